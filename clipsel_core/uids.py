@@ -1,0 +1,211 @@
+"""How uids are held, compared and kept on disk.
+
+A uid is 128 bits: 32 hex digits in text, and in memory one element of `UID_DTYPE`, its high and low half. This is the
+dtype of DataComp's subset files. Everything here works on whole arrays; nothing loops over uids in Python.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clipsel_core.errors import UidError
+
+UID_DTYPE = np.dtype("u8,u8")
+_DIGITS = 32
+_BLOCK = 1 << 20
+
+_NIBBLE = np.full(256, 255, np.uint8)
+_NIBBLE[np.frombuffer(b"0123456789", np.uint8)] = np.arange(10)
+_NIBBLE[np.frombuffer(b"abcdef", np.uint8)] = np.arange(10, 16)
+_NIBBLE[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
+_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+
+def from_hex(values) -> np.ndarray:
+    """Uids of hex strings, in their order.
+
+    values: (N,) strings of 1 to 32 hex digits, either case, padded with zeros on the left when short; a pyarrow
+        string array, or anything that pyarrow makes one of (list, pandas column, numpy strings).
+    Returns: (N,) UID_DTYPE.
+    Raises: UidError naming the first malformed value and its row.
+
+    >>> from_hex(["00000000000000010000000000000002", "A"]).tolist()
+    [(1, 2), (0, 10)]
+    """
+    strings = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, pa.string())
+    out = np.empty((len(strings), 2), np.uint64)
+    for start in range(0, len(strings), _BLOCK):
+        block = strings.slice(start, _BLOCK)
+        out[start : start + len(block)] = _halves(block, start)
+    return from_halves(out[:, 0], out[:, 1])
+
+
+def to_hex(uids: np.ndarray) -> pa.StringArray:
+    """The 32 lower-case hex digits of each uid, in order: (N,) UID_DTYPE to a pyarrow string array.
+
+    >>> to_hex(from_hex(["Ab"])).to_pylist()
+    ['000000000000000000000000000000ab']
+    """
+    digits = np.empty((len(uids), _DIGITS), np.uint8)
+    for start in range(0, len(uids), _BLOCK):
+        block = np.ascontiguousarray(uids[start : start + _BLOCK]).view(np.uint64).astype(">u8").view(np.uint8)
+        octets = block.reshape(-1, 16)
+        digits[start : start + _BLOCK, 0::2] = _HEX[octets >> 4]
+        digits[start : start + _BLOCK, 1::2] = _HEX[octets & 15]
+    fixed = pa.FixedSizeBinaryArray.from_buffers(pa.binary(_DIGITS), len(uids), [None, pa.py_buffer(digits)])
+    return pc.cast(pc.cast(fixed, pa.binary()), pa.string())
+
+
+def from_halves(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Uids of their halves: two (N,) uint64 arrays to (N,) UID_DTYPE."""
+    out = np.empty(len(high), UID_DTYPE)
+    out["f0"], out["f1"] = high, low
+    return out
+
+
+def argsort(uids: np.ndarray) -> np.ndarray:
+    """The order that sorts uids, (N,) int64; equal uids keep their order only where high halves repeat."""
+    high = np.ascontiguousarray(uids["f0"])
+    order = np.argsort(high)
+    ordered = high[order]
+    if np.any(ordered[1:] == ordered[:-1]):
+        return np.lexsort((uids["f1"], high))
+    return order
+
+
+def sort(uids: np.ndarray) -> np.ndarray:
+    """The uids in ascending order, repeats kept."""
+    return uids[argsort(uids)]
+
+
+def unique(uids: np.ndarray) -> np.ndarray:
+    """The distinct uids in ascending order."""
+    ordered = sort(uids)
+    return ordered[~_repeats(ordered)]
+
+
+def union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Uids in a or b: sorted, distinct."""
+    return unique(np.concatenate([a, b]))
+
+
+def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Uids in both a and b: sorted, distinct."""
+    both = sort(np.concatenate([unique(a), unique(b)]))
+    return both[_repeats(both)]
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Uids in a that are not in b: sorted, distinct."""
+    distinct = unique(a)
+    return distinct[~contains(b, distinct)]
+
+
+def contains(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
+    """Whether each needle is in the haystack: (N,) bool in the needles' order. Neither needs to be sorted."""
+    known = unique(haystack)
+    both = np.concatenate([known, needles])
+    order = np.lexsort((np.arange(len(both)), both["f1"], both["f0"])) if len(needles) else np.arange(0)
+    if not len(needles) or not len(known):
+        return np.zeros(len(needles), bool)
+    ordered = both[order]
+    starts_run = ~_repeats(ordered)
+    run = np.cumsum(starts_run) - 1
+    known_run = np.zeros(run[-1] + 1, bool)
+    is_known = order < len(known)
+    known_run[run[is_known]] = True
+    found = np.empty(len(both), bool)
+    found[order] = known_run[run]
+    return found[len(known) :]
+
+
+def first_duplicate(uids: np.ndarray) -> tuple[int, int] | None:
+    """Two rows that hold the same uid, the lower first, or None where all are distinct."""
+    order = argsort(uids)
+    repeat = np.flatnonzero(_repeats(uids[order]))
+    if not len(repeat):
+        return None
+    a, b = int(order[repeat[0] - 1]), int(order[repeat[0]])
+    return min(a, b), max(a, b)
+
+
+def read_subset(path: str | os.PathLike[str]) -> np.ndarray:
+    """The uids of a subset file as DataComp writes it: (N,) UID_DTYPE, ascending, distinct.
+
+    Raises: UidError where the file is not such an array, or is unsorted or repeats a uid.
+    """
+    try:
+        with open(path, "rb") as file:
+            uids = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UidError(path, expected="a .npy of dtype u8,u8", found=str(error), remedy="export it again") from error
+    if uids.dtype != UID_DTYPE or uids.ndim != 1:
+        found = f"shape {uids.shape}, dtype {uids.dtype}"
+        raise UidError(path, expected="shape (N,), dtype u8,u8", found=found, remedy="convert hex uids with from_hex")
+    _check_ascending(path, uids)
+    return uids
+
+
+def write_subset(path: str | os.PathLike[str], uids: np.ndarray) -> None:
+    """Writes uids as the .npy that DataComp's resharder takes; the file appears whole or not at all.
+
+    uids: (N,) UID_DTYPE, ascending and distinct.
+    Raises: UidError where they are not.
+    """
+    _check_ascending(path, uids)
+    aside = Path(f"{path}.{os.getpid()}.partial")
+    try:
+        with open(aside, "wb") as file:
+            np.save(file, uids, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _halves(block, first_row: int) -> np.ndarray:
+    lengths = pc.binary_length(block).to_numpy(zero_copy_only=False)
+    bad = np.isnan(lengths) | (lengths < 1) | (lengths > _DIGITS)
+    if bad.any():
+        _refuse(block, first_row, int(np.argmax(bad)))
+    if np.any(lengths != _DIGITS):
+        block = pc.utf8_lpad(block, _DIGITS, "0")
+    fixed = pc.cast(pc.cast(block, pa.binary()), pa.binary(_DIGITS))
+    array = fixed.combine_chunks() if isinstance(fixed, pa.ChunkedArray) else fixed
+    raw = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * _DIGITS :][: len(array) * _DIGITS]
+    nibbles = _NIBBLE[raw.reshape(-1, _DIGITS)]
+    malformed = (nibbles == 255).any(1)
+    if malformed.any():
+        _refuse(block, first_row, int(np.argmax(malformed)))
+    octets = (nibbles[:, 0::2] << 4) | nibbles[:, 1::2]
+    return np.ascontiguousarray(octets).view(">u8").astype(np.uint64)
+
+
+def _refuse(block, first_row: int, row: int) -> None:
+    found = repr(block[row].as_py())
+    if len(found) > 60:
+        found = f"{found[:57]}..."
+    raise UidError(f"row {first_row + row}", expected="a uid of 1 to 32 hex digits", found=found)
+
+
+def _repeats(ordered: np.ndarray) -> np.ndarray:
+    """Whether each uid of a sorted array equals the one before it."""
+    out = np.zeros(len(ordered), bool)
+    np.logical_and(ordered["f0"][1:] == ordered["f0"][:-1], ordered["f1"][1:] == ordered["f1"][:-1], out=out[1:])
+    return out
+
+
+def _check_ascending(path, uids: np.ndarray) -> None:
+    high, low = uids["f0"], uids["f1"]
+    ascending = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
+    if not ascending.all():
+        row = int(np.argmin(ascending)) + 1
+        same = uids[row] == uids[row - 1]
+        found = f"a {'repeated' if same else 'smaller'} uid at row {row}"
+        raise UidError(path, expected="uids sorted and distinct", found=found, remedy="pass it through uids.unique")
