@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsel_core.errors import UidError
+from clipsel_core.files import write_atomically
 
 UID_DTYPE = np.dtype("u8,u8")
 _DIGITS = 32
@@ -109,19 +110,16 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def contains(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
     """Whether each needle is in the haystack: (N,) bool in the needles' order. Neither needs to be sorted."""
     known = unique(haystack)
-    both = np.concatenate([known, needles])
-    order = np.lexsort((np.arange(len(both)), both["f1"], both["f0"])) if len(needles) else np.arange(0)
-    if not len(needles) or not len(known):
-        return np.zeros(len(needles), bool)
-    ordered = both[order]
-    starts_run = ~_repeats(ordered)
-    run = np.cumsum(starts_run) - 1
-    known_run = np.zeros(run[-1] + 1, bool)
-    is_known = order < len(known)
-    known_run[run[is_known]] = True
-    found = np.empty(len(both), bool)
-    found[order] = known_run[run]
-    return found[len(known) :]
+    position = np.searchsorted(known["f0"], needles["f0"])
+    last = np.searchsorted(known["f0"], needles["f0"], side="right")
+    found = np.zeros(len(needles), bool)
+    # High halves rarely repeat, so this loop ends after one turn; short uids, which share theirs, take the other way.
+    if len(known) and np.max(last - position, initial=0) > 4:
+        return _contains_by_sorting(known, needles)
+    while (open_rows := np.flatnonzero(position < last)).size:
+        found[open_rows] |= known["f1"][position[open_rows]] == needles["f1"][open_rows]
+        position[open_rows] += 1
+    return found
 
 
 def first_duplicate(uids: np.ndarray) -> tuple[int, int] | None:
@@ -158,15 +156,12 @@ def write_subset(path: str | os.PathLike[str], uids: np.ndarray) -> None:
     Raises: UidError where they are not.
     """
     _check_ascending(path, uids)
-    aside = Path(f"{path}.{os.getpid()}.partial")
-    try:
+
+    def write(aside: Path) -> None:
         with open(aside, "wb") as file:
             np.save(file, uids, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+
+    write_atomically(Path(path), write)
 
 
 def _halves(block, first_row: int) -> np.ndarray:
@@ -199,6 +194,18 @@ def _repeats(ordered: np.ndarray) -> np.ndarray:
     out = np.zeros(len(ordered), bool)
     np.logical_and(ordered["f0"][1:] == ordered["f0"][:-1], ordered["f1"][1:] == ordered["f1"][:-1], out=out[1:])
     return out
+
+
+def _contains_by_sorting(known: np.ndarray, needles: np.ndarray) -> np.ndarray:
+    both = np.concatenate([known, needles])
+    order = np.lexsort((both["f1"], both["f0"]))
+    run = np.cumsum(~_repeats(both[order])) - 1
+    is_known = order < len(known)
+    run_is_known = np.zeros(run[-1] + 1, bool)
+    run_is_known[run[is_known]] = True
+    found = np.empty(len(both), bool)
+    found[order] = run_is_known[run]
+    return found[len(known) :]
 
 
 def _check_ascending(path, uids: np.ndarray) -> None:

@@ -1,0 +1,1 @@
+"""Picks, draws and exports what a run's scores say."""

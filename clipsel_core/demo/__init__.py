@@ -1,0 +1,1 @@
+"""The demo world: drawn pairs, a small teacher, a finished run."""

@@ -1,0 +1,49 @@
+"""How files are written so that nobody ever meets half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Has `write` fill a file under another name in the same folder, syncs it, and renames it to `path`.
+
+    Whatever `write` raises goes on to the caller; then nothing new is left behind and an older file stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(aside)
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, whole or not at all."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def portable_path(path: Path, folder: Path) -> str:
+    """How `folder` refers to `path`: relative where they share a parent closely enough to move together, else absolute.
+
+    >>> portable_path(Path("/data/demo/pool"), Path("/data/demo/run"))
+    '../pool'
+    """
+    path, folder = path.resolve(), folder.resolve()
+    together = path.is_relative_to(folder.parent)
+    return Path(os.path.relpath(path, folder)).as_posix() if together else path.as_posix()

@@ -1,0 +1,1 @@
+"""Files: finds, checks and reads a pool's shards."""

@@ -1,0 +1,1 @@
+"""A run: one scoring of one pool, in a folder, resumable."""

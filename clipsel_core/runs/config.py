@@ -1,0 +1,60 @@
+"""What a run is: everything that decides its scores, validated once and saved as run.json."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TargetInfo(_Frozen):
+    """A named set of image embeddings that NormSim compares the pool with."""
+
+    name: Name
+    path: str
+    kind: Literal["npy", "npz", "pt", "parquet", "uids"]
+    sha256: str
+    rows: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+
+
+class ShardInfo(_Frozen):
+    """A shard as it was when the run was planned."""
+
+    name: str
+    rows: Annotated[int, Field(ge=1)]
+
+
+class RunConfig(_Frozen):
+    """One scoring of one pool. Two runs with equal configs have equal scores, byte for byte on one machine.
+
+    temperature: tau of the s-CLIPLoss formula; batch_size: B; divisions: K; pairs: N; width: D.
+    norms: the p of each NormSim_p, as text ("inf", "2", ...).
+    pool and target paths are absolute, or relative to the run's folder where they lie beside it.
+    skipped_rows: rows set aside by on_bad_rows "skip"; None until the run has finished.
+    """
+
+    format: Literal[1] = 1
+    pool: str
+    arch: Name
+    temperature: Annotated[float, Field(ge=0.001, le=1.0)] = 0.01
+    batch_size: Annotated[int, Field(ge=1)] = 32768
+    divisions: Annotated[int, Field(ge=1, le=1000)] = 10
+    seed: Annotated[int, Field(ge=0)] = 0
+    norms: tuple[str, ...] = ("inf", "2")
+    on_bad_rows: Literal["error", "skip"] = "error"
+    precision: Literal["exact"] = "exact"
+    device: str = "cpu"
+    targets: tuple[TargetInfo, ...] = ()
+    versions: dict[str, str] = {}
+    shards: tuple[ShardInfo, ...] = ()
+    pairs: int = 0
+    width: int = 0
+    metrics: tuple[str, ...] = ()
+    skipped_rows: int | None = None

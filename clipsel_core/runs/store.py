@@ -1,0 +1,104 @@
+"""Where a run's files lie, and how they are opened and read. Light: needs neither torch nor the pool."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from clipsel_core.errors import RunError
+from clipsel_core.files import write_json
+from clipsel_core.runs.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and what run.json says of it. Properties that can change while scoring goes on are read anew."""
+
+    root: Path
+    config: RunConfig
+
+    @classmethod
+    def open(cls, root: str | Path) -> Run:
+        """The run in a folder. Raises RunError where there is none or its run.json cannot be understood."""
+        root = Path(root)
+        return cls(root, read_config(root))
+
+    @property
+    def pool_root(self) -> Path:
+        """The pool's folder; it need not be there any more."""
+        return (self.root / self.config.pool).resolve()
+
+    @property
+    def metrics(self) -> list[str]:
+        """The score columns, in the order of the files."""
+        return list(self.config.metrics)
+
+    @property
+    def score_files(self) -> list[Path]:
+        """The finished shards' score files, in the pool's order."""
+        files = (score_file(self.root, shard.name) for shard in self.config.shards)
+        return [file for file in files if file.exists()]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every shard has been scored."""
+        return self.config.skipped_rows is not None and len(self.score_files) == len(self.config.shards)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs in the finished shards."""
+        return sum(pq.read_metadata(file).num_rows for file in self.score_files)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """Progress as status.json has it; empty where the run was never started."""
+        try:
+            return json.loads((self.root / "status.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+
+    @property
+    def projection_file(self) -> Path:
+        """Where the map's coordinates are kept."""
+        return self.root / "projection.parquet"
+
+    @property
+    def recipes_dir(self) -> Path:
+        """Where saved recipes are kept."""
+        return self.root / "recipes"
+
+    @property
+    def exports_dir(self) -> Path:
+        """Where the dashboard writes subsets."""
+        return self.root / "exports"
+
+
+def score_file(root: Path, shard: str) -> Path:
+    """Where a shard's scores are kept; that the file exists means that the shard is done."""
+    return root / "scores" / f"{shard}.parquet"
+
+
+def read_config(root: Path) -> RunConfig:
+    """What run.json says. Raises RunError naming the first thing that is wrong with it."""
+    path = root / "run.json"
+    try:
+        return RunConfig.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        remedy = "make one with: python -m clipsel_core score POOL RUN"
+        raise RunError(root, expected="a run's folder", found="no run.json in it", remedy=remedy) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "JSON"
+        found = f"{field}: {first['msg']}"
+        remedy = "score the pool into a new folder"
+        raise RunError(path, expected="a run's description", found=found, remedy=remedy) from error
+
+
+def write_config(root: Path, config: RunConfig) -> None:
+    """Writes run.json, whole or not at all."""
+    write_json(root / "run.json", config.model_dump(mode="json"))

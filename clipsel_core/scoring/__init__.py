@@ -1,0 +1,1 @@
+"""Pure mathematics: embeddings in, scores out."""
