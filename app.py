@@ -1,0 +1,17 @@
+"""The dashboard's entry: `streamlit run app.py -- [RUN ...]` shows the runs under data/ and those named.
+
+Streamlit serves pages/main.py to the browser; beside it this app answers two routes of its own, the images of a run's
+pool and the files it exported, so that neither has to pass through Streamlit's memory.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import streamlit as st
+
+from pages.parts import catalog, routes
+
+catalog.allow(sys.argv[1:])
+
+app = st.App("pages/main.py", routes=routes.ROUTES)

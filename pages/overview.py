@@ -1,0 +1,185 @@
+"""What is in this run, how was it made, can I trust it, and what should I do next?"""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from clipsel_core.runs.store import Run
+from pages.parts import empty, facts, marginals, metrics, recipes, state, words
+from pages.parts.catalog import Entry
+
+_SPARK_BINS = 64
+
+
+def show(entry: Entry) -> None:
+    run = state.open_run(entry)
+    st.title("Overview")
+    _glance(run)
+    _progress(entry)
+    _concerns(entry, run)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        _scores(entry, run)
+        _recipes(entry, run)
+    with right:
+        st.subheader("How it was made")
+        _provenance(run)
+        _targets(run)
+        _next_step(run)
+
+
+def _glance(run: Run) -> None:
+    config = run.config
+    cells = {
+        "Pairs scored": (words.count(run.pairs), "Rows of the finished shards, those set aside included."),
+        "Shards": (f"{len(run.score_files)} of {len(config.shards)}", "A shard is one metadata file of the pool."),
+        "Metrics": (words.count(len(config.metrics)), "Score columns of every pair."),
+        "Set aside": (_set_aside(run), "Rows whose embeddings could not be used; never selected."),
+        "Teacher": (config.arch, "The frozen CLIP whose embeddings were scored."),
+    }
+    with st.container(horizontal=True, gap="small"):
+        for name, (value, help_text) in cells.items():
+            st.metric(name, value, help=help_text, border=True)
+
+
+def _set_aside(run: Run) -> str:
+    return "not known yet" if run.config.skipped_rows is None else words.count(run.config.skipped_rows)
+
+
+@st.fragment(run_every=2)
+def _watch(entry: Entry) -> None:
+    run = state.open_run(entry)
+    if run.finished:
+        st.rerun()
+    _draw_progress(run)
+
+
+def _progress(entry: Entry) -> None:
+    run = state.open_run(entry)
+    if run.finished:
+        return
+    if run.status.get("state") == "running":
+        _watch(entry)
+    else:
+        _draw_progress(run)
+        empty.show_empty(
+            "This run is unfinished",
+            "What is scored so far can be looked at and selected from. The same command goes on where it stopped.",
+            f"python -m clipsel_core score {run.pool_root} {run.root}",
+        )
+
+
+def _draw_progress(run: Run) -> None:
+    status = run.status
+    done, total = status.get("pairs_done", run.pairs), status.get("pairs_total", run.config.pairs) or 1
+    text = f"{words.count(done)} of {words.count(total)} pairs scored"
+    speed = status.get("pairs_per_s") or 0
+    if status.get("state") == "running" and speed > 0:
+        text += f" · {words.count(speed)} pairs/s · {words.duration((total - done) / speed)} left"
+    st.progress(min(done / total, 1.0), text=text)
+    if status.get("state") == "failed":
+        st.error("Scoring stopped with an error:", icon="⚠️")
+        st.code(str(status.get("message") or "no message"), language=None, wrap_lines=True)
+
+
+def _concerns(entry: Entry, run: Run) -> None:
+    skipped = run.config.skipped_rows
+    if skipped:
+        st.warning(f"{words.count(skipped)} rows were set aside: no embeddings that could be scored.", icon="⚠️")
+    pool = state.find_pool(entry)
+    if pool is None:
+        st.warning("The pool is not where the run remembers it: no captions and no images.", icon="⚠️")
+        st.code(str(run.pool_root), language=None, wrap_lines=True)
+    elif not pool.tars:
+        st.info("The pool has no image tars in shards/, so cards show captions and scores only.", icon="🖼️")
+
+
+def _scores(entry: Entry, run: Run) -> None:
+    st.subheader("Scores")
+    if not run.pairs:
+        empty.show_empty("No shard is finished yet", "Scores appear here as soon as the first one is.")
+        return
+    rows = [_score_row(entry, name) for name in run.metrics]
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        width="stretch",
+        column_config={
+            "spread": st.column_config.AreaChartColumn("spread", help="Histogram from lowest to highest score."),
+            "5 %": number(format="%.4f", help="5 % of the pairs score less."),
+            "median": number(format="%.4f"),
+            "95 %": number(format="%.4f", help="5 % of the pairs score more."),
+            "measures": st.column_config.TextColumn(width="large"),
+        },
+    )
+
+
+def _score_row(entry: Entry, name: str) -> dict[str, object]:
+    spread, metric = marginals.marginal(entry, name), metrics.describe(name)
+    return {
+        "metric": metric.title,
+        "spread": spread.coarse(_SPARK_BINS)[1].tolist(),
+        "5 %": spread.quantile(5),
+        "median": spread.quantile(50),
+        "95 %": spread.quantile(95),
+        "measures": metric.measures,
+    }
+
+
+def _recipes(entry: Entry, run: Run) -> None:
+    st.subheader("Recipes at hand")
+    saved = recipes.saved(run)
+    if not saved:
+        empty.show_empty("No recipe saved", "Build one on the Select page and save it; it stays with the run.")
+        return
+    rows = [{"recipe": name, "keeps": recipes.in_words(path)} for name, path in saved.items()]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+
+
+def _provenance(run: Run) -> None:
+    config = run.config
+    facts.show_facts(
+        {
+            "Run": str(run.root),
+            "Pool": str(run.pool_root),
+            "Teacher": f"{config.arch}, width {config.width}, temperature {config.temperature:g}",
+            "s-CLIPLoss": f"batches of {words.count(config.batch_size)}, {config.divisions} divisions, seed {config.seed}",
+            "NormSim": ", ".join(f"p = {'∞' if p == 'inf' else p}" for p in config.norms) if config.targets else "no target",
+            "Computed": f"{config.precision}, on {config.device}",
+            "Took": words.duration(run.status["elapsed_s"]) if "elapsed_s" in run.status else "not recorded",
+            "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
+        }
+    )
+
+
+def _targets(run: Run) -> None:
+    st.subheader("Targets")
+    targets = run.config.targets
+    if not targets:
+        empty.show_empty(
+            "No target",
+            "NormSim compares the pool with images of the task. Without one, only CLIPScore and s-CLIPLoss are known.",
+            f"python -m clipsel_core score {run.pool_root} RUN --target NAME=TARGET.npy",
+        )
+        return
+    rows = [{"name": t.name, "images": t.rows, "file": t.path, "sha256": t.sha256[:12]} for t in targets]
+    images = st.column_config.NumberColumn(format="localized")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", column_config={"images": images})
+
+
+def _next_step(run: Run) -> None:
+    st.subheader("Next")
+    with st.container(horizontal=True, gap="small"):
+        st.page_link("select.py", label="Choose what to keep", icon=":material/tune:")
+        st.page_link("gallery.py", label="Look at pairs", icon=":material/grid_view:")
+        if run.projection_file.exists():
+            st.page_link("map.py", label="See the map", icon=":material/map:")
+    if not run.projection_file.exists():
+        empty.show_empty(
+            "No map yet", "A projection lays similar images beside each other.", f"python -m clipsel_core project {run.root}"
+        )
+
+
+show(state.current())

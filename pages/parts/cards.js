@@ -1,0 +1,93 @@
+// Draws a page of pairs as a listbox: arrows move, Home and End jump, Enter and Space open, a click opens.
+// Everything that comes from the pool is put in with textContent or as a property, never as markup.
+
+const make = (tag, className, text) => {
+  const node = document.createElement(tag)
+  if (className) node.className = className
+  if (text !== undefined) node.textContent = text
+  return node
+}
+
+const picture = (card) => {
+  const frame = make("div", "frame")
+  const missing = () => frame.append(make("div", "none", "no image"))
+  if (card.src) {
+    const image = make("img")
+    image.loading = "lazy"
+    image.decoding = "async"
+    image.alt = ""
+    image.onerror = () => { image.remove(); missing() }
+    image.src = card.src
+    frame.append(image)
+  } else missing()
+  if (card.badge) frame.append(make("span", card.badge === "kept" ? "badge kept" : "badge", card.badge))
+  return frame
+}
+
+const words = (card) => {
+  const text = make("div", "text")
+  const caption = make("div", card.caption ? "caption" : "caption empty", card.caption || "no caption")
+  caption.title = card.caption
+  const score = make("div", "score")
+  score.append(make("span", "value", card.value), make("span", "rank", card.rank))
+  const bar = make("div", "bar")
+  const fill = make("i")
+  fill.style.width = `${card.percentile ?? 0}%`
+  bar.append(fill)
+  text.append(caption, score, bar)
+  return text
+}
+
+const draw = (card, index) => {
+  const node = make("div", "card")
+  node.setAttribute("role", "option")
+  node.setAttribute("aria-selected", "false")
+  node.setAttribute("aria-label", `${card.caption || "no caption"}, ${card.value}, ${card.rank}`)
+  node.dataset.index = index
+  node.tabIndex = index === 0 ? 0 : -1
+  node.append(picture(card), words(card))
+  return node
+}
+
+const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: "row", ArrowUp: "-row", Home: "first", End: "last" }
+
+const target = (key, index, nodes, grid) => {
+  const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length
+  const step = steps[key]
+  const next = { row: index + columns, "-row": index - columns, first: 0, last: nodes.length - 1 }[step] ?? index + step
+  return Math.min(Math.max(next, 0), nodes.length - 1)
+}
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component
+  const grid = parentElement.querySelector(".grid")
+  const drawn = JSON.stringify(data)
+  if (grid.dataset.drawn === drawn) return
+  grid.dataset.drawn = drawn
+  grid.setAttribute("aria-label", data.label)
+  const nodes = data.cards.map(draw)
+  grid.replaceChildren(...nodes)
+
+  const open = (node) => {
+    nodes.forEach((other) => other.setAttribute("aria-selected", String(other === node)))
+    setTriggerValue("opened", data.cards[node.dataset.index].uid)
+  }
+  grid.onclick = (event) => {
+    const node = event.target.closest(".card")
+    if (!node) return
+    nodes.forEach((other) => { other.tabIndex = other === node ? 0 : -1 })
+    open(node)
+  }
+  grid.onkeydown = (event) => {
+    const node = event.target.closest(".card")
+    if (!node) return
+    if (event.key in steps) {
+      const next = nodes[target(event.key, Number(node.dataset.index), nodes, grid)]
+      nodes.forEach((other) => { other.tabIndex = other === next ? 0 : -1 })
+      next.focus()
+      next.scrollIntoView({ block: "nearest" })
+    } else if (event.key === "Enter" || event.key === " ") open(node)
+    else return
+    event.preventDefault()
+  }
+}

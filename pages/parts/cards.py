@@ -1,0 +1,36 @@
+"""How is a page of pairs shown? As cards in a listbox: image, two-line caption, one score with its percentile."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+_HERE = Path(__file__).parent
+_cards = st.components.v2.component(
+    "clipsel_cards",
+    html='<div class="grid" role="listbox"></div>',
+    css=(_HERE / "cards.css").read_text(encoding="utf-8"),
+    js=(_HERE / "cards.js").read_text(encoding="utf-8"),
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One pair as the gallery shows it. Everything is plain text; src is a path on this server, or empty."""
+
+    uid: str
+    src: str
+    caption: str
+    value: str
+    rank: str
+    percentile: float | None
+    badge: str = ""
+
+
+def show_cards(cards: list[Card], *, key: str, label: str) -> str | None:
+    """Draws the cards and returns the uid that was just opened by click, Enter or Space, if any."""
+    data: dict[str, Any] = {"label": label, "cards": [asdict(card) for card in cards]}
+    return _cards(data=data, key=key, on_opened_change=lambda: None).opened

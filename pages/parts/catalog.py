@@ -1,0 +1,75 @@
+"""Which runs may the dashboard show? Those under the data folder and those named when the server was started.
+
+The answer lives in two environment variables, so that the pages, the routes and the tests all see the same one:
+CLIPSEL_RUNS (run folders, separated as in PATH) and CLIPSEL_DATA (the folder that is searched, data/ by default).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parents[2]
+_DEPTHS = ("*/run.json", "*/*/run.json", "*/*/*/run.json")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run that may be shown. label: what people read and links hold; key: how routes name it."""
+
+    label: str
+    root: Path
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
+
+
+def allow(runs: Iterable[str | os.PathLike[str]]) -> None:
+    """Names the run folders that may be shown beside those under the data folder."""
+    os.environ["CLIPSEL_RUNS"] = os.pathsep.join(str(Path(run).absolute()) for run in runs)
+
+
+def entries() -> list[Entry]:
+    """The runs that may be shown: the named ones first, then those found, each once, labels distinct."""
+    found: dict[Path, str] = {}
+    for root in _named():
+        found.setdefault(root.resolve(), _short(root))
+    data = data_folder().resolve()
+    for path in sorted(file for depth in _DEPTHS for file in data.glob(depth)):
+        root = path.parent.resolve()
+        if root.is_relative_to(data):
+            found.setdefault(root, root.relative_to(data).as_posix())
+    return [Entry(label, root) for root, label in _distinct(found).items()]
+
+
+def missing() -> list[Path]:
+    """Folders that were named when the server was started and hold no run."""
+    return [root for root in _named() if not (root / "run.json").is_file()]
+
+
+def by_key(key: str) -> Entry | None:
+    """The run that a route names, or None where no such run may be shown."""
+    return next((entry for entry in entries() if entry.key == key), None)
+
+
+def data_folder() -> Path:
+    """Where runs are looked for."""
+    return Path(os.environ.get("CLIPSEL_DATA") or HOME / "data")
+
+
+def _named() -> list[Path]:
+    return [Path(text) for text in os.environ.get("CLIPSEL_RUNS", "").split(os.pathsep) if text]
+
+
+def _short(root: Path) -> str:
+    return "/".join(root.parts[-2:]) if root.is_absolute() and len(root.parts) > 2 else str(root)
+
+
+def _distinct(labels: dict[Path, str]) -> dict[Path, str]:
+    """Labels under which no two runs hide: a shared one gives way to the full path."""
+    taken = list(labels.values())
+    return {root: label if taken.count(label) == 1 else str(root) for root, label in labels.items()}

@@ -1,0 +1,41 @@
+"""What does a page say when it has nothing to show? What is missing, and the command that makes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from clipsel_core.errors import ClipselError
+
+
+def show_empty(title: str, why: str, command: str = "") -> None:
+    """A calm note in place of a chart. title and why are our own words; command is shown to be copied."""
+    with st.container(border=True):
+        st.markdown(f"**{title}**")
+        st.caption(why)
+        if command:
+            st.code(command, language="bash")
+
+
+def no_runs(data: Path) -> None:
+    """There is no run to open."""
+    st.title("Nothing scored yet")
+    st.write("A run is one scoring of one pool. Make the demo's, or score a pool of your own, then reload this page.")
+    demo, own = st.columns(2, gap="medium")
+    with demo:
+        show_empty("Try the demo", "Draws a small world of images and captions, scores it, projects it.", _DEMO)
+    with own:
+        show_empty("Score your pool", "A folder with metadata/*.parquet and a .npz beside each.", _OWN)
+    st.caption("Runs are looked for under this folder, and where the server is told when it starts:")
+    st.code(f"{data}\nstreamlit run app.py -- RUN ...", language=None)
+
+
+def show_error(error: ClipselError, title: str) -> None:
+    """An error in its own words, as text: it may quote a file that somebody else wrote."""
+    st.error(title, icon="⚠️")
+    st.code(str(error), language=None, wrap_lines=True)
+
+
+_DEMO = "python -m clipsel_core demo data/demo"
+_OWN = "python -m clipsel_core inspect POOL\npython -m clipsel_core score POOL data/myrun --target NAME=TARGET.npy"

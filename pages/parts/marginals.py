@@ -1,0 +1,52 @@
+"""How is a metric spread over the run? Fine counts, and the percentiles read off them; never the scores themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from pages.parts import state
+from pages.parts.catalog import Entry
+
+_FINE = 65_536
+
+
+@dataclass(frozen=True)
+class Marginal:
+    """Counts of a metric's scored pairs in 65,536 equal bins. below[i]: pairs under edges[i]."""
+
+    edges: np.ndarray
+    below: np.ndarray
+
+    @property
+    def pairs(self) -> int:
+        """Pairs that have a score."""
+        return int(self.below[-1])
+
+    def percentile(self, value: float) -> float:
+        """The percentage of scored pairs below a value, exact to one fine bin."""
+        return 100 * float(np.interp(value, self.edges, self.below)) / max(self.pairs, 1)
+
+    def quantile(self, percent: float) -> float:
+        """The score below which a percentage of the pairs lies, exact to one fine bin."""
+        bin_of = int(np.searchsorted(self.below, percent / 100 * self.pairs, side="right")) - 1
+        return float(self.edges[min(max(bin_of, 0), len(self.edges) - 1)])
+
+    def coarse(self, bins: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same counts in fewer bins, a power of two of them: edges (bins + 1,), counts (bins,)."""
+        step = _FINE // bins
+        return self.edges[::step], np.diff(self.below[::step])
+
+
+def marginal(entry: Entry, metric: str, recipe: str | None = None) -> Marginal:
+    """The spread of a metric over the run, or over what a recipe (YAML) keeps of it."""
+    return _marginal(entry, metric, recipe, state.scores_stamp(entry))
+
+
+@st.cache_resource(max_entries=96, show_spinner=False)
+def _marginal(entry: Entry, metric: str, recipe: str | None, stamp: state.Stamp) -> Marginal:
+    mask = None if recipe is None else state.kept_mask(entry, recipe)
+    found = state.open_table(entry).histogram(metric, bins=_FINE, mask=mask)
+    return Marginal(found.edges, np.concatenate([[0], np.cumsum(found.counts)]))

@@ -1,0 +1,84 @@
+"""Which bytes may be shown as a pair's image? Only those that Pillow decodes to a picture of sane size."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import tempfile
+import threading
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+
+from PIL import Image
+
+from clipsel_core.errors import ClipselError
+from clipsel_core.pool.images import ImageIndex
+from clipsel_core.pool.layout import open_pool
+from clipsel_core.runs.store import Run
+
+_log = logging.getLogger(__name__)
+_MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+_MOST_PIXELS = 64_000_000
+_MOST_INDEXES = 4
+
+_indexes: OrderedDict[Path, tuple[object, ImageIndex | None]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def read(root: Path, uid: str) -> bytes | None:
+    """The stored bytes of a pair's image, or None where the run's pool has none for this uid."""
+    index = _index(root)
+    return index.read(uid) if index else None
+
+
+def media_type(data: bytes) -> str | None:
+    """The type of a picture, or None for bytes that are not one, are broken, or would unpack to something huge."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=list(_MEDIA_TYPES)) as picture:
+                if picture.width * picture.height > _MOST_PIXELS:
+                    return None
+                picture.load()
+                return _MEDIA_TYPES[picture.format or ""]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
+
+
+def _index(root: Path) -> ImageIndex | None:
+    """The index of the run's pool, opened once, and anew when run.json changes or the pool's folder does."""
+    run = Run.open(root)
+    stamp = tuple(_modified(path) for path in (root / "run.json", run.pool_root / "shards"))
+    with _lock:
+        known = _indexes.get(root)
+        if known is None or known[0] != stamp:
+            known = _indexes[root] = (stamp, _open(run))
+        _indexes.move_to_end(root)
+        while len(_indexes) > _MOST_INDEXES:
+            _indexes.popitem(last=False)
+        return known[1]
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _open(run: Run) -> ImageIndex | None:
+    try:
+        tars = list(open_pool(run.pool_root).tars)
+        return ImageIndex.open(tars, _cache_folder(run.root) / "images.parquet") if tars else None
+    except (ClipselError, OSError) as error:
+        _log.warning("no images for %s: %s", run.root, error)
+        return None
+
+
+def _cache_folder(root: Path) -> Path:
+    """Beside the run where that can be written, else in the system's folder for passing things."""
+    if os.access(root, os.W_OK):
+        return root / "cache"
+    return Path(tempfile.gettempdir()) / f"clipsel-{os.getuid()}" / root.name

@@ -1,0 +1,64 @@
+"""What does the server answer besides the pages? A pair's image by its uid, and a file that a run exported.
+
+/pairs/<run>/<uid>      image bytes; 404 where unknown, 415 where they are not a picture that Pillow can decode
+/exports/<run>/<name>   a file of the run's exports folder as a download; 404 for anything else
+
+<run> is a key of the catalog, so neither route can leave the folders that the dashboard may show.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from pages.parts import catalog, pictures
+
+_UID = re.compile(r"[0-9a-f]{32}")
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+def image_url(entry: catalog.Entry, uid: str) -> str:
+    """Where a pair's image is served."""
+    return f"/pairs/{entry.key}/{uid}"
+
+
+def export_url(entry: catalog.Entry, name: str) -> str:
+    """Where an exported file can be downloaded."""
+    return f"/exports/{entry.key}/{quote(name, safe='')}"
+
+
+def image(request: Request) -> Response:
+    """The bytes of one pair's image, decoded once to be sure that they are one."""
+    entry = catalog.by_key(request.path_params["run"])
+    uid = request.path_params["uid"]
+    data = pictures.read(entry.root, uid) if entry and _UID.fullmatch(uid) else None
+    if data is None:
+        return PlainTextResponse("no such image", 404, headers=_HEADERS)
+    kind = pictures.media_type(data)
+    if kind is None:
+        return PlainTextResponse("not a picture", 415, headers=_HEADERS)
+    return Response(data, media_type=kind, headers={**_HEADERS, "Cache-Control": "private, max-age=3600"})
+
+
+def export(request: Request) -> Response:
+    """A file that the run exported, as a download streamed from the disk."""
+    entry = catalog.by_key(request.path_params["run"])
+    name = request.path_params["name"]
+    folder = (entry.root / "exports").resolve() if entry else None
+    file = (folder / name).resolve() if folder else None
+    if folder is None or file is None or file.parent != folder or name.startswith(".") or not file.is_file():
+        return PlainTextResponse("no such file", 404, headers=_HEADERS)
+    # Named as it is on the disk and not compressed on the way: a subset of 128 million uids is 2 GB.
+    headers = {**_HEADERS, "Content-Encoding": "identity", "Cache-Control": "no-store"}
+    return FileResponse(file, filename=name, media_type="application/octet-stream", headers=headers)
+
+
+ROUTES = [Route("/pairs/{run}/{uid}", image), Route("/exports/{run}/{name}", export)]

@@ -1,0 +1,124 @@
+"""Which run is being looked at, and what has already been read of it?
+
+Everything cached here is keyed by the run's folder and a stamp of its files, so a run that grows or changes is read
+anew, and shared between sessions, so it must not be written to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from clipsel_core.curation.projection import read_projection
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.recipe import Recipe, parse_recipe
+from clipsel_core.curation.selection import Selection, select
+from clipsel_core.errors import ClipselError
+from clipsel_core.pool.layout import Pool, open_pool
+from clipsel_core.runs.store import Run
+from pages.parts import catalog
+
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+def current() -> catalog.Entry:
+    """The run chosen in the sidebar; the script stops where there is none."""
+    chosen = st.session_state.get("run")
+    entry = next((entry for entry in catalog.entries() if entry.label == chosen), None)
+    if entry is None:
+        st.stop()
+    return entry
+
+
+def scores_stamp(entry: catalog.Entry) -> Stamp:
+    """Changes whenever the run's description or its score files do."""
+    return _stamp(entry.root, "run.json", "scores")
+
+
+def open_run(entry: catalog.Entry) -> Run:
+    """The run as its files are now. Raises RunError where they cannot be understood."""
+    return _run(entry.root, _stamp(entry.root, "run.json"))
+
+
+def open_table(entry: catalog.Entry) -> ScoreTable:
+    """The run's scores, opened once for all sessions."""
+    return _table(entry.root, scores_stamp(entry))
+
+
+def open_map(entry: catalog.Entry):
+    """The projected sample with its rows and coordinates, or None where the run has no projection."""
+    return _projection(entry.root, _stamp(entry.root, "run.json", "scores", "projection.parquet"))
+
+
+def find_pool(entry: catalog.Entry) -> Pool | None:
+    """The run's pool, or None where it is not at hand any more."""
+    root = open_run(entry).pool_root
+    return _pool(root, _stamp(root, "metadata", "shards"))
+
+
+def selected(entry: catalog.Entry, recipe: str) -> Selection:
+    """What a recipe (YAML) picks from the run. Raises RecipeError where it does not fit the run."""
+    return _selection(entry.root, scores_stamp(entry), recipe)
+
+
+def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
+    """Which pairs a recipe keeps: (N,) bool."""
+    return _mask(entry.root, scores_stamp(entry), recipe)
+
+
+def parse(entry: catalog.Entry, recipe: str) -> Recipe:
+    """A recipe's steps, checked against the run's metrics; file names in it are relative to the recipes folder."""
+    run = open_run(entry)
+    return parse_recipe(recipe, where=str(run.recipes_dir / "recipe.yaml"), metrics=run.metrics)
+
+
+def _stamp(root: Path, *names: str) -> Stamp:
+    return tuple(_file_stamp(root / name) for name in names)
+
+
+def _file_stamp(path: Path) -> tuple[str, int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return path.name, 0, 0
+    return path.name, stat.st_mtime_ns, stat.st_size
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _run(root: Path, stamp: Stamp) -> Run:
+    return Run.open(root)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Opening the scores …")
+def _table(root: Path, stamp: Stamp) -> ScoreTable:
+    return ScoreTable(Run.open(root))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _projection(root: Path, stamp: Stamp):
+    return read_projection(Run.open(root))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _pool(root: Path, stamp: Stamp) -> Pool | None:
+    try:
+        return open_pool(root)
+    except ClipselError:
+        return None
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def _selection(root: Path, stamp: Stamp, recipe: str) -> Selection:
+    entry = catalog.Entry("", root)
+    return select(open_run(entry), parse(entry, recipe), open_table(entry))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _mask(root: Path, stamp: Stamp, recipe: str) -> np.ndarray:
+    entry = catalog.Entry("", root)
+    picked = selected(entry, recipe)
+    mask = np.zeros(picked.total, bool)
+    mask[picked.rows] = True
+    return mask

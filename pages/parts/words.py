@@ -1,0 +1,32 @@
+"""How are numbers put into words? One way for all pages."""
+
+from __future__ import annotations
+
+import math
+
+
+def count(number: float) -> str:
+    """A whole number with thousands separators: 12800000 is 12,800,000."""
+    return f"{int(number):,}"
+
+
+def share(part: float, whole: float) -> str:
+    """A part in percent of the whole, one decimal; nothing of nothing is 0.0 %."""
+    return f"{100 * part / whole if whole else 0:.1f} %"
+
+
+def score(value: float) -> str:
+    """A score to four digits, or a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"  # noqa: RUF001
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.2f}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the two largest units that matter: 3725 is 1 h 2 min."""
+    seconds = max(0, round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
