@@ -1,0 +1,138 @@
+"""How similar is an image to the images of a target task?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from clipsel_core.errors import ScoringError
+from clipsel_core.scoring.checks import check_finite, check_rows, check_width, usable_device
+from clipsel_core.scoring.reductions import max_abs, p_norm
+
+_BLOCK = 8192
+
+
+def normsim(
+    image: Tensor,
+    target: Tensor,
+    *,
+    p: float,
+    device: str | torch.device = "cpu",
+    impl: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """NormSim_p: the p-norm of an image's cosines with all images of a target. Higher is better.
+
+    normsim_i = (sum_m |x_i . t_m|^p)^(1/p); p = inf: max_m |x_i . t_m|; p = 2: sqrt(x_i^T S x_i), S = sum_m t_m t_m^T.
+    image: (N, D), target: (M, D), unit rows, float16, bfloat16 or float32; on the CPU, or already on the device.
+    p: at least 1; 2 and inf in the paper. For p = 2 and many calls, keep second_moment(target) and call normsim_2.
+    device, impl: where and with what to compute; see reductions.
+    progress: called after each block of images with its number of pairs; the numbers add up to N.
+    Returns: (N,) float32 on the CPU, in [0, M^(1/p)]; relative error to 2e-6.
+    Raises: ScoringError where an argument does not fit or a row is not finite.
+    Reference: arXiv 2405.19547, section 3.2, equation 3.
+    """
+    check_rows("image", image)
+    check_rows("target", target)
+    check_width("image", image, "target", target)
+    if math.isnan(p) or p < 1:
+        raise ScoringError("p", expected="inf or a number of at least 1", found=f"{p}")
+    device = usable_device(device)
+    if p == 2:
+        return normsim_2(image, second_moment(target, device=device), device=device, progress=progress)
+    target = target if device.type == "cpu" else target.to(device)
+    out = torch.empty(len(image), dtype=torch.float32)
+    block = 4 * _BLOCK
+    for start in range(0, len(image), block):
+        x = image[start : start + block].to(device)
+        found = max_abs(x, target, impl=impl) if p == math.inf else p_norm(x, target, p=p, impl=impl)
+        out[start : start + block] = found.cpu()
+        _report(progress, len(x))
+    return _checked(out, image, target)
+
+
+def second_moment(target: Tensor, *, device: str | torch.device = "cpu") -> Tensor:
+    """S = sum_m t_m t_m^T of a target: all that NormSim_2 needs of it.
+
+    target: (M, D), float16, bfloat16 or float32.
+    Returns: (D, D) float64 on the CPU.
+    Raises: ScoringError where a row is not finite.
+    """
+    check_rows("target", target)
+    device = usable_device(device)
+    moment = torch.zeros((target.shape[1], target.shape[1]), dtype=torch.float64, device=device)
+    for start in range(0, len(target), _BLOCK):
+        rows = target[start : start + _BLOCK].to(device).double()
+        moment.addmm_(rows.T, rows)
+    if not torch.isfinite(moment).all():
+        check_finite("target", target)
+    return moment.cpu()
+
+
+def normsim_2(
+    image: Tensor,
+    moment: Tensor,
+    *,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """NormSim_2 from the target's second moment, in time that does not depend on the target's size. Higher is better.
+
+    normsim_i = sqrt(x_i^T S x_i)
+    image: (N, D), unit rows. moment: (D, D) float64, of second_moment. progress: as for normsim.
+    Returns: (N,) float32 on the CPU, in [0, sqrt(M)]; relative error to 2e-6.
+    Raises: ScoringError where the widths differ or a row is not finite.
+    """
+    check_rows("image", image)
+    if moment.shape != (image.shape[1], image.shape[1]) or moment.dtype != torch.float64:
+        found = f"{tuple(moment.shape)} {str(moment.dtype).removeprefix('torch.')}"
+        raise ScoringError("moment", expected=f"({image.shape[1]}, {image.shape[1]}) float64", found=found)
+    device = usable_device(device)
+    moment = moment.to(device)
+    out = torch.empty(len(image), dtype=torch.float32)
+    for start in range(0, len(image), _BLOCK):
+        x = image[start : start + _BLOCK].to(device).double()
+        out[start : start + _BLOCK] = (x @ moment).mul_(x).sum(1).clamp_(min=0).sqrt_().cpu()
+        _report(progress, len(x))
+    return _checked(out, image, None)
+
+
+def parse_norm(text: str) -> float:
+    """p of its name in options and files: "2", "inf", or a number of at least 1.
+
+    >>> parse_norm("inf")
+    inf
+    """
+    try:
+        p = float(text)
+    except ValueError:
+        p = math.nan
+    if math.isnan(p) or p < 1:
+        raise ScoringError("norm", expected='"inf", "2" or a number of at least 1', found=repr(text))
+    return p
+
+
+def metric_name(p: float, target: str) -> str:
+    """The column that holds NormSim_p to a target.
+
+    >>> metric_name(float("inf"), "imagenet"), metric_name(2.0, "imagenet")
+    ('normsim_inf_imagenet', 'normsim_2_imagenet')
+    """
+    return f"normsim_{p:g}_{target}"
+
+
+def _report(progress: Callable[[int], None] | None, pairs: int) -> None:
+    if progress is not None:
+        progress(pairs)
+
+
+def _checked(out: Tensor, image: Tensor, target: Tensor | None) -> Tensor:
+    """out, unless a number in it shows that an input was not finite."""
+    if not torch.isfinite(out).all():
+        check_finite("image", image)
+        if target is not None:
+            check_finite("target", target)
+    return out

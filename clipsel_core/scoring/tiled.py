@@ -1,0 +1,186 @@
+"""How are the reductions over X Y^T computed with torch alone, tile by tile, on any device?
+
+X is cut into strips and Y into tiles; a strip is swept over all tiles by one worker, which holds one tile of products
+at a time. On the CPU there are as many one-thread workers as cores, elsewhere one. The cut depends on the sizes only
+and partial sums are added in its order, so results are bitwise the same on any number of cores.
+
+The log-sum-exp takes e = 2^(s log2(e)/tau - shift) with one constant shift for all pairs. The row sums and the column
+sums then come from the same exponential and simply add. The shift follows from tau alone: no tile sum overflows while
+cosines stay below 1.02. What is lost at the other end are terms below 2^-126, set to zero: in a sum of n terms that
+is at least 2^-90 they change tau/2 log(sum) by no more than tau/2 n 2^-36, and there is a shift only for tau < 0.014;
+that is below 2e-8 at n = 2^17. Rows and columns whose sum lies outside [2^-90, inf) are swept again with a running
+maximum, which holds for any product.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from clipsel_core.scoring.workers import float32_products, for_each, usable_cores
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+_LARGEST_COSINE = 1.02
+_LARGEST_EXPONENT = 112.0  # 2^112 a term leaves room for 2^15 terms in a float32 tile sum
+_SMALLEST_SUM = 2.0**-90
+_SMALLEST_TILE = 64
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Rows of X in a strip, rows of Y in a tile, and the workers that share the strips."""
+
+    strip: int
+    tile: int
+    workers: int
+
+
+def tiling_for(n: int, device: torch.device) -> Tiling:
+    """The cut for n rows of X: strips of equal cost, enough of them to keep the cores busy to the end."""
+    if device.type != "cpu":
+        return Tiling(strip=4096, tile=4096, workers=1)
+    strip = min(1024, max(128, -(-n // 16 // 64) * 64))
+    return Tiling(strip=strip, tile=1024, workers=usable_cores())
+
+
+def log_sum_exp(x: Tensor, y: Tensor, *, temperature: float, tiling: Tiling | None = None) -> tuple[Tensor, Tensor]:
+    """As reductions.log_sum_exp, of checked arguments."""
+    scale = math.log2(math.e) / temperature
+    shift = max(0.0, _LARGEST_COSINE * scale - _LARGEST_EXPONENT)
+
+    def sweep(cut: Tiling) -> tuple[Tensor, Tensor]:
+        row, column = _sum_exp2(x, y, scale, shift, cut)
+        return _finish(row, x, y, scale, shift, cut), _finish(column, y, x, scale, shift, cut)
+
+    return _with_smaller_tiles(sweep, tiling or tiling_for(len(x), x.device), x.device)
+
+
+def max_abs(x: Tensor, t: Tensor, *, tiling: Tiling | None = None) -> Tensor:
+    """As reductions.max_abs, of checked arguments."""
+
+    def sweep(cut: Tiling) -> Tensor:
+        out = torch.zeros(len(x), dtype=torch.float32, device=x.device)
+
+        def reduce(rows: slice, products: Tensor, columns: slice) -> None:
+            largest = torch.maximum(products.amax(1), products.amin(1).neg_())
+            torch.maximum(out[rows], largest, out=out[rows])
+
+        _sweep(x, t, 1.0, cut, reduce)
+        return out
+
+    return _with_smaller_tiles(sweep, tiling or tiling_for(len(x), x.device), x.device)
+
+
+def p_norm(x: Tensor, t: Tensor, *, p: float, tiling: Tiling | None = None) -> Tensor:
+    """As reductions.p_norm, of checked arguments."""
+
+    def sweep(cut: Tiling) -> Tensor:
+        top = torch.full((len(x),), torch.finfo(torch.float32).tiny, dtype=torch.float32, device=x.device)
+        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+
+        def reduce(rows: slice, products: Tensor, columns: slice) -> None:
+            size = products.abs_()
+            new_top = torch.maximum(top[rows], size.amax(1))
+            total[rows] *= (top[rows].double() / new_top.double()).pow_(p)
+            total[rows] += size.div_(new_top[:, None]).pow_(p).sum(1, dtype=torch.float64)
+            top[rows] = new_top
+
+        _sweep(x, t, 1.0, cut, reduce)
+        return (total.pow_(1.0 / p) * top).float()
+
+    return _with_smaller_tiles(sweep, tiling or tiling_for(len(x), x.device), x.device)
+
+
+def _sum_exp2(x: Tensor, y: Tensor, scale: float, shift: float, cut: Tiling) -> tuple[Tensor, Tensor]:
+    """Sums of 2^(scale x_i . y_j - shift), of each row and of each column, float64."""
+    strips = -(-len(x) // cut.strip)
+    row = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    column_parts = torch.empty((strips, len(y)), dtype=torch.float32, device=x.device)
+
+    def reduce(rows: slice, products: Tensor, columns: slice) -> None:
+        e = (products.sub_(shift) if shift else products).exp2_()
+        row[rows] += e.sum(1)
+        torch.sum(e, 0, out=column_parts[rows.start // cut.strip, columns])
+
+    _sweep(x, y, scale, cut, reduce)
+    column = torch.zeros(len(y), dtype=torch.float64, device=x.device)
+    for part in column_parts:
+        column += part
+    return row, column
+
+
+def _finish(sums: Tensor, x: Tensor, y: Tensor, scale: float, shift: float, cut: Tiling) -> Tensor:
+    """Natural logarithms of the sums of x's rows, those out of range computed anew."""
+    log2 = sums.log2().add_(shift)
+    again = torch.nonzero(~((sums >= _SMALLEST_SUM) & (sums < math.inf)))[:, 0]
+    if len(again):
+        log2[again] = _running_log2_sum(x[again], y, scale, cut)
+    return log2.mul_(math.log(2.0))
+
+
+def _running_log2_sum(x: Tensor, y: Tensor, scale: float, cut: Tiling) -> Tensor:
+    """log2 sum_j 2^(scale x_i . y_j) of each row, for products of any size: the sum is kept relative to its maximum."""
+    top = torch.full((len(x),), -math.inf, dtype=torch.float32, device=x.device)
+    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+
+    def reduce(rows: slice, products: Tensor, columns: slice) -> None:
+        new_top = torch.maximum(top[rows], products.amax(1))
+        total[rows] *= (top[rows] - new_top).double().exp2_()
+        total[rows] += products.sub_(new_top[:, None]).exp2_().sum(1)
+        top[rows] = new_top
+
+    _sweep(x, y, scale, cut, reduce)
+    return total.log2_().add_(top)
+
+
+def _sweep(x: Tensor, y: Tensor, scale: float, cut: Tiling, reduce: Callable[[slice, Tensor, slice], None]) -> None:
+    """Calls reduce(rows, scale * x[rows] @ y[columns].T, columns) for every tile, a strip's tiles in order.
+
+    The products are float32, contiguous, and reduce's to overwrite. Strips run side by side.
+    """
+    height, width = min(cut.strip, len(x)), min(cut.tile, len(y))
+
+    def sweep_strip(i: int, scratch: Tensor) -> None:
+        rows = slice(i * cut.strip, min((i + 1) * cut.strip, len(x)))
+        strip = x[rows].float() * scale
+        for start in range(0, len(y), cut.tile):
+            columns = slice(start, min(start + cut.tile, len(y)))
+            shape = (len(strip), columns.stop - columns.start)
+            products = scratch[: shape[0] * shape[1]].view(shape)
+            torch.mm(strip, y[columns].float().T, out=products)
+            reduce(rows, products, columns)
+
+    strips = -(-len(x) // cut.strip)
+    with torch.no_grad(), float32_products(x.device):
+        if x.device.type == "cpu":
+            for_each(sweep_strip, strips, workers=cut.workers, scratch=height * width)
+        else:
+            scratch = torch.empty(height * width, dtype=torch.float32, device=x.device)
+            for i in range(strips):
+                sweep_strip(i, scratch)
+
+
+def _with_smaller_tiles(sweep: Callable[[Tiling], _Result], cut: Tiling, device: torch.device) -> _Result:
+    """sweep(cut), with tiles halved as often as the device runs out of memory."""
+    while True:
+        try:
+            return sweep(cut)
+        except torch.OutOfMemoryError:
+            if cut.strip <= _SMALLEST_TILE:
+                raise
+        cut = replace(cut, strip=cut.strip // 2, tile=max(_SMALLEST_TILE, cut.tile // 2))
+        _warn_of_smaller_tiles(str(device))
+
+
+@functools.cache
+def _warn_of_smaller_tiles(device: str) -> None:
+    _log.warning("%s is out of memory: going on with smaller tiles; sums may differ in the last digit", device)
