@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Has `write` fill a file under another name in the same folder, syncs it, and renames it to `path`.
 
     Whatever `write` raises goes on to the caller; then nothing new is left behind and an older file stays as it was.

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+TargetKind = Literal["npy", "npz", "pt", "parquet", "uids"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
 
 
@@ -18,7 +19,7 @@ class TargetInfo(_Frozen):
 
     name: Name
     path: str
-    kind: Literal["npy", "npz", "pt", "parquet", "uids"]
+    kind: TargetKind
     sha256: str
     rows: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]
@@ -28,7 +29,7 @@ class ShardInfo(_Frozen):
     """A shard as it was when the run was planned."""
 
     name: str
-    rows: Annotated[int, Field(ge=1)]
+    rows: Annotated[int, Field(ge=0)]
 
 
 class RunConfig(_Frozen):

@@ -1,0 +1,141 @@
+"""What a run is going to do: its options checked against the pool, and against what was begun before."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from clipsel_core import __version__
+from clipsel_core.errors import PoolFormatError, RunError, ScoringError
+from clipsel_core.files import portable_path
+from clipsel_core.pool.check import check_uids
+from clipsel_core.pool.embeddings import read_embeddings
+from clipsel_core.pool.layout import Arch, Pool, open_pool
+from clipsel_core.runs.config import RunConfig, ShardInfo, TargetInfo
+from clipsel_core.runs.store import read_config, score_file
+from clipsel_core.runs.targets import load_target
+from clipsel_core.scoring.normsim import metric_name, parse_norm
+
+_BASE_METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that may begin or go on. targets: name to (M, D) embeddings."""
+
+    root: Path
+    pool: Pool
+    arch: Arch
+    config: RunConfig
+    targets: dict[str, torch.Tensor]
+
+
+def plan_run(
+    pool_root: str | Path,
+    root: str | Path,
+    *,
+    arch: str | None = None,
+    targets: Mapping[str, str | Path] | None = None,
+    norms: tuple[str, ...] = ("inf", "2"),
+    device: str = "auto",
+    **options: Any,
+) -> Plan:
+    """Checks everything that can be checked before the work begins.
+
+    arch: the teacher's name in the pool; may be left out where there is only one.
+    targets: name to file, see `load_target`. norms: p of each NormSim_p.
+    options: temperature, batch_size, divisions, seed, on_bad_rows, precision, as in RunConfig.
+    Raises: PoolFormatError, TargetError, ScoringError on an option out of range, RunError where `root` holds a run
+        with another config.
+    """
+    root, pool = Path(root), open_pool(pool_root)
+    teacher = pool.arch(arch)
+    norms = tuple(dict.fromkeys(f"{parse_norm(p):g}" for p in norms)) if targets else ()
+    chosen = resolve_device(device)
+    begun = read_config(root) if (root / "run.json").exists() else None
+    _check_shards(pool, teacher)
+    loaded = {name: load_target(name, path, pool, teacher, root) for name, path in (targets or {}).items()}
+    infos = tuple(info for info, _ in loaded.values())
+    config = _config(root, pool, teacher, infos, norms=norms, device=chosen, **options)
+    if begun:
+        _check_same(root, begun, config)
+    else:
+        check_uids(pool)
+    return Plan(root, pool, teacher, config, {name: rows for name, (_, rows) in loaded.items()})
+
+
+def resolve_device(device: str) -> str:
+    """The device to compute on: "auto" is the GPU where there is one. Raises ScoringError on one that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        found = str(error).split("\n")[0]
+        raise ScoringError("--device", expected="auto, cpu or a device of this machine", found=found) from error
+    return device
+
+
+def _config(root: Path, pool: Pool, arch: Arch, targets: tuple[TargetInfo, ...], **options: Any) -> RunConfig:
+    norm_metrics = (metric_name(float(p), target.name) for target in targets for p in options["norms"])
+    try:
+        return RunConfig(
+            pool=portable_path(pool.root, root),
+            arch=arch.name,
+            targets=targets,
+            versions=_versions(),
+            shards=tuple(ShardInfo(name=shard.name, rows=shard.rows) for shard in pool.shards),
+            pairs=pool.rows,
+            width=arch.width,
+            metrics=(*_BASE_METRICS, *norm_metrics),
+            **options,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = "--" + str(first["loc"][0]).replace("_", "-")
+        raise ScoringError(where, expected=first["msg"].lower(), found=repr(first["input"])) from error
+
+
+def _versions() -> dict[str, str]:
+    installed = {name: version(name) for name in ("torch", "numpy", "pyarrow")}
+    return {"clipsel": __version__, "python": platform.python_version(), **installed}
+
+
+def _check_shards(pool: Pool, arch: Arch) -> None:
+    """Opens every npz before the first is scored, so that a missing one is not found out hours later."""
+    for shard in pool.shards:
+        for member in (arch.image_member, arch.text_member):
+            width = read_embeddings(shard, member).shape[1]
+            if width != arch.width:
+                expected = f"{member} of width {arch.width}, as in the pool's first npz"
+                raise PoolFormatError(shard.npz, expected=expected, found=f"width {width}")
+
+
+def _check_same(root: Path, begun: RunConfig, wanted: RunConfig) -> None:
+    unfinished = any(not score_file(root, shard.name).exists() for shard in begun.shards)
+    before, now = begun.model_dump(mode="json"), wanted.model_dump(mode="json")
+    for field in before:
+        if field == "skipped_rows" or (field == "versions" and not unfinished) or before[field] == now[field]:
+            continue
+        was, asked = _difference(before[field], now[field])
+        remedy = f"score into another folder, or give {field} as before"
+        raise RunError(root / "run.json", expected=f"{field} {was}, as begun", found=asked, remedy=remedy)
+
+
+def _difference(before: Any, now: Any) -> tuple[str, str]:
+    """Both values of a field, cut down to the part that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        return tuple(", ".join(f"{key}={side.get(key)}" for key in changed) for side in (before, now))  # type: ignore[return-value]
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return next(_difference(a, b) for a, b in zip(before, now, strict=True) if a != b)
+    if isinstance(before, list) and isinstance(now, list):
+        return f"{len(before)} entries", f"{len(now)} entries"
+    return repr(before), repr(now)

@@ -1,0 +1,104 @@
+"""How far a run is: status.json, replaced whole at every step, for whoever watches."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from clipsel_core.files import write_json
+from clipsel_core.pool.layout import Shard
+from clipsel_core.runs.config import RunConfig
+
+State = Literal["running", "done", "failed", "stopped"]
+_SECONDS_BETWEEN_WRITES = 0.5
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run's progress. pairs_done counts the pairs of shards in work by the share of their work that is done.
+
+    elapsed_s and pairs_per_s are of this start alone; eta_s is None until there is something to judge by.
+    """
+
+    state: State
+    pairs_done: int
+    pairs_total: int
+    shards_done: int
+    shards_total: int
+    started_at: str
+    updated_at: str
+    elapsed_s: float
+    pairs_per_s: float
+    eta_s: float | None
+    pid: int
+    message: str = ""
+
+
+class StatusWriter:
+    """Keeps status.json true while a run goes on, and tells a listener the same.
+
+    listener: called with each Status; what it raises stops the run.
+    """
+
+    def __init__(
+        self, root: Path, config: RunConfig, done: list[Shard], listener: Callable[[Status], None] | None
+    ) -> None:
+        self._path, self._listener = root / "status.json", listener
+        self._start, self._written = time.monotonic(), 0.0
+        self._pairs, self._pairs_before = (sum(shard.rows for shard in done),) * 2
+        self._status = Status(
+            state="running",
+            pairs_done=self._pairs,
+            pairs_total=config.pairs,
+            shards_done=len(done),
+            shards_total=len(config.shards),
+            started_at=_now(),
+            updated_at=_now(),
+            elapsed_s=0.0,
+            pairs_per_s=0.0,
+            eta_s=None,
+            pid=os.getpid(),
+        )
+        self._tell(force=True)
+
+    def advance(self, shard: Shard, share: float) -> None:
+        """Notes that a share, in [0, 1], of a shard's work is done."""
+        self._status = replace(self._status, pairs_done=self._pairs + int(share * shard.rows))
+        self._tell()
+
+    def finish(self, shard: Shard) -> None:
+        """Notes that a shard's scores are kept."""
+        self._pairs += shard.rows
+        self._status = replace(self._status, pairs_done=self._pairs, shards_done=self._status.shards_done + 1)
+        self._tell(force=True)
+
+    def close(self, state: State, message: str = "") -> None:
+        """Notes how the run ended."""
+        self._status = replace(self._status, state=state, message=message)
+        self._tell(force=True)
+
+    def _tell(self, *, force: bool = False) -> None:
+        clock = time.monotonic()
+        if not force and clock - self._written < _SECONDS_BETWEEN_WRITES:
+            return
+        self._written = clock
+        elapsed = clock - self._start
+        here = self._status.pairs_done - self._pairs_before
+        rate = here / elapsed if elapsed > 0 else 0.0
+        left = self._status.pairs_total - self._status.pairs_done
+        eta = round(left / rate, 1) if rate > 0 else None
+        self._status = replace(
+            self._status, updated_at=_now(), elapsed_s=round(elapsed, 3), pairs_per_s=round(rate, 1), eta_s=eta
+        )
+        write_json(self._path, asdict(self._status))
+        if self._listener:
+            self._listener(self._status)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
