@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
@@ -17,6 +18,14 @@ _UIDS_AT_ONCE = 1 << 26
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a pool, in one line. stops: whether scoring stops at it, or mends it."""
+
+    text: str
+    stops: bool = True
+
+
 def read_uids(pool: Pool, shard: Shard) -> np.ndarray:
     """A shard's uids in row order, (N,) UID_DTYPE. Raises PoolFormatError naming shard and row of a malformed one."""
     strings = read_uid_strings(shard)
@@ -27,10 +36,9 @@ def read_uids(pool: Pool, shard: Shard) -> np.ndarray:
         raise PoolFormatError(where, expected=error.expected, found=error.found) from error
 
 
-def check_uids(pool: Pool, progress: Callable[[int], None] | None = None) -> None:
+def check_uids(pool: Pool) -> None:
     """Makes sure that every uid of the pool is well formed and stands on one row only. Memory is bounded.
 
-    progress: told the rows of each shard as it is done.
     Raises: PoolFormatError naming both places of a repeated uid.
     """
     turns = -(-pool.rows // _UIDS_AT_ONCE)
@@ -39,8 +47,6 @@ def check_uids(pool: Pool, progress: Callable[[int], None] | None = None) -> Non
         for shard in pool.shards:
             here = read_uids(pool, shard)
             parts.append(here[_turn_of(here, turns) == turn] if turns > 1 else here)
-            if progress:
-                progress(shard.rows // turns)
         ordered = uids.sort(np.concatenate(parts))
         del parts
         same = (ordered[1:]["f0"] == ordered[:-1]["f0"]) & (ordered[1:]["f1"] == ordered[:-1]["f1"])
@@ -48,36 +54,38 @@ def check_uids(pool: Pool, progress: Callable[[int], None] | None = None) -> Non
             _refuse_repeat(pool, ordered[1:][same][:1])
 
 
-def shard_problems(shard: Shard, pool: Pool, archs: list[Arch], *, values: bool = True) -> Iterator[str]:
-    """Everything that keeps a shard from being scored, a line each.
+def shard_problems(shard: Shard, pool: Pool, archs: list[Arch], *, values: bool = True) -> Iterator[Problem]:
+    """Everything that keeps a shard from being scored, and what scoring will mend.
 
     values: also read every embedding, to find rows that are zero, NaN, infinite or not of unit length.
     """
     names = read_schema(shard.parquet).names
     if absent := [name for name in (pool.uid_column, pool.text_column) if name and name not in names]:
-        yield f"shard {shard.name}: no column {', '.join(absent)}"
+        yield Problem(f"shard {shard.name}: no column {', '.join(absent)}")
     for arch in archs:
         for member in (arch.image_member, arch.text_member):
             try:
                 rows = read_embeddings(shard, member)
             except PoolFormatError as error:
-                yield str(error)
+                yield Problem(str(error))
                 continue
             if rows.shape[1] != arch.width:
-                yield f"shard {shard.name}: {member} has width {rows.shape[1]}, the pool's first npz {arch.width}"
+                found = f"{member} has width {rows.shape[1]}, in the pool's first npz {arch.width}"
+                yield Problem(f"shard {shard.name}: {found}")
             elif values:
                 yield from _value_problems(shard, member, rows)
 
 
-def _value_problems(shard: Shard, member: str, rows: np.ndarray) -> Iterator[str]:
+def _value_problems(shard: Shard, member: str, rows: np.ndarray) -> Iterator[Problem]:
     scale = row_scale(rows)
     bad = np.flatnonzero(np.isnan(scale))
     if len(bad):
         first = int(bad[0])
         found = f"the first is row {first}: {describe_row(rows[first])}"
-        yield f"shard {shard.name}: {len(bad):,} bad rows in {member}, {found}"
+        yield Problem(f"shard {shard.name}: {len(bad):,} bad rows in {member}, {found}")
     if off := int((scale[np.isfinite(scale)] != 1).sum()):
-        yield f"shard {shard.name}: {off:,} rows in {member} a little off unit length; scoring scales them"
+        found = f"{off:,} rows in {member} a little off unit length; scoring scales them"
+        yield Problem(f"shard {shard.name}: {found}", stops=False)
 
 
 def _turn_of(keys: np.ndarray, turns: int) -> np.ndarray:

@@ -1,0 +1,215 @@
+"""The command line: each command calls one function of the core and turns its errors into one line.
+
+Exit codes: 0 done; 1 the work failed or the input is bad; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipsel_core import __version__
+from clipsel_core.errors import ClipselError
+from clipsel_core.terminal import Meter, complain, print_funnel, print_pool, say
+
+app = typer.Typer(
+    help="Score pools of image-text pairs with a frozen CLIP, and select what to train on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+PoolArgument = Annotated[Path, typer.Argument(help="The pool's folder: metadata/, shards/.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Score pools of image-text pairs with a frozen CLIP, and select what to train on."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if debug:
+        os.environ["CLIPSEL_DEBUG"] = "1"
+
+
+@app.command()
+def inspect(
+    pool: PoolArgument,
+    quick: Annotated[bool, typer.Option("--quick", help="Read headers and uids, not every embedding.")] = False,
+) -> None:
+    """Print what a pool holds and what is wrong with it.
+
+    Exit code 1 where scoring would stop at something.
+
+    Example: python -m clipsel_core inspect data/demo/pool
+    """
+    from clipsel_core.pool.inspect import inspect_pool
+    from clipsel_core.pool.layout import open_pool
+
+    opened = open_pool(pool)
+    with Meter("inspecting", "pairs") as meter:
+        report = inspect_pool(opened, values=not quick, progress=meter.update)
+    print_pool(report)
+    if report.stops:
+        raise typer.Exit(1)
+
+
+@app.command()
+def score(
+    pool: PoolArgument,
+    run: RunArgument,
+    arch: Annotated[
+        str | None, typer.Option(help="The teacher's name in the pool.", show_default="the only one")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE of a target's image embeddings; repeat it for several.")
+    ] = None,
+    norm: Annotated[list[str], typer.Option(help="The p of each NormSim_p.")] = ["inf", "2"],  # noqa: B006
+    temperature: Annotated[float, typer.Option(help="tau: the teacher's temperature.")] = 0.01,
+    batch_size: Annotated[int, typer.Option(help="B: pairs in a batch.")] = 32768,
+    divisions: Annotated[int, typer.Option(help="K: random divisions into batches.")] = 10,
+    seed: Annotated[int, typer.Option(help="Decides the divisions.")] = 0,
+    on_bad_rows: Annotated[
+        str, typer.Option(help="error, or skip: set rows without a usable embedding aside.")
+    ] = "error",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="exact.")] = "exact",
+) -> None:
+    """Score every pair of a pool.
+
+    CLIPScore, s-CLIPLoss with both halves of its normalizer, and NormSim to each target.
+
+    Started again, it goes on where it stopped; the scores are the same, byte for byte.
+
+    Example: python -m clipsel_core score data/demo/pool /tmp/run --target task=data/demo/target/task.npy
+    """
+    from clipsel_core.runs.local import score as score_pool
+
+    with Meter("scoring", "pairs") as meter:
+        done = score_pool(
+            pool,
+            run,
+            listener=lambda status: meter.update(status.pairs_done, status.pairs_total),
+            arch=arch,
+            targets=_targets(target or []),
+            norms=tuple(norm),
+            temperature=temperature,
+            batch_size=batch_size,
+            divisions=divisions,
+            seed=seed,
+            on_bad_rows=on_bad_rows,
+            device=device,
+            precision=precision,
+        )
+    skipped = done.config.skipped_rows
+    aside = f"; {skipped:,} set aside" if skipped else ""
+    say(f"{run}: {done.config.pairs:,} pairs scored{aside}")
+
+
+@app.command()
+def project(
+    run: RunArgument,
+    sample: Annotated[int, typer.Option(min=1, help="Pairs on the map.")] = 50_000,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the sample and the layout.")] = 0,
+) -> None:
+    """Lay a sample of a run's images out on a map.
+
+    UMAP on the image embeddings: like lies near like.
+
+    Example: python -m clipsel_core project /tmp/run --sample 20000
+    """
+    from clipsel_core.curation.projection import project as project_run
+    from clipsel_core.runs.store import Run
+
+    with Meter("projecting") as meter:
+        progress = partial(_update_share, meter)
+        path = project_run(Run.open(run), sample=sample, seed=seed, progress=progress)
+    say(f"{path}: written")
+
+
+@app.command()
+def select(
+    run: RunArgument,
+    recipe: Annotated[Path, typer.Option(help="The recipe: a .yaml file.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The subset: .npy, .parquet, .csv or .txt.", show_default=False)],
+) -> None:
+    """Write the uids that a recipe keeps.
+
+    A manifest is written beside them: recipe, counts, thresholds, hashes.
+
+    The .npy is what DataComp's resharder takes.
+
+    Example: python -m clipsel_core select data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --out subset.npy
+    """
+    from clipsel_core.curation.export import export
+    from clipsel_core.curation.recipe import load_recipe
+    from clipsel_core.curation.selection import select as select_pairs
+    from clipsel_core.runs.store import Run
+
+    opened = Run.open(run)
+    rule = load_recipe(recipe, metrics=opened.metrics)
+    selection = select_pairs(opened, rule)
+    export(opened, selection, rule, out)
+    print_funnel(selection)
+    say(f"{out}: {len(selection.rows):,} uids")
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
+) -> None:
+    """Build the demo from nothing.
+
+    Draws its pairs, trains its teacher, embeds, scores and projects them.
+
+    Takes some minutes; data/demo of this repository is what it builds.
+
+    Example: python -m clipsel_core demo /tmp/demo
+    """
+    from clipsel_core.demo.build import build_demo
+
+    build_demo(directory, progress=complain)
+    say(f"{directory}: written")
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    try:
+        app()
+    except ClipselError as error:
+        if os.environ.get("CLIPSEL_DEBUG"):
+            raise
+        complain(str(error))
+        sys.exit(1)
+
+
+def _update_share(meter: Meter, share: float, _: str) -> None:
+    meter.update(int(share * 1000), 1000)
+
+
+def _targets(options: list[str]) -> dict[str, str]:
+    targets = {}
+    for option in options:
+        name, equals, path = option.partition("=")
+        if not (equals and name and path):
+            raise typer.BadParameter(f"{option!r} is not NAME=FILE", param_hint="--target")
+        if name in targets:
+            raise typer.BadParameter(f"two targets are named {name!r}", param_hint="--target")
+        targets[name] = path
+    return targets

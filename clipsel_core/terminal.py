@@ -1,0 +1,104 @@
+"""How the command line shows things: progress, tables, one-line errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from clipsel_core.curation.selection import Selection
+    from clipsel_core.pool.inspect import PoolReport
+
+_out, _err = Console(), Console(stderr=True)
+
+
+def say(line: str) -> None:
+    """Prints a line of the result."""
+    _out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def complain(line: str) -> None:
+    """Prints a line beside the result, on stderr."""
+    _err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class Meter:
+    """Progress on stderr: a bar with the time left on a terminal, elsewhere a plain line at each tenth.
+
+    unit: what is counted, for the plain lines; nothing where it is only a share.
+    """
+
+    def __init__(self, what: str, unit: str = "") -> None:
+        self._what, self._unit, self._tenths_said = what, unit, 0
+        self._bar = _bar() if _err.is_terminal else None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Meter:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Shows that `done` of `total` is done."""
+        if self._bar is None:
+            self._say_tenth(done, total)
+        elif self._task is None:
+            self._task = self._bar.add_task(self._what, total=total, completed=done)
+        else:
+            self._bar.update(self._task, completed=done)
+
+    def _say_tenth(self, done: int, total: int) -> None:
+        tenths = 10 * done // max(1, total)
+        if tenths > self._tenths_said:
+            self._tenths_said = tenths
+            count = f" ({done:,} of {total:,} {self._unit})" if self._unit else ""
+            complain(f"{self._what}: {10 * tenths} %{count}")
+
+
+def print_pool(report: PoolReport) -> None:
+    """What `inspect` found: a table of facts, then a line a problem."""
+    pool = report.pool
+    archs = ", ".join(f"{arch.name} (width {arch.width})" for arch in pool.archs.values())
+    images = f"{len(pool.tars):,} tars" if pool.tars else "none in shards/"
+    rows = [shard.rows for shard in pool.shards]
+    facts = {
+        "shards": f"{len(rows):,} ({report.npz_count:,} with embeddings), {min(rows):,} to {max(rows):,} rows",
+        "pairs": f"{pool.rows:,}",
+        "teachers": archs or "none",
+        "columns": ", ".join(pool.columns),
+        "captions": pool.text_column or "none",
+        "images": images,
+        "problems": f"{len(report.problems):,}" if report.problems else "none",
+    }
+    table = Table(title=str(pool.root), title_justify="left", show_header=False)
+    for name, fact in facts.items():
+        table.add_row(name, Text(fact))
+    _out.print(table)
+    for problem in report.problems:
+        say(f"{'error' if problem.stops else 'note'}: {problem.text}")
+
+
+def print_funnel(selection: Selection) -> None:
+    """What each step of a recipe dropped."""
+    table = Table("step", title_justify="left")
+    for heading in ("kept", "dropped", "alone it drops", "threshold"):
+        table.add_column(heading, justify="right")
+    table.add_row("pool", f"{selection.total:,}", "", "", "")
+    for step in selection.report:
+        threshold = "" if step.threshold is None else f"{step.threshold:.6g}"
+        table.add_row(Text(step.text), f"{step.kept_after:,}", f"{step.dropped:,}", f"{step.alone_drops:,}", threshold)
+    _out.print(table)
+
+
+def _bar() -> Progress:
+    share = TextColumn("{task.percentage:3.0f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=_err, transient=True)
