@@ -161,12 +161,7 @@ def _sweep(x: Tensor, y: Tensor, scale: float, cut: Tiling, reduce: Callable[[sl
 
     strips = -(-len(x) // cut.strip)
     with torch.no_grad(), float32_products(x.device):
-        if x.device.type == "cpu":
-            for_each(sweep_strip, strips, workers=cut.workers, scratch=height * width)
-        else:
-            scratch = torch.empty(height * width, dtype=torch.float32, device=x.device)
-            for i in range(strips):
-                sweep_strip(i, scratch)
+        for_each(sweep_strip, strips, device=x.device, scratch=height * width, workers=cut.workers)
 
 
 def _with_smaller_tiles(sweep: Callable[[Tiling], _Result], cut: Tiling, device: torch.device) -> _Result:

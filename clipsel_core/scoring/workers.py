@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 _PROBE_SHAPE = (512, 768)
 _FLOAT32_ERROR = 2e-6
@@ -25,13 +26,30 @@ def usable_cores() -> int:
     return max(1, min(affinity, _CALLERS_THREADS.count()))
 
 
-def for_each(work: Callable[[int, torch.Tensor], None], count: int, *, workers: int, scratch: int) -> None:
-    """Calls work(i, scratch) for each i below count, on as many threads as there are workers.
+def for_each(
+    work: Callable[[int, Tensor], None],
+    count: int,
+    *,
+    device: torch.device,
+    scratch: int = 0,
+    workers: int | None = None,
+) -> None:
+    """Calls work(i, buffer) for each i below count: on the CPU side by side, on another device one after the other.
 
-    scratch: float32 elements that each worker keeps from call to call.
-    Every torch operation inside work runs on one thread. The caller's torch thread count is restored. The first
-    exception of a worker stops the others after their current call and is raised here.
+    device: where work computes. scratch: float32 elements of the buffer there, which a worker keeps from call to call.
+    workers: threads on the CPU; None for as many as there are usable cores. Every torch operation inside work runs on
+    one thread, and the caller's thread count is restored. The first exception of a worker stops the others after their
+    current call and is raised here.
     """
+    if device.type == "cpu":
+        _for_each_on_threads(work, count, scratch, workers or usable_cores())
+        return
+    buffer = torch.empty(scratch, dtype=torch.float32, device=device)
+    for i in range(count):
+        work(i, buffer)
+
+
+def _for_each_on_threads(work: Callable[[int, Tensor], None], count: int, scratch: int, workers: int) -> None:
     remaining, guard = iter(range(count)), threading.Lock()
     failures: list[BaseException] = []
 
@@ -43,8 +61,9 @@ def for_each(work: Callable[[int, torch.Tensor], None], count: int, *, workers: 
         try:
             torch.set_num_threads(1)
             buffer = torch.empty(scratch, dtype=torch.float32)
-            while (i := take()) is not None:
-                work(i, buffer)
+            with torch.no_grad():
+                while (i := take()) is not None:
+                    work(i, buffer)
         except BaseException as error:
             failures.append(error)
 

@@ -1,0 +1,54 @@
+"""Which embeddings are taken as a target, and how they are made unit length."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from clipsel_core.errors import TargetError
+from clipsel_core.scoring.targets import prepare_target
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_prepare_target__leaves_unit_rows_alone(rows, dtype, caplog):
+    target = torch.from_numpy(rows(9000, 64, 1, dtype))
+    assert prepare_target(target, name="task", width=64) is target
+    assert not caplog.records
+
+
+def test_prepare_target__scales_rows_that_are_a_little_off(rows, caplog):
+    exact = rows(50, 16, 1)
+    off = exact.copy()
+    off[7] *= 1.008
+    with caplog.at_level(logging.WARNING):
+        found = prepare_target(torch.from_numpy(off), name="task", width=16)
+    np.testing.assert_allclose(found.numpy(), exact, atol=1e-6)
+    assert [record.message for record in caplog.records] == [
+        "target task: 1 of 50 rows are not of unit length; renormalised"
+    ]
+
+
+@pytest.mark.parametrize(("value", "found"), [(0.0, "0"), (1.02, "1.02"), (np.nan, "nan"), (np.inf, "inf")])
+def test_prepare_target__refuses_rows_far_off(rows, value, found):
+    target = rows(50, 16, 1)
+    target[12] *= value
+    with pytest.raises(TargetError, match=rf"target task, row 12: expected length 1, found {found}"):
+        prepare_target(torch.from_numpy(target), name="task", width=16)
+
+
+def test_prepare_target__refuses_other_shapes_and_kinds(rows):
+    target = torch.from_numpy(rows(5, 16, 1))
+    with pytest.raises(TargetError, match="expected width 32, as the pool's, found 16"):
+        prepare_target(target, name="task", width=32)
+    with pytest.raises(TargetError, match="at least one row"):
+        prepare_target(target[:0], name="task", width=16)
+    with pytest.raises(TargetError, match="int64"):
+        prepare_target(torch.ones(5, 16, dtype=torch.int64), name="task", width=16)
+
+
+def test_prepare_target__rounds_float64(rows):
+    target = torch.from_numpy(rows(5, 16, 1, np.float64))
+    assert prepare_target(target, name="task", width=16).dtype == torch.float32
