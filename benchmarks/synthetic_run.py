@@ -1,0 +1,136 @@
+"""Writes a run folder with CLIP-like scores straight away, without a pool being scored: for benchmarks and tests.
+
+    python -m benchmarks.synthetic_run DIR --rows 12800000 --shards 128
+
+makes DIR/run and, unless --no-pool, DIR/pool with the matching metadata (uid, url, text, fault; no images).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsel_core import uids
+from clipsel_core.files import write_json
+from clipsel_core.runs.config import RunConfig, ShardInfo, TargetInfo
+from clipsel_core.runs.store import score_file, write_config
+
+METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se", "normsim_inf_task", "normsim_2_task")
+_FAULTS = np.array(["none", "wrong caption", "generic caption", "near duplicate"])
+_WORDS = np.array(
+    ["a", "the", "of", "for", "with", "red", "blue", "photo", "house", "dog", "car", "poster", "vintage", "new"]
+)
+
+
+def write_run(
+    root: Path,
+    *,
+    rows: int,
+    shards: int,
+    seed: int = 0,
+    bad: float = 0.0,
+    decimals: int | None = None,
+    pool: bool = True,
+) -> Path:
+    """Writes root/run (and root/pool), the same bytes for the same arguments. Returns root/run.
+
+    rows: pairs in all, spread over the shards so that sizes differ by one at most.
+    bad: share of pairs set aside (NaN in every metric). decimals: rounds scores, so that many pairs tie; None leaves
+    them as they are. pool: whether to write the metadata that captions are read from.
+    """
+    run = root / "run"
+    (run / "scores").mkdir(parents=True)
+    infos, skipped = [], 0
+    for index in range(shards):
+        name, count = f"{index:08d}", rows // shards + (index < rows % shards)
+        draw = np.random.default_rng([seed, index])
+        names = uids.from_halves(*draw.integers(0, 2**64, (2, count), dtype=np.uint64))
+        scores = _scores(draw, count, decimals)
+        is_bad = draw.random(count) < bad
+        for values in scores.values():
+            values[is_bad] = np.nan
+        columns = {"uid_hi": np.ascontiguousarray(names["f0"]), "uid_lo": np.ascontiguousarray(names["f1"]), **scores}
+        pq.write_table(pa.table(columns), score_file(run, name), use_dictionary=False)
+        if pool:
+            _write_metadata(root / "pool" / "metadata" / f"{name}.parquet", draw, names)
+        infos.append(ShardInfo(name=name, rows=count))
+        skipped += int(is_bad.sum())
+    _describe(run, infos, rows, seed, skipped)
+    return run
+
+
+def _scores(draw: np.random.Generator, count: int, decimals: int | None) -> dict[str, np.ndarray]:
+    """Scores with the means, spreads and correlations usual at tau = 0.01 with OpenAI's CLIP."""
+    fit, topic = draw.standard_normal((2, count), dtype=np.float32)
+    noise = draw.standard_normal((6, count), dtype=np.float32)
+    r_image = 0.105 + 0.015 * topic + 0.010 * fit + 0.006 * noise[0]
+    r_text = 0.110 + 0.017 * topic + 0.008 * fit + 0.007 * noise[1]
+    clip_score = 0.22 + 0.055 * fit + 0.025 * topic + 0.015 * noise[2]
+    columns = {
+        "clip_score": clip_score,
+        "s_cliploss": clip_score - r_image - r_text,
+        "r_image": r_image,
+        "r_text": r_text,
+        "normalizer_se": np.abs(0.0006 + 0.0002 * noise[3]),
+        "normsim_inf_task": 0.62 + 0.06 * topic + 0.03 * fit + 0.05 * noise[4],
+        "normsim_2_task": 310 + 20 * topic + 12 * noise[5],
+    }
+    return columns if decimals is None else {name: values.round(decimals) for name, values in columns.items()}
+
+
+def _write_metadata(path: Path, draw: np.random.Generator, names: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hexes, count = uids.to_hex(names), len(names)
+    texts = _WORDS[draw.integers(0, len(_WORDS), (count, 8))]
+    columns = {
+        "uid": hexes,
+        "url": [f"https://images.example.org/{digits}.jpg" for digits in hexes.to_pylist()],
+        "text": [f"{' '.join(words)} {row}" for row, words in enumerate(texts.tolist())],
+        "original_width": draw.integers(100, 1200, count),
+        "fault": _FAULTS[draw.choice(4, count, p=[0.6, 0.2, 0.15, 0.05])],
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def _describe(run: Path, infos: list[ShardInfo], rows: int, seed: int, skipped: int) -> None:
+    target = TargetInfo(name="task", path="target.npy", kind="npy", sha256="0" * 64, rows=1000, width=64)
+    config = RunConfig(
+        pool="../pool",
+        arch="l14",
+        seed=seed,
+        on_bad_rows="skip",
+        targets=(target,),
+        shards=tuple(infos),
+        pairs=rows,
+        width=64,
+        metrics=METRICS,
+        skipped_rows=skipped,
+    )
+    write_config(run, config)
+    status = {"state": "done", "pairs_done": rows, "pairs_total": rows, "message": "synthetic scores"}
+    write_json(run / "status.json", status)
+
+
+def main() -> None:
+    """Writes what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--rows", type=int, default=12_800_000)
+    parser.add_argument("--shards", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bad", type=float, default=0.0)
+    parser.add_argument("--no-pool", action="store_true")
+    asked = parser.parse_args()
+    print(
+        write_run(
+            asked.root, rows=asked.rows, shards=asked.shards, seed=asked.seed, bad=asked.bad, pool=not asked.no_pool
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

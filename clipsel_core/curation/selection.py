@@ -1,0 +1,192 @@
+"""Which pairs a recipe picks from a run, and what each of its steps did.
+
+The rule, exactly: N is the number of pairs in the run's finished shards. keep_top f keeps floor(f * N) of the pairs
+that are left (floor(f * their number) with "of: survivors"), computed on the decimal as written; equal values go to the
+smaller uid; fewer pairs left than that are all kept. at_least and at_most are inclusive; a score is a float32 and is
+compared with the threshold as a number, so the threshold itself is not rounded to float32. A pair without the step's
+metric (NaN) does not pass the step. A pair that the scoring set aside (no clip_score) is never selected, not even by
+hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from clipsel_core import uids
+from clipsel_core.curation import ordering
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.recipe import (
+    AnyStep,
+    AtLeast,
+    AtMost,
+    Drop,
+    Intersect,
+    Keep,
+    KeepTop,
+    Recipe,
+    Union,
+    check_metrics,
+)
+from clipsel_core.curation.uidlists import read_uid_list
+from clipsel_core.errors import RecipeError, UidError
+from clipsel_core.files import sha256_of
+from clipsel_core.runs.store import Run
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one enabled step did. Counts are pairs.
+
+    text: the step in words. kind, metric: as in the recipe; metric is None where there is none.
+    kept_before, kept_after: survivors; dropped, added: those that it took out or put in.
+    alone_drops: how many it would drop if it were the only step.
+    threshold: the lowest value that keep_top let pass (None where it kept nothing), or the value given.
+    listed, unknown: uids that its list names, and those among them that the run lacks. sha256: of the list's file.
+    """
+
+    text: str
+    kind: str
+    metric: str | None
+    kept_before: int
+    kept_after: int
+    dropped: int
+    added: int
+    alone_drops: int
+    threshold: float | None = None
+    listed: int | None = None
+    unknown: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The pairs a recipe picked. rows: (M,) int64 row numbers, ascending. total: pairs in the run, N.
+
+    set_aside: pairs without a clip_score, which no recipe can pick. report: one entry for each enabled step.
+    """
+
+    rows: np.ndarray
+    report: tuple[StepReport, ...]
+    total: int
+    set_aside: int
+    table: ScoreTable
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def mask(self) -> np.ndarray:
+        """Which pairs were picked: (N,) bool."""
+        picked = np.zeros(self.total, bool)
+        picked[self.rows] = True
+        return picked
+
+    def uids(self) -> np.ndarray:
+        """The picked uids, ascending: (M,) UID_DTYPE, as DataComp's subset files hold them."""
+        return uids.sort(self.table.uids_at(self.rows))
+
+
+def select(run: Run, recipe: Recipe, table: ScoreTable | None = None) -> Selection:
+    """Runs a recipe's enabled steps in order, from the whole run.
+
+    table: the run's, where it is open already.
+    Raises: RecipeError where a step asks for a metric that the run lacks, a list cannot be read, or a uid that a step
+        adds, or that was dropped by hand, is not in the run.
+    """
+    table = table or ScoreTable.open(run)
+    check_metrics(recipe, table.metrics)
+    everything = table.selectable()
+    survivors, reports = everything, []
+    for step in (step for step in recipe.steps if step.enabled):
+        work = _Work.of(step, recipe, table)
+        kept, threshold = work.apply(survivors)
+        alone = kept if survivors is everything else work.apply(everything)[0]
+        reports.append(work.report(survivors, kept, int(everything.sum() - alone.sum()), threshold))
+        survivors = kept
+    set_aside = len(table) - int(everything.sum())
+    return Selection(np.flatnonzero(survivors), tuple(reports), len(table), set_aside, table)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A step together with what it reads: its list's uids as rows of the run (-1: not there)."""
+
+    step: AnyStep
+    table: ScoreTable
+    listed_rows: np.ndarray
+    sha256: str | None
+
+    @classmethod
+    def of(cls, step: AnyStep, recipe: Recipe, table: ScoreTable) -> _Work:
+        if isinstance(step, KeepTop | AtLeast | AtMost):
+            return cls(step, table, np.empty(0, np.int64), None)
+        if isinstance(step, Keep | Drop):
+            named = uids.unique(uids.from_hex(list(step.keep if isinstance(step, Keep) else step.drop)))
+            digest = None
+        else:
+            named, digest = _read_list(step, recipe.folder / getattr(step, step.kind))
+        rows = table.rows_of(named)
+        if isinstance(step, Union | Keep | Drop):
+            _check_all_known(step, named, rows, table)
+        return cls(step, table, rows, digest)
+
+    def apply(self, survivors: np.ndarray) -> tuple[np.ndarray, float | None]:
+        """Who is left of these survivors, (N,) bool, and the threshold found."""
+        step = self.step
+        if isinstance(step, KeepTop):
+            pairs = len(survivors) if step.of == "pool" else int(survivors.sum())
+            k = ordering.count_of_fraction(Fraction(step.keep_top), pairs)
+            return ordering.keep_top(self.table.column(step.metric), survivors, k, self.table.uids_at)
+        if isinstance(step, AtLeast):
+            return survivors & (self.table.column(step.metric) >= _float32_up(step.at_least)), step.at_least
+        if isinstance(step, AtMost):
+            return survivors & (self.table.column(step.metric) <= -_float32_up(-step.at_most)), step.at_most
+        listed = np.zeros(len(survivors), bool)
+        listed[self.listed_rows[self.listed_rows >= 0]] = True
+        if isinstance(step, Union | Keep):
+            return survivors | (listed & self.table.selectable()), None
+        return survivors & (listed if isinstance(step, Intersect) else ~listed), None
+
+    def report(self, before: np.ndarray, after: np.ndarray, alone_drops: int, threshold: float | None) -> StepReport:
+        step, has_list = self.step, not isinstance(self.step, KeepTop | AtLeast | AtMost)
+        return StepReport(
+            text=step.text,
+            kind=step.kind,
+            metric=None if has_list else getattr(step, "metric", None),
+            kept_before=int(before.sum()),
+            kept_after=int(after.sum()),
+            dropped=int((before & ~after).sum()),
+            added=int((after & ~before).sum()),
+            alone_drops=alone_drops,
+            threshold=threshold,
+            listed=len(self.listed_rows) if has_list else None,
+            unknown=int((self.listed_rows < 0).sum()) if has_list else None,
+            sha256=self.sha256,
+        )
+
+
+def _float32_up(value: float) -> np.float32:
+    """The smallest float32 that is not below a float64: comparing scores with it compares them with the value."""
+    with np.errstate(over="ignore"):
+        near = np.float32(value)
+    return np.nextafter(near, np.float32(np.inf)) if float(near) < value else near
+
+
+def _read_list(step: AnyStep, path: Path) -> tuple[np.ndarray, str]:
+    try:
+        return read_uid_list(path), sha256_of(path)
+    except UidError as error:
+        where = f"{step.where}: {error.where}"
+        raise RecipeError(where, expected=error.expected, found=error.found, remedy=error.remedy) from error
+
+
+def _check_all_known(step: AnyStep, named: np.ndarray, rows: np.ndarray, table: ScoreTable) -> None:
+    unknown = named[rows < 0]
+    if len(unknown):
+        example = uids.to_hex(unknown[:1])[0].as_py()
+        found = f"{len(unknown):,} that it lacks, such as {example}"
+        remedy = "take them out" if table.run.finished else "take them out, or wait until the run has finished"
+        raise RecipeError(step.where, expected="uids of the run", found=found, remedy=remedy)
