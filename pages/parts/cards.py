@@ -16,6 +16,13 @@ _cards = st.components.v2.component(
     js=(_HERE / "cards.js").read_text(encoding="utf-8"),
 )
 
+_picture = st.components.v2.component(
+    "clipsel_picture",
+    html='<div class="frame"></div>',
+    css=(_HERE / "cards.css").read_text(encoding="utf-8"),
+    js=(_HERE / "picture.js").read_text(encoding="utf-8"),
+)
+
 
 @dataclass(frozen=True)
 class Card:
@@ -34,3 +41,8 @@ def show_cards(cards: list[Card], *, key: str, label: str) -> str | None:
     """Draws the cards and returns the uid that was just opened by click, Enter or Space, if any."""
     data: dict[str, Any] = {"label": label, "cards": [asdict(card) for card in cards]}
     return _cards(data=data, key=key, on_opened_change=lambda: None).opened
+
+
+def show_picture(src: str, *, key: str) -> None:
+    """One pair's image, whole."""
+    _picture(data={"src": src}, key=key)

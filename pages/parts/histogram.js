@@ -17,7 +17,7 @@ const draw = (tag, attributes) => {
   return node
 }
 
-const digits = (span) => Math.min(6, Math.max(0, Math.ceil(-Math.log10(span || 1)) + 2))
+const digits = (step) => Math.min(7, Math.max(0, Math.ceil(-Math.log10(step || 1) - 1e-9)))
 
 const ticks = (low, high, wanted) => {
   const span = high - low
@@ -64,8 +64,9 @@ const plot = (data, width) => {
 const axis = (data) => {
   const node = make("div", "axis")
   const span = data.high - data.low
-  const places = digits(span / 5)
-  ticks(data.low, data.high, 6).forEach((at) => {
+  const found = ticks(data.low, data.high, 6)
+  const places = digits(found.length > 1 ? found[1] - found[0] : 0.01)
+  found.forEach((at) => {
     node.append(place(make("span", "tick", at.toFixed(places)), span > 0 ? (at - data.low) / span : 0.5))
   })
   node.append(make("span", "unit", data.unit))

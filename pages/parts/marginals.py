@@ -45,8 +45,12 @@ def marginal(entry: Entry, metric: str, recipe: str | None = None) -> Marginal:
     return _marginal(entry, metric, recipe, state.scores_stamp(entry))
 
 
-@st.cache_resource(max_entries=96, show_spinner=False)
-def _marginal(entry: Entry, metric: str, recipe: str | None, stamp: state.Stamp) -> Marginal:
-    mask = None if recipe is None else state.kept_mask(entry, recipe)
+def of_mask(entry: Entry, metric: str, mask: np.ndarray | None) -> Marginal:
+    """The spread of a metric over the pairs of a mask, (N,) bool; over all pairs where it is None."""
     found = state.open_table(entry).histogram(metric, bins=_FINE, mask=mask)
     return Marginal(found.edges, np.concatenate([[0], np.cumsum(found.counts)]))
+
+
+@st.cache_resource(max_entries=96, show_spinner=False)
+def _marginal(entry: Entry, metric: str, recipe: str | None, stamp: state.Stamp) -> Marginal:
+    return of_mask(entry, metric, None if recipe is None else state.kept_mask(entry, recipe))

@@ -1,26 +1,23 @@
-"""Which recipes are at hand, and which one is being edited? A draft of plain steps a run, kept for the session.
+"""Which recipes are at hand, and which one is being edited? One draft a run, kept for the session.
 
-A step is what it is in YAML: {"metric": "s_cliploss", "keep_top": 0.3}. The draft keeps plain dictionaries so that a
-half-made step can exist; whatever is counted or exported goes through the core's parser first.
+The draft gives each step a number that stays with it while others come and go, so that its widgets keep their state.
+Everything that is counted or exported is the draft's YAML, read by the core's parser; "" stands for no step at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
-import yaml
 
-from clipsel_core.curation.recipe import load_recipe
+from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, KeepTop, Recipe, dump_recipe, load_recipe
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import metrics
+from pages.parts import metrics, words
 from pages.parts.catalog import Entry
 
-Step = dict[str, Any]
-_LIST_VERBS = ("union", "intersect", "subtract")
+Draft = dict[int, AnyStep]
 
 
 def saved(run: Run) -> dict[str, Path]:
@@ -28,64 +25,72 @@ def saved(run: Run) -> dict[str, Path]:
     return {path.stem: path for path in sorted(run.recipes_dir.glob("*.yaml"))}
 
 
-def suggestion(run: Run) -> list[Step]:
+def suggestion(run: Run) -> list[AnyStep]:
     """The paper's two steps as far as the run has their metrics: top 30 % by s-CLIPLoss, of those 20 % by NormSim."""
-    known = run.metrics
-    steps: list[Step] = []
-    if "s_cliploss" in known:
-        steps.append({"metric": "s_cliploss", "keep_top": 0.3})
-    near = next((name for name in known if name.startswith("normsim_inf_")), None)
+    steps: list[AnyStep] = []
+    if "s_cliploss" in run.metrics:
+        steps.append(KeepTop(metric="s_cliploss", keep_top=Decimal("0.3")))
+    near = next((name for name in run.metrics if name.startswith("normsim_inf_")), None)
     if near:
-        steps.append({"metric": near, "keep_top": 0.2})
-    return steps or [{"metric": name, "keep_top": 0.3} for name in known[:1]]
+        steps.append(KeepTop(metric=near, keep_top=Decimal("0.2")))
+    return steps or [KeepTop(metric=name, keep_top=Decimal("0.3")) for name in run.metrics[:1]]
 
 
-def draft(entry: Entry, run: Run) -> list[Step]:
-    """The steps being edited in this session; the suggestion at first. Change it with `replace_draft`."""
-    return st.session_state.setdefault(f"draft {entry.key}", suggestion(run))
+def draft(entry: Entry, run: Run) -> Draft:
+    """The steps being edited in this session, in order; the suggestion at first."""
+    key = f"draft {entry.key}"
+    if key not in st.session_state:
+        replace_draft(entry, suggestion(run))
+    return st.session_state[key]
 
 
-def replace_draft(entry: Entry, steps: Iterable[Step]) -> None:
-    """Puts other steps in the draft's place."""
-    st.session_state[f"draft {entry.key}"] = list(steps)
+def replace_draft(entry: Entry, steps: list[AnyStep]) -> None:
+    """Puts other steps in the draft's place, under numbers that were never used before."""
+    first = st.session_state.get("next step", 0)
+    st.session_state["next step"] = first + len(steps)
+    st.session_state[f"draft {entry.key}"] = {first + place: step for place, step in enumerate(steps)}
 
 
-def read_steps(path: Path) -> list[Step]:
-    """A saved recipe's steps. Raises RecipeError where it is not one."""
-    load_recipe(path)
-    return [dict(step) for step in yaml.safe_load(path.read_text(encoding="utf-8"))["steps"]]
+def add_step(entry: Entry, run: Run, step: AnyStep) -> None:
+    """Adds a step behind the others."""
+    steps = draft(entry, run)
+    number = st.session_state["next step"]
+    st.session_state["next step"] = number + 1
+    st.session_state[f"draft {entry.key}"] = {**steps, number: step}
 
 
-def as_yaml(steps: Iterable[Step]) -> str:
-    """The recipe of these steps, as it is saved and as it is given to the core."""
-    lines = [f"  - {_flow(step)}" for step in steps]
-    return "steps:\n" + "\n".join(lines) + "\n" if lines else "steps: []\n"
+def change_step(entry: Entry, run: Run, number: int, step: AnyStep | None) -> None:
+    """Puts another step in a step's place, or takes it out where there is none."""
+    steps = {key: step if key == number else old for key, old in draft(entry, run).items()}
+    st.session_state[f"draft {entry.key}"] = {key: kept for key, kept in steps.items() if kept is not None}
+
+
+def draft_yaml(entry: Entry, run: Run, *, without: int | None = None) -> str:
+    """The draft as a recipe, or what is left of it without one step."""
+    return as_yaml([step for number, step in draft(entry, run).items() if number != without])
+
+
+def as_yaml(steps: list[AnyStep]) -> str:
+    """The recipe of these steps; "" where there is none."""
+    return dump_recipe(Recipe(steps=tuple(steps))) if steps else ""
 
 
 def in_words(path: Path) -> str:
     """What a saved recipe does, in one line; or what is wrong with it."""
     try:
-        return ", then ".join(step_in_words(step) for step in read_steps(path)) or "everything"
+        return ", then ".join(step_in_words(step) for step in load_recipe(path).steps)
     except ClipselError as error:
         return str(error)
 
 
-def step_in_words(step: Step) -> str:
+def step_in_words(step: AnyStep) -> str:
     """One step as a person would say it."""
-    name = metrics.title(step["metric"]) if "metric" in step else ""
-    if "keep_top" in step:
-        whole = "survivors" if step.get("of") == "survivors" else "pool"
-        text = f"top {100 * step['keep_top']:g} % of the {whole} by {name}"
-    elif "at_least" in step:
-        text = f"{name} ≥ {step['at_least']:g}"
-    elif "at_most" in step:
-        text = f"{name} ≤ {step['at_most']:g}"
+    if isinstance(step, KeepTop):
+        text = f"top {words.percent(step.keep_top)} of the {step.of} by {metrics.title(step.metric)}"
+    elif isinstance(step, AtLeast):
+        text = f"{metrics.title(step.metric)} ≥ {step.at_least:g}"
+    elif isinstance(step, AtMost):
+        text = f"{metrics.title(step.metric)} ≤ {step.at_most:g}"
     else:
-        verb = next((verb for verb in (*_LIST_VERBS, "keep", "drop") if verb in step), "step")
-        what = step.get(verb)
-        text = f"{verb} {len(what)} by hand" if isinstance(what, list) else f"{verb} {what}"
-    return text if step.get("enabled", True) else f"{text} (off)"
-
-
-def _flow(step: Step) -> str:
-    return yaml.safe_dump(step, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True).strip()
+        text = step.text
+    return text if step.enabled else f"{text} (off)"

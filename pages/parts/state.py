@@ -18,7 +18,7 @@ from clipsel_core.curation.selection import Selection, select
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run
-from pages.parts import catalog
+from pages.parts import catalog, empty
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -37,6 +37,11 @@ def scores_stamp(entry: catalog.Entry) -> Stamp:
     return _stamp(entry.root, "run.json", "scores")
 
 
+def map_stamp(entry: catalog.Entry) -> Stamp:
+    """Changes whenever the run's scores or its projection do."""
+    return _stamp(entry.root, "run.json", "scores", "projection.parquet")
+
+
 def open_run(entry: catalog.Entry) -> Run:
     """The run as its files are now. Raises RunError where they cannot be understood."""
     return _run(entry.root, _stamp(entry.root, "run.json"))
@@ -47,9 +52,22 @@ def open_table(entry: catalog.Entry) -> ScoreTable:
     return _table(entry.root, scores_stamp(entry))
 
 
+def require_table(entry: catalog.Entry) -> ScoreTable:
+    """The run's scores; where no shard is finished yet the page says so and stops."""
+    run = open_run(entry)
+    if not run.score_files:
+        empty.show_empty(
+            "No shard is finished yet",
+            "Pairs appear here as soon as the first shard is scored. The same command starts and continues a run.",
+            f"python -m clipsel_core score {run.pool_root} {run.root}",
+        )
+        st.stop()
+    return open_table(entry)
+
+
 def open_map(entry: catalog.Entry):
     """The projected sample with its rows and coordinates, or None where the run has no projection."""
-    return _projection(entry.root, _stamp(entry.root, "run.json", "scores", "projection.parquet"))
+    return _projection(entry.root, map_stamp(entry))
 
 
 def find_pool(entry: catalog.Entry) -> Pool | None:
@@ -60,18 +78,21 @@ def find_pool(entry: catalog.Entry) -> Pool | None:
 
 def selected(entry: catalog.Entry, recipe: str) -> Selection:
     """What a recipe (YAML) picks from the run. Raises RecipeError where it does not fit the run."""
-    return _selection(entry.root, scores_stamp(entry), recipe)
+    lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
+    return _selection(entry, scores_stamp(entry) + lists, recipe)
 
 
 def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
-    """Which pairs a recipe keeps: (N,) bool."""
-    return _mask(entry.root, scores_stamp(entry), recipe)
+    """Which pairs a recipe (YAML) keeps: (N,) bool. "" has no step and keeps every pair that may be selected."""
+    if not recipe:
+        return _selectable(entry, scores_stamp(entry))
+    return selected(entry, recipe).mask()
 
 
 def parse(entry: catalog.Entry, recipe: str) -> Recipe:
-    """A recipe's steps, checked against the run's metrics; file names in it are relative to the recipes folder."""
+    """A recipe's steps, checked against the run's metrics; uid lists in it are named from the run's recipes folder."""
     run = open_run(entry)
-    return parse_recipe(recipe, where=str(run.recipes_dir / "recipe.yaml"), metrics=run.metrics)
+    return parse_recipe(recipe, metrics=run.metrics, folder=run.recipes_dir)
 
 
 def _stamp(root: Path, *names: str) -> Stamp:
@@ -93,7 +114,7 @@ def _run(root: Path, stamp: Stamp) -> Run:
 
 @st.cache_resource(max_entries=4, show_spinner="Opening the scores …")
 def _table(root: Path, stamp: Stamp) -> ScoreTable:
-    return ScoreTable(Run.open(root))
+    return ScoreTable.open(Run.open(root))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -110,15 +131,10 @@ def _pool(root: Path, stamp: Stamp) -> Pool | None:
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
-def _selection(root: Path, stamp: Stamp, recipe: str) -> Selection:
-    entry = catalog.Entry("", root)
+def _selection(entry: catalog.Entry, stamp: Stamp, recipe: str) -> Selection:
     return select(open_run(entry), parse(entry, recipe), open_table(entry))
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
-def _mask(root: Path, stamp: Stamp, recipe: str) -> np.ndarray:
-    entry = catalog.Entry("", root)
-    picked = selected(entry, recipe)
-    mask = np.zeros(picked.total, bool)
-    mask[picked.rows] = True
-    return mask
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _selectable(entry: catalog.Entry, stamp: Stamp) -> np.ndarray:
+    return open_table(entry).selectable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 
 def count(number: float) -> str:
@@ -30,3 +31,8 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def percent(fraction: Decimal) -> str:
+    """A fraction in percent as it was written: 0.125 is 12.5 %."""
+    return f"{(fraction * 100).normalize():f} %"

@@ -1,0 +1,129 @@
+"""How are the scores spread, how do two of them relate, and which kinds of pairs score high or low?"""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from clipsel_core.curation.queries import Categories
+from pages.parts import charts, empty, marginals, metrics, state, words
+from pages.parts.catalog import Entry
+from pages.parts.histogram import Layer, Mark, show_histogram
+
+_BINS = 128
+_DENSITY_BINS = 256
+_QUANTILES = (5, 50, 95)
+_MOST_ROWS = 12
+
+
+def show(entry: Entry) -> None:
+    table = state.require_table(entry)
+    st.title("Distributions")
+    tabs = st.tabs(["Each metric", "Two metrics", "By kind"])
+    with tabs[0]:
+        _each(entry, list(table.metrics))
+    with tabs[1]:
+        _two(entry, list(table.metrics))
+    with tabs[2]:
+        _by_kind(entry, list(table.metrics))
+
+
+def _each(entry: Entry, names: list[str]) -> None:
+    scale = st.segmented_control(
+        "Height", ["linear", "log"], default="linear", key="scale", persist_state="session", label_visibility="collapsed"
+    )
+    for first in range(0, len(names), 2):
+        for column, name in zip(st.columns(2, gap="medium"), names[first : first + 2], strict=False):
+            with column:
+                _one(entry, name, log=scale == "log")
+
+
+def _one(entry: Entry, name: str, *, log: bool) -> None:
+    spread, metric = marginals.marginal(entry, name), metrics.describe(name)
+    edges, counts = spread.coarse(_BINS)
+    marks = [Mark(spread.quantile(q), f"P{q} {words.score(spread.quantile(q))}") for q in _QUANTILES]
+    with st.container(border=True, height="stretch"):
+        show_histogram(
+            f"{metric.title}: {words.count(spread.pairs)} pairs",
+            metric.help,
+            edges,
+            [Layer("kept", "", counts)],
+            marks if spread.pairs > 1 else [],
+            key=f"spread-{name}",
+            unit="pairs per bin, log" if log else "score",
+            log=log,
+        )
+
+
+def _two(entry: Entry, names: list[str]) -> None:
+    left, right = st.columns(2)
+    options = {"options": names, "format_func": metrics.title, "persist_state": "session"}
+    x = left.selectbox("Across", key="density_x", **options)
+    y = right.selectbox("Up", key="density_y", index=min(1, len(names) - 1), **options)
+    found = _density(entry, x, y, state.scores_stamp(entry))
+    inside = int(found.counts.sum())
+    st.markdown(f"**{metrics.title(y)} against {metrics.title(x)}: {words.count(inside)} pairs, darker is more (log)**")
+    x_range, y_range = (tuple(map(float, edges[[0, -1]])) for edges in (found.x_edges, found.y_edges))
+    charts.metric_density(found.counts, x_range, y_range, metrics.title(x), metrics.title(y))
+    st.caption(f"{metrics.describe(x).measures} {metrics.describe(y).measures}")
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _density(entry: Entry, x: str, y: str, stamp: state.Stamp):
+    return state.open_table(entry).density(x, y, bins=_DENSITY_BINS)
+
+
+def _by_kind(entry: Entry, names: list[str]) -> None:
+    columns = _category_columns(entry, state.scores_stamp(entry))
+    if not columns:
+        empty.show_empty(
+            "No column to split by",
+            "A text column of the pool's metadata with at most 64 distinct values would appear here, each with its own row.",
+        )
+        return
+    left, right = st.columns(2)
+    column = left.selectbox("Kind", columns, key="kind_column", persist_state="session")
+    name = right.selectbox("Metric", names, format_func=metrics.title, key="kind_metric", persist_state="session")
+    kinds = _categories(entry, column, state.scores_stamp(entry))
+    everything = marginals.marginal(entry, name)
+    edges, whole = everything.coarse(_BINS)
+    for place in np.argsort(-kinds.counts)[:_MOST_ROWS]:
+        part = _kind_spread(entry, column, int(place), name, state.scores_stamp(entry))
+        _kind_row(kinds, int(place), name, edges, whole, part)
+
+
+def _kind_row(
+    kinds: Categories, place: int, name: str, edges: np.ndarray, whole: np.ndarray, part: marginals.Marginal
+) -> None:
+    """One kind's histogram in front of the whole run's, both scaled to the same area."""
+    label = kinds.labels[place] or "(none)"
+    scaled = whole * (part.pairs / max(int(whole.sum()), 1))
+    median = part.quantile(50)
+    show_histogram(
+        f"{label}: {words.count(kinds.counts[place])} pairs, median {metrics.title(name)} {words.score(median)}",
+        "",
+        edges,
+        [Layer("pool", "whole run, same area", np.round(scaled, 1)), Layer("kept", label, part.coarse(_BINS)[1])],
+        [Mark(median, "")] if part.pairs else [],
+        key=f"kind-{place}",
+        height=64,
+    )
+
+
+@st.cache_resource(max_entries=8, show_spinner="Looking for columns to split by …")
+def _category_columns(entry: Entry, stamp: state.Stamp) -> list[str]:
+    return state.open_table(entry).category_columns()
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading the column …")
+def _categories(entry: Entry, column: str, stamp: state.Stamp) -> Categories:
+    return state.open_table(entry).categories(column)
+
+
+@st.cache_resource(max_entries=128, show_spinner=False)
+def _kind_spread(entry: Entry, column: str, place: int, name: str, stamp: state.Stamp) -> marginals.Marginal:
+    mask = _categories(entry, column, stamp).codes == place
+    return marginals.of_mask(entry, name, mask)
+
+
+show(state.current())

@@ -1,0 +1,77 @@
+"""Which regions does the pool have, and what lies in one of them?"""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from clipsel_core.curation import counts
+from pages.parts import charts, empty, metrics, pairs, recipes, shapes, state, words
+from pages.parts.catalog import Entry
+
+_CARDS = 24
+_ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random"}
+
+
+def show(entry: Entry) -> None:
+    run, table = state.open_run(entry), state.require_table(entry)
+    st.title("Map")
+    places = state.open_map(entry)
+    if places is None:
+        empty.show_empty(
+            "No map yet",
+            "A projection lays similar images beside each other, so that whole regions can be looked at and chosen.",
+            f"python -m clipsel_core project {run.root}",
+        )
+        return
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.markdown(f"**{words.count(len(places.rows))} of {words.count(len(table))} pairs, similar images close together**")
+        event = _draw(entry, places.x, places.y)
+        st.caption("Darker is more pairs. Draw a lasso or a box around a region to see what is in it; double-click clears.")
+    with right:
+        _region(entry, places, event["selection"])
+
+
+def _draw(entry: Entry, x: np.ndarray, y: np.ndarray):
+    cells, x_range, y_range = _cells(entry, state.map_stamp(entry))
+    return charts.map_density(cells, x_range, y_range, key="map")
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _cells(entry: Entry, stamp: state.Stamp) -> tuple[np.ndarray, tuple[float, float], tuple[float, float]]:
+    """Counts over the map; cells are square, and larger in small samples, so that neighbours touch."""
+    places = state.open_map(entry)
+    extents = [counts.extent(values) for values in (places.x, places.y)]
+    half = 0.53 * max(high - low for low, high in extents)
+    x_span, y_span = (((low + high) / 2 - half, (low + high) / 2 + half) for low, high in extents)
+    bins = int(np.clip(2.5 * np.sqrt(len(places.x)), 48, 512))
+    return counts.density(places.x, places.y, bins, x_span, y_span).counts, x_span, y_span
+
+
+def _region(entry: Entry, places, selection) -> None:
+    table = state.open_table(entry)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        metric = st.selectbox(
+            "Metric", table.metrics, format_func=metrics.title, key="map_metric", persist_state="session", width=220
+        )
+        order = st.segmented_control(
+            "First", list(_ORDERS), default="highest", required=True, key="map_order", persist_state="session"
+        )
+    chosen = shapes.inside(selection, places.x, places.y)
+    drawn = bool(selection.get("box") or selection.get("lasso"))
+    rows = np.sort(places.rows[chosen] if drawn else places.rows)
+    if not len(rows):
+        empty.show_empty("No pair in this region", "Draw around a darker part of the map.")
+        return
+    kept = state.kept_mask(entry, recipes.draft_yaml(entry, state.open_run(entry)))
+    share = f"{words.share(int(kept[rows].sum()), len(rows))} kept by the recipe"
+    st.markdown(f"**{words.count(len(rows))} pairs {'in the region' if drawn else 'on the map'}** · {share}")
+    mask = np.zeros(len(table), bool)
+    mask[rows] = True
+    page = table.page(metric, _ORDERS[order], limit=_CARDS, mask=mask)
+    with st.container(height=560, border=False):
+        pairs.gallery(entry, page, metric, key="region", label="Pairs in the region", kept=kept)
+
+
+show(state.current())

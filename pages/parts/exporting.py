@@ -1,0 +1,95 @@
+"""How does a selection leave the dashboard? Saved as a recipe, written as a subset on the server, offered as a download."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import streamlit as st
+
+from clipsel_core.curation.export import export
+from clipsel_core.curation.recipe import Recipe, dump_recipe, load_recipe, save_recipe
+from clipsel_core.curation.selection import Selection
+from clipsel_core.errors import ClipselError
+from clipsel_core.runs.store import Run
+from pages.parts import empty, facts, routes, state, words
+from pages.parts.catalog import Entry
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
+_ENDINGS = {".npy": "DataComp subset", ".parquet": "uids and scores", ".csv": "uids and scores", ".txt": "a uid a line"}
+
+
+def name_key(entry: Entry) -> str:
+    """Where the session keeps the name that the draft is saved and exported under."""
+    return f"name {entry.key}"
+
+
+def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> None:
+    """Name, save and export of what the draft picks."""
+    st.subheader("Take it with you")
+    key = name_key(entry)
+    st.session_state.setdefault(key, "my-recipe")
+    st.session_state[key] = st.session_state[key]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        name = st.text_input("Name", key=key, max_chars=64, width=220)
+        ending = st.selectbox("Format", list(_ENDINGS), key="ending", persist_state="session", width=120)
+    if not _NAME.fullmatch(name or ""):
+        st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
+        return
+    path = run.recipes_dir / f"{name}.yaml"
+    st.caption(f"{_ENDINGS[ending]} · {_saved_state(path, state.parse(entry, recipe))}")
+    with st.container(horizontal=True, gap="small"):
+        if st.button("Save and export", type="primary", icon=":material/file_download:", key="export"):
+            _export(entry, run, recipe, picked, path, ending)
+        if st.button("Save recipe", icon=":material/bookmark:", key="save"):
+            save_recipe(state.parse(entry, recipe), path)
+            st.toast(f"Saved as {name}", icon="✅")
+            st.rerun()
+    _result(entry, recipe)
+    with st.expander("The recipe as a file"):
+        st.code(recipe, language="yaml")
+
+
+def _saved_state(path: Path, recipe: Recipe) -> str:
+    if not path.exists():
+        return "not saved yet"
+    try:
+        same = dump_recipe(load_recipe(path)) == dump_recipe(recipe)
+    except ClipselError:
+        same = False
+    return "saved" if same else "another recipe has this name: saving replaces it"
+
+
+def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, ending: str) -> None:
+    """Saves the recipe, writes the subset beside its manifest, and remembers what came of it for this session."""
+    out = run.exports_dir / f"{path.stem}{ending}"
+    try:
+        written = save_recipe(state.parse(entry, recipe), path)
+        manifest = export(run, picked, written, out)
+    except (ClipselError, OSError) as error:
+        st.error("Nothing was exported", icon="⚠️")
+        st.code(str(error), language=None, wrap_lines=True)
+        return
+    command = ["python", "-m", "clipsel_core", "select", str(run.root), "--recipe", str(path), "--out", str(out)]
+    st.session_state[f"exported {entry.key}"] = {
+        "recipe": recipe,
+        "name": out.name,
+        "facts": {"Path": str(out), "Pairs": words.count(len(picked.rows)), "SHA-256": manifest.sha256},
+        "command": shlex.join(command),
+    }
+
+
+def _result(entry: Entry, recipe: str) -> None:
+    done = st.session_state.get(f"exported {entry.key}")
+    if done is None:
+        return
+    with st.container(border=True, key="exported"):
+        if done["recipe"] == recipe:
+            st.markdown("**Exported**")
+        else:
+            st.markdown("**Exported earlier**, from other steps than those on this page now")
+        facts.show_facts(done["facts"])
+        st.link_button("Download", routes.export_url(entry, done["name"]), icon=":material/download:")
+        st.caption("The same from the command line, byte for byte:")
+        st.code(done["command"], language="bash", wrap_lines=True)

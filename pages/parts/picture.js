@@ -1,0 +1,21 @@
+// Shows one image of a pair, whole, or says that there is none.
+
+export default function (component) {
+  const { data, parentElement } = component
+  const frame = parentElement.querySelector(".frame")
+  if (frame.dataset.src === data.src && frame.firstChild) return
+  frame.dataset.src = data.src
+  const missing = () => {
+    const note = document.createElement("div")
+    note.className = "none"
+    note.textContent = "no image"
+    frame.replaceChildren(note)
+  }
+  if (!data.src) return missing()
+  const image = document.createElement("img")
+  image.className = "whole"
+  image.alt = ""
+  image.onerror = missing
+  image.src = data.src
+  frame.replaceChildren(image)
+}
