@@ -176,9 +176,8 @@ def _halves(block, first_row: int) -> np.ndarray:
     bad = np.isnan(lengths) | (lengths < 1) | (lengths > _DIGITS)
     if bad.any():
         _refuse(block, first_row, int(np.argmax(bad)))
-    if np.any(lengths != _DIGITS):
-        block = pc.utf8_lpad(block, _DIGITS, "0")
-    fixed = pc.cast(pc.cast(block, pa.binary()), pa.binary(_DIGITS))
+    padded = pc.ascii_lpad(block, _DIGITS, "0") if np.any(lengths != _DIGITS) else block
+    fixed = pc.cast(pc.cast(padded, pa.binary()), pa.binary(_DIGITS))
     array = fixed.combine_chunks() if isinstance(fixed, pa.ChunkedArray) else fixed
     raw = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * _DIGITS :][: len(array) * _DIGITS]
     nibbles = _NIBBLE[raw.reshape(-1, _DIGITS)]

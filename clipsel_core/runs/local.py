@@ -64,7 +64,7 @@ def _score_shards(plan: Plan, listener: Callable[[Status], None] | None) -> None
     except KeyboardInterrupt:
         status.close("stopped", "interrupted; start it again to go on")
         raise
-    except ClipselError as error:
+    except (ClipselError, OSError) as error:
         status.close("failed", str(error))
         raise
 

@@ -76,7 +76,11 @@ def _read_npz(file: Path, part: str, arch: Arch) -> np.ndarray:
 
 
 def _read_pt(file: Path, part: str, arch: Arch) -> np.ndarray:
-    loaded = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds, and its texts advise to load the file unsafely
+        remedy = "save the tensor with torch.save, or with numpy as .npy"
+        raise TargetError(file, expected="a .pt of plain tensors", found="something else", remedy=remedy) from error
     if isinstance(loaded, dict):
         tensors = {str(key): value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
         wanted = part or (next(iter(tensors)) if len(tensors) == 1 else arch.image_member)

@@ -1,0 +1,111 @@
+"""Which rows are scored as they are, which are mended, which are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.embeddings import read_embeddings, read_pairs, row_scale
+from clipsel_core.pool.layout import open_pool
+from tests.conftest import rewrite_npz, unit_rows, write_shard
+
+
+def opened(root):
+    pool = open_pool(root)
+    return pool, pool.shards[0], pool.arch("l14")
+
+
+def with_image(root, change):
+    """A pool of one shard of 10 rows, its images changed in place by `change`."""
+    _, npz = write_shard(root, "0", 10)
+    with np.load(npz) as archive:
+        image = archive["l14_img"]
+    rewrite_npz(npz, l14_img=change(image))
+    return opened(root)
+
+
+def set_row(value):
+    def change(image):
+        image[3] = value
+        return image
+
+    return change
+
+
+def test_read_pairs__unit_rows_come_as_they_are(pool):
+    p, shard, arch = opened(pool)
+    pairs = read_pairs(p, shard, arch)
+    with np.load(shard.npz) as archive:
+        np.testing.assert_array_equal(pairs.image, archive["l14_img"])
+        np.testing.assert_array_equal(pairs.text, archive["l14_txt"])
+    assert (pairs.image.dtype, pairs.usable.all(), pairs.renormalised) == (np.float16, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [(0.0, "only zeros"), (np.nan, "NaN"), (np.inf, "infinite values"), (65504.0, "length 2.62e\\+05")],
+)
+def test_read_pairs__bad_rows_are_named_or_set_aside(tmp_path, value, found):
+    p, shard, arch = with_image(tmp_path, set_row(value))
+    with pytest.raises(
+        PoolFormatError, match=f"shard 0, row 3: expected a unit row in l14_img, found {found}; set such"
+    ):
+        read_pairs(p, shard, arch)
+    pairs = read_pairs(p, shard, arch, on_bad_rows="skip")
+    assert np.flatnonzero(~pairs.usable).tolist() == [3]
+
+
+def test_read_pairs__rows_within_a_hundredth_are_scaled(tmp_path):
+    p, shard, arch = with_image(tmp_path, lambda image: image * np.float16(1.008))
+    pairs = read_pairs(p, shard, arch)
+    assert pairs.renormalised == 10
+    np.testing.assert_allclose(np.linalg.norm(pairs.image.astype("f8"), axis=1), 1, atol=1e-6)
+
+
+def test_read_pairs__rows_farther_off_are_bad(tmp_path):
+    p, shard, arch = with_image(tmp_path, lambda image: image * np.float16(1.02))
+    with pytest.raises(PoolFormatError, match=r"row 0: expected a unit row in l14_img, found length 1\.0"):
+        read_pairs(p, shard, arch)
+
+
+def test_read_pairs__float64_is_read_as_float32(tmp_path):
+    p, shard, arch = with_image(tmp_path, lambda image: image.astype("f8"))
+    assert read_pairs(p, shard, arch).image.dtype == np.float32
+
+
+@pytest.mark.parametrize("rows", [1, 1023, 1024, 1025, 2500])
+def test_row_scale__agrees_with_float64_across_blocks(rows):
+    x = unit_rows(rows, 8).astype("f4") * np.linspace(0.985, 1.015, rows, dtype="f4")[:, None]
+    length = np.linalg.norm(x.astype("f8"), axis=1)
+    expected = np.where(abs(length - 1) <= 1e-3, 1, np.where(abs(length - 1) <= 1e-2, 1 / length, np.nan))
+    near_a_limit = np.minimum(abs(abs(length - 1) - 1e-3), abs(abs(length - 1) - 1e-2)) < 1e-6
+    np.testing.assert_allclose(row_scale(x)[~near_a_limit], expected[~near_a_limit], rtol=1e-6)
+
+
+def test_read_embeddings__wrong_number_of_rows(tmp_path):
+    _, npz = write_shard(tmp_path, "0", 10)
+    rewrite_npz(npz, l14_img=unit_rows(9, 16))
+    _, shard, _ = opened(tmp_path)
+    match = "shard 0: expected 10 rows, as in the parquet, found 9 rows in l14_img; download 0.npz and 0.parquet again"
+    with pytest.raises(PoolFormatError, match=match):
+        read_embeddings(shard, "l14_img")
+
+
+def test_read_embeddings__missing_npz_and_member(tmp_path):
+    _, npz = write_shard(tmp_path, "0", 10)
+    _, shard, _ = opened(tmp_path)
+    with pytest.raises(PoolFormatError, match=r"expected an array b32_img, found l14_img, l14_txt"):
+        read_embeddings(shard, "b32_img")
+    npz.unlink()
+    with pytest.raises(PoolFormatError, match=r"0\.npz: expected the embeddings of 0\.parquet, found no such file"):
+        read_embeddings(open_pool(tmp_path).shards[0], "l14_img")
+
+
+@pytest.mark.parametrize("image", [np.zeros(10, "f2"), np.zeros((10, 16), "i4"), np.zeros((10, 2, 8), "f2")])
+def test_read_embeddings__not_a_float_matrix(tmp_path, image):
+    _, npz = write_shard(tmp_path, "0", 10)
+    _, shard, _ = opened(tmp_path)
+    rewrite_npz(npz, l14_img=image)
+    with pytest.raises(PoolFormatError, match=r"expected l14_img of shape \(N, D\), float16, found shape"):
+        read_embeddings(shard, "l14_img")

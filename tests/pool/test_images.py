@@ -1,0 +1,82 @@
+"""Images found in tars by uid."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+
+import pytest
+
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool import images
+from clipsel_core.pool.images import ImageIndex
+
+
+def write_tar(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def sample(key, uid, image, ending="jpg"):
+    return {f"{key}.{ending}": image, f"{key}.txt": b"a caption", f"{key}.json": json.dumps({"uid": uid}).encode()}
+
+
+@pytest.fixture
+def tars(tmp_path):
+    write_tar(tmp_path / "0.tar", {**sample("000", "a" * 32, b"first"), **sample("001", "B1", b"second" * 99, "png")})
+    write_tar(tmp_path / "1.tar", {**sample("sub.dir/000", "c" * 32, b"third", "webp"), "orphan.jpg": b"no json"})
+    return [tmp_path / "0.tar", tmp_path / "1.tar"]
+
+
+def test_read__finds_each_image_by_uid(tars, tmp_path):
+    index = ImageIndex.open(tars, tmp_path / "images.parquet")
+    assert len(index) == 3
+    assert index.read("a" * 32) == b"first"
+    assert index.read("A" * 32) == b"first"
+    assert index.read("b1".zfill(32)) == b"second" * 99
+    assert index.read("c" * 32) == b"third"
+
+
+@pytest.mark.parametrize("uid", ["d" * 32, "", "../../etc/passwd", "x" * 999])
+def test_read__unknown_or_malformed_uids_have_none(tars, tmp_path, uid):
+    assert ImageIndex.open(tars, tmp_path / "images.parquet").read(uid) is None
+
+
+def test_open__is_read_from_the_cache_until_a_tar_changes(tars, tmp_path, monkeypatch):
+    ImageIndex.open(tars, tmp_path / "images.parquet")
+    built = []
+    build = images.build_index
+    monkeypatch.setattr(images, "build_index", lambda paths: built.append(1) or build(paths))
+    assert ImageIndex.open(tars, tmp_path / "images.parquet").read("c" * 32) == b"third"
+    assert not built
+    write_tar(tars[1], sample("000", "c" * 32, b"another"))
+    os.utime(tars[1], ns=(1, 1))
+    assert ImageIndex.open(tars, tmp_path / "images.parquet").read("c" * 32) == b"another"
+    assert built
+
+
+def test_open__a_damaged_cache_is_built_again(tars, tmp_path):
+    (tmp_path / "images.parquet").write_bytes(b"not parquet")
+    assert len(ImageIndex.open(tars, tmp_path / "images.parquet")) == 3
+
+
+def test_open__no_tars_is_an_empty_index(tmp_path):
+    assert ImageIndex.open([], tmp_path / "images.parquet").read("a" * 32) is None
+
+
+@pytest.mark.parametrize("text", [b"not json", b"[1]", b'{"uid": 7}', b'{"uid": "zz"}', b"{}", b"\xff\xfe"])
+def test_open__an_image_without_a_usable_uid_is_left_out(tmp_path, text):
+    write_tar(tmp_path / "0.tar", {"k.jpg": b"x", "k.json": text, **sample("l", "a" * 32, b"kept")})
+    assert len(ImageIndex.open([tmp_path / "0.tar"], tmp_path / "images.parquet")) == 1
+
+
+def test_open__what_is_no_tar_is_named(tmp_path):
+    (tmp_path / "0.tar").write_bytes(b"<html>" * 200)
+    with pytest.raises(PoolFormatError, match=r"0\.tar: expected a whole tar, found .*; download it again"):
+        ImageIndex.open([tmp_path / "0.tar"], tmp_path / "images.parquet")

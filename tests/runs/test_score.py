@@ -1,0 +1,317 @@
+"""Whole runs: against float64, killed and resumed, refused where they must be."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from clipsel_core import uids
+from clipsel_core.errors import PoolFormatError, RunError, ScoringError
+from clipsel_core.pool.layout import open_pool
+from clipsel_core.runs import local
+from clipsel_core.runs.local import score
+from clipsel_core.runs.store import Run, read_config
+from clipsel_core.scoring.s_cliploss import division
+from tests import reference
+from tests.conftest import rewrite_npz, unit_rows, write_shard
+
+OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 3, "seed": 5}
+
+
+@pytest.fixture
+def target(tmp_path):
+    np.save(tmp_path / "task.npy", unit_rows(30, 16, 77))
+    return tmp_path / "task.npy"
+
+
+def files_of(root):
+    """Every file that decides or holds scores, by name."""
+    return {path.name: path.read_bytes() for path in (root / "run.json", *sorted((root / "scores").iterdir()))}
+
+
+def divisions_of(rows, name):
+    args = {"batch_size": OPTIONS["batch_size"], "seed": OPTIONS["seed"], "name": name}
+    return [list(division(rows, index=k, **args)) for k in range(OPTIONS["divisions"])]
+
+
+def test_score__agrees_with_the_formulas_in_float64(pool, tmp_path, target):
+    run = score(pool, tmp_path / "run", targets={"task": target}, norms=("inf", "2", "3"), **OPTIONS)
+    assert run.finished
+    for shard, file in zip(open_pool(pool).shards, run.score_files, strict=True):
+        with np.load(shard.npz) as archive:
+            image, text = archive["l14_img"], archive["l14_txt"]
+        scores = pq.read_table(file)
+        divisions = divisions_of(len(image), shard.name)
+        r_image, r_text, error = reference.normalizer(image, text, OPTIONS["temperature"], divisions)
+        expected = {
+            "clip_score": reference.clip_score(image, text),
+            "r_image": r_image,
+            "r_text": r_text,
+            "normalizer_se": error,
+            "s_cliploss": reference.clip_score(image, text) - r_image - r_text,
+            **{f"normsim_{p:g}_task": reference.normsim(image, np.load(target), p) for p in (np.inf, 2.0, 3.0)},
+        }
+        for name, values in expected.items():
+            np.testing.assert_allclose(scores[name].to_numpy(), values, rtol=2e-6, atol=2e-6, err_msg=name)
+        hexes = uids.to_hex(uids.from_halves(scores["uid_hi"].to_numpy(), scores["uid_lo"].to_numpy()))
+        assert hexes.to_pylist() == pq.read_table(shard.parquet)["uid"].to_pylist()
+
+
+def test_score__a_shard_scores_the_same_alone(pool, tmp_path):
+    """Divisions are seeded by the shard's name, so neither its place nor its neighbours matter."""
+    whole = score(pool, tmp_path / "whole", **OPTIONS)
+    write_shard(tmp_path / "lone", "00000001", 25, seed=1)
+    lone = score(tmp_path / "lone", tmp_path / "alone", **OPTIONS)
+    assert lone.score_files[0].read_bytes() == whole.score_files[1].read_bytes()
+
+
+def test_score__another_seed_changes_the_normalizer_only(pool, tmp_path):
+    a, b = (score(pool, tmp_path / str(seed), **{**OPTIONS, "seed": seed}) for seed in (0, 1))
+    first, second = (pq.read_table(run.score_files[0]) for run in (a, b))
+    assert first["clip_score"].equals(second["clip_score"])
+    assert not first["s_cliploss"].equals(second["s_cliploss"])
+
+
+def test_score__a_finished_run_is_left_alone(pool, tmp_path):
+    run = score(pool, tmp_path / "run", **OPTIONS)
+    before = {path: path.stat().st_mtime_ns for path in run.score_files}
+    assert score(pool, tmp_path / "run", **OPTIONS).finished
+    assert {path: path.stat().st_mtime_ns for path in run.score_files} == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"temperature": 0.03}, r"expected temperature 0\.02, as begun, found 0\.03; score into another folder"),
+        ({"batch_size": 17}, "expected batch_size 16, as begun, found 17"),
+        ({"divisions": 4}, "expected divisions 3, as begun, found 4"),
+        ({"seed": 6}, "expected seed 5, as begun, found 6"),
+        ({"on_bad_rows": "skip"}, "expected on_bad_rows 'error', as begun, found 'skip'"),
+    ],
+)
+def test_score__another_config_is_refused_with_both_values(pool, tmp_path, changed, message):
+    score(pool, tmp_path / "run", **OPTIONS)
+    with pytest.raises(RunError, match=message):
+        score(pool, tmp_path / "run", **{**OPTIONS, **changed})
+
+
+def test_score__another_target_under_the_same_name_is_refused(pool, tmp_path, target):
+    score(pool, tmp_path / "run", targets={"task": target}, **OPTIONS)
+    np.save(target, unit_rows(30, 16, 78))
+    with pytest.raises(RunError, match="expected targets sha256="):
+        score(pool, tmp_path / "run", targets={"task": target}, **OPTIONS)
+
+
+def test_score__a_pool_that_grew_is_refused(pool, tmp_path):
+    score(pool, tmp_path / "run", **OPTIONS)
+    write_shard(pool, "00000009", 5, seed=9)
+    with pytest.raises(RunError, match="expected shards 3 entries, as begun, found 4 entries"):
+        score(pool, tmp_path / "run", **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"temperature": 0.0}, "--temperature"),
+        ({"temperature": float("nan")}, "--temperature"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"divisions": 0}, "--divisions"),
+        ({"seed": -1}, "--seed"),
+        ({"on_bad_rows": "ignore"}, "--on-bad-rows"),
+        ({"precision": "half"}, "--precision"),
+        ({"device": "abacus"}, "--device"),
+    ],
+)
+def test_score__options_out_of_range_are_named(pool, tmp_path, options, where):
+    with pytest.raises(ScoringError, match=f"^{where}: expected"):
+        score(pool, tmp_path / "run", **options)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_score__bad_rows_set_aside_are_nan_and_take_no_part(tmp_path):
+    _, npz = write_shard(tmp_path / "pool", "0", 20)
+    with np.load(npz) as archive:
+        image, text = archive["l14_img"].copy(), archive["l14_txt"].copy()
+    rewrite_npz(npz, l14_img=np.delete(image, [3, 9], 0), l14_txt=np.delete(text, [3, 9], 0))
+    image[3], text[9] = 0, np.nan
+    bad = {"l14_img": image, "l14_txt": text}
+    rewrite_npz(npz, **bad)
+    options = {**OPTIONS, "batch_size": 100}
+    with pytest.raises(PoolFormatError, match="shard 0, row 3"):
+        score(tmp_path / "pool", tmp_path / "stopped", **options)
+    run = score(tmp_path / "pool", tmp_path / "run", on_bad_rows="skip", **options)
+    scores = pq.read_table(run.score_files[0])
+    good = np.delete(np.arange(20), [3, 9])
+    one_batch = [[np.arange(18)]]
+    r_image, *_ = reference.normalizer(image[good], text[good], OPTIONS["temperature"], one_batch)
+    np.testing.assert_allclose(scores["r_image"].to_numpy()[good], r_image, atol=2e-6)
+    for name in run.metrics:
+        assert np.flatnonzero(np.isnan(scores[name].to_numpy())).tolist() == [3, 9]
+    assert run.config.skipped_rows == 2
+
+
+def test_score__a_shard_of_only_bad_rows_is_all_nan(tmp_path):
+    write_shard(tmp_path / "pool", "0", 5)
+    _, npz = write_shard(tmp_path / "pool", "1", 5, seed=1)
+    rewrite_npz(npz, l14_img=np.zeros((5, 16), "f2"))
+    run = score(tmp_path / "pool", tmp_path / "run", on_bad_rows="skip", **OPTIONS)
+    assert np.isnan(pq.read_table(run.score_files[1])["s_cliploss"].to_numpy()).all()
+    assert run.config.skipped_rows == 5
+
+
+def test_score__rows_off_unit_length_are_scaled_with_one_warning(pool, tmp_path, caplog):
+    for npz in (pool / "metadata").glob("*.npz"):
+        with np.load(npz) as archive:
+            image = archive["l14_img"]
+        rewrite_npz(npz, l14_img=image * np.float16(1.008))
+    score(pool, tmp_path / "run", **OPTIONS)
+    assert [record.message for record in caplog.records] == [
+        "shard 00000000: 40 rows a little off unit length were scaled to it"
+    ]
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_score__a_pool_of_next_to_nothing(tmp_path, rows):
+    write_shard(tmp_path / "pool", "0", rows)
+    run = score(tmp_path / "pool", tmp_path / "run")
+    assert np.isfinite(pq.read_table(run.score_files[0])["s_cliploss"].to_numpy()).all()
+
+
+def test_score__a_missing_npz_stops_before_anything_is_scored(pool, tmp_path):
+    (pool / "metadata" / "00000002.npz").unlink()
+    with pytest.raises(PoolFormatError, match=r"00000002\.npz: expected the embeddings of 00000002\.parquet"):
+        score(pool, tmp_path / "run", **OPTIONS)
+    assert not (tmp_path / "run" / "scores").exists()
+
+
+def test_score__what_was_finished_stays_when_a_later_shard_fails(pool, tmp_path):
+    _, npz = write_shard(pool, "00000002", 61, seed=2)
+    with np.load(npz) as archive:
+        sound = dict(archive)
+    rewrite_npz(npz, l14_img=np.zeros((61, 16), "f2"))
+    with pytest.raises(PoolFormatError, match="shard 00000002, row 0"):
+        score(pool, tmp_path / "run", **OPTIONS)
+    run = Run.open(tmp_path / "run")
+    assert [path.stem for path in run.score_files] == ["00000000", "00000001"]
+    assert not run.finished
+    assert (run.status["state"], run.status["shards_done"]) == ("failed", 2)
+    np.savez(npz, **sound)
+    score(pool, tmp_path / "run", **OPTIONS)
+    score(pool, tmp_path / "undisturbed", **OPTIONS)
+    assert files_of(tmp_path / "run") == files_of(tmp_path / "undisturbed")
+
+
+def test_score__a_full_disk_is_one_line_and_keeps_what_is_done(pool, tmp_path, monkeypatch):
+    write, written = local.pq.write_table, []
+
+    def write_two(table, path, **options):
+        if len(written) == 2:
+            path.write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        written.append(path)
+        write(table, path, **options)
+
+    monkeypatch.setattr(local.pq, "write_table", write_two)
+    with pytest.raises(RunError, match="expected to write the run, found No space left on device; make room"):
+        score(pool, tmp_path / "run", **OPTIONS)
+    assert [path.name for path in sorted((tmp_path / "run" / "scores").iterdir())] == [
+        "00000000.parquet",
+        "00000001.parquet",
+    ]
+    assert Run.open(tmp_path / "run").status["state"] == "failed"
+    monkeypatch.undo()
+    score(pool, tmp_path / "run", **OPTIONS)
+    score(pool, tmp_path / "undisturbed", **OPTIONS)
+    assert files_of(tmp_path / "run") == files_of(tmp_path / "undisturbed")
+
+
+def test_score__two_at_once_in_one_folder(pool, tmp_path):
+    def meanwhile(_status):
+        with pytest.raises(RunError, match="expected a folder nobody works in"):
+            score(pool, tmp_path / "run", **OPTIONS)
+
+    score(pool, tmp_path / "run", listener=meanwhile, **OPTIONS)
+
+
+def test_score__status_counts_up_to_the_whole(pool, tmp_path):
+    seen = []
+    score(pool, tmp_path / "run", listener=seen.append, **OPTIONS)
+    done = [status.pairs_done for status in seen]
+    assert done == sorted(done)
+    assert (done[0], done[-1], seen[-1].pairs_total) == (0, 126, 126)
+    assert [status.state for status in seen[-2:]] == ["running", "done"]
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "done"
+
+
+def test_score__interrupted_says_so_and_goes_on(pool, tmp_path):
+    def interrupt(status):
+        if status.shards_done == 1 and status.state == "running":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(pool, tmp_path / "run", listener=interrupt, **OPTIONS)
+    assert Run.open(tmp_path / "run").status["state"] == "stopped"
+    assert score(pool, tmp_path / "run", **OPTIONS).finished
+
+
+def test_score__killed_five_times_gives_the_same_bytes(tmp_path):
+    """A real process, killed with SIGKILL at random moments, leftovers and all."""
+    for seed in range(6):
+        write_shard(tmp_path / "pool", f"{seed:08d}", 3000, width=64, seed=seed)
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    options = ["--batch-size", "1500", "--divisions", "8", "--temperature", "0.05"]
+
+    def start(root):
+        command = [sys.executable, "-m", "clipsel_core", "score", str(tmp_path / "pool"), str(root), *options]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    begin = time.monotonic()
+    assert start(whole).wait() == 0
+    whole_s = time.monotonic() - begin
+    moments = random.Random(0)
+    killed = 0
+    while killed < 5:
+        process = start(run)
+        try:
+            assert process.wait(timeout=moments.uniform(0.3, 0.9) * whole_s) == 0, process.stderr.read()
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+        else:
+            for leftover in list((run / "scores").iterdir())[::2]:
+                leftover.unlink()
+    assert start(run).wait() == 0
+    assert files_of(run) == files_of(whole)
+
+
+def test_run__a_folder_that_is_none(tmp_path):
+    with pytest.raises(RunError, match=r"expected a run's folder, found no run\.json in it; make one with"):
+        Run.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("{", "JSON: Invalid JSON"), ('{"pool": 3, "arch": "x"}', "pool: Input should")]
+)
+def test_run__a_damaged_description_is_named(tmp_path, text, found):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RunError, match=f"expected a run's description, found {found}"):
+        read_config(tmp_path)
+
+
+def test_run__pool_is_found_again_when_both_are_moved(pool, tmp_path):
+    score(pool, tmp_path / "run", **OPTIONS)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("pool", "run"):
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    assert Run.open(tmp_path / "elsewhere" / "run").pool_root == (tmp_path / "elsewhere" / "pool").resolve()

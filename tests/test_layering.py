@@ -1,0 +1,104 @@
+"""Who may import whom, held against the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = "clipsel_core"
+EVERYWHERE = {f"{CORE}.errors", f"{CORE}.uids", f"{CORE}.files", CORE}
+# A room may import itself, what is everywhere, and these.
+ROOMS: dict[str, set[str]] = {
+    "pool": set(),
+    "scoring": set(),
+    "runs": {"pool", "scoring"},
+    "curation": {"pool", "runs.store", "runs.config"},
+    "demo": {"pool", "runs", "curation", "scoring"},
+}
+PAGES_MAY = {"curation", "runs.store", "runs.config", "runs.status", "pool.images", "pool.layout"}
+SCORING_PACKAGES = {"torch", "numpy"}
+
+
+def imports_of(file: Path) -> set[str]:
+    """Every module that a file imports anywhere, also inside functions; type-checking imports too."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            assert node.module is not None
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def allowed(module: str, permitted: set[str]) -> bool:
+    if any(
+        module == name or module.rpartition(".")[0] == name or module.startswith(name + ".")
+        for name in EVERYWHERE - {CORE}
+    ):
+        return True
+    if module in (CORE, f"{CORE}.__version__", *(f"{CORE}.{m.rpartition('.')[2]}" for m in EVERYWHERE)):
+        return True
+    inner = module.removeprefix(f"{CORE}.")
+    return any(inner == name or inner.startswith(name + ".") for name in permitted)
+
+
+def core_imports(file: Path) -> set[str]:
+    return {module for module in imports_of(file) if module == CORE or module.startswith(CORE + ".")}
+
+
+def files_of(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms__import_only_what_lies_before_them(room):
+    for file in files_of(f"{CORE}/{room}"):
+        wrong = {module for module in core_imports(file) if not allowed(module, ROOMS[room] | {room})}
+        assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def test_pages__import_only_the_light_side():
+    for file in [ROOT / "app.py", *files_of("pages")]:
+        wrong = {module for module in core_imports(file) if not allowed(module, PAGES_MAY)}
+        assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def test_scoring__needs_torch_and_numpy_alone():
+    for file in files_of(f"{CORE}/scoring"):
+        packages = {module.partition(".")[0] for module in imports_of(file)}
+        wrong = packages - SCORING_PACKAGES - set(sys.stdlib_module_names) - {CORE}
+        assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def test_streamlit__only_in_the_face():
+    for file in files_of(CORE):
+        assert "streamlit" not in {module.partition(".")[0] for module in imports_of(file)}, file
+
+
+def test_rooms__no_import_at_the_door():
+    """A package's __init__ that imports would make every reader of one module pay for all."""
+    for file in (ROOT / CORE).rglob("__init__.py"):
+        assert not imports_of(file), file
+
+
+def test_pages__open_without_torch_and_umap():
+    modules = [str(f.relative_to(ROOT).with_suffix("")).replace("/", ".") for f in files_of("pages/parts")]
+    modules = [name.removesuffix(".__init__") for name in modules]
+    code = f"import sys; import {', '.join(modules)}; print([m for m in ('torch', 'umap', 'open_clip') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]", shown.stdout + shown.stderr
+
+
+def test_allowed__can_say_no():
+    assert allowed("clipsel_core.uids.from_hex", set())
+    assert allowed("clipsel_core.uids", set())
+    assert allowed("clipsel_core.pool.layout.Pool", {"pool"})
+    assert not allowed("clipsel_core.scoring.normsim.normsim", {"pool"})
+    assert not allowed("clipsel_core.runs.local.score", {"runs.store"})
