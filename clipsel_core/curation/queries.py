@@ -146,6 +146,10 @@ class ScoreTable:
         """The shard each row lies in, as a place in shard_names: (M,) int64."""
         return np.searchsorted(self._starts, rows, side="right") - 1
 
+    def place_in_shard(self, rows: np.ndarray) -> np.ndarray:
+        """The row of its shard that each row number stands for: (M,) int64."""
+        return rows - self._starts[self.shard_of(rows)]
+
     def histogram(self, metric: str, bins: int = 100, mask: np.ndarray | None = None) -> counts.Histogram:
         """Counts of a metric in equal bins over its whole range in the run, whatever the mask: layers share an axis.
 
@@ -210,7 +214,7 @@ class ScoreTable:
             "files": files.tolist(),
             "places": places.tolist(),
             "shards": file_of.tolist(),
-            "positions": (rows - self._starts[shards])[places].tolist(),
+            "positions": self.place_in_shard(rows)[places].tolist(),
         }
         found = self._table(_AT_POSITIONS, asked)
         order = found.column("place").to_numpy()
