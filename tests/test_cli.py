@@ -1,0 +1,120 @@
+"""The command line as a person meets it: help, results, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from clipsel_core import cli, uids
+from clipsel_core.runs.store import Run
+from tests.conftest import unit_rows
+
+COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands)
+
+
+def run_cli(*arguments, cwd=None):
+    """The real thing in a process of its own: its exit code, stdout and stderr."""
+    command = [sys.executable, "-m", "clipsel_core", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def scored(pool, tmp_path):
+    np.save(tmp_path / "task.npy", unit_rows(30, 16, 77))
+    options = ["--target", f"task={tmp_path / 'task.npy'}", "--batch-size", "20"]
+    result = CliRunner().invoke(cli.app, ["score", str(pool), str(tmp_path / "run"), *options])
+    assert result.exit_code == 0, result.output
+    return tmp_path / "run"
+
+
+def test_commands__are_those_that_the_readme_promises():
+    assert COMMANDS == ["demo", "inspect", "project", "score", "select"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help__every_command_has_a_summary_an_example_and_described_options(command):
+    shown = CliRunner().invoke(cli.app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert f"Example: python -m clipsel_core {command} " in shown.output.replace("\n", " ").replace("  ", " ")
+    found = next(c for c in cli.app.registered_commands if c.callback.__name__ == command)
+    click = cli.typer.main.get_command_from_info(found, pretty_exceptions_short=False, rich_markup_mode=None)
+    assert all(getattr(parameter, "help", None) for parameter in click.params if parameter.name != "help")
+
+
+def test_score__writes_a_run(scored):
+    run = Run.open(scored)
+    assert run.finished
+    assert run.metrics[-2:] == ["normsim_inf_task", "normsim_2_task"]
+
+
+def test_select__writes_the_subset_that_datacomp_takes(scored, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "steps:\n  - {metric: s_cliploss, keep_top: 0.30}\n  - {metric: normsim_inf_task, keep_top: 0.20}\n"
+    )
+    code, out, err = run_cli("select", scored, "--recipe", recipe, "--out", tmp_path / "subset.npy")
+    assert (code, err) == (0, "")
+    assert "25 uids" in out
+    subset = np.load(tmp_path / "subset.npy", allow_pickle=False)
+    assert subset.dtype == np.dtype("u8,u8")
+    assert len(uids.read_subset(tmp_path / "subset.npy")) == 25
+    assert (tmp_path / "subset.npy.manifest.json").exists()
+
+
+def test_inspect__prints_facts_and_exits_by_what_it_found(pool):
+    code, out, _ = run_cli("inspect", pool)
+    assert code == 0
+    assert "126" in out
+    assert "l14 (width 16)" in out
+    (pool / "metadata" / "00000001.npz").unlink()
+    code, out, _ = run_cli("inspect", pool)
+    assert code == 1
+    assert "error: " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "nowhere", "run"], "nowhere/metadata: expected *.parquet, found no such folder"),
+        (["project", "nowhere"], "nowhere: expected a run's folder, found no run.json in it"),
+        (["select", "nowhere", "--recipe", "r.yaml", "--out", "s.npy"], "nowhere: expected a run's folder"),
+        (["inspect", "nowhere"], "nowhere/metadata: expected *.parquet, found no such folder"),
+    ],
+)
+def test_errors__bad_input_is_one_line_and_exit_code_1(tmp_path, monkeypatch, capfd, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["clipsel", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    shown = capfd.readouterr()
+    assert (stopped.value.code, shown.out) == (1, "")
+    assert shown.err.startswith(message)
+    assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["polish"],
+        ["score", "pool"],
+        ["score", "pool", "run", "--divisions", "many"],
+        ["score", "pool", "run", "--target", "no-equals-sign"],
+        ["score", "pool", "run", "--target", "a=x.npy", "--target", "a=y.npy"],
+        ["project", "run", "--sample", "0"],
+        ["select", "run"],
+    ],
+)
+def test_errors__wrong_usage_is_exit_code_2(arguments):
+    assert CliRunner().invoke(cli.app, arguments).exit_code == 2
+
+
+def test_debug__shows_the_traceback(tmp_path):
+    code, _, err = run_cli("--debug", "inspect", tmp_path)
+    assert code == 1
+    assert "Traceback" in err
