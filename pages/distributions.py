@@ -6,14 +6,14 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.queries import Categories
-from pages.parts import charts, empty, marginals, metrics, state, words
+from pages.parts import charts, empty, facts, marginals, metrics, state, words
 from pages.parts.catalog import Entry
 from pages.parts.histogram import Layer, Mark, show_histogram
 
 _BINS = 128
-_DENSITY_BINS = 256
 _QUANTILES = (5, 50, 95)
 _MOST_ROWS = 12
+_LONGEST_LABEL = 80
 
 
 def show(entry: Entry) -> None:
@@ -30,7 +30,13 @@ def show(entry: Entry) -> None:
 
 def _each(entry: Entry, names: list[str]) -> None:
     scale = st.segmented_control(
-        "Height", ["linear", "log"], default="linear", key="scale", persist_state="session", label_visibility="collapsed"
+        "Height",
+        ["linear", "log"],
+        default="linear",
+        required=True,
+        key="scale",
+        persist_state="session",
+        label_visibility="collapsed",
     )
     for first in range(0, len(names), 2):
         for column, name in zip(st.columns(2, gap="medium"), names[first : first + 2], strict=False):
@@ -44,13 +50,13 @@ def _one(entry: Entry, name: str, *, log: bool) -> None:
     marks = [Mark(spread.quantile(q), f"P{q} {words.score(spread.quantile(q))}") for q in _QUANTILES]
     with st.container(border=True, height="stretch"):
         show_histogram(
-            f"{metric.title}: {words.count(spread.pairs)} pairs",
+            f"{metric.title} of {words.count(spread.pairs)} pairs",
             metric.help,
             edges,
             [Layer("kept", "", counts)],
             marks if spread.pairs > 1 else [],
             key=f"spread-{name}",
-            unit="pairs per bin, log" if log else "score",
+            unit="score",
             log=log,
         )
 
@@ -62,15 +68,17 @@ def _two(entry: Entry, names: list[str]) -> None:
     y = right.selectbox("Up", key="density_y", index=min(1, len(names) - 1), **options)
     found = _density(entry, x, y, state.scores_stamp(entry))
     inside = int(found.counts.sum())
-    st.markdown(f"**{metrics.title(y)} against {metrics.title(x)}: {words.count(inside)} pairs, darker is more (log)**")
+    facts.show_title(f"{metrics.title(y)} against {metrics.title(x)}", f"{words.count(inside)} pairs, darker is more")
     x_range, y_range = (tuple(map(float, edges[[0, -1]])) for edges in (found.x_edges, found.y_edges))
     charts.metric_density(found.counts, x_range, y_range, metrics.title(x), metrics.title(y))
-    st.caption(f"{metrics.describe(x).measures} {metrics.describe(y).measures}")
+    for name in dict.fromkeys((x, y)):
+        facts.show_note(f"{metrics.title(name)}: {metrics.describe(name).help}")
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _density(entry: Entry, x: str, y: str, stamp: state.Stamp):
-    return state.open_table(entry).density(x, y, bins=_DENSITY_BINS)
+    table = state.open_table(entry)
+    return table.density(x, y, bins=charts.cells(len(table)))
 
 
 def _by_kind(entry: Entry, names: list[str]) -> None:
@@ -78,7 +86,7 @@ def _by_kind(entry: Entry, names: list[str]) -> None:
     if not columns:
         empty.show_empty(
             "No column to split by",
-            "A text column of the pool's metadata with at most 64 distinct values would appear here, each with its own row.",
+            "A text column of the pool's metadata with at most 64 values would be shown here, a row for each value.",
         )
         return
     left, right = st.columns(2)
@@ -87,26 +95,34 @@ def _by_kind(entry: Entry, names: list[str]) -> None:
     kinds = _categories(entry, column, state.scores_stamp(entry))
     everything = marginals.marginal(entry, name)
     edges, whole = everything.coarse(_BINS)
-    for place in np.argsort(-kinds.counts)[:_MOST_ROWS]:
+    for row, place in enumerate(np.argsort(-kinds.counts)[:_MOST_ROWS]):
         part = _kind_spread(entry, column, int(place), name, state.scores_stamp(entry))
-        _kind_row(kinds, int(place), name, edges, whole, part)
+        _kind_row(kinds, int(place), name, edges, whole, part, first=row == 0)
 
 
 def _kind_row(
-    kinds: Categories, place: int, name: str, edges: np.ndarray, whole: np.ndarray, part: marginals.Marginal
+    kinds: Categories,
+    place: int,
+    name: str,
+    edges: np.ndarray,
+    whole: np.ndarray,
+    part: marginals.Marginal,
+    *,
+    first: bool,
 ) -> None:
     """One kind's histogram in front of the whole run's, both scaled to the same area."""
-    label = kinds.labels[place] or "(none)"
+    label = kinds.labels[place][:_LONGEST_LABEL] or "(none)"
     scaled = whole * (part.pairs / max(int(whole.sum()), 1))
     median = part.quantile(50)
     show_histogram(
         f"{label}: {words.count(kinds.counts[place])} pairs, median {metrics.title(name)} {words.score(median)}",
         "",
         edges,
-        [Layer("pool", "whole run, same area", np.round(scaled, 1)), Layer("kept", label, part.coarse(_BINS)[1])],
+        [Layer("pool", "whole run, same area", np.round(scaled, 1)), Layer("kept", "this kind", part.coarse(_BINS)[1])],
         [Mark(median, "")] if part.pairs else [],
         key=f"kind-{place}",
         height=64,
+        legend=first,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import streamlit as st
 
 from clipsel_core.runs.store import Run
-from pages.parts import empty, marginals, metrics, pairs, recipes, state, words
+from pages.parts import empty, facts, marginals, metrics, pairs, recipes, state, words
 from pages.parts.catalog import Entry
 
 _ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random"}
@@ -14,62 +16,72 @@ _SHOWN = ("all", "kept", "dropped")
 _SIZES = (48, 96, 192)
 
 
+@dataclass(frozen=True)
+class View:
+    """What is listed and in which order. recipe: the draft's YAML, which says what is kept."""
+
+    metric: str
+    order: str
+    shown: str
+    size: int
+    seed: int
+    recipe: str
+
+
 def show(entry: Entry) -> None:
     run, table = state.open_run(entry), state.require_table(entry)
     st.title("Gallery")
-    metric, order, shown, size = _controls(list(table.metrics))
-    recipe = recipes.draft_yaml(entry, run)
-    listed = _listed(entry, metric, shown, recipe)
-    pages = max(1, -(-listed // size))
-    page = _pager(entry, run, metric, order, shown, size, pages, listed)
+    view = _controls(entry, run, list(table.metrics))
+    listed = _listed(entry, view)
+    pages = max(1, -(-listed // view.size))
+    page = _pager(entry, view, pages, listed)
     if not listed:
-        _nothing(shown)
+        _nothing(view.shown)
         return
-    rows = _page_rows(entry, metric, order, shown, recipe, _seed(order), (page - 1) * size, size, state.scores_stamp(entry))
-    kept = state.kept_mask(entry, recipe) if shown == "all" else None
-    label = f"Pairs by {metrics.title(metric)}, {order} first, page {page} of {pages}"
-    pairs.gallery(entry, rows, metric, key="cards", label=label, kept=kept)
+    rows = _page_rows(entry, view, page, state.scores_stamp(entry))
+    kept = state.kept_mask(entry, view.recipe) if view.shown == "all" else None
+    label = f"Pairs by {metrics.title(view.metric)}, {view.order} first, page {page} of {pages}"
+    pairs.gallery(entry, rows, view.metric, key="cards", label=label, kept=kept)
 
 
-def _controls(names: list[str]) -> tuple[str, str, str, int]:
+def _controls(entry: Entry, run: Run, names: list[str]) -> View:
+    shared = {"bind": "query-params", "on_change": _rewind}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        metric = st.selectbox(
-            "Metric", names, format_func=metrics.title, key="metric", bind="query-params", on_change=_rewind, width=240
-        )
-        order = st.segmented_control(
-            "First", list(_ORDERS), default="highest", required=True, key="order", bind="query-params", on_change=_rewind
-        )
-        shown = st.segmented_control(
-            "Show", _SHOWN, default="all", required=True, key="show", bind="query-params", on_change=_rewind,
-            help="Kept and dropped by the recipe on the Select page as it is now.",
-        )
-        size = st.selectbox("Cards", _SIZES, key="size", bind="query-params", on_change=_rewind, width=90)
+        metric = st.selectbox("Metric", names, format_func=metrics.title, key="metric", width=220, **shared)
+        order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key="order", **shared)
+        help_text = "Kept and dropped by the recipe on the Select page as it is now."
+        shown = st.segmented_control("Show", _SHOWN, default="all", required=True, key="show", help=help_text, **shared)
+        size = st.selectbox("Cards", _SIZES, key="size", width=90, **shared)
+        seed = 0
         if order == "random":
-            st.number_input("Seed", 0, 2**31 - 1, key="seed", bind="query-params", on_change=_rewind, width=120)
-    st.caption(metrics.describe(metric).help)
-    return metric, order, shown, size
+            seed = st.number_input("Seed", 0, 2**31 - 1, key="seed", width=120, **shared)
+    facts.show_note(metrics.describe(metric).help)
+    return View(metric, order, shown, size, int(seed), recipes.draft_yaml(entry, run))
 
 
-def _pager(
-    entry: Entry, run: Run, metric: str, order: str, shown: str, size: int, pages: int, listed: int
-) -> int:
-    st.session_state["page"] = min(max(1, st.session_state.get("page", 1)), pages)
+def _pager(entry: Entry, view: View, pages: int, listed: int) -> int:
+    page = st.session_state["page"] = min(max(1, st.session_state.get("page", 1)), pages)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.button("Previous", icon=":material/chevron_left:", on_click=_turn, args=(-1,), disabled=_at(1), key="previous")
-        page = st.number_input("Page", 1, pages, key="page", label_visibility="collapsed", width=130)
-        st.button("Next", icon=":material/chevron_right:", on_click=_turn, args=(1,), disabled=_at(pages), key="next")
-        st.markdown(f"of {words.count(pages)} · {words.count(listed)} pairs")
+        back, on = ":material/chevron_left:", ":material/chevron_right:"
+        st.button("Previous", icon=back, on_click=_turn, args=(-1,), disabled=page == 1, key="previous")
+        st.number_input("Page", 1, pages, key="page", label_visibility="collapsed", width=130)
+        st.button("Next", icon=on, on_click=_turn, args=(1,), disabled=page == pages, key="next")
+        st.text(f"of {words.count(pages)} · {words.count(listed)} pairs")
         st.space("stretch")
-        if order != "random" and listed:
+        if view.order != "random" and listed:
             st.number_input(
-                "Jump to percentile", 0.0, 100.0, None, 1.0, key="jump", placeholder="jump to percentile",
-                label_visibility="collapsed", width=190, on_change=_jump, args=(entry, run, metric, order, shown, size),
+                "Jump to percentile",
+                min_value=0.0,
+                max_value=100.0,
+                value=None,
+                key="jump",
+                placeholder="jump to percentile",
+                label_visibility="collapsed",
+                width=200,
+                on_change=_jump,
+                args=(entry, view),
             )
-    return int(page)
-
-
-def _at(page: int) -> bool:
-    return st.session_state["page"] == page
+    return page
 
 
 def _turn(step: int) -> None:
@@ -80,50 +92,42 @@ def _rewind() -> None:
     st.session_state["page"] = 1
 
 
-def _jump(entry: Entry, run: Run, metric: str, order: str, shown: str, size: int) -> None:
+def _jump(entry: Entry, view: View) -> None:
     """Turns to the page where the pool's percentile lies among the pairs that are listed."""
     percent = st.session_state.get("jump")
     if percent is None:
         return
-    recipe = recipes.draft_yaml(entry, run)
-    value = marginals.marginal(entry, metric).quantile(percent)
-    below = _below(entry, metric, shown, recipe, value)
-    listed = _listed(entry, metric, shown, recipe)
-    before = below if order == "lowest" else listed - below
-    st.session_state["page"] = 1 + min(before, max(listed - 1, 0)) // size
+    value = marginals.marginal(entry, view.metric).quantile(percent)
+    below, listed = _below(entry, view, value), _listed(entry, view)
+    before = below if view.order == "lowest" else listed - below
+    st.session_state["page"] = 1 + min(before, max(listed - 1, 0)) // view.size
 
 
-def _below(entry: Entry, metric: str, shown: str, recipe: str, value: float) -> int:
+def _below(entry: Entry, view: View, value: float) -> int:
     """Listed pairs that score less than a value."""
-    everything = marginals.marginal(entry, metric)
-    below = everything.percentile(value) / 100 * everything.pairs
-    if shown != "all":
-        kept = marginals.marginal(entry, metric, recipe)
-        below_kept = kept.percentile(value) / 100 * kept.pairs
-        below = below_kept if shown == "kept" else below - below_kept
-    return round(below)
-
-
-def _listed(entry: Entry, metric: str, shown: str, recipe: str) -> int:
-    everything = marginals.marginal(entry, metric).pairs
-    if shown == "all":
+    everything = marginals.marginal(entry, view.metric).pairs_below(value)
+    if view.shown == "all":
         return everything
-    kept = marginals.marginal(entry, metric, recipe).pairs
-    return kept if shown == "kept" else everything - kept
+    kept = marginals.marginal(entry, view.metric, view.recipe).pairs_below(value)
+    return kept if view.shown == "kept" else everything - kept
 
 
-def _seed(order: str) -> int:
-    return int(st.session_state.get("seed") or 0) if order == "random" else 0
+def _listed(entry: Entry, view: View) -> int:
+    everything = marginals.marginal(entry, view.metric).pairs
+    if view.shown == "all":
+        return everything
+    kept = marginals.marginal(entry, view.metric, view.recipe).pairs
+    return kept if view.shown == "kept" else everything - kept
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _page_rows(
-    entry: Entry, metric: str, order: str, shown: str, recipe: str, seed: int, offset: int, limit: int, stamp: state.Stamp
-) -> np.ndarray:
-    mask = None if shown == "all" else state.kept_mask(entry, recipe)
-    if shown == "dropped":
+def _page_rows(entry: Entry, view: View, page: int, stamp: state.Stamp) -> np.ndarray:
+    mask = None if view.shown == "all" else state.kept_mask(entry, view.recipe)
+    if mask is not None and view.shown == "dropped":
         mask = ~mask
-    return state.open_table(entry).page(metric, _ORDERS[order], offset=offset, limit=limit, mask=mask, seed=seed)
+    offset, order = (page - 1) * view.size, _ORDERS[view.order]
+    table = state.open_table(entry)
+    return table.page(view.metric, order, offset=offset, limit=view.size, mask=mask, seed=view.seed)
 
 
 def _nothing(shown: str) -> None:

@@ -11,6 +11,7 @@ from pages.parts import catalog, empty
 
 st.set_page_config(page_title="clipsel", page_icon="🧲", layout="wide")
 st.html(Path(__file__).parent / "parts" / "style.css")
+st.logo(Path(__file__).parent / "parts" / "logo.svg", size="large")
 
 page = st.navigation(
     {

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation import counts
-from pages.parts import charts, empty, metrics, pairs, recipes, shapes, state, words
+from pages.parts import charts, empty, facts, metrics, pairs, recipes, shapes, state, words
 from pages.parts.catalog import Entry
 
 _CARDS = 24
@@ -26,9 +26,10 @@ def show(entry: Entry) -> None:
         return
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.markdown(f"**{words.count(len(places.rows))} of {words.count(len(table))} pairs, similar images close together**")
+        on_map, scored = words.count(len(places.rows)), words.count(len(table))
+        facts.show_title(f"{on_map} of {scored} pairs, similar images close together")
         event = _draw(entry, places.x, places.y)
-        st.caption("Darker is more pairs. Draw a lasso or a box around a region to see what is in it; double-click clears.")
+        st.caption("Stronger colour is more pairs. Draw a lasso or a box to see what is in it; double-click clears.")
     with right:
         _region(entry, places, event["selection"])
 
@@ -45,8 +46,7 @@ def _cells(entry: Entry, stamp: state.Stamp) -> tuple[np.ndarray, tuple[float, f
     extents = [counts.extent(values) for values in (places.x, places.y)]
     half = 0.53 * max(high - low for low, high in extents)
     x_span, y_span = (((low + high) / 2 - half, (low + high) / 2 + half) for low, high in extents)
-    bins = int(np.clip(2.5 * np.sqrt(len(places.x)), 48, 512))
-    return counts.density(places.x, places.y, bins, x_span, y_span).counts, x_span, y_span
+    return counts.density(places.x, places.y, charts.cells(len(places.x)), x_span, y_span).counts, x_span, y_span
 
 
 def _region(entry: Entry, places, selection) -> None:
@@ -66,7 +66,7 @@ def _region(entry: Entry, places, selection) -> None:
         return
     kept = state.kept_mask(entry, recipes.draft_yaml(entry, state.open_run(entry)))
     share = f"{words.share(int(kept[rows].sum()), len(rows))} kept by the recipe"
-    st.markdown(f"**{words.count(len(rows))} pairs {'in the region' if drawn else 'on the map'}** · {share}")
+    facts.show_title(f"{words.count(len(rows))} pairs {'in the region' if drawn else 'on the map'}", share)
     mask = np.zeros(len(table), bool)
     mask[rows] = True
     page = table.page(metric, _ORDERS[order], limit=_CARDS, mask=mask)

@@ -6,10 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, marginals, metrics, recipes, state, words
+from pages.parts import empty, facts, marginals, metrics, pairs, recipes, state, words
 from pages.parts.catalog import Entry
 
 _SPARK_BINS = 64
+_GLIMPSE = 14
 
 
 def show(entry: Entry) -> None:
@@ -27,6 +28,17 @@ def show(entry: Entry) -> None:
         _provenance(run)
         _targets(run)
         _next_step(run)
+    if run.pairs:
+        _glimpse(entry)
+
+
+def _glimpse(entry: Entry) -> None:
+    st.subheader("A few pairs at random")
+    table = state.open_table(entry)
+    metric = "s_cliploss" if "s_cliploss" in table.metrics else table.metrics[0]
+    rows = table.page(metric, "random", limit=_GLIMPSE, seed=1)
+    st.caption(f"With their {metrics.title(metric)} and its percentile in the run.")
+    pairs.gallery(entry, rows, metric, key="glimpse", label="A few pairs at random")
 
 
 def _glance(run: Run) -> None:
@@ -111,20 +123,20 @@ def _scores(entry: Entry, run: Run) -> None:
             "5 %": number(format="%.4f", help="5 % of the pairs score less."),
             "median": number(format="%.4f"),
             "95 %": number(format="%.4f", help="5 % of the pairs score more."),
-            "measures": st.column_config.TextColumn(width="large"),
         },
     )
+    with st.expander("What each metric measures, and when it misleads"):
+        facts.show_facts({metrics.title(name): metrics.describe(name).help for name in run.metrics})
 
 
 def _score_row(entry: Entry, name: str) -> dict[str, object]:
-    spread, metric = marginals.marginal(entry, name), metrics.describe(name)
+    spread = marginals.marginal(entry, name)
     return {
-        "metric": metric.title,
+        "metric": metrics.title(name),
         "spread": spread.coarse(_SPARK_BINS)[1].tolist(),
         "5 %": spread.quantile(5),
         "median": spread.quantile(50),
         "95 %": spread.quantile(95),
-        "measures": metric.measures,
     }
 
 
@@ -140,13 +152,15 @@ def _recipes(entry: Entry, run: Run) -> None:
 
 def _provenance(run: Run) -> None:
     config = run.config
+    batch = words.count(config.batch_size)
+    norms = ", ".join(f"p = {'∞' if p == 'inf' else p}" for p in config.norms)
     facts.show_facts(
         {
             "Run": str(run.root),
             "Pool": str(run.pool_root),
             "Teacher": f"{config.arch}, width {config.width}, temperature {config.temperature:g}",
-            "s-CLIPLoss": f"batches of {words.count(config.batch_size)}, {config.divisions} divisions, seed {config.seed}",
-            "NormSim": ", ".join(f"p = {'∞' if p == 'inf' else p}" for p in config.norms) if config.targets else "no target",
+            "s-CLIPLoss": f"batches of {batch}, {config.divisions} divisions, seed {config.seed}",
+            "NormSim": norms if config.targets else "no target",
             "Computed": f"{config.precision}, on {config.device}",
             "Took": words.duration(run.status["elapsed_s"]) if "elapsed_s" in run.status else "not recorded",
             "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
@@ -178,7 +192,9 @@ def _next_step(run: Run) -> None:
             st.page_link("map.py", label="See the map", icon=":material/map:")
     if not run.projection_file.exists():
         empty.show_empty(
-            "No map yet", "A projection lays similar images beside each other.", f"python -m clipsel_core project {run.root}"
+            "No map yet",
+            "A projection lays similar images beside each other.",
+            f"python -m clipsel_core project {run.root}",
         )
 
 

@@ -1,4 +1,4 @@
-"""How are two-dimensional counts drawn? As an image binned on the server: its cost does not depend on the pool's size."""
+"""How are two-dimensional counts drawn? As an image binned on the server, whatever the pool's size."""
 
 from __future__ import annotations
 
@@ -10,15 +10,24 @@ import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
 
-ACCENT = "#0d9488"
-THRESHOLD = "#e5484d"
+_OUTLINE = "#e5484d"
 _LIGHT = ((214, 236, 233), (45, 168, 156), (6, 62, 66))
 _DARK = ((20, 58, 60), (28, 140, 130), (190, 250, 240))
-_CONFIG = {"displaylogo": False, "displayModeBar": True, "scrollZoom": True, "modeBarButtonsToRemove": ["toImage", "autoScale2d"]}
+_CONFIG = {
+    "displaylogo": False,
+    "displayModeBar": True,
+    "scrollZoom": True,
+    "modeBarButtonsToRemove": ["toImage", "autoScale2d"],
+}
+
+
+def cells(points: int) -> int:
+    """Bins along each axis: fewer for few points, so that neighbours touch."""
+    return int(np.clip(2.5 * np.sqrt(points), 32, 512))
 
 
 def density_image(counts: np.ndarray) -> str:
-    """A PNG data address of counts (x bins, y bins): empty cells clear, full ones in the accent, shaded by log count."""
+    """A PNG data address of counts (x bins, y bins): empty cells clear, full ones in shades of the log count."""
     level = np.log1p(counts.T[::-1].astype(np.float64))
     level /= level.max() or 1.0
     stops = np.array(_DARK if st.context.theme.type == "dark" else _LIGHT, np.float64)
@@ -78,5 +87,5 @@ def map_density(counts: np.ndarray, x_range: tuple[float, float], y_range: tuple
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(visible=False, scaleanchor="x")
     figure.data[0].update(x=[x_range[0] - 10 * (x_range[1] - x_range[0])], y=[y_range[0]])
-    figure.update_layout(dragmode="lasso", newselection={"line": {"color": THRESHOLD, "width": 2}})
+    figure.update_layout(dragmode="lasso", newselection={"line": {"color": _OUTLINE, "width": 2}})
     return st.plotly_chart(figure, key=key, on_select="rerun", selection_mode=("box", "lasso"), config=_CONFIG)

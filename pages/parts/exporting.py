@@ -1,4 +1,4 @@
-"""How does a selection leave the dashboard? Saved as a recipe, written as a subset on the server, offered as a download."""
+"""How does a selection leave the dashboard? As a saved recipe, and as a subset on the server that can be fetched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clipsel_core.curation.recipe import Recipe, dump_recipe, load_recipe, save_
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, routes, state, words
+from pages.parts import facts, routes, state, words
 from pages.parts.catalog import Entry
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
@@ -27,7 +27,6 @@ def name_key(entry: Entry) -> str:
 
 def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> None:
     """Name, save and export of what the draft picks."""
-    st.subheader("Take it with you")
     key = name_key(entry)
     st.session_state.setdefault(key, "my-recipe")
     st.session_state[key] = st.session_state[key]

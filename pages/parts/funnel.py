@@ -11,6 +11,14 @@ from clipsel_core.curation.selection import Selection
 from pages.parts import recipes, words
 
 
+def show_kept(picked: Selection) -> None:
+    """Says how many pairs are kept: exactly those that an export writes."""
+    st.html(
+        f'<div class="headline" id="kept"><b>{words.count(len(picked))}</b>'
+        f"<span>pairs kept · {words.share(len(picked), picked.total)} of {words.count(picked.total)}</span></div>"
+    )
+
+
 def show_funnel(picked: Selection, steps: list[AnyStep]) -> None:
     """Draws a bar for the pool and one for each step, with counts and percent of the pool."""
     rows = [_row("pool", picked.total, picked.total, "")]

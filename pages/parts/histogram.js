@@ -46,9 +46,11 @@ const outline = (counts, width, height, scale) => {
   return `M0,${height}${points.join("")}L${width},${height}Z`
 }
 
+const most = (data) => Math.max(1, ...data.layers.flatMap((layer) => layer.counts))
+
 const plot = (data, width) => {
   const height = data.height
-  const top = Math.max(1, ...data.layers.flatMap((layer) => layer.counts))
+  const top = most(data)
   const scale = data.log ? (n) => Math.log1p(n) / Math.log1p(top) : (n) => n / top
   const svg = draw("svg", { height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": data.title })
   data.layers.forEach((layer) => {
@@ -71,7 +73,7 @@ const axis = (data) => {
   })
   node.append(make("span", "unit", data.unit))
   const legend = make("div", "legend")
-  data.layers.filter((layer) => layer.name).forEach((layer) => {
+  data.layers.filter((layer) => data.legend && layer.name).forEach((layer) => {
     const entry = make("span")
     entry.append(make("i", layer.kind), make("b", "", layer.name))
     entry.lastChild.style.fontWeight = "400"
@@ -115,6 +117,7 @@ const render = (root, data) => {
   const width = root.clientWidth || 600
   const box = make("div", "plot")
   box.append(plot(data, width))
+  box.append(make("span", "top", `${number.format(most(data))} ${data.log ? "pairs a bin (log)" : "pairs a bin"}`))
   data.marks.filter((mark) => mark.text).forEach((mark) => {
     box.append(place(make("span", mark.kind === "line" ? "mark threshold" : "mark", mark.text), mark.at))
   })

@@ -46,8 +46,9 @@ def show_histogram(
     unit: str = "score",
     log: bool = False,
     height: int = 150,
+    legend: bool = True,
 ) -> None:
-    """Draws layers over the same equal-width bins. edges: (bins + 1,) ascending scores; counts of each layer: (bins,)."""
+    """Draws layers over the same equal bins. edges: (bins + 1,) ascending scores; counts of a layer: (bins,)."""
     low, high = float(edges[0]), float(edges[-1])
     span = high - low or 1.0
     data = {
@@ -58,6 +59,7 @@ def show_histogram(
         "unit": unit,
         "log": log,
         "height": height,
+        "legend": legend,
         "layers": [{"kind": x.kind, "name": x.name, "counts": np.asarray(x.counts).tolist()} for x in layers],
         "marks": [
             {"at": (mark.value - low) / span, "text": mark.text, "kind": mark.kind}

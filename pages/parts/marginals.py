@@ -25,6 +25,10 @@ class Marginal:
         """Pairs that have a score."""
         return int(self.below[-1])
 
+    def pairs_below(self, value: float) -> int:
+        """Scored pairs below a value, exact to one fine bin."""
+        return round(float(np.interp(value, self.edges, self.below)))
+
     def percentile(self, value: float) -> float:
         """The percentage of scored pairs below a value, exact to one fine bin."""
         return 100 * float(np.interp(value, self.edges, self.below)) / max(self.pairs, 1)

@@ -13,7 +13,9 @@ from pages.parts.catalog import Entry
 _LONGEST_CAPTION = 2_000
 
 
-def gallery(entry: Entry, rows: np.ndarray, metric: str, *, key: str, label: str, kept: np.ndarray | None = None) -> None:
+def gallery(
+    entry: Entry, rows: np.ndarray, metric: str, *, key: str, label: str, kept: np.ndarray | None = None
+) -> None:
     """Draws pairs as cards with one score, and opens the one that is clicked. kept: (N,) bool, for the badge."""
     table = state.open_table(entry)
     spread = marginals.marginal(entry, metric)
@@ -63,15 +65,15 @@ def _open(entry: Entry, row: int, uid: str) -> None:
     with right:
         st.text(str(known["caption"])[:_LONGEST_CAPTION] or "no caption")
         facts.show_facts({"uid": uid, "url": str(known["url"])[:_LONGEST_CAPTION] or "none", "row": words.count(row)})
-    st.dataframe(
-        pd.DataFrame([_score_row(entry, metric, float(table.take(metric, rows)[0])) for metric in table.metrics]),
-        hide_index=True,
-        width="stretch",
-        column_config={
-            "score": st.column_config.NumberColumn(format="%.4f"),
-            "percentile": st.column_config.ProgressColumn(format="%.1f", min_value=0, max_value=100),
-        },
-    )
+        st.dataframe(
+            pd.DataFrame([_score_row(entry, metric, float(table.take(metric, rows)[0])) for metric in table.metrics]),
+            hide_index=True,
+            width="stretch",
+            column_config={
+                "score": st.column_config.NumberColumn(format="%.4f"),
+                "percentile": st.column_config.ProgressColumn(format="%.1f", min_value=0, max_value=100),
+            },
+        )
 
 
 def _score_row(entry: Entry, metric: str, value: float) -> dict[str, object]:
