@@ -45,7 +45,7 @@ def normsim(
     device = usable_device(device)
     if p == 2:
         return normsim_2(image, second_moment(target, device=device), device=device, progress=progress)
-    target = target if device.type == "cpu" else target.to(device)
+    target = target.to(device)
     out = torch.empty(len(image), dtype=torch.float32)
     block = 16 * _BLOCK
     for start in range(0, len(image), block):

@@ -81,7 +81,7 @@ def normalizer(
     check_finite("image", image)
     check_finite("text", text)
     device = usable_device(device)
-    image, text = (rows if device.type == "cpu" else rows.to(device) for rows in (image, text))
+    image, text = image.to(device), text.to(device)
 
     n = len(image)
     rounds = 1 if n <= batch_size else divisions

@@ -58,6 +58,11 @@ def test_normsim_2__from_a_kept_second_moment(rows):
     assert torch.equal(normsim_2(image, moment), normsim(image, target, p=2))
 
 
+def test_normsim_2__rounding_below_zero_is_zero():
+    moment = torch.diag(torch.tensor([-1e-20, 1.0], dtype=torch.float64))
+    assert normsim_2(torch.eye(2), moment).tolist() == [0.0, 1.0]
+
+
 def test_normsim_2__same_bits_on_any_number_of_cores(rows):
     image, target = torch.from_numpy(rows(5000, 16, 1)), torch.from_numpy(rows(4999, 16, 2))
     threads, found = torch.get_num_threads(), []

@@ -82,6 +82,18 @@ def test_log_sum_exp__rows_longer_than_one_overflow_and_are_redone(rows):
     assert_normalizer_close(found, expected, 0.01, tolerance=3e-6)
 
 
+def test_log_sum_exp__identical_rows_need_no_second_sweep(rows, monkeypatch):
+    """The constant shift leaves room for whole tiles of cosines of 1."""
+
+    def refuse(*arguments):
+        raise AssertionError("swept again")
+
+    monkeypatch.setattr(tiled, "_running_log2_sum", refuse)
+    x = np.repeat(rows(1, 16, 1), 2049, 0)
+    found, expected = both_log_sums(x, x.copy(), 0.01)
+    assert_normalizer_close(found, expected, 0.01)
+
+
 def test_log_sum_exp__sums_at_the_limit_hold_what_they_promise():
     """Rows whose largest cosine sinks from 0.2 to -0.6 pass the limit of the constant shift on the way."""
     angles = np.arccos(np.linspace(0.2, -0.6, 400))
@@ -268,13 +280,22 @@ def test_fastest_cpu_precision__refuses_a_mode_that_rounds_to_bfloat16(monkeypat
 
 
 def test_for_each__stops_the_others_after_a_failure():
-    done = []
+    done, failing = [], threading.Event()
 
     def work(i, buffer):
         if i == 3:
+            failing.set()
             raise RuntimeError("strip 3")
+        if i > 3:
+            failing.wait()
         done.append(i)
 
     with pytest.raises(RuntimeError, match="strip 3"):
-        workers.for_each(work, 10_000, device=torch.device("cpu"), workers=2)
-    assert len(done) < 10_000
+        workers.for_each(work, 100_000, device=torch.device("cpu"), workers=2)
+    assert len(done) < 99_999
+
+
+def test_for_each__elsewhere_goes_in_order():
+    seen, device = [], torch.device("meta")
+    workers.for_each(lambda i, buffer: seen.append((i, buffer.shape, buffer.device)), 3, device=device, scratch=5)
+    assert seen == [(i, (5,), device) for i in range(3)]

@@ -1,0 +1,49 @@
+"""python -m benchmarks [PART ...]: measures and prints one table.
+
+Parts: accuracy, normalizer, normsim, memory, selection; all of them when none is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from benchmarks import accuracy, memory, selection, speed
+from benchmarks.table import Row, machine, markdown
+
+
+def main() -> None:
+    """Measures what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="accuracy, normalizer, normsim, memory, selection")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
+    parser.add_argument(
+        "--large", action="store_true", help="the normalizer at B = 32768 as well (4 GB, a minute more)"
+    )
+    asked = parser.parse_args()
+    known = _parts(asked.rounds, asked.large)
+    unknown = [part for part in asked.parts if part not in known]
+    if unknown or asked.rounds < 1:
+        parser.error(f"unknown part {unknown[0]}; one of {', '.join(known)}" if unknown else "--rounds is at least 1")
+    rows = [row for part in asked.parts or known for row in known[part]()]
+    print(f"{machine()}\n\n{markdown(rows)}")
+
+
+def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
+    def normalizer() -> list[Row]:
+        rows = speed.normalizer_rows(16384, rounds, ratio_to_hold=1.8, share_to_hold=0.75)
+        if large:
+            rows += speed.normalizer_rows(32768, max(1, rounds // 2), ratio_to_hold=1.8, share_to_hold=None)
+        return rows
+
+    return {
+        "accuracy": accuracy.measure,
+        "normalizer": normalizer,
+        "normsim": lambda: speed.normsim_rows(8192, 16384, rounds),
+        "memory": memory.measure,
+        "selection": selection.measure,
+    }
+
+
+if __name__ == "__main__":
+    main()
