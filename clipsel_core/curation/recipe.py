@@ -350,7 +350,7 @@ def _wrong_value(error: ValidationError, step: Located, where: str) -> RecipeErr
     value = step.value.get(key)
     if value is None:
         return RecipeError(f"{where}:{step.line}", expected=f"a {key} beside {_kind(step, where)}", found="none")
-    for item in value.value if isinstance(value.value, list) else []:
+    for item in value.value if key in ("keep", "drop") and isinstance(value.value, list) else []:
         if not _UID.fullmatch(item.text) or isinstance(item.value, list | dict):
             value = item
             break

@@ -17,6 +17,7 @@ from clipsel_core.errors import RecipeError
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,4})?")
+_BREAKS = re.compile(r"[\n\r\x85\u2028\u2029]")
 _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")
 }
@@ -58,11 +59,14 @@ def parse_yaml(text: str, where: str) -> Located:
     if len(text) > _MOST_CHARACTERS:
         found, remedy = f"{len(text):,} characters", "put long lists of uids into a file and intersect with it"
         raise RecipeError(where, expected=f"at most {_MOST_CHARACTERS:,}", found=found, remedy=remedy)
+    if unprintable := yaml.reader.Reader.NON_PRINTABLE.search(text):
+        line, found = text.count("\n", 0, unprintable.start()) + 1, f"the character {unprintable.group()!r}"
+        raise RecipeError(f"{where}:{line}", expected="printable text", found=found)
     try:
         _check_events(text, where)
         node = yaml.compose(text, _LOADER)
     except yaml.YAMLError as error:
-        raise _syntax_error(error, text, where) from error
+        raise _syntax_error(error, where) from error
     return _located(node, where) if node else Located(None, 1, "", {})
 
 
@@ -128,11 +132,12 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     return Decimal(node.value) if _NUMBER.fullmatch(node.value) else node.value
 
 
-def _syntax_error(error: yaml.YAMLError, text: str, where: str) -> RecipeError:
+def _syntax_error(error: yaml.YAMLError, where: str) -> RecipeError:
     mark = getattr(error, "problem_mark", None)
-    line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0) or 0) + 1
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "something else"
-    return RecipeError(f"{where}:{line}", expected="YAML", found=problem.removeprefix("but found "))
+    problem = getattr(error, "problem", None) or "something else"
+    return RecipeError(
+        f"{where}:{mark.line + 1 if mark else 1}", expected="YAML", found=problem.removeprefix("but found ")
+    )
 
 
 class _Dumper(yaml.SafeDumper):
@@ -143,6 +148,11 @@ class _Dumper(yaml.SafeDumper):
         text = plain_decimal(data)
         return self.represent_scalar(f"tag:yaml.org,2002:{'float' if '.' in text else 'int'}", text)
 
+    def represent_text(self, data: str) -> yaml.Node:
+        # Only double quotes keep line breaks, Unicode's three among them, as they are.
+        style = '"' if _BREAKS.search(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
     def represent_list_of_mappings(self, data: list[Any]) -> yaml.Node:
         node = self.represent_sequence("tag:yaml.org,2002:seq", data)
         for item in node.value:
@@ -151,5 +161,6 @@ class _Dumper(yaml.SafeDumper):
         return node
 
 
+_Dumper.add_representer(str, _Dumper.represent_text)
 _Dumper.add_representer(Decimal, _Dumper.represent_decimal)
 _Dumper.add_representer(list, _Dumper.represent_list_of_mappings)
