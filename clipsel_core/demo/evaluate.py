@@ -1,0 +1,58 @@
+"""What does each recipe of the demo keep? The faults of the kept pairs, as a table.
+
+Run it with `python -m clipsel_core.demo.evaluate [RUN]`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.recipe import load_recipe
+from clipsel_core.curation.selection import select
+from clipsel_core.demo.pairs import POOL_SHARES
+from clipsel_core.runs.store import Run
+
+
+def fault_shares(run: Run) -> dict[str, dict[str, float]]:
+    """For the whole pool and for each of the run's recipes: which share of the kept pairs has each fault, in [0, 1]."""
+    table = ScoreTable.open(run)
+    faults = table.metadata(np.arange(len(table)), ("fault",))["fault"].to_numpy()
+    kept = {"the whole pool": faults}
+    for path in sorted(run.recipes_dir.glob("*.yaml")):
+        recipe = load_recipe(path)
+        kept[recipe.name or path.stem] = faults[select(run, recipe, table).rows]
+    return {name: _shares(values) for name, values in kept.items()}
+
+
+def markdown(shares: dict[str, dict[str, float]]) -> str:
+    """The shares as a Markdown table, a row a recipe, in per cent."""
+    lines = ["| kept by | " + " | ".join(POOL_SHARES) + " |", "|---|" + "---:|" * len(POOL_SHARES)]
+    for name, row in shares.items():
+        lines.append(f"| {name} | " + " | ".join(f"{100 * row[fault]:.1f} %" for fault in POOL_SHARES) + " |")
+    return "\n".join(lines)
+
+
+def auc(higher: np.ndarray, lower: np.ndarray) -> float:
+    """The chance that a value drawn from `higher` exceeds one drawn from `lower`; ties count half. 0.5 is no better
+    than chance.
+
+    >>> auc(np.array([3.0, 2.0]), np.array([1.0, 2.0]))
+    0.875
+    """
+    ordered = np.sort(lower)
+    below = np.searchsorted(ordered, higher, "left") + np.searchsorted(ordered, higher, "right")
+    return float(below.mean() / (2 * len(lower)))
+
+
+def _shares(faults: np.ndarray) -> dict[str, float]:
+    counts = Counter(faults)
+    return {fault: counts[fault] / len(faults) for fault in POOL_SHARES}
+
+
+if __name__ == "__main__":
+    print(markdown(fault_shares(Run.open(Path(sys.argv[1] if len(sys.argv) > 1 else "data/demo/run")))))

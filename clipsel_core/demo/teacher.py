@@ -1,0 +1,125 @@
+"""How is the demo's teacher made? A small open_clip model, trained on drawn scenes from a fixed seed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from clipsel_core.demo.pairs import Pair, draw_jpegs
+from clipsel_core.pool.embed import Teacher, load_teacher
+
+LOG = logging.getLogger(__name__)
+
+THREADS = 2
+"""Sums are split by thread, so the number of threads is part of what makes two builds the same."""
+
+TRAINING_PAIRS = 16_000
+STEPS = 1200
+BATCH_SIZE = 128
+LEARNING_RATE = 2e-3
+WARM_UP_STEPS = 40
+
+CONFIG: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 64,
+        "vision_cfg": {"image_size": 48, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32, "patch_size": None},
+        "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    },
+    "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize_mode": "squash"},
+}
+
+Say = Callable[[str], None]
+
+
+def train_teacher(
+    directory: Path,
+    pairs: Sequence[Pair],
+    *,
+    steps: int = STEPS,
+    batch_size: int = BATCH_SIZE,
+    seed: int = 0,
+    progress: Say | None = None,
+) -> None:
+    """Train the teacher on these pairs and write its configuration and float16 weights into `directory`.
+
+    Same pairs, steps, batch size and seed, on the same machine and versions: same bytes.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
+    with reproducible_torch(seed):
+        # Twice as fast as the usual order of dimensions for convolutions this narrow.
+        model = open_clip.CLIP(**CONFIG["model_cfg"]).to(memory_format=torch.channels_last)
+        images, tokens = _load(pairs)
+        _fit(model, images, tokens, steps, batch_size, progress)
+    weights = {name: _halved(value) for name, value in model.state_dict().items()}
+    save_file(weights, directory / "open_clip_model.safetensors")
+
+
+def load_demo_teacher(directory: Path) -> Teacher:
+    """The trained teacher in this folder."""
+    return load_teacher(f"local-dir:{directory}")
+
+
+@contextmanager
+def reproducible_torch(seed: int) -> Iterator[None]:
+    """Inside, torch draws from this seed, uses THREADS threads and only algorithms that repeat their results."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(THREADS)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def _load(pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
+    """All images as the model sees them, (N, 3, 48, 48) float32, and all captions as tokens, (N, 32) int64."""
+    vision = CONFIG["model_cfg"]["vision_cfg"]
+    preprocess = open_clip.image_transform(vision["image_size"], is_train=False, **CONFIG["preprocess_cfg"])
+    jpegs = draw_jpegs([pair.picture for pair in pairs], workers=THREADS)
+    images = torch.stack([preprocess(Image.open(BytesIO(jpeg))) for jpeg in jpegs])
+    tokenizer = open_clip.SimpleTokenizer(context_length=CONFIG["model_cfg"]["text_cfg"]["context_length"])
+    return images, tokenizer([pair.caption for pair in pairs])
+
+
+def _fit(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    tokens: torch.Tensor,
+    steps: int,
+    batch_size: int,
+    progress: Say | None,
+) -> None:
+    """Train with the contrastive loss on random batches; the learning rate warms up and then falls to nothing."""
+    loss_of = open_clip.ClipLoss()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=WARM_UP_STEPS)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - WARM_UP_STEPS))
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm_up, fall], [WARM_UP_STEPS])
+    model.train()
+    for step in range(steps):
+        batch = torch.randint(len(images), (batch_size,))
+        loss = loss_of(*model(images[batch].contiguous(memory_format=torch.channels_last), tokens[batch]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if progress is not None and (step + 1) % 50 == 0:
+            progress(f"training the teacher: step {step + 1} of {steps}, loss {loss.item():.2f}")
+
+
+def _halved(value: torch.Tensor) -> torch.Tensor:
+    return value.to(torch.float16).contiguous() if value.is_floating_point() else value.contiguous()

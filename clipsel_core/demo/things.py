@@ -1,0 +1,343 @@
+"""What does each kind of thing look like? One drawing a kind, in a unit square with y pointing down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from PIL import Image, ImageDraw
+
+from clipsel_core.demo.palette import Rgb, Tones, mix
+
+Point = tuple[float, float]
+
+INK: Rgb = (52, 48, 62)
+WOOD: Rgb = (128, 90, 64)
+CREAM: Rgb = (250, 240, 220)
+LEAF: Rgb = (96, 156, 88)
+SKIN: Rgb = (222, 190, 148)
+
+
+class Pen:
+    """Draws shapes given in unit coordinates on a square transparent image of `size` pixels."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.image = Image.new("RGBA", (size, size), (0, 0, 0, 0))
+        self._draw = ImageDraw.Draw(self.image)
+
+    def ellipse(self, x: float, y: float, width: float, height: float, fill: Rgb) -> None:
+        """A filled ellipse with its centre at (x, y) and these half-axes."""
+        s = self.size
+        self._draw.ellipse(((x - width) * s, (y - height) * s, (x + width) * s, (y + height) * s), fill=fill)
+
+    def polygon(self, points: Sequence[Point], fill: Rgb) -> None:
+        """A filled polygon with straight sides."""
+        self._draw.polygon([(x * self.size, y * self.size) for x, y in points], fill=fill)
+
+    def blob(self, points: Sequence[Point], fill: Rgb) -> None:
+        """A filled shape whose outline runs smoothly through the points."""
+        self.polygon(_smooth(points, closed=True), fill)
+
+    def line(self, points: Sequence[Point], width: float, fill: Rgb) -> None:
+        """A line of this width that runs smoothly through the points, with round ends."""
+        path = _smooth(points, closed=False) if len(points) > 2 else list(points)
+        scaled = [(x * self.size, y * self.size) for x, y in path]
+        self._draw.line(scaled, fill=fill, width=max(1, round(width * self.size)), joint="curve")
+        for x, y in (points[0], points[-1]):
+            self.ellipse(x, y, width / 2, width / 2, fill)
+
+    def box(self, left: float, top: float, right: float, bottom: float, fill: Rgb, radius: float = 0.0) -> None:
+        """A filled rectangle with rounded corners."""
+        corners = (left * self.size, top * self.size, right * self.size, bottom * self.size)
+        self._draw.rounded_rectangle(corners, radius=radius * self.size, fill=fill)
+
+    def pie(self, x: float, y: float, width: float, height: float, start: float, end: float, fill: Rgb) -> None:
+        """A sector of an ellipse between two angles in degrees, clockwise from three o'clock."""
+        s = self.size
+        self._draw.pieslice(
+            ((x - width) * s, (y - height) * s, (x + width) * s, (y + height) * s), start, end, fill=fill
+        )
+
+    def eye(self, x: float, y: float, radius: float = 0.028) -> None:
+        """A dark eye with a light in it."""
+        self.ellipse(x, y, radius, radius, INK)
+        self.ellipse(x + radius * 0.35, y - radius * 0.35, radius * 0.35, radius * 0.35, (255, 255, 255))
+
+
+def _smooth(points: Sequence[Point], *, closed: bool, steps: int = 10) -> list[Point]:
+    """Points of the Catmull-Rom curve through the given ones."""
+    count = len(points)
+    at = (lambda i: points[i % count]) if closed else (lambda i: points[min(max(i, 0), count - 1)])
+    path = []
+    for i in range(count if closed else count - 1):
+        before, start, end, after = at(i - 1), at(i), at(i + 1), at(i + 2)
+        for step in range(steps):
+            t = step / steps
+            path.append(tuple(_catmull_rom(before[k], start[k], end[k], after[k], t) for k in (0, 1)))
+    if not closed:
+        path.append(points[-1])
+    return [(x, y) for x, y in path]
+
+
+def _catmull_rom(before: float, start: float, end: float, after: float, t: float) -> float:
+    linear = (end - before) * t
+    square = (2 * before - 5 * start + 4 * end - after) * t * t
+    cube = (3 * start - 3 * end + after - before) * t**3
+    return start + 0.5 * (linear + square + cube)
+
+
+def _bird(pen: Pen, tone: Tones) -> None:
+    pen.polygon([(0.06, 0.38), (0.32, 0.46), (0.26, 0.62), (0.04, 0.56)], tone.dark)
+    for x in (0.46, 0.56):
+        pen.line([(x, 0.74), (x, 0.92)], 0.03, (226, 148, 62))
+        pen.line([(x - 0.04, 0.92), (x + 0.06, 0.92)], 0.03, (226, 148, 62))
+    pen.blob([(0.2, 0.52), (0.42, 0.34), (0.7, 0.42), (0.78, 0.62), (0.58, 0.8), (0.32, 0.74)], tone.base)
+    pen.ellipse(0.71, 0.32, 0.185, 0.18, tone.base)
+    pen.blob([(0.56, 0.62), (0.7, 0.56), (0.74, 0.66), (0.6, 0.78), (0.48, 0.76)], tone.light)
+    pen.blob([(0.2, 0.48), (0.44, 0.44), (0.56, 0.54), (0.42, 0.68), (0.24, 0.62)], tone.dark)
+    pen.polygon([(0.87, 0.27), (0.99, 0.35), (0.86, 0.4)], (240, 160, 60))
+    pen.eye(0.76, 0.29, 0.035)
+
+
+def _butterfly(pen: Pen, tone: Tones) -> None:
+    for side in (-1, 1):
+        across = [(0.5 + side * x, y) for x, y in ((0.03, 0.46), (0.2, 0.12), (0.42, 0.14), (0.44, 0.38), (0.22, 0.54))]
+        below = [(0.5 + side * x, y) for x, y in ((0.03, 0.5), (0.28, 0.54), (0.36, 0.72), (0.24, 0.88), (0.1, 0.76))]
+        pen.blob(below, tone.dark)
+        pen.blob(across, tone.base)
+        pen.ellipse(0.5 + side * 0.3, 0.28, 0.075, 0.085, tone.light)
+        pen.ellipse(0.5 + side * 0.22, 0.7, 0.055, 0.06, tone.light)
+        pen.line([(0.5, 0.3), (0.5 + side * 0.06, 0.18), (0.5 + side * 0.13, 0.1)], 0.02, INK)
+    pen.ellipse(0.5, 0.53, 0.038, 0.25, INK)
+    pen.ellipse(0.5, 0.28, 0.05, 0.05, INK)
+
+
+def _cat(pen: Pen, tone: Tones) -> None:
+    pen.line([(0.66, 0.86), (0.9, 0.82), (0.9, 0.58), (0.8, 0.5)], 0.085, tone.dark)
+    pen.blob([(0.3, 0.94), (0.28, 0.66), (0.42, 0.46), (0.6, 0.48), (0.74, 0.7), (0.74, 0.94)], tone.base)
+    pen.ellipse(0.46, 0.78, 0.1, 0.16, tone.light)
+    for side in (-1, 1):
+        x = 0.44 + side * 0.14
+        pen.polygon([(x - 0.1, 0.3), (x + side * 0.08, 0.06), (x + 0.1, 0.28)], tone.base)
+        pen.polygon([(x - 0.05, 0.27), (x + side * 0.06, 0.13), (x + 0.06, 0.26)], tone.dark)
+    pen.ellipse(0.44, 0.38, 0.24, 0.2, tone.base)
+    for side in (-1, 1):
+        pen.eye(0.44 + side * 0.095, 0.36, 0.036)
+        for tilt in (-0.03, 0.03):
+            pen.line([(0.44 + side * 0.08, 0.45), (0.44 + side * 0.3, 0.45 + tilt)], 0.01, INK)
+    pen.polygon([(0.41, 0.43), (0.47, 0.43), (0.44, 0.47)], (214, 112, 122))
+    for x in (0.38, 0.52):
+        pen.ellipse(x, 0.93, 0.07, 0.045, tone.light)
+
+
+def _fish(pen: Pen, tone: Tones) -> None:
+    pen.blob([(0.26, 0.5), (0.04, 0.24), (0.1, 0.5), (0.04, 0.76)], tone.dark)
+    pen.blob([(0.42, 0.3), (0.52, 0.12), (0.68, 0.2), (0.66, 0.34)], tone.dark)
+    pen.blob([(0.48, 0.7), (0.5, 0.86), (0.62, 0.72)], tone.dark)
+    pen.blob([(0.2, 0.5), (0.4, 0.29), (0.7, 0.27), (0.95, 0.5), (0.7, 0.73), (0.4, 0.71)], tone.base)
+    pen.blob([(0.36, 0.64), (0.62, 0.62), (0.86, 0.58), (0.7, 0.71), (0.44, 0.71)], tone.light)
+    for x in (0.4, 0.54):
+        pen.line([(x, 0.33), (x + 0.05, 0.5), (x, 0.67)], 0.045, tone.contrast)
+    pen.ellipse(0.8, 0.44, 0.06, 0.06, (255, 255, 255))
+    pen.eye(0.81, 0.44, 0.035)
+
+
+def _flower(pen: Pen, tone: Tones) -> None:
+    pen.line([(0.5, 0.4), (0.53, 0.7), (0.5, 0.97)], 0.05, LEAF)
+    pen.blob([(0.51, 0.84), (0.64, 0.64), (0.84, 0.62), (0.72, 0.8)], LEAF)
+    pen.blob([(0.51, 0.9), (0.38, 0.72), (0.18, 0.7), (0.3, 0.86)], mix(LEAF, INK, 0.15))
+    for petal in range(8):
+        angle = math.tau * petal / 8
+        fill = tone.base if petal % 2 else tone.dark
+        pen.ellipse(0.5 + 0.2 * math.cos(angle), 0.33 + 0.2 * math.sin(angle), 0.125, 0.125, fill)
+    pen.ellipse(0.5, 0.33, 0.2, 0.2, tone.base)
+    pen.ellipse(0.5, 0.33, 0.12, 0.12, (250, 208, 84) if tone.base[2] > 110 else (120, 78, 52))
+
+
+def _mushroom(pen: Pen, tone: Tones) -> None:
+    pen.blob([(0.38, 0.5), (0.62, 0.5), (0.64, 0.76), (0.7, 0.93), (0.3, 0.93), (0.36, 0.76)], CREAM)
+    pen.ellipse(0.5, 0.56, 0.3, 0.07, mix(CREAM, INK, 0.22))
+    pen.blob([(0.08, 0.54), (0.14, 0.28), (0.38, 0.1), (0.62, 0.1), (0.86, 0.28), (0.92, 0.54), (0.5, 0.6)], tone.base)
+    pen.blob([(0.08, 0.54), (0.3, 0.54), (0.7, 0.54), (0.92, 0.54), (0.5, 0.61)], tone.dark)
+    for x, y, radius in ((0.3, 0.36, 0.07), (0.52, 0.22, 0.08), (0.72, 0.38, 0.065), (0.5, 0.44, 0.045)):
+        pen.ellipse(x, y, radius, radius * 0.85, tone.contrast)
+
+
+def _snail(pen: Pen, tone: Tones) -> None:
+    pen.blob([(0.04, 0.88), (0.3, 0.74), (0.66, 0.74), (0.78, 0.5), (0.94, 0.5), (0.94, 0.68), (0.8, 0.9)], SKIN)
+    for x in (0.84, 0.93):
+        pen.line([(x - 0.02, 0.52), (x + 0.02, 0.34)], 0.028, SKIN)
+        pen.ellipse(x + 0.02, 0.33, 0.028, 0.028, INK)
+    pen.ellipse(0.42, 0.5, 0.33, 0.32, tone.base)
+    spiral = [(0.42 + 0.26 * (1 - t) * math.cos(12 * t), 0.5 + 0.25 * (1 - t) * math.sin(12 * t)) for t in _grid(14)]
+    pen.line(spiral, 0.05, tone.dark)
+    pen.ellipse(0.32, 0.33, 0.07, 0.05, tone.light)
+
+
+def _tree(pen: Pen, tone: Tones) -> None:
+    pen.polygon([(0.44, 0.55), (0.56, 0.55), (0.6, 0.96), (0.4, 0.96)], WOOD)
+    pen.line([(0.5, 0.7), (0.62, 0.56)], 0.04, WOOD)
+    for x, y, radius in ((0.3, 0.5, 0.2), (0.7, 0.5, 0.2), (0.5, 0.56, 0.2)):
+        pen.ellipse(x, y, radius, radius * 0.9, tone.dark)
+    for x, y, radius in ((0.34, 0.36, 0.2), (0.66, 0.36, 0.2), (0.5, 0.24, 0.21), (0.5, 0.44, 0.2)):
+        pen.ellipse(x, y, radius, radius * 0.9, tone.base)
+    for x, y, radius in ((0.42, 0.2, 0.08), (0.3, 0.34, 0.06), (0.6, 0.34, 0.07)):
+        pen.ellipse(x, y, radius, radius * 0.75, tone.light)
+
+
+def _turtle(pen: Pen, tone: Tones) -> None:
+    body = (146, 176, 110)
+    for x in (0.26, 0.62):
+        pen.blob([(x - 0.09, 0.7), (x + 0.1, 0.7), (x + 0.08, 0.92), (x - 0.1, 0.92)], mix(body, INK, 0.15))
+    pen.polygon([(0.04, 0.76), (0.2, 0.62), (0.22, 0.76)], body)
+    pen.blob([(0.7, 0.66), (0.8, 0.42), (0.94, 0.42), (0.97, 0.56), (0.84, 0.76)], body)
+    pen.eye(0.88, 0.5, 0.03)
+    pen.blob([(0.12, 0.72), (0.2, 0.42), (0.44, 0.26), (0.66, 0.42), (0.76, 0.72), (0.44, 0.78)], tone.base)
+    pen.blob([(0.12, 0.7), (0.44, 0.71), (0.76, 0.7), (0.7, 0.78), (0.2, 0.78)], tone.dark)
+    for x, y in ((0.3, 0.52), (0.45, 0.4), (0.46, 0.6), (0.6, 0.54)):
+        pen.ellipse(x, y, 0.068, 0.06, tone.light)
+
+
+def _balloon(pen: Pen, tone: Tones) -> None:
+    pen.line([(0.5, 0.7), (0.45, 0.8), (0.54, 0.88), (0.48, 0.98)], 0.018, INK)
+    pen.polygon([(0.5, 0.66), (0.57, 0.75), (0.43, 0.75)], tone.dark)
+    pen.blob([(0.5, 0.03), (0.78, 0.16), (0.8, 0.42), (0.5, 0.71), (0.2, 0.42), (0.22, 0.16)], tone.base)
+    pen.blob([(0.74, 0.22), (0.76, 0.42), (0.52, 0.66), (0.62, 0.48)], tone.dark)
+    pen.blob([(0.33, 0.16), (0.43, 0.12), (0.38, 0.26), (0.29, 0.34)], tone.light)
+
+
+def _boat(pen: Pen, tone: Tones) -> None:
+    pen.line([(0.48, 0.06), (0.48, 0.66)], 0.035, WOOD)
+    pen.blob([(0.53, 0.08), (0.74, 0.3), (0.86, 0.56), (0.53, 0.58)], tone.contrast)
+    pen.blob([(0.43, 0.16), (0.43, 0.58), (0.18, 0.58), (0.3, 0.34)], tone.light)
+    pen.polygon([(0.48, 0.04), (0.64, 0.08), (0.48, 0.14)], tone.base)
+    pen.polygon([(0.04, 0.64), (0.96, 0.64), (0.8, 0.88), (0.2, 0.88)], tone.base)
+    pen.polygon([(0.04, 0.64), (0.96, 0.64), (0.92, 0.71), (0.08, 0.71)], tone.dark)
+    for x in (0.34, 0.5, 0.66):
+        pen.ellipse(x, 0.79, 0.032, 0.032, tone.contrast)
+
+
+def _car(pen: Pen, tone: Tones) -> None:
+    pen.blob([(0.2, 0.52), (0.3, 0.28), (0.5, 0.23), (0.68, 0.3), (0.8, 0.52)], tone.base)
+    pen.polygon([(0.29, 0.5), (0.35, 0.33), (0.47, 0.3), (0.47, 0.5)], (206, 230, 240))
+    pen.polygon([(0.52, 0.5), (0.52, 0.3), (0.64, 0.34), (0.71, 0.5)], (186, 216, 232))
+    pen.box(0.04, 0.48, 0.96, 0.76, tone.base, 0.1)
+    pen.box(0.04, 0.64, 0.96, 0.76, tone.dark, 0.06)
+    pen.ellipse(0.92, 0.57, 0.035, 0.045, (255, 240, 170))
+    pen.line([(0.5, 0.55), (0.56, 0.55)], 0.02, tone.dark)
+    for x in (0.25, 0.75):
+        pen.ellipse(x, 0.76, 0.125, 0.125, INK)
+        pen.ellipse(x, 0.76, 0.06, 0.06, (206, 208, 214))
+
+
+def _cup(pen: Pen, tone: Tones) -> None:
+    pen.ellipse(0.74, 0.56, 0.19, 0.17, tone.dark)
+    pen.ellipse(0.74, 0.56, 0.11, 0.09, (246, 240, 232))
+    pen.ellipse(0.46, 0.88, 0.4, 0.06, mix(tone.dark, INK, 0.2))
+    pen.blob([(0.14, 0.4), (0.78, 0.4), (0.72, 0.74), (0.58, 0.88), (0.34, 0.88), (0.2, 0.74)], tone.base)
+    pen.ellipse(0.46, 0.4, 0.33, 0.085, tone.light)
+    pen.ellipse(0.46, 0.41, 0.27, 0.06, (104, 66, 46))
+    pen.box(0.2, 0.58, 0.72, 0.66, tone.contrast, 0.03)
+    for x in (0.36, 0.54):
+        pen.line([(x, 0.28), (x + 0.05, 0.2), (x - 0.02, 0.13), (x + 0.03, 0.05)], 0.035, (226, 228, 232))
+
+
+def _house(pen: Pen, tone: Tones) -> None:
+    pen.box(0.68, 0.1, 0.79, 0.36, mix(tone.dark, INK, 0.3))
+    pen.box(0.16, 0.42, 0.84, 0.94, tone.base, 0.02)
+    pen.polygon([(0.04, 0.46), (0.5, 0.08), (0.96, 0.46)], tone.dark)
+    pen.box(0.43, 0.64, 0.6, 0.94, WOOD, 0.03)
+    pen.ellipse(0.565, 0.8, 0.018, 0.018, (250, 214, 110))
+    for x in (0.23, 0.66):
+        pen.box(x, 0.56, x + 0.13, 0.72, CREAM, 0.015)
+        pen.box(x + 0.02, 0.58, x + 0.11, 0.7, (150, 198, 222), 0.01)
+    pen.ellipse(0.5, 0.31, 0.065, 0.065, CREAM)
+    pen.ellipse(0.5, 0.31, 0.045, 0.045, (150, 198, 222))
+
+
+def _kite(pen: Pen, tone: Tones) -> None:
+    pen.line([(0.42, 0.62), (0.5, 0.74), (0.38, 0.84), (0.5, 0.97)], 0.02, INK)
+    for x, y in ((0.49, 0.74), (0.4, 0.85)):
+        pen.polygon([(x, y), (x - 0.09, y - 0.05), (x - 0.08, y + 0.06)], tone.light)
+        pen.polygon([(x, y), (x + 0.09, y - 0.05), (x + 0.08, y + 0.06)], tone.dark)
+    top, right, bottom, left, centre = (0.56, 0.03), (0.88, 0.3), (0.42, 0.66), (0.16, 0.2), (0.52, 0.25)
+    pen.polygon([top, right, centre], tone.base)
+    pen.polygon([right, bottom, centre], tone.dark)
+    pen.polygon([bottom, left, centre], tone.base)
+    pen.polygon([left, top, centre], tone.light)
+    pen.line([top, bottom], 0.014, tone.contrast)
+    pen.line([left, right], 0.014, tone.contrast)
+
+
+def _lamp(pen: Pen, tone: Tones) -> None:
+    pen.line([(0.5, 0.5), (0.5, 0.88)], 0.055, (186, 150, 96))
+    pen.ellipse(0.5, 0.91, 0.22, 0.055, (156, 120, 78))
+    pen.ellipse(0.5, 0.54, 0.26, 0.07, (255, 236, 160))
+    pen.polygon([(0.34, 0.1), (0.66, 0.1), (0.86, 0.54), (0.14, 0.54)], tone.base)
+    pen.polygon([(0.44, 0.1), (0.56, 0.1), (0.62, 0.54), (0.38, 0.54)], tone.light)
+    pen.polygon([(0.155, 0.5), (0.845, 0.5), (0.865, 0.56), (0.135, 0.56)], tone.dark)
+    pen.line([(0.72, 0.56), (0.72, 0.7)], 0.014, INK)
+    pen.ellipse(0.72, 0.71, 0.025, 0.025, INK)
+
+
+def _rocket(pen: Pen, tone: Tones) -> None:
+    pen.blob([(0.42, 0.78), (0.58, 0.78), (0.6, 0.88), (0.5, 1.0), (0.4, 0.88)], (246, 158, 60))
+    pen.blob([(0.46, 0.78), (0.54, 0.78), (0.55, 0.85), (0.5, 0.93), (0.45, 0.85)], (255, 226, 120))
+    for side in (-1, 1):
+        fin = [(0.5 + side * x, y) for x, y in ((0.12, 0.52), (0.33, 0.72), (0.33, 0.88), (0.12, 0.76))]
+        pen.polygon(fin, tone.dark)
+    pen.blob(
+        [(0.5, 0.02), (0.66, 0.24), (0.68, 0.54), (0.62, 0.79), (0.38, 0.79), (0.32, 0.54), (0.34, 0.24)], tone.base
+    )
+    pen.blob([(0.5, 0.02), (0.61, 0.15), (0.645, 0.23), (0.5, 0.26), (0.355, 0.23), (0.39, 0.15)], tone.dark)
+    pen.ellipse(0.5, 0.42, 0.105, 0.105, tone.contrast)
+    pen.ellipse(0.5, 0.42, 0.075, 0.075, (128, 186, 216))
+    pen.ellipse(0.475, 0.395, 0.025, 0.025, (230, 244, 250))
+
+
+def _umbrella(pen: Pen, tone: Tones) -> None:
+    pen.line([(0.5, 0.2), (0.5, 0.8), (0.54, 0.92), (0.63, 0.92), (0.67, 0.82)], 0.045, WOOD)
+    pen.line([(0.5, 0.04), (0.5, 0.14)], 0.035, WOOD)
+    pen.pie(0.5, 0.56, 0.46, 0.46, 180, 360, tone.base)
+    pen.pie(0.5, 0.56, 0.31, 0.46, 180, 360, tone.light)
+    pen.pie(0.5, 0.56, 0.16, 0.46, 180, 360, tone.base)
+    for x, fill in ((0.115, tone.dark), (0.27, tone.dark), (0.42, tone.dark), (0.58, tone.dark), (0.73, tone.dark)):
+        pen.pie(x, 0.56, 0.077, 0.05, 180, 360, fill)
+    pen.pie(0.885, 0.56, 0.077, 0.05, 180, 360, tone.dark)
+
+
+def _grid(count: int) -> list[float]:
+    return [i / count for i in range(count)]
+
+
+DRAWINGS: dict[str, Callable[[Pen, Tones], None]] = {
+    "bird": _bird,
+    "butterfly": _butterfly,
+    "cat": _cat,
+    "fish": _fish,
+    "flower": _flower,
+    "mushroom": _mushroom,
+    "snail": _snail,
+    "tree": _tree,
+    "turtle": _turtle,
+    "balloon": _balloon,
+    "boat": _boat,
+    "car": _car,
+    "cup": _cup,
+    "house": _house,
+    "kite": _kite,
+    "lamp": _lamp,
+    "rocket": _rocket,
+    "umbrella": _umbrella,
+}
+
+LIVING = tuple(DRAWINGS)[:9]
+MADE = tuple(DRAWINGS)[9:]
+
+
+def draw_thing(kind: str, tone: Tones, size: int) -> Image.Image:
+    """One thing of this kind on a transparent square of `size` pixels, not anti-aliased (draw larger and shrink)."""
+    pen = Pen(size)
+    DRAWINGS[kind](pen, tone)
+    return pen.image
