@@ -61,9 +61,14 @@ def export(run: Run, selection: Selection, recipe: Recipe, out: str | Path) -> M
     if writer is None:
         raise ExportError(out, expected=f"a name ending in {', '.join(_WRITERS)}", found=out.suffix or "no ending")
     manifest_path = out.with_name(f"{out.name}.manifest.json")
+    content = _content(run, selection, recipe)
+
+    def write(aside: Path) -> None:
+        writer(selection, aside)
+        content.update(file=out.name, sha256=sha256_of(aside), size_bytes=aside.stat().st_size)
+
     try:
-        write_atomically(out, lambda aside: writer(selection, aside))
-        content = _content(run, selection, recipe, out)
+        write_atomically(out, write)
         write_json(manifest_path, content)
     except OSError as error:
         found = error.strerror or str(error)
@@ -71,12 +76,9 @@ def export(run: Run, selection: Selection, recipe: Recipe, out: str | Path) -> M
     return Manifest(out, manifest_path, content)
 
 
-def _content(run: Run, selection: Selection, recipe: Recipe, out: Path) -> dict[str, Any]:
+def _content(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any]:
     return {
         "format": 1,
-        "file": out.name,
-        "sha256": sha256_of(out),
-        "size_bytes": out.stat().st_size,
         "pairs": len(selection),
         "pool_pairs": selection.total,
         "set_aside": selection.set_aside,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -124,3 +125,11 @@ def test_export__says_when_the_folder_is_a_file(tmp_path, big_run, recipe, chose
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="expected to write the subset"):
         export(big_run, chosen, recipe, tmp_path / "file" / "subset.npy")
+
+
+def test_export__by_many_at_once_leaves_one_whole_file(tmp_path, big_run, recipe, chosen):
+    out = tmp_path / "subset.txt"
+    with ThreadPoolExecutor(8) as pool:
+        digests = {manifest.sha256 for manifest in pool.map(lambda _: export(big_run, chosen, recipe, out), range(24))}
+    assert digests == {hashlib.sha256(out.read_bytes()).hexdigest()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["subset.txt", "subset.txt.manifest.json"]
