@@ -17,8 +17,8 @@ _LONGEST_LABEL = 80
 
 
 def show(entry: Entry) -> None:
-    table = state.require_table(entry)
     st.title("Distributions")
+    table = state.require_table(entry)
     tabs = st.tabs(["Each metric", "Two metrics", "By kind"])
     with tabs[0]:
         _each(entry, list(table.metrics))
@@ -50,7 +50,7 @@ def _one(entry: Entry, name: str, *, log: bool) -> None:
     marks = [Mark(spread.quantile(q), f"P{q} {words.score(spread.quantile(q))}") for q in _QUANTILES]
     with st.container(border=True, height="stretch"):
         show_histogram(
-            f"{metric.title} of {words.count(spread.pairs)} pairs",
+            f"{metric.title} of {words.pairs(spread.pairs)}",
             metric.help,
             edges,
             [Layer("kept", "", counts)],
@@ -68,11 +68,15 @@ def _two(entry: Entry, names: list[str]) -> None:
     y = right.selectbox("Up", key="density_y", index=min(1, len(names) - 1), **options)
     found = _density(entry, x, y, state.scores_stamp(entry))
     inside = int(found.counts.sum())
-    facts.show_title(f"{metrics.title(y)} against {metrics.title(x)}", f"{words.count(inside)} pairs, darker is more")
+    facts.show_title(
+        f"{metrics.title(y)} against {metrics.title(x)}", f"{words.pairs(inside)}, stronger colour is more"
+    )
     x_range, y_range = (tuple(map(float, edges[[0, -1]])) for edges in (found.x_edges, found.y_edges))
-    charts.metric_density(found.counts, x_range, y_range, metrics.title(x), metrics.title(y))
-    for name in dict.fromkeys((x, y)):
-        facts.show_note(f"{metrics.title(name)}: {metrics.describe(name).help}")
+    left, right = st.columns([2, 1], gap="large")
+    with left:
+        charts.metric_density(found.counts, x_range, y_range, metrics.title(x), metrics.title(y))
+    with right:
+        facts.show_facts({metrics.title(name): metrics.describe(name).help for name in (x, y)})
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -115,7 +119,7 @@ def _kind_row(
     scaled = whole * (part.pairs / max(int(whole.sum()), 1))
     median = part.quantile(50)
     show_histogram(
-        f"{label}: {words.count(kinds.counts[place])} pairs, median {metrics.title(name)} {words.score(median)}",
+        f"{label}: {words.pairs(kinds.counts[place])}, median {metrics.title(name)} {words.score(median)}",
         "",
         edges,
         [Layer("pool", "whole run, same area", np.round(scaled, 1)), Layer("kept", "this kind", part.coarse(_BINS)[1])],
@@ -128,7 +132,9 @@ def _kind_row(
 
 @st.cache_resource(max_entries=8, show_spinner="Looking for columns to split by …")
 def _category_columns(entry: Entry, stamp: state.Stamp) -> list[str]:
-    return state.open_table(entry).category_columns()
+    table = state.open_table(entry)
+    own = {table.pool.uid_column, table.pool.text_column, table.pool.url_column} if table.pool else set()
+    return [name for name in table.category_columns() if name not in own]
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the column …")

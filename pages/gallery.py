@@ -29,8 +29,8 @@ class View:
 
 
 def show(entry: Entry) -> None:
-    run, table = state.open_run(entry), state.require_table(entry)
     st.title("Gallery")
+    run, table = state.open_run(entry), state.require_table(entry)
     view = _controls(entry, run, list(table.metrics))
     listed = _listed(entry, view)
     pages = max(1, -(-listed // view.size))
@@ -66,7 +66,7 @@ def _pager(entry: Entry, view: View, pages: int, listed: int) -> int:
         st.button("Previous", icon=back, on_click=_turn, args=(-1,), disabled=page == 1, key="previous")
         st.number_input("Page", 1, pages, key="page", label_visibility="collapsed", width=130)
         st.button("Next", icon=on, on_click=_turn, args=(1,), disabled=page == pages, key="next")
-        st.text(f"of {words.count(pages)} · {words.count(listed)} pairs")
+        st.text(f"of {words.count(pages)} · {words.pairs(listed)}")
         st.space("stretch")
         if view.order != "random" and listed:
             st.number_input(

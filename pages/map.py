@@ -14,8 +14,8 @@ _ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random"}
 
 
 def show(entry: Entry) -> None:
-    run, table = state.open_run(entry), state.require_table(entry)
     st.title("Map")
+    run, table = state.open_run(entry), state.require_table(entry)
     places = state.open_map(entry)
     if places is None:
         empty.show_empty(
@@ -26,8 +26,8 @@ def show(entry: Entry) -> None:
         return
     left, right = st.columns([3, 2], gap="large")
     with left:
-        on_map, scored = words.count(len(places.rows)), words.count(len(table))
-        facts.show_title(f"{on_map} of {scored} pairs, similar images close together")
+        on_map, scored = words.count(len(places.rows)), words.pairs(len(table))
+        facts.show_title(f"{on_map} of {scored}, similar images close together")
         event = _draw(entry, places.x, places.y)
         st.caption("Stronger colour is more pairs. Draw a lasso or a box to see what is in it; double-click clears.")
     with right:
@@ -66,7 +66,7 @@ def _region(entry: Entry, places, selection) -> None:
         return
     kept = state.kept_mask(entry, recipes.draft_yaml(entry, state.open_run(entry)))
     share = f"{words.share(int(kept[rows].sum()), len(rows))} kept by the recipe"
-    facts.show_title(f"{words.count(len(rows))} pairs {'in the region' if drawn else 'on the map'}", share)
+    facts.show_title(f"{words.pairs(len(rows))} {'in the region' if drawn else 'on the map'}", share)
     mask = np.zeros(len(table), bool)
     mask[rows] = True
     page = table.page(metric, _ORDERS[order], limit=_CARDS, mask=mask)

@@ -16,7 +16,7 @@ _GLIMPSE = 14
 def show(entry: Entry) -> None:
     run = state.open_run(entry)
     st.title("Overview")
-    _glance(run)
+    _glance(entry, run)
     _progress(entry)
     _concerns(entry, run)
     left, right = st.columns([3, 2], gap="large")
@@ -28,7 +28,7 @@ def show(entry: Entry) -> None:
         _provenance(run)
         _targets(run)
         _next_step(run)
-    if run.pairs:
+    if state.scored_pairs(entry):
         _glimpse(entry)
 
 
@@ -41,10 +41,13 @@ def _glimpse(entry: Entry) -> None:
     pairs.gallery(entry, rows, metric, key="glimpse", label="A few pairs at random")
 
 
-def _glance(run: Run) -> None:
+def _glance(entry: Entry, run: Run) -> None:
     config = run.config
     cells = {
-        "Pairs scored": (words.count(run.pairs), "Rows of the finished shards, those set aside included."),
+        "Pairs scored": (
+            words.count(state.scored_pairs(entry)),
+            "Rows of the finished shards, those set aside included.",
+        ),
         "Shards": (f"{len(run.score_files)} of {len(config.shards)}", "A shard is one metadata file of the pool."),
         "Metrics": (words.count(len(config.metrics)), "Score columns of every pair."),
         "Set aside": (_set_aside(run), "Rows whose embeddings could not be used; never selected."),
@@ -64,7 +67,7 @@ def _watch(entry: Entry) -> None:
     run = state.open_run(entry)
     if run.finished:
         st.rerun()
-    _draw_progress(run)
+    _draw_progress(entry, run)
 
 
 def _progress(entry: Entry) -> None:
@@ -74,7 +77,7 @@ def _progress(entry: Entry) -> None:
     if run.status.get("state") == "running":
         _watch(entry)
     else:
-        _draw_progress(run)
+        _draw_progress(entry, run)
         empty.show_empty(
             "This run is unfinished",
             "What is scored so far can be looked at and selected from. The same command goes on where it stopped.",
@@ -82,9 +85,9 @@ def _progress(entry: Entry) -> None:
         )
 
 
-def _draw_progress(run: Run) -> None:
+def _draw_progress(entry: Entry, run: Run) -> None:
     status = run.status
-    done, total = status.get("pairs_done", run.pairs), status.get("pairs_total", run.config.pairs) or 1
+    done, total = status.get("pairs_done", state.scored_pairs(entry)), status.get("pairs_total", run.config.pairs) or 1
     text = f"{words.count(done)} of {words.count(total)} pairs scored"
     speed = status.get("pairs_per_s") or 0
     if status.get("state") == "running" and speed > 0:
@@ -109,7 +112,7 @@ def _concerns(entry: Entry, run: Run) -> None:
 
 def _scores(entry: Entry, run: Run) -> None:
     st.subheader("Scores")
-    if not run.pairs:
+    if not state.scored_pairs(entry):
         empty.show_empty("No shard is finished yet", "Scores appear here as soon as the first one is.")
         return
     rows = [_score_row(entry, name) for name in run.metrics]

@@ -13,12 +13,12 @@ from pages.parts.catalog import Entry
 
 
 def show(entry: Entry) -> None:
+    left, right = st.columns([3, 2], gap="large")
+    left.title("Select")
     run = state.open_run(entry)
     state.require_table(entry)
     recipe = recipes.draft_yaml(entry, run)
     picked, error = _pick(entry, recipe)
-    left, right = st.columns([3, 2], gap="large")
-    left.title("Select")
     with right:
         if picked is not None:
             funnel.show_kept(picked)

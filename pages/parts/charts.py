@@ -57,7 +57,7 @@ def density_figure(
         sizex=x_range[1] - x_range[0],
         sizey=y_range[1] - y_range[0],
         sizing="stretch",
-        layer="below",
+        layer="above",
     )
     figure.update_layout(
         height=height,
@@ -75,7 +75,7 @@ def metric_density(
     counts: np.ndarray, x_range: tuple[float, float], y_range: tuple[float, float], x_title: str, y_title: str
 ) -> None:
     """Draws the joint counts of two metrics, axes in score units."""
-    figure = density_figure(counts, x_range, y_range, height=460)
+    figure = density_figure(counts, x_range, y_range, height=520)
     figure.update_xaxes(title=x_title, showgrid=True)
     figure.update_yaxes(title=y_title, showgrid=True)
     st.plotly_chart(figure, key="density", config=_CONFIG)

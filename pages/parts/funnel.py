@@ -13,9 +13,10 @@ from pages.parts import recipes, words
 
 def show_kept(picked: Selection) -> None:
     """Says how many pairs are kept: exactly those that an export writes."""
+    noun = "pair" if len(picked) == 1 else "pairs"
     st.html(
         f'<div class="headline" id="kept"><b>{words.count(len(picked))}</b>'
-        f"<span>pairs kept · {words.share(len(picked), picked.total)} of {words.count(picked.total)}</span></div>"
+        f"<span>{noun} kept · {words.share(len(picked), picked.total)} of {words.count(picked.total)}</span></div>"
     )
 
 

@@ -63,10 +63,10 @@ const plot = (data, width) => {
   return svg
 }
 
-const axis = (data) => {
+const axis = (data, width) => {
   const node = make("div", "axis")
   const span = data.high - data.low
-  const found = ticks(data.low, data.high, 6)
+  const found = ticks(data.low, data.high, Math.min(12, Math.max(3, Math.round(width / 90))))
   const places = digits(found.length > 1 ? found[1] - found[0] : 0.01)
   found.forEach((at) => {
     node.append(place(make("span", "tick", at.toFixed(places)), span > 0 ? (at - data.low) / span : 0.5))
@@ -117,14 +117,14 @@ const render = (root, data) => {
   const width = root.clientWidth || 600
   const box = make("div", "plot")
   box.append(plot(data, width))
-  box.append(make("span", "top", `${number.format(most(data))} ${data.log ? "pairs a bin (log)" : "pairs a bin"}`))
+  box.append(make("span", "top", `peak ${number.format(most(data))} a bin${data.log ? ", log" : ""}`))
   data.marks.filter((mark) => mark.text).forEach((mark) => {
     box.append(place(make("span", mark.kind === "line" ? "mark threshold" : "mark", mark.text), mark.at))
   })
   follow(data, box)
   const parts = [make("div", "title", data.title)]
   if (data.note) parts.push(make("div", "note", data.note))
-  root.replaceChildren(...parts, box, axis(data))
+  root.replaceChildren(...parts, box, axis(data, width))
 }
 
 export default function (component) {

@@ -26,12 +26,13 @@ class Marginal:
         return int(self.below[-1])
 
     def pairs_below(self, value: float) -> int:
-        """Scored pairs below a value, exact to one fine bin."""
-        return round(float(np.interp(value, self.edges, self.below)))
+        """Scored pairs below a value, exact to one fine bin: those in the value's own bin do not count."""
+        bin_of = int(np.searchsorted(self.edges, value, side="right")) - 1
+        return int(self.below[min(max(bin_of, 0), len(self.edges) - 2)])
 
     def percentile(self, value: float) -> float:
         """The percentage of scored pairs below a value, exact to one fine bin."""
-        return 100 * float(np.interp(value, self.edges, self.below)) / max(self.pairs, 1)
+        return 100 * self.pairs_below(value) / max(self.pairs, 1)
 
     def quantile(self, percent: float) -> float:
         """The score below which a percentage of the pairs lies, exact to one fine bin."""

@@ -65,6 +65,11 @@ def require_table(entry: catalog.Entry) -> ScoreTable:
     return open_table(entry)
 
 
+def scored_pairs(entry: catalog.Entry) -> int:
+    """Pairs in the finished shards, none where there is no such shard."""
+    return len(open_table(entry)) if open_run(entry).score_files else 0
+
+
 def open_map(entry: catalog.Entry):
     """The projected sample with its rows and coordinates, or None where the run has no projection."""
     return _projection(entry.root, map_stamp(entry))

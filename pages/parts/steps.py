@@ -29,7 +29,7 @@ ScoreStep = KeepTop | AtLeast | AtMost
 
 def cards(entry: Entry, run: Run, picked: Selection | None) -> None:
     """A card for each step of the draft. picked: what the whole draft keeps, None where it does not fit the run."""
-    reports = iter(picked.report if picked else ())
+    reports = iter(picked.report if picked is not None else ())
     for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
         report = next(reports, None) if step.enabled else None
         with st.container(border=True):
@@ -37,7 +37,8 @@ def cards(entry: Entry, run: Run, picked: Selection | None) -> None:
             if isinstance(step, ScoreStep) and step.metric in run.metrics:
                 _amount(entry, run, number, step)
                 if picked is not None:
-                    _effect(entry, run, number, step, report)
+                    others = recipes.others_yaml(entry, run, picked, number)
+                    _effect(entry, number, step, report, others, recipes.draft_yaml(entry, run))
 
 
 def adder(entry: Entry, run: Run) -> None:
@@ -135,16 +136,14 @@ def _digits(pace: float) -> int:
     return max(0, round(-np.log10(pace)))
 
 
-def _effect(entry: Entry, run: Run, number: int, step: ScoreStep, report: StepReport | None) -> None:
+def _effect(entry: Entry, number: int, step: ScoreStep, report: StepReport | None, others: str, recipe: str) -> None:
     """The metric's histogram in three layers: the pool, what the other steps let through, what is kept in the end."""
     whole = marginals.marginal(entry, step.metric)
-    others = marginals.marginal(entry, step.metric, recipes.draft_yaml(entry, run, without=number))
-    kept = marginals.marginal(entry, step.metric, recipes.draft_yaml(entry, run))
     edges, pool = whole.coarse(_BINS)
     layers = [
         Layer("pool", "pool", pool),
-        Layer("pass", "passes the other steps", others.coarse(_BINS)[1]),
-        Layer("kept", "kept", kept.coarse(_BINS)[1]),
+        Layer("pass", "passes the other steps", marginals.marginal(entry, step.metric, others).coarse(_BINS)[1]),
+        Layer("kept", "kept", marginals.marginal(entry, step.metric, recipe).coarse(_BINS)[1]),
     ]
     heading, note = _heading(step, report), metrics.describe(step.metric).help
     marks = _threshold_mark(whole, report)

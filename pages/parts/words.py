@@ -11,6 +11,11 @@ def count(number: float) -> str:
     return f"{int(number):,}"
 
 
+def pairs(number: float) -> str:
+    """So many pairs: 1 pair, 12,800,000 pairs."""
+    return f"{count(number)} {'pair' if int(number) == 1 else 'pairs'}"
+
+
 def share(part: float, whole: float) -> str:
     """A part in percent of the whole, one decimal; nothing of nothing is 0.0 %."""
     return f"{100 * part / whole if whole else 0:.1f} %"

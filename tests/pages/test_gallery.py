@@ -1,0 +1,106 @@
+"""The Gallery lists the pairs that it says it lists, in the order that it says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.pages.conftest import components, words
+from tests.pages.worlds import HOSTILE, make_run
+
+
+@pytest.fixture
+def app(tmp_path, open_page):
+    return open_page("gallery", make_run(tmp_path / "world"))
+
+
+def captions(app) -> list[str]:
+    return [card["caption"] for card in components(app, "clipsel_cards")[0]["cards"]]
+
+
+def rows(app) -> list[int]:
+    return [int(caption.split()[-1]) for caption in captions(app)]
+
+
+def test_gallery__highest_first(app):
+    assert rows(app) == list(range(59, 11, -1))
+    assert "of 2 · 60 pairs" in words(app)
+
+
+def test_gallery__turns_pages(app):
+    app.button(key="next").click().run()
+    assert rows(app) == list(range(11, -1, -1))
+    assert app.button(key="next").disabled
+    app.button(key="previous").click().run()
+    assert rows(app)[0] == 59
+
+
+def test_gallery__lowest_first(app):
+    app.button_group(key="order").set_value("lowest").run()
+    assert rows(app)[:3] == [0, 1, 2]
+
+
+def test_gallery__random_is_the_same_for_a_seed(app):
+    app.button_group(key="order").set_value("random").run()
+    first = rows(app)
+    assert first != sorted(first)
+    app.number_input(key="seed").set_value(1).run()
+    second = rows(app)
+    app.number_input(key="seed").set_value(0).run()
+    assert rows(app) == first != second
+
+
+def test_gallery__kept_and_dropped_share_out_the_pool(app):
+    app.button_group(key="show").set_value("kept").run()
+    kept = rows(app)
+    assert len(kept) == 12
+    assert sorted(kept) == list(range(42, 54))
+    app.button_group(key="show").set_value("dropped").run()
+    dropped = rows(app)
+    app.button_group(key="show").set_value("all").run()
+    badges = {card["caption"]: card["badge"] for card in components(app, "clipsel_cards")[0]["cards"]}
+    assert len(dropped) == 48
+    assert not set(kept) & set(dropped)
+    assert {int(caption.split()[-1]) for caption, badge in badges.items() if badge == "kept"} == set(kept)
+
+
+def test_gallery__jumps_to_a_percentile(app):
+    app.number_input(key="jump").set_value(5.0).run()
+    assert 3 in rows(app)
+    assert app.number_input(key="page").value == 2
+    app.number_input(key="jump").set_value(95.0).run()
+    assert app.number_input(key="page").value == 1
+
+
+def test_gallery__cards_hold_score_percentile_and_address(app):
+    card = components(app, "clipsel_cards")[0]["cards"][0]
+    assert card["value"] == "0.9833"
+    assert card["rank"] == "P98.3"
+    assert card["src"].startswith("/pairs/")
+    assert card["src"].endswith(card["uid"])
+
+
+def test_gallery__a_pair_without_images_has_no_address(tmp_path, open_page):
+    app = open_page("gallery", make_run(tmp_path / "world", images=False))
+    assert {card["src"] for card in components(app, "clipsel_cards")[0]["cards"]} == {""}
+
+
+def test_gallery__captions_go_nowhere_but_into_the_component(tmp_path, open_page):
+    app = open_page("gallery", make_run(tmp_path / "world", captions=HOSTILE))
+    app.button(key="next").click().run()
+    assert HOSTILE[0] in captions(app)
+    assert max(map(len, captions(app))) <= 2_000
+    assert "window.pwned" not in words(app)
+    assert "evil.example" not in json.dumps(words(app))
+
+
+def test_map__region_holds_what_the_lasso_encloses(tmp_path, open_page):
+    app = open_page("map", make_run(tmp_path / "world"))
+    assert "60 pairs on the map" in words(app)
+    right_half = {"x": [0.0, 2.0, 2.0, 0.0], "y": [-2.0, -2.0, 2.0, 2.0]}
+    app.session_state["map"] = {"selection": {"points": [], "point_indices": [], "box": [], "lasso": [right_half]}}
+    app.run()
+    inside = len(components(app, "clipsel_cards")[0]["cards"])
+    assert 0 < inside <= 24
+    assert "pairs in the region" in words(app)

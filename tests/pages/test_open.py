@@ -1,0 +1,106 @@
+"""Each page opens without an exception on every run there can be, and says what to do where something is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.pages.conftest import PAGES, components, words
+from tests.pages.worlds import HOSTILE, make_run
+
+DEMO = Path(__file__).parents[2] / "data" / "demo" / "run"
+WORLDS = {
+    "usual": {},
+    "without_images": {"images": False},
+    "without_projection": {"projection": False},
+    "without_target": {"target": False},
+    "one_pair": {"pairs": (1,)},
+    "unfinished": {"finished": 1},
+    "nothing_finished": {"finished": 0, "projection": False},
+    "equal_scores": {"changed": {"s_cliploss": np.full(60, 0.25)}},
+    "no_scores": {"changed": {name: np.full(60, np.nan) for name in ("clip_score", "s_cliploss")}},
+    "hostile": {"captions": HOSTILE},
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("world", WORLDS)
+def test_page__opens_on_any_run(world, page, tmp_path, open_page):
+    app = open_page(page, make_run(tmp_path / "world", **WORLDS[world]))
+    assert not app.exception
+    assert app.title[0].value.lower() == page or "scored" in words(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page__opens_on_the_demo(page, open_page):
+    app = open_page(page, DEMO)
+    assert not app.exception
+    assert app.title[0].value.lower() == page
+
+
+def test_page__opens_without_any_run(open_page):
+    app = open_page("overview")
+    assert not app.exception
+    assert "python -m clipsel_core demo" in words(app)
+    assert "python -m clipsel_core score" in words(app)
+
+
+def test_page__names_a_folder_that_holds_no_run(tmp_path, open_page):
+    app = open_page("overview", tmp_path / "elsewhere")
+    assert str(tmp_path / "elsewhere") in words(app)
+    assert not app.exception
+
+
+def test_page__says_what_is_wrong_with_a_damaged_run(tmp_path, open_page):
+    run = make_run(tmp_path / "world")
+    (run / "run.json").write_text('{"format": 7}', encoding="utf-8")
+    app = open_page("overview", run)
+    assert not app.exception
+    assert "cannot be shown" in words(app)
+    assert "run.json" in words(app)
+
+
+def test_page__says_what_is_wrong_with_a_damaged_score_file(tmp_path, open_page):
+    run = make_run(tmp_path / "world")
+    (run / "scores" / "00000000.parquet").write_bytes(b"PAR1 not at all")
+    for page in PAGES:
+        app = open_page(page, run)
+        assert not app.exception
+        assert "00000000.parquet" in words(app)
+
+
+def test_overview__shows_progress_and_how_to_go_on(tmp_path, open_page):
+    app = open_page("overview", make_run(tmp_path / "world", finished=1))
+    assert "This run is unfinished" in words(app)
+    assert "python -m clipsel_core score" in words(app)
+    assert "killed" in words(app)
+
+
+def test_overview__says_how_to_make_a_map(tmp_path, open_page):
+    run = make_run(tmp_path / "world", projection=False)
+    for page in ("overview", "map"):
+        assert f"python -m clipsel_core project {run}" in words(open_page(page, run))
+
+
+def test_overview__says_that_the_pool_is_gone(tmp_path, open_page):
+    run = make_run(tmp_path / "world", images=False)
+    (tmp_path / "world" / "pool").rename(tmp_path / "world" / "moved")
+    for page in PAGES:
+        assert not open_page(page, run).exception
+    assert "pool is not where the run remembers it" in words(open_page("overview", run))
+
+
+def test_distributions__histogram_counts_every_pair(tmp_path, open_page):
+    app = open_page("distributions", make_run(tmp_path / "world"))
+    drawn = components(app, "clipsel_histogram")[:7]
+    assert [sum(chart["layers"][0]["counts"]) for chart in drawn] == [60] * 7
+    assert "CLIPScore of 60 pairs" in drawn[0]["title"]
+
+
+def test_distributions__kinds_add_up(tmp_path, open_page):
+    app = open_page("distributions", make_run(tmp_path / "world"))
+    rows = components(app, "clipsel_histogram")[7:]
+    assert [chart["title"].split(":")[0] for chart in rows] == ["good", "<b>odd</b>"]
+    assert sum(sum(chart["layers"][1]["counts"]) for chart in rows) == 60

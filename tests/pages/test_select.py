@@ -1,0 +1,166 @@
+"""The Select page counts, saves and exports what the core selects, exactly."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from clipsel_core import uids
+from clipsel_core.curation.export import export
+from clipsel_core.curation.recipe import load_recipe, parse_recipe
+from clipsel_core.curation.selection import select
+from clipsel_core.runs.store import Run
+from tests.pages.conftest import components, words
+from tests.pages.worlds import add_recipe, make_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    made = make_run(tmp_path / "world")
+    add_recipe(made, "clip", "steps: [{metric: clip_score, keep_top: 0.25}]")
+    add_recipe(made, "broken", "steps: [{metric: nothing, keep_top: 0.25}]")
+    return made
+
+
+def kept(app) -> int:
+    headline = next(element.proto.body for element in app.get("html") if "headline" in element.proto.body)
+    return int(headline.split("<b>")[1].split("</b>")[0].replace(",", ""))
+
+
+def sliders(app):
+    return [slider for slider in app.slider if slider.key.startswith(("share-", "at_"))]
+
+
+def test_select__begins_with_the_two_steps_of_the_paper(run, open_page):
+    app = open_page("select", run)
+    assert [slider.value for slider in sliders(app)] == [30.0, 20.0]
+    assert kept(app) == 12
+    assert "top 30 % of the pool by s-CLIPLoss" in words(app)
+
+
+@pytest.mark.parametrize("percent", [0.0, 0.1, 7.3, 28.9, 29.0, 50.0, 99.9, 100.0])
+def test_select__slider_keeps_what_the_core_keeps(run, open_page, percent):
+    app = open_page("select", run)
+    sliders(app)[0].set_value(percent).run()
+    text = (
+        f"steps: [{{metric: s_cliploss, keep_top: {percent / 100:.4f}}}, {{metric: normsim_inf_task, keep_top: 0.2}}]"
+    )
+    assert kept(app) == len(select(Run.open(run), parse_recipe(text)))
+    assert not app.exception
+
+
+def test_select__histogram_layers_lie_within_each_other(run, open_page):
+    app = open_page("select", run)
+    for chart in components(app, "clipsel_histogram"):
+        pool, passes, kept_pairs = (np.array(layer["counts"]) for layer in chart["layers"])
+        assert pool.sum() == 60
+        assert (kept_pairs <= passes).all()
+        assert (passes <= pool).all()
+        assert kept_pairs.sum() == kept(app)
+        assert chart["marks"][0]["kind"] == "line"
+
+
+def test_select__steps_come_and_go(run, open_page):
+    app = open_page("select", run)
+    app.button(key="add").click().run()
+    assert len(sliders(app)) == 3
+    app.button(key="remove-1").click().run()
+    app.button(key="remove-2").click().run()
+    assert kept(app) == 18
+    app.button(key="remove-0").click().run()
+    assert "No step yet" in words(app)
+    assert not app.exception
+
+
+def test_select__a_step_that_is_off_is_not_applied(run, open_page):
+    app = open_page("select", run)
+    app.toggle(key="on-1").set_value(False).run()
+    assert kept(app) == 18
+    assert "this step is off" in components(app, "clipsel_histogram")[1]["title"]
+    app.toggle(key="on-1").set_value(True).run()
+    assert kept(app) == 12
+
+
+def test_select__threshold_is_inclusive(run, open_page):
+    app = open_page("select", run)
+    app.button(key="remove-1").click().run()
+    app.selectbox(key="metric-0").set_value("clip_score").run()
+    app.selectbox(key="rule-0").set_value("at_least").run()
+    sliders(app)[0].set_value(0.5).run()
+    assert kept(app) == 30
+    app.selectbox(key="rule-0").set_value("at_most").run()
+    sliders(app)[0].set_value(0.5).run()
+    assert kept(app) == 31
+
+
+def test_select__draft_survives_a_change_of_page(run, open_page):
+    app = open_page("select", run)
+    sliders(app)[1].set_value(10.0).run()
+    app.switch_page("gallery.py").run()
+    app.switch_page("select.py").run()
+    assert sliders(app)[1].value == 10.0
+    assert kept(app) == 6
+
+
+def test_select__loads_a_saved_recipe(run, open_page):
+    app = open_page("select", run)
+    app.selectbox(key="load").set_value("clip").run()
+    assert kept(app) == 15
+    assert [slider.value for slider in sliders(app)] == [25.0]
+    assert not app.exception
+
+
+def test_select__refuses_a_recipe_that_does_not_fit(run, open_page):
+    app = open_page("select", run)
+    app.selectbox(key="load").set_value("broken").run()
+    assert "cannot be loaded" in words(app)
+    assert "one of the run's metrics" in words(app)
+    assert kept(app) == 12
+
+
+def test_select__saves_what_it_shows(run, open_page):
+    app = open_page("select", run)
+    sliders(app)[0].set_value(12.5).run()
+    app.text_input[0].set_value("mine").run()
+    assert "not saved yet" in words(app)
+    app.button(key="save").click().run()
+    assert load_recipe(run / "recipes" / "mine.yaml").steps[0].text == "top 12.5 % of the pool by s_cliploss"
+    sliders(app)[0].set_value(13.0).run()
+    assert "another recipe has this name" in words(app)
+
+
+@pytest.mark.parametrize("name", ["", "../outside", "a/b", ".hidden", "with space"])
+def test_select__takes_no_name_that_leaves_the_folder(run, open_page, name):
+    app = open_page("select", run)
+    before = sorted(run.rglob("*"))
+    app.text_input[0].set_value(name).run()
+    assert not [button for button in app.button if button.key == "export"]
+    assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet", ".csv", ".txt"])
+def test_select__exports_the_bytes_of_the_core(run, open_page, tmp_path, ending):
+    app = open_page("select", run)
+    sliders(app)[0].set_value(40.0).run()
+    app.text_input[0].set_value("mine").run()
+    app.selectbox(key="ending").set_value(ending).run()
+    app.button(key="export").click().run()
+    assert not app.exception
+    out = run / "exports" / f"mine{ending}"
+    opened, recipe = Run.open(run), load_recipe(run / "recipes" / "mine.yaml")
+    expected = export(opened, select(opened, recipe), recipe, tmp_path / f"mine{ending}")
+    assert out.read_bytes() == expected.path.read_bytes()
+    manifest = json.loads((run / "exports" / f"mine{ending}.manifest.json").read_text())
+    assert manifest["sha256"] in words(app)
+    assert f"--recipe {run}/recipes/mine.yaml --out {out}" in words(app)
+    if ending == ".npy":
+        assert len(uids.read_subset(out)) == kept(app)
+
+
+def test_select__two_sessions_keep_their_own_drafts(run, open_page):
+    first, second = open_page("select", run), open_page("select", run)
+    sliders(first)[0].set_value(5.0).run()
+    second.run()
+    assert sliders(second)[0].value == 30.0

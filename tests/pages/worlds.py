@@ -1,0 +1,140 @@
+"""Small runs for the page tests: pools with drawn images, scores to check by hand, and every way to lack some."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from clipsel_core import uids
+from clipsel_core.runs.config import RunConfig, ShardInfo, TargetInfo
+from clipsel_core.runs.store import write_config
+
+METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se", "normsim_inf_task", "normsim_2_task")
+HOSTILE = (
+    "<script>window.pwned = 1</script>",
+    '<img src="http://evil.example/a.png" onerror="window.pwned = 1">',
+    "![x](http://evil.example/b.png) $x^2$ [y](javascript:window.pwned=1)",
+    "</div></script><svg onload=\"window.pwned=1\"><a href='http://evil.example/c'>c</a>",
+    "\u202eright to left\u202c and zero\u200bwidth " + "long " * 20_000,
+)
+
+
+def scores(pairs: int) -> dict[str, np.ndarray]:
+    """Scores of row i that grow or fall with i, so that who is kept is known: clip_score = i / pairs and so on."""
+    rise = (np.arange(pairs) / max(pairs, 1)).astype(np.float32)
+    return {
+        "clip_score": rise,
+        "s_cliploss": rise - 0.5,
+        "r_image": 0.2 + rise / 10,
+        "r_text": 0.3 - rise / 10,
+        "normalizer_se": np.full(pairs, 0.002, np.float32),
+        "normsim_inf_task": 1 - rise,
+        "normsim_2_task": 9 + rise,
+    }
+
+
+def make_run(
+    folder: Path,
+    *,
+    pairs: Sequence[int] = (40, 20),
+    finished: int | None = None,
+    images: bool = True,
+    projection: bool = True,
+    target: bool = True,
+    captions: Sequence[str] = (),
+    changed: dict[str, np.ndarray] | None = None,
+) -> Path:
+    """Writes folder/pool and folder/run and returns the run.
+
+    pairs: rows of each shard. finished: shards that are scored, all by default. captions: of the first rows.
+    changed: (N,) values in place of the usual ones, by metric.
+    """
+    pool, run = folder / "pool", folder / "run"
+    for part in (pool / "metadata", pool / "shards", run / "scores", run / "recipes"):
+        part.mkdir(parents=True)
+    total, start = sum(pairs), 0
+    keys = uids.from_halves(np.arange(1, total + 1, dtype=np.uint64) * 7, np.arange(total, dtype=np.uint64))
+    metrics = METRICS if target else METRICS[:5]
+    columns = {**scores(total), **(changed or {})}
+    for number, rows in enumerate(pairs):
+        part = slice(start, start + rows)
+        _write_pool_shard(
+            pool, f"{number:08d}", keys[part], [*captions, *_captions(total)[len(captions) :]][part], images
+        )
+        if finished is None or number < finished:
+            table = {"uid_hi": keys["f0"][part].copy(), "uid_lo": keys["f1"][part].copy()}
+            table |= {name: columns[name][part].astype(np.float32) for name in metrics}
+            pq.write_table(pa.table(table), run / "scores" / f"{number:08d}.parquet")
+        start += rows
+    if projection:
+        angle = np.linspace(0, 6, total).astype(np.float32)
+        table = {"uid_hi": keys["f0"].copy(), "uid_lo": keys["f1"].copy(), "x": np.cos(angle), "y": np.sin(angle)}
+        pq.write_table(pa.table(table), run / "projection.parquet")
+    _write_description(run, pairs, metrics, finished)
+    return run
+
+
+def add_recipe(run: Path, name: str, text: str) -> None:
+    (run / "recipes" / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+def _captions(total: int) -> list[str]:
+    return [f"caption of pair {row}" for row in range(total)]
+
+
+def _write_pool_shard(pool: Path, name: str, keys: np.ndarray, captions: list[str], images: bool) -> None:
+    names = uids.to_hex(keys).to_pylist()
+    kinds = ["good" if row % 3 else "<b>odd</b>" for row in range(len(names))]
+    table = {"uid": names, "url": [f"http://evil.example/{uid}" for uid in names], "text": captions, "fault": kinds}
+    pq.write_table(pa.table(table), pool / "metadata" / f"{name}.parquet")
+    if images:
+        with tarfile.open(pool / "shards" / f"{name}.tar", "w") as tar:
+            for row, uid in enumerate(names):
+                _add(tar, f"{row:05d}.jpg", picture(row))
+                _add(tar, f"{row:05d}.json", json.dumps({"uid": uid}).encode())
+
+
+def picture(row: int, kind: str = "JPEG") -> bytes:
+    """A small plain picture, its colour set by the row."""
+    file = io.BytesIO()
+    Image.new("RGB", (32, 24), (row * 37 % 256, row * 91 % 256, 120)).save(file, kind)
+    return file.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _write_description(run: Path, pairs: Sequence[int], metrics: Sequence[str], finished: int | None) -> None:
+    done = len(pairs) if finished is None else finished
+    target = TargetInfo(name="task", path="../task.npy", kind="npy", sha256="0" * 64, rows=9, width=8)
+    config = RunConfig(
+        pool="../pool",
+        arch="demo",
+        targets=(target,) if "normsim_inf_task" in metrics else (),
+        shards=tuple(ShardInfo(name=f"{number:08d}", rows=rows) for number, rows in enumerate(pairs)),
+        pairs=sum(pairs),
+        width=8,
+        metrics=tuple(metrics),
+        skipped_rows=0 if done == len(pairs) else None,
+    )
+    write_config(run, config)
+    status = {
+        "state": "done" if done == len(pairs) else "failed",
+        "pairs_done": sum(pairs[:done]),
+        "pairs_total": sum(pairs),
+        "elapsed_s": 3.0,
+        "pairs_per_s": 20.0,
+        "message": "" if done == len(pairs) else "killed",
+    }
+    (run / "status.json").write_text(json.dumps(status), encoding="utf-8")
