@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.synthetic_run import write_run
 from clipsel_core import uids
+from clipsel_core.curation import counts
 from clipsel_core.curation.queries import ScoreTable, fingerprint
 from clipsel_core.errors import PoolFormatError, RunError
 from clipsel_core.runs.store import Run
@@ -144,6 +147,17 @@ def test_histogram__counts_equal_scores_and_none(tmp_path):
     same, none = table.histogram("clip_score", 4), table.histogram("s_cliploss", 4)
     assert (same.counts.sum(), same.edges.tolist()) == (3, [0, 0.25, 0.5, 0.75, 1])
     assert (none.counts.sum(), none.edges.tolist()) == (0, [0, 0.25, 0.5, 0.75, 1])
+
+
+@given(
+    values=st.lists(st.floats(-1, 1, width=32) | st.integers(-10, 10).map(lambda n: n / 10), min_size=1, max_size=60),
+    bins=st.integers(1, 40),
+)
+def test_histogram__puts_values_at_an_edge_where_numpy_puts_them(values, bins):
+    values = np.array(values, np.float32)
+    span = counts.extent(values)
+    expected, _ = np.histogram(values.astype(np.float64), bins, span)
+    np.testing.assert_array_equal(counts.histogram(values, bins, span).counts, expected)
 
 
 def test_histogram__leaves_infinite_scores_out(tmp_path):
