@@ -1,0 +1,97 @@
+"""The parts that only compute: shapes on the map, percentiles, words for numbers."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from pages.parts import metrics, recipes, shapes, words
+from pages.parts.marginals import Marginal
+
+
+def test_inside_polygon__square_by_hand():
+    x, y = np.array([0.5, 1.5, -0.1, 0.5, 0.5]), np.array([0.5, 0.5, 0.5, 1.2, 0.01])
+    found = shapes.inside_polygon(np.array([0.0, 1, 1, 0]), np.array([0.0, 0, 1, 1]), x, y)
+    assert found.tolist() == [True, False, False, False, True]
+
+
+def test_inside_polygon__concave_against_angles():
+    """A point is inside exactly where the corners turn around it by a whole circle."""
+    rng = np.random.default_rng(0)
+    angle = np.sort(rng.uniform(0, 2 * np.pi, 40))
+    radius = rng.uniform(0.2, 1, 40)
+    corner_x, corner_y = radius * np.cos(angle), radius * np.sin(angle)
+    x, y = rng.uniform(-1, 1, (2, 2000))
+    turns = np.arctan2(corner_y[None] - y[:, None], corner_x[None] - x[:, None])
+    steps = np.diff(np.concatenate([turns, turns[:, :1]], 1), axis=1)
+    winding = np.abs(((steps + np.pi) % (2 * np.pi) - np.pi).sum(1)) > np.pi
+    assert np.array_equal(shapes.inside_polygon(corner_x, corner_y, x, y), winding)
+
+
+def test_inside_polygon__fewer_than_three_corners_hold_nothing():
+    assert not shapes.inside_polygon(np.array([0.0, 1]), np.array([0.0, 1]), np.array([0.5]), np.array([0.5])).any()
+
+
+def test_inside__boxes_in_any_direction_and_lassos_add_up():
+    x, y = np.array([0.5, 2.5, 9.0]), np.array([0.5, 2.5, 9.0])
+    box = {"x": [1.0, 0.0], "y": [1.0, 0.0]}
+    lasso = {"x": [2.0, 3.0, 3.0, 2.0], "y": [2.0, 2.0, 3.0, 3.0]}
+    assert shapes.inside({"box": [box], "lasso": [lasso]}, x, y).tolist() == [True, True, False]
+    assert not shapes.inside({}, x, y).any()
+
+
+def test_marginal__percentiles_by_hand():
+    counts = np.zeros(65_536, int)
+    counts[[0, 16_384, 32_768, 65_535]] = [1, 2, 3, 4]
+    spread = Marginal(np.linspace(0, 1, 65_537), np.concatenate([[0], np.cumsum(counts)]))
+    assert spread.pairs == 10
+    assert [spread.pairs_below(value) for value in (-1, 0, 0.26, 0.5, 1.0, 2.0)] == [0, 0, 3, 3, 6, 6]
+    assert spread.percentile(1.0) == 60
+    assert [spread.quantile(percent) for percent in (0, 20, 50)] == [0, 0.25, 0.5]
+    assert spread.coarse(4)[1].tolist() == [1, 2, 3, 4]
+    assert spread.coarse(4)[0].tolist() == [0, 0.25, 0.5, 0.75, 1]
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (words.count(12_800_000), "12,800,000"),
+        (words.pairs(1), "1 pair"),
+        (words.share(1, 8), "12.5 %"),
+        (words.share(0, 0), "0.0 %"),
+        (words.score(0.12345), "0.1235"),
+        (words.score(1234.5), "1,234.50"),
+        (words.score(float("nan")), "–"),  # noqa: RUF001
+        (words.percent(Decimal("0.125")), "12.5 %"),
+        (words.percent(Decimal("1.0")), "100 %"),
+        (words.duration(3725), "1 h 2 min"),
+        (words.duration(61), "1 min 1 s"),
+    ],
+)
+def test_words__as_people_write_them(shown, expected):
+    assert shown == expected
+
+
+def test_describe__every_metric_says_when_it_misleads():
+    for name in (
+        "clip_score",
+        "s_cliploss",
+        "r_image",
+        "r_text",
+        "normalizer_se",
+        "normsim_inf_task",
+        "normsim_2_a_b",
+        "x",
+    ):
+        metric = metrics.describe(name)
+        assert metric.title
+        assert metric.measures.endswith(".")
+        assert metric.misleads.endswith(".")
+    assert metrics.title("normsim_inf_imagenet") == "NormSim ∞ · imagenet"
+    assert metrics.title("normsim_2_a_b") == "NormSim 2 · a_b"
+
+
+def test_as_yaml__of_no_step_is_nothing():
+    assert recipes.as_yaml([]) == ""

@@ -1,0 +1,186 @@
+"""The routes give out the images and exports of the runs on show, and nothing else of the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from starlette.applications import Starlette
+
+from clipsel_core import uids
+from clipsel_core.runs.store import Run
+from pages.parts import catalog, pictures, routes
+from tests.pages.worlds import make_run, picture
+
+FIRST = "00000000000000070000000000000000"
+
+
+def get(path: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of a GET, asked of the routes without a server."""
+    sent: list[dict] = []
+
+    async def receive():
+        """The client stays on the line and says nothing more; a file is streamed until somebody hangs up."""
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [],
+    }
+    asyncio.run(Starlette(routes=routes.ROUTES)({**scope, "http_version": "1.1", "scheme": "http"}, receive, send))
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:])
+
+
+@pytest.fixture
+def entry(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "world")
+    monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
+    monkeypatch.setenv("CLIPSEL_RUNS", str(run))
+    (run / "exports").mkdir()
+    (run / "exports" / "mine.npy").write_bytes(b"the file")
+    (tmp_path / "world" / "secret.txt").write_bytes(b"not yours")
+    return catalog.entries()[0]
+
+
+def test_image__comes_by_uid_as_it_lies_in_the_tar(entry):
+    status, headers, body = get(routes.image_url(entry, FIRST))
+    assert status == 200
+    assert body == picture(0)
+    assert headers["content-type"] == "image/jpeg"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "uid", ["f" * 32, "0", FIRST[:-1], FIRST + "0", "..", "%2e%2e", FIRST.upper().replace("0", "O")]
+)
+def test_image__unknown_uid_is_404(entry, uid):
+    status, headers, _ = get(f"/pairs/{entry.key}/{uid}")
+    assert status == 404
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_image__unknown_run_is_404(entry):
+    assert get(f"/pairs/{'0' * 16}/{FIRST}")[0] == 404
+
+
+def test_image__bytes_that_are_no_picture_are_415(entry, monkeypatch):
+    for data in (
+        b"<html><script>alert(1)</script>",
+        b"",
+        picture(0)[:200],
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    ):
+        monkeypatch.setattr(pictures, "read", lambda root, uid, data=data: data)
+        status, headers, body = get(routes.image_url(entry, FIRST))
+        assert status == 415
+        assert headers["content-type"].startswith("text/plain")
+        assert b"script" not in body
+
+
+@pytest.mark.parametrize(("kind", "media"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")])
+def test_media_type__names_what_it_is(kind, media):
+    assert pictures.media_type(picture(1, kind)) == media
+
+
+def test_media_type__refuses_other_formats_and_cut_files():
+    bitmap = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(bitmap, "BMP")
+    assert pictures.media_type(bitmap.getvalue()) is None
+    noise = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(noise, "PNG")
+    assert pictures.media_type(noise.getvalue()[:-200]) is None
+
+
+def test_media_type__refuses_a_decompression_bomb():
+    """A PNG of a few hundred bytes that says it is 60,000 pixels wide and high."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+    assert pictures.media_type(bomb) is None
+
+
+def test_export__is_a_download(entry):
+    status, headers, body = get(routes.export_url(entry, "mine.npy"))
+    assert (status, body) == (200, b"the file")
+    assert headers["content-disposition"] == 'attachment; filename="mine.npy"'
+    assert headers["content-type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../run.json",
+        "..%2frun.json",
+        "%2e%2e",
+        "..",
+        ".",
+        "nothing.npy",
+        "../../secret.txt",
+        "/etc/passwd",
+        ".mine.npy.1.partial",
+    ],
+)
+def test_export__gives_nothing_else(entry, name):
+    (entry.root / "exports" / ".mine.npy.1.partial").write_bytes(b"half")
+    assert get(f"/exports/{entry.key}/{name}")[0] == 404
+
+
+def test_export__follows_no_link_out_of_the_folder(entry, tmp_path):
+    (entry.root / "exports" / "link.npy").symlink_to(tmp_path / "world" / "secret.txt")
+    assert get(f"/exports/{entry.key}/link.npy")[0] == 404
+
+
+def test_pictures__pool_without_images_has_none(tmp_path):
+    run = make_run(tmp_path / "world", images=False)
+    assert pictures.read(run, FIRST) is None
+
+
+def test_pictures__every_pair_has_its_own(entry):
+    names = uids.to_hex(uids.from_halves(*_halves(60))).to_pylist()
+    assert Run.open(entry.root).pairs == 60
+    assert [pictures.read(entry.root, names[row]) == picture(row % 40) for row in (0, 39, 40, 59)] == [True] * 4
+
+
+def _halves(pairs: int):
+    import numpy as np
+
+    return np.arange(1, pairs + 1, dtype=np.uint64) * 7, np.arange(pairs, dtype=np.uint64)
+
+
+def test_entries__stay_within_the_folders(tmp_path, monkeypatch):
+    inside = make_run(tmp_path / "data" / "world")
+    outside = make_run(tmp_path / "outside")
+    (tmp_path / "data" / "link").symlink_to(outside)
+    monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CLIPSEL_RUNS", "")
+    assert [(entry.label, entry.root) for entry in catalog.entries()] == [("world/run", inside)]
+    catalog.allow([outside])
+    assert {entry.root for entry in catalog.entries()} == {inside, outside}
+    assert catalog.by_key("../" + "0" * 13) is None
+
+
+def test_entries__no_two_labels_are_the_same(tmp_path, monkeypatch):
+    runs = [make_run(tmp_path / side / "world") for side in "ab"]
+    monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
+    catalog.allow([*runs, runs[0], Path(tmp_path / "missing")])
+    labels = [entry.label for entry in catalog.entries()]
+    assert len(set(labels)) == len(labels) == 3
+    assert catalog.missing() == [tmp_path / "missing"]
