@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,13 +63,6 @@ class Categories:
     counts: np.ndarray
 
 
-def fingerprint(run: Run) -> tuple[tuple[str, int, int], ...]:
-    """Path, time of change and size of each file that a ScoreTable reads: while they stay, so does the table."""
-    files = [run.root / "run.json", *run.score_files]
-    stats = [(file, file.stat()) for file in files]
-    return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in stats)
-
-
 class ScoreTable:
     """The finished shards of a run, as columns. Open one per run and share it: any thread may call its methods.
 
@@ -80,8 +74,8 @@ class ScoreTable:
     array([3046, 3911,  254])
     """
 
-    def __init__(self, run: Run, files: list[Path], sizes: list[int], pool: Pool | None) -> None:
-        self.run, self.pool = run, pool
+    def __init__(self, run: Run, files: list[Path], sizes: list[int]) -> None:
+        self.run = run
         self.shard_names = tuple(file.stem for file in files)
         self.metrics = tuple(run.metrics)
         self._files = [str(file) for file in files]
@@ -90,7 +84,6 @@ class ScoreTable:
         self._lock = threading.Lock()
         self._columns: dict[str, np.ndarray] = {}
         self._extents: dict[str, tuple[float, float]] = {}
-        self._parquets = {shard.name: str(shard.parquet) for shard in pool.shards} if pool else {}
 
     @classmethod
     def open(cls, run: Run) -> ScoreTable:
@@ -99,10 +92,27 @@ class ScoreTable:
         if not files:
             remedy = "wait for the first shard, or start the scoring again: it goes on where it stopped"
             raise RunError(run.root / "scores", expected="a finished shard", found="none", remedy=remedy)
-        return cls(run, files, [_rows_of(file) for file in files], _pool_of(run))
+        return cls(run, files, [_rows_of(file) for file in files])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @cached_property
+    def pool(self) -> Pool | None:
+        """The pool that was scored, None where it is not on this machine: scores alone are enough to select by.
+
+        Raises: PoolFormatError where it cannot be read, or a shard has other rows than were scored.
+        """
+        if not (self.run.pool_root / "metadata").is_dir():
+            return None
+        pool = open_pool(self.run.pool_root)
+        scored = dict(zip(self.shard_names, np.diff(self._starts).tolist(), strict=True))
+        for shard in pool.shards:
+            if scored.get(shard.name, shard.rows) != shard.rows:
+                expected, found = f"{scored[shard.name]:,} rows, as were scored", f"{shard.rows:,}"
+                remedy = "bring back the pool that was scored, or score this one into a new folder"
+                raise PoolFormatError(shard.parquet, expected=expected, found=found, remedy=remedy)
+        return pool
 
     def column(self, metric: str) -> np.ndarray:
         """A metric of every pair: (N,) float32, NaN where it was set aside. Raises RunError on an unknown metric."""
@@ -198,13 +208,14 @@ class ScoreTable:
         columns: names of the pool's columns; "caption" and "url" stand for whatever the pool calls them.
         Returns: a row for each of `rows`, indexed by row number; "" where the pool or a shard's file is not there, or
             has no captions or urls.
-        Raises: PoolFormatError on any other column that the pool lacks, or where a file cannot be read.
+        Raises: PoolFormatError on any other column that the pool lacks, or where the pool is not as it was scored.
         """
         rows = np.asarray(rows, np.int64)
         frame = pd.DataFrame(dict.fromkeys(columns, ""), index=pd.Index(rows, name="row"), dtype=object)
         sources = {name: source for name in columns if (source := self._source(name))}
         shards = self.shard_of(rows)
-        paths = np.array([self._parquets.get(name, "") for name in self.shard_names], object)[shards]
+        parquets = self._parquets()
+        paths = np.array([parquets.get(name, "") for name in self.shard_names], object)[shards]
         places = np.flatnonzero(paths != "")
         if not len(places) or not sources:
             return frame
@@ -260,8 +271,12 @@ class ScoreTable:
         found = self._table(_COUNT_VALUES, {"name": column, "files": files, "most": _MOST_CATEGORIES + 1})
         return found.column("value").to_pylist()
 
+    def _parquets(self) -> dict[str, str]:
+        return {shard.name: str(shard.parquet) for shard in self.pool.shards} if self.pool else {}
+
     def _metadata_files(self) -> list[str]:
-        return [self._parquets[name] for name in self.shard_names if name in self._parquets]
+        parquets = self._parquets()
+        return [parquets[name] for name in self.shard_names if name in parquets]
 
     def _source(self, column: str) -> str | None:
         """The pool's own name of a column, None where it has none. Raises PoolFormatError on an unknown name."""
@@ -341,11 +356,6 @@ def _rows_of(file: Path) -> int:
     except (pa.ArrowInvalid, OSError) as error:
         remedy = "delete the file and score again: the other shards are kept"
         raise RunError(file, expected="a parquet file", found=str(error).split("\n")[0], remedy=remedy) from error
-
-
-def _pool_of(run: Run) -> Pool | None:
-    """The run's pool, None where it is not on this machine: scores alone are enough to select by."""
-    return open_pool(run.pool_root) if (run.pool_root / "metadata").is_dir() else None
 
 
 def _frozen(values: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.synthetic_run import write_run
 from clipsel_core import uids
 from clipsel_core.curation import counts
-from clipsel_core.curation.queries import ScoreTable, fingerprint
+from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.errors import PoolFormatError, RunError
 from clipsel_core.runs.store import Run
 from tests.conftest import write_shard
@@ -231,6 +229,15 @@ def test_metadata__is_empty_text_where_a_value_a_column_or_a_file_is_missing(tmp
     assert frame["url"].tolist() == ["", "", "", ""]
 
 
+def test_metadata__refuses_a_pool_that_is_not_the_one_scored(tmp_path):
+    write_shard(tmp_path / "pool", "a", 3)
+    run = hand_run(tmp_path / "run", [(make_uids(1, 2), {"clip_score": [1, 2]})], names=["a"])
+    table = ScoreTable.open(run)
+    assert table.page("clip_score").tolist() == [1, 0], "scores alone are enough to pick by"
+    with pytest.raises(PoolFormatError, match=r"a\.parquet: expected 2 rows, as were scored, found 3"):
+        table.metadata(np.array([0]))
+
+
 def test_metadata__refuses_a_column_nobody_knows(table):
     with pytest.raises(PoolFormatError, match=r"one of the columns uid, url, .* found 'falt'"):
         table.metadata(np.array([0]), ("falt",))
@@ -307,11 +314,3 @@ def test_column__names_a_file_that_vanished(tmp_path):
     run.score_files[0].unlink()
     with pytest.raises(RunError, match=r"00000000\.parquet"):
         table.column("clip_score")
-
-
-def test_fingerprint__changes_with_the_files(tmp_path):
-    run = Run.open(write_run(tmp_path, rows=50, shards=2, pool=False))
-    before = fingerprint(run)
-    assert before == fingerprint(run)
-    shutil.copy(run.score_files[0], run.score_files[1])
-    assert fingerprint(run) != before
