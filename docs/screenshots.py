@@ -1,0 +1,102 @@
+"""Makes the pictures of every page, light and dark, wide and narrow: python docs/screenshots.py [FOLDER] [--data DATA]
+
+Writes docs/screenshots/<page>-<theme>-<width>.png from the bundled demo, or from another folder of runs, without
+leaving a trace in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.browser.conftest import FLAGS, find_chromium, serving, settle  # noqa: E402
+
+SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
+
+
+def lasso(page: Page) -> None:
+    """Draws around the middle of the map, so that its gallery shows a region."""
+    box = page.locator(".nsewdrag").first.bounding_box()
+    corners = ((0.3, 0.25), (0.75, 0.2), (0.85, 0.6), (0.4, 0.65), (0.3, 0.25))
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=6)
+    page.mouse.up()
+    expect(page.get_by_text("in the region")).to_be_visible()
+
+
+def open_tab(name: str):
+    return lambda page: page.get_by_role("tab", name=name).click()
+
+
+def open_card(page: Page) -> None:
+    page.locator(".card").nth(2).click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def export(page: Page) -> None:
+    page.get_by_role("button", name="Save and export").click()
+    expect(page.locator(".st-key-exported")).to_be_visible()
+
+
+SHOTS = {
+    "overview": ("", None),
+    "distributions": ("distributions", None),
+    "two-metrics": ("distributions", open_tab("Two metrics")),
+    "by-kind": ("distributions", open_tab("By kind")),
+    "map": ("map", lasso),
+    "gallery": ("gallery", None),
+    "pair": ("gallery", open_card),
+    "select": ("select", None),
+    "export": ("select", export),
+}
+
+
+def shoot(browser: Browser, url: str, folder: Path, theme: str, size: str) -> None:
+    """Opens each page once in a fresh session and takes its picture."""
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+    for name, (path, act) in SHOTS.items():
+        page = context.new_page()
+        page.goto(f"{url}/{path}")
+        expect(page.locator("h1").first).to_be_visible()
+        settle(page)
+        if act:
+            act(page)
+            settle(page)
+        page.mouse.move(0, 0)
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(400)
+        page.screenshot(path=folder / f"{name}-{theme}-{size}.png")
+        page.close()
+    context.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "docs" / "screenshots")
+    parser.add_argument("--data", type=Path, default=ROOT / "data")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as copy, sync_playwright() as playwright:
+        data = Path(shutil.copytree(options.data, Path(copy) / "data"))
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        with serving(data) as url:
+            for theme in ("light", "dark"):
+                for size in SIZES:
+                    shoot(browser, url, options.folder, theme, size)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

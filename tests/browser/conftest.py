@@ -1,0 +1,166 @@
+"""How the browser tests run: one server over two runs, one Chromium, and a watch on all that it says and asks for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.pages.worlds import HOSTILE, make_run
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+expect.set_options(timeout=15_000)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/browser/" in item.path.as_posix():
+            item.add_marker(pytest.mark.browser)
+
+
+@dataclass
+class Server:
+    """A dashboard over two runs: demo/run, a copy of the bundled one, and hostile/run, whose captions mean harm."""
+
+    url: str
+    data: Path
+
+
+@dataclass
+class Watch:
+    """What a page complained about, and whom it asked beside our own server."""
+
+    origin: str
+    complaints: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+
+    def follow(self, page: Page) -> None:
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._console)
+        page.on("request", lambda request: self._request(request.url))
+        page.on("websocket", lambda channel: self._request(channel.url))
+
+    def _console(self, message) -> None:
+        # Streamlit looks for its own health address below the page's path first, and is told 404.
+        if message.type == "error" and "_stcore" not in message.location.get("url", ""):
+            self.complaints.append(message.text)
+
+    def _request(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob") and parts.netloc != urlsplit(self.origin).netloc:
+            self.strangers.append(url)
+
+
+def find_chromium() -> str:
+    """Where a Chromium is. Skips where there is none, or fails where CLIPSEL_REQUIRE_BROWSER=1 forbids that."""
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found:
+        return found
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+    if Path(own).exists():
+        return own
+    reason = "no Chromium found: apt-get install chromium, or playwright install chromium"
+    if os.environ.get("CLIPSEL_REQUIRE_BROWSER") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = find_chromium()
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def server(browser, tmp_path_factory) -> Iterator[Server]:
+    data = tmp_path_factory.mktemp("data")
+    shutil.copytree(ROOT / "data" / "demo", data / "demo", ignore=shutil.ignore_patterns("teacher", "exports", "cache"))
+    make_run(data / "hostile", captions=HOSTILE)
+    with serving(data) as url:
+        yield Server(url, data)
+
+
+@contextmanager
+def serving(data: Path) -> Iterator[str]:
+    """A dashboard over a data folder, for as long as the block lasts; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        "app.py",
+        "--server.headless",
+        "true",
+        "--server.port",
+        str(port),
+    ]
+    environment = {**os.environ, "CLIPSEL_DATA": str(data), "CLIPSEL_RUNS": ""}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while not _answers(f"{url}/_stcore/health"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise TimeoutError("the dashboard did not start")
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return urllib.request.urlopen(url, timeout=1).status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def page(browser, server) -> Iterator[Page]:
+    """A fresh session; at its end it must have been quiet, asked nobody else, and run no foreign script."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, base_url=server.url)
+    tab = context.new_page()
+    watch = Watch(server.url)
+    watch.follow(tab)
+    yield tab
+    pwned = tab.evaluate("window.pwned")
+    context.close()
+    assert watch.strangers == []
+    assert watch.complaints == []
+    assert pwned is None
+
+
+def visit(page: Page, name: str, run: str = "demo/run", query: str = "") -> None:
+    """Opens a page of the dashboard and waits until it has come to rest."""
+    path = "" if name == "overview" else name
+    page.goto(f"/{path}?run={run}{query}")
+    expect(page.get_by_role("heading", name=name.capitalize(), exact=True, level=1)).to_be_visible()
+    settle(page)
+
+
+def settle(page: Page) -> None:
+    """Waits until the script has run to its end, and sees that it raised nothing."""
+    expect(page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_attached()
+    expect(page.get_by_test_id("stException")).to_have_count(0)

@@ -1,0 +1,155 @@
+"""What only a browser can tell: that the pages draw, the controls work, and nothing foreign is run or asked for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import ROOT, settle, visit
+from tests.pages.worlds import HOSTILE
+
+PAGES = ("overview", "distributions", "map", "gallery", "select")
+
+
+@pytest.mark.parametrize("run", ["demo/run", "hostile/run"])
+def test_pages__open_quietly(page, run):
+    for name in PAGES:
+        visit(page, name, run)
+    for tab in ("Two metrics", "By kind"):
+        visit(page, "distributions", run)
+        page.get_by_role("tab", name=tab).click()
+        settle(page)
+
+
+def test_select__exports_the_bytes_of_the_command_line(page, server, tmp_path):
+    visit(page, "select")
+    kept = page.locator(".headline b")
+    before = kept.inner_text()
+    thumb = page.locator(".st-key-share-1 input[type=range]")
+    thumb.focus()
+    for _ in range(7):
+        thumb.press("ArrowLeft")
+    expect(kept).not_to_have_text(before)
+    settle(page)
+    page.get_by_label("Name").fill("from-browser")
+    page.get_by_label("Name").press("Enter")
+    expect(page.get_by_text("not saved yet")).to_be_visible()
+    page.get_by_role("button", name="Save and export").click()
+    result = page.locator(".st-key-exported")
+    expect(result).to_contain_text("from-browser.npy")
+    expect(result).to_contain_text(kept.inner_text())
+    with page.expect_download() as download:
+        result.get_by_role("link", name="Download").click()
+    run, out = server.data / "demo" / "run", tmp_path / "from-shell.npy"
+    recipe = run / "recipes" / "from-browser.yaml"
+    assert "keep_top: 0.193" in recipe.read_text()
+    command = [sys.executable, "-m", "clipsel_core", "select", str(run), "--recipe", str(recipe), "--out", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert (run / "exports" / "from-browser.npy").read_bytes() == out.read_bytes()
+    assert Path(download.value.path()).read_bytes() == out.read_bytes()
+
+
+def test_select__histogram_follows_the_slider(page):
+    visit(page, "select")
+    title = page.locator(".st-key-effect-0 .title")
+    before = title.inner_text()
+    page.locator(".st-key-share-0 input[type=range]").press("ArrowRight")
+    expect(title).not_to_have_text(before)
+    expect(page.locator(".st-key-effect-0 path")).to_have_count(3)
+
+
+def test_gallery__shows_images_from_our_route(page):
+    visit(page, "gallery")
+    expect(page.locator(".card")).to_have_count(48)
+    picture = page.locator(".card img").first
+    expect(picture).to_have_js_property("complete", True)
+    assert picture.evaluate("node => node.naturalWidth") > 0
+    assert re.match(r"http://127\.0\.0\.1:\d+/pairs/", picture.evaluate("node => node.src"))
+
+
+def test_gallery__keyboard_moves_and_opens(page):
+    visit(page, "gallery")
+    cards = page.locator(".card")
+    cards.first.focus()
+    for key, place in (
+        ("ArrowRight", 1),
+        ("ArrowRight", 2),
+        ("ArrowLeft", 1),
+        ("End", 47),
+        ("Home", 0),
+        ("ArrowDown", None),
+    ):
+        page.keyboard.press(key)
+        if place is not None:
+            expect(cards.nth(place)).to_be_focused()
+    caption = page.evaluate(
+        "() => { let n = document.activeElement; while (n.shadowRoot) n = n.shadowRoot.activeElement;"
+        " return n.querySelector('.caption').textContent }"
+    )
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(caption)
+    expect(dialog).to_contain_text("/")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+
+
+def test_gallery__next_page_is_another(page):
+    visit(page, "gallery")
+    first = page.locator(".card .caption").first.inner_text()
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator(".card .caption").first).not_to_have_text(first)
+
+
+def test_gallery__hostile_captions_stay_text(page):
+    visit(page, "gallery", "hostile/run", "&order=lowest")
+    captions = page.locator(".card .caption")
+    for place, caption in enumerate(HOSTILE[:4]):
+        assert captions.nth(place).evaluate("node => node.textContent") == caption
+        page.locator(".card").nth(place).click()
+        expect(page.get_by_role("dialog")).to_contain_text(caption.split("http")[0].strip()[:20])
+        settle(page)
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_map__lasso_fills_the_gallery(page):
+    visit(page, "map")
+    title = page.locator(".shows").nth(1)
+    expect(title).to_contain_text("on the map")
+    box = page.locator(".nsewdrag").first.bounding_box()
+    corners = [(0.05, 0.05), (0.95, 0.05), (0.95, 0.6), (0.05, 0.6)]
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=8)
+    page.mouse.up()
+    expect(title).to_contain_text("in the region")
+    expect(page.locator(".card").first).to_be_visible()
+
+
+def test_link__carries_run_and_view_into_another_session(page, browser, server):
+    visit(page, "gallery")
+    page.locator(".st-key-order").get_by_text("lowest").click()
+    settle(page)
+    expect(page.locator(".card").first).to_be_visible()
+    first = page.locator(".card .caption").first.inner_text()
+    assert "order=lowest" in page.url
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(page.url)
+    expect(other.locator(".card .caption").first).to_have_text(first)
+    context.close()
+
+
+def test_phone__nothing_is_wider_than_the_screen(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    for name in PAGES:
+        visit(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
