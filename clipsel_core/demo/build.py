@@ -10,7 +10,7 @@ from clipsel_core.curation.projection import project
 from clipsel_core.curation.recipe import parse_recipe, save_recipe
 from clipsel_core.demo.pairs import pool_pairs, target_pictures, training_pairs
 from clipsel_core.demo.pool import shard_rows, write_pool, write_target
-from clipsel_core.demo.teacher import TRAINING_PAIRS, load_demo_teacher, reproducible_torch, train_teacher
+from clipsel_core.demo.teacher import TRAINING_PICTURES, load_demo_teacher, reproducible_torch, train_teacher
 from clipsel_core.pool.embed import Teacher
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run
@@ -50,7 +50,7 @@ def build_demo(directory: str | Path, *, progress: Say | None = None) -> Run:
     """
     directory, say = Path(directory), _timed(progress or (lambda line: None))
     say("drawing what the teacher learns from")
-    train_teacher(directory / "teacher", training_pairs(TRAINING_PAIRS), progress=say)
+    train_teacher(directory / "teacher", training_pairs(TRAINING_PICTURES), progress=say)
     teacher = load_demo_teacher(directory / "teacher")
     build_pool(directory, teacher, say)
     return build_run(directory, teacher, say)

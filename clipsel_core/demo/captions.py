@@ -126,7 +126,7 @@ def describe(scene: Scene, rng: Random, *, wild: bool, naming: Naming | None = N
     naming: the caption has to state this property of the main group.
     """
     body = _body(scene, rng, wild, naming)
-    frames = _KNOWN_FRAMES + _WILD_FRAMES if wild else _KNOWN_FRAMES
+    frames = _WILD_FRAMES if wild and rng.random() < 0.4 else _KNOWN_FRAMES
     caption = rng.choice(frames).format(body)
     case = rng.random()
     if wild and case < 0.12:
@@ -137,7 +137,7 @@ def describe(scene: Scene, rng: Random, *, wild: bool, naming: Naming | None = N
 def describe_wrongly(scene: Scene, rng: Random) -> str:
     """A wild caption that names the right kind of thing with the wrong colour or the wrong number."""
     main = scene.main
-    if rng.random() < 0.7:
+    if rng.random() < 0.75:
         wrong = replace(main, colour=rng.choice([colour for colour in COLOURS if colour != main.colour]))
         return describe(replace(scene, groups=(wrong, *scene.groups[1:])), rng, wild=True, naming="colour")
     wrong = replace(main, count=rng.choice([count for count in (2, 3, 4) if count != main.count]))
@@ -201,7 +201,7 @@ def _place(scene: Scene, rng: Random) -> str:
 
 def _word(known: str, others: dict[str, str], rng: Random, wild: bool) -> str:
     """The usual word for something, or in a wild caption sometimes another one."""
-    return others.get(known, known) if wild and rng.random() < 0.15 else known
+    return others.get(known, known) if wild and rng.random() < 0.1 else known
 
 
 def _plural(kind: str) -> str:

@@ -27,13 +27,13 @@ from clipsel_core.demo.scenes import ALL_KINDS, Scene, draw_poster, draw_scene, 
 from clipsel_core.demo.things import LIVING, MADE
 
 POOL_SHARES: dict[str, float] = {
-    "good": 0.37,
-    "off_target": 0.15,
+    "good": 0.38,
+    "off_target": 0.16,
     "near_duplicate": 0.08,
-    "mismatched": 0.12,
-    "partly_wrong": 0.13,
-    "generic": 0.08,
-    "text_image": 0.07,
+    "mismatched": 0.14,
+    "partly_wrong": 0.10,
+    "generic": 0.09,
+    "text_image": 0.05,
 }
 TRAINING_SHARES: dict[str, float] = {"good": 0.88, "mismatched": 0.04, "generic": 0.03, "text_image": 0.05}
 
@@ -73,18 +73,30 @@ def pool_pairs(count: int) -> list[Pair]:
     return [Pair(_uid(number), picture, caption, fault) for number, (fault, picture, caption) in enumerate(made)]
 
 
-def training_pairs(count: int) -> list[Pair]:
-    """Pairs for the teacher, with the faults of its own, tamer web; no scene of them is in the pool."""
+def training_pairs(pictures: int, *, captions: int = 4) -> list[Pair]:
+    """Pairs for the teacher, with the faults of its own, tamer web; no scene of them is in the pool.
+
+    Each picture comes with several captions, all with the same fault: it is drawn once and learned in many words.
+    """
     rng = Random("clipsel demo training")
-    faults = _faults_of(count, TRAINING_SHARES)
+    faults = _faults_of(pictures, TRAINING_SHARES)
     rng.shuffle(faults)
-    return [Pair("", *_make(fault, rng, wild=False, kinds=ALL_KINDS), fault) for fault in faults]
+    pairs = []
+    for fault in faults:
+        picture, caption = _make(fault, rng, wild=False, kinds=ALL_KINDS)
+        pairs.append(Pair("", picture, caption, fault))
+        for _ in range(captions - 1):
+            pairs.append(Pair("", picture, _reword(picture, caption, fault, rng), fault))
+    return pairs
 
 
 def clean_pairs(count: int) -> list[Pair]:
-    """Held-out scenes of all kinds with true captions in the words that the teacher knows."""
+    """Held-out scenes of all kinds, with true captions that name the main thing and its colour in words the teacher
+    knows: none that names only another part of the scene, which would fit many others as well.
+    """
     rng = Random("clipsel demo held-out")
-    return [Pair("", *_make("good", rng, wild=False, kinds=ALL_KINDS), "good") for _ in range(count)]
+    scenes = [random_scene(rng) for _ in range(count)]
+    return [Pair("", Picture(scene), describe(scene, rng, wild=False, naming="colour"), "good") for scene in scenes]
 
 
 def target_pictures(count: int) -> list[Picture]:
@@ -137,6 +149,15 @@ def _make(fault: str, rng: Random, *, wild: bool, kinds: tuple[str, ...] = ()) -
     if fault == "generic":
         return Picture(scene), junk(rng, wild=wild)
     return Picture(scene), describe(scene, rng, wild=wild)
+
+
+def _reword(picture: Picture, caption: str, fault: str, rng: Random) -> str:
+    """Another caption with the same fault for a picture of the teacher's web; a poster has only the one it shows."""
+    if picture.scene is None:
+        return caption
+    if fault == "generic":
+        return junk(rng, wild=False)
+    return describe(random_scene(rng) if fault == "mismatched" else picture.scene, rng, wild=False)
 
 
 def _scene(fault: str, kinds: tuple[str, ...], rng: Random) -> Scene:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from clipsel_core.demo.pairs import Pair, Picture, draw_jpegs
 from clipsel_core.demo.scenes import SIDE
-from clipsel_core.demo.teacher import THREADS, reproducible_torch
+from clipsel_core.demo.teacher import reproducible_torch
 from clipsel_core.pool.embed import Teacher, embed_captions, embed_images
 
 SHARD_SHARES = (0.4, 0.3, 0.2, 0.1)
@@ -25,7 +25,7 @@ SHARD_SHARES = (0.4, 0.3, 0.2, 0.1)
 
 def write_pool(root: Path, pairs: Sequence[Pair], teacher: Teacher) -> None:
     """Draw and embed the pairs and write them below `root`: metadata/*.parquet, metadata/*.npz, shards/*.tar."""
-    jpegs = list(draw_jpegs([pair.picture for pair in pairs], workers=THREADS))
+    jpegs = list(draw_jpegs([pair.picture for pair in pairs]))
     image = embed_jpegs(teacher, jpegs)
     with reproducible_torch(seed=0):
         text = embed_captions(teacher, [pair.caption for pair in pairs])
@@ -41,7 +41,7 @@ def write_pool(root: Path, pairs: Sequence[Pair], teacher: Teacher) -> None:
 def write_target(path: Path, pictures: Sequence[Picture], teacher: Teacher) -> None:
     """Draw and embed the pictures of the target task: a .npy of (M, D) float16."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, embed_jpegs(teacher, list(draw_jpegs(pictures, workers=THREADS))))
+    np.save(path, embed_jpegs(teacher, list(draw_jpegs(pictures))))
 
 
 def embed_jpegs(teacher: Teacher, jpegs: Sequence[bytes]) -> np.ndarray:

@@ -19,7 +19,7 @@ from clipsel_core.demo.things import INK, LIVING, MADE, draw_thing
 
 SIDE = 112
 ALL_KINDS = LIVING + MADE
-JPEG_QUALITY = 66
+JPEG_QUALITY = 64
 SIZES = ("small", "", "big")
 FLYING = frozenset({"bird", "butterfly", "balloon", "kite", "rocket"})
 
@@ -129,7 +129,8 @@ def _place(scene: Scene, rng: Random) -> list[tuple[Image.Image, int, int]]:
             x, y = max(throws, key=lambda throw: _clearance(throw, side, centres))
             centres.append((x, y, side))
             thing = draw_thing(group.kind, tone, side * _OVERSAMPLING)
-            thing = thing.rotate(rng.uniform(-6, 6), Image.Resampling.BILINEAR)
+            tilt = rng.uniform(-7, 7) if group.kind in FLYING else rng.uniform(-2, 2)
+            thing = thing.rotate(tilt, Image.Resampling.BILINEAR)
             if rng.random() < 0.5:
                 thing = thing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             placed.append((thing.reduce(_OVERSAMPLING), round(x - side / 2), round(y - side / 2)))

@@ -98,7 +98,7 @@ def test_describe__words_that_the_teacher_never_saw_only_where_wild():
     scenes = [random_scene(rng) for _ in range(1000)]
     unseen = re.compile("|".join([*OTHER_KINDS, "crimson", "wallpaper hd", "shipping", "postcard"]))
     assert not any(unseen.search(describe(scene, rng, wild=False).lower()) for scene in scenes)
-    assert sum(bool(unseen.search(describe(scene, rng, wild=True).lower())) for scene in scenes) > 200
+    assert sum(bool(unseen.search(describe(scene, rng, wild=True).lower())) for scene in scenes) > 100
 
 
 def test_describe_wrongly__right_kind_and_something_false():

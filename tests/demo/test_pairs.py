@@ -82,3 +82,12 @@ def test_draw_jpegs__in_order_and_as_drawn_here(pairs):
     assert len(jpegs) == 70
     assert [jpegs[0], jpegs[69]] == [to_jpeg(draw(pictures[0])), to_jpeg(draw(pictures[69]))]
     assert Image.open(BytesIO(jpegs[3])).size == draw(pictures[3]).size
+
+
+def test_training_pairs__a_picture_comes_with_several_captions_of_one_fault():
+    pairs = training_pairs(300, captions=3)
+    assert len(pairs) == 900
+    for start in range(0, 900, 3):
+        pictures, faults = ({getattr(pair, name) for pair in pairs[start : start + 3]} for name in ("picture", "fault"))
+        assert len(pictures) == len(faults) == 1
+    assert len({pair.caption for pair in pairs}) > 600
