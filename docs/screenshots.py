@@ -1,7 +1,8 @@
-"""Makes the pictures of every page, light and dark, wide and narrow: python docs/screenshots.py [FOLDER] [--data DATA]
+"""Makes the README's pictures, or with --all those of every page, light and dark, wide and narrow.
 
-Writes docs/screenshots/<page>-<theme>-<width>.png from the bundled demo, or from another folder of runs, without
-leaving a trace in it.
+    python docs/screenshots.py [--all] [--data DATA] [FOLDER]
+
+Writes FOLDER/<page>-<theme>-<width>.png from the bundled demo, or from another folder of runs, and leaves no trace in it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 from tests.browser.conftest import FLAGS, find_chromium, serving, settle  # noqa: E402
 
-SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
+HEIGHTS = {1440: 900, 390: 844}
+README = {("select", "light", 1440), ("gallery", "dark", 1440), ("map", "light", 1440), ("overview", "light", 1440)}
 
 
 def lasso(page: Page) -> None:
@@ -49,27 +51,29 @@ def export(page: Page) -> None:
     expect(page.locator(".st-key-exported")).to_be_visible()
 
 
+# What to open, what must be there before anything else, and what to do then.
 SHOTS = {
-    "overview": ("", None),
-    "distributions": ("distributions", None),
-    "two-metrics": ("distributions", open_tab("Two metrics")),
-    "by-kind": ("distributions", open_tab("By kind")),
-    "map": ("map", lasso),
-    "gallery": ("gallery", None),
-    "pair": ("gallery", open_card),
-    "select": ("select", None),
-    "export": ("select", export),
+    "overview": ("", ".card img", None),
+    "distributions": ("distributions", ".histogram svg", None),
+    "two-metrics": ("distributions", ".histogram svg", open_tab("Two metrics")),
+    "by-kind": ("distributions", ".histogram svg", open_tab("By kind")),
+    "map": ("map", ".nsewdrag", lasso),
+    "gallery": ("gallery", ".card img", None),
+    "pair": ("gallery", ".card img", open_card),
+    "select": ("select", ".histogram svg", None),
+    "export": ("select", ".histogram svg", export),
 }
 
 
-def shoot(browser: Browser, url: str, folder: Path, theme: str, size: str) -> None:
-    """Opens each page once in a fresh session and takes its picture."""
-    width, height = SIZES[size]
+def shoot(browser: Browser, url: str, folder: Path, theme: str, width: int, names: list[str]) -> None:
+    """Opens each page in a session of its own and takes its picture."""
+    height = HEIGHTS[width]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
-    for name, (path, act) in SHOTS.items():
+    for name in names:
+        path, sign, act = SHOTS[name]
         page = context.new_page()
         page.goto(f"{url}/{path}")
-        expect(page.locator("h1").first).to_be_visible()
+        expect(page.locator(sign).first).to_be_attached()
         settle(page)
         if act:
             act(page)
@@ -77,7 +81,7 @@ def shoot(browser: Browser, url: str, folder: Path, theme: str, size: str) -> No
         page.mouse.move(0, 0)
         page.wait_for_load_state("networkidle")
         page.wait_for_timeout(400)
-        page.screenshot(path=folder / f"{name}-{theme}-{size}.png")
+        page.screenshot(path=folder / f"{name}-{theme}-{width}.png")
         page.close()
     context.close()
 
@@ -85,6 +89,7 @@ def shoot(browser: Browser, url: str, folder: Path, theme: str, size: str) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "docs" / "screenshots")
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--data", type=Path, default=ROOT / "data")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -93,8 +98,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         with serving(data) as url:
             for theme in ("light", "dark"):
-                for size in SIZES:
-                    shoot(browser, url, options.folder, theme, size)
+                for width in HEIGHTS:
+                    names = [name for name in SHOTS if options.all or (name, theme, width) in README]
+                    shoot(browser, url, options.folder, theme, width, names)
         browser.close()
 
 

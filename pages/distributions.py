@@ -47,15 +47,16 @@ def _each(entry: Entry, names: list[str]) -> None:
 def _one(entry: Entry, name: str, *, log: bool) -> None:
     spread, metric = marginals.marginal(entry, name), metrics.describe(name)
     edges, counts = spread.coarse(_BINS)
-    marks = [Mark(spread.quantile(q), f"P{q} {words.score(spread.quantile(q))}") for q in _QUANTILES]
+    found = {percent: spread.quantile(percent) for percent in _QUANTILES} if spread.pairs else {}
     with st.container(border=True, height="stretch"):
         show_histogram(
             f"{metric.title} of {words.pairs(spread.pairs)}",
             metric.help,
             edges,
             [Layer("kept", "", counts)],
-            marks if spread.pairs > 1 else [],
+            [Mark(value, "") for value in found.values()],
             key=f"spread-{name}",
+            aside=" · ".join(f"P{percent} {words.score(value)}" for percent, value in found.items()),
             unit="score",
             log=log,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -36,9 +37,14 @@ def _glimpse(entry: Entry) -> None:
     st.subheader("A few pairs at random")
     table = state.open_table(entry)
     metric = "s_cliploss" if "s_cliploss" in table.metrics else table.metrics[0]
-    rows = table.page(metric, "random", limit=_GLIMPSE, seed=1)
+    rows = _glimpse_rows(entry, metric, state.scores_stamp(entry))
     st.caption(f"With their {metrics.title(metric)} and its percentile in the run.")
     pairs.gallery(entry, rows, metric, key="glimpse", label="A few pairs at random")
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _glimpse_rows(entry: Entry, metric: str, stamp: state.Stamp) -> np.ndarray:
+    return state.open_table(entry).page(metric, "random", limit=_GLIMPSE, seed=1)
 
 
 def _glance(entry: Entry, run: Run) -> None:

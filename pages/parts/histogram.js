@@ -66,12 +66,13 @@ const plot = (data, width) => {
 const axis = (data, width) => {
   const node = make("div", "axis")
   const span = data.high - data.low
-  const found = ticks(data.low, data.high, Math.min(12, Math.max(3, Math.round(width / 90))))
+  const found = ticks(data.low, data.high, Math.min(12, Math.max(3, Math.round(width / 60))))
   const places = digits(found.length > 1 ? found[1] - found[0] : 0.01)
   found.forEach((at) => {
     node.append(place(make("span", "tick", at.toFixed(places)), span > 0 ? (at - data.low) / span : 0.5))
   })
-  node.append(make("span", "unit", data.unit))
+  const peak = `peak ${number.format(most(data))} a bin${data.log ? ", log" : ""}`
+  node.append(make("span", "unit", !data.legend ? peak : width < 420 ? data.unit : `${data.unit} · ${peak}`))
   const legend = make("div", "legend")
   data.layers.filter((layer) => data.legend && layer.name).forEach((layer) => {
     const entry = make("span")
@@ -115,14 +116,15 @@ const follow = (data, box) => {
 
 const render = (root, data) => {
   const width = root.clientWidth || 600
-  const box = make("div", "plot")
+  const box = make("div", data.marks.some((mark) => mark.text) ? "plot marked" : "plot")
   box.append(plot(data, width))
-  box.append(make("span", "top", `peak ${number.format(most(data))} a bin${data.log ? ", log" : ""}`))
   data.marks.filter((mark) => mark.text).forEach((mark) => {
     box.append(place(make("span", mark.kind === "line" ? "mark threshold" : "mark", mark.text), mark.at))
   })
   follow(data, box)
-  const parts = [make("div", "title", data.title)]
+  const title = make("div", "title", data.title)
+  if (data.aside) title.append(make("span", "aside", data.aside))
+  const parts = [title]
   if (data.note) parts.push(make("div", "note", data.note))
   root.replaceChildren(...parts, box, axis(data, width))
 }

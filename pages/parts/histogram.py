@@ -46,14 +46,19 @@ def show_histogram(
     unit: str = "score",
     log: bool = False,
     height: int = 150,
+    aside: str = "",
     legend: bool = True,
 ) -> None:
-    """Draws layers over the same equal bins. edges: (bins + 1,) ascending scores; counts of a layer: (bins,)."""
+    """Draws layers over the same equal bins. edges: (bins + 1,) ascending scores; counts of a layer: (bins,).
+
+    aside: a few words at the right of the title. legend: whether the layers are named below.
+    """
     low, high = float(edges[0]), float(edges[-1])
     span = high - low or 1.0
     data = {
         "title": title,
         "note": note,
+        "aside": aside,
         "low": low,
         "high": high,
         "unit": unit,

@@ -135,7 +135,7 @@ def _pool(root: Path, stamp: Stamp) -> Pool | None:
         return None
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=8, show_spinner=False)
 def _selection(entry: catalog.Entry, stamp: Stamp, recipe: str) -> Selection:
     return select(open_run(entry), parse(entry, recipe), open_table(entry))
 

@@ -30,7 +30,9 @@ def score(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """A length of time in the two largest units that matter: 3725 is 1 h 2 min."""
-    seconds = max(0, round(seconds))
+    if seconds < 1:
+        return "less than 1 s"
+    seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:

@@ -68,6 +68,7 @@ def test_marginal__percentiles_by_hand():
         (words.percent(Decimal("1.0")), "100 %"),
         (words.duration(3725), "1 h 2 min"),
         (words.duration(61), "1 min 1 s"),
+        (words.duration(0.4), "less than 1 s"),
     ],
 )
 def test_words__as_people_write_them(shown, expected):
