@@ -27,7 +27,7 @@ browser-test: $(VENV)/.dev browser
 
 ## A Chromium for the browser tests, where the machine has none.
 browser: $(VENV)/.dev
-	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
 	  if command -v apt-get >/dev/null; then \
 	    sudo=$$(command -v sudo || true); $$sudo apt-get update -qq && $$sudo apt-get install -y -qq chromium; \
 	  else $(BIN)/playwright install chromium; fi; }
