@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
+from benchmarks import process
 from benchmarks.synthetic_run import write_run
 from benchmarks.table import Row, at_most
 
@@ -26,7 +23,7 @@ def measure(rounds: int = _ROUNDS) -> list[Row]:
         ours, plain = root / "ours.npy", root / "plain.npy"
         select = ["clipsel_core", "select", str(run), "--recipe", str(root / "recipe.yaml"), "--out", str(ours)]
         alone = ["benchmarks.plain_duckdb", str(run), str(plain)]
-        times = [(_process(select), _process(alone)) for _ in range(rounds)]
+        times = [(process.measure(*select), process.measure(*alone)) for _ in range(rounds)]
         same = ours.read_bytes() == plain.read_bytes()
     seconds, seconds_alone = (statistics.median(time[which][0] for time in times) for which in (0, 1))
     peak, peak_alone = (max(time[which][1] for time in times) for which in (0, 1))
@@ -36,13 +33,3 @@ def measure(rounds: int = _ROUNDS) -> list[Row]:
         Row("the same with DuckDB's ORDER BY and LIMIT", f"{seconds_alone:.3g} s, {peak_alone:.0f} MiB"),
         Row("DuckDB's time over ours; the same bytes", f"{seconds_alone / seconds:.2f}; {same}", "same bytes", same),
     ]
-
-
-def _process(arguments: list[str]) -> tuple[float, float]:
-    """Seconds and peak resident memory (MiB) of a module run as a process of its own, start and imports included."""
-    begun = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        raise RuntimeError(f"{arguments[0]} failed: {child.stderr.read().decode().strip()}")
-    return time.perf_counter() - begun, usage.ru_maxrss / 1024

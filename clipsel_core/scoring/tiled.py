@@ -148,20 +148,24 @@ def _sweep(x: Tensor, y: Tensor, scale: float, cut: Tiling, reduce: Callable[[sl
     The products are float32, contiguous, and reduce's to overwrite. Strips run side by side.
     """
     height, width = min(cut.strip, len(x)), min(cut.tile, len(y))
+    convert = y.dtype != torch.float32
 
     def sweep_strip(i: int, scratch: Tensor) -> None:
         rows = slice(i * cut.strip, min((i + 1) * cut.strip, len(x)))
-        strip = x[rows].float() * scale
+        strip = x[rows].to(torch.float32, copy=True).mul_(scale)
         for start in range(0, len(y), cut.tile):
             columns = slice(start, min(start + cut.tile, len(y)))
-            shape = (len(strip), columns.stop - columns.start)
-            products = scratch[: shape[0] * shape[1]].view(shape)
-            torch.mm(strip, y[columns].float().T, out=products)
+            tile = y[columns]
+            if convert:
+                tile = scratch[height * width :][: tile.numel()].view(tile.shape).copy_(tile)
+            products = scratch[: len(strip) * len(tile)].view(len(strip), len(tile))
+            torch.mm(strip, tile.T, out=products)
             reduce(rows, products, columns)
 
     strips = -(-len(x) // cut.strip)
+    scratch = height * width + (width * y.shape[1] if convert else 0)
     with torch.no_grad(), float32_products(x.device):
-        for_each(sweep_strip, strips, device=x.device, scratch=height * width, workers=cut.workers)
+        for_each(sweep_strip, strips, device=x.device, scratch=scratch, workers=cut.workers)
 
 
 def _with_smaller_tiles(sweep: Callable[[Tiling], _Result], cut: Tiling, device: torch.device) -> _Result:
