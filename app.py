@@ -9,9 +9,14 @@ from __future__ import annotations
 import sys
 
 import streamlit as st
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pages.parts import catalog, routes
 
 catalog.allow(sys.argv[1:])
 
-app = st.App("pages/main.py", routes=routes.ROUTES)
+# Streamlit guards its socket with this list; the two routes get the same guard.
+hosts = Middleware(TrustedHostMiddleware, allowed_hosts=st.get_option("server.allowedHosts") or ["*"])
+
+app = st.App("pages/main.py", routes=routes.ROUTES, middleware=[hosts])

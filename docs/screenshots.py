@@ -2,7 +2,7 @@
 
     python docs/screenshots.py [--all] [--data DATA] [FOLDER]
 
-Writes FOLDER/<page>-<theme>-<width>.png from the bundled demo, or from another folder of runs, and leaves no trace in it.
+Writes FOLDER/<page>-<theme>-<width>.png from the bundled demo, or from another folder of runs; leaves no trace there.
 """
 
 from __future__ import annotations

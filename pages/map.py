@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation import counts
-from pages.parts import charts, empty, facts, metrics, pairs, recipes, shapes, state, words
+from pages.parts import charts, commands, empty, facts, metrics, pairs, recipes, shapes, state, words
 from pages.parts.catalog import Entry
 
 _CARDS = 24
@@ -21,7 +21,7 @@ def show(entry: Entry) -> None:
         empty.show_empty(
             "No map yet",
             "A projection lays similar images beside each other, so that whole regions can be looked at and chosen.",
-            f"python -m clipsel_core project {run.root}",
+            commands.command("project", run.root),
         )
         return
     left, right = st.columns([3, 2], gap="large")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, marginals, metrics, pairs, recipes, state, words
+from pages.parts import commands, empty, facts, marginals, metrics, pairs, recipes, state, words
 from pages.parts.catalog import Entry
 
 _SPARK_BINS = 64
 _GLIMPSE = 14
+_SILENCE_S = 120
 
 
 def show(entry: Entry) -> None:
@@ -71,7 +74,7 @@ def _set_aside(run: Run) -> str:
 @st.fragment(run_every=2)
 def _watch(entry: Entry) -> None:
     run = state.open_run(entry)
-    if run.finished:
+    if run.finished or not _is_running(run):
         st.rerun()
     _draw_progress(entry, run)
 
@@ -80,15 +83,25 @@ def _progress(entry: Entry) -> None:
     run = state.open_run(entry)
     if run.finished:
         return
-    if run.status.get("state") == "running":
+    if _is_running(run):
         _watch(entry)
     else:
         _draw_progress(entry, run)
         empty.show_empty(
             "This run is unfinished",
             "What is scored so far can be looked at and selected from. The same command goes on where it stopped.",
-            f"python -m clipsel_core score {run.pool_root} {run.root}",
+            commands.score_again(run),
         )
+
+
+def _is_running(run: Run) -> bool:
+    """Whether the scoring has said so lately; one that was killed hard leaves "running" behind."""
+    status = run.status
+    try:
+        said = datetime.fromisoformat(status["updated_at"])
+    except (KeyError, ValueError):
+        return False
+    return status.get("state") == "running" and (datetime.now(UTC) - said).total_seconds() < _SILENCE_S
 
 
 def _draw_progress(entry: Entry, run: Run) -> None:
@@ -96,7 +109,7 @@ def _draw_progress(entry: Entry, run: Run) -> None:
     done, total = status.get("pairs_done", state.scored_pairs(entry)), status.get("pairs_total", run.config.pairs) or 1
     text = f"{words.count(done)} of {words.count(total)} pairs scored"
     speed = status.get("pairs_per_s") or 0
-    if status.get("state") == "running" and speed > 0:
+    if _is_running(run) and speed > 0:
         text += f" · {words.count(speed)} pairs/s · {words.duration((total - done) / speed)} left"
     st.progress(min(done / total, 1.0), text=text)
     if status.get("state") == "failed":
@@ -171,7 +184,7 @@ def _provenance(run: Run) -> None:
             "s-CLIPLoss": f"batches of {batch}, {config.divisions} divisions, seed {config.seed}",
             "NormSim": norms if config.targets else "no target",
             "Computed": f"{config.precision}, on {config.device}",
-            "Took": words.duration(run.status["elapsed_s"]) if "elapsed_s" in run.status else "not recorded",
+            "Last start took": words.duration(run.status["elapsed_s"]) if "elapsed_s" in run.status else "not recorded",
             "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
         }
     )
@@ -184,7 +197,7 @@ def _targets(run: Run) -> None:
         empty.show_empty(
             "No target",
             "NormSim compares the pool with images of the task. Without one, only CLIPScore and s-CLIPLoss are known.",
-            f"python -m clipsel_core score {run.pool_root} RUN --target NAME=TARGET.npy",
+            commands.command("score", run.pool_root, "RUN", "--target", "NAME=TARGET.npy"),
         )
         return
     rows = [{"name": t.name, "images": t.rows, "file": t.path, "sha256": t.sha256[:12]} for t in targets]
@@ -203,7 +216,7 @@ def _next_step(run: Run) -> None:
         empty.show_empty(
             "No map yet",
             "A projection lays similar images beside each other.",
-            f"python -m clipsel_core project {run.root}",
+            commands.command("project", run.root),
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import streamlit as st
@@ -13,7 +12,7 @@ from clipsel_core.curation.recipe import Recipe, dump_recipe, load_recipe, save_
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import facts, routes, state, words
+from pages.parts import commands, facts, routes, state, words
 from pages.parts.catalog import Entry
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
@@ -29,6 +28,7 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> None:
     """Name, save and export of what the draft picks."""
     key = name_key(entry)
     st.session_state.setdefault(key, "my-recipe")
+    # A widget's value is forgotten with its page; written anew it is the session's.
     st.session_state[key] = st.session_state[key]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         name = st.text_input("Name", key=key, max_chars=64, width=220)
@@ -70,12 +70,11 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
         st.error("Nothing was exported", icon="⚠️")
         st.code(str(error), language=None, wrap_lines=True)
         return
-    command = ["python", "-m", "clipsel_core", "select", str(run.root), "--recipe", str(path), "--out", str(out)]
     st.session_state[f"exported {entry.key}"] = {
         "recipe": recipe,
         "name": out.name,
         "facts": {"Path": str(out), "Pairs": words.count(len(picked.rows)), "SHA-256": manifest.sha256},
-        "command": shlex.join(command),
+        "command": commands.command("select", run.root, "--recipe", path, "--out", out),
     }
 
 

@@ -18,7 +18,7 @@ from clipsel_core.curation.selection import Selection, select
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, empty
+from pages.parts import catalog, commands, empty
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -59,7 +59,7 @@ def require_table(entry: catalog.Entry) -> ScoreTable:
         empty.show_empty(
             "No shard is finished yet",
             "Pairs appear here as soon as the first shard is scored. The same command starts and continues a run.",
-            f"python -m clipsel_core score {run.pool_root} {run.root}",
+            commands.score_again(run),
         )
         st.stop()
     return open_table(entry)

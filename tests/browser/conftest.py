@@ -34,7 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass
 class Server:
-    """A dashboard over two runs: demo/run, a copy of the bundled one, and hostile/run, whose captions mean harm."""
+    """A dashboard over two runs: demo/run, a copy of the bundled one under the data folder, and
+    hostile/run, whose captions mean harm, named on the command line."""
 
     url: str
     data: Path
@@ -93,29 +94,20 @@ def browser() -> Iterator[Browser]:
 def server(browser, tmp_path_factory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("data")
     shutil.copytree(ROOT / "data" / "demo", data / "demo", ignore=shutil.ignore_patterns("teacher", "exports", "cache"))
-    make_run(data / "hostile", captions=HOSTILE)
-    with serving(data) as url:
+    hostile = make_run(tmp_path_factory.mktemp("elsewhere") / "hostile", captions=HOSTILE)
+    with serving(data, hostile) as url:
         yield Server(url, data)
 
 
 @contextmanager
-def serving(data: Path) -> Iterator[str]:
-    """A dashboard over a data folder, for as long as the block lasts; gives its address."""
+def serving(data: Path, *runs: Path) -> Iterator[str]:
+    """A dashboard over a data folder and the runs named, for as long as the block lasts; gives its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "streamlit",
-        "run",
-        "app.py",
-        "--server.headless",
-        "true",
-        "--server.port",
-        str(port),
-    ]
-    environment = {**os.environ, "CLIPSEL_DATA": str(data), "CLIPSEL_RUNS": ""}
+    options = ["--server.headless", "true", "--server.port", str(port)]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", *options, "--", *map(str, runs)]
+    environment = {**os.environ, "CLIPSEL_DATA": str(data)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
@@ -157,6 +149,7 @@ def visit(page: Page, name: str, run: str = "demo/run", query: str = "") -> None
     path = "" if name == "overview" else name
     page.goto(f"/{path}?run={run}{query}")
     expect(page.get_by_role("heading", name=name.capitalize(), exact=True, level=1)).to_be_visible()
+    expect(page.locator(".st-key-run input")).to_have_value(run)
     settle(page)
 
 

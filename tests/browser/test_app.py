@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from clipsel_core import uids
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.runs.store import Run
+from pages.parts import catalog, routes
 from tests.browser.conftest import ROOT, settle, visit
 from tests.pages.worlds import HOSTILE
 
@@ -24,6 +31,15 @@ def test_pages__open_quietly(page, run):
         visit(page, "distributions", run)
         page.get_by_role("tab", name=tab).click()
         settle(page)
+
+
+def test_routes__answer_only_to_our_own_name(server):
+    entry = catalog.Entry("demo/run", (server.data / "demo" / "run").resolve())
+    uid = uids.to_hex(ScoreTable.open(Run.open(entry.root)).uids_at(np.arange(1)))[0].as_py()
+    url = server.url + routes.image_url(entry, uid)
+    assert urllib.request.urlopen(url).status == 200
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(urllib.request.Request(url, headers={"Host": "evil.example"}))
 
 
 def test_select__exports_the_bytes_of_the_command_line(page, server, tmp_path):
@@ -136,10 +152,12 @@ def test_map__lasso_fills_the_gallery(page):
 
 def test_link__carries_run_and_view_into_another_session(page, browser, server):
     visit(page, "gallery")
+    caption = page.locator(".card .caption").first
+    highest = caption.inner_text()
     page.locator(".st-key-order").get_by_text("lowest").click()
+    expect(caption).not_to_have_text(highest)
     settle(page)
-    expect(page.locator(".card").first).to_be_visible()
-    first = page.locator(".card .caption").first.inner_text()
+    first = caption.inner_text()
     assert "order=lowest" in page.url
     context = browser.new_context()
     other = context.new_page()

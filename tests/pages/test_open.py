@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from clipsel_core.runs.store import Run
+from pages.parts import commands
 from tests.pages.conftest import PAGES, components, words
 from tests.pages.worlds import HOSTILE, make_run
 
@@ -76,6 +81,25 @@ def test_overview__shows_progress_and_how_to_go_on(tmp_path, open_page):
     assert "This run is unfinished" in words(app)
     assert "python -m clipsel_core score" in words(app)
     assert "killed" in words(app)
+
+
+def test_overview__names_the_command_with_all_that_it_said(tmp_path):
+    run = make_run(tmp_path / "a world", finished=1)
+    said = shlex.split(commands.score_again(Run.open(run)))
+    world = tmp_path / "a world"
+    assert said[:5] == ["python", "-m", "clipsel_core", "score", str(world / "pool")]
+    assert said[5:] == [str(run), "--arch", "demo", "--target", f"task={world / 'task.npy'}"]
+
+
+@pytest.mark.parametrize(("age_s", "watched"), [(1, True), (600, False)])
+def test_overview__believes_running_only_while_it_is_news(tmp_path, open_page, age_s, watched):
+    run = make_run(tmp_path / "world", finished=1)
+    status = json.loads((run / "status.json").read_text())
+    status |= {"state": "running", "updated_at": (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat()}
+    (run / "status.json").write_text(json.dumps(status))
+    app = open_page("overview", run)
+    assert not app.exception
+    assert ("This run is unfinished" in words(app)) != watched
 
 
 def test_overview__says_how_to_make_a_map(tmp_path, open_page):
