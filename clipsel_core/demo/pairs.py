@@ -100,9 +100,9 @@ def clean_pairs(count: int) -> list[Pair]:
 
 
 def target_pictures(count: int) -> list[Picture]:
-    """Held-out scenes about living things: what the target task asks for."""
+    """Held-out scenes of living things and nothing else: what the target task asks for."""
     rng = Random("clipsel demo target")
-    return [Picture(random_scene(rng, LIVING)) for _ in range(count)]
+    return [Picture(random_scene(rng, LIVING, beside=LIVING)) for _ in range(count)]
 
 
 def draw(picture: Picture) -> Image.Image:
