@@ -14,6 +14,7 @@ from pages.parts.catalog import Entry
 _ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random"}
 _SHOWN = ("all", "kept", "dropped")
 _SIZES = (48, 96, 192)
+_PAGES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def show(entry: Entry) -> None:
     if not listed:
         _nothing(view.shown)
         return
-    rows = _page_rows(entry, view, page, state.scores_stamp(entry))
+    rows = _page_rows(entry, view, page)
     kept = state.kept_mask(entry, view.recipe) if view.shown == "all" else None
     label = f"Pairs by {metrics.title(view.metric)}, {view.order} first, page {page} of {pages}"
     pairs.gallery(entry, rows, view.metric, key="cards", label=label, kept=kept)
@@ -120,14 +121,21 @@ def _listed(entry: Entry, view: View) -> int:
     return kept if view.shown == "kept" else everything - kept
 
 
+def _page_rows(entry: Entry, view: View, page: int) -> np.ndarray:
+    """The rows of one page. Finding one page costs as much as finding many, so the pages around it come along."""
+    block, place = divmod(page - 1, _PAGES_AT_ONCE)
+    rows = _block_rows(entry, view, block, state.scores_stamp(entry))
+    return rows[place * view.size : (place + 1) * view.size]
+
+
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _page_rows(entry: Entry, view: View, page: int, stamp: state.Stamp) -> np.ndarray:
+def _block_rows(entry: Entry, view: View, block: int, stamp: state.Stamp) -> np.ndarray:
     mask = None if view.shown == "all" else state.kept_mask(entry, view.recipe)
     if mask is not None and view.shown == "dropped":
         mask = ~mask
-    offset, order = (page - 1) * view.size, _ORDERS[view.order]
+    limit = _PAGES_AT_ONCE * view.size
     table = state.open_table(entry)
-    return table.page(view.metric, order, offset=offset, limit=view.size, mask=mask, seed=view.seed)
+    return table.page(view.metric, _ORDERS[view.order], offset=block * limit, limit=limit, mask=mask, seed=view.seed)
 
 
 def _nothing(shown: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation import counts
+from clipsel_core.curation import counts, ordering
 from pages.parts import charts, commands, empty, facts, metrics, pairs, recipes, shapes, state, words
 from pages.parts.catalog import Entry
 
 _CARDS = 24
-_ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random"}
+_ORDERS = ("highest", "lowest", "random")
 
 
 def show(entry: Entry) -> None:
@@ -56,7 +56,7 @@ def _region(entry: Entry, places, selection) -> None:
             "Metric", table.metrics, format_func=metrics.title, key="map_metric", persist_state="session", width=220
         )
         order = st.segmented_control(
-            "First", list(_ORDERS), default="highest", required=True, key="map_order", persist_state="session"
+            "First", _ORDERS, default="highest", required=True, key="map_order", persist_state="session"
         )
     chosen = shapes.inside(selection, places.x, places.y)
     drawn = bool(selection.get("box") or selection.get("lasso"))
@@ -67,11 +67,17 @@ def _region(entry: Entry, places, selection) -> None:
     kept = state.kept_mask(entry, recipes.draft_yaml(entry, state.open_run(entry)))
     share = f"{words.share(int(kept[rows].sum()), len(rows))} kept by the recipe"
     facts.show_title(f"{words.pairs(len(rows))} {'in the region' if drawn else 'on the map'}", share)
-    mask = np.zeros(len(table), bool)
-    mask[rows] = True
-    page = table.page(metric, _ORDERS[order], limit=_CARDS, mask=mask)
+    page = _first(rows, table.take(metric, rows), order)
     with st.container(height=560, border=False):
         pairs.gallery(entry, page, metric, key="region", label="Pairs in the region", kept=kept)
+
+
+def _first(rows: np.ndarray, values: np.ndarray, order: str) -> np.ndarray:
+    """The first cards' rows in an order. Only the map's own pairs are looked at, however many the run has."""
+    scored = ~np.isnan(values)
+    rows, values = rows[scored], values[scored]
+    keys = {"highest": -values, "lowest": values}.get(order)
+    return ordering.page_of(ordering.shuffled_keys(rows, 0) if keys is None else keys, rows, 0, _CARDS)
 
 
 show(state.current())
