@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -17,8 +16,6 @@ from safetensors.torch import save_file
 
 from clipsel_core.demo.pairs import Pair, draw_jpegs
 from clipsel_core.pool.embed import Teacher, load_teacher
-
-LOG = logging.getLogger(__name__)
 
 THREADS = 2
 """Sums are split by thread, so the number of threads is part of what makes two builds the same."""
