@@ -31,7 +31,7 @@ with st.sidebar:
     if entries:
         st.selectbox("Run", [entry.label for entry in entries], key="run", bind="query-params")
     for root in catalog.missing():
-        st.warning("Named when the server started, but it holds no run:", icon="⚠️")
+        st.warning("Named when the server started, but it holds no run:", icon=":material/warning:")
         st.code(str(root), language=None, wrap_lines=True)
 
 if not entries:

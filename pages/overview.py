@@ -113,20 +113,25 @@ def _draw_progress(entry: Entry, run: Run) -> None:
         text += f" · {words.count(speed)} pairs/s · {words.duration((total - done) / speed)} left"
     st.progress(min(done / total, 1.0), text=text)
     if status.get("state") == "failed":
-        st.error("Scoring stopped with an error:", icon="⚠️")
+        st.error("Scoring stopped with an error:", icon=":material/warning:")
         st.code(str(status.get("message") or "no message"), language=None, wrap_lines=True)
 
 
 def _concerns(entry: Entry, run: Run) -> None:
     skipped = run.config.skipped_rows
     if skipped:
-        st.warning(f"{words.count(skipped)} rows were set aside: no embeddings that could be scored.", icon="⚠️")
+        st.warning(
+            f"{words.count(skipped)} rows were set aside: no embeddings that could be scored.",
+            icon=":material/warning:",
+        )
     pool = state.find_pool(entry)
     if pool is None:
-        st.warning("The pool is not where the run remembers it: no captions and no images.", icon="⚠️")
+        st.warning("The pool is not where the run remembers it: no captions and no images.", icon=":material/warning:")
         st.code(str(run.pool_root), language=None, wrap_lines=True)
     elif not pool.tars:
-        st.info("The pool has no image tars in shards/, so cards show captions and scores only.", icon="🖼️")
+        st.info(
+            "The pool has no image tars in shards/, so cards show captions and scores only.", icon=":material/image:"
+        )
 
 
 def _scores(entry: Entry, run: Run) -> None:

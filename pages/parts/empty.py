@@ -15,7 +15,7 @@ def show_empty(title: str, why: str, command: str = "") -> None:
         st.markdown(f"**{title}**")
         st.caption(why)
         if command:
-            st.code(command, language="bash")
+            st.code(command, language="bash", wrap_lines=True)
 
 
 def no_runs(data: Path) -> None:
@@ -33,7 +33,7 @@ def no_runs(data: Path) -> None:
 
 def show_error(error: ClipselError, title: str) -> None:
     """An error in its own words, as text: it may quote a file that somebody else wrote."""
-    st.error(title, icon="⚠️")
+    st.error(title, icon=":material/warning:")
     st.code(str(error), language=None, wrap_lines=True)
 
 

@@ -43,7 +43,7 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> None:
             _export(entry, run, recipe, picked, path, ending)
         if st.button("Save recipe", icon=":material/bookmark:", key="save"):
             save_recipe(state.parse(entry, recipe), path)
-            st.toast(f"Saved as {name}", icon="✅")
+            st.toast(f"Saved as {name}", icon=":material/check:")
             st.rerun()
     _result(entry, recipe)
     with st.expander("The recipe as a file"):
@@ -67,7 +67,7 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
         written = save_recipe(state.parse(entry, recipe), path)
         manifest = export(run, picked, written, out)
     except (ClipselError, OSError) as error:
-        st.error("Nothing was exported", icon="⚠️")
+        st.error("Nothing was exported", icon=":material/warning:")
         st.code(str(error), language=None, wrap_lines=True)
         return
     st.session_state[f"exported {entry.key}"] = {
