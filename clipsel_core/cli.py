@@ -43,7 +43,7 @@ def _options(
     ] = False,
 ) -> None:
     """Score pools of image-text pairs with a frozen CLIP, and select what to train on."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if debug:
         os.environ["CLIPSEL_DEBUG"] = "1"
 

@@ -6,10 +6,9 @@ import errno
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,7 +19,7 @@ from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs import local
 from clipsel_core.runs.local import score
-from clipsel_core.runs.store import Run, read_config
+from clipsel_core.runs.store import Run, read_config, score_file
 from clipsel_core.scoring.s_cliploss import division
 from tests import reference
 from tests.conftest import rewrite_npz, unit_rows, write_shard
@@ -265,7 +264,7 @@ def test_score__interrupted_says_so_and_goes_on(pool, tmp_path):
 
 
 def test_score__killed_five_times_gives_the_same_bytes(tmp_path):
-    """A real process, killed with SIGKILL at random moments, leftovers and all."""
+    """A real process, killed with SIGKILL five times: while it begins, between and within shards."""
     for seed in range(6):
         write_shard(tmp_path / "pool", f"{seed:08d}", 3000, width=64, seed=seed)
     run, whole = tmp_path / "run", tmp_path / "whole"
@@ -273,24 +272,25 @@ def test_score__killed_five_times_gives_the_same_bytes(tmp_path):
 
     def start(root):
         command = [sys.executable, "-m", "clipsel_core", "score", str(tmp_path / "pool"), str(root), *options]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    begin = time.monotonic()
+    def goes_on(process, seconds):
+        """Whether the process is still at work after so long."""
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=seconds)
+        return process.returncode is None
+
     assert start(whole).wait() == 0
-    whole_s = time.monotonic() - begin
     moments = random.Random(0)
-    killed = 0
-    while killed < 5:
+    for shards in (0, 1, 2, 3, 5):
         process = start(run)
-        try:
-            assert process.wait(timeout=moments.uniform(0.3, 0.9) * whole_s) == 0, process.stderr.read()
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            killed += 1
-        else:
-            for leftover in list((run / "scores").iterdir())[::2]:
-                leftover.unlink()
+        wanted = [run / "run.json", *(score_file(run, f"{seed:08d}") for seed in range(shards))]
+        while goes_on(process, 0.002) and not all(path.exists() for path in wanted):
+            pass
+        goes_on(process, moments.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        assert all(path.exists() for path in wanted)
     assert start(run).wait() == 0
     assert files_of(run) == files_of(whole)
 
