@@ -66,6 +66,7 @@ def plan_run(
     config = _config(root, pool, teacher, infos, norms=norms, device=chosen, **options)
     if begun:
         _check_same(root, begun, config)
+        config = begun.model_copy(update={"skipped_rows": None})
     else:
         check_uids(pool)
     return Plan(root, pool, teacher, config, {name: rows for name, (_, rows) in loaded.items()})

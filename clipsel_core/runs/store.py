@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from clipsel_core.errors import RunError
@@ -52,7 +51,8 @@ class Run:
     @property
     def pairs(self) -> int:
         """Pairs in the finished shards."""
-        return sum(pq.read_metadata(file).num_rows for file in self.score_files)
+        rows = {shard.name: shard.rows for shard in self.config.shards}
+        return sum(rows[file.stem] for file in self.score_files)
 
     @property
     def status(self) -> dict[str, Any]:

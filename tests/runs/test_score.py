@@ -17,7 +17,7 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
-from clipsel_core.runs import local
+from clipsel_core.runs import local, plan
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run, read_config, score_file
 from clipsel_core.scoring.s_cliploss import division
@@ -86,6 +86,37 @@ def test_score__a_finished_run_is_left_alone(pool, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in run.score_files}
     assert score(pool, tmp_path / "run", **OPTIONS).finished
     assert {path: path.stat().st_mtime_ns for path in run.score_files} == before
+
+
+def test_score__a_finished_run_keeps_the_versions_it_was_made_with(pool, tmp_path, monkeypatch):
+    score(pool, tmp_path / "run", **OPTIONS)
+    before = files_of(tmp_path / "run")
+    monkeypatch.setattr(plan, "_versions", lambda: {"torch": "99"})
+    assert score(pool, tmp_path / "run", **OPTIONS).finished
+    assert files_of(tmp_path / "run") == before
+    (tmp_path / "run" / "scores" / "00000001.parquet").unlink()
+    with pytest.raises(RunError, match=r"expected versions .*torch=.*as begun, found .*torch=99"):
+        score(pool, tmp_path / "run", **OPTIONS)
+
+
+def test_score__what_a_killed_process_left_half_written_is_removed(pool, tmp_path):
+    score(pool, tmp_path / "run", **OPTIONS)
+    before = files_of(tmp_path / "run")
+    (tmp_path / "run" / "scores" / ".00000001.parquet.1-2.partial").write_bytes(b"half")
+    (tmp_path / "run" / ".status.json.1-2.partial").write_bytes(b"half")
+    score(pool, tmp_path / "run", **OPTIONS)
+    assert files_of(tmp_path / "run") == before
+    assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+def test_score__one_uid_on_two_rows_stops_before_anything_is_scored(tmp_path):
+    for name in ("0", "1"):
+        write_shard(tmp_path / "pool", name, 5, seed=3)
+    with pytest.raises(
+        PoolFormatError, match=r"at 0\.parquet row \d and 1\.parquet row \d; remove one of the two rows"
+    ):
+        score(tmp_path / "pool", tmp_path / "run", **OPTIONS)
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 @pytest.mark.parametrize(
