@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Collection
 from decimal import Decimal
 from pathlib import Path
@@ -99,9 +100,9 @@ class Step(_Frozen):
         return self._where or f"step {self.text!r}"
 
     @property
+    @abstractmethod
     def text(self) -> str:
         """What the step does, in words."""
-        raise NotImplementedError
 
 
 class KeepTop(Step):
