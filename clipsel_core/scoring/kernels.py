@@ -7,12 +7,14 @@ results are bitwise the same in every run with the same tile sizes on the same d
 at most 32768 rows, which bounds the partial sums to about 50 MB.
 
 The constant shift is that of `tiled`, and rows and columns outside of its range are redone by `tiled`. float32 rows are
-refused: tensor cores would round them. p_norm is that of `tiled`. Triton's interpreter runs the same kernels on a CPU.
+refused: tensor cores would round them. p_norm is that of `tiled`. Triton's interpreter runs the same kernels on a CPU,
+for float16 alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -29,8 +31,9 @@ from clipsel_core.scoring import tiled
 from clipsel_core.scoring.tile_sizes import DEPTH, TileSizes
 from clipsel_core.scoring.tiled import Tiling
 
-DTYPES = (torch.float16, torch.bfloat16)
 INTERPRETED = triton.knobs.runtime.interpret
+DTYPES = (torch.float16,) if INTERPRETED else (torch.float16, torch.bfloat16)  # it multiplies bfloat16's bits
+_CAPABILITY = (8, 0)  # Ampere, from which on tensor cores take bfloat16 too
 _PIECE = 32768
 _GROUP = 8
 _SMALL = TileSizes(32, 64, 32, warps=4, stages=2)  # for the interpreter, whose time goes by the element
@@ -162,10 +165,29 @@ def check(x: Tensor, y: Tensor) -> None:
     """Raises ScoringError unless the kernels can take both tensors without rounding, where they are."""
     if x.dtype != y.dtype or x.dtype not in DTYPES:
         found = " and ".join(str(rows.dtype).removeprefix("torch.") for rows in (x, y))
-        expected = "float16 on both sides, or bfloat16"
+        expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES) + " on both sides"
         raise ScoringError("impl 'triton'", expected=expected, found=found, remedy="use impl 'tiled'")
-    if x.device.type != "cuda" and not INTERPRETED:
-        raise ScoringError("impl 'triton'", expected="an NVIDIA GPU", found=f"{x.device}", remedy="use impl 'tiled'")
+    reason = why_not(x.device)
+    if reason is not None:
+        raise ScoringError("impl 'triton'", expected="a usable NVIDIA GPU", found=reason, remedy="use impl 'tiled'")
+
+
+@functools.cache
+def why_not(device: torch.device) -> str | None:
+    """Why the kernels cannot run on a device, None where they can; tried once with the smallest of them."""
+    if INTERPRETED:
+        return None
+    if device.type != "cuda" or torch.version.hip is not None:
+        return f"{device}"
+    if torch.cuda.get_device_capability(device) < _CAPABILITY:
+        return f"{torch.cuda.get_device_name(device)}, older than Ampere"
+    out = torch.zeros(3, dtype=torch.float64, device=device)
+    try:
+        with _launching_on(device):
+            _add_parts(torch.ones(6, device=device), out, 2)
+    except Exception as error:  # a missing C compiler, driver or ptxas: each with an exception of its own
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    return None if out.tolist() == [2.0, 2.0, 2.0] else "wrong sums"
 
 
 def sizes_for(device: torch.device, width: int) -> TileSizes:
@@ -235,12 +257,13 @@ def _max_abs(x: Tensor, y: Tensor, s: TileSizes, cut: Tiling) -> Tensor:
 def _launch(kernel, s: TileSizes, x: Tensor, y: Tensor, *arguments) -> None:
     blocks = triton.cdiv(len(x), s.rows) * triton.cdiv(len(y), s.columns)
     sizes = {"WIDTH": x.shape[1], "BM": s.rows, "BN": s.columns, "BK": s.depth, "GROUP": _GROUP}
-    kernel[(blocks,)](x, y, *arguments, **sizes, num_warps=s.warps, num_stages=s.stages)
+    kernel[(blocks,)](x, y, *arguments, **sizes, num_warps=s.warps, num_stages=s.stages, enable_fp_fusion=True)
 
 
 def _add_parts(parts: Tensor, out: Tensor, count: int) -> None:
     columns = 2048 if INTERPRETED else 128
-    _add_parts_block[(triton.cdiv(len(out), columns),)](parts, out, count, len(out), PARTS=16, COLUMNS=columns)
+    blocks, sizes = triton.cdiv(len(out), columns), {"PARTS": 16, "COLUMNS": columns}
+    _add_parts_block[(blocks,)](parts, out, count, len(out), **sizes, enable_fp_fusion=True)
 
 
 def _buffer(n: int, m: int, side: int, device: torch.device) -> Tensor:

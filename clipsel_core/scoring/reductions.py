@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import math
 from collections.abc import Mapping
 from types import ModuleType
@@ -23,7 +24,7 @@ from clipsel_core.scoring.checks import check_rows, check_temperature, check_wid
 
 IMPLEMENTATIONS = ("tiled", "triton")
 _HALF = (torch.float16, torch.bfloat16)
-_TENSOR_CORES = (8, 0)  # the compute capability from which on they take bfloat16, too
+_log = logging.getLogger(__name__)
 
 
 def log_sum_exp(x: Tensor, y: Tensor, *, temperature: float, impl: str | None = None) -> tuple[Tensor, Tensor]:
@@ -105,20 +106,18 @@ def _choose(impl: str | None, x: Tensor, other: Tensor) -> ModuleType:
     return kernels
 
 
-def _has_tensor_cores(device: torch.device) -> bool:
-    """Whether the kernels can run there: an NVIDIA GPU that is new enough, and Triton installed."""
-    if device.type != "cuda" or torch.version.hip is not None:
-        return False
-    return torch.cuda.get_device_capability(device) >= _TENSOR_CORES and _triton_is_there()
-
-
 @functools.cache
-def _triton_is_there() -> bool:
-    try:
-        _kernels()
-    except ScoringError:
+def _has_tensor_cores(device: torch.device) -> bool:
+    """Whether the Triton kernels run there. A GPU on which they do not is slow, so that is logged, once."""
+    if device.type != "cuda":
         return False
-    return True
+    try:
+        reason = _kernels().why_not(device)
+    except ScoringError as error:
+        reason = str(error)
+    if reason is not None:
+        _log.warning("%s: computing without tensor cores: %s", device, reason)
+    return reason is None
 
 
 def _kernels() -> ModuleType:
