@@ -1,6 +1,6 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, memory, selection; all of them when none is named.
+Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import accuracy, memory, selection, speed
+from benchmarks import accuracy, gpu, memory, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
 def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="accuracy, normalizer, normsim, memory, selection")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="accuracy, normalizer, normsim, memory, selection, gpu"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
         "--large", action="store_true", help="the normalizer at B = 32768 as well (4 GB, a minute more)"
@@ -42,6 +44,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "normsim": lambda: speed.normsim_rows(8192, 16384, rounds),
         "memory": memory.measure,
         "selection": selection.measure,
+        "gpu": lambda: gpu.measure(rounds),
     }
 
 

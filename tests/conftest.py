@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core import uids
+
+# Triton reads this when it is first imported, which other packages do, too: hence here, before any test's imports.
+if not list(Path("/dev").glob("nvidia[0-9]*")):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def unit_rows(n: int, width: int, seed: int | Sequence[int] = 0) -> np.ndarray:

@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
 }
 PAGES_MAY = {"curation", "runs.store", "runs.config", "runs.status", "pool.images", "pool.layout"}
 SCORING_PACKAGES = {"torch", "numpy"}
+TRITON_FILES = {"kernels.py"}
 
 
 def imports_of(file: Path) -> set[str]:
@@ -66,8 +67,16 @@ def test_pages__import_only_the_light_side():
 def test_scoring__needs_torch_and_numpy_alone():
     for file in files_of(f"{CORE}/scoring"):
         packages = {module.partition(".")[0] for module in imports_of(file)}
-        wrong = packages - SCORING_PACKAGES - set(sys.stdlib_module_names) - {CORE}
+        permitted = SCORING_PACKAGES | ({"triton"} if file.name in TRITON_FILES else set())
+        wrong = packages - permitted - set(sys.stdlib_module_names) - {CORE}
         assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def test_scoring__imports_triton_only_where_it_computes():
+    modules = [f"{CORE}.scoring.{file.stem}" for file in files_of(f"{CORE}/scoring") if file.name not in TRITON_FILES]
+    code = f"import sys; import {', '.join(modules)}; print('triton' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False", shown.stdout + shown.stderr
 
 
 def test_streamlit__only_in_the_face():

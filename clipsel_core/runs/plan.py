@@ -22,6 +22,7 @@ from clipsel_core.runs.config import RunConfig, ShardInfo, TargetInfo
 from clipsel_core.runs.store import read_config, score_file
 from clipsel_core.runs.targets import load_target
 from clipsel_core.scoring.normsim import metric_name, parse_norm
+from clipsel_core.scoring.reductions import tile_sizes, use_tile_sizes
 
 _BASE_METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se")
 
@@ -63,7 +64,8 @@ def plan_run(
     _check_shards(pool, teacher)
     loaded = {name: load_target(name, path, pool, teacher, root) for name, path in (targets or {}).items()}
     infos = tuple(info for info, _ in loaded.values())
-    config = _config(root, pool, teacher, infos, norms=norms, device=chosen, **options)
+    tiles = _tiles(begun, chosen, teacher.width)
+    config = _config(root, pool, teacher, infos, norms=norms, device=chosen, tiles=tiles, **options)
     if begun:
         _check_same(root, begun, config)
         config = begun.model_copy(update={"skipped_rows": None})
@@ -82,6 +84,13 @@ def resolve_device(device: str) -> str:
         found = str(error).split("\n")[0]
         raise ScoringError("--device", expected="auto, cpu or a device of this machine", found=found) from error
     return device
+
+
+def _tiles(begun: RunConfig | None, device: str, width: int) -> dict[str, int] | None:
+    """The tile sizes that this machine is going to use: those that the run was begun with, where there are any."""
+    if begun and begun.tiles and begun.device == device:
+        use_tile_sizes(device, width, begun.tiles)
+    return tile_sizes(device, width)
 
 
 def _config(root: Path, pool: Pool, arch: Arch, targets: tuple[TargetInfo, ...], **options: Any) -> RunConfig:
@@ -122,10 +131,11 @@ def _check_shards(pool: Pool, arch: Arch) -> None:
 def _check_same(root: Path, begun: RunConfig, wanted: RunConfig) -> None:
     unfinished = any(not score_file(root, shard.name).exists() for shard in begun.shards)
     before, now = begun.model_dump(mode="json"), wanted.model_dump(mode="json")
-    for field in before:
-        if field == "skipped_rows" or (field == "versions" and not unfinished) or before[field] == now[field]:
+    for field in {**before, **now}:
+        was, asked = before.get(field), now.get(field)
+        if field == "skipped_rows" or (field == "versions" and not unfinished) or was == asked:
             continue
-        was, asked = _difference(before[field], now[field])
+        was, asked = _difference(was, asked)
         remedy = f"score into another folder, or give {field} as before"
         raise RunError(root / "run.json", expected=f"{field} {was}, as begun", found=asked, remedy=remedy)
 

@@ -18,6 +18,7 @@ from clipsel_core.runs.config import RunConfig
 from clipsel_core.runs.plan import Plan
 from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.normsim import metric_name, normsim, normsim_2, second_moment
+from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
 
 _COUNTS = b"clipsel_counts"
@@ -31,6 +32,8 @@ class ShardScorer:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        if plan.config.tiles:
+            use_tile_sizes(plan.config.device, plan.config.width, plan.config.tiles)
         self._norms = [float(p) for p in plan.config.norms]
         with_2 = plan.targets if 2 in self._norms else {}
         self._moments = {name: second_moment(rows, device=plan.config.device) for name, rows in with_2.items()}

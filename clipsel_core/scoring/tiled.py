@@ -54,14 +54,13 @@ def tiling_for(n: int, device: torch.device) -> Tiling:
 
 def log_sum_exp(x: Tensor, y: Tensor, *, temperature: float, tiling: Tiling | None = None) -> tuple[Tensor, Tensor]:
     """As reductions.log_sum_exp, of checked arguments."""
-    scale = math.log2(math.e) / temperature
-    shift = max(0.0, _LARGEST_COSINE * scale - _LARGEST_EXPONENT)
+    scale, shift = scale_and_shift(temperature)
 
     def sweep(cut: Tiling) -> tuple[Tensor, Tensor]:
         row, column = _sum_exp2(x, y, scale, shift, cut)
-        return _finish(row, x, y, scale, shift, cut), _finish(column, y, x, scale, shift, cut)
+        return finish(row, x, y, scale, shift, cut), finish(column, y, x, scale, shift, cut)
 
-    return _with_smaller_tiles(sweep, tiling or tiling_for(len(x), x.device), x.device)
+    return with_smaller_tiles(sweep, tiling or tiling_for(len(x), x.device), x.device)
 
 
 def max_abs(x: Tensor, t: Tensor, *, tiling: Tiling | None = None) -> Tensor:
@@ -77,7 +76,7 @@ def max_abs(x: Tensor, t: Tensor, *, tiling: Tiling | None = None) -> Tensor:
         _sweep(x, t, 1.0, cut, reduce)
         return out
 
-    return _with_smaller_tiles(sweep, tiling or tiling_for(len(x), x.device), x.device)
+    return with_smaller_tiles(sweep, tiling or tiling_for(len(x), x.device), x.device)
 
 
 def p_norm(x: Tensor, t: Tensor, *, p: float, tiling: Tiling | None = None) -> Tensor:
@@ -97,7 +96,37 @@ def p_norm(x: Tensor, t: Tensor, *, p: float, tiling: Tiling | None = None) -> T
         _sweep(x, t, 1.0, cut, reduce)
         return (total.pow_(1.0 / p) * top).float()
 
-    return _with_smaller_tiles(sweep, tiling or tiling_for(len(x), x.device), x.device)
+    return with_smaller_tiles(sweep, tiling or tiling_for(len(x), x.device), x.device)
+
+
+def scale_and_shift(temperature: float) -> tuple[float, float]:
+    """What turns a cosine s into the exponent of 2 that is summed: scale s - shift."""
+    scale = math.log2(math.e) / temperature
+    return scale, max(0.0, _LARGEST_COSINE * scale - _LARGEST_EXPONENT)
+
+
+def finish(sums: Tensor, x: Tensor, y: Tensor, scale: float, shift: float, cut: Tiling) -> Tensor:
+    """Natural logarithms of the sums over y of x's rows, those out of range computed anew.
+
+    sums: (N,) float64, of 2^(scale x_i . y_j - shift). Returns: (N,) float64.
+    """
+    log2 = sums.log2().add_(shift)
+    again = torch.nonzero(~((sums >= _SMALLEST_SUM) & (sums < math.inf)))[:, 0]
+    if len(again):
+        log2[again] = _running_log2_sum(x[again], y, scale, cut)
+    return log2.mul_(math.log(2.0))
+
+
+def with_smaller_tiles(sweep: Callable[[Tiling], _Result], cut: Tiling, device: torch.device) -> _Result:
+    """sweep(cut), with strips and tiles halved as often as the device runs out of memory; logged once."""
+    while True:
+        try:
+            return sweep(cut)
+        except torch.OutOfMemoryError:
+            if cut.strip <= _SMALLEST_TILE:
+                raise
+        cut = replace(cut, strip=cut.strip // 2, tile=max(_SMALLEST_TILE, cut.tile // 2))
+        _warn_of_smaller_tiles(str(device))
 
 
 def _sum_exp2(x: Tensor, y: Tensor, scale: float, shift: float, cut: Tiling) -> tuple[Tensor, Tensor]:
@@ -116,15 +145,6 @@ def _sum_exp2(x: Tensor, y: Tensor, scale: float, shift: float, cut: Tiling) -> 
     for part in column_parts:
         column += part
     return row, column
-
-
-def _finish(sums: Tensor, x: Tensor, y: Tensor, scale: float, shift: float, cut: Tiling) -> Tensor:
-    """Natural logarithms of the sums of x's rows, those out of range computed anew."""
-    log2 = sums.log2().add_(shift)
-    again = torch.nonzero(~((sums >= _SMALLEST_SUM) & (sums < math.inf)))[:, 0]
-    if len(again):
-        log2[again] = _running_log2_sum(x[again], y, scale, cut)
-    return log2.mul_(math.log(2.0))
 
 
 def _running_log2_sum(x: Tensor, y: Tensor, scale: float, cut: Tiling) -> Tensor:
@@ -166,18 +186,6 @@ def _sweep(x: Tensor, y: Tensor, scale: float, cut: Tiling, reduce: Callable[[sl
     scratch = height * width + (width * y.shape[1] if convert else 0)
     with torch.no_grad(), float32_products(x.device):
         for_each(sweep_strip, strips, device=x.device, scratch=scratch, workers=cut.workers)
-
-
-def _with_smaller_tiles(sweep: Callable[[Tiling], _Result], cut: Tiling, device: torch.device) -> _Result:
-    """sweep(cut), with tiles halved as often as the device runs out of memory."""
-    while True:
-        try:
-            return sweep(cut)
-        except torch.OutOfMemoryError:
-            if cut.strip <= _SMALLEST_TILE:
-                raise
-        cut = replace(cut, strip=cut.strip // 2, tile=max(_SMALLEST_TILE, cut.tile // 2))
-        _warn_of_smaller_tiles(str(device))
 
 
 @functools.cache

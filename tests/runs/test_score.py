@@ -17,7 +17,7 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
-from clipsel_core.runs import local, plan
+from clipsel_core.runs import local, plan, score_shard
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run, read_config, score_file
 from clipsel_core.scoring.s_cliploss import division
@@ -64,6 +64,41 @@ def test_score__agrees_with_the_formulas_in_float64(pool, tmp_path, target):
             np.testing.assert_allclose(scores[name].to_numpy(), values, rtol=2e-6, atol=2e-6, err_msg=name)
         hexes = uids.to_hex(uids.from_halves(scores["uid_hi"].to_numpy(), scores["uid_lo"].to_numpy()))
         assert hexes.to_pylist() == pq.read_table(shard.parquet)["uid"].to_pylist()
+
+
+def test_score__records_no_tiles_on_a_cpu(pool, tmp_path):
+    run = score(pool, tmp_path / "run", device="cpu", **OPTIONS)
+    assert run.config.tiles is None
+    assert "tiles" not in json.loads((tmp_path / "run" / "run.json").read_text())
+
+
+def test_score__records_the_tiles_and_goes_on_with_them(pool, tmp_path, monkeypatch):
+    """A machine on which other sizes were faster the second time goes on with those that the run was begun with."""
+    chosen = {"rows": 128, "columns": 256}
+    taken = []
+
+    def take(device, width, sizes):
+        taken.append((device, width, dict(sizes)))
+        chosen.update(sizes)
+
+    monkeypatch.setattr(plan, "tile_sizes", lambda device, width: dict(chosen))
+    monkeypatch.setattr(plan, "use_tile_sizes", take)
+    monkeypatch.setattr(score_shard, "use_tile_sizes", take)
+    run = score(pool, tmp_path / "run", device="cpu", **OPTIONS)
+    before = files_of(tmp_path / "run")
+    assert run.config.tiles == {"rows": 128, "columns": 256}
+    run.score_files[1].unlink()
+    chosen["rows"] = 64
+    score(pool, tmp_path / "run", device="cpu", **OPTIONS)
+    assert files_of(tmp_path / "run") == before
+    assert set(map(str, taken)) == {str(("cpu", 16, {"rows": 128, "columns": 256}))}
+
+
+def test_score__refuses_to_go_on_with_other_kernels(pool, tmp_path, monkeypatch):
+    score(pool, tmp_path / "run", device="cpu", **OPTIONS)
+    monkeypatch.setattr(plan, "tile_sizes", lambda device, width: {"rows": 128})
+    with pytest.raises(RunError, match="expected tiles None, as begun"):
+        score(pool, tmp_path / "run", device="cpu", **OPTIONS)
 
 
 def test_score__a_shard_scores_the_same_alone(pool, tmp_path):

@@ -1,0 +1,123 @@
+"""Which tile sizes suit a GPU and a width, and how are they remembered?
+
+Tile sizes decide speed and the order in which sums are added, nothing else. They are timed once per device, width and
+version of Triton and kept in a small JSON file in the user's cache folder, so that every process of a machine takes
+the same ones. A cache that cannot be read, or says what is no candidate, is ignored and written anew; one that cannot
+be written costs the timing in every process.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clipsel_core.errors import ScoringError
+from clipsel_core.files import write_json
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TileSizes:
+    """A block of products: rows of X, rows of Y, the step along D, and how the GPU shares the work of one block."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+    def as_dict(self) -> dict[str, int]:
+        """The sizes by name, for run.json and the cache."""
+        return asdict(self)
+
+
+# For Hopper first; the last ones fit GPUs with little shared memory. Every depth divides DEPTH.
+CANDIDATES = (
+    TileSizes(128, 256, 64, warps=8, stages=4),
+    TileSizes(128, 256, 64, warps=8, stages=3),
+    TileSizes(128, 128, 64, warps=4, stages=3),
+    TileSizes(128, 128, 64, warps=8, stages=3),
+    TileSizes(128, 128, 32, warps=4, stages=3),
+    TileSizes(64, 64, 32, warps=4, stages=2),
+)
+DEPTH = 64
+
+_FORMAT = 1
+_guard = threading.Lock()
+_chosen: dict[str, TileSizes] = {}
+
+
+def choose(key: str, measure: Callable[[TileSizes], float]) -> TileSizes:
+    """The fastest candidate for a key that names device, width and version; measured once and remembered.
+
+    measure: seconds with a candidate, inf where it does not fit the device.
+    Raises: ScoringError where none fits.
+    """
+    with _guard:
+        if key not in _chosen:
+            _chosen[key] = _read().get(key) or _measured(key, measure)
+        return _chosen[key]
+
+
+def use(key: str, sizes: Mapping[str, int]) -> None:
+    """Takes these sizes for a key in this process from now on, as a run that was begun with them asks.
+
+    Raises: ScoringError on sizes that are no candidate.
+    """
+    found = _parse(sizes)
+    if found is None:
+        remedy = "score into another folder"
+        raise ScoringError("tiles", expected="tile sizes of this version", found=f"{dict(sizes)}", remedy=remedy)
+    with _guard:
+        _chosen[key] = found
+
+
+def cache_file() -> Path:
+    """Where the sizes are kept: below XDG_CACHE_HOME, or ~/.cache where that is not set."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "clipsel" / "tiles.json"
+
+
+def _measured(key: str, measure: Callable[[TileSizes], float]) -> TileSizes:
+    seconds = {sizes: measure(sizes) for sizes in CANDIDATES}
+    best = min(seconds, key=lambda sizes: seconds[sizes])
+    if not math.isfinite(seconds[best]):
+        raise ScoringError(key, expected="a GPU that fits a tile", found="none of the sizes fits", remedy="impl tiled")
+    _log.info("%s: tiles of %s, %.2f ms", key, best, seconds[best] * 1e3)
+    try:
+        entries = {name: sizes.as_dict() for name, sizes in {**_read(), key: best}.items()}
+        write_json(cache_file(), {"format": _FORMAT, "tiles": entries})
+    except OSError as error:
+        _warn_of_cache(str(error))
+    return best
+
+
+def _read() -> dict[str, TileSizes]:
+    """The cache's entries that make sense."""
+    try:
+        kept: Any = json.loads(cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    entries = kept.get("tiles") if isinstance(kept, dict) and kept.get("format") == _FORMAT else None
+    if not isinstance(entries, dict):
+        return {}
+    parsed = {key: _parse(sizes) for key, sizes in entries.items()}
+    return {key: sizes for key, sizes in parsed.items() if sizes is not None}
+
+
+def _parse(sizes: Any) -> TileSizes | None:
+    return next((known for known in CANDIDATES if known.as_dict() == sizes), None)
+
+
+@functools.cache
+def _warn_of_cache(error: str) -> None:
+    _log.warning("tile sizes are not kept, so every process times them anew: %s", error)

@@ -1,0 +1,266 @@
+"""The Triton kernels against the float64 formulas: on a GPU where there is one, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clipsel_core.errors import ScoringError
+from clipsel_core.scoring import reductions, tiled
+from clipsel_core.scoring.tiled import Tiling
+from tests import reference
+
+kernels = pytest.importorskip("clipsel_core.scoring.kernels")
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+ROOT = Path(__file__).parent.parent.parent
+SIZES = [(1, 1), (1, 507), (130, 1), (33, 65), (252, 507)]
+log_sum_exp, max_abs, p_norm = (
+    functools.partial(reduction, impl="triton")
+    for reduction in (reductions.log_sum_exp, reductions.max_abs, reductions.p_norm)
+)
+
+
+def there(rows):
+    return torch.from_numpy(rows).to(DEVICE)
+
+
+def assert_log_sums(x, y, temperature, tolerance=5e-7, **options):
+    """Both halves of what r sums up are within the tolerance of the truth, in units of r."""
+    found = log_sum_exp(there(x), there(y), temperature=temperature, **options)
+    products = x.astype(np.float64) @ y.astype(np.float64).T / temperature
+    for part, axis in zip(found, (1, 0), strict=True):
+        truth = reference.log_sum_exp(products, axis)
+        assert part.dtype == torch.float64
+        assert part.shape == truth.shape
+        assert np.abs(part.cpu().numpy() - truth).max() * temperature / 2 < tolerance
+
+
+@pytest.mark.parametrize(("n", "m"), SIZES)
+def test_log_sum_exp__ragged_sizes(rows, n, m):
+    assert_log_sums(rows(n, 48, 1, np.float16, 0.4), rows(m, 48, 2, np.float16, 0.2), 0.01)
+
+
+@pytest.mark.parametrize("width", [1, 7, 64, 507, 512, 640, 768, 1024, 1152, 1280])
+def test_kernels__every_width(rows, width):
+    x, y = rows(40, width, 1, np.float16, 0.4), rows(70, width, 2, np.float16, 0.2)
+    assert_log_sums(x, y, 0.01)
+    found = max_abs(there(x), there(y)).cpu().numpy()
+    np.testing.assert_allclose(found, reference.normsim(x, y, np.inf), rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("temperature", [0.001, 0.005, 0.01, 0.0143, 0.07, 1.0])
+def test_log_sum_exp__every_temperature(rows, temperature):
+    x, y = rows(60, 32, 1, np.float16, 0.3), rows(50, 32, 2, np.float16, 0.3)
+    assert_log_sums(x, y, temperature, tolerance=3e-7 * max(1.0, temperature))
+
+
+@pytest.mark.parametrize("temperature", [0.001, 0.01, 0.07])
+def test_log_sum_exp__cosines_of_one_and_minus_one(rows, temperature):
+    x = rows(100, 16, 3, np.float16)
+    x[10:20] = x[0]
+    y = x.copy()
+    y[40:80] = -x[0]
+    assert_log_sums(x, y, temperature)
+
+
+def test_log_sum_exp__identical_rows_need_no_second_sweep(rows, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("swept again")
+
+    monkeypatch.setattr(tiled, "_running_log2_sum", refuse)
+    x = np.repeat(rows(1, 16, 1, np.float16), 200, 0)
+    assert_log_sums(x, x.copy(), 0.01)
+
+
+@pytest.mark.parametrize("temperature", [0.001, 0.01])
+def test_log_sum_exp__rows_and_columns_that_underflow_are_redone(rows, temperature):
+    x, y = rows(90, 16, 4, np.float16, 3.0), rows(150, 16, 5, np.float16, 3.0)
+    x[7], x[89], y[5] = -0.25, -0.25, -0.25
+    x[8] = 0.0
+    assert_log_sums(x, y, temperature)
+
+
+def test_log_sum_exp__rows_longer_than_one_overflow_and_are_redone(rows):
+    x = rows(70, 16, 4, np.float16)
+    x[3] *= np.float16(2.5)
+    assert_log_sums(x, x.copy(), 0.01, tolerance=3e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), SIZES)
+def test_max_abs__ragged_sizes(rows, n, m):
+    x, t = rows(n, 48, 1, np.float16), rows(m, 48, 2, np.float16)
+    found = max_abs(there(x), there(t)).cpu().numpy()
+    np.testing.assert_allclose(found, reference.normsim(x, t, np.inf), rtol=2e-6, atol=1e-7)
+
+
+def test_max_abs__takes_the_negative_side():
+    x = torch.eye(3, dtype=torch.float16, device=DEVICE)
+    assert max_abs(x, -0.75 * x[:2]).tolist() == [0.75, 0.75, 0.0]
+
+
+@pytest.mark.parametrize("piece", [(64, 128), (100, 37)])
+def test_kernels__pieces_equal_the_whole(rows, piece):
+    """Sets that need several launches, at sizes that fit no block."""
+    x, y = (there(rows(n, 24, n, np.float16, 0.3)) for n in (170, 230))
+    pieces = Tiling(strip=piece[0], tile=piece[1], workers=1)
+    cut, whole = (kernels.log_sum_exp(x, y, temperature=0.01, pieces=p) for p in (pieces, None))
+    for part, expected in zip(cut, whole, strict=True):
+        assert torch.allclose(part, expected, rtol=0, atol=1e-6)
+    assert torch.equal(kernels.max_abs(x, y, pieces=pieces), kernels.max_abs(x, y))
+
+
+@pytest.mark.skipif(kernels.INTERPRETED, reason="the interpreter has no bfloat16 products")
+def test_kernels__bfloat16(rows):
+    x, y = (torch.from_numpy(rows(n, 32, n, centre=0.3)).bfloat16() for n in (60, 70))
+    products = x.double().numpy() @ y.double().numpy().T
+    row, _ = log_sum_exp(x.to(DEVICE), y.to(DEVICE), temperature=0.01)
+    assert np.abs(row.cpu().numpy() - reference.log_sum_exp(products / 0.01, 1)).max() * 0.005 < 5e-7
+    np.testing.assert_allclose(max_abs(x.to(DEVICE), y.to(DEVICE)).cpu(), np.abs(products).max(1), rtol=2e-6)
+
+
+def test_kernels__same_bits_every_time(rows):
+    x, y = (there(rows(n, 40, n, np.float16, 0.1)) for n in (260, 190))
+    x[5], y[9] = -x[6], -y[10]
+    first, *others = ((*log_sum_exp(x, y, temperature=0.004), max_abs(x, y)) for _ in range(3))
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_kernels__read_and_write_nothing_beyond_the_edges(rows):
+    """Poisoned neighbours: rows before and after a slice, which one block too many would take in."""
+    base = np.full((150, 64), np.nan, np.float16)
+    base[40:90] = rows(50, 64, 1, np.float16, 0.3)
+    held = there(base)
+    x = held[40:90]
+    expected = reference.log_sum_exp(base[40:90].astype(float) @ base[40:90].astype(float).T / 0.01, 1)
+    row, column = log_sum_exp(x, x, temperature=0.01)
+    assert np.abs(row.cpu().numpy() - expected).max() * 0.005 < 5e-7
+    assert torch.isfinite(column).all()
+    assert torch.isfinite(max_abs(x, x)).all()
+    assert torch.equal(held.isnan(), there(base).isnan())
+
+
+def test_kernels__take_rows_that_are_not_contiguous(rows):
+    x = there(rows(80, 128, 1, np.float16, 0.3))
+    spread = x[::2, :64]
+    for part, expected in zip(
+        log_sum_exp(spread, spread, temperature=0.01),
+        log_sum_exp(spread.contiguous(), spread.contiguous(), temperature=0.01),
+        strict=True,
+    ):
+        assert torch.equal(part, expected)
+
+
+def test_p_norm__is_the_tiled_one(rows):
+    x, t = (there(rows(n, 32, n, np.float16)) for n in (50, 60))
+    assert torch.equal(p_norm(x, t, p=3), reductions.p_norm(x, t, p=3, impl="tiled"))
+
+
+def test_kernels__refuse_rows_that_tensor_cores_would_round(rows):
+    x = there(rows(5, 8, 1, np.float16))
+    with pytest.raises(ScoringError, match="found float32 and float32"):
+        log_sum_exp(x.float(), x.float(), temperature=0.01)
+    with pytest.raises(ScoringError, match="found float16 and bfloat16; use impl 'tiled'"):
+        max_abs(x, x.bfloat16())
+
+
+def test_out_of_memory__halves_the_pieces_and_goes_on(rows, monkeypatch, caplog):
+    x = there(rows(150, 16, 1, np.float16, 0.3))
+    whole, real, sizes = max_abs(x, x), kernels._buffer, []
+
+    def small_device(n, m, side, device):
+        sizes.append((n, m))
+        if n > 80:
+            raise torch.OutOfMemoryError("no room")
+        return real(n, m, side, device)
+
+    monkeypatch.setattr(kernels, "_buffer", small_device)
+    tiled._warn_of_smaller_tiles.cache_clear()
+    pieces = Tiling(strip=150, tile=150, workers=1)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(kernels.max_abs(x, x, pieces=pieces), whole)
+    assert sizes == [(150, 150), (75, 75)]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_choose__tiled_wherever_the_kernels_would_not_do(rows):
+    x = there(rows(5, 8, 1, np.float16))
+    assert reductions._choose(None, x.float(), x.float()) is tiled
+    assert reductions._choose(None, x, x.float()) is tiled
+    assert reductions._choose(None, x, x) is (kernels if DEVICE.type == "cuda" else tiled)
+    assert reductions._choose("triton", x, x) is kernels
+
+
+def test_choose__the_kernels_for_halves_on_a_gpu(rows, monkeypatch):
+    monkeypatch.setattr(reductions, "_has_tensor_cores", lambda device: True)
+    x = torch.from_numpy(rows(5, 8, 1, np.float16))
+    assert reductions._choose(None, x, x) is kernels
+    assert reductions._choose(None, x.bfloat16(), x.bfloat16()) is kernels
+    assert reductions._choose(None, x.float(), x.float()) is tiled
+    assert reductions._choose("tiled", x, x) is tiled
+
+
+def in_another_process(code: str, **environment: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    options = {"cwd": ROOT, "env": {**kept, **environment}, "capture_output": True, "text": True}
+    shown = subprocess.run([sys.executable, "-c", code], **options)
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout.strip()
+
+
+def test_reductions__do_without_triton():
+    code = """
+import sys
+sys.modules["triton"] = None
+import torch
+from clipsel_core.errors import ScoringError
+from clipsel_core.scoring.reductions import max_abs, tile_sizes
+x = torch.eye(2, dtype=torch.float16)
+print(max_abs(x, x).tolist(), tile_sizes("cpu", 64))
+try:
+    max_abs(x, x, impl="triton")
+except ScoringError as error:
+    print(error)
+"""
+    said = in_another_process(code)
+    assert said.startswith("[1.0, 1.0] None\nimpl 'triton': expected Triton installed, found")
+    assert said.endswith("pip install triton, or use impl 'tiled'")
+
+
+def test_kernels__refuse_a_cpu():
+    code = """
+import torch
+from clipsel_core.errors import ScoringError
+from clipsel_core.scoring.reductions import max_abs
+x = torch.eye(2, dtype=torch.float16)
+try:
+    max_abs(x, x, impl="triton")
+except ScoringError as error:
+    print(error)
+"""
+    said = in_another_process(code)
+    assert said == "impl 'triton': expected a usable NVIDIA GPU, found cpu; use impl 'tiled'"
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_kernels__compile_for_gpus(tmp_path, capability):
+    """The compiler needs no GPU. No atomics, nothing spilled, shared memory within what such a GPU has."""
+    dtype = "fp16" if capability == 90 else "bf16"
+    code = f"from tests.scoring.compile_kernels import report; report({capability}, {dtype!r})"
+    found = json.loads(in_another_process(code, TRITON_CACHE_DIR=str(tmp_path)).splitlines()[-1])
+    product = "wgmma.mma_async" if capability == 90 else "mma.sync"
+    assert len(found) == 3
+    for name, kernel in found.items():
+        assert kernel["shared"] <= 160 * 1024
+        assert not {"atom.", "red.", "st.local"} & set(kernel["instructions"]), name
+        assert product in kernel["instructions"] or name == "_add_parts_block"
