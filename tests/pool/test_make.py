@@ -118,7 +118,7 @@ def test_make_pool__every_image_is_found_by_its_uid(tmp_path, teachers, kind):
 def test_make_pool__is_a_pool_that_nothing_is_wrong_with(tmp_path, teachers):
     build(write_tars(tmp_path / "in"), tmp_path / "pool", teachers[0])
     pool = open_pool(tmp_path / "pool")
-    assert inspect_pool(pool).problems == []
+    assert inspect_pool(pool).problems == ()
     assert [*pool.columns] == [
         *("uid", "url", "text", "original_width", "original_height", "sha256", "key", "clip_l14_similarity_score")
     ]
@@ -188,7 +188,7 @@ def test_make_pool__bad_pictures_are_listed_and_stop_nothing(tmp_path, teachers)
     assert (sides["turned.jpg"], sides["pixel.png"]) == ((20, 24), (1, 1))
     texts = dict(zip(good, table["text"].to_pylist(), strict=True))
     assert (texts["broken_caption.jpg"], len(texts["huge_caption.jpg"])) == ("bro\ufffdken", 100_000)
-    assert inspect_pool(open_pool(tmp_path / "pool")).problems == []
+    assert inspect_pool(open_pool(tmp_path / "pool")).problems == ()
 
 
 def test_make_pool__cut_tars_and_keys_without_images(tmp_path, teachers):
@@ -271,7 +271,7 @@ def test_make_pool__a_second_teacher_touches_nothing_of_the_first(tmp_path, teac
     for side, rows in zip(("img", "txt"), plain_loop(teachers[1], 9, ("JPEG", "PNG", "WEBP")), strict=True):
         assert ((arrays_of(pool, f"b32_{side}") * rows).sum(1) > 1 - 1e-3).all()
     assert set(open_pool(pool).archs) == {"l14", "b32"}
-    assert inspect_pool(open_pool(pool)).problems == []
+    assert inspect_pool(open_pool(pool)).problems == ()
     assert all(member.offset is not None for member in read_members(open_pool(pool).shards[0].npz).values())
 
 
