@@ -134,6 +134,8 @@ def _read_parquet_row(path: Path, column: str, row: int) -> bytes | None:
             if row < rows:
                 break
             row -= rows
+        else:
+            return None
         for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column]):
             if row < len(batch):
                 value = batch.column(0)[row].as_py()

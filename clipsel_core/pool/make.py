@@ -147,8 +147,7 @@ def _make(
         if report.kept:
             taken = uids.union(taken, uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"]))
         cursor, last, number = _Cursor(*report.following), report.last, number + 1
-        done = sum(source.sizes[: cursor.part])
-        progress(sum(source.sizes) if last else done, sum(source.sizes))
+    progress(sum(source.sizes), sum(source.sizes))
     return _finish(root, number, embedded, time.monotonic() - start)
 
 

@@ -344,6 +344,10 @@ def test_make_pool__progress_goes_to_the_end(tmp_path, teachers):
     )
     assert told[-1][0] == told[-1][1] == sum(open_source(tmp_path / "in").sizes)
     assert all(0 <= done <= total for done, total in told)
+    folder = folder_of_pictures(tmp_path / "folder")
+    told.clear()
+    build(folder, tmp_path / "other", teachers[0], progress=lambda *at: told.append(at), shard_size=4)
+    assert told == sorted(told)
 
 
 def test_embed__killed_by_the_system_and_started_again(tmp_path, teacher_folders):
