@@ -16,7 +16,7 @@ import typer
 
 from clipsel_core import __version__
 from clipsel_core.errors import ClipselError
-from clipsel_core.terminal import Meter, complain, print_funnel, print_pool, say
+from clipsel_core.terminal import Meter, complain, print_funnel, print_made, print_pool, say
 
 app = typer.Typer(
     help="Score pools of image-text pairs with a frozen CLIP, and select what to train on.",
@@ -71,6 +71,64 @@ def inspect(
 
 
 @app.command()
+def embed(
+    source: Annotated[Path, typer.Argument(help="Tars, images or a table; a file or a folder.", show_default=False)],
+    pool: Annotated[Path, typer.Argument(help="The pool's folder: new, or begun by embed.", show_default=False)],
+    model: Annotated[
+        str, typer.Option(help="A model of open_clip, its .json, or local-dir:FOLDER.", show_default=False)
+    ],
+    arch: Annotated[str, typer.Option(help="The teacher's short name in the pool: l14, b32.", show_default=False)],
+    pretrained: Annotated[
+        str | None, typer.Option(help="A tag of open_clip, or a checkpoint.", show_default="random weights")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--format", help="webdataset, folder, csv, tsv, jsonl, parquet.", show_default="told by looking"),
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="A table's column of paths or images.", show_default="guessed")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="A table's captions.", show_default="guessed")] = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="Pairs to a shard.")] = 100_000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs to a batch of the teacher.")] = 64,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode.", show_default="one a core")] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger images are rejected.")] = 64_000_000,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Make a pool of images and captions.
+
+    Embeds them with an open_clip model. The images stay where they are.
+
+    Started again, it goes on where it stopped. A second teacher adds its embeddings to the same shards.
+
+    Example: python -m clipsel_core embed pictures/ /tmp/pool --model ViT-B-32 --pretrained openai --arch b32
+    """
+    from clipsel_core.pool.embed import load_teacher
+    from clipsel_core.pool.make import make_pool
+    from clipsel_core.pool.sources.look import open_source
+    from clipsel_core.runs.plan import resolve_device
+
+    opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
+    complain(f"{source}: {opened.said}")
+    teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device))
+    with Meter("embedding") as meter:
+        made = make_pool(
+            opened,
+            pool,
+            teacher,
+            arch=arch,
+            model=model,
+            pretrained=pretrained,
+            shard_size=shard_size,
+            batch_size=batch_size,
+            workers=workers,
+            most_pixels=max_pixels,
+            progress=meter.update,
+        )
+    print_made(pool, made)
+
+
+@app.command()
 def score(
     pool: PoolArgument,
     run: RunArgument,
@@ -81,7 +139,9 @@ def score(
         list[str] | None, typer.Option(help="NAME=FILE of a target's image embeddings; repeat it for several.")
     ] = None,
     norm: Annotated[list[str], typer.Option(help="The p of each NormSim_p.")] = ["inf", "2"],  # noqa: B006
-    temperature: Annotated[float, typer.Option(help="tau: the teacher's temperature.")] = 0.01,
+    temperature: Annotated[
+        float | None, typer.Option(help="tau: the teacher's temperature.", show_default="the pool's, else 0.01")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="B: pairs in a batch.")] = 32768,
     divisions: Annotated[int, typer.Option(help="K: random divisions into batches.")] = 10,
     seed: Annotated[int, typer.Option(help="Decides the divisions.")] = 0,

@@ -28,6 +28,10 @@ class PoolFormatError(ClipselError):
     """A pool's files are missing, disagree with each other, or hold values that cannot be scored."""
 
 
+class TeacherError(ClipselError):
+    """A teacher cannot be found or loaded."""
+
+
 class TargetError(ClipselError):
     """A target's file cannot be read or does not fit the pool's embeddings."""
 

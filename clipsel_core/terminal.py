@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from clipsel_core.curation.selection import Selection
     from clipsel_core.pool.inspect import PoolReport
+    from clipsel_core.pool.make import Made
 
 _out, _err = Console(), Console(stderr=True)
 
@@ -68,6 +70,7 @@ def print_pool(report: PoolReport) -> None:
     pool = report.pool
     archs = ", ".join(f"{arch.name} (width {arch.width})" for arch in pool.archs.values())
     images = f"{len(pool.tars):,} tars" if pool.tars else "none in shards/"
+    images = "where they were, by the index in images/" if pool.indexes else images
     rows = [shard.rows for shard in pool.shards]
     facts = {
         "shards": f"{len(rows):,} ({report.npz_count:,} with embeddings), {min(rows):,} to {max(rows):,} rows",
@@ -96,6 +99,18 @@ def print_funnel(selection: Selection) -> None:
         threshold = "" if step.threshold is None else f"{step.threshold:.6g}"
         table.add_row(Text(step.text), f"{step.kept_after:,}", f"{step.dropped:,}", f"{step.alone_drops:,}", threshold)
     _out.print(table)
+
+
+def print_made(root: Path, made: Made) -> None:
+    """What `embed` made, and what it could not use."""
+    rate = f"; {made.embedded:,} embedded now, {made.embedded / made.seconds:,.0f} pairs/s" if made.embedded else ""
+    say(f"{root}: {made.kept:,} of {made.read:,} pairs in {made.shards:,} shard{'s' * (made.shards != 1)}{rate}")
+    if made.reasons:
+        say(f"rejected: {sum(made.reasons.values()):,}, listed in {root / 'rejected.parquet'}")
+    for reason, count in made.reasons.most_common():
+        say(f"  {count:,} {reason}")
+    if made.repeated:
+        say(f"uids that came again and were told apart: {made.repeated:,}, listed in {root / 'repeated.parquet'}")
 
 
 def _bar() -> Progress:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from clipsel_core import cli, uids
 from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
+from tests.pool.pictures import write_tars, write_teacher
 
 COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands)
 
@@ -33,7 +34,7 @@ def scored(pool, tmp_path):
 
 
 def test_commands__are_those_that_the_readme_promises():
-    assert COMMANDS == ["demo", "inspect", "project", "score", "select"]
+    assert COMMANDS == ["demo", "embed", "inspect", "project", "score", "select"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -77,9 +78,22 @@ def test_inspect__prints_facts_and_exits_by_what_it_found(pool):
     assert "error: " in out
 
 
+def test_embed__makes_a_pool_that_score_takes_at_the_teachers_temperature(tmp_path):
+    source, teacher = write_tars(tmp_path / "in"), write_teacher(tmp_path / "teacher", 0)
+    options = ["--model", f"local-dir:{teacher}", "--arch", "l14"]
+    code, out, err = run_cli("embed", source, tmp_path / "pool", *options)
+    assert code == 0, err
+    assert "9 of 9 pairs in 1 shard" in out
+    assert "webdataset, 2 tars" in err
+    code, _, err = run_cli("score", tmp_path / "pool", tmp_path / "run")
+    assert code == 0, err
+    assert Run.open(tmp_path / "run").config.temperature == pytest.approx(0.07, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["embed", "nowhere", "p", "--model", "RN50", "--arch", "a"], "nowhere: expected a file or a folder of images"),
         (["score", "nowhere", "run"], "nowhere/metadata: expected *.parquet, found no such folder"),
         (["project", "nowhere"], "nowhere: expected a run's folder, found no run.json in it"),
         (["select", "nowhere", "--recipe", "r.yaml", "--out", "s.npy"], "nowhere: expected a run's folder"),
@@ -107,6 +121,7 @@ def test_errors__bad_input_is_one_line_and_exit_code_1(tmp_path, monkeypatch, ca
         ["score", "pool", "run", "--target", "no-equals-sign"],
         ["score", "pool", "run", "--target", "a=x.npy", "--target", "a=y.npy"],
         ["project", "run", "--sample", "0"],
+        ["embed", "source", "pool", "--arch", "l14"],
         ["select", "run"],
     ],
 )

@@ -1,10 +1,11 @@
-"""Where a pair's image bytes are: an index over the tars, and reads by uid."""
+"""Where a pair's image bytes are: an index over tars, or the one that `embed` left in the pool; reads by uid."""
 
 from __future__ import annotations
 
 import json
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +18,38 @@ from clipsel_core.files import write_atomically
 
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 _LARGEST_JSON = 1 << 20
+_ROWS_AT_ONCE = 16
+_WHERE = ("place", "offset", "length")
 _SCHEMA = pa.schema(
     {"uid_hi": pa.uint64(), "uid_lo": pa.uint64(), "tar": pa.int32(), "offset": pa.int64(), "length": pa.int64()}
 )
 
 
-class ImageIndex:
-    """Knows for each uid the tar, the offset and the length of its image.
+@dataclass(frozen=True)
+class _Part:
+    """Files that images lie in, relative to `base` or absolute; `image_column` of those that are parquet."""
 
-    Reading one image is a binary search and one read, whatever the pool's size; 32 bytes of memory a pair.
+    base: Path
+    files: pa.Array
+    image_column: str = ""
+
+
+class ImageIndex:
+    """Knows for each uid the file, the offset and the length of its image.
+
+    Reading one image is a binary search and one read, whatever the pool's size; 36 bytes of memory a pair.
     """
 
-    def __init__(self, tars: list[Path], table: pa.Table) -> None:
+    def __init__(self, parts: list[_Part], tables: list[pa.Table]) -> None:
+        """parts: one for each table. tables: columns uid_hi, uid_lo, place (in the part's files), offset, length."""
+        numbers = [np.full(table.num_rows, number, np.int32) for number, table in enumerate(tables)]
+        table = pa.concat_tables(tables)
         keys = uids.from_halves(table["uid_hi"].to_numpy(), table["uid_lo"].to_numpy())
         order = uids.argsort(keys)
-        self._tars = tars
+        self._parts = parts
         self._uids = keys[order]
-        self._tar = table["tar"].to_numpy()[order]
-        self._offset = table["offset"].to_numpy()[order]
-        self._length = table["length"].to_numpy()[order]
+        self._part = np.concatenate(numbers)[order]
+        self._place, self._offset, self._length = (table[name].to_numpy()[order] for name in _WHERE)
 
     @classmethod
     def open(cls, tars: list[Path], cache: Path) -> ImageIndex:
@@ -48,13 +62,35 @@ class ImageIndex:
         if table is None:
             table = build_index(tars).replace_schema_metadata({"tars": stamp})
             write_atomically(cache, lambda aside: pq.write_table(table, aside))
-        return cls(tars, table)
+        part = _Part(Path(), pa.array([str(tar) for tar in tars], pa.string()))
+        return cls([part], [table.rename_columns({"tar": "place"})])
+
+    @classmethod
+    def of_parts(cls, root: Path, paths: list[Path]) -> ImageIndex:
+        """The index that `embed` left in a pool. root: the pool's folder. paths: its images/*.parquet.
+
+        Raises: PoolFormatError on one that cannot be read.
+        """
+        parts, tables = [], []
+        for path in paths:
+            try:
+                table = pq.read_table(path)
+                described = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
+                column = table["file"].combine_chunks()
+                files = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+                base, image_column = root / described["base"], described["image_column"]
+            except (OSError, pa.ArrowException, KeyError, AttributeError) as error:
+                found, remedy = str(error).split("\n")[0], "embed the pool again"
+                raise PoolFormatError(path, expected="an index of images", found=found, remedy=remedy) from error
+            parts.append(_Part(base, files.dictionary, image_column))
+            tables.append(table.drop_columns(["file"]).append_column("place", files.indices))
+        return cls(parts, tables)
 
     def __len__(self) -> int:
         return len(self._uids)
 
     def read(self, uid: str) -> bytes | None:
-        """The encoded image of a uid (hex), as it lies in the tar; None where there is none, or no such uid."""
+        """The encoded image of a uid (hex), as it lies in its file; None where there is none, or no such uid."""
         try:
             wanted = uids.from_hex([uid])[0]
         except UidError:
@@ -67,11 +103,17 @@ class ImageIndex:
         return None
 
     def _read_row(self, row: int) -> bytes | None:
+        part, offset, length = self._parts[self._part[row]], int(self._offset[row]), int(self._length[row])
+        path = part.base / part.files[int(self._place[row])].as_py()
         try:
-            with open(self._tars[self._tar[row]], "rb") as file:
-                file.seek(int(self._offset[row]))
-                return file.read(int(self._length[row]))
-        except FileNotFoundError:
+            if length < 0:
+                return _read_parquet_row(path, part.image_column, offset)
+            if not path.is_file():
+                return None
+            with open(path, "rb") as file:
+                file.seek(offset)
+                return file.read(length)
+        except (OSError, pa.ArrowException, IndexError):
             return None
 
 
@@ -82,6 +124,24 @@ def build_index(tars: list[Path]) -> pa.Table:
     """
     with ThreadPoolExecutor() as pool:
         return pa.concat_tables([_SCHEMA.empty_table(), *pool.map(_index_tar, range(len(tars)), tars)])
+
+
+def _read_parquet_row(path: Path, column: str, row: int) -> bytes | None:
+    """The bytes in one row of a column, plain or {bytes, path}; reads no more than the row's group, bit by bit."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                break
+            row -= rows
+        else:
+            return None
+        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column]):
+            if row < len(batch):
+                value = batch.column(0)[row].as_py()
+                return value["bytes"] if isinstance(value, dict) else value
+            row -= len(batch)
+    return None
 
 
 def _index_tar(number: int, path: Path) -> pa.Table:

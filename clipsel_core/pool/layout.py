@@ -47,7 +47,8 @@ class Arch:
 class Pool:
     """A pool's files and columns.
 
-    columns: name to Arrow type, of the first shard. tars: where images lie, may be empty.
+    columns: name to Arrow type, of the first shard. tars: where images lie, may be empty. indexes: images/*.parquet of
+    pools made by `embed`, which say where each image was left.
     """
 
     root: Path
@@ -58,6 +59,7 @@ class Pool:
     url_column: str | None
     columns: dict[str, str]
     tars: tuple[Path, ...]
+    indexes: tuple[Path, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -103,6 +105,7 @@ def open_pool(root: str | Path) -> Pool:
         url_column=next((name for name in _URL_COLUMNS if name in names), None),
         columns={field.name: str(field.type) for field in schema},
         tars=tuple(sorted((root / "shards").glob("*.tar"))),
+        indexes=tuple(sorted((root / "images").glob("*.parquet"))),
     )
 
 

@@ -18,6 +18,7 @@ from clipsel_core.files import portable_path
 from clipsel_core.pool.check import check_uids
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, open_pool
+from clipsel_core.pool.teachers import read_teachers
 from clipsel_core.runs.config import RunConfig, ShardInfo, TargetInfo
 from clipsel_core.runs.store import read_config, score_file
 from clipsel_core.runs.targets import load_target
@@ -46,13 +47,15 @@ def plan_run(
     targets: Mapping[str, str | Path] | None = None,
     norms: tuple[str, ...] = ("inf", "2"),
     device: str = "auto",
+    temperature: float | None = None,
     **options: Any,
 ) -> Plan:
     """Checks everything that can be checked before the work begins.
 
     arch: the teacher's name in the pool; may be left out where there is only one.
     targets: name to file, see `load_target`. norms: p of each NormSim_p.
-    options: temperature, batch_size, divisions, seed, on_bad_rows, precision, as in RunConfig.
+    temperature: tau; None for that of the run that was begun, else the teacher's as the pool has it, else 0.01.
+    options: batch_size, divisions, seed, on_bad_rows, precision, as in RunConfig.
     Raises: PoolFormatError, TargetError, ScoringError on an option out of range, RunError where `root` holds a run
         with another config.
     """
@@ -64,8 +67,10 @@ def plan_run(
     _check_shards(pool, teacher)
     loaded = {name: load_target(name, path, pool, teacher, root) for name, path in (targets or {}).items()}
     infos = tuple(info for info, _ in loaded.values())
-    tiles = _tiles(begun, chosen, teacher.width)
-    config = _config(root, pool, teacher, infos, norms=norms, device=chosen, tiles=tiles, **options)
+    if temperature is None:
+        temperature = begun.temperature if begun else _own_temperature(pool, teacher)
+    computed = {"norms": norms, "device": chosen, "tiles": _tiles(begun, chosen, teacher.width)}
+    config = _config(root, pool, teacher, infos, temperature=temperature, **computed, **options)
     if begun:
         _check_same(root, begun, config)
         config = begun.model_copy(update={"skipped_rows": None})
@@ -111,6 +116,11 @@ def _config(root: Path, pool: Pool, arch: Arch, targets: tuple[TargetInfo, ...],
         first = error.errors(include_url=False)[0]
         where = "--" + str(first["loc"][0]).replace("_", "-")
         raise ScoringError(where, expected=first["msg"].lower(), found=repr(first["input"])) from error
+
+
+def _own_temperature(pool: Pool, arch: Arch) -> float:
+    known = read_teachers(pool.root).get(arch.name)
+    return known.temperature if known else RunConfig.model_fields["temperature"].default
 
 
 def _versions() -> dict[str, str]:

@@ -48,9 +48,10 @@ def media_type(data: bytes) -> str | None:
 
 
 def _index(root: Path) -> ImageIndex | None:
-    """The index of the run's pool, opened once, and anew when run.json changes or the pool's folder does."""
+    """The index of the run's pool, opened once, and anew when run.json changes or one of the pool's folders does."""
     run = Run.open(root)
-    stamp = tuple(_modified(path) for path in (root / "run.json", run.pool_root / "shards"))
+    folders = (run.pool_root / "shards", run.pool_root / "images")
+    stamp = tuple(_modified(path) for path in (root / "run.json", *folders))
     with _lock:
         known = _indexes.get(root)
         if known is None or known[0] != stamp:
@@ -70,7 +71,10 @@ def _modified(path: Path) -> int:
 
 def _open(run: Run) -> ImageIndex | None:
     try:
-        tars = list(open_pool(run.pool_root).tars)
+        pool = open_pool(run.pool_root)
+        if pool.indexes:
+            return ImageIndex.of_parts(pool.root, list(pool.indexes))
+        tars = list(pool.tars)
         return ImageIndex.open(tars, _cache_folder(run.root) / "images.parquet") if tars else None
     except (ClipselError, OSError) as error:
         _log.warning("no images for %s: %s", run.root, error)

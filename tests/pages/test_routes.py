@@ -8,6 +8,8 @@ import struct
 import zlib
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from starlette.applications import Starlette
@@ -157,6 +159,27 @@ def test_pictures__every_pair_has_its_own(entry):
     names = uids.to_hex(uids.from_halves(*_halves(60))).to_pylist()
     assert Run.open(entry.root).pairs == 60
     assert [pictures.read(entry.root, names[row]) == picture(row % 40) for row in (0, 39, 40, 59)] == [True] * 4
+
+
+def test_image__of_an_embedded_pool_comes_from_where_it_was_left(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "world", images=False)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "0.jpg").write_bytes(picture(0))
+    (tmp_path / "elsewhere" / "other.jpg").write_bytes(picture(1))
+    monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
+    monkeypatch.setenv("CLIPSEL_RUNS", str(run))
+    entry = catalog.entries()[0]
+    assert get(routes.image_url(entry, FIRST))[0] == 404
+    high, low = (half[:1] for half in _halves(1))
+    where = {"file": pa.array(["0.jpg"]).dictionary_encode(), "offset": [0], "length": [len(picture(0))]}
+    table = pa.table({"uid_hi": high, "uid_lo": low, **where})
+    (tmp_path / "world" / "pool" / "images").mkdir()
+    described = {"base": str(tmp_path / "elsewhere"), "image_column": ""}
+    index = tmp_path / "world" / "pool" / "images" / "00000000.parquet"
+    pq.write_table(table.replace_schema_metadata(described), index)
+    assert get(routes.image_url(entry, FIRST))[::2] == (200, picture(0))
+    for other in ("other.jpg", "..%2felsewhere%2fother.jpg", uids.to_hex(uids.from_halves(*_halves(2)))[1].as_py()):
+        assert get(f"/pairs/{entry.key}/{other}")[0] == 404
 
 
 def _halves(pairs: int):

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clipsel_core.pool.embed import embed_captions, embed_images, load_teacher
+from clipsel_core.errors import TeacherError
+from clipsel_core.pool.embed import embed_captions, embed_images, load_teacher, weights_digest
+from tests.pool.pictures import write_teacher
 
 CONFIG = {
     "model_cfg": {
@@ -75,3 +77,55 @@ def test_embed_captions__hostile_and_endless_ones(teacher):
 def test_embed__nothing_gives_no_rows(teacher):
     assert len(embed_images(teacher, [])) == 0
     assert len(embed_captions(teacher, [])) == 0
+
+
+def test_embed_captions__a_word_without_end_takes_no_longer_than_the_context_asks(teacher):
+    endless = embed_captions(teacher, ["".join(chr(97 + number * number % 26) for number in range(200_000)), "word"])
+    assert np.isfinite(endless).all()
+
+
+def test_load_teacher__random_weights_are_always_the_same(tmp_path):
+    config = tmp_path / "tiny-random.json"
+    config.write_text(json.dumps(CONFIG["model_cfg"]))
+    one, two = load_teacher(str(config)), load_teacher(str(config))
+    assert weights_digest(one) == weights_digest(two)
+    torch.save(one.model.state_dict(), tmp_path / "weights.pt")
+    assert weights_digest(load_teacher(str(config), pretrained=str(tmp_path / "weights.pt"))) == weights_digest(one)
+
+
+def test_load_teacher__a_folder_by_any_of_its_names(tmp_path):
+    folder = write_teacher(tmp_path / "teacher", 3)
+    digests = {weights_digest(load_teacher(name)) for name in (str(folder), f"local-dir:{folder}")}
+    assert digests == {weights_digest(load_teacher("ViT-B-32", pretrained=f"local-dir:{folder}"))}
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "message"),
+    [
+        (
+            "ViT-Z-99",
+            None,
+            "ViT-Z-99: expected a teacher that open_clip can load, found Model config for 'ViT-Z-99' not",
+        ),
+        ("RN50", "no_such_tag", "RN50 no_such_tag: .* found Pretrained value 'no_such_tag' is not a known tag"),
+        ("local-dir:/nowhere", None, "local-dir:/nowhere: .* found Directory specified"),
+        ("missing.json", None, "missing.json: .* found no such file"),
+    ],
+)
+def test_load_teacher__says_what_is_missing(model, pretrained, message):
+    with pytest.raises(TeacherError, match=message):
+        load_teacher(model, pretrained=pretrained)
+
+
+def test_load_teacher__a_folder_without_weights_is_no_teacher(tmp_path):
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    with pytest.raises(TeacherError):
+        load_teacher(f"local-dir:{tmp_path}")
+
+
+def test_load_teacher__refuses_a_pickled_checkpoint(tmp_path):
+    config = tmp_path / "tiny-pickled.json"
+    config.write_text(json.dumps(CONFIG["model_cfg"]))
+    torch.save({"state_dict": print}, tmp_path / "weights.pt")
+    with pytest.raises(TeacherError, match="can load, found Weights only load failed"):
+        load_teacher(str(config), pretrained=str(tmp_path / "weights.pt"))

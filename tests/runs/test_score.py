@@ -17,6 +17,7 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
+from clipsel_core.pool.teachers import TeacherInfo, add_teacher
 from clipsel_core.runs import local, plan, score_shard
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run, read_config, score_file
@@ -381,3 +382,20 @@ def test_run__pool_is_found_again_when_both_are_moved(pool, tmp_path):
     for name in ("pool", "run"):
         (tmp_path / name).rename(tmp_path / "elsewhere" / name)
     assert Run.open(tmp_path / "elsewhere" / "run").pool_root == (tmp_path / "elsewhere" / "pool").resolve()
+
+
+@pytest.mark.parametrize(("noted", "given", "used"), [(0.07, None, 0.07), (0.07, 0.02, 0.02), (None, None, 0.01)])
+def test_score__temperature_is_the_teachers_unless_given(pool, tmp_path, noted, given, used):
+    add_teacher(pool, "other", TeacherInfo(model="x", temperature=0.5))
+    if noted:
+        add_teacher(pool, "l14", TeacherInfo(model="y", temperature=noted))
+    run = score(pool, tmp_path / "run", temperature=given, batch_size=16, divisions=1)
+    assert run.config.temperature == used
+
+
+def test_score__goes_on_at_the_temperature_it_was_begun_with(pool, tmp_path):
+    score(pool, tmp_path / "run", temperature=0.02, batch_size=16, divisions=1)
+    add_teacher(pool, "l14", TeacherInfo(model="y", temperature=0.07))
+    assert score(pool, tmp_path / "run", batch_size=16, divisions=1).config.temperature == 0.02
+    with pytest.raises(RunError, match=r"expected temperature 0\.02, as begun, found 0\.07"):
+        score(pool, tmp_path / "run", temperature=0.07, batch_size=16, divisions=1)

@@ -1,0 +1,64 @@
+"""Which column of a table holds what? Guessed by name, unless somebody says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsel_core.errors import PoolFormatError
+
+_IMAGE_NAMES = (
+    *("image_path", "img_path", "path", "filepath", "file_path", "file_name", "filename", "file"),
+    *("image", "img", "image_name", "image_file", "image_id", "jpg", "png", "webp"),
+)
+_TEXT_NAMES = ("caption", "text", "txt", "captions", "description", "title", "alt", "alt_text", "sentence", "comment")
+_UID_NAMES, _URL_NAMES, _KEY_NAMES = ("uid",), ("url", "image_url"), ("key", "__key__")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of a table's columns; those that it need not have may be nothing."""
+
+    image: str
+    text: str
+    uid: str = ""
+    url: str = ""
+    key: str = ""
+
+    @property
+    def all(self) -> list[str]:
+        """Those that are there, each once."""
+        sides = ("original_width", "original_height")
+        return list(
+            dict.fromkeys(name for name in (self.image, self.text, self.uid, self.url, self.key, *sides) if name)
+        )
+
+
+def guess_columns(table: Path, names: Iterable[str], *, image: str | None, text: str | None) -> Columns:
+    """The columns to read. image, text: as somebody gave them, or None to go by the usual names, in any case.
+
+    Raises: PoolFormatError where one that was given is not there, or none can be guessed.
+    """
+    names = list(names)
+    return Columns(
+        image=_given(table, names, image, "--image-column", _IMAGE_NAMES),
+        text=_given(table, names, text, "--text-column", _TEXT_NAMES),
+        uid=_first(names, _UID_NAMES),
+        url=_first(names, _URL_NAMES),
+        key=_first(names, _KEY_NAMES),
+    )
+
+
+def _given(table: Path, names: list[str], given: str | None, option: str, usual: tuple[str, ...]) -> str:
+    column = given if given in names else "" if given else _first(names, usual)
+    if not column:
+        expected = f"a column {given}" if given else f"a column named like {', '.join(usual[:6])}"
+        found = ", ".join(name[:40] for name in names[:20]) or "none"
+        raise PoolFormatError(table, expected=expected, found=found, remedy=f"name it with {option}")
+    return column
+
+
+def _first(names: list[str], usual: tuple[str, ...]) -> str:
+    known = {name.strip().lower(): name for name in reversed(names)}
+    return next((known[name] for name in usual if name in known), "")

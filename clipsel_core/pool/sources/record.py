@@ -1,0 +1,96 @@
+"""What is a pair before it is in a pool, and what can be asked of the place it comes from?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsel_core import uids
+from clipsel_core.errors import UidError
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet")
+LONGEST_CAPTION = 1 << 20
+"""Bytes of a caption that are read at all."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One pair as its source has it; its image is not decoded yet, and mostly not read.
+
+    key: its name in the source. file: what holds its image, relative to the source's base or absolute.
+    offset, length: where the encoded image lies in the file; length None means all of it.
+    data: the encoded image where the source had to read it anyway; offset is its row in the file then.
+    uid: 32 hex digits, or nothing where the source has none. width, height: of the original, where the source knows.
+    fault: why this is no pair after all; then the rest may be missing. position: how far the part has been read.
+    """
+
+    key: str
+    file: str
+    caption: str = ""
+    offset: int = 0
+    length: int | None = None
+    data: bytes | None = None
+    uid: str = ""
+    url: str = ""
+    width: int | None = None
+    height: int | None = None
+    fault: str = ""
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pairs in a fixed order, in parts that can be read one by one.
+
+    kind: one of FORMATS. base: what the records' files are relative to. parts: names; sizes: of the parts, in the unit
+    of the records' positions. read: the records of a part, by its number. said: what was found out by looking.
+    image_column: what holds the image's bytes in a parquet, else nothing. signature: changes when what is in it does.
+    """
+
+    kind: str
+    base: Path
+    parts: tuple[str, ...]
+    sizes: tuple[int, ...]
+    read: Callable[[int], Iterator[Record]]
+    said: str
+    signature: str
+    image_column: str = ""
+
+
+def signature_of(names: Sequence[str], sizes: Sequence[int], *settings: str) -> str:
+    """32 hex digits that differ where the names, the sizes or the settings do."""
+    digest = hashlib.blake2b(digest_size=16)
+    for word in (*settings, "", *(f"{size} {name}" for name, size in zip(names, sizes, strict=True))):
+        digest.update(word.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def clean_text(value: object) -> str:
+    """A caption or url as text that any file can hold; what is not UTF-8 becomes U+FFFD or a question mark."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+def usable_uid(value: object) -> str:
+    """A source's uid as 32 lower-case hex digits, or nothing where it is not 1 to 32 of them."""
+    if not isinstance(value, str) or not value:
+        return ""
+    try:
+        return uids.to_hex(uids.from_hex([value]))[0].as_py()
+    except (UidError, UnicodeEncodeError):
+        return ""
+
+
+def usable_side(value: object) -> int | None:
+    """A width or height that a source claims, or None where it is not a positive number."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31 else None

@@ -1,0 +1,121 @@
+"""What pairs does a table of paths and captions name? csv, tsv, jsonl and parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.sources.columns import Columns, guess_columns
+from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of, usable_side, usable_uid
+
+_Row = tuple[int, Mapping[str, Any] | str]
+_LONGEST_FIELD = 1 << 24
+_ROWS_AT_ONCE = 4096
+
+
+def open_table(path: Path, kind: str, *, image: str | None = None, text: str | None = None) -> Source:
+    """The pairs of a table; paths in it are absolute, or relative to the table's folder. A pair's key is its path.
+
+    kind: csv, tsv, jsonl or parquet. image, text: the columns' names; guessed where None.
+    Raises: PoolFormatError where there is no such column, or the table cannot be read.
+    """
+    rows = {"jsonl": _read_jsonl, "parquet": _read_parquet}.get(kind) or partial(
+        _read_csv, "\t" if kind == "tsv" else ","
+    )
+    names = _names(path, rows) if kind != "parquet" else pq.read_schema(path).names
+    columns = guess_columns(path, names, image=image, text=text)
+    size = pq.read_metadata(path).num_rows if kind == "parquet" else path.stat().st_size
+    said = f"{kind}, image paths from column {columns.image!r}, captions from {columns.text!r}"
+    signature = signature_of([path.name], [path.stat().st_size], kind, *columns.all)
+
+    def read(_: int) -> Iterator[Record]:
+        for number, (position, row) in enumerate(rows(path)):
+            yield to_record(row, columns, number, position)
+
+    return Source(kind, path.parent, (path.name,), (size,), read, said, signature)
+
+
+def to_record(row: Mapping[str, Any] | str, columns: Columns, number: int, position: int) -> Record:
+    """A row whose image column holds a path. row: a text says why it could not be read."""
+    if isinstance(row, str):
+        return Record(f"row {number}", "", fault=row, position=position)
+    file = clean_text(row.get(columns.image)).strip()
+    key = clean_text(row.get(columns.key)) or file
+    if not file or "\0" in file:
+        return Record(key or f"row {number}", "", fault="a row without an image path", position=position)
+    return Record(
+        key=key,
+        file=file,
+        caption=clean_text(row.get(columns.text)),
+        uid=usable_uid(row.get(columns.uid)),
+        url=clean_text(row.get(columns.url)),
+        width=usable_side(row.get("original_width")),
+        height=usable_side(row.get("original_height")),
+        position=position,
+    )
+
+
+def _names(path: Path, rows: Any) -> list[str]:
+    _, first = next(rows(path), (0, "no rows"))
+    if isinstance(first, str):
+        raise PoolFormatError(path, expected="a table with a row or more", found=first)
+    return list(first)
+
+
+def _read_csv(delimiter: str, path: Path) -> Iterator[_Row]:
+    read = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal read
+        with open(path, "rb") as file:
+            for number, line in enumerate(file):
+                read += len(line)
+                yield line.decode("utf-8" if number else "utf-8-sig", "replace")
+
+    csv.field_size_limit(_LONGEST_FIELD)
+    # What stands in a tsv between quotes is seldom meant as quoted.
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    table = csv.DictReader(lines(), delimiter=delimiter, quoting=quoting, restkey="")
+    while True:
+        try:
+            row: Mapping[str, Any] | str | None = next(table, None)
+        except csv.Error as error:
+            row = f"a row that is not {'tsv' if delimiter == chr(9) else 'csv'}: {error}"
+        if row is None:
+            return
+        yield read, row
+
+
+def _read_jsonl(path: Path) -> Iterator[_Row]:
+    read = 0
+    with open(path, "rb") as file:
+        for line in file:
+            read += len(line)
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8", "replace"))
+            except (ValueError, RecursionError):
+                row = None
+            yield read, row if isinstance(row, dict) else "a line that is not a JSON object"
+
+
+def _read_parquet(path: Path) -> Iterator[_Row]:
+    try:
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                for row in batch.to_pylist():
+                    yield number, row
+                    number += 1
+    except pa.ArrowException as error:
+        reason = str(error).split("\n")[0]
+        raise PoolFormatError(path, expected="a whole parquet file", found=reason, remedy="write it again") from error

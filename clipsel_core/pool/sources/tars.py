@@ -1,0 +1,131 @@
+"""What pairs lie in webdataset tars? img2dataset's layout: <key>.jpg, <key>.txt, <key>.json, one after the other."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from clipsel_core.pool.sources.record import (
+    IMAGE_ENDINGS,
+    LONGEST_CAPTION,
+    Record,
+    Source,
+    clean_text,
+    signature_of,
+    usable_side,
+    usable_uid,
+)
+
+_LARGEST_JSON = 1 << 24
+
+
+@dataclass
+class _Sample:
+    """The members that share a key, as they come by."""
+
+    key: str
+    place: tuple[int, int] | None = None
+    text: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    cut: bool = False
+
+
+def open_tars(base: Path, paths: list[Path]) -> Source:
+    """The pairs of these tars, which lie below `base`."""
+    names = tuple(path.relative_to(base).as_posix() for path in paths)
+    sizes = tuple(path.stat().st_size for path in paths)
+    said = f"webdataset, {len(names):,} tar{'s' * (len(names) != 1)}"
+    read = partial(_read_part, base, names)
+    return Source("webdataset", base, names, sizes, read, said, signature_of(names, sizes, "webdataset"))
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """A member's key and ending, as the webdataset library splits them: at the first dot of the file's name.
+
+    >>> split_name("./part.1/000.seg.PNG")
+    ('part.1/000', '.seg.png')
+    """
+    folder, slash, file = name.removeprefix("./").rpartition("/")
+    stem, dot, ending = file.partition(".")
+    return folder + slash + stem, dot + ending.lower()
+
+
+def _read_part(base: Path, names: tuple[str, ...], part: int) -> Iterator[Record]:
+    name = names[part]
+    sample: _Sample | None = None
+    position, fault = 0, ""
+    try:
+        size = (base / name).stat().st_size
+        with tarfile.open(base / name, "r:") as archive:
+            for member in archive:
+                key, ending = split_name(member.name)
+                if not member.isfile() or not key or key.endswith("/"):
+                    continue
+                if sample is None or sample.key != key:
+                    if sample:
+                        yield _record(name, sample, position)
+                    sample = _Sample(key)
+                _take(archive, member, ending, sample, size)
+                position = member.offset_data
+            fault = _end_fault(base / name, archive.offset)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        fault = f"the tar cannot be read {'on' if position else 'at all'}: {error}"
+    if sample:
+        yield _record(name, sample, position)
+    if fault:
+        yield Record("", name, fault=fault, position=position)
+
+
+def _take(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str, sample: _Sample, size: int) -> None:
+    if member.offset_data + member.size > size:
+        sample.cut = True
+    elif ending in IMAGE_ENDINGS:
+        sample.place = sample.place or (member.offset_data, member.size)
+    elif ending == ".txt" and (file := archive.extractfile(member)):
+        sample.text = clean_text(file.read(LONGEST_CAPTION))
+    elif ending == ".json" and member.size <= _LARGEST_JSON and (file := archive.extractfile(member)):
+        sample.facts = _facts(file.read())
+
+
+def _facts(text: bytes) -> dict[str, Any]:
+    """What the json says, or nothing where it is broken: the pair can do without."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _record(name: str, sample: _Sample, position: int) -> Record:
+    if sample.cut or sample.place is None:
+        fault = "the tar is cut off within it" if sample.cut else "a key without an image"
+        return Record(sample.key, name, fault=fault, position=position)
+    facts = sample.facts
+    caption = sample.text if sample.text.strip() else clean_text(facts.get("caption") or facts.get("text"))
+    return Record(
+        key=sample.key,
+        file=name,
+        caption=caption,
+        offset=sample.place[0],
+        length=sample.place[1],
+        uid=usable_uid(facts.get("uid")),
+        url=clean_text(facts.get("url")),
+        width=usable_side(facts.get("original_width")),
+        height=usable_side(facts.get("original_height")),
+        position=position,
+    )
+
+
+def _end_fault(path: Path, end: int) -> str:
+    """What is wrong with the place where tarfile stopped: it stops at damage as quietly as at the end mark."""
+    with open(path, "rb") as file:
+        file.seek(end)
+        block = file.read(tarfile.BLOCKSIZE)
+    if len(block) == tarfile.BLOCKSIZE and not block.strip(b"\0"):
+        return ""
+    return f"the tar is {'damaged' if len(block) == tarfile.BLOCKSIZE else 'cut off'} at byte {end:,}"

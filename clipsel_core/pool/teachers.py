@@ -1,0 +1,55 @@
+"""Which CLIP made a pool's embeddings, and at what temperature? POOL/teachers.json, written by `embed`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.files import write_json
+
+
+class TeacherInfo(BaseModel):
+    """A teacher as the pool remembers it.
+
+    model, pretrained: what open_clip was asked for. temperature: tau, 1 / exp(logit scale). weights: 32 hex digits that
+    differ where any weight does.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    pretrained: str | None = None
+    temperature: float = Field(gt=0, allow_inf_nan=False)
+    weights: str = ""
+
+
+def read_teachers(root: Path) -> dict[str, TeacherInfo]:
+    """The teachers by arch; none where the pool does not say. Raises PoolFormatError where the file is damaged."""
+    path = root / "teachers.json"
+    try:
+        found = json.loads(path.read_bytes())
+        return {arch: TeacherInfo.model_validate(info) for arch, info in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
+        reason = str(error).split("\n")[0]
+        remedy = "give --temperature and move the file away"
+        raise PoolFormatError(path, expected="teachers by arch", found=reason, remedy=remedy) from error
+
+
+def add_teacher(root: Path, arch: str, info: TeacherInfo) -> None:
+    """Notes a teacher, or makes sure that the one noted under this name is the same.
+
+    Raises: PoolFormatError where another one is.
+    """
+    known = read_teachers(root)
+    if arch in known and known[arch].weights != info.weights:
+        was, now = (" ".join(filter(None, (t.model, t.pretrained, t.weights[:8]))) for t in (known[arch], info))
+        remedy = "give this teacher another --arch"
+        raise PoolFormatError(root / "teachers.json", expected=f"{arch} to be {was}", found=now, remedy=remedy)
+    if arch not in known:
+        teachers = {**known, arch: info}
+        write_json(root / "teachers.json", {name: teacher.model_dump() for name, teacher in sorted(teachers.items())})

@@ -1,0 +1,87 @@
+"""Small sources of pictures and captions, good and bad, and a tiny teacher, for whoever tests making pools of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+CONFIG = {
+    "model_cfg": {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+        "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    },
+    "preprocess_cfg": {},
+}
+
+
+def write_teacher(folder: Path, seed: int) -> Path:
+    """A random open_clip model as a folder that `local-dir:` takes."""
+    folder.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = open_clip.CLIP(**CONFIG["model_cfg"])
+    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def drawn(number: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
+    """A picture of its own for each number, coarse enough to survive a JPEG."""
+    values = np.random.default_rng(number).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize(size)
+
+
+def encoded(picture: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def image(number: int, kind: str = "JPEG") -> bytes:
+    return encoded(drawn(number), kind)
+
+
+def caption(number: int) -> str:
+    return f"caption number {number}"
+
+
+def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def sample(number: int, kind: str = "JPEG", **facts: Any) -> dict[str, bytes]:
+    """A pair as img2dataset writes it."""
+    key = f"{number:09d}"
+    ending = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[kind]
+    facts = {"caption": caption(number), "key": key, "url": f"https://example.org/{number}", **facts}
+    text = {f"{key}.txt": caption(number).encode(), f"{key}.json": json.dumps(facts).encode()}
+    return {f"{key}.{ending}": image(number, kind), **text}
+
+
+def write_tars(folder: Path, counts: tuple[int, ...] = (5, 4), **facts: Any) -> Path:
+    """Tars of so many pairs each; pairs are numbered through."""
+    number = 0
+    for tar, count in enumerate(counts):
+        members: dict[str, bytes] = {}
+        for _ in range(count):
+            members |= sample(number, ("JPEG", "PNG", "WEBP")[number % 3], **facts)
+            number += 1
+        write_tar(folder / f"{tar:05d}.tar", members)
+    return folder

@@ -1,0 +1,245 @@
+"""Does each kind of source say what pairs it has, and what is wrong with the others?"""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.sources.look import open_source
+from clipsel_core.pool.sources.record import Source
+from clipsel_core.pool.sources.tars import split_name
+from tests.pool.pictures import caption, image, sample, write_tar, write_tars
+
+
+def records(source: Source):
+    return [record for part in range(len(source.parts)) for record in source.read(part)]
+
+
+def read(source: Source, record) -> bytes:
+    if record.data is not None:
+        return record.data
+    data = (source.base / record.file).read_bytes()
+    return data[record.offset :] if record.length is None else data[record.offset : record.offset + record.length]
+
+
+def faults(source: Source) -> list[tuple[str, str]]:
+    return [(record.key, record.fault) for record in records(source) if record.fault]
+
+
+def table_rows(folder, path="path", text="caption", count=4):
+    (folder / "pics").mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (folder / "pics" / f"{number}.jpg").write_bytes(image(number))
+    return [{path: f"pics/{number}.jpg", text: caption(number)} for number in range(count)]
+
+
+def write_csv(path, rows, delimiter=","):
+    with open(path, "w", newline="", encoding="utf-8-sig") as file:
+        table = csv.DictWriter(file, rows[0].keys(), delimiter=delimiter)
+        table.writeheader()
+        table.writerows(rows)
+
+
+def test_tars__every_pair_with_its_place(tmp_path):
+    source = open_source(write_tars(tmp_path / "in", uid="A1"))
+    found = records(source)
+    assert (source.kind, source.parts) == ("webdataset", ("00000.tar", "00001.tar"))
+    assert [record.key for record in found] == [f"{number:09d}" for number in range(9)]
+    assert [record.caption for record in found] == [caption(number) for number in range(9)]
+    assert {record.uid for record in found} == {"a1".zfill(32)}
+    assert found[3].url == "https://example.org/3"
+    assert [read(source, found[n]) for n in range(3)] == [image(0, "JPEG"), image(1, "PNG"), image(2, "WEBP")]
+
+
+def test_tars__caption_from_the_json_where_the_txt_is_blank_or_absent(tmp_path):
+    one, two = sample(0), sample(1)
+    one["000000000.txt"] = b" \n"
+    del two["000000001.txt"]
+    write_tar(tmp_path / "0.tar", one | two | {"2.jpeg": image(2), "2.txt": b"bro\xffken"})
+    assert [record.caption for record in records(open_source(tmp_path))] == [caption(0), caption(1), "bro\ufffdken"]
+
+
+def test_tars__original_sizes_from_the_json(tmp_path):
+    write_tar(tmp_path / "0.tar", sample(0, original_width=640, original_height="480") | sample(1, original_width=-3))
+    assert [(r.width, r.height) for r in records(open_source(tmp_path))] == [(640, 480), (None, None)]
+
+
+@pytest.mark.parametrize("text", [b"not json", b"[1]", b'{"uid": 7}', b'{"uid": "zz"}', b"\xff\xfe", b"[" * 100_000])
+def test_tars__a_broken_json_costs_only_what_it_said(tmp_path, text):
+    write_tar(tmp_path / "0.tar", sample(0) | {"000000000.json": text})
+    (record,) = records(open_source(tmp_path))
+    assert (record.fault, record.uid, record.caption) == ("", "", caption(0))
+
+
+def test_tars__keys_without_an_image_are_faults(tmp_path):
+    write_tar(tmp_path / "0.tar", {"a.txt": b"alone", **sample(1), "dir/._b.jpg": b"", "c.cls": b"3"})
+    assert faults(open_source(tmp_path)) == [("a", "a key without an image"), ("c", "a key without an image")]
+
+
+def test_tars__cut_off_in_the_middle(tmp_path):
+    whole = write_tar(tmp_path / "0.tar", sample(0) | sample(1) | sample(2)).read_bytes()
+    third = records(open_source(tmp_path))[2].offset
+    (tmp_path / "0.tar").write_bytes(whole[: third + 100])
+    source = open_source(tmp_path)
+    assert [record.key for record in records(source) if not record.fault] == ["000000000", "000000001"]
+    assert faults(source)[0] == ("000000002", "the tar is cut off within it")
+
+
+@pytest.mark.parametrize("end", [0, 100])
+def test_tars__cut_off_between_members_is_noticed(tmp_path, end):
+    whole = write_tar(tmp_path / "0.tar", sample(0) | sample(1)).read_bytes()
+    second = records(open_source(tmp_path))[1].offset - 512
+    (tmp_path / "0.tar").write_bytes(whole[: second + end])
+    assert faults(open_source(tmp_path)) == [("", f"the tar is cut off at byte {second:,}")]
+
+
+def test_tars__damage_in_the_middle_and_no_tar_at_all(tmp_path):
+    whole = bytearray(write_tar(tmp_path / "0.tar", sample(0) | sample(1)).read_bytes())
+    second = records(open_source(tmp_path))[1].offset - 512
+    whole[second : second + 512] = b"?" * 512
+    (tmp_path / "0.tar").write_bytes(whole)
+    (tmp_path / "1.tar").write_bytes(b"<html>" * 200)
+    (tmp_path / "2.tar").write_bytes(b"")
+    found = faults(open_source(tmp_path))
+    assert found[0] == ("", f"the tar is damaged at byte {second:,}")
+    assert [fault.startswith("the tar cannot be read at all") for _, fault in found[1:]] == [True, True]
+
+
+def test_split_name__at_the_first_dot():
+    assert split_name("a.b/c.tar/00.seg.png") == ("a.b/c.tar/00", ".seg.png")
+    assert split_name("README") == ("README", "")
+
+
+def test_folder__each_image_with_its_txt(tmp_path):
+    table_rows(tmp_path)
+    for number in range(3):
+        (tmp_path / "pics" / f"{number}.txt").write_text(caption(number) + "\n")
+    (tmp_path / "pics" / ".hidden.jpg").write_bytes(b"")
+    source = open_source(tmp_path)
+    found = records(source)
+    assert source.kind == "folder"
+    assert [record.key for record in found] == [f"pics/{number}.jpg" for number in range(4)]
+    assert [record.caption for record in found] == [*map(caption, range(3)), ""]
+    assert read(source, found[2]) == image(2)
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("given", ["folder", "file"])
+def test_table__paths_beside_captions(tmp_path, kind, given):
+    rows = table_rows(tmp_path, "File_Name", "Text")
+    rows[1]["Text"] = "a, \u201cquoted\u201d caption"
+    file = tmp_path / f"captions.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    elif kind == "jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        write_csv(file, rows, "\t" if kind == "tsv" else ",")
+    source = open_source(tmp_path if given == "folder" else file)
+    found = records(source)
+    assert source.said == f"{kind}, image paths from column 'File_Name', captions from 'Text'"
+    assert [record.caption for record in found] == [row["Text"] for row in rows]
+    assert [read(source, record) for record in found] == [image(number) for number in range(4)]
+
+
+def test_table__columns_given_by_name(tmp_path):
+    rows = [{"path": "x", "a": row["path"], "b": row["caption"], "uid": "7"} for row in table_rows(tmp_path)]
+    write_csv(tmp_path / "t.csv", rows)
+    found = records(open_source(tmp_path / "t.csv", image_column="a", text_column="b"))
+    assert [(r.file, r.caption, r.uid) for r in found[:1]] == [("pics/0.jpg", caption(0), "7".zfill(32))]
+    with pytest.raises(
+        PoolFormatError, match=r"expected a column c, found path, a, b, uid; name it with --text-column"
+    ):
+        open_source(tmp_path / "t.csv", text_column="c")
+
+
+def test_table__columns_that_cannot_be_guessed_are_asked_for(tmp_path):
+    write_csv(tmp_path / "t.csv", [{"foo": "1", "caption": "2"}])
+    with pytest.raises(PoolFormatError, match=r"found foo, caption; name it with --image-column"):
+        open_source(tmp_path / "t.csv")
+
+
+def test_table__rows_that_cannot_be_read_are_faults(tmp_path):
+    lines = [
+        '{"path": "a.jpg", "caption": "x"}',
+        "{half",
+        "[1]",
+        "",
+        '{"caption": "no path"}',
+        '{"path": "b", "caption": null}',
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    source = open_source(tmp_path)
+    bad = "a line that is not a JSON object"
+    assert faults(source) == [("row 1", bad), ("row 2", bad), ("row 3", "a row without an image path")]
+    assert records(source)[-1].caption == ""
+
+
+def test_table__huge_and_broken_captions(tmp_path):
+    rows = table_rows(tmp_path, count=1)
+    (tmp_path / "t.csv").write_bytes(b"path,caption\npics/0.jpg,bro\xffken\npics/0.jpg," + b"word " * 100_000 + b"\n")
+    found = records(open_source(tmp_path / "t.csv"))
+    assert [found[0].caption, len(found[1].caption)] == ["bro\ufffdken", 500_000]
+    (tmp_path / "t.jsonl").write_text(json.dumps({**rows[0], "caption": "lone \ud800 half"}))
+    assert records(open_source(tmp_path / "t.jsonl"))[0].caption == "lone ? half"
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_image_parquet__bytes_in_rows(tmp_path, plain):
+    images = [image(number) if plain else {"bytes": image(number), "path": f"{number}.jpg"} for number in range(80)]
+    for part, rows in enumerate((slice(0, 50), slice(50, 80))):
+        table = pa.table({"image": images[rows], "text": [caption(n) for n in range(80)][rows]})
+        pq.write_table(table, tmp_path / f"train-{part}.parquet", row_group_size=20)
+    source = open_source(tmp_path)
+    found = records(source)
+    assert (source.kind, source.image_column, source.sizes) == ("parquet", "image", (50, 30))
+    assert [record.data for record in found] == [image(number) for number in range(80)]
+    assert found[51].key == ("train-1.parquet:1" if plain else "51.jpg")
+    assert (found[51].caption, found[51].file, found[51].offset) == (caption(51), "train-1.parquet", 1)
+
+
+def test_image_parquet__rows_without_bytes(tmp_path):
+    (tmp_path / "beside.jpg").write_bytes(image(1))
+    images = [{"bytes": None, "path": None}, {"bytes": None, "path": "beside.jpg"}]
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    pq.write_table(
+        pa.table({"image": pa.array([*images, None], kind), "text": ["a", "b", "c"]}), tmp_path / "t.parquet"
+    )
+    source = open_source(tmp_path / "t.parquet")
+    assert [fault for _, fault in faults(source)] == ["a row without an image"] * 2
+    assert read(source, records(source)[1]) == image(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.zip", b"", r"expected a \.tar, .*found \.zip; say which with --format"),
+        ("x.csv", b"", "expected a table with a row or more, found no rows"),
+        ("x.parquet", b"PAR1", "expected files that can be read"),
+    ],
+)
+def test_open_source__names_what_it_cannot_take(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PoolFormatError, match=message):
+        open_source(tmp_path / name)
+
+
+def test_open_source__empty_and_missing_folders(tmp_path):
+    with pytest.raises(PoolFormatError, match=r"expected a folder of \.jpg, \.png or \.webp, found none"):
+        open_source(tmp_path)
+    with pytest.raises(PoolFormatError, match="found no such file"):
+        open_source(tmp_path / "nowhere")
+    with pytest.raises(PoolFormatError, match=r"--format: expected webdataset, .* found polaroid"):
+        open_source(tmp_path, kind="polaroid")
+
+
+def test_open_source__signature_changes_with_the_source(tmp_path):
+    before = open_source(write_tars(tmp_path, (3,))).signature
+    assert open_source(tmp_path).signature == before
+    write_tars(tmp_path, (40,))
+    assert open_source(tmp_path).signature != before
