@@ -23,6 +23,7 @@ from clipsel_core.runs.store import read_config, score_file
 from clipsel_core.runs.targets import load_target
 from clipsel_core.scoring.normsim import metric_name, parse_norm
 from clipsel_core.scoring.reductions import tile_sizes, use_tile_sizes
+from clipsel_core.scoring.rounded import check_precision
 
 _BASE_METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se")
 
@@ -66,6 +67,7 @@ def plan_run(
     infos = tuple(info for info, _ in loaded.values())
     tiles = _tiles(begun, chosen, teacher.width)
     config = _config(root, pool, teacher, infos, norms=norms, device=chosen, tiles=tiles, **options)
+    check_precision(config.precision, chosen)
     if begun:
         _check_same(root, begun, config)
     else:
