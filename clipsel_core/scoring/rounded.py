@@ -90,14 +90,17 @@ def _widened(rows: Tensor, last: float) -> Tensor:
 
 @functools.cache
 def speed_up() -> float:
-    """How many times as fast one thread multiplies bfloat16 as float32, the median of paired products; tried once."""
+    """How many times as fast one thread multiplies bfloat16 as float32: the median of paired products, tried once.
+
+    Measured in the thread's own CPU time, so that other load on the machine does not decide.
+    """
     n, m, width = _PROBE
     ratios: list[float] = []
 
     def seconds(x: Tensor, y: Tensor, out: Tensor) -> float:
-        start = time.perf_counter()
+        start = time.thread_time()
         torch.mm(x, y.T, out=out)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     def probe(i: int, scratch: Tensor) -> None:
         full = torch.ones(n, width), torch.ones(m, width), torch.empty(n, m)
