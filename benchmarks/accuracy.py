@@ -7,12 +7,15 @@ import torch
 
 from benchmarks.pools import clip_like_pairs
 from benchmarks.table import Row, at_most
+from clipsel_core.errors import ScoringError
 from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.normsim import metric_name, normsim
+from clipsel_core.scoring.rounded import check_precision
 from clipsel_core.scoring.s_cliploss import division, normalizer, s_cliploss
 from tests import reference
 
 PAIRS, BATCH, DIVISIONS, TARGETS, TEMPERATURE = 20_000, 10_000, 2, 5_000, 0.01
+OPTIONS = {"batch_size": BATCH, "seed": 0, "name": "00000000"}
 
 
 def measure() -> list[Row]:
@@ -20,9 +23,8 @@ def measure() -> list[Row]:
     image, text = clip_like_pairs(PAIRS, seed=3)
     target = clip_like_pairs(TARGETS, seed=4)[0]
     x, y = torch.from_numpy(image), torch.from_numpy(text)
-    options = {"batch_size": BATCH, "seed": 0, "name": "00000000"}
-    divisions = [list(division(PAIRS, index=index, **options)) for index in range(DIVISIONS)]
-    r = normalizer(x, y, temperature=TEMPERATURE, divisions=DIVISIONS, **options)
+    divisions = [list(division(PAIRS, index=index, **OPTIONS)) for index in range(DIVISIONS)]
+    r = normalizer(x, y, temperature=TEMPERATURE, divisions=DIVISIONS, **OPTIONS)
     true_image, true_text, _ = reference.normalizer(image, text, TEMPERATURE, divisions)
     found = r.r_image.double().numpy() + r.r_text.double().numpy()
     own = clip_score(x, y)
@@ -33,6 +35,23 @@ def measure() -> list[Row]:
         at_most("largest error of CLIPScore", float(np.abs(own.numpy() - true_own).max()), 1e-6),
         *(_normsim_row(image, target, p) for p in (2.0, np.inf)),
         _top_row(s_cliploss(own, r).numpy(), truth),
+        *_rounded_rows(x, y, s_cliploss(own, r).numpy()),
+    ]
+
+
+def _rounded_rows(image: torch.Tensor, text: torch.Tensor, exact: np.ndarray) -> list[Row]:
+    """What precision bf16 costs, where this machine has it."""
+    try:
+        check_precision("bf16", "cpu")
+    except ScoringError:
+        return []
+    r = normalizer(image, text, temperature=TEMPERATURE, divisions=DIVISIONS, precision="bf16", **OPTIONS)
+    found = s_cliploss(clip_score(image, text), r).numpy()
+    k = 3 * len(exact) // 10
+    kept, expected = (set(reference.keep_top(scores, k).tolist()) for scores in (found, exact))
+    return [
+        Row("bf16, largest difference of s-CLIPLoss from exact", f"{np.abs(found - exact).max():.1e}"),
+        Row("bf16, top 30 % by s-CLIPLoss in common with exact", f"{len(kept & expected) / k:.4f}"),
     ]
 
 

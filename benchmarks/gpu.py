@@ -16,6 +16,7 @@ from benchmarks import materialising
 from benchmarks.pools import clip_like_pairs
 from benchmarks.table import Row, at_least, at_most
 from clipsel_core.scoring.reductions import log_sum_exp, max_abs, tile_sizes
+from clipsel_core.scoring.workers import float32_products
 
 _WIDTH, _TEMPERATURE = 768, 0.01
 _WIDTHS = (512, 640, 768, 1024, 1152, 1280, 507)
@@ -133,18 +134,14 @@ def _share(product: list[float], ours: list[float], flops: int) -> float:
 
 def _rounds(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each contender in each round, after two that do not count; TF32 stays off."""
-    products = torch.backends.cuda.matmul
-    before, products.allow_tf32 = products.allow_tf32, False
-    try:
-        times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    with float32_products(torch.device("cuda")):
         for number in range(rounds + 2):
             for name, run in contenders.items():
                 seconds = _seconds(run)
                 if number >= 2:
                     times[name].append(seconds)
-        return times
-    finally:
-        products.allow_tf32 = before
+    return times
 
 
 def _seconds(run: Callable[[], object], repeats: int = 5) -> float:

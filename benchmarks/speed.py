@@ -16,6 +16,8 @@ from torch import Tensor
 from benchmarks import materialising
 from benchmarks.pools import clip_like_pairs
 from benchmarks.table import Row, at_least
+from clipsel_core.errors import ScoringError
+from clipsel_core.scoring import rounded
 from clipsel_core.scoring.reductions import log_sum_exp, max_abs
 from clipsel_core.scoring.workers import float32_products, for_each
 
@@ -34,6 +36,8 @@ def normalizer_rows(batch_size: int, rounds: int, *, ratio_to_hold: float, share
         "in place": lambda: materialising.in_place(*full, TEMPERATURE),
         **_products(),
     }
+    if _has_bf16():
+        contenders["bf16"] = lambda: rounded.log_sum_exp(*half, temperature=TEMPERATURE)
     times = _rounds(contenders, rounds)
     ratios = {name: _median_ratio(times[name], times["ours"]) for name in ("materialising", "in place")}
     flops = 2 * batch_size**2 * WIDTH
@@ -46,7 +50,24 @@ def normalizer_rows(batch_size: int, rounds: int, *, ratio_to_hold: float, share
         Row(f"{name}, against materialising in place", f"{ratios['in place']:.2f}x"),
         share_row(f"{name}, share of the float32 product ({best})", share, share_to_hold),
         Row(f"{name}, one sweep", f"{seconds:.2f} s, {flops / seconds / 1e9:.0f} GFLOP/s"),
+        *(_rounded_rows(name, times) if "bf16" in times else []),
     ]
+
+
+def _rounded_rows(name: str, times: dict[str, list[float]]) -> list[Row]:
+    against = {other: _median_ratio(times[other], times["bf16"]) for other in ("materialising", "ours")}
+    return [
+        at_least(f"{name}, bf16, against materialising", against["materialising"], 3.5, "x"),
+        Row(f"{name}, bf16, against exact", f"{against['ours']:.2f}x"),
+    ]
+
+
+def _has_bf16() -> bool:
+    try:
+        rounded.check_precision("bf16", "cpu")
+    except ScoringError:
+        return False
+    return True
 
 
 def normsim_rows(images: int, targets: int, rounds: int) -> list[Row]:

@@ -38,6 +38,7 @@ class RunConfig(_Frozen):
     temperature: tau of the s-CLIPLoss formula; batch_size: B; divisions: K; pairs: N; width: D.
     norms: the p of each NormSim_p, as text ("inf", "2", ...).
     pool and target paths are absolute, or relative to the run's folder where they lie beside it.
+    precision: "bf16" rounds the products behind r_image and r_text, and thus s_cliploss; all else stays exact.
     tiles: the block sizes of the GPU's kernels, which decide the order of their sums; None, and left out of run.json,
     where no such kernel computes, as on the CPU.
     skipped_rows: rows set aside by on_bad_rows "skip"; None until the run has finished.
@@ -52,7 +53,7 @@ class RunConfig(_Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
     norms: tuple[str, ...] = ("inf", "2")
     on_bad_rows: Literal["error", "skip"] = "error"
-    precision: Literal["exact"] = "exact"
+    precision: Literal["exact", "bf16"] = "exact"
     device: str = "cpu"
     tiles: dict[str, int] | None = Field(default=None, exclude_if=lambda tiles: tiles is None)
     targets: tuple[TargetInfo, ...] = ()

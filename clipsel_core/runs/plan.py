@@ -24,6 +24,7 @@ from clipsel_core.runs.store import read_config, score_file
 from clipsel_core.runs.targets import load_target
 from clipsel_core.scoring.normsim import metric_name, parse_norm
 from clipsel_core.scoring.reductions import tile_sizes, use_tile_sizes
+from clipsel_core.scoring.rounded import check_precision
 
 _BASE_METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se")
 
@@ -71,6 +72,7 @@ def plan_run(
         temperature = begun.temperature if begun else _own_temperature(pool, teacher)
     computed = {"norms": norms, "device": chosen, "tiles": _tiles(begun, chosen, teacher.width)}
     config = _config(root, pool, teacher, infos, temperature=temperature, **computed, **options)
+    check_precision(config.precision, chosen)
     if begun:
         _check_same(root, begun, config)
         config = begun.model_copy(update={"skipped_rows": None})

@@ -70,6 +70,7 @@ class ShardScorer:
             seed=config.seed,
             name=shard.name,
             device=config.device,
+            precision=config.precision,
             progress=steps.advance,
         )
         own = clip_score(image, text)

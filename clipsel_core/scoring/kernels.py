@@ -219,7 +219,7 @@ def _seconds(device: torch.device, width: int, sizes: TileSizes) -> float:
             start.record()
             try:
                 _sum_exp2(rows, rows, scale, shift, sizes, _pieces())
-            except triton.runtime.errors.OutOfResources:
+            except (triton.runtime.errors.OutOfResources, triton.runtime.errors.PTXASError):
                 return math.inf
             end.record()
             end.synchronize()

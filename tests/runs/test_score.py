@@ -21,6 +21,7 @@ from clipsel_core.pool.teachers import TeacherInfo, add_teacher
 from clipsel_core.runs import local, plan, score_shard
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run, read_config, score_file
+from clipsel_core.scoring import rounded
 from clipsel_core.scoring.s_cliploss import division
 from tests import reference
 from tests.conftest import rewrite_npz, unit_rows, write_shard
@@ -65,6 +66,28 @@ def test_score__agrees_with_the_formulas_in_float64(pool, tmp_path, target):
             np.testing.assert_allclose(scores[name].to_numpy(), values, rtol=2e-6, atol=2e-6, err_msg=name)
         hexes = uids.to_hex(uids.from_halves(scores["uid_hi"].to_numpy(), scores["uid_lo"].to_numpy()))
         assert hexes.to_pylist() == pq.read_table(shard.parquet)["uid"].to_pylist()
+
+
+def test_score__bf16_rounds_the_normalizer_alone(pool, tmp_path, monkeypatch, target):
+    monkeypatch.setattr(rounded, "speed_up", lambda: 2.0)
+    options = {**OPTIONS, "device": "cpu", "targets": {"task": target}}
+    runs = [score(pool, tmp_path / precision, precision=precision, **options) for precision in ("exact", "bf16")]
+    assert json.loads((tmp_path / "bf16" / "run.json").read_text())["precision"] == "bf16"
+    exact, half = (pq.read_table(run.score_files[0]) for run in runs)
+    for name in ("uid_hi", "clip_score", "normsim_inf_task", "normsim_2_task"):
+        assert exact[name].equals(half[name]), name
+    for name in ("s_cliploss", "r_image", "r_text"):
+        assert not exact[name].equals(half[name]), name
+        np.testing.assert_allclose(half[name].to_numpy(), exact[name].to_numpy(), atol=4e-3)
+    with pytest.raises(RunError, match="expected precision 'exact', as begun, found 'bf16'"):
+        score(pool, tmp_path / "exact", precision="bf16", **options)
+
+
+def test_score__refuses_bf16_where_it_is_no_faster(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(rounded, "speed_up", lambda: 0.9)
+    with pytest.raises(ScoringError, match=r"precision bf16: expected a CPU .*; use exact"):
+        score(pool, tmp_path / "run", device="cpu", precision="bf16", **OPTIONS)
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_score__records_no_tiles_on_a_cpu(pool, tmp_path):

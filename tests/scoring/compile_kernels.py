@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import tempfile
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -12,12 +14,12 @@ from triton.compiler import ASTSource
 from clipsel_core.scoring import kernels
 from clipsel_core.scoring.tile_sizes import CANDIDATES
 
-INSTRUCTIONS = ("wgmma.mma_async", "mma.sync", "atom.", "red.", "st.local")
+INSTRUCTIONS = ("wgmma.mma_async", "mma.sync", "atom.", "red.")
 TYPES = {"out": "*fp64", "scale": "fp32", "shift": "fp32"}
 
 
 def report(capability: int, dtype: str) -> None:
-    """Prints a JSON object: of each kernel, its shared memory in bytes and which of INSTRUCTIONS it has."""
+    """Prints a JSON object: of each kernel, its shared memory and stack in bytes and which of INSTRUCTIONS it has."""
     sizes = next(s for s in CANDIDATES if (s.rows, s.columns, s.stages) == (128, 256, 3))
     block = {"WIDTH": 768, "BM": sizes.rows, "BN": sizes.columns, "BK": sizes.depth, "GROUP": 8}
     compiled = {
@@ -44,8 +46,22 @@ def _compiled(kernel, constants: dict[str, int], dtype: str, sizes, capability: 
     options = {"num_warps": sizes.warps, "num_stages": sizes.stages, "enable_fp_fusion": True}
     found = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     ptx = found.asm["ptx"]
-    return {"shared": found.metadata.shared, "instructions": [name for name in INSTRUCTIONS if _has(ptx, name)]}
+    return {
+        "shared": found.metadata.shared,
+        "stack": _stack(found.asm["cubin"]),
+        "instructions": [name for name in INSTRUCTIONS if _has(ptx, name)],
+    }
 
 
 def _has(ptx: str, instruction: str) -> bool:
     return re.search(rf"\b{re.escape(instruction)}", ptx) is not None
+
+
+def _stack(cubin: bytes) -> int:
+    """Bytes of stack that a thread needs, which is where spilled registers go."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return max(int(found) for found in re.findall(r"STACK:(\d+)", shown))
