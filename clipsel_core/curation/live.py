@@ -36,8 +36,9 @@ class Settings:
     below: scored pairs of the pool under the threshold. passes: pairs that pass the moved step.
     shown: pairs of the histogram that pass it (the pairs that also pass the other steps as they stand).
     kept: pairs kept in the end. exact: whether `kept` is; if not it is an estimate.
-    pool, others, fixed: (128,) coarse counts of the metric: the pool; what passes the other steps, their shares held at
-        the thresholds found; and what a later step adds whatever this one does. edges: (129,) the scores between them.
+    pool, others, fixed, now: (128,) coarse counts of the metric: the pool; what passes the other steps, their shares
+        held at the thresholds found; what a later step adds whatever this one does; what is kept as the recipe stands.
+    edges: (129,) the scores between the coarse bins. scored: pairs of the pool that have the metric.
     reaching: pairs that reach the moved step.
     """
 
@@ -50,7 +51,9 @@ class Settings:
     pool: np.ndarray
     others: np.ndarray
     fixed: np.ndarray
+    now: np.ndarray
     edges: np.ndarray
+    scored: int
     reaching: int
 
 
@@ -88,7 +91,9 @@ def settings_of(
         pool=coarse(bins.everything),
         others=coarse(movable + fixed_counts),
         fixed=coarse(fixed_counts),
+        now=coarse(bins.counts(selection.mask())),
         edges=bins.edges(),
+        scored=int(bins.everything.sum()),
         reaching=int(before.sum()),
     )
 

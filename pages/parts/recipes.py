@@ -12,7 +12,6 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, KeepTop, Recipe, dump_recipe, load_recipe
-from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import metrics, words
@@ -69,22 +68,6 @@ def change_step(entry: Entry, run: Run, number: int, step: AnyStep | None) -> No
 def draft_yaml(entry: Entry, run: Run) -> str:
     """The draft as a recipe."""
     return as_yaml(list(draft(entry, run).values()))
-
-
-def others_yaml(entry: Entry, run: Run, picked: Selection, number: int) -> str:
-    """What the other steps let through while one of them is moved: their shares are held at the thresholds found.
-
-    So everything that is kept passes it, which would not hold if the shares were taken anew without that step.
-    """
-    reports = iter(picked.report)
-    held = []
-    for key, step in draft(entry, run).items():
-        report = next(reports) if step.enabled else None
-        if report is None or key == number:
-            continue
-        fixed = isinstance(step, KeepTop) and report.threshold is not None
-        held.append(AtLeast(metric=step.metric, at_least=report.threshold) if fixed else step)
-    return as_yaml(held)
 
 
 def as_yaml(steps: list[AnyStep]) -> str:

@@ -46,7 +46,7 @@ def test_select__exports_the_bytes_of_the_command_line(page, server, tmp_path):
     visit(page, "select")
     kept = page.locator(".headline b")
     before = kept.inner_text()
-    thumb = page.locator(".st-key-share-1 input[type=range]")
+    thumb = page.locator(".st-key-share-1 [role=slider]")
     thumb.focus()
     for _ in range(7):
         thumb.press("ArrowLeft")
@@ -74,7 +74,7 @@ def test_select__histogram_follows_the_slider(page):
     visit(page, "select")
     title = page.locator(".st-key-effect-0 .title")
     before = title.inner_text()
-    page.locator(".st-key-share-0 input[type=range]").press("ArrowRight")
+    page.locator(".st-key-share-0 [role=slider]").press("ArrowRight")
     expect(title).not_to_have_text(before)
     expect(page.locator(".st-key-effect-0 path")).to_have_count(3)
 
