@@ -39,6 +39,8 @@ const marks = (head, place) => {
 }
 
 // What is kept of the pairs that pass the other steps. The bin that the threshold cuts takes what the whole bins leave.
+// A later share takes more or fewer of them than its present threshold would: the layer then has the right size, and is
+// the right shape as far as the two metrics are independent.
 const kept = (head, place) => {
   const { others, fixed, shown } = head.at
   const bins = others.length
@@ -50,7 +52,8 @@ const kept = (head, place) => {
     counts[bin] += part
     left -= part
   }
-  return counts
+  const sum = counts.reduce((total, count) => total + count, 0)
+  return sum > 0 ? counts.map((count) => (count * head.at.kept[place]) / sum) : counts
 }
 
 const tell = (head, count, exact) => {

@@ -91,7 +91,7 @@ const tip = (data, bin, bins) => {
   const from = (data.low + bin * width).toFixed(places)
   node.append(make("div", "", `${from} to ${(data.low + (bin + 1) * width).toFixed(places)}`))
   data.layers.forEach((layer) => {
-    node.append(make("div", "", `${layer.name || data.title}: ${number.format(layer.counts[bin])}`))
+    node.append(make("div", "", `${layer.name || data.title}: ${number.format(Math.round(layer.counts[bin]))}`))
   })
   return node
 }

@@ -79,6 +79,52 @@ def test_select__histogram_follows_the_slider(page):
     expect(page.locator(".st-key-effect-0 path")).to_have_count(3)
 
 
+def drag(page, thumb, share: float) -> None:
+    """Takes hold of a thumb and pulls it to a share of its track, without letting go."""
+    box = thumb.bounding_box()
+    track = thumb.locator("..").bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, y)
+    page.mouse.down()
+    page.mouse.move(track["x"] + 10 + share * (track["width"] - 20), y, steps=6)
+
+
+@pytest.mark.parametrize(("step", "share"), [(1, 0.05), (1, 0.6), (0, 0.1), (0, 0.9)])
+def test_select__dragging_counts_what_release_finds(page, step, share):
+    """The browser alone counts while the thumb moves; the server then finds the same."""
+    frames = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: frames.append(frame)))
+    visit(page, "select")
+    card, headline = page.locator(f".st-key-effect-{step}"), page.locator(".headline")
+    before, said = headline.inner_text(), len(frames)
+    drag(page, card.locator(".thumb"), share)
+    live = headline.inner_text(), card.locator(".title").inner_text(), card.locator("[role=slider]").inner_text()
+    assert len(frames) == said
+    assert live[1] in card.locator("[role=slider]").get_attribute("aria-valuetext")
+    page.mouse.up()
+    funnel = page.locator(".funnel .row").nth(step + 1)
+    expect(funnel).to_contain_text(live[2].replace(".0", ""))
+    settle(page)
+    assert (headline.inner_text(), card.locator(".title").inner_text()) == live[:2]
+    assert share == 0.6 or share == 0.9 or live[0] != before
+
+
+def test_select__thumb_obeys_the_keyboard(page):
+    visit(page, "select")
+    thumb, kept = page.locator(".st-key-share-1 [role=slider]"), page.locator(".headline b")
+    thumb.press("Home")
+    expect(thumb).to_have_attribute("aria-valuenow", "0")
+    expect(kept).to_have_text("0")
+    expect(page.locator(".st-key-effect-1 .title")).to_contain_text("keeps none")
+    thumb.press("End")
+    expect(kept).to_have_text("1,140")
+    thumb.press("PageDown")
+    expect(thumb).to_have_attribute("aria-valuenow", "980")
+    settle(page)
+    expect(thumb).to_be_focused()
+    expect(page.locator(".funnel")).to_contain_text("top 98 % of the pool")
+
+
 def test_gallery__shows_images_from_our_route(page):
     visit(page, "gallery")
     expect(page.locator(".card")).to_have_count(48)
