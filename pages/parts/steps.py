@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.live import ScoreStep, Settings
-from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, KeepTop
+from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, Drop, Keep, KeepTop
 from clipsel_core.curation.selection import Selection, StepReport
 from clipsel_core.runs.store import Run
 from pages.parts import control, marginals, metrics, recipes, state, words
@@ -41,6 +41,9 @@ def cards(entry: Entry, run: Run, picked: Selection | None) -> None:
             _head(entry, run, number, place, step)
             if isinstance(step, ScoreStep) and step.metric in run.metrics:
                 _set(entry, run, number, step, place, picked)
+            elif isinstance(step, Keep | Drop):
+                with st.expander("Which pairs"):
+                    st.code("\n".join(getattr(step, step.kind)), language=None, height=160)
 
 
 def adder(entry: Entry, run: Run) -> None:
@@ -60,11 +63,13 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
             st.text(step.text)
         st.space("stretch")
         st.toggle("on", step.enabled, key=f"on-{number}", on_change=_switch, args=(entry, run, number), **_BARE)
-        remove = (entry, run, number, None)
-        help_text = "Take this step out"
-        st.button(
-            "✕", key=f"remove-{number}", help=help_text, type="tertiary", on_click=recipes.change_step, args=remove
-        )
+        last = len(recipes.draft(entry, run)) - 1
+        up, down = {"args": (entry, run, number, -1)}, {"args": (entry, run, number, 1)}
+        shift = {"type": "tertiary", "on_click": recipes.move_step}
+        st.button("↑", key=f"up-{number}", help="Run this step earlier", disabled=place == 0, **shift, **up)
+        st.button("↓", key=f"down-{number}", help="Run this step later", disabled=place == last, **shift, **down)
+        remove = {"on_click": recipes.change_step, "args": (entry, run, number, None)}
+        st.button("✕", key=f"remove-{number}", help="Take this step out", type="tertiary", **remove)
 
 
 def _choices(entry: Entry, run: Run, number: int, step: ScoreStep) -> None:

@@ -41,6 +41,15 @@ def components(app: AppTest, name: str) -> list[dict]:
     return [json.loads(proto.json) for proto in mounted if proto.component_name == name]
 
 
+def trigger(app: AppTest, component: str, event: str, value: object) -> AppTest:
+    """Has an inline component report an event."""
+    said = WidgetState(id=_make_trigger_id(component, "events"))
+    said.json_trigger_value = json.dumps([{"event": event, "value": value}])
+    states = app._tree.get_widget_states()
+    states.widgets.append(said)
+    return app._run(states)
+
+
 class Thumb:
     """The thumb of a step's card: an inline component, moved here as the browser moves it."""
 
@@ -65,11 +74,7 @@ class Thumb:
 
     def run(self) -> AppTest:
         """Lets the thumb go."""
-        moved = WidgetState(id=_make_trigger_id(self.id, "events"))
-        moved.json_trigger_value = json.dumps([{"event": "moved", "value": self.place}])
-        states = self.app._tree.get_widget_states()
-        states.widgets.append(moved)
-        return self.app._run(states)
+        return trigger(self.app, self.id, "moved", self.place)
 
 
 def thumbs(app: AppTest) -> list[Thumb]:

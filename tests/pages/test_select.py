@@ -164,3 +164,16 @@ def test_select__two_sessions_keep_their_own_drafts(run, open_page):
     sliders(first)[0].set_value(5.0).run()
     second.run()
     assert sliders(second)[0].value == 30.0
+
+
+def test_select__steps_change_places(run, open_page):
+    app = open_page("select", run)
+    assert app.button(key="up-0").disabled
+    assert app.button(key="down-1").disabled
+    app.button(key="down-0").click().run()
+    assert [slider.value for slider in sliders(app)] == [20.0, 30.0]
+    text = "steps: [{metric: normsim_inf_task, keep_top: 0.2}, {metric: s_cliploss, keep_top: 0.3}]"
+    assert kept(app) == len(select(Run.open(run), parse_recipe(text)))
+    app.button(key="up-0").click().run()
+    assert [slider.value for slider in sliders(app)] == [30.0, 20.0]
+    assert kept(app) == 12
