@@ -12,10 +12,10 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.live import ScoreStep, Settings
-from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, Drop, Keep, KeepTop
+from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
 from clipsel_core.curation.selection import Selection, StepReport
 from clipsel_core.runs.store import Run
-from pages.parts import control, marginals, metrics, recipes, state, words
+from pages.parts import control, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 
 _PERMILLE = tuple(Fraction(place, 1000) for place in range(1001))
@@ -41,6 +41,12 @@ def cards(entry: Entry, run: Run, picked: Selection | None) -> None:
             _head(entry, run, number, place, step)
             if isinstance(step, ScoreStep) and step.metric in run.metrics:
                 _set(entry, run, number, step, place, picked)
+            elif picked is not None and isinstance(step, Intersect | Union | Subtract):
+                report = _report(entry, run, place, step, picked)
+                if report is not None:
+                    facts.show_note(
+                        f"{words.count(report.listed)} listed, {words.count(report.unknown)} not in this run"
+                    )
             elif isinstance(step, Keep | Drop):
                 with st.expander("Which pairs"):
                     st.code("\n".join(getattr(step, step.kind)), language=None, height=160)
