@@ -1,4 +1,4 @@
-"""How does a list of uids made elsewhere become a step? From a file of the run's folders, or uploaded into one of them."""
+"""How does a list of uids made elsewhere become a step? From a file of the run's folders, or uploaded into one."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def _add(entry: Entry, run: Run, upload: str) -> None:
     try:
         name = store(run, uploaded.name, uploaded.getvalue()) if uploaded else st.session_state["list file"]
         step: AnyStep = kind.model_validate({kind.kind: name})
-    except (ClipselError, OSError) as error:
-        shown = (
-            error if isinstance(error, ClipselError) else UidError(run.root, expected="to store it", found=str(error))
-        )
-        st.session_state["list failed"] = shown
+    except ClipselError as error:
+        st.session_state["list failed"] = error
+        return
+    except OSError as error:
+        st.session_state["list failed"] = UidError(run.recipes_dir, expected="to store the list", found=str(error))
         return
     recipes.add_step(entry, run, step)
     st.session_state["lists added"] = st.session_state.get("lists added", 0) + 1

@@ -42,11 +42,7 @@ def cards(entry: Entry, run: Run, picked: Selection | None) -> None:
             if isinstance(step, ScoreStep) and step.metric in run.metrics:
                 _set(entry, run, number, step, place, picked)
             elif picked is not None and isinstance(step, Intersect | Union | Subtract):
-                report = _report(entry, run, place, step, picked)
-                if report is not None:
-                    facts.show_note(
-                        f"{words.count(report.listed)} listed, {words.count(report.unknown)} not in this run"
-                    )
+                _show_list(_report(entry, run, place, step, picked))
             elif isinstance(step, Keep | Drop):
                 with st.expander("Which pairs"):
                     st.code("\n".join(getattr(step, step.kind)), language=None, height=160)
@@ -76,6 +72,12 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
         st.button("↓", key=f"down-{number}", help="Run this step later", disabled=place == last, **shift, **down)
         remove = {"on_click": recipes.change_step, "args": (entry, run, number, None)}
         st.button("✕", key=f"remove-{number}", help="Take this step out", type="tertiary", **remove)
+
+
+def _show_list(report: StepReport | None) -> None:
+    if report is not None and report.listed is not None and report.unknown is not None:
+        listed, unknown = words.count(report.listed), words.count(report.unknown)
+        facts.show_note(f"{listed} listed, {unknown} not in this run")
 
 
 def _choices(entry: Entry, run: Run, number: int, step: ScoreStep) -> None:

@@ -15,6 +15,7 @@ from playwright.sync_api import expect
 
 from clipsel_core import uids
 from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.uidlists import read_uid_list
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, routes
 from tests.browser.conftest import ROOT, settle, visit
@@ -159,6 +160,42 @@ def test_gallery__keyboard_moves_and_opens(page):
     expect(dialog).to_contain_text("/")
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
+
+
+def test_gallery__k_keeps_and_d_drops(page):
+    """Judging a card leaves the keyboard on it, and the recipe on the Select page has the pair."""
+    visit(page, "gallery")
+    cards = page.locator(".card")
+    cards.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("d")
+    expect(cards.nth(1).locator(".badge")).to_have_text("dropped by hand")
+    expect(cards.nth(1)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("k")
+    expect(cards.nth(2).locator(".badge")).to_have_text("kept by hand")
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Take back").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(cards.nth(2).locator(".badge")).not_to_have_text("kept by hand")
+    page.get_by_role("link", name="Select").click()
+    expect(page.locator(".funnel")).to_contain_text("drop 1 by hand")
+    settle(page)
+
+
+def test_select__takes_an_uploaded_list(page, server, tmp_path):
+    run = Run.open(server.data / "demo" / "run")
+    listed = ScoreTable.open(run).uids_at(np.arange(500))
+    (tmp_path / "<b>mine.txt").write_text("\n".join(uids.to_hex(listed).to_pylist()))
+    visit(page, "select")
+    page.get_by_role("button", name="Add a list").click()
+    page.locator("input[type=file]").set_input_files(tmp_path / "<b>mine.txt")
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.locator(".funnel")).to_contain_text("only those in lists/b-mine-")
+    expect(page.get_by_text("500 listed, 0 not in this run")).to_be_visible()
+    settle(page)
+    (stored,) = (run.recipes_dir / "lists").iterdir()
+    assert np.array_equal(read_uid_list(stored), uids.sort(listed))
 
 
 def test_gallery__next_page_is_another(page):
