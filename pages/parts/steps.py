@@ -65,13 +65,18 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
             st.text(step.text)
         st.space("stretch")
         st.toggle("on", step.enabled, key=f"on-{number}", on_change=_switch, args=(entry, run, number), **_BARE)
-        last = len(recipes.draft(entry, run)) - 1
-        up, down = {"args": (entry, run, number, -1)}, {"args": (entry, run, number, 1)}
-        shift = {"type": "tertiary", "on_click": recipes.move_step}
-        st.button("↑", key=f"up-{number}", help="Run this step earlier", disabled=place == 0, **shift, **up)
-        st.button("↓", key=f"down-{number}", help="Run this step later", disabled=place == last, **shift, **down)
-        remove = {"on_click": recipes.change_step, "args": (entry, run, number, None)}
-        st.button("✕", key=f"remove-{number}", help="Take this step out", type="tertiary", **remove)
+        with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
+            _arrange(entry, run, number, place)
+
+
+def _arrange(entry: Entry, run: Run, number: int, place: int) -> None:
+    last = len(recipes.draft(entry, run)) - 1
+    up, down = {"args": (entry, run, number, -1)}, {"args": (entry, run, number, 1)}
+    shift = {"type": "tertiary", "on_click": recipes.move_step}
+    st.button("↑", key=f"up-{number}", help="Run this step earlier", disabled=place == 0, **shift, **up)
+    st.button("↓", key=f"down-{number}", help="Run this step later", disabled=place == last, **shift, **down)
+    remove = {"on_click": recipes.change_step, "args": (entry, run, number, None)}
+    st.button("✕", key=f"remove-{number}", help="Take this step out", type="tertiary", **remove)
 
 
 def _show_list(report: StepReport | None) -> None:
@@ -84,8 +89,8 @@ def _choices(entry: Entry, run: Run, number: int, step: ScoreStep) -> None:
     names, rules = list(dict.fromkeys([*run.metrics, step.metric])), list(_RULES)
     rule = step.of if isinstance(step, KeepTop) else step.kind
     again = {"on_change": _rebuild, "args": (entry, run, number), **_BARE}
-    st.selectbox("Metric", names, names.index(step.metric), metrics.title, key=f"metric-{number}", width=175, **again)
-    st.selectbox("Rule", rules, rules.index(rule), _RULES.__getitem__, key=f"rule-{number}", width=205, **again)
+    st.selectbox("Metric", names, names.index(step.metric), metrics.title, key=f"metric-{number}", width=165, **again)
+    st.selectbox("Rule", rules, rules.index(rule), _RULES.__getitem__, key=f"rule-{number}", width=195, **again)
 
 
 def _switch(entry: Entry, run: Run, number: int) -> None:
