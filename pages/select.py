@@ -8,7 +8,7 @@ from clipsel_core.curation.recipe import load_recipe
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, exporting, funnel, recipes, state, steps
+from pages.parts import empty, exporting, funnel, lists, recipes, state, steps
 from pages.parts.catalog import Entry
 
 
@@ -29,7 +29,9 @@ def show(entry: Entry) -> None:
         elif picked is None:
             empty.show_empty("No step yet", "A recipe keeps pairs step by step. Add the first, or load a saved recipe.")
         steps.cards(entry, run, picked)
-        steps.adder(entry, run)
+        with st.container(horizontal=True, gap="small"):
+            steps.adder(entry, run)
+            lists.adder(entry, run)
     with right:
         if picked is not None:
             funnel.show_funnel(picked, list(recipes.draft(entry, run).values()))

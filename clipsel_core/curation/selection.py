@@ -101,7 +101,7 @@ def select(run: Run, recipe: Recipe, table: ScoreTable | None = None) -> Selecti
     everything = table.selectable()
     survivors, reports = everything, []
     for step in (step for step in recipe.steps if step.enabled):
-        work = _Work.of(step, recipe, table)
+        work = Work.of(step, recipe, table)
         kept, threshold = work.apply(survivors)
         alone = kept if survivors is everything else work.apply(everything)[0]
         reports.append(work.report(survivors, kept, int(everything.sum() - alone.sum()), threshold))
@@ -111,8 +111,11 @@ def select(run: Run, recipe: Recipe, table: ScoreTable | None = None) -> Selecti
 
 
 @dataclass(frozen=True)
-class _Work:
-    """A step together with what it reads: its list's uids as rows of the run (-1: not there)."""
+class Work:
+    """A step together with what it reads. listed_rows: its list's uids as rows of the run (-1: not there).
+
+    sha256: of the list's file. live.py asks the same work what other settings would keep.
+    """
 
     step: AnyStep
     table: ScoreTable
@@ -120,7 +123,8 @@ class _Work:
     sha256: str | None
 
     @classmethod
-    def of(cls, step: AnyStep, recipe: Recipe, table: ScoreTable) -> _Work:
+    def of(cls, step: AnyStep, recipe: Recipe, table: ScoreTable) -> Work:
+        """Reads the step's list, if it has one. Raises RecipeError as select does."""
         if isinstance(step, KeepTop | AtLeast | AtMost):
             return cls(step, table, np.empty(0, np.int64), None)
         if isinstance(step, Keep | Drop):
@@ -141,9 +145,9 @@ class _Work:
             k = ordering.count_of_fraction(Fraction(step.keep_top), pairs)
             return ordering.keep_top(self.table.column(step.metric), survivors, k, self.table.uids_at)
         if isinstance(step, AtLeast):
-            return survivors & (self.table.column(step.metric) >= _float32_up(step.at_least)), step.at_least
+            return survivors & (self.table.column(step.metric) >= float32_up(step.at_least)), step.at_least
         if isinstance(step, AtMost):
-            return survivors & (self.table.column(step.metric) <= -_float32_up(-step.at_most)), step.at_most
+            return survivors & (self.table.column(step.metric) <= -float32_up(-step.at_most)), step.at_most
         listed = np.zeros(len(survivors), bool)
         listed[self.listed_rows[self.listed_rows >= 0]] = True
         if isinstance(step, Union | Keep):
@@ -168,7 +172,7 @@ class _Work:
         )
 
 
-def _float32_up(value: float) -> np.float32:
+def float32_up(value: float) -> np.float32:
     """The smallest float32 that is not below a float64: comparing scores with it compares them with the value."""
     with np.errstate(over="ignore"):
         near = np.float32(value)

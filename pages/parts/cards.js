@@ -1,4 +1,5 @@
-// Draws a page of pairs as a listbox: arrows move, Home and End jump, Enter and Space open, a click opens.
+// Draws a page of pairs as a listbox: arrows move, Home and End jump, Enter and Space open, a click opens, K keeps and D
+// drops by hand.
 // Everything that comes from the pool is put in with textContent or as a property, never as markup.
 
 const make = (tag, className, text) => {
@@ -20,7 +21,7 @@ const picture = (card) => {
     image.src = card.src
     frame.append(image)
   } else missing()
-  if (card.badge) frame.append(make("span", card.badge === "kept" ? "badge kept" : "badge", card.badge))
+  if (card.badge) frame.append(make("span", card.badge.startsWith("kept") ? "badge kept" : "badge", card.badge))
   return frame
 }
 
@@ -60,13 +61,21 @@ const target = (key, index, nodes, grid) => {
 
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component
+  const judgements = { k: "keep", d: "drop" }
   const grid = parentElement.querySelector(".grid")
   const drawn = JSON.stringify(data)
   if (grid.dataset.drawn === drawn) return
   grid.dataset.drawn = drawn
   grid.setAttribute("aria-label", data.label)
   const nodes = data.cards.map(draw)
+  // Judging a card draws the page anew: the keyboard stays where it was.
+  const held = grid.querySelector(".card:focus")
+  const place = held ? Math.min(Number(held.dataset.index), nodes.length - 1) : -1
   grid.replaceChildren(...nodes)
+  if (place >= 0) {
+    nodes.forEach((node, index) => { node.tabIndex = index === place ? 0 : -1 })
+    nodes[place].focus({ preventScroll: true })
+  }
 
   const open = (node) => {
     nodes.forEach((other) => other.setAttribute("aria-selected", String(other === node)))
@@ -87,7 +96,9 @@ export default function (component) {
       next.focus()
       next.scrollIntoView({ block: "nearest" })
     } else if (event.key === "Enter" || event.key === " ") open(node)
-    else return
+    else if (event.key in judgements && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      setTriggerValue("judged", { uid: data.cards[node.dataset.index].uid, kind: judgements[event.key] })
+    } else return
     event.preventDefault()
   }
 }

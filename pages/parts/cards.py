@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,21 @@ class Card:
     badge: str = ""
 
 
-def show_cards(cards: list[Card], *, key: str, label: str) -> str | None:
-    """Draws the cards and returns the uid that was just opened by click, Enter or Space, if any."""
+def show_cards(cards: list[Card], *, key: str, label: str, judged: Callable[[], None]) -> str | None:
+    """Draws the cards and returns the uid that was just opened by click, Enter or Space, if any.
+
+    judged: called when a card was kept or dropped with the keys K and D; judgement() then says which.
+    """
     data: dict[str, Any] = {"label": label, "cards": [asdict(card) for card in cards]}
-    return _cards(data=data, key=key, on_opened_change=lambda: None).opened
+    return _cards(data=data, key=key, on_opened_change=lambda: None, on_judged_change=judged).opened
+
+
+def judgement(key: str) -> tuple[str, str] | None:
+    """The uid of the card that was just judged, and keep or drop."""
+    said = st.session_state[key].get("judged")
+    if not isinstance(said, dict) or said.get("kind") not in ("keep", "drop") or not isinstance(said.get("uid"), str):
+        return None
+    return said["uid"], said["kind"]
 
 
 def show_picture(src: str, *, key: str) -> None:

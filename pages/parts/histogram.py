@@ -13,7 +13,7 @@ _histogram = st.components.v2.component(
     "clipsel_histogram",
     html='<div class="histogram"></div>',
     css=(_HERE / "histogram.css").read_text(encoding="utf-8"),
-    js=(_HERE / "histogram.js").read_text(encoding="utf-8"),
+    js="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("plot.js", "histogram.js")),
 )
 
 

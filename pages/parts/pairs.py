@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from clipsel_core import uids
-from pages.parts import cards, facts, marginals, metrics, routes, state, words
+from pages.parts import cards, facts, marginals, metrics, recipes, routes, state, words
 from pages.parts.catalog import Entry
 
 _LONGEST_CAPTION = 2_000
@@ -22,14 +24,27 @@ def gallery(
     names = uids.to_hex(table.uids_at(rows)).to_pylist()
     captions = table.metadata(rows, ("caption",))["caption"]
     values = table.take(metric, rows)
-    pictured = has_images(entry)
+    pictured, hand = has_images(entry), recipes.by_hand(entry, state.open_run(entry))
     drawn = [
-        _card(entry, name, caption, float(value), spread, pictured, None if kept is None else bool(kept[row]))
+        _card(entry, name, caption, float(value), spread, pictured, _badge(kept, row, hand.get(name)))
         for row, name, caption, value in zip(rows, names, captions, values, strict=True)
     ]
-    opened = cards.show_cards(drawn, key=key, label=label)
+    opened = cards.show_cards(drawn, key=key, label=label, judged=partial(_judge, entry, key, frozenset(names)))
     if opened in names:
         _open(entry, int(rows[names.index(opened)]), opened)
+
+
+def _judge(entry: Entry, key: str, names: frozenset[str]) -> None:
+    """Takes a K or D on one of these cards into the recipe."""
+    said = cards.judgement(key)
+    if said and said[0] in names:
+        recipes.judge(entry, state.open_run(entry), *said)
+
+
+def _badge(kept: np.ndarray | None, row: int, hand: str | None) -> str:
+    if hand:
+        return "kept by hand" if hand == "keep" else "dropped by hand"
+    return "" if kept is None else ("kept" if kept[row] else "dropped")
 
 
 def has_images(entry: Entry) -> bool:
@@ -39,7 +54,7 @@ def has_images(entry: Entry) -> bool:
 
 
 def _card(
-    entry: Entry, uid: str, caption: str, value: float, spread: marginals.Marginal, pictured: bool, kept: bool | None
+    entry: Entry, uid: str, caption: str, value: float, spread: marginals.Marginal, pictured: bool, badge: str
 ) -> cards.Card:
     scored = np.isfinite(value)
     percentile = spread.percentile(value) if scored else None
@@ -50,7 +65,7 @@ def _card(
         value=words.score(value),
         rank=f"P{percentile:.1f}" if percentile is not None else "not scored",
         percentile=percentile,
-        badge="" if kept is None else ("kept" if kept else "dropped"),
+        badge=badge,
     )
 
 
@@ -64,6 +79,7 @@ def _open(entry: Entry, row: int, uid: str) -> None:
         cards.show_picture(routes.image_url(entry, uid) if has_images(entry) else "", key="opened picture")
     with right:
         st.text(str(known["caption"])[:_LONGEST_CAPTION] or "no caption")
+        _judging(entry, uid)
         facts.show_facts({"uid": uid, "url": str(known["url"])[:_LONGEST_CAPTION] or "none", "row": words.count(row)})
         st.dataframe(
             pd.DataFrame([_score_row(entry, metric, float(table.take(metric, rows)[0])) for metric in table.metrics]),
@@ -74,6 +90,18 @@ def _open(entry: Entry, row: int, uid: str) -> None:
                 "percentile": st.column_config.ProgressColumn(format="%.1f", min_value=0, max_value=100),
             },
         )
+
+
+def _judging(entry: Entry, uid: str) -> None:
+    """Buttons that keep or drop the opened pair by hand, and close it."""
+    run = state.open_run(entry)
+    said = recipes.by_hand(entry, run).get(uid)
+    with st.container(horizontal=True, gap="small"):
+        for kind, word, icon in (("keep", "Keep", ":material/check:"), ("drop", "Drop", ":material/block:")):
+            label = f"Take back: {kind} by hand" if said == kind else f"{word} by hand"
+            if st.button(label, icon=icon, key=f"{kind} opened"):
+                recipes.judge(entry, run, uid, kind)
+                st.rerun()
 
 
 def _score_row(entry: Entry, metric: str, value: float) -> dict[str, object]:

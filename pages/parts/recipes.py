@@ -11,8 +11,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, KeepTop, Recipe, dump_recipe, load_recipe
-from clipsel_core.curation.selection import Selection
+from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, Drop, Keep, KeepTop, Recipe, dump_recipe, load_recipe
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import metrics, words
@@ -66,25 +65,45 @@ def change_step(entry: Entry, run: Run, number: int, step: AnyStep | None) -> No
     st.session_state[f"draft {entry.key}"] = {key: kept for key, kept in steps.items() if kept is not None}
 
 
+def move_step(entry: Entry, run: Run, number: int, by: int) -> None:
+    """Lets a step run so many places later; earlier where it is below 0."""
+    steps = list(draft(entry, run).items())
+    place = next(place for place, (key, _) in enumerate(steps) if key == number)
+    moved = steps.pop(place)
+    steps.insert(min(max(place + by, 0), len(steps)), moved)
+    st.session_state[f"draft {entry.key}"] = dict(steps)
+
+
+def by_hand(entry: Entry, run: Run) -> dict[str, str]:
+    """What was said of single pairs: from a uid, 32 hex digits, to keep or drop. The last step that names it counts."""
+    steps = (step for step in draft(entry, run).values() if isinstance(step, Keep | Drop) and step.enabled)
+    return {uid: step.kind for step in steps for uid in getattr(step, step.kind)}
+
+
+def judge(entry: Entry, run: Run, uid: str, kind: str) -> None:
+    """Keeps or drops a pair by hand; the same again takes it back. kind: keep or drop.
+
+    The pair leaves every step by hand that names it and joins the last one of its kind, or a new one behind all others.
+    """
+    taken_back = by_hand(entry, run).get(uid) == kind
+    for number, step in list(draft(entry, run).items()):
+        if isinstance(step, Keep | Drop) and uid in getattr(step, step.kind):
+            left = tuple(other for other in getattr(step, step.kind) if other != uid)
+            change_step(entry, run, number, step.model_copy(update={step.kind: left}) if left else None)
+    if taken_back:
+        return
+    made = Keep if kind == "keep" else Drop
+    numbers = [number for number, step in draft(entry, run).items() if isinstance(step, made) and step.enabled]
+    if not numbers:
+        add_step(entry, run, made.model_validate({kind: [uid]}))
+        return
+    step = draft(entry, run)[numbers[-1]]
+    change_step(entry, run, numbers[-1], step.model_copy(update={kind: (*getattr(step, kind), uid)}))
+
+
 def draft_yaml(entry: Entry, run: Run) -> str:
     """The draft as a recipe."""
     return as_yaml(list(draft(entry, run).values()))
-
-
-def others_yaml(entry: Entry, run: Run, picked: Selection, number: int) -> str:
-    """What the other steps let through while one of them is moved: their shares are held at the thresholds found.
-
-    So everything that is kept passes it, which would not hold if the shares were taken anew without that step.
-    """
-    reports = iter(picked.report)
-    held = []
-    for key, step in draft(entry, run).items():
-        report = next(reports) if step.enabled else None
-        if report is None or key == number:
-            continue
-        fixed = isinstance(step, KeepTop) and report.threshold is not None
-        held.append(AtLeast(metric=step.metric, at_least=report.threshold) if fixed else step)
-    return as_yaml(held)
 
 
 def as_yaml(steps: list[AnyStep]) -> str:

@@ -6,11 +6,14 @@ anew, and shared between sessions, so it must not be written to.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import streamlit as st
 
+from clipsel_core.curation.bins import MetricBins
+from clipsel_core.curation.live import Settings, settings_of
 from clipsel_core.curation.projection import read_projection
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import Recipe, parse_recipe
@@ -94,6 +97,12 @@ def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
     return selected(entry, recipe).mask()
 
 
+def settings(entry: catalog.Entry, recipe: str, place: int, amounts: tuple[Fraction | float, ...]) -> Settings:
+    """What a recipe's step at a place would do at each amount. Raises RecipeError where the recipe does not fit."""
+    lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
+    return _settings(entry, scores_stamp(entry) + lists, recipe, place, amounts)
+
+
 def parse(entry: catalog.Entry, recipe: str) -> Recipe:
     """A recipe's steps, checked against the run's metrics; uid lists in it are named from the run's recipes folder."""
     run = open_run(entry)
@@ -138,6 +147,20 @@ def _pool(root: Path, stamp: Stamp) -> Pool | None:
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _selection(entry: catalog.Entry, stamp: Stamp, recipe: str) -> Selection:
     return select(open_run(entry), parse(entry, recipe), open_table(entry))
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _settings(
+    entry: catalog.Entry, stamp: Stamp, recipe: str, place: int, amounts: tuple[Fraction | float, ...]
+) -> Settings:
+    steps = parse(entry, recipe)
+    bins = _bins(entry, scores_stamp(entry), steps.steps[place].metric)
+    return settings_of(selected(entry, recipe), steps, place, amounts, bins)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _bins(entry: catalog.Entry, stamp: Stamp, metric: str) -> MetricBins:
+    return MetricBins.of(open_table(entry).column(metric))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
+from functools import partial
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, KeepTop
+from clipsel_core.curation.live import ScoreStep, Settings
+from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
 from clipsel_core.curation.selection import Selection, StepReport
 from clipsel_core.runs.store import Run
-from pages.parts import marginals, metrics, recipes, state, words
+from pages.parts import control, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
-from pages.parts.histogram import Layer, Mark, show_histogram
 
-_BINS = 128
+_PERMILLE = tuple(Fraction(place, 1000) for place in range(1001))
+_LAYERS = [
+    {"kind": "pool", "name": "pool", "counts": "pool"},
+    {"kind": "pass", "name": "passes the other steps", "counts": "others"},
+    {"kind": "kept", "name": "kept", "counts": "now"},
+]
 _RULES = {
     "pool": "top share of pool",
     "survivors": "top share of survivors",
@@ -24,21 +33,19 @@ _RULES = {
 _FIRST_PERCENTILE = {"at_least": 70, "at_most": 30}
 _BARE = {"label_visibility": "collapsed"}
 
-ScoreStep = KeepTop | AtLeast | AtMost
-
 
 def cards(entry: Entry, run: Run, picked: Selection | None) -> None:
     """A card for each step of the draft. picked: what the whole draft keeps, None where it does not fit the run."""
-    reports = iter(picked.report if picked is not None else ())
     for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
-        report = next(reports, None) if step.enabled else None
         with st.container(border=True):
             _head(entry, run, number, place, step)
             if isinstance(step, ScoreStep) and step.metric in run.metrics:
-                _amount(entry, run, number, step)
-                if picked is not None:
-                    others = recipes.others_yaml(entry, run, picked, number)
-                    _effect(entry, number, step, report, others, recipes.draft_yaml(entry, run))
+                _set(entry, run, number, step, place, picked)
+            elif picked is not None and isinstance(step, Intersect | Union | Subtract):
+                _show_list(_report(entry, run, place, step, picked))
+            elif isinstance(step, Keep | Drop):
+                with st.expander("Which pairs"):
+                    st.code("\n".join(getattr(step, step.kind)), language=None, height=160)
 
 
 def adder(entry: Entry, run: Run) -> None:
@@ -58,19 +65,32 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
             st.text(step.text)
         st.space("stretch")
         st.toggle("on", step.enabled, key=f"on-{number}", on_change=_switch, args=(entry, run, number), **_BARE)
-        remove = (entry, run, number, None)
-        help_text = "Take this step out"
-        st.button(
-            "✕", key=f"remove-{number}", help=help_text, type="tertiary", on_click=recipes.change_step, args=remove
-        )
+        with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
+            _arrange(entry, run, number, place)
+
+
+def _arrange(entry: Entry, run: Run, number: int, place: int) -> None:
+    last = len(recipes.draft(entry, run)) - 1
+    up, down = {"args": (entry, run, number, -1)}, {"args": (entry, run, number, 1)}
+    shift = {"type": "tertiary", "on_click": recipes.move_step}
+    st.button("↑", key=f"up-{number}", help="Run this step earlier", disabled=place == 0, **shift, **up)
+    st.button("↓", key=f"down-{number}", help="Run this step later", disabled=place == last, **shift, **down)
+    remove = {"on_click": recipes.change_step, "args": (entry, run, number, None)}
+    st.button("✕", key=f"remove-{number}", help="Take this step out", type="tertiary", **remove)
+
+
+def _show_list(report: StepReport | None) -> None:
+    if report is not None and report.listed is not None and report.unknown is not None:
+        listed, unknown = words.count(report.listed), words.count(report.unknown)
+        facts.show_note(f"{listed} listed, {unknown} not in this run")
 
 
 def _choices(entry: Entry, run: Run, number: int, step: ScoreStep) -> None:
     names, rules = list(dict.fromkeys([*run.metrics, step.metric])), list(_RULES)
     rule = step.of if isinstance(step, KeepTop) else step.kind
     again = {"on_change": _rebuild, "args": (entry, run, number), **_BARE}
-    st.selectbox("Metric", names, names.index(step.metric), metrics.title, key=f"metric-{number}", width=175, **again)
-    st.selectbox("Rule", rules, rules.index(rule), _RULES.__getitem__, key=f"rule-{number}", width=205, **again)
+    st.selectbox("Metric", names, names.index(step.metric), metrics.title, key=f"metric-{number}", width=165, **again)
+    st.selectbox("Rule", rules, rules.index(rule), _RULES.__getitem__, key=f"rule-{number}", width=195, **again)
 
 
 def _switch(entry: Entry, run: Run, number: int) -> None:
@@ -93,41 +113,75 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
     recipes.change_step(entry, run, number, step)
 
 
-def _amount(entry: Entry, run: Run, number: int, step: ScoreStep) -> None:
-    """The slider: percent for a fraction, the metric's own range for a threshold."""
+def _set(entry: Entry, run: Run, number: int, step: ScoreStep, place: int, picked: Selection | None) -> None:
+    """The thumb and what it does: percent for a fraction, the metric's own range for a threshold."""
+    ruler = _ruler(entry, step)
+    key = f"share-{number}" if isinstance(step, KeepTop) else f"{step.kind}-{number}-{step.metric}"
+    head: dict[str, Any] = {**ruler.head(step), "label": f"Step {place + 1}: {metrics.title(step.metric)}"}
+    settings = None
+    if picked is not None:
+        report = _report(entry, run, place, step, picked)
+        settings = state.settings(entry, recipes.draft_yaml(entry, run), place, ruler.amounts)
+        head |= _effect(step, report, settings, picked)
+    with st.container(key=f"effect-{number}"):
+        control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number, key))
+
+
+def _move(entry: Entry, run: Run, number: int, key: str) -> None:
+    """Takes the place that the thumb was let go at into the step, as the short decimal that was shown."""
+    step, place = recipes.draft(entry, run).get(number), control.moved_to(key)
+    if not isinstance(step, ScoreStep) or place is None:
+        return
+    amounts = _ruler(entry, step).amounts
+    value = amounts[min(max(place, 0), len(amounts) - 1)]
+    amount = Decimal(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+    recipes.change_step(entry, run, number, step.model_copy(update={step.kind: amount}))
+
+
+@dataclass(frozen=True)
+class _Ruler:
+    """The places of a thumb. amounts: what each stands for. start, pace, suffix: the same in the unit shown."""
+
+    amounts: tuple[Fraction | float, ...]
+    start: float
+    pace: float
+    suffix: str
+
+    def head(self, step: ScoreStep) -> dict[str, Any]:
+        """What the control must know to draw the thumb where the step has it."""
+        value = float(step.keep_top * 100) if isinstance(step, KeepTop) else float(getattr(step, step.kind))
+        last, digits = len(self.amounts) - 1, _digits(self.pace)
+        place = min(max(round((value - self.start) / self.pace), 0), last)
+        on_ruler = abs(self.start + place * self.pace - value) < self.pace / 1000
+        return {
+            "start": self.start,
+            "pace": self.pace,
+            "digits": digits,
+            "suffix": self.suffix,
+            "places": last + 1,
+            "place": place,
+            "amount": f"{value:.{digits}f}{self.suffix}" if on_ruler else f"{value:g}{self.suffix}",
+        }
+
+
+def _ruler(entry: Entry, step: ScoreStep) -> _Ruler:
     if isinstance(step, KeepTop):
-        key, low, high, pace, pattern = f"share-{number}", 0.0, 100.0, 0.1, "%.1f %%"
-        value = float(step.keep_top * 100)
-    else:
-        low, high, pace = _scale(entry, step.metric)
-        key, pattern = f"{step.kind}-{number}-{step.metric}", f"%.{_digits(pace)}f"
-        value = min(max(getattr(step, step.kind), low), high)
-    st.slider(
-        f"Step {number}: {step.metric}",
-        low,
-        high,
-        value,
-        pace,
-        format=pattern,
-        key=key,
-        on_change=_move,
-        args=(entry, run, number, key, _digits(pace)),
-        **_BARE,
-    )
+        return _Ruler(_PERMILLE, 0.0, 0.1, " %")
+    low, high, pace = _scale(entry, step.metric)
+    last, digits = round((high - low) / pace), _digits(pace)
+    return _Ruler(tuple(round(low + place * pace, digits) for place in range(last + 1)), low, pace, "")
 
 
-def _move(entry: Entry, run: Run, number: int, key: str, digits: int) -> None:
-    """Takes the slider's value into the step, as the short decimal that the slider shows."""
-    step = recipes.draft(entry, run)[number]
-    value = round(st.session_state[key], digits)
-    update = {"keep_top": Decimal(str(value)) / 100} if isinstance(step, KeepTop) else {step.kind: value}
-    recipes.change_step(entry, run, number, step.model_copy(update=update))
+def _report(entry: Entry, run: Run, place: int, step: AnyStep, picked: Selection) -> StepReport | None:
+    """What the step at a place did, None where it is off."""
+    before = sum(other.enabled for other in list(recipes.draft(entry, run).values())[:place])
+    return picked.report[before] if step.enabled else None
 
 
 def _scale(entry: Entry, metric: str) -> tuple[float, float, float]:
     """The range of a metric and a decimal step of a 500th of it or less, so that thresholds are short numbers."""
     low, high = state.open_table(entry).extent(metric)
-    pace = 10.0 ** np.floor(np.log10((high - low) / 500))
+    pace = float(10.0 ** np.floor(np.log10((high - low) / 500)))
     digits = _digits(pace)
     return round(float(np.floor(low / pace) * pace), digits), round(float(np.ceil(high / pace) * pace), digits), pace
 
@@ -136,18 +190,30 @@ def _digits(pace: float) -> int:
     return max(0, round(-np.log10(pace)))
 
 
-def _effect(entry: Entry, number: int, step: ScoreStep, report: StepReport | None, others: str, recipe: str) -> None:
+def _effect(step: ScoreStep, report: StepReport | None, settings: Settings, picked: Selection) -> dict[str, Any]:
     """The metric's histogram in three layers: the pool, what the other steps let through, what is kept in the end."""
-    whole = marginals.marginal(entry, step.metric)
-    edges, pool = whole.coarse(_BINS)
-    layers = [
-        Layer("pool", "pool", pool),
-        Layer("pass", "passes the other steps", marginals.marginal(entry, step.metric, others).coarse(_BINS)[1]),
-        Layer("kept", "kept", marginals.marginal(entry, step.metric, recipe).coarse(_BINS)[1]),
-    ]
-    heading, note = _heading(step, report), metrics.describe(step.metric).help
-    marks = _threshold_mark(whole, report)
-    show_histogram(heading, note, edges, layers, marks, key=f"effect-{number}", height=110)
+    low, high = float(settings.edges[0]), float(settings.edges[-1])
+    return {
+        "title": _heading(step, report),
+        "note": metrics.describe(step.metric).help,
+        "metric": metrics.title(step.metric),
+        "on": step.enabled,
+        "upward": not isinstance(step, AtMost),
+        "absolute": not isinstance(step, KeepTop),
+        "low": low,
+        "high": high,
+        "unit": "score",
+        "log": False,
+        "height": 110,
+        "legend": True,
+        "layers": _LAYERS,
+        "marks": _marks(report, settings, low, high),
+        "reaching": settings.reaching,
+        "scored": settings.scored,
+        "total": picked.total,
+        "kept": len(picked),
+        "exact": settings.exact,
+    }
 
 
 def _heading(step: ScoreStep, report: StepReport | None) -> str:
@@ -161,8 +227,11 @@ def _heading(step: ScoreStep, report: StepReport | None) -> str:
     return f"{title} {sign} {words.score(report.threshold)} keeps {after} of {before}"
 
 
-def _threshold_mark(whole: marginals.Marginal, report: StepReport | None) -> list[Mark]:
-    if report is None or report.threshold is None:
+def _marks(report: StepReport | None, settings: Settings, low: float, high: float) -> list[dict[str, Any]]:
+    """The threshold's line, where it lies within the scores."""
+    if report is None or report.threshold is None or not low - 1e-9 <= report.threshold <= high + 1e-9:
         return []
-    text = f"{words.score(report.threshold)} · P{whole.percentile(report.threshold):.1f}"
-    return [Mark(report.threshold, text, "line")]
+    nearest = int(np.nanargmin(np.abs(settings.thresholds - report.threshold)))
+    percentile = 100 * settings.below[nearest] / max(settings.scored, 1)
+    text = f"{words.score(report.threshold)} · P{percentile:.1f}"
+    return [{"at": (report.threshold - low) / ((high - low) or 1.0), "text": text, "kind": "line"}]

@@ -15,6 +15,7 @@ from playwright.sync_api import expect
 
 from clipsel_core import uids
 from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.uidlists import read_uid_list
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, routes
 from tests.browser.conftest import ROOT, settle, visit
@@ -46,7 +47,7 @@ def test_select__exports_the_bytes_of_the_command_line(page, server, tmp_path):
     visit(page, "select")
     kept = page.locator(".headline b")
     before = kept.inner_text()
-    thumb = page.locator(".st-key-share-1 input[type=range]")
+    thumb = page.locator(".st-key-share-1 [role=slider]")
     thumb.focus()
     for _ in range(7):
         thumb.press("ArrowLeft")
@@ -74,9 +75,55 @@ def test_select__histogram_follows_the_slider(page):
     visit(page, "select")
     title = page.locator(".st-key-effect-0 .title")
     before = title.inner_text()
-    page.locator(".st-key-share-0 input[type=range]").press("ArrowRight")
+    page.locator(".st-key-share-0 [role=slider]").press("ArrowRight")
     expect(title).not_to_have_text(before)
     expect(page.locator(".st-key-effect-0 path")).to_have_count(3)
+
+
+def drag(page, thumb, share: float) -> None:
+    """Takes hold of a thumb and pulls it to a share of its track, without letting go."""
+    box = thumb.bounding_box()
+    track = thumb.locator("..").bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, y)
+    page.mouse.down()
+    page.mouse.move(track["x"] + 10 + share * (track["width"] - 20), y, steps=6)
+
+
+@pytest.mark.parametrize(("step", "share"), [(1, 0.05), (1, 0.6), (0, 0.1), (0, 0.9)])
+def test_select__dragging_counts_what_release_finds(page, step, share):
+    """The browser alone counts while the thumb moves; the server then finds the same."""
+    frames = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: frames.append(frame)))
+    visit(page, "select")
+    card, headline = page.locator(f".st-key-effect-{step}"), page.locator(".headline")
+    before, said = headline.inner_text(), len(frames)
+    drag(page, card.locator(".thumb"), share)
+    live = headline.inner_text(), card.locator(".title").inner_text(), card.locator("[role=slider]").inner_text()
+    assert len(frames) == said
+    assert live[1] in card.locator("[role=slider]").get_attribute("aria-valuetext")
+    page.mouse.up()
+    funnel = page.locator(".funnel .row").nth(step + 1)
+    expect(funnel).to_contain_text(live[2].replace(".0", ""))
+    settle(page)
+    assert (headline.inner_text(), card.locator(".title").inner_text()) == live[:2]
+    assert share == 0.6 or share == 0.9 or live[0] != before
+
+
+def test_select__thumb_obeys_the_keyboard(page):
+    visit(page, "select")
+    thumb, kept = page.locator(".st-key-share-1 [role=slider]"), page.locator(".headline b")
+    thumb.press("Home")
+    expect(thumb).to_have_attribute("aria-valuenow", "0")
+    expect(kept).to_have_text("0")
+    expect(page.locator(".st-key-effect-1 .title")).to_contain_text("keeps none")
+    thumb.press("End")
+    expect(kept).to_have_text("1,140")
+    thumb.press("PageDown")
+    expect(thumb).to_have_attribute("aria-valuenow", "980")
+    settle(page)
+    expect(thumb).to_be_focused()
+    expect(page.locator(".funnel")).to_contain_text("top 98 % of the pool")
 
 
 def test_gallery__shows_images_from_our_route(page):
@@ -113,6 +160,42 @@ def test_gallery__keyboard_moves_and_opens(page):
     expect(dialog).to_contain_text("/")
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
+
+
+def test_gallery__k_keeps_and_d_drops(page):
+    """Judging a card leaves the keyboard on it, and the recipe on the Select page has the pair."""
+    visit(page, "gallery")
+    cards = page.locator(".card")
+    cards.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("d")
+    expect(cards.nth(1).locator(".badge")).to_have_text("dropped by hand")
+    expect(cards.nth(1)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("k")
+    expect(cards.nth(2).locator(".badge")).to_have_text("kept by hand")
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Take back").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(cards.nth(2).locator(".badge")).not_to_have_text("kept by hand")
+    page.get_by_role("link", name="Select").click()
+    expect(page.locator(".funnel")).to_contain_text("drop 1 by hand")
+    settle(page)
+
+
+def test_select__takes_an_uploaded_list(page, server, tmp_path):
+    run = Run.open(server.data / "demo" / "run")
+    listed = ScoreTable.open(run).uids_at(np.arange(500))
+    (tmp_path / "<b>mine.txt").write_text("\n".join(uids.to_hex(listed).to_pylist()))
+    visit(page, "select")
+    page.get_by_role("button", name="Add a list").click()
+    page.locator("input[type=file]").set_input_files(tmp_path / "<b>mine.txt")
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.locator(".funnel")).to_contain_text("only those in lists/b-mine-")
+    expect(page.get_by_text("500 listed, 0 not in this run")).to_be_visible()
+    settle(page)
+    (stored,) = (run.recipes_dir / "lists").iterdir()
+    assert np.array_equal(read_uid_list(stored), uids.sort(listed))
 
 
 def test_gallery__next_page_is_another(page):

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from streamlit.components.v2.bidi_component.main import _make_trigger_id
+from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
 
-from pages.parts import catalog
+from pages.parts import catalog, control
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 PAGES = ("overview", "distributions", "map", "gallery", "select")
@@ -37,6 +39,48 @@ def components(app: AppTest, name: str) -> list[dict]:
     """What the inline components of a kind were given, in the page's order."""
     mounted = (element.proto for element in app.get("bidi_component"))
     return [json.loads(proto.json) for proto in mounted if proto.component_name == name]
+
+
+def trigger(app: AppTest, component: str, event: str, value: object) -> AppTest:
+    """Has an inline component report an event."""
+    said = WidgetState(id=_make_trigger_id(component, "events"))
+    said.json_trigger_value = json.dumps([{"event": event, "value": value}])
+    states = app._tree.get_widget_states()
+    states.widgets.append(said)
+    return app._run(states)
+
+
+class Thumb:
+    """The thumb of a step's card: an inline component, moved here as the browser moves it."""
+
+    def __init__(self, app: AppTest, element) -> None:
+        self.app, self.id = app, element.proto.id
+        self.head, self.arrays = control.unpacked(element.proto.bytes)
+        self.place = self.head["place"]
+
+    @property
+    def value(self) -> float:
+        return round(self.head["start"] + self.place * self.head["pace"], self.head["digits"])
+
+    @property
+    def chart(self) -> dict:
+        """The histogram beside it, as the browser draws it."""
+        layers = [{**layer, "counts": self.arrays[layer["counts"]]} for layer in self.head["layers"]]
+        return {**self.head, "layers": layers}
+
+    def set_value(self, value: float) -> Thumb:
+        self.place = round((value - self.head["start"]) / self.head["pace"])
+        return self
+
+    def run(self) -> AppTest:
+        """Lets the thumb go."""
+        return trigger(self.app, self.id, "moved", self.place)
+
+
+def thumbs(app: AppTest) -> list[Thumb]:
+    """The thumbs on the page, from top to bottom."""
+    mounted = app.get("bidi_component")
+    return [Thumb(app, element) for element in mounted if element.proto.component_name == "clipsel_control"]
 
 
 def words(app: AppTest) -> str:

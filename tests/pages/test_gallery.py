@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.pages.conftest import components, words
+from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
 
 
@@ -122,3 +122,45 @@ def test_gallery__pages_far_on_hold_what_comes_there(tmp_path, open_page):
         app.button(key="next").click().run()
         listed += rows(app)
     assert listed == list(range(959, -1, -1))
+
+
+def press(app, key: str, place: int):
+    """K or D on a card, as the browser reports it."""
+    element = next(element for element in app.get("bidi_component") if element.proto.component_name == "clipsel_cards")
+    uid = components(app, "clipsel_cards")[0]["cards"][place]["uid"]
+    trigger(app, element.proto.id, "judged", {"uid": uid, "kind": {"k": "keep", "d": "drop"}[key]})
+    return uid
+
+
+def badge(app, uid: str) -> str:
+    return next(card["badge"] for card in components(app, "clipsel_cards")[0]["cards"] if card["uid"] == uid)
+
+
+def test_gallery__k_and_d_write_steps_of_the_recipe(app):
+    first, second = press(app, "k", 0), press(app, "k", 1)
+    third = press(app, "d", 10)
+    assert [badge(app, uid) for uid in (first, second, third)] == ["kept by hand", "kept by hand", "dropped by hand"]
+    app.switch_page("select.py").run()
+    assert "keep 2 by hand" in words(app)
+    assert "drop 1 by hand" in words(app)
+    assert f"keep: [{first}, {second}]" in words(app)
+    assert not app.exception
+
+
+def test_gallery__judging_again_takes_back_or_changes_sides(app):
+    uid = press(app, "k", 0)
+    press(app, "d", 0)
+    assert badge(app, uid) == "dropped by hand"
+    press(app, "d", 0)
+    assert badge(app, uid) == "dropped"
+    app.switch_page("select.py").run()
+    assert "by hand" not in words(app)
+
+
+def test_gallery__ignores_a_judgement_of_a_pair_it_does_not_show(app):
+    element = app.get("bidi_component")[0]
+    for said in ({"uid": "f" * 32, "kind": "keep"}, {"uid": 5, "kind": "keep"}, "x", {"uid": "f" * 32, "kind": "x"}):
+        trigger(app, element.proto.id, "judged", said)
+        assert not app.exception
+    app.switch_page("select.py").run()
+    assert "by hand" not in words(app)

@@ -12,7 +12,7 @@ from clipsel_core.curation.export import export
 from clipsel_core.curation.recipe import load_recipe, parse_recipe
 from clipsel_core.curation.selection import select
 from clipsel_core.runs.store import Run
-from tests.pages.conftest import components, words
+from tests.pages.conftest import thumbs, words
 from tests.pages.worlds import add_recipe, make_run
 
 
@@ -30,7 +30,7 @@ def kept(app) -> int:
 
 
 def sliders(app):
-    return [slider for slider in app.slider if slider.key.startswith(("share-", "at_"))]
+    return thumbs(app)
 
 
 def test_select__begins_with_the_two_steps_of_the_paper(run, open_page):
@@ -53,7 +53,7 @@ def test_select__slider_keeps_what_the_core_keeps(run, open_page, percent):
 
 def test_select__histogram_layers_lie_within_each_other(run, open_page):
     app = open_page("select", run)
-    for chart in components(app, "clipsel_histogram"):
+    for chart in (thumb.chart for thumb in thumbs(app)):
         pool, passes, kept_pairs = (np.array(layer["counts"]) for layer in chart["layers"])
         assert pool.sum() == 60
         assert (kept_pairs <= passes).all()
@@ -78,7 +78,7 @@ def test_select__a_step_that_is_off_is_not_applied(run, open_page):
     app = open_page("select", run)
     app.toggle(key="on-1").set_value(False).run()
     assert kept(app) == 18
-    assert "this step is off" in components(app, "clipsel_histogram")[1]["title"]
+    assert "this step is off" in thumbs(app)[1].chart["title"]
     app.toggle(key="on-1").set_value(True).run()
     assert kept(app) == 12
 
@@ -164,3 +164,16 @@ def test_select__two_sessions_keep_their_own_drafts(run, open_page):
     sliders(first)[0].set_value(5.0).run()
     second.run()
     assert sliders(second)[0].value == 30.0
+
+
+def test_select__steps_change_places(run, open_page):
+    app = open_page("select", run)
+    assert app.button(key="up-0").disabled
+    assert app.button(key="down-1").disabled
+    app.button(key="down-0").click().run()
+    assert [slider.value for slider in sliders(app)] == [20.0, 30.0]
+    text = "steps: [{metric: normsim_inf_task, keep_top: 0.2}, {metric: s_cliploss, keep_top: 0.3}]"
+    assert kept(app) == len(select(Run.open(run), parse_recipe(text)))
+    app.button(key="up-0").click().run()
+    assert [slider.value for slider in sliders(app)] == [30.0, 20.0]
+    assert kept(app) == 12

@@ -1,0 +1,196 @@
+// One step's thumb with its histogram. The message from Python holds, for each place of the thumb, the threshold and four
+// counts; while the thumb moves, everything is redrawn from these and Python is told nothing. It is told on release.
+
+const read = (message) => {
+  const bytes = message.slice()
+  const view = new DataView(bytes.buffer)
+  let start = 4 + view.getUint32(0, true)
+  const head = JSON.parse(new TextDecoder().decode(bytes.subarray(4, start)))
+  head.at = {}
+  head.arrays.forEach(([name, length]) => {
+    head.at[name] = new Float64Array(bytes.buffer, start, length)
+    start += 8 * length
+  })
+  head.layers = (head.layers ?? []).map((layer) => ({ ...layer, counts: Array.from(head.at[layer.counts]) }))
+  return head
+}
+
+const score = (value) => (Math.abs(value) < 10 ? value.toFixed(4)
+  : value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 }))
+
+const amount = (head, place) => (head.start + place * head.pace).toFixed(head.digits) + head.suffix
+
+const threshold = (head, place) => (head.absolute ? head.start + place * head.pace : head.at.thresholds[place])
+
+const title = (head, place) => {
+  if (!head.on) return `${head.metric}: this step is off`
+  const found = threshold(head, place)
+  if (Number.isNaN(found)) return `${head.metric}: this step keeps none`
+  const passes = number.format(head.at.passes[place])
+  return `${head.metric} ${head.upward ? "≥" : "≤"} ${score(found)} keeps ${passes} of ${number.format(head.reaching)}`
+}
+
+const marks = (head, place) => {
+  const found = threshold(head, place)
+  const at = (found - head.low) / (head.high - head.low || 1)
+  if (!head.on || Number.isNaN(found) || at < -1e-9 || at > 1 + 1e-9) return []
+  const percentile = (100 * head.at.below[place]) / Math.max(head.scored, 1)
+  return [{ at, text: `${score(found)} · P${percentile.toFixed(1)}`, kind: "line" }]
+}
+
+// What is kept of the pairs that pass the other steps. The bin that the threshold cuts takes what the whole bins leave.
+// A later share takes more or fewer of them than its present threshold would: the layer then has the right size, and is
+// the right shape as far as the two metrics are independent.
+const kept = (head, place) => {
+  const { others, fixed, shown } = head.at
+  const bins = others.length
+  const counts = Array.from(fixed)
+  let left = shown[place]
+  for (let step = 0; step < bins && left > 0; step += 1) {
+    const bin = head.upward ? bins - 1 - step : step
+    const part = Math.min(left, others[bin] - fixed[bin])
+    counts[bin] += part
+    left -= part
+  }
+  const sum = counts.reduce((total, count) => total + count, 0)
+  return sum > 0 ? counts.map((count) => (count * head.at.kept[place]) / sum) : counts
+}
+
+const tell = (head, count, exact) => {
+  const headline = document.querySelector(".headline")
+  if (!headline) return
+  const text = `${exact ? "" : "about "}${number.format(count)}`
+  const share = head.total ? ((100 * count) / head.total).toFixed(1) : "0.0"
+  headline.querySelector("b").textContent = text
+  headline.querySelector("span").textContent = `${count === 1 ? "pair" : "pairs"} kept · ${share} % of ${number.format(head.total)}`
+}
+
+// The picture of a place: as Python counted it where the step stands, as the message foresees it elsewhere.
+const pictured = (head, place) => {
+  if (place === head.place) return head
+  const layers = head.layers.map((layer) => (layer.kind === "kept" && head.on ? { ...layer, counts: kept(head, place) } : layer))
+  return { ...head, title: title(head, place), layers, marks: marks(head, place) }
+}
+
+const show = (root, head) => {
+  const width = root.clientWidth || 600
+  root.dataset.width = width
+  const box = make("div", "plot marked")
+  box.append(plot(head, width))
+  head.marks.forEach((mark) => box.append(place(make("span", "mark threshold", mark.text), mark.at)))
+  follow(head, box)
+  root.replaceChildren(make("div", "title", head.title), make("div", "note", head.note), box, axis(head, width))
+}
+
+const redraw = (root, head, at, scale) => {
+  const now = pictured(head, at)
+  const box = root.querySelector(".plot")
+  const width = Number(root.dataset.width)
+  root.querySelector(".title").textContent = now.title
+  const solid = box.querySelector("path.kept")
+  solid.setAttribute("d", outline(now.layers[2].counts, width, now.height, scale))
+  box.querySelectorAll("line, .mark").forEach((node) => node.remove())
+  now.marks.forEach((mark) => {
+    const x = mark.at * width
+    box.querySelector("svg").append(draw("line", { class: "line", x1: x, x2: x, y1: -4, y2: now.height }))
+    box.append(place(make("span", "mark threshold", mark.text), mark.at))
+  })
+  follow(now, box)
+}
+
+const bar = (head) => {
+  const track = make("div", "track")
+  track.tabIndex = 0
+  track.setAttribute("role", "slider")
+  track.setAttribute("aria-label", head.label)
+  track.setAttribute("aria-orientation", "horizontal")
+  track.setAttribute("aria-valuemin", 0)
+  track.append(make("div", "rail"), make("div", "done"), make("div", "thumb"), make("output", "amount"))
+  return track
+}
+
+const jumps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 20, PageDown: -20 }
+
+export default function (component) {
+  const { parentElement, setTriggerValue } = component
+  const root = parentElement.querySelector(".histogram")
+  const box = parentElement.querySelector(".thumb-box")
+  const self = (parentElement.clipsel ??= { place: 0, told: null, moving: false })
+  const head = (self.head = read(component.data))
+  const counted = Boolean(head.at.kept)
+  // An answer to an older move must not pull the thumb back from where it has gone since.
+  const behind = self.told !== null && self.told !== head.place && performance.now() - self.since < 10_000
+  if (!self.moving && !behind) {
+    self.place = head.place
+    self.told = null
+  }
+  const track = box.querySelector(".track") ?? bar(head)
+  if (!track.isConnected) box.replaceChildren(track)
+  track.setAttribute("aria-valuemax", head.places - 1)
+  const scale = counted && (() => { const top = most(head); return (n) => n / top })()
+
+  const set = () => {
+    const share = head.places > 1 ? self.place / (head.places - 1) : 0
+    // The place that Python has may stand for an amount between two places, which is shown as it is.
+    const words = self.place === head.place ? head.amount : amount(head, self.place)
+    track.style.setProperty("--share", share)
+    track.querySelector(".amount").textContent = words
+    track.setAttribute("aria-valuenow", self.place)
+    track.setAttribute("aria-valuetext", counted ? `${words}, ${pictured(head, self.place).title}` : words)
+  }
+  const move = (place) => {
+    const next = Math.min(Math.max(Math.round(place), 0), head.places - 1)
+    if (next === self.place) return
+    self.place = next
+    self.untold = true
+    set()
+    if (!counted) return
+    const still = next === head.place
+    redraw(root, head, next, scale)
+    tell(head, still ? head.kept : head.at.kept[next], still || head.exact)
+  }
+  const release = () => {
+    self.moving = false
+    if (!self.untold) return
+    self.untold = false
+    self.told = self.place
+    self.since = performance.now()
+    setTriggerValue("moved", self.place)
+  }
+  const under = (event) => {
+    const frame = track.querySelector(".rail").getBoundingClientRect()
+    return ((event.clientX - frame.left) / (frame.width || 1)) * (head.places - 1)
+  }
+  track.onpointerdown = (event) => {
+    if (event.button !== 0) return
+    track.setPointerCapture(event.pointerId)
+    self.moving = true
+    self.from = self.place
+    move(under(event))
+  }
+  track.onpointermove = (event) => { if (self.moving) move(under(event)) }
+  track.onpointerup = release
+  // A finger that went on to scroll the page did not mean the thumb.
+  track.onpointercancel = () => { move(self.from); self.untold = self.moving = false }
+  track.onkeydown = (event) => {
+    const place = { Home: 0, End: head.places - 1 }[event.key] ?? self.place + (jumps[event.key] ?? NaN)
+    if (Number.isNaN(place)) return
+    event.preventDefault()
+    self.moving = true
+    move(place)
+  }
+  track.onkeyup = release
+  track.onblur = release
+
+  const picture = () => show(root, pictured(head, self.place))
+  set()
+  if (counted) {
+    picture()
+    if (self.place === head.place && !self.moving) tell(head, head.kept, true)
+  } else root.replaceChildren()
+  const observer = new ResizeObserver(() => {
+    if (counted && root.clientWidth && root.clientWidth !== Number(root.dataset.width)) picture()
+  })
+  observer.observe(root)
+  return () => observer.disconnect()
+}

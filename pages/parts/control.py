@@ -1,0 +1,65 @@
+"""How is one step of a recipe set by hand? With a thumb that redraws its histogram and the kept count as it moves.
+
+Everything that the thumb can show is sent before it is touched, as raw bytes: a few numbers for each of its places.
+While it moves the browser asks nobody; when it is let go Python is told its place, once.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from clipsel_core.curation.live import Settings
+
+_HERE = Path(__file__).parent
+_control = st.components.v2.component(
+    "clipsel_control",
+    html='<div class="control"><div class="thumb-box"></div><div class="histogram"></div></div>',
+    css="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("histogram.css", "control.css")),
+    js="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("plot.js", "control.js")),
+)
+_ARRAYS = ("thresholds", "below", "passes", "shown", "kept", "pool", "others", "fixed", "now")
+
+
+def show_control(head: dict[str, Any], settings: Settings | None, *, key: str, moved: Callable[[], None]) -> None:
+    """Draws the thumb and, where the step can be counted, its histogram.
+
+    head: what is said as words and single numbers, as control.js reads it. settings: what each place of the thumb would
+    do, None where the recipe does not fit the run. moved: called when the thumb was let go; moved_to() then says where.
+    """
+    _control(data=packed(head, settings), key=key, on_moved_change=moved)
+
+
+def moved_to(key: str) -> int | None:
+    """The place that a thumb was moved to since the last run of the page."""
+    place = st.session_state[key].get("moved")
+    return place if isinstance(place, int) and not isinstance(place, bool) else None
+
+
+def packed(head: dict[str, Any], settings: Settings | None) -> bytes:
+    """One message: the length of the words (4 bytes), the words as JSON, padding to 8, then numbers as float64.
+
+    head["arrays"] names them in order, each with its length.
+    """
+    arrays = {name: getattr(settings, name) for name in _ARRAYS} if settings is not None else {}
+    said = {**head, "arrays": [[name, len(values)] for name, values in arrays.items()]}
+    words = json.dumps(said).encode()
+    padding = b" " * (-(4 + len(words)) % 8)
+    numbers = b"".join(np.ascontiguousarray(values, "<f8").tobytes() for values in arrays.values())
+    return struct.pack("<I", len(words) + len(padding)) + words + padding + numbers
+
+
+def unpacked(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The words and the numbers of a message, as the browser reads them."""
+    start = 4 + struct.unpack_from("<I", message)[0]
+    head, arrays = json.loads(message[4:start]), {}
+    for name, length in head["arrays"]:
+        arrays[name] = np.frombuffer(message, "<f8", length, start)
+        start += 8 * length
+    return head, arrays

@@ -1,0 +1,66 @@
+"""Counts above thresholds against plain numpy, where binning could go wrong: ties, NaN, infinities, bin edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsel_core.curation.bins import MetricBins, coarse
+
+NAN, INF = float("nan"), float("inf")
+SCORES = {
+    "usual": np.random.default_rng(0).normal(0.2, 0.05, 5000),
+    "ties": np.random.default_rng(1).integers(0, 7, 3000) / 10,
+    "with NaN": np.where(np.arange(2000) % 3, np.linspace(-1, 1, 2000), NAN),
+    "constant": np.full(500, 0.25),
+    "one pair": np.array([0.3]),
+    "nothing scored": np.full(9, NAN),
+    "infinite": np.array([-INF, -1.0, 0.0, -0.0, 1.0, INF, INF]),
+    "an outlier": np.array([*np.linspace(0.1, 0.3, 999), 1e30]),
+    "neighbours": np.nextafter(np.float32(0.5), np.float32(1)) * np.array([1, 1 - 1e-7, 1, 1 + 1e-7]),
+}
+
+
+@pytest.fixture(params=SCORES)
+def scores(request) -> np.ndarray:
+    return SCORES[request.param].astype(np.float32)
+
+
+def some(scores: np.ndarray, seed: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).random(len(scores)) < 0.6
+
+
+def test_above__counts_as_numpy_does(scores):
+    bins, mask = MetricBins.of(scores), some(scores)
+    thresholds = np.concatenate([scores[~np.isnan(scores)], [-INF, -2, 0, 0.25, 0.5, 2, INF]]).astype(np.float32)
+    above, at = bins.above(mask, bins.counts(mask), thresholds)
+    chosen = scores[mask]
+    assert above.tolist() == [int((chosen > value).sum()) for value in thresholds]
+    assert at.tolist() == [int((chosen >= value).sum()) for value in thresholds]
+
+
+def test_highest__finds_every_rank(scores):
+    bins, mask = MetricBins.of(scores), some(scores)
+    chosen = scores[mask]
+    ordered = np.sort(chosen[~np.isnan(chosen)])[::-1]
+    found, _ = bins.highest(mask, bins.counts(mask), np.arange(len(ordered) + 1))
+    assert np.isnan(found[0])
+    assert np.array_equal(found[1:], ordered)
+
+
+def test_counts__are_of_scored_pairs_only(scores):
+    bins, mask = MetricBins.of(scores), some(scores)
+    assert coarse(bins.counts(mask)).sum() == (~np.isnan(scores[mask])).sum()
+    assert bins.everything.sum() == (~np.isnan(scores)).sum()
+    assert len(bins.edges()) == 129
+
+
+def test_counts__in_many_parts_are_those_of_the_whole():
+    scores = np.random.default_rng(2).normal(size=(1 << 20) * 2 + 77).astype(np.float32)
+    bins, mask = MetricBins.of(scores), some(scores)
+    thresholds = np.linspace(-4, 4, 50).astype(np.float32)
+    above, _ = bins.above(mask, bins.counts(mask), thresholds)
+    assert above.tolist() == [int((scores[mask] > value).sum()) for value in thresholds]
+    rows = bins.rows_in(mask, bins.codes_of(thresholds))
+    assert (np.diff(rows) > 0).all()
+    assert mask[rows].all()
