@@ -128,10 +128,8 @@ def _concerns(entry: Entry, run: Run) -> None:
     if pool is None:
         st.warning("The pool is not where the run remembers it: no captions and no images.", icon=":material/warning:")
         st.code(str(run.pool_root), language=None, wrap_lines=True)
-    elif not pool.tars:
-        st.info(
-            "The pool has no image tars in shards/, so cards show captions and scores only.", icon=":material/image:"
-        )
+    elif not pool.has_images:
+        st.info("The pool has no images: no tars in shards/. Cards show captions and scores.", icon=":material/image:")
 
 
 def _scores(entry: Entry, run: Run) -> None:

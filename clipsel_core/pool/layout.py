@@ -66,6 +66,11 @@ class Pool:
         """Pairs in the pool."""
         return sum(shard.rows for shard in self.shards)
 
+    @property
+    def has_images(self) -> bool:
+        """Whether the pool knows where its images are: in its tars, or by an index of where `embed` found them."""
+        return bool(self.tars or self.indexes)
+
     def arch(self, name: str | None = None) -> Arch:
         """The teacher of that name, or the only one there is. Raises PoolFormatError listing those there are."""
         known = ", ".join(sorted(self.archs)) or "none"

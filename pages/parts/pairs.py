@@ -48,9 +48,9 @@ def _badge(kept: np.ndarray | None, row: int, hand: str | None) -> str:
 
 
 def has_images(entry: Entry) -> bool:
-    """Whether the run's pool is at hand with its image tars."""
+    """Whether the run's pool is at hand and knows where its images are."""
     pool = state.find_pool(entry)
-    return bool(pool and pool.tars)
+    return bool(pool and pool.has_images)
 
 
 def _card(

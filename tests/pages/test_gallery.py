@@ -86,6 +86,15 @@ def test_gallery__a_pair_without_images_has_no_address(tmp_path, open_page):
     assert {card["src"] for card in components(app, "clipsel_cards")[0]["cards"]} == {""}
 
 
+def test_gallery__a_pool_with_an_image_index_and_no_tars_has_addresses(tmp_path, open_page):
+    run = make_run(tmp_path / "world", images=False)
+    index = tmp_path / "world" / "pool" / "images" / "00000000.parquet"
+    index.parent.mkdir()
+    index.write_bytes(b"read only when an image is asked for")
+    cards = components(open_page("gallery", run), "clipsel_cards")[0]["cards"]
+    assert all(card["src"] for card in cards)
+
+
 def test_gallery__captions_go_nowhere_but_into_the_component(tmp_path, open_page):
     app = open_page("gallery", make_run(tmp_path / "world", captions=HOSTILE))
     app.button(key="next").click().run()
