@@ -12,7 +12,7 @@ _NO_GROUP = -1
 
 @dataclass(frozen=True)
 class GroupMeans:
-    """means: (groups, metrics) float64, NaN where a group is empty. counts: (groups,) int64, pairs that were averaged."""
+    """means: (groups, metrics) float64, NaN where a group is empty. counts: (groups,) int64, the pairs averaged."""
 
     means: np.ndarray
     counts: np.ndarray
