@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clipsel_core.curation import recipe_link
-from clipsel_core.curation.recipe import dump_recipe, parse_recipe
+from clipsel_core.curation.recipe import parse_recipe
 from clipsel_core.curation.recipe_link import MOST_CHARACTERS, pack, unpack
 from clipsel_core.errors import RecipeError
 
@@ -137,13 +137,17 @@ def test_unpack__any_damage_is_one_calm_line():
     damaged += [link[:place] + draw.choice(string.ascii_letters) + link[place + 1 :] for place in range(len(link))]
     damaged += ["1" + "".join(draw.choices(string.ascii_letters, k=80)) for _ in range(200)]
     for text in set(damaged) - {link}:
-        try:
-            arrived = unpack(text, **TO)
-        except RecipeError as error:
-            assert error.remedy
-            assert "\n" not in str(error)
-        else:
-            # The last character holds unused bits, so a few texts say the same.
-            assert dump_recipe(parse_recipe(EVERYTHING)) == dump_recipe(
-                parse_recipe(EVERYTHING).model_copy(update={"steps": arrived.steps})
-            )
+        # The last character holds unused bits, so a few texts say the same.
+        if not _says_the_same(text, link):
+            with pytest.raises(RecipeError) as caught:
+                unpack(text, **TO)
+            assert caught.value.remedy
+            assert "\n" not in str(caught.value)
+
+
+def _says_the_same(text: str, link: str) -> bool:
+    return len(text) == len(link) and text[:-1] == link[:-1] and unpack_bytes(text) == unpack_bytes(link)
+
+
+def unpack_bytes(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text[1:] + "=" * (-len(text[1:]) % 4))
