@@ -9,8 +9,9 @@ import numpy as np
 Span = tuple[float, float, float, float]
 
 # A few cells around each pair where there is less than about one pair a cell: without it small samples look like dust.
-_SPREAD = 0.5
-_WIDEST = 12.0
+_SPREAD = 0.28
+_WIDEST = 10.0
+_STEADIER = 2.5
 _NARROWEST = 0.6
 
 
@@ -74,6 +75,8 @@ def map_cells(
         return Cells(span, len(inside), density, None, sigma)
     value = values[inside].astype(np.float64)
     known = ~np.isnan(value)
+    # A mean of few pairs is mostly chance: it takes more neighbours than seeing where pairs are does.
+    blurs = _blur(across, _STEADIER * sigma), _blur(up, _STEADIER * sigma)
     weights = _spread(np.bincount(cell[known], minlength=across * up).reshape(across, up), *blurs)
     sums = np.bincount(cell[known], value[known], minlength=across * up).reshape(across, up)
     near = weights > 1e-9
@@ -88,7 +91,7 @@ def _cell_of(values: np.ndarray, low: float, high: float, cells: int) -> np.ndar
 
 
 def _sigma(cells: int, pairs: int) -> float:
-    """About half the distance between pairs, were they spread evenly; none where they are closer than cells."""
+    """About a quarter of the distance between pairs, were they spread evenly; none where they are closer than cells."""
     wanted = _SPREAD * float(np.sqrt(cells / max(pairs, 1)))
     return 0.0 if wanted < _NARROWEST else min(wanted, _WIDEST)
 

@@ -1,10 +1,12 @@
 """What is each region of the map about? The words that its captions have and those of the other regions have not.
 
 A region is a hill of the map's density: every pair belongs to the peak that it reaches by always going up. Words are
-compared by the log-odds of a caption holding them in the region and outside it, divided by their standard error, with
-the whole map as the prior, times the logarithm of how many times as often they occur inside as outside. Words that too many captions hold say nothing of a region, in whatever language.
+compared by the log-odds of a caption holding them in the region and outside it, divided by their standard error, times
+the logarithm of how many times as often they occur inside as outside. Words that too many captions hold say nothing of
+a region, in whatever language.
 
-Reference: Monroe, Colaresi, Quinn, "Fightin' Words", Political Analysis 16 (2008), section 3.5.
+Reference: Haldane, "The estimation and significance of the logarithm of a ratio of frequencies", Annals of Human
+Genetics 20 (1956), for the half that is added to each count.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from clipsel_core.curation.cells import map_cells, whole_span
 _WORD = re.compile(r"[^\W\d_]{2,24}")
 _LONGEST_CAPTION = 400
 # Words in a larger share of all captions are function words; those in fewer captions are names and noise.
-_MOST_COMMON, _FEWEST = 0.2, 3
+_MOST_COMMON, _FEWEST = 0.4, 3
 # A word speaks for a region where this share of its captions hold it, this many times as many as elsewhere.
-_LEAST_SHARE, _LEAST_LIFT, _LEAST_Z = 0.08, 1.5, 3.0
-_PRIOR = 0.5
+_LEAST_SHARE, _LEAST_LIFT, _LEAST_Z = 0.08, 2.0, 3.0
+_HALF = 0.5
 _CELLS = 160
 _SMALLEST_REGION = 0.004
 # How far the hills are smoothed, in shares of the map's width: few large regions first, then more and smaller ones.
@@ -71,15 +73,14 @@ class CaptionWords:
         if not inside or not outside or not len(self._words):
             return ()
         here = np.bincount(self._word_of[member[self._caption_of]], minlength=len(self._words))
-        share = self._held / self.captions
         odds, spread = [], []
         for holding, all_of in ((here, inside), (self._held - here, outside)):
-            has, has_not = holding + _PRIOR * share, all_of - holding + _PRIOR * (1 - share)
+            has, has_not = holding + _HALF, all_of - holding + _HALF
             odds.append(np.log(has / has_not))
             spread.append(1 / has + 1 / has_not)
         z = (odds[0] - odds[1]) / np.sqrt(spread[0] + spread[1])
         # A small word that is merely used more here has a high z; what is said here alone also has a high lift.
-        lift = (here / inside) / ((self._held - here + _PRIOR) / (outside + 1))
+        lift = (here / inside) / ((self._held - here + _HALF) / (outside + 1))
         speaks = (here >= _LEAST_SHARE * inside) & (lift >= _LEAST_LIFT) & (z >= _LEAST_Z)
         strength = np.where(speaks, z * np.log(np.maximum(lift, 1)), -np.inf)
         order = np.argsort(-strength, kind="stable")[:most]
@@ -102,7 +103,8 @@ def find_regions(x: np.ndarray, y: np.ndarray, words: CaptionWords, smoothing: f
             break
         found = words.distinctive(peak_of == peak)
         if found:
-            regions.append(Region(*map(float, centres[peak]), int(sizes[peak]), found))
+            x_top, y_top = map(float, centres[peak])
+            regions.append(Region(x_top, y_top, int(sizes[peak]), found))
     return regions
 
 

@@ -27,7 +27,7 @@ _map = st.components.v2.component(
 
 @dataclass(frozen=True)
 class Bar:
-    """The legend. colours: from low to high. ticks: words and where they stand, from 0 to 1. blank: what no colour means."""
+    """The legend. colours: low to high. ticks: words and where they stand, 0 to 1. blank: what no colour means."""
 
     title: str
     colours: list[str]

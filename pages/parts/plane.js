@@ -9,6 +9,8 @@ const make = (tag, className, text) => {
 }
 
 const MOST_ZOOM = 300
+// Names stand a little above the peak that they name, so that it stays visible.
+const LIFT = 20
 
 const fit = ([left, right, bottom, top], width, height) => ({
   x: (left + right) / 2,
@@ -54,7 +56,7 @@ const placeLabels = (box, labels, view, width, height) => {
     const half = node.offsetWidth / 2 + 4
     const rise = node.offsetHeight / 2 + 2
     const at = Math.min(Math.max(px, half), width - half)
-    const up = Math.min(Math.max(py, rise), height - rise)
+    const up = Math.min(Math.max(py - LIFT, rise), height - rise)
     const frame = { left: at - half, right: at + half, top: up - rise, bottom: up + rise }
     if (!taken.every((other) => apart(frame, other))) return node.remove()
     taken.push(frame)

@@ -1,4 +1,4 @@
-"""Which colours does the map wear? Ramps for many and few, for below and above, for shares; and the picture they make."""
+"""Which colours does the map wear? Ramps for many and few, below and above, and shares; and the picture they make."""
 
 from __future__ import annotations
 
