@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ import typer
 
 from clipsel_core import __version__
 from clipsel_core.errors import ClipselError
-from clipsel_core.terminal import Meter, complain, print_funnel, print_made, print_pool, say
+from clipsel_core.jobs.progress import State
+from clipsel_core.terminal import Meter, complain, print_funnel, print_made, print_pool, report_end, report_to, say
 
 app = typer.Typer(
     help="Score pools of image-text pairs with a frozen CLIP, and select what to train on.",
@@ -27,6 +29,12 @@ app = typer.Typer(
 )
 PoolArgument = Annotated[Path, typer.Argument(help="The pool's folder: metadata/, shards/.", show_default=False)]
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
+# How a command ended, by its exit code: as others are told.
+_ENDINGS: dict[object, tuple[State, str]] = {
+    0: ("done", ""),
+    2: ("failed", "wrong usage"),
+    130: ("stopped", "interrupted; start it again to go on"),
+}
 
 
 def _print_version(wanted: bool) -> None:
@@ -41,8 +49,13 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
     ] = False,
+    status: Annotated[
+        Path | None, typer.Option(help="A file that says, as JSON, how far the command is.", show_default=False)
+    ] = None,
 ) -> None:
     """Score pools of image-text pairs with a frozen CLIP, and select what to train on."""
+    if status:
+        report_to(status)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if debug:
         os.environ["CLIPSEL_DEBUG"] = "1"
@@ -257,18 +270,26 @@ def demo(
 
 
 def main() -> None:
-    """Runs the command line and exits with its code."""
+    """Runs the command line and exits with its code. Asked to terminate, it ends as if interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except ClipselError as error:
+        report_end("failed", str(error))
         if os.environ.get("CLIPSEL_DEBUG"):
             raise
         complain(str(error))
         sys.exit(1)
+    except SystemExit as ending:
+        report_end(*_ENDINGS.get(ending.code, ("failed", f"exit code {ending.code}")))
+        raise
+    except BaseException as error:
+        report_end("failed", f"{type(error).__name__}: {error}")
+        raise
 
 
-def _update_share(meter: Meter, share: float, _: str) -> None:
-    meter.update(int(share * 1000), 1000)
+def _update_share(meter: Meter, share: float, stage: str) -> None:
+    meter.update(int(share * 1000), 1000, stage)
 
 
 def _targets(options: list[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation import counts, ordering
-from pages.parts import charts, commands, empty, facts, metrics, pairs, recipes, shapes, state, words
+from pages.parts import charts, empty, facts, jobs, metrics, pairs, projecting, recipes, shapes, state, words
 from pages.parts.catalog import Entry
 
 _CARDS = 24
@@ -18,11 +18,8 @@ def show(entry: Entry) -> None:
     run, table = state.open_run(entry), state.require_table(entry)
     places = state.open_map(entry)
     if places is None:
-        empty.show_empty(
-            "No map yet",
-            "A projection lays similar images beside each other, so that whole regions can be looked at and chosen.",
-            commands.command("project", run.root),
-        )
+        jobs.panel(run.root)
+        projecting.ask_for_map(entry, run)
         return
     left, right = st.columns([3, 2], gap="large")
     with left:

@@ -19,7 +19,7 @@ from clipsel_core.curation.uidlists import read_uid_list
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, routes
 from tests.browser.conftest import ROOT, settle, visit
-from tests.pages.worlds import HOSTILE
+from tests.pages.worlds import HOSTILE, LACKING
 
 PAGES = ("overview", "distributions", "map", "gallery", "select")
 
@@ -32,6 +32,12 @@ def test_pages__open_quietly(page, run):
         visit(page, "distributions", run)
         page.get_by_role("tab", name=tab).click()
         settle(page)
+
+
+@pytest.mark.parametrize("world", LACKING)
+def test_pages__open_quietly_on_a_run_that_lacks_something(page, world):
+    for name in PAGES:
+        visit(page, name, f"{world}/run")
 
 
 def test_routes__answer_only_to_our_own_name(server):
