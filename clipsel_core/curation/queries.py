@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,6 +156,10 @@ class ScoreTable:
     def shard_of(self, rows: np.ndarray) -> np.ndarray:
         """The shard each row lies in, as a place in shard_names: (M,) int64."""
         return np.searchsorted(self._starts, rows, side="right") - 1
+
+    def rows_of_shards(self) -> list[range]:
+        """The row numbers of each of shard_names."""
+        return [range(*ends) for ends in pairwise(self._starts.tolist())]
 
     def place_in_shard(self, rows: np.ndarray) -> np.ndarray:
         """The row of its shard that each row number stands for: (M,) int64."""

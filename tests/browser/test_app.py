@@ -19,7 +19,7 @@ from clipsel_core.curation.uidlists import read_uid_list
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, routes
 from tests.browser.conftest import ROOT, settle, visit
-from tests.pages.worlds import HOSTILE
+from tests.pages.worlds import HOSTILE, LACKING
 
 PAGES = ("overview", "distributions", "map", "gallery", "select")
 
@@ -32,6 +32,12 @@ def test_pages__open_quietly(page, run):
         visit(page, "distributions", run)
         page.get_by_role("tab", name=tab).click()
         settle(page)
+
+
+@pytest.mark.parametrize("world", LACKING)
+def test_pages__open_quietly_on_a_run_that_lacks_something(page, world):
+    for name in PAGES:
+        visit(page, name, f"{world}/run")
 
 
 def test_routes__answer_only_to_our_own_name(server):
@@ -217,20 +223,53 @@ def test_gallery__hostile_captions_stay_text(page):
         expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_map__lasso_fills_the_gallery(page):
-    visit(page, "map")
-    title = page.locator(".shows").nth(1)
-    expect(title).to_contain_text("on the map")
-    box = page.locator(".nsewdrag").first.bounding_box()
-    corners = [(0.05, 0.05), (0.95, 0.05), (0.95, 0.6), (0.05, 0.6)]
+def lasso(page, corners) -> None:
+    """Draws on the map with the mouse, through these shares of its width and height."""
+    box = page.locator(".stage").bounding_box()
     points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
     page.mouse.move(*points[0])
     page.mouse.down()
     for point in points[1:]:
         page.mouse.move(*point, steps=8)
     page.mouse.up()
+
+
+def test_map__lasso_fills_the_gallery_and_stays(page):
+    visit(page, "map")
+    title = page.locator(".shows").nth(1)
+    expect(title).to_contain_text("on the map")
+    lasso(page, [(0.05, 0.05), (0.95, 0.05), (0.95, 0.6), (0.05, 0.6)])
     expect(title).to_contain_text("in the region")
     expect(page.locator(".card").first).to_be_visible()
+    found = title.inner_text()
+    page.get_by_role("link", name="Gallery").click()
+    settle(page)
+    page.get_by_role("link", name="Map").click()
+    expect(title).to_have_text(found)
+    expect(page.locator(".stage polygon")).to_have_count(1)
+    page.get_by_role("button", name="Clear").click()
+    expect(title).to_contain_text("on the map")
+
+
+def test_map__zoom_shows_pairs_with_their_captions(page):
+    visit(page, "map")
+    expect(page.locator(".stage .label").first).to_be_visible()
+    box = page.locator(".stage").bounding_box()
+    # The middle of the largest cluster, by its name.
+    name = page.locator(".stage .label").first.bounding_box()
+    page.mouse.move(name["x"] + name["width"] / 2, name["y"] + name["height"])
+    for _ in range(6):
+        page.mouse.wheel(0, -200)
+    expect(page.locator(".shows").first).to_contain_text("in view")
+    settle(page)
+    tip = page.locator(".stage .tip")
+    for step in range(0, int(box["width"]), 6):
+        page.mouse.move(box["x"] + step, box["y"] + box["height"] / 2 + step % 90)
+        if tip.is_visible():
+            break
+    expect(tip.locator(".caption")).not_to_be_empty()
+    page.locator(".stage").press("0")
+    expect(page.locator(".shows").first).not_to_contain_text("in view")
 
 
 def test_link__carries_run_and_view_into_another_session(page, browser, server):
