@@ -1,4 +1,4 @@
-"""The page's address holds the draft: it opens the same steps elsewhere, and a bad one opens the usual steps, calmly."""
+"""The address holds the draft: it opens the same steps elsewhere, and a bad one opens the usual steps, calmly."""
 
 from __future__ import annotations
 
