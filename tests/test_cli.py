@@ -121,7 +121,7 @@ def test_errors__bad_input_is_one_line_and_exit_code_1(tmp_path, monkeypatch, ca
         ["score", "pool", "run", "--target", "no-equals-sign"],
         ["score", "pool", "run", "--target", "a=x.npy", "--target", "a=y.npy"],
         ["project", "run", "--sample", "0"],
-        ["embed", "source", "pool", "--arch", "l14"],
+        ["embed", "source", "pool", "--model", "RN50"],
         ["select", "run"],
     ],
 )
