@@ -85,18 +85,25 @@ def inspect(
 
 @app.command()
 def embed(
-    source: Annotated[Path, typer.Argument(help="Tars, images or a table; a file or a folder.", show_default=False)],
-    pool: Annotated[Path, typer.Argument(help="The pool's folder: new, or begun by embed.", show_default=False)],
-    model: Annotated[
-        str, typer.Option(help="A model of open_clip, its .json, or local-dir:FOLDER.", show_default=False)
+    source: Annotated[
+        str, typer.Argument(help="Tars, images, a table or embeddings: a file, a folder or a URL.", show_default=False)
     ],
+    pool: Annotated[Path, typer.Argument(help="The pool's folder: new, or begun by embed.", show_default=False)],
     arch: Annotated[str, typer.Option(help="The teacher's short name in the pool: l14, b32.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model of open_clip, its .json, or local-dir:FOLDER.", show_default="none, for embeddings"),
+    ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="A tag of open_clip, or a checkpoint.", show_default="random weights")
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--format", help="webdataset, folder, csv, tsv, jsonl, parquet.", show_default="told by looking"),
+        typer.Option(
+            "--format",
+            help="webdataset, folder, csv, tsv, jsonl, parquet, clip-retrieval, npy.",
+            show_default="told by looking",
+        ),
     ] = None,
     image_column: Annotated[
         str | None, typer.Option(help="A table's column of paths or images.", show_default="guessed")
@@ -110,7 +117,8 @@ def embed(
 ) -> None:
     """Make a pool of images and captions.
 
-    Embeds them with an open_clip model. The images stay where they are.
+    Embeds them with an open_clip model. The images stay where they are. Embeddings that somebody else made (.npy pairs,
+    clip-retrieval's output) are taken without a model.
 
     Started again, it goes on where it stopped. A second teacher adds its embeddings to the same shards.
 
@@ -123,14 +131,14 @@ def embed(
 
     opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
     complain(f"{source}: {opened.said}")
-    teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device))
+    teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device)) if model else None
     with Meter("embedding") as meter:
         made = make_pool(
             opened,
             pool,
             teacher,
             arch=arch,
-            model=model,
+            model=model or "",
             pretrained=pretrained,
             shard_size=shard_size,
             batch_size=batch_size,
@@ -193,6 +201,34 @@ def score(
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
     say(f"{run}: {done.config.pairs:,} pairs scored{aside}")
+
+
+@app.command()
+def add_target(
+    run: RunArgument,
+    target: Annotated[
+        list[str], typer.Option(help="NAME=FILE, as score takes it; repeat it for several.", show_default=False)
+    ],
+    norm: Annotated[
+        list[str] | None, typer.Option(help="The p of each NormSim_p.", show_default="the run's, else inf and 2")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="the run's")] = None,
+) -> None:
+    """Compare a finished run with one more target.
+
+    NormSim of every pair to it becomes a metric like the others. The run's scores stay as they are.
+
+    Started again, it goes on where it stopped.
+
+    Example: python -m clipsel_core add-target data/demo/run --target more=data/demo/target/task.npy
+    """
+    from clipsel_core.runs.added import add_target as add
+
+    for name, path in _targets(target).items():
+        with Meter(f"comparing with {name}", "pairs") as meter:
+            done = add(run, name, path, norms=norm, device=device, progress=meter.update)
+        metrics = next(added.metrics for added in done.added if added.target.name == name)
+        say(f"{run}: {done.config.pairs:,} pairs have {', '.join(metrics)}")
 
 
 @app.command()

@@ -107,26 +107,6 @@ def test_gallery__captions_go_nowhere_but_into_the_component(tmp_path, open_page
     assert "evil.example" not in json.dumps(words(app))
 
 
-def test_map__region_holds_what_the_lasso_encloses(tmp_path, open_page):
-    app = open_page("map", make_run(tmp_path / "world"))
-    assert "60 pairs on the map" in words(app)
-    right_half = {"x": [0.0, 2.0, 2.0, 0.0], "y": [-2.0, -2.0, 2.0, 2.0]}
-    app.session_state["map"] = {"selection": {"points": [], "point_indices": [], "box": [], "lasso": [right_half]}}
-    app.run()
-    inside = len(components(app, "clipsel_cards")[0]["cards"])
-    assert 0 < inside <= 24
-    assert "pairs in the region" in words(app)
-
-
-@pytest.mark.parametrize(("order", "first"), [("highest", 59), ("lowest", 0)])
-def test_map__gallery_is_ordered(tmp_path, open_page, order, first):
-    app = open_page("map", make_run(tmp_path / "world"))
-    app.button_group(key="map_order").set_value(order).run()
-    assert len(rows(app)) == 24
-    assert rows(app)[0] == first
-    assert rows(app) == sorted(rows(app), reverse=order == "highest")
-
-
 def test_gallery__pages_far_on_hold_what_comes_there(tmp_path, open_page):
     app = open_page("gallery", make_run(tmp_path / "world", pairs=(900, 60)))
     listed = rows(app)
