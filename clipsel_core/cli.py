@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ import typer
 
 from clipsel_core import __version__
 from clipsel_core.errors import ClipselError
-from clipsel_core.terminal import Meter, complain, print_funnel, print_made, print_pool, say
+from clipsel_core.jobs.progress import State
+from clipsel_core.terminal import Meter, complain, print_funnel, print_made, print_pool, report_end, report_to, say
 
 app = typer.Typer(
     help="Score pools of image-text pairs with a frozen CLIP, and select what to train on.",
@@ -27,6 +29,12 @@ app = typer.Typer(
 )
 PoolArgument = Annotated[Path, typer.Argument(help="The pool's folder: metadata/, shards/.", show_default=False)]
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
+# How a command ended, by its exit code: as others are told.
+_ENDINGS: dict[object, tuple[State, str]] = {
+    0: ("done", ""),
+    2: ("failed", "wrong usage"),
+    130: ("stopped", "interrupted; start it again to go on"),
+}
 
 
 def _print_version(wanted: bool) -> None:
@@ -41,8 +49,13 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
     ] = False,
+    status: Annotated[
+        Path | None, typer.Option(help="A file that says, as JSON, how far the command is.", show_default=False)
+    ] = None,
 ) -> None:
     """Score pools of image-text pairs with a frozen CLIP, and select what to train on."""
+    if status:
+        report_to(status)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if debug:
         os.environ["CLIPSEL_DEBUG"] = "1"
@@ -72,18 +85,25 @@ def inspect(
 
 @app.command()
 def embed(
-    source: Annotated[Path, typer.Argument(help="Tars, images or a table; a file or a folder.", show_default=False)],
-    pool: Annotated[Path, typer.Argument(help="The pool's folder: new, or begun by embed.", show_default=False)],
-    model: Annotated[
-        str, typer.Option(help="A model of open_clip, its .json, or local-dir:FOLDER.", show_default=False)
+    source: Annotated[
+        str, typer.Argument(help="Tars, images, a table or embeddings: a file, a folder or a URL.", show_default=False)
     ],
+    pool: Annotated[Path, typer.Argument(help="The pool's folder: new, or begun by embed.", show_default=False)],
     arch: Annotated[str, typer.Option(help="The teacher's short name in the pool: l14, b32.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model of open_clip, its .json, or local-dir:FOLDER.", show_default="none, for embeddings"),
+    ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="A tag of open_clip, or a checkpoint.", show_default="random weights")
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--format", help="webdataset, folder, csv, tsv, jsonl, parquet.", show_default="told by looking"),
+        typer.Option(
+            "--format",
+            help="webdataset, folder, csv, tsv, jsonl, parquet, clip-retrieval, npy.",
+            show_default="told by looking",
+        ),
     ] = None,
     image_column: Annotated[
         str | None, typer.Option(help="A table's column of paths or images.", show_default="guessed")
@@ -97,7 +117,8 @@ def embed(
 ) -> None:
     """Make a pool of images and captions.
 
-    Embeds them with an open_clip model. The images stay where they are.
+    Embeds them with an open_clip model. The images stay where they are. Embeddings that somebody else made (.npy pairs,
+    clip-retrieval's output) are taken without a model.
 
     Started again, it goes on where it stopped. A second teacher adds its embeddings to the same shards.
 
@@ -110,14 +131,14 @@ def embed(
 
     opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
     complain(f"{source}: {opened.said}")
-    teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device))
+    teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device)) if model else None
     with Meter("embedding") as meter:
         made = make_pool(
             opened,
             pool,
             teacher,
             arch=arch,
-            model=model,
+            model=model or "",
             pretrained=pretrained,
             shard_size=shard_size,
             batch_size=batch_size,
@@ -180,6 +201,34 @@ def score(
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
     say(f"{run}: {done.config.pairs:,} pairs scored{aside}")
+
+
+@app.command()
+def add_target(
+    run: RunArgument,
+    target: Annotated[
+        list[str], typer.Option(help="NAME=FILE, as score takes it; repeat it for several.", show_default=False)
+    ],
+    norm: Annotated[
+        list[str] | None, typer.Option(help="The p of each NormSim_p.", show_default="the run's, else inf and 2")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="the run's")] = None,
+) -> None:
+    """Compare a finished run with one more target.
+
+    NormSim of every pair to it becomes a metric like the others. The run's scores stay as they are.
+
+    Started again, it goes on where it stopped.
+
+    Example: python -m clipsel_core add-target data/demo/run --target more=data/demo/target/task.npy
+    """
+    from clipsel_core.runs.added import add_target as add
+
+    for name, path in _targets(target).items():
+        with Meter(f"comparing with {name}", "pairs") as meter:
+            done = add(run, name, path, norms=norm, device=device, progress=meter.update)
+        metrics = next(added.metrics for added in done.added if added.target.name == name)
+        say(f"{run}: {done.config.pairs:,} pairs have {', '.join(metrics)}")
 
 
 @app.command()
@@ -249,18 +298,26 @@ def demo(
 
 
 def main() -> None:
-    """Runs the command line and exits with its code."""
+    """Runs the command line and exits with its code. Asked to terminate, it ends as if interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except ClipselError as error:
+        report_end("failed", str(error))
         if os.environ.get("CLIPSEL_DEBUG"):
             raise
         complain(str(error))
         sys.exit(1)
+    except SystemExit as ending:
+        report_end(*_ENDINGS.get(ending.code, ("failed", f"exit code {ending.code}")))
+        raise
+    except BaseException as error:
+        report_end("failed", f"{type(error).__name__}: {error}")
+        raise
 
 
-def _update_share(meter: Meter, share: float, _: str) -> None:
-    meter.update(int(share * 1000), 1000)
+def _update_share(meter: Meter, share: float, stage: str) -> None:
+    meter.update(int(share * 1000), 1000, stage)
 
 
 def _targets(options: list[str]) -> dict[str, str]:

@@ -50,3 +50,7 @@ class RecipeError(ClipselError):
 
 class ExportError(ClipselError):
     """A subset cannot be written where it was asked to be."""
+
+
+class JobError(ClipselError):
+    """A job cannot be started."""

@@ -10,12 +10,15 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+from clipsel_core.jobs.progress import ProgressFile, State
+
 if TYPE_CHECKING:
     from clipsel_core.curation.selection import Selection
     from clipsel_core.pool.inspect import PoolReport
     from clipsel_core.pool.make import Made
 
 _out, _err = Console(), Console(stderr=True)
+_watched: list[ProgressFile] = []
 
 
 def say(line: str) -> None:
@@ -28,6 +31,18 @@ def complain(line: str) -> None:
     _err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def report_to(status: Path) -> None:
+    """Has every meter tell this file, too, how far the command is."""
+    _watched.append(ProgressFile(status))
+
+
+def report_end(state: State, message: str = "") -> None:
+    """Tells whoever watches how the command ended."""
+    for file in _watched:
+        file.close(state, message)
+    _watched.clear()
+
+
 class Meter:
     """Progress on stderr: a bar with the time left on a terminal, elsewhere a plain line at each tenth.
 
@@ -38,6 +53,8 @@ class Meter:
         self._what, self._unit, self._tenths_said = what, unit, 0
         self._bar = _bar() if _err.is_terminal else None
         self._task: TaskID | None = None
+        for file in _watched:
+            file.begin(what, unit)
 
     def __enter__(self) -> Meter:
         if self._bar:
@@ -48,8 +65,10 @@ class Meter:
         if self._bar:
             self._bar.stop()
 
-    def update(self, done: int, total: int) -> None:
-        """Shows that `done` of `total` is done."""
+    def update(self, done: int, total: int, stage: str = "") -> None:
+        """Shows that `done` of `total` is done. stage: what of it goes on now, for whoever watches from outside."""
+        for file in _watched:
+            file.update(done, total, stage)
         if self._bar is None:
             self._say_tenth(done, total)
         elif self._task is None:

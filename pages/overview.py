@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from clipsel_core.runs.store import Run
-from pages.parts import commands, empty, facts, marginals, metrics, pairs, recipes, state, words
+from pages.parts import commands, empty, facts, jobs, marginals, metrics, pairs, projecting, recipes, state, words
 from pages.parts.catalog import Entry
 
 _SPARK_BINS = 64
@@ -21,6 +21,7 @@ def show(entry: Entry) -> None:
     run = state.open_run(entry)
     st.title("Overview")
     _glance(entry, run)
+    jobs.panel()
     _progress(entry)
     _concerns(entry, run)
     left, right = st.columns([3, 2], gap="large")
@@ -31,7 +32,7 @@ def show(entry: Entry) -> None:
         st.subheader("How it was made")
         _provenance(run)
         _targets(run)
-        _next_step(run)
+        _next_step(entry, run)
     if state.scored_pairs(entry):
         _glimpse(entry)
 
@@ -58,7 +59,7 @@ def _glance(entry: Entry, run: Run) -> None:
             "Rows of the finished shards, those set aside included.",
         ),
         "Shards": (f"{len(run.score_files)} of {len(config.shards)}", "A shard is one metadata file of the pool."),
-        "Metrics": (words.count(len(config.metrics)), "Score columns of every pair."),
+        "Metrics": (words.count(len(run.metrics)), "Score columns of every pair."),
         "Set aside": (_set_aside(run), "Rows whose embeddings could not be used; never selected."),
         "Teacher": (config.arch, "The frozen CLIP whose embeddings were scored."),
     }
@@ -185,7 +186,7 @@ def _provenance(run: Run) -> None:
             "Pool": str(run.pool_root),
             "Teacher": f"{config.arch}, width {config.width}, temperature {config.temperature:g}",
             "s-CLIPLoss": f"batches of {batch}, {config.divisions} divisions, seed {config.seed}",
-            "NormSim": norms if config.targets else "no target",
+            "NormSim": norms if run.targets else "no target",
             "Computed": f"{config.precision}, on {config.device}",
             "Last start took": words.duration(run.status["elapsed_s"]) if "elapsed_s" in run.status else "not recorded",
             "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
@@ -195,7 +196,7 @@ def _provenance(run: Run) -> None:
 
 def _targets(run: Run) -> None:
     st.subheader("Targets")
-    targets = run.config.targets
+    targets = run.targets
     if not targets:
         empty.show_empty(
             "No target",
@@ -208,7 +209,7 @@ def _targets(run: Run) -> None:
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", column_config={"images": images})
 
 
-def _next_step(run: Run) -> None:
+def _next_step(entry: Entry, run: Run) -> None:
     st.subheader("Next")
     with st.container(horizontal=True, gap="small"):
         st.page_link("select.py", label="Choose what to keep", icon=":material/tune:")
@@ -216,11 +217,7 @@ def _next_step(run: Run) -> None:
         if run.projection_file.exists():
             st.page_link("map.py", label="See the map", icon=":material/map:")
     if not run.projection_file.exists():
-        empty.show_empty(
-            "No map yet",
-            "A projection lays similar images beside each other.",
-            commands.command("project", run.root),
-        )
+        projecting.ask_for_map(entry, run)
 
 
 show(state.current())

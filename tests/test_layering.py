@@ -14,13 +14,14 @@ CORE = "clipsel_core"
 EVERYWHERE = {"errors", "uids", "files", "__version__"}
 # A room may import itself, what is everywhere, and these.
 ROOMS: dict[str, set[str]] = {
+    "jobs": set(),
     "pool": set(),
     "scoring": set(),
     "runs": {"pool", "scoring"},
     "curation": {"pool", "runs.store", "runs.config"},
     "demo": {"pool", "runs", "curation", "scoring"},
 }
-PAGES_MAY = {"curation", "runs.store", "runs.config", "runs.status", "pool.images", "pool.layout"}
+PAGES_MAY = {"curation", "jobs", "runs.store", "runs.config", "runs.status", "pool.images", "pool.layout"}
 SCORING_PACKAGES = {"torch", "numpy"}
 TRITON_FILES = {"kernels.py"}
 

@@ -57,8 +57,11 @@ def open_indexed(run: Run, fewest: int = _FEWEST_KEPT) -> ScoreTable:
 
 def stamp_of(run: Run) -> str:
     """16 hex digits that change whenever the run's metrics or score files do."""
-    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in run.score_files]
-    return hashlib.sha256(json.dumps([_VERSION, run.metrics, files]).encode()).hexdigest()[:16]
+    shards = [file.stem for file in run.score_files]
+    paths = {run.file_with(metric, shard) for metric in run.metrics for shard in shards}
+    stats = [(path.relative_to(run.root).as_posix(), path.stat()) for path in sorted(paths)]
+    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(json.dumps([_VERSION, run.metrics, shards, files]).encode()).hexdigest()[:16]
 
 
 def _build(table: ScoreTable, folder: Path) -> None:

@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.vectors import PoolVectors
 from clipsel_core.errors import RunError
 from clipsel_core.files import write_atomically
-from clipsel_core.pool.embeddings import read_embeddings
-from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.store import Run
 
 Progress = Callable[[float, str], None]
@@ -54,8 +53,8 @@ def project(run: Run, *, sample: int = 50_000, seed: int = 0, progress: Progress
     """
     report = progress or (lambda share, stage: None)
     table = ScoreTable.open(run)
-    rows = _draw(table, sample, seed)
-    rows, images = _read_images(run, table, rows, report)
+    rows = draw_sample(table, sample, seed)
+    rows, images = _read_images(table, rows, report)
     points = _lay_out(images, seed, report)
     settings = {"sample": sample, "seed": seed, "pairs": len(rows), "method": "umap", "metric": "cosine"}
     settings |= {"n_neighbors": _neighbours(len(rows)), "min_dist": _MIN_DIST, "arch": run.config.arch}
@@ -88,13 +87,12 @@ def read_projection(run: Run, table: ScoreTable | None = None) -> Projection | N
     return Projection(rows[order], x[order], y[order], settings)
 
 
-def _coordinates(found: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    x, y = (found.column(name).to_numpy().astype(np.float32) for name in ("x", "y"))
-    return x, y
+def draw_sample(table: ScoreTable, sample: int, seed: int) -> np.ndarray:
+    """Row numbers of a sample, (M,) int64 ascending, drawn without repeats from the pairs that were scored.
 
-
-def _draw(table: ScoreTable, sample: int, seed: int) -> np.ndarray:
-    """Rows of the sample, ascending, drawn without repeats from the pairs that were scored."""
+    sample: pairs to draw; all where the run has fewer.
+    Raises: RunError where there is none, or less than 1 is asked for.
+    """
     if sample < 1:
         raise RunError(table.run.root, expected="a sample of 1 or more pairs", found=f"{sample}")
     candidates = np.flatnonzero(table.selectable())
@@ -106,22 +104,19 @@ def _draw(table: ScoreTable, sample: int, seed: int) -> np.ndarray:
     return candidates[np.sort(places)]
 
 
-def _read_images(run: Run, table: ScoreTable, rows: np.ndarray, report: Progress) -> tuple[np.ndarray, np.ndarray]:
+def _coordinates(found: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    x, y = (found.column(name).to_numpy().astype(np.float32) for name in ("x", "y"))
+    return x, y
+
+
+def _read_images(table: ScoreTable, rows: np.ndarray, report: Progress) -> tuple[np.ndarray, np.ndarray]:
     """Image embeddings of the rows, (M, D) float32, and the rows; those that are not finite or zero are left out."""
-    pool = open_pool(run.pool_root)
-    arch = pool.arch(run.config.arch)
-    shards = {shard.name: shard for shard in pool.shards}
-    images = np.empty((len(rows), arch.width), np.float32)
-    shard_of = table.shard_of(rows)
-    used, starts = np.unique(shard_of, return_index=True)
-    for start, stop, index in zip(starts, [*starts[1:], len(rows)], used, strict=True):
-        name = table.shard_names[index]
-        if name not in shards:
-            found = f"shard {name} is not there"
-            raise RunError(run.pool_root, expected="the pool that was scored", found=found)
-        embeddings = read_embeddings(shards[name], arch.image_member)
-        images[start:stop] = embeddings[table.place_in_shard(rows[start:stop])]
-        report(_READ * stop / len(rows), "reading embeddings")
+    vectors, done = PoolVectors(table, "image", rows), 0
+    images = np.empty((len(rows), vectors.width), np.float32)
+    for _, block in vectors.blocks():
+        images[done : done + len(block)] = block
+        done += len(block)
+        report(_READ * done / len(rows), "reading embeddings")
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.linalg.norm(images, axis=1)
     usable = np.isfinite(length) & (length > 0)

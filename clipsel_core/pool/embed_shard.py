@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.decode import Unusable, decode
 from clipsel_core.pool.embed import Teacher, embed_captions, embed_pixels
+from clipsel_core.pool.images import A_ROW
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.rows import Kept, Rows
 from clipsel_core.pool.sources.record import Record
-
-A_ROW_OF_THE_FILE = -1
-"""Stands for a length in the index where an image is a parquet's row, and its offset the row's number."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A pair that has its embeddings; the record's image bytes are let go. offset, length: for the index."""
-
-    record: Record
-    offset: int
-    length: int
-    width: int
-    height: int
-    sha256: str
-
-
-@dataclass
-class Rows:
-    """What became of a stretch of records: M kept with (M, D) float16 embeddings, and the rejected.
-
-    rejected: file, key and reason. read: how many records there were; kept and rejected add up to it.
-    """
-
-    kept: list[Kept] = field(default_factory=list)
-    image: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float16))
-    text: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float16))
-    rejected: list[tuple[str, str, str]] = field(default_factory=list)
-    read: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,7 +25,7 @@ class Embedder:
     """A teacher with all that embedding records takes."""
 
     teacher: Teacher
-    base: Path
+    base: Place
     threads: ThreadPoolExecutor
     workers: int
     batch_size: int
@@ -78,17 +50,9 @@ class Embedder:
         return rows
 
     def _prepare(self, records: Iterable[Record]) -> Iterator[tuple[Record, tuple[Kept, torch.Tensor] | str]]:
-        rest = iter(records)
         work = partial(prepare, self.teacher, self.base, self.most_pixels)
         ahead = self.batch_size + 2 * self.workers
-        waiting: deque[tuple[Record, Future]] = deque(
-            (record, self.threads.submit(work, record)) for record in islice(rest, ahead)
-        )
-        while waiting:
-            record, future = waiting.popleft()
-            outcome = future.result()
-            yield record, outcome
-            waiting.extend((record, self.threads.submit(work, record)) for record in islice(rest, 1))
+        return in_order(records, lambda record: self.threads.submit(work, record), ahead)
 
     def _embed_batch(self, batch: list, rows: Rows, images: list[np.ndarray], texts: list[np.ndarray]) -> None:
         if not batch:
@@ -105,7 +69,7 @@ class Embedder:
         batch.clear()
 
 
-def prepare(teacher: Teacher, base: Path, most_pixels: int, record: Record) -> tuple[Kept, torch.Tensor] | str:
+def prepare(teacher: Teacher, base: Place, most_pixels: int, record: Record) -> tuple[Kept, torch.Tensor] | str:
     """A record's image as the teacher takes it, with what the pool keeps of it; or why it is rejected."""
     if record.fault or not record.caption.strip():
         return record.fault or "no caption"
@@ -123,7 +87,7 @@ def prepare(teacher: Teacher, base: Path, most_pixels: int, record: Record) -> t
     kept = Kept(
         record=bare,
         offset=record.offset,
-        length=len(data) if record.data is None else A_ROW_OF_THE_FILE,
+        length=A_ROW if record.in_row else len(data),
         width=record.width or picture.width,
         height=record.height or picture.height,
         sha256=hashlib.sha256(data).hexdigest(),
@@ -131,12 +95,7 @@ def prepare(teacher: Teacher, base: Path, most_pixels: int, record: Record) -> t
     return kept, pixels
 
 
-def _read(base: Path, record: Record) -> bytes:
+def _read(base: Place, record: Record) -> bytes:
     if record.data is not None:
         return record.data
-    path = base / record.file
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    with open(path, "rb") as file:
-        file.seek(record.offset)
-        return file.read() if record.length is None else file.read(record.length)
+    return (base / record.file).read(record.offset, record.length)

@@ -15,6 +15,10 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, UidError
 from clipsel_core.files import write_atomically
+from clipsel_core.pool.places import Place
+
+A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
+"""In place of an image's length: it is a row of a parquet (offset: which), it is all of its file, there is none."""
 
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 _LARGEST_JSON = 1 << 20
@@ -27,9 +31,9 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class _Part:
-    """Files that images lie in, relative to `base` or absolute; `image_column` of those that are parquet."""
+    """Files that images lie in, relative to `base`, absolute or addresses; `image_column` of those that are parquet."""
 
-    base: Path
+    base: Place
     files: pa.Array
     image_column: str = ""
 
@@ -62,7 +66,7 @@ class ImageIndex:
         if table is None:
             table = build_index(tars).replace_schema_metadata({"tars": stamp})
             write_atomically(cache, lambda aside: pq.write_table(table, aside))
-        part = _Part(Path(), pa.array([str(tar) for tar in tars], pa.string()))
+        part = _Part(Place.of(""), pa.array([str(tar) for tar in tars], pa.string()))
         return cls([part], [table.rename_columns({"tar": "place"})])
 
     @classmethod
@@ -78,8 +82,8 @@ class ImageIndex:
                 described = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
                 column = table["file"].combine_chunks()
                 files = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-                base, image_column = root / described["base"], described["image_column"]
-            except (OSError, pa.ArrowException, KeyError, AttributeError) as error:
+                base, image_column = Place.of(root) / described["base"], described["image_column"]
+            except (PoolFormatError, OSError, pa.ArrowException, KeyError, AttributeError) as error:
                 found, remedy = str(error).split("\n")[0], "embed the pool again"
                 raise PoolFormatError(path, expected="an index of images", found=found, remedy=remedy) from error
             parts.append(_Part(base, files.dictionary, image_column))
@@ -104,16 +108,12 @@ class ImageIndex:
 
     def _read_row(self, row: int) -> bytes | None:
         part, offset, length = self._parts[self._part[row]], int(self._offset[row]), int(self._length[row])
-        path = part.base / part.files[int(self._place[row])].as_py()
         try:
-            if length < 0:
-                return _read_parquet_row(path, part.image_column, offset)
-            if not path.is_file():
-                return None
-            with open(path, "rb") as file:
-                file.seek(offset)
-                return file.read(length)
-        except (OSError, pa.ArrowException, IndexError):
+            place = part.base / part.files[int(self._place[row])].as_py()
+            if length == A_ROW:
+                return _read_parquet_row(place, part.image_column, offset)
+            return place.read(offset, None if length == WHOLE_FILE else length)
+        except (PoolFormatError, OSError, pa.ArrowException, IndexError, ValueError):
             return None
 
 
@@ -126,9 +126,9 @@ def build_index(tars: list[Path]) -> pa.Table:
         return pa.concat_tables([_SCHEMA.empty_table(), *pool.map(_index_tar, range(len(tars)), tars)])
 
 
-def _read_parquet_row(path: Path, column: str, row: int) -> bytes | None:
+def _read_parquet_row(place: Place, column: str, row: int) -> bytes | None:
     """The bytes in one row of a column, plain or {bytes, path}; reads no more than the row's group, bit by bit."""
-    with pq.ParquetFile(path) as file:
+    with place.open() as raw, pq.ParquetFile(raw) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if row < rows:

@@ -25,6 +25,7 @@ from PIL import Image
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_json
+from clipsel_core.pool.copy_shard import Copier
 from clipsel_core.pool.decode import MOST_PIXELS
 from clipsel_core.pool.embed import Teacher, weights_digest
 from clipsel_core.pool.embed_shard import Embedder
@@ -74,10 +75,10 @@ class _Cursor:
 def make_pool(
     source: Source,
     root: str | Path,
-    teacher: Teacher,
+    teacher: Teacher | None,
     *,
     arch: str,
-    model: str,
+    model: str = "",
     pretrained: str | None = None,
     shard_size: int = SHARD_SIZE,
     batch_size: int = BATCH_SIZE,
@@ -86,6 +87,8 @@ def make_pool(
     progress: Callable[[int, int], None] | None = None,
 ) -> Made:
     """Embeds a source into a pool in DataComp's layout, or goes on with what was begun there.
+
+    teacher: None for a source that has its embeddings: they are taken as they are, scaled to unit length.
 
     A pool that is there already with other teachers gets this one's arrays and scores beside them. Killed and started
     again, it ends with the same bytes, on the same machine and with the same options.
@@ -98,6 +101,10 @@ def make_pool(
     root = Path(root)
     if not _ARCH.fullmatch(arch):
         raise PoolFormatError("--arch", expected="letters, digits, _ and -", found=repr(arch))
+    if (teacher is None) != source.embedded:
+        expected, found = ("no --model", "one") if teacher else ("--model", "none")
+        remedy = "its embeddings are there already" if teacher else "say which teacher embeds it"
+        raise PoolFormatError(source.base, expected=expected, found=found, remedy=remedy)
     if min(shard_size, batch_size) < 1:
         found = f"{shard_size} and {batch_size}"
         raise PoolFormatError("--shard-size, --batch-size", expected="1 or more", found=found)
@@ -113,23 +120,26 @@ def make_pool(
         root.mkdir(parents=True, exist_ok=True)
         with _sole_worker(root), _quiet_pillow(), ThreadPoolExecutor(workers) as threads:
             _begin(root, settings)
-            temperature = float(f"{teacher.temperature:.6g}")
-            info = TeacherInfo(
-                model=model, pretrained=pretrained, temperature=temperature, weights=weights_digest(teacher)
-            )
-            add_teacher(root, arch, info)
-            embedder = Embedder(teacher, source.base, threads, workers, batch_size, most_pixels)
-            return _make(source, root, embedder, arch, shard_size, progress or (lambda done, total: None))
+            worker: Embedder | Copier = Copier()
+            if teacher:
+                add_teacher(root, arch, _info(teacher, model, pretrained))
+                worker = Embedder(teacher, source.base, threads, workers, batch_size, most_pixels)
+            return _make(source, root, worker, arch, shard_size, progress or (lambda done, total: None))
     except OSError as error:
         remedy = "make room or choose another folder, then start again: finished shards are kept"
         where, found = error.filename or root, str(error.strerror or error)
         raise PoolFormatError(where, expected="to write the pool", found=found, remedy=remedy) from error
 
 
+def _info(teacher: Teacher, model: str, pretrained: str | None) -> TeacherInfo:
+    temperature = float(f"{teacher.temperature:.6g}")
+    return TeacherInfo(model=model, pretrained=pretrained, temperature=temperature, weights=weights_digest(teacher))
+
+
 def _make(
     source: Source,
     root: Path,
-    embedder: Embedder,
+    embedder: Embedder | Copier,
     arch: str,
     shard_size: int,
     progress: Callable[[int, int], None],
@@ -154,7 +164,7 @@ def _make(
 def _embed_shard(
     source: Source,
     files: ShardFiles,
-    embedder: Embedder,
+    embedder: Embedder | Copier,
     arch: str,
     shard_size: int,
     cursor: _Cursor,

@@ -21,11 +21,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.files import portable_path, write_atomically, write_json
-from clipsel_core.pool.embed_shard import Kept, Rows
+from clipsel_core.files import write_atomically, write_json
+from clipsel_core.pool.images import NOWHERE
 from clipsel_core.pool.layout import read_schema
 from clipsel_core.pool.naming import Names
 from clipsel_core.pool.npz import read_array, read_members
+from clipsel_core.pool.rows import Kept, Rows
 from clipsel_core.pool.sources.record import Source
 
 REJECTED = pa.schema({"file": pa.string(), "key": pa.string(), "reason": pa.string()})
@@ -106,7 +107,7 @@ def write_shard(files: ShardFiles, source: Source, rows: Rows, names: Names, arc
     write_parquet(files.side("rejected"), _table(rows.rejected, REJECTED))
     write_parquet(files.side("repeated"), _repeated(rows.kept, names))
     if rows.kept:
-        base = portable_path(source.base, files.root)
+        base = source.base.relative_to(files.root)
         described = {"base": base, "image_column": source.image_column}
         write_parquet(files.side("images"), _index(rows.kept, names.uids).replace_schema_metadata(described))
         _save(files.npz, {f"{arch}_img": rows.image, f"{arch}_txt": rows.text})
@@ -166,6 +167,8 @@ def _scores(arch: str, rows: Rows) -> tuple[str, pa.Array]:
 
 
 def _index(kept: list[Kept], named: np.ndarray) -> pa.Table:
+    there = [row for row, item in enumerate(kept) if item.length != NOWHERE]
+    kept, named = [kept[row] for row in there], named[there]
     columns = [
         pa.array(named["f0"].copy()),
         pa.array(named["f1"].copy()),

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable
+import re
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from clipsel_core import uids
-from clipsel_core.errors import PoolFormatError, TargetError
+from clipsel_core.errors import TargetError
 from clipsel_core.files import portable_path, sha256_of
 from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool
-from clipsel_core.pool.npz import read_array, read_members
-from clipsel_core.runs.config import TargetInfo, TargetKind
+from clipsel_core.pool.target_files import ENDINGS, one_of, read_target_rows, telling
+from clipsel_core.runs.config import NAME_PATTERN, TargetInfo, TargetKind
 from clipsel_core.scoring.targets import prepare_target
 
-_ENDINGS = ".npy, .npz, .pt or .parquet"
+_KINDS: dict[str, TargetKind] = {".npy": "npy", ".npz": "npz", ".pt": "pt", ".parquet": "parquet"}
 
 
 def load_target(name: str, path: str | Path, pool: Pool, arch: Arch, root: Path) -> tuple[TargetInfo, torch.Tensor]:
@@ -34,6 +31,8 @@ def load_target(name: str, path: str | Path, pool: Pool, arch: Arch, root: Path)
     """
     text, _, part = str(path).partition("#")
     file = Path(text)
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise TargetError(f"target {name!r}", expected="a name of up to 64 letters, digits, _ and -", found=repr(name))
     if not file.is_file():
         raise TargetError(file, expected=f"the target {name!r}", found="no such file")
     kind, rows = _read(file, part, pool, arch)
@@ -45,34 +44,16 @@ def load_target(name: str, path: str | Path, pool: Pool, arch: Arch, root: Path)
 
 
 def _read(file: Path, part: str, pool: Pool, arch: Arch) -> tuple[TargetKind, np.ndarray]:
-    readers: dict[str, tuple[TargetKind, Callable[[Path, str, Arch], np.ndarray]]] = {
-        ".npz": ("npz", _read_npz),
-        ".pt": ("pt", _read_pt),
-        ".parquet": ("parquet", _read_parquet),
-    }
-    ending = file.suffix.lower()
-    try:
-        if ending == ".npy":
-            array = np.load(file, allow_pickle=False)
-            if array.dtype == uids.UID_DTYPE:
-                return "uids", _images_of(file, uids.unique(array), pool, arch)
-            return "npy", array
-        if ending not in readers:
-            raise TargetError(file, expected=_ENDINGS, found=ending or "no ending")
-        kind, read = readers[ending]
-        return kind, read(file, part, arch)
-    except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, pa.ArrowInvalid) as error:
-        reason = (str(error) or type(error).__name__).split("\n")[0]
-        raise TargetError(file, expected="embeddings of images", found=reason) from error
-
-
-def _read_npz(file: Path, part: str, arch: Arch) -> np.ndarray:
-    try:
-        members = read_members(file)
-    except PoolFormatError as error:
-        raise TargetError(file, expected=error.expected, found=error.found) from error
-    wanted = part or (next(iter(members)) if len(members) == 1 else arch.image_member)
-    return read_array(file, members[_one_of(file, wanted, list(members))])
+    kind = _KINDS.get(file.suffix.lower())
+    if kind is None:
+        raise TargetError(file, expected=ENDINGS, found=file.suffix or "no ending")
+    with telling(file):
+        if kind == "pt":
+            return kind, _read_pt(file, part, arch)
+        rows = read_target_rows(file, part, arch.image_member)
+        if rows.dtype == uids.UID_DTYPE:
+            return "uids", _images_of(file, uids.unique(rows), pool, arch)
+        return kind, rows
 
 
 def _read_pt(file: Path, part: str, arch: Arch) -> np.ndarray:
@@ -84,28 +65,10 @@ def _read_pt(file: Path, part: str, arch: Arch) -> np.ndarray:
     if isinstance(loaded, dict):
         tensors = {str(key): value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
         wanted = part or (next(iter(tensors)) if len(tensors) == 1 else arch.image_member)
-        loaded = tensors[_one_of(file, wanted, list(tensors))]
+        loaded = tensors[one_of(file, wanted, list(tensors))]
     if not isinstance(loaded, torch.Tensor):
         raise TargetError(file, expected="a tensor", found=type(loaded).__name__)
     return (loaded.float() if loaded.dtype == torch.bfloat16 else loaded).numpy()
-
-
-def _read_parquet(file: Path, part: str, arch: Arch) -> np.ndarray:
-    schema = pq.read_schema(file)
-    lists = [f.name for f in schema if pa.types.is_list(f.type) or pa.types.is_fixed_size_list(f.type)]
-    wanted = part or (lists[0] if len(lists) == 1 else arch.image_member)
-    column = pq.read_table(file, columns=[_one_of(file, wanted, lists)]).column(0).combine_chunks()
-    lengths = set(column.value_lengths().to_pylist()) if pa.types.is_list(column.type) else {column.type.list_size}
-    if column.null_count or len(lengths) != 1:
-        raise TargetError(file, expected="lists of one length", found=f"lengths {sorted(map(str, lengths))[:5]}")
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
-
-
-def _one_of(file: Path, wanted: str, known: list[str]) -> str:
-    if wanted in known:
-        return wanted
-    found = ", ".join(known) or "none"
-    raise TargetError(file, expected=f"an array {wanted!r}", found=found, remedy="name one behind the path: FILE#NAME")
 
 
 def _images_of(file: Path, wanted: np.ndarray, pool: Pool, arch: Arch) -> np.ndarray:

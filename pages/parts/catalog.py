@@ -61,6 +61,11 @@ def data_folder() -> Path:
     return Path(os.environ.get("CLIPSEL_DATA") or HOME / "data")
 
 
+def jobs_folder() -> Path:
+    """Where the jobs that were started from the dashboard are remembered."""
+    return data_folder().absolute() / ".jobs"
+
+
 def _named() -> list[Path]:
     return [Path(text) for text in os.environ.get("CLIPSEL_RUNS", "").split(os.pathsep) if text]
 

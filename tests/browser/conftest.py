@@ -1,4 +1,4 @@
-"""How the browser tests run: one server over two runs, one Chromium, and a watch on all that it says and asks for."""
+"""How the browser tests run: one server over a few runs, one Chromium, and a watch on all that it says and asks for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.pages.worlds import HOSTILE, make_run
+from tests.pages.worlds import LACKING, make_hostile_run, make_run
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -34,8 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass
 class Server:
-    """A dashboard over two runs: demo/run, a copy of the bundled one under the data folder, and
-    hostile/run, whose captions mean harm, named on the command line."""
+    """A dashboard over demo/run, a copy of the bundled run under the data folder, and runs named on the command line:
+    hostile/run, whose texts mean harm, and one for each way to lack something."""
 
     url: str
     data: Path
@@ -94,8 +94,9 @@ def browser() -> Iterator[Browser]:
 def server(browser, tmp_path_factory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("data")
     shutil.copytree(ROOT / "data" / "demo", data / "demo", ignore=shutil.ignore_patterns("teacher", "exports", "cache"))
-    hostile = make_run(tmp_path_factory.mktemp("elsewhere") / "hostile", captions=HOSTILE)
-    with serving(data, hostile) as url:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    lacking = [make_run(elsewhere / name, **world) for name, world in LACKING.items()]
+    with serving(data, make_hostile_run(elsewhere / "hostile"), *lacking) as url:
         yield Server(url, data)
 
 

@@ -7,26 +7,20 @@ import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from clipsel_core.runs.store import Run
 from pages.parts import commands
 from tests.pages.conftest import PAGES, components, words
-from tests.pages.worlds import HOSTILE, make_run
+from tests.pages.worlds import HOSTILE, LACKING, make_run
 
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "run"
 WORLDS = {
     "usual": {},
-    "without_images": {"images": False},
-    "without_projection": {"projection": False},
-    "without_target": {"target": False},
-    "one_pair": {"pairs": (1,)},
+    **LACKING,
     "unfinished": {"finished": 1},
     "nothing_finished": {"finished": 0, "projection": False},
-    "equal_scores": {"changed": {"s_cliploss": np.full(60, 0.25)}},
-    "no_scores": {"changed": {name: np.full(60, np.nan) for name in ("clip_score", "s_cliploss")}},
-    "hostile": {"captions": HOSTILE},
+    "hostile": {"captions": HOSTILE, "urls": HOSTILE, "kinds": HOSTILE},
 }
 
 

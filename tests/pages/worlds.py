@@ -14,17 +14,23 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from clipsel_core import uids
-from clipsel_core.runs.config import RunConfig, ShardInfo, TargetInfo
+from clipsel_core.runs.config import AddedTarget, RunConfig, ShardInfo, TargetInfo
 from clipsel_core.runs.store import write_config
+from tests.pages import hostile
 
 METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se", "normsim_inf_task", "normsim_2_task")
-HOSTILE = (
-    "<script>window.pwned = 1</script>",
-    '<img src="http://evil.example/a.png" onerror="window.pwned = 1">',
-    "![x](http://evil.example/b.png) $x^2$ [y](javascript:window.pwned=1)",
-    "</div></script><svg onload=\"window.pwned=1\"><a href='http://evil.example/c'>c</a>",
-    "\u202eright to left\u202c and zero\u200bwidth " + "long " * 20_000,
-)
+HOSTILE = hostile.strings()
+HOSTILE_NAME = "<img src=x onerror=window.pwned=1>"
+
+# Runs that lack something, by name: how make_run makes them.
+LACKING: dict[str, dict] = {
+    "without_images": {"images": False},
+    "without_projection": {"projection": False},
+    "without_target": {"target": False},
+    "one_pair": {"pairs": (1,)},
+    "equal_scores": {"changed": {"s_cliploss": np.full(60, 0.25)}},
+    "no_scores": {"changed": {name: np.full(60, np.nan) for name in ("clip_score", "s_cliploss")}},
+}
 
 
 def scores(pairs: int) -> dict[str, np.ndarray]:
@@ -50,11 +56,14 @@ def make_run(
     projection: bool = True,
     target: bool = True,
     captions: Sequence[str] = (),
+    urls: Sequence[str] = (),
+    kinds: Sequence[str] = (),
     changed: dict[str, np.ndarray] | None = None,
 ) -> Path:
     """Writes folder/pool and folder/run and returns the run.
 
-    pairs: rows of each shard. finished: shards that are scored, all by default. captions: of the first rows.
+    pairs: rows of each shard. finished: shards that are scored, all by default. captions, urls,
+    kinds: of the first rows.
     changed: (N,) values in place of the usual ones, by metric.
     """
     pool, run = folder / "pool", folder / "run"
@@ -64,11 +73,10 @@ def make_run(
     keys = uids.from_halves(np.arange(1, total + 1, dtype=np.uint64) * 7, np.arange(total, dtype=np.uint64))
     metrics = METRICS if target else METRICS[:5]
     columns = {**scores(total), **(changed or {})}
+    described = _metadata(keys, captions, urls, kinds)
     for number, rows in enumerate(pairs):
         part = slice(start, start + rows)
-        _write_pool_shard(
-            pool, f"{number:08d}", keys[part], [*captions, *_captions(total)[len(captions) :]][part], images
-        )
+        _write_pool_shard(pool, f"{number:08d}", {name: column[part] for name, column in described.items()}, images)
         if finished is None or number < finished:
             table = {"uid_hi": keys["f0"][part].copy(), "uid_lo": keys["f1"][part].copy()}
             table |= {name: columns[name][part].astype(np.float32) for name in metrics}
@@ -82,22 +90,51 @@ def make_run(
     return run
 
 
+def add_target_by_hand(run: Path, name: str, *, complete: bool = True) -> None:
+    """Writes what add-target writes; the pairs' similarity rises with their row."""
+    folder, start = run / "added" / name, 0
+    folder.mkdir(parents=True, exist_ok=True)
+    target = TargetInfo(name=name, path=f"targets/{name}.npy", kind="uids", sha256="1" * 64, rows=3, width=8)
+    metrics = (f"normsim_inf_{name}", f"normsim_2_{name}")
+    added = AddedTarget(target=target, norms=("inf", "2"), device="cpu", metrics=metrics, complete=complete)
+    for file in sorted((run / "scores").iterdir()):
+        keys = pq.read_table(file, columns=["uid_hi", "uid_lo"])
+        values = pa.array(np.arange(start, start + len(keys), dtype=np.float32))
+        pq.write_table(keys.append_column(metrics[0], values).append_column(metrics[1], values), folder / file.name)
+        start += len(keys)
+    (folder / "target.json").write_text(added.model_dump_json(), encoding="utf-8")
+
+
 def add_recipe(run: Path, name: str, text: str) -> None:
     (run / "recipes" / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
-def _captions(total: int) -> list[str]:
-    return [f"caption of pair {row}" for row in range(total)]
+def make_hostile_run(folder: Path) -> Path:
+    """A run of which every text that somebody else wrote means harm, the name of a recipe too."""
+    run = make_run(folder, pairs=(130, 110), captions=HOSTILE, urls=HOSTILE[::-1], kinds=HOSTILE)
+    add_recipe(run, HOSTILE_NAME, "steps: [{metric: s_cliploss, keep_top: 0.5}]")
+    return run
 
 
-def _write_pool_shard(pool: Path, name: str, keys: np.ndarray, captions: list[str], images: bool) -> None:
+def _metadata(
+    keys: np.ndarray, captions: Sequence[str], urls: Sequence[str], kinds: Sequence[str]
+) -> dict[str, list[str]]:
+    """The columns of a pool's parquet, for all its rows."""
     names = uids.to_hex(keys).to_pylist()
-    kinds = ["good" if row % 3 else "<b>odd</b>" for row in range(len(names))]
-    table = {"uid": names, "url": [f"http://evil.example/{uid}" for uid in names], "text": captions, "fault": kinds}
-    pq.write_table(pa.table(table), pool / "metadata" / f"{name}.parquet")
+    usual = {
+        "url": [f"http://evil.example/{uid}" for uid in names],
+        "text": [f"caption of pair {row}" for row in range(len(names))],
+        "fault": ["good" if row % 3 else "<b>odd</b>" for row in range(len(names))],
+    }
+    given = {"url": urls, "text": captions, "fault": kinds}
+    return {"uid": names} | {name: [*given[name], *usual[name][len(given[name]) :]] for name in usual}
+
+
+def _write_pool_shard(pool: Path, name: str, columns: dict[str, list[str]], images: bool) -> None:
+    pq.write_table(pa.table(columns), pool / "metadata" / f"{name}.parquet")
     if images:
         with tarfile.open(pool / "shards" / f"{name}.tar", "w") as tar:
-            for row, uid in enumerate(names):
+            for row, uid in enumerate(columns["uid"]):
                 _add(tar, f"{row:05d}.jpg", picture(row))
                 _add(tar, f"{row:05d}.json", json.dumps({"uid": uid}).encode())
 

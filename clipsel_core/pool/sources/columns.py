@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.places import Place
 
 _IMAGE_NAMES = (
     *("image_path", "img_path", "path", "filepath", "file_path", "file_name", "filename", "file"),
@@ -35,24 +35,26 @@ class Columns:
         )
 
 
-def guess_columns(table: Path, names: Iterable[str], *, image: str | None, text: str | None) -> Columns:
+def guess_columns(
+    table: Place, names: Iterable[str], *, image: str | None, text: str | None, needed: bool = True
+) -> Columns:
     """The columns to read. image, text: as somebody gave them, or None to go by the usual names, in any case.
 
-    Raises: PoolFormatError where one that was given is not there, or none can be guessed.
+    Raises: PoolFormatError where one that was given is not there, or one that is `needed` cannot be guessed.
     """
     names = list(names)
     return Columns(
-        image=_given(table, names, image, "--image-column", _IMAGE_NAMES),
-        text=_given(table, names, text, "--text-column", _TEXT_NAMES),
+        image=_given(table, names, image, "--image-column", _IMAGE_NAMES, needed),
+        text=_given(table, names, text, "--text-column", _TEXT_NAMES, needed),
         uid=_first(names, _UID_NAMES),
         url=_first(names, _URL_NAMES),
         key=_first(names, _KEY_NAMES),
     )
 
 
-def _given(table: Path, names: list[str], given: str | None, option: str, usual: tuple[str, ...]) -> str:
+def _given(table: Place, names: list[str], given: str | None, option: str, usual: tuple[str, ...], needed: bool) -> str:
     column = given if given in names else "" if given else _first(names, usual)
-    if not column:
+    if not column and (given or needed):
         expected = f"a column {given}" if given else f"a column named like {', '.join(usual[:6])}"
         found = ", ".join(name[:40] for name in names[:20]) or "none"
         raise PoolFormatError(table, expected=expected, found=found, remedy=f"name it with {option}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.columns import Columns, guess_columns
 from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of, usable_side, usable_uid
 
@@ -32,24 +32,35 @@ def image_columns(schema: pa.Schema) -> list[str]:
     return [name for name in schema.names if holds_images(schema, name)]
 
 
-def open_image_parquets(base: Path, paths: list[Path], *, image: str | None, text: str | None) -> Source:
+def open_image_parquets(base: Place, names: tuple[str, ...], *, image: str | None, text: str | None) -> Source:
     """The pairs of these files, in order; a pair's key is `key`, the path beside the bytes, or file and row."""
-    schema = pq.read_schema(paths[0])
+    schema = read_parquet_schema(base / names[0])
     chosen = image or image_columns(schema)[0]
-    columns = guess_columns(paths[0], schema.names, image=chosen, text=text)
-    names = tuple(path.relative_to(base).as_posix() for path in paths)
-    rows = tuple(pq.read_metadata(path).num_rows for path in paths)
-    sizes = [path.stat().st_size for path in paths]
+    columns = guess_columns(base / names[0], schema.names, image=chosen, text=text)
+    rows = tuple(count_rows(base / name) for name in names)
+    sizes = [(base / name).size() for name in names]
     said = f"parquet, images from column {columns.image!r}, captions from {columns.text!r}"
     signature = signature_of(names, sizes, "parquet", *columns.all)
     read = partial(_read_part, base, names, columns)
     return Source("parquet", base, names, rows, read, said, signature, image_column=columns.image)
 
 
-def _read_part(base: Path, names: tuple[str, ...], columns: Columns, part: int) -> Iterator[Record]:
+def read_parquet_schema(place: Place) -> pa.Schema:
+    """The columns of a parquet, wherever it lies."""
+    with place.open() as file:
+        return pq.read_schema(file)
+
+
+def count_rows(place: Place) -> int:
+    """The rows of a parquet, wherever it lies."""
+    with place.open() as file:
+        return pq.read_metadata(file).num_rows
+
+
+def _read_part(base: Place, names: tuple[str, ...], columns: Columns, part: int) -> Iterator[Record]:
     name, number = names[part], 0
     try:
-        with pq.ParquetFile(base / name) as file:
+        with (base / name).open() as raw, pq.ParquetFile(raw) as file:
             wanted = [column for column in columns.all if column in file.schema_arrow.names]
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=wanted):
                 for row in batch.to_pylist():
@@ -77,6 +88,7 @@ def _record(row: dict[str, Any], columns: Columns, name: str, number: int) -> Re
         caption=clean_text(row.get(columns.text)),
         offset=number,
         data=data,
+        in_row=True,
         uid=usable_uid(row.get(columns.uid)),
         url=clean_text(row.get(columns.url)),
         width=usable_side(row.get("original_width")),

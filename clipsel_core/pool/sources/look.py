@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.sources.folder import image_names, open_folder
-from clipsel_core.pool.sources.image_parquet import holds_images, open_image_parquets
-from clipsel_core.pool.sources.record import FORMATS, Source
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.arrays import open_arrays
+from clipsel_core.pool.sources.folder import open_folder
+from clipsel_core.pool.sources.image_parquet import holds_images, open_image_parquets, read_parquet_schema
+from clipsel_core.pool.sources.record import FORMATS, IMAGE_ENDINGS, Source
 from clipsel_core.pool.sources.table import open_table
 from clipsel_core.pool.sources.tars import open_tars
 
@@ -20,69 +21,76 @@ _TABLES = ("csv", "tsv", "jsonl", "parquet")
 def open_source(
     path: str | Path, *, kind: str | None = None, image_column: str | None = None, text_column: str | None = None
 ) -> Source:
-    """Opens a tar, a table, a parquet with images, or a folder of any of these.
+    """Opens a tar, a table, a parquet with images, or a folder of any of these or of embeddings; a path or a URL.
 
-    A folder with tars in it is webdataset; else one with a single table beside its images is that table; else it is
-    images with a .txt each. kind: one of FORMATS, in place of looking. image_column, text_column: of a table.
+    A folder with img_emb/ in it is clip-retrieval's, one with tars is webdataset, one with .npy and no image is npy;
+    else one with a single table beside its images is that table; else it is images with a .txt each.
+    kind: one of FORMATS, in place of looking. image_column, text_column: of a table.
     Raises: PoolFormatError where it is none of these, is empty, or has no such columns.
     """
-    path = Path(path)
     if kind not in (None, *FORMATS):
         raise PoolFormatError("--format", expected=", ".join(FORMATS), found=str(kind))
-    if not path.exists():
-        raise PoolFormatError(path, expected="a file or a folder of images and captions", found="no such file")
+    place = Place.of(path)
     try:
-        return _open(path, kind or _look(path), image_column, text_column)
+        if not place.is_dir() and not place.is_file():
+            raise PoolFormatError(path, expected="a file or a folder of images and captions", found="no such file")
+        return _open(place, kind or _look(place), image_column, text_column)
     except (OSError, pa.ArrowException) as error:
         found = str(error).split("\n")[0]
         raise PoolFormatError(path, expected="files that can be read", found=found) from error
 
 
-def _look(path: Path) -> str:
-    if path.is_file():
-        ending = path.suffix.lower().removeprefix(".")
-        if ending in _TABLES or ending == "tar":
+def _look(place: Place) -> str:
+    if not place.is_dir():
+        ending = place.ending
+        if ending in (*_TABLES, "tar"):
             return "webdataset" if ending == "tar" else ending
-        expected = "a .tar, .csv, .tsv, .jsonl or .parquet, or a folder"
-        raise PoolFormatError(
-            path, expected=expected, found=path.suffix or "no ending", remedy="say which with --format"
-        )
-    if next(path.rglob("*.tar"), None):
+        expected, remedy = "a .tar, .csv, .tsv, .jsonl or .parquet, or a folder", "say which with --format"
+        raise PoolFormatError(place, expected=expected, found=f".{ending}" if ending else "no ending", remedy=remedy)
+    if (place / "img_emb").is_dir():
+        return "clip-retrieval"
+    if place.files(".tar"):
         return "webdataset"
-    tables = {kind: _files(path, kind) for kind in _TABLES}
-    there = [kind for kind, files in tables.items() if files]
+    if place.files(".npy", deep=False) and not place.files(*IMAGE_ENDINGS):
+        return "npy"
+    tables = {kind: _names(place, kind) for kind in _TABLES}
+    there = [kind for kind, names in tables.items() if names]
     if len(there) == 1 and (len(tables[there[0]]) == 1 or there == ["parquet"]):
         return there[0]
-    if there and not next(path.rglob("*.txt"), None):
-        found = ", ".join(file.name for kind in there for file in tables[kind][:3])
-        raise PoolFormatError(path, expected="one table of captions", found=found, remedy="give the table instead")
+    if there and not place.files(".txt"):
+        found = ", ".join(name for kind in there for name in tables[kind][:3])
+        raise PoolFormatError(place, expected="one table of captions", found=found, remedy="give the table instead")
     return "folder"
 
 
-def _open(path: Path, kind: str, image: str | None, text: str | None) -> Source:
-    base = path if path.is_dir() else path.parent
+def _open(place: Place, kind: str, image: str | None, text: str | None) -> Source:
+    folder = place.is_dir()
+    base = place if folder else place.parent
+    if kind in ("clip-retrieval", "npy"):
+        return open_arrays(place, kind, image=image, text=text)
     if kind == "folder":
-        if not path.is_dir() or not image_names(path):
-            raise PoolFormatError(path, expected="a folder of .jpg, .png or .webp", found="none")
-        return open_folder(path)
+        if not folder or not place.files(*IMAGE_ENDINGS):
+            raise PoolFormatError(place, expected="a folder of .jpg, .png or .webp", found="none")
+        return open_folder(place)
     if kind == "webdataset":
-        return open_tars(base, _some(path, sorted(path.rglob("*.tar")) if path.is_dir() else [path], "*.tar"))
-    files = _some(path, _files(path, kind) if path.is_dir() else [path], f"*.{kind}")
+        tars = [name for name, _ in place.files(".tar")] if folder else [place.name]
+        return open_tars(base, _some(place, tars, "*.tar"))
+    names = _some(place, _names(place, kind) if folder else [place.name], f"*.{kind}")
     if kind == "parquet":
-        schema = pq.read_schema(files[0])
+        schema = read_parquet_schema(base / names[0])
         given = [image] if image and image in schema.names else []
         if any(holds_images(schema, name) for name in (given if image else schema.names)):
-            return open_image_parquets(base, files, image=image, text=text)
-    if len(files) > 1:
-        raise PoolFormatError(path, expected=f"one {kind}", found=f"{len(files)}", remedy="give one of them")
-    return open_table(files[0], kind, image=image, text=text)
+            return open_image_parquets(base, names, image=image, text=text)
+    if len(names) > 1:
+        raise PoolFormatError(place, expected=f"one {kind}", found=f"{len(names)}", remedy="give one of them")
+    return open_table(base / names[0], kind, image=image, text=text)
 
 
-def _files(folder: Path, kind: str) -> list[Path]:
-    return sorted(folder.glob(f"*.{kind}"))
+def _names(folder: Place, kind: str) -> list[str]:
+    return [name for name, _ in folder.files(f".{kind}", deep=False)]
 
 
-def _some(path: Path, files: list[Path], expected: str) -> list[Path]:
-    if not files:
-        raise PoolFormatError(path, expected=expected, found="none")
-    return files
+def _some(place: Place, names: list[str], expected: str) -> tuple[str, ...]:
+    if not names:
+        raise PoolFormatError(place, expected=expected, found="none")
+    return tuple(names)

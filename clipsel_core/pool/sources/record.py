@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+import numpy as np
 
 from clipsel_core import uids
 from clipsel_core.errors import UidError
+from clipsel_core.pool.places import Place
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet")
+FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet", "clip-retrieval", "npy")
 LONGEST_CAPTION = 1 << 20
 """Bytes of a caption that are read at all."""
 
@@ -22,7 +24,8 @@ class Record:
 
     key: its name in the source. file: what holds its image, relative to the source's base or absolute.
     offset, length: where the encoded image lies in the file; length None means all of it.
-    data: the encoded image where the source had to read it anyway; offset is its row in the file then.
+    data: the encoded image where the source had to read it anyway. in_row: offset is a row of the file, a parquet.
+    embeddings: of image and caption, (2, D), where the source has these; it may have no image then, and file is "".
     uid: 32 hex digits, or nothing where the source has none. width, height: of the original, where the source knows.
     fault: why this is no pair after all; then the rest may be missing. position: how far the part has been read.
     """
@@ -33,6 +36,8 @@ class Record:
     offset: int = 0
     length: int | None = None
     data: bytes | None = None
+    in_row: bool = False
+    embeddings: np.ndarray | None = None
     uid: str = ""
     url: str = ""
     width: int | None = None
@@ -48,16 +53,18 @@ class Source:
     kind: one of FORMATS. base: what the records' files are relative to. parts: names; sizes: of the parts, in the unit
     of the records' positions. read: the records of a part, by its number. said: what was found out by looking.
     image_column: what holds the image's bytes in a parquet, else nothing. signature: changes when what is in it does.
+    embedded: whether the records have their embeddings, and need no teacher.
     """
 
     kind: str
-    base: Path
+    base: Place
     parts: tuple[str, ...]
     sizes: tuple[int, ...]
     read: Callable[[int], Iterator[Record]]
     said: str
     signature: str
     image_column: str = ""
+    embedded: bool = False
 
 
 def signature_of(names: Sequence[str], sizes: Sequence[int], *settings: str) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.columns import Columns, guess_columns
+from clipsel_core.pool.sources.image_parquet import count_rows, read_parquet_schema
 from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of, usable_side, usable_uid
 
 _Row = tuple[int, Mapping[str, Any] | str]
@@ -21,26 +21,39 @@ _LONGEST_FIELD = 1 << 24
 _ROWS_AT_ONCE = 4096
 
 
-def open_table(path: Path, kind: str, *, image: str | None = None, text: str | None = None) -> Source:
-    """The pairs of a table; paths in it are absolute, or relative to the table's folder. A pair's key is its path.
+def open_table(path: Place, kind: str, *, image: str | None = None, text: str | None = None) -> Source:
+    """The pairs of a table; paths in it are addresses, absolute, or relative to its folder. A pair's key is its path.
 
     kind: csv, tsv, jsonl or parquet. image, text: the columns' names; guessed where None.
     Raises: PoolFormatError where there is no such column, or the table cannot be read.
     """
-    rows = {"jsonl": _read_jsonl, "parquet": _read_parquet}.get(kind) or partial(
-        _read_csv, "\t" if kind == "tsv" else ","
-    )
-    names = _names(path, rows) if kind != "parquet" else pq.read_schema(path).names
-    columns = guess_columns(path, names, image=image, text=text)
-    size = pq.read_metadata(path).num_rows if kind == "parquet" else path.stat().st_size
+    columns = guess_columns(path, column_names(path, kind), image=image, text=text)
+    size = count_rows(path) if kind == "parquet" else path.size()
     said = f"{kind}, image paths from column {columns.image!r}, captions from {columns.text!r}"
-    signature = signature_of([path.name], [path.stat().st_size], kind, *columns.all)
+    signature = signature_of([path.name], [path.size()], kind, *columns.all)
 
     def read(_: int) -> Iterator[Record]:
-        for number, (position, row) in enumerate(rows(path)):
+        for number, (position, row) in enumerate(read_rows(path, kind)):
             yield to_record(row, columns, number, position)
 
     return Source(kind, path.parent, (path.name,), (size,), read, said, signature)
+
+
+def read_rows(path: Place, kind: str) -> Iterator[_Row]:
+    """A table's rows by column, or why one cannot be read, each with how far the file is read. Raises OSError."""
+    if kind in ("csv", "tsv"):
+        return _read_csv("\t" if kind == "tsv" else ",", path)
+    return (_read_jsonl if kind == "jsonl" else _read_parquet)(path)
+
+
+def column_names(path: Place, kind: str) -> list[str]:
+    """A table's columns. Raises PoolFormatError where it has no row to tell them by."""
+    if kind == "parquet":
+        return read_parquet_schema(path).names
+    _, first = next(read_rows(path, kind), (0, "no rows"))
+    if isinstance(first, str):
+        raise PoolFormatError(path, expected="a table with a row or more", found=first)
+    return list(first)
 
 
 def to_record(row: Mapping[str, Any] | str, columns: Columns, number: int, position: int) -> Record:
@@ -63,19 +76,12 @@ def to_record(row: Mapping[str, Any] | str, columns: Columns, number: int, posit
     )
 
 
-def _names(path: Path, rows: Any) -> list[str]:
-    _, first = next(rows(path), (0, "no rows"))
-    if isinstance(first, str):
-        raise PoolFormatError(path, expected="a table with a row or more", found=first)
-    return list(first)
-
-
-def _read_csv(delimiter: str, path: Path) -> Iterator[_Row]:
+def _read_csv(delimiter: str, path: Place) -> Iterator[_Row]:
     read = 0
 
     def lines() -> Iterator[str]:
         nonlocal read
-        with open(path, "rb") as file:
+        with path.open() as file:
             for number, line in enumerate(file):
                 read += len(line)
                 yield line.decode("utf-8" if number else "utf-8-sig", "replace")
@@ -94,9 +100,9 @@ def _read_csv(delimiter: str, path: Path) -> Iterator[_Row]:
         yield read, row
 
 
-def _read_jsonl(path: Path) -> Iterator[_Row]:
+def _read_jsonl(path: Place) -> Iterator[_Row]:
     read = 0
-    with open(path, "rb") as file:
+    with path.open() as file:
         for line in file:
             read += len(line)
             if not line.strip():
@@ -108,9 +114,9 @@ def _read_jsonl(path: Path) -> Iterator[_Row]:
             yield read, row if isinstance(row, dict) else "a line that is not a JSON object"
 
 
-def _read_parquet(path: Path) -> Iterator[_Row]:
+def _read_parquet(path: Place) -> Iterator[_Row]:
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open() as raw, pq.ParquetFile(raw) as file:
             number = 0
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 for row in batch.to_pylist():

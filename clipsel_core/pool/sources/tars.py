@@ -7,9 +7,10 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import (
     IMAGE_ENDINGS,
     LONGEST_CAPTION,
@@ -30,15 +31,15 @@ class _Sample:
 
     key: str
     place: tuple[int, int] | None = None
+    data: bytes | None = None
     text: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     cut: bool = False
 
 
-def open_tars(base: Path, paths: list[Path]) -> Source:
-    """The pairs of these tars, which lie below `base`."""
-    names = tuple(path.relative_to(base).as_posix() for path in paths)
-    sizes = tuple(path.stat().st_size for path in paths)
+def open_tars(base: Place, names: tuple[str, ...]) -> Source:
+    """The pairs of these tars, which lie below `base`. A remote tar is read once from end to end, images and all."""
+    sizes = tuple((base / name).size() for name in names)
     said = f"webdataset, {len(names):,} tar{'s' * (len(names) != 1)}"
     read = partial(_read_part, base, names)
     return Source("webdataset", base, names, sizes, read, said, signature_of(names, sizes, "webdataset"))
@@ -55,13 +56,13 @@ def split_name(name: str) -> tuple[str, str]:
     return folder + slash + stem, dot + ending.lower()
 
 
-def _read_part(base: Path, names: tuple[str, ...], part: int) -> Iterator[Record]:
+def _read_part(base: Place, names: tuple[str, ...], part: int) -> Iterator[Record]:
     name = names[part]
     sample: _Sample | None = None
     position, fault = 0, ""
     try:
-        size = (base / name).stat().st_size
-        with tarfile.open(base / name, "r:") as archive:
+        size = (base / name).size()
+        with (base / name).open() as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
             for member in archive:
                 key, ending = split_name(member.name)
                 if not member.isfile() or not key or key.endswith("/"):
@@ -70,10 +71,16 @@ def _read_part(base: Path, names: tuple[str, ...], part: int) -> Iterator[Record
                     if sample:
                         yield _record(name, sample, position)
                     sample = _Sample(key)
-                _take(archive, member, ending, sample, size)
+                _take(archive, member, ending, sample, size, keep=base.remote)
                 position = member.offset_data
-            fault = _end_fault(base / name, archive.offset)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+            fault = _end_fault(raw, archive.offset)
+    except OSError as error:
+        # A tar that comes to an end is damage, and listed; a store or a disk that fails is not the tar's fault.
+        remedy = "start again when it can be: finished shards are kept"
+        raise PoolFormatError(
+            base / name, expected="a tar that can be read", found=str(error), remedy=remedy
+        ) from error
+    except (tarfile.TarError, EOFError, ValueError) as error:
         fault = f"the tar cannot be read {'on' if position else 'at all'}: {error}"
     if sample:
         yield _record(name, sample, position)
@@ -81,10 +88,14 @@ def _read_part(base: Path, names: tuple[str, ...], part: int) -> Iterator[Record
         yield Record("", name, fault=fault, position=position)
 
 
-def _take(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str, sample: _Sample, size: int) -> None:
+def _take(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str, sample: _Sample, size: int, *, keep: bool
+) -> None:
     if member.offset_data + member.size > size:
         sample.cut = True
     elif ending in IMAGE_ENDINGS:
+        if sample.place is None and keep and (file := archive.extractfile(member)):
+            sample.data = file.read()
         sample.place = sample.place or (member.offset_data, member.size)
     elif ending == ".txt" and (file := archive.extractfile(member)):
         sample.text = clean_text(file.read(LONGEST_CAPTION))
@@ -113,6 +124,7 @@ def _record(name: str, sample: _Sample, position: int) -> Record:
         caption=caption,
         offset=sample.place[0],
         length=sample.place[1],
+        data=sample.data,
         uid=usable_uid(facts.get("uid")),
         url=clean_text(facts.get("url")),
         width=usable_side(facts.get("original_width")),
@@ -121,11 +133,10 @@ def _record(name: str, sample: _Sample, position: int) -> Record:
     )
 
 
-def _end_fault(path: Path, end: int) -> str:
+def _end_fault(file: BinaryIO, end: int) -> str:
     """What is wrong with the place where tarfile stopped: it stops at damage as quietly as at the end mark."""
-    with open(path, "rb") as file:
-        file.seek(end)
-        block = file.read(tarfile.BLOCKSIZE)
+    file.seek(end)
+    block = file.read(tarfile.BLOCKSIZE)
     if len(block) == tarfile.BLOCKSIZE and not block.strip(b"\0"):
         return ""
     return f"the tar is {'damaged' if len(block) == tarfile.BLOCKSIZE else 'cut off'} at byte {end:,}"

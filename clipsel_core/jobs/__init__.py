@@ -1,0 +1,1 @@
+"""Jobs: our own commands as processes that outlive whoever started them. Light: needs no torch."""

@@ -1,0 +1,131 @@
+"""How is a job started, so that it outlives the page, the browser and the server, and how is it stopped?"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from clipsel_core.errors import JobError
+from clipsel_core.jobs import process
+from clipsel_core.jobs.store import Job, JobInfo, listing, write_info
+
+COMMANDS = ("add-target", "project")
+# Those that go on where they stopped; the others begin anew.
+RESUMES = ("add-target",)
+_PACKAGE = "clipsel_core"
+
+# Where `python -m clipsel_core` finds this package.
+_HOME = Path(__file__).resolve().parents[2]
+# The dashboard stays quick while jobs compute.
+_NICENESS = 5
+# Children have to be asked how they ended, or they stay as zombies; those of an earlier server are the system's.
+_children: list[subprocess.Popen[bytes]] = []
+
+Value = str | int | float | Path
+Option = Value | bool | Sequence[Value] | None
+
+
+def start(
+    jobs: Path,
+    command: str,
+    paths: Sequence[Path],
+    options: Mapping[str, Option] | None = None,
+    *,
+    title: str,
+    about: Path,
+) -> Job:
+    """Starts one of our own commands as a process of its own session; no shell reads any of it.
+
+    jobs: the folder that remembers jobs. command: one of COMMANDS. paths: its arguments, absolute.
+    options: by name, "batch-size": 64; True is a flag, several values repeat the option, None leaves it out.
+    title: what people read. about: the folder that the job works on.
+    Returns: the job; the one that is at work already where the very same was started before and has not ended.
+    Raises: JobError on what is no command of ours, a path that is not absolute, or where no process can be started.
+    """
+    words = _words(command, paths, options or {})
+    return _start(jobs, JobInfo(title=title, words=words, about=str(about), created=datetime.now(UTC)))
+
+
+def again(jobs: Path, job: Job) -> Job:
+    """Starts a job's command once more: our commands go on where they stopped. Raises JobError as `start` does."""
+    return _start(jobs, job.info.model_copy(update={"created": datetime.now(UTC), "pid": None, "birth": None}))
+
+
+def cancel(job: Job) -> None:
+    """Asks a job to stop, and makes it where it does not within 2 seconds; nothing where it has ended."""
+    if job.info.pid is not None and job.info.birth is not None and job.active:
+        (job.folder / "cancelled").touch()
+        process.end(job.info.pid, job.info.birth)
+
+
+def reap() -> None:
+    """Lets go of the processes that have ended."""
+    _children[:] = [child for child in _children if child.poll() is None]
+
+
+def _words(command: str, paths: Sequence[Path], options: Mapping[str, Option]) -> tuple[str, ...]:
+    if command not in COMMANDS:
+        raise JobError(command, expected=f"one of {', '.join(COMMANDS)}", found=repr(command))
+    for path in paths:
+        if not path.is_absolute():
+            raise JobError(path, expected="an absolute path", found=repr(str(path)))
+    words = [command, *map(str, paths)]
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None and value is not False:
+            values = [value] if isinstance(value, str | int | float | Path) else value
+            words += [f"--{name}={one}" for one in values]
+    if any("\0" in word for word in words):
+        raise JobError(command, expected="text", found="a zero byte")
+    return tuple(words)
+
+
+def _start(jobs: Path, info: JobInfo) -> Job:
+    try:
+        jobs.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time(jobs):
+            same = (job for job in listing(jobs) if job.info.words == info.words and job.active)
+            return next(same, None) or _launch(jobs, info)
+    except OSError as error:
+        found = str(error.strerror or error)
+        raise JobError(error.filename or jobs, expected="to start a job", found=found) from error
+
+
+def _launch(jobs: Path, info: JobInfo) -> Job:
+    reap()
+    folder = jobs / f"{info.created:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
+    folder.mkdir()
+    write_info(folder, info)
+    argv = [sys.executable, "-m", _PACKAGE, "--status", str(folder / "status.json"), *info.words]
+    with open(folder / "log", "wb") as log:
+        child = subprocess.Popen(
+            argv,
+            cwd=_HOME,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
+        )
+    _children.append(child)
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, child.pid, _NICENESS)
+    return write_info(
+        folder, info.model_copy(update={"pid": child.pid, "birth": process.birth_of(child.pid) or "gone"})
+    )
+
+
+@contextmanager
+def _one_at_a_time(jobs: Path) -> Iterator[None]:
+    """Two sessions that start the same job at the same moment start one."""
+    with open(jobs / ".lock", "a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

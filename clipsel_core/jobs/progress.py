@@ -1,0 +1,97 @@
+"""How far is a command, for whoever watches from outside? One small JSON file, replaced whole twice a second.
+
+The command writes it (`python -m clipsel_core --status FILE ...`); who watches needs nothing but the file.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from clipsel_core.files import write_json
+
+State = Literal["running", "done", "failed", "stopped"]
+
+_SECONDS_BETWEEN_WRITES = 0.4
+# Sooner than this nobody can say how long the rest will take.
+_SECONDS_TO_JUDGE = 1.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a command is.
+
+    state: "stopped" where somebody ended it from outside. what: "scoring". stage: what of it goes on now, may be "".
+    done, total: counted in `unit`; total is 0 until it is known, and unit "" where they are but a share.
+    per_s: units a second, left_s: seconds left, both of the stage that goes on and None until it can be judged.
+    message: the error of a command that failed.
+    """
+
+    state: State
+    what: str = ""
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    per_s: float | None = None
+    left_s: float | None = None
+    message: str = ""
+
+
+class ProgressFile:
+    """Keeps the file true while the command goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._written = path, 0.0
+        self._progress = Progress("running")
+        self._stage_began: tuple[float, int] | None = None
+        self._tell(force=True)
+
+    def begin(self, what: str, unit: str) -> None:
+        """Notes what the command is about to do."""
+        self._progress = Progress("running", what=what, unit=unit)
+        self._stage_began = None
+        self._tell(force=True)
+
+    def update(self, done: int, total: int, stage: str = "") -> None:
+        """Notes that `done` of `total` is done; what was done before the first call counts for no speed."""
+        clock, new_stage = time.monotonic(), stage != self._progress.stage
+        if self._stage_began is None or new_stage:
+            self._stage_began = (clock, done)
+        since, before = self._stage_began
+        seconds, here = clock - since, done - before
+        per_s = here / seconds if here > 0 and seconds > _SECONDS_TO_JUDGE else None
+        left_s = (total - done) / per_s if per_s else None
+        progress = replace(self._progress, done=done, total=total, stage=stage)
+        self._progress = replace(progress, per_s=_short(per_s), left_s=_short(left_s))
+        self._tell(force=new_stage)
+
+    def close(self, state: State, message: str = "") -> None:
+        """Notes how the command ended."""
+        self._progress = replace(self._progress, state=state, message=message, left_s=None)
+        self._tell(force=True)
+
+    def _tell(self, *, force: bool) -> None:
+        clock = time.monotonic()
+        if force or clock - self._written >= _SECONDS_BETWEEN_WRITES:
+            self._written = clock
+            write_json(self._path, _ADAPTER.dump_python(self._progress))
+
+
+def read_progress(path: Path) -> Progress | None:
+    """What a command last said, None where it has not said a word that can be understood."""
+    try:
+        return _ADAPTER.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _short(number: float | None) -> float | None:
+    return None if number is None else round(number, 3)
+
+
+_ADAPTER = TypeAdapter(Progress)

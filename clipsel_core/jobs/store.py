@@ -1,0 +1,147 @@
+"""What is a job, and how is it? One of our own commands, started from the dashboard; a folder remembers it.
+
+JOBS/<id>/job.json     what was started, when, and as which process
+JOBS/<id>/status.json  how far it is: the command writes it
+JOBS/<id>/log          what the command printed
+JOBS/<id>/cancelled    there where somebody asked it to stop
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clipsel_core.files import write_json
+from clipsel_core.jobs import process
+from clipsel_core.jobs.progress import Progress, read_progress
+
+State = Literal["running", "stopping", "done", "failed", "cancelled", "lost"]
+
+_TAIL_BYTES, _TAIL_LINES = 8192, 12
+_SECONDS_TO_START = 10.0
+
+
+class JobInfo(BaseModel):
+    """What job.json says.
+
+    title: what people read. words: the command line behind `python -m clipsel_core`. about: the folder that the job
+    works on. created: UTC, ISO 8601. pid and birth: the process, see process.birth_of; None while it is being started.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    title: str
+    words: tuple[str, ...]
+    about: str
+    created: datetime
+    pid: int | None = None
+    birth: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job's folder and what it says of what was started; how the job is, is read anew each time."""
+
+    folder: Path
+    info: JobInfo
+
+    @property
+    def id(self) -> str:
+        """The folder's name; later jobs come later."""
+        return self.folder.name
+
+    @property
+    def command(self) -> str:
+        """Which command it is: "score"."""
+        return self.info.words[0]
+
+    @property
+    def active(self) -> bool:
+        """Whether its process is at work."""
+        return self.state in ("running", "stopping")
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it is, as it said last."""
+        return read_progress(self.folder / "status.json")
+
+    @property
+    def state(self) -> State:
+        """How it is.
+
+        failed: the command said why. cancelled: on request. lost: its process is gone without a word, because it was
+        killed from outside or the machine was restarted.
+        """
+        return self.state_at(self.progress)
+
+    def state_at(self, progress: Progress | None) -> State:
+        """The state, where the progress has been read already."""
+        if progress and progress.state == "done":
+            return "done"
+        asked_to_stop = (self.folder / "cancelled").exists()
+        if self._alive():
+            return "stopping" if asked_to_stop else "running"
+        if asked_to_stop:
+            return "cancelled"
+        return "failed" if progress and progress.state == "failed" else "lost"
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been at work, or was: until it last said something."""
+        end = datetime.now(UTC).timestamp() if self.active else _changed(self.folder)
+        return max(0.0, end - self.info.created.timestamp())
+
+    @property
+    def log_tail(self) -> str:
+        """The last lines that it printed."""
+        try:
+            with open(self.folder / "log", "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+                lines = file.read().decode("utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        return "\n".join(lines[-_TAIL_LINES:])
+
+    def _alive(self) -> bool:
+        if self.info.pid is None or self.info.birth is None:
+            return (datetime.now(UTC) - self.info.created).total_seconds() < _SECONDS_TO_START
+        return process.is_alive(self.info.pid, self.info.birth)
+
+
+def listing(jobs: Path, about: Path | None = None) -> list[Job]:
+    """The jobs there are, the latest first; only those about a folder where one is given."""
+    found = sorted(_read(jobs), key=lambda job: job.id, reverse=True)
+    return [job for job in found if about is None or job.info.about == str(about)]
+
+
+def write_info(folder: Path, info: JobInfo) -> Job:
+    """Writes job.json, whole or not at all."""
+    write_json(folder / "job.json", info.model_dump(mode="json"))
+    return Job(folder, info)
+
+
+def forget(job: Job) -> None:
+    """Removes a job that has ended from the list; what it made stays."""
+    if not job.active:
+        shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def _read(jobs: Path) -> Iterator[Job]:
+    for file in jobs.glob("*/job.json"):
+        # One that is damaged, or just being forgotten by somebody else, is no job.
+        with suppress(OSError, ValidationError):
+            yield Job(file.parent, JobInfo.model_validate_json(file.read_bytes()))
+
+
+def _changed(folder: Path) -> float:
+    """When a command last wrote something, in seconds since 1970."""
+    files = [folder / name for name in ("status.json", "log", "cancelled", "job.json")]
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)

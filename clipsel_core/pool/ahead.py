@@ -1,0 +1,31 @@
+"""How is slow work kept some items ahead of whoever takes its results, in order and with memory bounded?"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_order(
+    items: Iterable[Item], submit: Callable[[Item], Future[Result]], depth: int
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with the result of its work, in the items' order; at most `depth` are under way or waiting.
+
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> with ThreadPoolExecutor() as threads:
+    ...     list(in_order("ab", lambda item: threads.submit(str.upper, item), depth=2))
+    [('a', 'A'), ('b', 'B')]
+    """
+    rest = iter(items)
+    waiting = deque((item, submit(item)) for item in islice(rest, max(1, depth)))
+    while waiting:
+        item, future = waiting.popleft()
+        result = future.result()
+        yield item, result
+        waiting.extend((item, submit(item)) for item in islice(rest, 1))

@@ -1,0 +1,198 @@
+"""What pairs lie in .npy files of embeddings? clip-retrieval's output, or any two .npy of as many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.columns import Columns, guess_columns
+from clipsel_core.pool.sources.image_parquet import count_rows
+from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of, usable_side, usable_uid
+from clipsel_core.pool.sources.table import column_names, read_rows
+
+_IMAGE_WORDS, _TEXT_WORDS = ("img", "image"), ("txt", "text", "caption")
+_TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".txt")
+_ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Two arrays of as many rows, and the table that describes them, if any; names relative to the source."""
+
+    image: str
+    text: str
+    table: str
+    rows: int
+
+
+def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str | None = None) -> Source:
+    """The pairs of a folder of embeddings, in the order of the files' names.
+
+    kind: "clip-retrieval" for img_emb/, text_emb/ and metadata/; "npy" for .npy files named after image and text (img,
+    image; txt, text, caption) and perhaps as many tables, or .txt of a caption a line, beside them. A table tells
+    caption, uid, url, key and the path of the image, where it has them.
+    Raises: PoolFormatError where files are missing or disagree in their rows.
+    """
+    finders = _clip_retrieval_files if kind == "clip-retrieval" else _npy_files
+    images, texts, tables = finders(place)
+    if not images or len(images) != len(texts) or (tables and len(tables) != len(images)):
+        found = f"{len(images)} of images, {len(texts)} of captions, {len(tables)} tables"
+        expected = "as many .npy of captions as of images, and as many tables or none"
+        raise PoolFormatError(place, expected=expected, found=found)
+    parts = [_part(place, *names) for names in zip(images, texts, tables or [""] * len(images), strict=True)]
+    columns = _columns(place, parts[0].table, image, text)
+    described = f", captions from {columns.text!r}" if columns.text else ", no captions"
+    said = f"embeddings of {sum(part.rows for part in parts):,} pairs in {len(parts):,} .npy each{described}"
+    names = [name for part in parts for name in (part.image, part.text, part.table) if name]
+    signature = signature_of(names, [(place / name).size() for name in names], kind, *columns.all)
+    return Source(
+        kind=kind,
+        base=place,
+        parts=tuple(part.image for part in parts),
+        sizes=tuple(part.rows for part in parts),
+        read=lambda number: _read_part(place, parts[number], columns),
+        said=said,
+        signature=signature,
+        embedded=True,
+    )
+
+
+def _clip_retrieval_files(place: Place) -> tuple[list[str], list[str], list[str]]:
+    folders = (("img_emb", ".npy"), ("text_emb", ".npy"), ("metadata", ".parquet"))
+    found = []
+    for folder, ending in folders:
+        files = (place / folder).files(ending, deep=False) if (place / folder).is_dir() else []
+        found.append([f"{folder}/{name}" for name in _in_turn(name for name, _ in files)])
+    return found[0], found[1], found[2]
+
+
+def _npy_files(place: Place) -> tuple[list[str], list[str], list[str]]:
+    if not place.is_dir():
+        raise PoolFormatError(place, expected="a folder with .npy files", found="a file", remedy="give its folder")
+    arrays = [name for name, _ in place.files(".npy", deep=False)]
+    images = [name for name in arrays if any(word in name.lower() for word in _IMAGE_WORDS)]
+    texts = [name for name in arrays if name not in images and any(word in name.lower() for word in _TEXT_WORDS)]
+    if left := [name for name in arrays if name not in (*images, *texts)]:
+        expected = f"each .npy named after {', '.join(_IMAGE_WORDS)} or {', '.join(_TEXT_WORDS)}"
+        raise PoolFormatError(place, expected=expected, found=left[0], remedy="rename it")
+    return _in_turn(images), _in_turn(texts), _in_turn(name for name, _ in place.files(*_TABLES, deep=False))
+
+
+def _in_turn(names: Any) -> list[str]:
+    """Names in the order of the numbers in them: img_emb_2.npy before img_emb_10.npy."""
+
+    def turn(name: str) -> tuple[list[int], str]:
+        digits = "".join(letter if letter.isascii() and letter.isdigit() else " " for letter in name)
+        return [int(number) for number in digits.split()], name
+
+    return sorted(names, key=turn)
+
+
+def _part(place: Place, image: str, text: str, table: str) -> _Part:
+    """A part whose rows agree. A csv's are counted as they are read."""
+    rows = {name: _shape(place / name)[0] for name in (image, text)}
+    if table.endswith(".parquet"):
+        rows[table] = count_rows(place / table)
+    if len(set(rows.values())) > 1:
+        found = ", ".join(f"{count:,} in {name}" for name, count in rows.items())
+        raise PoolFormatError(place, expected=f"as many rows as in {image}", found=found)
+    return _Part(image, text, table, rows[image])
+
+
+def _columns(place: Place, table: str, image: str | None, text: str | None) -> Columns:
+    if not table or table.endswith(".txt"):
+        return Columns(image="", text="text" if table else "")
+    names = column_names(place / table, (place / table).ending)
+    return guess_columns(place / table, names, image=image, text=text, needed=False)
+
+
+def _read_part(base: Place, part: _Part, columns: Columns) -> Iterator[Record]:
+    rows = _table_rows(base, part)
+    with (base / part.image).open() as images, (base / part.text).open() as texts:
+        pairs = zip(_read_array(base / part.image, images), _read_array(base / part.text, texts), strict=True)
+        for number, (image, text) in enumerate(pairs):
+            row = next(rows, f"{part.table} ends at its row {number:,}")
+            yield _record(base, part, row, columns, number, np.stack([image, text]))
+    if next(rows, None) is not None and part.table:
+        found = "more"
+        raise PoolFormatError(base / part.table, expected=f"{part.rows:,} rows, as in {part.image}", found=found)
+
+
+def _table_rows(base: Place, part: _Part) -> Iterator[Mapping[str, Any] | str]:
+    if not part.table:
+        yield from ({} for _ in range(part.rows))
+    elif part.table.endswith(".txt"):
+        with (base / part.table).open() as file:
+            yield from ({"text": line.decode("utf-8", "replace").rstrip("\r\n")} for line in file)
+    else:
+        yield from (row for _, row in read_rows(base / part.table, (base / part.table).ending))
+
+
+def _record(
+    base: Place, part: _Part, row: Mapping[str, Any] | str, columns: Columns, number: int, rows: np.ndarray
+) -> Record:
+    if isinstance(row, str):
+        return Record(f"{part.image}:{number}", part.image, fault=row, position=number)
+    path = clean_text(row.get(columns.image)).strip() if columns.image else ""
+    return Record(
+        key=clean_text(row.get(columns.key)) or path or f"{part.image}:{number}",
+        file=path if _there(base, path) else "",
+        caption=clean_text(row.get(columns.text)),
+        embeddings=rows,
+        uid=usable_uid(row.get(columns.uid)),
+        url=clean_text(row.get(columns.url)),
+        width=usable_side(row.get("original_width")),
+        height=usable_side(row.get("original_height")),
+        position=number,
+    )
+
+
+def _there(base: Place, path: str) -> bool:
+    """Whether an image can be expected at a path: clip-retrieval writes a tar's keys in its place."""
+    if not path or "\0" in path or path.startswith("data:"):
+        return False
+    return "://" in path or base.remote or (base / path).is_file()
+
+
+def _shape(place: Place) -> tuple[int, ...]:
+    with place.open() as file:
+        return _header(place, file)[0]
+
+
+def _header(place: Place, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of a .npy; the file stands at its values then. Raises PoolFormatError on what is no (N, D)."""
+    readers: dict[tuple[int, int], Callable] = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
+    except (ValueError, KeyError, EOFError) as error:
+        found = str(error).split("\n")[0]
+        raise PoolFormatError(place, expected="a .npy of embeddings", found=found) from error
+    if len(shape) != 2 or 0 in shape[1:] or dtype.kind != "f" or fortran:
+        order = ", by columns" if fortran else ""
+        raise PoolFormatError(place, expected="(N, D) floats, by rows", found=f"shape {shape}, {dtype}{order}")
+    return shape, dtype
+
+
+def _read_array(place: Place, file: BinaryIO) -> Iterator[np.ndarray]:
+    """The rows of a .npy, read in blocks: (D,) each, as stored."""
+    (count, width), dtype = _header(place, file)
+    starts = range(0, count, _ROWS_AT_ONCE)
+    return chain.from_iterable(map(partial(_block, place, file, count, width, dtype), starts))
+
+
+def _block(place: Place, file: BinaryIO, count: int, width: int, dtype: np.dtype, start: int) -> np.ndarray:
+    rows = min(_ROWS_AT_ONCE, count - start)
+    data = file.read(rows * width * dtype.itemsize)
+    if len(data) < rows * width * dtype.itemsize:
+        raise PoolFormatError(place, expected=f"{count:,} rows", found="a file that is cut off", remedy="get it again")
+    return np.frombuffer(data, dtype).reshape(rows, width)

@@ -1,0 +1,150 @@
+"""Which jobs are at work, how far are they, and how did the others end? The panel that shows them on any page.
+
+A page starts one with `launch`, mounts `panel` where it should be watched, and asks `at_work` before it offers another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from clipsel_core.errors import ClipselError
+from clipsel_core.jobs import control
+from clipsel_core.jobs.progress import Progress
+from clipsel_core.jobs.store import Job, State, forget, listing
+from pages.parts import catalog, commands, empty, facts, words
+
+_SECONDS = 0.5
+_ENDED_SHOWN = 4
+_FAILED = "job failed to start"
+_ICONS: dict[State, str] = {
+    "done": ":material/check_circle:",
+    "failed": ":material/error:",
+    "cancelled": ":material/cancel:",
+    "lost": ":material/help:",
+}
+
+
+def launch(
+    command: str,
+    paths: Sequence[Path],
+    options: Mapping[str, control.Option] | None = None,
+    *,
+    title: str,
+    about: Path,
+) -> Job | None:
+    """Starts one of our commands as a job; see control.start. Made for callbacks: the panel shows why it could not."""
+    try:
+        absolute = [path.absolute() for path in paths]
+        return control.start(catalog.jobs_folder(), command, absolute, options, title=title, about=about.absolute())
+    except ClipselError as error:
+        st.session_state[_FAILED] = error
+        return None
+
+
+def at_work(command: str, about: Path) -> Job | None:
+    """The job of this command that is at work on a folder, None where there is none."""
+    about = about.absolute()
+    found = (job for job in listing(catalog.jobs_folder(), about) if job.command == command and job.active)
+    return next(found, None)
+
+
+def panel(about: Path | None = None) -> None:
+    """The jobs, those about one folder or all; nothing where there is none. The page is drawn anew when one ends."""
+    control.reap()
+    if _FAILED in st.session_state:
+        empty.show_error(st.session_state.pop(_FAILED), "The job could not be started")
+    about = about.absolute() if about else None
+    found = listing(catalog.jobs_folder(), about)
+    if found:
+        active = [job.id for job in found if job.active]
+        labels = [entry.label for entry in catalog.entries()]
+        st.fragment(_draw, run_every=_SECONDS if active else None)(about, active, labels)
+
+
+def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) -> None:
+    control.reap()
+    found = listing(catalog.jobs_folder(), about)
+    active = [job for job in found if job.active]
+    ended = [job for job in found if job not in active]
+    # Whoever else shows what a job makes has to look again: the run picker, the map, the sliders.
+    if [job.id for job in active] != active_then or [entry.label for entry in catalog.entries()] != labels_then:
+        st.rerun()
+    with st.container(border=True, key="jobs"):
+        st.markdown("**Jobs**")
+        for job in active:
+            _show_active(job)
+        for job in ended[:_ENDED_SHOWN]:
+            _show_ended(job)
+        if len(ended) > 1:
+            with st.container(horizontal=True, horizontal_alignment="right"):
+                st.button("Clear those that ended", type="tertiary", key="clear jobs", on_click=_clear, args=(ended,))
+
+
+def _show_active(job: Job) -> None:
+    progress = job.progress or Progress("running")
+    stopping = job.state_at(progress) == "stopping"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        with st.container():
+            facts.show_title(job.info.title, "stopping …" if stopping else progress.stage)
+        st.button("Cancel", key=f"cancel {job.id}", disabled=stopping, on_click=control.cancel, args=(job,))
+    share = progress.done / progress.total if progress.total else 0.0
+    st.progress(min(share, 1.0), text=_how_far(job, progress))
+    with st.expander("Log", key=f"log {job.id}"):
+        st.code(job.log_tail or "nothing printed yet", language=None, wrap_lines=True)
+
+
+def _how_far(job: Job, progress: Progress) -> str:
+    if not progress.total:
+        return f"starting · {words.duration(job.seconds)}"
+    if progress.unit:
+        parts = [f"{words.count(progress.done)} of {words.count(progress.total)} {progress.unit}"]
+        parts += [f"{words.count(progress.per_s)} {progress.unit}/s"] if progress.per_s else []
+    else:
+        parts = [f"{100 * progress.done / progress.total:.0f} %"]
+    left = f"{words.duration(progress.left_s)} left" if progress.left_s else f"{words.duration(job.seconds)} so far"
+    return " · ".join([*parts, left])
+
+
+def _show_ended(job: Job) -> None:
+    progress = job.progress
+    how = job.state_at(progress)
+    goes_on = "; it goes on where it stopped" if job.command in control.RESUMES else ""
+    notes: dict[State, str] = {
+        "done": f"done in {words.duration(job.seconds)}",
+        "failed": "failed",
+        "cancelled": f"cancelled after {words.duration(job.seconds)}{goes_on}",
+        "lost": f"ended without a word: killed, or the machine was restarted{goes_on}",
+    }
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(_ICONS[how], width="content")
+        with st.container():
+            facts.show_title(job.info.title, notes[how])
+        if how != "done":
+            st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
+        dismiss = ":material/close:"
+        st.button(
+            "", icon=dismiss, key=f"forget {job.id}", help="Dismiss", type="tertiary", on_click=forget, args=(job,)
+        )
+    if how == "failed" and progress:
+        st.code(progress.message, language=None, wrap_lines=True)
+    if how in ("failed", "lost"):
+        with st.expander("Log and command", key=f"log {job.id}"):
+            st.code(job.log_tail or "nothing was printed", language=None, wrap_lines=True)
+            st.code(commands.command(*job.info.words), language="bash", wrap_lines=True)
+
+
+def _again(job: Job) -> None:
+    try:
+        control.again(catalog.jobs_folder(), job)
+    except ClipselError as error:
+        st.session_state[_FAILED] = error
+        return
+    forget(job)
+
+
+def _clear(ended: list[Job]) -> None:
+    for job in ended:
+        forget(job)

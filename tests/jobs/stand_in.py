@@ -1,0 +1,61 @@
+"""Jobs that behave as asked: a stand-in for `python -m clipsel_core` that waits, fails or says nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clipsel_core.jobs import control
+from clipsel_core.jobs.store import Job
+
+_SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+from clipsel_core.jobs.progress import ProgressFile
+
+status, command, *rest = Path(sys.argv[2]), *sys.argv[3:]
+command = os.environ["STAND_IN"] or command
+file = ProgressFile(status)
+file.begin("working", "pairs")
+if command == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+file.update(1, 4)
+print("at work", rest, flush=True)
+if command in ("wait", "deaf"):
+    time.sleep(60)
+elif command == "fail":
+    file.close("failed", "pool: expected shards, found none")
+    sys.exit(1)
+elif command == "finish":
+    file.close("done")
+"""
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str = "") -> None:
+    """Puts the stand-in into our command line's place: the commands wait, deaf, fail, finish and vanish.
+
+    behaviour: what every other command does.
+    """
+    (folder / "stand_in").mkdir(parents=True)
+    (folder / "stand_in" / "__main__.py").write_text(_SCRIPT)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{Path(__file__).parents[2]}")
+    monkeypatch.setenv("STAND_IN", behaviour)
+    monkeypatch.setattr(control, "_PACKAGE", "stand_in")
+    monkeypatch.setattr(control, "COMMANDS", (*control.COMMANDS, "wait", "deaf", "fail", "finish", "vanish"))
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits until something holds; fails where it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.01)
+
+
+def ended(job: Job) -> str:
+    """The state that a job ends in."""
+    until(lambda: not job.active)
+    return job.state

@@ -1,0 +1,91 @@
+"""Jobs on the pages: started where something is missing, watched, cancelled, started again, forgotten."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipsel_core.jobs import control
+from clipsel_core.jobs.store import listing
+from pages.parts import catalog
+from tests.jobs import stand_in
+from tests.jobs.stand_in import ended, until
+from tests.pages.conftest import components, words
+from tests.pages.worlds import add_target_by_hand, make_run
+
+
+def button(app, label):
+    return next(found for found in app.button if found.label == label)
+
+
+def labels(app):
+    return [found.label for found in app.button]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    stand_in.install(tmp_path / "home", monkeypatch, "wait")
+    return make_run(tmp_path / "world", projection=False)
+
+
+def test_map__is_made_as_a_job_and_cancelled(run, open_page):
+    app = open_page("map", run)
+    app.number_input[0].set_value(20)
+    button(app, "Make a map").click().run()
+    assert not app.exception
+    (job,) = listing(catalog.jobs_folder())
+    assert job.info.words == ("project", str(run), "--sample=20")
+    assert "Make a map" not in labels(app)
+    assert "Map of 20 pairs" in words(app)
+    until(lambda: "at work" in job.log_tail)
+    button(app, "Cancel").click().run()
+    assert ended(job) == "cancelled"
+    app.run()
+    assert "cancelled after" in words(app)
+    assert "Make a map" in labels(app)
+    button(app, "Start again").click().run()
+    (other,) = listing(catalog.jobs_folder())
+    assert other.id != job.id
+    assert other.state == "running"
+    control.cancel(other)
+    ended(other)
+
+
+def test_panel__shows_a_failed_jobs_error_as_text(run, open_page, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "fail")
+    app = open_page("overview", run)
+    button(app, "Make a map").click().run()
+    ended(*listing(catalog.jobs_folder()))
+    app.run()
+    assert "pool: expected shards, found none" in [code.value for code in app.code]
+    assert "python -m clipsel_core project" in words(app)
+    next(found for found in app.button if found.help == "Dismiss").click().run()
+    assert listing(catalog.jobs_folder()) == []
+
+
+def test_panel__on_the_map_page_knows_only_its_own_run(run, tmp_path, open_page):
+    app = open_page("overview", run)
+    button(app, "Make a map").click().run()
+    other = open_page("map", make_run(tmp_path / "other", projection=False))
+    assert "Make a map" in labels(other)
+    assert "Cancel" not in labels(other)
+    (job,) = listing(catalog.jobs_folder())
+    control.cancel(job)
+    ended(job)
+
+
+def test_pages__notice_an_added_target(tmp_path, open_page):
+    """The sliders, the gallery and the overview have the new metric as soon as its last shard is there."""
+    run = make_run(tmp_path / "world")
+    app = open_page("gallery", run)
+    assert "NormSim ∞ · more" not in app.selectbox(key="metric").options
+    add_target_by_hand(run, "more", complete=False)
+    app.run()
+    assert "NormSim ∞ · more" not in app.selectbox(key="metric").options
+    add_target_by_hand(run, "more")
+    app.run()
+    assert not app.exception
+    assert "NormSim ∞ · more" in app.selectbox(key="metric").options
+    app.selectbox(key="metric").set_value("normsim_inf_more").run()
+    assert not app.exception
+    (cards,) = components(app, "clipsel_cards")
+    assert cards["cards"][0]["caption"] == "caption of pair 59"
