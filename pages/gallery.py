@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
+from clipsel_core import uids
 from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, marginals, metrics, pairs, recipes, state, words
+from pages.parts import empty, facts, forms, marginals, metrics, pairs, recipes, state, targets, words
 from pages.parts.catalog import Entry
 
 _ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random"}
@@ -41,6 +42,7 @@ def show(entry: Entry) -> None:
         return
     rows = _page_rows(entry, view, page)
     kept = state.kept_mask(entry, view.recipe) if view.shown == "all" else None
+    _more_like_these(entry, run)
     label = f"Pairs by {metrics.title(view.metric)}, {view.order} first, page {page} of {pages}"
     pairs.gallery(entry, rows, view.metric, key="cards", label=label, kept=kept)
 
@@ -136,6 +138,17 @@ def _block_rows(entry: Entry, view: View, block: int, stamp: state.Stamp) -> np.
     limit = _PAGES_AT_ONCE * view.size
     table = state.open_table(entry)
     return table.page(view.metric, _ORDERS[view.order], offset=block * limit, limit=limit, mask=mask, seed=view.seed)
+
+
+def _more_like_these(entry: Entry, run: Run) -> None:
+    """Offers to compare the run with the pairs kept by hand; nothing while none is."""
+    picked = [uid for uid, kind in recipes.by_hand(entry, run).items() if kind == "keep"]
+    if not picked or not run.finished:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        facts.show_note(f"{words.pairs(len(picked))} kept by hand.")
+        if forms.button("More like these", "more like these", ":material/my_location:"):
+            targets.ask_for_pairs(run, uids.from_hex(picked), "picked")
 
 
 def _nothing(shown: str) -> None:
