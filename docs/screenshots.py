@@ -26,7 +26,7 @@ README = {("select", "light", 1440), ("gallery", "dark", 1440), ("map", "light",
 
 def lasso(page: Page) -> None:
     """Draws around the middle of the map, so that its gallery shows a region."""
-    box = page.locator(".nsewdrag").first.bounding_box()
+    box = page.locator(".stage").bounding_box()
     corners = ((0.3, 0.25), (0.75, 0.2), (0.85, 0.6), (0.4, 0.65), (0.3, 0.25))
     points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
     page.mouse.move(*points[0])
@@ -57,7 +57,7 @@ SHOTS = {
     "distributions": ("distributions", ".histogram svg", None),
     "two-metrics": ("distributions", ".histogram svg", open_tab("Two metrics")),
     "by-kind": ("distributions", ".histogram svg", open_tab("By kind")),
-    "map": ("map", ".nsewdrag", lasso),
+    "map": ("map", ".stage", lasso),
     "gallery": ("gallery", ".card img", None),
     "pair": ("gallery", ".card img", open_card),
     "select": ("select", ".histogram svg", None),

@@ -1,80 +1,119 @@
-"""Which regions does the pool have, and what lies in one of them?"""
+"""Which regions does the pool have, where is it good or bad, and what lies in one of them?"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation import counts, ordering
-from pages.parts import charts, empty, facts, jobs, metrics, pairs, projecting, recipes, shapes, state, words
+from clipsel_core import uids
+from clipsel_core.curation.cells import Span, within
+from pages.parts import atlas, deck, facts, jobs, map_view, metrics, projecting, recipes, region, routes, state, words
+from pages.parts.atlas import AMOUNT, KEPT, Cells, Colour
 from pages.parts.catalog import Entry
+from pages.parts.map_view import Points, View
+from pages.parts.shades import Scale
 
-_CARDS = 24
-_ORDERS = ("highest", "lowest", "random")
+_MOST_POINTS = 2_000
+_LONGEST_CAPTION = 200
 
 
 def show(entry: Entry) -> None:
     st.title("Map")
-    run, table = state.open_run(entry), state.require_table(entry)
-    places = state.open_map(entry)
-    if places is None:
+    run = state.open_run(entry)
+    state.require_table(entry)
+    if state.open_map(entry) is None:
         jobs.panel(run.root)
         projecting.ask_for_map(entry, run)
         return
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.columns([4, 3], gap="large")
     with left:
-        on_map, scored = words.count(len(places.rows)), words.pairs(len(table))
-        facts.show_title(f"{on_map} of {scored}, similar images close together")
-        event = _draw(entry, places.x, places.y)
-        st.caption("Stronger colour is more pairs. Draw a lasso or a box to see what is in it; double-click clears.")
+        _draw(entry, _colour(entry))
     with right:
-        _region(entry, places, event["selection"])
+        region.panel(entry, run, st.session_state.get(_key(entry, "drawn")))
 
 
-def _draw(entry: Entry, x: np.ndarray, y: np.ndarray):
-    cells, x_range, y_range = _cells(entry, state.map_stamp(entry))
-    return charts.map_density(cells, x_range, y_range, key="map")
+def _colour(entry: Entry) -> Colour:
+    names = [AMOUNT, KEPT, *state.open_table(entry).metrics]
+    name = st.selectbox(
+        "Colour",
+        names,
+        format_func=lambda name: Colour(name).title,
+        key="map_colour",
+        persist_state="session",
+        width=320,
+    )
+    return Colour(name, recipes.draft_yaml(entry, state.open_run(entry)) if name == KEPT else "")
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _cells(entry: Entry, stamp: state.Stamp) -> tuple[np.ndarray, tuple[float, float], tuple[float, float]]:
-    """Counts over the map; cells are square, and larger in small samples, so that neighbours touch."""
-    places = state.open_map(entry)
-    extents = [counts.extent(values) for values in (places.x, places.y)]
-    half = 0.53 * max(high - low for low, high in extents)
-    x_span, y_span = (((low + high) / 2 - half, (low + high) / 2 + half) for low, high in extents)
-    return counts.density(places.x, places.y, charts.cells(len(places.x)), x_span, y_span).counts, x_span, y_span
+def _draw(entry: Entry, colour: Colour) -> None:
+    places, whole = state.open_map(entry), atlas.home(entry)
+    span = st.session_state.get(_key(entry, "span"), whole)
+    found = atlas.cells_of(entry, colour, span)
+    scale = atlas.scale_of(entry, colour, found)
+    on_map, scored = words.count(len(places.rows)), words.pairs(len(state.open_table(entry)))
+    facts.show_title(
+        f"{colour.title}, {on_map} of {scored}",
+        f"{words.count(found.pairs)} in view" if found.pairs < len(places.rows) else "",
+    )
+    view = View(
+        label=f"Map of {on_map} pairs by {colour.title}. Arrows move it, plus and minus zoom, 0 shows all of it.",
+        home=whole,
+        span=span,
+        image=atlas.image_of(entry, colour, span),
+        bar=atlas.bar_of(entry, colour, found, scale),
+        labels=atlas.labels_of(entry),
+        points=_points(entry, colour, found, scale) if found.pairs < _MOST_POINTS else Points(),
+        shape=st.session_state.get(_key(entry, "drawn")),
+    )
+    key = _key(entry, "map")
+    map_view.show_map(view, key=key, drawn=partial(_take_shape, entry, key), moved=partial(_take_span, entry, key))
+    st.caption(
+        "Similar images lie close together; directions have no meaning. Draw around a region to see what is in it. "
+        "The wheel zooms; single pairs appear where few are in view."
+    )
 
 
-def _region(entry: Entry, places, selection) -> None:
-    table = state.open_table(entry)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        metric = st.selectbox(
-            "Metric", table.metrics, format_func=metrics.title, key="map_metric", persist_state="session", width=220
-        )
-        order = st.segmented_control(
-            "First", _ORDERS, default="highest", required=True, key="map_order", persist_state="session"
-        )
-    chosen = shapes.inside(selection, places.x, places.y)
-    drawn = bool(selection.get("box") or selection.get("lasso"))
-    rows = np.sort(places.rows[chosen] if drawn else places.rows)
-    if not len(rows):
-        empty.show_empty("No pair in this region", "Draw around a darker part of the map.")
-        return
-    kept = state.kept_mask(entry, recipes.draft_yaml(entry, state.open_run(entry)))
-    share = f"{words.share(int(kept[rows].sum()), len(rows))} kept by the recipe"
-    facts.show_title(f"{words.pairs(len(rows))} {'in the region' if drawn else 'on the map'}", share)
-    page = _first(rows, table.take(metric, rows), order)
-    with st.container(height=560, border=False):
-        pairs.gallery(entry, page, metric, key="region", label="Pairs in the region", kept=kept)
+def _points(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Points:
+    """The pairs in view, one by one."""
+    places, table = state.open_map(entry), state.open_table(entry)
+    seen = np.flatnonzero(within(found.span, places.x, places.y))
+    rows, values = places.rows[seen], atlas.values_of(entry, colour)
+    names = uids.to_hex(table.uids_at(rows)).to_pylist()
+    captions = table.metadata(rows, ("caption",))["caption"].tolist()
+    pictured = deck.has_images(entry)
+    shown = np.full(len(seen), scale.high) if values is None else np.nan_to_num(values[seen], nan=scale.low)
+    return Points(
+        x=places.x[seen].tolist(),
+        y=places.y[seen].tolist(),
+        colour=scale.hexes(shown),
+        caption=[str(caption)[:_LONGEST_CAPTION] for caption in captions],
+        value=[_value(colour, None if values is None else float(values[place])) for place in seen],
+        src=[routes.image_url(entry, name) if pictured else "" for name in names],
+    )
 
 
-def _first(rows: np.ndarray, values: np.ndarray, order: str) -> np.ndarray:
-    """The first cards' rows in an order. Only the map's own pairs are looked at, however many the run has."""
-    scored = ~np.isnan(values)
-    rows, values = rows[scored], values[scored]
-    keys = {"highest": -values, "lowest": values}.get(order)
-    return ordering.page_of(ordering.shuffled_keys(rows, 0) if keys is None else keys, rows, 0, _CARDS)
+def _value(colour: Colour, value: float | None) -> str:
+    if value is None:
+        return ""
+    if colour.name == KEPT:
+        return "kept by the recipe" if value else "dropped by the recipe"
+    return f"{metrics.title(colour.name)} {words.score(value)}"
+
+
+def _key(entry: Entry, what: str) -> str:
+    return f"{what} {entry.key}"
+
+
+def _take_shape(entry: Entry, key: str) -> None:
+    st.session_state[_key(entry, "drawn")] = map_view.drawn_shape(key)
+
+
+def _take_span(entry: Entry, key: str) -> None:
+    span: Span | None = map_view.moved_to(key)
+    if span is not None:
+        st.session_state[_key(entry, "span")] = span
 
 
 show(state.current())

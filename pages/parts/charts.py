@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
 
-_OUTLINE = "#e5484d"
 _LIGHT = ((214, 236, 233), (45, 168, 156), (6, 62, 66))
 _DARK = ((20, 58, 60), (28, 140, 130), (190, 250, 240))
 _CONFIG = {
@@ -79,13 +78,3 @@ def metric_density(
     figure.update_xaxes(title=x_title, showgrid=True)
     figure.update_yaxes(title=y_title, showgrid=True)
     st.plotly_chart(figure, key="density", config=_CONFIG)
-
-
-def map_density(counts: np.ndarray, x_range: tuple[float, float], y_range: tuple[float, float], key: str):
-    """Draws the map with box and lasso and returns plotly's selection event: geometry only, no points."""
-    figure = density_figure(counts, x_range, y_range, height=620)
-    figure.update_xaxes(visible=False, constrain="domain")
-    figure.update_yaxes(visible=False, scaleanchor="x")
-    figure.data[0].update(x=[x_range[0] - 10 * (x_range[1] - x_range[0])], y=[y_range[0]])
-    figure.update_layout(dragmode="lasso", newselection={"line": {"color": _OUTLINE, "width": 2}})
-    return st.plotly_chart(figure, key=key, on_select="rerun", selection_mode=("box", "lasso"), config=_CONFIG)

@@ -1,32 +1,43 @@
-"""Which points lie inside what was drawn on the map? Boxes and lassos as plotly reports them, tested in numpy."""
+"""Which points lie inside what was drawn on the map? Boxes and lassos by their corners, tested in numpy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-
-def inside(selection: Mapping[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether each point lies in any box or lasso of a plotly selection. x, y: (M,) floats; returns (M,) bool."""
-    found = np.zeros(len(x), bool)
-    for box in selection.get("box") or []:
-        (x0, x1), (y0, y1) = sorted(box["x"]), sorted(box["y"])
-        found |= (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
-    for lasso in selection.get("lasso") or []:
-        found |= inside_polygon(np.asarray(lasso["x"], float), np.asarray(lasso["y"], float), x, y)
-    return found
+_MOST_CORNERS = 4_000
 
 
-def inside_polygon(corner_x: np.ndarray, corner_y: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether each point lies inside a polygon, by counting the edges to its right; an odd number means inside.
+@dataclass(frozen=True)
+class Shape:
+    """A polygon on the map. x, y: its corners in the map's coordinates, three or more."""
 
-    Only points within the polygon's bounding box are tested against its edges.
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+def shape_of(said: Any) -> Shape | None:
+    """The shape in what a browser sent, {"x": [...], "y": [...]}; None where it is none."""
+    if not isinstance(said, dict):
+        return None
+    x, y = said.get("x"), said.get("y")
+    if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y) or not 3 <= len(x) <= _MOST_CORNERS:
+        return None
+    if not all(isinstance(place, int | float) and math.isfinite(place) for place in (*x, *y)):
+        return None
+    return Shape(tuple(map(float, x)), tuple(map(float, y)))
+
+
+def inside(shape: Shape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether each point lies inside a shape, by counting the edges to its right; an odd number means inside.
+
+    Only points within the shape's bounding box are tested against its edges. x, y: (M,) floats; returns (M,) bool.
     """
+    corner_x, corner_y = np.array(shape.x), np.array(shape.y)
     found = np.zeros(len(x), bool)
-    if len(corner_x) < 3:
-        return found
     near = (x >= corner_x.min()) & (x <= corner_x.max()) & (y >= corner_y.min()) & (y <= corner_y.max())
     place = np.flatnonzero(near)
     px, py = x[place].astype(np.float64), y[place].astype(np.float64)

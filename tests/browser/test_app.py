@@ -182,6 +182,8 @@ def test_gallery__k_keeps_and_d_drops(page):
     expect(cards.nth(2).locator(".badge")).to_have_text("kept by hand")
     page.keyboard.press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="Take back").click()
+    expect(page.get_by_role("dialog").get_by_role("button", name="Take back")).to_have_count(0)
+    page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(cards.nth(2).locator(".badge")).not_to_have_text("kept by hand")
     page.get_by_role("link", name="Select").click()
@@ -204,6 +206,62 @@ def test_select__takes_an_uploaded_list(page, server, tmp_path):
     assert np.array_equal(read_uid_list(stored), uids.sort(listed))
 
 
+def test_pair__arrows_walk_on_over_the_page_and_back_to_it(page):
+    """Previous and Next go through the whole gallery; closing turns to the page where the walk ended."""
+    visit(page, "gallery")
+    page.locator(".card").last.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("48 of 3,800 in this gallery")
+    page.keyboard.press("ArrowRight")
+    expect(dialog).to_contain_text("49 of 3,800 in this gallery")
+    page.keyboard.press("ArrowLeft")
+    expect(dialog).to_contain_text("48 of 3,800 in this gallery")
+    page.keyboard.press("ArrowRight")
+    expect(dialog).to_contain_text("49 of 3,800 in this gallery")
+    page.keyboard.press("k")
+    expect(dialog.get_by_role("button", name="Take back")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page.locator(".st-key-page input")).to_have_value("2")
+    expect(page.locator(".card .badge").first).to_have_text("kept by hand")
+
+
+def test_pair__opens_others_from_within_and_comes_back(page):
+    visit(page, "gallery")
+    page.locator(".card").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator(".standing .row")).to_have_count(11)
+    for tab, sign in (
+        ("Target images", "is the first of these"),
+        ("Same caption", "exactly"),
+        ("Look-alikes", "cosine"),
+    ):
+        dialog.get_by_role("tab", name=tab).click()
+        expect(dialog).to_contain_text(sign)
+    uid = dialog.locator("dd").first
+    first, caption = uid.inner_text(), dialog.locator(".card .caption").nth(1).inner_text()
+    dialog.locator(".card").nth(1).click()
+    expect(uid).not_to_have_text(first)
+    expect(dialog).to_contain_text(caption)
+    dialog.get_by_role("button", name="Back").click()
+    expect(uid).to_have_text(first)
+    settle(page)
+
+
+def test_gallery__the_keyboard_turns_pages(page):
+    visit(page, "gallery")
+    cards = page.locator(".card")
+    first = cards.locator(".caption").first.inner_text()
+    cards.first.focus()
+    page.keyboard.press("PageDown")
+    expect(page.locator(".st-key-page input")).to_have_value("2")
+    expect(cards.locator(".caption").first).not_to_have_text(first)
+    page.keyboard.press("ArrowRight")
+    expect(cards.nth(1)).to_be_focused()
+    page.keyboard.press("PageUp")
+    expect(cards.locator(".caption").first).to_have_text(first)
+
+
 def test_gallery__next_page_is_another(page):
     visit(page, "gallery")
     first = page.locator(".card .caption").first.inner_text()
@@ -223,20 +281,53 @@ def test_gallery__hostile_captions_stay_text(page):
         expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_map__lasso_fills_the_gallery(page):
-    visit(page, "map")
-    title = page.locator(".shows").nth(1)
-    expect(title).to_contain_text("on the map")
-    box = page.locator(".nsewdrag").first.bounding_box()
-    corners = [(0.05, 0.05), (0.95, 0.05), (0.95, 0.6), (0.05, 0.6)]
+def lasso(page, corners) -> None:
+    """Draws on the map with the mouse, through these shares of its width and height."""
+    box = page.locator(".stage").bounding_box()
     points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
     page.mouse.move(*points[0])
     page.mouse.down()
     for point in points[1:]:
         page.mouse.move(*point, steps=8)
     page.mouse.up()
+
+
+def test_map__lasso_fills_the_gallery_and_stays(page):
+    visit(page, "map")
+    title = page.locator(".shows").nth(1)
+    expect(title).to_contain_text("on the map")
+    lasso(page, [(0.05, 0.05), (0.95, 0.05), (0.95, 0.6), (0.05, 0.6)])
     expect(title).to_contain_text("in the region")
     expect(page.locator(".card").first).to_be_visible()
+    found = title.inner_text()
+    page.get_by_role("link", name="Gallery").click()
+    settle(page)
+    page.get_by_role("link", name="Map").click()
+    expect(title).to_have_text(found)
+    expect(page.locator(".stage polygon")).to_have_count(1)
+    page.get_by_role("button", name="Clear").click()
+    expect(title).to_contain_text("on the map")
+
+
+def test_map__zoom_shows_pairs_with_their_captions(page):
+    visit(page, "map")
+    expect(page.locator(".stage .label").first).to_be_visible()
+    box = page.locator(".stage").bounding_box()
+    # The middle of the largest cluster, by its name.
+    name = page.locator(".stage .label").first.bounding_box()
+    page.mouse.move(name["x"] + name["width"] / 2, name["y"] + name["height"])
+    for _ in range(6):
+        page.mouse.wheel(0, -200)
+    expect(page.locator(".shows").first).to_contain_text("in view")
+    settle(page)
+    tip = page.locator(".stage .tip")
+    for step in range(0, int(box["width"]), 6):
+        page.mouse.move(box["x"] + step, box["y"] + box["height"] / 2 + step % 90)
+        if tip.is_visible():
+            break
+    expect(tip.locator(".caption")).not_to_be_empty()
+    page.locator(".stage").press("0")
+    expect(page.locator(".shows").first).not_to_contain_text("in view")
 
 
 def test_link__carries_run_and_view_into_another_session(page, browser, server):
@@ -253,6 +344,36 @@ def test_link__carries_run_and_view_into_another_session(page, browser, server):
     other.goto(page.url)
     expect(other.locator(".card .caption").first).to_have_text(first)
     context.close()
+
+
+def test_link__carries_the_draft_and_back_undoes_a_change(page, browser, server):
+    visit(page, "select")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    kept, thumb = page.locator(".headline b"), page.locator(".st-key-share-1 [role=slider]")
+    usual = kept.inner_text()
+    thumb.press("PageDown")
+    expect(kept).not_to_have_text(usual)
+    settle(page)
+    page.locator(".st-key-on-1 label").click()
+    expect(page.locator(".st-key-effect-1 .title")).to_contain_text("this step is off")
+    settle(page)
+    changed = kept.inner_text()
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(page.evaluate("navigator.clipboard.readText()"))
+    expect(other.locator(".headline b")).to_have_text(changed)
+    expect(other.locator(".st-key-effect-1 .title")).to_contain_text("this step is off")
+    context.close()
+    page.reload()
+    expect(kept).to_have_text(changed)
+    settle(page)
+    page.go_back()
+    expect(kept).not_to_have_text(changed)
+    settle(page)
+    page.go_back()
+    expect(kept).to_have_text(usual)
 
 
 def test_phone__nothing_is_wider_than_the_screen(page):

@@ -9,15 +9,16 @@ import pytest
 
 from pages.parts import metrics, recipes, shapes, words
 from pages.parts.marginals import Marginal
+from pages.parts.shapes import Shape
 
 
-def test_inside_polygon__square_by_hand():
+def test_inside__square_by_hand():
     x, y = np.array([0.5, 1.5, -0.1, 0.5, 0.5]), np.array([0.5, 0.5, 0.5, 1.2, 0.01])
-    found = shapes.inside_polygon(np.array([0.0, 1, 1, 0]), np.array([0.0, 0, 1, 1]), x, y)
+    found = shapes.inside(Shape((0.0, 1, 1, 0), (0.0, 0, 1, 1)), x, y)
     assert found.tolist() == [True, False, False, False, True]
 
 
-def test_inside_polygon__concave_against_angles():
+def test_inside__concave_against_angles():
     """A point is inside exactly where the corners turn around it by a whole circle."""
     rng = np.random.default_rng(0)
     angle = np.sort(rng.uniform(0, 2 * np.pi, 40))
@@ -27,19 +28,25 @@ def test_inside_polygon__concave_against_angles():
     turns = np.arctan2(corner_y[None] - y[:, None], corner_x[None] - x[:, None])
     steps = np.diff(np.concatenate([turns, turns[:, :1]], 1), axis=1)
     winding = np.abs(((steps + np.pi) % (2 * np.pi) - np.pi).sum(1)) > np.pi
-    assert np.array_equal(shapes.inside_polygon(corner_x, corner_y, x, y), winding)
+    assert np.array_equal(shapes.inside(Shape(tuple(corner_x), tuple(corner_y)), x, y), winding)
 
 
-def test_inside_polygon__fewer_than_three_corners_hold_nothing():
-    assert not shapes.inside_polygon(np.array([0.0, 1]), np.array([0.0, 1]), np.array([0.5]), np.array([0.5])).any()
-
-
-def test_inside__boxes_in_any_direction_and_lassos_add_up():
-    x, y = np.array([0.5, 2.5, 9.0]), np.array([0.5, 2.5, 9.0])
-    box = {"x": [1.0, 0.0], "y": [1.0, 0.0]}
-    lasso = {"x": [2.0, 3.0, 3.0, 2.0], "y": [2.0, 2.0, 3.0, 3.0]}
-    assert shapes.inside({"box": [box], "lasso": [lasso]}, x, y).tolist() == [True, True, False]
-    assert not shapes.inside({}, x, y).any()
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        {"x": [], "y": []},
+        {"x": [0, 1], "y": [0, 1]},
+        {"x": [0, 1, 2], "y": [0, 1]},
+        {"x": [0, 1, "2"], "y": [0, 1, 2]},
+        {"x": [0, 1, float("nan")], "y": [0, 1, 2]},
+        {"x": [0] * 5000, "y": [0] * 5000},
+        [[0, 0], [1, 1], [2, 2]],
+    ],
+)
+def test_shape_of__takes_nothing_but_a_polygon(said):
+    assert shapes.shape_of(said) is None
+    assert shapes.shape_of({"x": [0, 1, 1], "y": [0, 0, 1]}) == Shape((0.0, 1.0, 1.0), (0.0, 0.0, 1.0))
 
 
 def test_marginal__percentiles_by_hand():

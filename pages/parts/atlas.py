@@ -1,0 +1,180 @@
+"""What is there to draw of a run's map? Its cells in a colour, its regions' names, its pairs: computed once and kept.
+
+The names come from captions, of a sample of the map where it is large; captions are read once a server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from clipsel_core.curation import cells, regions
+from clipsel_core.curation.cells import Cells, Span
+from clipsel_core.curation.regions import CaptionWords
+from pages.parts import metrics, state, words
+from pages.parts.catalog import Entry
+from pages.parts.map_view import Bar
+from pages.parts.shades import Scale, picture
+from pages.parts.shapes import Shape, inside
+
+AMOUNT, KEPT = "amount", "kept"
+_NAMED = 50_000
+_ENDS = (2, 50, 98)
+# Where a region keeps so many times what the recipe keeps overall, it has the strongest colour.
+_MOST_TIMES = 2.5
+
+
+@dataclass(frozen=True)
+class Colour:
+    """What the map is coloured by. name: AMOUNT, KEPT or a metric. recipe: the draft's YAML, where it matters."""
+
+    name: str
+    recipe: str = ""
+
+    @property
+    def title(self) -> str:
+        return {AMOUNT: "Number of pairs", KEPT: "Share kept by the recipe"}.get(self.name) or (
+            f"Mean {metrics.title(self.name)}"
+        )
+
+
+def home(entry: Entry) -> Span:
+    """The whole map."""
+    return _home(entry, state.map_stamp(entry))
+
+
+def cells_of(entry: Entry, colour: Colour, span: Span) -> Cells:
+    """A part of the map in cells; of the whole map's colour."""
+    return _cells(entry, colour, span, state.map_stamp(entry))
+
+
+def values_of(entry: Entry, colour: Colour) -> np.ndarray | None:
+    """What is averaged, of each pair on the map: (M,) floats; None for the number of pairs."""
+    return _values(entry, colour, state.map_stamp(entry))
+
+
+def scale_of(entry: Entry, colour: Colour, found: Cells) -> Scale:
+    """Colours for a part of the map: those of means and shares are the same wherever it is looked at."""
+    if colour.name == AMOUNT:
+        most = max(float(found.density.max()) / found.single, 1.0)
+        return Scale("amount", 0.0, float(np.expm1(np.log1p(most) / 2)), most)
+    if colour.name == KEPT:
+        overall = _overall(entry, colour, state.map_stamp(entry))
+        return Scale("share", 0.0, overall, min(1.0, max(0.02, _MOST_TIMES * overall)))
+    return Scale("score", *_ends(entry, colour, state.map_stamp(entry)))
+
+
+def bar_of(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Bar:
+    """The legend of a part of the map."""
+    blank, colours = "no pair", scale.ends()
+    if colour.name == KEPT:
+        most = f"{100 * scale.high:.0f} %"
+        middle = (f"{100 * scale.middle:.1f} % overall", 0.5)
+        return Bar(
+            colour.title, colours, [("0 %", 0.0), middle, (most if scale.high == 1 else f"≥ {most}", 1.0)], blank
+        )
+    if colour.name != AMOUNT:
+        low, middle, high = (words.score(end) for end in (scale.low, scale.middle, scale.high))
+        ticks = [(f"≤ {low}", 0.0), (f"median {middle}", 0.5), (f"≥ {high}", 1.0)]
+        return Bar(colour.title, colours, ticks, blank)
+    # Cells are an accident of drawing; a square of a hundredth of the map's width means the same at every zoom.
+    left, right, _, _ = home(entry)
+    side = (found.span[1] - found.span[0]) / found.density.shape[0]
+    each = found.single * ((right - left) / 100 / side) ** 2
+    ticks = [(f"{end * each:,.0f}", at) for end, at in ((0.0, 0.0), (scale.middle, 0.5), (scale.high, 1.0))]
+    return Bar("Pairs in a square 1 % of the map wide, log", colours, ticks, blank)
+
+
+def image_of(entry: Entry, colour: Colour, span: Span) -> str:
+    """The picture of a part of the map, as a PNG data address."""
+    dark = st.context.theme.type == "dark"
+    return _image(entry, colour, span, dark, state.map_stamp(entry))
+
+
+def labels_of(entry: Entry) -> list[list[tuple[str, float, float]]]:
+    """Names of the map's regions as text, x, y: a few for the whole map, then more for each zoom."""
+    return _labels(entry, state.map_stamp(entry))
+
+
+def words_of(entry: Entry, shape: Shape) -> tuple[str, ...]:
+    """The words that set the captions in a shape apart from the others on the map."""
+    places, named = state.open_map(entry), _named(entry, state.map_stamp(entry))
+    return _caption_words(entry, state.map_stamp(entry)).distinctive(inside(shape, places.x, places.y)[named], most=8)
+
+
+def rows_in(entry: Entry, shape: Shape) -> np.ndarray:
+    """Row numbers of the pairs inside a shape: (M,) int64, ascending."""
+    return _rows_in(entry, shape, state.map_stamp(entry))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _home(entry: Entry, stamp: state.Stamp) -> Span:
+    places = state.open_map(entry)
+    return cells.whole_span(places.x, places.y)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _values(entry: Entry, colour: Colour, stamp: state.Stamp) -> np.ndarray | None:
+    rows = state.open_map(entry).rows
+    if colour.name == AMOUNT:
+        return None
+    if colour.name == KEPT:
+        return state.kept_mask(entry, colour.recipe)[rows].astype(np.float32)
+    return state.open_table(entry).take(colour.name, rows)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _ends(entry: Entry, colour: Colour, stamp: state.Stamp) -> tuple[float, float, float]:
+    values = _values(entry, colour, stamp)
+    known = values[~np.isnan(values)] if values is not None else np.empty(0)
+    if not len(known):
+        return 0.0, 0.5, 1.0
+    low, middle, high = (float(end) for end in np.percentile(known, _ENDS))
+    return low, middle, high
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _overall(entry: Entry, colour: Colour, stamp: state.Stamp) -> float:
+    """The share of all pairs on the map that the recipe keeps."""
+    values = _values(entry, colour, stamp)
+    return 0.0 if values is None else float(values.mean())
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _cells(entry: Entry, colour: Colour, span: Span, stamp: state.Stamp) -> Cells:
+    places = state.open_map(entry)
+    return cells.map_cells(places.x, places.y, span, values=_values(entry, colour, stamp))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _image(entry: Entry, colour: Colour, span: Span, dark: bool, stamp: state.Stamp) -> str:
+    found = _cells(entry, colour, span, stamp)
+    return picture(found, scale_of(entry, colour, found))
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _rows_in(entry: Entry, shape: Shape, stamp: state.Stamp) -> np.ndarray:
+    places = state.open_map(entry)
+    return places.rows[inside(shape, places.x, places.y)]
+
+
+def _named(entry: Entry, stamp: state.Stamp) -> np.ndarray:
+    """Which of the map's pairs name its regions: all, or every so many-th."""
+    on_map = len(state.open_map(entry).rows)
+    return np.arange(0, on_map, max(1, -(-on_map // _NAMED)))
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading captions …")
+def _caption_words(entry: Entry, stamp: state.Stamp) -> CaptionWords:
+    rows = state.open_map(entry).rows[_named(entry, stamp)]
+    return CaptionWords(state.open_table(entry).metadata(rows, ("caption",))["caption"].tolist())
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _labels(entry: Entry, stamp: state.Stamp) -> list[list[tuple[str, float, float]]]:
+    places, named = state.open_map(entry), _named(entry, stamp)
+    said = _caption_words(entry, stamp)
+    levels = (regions.find_regions(places.x[named], places.y[named], said, by) for by in regions.SMOOTHING)
+    return [[(" · ".join(region.words), region.x, region.y) for region in level] for level in levels]

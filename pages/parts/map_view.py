@@ -1,0 +1,80 @@
+"""How is the map drawn and drawn on? As a picture that the server bins, under a canvas that zooms, pans and lassos.
+
+The browser sends geometry only: the corners of what was drawn, and the part of the map that it would like to see finer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from clipsel_core.curation.cells import Span
+from pages.parts.shapes import Shape, shape_of
+
+_HERE = Path(__file__).parent
+_map = st.components.v2.component(
+    "clipsel_map",
+    html='<div class="map"></div>',
+    css=(_HERE / "map.css").read_text(encoding="utf-8"),
+    js="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("plane.js", "map.js")),
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The legend. colours: low to high. ticks: words and where they stand, 0 to 1. blank: what no colour means."""
+
+    title: str
+    colours: list[str]
+    ticks: list[tuple[str, float]]
+    blank: str
+
+
+@dataclass(frozen=True)
+class Points:
+    """Single pairs, where few are in view. Everything is plain text; src is a path on this server, or empty."""
+
+    x: list[float] = field(default_factory=list)
+    y: list[float] = field(default_factory=list)
+    colour: list[str] = field(default_factory=list)
+    caption: list[str] = field(default_factory=list)
+    value: list[str] = field(default_factory=list)
+    src: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class View:
+    """What the map shows. home: the whole map; span: what image covers; labels: text, x, y, one list for each zoom."""
+
+    label: str
+    home: Span
+    span: Span
+    image: str
+    bar: Bar
+    labels: list[list[tuple[str, float, float]]]
+    points: Points
+    shape: Shape | None
+
+
+def show_map(view: View, *, key: str, drawn: Callable[[], None], moved: Callable[[], None]) -> None:
+    """Draws the map. drawn, moved: called when something was drawn or taken away, and when another part is in view."""
+    _map(data=asdict(view), key=key, on_drawn_change=drawn, on_moved_change=moved)
+
+
+def drawn_shape(key: str) -> Shape | None:
+    """What was just drawn; None where it was taken away."""
+    return shape_of(st.session_state[key].get("drawn"))
+
+
+def moved_to(key: str) -> Span | None:
+    """The part of the map that just came into view; None where the browser sent something else."""
+    said: Any = st.session_state[key].get("moved")
+    numbers = isinstance(said, list) and len(said) == 4 and all(isinstance(end, int | float) for end in said)
+    if not numbers or not all(math.isfinite(end) for end in said) or said[0] >= said[1] or said[2] >= said[3]:
+        return None
+    return tuple(map(float, said))  # type: ignore[return-value]

@@ -1,0 +1,156 @@
+"""The Map shows what lies in a part of it, and takes what is drawn into the recipe."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipsel_core import uids
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.selection import select
+from clipsel_core.runs.store import Run
+from pages.parts import region, state
+from pages.parts.catalog import Entry
+from tests.pages.conftest import components, trigger, words
+from tests.pages.worlds import HOSTILE, make_run
+
+# Pairs lie on an arc from (1, 0) over (-1, 0) nearly around: those with x > 0 come first and last.
+RIGHT_HALF = {"x": [0.0, 2.0, 2.0, 0.0], "y": [-2.0, -2.0, 2.0, 2.0]}
+NOTHING = {"x": [5.0, 6.0, 6.0], "y": [5.0, 5.0, 6.0]}
+
+
+def on_right(pairs: int = 60) -> np.ndarray:
+    return np.flatnonzero(np.cos(np.linspace(0, 6, pairs)) > 0)
+
+
+def draw(app, event: str, value: object):
+    element = next(part for part in app.get("bidi_component") if part.proto.component_name == "clipsel_map")
+    return trigger(app, element.proto.id, event, value)
+
+
+def shown(app) -> list[int]:
+    return [int(card["caption"].split()[-1]) for card in components(app, "clipsel_cards")[0]["cards"]]
+
+
+def steps(app, run) -> list:
+    key = Entry("", run.resolve()).key
+    return list(app.session_state[f"draft {key}"].values())
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "world")
+
+
+@pytest.fixture
+def app(run, open_page):
+    return open_page("map", run)
+
+
+def test_map__region_holds_what_the_lasso_encloses(app):
+    assert "60 pairs on the map" in words(app)
+    draw(app, "drawn", RIGHT_HALF)
+    assert f"{len(on_right())} pairs in the region" in words(app)
+    assert set(shown(app)) <= set(on_right().tolist())
+    draw(app, "drawn", {"x": [], "y": []})
+    assert "60 pairs on the map" in words(app)
+
+
+def test_map__says_that_a_region_is_empty(app):
+    draw(app, "drawn", NOTHING)
+    assert "No pair in this region" in words(app)
+    assert not app.exception
+
+
+@pytest.mark.parametrize("said", ["<b>", 7, {"x": "no", "y": None}, {"x": [1, 2, None], "y": [1, 2, 3]}])
+def test_map__takes_no_nonsense_from_the_browser(app, said):
+    for event in ("drawn", "moved"):
+        draw(app, event, said)
+        assert not app.exception
+        assert "60 pairs on the map" in words(app)
+
+
+@pytest.mark.parametrize(("order", "first"), [("highest", 59), ("lowest", 0)])
+def test_map__gallery_is_ordered(app, order, first):
+    app.button_group(key="map_order").set_value(order).run()
+    assert len(shown(app)) == 24
+    assert shown(app)[0] == first
+    assert shown(app) == sorted(shown(app), reverse=order == "highest")
+
+
+@pytest.mark.parametrize("kind", ["keep", "drop"])
+@pytest.mark.parametrize("most_inline", [1, 100])
+def test_map__keeps_and_drops_a_region(app, run, kind, most_inline, monkeypatch):
+    monkeypatch.setattr(region, "_MOST_INLINE", most_inline)
+    draw(app, "drawn", RIGHT_HALF)
+    app.button(key=f"{kind} region").click().run()
+    assert not app.exception
+    last = steps(app, run)[-1]
+    assert last.kind == {("keep", 1): "union", ("drop", 1): "subtract"}.get((kind, most_inline), kind)
+    table = ScoreTable.open(Run.open(run))
+    with_all = "100.0 % kept" if kind == "keep" else "0.0 % kept"
+    assert with_all in words(app)
+    picked = select(Run.open(run), state.parse(Entry("", run), recipe_of(app, run)), table)
+    assert np.isin(on_right(), picked.rows).all() == (kind == "keep")
+    assert np.isin(on_right(), picked.rows).any() == (kind == "keep")
+
+
+def recipe_of(app, run) -> str:
+    from pages.parts import recipes
+
+    return recipes.as_yaml(steps(app, run))
+
+
+def test_map__writes_a_region_as_a_target(app, run):
+    draw(app, "drawn", RIGHT_HALF)
+    app.button(key="target region").click().run()
+    (written,) = (run / "targets").iterdir()
+    table = ScoreTable.open(Run.open(run))
+    assert uids.read_subset(written).tolist() == uids.sort(table.uids_at(on_right())).tolist()
+    assert f"region={written}" in words(app).replace("'", "")
+
+
+def test_map__says_that_the_run_cannot_be_written(app, run):
+    (run / "targets").write_text("in the way")
+    draw(app, "drawn", RIGHT_HALF)
+    app.button(key="target region").click().run()
+    assert not app.exception
+    assert "could not be written" in words(app)
+
+
+def test_map__shows_single_pairs_where_few_are_in_view(tmp_path, open_page):
+    app = open_page("map", make_run(tmp_path / "world", pairs=(2_500,)))
+    (drawn,) = components(app, "clipsel_map")
+    assert drawn["points"]["x"] == []
+    draw(app, "moved", [0.5, 1.5, -0.5, 0.5])
+    (drawn,) = components(app, "clipsel_map")
+    angle = np.linspace(0, 6, 2_500)
+    seen = np.flatnonzero((np.cos(angle) >= 0.5) & (np.abs(np.sin(angle)) <= 0.5))
+    assert [int(caption.split()[-1]) for caption in drawn["points"]["caption"]] == seen.tolist()
+    assert f"{len(seen)} in view" in words(app)
+
+
+@pytest.mark.parametrize("colour", ["amount", "kept", "clip_score", "normsim_inf_task"])
+def test_map__is_coloured_and_says_how(app, colour):
+    app.selectbox(key="map_colour").set_value(colour).run()
+    assert not app.exception
+    (drawn,) = components(app, "clipsel_map")
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn["image"].partition(",")[2]))))
+    assert (pixels[..., 3] > 0).any()
+    assert (pixels[..., 3] == 0).any()
+    assert len({tuple(pixel) for pixel in pixels[pixels[..., 3] > 200][:, :3].tolist()}) > 1 or colour == "amount"
+    assert drawn["bar"]["blank"] == "no pair"
+    assert len(drawn["bar"]["ticks"]) == 3
+    assert len(set(drawn["points"]["colour"])) > 1 or colour == "amount"
+
+
+def test_map__captions_stay_text(tmp_path, open_page):
+    app = open_page("map", make_run(tmp_path / "world", captions=HOSTILE))
+    (drawn,) = components(app, "clipsel_map")
+    assert drawn["points"]["caption"][0] == HOSTILE[0]
+    assert max(map(len, drawn["points"]["caption"])) <= 200
+    assert "<script" not in words(app)
