@@ -12,9 +12,21 @@ from clipsel_core import uids
 from clipsel_core.errors import ClipselError, JobError
 from clipsel_core.runs.config import NAME_PATTERN
 from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, folders, forms, jobs, words
+from pages.parts import empty, facts, folders, forms, jobs, recipes, words
+from pages.parts.catalog import Entry
 
 _EXPLAINED = "NormSim of every pair to it becomes a metric like the others: on sliders, in recipes and galleries."
+
+
+def offer_kept_by_hand(entry: Entry, run: Run) -> None:
+    """Offers to compare the run with the pairs kept by hand; nothing while none is."""
+    picked = [uid for uid, kind in recipes.by_hand(entry, run).items() if kind == "keep"]
+    if not picked or not run.finished:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        facts.show_note(f"{words.pairs(len(picked))} kept by hand.")
+        if forms.button("More like these", "more like these", ":material/my_location:"):
+            ask_for_pairs(run, uids.from_hex(picked), "picked")
 
 
 @forms.form("Add a target")
