@@ -87,7 +87,14 @@ def open_map(entry: catalog.Entry):
 
 def find_pool(entry: catalog.Entry) -> Pool | None:
     """The run's pool, or None where it is not at hand any more."""
-    root = open_run(entry).pool_root
+    try:
+        return pool_at(open_run(entry).pool_root)
+    except ClipselError:
+        return None
+
+
+def pool_at(root: Path) -> Pool:
+    """The pool in a folder, as its files are now. Raises PoolFormatError where there is none."""
     return _pool(root, _stamp(root, "metadata", "shards"))
 
 
@@ -158,11 +165,8 @@ def _projection(root: Path, stamp: Stamp):
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _pool(root: Path, stamp: Stamp) -> Pool | None:
-    try:
-        return open_pool(root)
-    except ClipselError:
-        return None
+def _pool(root: Path, stamp: Stamp) -> Pool:
+    return open_pool(root)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
