@@ -112,9 +112,14 @@ def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
 
 
 def settings(entry: catalog.Entry, recipe: str, place: int, amounts: tuple[Fraction | float, ...]) -> Settings:
-    """What a recipe's step at a place would do at each amount. Raises RecipeError where the recipe does not fit."""
+    """What a recipe's step at a place would do at each amount. Raises RecipeError where the recipe does not fit.
+
+    amounts: evenly spaced, so that their ends and number stand for them: to hash a thousand of them takes longer than
+    to count what they do.
+    """
     lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
-    return _settings(entry, scores_stamp(entry) + lists, recipe, place, amounts)
+    ruler = float(amounts[0]), float(amounts[-1]), len(amounts)
+    return _settings(entry, scores_stamp(entry) + lists, recipe, place, ruler, amounts)
 
 
 def metric_bins(entry: catalog.Entry, metric: str) -> MetricBins:
@@ -176,9 +181,14 @@ def _selection(entry: catalog.Entry, stamp: Stamp, recipe: str) -> Selection:
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _settings(
-    entry: catalog.Entry, stamp: Stamp, recipe: str, place: int, amounts: tuple[Fraction | float, ...]
+    entry: catalog.Entry,
+    stamp: Stamp,
+    recipe: str,
+    place: int,
+    ruler: tuple[float, float, int],
+    _amounts: tuple[Fraction | float, ...],
 ) -> Settings:
-    return settings_of(open_picker(entry), parse(entry, recipe), place, amounts)
+    return settings_of(open_picker(entry), parse(entry, recipe), place, _amounts)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
