@@ -80,7 +80,14 @@ def open_map(entry: catalog.Entry):
 
 def find_pool(entry: catalog.Entry) -> Pool | None:
     """The run's pool, or None where it is not at hand any more."""
-    root = open_run(entry).pool_root
+    try:
+        return pool_at(open_run(entry).pool_root)
+    except ClipselError:
+        return None
+
+
+def pool_at(root: Path) -> Pool:
+    """The pool in a folder, as its files are now. Raises PoolFormatError where there is none."""
     return _pool(root, _stamp(root, "metadata", "shards"))
 
 
@@ -101,6 +108,11 @@ def settings(entry: catalog.Entry, recipe: str, place: int, amounts: tuple[Fract
     """What a recipe's step at a place would do at each amount. Raises RecipeError where the recipe does not fit."""
     lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
     return _settings(entry, scores_stamp(entry) + lists, recipe, place, amounts)
+
+
+def metric_bins(entry: catalog.Entry, metric: str) -> MetricBins:
+    """The interactive index of a metric, built once for all sessions."""
+    return _bins(entry, scores_stamp(entry), metric)
 
 
 def parse(entry: catalog.Entry, recipe: str) -> Recipe:
@@ -141,11 +153,8 @@ def _projection(root: Path, stamp: Stamp):
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _pool(root: Path, stamp: Stamp) -> Pool | None:
-    try:
-        return open_pool(root)
-    except ClipselError:
-        return None
+def _pool(root: Path, stamp: Stamp) -> Pool:
+    return open_pool(root)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
