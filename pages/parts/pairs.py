@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -16,9 +17,19 @@ _LONGEST_CAPTION = 2_000
 
 
 def gallery(
-    entry: Entry, rows: np.ndarray, metric: str, *, key: str, label: str, kept: np.ndarray | None = None
+    entry: Entry,
+    rows: np.ndarray,
+    metric: str,
+    *,
+    key: str,
+    label: str,
+    kept: np.ndarray | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
-    """Draws pairs as cards with one score, and opens the one that is clicked. kept: (N,) bool, for the badge."""
+    """Draws pairs as cards with one score, and opens the one that is clicked.
+
+    kept: (N,) bool, for the badge. notes: words to go behind it, one for each of the rows.
+    """
     table = state.open_table(entry)
     spread = marginals.marginal(entry, metric)
     names = uids.to_hex(table.uids_at(rows)).to_pylist()
@@ -26,8 +37,10 @@ def gallery(
     values = table.take(metric, rows)
     pictured, hand = has_images(entry), recipes.by_hand(entry, state.open_run(entry))
     drawn = [
-        _card(entry, name, caption, float(value), spread, pictured, _badge(kept, row, hand.get(name)))
-        for row, name, caption, value in zip(rows, names, captions, values, strict=True)
+        _card(entry, name, caption, float(value), spread, pictured, _badge(kept, row, hand.get(name), note))
+        for row, name, caption, value, note in zip(
+            rows, names, captions, values, notes or [""] * len(rows), strict=True
+        )
     ]
     opened = cards.show_cards(drawn, key=key, label=label, judged=partial(_judge, entry, key, frozenset(names)))
     if opened in names:
@@ -41,10 +54,12 @@ def _judge(entry: Entry, key: str, names: frozenset[str]) -> None:
         recipes.judge(entry, state.open_run(entry), *said)
 
 
-def _badge(kept: np.ndarray | None, row: int, hand: str | None) -> str:
+def _badge(kept: np.ndarray | None, row: int, hand: str | None, note: str) -> str:
     if hand:
-        return "kept by hand" if hand == "keep" else "dropped by hand"
-    return "" if kept is None else ("kept" if kept[row] else "dropped")
+        said = "kept by hand" if hand == "keep" else "dropped by hand"
+    else:
+        said = "" if kept is None else ("kept" if kept[row] else "dropped")
+    return " · ".join(word for word in (said, note) if word)
 
 
 def has_images(entry: Entry) -> bool:

@@ -103,6 +103,12 @@ def settings(entry: catalog.Entry, recipe: str, place: int, amounts: tuple[Fract
     return _settings(entry, scores_stamp(entry) + lists, recipe, place, amounts)
 
 
+def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
+    """Changes whenever what a recipe (YAML) keeps may have: the run's scores, or a uid list that it reads."""
+    lists = parse(entry, recipe).list_files() if recipe else []
+    return scores_stamp(entry) + tuple(_file_stamp(path) for path in lists)
+
+
 def parse(entry: catalog.Entry, recipe: str) -> Recipe:
     """A recipe's steps, checked against the run's metrics; uid lists in it are named from the run's recipes folder."""
     run = open_run(entry)
