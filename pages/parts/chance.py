@@ -6,7 +6,7 @@ import streamlit as st
 
 from clipsel_core.curation import stability
 from clipsel_core.curation.stability import Stability
-from pages.parts import empty, facts, metrics, pairs, state, words
+from pages.parts import cards, empty, facts, metrics, pairs, state, words
 from pages.parts.catalog import Entry
 
 _SHOWN = 24
@@ -56,8 +56,13 @@ def _flips(entry: Entry, found: Stability, recipe: str) -> None:
         key="on the edge",
         label="Pairs most likely to change sides",
         kept=state.kept_mask(entry, recipe),
-        notes=[f"flips {chance:.0%}".replace("%", " %") for chance in found.chances],
+        also=[(_bar(float(chance)),) for chance in found.chances],
     )
+
+
+def _bar(chance: float) -> cards.Bar:
+    """The chance that a pair changes sides; one half, the most there is, fills the bar."""
+    return cards.Bar("chance to flip", f"{100 * chance:.0f} %", "chance", min(200 * chance, 100.0))
 
 
 def _why_unknown(entry: Entry) -> str:

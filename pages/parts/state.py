@@ -80,14 +80,20 @@ def open_map(entry: catalog.Entry):
 
 def find_pool(entry: catalog.Entry) -> Pool | None:
     """The run's pool, or None where it is not at hand any more."""
-    root = open_run(entry).pool_root
+    try:
+        return pool_at(open_run(entry).pool_root)
+    except ClipselError:
+        return None
+
+
+def pool_at(root: Path) -> Pool:
+    """The pool in a folder, as its files are now. Raises PoolFormatError where there is none."""
     return _pool(root, _stamp(root, "metadata", "shards"))
 
 
 def selected(entry: catalog.Entry, recipe: str) -> Selection:
     """What a recipe (YAML) picks from the run. Raises RecipeError where it does not fit the run."""
-    lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
-    return _selection(entry, scores_stamp(entry) + lists, recipe)
+    return _selection(entry, recipe_stamp(entry, recipe), recipe)
 
 
 def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
@@ -99,14 +105,18 @@ def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
 
 def settings(entry: catalog.Entry, recipe: str, place: int, amounts: tuple[Fraction | float, ...]) -> Settings:
     """What a recipe's step at a place would do at each amount. Raises RecipeError where the recipe does not fit."""
-    lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
-    return _settings(entry, scores_stamp(entry) + lists, recipe, place, amounts)
+    return _settings(entry, recipe_stamp(entry, recipe), recipe, place, amounts)
 
 
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
     """Changes whenever what a recipe (YAML) keeps may have: the run's scores, or a uid list that it reads."""
     lists = parse(entry, recipe).list_files() if recipe else []
     return scores_stamp(entry) + tuple(_file_stamp(path) for path in lists)
+
+
+def metric_bins(entry: catalog.Entry, metric: str) -> MetricBins:
+    """The interactive index of a metric, built once for all sessions."""
+    return _bins(entry, scores_stamp(entry), metric)
 
 
 def parse(entry: catalog.Entry, recipe: str) -> Recipe:
@@ -147,11 +157,8 @@ def _projection(root: Path, stamp: Stamp):
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _pool(root: Path, stamp: Stamp) -> Pool | None:
-    try:
-        return open_pool(root)
-    except ClipselError:
-        return None
+def _pool(root: Path, stamp: Stamp) -> Pool:
+    return open_pool(root)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

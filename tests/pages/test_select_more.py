@@ -61,9 +61,9 @@ def test_borders__an_empty_side_says_so(run, open_page):
 def test_chance__says_how_much_would_flip(run, open_page):
     app = opened(open_page, run, "other seed")
     assert "of the selection would be other pairs under another seed" in words(app)
-    badges = [card["badge"] for card in components(app, "clipsel_cards")[0]["cards"]]
-    assert badges
-    assert all("flips" in badge for badge in badges)
+    bars = [card["bars"][-1] for card in components(app, "clipsel_cards")[0]["cards"]]
+    assert bars
+    assert {bar["title"] for bar in bars} == {"chance to flip"}
 
 
 def test_chance__of_steps_without_a_seed(run, open_page):
