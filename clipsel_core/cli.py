@@ -295,7 +295,7 @@ def select(
     selection = select_pairs(opened, rule)
     export(opened, selection, rule, out)
     print_funnel(selection)
-    say(f"{out}: {len(selection.rows):,} uids")
+    say(f"{out}: {len(selection):,} uids")
 
 
 @app.command()
