@@ -11,7 +11,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -111,9 +111,17 @@ def embed(
     text_column: Annotated[str | None, typer.Option(help="A table's captions.", show_default="guessed")] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Pairs to a shard.")] = 100_000,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs to a batch of the teacher.")] = 64,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode.", show_default="one a core")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that decode.", show_default="one a core")
+    ] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger images are rejected.")] = 64_000_000,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="Also write the pairs to POOL/shards/*.tar, images as they are.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="float32, bf16, fp16, or auto: on a GPU the fastest it has, else float32.")
+    ] = "auto",
 ) -> None:
     """Make a pool of images and captions.
 
@@ -131,7 +139,11 @@ def embed(
 
     opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
     complain(f"{source}: {opened.said}")
-    teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device)) if model else None
+    teacher = (
+        load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
+        if model
+        else None
+    )
     with Meter("embedding") as meter:
         made = make_pool(
             opened,
@@ -144,6 +156,7 @@ def embed(
             batch_size=batch_size,
             workers=workers,
             most_pixels=max_pixels,
+            pack=pack,
             progress=meter.update,
         )
     print_made(pool, made)
@@ -171,6 +184,9 @@ def score(
     ] = "error",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[str, typer.Option(help="exact, or bf16: the normalizer faster and rounded.")] = "exact",
+    check: Annotated[
+        bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")
+    ] = False,
 ) -> None:
     """Score every pair of a pool.
 
@@ -181,23 +197,26 @@ def score(
     Example: python -m clipsel_core score data/demo/pool /tmp/run --target task=data/demo/target/task.npy
     """
     from clipsel_core.runs.local import score as score_pool
+    from clipsel_core.runs.plan import plan_run
 
+    options: dict[str, Any] = {
+        "arch": arch,
+        "targets": _targets(target or []),
+        "norms": tuple(norm),
+        "temperature": temperature,
+        "batch_size": batch_size,
+        "divisions": divisions,
+        "seed": seed,
+        "on_bad_rows": on_bad_rows,
+        "device": device,
+        "precision": precision,
+    }
+    if check:
+        say(f"{run}: {plan_run(pool, run, **options).config.pairs:,} pairs can be scored")
+        return
     with Meter("scoring", "pairs") as meter:
-        done = score_pool(
-            pool,
-            run,
-            listener=lambda status: meter.update(status.pairs_done, status.pairs_total),
-            arch=arch,
-            targets=_targets(target or []),
-            norms=tuple(norm),
-            temperature=temperature,
-            batch_size=batch_size,
-            divisions=divisions,
-            seed=seed,
-            on_bad_rows=on_bad_rows,
-            device=device,
-            precision=precision,
-        )
+        told = lambda status: meter.update(status.pairs_done, status.pairs_total)  # noqa: E731
+        done = score_pool(pool, run, listener=told, **options)
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
     say(f"{run}: {done.config.pairs:,} pairs scored{aside}")
@@ -276,7 +295,7 @@ def select(
     selection = select_pairs(opened, rule)
     export(opened, selection, rule, out)
     print_funnel(selection)
-    say(f"{out}: {len(selection.rows):,} uids")
+    say(f"{out}: {len(selection):,} uids")
 
 
 @app.command()
