@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, empty
+from pages.parts import catalog, empty, links, state
 
 st.set_page_config(page_title="clipsel", page_icon="🧲", layout="wide")
 st.html(Path(__file__).parent / "parts" / "style.css")
@@ -38,6 +38,11 @@ if not entries:
     empty.no_runs(catalog.data_folder())
 else:
     try:
+        here = state.current()
+        links.follow(here)
+        with st.sidebar:
+            links.copier(here)
+        links.show_news(here)
         page.run()
     except ClipselError as error:
         empty.show_error(error, "This run cannot be shown as it is")

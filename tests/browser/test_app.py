@@ -288,6 +288,36 @@ def test_link__carries_run_and_view_into_another_session(page, browser, server):
     context.close()
 
 
+def test_link__carries_the_draft_and_back_undoes_a_change(page, browser, server):
+    visit(page, "select")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    kept, thumb = page.locator(".headline b"), page.locator(".st-key-share-1 [role=slider]")
+    usual = kept.inner_text()
+    thumb.press("PageDown")
+    expect(kept).not_to_have_text(usual)
+    settle(page)
+    page.locator(".st-key-on-1 label").click()
+    expect(page.locator(".st-key-effect-1 .title")).to_contain_text("this step is off")
+    settle(page)
+    changed = kept.inner_text()
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(page.evaluate("navigator.clipboard.readText()"))
+    expect(other.locator(".headline b")).to_have_text(changed)
+    expect(other.locator(".st-key-effect-1 .title")).to_contain_text("this step is off")
+    context.close()
+    page.reload()
+    expect(kept).to_have_text(changed)
+    settle(page)
+    page.go_back()
+    expect(kept).not_to_have_text(changed)
+    settle(page)
+    page.go_back()
+    expect(kept).to_have_text(usual)
+
+
 def test_phone__nothing_is_wider_than_the_screen(page):
     page.set_viewport_size({"width": 390, "height": 844})
     for name in PAGES:

@@ -1,0 +1,116 @@
+"""How does the draft get into the page's address and out of it again? With every change, so that a link is the draft.
+
+The address has no recipe while the draft is the suggestion that every session begins with. Each change of the draft is
+an entry of the browser's history: Back undoes it, Forward does it again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from clipsel_core.curation import recipe_link
+from clipsel_core.curation.recipe import AnyStep
+from clipsel_core.curation.recipe_link import RecipeLink
+from clipsel_core.errors import RecipeError
+from clipsel_core.runs.store import Run
+from pages.parts import empty, lists, recipes, state, words
+from pages.parts.catalog import Entry
+
+_PARAMETER = "recipe"
+_MOST_REMEMBERED = 100
+_HERE = Path(__file__).parent
+_button = st.components.v2.component(
+    "clipsel_link",
+    html='<div class="link"><button type="button"></button><input readonly hidden aria-label="Link"></div>',
+    css=(_HERE / "links.css").read_text(encoding="utf-8"),
+    js=(_HERE / "links.js").read_text(encoding="utf-8"),
+)
+
+
+def follow(entry: Entry) -> None:
+    """Takes the address's recipe as the draft where the session begins or Back was pressed; writes it otherwise."""
+    run = state.open_run(entry)
+    told = st.query_params.get(_PARAMETER, "")
+    begins = "followed" not in st.session_state
+    st.session_state["followed"] = True
+    if (begins and told) or (_went_back() and told != _link(entry, run).text):
+        _take(entry, run, told, quiet=not begins)
+    link = _link(entry, run)
+    _remember(entry, link, list(recipes.draft(entry, run).values()))
+    if link.text and link.text != told:
+        st.query_params[_PARAMETER] = link.text
+    elif not link.text and told:
+        del st.query_params[_PARAMETER]
+
+
+def copier(entry: Entry) -> None:
+    """A button that copies the address with the draft in it, and what is missing from it, if anything."""
+    link = _link(entry, state.open_run(entry))
+    _button(data={"run": entry.label, "recipe": link.text or ""}, key="copy link")
+    if missing := _missing(link):
+        st.caption(f"{missing} Save the recipe to share all of it.")
+
+
+def show_news(entry: Entry) -> None:
+    """What became of the recipe that the address held, until the draft is changed."""
+    text, news = st.session_state.get(f"link news {entry.key}", (None, None))
+    if news is None or text != _link(entry, state.open_run(entry)).text:
+        return
+    if isinstance(news, RecipeError):
+        empty.show_error(news, "The recipe in this link cannot be used; the usual steps are shown instead")
+    else:
+        st.info(news, icon=":material/link:")
+
+
+def _take(entry: Entry, run: Run, told: str, *, quiet: bool) -> None:
+    """Puts the address's recipe in the draft's place. quiet: what cannot be used changes nothing and is not told."""
+    news: RecipeError | str | None = None
+    remembered = st.session_state.get(f"links {entry.key}", {}).get(told)
+    try:
+        if remembered is not None or not told:
+            recipes.replace_draft(entry, recipes.suggestion(run) if remembered is None else remembered)
+        else:
+            offered = {"run": entry.label, "metrics": run.metrics, "lists": lists.known(run)}
+            arrived = recipe_link.unpack(told, folder=run.recipes_dir, **offered)
+            recipes.replace_draft(entry, list(arrived.steps))
+            news = _missing(RecipeLink(told, arrived.hand, arrived.lists)) or None
+    except RecipeError as error:
+        news = None if quiet else error
+    st.session_state[f"link news {entry.key}"] = _link(entry, run).text, news
+
+
+def _link(entry: Entry, run: Run) -> RecipeLink:
+    """The draft as the address holds it; "" for the suggestion."""
+    steps = list(recipes.draft(entry, run).values())
+    if steps == recipes.suggestion(run):
+        return RecipeLink("")
+    return recipe_link.pack(steps, run=entry.label, lists=lists.known(run))
+
+
+def _remember(entry: Entry, link: RecipeLink, steps: list[AnyStep]) -> None:
+    """Keeps what a link stood for in this session, also what it had to leave out."""
+    if link.text is not None:
+        known = {**st.session_state.get(f"links {entry.key}", {}), link.text: steps}
+        st.session_state[f"links {entry.key}"] = dict(list(known.items())[-_MOST_REMEMBERED:])
+
+
+def _missing(link: RecipeLink) -> str:
+    """What a link does not hold, in a sentence or two."""
+    if link.text is None:
+        return f"The recipe is too long for a link, which holds at most {recipe_link.MOST_STEPS} steps."
+    said = []
+    if link.hand:
+        said.append(f"The link leaves out {words.pairs(link.hand)} kept or dropped by hand: too many for an address.")
+    if link.lists:
+        steps = f"{link.lists} {'step' if link.lists == 1 else 'steps'}"
+        said.append(f"The link leaves out {steps} with a uid list from outside the run's folders.")
+    return " ".join(said)
+
+
+def _went_back() -> bool:
+    """Whether the browser's Back or Forward led here."""
+    context = get_script_run_ctx()
+    return bool(context and context.is_history_navigation)
