@@ -34,7 +34,7 @@ def scored(pool, tmp_path):
 
 
 def test_commands__are_those_that_the_readme_promises():
-    assert COMMANDS == ["demo", "embed", "inspect", "project", "score", "select"]
+    assert COMMANDS == ["demo", "embed", "encode", "inspect", "project", "score", "search", "select"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
