@@ -220,6 +220,34 @@ def score(
 
 
 @app.command()
+def add_target(
+    run: RunArgument,
+    target: Annotated[
+        list[str], typer.Option(help="NAME=FILE, as score takes it; repeat it for several.", show_default=False)
+    ],
+    norm: Annotated[
+        list[str] | None, typer.Option(help="The p of each NormSim_p.", show_default="the run's, else inf and 2")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="the run's")] = None,
+) -> None:
+    """Compare a finished run with one more target.
+
+    NormSim of every pair to it becomes a metric like the others. The run's scores stay as they are.
+
+    Started again, it goes on where it stopped.
+
+    Example: python -m clipsel_core add-target data/demo/run --target more=data/demo/target/task.npy
+    """
+    from clipsel_core.runs.added import add_target as add
+
+    for name, path in _targets(target).items():
+        with Meter(f"comparing with {name}", "pairs") as meter:
+            done = add(run, name, path, norms=norm, device=device, progress=meter.update)
+        metrics = next(added.metrics for added in done.added if added.target.name == name)
+        say(f"{run}: {done.config.pairs:,} pairs have {', '.join(metrics)}")
+
+
+@app.command()
 def project(
     run: RunArgument,
     sample: Annotated[int, typer.Option(min=1, help="Pairs on the map.")] = 50_000,

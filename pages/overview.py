@@ -59,7 +59,7 @@ def _glance(entry: Entry, run: Run) -> None:
             "Rows of the finished shards, those set aside included.",
         ),
         "Shards": (f"{len(run.score_files)} of {len(config.shards)}", "A shard is one metadata file of the pool."),
-        "Metrics": (words.count(len(config.metrics)), "Score columns of every pair."),
+        "Metrics": (words.count(len(run.metrics)), "Score columns of every pair."),
         "Set aside": (_set_aside(run), "Rows whose embeddings could not be used; never selected."),
         "Teacher": (config.arch, "The frozen CLIP whose embeddings were scored."),
     }
@@ -186,7 +186,7 @@ def _provenance(run: Run) -> None:
             "Pool": str(run.pool_root),
             "Teacher": f"{config.arch}, width {config.width}, temperature {config.temperature:g}",
             "s-CLIPLoss": f"batches of {batch}, {config.divisions} divisions, seed {config.seed}",
-            "NormSim": norms if config.targets else "no target",
+            "NormSim": norms if run.targets else "no target",
             "Computed": f"{config.precision}, on {config.device}",
             "Last start took": words.duration(run.status["elapsed_s"]) if "elapsed_s" in run.status else "not recorded",
             "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
@@ -196,7 +196,7 @@ def _provenance(run: Run) -> None:
 
 def _targets(run: Run) -> None:
     st.subheader("Targets")
-    targets = run.config.targets
+    targets = run.targets
     if not targets:
         empty.show_empty(
             "No target",

@@ -14,7 +14,7 @@ from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
 from tests.pool.pictures import write_tars, write_teacher
 
-COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands)
+COMMANDS = sorted(command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands)
 
 
 def run_cli(*arguments, cwd=None):
@@ -34,7 +34,7 @@ def scored(pool, tmp_path):
 
 
 def test_commands__are_those_that_the_readme_promises():
-    assert COMMANDS == ["demo", "embed", "encode", "inspect", "project", "score", "search", "select"]
+    assert COMMANDS == ["add-target", "demo", "embed", "encode", "inspect", "project", "score", "search", "select"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -42,7 +42,7 @@ def test_help__every_command_has_a_summary_an_example_and_described_options(comm
     shown = CliRunner().invoke(cli.app, [command, "--help"])
     assert shown.exit_code == 0
     assert f"Example: python -m clipsel_core {command} " in shown.output.replace("\n", " ").replace("  ", " ")
-    found = next(c for c in cli.app.registered_commands if c.callback.__name__ == command)
+    found = next(c for c in cli.app.registered_commands if c.callback.__name__.replace("_", "-") == command)
     click = cli.typer.main.get_command_from_info(found, pretty_exceptions_short=False, rich_markup_mode=None)
     assert all(getattr(parameter, "help", None) for parameter in click.params if parameter.name != "help")
 

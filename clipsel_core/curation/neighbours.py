@@ -105,9 +105,9 @@ def nearest_targets(table: ScoreTable, target: str, embedding: np.ndarray, *, li
     >>> table = ScoreTable.open(Run.open("data/demo/run"))               # doctest: +SKIP
     >>> nearest_targets(table, "task", vector_of(table, 0)).rows         # doctest: +SKIP
     """
-    info = next((info for info in table.run.config.targets if info.name == target), None)
+    info = next((info for info in table.run.targets if info.name == target), None)
     if info is None:
-        known = ", ".join(info.name for info in table.run.config.targets) or "none"
+        known = ", ".join(info.name for info in table.run.targets) or "none"
         raise RunError(table.run.root, expected=f"one of the targets {known}", found=repr(target))
     vectors = _target_vectors(table, info)
     nearest_images = nearest(embedding, vectors, limit=limit, either_sign=True)

@@ -302,13 +302,17 @@ class ScoreTable:
 
     def _read_column(self, metric: str) -> np.ndarray:
         out, start = np.empty(len(self), np.float32), 0
-        for batch in self._batches(_COLUMNS, {"names": [self._known(metric)], "files": self._files}):
+        for batch in self._batches(_COLUMNS, {"names": [self._known(metric)], "files": self._files_with(metric)}):
             out[start : start + len(batch[metric])] = batch[metric]
             start += len(batch[metric])
         return _frozen(out)
 
+    def _files_with(self, column: str) -> list[str]:
+        """The files that hold a column, one a shard: the scores, or what was added beside them later."""
+        return [str(self.run.file_with(column, shard)) for shard in self.shard_names]
+
     def _gather(self, names: list[str], rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Columns of the asked rows, in their order; opens only the files they lie in."""
+        """Columns of one kind of file of the asked rows, in their order; opens only the files they lie in."""
         rows = np.asarray(rows, np.int64)
         order = np.argsort(rows, kind="stable")
         shards = self.shard_of(rows[order])
@@ -318,7 +322,8 @@ class ScoreTable:
         places = rows[order] + shift[np.searchsorted(used, shards)]
         out: dict[str, np.ndarray] = {}
         start = 0
-        files = [self._files[shard] for shard in used] or self._files[:1]
+        held = self._files_with(names[0])
+        files = [held[shard] for shard in used] or held[:1]
         for batch in self._batches(_COLUMNS, {"names": names, "files": files}):
             stop = start + len(batch[names[0]])
             first, last = np.searchsorted(places, [start, stop])

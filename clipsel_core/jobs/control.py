@@ -16,9 +16,9 @@ from clipsel_core.errors import JobError
 from clipsel_core.jobs import process
 from clipsel_core.jobs.store import Job, JobInfo, listing, write_info
 
-COMMANDS = ("project",)
+COMMANDS = ("add-target", "project")
 # Those that go on where they stopped; the others begin anew.
-RESUMES: tuple[str, ...] = ()
+RESUMES = ("add-target",)
 _PACKAGE = "clipsel_core"
 
 # Where `python -m clipsel_core` finds this package.

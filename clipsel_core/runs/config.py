@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 TargetKind = Literal["npy", "npz", "pt", "parquet", "uids"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class _Frozen(BaseModel):
@@ -30,6 +31,23 @@ class ShardInfo(_Frozen):
 
     name: str
     rows: Annotated[int, Field(ge=0)]
+
+
+class AddedTarget(_Frozen):
+    """A target that a finished run was compared with later, as RUN/added/<name>/target.json says it.
+
+    norms, device, tiles, versions: as in RunConfig. metrics: its score columns. complete: whether every shard has them;
+    until then nobody sees them.
+    """
+
+    format: Literal[1] = 1
+    target: TargetInfo
+    norms: tuple[str, ...]
+    device: str
+    tiles: dict[str, int] | None = Field(default=None, exclude_if=lambda tiles: tiles is None)
+    versions: dict[str, str] = {}
+    metrics: tuple[str, ...]
+    complete: bool = False
 
 
 class RunConfig(_Frozen):

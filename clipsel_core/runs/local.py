@@ -37,7 +37,7 @@ def score(
     root = Path(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _sole_worker(root):
+        with sole_worker(root):
             plan = plan_run(pool, root, **options)
             _remove_leftovers(root)
             if not (root / "run.json").exists():
@@ -93,8 +93,11 @@ def _remove_leftovers(root: Path) -> None:
 
 
 @contextmanager
-def _sole_worker(root: Path) -> Iterator[None]:
-    """Holds the folder for this process; the kernel lets go of it however the process ends."""
+def sole_worker(root: Path) -> Iterator[None]:
+    """Holds a run's folder for this process; the kernel lets go of it however the process ends.
+
+    Raises: RunError where another process holds it.
+    """
     with open(root / ".lock", "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

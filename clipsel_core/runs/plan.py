@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ from clipsel_core.pool.check import check_uids
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, open_pool
 from clipsel_core.pool.teachers import read_teachers
-from clipsel_core.runs.config import RunConfig, ShardInfo, TargetInfo
+from clipsel_core.runs.config import AddedTarget, RunConfig, ShardInfo, TargetInfo
 from clipsel_core.runs.store import read_config, score_file
 from clipsel_core.runs.targets import load_target
 from clipsel_core.scoring.normsim import metric_name, parse_norm
@@ -62,7 +62,7 @@ def plan_run(
     """
     root, pool = Path(root), open_pool(pool_root)
     teacher = pool.arch(arch)
-    norms = tuple(dict.fromkeys(f"{parse_norm(p):g}" for p in norms)) if targets else ()
+    norms = parse_norms(norms) if targets else ()
     chosen = resolve_device(device)
     begun = read_config(root) if (root / "run.json").exists() else None
     _check_shards(pool, teacher)
@@ -70,7 +70,7 @@ def plan_run(
     infos = tuple(info for info, _ in loaded.values())
     if temperature is None:
         temperature = begun.temperature if begun else _own_temperature(pool, teacher)
-    computed = {"norms": norms, "device": chosen, "tiles": _tiles(begun, chosen, teacher.width)}
+    computed = {"norms": norms, "device": chosen, "tiles": tiles_as(begun, chosen, teacher.width)}
     config = _config(root, pool, teacher, infos, temperature=temperature, **computed, **options)
     check_precision(config.precision, chosen)
     if begun:
@@ -79,6 +79,11 @@ def plan_run(
     else:
         check_uids(pool)
     return Plan(root, pool, teacher, config, {name: rows for name, (_, rows) in loaded.items()})
+
+
+def parse_norms(norms: Sequence[str]) -> tuple[str, ...]:
+    """The p of each NormSim_p, each once and written one way. Raises ScoringError on what is no p."""
+    return tuple(dict.fromkeys(f"{parse_norm(p):g}" for p in norms))
 
 
 def resolve_device(device: str) -> str:
@@ -93,8 +98,8 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _tiles(begun: RunConfig | None, device: str, width: int) -> dict[str, int] | None:
-    """The tile sizes that this machine is going to use: those that the run was begun with, where there are any."""
+def tiles_as(begun: RunConfig | AddedTarget | None, device: str, width: int) -> dict[str, int] | None:
+    """The tile sizes that this machine is going to use: those that were begun with, where there are any."""
     if begun and begun.tiles and begun.device == device:
         use_tile_sizes(device, width, begun.tiles)
     return tile_sizes(device, width)
@@ -107,7 +112,7 @@ def _config(root: Path, pool: Pool, arch: Arch, targets: tuple[TargetInfo, ...],
             pool=portable_path(pool.root, root),
             arch=arch.name,
             targets=targets,
-            versions=_versions(),
+            versions=versions(),
             shards=tuple(ShardInfo(name=shard.name, rows=shard.rows) for shard in pool.shards),
             pairs=pool.rows,
             width=arch.width,
@@ -125,7 +130,8 @@ def _own_temperature(pool: Pool, arch: Arch) -> float:
     return known.temperature if known else RunConfig.model_fields["temperature"].default
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What decides a score's last digits beside the arithmetic: the versions of what computes."""
     installed = {name: version(name) for name in ("torch", "numpy", "pyarrow")}
     return {"clipsel": __version__, "python": platform.python_version(), **installed}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from clipsel_core.errors import RunError
 from clipsel_core.files import write_json
-from clipsel_core.runs.config import RunConfig
+from clipsel_core.runs.config import AddedTarget, RunConfig, TargetInfo
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,13 @@ class Run:
 
     root: Path
     config: RunConfig
+    added: tuple[AddedTarget, ...] = ()
 
     @classmethod
     def open(cls, root: str | Path) -> Run:
         """The run in a folder. Raises RunError where there is none or its run.json cannot be understood."""
         root = Path(root)
-        return cls(root, read_config(root))
+        return cls(root, read_config(root), tuple(_read_added(root)))
 
     @property
     def pool_root(self) -> Path:
@@ -34,8 +36,18 @@ class Run:
 
     @property
     def metrics(self) -> list[str]:
-        """The score columns, in the order of the files."""
-        return list(self.config.metrics)
+        """The score columns, in the order of the files; those of targets that were added later come last."""
+        return [*self.config.metrics, *(metric for added in self.added for metric in added.metrics)]
+
+    @property
+    def targets(self) -> list[TargetInfo]:
+        """The targets that the run was compared with, those that were added later last; paths as in RunConfig."""
+        return [*self.config.targets, *(added.target for added in self.added)]
+
+    def file_with(self, column: str, shard: str) -> Path:
+        """The file that holds a column of a shard's rows, in their order: its scores, or what was added beside them."""
+        name = next((added.target.name for added in self.added if column in added.metrics), None)
+        return added_file(self.root, name, shard) if name else score_file(self.root, shard)
 
     @property
     def score_files(self) -> list[Path]:
@@ -83,6 +95,16 @@ def score_file(root: Path, shard: str) -> Path:
     return root / "scores" / f"{shard}.parquet"
 
 
+def added_file(root: Path, target: str, shard: str) -> Path:
+    """Where a shard's scores against a target that was added later are kept."""
+    return root / "added" / target / f"{shard}.parquet"
+
+
+def description_files(root: Path) -> list[Path]:
+    """The files that say which metrics a run has; what is kept of a run holds for as long as they do not change."""
+    return [root / "run.json", *sorted((root / "added").glob("*/target.json"))]
+
+
 def read_config(root: Path) -> RunConfig:
     """What run.json says. Raises RunError naming the first thing that is wrong with it."""
     path = root / "run.json"
@@ -97,6 +119,23 @@ def read_config(root: Path) -> RunConfig:
         found = f"{field}: {first['msg']}"
         remedy = "score the pool into a new folder"
         raise RunError(path, expected="a run's description", found=found, remedy=remedy) from error
+
+
+def read_added(path: Path) -> AddedTarget:
+    """What a target.json says. Raises RunError where it cannot be understood."""
+    try:
+        return AddedTarget.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        remedy = "remove its folder, then add the target again"
+        found = error.errors(include_url=False)[0]["msg"]
+        raise RunError(path, expected="an added target's description", found=found, remedy=remedy) from error
+
+
+def _read_added(root: Path) -> Iterator[AddedTarget]:
+    for path in description_files(root)[1:]:
+        added = read_added(path)
+        if added.complete:
+            yield added
 
 
 def write_config(root: Path, config: RunConfig) -> None:

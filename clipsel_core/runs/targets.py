@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool
 from clipsel_core.pool.target_files import ENDINGS, one_of, read_target_rows, telling
-from clipsel_core.runs.config import TargetInfo, TargetKind
+from clipsel_core.runs.config import NAME_PATTERN, TargetInfo, TargetKind
 from clipsel_core.scoring.targets import prepare_target
 
 _KINDS: dict[str, TargetKind] = {".npy": "npy", ".npz": "npz", ".pt": "pt", ".parquet": "parquet"}
@@ -30,6 +31,8 @@ def load_target(name: str, path: str | Path, pool: Pool, arch: Arch, root: Path)
     """
     text, _, part = str(path).partition("#")
     file = Path(text)
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise TargetError(f"target {name!r}", expected="a name of up to 64 letters, digits, _ and -", found=repr(name))
     if not file.is_file():
         raise TargetError(file, expected=f"the target {name!r}", found="no such file")
     kind, rows = _read(file, part, pool, arch)

@@ -20,7 +20,7 @@ from clipsel_core.curation.recipe import Recipe, parse_recipe
 from clipsel_core.curation.selection import Selection, select
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.store import Run, description_files
 from pages.parts import catalog, commands, empty
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -36,18 +36,18 @@ def current() -> catalog.Entry:
 
 
 def scores_stamp(entry: catalog.Entry) -> Stamp:
-    """Changes whenever the run's description or its score files do."""
-    return _stamp(entry.root, "run.json", "scores")
+    """Changes whenever the run's description, its score files or its added targets do."""
+    return _described(entry.root) + _stamp(entry.root, "scores")
 
 
 def map_stamp(entry: catalog.Entry) -> Stamp:
     """Changes whenever the run's scores or its projection do."""
-    return _stamp(entry.root, "run.json", "scores", "projection.parquet")
+    return scores_stamp(entry) + _stamp(entry.root, "projection.parquet")
 
 
 def open_run(entry: catalog.Entry) -> Run:
     """The run as its files are now. Raises RunError where they cannot be understood."""
-    return _run(entry.root, _stamp(entry.root, "run.json"))
+    return _run(entry.root, _described(entry.root))
 
 
 def open_table(entry: catalog.Entry) -> ScoreTable:
@@ -109,16 +109,20 @@ def parse(entry: catalog.Entry, recipe: str) -> Recipe:
     return parse_recipe(recipe, metrics=run.metrics, folder=run.recipes_dir)
 
 
+def _described(root: Path) -> Stamp:
+    return tuple(_file_stamp(path, path.parent.name) for path in description_files(root))
+
+
 def _stamp(root: Path, *names: str) -> Stamp:
     return tuple(_file_stamp(root / name) for name in names)
 
 
-def _file_stamp(path: Path) -> tuple[str, int, int]:
+def _file_stamp(path: Path, name: str = "") -> tuple[str, int, int]:
     try:
         stat = path.stat()
     except OSError:
-        return path.name, 0, 0
-    return path.name, stat.st_mtime_ns, stat.st_size
+        return name or path.name, 0, 0
+    return name or path.name, stat.st_mtime_ns, stat.st_size
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

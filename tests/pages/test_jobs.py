@@ -9,8 +9,8 @@ from clipsel_core.jobs.store import listing
 from pages.parts import catalog
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended, until
-from tests.pages.conftest import words
-from tests.pages.worlds import make_run
+from tests.pages.conftest import components, words
+from tests.pages.worlds import add_target_by_hand, make_run
 
 
 def button(app, label):
@@ -71,3 +71,21 @@ def test_panel__on_the_map_page_knows_only_its_own_run(run, tmp_path, open_page)
     (job,) = listing(catalog.jobs_folder())
     control.cancel(job)
     ended(job)
+
+
+def test_pages__notice_an_added_target(tmp_path, open_page):
+    """The sliders, the gallery and the overview have the new metric as soon as its last shard is there."""
+    run = make_run(tmp_path / "world")
+    app = open_page("gallery", run)
+    assert "NormSim ∞ · more" not in app.selectbox(key="metric").options
+    add_target_by_hand(run, "more", complete=False)
+    app.run()
+    assert "NormSim ∞ · more" not in app.selectbox(key="metric").options
+    add_target_by_hand(run, "more")
+    app.run()
+    assert not app.exception
+    assert "NormSim ∞ · more" in app.selectbox(key="metric").options
+    app.selectbox(key="metric").set_value("normsim_inf_more").run()
+    assert not app.exception
+    (cards,) = components(app, "clipsel_cards")
+    assert cards["cards"][0]["caption"] == "caption of pair 59"

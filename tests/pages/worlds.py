@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from clipsel_core import uids
-from clipsel_core.runs.config import RunConfig, ShardInfo, TargetInfo
+from clipsel_core.runs.config import AddedTarget, RunConfig, ShardInfo, TargetInfo
 from clipsel_core.runs.store import write_config
 from tests.pages import hostile
 
@@ -88,6 +88,21 @@ def make_run(
         pq.write_table(pa.table(table), run / "projection.parquet")
     _write_description(run, pairs, metrics, finished)
     return run
+
+
+def add_target_by_hand(run: Path, name: str, *, complete: bool = True) -> None:
+    """Writes what add-target writes; the pairs' similarity rises with their row."""
+    folder, start = run / "added" / name, 0
+    folder.mkdir(parents=True, exist_ok=True)
+    target = TargetInfo(name=name, path=f"targets/{name}.npy", kind="uids", sha256="1" * 64, rows=3, width=8)
+    metrics = (f"normsim_inf_{name}", f"normsim_2_{name}")
+    added = AddedTarget(target=target, norms=("inf", "2"), device="cpu", metrics=metrics, complete=complete)
+    for file in sorted((run / "scores").iterdir()):
+        keys = pq.read_table(file, columns=["uid_hi", "uid_lo"])
+        values = pa.array(np.arange(start, start + len(keys), dtype=np.float32))
+        pq.write_table(keys.append_column(metrics[0], values).append_column(metrics[1], values), folder / file.name)
+        start += len(keys)
+    (folder / "target.json").write_text(added.model_dump_json(), encoding="utf-8")
 
 
 def add_recipe(run: Path, name: str, text: str) -> None:

@@ -150,7 +150,7 @@ def test_score__a_finished_run_is_left_alone(pool, tmp_path):
 def test_score__a_finished_run_keeps_the_versions_it_was_made_with(pool, tmp_path, monkeypatch):
     score(pool, tmp_path / "run", **OPTIONS)
     before = files_of(tmp_path / "run")
-    monkeypatch.setattr(plan, "_versions", lambda: {"torch": "99"})
+    monkeypatch.setattr(plan, "versions", lambda: {"torch": "99"})
     assert score(pool, tmp_path / "run", **OPTIONS).finished
     assert files_of(tmp_path / "run") == before
     (tmp_path / "run" / "scores" / "00000001.parquet").unlink()
