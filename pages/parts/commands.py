@@ -18,18 +18,8 @@ def command(*words: object) -> str:
     return shlex.join(["python", "-m", "clipsel_core", *map(str, words)])
 
 
-def score_with_target(run: Run, name: str, file: Path) -> str:
-    """The command that scores the run's pool as the run was, with one more target, into a new folder beside it."""
-    return shlex.join(
-        [*shlex.split(score_again(run, run.root.with_name(f"{run.root.name}-{name}"))), "--target", f"{name}={file}"]
-    )
-
-
-def score_again(run: Run, root: Path | None = None) -> str:
-    """The command that goes on with a run where it stopped: the one that started it, with all that it said.
-
-    root: another folder, to score the same anew.
-    """
+def score_again(run: Run) -> str:
+    """The command that goes on with a run where it stopped: the one that started it, with all that it said."""
     config = run.config
     usual = RunConfig.model_fields
     named = {
@@ -40,7 +30,7 @@ def score_again(run: Run, root: Path | None = None) -> str:
         "--seed": config.seed,
         "--on-bad-rows": config.on_bad_rows,
     }
-    words: list[object] = ["score", run.pool_root, root or run.root]
+    words: list[object] = ["score", run.pool_root, run.root]
     for option, value in named.items():
         field = usual[option.removeprefix("--").replace("-", "_")]
         if field.is_required() or value != field.default:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from functools import partial
+from itertools import count
 
 import numpy as np
 import streamlit as st
@@ -13,8 +15,9 @@ from clipsel_core import uids
 from clipsel_core.curation import counts, ordering
 from clipsel_core.curation.recipe import AnyStep, Drop, Keep, Subtract, Union
 from clipsel_core.errors import ClipselError, RunError
+from clipsel_core.runs.config import NAME_PATTERN
 from clipsel_core.runs.store import Run
-from pages.parts import atlas, commands, empty, facts, lists, marginals, metrics, pairs, recipes, state, words
+from pages.parts import atlas, empty, facts, jobs, lists, marginals, metrics, pairs, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.histogram import Layer, show_histogram
 from pages.parts.shapes import Shape
@@ -24,8 +27,7 @@ _ORDERS = ("highest", "lowest", "random")
 _BINS = 64
 # So many uids are written into the recipe itself; more go into a list beside it.
 _MOST_INLINE = 100
-_FAILED, _AIMED = "region failed", "region aimed"
-_WHY_ANEW = "Scoring the pool with it gives NormSim to these images, in a new run beside this one."
+_FAILED = "region failed"
 
 
 def panel(entry: Entry, run: Run, shape: Shape | None) -> None:
@@ -98,17 +100,9 @@ def _actions(entry: Entry, run: Run, rows: np.ndarray) -> None:
         for kind, icon in (("keep", ":material/check:"), ("drop", ":material/block:")):
             act = partial(_add, entry, run, rows, kind)
             st.button(f"{kind.capitalize()} these", icon=icon, key=f"{kind} region", on_click=act)
-        st.button(
-            "Use as target",
-            icon=":material/my_location:",
-            key="target region",
-            on_click=partial(_aim, entry, run, rows),
-        )
+        _target(entry, run, rows)
     if _FAILED in st.session_state:
         empty.show_error(st.session_state.pop(_FAILED), "This could not be written")
-    written = st.session_state.get(_AIMED)
-    if written and written[0] == entry.key and np.array_equal(written[2], rows):
-        empty.show_empty("Written as a target", _WHY_ANEW, commands.score_with_target(run, "region", written[1]))
     on_map, scored = len(state.open_map(entry).rows), len(state.open_table(entry))
     if on_map < scored:
         facts.show_note(
@@ -143,17 +137,39 @@ def _as_file(names: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def _target(entry: Entry, run: Run, rows: np.ndarray) -> None:
+    """A panel that has the whole run compared with the region's images."""
+    with st.popover("Use as target", icon=":material/my_location:", key="target", on_change="rerun"):
+        st.caption("Compares every image of the run with these; NormSim to them becomes a metric like the others.")
+        taken = {target.name for target in run.targets}
+        st.session_state.setdefault("target name", _free_name(taken))
+        name = st.text_input("Name", key="target name", max_chars=64)
+        wrong = (
+            "taken" if name in taken else "" if re.fullmatch(NAME_PATTERN, name) else "letters, digits, - and _ only"
+        )
+        if wrong:
+            st.caption(f":red[{wrong}]")
+        act = partial(_aim, entry, run, rows)
+        disabled = bool(wrong) or not run.finished
+        st.button("Compare", type="primary", key="target region", on_click=act, disabled=disabled)
+
+
+def _free_name(taken: set[str]) -> str:
+    return next(name for number in count(1) if (name := f"region-{number}") not in taken)
+
+
 def _aim(entry: Entry, run: Run, rows: np.ndarray) -> None:
-    """Writes the region's uids where a target can be read from."""
+    """Writes the region's uids beside the run, and starts the job that compares the run with their images."""
     names = uids.sort(state.open_table(entry).uids_at(rows))
-    digest = hashlib.sha256(names.tobytes()).hexdigest()[:12]
-    file = run.root / "targets" / f"region-{digest}.npy"
+    name = st.session_state.pop("target name")
+    file = run.root / "targets" / f"{name}-{hashlib.sha256(names.tobytes()).hexdigest()[:12]}.npy"
     try:
         uids.write_subset(file, names)
     except OSError as error:
         st.session_state[_FAILED] = _told(run, error)
         return
-    st.session_state[_AIMED] = entry.key, file, rows
+    title = f"NormSim to {name}, {words.pairs(len(names))}"
+    jobs.launch("add-target", [run.root], {"target": f"{name}={file.absolute()}"}, title=title, about=run.root)
 
 
 def _told(run: Run, error: Exception) -> ClipselError:

@@ -13,7 +13,7 @@ from clipsel_core import uids
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.runs.store import Run
-from pages.parts import region, state
+from pages.parts import jobs, recipes, region, state
 from pages.parts.catalog import Entry
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
@@ -100,26 +100,49 @@ def test_map__keeps_and_drops_a_region(app, run, kind, most_inline, monkeypatch)
 
 
 def recipe_of(app, run) -> str:
-    from pages.parts import recipes
-
     return recipes.as_yaml(steps(app, run))
 
 
-def test_map__writes_a_region_as_a_target(app, run):
+@pytest.fixture
+def started(monkeypatch):
+    """The jobs that a page starts, which no test waits for."""
+    calls = []
+    monkeypatch.setattr(jobs.control, "start", lambda *args, **options: calls.append((args, options)))
+    return calls
+
+
+def aim(app):
+    app.session_state["target"] = True
+    return app.run().button(key="target region").click().run()
+
+
+def test_map__has_the_run_compared_with_a_region(app, run, started):
     draw(app, "drawn", RIGHT_HALF)
-    app.button(key="target region").click().run()
+    aim(app)
+    assert not app.exception
     (written,) = (run / "targets").iterdir()
     table = ScoreTable.open(Run.open(run))
     assert uids.read_subset(written).tolist() == uids.sort(table.uids_at(on_right())).tolist()
-    assert f"region={written}" in words(app).replace("'", "")
+    (((_, command, paths, options), _),) = started
+    assert (command, paths, options) == ("add-target", [run], {"target": f"region-1={written}"})
 
 
-def test_map__says_that_the_run_cannot_be_written(app, run):
+def test_map__takes_no_target_name_that_is_taken_or_strange(app, run, started):
+    draw(app, "drawn", RIGHT_HALF)
+    app.session_state["target"] = True
+    for name in ("task", "a b", "../x", "", "-x"):
+        app.run().text_input(key="target name").set_value(name).run()
+        assert app.button(key="target region").disabled, name
+    assert not started
+
+
+def test_map__says_that_the_run_cannot_be_written(app, run, started):
     (run / "targets").write_text("in the way")
     draw(app, "drawn", RIGHT_HALF)
-    app.button(key="target region").click().run()
+    aim(app)
     assert not app.exception
     assert "could not be written" in words(app)
+    assert not started
 
 
 def test_map__shows_single_pairs_where_few_are_in_view(tmp_path, open_page):
