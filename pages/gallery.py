@@ -1,75 +1,154 @@
-"""What do the pairs look like, from the best of any metric to the worst, kept or dropped?"""
+"""What do the pairs look like, from the best of any metric to the worst, kept or dropped, with certain words?"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import streamlit as st
 
-from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, marginals, metrics, pairs, recipes, state, words
+from clipsel_core.curation.captions import MOST_WORDS, CaptionScan
+from clipsel_core.curation.listing import Listing
+from pages.parts import cards, empty, facts, marginals, metrics, pair, pairs, recipes, scanning, state, words
 from pages.parts.catalog import Entry
 
-_ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random"}
+_ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random", "near": "near"}
 _SHOWN = ("all", "kept", "dropped")
-_SIZES = (48, 96, 192)
+_SIZES = (48, 96, 144, 200)
 _PAGES_AT_ONCE = 16
+_MOST_SCORES = 4
 
 
 @dataclass(frozen=True)
 class View:
-    """What is listed and in which order. recipe: the draft's YAML, which says what is kept."""
+    """What is listed and in which order. recipe: the draft's YAML, which says what is kept.
+
+    centre: the score that "near" counts from. words: what captions must hold; read: captions looked at for them so far.
+    """
 
     metric: str
     order: str
     shown: str
     size: int
     seed: int
+    centre: float
     recipe: str
+    words: tuple[str, ...]
+    read: int = 0
 
 
 def show(entry: Entry) -> None:
     st.title("Gallery")
     run, table = state.open_run(entry), state.require_table(entry)
-    view = _controls(entry, run, list(table.metrics))
-    listed = _listed(entry, view)
-    pages = max(1, -(-listed // view.size))
-    page = _pager(entry, view, pages, listed)
-    if not listed:
-        _nothing(view.shown)
+    names = list(table.metrics)
+    metric, order, centre, seed = _order_controls(entry, names)
+    asked, shown, more, size = _card_controls(names, metric, searchable=bool(table.pool and table.pool.text_column))
+    facts.show_note(_explain(metric, order, centre))
+    search = _search(entry, asked)
+    read = search.scan.done if search else 0
+    view = View(metric, order, shown, size, seed, centre, recipes.draft_yaml(entry, run), asked, read)
+    listing = _listed(entry, view, search)
+    pages = max(1, -(-len(listing) // size))
+    page = _pager(entry, view, listing, pages, search)
+    if not len(listing):
+        _nothing(view)
         return
-    rows = _page_rows(entry, view, page)
-    kept = state.kept_mask(entry, view.recipe) if view.shown == "all" else None
-    label = f"Pairs by {metrics.title(view.metric)}, {view.order} first, page {page} of {pages}"
-    pairs.gallery(entry, rows, view.metric, key="cards", label=label, kept=kept)
+    rows = _page_rows(entry, view, listing, page)
+    kept = state.kept_mask(entry, view.recipe) if shown == "all" else None
+    walk = pair.Walk(
+        len(listing), partial(_row_at, entry, view, listing), first=(page - 1) * size, left=partial(_turn_to, size)
+    )
+    label = f"Pairs by {metrics.title(metric)}, {order} first, page {page} of {pages}"
+    turned = partial(_turn_by_key, pages)
+    pairs.gallery(entry, rows, metric, key="cards", label=label, kept=kept, more=more, walk=walk, turned=turned)
 
 
-def _controls(entry: Entry, run: Run, names: list[str]) -> View:
+def _order_controls(entry: Entry, names: list[str]) -> tuple[str, str, float, int]:
     shared = {"bind": "query-params", "on_change": _rewind}
+    seed, centre = 0, 0.0
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         metric = st.selectbox("Metric", names, format_func=metrics.title, key="metric", width=220, **shared)
         order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key="order", **shared)
-        help_text = "Kept and dropped by the recipe on the Select page as it is now."
-        shown = st.segmented_control("Show", _SHOWN, default="all", required=True, key="show", help=help_text, **shared)
-        size = st.selectbox("Cards", _SIZES, key="size", width=90, **shared)
-        seed = 0
         if order == "random":
             seed = st.number_input("Seed", 0, 2**31 - 1, key="seed", width=120, **shared)
-    facts.show_note(metrics.describe(metric).help)
-    return View(metric, order, shown, size, int(seed), recipes.draft_yaml(entry, run))
+        if order == "near":
+            centre = _centre(entry, metric, shared)
+    return metric, order, centre, int(seed)
 
 
-def _pager(entry: Entry, view: View, pages: int, listed: int) -> int:
-    page = st.session_state["page"] = min(max(1, st.session_state.get("page", 1)), pages)
+def _centre(entry: Entry, metric: str, shared: dict) -> float:
+    """The score to begin at, given as a percentile of the run or as itself."""
+    by = st.segmented_control(
+        "Near a", ("percentile", "score"), default="percentile", required=True, key="by", **shared
+    )
+    if by == "score":
+        return st.number_input("Score", value=0.0, step=0.01, format="%.4f", key="score", width=130, **shared)
+    percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, key="percentile", width=130, **shared)
+    return marginals.marginal(entry, metric).quantile(percent)
+
+
+def _card_controls(names: list[str], metric: str, *, searchable: bool) -> tuple[tuple[str, ...], str, list[str], int]:
+    """Which pairs and what of them: words to look for, kept or dropped, further scores, cards a page."""
+    shared = {"bind": "query-params", "on_change": _rewind}
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        text = st.text_input(
+            "Words in the caption",
+            key="words",
+            type="search",
+            width=270,
+            max_chars=200,
+            disabled=not searchable,
+            placeholder="all of these words" if searchable else "the pool has no captions here",
+            help=f"Upper and lower case alike, in any order, also inside longer words; {MOST_WORDS} words at most.",
+            **shared,
+        )
+        help_text = "Kept and dropped by the recipe on the Select page as it is now."
+        shown = st.segmented_control("Show", _SHOWN, default="all", required=True, key="show", help=help_text, **shared)
+        more = st.multiselect(
+            "Also on the cards",
+            names,
+            format_func=metrics.title,
+            key="scores",
+            max_selections=_MOST_SCORES - 1,
+            width=340,
+            placeholder="other scores",
+            bind="query-params",
+        )
+        size = st.selectbox("Cards", _SIZES, key="size", width=90, **shared)
+    asked = tuple(dict.fromkeys(text.lower().split()))[:MOST_WORDS] if searchable else ()
+    return asked, shown, [name for name in more if name != metric], size
+
+
+def _explain(metric: str, order: str, centre: float) -> str:
+    near = f"Nearest to {words.score(centre)} first. " if order == "near" else ""
+    return near + metrics.describe(metric).help
+
+
+def _search(entry: Entry, asked: tuple[str, ...]) -> scanning.Search | None:
+    """The search for the asked words, carried on; None where no words are asked for."""
+    if not asked:
+        return None
+    make = partial(CaptionScan.for_words, state.open_table(entry), list(asked))
+    search = scanning.search("words search", (entry.root, state.scores_stamp(entry), asked), make)
+    scanning.go_on("words search", search)
+    return search
+
+
+def _pager(entry: Entry, view: View, listing: Listing, pages: int, search: scanning.Search | None) -> int:
+    if "page" in st.session_state:
+        st.session_state["page"] = min(max(1, st.session_state["page"]), pages)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        back, on = ":material/chevron_left:", ":material/chevron_right:"
-        st.button("Previous", icon=back, on_click=_turn, args=(-1,), disabled=page == 1, key="previous")
-        st.number_input("Page", 1, pages, key="page", label_visibility="collapsed", width=130)
-        st.button("Next", icon=on, on_click=_turn, args=(1,), disabled=page == pages, key="next")
-        st.text(f"of {words.count(pages)} · {words.pairs(listed)}")
+        back = st.empty()
+        page = st.number_input(
+            "Page", 1, pages, key="page", label_visibility="collapsed", width=130, bind="query-params"
+        )
+        left, right = ":material/chevron_left:", ":material/chevron_right:"
+        back.button("Previous", icon=left, on_click=_turn, args=(-1,), disabled=page == 1, key="previous")
+        st.button("Next", icon=right, on_click=_turn, args=(1,), disabled=page == pages, key="next")
+        st.text(f"of {words.count(pages)} · {words.pairs(len(listing))}{_matched(view, search)}")
         st.space("stretch")
-        if view.order != "random" and listed:
+        if view.order in ("highest", "lowest") and len(listing):
             st.number_input(
                 "Jump to percentile",
                 min_value=0.0,
@@ -80,71 +159,100 @@ def _pager(entry: Entry, view: View, pages: int, listed: int) -> int:
                 label_visibility="collapsed",
                 width=200,
                 on_change=_jump,
-                args=(entry, view),
+                args=(entry, view, listing),
             )
     return page
+
+
+def _matched(view: View, search: scanning.Search | None) -> str:
+    if search is None:
+        return ""
+    where = "" if view.shown == "all" else f" of {words.count(search.scan.found)} in the pool"
+    return f" with these words{where}{search.so_far}"
 
 
 def _turn(step: int) -> None:
     st.session_state["page"] += step
 
 
+def _turn_by_key(pages: int) -> None:
+    st.session_state["page"] = min(max(1, st.session_state["page"] + cards.turn("cards")), pages)
+
+
+def _turn_to(size: int, place: int) -> None:
+    st.session_state["page"] = place // size + 1
+
+
 def _rewind() -> None:
     st.session_state["page"] = 1
 
 
-def _jump(entry: Entry, view: View) -> None:
+def _jump(entry: Entry, view: View, listing: Listing) -> None:
     """Turns to the page where the pool's percentile lies among the pairs that are listed."""
     percent = st.session_state.get("jump")
     if percent is None:
         return
     value = marginals.marginal(entry, view.metric).quantile(percent)
-    below, listed = _below(entry, view, value), _listed(entry, view)
-    before = below if view.order == "lowest" else listed - below
-    st.session_state["page"] = 1 + min(before, max(listed - 1, 0)) // view.size
+    place = listing.place_of(value, _ORDERS[view.order])
+    _turn_to(view.size, min(place, max(len(listing) - 1, 0)))
 
 
-def _below(entry: Entry, view: View, value: float) -> int:
-    """Listed pairs that score less than a value."""
-    everything = marginals.marginal(entry, view.metric).pairs_below(value)
-    if view.shown == "all":
-        return everything
-    kept = marginals.marginal(entry, view.metric, view.recipe).pairs_below(value)
-    return kept if view.shown == "kept" else everything - kept
+def _listed(entry: Entry, view: View, search: scanning.Search | None) -> Listing:
+    recipe = "" if view.shown == "all" else view.recipe
+    asked = (view.words, view.read)
+    return _listing(entry, view.metric, view.shown, recipe, asked, state.scores_stamp(entry), search)
 
 
-def _listed(entry: Entry, view: View) -> int:
-    everything = marginals.marginal(entry, view.metric).pairs
-    if view.shown == "all":
-        return everything
-    kept = marginals.marginal(entry, view.metric, view.recipe).pairs
-    return kept if view.shown == "kept" else everything - kept
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _listing(
+    entry: Entry,
+    metric: str,
+    shown: str,
+    recipe: str,
+    asked: tuple,
+    stamp: state.Stamp,
+    _search: scanning.Search | None,
+) -> Listing:
+    mask = None
+    if shown != "all":
+        kept = state.kept_mask(entry, recipe)
+        mask = kept if shown == "kept" else ~kept
+    if _search is not None:
+        found = _search.scan.mask(len(state.open_table(entry)))
+        mask = found if mask is None else found & mask
+    return Listing.of(state.metric_bins(entry, metric), mask)
 
 
-def _page_rows(entry: Entry, view: View, page: int) -> np.ndarray:
+def _row_at(entry: Entry, view: View, listing: Listing, place: int) -> int:
+    page, at = divmod(place, view.size)
+    return int(_page_rows(entry, view, listing, page + 1)[at])
+
+
+def _page_rows(entry: Entry, view: View, listing: Listing, page: int) -> np.ndarray:
     """The rows of one page. Finding one page costs as much as finding many, so the pages around it come along."""
     block, place = divmod(page - 1, _PAGES_AT_ONCE)
-    rows = _block_rows(entry, view, block, state.scores_stamp(entry))
+    same = replace(view, recipe="") if view.shown == "all" else view
+    rows = _block_rows(entry, same, block, state.scores_stamp(entry), listing)
     return rows[place * view.size : (place + 1) * view.size]
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _block_rows(entry: Entry, view: View, block: int, stamp: state.Stamp) -> np.ndarray:
-    mask = None if view.shown == "all" else state.kept_mask(entry, view.recipe)
-    if mask is not None and view.shown == "dropped":
-        mask = ~mask
+def _block_rows(entry: Entry, view: View, block: int, stamp: state.Stamp, _listing: Listing) -> np.ndarray:
     limit = _PAGES_AT_ONCE * view.size
-    table = state.open_table(entry)
-    return table.page(view.metric, _ORDERS[view.order], offset=block * limit, limit=limit, mask=mask, seed=view.seed)
+    order = _ORDERS[view.order]
+    return _listing.page(order, offset=block * limit, limit=limit, seed=view.seed, centre=view.centre)
 
 
-def _nothing(shown: str) -> None:
+def _nothing(view: View) -> None:
     why = {
-        "kept": "The recipe on the Select page keeps no pair that has this score.",
-        "dropped": "The recipe on the Select page keeps every pair that has this score.",
-        "all": "No pair of this run has this score.",
-    }
-    empty.show_empty("Nothing to show", why[shown])
+        "kept": "The recipe on the Select page keeps no pair that has this score",
+        "dropped": "The recipe on the Select page keeps every pair that has this score",
+        "all": "No pair of this run has this score",
+    }[view.shown]
+    if view.words:
+        empty.show_empty("Nothing to show", f"{why} and these words in its caption. Take a word away.")
+    else:
+        empty.show_empty("Nothing to show", f"{why}.")
 
 
 show(state.current())

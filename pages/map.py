@@ -9,7 +9,7 @@ import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.cells import Span, within
-from pages.parts import atlas, facts, jobs, map_view, metrics, pairs, projecting, recipes, region, routes, state, words
+from pages.parts import atlas, deck, facts, jobs, map_view, metrics, projecting, recipes, region, routes, state, words
 from pages.parts.atlas import AMOUNT, KEPT, Cells, Colour
 from pages.parts.catalog import Entry
 from pages.parts.map_view import Points, View
@@ -83,7 +83,7 @@ def _points(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Points:
     rows, values = places.rows[seen], atlas.values_of(entry, colour)
     names = uids.to_hex(table.uids_at(rows)).to_pylist()
     captions = table.metadata(rows, ("caption",))["caption"].tolist()
-    pictured = pairs.has_images(entry)
+    pictured = deck.has_images(entry)
     shown = np.full(len(seen), scale.high) if values is None else np.nan_to_num(values[seen], nan=scale.low)
     return Points(
         x=places.x[seen].tolist(),

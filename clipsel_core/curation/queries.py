@@ -1,4 +1,4 @@
-"""What a run's files say about its pairs: scores, uids and metadata by row number. All of DuckDB is in here.
+"""What a run's files say about its pairs: scores, uids and metadata by row number. DuckDB is here and in captions.py.
 
 A *row number* is a pair's place in the run: the files of its finished shards one after another, in the pool's order.
 Row i of a shard's scores is row i of the shard's metadata, so captions are found by position, without looking up uids.

@@ -1,5 +1,5 @@
 // Draws a page of pairs as a listbox: arrows move, Home and End jump, Enter and Space open, a click opens, K keeps and D
-// drops by hand.
+// drops by hand, Page Down and Page Up turn the page where there are several. Keys that are used here go no further.
 // Everything that comes from the pool is put in with textContent or as a property, never as markup.
 
 const make = (tag, className, text) => {
@@ -25,17 +25,25 @@ const picture = (card) => {
   return frame
 }
 
+const score = (bar, titled) => {
+  const line = make("div", titled ? "score titled" : "score")
+  if (titled) line.append(make("span", "title", bar.title))
+  line.append(make("span", "value", bar.value), make("span", "rank", bar.rank))
+  line.title = `${bar.title} ${bar.value}, ${bar.rank}`
+  const track = make("div", "bar")
+  const fill = make("i")
+  fill.style.width = `${bar.percentile ?? 0}%`
+  track.append(fill)
+  const node = make("div", "scored")
+  node.append(line, track)
+  return node
+}
+
 const words = (card) => {
   const text = make("div", "text")
   const caption = make("div", card.caption ? "caption" : "caption empty", card.caption || "no caption")
   caption.title = card.caption
-  const score = make("div", "score")
-  score.append(make("span", "value", card.value), make("span", "rank", card.rank))
-  const bar = make("div", "bar")
-  const fill = make("i")
-  fill.style.width = `${card.percentile ?? 0}%`
-  bar.append(fill)
-  text.append(caption, score, bar)
+  text.append(caption, ...card.bars.map((bar) => score(bar, card.bars.length > 1)))
   return text
 }
 
@@ -43,7 +51,7 @@ const draw = (card, index) => {
   const node = make("div", "card")
   node.setAttribute("role", "option")
   node.setAttribute("aria-selected", "false")
-  node.setAttribute("aria-label", `${card.caption || "no caption"}, ${card.value}, ${card.rank}`)
+  node.setAttribute("aria-label", [card.caption || "no caption", ...card.bars.map((bar) => `${bar.title} ${bar.value}, ${bar.rank}`)].join(", "))
   node.dataset.index = index
   node.tabIndex = index === 0 ? 0 : -1
   node.append(picture(card), words(card))
@@ -62,11 +70,13 @@ const target = (key, index, nodes, grid) => {
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component
   const judgements = { k: "keep", d: "drop" }
+  const turns = data.turns ? { PageDown: 1, PageUp: -1 } : {}
   const grid = parentElement.querySelector(".grid")
   const drawn = JSON.stringify(data)
   if (grid.dataset.drawn === drawn) return
   grid.dataset.drawn = drawn
   grid.setAttribute("aria-label", data.label)
+  grid.classList.toggle("several", data.cards.some((card) => card.bars.length > 1))
   const nodes = data.cards.map(draw)
   // Judging a card draws the page anew: the keyboard stays where it was.
   const held = grid.querySelector(".card:focus")
@@ -98,7 +108,9 @@ export default function (component) {
     } else if (event.key === "Enter" || event.key === " ") open(node)
     else if (event.key in judgements && !event.ctrlKey && !event.metaKey && !event.altKey) {
       setTriggerValue("judged", { uid: data.cards[node.dataset.index].uid, kind: judgements[event.key] })
-    } else return
+    } else if (event.key in turns) setTriggerValue("turned", turns[event.key])
+    else return
     event.preventDefault()
+    event.stopPropagation()
   }
 }

@@ -103,6 +103,11 @@ def settings(entry: catalog.Entry, recipe: str, place: int, amounts: tuple[Fract
     return _settings(entry, scores_stamp(entry) + lists, recipe, place, amounts)
 
 
+def metric_bins(entry: catalog.Entry, metric: str) -> MetricBins:
+    """The interactive index of a metric, built once for all sessions."""
+    return _bins(entry, scores_stamp(entry), metric)
+
+
 def parse(entry: catalog.Entry, recipe: str) -> Recipe:
     """A recipe's steps, checked against the run's metrics; uid lists in it are named from the run's recipes folder."""
     run = open_run(entry)

@@ -182,6 +182,8 @@ def test_gallery__k_keeps_and_d_drops(page):
     expect(cards.nth(2).locator(".badge")).to_have_text("kept by hand")
     page.keyboard.press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="Take back").click()
+    expect(page.get_by_role("dialog").get_by_role("button", name="Take back")).to_have_count(0)
+    page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(cards.nth(2).locator(".badge")).not_to_have_text("kept by hand")
     page.get_by_role("link", name="Select").click()
@@ -202,6 +204,62 @@ def test_select__takes_an_uploaded_list(page, server, tmp_path):
     settle(page)
     (stored,) = (run.recipes_dir / "lists").iterdir()
     assert np.array_equal(read_uid_list(stored), uids.sort(listed))
+
+
+def test_pair__arrows_walk_on_over_the_page_and_back_to_it(page):
+    """Previous and Next go through the whole gallery; closing turns to the page where the walk ended."""
+    visit(page, "gallery")
+    page.locator(".card").last.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("48 of 3,800 in this gallery")
+    page.keyboard.press("ArrowRight")
+    expect(dialog).to_contain_text("49 of 3,800 in this gallery")
+    page.keyboard.press("ArrowLeft")
+    expect(dialog).to_contain_text("48 of 3,800 in this gallery")
+    page.keyboard.press("ArrowRight")
+    expect(dialog).to_contain_text("49 of 3,800 in this gallery")
+    page.keyboard.press("k")
+    expect(dialog.get_by_role("button", name="Take back")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page.locator(".st-key-page input")).to_have_value("2")
+    expect(page.locator(".card .badge").first).to_have_text("kept by hand")
+
+
+def test_pair__opens_others_from_within_and_comes_back(page):
+    visit(page, "gallery")
+    page.locator(".card").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator(".standing .row")).to_have_count(11)
+    for tab, sign in (
+        ("Target images", "is the first of these"),
+        ("Same caption", "exactly"),
+        ("Look-alikes", "cosine"),
+    ):
+        dialog.get_by_role("tab", name=tab).click()
+        expect(dialog).to_contain_text(sign)
+    uid = dialog.locator("dd").first
+    first, caption = uid.inner_text(), dialog.locator(".card .caption").nth(1).inner_text()
+    dialog.locator(".card").nth(1).click()
+    expect(uid).not_to_have_text(first)
+    expect(dialog).to_contain_text(caption)
+    dialog.get_by_role("button", name="Back").click()
+    expect(uid).to_have_text(first)
+    settle(page)
+
+
+def test_gallery__the_keyboard_turns_pages(page):
+    visit(page, "gallery")
+    cards = page.locator(".card")
+    first = cards.locator(".caption").first.inner_text()
+    cards.first.focus()
+    page.keyboard.press("PageDown")
+    expect(page.locator(".st-key-page input")).to_have_value("2")
+    expect(cards.locator(".caption").first).not_to_have_text(first)
+    page.keyboard.press("ArrowRight")
+    expect(cards.nth(1)).to_be_focused()
+    page.keyboard.press("PageUp")
+    expect(cards.locator(".caption").first).to_have_text(first)
 
 
 def test_gallery__next_page_is_another(page):

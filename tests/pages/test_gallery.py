@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from clipsel_core.curation.captions import CaptionScan
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.runs.store import Run
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
 
@@ -75,8 +78,8 @@ def test_gallery__jumps_to_a_percentile(app):
 
 def test_gallery__cards_hold_score_percentile_and_address(app):
     card = components(app, "clipsel_cards")[0]["cards"][0]
-    assert card["value"] == "0.9833"
-    assert card["rank"] == "P98.3"
+    assert card["bars"][0]["value"] == "0.9833"
+    assert card["bars"][0]["rank"] == "P98.3"
     assert card["src"].startswith("/pairs/")
     assert card["src"].endswith(card["uid"])
 
@@ -153,3 +156,79 @@ def test_gallery__ignores_a_judgement_of_a_pair_it_does_not_show(app):
         assert not app.exception
     app.switch_page("select.py").run()
     assert "by hand" not in words(app)
+
+
+@pytest.mark.parametrize("shown", ["all", "kept", "dropped"])
+def test_gallery__lists_captions_with_all_the_words(tmp_path, open_page, shown):
+    captions = ["a Red house", "house", "red", "100% red_house", "the house is RED"]
+    app = open_page("gallery", make_run(tmp_path / "world", captions=captions, pairs=(30, 30)))
+    app.button_group(key="show").set_value(shown).run()
+    app.text_input(key="words").set_value("red HOUSE").run()
+    if shown == "kept":
+        assert "keeps no pair that has this score and these words" in words(app)
+        return
+    found = components(app, "clipsel_cards")[0]["cards"]
+    assert [card["caption"] for card in found] == ["the house is RED", "100% red_house", "a Red house"]
+    assert "3 pairs with these words" in words(app)
+    app.text_input(key="words").set_value("%").run()
+    assert [card["caption"] for card in components(app, "clipsel_cards")[0]["cards"]] == ["100% red_house"]
+    app.text_input(key="words").set_value("").run()
+    assert len(components(app, "clipsel_cards")[0]["cards"]) == 48
+
+
+def test_gallery__turns_pages_and_jumps_among_the_found(tmp_path, open_page):
+    named = ["odd one" if row % 2 else "even one" for row in range(300)]
+    app = open_page("gallery", make_run(tmp_path / "world", pairs=(300,), captions=named))
+    app.text_input(key="words").set_value("odd").run()
+    assert "of 4 · 150 pairs with these words" in words(app)
+    app.number_input(key="jump").set_value(10.0).run()
+    assert app.number_input(key="page").value == 3
+    assert set(captions(app)) == {"odd one"}
+
+
+def test_gallery__nearest_to_a_percentile_or_a_score_first(app):
+    app.button_group(key="order").set_value("near").run()
+    app.number_input(key="percentile").set_value(50.0).run()
+    assert sorted(rows(app)[:3]) == [29, 30, 31]
+    app.button_group(key="by").set_value("score").run()
+    app.number_input(key="score").set_value(10.0).run()
+    assert rows(app)[:3] == [59, 58, 57]
+    assert "Nearest to 10.00 first" in words(app)
+
+
+def test_gallery__shows_further_scores_with_their_percentiles(app):
+    app.multiselect(key="scores").set_value(["s_cliploss", "clip_score", "normsim_inf_task"]).run()
+    bars = components(app, "clipsel_cards")[0]["cards"][0]["bars"]
+    assert [bar["title"] for bar in bars] == ["CLIPScore", "s-CLIPLoss", "NormSim ∞ · task"]
+    assert [bar["value"] for bar in bars] == ["0.9833", "0.4833", "0.0167"]
+    assert [bar["rank"] for bar in bars] == ["P98.3", "P98.3", "P0.0"]
+
+
+def test_gallery__the_keyboard_turns_pages(app):
+    element = next(element for element in app.get("bidi_component") if element.proto.component_name == "clipsel_cards")
+    for said, page in ((1, 2), (1, 2), (-1, 1), (-1, 1), (7, 1), ("x", 1)):
+        trigger(app, element.proto.id, "turned", said)
+        assert app.number_input(key="page").value == page
+
+
+def test_gallery__a_stopped_search_shows_what_it_found_and_goes_on(tmp_path, open_page, monkeypatch):
+    monkeypatch.setattr("clipsel_core.curation.captions._STEP_ROWS", 1)
+    run = make_run(tmp_path / "world")
+    app = open_page("gallery", run)
+    app.text_input(key="words").set_value("caption").run()
+    search = app.session_state["words search"]
+    search.scan, search.stopped = CaptionScan.for_words(ScoreTable.open(Run.open(run)), ["caption"]), True
+    search.scan.step()
+    app.run()
+    assert "Stopped: 40 match in the first 40 of 60 captions" in words(app)
+    assert rows(app) == list(range(39, -1, -1))
+    app.button(key="words search on").click().run()
+    assert "60 pairs with these words" in words(app)
+
+
+def test_gallery__without_captions_there_are_no_words_to_look_for(tmp_path, open_page):
+    run = make_run(tmp_path / "world", images=False)
+    (tmp_path / "world" / "pool").rename(tmp_path / "world" / "moved")
+    app = open_page("gallery", run)
+    assert app.text_input(key="words").disabled
+    assert len(components(app, "clipsel_cards")[0]["cards"]) == 48

@@ -1,0 +1,58 @@
+"""What is the mean of some metrics in each of several groups of pairs: percentiles of a metric, or kinds?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_BLOCK = 1 << 20
+_NO_GROUP = -1
+
+
+@dataclass(frozen=True)
+class GroupMeans:
+    """means: (groups, metrics) float64, NaN where a group is empty. counts: (groups,) int64, the pairs averaged."""
+
+    means: np.ndarray
+    counts: np.ndarray
+
+
+def percentile_groups(values: np.ndarray, groups: int) -> np.ndarray:
+    """The group of each pair: floor(groups * share of the scored pairs that score less), so that ties stay together.
+
+    values: (N,) float32. groups: 1 to 32767. Returns: (N,) int16, -1 where there is no score.
+    """
+    ordered = np.sort(values)
+    scored = int(np.searchsorted(ordered, np.inf, side="right"))
+    out = np.full(len(values), _NO_GROUP, np.int16)
+    if not scored:
+        return out
+    # The k-th group begins where ceil(k * scored / groups) pairs score less: above the last of those.
+    firsts = [-(-k * scored // groups) for k in range(1, groups)]
+    ends = ordered[[first - 1 for first in firsts]]
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK]
+        found = np.searchsorted(ends, block, side="left")
+        out[start : start + _BLOCK] = np.where(np.isnan(block), _NO_GROUP, found)
+    return out
+
+
+def group_means(group_of: np.ndarray, groups: int, columns: list[np.ndarray]) -> GroupMeans:
+    """Means of several metrics by group, over the pairs that have all of them.
+
+    group_of: (N,) integers below `groups`, negative for pairs in no group. columns: (N,) float32 each.
+    """
+    sums, counts = np.zeros((groups, len(columns))), np.zeros(groups, np.int64)
+    for start in range(0, len(group_of), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        group, parts = group_of[part], [column[part] for column in columns]
+        whole = group >= 0
+        for values in parts:
+            whole &= ~np.isnan(values)
+        group = group[whole]
+        counts += np.bincount(group, minlength=groups)
+        for place, values in enumerate(parts):
+            sums[:, place] += np.bincount(group, weights=values[whole], minlength=groups)
+    with np.errstate(invalid="ignore"):
+        return GroupMeans(sums / counts[:, None], counts)

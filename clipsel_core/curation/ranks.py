@@ -1,0 +1,132 @@
+"""Where do two metrics disagree about a pair's rank?
+
+A pair's percentile rank by a metric is the share of the pairs below it plus half of those that tie with it, which is
+what average ranks come to. Only pairs that have both metrics count.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipsel_core.curation import ordering
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """Pairs at one end of the differences, the largest first. rows: (M,) int64.
+
+    x, y: (M,) float64, their percentile ranks by the two metrics, in percent.
+    """
+
+    rows: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Two metrics' ranks side by side. pairs: those that have both metrics, M.
+
+    counts: (bins, bins) int64, pairs by percentile rank of the first metric and of the second.
+    spearman: correlation of the ranks in [-1, 1], NaN where a metric is the same for all pairs.
+    first_likes: pairs that the first metric ranks highest above the second. second_likes: the reverse.
+    """
+
+    pairs: int
+    counts: np.ndarray
+    spearman: float
+    first_likes: Extreme
+    second_likes: Extreme
+
+
+def disagreement(x: np.ndarray, y: np.ndarray, *, bins: int = 128, most: int = 2_000) -> Disagreement:
+    """How two metrics rank the same pairs. x, y: (N,) float32, NaN where a pair has no score.
+
+    bins: cells of the density along each axis. most: how many pairs to name at either end; pairs that both metrics rank
+    alike are named at neither.
+    """
+    both = ~(np.isnan(x) | np.isnan(y))
+    rows = None if both.all() else np.flatnonzero(both)
+    with ThreadPoolExecutor(2) as threads:
+        rank_x, rank_y = threads.map(doubled_ranks, (x, y) if rows is None else (x[rows], y[rows]))
+    counts, spearman = _compared(rank_x, rank_y, bins)
+    gap = rank_x - rank_y
+    percent = 50 / max(len(gap), 1)
+    likes = [
+        Extreme(end if rows is None else rows[end], rank_x[end] * percent, rank_y[end] * percent)
+        for end in (_smallest(-gap, most), _smallest(gap, most))
+    ]
+    return Disagreement(len(gap), counts, spearman, *likes)
+
+
+def doubled_ranks(values: np.ndarray) -> np.ndarray:
+    """For each value, how many are below it plus how many are not above it: (M,) int32 in [1, 2M - 1].
+
+    That is twice the average rank, less 1: whole numbers, so that no difference of ranks is ever rounded.
+    values: (M,) float32 without NaN; M below 2**30.
+    """
+    keys = _sortable(values) << np.uint64(32)
+    keys |= np.arange(len(values), dtype=np.uint64)
+    keys.sort()  # One sort of numbers that hold value and place is twice as fast as argsort.
+    places = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    keys >>= np.uint64(32)
+    first = np.concatenate([[True], keys[1:] != keys[:-1]])[: len(values)]
+    starts = np.flatnonzero(first).astype(np.int32)
+    ends = np.append(starts[1:], np.int32(len(values)))
+    ranks = np.empty(len(values), np.int32)
+    ranks[places] = np.repeat(starts + ends, ends - starts)
+    return ranks
+
+
+def _sortable(values: np.ndarray) -> np.ndarray:
+    """Whole numbers in the order of float32 values, equal where those are: (M,) uint64 below 2**32."""
+    bits = (values.astype(np.float32) + np.float32(0)).view(np.uint32)  # + 0 makes -0 and 0 the same
+    negative = bits >> np.uint32(31) == 1
+    return np.where(negative, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+
+
+def _smallest(keys: np.ndarray, most: int) -> np.ndarray:
+    """The places of the smallest keys, ascending, as far as they are below 0; equal keys in order."""
+    last = min(most, len(keys)) - 1
+    near = np.flatnonzero(keys <= np.partition(keys, last)[last]) if last >= 0 else np.empty(0, np.int64)
+    found = ordering.page_of(keys[near], near, 0, most)
+    return found[keys[found] < 0]
+
+
+def _compared(rank_x: np.ndarray, rank_y: np.ndarray, bins: int) -> tuple[np.ndarray, float]:
+    """Joint counts of two rankings, and their correlation. The mean of doubled ranks is their number, ties or not."""
+    pairs = len(rank_x)
+    counts = np.zeros(bins * bins, np.int64)
+    products = np.zeros(3)
+    for start in range(0, pairs, _BLOCK):
+        x, y = (rank[start : start + _BLOCK].astype(np.int64) for rank in (rank_x, rank_y))
+        counts += np.bincount(x * bins // (2 * pairs) * bins + y * bins // (2 * pairs), minlength=bins * bins)
+        u, v = x - float(pairs), y - float(pairs)
+        products += u @ v, u @ u, v @ v
+    spread = float(np.sqrt(products[1] * products[2]))
+    return counts.reshape(bins, bins), float(products[0]) / spread if spread else float("nan")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A score's place among all. rank: 1 for the highest; equal scores share it. scored: pairs that have the metric.
+
+    percentile: the percentage of them that score less.
+    """
+
+    rank: int
+    scored: int
+    percentile: float
+
+
+def standing(values: np.ndarray, value: float) -> Standing:
+    """Where a score stands. values: (N,) float32, NaN where there is none."""
+    value32 = np.float32(value)
+    above, below = int((values > value32).sum()), int((values < value32).sum())
+    scored = len(values) - int(np.isnan(values).sum())
+    return Standing(above + 1, scored, 100 * below / max(scored, 1))

@@ -1,0 +1,70 @@
+"""How do row numbers become cards? Images by address, captions as text, scores with their percentiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clipsel_core import uids
+from pages.parts import cards, marginals, metrics, recipes, routes, state, words
+from pages.parts.catalog import Entry
+
+LONGEST_TEXT = 2_000
+
+Bars = Sequence[tuple[cards.Bar, ...]]
+
+
+def deck(entry: Entry, rows: np.ndarray, bars: Bars, kept: np.ndarray | None = None) -> list[cards.Card]:
+    """The cards of these rows, in their order. bars: a tuple a card. kept: (N,) bool, for the badge."""
+    table = state.open_table(entry)
+    names = uids.to_hex(table.uids_at(rows)).to_pylist()
+    captions = table.metadata(rows, ("caption",))["caption"]
+    pictured, hand = has_images(entry), recipes.by_hand(entry, state.open_run(entry))
+    return [
+        cards.Card(
+            uid=name,
+            src=routes.image_url(entry, name) if pictured else "",
+            caption=str(caption)[:LONGEST_TEXT],
+            bars=shown,
+            badge=_badge(kept, row, hand.get(name)),
+        )
+        for row, name, caption, shown in zip(rows, names, captions, bars, strict=True)
+    ]
+
+
+def score_bars(entry: Entry, rows: np.ndarray, names: Sequence[str]) -> Bars:
+    """What some metrics say of these rows, with the percentile in the run."""
+    table = state.open_table(entry)
+    columns = [[_bar(entry, name, float(value)) for value in table.take(name, rows)] for name in names]
+    return list(zip(*columns, strict=True))
+
+
+def cosine_bars(similarity: np.ndarray) -> Bars:
+    """How alike each of these is to the pair that was asked for. similarity: (M,) cosines."""
+    return [(cards.Bar("cosine", words.score(value), "cosine", 100 * abs(float(value))),) for value in similarity]
+
+
+def has_images(entry: Entry) -> bool:
+    """Whether the run's pool is at hand and knows where its images are."""
+    pool = state.find_pool(entry)
+    return bool(pool and pool.has_images)
+
+
+def judge(entry: Entry, key: str, names: frozenset[str]) -> None:
+    """Takes a K or D on one of these cards into the recipe."""
+    said = cards.judgement(key)
+    if said and said[0] in names:
+        recipes.judge(entry, state.open_run(entry), *said)
+
+
+def _bar(entry: Entry, name: str, value: float) -> cards.Bar:
+    percentile = marginals.marginal(entry, name).percentile(value) if np.isfinite(value) else None
+    rank = "not scored" if percentile is None else f"P{percentile:.1f}"
+    return cards.Bar(metrics.title(name), words.score(value), rank, percentile)
+
+
+def _badge(kept: np.ndarray | None, row: int, hand: str | None) -> str:
+    if hand:
+        return "kept by hand" if hand == "keep" else "dropped by hand"
+    return "" if kept is None else ("kept" if kept[row] else "dropped")

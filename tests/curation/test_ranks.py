@@ -1,0 +1,77 @@
+"""Disagreement of ranks against scipy's ranks and plain sorting."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from clipsel_core.curation.ranks import disagreement, doubled_ranks, standing
+
+N = 4_000
+
+
+def two(decimals: int = 5, missing: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(5)
+    x = draw.normal(0, 0.1, N)
+    y = x + draw.normal(0, 0.1, N)
+    x, y = (values.round(decimals).astype(np.float32) for values in (x, y))
+    x[draw.random(N) < missing] = np.nan
+    y[draw.random(N) < missing] = np.nan
+    return x, y
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 5])
+def test_doubled_ranks__are_scipys_average_ranks(decimals):
+    values = two(decimals, missing=0)[0]
+    assert (doubled_ranks(values) == 2 * stats.rankdata(values) - 1).all()
+
+
+def test_doubled_ranks__by_hand():
+    values = np.array([0.5, -np.inf, 0.0, -0.0, -3, np.inf], np.float32)
+    assert doubled_ranks(values).tolist() == [9, 1, 6, 6, 3, 11]
+    assert doubled_ranks(np.zeros(0, np.float32)).tolist() == []
+
+
+@pytest.mark.parametrize("decimals", [1, 5])
+def test_disagreement__against_scipy(decimals):
+    x, y = two(decimals)
+    both = ~np.isnan(x) & ~np.isnan(y)
+    found = disagreement(x, y, bins=10, most=50)
+    assert found.pairs == both.sum()
+    assert found.spearman == pytest.approx(stats.spearmanr(x[both], y[both]).statistic, abs=1e-12)
+    rank_x, rank_y = (100 * (stats.rankdata(v[both]) - 0.5) / both.sum() for v in (x, y))
+    assert (found.counts == np.histogram2d(rank_x, rank_y, bins=10, range=[(0, 100)] * 2)[0]).all()
+    rows = np.flatnonzero(both)
+    for end, gap in ((found.first_likes, rank_x - rank_y), (found.second_likes, rank_y - rank_x)):
+        order = np.argsort(-gap.round(9), kind="stable")[:50]
+        assert end.rows.tolist() == rows[order].tolist()
+        assert np.allclose(end.x, rank_x[order])
+        assert np.allclose(end.y, rank_y[order])
+
+
+def test_disagreement__of_a_metric_with_itself_names_nobody():
+    x = two()[0]
+    found = disagreement(x, x)
+    assert found.spearman == pytest.approx(1)
+    assert not len(found.first_likes.rows)
+    assert not len(found.second_likes.rows)
+    assert np.trace(found.counts) == found.pairs
+
+
+def test_disagreement__where_there_is_nothing_to_rank():
+    none = np.full(3, np.nan, np.float32)
+    found = disagreement(none, none)
+    assert found.pairs == found.counts.sum() == 0
+    assert np.isnan(found.spearman)
+    assert np.isnan(disagreement(np.ones(5, np.float32), np.arange(5, dtype=np.float32)).spearman)
+
+
+def test_standing__against_scipy():
+    values = two(2)[0]
+    scored = values[~np.isnan(values)]
+    for value in scored[:40]:
+        found = standing(values, float(value))
+        assert found.rank == (scored > value).sum() + 1
+        assert found.scored == len(scored)
+        assert found.percentile == pytest.approx(stats.percentileofscore(scored, value, kind="strict"))

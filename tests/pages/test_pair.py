@@ -1,0 +1,114 @@
+"""An opened pair shows its own scores, ranks and relatives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsel_core import uids
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.runs.store import Run
+from pages.parts import related
+from tests.pages.conftest import components, trigger, words
+from tests.pages.test_open import DEMO
+from tests.pages.worlds import make_run, scores
+
+
+def open_card(app, place: int, tab: str = "Scores"):
+    element = next(element for element in app.get("bidi_component") if element.proto.component_name == "clipsel_cards")
+    app.session_state["pair tab"] = tab
+    uid = components(app, "clipsel_cards")[0]["cards"][place]["uid"]
+    trigger(app, element.proto.id, "opened", uid)
+    assert not app.exception
+    return uid
+
+
+def test_pair__every_score_with_rank_and_percentile(tmp_path, open_page):
+    app = open_page("gallery", make_run(tmp_path / "world"))
+    uid = open_card(app, 7)
+    (drawn,) = components(app, "clipsel_standing")
+    assert uid in words(app)
+    assert "8 of 60 in this gallery" in words(app)
+    row = 59 - 7
+    for shown, (name, values) in zip(drawn["scores"], scores(60).items(), strict=True):
+        rank = 1 + (values > values[row]).sum()
+        assert shown["rank"] == f"{rank} of 60", name
+        assert shown["percentile"] == f"P{100 * (values < values[row]).mean():.1f}"
+        assert sum(shown["counts"]) == 60
+        if np.ptp(values):
+            assert shown["at"] == pytest.approx((values[row] - values.min()) / np.ptp(values), abs=1e-6)
+
+
+def test_pair__the_waterfall_adds_up(open_page):
+    app = open_page("gallery", DEMO)
+    open_card(app, 3)
+    fall = components(app, "clipsel_standing")[0]["fall"]
+    clip, image, text, loss = (float(step["value"]) for step in fall["steps"])
+    assert clip - image - text == pytest.approx(loss, abs=2e-4)
+    ends = [(step["from"], step["to"]) for step in fall["steps"]]
+    assert ends[0][1] == pytest.approx(ends[1][1])
+    assert ends[1][0] == pytest.approx(ends[2][1])
+    assert fall["zero"] in (pytest.approx(ends[3][0]), pytest.approx(ends[3][1]))
+    assert f"The normalizer took {image + text:.3f}" in fall["text"]
+
+
+def test_pair__without_scores_there_is_no_waterfall(tmp_path, open_page):
+    gone = {name: np.where(np.arange(60) == 0, np.nan, 0.5) for name in ("clip_score", "s_cliploss")}
+    app = open_page("gallery", make_run(tmp_path / "world", changed=gone))
+    app.selectbox(key="metric").set_value("r_image").run()
+    app.button_group(key="order").set_value("lowest").run()
+    open_card(app, 0)
+    (drawn,) = components(app, "clipsel_standing")
+    assert drawn["fall"] is None
+    assert [shown["rank"] for shown in drawn["scores"][:2]] == ["not scored", "not scored"]
+
+
+def test_pair__same_caption(tmp_path, open_page):
+    captions = ["twice", "Twice", "twice", "<b>thrice</b>"] + ["<b>thrice</b>"] * 20
+    app = open_page("gallery", make_run(tmp_path / "world", captions=captions, pairs=(30, 30)))
+    app.button_group(key="order").set_value("lowest").run()
+    open_card(app, 0, "Same caption")
+    assert "1 pair more with exactly this caption" in words(app)
+    assert [card["caption"] for card in components(app, "clipsel_cards")[1]["cards"]] == ["twice"]
+    open_card(app, 3, "Same caption")
+    assert "20 pairs more with exactly this caption" in words(app)
+    assert len(components(app, "clipsel_cards")[1]["cards"]) == 12
+    open_card(app, 1, "Same caption")
+    assert "No other pair has this caption" in words(app)
+
+
+def test_pair__a_large_pool_is_read_only_on_request(tmp_path, open_page, monkeypatch):
+    monkeypatch.setattr(related, "_SMALL", 10)
+    app = open_page("gallery", make_run(tmp_path / "world", projection=False))
+    open_card(app, 0, "Same caption")
+    assert "Looks through the captions of all 60 pairs" in words(app)
+    assert "No other pair" not in words(app)
+    open_card(app, 0, "Look-alikes")
+    assert "No sample yet" in words(app)
+
+
+def test_pair__look_alikes_are_the_largest_cosines(open_page):
+    app = open_page("gallery", DEMO)
+    uid = open_card(app, 5, "Look-alikes")
+    shown = [card["uid"] for card in components(app, "clipsel_cards")[1]["cards"]]
+    table = ScoreTable.open(Run.open(DEMO))
+    images = np.concatenate([np.load(shard.npz)["demo_img"].astype(np.float64) for shard in table.pool.shards])
+    row = table.rows_of(uids.from_hex([uid]))[0]
+    nearest = [other for other in np.argsort(-(images @ images[row]), kind="stable") if other != row][:12]
+    assert set(shown) == set(uids.to_hex(table.uids_at(np.array(nearest))).to_pylist())
+
+
+def test_pair__target_images_explain_normsim(open_page):
+    app = open_page("gallery", DEMO)
+    uid = open_card(app, 5, "Target images")
+    table = ScoreTable.open(Run.open(DEMO))
+    value = table.take("normsim_inf_task", table.rows_of(uids.from_hex([uid])))[0]
+    assert f"NormSim ∞ · task is the first of these, {value:.4f}" in words(app)
+    assert app.dataframe[0].value["absolute cosine"].iloc[0] == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize("tab", ["Look-alikes", "Target images"])
+def test_pair__says_what_is_missing(tmp_path, open_page, tab):
+    app = open_page("gallery", make_run(tmp_path / "world"))
+    open_card(app, 0, tab)
+    assert "cannot be" in words(app)
