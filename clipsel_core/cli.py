@@ -306,14 +306,16 @@ def search(
 
     By cosine of the teacher's embeddings; prints uids and similarities, best first.
 
+    --vector beside --text spares loading the teacher.
+
     Example: python -m clipsel_core search data/demo/run --text "two red birds" --limit 10
     """
     from clipsel_core.curation.searches import Asked, read_vector, search_run, write_search
     from clipsel_core.runs.store import Run
 
     given = [(name, value) for name, value in (("text", text), ("uid", uid), ("vector", vector)) if value is not None]
-    if len(given) != 1:
-        raise typer.BadParameter("give one of --text, --uid and --vector")
+    if len(given) != 1 and [name for name, _ in given] != ["text", "vector"]:
+        raise typer.BadParameter("give one of --text, --uid and --vector; or --text with its --vector")
     if side not in ("image", "text") or among not in ("pool", "map"):
         raise typer.BadParameter("--side is image or text, --among is pool or map")
     opened = Run.open(run)

@@ -16,7 +16,7 @@ from clipsel_core.errors import JobError
 from clipsel_core.jobs import process
 from clipsel_core.jobs.store import Job, JobInfo, listing, write_info
 
-COMMANDS = ("add-target", "project")
+COMMANDS = ("add-target", "project", "search")
 # Those that go on where they stopped; the others begin anew.
 RESUMES = ("add-target",)
 _PACKAGE = "clipsel_core"

@@ -75,13 +75,13 @@ def _open(run: Run) -> ImageIndex | None:
         if pool.indexes:
             return ImageIndex.of_parts(pool.root, list(pool.indexes))
         tars = list(pool.tars)
-        return ImageIndex.open(tars, _cache_folder(run.root) / "images.parquet") if tars else None
+        return ImageIndex.open(tars, cache_folder(run.root) / "images.parquet") if tars else None
     except (ClipselError, OSError) as error:
         _log.warning("no images for %s: %s", run.root, error)
         return None
 
 
-def _cache_folder(root: Path) -> Path:
+def cache_folder(root: Path) -> Path:
     """Beside the run where that can be written, else in the system's folder for passing things."""
     if os.access(root, os.W_OK):
         return root / "cache"

@@ -13,7 +13,7 @@ from clipsel_core import uids
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.runs.store import Run
-from pages.parts import jobs, recipes, region, state
+from pages.parts import fate, jobs, recipes, state
 from pages.parts.catalog import Entry
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
@@ -85,9 +85,9 @@ def test_map__gallery_is_ordered(app, order, first):
 @pytest.mark.parametrize("kind", ["keep", "drop"])
 @pytest.mark.parametrize("most_inline", [1, 100])
 def test_map__keeps_and_drops_a_region(app, run, kind, most_inline, monkeypatch):
-    monkeypatch.setattr(region, "_MOST_INLINE", most_inline)
+    monkeypatch.setattr(fate, "_MOST_INLINE", most_inline)
     draw(app, "drawn", RIGHT_HALF)
-    app.button(key=f"{kind} region").click().run()
+    app.button(key=f"{kind} these").click().run()
     assert not app.exception
     last = steps(app, run)[-1]
     assert last.kind == {("keep", 1): "union", ("drop", 1): "subtract"}.get((kind, most_inline), kind)
@@ -113,7 +113,7 @@ def started(monkeypatch):
 
 def aim(app):
     app.session_state["target"] = True
-    return app.run().button(key="target region").click().run()
+    return app.run().button(key="compare").click().run()
 
 
 def test_map__has_the_run_compared_with_a_region(app, run, started):
@@ -124,7 +124,7 @@ def test_map__has_the_run_compared_with_a_region(app, run, started):
     table = ScoreTable.open(Run.open(run))
     assert uids.read_subset(written).tolist() == uids.sort(table.uids_at(on_right())).tolist()
     (((_, command, paths, options), _),) = started
-    assert (command, paths, options) == ("add-target", [run], {"target": f"region-1={written}"})
+    assert (command, paths, options) == ("add-target", [run], {"target": f"picked-1={written}"})
 
 
 def test_map__takes_no_target_name_that_is_taken_or_strange(app, run, started):
@@ -132,7 +132,7 @@ def test_map__takes_no_target_name_that_is_taken_or_strange(app, run, started):
     app.session_state["target"] = True
     for name in ("task", "a b", "../x", "", "-x"):
         app.run().text_input(key="target name").set_value(name).run()
-        assert app.button(key="target region").disabled, name
+        assert app.button(key="compare").disabled, name
     assert not started
 
 
