@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -40,7 +40,7 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Query:
-    """What is searched for. said: in words. options: how the command line is told. row: the pair itself, -1 for a text."""
+    """What is searched for. said: in words. options: as the command line takes it. row: the pair's, -1 for a text."""
 
     vector: np.ndarray
     said: str
@@ -64,20 +64,16 @@ def show(entry: Entry) -> None:
 
 def _controls(entry: Entry) -> tuple[str, str, int, str]:
     shared = {"bind": "query-params"}
-    if st.query_params.get("like") and "by" not in st.query_params:
-        st.session_state["by"] = "a pair"
+    by_default = "a pair" if st.query_params.get("like") else "a text"
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        by = st.segmented_control("Like", ["a text", "a pair"], default="a text", required=True, key="by", **shared)
+        asked = {"default": by_default, "required": True}
+        by = st.segmented_control("Like", ["a text", "a pair"], key="by", **asked, **shared)
         if by == "a text":
-            st.text_input(
-                "Text", key="q", placeholder="two red birds in the snow", max_chars=1_000, width=420, **shared
-            )
+            st.text_input("Text", key="q", placeholder="two red birds in the snow", max_chars=1000, width=330, **shared)
         else:
-            st.text_input("Uid of the pair", key="like", placeholder="32 hex digits", max_chars=32, width=420, **shared)
-        help_text = "Whose embeddings are compared with it."
-        side = st.segmented_control(
-            "Compare", list(_SIDES), default="images", required=True, key="side", help=help_text, **shared
-        )
+            st.text_input("Uid of the pair", key="like", placeholder="32 hex digits", max_chars=32, width=330, **shared)
+        said = {"default": "images", "required": True, "help": "Whose embeddings are compared with it."}
+        side = st.segmented_control("Compare with", list(_SIDES), key="side", **said, **shared)
         names = list(state.open_table(entry).metrics)
         metric = st.selectbox("Show beside", names, format_func=metrics.title, key="search_metric", width=180, **shared)
         size = st.selectbox("Cards", _SIZES, index=1, key="search_size", width=90, **shared)
@@ -93,9 +89,7 @@ def _query_of_text(run: Run) -> Query | None:
         return None
     text = st.session_state.get("q", "").strip()
     if not text:
-        facts.show_note(
-            "The teacher compares the text with every image, or with every caption; its words need not occur."
-        )
+        facts.show_note("The teacher compares the text with images or captions; its words need not occur in them.")
         return None
     vector = teacher.vector_of_text(run, text)
     options = {"text": text, "vector": str(teacher.kept_file(run, text).absolute())}
@@ -113,7 +107,7 @@ def _query_of_pair(entry: Entry) -> Query | None:
         with st.container(width=110):
             cards.show_picture(routes.image_url(entry, uid) if deck.has_images(entry) else "", key="asked picture")
         st.text(str(table.metadata(np.array([row]), ("caption",)).iloc[0, 0])[: deck.LONGEST_TEXT] or "no caption")
-    return Query(np.empty(0), f"pair {uid[:8]}…", {"uid": uid}, row)
+    return Query(np.empty(0), f"that of pair {uid[:8]}…", {"uid": uid}, row)
 
 
 def _results(entry: Entry, run: Run, query: Query, side: str, size: int, metric: str) -> None:
@@ -137,7 +131,7 @@ def _gallery(entry: Entry, run: Run, found: Nearest, metric: str, title: str, am
     if key == "found":
         fate.actions(entry, run, found.rows)
     kept = state.kept_mask(entry, recipes.draft_yaml(entry, run))
-    ahead = deck.cosine_bars(found.similarity)
+    ahead = [(replace(bar, rank=""),) for (bar,) in deck.cosine_bars(found.similarity)]
     pairs.gallery(entry, found.rows, metric, key=key, label=title, kept=kept, ahead=ahead)
 
 
@@ -155,7 +149,11 @@ def _kept_searches(entry: Entry, run: Run, size: int, metric: str) -> None:
     files = searches_of(run)
     if not files:
         return
-    asked = {file.name: read_asked(file) for file in files}
+    try:
+        asked = {file.name: read_asked(file) for file in files}
+    except ClipselError as error:
+        empty.show_error(error, "An earlier search cannot be read")
+        return
     named = {name: f"{said.query[:_LONGEST_NAME]} · {said.side}s" for name, said in asked.items()}
     options = {"format_func": named.__getitem__, "index": None, "placeholder": "choose a search"}
     chosen = st.selectbox("Found in the whole pool", list(named), key="kept search", width=420, **options)
