@@ -127,9 +127,17 @@ def embed(
     text_column: Annotated[str | None, typer.Option(help="A table's captions.", show_default="guessed")] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Pairs to a shard.")] = 100_000,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs to a batch of the teacher.")] = 64,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode.", show_default="one a core")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that decode.", show_default="one a core")
+    ] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger images are rejected.")] = 64_000_000,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="Also write the pairs to POOL/shards/*.tar, images as they are.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="float32, bf16, fp16, or auto: on a GPU the fastest it has, else float32.")
+    ] = "auto",
 ) -> None:
     """Make a pool of images and captions.
 
@@ -147,7 +155,11 @@ def embed(
 
     opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
     complain(f"{source}: {opened.said}")
-    teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device)) if model else None
+    teacher = (
+        load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
+        if model
+        else None
+    )
     with Meter("embedding") as meter:
         made = make_pool(
             opened,
@@ -160,6 +172,7 @@ def embed(
             batch_size=batch_size,
             workers=workers,
             most_pixels=max_pixels,
+            pack=pack,
             progress=meter.update,
         )
     print_made(pool, made)

@@ -12,6 +12,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items in lists of `size`, the last one shorter; no more of them is read than the next list."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
 def in_order(
     items: Iterable[Item], submit: Callable[[Item], Future[Result]], depth: int
 ) -> Iterator[tuple[Item, Result]]:

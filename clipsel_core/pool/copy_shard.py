@@ -18,8 +18,13 @@ _SIDES = ("image", "text")
 class Copier:
     """Takes records' own embeddings in place of a teacher's."""
 
-    def embed(self, records: Iterable[Record], progress: Callable[[Record], None]) -> Rows:
-        """The records' embeddings as rows of unit length, in order; those that have none are rejected."""
+    def embed(
+        self, records: Iterable[Record], progress: Callable[[Record], None], took: Callable[[Kept, None], object]
+    ) -> Rows:
+        """The records' embeddings as rows of unit length, in order; those that have none are rejected.
+
+        progress: called after each record. took: with each pair that is kept.
+        """
         rows, sides = Rows(), []
         for record in records:
             rows.read += 1
@@ -30,6 +35,7 @@ class Copier:
                 assert record.embeddings is not None
                 sides.append(_unit(record.embeddings))
                 rows.kept.append(_kept(record))
+                took(rows.kept[-1], None)
             progress(record)
         if sides:
             rows.image, rows.text = np.stack(sides, axis=1)
@@ -52,4 +58,4 @@ def _unit(embeddings: np.ndarray) -> np.ndarray:
 
 def _kept(record: Record) -> Kept:
     where = WHOLE_FILE if record.file else NOWHERE
-    return Kept(replace(record, embeddings=None), 0, where, record.width, record.height, None)
+    return Kept(replace(record, embeddings=None), record.file, 0, where, record.width, record.height, None)

@@ -1,101 +1,117 @@
-"""How does a stretch of records become rows? Read and decoded by threads, embedded in batches, none lost on the way."""
+"""How does a stretch of records become rows? Prepared by workers, embedded in batches, none lost on the way."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from functools import partial
+from typing import Self
 
 import numpy as np
 import torch
 
 from clipsel_core.pool.ahead import in_order
-from clipsel_core.pool.decode import Unusable, decode
-from clipsel_core.pool.embed import Teacher, embed_captions, embed_pixels
-from clipsel_core.pool.images import A_ROW
-from clipsel_core.pool.places import Place
+from clipsel_core.pool.embed import Teacher, caption_rows, framing_of, image_rows
+from clipsel_core.pool.prepare import Prepared, Preparer, fetch
 from clipsel_core.pool.rows import Kept, Rows
-from clipsel_core.pool.sources.record import Record
+from clipsel_core.pool.sources.record import Record, Source
+from clipsel_core.pool.workers import Workers
+
+_FETCHED_AT_ONCE = 32
+
+Took = Callable[[Kept, bytes | None], object]
 
 
 @dataclass(frozen=True)
-class Embedder:
-    """A teacher with all that embedding records takes."""
+class _Flight:
+    """A batch that the device may still be at work on."""
 
-    teacher: Teacher
-    base: Place
-    threads: ThreadPoolExecutor
-    workers: int
-    batch_size: int
-    most_pixels: int
+    batch: list[Prepared]
+    image: torch.Tensor
+    text: torch.Tensor
 
-    def embed(self, records: Iterable[Record], progress: Callable[[Record], None]) -> Rows:
-        """Embeds the records, in order; at most two batches of images are in memory. progress: called after each."""
-        rows = Rows()
+
+class Embedder(AbstractContextManager):
+    """A teacher with all that embedding a source's records takes.
+
+    workers: processes that decode, to be used within `with`. keep: hand the encoded images on.
+    """
+
+    def __init__(
+        self, teacher: Teacher, source: Source, *, workers: int, batch_size: int, most_pixels: int, keep: bool = False
+    ) -> None:
+        framing = framing_of(teacher)
+        frame = framing or (lambda picture: teacher.preprocess(picture).numpy())
+        preparer = Preparer(source.base, frame, framing.enough if framing else None, most_pixels, keep)
+        self._teacher, self._source, self._batch_size = teacher, source, batch_size
+        self._ahead, self._open = batch_size + 16 * workers, ExitStack()
+        self._workers = self._open.enter_context(Workers(preparer, workers, processes=framing is not None))
+        self._fetchers = self._open.enter_context(ThreadPoolExecutor(_FETCHED_AT_ONCE))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def embed(self, records: Iterable[Record], progress: Callable[[Record], None], took: Took) -> Rows:
+        """Embeds the records, in order; a few batches of images are in memory.
+
+        progress: called after each record. took: with each pair that is kept, in order, and its encoded image.
+        """
+        rows, flight = Rows(), None
         images, texts = [rows.image], [rows.text]
-        batch: list[tuple[Kept, torch.Tensor]] = []
-        for record, outcome in self._prepare(records):
+        for batch in self._batches(records, rows, progress):
+            # While the device works on one batch, this process prepares the next and takes the one before apart.
+            before, flight = flight, self._send(batch)
+            self._land(before, rows, images, texts, took)
+        self._land(flight, rows, images, texts, took)
+        rows.image, rows.text = (np.concatenate(parts[1:] or parts) for parts in (images, texts))
+        return rows
+
+    def _batches(
+        self, records: Iterable[Record], rows: Rows, progress: Callable[[Record], None]
+    ) -> Iterator[list[Prepared]]:
+        batch: list[Prepared] = []
+        for record, outcome in self._workers.prepare(self._fetched(records), self._ahead):
             rows.read += 1
             if isinstance(outcome, str):
                 rows.rejected.append((record.file, record.key, outcome))
             else:
                 batch.append(outcome)
-            if len(batch) == self.batch_size:
-                self._embed_batch(batch, rows, images, texts)
             progress(record)
-        self._embed_batch(batch, rows, images, texts)
-        rows.image, rows.text = (np.concatenate(parts[1:] or parts) for parts in (images, texts))
-        return rows
+            if len(batch) == self._batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
 
-    def _prepare(self, records: Iterable[Record]) -> Iterator[tuple[Record, tuple[Kept, torch.Tensor] | str]]:
-        work = partial(prepare, self.teacher, self.base, self.most_pixels)
-        ahead = self.batch_size + 2 * self.workers
-        return in_order(records, lambda record: self.threads.submit(work, record), ahead)
+    def _fetched(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The records, those that lie elsewhere with their images: stores are asked by threads of this process."""
+        fetched = in_order(
+            records, lambda record: self._fetchers.submit(fetch, self._source.base, record), 2 * _FETCHED_AT_ONCE
+        )
+        return (record for _, record in fetched)
 
-    def _embed_batch(self, batch: list, rows: Rows, images: list[np.ndarray], texts: list[np.ndarray]) -> None:
-        if not batch:
+    def _send(self, batch: list[Prepared]) -> _Flight:
+        pixels = torch.from_numpy(np.stack([item.pixels for item in batch]))
+        captions = [item.kept.record.caption for item in batch]
+        return _Flight(batch, image_rows(self._teacher, pixels), caption_rows(self._teacher, captions))
+
+    def _land(
+        self, flight: _Flight | None, rows: Rows, images: list[np.ndarray], texts: list[np.ndarray], took: Took
+    ) -> None:
+        if flight is None:
             return
-        kept = [item for item, _ in batch]
-        image = embed_pixels(self.teacher, torch.stack([pixels for _, pixels in batch]))
-        text = embed_captions(self.teacher, (item.record.caption for item in kept), batch_size=len(batch))
+        image, text = flight.image.cpu().numpy(), flight.text.cpu().numpy()
         good = np.isfinite(image).all(1) & np.isfinite(text).all(1)
-        rows.kept += [item for item, fine in zip(kept, good, strict=True) if fine]
-        fault, bad = "its embedding is not finite", np.flatnonzero(~good)
-        rows.rejected += [(kept[row].record.file, kept[row].record.key, fault) for row in bad]
+        for item, fine in zip(flight.batch, good, strict=True):
+            if fine:
+                rows.kept.append(item.kept)
+                took(item.kept, item.data)
+            else:
+                record = item.kept.record
+                rows.rejected.append((record.file, record.key, "its embedding is not finite"))
         images.append(image[good])
         texts.append(text[good])
-        batch.clear()
-
-
-def prepare(teacher: Teacher, base: Place, most_pixels: int, record: Record) -> tuple[Kept, torch.Tensor] | str:
-    """A record's image as the teacher takes it, with what the pool keeps of it; or why it is rejected."""
-    if record.fault or not record.caption.strip():
-        return record.fault or "no caption"
-    try:
-        data = _read(base, record)
-        picture = decode(data, most_pixels=most_pixels)
-        pixels = teacher.preprocess(picture)
-    except Unusable as error:
-        return str(error)
-    except FileNotFoundError:
-        return "no such file"
-    except OSError as error:
-        return f"it cannot be read: {error.strerror or error}"
-    bare = Record(record.key, record.file, record.caption, uid=record.uid, url=record.url)
-    kept = Kept(
-        record=bare,
-        offset=record.offset,
-        length=A_ROW if record.in_row else len(data),
-        width=record.width or picture.width,
-        height=record.height or picture.height,
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
-    return kept, pixels
-
-
-def _read(base: Place, record: Record) -> bytes:
-    if record.data is not None:
-        return record.data
-    return (base / record.file).read(record.offset, record.length)

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import re
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.files import write_json
+from clipsel_core.files import write_atomically
+from clipsel_core.pool.claim import begin, sole_worker
 from clipsel_core.pool.copy_shard import Copier
-from clipsel_core.pool.decode import MOST_PIXELS
+from clipsel_core.pool.decode import MOST_PIXELS, quiet_pillow
 from clipsel_core.pool.embed import Teacher, weights_digest
-from clipsel_core.pool.embed_shard import Embedder
-from clipsel_core.pool.naming import name_records
+from clipsel_core.pool.embed_shard import Embedder, Took
+from clipsel_core.pool.feed import Cursor, Feed
+from clipsel_core.pool.naming import Namer
+from clipsel_core.pool.packing import TarPacker, new_tar, write_stats
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.rows import Kept, Rows
 from clipsel_core.pool.shard_files import (
     REJECTED,
     REPEATED,
+    Images,
     Report,
     ShardFiles,
     add_to_shard,
@@ -64,14 +65,6 @@ class Made:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Cursor:
-    """Where in the source a shard begins: the part, and how many of its records come before."""
-
-    part: int = 0
-    before: int = 0
-
-
 def make_pool(
     source: Source,
     root: str | Path,
@@ -84,6 +77,7 @@ def make_pool(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     most_pixels: int = MOST_PIXELS,
+    pack: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Made:
     """Embeds a source into a pool in DataComp's layout, or goes on with what was begun there.
@@ -94,7 +88,8 @@ def make_pool(
     again, it ends with the same bytes, on the same machine and with the same options.
 
     arch: the teacher's name in the pool. model, pretrained: what it is called elsewhere, for teachers.json.
-    shard_size: records to a shard, the rejected among them. workers: threads that decode; None for as many as cores.
+    shard_size: records to a shard, the rejected among them. workers: processes that decode; None for as many as
+        cores. pack: also write the pairs to shards/<shard>.tar, images as they are.
     progress: called with how far the source has been read, and how far it goes, in a unit of the source's own.
     Raises: PoolFormatError where the source is not the one that was begun with, or none of it can be used.
     """
@@ -105,6 +100,8 @@ def make_pool(
         expected, found = ("no --model", "one") if teacher else ("--model", "none")
         remedy = "its embeddings are there already" if teacher else "say which teacher embeds it"
         raise PoolFormatError(source.base, expected=expected, found=found, remedy=remedy)
+    if pack and source.embedded:
+        raise PoolFormatError("--pack", expected="a source of images", found=f"{source.kind}, embeddings alone")
     if min(shard_size, batch_size) < 1:
         found = f"{shard_size} and {batch_size}"
         raise PoolFormatError("--shard-size, --batch-size", expected="1 or more", found=found)
@@ -114,17 +111,26 @@ def make_pool(
         "signature": source.signature,
         "shard_size": shard_size,
         "most_pixels": most_pixels,
+        "pack": pack,
     }
-    workers = workers or os.cpu_count() or 1
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _sole_worker(root), _quiet_pillow(), ThreadPoolExecutor(workers) as threads:
-            _begin(root, settings)
+        with sole_worker(root), quiet_pillow(), ExitStack() as working:
+            begin(root, settings)
             worker: Embedder | Copier = Copier()
             if teacher:
                 add_teacher(root, arch, _info(teacher, model, pretrained))
-                worker = Embedder(teacher, source.base, threads, workers, batch_size, most_pixels)
-            return _make(source, root, worker, arch, shard_size, progress or (lambda done, total: None))
+                worker = Embedder(
+                    teacher,
+                    source,
+                    workers=workers or os.cpu_count() or 1,
+                    batch_size=batch_size,
+                    most_pixels=most_pixels,
+                    keep=pack,
+                )
+                working.enter_context(worker)
+            work = _Work(source, root, worker, arch, shard_size, pack, progress or (lambda done, total: None))
+            return work.make()
     except OSError as error:
         remedy = "make room or choose another folder, then start again: finished shards are kept"
         where, found = error.filename or root, str(error.strerror or error)
@@ -133,102 +139,117 @@ def make_pool(
 
 def _info(teacher: Teacher, model: str, pretrained: str | None) -> TeacherInfo:
     temperature = float(f"{teacher.temperature:.6g}")
-    return TeacherInfo(model=model, pretrained=pretrained, temperature=temperature, weights=weights_digest(teacher))
-
-
-def _make(
-    source: Source,
-    root: Path,
-    embedder: Embedder | Copier,
-    arch: str,
-    shard_size: int,
-    progress: Callable[[int, int], None],
-) -> Made:
-    start, embedded, number = time.monotonic(), 0, 0
-    taken, cursor, last = uids.from_hex([]), _Cursor(), False
-    while not last:
-        files = ShardFiles(root, f"{number:08d}")
-        report = files.report()
-        if report is None or (report.kept and not files.has(arch)):
-            had, report = report, _embed_shard(source, files, embedder, arch, shard_size, cursor, taken, progress)
-            embedded += report.kept
-            if had and had != report:
-                raise PoolFormatError(files.parquet, expected=f"{had.kept:,} pairs", found=f"{report.kept:,}")
-        if report.kept:
-            taken = uids.union(taken, uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"]))
-        cursor, last, number = _Cursor(*report.following), report.last, number + 1
-    progress(sum(source.sizes), sum(source.sizes))
-    return _finish(root, number, embedded, time.monotonic() - start)
-
-
-def _embed_shard(
-    source: Source,
-    files: ShardFiles,
-    embedder: Embedder | Copier,
-    arch: str,
-    shard_size: int,
-    cursor: _Cursor,
-    taken: np.ndarray,
-    progress: Callable[[int, int], None],
-) -> Report:
-    """Embeds the shard's records and writes what this teacher adds to it."""
-    feed = _Feed(source, cursor)
-    before, total = [sum(source.sizes[:part]) for part in range(len(source.parts))], sum(source.sizes)
-
-    def told(record: Record) -> None:
-        progress(before[feed.part] + min(record.position, source.sizes[feed.part]), total)
-
-    rows = embedder.embed(islice(feed, shard_size), told)
-    if len(rows.kept) + len(rows.rejected) != rows.read or len(rows.image) != len(rows.kept):
-        found = f"{len(rows.kept):,} kept and {len(rows.rejected):,} rejected"
-        raise PoolFormatError(f"shard {files.name}", expected=f"{rows.read:,} records accounted for", found=found)
-    following = feed.following()
-    if old := files.report():
-        add_to_shard(files, rows, arch)
-        return old.model_copy(update={"kept": len(rows.kept), "rejected": len(rows.rejected)})
-    names = name_records([kept.record for kept in rows.kept], taken)
-    report = Report(
-        read=rows.read,
-        kept=len(rows.kept),
-        rejected=len(rows.rejected),
-        repeated=len(names.repeated),
-        following=(following.part, following.before),
-        last=feed.exhausted(),
+    return TeacherInfo(
+        model=model,
+        pretrained=pretrained,
+        temperature=temperature,
+        weights=weights_digest(teacher),
+        precision=teacher.precision,
     )
-    write_shard(files, source, rows, names, arch, report)
-    return report
 
 
-class _Feed:
-    """The source's records from a cursor on, and where they have got to."""
+@dataclass(frozen=True)
+class _Work:
+    """Making a pool, with all that it takes."""
 
-    def __init__(self, source: Source, cursor: _Cursor) -> None:
-        self.part, self._before = cursor.part, cursor.before
-        self._source, self._ahead = source, list[Record]()
-        self._records = self._from(cursor)
+    source: Source
+    root: Path
+    worker: Embedder | Copier
+    arch: str
+    shard_size: int
+    pack: bool
+    progress: Callable[[int, int], None]
 
-    def __iter__(self) -> Iterator[Record]:
-        return self
+    def make(self) -> Made:
+        """Goes through the shards; those that are there with this teacher are passed over."""
+        start, embedded, number = time.monotonic(), 0, 0
+        taken, cursor, last = uids.from_hex([]), Cursor(), False
+        while not last:
+            files = ShardFiles(self.root, f"{number:08d}")
+            report = files.report()
+            if report is None or (report.kept and not files.has(self.arch)):
+                had, report = report, self._make_shard(files, cursor, taken)
+                embedded += report.kept
+                if had and had != report:
+                    raise PoolFormatError(files.parquet, expected=f"{had.kept:,} pairs", found=f"{report.kept:,}")
+            if report.kept:
+                taken = uids.union(taken, uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"]))
+            cursor, last, number = Cursor(*report.following), report.last, number + 1
+        self.progress(sum(self.source.sizes), sum(self.source.sizes))
+        return _finish(self.root, number, embedded, time.monotonic() - start)
 
-    def __next__(self) -> Record:
-        return self._ahead.pop() if self._ahead else next(self._records)
+    def _make_shard(self, files: ShardFiles, cursor: Cursor, taken: np.ndarray) -> Report:
+        """Embeds the shard's records and writes what this teacher adds to it."""
+        feed, namer, old = Feed(self.source, cursor), Namer(taken), files.report()
+        if self.pack and not old:
+            rows = self._packed(files, feed, namer)
+        else:
+            rows = self._rows(feed, lambda kept, _: namer.name(kept.record))
+        if len(rows.kept) + len(rows.rejected) != rows.read or len(rows.image) != len(rows.kept):
+            found = f"{len(rows.kept):,} kept and {len(rows.rejected):,} rejected"
+            expected = f"{rows.read:,} records accounted for"
+            raise PoolFormatError(f"shard {files.name}", expected=expected, found=found)
+        following = feed.following()
+        if old:
+            add_to_shard(files, rows, self.arch)
+            return old.model_copy(update={"kept": len(rows.kept), "rejected": len(rows.rejected)})
+        names = namer.names()
+        report = Report(
+            read=rows.read,
+            kept=len(rows.kept),
+            rejected=len(rows.rejected),
+            repeated=len(names.repeated),
+            following=(following.part, following.before),
+            last=feed.exhausted(),
+        )
+        where = Images(Place.of(self.root), "") if self.pack else Images(self.source.base, self.source.image_column)
+        write_shard(files, where, rows, names, self.arch, report)
+        return report
 
-    def following(self) -> _Cursor:
-        """Where the first record lies that has not been handed out."""
-        return _Cursor(self.part, self._before)
+    def _rows(self, feed: Feed, took: Took) -> Rows:
+        total = sum(self.source.sizes)
+        told = partial(_tell, self.progress, feed, total)
+        return self.worker.embed(islice(feed, self.shard_size), told, took)
 
-    def exhausted(self) -> bool:
-        """Whether there is no record left."""
-        self._ahead += islice(self._records, 1)
-        return not self._ahead
+    def _packed(self, files: ShardFiles, feed: Feed, namer: Namer) -> Rows:
+        """The rows, and their pairs in a tar, where the rows' images are then."""
+        made: list[Rows] = []
 
-    def _from(self, cursor: _Cursor) -> Iterator[Record]:
-        for part in range(cursor.part, len(self._source.parts)):
-            skipped = cursor.before if part == cursor.part else 0
-            self.part, self._before = part, skipped
-            for record in islice(self._source.read(part), skipped, None):
-                self._before += 1
-                yield record
+        def fill(aside: Path) -> None:
+            places: list[tuple[int, int]] = []
+            with new_tar(aside) as packer:
+
+                def took(kept: Kept, data: bytes | None) -> None:
+                    assert data is not None
+                    places.append((_pack(packer, files.name, kept, namer.name(kept.record), data), len(data)))
+
+                made.append(self._rows(feed, took))
+            inner = files.tar.relative_to(files.root).as_posix()
+            for row, (offset, length) in enumerate(places):
+                made[0].kept[row] = replace(made[0].kept[row], file=inner, offset=offset, length=length)
+
+        write_atomically(files.tar, fill)
+        write_stats(files.tar, len(made[0].kept))
+        return made[0]
+
+
+def _tell(progress: Callable[[int, int], None], feed: Feed, total: int, record: Record) -> None:
+    progress(feed.reached(record), total)
+
+
+def _pack(packer: TarPacker, shard: str, kept: Kept, uid: str, data: bytes) -> int:
+    record, key = kept.record, f"{shard}{packer.count:08d}"
+    facts = {
+        "uid": uid,
+        "key": key,
+        "caption": record.caption,
+        "url": record.url,
+        "original_width": kept.width,
+        "original_height": kept.height,
+        "sha256": kept.sha256,
+        "source_key": record.key,
+    }
+    return packer.add(key, data, record.caption, facts)
 
 
 def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
@@ -261,52 +282,3 @@ def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
 def _kind_of(reason: str) -> str:
     """A reason without what differs from one picture to the next."""
     return re.sub(r" at byte [\d,]+", "", reason.partition(":")[0])
-
-
-def _begin(root: Path, settings: dict[str, Any]) -> None:
-    """Notes what decides which pair comes into which shard, or makes sure that it is as noted."""
-    path = root / "embed" / "settings.json"
-    if not path.exists():
-        if next((root / "metadata").glob("*.parquet"), None):
-            remedy = "choose a new folder"
-            raise PoolFormatError(root, expected="no pool, or one of embed's", found="another pool", remedy=remedy)
-        write_json(path, settings)
-        return
-    try:
-        begun = json.loads(path.read_bytes())
-        changed = [name for name in settings if begun.get(name) != settings[name]]
-    except (ValueError, AttributeError) as error:
-        raise PoolFormatError(path, expected="the settings of a pool", found=str(error)) from error
-    if changed == ["signature"]:
-        remedy = "give the same, or embed into another folder"
-        raise PoolFormatError(root, expected="the source it was begun with", found="another", remedy=remedy)
-    if changed:
-        name = changed[0]
-        remedy = "give it as before, or embed into another folder"
-        expected = f"{name} {begun.get(name)}, as begun"
-        raise PoolFormatError(root, expected=expected, found=str(settings[name]), remedy=remedy)
-
-
-@contextmanager
-def _sole_worker(root: Path) -> Iterator[None]:
-    """Holds the folder for this process, and clears what a killed one was writing."""
-    with open(root / ".embed.lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            remedy = "wait for it, or embed into another folder"
-            found = "another process at work"
-            raise PoolFormatError(root, expected="a folder nobody embeds into", found=found, remedy=remedy) from None
-        for folder in (root, *(root / name for name in ("metadata", "images", "embed"))):
-            for leftover in folder.glob(".*.partial"):
-                leftover.unlink()
-        yield
-
-
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Broken pictures are listed; Pillow need not also warn of each."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
-        yield

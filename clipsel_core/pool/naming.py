@@ -32,31 +32,36 @@ def derive_uid(key: str, caption: str, turn: int = 0) -> str:
     return hashlib.blake2b(framed, digest_size=16).hexdigest()
 
 
-def name_records(records: list[Record], taken: np.ndarray) -> Names:
-    """Names a shard's records. taken: (T,) UID_DTYPE, the uids of the shards before it.
+class Namer:
+    """Names a shard's records as they come. taken: (T,) UID_DTYPE, sorted: the uids of the shards before it.
 
     The first of several pairs with one uid keeps it; each further one gets a derived uid, decided by the order alone.
     """
-    wanted = [record.uid or derive_uid(record.key, record.caption) for record in records]
-    found = uids.from_hex(wanted)
-    before = uids.contains(taken, found) if len(taken) and len(found) else np.zeros(len(found), bool)
-    here: set[str] = set()
-    repeated: list[tuple[int, str]] = []
-    for row, name in enumerate(wanted):
-        if not before[row] and name not in here:
-            here.add(name)
-            continue
-        repeated.append((row, name))
-        turn = 1
-        while (new := derive_uid(records[row].key, records[row].caption, turn)) in here or _is_in(taken, new):
+
+    def __init__(self, taken: np.ndarray) -> None:
+        # Searching in a field of pairs would copy the field each time.
+        self._high, self._low = (np.ascontiguousarray(taken[half]) for half in ("f0", "f1"))
+        # In the order of the records: dicts keep it.
+        self._here: dict[str, None] = {}
+        self._repeated: list[tuple[int, str]] = []
+
+    def name(self, record: Record) -> str:
+        """The uid of the next record, 32 hex digits."""
+        wanted = new = record.uid or derive_uid(record.key, record.caption)
+        turn = 0
+        while new in self._here or self._is_taken(new):
             turn += 1
-        wanted[row] = new
-        here.add(new)
-    return Names(uids.from_hex(wanted), repeated)
+            new = derive_uid(record.key, record.caption, turn)
+        if turn:
+            self._repeated.append((len(self._here), wanted))
+        self._here[new] = None
+        return new
 
+    def _is_taken(self, name: str) -> bool:
+        high, low = (np.uint64(int(half, 16)) for half in (name[:16], name[16:]))
+        first, last = (np.searchsorted(self._high, high, side) for side in ("left", "right"))
+        return bool((self._low[first:last] == low).any())
 
-def _is_in(taken: np.ndarray, name: str) -> bool:
-    """Whether a sorted array has this uid."""
-    wanted = uids.from_hex([name])[0]
-    first, last = np.searchsorted(taken["f0"], wanted["f0"]), np.searchsorted(taken["f0"], wanted["f0"], "right")
-    return bool((taken["f1"][first:last] == wanted["f1"]).any())
+    def names(self) -> Names:
+        """Those of all records so far."""
+        return Names(uids.from_hex(list(self._here)), self._repeated)

@@ -13,10 +13,12 @@ from clipsel_core.pool.sources.record import Record
 class Kept:
     """A pair that has its embeddings; the record's image bytes are let go.
 
-    offset, length: for the index, see images.py. sha256: of the image's bytes; nothing where they were not seen.
+    file, offset, length: where its image is, for the index; see images.py.
+    sha256: of the image's bytes; nothing where they were not seen.
     """
 
     record: Record
+    file: str
     offset: int
     length: int
     width: int | None

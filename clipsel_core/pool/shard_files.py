@@ -2,6 +2,7 @@
 
 metadata/<shard>.parquet, .npz   as DataComp lays them out
 images/<shard>.parquet           where each image lies
+shards/<shard>.tar, _stats.json  the pairs themselves, where they are packed
 embed/<shard>.json               the report: counts, and where in the source the next shard begins
 embed/<shard>.rejected.parquet, embed/<shard>.repeated.parquet
 """
@@ -26,8 +27,8 @@ from clipsel_core.pool.images import NOWHERE
 from clipsel_core.pool.layout import read_schema
 from clipsel_core.pool.naming import Names
 from clipsel_core.pool.npz import read_array, read_members
+from clipsel_core.pool.places import Place
 from clipsel_core.pool.rows import Kept, Rows
-from clipsel_core.pool.sources.record import Source
 
 REJECTED = pa.schema({"file": pa.string(), "key": pa.string(), "reason": pa.string()})
 REPEATED = pa.schema({"file": pa.string(), "key": pa.string(), "uid": pa.string(), "renamed_to": pa.string()})
@@ -55,6 +56,13 @@ class Report(BaseModel):
     last: bool
 
 
+class Images(NamedTuple):
+    """What a shard's images lie in. base: what their files are relative to. column: of parquets, with the bytes."""
+
+    base: Place
+    column: str
+
+
 class ShardFiles(NamedTuple):
     """A shard of a pool by its name."""
 
@@ -70,6 +78,11 @@ class ShardFiles(NamedTuple):
     def npz(self) -> Path:
         """The shard's embeddings."""
         return self.root / "metadata" / f"{self.name}.npz"
+
+    @property
+    def tar(self) -> Path:
+        """The shard's pairs as webdataset, where they were packed."""
+        return self.root / "shards" / f"{self.name}.tar"
 
     def side(self, what: str) -> Path:
         """A file beside: what is "images", "rejected" or "repeated"."""
@@ -102,13 +115,12 @@ def score_column(arch: str) -> str:
     return f"clip_{arch}_similarity_score"
 
 
-def write_shard(files: ShardFiles, source: Source, rows: Rows, names: Names, arch: str, report: Report) -> None:
+def write_shard(files: ShardFiles, images: Images, rows: Rows, names: Names, arch: str, report: Report) -> None:
     """Writes a new shard. One that kept nothing has a report and rejected rows, but no metadata."""
     write_parquet(files.side("rejected"), _table(rows.rejected, REJECTED))
     write_parquet(files.side("repeated"), _repeated(rows.kept, names))
     if rows.kept:
-        base = source.base.relative_to(files.root)
-        described = {"base": base, "image_column": source.image_column}
+        described = {"base": images.base.relative_to(files.root), "image_column": images.column}
         write_parquet(files.side("images"), _index(rows.kept, names.uids).replace_schema_metadata(described))
         _save(files.npz, {f"{arch}_img": rows.image, f"{arch}_txt": rows.text})
         write_parquet(files.parquet, _metadata(rows.kept, names.uids).append_column(*_scores(arch, rows)))
@@ -172,7 +184,7 @@ def _index(kept: list[Kept], named: np.ndarray) -> pa.Table:
     columns = [
         pa.array(named["f0"].copy()),
         pa.array(named["f1"].copy()),
-        pa.array([item.record.file for item in kept], pa.string()).dictionary_encode(),
+        pa.array([item.file for item in kept], pa.string()).dictionary_encode(),
         pa.array([item.offset for item in kept], pa.int64()),
         pa.array([item.length for item in kept], pa.int64()),
     ]

@@ -15,7 +15,7 @@ class TeacherInfo(BaseModel):
     """A teacher as the pool remembers it.
 
     model, pretrained: what open_clip was asked for. temperature: tau, 1 / exp(logit scale). weights: 32 hex digits that
-    differ where any weight does.
+    differ where any weight does. precision: what the embeddings were computed in.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -24,6 +24,7 @@ class TeacherInfo(BaseModel):
     pretrained: str | None = None
     temperature: float = Field(gt=0, allow_inf_nan=False)
     weights: str = ""
+    precision: str = "float32"
 
 
 def read_teachers(root: Path) -> dict[str, TeacherInfo]:
@@ -60,8 +61,9 @@ def add_teacher(root: Path, arch: str, info: TeacherInfo) -> None:
     Raises: PoolFormatError where another one is.
     """
     known = read_teachers(root)
-    if arch in known and known[arch].weights != info.weights:
-        was, now = (" ".join(filter(None, (t.model, t.pretrained, t.weights[:8]))) for t in (known[arch], info))
+    if arch in known and (known[arch].weights, known[arch].precision) != (info.weights, info.precision):
+        words = ((t.model, t.pretrained, t.weights[:8], t.precision) for t in (known[arch], info))
+        was, now = (" ".join(filter(None, said)) for said in words)
         remedy = "give this teacher another --arch"
         raise PoolFormatError(root / "teachers.json", expected=f"{arch} to be {was}", found=now, remedy=remedy)
     if arch not in known:

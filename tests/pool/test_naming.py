@@ -7,10 +7,17 @@ import hashlib
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.pool.naming import derive_uid, name_records
+from clipsel_core.pool.naming import Namer, derive_uid
 from clipsel_core.pool.sources.record import Record, usable_uid
 
 NONE = uids.from_hex([])
+
+
+def named(records, taken):
+    namer = Namer(taken)
+    for record in records:
+        namer.name(record)
+    return namer.names()
 
 
 def hexes(names) -> list[str]:
@@ -23,29 +30,29 @@ def test_derive_uid__is_blake2b_over_framed_key_and_caption():
     assert derive_uid("ab", "c") != derive_uid("a", "bc")
 
 
-def test_name_records__a_sources_uid_is_kept():
-    assert hexes(name_records([Record("k", "f", uid="a" * 32)], NONE)) == ["a" * 32]
+def test_namer__a_sources_uid_is_kept():
+    assert hexes(named([Record("k", "f", uid="a" * 32)], NONE)) == ["a" * 32]
 
 
-def test_name_records__repeats_are_told_apart_in_order():
+def test_namer__repeats_are_told_apart_in_order():
     same = [Record("k", "f", "text")] * 3
-    names = name_records(same, NONE)
+    names = named(same, NONE)
     first = derive_uid("k", "text")
     assert hexes(names) == [first, derive_uid("k", "text", 1), derive_uid("k", "text", 2)]
     assert names.repeated == [(1, first), (2, first)]
 
 
-def test_name_records__shards_before_count_too():
+def test_namer__shards_before_count_too():
     record = Record("k", "f", "text", uid="b" * 32)
     taken = uids.sort(uids.from_hex(["b" * 32, derive_uid("k", "text", 1)]))
-    names = name_records([record, Record("l", "f", "text")], taken)
+    names = named([record, Record("l", "f", "text")], taken)
     assert hexes(names) == [derive_uid("k", "text", 2), derive_uid("l", "text")]
     assert names.repeated == [(0, "b" * 32)]
 
 
-def test_name_records__none():
-    assert len(name_records([], NONE).uids) == 0
-    assert name_records([], NONE).uids.dtype == np.dtype("u8,u8")
+def test_namer__none():
+    assert len(named([], NONE).uids) == 0
+    assert named([], NONE).uids.dtype == np.dtype("u8,u8")
 
 
 def test_usable_uid__well_formed_or_nothing():

@@ -1,0 +1,62 @@
+"""May this process embed into this folder, with these settings? One at a time, and as it was begun."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.files import write_json
+
+# What pools were begun with before they noted it.
+_USUAL = {"pack": False}
+
+
+def begin(root: Path, settings: dict[str, Any]) -> None:
+    """Notes what decides which pair comes into which shard, or makes sure that it is as noted.
+
+    Raises: PoolFormatError where the folder was begun with others, or is a pool of somebody else's.
+    """
+    path = root / "embed" / "settings.json"
+    if not path.exists():
+        if next((root / "metadata").glob("*.parquet"), None):
+            remedy = "choose a new folder"
+            raise PoolFormatError(root, expected="no pool, or one of embed's", found="another pool", remedy=remedy)
+        write_json(path, settings)
+        return
+    try:
+        begun = json.loads(path.read_bytes())
+        changed = [name for name in settings if begun.get(name, _USUAL.get(name)) != settings[name]]
+    except (ValueError, AttributeError) as error:
+        raise PoolFormatError(path, expected="the settings of a pool", found=str(error)) from error
+    if changed == ["signature"]:
+        remedy = "give the same, or embed into another folder"
+        raise PoolFormatError(root, expected="the source it was begun with", found="another", remedy=remedy)
+    if changed:
+        name = changed[0]
+        remedy = "give it as before, or embed into another folder"
+        expected = f"{name} {begun.get(name, _USUAL.get(name))}, as begun"
+        raise PoolFormatError(root, expected=expected, found=str(settings[name]), remedy=remedy)
+
+
+@contextmanager
+def sole_worker(root: Path) -> Iterator[None]:
+    """Holds the folder for this process, and clears what a killed one was writing.
+
+    Raises: PoolFormatError where another process holds it.
+    """
+    with open(root / ".embed.lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            remedy = "wait for it, or embed into another folder"
+            found = "another process at work"
+            raise PoolFormatError(root, expected="a folder nobody embeds into", found=found, remedy=remedy) from None
+        for folder in (root, *(root / name for name in ("metadata", "images", "embed", "shards"))):
+            for leftover in folder.glob(".*.partial"):
+                leftover.unlink()
+        yield

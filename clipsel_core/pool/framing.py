@@ -1,0 +1,50 @@
+"""How does a teacher want a picture cut and scaled? In Pillow and numpy alone, so that workers start quickly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Framing:
+    """A picture of one size. width, height: in pixels. squash: scale both sides to it, whatever their ratio.
+
+    Else the shorter side is scaled and the middle cut out. resample: Pillow's filter. The same pixels as torchvision's
+    Resize and CenterCrop on a Pillow image.
+    """
+
+    width: int
+    height: int
+    squash: bool
+    resample: int
+
+    @property
+    def enough(self) -> int:
+        """Pixels of the shorter side above which a JPEG may be decoded at less than its own size.
+
+        Three times the teacher's: scaled from there, pictures look the same to it, noisy ones too (cosine above 0.9996;
+        from twice, 0.998).
+        """
+        return 3 * max(self.width, self.height)
+
+    def __call__(self, picture: Image.Image) -> np.ndarray:
+        """The picture as (height, width, 3) uint8. picture: RGB."""
+        size = (self.width, self.height) if self.squash else self._covering(*picture.size)
+        if picture.size != size:
+            picture = picture.resize(size, Image.Resampling(self.resample))
+        return np.array(self._middle(picture))
+
+    def _covering(self, width: int, height: int) -> tuple[int, int]:
+        if width <= height:
+            return self.width, int(self.width * height / width)
+        return int(self.height * width / height), self.height
+
+    def _middle(self, picture: Image.Image) -> Image.Image:
+        if picture.size == (self.width, self.height):
+            return picture
+        left = round((picture.width - self.width) / 2.0)
+        top = round((picture.height - self.height) / 2.0)
+        return picture.crop((left, top, left + self.width, top + self.height))
