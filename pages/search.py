@@ -131,8 +131,8 @@ def _gallery(entry: Entry, run: Run, found: Nearest, metric: str, title: str, am
     if key == "found":
         fate.actions(entry, run, found.rows)
     kept = state.kept_mask(entry, recipes.draft_yaml(entry, run))
-    ahead = [(replace(bar, rank=""),) for (bar,) in deck.cosine_bars(found.similarity)]
-    pairs.gallery(entry, found.rows, metric, key=key, label=title, kept=kept, ahead=ahead)
+    also = [(replace(bar, rank=""),) for (bar,) in deck.cosine_bars(found.similarity)]
+    pairs.gallery(entry, found.rows, metric, key=key, label=title, kept=kept, also=also)
 
 
 def _search_all(run: Run, query: Query, side: str) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import re
 from functools import partial
-from itertools import count
 
 import numpy as np
 import streamlit as st
@@ -14,9 +11,8 @@ import streamlit as st
 from clipsel_core import uids
 from clipsel_core.curation.recipe import AnyStep, Drop, Keep, Subtract, Union
 from clipsel_core.errors import ClipselError, RunError
-from clipsel_core.runs.config import NAME_PATTERN
 from clipsel_core.runs.store import Run
-from pages.parts import empty, jobs, lists, recipes, state, words
+from pages.parts import empty, forms, lists, recipes, state, targets, words
 from pages.parts.catalog import Entry
 
 # So many uids are written into the recipe itself; more go into a list beside it.
@@ -30,7 +26,8 @@ def actions(entry: Entry, run: Run, rows: np.ndarray) -> None:
         for kind, icon in (("keep", ":material/check:"), ("drop", ":material/block:")):
             act = partial(_add, entry, run, rows, kind)
             st.button(f"{kind.capitalize()} these", icon=icon, key=f"{kind} these", on_click=act)
-        _target(entry, run, rows)
+        if forms.button("Use as target", "picked", ":material/my_location:", disabled=not run.finished):
+            targets.ask_for_pairs(run, state.open_table(entry).uids_at(rows), "picked")
     if _FAILED in st.session_state:
         empty.show_error(st.session_state.pop(_FAILED), "This could not be written")
 
@@ -60,41 +57,6 @@ def _as_file(names: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, names, allow_pickle=False)
     return file.getvalue()
-
-
-def _target(entry: Entry, run: Run, rows: np.ndarray) -> None:
-    """A panel that has the whole run compared with the region's images."""
-    with st.popover("Use as target", icon=":material/my_location:", key="target", on_change="rerun"):
-        st.caption("Compares every image of the run with these; NormSim to them becomes a metric like the others.")
-        taken = {target.name for target in run.targets}
-        st.session_state.setdefault("target name", _free_name(taken))
-        name = st.text_input("Name", key="target name", max_chars=64)
-        wrong = (
-            "taken" if name in taken else "" if re.fullmatch(NAME_PATTERN, name) else "letters, digits, - and _ only"
-        )
-        if wrong:
-            st.caption(f":red[{wrong}]")
-        act = partial(_aim, entry, run, rows)
-        disabled = bool(wrong) or not run.finished
-        st.button("Compare", type="primary", key="compare", on_click=act, disabled=disabled)
-
-
-def _free_name(taken: set[str]) -> str:
-    return next(name for number in count(1) if (name := f"picked-{number}") not in taken)
-
-
-def _aim(entry: Entry, run: Run, rows: np.ndarray) -> None:
-    """Writes the region's uids beside the run, and starts the job that compares the run with their images."""
-    names = uids.sort(state.open_table(entry).uids_at(rows))
-    name = st.session_state.pop("target name")
-    file = run.root / "targets" / f"{name}-{hashlib.sha256(names.tobytes()).hexdigest()[:12]}.npy"
-    try:
-        uids.write_subset(file, names)
-    except OSError as error:
-        st.session_state[_FAILED] = _told(run, error)
-        return
-    title = f"NormSim to {name}, {words.pairs(len(names))}"
-    jobs.launch("add-target", [run.root], {"target": f"{name}={file.absolute()}"}, title=title, about=run.root)
 
 
 def _told(run: Run, error: Exception) -> ClipselError:

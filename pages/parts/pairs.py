@@ -20,19 +20,19 @@ def gallery(
     label: str,
     kept: np.ndarray | None = None,
     more: Sequence[str] = (),
-    ahead: deck.Bars | None = None,
+    also: deck.Bars = (),
     walk: pair.Walk | None = None,
     turned: Callable[[], None] | None = None,
 ) -> None:
     """Draws pairs as cards with a metric and perhaps more of them, and opens the one that is clicked.
 
-    kept: (N,) bool, for the badge. ahead: bars that stand before the metrics, a tuple a pair. walk: the longer list
-    that these rows are a page of, where there is one: an opened pair's Previous and Next go through it.
-    turned: called when the keyboard asks for another page.
+    kept: (N,) bool, for the badge. also: bars behind the metrics, a tuple a row. walk: the longer list that these rows
+    are a page of, where there is one: an opened pair's Previous and Next go through it. turned: called when the
+    keyboard asks for another page.
     """
     bars = deck.score_bars(entry, rows, [metric, *more])
-    if ahead is not None:
-        bars = [(*first, *others) for first, others in zip(ahead, bars, strict=True)]
+    if also:
+        bars = [(*first, *last) for first, last in zip(bars, also, strict=True)]
     drawn = deck.deck(entry, rows, bars, kept)
     names = [card.uid for card in drawn]
     judged = partial(deck.judge, entry, key, frozenset(names))

@@ -12,9 +12,11 @@ from PIL import Image
 from clipsel_core import uids
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.selection import select
+from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import fate, jobs, recipes, state
+from pages.parts import catalog, fate, recipes, state
 from pages.parts.catalog import Entry
+from tests.jobs import stand_in
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
 
@@ -103,46 +105,27 @@ def recipe_of(app, run) -> str:
     return recipes.as_yaml(steps(app, run))
 
 
-@pytest.fixture
-def started(monkeypatch):
-    """The jobs that a page starts, which no test waits for."""
-    calls = []
-    monkeypatch.setattr(jobs.control, "start", lambda *args, **options: calls.append((args, options)))
-    return calls
-
-
-def aim(app):
-    app.session_state["target"] = True
-    return app.run().button(key="compare").click().run()
-
-
-def test_map__has_the_run_compared_with_a_region(app, run, started):
+def test_map__compares_the_run_with_a_region(app, run, tmp_path, monkeypatch):
+    stand_in.install(tmp_path / "home", monkeypatch, "finish")
     draw(app, "drawn", RIGHT_HALF)
-    aim(app)
+    app.button(key="ask picked").click().run()
+    app.button(key="add target").click().run()
     assert not app.exception
     (written,) = (run / "targets").iterdir()
     table = ScoreTable.open(Run.open(run))
     assert uids.read_subset(written).tolist() == uids.sort(table.uids_at(on_right())).tolist()
-    (((_, command, paths, options), _),) = started
-    assert (command, paths, options) == ("add-target", [run], {"target": f"picked-1={written}"})
+    (job,) = listing(catalog.jobs_folder())
+    assert job.info.words == ("add-target", str(run), f"--target=picked={written}")
+    stand_in.ended(job)
 
 
-def test_map__takes_no_target_name_that_is_taken_or_strange(app, run, started):
-    draw(app, "drawn", RIGHT_HALF)
-    app.session_state["target"] = True
-    for name in ("task", "a b", "../x", "", "-x"):
-        app.run().text_input(key="target name").set_value(name).run()
-        assert app.button(key="compare").disabled, name
-    assert not started
-
-
-def test_map__says_that_the_run_cannot_be_written(app, run, started):
+def test_map__says_that_the_run_cannot_be_written(app, run):
     (run / "targets").write_text("in the way")
     draw(app, "drawn", RIGHT_HALF)
-    aim(app)
+    app.button(key="ask picked").click().run()
+    app.button(key="add target").click().run()
     assert not app.exception
-    assert "could not be written" in words(app)
-    assert not started
+    assert "Not started" in words(app)
 
 
 def test_map__shows_single_pairs_where_few_are_in_view(tmp_path, open_page):
