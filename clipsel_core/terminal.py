@@ -120,6 +120,13 @@ def print_funnel(selection: Selection) -> None:
     _out.print(table)
 
 
+def print_commands(what: str, *lines: str) -> None:
+    """Command lines to go on with, ready to paste."""
+    say(what)
+    for line in lines:
+        say(f"  {line}")
+
+
 def print_made(root: Path, made: Made) -> None:
     """What `embed` made, and what it could not use."""
     rate = f"; {made.embedded:,} embedded now, {made.embedded / made.seconds:,.0f} pairs/s" if made.embedded else ""
