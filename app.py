@@ -1,12 +1,14 @@
 """The dashboard's entry: `streamlit run app.py -- [RUN ...]` shows the runs under data/ and those named.
 
+--read FOLDER, before or after them, names a folder that jobs may read besides: pools, targets, images to embed.
+
 Streamlit serves pages/main.py to the browser; beside it this app answers two routes of its own, the images of a run's
 pool and the files it exported, so that neither has to pass through Streamlit's memory.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import streamlit as st
 from starlette.middleware import Middleware
@@ -14,7 +16,11 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pages.parts import catalog, routes
 
-catalog.allow(sys.argv[1:])
+parser = argparse.ArgumentParser(prog="streamlit run app.py --")
+parser.add_argument("runs", nargs="*")
+parser.add_argument("--read", action="append", default=[])
+given = parser.parse_args()
+catalog.allow(given.runs, given.read)
 
 # Streamlit guards its socket with this list; the two routes get the same guard.
 hosts = Middleware(TrustedHostMiddleware, allowed_hosts=st.get_option("server.allowedHosts") or ["*"])

@@ -11,7 +11,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -194,6 +194,9 @@ def score(
     ] = "error",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[str, typer.Option(help="exact, or bf16: the normalizer faster and rounded.")] = "exact",
+    check: Annotated[
+        bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")
+    ] = False,
 ) -> None:
     """Score every pair of a pool.
 
@@ -204,23 +207,26 @@ def score(
     Example: python -m clipsel_core score data/demo/pool /tmp/run --target task=data/demo/target/task.npy
     """
     from clipsel_core.runs.local import score as score_pool
+    from clipsel_core.runs.plan import plan_run
 
+    options: dict[str, Any] = {
+        "arch": arch,
+        "targets": _targets(target or []),
+        "norms": tuple(norm),
+        "temperature": temperature,
+        "batch_size": batch_size,
+        "divisions": divisions,
+        "seed": seed,
+        "on_bad_rows": on_bad_rows,
+        "device": device,
+        "precision": precision,
+    }
+    if check:
+        say(f"{run}: {plan_run(pool, run, **options).config.pairs:,} pairs can be scored")
+        return
     with Meter("scoring", "pairs") as meter:
-        done = score_pool(
-            pool,
-            run,
-            listener=lambda status: meter.update(status.pairs_done, status.pairs_total),
-            arch=arch,
-            targets=_targets(target or []),
-            norms=tuple(norm),
-            temperature=temperature,
-            batch_size=batch_size,
-            divisions=divisions,
-            seed=seed,
-            on_bad_rows=on_bad_rows,
-            device=device,
-            precision=precision,
-        )
+        told = lambda status: meter.update(status.pairs_done, status.pairs_total)  # noqa: E731
+        done = score_pool(pool, run, listener=told, **options)
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
     say(f"{run}: {done.config.pairs:,} pairs scored{aside}")
@@ -300,7 +306,7 @@ def select(
     selection = select_pairs(opened, rule)
     export(opened, selection, rule, out)
     print_funnel(selection)
-    say(f"{out}: {len(selection.rows):,} uids")
+    say(f"{out}: {len(selection):,} uids")
     if out.suffix.lower() == ".npy":
         print_commands("with DataComp:", reshard_command(opened.pool_root, out), train_command(None, selection.total))
 

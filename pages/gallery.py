@@ -10,7 +10,7 @@ import streamlit as st
 
 from clipsel_core.curation.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.listing import Listing
-from pages.parts import cards, empty, facts, marginals, metrics, pair, pairs, recipes, scanning, state, words
+from pages.parts import cards, empty, facts, marginals, metrics, pair, pairs, recipes, scanning, state, targets, words
 from pages.parts.catalog import Entry
 
 _ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random", "near": "near"}
@@ -54,6 +54,7 @@ def show(entry: Entry) -> None:
     if not len(listing):
         _nothing(view)
         return
+    targets.offer_kept_by_hand(entry, run)
     rows = _page_rows(entry, view, listing, page)
     kept = state.kept_mask(entry, view.recipe) if shown == "all" else None
     walk = pair.Walk(

@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, empty, links, state
+from pages.parts import catalog, empty, jobs, links, starting, state
 
 st.set_page_config(page_title="clipsel", page_icon="🧲", layout="wide")
 st.html(Path(__file__).parent / "parts" / "style.css")
@@ -36,12 +36,16 @@ with st.sidebar:
 
 if not entries:
     empty.no_runs(catalog.data_folder())
+    with st.container(horizontal=True, gap="small"):
+        starting.buttons(None)
+    jobs.panel()
 else:
     try:
         here = state.current()
         links.follow(here)
         with st.sidebar:
             links.copier(here)
+            jobs.glance()
         links.show_news(here)
         page.run()
     except ClipselError as error:

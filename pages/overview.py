@@ -9,7 +9,21 @@ import pandas as pd
 import streamlit as st
 
 from clipsel_core.runs.store import Run
-from pages.parts import commands, empty, facts, jobs, marginals, metrics, pairs, projecting, recipes, state, words
+from pages.parts import (
+    commands,
+    empty,
+    facts,
+    jobs,
+    marginals,
+    metrics,
+    pairs,
+    projecting,
+    recipes,
+    scoring,
+    starting,
+    state,
+    words,
+)
 from pages.parts.catalog import Entry
 
 _SPARK_BINS = 64
@@ -19,7 +33,10 @@ _SILENCE_S = 120
 
 def show(entry: Entry) -> None:
     run = state.open_run(entry)
-    st.title("Overview")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.title("Overview")
+        st.space("stretch")
+        starting.buttons(run)
     _glance(entry, run)
     jobs.panel()
     _progress(entry)
@@ -82,7 +99,7 @@ def _watch(entry: Entry) -> None:
 
 def _progress(entry: Entry) -> None:
     run = state.open_run(entry)
-    if run.finished:
+    if run.finished or jobs.at_work("score", run.root):
         return
     if _is_running(run):
         _watch(entry)
@@ -93,11 +110,16 @@ def _progress(entry: Entry) -> None:
             "What is scored so far can be looked at and selected from. The same command goes on where it stopped.",
             commands.score_again(run),
         )
+        st.button(
+            "Go on", type="primary", icon=":material/play_arrow:", key="go on", on_click=scoring.go_on, args=(run,)
+        )
 
 
 def _is_running(run: Run) -> bool:
     """Whether the scoring has said so lately; one that was killed hard leaves "running" behind."""
-    status = run.status
+    status, started_here = run.status, jobs.latest("score", run.root)
+    if started_here and not started_here.active:
+        return False
     try:
         said = datetime.fromisoformat(status["updated_at"])
     except (KeyError, ValueError):

@@ -133,3 +133,13 @@ def test_debug__shows_the_traceback(tmp_path):
     code, _, err = run_cli("--debug", "inspect", tmp_path)
     assert code == 1
     assert "Traceback" in err
+
+
+def test_score__check_says_what_is_wrong_and_writes_nothing(pool, tmp_path):
+    code, out, err = run_cli("score", pool, tmp_path / "run", "--check")
+    assert (code, err) == (0, "")
+    assert "126 pairs" in out
+    code, _, err = run_cli("score", pool, tmp_path / "run", "--check", "--target", f"a={tmp_path / 'absent.npy'}")
+    assert code == 1
+    assert "no such file" in err
+    assert not (tmp_path / "run").exists()

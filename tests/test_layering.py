@@ -21,7 +21,16 @@ ROOMS: dict[str, set[str]] = {
     "curation": {"pool", "runs.store", "runs.config"},
     "demo": {"pool", "runs", "curation", "scoring"},
 }
-PAGES_MAY = {"curation", "jobs", "runs.store", "runs.config", "runs.status", "pool.images", "pool.layout"}
+PAGES_MAY = {
+    "curation",
+    "jobs",
+    "runs.store",
+    "runs.config",
+    "runs.status",
+    "pool.images",
+    "pool.layout",
+    "pool.teachers",
+}
 SCORING_PACKAGES = {"torch", "numpy"}
 TRITON_FILES = {"kernels.py"}
 

@@ -1,7 +1,7 @@
 """What does one type to go on with DataComp's own tools?
 
-Their options as of https://github.com/mlfoundations/datacomp, quoted, ready to paste; what stands in capitals after a $ is
-the reader's to fill in.
+Their options as of https://github.com/mlfoundations/datacomp, quoted, ready to paste; what stands in capitals after a $
+is the reader's to fill in.
 """
 
 from __future__ import annotations

@@ -16,15 +16,16 @@ from clipsel_core.errors import JobError
 from clipsel_core.jobs import process
 from clipsel_core.jobs.store import Job, JobInfo, listing, write_info
 
-COMMANDS = ("add-target", "project")
+COMMANDS = ("add-target", "embed", "project", "score")
 # Those that go on where they stopped; the others begin anew.
-RESUMES = ("add-target",)
+RESUMES = ("add-target", "embed", "score")
 _PACKAGE = "clipsel_core"
 
 # Where `python -m clipsel_core` finds this package.
 _HOME = Path(__file__).resolve().parents[2]
 # The dashboard stays quick while jobs compute.
 _NICENESS = 5
+_SECONDS_TO_CHECK = 60
 # Children have to be asked how they ended, or they stay as zombies; those of an earlier server are the system's.
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -51,6 +52,28 @@ def start(
     """
     words = _words(command, paths, options or {})
     return _start(jobs, JobInfo(title=title, words=words, about=str(about), created=datetime.now(UTC)))
+
+
+def check(command: str, paths: Sequence[Path], options: Mapping[str, Option] | None = None) -> str:
+    """Has a command look at its arguments and at what was begun before, and write nothing; waits for it.
+
+    Returns: what the command finds wrong, in its own line; "" where it finds nothing, or still looks after a minute: it
+    looks again when it is started.
+    """
+    argv = [sys.executable, "-m", _PACKAGE, *_words(command, paths, {**(options or {}), "check": True})]
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=_HOME,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SECONDS_TO_CHECK,
+            env=_environment(),
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    said = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
+    return "" if done.returncode == 0 else said[-1] if said else f"{command} ended with code {done.returncode}"
 
 
 def again(jobs: Path, job: Job) -> Job:
@@ -113,7 +136,7 @@ def _launch(jobs: Path, info: JobInfo) -> Job:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
+            env=_environment(),
         )
     _children.append(child)
     with suppress(OSError):
@@ -121,6 +144,10 @@ def _launch(jobs: Path, info: JobInfo) -> Job:
     return write_info(
         folder, info.model_copy(update={"pid": child.pid, "birth": process.birth_of(child.pid) or "gone"})
     )
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Which runs may the dashboard show? Those under the data folder and those named when the server was started.
 
-The answer lives in two environment variables, so that the pages, the routes and the tests all see the same one:
-CLIPSEL_RUNS (run folders, separated as in PATH) and CLIPSEL_DATA (the folder that is searched, data/ by default).
+The answer lives in environment variables, so that the pages, the routes and the tests all see the same one:
+CLIPSEL_RUNS (run folders, separated as in PATH) and CLIPSEL_DATA (the folder that is searched, data/ by default). A
+third, CLIPSEL_READ, names folders that jobs may read besides.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ class Entry:
         return hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
 
 
-def allow(runs: Iterable[str | os.PathLike[str]]) -> None:
-    """Names the run folders that may be shown beside those under the data folder."""
+def allow(runs: Iterable[str | os.PathLike[str]], read: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Names the run folders that may be shown beside those under the data folder, and what jobs may read besides."""
     os.environ["CLIPSEL_RUNS"] = os.pathsep.join(str(Path(run).absolute()) for run in runs)
+    os.environ["CLIPSEL_READ"] = os.pathsep.join(str(Path(folder).absolute()) for folder in read)
 
 
 def entries() -> list[Entry]:
@@ -61,13 +63,22 @@ def data_folder() -> Path:
     return Path(os.environ.get("CLIPSEL_DATA") or HOME / "data")
 
 
+def readable() -> list[Path]:
+    """Folders that jobs may read besides the data folder and the runs on show."""
+    return _paths("CLIPSEL_READ")
+
+
 def jobs_folder() -> Path:
     """Where the jobs that were started from the dashboard are remembered."""
     return data_folder().absolute() / ".jobs"
 
 
 def _named() -> list[Path]:
-    return [Path(text) for text in os.environ.get("CLIPSEL_RUNS", "").split(os.pathsep) if text]
+    return _paths("CLIPSEL_RUNS")
+
+
+def _paths(variable: str) -> list[Path]:
+    return [Path(text) for text in os.environ.get(variable, "").split(os.pathsep) if text]
 
 
 def _short(root: Path) -> str:

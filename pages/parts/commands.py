@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from clipsel_core.jobs.control import Option
 from clipsel_core.runs.config import RunConfig
 from clipsel_core.runs.store import Run
 
@@ -18,38 +19,28 @@ def command(*words: object) -> str:
     return shlex.join(["python", "-m", "clipsel_core", *map(str, words)])
 
 
-def score_with_target(run: Run, name: str, file: Path) -> str:
-    """The command that scores the run's pool as the run was, with one more target, into a new folder beside it."""
-    return shlex.join(
-        [*shlex.split(score_again(run, run.root.with_name(f"{run.root.name}-{name}"))), "--target", f"{name}={file}"]
-    )
-
-
-def score_again(run: Run, root: Path | None = None) -> str:
-    """The command that goes on with a run where it stopped: the one that started it, with all that it said.
-
-    root: another folder, to score the same anew.
-    """
-    config = run.config
-    usual = RunConfig.model_fields
-    named = {
-        "--arch": config.arch,
-        "--temperature": config.temperature,
-        "--batch-size": config.batch_size,
-        "--divisions": config.divisions,
-        "--seed": config.seed,
-        "--on-bad-rows": config.on_bad_rows,
-    }
-    words: list[object] = ["score", run.pool_root, root or run.root]
-    for option, value in named.items():
-        field = usual[option.removeprefix("--").replace("-", "_")]
-        if field.is_required() or value != field.default:
-            words += [option, value]
-    for target in config.targets:
-        words += ["--target", f"{target.name}={_located(run.root, target.path)}"]
-    if config.targets and config.norms != usual["norms"].default:
-        words += [word for p in config.norms for word in ("--norm", p)]
+def score_again(run: Run) -> str:
+    """The command that goes on with a run where it stopped: the one that started it, with all that it said."""
+    words: list[object] = ["score", run.pool_root, run.root]
+    for name, value in score_options(run).items():
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name}", one]
     return command(*words)
+
+
+def score_options(run: Run) -> dict[str, Option]:
+    """The options of the command that started a run, by name; those that are as usual are left out."""
+    config, usual = run.config, RunConfig.model_fields
+    options: dict[str, Option] = {}
+    for field in ("arch", "temperature", "batch_size", "divisions", "seed", "on_bad_rows", "precision"):
+        value = getattr(config, field)
+        if usual[field].is_required() or value != usual[field].default:
+            options[field.replace("_", "-")] = value
+    if config.targets:
+        options["target"] = [f"{target.name}={_located(run.root, target.path)}" for target in config.targets]
+    if config.targets and config.norms != usual["norms"].default:
+        options["norm"] = list(config.norms)
+    return options
 
 
 def _located(root: Path, path: str) -> Path:

@@ -17,8 +17,9 @@ from clipsel_core.jobs.store import Job, State, forget, listing
 from pages.parts import catalog, commands, empty, facts, words
 
 _SECONDS = 0.5
-_ENDED_SHOWN = 4
+_ENDED_SHOWN = 3
 _FAILED = "job failed to start"
+_OPENED = "another run opened"
 _ICONS: dict[State, str] = {
     "done": ":material/check_circle:",
     "failed": ":material/error:",
@@ -44,11 +45,42 @@ def launch(
         return None
 
 
+def check(command: str, paths: Sequence[Path], options: Mapping[str, control.Option]) -> str:
+    """What a command finds wrong with its arguments, "" where it would start; see control.check."""
+    return control.check(command, [path.absolute() for path in paths], options)
+
+
 def at_work(command: str, about: Path) -> Job | None:
     """The job of this command that is at work on a folder, None where there is none."""
-    about = about.absolute()
-    found = (job for job in listing(catalog.jobs_folder(), about) if job.command == command and job.active)
+    found = (job for job in _all(command, about) if job.active)
     return next(found, None)
+
+
+def latest(command: str, about: Path) -> Job | None:
+    """The job of this command that was started last on a folder, None where there is none."""
+    return next(iter(_all(command, about)), None)
+
+
+def _all(command: str, about: Path) -> list[Job]:
+    return [job for job in listing(catalog.jobs_folder(), about.absolute()) if job.command == command]
+
+
+def glance() -> None:
+    """One quiet line for the sidebar, on every page: what is at work, and how far. Nothing where nothing is."""
+    active = [job.id for job in listing(catalog.jobs_folder()) if job.active]
+    if active:
+        st.fragment(_draw_glance, run_every=2 * _SECONDS)(active)
+
+
+def _draw_glance(active_then: list[str]) -> None:
+    control.reap()
+    active = [job for job in listing(catalog.jobs_folder()) if job.active]
+    if [job.id for job in active] != active_then:
+        st.rerun()
+    for job in active:
+        progress = job.progress or Progress("running")
+        share = min(1.0, progress.done / progress.total) if progress.total else 0.0
+        st.progress(share, text=f"{job.info.title} · {100 * share:.0f} %")
 
 
 def panel(about: Path | None = None) -> None:
@@ -70,9 +102,14 @@ def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) ->
     active = [job for job in found if job.active]
     ended = [job for job in found if job not in active]
     # Whoever else shows what a job makes has to look again: the run picker, the map, the sliders.
-    if [job.id for job in active] != active_then or [entry.label for entry in catalog.entries()] != labels_then:
+    opened = st.session_state.pop(_OPENED, False)
+    if (
+        opened
+        or [job.id for job in active] != active_then
+        or [entry.label for entry in catalog.entries()] != labels_then
+    ):
         st.rerun()
-    with st.container(border=True, key="jobs"):
+    with st.container(border=True, key="jobs", gap="small"):
         st.markdown("**Jobs**")
         for job in active:
             _show_active(job)
@@ -122,6 +159,8 @@ def _show_ended(job: Job) -> None:
         st.markdown(_ICONS[how], width="content")
         with st.container():
             facts.show_title(job.info.title, notes[how])
+        if how == "done" and (label := _label_of(job)) not in (None, st.session_state.get("run")):
+            st.button("Open", key=f"open {job.id}", on_click=_open, args=(label,))
         if how != "done":
             st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
         dismiss = ":material/close:"
@@ -134,6 +173,17 @@ def _show_ended(job: Job) -> None:
         with st.expander("Log and command", key=f"log {job.id}"):
             st.code(job.log_tail or "nothing was printed", language=None, wrap_lines=True)
             st.code(commands.command(*job.info.words), language="bash", wrap_lines=True)
+
+
+def _label_of(job: Job) -> str | None:
+    """What the run picker calls the run that the job made; None where it made none."""
+    root = Path(job.info.about).resolve()
+    found = (entry.label for entry in catalog.entries() if entry.root == root)
+    return next(found, None) if job.command == "score" else None
+
+
+def _open(label: str) -> None:
+    st.session_state["run"], st.session_state[_OPENED] = label, True
 
 
 def _again(job: Job) -> None:

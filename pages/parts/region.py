@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from functools import partial
 
@@ -14,7 +13,7 @@ from clipsel_core.curation import counts, ordering
 from clipsel_core.curation.recipe import AnyStep, Drop, Keep, Subtract, Union
 from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run
-from pages.parts import atlas, commands, empty, facts, lists, marginals, metrics, pairs, recipes, state, words
+from pages.parts import atlas, empty, facts, forms, lists, marginals, metrics, pairs, recipes, state, targets, words
 from pages.parts.catalog import Entry
 from pages.parts.histogram import Layer, show_histogram
 from pages.parts.shapes import Shape
@@ -24,8 +23,7 @@ _ORDERS = ("highest", "lowest", "random")
 _BINS = 64
 # So many uids are written into the recipe itself; more go into a list beside it.
 _MOST_INLINE = 100
-_FAILED, _AIMED = "region failed", "region aimed"
-_WHY_ANEW = "Scoring the pool with it gives NormSim to these images, in a new run beside this one."
+_FAILED = "region failed"
 
 
 def panel(entry: Entry, run: Run, shape: Shape | None) -> None:
@@ -98,17 +96,10 @@ def _actions(entry: Entry, run: Run, rows: np.ndarray) -> None:
         for kind, icon in (("keep", ":material/check:"), ("drop", ":material/block:")):
             act = partial(_add, entry, run, rows, kind)
             st.button(f"{kind.capitalize()} these", icon=icon, key=f"{kind} region", on_click=act)
-        st.button(
-            "Use as target",
-            icon=":material/my_location:",
-            key="target region",
-            on_click=partial(_aim, entry, run, rows),
-        )
+        if forms.button("Use as target", "region", ":material/my_location:"):
+            targets.ask_for_pairs(run, state.open_table(entry).uids_at(rows), "region")
     if _FAILED in st.session_state:
         empty.show_error(st.session_state.pop(_FAILED), "This could not be written")
-    written = st.session_state.get(_AIMED)
-    if written and written[0] == entry.key and np.array_equal(written[2], rows):
-        empty.show_empty("Written as a target", _WHY_ANEW, commands.score_with_target(run, "region", written[1]))
     on_map, scored = len(state.open_map(entry).rows), len(state.open_table(entry))
     if on_map < scored:
         facts.show_note(
@@ -141,19 +132,6 @@ def _as_file(names: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, names, allow_pickle=False)
     return file.getvalue()
-
-
-def _aim(entry: Entry, run: Run, rows: np.ndarray) -> None:
-    """Writes the region's uids where a target can be read from."""
-    names = uids.sort(state.open_table(entry).uids_at(rows))
-    digest = hashlib.sha256(names.tobytes()).hexdigest()[:12]
-    file = run.root / "targets" / f"region-{digest}.npy"
-    try:
-        uids.write_subset(file, names)
-    except OSError as error:
-        st.session_state[_FAILED] = _told(run, error)
-        return
-    st.session_state[_AIMED] = entry.key, file, rows
 
 
 def _told(run: Run, error: Exception) -> ClipselError:

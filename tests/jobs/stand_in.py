@@ -16,6 +16,8 @@ import os, signal, sys, time
 from pathlib import Path
 from clipsel_core.jobs.progress import ProgressFile
 
+if sys.argv[-1] == "--check":
+    sys.exit("pool: expected shards, found none" if os.environ["STAND_IN"] == "fail" else 0)
 status, command, *rest = Path(sys.argv[2]), *sys.argv[3:]
 command = os.environ["STAND_IN"] or command
 file = ProgressFile(status)

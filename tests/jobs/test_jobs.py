@@ -149,3 +149,10 @@ def test_forget__keeps_what_is_at_work(jobs):
     assert job.folder.exists()
     control.cancel(job)
     ended(job)
+
+
+def test_check__gives_the_commands_own_line(jobs, monkeypatch):
+    assert control.check("finish", []) == ""
+    monkeypatch.setenv("STAND_IN", "fail")
+    assert control.check("finish", []) == "pool: expected shards, found none"
+    assert not listing(jobs)

@@ -12,9 +12,11 @@ from PIL import Image
 from clipsel_core import uids
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.selection import select
+from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import region, state
+from pages.parts import catalog, region, state
 from pages.parts.catalog import Entry
+from tests.jobs import stand_in
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
 
@@ -105,21 +107,27 @@ def recipe_of(app, run) -> str:
     return recipes.as_yaml(steps(app, run))
 
 
-def test_map__writes_a_region_as_a_target(app, run):
+def test_map__compares_the_run_with_a_region(app, run, tmp_path, monkeypatch):
+    stand_in.install(tmp_path / "home", monkeypatch, "finish")
     draw(app, "drawn", RIGHT_HALF)
-    app.button(key="target region").click().run()
+    app.button(key="ask region").click().run()
+    app.button(key="add target").click().run()
+    assert not app.exception
     (written,) = (run / "targets").iterdir()
     table = ScoreTable.open(Run.open(run))
     assert uids.read_subset(written).tolist() == uids.sort(table.uids_at(on_right())).tolist()
-    assert f"region={written}" in words(app).replace("'", "")
+    (job,) = listing(catalog.jobs_folder())
+    assert job.info.words == ("add-target", str(run), f"--target=region={written}")
+    stand_in.ended(job)
 
 
 def test_map__says_that_the_run_cannot_be_written(app, run):
     (run / "targets").write_text("in the way")
     draw(app, "drawn", RIGHT_HALF)
-    app.button(key="target region").click().run()
+    app.button(key="ask region").click().run()
+    app.button(key="add target").click().run()
     assert not app.exception
-    assert "could not be written" in words(app)
+    assert "Not started" in words(app)
 
 
 def test_map__shows_single_pairs_where_few_are_in_view(tmp_path, open_page):

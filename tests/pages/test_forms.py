@@ -1,0 +1,168 @@
+"""The forms that start jobs: what they offer, what they refuse, and which command they start in the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsel_core import uids
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.errors import JobError
+from clipsel_core.jobs.store import listing
+from clipsel_core.runs.store import Run
+from pages.parts import catalog, folders
+from tests.conftest import unit_rows, write_shard
+from tests.jobs import stand_in
+from tests.jobs.stand_in import ended
+from tests.pages.conftest import trigger, words
+from tests.pages.worlds import make_run
+
+
+def button(app, label):
+    return next(found for found in app.button if found.label == label)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A data folder with one pool and one target, and a run beside it that is on show."""
+    data = tmp_path / "data"
+    for seed, rows in enumerate((30, 20)):
+        write_shard(data / "birds" / "pool", f"{seed:08d}", rows, seed=seed)
+    (data / "birds" / "target").mkdir()
+    np.save(data / "birds" / "target" / "task.npy", unit_rows(9, 16, 5))
+    monkeypatch.setenv("CLIPSEL_DATA", str(data))
+    monkeypatch.setenv("CLIPSEL_RUNS", "")
+    monkeypatch.setenv("CLIPSEL_READ", "")
+    return data
+
+
+@pytest.fixture
+def opened(data, tmp_path, open_page, monkeypatch):
+    """Opens a page on a run whose jobs the stand-in does."""
+
+    def opener(page: str, behaviour: str = "finish"):
+        run = make_run(tmp_path / "world")
+        stand_in.install(tmp_path / "home", monkeypatch, behaviour)
+        app = open_page(page, run)
+        monkeypatch.setenv("CLIPSEL_DATA", str(data))
+        return app.run(), run
+
+    return opener
+
+
+def test_score__starts_the_command_that_was_filled_in(data, opened, monkeypatch):
+    app, _ = opened("overview")
+    button(app, "Score a pool").click().run()
+    pool = next(box for box in app.selectbox if box.label == "Pool")
+    assert "birds/pool" in pool.options
+    pool.set_value("birds/pool").run()
+    next(box for box in app.multiselect if box.label == "Targets").set_value(["birds/target/task.npy"])
+    next(box for box in app.number_input if box.label.startswith("Pairs in a batch")).set_value(64)
+    next(box for box in app.text_input if box.label == "Name of the run").set_value("mine")
+    app.button(key="start scoring").click().run()
+    assert not app.exception
+    assert "Not started" not in words(app)
+    (job,) = listing(catalog.jobs_folder())
+    target = f"--target=task={data / 'birds' / 'target' / 'task.npy'}"
+    expected = {"score", str(data / "birds" / "pool"), str(data / "mine"), "--arch=l14", "--batch-size=64", target}
+    assert set(job.info.words) == expected
+    ended(job)
+
+
+def test_score__says_what_the_check_found(opened):
+    app, _ = opened("overview", "fail")
+    button(app, "Score a pool").click().run()
+    next(box for box in app.selectbox if box.label == "Pool").set_value("birds/pool").run()
+    app.button(key="start scoring").click().run()
+    assert "Not started" in words(app)
+    assert "pool: expected shards, found none" in [code.value for code in app.code]
+    assert listing(catalog.jobs_folder()) == []
+
+
+@pytest.mark.parametrize("typed", ["/etc", "../world/pool/..", "birds/link", "nothing", "birds/target"])
+def test_score__takes_no_pool_from_elsewhere(data, opened, typed, monkeypatch):
+    (data / "birds" / "link").symlink_to("/etc")
+    monkeypatch.setattr(folders, "pools", lambda: [typed])
+    monkeypatch.setattr(folders, "shown", str)
+    app, _ = opened("overview")
+    button(app, "Score a pool").click().run()
+    assert next(box for box in app.selectbox if box.label == "Pool").value == typed
+    assert not app.exception
+    assert "cannot be scored" in words(app)
+    assert "start scoring" not in [found.key for found in app.button]
+
+
+def test_target__from_a_file(data, opened):
+    app, run = opened("overview")
+    button(app, "Add a target").click().run()
+    next(box for box in app.selectbox if box.label == "File").set_value("birds/target/task.npy").run()
+    name = next(box for box in app.text_input if box.label == "Name")
+    assert name.value == "task-2"
+    name.set_value("task").run()
+    app.button(key="add target").click().run()
+    assert "one that the run has" in words(app)
+    next(box for box in app.text_input if box.label == "Name").set_value("birds").run()
+    app.button(key="add target").click().run()
+    (job,) = listing(catalog.jobs_folder())
+    assert job.info.words == ("add-target", str(run), f"--target=birds={data / 'birds' / 'target' / 'task.npy'}")
+    ended(job)
+
+
+def test_target__more_like_the_pairs_kept_by_hand(opened):
+    app, run = opened("gallery")
+    assert "More like these" not in [found.label for found in app.button]
+    element = next(part for part in app.get("bidi_component") if part.proto.component_name == "clipsel_cards")
+    names = ScoreTable.open(Run.open(run)).uids_at(np.array([59]))
+    uid = uids.to_hex(names)[0].as_py()
+    trigger(app, element.proto.id, "judged", {"uid": uid, "kind": "keep"})
+    button(app, "More like these").click().run()
+    app.button(key="add target").click().run()
+    assert not app.exception
+    (job,) = listing(catalog.jobs_folder())
+    file = run / "targets" / "picked.npy"
+    assert job.info.words == ("add-target", str(run), f"--target=picked={file}")
+    assert uids.read_subset(file).tolist() == names.tolist()
+    ended(job)
+
+
+def test_inside__reads_the_allowed_folders_alone(data, tmp_path, monkeypatch):
+    (tmp_path / "more" / "pool").mkdir(parents=True)
+    for text in ("/etc/passwd", "../more/pool", "birds/../../more", "~root", "birds\0"):
+        with pytest.raises((JobError, ValueError)):
+            folders.inside(text)
+    assert folders.inside("birds/pool") == data / "birds" / "pool"
+    monkeypatch.setenv("CLIPSEL_READ", str(tmp_path / "more"))
+    assert folders.inside("../more/pool") == tmp_path / "more" / "pool"
+    assert folders.shown(data / "birds") == "birds"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "-rf", "a b", "x" * 65, "birds"])
+def test_new__takes_plain_names_that_are_free(data, name):
+    with pytest.raises(JobError):
+        folders.new(name)
+    assert folders.new("mine") == data / "mine"
+
+
+def test_names__are_made_of_what_is_there(data):
+    assert folders.free_name("birds") == "birds-2"
+    assert folders.free_name("my <b>pool") == "my-b-pool"
+    assert folders.target_name("/x/tás k.npy", ["t-s-k"]) == "t-s-k-2"
+    assert folders.target_name("..npy", []) == "target"
+
+
+def test_found__pools_targets_and_sources(data):
+    (data / "pictures").mkdir()
+    (data / ".hidden").mkdir()
+    (data / "list.csv").touch()
+    assert folders.pools() == [data / "birds" / "pool"]
+    assert folders.targets() == [data / "birds" / "target" / "task.npy"]
+    assert folders.sources() == [data / "list.csv", data / "pictures", data / "birds" / "target"]
+
+
+def test_keep_upload__names_the_file_itself(data, tmp_path):
+    kept = folders.keep_upload(tmp_path / "targets", "../../<b>evil.npy", b"abc")
+    assert kept.parent == tmp_path / "targets"
+    assert kept.read_bytes() == b"abc"
+    assert kept.name.startswith("b-evil-")
+    with pytest.raises(JobError):
+        folders.keep_upload(tmp_path / "targets", "evil.exe", b"abc")
