@@ -21,6 +21,7 @@ from clipsel_core.jobs.progress import State
 from clipsel_core.terminal import (
     Meter,
     complain,
+    print_commands,
     print_found,
     print_funnel,
     print_made,
@@ -364,6 +365,7 @@ def select(
 
     Example: python -m clipsel_core select data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --out subset.npy
     """
+    from clipsel_core.curation.datacomp import reshard_command, train_command
     from clipsel_core.curation.export import export
     from clipsel_core.curation.recipe import load_recipe
     from clipsel_core.curation.selection import select as select_pairs
@@ -375,6 +377,51 @@ def select(
     export(opened, selection, rule, out)
     print_funnel(selection)
     say(f"{out}: {len(selection):,} uids")
+    if out.suffix.lower() == ".npy":
+        print_commands("with DataComp:", reshard_command(opened.pool_root, out), train_command(None, selection.total))
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    recipe: Annotated[Path, typer.Option(help="The recipe: a .yaml file.", show_default=False)],
+    shards: Annotated[Path, typer.Option(help="A new folder for the tars.", show_default=False)],
+    pairs_per_shard: Annotated[int, typer.Option(min=1, help="Pairs to a tar.")] = 10_000,
+    scores: Annotated[bool, typer.Option("--scores", help="Write each pair's scores into its json.")] = False,
+) -> None:
+    """Write the pairs that a recipe keeps as webdataset tars.
+
+    Images are copied as they are, with caption and uid; those that cannot be read are listed. A manifest says how it
+    was made.
+
+    Started again, it goes on where it stopped.
+
+    Example: python -m clipsel_core export data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --shards /tmp/out
+    """
+    from clipsel_core.curation.datacomp import train_command
+    from clipsel_core.curation.recipe import load_recipe
+    from clipsel_core.curation.selection import select as select_pairs
+    from clipsel_core.curation.shards import export_shards
+    from clipsel_core.runs.store import Run
+
+    opened = Run.open(run)
+    rule = load_recipe(recipe, metrics=opened.metrics)
+    selection = select_pairs(opened, rule)
+    with Meter("exporting", "pairs") as meter:
+        done = export_shards(
+            opened,
+            selection,
+            rule,
+            shards,
+            pairs_per_shard=pairs_per_shard,
+            scores=scores,
+            progress=meter.update,
+        )
+    print_funnel(selection)
+    say(f"{shards}: {done.written:,} pairs in {done.count:,} tar{'s' * (done.count != 1)}")
+    if done.missing:
+        say(f"images that could not be read: {done.missing:,}, listed in {shards / 'missing.txt'}")
+    print_commands("with DataComp:", train_command(shards, selection.total))
 
 
 @app.command()

@@ -121,6 +121,13 @@ def print_funnel(selection: Selection) -> None:
     _out.print(table)
 
 
+def print_commands(what: str, *lines: str) -> None:
+    """Command lines to go on with, ready to paste."""
+    say(what)
+    for line in lines:
+        say(f"  {line}")
+
+
 def print_found(names: list[str], similarity: Iterable[float]) -> None:
     """Uids and similarities, a line each, ready for other programs."""
     for name, value in zip(names, similarity, strict=True):

@@ -37,7 +37,18 @@ def scored(pool, tmp_path):
 
 
 def test_commands__are_those_that_the_readme_promises():
-    assert COMMANDS == ["add-target", "demo", "embed", "encode", "inspect", "project", "score", "search", "select"]
+    assert COMMANDS == [
+        "add-target",
+        "demo",
+        "embed",
+        "encode",
+        "export",
+        "inspect",
+        "project",
+        "score",
+        "search",
+        "select",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
