@@ -100,8 +100,7 @@ def pool_at(root: Path) -> Pool:
 
 def selected(entry: catalog.Entry, recipe: str) -> Selection:
     """What a recipe (YAML) picks from the run. Raises RecipeError where it does not fit the run."""
-    lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
-    return _selection(entry, scores_stamp(entry) + lists, recipe)
+    return _selection(entry, recipe_stamp(entry, recipe), recipe)
 
 
 def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
@@ -113,8 +112,13 @@ def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
 
 def settings(entry: catalog.Entry, recipe: str, place: int, amounts: tuple[Fraction | float, ...]) -> Settings:
     """What a recipe's step at a place would do at each amount. Raises RecipeError where the recipe does not fit."""
-    lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
-    return _settings(entry, scores_stamp(entry) + lists, recipe, place, amounts)
+    return _settings(entry, recipe_stamp(entry, recipe), recipe, place, amounts)
+
+
+def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
+    """Changes whenever what a recipe (YAML) keeps may have: the run's scores, or a uid list that it reads."""
+    lists = parse(entry, recipe).list_files() if recipe else []
+    return scores_stamp(entry) + tuple(_file_stamp(path) for path in lists)
 
 
 def metric_bins(entry: catalog.Entry, metric: str) -> MetricBins:
