@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,19 @@ def print_funnel(selection: Selection) -> None:
         threshold = "" if step.threshold is None else f"{step.threshold:.6g}"
         table.add_row(Text(step.text), f"{step.kept_after:,}", f"{step.dropped:,}", f"{step.alone_drops:,}", threshold)
     _out.print(table)
+
+
+def print_commands(what: str, *lines: str) -> None:
+    """Command lines to go on with, ready to paste."""
+    say(what)
+    for line in lines:
+        say(f"  {line}")
+
+
+def print_found(names: list[str], similarity: Iterable[float]) -> None:
+    """Uids and similarities, a line each, ready for other programs."""
+    for name, value in zip(names, similarity, strict=True):
+        say(f"{name} {value:.6f}")
 
 
 def print_made(root: Path, made: Made) -> None:

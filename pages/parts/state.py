@@ -100,8 +100,7 @@ def pool_at(root: Path) -> Pool:
 
 def selected(entry: catalog.Entry, recipe: str) -> Selection:
     """What a recipe (YAML) picks from the run. Raises RecipeError where it does not fit the run."""
-    lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
-    return _selection(entry, scores_stamp(entry) + lists, recipe)
+    return _selection(entry, recipe_stamp(entry, recipe), recipe)
 
 
 def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
@@ -117,9 +116,14 @@ def settings(entry: catalog.Entry, recipe: str, place: int, amounts: tuple[Fract
     amounts: evenly spaced, so that their ends and number stand for them: to hash a thousand of them takes longer than
     to count what they do.
     """
-    lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
     ruler = float(amounts[0]), float(amounts[-1]), len(amounts)
-    return _settings(entry, scores_stamp(entry) + lists, recipe, place, ruler, amounts)
+    return _settings(entry, recipe_stamp(entry, recipe), recipe, place, ruler, amounts)
+
+
+def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
+    """Changes whenever what a recipe (YAML) keeps may have: the run's scores, or a uid list that it reads."""
+    lists = parse(entry, recipe).list_files() if recipe else []
+    return scores_stamp(entry) + tuple(_file_stamp(path) for path in lists)
 
 
 def metric_bins(entry: catalog.Entry, metric: str) -> MetricBins:
