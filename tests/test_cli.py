@@ -34,7 +34,7 @@ def scored(pool, tmp_path):
 
 
 def test_commands__are_those_that_the_readme_promises():
-    assert COMMANDS == ["add-target", "demo", "embed", "inspect", "project", "score", "select"]
+    assert COMMANDS == ["add-target", "demo", "doctor", "embed", "inspect", "project", "score", "select"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
