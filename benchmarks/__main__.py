@@ -1,14 +1,16 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named.
+Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. And dashboard, which needs
+Chromium, minutes and a run of --rows pairs, and is measured only when it is named.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
-from benchmarks import accuracy, gpu, memory, selection, speed
+from benchmarks import accuracy, dashboard, gpu, memory, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
@@ -16,18 +18,23 @@ def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="accuracy, normalizer, normsim, memory, selection, gpu"
+        "parts", nargs="*", metavar="PART", help="accuracy, normalizer, normsim, memory, selection, gpu, dashboard"
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
         "--large", action="store_true", help="the normalizer at B = 32768 as well (4 GB, a minute more)"
     )
+    parser.add_argument("--rows", type=int, default=12_800_000, help="dashboard: pairs of the run (12800000)")
+    parser.add_argument("--folder", type=Path, help="dashboard: where the synthetic run is kept for the next time")
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
-    unknown = [part for part in asked.parts if part not in known]
+    alone = {"dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds)}
+    unknown = [part for part in asked.parts if part not in known | alone]
     if unknown or asked.rounds < 1:
-        parser.error(f"unknown part {unknown[0]}; one of {', '.join(known)}" if unknown else "--rounds is at least 1")
-    rows = [row for part in asked.parts or known for row in known[part]()]
+        parser.error(
+            f"unknown part {unknown[0]}; one of {', '.join(known | alone)}" if unknown else "--rounds is at least 1"
+        )
+    rows = [row for part in asked.parts or known for row in (known | alone)[part]()]
     print(f"{machine()}\n\n{markdown(rows)}")
 
 

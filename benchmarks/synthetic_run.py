@@ -2,7 +2,8 @@
 
     python -m benchmarks.synthetic_run DIR --rows 12800000 --shards 128
 
-makes DIR/run and, unless --no-pool, DIR/pool with the matching metadata (uid, url, text, fault; no images).
+makes DIR/run and, unless --no-pool, DIR/pool with the matching metadata (uid, url, text, fault). With --on-map M the
+run has a map of M pairs, and those and the first and last pairs by each metric have images, drawn from a small stock.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.synthetic_map import add_map
 from clipsel_core import uids
 from clipsel_core.files import write_json
 from clipsel_core.runs.config import RunConfig, ShardInfo, TargetInfo
-from clipsel_core.runs.store import score_file, write_config
+from clipsel_core.runs.store import Run, score_file, write_config
 
 METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se", "normsim_inf_task", "normsim_2_task")
 _FAULTS = np.array(["none", "wrong caption", "generic caption", "near duplicate"])
@@ -124,12 +126,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bad", type=float, default=0.0)
     parser.add_argument("--no-pool", action="store_true")
+    parser.add_argument("--on-map", type=int, default=0, metavar="M")
     asked = parser.parse_args()
-    print(
-        write_run(
-            asked.root, rows=asked.rows, shards=asked.shards, seed=asked.seed, bad=asked.bad, pool=not asked.no_pool
-        )
-    )
+    pool = not asked.no_pool
+    run = write_run(asked.root, rows=asked.rows, shards=asked.shards, seed=asked.seed, bad=asked.bad, pool=pool)
+    if asked.on_map:
+        add_map(Run.open(run), asked.on_map, asked.seed)
+    print(run)
 
 
 if __name__ == "__main__":

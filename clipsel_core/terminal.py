@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,6 +136,19 @@ def print_findings(findings: list[Finding]) -> None:
         table.add_row(*map(Text, (*cells, f"{marks[finding.state]} {finding.value}".strip(), finding.remedy)))
         before = finding.area
     _out.print(table)
+
+
+def print_commands(what: str, *lines: str) -> None:
+    """Command lines to go on with, ready to paste."""
+    say(what)
+    for line in lines:
+        say(f"  {line}")
+
+
+def print_found(names: list[str], similarity: Iterable[float]) -> None:
+    """Uids and similarities, a line each, ready for other programs."""
+    for name, value in zip(names, similarity, strict=True):
+        say(f"{name} {value:.6f}")
 
 
 def print_made(root: Path, made: Made) -> None:

@@ -31,6 +31,7 @@ def show(entry: Entry) -> None:
     with left:
         _draw(entry, _colour(entry))
     with right:
+        jobs.panel(run.root)
         region.panel(entry, run, st.session_state.get(_key(entry, "drawn")))
 
 

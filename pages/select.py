@@ -8,7 +8,7 @@ from clipsel_core.curation.recipe import load_recipe
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, exporting, funnel, lists, recipes, state, steps
+from pages.parts import borders, chance, empty, exporting, funnel, lists, recipes, state, steps
 from pages.parts.catalog import Entry
 
 
@@ -39,6 +39,9 @@ def show(entry: Entry) -> None:
         _loader(entry, run)
         if picked is not None:
             exporting.panel(entry, run, recipe, picked)
+    if picked is not None:
+        borders.panel(entry, run, recipe)
+        chance.panel(entry, recipe)
 
 
 def _pick(entry: Entry, recipe: str) -> tuple[Selection | None, ClipselError | None]:

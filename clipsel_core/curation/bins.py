@@ -1,131 +1,165 @@
-"""How many pairs of a set lie above any score, exactly and quickly? The interactive index of one metric.
+"""Where does each pair stand by a metric, and how many pairs of a set stand above any place? The index of one metric.
 
-Each pair gets a 16-bit bin of its score once. A count above a threshold is then the suffix sum over whole bins plus the
-pairs of the one bin that the threshold cuts, which are compared by their scores. So a thousand thresholds cost about as
-much as one, no set is ever sorted, and nothing is rounded.
+Each pair has a 16-bit bin of its score, and all pairs stand in one order: by score, and of equal scores the smaller uid
+higher, which is the rule by which keep_top chooses. A pair's place in that order is its rank, 0 for the worst. How many
+pairs of a set stand at a rank or above is the sum over the bins above plus a walk through the one bin that the rank
+cuts. So a thousand places cost about as much as one, no set is ever sorted, and nothing is rounded.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
 
 import numpy as np
 
-from clipsel_core.curation import counts
-
-T = TypeVar("T")
+from clipsel_core.curation import counts, passes
 
 COARSE = 128
 _BINS = 511 * COARSE
-_NO_SCORE = 65_535
-_BLOCK = 1 << 20
+# Where more than this share of all pairs is asked for, looking at every pair is quicker than following the order.
+_MANY = 1 / 16
 
 
 @dataclass(frozen=True)
 class MetricBins:
-    """A metric's scores and their bins. values: (N,) float32. codes: (N,) uint16, ascending with the score.
+    """A metric's scores, their bins and their order. Arrays may be mapped from files and must not be written to.
 
-    low, high: the span of the finite scores. everything: (65408,) int64, what counts() gives for all pairs.
+    values: (N,) float32. codes: (N,) uint16, ascending with the score; 65,535 where there is none.
+    order: (scored,) uint32, the rows by rank. starts: (65409,) int64, the rank that each bin starts at.
+    low, high: the span of the finite scores.
     """
 
     values: np.ndarray
     codes: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
     low: float
     high: float
-    everything: np.ndarray
 
     @classmethod
-    def of(cls, values: np.ndarray) -> MetricBins:
-        """The index of a metric. values: (N,) float32; NaN lies above no threshold."""
+    def of(cls, values: np.ndarray, by_uid: np.ndarray | None = None) -> MetricBins:
+        """The index of a metric. values: (N,) float32; NaN is no score and has no rank.
+
+        by_uid: (N,) uint32, the rows in ascending order of their uids; None takes the order of the rows.
+        """
         low, high = counts.extent(values)
         codes = np.empty(len(values), np.uint16)
 
-        def fill(part: slice) -> None:
-            codes[part] = _codes(values[part], low, high)
+        def fill(start: int, stop: int) -> None:
+            codes[start:stop] = _codes(values[start:stop], low, high)
 
-        _in_parts(fill, len(values))
-        return cls(values, codes, low, high, _counts(codes, None))
+        passes.in_parts(fill, len(values))
+        rows = np.arange(len(values), dtype=np.uint32) if by_uid is None else by_uid
+        order = passes.order_by_value(values, rows[::-1])
+        fine = passes.histogram(codes, passes.pack(np.ones(len(values), bool)))
+        starts = np.concatenate([[0], np.cumsum(fine[:_BINS])])
+        return cls(values, passes.read_only(codes), passes.read_only(order), passes.read_only(starts), low, high)
+
+    @cached_property
+    def everything(self) -> np.ndarray:
+        """Scored pairs in each of the fine bins: (65408,) int64."""
+        return np.diff(self.starts)
+
+    @property
+    def scored(self) -> int:
+        """Pairs that have the metric; ranks run from 0 to this."""
+        return len(self.order)
 
     def counts(self, mask: np.ndarray) -> np.ndarray:
         """Scored pairs of a mask, (N,) bool, in each of the fine bins: (65408,) int64."""
-        return _counts(self.codes, mask)
+        return self.counts_of_bits(passes.pack(mask))
+
+    def counts_of_bits(self, bits: np.ndarray) -> np.ndarray:
+        """The same for a bitmap."""
+        return passes.histogram(self.codes, bits)[:_BINS]
 
     def edges(self) -> np.ndarray:
         """The scores between the coarse bins: (129,) float64."""
         return np.linspace(self.low, self.high, COARSE + 1)
 
-    def above(
-        self, mask: np.ndarray, fine: np.ndarray, thresholds: np.ndarray, inside: Scores | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """How many scored pairs of a mask lie above each threshold, and how many at or above it: two (T,) int64.
-
-        fine: what counts(mask) gives. thresholds: (T,) float32 without NaN.
-        """
-        codes = _codes(thresholds, self.low, self.high)
-        inside = inside or self.scores_in(mask, codes)
-        higher = _suffix_sums(fine)[codes + 1]
-        end = np.searchsorted(inside.codes, codes, side="right")
-        more = end - np.searchsorted(inside.values, thresholds, side="right")
-        same = end - np.searchsorted(inside.values, thresholds, side="left")
-        return higher + more, higher + same
-
-    def highest(self, mask: np.ndarray, fine: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, Scores]:
-        """The score at each rank from the top of a mask's scored pairs: (T,) float32, NaN where the rank is 0.
-
-        ranks: (T,) int64, at most as many as there are scored pairs. Also returns the scores it had to look at.
-        """
-        suffix = _suffix_sums(fine)
-        codes = np.maximum(len(suffix) - 1 - np.searchsorted(suffix[::-1], np.maximum(ranks, 1), side="left"), 0)
-        inside = self.scores_in(mask, codes)
-        end = np.searchsorted(inside.codes, codes, side="right")
-        found = np.full(len(ranks), np.nan, np.float32)
-        asked = ranks > 0
-        found[asked] = inside.values[(end - ranks + suffix[codes + 1])[asked]]
-        return found, inside
-
-    def scores_in(self, mask: np.ndarray, codes: np.ndarray) -> Scores:
-        """The scores of a mask's pairs in certain bins, ascending."""
-        rows = self.rows_in(mask, codes)
-        values = np.sort(self.values[rows])
-        return Scores(values, _codes(values, self.low, self.high))
-
-    def rows_in(self, mask: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """The row numbers of a mask's pairs in certain bins, ascending: (M,) int64."""
-        wanted = np.zeros(_NO_SCORE + 1, bool)
-        wanted[codes] = True
-
-        def find(part: slice) -> np.ndarray:
-            return np.flatnonzero(mask[part] & wanted[self.codes[part]]) + part.start
-
-        return np.concatenate([np.empty(0, np.int64), *_in_parts(find, len(self.codes))])
-
     def codes_of(self, thresholds: np.ndarray) -> np.ndarray:
         """The bins that thresholds, (T,) float32 without NaN, lie in: (T,) int64."""
         return _codes(thresholds, self.low, self.high)
 
+    def ranks_of_scores(self, thresholds: np.ndarray, *, above: bool = False) -> np.ndarray:
+        """The first rank whose score is at each threshold or above it, or only above it: (T,) int64.
 
-@dataclass(frozen=True)
-class Scores:
-    """Scores in ascending order and the bins they lie in. values: (M,) float32. codes: (M,) int64."""
+        thresholds: (T,) float32 without NaN. `scored` where no pair is so high.
+        """
+        codes = self.codes_of(thresholds)
+        first, last = self.starts[codes].copy(), self.starts[codes + 1].copy()
+        while np.any(open_ := first < last):
+            middle = (first + last) // 2
+            found = self.scores_at(np.where(open_, middle, 0))
+            low = open_ & (found <= thresholds if above else found < thresholds)
+            first, last = np.where(low, middle + 1, first), np.where(open_ & ~low, middle, last)
+        return first
 
-    values: np.ndarray
-    codes: np.ndarray
+    def scores_at(self, ranks: np.ndarray) -> np.ndarray:
+        """The score at each rank: (T,) float32, NaN at rank `scored`."""
+        found = np.full(len(ranks), np.nan, np.float32)
+        there = ranks < self.scored
+        found[there] = self.values[self.order[ranks[there]]]
+        return found
+
+    def counts_from(self, bits: np.ndarray, fine: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        """Pairs of a bitmap at each rank or above: (T,) int64. fine: what counts_of_bits gives for it."""
+        return passes.counts_from(self.order, bits, self.starts, _suffix_sums(fine), ranks)
+
+    def ranks_of_top(self, bits: np.ndarray, fine: np.ndarray, most: np.ndarray) -> np.ndarray:
+        """The ranks from which on a bitmap has just so many pairs: (T,) int64, `scored` for none.
+
+        most: (T,) int64, at most as many as the bitmap has scored pairs. fine: what counts_of_bits gives.
+        """
+        return passes.ranks_of(self.order, bits, self.starts, _suffix_sums(fine), most)
+
+    def from_rank(self, bits: np.ndarray, rank: int) -> np.ndarray:
+        """Pairs of a bitmap at a rank or above: a bitmap."""
+        cut = self._bin_of(rank)
+        out = passes.between(self.codes, bits, cut + 1, _BINS - 1)
+        passes.add_rows(self.order[rank : self.starts[cut + 1]], bits, out)
+        return passes.read_only(out)
+
+    def below_rank(self, bits: np.ndarray, rank: int) -> np.ndarray:
+        """Scored pairs of a bitmap below a rank: a bitmap."""
+        cut = self._bin_of(rank)
+        out = passes.between(self.codes, bits, 0, cut - 1)
+        passes.add_rows(self.order[self.starts[cut] : rank], bits, out)
+        return passes.read_only(out)
+
+    def above(self, mask: np.ndarray, fine: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many scored pairs of a mask lie above each threshold, and how many at or above it: two (T,) int64.
+
+        fine: what counts(mask) gives. thresholds: (T,) float32 without NaN.
+        """
+        bits = passes.pack(mask)
+        higher, at = (self.ranks_of_scores(thresholds, above=above) for above in (True, False))
+        return self.counts_from(bits, fine, higher), self.counts_from(bits, fine, at)
+
+    def rows_in(self, mask: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """The row numbers of a mask's pairs in certain bins, ascending: (M,) int64."""
+        wanted = np.unique(codes)
+        if int(self.everything[wanted].sum()) <= len(self.codes) * _MANY:
+            slices = [self.order[self.starts[code] : self.starts[code + 1]] for code in wanted.tolist()]
+            rows = np.sort(np.concatenate([np.empty(0, np.uint32), *slices])).astype(np.int64)
+            return rows[mask[rows]]
+        is_wanted = np.zeros(passes.CODES, bool)
+        is_wanted[wanted] = True
+
+        def find(start: int, stop: int) -> np.ndarray:
+            return np.flatnonzero(mask[start:stop] & is_wanted[self.codes[start:stop]]) + start
+
+        return np.concatenate([np.empty(0, np.int64), *passes.in_parts(find, len(self.codes))])
+
+    def _bin_of(self, rank: int) -> int:
+        """The last bin that starts at a rank or below it."""
+        return min(int(np.searchsorted(self.starts, rank, side="right")) - 1, _BINS - 1)
 
 
 def coarse(fine: np.ndarray) -> np.ndarray:
     """Fine counts in 128 bins for drawing: (128,) int64."""
     return fine.reshape(COARSE, -1).sum(1)
-
-
-def _counts(codes: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    def count(part: slice) -> np.ndarray:
-        return np.bincount(codes[part] if mask is None else codes[part][mask[part]], minlength=_NO_SCORE + 1)
-
-    return sum(_in_parts(count, len(codes)), np.zeros(_NO_SCORE + 1, np.int64))[:_BINS]
 
 
 def _suffix_sums(fine: np.ndarray) -> np.ndarray:
@@ -139,13 +173,5 @@ def _codes(values: np.ndarray, low: float, high: float) -> np.ndarray:
         scale = np.float32(min(_BINS / (high - low), float(np.finfo(np.float32).max)))
         position = (values - np.float32(low)) * scale
         codes = np.clip(np.nan_to_num(position, nan=0.0), 0, _BINS - 1).astype(np.int64)
-    codes[np.isnan(values)] = _NO_SCORE
+    codes[np.isnan(values)] = passes.NO_SCORE
     return codes
-
-
-def _in_parts(work: Callable[[slice], T], length: int) -> list[T]:
-    parts = [slice(start, min(start + _BLOCK, length)) for start in range(0, length, _BLOCK)]
-    if len(parts) < 2:
-        return [work(part) for part in parts]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return list(threads.map(work, parts))

@@ -12,20 +12,18 @@ false.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from clipsel_core import uids
 from clipsel_core.curation.bins import MetricBins, coarse
 from clipsel_core.curation.ordering import count_of_fraction
-from clipsel_core.curation.queries import ScoreTable
-from clipsel_core.curation.recipe import AtLeast, AtMost, Keep, KeepTop, Recipe, Union
-from clipsel_core.curation.selection import Selection, StepReport, Work, float32_up
-
-ScoreStep = KeepTop | AtLeast | AtMost
+from clipsel_core.curation.picker import NONE, Cut, Cuts, Picker, ScoreStep, Taken
+from clipsel_core.curation.recipe import AtLeast, KeepTop, Recipe
+from clipsel_core.curation.selection import float32_up
 
 
 @dataclass(frozen=True)
@@ -57,145 +55,129 @@ class Settings:
     reaching: int
 
 
-def settings_of(
-    selection: Selection, recipe: Recipe, place: int, amounts: Sequence[Fraction | float], bins: MetricBins
-) -> Settings:
+def settings_of(picker: Picker, recipe: Recipe, place: int, amounts: Sequence[Fraction | float]) -> Settings:
     """What a step would do at each amount: fractions for keep_top, ascending; scores for at_least and at_most.
 
-    selection: what the recipe keeps now. place: the moved step's place in recipe.steps; it may be switched off, and is
-    then looked at as if it were on, while `kept` stays what it is. bins: the index of the step's metric.
+    place: the moved step's place in recipe.steps; it may be switched off, and is then looked at as if it were on, while
+    `kept` stays what it is. Raises: RecipeError where the recipe does not fit the run, TypeError on a step without a
+    metric.
     """
-    table, step = selection.table, recipe.steps[place]
+    step = recipe.steps[place]
     if not isinstance(step, ScoreStep):
         raise TypeError(f"a step with a metric is expected, found {step.kind}")
-    earlier = [other for other in recipe.steps[:place] if other.enabled]
-    reports = selection.report[len(earlier) + step.enabled :]
-    later = [Work.of(other, recipe, table) for other in recipe.steps[place + 1 :] if other.enabled]
-    before = table.selectable()
-    for other in earlier:
-        before = Work.of(other, recipe, table).apply(before)[0]
-    moved = _Moved.of(bins, before, step, amounts, table)
-    settled, added, rest = _judged_alone(later, before)
-    counted = moved.counts(settled & ~added, bins.counts(settled & ~added))
-    kept, exact = _through_shares(counted + int(added.sum()), later[rest:], reports[rest:], table)
-    others, fixed = _held(later, reports, before), _held(later, reports, np.zeros_like(before))
-    movable = bins.counts(others & ~fixed)
-    fixed_counts = bins.counts(fixed)
+    taken = picker.take(recipe)
+    earlier = sum(other.enabled for other in recipe.steps[:place])
+    now, later = taken[earlier] if step.enabled else None, taken[earlier + step.enabled :]
+    before = tuple(other.cut for other in taken[:earlier])
+    moved = _Moved.of(picker, before, step, amounts)
+    alone = list(itertools.takewhile(lambda other: not isinstance(other.work.step, KeepTop), later))
+    arriving = moved.counts(_through(before, alone)) + moved.fixed(alone)
+    kept, exact = _through_shares(arriving, later[len(alone) :], picker)
+    others, fixed = _through(before, later), moved.fine(_emptied(later))
+    movable = moved.fine(others) - fixed
+    shown = moved.counts(others) - moved.counts(_emptied(later))
+    bins = moved.bins
     return Settings(
         thresholds=moved.thresholds.astype(np.float64),
         below=moved.below(),
-        passes=moved.counts(before, moved.fine),
-        shown=moved.counts(others & ~fixed, movable),
-        kept=kept if step.enabled else np.full_like(kept, len(selection)),
+        passes=moved.counts(before),
+        shown=shown,
+        kept=kept if step.enabled else np.full_like(kept, taken[-1].report.kept_after if taken else picker.size(())),
         exact=exact,
         pool=coarse(bins.everything),
-        others=coarse(movable + fixed_counts),
-        fixed=coarse(fixed_counts),
-        now=coarse(bins.counts(selection.mask())),
+        others=coarse(movable + fixed),
+        fixed=coarse(fixed),
+        now=coarse((moved.cut(movable, others, _emptied(later), now.cut) if now else movable) + fixed),
         edges=bins.edges(),
-        scored=int(bins.everything.sum()),
-        reaching=int(before.sum()),
+        scored=bins.scored,
+        reaching=picker.size(before),
     )
 
 
 @dataclass(frozen=True)
 class _Moved:
-    """The moved step at all its amounts: thresholds (P,) float32, and for keep_top how many ties each lets through.
+    """The moved step at all its amounts. ranks: (P,) int64, the first rank that passes, or with at_most that does not.
 
-    fine: counts of the pairs that reach it. ties, ties_in: of those that reach it, at each threshold: how many there
-    are, and how many of them pass.
+    thresholds: (P,) float32, NaN where nothing passes.
     """
 
+    picker: Picker
+    metric: str
     bins: MetricBins
-    table: ScoreTable
-    before: np.ndarray
-    fine: np.ndarray
+    ranks: np.ndarray
     thresholds: np.ndarray
-    ties: np.ndarray | None
-    ties_in: np.ndarray | None
     upward: bool
 
     @classmethod
-    def of(
-        cls,
-        bins: MetricBins,
-        before: np.ndarray,
-        step: ScoreStep,
-        amounts: Sequence[Fraction | float],
-        table: ScoreTable,
-    ) -> _Moved:
-        fine = bins.counts(before)
+    def of(cls, picker: Picker, before: Cuts, step: ScoreStep, amounts: Sequence[Fraction | float]) -> _Moved:
+        bins = picker.table.bins(step.metric)
+        if isinstance(step, KeepTop):
+            fine = picker.fine(before, step.metric)
+            pairs, scored = len(picker.table) if step.of == "pool" else picker.size(before), int(fine.sum())
+            most = np.array([min(count_of_fraction(Fraction(part), pairs), scored) for part in amounts], np.int64)
+            ranks = bins.ranks_of_top(picker.bits(before), fine, most)
+            return cls(picker, step.metric, bins, ranks, bins.scores_at(ranks), True)
         if isinstance(step, AtLeast):
             values = np.array([float32_up(float(value)) for value in amounts], np.float32)
-            return cls(bins, table, before, fine, values, None, None, True)
-        if isinstance(step, AtMost):
-            values = np.array([-float32_up(-float(value)) for value in amounts], np.float32)
-            return cls(bins, table, before, fine, values, None, None, False)
-        pairs = len(before) if step.of == "pool" else int(before.sum())
-        scored = int(fine.sum())
-        ranks = np.array([min(count_of_fraction(Fraction(part), pairs), scored) for part in amounts], np.int64)
-        thresholds, inside = bins.highest(before, fine, ranks)
-        above, at = bins.above(before, fine, _filled(thresholds), inside)
-        return cls(bins, table, before, fine, thresholds, at - above, ranks - above, True)
+            return cls(picker, step.metric, bins, bins.ranks_of_scores(values), values, True)
+        values = np.array([-float32_up(-float(value)) for value in amounts], np.float32)
+        return cls(picker, step.metric, bins, bins.ranks_of_scores(values, above=True), values, False)
 
-    def counts(self, mask: np.ndarray, fine: np.ndarray) -> np.ndarray:
-        """Pairs of a mask that pass, at each amount: (P,) int64. Every pair of the mask reaches the step."""
-        above, at = self.bins.above(mask, fine, _filled(self.thresholds))
-        if self.ties is None or self.ties_in is None:
-            return at if self.upward else int(fine.sum()) - above
-        mine = at - above
-        found = above + np.where(self.ties_in == self.ties, mine, np.minimum(self.ties_in, mine))
-        split = (self.ties_in < self.ties) & (mine > 0) & (mine < self.ties) & (self.ties_in > 0)
-        if split.any():
-            found[split] = above[split] + self._ties_of(mask, np.flatnonzero(split), self.ties_in[split])
-        found[np.isnan(self.thresholds)] = 0
-        return found
+    def fine(self, cuts: Cuts) -> np.ndarray:
+        """How a set is spread over the metric."""
+        return self.picker.fine(cuts, self.metric)
+
+    def counts(self, cuts: Cuts) -> np.ndarray:
+        """Pairs of a set that pass, at each amount: (P,) int64."""
+        found = self.picker.counts_from(cuts, self.metric, self.ranks)
+        return found if self.upward else int(self.fine(cuts).sum()) - found
+
+    def fixed(self, later: list[Taken]) -> int | np.ndarray:
+        """Pairs that later steps add, whatever passes this one, less those of them that pass it."""
+        emptied = _emptied(later)
+        return self.picker.size(emptied) - self.counts(emptied)
 
     def below(self) -> np.ndarray:
         """Scored pairs of the whole pool under each threshold: (P,) int64."""
-        everyone, fine = np.ones(len(self.before), bool), self.bins.everything
-        return int(fine.sum()) - self.bins.above(everyone, fine, _filled(self.thresholds))[1]
+        thresholds = np.where(np.isnan(self.thresholds), np.float32(np.inf), self.thresholds)
+        found = self.bins.ranks_of_scores(thresholds)
+        found[np.isnan(self.thresholds)] = self.bins.scored
+        return found
 
-    def _ties_of(self, mask: np.ndarray, places: np.ndarray, ties_in: np.ndarray) -> np.ndarray:
-        """Pairs of a mask among the ties that pass at some places; ties_in: how many pass there, smaller uids first."""
-        split = np.unique(self.thresholds[places])
-        rows = self.bins.rows_in(self.before, self.bins.codes_of(split))
-        rows = rows[np.isin(self.bins.values[rows], split)]
-        rows = rows[uids.argsort(self.table.uids_at(rows))]
-        rows = rows[np.argsort(self.bins.values[rows], kind="stable")]
-        values = self.bins.values[rows]
-        mine = np.concatenate([[0], np.cumsum(mask[rows])])
-        first = np.searchsorted(values, self.thresholds[places], side="left")
-        return mine[first + ties_in] - mine[first]
-
-
-def _filled(thresholds: np.ndarray) -> np.ndarray:
-    """Thresholds to count with: none passes an infinite one."""
-    return np.where(np.isnan(thresholds), np.float32(np.inf), thresholds)
+    def cut(self, fine: np.ndarray, cuts: Cuts, without: Cuts, cut: Cut) -> np.ndarray:
+        """The part of some counts, those of a set without another, that the step lets through as it stands."""
+        rank = np.array([cut.rank])
+        above = self.picker.counts_from(cuts, self.metric, rank) - self.picker.counts_from(without, self.metric, rank)
+        left, found = int(above[0]), np.zeros_like(fine)
+        # The bins on the passing side are whole, but for the one that the rank cuts: it takes what they leave.
+        way = slice(None, None, -1) if cut.kind == "from" else slice(None)
+        left = left if cut.kind == "from" else int(fine.sum()) - left
+        before = np.cumsum(fine[way]) - fine[way]
+        found[way] = np.clip(left - before, 0, fine[way])
+        return found
 
 
-def _judged_alone(later: list[Work], before: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Who of those that reach the moved step is left, and who is added anyway, up to the next keep_top; its place."""
-    rest = next((place for place, work in enumerate(later) if isinstance(work.step, KeepTop)), len(later))
-    settled, added = before, np.zeros_like(before)
-    for work in later[:rest]:
-        settled = work.apply(settled)[0]
-        if added.any() or isinstance(work.step, Union | Keep):
-            added = work.apply(added)[0]
-    return settled, added, rest
+def _through(before: Cuts, later: list[Taken]) -> Cuts:
+    """What is left of a set after later steps, each held where it cuts now."""
+    return (*before, *(other.cut for other in later))
 
 
-def _through_shares(
-    arriving: np.ndarray, later: list[Work], reports: tuple[StepReport, ...], table: ScoreTable
-) -> tuple[np.ndarray, bool]:
+def _emptied(later: list[Taken]) -> Cuts:
+    """What later steps add to nothing, each held where it cuts now."""
+    first = next((place for place, other in enumerate(later) if other.cut.kind == "add"), len(later))
+    return (NONE, *(other.cut for other in later[first:]))
+
+
+def _through_shares(arriving: np.ndarray, later: list[Taken], picker: Picker) -> tuple[np.ndarray, bool]:
     """How many are left after the first later keep_top and all that follows it, and whether that is exact."""
     kept, exact = arriving, True
-    for work, report in zip(later, reports, strict=True):
-        if isinstance(work.step, KeepTop):
-            part = Fraction(work.step.keep_top)
-            allowed = count_of_fraction(part, len(table)) if work.step.of == "pool" else _shares(part, kept)
+    for other in later:
+        step, report = other.work.step, other.report
+        if isinstance(step, KeepTop):
+            part = Fraction(step.keep_top)
+            allowed = count_of_fraction(part, len(picker.table)) if step.of == "pool" else _shares(part, kept)
             kept = np.minimum(kept, allowed)
-            exact = exact and not bool(np.isnan(table.column(work.step.metric)[table.selectable()]).any())
+            exact = exact and int(picker.fine((), step.metric).sum()) == picker.size(())
         else:
             dropped = report.dropped / max(report.kept_before, 1)
             kept = np.rint(kept * (1 - dropped)).astype(np.int64) + report.added
@@ -205,14 +187,3 @@ def _through_shares(
 
 def _shares(part: Fraction, counts: np.ndarray) -> np.ndarray:
     return np.array([count_of_fraction(part, int(count)) for count in counts], np.int64)
-
-
-def _held(later: list[Work], reports: tuple[StepReport, ...], reaching: np.ndarray) -> np.ndarray:
-    """Who passes the later steps where each keep_top is held at the threshold that it has now."""
-    left = reaching
-    for work, report in zip(later, reports, strict=True):
-        if isinstance(work.step, KeepTop) and report.threshold is not None:
-            left = left & (work.table.column(work.step.metric) >= np.float32(report.threshold))
-        else:
-            left = work.apply(left)[0]
-    return left

@@ -24,7 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
-from clipsel_core.curation import counts, ordering
+from clipsel_core.curation import counts, ordering, passes
+from clipsel_core.curation.bins import MetricBins
+from clipsel_core.curation.index import Index
 from clipsel_core.errors import PoolFormatError, RunError
 from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run
@@ -85,6 +87,9 @@ class ScoreTable:
         self._lock = threading.Lock()
         self._columns: dict[str, np.ndarray] = {}
         self._extents: dict[str, tuple[float, float]] = {}
+        self._index: Index | None = None
+        self._binning = threading.Lock()
+        self._bins: dict[str, MetricBins] = {}
 
     @classmethod
     def open(cls, run: Run) -> ScoreTable:
@@ -117,18 +122,42 @@ class ScoreTable:
 
     def column(self, metric: str) -> np.ndarray:
         """A metric of every pair: (N,) float32, NaN where it was set aside. Raises RunError on an unknown metric."""
+        if self._index is not None:
+            return self._index.bins[self._known(metric)].values
         found = self._columns.get(metric)
         if found is None:
             with self._lock:
                 found = self._columns.get(metric)
                 if found is None:
-                    found = self._columns[metric] = self._read_column(metric)
+                    found = self._columns[metric] = self.read_column(metric)
         return found
 
     def take(self, metric: str, rows: np.ndarray) -> np.ndarray:
         """A metric of the asked rows: (M,) float32. Keeps nothing in memory that was not there before."""
-        kept = self._columns.get(metric)
+        kept = self.column(metric) if self._index is not None else self._columns.get(metric)
         return kept[rows] if kept is not None else self._gather([self._known(metric)], rows)[metric].astype(np.float32)
+
+    def use(self, index: Index) -> None:
+        """Takes columns, uids and orders from the run's index from now on."""
+        self._index = index
+        self._bins = dict(index.bins)
+
+    def bins(self, metric: str) -> MetricBins:
+        """Where each pair stands by a metric. Found when it is first asked for, and kept."""
+        found = self._bins.get(metric)
+        if found is None:
+            values = self.column(metric)
+            with self._binning:
+                found = self._bins.get(metric)
+                if found is None:
+                    found = self._bins[metric] = MetricBins.of(values, self._by_uid)
+        return found
+
+    @cached_property
+    def _by_uid(self) -> np.ndarray:
+        """The rows in ascending order of their uids: (N,) uint32."""
+        names = self.uids()
+        return passes.read_only(passes.order_by_uid(*(np.ascontiguousarray(names[half]) for half in ("f0", "f1"))))
 
     def selectable(self) -> np.ndarray:
         """Which pairs may be selected at all: (N,) bool, false for those that the scoring set aside."""
@@ -136,15 +165,24 @@ class ScoreTable:
 
     def uids(self) -> np.ndarray:
         """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept: 16 bytes a pair."""
-        return self.uids_at(np.arange(len(self)))
+        out, start = np.empty(len(self), uids.UID_DTYPE), 0
+        for batch in self._batches(_COLUMNS, {"names": _UID_HALVES, "files": self._files}):
+            part = out[start : start + len(batch["uid_hi"])]
+            part["f0"], part["f1"] = batch["uid_hi"], batch["uid_lo"]
+            start += len(part)
+        return out
 
     def uids_at(self, rows: np.ndarray) -> np.ndarray:
         """The uids of the asked rows, in their order: (M,) UID_DTYPE."""
+        if self._index is not None:
+            return self._index.uids[rows]
         halves = self._gather(_UID_HALVES, rows)
         return uids.from_halves(halves["uid_hi"], halves["uid_lo"])
 
     def rows_of(self, wanted: np.ndarray) -> np.ndarray:
         """The row number of each uid: (M,) int64, -1 where the run lacks it. Uids in any order, repeats allowed."""
+        if self._index is not None:
+            return self._index.rows_of(wanted)
         places = np.arange(len(wanted), dtype=np.int64)
         halves = [np.ascontiguousarray(wanted[half]) for half in ("f0", "f1")]
         asked = pa.table([places, *halves], ["place", *_UID_HALVES])
@@ -300,7 +338,8 @@ class ScoreTable:
             raise RunError(self.run.root, expected=f"one of the metrics {', '.join(self.metrics)}", found=repr(metric))
         return metric
 
-    def _read_column(self, metric: str) -> np.ndarray:
+    def read_column(self, metric: str) -> np.ndarray:
+        """A metric of every pair, read anew from the files and not kept: (N,) float32."""
         out, start = np.empty(len(self), np.float32), 0
         for batch in self._batches(_COLUMNS, {"names": [self._known(metric)], "files": self._files_with(metric)}):
             out[start : start + len(batch[metric])] = batch[metric]

@@ -10,6 +10,7 @@ hand.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.curation import ordering
+from clipsel_core.curation import ordering, passes
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import (
     AnyStep,
@@ -64,25 +65,30 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Selection:
-    """The pairs a recipe picked. rows: (M,) int64 row numbers, ascending. total: pairs in the run, N.
+    """The pairs a recipe picked. pairs: how many. bits: asked for their bitmap, as passes.py has them.
 
-    set_aside: pairs without a clip_score, which no recipe can pick. report: one entry for each enabled step.
+    total: pairs in the run, N. set_aside: pairs without a clip_score, which no recipe can pick. report: one entry for
+    each enabled step.
     """
 
-    rows: np.ndarray
+    pairs: int
+    bits: Callable[[], np.ndarray]
     report: tuple[StepReport, ...]
     total: int
     set_aside: int
     table: ScoreTable
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.pairs
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Their row numbers, ascending: (M,) int64. Made anew each time: 8 bytes a pair are too many to keep."""
+        return np.flatnonzero(self.mask())
 
     def mask(self) -> np.ndarray:
         """Which pairs were picked: (N,) bool."""
-        picked = np.zeros(self.total, bool)
-        picked[self.rows] = True
-        return picked
+        return passes.unpack(self.bits(), self.total)
 
     def uids(self) -> np.ndarray:
         """The picked uids, ascending: (M,) UID_DTYPE, as DataComp's subset files hold them."""
@@ -104,17 +110,19 @@ def select(run: Run, recipe: Recipe, table: ScoreTable | None = None) -> Selecti
         work = Work.of(step, recipe, table)
         kept, threshold = work.apply(survivors)
         alone = kept if survivors is everything else work.apply(everything)[0]
-        reports.append(work.report(survivors, kept, int(everything.sum() - alone.sum()), threshold))
+        reports.append(
+            work.report(int(survivors.sum()), int(kept.sum()), int(everything.sum() - alone.sum()), threshold)
+        )
         survivors = kept
-    set_aside = len(table) - int(everything.sum())
-    return Selection(np.flatnonzero(survivors), tuple(reports), len(table), set_aside, table)
+    bits, set_aside = passes.pack(survivors), len(table) - int(everything.sum())
+    return Selection(int(survivors.sum()), lambda: bits, tuple(reports), len(table), set_aside, table)
 
 
 @dataclass(frozen=True)
 class Work:
     """A step together with what it reads. listed_rows: its list's uids as rows of the run (-1: not there).
 
-    sha256: of the list's file. live.py asks the same work what other settings would keep.
+    sha256: of the list's file.
     """
 
     step: AnyStep
@@ -154,16 +162,18 @@ class Work:
             return survivors | (listed & self.table.selectable()), None
         return survivors & (listed if isinstance(step, Intersect) else ~listed), None
 
-    def report(self, before: np.ndarray, after: np.ndarray, alone_drops: int, threshold: float | None) -> StepReport:
+    def report(self, before: int, after: int, alone_drops: int, threshold: float | None) -> StepReport:
+        """What it did: survivors before and after it, what it drops alone, and the threshold. A step never does both,
+        drop some and add others."""
         step, has_list = self.step, not isinstance(self.step, KeepTop | AtLeast | AtMost)
         return StepReport(
             text=step.text,
             kind=step.kind,
             metric=None if has_list else getattr(step, "metric", None),
-            kept_before=int(before.sum()),
-            kept_after=int(after.sum()),
-            dropped=int((before & ~after).sum()),
-            added=int((after & ~before).sum()),
+            kept_before=before,
+            kept_after=after,
+            dropped=max(before - after, 0),
+            added=max(after - before, 0),
             alone_drops=alone_drops,
             threshold=threshold,
             listed=len(self.listed_rows) if has_list else None,

@@ -16,7 +16,7 @@ from clipsel_core.errors import JobError
 from clipsel_core.jobs import process
 from clipsel_core.jobs.store import Job, JobInfo, listing, write_info
 
-COMMANDS = ("add-target", "doctor", "embed", "project", "score")
+COMMANDS = ("add-target", "doctor", "embed", "project", "score", "search")
 # Those that go on where they stopped; the others begin anew.
 RESUMES = ("add-target", "embed", "score")
 _PACKAGE = "clipsel_core"

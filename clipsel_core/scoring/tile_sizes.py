@@ -12,7 +12,6 @@ import functools
 import json
 import logging
 import math
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsel_core.errors import ScoringError
-from clipsel_core.files import write_json
+from clipsel_core.files import cache_folder, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -82,9 +81,8 @@ def use(key: str, sizes: Mapping[str, int]) -> None:
 
 
 def cache_file() -> Path:
-    """Where the sizes are kept: below XDG_CACHE_HOME, or ~/.cache where that is not set."""
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "clipsel" / "tiles.json"
+    """Where the sizes are kept."""
+    return cache_folder() / "tiles.json"
 
 
 def _measured(key: str, measure: Callable[[TileSizes], float]) -> TileSizes:

@@ -73,7 +73,7 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
     st.session_state[f"exported {entry.key}"] = {
         "recipe": recipe,
         "name": out.name,
-        "facts": {"Path": str(out), "Pairs": words.count(len(picked.rows)), "SHA-256": manifest.sha256},
+        "facts": {"Path": str(out), "Pairs": words.count(len(picked)), "SHA-256": manifest.sha256},
         "command": commands.command("select", run.root, "--recipe", path, "--out", out),
     }
 

@@ -20,15 +20,20 @@ def gallery(
     label: str,
     kept: np.ndarray | None = None,
     more: Sequence[str] = (),
+    also: deck.Bars = (),
     walk: pair.Walk | None = None,
     turned: Callable[[], None] | None = None,
 ) -> None:
     """Draws pairs as cards with a metric and perhaps more of them, and opens the one that is clicked.
 
-    kept: (N,) bool, for the badge. walk: the longer list that these rows are a page of, where there is one: an opened
-    pair's Previous and Next go through it. turned: called when the keyboard asks for another page.
+    kept: (N,) bool, for the badge. also: bars behind the metrics, a tuple a row. walk: the longer list that these rows
+    are a page of, where there is one: an opened pair's Previous and Next go through it. turned: called when the
+    keyboard asks for another page.
     """
-    drawn = deck.deck(entry, rows, deck.score_bars(entry, rows, [metric, *more]), kept)
+    bars = deck.score_bars(entry, rows, [metric, *more])
+    if also:
+        bars = [(*first, *last) for first, last in zip(bars, also, strict=True)]
+    drawn = deck.deck(entry, rows, bars, kept)
     names = [card.uid for card in drawn]
     judged = partial(deck.judge, entry, key, frozenset(names))
     opened = cards.show_cards(drawn, key=key, label=label, judged=judged, turned=turned)

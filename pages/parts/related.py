@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from clipsel_core import uids
 from clipsel_core.curation.captions import CaptionScan
 from clipsel_core.curation.neighbours import NearestTargets, nearest_targets, neighbours
 from clipsel_core.curation.vectors import vector_of
@@ -38,6 +39,8 @@ def look_alikes(entry: Entry, row: int, *, opened: Opened) -> None:
     except ClipselError as error:
         empty.show_error(error, "Look-alikes cannot be found")
         return
+    uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
+    st.page_link("search.py", label="More of them", icon=":material/search:", query_params={"like": uid})
     where = "the whole run" if among is None else f"a sample of {words.pairs(len(among))}"
     facts.show_title(f"Most alike {side}", f"in {where}, by cosine")
     _draw(entry, found.rows, deck.cosine_bars(found.similarity), "look-alikes", opened)

@@ -13,11 +13,13 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.bins import MetricBins
+from clipsel_core.curation.indexing import open_indexed
 from clipsel_core.curation.live import Settings, settings_of
+from clipsel_core.curation.picker import Picker
 from clipsel_core.curation.projection import read_projection
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import Recipe, parse_recipe
-from clipsel_core.curation.selection import Selection, select
+from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run, description_files
@@ -53,6 +55,11 @@ def open_run(entry: catalog.Entry) -> Run:
 def open_table(entry: catalog.Entry) -> ScoreTable:
     """The run's scores, opened once for all sessions."""
     return _table(entry.root, scores_stamp(entry))
+
+
+def open_picker(entry: catalog.Entry) -> Picker:
+    """What answers for the run's recipes; shared, so that nobody works out again what somebody asked before."""
+    return _picker(entry.root, scores_stamp(entry))
 
 
 def require_table(entry: catalog.Entry) -> ScoreTable:
@@ -93,8 +100,7 @@ def pool_at(root: Path) -> Pool:
 
 def selected(entry: catalog.Entry, recipe: str) -> Selection:
     """What a recipe (YAML) picks from the run. Raises RecipeError where it does not fit the run."""
-    lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
-    return _selection(entry, scores_stamp(entry) + lists, recipe)
+    return _selection(entry, recipe_stamp(entry, recipe), recipe)
 
 
 def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
@@ -106,13 +112,18 @@ def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
 
 def settings(entry: catalog.Entry, recipe: str, place: int, amounts: tuple[Fraction | float, ...]) -> Settings:
     """What a recipe's step at a place would do at each amount. Raises RecipeError where the recipe does not fit."""
-    lists = tuple(_file_stamp(path) for path in parse(entry, recipe).list_files())
-    return _settings(entry, scores_stamp(entry) + lists, recipe, place, amounts)
+    return _settings(entry, recipe_stamp(entry, recipe), recipe, place, amounts)
+
+
+def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
+    """Changes whenever what a recipe (YAML) keeps may have: the run's scores, or a uid list that it reads."""
+    lists = parse(entry, recipe).list_files() if recipe else []
+    return scores_stamp(entry) + tuple(_file_stamp(path) for path in lists)
 
 
 def metric_bins(entry: catalog.Entry, metric: str) -> MetricBins:
     """The interactive index of a metric, built once for all sessions."""
-    return _bins(entry, scores_stamp(entry), metric)
+    return open_table(entry).bins(metric)
 
 
 def parse(entry: catalog.Entry, recipe: str) -> Recipe:
@@ -144,12 +155,17 @@ def _run(root: Path, stamp: Stamp) -> Run:
 
 @st.cache_resource(max_entries=4, show_spinner="Opening the scores …")
 def _table(root: Path, stamp: Stamp) -> ScoreTable:
-    return ScoreTable.open(Run.open(root))
+    return open_indexed(Run.open(root))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _picker(root: Path, stamp: Stamp) -> Picker:
+    return Picker(_table(root, stamp))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _projection(root: Path, stamp: Stamp):
-    return read_projection(Run.open(root))
+    return read_projection(Run.open(root), _table(root, stamp[:-1]))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -159,21 +175,14 @@ def _pool(root: Path, stamp: Stamp) -> Pool:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _selection(entry: catalog.Entry, stamp: Stamp, recipe: str) -> Selection:
-    return select(open_run(entry), parse(entry, recipe), open_table(entry))
+    return open_picker(entry).select(parse(entry, recipe))
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _settings(
     entry: catalog.Entry, stamp: Stamp, recipe: str, place: int, amounts: tuple[Fraction | float, ...]
 ) -> Settings:
-    steps = parse(entry, recipe)
-    bins = _bins(entry, scores_stamp(entry), steps.steps[place].metric)
-    return settings_of(selected(entry, recipe), steps, place, amounts, bins)
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _bins(entry: catalog.Entry, stamp: Stamp, metric: str) -> MetricBins:
-    return MetricBins.of(open_table(entry).column(metric))
+    return settings_of(open_picker(entry), parse(entry, recipe), place, amounts)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clipsel_core.curation import passes
 from clipsel_core.curation.bins import MetricBins, coarse
 
 NAN, INF = float("nan"), float("inf")
@@ -39,13 +40,35 @@ def test_above__counts_as_numpy_does(scores):
     assert at.tolist() == [int((chosen >= value).sum()) for value in thresholds]
 
 
-def test_highest__finds_every_rank(scores):
+def test_ranks_of_top__find_every_place(scores):
     bins, mask = MetricBins.of(scores), some(scores)
     chosen = scores[mask]
     ordered = np.sort(chosen[~np.isnan(chosen)])[::-1]
-    found, _ = bins.highest(mask, bins.counts(mask), np.arange(len(ordered) + 1))
+    bits = passes.pack(mask)
+    ranks = bins.ranks_of_top(bits, bins.counts(mask), np.arange(len(ordered) + 1))
+    found = bins.scores_at(ranks)
     assert np.isnan(found[0])
     assert np.array_equal(found[1:], ordered)
+    assert bins.counts_from(bits, bins.counts(mask), ranks).tolist() == list(range(len(ordered) + 1))
+
+
+def test_order__gives_equal_scores_to_the_smaller_uid(scores):
+    by_uid = np.random.default_rng(9).permutation(len(scores)).astype(np.uint32)
+    bins, place = MetricBins.of(scores, by_uid), np.argsort(by_uid)
+    rows = np.flatnonzero(~np.isnan(scores))
+    expected = rows[np.lexsort((-place[rows], scores[rows] + np.float32(0)))]
+    assert np.array_equal(bins.order, expected)
+
+
+def test_from_rank__and_below_it_part_the_scored(scores):
+    bins, mask = MetricBins.of(scores), some(scores)
+    for rank in {0, 1, bins.scored // 3, bins.scored - 1, bins.scored} & set(range(bins.scored + 1)):
+        upper, lower = bins.from_rank(passes.pack(mask), rank), bins.below_rank(passes.pack(mask), rank)
+        expected = np.zeros(len(scores), bool)
+        expected[bins.order[rank:]] = True
+        assert np.array_equal(passes.unpack(upper, len(scores)), expected & mask)
+        assert np.array_equal(passes.unpack(lower, len(scores)), ~expected & mask & ~np.isnan(scores))
+        assert passes.count(upper) == (expected & mask).sum()
 
 
 def test_counts__are_of_scored_pairs_only(scores):

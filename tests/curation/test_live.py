@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.live import Settings, settings_of
+from clipsel_core.curation.picker import Picker
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Recipe, Subtract, Union
 from clipsel_core.curation.selection import select
@@ -23,8 +23,7 @@ NAN = float("nan")
 
 
 def settings(table: ScoreTable, recipe: Recipe, place: int, amounts) -> Settings:
-    bins = MetricBins.of(table.column(recipe.steps[place].metric))
-    return settings_of(select(table.run, recipe, table), recipe, place, amounts, bins)
+    return settings_of(Picker(table), recipe, place, amounts)
 
 
 def moved(recipe: Recipe, place: int, amount) -> Recipe:
@@ -172,4 +171,4 @@ def test_settings__refuses_a_step_without_a_metric(big_run):
     table = ScoreTable.open(big_run)
     recipe = Recipe(steps=(Drop(drop=uids.to_hex(table.uids_at(np.arange(1))).to_pylist()),))
     with pytest.raises(TypeError, match="metric"):
-        settings_of(select(big_run, recipe, table), recipe, 0, PERMILLE, MetricBins.of(table.column("clip_score")))
+        settings_of(Picker(table), recipe, 0, PERMILLE)

@@ -1,0 +1,123 @@
+"""How long do many people wait who move thresholds at once? Sessions without browsers, speaking the page's protocol.
+
+Each session opens the page, then again and again moves a thumb to a place of its own, waits until the script has run to
+its end, and thinks for a while. A browser each would measure the browsers: 20 of them need more than a server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import websockets
+from streamlit.components.v2.bidi_component.main import _make_trigger_id
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.proto.WidgetStates_pb2 import WidgetState
+
+_FINISHED = (ForwardMsg.FINISHED_SUCCESSFULLY, ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY)
+
+
+@dataclass
+class Session:
+    """One person's page. controls: what can be moved there, by id, with the fragment that it lies in."""
+
+    socket: websockets.ClientConnection
+    query: str
+    page: str
+    is_control: Callable[[object], bool]
+    controls: dict[str, str] = field(default_factory=dict)
+
+    async def run(self, state: WidgetState | None = None, fragment: str = "") -> float:
+        """Asks for a run of the script and waits for its end: seconds."""
+        asked = BackMsg()
+        asked.rerun_script.query_string = self.query
+        asked.rerun_script.page_name = self.page
+        asked.rerun_script.fragment_id = fragment
+        if state is not None:
+            asked.rerun_script.widget_states.widgets.append(state)
+        start = time.perf_counter()
+        await self.socket.send(asked.SerializeToString())
+        while True:
+            said = ForwardMsg.FromString(await self.socket.recv())
+            if said.WhichOneof("type") == "delta" and said.delta.HasField("new_element"):
+                self._meet(said.delta)
+            if said.WhichOneof("type") == "script_finished" and said.script_finished in _FINISHED:
+                return time.perf_counter() - start
+
+    def _meet(self, delta) -> None:
+        element = delta.new_element
+        mounted = getattr(element, element.WhichOneof("type"))
+        if self.is_control(element):
+            self.controls[mounted.id] = delta.fragment_id
+
+
+def thumb_of(element) -> bool:
+    """Whether an element is a thumb of our Select page."""
+    return element.WhichOneof("type") == "bidi_component" and element.bidi_component.component_name == "clipsel_control"
+
+
+def slider_of(element) -> bool:
+    """Whether an element is a plain slider."""
+    return element.WhichOneof("type") == "slider"
+
+
+def thumb_moved(control: str, share: float) -> WidgetState:
+    """What the browser sends when a thumb was let go, at a share of 0 to 1 of its track."""
+    said = WidgetState(id=_make_trigger_id(control, "events"))
+    said.json_trigger_value = json.dumps([{"event": "moved", "value": round(1000 * share)}])
+    return said
+
+
+def slider_moved(span: tuple[float, float]) -> Callable[[str, float], WidgetState]:
+    """What the browser sends when a plain slider was moved over a span of scores."""
+
+    def moved(control: str, share: float) -> WidgetState:
+        said = WidgetState(id=control)
+        said.double_array_value.data.append(span[0] + share * (span[1] - span[0]))
+        return said
+
+    return moved
+
+
+def measure(
+    url: str,
+    query: str,
+    page: str,
+    is_control: Callable[[object], bool],
+    moved: Callable[[str, float], WidgetState],
+    *,
+    sessions: int = 20,
+    moves: int = 8,
+    think_s: tuple[float, float] = (0.5, 1.5),
+) -> list[float]:
+    """Seconds from letting go to the script's end, of every move of every session."""
+    # In a thread of its own: Playwright keeps a loop in the one that asks.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(
+            asyncio.run, _crowd(url, query, page, is_control, moved, sessions, moves, think_s)
+        ).result()
+
+
+async def _crowd(url, query, page, is_control, moved, sessions, moves, think_s) -> list[float]:
+    address = url.replace("http", "ws", 1) + "/_stcore/stream"
+
+    async def person(number: int) -> list[float]:
+        draw, waits = random.Random(number), []
+        async with websockets.connect(address, subprotocols=["streamlit"], origin=url, max_size=None) as socket:
+            session = Session(socket, query, page, is_control)
+            await session.run()
+            for _ in range(moves):
+                await asyncio.sleep(draw.uniform(*think_s))
+                control = draw.choice(sorted(session.controls))
+                state = moved(control, draw.uniform(0.05, 0.95))
+                waits.append(await session.run(state, session.controls[control]))
+        return waits
+
+    found = await asyncio.gather(*(person(number) for number in range(sessions)))
+    return [wait for waits in found for wait in waits]

@@ -1,0 +1,49 @@
+// Notes when a person let go of something and when the page came to rest after it: `settling` in the page's own clock.
+
+(() => {
+  if (window.settling) return
+  const self = (window.settling = { from: null, ran: false, done: null, changed: 0 })
+  const start = () => Object.assign(self, { from: performance.now(), ran: false, done: null, changed: 0 })
+  for (const kind of ["keyup", "pointerup"]) document.addEventListener(kind, start, true)
+  const running = () => document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState === "running"
+  new MutationObserver((records) => {
+    if (self.from === null) return
+    const now = performance.now()
+    const states = records.some((record) => record.type === "attributes")
+    if (states && running()) Object.assign(self, { ran: true, done: null })
+    else if (states && self.ran) self.done = now
+    if (records.some((record) => record.target.closest?.('[data-testid="stMain"]'))) self.changed = now
+  }).observe(document, {
+    subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["data-test-script-state"],
+  })
+  self.rested = () => self.done !== null && performance.now() - Math.max(self.done, self.changed) > 200
+  self.took = () => Math.max(self.done, self.changed) - self.from
+  // The cards of a gallery lie in a shadow root; filled is when each shows its picture.
+  const cards = () => [...document.querySelectorAll("*")].flatMap((node) => (
+    node.shadowRoot ? [...node.shadowRoot.querySelectorAll(".card")] : []))
+  self.first = () => cards()[0]?.querySelector(".caption")?.textContent ?? ""
+  self.filled = (count, before) => {
+    const found = cards()
+    const shown = found.length >= count && self.first() !== before && found.slice(0, count).every((card) => {
+      const picture = card.querySelector("img")
+      return picture && picture.complete && picture.naturalWidth > 0
+    })
+    return shown ? performance.now() - self.from : null
+  }
+  // Time to redraw: the work of one pointermove, the layout that it asks for included.
+  self.drag = (track, moves) => {
+    const box = track.getBoundingClientRect()
+    const at = (share) => ({ clientX: box.x + share * box.width, clientY: box.y + box.height / 2, button: 0, pointerId: 1 })
+    track.setPointerCapture = () => {}
+    track.dispatchEvent(new PointerEvent("pointerdown", at(0.2)))
+    const times = []
+    for (let move = 0; move < moves; move += 1) {
+      const start = performance.now()
+      track.dispatchEvent(new PointerEvent("pointermove", at(0.2 + (0.6 * move) / moves)))
+      document.body.getBoundingClientRect()
+      times.push(performance.now() - start)
+    }
+    track.dispatchEvent(new PointerEvent("pointercancel", at(0.2)))
+    return times.sort((a, b) => a - b)[Math.floor(moves / 2)]
+  }
+})()

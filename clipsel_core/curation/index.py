@@ -1,0 +1,85 @@
+"""What does RUN/index/ hold, and how is it read? The order of every metric and the uids, as arrays mapped from files.
+
+    RUN/index/<stamp>/index.json        the metrics, their spans, and how many pairs there are
+    RUN/index/<stamp>/uids.npy          (N,) UID_DTYPE, in row order
+    RUN/index/<stamp>/by-uid.npy        (N,) uint32, the rows in ascending order of their uids
+    RUN/index/<stamp>/03-values.npy     and 03-codes, 03-order, 03-starts: MetricBins of the fourth metric
+
+The stamp changes with the run's score files. The folder appears whole or not at all, can be deleted at any time, and
+is made again from the scores, the same to the byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clipsel_core.curation import passes
+from clipsel_core.curation.bins import MetricBins
+from clipsel_core.uids import UID_DTYPE
+
+_PARTS = {"values": np.float32, "codes": np.uint16, "order": np.uint32, "starts": np.int64}
+
+
+@dataclass(frozen=True)
+class Index:
+    """A run's pairs in order. uids: (N,) UID_DTYPE. by_uid: (N,) uint32. bins: by metric."""
+
+    uids: np.ndarray
+    by_uid: np.ndarray
+    bins: Mapping[str, MetricBins]
+
+    def rows_of(self, wanted: np.ndarray) -> np.ndarray:
+        """The row of each uid, (M,) UID_DTYPE: (M,) int64, -1 where there is no such uid. Of repeated uids any row."""
+        return passes.rows_of(self.uids, self.by_uid, wanted)
+
+
+def write_uids(folder: Path, names: np.ndarray, by_uid: np.ndarray) -> None:
+    """Writes the uids and their order."""
+    _save(folder / "uids.npy", names)
+    _save(folder / "by-uid.npy", by_uid)
+
+
+def write_bins(folder: Path, place: int, bins: MetricBins) -> None:
+    """Writes what belongs to one metric; place: of it among the run's."""
+    for part in _PARTS:
+        _save(folder / f"{place:02d}-{part}.npy", getattr(bins, part))
+
+
+def write_description(folder: Path, spans: Mapping[str, tuple[float, float]], pairs: int) -> None:
+    """Writes index.json. spans: low and high of each metric, in the run's order."""
+    metrics = [{"name": name, "low": low, "high": high} for name, (low, high) in spans.items()]
+    (folder / "index.json").write_text(json.dumps({"pairs": pairs, "metrics": metrics}, indent=2) + "\n")
+
+
+def read_index(folder: Path, metrics: tuple[str, ...], pairs: int) -> Index | None:
+    """The index in a folder, mapped; None where there is none, or not of these metrics and pairs, or it is damaged."""
+    try:
+        said = json.loads((folder / "index.json").read_text())
+        if said["pairs"] != pairs or tuple(metric["name"] for metric in said["metrics"]) != metrics:
+            return None
+        names, by_uid = _map(folder / "uids.npy", UID_DTYPE, pairs), _map(folder / "by-uid.npy", np.uint32, pairs)
+        bins = {}
+        for place, metric in enumerate(said["metrics"]):
+            parts = {part: _map(folder / f"{place:02d}-{part}.npy", dtype) for part, dtype in _PARTS.items()}
+            if not len(parts["values"]) == len(parts["codes"]) == pairs or parts["starts"][-1] != len(parts["order"]):
+                return None
+            bins[metric["name"]] = MetricBins(**parts, low=metric["low"], high=metric["high"])
+        return Index(names, by_uid, bins)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    np.save(path, array, allow_pickle=False)
+
+
+def _map(path: Path, dtype: np.dtype | type, length: int | None = None) -> np.ndarray:
+    found = np.load(path, mmap_mode="r", allow_pickle=False)
+    if found.dtype != np.dtype(dtype) or found.ndim != 1 or (length is not None and len(found) != length):
+        raise ValueError(f"{path}: dtype {found.dtype}, shape {found.shape}")
+    return passes.read_only(found)

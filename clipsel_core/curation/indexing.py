@@ -1,0 +1,123 @@
+"""How does a run get its index? Built once from its scores, kept beside it, and made anew when the scores change.
+
+Any number of servers may build at once: each fills a folder of its own, the first to finish gives it its name, and the
+others throw theirs away. Where the run's folder cannot be written to, or the run is small or still being scored, every
+metric is put in order in memory when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from clipsel_core.curation import index, passes
+from clipsel_core.curation.bins import MetricBins
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.runs.store import Run
+
+_log = logging.getLogger(__name__)
+_VERSION = 1
+_FEWEST_KEPT = 500_000
+_BYTES_A_PAIR, _MOST_AT_ONCE = 24, 3
+_FORGOTTEN_S = 86_400
+_STAMP = re.compile(r"[0-9a-f]{16}")
+
+
+def open_indexed(run: Run, fewest: int = _FEWEST_KEPT) -> ScoreTable:
+    """The run's table with its index, which is built where it is not there yet or not of these scores any more.
+
+    fewest: runs with fewer pairs keep none on disk. Raises: RunError where no shard is finished or a file is damaged.
+    """
+    table = ScoreTable.open(run)
+    if len(table) < fewest or not run.finished:
+        return table
+    folder = run.root / "index" / stamp_of(run)
+    found = index.read_index(folder, table.metrics, len(table))
+    if found is None:
+        try:
+            _build(table, folder)
+        except OSError as error:
+            _log.warning("no index is kept in %s: %s", folder.parent, error)
+            return table
+        found = index.read_index(folder, table.metrics, len(table))
+    if found is not None:
+        table.use(found)
+    return table
+
+
+def stamp_of(run: Run) -> str:
+    """16 hex digits that change whenever the run's metrics or score files do."""
+    shards = [file.stem for file in run.score_files]
+    paths = {run.file_with(metric, shard) for metric in run.metrics for shard in shards}
+    stats = [(path.relative_to(run.root).as_posix(), path.stat()) for path in sorted(paths)]
+    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(json.dumps([_VERSION, run.metrics, shards, files]).encode()).hexdigest()[:16]
+
+
+def _build(table: ScoreTable, folder: Path) -> None:
+    """Fills a folder aside and gives it its name; takes away indexes of what the scores were before."""
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    aside.mkdir(parents=True)
+    try:
+        _fill(table, aside)
+        _sync(aside)
+        if index.read_index(folder, table.metrics, len(table)) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            _rename(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    _tidy(folder)
+
+
+def _fill(table: ScoreTable, folder: Path) -> None:
+    names = table.uids()
+    by_uid = passes.order_by_uid(*(np.ascontiguousarray(names[half]) for half in ("f0", "f1")))
+    index.write_uids(folder, names, by_uid)
+    del names
+
+    def add(place: int) -> tuple[float, float]:
+        bins = MetricBins.of(table.read_column(table.metrics[place]), by_uid)
+        index.write_bins(folder, place, bins)
+        return bins.low, bins.high
+
+    with ThreadPoolExecutor(_at_once(len(table))) as threads:
+        spans = list(threads.map(add, range(len(table.metrics))))
+    index.write_description(folder, dict(zip(table.metrics, spans, strict=True)), len(table))
+
+
+def _at_once(pairs: int) -> int:
+    """Metrics that are put in order side by side: as many as a quarter of the memory holds."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(max(1, min(_MOST_AT_ONCE, memory // 4 // (_BYTES_A_PAIR * max(pairs, 1)))))
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+
+
+def _rename(aside: Path, folder: Path) -> None:
+    try:
+        os.rename(aside, folder)
+    except OSError:
+        if not folder.is_dir():  # Else another server was quicker, with the same bytes.
+            raise
+
+
+def _tidy(folder: Path) -> None:
+    """Takes away older indexes, and what a killed builder left behind a day ago or longer."""
+    for other in folder.parent.iterdir():
+        left = other.name.endswith(".partial") and time.time() - other.stat().st_mtime > _FORGOTTEN_S
+        if left or (_STAMP.fullmatch(other.name) and other != folder):
+            shutil.rmtree(other, ignore_errors=True)

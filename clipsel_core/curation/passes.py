@@ -1,0 +1,280 @@
+"""The loops over every pair, compiled: counting by bin, cutting at a rank, sorting. Arrays in, arrays out.
+
+numpy does each of these in several sweeps that hold the interpreter, so that threads wait for one another; here each is
+one sweep that any number of threads run side by side. Sets of pairs are bitmaps: (ceil(N / 8),) uint8, the lowest bit
+first, the bits behind the last pair 0. Inputs are not written to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+
+CODES = 65_536
+NO_SCORE = CODES - 1
+_PART = 1 << 20
+_LONGEST_RUN = 64
+_threads = ThreadPoolExecutor(os.cpu_count() or 1, "pass")
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Compiled at its first call, and kept on disk for the next process where that is possible."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # No folder to keep it in: compiled once a process.
+        return numba.njit(nogil=True)(function)
+
+
+def pack(mask: np.ndarray) -> np.ndarray:
+    """The bitmap of a mask, (N,) bool."""
+    return read_only(np.packbits(mask, bitorder="little"))
+
+
+def unpack(bits: np.ndarray, pairs: int) -> np.ndarray:
+    """The mask of a bitmap: (pairs,) bool."""
+    return np.unpackbits(bits, count=pairs, bitorder="little").view(bool)
+
+
+def count(bits: np.ndarray) -> int:
+    """How many pairs a bitmap holds."""
+    return int(np.bitwise_count(bits).sum(dtype=np.int64))
+
+
+def histogram(codes: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Pairs of a bitmap by their code: (65536,) int64. codes: (N,) uint16."""
+    codes, bits = read_only(codes), read_only(bits)
+
+    def work(start: int, stop: int) -> np.ndarray:
+        counts = np.zeros(CODES, np.uint32)
+        _histogram(codes, bits, start, stop, counts)
+        return counts
+
+    found = np.zeros(CODES, np.int64)
+    for counts in in_parts(work, len(codes)):
+        found += counts
+    return found
+
+
+def between(codes: np.ndarray, bits: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Pairs of a bitmap whose code is one of first to last: a bitmap, writable. None where last < first."""
+    out = np.zeros_like(bits)
+    if first <= last:
+        codes, bits = read_only(codes), read_only(bits)
+        in_parts(lambda start, stop: _between(codes, bits, start, stop, first, last, out), len(codes))
+    return out
+
+
+def add_rows(rows: np.ndarray, bits: np.ndarray, out: np.ndarray) -> None:
+    """Puts those of the rows, (M,) uint32, that a bitmap holds into another bitmap."""
+    _add_rows(read_only(rows), read_only(bits), out)
+
+
+def counts_from(
+    order: np.ndarray, bits: np.ndarray, starts: np.ndarray, suffix: np.ndarray, ranks: np.ndarray
+) -> np.ndarray:
+    """Pairs of a bitmap at each rank or above: (T,) int64.
+
+    order: rows by rank. starts: (bins + 1,) the rank that each bin starts at. suffix: (bins + 1,) pairs of the bitmap
+    in each bin and above. ranks: (T,) int64 from 0 to len(order).
+    """
+    descending = np.argsort(-ranks, kind="stable")
+    out = np.empty(len(ranks), np.int64)
+    out[descending] = _counts_from(read_only(order), read_only(bits), starts, suffix, ranks[descending])
+    return out
+
+
+def ranks_of(
+    order: np.ndarray, bits: np.ndarray, starts: np.ndarray, suffix: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """The rank of a bitmap's pair at each place from the top, 1 for the best: (T,) int64; len(order) for place 0.
+
+    places: (T,) int64, at most as many as the bitmap has scored pairs. The rest as in counts_from.
+    """
+    ascending = np.argsort(places, kind="stable")
+    out = np.empty(len(places), np.int64)
+    out[ascending] = _ranks_of(read_only(order), read_only(bits), starts, suffix, places[ascending])
+    return out
+
+
+def order_by_value(values: np.ndarray, ties: np.ndarray) -> np.ndarray:
+    """The rows that have a score, in ascending order of it; equal scores in the order of `ties`: (M,) uint32.
+
+    values: (N,) float32. ties: (N,) uint32, all rows in some order.
+    """
+    keys, rows = _scored_keys(read_only(values), read_only(ties))
+    return _sorted(keys, rows)[1]
+
+
+def order_by_uid(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """The rows in ascending order of their uids: (N,) uint32. high, low: (N,) uint64."""
+    keys, rows = _sorted((high >> np.uint64(32)).astype(np.uint32), np.arange(len(high), dtype=np.uint32))
+    if not _settle(keys, rows, read_only(high), read_only(low), _LONGEST_RUN):
+        rows = np.lexsort((low, high)).astype(np.uint32)
+    return rows
+
+
+def rows_of(names: np.ndarray, by_uid: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The row of each wanted uid: (M,) int64, -1 where there is none. names, wanted: UID_DTYPE; by_uid: (N,) uint32."""
+    return _rows_of(
+        *(read_only(a) for a in (names.view(np.uint64), by_uid, np.ascontiguousarray(wanted).view(np.uint64)))
+    )
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """The same numbers as a plain array that cannot be written to: one kind of array, compiled for once."""
+    view = np.asarray(array).view()
+    view.setflags(write=False)
+    return view
+
+
+def in_parts(work: Callable[[int, int], Any], pairs: int) -> list[Any]:
+    """What some work returns for each part of the pairs, whole bytes of their bitmaps; large ones run in threads."""
+    starts = range(0, pairs, _PART)
+    stops = [min(start + _PART, pairs) for start in starts]
+    return list(map(work, starts, stops)) if len(stops) < 2 else list(_threads.map(work, starts, stops))
+
+
+@_compiled
+def _histogram(codes, bits, start, stop, counts):
+    whole = start + (stop - start) // 8 * 8
+    for row in range(start, whole, 8):
+        byte = bits[row >> 3]
+        if byte:
+            for place in range(8):
+                counts[codes[row + place]] += (byte >> place) & 1
+    for row in range(whole, stop):
+        counts[codes[row]] += (bits[row >> 3] >> (row & 7)) & 1
+
+
+@_compiled
+def _between(codes, bits, start, stop, first, last, out):
+    lowest, span = np.uint16(first), np.uint16(last - first)
+    whole = start + (stop - start) // 8 * 8
+    for row in range(start, whole, 8):
+        byte = np.int64(0)
+        for place in range(8):
+            byte |= np.int64(np.uint16(codes[row + place] - lowest) <= span) << place
+        out[row >> 3] = byte & bits[row >> 3]
+    for row in range(whole, stop):
+        inside = np.int64(np.uint16(codes[row] - lowest) <= span) << (row & 7)
+        out[row >> 3] |= inside & bits[row >> 3]
+
+
+@_compiled
+def _add_rows(rows, bits, out):
+    for row in rows:
+        out[row >> 3] |= bits[row >> 3] & np.uint8(1 << (row & 7))
+
+
+@_compiled
+def _counts_from(order, bits, starts, suffix, ranks):
+    out = np.empty(len(ranks), np.int64)
+    bin_of, rank, found = len(starts) - 1, len(order), 0
+    for place in range(len(ranks)):
+        while starts[bin_of] > ranks[place]:
+            bin_of -= 1
+            rank, found = starts[bin_of + 1], suffix[bin_of + 1]
+        while rank > ranks[place]:
+            rank -= 1
+            found += (bits[order[rank] >> 3] >> (order[rank] & 7)) & 1
+        out[place] = found
+    return out
+
+
+@_compiled
+def _ranks_of(order, bits, starts, suffix, places):
+    out = np.empty(len(places), np.int64)
+    bin_of, rank, found = len(starts) - 1, len(order), 0
+    for place in range(len(places)):
+        while suffix[bin_of] < places[place]:
+            bin_of -= 1
+            rank, found = starts[bin_of + 1], suffix[bin_of + 1]
+        while found < places[place]:
+            rank -= 1
+            found += (bits[order[rank] >> 3] >> (order[rank] & 7)) & 1
+        out[place] = rank
+    return out
+
+
+@_compiled
+def _rows_of(names, by_uid, wanted):
+    out = np.full(len(wanted) // 2, -1, np.int64)
+    for place in range(len(out)):
+        high, low = wanted[2 * place], wanted[2 * place + 1]
+        first, last = 0, len(by_uid)
+        while first < last:
+            middle = (first + last) // 2
+            row = np.int64(by_uid[middle])
+            if names[2 * row] < high or (names[2 * row] == high and names[2 * row + 1] < low):
+                first = middle + 1
+            else:
+                last = middle
+        if first < len(by_uid):
+            row = np.int64(by_uid[first])
+            if names[2 * row] == high and names[2 * row + 1] == low:
+                out[place] = row
+    return out
+
+
+@_compiled
+def _scored_keys(values, ties):
+    keys, rows = np.empty(len(values), np.uint32), np.empty(len(values), np.uint32)
+    number = np.empty(1, np.float32)
+    pattern = number.view(np.uint32)
+    found = 0
+    for row in ties:
+        if not np.isnan(values[row]):
+            number[0] = values[row] + np.float32(0)  # -0 and 0 are the same score.
+            bits = pattern[0]
+            keys[found] = ~bits if bits >> 31 else bits | np.uint32(1 << 31)
+            rows[found] = row
+            found += 1
+    return keys[:found], rows[:found]
+
+
+@_compiled
+def _sorted(keys, rows):
+    """Keys in ascending order, and rows along with them; equal keys stay as they were. Three rounds of 11 bits."""
+    counts = np.zeros((3, 2048), np.int64)
+    for key in keys:
+        counts[0, key & 2047] += 1
+        counts[1, (key >> 11) & 2047] += 1
+        counts[2, key >> 22] += 1
+    for turn in range(3):
+        before = 0
+        for digit in range(2048):
+            counts[turn, digit], before = before, before + counts[turn, digit]
+        sorted_keys, sorted_rows = np.empty_like(keys), np.empty_like(rows)
+        for place in range(len(keys)):
+            digit = (keys[place] >> np.uint32(11 * turn)) & np.uint32(2047)
+            to = counts[turn, digit]
+            counts[turn, digit] = to + 1
+            sorted_keys[to], sorted_rows[to] = keys[place], rows[place]
+        keys, rows = sorted_keys, sorted_rows
+    return keys, rows
+
+
+@_compiled
+def _settle(keys, rows, high, low, longest):
+    """Sorts runs of equal keys by the whole uid; false where a run is too long for that."""
+    start = 0
+    for stop in range(1, len(keys) + 1):
+        if stop < len(keys) and keys[stop] == keys[start]:
+            continue
+        if stop - start > longest:
+            return False
+        for place in range(start + 1, stop):
+            row, to = rows[place], place
+            while to > start and (
+                high[rows[to - 1]] > high[row] or (high[rows[to - 1]] == high[row] and low[rows[to - 1]] > low[row])
+            ):
+                rows[to] = rows[to - 1]
+                to -= 1
+            rows[to] = row
+        start = stop
+    return True

@@ -1,0 +1,220 @@
+"""What does a recipe pick, asked again and again with one step changed? Everything before that step is remembered.
+
+A step that was looked at once is a *cut*: the pairs from a rank on, or below it, or those of a list. A set of pairs is
+the run after some cuts. Sets, and how a metric is spread over them, are kept under the names of their cuts; cuts that
+only take pairs away may come in any order, so that a set is known again however it came about. The counts are those of
+select(), always: a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from clipsel_core.curation import passes
+from clipsel_core.curation.ordering import count_of_fraction
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.recipe import (
+    AnyStep,
+    AtLeast,
+    AtMost,
+    Drop,
+    Intersect,
+    Keep,
+    KeepTop,
+    Recipe,
+    Union,
+    check_metrics,
+)
+from clipsel_core.curation.selection import Selection, StepReport, Work, float32_up
+
+ScoreStep = KeepTop | AtLeast | AtMost
+T = TypeVar("T")
+_SET_BYTES = 512 << 20
+_MOST_SETS, _FEWEST_SETS = 256, 8
+_MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 192, 4096, 32
+
+
+def _no_list() -> np.ndarray:
+    return np.empty(0, np.uint8)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a step does to a set. kind: "from" or "below" a rank of the metric `name`; "in", "out" or "add" the bitmap
+    `listed` of the list `name`; or "none", which empties the set."""
+
+    kind: str
+    name: str = ""
+    rank: int = 0
+    listed: np.ndarray = field(default_factory=_no_list, compare=False, repr=False)
+
+
+Cuts = tuple[Cut, ...]
+NONE = Cut("none")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An enabled step of a recipe: its cut, the cuts before it, what it did, and what it reads."""
+
+    cut: Cut
+    before: Cuts
+    report: StepReport
+    work: Work
+
+
+class Picker:
+    """Answers for one table. Any thread may ask; what is handed out must not be written to."""
+
+    def __init__(self, table: ScoreTable) -> None:
+        self.table = table
+        size = len(table) // 8 + 1
+        self._everything = passes.pack(table.selectable())
+        self._sets: _Recent[np.ndarray] = _Recent(min(max(_SET_BYTES // size, _FEWEST_SETS), _MOST_SETS))
+        self._fine: _Recent[np.ndarray] = _Recent(_MOST_COUNTS)
+        self._sizes: _Recent[int] = _Recent(_MOST_SIZES)
+        self._lists: _Recent[tuple[Work, np.ndarray]] = _Recent(_MOST_LISTS)
+
+    def select(self, recipe: Recipe) -> Selection:
+        """What the recipe picks. Raises RecipeError as select() does."""
+        taken = self.take(recipe)
+        cuts = (*taken[-1].before, taken[-1].cut) if taken else ()
+        set_aside = len(self.table) - self.size(())
+        reports = tuple(step.report for step in taken)
+        return Selection(self.size(cuts), lambda: self.bits(cuts), reports, len(self.table), set_aside, self.table)
+
+    def take(self, recipe: Recipe) -> list[Taken]:
+        """The recipe's enabled steps in order, from the whole run."""
+        check_metrics(recipe, self.table.metrics)
+        taken: list[Taken] = []
+        before: Cuts = ()
+        for step in (step for step in recipe.steps if step.enabled):
+            if isinstance(step, ScoreStep):
+                work = Work.of(step, recipe, self.table)
+                cut, threshold = self._score_cut(step, before)
+                alone = self._score_cut(step, ())[0] if before else cut
+            else:
+                (work, cut), threshold = self._list_cut(step, recipe), None
+                alone = cut
+            after = (*before, cut)
+            report = work.report(self.size(before), self.size(after), self.size(()) - self.size((alone,)), threshold)
+            taken.append(Taken(cut, before, report, work))
+            before = after
+        return taken
+
+    def bits(self, cuts: Cuts) -> np.ndarray:
+        """The bitmap of the pairs that are left after some cuts."""
+        if not cuts:
+            return self._everything
+        return self._sets.get(_named(cuts), lambda: self._apply(cuts[-1], cuts[:-1]))
+
+    def fine(self, cuts: Cuts, metric: str) -> np.ndarray:
+        """How many of them lie in each bin of a metric: (65408,) int64."""
+        return self._fine.get((_named(cuts), metric), lambda: self.table.bins(metric).counts_of_bits(self.bits(cuts)))
+
+    def size(self, cuts: Cuts) -> int:
+        """How many are left."""
+        return self._sizes.get(_named(cuts), lambda: self._size(cuts))
+
+    def counts_from(self, cuts: Cuts, metric: str, ranks: np.ndarray) -> np.ndarray:
+        """How many of them stand at each rank of a metric or above: (T,) int64."""
+        return self.table.bins(metric).counts_from(self.bits(cuts), self.fine(cuts, metric), ranks)
+
+    def _size(self, cuts: Cuts) -> int:
+        if not cuts or cuts[-1].kind not in ("from", "below"):
+            return passes.count(self.bits(cuts))
+        *others, last = cuts
+        before, metric = tuple(others), str(last.name)
+        above = int(self.counts_from(before, metric, np.array([last.rank]))[0])
+        return above if last.kind == "from" else int(self.fine(before, metric).sum()) - above
+
+    def _apply(self, cut: Cut, cuts: Cuts) -> np.ndarray:
+        before = self.bits(cuts)
+        if cut.kind == "none":
+            return passes.read_only(np.zeros_like(before))
+        if cut.kind in ("from", "below"):
+            bins = self.table.bins(str(cut.name))
+            return bins.from_rank(before, cut.rank) if cut.kind == "from" else bins.below_rank(before, cut.rank)
+        if cut.kind == "add":
+            return passes.read_only(before | (cut.listed & self._everything))
+        return passes.read_only(before & (cut.listed if cut.kind == "in" else ~cut.listed))
+
+    def _list_cut(self, step: AnyStep, recipe: Recipe) -> tuple[Work, Cut]:
+        """A step with a list, which is read once as long as its file stays as it is."""
+        name = _list_name(step, recipe)
+        work, listed = self._lists.get(name, lambda: self._read(step, recipe))
+        kind = "add" if isinstance(step, Union | Keep) else "in" if isinstance(step, Intersect) else "out"
+        return work, Cut(kind, name, listed=listed)
+
+    def _read(self, step: AnyStep, recipe: Recipe) -> tuple[Work, np.ndarray]:
+        work = Work.of(step, recipe, self.table)
+        listed = np.zeros(len(self.table), bool)
+        listed[work.listed_rows[work.listed_rows >= 0]] = True
+        return work, passes.pack(listed)
+
+    def _score_cut(self, step: ScoreStep, before: Cuts) -> tuple[Cut, float | None]:
+        """What a step cuts from what reaches it, and the threshold that it finds or was given."""
+        if isinstance(step, KeepTop):
+            bins, fine = self.table.bins(step.metric), self.fine(before, step.metric)
+            pairs = len(self.table) if step.of == "pool" else self.size(before)
+            most = min(count_of_fraction(Fraction(step.keep_top), pairs), int(fine.sum()))
+            rank = bins.ranks_of_top(self.bits(before), fine, np.array([most]))
+            return Cut("from", step.metric, int(rank[0])), float(bins.scores_at(rank)[0]) if most else None
+        if isinstance(step, AtLeast):
+            return Cut("from", step.metric, self._rank(step.metric, float32_up(step.at_least))), step.at_least
+        highest = -float32_up(-step.at_most)
+        return Cut("below", step.metric, self._rank(step.metric, highest, above=True)), step.at_most
+
+    def _rank(self, metric: str, value: np.float32, *, above: bool = False) -> int:
+        return int(self.table.bins(metric).ranks_of_scores(np.array([value], np.float32), above=above)[0])
+
+
+class _Recent(Generic[T]):
+    """The answers asked for last, by name. Two that ask for the same at once may both work it out."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._known: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, name: Hashable, find: Callable[[], T]) -> T:
+        """What is known by this name, else what `find` finds."""
+        with self._lock:
+            if name in self._known:
+                self._known.move_to_end(name)
+                return self._known[name]
+        found = find()
+        with self._lock:
+            self._known[name] = found
+            while len(self._known) > self._most:
+                self._known.popitem(last=False)
+        return found
+
+
+def _named(cuts: Cuts) -> Cuts:
+    """One name for a set, however it came about: cuts that only take away may come in any order, and once is enough."""
+    return cuts if any(cut.kind in ("add", "none") for cut in cuts) else tuple(sorted(set(cuts), key=_sort_key))
+
+
+def _sort_key(cut: Cut) -> tuple[str, str, int]:
+    return cut.kind, cut.name, cut.rank
+
+
+def _list_name(step: AnyStep, recipe: Recipe) -> str:
+    """A name that changes with the list: its file as it is now, or the uids."""
+    if isinstance(step, Keep | Drop):
+        uids = step.keep if isinstance(step, Keep) else step.drop
+        return f"{step.kind} {hashlib.sha256(' '.join(uids).encode()).hexdigest()}"
+    path = recipe.folder / getattr(step, step.kind)
+    try:
+        stat = path.stat()
+    except OSError:  # Reading it says what is wrong.
+        return f"{step.kind} {path}"
+    return f"{step.kind} {path} {stat.st_mtime_ns} {stat.st_size}"

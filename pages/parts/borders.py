@@ -1,0 +1,67 @@
+"""Is the threshold in the right place? The pairs just below it and just above it, side by side, for one step."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from clipsel_core.curation.boundary import Boundary, boundary
+from clipsel_core.curation.live import ScoreStep
+from clipsel_core.curation.recipe import AtMost
+from clipsel_core.runs.store import Run
+from pages.parts import empty, facts, metrics, pairs, recipes, state, words
+from pages.parts.catalog import Entry
+
+_SIDE = 12
+
+
+def panel(entry: Entry, run: Run, recipe: str) -> None:
+    """An expander; while it is shut nothing is looked for. recipe: the draft's YAML, which fits the run."""
+    steps = {
+        place: step for place, step in enumerate(recipes.draft(entry, run).values()) if isinstance(step, ScoreStep)
+    }
+    if not steps:
+        return
+    box = st.expander("Pairs at the threshold", icon=":material/compare:", key="at threshold", on_change="rerun")
+    with box:
+        if box.open:
+            _show(entry, recipe, steps)
+
+
+def _show(entry: Entry, recipe: str, steps: dict[int, ScoreStep]) -> None:
+    if st.session_state.get("threshold of") not in steps:
+        st.session_state["threshold of"] = next(iter(steps))
+    place = st.segmented_control(
+        "Step",
+        list(steps),
+        format_func=lambda place: f"{place + 1} · {metrics.title(steps[place].metric)}",
+        key="threshold of",
+        required=True,
+        label_visibility="collapsed",
+    )
+    found = _boundary(entry, state.recipe_stamp(entry, recipe), recipe, place)
+    upward, kept = not isinstance(steps[place], AtMost), state.kept_mask(entry, recipe)
+    facts.show_note("Of the pairs that reach this step, the nearest first. K keeps and D drops the pair in focus.")
+    sides = (
+        ("below", found.failing if upward else found.passing),
+        ("above", found.passing if upward else found.failing),
+    )
+    for column, (side, rows) in zip(st.columns(2, gap="large"), sides, strict=True):
+        with column:
+            _side(entry, steps[place], side, rows, kept, passes=(side == "above") == upward)
+
+
+def _side(entry: Entry, step: ScoreStep, side: str, rows: np.ndarray, kept: np.ndarray, *, passes: bool) -> None:
+    verb = "passes the step" if passes else "fails the step"
+    if not len(rows):
+        empty.show_empty(f"No pair just {side} the threshold", f"No pair that reaches this step {verb}.")
+        return
+    values = state.open_table(entry).take(step.metric, rows)
+    span = f"{metrics.title(step.metric)} {words.score(float(values.min()))} to {words.score(float(values.max()))}"
+    facts.show_title(f"Just {side}: {verb}", span)
+    pairs.gallery(entry, rows, step.metric, key=f"just {side}", label=f"Pairs just {side} the threshold", kept=kept)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _boundary(entry: Entry, stamp: state.Stamp, recipe: str, place: int) -> Boundary:
+    return boundary(state.open_table(entry), state.parse(entry, recipe), place, most=_SIDE)

@@ -1,0 +1,154 @@
+"""The index on disk: the same as in memory, whole or absent, rebuilt when the scores change, never in the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.synthetic_run import write_run
+from clipsel_core import uids
+from clipsel_core.curation import indexing
+from clipsel_core.curation.indexing import open_indexed, stamp_of
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.runs.store import Run
+from tests.curation.conftest import hand_run, make_uids
+
+PARTS = ("values", "codes", "order", "starts")
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run.open(write_run(tmp_path, rows=3_001, shards=3, seed=8, bad=0.02, decimals=2, pool=False))
+
+
+def files_of(run: Run) -> dict[str, bytes]:
+    folder = run.root / "index"
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_open__maps_what_memory_would_hold(run):
+    kept, plain = open_indexed(run, fewest=0), ScoreTable.open(run)
+    again = open_indexed(run, fewest=0)
+    rows = np.random.default_rng(0).permutation(len(plain))[:200]
+    for table in (kept, again):
+        for metric in plain.metrics:
+            for part in PARTS:
+                assert np.array_equal(
+                    getattr(table.bins(metric), part), getattr(plain.bins(metric), part), equal_nan=True
+                )
+            assert (table.bins(metric).low, table.bins(metric).high) == (
+                plain.bins(metric).low,
+                plain.bins(metric).high,
+            )
+            assert np.array_equal(table.take(metric, rows), plain.take(metric, rows), equal_nan=True)
+        assert np.array_equal(table.uids_at(rows), plain.uids_at(rows))
+        wanted = np.concatenate([plain.uids_at(rows), make_uids(5, 6)])
+        assert table.rows_of(wanted).tolist() == [*rows.tolist(), -1, -1]
+        assert not table.column("clip_score").flags.writeable
+
+
+def test_build__gives_the_same_bytes_each_time(run):
+    open_indexed(run, fewest=0)
+    first = files_of(run)
+    shutil.rmtree(run.root / "index")
+    open_indexed(run, fewest=0)
+    assert files_of(run) == first
+    assert len(first) == 3 + 4 * len(run.metrics)
+
+
+def test_open__builds_anew_when_scores_change_and_tidies_up(run):
+    open_indexed(run, fewest=0)
+    before, file = stamp_of(run), run.score_files[1]
+    file.write_bytes(run.score_files[0].read_bytes())
+    assert stamp_of(run) != before
+    infos = tuple(replace_rows(info, 1001) for info in run.config.shards)
+    changed = replace(run, config=run.config.model_copy(update={"shards": infos}))
+    table = open_indexed(changed, fewest=0)
+    assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
+    assert np.array_equal(table.column("r_text")[:1001], table.column("r_text")[1001:2002], equal_nan=True)
+
+
+def replace_rows(info, rows: int):
+    return info.model_copy(update={"rows": rows})
+
+
+@pytest.mark.parametrize("damage", ["cut short", "emptied", "lost", "described wrongly"])
+def test_open__makes_a_damaged_index_again(run, damage):
+    open_indexed(run, fewest=0)
+    whole, (folder,) = files_of(run), (run.root / "index").iterdir()
+    path = folder / ("index.json" if damage == "described wrongly" else "01-order.npy")
+    if damage == "lost":
+        path.unlink()
+    else:
+        path.write_bytes({"cut short": path.read_bytes()[:-8], "emptied": b""}.get(damage, b'{"pairs": 3}'))
+    assert open_indexed(run, fewest=0).bins("clip_score").scored == ScoreTable.open(run).bins("clip_score").scored
+    assert files_of(run) == whole
+
+
+def test_open__does_without_where_nothing_can_be_written(run, caplog):
+    (run.root / "index").write_text("not a folder")
+    table = open_indexed(run, fewest=0)
+    assert "no index is kept" in caplog.text
+    assert np.array_equal(table.bins("s_cliploss").order, ScoreTable.open(run).bins("s_cliploss").order)
+
+
+def test_open__lets_servers_build_at_once(run):
+    tables: list[ScoreTable] = []
+    threads = [threading.Thread(target=lambda: tables.append(open_indexed(run, fewest=0))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({table.bins("r_image").order.tobytes() for table in tables}) == 1
+    assert len(tables) == 4
+    assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
+
+
+def test_open__goes_on_when_the_index_is_deleted_meanwhile(run):
+    table = open_indexed(run, fewest=0)
+    shutil.rmtree(run.root / "index")
+    assert np.array_equal(table.column("clip_score"), ScoreTable.open(run).column("clip_score"), equal_nan=True)
+
+
+def test_open__keeps_none_of_small_or_unfinished_runs(run, tmp_path):
+    open_indexed(run)
+    assert not (run.root / "index").exists()
+    growing = hand_run(tmp_path / "growing", [(make_uids(1, 2), {"clip_score": [0.1, 0.2]})], planned=2)
+    open_indexed(growing, fewest=0)
+    assert not (growing.root / "index").exists()
+
+
+def test_build__leaves_nothing_behind_when_it_fails(run, monkeypatch):
+    monkeypatch.setattr(indexing.index, "write_description", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    table = open_indexed(run, fewest=0)
+    assert len(table.bins("clip_score").order)
+    assert list((run.root / "index").iterdir()) == []
+
+
+def test_tidy__takes_away_what_a_killed_builder_left(run):
+    left = run.root / "index" / ".0123456789abcdef.1.partial"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    other = run.root / "index" / "notes"
+    other.mkdir()
+    open_indexed(run, fewest=0)
+    assert not left.exists()
+    assert other.exists()
+
+
+def test_order_by_uid__sorts_any_uids():
+    draw = np.random.default_rng(3)
+    for high, low in (
+        draw.integers(0, 2**64, (2, 5000), dtype=np.uint64),
+        draw.integers(0, 3, (2, 5000), dtype=np.uint64),
+        (draw.integers(0, 40, 5000).astype(np.uint64) << np.uint64(32), draw.integers(0, 2**64, 5000, dtype=np.uint64)),
+    ):
+        order = indexing.passes.order_by_uid(high, low)
+        names = uids.from_halves(high, low)
+        assert np.array_equal(names[order], uids.sort(names))
+        assert np.array_equal(np.sort(order), np.arange(5000))

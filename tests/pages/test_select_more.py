@@ -1,0 +1,77 @@
+"""What lies below the steps: the pairs at a threshold, and what another seed would change. Both wait to be opened."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsel_core.curation.boundary import boundary
+from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.recipe import parse_recipe
+from clipsel_core.runs.store import Run
+from tests.pages.conftest import components, thumbs, words
+from tests.pages.worlds import make_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "world")
+
+
+def opened(open_page, run, *panels):
+    app = open_page("select", run)
+    for panel in panels:
+        app.session_state[panel] = True
+    return app.run()
+
+
+def captions(app) -> list[list[str]]:
+    return [[card["caption"] for card in gallery["cards"]] for gallery in components(app, "clipsel_cards")]
+
+
+def test_borders__wait_to_be_opened(run, open_page):
+    assert captions(open_page("select", run)) == []
+
+
+def test_borders__show_both_sides_and_follow_the_thumb(run, open_page):
+    app = opened(open_page, run, "at threshold")
+    below, above = captions(app)
+    assert below[:2] == ["caption of pair 41", "caption of pair 40"]
+    assert above[:2] == ["caption of pair 42", "caption of pair 43"]
+    thumbs(app)[0].set_value(50.0).run()
+    below, above = captions(app)
+    assert (below[0], above[0]) == ("caption of pair 29", "caption of pair 30")
+    assert not app.exception
+
+
+def test_borders__of_a_chosen_step_are_the_cores(run, open_page):
+    app = opened(open_page, run, "at threshold")
+    app.segmented_control(key="threshold of").set_value(1).run()
+    text = "steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: normsim_inf_task, keep_top: 0.2}]"
+    found = boundary(ScoreTable.open(Run.open(run)), parse_recipe(text), 1, most=12)
+    assert captions(app) == [[f"caption of pair {row}" for row in rows] for rows in (found.failing, found.passing)]
+
+
+def test_borders__an_empty_side_says_so(run, open_page):
+    app = opened(open_page, run, "at threshold")
+    thumbs(app)[0].set_value(100.0).run()
+    assert "No pair just below the threshold" in words(app)
+
+
+def test_chance__says_how_much_would_flip(run, open_page):
+    app = opened(open_page, run, "other seed")
+    assert "of the selection would be other pairs under another seed" in words(app)
+    bars = [card["bars"][-1] for card in components(app, "clipsel_cards")[0]["cards"]]
+    assert bars
+    assert {bar["title"] for bar in bars} == {"chance to flip"}
+
+
+def test_chance__of_steps_without_a_seed(run, open_page):
+    app = opened(open_page, run, "other seed")
+    app.button(key="remove-0").click().run()
+    assert "No step of this recipe depends on the seed" in words(app)
+
+
+def test_chance__without_a_record(tmp_path, open_page):
+    run = make_run(tmp_path / "still", changed={"normalizer_se": np.zeros(60)})
+    assert "Every shard is one batch" in words(opened(open_page, run, "other seed"))
