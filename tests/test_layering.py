@@ -33,7 +33,7 @@ PAGES_MAY = {
     "pool.sources.record",
 }
 SCORING_PACKAGES = {"torch", "numpy"}
-TRITON_FILES = {"kernels.py"}
+TRITON_FILES = {"blocks.py", "kernels.py"}
 
 
 def imports_of(file: Path) -> set[str]:
