@@ -65,12 +65,7 @@ class MetricBins:
         by_uid: (N,) uint32, the rows in ascending order of their uids; None takes the order of the rows.
         """
         low, high = counts.extent(values)
-        codes = np.empty(len(values), np.uint16)
-
-        def fill(start: int, stop: int) -> None:
-            codes[start:stop] = _codes(values[start:stop], low, high)
-
-        passes.in_parts(fill, len(values))
+        codes = passes.codes(values, low, high, _BINS)
         rows = np.arange(len(values), dtype=np.uint32) if by_uid is None else by_uid
         order = passes.order_by_value(values, rows[::-1])
         fine = passes.histogram(codes, passes.pack(np.ones(len(values), bool)))
@@ -101,7 +96,7 @@ class MetricBins:
 
     def codes_of(self, thresholds: np.ndarray) -> np.ndarray:
         """The bins that thresholds, (T,) float32 without NaN, lie in: (T,) int64."""
-        return _codes(thresholds, self.low, self.high)
+        return passes.codes(thresholds, self.low, self.high, _BINS).astype(np.int64)
 
     def ranks_of_scores(self, thresholds: np.ndarray, *, above: bool = False) -> np.ndarray:
         """The first rank whose score is at each threshold or above it, or only above it: (T,) int64.
@@ -181,13 +176,3 @@ class MetricBins:
 def coarse(fine: np.ndarray) -> np.ndarray:
     """Fine counts in 128 bins for drawing: (128,) int64."""
     return fine.reshape(COARSE, -1).sum(1)
-
-
-def _codes(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """The bin of each score. Rounding may move an edge, but never changes the order of two scores."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        scale = np.float32(min(_BINS / (high - low), float(np.finfo(np.float32).max)))
-        position = (values - np.float32(low)) * scale
-        codes = np.clip(np.nan_to_num(position, nan=0.0), 0, _BINS - 1).astype(np.int64)
-    codes[np.isnan(values)] = passes.NO_SCORE
-    return codes
