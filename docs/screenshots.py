@@ -61,6 +61,7 @@ SHOTS = {
     "gallery": ("gallery", ".card img", None),
     "pair": ("gallery", ".card img", open_card),
     "select": ("select", ".histogram svg", None),
+    "compare": ("compare", ".matrix td", None),
     "export": ("select", ".histogram svg", export),
 }
 

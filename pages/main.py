@@ -21,7 +21,10 @@ page = st.navigation(
             st.Page("map.py", title="Map", icon=":material/map:"),
             st.Page("gallery.py", title="Gallery", icon=":material/grid_view:"),
         ],
-        "Choose": [st.Page("select.py", title="Select", icon=":material/tune:")],
+        "Choose": [
+            st.Page("select.py", title="Select", icon=":material/tune:"),
+            st.Page("compare.py", title="Compare", icon=":material/compare_arrows:"),
+        ],
     },
     expanded=True,
 )
