@@ -33,6 +33,12 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
+def cache_folder() -> Path:
+    """Where this user's files lie that can be made again: below XDG_CACHE_HOME, or ~/.cache where that is not set."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "clipsel"
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, 64 hex digits."""
     with open(path, "rb") as file:

@@ -48,11 +48,10 @@ def new_tar(path: Path) -> Iterator[TarPacker]:
         yield TarPacker(archive)
 
 
-def write_stats(tar: Path, count: int) -> Path:
-    """Writes <tar>_stats.json beside a tar: DataComp's resharder reads its number of pairs there. Returns its path."""
+def write_stats(tar: Path, count: int, **more: object) -> None:
+    """Writes <tar>_stats.json beside a tar, where DataComp's resharder reads its number of pairs. more: of its own."""
     path = tar.with_name(f"{tar.stem}_stats.json")
-    write_json(path, {"count": count, "successes": count, "failed_to_download": 0, "failed_to_resize": 0})
-    return path
+    write_json(path, {"count": count, "successes": count, "failed_to_download": 0, "failed_to_resize": 0, **more})
 
 
 def image_ending(data: bytes) -> str:

@@ -56,7 +56,7 @@ class RunConfig(_Frozen):
     temperature: tau of the s-CLIPLoss formula; batch_size: B; divisions: K; pairs: N; width: D.
     norms: the p of each NormSim_p, as text ("inf", "2", ...).
     pool and target paths are absolute, or relative to the run's folder where they lie beside it.
-    precision: "bf16" rounds the products behind r_image and r_text, and thus s_cliploss; all else stays exact.
+    precision: "bf16" rounds what is multiplied for r_image and r_text (see scoring.rounded); all else stays exact.
     tiles: the block sizes of the GPU's kernels, which decide the order of their sums; None, and left out of run.json,
     where no such kernel computes, as on the CPU.
     skipped_rows: rows set aside by on_bad_rows "skip"; None until the run has finished.

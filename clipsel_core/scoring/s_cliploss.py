@@ -70,7 +70,8 @@ def normalizer(
     divisions: K, how often the pairs are divided. One batch is the same every time and is computed once.
     seed, name: which divisions; name is the shard's, so that shards can be scored in any order.
     device, impl: where and with what to compute; see reductions.
-    precision: "exact", or "bf16" on a CPU that multiplies bfloat16: faster, for ranking; impl is then not looked at.
+    precision: "exact", or "bf16" on a CPU that multiplies bfloat16: twice as fast, for ranking, see rounded; impl is
+        then not looked at.
     progress: called after each batch with a number of pairs; the numbers add up to N * divisions. What it raises
         ends the computation.
     Returns: Normalizer, on the CPU, r within [-1/2, 1/2 + tau/2 log(B)]. Bitwise the same on any number

@@ -10,6 +10,9 @@ cosines stay below 1.02. What is lost at the other end are terms below 2^-126, s
 is at least 2^-90 they change tau/2 log(sum) by no more than tau/2 n 2^-36, and there is a shift only for tau < 0.014;
 that is below 2e-8 at n = 2^17. Rows and columns whose sum lies outside [2^-90, inf) are swept again with a running
 maximum, which holds for any product.
+
+Below tau = 0.0066 the range of the constant shift would leave out usual cosines. There every sum is kept relative to
+its own largest term from the start: two exponentials a product instead of one, still in one sweep.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ _Result = TypeVar("_Result")
 _LARGEST_COSINE = 1.02
 _LARGEST_EXPONENT = 112.0  # 2^112 a term leaves room for 2^15 terms in a float32 tile sum
 _SMALLEST_SUM = 2.0**-90
+_LOW_COSINE = 0.1  # few rows of a batch have no cosine above it
 _SMALLEST_TILE = 64
 
 
@@ -57,6 +61,9 @@ def log_sum_exp(x: Tensor, y: Tensor, *, temperature: float, tiling: Tiling | No
     scale, shift = scale_and_shift(temperature)
 
     def sweep(cut: Tiling) -> tuple[Tensor, Tensor]:
+        if not constant_shift_suits(temperature):
+            row, column = _log2_sums(x, y, scale, cut)
+            return row.mul_(math.log(2.0)), column.mul_(math.log(2.0))
         row, column = _sum_exp2(x, y, scale, shift, cut)
         return finish(row, x, y, scale, shift, cut), finish(column, y, x, scale, shift, cut)
 
@@ -105,6 +112,12 @@ def scale_and_shift(temperature: float) -> tuple[float, float]:
     return scale, max(0.0, _LARGEST_COSINE * scale - _LARGEST_EXPONENT)
 
 
+def constant_shift_suits(temperature: float) -> bool:
+    """Whether the range of the constant shift holds sums with no cosine above a low one."""
+    scale, shift = scale_and_shift(temperature)
+    return _LOW_COSINE * scale - shift >= math.log2(_SMALLEST_SUM)
+
+
 def finish(sums: Tensor, x: Tensor, y: Tensor, scale: float, shift: float, cut: Tiling) -> Tensor:
     """Natural logarithms of the sums over y of x's rows, those out of range computed anew.
 
@@ -145,6 +158,35 @@ def _sum_exp2(x: Tensor, y: Tensor, scale: float, shift: float, cut: Tiling) -> 
     for part in column_parts:
         column += part
     return row, column
+
+
+def _log2_sums(x: Tensor, y: Tensor, scale: float, cut: Tiling) -> tuple[Tensor, Tensor]:
+    """log2 of the sums of 2^(scale x_i . y_j), of each row and of each column, float64, for products of any size."""
+    strips = -(-len(x) // cut.strip)
+    tiles = -(-len(y) // cut.tile)
+    row_top, row_sum = (torch.empty((tiles, len(x)), dtype=torch.float32, device=x.device) for _ in range(2))
+    column_top, column_sum = (torch.empty((strips, len(y)), dtype=torch.float32, device=x.device) for _ in range(2))
+
+    def reduce(rows: slice, products: Tensor, columns: slice) -> None:
+        strip, tile = rows.start // cut.strip, columns.start // cut.tile
+        down = torch.amax(products, 0, out=column_top[strip, columns])
+        torch.sum((products - down).exp2_(), 0, out=column_sum[strip, columns])
+        across = torch.amax(products, 1, out=row_top[tile, rows])
+        torch.sum(products.sub_(across[:, None]).exp2_(), 1, out=row_sum[tile, rows])
+
+    _sweep(x, y, scale, cut, reduce)
+    return add_relative(row_top, row_sum), add_relative(column_top, column_sum)
+
+
+def add_relative(tops: Tensor, sums: Tensor) -> Tensor:
+    """log2 sum_k sums[k] 2^tops[k], added in order: (parts, N) float32 twice to (N,) float64."""
+    top = tops.amax(0)
+    total = torch.zeros(tops.shape[1], dtype=torch.float64, device=tops.device)
+    # One at a time keeps the order on any number of cores; a GPU would spend its time on starting that many.
+    step = 1 if tops.device.type == "cpu" else 32
+    for part_tops, parts in zip(tops.split(step), sums.split(step), strict=True):
+        total += (parts * (part_tops - top).double().exp2_()).sum(0)
+    return total.log2_().add_(top)
 
 
 def _running_log2_sum(x: Tensor, y: Tensor, scale: float, cut: Tiling) -> Tensor:

@@ -13,6 +13,7 @@ from contextlib import suppress
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
@@ -21,7 +22,7 @@ from clipsel_core.pool.teachers import TeacherInfo, add_teacher
 from clipsel_core.runs import local, plan, score_shard
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run, read_config, score_file
-from clipsel_core.scoring import rounded
+from clipsel_core.scoring import native, rounded
 from clipsel_core.scoring.s_cliploss import division
 from tests import reference
 from tests.conftest import rewrite_npz, unit_rows, write_shard
@@ -68,8 +69,11 @@ def test_score__agrees_with_the_formulas_in_float64(pool, tmp_path, target):
         assert hexes.to_pylist() == pq.read_table(shard.parquet)["uid"].to_pylist()
 
 
-def test_score__bf16_rounds_the_normalizer_alone(pool, tmp_path, monkeypatch, target):
-    monkeypatch.setattr(rounded, "speed_up", lambda: 2.0)
+def test_score__bf16_rounds_the_normalizer_alone(pool, tmp_path, target):
+    try:
+        rounded.check_precision("bf16", "cpu")
+    except ScoringError as error:
+        pytest.skip(str(error))
     options = {**OPTIONS, "device": "cpu", "targets": {"task": target}}
     runs = [score(pool, tmp_path / precision, precision=precision, **options) for precision in ("exact", "bf16")]
     assert json.loads((tmp_path / "bf16" / "run.json").read_text())["precision"] == "bf16"
@@ -83,8 +87,9 @@ def test_score__bf16_rounds_the_normalizer_alone(pool, tmp_path, monkeypatch, ta
         score(pool, tmp_path / "exact", precision="bf16", **options)
 
 
-def test_score__refuses_bf16_where_it_is_no_faster(pool, tmp_path, monkeypatch):
-    monkeypatch.setattr(rounded, "speed_up", lambda: 0.9)
+def test_score__refuses_bf16_where_the_cpu_has_none(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    native.sum_exp2.cache_clear()
     with pytest.raises(ScoringError, match=r"precision bf16: expected a CPU .*; use exact"):
         score(pool, tmp_path / "run", device="cpu", precision="bf16", **OPTIONS)
     assert not (tmp_path / "run" / "run.json").exists()

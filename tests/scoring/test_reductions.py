@@ -82,6 +82,30 @@ def test_log_sum_exp__rows_longer_than_one_overflow_and_are_redone(rows):
     assert_normalizer_close(found, expected, 0.01, tolerance=3e-6)
 
 
+@pytest.mark.parametrize("temperature", [0.001, 0.003, 0.0065, 0.007])
+def test_log_sum_exp__usual_cosines_need_one_sweep_at_any_temperature(rows, temperature, monkeypatch):
+    products, real = [], torch.mm
+
+    def counted(a, b, *, out):
+        products.append(out.shape)
+        return real(a, b, out=out)
+
+    monkeypatch.setattr(torch, "mm", counted)
+    x, y = rows(1100, 64, 1, np.float16, 0.4), rows(1300, 64, 2, np.float16, 0.4)
+    found, expected = both_log_sums(x, y, temperature)
+    assert 0.1 < x[0] @ y[0] < 0.35
+    assert_normalizer_close(found, expected, temperature, tolerance=2e-7)
+    assert sum(shape.numel() for shape in products) == 1100 * 1300
+
+
+@pytest.mark.parametrize("temperature", [0.001, 0.0065])
+def test_log_sum_exp__a_row_that_is_far_from_all_others_is_right(rows, temperature):
+    x, y = rows(1100, 16, 4, np.float16, 3.0), rows(1300, 16, 5, np.float16, 3.0)
+    x[7], y[1290] = -0.25, -0.25
+    found, expected = both_log_sums(x, y, temperature)
+    assert_normalizer_close(found, expected, temperature, tolerance=2e-7)
+
+
 def test_log_sum_exp__identical_rows_need_no_second_sweep(rows, monkeypatch):
     """The constant shift leaves room for whole tiles of cosines of 1."""
 
