@@ -71,13 +71,13 @@ def _modified(path: Path) -> int:
 
 def _open(run: Run) -> ImageIndex | None:
     try:
-        return open_images(open_pool(run.pool_root), _cache_folder(run.root) / "images.parquet")
+        return open_images(open_pool(run.pool_root), cache_of(run.root) / "images.parquet")
     except (ClipselError, OSError) as error:
         _log.warning("no images for %s: %s", run.root, error)
         return None
 
 
-def _cache_folder(root: Path) -> Path:
+def cache_of(root: Path) -> Path:
     """Beside the run where that can be written, else in the system's folder for passing things."""
     if os.access(root, os.W_OK):
         return root / "cache"
