@@ -5,20 +5,40 @@ Exit codes: 0 done; 1 the work failed or the input is bad; 2 wrong usage.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from clipsel_core import __version__
 from clipsel_core.errors import ClipselError
 from clipsel_core.jobs.progress import State
-from clipsel_core.terminal import Meter, complain, print_funnel, print_made, print_pool, report_end, report_to, say
+from clipsel_core.terminal import (
+    Meter,
+    complain,
+    print_commands,
+    print_findings,
+    print_found,
+    print_funnel,
+    print_made,
+    print_pool,
+    report_end,
+    report_to,
+    say,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from clipsel_core.curation.vectors import Side
+    from clipsel_core.runs.store import Run
 
 app = typer.Typer(
     help="Score pools of image-text pairs with a frozen CLIP, and select what to train on.",
@@ -122,6 +142,7 @@ def embed(
     precision: Annotated[
         str, typer.Option(help="float32, bf16, fp16, or auto: on a GPU the fastest it has, else float32.")
     ] = "auto",
+    check: Annotated[bool, typer.Option("--check", help="Look at the source alone, and write nothing.")] = False,
 ) -> None:
     """Make a pool of images and captions.
 
@@ -139,6 +160,8 @@ def embed(
 
     opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
     complain(f"{source}: {opened.said}")
+    if check:
+        return
     teacher = (
         load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
         if model
@@ -272,6 +295,69 @@ def project(
 
 
 @app.command()
+def encode(
+    run: RunArgument,
+    text: Annotated[str, typer.Option(help="The text.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The embedding: a .npy.", show_default=False)],
+) -> None:
+    """Embed a text with the teacher of a run's pool.
+
+    For searching: the .npy is what `search --vector` takes.
+
+    Example: python -m clipsel_core encode data/demo/run --text "two red birds" --out /tmp/birds.npy
+    """
+    from clipsel_core.curation.searches import write_vector
+    from clipsel_core.runs.store import Run
+
+    write_vector(out, _query_of_text(Run.open(run), text))
+    say(f"{out}: written")
+
+
+@app.command()
+def search(
+    run: RunArgument,
+    text: Annotated[str | None, typer.Option(help="What the pairs should show or say.", show_default=False)] = None,
+    uid: Annotated[str | None, typer.Option(help="A pair that they should be like.", show_default=False)] = None,
+    vector: Annotated[
+        Path | None, typer.Option(help="A .npy of one embedding that they should be like.", show_default=False)
+    ] = None,
+    side: Annotated[str, typer.Option(help="What is compared with it: image or text.")] = "image",
+    limit: Annotated[int, typer.Option(min=1, help="Pairs to find.")] = 100,
+    among: Annotated[str, typer.Option(help="pool, or map: only the pairs on the run's map.")] = "pool",
+    out: Annotated[
+        Path | None, typer.Option(help="A file for them: .parquet, .csv, or .npy (a uid list).", show_default="printed")
+    ] = None,
+) -> None:
+    """Find the pairs most like a text, a pair or an embedding.
+
+    By cosine of the teacher's embeddings; prints uids and similarities, best first.
+
+    --vector beside --text spares loading the teacher.
+
+    Example: python -m clipsel_core search data/demo/run --text "two red birds" --limit 10
+    """
+    from clipsel_core.curation.searches import Asked, read_vector, search_run, write_search
+    from clipsel_core.runs.store import Run
+
+    given = [(name, value) for name, value in (("text", text), ("uid", uid), ("vector", vector)) if value is not None]
+    if len(given) != 1 and [name for name, _ in given] != ["text", "vector"]:
+        raise typer.BadParameter("give one of --text, --uid and --vector; or --text with its --vector")
+    if side not in ("image", "text") or among not in ("pool", "map"):
+        raise typer.BadParameter("--side is image or text, --among is pool or map")
+    opened = Run.open(run)
+    query = uid or (read_vector(vector) if vector else _query_of_text(opened, text or ""))
+    with Meter("searching", "pairs") as meter:
+        on_map = among == "map"
+        found = search_run(opened, query, side=cast("Side", side), on_map=on_map, limit=limit, progress=meter.update)
+    if out:
+        (by, said) = given[0]
+        write_search(out, found, Asked(query=str(said), by=by, side=side, among=among, pairs=found.pairs))
+        say(f"{out}: {len(found.nearest):,} of {found.pairs:,} pairs")
+    else:
+        print_found(found.names, found.nearest.similarity)
+
+
+@app.command()
 def select(
     run: RunArgument,
     recipe: Annotated[Path, typer.Option(help="The recipe: a .yaml file.", show_default=False)],
@@ -285,6 +371,7 @@ def select(
 
     Example: python -m clipsel_core select data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --out subset.npy
     """
+    from clipsel_core.curation.datacomp import reshard_command, train_command
     from clipsel_core.curation.export import export
     from clipsel_core.curation.recipe import load_recipe
     from clipsel_core.curation.selection import select as select_pairs
@@ -296,6 +383,51 @@ def select(
     export(opened, selection, rule, out)
     print_funnel(selection)
     say(f"{out}: {len(selection):,} uids")
+    if out.suffix.lower() == ".npy":
+        print_commands("with DataComp:", reshard_command(opened.pool_root, out), train_command(None, selection.total))
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    recipe: Annotated[Path, typer.Option(help="The recipe: a .yaml file.", show_default=False)],
+    shards: Annotated[Path, typer.Option(help="A new folder for the tars.", show_default=False)],
+    pairs_per_shard: Annotated[int, typer.Option(min=1, help="Pairs to a tar.")] = 10_000,
+    scores: Annotated[bool, typer.Option("--scores", help="Write each pair's scores into its json.")] = False,
+) -> None:
+    """Write the pairs that a recipe keeps as webdataset tars.
+
+    Images are copied as they are, with caption and uid; those that cannot be read are listed. A manifest says how it
+    was made.
+
+    Started again, it goes on where it stopped.
+
+    Example: python -m clipsel_core export data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --shards /tmp/out
+    """
+    from clipsel_core.curation.datacomp import train_command
+    from clipsel_core.curation.recipe import load_recipe
+    from clipsel_core.curation.selection import select as select_pairs
+    from clipsel_core.curation.shards import export_shards
+    from clipsel_core.runs.store import Run
+
+    opened = Run.open(run)
+    rule = load_recipe(recipe, metrics=opened.metrics)
+    selection = select_pairs(opened, rule)
+    with Meter("exporting", "pairs") as meter:
+        done = export_shards(
+            opened,
+            selection,
+            rule,
+            shards,
+            pairs_per_shard=pairs_per_shard,
+            scores=scores,
+            progress=meter.update,
+        )
+    print_funnel(selection)
+    say(f"{shards}: {done.written:,} pairs in {done.count:,} tar{'s' * (done.count != 1)}")
+    if done.missing:
+        say(f"images that could not be read: {done.missing:,}, listed in {shards / 'missing.txt'}")
+    print_commands("with DataComp:", train_command(shards, selection.total))
 
 
 @app.command()
@@ -314,6 +446,30 @@ def demo(
 
     build_demo(directory, progress=complain)
     say(f"{directory}: written")
+
+
+@app.command()
+def doctor(
+    folder: Annotated[
+        Path | None, typer.Option(help="Where teachers of your own are looked for.", show_default="data/")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Print what is installed, which devices there are, and which teachers are on disk.
+
+    Exit code 1 where clipsel cannot work as it is.
+
+    Example: python -m clipsel_core doctor --json
+    """
+    from clipsel_core.doctor import examine
+
+    found = examine(folder or Path("data"))
+    if as_json:
+        say(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        print_findings(found)
+    if any(finding.state == "wrong" for finding in found):
+        raise typer.Exit(1)
 
 
 def main() -> None:
@@ -337,6 +493,12 @@ def main() -> None:
 
 def _update_share(meter: Meter, share: float, stage: str) -> None:
     meter.update(int(share * 1000), 1000, stage)
+
+
+def _query_of_text(run: Run, text: str) -> np.ndarray:
+    from clipsel_core.pool.query_text import query_of_text
+
+    return query_of_text(text, run.pool_root, run.config.arch, run.config.width)
 
 
 def _targets(options: list[str]) -> dict[str, str]:

@@ -46,6 +46,12 @@ def open_card(page: Page) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
+def ask(page: Page) -> None:
+    page.get_by_label("Text", exact=True).fill("two red birds in the snow")
+    page.get_by_label("Text", exact=True).press("Enter")
+    expect(page.locator(".card img").first).to_be_visible(timeout=60_000)
+
+
 def export(page: Page) -> None:
     page.get_by_role("button", name="Save and export").click()
     expect(page.locator(".st-key-exported")).to_be_visible()
@@ -57,9 +63,12 @@ SHOTS = {
     "distributions": ("distributions", ".histogram svg", None),
     "two-metrics": ("distributions", ".histogram svg", open_tab("Two metrics")),
     "by-kind": ("distributions", ".histogram svg", open_tab("By kind")),
+    "rank-disagreement": ("distributions", ".histogram svg", open_tab("Rank disagreement")),
+    "normalizer": ("distributions", ".histogram svg", open_tab("Normalizer")),
     "map": ("map", ".stage", lasso),
     "gallery": ("gallery", ".card img", None),
     "pair": ("gallery", ".card img", open_card),
+    "search": ("search", ".st-key-q input", ask),
     "select": ("select", ".histogram svg", None),
     "export": ("select", ".histogram svg", export),
 }

@@ -20,6 +20,7 @@ page = st.navigation(
             st.Page("distributions.py", title="Distributions", icon=":material/bar_chart:"),
             st.Page("map.py", title="Map", icon=":material/map:"),
             st.Page("gallery.py", title="Gallery", icon=":material/grid_view:"),
+            st.Page("search.py", title="Search", icon=":material/search:"),
         ],
         "Choose": [st.Page("select.py", title="Select", icon=":material/tune:")],
     },

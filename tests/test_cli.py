@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from clipsel_core import cli, uids
+from clipsel_core.curation.neighbours import neighbours
+from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
 from tests.pool.pictures import write_tars, write_teacher
@@ -34,7 +37,19 @@ def scored(pool, tmp_path):
 
 
 def test_commands__are_those_that_the_readme_promises():
-    assert COMMANDS == ["add-target", "demo", "embed", "inspect", "project", "score", "select"]
+    assert COMMANDS == [
+        "add-target",
+        "demo",
+        "doctor",
+        "embed",
+        "encode",
+        "export",
+        "inspect",
+        "project",
+        "score",
+        "search",
+        "select",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -65,6 +80,35 @@ def test_select__writes_the_subset_that_datacomp_takes(scored, tmp_path):
     assert subset.dtype == np.dtype("u8,u8")
     assert len(uids.read_subset(tmp_path / "subset.npy")) == 25
     assert (tmp_path / "subset.npy.manifest.json").exists()
+
+
+def test_search__prints_what_is_most_like_a_pair_and_writes_it(scored, tmp_path):
+    table = ScoreTable.open(Run.open(scored))
+    uid = uids.to_hex(table.uids_at(np.array([70])))[0].as_py()
+    code, out, err = run_cli("search", scored, "--uid", uid, "--limit", "4", "--side", "text")
+    assert code == 0, err
+    found = neighbours(table, 70, side="text", limit=4)
+    assert [line.split()[0] for line in out.splitlines()] == uids.to_hex(table.uids_at(found.rows)).to_pylist()
+    assert [float(line.split()[1]) for line in out.splitlines()] == pytest.approx(found.similarity.tolist(), abs=1e-6)
+    path = tmp_path / "found.npy"
+    result = CliRunner().invoke(cli.app, ["search", str(scored), "--uid", uid, "--limit", "4", "--out", str(path)])
+    assert result.exit_code == 0, result.output
+    assert len(uids.read_subset(path)) == 4
+
+
+def test_encode__writes_what_search_takes(tmp_path):
+    run = Path(__file__).parents[1] / "data" / "demo" / "run"
+    result = CliRunner().invoke(
+        cli.app, ["encode", str(run), "--text", "two red birds", "--out", str(tmp_path / "q.npy")]
+    )
+    assert result.exit_code == 0, result.output
+    printed = []
+    for query in (["--text", "two red birds"], ["--vector", str(tmp_path / "q.npy")]):
+        result = CliRunner().invoke(cli.app, ["search", str(run), *query, "--limit", "3", "--among", "map"])
+        assert result.exit_code == 0, result.output
+        printed.append([line for line in result.output.splitlines() if len(line.split()[0]) == 32])
+    assert printed[0] == printed[1]
+    assert len(printed[0]) == 3
 
 
 def test_inspect__prints_facts_and_exits_by_what_it_found(pool):
@@ -123,6 +167,10 @@ def test_errors__bad_input_is_one_line_and_exit_code_1(tmp_path, monkeypatch, ca
         ["project", "run", "--sample", "0"],
         ["embed", "source", "pool", "--model", "RN50"],
         ["select", "run"],
+        ["encode", "run", "--text", "x"],
+        ["search", "run"],
+        ["search", "run", "--text", "x", "--uid", "0"],
+        ["search", "run", "--text", "x", "--side", "both"],
     ],
 )
 def test_errors__wrong_usage_is_exit_code_2(arguments):

@@ -61,7 +61,7 @@ def export(run: Run, selection: Selection, recipe: Recipe, out: str | Path) -> M
     if writer is None:
         raise ExportError(out, expected=f"a name ending in {', '.join(_WRITERS)}", found=out.suffix or "no ending")
     manifest_path = out.with_name(f"{out.name}.manifest.json")
-    content = _content(run, selection, recipe)
+    content = describe(run, selection, recipe)
 
     def write(aside: Path) -> None:
         writer(selection, aside)
@@ -76,7 +76,8 @@ def export(run: Run, selection: Selection, recipe: Recipe, out: str | Path) -> M
     return Manifest(out, manifest_path, content)
 
 
-def _content(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any]:
+def describe(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any]:
+    """What a manifest says of how its pairs were selected, and from what."""
     return {
         "format": 1,
         "pairs": len(selection),

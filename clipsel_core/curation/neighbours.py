@@ -43,19 +43,26 @@ class Nearest:
 
 
 def neighbours(
-    table: ScoreTable, row: int, *, side: Side = "image", among: Vectors | np.ndarray | None = None, limit: int = 48
+    table: ScoreTable,
+    row: int,
+    *,
+    side: Side = "image",
+    among: Vectors | np.ndarray | None = None,
+    limit: int = 48,
+    progress: Progress | None = None,
 ) -> Nearest:
     """The pairs whose images (or captions) are most like those of a pair; the pair itself is not among them.
 
     side: which embeddings are compared, "image" or "text". among: the pairs to look through, as (M,) ascending row
         numbers or as vectors of that side; None for the whole run, which reads all of its embeddings.
+    progress: called with pairs looked at and pairs in all.
     Raises: RunError where the pool is not there or the pair has no usable embedding, PoolFormatError on damaged files.
 
     >>> table = ScoreTable.open(Run.open("data/demo/run"))  # doctest: +SKIP
     >>> neighbours(table, 0, limit=3).similarity            # doctest: +SKIP
     """
     vectors: Vectors = PoolVectors(table, side, among) if among is None or isinstance(among, np.ndarray) else among
-    return nearest(vector_of(table, row, side), vectors, limit=limit + 1).without(row).first(limit)
+    return nearest(vector_of(table, row, side), vectors, limit=limit + 1, progress=progress).without(row).first(limit)
 
 
 def nearest(

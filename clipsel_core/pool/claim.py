@@ -1,4 +1,4 @@
-"""May this process embed into this folder, with these settings? One at a time, and as it was begun."""
+"""May this process write into this folder, with these settings? One at a time, and as it was begun."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def sole_worker(root: Path) -> Iterator[None]:
 
     Raises: PoolFormatError where another process holds it.
     """
-    with open(root / ".embed.lock", "a+") as lock:
+    with open(root / ".lock", "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            remedy = "wait for it, or embed into another folder"
+            remedy = "wait for it, or take another folder"
             found = "another process at work"
-            raise PoolFormatError(root, expected="a folder nobody embeds into", found=found, remedy=remedy) from None
+            raise PoolFormatError(root, expected="a folder nobody writes into", found=found, remedy=remedy) from None
         for folder in (root, *(root / name for name in ("metadata", "images", "embed", "shards"))):
             for leftover in folder.glob(".*.partial"):
                 leftover.unlink()

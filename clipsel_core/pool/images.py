@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, UidError
 from clipsel_core.files import write_atomically
+from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.places import Place
 
 A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
@@ -115,6 +116,16 @@ class ImageIndex:
             return place.read(offset, None if length == WHOLE_FILE else length)
         except (PoolFormatError, OSError, pa.ArrowException, IndexError, ValueError):
             return None
+
+
+def open_images(pool: Pool, cache: Path) -> ImageIndex | None:
+    """The images of a pool: by the index that `embed` left, else of its tars; None where it has neither.
+
+    cache: where an index of tars is kept. Raises: PoolFormatError on an index or a tar that cannot be read.
+    """
+    if pool.indexes:
+        return ImageIndex.of_parts(pool.root, list(pool.indexes))
+    return ImageIndex.open(list(pool.tars), cache) if pool.tars else None
 
 
 def build_index(tars: list[Path]) -> pa.Table:

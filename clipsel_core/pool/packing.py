@@ -22,12 +22,17 @@ class TarPacker:
         self._archive = archive
         self.count = 0
 
+    @property
+    def offset(self) -> int:
+        """Bytes written so far."""
+        return int(self._archive.offset)
+
     def add(self, key: str, image: bytes, caption: str, facts: Mapping[str, Any]) -> int:
         """Adds a pair, the image's bytes as they are; returns where they begin in the tar.
 
         key: without a dot. facts: for the json, after uid and whatever else describes the pair.
         """
-        offset = self._archive.offset + tarfile.BLOCKSIZE
+        offset = self.offset + tarfile.BLOCKSIZE
         self._add(f"{key}.{image_ending(image)}", image)
         self._add(f"{key}.txt", caption.encode())
         self._add(f"{key}.json", json.dumps(facts).encode())
@@ -48,11 +53,10 @@ def new_tar(path: Path) -> Iterator[TarPacker]:
         yield TarPacker(archive)
 
 
-def write_stats(tar: Path, count: int) -> Path:
-    """Writes <tar>_stats.json beside a tar: DataComp's resharder reads its number of pairs there. Returns its path."""
+def write_stats(tar: Path, count: int, **more: object) -> None:
+    """Writes <tar>_stats.json beside a tar, where DataComp's resharder reads its number of pairs. more: of its own."""
     path = tar.with_name(f"{tar.stem}_stats.json")
-    write_json(path, {"count": count, "successes": count, "failed_to_download": 0, "failed_to_resize": 0})
-    return path
+    write_json(path, {"count": count, "successes": count, "failed_to_download": 0, "failed_to_resize": 0, **more})
 
 
 def image_ending(data: bytes) -> str:

@@ -41,6 +41,20 @@ def read_teachers(root: Path) -> dict[str, TeacherInfo]:
         raise PoolFormatError(path, expected="teachers by arch", found=reason, remedy=remedy) from error
 
 
+def find_teacher(root: Path, arch: str) -> tuple[str, str | None, str] | None:
+    """The model behind a pool's embeddings as open_clip is asked for it, None where nobody says which it was.
+
+    As the pool notes it, else the folder `teacher` beside the pool, where the demo leaves its own.
+    Returns: model, pretrained, and the digest of its weights ("" where that is not known).
+    Raises: PoolFormatError where teachers.json is damaged.
+    """
+    noted = read_teachers(root).get(arch)
+    beside = root.resolve().parent / "teacher"
+    if noted is None and (beside / "open_clip_config.json").is_file():
+        return f"local-dir:{beside}", None, ""
+    return (noted.model, noted.pretrained, noted.weights) if noted else None
+
+
 def add_teacher(root: Path, arch: str, info: TeacherInfo) -> None:
     """Notes a teacher, or makes sure that the one noted under this name is the same.
 

@@ -100,13 +100,13 @@ def labels_of(entry: Entry) -> list[list[tuple[str, float, float]]]:
 
 def words_of(entry: Entry, shape: Shape) -> tuple[str, ...]:
     """The words that set the captions in a shape apart from the others on the map."""
-    places, named = state.open_map(entry), _named(entry, state.map_stamp(entry))
-    return _caption_words(entry, state.map_stamp(entry)).distinctive(inside(shape, places.x, places.y)[named], most=8)
+    stamp = state.map_stamp(entry)
+    return _caption_words(entry, stamp).distinctive(_members(entry, shape, stamp)[_named(entry, stamp)], most=8)
 
 
 def rows_in(entry: Entry, shape: Shape) -> np.ndarray:
     """Row numbers of the pairs inside a shape: (M,) int64, ascending."""
-    return _rows_in(entry, shape, state.map_stamp(entry))
+    return state.open_map(entry).rows[_members(entry, shape, state.map_stamp(entry))]
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -155,9 +155,10 @@ def _image(entry: Entry, colour: Colour, span: Span, dark: bool, stamp: state.St
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _rows_in(entry: Entry, shape: Shape, stamp: state.Stamp) -> np.ndarray:
+def _members(entry: Entry, shape: Shape, stamp: state.Stamp) -> np.ndarray:
+    """Which of the map's pairs lie in a shape: (M,) bool."""
     places = state.open_map(entry)
-    return places.rows[inside(shape, places.x, places.y)]
+    return inside(shape, places.x, places.y)
 
 
 def _named(entry: Entry, stamp: state.Stamp) -> np.ndarray:

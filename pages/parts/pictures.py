@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from clipsel_core.errors import ClipselError
-from clipsel_core.pool.images import ImageIndex
+from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.store import Run
 
@@ -71,17 +71,13 @@ def _modified(path: Path) -> int:
 
 def _open(run: Run) -> ImageIndex | None:
     try:
-        pool = open_pool(run.pool_root)
-        if pool.indexes:
-            return ImageIndex.of_parts(pool.root, list(pool.indexes))
-        tars = list(pool.tars)
-        return ImageIndex.open(tars, _cache_folder(run.root) / "images.parquet") if tars else None
+        return open_images(open_pool(run.pool_root), cache_of(run.root) / "images.parquet")
     except (ClipselError, OSError) as error:
         _log.warning("no images for %s: %s", run.root, error)
         return None
 
 
-def _cache_folder(root: Path) -> Path:
+def cache_of(root: Path) -> Path:
     """Beside the run where that can be written, else in the system's folder for passing things."""
     if os.access(root, os.W_OK):
         return root / "cache"

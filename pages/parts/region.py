@@ -1,19 +1,13 @@
-"""What lies in a region of the map, and what shall become of it? Its words, scores, pairs; keep, drop, or a target."""
+"""What lies in a region of the map? Its words, how its scores are spread, and its pairs."""
 
 from __future__ import annotations
-
-import io
-from functools import partial
 
 import numpy as np
 import streamlit as st
 
-from clipsel_core import uids
 from clipsel_core.curation import counts, ordering
-from clipsel_core.curation.recipe import AnyStep, Drop, Keep, Subtract, Union
-from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run
-from pages.parts import atlas, empty, facts, forms, lists, marginals, metrics, pairs, recipes, state, targets, words
+from pages.parts import atlas, empty, facts, fate, marginals, metrics, pairs, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.histogram import Layer, show_histogram
 from pages.parts.shapes import Shape
@@ -21,9 +15,6 @@ from pages.parts.shapes import Shape
 _CARDS = 24
 _ORDERS = ("highest", "lowest", "random")
 _BINS = 64
-# So many uids are written into the recipe itself; more go into a list beside it.
-_MOST_INLINE = 100
-_FAILED = "region failed"
 
 
 def panel(entry: Entry, run: Run, shape: Shape | None) -> None:
@@ -38,7 +29,11 @@ def panel(entry: Entry, run: Run, shape: Shape | None) -> None:
     if shape:
         said = atlas.words_of(entry, shape)
         facts.show_note(f"Said here more than elsewhere: {', '.join(said)}" if said else "No word sets it apart")
-        _actions(entry, run, rows)
+        fate.actions(entry, run, rows)
+        on_map, scored = len(state.open_map(entry).rows), len(state.open_table(entry))
+        if on_map < scored:
+            meant = f"Only the {words.count(on_map)} pairs on the map are meant, of {words.count(scored)} in the run."
+            facts.show_note(meant)
     metric, order = _controls(entry)
     _spread(entry, metric, rows, "region" if shape else "map")
     with st.container(height=470, border=False):
@@ -88,51 +83,3 @@ def _first(rows: np.ndarray, values: np.ndarray, order: str) -> np.ndarray:
     rows, values = rows[scored], values[scored]
     keys = {"highest": -values, "lowest": values}.get(order)
     return ordering.page_of(ordering.shuffled_keys(rows, 0) if keys is None else keys, rows, 0, _CARDS)
-
-
-def _actions(entry: Entry, run: Run, rows: np.ndarray) -> None:
-    """Buttons that take the region into the recipe, or make it a target."""
-    with st.container(horizontal=True, gap="small", key="region actions"):
-        for kind, icon in (("keep", ":material/check:"), ("drop", ":material/block:")):
-            act = partial(_add, entry, run, rows, kind)
-            st.button(f"{kind.capitalize()} these", icon=icon, key=f"{kind} region", on_click=act)
-        if forms.button("Use as target", "region", ":material/my_location:"):
-            targets.ask_for_pairs(run, state.open_table(entry).uids_at(rows), "region")
-    if _FAILED in st.session_state:
-        empty.show_error(st.session_state.pop(_FAILED), "This could not be written")
-    on_map, scored = len(state.open_map(entry).rows), len(state.open_table(entry))
-    if on_map < scored:
-        facts.show_note(
-            f"Only the {words.count(on_map)} pairs on the map are meant, of {words.count(scored)} in the run."
-        )
-
-
-def _add(entry: Entry, run: Run, rows: np.ndarray, kind: str) -> None:
-    """Keeps or drops the region's pairs as the last step of the recipe."""
-    names = uids.sort(state.open_table(entry).uids_at(rows))
-    try:
-        step = _step(run, names, kind)
-    except (ClipselError, OSError) as error:
-        st.session_state[_FAILED] = _told(run, error)
-        return
-    recipes.add_step(entry, run, step)
-    done = "kept by hand" if kind == "keep" else "dropped by hand"
-    st.toast(f"{words.pairs(len(rows))} {done}: the last step on the Select page", icon=":material/check:")
-
-
-def _step(run: Run, names: np.ndarray, kind: str) -> AnyStep:
-    if len(names) <= _MOST_INLINE:
-        made = Keep if kind == "keep" else Drop
-        return made.model_validate({kind: uids.to_hex(names).to_pylist()})
-    listed = Union if kind == "keep" else Subtract
-    return listed.model_validate({listed.kind: lists.store(run, "region.npy", _as_file(names))})
-
-
-def _as_file(names: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, names, allow_pickle=False)
-    return file.getvalue()
-
-
-def _told(run: Run, error: Exception) -> ClipselError:
-    return error if isinstance(error, ClipselError) else RunError(run.root, expected="to write", found=str(error))

@@ -21,7 +21,7 @@ from pages.parts import catalog, routes
 from tests.browser.conftest import ROOT, settle, visit
 from tests.pages.worlds import HOSTILE, LACKING
 
-PAGES = ("overview", "distributions", "map", "gallery", "select")
+PAGES = ("overview", "distributions", "map", "gallery", "search", "select")
 
 
 @pytest.mark.parametrize("run", ["demo/run", "hostile/run"])
@@ -328,6 +328,22 @@ def test_map__zoom_shows_pairs_with_their_captions(page):
     expect(tip.locator(".caption")).not_to_be_empty()
     page.locator(".stage").press("0")
     expect(page.locator(".shows").first).not_to_contain_text("in view")
+
+
+def test_search__goes_on_from_an_opened_pairs_look_alikes(page):
+    visit(page, "gallery")
+    page.locator(".card").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("tab", name="Look-alikes").click()
+    alike = dialog.locator(".card").first.locator(".caption")
+    expect(alike).to_be_visible()
+    caption = alike.inner_text()
+    dialog.get_by_role("link", name="More of them").click()
+    expect(page.get_by_role("heading", name="Search", exact=True, level=1)).to_be_visible()
+    expect(page.locator(".shows").first).to_contain_text("48 pairs whose images are most like that of pair")
+    expect(page.locator(".card .caption").first).to_have_text(caption)
+    settle(page)
+    assert "like=" in page.url
 
 
 def test_link__carries_run_and_view_into_another_session(page, browser, server):

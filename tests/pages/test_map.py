@@ -14,7 +14,7 @@ from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, region, state
+from pages.parts import catalog, fate, recipes, state
 from pages.parts.catalog import Entry
 from tests.jobs import stand_in
 from tests.pages.conftest import components, trigger, words
@@ -87,9 +87,9 @@ def test_map__gallery_is_ordered(app, order, first):
 @pytest.mark.parametrize("kind", ["keep", "drop"])
 @pytest.mark.parametrize("most_inline", [1, 100])
 def test_map__keeps_and_drops_a_region(app, run, kind, most_inline, monkeypatch):
-    monkeypatch.setattr(region, "_MOST_INLINE", most_inline)
+    monkeypatch.setattr(fate, "_MOST_INLINE", most_inline)
     draw(app, "drawn", RIGHT_HALF)
-    app.button(key=f"{kind} region").click().run()
+    app.button(key=f"{kind} these").click().run()
     assert not app.exception
     last = steps(app, run)[-1]
     assert last.kind == {("keep", 1): "union", ("drop", 1): "subtract"}.get((kind, most_inline), kind)
@@ -102,29 +102,27 @@ def test_map__keeps_and_drops_a_region(app, run, kind, most_inline, monkeypatch)
 
 
 def recipe_of(app, run) -> str:
-    from pages.parts import recipes
-
     return recipes.as_yaml(steps(app, run))
 
 
 def test_map__compares_the_run_with_a_region(app, run, tmp_path, monkeypatch):
     stand_in.install(tmp_path / "home", monkeypatch, "finish")
     draw(app, "drawn", RIGHT_HALF)
-    app.button(key="ask region").click().run()
+    app.button(key="ask picked").click().run()
     app.button(key="add target").click().run()
     assert not app.exception
     (written,) = (run / "targets").iterdir()
     table = ScoreTable.open(Run.open(run))
     assert uids.read_subset(written).tolist() == uids.sort(table.uids_at(on_right())).tolist()
     (job,) = listing(catalog.jobs_folder())
-    assert job.info.words == ("add-target", str(run), f"--target=region={written}")
+    assert job.info.words == ("add-target", str(run), f"--target=picked={written}")
     stand_in.ended(job)
 
 
 def test_map__says_that_the_run_cannot_be_written(app, run):
     (run / "targets").write_text("in the way")
     draw(app, "drawn", RIGHT_HALF)
-    app.button(key="ask region").click().run()
+    app.button(key="ask picked").click().run()
     app.button(key="add target").click().run()
     assert not app.exception
     assert "Not started" in words(app)
@@ -140,6 +138,19 @@ def test_map__shows_single_pairs_where_few_are_in_view(tmp_path, open_page):
     seen = np.flatnonzero((np.cos(angle) >= 0.5) & (np.abs(np.sin(angle)) <= 0.5))
     assert [int(caption.split()[-1]) for caption in drawn["points"]["caption"]] == seen.tolist()
     assert f"{len(seen)} in view" in words(app)
+
+
+def test_map__opens_the_pair_that_is_clicked(app):
+    draw(app, "moved", [0.5, 1.5, -0.5, 0.5])
+    (drawn,) = components(app, "clipsel_map")
+    draw(app, "opened", 3)
+    assert not app.exception
+    assert drawn["points"]["caption"][3] in words(app)
+    assert f"4 of {len(drawn['points']['x'])} in this gallery" in words(app)
+    for nonsense in (-1, 10_000, "3", None):
+        draw(app, "opened", nonsense)
+        assert not app.exception
+        assert "in this gallery" not in words(app)
 
 
 @pytest.mark.parametrize("colour", ["amount", "kept", "clip_score", "normsim_inf_task"])
