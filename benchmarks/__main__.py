@@ -1,7 +1,7 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. And dashboard, which needs
-Chromium, minutes and a run of --rows pairs, and is measured only when it is named.
+Parts: accuracy, normalizer, normsim, memory, selection, looking, gpu; all of them when none is named. And dashboard,
+which needs Chromium, minutes and a run of --rows pairs, and is measured only when it is named.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, gpu, memory, selection, speed
+from benchmarks import accuracy, dashboard, gpu, looking, memory, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
@@ -18,7 +18,10 @@ def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="accuracy, normalizer, normsim, memory, selection, gpu, dashboard"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help="accuracy, normalizer, normsim, memory, selection, looking, gpu, dashboard",
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
@@ -51,6 +54,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "normsim": lambda: speed.normsim_rows(8192, 16384, rounds),
         "memory": memory.measure,
         "selection": selection.measure,
+        "looking": lambda: looking.measure(rounds),
         "gpu": lambda: gpu.measure(rounds),
     }
 

@@ -6,6 +6,7 @@ about, and no foreign script has run.
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
@@ -45,6 +46,20 @@ def test_hostile__every_caption_is_shown_as_text(page):
         unfold(page)
         seen += page.locator(".card .caption").evaluate_all("nodes => nodes.map(node => node.textContent)")
     assert [text[:2000] for text in seen[: len(HOSTILE)]] == [text[:2000] for text in HOSTILE]
+
+
+def test_hostile__captions_under_the_pointer_on_the_map_are_text(page):
+    visit(page, "map", RUN)
+    # The pairs of this run lie on a circle of radius 1; the view leaves 8 % of room around it.
+    box, seen = page.locator(".stage").bounding_box(), set()
+    radius = box["height"] / 2 / 1.08
+    for angle in np.linspace(0, 6, 120):
+        x = box["x"] + box["width"] / 2 + radius * np.cos(angle)
+        page.mouse.move(x, box["y"] + box["height"] / 2 - radius * np.sin(angle))
+        seen |= set(page.locator(".stage .tip .caption").evaluate_all("nodes => nodes.map(node => node.textContent)"))
+    assert len(seen) > 30
+    assert seen <= {text[:200] for text in HOSTILE} | {"no caption"} | {f"caption of pair {row}" for row in range(300)}
+    settle(page)
 
 
 def test_hostile__an_opened_pair_shows_caption_and_url_as_text(page):
