@@ -50,13 +50,22 @@ def test_hostile__every_caption_is_shown_as_text(page):
 
 def test_hostile__captions_under_the_pointer_on_the_map_are_text(page):
     visit(page, "map", RUN)
-    # The pairs of this run lie on a circle of radius 1; the view leaves 8 % of room around it.
-    box, seen = page.locator(".stage").bounding_box(), set()
-    radius = box["height"] / 2 / 1.08
+    stage, tip, seen = page.locator(".stage"), page.locator(".stage .tip .caption"), set()
+
+    def point_at(angle: float) -> None:
+        """The pairs of this run lie on a circle of radius 1; the view leaves 8 % of room around it."""
+        box = stage.bounding_box()
+        middle, radius = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2), box["height"] / 2 / 1.08
+        page.mouse.move(middle[0] + radius * np.cos(angle), middle[1] - radius * np.sin(angle))
+
+    for turn in range(100):
+        point_at(turn % 2)
+        if tip.is_visible():
+            break
+        page.wait_for_timeout(100)
     for angle in np.linspace(0, 6, 120):
-        x = box["x"] + box["width"] / 2 + radius * np.cos(angle)
-        page.mouse.move(x, box["y"] + box["height"] / 2 - radius * np.sin(angle))
-        seen |= set(page.locator(".stage .tip .caption").evaluate_all("nodes => nodes.map(node => node.textContent)"))
+        point_at(angle)
+        seen |= set(tip.evaluate_all("nodes => nodes.map(node => node.textContent)"))
     assert len(seen) > 30
     assert seen <= {text[:200] for text in HOSTILE} | {"no caption"} | {f"caption of pair {row}" for row in range(300)}
     settle(page)
