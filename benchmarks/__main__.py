@@ -1,7 +1,7 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. And dashboard, which needs
-Chromium, minutes and a run of --rows pairs, and is measured only when it is named.
+Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. Only when they are named:
+dashboard, which needs Chromium, minutes and a run of --rows pairs, and embed, which takes ten minutes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, gpu, memory, selection, speed
+from benchmarks import accuracy, dashboard, embed, gpu, memory, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
@@ -18,7 +18,10 @@ def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="accuracy, normalizer, normsim, memory, selection, gpu, dashboard"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help="accuracy, normalizer, normsim, memory, selection, gpu, dashboard, embed",
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
@@ -28,7 +31,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="dashboard: where the synthetic run is kept for the next time")
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
-    alone = {"dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds)}
+    alone = {
+        "dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds),
+        "embed": lambda: embed.measure(turns=asked.rounds),
+    }
     unknown = [part for part in asked.parts if part not in known | alone]
     if unknown or asked.rounds < 1:
         parser.error(

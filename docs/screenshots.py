@@ -63,6 +63,8 @@ SHOTS = {
     "distributions": ("distributions", ".histogram svg", None),
     "two-metrics": ("distributions", ".histogram svg", open_tab("Two metrics")),
     "by-kind": ("distributions", ".histogram svg", open_tab("By kind")),
+    "rank-disagreement": ("distributions", ".histogram svg", open_tab("Rank disagreement")),
+    "normalizer": ("distributions", ".histogram svg", open_tab("Normalizer")),
     "map": ("map", ".stage", lasso),
     "gallery": ("gallery", ".card img", None),
     "pair": ("gallery", ".card img", open_card),

@@ -6,26 +6,31 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.queries import Categories
-from pages.parts import charts, empty, facts, marginals, metrics, state, words
+from clipsel_core.errors import ClipselError
+from pages.parts import charts, disagreeing, facts, kinds, marginals, metrics, normalizing, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.histogram import Layer, Mark, show_histogram
 
 _BINS = 128
 _QUANTILES = (5, 50, 95)
 _MOST_ROWS = 12
-_LONGEST_LABEL = 80
 
 
 def show(entry: Entry) -> None:
     st.title("Distributions")
-    table = state.require_table(entry)
-    tabs = st.tabs(["Each metric", "Two metrics", "By kind"])
-    with tabs[0]:
-        _each(entry, list(table.metrics))
-    with tabs[1]:
-        _two(entry, list(table.metrics))
-    with tabs[2]:
-        _by_kind(entry, list(table.metrics))
+    names = list(state.require_table(entry).metrics)
+    views = {
+        "Each metric": _each,
+        "Two metrics": _two,
+        "By kind": _by_kind,
+        "Rank disagreement": disagreeing.show,
+        "Normalizer": normalizing.show,
+    }
+    # Only the open tab is worked out.
+    for tab, draw in zip(st.tabs(list(views), key="view", bind="query-params"), views.values(), strict=True):
+        if tab.open:
+            with tab:
+                draw(entry, names)
 
 
 def _each(entry: Entry, names: list[str]) -> None:
@@ -64,20 +69,40 @@ def _one(entry: Entry, name: str, *, log: bool) -> None:
 
 def _two(entry: Entry, names: list[str]) -> None:
     left, right = st.columns(2)
-    options = {"options": names, "format_func": metrics.title, "persist_state": "session"}
-    x = left.selectbox("Across", key="density_x", **options)
-    y = right.selectbox("Up", key="density_y", index=min(1, len(names) - 1), **options)
+    options = {"options": names, "format_func": metrics.title, "bind": "query-params"}
+    x = left.selectbox("Across", key="across", **options)
+    y = right.selectbox("Up", key="up", index=min(1, len(names) - 1), **options)
     found = _density(entry, x, y, state.scores_stamp(entry))
     inside = int(found.counts.sum())
     facts.show_title(
         f"{metrics.title(y)} against {metrics.title(x)}", f"{words.pairs(inside)}, stronger colour is more"
     )
     x_range, y_range = (tuple(map(float, edges[[0, -1]])) for edges in (found.x_edges, found.y_edges))
+    lines, said = _thresholds(entry, x, y)
     left, right = st.columns([2, 1], gap="large")
     with left:
-        charts.metric_density(found.counts, x_range, y_range, metrics.title(x), metrics.title(y))
+        charts.metric_density(found.counts, x_range, y_range, metrics.title(x), metrics.title(y), lines)
     with right:
-        facts.show_facts({metrics.title(name): metrics.describe(name).help for name in (x, y)})
+        facts.show_facts(said | {metrics.title(name): metrics.describe(name).help for name in (x, y)})
+
+
+def _thresholds(entry: Entry, x: str, y: str) -> tuple[list[charts.Line], dict[str, str]]:
+    """The draft's thresholds on two metrics as lines, and each step in words."""
+    run = state.open_run(entry)
+    recipe = recipes.draft_yaml(entry, run)
+    try:
+        report = state.selected(entry, recipe).report if recipe else ()
+    except ClipselError:
+        return [], {"Recipe": "does not fit this run, so no threshold is drawn"}
+    steps = (step for step in recipes.draft(entry, run).values() if step.enabled)
+    lines, said = [], {}
+    for place, (done, step) in enumerate(zip(report, steps, strict=True), 1):
+        if done.metric in (x, y) and done.threshold is not None:
+            sign = "≤" if done.kind == "at_most" else "≥"
+            axes = [axis for axis, name in (("x", x), ("y", y)) if name == done.metric]
+            lines += [charts.Line(axis, done.threshold, f"step {place}: {sign} {done.threshold:.4f}") for axis in axes]
+            said[f"Step {place}"] = f"{recipes.step_in_words(step)}: {sign} {words.score(done.threshold)}"
+    return lines, said or {"Recipe": "no step has a threshold on these metrics"}
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -87,26 +112,21 @@ def _density(entry: Entry, x: str, y: str, stamp: state.Stamp):
 
 
 def _by_kind(entry: Entry, names: list[str]) -> None:
-    columns = _category_columns(entry, state.scores_stamp(entry))
+    columns = kinds.columns(entry)
     if not columns:
-        empty.show_empty(
-            "No column to split by",
-            "A text column of the pool's metadata with at most 64 values would be shown here, a row for each value.",
-        )
         return
     left, right = st.columns(2)
-    column = left.selectbox("Kind", columns, key="kind_column", persist_state="session")
-    name = right.selectbox("Metric", names, format_func=metrics.title, key="kind_metric", persist_state="session")
-    kinds = _categories(entry, column, state.scores_stamp(entry))
-    everything = marginals.marginal(entry, name)
-    edges, whole = everything.coarse(_BINS)
-    for row, place in enumerate(np.argsort(-kinds.counts)[:_MOST_ROWS]):
+    column = left.selectbox("Kind", columns, key="kind", bind="query-params")
+    name = right.selectbox("Metric", names, format_func=metrics.title, key="of", bind="query-params")
+    found = kinds.of(entry, column)
+    edges, whole = marginals.marginal(entry, name).coarse(_BINS)
+    for row, place in enumerate(np.argsort(-found.counts)[:_MOST_ROWS]):
         part = _kind_spread(entry, column, int(place), name, state.scores_stamp(entry))
-        _kind_row(kinds, int(place), name, edges, whole, part, first=row == 0)
+        _kind_row(found, int(place), name, edges, whole, part, first=row == 0)
 
 
 def _kind_row(
-    kinds: Categories,
+    found: Categories,
     place: int,
     name: str,
     edges: np.ndarray,
@@ -116,11 +136,10 @@ def _kind_row(
     first: bool,
 ) -> None:
     """One kind's histogram in front of the whole run's, both scaled to the same area."""
-    label = kinds.labels[place][:_LONGEST_LABEL] or "(none)"
     scaled = whole * (part.pairs / max(int(whole.sum()), 1))
-    median = part.quantile(50)
+    median, label = part.quantile(50), kinds.label(found, place)
     show_histogram(
-        f"{label}: {words.pairs(kinds.counts[place])}, median {metrics.title(name)} {words.score(median)}",
+        f"{label}: {words.pairs(found.counts[place])}, median {metrics.title(name)} {words.score(median)}",
         "",
         edges,
         [Layer("pool", "whole run, same area", np.round(scaled, 1)), Layer("kept", "this kind", part.coarse(_BINS)[1])],
@@ -131,21 +150,9 @@ def _kind_row(
     )
 
 
-@st.cache_resource(max_entries=8, show_spinner="Looking for columns to split by …")
-def _category_columns(entry: Entry, stamp: state.Stamp) -> list[str]:
-    table = state.open_table(entry)
-    own = {table.pool.uid_column, table.pool.text_column, table.pool.url_column} if table.pool else set()
-    return [name for name in table.category_columns() if name not in own]
-
-
-@st.cache_resource(max_entries=8, show_spinner="Reading the column …")
-def _categories(entry: Entry, column: str, stamp: state.Stamp) -> Categories:
-    return state.open_table(entry).categories(column)
-
-
 @st.cache_resource(max_entries=128, show_spinner=False)
 def _kind_spread(entry: Entry, column: str, place: int, name: str, stamp: state.Stamp) -> marginals.Marginal:
-    mask = _categories(entry, column, stamp).codes == place
+    mask = kinds.of(entry, column).codes == place
     return marginals.of_mask(entry, name, mask)
 
 

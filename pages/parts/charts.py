@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
 
+_OUTLINE = "#e5484d"
+_BEHIND_LIGHT, _BEHIND_DARK = "rgba(255, 255, 255, 0.85)", "rgba(15, 20, 24, 0.85)"
+_CURVES = ("#14998c", "#8b95a5")
 _LIGHT = ((214, 236, 233), (45, 168, 156), (6, 62, 66))
 _DARK = ((20, 58, 60), (28, 140, 130), (190, 250, 240))
 _CONFIG = {
     "displaylogo": False,
-    "displayModeBar": True,
     "scrollZoom": True,
     "modeBarButtonsToRemove": ["toImage", "autoScale2d"],
 }
@@ -70,11 +74,55 @@ def density_figure(
     return figure
 
 
+@dataclass(frozen=True)
+class Line:
+    """A threshold in a density: at a score of the metric across (axis "x") or up ("y"), labelled in our own words."""
+
+    axis: str
+    value: float
+    label: str
+
+
 def metric_density(
-    counts: np.ndarray, x_range: tuple[float, float], y_range: tuple[float, float], x_title: str, y_title: str
+    counts: np.ndarray,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    x_title: str,
+    y_title: str,
+    lines: Sequence[Line] = (),
 ) -> None:
-    """Draws the joint counts of two metrics, axes in score units."""
+    """Draws the joint counts of two metrics, axes in score units, and thresholds over them."""
     figure = density_figure(counts, x_range, y_range, height=520)
     figure.update_xaxes(title=x_title, showgrid=True)
     figure.update_yaxes(title=y_title, showgrid=True)
+    for line in lines:
+        drawn = {"line_color": _OUTLINE, "line_width": 2, "annotation_text": line.label}
+        note = {"annotation_font_color": _OUTLINE, "annotation_font_size": 12}
+        if line.axis == "x":
+            figure.add_vline(line.value, annotation={"y": 1, "yanchor": "bottom", "xanchor": "center"}, **drawn, **note)
+        else:
+            note["annotation_bgcolor"] = _BEHIND_DARK if st.context.theme.type == "dark" else _BEHIND_LIGHT
+            figure.add_hline(line.value, annotation_position="top left", **drawn, **note)
+    figure.update_layout(margin_t=26)
     st.plotly_chart(figure, key="density", config=_CONFIG)
+
+
+def rank_density(counts: np.ndarray, x_title: str, y_title: str) -> None:
+    """Draws joint counts of two rankings in percent, with the diagonal on which both agree."""
+    figure = density_figure(counts, (0.0, 100.0), (0.0, 100.0), height=380)
+    figure.update_xaxes(title=f"percentile rank by {x_title}", showgrid=True)
+    figure.update_yaxes(title=f"percentile rank by {y_title}", showgrid=True)
+    figure.add_shape(type="line", x0=0, y0=0, x1=100, y1=100, line={"color": _OUTLINE, "width": 1, "dash": "dot"})
+    st.plotly_chart(figure, key="rank density", config=_CONFIG)
+
+
+def curves(x: np.ndarray, named: Mapping[str, np.ndarray], x_title: str, y_title: str) -> None:
+    """Draws some curves over the same x, their names beside their ends."""
+    figure = go.Figure()
+    for (name, y), color in zip(named.items(), _CURVES, strict=False):
+        figure.add_scatter(x=x, y=y, mode="lines", name=name, line={"color": color, "width": 2.5})
+        figure.add_annotation(x=x[-1], y=y[-1], text=name, font_color=color, showarrow=False, xanchor="left", xshift=6)
+    figure.update_layout(height=360, margin={"l": 8, "r": 90, "t": 8, "b": 8}, showlegend=False, hovermode="x unified")
+    figure.update_xaxes(title=x_title, range=[0, 100])
+    figure.update_yaxes(title=y_title, tickformat=".3f")
+    st.plotly_chart(figure, key="curves", config={"displayModeBar": False})

@@ -11,7 +11,7 @@ import pytest
 
 from clipsel_core.runs.store import Run
 from pages.parts import commands
-from tests.pages.conftest import PAGES, components, words
+from tests.pages.conftest import PAGES, words
 from tests.pages.worlds import HOSTILE, LACKING, make_run
 
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "run"
@@ -108,17 +108,3 @@ def test_overview__says_that_the_pool_is_gone(tmp_path, open_page):
     for page in PAGES:
         assert not open_page(page, run).exception
     assert "pool is not where the run remembers it" in words(open_page("overview", run))
-
-
-def test_distributions__histogram_counts_every_pair(tmp_path, open_page):
-    app = open_page("distributions", make_run(tmp_path / "world"))
-    drawn = components(app, "clipsel_histogram")[:7]
-    assert [sum(chart["layers"][0]["counts"]) for chart in drawn] == [60] * 7
-    assert "CLIPScore of 60 pairs" in drawn[0]["title"]
-
-
-def test_distributions__kinds_add_up(tmp_path, open_page):
-    app = open_page("distributions", make_run(tmp_path / "world"))
-    rows = components(app, "clipsel_histogram")[7:]
-    assert [chart["title"].split(":")[0] for chart in rows] == ["good", "<b>odd</b>"]
-    assert sum(sum(chart["layers"][1]["counts"]) for chart in rows) == 60
