@@ -1,7 +1,7 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. Only when they are named:
-dashboard, which needs Chromium, minutes and a run of --rows pairs, and embed, which takes ten minutes.
+Parts: accuracy, normalizer, normsim, memory, selection, looking, gpu; all of them when none is named. Only when they
+are named: dashboard, which needs Chromium, minutes and a run of --rows pairs, and embed, which takes ten minutes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, embed, gpu, memory, selection, speed
+from benchmarks import accuracy, dashboard, embed, gpu, looking, memory, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
@@ -21,7 +21,7 @@ def main() -> None:
         "parts",
         nargs="*",
         metavar="PART",
-        help="accuracy, normalizer, normsim, memory, selection, gpu, dashboard, embed",
+        help="accuracy, normalizer, normsim, memory, selection, looking, gpu, dashboard, embed",
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
@@ -57,6 +57,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "normsim": lambda: speed.normsim_rows(8192, 16384, rounds),
         "memory": memory.measure,
         "selection": selection.measure,
+        "looking": lambda: looking.measure(rounds),
         "gpu": lambda: gpu.measure(rounds),
     }
 
