@@ -21,11 +21,11 @@ from pages.parts import (
     empty,
     facts,
     fate,
+    images,
     jobs,
     metrics,
     pairs,
     recipes,
-    routes,
     sample,
     state,
     teacher,
@@ -121,7 +121,7 @@ def _query_of_pair(entry: Entry) -> Query | None:
     row = row_of(table, uid)
     with st.container(horizontal=True, vertical_alignment="center", key="asked pair"):
         with st.container(width=110):
-            cards.show_picture(routes.image_url(entry, uid) if deck.has_images(entry) else "", key="asked picture")
+            cards.show_picture(images.sources(entry, [uid], np.array([row]))[0], key="asked picture")
         st.text(str(table.metadata(np.array([row]), ("caption",)).iloc[0, 0])[: deck.LONGEST_TEXT] or "no caption")
     return Query(np.empty(0), f"pair {uid[:8]}…", {"uid": uid}, row)
 
