@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipsel_core.curation import passes
+from clipsel_core.curation.bins import MetricBins
+
 _BLOCK = 1 << 20
 _NO_GROUP = -1
 
@@ -18,23 +21,23 @@ class GroupMeans:
     counts: np.ndarray
 
 
-def percentile_groups(values: np.ndarray, groups: int) -> np.ndarray:
+def percentile_groups(metric: MetricBins, groups: int) -> np.ndarray:
     """The group of each pair: floor(groups * share of the scored pairs that score less), so that ties stay together.
 
-    values: (N,) float32. groups: 1 to 32767. Returns: (N,) int16, -1 where there is no score.
+    groups: 1 to 32767. Returns: (N,) int16, -1 where there is no score.
     """
-    ordered = np.sort(values)
-    scored = int(np.searchsorted(ordered, np.inf, side="right"))
-    out = np.full(len(values), _NO_GROUP, np.int16)
-    if not scored:
+    out = np.full(len(metric.values), _NO_GROUP, np.int16)
+    if not metric.scored:
         return out
     # The k-th group begins where ceil(k * scored / groups) pairs score less: above the last of those.
-    firsts = [-(-k * scored // groups) for k in range(1, groups)]
-    ends = ordered[[first - 1 for first in firsts]]
-    for start in range(0, len(values), _BLOCK):
-        block = values[start : start + _BLOCK]
-        found = np.searchsorted(ends, block, side="left")
-        out[start : start + _BLOCK] = np.where(np.isnan(block), _NO_GROUP, found)
+    firsts = np.array([-(-k * metric.scored // groups) for k in range(1, groups)], np.int64)
+    ends = metric.scores_at(firsts - 1)
+
+    def fill(start: int, stop: int) -> None:
+        block = metric.values[start:stop]
+        out[start:stop] = np.where(np.isnan(block), _NO_GROUP, np.searchsorted(ends, block, side="left"))
+
+    passes.in_parts(fill, len(out))
     return out
 
 

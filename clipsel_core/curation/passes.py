@@ -110,6 +110,17 @@ def order_by_value(values: np.ndarray, ties: np.ndarray) -> np.ndarray:
     return _sorted(keys, rows)[1]
 
 
+def doubled_ranks(values: np.ndarray, order: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """For each pair of a set, how many of the set score less plus how many score no more: (N,) int32, 0 outside it.
+
+    That is twice the average rank, less 1: whole numbers, so that no difference of ranks is ever rounded.
+    values: (N,) float32. order: (M,) uint32, the rows with a score, ascending by it. among: (N,) bool, the set, scored.
+    """
+    out = np.zeros(len(values), np.int32)
+    _doubled_ranks(read_only(values), read_only(order), read_only(among), out)
+    return out
+
+
 def order_by_uid(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     """The rows in ascending order of their uids: (N,) uint32. high, low: (N,) uint64."""
     keys, rows = _sorted((high >> np.uint64(32)).astype(np.uint32), np.arange(len(high), dtype=np.uint32))
@@ -199,6 +210,22 @@ def _ranks_of(order, bits, starts, suffix, places):
             found += (bits[order[rank] >> 3] >> (order[rank] & 7)) & 1
         out[place] = rank
     return out
+
+
+@_compiled
+def _doubled_ranks(values, order, among, out):
+    below, start = 0, 0
+    while start < len(order):
+        stop, same, value = start, 0, values[order[start]]
+        while stop < len(order) and values[order[stop]] == value:
+            same += among[order[stop]]
+            stop += 1
+        for place in range(start, stop):
+            row = order[place]
+            if among[row]:
+                out[row] = 2 * below + same
+        below += same
+        start = stop
 
 
 @_compiled

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipsel_core.curation import ordering
+from clipsel_core.curation import ordering, passes
+from clipsel_core.curation.bins import MetricBins
 
 _BLOCK = 1 << 20
 
@@ -44,16 +45,17 @@ class Disagreement:
     second_likes: Extreme
 
 
-def disagreement(x: np.ndarray, y: np.ndarray, *, bins: int = 128, most: int = 2_000) -> Disagreement:
-    """How two metrics rank the same pairs. x, y: (N,) float32, NaN where a pair has no score.
+def disagreement(x: MetricBins, y: MetricBins, *, bins: int = 128, most: int = 2_000) -> Disagreement:
+    """How two metrics of a run rank the same pairs.
 
     bins: cells of the density along each axis. most: how many pairs to name at either end; pairs that both metrics rank
     alike are named at neither.
     """
-    both = ~(np.isnan(x) | np.isnan(y))
-    rows = None if both.all() else np.flatnonzero(both)
+    both = ~(np.isnan(x.values) | np.isnan(y.values))
     with ThreadPoolExecutor(2) as threads:
-        rank_x, rank_y = threads.map(doubled_ranks, (x, y) if rows is None else (x[rows], y[rows]))
+        ranked = threads.map(lambda metric: passes.doubled_ranks(metric.values, metric.order, both), (x, y))
+    rows = None if both.all() else np.flatnonzero(both)
+    rank_x, rank_y = (ranks if rows is None else ranks[rows] for ranks in ranked)
     counts, spearman = _compared(rank_x, rank_y, bins)
     gap = rank_x - rank_y
     percent = 50 / max(len(gap), 1)
@@ -62,32 +64,6 @@ def disagreement(x: np.ndarray, y: np.ndarray, *, bins: int = 128, most: int = 2
         for end in (_smallest(-gap, most), _smallest(gap, most))
     ]
     return Disagreement(len(gap), counts, spearman, *likes)
-
-
-def doubled_ranks(values: np.ndarray) -> np.ndarray:
-    """For each value, how many are below it plus how many are not above it: (M,) int32 in [1, 2M - 1].
-
-    That is twice the average rank, less 1: whole numbers, so that no difference of ranks is ever rounded.
-    values: (M,) float32 without NaN; M below 2**30.
-    """
-    keys = _sortable(values) << np.uint64(32)
-    keys |= np.arange(len(values), dtype=np.uint64)
-    keys.sort()  # One sort of numbers that hold value and place is twice as fast as argsort.
-    places = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    keys >>= np.uint64(32)
-    first = np.concatenate([[True], keys[1:] != keys[:-1]])[: len(values)]
-    starts = np.flatnonzero(first).astype(np.int32)
-    ends = np.append(starts[1:], np.int32(len(values)))
-    ranks = np.empty(len(values), np.int32)
-    ranks[places] = np.repeat(starts + ends, ends - starts)
-    return ranks
-
-
-def _sortable(values: np.ndarray) -> np.ndarray:
-    """Whole numbers in the order of float32 values, equal where those are: (M,) uint64 below 2**32."""
-    bits = (values.astype(np.float32) + np.float32(0)).view(np.uint32)  # + 0 makes -0 and 0 the same
-    negative = bits >> np.uint32(31) == 1
-    return np.where(negative, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
 
 
 def _smallest(keys: np.ndarray, most: int) -> np.ndarray:
@@ -124,9 +100,8 @@ class Standing:
     percentile: float
 
 
-def standing(values: np.ndarray, value: float) -> Standing:
-    """Where a score stands. values: (N,) float32, NaN where there is none."""
-    value32 = np.float32(value)
-    above, below = int((values > value32).sum()), int((values < value32).sum())
-    scored = len(values) - int(np.isnan(values).sum())
-    return Standing(above + 1, scored, 100 * below / max(scored, 1))
+def standing(metric: MetricBins, value: float) -> Standing:
+    """Where a score stands among those of its metric."""
+    asked = np.array([value], np.float32)
+    not_above, below = (int(metric.ranks_of_scores(asked, above=above)[0]) for above in (True, False))
+    return Standing(metric.scored - not_above + 1, metric.scored, 100 * below / max(metric.scored, 1))

@@ -45,8 +45,7 @@ def _place(names: list[str], name: str, otherwise: int) -> int:
 
 @st.cache_resource(max_entries=8, show_spinner="Ranking …")
 def _ranked(entry: Entry, x: str, y: str, stamp: state.Stamp) -> Disagreement:
-    table = state.open_table(entry)
-    return disagreement(table.column(x), table.column(y), bins=_CELLS)
+    return disagreement(state.metric_bins(entry, x), state.metric_bins(entry, y), bins=_CELLS)
 
 
 def _in_words(found: Disagreement, one: str, other: str) -> None:
