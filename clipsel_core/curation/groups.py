@@ -9,7 +9,6 @@ import numpy as np
 from clipsel_core.curation import passes
 from clipsel_core.curation.bins import MetricBins
 
-_BLOCK = 1 << 20
 _NO_GROUP = -1
 
 
@@ -46,16 +45,19 @@ def group_means(group_of: np.ndarray, groups: int, columns: list[np.ndarray]) ->
 
     group_of: (N,) integers below `groups`, negative for pairs in no group. columns: (N,) float32 each.
     """
-    sums, counts = np.zeros((groups, len(columns))), np.zeros(groups, np.int64)
-    for start in range(0, len(group_of), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        group, parts = group_of[part], [column[part] for column in columns]
+
+    def work(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        group, parts = group_of[start:stop], [column[start:stop] for column in columns]
         whole = group >= 0
         for values in parts:
             whole &= ~np.isnan(values)
         group = group[whole]
-        counts += np.bincount(group, minlength=groups)
-        for place, values in enumerate(parts):
-            sums[:, place] += np.bincount(group, weights=values[whole], minlength=groups)
+        sums = [np.bincount(group, weights=values[whole], minlength=groups) for values in parts]
+        return np.stack(sums, axis=1), np.bincount(group, minlength=groups)
+
+    sums, counts = np.zeros((groups, len(columns))), np.zeros(groups, np.int64)
+    for some, pairs in passes.in_parts(work, len(group_of)):
+        sums += some
+        counts += pairs
     with np.errstate(invalid="ignore"):
         return GroupMeans(sums / counts[:, None], counts)

@@ -121,6 +121,26 @@ def doubled_ranks(values: np.ndarray, order: np.ndarray, among: np.ndarray) -> n
     return out
 
 
+def compare_ranks(x: np.ndarray, y: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Joint counts of two rankings of the same pairs, and how far they go together.
+
+    x, y: (M,) int32 doubled ranks; their mean is M, ties or not. Returns: (bins, bins) int64, and (3,) float64, the sums
+    of the products xy, xx and yy of what they are above their mean.
+    """
+    x, y = read_only(x), read_only(y)
+
+    def work(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        counts, products = np.zeros((bins, bins), np.int64), np.zeros(3)
+        _compare_ranks(x, y, start, stop, counts, products)
+        return counts, products
+
+    counts, products = np.zeros((bins, bins), np.int64), np.zeros(3)
+    for some, summed in in_parts(work, len(x)):
+        counts += some
+        products += summed
+    return counts, products
+
+
 def order_by_uid(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     """The rows in ascending order of their uids: (N,) uint32. high, low: (N,) uint64."""
     keys, rows = _sorted((high >> np.uint64(32)).astype(np.uint32), np.arange(len(high), dtype=np.uint32))
@@ -226,6 +246,17 @@ def _doubled_ranks(values, order, among, out):
                 out[row] = 2 * below + same
         below += same
         start = stop
+
+
+@_compiled
+def _compare_ranks(x, y, start, stop, counts, products):
+    pairs, bins = len(x), len(counts)
+    for row in range(start, stop):
+        counts[x[row] * bins // (2 * pairs), y[row] * bins // (2 * pairs)] += 1
+        u, v = np.float64(x[row] - pairs), np.float64(y[row] - pairs)
+        products[0] += u * v
+        products[1] += u * u
+        products[2] += v * v
 
 
 @_compiled

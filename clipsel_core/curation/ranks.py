@@ -14,8 +14,6 @@ import numpy as np
 from clipsel_core.curation import ordering, passes
 from clipsel_core.curation.bins import MetricBins
 
-_BLOCK = 1 << 20
-
 
 @dataclass(frozen=True)
 class Extreme:
@@ -56,14 +54,14 @@ def disagreement(x: MetricBins, y: MetricBins, *, bins: int = 128, most: int = 2
         ranked = threads.map(lambda metric: passes.doubled_ranks(metric.values, metric.order, both), (x, y))
     rows = None if both.all() else np.flatnonzero(both)
     rank_x, rank_y = (ranks if rows is None else ranks[rows] for ranks in ranked)
-    counts, spearman = _compared(rank_x, rank_y, bins)
+    counts, (xy, xx, yy) = passes.compare_ranks(rank_x, rank_y, bins)
+    spearman = xy / np.sqrt(xx * yy) if xx * yy else np.nan
     gap = rank_x - rank_y
+    with ThreadPoolExecutor(2) as threads:
+        ends = list(threads.map(lambda keys: _smallest(keys, most), (-gap, gap)))
     percent = 50 / max(len(gap), 1)
-    likes = [
-        Extreme(end if rows is None else rows[end], rank_x[end] * percent, rank_y[end] * percent)
-        for end in (_smallest(-gap, most), _smallest(gap, most))
-    ]
-    return Disagreement(len(gap), counts, spearman, *likes)
+    likes = [Extreme(end if rows is None else rows[end], rank_x[end] * percent, rank_y[end] * percent) for end in ends]
+    return Disagreement(len(gap), counts, float(spearman), *likes)
 
 
 def _smallest(keys: np.ndarray, most: int) -> np.ndarray:
@@ -72,20 +70,6 @@ def _smallest(keys: np.ndarray, most: int) -> np.ndarray:
     near = np.flatnonzero(keys <= np.partition(keys, last)[last]) if last >= 0 else np.empty(0, np.int64)
     found = ordering.page_of(keys[near], near, 0, most)
     return found[keys[found] < 0]
-
-
-def _compared(rank_x: np.ndarray, rank_y: np.ndarray, bins: int) -> tuple[np.ndarray, float]:
-    """Joint counts of two rankings, and their correlation. The mean of doubled ranks is their number, ties or not."""
-    pairs = len(rank_x)
-    counts = np.zeros(bins * bins, np.int64)
-    products = np.zeros(3)
-    for start in range(0, pairs, _BLOCK):
-        x, y = (rank[start : start + _BLOCK].astype(np.int64) for rank in (rank_x, rank_y))
-        counts += np.bincount(x * bins // (2 * pairs) * bins + y * bins // (2 * pairs), minlength=bins * bins)
-        u, v = x - float(pairs), y - float(pairs)
-        products += u @ v, u @ u, v @ v
-    spread = float(np.sqrt(products[1] * products[2]))
-    return counts.reshape(bins, bins), float(products[0]) / spread if spread else float("nan")
 
 
 @dataclass(frozen=True)
