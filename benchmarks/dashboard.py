@@ -179,7 +179,7 @@ class _Measuring:
         times = []
         with _tab(browser, ours.url) as page:
             _opened(page, f"/map?{self.query}")
-            plot = page.locator(".nsewdrag").first
+            plot = page.locator(".stage")
             for turn in range(max(3, self.rounds // 2)):
                 before = page.evaluate("window.settling.first()")
                 _draw_lasso(page, plot, 0.35 + 0.04 * turn)

@@ -5,10 +5,12 @@ Exit codes: 0 done; 1 the work failed or the input is bad; 2 wrong usage.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -22,6 +24,7 @@ from clipsel_core.terminal import (
     Meter,
     complain,
     print_commands,
+    print_findings,
     print_found,
     print_funnel,
     print_made,
@@ -139,6 +142,7 @@ def embed(
     precision: Annotated[
         str, typer.Option(help="float32, bf16, fp16, or auto: on a GPU the fastest it has, else float32.")
     ] = "auto",
+    check: Annotated[bool, typer.Option("--check", help="Look at the source alone, and write nothing.")] = False,
 ) -> None:
     """Make a pool of images and captions.
 
@@ -156,6 +160,8 @@ def embed(
 
     opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
     complain(f"{source}: {opened.said}")
+    if check:
+        return
     teacher = (
         load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
         if model
@@ -440,6 +446,30 @@ def demo(
 
     build_demo(directory, progress=complain)
     say(f"{directory}: written")
+
+
+@app.command()
+def doctor(
+    folder: Annotated[
+        Path | None, typer.Option(help="Where teachers of your own are looked for.", show_default="data/")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Print what is installed, which devices there are, and which teachers are on disk.
+
+    Exit code 1 where clipsel cannot work as it is.
+
+    Example: python -m clipsel_core doctor --json
+    """
+    from clipsel_core.doctor import examine
+
+    found = examine(folder or Path("data"))
+    if as_json:
+        say(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        print_findings(found)
+    if any(finding.state == "wrong" for finding in found):
+        raise typer.Exit(1)
 
 
 def main() -> None:

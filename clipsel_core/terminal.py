@@ -15,6 +15,7 @@ from clipsel_core.jobs.progress import ProgressFile, State
 
 if TYPE_CHECKING:
     from clipsel_core.curation.selection import Selection
+    from clipsel_core.doctor import Finding
     from clipsel_core.pool.inspect import PoolReport
     from clipsel_core.pool.make import Made
 
@@ -118,6 +119,22 @@ def print_funnel(selection: Selection) -> None:
     for step in selection.report:
         threshold = "" if step.threshold is None else f"{step.threshold:.6g}"
         table.add_row(Text(step.text), f"{step.kept_after:,}", f"{step.dropped:,}", f"{step.alone_drops:,}", threshold)
+    _out.print(table)
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """What `doctor` found: a table, an area after the other."""
+    table = Table(title="clipsel", title_justify="left", show_header=False)
+    for _ in range(4):
+        table.add_column(overflow="fold")
+    marks = {"ok": "", "absent": "-", "wrong": "!"}
+    before = ""
+    for finding in findings:
+        if finding.area != before:
+            table.add_section()
+        cells = (finding.area if finding.area != before else "", finding.name)
+        table.add_row(*map(Text, (*cells, f"{marks[finding.state]} {finding.value}".strip(), finding.remedy)))
+        before = finding.area
     _out.print(table)
 
 

@@ -13,6 +13,7 @@ from pages.parts import (
     commands,
     empty,
     facts,
+    health,
     jobs,
     marginals,
     metrics,
@@ -52,6 +53,7 @@ def show(entry: Entry) -> None:
         _next_step(entry, run)
     if state.scored_pairs(entry):
         _glimpse(entry)
+    health.panel()
 
 
 def _glimpse(entry: Entry) -> None:

@@ -40,6 +40,7 @@ def test_commands__are_those_that_the_readme_promises():
     assert COMMANDS == [
         "add-target",
         "demo",
+        "doctor",
         "embed",
         "encode",
         "export",

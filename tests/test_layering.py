@@ -30,9 +30,10 @@ PAGES_MAY = {
     "pool.images",
     "pool.layout",
     "pool.teachers",
+    "pool.sources.record",
 }
 SCORING_PACKAGES = {"torch", "numpy"}
-TRITON_FILES = {"kernels.py"}
+TRITON_FILES = {"blocks.py", "kernels.py"}
 
 
 def imports_of(file: Path) -> set[str]:

@@ -6,28 +6,30 @@ column sums into a place of its own, and a second kernel adds these places in fi
 results are bitwise the same in every run with the same tile sizes on the same device. X and Y are swept in pieces of
 at most 32768 rows, which bounds the partial sums to about 50 MB.
 
-The constant shift is that of `tiled`, and rows and columns outside of its range are redone by `tiled`. float32 rows are
-refused: tensor cores would round them. p_norm is that of `tiled`. Triton's interpreter runs the same kernels on a CPU,
-for float16 alone.
+The constant shift is that of `tiled`, and rows and columns outside of its range are redone by `tiled`; where it does
+not suit the temperature, each block keeps its sums relative to their largest terms. float32 rows are refused: tensor
+cores would round them. p_norm is that of `tiled`. Triton's interpreter runs the same kernels on a CPU, for float16
+alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from clipsel_core.errors import ScoringError
+from clipsel_core.scoring import blocks, tiled
 from clipsel_core.scoring import tile_sizes as tiles
-from clipsel_core.scoring import tiled
 from clipsel_core.scoring.tile_sizes import DEPTH, TileSizes
 from clipsel_core.scoring.tiled import Tiling
 
@@ -38,93 +40,6 @@ _PIECE = 32768
 _GROUP = 8
 _SMALL = TileSizes(32, 64, 32, warps=4, stages=2)  # for the interpreter, whose time goes by the element
 _TIMED_ROWS = 8192
-
-
-@triton.jit
-def _products(x, y, n, m, first, second, WIDTH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
-    """The block x[first:first+BM] @ y[second:second+BN].T, float32; past the edges the last row repeats."""
-    rows = tl.minimum(first + tl.arange(0, BM), n - 1).to(tl.int64)
-    columns = tl.minimum(second + tl.arange(0, BN), m - 1).to(tl.int64)
-    depth = tl.arange(0, BK)
-    x_block = x + rows[:, None] * WIDTH + depth[None, :]
-    y_block = y + columns[None, :] * WIDTH + depth[:, None]
-    total = tl.zeros((BM, BN), dtype=tl.float32)
-    for _ in range(0, WIDTH, BK):
-        total = tl.dot(tl.load(x_block), tl.load(y_block), total)
-        x_block += BK
-        y_block += BK
-    return total
-
-
-@triton.jit
-def _place(n, m, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
-    """The block that this program computes: down GROUP blocks, then right, so that neighbours share rows in the L2."""
-    number = tl.program_id(0)
-    down, across = tl.cdiv(n, BM), tl.cdiv(m, BN)
-    first = number // (GROUP * across) * GROUP
-    height = tl.minimum(down - first, GROUP)
-    inside = number % (GROUP * across)
-    return first + inside % height, inside // height
-
-
-@triton.jit
-def _sum_exp2_block(
-    x,
-    y,
-    row_parts,
-    column_parts,
-    n,
-    m,
-    scale,
-    shift,
-    WIDTH: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    GROUP: tl.constexpr,
-):
-    """row_parts (across, n) and column_parts (down, m): sums of 2^(scale x_i . y_j - shift) within one block."""
-    down, across = _place(n, m, BM, BN, GROUP)
-    products = _products(x, y, n, m, down * BM, across * BN, WIDTH, BM, BN, BK)
-    rows, columns = down * BM + tl.arange(0, BM), across * BN + tl.arange(0, BN)
-    inside = (rows < n)[:, None] & (columns < m)[None, :]
-    e = tl.where(inside, tl.exp2(products * scale - shift), 0.0)
-    tl.store(row_parts + across.to(tl.int64) * n + rows, tl.sum(e, 1), mask=rows < n)
-    tl.store(column_parts + down.to(tl.int64) * m + columns, tl.sum(e, 0), mask=columns < m)
-
-
-@triton.jit
-def _max_abs_block(
-    x,
-    y,
-    row_parts,
-    n,
-    m,
-    WIDTH: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    GROUP: tl.constexpr,
-):
-    """row_parts (across, n): the largest |x_i . y_j| within one block. A repeated last column changes no maximum."""
-    down, across = _place(n, m, BM, BN, GROUP)
-    products = _products(x, y, n, m, down * BM, across * BN, WIDTH, BM, BN, BK)
-    rows = down * BM + tl.arange(0, BM)
-    tl.store(row_parts + across.to(tl.int64) * n + rows, tl.max(tl.abs(products), 1), mask=rows < n)
-
-
-@triton.jit
-def _add_parts_block(parts, out, count, n, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
-    """out (n,) float64 += the sum over the first axis of parts (count, n) float32, PARTS at a time, in order."""
-    columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    total = tl.zeros((COLUMNS,), dtype=tl.float64)
-    for start in range(0, count, PARTS):
-        index = start + tl.arange(0, PARTS)
-        inside = (index < count)[:, None] & (columns < n)[None, :]
-        part = tl.load(parts + index.to(tl.int64)[:, None] * n + columns[None, :], mask=inside, other=0.0)
-        total += tl.sum(part.to(tl.float64), 0)
-    before = tl.load(out + columns, mask=columns < n, other=0.0)
-    tl.store(out + columns, before + total, mask=columns < n)
 
 
 def log_sum_exp(
@@ -141,6 +56,8 @@ def log_sum_exp(
     sizes = sizes or sizes_for(x.device, left.shape[1])
 
     def sweep(cut: Tiling) -> tuple[Tensor, Tensor]:
+        if not tiled.constant_shift_suits(temperature):
+            return _log_sums(left, right, scale, sizes, cut)
         row, column = _sum_exp2(left, right, scale, shift, sizes, cut)
         redo = _within(tiled.tiling_for(len(x), x.device), cut)
         return tiled.finish(row, x, y, scale, shift, redo), tiled.finish(column, y, x, scale, shift, redo)
@@ -197,12 +114,23 @@ def sizes_for(device: torch.device, width: int) -> TileSizes:
     return tiles.choose(_key(device, width), partial(_seconds, device, _padded(width)))
 
 
+def check_key(device: torch.device, width: int) -> str:
+    """What decides whether the kernels are right: device, width, Triton, tile sizes and their own source."""
+    digest = hashlib.sha256()
+    for source in (__file__, blocks.__file__):
+        digest.update(Path(source).read_bytes())
+    sizes = "x".join(str(size) for size in sizes_for(device, width).as_dict().values())
+    return f"{_key(device, width)}, tiles {sizes}, kernels {digest.hexdigest()[:12]}"
+
+
 def use_sizes(device: torch.device, width: int, sizes: Mapping[str, int]) -> None:
     """Takes these tile sizes from now on in this process. Raises ScoringError on sizes that are no candidate."""
     tiles.use(_key(device, width), sizes)
 
 
 def _key(device: torch.device, width: int) -> str:
+    if INTERPRETED:
+        return f"interpreter, width {_padded(width)}, triton {triton.__version__}"
     return f"{torch.cuda.get_device_name(device)}, width {_padded(width)}, triton {triton.__version__}"
 
 
@@ -235,10 +163,24 @@ def _sum_exp2(x: Tensor, y: Tensor, scale: float, shift: float, s: TileSizes, cu
     for r in _slices(len(x), cut.strip):
         for c in _slices(len(y), cut.tile):
             xs, ys = x[r], y[c]
-            _launch(_sum_exp2_block, s, xs, ys, row_parts, column_parts, len(xs), len(ys), scale, shift)
+            _launch(blocks.sum_exp2, s, xs, ys, row_parts, column_parts, len(xs), len(ys), scale, shift)
             _add_parts(row_parts, row[r], -(-len(ys) // s.columns))
             _add_parts(column_parts, column[c], -(-len(xs) // s.rows))
     return row, column
+
+
+def _log_sums(x: Tensor, y: Tensor, scale: float, s: TileSizes, cut: Tiling) -> tuple[Tensor, Tensor]:
+    """Natural logarithms of the sums of 2^(scale x_i . y_j), of each row and of each column, float64."""
+    row, column = (torch.full((len(rows),), -math.inf, dtype=torch.float64, device=x.device) for rows in (x, y))
+    n, m = min(cut.strip, len(x)), min(cut.tile, len(y))
+    buffers = [_buffer(*shape, x.device) for shape in ((n, m, s.columns), (m, n, s.rows)) for _ in range(2)]
+    for r in _slices(len(x), cut.strip):
+        for c in _slices(len(y), cut.tile):
+            xs, ys = x[r], y[c]
+            _launch(blocks.log2_sum, s, xs, ys, *buffers, len(xs), len(ys), scale)
+            _add_log_parts(row[r], -(-len(ys) // s.columns), *buffers[:2])
+            _add_log_parts(column[c], -(-len(xs) // s.rows), *buffers[2:])
+    return row.mul_(math.log(2.0)), column.mul_(math.log(2.0))
 
 
 def _max_abs(x: Tensor, y: Tensor, s: TileSizes, cut: Tiling) -> Tensor:
@@ -247,7 +189,7 @@ def _max_abs(x: Tensor, y: Tensor, s: TileSizes, cut: Tiling) -> Tensor:
     for r in _slices(len(x), cut.strip):
         for c in _slices(len(y), cut.tile):
             xs, ys = x[r], y[c]
-            _launch(_max_abs_block, s, xs, ys, parts, len(xs), len(ys))
+            _launch(blocks.max_abs, s, xs, ys, parts, len(xs), len(ys))
             across = -(-len(ys) // s.columns)
             largest = parts[: across * len(xs)].view(across, len(xs)).amax(0)
             torch.maximum(out[r], largest, out=out[r])
@@ -255,15 +197,21 @@ def _max_abs(x: Tensor, y: Tensor, s: TileSizes, cut: Tiling) -> Tensor:
 
 
 def _launch(kernel, s: TileSizes, x: Tensor, y: Tensor, *arguments) -> None:
-    blocks = triton.cdiv(len(x), s.rows) * triton.cdiv(len(y), s.columns)
+    count = triton.cdiv(len(x), s.rows) * triton.cdiv(len(y), s.columns)
     sizes = {"WIDTH": x.shape[1], "BM": s.rows, "BN": s.columns, "BK": s.depth, "GROUP": _GROUP}
-    kernel[(blocks,)](x, y, *arguments, **sizes, num_warps=s.warps, num_stages=s.stages, enable_fp_fusion=True)
+    kernel[(count,)](x, y, *arguments, **sizes, num_warps=s.warps, num_stages=s.stages, enable_fp_fusion=True)
 
 
 def _add_parts(parts: Tensor, out: Tensor, count: int) -> None:
     columns = 2048 if INTERPRETED else 128
-    blocks, sizes = triton.cdiv(len(out), columns), {"PARTS": 16, "COLUMNS": columns}
-    _add_parts_block[(blocks,)](parts, out, count, len(out), **sizes, enable_fp_fusion=True)
+    programs, sizes = triton.cdiv(len(out), columns), {"PARTS": 16, "COLUMNS": columns}
+    blocks.add_parts[(programs,)](parts, out, count, len(out), **sizes, enable_fp_fusion=True)
+
+
+def _add_log_parts(out: Tensor, count: int, tops: Tensor, sums: Tensor) -> None:
+    """out (n,) float64: log2 of itself and of the sums of count blocks, which are relative to their tops."""
+    top, part = (buffer[: count * len(out)].view(count, len(out)) for buffer in (tops, sums))
+    torch.logaddexp2(out, tiled.add_relative(top, part), out=out)
 
 
 def _buffer(n: int, m: int, side: int, device: torch.device) -> Tensor:

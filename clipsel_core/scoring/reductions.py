@@ -2,8 +2,9 @@
 
 Three reductions over X Y^T: log-sum-exp per row and per column in one sweep, the largest absolute value per row, and
 the p-norm per row. Each has one signature and several implementations; `impl` forces one, otherwise the device and the
-dtypes of the tensors choose: "triton" for float16 or bfloat16 on an NVIDIA GPU, "tiled" for everything else. An
-implementation is a module with these three functions, which may assume checked arguments.
+dtypes of the tensors choose: "triton" for float16 or bfloat16 on an NVIDIA GPU where its kernels pass a check against
+float64, "tiled" for everything else. An implementation is a module with these three functions, which may assume checked
+arguments.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from torch import Tensor
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import tiled
 from clipsel_core.scoring.checks import check_rows, check_temperature, check_width
+from clipsel_core.scoring.self_check import why_wrong
+from clipsel_core.scoring.tile_sizes import cache_file, remembered
 
 IMPLEMENTATIONS = ("tiled", "triton")
 _HALF = (torch.float16, torch.bfloat16)
@@ -72,7 +75,7 @@ def tile_sizes(device: str | torch.device, width: int) -> dict[str, int] | None:
     and width times the candidates, a few seconds; then a file in the user's cache folder knows.
     """
     device = torch.device(device)
-    return _kernels().sizes_for(device, width).as_dict() if _has_tensor_cores(device) else None
+    return _kernels().sizes_for(device, width).as_dict() if _are_kernels_right(device, width) else None
 
 
 def use_tile_sizes(device: str | torch.device, width: int, sizes: Mapping[str, int]) -> None:
@@ -82,6 +85,7 @@ def use_tile_sizes(device: str | torch.device, width: int, sizes: Mapping[str, i
     """
     device = torch.device(device)
     if _has_tensor_cores(device):
+        _are_kernels_right.cache_clear()
         _kernels().use_sizes(device, width, sizes)
 
 
@@ -95,7 +99,7 @@ def _check_both(name: str, x: Tensor, other: Tensor) -> None:
 
 def _choose(impl: str | None, x: Tensor, other: Tensor) -> ModuleType:
     if impl is None:
-        suits = x.dtype == other.dtype and x.dtype in _HALF and _has_tensor_cores(x.device)
+        suits = x.dtype == other.dtype and x.dtype in _HALF and _are_kernels_right(x.device, x.shape[1])
         return _kernels() if suits else tiled
     if impl not in IMPLEMENTATIONS:
         raise ScoringError("impl", expected=f"one of {', '.join(IMPLEMENTATIONS)}", found=f"{impl!r} on {x.device}")
@@ -118,6 +122,25 @@ def _has_tensor_cores(device: torch.device) -> bool:
     if reason is not None:
         _log.warning("%s: computing without tensor cores: %s", device, reason)
     return reason is None
+
+
+@functools.cache
+def _are_kernels_right(device: torch.device, width: int) -> bool:
+    """Whether the Triton kernels run there and pass their check, which the tile sizes' file remembers."""
+    if not _has_tensor_cores(device):
+        return False
+    kernels = _kernels()
+    sizes = kernels.sizes_for(device, width)
+
+    def find_out() -> str:
+        found = (why_wrong(kernels, device, width, dtype, sizes=sizes) for dtype in kernels.DTYPES)
+        return next(filter(None, found), "")
+
+    wrong = remembered(kernels.check_key(device, width), find_out)
+    if wrong:
+        remedy = f"computing without tensor cores; after an update of the driver or Triton, delete {cache_file()}"
+        _log.warning("%s: the Triton kernels are not right: %s; %s", device, wrong, remedy)
+    return not wrong
 
 
 def _kernels() -> ModuleType:

@@ -2,8 +2,8 @@
 
 Tile sizes decide speed and the order in which sums are added, nothing else. They are timed once per device, width and
 version of Triton and kept in a small JSON file in the user's cache folder, so that every process of a machine takes
-the same ones. A cache that cannot be read, or says what is no candidate, is ignored and written anew; one that cannot
-be written costs the timing in every process.
+the same ones; whether the kernels passed their check with them is kept beside. A cache that cannot be read, or says
+what is no candidate, is ignored and written anew; one that cannot be written costs timing and check in every process.
 """
 
 from __future__ import annotations
@@ -91,25 +91,44 @@ def _measured(key: str, measure: Callable[[TileSizes], float]) -> TileSizes:
     if not math.isfinite(seconds[best]):
         raise ScoringError(key, expected="a GPU that fits a tile", found="none of the sizes fits", remedy="impl tiled")
     _log.info("%s: tiles of %s, %.2f ms", key, best, seconds[best] * 1e3)
-    try:
-        entries = {name: sizes.as_dict() for name, sizes in {**_read(), key: best}.items()}
-        write_json(cache_file(), {"format": _FORMAT, "tiles": entries})
-    except OSError as error:
-        _warn_of_cache(str(error))
+    _keep("tiles", key, best.as_dict())
     return best
 
 
+def remembered(key: str, find_out: Callable[[], str]) -> str:
+    """What find_out said of a key, kept in the same file: found out once."""
+    with _guard:
+        known = _kept("checks").get(key)
+        if isinstance(known, str):
+            return known
+        said = find_out()
+        _keep("checks", key, said)
+        return said
+
+
 def _read() -> dict[str, TileSizes]:
-    """The cache's entries that make sense."""
+    """The cache's tile sizes that make sense."""
+    parsed = {key: _parse(sizes) for key, sizes in _kept("tiles").items()}
+    return {key: sizes for key, sizes in parsed.items() if sizes is not None}
+
+
+def _keep(section: str, key: str, value: Any) -> None:
+    tiles = {name: sizes.as_dict() for name, sizes in _read().items()}
+    kept: dict[str, dict[str, Any]] = {"tiles": tiles, "checks": _kept("checks")}
+    kept[section] = {**kept[section], key: value}
+    try:
+        write_json(cache_file(), {"format": _FORMAT, **kept})
+    except OSError as error:
+        _warn_of_cache(str(error))
+
+
+def _kept(section: str) -> dict[str, Any]:
     try:
         kept: Any = json.loads(cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    entries = kept.get("tiles") if isinstance(kept, dict) and kept.get("format") == _FORMAT else None
-    if not isinstance(entries, dict):
-        return {}
-    parsed = {key: _parse(sizes) for key, sizes in entries.items()}
-    return {key: sizes for key, sizes in parsed.items() if sizes is not None}
+    entries = kept.get(section) if isinstance(kept, dict) and kept.get("format") == _FORMAT else None
+    return entries if isinstance(entries, dict) else {}
 
 
 def _parse(sizes: Any) -> TileSizes | None:
@@ -118,4 +137,4 @@ def _parse(sizes: Any) -> TileSizes | None:
 
 @functools.cache
 def _warn_of_cache(error: str) -> None:
-    _log.warning("tile sizes are not kept, so every process times them anew: %s", error)
+    _log.warning("tile sizes and checks are not kept, so every process makes them anew: %s", error)

@@ -11,7 +11,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from clipsel_core.scoring import kernels
+from clipsel_core.scoring import blocks
 from clipsel_core.scoring.tile_sizes import CANDIDATES
 
 INSTRUCTIONS = ("wgmma.mma_async", "mma.sync", "atom.", "red.")
@@ -25,9 +25,10 @@ def report(capability: int, dtype: str) -> None:
     compiled = {
         kernel.__name__: _compiled(kernel, constants, dtype, sizes, capability)
         for kernel, constants in (
-            (kernels._sum_exp2_block, block),
-            (kernels._max_abs_block, block),
-            (kernels._add_parts_block, {"PARTS": 16, "COLUMNS": 128}),
+            (blocks.sum_exp2, block),
+            (blocks.log2_sum, block),
+            (blocks.max_abs, block),
+            (blocks.add_parts, {"PARTS": 16, "COLUMNS": 128}),
         )
     }
     print(json.dumps(compiled))
@@ -36,7 +37,7 @@ def report(capability: int, dtype: str) -> None:
 def _compiled(kernel, constants: dict[str, int], dtype: str, sizes, capability: int) -> dict:
     names = kernel.arg_names
     types = {"x": f"*{dtype}", "y": f"*{dtype}", **TYPES}
-    kinds = {name: types.get(name, "*fp32" if name.endswith("parts") else "i32") for name in names}
+    kinds = {name: types.get(name, "*fp32" if name.endswith(("parts", "tops")) else "i32") for name in names}
     source = ASTSource(
         fn=kernel,
         signature={name: "constexpr" if name in constants else kinds[name] for name in names},

@@ -52,13 +52,13 @@ def test_log_sum_exp__ragged_sizes(rows, n, m):
 
 @pytest.mark.parametrize("width", [1, 7, 64, 507, 512, 640, 768, 1024, 1152, 1280])
 def test_kernels__every_width(rows, width):
-    x, y = rows(40, width, 1, np.float16, 0.4), rows(70, width, 2, np.float16, 0.2)
+    x, y = rows(41, width, 1, np.float16, 0.4), rows(71, width, 2, np.float16, 0.2)
     assert_log_sums(x, y, 0.01)
     found = max_abs(there(x), there(y)).cpu().numpy()
     np.testing.assert_allclose(found, reference.normsim(x, y, np.inf), rtol=2e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("temperature", [0.001, 0.005, 0.01, 0.0143, 0.07, 1.0])
+@pytest.mark.parametrize("temperature", [0.001, 0.0065, 0.0067, 0.01, 0.0143, 0.07, 1.0])
 def test_log_sum_exp__every_temperature(rows, temperature):
     x, y = rows(60, 32, 1, np.float16, 0.3), rows(50, 32, 2, np.float16, 0.3)
     assert_log_sums(x, y, temperature, tolerance=3e-7 * max(1.0, temperature))
@@ -114,6 +114,9 @@ def test_kernels__pieces_equal_the_whole(rows, piece):
     x, y = (there(rows(n, 24, n, np.float16, 0.3)) for n in (170, 230))
     pieces = Tiling(strip=piece[0], tile=piece[1], workers=1)
     cut, whole = (kernels.log_sum_exp(x, y, temperature=0.01, pieces=p) for p in (pieces, None))
+    for part, expected in zip(cut, whole, strict=True):
+        assert torch.allclose(part, expected, rtol=0, atol=1e-6)
+    cut, whole = (kernels.log_sum_exp(x, y, temperature=0.003, pieces=p) for p in (pieces, None))
     for part, expected in zip(cut, whole, strict=True):
         assert torch.allclose(part, expected, rtol=0, atol=1e-6)
     assert torch.equal(kernels.max_abs(x, y, pieces=pieces), kernels.max_abs(x, y))
@@ -201,13 +204,75 @@ def test_choose__tiled_wherever_the_kernels_would_not_do(rows):
     assert reductions._choose("triton", x, x) is kernels
 
 
-def test_choose__the_kernels_for_halves_on_a_gpu(rows, monkeypatch):
+@pytest.fixture
+def as_on_a_gpu(tmp_path, monkeypatch):
+    """Where the kernels run, with nothing remembered of them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(reductions, "_has_tensor_cores", lambda device: True)
-    x = torch.from_numpy(rows(5, 8, 1, np.float16))
+    reductions._are_kernels_right.cache_clear()
+    yield tmp_path / "clipsel" / "tiles.json"
+    reductions._are_kernels_right.cache_clear()
+
+
+def test_choose__the_kernels_for_halves_on_a_gpu(rows, as_on_a_gpu):
+    x = there(rows(5, 8, 1, np.float16))
     assert reductions._choose(None, x, x) is kernels
-    assert reductions._choose(None, x.bfloat16(), x.bfloat16()) is kernels
     assert reductions._choose(None, x.float(), x.float()) is tiled
     assert reductions._choose("tiled", x, x) is tiled
+
+
+def test_self_check__is_passed_once_and_remembered(as_on_a_gpu, monkeypatch):
+    assert reductions.tile_sizes(DEVICE, 40) == kernels.sizes_for(DEVICE, 40).as_dict()
+    (kept,) = json.loads(as_on_a_gpu.read_text())["checks"].items()
+    assert kept == (kernels.check_key(DEVICE, 40), "")
+    reductions._are_kernels_right.cache_clear()
+    monkeypatch.setattr(reductions, "why_wrong", None)
+    assert reductions.tile_sizes(DEVICE, 40) is not None
+
+
+def mistake_the_last_row(monkeypatch):
+    real = kernels._launch
+    monkeypatch.setattr(kernels, "_launch", lambda k, s, x, y, *rest: real(k, s, torch.cat([x[:-1], x[:1]]), y, *rest))
+
+
+def leave_out_a_block(monkeypatch):
+    real = kernels._add_parts
+    monkeypatch.setattr(kernels, "_add_parts", lambda parts, out, count: real(parts, out, count - 1))
+
+
+def leave_out_a_relative_block(monkeypatch):
+    real = kernels._add_log_parts
+    monkeypatch.setattr(kernels, "_add_log_parts", lambda out, count, *parts: real(out, max(1, count - 1), *parts))
+
+
+def round_the_products(monkeypatch):
+    real = kernels._ready
+    monkeypatch.setattr(kernels, "_ready", lambda rows: real(rows.bfloat16().half()))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (mistake_the_last_row, "in NormSim_inf"),
+        (round_the_products, "in NormSim_inf"),
+        (leave_out_a_block, "in the normalizer at temperature 0.01"),
+        (leave_out_a_relative_block, "in the normalizer at temperature 0.004"),
+    ],
+)
+def test_self_check__kernels_that_are_wrong_are_not_used(rows, as_on_a_gpu, monkeypatch, caplog, break_it, said):
+    x = there(rows(70, 40, 1, np.float16, 0.3))
+    expected = tiled.log_sum_exp(x, x, temperature=0.01)
+    break_it(monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            found = reductions.log_sum_exp(x, x, temperature=0.01)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert reductions.tile_sizes(DEVICE, 40) is None
+    (record,) = caplog.records
+    assert said in record.getMessage()
+    assert str(as_on_a_gpu) in record.getMessage()
+    (kept,) = json.loads(as_on_a_gpu.read_text())["checks"].values()
+    assert said in kept
 
 
 def in_another_process(code: str, **environment: str) -> str:
@@ -259,9 +324,9 @@ def test_kernels__compile_for_gpus(tmp_path, capability):
     code = f"from tests.scoring.compile_kernels import report; report({capability}, {dtype!r})"
     found = json.loads(in_another_process(code, TRITON_CACHE_DIR=str(tmp_path)).splitlines()[-1])
     product = "wgmma.mma_async" if capability == 90 else "mma.sync"
-    assert len(found) == 3
+    assert len(found) == 4
     for name, kernel in found.items():
         assert kernel["shared"] <= 160 * 1024
         assert kernel["stack"] == 0, name
         assert not {"atom.", "red."} & set(kernel["instructions"]), name
-        assert product in kernel["instructions"] or name == "_add_parts_block"
+        assert product in kernel["instructions"] or name == "add_parts"
