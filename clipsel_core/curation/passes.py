@@ -124,8 +124,8 @@ def doubled_ranks(values: np.ndarray, order: np.ndarray, among: np.ndarray) -> n
 def compare_ranks(x: np.ndarray, y: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Joint counts of two rankings of the same pairs, and how far they go together.
 
-    x, y: (M,) int32 doubled ranks; their mean is M, ties or not. Returns: (bins, bins) int64, and (3,) float64, the sums
-    of the products xy, xx and yy of what they are above their mean.
+    x, y: (M,) int32 doubled ranks; their mean is M, ties or not.
+    Returns: (bins, bins) int64, and (3,) float64, the sums of the products xy, xx, yy of what they are above their mean.
     """
     x, y = read_only(x), read_only(y)
 
