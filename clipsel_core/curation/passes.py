@@ -125,7 +125,7 @@ def compare_ranks(x: np.ndarray, y: np.ndarray, bins: int) -> tuple[np.ndarray, 
     """Joint counts of two rankings of the same pairs, and how far they go together.
 
     x, y: (M,) int32 doubled ranks; their mean is M, ties or not.
-    Returns: (bins, bins) int64, and (3,) float64, the sums of the products xy, xx, yy of what they are above their mean.
+    Returns: (bins, bins) int64, and (3,) float64, the sums of xy, xx and yy, taken from their mean.
     """
     x, y = read_only(x), read_only(y)
 
