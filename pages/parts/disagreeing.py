@@ -76,7 +76,7 @@ def _gallery(entry: Entry, end: Extreme, x: str, y: str, title: str, liked: str)
     """One end of the differences, a page at a time. liked: which of the two metrics likes them, one or other."""
     pages = max(1, -(-len(end.rows) // _CARDS))
     with st.container(horizontal=True, vertical_alignment="center"):
-        facts.show_title(title, f"largest difference first, {words.pairs(len(end.rows))}")
+        facts.show_title(title, f"the {words.count(len(end.rows))} largest differences of rank, largest first")
         key, hidden = f"{liked} likes {x} {y}", "collapsed"
         page = st.number_input(f"Page of {title}", 1, pages, key=key, label_visibility=hidden, width=130)
     if not len(end.rows):
