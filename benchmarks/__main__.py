@@ -1,7 +1,8 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. Only when they are
-named: exploring, which needs a run of --rows pairs, and dashboard, which needs Chromium and minutes besides.
+Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. Only when they are named:
+exploring, which needs a run of --rows pairs, dashboard, which needs Chromium and minutes besides, and embed, which takes
+ten minutes.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, exploring, gpu, memory, selection, speed
+from benchmarks import accuracy, dashboard, embed, exploring, gpu, memory, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
 def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
-    parts = "accuracy, normalizer, normsim, memory, selection, gpu, exploring, dashboard"
+    parts = "accuracy, normalizer, normsim, memory, selection, gpu, exploring, dashboard, embed"
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
@@ -30,6 +31,7 @@ def main() -> None:
     alone = {
         "exploring": lambda: exploring.measure(asked.rows, asked.folder, asked.rounds),
         "dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds),
+        "embed": lambda: embed.measure(turns=asked.rounds),
     }
     unknown = [part for part in asked.parts if part not in known | alone]
     if unknown or asked.rounds < 1:
