@@ -1,8 +1,8 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
 Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. Only when they are named:
-exploring, which needs a run of --rows pairs, dashboard, which needs Chromium and minutes besides, and embed, which takes
-ten minutes.
+exploring, which needs a run of --rows pairs, dashboard, which needs Chromium and minutes besides, and embed, which
+takes ten minutes.
 """
 
 from __future__ import annotations
