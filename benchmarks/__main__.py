@@ -1,8 +1,8 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. Only when they are named:
-exploring, which needs a run of --rows pairs, dashboard, which needs Chromium and minutes besides, and embed, which
-takes ten minutes.
+Parts: accuracy, normalizer, normsim, memory, selection, looking, gpu; all of them when none is named. Only when they
+are named: exploring, which needs a run of --rows pairs, dashboard, which needs Chromium and minutes besides, and embed,
+which takes ten minutes.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, embed, exploring, gpu, memory, selection, speed
+from benchmarks import accuracy, dashboard, embed, exploring, gpu, looking, memory, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
 def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
-    parts = "accuracy, normalizer, normsim, memory, selection, gpu, exploring, dashboard, embed"
+    parts = "accuracy, normalizer, normsim, memory, selection, looking, gpu, exploring, dashboard, embed"
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
@@ -55,6 +55,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "normsim": lambda: speed.normsim_rows(8192, 16384, rounds),
         "memory": memory.measure,
         "selection": selection.measure,
+        "looking": lambda: looking.measure(rounds),
         "gpu": lambda: gpu.measure(rounds),
     }
 
