@@ -1,7 +1,7 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. Only when they are named:
-dashboard, which needs Chromium, minutes and a run of --rows pairs, and embed, which takes ten minutes.
+Parts: accuracy, normalizer, normsim, reading, memory, selection, gpu; all of them when none is named. Only when they are
+named: score, which takes two minutes; embed, which takes ten; dashboard, which needs Chromium and a run of --rows pairs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, embed, gpu, memory, selection, speed
+from benchmarks import accuracy, dashboard, embed, end_to_end, gpu, memory, reading, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
@@ -21,7 +21,7 @@ def main() -> None:
         "parts",
         nargs="*",
         metavar="PART",
-        help="accuracy, normalizer, normsim, memory, selection, gpu, dashboard, embed",
+        help="accuracy, normalizer, normsim, reading, memory, selection, gpu, score, embed, dashboard",
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
@@ -33,6 +33,7 @@ def main() -> None:
     known = _parts(asked.rounds, asked.large)
     alone = {
         "dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds),
+        "score": lambda: end_to_end.measure(max(1, asked.rounds // 2)),
         "embed": lambda: embed.measure(turns=asked.rounds),
     }
     unknown = [part for part in asked.parts if part not in known | alone]
@@ -55,6 +56,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "accuracy": accuracy.measure,
         "normalizer": normalizer,
         "normsim": lambda: speed.normsim_rows(8192, 16384, rounds),
+        "reading": lambda: reading.measure(3 * rounds),
         "memory": memory.measure,
         "selection": selection.measure,
         "gpu": lambda: gpu.measure(rounds),
