@@ -1,7 +1,8 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, reading, memory, selection, gpu; all of them when none is named. Only when they are
-named: score, which takes two minutes; embed, which takes ten; dashboard, which needs Chromium and a run of --rows pairs.
+Parts: accuracy, normalizer, normsim, reading, memory, selection, gpu; all of them when none is named. Three more only
+when they are named: score, which takes minutes, embed, which takes ten, and dashboard, which needs Chromium and a run
+of --rows pairs.
 """
 
 from __future__ import annotations
