@@ -1,8 +1,8 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, reading, memory, selection, gpu; all of them when none is named. Three more only
-when they are named: score, which takes minutes, embed, which takes ten, and dashboard, which needs Chromium and a run
-of --rows pairs.
+Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only when
+they are named: score, which takes minutes, embed, which takes ten, and dashboard, which needs Chromium, minutes and a
+run of --rows pairs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, embed, end_to_end, gpu, memory, reading, selection, speed
+from benchmarks import accuracy, dashboard, embed, end_to_end, gpu, looking, memory, reading, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
@@ -22,7 +22,7 @@ def main() -> None:
         "parts",
         nargs="*",
         metavar="PART",
-        help="accuracy, normalizer, normsim, reading, memory, selection, gpu, score, embed, dashboard",
+        help="accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, embed, dashboard",
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
@@ -60,6 +60,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "reading": lambda: reading.measure(3 * rounds),
         "memory": memory.measure,
         "selection": selection.measure,
+        "looking": lambda: looking.measure(rounds),
         "gpu": lambda: gpu.measure(rounds),
     }
 
