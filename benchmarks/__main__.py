@@ -1,8 +1,8 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only when
-they are named: score, which takes minutes, embed, which takes ten, and dashboard, which needs Chromium, minutes and a
-run of --rows pairs.
+Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
+when they are named: score, which takes minutes, embed, which takes ten, and dashboard, which needs Chromium, minutes
+and a run of --rows pairs.
 """
 
 from __future__ import annotations
