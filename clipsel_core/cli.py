@@ -28,6 +28,7 @@ from clipsel_core.terminal import (
     print_found,
     print_funnel,
     print_made,
+    print_overlap,
     print_pool,
     report_end,
     report_to,
@@ -202,10 +203,15 @@ def score(
     batch_size: Annotated[int, typer.Option(help="B: pairs in a batch.")] = 32768,
     divisions: Annotated[int, typer.Option(help="K: random divisions into batches.")] = 10,
     seed: Annotated[int, typer.Option(help="Decides the divisions.")] = 0,
+    mix_shards: Annotated[
+        int, typer.Option(help="Shards that share their batches; more than 1 where files are sorted by source.")
+    ] = 1,
     on_bad_rows: Annotated[
         str, typer.Option(help="error, or skip: set rows without a usable embedding aside.")
     ] = "error",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda: every GPU, or some: cuda:0,cuda:2. One worker each.")
+    ] = "auto",
     precision: Annotated[str, typer.Option(help="exact, or bf16: the normalizer faster and rounded.")] = "exact",
     check: Annotated[
         bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")
@@ -230,6 +236,7 @@ def score(
         "batch_size": batch_size,
         "divisions": divisions,
         "seed": seed,
+        "mix_shards": mix_shards,
         "on_bad_rows": on_bad_rows,
         "device": device,
         "precision": precision,
@@ -428,6 +435,44 @@ def export(
     if done.missing:
         say(f"images that could not be read: {done.missing:,}, listed in {shards / 'missing.txt'}")
     print_commands("with DataComp:", train_command(shards, selection.total))
+
+
+@app.command()
+def compare(
+    run: RunArgument,
+    selections: Annotated[
+        list[Path], typer.Argument(help="Two or more: recipes (.yaml) and uid lists.", show_default=False)
+    ],
+) -> None:
+    """Say what several selections have in common.
+
+    Pairs in both of any two, as a count and as a share of either; of two recipes also what became of each step.
+
+    Example: python -m clipsel_core compare data/demo/run data/demo/run/recipes/clip_score_30.yaml old_subset.npy
+    """
+    from clipsel_core.curation.difference import differences
+    from clipsel_core.curation.overlap import of_list, of_recipe, overlap
+    from clipsel_core.curation.queries import ScoreTable
+    from clipsel_core.curation.recipe import load_recipe
+    from clipsel_core.runs.store import Run
+
+    if len(selections) < 2 or len(set(selections)) < len(selections):
+        raise typer.BadParameter("two or more different files are needed", param_hint="SELECTIONS")
+    opened = Run.open(run)
+    table = ScoreTable.open(opened)
+    recipes = {
+        path: load_recipe(path, metrics=opened.metrics) for path in selections if path.suffix in (".yaml", ".yml")
+    }
+    picked = {
+        str(path): of_recipe(table, recipes[path]) if path in recipes else of_list(table, path) for path in selections
+    }
+    print_overlap(overlap({name: found.mask for name, found in picked.items()}))
+    for name, found in picked.items():
+        if found.unknown:
+            say(f"{name}: {found.unknown:,} more uids that this run lacks")
+    if len(selections) == len(recipes) == 2:
+        for change in differences(*recipes.values()):
+            say(change.text)
 
 
 @app.command()

@@ -156,8 +156,7 @@ class ScoreTable:
     @cached_property
     def _by_uid(self) -> np.ndarray:
         """The rows in ascending order of their uids: (N,) uint32."""
-        names = self.uids()
-        return passes.read_only(passes.order_by_uid(*(np.ascontiguousarray(names[half]) for half in ("f0", "f1"))))
+        return passes.read_only(passes.order_by_uid(self.uids()))
 
     def selectable(self) -> np.ndarray:
         """Which pairs may be selected at all: (N,) bool, false for those that the scoring set aside."""
@@ -208,6 +207,8 @@ class ScoreTable:
 
         mask: (N,) bool, the pairs to count; None for all.
         """
+        if mask is None and self._index is not None:
+            return self.bins(metric).histogram(bins)
         return counts.histogram(self.column(metric), bins, self.extent(metric), mask)
 
     def density(self, metric_x: str, metric_y: str, bins: int = 100, mask: np.ndarray | None = None) -> counts.Density:
@@ -217,6 +218,8 @@ class ScoreTable:
 
     def extent(self, metric: str) -> tuple[float, float]:
         """The range a metric is drawn over: its smallest and largest finite value, spread by 1 where they are equal."""
+        if metric in self._bins:
+            return self._bins[metric].low, self._bins[metric].high
         if metric not in self._extents:
             self._extents[metric] = counts.extent(self.column(metric))
         return self._extents[metric]

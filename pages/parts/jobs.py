@@ -39,10 +39,15 @@ def launch(
     """Starts one of our commands as a job; see control.start. Made for callbacks: the panel shows why it could not."""
     try:
         absolute = [path.absolute() for path in paths]
-        return control.start(catalog.jobs_folder(), command, absolute, options, title=title, about=about.absolute())
+        job = control.start(catalog.jobs_folder(), command, absolute, options, title=title, about=about.absolute())
     except ClipselError as error:
         st.session_state[_FAILED] = error
         return None
+    # The same that ended earlier has nothing to say any more.
+    _clear(
+        [other for other in listing(catalog.jobs_folder()) if other.info.words == job.info.words and other.id != job.id]
+    )
+    return job
 
 
 def check(command: str, paths: Sequence[Path], options: Mapping[str, control.Option]) -> str:
@@ -80,7 +85,9 @@ def _draw_glance(active_then: list[str]) -> None:
     for job in active:
         progress = job.progress or Progress("running")
         share = min(1.0, progress.done / progress.total) if progress.total else 0.0
-        st.progress(share, text=f"{job.info.title} · {100 * share:.0f} %")
+        # A title may quote what somebody typed: escaped here, where the bar's own text would be markdown.
+        facts.show_note(f"{job.info.title} · {100 * share:.0f} %")
+        st.progress(share)
 
 
 def panel(about: Path | None = None) -> None:
@@ -138,7 +145,7 @@ def _how_far(job: Job, progress: Progress) -> str:
         return f"starting · {words.duration(job.seconds)}"
     if progress.unit:
         parts = [f"{words.count(progress.done)} of {words.count(progress.total)} {progress.unit}"]
-        parts += [f"{words.count(progress.per_s)} {progress.unit}/s"] if progress.per_s else []
+        parts += [f"{words.rate(progress.per_s)} {progress.unit}/s"] if progress.per_s else []
     else:
         parts = [f"{100 * progress.done / progress.total:.0f} %"]
     left = f"{words.duration(progress.left_s)} left" if progress.left_s else f"{words.duration(job.seconds)} so far"
@@ -160,7 +167,7 @@ def _show_ended(job: Job) -> None:
         with st.container():
             facts.show_title(job.info.title, notes[how])
         if how == "done" and (label := _label_of(job)) not in (None, st.session_state.get("run")):
-            st.button("Open", key=f"open {job.id}", on_click=_open, args=(label,))
+            st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
         if how != "done":
             st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
         dismiss = ":material/close:"

@@ -68,7 +68,7 @@ def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> Non
 
 def target_images(entry: Entry, row: int, *, opened: Opened) -> None:
     """Why NormSim is what it is: the images of each target that this pair's image resembles most."""
-    for info in state.open_run(entry).config.targets:
+    for info in state.open_run(entry).targets:
         asked = f"target asked {info.name}"
         if info.rows > _SMALL and st.session_state.get(asked) != row:
             look = f"Look through {words.count(info.rows)} images of {info.name}"

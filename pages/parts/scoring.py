@@ -30,7 +30,7 @@ def ask() -> None:
     except ClipselError as error:
         empty.show_error(error, "This pool cannot be scored")
         return
-    facts.show_note(f"{words.pairs(pool.rows)} in {words.count(len(pool.shards))} shards")
+    facts.show_note(f"{words.pairs(pool.rows)} in {words.count(len(pool.shards))} shard{'s' * (len(pool.shards) != 1)}")
     arch = st.selectbox("Teacher", list(pool.archs), help="Whose embeddings are scored.")
     files, uploads = _ask_for_targets(arch)
     options = _ask_for_numbers(pool, arch)
@@ -90,7 +90,7 @@ def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
 def _start(pool: Pool, name: str, options: dict[str, Option], files: list[str], uploads: list) -> None:
     try:
         run = folders.new(name)
-        paths = [folders.inside(text) for text in files]
+        paths = [folders.target(text) for text in files]
         paths += [folders.keep_upload(catalog.data_folder() / "targets", up.name, up.getvalue()) for up in uploads]
         options |= {"target": named(paths)}
         with st.spinner("Checking pool, targets and options …"):

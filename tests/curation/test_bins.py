@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsel_core.curation import passes
+from clipsel_core.curation import counts, passes
 from clipsel_core.curation.bins import MetricBins, coarse
 
 NAN, INF = float("nan"), float("inf")
@@ -45,11 +45,11 @@ def test_ranks_of_top__find_every_place(scores):
     chosen = scores[mask]
     ordered = np.sort(chosen[~np.isnan(chosen)])[::-1]
     bits = passes.pack(mask)
-    ranks = bins.ranks_of_top(bits, bins.counts(mask), np.arange(len(ordered) + 1))
+    ranks = bins.ranks_of_top(bits, bins.spread(bits), np.arange(len(ordered) + 1))
     found = bins.scores_at(ranks)
     assert np.isnan(found[0])
     assert np.array_equal(found[1:], ordered)
-    assert bins.counts_from(bits, bins.counts(mask), ranks).tolist() == list(range(len(ordered) + 1))
+    assert bins.counts_from(bits, bins.spread(bits), ranks).tolist() == list(range(len(ordered) + 1))
 
 
 def test_order__gives_equal_scores_to_the_smaller_uid(scores):
@@ -69,6 +69,14 @@ def test_from_rank__and_below_it_part_the_scored(scores):
         assert np.array_equal(passes.unpack(upper, len(scores)), expected & mask)
         assert np.array_equal(passes.unpack(lower, len(scores)), ~expected & mask & ~np.isnan(scores))
         assert passes.count(upper) == (expected & mask).sum()
+
+
+@pytest.mark.parametrize("number", [1, 7, 128, 1000])
+def test_histogram__counts_as_one_does_by_looking_at_each(scores, number):
+    bins = MetricBins.of(scores)
+    found, plain = bins.histogram(number), counts.histogram(scores, number, counts.extent(scores))
+    assert np.array_equal(found.edges, plain.edges)
+    assert np.array_equal(found.counts, plain.counts)
 
 
 def test_counts__are_of_scored_pairs_only(scores):

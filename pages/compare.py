@@ -1,0 +1,23 @@
+"""What do selections have in common, what sets two of them apart, and how far do two runs of one pool agree?"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts import contenders, rivals, state
+from pages.parts.catalog import Entry
+
+
+def show(entry: Entry) -> None:
+    st.title("Compare")
+    state.require_table(entry)
+    selections, runs = st.tabs(["Selections", "Runs"], key="compare what", on_change="rerun")
+    with selections:
+        if selections.open:
+            contenders.show(entry)
+    with runs:
+        if runs.open:
+            rivals.show(entry)
+
+
+show(state.current())
