@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from clipsel_core.errors import ScoringError
+from clipsel_core.scoring.workers import for_each
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 TEMPERATURE_RANGE = (0.001, 10.0)
-_BLOCK = 8192
+_BLOCK = 1024
 
 
 def check_rows(name: str, rows: Tensor) -> None:
@@ -58,13 +59,18 @@ def check_count(name: str, value: int) -> None:
 
 def check_finite(name: str, rows: Tensor) -> None:
     """Raises ScoringError naming the first row of an (N, D) or (N,) tensor that holds NaN or inf."""
-    for start in range(0, len(rows), _BLOCK):
-        finite = torch.isfinite(rows[start : start + _BLOCK]).reshape(len(rows[start : start + _BLOCK]), -1).all(1)
-        if not finite.all():
-            row = start + int(torch.argmin(finite.to(torch.uint8)))
-            raise ScoringError(
-                f"{name}, row {row}", expected="finite numbers", found="NaN or inf", remedy="leave the row out"
-            )
+    found: list[int] = []
+
+    def check(i: int, scratch: Tensor) -> None:
+        block = rows[i * _BLOCK : (i + 1) * _BLOCK]
+        zeros = (block.float() * 0).reshape(len(block), -1).sum(1)  # NaN where a number is NaN or infinite
+        if zeros.any():
+            found.append(i * _BLOCK + int(torch.argmax(zeros.ne(0).to(torch.uint8))))
+
+    for_each(check, -(-len(rows) // _BLOCK), device=rows.device)
+    if found:
+        where, remedy = f"{name}, row {min(found)}", "leave the row out"
+        raise ScoringError(where, expected="finite numbers", found="NaN or inf", remedy=remedy)
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from clipsel_core.scoring.checks import check_pairs
+from clipsel_core.scoring.workers import for_each
 
+_CPU_BLOCK = 256  # rows whose float64 copies a core's cache holds
 _BLOCK = 8192
 
 
@@ -21,7 +23,11 @@ def clip_score(image: Tensor, text: Tensor) -> Tensor:
     """
     check_pairs(image, text)
     out = torch.empty(len(image), dtype=torch.float32, device=image.device)
-    for start in range(0, len(image), _BLOCK):
-        block = slice(start, start + _BLOCK)
+    rows = _CPU_BLOCK if image.device.type == "cpu" else _BLOCK
+
+    def score(i: int, scratch: Tensor) -> None:
+        block = slice(i * rows, (i + 1) * rows)
         out[block] = (image[block].double() * text[block].to(image.device).double()).sum(1)
+
+    for_each(score, -(-len(image) // rows), device=image.device)
     return out
