@@ -69,6 +69,19 @@ def read_pairs(pool: Pool, shard: Shard, arch: Arch, *, on_bad_rows: Literal["er
     return Pairs(_rescale(image, image_scale), _rescale(text, text_scale), usable, int(scaled.sum()))
 
 
+def read_images(shard: Shard, arch: Arch) -> np.ndarray:
+    """The image side alone, (N, D) float16 or float32, for shards whose rows are all known to be usable.
+
+    Raises: PoolFormatError at the first row that is not.
+    """
+    rows, scale = _read_side(shard, arch, arch.image_member)
+    if not np.isfinite(scale).all():
+        row = int(np.argmin(np.isfinite(scale)))
+        where, expected = f"shard {shard.name}, row {row}", f"a unit row in {arch.image_member}"
+        raise PoolFormatError(where, expected=expected, found=describe_row(rows[row]))
+    return _rescale(rows, scale)
+
+
 def describe_row(row: np.ndarray) -> str:
     """What is wrong with an embedding that cannot be used, in a few words."""
     if np.isnan(row).any():

@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 
 from clipsel_core.errors import RunError, TargetError
 from clipsel_core.files import write_atomically, write_json
-from clipsel_core.pool.embeddings import read_pairs
+from clipsel_core.pool.embeddings import read_images, read_pairs
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
 from clipsel_core.runs.config import AddedTarget, RunConfig
 from clipsel_core.runs.local import sole_worker
@@ -99,8 +100,8 @@ def _compute(
 
 def _columns(run: Run, pool: Pool, arch: Arch, shard: Shard, sims: NormSims, told: Callable[[float], None]) -> dict:
     """The shard's metrics by name; rows that the run set aside are NaN."""
-    pairs = read_pairs(pool, shard, arch, on_bad_rows=run.config.on_bad_rows)
-    image, products = usable_rows(pairs.image, pairs.usable), 0.0
+    image, usable = _images(run, pool, arch, shard)
+    products = 0.0
 
     def add(done: float) -> None:
         nonlocal products
@@ -108,7 +109,15 @@ def _columns(run: Run, pool: Pool, arch: Arch, shard: Shard, sims: NormSims, tol
         told(products)
 
     found: dict[str, torch.Tensor] = sims.of(image, add) if len(image) else {}
-    return {metric: spread(found.get(metric), pairs.usable) for metric in sims.metrics}
+    return {metric: spread(found.get(metric), usable) for metric in sims.metrics}
+
+
+def _images(run: Run, pool: Pool, arch: Arch, shard: Shard) -> tuple[torch.Tensor, np.ndarray]:
+    """The images that were scored, and which rows they are; captions are read only where some rows were set aside."""
+    if run.config.skipped_rows == 0:
+        return torch.from_numpy(read_images(shard, arch)), np.ones(shard.rows, bool)
+    pairs = read_pairs(pool, shard, arch, on_bad_rows=run.config.on_bad_rows)
+    return usable_rows(pairs.image, pairs.usable), pairs.usable
 
 
 def _tell(progress: Callable[[int, int], None], before: int, rows: int, total: int, work: int, products: float) -> None:

@@ -19,7 +19,7 @@ from clipsel_core.runs.config import RunConfig
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import Plan
 from clipsel_core.scoring.clip_score import clip_score
-from clipsel_core.scoring.normsim import metric_name, normsim, normsim_2, second_moment
+from clipsel_core.scoring.normsim import are_few, metric_name, normsim, normsim_2, second_moment
 from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
 
@@ -120,7 +120,7 @@ class NormSims:
     def __init__(self, targets: Mapping[str, torch.Tensor], norms: Sequence[str], device: str) -> None:
         self._targets = {name: rows.to(device) for name, rows in targets.items()}
         self._norms, self._device = [float(p) for p in norms], device
-        with_2 = targets if 2 in self._norms else {}
+        with_2 = {name: rows for name, rows in targets.items() if 2 in self._norms and not are_few(rows, device)}
         self._moments = {name: second_moment(rows, device=device) for name, rows in with_2.items()}
 
     @property
@@ -137,7 +137,7 @@ class NormSims:
         return {metric_name(p, t): self._one(image, t, p, progress) for t in self._targets for p in self._norms}
 
     def _one(self, image: torch.Tensor, target: str, p: float, progress: Callable[[float], None]) -> torch.Tensor:
-        if p == 2:
+        if p == 2 and target in self._moments:
             return normsim_2(image, self._moments[target], device=self._device)
         rows = self._targets[target]
         return normsim(image, rows, p=p, device=self._device, progress=lambda pairs: progress(pairs * len(rows)))
@@ -163,7 +163,9 @@ def usable_rows(rows: np.ndarray, usable: np.ndarray) -> torch.Tensor:
 
 
 def _joined(parts: Sequence[np.ndarray], usable: Sequence[np.ndarray]) -> torch.Tensor:
-    """The usable rows of all parts below each other, copied once."""
+    """The usable rows of all parts below each other; copied only where there is something to leave out or to join."""
+    if len(parts) == 1 and usable[0].all():
+        return torch.from_numpy(parts[0])
     ends = np.cumsum([mask.sum() for mask in usable])
     out = np.empty((ends[-1], parts[0].shape[1]), np.result_type(*parts))
     for part, mask, end in zip(parts, usable, ends, strict=True):

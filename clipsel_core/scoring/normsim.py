@@ -47,7 +47,7 @@ def normsim(
     if math.isnan(p) or p < 1:
         raise ScoringError("p", expected="inf or a number of at least 1", found=f"{p}")
     device = usable_device(device)
-    if device.type == "cpu" and len(target) <= _FEW and impl is None:
+    if impl is None and are_few(target, device):
         return _checked(_to_few(image, target, p, progress), image, target)
     if p == 2:
         return normsim_2(image, second_moment(target, device=device), device=device, progress=progress)
@@ -60,6 +60,11 @@ def normsim(
         out[start : start + block] = found.cpu()
         _report(progress, len(x))
     return _checked(out, image, target)
+
+
+def are_few(target: Tensor, device: str | torch.device) -> bool:
+    """Whether a target is so small that one pass over the images is the quickest, for p = 2 as well."""
+    return torch.device(device).type == "cpu" and len(target) <= _FEW
 
 
 def second_moment(target: Tensor, *, device: str | torch.device = "cpu") -> Tensor:
