@@ -1,8 +1,8 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, memory, selection, looking, gpu; all of them when none is named. Only when they
-are named: exploring, which needs a run of --rows pairs, dashboard, which needs Chromium and minutes besides, and embed,
-which takes ten minutes.
+Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
+when they are named: score, which takes minutes, embed, which takes ten, exploring, which needs a run of --rows pairs,
+and dashboard, which needs Chromium and minutes besides.
 """
 
 from __future__ import annotations
@@ -11,14 +11,28 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, embed, exploring, gpu, looking, memory, selection, speed
+from benchmarks import (
+    accuracy,
+    dashboard,
+    embed,
+    end_to_end,
+    exploring,
+    gpu,
+    looking,
+    memory,
+    reading,
+    selection,
+    speed,
+)
 from benchmarks.table import Row, machine, markdown
 
 
 def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
-    parts = "accuracy, normalizer, normsim, memory, selection, looking, gpu, exploring, dashboard, embed"
+    parts = (
+        "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, exploring, dashboard, embed"
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
@@ -31,6 +45,7 @@ def main() -> None:
     alone = {
         "exploring": lambda: exploring.measure(asked.rows, asked.folder, asked.rounds),
         "dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds),
+        "score": lambda: end_to_end.measure(max(1, asked.rounds // 2)),
         "embed": lambda: embed.measure(turns=asked.rounds),
     }
     unknown = [part for part in asked.parts if part not in known | alone]
@@ -53,6 +68,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "accuracy": accuracy.measure,
         "normalizer": normalizer,
         "normsim": lambda: speed.normsim_rows(8192, 16384, rounds),
+        "reading": lambda: reading.measure(3 * rounds),
         "memory": memory.measure,
         "selection": selection.measure,
         "looking": lambda: looking.measure(rounds),
