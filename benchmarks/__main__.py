@@ -1,7 +1,8 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. And dashboard, which needs
-Chromium, minutes and a run of --rows pairs, and is measured only when it is named.
+Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. Two more take minutes and
+are measured only when they are named: dashboard, which needs Chromium and a run of --rows pairs, and growth, which
+writes the plots in benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, gpu, memory, selection, speed
+from benchmarks import accuracy, dashboard, gpu, growth, memory, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
@@ -18,17 +19,26 @@ def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="accuracy, normalizer, normsim, memory, selection, gpu, dashboard"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help="accuracy, normalizer, normsim, memory, selection, gpu, dashboard, growth",
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
-        "--large", action="store_true", help="the normalizer at B = 32768 as well (4 GB, a minute more)"
+        "--large",
+        action="store_true",
+        help="the normalizer at B = 32768 (13 GB) and selecting from 128 million pairs (8 GB, 6 GB of disk) as well",
     )
     parser.add_argument("--rows", type=int, default=12_800_000, help="dashboard: pairs of the run (12800000)")
     parser.add_argument("--folder", type=Path, help="dashboard: where the synthetic run is kept for the next time")
+    parser.add_argument("--pairs", type=int, default=1_000_000, help="growth: pairs of the largest pool (1000000)")
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
-    alone = {"dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds)}
+    alone = {
+        "dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds),
+        "growth": lambda: growth.measure(asked.pairs),
+    }
     unknown = [part for part in asked.parts if part not in known | alone]
     if unknown or asked.rounds < 1:
         parser.error(
@@ -40,9 +50,9 @@ def main() -> None:
 
 def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
     def normalizer() -> list[Row]:
-        rows = speed.normalizer_rows(16384, rounds, ratio_to_hold=1.8, share_to_hold=0.75)
+        rows = speed.normalizer_rows(16384, rounds, ratio_to_hold=2.0)
         if large:
-            rows += speed.normalizer_rows(32768, max(1, rounds // 2), ratio_to_hold=1.8, share_to_hold=None)
+            rows += speed.normalizer_rows(32768, max(1, rounds // 2), ratio_to_hold=2.4)
         return rows
 
     return {
@@ -50,7 +60,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "normalizer": normalizer,
         "normsim": lambda: speed.normsim_rows(8192, 16384, rounds),
         "memory": memory.measure,
-        "selection": selection.measure,
+        "selection": lambda: selection.measure() + (selection.measure_large() if large else []),
         "gpu": lambda: gpu.measure(rounds),
     }
 
