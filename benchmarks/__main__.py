@@ -1,8 +1,8 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, memory, selection, gpu; all of them when none is named. Two more take minutes and
-are measured only when they are named: dashboard, which needs Chromium and a run of --rows pairs, and growth, which
-writes the plots in benchmarks/growth.
+Parts: accuracy, normalizer, normsim, pipeline, memory, selection, gpu; all of them when none is named. Only when they
+are named: dashboard, which needs Chromium, minutes and a run of --rows pairs; embed, which takes ten minutes; and growth,
+which takes some and writes the plots in benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, gpu, growth, memory, selection, speed
+from benchmarks import accuracy, dashboard, embed, gpu, growth, memory, pipeline, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
@@ -22,7 +22,7 @@ def main() -> None:
         "parts",
         nargs="*",
         metavar="PART",
-        help="accuracy, normalizer, normsim, memory, selection, gpu, dashboard, growth",
+        help="accuracy, normalizer, normsim, pipeline, memory, selection, gpu, dashboard, embed, growth",
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
@@ -37,6 +37,7 @@ def main() -> None:
     known = _parts(asked.rounds, asked.large)
     alone = {
         "dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds),
+        "embed": lambda: embed.measure(turns=asked.rounds),
         "growth": lambda: growth.measure(asked.pairs),
     }
     unknown = [part for part in asked.parts if part not in known | alone]
@@ -59,6 +60,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "accuracy": accuracy.measure,
         "normalizer": normalizer,
         "normsim": lambda: speed.normsim_rows(8192, 16384, rounds),
+        "pipeline": lambda: pipeline.measure(min(rounds, 3)),
         "memory": memory.measure,
         "selection": lambda: selection.measure() + (selection.measure_large() if large else []),
         "gpu": lambda: gpu.measure(rounds),

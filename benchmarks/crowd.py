@@ -107,11 +107,14 @@ def measure(
 async def _crowd(url, query, page, is_control, moved, sessions, moves, think_s) -> list[float]:
     address = url.replace("http", "ws", 1) + "/_stcore/stream"
 
+    everyone_is_there = asyncio.Barrier(sessions)
+
     async def person(number: int) -> list[float]:
         draw, waits = random.Random(number), []
         async with websockets.connect(address, subprotocols=["streamlit"], origin=url, max_size=None) as socket:
             session = Session(socket, query, page, is_control)
             await session.run()
+            await everyone_is_there.wait()
             for _ in range(moves):
                 await asyncio.sleep(draw.uniform(*think_s))
                 control = draw.choice(sorted(session.controls))

@@ -88,7 +88,7 @@ class _Measuring:
             self._row("open Select in a fresh server, index kept", "open", *opened),
             self._row(f"build the index (peak {build_mib:,.0f} MiB)", "build", build_ms),
             self._row("next gallery page of 48, images shown", "page", *turned),
-            self._row(f"lasso -> 24 cards filled, {self._mapped():,} pairs on the map", "lasso", lasso),
+            self._row(f"lasso -> 24 cards and their images, {self._mapped():,} pairs on the map", "lasso", lasso),
             self._row("20 people moving thumbs, 95 of 100 wait at most", "crowd", *crowded),
             self._memory("memory of the server on Select, peak", peak, plain_peak, f", {now:,.0f} now"),
             self._memory("the same with gallery, images and map, peak", with_map, None, ""),
@@ -179,7 +179,7 @@ class _Measuring:
         times = []
         with _tab(browser, ours.url) as page:
             _opened(page, f"/map?{self.query}")
-            plot = page.locator(".nsewdrag").first
+            plot = page.locator(".map .stage").first
             for turn in range(max(3, self.rounds // 2)):
                 before = page.evaluate("window.settling.first()")
                 _draw_lasso(page, plot, 0.35 + 0.04 * turn)

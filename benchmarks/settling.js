@@ -18,15 +18,25 @@
   })
   self.rested = () => self.done !== null && performance.now() - Math.max(self.done, self.changed) > 200
   self.took = () => Math.max(self.done, self.changed) - self.from
-  // The cards of a gallery lie in a shadow root; filled is when each shows its picture.
+  // The cards of a gallery lie in a shadow root; filled is when they are there and each in view shows its picture.
   const cards = () => [...document.querySelectorAll("*")].flatMap((node) => (
     node.shadowRoot ? [...node.shadowRoot.querySelectorAll(".card")] : []))
+  const inView = (node) => {
+    const box = node.getBoundingClientRect()
+    let [top, bottom] = [0, window.innerHeight]
+    for (let up = node; up; up = up.parentElement ?? up.getRootNode().host) {
+      if (getComputedStyle(up).overflowY === "visible") continue
+      const frame = up.getBoundingClientRect();
+      [top, bottom] = [Math.max(top, frame.top), Math.min(bottom, frame.bottom)]
+    }
+    return box.bottom > top && box.top < bottom
+  }
   self.first = () => cards()[0]?.querySelector(".caption")?.textContent ?? ""
   self.filled = (count, before) => {
     const found = cards()
     const shown = found.length >= count && self.first() !== before && found.slice(0, count).every((card) => {
       const picture = card.querySelector("img")
-      return picture && picture.complete && picture.naturalWidth > 0
+      return picture && ((picture.complete && picture.naturalWidth > 0) || !inView(picture))
     })
     return shown ? performance.now() - self.from : null
   }

@@ -5,10 +5,12 @@ Exit codes: 0 done; 1 the work failed or the input is bad; 2 wrong usage.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -22,9 +24,11 @@ from clipsel_core.terminal import (
     Meter,
     complain,
     print_commands,
+    print_findings,
     print_found,
     print_funnel,
     print_made,
+    print_overlap,
     print_pool,
     report_end,
     report_to,
@@ -139,6 +143,7 @@ def embed(
     precision: Annotated[
         str, typer.Option(help="float32, bf16, fp16, or auto: on a GPU the fastest it has, else float32.")
     ] = "auto",
+    check: Annotated[bool, typer.Option("--check", help="Look at the source alone, and write nothing.")] = False,
 ) -> None:
     """Make a pool of images and captions.
 
@@ -156,6 +161,8 @@ def embed(
 
     opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
     complain(f"{source}: {opened.said}")
+    if check:
+        return
     teacher = (
         load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
         if model
@@ -425,6 +432,44 @@ def export(
 
 
 @app.command()
+def compare(
+    run: RunArgument,
+    selections: Annotated[
+        list[Path], typer.Argument(help="Two or more: recipes (.yaml) and uid lists.", show_default=False)
+    ],
+) -> None:
+    """Say what several selections have in common.
+
+    Pairs in both of any two, as a count and as a share of either; of two recipes also what became of each step.
+
+    Example: python -m clipsel_core compare data/demo/run data/demo/run/recipes/clip_score_30.yaml old_subset.npy
+    """
+    from clipsel_core.curation.difference import differences
+    from clipsel_core.curation.overlap import of_list, of_recipe, overlap
+    from clipsel_core.curation.queries import ScoreTable
+    from clipsel_core.curation.recipe import load_recipe
+    from clipsel_core.runs.store import Run
+
+    if len(selections) < 2 or len(set(selections)) < len(selections):
+        raise typer.BadParameter("two or more different files are needed", param_hint="SELECTIONS")
+    opened = Run.open(run)
+    table = ScoreTable.open(opened)
+    recipes = {
+        path: load_recipe(path, metrics=opened.metrics) for path in selections if path.suffix in (".yaml", ".yml")
+    }
+    picked = {
+        str(path): of_recipe(table, recipes[path]) if path in recipes else of_list(table, path) for path in selections
+    }
+    print_overlap(overlap({name: found.mask for name, found in picked.items()}))
+    for name, found in picked.items():
+        if found.unknown:
+            say(f"{name}: {found.unknown:,} more uids that this run lacks")
+    if len(selections) == len(recipes) == 2:
+        for change in differences(*recipes.values()):
+            say(change.text)
+
+
+@app.command()
 def demo(
     directory: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
 ) -> None:
@@ -440,6 +485,30 @@ def demo(
 
     build_demo(directory, progress=complain)
     say(f"{directory}: written")
+
+
+@app.command()
+def doctor(
+    folder: Annotated[
+        Path | None, typer.Option(help="Where teachers of your own are looked for.", show_default="data/")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Print what is installed, which devices there are, and which teachers are on disk.
+
+    Exit code 1 where clipsel cannot work as it is.
+
+    Example: python -m clipsel_core doctor --json
+    """
+    from clipsel_core.doctor import examine
+
+    found = examine(folder or Path("data"))
+    if as_json:
+        say(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        print_findings(found)
+    if any(finding.state == "wrong" for finding in found):
+        raise typer.Exit(1)
 
 
 def main() -> None:

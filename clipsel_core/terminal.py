@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ from rich.text import Text
 from clipsel_core.jobs.progress import ProgressFile, State
 
 if TYPE_CHECKING:
+    from clipsel_core.curation.overlap import Overlap
     from clipsel_core.curation.selection import Selection
+    from clipsel_core.doctor import Finding
     from clipsel_core.pool.inspect import PoolReport
     from clipsel_core.pool.make import Made
 
@@ -118,6 +121,43 @@ def print_funnel(selection: Selection) -> None:
     for step in selection.report:
         threshold = "" if step.threshold is None else f"{step.threshold:.6g}"
         table.add_row(Text(step.text), f"{step.kept_after:,}", f"{step.dropped:,}", f"{step.alone_drops:,}", threshold)
+    _out.print(table)
+
+
+def print_overlap(overlap: Overlap) -> None:
+    """What each two of several selections share: pairs in both, and of the row's pairs and of either's in percent."""
+    table = Table("selection", title_justify="left")
+    table.add_column("pairs", justify="right")
+    for place, _ in enumerate(overlap.names):
+        table.add_column(f"in {place + 1}", justify="right")
+    for i, name in enumerate(overlap.names):
+        cells = [_shared(overlap, i, j) for j, _ in enumerate(overlap.names)]
+        table.add_row(Text(f"{i + 1}  {Path(name).name}"), f"{overlap.sizes[i]:,}", *cells)
+    _out.print(table)
+    say("in k: pairs that selection k has too, their share of the row, and of both together (J, Jaccard)")
+
+
+def _shared(overlap: Overlap, i: int, j: int) -> str:
+    if i == j:
+        return "-"
+    part, jaccard = overlap.of_row[i, j], overlap.jaccard[i, j]
+    of_row = "-" if math.isnan(part) else f"{100 * part:.1f} %"
+    return f"{overlap.both[i, j]:,}\n{of_row}\nJ {100 * jaccard:.1f} %"
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """What `doctor` found: a table, an area after the other."""
+    table = Table(title="clipsel", title_justify="left", show_header=False)
+    for _ in range(4):
+        table.add_column(overflow="fold")
+    marks = {"ok": "", "absent": "-", "wrong": "!"}
+    before = ""
+    for finding in findings:
+        if finding.area != before:
+            table.add_section()
+        cells = (finding.area if finding.area != before else "", finding.name)
+        table.add_row(*map(Text, (*cells, f"{marks[finding.state]} {finding.value}".strip(), finding.remedy)))
+        before = finding.area
     _out.print(table)
 
 

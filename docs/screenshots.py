@@ -70,6 +70,7 @@ SHOTS = {
     "pair": ("gallery", ".card img", open_card),
     "search": ("search", ".st-key-q input", ask),
     "select": ("select", ".histogram svg", None),
+    "compare": ("compare", ".matrix td", None),
     "export": ("select", ".histogram svg", export),
 }
 

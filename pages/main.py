@@ -22,7 +22,10 @@ page = st.navigation(
             st.Page("gallery.py", title="Gallery", icon=":material/grid_view:"),
             st.Page("search.py", title="Search", icon=":material/search:"),
         ],
-        "Choose": [st.Page("select.py", title="Select", icon=":material/tune:")],
+        "Choose": [
+            st.Page("select.py", title="Select", icon=":material/tune:"),
+            st.Page("compare.py", title="Compare", icon=":material/compare_arrows:"),
+        ],
     },
     expanded=True,
 )

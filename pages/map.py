@@ -9,7 +9,21 @@ import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.cells import Span, within
-from pages.parts import atlas, deck, facts, jobs, map_view, metrics, projecting, recipes, region, routes, state, words
+from pages.parts import (
+    atlas,
+    deck,
+    facts,
+    jobs,
+    map_view,
+    metrics,
+    pair,
+    projecting,
+    recipes,
+    region,
+    routes,
+    state,
+    words,
+)
 from pages.parts.atlas import AMOUNT, KEPT, Cells, Colour
 from pages.parts.catalog import Entry
 from pages.parts.map_view import Points, View
@@ -69,7 +83,10 @@ def _draw(entry: Entry, colour: Colour) -> None:
         shape=st.session_state.get(_key(entry, "drawn")),
     )
     key = _key(entry, "map")
-    map_view.show_map(view, key=key, drawn=partial(_take_shape, entry, key), moved=partial(_take_span, entry, key))
+    drawn, moved = partial(_take_shape, entry, key), partial(_take_span, entry, key)
+    opened = map_view.show_map(view, key=key, drawn=drawn, moved=moved)
+    if opened is not None:
+        pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened)
     st.caption(
         "Similar images lie close together; directions have no meaning. Draw around a region to see what is in it. "
         "The wheel zooms; single pairs appear where few are in view."
@@ -80,7 +97,7 @@ def _points(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Points:
     """The pairs in view, one by one."""
     places, table = state.open_map(entry), state.open_table(entry)
     seen = np.flatnonzero(within(found.span, places.x, places.y))
-    rows, values = places.rows[seen], atlas.values_of(entry, colour)
+    rows, values = _rows_in_view(entry, found), atlas.values_of(entry, colour)
     names = uids.to_hex(table.uids_at(rows)).to_pylist()
     captions = table.metadata(rows, ("caption",))["caption"].tolist()
     pictured = deck.has_images(entry)
@@ -93,6 +110,11 @@ def _points(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Points:
         value=[_value(colour, None if values is None else float(values[place])) for place in seen],
         src=[routes.image_url(entry, name) if pictured else "" for name in names],
     )
+
+
+def _rows_in_view(entry: Entry, found: Cells) -> np.ndarray:
+    places = state.open_map(entry)
+    return places.rows[within(found.span, places.x, places.y)]
 
 
 def _value(colour: Colour, value: float | None) -> str:

@@ -13,6 +13,7 @@ from pages.parts import (
     commands,
     empty,
     facts,
+    health,
     jobs,
     marginals,
     metrics,
@@ -52,6 +53,7 @@ def show(entry: Entry) -> None:
         _next_step(entry, run)
     if state.scored_pairs(entry):
         _glimpse(entry)
+    health.panel()
 
 
 def _glimpse(entry: Entry) -> None:
@@ -201,7 +203,8 @@ def _recipes(entry: Entry, run: Run) -> None:
 def _provenance(run: Run) -> None:
     config = run.config
     batch = words.count(config.batch_size)
-    norms = ", ".join(f"p = {'∞' if p == 'inf' else p}" for p in config.norms)
+    used = dict.fromkeys([*config.norms, *(p for added in run.added for p in added.norms)])
+    norms = ", ".join(f"p = {'∞' if p == 'inf' else p}" for p in used)
     facts.show_facts(
         {
             "Run": str(run.root),
@@ -223,7 +226,7 @@ def _targets(run: Run) -> None:
         empty.show_empty(
             "No target",
             "NormSim compares the pool with images of the task. Without one, only CLIPScore and s-CLIPLoss are known.",
-            commands.command("score", run.pool_root, "RUN", "--target", "NAME=TARGET.npy"),
+            commands.command("add-target", run.root, "--target", "NAME=TARGET.npy"),
         )
         return
     rows = [{"name": t.name, "images": t.rows, "file": t.path, "sha256": t.sha256[:12]} for t in targets]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,7 +11,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.neighbours import Nearest
-from clipsel_core.curation.searches import read_asked, read_found, row_of, searches_of
+from clipsel_core.curation.searches import Asked, read_asked, read_found, row_of, searches_of
 from clipsel_core.curation.vectors import Side, vector_of
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
@@ -40,12 +41,21 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Query:
-    """What is searched for. said: in words. options: as the command line takes it. row: the pair's, -1 for a text."""
+    """What is searched for. name: in words. options: as the command line takes it. row: the pair's, -1 for a text."""
 
     vector: np.ndarray
-    said: str
+    name: str
     options: dict[str, str]
     row: int = -1
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What an earlier search found, and how to say it."""
+
+    nearest: Nearest
+    name: str
+    among: str
 
 
 def show(entry: Entry) -> None:
@@ -54,12 +64,18 @@ def show(entry: Entry) -> None:
     state.require_table(entry)
     by, side, size, metric = _controls(entry)
     try:
+        kept = _kept_search(entry, run)
+        jobs.panel(run.root)
+        if kept is not None:
+            best = kept.nearest.first(size)
+            title = f"The best {words.count(len(best))} of {words.count(len(kept.nearest))} {kept.name}"
+            _gallery(entry, run, best, metric, title, kept.among)
+            return
         query = _query_of_text(run) if by == "a text" else _query_of_pair(entry)
         if query is not None:
             _results(entry, run, query, side, size, metric)
     except ClipselError as error:
         empty.show_error(error, "This search cannot be made")
-    _kept_searches(entry, run, size, metric)
 
 
 def _controls(entry: Entry) -> tuple[str, str, int, str]:
@@ -107,32 +123,43 @@ def _query_of_pair(entry: Entry) -> Query | None:
         with st.container(width=110):
             cards.show_picture(routes.image_url(entry, uid) if deck.has_images(entry) else "", key="asked picture")
         st.text(str(table.metadata(np.array([row]), ("caption",)).iloc[0, 0])[: deck.LONGEST_TEXT] or "no caption")
-    return Query(np.empty(0), f"that of pair {uid[:8]}…", {"uid": uid}, row)
+    return Query(np.empty(0), f"pair {uid[:8]}…", {"uid": uid}, row)
 
 
 def _results(entry: Entry, run: Run, query: Query, side: str, size: int, metric: str) -> None:
     vector = query.vector if query.row < 0 else vector_of(state.open_table(entry), query.row, _SIDES[side])
     found = sample.most_alike(entry, vector, _SIDES[side], size + 1).without(query.row).first(size)
-    title = f"{words.pairs(len(found))} whose {side} are most like {query.said}"
-    _gallery(entry, run, found, metric, title, f"of {sample.in_words(entry)}", key="found")
-    if sample.rows_searched(entry) is not None:
-        everything = words.pairs(len(state.open_table(entry)))
-        label = f"Search all {everything}"
-        act = partial(_search_all, run, query, side)
-        st.button(label, icon=":material/travel_explore:", key="search all", on_click=act)
+    like = query.name if query.row < 0 else f"that of {query.name}"
+    title = f"{words.pairs(len(found))} whose {side} are most like {like}"
+    more = partial(_offer_all, entry, run, query, side) if sample.rows_searched(entry) is not None else None
+    _gallery(entry, run, found, metric, title, f"of {sample.in_words(entry)}", more)
 
 
-def _gallery(entry: Entry, run: Run, found: Nearest, metric: str, title: str, among: str, key: str) -> None:
+def _gallery(
+    entry: Entry,
+    run: Run,
+    found: Nearest,
+    metric: str,
+    title: str,
+    among: str,
+    more: Callable[[], None] | None = None,
+) -> None:
+    """The pairs found, with buttons for all of them. more: draws another button beside these."""
     if not len(found):
         empty.show_empty("Nothing found", "No pair of the run could be compared.")
         return
     high, low = (words.score(float(found.similarity[end])) for end in (0, -1))
     facts.show_title(title, f"{among} · cosine {high} to {low}")
-    if key == "found":
-        fate.actions(entry, run, found.rows)
+    fate.actions(entry, run, found.rows, more)
     kept = state.kept_mask(entry, recipes.draft_yaml(entry, run))
     also = [(replace(bar, rank=""),) for (bar,) in deck.cosine_bars(found.similarity)]
-    pairs.gallery(entry, found.rows, metric, key=key, label=title, kept=kept, also=also)
+    pairs.gallery(entry, found.rows, metric, key="found", label=title, kept=kept, also=also)
+
+
+def _offer_all(entry: Entry, run: Run, query: Query, side: str) -> None:
+    label = f"Search all {words.pairs(len(state.open_table(entry)))}"
+    act = partial(_search_all, run, query, side)
+    st.button(label, icon=":material/travel_explore:", key="search all", on_click=act)
 
 
 def _search_all(run: Run, query: Query, side: str) -> None:
@@ -140,27 +167,37 @@ def _search_all(run: Run, query: Query, side: str) -> None:
     digest = hashlib.sha256(repr((sorted(query.options.items()), side)).encode()).hexdigest()[:12]
     out = (run.root / "searches" / f"{digest}.parquet").absolute()
     options = {**query.options, "side": _SIDES[side], "limit": _WHOLE_POOL, "out": out}
-    jobs.launch("search", [run.root], options, title=f"Search for {query.said} in {side}", about=run.root)
+    jobs.launch("search", [run.root], options, title=f"{side.capitalize()} like {query.name}", about=run.root)
 
 
-def _kept_searches(entry: Entry, run: Run, size: int, metric: str) -> None:
-    """The jobs, and what earlier ones found in the whole pool."""
-    jobs.panel(run.root)
+def _kept_search(entry: Entry, run: Run) -> _Kept | None:
+    """What an earlier search found in the whole pool, where somebody chooses to see it."""
     files = searches_of(run)
     if not files:
-        return
+        return None
     try:
         asked = {file.name: read_asked(file) for file in files}
     except ClipselError as error:
         empty.show_error(error, "An earlier search cannot be read")
-        return
-    named = {name: f"{said.query[:_LONGEST_NAME]} · {said.side}s" for name, said in asked.items()}
-    options = {"format_func": named.__getitem__, "index": None, "placeholder": "choose a search"}
-    chosen = st.selectbox("Found in the whole pool", list(named), key="kept search", width=420, **options)
-    if chosen:
-        found = read_found(run.root / "searches" / chosen, state.open_table(entry)).first(size)
-        title = f"{words.pairs(len(found))} most like {named[chosen]}"
-        _gallery(entry, run, found, metric, title, f"of {words.pairs(asked[chosen].pairs)}", key="found in all")
+        return None
+    named = {name: f"{_sides(said.side)} like {_quoted(said)}" for name, said in asked.items()}
+    options = {"format_func": named.__getitem__, "index": None, "placeholder": "see what a search of all pairs found"}
+    chosen = st.selectbox(
+        "Found in the whole pool", list(named), key="kept search", width=480, label_visibility="collapsed", **options
+    )
+    if not chosen:
+        return None
+    found = read_found(run.root / "searches" / chosen, state.open_table(entry))
+    return _Kept(found, named[chosen][:1].lower() + named[chosen][1:], f"of {words.pairs(asked[chosen].pairs)}")
+
+
+def _sides(side: str) -> str:
+    return next(name for name, known in _SIDES.items() if known == side).capitalize()
+
+
+def _quoted(asked: Asked) -> str:
+    query = asked.query[:_LONGEST_NAME]
+    return f"pair {query[:8]}…" if asked.by == "uid" else f"“{query}”"
 
 
 show(state.current())

@@ -39,7 +39,9 @@ def scored(pool, tmp_path):
 def test_commands__are_those_that_the_readme_promises():
     assert COMMANDS == [
         "add-target",
+        "compare",
         "demo",
+        "doctor",
         "embed",
         "encode",
         "export",
@@ -79,6 +81,16 @@ def test_select__writes_the_subset_that_datacomp_takes(scored, tmp_path):
     assert subset.dtype == np.dtype("u8,u8")
     assert len(uids.read_subset(tmp_path / "subset.npy")) == 25
     assert (tmp_path / "subset.npy.manifest.json").exists()
+
+
+def test_compare__says_what_recipes_share_and_how_they_differ(scored, tmp_path):
+    (tmp_path / "a.yaml").write_text("steps: [{metric: clip_score, keep_top: 0.5}]")
+    (tmp_path / "b.yaml").write_text("steps: [{metric: clip_score, keep_top: 0.25}]")
+    runner, pairs = CliRunner(), Run.open(scored).pairs
+    shown = runner.invoke(cli.app, ["compare", str(scored), str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
+    assert shown.exit_code == 0, shown.output
+    assert "changed: top 50 % of the pool by clip_score -> top 25 % of the pool by clip_score" in shown.output
+    assert f"{pairs // 4:,}" in shown.output
 
 
 def test_search__prints_what_is_most_like_a_pair_and_writes_it(scored, tmp_path):
@@ -140,6 +152,7 @@ def test_embed__makes_a_pool_that_score_takes_at_the_teachers_temperature(tmp_pa
         (["score", "nowhere", "run"], "nowhere/metadata: expected *.parquet, found no such folder"),
         (["project", "nowhere"], "nowhere: expected a run's folder, found no run.json in it"),
         (["select", "nowhere", "--recipe", "r.yaml", "--out", "s.npy"], "nowhere: expected a run's folder"),
+        (["compare", "nowhere", "a.yaml", "b.npy"], "nowhere: expected a run's folder"),
         (["inspect", "nowhere"], "nowhere/metadata: expected *.parquet, found no such folder"),
     ],
 )
@@ -166,6 +179,8 @@ def test_errors__bad_input_is_one_line_and_exit_code_1(tmp_path, monkeypatch, ca
         ["project", "run", "--sample", "0"],
         ["embed", "source", "pool", "--model", "RN50"],
         ["select", "run"],
+        ["compare", "run", "a.yaml"],
+        ["compare", "run", "a.yaml", "a.yaml"],
         ["encode", "run", "--text", "x"],
         ["search", "run"],
         ["search", "run", "--text", "x", "--uid", "0"],

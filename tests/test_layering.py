@@ -30,6 +30,7 @@ PAGES_MAY = {
     "pool.images",
     "pool.layout",
     "pool.teachers",
+    "pool.sources.record",
 }
 SCORING_PACKAGES = {"torch", "numpy"}
 TRITON_FILES = {"blocks.py", "kernels.py"}

@@ -22,6 +22,27 @@ _MANY = 1 / 16
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How a set's scored pairs lie over a metric.
+
+    fine: (65408,) int64, pairs in each bin. suffix: (65409,) int64, pairs in a bin or in one above it, the last one 0.
+    """
+
+    fine: np.ndarray
+    suffix: np.ndarray
+
+    @classmethod
+    def of(cls, fine: np.ndarray) -> Spread:
+        """The spread with these counts."""
+        return cls(fine, np.concatenate([np.cumsum(fine[::-1])[::-1], [0]]))
+
+    @property
+    def scored(self) -> int:
+        """Pairs of the set that have the metric."""
+        return int(self.suffix[0])
+
+
+@dataclass(frozen=True)
 class MetricBins:
     """A metric's scores, their bins and their order. Arrays may be mapped from files and must not be written to.
 
@@ -44,12 +65,7 @@ class MetricBins:
         by_uid: (N,) uint32, the rows in ascending order of their uids; None takes the order of the rows.
         """
         low, high = counts.extent(values)
-        codes = np.empty(len(values), np.uint16)
-
-        def fill(start: int, stop: int) -> None:
-            codes[start:stop] = _codes(values[start:stop], low, high)
-
-        passes.in_parts(fill, len(values))
+        codes = passes.codes(values, low, high, _BINS)
         rows = np.arange(len(values), dtype=np.uint32) if by_uid is None else by_uid
         order = passes.order_by_value(values, rows[::-1])
         fine = passes.histogram(codes, passes.pack(np.ones(len(values), bool)))
@@ -68,11 +84,11 @@ class MetricBins:
 
     def counts(self, mask: np.ndarray) -> np.ndarray:
         """Scored pairs of a mask, (N,) bool, in each of the fine bins: (65408,) int64."""
-        return self.counts_of_bits(passes.pack(mask))
+        return self.spread(passes.pack(mask)).fine
 
-    def counts_of_bits(self, bits: np.ndarray) -> np.ndarray:
-        """The same for a bitmap."""
-        return passes.histogram(self.codes, bits)[:_BINS]
+    def spread(self, bits: np.ndarray) -> Spread:
+        """How the scored pairs of a bitmap lie over the fine bins."""
+        return Spread.of(passes.histogram(self.codes, bits)[:_BINS])
 
     def edges(self) -> np.ndarray:
         """The scores between the coarse bins: (129,) float64."""
@@ -80,7 +96,7 @@ class MetricBins:
 
     def codes_of(self, thresholds: np.ndarray) -> np.ndarray:
         """The bins that thresholds, (T,) float32 without NaN, lie in: (T,) int64."""
-        return _codes(thresholds, self.low, self.high)
+        return passes.codes(thresholds, self.low, self.high, _BINS).astype(np.int64)
 
     def ranks_of_scores(self, thresholds: np.ndarray, *, above: bool = False) -> np.ndarray:
         """The first rank whose score is at each threshold or above it, or only above it: (T,) int64.
@@ -103,16 +119,16 @@ class MetricBins:
         found[there] = self.values[self.order[ranks[there]]]
         return found
 
-    def counts_from(self, bits: np.ndarray, fine: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-        """Pairs of a bitmap at each rank or above: (T,) int64. fine: what counts_of_bits gives for it."""
-        return passes.counts_from(self.order, bits, self.starts, _suffix_sums(fine), ranks)
+    def counts_from(self, bits: np.ndarray, spread: Spread, ranks: np.ndarray) -> np.ndarray:
+        """Pairs of a bitmap at each rank or above: (T,) int64. spread: of the same bitmap."""
+        return passes.counts_from(self.order, bits, self.starts, spread.suffix, ranks)
 
-    def ranks_of_top(self, bits: np.ndarray, fine: np.ndarray, most: np.ndarray) -> np.ndarray:
+    def ranks_of_top(self, bits: np.ndarray, spread: Spread, most: np.ndarray) -> np.ndarray:
         """The ranks from which on a bitmap has just so many pairs: (T,) int64, `scored` for none.
 
-        most: (T,) int64, at most as many as the bitmap has scored pairs. fine: what counts_of_bits gives.
+        most: (T,) int64, at most as many as the bitmap has scored pairs. spread: of the same bitmap.
         """
-        return passes.ranks_of(self.order, bits, self.starts, _suffix_sums(fine), most)
+        return passes.ranks_of(self.order, bits, self.starts, spread.suffix, most)
 
     def from_rank(self, bits: np.ndarray, rank: int) -> np.ndarray:
         """Pairs of a bitmap at a rank or above: a bitmap."""
@@ -133,9 +149,9 @@ class MetricBins:
 
         fine: what counts(mask) gives. thresholds: (T,) float32 without NaN.
         """
-        bits = passes.pack(mask)
+        bits, spread = passes.pack(mask), Spread.of(fine)
         higher, at = (self.ranks_of_scores(thresholds, above=above) for above in (True, False))
-        return self.counts_from(bits, fine, higher), self.counts_from(bits, fine, at)
+        return self.counts_from(bits, spread, higher), self.counts_from(bits, spread, at)
 
     def rows_in(self, mask: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """The row numbers of a mask's pairs in certain bins, ascending: (M,) int64."""
@@ -160,18 +176,3 @@ class MetricBins:
 def coarse(fine: np.ndarray) -> np.ndarray:
     """Fine counts in 128 bins for drawing: (128,) int64."""
     return fine.reshape(COARSE, -1).sum(1)
-
-
-def _suffix_sums(fine: np.ndarray) -> np.ndarray:
-    """Pairs in a bin or in one above it: (bins + 1,) int64, the last one 0."""
-    return np.concatenate([np.cumsum(fine[::-1])[::-1], [0]])
-
-
-def _codes(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """The bin of each score. Rounding may move an edge, but never changes the order of two scores."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        scale = np.float32(min(_BINS / (high - low), float(np.finfo(np.float32).max)))
-        position = (values - np.float32(low)) * scale
-        codes = np.clip(np.nan_to_num(position, nan=0.0), 0, _BINS - 1).astype(np.int64)
-    codes[np.isnan(values)] = passes.NO_SCORE
-    return codes

@@ -18,8 +18,6 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from clipsel_core.curation import index, passes
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.queries import ScoreTable
@@ -28,7 +26,7 @@ from clipsel_core.runs.store import Run
 _log = logging.getLogger(__name__)
 _VERSION = 1
 _FEWEST_KEPT = 500_000
-_BYTES_A_PAIR, _MOST_AT_ONCE = 24, 3
+_BYTES_A_PAIR, _MOST_AT_ONCE = 24, 4
 _FORGOTTEN_S = 86_400
 _STAMP = re.compile(r"[0-9a-f]{16}")
 
@@ -81,7 +79,7 @@ def _build(table: ScoreTable, folder: Path) -> None:
 
 def _fill(table: ScoreTable, folder: Path) -> None:
     names = table.uids()
-    by_uid = passes.order_by_uid(*(np.ascontiguousarray(names[half]) for half in ("f0", "f1")))
+    by_uid = passes.order_by_uid(names)
     index.write_uids(folder, names, by_uid)
     del names
 

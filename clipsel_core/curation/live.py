@@ -112,10 +112,13 @@ class _Moved:
     def of(cls, picker: Picker, before: Cuts, step: ScoreStep, amounts: Sequence[Fraction | float]) -> _Moved:
         bins = picker.table.bins(step.metric)
         if isinstance(step, KeepTop):
-            fine = picker.fine(before, step.metric)
-            pairs, scored = len(picker.table) if step.of == "pool" else picker.size(before), int(fine.sum())
-            most = np.array([min(count_of_fraction(Fraction(part), pairs), scored) for part in amounts], np.int64)
-            ranks = bins.ranks_of_top(picker.bits(before), fine, most)
+            pairs, spread = (
+                len(picker.table) if step.of == "pool" else picker.size(before),
+                picker.spread(before, step.metric),
+            )
+            parts = [part if isinstance(part, Fraction) else Fraction(part) for part in amounts]
+            most = np.minimum([count_of_fraction(part, pairs) for part in parts], spread.scored)
+            ranks = bins.ranks_of_top(picker.bits(before), spread, most)
             return cls(picker, step.metric, bins, ranks, bins.scores_at(ranks), True)
         if isinstance(step, AtLeast):
             values = np.array([float32_up(float(value)) for value in amounts], np.float32)
@@ -125,12 +128,12 @@ class _Moved:
 
     def fine(self, cuts: Cuts) -> np.ndarray:
         """How a set is spread over the metric."""
-        return self.picker.fine(cuts, self.metric)
+        return self.picker.spread(cuts, self.metric).fine
 
     def counts(self, cuts: Cuts) -> np.ndarray:
         """Pairs of a set that pass, at each amount: (P,) int64."""
         found = self.picker.counts_from(cuts, self.metric, self.ranks)
-        return found if self.upward else int(self.fine(cuts).sum()) - found
+        return found if self.upward else self.picker.spread(cuts, self.metric).scored - found
 
     def fixed(self, later: list[Taken]) -> int | np.ndarray:
         """Pairs that later steps add, whatever passes this one, less those of them that pass it."""
@@ -177,7 +180,7 @@ def _through_shares(arriving: np.ndarray, later: list[Taken], picker: Picker) ->
             part = Fraction(step.keep_top)
             allowed = count_of_fraction(part, len(picker.table)) if step.of == "pool" else _shares(part, kept)
             kept = np.minimum(kept, allowed)
-            exact = exact and int(picker.fine((), step.metric).sum()) == picker.size(())
+            exact = exact and picker.spread((), step.metric).scored == picker.size(())
         else:
             dropped = report.dropped / max(report.kept_before, 1)
             kept = np.rint(kept * (1 - dropped)).astype(np.int64) + report.added

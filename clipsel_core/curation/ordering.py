@@ -12,7 +12,7 @@ from clipsel_core import uids
 
 def count_of_fraction(fraction: Fraction, pairs: int) -> int:
     """floor(fraction * pairs) without rounding: 29/100 of 100 is 29, where 0.29 * 100 in floats is 28.999..."""
-    return int(fraction * pairs)
+    return fraction.numerator * pairs // fraction.denominator
 
 
 def keep_top(

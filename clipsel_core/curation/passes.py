@@ -110,12 +110,25 @@ def order_by_value(values: np.ndarray, ties: np.ndarray) -> np.ndarray:
     return _sorted(keys, rows)[1]
 
 
-def order_by_uid(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """The rows in ascending order of their uids: (N,) uint32. high, low: (N,) uint64."""
-    keys, rows = _sorted((high >> np.uint64(32)).astype(np.uint32), np.arange(len(high), dtype=np.uint32))
-    if not _settle(keys, rows, read_only(high), read_only(low), _LONGEST_RUN):
-        rows = np.lexsort((low, high)).astype(np.uint32)
+def order_by_uid(names: np.ndarray) -> np.ndarray:
+    """The rows in ascending order of their uids, (N,) UID_DTYPE: (N,) uint32."""
+    halves = read_only(np.ascontiguousarray(names).view(np.uint64))
+    keys, rows = _sorted(*_uid_keys(halves))
+    if not _settle(keys, rows, halves, _LONGEST_RUN):
+        rows = np.lexsort((names["f1"], names["f0"])).astype(np.uint32)
     return rows
+
+
+def codes(values: np.ndarray, low: float, high: float, bins: int) -> np.ndarray:
+    """The bin of each score over a span, beyond it the first or the last, NO_SCORE for NaN: (N,) uint16.
+
+    Rounding may move an edge, but never changes the order of two scores.
+    """
+    values, out = read_only(values), np.empty(len(values), np.uint16)
+    with np.errstate(over="ignore"):
+        scale = np.float32(min(bins / (high - low), float(np.finfo(np.float32).max)))
+    in_parts(lambda start, stop: _codes(values, start, stop, np.float32(low), scale, bins - 1, out), len(values))
+    return out
 
 
 def rows_of(names: np.ndarray, by_uid: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -260,7 +273,29 @@ def _sorted(keys, rows):
 
 
 @_compiled
-def _settle(keys, rows, high, low, longest):
+def _uid_keys(halves):
+    keys, rows = np.empty(len(halves) // 2, np.uint32), np.empty(len(halves) // 2, np.uint32)
+    for row in range(len(rows)):
+        keys[row], rows[row] = halves[2 * row] >> np.uint64(32), row
+    return keys, rows
+
+
+@_compiled
+def _codes(values, start, stop, low, scale, last, out):
+    for row in range(start, stop):
+        position = (values[row] - low) * scale
+        if np.isnan(values[row]):
+            out[row] = NO_SCORE
+        elif position >= last:
+            out[row] = last
+        elif position > 0:
+            out[row] = np.uint16(position)
+        else:  # Below the span, or infinity less infinity.
+            out[row] = 0
+
+
+@_compiled
+def _settle(keys, rows, halves, longest):
     """Sorts runs of equal keys by the whole uid; false where a run is too long for that."""
     start = 0
     for stop in range(1, len(keys) + 1):
@@ -270,9 +305,11 @@ def _settle(keys, rows, high, low, longest):
             return False
         for place in range(start + 1, stop):
             row, to = rows[place], place
-            while to > start and (
-                high[rows[to - 1]] > high[row] or (high[rows[to - 1]] == high[row] and low[rows[to - 1]] > low[row])
-            ):
+            while to > start:
+                other = rows[to - 1]
+                high, low = halves[2 * other], halves[2 * other + 1]
+                if high < halves[2 * row] or (high == halves[2 * row] and low <= halves[2 * row + 1]):
+                    break
                 rows[to] = rows[to - 1]
                 to -= 1
             rows[to] = row

@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from clipsel_core.curation import passes
+from clipsel_core.curation.bins import Spread
 from clipsel_core.curation.ordering import count_of_fraction
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import (
@@ -39,7 +40,7 @@ ScoreStep = KeepTop | AtLeast | AtMost
 T = TypeVar("T")
 _SET_BYTES = 512 << 20
 _MOST_SETS, _FEWEST_SETS = 256, 8
-_MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 192, 4096, 32
+_MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 128, 4096, 32
 
 
 def _no_list() -> np.ndarray:
@@ -79,7 +80,7 @@ class Picker:
         size = len(table) // 8 + 1
         self._everything = passes.pack(table.selectable())
         self._sets: _Recent[np.ndarray] = _Recent(min(max(_SET_BYTES // size, _FEWEST_SETS), _MOST_SETS))
-        self._fine: _Recent[np.ndarray] = _Recent(_MOST_COUNTS)
+        self._spreads: _Recent[Spread] = _Recent(_MOST_COUNTS)
         self._sizes: _Recent[int] = _Recent(_MOST_SIZES)
         self._lists: _Recent[tuple[Work, np.ndarray]] = _Recent(_MOST_LISTS)
 
@@ -116,9 +117,9 @@ class Picker:
             return self._everything
         return self._sets.get(_named(cuts), lambda: self._apply(cuts[-1], cuts[:-1]))
 
-    def fine(self, cuts: Cuts, metric: str) -> np.ndarray:
-        """How many of them lie in each bin of a metric: (65408,) int64."""
-        return self._fine.get((_named(cuts), metric), lambda: self.table.bins(metric).counts_of_bits(self.bits(cuts)))
+    def spread(self, cuts: Cuts, metric: str) -> Spread:
+        """How they lie over a metric."""
+        return self._spreads.get((_named(cuts), metric), lambda: self.table.bins(metric).spread(self.bits(cuts)))
 
     def size(self, cuts: Cuts) -> int:
         """How many are left."""
@@ -126,7 +127,7 @@ class Picker:
 
     def counts_from(self, cuts: Cuts, metric: str, ranks: np.ndarray) -> np.ndarray:
         """How many of them stand at each rank of a metric or above: (T,) int64."""
-        return self.table.bins(metric).counts_from(self.bits(cuts), self.fine(cuts, metric), ranks)
+        return self.table.bins(metric).counts_from(self.bits(cuts), self.spread(cuts, metric), ranks)
 
     def _size(self, cuts: Cuts) -> int:
         if not cuts or cuts[-1].kind not in ("from", "below"):
@@ -134,7 +135,7 @@ class Picker:
         *others, last = cuts
         before, metric = tuple(others), str(last.name)
         above = int(self.counts_from(before, metric, np.array([last.rank]))[0])
-        return above if last.kind == "from" else int(self.fine(before, metric).sum()) - above
+        return above if last.kind == "from" else self.spread(before, metric).scored - above
 
     def _apply(self, cut: Cut, cuts: Cuts) -> np.ndarray:
         before = self.bits(cuts)
@@ -163,10 +164,10 @@ class Picker:
     def _score_cut(self, step: ScoreStep, before: Cuts) -> tuple[Cut, float | None]:
         """What a step cuts from what reaches it, and the threshold that it finds or was given."""
         if isinstance(step, KeepTop):
-            bins, fine = self.table.bins(step.metric), self.fine(before, step.metric)
+            bins, spread = self.table.bins(step.metric), self.spread(before, step.metric)
             pairs = len(self.table) if step.of == "pool" else self.size(before)
-            most = min(count_of_fraction(Fraction(step.keep_top), pairs), int(fine.sum()))
-            rank = bins.ranks_of_top(self.bits(before), fine, np.array([most]))
+            most = min(count_of_fraction(Fraction(step.keep_top), pairs), spread.scored)
+            rank = bins.ranks_of_top(self.bits(before), spread, np.array([most]))
             return Cut("from", step.metric, int(rank[0])), float(bins.scores_at(rank)[0]) if most else None
         if isinstance(step, AtLeast):
             return Cut("from", step.metric, self._rank(step.metric, float32_up(step.at_least))), step.at_least

@@ -156,8 +156,7 @@ class ScoreTable:
     @cached_property
     def _by_uid(self) -> np.ndarray:
         """The rows in ascending order of their uids: (N,) uint32."""
-        names = self.uids()
-        return passes.read_only(passes.order_by_uid(*(np.ascontiguousarray(names[half]) for half in ("f0", "f1"))))
+        return passes.read_only(passes.order_by_uid(self.uids()))
 
     def selectable(self) -> np.ndarray:
         """Which pairs may be selected at all: (N,) bool, false for those that the scoring set aside."""

@@ -16,7 +16,7 @@ from clipsel_core.errors import JobError
 from clipsel_core.jobs import process
 from clipsel_core.jobs.store import Job, JobInfo, listing, write_info
 
-COMMANDS = ("add-target", "embed", "project", "score", "search")
+COMMANDS = ("add-target", "doctor", "embed", "project", "score", "search")
 # Those that go on where they stopped; the others begin anew.
 RESUMES = ("add-target", "embed", "score")
 _PACKAGE = "clipsel_core"
@@ -25,7 +25,7 @@ _PACKAGE = "clipsel_core"
 _HOME = Path(__file__).resolve().parents[2]
 # The dashboard stays quick while jobs compute.
 _NICENESS = 5
-_SECONDS_TO_CHECK = 60
+_SECONDS_TO_WAIT = 60
 # Children have to be asked how they ended, or they stay as zombies; those of an earlier server are the system's.
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -60,20 +60,21 @@ def check(command: str, paths: Sequence[Path], options: Mapping[str, Option] | N
     Returns: what the command finds wrong, in its own line; "" where it finds nothing, or still looks after a minute: it
     looks again when it is started.
     """
-    argv = [sys.executable, "-m", _PACKAGE, *_words(command, paths, {**(options or {}), "check": True})]
     try:
-        done = subprocess.run(
-            argv,
-            cwd=_HOME,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_SECONDS_TO_CHECK,
-            env=_environment(),
-        )
+        done = _wait(command, paths, {**(options or {}), "check": True})
     except subprocess.TimeoutExpired:
         return ""
-    said = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
+    said = done.stderr.strip().splitlines()
     return "" if done.returncode == 0 else said[-1] if said else f"{command} ended with code {done.returncode}"
+
+
+def ask(command: str, options: Mapping[str, Option]) -> str:
+    """What a quick command prints; waits for it. Raises JobError where it takes longer than a minute."""
+    try:
+        return _wait(command, (), options).stdout
+    except subprocess.TimeoutExpired as error:
+        expected, found = f"an answer within {_SECONDS_TO_WAIT} s", "none"
+        raise JobError(command, expected=expected, found=found, remedy="try it on the command line") from error
 
 
 def again(jobs: Path, job: Job) -> Job:
@@ -143,6 +144,19 @@ def _launch(jobs: Path, info: JobInfo) -> Job:
         os.setpriority(os.PRIO_PROCESS, child.pid, _NICENESS)
     return write_info(
         folder, info.model_copy(update={"pid": child.pid, "birth": process.birth_of(child.pid) or "gone"})
+    )
+
+
+def _wait(command: str, paths: Sequence[Path], options: Mapping[str, Option]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", _PACKAGE, *_words(command, paths, options)],
+        cwd=_HOME,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=_SECONDS_TO_WAIT,
+        env=_environment(),
     )
 
 

@@ -1,27 +1,30 @@
-"""What a shard's embeddings are: mapped from disk, checked row by row, ready to be scored."""
+"""What a shard's embeddings are: read from disk once, checked row by row, ready to be scored."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.layout import Arch, Pool, Shard
-from clipsel_core.pool.npz import Member, read_array, read_members
+from clipsel_core.pool.npz import Member, read_array, read_members, read_rows
 
 # Rounding a unit row to float16 moves its length by less than this: such rows are unit rows, used as they are.
 ROUNDING = 1e-3
 # Rows within this of unit length are scaled to it; rows farther off are bad.
 UNIT_TOLERANCE = 1e-2
 
-_BLOCK_ROWS = 1024
+_BLOCK_ROWS = 256  # with their float32 copy they fit a core's cache
+_FLOAT16_TO_FLOAT32 = np.float32(2.0**112)  # the ratio of the two formats' exponents
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """A shard's embeddings, checked.
+    """A shard's embeddings, checked, in memory of their own.
 
     image, text: (N, D) float16 or float32; every usable row has unit length.
     usable: (N,) bool; False for rows that were set aside.
@@ -40,25 +43,20 @@ def read_embeddings(shard: Shard, member: str) -> np.ndarray:
     member: its name in the npz, such as `Arch.image_member`. Values are not checked.
     Raises: PoolFormatError on a missing npz or member, another number of rows than the parquet, or another dtype.
     """
-    if shard.npz is None:
-        npz = shard.parquet.with_suffix(".npz")
-        expected, remedy = f"the embeddings of {shard.parquet.name}", f"download {npz.name}"
-        raise PoolFormatError(npz, expected=expected, found="no such file", remedy=remedy)
-    members = read_members(shard.npz)
-    if member not in members:
-        raise PoolFormatError(shard.npz, expected=f"an array {member}", found=", ".join(members) or "none")
-    _check_header(shard, members[member])
-    return read_array(shard.npz, members[member])
+    npz, found = _find(shard, member)
+    return read_array(npz, found)
 
 
 def read_pairs(pool: Pool, shard: Shard, arch: Arch, *, on_bad_rows: Literal["error", "skip"] = "error") -> Pairs:
     """Both sides of a shard's embeddings, every row checked for finite values and unit length.
 
+    The two sides are read side by side; each block of rows is checked while it is still in the cache.
     on_bad_rows: "error" raises PoolFormatError at the first row that is zero, NaN, infinite or far from unit length;
         "skip" marks such rows as not usable.
     """
-    image, image_scale = _unit_rows(shard, arch, arch.image_member)
-    text, text_scale = _unit_rows(shard, arch, arch.text_member)
+    with ThreadPoolExecutor(2) as threads:
+        sides = [threads.submit(_read_side, shard, arch, member) for member in (arch.image_member, arch.text_member)]
+        (image, image_scale), (text, text_scale) = (side.result() for side in sides)
     usable = np.isfinite(image_scale) & np.isfinite(text_scale)
     if on_bad_rows == "error" and not usable.all():
         row = int(np.argmin(usable))
@@ -86,34 +84,67 @@ def row_scale(rows: np.ndarray) -> np.ndarray:
 
     rows: (N, D) floats. Returns: (N,) float32.
     """
-    squared = np.empty(len(rows), np.float32)
-    block = np.empty((min(_BLOCK_ROWS, len(rows)), rows.shape[1]), np.float32)
+    scale = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), _BLOCK_ROWS):
-        part = block[: len(rows) - start]
-        with np.errstate(over="ignore"):
-            part[:] = rows[start : start + _BLOCK_ROWS]
-            np.einsum("nd,nd->n", part, part, out=squared[start : start + len(part)])
-    length = np.sqrt(squared)
+        scale[start : start + _BLOCK_ROWS] = _scale_of(rows[start : start + _BLOCK_ROWS])
+    return scale
+
+
+def _scale_of(block: np.ndarray) -> np.ndarray:
+    length = np.sqrt(_squared_lengths(block))
     off = np.abs(length - 1)
-    scale = np.full(len(rows), np.nan, np.float32)
+    scale = np.full(len(block), np.nan, np.float32)
     scale[off <= ROUNDING] = 1
     near = (off > ROUNDING) & (off <= UNIT_TOLERANCE)
     scale[near] = 1 / length[near]
     return scale
 
 
-def _unit_rows(shard: Shard, arch: Arch, member: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = read_embeddings(shard, member)
-    if rows.shape[1] != arch.width:
-        expected = f"{member} of width {arch.width}, as in the pool's first npz"
-        raise PoolFormatError(shard.npz, expected=expected, found=f"width {rows.shape[1]}")
-    return rows, row_scale(rows)
+def _squared_lengths(block: np.ndarray) -> np.ndarray:
+    """Of each row: (N,) float32. Infinite and NaN components of float16 rows count as 65,536 or more."""
+    if block.dtype == np.float16:
+        # numpy converts float16 number by number; shifting the bits into place and mending the exponent is three
+        # times as fast, and as exact. The sign makes no difference to a square.
+        bits = block.view(np.uint16) & np.uint32(0x7FFF)
+        bits <<= np.uint32(13)
+        values = bits.view(np.float32)
+        values *= _FLOAT16_TO_FLOAT32
+    else:
+        with np.errstate(over="ignore"):
+            values = block.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        return np.einsum("nd,nd->n", values, values)
+
+
+def _read_side(shard: Shard, arch: Arch, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """One side's rows in memory, float16 or float32, and the factor that gives each unit length."""
+    npz, member = _find(shard, name)
+    if member.shape[1] != arch.width:
+        expected = f"{name} of width {arch.width}, as in the pool's first npz"
+        raise PoolFormatError(npz, expected=expected, found=f"width {member.shape[1]}")
+    half = member.dtype.itemsize == 2
+    rows = np.empty(member.shape, np.float16 if half else np.float32)
+    scale = np.empty(len(rows), np.float32)
+    for place in read_rows(npz, member, rows, block=_BLOCK_ROWS):
+        scale[place] = _scale_of(rows[place])
+    return rows, scale
+
+
+def _find(shard: Shard, name: str) -> tuple[Path, Member]:
+    """A shard's npz and one of its arrays, whose shape and dtype are those of embeddings."""
+    if shard.npz is None:
+        npz = shard.parquet.with_suffix(".npz")
+        expected, remedy = f"the embeddings of {shard.parquet.name}", f"download {npz.name}"
+        raise PoolFormatError(npz, expected=expected, found="no such file", remedy=remedy)
+    members = read_members(shard.npz)
+    if name not in members:
+        raise PoolFormatError(shard.npz, expected=f"an array {name}", found=", ".join(members) or "none")
+    _check_header(shard, members[name])
+    return shard.npz, members[name]
 
 
 def _rescale(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    if rows.dtype == np.float64 or np.any(scale[np.isfinite(scale)] != 1):
-        return (rows * np.nan_to_num(scale)[:, None]).astype(np.float32)
-    return rows
+    return rows * np.nan_to_num(scale)[:, None] if np.any(scale[np.isfinite(scale)] != 1) else rows
 
 
 def _check_header(shard: Shard, member: Member) -> None:

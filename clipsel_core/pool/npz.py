@@ -1,9 +1,10 @@
-"""How the arrays inside an npz are found, and mapped from the file where they are stored uncompressed."""
+"""How the arrays inside an npz are found, and mapped or read straight from the file where they are stored."""
 
 from __future__ import annotations
 
 import struct
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,8 +42,9 @@ def read_members(npz: Path) -> dict[str, Member]:
 
 
 def read_array(npz: Path, member: Member) -> np.ndarray:
-    """An array of an npz: mapped read-only from the file where it is stored, read into memory where it is compressed.
+    """An array of an npz: mapped from the file where it is stored, read into memory where it is compressed.
 
+    Who writes to it changes a copy of the page that is written to, never the file.
     Raises: PoolFormatError where the file is cut short or damaged.
     """
     try:
@@ -52,9 +54,43 @@ def read_array(npz: Path, member: Member) -> np.ndarray:
         order: Literal["F", "C"] = "F" if member.fortran_order else "C"
         if 0 in member.shape:
             return np.empty(member.shape, member.dtype, order)
-        return np.memmap(npz, member.dtype, mode="r", offset=member.offset, shape=member.shape, order=order)
+        return np.memmap(npz, member.dtype, mode="c", offset=member.offset, shape=member.shape, order=order)
     except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
         raise _unreadable(npz, error) from error
+
+
+def read_rows(npz: Path, member: Member, out: np.ndarray, *, block: int) -> Iterator[slice]:
+    """Reads an array of rows into `out`, `block` rows at a time, and yields each block's place once it is there.
+
+    out: C-contiguous, of the member's shape; of its dtype, or of one that its values are rounded to. Stored values of
+    the same dtype go from the file into `out` and nowhere else; all others come by way of `read_array`.
+    Raises: PoolFormatError where the file is cut short or damaged.
+    """
+    places = [slice(start, min(start + block, len(out))) for start in range(0, len(out), block)]
+    if member.offset is None or member.fortran_order or member.dtype != out.dtype or 0 in member.shape:
+        rows = read_array(npz, member)
+        for place in places:
+            with np.errstate(over="ignore"):
+                out[place] = rows[place]
+            yield place
+        return
+    try:
+        with open(npz, "rb", buffering=0) as file:
+            file.seek(member.offset)
+            for place in places:
+                _read_whole(file, out[place].reshape(-1).view(np.uint8))
+                yield place
+    except (OSError, EOFError) as error:
+        raise _unreadable(npz, error) from error
+
+
+def _read_whole(file, out: np.ndarray) -> None:
+    done = 0
+    while done < len(out):
+        count = file.readinto(out[done:])
+        if not count:
+            raise EOFError("it ends in the middle of an array")
+        done += count
 
 
 def _member(archive: zipfile.ZipFile, raw, info: zipfile.ZipInfo) -> Member:

@@ -22,12 +22,17 @@ class TarPacker:
         self._archive = archive
         self.count = 0
 
+    @property
+    def offset(self) -> int:
+        """Bytes written so far."""
+        return int(self._archive.offset)
+
     def add(self, key: str, image: bytes, caption: str, facts: Mapping[str, Any]) -> int:
         """Adds a pair, the image's bytes as they are; returns where they begin in the tar.
 
         key: without a dot. facts: for the json, after uid and whatever else describes the pair.
         """
-        offset = self._archive.offset + tarfile.BLOCKSIZE
+        offset = self.offset + tarfile.BLOCKSIZE
         self._add(f"{key}.{image_ending(image)}", image)
         self._add(f"{key}.txt", caption.encode())
         self._add(f"{key}.json", json.dumps(facts).encode())

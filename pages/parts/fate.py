@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -20,14 +21,16 @@ _MOST_INLINE = 100
 _FAILED = "fate failed"
 
 
-def actions(entry: Entry, run: Run, rows: np.ndarray) -> None:
-    """Buttons that take many pairs into the recipe at once, or make a target of them."""
+def actions(entry: Entry, run: Run, rows: np.ndarray, more: Callable[[], None] | None = None) -> None:
+    """Buttons that take many pairs into the recipe at once, or make a target of them. more: draws another one."""
     with st.container(horizontal=True, gap="small", key="fate"):
         for kind, icon in (("keep", ":material/check:"), ("drop", ":material/block:")):
             act = partial(_add, entry, run, rows, kind)
             st.button(f"{kind.capitalize()} these", icon=icon, key=f"{kind} these", on_click=act)
         if forms.button("Use as target", "picked", ":material/my_location:", disabled=not run.finished):
             targets.ask_for_pairs(run, state.open_table(entry).uids_at(rows), "picked")
+        if more is not None:
+            more()
     if _FAILED in st.session_state:
         empty.show_error(st.session_state.pop(_FAILED), "This could not be written")
 

@@ -53,6 +53,16 @@ def shown(path: Path) -> str:
     return path.resolve().relative_to(data).as_posix() if path.resolve().is_relative_to(data) else str(path)
 
 
+def pool_to_make(name: str) -> Path:
+    """The folder of a pool that embed is to make, or has begun: a second teacher goes into the same one.
+
+    Raises: JobError on no name, or a folder that holds something else.
+    """
+    folder = catalog.data_folder().absolute() / name
+    begun = _NAME.fullmatch(name) and (folder / "embed" / "settings.json").is_file()
+    return folder if begun else new(name)
+
+
 def new(name: str) -> Path:
     """The folder of a new pool or run in the data folder. Raises JobError on no name, or one that is taken."""
     if not _NAME.fullmatch(name):

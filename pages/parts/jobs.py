@@ -160,7 +160,7 @@ def _show_ended(job: Job) -> None:
         with st.container():
             facts.show_title(job.info.title, notes[how])
         if how == "done" and (label := _label_of(job)) not in (None, st.session_state.get("run")):
-            st.button("Open", key=f"open {job.id}", on_click=_open, args=(label,))
+            st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
         if how != "done":
             st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
         dismiss = ":material/close:"

@@ -1,5 +1,6 @@
 // The map. Python sends a picture of the part in view, labels, and single pairs where few are in view; this draws them, and
-// tells Python the corners of what was drawn and which part is now in view. Words from the pool are put in as textContent.
+// tells Python the corners of what was drawn, which part is now in view, and which pair was clicked. Words from the pool are
+// put in as textContent.
 
 const MODES = [["lasso", "Lasso"], ["box", "Box"], ["move", "Move"]]
 const NEAR = 9
@@ -208,7 +209,9 @@ const listen = (self) => {
     const far = self.mode === "box" ? Math.hypot(end[0] - held.start[0], end[1] - held.start[1]) > 6 : self.trail.length > 2
     if (far) return tellDrawn(self, self.trail)
     self.trail = null
-    paint(self)
+    hover(self, ...end)
+    if (self.under !== undefined) self.tell("opened", self.under)
+    else paint(self)
   }
   stage.onpointercancel = () => { self.held = self.trail = null; paint(self) }
   stage.onpointerleave = () => { if (self.under !== undefined) { hide(self); paint(self) } }

@@ -61,9 +61,16 @@ class View:
     shape: Shape | None
 
 
-def show_map(view: View, *, key: str, drawn: Callable[[], None], moved: Callable[[], None]) -> None:
-    """Draws the map. drawn, moved: called when something was drawn or taken away, and when another part is in view."""
-    _map(data=asdict(view), key=key, on_drawn_change=drawn, on_moved_change=moved)
+def show_map(view: View, *, key: str, drawn: Callable[[], None], moved: Callable[[], None]) -> int | None:
+    """Draws the map and returns the place among its points of the one that was just clicked, if any.
+
+    drawn, moved: called when something was drawn or taken away, and when another part is in view.
+    """
+    shown = _map(
+        data=asdict(view), key=key, on_drawn_change=drawn, on_moved_change=moved, on_opened_change=lambda: None
+    )
+    place = shown.opened
+    return place if isinstance(place, int) and 0 <= place < len(view.points.x) else None
 
 
 def drawn_shape(key: str) -> Shape | None:

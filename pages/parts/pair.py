@@ -114,7 +114,7 @@ def _tabs(entry: Entry, row: int, caption: str) -> None:
         "Look-alikes": partial(related.look_alikes, entry, row, opened=_follow),
         "Same caption": partial(related.same_caption, entry, row, caption, opened=_follow),
     }
-    if state.open_run(entry).config.targets:
+    if state.open_run(entry).targets:
         others["Target images"] = partial(related.target_images, entry, row, opened=_follow)
     for tab, draw in zip(st.tabs(list(others), key="pair tab", on_change="rerun"), others.values(), strict=True):
         if tab.open:

@@ -11,38 +11,32 @@ import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.captions import CaptionScan
-from clipsel_core.curation.neighbours import NearestTargets, nearest_targets, neighbours
-from clipsel_core.curation.vectors import vector_of
+from clipsel_core.curation.neighbours import NearestTargets, nearest_targets
+from clipsel_core.curation.vectors import Side, vector_of
 from clipsel_core.errors import ClipselError
-from pages.parts import cards, commands, deck, empty, facts, metrics, scanning, state, words
+from pages.parts import cards, deck, empty, facts, metrics, sample, scanning, state, words
 from pages.parts.catalog import Entry
 
 Opened = Callable[[str, dict[str, int]], None]
 
 _CARDS = 12
 _SMALL = 200_000
-_SIDES = {"by image": "image", "by caption": "text"}
+_SIDES: dict[str, Side] = {"by image": "image", "by caption": "text"}
 
 
 def look_alikes(entry: Entry, row: int, *, opened: Opened) -> None:
-    """The pairs whose images or captions have the most similar embeddings, in the projected sample or a small run."""
-    table, places = state.open_table(entry), state.open_map(entry)
-    if places is None and len(table) > _SMALL:
-        why = "Look-alikes are sought in the sample that the map shows; this run has none yet."
-        empty.show_empty("No sample yet", why, commands.command("project", entry.root))
-        return
+    """The pairs whose images or captions have the most similar embeddings, of those that are searched at once."""
     side = st.segmented_control("Alike", list(_SIDES), default="by image", required=True, key="alike side")
-    among = None if places is None or len(table) <= _SMALL else np.sort(places.rows)
     try:
-        with st.spinner("Comparing …"):
-            found = neighbours(table, row, side=_SIDES[side], among=among, limit=_CARDS)
+        table = state.open_table(entry)
+        query = vector_of(table, row, _SIDES[side])
+        found = sample.most_alike(entry, query, _SIDES[side], _CARDS + 1).without(row).first(_CARDS)
     except ClipselError as error:
         empty.show_error(error, "Look-alikes cannot be found")
         return
     uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
     st.page_link("search.py", label="More of them", icon=":material/search:", query_params={"like": uid})
-    where = "the whole run" if among is None else f"a sample of {words.pairs(len(among))}"
-    facts.show_title(f"Most alike {side}", f"in {where}, by cosine")
+    facts.show_title(f"Most alike {side}", f"of {sample.in_words(entry)}, by cosine")
     _draw(entry, found.rows, deck.cosine_bars(found.similarity), "look-alikes", opened)
 
 
@@ -74,7 +68,7 @@ def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> Non
 
 def target_images(entry: Entry, row: int, *, opened: Opened) -> None:
     """Why NormSim is what it is: the images of each target that this pair's image resembles most."""
-    for info in state.open_run(entry).config.targets:
+    for info in state.open_run(entry).targets:
         asked = f"target asked {info.name}"
         if info.rows > _SMALL and st.session_state.get(asked) != row:
             look = f"Look through {words.count(info.rows)} images of {info.name}"

@@ -30,7 +30,7 @@ def ask() -> None:
     except ClipselError as error:
         empty.show_error(error, "This pool cannot be scored")
         return
-    facts.show_note(f"{words.pairs(pool.rows)} in {words.count(len(pool.shards))} shards")
+    facts.show_note(f"{words.pairs(pool.rows)} in {words.count(len(pool.shards))} shard{'s' * (len(pool.shards) != 1)}")
     arch = st.selectbox("Teacher", list(pool.archs), help="Whose embeddings are scored.")
     files, uploads = _ask_for_targets(arch)
     options = _ask_for_numbers(pool, arch)

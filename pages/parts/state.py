@@ -111,8 +111,13 @@ def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
 
 
 def settings(entry: catalog.Entry, recipe: str, place: int, amounts: tuple[Fraction | float, ...]) -> Settings:
-    """What a recipe's step at a place would do at each amount. Raises RecipeError where the recipe does not fit."""
-    return _settings(entry, recipe_stamp(entry, recipe), recipe, place, amounts)
+    """What a recipe's step at a place would do at each amount. Raises RecipeError where the recipe does not fit.
+
+    amounts: evenly spaced, so that their ends and number stand for them: to hash a thousand of them takes longer than
+    to count what they do.
+    """
+    ruler = float(amounts[0]), float(amounts[-1]), len(amounts)
+    return _settings(entry, recipe_stamp(entry, recipe), recipe, place, ruler, amounts)
 
 
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
@@ -180,9 +185,14 @@ def _selection(entry: catalog.Entry, stamp: Stamp, recipe: str) -> Selection:
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _settings(
-    entry: catalog.Entry, stamp: Stamp, recipe: str, place: int, amounts: tuple[Fraction | float, ...]
+    entry: catalog.Entry,
+    stamp: Stamp,
+    recipe: str,
+    place: int,
+    ruler: tuple[float, float, int],
+    _amounts: tuple[Fraction | float, ...],
 ) -> Settings:
-    return settings_of(open_picker(entry), parse(entry, recipe), place, amounts)
+    return settings_of(open_picker(entry), parse(entry, recipe), place, _amounts)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

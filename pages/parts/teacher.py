@@ -9,7 +9,10 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +26,14 @@ from pages.parts import catalog
 from pages.parts.pictures import cache_of
 
 _LONGEST_S = 120
+_PAUSE_S = 0.1
 _LONGEST_TEXT = 1_000
 # Models that are not on this machine are not fetched while somebody waits for an answer.
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+# A model may take gigabytes: however many people search, one is loaded at a time.
+_alone = threading.Lock()
 
 
 def missing(run: Run) -> str:
@@ -48,7 +56,9 @@ def vector_of_text(run: Run, text: str) -> np.ndarray:
     kept = kept_file(run, text)
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        _ask(run, _tidy(text), kept)
+        with _turn():
+            if not kept.is_file():
+                _ask(run, _tidy(text), kept)
     return read_vector(kept)
 
 
@@ -65,6 +75,19 @@ def _tidy(text: str) -> str:
     return " ".join(text.replace("\0", " ").split())[:_LONGEST_TEXT]
 
 
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Waits until nobody else asks the teacher."""
+    note = st.empty()
+    while not _alone.acquire(timeout=_PAUSE_S):
+        note.caption("Somebody else asks the teacher …")
+    try:
+        note.empty()
+        yield
+    finally:
+        _alone.release()
+
+
 def _ask(run: Run, text: str, out: Path) -> None:
     words = ["encode", str(run.root.absolute()), f"--text={text}", f"--out={out.absolute()}"]
     command = [sys.executable, "-m", "clipsel_core", *words]
@@ -79,7 +102,7 @@ def _ask(run: Run, text: str, out: Path) -> None:
                 raise TeacherError(run.pool_root, expected=f"an answer within {_LONGEST_S} s", found="none")
             # Writing to the page is also how this learns that nobody waits any more.
             note.caption(f"The teacher reads the text … {waited:.0f} s")
-            time.sleep(0.1)
+            time.sleep(_PAUSE_S)
     finally:
         note.empty()
         if child.poll() is None:

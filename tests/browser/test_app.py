@@ -21,7 +21,7 @@ from pages.parts import catalog, routes
 from tests.browser.conftest import ROOT, settle, visit
 from tests.pages.worlds import HOSTILE, LACKING
 
-PAGES = ("overview", "distributions", "map", "gallery", "search", "select")
+PAGES = ("overview", "distributions", "map", "gallery", "search", "select", "compare")
 
 
 @pytest.mark.parametrize("run", ["demo/run", "hostile/run"])

@@ -45,11 +45,11 @@ def test_ranks_of_top__find_every_place(scores):
     chosen = scores[mask]
     ordered = np.sort(chosen[~np.isnan(chosen)])[::-1]
     bits = passes.pack(mask)
-    ranks = bins.ranks_of_top(bits, bins.counts(mask), np.arange(len(ordered) + 1))
+    ranks = bins.ranks_of_top(bits, bins.spread(bits), np.arange(len(ordered) + 1))
     found = bins.scores_at(ranks)
     assert np.isnan(found[0])
     assert np.array_equal(found[1:], ordered)
-    assert bins.counts_from(bits, bins.counts(mask), ranks).tolist() == list(range(len(ordered) + 1))
+    assert bins.counts_from(bits, bins.spread(bits), ranks).tolist() == list(range(len(ordered) + 1))
 
 
 def test_order__gives_equal_scores_to_the_smaller_uid(scores):

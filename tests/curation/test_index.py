@@ -148,7 +148,7 @@ def test_order_by_uid__sorts_any_uids():
         draw.integers(0, 3, (2, 5000), dtype=np.uint64),
         (draw.integers(0, 40, 5000).astype(np.uint64) << np.uint64(32), draw.integers(0, 2**64, 5000, dtype=np.uint64)),
     ):
-        order = indexing.passes.order_by_uid(high, low)
         names = uids.from_halves(high, low)
+        order = indexing.passes.order_by_uid(names)
         assert np.array_equal(names[order], uids.sort(names))
         assert np.array_equal(np.sort(order), np.arange(5000))

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from pages.parts import catalog, control
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
-PAGES = ("overview", "distributions", "map", "gallery", "search", "select")
+PAGES = ("overview", "distributions", "map", "gallery", "search", "select", "compare")
 
 Opener = Callable[..., AppTest]
 

@@ -10,7 +10,7 @@ from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.errors import JobError
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, folders
+from pages.parts import catalog, folders, health, pooling
 from tests.conftest import unit_rows, write_shard
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
@@ -166,3 +166,61 @@ def test_keep_upload__names_the_file_itself(data, tmp_path):
     assert kept.name.startswith("b-evil-")
     with pytest.raises(JobError):
         folders.keep_upload(tmp_path / "targets", "evil.exe", b"abc")
+
+
+def test_pool__starts_embed_with_source_and_teacher(data, opened, monkeypatch):
+    (data / "pictures").mkdir()
+    (data / "clip").mkdir()
+    (data / "clip" / "open_clip_config.json").touch()
+    monkeypatch.setattr(health, "teachers", lambda: ["ViT-B-32 openai"])
+    app, _ = opened("overview")
+    button(app, "Make a pool").click().run()
+    assert app.button(key="start pool").disabled
+    teacher = next(box for box in app.selectbox if box.label == "Teacher")
+    assert teacher.options[:2] == ["clip", "ViT-B-32 openai"]
+    teacher.set_value("ViT-B-32 openai")
+    next(box for box in app.selectbox if box.label == "Source").set_value("pictures").run()
+    assert [box.value for box in app.text_input if box.label.endswith(("short name", "the pool"))] == [
+        "b32",
+        "pictures-2",
+    ]
+    app.button(key="start pool").click().run()
+    assert not app.exception
+    (job,) = listing(catalog.jobs_folder())
+    expected = ("embed", str(data / "pictures"), str(data / "pictures-2"), "--arch=b32", "--shard-size=100000")
+    assert job.info.words == (*expected, "--model=ViT-B-32", "--pretrained=openai")
+    ended(job)
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ("ViT-B-32 openai", {"model": "ViT-B-32", "pretrained": "openai"}),
+        ("hf-hub:timm/some", {"model": "hf-hub:timm/some"}),
+        ("birds/target", {"model": "local-dir:{data}/birds/target"}),
+        ("ViT-B-32 birds/own.pt", {"model": "ViT-B-32", "pretrained": "{data}/birds/own.pt"}),
+        (pooling._NO_TEACHER, {}),
+        ("ViT-B-32", None),
+        ("ViT-B-32 /etc/own.pt", None),
+        ("local-dir:/etc", None),
+        ("../model.json openai", None),
+    ],
+)
+def test_pool__teachers_are_names_or_allowed_paths(data, typed, named):
+    (data / "birds" / "own.pt").touch()
+    if named is None:
+        with pytest.raises(JobError):
+            pooling._named(typed)
+    else:
+        assert pooling._named(typed) == {key: value.format(data=data) for key, value in named.items()}
+
+
+def test_machine__is_examined_by_who_asks(opened, monkeypatch):
+    said = [{"area": "packages", "name": "numpy", "value": "none", "state": "wrong", "remedy": "pip install numpy"}]
+    asked = []
+    monkeypatch.setattr(health, "findings", lambda: (asked.append(1), said)[1])
+    app, _ = opened("overview")
+    assert not asked
+    app.session_state["machine"] = True
+    app.run()
+    assert "clipsel cannot work as it is: numpy" in words(app)

@@ -140,6 +140,19 @@ def test_map__shows_single_pairs_where_few_are_in_view(tmp_path, open_page):
     assert f"{len(seen)} in view" in words(app)
 
 
+def test_map__opens_the_pair_that_is_clicked(app):
+    draw(app, "moved", [0.5, 1.5, -0.5, 0.5])
+    (drawn,) = components(app, "clipsel_map")
+    draw(app, "opened", 3)
+    assert not app.exception
+    assert drawn["points"]["caption"][3] in words(app)
+    assert f"4 of {len(drawn['points']['x'])} in this gallery" in words(app)
+    for nonsense in (-1, 10_000, "3", None):
+        draw(app, "opened", nonsense)
+        assert not app.exception
+        assert "in this gallery" not in words(app)
+
+
 @pytest.mark.parametrize("colour", ["amount", "kept", "clip_score", "normsim_inf_task"])
 def test_map__is_coloured_and_says_how(app, colour):
     app.selectbox(key="map_colour").set_value(colour).run()

@@ -74,13 +74,38 @@ def test_read_pairs__float64_is_read_as_float32(tmp_path):
     assert read_pairs(p, shard, arch).image.dtype == np.float32
 
 
-@pytest.mark.parametrize("rows", [1, 1023, 1024, 1025, 2500])
-def test_row_scale__agrees_with_float64_across_blocks(rows):
-    x = unit_rows(rows, 8).astype("f4") * np.linspace(0.985, 1.015, rows, dtype="f4")[:, None]
+@pytest.mark.parametrize("rows", [1, 255, 256, 257, 1300])
+@pytest.mark.parametrize("dtype", ["f2", ">f2", "f4", "f8"])
+def test_row_scale__agrees_with_float64_across_blocks(rows, dtype):
+    x = (unit_rows(rows, 8).astype("f4") * np.linspace(0.985, 1.015, rows, dtype="f4")[:, None]).astype(dtype)
     length = np.linalg.norm(x.astype("f8"), axis=1)
     expected = np.where(abs(length - 1) <= 1e-3, 1, np.where(abs(length - 1) <= 1e-2, 1 / length, np.nan))
     near_a_limit = np.minimum(abs(abs(length - 1) - 1e-3), abs(abs(length - 1) - 1e-2)) < 1e-6
     np.testing.assert_allclose(row_scale(x)[~near_a_limit], expected[~near_a_limit], rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 65504.0, 0.0])
+def test_row_scale__bad_float16_rows_have_none(value):
+    x = unit_rows(300, 8)
+    x[280] = value
+    assert np.flatnonzero(np.isnan(row_scale(x))).tolist() == [280]
+
+
+def test_row_scale__float16_numbers_too_small_to_be_normal_count():
+    """2^22 components of 2^-15, which float16 holds as subnormal numbers, add 2^-8 to the square of a length of 1."""
+    row = np.full((1, 2**22 + 1), 2.0**-15, np.float16)
+    row[0, 0] = 1
+    assert row_scale(row)[0] == pytest.approx((1 + 2.0**-8) ** -0.5, abs=1e-5)
+
+
+def test_read_pairs__rows_are_its_own(tmp_path):
+    """The pool's file may be written anew while a shard is scored."""
+    p, shard, arch = with_image(tmp_path, lambda image: image)
+    pairs = read_pairs(p, shard, arch)
+    before = pairs.image.copy()
+    with open(shard.npz, "r+b") as file:
+        file.write(b"\0" * shard.npz.stat().st_size)
+    np.testing.assert_array_equal(pairs.image, before)
 
 
 def test_read_embeddings__wrong_number_of_rows(tmp_path):

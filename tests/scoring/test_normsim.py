@@ -24,6 +24,36 @@ def test_normsim__against_float64(rows, n, m, p, dtype):
     )
 
 
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.5, np.inf])
+@pytest.mark.parametrize("m", [1, 20, 64, 65])
+def test_normsim__a_few_targets_against_float64(p, m):
+    """Up to 64 targets take a way of their own: blocks of 512 images, the last one ragged."""
+    image, target = clip_like_pairs(1500, seed=1)[0], clip_like_pairs(m, seed=2)[0]
+    found = normsim(torch.from_numpy(image), torch.from_numpy(target), p=p).numpy()
+    np.testing.assert_allclose(found, reference.normsim(image, target, p), rtol=2e-6, atol=0 if p == 2 else 1e-7)
+
+
+def test_normsim__a_few_targets_none_near():
+    """Cosines of 0 with all targets, and products of 1e-13 whose powers would underflow."""
+    image = torch.eye(3)
+    target = torch.tensor([[0.0, 1.0, 1e-13], [0.0, 1.0, -1e-13]])
+    for p, many in ((2.0, 2**0.5), (4.0, 2**0.25), (float("inf"), 1.0)):
+        assert normsim(image, target, p=p).tolist() == pytest.approx([0.0, many, many * 1e-13], rel=1e-6)
+
+
+@pytest.mark.parametrize("p", [2.0, np.inf])
+def test_normsim__a_few_targets_same_bits_on_any_number_of_cores(p):
+    image, target = (torch.from_numpy(clip_like_pairs(n, width=256, seed=n)[0]) for n in (3000, 20))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 4):
+            torch.set_num_threads(count)
+            found.append(normsim(image, target, p=p))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("p", [2.0, np.inf])
 def test_normsim__clip_like_pairs(p):
     image, target = clip_like_pairs(3000, width=256, seed=1)[0], clip_like_pairs(1300, width=256, seed=2)[0]

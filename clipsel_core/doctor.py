@@ -1,0 +1,153 @@
+"""What is installed here, what can it compute with, and which teachers are at hand?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+State = Literal["ok", "absent", "wrong"]
+
+_REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
+_GIB = 1 << 30
+# Features of a CPU that decide how fast it multiplies, as /proc/cpuinfo spells them.
+_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bfloat16", "amx_bf16": "AMX bfloat16"}
+_EXTRAS = {
+    "triton": "the GPU kernels; comes with torch's CUDA build",
+    "transformers": "teachers whose text tower is from Hugging Face, such as SigLIP's and XLM-R's",
+    "s3fs": "sources of pools on s3://",
+    "gcsfs": "sources of pools on gs://",
+    "aiohttp": "sources of pools on https://",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    area: "packages", "devices", "teachers" or "extras". state: "absent" where it is missing and need not be there,
+    "wrong" where clipsel cannot work as it is. remedy: what to do about it, or what it would bring; may be "".
+    """
+
+    area: str
+    name: str
+    value: str
+    state: State = "ok"
+    remedy: str = ""
+
+
+def examine(folder: Path | None = None) -> list[Finding]:
+    """Looks at everything, area by area. folder: where teachers of one's own are looked for, besides the caches."""
+    return [*_packages(_REQUIREMENTS.read_text("utf-8").splitlines()), *_devices(), *_teachers(folder), *_extras()]
+
+
+def _packages(lines: Iterable[str]) -> Iterator[Finding]:
+    python = platform.python_version()
+    old = sys.version_info < (3, 11)
+    yield Finding("packages", "python", python, "wrong" if old else "ok", "needs 3.11 or newer" if old else "")
+    for requirement in (Requirement(line) for line in lines if line and not line.startswith("#")):
+        remedy = f"pip install '{requirement}'"
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            yield Finding("packages", requirement.name, "not installed", "wrong", remedy)
+            continue
+        fits = requirement.specifier.contains(found, prereleases=True)
+        yield Finding("packages", requirement.name, found, "ok" if fits else "wrong", "" if fits else remedy)
+
+
+def _devices() -> Iterator[Finding]:
+    cpu = _cpuinfo()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Finding("devices", "cpu", f"{cores} cores, {cpu.get('model name') or platform.machine()}")
+    flags = cpu.get("flags", "").split()
+    known = [name for flag, name in _FEATURES.items() if flag in flags]
+    yield Finding("devices", "cpu features", ", ".join(known) or "none known", "ok" if known else "absent")
+    yield Finding("devices", "memory", _memory())
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("devices", "torch", str(error).split("\n")[0], "wrong", "install torch again")
+        return
+    count = torch.cuda.device_count()
+    for place in range(count):
+        major, minor = torch.cuda.get_device_capability(place)
+        size = torch.cuda.get_device_properties(place).total_memory / _GIB
+        kernels = "" if major >= 8 else "older than Ampere: computes without the Triton kernels"
+        value = f"{torch.cuda.get_device_name(place)}, compute capability {major}.{minor}, {size:.0f} GiB"
+        yield Finding("devices", f"cuda:{place}", value, remedy=kernels)
+    if not count:
+        yield Finding("devices", "gpu", "none that torch can use", "absent", "clipsel computes on the CPU")
+
+
+def _memory() -> str:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
+    lines = _lines("/proc/meminfo")
+    free = next((int(line.split()[1]) * 1024 / _GIB for line in lines if line.startswith("MemAvailable:")), None)
+    return f"{total:.1f} GiB" + ("" if free is None else f", {free:.1f} GiB available")
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of its first core; nothing elsewhere."""
+    found: dict[str, str] = {}
+    for line in _lines("/proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _teachers(folder: Path | None) -> Iterator[Finding]:
+    found = [*_own_teachers(folder), *_cached_teachers()]
+    yield from found
+    if not found:
+        remedy = "embed downloads the one that it is asked for"
+        yield Finding("teachers", "on disk", "none", "absent", remedy)
+
+
+def _own_teachers(folder: Path | None) -> Iterator[Finding]:
+    """Folders as open_clip saves a teacher, a little below a folder."""
+    depths = ("open_clip_config.json", "*/open_clip_config.json", "*/*/open_clip_config.json")
+    for file in sorted(file for depth in depths for file in (folder.glob(depth) if folder else ())):
+        yield Finding("teachers", f"local-dir:{file.parent}", "a folder with its checkpoint")
+
+
+def _cached_teachers() -> Iterator[Finding]:
+    """open_clip's models whose weights were downloaded before."""
+    try:
+        import open_clip
+        from huggingface_hub import try_to_load_from_cache
+        from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+    except ImportError as error:
+        yield Finding("teachers", "open_clip", str(error), "wrong", "install it again")
+        return
+    cache = Path("~/.cache/clip").expanduser()
+    for model, tag in open_clip.list_pretrained():
+        known = open_clip.get_pretrained_cfg(model, tag)
+        repository, _, name = (known.get("hf_hub") or "").rpartition("/")
+        files = [name] if name else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+        in_hub = bool(repository) and any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
+        url = known.get("url") or ""
+        if in_hub or (url and (cache / url.rpartition("/")[2]).is_file()):
+            yield Finding("teachers", f"{model} {tag}", "downloaded")
+
+
+def _extras() -> Iterator[Finding]:
+    for package, brings in _EXTRAS.items():
+        try:
+            yield Finding("extras", package, version(package), remedy=brings)
+        except PackageNotFoundError:
+            yield Finding("extras", package, "not installed", "absent", brings)

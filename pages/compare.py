@@ -1,0 +1,17 @@
+"""What do selections have in common, what sets two of them apart, and how far do two runs of one pool agree?"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts import contenders, state
+from pages.parts.catalog import Entry
+
+
+def show(entry: Entry) -> None:
+    st.title("Compare")
+    state.require_table(entry)
+    contenders.show(entry)
+
+
+show(state.current())

@@ -1,0 +1,134 @@
+"""Which of several selections keeps what? Their overlaps, then two against each other, by steps and by pairs."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from clipsel_core.curation.difference import differences
+from clipsel_core.curation.overlap import Overlap, overlap
+from clipsel_core.curation.recipe import Intersect, load_recipe
+from clipsel_core.errors import ClipselError
+from clipsel_core.runs.store import Run
+from pages.parts import empty, facts, lists, matrix, part_gallery, recipes, state, words
+from pages.parts.catalog import Entry
+
+_DRAFT = "draft"
+_MOST = 12
+_USUAL = 5
+
+
+def show(entry: Entry) -> None:
+    """The page's part about selections of this run."""
+    run = state.open_run(entry)
+    texts, errors = _known(entry, run)
+    for name, error in errors.items():
+        empty.show_error(error, f"{shown(name)} cannot be compared")
+    if len(texts) < 2:
+        why = "Save a recipe on the Select page, or add a list of uids there; each can be compared with the draft."
+        empty.show_empty("Nothing to compare with yet", why)
+        return
+    names = _choose(list(texts))
+    if len(names) < 2:
+        empty.show_empty("Choose two or more", "Their overlaps are shown here.")
+        return
+    stamps = tuple((name, texts[name], state.recipe_stamp(entry, texts[name])) for name in names)
+    found = _overlap(entry, stamps)
+    matrix.show([shown(name) for name in names], found)
+    _note_unknown(entry, {name: texts[name] for name in names})
+    _two(entry, texts, found)
+
+
+def shown(name: str) -> str:
+    """A selection's name as people read it."""
+    return "the draft" if name == _DRAFT else name.partition(" ")[2]
+
+
+def _known(entry: Entry, run: Run) -> tuple[dict[str, str], dict[str, ClipselError]]:
+    """What can be compared, as recipes (YAML) by name; and what cannot, with the reason."""
+    texts, errors = {_DRAFT: recipes.draft_yaml(entry, run)}, {}
+    for stem, path in recipes.saved(run).items():
+        try:
+            texts[f"recipe {stem}"] = recipes.as_yaml(list(load_recipe(path, run.metrics).steps))
+        except ClipselError as error:
+            errors[f"recipe {stem}"] = error
+    for name in lists.known(run):
+        texts[f"list {name}"] = recipes.as_yaml([Intersect(intersect=name)])
+    fitting = {}
+    for name, text in texts.items():
+        try:
+            if text:
+                state.parse(entry, text)
+                fitting[name] = text
+        except ClipselError as error:
+            errors[name] = error
+    return fitting, errors
+
+
+def _choose(names: list[str]) -> list[str]:
+    """The selections that the curator wants to see, the draft and a few saved ones at first."""
+    held = [name for name in st.session_state.get("compared", names[:_USUAL]) if name in names]
+    st.session_state["compared"] = held
+    return st.multiselect(
+        "Selections",
+        names,
+        key="compared",
+        format_func=shown,
+        max_selections=_MOST,
+        persist_state="session",
+        placeholder="choose recipes and lists",
+    )
+
+
+def _note_unknown(entry: Entry, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        if name.startswith("list "):
+            report = state.selected(entry, text).report[0]
+            if report.unknown:
+                facts.show_note(f"{shown(name)} names {words.count(report.unknown)} more uids that this run lacks.")
+
+
+def _two(entry: Entry, texts: dict[str, str], found: Overlap) -> None:
+    """Two of them against each other."""
+    names = list(found.names)
+    left, right, _ = st.columns([2, 2, 3], gap="medium")
+    for place, (column, key, label) in enumerate(((left, "first", "This"), (right, "second", "against"))):
+        if st.session_state.get(f"compare {key}") not in names:
+            st.session_state[f"compare {key}"] = names[place]
+        column.selectbox(label, names, key=f"compare {key}", format_func=shown, persist_state="session")
+    first, second = st.session_state["compare first"], st.session_state["compare second"]
+    if first == second:
+        empty.show_empty("The same selection twice", "Choose another one to compare it with.")
+        return
+    if not any(name.startswith("list ") for name in (first, second)):
+        changes = differences(state.parse(entry, texts[first]), state.parse(entry, texts[second]))
+        matrix.show_changes(shown(first), shown(second), changes)
+    _parts(entry, texts, found, first, second)
+
+
+def _parts(entry: Entry, texts: dict[str, str], found: Overlap, first: str, second: str) -> None:
+    """The pairs of one and not the other, and of both."""
+    i, j = found.names.index(first), found.names.index(second)
+    both = int(found.both[i, j])
+    counts = {
+        f"only {shown(first)}": int(found.sizes[i]) - both,
+        "both": both,
+        f"only {shown(second)}": int(found.sizes[j]) - both,
+    }
+    part = st.segmented_control(
+        "Pairs",
+        [0, 1, 2],
+        default=0,
+        required=True,
+        key="compare part",
+        format_func=lambda place: f"{list(counts)[place]} · {words.count(list(counts.values())[place])}",
+        label_visibility="collapsed",
+    )
+    mine, theirs = (state.kept_mask(entry, texts[name]) for name in (first, second))
+    mask = (mine & ~theirs, mine & theirs, theirs & ~mine)[part]
+    where = (f"Only in {shown(first)}", "In both", f"Only in {shown(second)}")[part]
+    part_gallery.show(entry, mask, key=f"compare {part}", title=where, nothing=f"{where}: no pair.")
+
+
+@st.cache_resource(max_entries=16, show_spinner="Counting what they share …")
+def _overlap(entry: Entry, stamps: tuple[tuple[str, str, state.Stamp], ...]) -> Overlap:
+    return overlap({name: state.kept_mask(entry, text) for name, text, _ in stamps})

@@ -1,0 +1,33 @@
+"""What do the pairs of any set look like? Its gallery, by a metric from either end, page by page."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from pages.parts import empty, facts, metrics, pairs, state, words
+from pages.parts.catalog import Entry
+
+_PAGE = 48
+_ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random"}
+
+
+def show(entry: Entry, mask: np.ndarray, *, key: str, title: str, nothing: str) -> None:
+    """Draws the pairs of a mask, (N,) bool. nothing: what to say where there is none."""
+    table, listed = state.open_table(entry), int(np.count_nonzero(mask))
+    if not listed:
+        empty.show_empty("Nothing to show", nothing)
+        return
+    names = list(table.metrics)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        usual = names.index("s_cliploss") if "s_cliploss" in names else 0
+        metric = st.selectbox("By", names, usual, metrics.title, key=f"{key} metric", width=220)
+        order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key=f"{key} order")
+        pages = -(-listed // _PAGE)
+        page = int(st.number_input(f"Page of {words.count(pages)}", 1, pages, key=f"{key} page", width=140))
+    facts.show_title(title, words.pairs(listed))
+    rows = table.page(metric, _ORDERS[order], offset=(page - 1) * _PAGE, limit=_PAGE, mask=mask)
+    if len(rows):
+        pairs.gallery(entry, rows, metric, key=f"{key} cards", label=title)
+    else:
+        facts.show_note(f"None of them has a {metrics.title(metric)}.")

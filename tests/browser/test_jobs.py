@@ -1,0 +1,98 @@
+"""Jobs outlive what they were started from: the page, the browser, the server."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import pytest
+from playwright.sync_api import expect
+
+from clipsel_core.jobs.store import listing
+from tests.browser.conftest import ROOT, serving, settle, visit
+from tests.jobs.stand_in import until
+
+SLOW = 120_000
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder with the demo, its map taken away."""
+    left_out = shutil.ignore_patterns("exports", "cache", "projection.parquet")
+    shutil.copytree(ROOT / "data" / "demo", tmp_path / "data" / "demo", ignore=left_out)
+    return tmp_path / "data"
+
+
+def test_job__started_reloaded_finished(browser, data):
+    with serving(data) as url:
+        page = browser.new_page(base_url=url)
+        visit(page, "map")
+        page.get_by_label("Pairs on it").fill("300")
+        page.get_by_role("button", name="Make a map").click()
+        expect(page.locator(".st-key-jobs")).to_contain_text("Map of 300 pairs")
+        expect(page.get_by_role("button", name="Make a map")).to_have_count(0)
+        page.reload()
+        expect(page.locator(".st-key-jobs")).to_contain_text("Map of 300 pairs")
+        page.close()
+        (job,) = listing(data / ".jobs")
+        assert job.state == "running"
+        page = browser.new_page(base_url=url)
+        visit(page, "gallery")
+        expect(page.get_by_test_id("stSidebar")).to_contain_text("Map of 300 pairs")
+        page.get_by_role("link", name="Map").click()
+        expect(page.locator("canvas, .nsewdrag, .map").first).to_be_visible(timeout=SLOW)
+        expect(page.get_by_text("No map yet")).to_have_count(0)
+        assert job.state == "done"
+        visit(page, "overview")
+        expect(page.locator(".st-key-jobs")).to_contain_text("done in")
+        page.close()
+
+
+def test_job__goes_on_without_the_server_and_is_cancelled_from_the_next(browser, data):
+    with serving(data) as url:
+        page = browser.new_page(base_url=url)
+        visit(page, "overview")
+        page.get_by_role("button", name="Make a map").click()
+        expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+        page.close()
+    (job,) = listing(data / ".jobs")
+    assert job.state == "running"
+    with serving(data) as url:
+        page = browser.new_page(base_url=url)
+        visit(page, "overview")
+        cancel = page.get_by_role("button", name="Cancel")
+        expect(cancel).to_be_enabled()
+        began = time.monotonic()
+        cancel.click()
+        expect(page.locator(".st-key-jobs")).to_contain_text("stopping", timeout=2_000)
+        print(f"cancel seen after {time.monotonic() - began:.2f} s")
+        expect(page.locator(".st-key-jobs")).to_contain_text("cancelled after")
+        assert job.state == "cancelled"
+        until(lambda: not job.active)
+        expect(page.get_by_role("button", name="Make a map")).to_be_visible()
+        settle(page)
+        page.close()
+
+
+def test_pair__more_like_these_becomes_a_metric(browser, data):
+    with serving(data) as url:
+        page = browser.new_page(base_url=url)
+        visit(page, "gallery")
+        page.locator(".card").first.focus()
+        page.keyboard.press("k")
+        page.get_by_role("button", name="More like these").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Name").fill("fish")
+        dialog.get_by_label("Name").press("Enter")
+        dialog.get_by_role("button", name="Compare").click()
+        expect(dialog).to_have_count(0)
+        expect(page.get_by_test_id("stSidebar")).to_contain_text("Compare with fish")
+        expect(page.get_by_test_id("stSidebar")).not_to_contain_text("Compare with fish", timeout=SLOW)
+        page.get_by_role("link", name="Overview").click()
+        expect(page.locator(".st-key-jobs")).to_contain_text("done in")
+        visit(page, "gallery")
+        page.get_by_role("combobox", name="Metric").click()
+        page.get_by_role("option", name="NormSim ∞ · fish").click()
+        expect(page.locator(".card").first).to_contain_text("1.00")
+        settle(page)
+        page.close()
