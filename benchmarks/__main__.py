@@ -1,7 +1,7 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
 Parts: accuracy, normalizer, normsim, pipeline, memory, selection, gpu; all of them when none is named. Only when they
-are named: dashboard, which needs Chromium, minutes and a run of --rows pairs; embed, which takes ten minutes; and growth,
+are named: dashboard, which needs Chromium, minutes and a run of --rows pairs; embed, which takes ten minutes; growth,
 which takes some and writes the plots in benchmarks/growth.
 """
 

@@ -39,7 +39,7 @@ def _reading_rows(root: Path, rounds: int) -> list[Row]:
     shard, teacher = pool.shards[0], pool.arch(None)
 
     def raw() -> None:
-        np.fromfile(shard.npz, np.uint8)
+        shard.npz.read_bytes()
 
     def unchecked() -> None:
         for member in (teacher.image_member, teacher.text_member):
