@@ -1,8 +1,8 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, pipeline, memory, selection, gpu; all of them when none is named. Only when they
-are named: dashboard, which needs Chromium, minutes and a run of --rows pairs; embed, which takes ten minutes; growth,
-which takes some and writes the plots in benchmarks/growth.
+Parts: accuracy, normalizer, normsim, pipeline, memory, selection, looking, gpu; all of them when none is named. Only when
+they are named: dashboard, which needs Chromium, minutes and a run of --rows pairs; embed, which takes ten minutes;
+growth, which takes some and writes the plots in benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, embed, gpu, growth, memory, pipeline, selection, speed
+from benchmarks import accuracy, dashboard, embed, gpu, growth, looking, memory, pipeline, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
@@ -22,7 +22,7 @@ def main() -> None:
         "parts",
         nargs="*",
         metavar="PART",
-        help="accuracy, normalizer, normsim, pipeline, memory, selection, gpu, dashboard, embed, growth",
+        help="accuracy, normalizer, normsim, pipeline, memory, selection, looking, gpu, dashboard, embed, growth",
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
@@ -63,6 +63,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "pipeline": lambda: pipeline.measure(min(rounds, 3)),
         "memory": memory.measure,
         "selection": lambda: selection.measure() + (selection.measure_large() if large else []),
+        "looking": lambda: looking.measure(rounds),
         "gpu": lambda: gpu.measure(rounds),
     }
 

@@ -203,10 +203,15 @@ def score(
     batch_size: Annotated[int, typer.Option(help="B: pairs in a batch.")] = 32768,
     divisions: Annotated[int, typer.Option(help="K: random divisions into batches.")] = 10,
     seed: Annotated[int, typer.Option(help="Decides the divisions.")] = 0,
+    mix_shards: Annotated[
+        int, typer.Option(help="Shards that share their batches; more than 1 where files are sorted by source.")
+    ] = 1,
     on_bad_rows: Annotated[
         str, typer.Option(help="error, or skip: set rows without a usable embedding aside.")
     ] = "error",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda: every GPU, or some: cuda:0,cuda:2. One worker each.")
+    ] = "auto",
     precision: Annotated[str, typer.Option(help="exact, or bf16: the normalizer faster and rounded.")] = "exact",
     check: Annotated[
         bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")
@@ -231,6 +236,7 @@ def score(
         "batch_size": batch_size,
         "divisions": divisions,
         "seed": seed,
+        "mix_shards": mix_shards,
         "on_bad_rows": on_bad_rows,
         "device": device,
         "precision": precision,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from clipsel_core.errors import ClipselError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -25,6 +29,27 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_worker(folder: Path, busy: ClipselError) -> Iterator[None]:
+    """Holds a folder for this process; the kernel lets go of it however the process ends.
+
+    Raises: busy where another process holds it.
+    """
+    with open(folder / ".lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        yield
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Removes what a killed process was still writing there; for whoever holds the folder alone."""
+    for folder in folders:
+        for leftover in folder.glob(".*.partial"):
+            leftover.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import contenders, state
+from pages.parts import contenders, rivals, state
 from pages.parts.catalog import Entry
 
 
 def show(entry: Entry) -> None:
     st.title("Compare")
     state.require_table(entry)
-    contenders.show(entry)
+    selections, runs = st.tabs(["Selections", "Runs"], key="compare what", on_change="rerun")
+    with selections:
+        if selections.open:
+            contenders.show(entry)
+    with runs:
+        if runs.open:
+            rivals.show(entry)
 
 
 show(state.current())

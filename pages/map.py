@@ -69,7 +69,7 @@ def _draw(entry: Entry, colour: Colour) -> None:
     scale = atlas.scale_of(entry, colour, found)
     on_map, scored = words.count(len(places.rows)), words.pairs(len(state.open_table(entry)))
     facts.show_title(
-        f"{colour.title}, {on_map} of {scored}",
+        f"{colour.title}: {on_map} of {scored} are on the map",
         f"{words.count(found.pairs)} in view" if found.pairs < len(places.rows) else "",
     )
     view = View(

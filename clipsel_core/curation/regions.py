@@ -19,7 +19,8 @@ import numpy as np
 
 from clipsel_core.curation.cells import map_cells, whole_span
 
-_WORD = re.compile(r"[^\W\d_]{2,24}")
+# Two letters of the Latin alphabet are nearly always a small word; two of another may well be a noun.
+_WORD = re.compile(r"[^\W\d_]{3,24}|[^\W\d_a-z]{2}")
 _LONGEST_CAPTION = 400
 # Words in a larger share of all captions are function words; those in fewer captions are names and noise.
 _MOST_COMMON, _FEWEST = 0.4, 3

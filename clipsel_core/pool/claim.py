@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from clipsel_core import files
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_json
 
@@ -49,14 +49,9 @@ def sole_worker(root: Path) -> Iterator[None]:
 
     Raises: PoolFormatError where another process holds it.
     """
-    with open(root / ".lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            remedy = "wait for it, or take another folder"
-            found = "another process at work"
-            raise PoolFormatError(root, expected="a folder nobody writes into", found=found, remedy=remedy) from None
-        for folder in (root, *(root / name for name in ("metadata", "images", "embed", "shards"))):
-            for leftover in folder.glob(".*.partial"):
-                leftover.unlink()
+    remedy = "wait for it, or take another folder"
+    found = "another process at work"
+    busy = PoolFormatError(root, expected="a folder nobody writes into", found=found, remedy=remedy)
+    with files.sole_worker(root, busy):
+        files.remove_leftovers(root, *(root / name for name in ("metadata", "images", "embed", "shards")))
         yield

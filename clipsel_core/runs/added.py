@@ -22,7 +22,7 @@ from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
 from clipsel_core.runs.config import AddedTarget, RunConfig
 from clipsel_core.runs.local import sole_worker
 from clipsel_core.runs.plan import parse_norms, resolve_device, tiles_as, versions
-from clipsel_core.runs.score_shard import NormSims, spread, usable_rows, with_uids
+from clipsel_core.runs.score_group import NormSims, spread, usable_rows, with_uids
 from clipsel_core.runs.store import Run, added_file, read_added
 from clipsel_core.runs.targets import load_target
 

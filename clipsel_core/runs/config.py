@@ -56,7 +56,9 @@ class RunConfig(_Frozen):
     temperature: tau of the s-CLIPLoss formula; batch_size: B; divisions: K; pairs: N; width: D.
     norms: the p of each NormSim_p, as text ("inf", "2", ...).
     pool and target paths are absolute, or relative to the run's folder where they lie beside it.
+    mix_shards: how many shards, in the order of their names, are divided into batches together; left out where it is 1.
     precision: "bf16" rounds what is multiplied for r_image and r_text (see scoring.rounded); all else stays exact.
+    device: the kind of device, "cpu" or "cuda"; which of them, and how many, decides nothing.
     tiles: the block sizes of the GPU's kernels, which decide the order of their sums; None, and left out of run.json,
     where no such kernel computes, as on the CPU.
     skipped_rows: rows set aside by on_bad_rows "skip"; None until the run has finished.
@@ -70,6 +72,7 @@ class RunConfig(_Frozen):
     divisions: Annotated[int, Field(ge=1, le=1000)] = 10
     seed: Annotated[int, Field(ge=0)] = 0
     norms: tuple[str, ...] = ("inf", "2")
+    mix_shards: Annotated[int, Field(ge=1)] = Field(default=1, exclude_if=lambda together: together == 1)
     on_bad_rows: Literal["error", "skip"] = "error"
     precision: Literal["exact", "bf16"] = "exact"
     device: str = "cpu"

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from clipsel_core import files
 from clipsel_core.errors import ClipselError, RunError
-from clipsel_core.files import write_atomically
 from clipsel_core.pool.layout import Shard
+from clipsel_core.runs.groups import Group, groups_left
 from clipsel_core.runs.plan import Plan, plan_run
-from clipsel_core.runs.score_shard import ShardScorer, read_counts
+from clipsel_core.runs.score_group import GroupScorer, read_counts
+from clipsel_core.runs.share import share_out
 from clipsel_core.runs.status import Status, StatusWriter
 from clipsel_core.runs.store import Run, score_file, write_config
+from clipsel_core.runs.work import work_through
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ def score(
         root.mkdir(parents=True, exist_ok=True)
         with sole_worker(root):
             plan = plan_run(pool, root, **options)
-            _remove_leftovers(root)
+            files.remove_leftovers(root, root / "scores")
             if not (root / "run.json").exists():
                 write_config(root, plan.config)
             _score_shards(plan, listener)
@@ -52,11 +51,12 @@ def score(
 
 def _score_shards(plan: Plan, listener: Callable[[Status], None] | None) -> None:
     shards = plan.pool.shards
-    left = [shard for shard in shards if not score_file(plan.root, shard.name).exists()]
+    groups = groups_left(plan.root, shards, plan.config.mix_shards)
+    left = [shard for group in groups for shard in group.left]
     status = StatusWriter(plan.root, plan.config, [shard for shard in shards if shard not in left], listener)
     try:
-        if left:
-            _score_left(plan, left, status)
+        _score_groups(plan, groups, status)
+        _warn_of_scaled_rows(plan.root, left)
         counts = [read_counts(score_file(plan.root, shard.name)) for shard in shards]
         skipped = sum(count["skipped"] for count in counts)
         write_config(plan.root, plan.config.model_copy(update={"skipped_rows": skipped}))
@@ -69,39 +69,25 @@ def _score_shards(plan: Plan, listener: Callable[[Status], None] | None) -> None
         raise
 
 
-def _score_left(plan: Plan, left: list[Shard], status: StatusWriter) -> None:
-    scorer, warned = ShardScorer(plan), False
-    for shard in left:
-        table = scorer.score(shard, partial(status.advance, shard))
-        path = score_file(plan.root, shard.name)
-        write_atomically(path, partial(pq.write_table, table))
-        warned = warned or _warn_of_scaled_rows(path)
-        status.finish(shard)
+def _score_groups(plan: Plan, groups: list[Group], status: StatusWriter) -> None:
+    """One worker computes here, several in processes of their own."""
+    if groups and len(plan.devices) == 1:
+        work_through(plan.root, GroupScorer(plan, plan.devices[0]), groups, status)
+    elif groups:
+        share_out(plan, groups, status)
 
 
-def _warn_of_scaled_rows(scores: Path) -> bool:
-    scaled = read_counts(scores)["renormalised"]
-    if scaled:
-        _log.warning("shard %s: %d rows a little off unit length were scaled to it", scores.stem, scaled)
-    return scaled > 0
+def _warn_of_scaled_rows(root: Path, shards: list[Shard]) -> None:
+    """One warning, with the first shard that has such rows for an example."""
+    for shard in shards:
+        scaled = read_counts(score_file(root, shard.name))["renormalised"]
+        if scaled:
+            _log.warning("shard %s: %d rows a little off unit length were scaled to it", shard.name, scaled)
+            return
 
 
-def _remove_leftovers(root: Path) -> None:
-    """Files that a killed process was still writing; nobody else writes here while the folder is locked."""
-    for leftover in (*root.glob(".*.partial"), *root.glob("scores/.*.partial")):
-        leftover.unlink()
-
-
-@contextmanager
-def sole_worker(root: Path) -> Iterator[None]:
-    """Holds a run's folder for this process; the kernel lets go of it however the process ends.
-
-    Raises: RunError where another process holds it.
-    """
-    with open(root / ".lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            remedy = "wait for it, or score into another folder"
-            raise RunError(root, expected="a folder nobody works in", found="a run going on", remedy=remedy) from error
-        yield
+def sole_worker(root: Path) -> AbstractContextManager[None]:
+    """Holds a run's folder for this process. Raises RunError where another process holds it."""
+    remedy = "wait for it, or score into another folder"
+    busy = RunError(root, expected="a folder nobody works in", found="a run going on", remedy=remedy)
+    return files.sole_worker(root, busy)

@@ -31,13 +31,14 @@ _BASE_METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that may begin or go on. targets: name to (M, D) embeddings."""
+    """A run that may begin or go on. targets: name to (M, D) embeddings. devices: a worker's each, all of a kind."""
 
     root: Path
     pool: Pool
     arch: Arch
     config: RunConfig
     targets: dict[str, torch.Tensor]
+    devices: tuple[str, ...]
 
 
 def plan_run(
@@ -56,29 +57,43 @@ def plan_run(
     arch: the teacher's name in the pool; may be left out where there is only one.
     targets: name to file, see `load_target`. norms: p of each NormSim_p.
     temperature: tau; None for that of the run that was begun, else the teacher's as the pool has it, else 0.01.
-    options: batch_size, divisions, seed, on_bad_rows, precision, as in RunConfig.
+    device: see `resolve_devices`.
+    options: batch_size, divisions, seed, mix_shards, on_bad_rows, precision, as in RunConfig.
     Raises: PoolFormatError, TargetError, ScoringError on an option out of range, RunError where `root` holds a run
         with another config.
     """
     root, pool = Path(root), open_pool(pool_root)
     teacher = pool.arch(arch)
     norms = parse_norms(norms) if targets else ()
-    chosen = resolve_device(device)
+    devices = resolve_devices(device)
+    kind = torch.device(devices[0]).type
     begun = read_config(root) if (root / "run.json").exists() else None
     _check_shards(pool, teacher)
     loaded = {name: load_target(name, path, pool, teacher, root) for name, path in (targets or {}).items()}
     infos = tuple(info for info, _ in loaded.values())
     if temperature is None:
         temperature = begun.temperature if begun else _own_temperature(pool, teacher)
-    computed = {"norms": norms, "device": chosen, "tiles": tiles_as(begun, chosen, teacher.width)}
+    computed = {"norms": norms, "device": kind, "tiles": tiles_as(begun, devices[0], teacher.width)}
     config = _config(root, pool, teacher, infos, temperature=temperature, **computed, **options)
-    check_precision(config.precision, chosen)
+    check_precision(config.precision, kind)
     if begun:
         _check_same(root, begun, config)
         config = begun.model_copy(update={"skipped_rows": None})
     else:
         check_uids(pool)
-    return Plan(root, pool, teacher, config, {name: rows for name, (_, rows) in loaded.items()})
+    return Plan(root, pool, teacher, config, {name: rows for name, (_, rows) in loaded.items()}, devices)
+
+
+def begun_plan(root: Path, device: str) -> Plan:
+    """The plan of a run that has begun, for one of its workers. Raises RunError where a target has changed."""
+    config = read_config(root)
+    pool = open_pool(root / config.pool)
+    arch = pool.arch(config.arch)
+    loaded = [load_target(target.name, root / target.path, pool, arch, root) for target in config.targets]
+    for was, (now, _) in zip(config.targets, loaded, strict=True):
+        if was != now:
+            raise RunError(now.path, expected="the target as it was begun with", found="another file")
+    return Plan(root, pool, arch, config, {info.name: rows for info, rows in loaded}, (device,))
 
 
 def parse_norms(norms: Sequence[str]) -> tuple[str, ...]:
@@ -86,21 +101,40 @@ def parse_norms(norms: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"{parse_norm(p):g}" for p in norms))
 
 
+def resolve_devices(text: str) -> tuple[str, ...]:
+    """The devices to compute on, one for each worker.
+
+    text: "auto" (every GPU, else the CPU), "cpu", "cuda" (every GPU), or names separated by commas: "cuda:0,cuda:2",
+        "cpu,cpu" for two workers that share the cores.
+    Raises: ScoringError on one that is not there, or where they are not all of a kind.
+    """
+    gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    if text == "auto":
+        return gpus or ("cpu",)
+    names = tuple(name.strip() for name in text.split(","))
+    found = gpus if names == ("cuda",) and gpus else tuple(_usable(name) for name in names)
+    if len({torch.device(name).type for name in found}) > 1:
+        raise ScoringError("--device", expected="devices of one kind", found=text, remedy="score on the GPUs alone")
+    return found
+
+
 def resolve_device(device: str) -> str:
-    """The device to compute on: "auto" is the GPU where there is one. Raises ScoringError on one that is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+    """The device for what has one worker: the first of `resolve_devices`."""
+    return resolve_devices(device)[0]
+
+
+def _usable(device: str) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         found = str(error).split("\n")[0]
-        raise ScoringError("--device", expected="auto, cpu or a device of this machine", found=found) from error
+        raise ScoringError("--device", expected="auto, cpu or devices of this machine", found=found) from error
     return device
 
 
 def tiles_as(begun: RunConfig | AddedTarget | None, device: str, width: int) -> dict[str, int] | None:
     """The tile sizes that this machine is going to use: those that were begun with, where there are any."""
-    if begun and begun.tiles and begun.device == device:
+    if begun and begun.tiles and torch.device(begun.device).type == torch.device(device).type:
         use_tile_sizes(device, width, begun.tiles)
     return tile_sizes(device, width)
 
@@ -150,7 +184,7 @@ def _check_same(root: Path, begun: RunConfig, wanted: RunConfig) -> None:
     unfinished = any(not score_file(root, shard.name).exists() for shard in begun.shards)
     before, now = begun.model_dump(mode="json"), wanted.model_dump(mode="json")
     for field in {**before, **now}:
-        was, asked = before.get(field), now.get(field)
+        was, asked = before.get(field, getattr(begun, field)), now.get(field, getattr(wanted, field))
         if field == "skipped_rows" or (field == "versions" and not unfinished) or was == asked:
             continue
         was, asked = _difference(was, asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ from typing import Literal
 from clipsel_core.files import write_json
 from clipsel_core.pool.layout import Shard
 from clipsel_core.runs.config import RunConfig
+from clipsel_core.runs.groups import Group
 
 State = Literal["running", "done", "failed", "stopped"]
 _SECONDS_BETWEEN_WRITES = 0.5
@@ -40,7 +42,7 @@ class Status:
 
 
 class StatusWriter:
-    """Keeps status.json true while a run goes on, and tells a listener the same.
+    """Keeps status.json true while a run goes on, and tells a listener the same; any thread may tell it.
 
     listener: called with each Status; what it raises stops the run.
     """
@@ -51,6 +53,8 @@ class StatusWriter:
         self._path, self._listener = root / "status.json", listener
         self._start, self._written = time.monotonic(), 0.0
         self._pairs, self._pairs_before = (sum(shard.rows for shard in done),) * 2
+        self._in_work: dict[str, int] = {}
+        self._guard = threading.RLock()
         self._status = Status(
             state="running",
             pairs_done=self._pairs,
@@ -66,21 +70,36 @@ class StatusWriter:
         )
         self._tell(force=True)
 
-    def advance(self, shard: Shard, share: float) -> None:
-        """Notes that a share, in [0, 1], of a shard's work is done."""
-        self._status = replace(self._status, pairs_done=self._pairs + int(share * shard.rows))
-        self._tell()
+    def advance(self, group: Group, share: float) -> None:
+        """Notes that a share, in [0, 1], of a group's work is done."""
+        with self._guard:
+            self._in_work |= {shard.name: int(share * shard.rows) for shard in group.left}
+            self._status = replace(self._status, pairs_done=self._pairs_done())
+            self._tell()
 
     def finish(self, shard: Shard) -> None:
         """Notes that a shard's scores are kept."""
-        self._pairs += shard.rows
-        self._status = replace(self._status, pairs_done=self._pairs, shards_done=self._status.shards_done + 1)
-        self._tell(force=True)
+        with self._guard:
+            self._in_work.pop(shard.name, None)
+            self._pairs += shard.rows
+            done = self._status.shards_done + 1
+            self._status = replace(self._status, pairs_done=self._pairs_done(), shards_done=done)
+            self._tell(force=True)
+
+    def set_back(self, group: Group) -> None:
+        """Notes that a group's work was lost with its worker."""
+        with self._guard:
+            for shard in group.left:
+                self._in_work.pop(shard.name, None)
 
     def close(self, state: State, message: str = "") -> None:
         """Notes how the run ended."""
-        self._status = replace(self._status, state=state, message=message)
-        self._tell(force=True)
+        with self._guard:
+            self._status = replace(self._status, state=state, message=message)
+            self._tell(force=True)
+
+    def _pairs_done(self) -> int:
+        return self._pairs + sum(self._in_work.values())
 
     def _tell(self, *, force: bool = False) -> None:
         clock = time.monotonic()

@@ -126,3 +126,17 @@ def curves(x: np.ndarray, named: Mapping[str, np.ndarray], x_title: str, y_title
     figure.update_xaxes(title=x_title, range=[0, 100])
     figure.update_yaxes(title=y_title, tickformat=".3f")
     st.plotly_chart(figure, key="curves", config={"displayModeBar": False})
+
+
+def overlap_curve(percents: np.ndarray, shares: np.ndarray, marked: int) -> None:
+    """Draws what two tops of equal size share, and what chance would, against that size; in percent. marked: a size."""
+    figure = go.Figure()
+    figure.add_scatter(x=[0, 100], y=[0, 100], mode="lines", line={"color": _CURVES[1], "width": 1.5, "dash": "dot"})
+    figure.add_scatter(x=percents, y=shares, mode="lines", line={"color": _CURVES[0], "width": 2.5})
+    figure.add_vline(marked, line={"color": _OUTLINE, "width": 2})
+    note = {"text": "by chance", "font_color": _CURVES[1], "showarrow": False, "xanchor": "left", "yanchor": "top"}
+    figure.add_annotation(x=52, y=50, **note)
+    figure.update_layout(height=300, margin={"l": 8, "r": 8, "t": 8, "b": 8}, showlegend=False, hovermode=False)
+    figure.update_xaxes(title="top share of each run, in percent of the pairs that both scored", range=[0, 100])
+    figure.update_yaxes(title="in both tops, percent", range=[0, 102])
+    st.plotly_chart(figure, key="overlap curve", config={"displayModeBar": False})

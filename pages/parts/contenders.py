@@ -21,8 +21,8 @@ def show(entry: Entry) -> None:
     """The page's part about selections of this run."""
     run = state.open_run(entry)
     texts, errors = _known(entry, run)
-    for name, error in errors.items():
-        empty.show_error(error, f"{shown(name)} cannot be compared")
+    for error in errors.values():
+        empty.show_error(error, "One of the selections cannot be compared")
     if len(texts) < 2:
         why = "Save a recipe on the Select page, or add a list of uids there; each can be compared with the draft."
         empty.show_empty("Nothing to compare with yet", why)
@@ -109,24 +109,12 @@ def _parts(entry: Entry, texts: dict[str, str], found: Overlap, first: str, seco
     """The pairs of one and not the other, and of both."""
     i, j = found.names.index(first), found.names.index(second)
     both = int(found.both[i, j])
-    counts = {
-        f"only {shown(first)}": int(found.sizes[i]) - both,
-        "both": both,
-        f"only {shown(second)}": int(found.sizes[j]) - both,
-    }
-    part = st.segmented_control(
-        "Pairs",
-        [0, 1, 2],
-        default=0,
-        required=True,
-        key="compare part",
-        format_func=lambda place: f"{list(counts)[place]} · {words.count(list(counts.values())[place])}",
-        label_visibility="collapsed",
-    )
+    counts = (int(found.sizes[i]) - both, both, int(found.sizes[j]) - both)
+    part = part_gallery.choose_part(counts, key="compare part")
     mine, theirs = (state.kept_mask(entry, texts[name]) for name in (first, second))
     mask = (mine & ~theirs, mine & theirs, theirs & ~mine)[part]
-    where = (f"Only in {shown(first)}", "In both", f"Only in {shown(second)}")[part]
-    part_gallery.show(entry, mask, key=f"compare {part}", title=where, nothing=f"{where}: no pair.")
+    title = (f"Only in {shown(first)}", "In both", f"Only in {shown(second)}")[part]
+    part_gallery.show(entry, mask, key=f"compare {part}", title=title)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Counting what they share …")

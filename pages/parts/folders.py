@@ -47,6 +47,12 @@ def inside(text: str) -> Path:
     return path
 
 
+def target(text: str) -> Path:
+    """A target's file that somebody chose or typed, with the #MEMBER behind it if there is one; as `inside`."""
+    file, mark, part = text.partition("#")
+    return Path(f"{inside(file)}{mark}{part}")
+
+
 def shown(path: Path) -> str:
     """How people read and type a path: from the data folder on where it lies in it."""
     data = catalog.data_folder().resolve()

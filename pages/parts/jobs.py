@@ -39,10 +39,15 @@ def launch(
     """Starts one of our commands as a job; see control.start. Made for callbacks: the panel shows why it could not."""
     try:
         absolute = [path.absolute() for path in paths]
-        return control.start(catalog.jobs_folder(), command, absolute, options, title=title, about=about.absolute())
+        job = control.start(catalog.jobs_folder(), command, absolute, options, title=title, about=about.absolute())
     except ClipselError as error:
         st.session_state[_FAILED] = error
         return None
+    # The same that ended earlier has nothing to say any more.
+    _clear(
+        [other for other in listing(catalog.jobs_folder()) if other.info.words == job.info.words and other.id != job.id]
+    )
+    return job
 
 
 def check(command: str, paths: Sequence[Path], options: Mapping[str, control.Option]) -> str:
@@ -138,7 +143,7 @@ def _how_far(job: Job, progress: Progress) -> str:
         return f"starting · {words.duration(job.seconds)}"
     if progress.unit:
         parts = [f"{words.count(progress.done)} of {words.count(progress.total)} {progress.unit}"]
-        parts += [f"{words.count(progress.per_s)} {progress.unit}/s"] if progress.per_s else []
+        parts += [f"{words.rate(progress.per_s)} {progress.unit}/s"] if progress.per_s else []
     else:
         parts = [f"{100 * progress.done / progress.total:.0f} %"]
     left = f"{words.duration(progress.left_s)} left" if progress.left_s else f"{words.duration(job.seconds)} so far"

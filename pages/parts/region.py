@@ -60,7 +60,7 @@ def _spread(entry: Entry, metric: str, rows: np.ndarray, what: str) -> None:
     values = state.open_table(entry).take(metric, rows)
     part = counts.histogram(values, _BINS, (float(edges[0]), float(edges[-1]))).counts
     scored = values[~np.isnan(values)]
-    scaled = np.round(whole * (int(part.sum()) / max(int(whole.sum()), 1)), 1)
+    scaled = np.round(whole * (int(part.sum()) / max(int(whole.sum()), 1)), 1 if part.sum() < 1000 else 0)
     here, all_of = (words.score(value) for value in _medians(scored, everything))
     show_histogram(
         f"{metrics.title(metric)}: median {here} here, {all_of} in the run",

@@ -90,7 +90,7 @@ def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
 def _start(pool: Pool, name: str, options: dict[str, Option], files: list[str], uploads: list) -> None:
     try:
         run = folders.new(name)
-        paths = [folders.inside(text) for text in files]
+        paths = [folders.target(text) for text in files]
         paths += [folders.keep_upload(catalog.data_folder() / "targets", up.name, up.getvalue()) for up in uploads]
         options |= {"target": named(paths)}
         with st.spinner("Checking pool, targets and options …"):

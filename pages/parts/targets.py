@@ -48,7 +48,7 @@ def ask_for_file(run: Run) -> None:
         if uploaded:
             file = folders.keep_upload(_folder(run), uploaded.name, uploaded.getvalue())
         else:
-            file = folders.inside(chosen)
+            file = folders.target(chosen)
         launched = launch(run, name, file)
     except (ClipselError, OSError) as error:
         empty.show_error(_told(error), "Not started")

@@ -16,6 +16,11 @@ def pairs(number: float) -> str:
     return f"{count(number)} {'pair' if int(number) == 1 else 'pairs'}"
 
 
+def rate(number: float) -> str:
+    """So many in a second: 1234.5 is 1,234; a digit behind the point below 10."""
+    return count(number) if number >= 10 else f"{number:.1f}"
+
+
 def share(part: float, whole: float) -> str:
     """A part in percent of the whole, one decimal; nothing of nothing is 0.0 %."""
     return f"{100 * part / whole if whole else 0:.1f} %"

@@ -6,6 +6,7 @@ about, and no foreign script has run.
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
@@ -45,6 +46,29 @@ def test_hostile__every_caption_is_shown_as_text(page):
         unfold(page)
         seen += page.locator(".card .caption").evaluate_all("nodes => nodes.map(node => node.textContent)")
     assert [text[:2000] for text in seen[: len(HOSTILE)]] == [text[:2000] for text in HOSTILE]
+
+
+def test_hostile__captions_under_the_pointer_on_the_map_are_text(page):
+    visit(page, "map", RUN)
+    stage, tip, seen = page.locator(".stage"), page.locator(".stage .tip .caption"), set()
+
+    def point_at(angle: float) -> None:
+        """The pairs of this run lie on a circle of radius 1; the view leaves 8 % of room around it."""
+        box = stage.bounding_box()
+        middle, radius = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2), box["height"] / 2 / 1.08
+        page.mouse.move(middle[0] + radius * np.cos(angle), middle[1] - radius * np.sin(angle))
+
+    for turn in range(100):
+        point_at(turn % 2)
+        if tip.is_visible():
+            break
+        page.wait_for_timeout(100)
+    for angle in np.linspace(0, 6, 120):
+        point_at(angle)
+        seen |= set(tip.evaluate_all("nodes => nodes.map(node => node.textContent)"))
+    assert len(seen) > 30
+    assert seen <= {text[:200] for text in HOSTILE} | {"no caption"} | {f"caption of pair {row}" for row in range(300)}
+    settle(page)
 
 
 def test_hostile__an_opened_pair_shows_caption_and_url_as_text(page):

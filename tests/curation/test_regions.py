@@ -62,6 +62,13 @@ def test_find_regions__of_few_or_equal_places(pairs):
     assert find_regions(place, place, CaptionWords(["a cat"] * pairs), SMOOTHING[0]) == []
 
 
+def test_caption_words__leave_out_small_words_but_not_short_nouns_of_other_scripts():
+    captions = ["cat at a wall"] * 20 + ["\u732b\u732b by a wall"] * 20 + ["nothing here"] * 60
+    first, second = np.arange(100) < 20, (np.arange(100) >= 20) & (np.arange(100) < 40)
+    assert CaptionWords(captions).distinctive(first) == ("cat", "wall")
+    assert CaptionWords(captions).distinctive(second) == ("\u732b\u732b", "wall")
+
+
 def test_caption_words__keep_nothing_of_markup():
     hostile = ['<script>alert("x")</script>', "\u202eevil\u202c http://a.example/b.png"] * 10
     said = CaptionWords(hostile + ["plain words"] * 300).distinctive(np.arange(320) < 20, most=20)

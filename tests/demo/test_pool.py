@@ -95,7 +95,7 @@ def test_write_pool__same_pairs_give_the_bundled_embeddings(rebuilt):
 def test_write_pool__same_bytes_again(rebuilt, tmp_path, teacher):
     write_pool(tmp_path, pool_pairs(PAIRS)[:200], teacher)
     files = sorted(path.relative_to(rebuilt) for path in rebuilt.rglob("*") if path.is_file())
-    assert len(files) == 12
+    assert len(files) == 16
     assert all((rebuilt / file).read_bytes() == (tmp_path / file).read_bytes() for file in files)
 
 

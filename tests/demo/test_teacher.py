@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from clipsel_core.demo.evaluate import auc
 from clipsel_core.demo.pairs import CAPTION_FAULTS, clean_pairs, draw_jpegs, training_pairs
-from clipsel_core.demo.pool import embed_jpegs
+from clipsel_core.demo.pool import embed_pairs
 from clipsel_core.demo.teacher import load_demo_teacher, reproducible_torch, train_teacher
 from clipsel_core.pool.embed import embed_captions
 
@@ -64,8 +64,9 @@ def test_bundled_teacher__keeps_its_temperature(teacher):
 
 def test_bundled_teacher__tells_matched_from_mismatched_on_clean_held_out_scenes(teacher):
     pairs = clean_pairs(600)
-    image = embed_jpegs(teacher, list(draw_jpegs((pair.picture for pair in pairs), workers=2))).astype(np.float32)
-    text = embed_captions(teacher, [pair.caption for pair in pairs]).astype(np.float32)
+    jpegs = list(draw_jpegs((pair.picture for pair in pairs), workers=2))
+    sides = embed_pairs(teacher, jpegs, [pair.caption for pair in pairs])
+    image, text = (side.astype(np.float32) for side in sides)
     similarity = image @ text.T
     matched, mismatched = np.diag(similarity), similarity[~np.eye(len(pairs), dtype=bool)]
     assert auc(matched, mismatched) >= 0.97

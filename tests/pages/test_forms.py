@@ -127,13 +127,17 @@ def test_target__more_like_the_pairs_kept_by_hand(opened):
 
 def test_inside__reads_the_allowed_folders_alone(data, tmp_path, monkeypatch):
     (tmp_path / "more" / "pool").mkdir(parents=True)
-    for text in ("/etc/passwd", "../more/pool", "birds/../../more", "~root", "birds\0"):
+    (data / "link").symlink_to(tmp_path / "more")
+    for text in ("/etc/passwd", "../more/pool", "link/pool", "birds/../../more", "~root", "birds\0"):
         with pytest.raises((JobError, ValueError)):
             folders.inside(text)
     assert folders.inside("birds/pool") == data / "birds" / "pool"
     monkeypatch.setenv("CLIPSEL_READ", str(tmp_path / "more"))
     assert folders.inside("../more/pool") == tmp_path / "more" / "pool"
     assert folders.shown(data / "birds") == "birds"
+    assert folders.target("birds/pool#part") == data / "birds" / "pool#part"
+    with pytest.raises(JobError):
+        folders.target("/etc/passwd#birds/pool")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "-rf", "a b", "x" * 65, "birds"])

@@ -62,6 +62,32 @@ def test_panel__shows_a_failed_jobs_error_as_text(run, open_page, monkeypatch):
     assert listing(catalog.jobs_folder()) == []
 
 
+def test_launch__forgets_the_same_that_ended(run, open_page, monkeypatch):
+    app = open_page("overview", run)
+    button(app, "Make a map").click().run()
+    (first,) = listing(catalog.jobs_folder())
+    control.cancel(first)
+    ended(first)
+    app.run()
+    button(app, "Make a map").click().run()
+    (second,) = listing(catalog.jobs_folder())
+    assert second.id != first.id
+    assert "Start again" not in labels(app)
+    control.cancel(second)
+    ended(second)
+
+
+def test_overview__goes_on_with_an_unfinished_run(tmp_path, run, open_page, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "finish")
+    unfinished = make_run(tmp_path / "unfinished", finished=1)
+    app = open_page("overview", unfinished)
+    button(app, "Go on").click().run()
+    (job,) = listing(catalog.jobs_folder())
+    target = f"--target=task={tmp_path / 'unfinished' / 'task.npy'}"
+    assert job.info.words == ("score", str(tmp_path / "unfinished" / "pool"), str(unfinished), "--arch=demo", target)
+    ended(job)
+
+
 def test_panel__on_the_map_page_knows_only_its_own_run(run, tmp_path, open_page):
     app = open_page("overview", run)
     button(app, "Make a map").click().run()

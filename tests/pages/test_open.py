@@ -44,6 +44,7 @@ def test_page__opens_without_any_run(open_page):
     assert not app.exception
     assert "python -m clipsel_core demo" in words(app)
     assert "python -m clipsel_core score" in words(app)
+    assert [found.label for found in app.button] == ["Make a pool", "Score a pool"]
 
 
 def test_page__names_a_folder_that_holds_no_run(tmp_path, open_page):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsel_core.pool.decode import Unusable, decode
+from clipsel_core.pool.decode import Unusable, decode, decode_with_size
 from tests.pool.pictures import drawn, encoded, image
 
 
@@ -105,3 +105,25 @@ def test_decode__limit_is_exact():
     assert decode(data, most_pixels=100).size == (10, 10)
     with pytest.raises(Unusable, match="more than 99 pixels"):
         decode(data, most_pixels=99)
+
+
+def test_decode__30_000_pixels_wide_by_the_pixels_it_has():
+    wide = encoded(Image.new("L", (30_000, 200)), "PNG")
+    assert decode(wide).size == (30_000, 200)
+    with pytest.raises(Unusable, match="more than 5,000,000 pixels"):
+        decode(wide, most_pixels=5_000_000)
+
+
+def test_decode_with_size__a_large_jpeg_at_a_part_of_its_size():
+    picture, size = decode_with_size(encoded(drawn(1, (800, 600))), enough=140)
+    assert (picture.size, size) == ((200, 150), (800, 600))
+    whole = decode(encoded(drawn(1, (800, 600)))).resize(picture.size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(picture, np.int16) - np.asarray(whole, np.int16)).mean() < 2
+    assert decode_with_size(encoded(drawn(1, (800, 600))), enough=700)[0].size == (800, 600)
+
+
+def test_decode_with_size__a_turned_jpeg_at_a_part_of_its_size():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture, size = decode_with_size(encoded(drawn(1, (800, 600)), exif=exif), enough=140)
+    assert (picture.size, size) == ((150, 200), (600, 800))

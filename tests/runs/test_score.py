@@ -19,7 +19,7 @@ from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.teachers import TeacherInfo, add_teacher
-from clipsel_core.runs import local, plan, score_shard
+from clipsel_core.runs import plan, score_group
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run, read_config, score_file
 from clipsel_core.scoring import native, rounded
@@ -112,7 +112,7 @@ def test_score__records_the_tiles_and_goes_on_with_them(pool, tmp_path, monkeypa
 
     monkeypatch.setattr(plan, "tile_sizes", lambda device, width: dict(chosen))
     monkeypatch.setattr(plan, "use_tile_sizes", take)
-    monkeypatch.setattr(score_shard, "use_tile_sizes", take)
+    monkeypatch.setattr(score_group, "use_tile_sizes", take)
     run = score(pool, tmp_path / "run", device="cpu", **OPTIONS)
     before = files_of(tmp_path / "run")
     assert run.config.tiles == {"rows": 128, "columns": 256}
@@ -306,7 +306,7 @@ def test_score__what_was_finished_stays_when_a_later_shard_fails(pool, tmp_path)
 
 
 def test_score__a_full_disk_is_one_line_and_keeps_what_is_done(pool, tmp_path, monkeypatch):
-    write, written = local.pq.write_table, []
+    write, written = pq.write_table, []
 
     def write_two(table, path, **options):
         if len(written) == 2:
@@ -315,7 +315,7 @@ def test_score__a_full_disk_is_one_line_and_keeps_what_is_done(pool, tmp_path, m
         written.append(path)
         write(table, path, **options)
 
-    monkeypatch.setattr(local.pq, "write_table", write_two)
+    monkeypatch.setattr(pq, "write_table", write_two)
     with pytest.raises(RunError, match="expected to write the run, found No space left on device; make room"):
         score(pool, tmp_path / "run", **OPTIONS)
     assert [path.name for path in sorted((tmp_path / "run" / "scores").iterdir())] == [

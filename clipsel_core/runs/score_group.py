@@ -1,9 +1,10 @@
-"""How one shard is scored: embeddings in, one table of scores out."""
+"""How is a group of shards scored? Embeddings in, a table of scores for each shard out."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.embeddings import read_pairs
 from clipsel_core.pool.layout import Pool, Shard
 from clipsel_core.runs.config import RunConfig
+from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import Plan
 from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.normsim import metric_name, normsim, normsim_2, second_moment
@@ -24,37 +26,67 @@ from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
 _COUNTS = b"clipsel_counts"
 
 
-class ShardScorer:
-    """Scores shards of one plan; what the shards share, such as a target's second moment, is computed once.
+@dataclass(frozen=True)
+class Embeddings:
+    """What a group's pairs are made of.
 
-    A shard's scores depend on the plan and the shard alone, not on the order or the worker.
+    image, text: (n, D), the group's usable rows, shard after shard, on the scorer's device.
+    usable: (N,) bool of each shard, renormalised: rows of each shard that were scaled to unit length.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    group: Group
+    image: torch.Tensor
+    text: torch.Tensor
+    usable: tuple[np.ndarray, ...]
+    renormalised: tuple[int, ...]
+
+
+class GroupScorer:
+    """Scores groups of shards of one plan on one device; what they share, such as a second moment, is computed once.
+
+    A group's scores depend on the plan and the group alone, not on the order, the worker or which device of a kind.
+    """
+
+    def __init__(self, plan: Plan, device: str) -> None:
+        self._plan, self._device = plan, device
+        self._beside = torch.cuda.Stream(device) if torch.device(device).type == "cuda" else None
         if plan.config.tiles:
-            use_tile_sizes(plan.config.device, plan.config.width, plan.config.tiles)
-        self._normsims = NormSims(plan.targets, plan.config.norms, plan.config.device)
+            use_tile_sizes(device, plan.config.width, plan.config.tiles)
+        self._normsims = NormSims(plan.targets, plan.config.norms, device)
 
-    def score(self, shard: Shard, progress: Callable[[float], None]) -> pa.Table:
-        """The shard's scores, a row a pair in the shard's order; rows that were set aside are NaN.
+    def read(self, group: Group) -> Embeddings:
+        """A group's embeddings, checked, on the device. May be called while another group is scored."""
+        plan = self._plan
+        parts = [read_pairs(plan.pool, s, plan.arch, on_bad_rows=plan.config.on_bad_rows) for s in group.shards]
+        usable = tuple(part.usable for part in parts)
+        sides = ([part.image for part in parts], [part.text for part in parts])
+        image, text = (_moved(_joined(side, usable), self._device, self._beside) for side in sides)
+        return Embeddings(group, image, text, usable, tuple(part.renormalised for part in parts))
 
-        progress: told the share of the shard's work that is done, in [0, 1].
+    def score(self, pairs: Embeddings, progress: Callable[[float], None]) -> dict[str, pa.Table]:
+        """The scores of the shards that are left, by name, a row a pair in the shard's order; NaN where set aside.
+
+        progress: told the share of the group's work that is done, in [0, 1].
         Returns: uid_hi, uid_lo (uint64) and the config's metrics (float32); counts in the schema's metadata.
         """
-        config = self._plan.config
-        pairs = read_pairs(self._plan.pool, shard, self._plan.arch, on_bad_rows=config.on_bad_rows)
-        image, text = usable_rows(pairs.image, pairs.usable), usable_rows(pairs.text, pairs.usable)
-        metrics = self._metrics(image, text, shard, progress) if len(image) else {}
-        columns = {name: spread(metrics.get(name), pairs.usable) for name in config.metrics}
-        counts = {"skipped": int((~pairs.usable).sum()), "renormalised": pairs.renormalised}
-        table = with_uids(self._plan.pool, shard, columns)
-        return table.replace_schema_metadata({_COUNTS: json.dumps(counts)})
+        metrics = self._metrics(pairs, progress) if len(pairs.image) else {}
+        ends = np.cumsum([mask.sum() for mask in pairs.usable])
+        return {
+            shard.name: self._table(shard, mask, scaled, metrics, slice(end - mask.sum(), end))
+            for shard, mask, scaled, end in zip(pairs.group.shards, pairs.usable, pairs.renormalised, ends, strict=True)
+            if shard in pairs.group.left
+        }
 
-    def _metrics(
-        self, image: torch.Tensor, text: torch.Tensor, shard: Shard, progress: Callable[[float], None]
-    ) -> dict[str, torch.Tensor]:
-        config = self._plan.config
+    def _table(
+        self, shard: Shard, usable: np.ndarray, renormalised: int, metrics: dict[str, torch.Tensor], part: slice
+    ) -> pa.Table:
+        names = self._plan.config.metrics
+        columns = {name: spread(metrics[name][part] if metrics else None, usable) for name in names}
+        counts = {"skipped": int((~usable).sum()), "renormalised": renormalised}
+        return with_uids(self._plan.pool, shard, columns).replace_schema_metadata({_COUNTS: json.dumps(counts)})
+
+    def _metrics(self, pairs: Embeddings, progress: Callable[[float], None]) -> dict[str, torch.Tensor]:
+        config, image, text = self._plan.config, pairs.image, pairs.text
         steps = _Steps(config, self._normsims.work(len(image)), len(image), progress)
         halves = normalizer(
             image,
@@ -63,12 +95,12 @@ class ShardScorer:
             batch_size=config.batch_size,
             divisions=config.divisions,
             seed=config.seed,
-            name=shard.name,
-            device=config.device,
+            name=pairs.group.name,
+            device=self._device,
             precision=config.precision,
             progress=steps.advance,
         )
-        own = clip_score(image, text)
+        own = clip_score(image, text).cpu()
         metrics = {
             "clip_score": own,
             "s_cliploss": s_cliploss(own, halves),
@@ -86,7 +118,8 @@ class NormSims:
     """
 
     def __init__(self, targets: Mapping[str, torch.Tensor], norms: Sequence[str], device: str) -> None:
-        self._targets, self._norms, self._device = targets, [float(p) for p in norms], device
+        self._targets = {name: rows.to(device) for name, rows in targets.items()}
+        self._norms, self._device = [float(p) for p in norms], device
         with_2 = targets if 2 in self._norms else {}
         self._moments = {name: second_moment(rows, device=device) for name, rows in with_2.items()}
 
@@ -126,7 +159,27 @@ def spread(values: torch.Tensor | None, usable: np.ndarray) -> np.ndarray:
 
 def usable_rows(rows: np.ndarray, usable: np.ndarray) -> torch.Tensor:
     """The rows that can be scored, as a tensor of their own."""
-    return torch.from_numpy(np.array(rows) if usable.all() else rows[usable])
+    return _joined([rows], [usable])
+
+
+def _joined(parts: Sequence[np.ndarray], usable: Sequence[np.ndarray]) -> torch.Tensor:
+    """The usable rows of all parts below each other, copied once."""
+    ends = np.cumsum([mask.sum() for mask in usable])
+    out = np.empty((ends[-1], parts[0].shape[1]), np.result_type(*parts))
+    for part, mask, end in zip(parts, usable, ends, strict=True):
+        out[end - mask.sum() : end] = part if mask.all() else part[mask]
+    return torch.from_numpy(out)
+
+
+def _moved(rows: torch.Tensor, device: str, beside: torch.cuda.Stream | None) -> torch.Tensor:
+    """Rows on a device, copied while it computes; beside: the stream for that, None where there is nothing to copy."""
+    if beside is None:
+        return rows
+    with torch.cuda.stream(beside):
+        moved = rows.pin_memory().to(device, non_blocking=True)
+    beside.synchronize()
+    moved.record_stream(torch.cuda.default_stream(device))
+    return moved
 
 
 class _Steps:

@@ -1,0 +1,190 @@
+"""Several workers, and shards that share their batches: the same scores, whoever computes them and however they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from clipsel_core.errors import PoolFormatError, RunError, ScoringError
+from clipsel_core.pool.layout import open_pool
+from clipsel_core.runs import share
+from clipsel_core.runs.local import score
+from clipsel_core.runs.plan import resolve_devices
+from clipsel_core.runs.store import Run, score_file
+from clipsel_core.scoring.s_cliploss import division
+from tests import reference
+from tests.conftest import rewrite_npz, unit_rows, write_shard
+from tests.runs.test_score import OPTIONS, files_of
+
+TWO = {**OPTIONS, "device": "cpu,cpu"}
+
+
+@pytest.fixture
+def target(tmp_path):
+    np.save(tmp_path / "task.npy", unit_rows(30, 16, 77))
+    return tmp_path / "task.npy"
+
+
+def test_workers__give_the_bytes_of_one(pool, tmp_path, target):
+    options = {"targets": {"task": target}, "mix_shards": 2}
+    score(pool, tmp_path / "one", **OPTIONS, **options)
+    seen = []
+    score(pool, tmp_path / "two", listener=seen.append, **TWO, **options)
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
+    assert (seen[-1].state, seen[-1].pairs_done, seen[-1].shards_done) == ("done", 126, 3)
+
+
+def test_workers__what_one_cannot_score_stops_all_in_its_own_words(pool, tmp_path):
+    npz = pool / "metadata" / "00000001.npz"
+    with np.load(npz) as archive:
+        broken = archive["l14_img"].copy()
+    broken[7] = np.nan
+    rewrite_npz(npz, l14_img=broken)
+    with pytest.raises(PoolFormatError, match="shard 00000001, row 7: expected a unit row in l14_img, found NaN"):
+        score(pool, tmp_path / "run", **TWO)
+    assert Run.open(tmp_path / "run").status["state"] == "failed"
+
+
+def large_pool(root):
+    for seed in range(5):
+        write_shard(root, f"{seed:08d}", 3000, width=64, seed=seed)
+    return root
+
+
+def children():
+    """The workers of this process that are alive."""
+    mine = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/stat") as stat, open(f"/proc/{entry}/cmdline") as command:
+                if stat.read().rpartition(")")[2].split()[1] == str(os.getpid()) and "runs.worker" in command.read():
+                    mine.append(int(entry))
+        except OSError:
+            pass
+    return mine
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds its children in /proc")
+def test_workers__one_that_dies_gives_its_work_back(tmp_path):
+    pool = large_pool(tmp_path / "pool")
+    options = {"temperature": 0.05, "batch_size": 1500, "divisions": 8, "seed": 1}
+    killed = []
+
+    def kill_one(status):
+        if not killed and status.pairs_done > 0:
+            killed.append(children()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    score(pool, tmp_path / "run", device="cpu,cpu", listener=kill_one, **options)
+    assert killed
+    score(pool, tmp_path / "one", **options)
+    assert files_of(tmp_path / "run") == files_of(tmp_path / "one")
+    status = Run.open(tmp_path / "run").status
+    assert (status["pairs_done"], status["shards_done"]) == (15_000, 5)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds its children in /proc")
+def test_workers__that_die_again_and_again_are_given_up(tmp_path):
+    pool, stop = large_pool(tmp_path / "pool"), threading.Event()
+
+    def kill_all():
+        while not stop.is_set():
+            for pid in children():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_all)
+    killer.start()
+    try:
+        with pytest.raises(RunError, match="expected scores, found that a second worker ended there, on cpu"):
+            score(pool, tmp_path / "run", device="cpu,cpu", batch_size=1500, divisions=8)
+    finally:
+        stop.set()
+        killer.join()
+    assert Run.open(tmp_path / "run").status["state"] == "failed"
+    assert score(pool, tmp_path / "run", device="cpu", batch_size=1500, divisions=8).finished
+
+
+def test_workers__interrupted_leave_nobody_behind(tmp_path):
+    def interrupt(status):
+        if status.pairs_done > 0 and status.state == "running":
+            raise KeyboardInterrupt
+
+    pool = large_pool(tmp_path / "pool")
+    with pytest.raises(KeyboardInterrupt):
+        score(pool, tmp_path / "run", device="cpu,cpu", listener=interrupt, batch_size=1500, divisions=8)
+    assert not children()
+
+
+@pytest.mark.parametrize(("text", "devices"), [("cpu", ("cpu",)), ("cpu, cpu", ("cpu", "cpu"))])
+def test_resolve_devices__one_for_each_worker(text, devices):
+    assert resolve_devices(text) == devices
+
+
+@pytest.mark.parametrize("text", ["", "cpu,", "gpu", "cpu,nonsense:3"])
+def test_resolve_devices__what_is_no_device(text):
+    with pytest.raises(ScoringError, match="--device"):
+        resolve_devices(text)
+
+
+@pytest.mark.parametrize("together", [2, 3, 9])
+def test_mix__divides_the_shards_of_a_group_together(pool, tmp_path, together):
+    run = score(pool, tmp_path / "run", mix_shards=together, **OPTIONS)
+    shards = open_pool(pool).shards
+    for start in range(0, 3, together):
+        group = shards[start : start + together]
+        sides = [np.concatenate([np.load(s.npz)[f"l14_{side}"] for s in group]) for side in ("img", "txt")]
+        args = {"batch_size": 16, "seed": 5, "name": "\n".join(s.name for s in group)}
+        divisions = [list(division(len(sides[0]), index=k, **args)) for k in range(3)]
+        r_image, r_text, error = reference.normalizer(*sides, 0.02, divisions)
+        found = [pq.read_table(score_file(run.root, s.name)) for s in group]
+        for name, expected in (("r_image", r_image), ("r_text", r_text), ("normalizer_se", error)):
+            values = np.concatenate([table[name].to_numpy() for table in found])
+            np.testing.assert_allclose(values, expected, rtol=2e-6, atol=2e-6, err_msg=name)
+
+
+def test_mix__is_on_record_only_where_it_matters(pool, tmp_path):
+    score(pool, tmp_path / "alone", mix_shards=1, **OPTIONS)
+    assert "mix_shards" not in json.loads((tmp_path / "alone" / "run.json").read_text())
+    score(pool, tmp_path / "mixed", mix_shards=2, **OPTIONS)
+    assert json.loads((tmp_path / "mixed" / "run.json").read_text())["mix_shards"] == 2
+    with pytest.raises(RunError, match=r"expected mix_shards 2, as begun, found 1"):
+        score(pool, tmp_path / "mixed", **OPTIONS)
+
+
+def test_mix__a_group_that_lacks_one_shard_gets_the_same_bytes(pool, tmp_path):
+    run = score(pool, tmp_path / "run", mix_shards=2, **OPTIONS)
+    before, stamp = files_of(run.root), run.score_files[1].stat().st_mtime_ns
+    run.score_files[0].unlink()
+    score(pool, tmp_path / "run", mix_shards=2, **OPTIONS)
+    assert files_of(run.root) == before
+    assert run.score_files[1].stat().st_mtime_ns == stamp
+
+
+def test_mix__bad_rows_take_no_part(tmp_path):
+    for seed, rows in enumerate((20, 30)):
+        write_shard(tmp_path / "pool", f"{seed:08d}", rows, seed=seed)
+    npz = tmp_path / "pool" / "metadata" / "00000000.npz"
+    with np.load(npz) as archive:
+        broken = archive["l14_txt"].copy()
+    broken[[0, 19]] = 0
+    rewrite_npz(npz, l14_txt=broken)
+    run = score(tmp_path / "pool", tmp_path / "run", mix_shards=2, on_bad_rows="skip", **OPTIONS)
+    missing = [np.flatnonzero(np.isnan(pq.read_table(file)["r_text"].to_numpy())).tolist() for file in run.score_files]
+    assert missing == [[0, 19], []]
+    assert run.config.skipped_rows == 2
+
+
+def test_share__a_worker_that_finished_part_of_a_group_gives_back_the_rest(pool, tmp_path):
+    (group,) = (share.Group(tuple(s), tuple(s)) for s in [open_pool(pool).shards])
+    assert [shard.name for shard in group.without("00000001").left] == ["00000000", "00000002"]
+    assert group.without("00000001").name == group.name
