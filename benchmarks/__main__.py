@@ -1,8 +1,8 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, pipeline, memory, selection, looking, gpu; all of them when none is named. Only when
-they are named: dashboard, which needs Chromium, minutes and a run of --rows pairs; embed, which takes ten minutes;
-growth, which takes some and writes the plots in benchmarks/growth.
+Parts: accuracy, normalizer, normsim, pipeline, memory, selection, looking, gpu; all of them when none is named. Only
+when they are named: exploring, which needs a run of --rows pairs; dashboard, which needs Chromium and minutes besides;
+embed, which takes ten minutes; and growth, which takes some and writes the plots in benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -11,31 +11,30 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, embed, gpu, growth, looking, memory, pipeline, selection, speed
+from benchmarks import accuracy, dashboard, embed, exploring, gpu, growth, looking, memory, pipeline, selection, speed
 from benchmarks.table import Row, machine, markdown
 
 
 def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
-    parser.add_argument(
-        "parts",
-        nargs="*",
-        metavar="PART",
-        help="accuracy, normalizer, normsim, pipeline, memory, selection, looking, gpu, dashboard, embed, growth",
+    parts = (
+        "accuracy, normalizer, normsim, pipeline, memory, selection, looking, gpu, exploring, dashboard, embed, growth"
     )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
         "--large",
         action="store_true",
         help="the normalizer at B = 32768 (13 GB) and selecting from 128 million pairs (8 GB, 6 GB of disk) as well",
     )
-    parser.add_argument("--rows", type=int, default=12_800_000, help="dashboard: pairs of the run (12800000)")
-    parser.add_argument("--folder", type=Path, help="dashboard: where the synthetic run is kept for the next time")
+    parser.add_argument("--rows", type=int, default=12_800_000, help="exploring, dashboard: pairs (12800000)")
+    parser.add_argument("--folder", type=Path, help="of these two: keeps the synthetic run here")
     parser.add_argument("--pairs", type=int, default=1_000_000, help="growth: pairs of the largest pool (1000000)")
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
     alone = {
+        "exploring": lambda: exploring.measure(asked.rows, asked.folder, asked.rounds),
         "dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds),
         "embed": lambda: embed.measure(turns=asked.rounds),
         "growth": lambda: growth.measure(asked.pairs),

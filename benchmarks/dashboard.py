@@ -84,7 +84,7 @@ class _Measuring:
         return [
             self._row("redraw while a thumb is dragged", "drag", dragged, settled_plain),
             self._row("let go -> page at rest, two steps", "settle", settled, settled_plain),
-            self._row("let go -> page at rest, three steps", "three", three, three_plain),
+            self._row("let go -> exact count, three steps", "three", three, three_plain),
             self._row("open Select in a fresh server, index kept", "open", *opened),
             self._row(f"build the index (peak {build_mib:,.0f} MiB)", "build", build_ms),
             self._row("next gallery page of 48, images shown", "page", *turned),
@@ -146,15 +146,16 @@ class _Measuring:
             _opened(mine, f"/select?{self.query}")
             _load(mine, "three")
             _opened(other, "/?steps=3")
-            return self._turns(mine, other)
+            return self._turns(mine, other, "toCount")
 
-    def _turns(self, mine: Page, other: Page) -> tuple[float, float]:
+    def _turns(self, mine: Page, other: Page, what: str = "took") -> tuple[float, float]:
         found: tuple[list[float], list[float]] = ([], [])
         for turn in range(self.rounds):
             for page, times in zip((mine, other), found, strict=True):
                 thumbs = page.locator("[role=slider], input[type=range]")
                 thumbs.nth(turn % thumbs.count()).press("ArrowLeft" if turn % 2 else "ArrowRight")
-                times.append(_rested(page))
+                _rested(page)
+                times.append(page.evaluate(f"window.settling.{what}()"))
         return statistics.median(found[0]), statistics.median(found[1])
 
     def _crowds(self, ours: Served, plain: Served) -> tuple[float, float]:

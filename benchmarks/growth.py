@@ -43,6 +43,7 @@ class Plot:
     x: str
     y: str
     lines: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    logarithmic: bool = False
 
 
 def measure(most_pairs: int) -> list[Row]:
@@ -66,7 +67,8 @@ def measure(most_pairs: int) -> list[Row]:
 def _rate(most_pairs: int) -> Plot:
     """Scoring pools of growing size, a process each; they share their first shards."""
     what = f"K = {_RUN_DIVISIONS} divisions into batches of {_RUN_BATCH:,}, D = {_WIDTH}"
-    plot = Plot("pairs", f"Pairs scored per second, by the size of the pool\n{what}", "pairs in the pool", "pairs/s")
+    title = f"Pairs scored per second, by the size of the pool\n{what}"
+    plot = Plot("pairs", title, "pairs in the pool", "pairs/s", logarithmic=True)
     for pairs in (size for size in _PAIRS if size <= most_pairs):
         with tempfile.TemporaryDirectory() as folder:
             pool = write_pool(Path(folder) / "pool", _split(pairs, _SHARD), width=_WIDTH)
@@ -157,13 +159,16 @@ def _draw(plot: Plot, described: str) -> None:
     figure, axes = pyplot.subplots(figsize=(7.2, 4.2), layout="constrained")
     for colour, (line, points) in zip(("#1f5fbf", "#8a94a6"), plot.lines.items(), strict=False):
         axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=line)
-    axes.set_xscale("log")
-    axes.set_xticks(sorted({x for points in plot.lines.values() for x, _ in points}))
-    axes.xaxis.set_minor_locator(NullLocator())
+    if plot.logarithmic:
+        axes.set_xscale("log")
+        axes.set_xticks(sorted({x for points in plot.lines.values() for x, _ in points}))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xlim(left=0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axes.set_ylim(bottom=0, top=1.15 * max(y for points in plot.lines.values() for _, y in points))
-    axes.set_xlabel(f"{plot.x} (logarithmic)")
+    axes.set_xlabel(f"{plot.x} (logarithmic)" if plot.logarithmic else plot.x)
     axes.set_ylabel(plot.y)
     axes.set_title(plot.title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

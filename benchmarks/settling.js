@@ -2,13 +2,20 @@
 
 (() => {
   if (window.settling) return
-  const self = (window.settling = { from: null, ran: false, done: null, changed: 0 })
-  const start = () => Object.assign(self, { from: performance.now(), ran: false, done: null, changed: 0 })
+  const self = (window.settling = { from: null, ran: false, done: null, changed: 0, counted: null })
+  // What Python counted: our funnel, the plain page's number. Our headline moves with the thumb and proves nothing.
+  const count = () => document.querySelector('.funnel, [data-testid="stMetricValue"]')?.textContent
+  let before
+  const start = () => {
+    before = count()
+    Object.assign(self, { from: performance.now(), ran: false, done: null, changed: 0, counted: null })
+  }
   for (const kind of ["keyup", "pointerup"]) document.addEventListener(kind, start, true)
   const running = () => document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState === "running"
   new MutationObserver((records) => {
     if (self.from === null) return
     const now = performance.now()
+    if (self.counted === null && count() !== before) self.counted = now
     const states = records.some((record) => record.type === "attributes")
     if (states && running()) Object.assign(self, { ran: true, done: null })
     else if (states && self.ran) self.done = now
@@ -17,6 +24,7 @@
     subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["data-test-script-state"],
   })
   self.rested = () => self.done !== null && performance.now() - Math.max(self.done, self.changed) > 200
+  self.toCount = () => (self.counted === null ? self.took() : self.counted - self.from)
   self.took = () => Math.max(self.done, self.changed) - self.from
   // The cards of a gallery lie in a shadow root; filled is when they are there and each in view shows its picture.
   const cards = () => [...document.querySelectorAll("*")].flatMap((node) => (

@@ -168,8 +168,7 @@ def _pager(entry: Entry, view: View, listing: Listing, pages: int, search: scann
 def _matched(view: View, search: scanning.Search | None) -> str:
     if search is None:
         return ""
-    where = "" if view.shown == "all" else f" of {words.count(search.scan.found)} in the pool"
-    return f" with these words{where}{search.so_far}"
+    return " with these words" + ("" if view.shown == "all" else f", {words.count(search.scan.found)} in the pool")
 
 
 def _turn(step: int) -> None:

@@ -23,6 +23,10 @@ def show(entry: Entry) -> None:
         if picked is not None:
             funnel.show_kept(picked)
     left, right = st.columns([3, 2], gap="large")
+    with right:
+        # Before the cards, which take longer: the exact count is what a moved thumb is waited for.
+        if picked is not None:
+            funnel.show_funnel(picked, list(recipes.draft(entry, run).values()))
     with left:
         if error is not None:
             empty.show_error(error, "A step of this recipe does not fit this run")
@@ -33,8 +37,6 @@ def show(entry: Entry) -> None:
             steps.adder(entry, run)
             lists.adder(entry, run)
     with right:
-        if picked is not None:
-            funnel.show_funnel(picked, list(recipes.draft(entry, run).values()))
         st.subheader("Recipe")
         _loader(entry, run)
         if picked is not None:

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from clipsel_core.curation import counts, passes
+from clipsel_core.curation.counts import Histogram
 
 COARSE = 128
 _BINS = 511 * COARSE
@@ -112,6 +113,13 @@ class MetricBins:
             first, last = np.where(low, middle + 1, first), np.where(open_ & ~low, middle, last)
         return first
 
+    def histogram(self, bins: int) -> Histogram:
+        """Scored pairs in equal bins over the span, as counts.histogram counts them, without looking at each."""
+        edges = np.linspace(self.low, self.high, bins + 1)
+        below = self.ranks_of_scores(float32_up(edges))
+        below[-1] = self.ranks_of_scores(np.array([self.high], np.float32), above=True)[0]
+        return Histogram(edges, np.diff(below))
+
     def scores_at(self, ranks: np.ndarray) -> np.ndarray:
         """The score at each rank: (T,) float32, NaN at rank `scored`."""
         found = np.full(len(ranks), np.nan, np.float32)
@@ -171,6 +179,13 @@ class MetricBins:
     def _bin_of(self, rank: int) -> int:
         """The last bin that starts at a rank or below it."""
         return min(int(np.searchsorted(self.starts, rank, side="right")) - 1, _BINS - 1)
+
+
+def float32_up(values: np.ndarray) -> np.ndarray:
+    """The smallest float32 not below each float64: comparing scores with it compares them with the number."""
+    with np.errstate(over="ignore"):
+        near = values.astype(np.float32)
+    return np.where(near < values, np.nextafter(near, np.float32(np.inf)), near)
 
 
 def coarse(fine: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.errors import PoolFormatError
 
 MOST_WORDS = 8
-_STEP_ROWS = 1_000_000
+_STEP_ROWS = 400_000
 _CAPTIONS = """
     SELECT file_index, file_row_number FROM (
         SELECT file_index, file_row_number,
@@ -93,7 +93,7 @@ class CaptionScan:
         return self._next == len(self._parts)
 
     def step(self) -> None:
-        """Looks through the next million captions or so. Raises PoolFormatError where a file cannot be read."""
+        """Looks through the next few hundred thousand captions. Raises PoolFormatError where a file cannot be read."""
         part = self._parts[self._next]
         asked = {"files": part.files, "column": self._column, "asked": self._asked}
         try:
@@ -115,7 +115,7 @@ class CaptionScan:
 
 
 def _parts(table: ScoreTable, files: dict[str, Path]) -> list[_Part]:
-    """The finished shards whose metadata is there, in groups of about a million rows."""
+    """The finished shards whose metadata is there, in groups of about _STEP_ROWS rows."""
     sizes = {shard.name: shard.rows for shard in table.run.config.shards}
     starts = accumulate((sizes[name] for name in table.shard_names), initial=0)
     parts: list[list[tuple[str, int, int]]] = []

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_BLOCK = 1 << 20
+from clipsel_core.curation import passes
+from clipsel_core.curation.bins import MetricBins
+
 _NO_GROUP = -1
 
 
@@ -18,23 +20,23 @@ class GroupMeans:
     counts: np.ndarray
 
 
-def percentile_groups(values: np.ndarray, groups: int) -> np.ndarray:
+def percentile_groups(metric: MetricBins, groups: int) -> np.ndarray:
     """The group of each pair: floor(groups * share of the scored pairs that score less), so that ties stay together.
 
-    values: (N,) float32. groups: 1 to 32767. Returns: (N,) int16, -1 where there is no score.
+    groups: 1 to 32767. Returns: (N,) int16, -1 where there is no score.
     """
-    ordered = np.sort(values)
-    scored = int(np.searchsorted(ordered, np.inf, side="right"))
-    out = np.full(len(values), _NO_GROUP, np.int16)
-    if not scored:
+    out = np.full(len(metric.values), _NO_GROUP, np.int16)
+    if not metric.scored:
         return out
     # The k-th group begins where ceil(k * scored / groups) pairs score less: above the last of those.
-    firsts = [-(-k * scored // groups) for k in range(1, groups)]
-    ends = ordered[[first - 1 for first in firsts]]
-    for start in range(0, len(values), _BLOCK):
-        block = values[start : start + _BLOCK]
-        found = np.searchsorted(ends, block, side="left")
-        out[start : start + _BLOCK] = np.where(np.isnan(block), _NO_GROUP, found)
+    firsts = np.array([-(-k * metric.scored // groups) for k in range(1, groups)], np.int64)
+    ends = metric.scores_at(firsts - 1)
+
+    def fill(start: int, stop: int) -> None:
+        block = metric.values[start:stop]
+        out[start:stop] = np.where(np.isnan(block), _NO_GROUP, np.searchsorted(ends, block, side="left"))
+
+    passes.in_parts(fill, len(out))
     return out
 
 
@@ -43,16 +45,19 @@ def group_means(group_of: np.ndarray, groups: int, columns: list[np.ndarray]) ->
 
     group_of: (N,) integers below `groups`, negative for pairs in no group. columns: (N,) float32 each.
     """
-    sums, counts = np.zeros((groups, len(columns))), np.zeros(groups, np.int64)
-    for start in range(0, len(group_of), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        group, parts = group_of[part], [column[part] for column in columns]
+
+    def work(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        group, parts = group_of[start:stop], [column[start:stop] for column in columns]
         whole = group >= 0
         for values in parts:
             whole &= ~np.isnan(values)
         group = group[whole]
-        counts += np.bincount(group, minlength=groups)
-        for place, values in enumerate(parts):
-            sums[:, place] += np.bincount(group, weights=values[whole], minlength=groups)
+        sums = [np.bincount(group, weights=values[whole], minlength=groups) for values in parts]
+        return np.stack(sums, axis=1), np.bincount(group, minlength=groups)
+
+    sums, counts = np.zeros((groups, len(columns))), np.zeros(groups, np.int64)
+    for some, pairs in passes.in_parts(work, len(group_of)):
+        sums += some
+        counts += pairs
     with np.errstate(invalid="ignore"):
         return GroupMeans(sums / counts[:, None], counts)

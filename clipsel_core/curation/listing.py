@@ -6,12 +6,13 @@ a page far on in an ordered list costs as much as the first. Equal scores come i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from clipsel_core.curation import ordering
+from clipsel_core.curation import ordering, passes
 from clipsel_core.curation.bins import MetricBins
 
 ListOrder = Literal["ascending", "descending", "random", "near"]
@@ -48,8 +49,8 @@ class Listing:
         if offset >= stop:
             return np.empty(0, np.int64)
         if order == "random":
-            rows = self._rows(0, len(self.below) - 2)
-            return ordering.page_of(ordering.shuffled_keys(rows, seed), rows, offset, limit)
+            rows, keys = self._shuffled(stop, seed)
+            return ordering.page_of(keys, rows, offset, limit)
         if order == "near":
             rows = self._rows(*self._around(centre, stop))
             return ordering.page_of(np.abs(self.bins.values[rows] - np.float32(centre)), rows, offset, limit)
@@ -70,6 +71,24 @@ class Listing:
     def _rows(self, first: int, last: int) -> np.ndarray:
         """The listed pairs in the bins from first to last, ascending: (M,) int64."""
         return self.bins.rows_in(self.mask, np.arange(max(first, 0), min(last, len(self.below) - 2) + 1))
+
+    def _shuffled(self, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Listed rows with a small enough key, so many at least, and their keys.
+
+        Keys are spread evenly over 64 bits, so that a bound which all but surely leaves enough is known beforehand.
+        """
+        bound = (wanted + 8 * math.sqrt(wanted) + 64) / len(self)
+
+        def find(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            listed = self.mask[start:stop] & (self.bins.codes[start:stop] != passes.NO_SCORE)
+            rows = np.flatnonzero(listed) + start
+            keys = ordering.shuffled_keys(rows, seed)
+            small = slice(None) if bound >= 1 else keys < np.uint64(bound * 2**64)
+            return rows[small], keys[small]
+
+        parts = passes.in_parts(find, len(self.mask))
+        rows, keys = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
+        return (rows, keys) if len(rows) >= wanted else self._shuffled(len(self), seed)
 
     def _around(self, centre: float, wanted: int) -> tuple[int, int]:
         """Bins that surely hold the pairs nearest to a score: first and last.

@@ -106,14 +106,48 @@ def order_by_value(values: np.ndarray, ties: np.ndarray) -> np.ndarray:
 
     values: (N,) float32. ties: (N,) uint32, all rows in some order.
     """
-    keys, rows = _scored_keys(read_only(values), read_only(ties))
-    return _sorted(keys, rows)[1]
+    keys, rows = _two(len(values))
+    scored = _scored_keys(read_only(values), read_only(ties), keys, rows)
+    return _in_order(keys[:scored], rows[:scored])[1]
+
+
+def doubled_ranks(values: np.ndarray, order: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """For each pair of a set, how many of the set score less plus how many score no more: (N,) int32, 0 outside it.
+
+    That is twice the average rank, less 1: whole numbers, so that no difference of ranks is ever rounded.
+    values: (N,) float32. order: (M,) uint32, the rows with a score, ascending by it. among: (N,) bool, the set, scored.
+    """
+    out = np.zeros(len(values), np.int32)
+    _doubled_ranks(read_only(values), read_only(order), read_only(among), out)
+    return out
+
+
+def compare_ranks(x: np.ndarray, y: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Joint counts of two rankings of the same pairs, and how far they go together.
+
+    x, y: (M,) int32 doubled ranks; their mean is M, ties or not.
+    Returns: (bins, bins) int64, and (3,) float64, the sums of xy, xx and yy, taken from their mean.
+    """
+    x, y = read_only(x), read_only(y)
+
+    def work(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        counts, products = np.zeros((bins, bins), np.int64), np.zeros(3)
+        _compare_ranks(x, y, start, stop, counts, products)
+        return counts, products
+
+    counts, products = np.zeros((bins, bins), np.int64), np.zeros(3)
+    for some, summed in in_parts(work, len(x)):
+        counts += some
+        products += summed
+    return counts, products
 
 
 def order_by_uid(names: np.ndarray) -> np.ndarray:
     """The rows in ascending order of their uids, (N,) UID_DTYPE: (N,) uint32."""
     halves = read_only(np.ascontiguousarray(names).view(np.uint64))
-    keys, rows = _sorted(*_uid_keys(halves))
+    keys, rows = _two(len(names))
+    _uid_keys(halves, keys, rows)
+    keys, rows = _in_order(keys, rows)
     if not _settle(keys, rows, halves, _LONGEST_RUN):
         rows = np.lexsort((names["f1"], names["f0"])).astype(np.uint32)
     return rows
@@ -150,6 +184,16 @@ def in_parts(work: Callable[[int, int], Any], pairs: int) -> list[Any]:
     starts = range(0, pairs, _PART)
     stops = [min(start + _PART, pairs) for start in starts]
     return list(map(work, starts, stops)) if len(stops) < 2 else list(_threads.map(work, starts, stops))
+
+
+def _two(pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Room for keys and rows. From numpy, which asks for large pages: small ones cost more than the sorting."""
+    return np.empty(pairs, np.uint32), np.empty(pairs, np.uint32)
+
+
+def _in_order(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keys in ascending order, and rows along with them; equal keys stay as they were. Both arrays are used up."""
+    return _sorted(keys, rows, *_two(len(keys)))
 
 
 @_compiled
@@ -215,6 +259,33 @@ def _ranks_of(order, bits, starts, suffix, places):
 
 
 @_compiled
+def _doubled_ranks(values, order, among, out):
+    below, start = 0, 0
+    while start < len(order):
+        stop, same, value = start, 0, values[order[start]]
+        while stop < len(order) and values[order[stop]] == value:
+            same += among[order[stop]]
+            stop += 1
+        for place in range(start, stop):
+            row = order[place]
+            if among[row]:
+                out[row] = 2 * below + same
+        below += same
+        start = stop
+
+
+@_compiled
+def _compare_ranks(x, y, start, stop, counts, products):
+    pairs, bins = len(x), len(counts)
+    for row in range(start, stop):
+        counts[x[row] * bins // (2 * pairs), y[row] * bins // (2 * pairs)] += 1
+        u, v = np.float64(x[row] - pairs), np.float64(y[row] - pairs)
+        products[0] += u * v
+        products[1] += u * u
+        products[2] += v * v
+
+
+@_compiled
 def _rows_of(names, by_uid, wanted):
     out = np.full(len(wanted) // 2, -1, np.int64)
     for place in range(len(out)):
@@ -235,8 +306,7 @@ def _rows_of(names, by_uid, wanted):
 
 
 @_compiled
-def _scored_keys(values, ties):
-    keys, rows = np.empty(len(values), np.uint32), np.empty(len(values), np.uint32)
+def _scored_keys(values, ties, keys, rows):
     number = np.empty(1, np.float32)
     pattern = number.view(np.uint32)
     found = 0
@@ -247,12 +317,12 @@ def _scored_keys(values, ties):
             keys[found] = ~bits if bits >> 31 else bits | np.uint32(1 << 31)
             rows[found] = row
             found += 1
-    return keys[:found], rows[:found]
+    return found
 
 
 @_compiled
-def _sorted(keys, rows):
-    """Keys in ascending order, and rows along with them; equal keys stay as they were. Three rounds of 11 bits."""
+def _sorted(keys, rows, other_keys, other_rows):
+    """Three rounds of 11 bits, from one pair of arrays into the other and back; returns the pair that is sorted."""
     counts = np.zeros((3, 2048), np.int64)
     for key in keys:
         counts[0, key & 2047] += 1
@@ -262,22 +332,19 @@ def _sorted(keys, rows):
         before = 0
         for digit in range(2048):
             counts[turn, digit], before = before, before + counts[turn, digit]
-        sorted_keys, sorted_rows = np.empty_like(keys), np.empty_like(rows)
         for place in range(len(keys)):
             digit = (keys[place] >> np.uint32(11 * turn)) & np.uint32(2047)
             to = counts[turn, digit]
             counts[turn, digit] = to + 1
-            sorted_keys[to], sorted_rows[to] = keys[place], rows[place]
-        keys, rows = sorted_keys, sorted_rows
+            other_keys[to], other_rows[to] = keys[place], rows[place]
+        keys, rows, other_keys, other_rows = other_keys, other_rows, keys, rows
     return keys, rows
 
 
 @_compiled
-def _uid_keys(halves):
-    keys, rows = np.empty(len(halves) // 2, np.uint32), np.empty(len(halves) // 2, np.uint32)
+def _uid_keys(halves, keys, rows):
     for row in range(len(rows)):
         keys[row], rows[row] = halves[2 * row] >> np.uint64(32), row
-    return keys, rows
 
 
 @_compiled

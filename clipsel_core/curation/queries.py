@@ -207,6 +207,8 @@ class ScoreTable:
 
         mask: (N,) bool, the pairs to count; None for all.
         """
+        if mask is None and self._index is not None:
+            return self.bins(metric).histogram(bins)
         return counts.histogram(self.column(metric), bins, self.extent(metric), mask)
 
     def density(self, metric_x: str, metric_y: str, bins: int = 100, mask: np.ndarray | None = None) -> counts.Density:
@@ -216,6 +218,8 @@ class ScoreTable:
 
     def extent(self, metric: str) -> tuple[float, float]:
         """The range a metric is drawn over: its smallest and largest finite value, spread by 1 where they are equal."""
+        if metric in self._bins:
+            return self._bins[metric].low, self._bins[metric].high
         if metric not in self._extents:
             self._extents[metric] = counts.extent(self.column(metric))
         return self._extents[metric]

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipsel_core.curation import ordering
-
-_BLOCK = 1 << 20
+from clipsel_core.curation import ordering, passes
+from clipsel_core.curation.bins import MetricBins
 
 
 @dataclass(frozen=True)
@@ -44,50 +43,25 @@ class Disagreement:
     second_likes: Extreme
 
 
-def disagreement(x: np.ndarray, y: np.ndarray, *, bins: int = 128, most: int = 2_000) -> Disagreement:
-    """How two metrics rank the same pairs. x, y: (N,) float32, NaN where a pair has no score.
+def disagreement(x: MetricBins, y: MetricBins, *, bins: int = 128, most: int = 2_000) -> Disagreement:
+    """How two metrics of a run rank the same pairs.
 
     bins: cells of the density along each axis. most: how many pairs to name at either end; pairs that both metrics rank
     alike are named at neither.
     """
-    both = ~(np.isnan(x) | np.isnan(y))
-    rows = None if both.all() else np.flatnonzero(both)
+    both = ~(np.isnan(x.values) | np.isnan(y.values))
     with ThreadPoolExecutor(2) as threads:
-        rank_x, rank_y = threads.map(doubled_ranks, (x, y) if rows is None else (x[rows], y[rows]))
-    counts, spearman = _compared(rank_x, rank_y, bins)
+        ranked = threads.map(lambda metric: passes.doubled_ranks(metric.values, metric.order, both), (x, y))
+    rows = None if both.all() else np.flatnonzero(both)
+    rank_x, rank_y = (ranks if rows is None else ranks[rows] for ranks in ranked)
+    counts, (xy, xx, yy) = passes.compare_ranks(rank_x, rank_y, bins)
+    spearman = xy / np.sqrt(xx * yy) if xx * yy else np.nan
     gap = rank_x - rank_y
+    with ThreadPoolExecutor(2) as threads:
+        ends = list(threads.map(lambda keys: _smallest(keys, most), (-gap, gap)))
     percent = 50 / max(len(gap), 1)
-    likes = [
-        Extreme(end if rows is None else rows[end], rank_x[end] * percent, rank_y[end] * percent)
-        for end in (_smallest(-gap, most), _smallest(gap, most))
-    ]
-    return Disagreement(len(gap), counts, spearman, *likes)
-
-
-def doubled_ranks(values: np.ndarray) -> np.ndarray:
-    """For each value, how many are below it plus how many are not above it: (M,) int32 in [1, 2M - 1].
-
-    That is twice the average rank, less 1: whole numbers, so that no difference of ranks is ever rounded.
-    values: (M,) float32 without NaN; M below 2**30.
-    """
-    keys = _sortable(values) << np.uint64(32)
-    keys |= np.arange(len(values), dtype=np.uint64)
-    keys.sort()  # One sort of numbers that hold value and place is twice as fast as argsort.
-    places = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    keys >>= np.uint64(32)
-    first = np.concatenate([[True], keys[1:] != keys[:-1]])[: len(values)]
-    starts = np.flatnonzero(first).astype(np.int32)
-    ends = np.append(starts[1:], np.int32(len(values)))
-    ranks = np.empty(len(values), np.int32)
-    ranks[places] = np.repeat(starts + ends, ends - starts)
-    return ranks
-
-
-def _sortable(values: np.ndarray) -> np.ndarray:
-    """Whole numbers in the order of float32 values, equal where those are: (M,) uint64 below 2**32."""
-    bits = (values.astype(np.float32) + np.float32(0)).view(np.uint32)  # + 0 makes -0 and 0 the same
-    negative = bits >> np.uint32(31) == 1
-    return np.where(negative, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+    likes = [Extreme(end if rows is None else rows[end], rank_x[end] * percent, rank_y[end] * percent) for end in ends]
+    return Disagreement(len(gap), counts, float(spearman), *likes)
 
 
 def _smallest(keys: np.ndarray, most: int) -> np.ndarray:
@@ -96,20 +70,6 @@ def _smallest(keys: np.ndarray, most: int) -> np.ndarray:
     near = np.flatnonzero(keys <= np.partition(keys, last)[last]) if last >= 0 else np.empty(0, np.int64)
     found = ordering.page_of(keys[near], near, 0, most)
     return found[keys[found] < 0]
-
-
-def _compared(rank_x: np.ndarray, rank_y: np.ndarray, bins: int) -> tuple[np.ndarray, float]:
-    """Joint counts of two rankings, and their correlation. The mean of doubled ranks is their number, ties or not."""
-    pairs = len(rank_x)
-    counts = np.zeros(bins * bins, np.int64)
-    products = np.zeros(3)
-    for start in range(0, pairs, _BLOCK):
-        x, y = (rank[start : start + _BLOCK].astype(np.int64) for rank in (rank_x, rank_y))
-        counts += np.bincount(x * bins // (2 * pairs) * bins + y * bins // (2 * pairs), minlength=bins * bins)
-        u, v = x - float(pairs), y - float(pairs)
-        products += u @ v, u @ u, v @ v
-    spread = float(np.sqrt(products[1] * products[2]))
-    return counts.reshape(bins, bins), float(products[0]) / spread if spread else float("nan")
 
 
 @dataclass(frozen=True)
@@ -124,9 +84,8 @@ class Standing:
     percentile: float
 
 
-def standing(values: np.ndarray, value: float) -> Standing:
-    """Where a score stands. values: (N,) float32, NaN where there is none."""
-    value32 = np.float32(value)
-    above, below = int((values > value32).sum()), int((values < value32).sum())
-    scored = len(values) - int(np.isnan(values).sum())
-    return Standing(above + 1, scored, 100 * below / max(scored, 1))
+def standing(metric: MetricBins, value: float) -> Standing:
+    """Where a score stands among those of its metric."""
+    asked = np.array([value], np.float32)
+    not_above, below = (int(metric.ranks_of_scores(asked, above=above)[0]) for above in (True, False))
+    return Standing(metric.scored - not_above + 1, metric.scored, 100 * below / max(metric.scored, 1))

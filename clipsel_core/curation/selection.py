@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.curation import ordering, passes
+from clipsel_core.curation import bins, ordering, passes
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import (
     AnyStep,
@@ -183,10 +183,8 @@ class Work:
 
 
 def float32_up(value: float) -> np.float32:
-    """The smallest float32 that is not below a float64: comparing scores with it compares them with the value."""
-    with np.errstate(over="ignore"):
-        near = np.float32(value)
-    return np.nextafter(near, np.float32(np.inf)) if float(near) < value else near
+    """The smallest float32 that is not below a number."""
+    return np.float32(bins.float32_up(np.array([value], np.float64))[0])
 
 
 def _read_list(step: AnyStep, path: Path) -> tuple[np.ndarray, str]:

@@ -119,9 +119,11 @@ def rank_density(counts: np.ndarray, x_title: str, y_title: str) -> None:
 def curves(x: np.ndarray, named: Mapping[str, np.ndarray], x_title: str, y_title: str) -> None:
     """Draws some curves over the same x, their names beside their ends."""
     figure = go.Figure()
+    highest = max(named, key=lambda name: named[name][-1])
     for (name, y), color in zip(named.items(), _CURVES, strict=False):
         figure.add_scatter(x=x, y=y, mode="lines", name=name, line={"color": color, "width": 2.5})
-        figure.add_annotation(x=x[-1], y=y[-1], text=name, font_color=color, showarrow=False, xanchor="left", xshift=6)
+        beside = {"showarrow": False, "xanchor": "left", "xshift": 6, "yshift": 7 if name == highest else -7}
+        figure.add_annotation(x=x[-1], y=y[-1], text=name, font_color=color, **beside)
     figure.update_layout(height=360, margin={"l": 8, "r": 90, "t": 8, "b": 8}, showlegend=False, hovermode="x unified")
     figure.update_xaxes(title=x_title, range=[0, 100])
     figure.update_yaxes(title=y_title, tickformat=".3f")

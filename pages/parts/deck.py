@@ -36,7 +36,11 @@ def deck(entry: Entry, rows: np.ndarray, bars: Bars, kept: np.ndarray | None = N
 def score_bars(entry: Entry, rows: np.ndarray, names: Sequence[str]) -> Bars:
     """What some metrics say of these rows, with the percentile in the run."""
     table = state.open_table(entry)
-    columns = [[_bar(entry, name, float(value)) for value in table.take(name, rows)] for name in names]
+    spreads = [marginals.marginal(entry, name) for name in names]
+    columns = [
+        [_bar(name, float(value), spread) for value in table.take(name, rows)]
+        for name, spread in zip(names, spreads, strict=True)
+    ]
     return list(zip(*columns, strict=True))
 
 
@@ -58,8 +62,8 @@ def judge(entry: Entry, key: str, names: frozenset[str]) -> None:
         recipes.judge(entry, state.open_run(entry), *said)
 
 
-def _bar(entry: Entry, name: str, value: float) -> cards.Bar:
-    percentile = marginals.marginal(entry, name).percentile(value) if np.isfinite(value) else None
+def _bar(name: str, value: float, spread: marginals.Marginal) -> cards.Bar:
+    percentile = spread.percentile(value) if np.isfinite(value) else None
     rank = "not scored" if percentile is None else f"P{percentile:.1f}"
     return cards.Bar(metrics.title(name), words.score(value), rank, percentile)
 

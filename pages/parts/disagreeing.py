@@ -45,8 +45,7 @@ def _place(names: list[str], name: str, otherwise: int) -> int:
 
 @st.cache_resource(max_entries=8, show_spinner="Ranking …")
 def _ranked(entry: Entry, x: str, y: str, stamp: state.Stamp) -> Disagreement:
-    table = state.open_table(entry)
-    return disagreement(table.column(x), table.column(y), bins=_CELLS)
+    return disagreement(state.metric_bins(entry, x), state.metric_bins(entry, y), bins=_CELLS)
 
 
 def _in_words(found: Disagreement, one: str, other: str) -> None:
@@ -77,7 +76,7 @@ def _gallery(entry: Entry, end: Extreme, x: str, y: str, title: str, liked: str)
     """One end of the differences, a page at a time. liked: which of the two metrics likes them, one or other."""
     pages = max(1, -(-len(end.rows) // _CARDS))
     with st.container(horizontal=True, vertical_alignment="center"):
-        facts.show_title(title, f"largest difference first, {words.pairs(len(end.rows))}")
+        facts.show_title(title, f"the {words.count(len(end.rows))} largest differences of rank, largest first")
         key, hidden = f"{liked} likes {x} {y}", "collapsed"
         page = st.number_input(f"Page of {title}", 1, pages, key=key, label_visibility=hidden, width=130)
     if not len(end.rows):

@@ -90,7 +90,7 @@ def _by_kind(entry: Entry, column: str, names: list[str]) -> None:
 @st.cache_resource(max_entries=16, show_spinner="Averaging …")
 def _percentile_means(entry: Entry, along: str, stamp: state.Stamp) -> GroupMeans:
     table = state.open_table(entry)
-    groups = percentile_groups(table.column(along), _GROUPS)
+    groups = percentile_groups(state.metric_bins(entry, along), _GROUPS)
     return group_means(groups, _GROUPS, [table.column(name) for name in _HALVES])
 
 

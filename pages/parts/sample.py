@@ -14,7 +14,7 @@ from pages.parts.catalog import Entry
 _SMALL = 200_000
 _SAMPLE = 50_000
 # Larger samples are read from the pool's files each time, through the system's cache.
-_MOST_HELD_BYTES = 1 << 28
+_MOST_HELD_BYTES = 1 << 27
 
 
 def rows_searched(entry: Entry) -> np.ndarray | None:

@@ -25,7 +25,7 @@ _PARTS = ("clip_score", "r_image", "r_text", "s_cliploss")
 def show(entry: Entry, row: int) -> None:
     """Draws where a pair stands by every metric of the run."""
     table = state.open_table(entry)
-    found = {name: float(table.column(name)[row]) for name in table.metrics}
+    found = {name: float(table.take(name, np.array([row]))[0]) for name in table.metrics}
     data = {"scores": [_score(entry, name, value) for name, value in found.items()], "fall": None}
     parts = [found.get(name, np.nan) for name in _PARTS]
     if np.isfinite(parts).all():
@@ -40,7 +40,7 @@ def _score(entry: Entry, name: str, value: float) -> dict[str, object]:
     known = {"title": metric.title, "help": metric.help, "value": words.score(value), "counts": counts.tolist()}
     if not np.isfinite(value):
         return {**known, "rank": "not scored", "percentile": "", "at": None}
-    stands = ranks.standing(state.open_table(entry).column(name), value)
+    stands = ranks.standing(state.metric_bins(entry, name), value)
     return {
         **known,
         "rank": f"{words.count(stands.rank)} of {words.count(stands.scored)}",

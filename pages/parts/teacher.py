@@ -9,6 +9,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -28,8 +29,10 @@ from pages.parts.pictures import cache_of
 _LONGEST_S = 120
 _PAUSE_S = 0.1
 _LONGEST_TEXT = 1_000
-# Models that are not on this machine are not fetched while somebody waits for an answer.
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+# Models that are not on this machine are not fetched while somebody waits for an answer. The few that open_clip fetches
+# from plain addresses know no such switch; they meet a proxy that is not there.
+_NOWHERE = "http://127.0.0.1:9"
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "http_proxy": _NOWHERE, "https_proxy": _NOWHERE}
 
 
 # A model may take gigabytes: however many people search, one is loaded at a time.
@@ -91,23 +94,35 @@ def _turn() -> Iterator[None]:
 def _ask(run: Run, text: str, out: Path) -> None:
     words = ["encode", str(run.root.absolute()), f"--text={text}", f"--out={out.absolute()}"]
     command = [sys.executable, "-m", "clipsel_core", *words]
-    environment = {**os.environ, **_OFFLINE}
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    child = subprocess.Popen(command, cwd=catalog.HOME, env=environment, **pipes)  # type: ignore[call-overload]
-    start, note = time.monotonic(), st.empty()
-    try:
-        while child.poll() is None:
-            waited = time.monotonic() - start
-            if waited > _LONGEST_S:
-                raise TeacherError(run.pool_root, expected=f"an answer within {_LONGEST_S} s", found="none")
-            # Writing to the page is also how this learns that nobody waits any more.
-            note.caption(f"The teacher reads the text … {waited:.0f} s")
-            time.sleep(_PAUSE_S)
-    finally:
-        note.empty()
-        if child.poll() is None:
+    with tempfile.TemporaryFile() as complaints:
+        child = subprocess.Popen(
+            command,
+            cwd=catalog.HOME,
+            env={**os.environ, **_OFFLINE},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+        )
+        try:
+            _wait(child, run)
+        finally:
             child.kill()
-        said = child.communicate()[1].decode(errors="replace").strip()
+            child.wait()
+        complaints.seek(0)
+        said = complaints.read().decode(errors="replace").strip()
     if child.returncode or not out.is_file():
         found = said.split("\n")[-1] or f"exit code {child.returncode}"
         raise TeacherError(run.pool_root, expected="the teacher to embed a text", found=found)
+
+
+def _wait(child: subprocess.Popen[bytes], run: Run) -> None:
+    """Waits for an answer, and says how long. By writing to the page it also learns that nobody waits any more."""
+    start, note = time.monotonic(), st.empty()
+    while child.poll() is None:
+        waited = time.monotonic() - start
+        if waited > _LONGEST_S:
+            note.empty()
+            raise TeacherError(run.pool_root, expected=f"an answer within {_LONGEST_S} s", found="none")
+        note.caption(f"The teacher reads the text … {waited:.0f} s")
+        time.sleep(_PAUSE_S)
+    note.empty()

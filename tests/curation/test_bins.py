@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsel_core.curation import passes
+from clipsel_core.curation import counts, passes
 from clipsel_core.curation.bins import MetricBins, coarse
 
 NAN, INF = float("nan"), float("inf")
@@ -69,6 +69,14 @@ def test_from_rank__and_below_it_part_the_scored(scores):
         assert np.array_equal(passes.unpack(upper, len(scores)), expected & mask)
         assert np.array_equal(passes.unpack(lower, len(scores)), ~expected & mask & ~np.isnan(scores))
         assert passes.count(upper) == (expected & mask).sum()
+
+
+@pytest.mark.parametrize("number", [1, 7, 128, 1000])
+def test_histogram__counts_as_one_does_by_looking_at_each(scores, number):
+    bins = MetricBins.of(scores)
+    found, plain = bins.histogram(number), counts.histogram(scores, number, counts.extent(scores))
+    assert np.array_equal(found.edges, plain.edges)
+    assert np.array_equal(found.counts, plain.counts)
 
 
 def test_counts__are_of_scored_pairs_only(scores):

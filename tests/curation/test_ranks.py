@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clipsel_core.curation.ranks import disagreement, doubled_ranks, standing
+from clipsel_core.curation.bins import MetricBins
+from clipsel_core.curation.passes import doubled_ranks
+from clipsel_core.curation.ranks import disagreement, standing
 
 N = 4_000
 
@@ -23,21 +25,24 @@ def two(decimals: int = 5, missing: float = 0.03) -> tuple[np.ndarray, np.ndarra
 
 @pytest.mark.parametrize("decimals", [1, 2, 5])
 def test_doubled_ranks__are_scipys_average_ranks(decimals):
-    values = two(decimals, missing=0)[0]
-    assert (doubled_ranks(values) == 2 * stats.rankdata(values) - 1).all()
+    values, other = two(decimals)
+    among = ~np.isnan(values) & ~np.isnan(other)
+    found = doubled_ranks(values, MetricBins.of(values).order, among)
+    assert (found[among] == 2 * stats.rankdata(values[among]) - 1).all()
+    assert not found[~among].any()
 
 
 def test_doubled_ranks__by_hand():
-    values = np.array([0.5, -np.inf, 0.0, -0.0, -3, np.inf], np.float32)
-    assert doubled_ranks(values).tolist() == [9, 1, 6, 6, 3, 11]
-    assert doubled_ranks(np.zeros(0, np.float32)).tolist() == []
+    values = np.array([0.5, -np.inf, 0.0, -0.0, np.nan, -3, np.inf], np.float32)
+    found = doubled_ranks(values, MetricBins.of(values).order, ~np.isnan(values))
+    assert found.tolist() == [9, 1, 6, 6, 0, 3, 11]
 
 
 @pytest.mark.parametrize("decimals", [1, 5])
 def test_disagreement__against_scipy(decimals):
     x, y = two(decimals)
     both = ~np.isnan(x) & ~np.isnan(y)
-    found = disagreement(x, y, bins=10, most=50)
+    found = disagreement(MetricBins.of(x), MetricBins.of(y), bins=10, most=50)
     assert found.pairs == both.sum()
     assert found.spearman == pytest.approx(stats.spearmanr(x[both], y[both]).statistic, abs=1e-12)
     rank_x, rank_y = (100 * (stats.rankdata(v[both]) - 0.5) / both.sum() for v in (x, y))
@@ -52,7 +57,7 @@ def test_disagreement__against_scipy(decimals):
 
 def test_disagreement__of_a_metric_with_itself_names_nobody():
     x = two()[0]
-    found = disagreement(x, x)
+    found = disagreement(MetricBins.of(x), MetricBins.of(x))
     assert found.spearman == pytest.approx(1)
     assert not len(found.first_likes.rows)
     assert not len(found.second_likes.rows)
@@ -61,17 +66,19 @@ def test_disagreement__of_a_metric_with_itself_names_nobody():
 
 def test_disagreement__where_there_is_nothing_to_rank():
     none = np.full(3, np.nan, np.float32)
-    found = disagreement(none, none)
+    found = disagreement(MetricBins.of(none), MetricBins.of(none))
     assert found.pairs == found.counts.sum() == 0
     assert np.isnan(found.spearman)
-    assert np.isnan(disagreement(np.ones(5, np.float32), np.arange(5, dtype=np.float32)).spearman)
+    assert np.isnan(
+        disagreement(*(MetricBins.of(np.asarray(x, np.float32)) for x in (np.ones(5), np.arange(5)))).spearman
+    )
 
 
 def test_standing__against_scipy():
     values = two(2)[0]
     scored = values[~np.isnan(values)]
     for value in scored[:40]:
-        found = standing(values, float(value))
+        found = standing(MetricBins.of(values), float(value))
         assert found.rank == (scored > value).sum() + 1
         assert found.scored == len(scored)
         assert found.percentile == pytest.approx(stats.percentileofscore(scored, value, kind="strict"))

@@ -117,6 +117,20 @@ def test_search__says_that_the_teacher_failed(run, open_page):
     assert "a teacher that open_clip can load" in words(app)
 
 
+def test_search__does_not_wait_for_the_teacher_forever(run, open_page, monkeypatch):
+    monkeypatch.setattr(teacher, "_LONGEST_S", 0)
+    children = []
+    start = teacher.subprocess.Popen
+    monkeypatch.setattr(teacher.subprocess, "Popen", lambda *a, **o: children.append(start(*a, **o)) or children[-1])
+    app = open_page("search", run)
+    app.text_input(key="q").set_value("two red birds").run()
+    assert not app.exception
+    assert "expected an answer within 0 s" in words(app)
+    assert [child.returncode for child in children] == [-9]
+    assert teacher._alone.acquire(blocking=False)
+    teacher._alone.release()
+
+
 def test_search__of_a_large_run_looks_at_a_sample_and_offers_the_rest(run, images, asked, open_page, monkeypatch):
     monkeypatch.setattr(sample, "_SMALL", 100)
     monkeypatch.setattr(sample, "_SAMPLE", 500)
