@@ -16,7 +16,7 @@ from benchmarks.table import Row, at_least, at_most
 from clipsel_core.pool.embeddings import read_embeddings, read_pairs
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.local import score
-from clipsel_core.runs.score_shard import usable_rows
+from clipsel_core.runs.score_group import usable_rows
 from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.normsim import normsim, normsim_2, second_moment
 from clipsel_core.scoring.s_cliploss import normalizer
