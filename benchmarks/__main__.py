@@ -1,8 +1,9 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
-Parts: accuracy, normalizer, normsim, pipeline, memory, selection, looking, gpu; all of them when none is named. Only
-when they are named: exploring, which needs a run of --rows pairs; dashboard, which needs Chromium and minutes besides;
-embed, which takes ten minutes; and growth, which takes some and writes the plots in benchmarks/growth.
+Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
+when they are named: score, which takes minutes, embed, which takes ten, exploring, which needs a run of --rows pairs,
+dashboard, which needs Chromium and minutes besides, and growth, which takes minutes and writes the plots in
+benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -11,7 +12,20 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, dashboard, embed, exploring, gpu, growth, looking, memory, pipeline, selection, speed
+from benchmarks import (
+    accuracy,
+    dashboard,
+    embed,
+    end_to_end,
+    exploring,
+    gpu,
+    growth,
+    looking,
+    memory,
+    reading,
+    selection,
+    speed,
+)
 from benchmarks.table import Row, machine, markdown
 
 
@@ -19,7 +33,8 @@ def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parts = (
-        "accuracy, normalizer, normsim, pipeline, memory, selection, looking, gpu, exploring, dashboard, embed, growth"
+        "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, exploring, dashboard, embed, "
+        "growth"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
@@ -36,6 +51,7 @@ def main() -> None:
     alone = {
         "exploring": lambda: exploring.measure(asked.rows, asked.folder, asked.rounds),
         "dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds),
+        "score": lambda: end_to_end.measure(max(1, asked.rounds // 2)),
         "embed": lambda: embed.measure(turns=asked.rounds),
         "growth": lambda: growth.measure(asked.pairs),
     }
@@ -59,7 +75,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "accuracy": accuracy.measure,
         "normalizer": normalizer,
         "normsim": lambda: speed.normsim_rows(8192, 16384, rounds),
-        "pipeline": lambda: pipeline.measure(min(rounds, 3)),
+        "reading": lambda: reading.measure(3 * rounds),
         "memory": memory.measure,
         "selection": lambda: selection.measure() + (selection.measure_large() if large else []),
         "looking": lambda: looking.measure(rounds),

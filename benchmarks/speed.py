@@ -7,7 +7,6 @@ machine then slows both sides of a ratio.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from benchmarks import materialising
 from benchmarks.pools import clip_like_pairs
 from benchmarks.table import Row, at_least
+from benchmarks.turns import median_ratio, take_turns
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import rounded
 from clipsel_core.scoring.reductions import log_sum_exp, max_abs
@@ -38,8 +38,8 @@ def normalizer_rows(batch_size: int, rounds: int, *, ratio_to_hold: float) -> li
     }
     if _has_bf16():
         contenders["bf16"] = lambda: rounded.log_sum_exp(*half, temperature=TEMPERATURE)
-    times = _rounds(contenders, rounds)
-    ratios = {name: _median_ratio(times[name], times["ours"]) for name in ("materialising", "in place")}
+    times = take_turns(contenders, rounds)
+    ratios = {name: median_ratio(times[name], times["ours"]) for name in ("materialising", "in place")}
     flops = 2 * batch_size**2 * WIDTH
     share, best = _share_of_product(times, flops)
     name = f"normalizer, B = {batch_size}"
@@ -54,7 +54,7 @@ def normalizer_rows(batch_size: int, rounds: int, *, ratio_to_hold: float) -> li
 
 
 def _rounded_rows(name: str, times: dict[str, list[float]]) -> list[Row]:
-    against = {other: _median_ratio(times[other], times["bf16"]) for other in ("materialising", "ours")}
+    against = {other: median_ratio(times[other], times["bf16"]) for other in ("materialising", "ours")}
     return [
         at_least(f"{name}, bf16, against materialising", against["materialising"], 3.5, "x"),
         Row(f"{name}, bf16, against exact", f"{against['ours']:.2f}x"),
@@ -72,7 +72,7 @@ def _has_bf16() -> bool:
 def normsim_rows(images: int, targets: int, rounds: int) -> list[Row]:
     """Rows for NormSim_inf of a block of images to a target."""
     x, t = (torch.from_numpy(clip_like_pairs(n, width=WIDTH, seed=seed)[0]) for seed, n in enumerate((images, targets)))
-    times = _rounds({"ours": lambda: max_abs(x, t), **_products()}, rounds)
+    times = take_turns({"ours": lambda: max_abs(x, t), **_products()}, rounds)
     share, best = _share_of_product(times, 2 * images * targets * WIDTH)
     return [at_least(f"NormSim_inf, {images} x {targets}, share of the float32 product ({best})", share, 0.80)]
 
@@ -102,25 +102,9 @@ def _products() -> dict[str, Callable[[], object]]:
     return {"product, default": default, "product, oneDNN": onednn, "product, one-thread tiles": tiles}
 
 
-def _rounds(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contender in each round, after one round that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if number:
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
-def _median_ratio(above: list[float], below: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
-
-
 def _share_of_product(times: dict[str, list[float]], flops: int) -> tuple[float, str]:
     """The share that "ours" reaches of the best product's rate, and that product's name."""
     products = {name: seconds for name, seconds in times.items() if name.startswith("product")}
     best = min(products, key=lambda name: statistics.median(products[name]))
     scale = flops / (2 * _GEMM_SIZE**2 * WIDTH)
-    return scale * _median_ratio(products[best], times["ours"]), best.removeprefix("product, ")
+    return scale * median_ratio(products[best], times["ours"]), best.removeprefix("product, ")

@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, empty, jobs, links, starting, state
+from pages.parts import catalog, empty, images, jobs, links, starting, state
 
 st.set_page_config(page_title="clipsel", page_icon="🧲", layout="wide")
 st.html(Path(__file__).parent / "parts" / "style.css")
@@ -50,6 +50,7 @@ else:
         with st.sidebar:
             links.copier(here)
             jobs.glance()
+            images.switch(here)
         links.show_news(here)
         page.run()
     except ClipselError as error:

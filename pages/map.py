@@ -11,8 +11,8 @@ from clipsel_core import uids
 from clipsel_core.curation.cells import Span, within
 from pages.parts import (
     atlas,
-    deck,
     facts,
+    images,
     jobs,
     map_view,
     metrics,
@@ -20,7 +20,6 @@ from pages.parts import (
     projecting,
     recipes,
     region,
-    routes,
     state,
     words,
 )
@@ -100,7 +99,6 @@ def _points(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Points:
     rows, values = _rows_in_view(entry, found), atlas.values_of(entry, colour)
     names = uids.to_hex(table.uids_at(rows)).to_pylist()
     captions = table.metadata(rows, ("caption",))["caption"].tolist()
-    pictured = deck.has_images(entry)
     shown = np.full(len(seen), scale.high) if values is None else np.nan_to_num(values[seen], nan=scale.low)
     return Points(
         x=places.x[seen].tolist(),
@@ -108,7 +106,7 @@ def _points(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Points:
         colour=scale.hexes(shown),
         caption=[str(caption)[:_LONGEST_CAPTION] for caption in captions],
         value=[_value(colour, None if values is None else float(values[place])) for place in seen],
-        src=[routes.image_url(entry, name) if pictured else "" for name in names],
+        src=images.sources(entry, names, rows),
     )
 
 

@@ -154,7 +154,8 @@ def _concerns(entry: Entry, run: Run) -> None:
         st.warning("The pool is not where the run remembers it: no captions and no images.", icon=":material/warning:")
         st.code(str(run.pool_root), language=None, wrap_lines=True)
     elif not pool.has_images:
-        st.info("The pool has no images: no tars in shards/. Cards show captions and scores.", icon=":material/image:")
+        no_images = "The pool has no images of its own: no tars in shards/. Cards show captions and scores."
+        st.info(no_images, icon=":material/image:")
 
 
 def _scores(entry: Entry, run: Run) -> None:

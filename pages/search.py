@@ -21,11 +21,11 @@ from pages.parts import (
     empty,
     facts,
     fate,
+    images,
     jobs,
     metrics,
     pairs,
     recipes,
-    routes,
     sample,
     state,
     teacher,
@@ -80,10 +80,10 @@ def show(entry: Entry) -> None:
 
 def _controls(entry: Entry) -> tuple[str, str, int, str]:
     shared = {"bind": "query-params"}
-    by_default = "a pair" if st.query_params.get("like") else "a text"
+    _follow_link()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        asked = {"default": by_default, "required": True}
-        by = st.segmented_control("Like", ["a text", "a pair"], key="by", **asked, **shared)
+        first = {} if "by" in st.session_state else {"default": "a text"}
+        by = st.segmented_control("Like", ["a text", "a pair"], key="by", required=True, **first, **shared)
         if by == "a text":
             st.text_input("Text", key="q", placeholder="two red birds in the snow", max_chars=1000, width=330, **shared)
         else:
@@ -94,6 +94,13 @@ def _controls(entry: Entry) -> tuple[str, str, int, str]:
         metric = st.selectbox("Show beside", names, format_func=metrics.title, key="search_metric", width=180, **shared)
         size = st.selectbox("Cards", _SIZES, index=1, key="search_size", width=90, **shared)
     return by, side, size, metric
+
+
+def _follow_link() -> None:
+    """A link that names a pair asks for its look-alikes, whatever was asked before."""
+    linked = st.query_params.get("like")
+    if linked and linked != st.session_state.get("linked pair"):
+        st.session_state.update({"by": "a pair", "like": linked, "linked pair": linked})
 
 
 def _query_of_text(run: Run) -> Query | None:
@@ -121,7 +128,7 @@ def _query_of_pair(entry: Entry) -> Query | None:
     row = row_of(table, uid)
     with st.container(horizontal=True, vertical_alignment="center", key="asked pair"):
         with st.container(width=110):
-            cards.show_picture(routes.image_url(entry, uid) if deck.has_images(entry) else "", key="asked picture")
+            cards.show_picture(images.sources(entry, [uid], np.array([row]))[0], key="asked picture")
         st.text(str(table.metadata(np.array([row]), ("caption",)).iloc[0, 0])[: deck.LONGEST_TEXT] or "no caption")
     return Query(np.empty(0), f"pair {uid[:8]}…", {"uid": uid}, row)
 

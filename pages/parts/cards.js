@@ -18,6 +18,7 @@ const picture = (card) => {
     image.decoding = "async"
     image.alt = ""
     image.onerror = () => { image.remove(); missing() }
+    image.referrerPolicy = "no-referrer"
     image.src = card.src
     frame.append(image)
   } else missing()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clipsel_core import uids
-from pages.parts import cards, marginals, metrics, recipes, routes, state, words
+from pages.parts import cards, images, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 
 LONGEST_TEXT = 2_000
@@ -20,16 +20,16 @@ def deck(entry: Entry, rows: np.ndarray, bars: Bars, kept: np.ndarray | None = N
     table = state.open_table(entry)
     names = uids.to_hex(table.uids_at(rows)).to_pylist()
     captions = table.metadata(rows, ("caption",))["caption"]
-    pictured, hand = has_images(entry), recipes.by_hand(entry, state.open_run(entry))
+    pictures, hand = images.sources(entry, names, rows), recipes.by_hand(entry, state.open_run(entry))
     return [
         cards.Card(
             uid=name,
-            src=routes.image_url(entry, name) if pictured else "",
+            src=picture,
             caption=str(caption)[:LONGEST_TEXT],
             bars=shown,
             badge=_badge(kept, row, hand.get(name)),
         )
-        for row, name, caption, shown in zip(rows, names, captions, bars, strict=True)
+        for row, name, picture, caption, shown in zip(rows, names, pictures, captions, bars, strict=True)
     ]
 
 
@@ -47,12 +47,6 @@ def score_bars(entry: Entry, rows: np.ndarray, names: Sequence[str]) -> Bars:
 def cosine_bars(similarity: np.ndarray) -> Bars:
     """How alike each of these is to the pair that was asked for. similarity: (M,) cosines."""
     return [(cards.Bar("cosine", words.score(value), "cosine", 100 * abs(float(value))),) for value in similarity]
-
-
-def has_images(entry: Entry) -> bool:
-    """Whether the run's pool is at hand and knows where its images are."""
-    pool = state.find_pool(entry)
-    return bool(pool and pool.has_images)
 
 
 def judge(entry: Entry, key: str, names: frozenset[str]) -> None:

@@ -85,7 +85,9 @@ def _draw_glance(active_then: list[str]) -> None:
     for job in active:
         progress = job.progress or Progress("running")
         share = min(1.0, progress.done / progress.total) if progress.total else 0.0
-        st.progress(share, text=f"{job.info.title} · {100 * share:.0f} %")
+        # A title may quote what somebody typed: escaped here, where the bar's own text would be markdown.
+        facts.show_note(f"{job.info.title} · {100 * share:.0f} %")
+        st.progress(share)
 
 
 def panel(about: Path | None = None) -> None:

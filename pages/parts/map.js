@@ -153,6 +153,7 @@ const hover = (self, px, py) => {
     const image = make("img")
     image.alt = ""
     image.onerror = () => image.remove()
+    image.referrerPolicy = "no-referrer"
     image.src = points.src[found]
     self.tip.append(image)
   }

@@ -16,6 +16,7 @@ export default function (component) {
   image.className = "whole"
   image.alt = ""
   image.onerror = missing
+  image.referrerPolicy = "no-referrer"
   image.src = data.src
   frame.replaceChildren(image)
 }

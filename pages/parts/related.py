@@ -35,7 +35,7 @@ def look_alikes(entry: Entry, row: int, *, opened: Opened) -> None:
         empty.show_error(error, "Look-alikes cannot be found")
         return
     uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
-    st.page_link("search.py", label="More of them", icon=":material/search:", query_params={"like": uid})
+    _more(uid)
     facts.show_title(f"Most alike {side}", f"of {sample.in_words(entry)}, by cosine")
     _draw(entry, found.rows, deck.cosine_bars(found.similarity), "look-alikes", opened)
 
@@ -107,6 +107,19 @@ def _draw(entry: Entry, rows: np.ndarray, bars: deck.Bars, key: str, opened: Ope
     known = {card.uid: int(row) for card, row in zip(drawn, rows, strict=True)}
     judged = partial(deck.judge, entry, key, frozenset(known))
     cards.show_cards(drawn, key=key, label=key.capitalize(), judged=judged, opened=partial(opened, key, known))
+
+
+def _more(uid: str) -> None:
+    """Goes on to the Search page with this pair. On that page itself a link to it would change nothing."""
+    label, icon = "More of them", ":material/search:"
+    if not (st.context.url or "").partition("?")[0].endswith("/search"):
+        st.page_link("search.py", label=label, icon=icon, query_params={"like": uid})
+    elif st.button(label, icon=icon, key="more alike", on_click=_search_for, args=(uid,)):
+        st.rerun()
+
+
+def _search_for(uid: str) -> None:
+    st.session_state.update({"by": "a pair", "like": uid})
 
 
 def _ask(key: str, row: int) -> None:

@@ -331,7 +331,8 @@ def test_map__zoom_shows_pairs_with_their_captions(page):
 
 
 def test_search__goes_on_from_an_opened_pairs_look_alikes(page):
-    visit(page, "gallery")
+    visit(page, "search")
+    page.get_by_role("link", name="Gallery").click()
     page.locator(".card").first.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("tab", name="Look-alikes").click()
@@ -344,6 +345,12 @@ def test_search__goes_on_from_an_opened_pairs_look_alikes(page):
     expect(page.locator(".card .caption").first).to_have_text(caption)
     settle(page)
     assert "like=" in page.url
+    page.locator(".card").nth(1).click()
+    dialog.get_by_role("tab", name="Look-alikes").click()
+    caption = dialog.locator(".card").first.locator(".caption").inner_text()
+    dialog.get_by_role("button", name="More of them").click()
+    expect(dialog).to_have_count(0)
+    expect(page.locator(".card .caption").first).to_have_text(caption)
 
 
 def test_link__carries_run_and_view_into_another_session(page, browser, server):

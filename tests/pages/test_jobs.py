@@ -88,6 +88,16 @@ def test_overview__goes_on_with_an_unfinished_run(tmp_path, run, open_page, monk
     ended(job)
 
 
+def test_titles__are_shown_as_text(run, open_page):
+    app = open_page("overview", run)
+    job = control.start(catalog.jobs_folder(), "project", [run], title="![x](http://evil.example/a.png)<b>", about=run)
+    app.run()
+    assert words(app).count("![x](http://evil.example/a.png)&lt;b&gt;") == 2
+    assert not any("evil.example" in element.proto.text for element in app.get("progress"))
+    control.cancel(job)
+    ended(job)
+
+
 def test_panel__on_the_map_page_knows_only_its_own_run(run, tmp_path, open_page):
     app = open_page("overview", run)
     button(app, "Make a map").click().run()

@@ -1,0 +1,59 @@
+"""Where does the browser get a pair's image? From our own route; from the web only where the curator asks for that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import numpy as np
+import streamlit as st
+
+from pages.parts import routes, state
+from pages.parts.catalog import Entry
+
+_LONGEST_ADDRESS = 2_000
+
+
+def sources(entry: Entry, names: Sequence[str], rows: np.ndarray) -> list[str]:
+    """The address of each pair's image, "" where there is none. names: uids in hex. rows: their row numbers."""
+    if has_images(entry):
+        return [routes.image_url(entry, name) for name in names]
+    if not st.session_state.get(_key(entry)):
+        return [""] * len(names)
+    return [web_address(str(url)) for url in state.open_table(entry).metadata(rows, ("url",))["url"]]
+
+
+def has_images(entry: Entry) -> bool:
+    """Whether the run's pool is at hand and knows where its images are."""
+    pool = state.find_pool(entry)
+    return bool(pool and pool.has_images)
+
+
+def switch(entry: Entry) -> None:
+    """Lets the curator of a pool without images have them fetched from the web: off at first, and never by a link."""
+    pool = state.find_pool(entry)
+    if pool and pool.url_column and not pool.has_images:
+        help_text = (
+            "This pool has no images. Switched on, your browser asks for each pair's image at the address in the url "
+            "column: whoever runs those servers learns that you look. What they send may have changed since."
+        )
+        st.toggle("Images from the web", key=_key(entry), help=help_text)
+
+
+def web_address(url: str) -> str:
+    """The url where it is one of the web that a picture may be asked from, else "".
+
+    >>> web_address("https://example.org/a.jpg"), web_address("javascript:alert(1)"), web_address("file:///etc/passwd")
+    ('https://example.org/a.jpg', '', '')
+    """
+    if len(url) > _LONGEST_ADDRESS or not url.isprintable():
+        return ""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return url if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc else ""
+
+
+def _key(entry: Entry) -> str:
+    return f"images from the web {entry.key}"
