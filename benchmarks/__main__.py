@@ -2,7 +2,8 @@
 
 Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
 when they are named: score, which takes minutes, embed, which takes ten, exploring, which needs a run of --rows pairs,
-and dashboard, which needs Chromium and minutes besides.
+dashboard, which needs Chromium and minutes besides, and growth, which takes minutes and writes the plots in
+benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from benchmarks import (
     end_to_end,
     exploring,
     gpu,
+    growth,
     looking,
     memory,
     reading,
@@ -31,15 +33,19 @@ def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parts = (
-        "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, exploring, dashboard, embed"
+        "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, exploring, dashboard, embed, "
+        "growth"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
-        "--large", action="store_true", help="the normalizer at B = 32768 as well (4 GB, a minute more)"
+        "--large",
+        action="store_true",
+        help="the normalizer at B = 32768 (13 GB) and selecting from 128 million pairs (8 GB, 6 GB of disk) as well",
     )
     parser.add_argument("--rows", type=int, default=12_800_000, help="exploring, dashboard: pairs (12800000)")
     parser.add_argument("--folder", type=Path, help="of these two: keeps the synthetic run here")
+    parser.add_argument("--pairs", type=int, default=1_000_000, help="growth: pairs of the largest pool (1000000)")
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
     alone = {
@@ -47,6 +53,7 @@ def main() -> None:
         "dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds),
         "score": lambda: end_to_end.measure(max(1, asked.rounds // 2)),
         "embed": lambda: embed.measure(turns=asked.rounds),
+        "growth": lambda: growth.measure(asked.pairs),
     }
     unknown = [part for part in asked.parts if part not in known | alone]
     if unknown or asked.rounds < 1:
@@ -59,9 +66,9 @@ def main() -> None:
 
 def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
     def normalizer() -> list[Row]:
-        rows = speed.normalizer_rows(16384, rounds, ratio_to_hold=1.8, share_to_hold=0.75)
+        rows = speed.normalizer_rows(16384, rounds, ratio_to_hold=2.0)
         if large:
-            rows += speed.normalizer_rows(32768, max(1, rounds // 2), ratio_to_hold=1.8, share_to_hold=None)
+            rows += speed.normalizer_rows(32768, max(1, rounds // 2), ratio_to_hold=2.4)
         return rows
 
     return {
@@ -70,7 +77,7 @@ def _parts(rounds: int, large: bool) -> dict[str, Callable[[], list[Row]]]:
         "normsim": lambda: speed.normsim_rows(8192, 16384, rounds),
         "reading": lambda: reading.measure(3 * rounds),
         "memory": memory.measure,
-        "selection": selection.measure,
+        "selection": lambda: selection.measure() + (selection.measure_large() if large else []),
         "looking": lambda: looking.measure(rounds),
         "gpu": lambda: gpu.measure(rounds),
     }

@@ -1,4 +1,4 @@
-"""How exact and how fast are the kernels on this machine's GPU? Everything in one go, nothing without a GPU.
+"""How exact and how fast are the kernels on this machine's GPUs? Everything in one go, nothing without a GPU.
 
 Times are those of the GPU's own clock between two events; contenders take turns within each round, and figures are
 medians of the ratios of a round. Accuracy is against float64 on the GPU, in strips, of the float16 values as stored.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,27 +19,38 @@ from benchmarks.table import Row, at_least, at_most
 from clipsel_core.scoring.reductions import log_sum_exp, max_abs, tile_sizes
 from clipsel_core.scoring.workers import float32_products
 
-_WIDTH, _TEMPERATURE = 768, 0.01
+_WIDTH, _TEMPERATURE, _SMALL_TEMPERATURE = 768, 0.01, 0.004
 _WIDTHS = (512, 640, 768, 1024, 1152, 1280, 507)
 _GEMM_SIZE, _BATCH, _TARGETS = 8192, 32768, 65536
 _STRIP = 1024
 
 
 def measure(rounds: int) -> list[Row]:
-    """Rows for accuracy at every width, repeatability, and speed; one row that says so where there is no GPU."""
+    """Rows for accuracy, repeatability, memory and speed, for each GPU; one row that says so where there is none."""
     if not torch.cuda.is_available():
         return [Row("GPU: none that torch can use here, nothing was measured", "")]
-    device = torch.device("cuda")
+    rows, count = [], torch.cuda.device_count()
+    for index in range(count):
+        # Events are recorded on the current device, whatever device the work is on.
+        with torch.cuda.device(index):
+            found = _measure_one(torch.device("cuda", index), rounds)
+        rows += [replace(row, what=row.what.replace("GPU:", f"GPU {index}:")) if count > 1 else row for row in found]
+    return rows
+
+
+def _measure_one(device: torch.device, rounds: int) -> list[Row]:
+    name = torch.cuda.get_device_name(device)
     sizes = tile_sizes(device, _WIDTH)
     if sizes is None:
-        return [Row("GPU: the Triton kernels do not run on it (the log says why), nothing was measured", "")]
-    name = torch.cuda.get_device_name(device)
+        return [Row(f"GPU: {name}: the Triton kernels are not used there (the log says why), nothing was measured", "")]
     described = ", ".join(f"{key} {value}" for key, value in sizes.items())
     return [
         Row(f"GPU: {name}, tiles", described),
-        *(_accuracy_row(width, device) for width in _WIDTHS),
+        *(_accuracy_row(width, device, _TEMPERATURE) for width in _WIDTHS),
+        _accuracy_row(_WIDTH, device, _SMALL_TEMPERATURE),
         _normsim_accuracy_row(device),
         _repeat_row(device),
+        _memory_row(device),
         *_normalizer_rows(rounds, device),
         _normsim_row(rounds, device),
     ]
@@ -49,21 +61,20 @@ def _drawn(n: int, seed: int, device: torch.device, width: int = _WIDTH) -> tupl
     return image, text
 
 
-def _accuracy_row(width: int, device: torch.device) -> Row:
+def _accuracy_row(width: int, device: torch.device, temperature: float) -> Row:
     """The largest error of r_image + r_text over a ragged batch with planted cosines of 1 and -1."""
     image, text = _drawn(10_007, 3, device, width)
     text[:50], text[50:60] = image[:50], -image[50:60]
-    found, truth = log_sum_exp(image, text, temperature=_TEMPERATURE), _true_log_sums(image, text)
-    error = sum((a - b) * (_TEMPERATURE / 2) for a, b in zip(found, truth, strict=True))
-    return at_most(
-        f"GPU: largest error of r_image + r_text, D = {width}", float(torch.as_tensor(error).abs().max()), 2e-6
-    )
+    found, truth = log_sum_exp(image, text, temperature=temperature), _true_log_sums(image, text, temperature)
+    error = sum((a - b) * (temperature / 2) for a, b in zip(found, truth, strict=True))
+    what = f"GPU: largest error of r_image + r_text, D = {width}, tau = {temperature:g}"
+    return at_most(what, float(torch.as_tensor(error).abs().max()), 2e-6)
 
 
-def _true_log_sums(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+def _true_log_sums(image: Tensor, text: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     def of_rows(x: Tensor, y: Tensor) -> Tensor:
         other = y.double().T
-        return torch.cat([(strip.double() @ other / _TEMPERATURE).logsumexp(1) for strip in x.split(_STRIP)])
+        return torch.cat([(strip.double() @ other / temperature).logsumexp(1) for strip in x.split(_STRIP)])
 
     return of_rows(image, text), of_rows(text, image)
 
@@ -86,6 +97,16 @@ def _repeat_row(device: torch.device) -> Row:
     return Row("GPU: the same bits in ten sweeps", "yes" if same else "no", "yes", same)
 
 
+def _memory_row(device: torch.device) -> Row:
+    image, text = _drawn(_BATCH, 1, device)
+    log_sum_exp(image, text, temperature=_TEMPERATURE)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    log_sum_exp(image, text, temperature=_TEMPERATURE)
+    extra = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    return at_most(f"GPU: extra memory for a batch of {_BATCH}", extra, 64, " MiB")
+
+
 def _normalizer_rows(rounds: int, device: torch.device) -> list[Row]:
     image, text = _drawn(_BATCH, 1, device)
     full = image[: _BATCH // 2].float(), text[: _BATCH // 2].float()
@@ -93,6 +114,7 @@ def _normalizer_rows(rounds: int, device: torch.device) -> list[Row]:
     times = _rounds(
         {
             "large": lambda: log_sum_exp(image, text, temperature=_TEMPERATURE),
+            "large, small temperature": lambda: log_sum_exp(image, text, temperature=_SMALL_TEMPERATURE),
             "small": lambda: log_sum_exp(*half, temperature=_TEMPERATURE),
             "materialising": lambda: materialising.step_by_step(*full, _TEMPERATURE),
             "product": _product(device),
@@ -101,6 +123,7 @@ def _normalizer_rows(rounds: int, device: torch.device) -> list[Row]:
     )
     share = _share(times["product"], times["large"], 2 * _BATCH**2 * _WIDTH)
     ratio = statistics.median(a / b for a, b in zip(times["materialising"], times["small"], strict=True))
+    small = statistics.median(a / b for a, b in zip(times["large, small temperature"], times["large"], strict=True))
     product = statistics.median(times["product"])
     seconds = statistics.median(times["large"])
     return [
@@ -111,6 +134,7 @@ def _normalizer_rows(rounds: int, device: torch.device) -> list[Row]:
         at_least(f"GPU: normalizer, B = {_BATCH}, share of the float16 product", share, 0.65),
         at_least(f"GPU: normalizer, B = {_BATCH // 2}, against materialising float32", ratio, 8, "x"),
         Row(f"GPU: normalizer, B = {_BATCH}, one sweep", f"{seconds * 1e3:.2f} ms"),
+        Row(f"GPU: normalizer, B = {_BATCH}, time at tau = {_SMALL_TEMPERATURE:g} over tau = 0.01", f"{small:.2f}x"),
     ]
 
 

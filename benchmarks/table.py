@@ -22,9 +22,9 @@ class Row:
     kept: bool | None = None
 
 
-def at_least(what: str, value: float, bound: float, unit: str = "") -> Row:
+def at_least(what: str, value: float, bound: float, unit: str = "", *, digits: int = 2) -> Row:
     """A row for a value that has to reach a bound."""
-    return Row(what, f"{value:.2f}{unit}", f">= {bound:g}{unit}", value >= bound)
+    return Row(what, f"{value:.{digits}f}{unit}", f">= {bound:g}{unit}", value >= bound)
 
 
 def at_most(what: str, value: float, bound: float, unit: str = "") -> Row:

@@ -93,8 +93,16 @@ def tops(alignment: Alignment, metric: str, fraction: Fraction) -> tuple[np.ndar
 
 
 def _descending(values: np.ndarray) -> np.ndarray:
-    """The order from the highest value to the lowest, equal ones in the order they come in: (M,) int64."""
-    return np.argsort(-values, kind="stable")
+    """The order from the highest value to the lowest, equal ones in the order they come in: (M,) int64.
+
+    values: (M,) float32 without NaN. The bits of a float32 sort as numbers do once the sign is dealt with, and numpy
+    sorts 16-bit numbers by radix: two such passes are two to three times as fast as one over the floats.
+    """
+    # Adding 0 makes -0.0 and 0.0 the same bits.
+    bits = (-values + np.float32(0)).view(np.uint32)
+    keys = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    order = np.argsort(keys.astype(np.uint16), kind="stable")
+    return order[np.argsort((keys >> 16).astype(np.uint16)[order], kind="stable")]
 
 
 def _places(order: np.ndarray) -> np.ndarray:

@@ -399,6 +399,19 @@ def test_link__carries_the_draft_and_back_undoes_a_change(page, browser, server)
     expect(kept).to_have_text(usual)
 
 
+def test_select__pairs_at_the_threshold_are_judged_by_keyboard(page):
+    visit(page, "select")
+    page.get_by_text("Pairs at the threshold").click()
+    above = page.locator(".card", has=page.locator(".badge.kept")).last
+    above.focus()
+    kept = page.locator(".headline b")
+    before = int(kept.inner_text().replace(",", ""))
+    above.press("d")
+    expect(page.get_by_text("dropped by hand").first).to_be_attached()
+    expect(kept).to_have_text(f"{before - 1:,}")
+    expect(page.locator(".funnel")).to_contain_text("drop 1 by hand")
+
+
 def test_phone__nothing_is_wider_than_the_screen(page):
     page.set_viewport_size({"width": 390, "height": 844})
     for name in PAGES:

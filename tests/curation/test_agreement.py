@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clipsel_core.curation.agreement import agreement, align, tops
+from clipsel_core.curation.agreement import _descending, agreement, align, tops
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import parse_recipe
 from clipsel_core.curation.selection import select
@@ -84,6 +84,14 @@ def test_agreement__overlap_is_that_of_the_tops(tables):
         # Ties at the edge may go to other pairs there.
         assert found.overlap[percent - 1] == pytest.approx((mine & theirs).sum() / mine.sum(), abs=0.05)
     assert found.overlap[-1] == 1
+
+
+def test_descending__is_a_stable_sort():
+    draw = np.random.default_rng(6)
+    odd = [0.0, -0.0, 1e-40, -1e-40, 3e38, -3e38, np.inf, -np.inf] * 3
+    values = np.concatenate([draw.normal(size=3000).round(2), odd])
+    values = draw.permutation(values).astype(np.float32)
+    assert _descending(values).tolist() == np.argsort(-values, kind="stable").tolist()
 
 
 def test_tops__are_what_recipes_keep(big_run):
