@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from clipsel_core.curation import counts, passes
+from clipsel_core.curation import binning, bitmaps, counts, passes, rank_counts, sorting
 from clipsel_core.curation.counts import Histogram
 
 COARSE = 128
@@ -66,10 +66,10 @@ class MetricBins:
         by_uid: (N,) uint32, the rows in ascending order of their uids; None takes the order of the rows.
         """
         low, high = counts.extent(values)
-        codes = passes.codes(values, low, high, _BINS)
+        codes = binning.codes(values, low, high, _BINS)
         rows = np.arange(len(values), dtype=np.uint32) if by_uid is None else by_uid
-        order = passes.order_by_value(values, rows[::-1])
-        fine = passes.histogram(codes, passes.pack(np.ones(len(values), bool)))
+        order = sorting.order_by_value(values, rows[::-1])
+        fine = binning.histogram(codes, bitmaps.pack(np.ones(len(values), bool)))
         starts = np.concatenate([[0], np.cumsum(fine[:_BINS])])
         return cls(values, passes.read_only(codes), passes.read_only(order), passes.read_only(starts), low, high)
 
@@ -85,11 +85,11 @@ class MetricBins:
 
     def counts(self, mask: np.ndarray) -> np.ndarray:
         """Scored pairs of a mask, (N,) bool, in each of the fine bins: (65408,) int64."""
-        return self.spread(passes.pack(mask)).fine
+        return self.spread(bitmaps.pack(mask)).fine
 
     def spread(self, bits: np.ndarray) -> Spread:
         """How the scored pairs of a bitmap lie over the fine bins."""
-        return Spread.of(passes.histogram(self.codes, bits)[:_BINS])
+        return Spread.of(binning.histogram(self.codes, bits)[:_BINS])
 
     def edges(self) -> np.ndarray:
         """The scores between the coarse bins: (129,) float64."""
@@ -97,7 +97,7 @@ class MetricBins:
 
     def codes_of(self, thresholds: np.ndarray) -> np.ndarray:
         """The bins that thresholds, (T,) float32 without NaN, lie in: (T,) int64."""
-        return passes.codes(thresholds, self.low, self.high, _BINS).astype(np.int64)
+        return binning.codes(thresholds, self.low, self.high, _BINS).astype(np.int64)
 
     def ranks_of_scores(self, thresholds: np.ndarray, *, above: bool = False) -> np.ndarray:
         """The first rank whose score is at each threshold or above it, or only above it: (T,) int64.
@@ -129,27 +129,27 @@ class MetricBins:
 
     def counts_from(self, bits: np.ndarray, spread: Spread, ranks: np.ndarray) -> np.ndarray:
         """Pairs of a bitmap at each rank or above: (T,) int64. spread: of the same bitmap."""
-        return passes.counts_from(self.order, bits, self.starts, spread.suffix, ranks)
+        return rank_counts.counts_from(self.order, bits, self.starts, spread.suffix, ranks)
 
     def ranks_of_top(self, bits: np.ndarray, spread: Spread, most: np.ndarray) -> np.ndarray:
         """The ranks from which on a bitmap has just so many pairs: (T,) int64, `scored` for none.
 
         most: (T,) int64, at most as many as the bitmap has scored pairs. spread: of the same bitmap.
         """
-        return passes.ranks_of(self.order, bits, self.starts, spread.suffix, most)
+        return rank_counts.ranks_of(self.order, bits, self.starts, spread.suffix, most)
 
     def from_rank(self, bits: np.ndarray, rank: int) -> np.ndarray:
         """Pairs of a bitmap at a rank or above: a bitmap."""
         cut = self._bin_of(rank)
-        out = passes.between(self.codes, bits, cut + 1, _BINS - 1)
-        passes.add_rows(self.order[rank : self.starts[cut + 1]], bits, out)
+        out = binning.between(self.codes, bits, cut + 1, _BINS - 1)
+        bitmaps.add_rows(self.order[rank : self.starts[cut + 1]], bits, out)
         return passes.read_only(out)
 
     def below_rank(self, bits: np.ndarray, rank: int) -> np.ndarray:
         """Scored pairs of a bitmap below a rank: a bitmap."""
         cut = self._bin_of(rank)
-        out = passes.between(self.codes, bits, 0, cut - 1)
-        passes.add_rows(self.order[self.starts[cut] : rank], bits, out)
+        out = binning.between(self.codes, bits, 0, cut - 1)
+        bitmaps.add_rows(self.order[self.starts[cut] : rank], bits, out)
         return passes.read_only(out)
 
     def above(self, mask: np.ndarray, fine: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -157,7 +157,7 @@ class MetricBins:
 
         fine: what counts(mask) gives. thresholds: (T,) float32 without NaN.
         """
-        bits, spread = passes.pack(mask), Spread.of(fine)
+        bits, spread = bitmaps.pack(mask), Spread.of(fine)
         higher, at = (self.ranks_of_scores(thresholds, above=above) for above in (True, False))
         return self.counts_from(bits, spread, higher), self.counts_from(bits, spread, at)
 
@@ -168,7 +168,7 @@ class MetricBins:
             slices = [self.order[self.starts[code] : self.starts[code + 1]] for code in wanted.tolist()]
             rows = np.sort(np.concatenate([np.empty(0, np.uint32), *slices])).astype(np.int64)
             return rows[mask[rows]]
-        is_wanted = np.zeros(passes.CODES, bool)
+        is_wanted = np.zeros(binning.CODES, bool)
         is_wanted[wanted] = True
 
         def find(start: int, stop: int) -> np.ndarray:

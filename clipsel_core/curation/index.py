@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsel_core.curation import passes
+from clipsel_core.curation import passes, uid_order
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.uids import UID_DTYPE
 
@@ -35,7 +35,7 @@ class Index:
 
     def rows_of(self, wanted: np.ndarray) -> np.ndarray:
         """The row of each uid, (M,) UID_DTYPE: (M,) int64, -1 where there is no such uid. Of repeated uids any row."""
-        return passes.rows_of(self.uids, self.by_uid, wanted)
+        return uid_order.rows_of(self.uids, self.by_uid, wanted)
 
 
 def write_uids(folder: Path, names: np.ndarray, by_uid: np.ndarray) -> None:

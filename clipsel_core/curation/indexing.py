@@ -18,7 +18,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from clipsel_core.curation import index, passes
+from clipsel_core.curation import index, uid_order
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.runs.store import Run
@@ -79,7 +79,7 @@ def _build(table: ScoreTable, folder: Path) -> None:
 
 def _fill(table: ScoreTable, folder: Path) -> None:
     names = table.uids()
-    by_uid = passes.order_by_uid(names)
+    by_uid = uid_order.order_by_uid(names)
     index.write_uids(folder, names, by_uid)
     del names
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from clipsel_core.curation import ordering, passes
+from clipsel_core.curation import binning, ordering, passes
 from clipsel_core.curation.bins import MetricBins
 
 ListOrder = Literal["ascending", "descending", "random", "near"]
@@ -80,7 +80,7 @@ class Listing:
         bound = (wanted + 8 * math.sqrt(wanted) + 64) / len(self)
 
         def find(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-            listed = self.mask[start:stop] & (self.bins.codes[start:stop] != passes.NO_SCORE)
+            listed = self.mask[start:stop] & (self.bins.codes[start:stop] != binning.NO_SCORE)
             rows = np.flatnonzero(listed) + start
             keys = ordering.shuffled_keys(rows, seed)
             small = slice(None) if bound >= 1 else keys < np.uint64(bound * 2**64)

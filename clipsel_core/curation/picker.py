@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from clipsel_core.curation import passes
+from clipsel_core.curation import bitmaps, passes
 from clipsel_core.curation.bins import Spread
 from clipsel_core.curation.ordering import count_of_fraction
 from clipsel_core.curation.queries import ScoreTable
@@ -78,7 +78,7 @@ class Picker:
     def __init__(self, table: ScoreTable) -> None:
         self.table = table
         size = len(table) // 8 + 1
-        self._everything = passes.pack(table.selectable())
+        self._everything = bitmaps.pack(table.selectable())
         self._sets: _Recent[np.ndarray] = _Recent(min(max(_SET_BYTES // size, _FEWEST_SETS), _MOST_SETS))
         self._spreads: _Recent[Spread] = _Recent(_MOST_COUNTS)
         self._sizes: _Recent[int] = _Recent(_MOST_SIZES)
@@ -131,7 +131,7 @@ class Picker:
 
     def _size(self, cuts: Cuts) -> int:
         if not cuts or cuts[-1].kind not in ("from", "below"):
-            return passes.count(self.bits(cuts))
+            return bitmaps.count(self.bits(cuts))
         *others, last = cuts
         before, metric = tuple(others), str(last.name)
         above = int(self.counts_from(before, metric, np.array([last.rank]))[0])
@@ -159,7 +159,7 @@ class Picker:
         work = Work.of(step, recipe, self.table)
         listed = np.zeros(len(self.table), bool)
         listed[work.listed_rows[work.listed_rows >= 0]] = True
-        return work, passes.pack(listed)
+        return work, bitmaps.pack(listed)
 
     def _score_cut(self, step: ScoreStep, before: Cuts) -> tuple[Cut, float | None]:
         """What a step cuts from what reaches it, and the threshold that it finds or was given."""

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
-from clipsel_core.curation import counts, ordering, passes
+from clipsel_core.curation import counts, ordering, passes, uid_order
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.index import Index
 from clipsel_core.errors import PoolFormatError, RunError
@@ -156,7 +156,7 @@ class ScoreTable:
     @cached_property
     def _by_uid(self) -> np.ndarray:
         """The rows in ascending order of their uids: (N,) uint32."""
-        return passes.read_only(passes.order_by_uid(self.uids()))
+        return passes.read_only(uid_order.order_by_uid(self.uids()))
 
     def selectable(self) -> np.ndarray:
         """Which pairs may be selected at all: (N,) bool, false for those that the scoring set aside."""

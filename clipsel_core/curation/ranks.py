@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipsel_core.curation import ordering, passes
+from clipsel_core.curation import concordance, ordering
 from clipsel_core.curation.bins import MetricBins
 
 
@@ -51,10 +51,10 @@ def disagreement(x: MetricBins, y: MetricBins, *, bins: int = 128, most: int = 2
     """
     both = ~(np.isnan(x.values) | np.isnan(y.values))
     with ThreadPoolExecutor(2) as threads:
-        ranked = threads.map(lambda metric: passes.doubled_ranks(metric.values, metric.order, both), (x, y))
+        ranked = threads.map(lambda metric: concordance.doubled_ranks(metric.values, metric.order, both), (x, y))
     rows = None if both.all() else np.flatnonzero(both)
     rank_x, rank_y = (ranks if rows is None else ranks[rows] for ranks in ranked)
-    counts, (xy, xx, yy) = passes.compare_ranks(rank_x, rank_y, bins)
+    counts, (xy, xx, yy) = concordance.compare_ranks(rank_x, rank_y, bins)
     spearman = xy / np.sqrt(xx * yy) if xx * yy else np.nan
     gap = rank_x - rank_y
     with ThreadPoolExecutor(2) as threads:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.curation import bins, ordering, passes
+from clipsel_core.curation import bins, bitmaps, ordering
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import (
     AnyStep,
@@ -65,7 +65,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Selection:
-    """The pairs a recipe picked. pairs: how many. bits: asked for their bitmap, as passes.py has them.
+    """The pairs a recipe picked. pairs: how many. bits: asked for their bitmap, as bitmaps.py has them.
 
     total: pairs in the run, N. set_aside: pairs without a clip_score, which no recipe can pick. report: one entry for
     each enabled step.
@@ -88,7 +88,7 @@ class Selection:
 
     def mask(self) -> np.ndarray:
         """Which pairs were picked: (N,) bool."""
-        return passes.unpack(self.bits(), self.total)
+        return bitmaps.unpack(self.bits(), self.total)
 
     def uids(self) -> np.ndarray:
         """The picked uids, ascending: (M,) UID_DTYPE, as DataComp's subset files hold them."""
@@ -114,7 +114,7 @@ def select(run: Run, recipe: Recipe, table: ScoreTable | None = None) -> Selecti
             work.report(int(survivors.sum()), int(kept.sum()), int(everything.sum() - alone.sum()), threshold)
         )
         survivors = kept
-    bits, set_aside = passes.pack(survivors), len(table) - int(everything.sum())
+    bits, set_aside = bitmaps.pack(survivors), len(table) - int(everything.sum())
     return Selection(int(survivors.sum()), lambda: bits, tuple(reports), len(table), set_aside, table)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsel_core.curation import counts, passes
+from clipsel_core.curation import bitmaps, counts
 from clipsel_core.curation.bins import MetricBins, coarse
 
 NAN, INF = float("nan"), float("inf")
@@ -44,7 +44,7 @@ def test_ranks_of_top__find_every_place(scores):
     bins, mask = MetricBins.of(scores), some(scores)
     chosen = scores[mask]
     ordered = np.sort(chosen[~np.isnan(chosen)])[::-1]
-    bits = passes.pack(mask)
+    bits = bitmaps.pack(mask)
     ranks = bins.ranks_of_top(bits, bins.spread(bits), np.arange(len(ordered) + 1))
     found = bins.scores_at(ranks)
     assert np.isnan(found[0])
@@ -63,12 +63,12 @@ def test_order__gives_equal_scores_to_the_smaller_uid(scores):
 def test_from_rank__and_below_it_part_the_scored(scores):
     bins, mask = MetricBins.of(scores), some(scores)
     for rank in {0, 1, bins.scored // 3, bins.scored - 1, bins.scored} & set(range(bins.scored + 1)):
-        upper, lower = bins.from_rank(passes.pack(mask), rank), bins.below_rank(passes.pack(mask), rank)
+        upper, lower = bins.from_rank(bitmaps.pack(mask), rank), bins.below_rank(bitmaps.pack(mask), rank)
         expected = np.zeros(len(scores), bool)
         expected[bins.order[rank:]] = True
-        assert np.array_equal(passes.unpack(upper, len(scores)), expected & mask)
-        assert np.array_equal(passes.unpack(lower, len(scores)), ~expected & mask & ~np.isnan(scores))
-        assert passes.count(upper) == (expected & mask).sum()
+        assert np.array_equal(bitmaps.unpack(upper, len(scores)), expected & mask)
+        assert np.array_equal(bitmaps.unpack(lower, len(scores)), ~expected & mask & ~np.isnan(scores))
+        assert bitmaps.count(upper) == (expected & mask).sum()
 
 
 @pytest.mark.parametrize("number", [1, 7, 128, 1000])

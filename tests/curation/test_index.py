@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.synthetic_run import write_run
 from clipsel_core import uids
-from clipsel_core.curation import indexing
+from clipsel_core.curation import indexing, uid_order
 from clipsel_core.curation.indexing import open_indexed, stamp_of
 from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.runs.store import Run
@@ -149,6 +149,6 @@ def test_order_by_uid__sorts_any_uids():
         (draw.integers(0, 40, 5000).astype(np.uint64) << np.uint64(32), draw.integers(0, 2**64, 5000, dtype=np.uint64)),
     ):
         names = uids.from_halves(high, low)
-        order = indexing.passes.order_by_uid(names)
+        order = uid_order.order_by_uid(names)
         assert np.array_equal(names[order], uids.sort(names))
         assert np.array_equal(np.sort(order), np.arange(5000))

@@ -1,0 +1,86 @@
+"""Which of 65,536 bins does each score lie in, and which pairs of a set lie in which bins? Sets are bitmaps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clipsel_core.curation.passes import compiled, in_parts, read_only
+
+CODES = 65_536
+NO_SCORE = CODES - 1
+
+
+def codes(values: np.ndarray, low: float, high: float, bins: int) -> np.ndarray:
+    """The bin of each score over a span, beyond it the first or the last, NO_SCORE for NaN: (N,) uint16.
+
+    Rounding may move an edge, but never changes the order of two scores.
+    """
+    values, out = read_only(values), np.empty(len(values), np.uint16)
+    with np.errstate(over="ignore"):
+        scale = np.float32(min(bins / (high - low), float(np.finfo(np.float32).max)))
+    in_parts(lambda start, stop: _codes(values, start, stop, np.float32(low), scale, bins - 1, out), len(values))
+    return out
+
+
+def histogram(codes: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Pairs of a bitmap by their code: (65536,) int64. codes: (N,) uint16."""
+    codes, bits = read_only(codes), read_only(bits)
+
+    def work(start: int, stop: int) -> np.ndarray:
+        counts = np.zeros(CODES, np.uint32)
+        _histogram(codes, bits, start, stop, counts)
+        return counts
+
+    found = np.zeros(CODES, np.int64)
+    for counts in in_parts(work, len(codes)):
+        found += counts
+    return found
+
+
+def between(codes: np.ndarray, bits: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Pairs of a bitmap whose code is one of first to last: a bitmap, writable. None where last < first."""
+    out = np.zeros_like(bits)
+    if first <= last:
+        codes, bits = read_only(codes), read_only(bits)
+        in_parts(lambda start, stop: _between(codes, bits, start, stop, first, last, out), len(codes))
+    return out
+
+
+@compiled
+def _codes(values, start, stop, low, scale, last, out):
+    for row in range(start, stop):
+        position = (values[row] - low) * scale
+        if np.isnan(values[row]):
+            out[row] = NO_SCORE
+        elif position >= last:
+            out[row] = last
+        elif position > 0:
+            out[row] = np.uint16(position)
+        else:  # Below the span, or infinity less infinity.
+            out[row] = 0
+
+
+@compiled
+def _histogram(codes, bits, start, stop, counts):
+    whole = start + (stop - start) // 8 * 8
+    for row in range(start, whole, 8):
+        byte = bits[row >> 3]
+        if byte:
+            for place in range(8):
+                counts[codes[row + place]] += (byte >> place) & 1
+    for row in range(whole, stop):
+        counts[codes[row]] += (bits[row >> 3] >> (row & 7)) & 1
+
+
+@compiled
+def _between(codes, bits, start, stop, first, last, out):
+    lowest, span = np.uint16(first), np.uint16(last - first)
+    whole = start + (stop - start) // 8 * 8
+    for row in range(start, whole, 8):
+        byte = np.int64(0)
+        for place in range(8):
+            byte |= np.int64(np.uint16(codes[row + place] - lowest) <= span) << place
+        out[row >> 3] = byte & bits[row >> 3]
+    for row in range(whole, stop):
+        inside = np.int64(np.uint16(codes[row] - lowest) <= span) << (row & 7)
+        out[row >> 3] |= inside & bits[row >> 3]

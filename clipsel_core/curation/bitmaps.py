@@ -1,0 +1,33 @@
+"""Which pairs are in a set? One bit a pair, a bitmap: (ceil(N / 8),) uint8, lowest bit first, 0 behind the last."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clipsel_core.curation.passes import compiled, read_only
+
+
+def pack(mask: np.ndarray) -> np.ndarray:
+    """The bitmap of a mask, (N,) bool."""
+    return read_only(np.packbits(mask, bitorder="little"))
+
+
+def unpack(bits: np.ndarray, pairs: int) -> np.ndarray:
+    """The mask of a bitmap: (pairs,) bool."""
+    return np.unpackbits(bits, count=pairs, bitorder="little").view(bool)
+
+
+def count(bits: np.ndarray) -> int:
+    """How many pairs a bitmap holds."""
+    return int(np.bitwise_count(bits).sum(dtype=np.int64))
+
+
+def add_rows(rows: np.ndarray, bits: np.ndarray, out: np.ndarray) -> None:
+    """Puts those of the rows, (M,) uint32, that a bitmap holds into another bitmap."""
+    _add_rows(read_only(rows), read_only(bits), out)
+
+
+@compiled
+def _add_rows(rows, bits, out):
+    for row in rows:
+        out[row >> 3] |= bits[row >> 3] & np.uint8(1 << (row & 7))

@@ -1,0 +1,67 @@
+"""How many pairs of a set stand at a rank or above, and at which rank are there so many? Sets are bitmaps.
+
+The bins above are known as sums; only the bin that a rank cuts is walked through.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clipsel_core.curation.passes import compiled, read_only
+
+
+def counts_from(
+    order: np.ndarray, bits: np.ndarray, starts: np.ndarray, suffix: np.ndarray, ranks: np.ndarray
+) -> np.ndarray:
+    """Pairs of a bitmap at each rank or above: (T,) int64.
+
+    order: rows by rank. starts: (bins + 1,) the rank that each bin starts at. suffix: (bins + 1,) pairs of the bitmap
+    in each bin and above. ranks: (T,) int64 from 0 to len(order).
+    """
+    descending = np.argsort(-ranks, kind="stable")
+    out = np.empty(len(ranks), np.int64)
+    out[descending] = _counts_from(read_only(order), read_only(bits), starts, suffix, ranks[descending])
+    return out
+
+
+def ranks_of(
+    order: np.ndarray, bits: np.ndarray, starts: np.ndarray, suffix: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """The rank of a bitmap's pair at each place from the top, 1 for the best: (T,) int64; len(order) for place 0.
+
+    places: (T,) int64, at most as many as the bitmap has scored pairs. The rest as in counts_from.
+    """
+    ascending = np.argsort(places, kind="stable")
+    out = np.empty(len(places), np.int64)
+    out[ascending] = _ranks_of(read_only(order), read_only(bits), starts, suffix, places[ascending])
+    return out
+
+
+@compiled
+def _counts_from(order, bits, starts, suffix, ranks):
+    out = np.empty(len(ranks), np.int64)
+    bin_of, rank, found = len(starts) - 1, len(order), 0
+    for place in range(len(ranks)):
+        while starts[bin_of] > ranks[place]:
+            bin_of -= 1
+            rank, found = starts[bin_of + 1], suffix[bin_of + 1]
+        while rank > ranks[place]:
+            rank -= 1
+            found += (bits[order[rank] >> 3] >> (order[rank] & 7)) & 1
+        out[place] = found
+    return out
+
+
+@compiled
+def _ranks_of(order, bits, starts, suffix, places):
+    out = np.empty(len(places), np.int64)
+    bin_of, rank, found = len(starts) - 1, len(order), 0
+    for place in range(len(places)):
+        while suffix[bin_of] < places[place]:
+            bin_of -= 1
+            rank, found = starts[bin_of + 1], suffix[bin_of + 1]
+        while found < places[place]:
+            rank -= 1
+            found += (bits[order[rank] >> 3] >> (order[rank] & 7)) & 1
+        out[place] = rank
+    return out

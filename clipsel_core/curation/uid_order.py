@@ -1,0 +1,77 @@
+"""In what order do all pairs stand by their uids, and which row is a uid's?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clipsel_core.curation.passes import compiled, read_only
+from clipsel_core.curation.sorting import in_order, two_arrays
+
+_LONGEST_RUN = 64
+
+
+def order_by_uid(names: np.ndarray) -> np.ndarray:
+    """The rows in ascending order of their uids, (N,) UID_DTYPE: (N,) uint32."""
+    halves = read_only(np.ascontiguousarray(names).view(np.uint64))
+    keys, rows = two_arrays(len(names))
+    _uid_keys(halves, keys, rows)
+    keys, rows = in_order(keys, rows)
+    if not _settle(keys, rows, halves, _LONGEST_RUN):
+        rows = np.lexsort((names["f1"], names["f0"])).astype(np.uint32)
+    return rows
+
+
+def rows_of(names: np.ndarray, by_uid: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The row of each wanted uid: (M,) int64, -1 where there is none. names, wanted: UID_DTYPE; by_uid: (N,) uint32."""
+    return _rows_of(
+        *(read_only(a) for a in (names.view(np.uint64), by_uid, np.ascontiguousarray(wanted).view(np.uint64)))
+    )
+
+
+@compiled
+def _uid_keys(halves, keys, rows):
+    for row in range(len(rows)):
+        keys[row], rows[row] = halves[2 * row] >> np.uint64(32), row
+
+
+@compiled
+def _settle(keys, rows, halves, longest):
+    """Sorts runs of equal keys by the whole uid; false where a run is too long for that."""
+    start = 0
+    for stop in range(1, len(keys) + 1):
+        if stop < len(keys) and keys[stop] == keys[start]:
+            continue
+        if stop - start > longest:
+            return False
+        for place in range(start + 1, stop):
+            row, to = rows[place], place
+            while to > start:
+                other = rows[to - 1]
+                high, low = halves[2 * other], halves[2 * other + 1]
+                if high < halves[2 * row] or (high == halves[2 * row] and low <= halves[2 * row + 1]):
+                    break
+                rows[to] = rows[to - 1]
+                to -= 1
+            rows[to] = row
+        start = stop
+    return True
+
+
+@compiled
+def _rows_of(names, by_uid, wanted):
+    out = np.full(len(wanted) // 2, -1, np.int64)
+    for place in range(len(out)):
+        high, low = wanted[2 * place], wanted[2 * place + 1]
+        first, last = 0, len(by_uid)
+        while first < last:
+            middle = (first + last) // 2
+            row = np.int64(by_uid[middle])
+            if names[2 * row] < high or (names[2 * row] == high and names[2 * row + 1] < low):
+                first = middle + 1
+            else:
+                last = middle
+        if first < len(by_uid):
+            row = np.int64(by_uid[first])
+            if names[2 * row] == high and names[2 * row + 1] == low:
+                out[place] = row
+    return out
