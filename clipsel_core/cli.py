@@ -380,7 +380,7 @@ def select(
     """
     from clipsel_core.curation.datacomp import reshard_command, train_command
     from clipsel_core.curation.export import export
-    from clipsel_core.curation.recipe import load_recipe
+    from clipsel_core.curation.recipe_files import load_recipe
     from clipsel_core.curation.selection import select as select_pairs
     from clipsel_core.runs.store import Run
 
@@ -412,7 +412,7 @@ def export(
     Example: python -m clipsel_core export data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --shards /tmp/out
     """
     from clipsel_core.curation.datacomp import train_command
-    from clipsel_core.curation.recipe import load_recipe
+    from clipsel_core.curation.recipe_files import load_recipe
     from clipsel_core.curation.selection import select as select_pairs
     from clipsel_core.curation.shards import export_shards
     from clipsel_core.runs.store import Run
@@ -453,7 +453,7 @@ def compare(
     from clipsel_core.curation.difference import differences
     from clipsel_core.curation.overlap import of_list, of_recipe, overlap
     from clipsel_core.curation.queries import ScoreTable
-    from clipsel_core.curation.recipe import load_recipe
+    from clipsel_core.curation.recipe_files import load_recipe
     from clipsel_core.runs.store import Run
 
     if len(selections) < 2 or len(set(selections)) < len(selections):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from clipsel_core.curation.recipe import load_recipe
+from clipsel_core.curation.recipe_files import load_recipe
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run

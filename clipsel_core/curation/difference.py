@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, Drop, Keep, KeepTop, Recipe
+from clipsel_core.curation.recipe import Recipe
+from clipsel_core.curation.recipe_steps import AnyStep, AtLeast, AtMost, Drop, Keep, KeepTop
 
 Kind = Literal["same", "changed", "moved", "added", "removed"]
 
@@ -27,7 +28,7 @@ class Change:
     def text(self) -> str:
         """The change in words.
 
-        >>> from clipsel_core.curation.recipe import parse_recipe
+        >>> from clipsel_core.curation.recipe_files import parse_recipe
         >>> a = parse_recipe("steps: [{metric: clip_score, keep_top: 0.3}]")
         >>> b = parse_recipe("steps: [{metric: clip_score, keep_top: 0.2}]")
         >>> differences(a, b)[0].text

@@ -18,7 +18,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from clipsel_core import __version__, uids
-from clipsel_core.curation.recipe import Recipe, dump_recipe
+from clipsel_core.curation.recipe import Recipe
+from clipsel_core.curation.recipe_files import dump_recipe
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ExportError
 from clipsel_core.files import sha256_of, write_atomically, write_json

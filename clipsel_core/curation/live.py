@@ -22,7 +22,8 @@ import numpy as np
 from clipsel_core.curation.bins import MetricBins, coarse
 from clipsel_core.curation.ordering import count_of_fraction
 from clipsel_core.curation.picker import NONE, Cut, Cuts, Picker, ScoreStep, Taken
-from clipsel_core.curation.recipe import AtLeast, KeepTop, Recipe
+from clipsel_core.curation.recipe import Recipe
+from clipsel_core.curation.recipe_steps import AtLeast, KeepTop
 from clipsel_core.curation.selection import float32_up
 
 

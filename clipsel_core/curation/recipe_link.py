@@ -16,17 +16,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsel_core.curation.recipe import (
-    AnyStep,
-    Drop,
-    Intersect,
-    Keep,
-    Recipe,
-    Subtract,
-    Union,
-    dump_recipe,
-    parse_recipe,
-)
+from clipsel_core.curation.recipe import Recipe
+from clipsel_core.curation.recipe_files import dump_recipe, parse_recipe
+from clipsel_core.curation.recipe_steps import AnyStep, Drop, Intersect, Keep, Subtract, Union
 from clipsel_core.curation.recipe_yaml import shown
 from clipsel_core.errors import RecipeError
 

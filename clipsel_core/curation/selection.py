@@ -20,7 +20,8 @@ import numpy as np
 from clipsel_core import uids
 from clipsel_core.curation import bins, bitmaps, ordering
 from clipsel_core.curation.queries import ScoreTable
-from clipsel_core.curation.recipe import (
+from clipsel_core.curation.recipe import Recipe, check_metrics
+from clipsel_core.curation.recipe_steps import (
     AnyStep,
     AtLeast,
     AtMost,
@@ -28,9 +29,7 @@ from clipsel_core.curation.recipe import (
     Intersect,
     Keep,
     KeepTop,
-    Recipe,
     Union,
-    check_metrics,
 )
 from clipsel_core.curation.uidlists import read_uid_list
 from clipsel_core.errors import RecipeError, UidError

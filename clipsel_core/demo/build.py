@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clipsel_core.curation.projection import project
-from clipsel_core.curation.recipe import parse_recipe, save_recipe
+from clipsel_core.curation.recipe_files import parse_recipe, save_recipe
 from clipsel_core.demo.pairs import pool_pairs, target_pictures, training_pairs
 from clipsel_core.demo.pool import shard_rows, write_pool, write_target
 from clipsel_core.demo.teacher import TRAINING_PICTURES, load_demo_teacher, reproducible_torch, train_teacher

@@ -7,7 +7,7 @@ import streamlit as st
 
 from clipsel_core.curation.boundary import Boundary, boundary
 from clipsel_core.curation.live import ScoreStep
-from clipsel_core.curation.recipe import AtMost
+from clipsel_core.curation.recipe_steps import AtMost
 from clipsel_core.runs.store import Run
 from pages.parts import empty, facts, metrics, pairs, recipes, state, words
 from pages.parts.catalog import Entry

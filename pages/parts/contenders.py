@@ -6,7 +6,8 @@ import streamlit as st
 
 from clipsel_core.curation.difference import differences
 from clipsel_core.curation.overlap import Overlap, overlap
-from clipsel_core.curation.recipe import Intersect, load_recipe
+from clipsel_core.curation.recipe_files import load_recipe
+from clipsel_core.curation.recipe_steps import Intersect
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, facts, lists, matrix, part_gallery, recipes, state, words

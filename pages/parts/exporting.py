@@ -8,7 +8,8 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.curation.export import export
-from clipsel_core.curation.recipe import Recipe, dump_recipe, load_recipe, save_recipe
+from clipsel_core.curation.recipe import Recipe
+from clipsel_core.curation.recipe_files import dump_recipe, load_recipe, save_recipe
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run

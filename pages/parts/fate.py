@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from clipsel_core.curation.recipe import AnyStep, Drop, Keep, Subtract, Union
+from clipsel_core.curation.recipe_steps import AnyStep, Drop, Keep, Subtract, Union
 from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, forms, lists, recipes, state, targets, words

@@ -6,7 +6,7 @@ import html
 
 import streamlit as st
 
-from clipsel_core.curation.recipe import AnyStep
+from clipsel_core.curation.recipe_steps import AnyStep
 from clipsel_core.curation.selection import Selection
 from pages.parts import recipes, words
 

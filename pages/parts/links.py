@@ -12,8 +12,8 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from clipsel_core.curation import recipe_link
-from clipsel_core.curation.recipe import AnyStep
 from clipsel_core.curation.recipe_link import RecipeLink
+from clipsel_core.curation.recipe_steps import AnyStep
 from clipsel_core.errors import RecipeError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, lists, recipes, state, words

@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.live import ScoreStep, Settings
-from clipsel_core.curation.recipe import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
+from clipsel_core.curation.recipe_steps import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
 from clipsel_core.curation.selection import Selection, StepReport
 from clipsel_core.runs.store import Run
 from pages.parts import control, facts, marginals, metrics, recipes, state, words

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from clipsel_core.curation.bins import MetricBins
-from clipsel_core.curation.passes import doubled_ranks
+from clipsel_core.curation.concordance import doubled_ranks
 from clipsel_core.curation.ranks import disagreement, standing
 
 N = 4_000

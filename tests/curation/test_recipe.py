@@ -10,21 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from clipsel_core.curation.recipe import (
-    AtLeast,
-    AtMost,
-    Drop,
-    Intersect,
-    Keep,
-    KeepTop,
-    Recipe,
-    Subtract,
-    Union,
-    dump_recipe,
-    load_recipe,
-    parse_recipe,
-    save_recipe,
-)
+from clipsel_core.curation.recipe import Recipe
+from clipsel_core.curation.recipe_files import dump_recipe, load_recipe, parse_recipe, save_recipe
+from clipsel_core.curation.recipe_steps import AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
 from clipsel_core.errors import RecipeError
 
 METRICS = ("clip_score", "s_cliploss")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clipsel_core.curation import recipe_link
-from clipsel_core.curation.recipe import parse_recipe
+from clipsel_core.curation.recipe_files import parse_recipe
 from clipsel_core.curation.recipe_link import MOST_CHARACTERS, pack, unpack
 from clipsel_core.errors import RecipeError
 

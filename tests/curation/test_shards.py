@@ -14,7 +14,7 @@ import webdataset
 from clipsel_core import uids
 from clipsel_core.curation import shards
 from clipsel_core.curation.datacomp import reshard_command, train_command
-from clipsel_core.curation.recipe import dump_recipe, parse_recipe
+from clipsel_core.curation.recipe_files import dump_recipe, parse_recipe
 from clipsel_core.curation.selection import select
 from clipsel_core.curation.shards import export_shards
 from clipsel_core.errors import ExportError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsel_core.curation.recipe import parse_recipe
+from clipsel_core.curation.recipe_files import parse_recipe
 from clipsel_core.curation.selection import select
 from clipsel_core.curation.stability import Stability, stability
 from clipsel_core.runs.config import RunConfig

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.recipe import parse_recipe
+from clipsel_core.curation.recipe_files import parse_recipe
 from clipsel_core.curation.selection import select
 from clipsel_core.runs.store import Run
 from tests.pages.conftest import components, words

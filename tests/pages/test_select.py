@@ -9,7 +9,7 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.curation.export import export
-from clipsel_core.curation.recipe import load_recipe, parse_recipe
+from clipsel_core.curation.recipe_files import load_recipe, parse_recipe
 from clipsel_core.curation.selection import select
 from clipsel_core.runs.store import Run
 from tests.pages.conftest import thumbs, words
