@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.queries import Categories
+from clipsel_core.curation.metadata import Categories
 from clipsel_core.errors import ClipselError
 from pages.parts import charts, disagreeing, facts, kinds, marginals, metrics, normalizing, recipes, state, words
 from pages.parts.catalog import Entry

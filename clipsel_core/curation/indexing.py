@@ -84,7 +84,7 @@ def _fill(table: ScoreTable, folder: Path) -> None:
     del names
 
     def add(place: int) -> tuple[float, float]:
-        bins = MetricBins.of(table.read_column(table.metrics[place]), by_uid)
+        bins = MetricBins.of(table.files.column(table.metrics[place]), by_uid)
         index.write_bins(folder, place, bins)
         return bins.low, bins.high
 

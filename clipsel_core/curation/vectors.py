@@ -61,7 +61,7 @@ class PoolVectors:
         member = self._arch.image_member if self.side == "image" else self._arch.text_member
         for shard, rows in self._by_shard():
             stored = read_embeddings(shard, member)
-            places = self.table.place_in_shard(rows)
+            places = self.table.files.place_in_shard(rows)
             for start in range(0, len(rows), size):
                 part = places[start : start + size]
                 whole = part[-1] - part[0] + 1 == len(part)
@@ -92,7 +92,7 @@ class PoolVectors:
     def _by_shard(self) -> Iterator[tuple[Shard, np.ndarray]]:
         """The shards that hold any of the rows, in order, each with those rows."""
         known = {shard.name: shard for shard in self._pool.shards}
-        for name, of_shard in zip(self.table.shard_names, self.table.rows_of_shards(), strict=True):
+        for name, of_shard in zip(self.table.shard_names, self.table.files.rows_of_shards(), strict=True):
             rows = np.arange(of_shard.start, of_shard.stop)
             if self.among is not None:
                 rows = self.among[slice(*np.searchsorted(self.among, [of_shard.start, of_shard.stop]))]

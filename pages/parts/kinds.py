@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from clipsel_core.curation.queries import Categories
+from clipsel_core.curation.metadata import Categories
 from pages.parts import empty, state
 from pages.parts.catalog import Entry
 

@@ -43,7 +43,7 @@ def test_project__is_the_same_each_time_and_separates_clusters(tmp_path):
     assert len(found.rows) == 99
     assert found.rows.tolist() == sorted(set(range(101)) - {4, 7})
     table = ScoreTable.open(run)
-    even = table.place_in_shard(found.rows) % 2 == 0
+    even = table.files.place_in_shard(found.rows) % 2 == 0
     places = np.stack([found.x, found.y], 1)
     centres = places[even].mean(0), places[~even].mean(0)
     own = np.linalg.norm(places - np.where(even[:, None], *centres), axis=1)

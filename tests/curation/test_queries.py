@@ -104,9 +104,9 @@ def test_rows_of__marks_what_the_run_lacks(tmp_path):
 def test_shard_of__finds_first_and_last_row(table):
     sizes = [2858, 2858, 2858, 2858, 2857, 2857, 2857]
     last = np.cumsum(sizes) - 1
-    assert table.shard_of(last).tolist() == list(range(7))
-    assert table.shard_of(last - np.array(sizes) + 1).tolist() == list(range(7))
-    assert table.place_in_shard(last).tolist() == [size - 1 for size in sizes]
+    assert table.files.shard_of(last).tolist() == list(range(7))
+    assert table.files.shard_of(last - np.array(sizes) + 1).tolist() == list(range(7))
+    assert table.files.place_in_shard(last).tolist() == [size - 1 for size in sizes]
 
 
 def test_selectable__leaves_out_what_was_set_aside(table, scores):
@@ -200,7 +200,7 @@ def test_metadata__is_read_by_position(table, scores):
     assert frame.index.tolist() == rows.tolist()
     assert frame["uid"].tolist() == uids.to_hex(table.uids_at(rows)).to_pylist()
     assert frame["caption"].tolist() == frame["text"].tolist()
-    assert [int(text.split()[-1]) for text in frame["caption"]] == table.place_in_shard(rows).tolist()
+    assert [int(text.split()[-1]) for text in frame["caption"]] == table.files.place_in_shard(rows).tolist()
     assert frame["url"].tolist() == [f"https://images.example.org/{uid}.jpg" for uid in frame["uid"]]
 
 

@@ -1,0 +1,58 @@
+"""How is a query put to parquet files, from any thread? Constant text, bound parameters, results as arrays.
+
+Column names are bound too, through COLUMNS(lambda name: ...). Every query has a cursor of its own, since one DuckDB
+connection shared by threads returns other threads' rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from clipsel_core.errors import RunError
+
+# Columns of all rows, in the order of the files.
+COLUMNS = "SELECT COLUMNS(lambda name: list_contains($names, name)) FROM read_parquet($files)"
+_BATCH_ROWS = 1 << 20
+
+
+class Database:
+    """DuckDB over the parquet files of a run. root: the run's folder, as errors name it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._connection = duckdb.connect(":memory:", config={"preserve_insertion_order": True})
+
+    def batches(self, query: str, parameters: dict[str, Any], **tables: pa.Table) -> Iterator[dict[str, np.ndarray]]:
+        """The result of a query, streamed: arrays by column. The rest as in record_batches."""
+        for batch in self.record_batches(query, parameters, **tables):
+            columns = zip(batch.schema.names, batch.columns, strict=True)
+            yield {name: column.to_numpy(zero_copy_only=False) for name, column in columns}
+
+    def record_batches(self, query: str, parameters: dict[str, Any], **tables: pa.Table) -> Iterator[pa.RecordBatch]:
+        """The result of a query, streamed; a plain scan keeps the order of the files. tables: named in the query.
+
+        Raises: RunError where a file cannot be read.
+        """
+        try:
+            with self._connection.cursor() as cursor:
+                for name, table in tables.items():
+                    cursor.register(name, table)
+                yield from cursor.sql(query, params=parameters).to_arrow_reader(_BATCH_ROWS)
+        except duckdb.Error as error:
+            raise self._unreadable(error) from error
+
+    def table(self, query: str, parameters: dict[str, Any]) -> pa.Table:
+        """The whole result of a query. Raises RunError as record_batches does."""
+        batches = list(self.record_batches(query, parameters))
+        return pa.Table.from_batches(batches)
+
+    def _unreadable(self, error: duckdb.Error) -> RunError:
+        reason = str(error).split("\n")[0]
+        remedy = "if it was replaced or cut short, score or download that shard again"
+        return RunError(self.root, expected="readable parquet files", found=reason, remedy=remedy)
