@@ -20,6 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "runs": {"pool", "scoring"},
     "curation": {"pool", "runs.store", "runs.config"},
     "demo": {"pool", "runs", "curation", "scoring"},
+    "commands": {"pool", "runs", "curation", "demo", "doctor", "terminal"},
 }
 PAGES_MAY = {
     "curation",
@@ -105,6 +106,13 @@ def test_pages__open_without_torch_and_umap():
     modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files_of("pages/parts")]
     check = "print([m for m in ('torch', 'umap', 'open_clip') if m in sys.modules])"
     code = f"import sys; import {', '.join(modules)}; {check}"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]", shown.stdout + shown.stderr
+
+
+def test_cli__says_what_there_is_without_loading_it():
+    heavy = ("torch", "triton", "umap", "open_clip", "duckdb", "numba", "pandas", "pyarrow", "numpy")
+    code = f"import sys; import {CORE}.cli; print([m for m in {heavy} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]", shown.stdout + shown.stderr
 

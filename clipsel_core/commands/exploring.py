@@ -1,0 +1,109 @@
+"""How is a run mapped and searched from the command line?"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from clipsel_core.commands.options import RunArgument
+from clipsel_core.terminal import Meter, print_found, say
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from clipsel_core.curation.vectors import Side
+    from clipsel_core.runs.store import Run
+
+
+def project(
+    run: RunArgument,
+    sample: Annotated[int, typer.Option(min=1, help="Pairs on the map.")] = 50_000,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the sample and the layout.")] = 0,
+) -> None:
+    """Lay a sample of a run's images out on a map.
+
+    UMAP on the image embeddings: like lies near like.
+
+    Example: python -m clipsel_core project /tmp/run --sample 20000
+    """
+    from clipsel_core.curation.projection import project as project_run
+    from clipsel_core.runs.store import Run
+
+    with Meter("projecting") as meter:
+        progress = partial(_update_share, meter)
+        path = project_run(Run.open(run), sample=sample, seed=seed, progress=progress)
+    say(f"{path}: written")
+
+
+def encode(
+    run: RunArgument,
+    text: Annotated[str, typer.Option(help="The text.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The embedding: a .npy.", show_default=False)],
+) -> None:
+    """Embed a text with the teacher of a run's pool.
+
+    For searching: the .npy is what `search --vector` takes.
+
+    Example: python -m clipsel_core encode data/demo/run --text "two red birds" --out /tmp/birds.npy
+    """
+    from clipsel_core.curation.searches import write_vector
+    from clipsel_core.runs.store import Run
+
+    write_vector(out, _query_of_text(Run.open(run), text))
+    say(f"{out}: written")
+
+
+def search(
+    run: RunArgument,
+    text: Annotated[str | None, typer.Option(help="What the pairs should show or say.", show_default=False)] = None,
+    uid: Annotated[str | None, typer.Option(help="A pair that they should be like.", show_default=False)] = None,
+    vector: Annotated[
+        Path | None, typer.Option(help="A .npy of one embedding that they should be like.", show_default=False)
+    ] = None,
+    side: Annotated[str, typer.Option(help="What is compared with it: image or text.")] = "image",
+    limit: Annotated[int, typer.Option(min=1, help="Pairs to find.")] = 100,
+    among: Annotated[str, typer.Option(help="pool, or map: only the pairs on the run's map.")] = "pool",
+    out: Annotated[
+        Path | None, typer.Option(help="A file for them: .parquet, .csv, or .npy (a uid list).", show_default="printed")
+    ] = None,
+) -> None:
+    """Find the pairs most like a text, a pair or an embedding.
+
+    By cosine of the teacher's embeddings; prints uids and similarities, best first.
+
+    --vector beside --text spares loading the teacher.
+
+    Example: python -m clipsel_core search data/demo/run --text "two red birds" --limit 10
+    """
+    from clipsel_core.curation.searches import Asked, read_vector, search_run, write_search
+    from clipsel_core.runs.store import Run
+
+    given = [(name, value) for name, value in (("text", text), ("uid", uid), ("vector", vector)) if value is not None]
+    if len(given) != 1 and [name for name, _ in given] != ["text", "vector"]:
+        raise typer.BadParameter("give one of --text, --uid and --vector; or --text with its --vector")
+    if side not in ("image", "text") or among not in ("pool", "map"):
+        raise typer.BadParameter("--side is image or text, --among is pool or map")
+    opened = Run.open(run)
+    query = uid or (read_vector(vector) if vector else _query_of_text(opened, text or ""))
+    with Meter("searching", "pairs") as meter:
+        on_map = among == "map"
+        found = search_run(opened, query, side=cast("Side", side), on_map=on_map, limit=limit, progress=meter.update)
+    if out:
+        (by, said) = given[0]
+        write_search(out, found, Asked(query=str(said), by=by, side=side, among=among, pairs=found.pairs))
+        say(f"{out}: {len(found.nearest):,} of {found.pairs:,} pairs")
+    else:
+        print_found(found.names, found.nearest.similarity)
+
+
+def _update_share(meter: Meter, share: float, stage: str) -> None:
+    meter.update(int(share * 1000), 1000, stage)
+
+
+def _query_of_text(run: Run, text: str) -> np.ndarray:
+    from clipsel_core.pool.query_text import query_of_text
+
+    return query_of_text(text, run.pool_root, run.config.arch, run.config.width)

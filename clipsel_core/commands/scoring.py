@@ -1,0 +1,102 @@
+"""How is a pool scored from the command line, and compared with more targets later?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from clipsel_core.commands.options import PoolArgument, RunArgument, targets_of
+from clipsel_core.terminal import Meter, say
+
+
+def score(
+    pool: PoolArgument,
+    run: RunArgument,
+    arch: Annotated[
+        str | None, typer.Option(help="The teacher's name in the pool.", show_default="the only one")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE of a target's image embeddings; repeat it for several.")
+    ] = None,
+    norm: Annotated[list[str], typer.Option(help="The p of each NormSim_p.")] = ["inf", "2"],  # noqa: B006
+    temperature: Annotated[
+        float | None, typer.Option(help="tau: the teacher's temperature.", show_default="the pool's, else 0.01")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="B: pairs in a batch.")] = 32768,
+    divisions: Annotated[int, typer.Option(help="K: random divisions into batches.")] = 10,
+    seed: Annotated[int, typer.Option(help="Decides the divisions.")] = 0,
+    mix_shards: Annotated[
+        int, typer.Option(help="Shards that share their batches; more than 1 where files are sorted by source.")
+    ] = 1,
+    on_bad_rows: Annotated[
+        str, typer.Option(help="error, or skip: set rows without a usable embedding aside.")
+    ] = "error",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda: every GPU, or some: cuda:0,cuda:2. One worker each.")
+    ] = "auto",
+    precision: Annotated[str, typer.Option(help="exact, or bf16: the normalizer faster and rounded.")] = "exact",
+    check: Annotated[
+        bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")
+    ] = False,
+) -> None:
+    """Score every pair of a pool.
+
+    CLIPScore, s-CLIPLoss with both halves of its normalizer, and NormSim to each target.
+
+    Started again, it goes on where it stopped; the scores are the same, byte for byte.
+
+    Example: python -m clipsel_core score data/demo/pool /tmp/run --target task=data/demo/target/task.npy
+    """
+    from clipsel_core.runs.local import score as score_pool
+    from clipsel_core.runs.plan import plan_run
+
+    options: dict[str, Any] = {
+        "arch": arch,
+        "targets": targets_of(target or []),
+        "norms": tuple(norm),
+        "temperature": temperature,
+        "batch_size": batch_size,
+        "divisions": divisions,
+        "seed": seed,
+        "mix_shards": mix_shards,
+        "on_bad_rows": on_bad_rows,
+        "device": device,
+        "precision": precision,
+    }
+    if check:
+        say(f"{run}: {plan_run(pool, run, **options).config.pairs:,} pairs can be scored")
+        return
+    with Meter("scoring", "pairs") as meter:
+        told = lambda status: meter.update(status.pairs_done, status.pairs_total)  # noqa: E731
+        done = score_pool(pool, run, listener=told, **options)
+    skipped = done.config.skipped_rows
+    aside = f"; {skipped:,} set aside" if skipped else ""
+    say(f"{run}: {done.config.pairs:,} pairs scored{aside}")
+
+
+def add_target(
+    run: RunArgument,
+    target: Annotated[
+        list[str], typer.Option(help="NAME=FILE, as score takes it; repeat it for several.", show_default=False)
+    ],
+    norm: Annotated[
+        list[str] | None, typer.Option(help="The p of each NormSim_p.", show_default="the run's, else inf and 2")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="the run's")] = None,
+) -> None:
+    """Compare a finished run with one more target.
+
+    NormSim of every pair to it becomes a metric like the others. The run's scores stay as they are.
+
+    Started again, it goes on where it stopped.
+
+    Example: python -m clipsel_core add-target data/demo/run --target more=data/demo/target/task.npy
+    """
+    from clipsel_core.runs.added import add_target as add
+
+    for name, path in targets_of(target).items():
+        with Meter(f"comparing with {name}", "pairs") as meter:
+            done = add(run, name, path, norms=norm, device=device, progress=meter.update)
+        metrics = next(added.metrics for added in done.added if added.target.name == name)
+        say(f"{run}: {done.config.pairs:,} pairs have {', '.join(metrics)}")

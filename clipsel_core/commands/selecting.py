@@ -1,0 +1,119 @@
+"""What does a recipe keep of a run, where is it written to, and how do several selections differ?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipsel_core.commands.options import RecipeOption, RunArgument
+from clipsel_core.terminal import Meter, print_commands, print_funnel, print_overlap, say
+
+
+def select(
+    run: RunArgument,
+    recipe: RecipeOption,
+    out: Annotated[Path, typer.Option(help="The subset: .npy, .parquet, .csv or .txt.", show_default=False)],
+) -> None:
+    """Write the uids that a recipe keeps.
+
+    A manifest is written beside them: recipe, counts, thresholds, hashes.
+
+    The .npy is what DataComp's resharder takes.
+
+    Example: python -m clipsel_core select data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --out subset.npy
+    """
+    from clipsel_core.curation.datacomp import reshard_command, train_command
+    from clipsel_core.curation.export import export
+    from clipsel_core.curation.recipe_files import load_recipe
+    from clipsel_core.curation.selection import select as select_pairs
+    from clipsel_core.runs.store import Run
+
+    opened = Run.open(run)
+    rule = load_recipe(recipe, metrics=opened.metrics)
+    selection = select_pairs(opened, rule)
+    export(opened, selection, rule, out)
+    print_funnel(selection)
+    say(f"{out}: {len(selection):,} uids")
+    if out.suffix.lower() == ".npy":
+        print_commands("with DataComp:", reshard_command(opened.pool_root, out), train_command(None, selection.total))
+
+
+def export(
+    run: RunArgument,
+    recipe: RecipeOption,
+    shards: Annotated[Path, typer.Option(help="A new folder for the tars.", show_default=False)],
+    pairs_per_shard: Annotated[int, typer.Option(min=1, help="Pairs to a tar.")] = 10_000,
+    scores: Annotated[bool, typer.Option("--scores", help="Write each pair's scores into its json.")] = False,
+) -> None:
+    """Write the pairs that a recipe keeps as webdataset tars.
+
+    Images are copied as they are, with caption and uid; those that cannot be read are listed. A manifest says how it
+    was made.
+
+    Started again, it goes on where it stopped.
+
+    Example: python -m clipsel_core export data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --shards /tmp/out
+    """
+    from clipsel_core.curation.datacomp import train_command
+    from clipsel_core.curation.recipe_files import load_recipe
+    from clipsel_core.curation.selection import select as select_pairs
+    from clipsel_core.curation.shards import export_shards
+    from clipsel_core.runs.store import Run
+
+    opened = Run.open(run)
+    rule = load_recipe(recipe, metrics=opened.metrics)
+    selection = select_pairs(opened, rule)
+    with Meter("exporting", "pairs") as meter:
+        done = export_shards(
+            opened,
+            selection,
+            rule,
+            shards,
+            pairs_per_shard=pairs_per_shard,
+            scores=scores,
+            progress=meter.update,
+        )
+    print_funnel(selection)
+    say(f"{shards}: {done.written:,} pairs in {done.count:,} tar{'s' * (done.count != 1)}")
+    if done.missing:
+        say(f"images that could not be read: {done.missing:,}, listed in {shards / 'missing.txt'}")
+    print_commands("with DataComp:", train_command(shards, selection.total))
+
+
+def compare(
+    run: RunArgument,
+    selections: Annotated[
+        list[Path], typer.Argument(help="Two or more: recipes (.yaml) and uid lists.", show_default=False)
+    ],
+) -> None:
+    """Say what several selections have in common.
+
+    Pairs in both of any two, as a count and as a share of either; of two recipes also what became of each step.
+
+    Example: python -m clipsel_core compare data/demo/run data/demo/run/recipes/clip_score_30.yaml old_subset.npy
+    """
+    from clipsel_core.curation.difference import differences
+    from clipsel_core.curation.overlap import of_list, of_recipe, overlap
+    from clipsel_core.curation.queries import ScoreTable
+    from clipsel_core.curation.recipe_files import load_recipe
+    from clipsel_core.runs.store import Run
+
+    if len(selections) < 2 or len(set(selections)) < len(selections):
+        raise typer.BadParameter("two or more different files are needed", param_hint="SELECTIONS")
+    opened = Run.open(run)
+    table = ScoreTable.open(opened)
+    recipes = {
+        path: load_recipe(path, metrics=opened.metrics) for path in selections if path.suffix in (".yaml", ".yml")
+    }
+    picked = {
+        str(path): of_recipe(table, recipes[path]) if path in recipes else of_list(table, path) for path in selections
+    }
+    print_overlap(overlap({name: found.mask for name, found in picked.items()}))
+    for name, found in picked.items():
+        if found.unknown:
+            say(f"{name}: {found.unknown:,} more uids that this run lacks")
+    if len(selections) == len(recipes) == 2:
+        for change in differences(*recipes.values()):
+            say(change.text)
