@@ -23,7 +23,7 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 4 -m "not browser"
 
 browser-test: $(VENV)/.dev browser
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -n 2 -m browser
 
 ## A Chromium for the browser tests, where the machine has none.
 browser: $(VENV)/.dev
