@@ -96,7 +96,7 @@ def test_settings__agree_with_sql_at_every_threshold(big_run):
     """
     files = [str(file) for file in big_run.score_files]
     for at, value in enumerate(values):
-        assert found.kept[at] == duckdb.execute(query, {"files": files, "value": value}).fetchone()[0]
+        assert found.kept[at] == duckdb.connect().execute(query, {"files": files, "value": value}).fetchone()[0]
 
 
 def test_settings__with_lists_and_pairs_by_hand(big_run, tmp_path):

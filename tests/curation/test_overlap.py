@@ -33,7 +33,7 @@ def test_overlap__counts_what_duckdb_counts(big_run, tmp_path):
     for i, first in enumerate(found.names):
         for j, second in enumerate(found.names):
             counted = f'count(*) FILTER ("{first}" AND "{second}"), count(*) FILTER ("{first}" OR "{second}")'
-            [(both, either)] = duckdb.sql(f"SELECT {counted} FROM rows").fetchall()
+            [(both, either)] = duckdb.connect().sql(f"SELECT {counted} FROM rows").fetchall()
             assert found.both[i, j] == both
             assert found.jaccard[i, j] == (both / either if either else 1)
     assert found.sizes[0] == len(select(big_run, parse_recipe(A)))

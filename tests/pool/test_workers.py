@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-
 import numpy as np
 import open_clip
 import pytest
 import torch
-from PIL import Image
 
 from clipsel_core.pool.embed import embed_images, embed_pixels, framing_of
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.prepare import Preparer
 from clipsel_core.pool.sources.record import Record
 from clipsel_core.pool.workers import Workers
+from tests.pool.deadly import Deadly
 from tests.pool.pictures import drawn
-
-
-@dataclass(frozen=True)
-class Deadly:
-    """Takes a picture's corner, and ends the process where that is of one colour."""
-
-    def __call__(self, picture: Image.Image) -> np.ndarray:
-        if picture.size == (7, 7):
-            os._exit(9)
-        return np.array(picture)[:2, :2]
 
 
 def prepared(tmp_path, frame, sizes, **options):
