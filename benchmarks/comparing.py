@@ -19,8 +19,8 @@ from pathlib import Path
 from clipsel_core.curation.agreement import agreement, align, tops
 from clipsel_core.curation.boundary import boundary
 from clipsel_core.curation.overlap import overlap
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe_files import parse_recipe
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.curation.stability import stability
 from clipsel_core.runs.store import Run

@@ -22,8 +22,8 @@ from clipsel_core.curation.captions import CaptionScan
 from clipsel_core.curation.groups import group_means, percentile_groups
 from clipsel_core.curation.indexing import open_indexed
 from clipsel_core.curation.listing import Listing
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.ranks import disagreement, standing
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 
 _PAGE = 768  # The gallery fetches 16 pages of 48 at once.

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from clipsel_core import cli, uids
 from clipsel_core.curation.neighbours import neighbours
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
 from tests.pool.pictures import write_tars, write_teacher

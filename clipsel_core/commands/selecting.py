@@ -96,8 +96,8 @@ def compare(
     """
     from clipsel_core.curation.difference import differences
     from clipsel_core.curation.overlap import of_list, of_recipe, overlap
-    from clipsel_core.curation.queries import ScoreTable
     from clipsel_core.curation.recipe_files import load_recipe
+    from clipsel_core.curation.score_table import ScoreTable
     from clipsel_core.runs.store import Run
 
     if len(selections) < 2 or len(set(selections)) < len(selections):

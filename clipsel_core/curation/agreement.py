@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from clipsel_core.curation.ordering import count_of_fraction, keep_top
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 
 PERCENTS = tuple(range(1, 101))
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipsel_core.curation.queries import Order, ScoreTable
 from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_steps import AtLeast, AtMost, KeepTop
+from clipsel_core.curation.score_table import Order, ScoreTable
 from clipsel_core.curation.selection import Work
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from clipsel_core.curation import index, uid_order
 from clipsel_core.curation.bins import MetricBins
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 
 _log = logging.getLogger(__name__)

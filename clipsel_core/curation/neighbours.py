@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.uidlists import read_uid_list
 from clipsel_core.curation.vectors import HeldVectors, PoolVectors, Side, Vectors, vector_of
 from clipsel_core.errors import RunError, TargetError

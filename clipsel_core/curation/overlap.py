@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import Recipe
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.curation.uidlists import read_uid_list
 

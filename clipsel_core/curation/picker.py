@@ -21,9 +21,9 @@ import numpy as np
 from clipsel_core.curation import bitmaps, passes
 from clipsel_core.curation.bins import Spread
 from clipsel_core.curation.ordering import count_of_fraction
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import Recipe, check_metrics
 from clipsel_core.curation.recipe_steps import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Union
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import Selection, StepReport, Work, float32_up
 
 ScoreStep = KeepTop | AtLeast | AtMost

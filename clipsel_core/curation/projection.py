@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.vectors import PoolVectors
 from clipsel_core.errors import RunError
 from clipsel_core.files import write_atomically

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.curation.neighbours import Nearest, nearest, neighbours
 from clipsel_core.curation.projection import read_projection
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.vectors import PoolVectors, Side
 from clipsel_core.errors import RunError
 from clipsel_core.files import write_atomically

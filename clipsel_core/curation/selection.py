@@ -19,7 +19,6 @@ import numpy as np
 
 from clipsel_core import uids
 from clipsel_core.curation import bins, bitmaps, ordering
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import Recipe, check_metrics
 from clipsel_core.curation.recipe_steps import (
     AnyStep,
@@ -31,6 +30,7 @@ from clipsel_core.curation.recipe_steps import (
     KeepTop,
     Union,
 )
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.uidlists import read_uid_list
 from clipsel_core.errors import RecipeError, UidError
 from clipsel_core.files import sha256_of

@@ -20,8 +20,8 @@ import numpy as np
 
 from clipsel_core import uids
 from clipsel_core.curation.export import describe
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import Recipe
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ExportError
 from clipsel_core.files import sha256_of, write_atomically, write_json

@@ -28,9 +28,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_steps import AtLeast, AtMost, KeepTop
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import Selection, Work, float32_up
 
 NOISY = "s_cliploss"

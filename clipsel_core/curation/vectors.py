@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.errors import RunError
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, Shard

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe_files import load_recipe
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.demo.pairs import POOL_SHARES
 from clipsel_core.runs.store import Run

@@ -2,13 +2,6 @@
 // drops by hand, Page Down and Page Up turn the page where there are several. Keys that are used here go no further.
 // Everything that comes from the pool is put in with textContent or as a property, never as markup.
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag)
-  if (className) node.className = className
-  if (text !== undefined) node.textContent = text
-  return node
-}
-
 const picture = (card) => {
   const frame = make("div", "frame")
   const missing = () => frame.append(make("div", "none", "no image"))

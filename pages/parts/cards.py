@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-_HERE = Path(__file__).parent
-_cards = st.components.v2.component(
-    "clipsel_cards",
-    html='<div class="grid" role="listbox"></div>',
-    css=(_HERE / "cards.css").read_text(encoding="utf-8"),
-    js=(_HERE / "cards.js").read_text(encoding="utf-8"),
-)
+from pages.parts.component import component
 
-_picture = st.components.v2.component(
-    "clipsel_picture",
-    html='<div class="frame"></div>',
-    css=(_HERE / "cards.css").read_text(encoding="utf-8"),
-    js=(_HERE / "picture.js").read_text(encoding="utf-8"),
-)
+_cards = component("cards", '<div class="grid" role="listbox"></div>', css=("cards.css",), js=("make.js", "cards.js"))
+
+_picture = component("picture", '<div class="frame"></div>', css=("cards.css",), js=("picture.js",))
 
 
 @dataclass(frozen=True)

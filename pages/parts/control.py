@@ -9,20 +9,19 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.live import Settings
+from pages.parts.component import component
 
-_HERE = Path(__file__).parent
-_control = st.components.v2.component(
-    "clipsel_control",
-    html='<div class="control"><div class="thumb-box"></div><div class="histogram"></div></div>',
-    css="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("histogram.css", "control.css")),
-    js="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("plot.js", "control.js")),
+_control = component(
+    "control",
+    '<div class="control"><div class="thumb-box"></div><div class="histogram"></div></div>',
+    css=("histogram.css", "control.css"),
+    js=("make.js", "plot.js", "control.js"),
 )
 _ARRAYS = ("thresholds", "below", "passes", "shown", "kept", "pool", "others", "fixed", "now")
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from clipsel_core.errors import ClipselError
-
 
 def show_empty(title: str, why: str, command: str = "") -> None:
     """A calm note in place of a chart. title and why are our own words; command is shown to be copied."""
@@ -31,7 +29,7 @@ def no_runs(data: Path) -> None:
     st.code(f"{data}\nstreamlit run app.py -- RUN ...", language=None)
 
 
-def show_error(error: ClipselError, title: str) -> None:
+def show_error(error: Exception | str, title: str) -> None:
     """An error in its own words, as text: it may quote a file that somebody else wrote."""
     st.error(title, icon=":material/warning:")
     st.code(str(error), language=None, wrap_lines=True)

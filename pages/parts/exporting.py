@@ -13,7 +13,7 @@ from clipsel_core.curation.recipe_files import dump_recipe, load_recipe, save_re
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import commands, facts, routes, state, words
+from pages.parts import commands, empty, facts, routes, state, words
 from pages.parts.catalog import Entry
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
@@ -68,8 +68,7 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
         written = save_recipe(state.parse(entry, recipe), path)
         manifest = export(run, picked, written, out)
     except (ClipselError, OSError) as error:
-        st.error("Nothing was exported", icon=":material/warning:")
-        st.code(str(error), language=None, wrap_lines=True)
+        empty.show_error(error, "Nothing was exported")
         return
     st.session_state[f"exported {entry.key}"] = {
         "recipe": recipe,

@@ -30,5 +30,11 @@ def close() -> None:
     st.session_state.pop(_OPEN, None)
 
 
+def leave() -> None:
+    """Closes the open form and draws the page anew."""
+    close()
+    st.rerun()
+
+
 def _open(name: str) -> None:
     st.session_state[_OPEN] = name

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import streamlit as st
 
-_HERE = Path(__file__).parent
-_histogram = st.components.v2.component(
-    "clipsel_histogram",
-    html='<div class="histogram"></div>',
-    css=(_HERE / "histogram.css").read_text(encoding="utf-8"),
-    js="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("plot.js", "histogram.js")),
+from pages.parts.component import component
+
+_histogram = component(
+    "histogram", '<div class="histogram"></div>', css=("histogram.css",), js=("make.js", "plot.js", "histogram.js")
 )
 
 

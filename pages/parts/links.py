@@ -6,8 +6,6 @@ an entry of the browser's history: Back undoes it, Forward does it again.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
@@ -18,15 +16,15 @@ from clipsel_core.errors import RecipeError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, lists, recipes, state, words
 from pages.parts.catalog import Entry
+from pages.parts.component import component
 
 _PARAMETER = "recipe"
 _MOST_REMEMBERED = 100
-_HERE = Path(__file__).parent
-_button = st.components.v2.component(
-    "clipsel_link",
-    html='<div class="link"><button type="button"></button><input readonly hidden aria-label="Link"></div>',
-    css=(_HERE / "links.css").read_text(encoding="utf-8"),
-    js=(_HERE / "links.js").read_text(encoding="utf-8"),
+_button = component(
+    "link",
+    '<div class="link"><button type="button"></button><input readonly hidden aria-label="Link"></div>',
+    css=("links.css",),
+    js=("links.js",),
 )
 
 

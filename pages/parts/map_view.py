@@ -8,21 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from clipsel_core.curation.cells import Span
+from pages.parts.component import component
 from pages.parts.shapes import Shape, shape_of
 
-_HERE = Path(__file__).parent
-_map = st.components.v2.component(
-    "clipsel_map",
-    html='<div class="map"></div>',
-    css=(_HERE / "map.css").read_text(encoding="utf-8"),
-    js="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("plane.js", "map.js")),
-)
+_map = component("map", '<div class="map"></div>', css=("map.css",), js=("make.js", "plane.js", "map.js"))
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,6 @@
 // A plane that can be zoomed and moved: where a place of the map lies on the screen, and back. Both axes have one scale, and
 // up is up. Names of places are put where they do not cover each other.
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag)
-  if (className) node.className = className
-  if (text !== undefined) node.textContent = text
-  return node
-}
-
 const MOST_ZOOM = 300
 // Names stand a little above the peak that they name, so that it stays visible.
 const LIFT = 20

@@ -4,13 +4,6 @@
 const SVG = "http://www.w3.org/2000/svg"
 const number = new Intl.NumberFormat("en-US")
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag)
-  if (className) node.className = className
-  if (text !== undefined) node.textContent = text
-  return node
-}
-
 const draw = (tag, attributes) => {
   const node = document.createElementNS(SVG, tag)
   Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value))

@@ -10,7 +10,7 @@ import streamlit as st
 from clipsel_core.errors import ClipselError, JobError
 from clipsel_core.jobs.control import Option
 from clipsel_core.pool.sources.record import FORMATS
-from pages.parts import catalog, facts, folders, forms, health, jobs
+from pages.parts import catalog, empty, facts, folders, forms, health, jobs
 
 _NO_TEACHER = "none: the source holds embeddings"
 _LOOKED = "told by looking"
@@ -89,12 +89,9 @@ def _start(source: str, name: str, teacher: str, options: dict[str, Option]) -> 
     except (ClipselError, OSError) as error:
         wrong = str(error)
     if wrong:
-        st.error("Not started", icon=":material/warning:")
-        st.code(wrong, language=None, wrap_lines=True)
-        return
-    if jobs.launch("embed", paths, options, title=f"Make pool {name}", about=paths[1]):
-        forms.close()
-        st.rerun()
+        empty.show_error(wrong, "Not started")
+    elif jobs.launch("embed", paths, options, title=f"Make pool {name}", about=paths[1]):
+        forms.leave()
 
 
 def _named(teacher: str) -> dict[str, Option]:

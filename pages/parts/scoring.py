@@ -98,12 +98,9 @@ def _start(pool: Pool, name: str, options: dict[str, Option], files: list[str], 
     except (ClipselError, OSError) as error:
         wrong = str(error)
     if wrong:
-        st.error("Not started", icon=":material/warning:")
-        st.code(wrong, language=None, wrap_lines=True)
-        return
-    if jobs.launch("score", [pool.root, run], options, title=f"Score {name}", about=run):
-        forms.close()
-        st.rerun()
+        empty.show_error(wrong, "Not started")
+    elif jobs.launch("score", [pool.root, run], options, title=f"Score {name}", about=run):
+        forms.leave()
 
 
 def named(files: list[Path]) -> list[str]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import streamlit as st
 
 from clipsel_core.curation import ranks
 from pages.parts import marginals, metrics, state, words
 from pages.parts.catalog import Entry
+from pages.parts.component import component
 
 _BINS = 64
-_HERE = Path(__file__).parent
-_standing = st.components.v2.component(
-    "clipsel_standing",
-    html='<div class="standing"></div>',
-    css="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("histogram.css", "standing.css")),
-    js="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("plot.js", "standing.js")),
+_standing = component(
+    "standing",
+    '<div class="standing"></div>',
+    css=("histogram.css", "standing.css"),
+    js=("make.js", "plot.js", "standing.js"),
 )
 _PARTS = ("clip_score", "r_image", "r_text", "s_cliploss")
 

@@ -17,9 +17,9 @@ from clipsel_core.curation.indexing import open_indexed
 from clipsel_core.curation.live import Settings, settings_of
 from clipsel_core.curation.picker import Picker
 from clipsel_core.curation.projection import read_projection
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_files import parse_recipe
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool

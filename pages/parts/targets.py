@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,18 +45,13 @@ def ask_for_file(run: Run) -> None:
     name = st.text_input("Name", suggested, max_chars=64)
     if not st.button("Compare", type="primary", key="add target", disabled=not wish):
         return
-    try:
+
+    def start() -> bool:
         if uploaded:
-            file = folders.keep_upload(_folder(run), uploaded.name, uploaded.getvalue())
-        else:
-            file = folders.target(chosen)
-        launched = launch(run, name, file)
-    except (ClipselError, OSError) as error:
-        empty.show_error(_told(error), "Not started")
-        return
-    if launched:
-        forms.close()
-        st.rerun()
+            return launch(run, name, folders.keep_upload(_folder(run), uploaded.name, uploaded.getvalue()))
+        return launch(run, name, folders.target(chosen))
+
+    _leave_if_started(start)
 
 
 @forms.form("More like these")
@@ -65,14 +61,7 @@ def ask_for_pairs(run: Run, names: np.ndarray, wish: str) -> None:
     name = st.text_input("Name", folders.target_name(wish, _taken(run)), max_chars=64)
     if not st.button("Compare", type="primary", key="add target"):
         return
-    try:
-        launched = launch_with_pairs(run, name, names)
-    except (ClipselError, OSError) as error:
-        empty.show_error(_told(error), "Not started")
-        return
-    if launched:
-        forms.close()
-        st.rerun()
+    _leave_if_started(lambda: launch_with_pairs(run, name, names))
 
 
 def launch_with_pairs(run: Run, name: str, names: np.ndarray) -> bool:
@@ -104,6 +93,16 @@ def _taken(run: Run) -> set[str]:
 
 def _folder(run: Run) -> Path:
     return run.root / "targets"
+
+
+def _leave_if_started(start: Callable[[], bool]) -> None:
+    try:
+        started = start()
+    except (ClipselError, OSError) as error:
+        empty.show_error(_told(error), "Not started")
+        return
+    if started:
+        forms.leave()
 
 
 def _told(error: Exception) -> ClipselError:

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import expect
 
 from clipsel_core import uids
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.uidlists import read_uid_list
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, routes

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from clipsel_core.curation.agreement import _descending, agreement, align, tops
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe_files import parse_recipe
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from tests.curation.conftest import hand_run, make_uids
 

@@ -7,8 +7,8 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.curation.boundary import boundary
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe_files import parse_recipe
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from tests.curation.conftest import hand_run, make_uids
 

@@ -8,7 +8,7 @@ import pytest
 
 from clipsel_core.curation import captions as module
 from clipsel_core.curation.captions import CaptionScan
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.runs.store import Run
 from tests.pages.worlds import make_run

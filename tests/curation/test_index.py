@@ -14,7 +14,7 @@ from benchmarks.synthetic_run import write_run
 from clipsel_core import uids
 from clipsel_core.curation import indexing, uid_order
 from clipsel_core.curation.indexing import open_indexed, stamp_of
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run, make_uids
 

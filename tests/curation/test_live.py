@@ -11,9 +11,9 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.curation.live import Settings, settings_of
 from clipsel_core.curation.picker import Picker
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_steps import AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run, make_uids

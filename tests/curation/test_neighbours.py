@@ -10,7 +10,7 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.curation import vectors
 from clipsel_core.curation.neighbours import nearest, nearest_targets, neighbours
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.vectors import HeldVectors, PoolVectors, vector_of
 from clipsel_core.errors import RunError, TargetError
 from clipsel_core.pool.layout import open_pool

@@ -10,8 +10,8 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.curation.difference import differences
 from clipsel_core.curation.overlap import of_list, of_recipe, overlap
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe_files import parse_recipe
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from tests.curation.conftest import make_uids
 

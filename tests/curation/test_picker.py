@@ -13,9 +13,9 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.curation.indexing import open_indexed
 from clipsel_core.curation.picker import Picker
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_steps import AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.errors import RecipeError
 

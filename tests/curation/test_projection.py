@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.curation.projection import project, read_projection
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.errors import RunError
 from clipsel_core.pool.layout import open_pool, read_uid_strings
 from clipsel_core.runs.store import Run

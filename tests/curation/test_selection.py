@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsel_core import uids
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_files import parse_recipe
 from clipsel_core.curation.recipe_steps import AtLeast, AtMost, Drop, Keep, KeepTop
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.errors import RecipeError
 from clipsel_core.runs.store import Run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.errors import JobError
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run

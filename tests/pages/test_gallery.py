@@ -7,7 +7,7 @@ import json
 import pytest
 
 from clipsel_core.curation.captions import CaptionScan
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe_files import parse_recipe
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.curation.uidlists import read_uid_list
 from clipsel_core.errors import UidError

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from clipsel_core import uids
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from pages.parts import related
 from tests.pages.conftest import components, trigger, words

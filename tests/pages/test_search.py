@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.searches import Asked, search_run, write_search, write_vector
 from clipsel_core.runs.store import Run
 from pages.parts import jobs, sample, teacher

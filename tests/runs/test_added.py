@@ -7,8 +7,8 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.curation.export import export
-from clipsel_core.curation.queries import ScoreTable
 from clipsel_core.curation.recipe_files import parse_recipe
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.errors import PoolFormatError, RunError, TargetError
 from clipsel_core.runs import added

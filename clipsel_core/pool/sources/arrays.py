@@ -12,9 +12,9 @@ import numpy as np
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, guess_columns
+from clipsel_core.pool.sources.columns import Columns, guess_columns, said_in
 from clipsel_core.pool.sources.image_parquet import count_rows
-from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of, usable_side, usable_uid
+from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of
 from clipsel_core.pool.sources.table import column_names, read_rows
 
 _IMAGE_WORDS, _TEXT_WORDS = ("img", "image"), ("txt", "text", "caption")
@@ -144,13 +144,9 @@ def _record(
     return Record(
         key=clean_text(row.get(columns.key)) or path or f"{part.image}:{number}",
         file=path if _there(base, path) else "",
-        caption=clean_text(row.get(columns.text)),
         embeddings=rows,
-        uid=usable_uid(row.get(columns.uid)),
-        url=clean_text(row.get(columns.url)),
-        width=usable_side(row.get("original_width")),
-        height=usable_side(row.get("original_height")),
         position=number,
+        **said_in(row, columns),
     )
 
 

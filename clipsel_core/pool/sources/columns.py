@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypedDict
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.record import clean_text, usable_side, usable_uid
 
 _IMAGE_NAMES = (
     *("image_path", "img_path", "path", "filepath", "file_path", "file_name", "filename", "file"),
@@ -14,6 +16,7 @@ _IMAGE_NAMES = (
 )
 _TEXT_NAMES = ("caption", "text", "txt", "captions", "description", "title", "alt", "alt_text", "sentence", "comment")
 _UID_NAMES, _URL_NAMES, _KEY_NAMES = ("uid",), ("url", "image_url"), ("key", "__key__")
+_SIDES = ("original_width", "original_height")
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,30 @@ class Columns:
     @property
     def all(self) -> list[str]:
         """Those that are there, each once."""
-        sides = ("original_width", "original_height")
         return list(
-            dict.fromkeys(name for name in (self.image, self.text, self.uid, self.url, self.key, *sides) if name)
+            dict.fromkeys(name for name in (self.image, self.text, self.uid, self.url, self.key, *_SIDES) if name)
         )
+
+
+class Said(TypedDict):
+    """What a row says of its pair, named as in Record."""
+
+    caption: str
+    uid: str
+    url: str
+    width: int | None
+    height: int | None
+
+
+def said_in(row: Mapping[str, Any], columns: Columns) -> Said:
+    """What a row of a table says of its pair, beside the image and the key."""
+    return {
+        "caption": clean_text(row.get(columns.text)),
+        "uid": usable_uid(row.get(columns.uid)),
+        "url": clean_text(row.get(columns.url)),
+        "width": usable_side(row.get(_SIDES[0])),
+        "height": usable_side(row.get(_SIDES[1])),
+    }
 
 
 def guess_columns(

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, guess_columns
-from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of, usable_side, usable_uid
+from clipsel_core.pool.sources.columns import Columns, guess_columns, said_in
+from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of
 
 # An image may have megabytes; few rows at once keep memory flat.
 _ROWS_AT_ONCE = 32
@@ -85,15 +85,11 @@ def _record(row: dict[str, Any], columns: Columns, name: str, number: int) -> Re
     return Record(
         key=key,
         file=name,
-        caption=clean_text(row.get(columns.text)),
         offset=number,
         data=data,
         in_row=True,
-        uid=usable_uid(row.get(columns.uid)),
-        url=clean_text(row.get(columns.url)),
-        width=usable_side(row.get("original_width")),
-        height=usable_side(row.get("original_height")),
         position=number,
+        **said_in(row, columns),
     )
 
 

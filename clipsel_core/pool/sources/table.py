@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, guess_columns
+from clipsel_core.pool.sources.columns import Columns, guess_columns, said_in
 from clipsel_core.pool.sources.image_parquet import count_rows, read_parquet_schema
-from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of, usable_side, usable_uid
+from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of
 
 _Row = tuple[int, Mapping[str, Any] | str]
 _LONGEST_FIELD = 1 << 24
@@ -67,12 +67,8 @@ def to_record(row: Mapping[str, Any] | str, columns: Columns, number: int, posit
     return Record(
         key=key,
         file=file,
-        caption=clean_text(row.get(columns.text)),
-        uid=usable_uid(row.get(columns.uid)),
-        url=clean_text(row.get(columns.url)),
-        width=usable_side(row.get("original_width")),
-        height=usable_side(row.get("original_height")),
         position=position,
+        **said_in(row, columns),
     )
 
 

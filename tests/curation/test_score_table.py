@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from clipsel_core import uids
 from clipsel_core.curation import counts
-from clipsel_core.curation.queries import ScoreTable
+from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError, RunError
 from clipsel_core.runs.store import Run
 from tests.conftest import write_shard
