@@ -100,12 +100,11 @@ class ImageIndex:
             wanted = uids.from_hex([uid])[0]
         except UidError:
             return None
-        first = int(np.searchsorted(self._uids["f0"], wanted["f0"]))
-        while first < len(self._uids) and self._uids["f0"][first] == wanted["f0"]:
-            if self._uids["f1"][first] == wanted["f1"]:
-                return self._read_row(first)
-            first += 1
-        return None
+        high, low = self._uids["f0"], self._uids["f1"]
+        # In two steps, so that uids that differ in their low half alone, such as counted ones, are found as quickly.
+        first, last = np.searchsorted(high, wanted["f0"], "left"), np.searchsorted(high, wanted["f0"], "right")
+        row = int(first + np.searchsorted(low[first:last], wanted["f1"]))
+        return self._read_row(row) if row < last and low[row] == wanted["f1"] else None
 
     def _read_row(self, row: int) -> bytes | None:
         part, offset, length = self._parts[self._part[row]], int(self._offset[row]), int(self._length[row])
