@@ -43,6 +43,19 @@ def test_read__finds_each_image_by_uid(tars, tmp_path):
     assert index.read("c" * 32) == b"third"
 
 
+def test_read__uids_that_differ_in_one_half_alone(tmp_path):
+    low = [f"{number:032x}" for number in (1, 2, 3, 5)]
+    high = [f"{number:016x}{1:016x}" for number in (1, 2, 4)]
+    members = {}
+    for place, uid in enumerate([*low, *high]):
+        members |= sample(f"{place:03d}", uid, uid.encode())
+    write_tar(tmp_path / "0.tar", members)
+    index = ImageIndex.open([tmp_path / "0.tar"], tmp_path / "images.parquet")
+    assert [index.read(uid) for uid in [*low, *high]] == [uid.encode() for uid in [*low, *high]]
+    assert {index.read(f"{number:032x}") for number in (0, 4, 6)} == {None}
+    assert {index.read(f"{number:016x}{1:016x}") for number in (3, 5)} == {None}
+
+
 @pytest.mark.parametrize("uid", ["d" * 32, "", "../../etc/passwd", "x" * 999])
 def test_read__unknown_or_malformed_uids_have_none(tars, tmp_path, uid):
     assert ImageIndex.open(tars, tmp_path / "images.parquet").read(uid) is None
