@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from tests.browser.conftest import FLAGS, find_chromium, serving, settle  # noqa: E402
 
 HEIGHTS = {1440: 900, 390: 844}
-README = {("select", "light", 1440), ("gallery", "dark", 1440), ("map", "light", 1440), ("overview", "light", 1440)}
+README = {("select", "light", 1440), ("gallery", "dark", 1440), ("map", "light", 1440)}
 
 
 def lasso(page: Page) -> None:
