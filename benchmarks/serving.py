@@ -1,4 +1,4 @@
-"""How is a Streamlit app served for a measurement, and how much memory does its process hold?"""
+"""How is a Streamlit app served for a measurement or a test, and how much memory does its process hold?"""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def serving(script: str, *arguments: str, data: Path) -> Iterator[Served]:
     options = ["--server.headless", "true", "--server.port", str(port)]
     command = [sys.executable, "-m", "streamlit", "run", script, *options, "--", *arguments]
     environment = {**os.environ, "CLIPSEL_DATA": str(data)}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     served = Served(f"http://127.0.0.1:{port}", process.pid)
     try:
         deadline = time.monotonic() + 60

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from benchmarks import serving as served
 from tests.pages.worlds import LACKING, make_hostile_run, make_run
 
 ROOT = Path(__file__).parents[2]
@@ -103,31 +99,8 @@ def server(browser, tmp_path_factory) -> Iterator[Server]:
 @contextmanager
 def serving(data: Path, *runs: Path) -> Iterator[str]:
     """A dashboard over a data folder and the runs named, for as long as the block lasts; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--server.headless", "true", "--server.port", str(port)]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", *options, "--", *map(str, runs)]
-    environment = {**os.environ, "CLIPSEL_DATA": str(data)}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while not _answers(f"{url}/_stcore/health"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise TimeoutError("the dashboard did not start")
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return urllib.request.urlopen(url, timeout=1).status == 200
-    except OSError:
-        return False
+    with served.serving("app.py", *map(str, runs), data=data) as app:
+        yield app.url
 
 
 @pytest.fixture
