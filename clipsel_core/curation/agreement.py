@@ -18,7 +18,8 @@ from clipsel_core.curation.ordering import count_of_fraction
 from clipsel_core.curation.score_table import ScoreTable
 
 PERCENTS = tuple(range(1, 101))
-_LOOKED_UP = 1 << 23
+Between = Callable[[float], object]
+_LOOKED_UP = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,22 @@ class Agreement:
     overlap: np.ndarray
 
 
-def align(first: ScoreTable, second: ScoreTable) -> Alignment:
-    """Finds each pair of the first run in the second. Raises RunError where a score file cannot be read."""
+def align(first: ScoreTable, second: ScoreTable, between: Between = lambda share: None) -> Alignment:
+    """Finds each pair of the first run in the second. Raises RunError where a score file cannot be read.
+
+    between: called now and then with the share that is done; what it raises ends the work.
+    """
     names = first.uids()
     if len(first) == len(second) and _equal(names, second.uids()):
         return Alignment(first, second, None, len(first))
     rows = np.empty(len(names), np.int32)
     for start in range(0, len(names), _LOOKED_UP):
+        between(start / len(names))
         rows[start : start + _LOOKED_UP] = second.rows_of(names[start : start + _LOOKED_UP])
     return Alignment(first, second, rows, int(np.count_nonzero(rows >= 0)))
 
 
-def agreement(alignment: Alignment, metric: str, between: Callable[[float], object] = lambda share: None) -> Agreement:
+def agreement(alignment: Alignment, metric: str, between: Between = lambda share: None) -> Agreement:
     """How much two runs agree on a metric, over all pairs that both have scored.
 
     Of pairs that tie at the edge of a top the smaller uid is in it, as recipes decide. between: called now and then
