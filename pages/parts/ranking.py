@@ -19,7 +19,9 @@ class Ranking:
     def __init__(self, first: ScoreTable, second: ScoreTable) -> None:
         self.alignment: Alignment | None = None
         self._tables = first, second
-        self._names = [name for name in first.metrics if name in second.metrics]
+        shared = [name for name in first.metrics if name in second.metrics]
+        # The one that is looked at first comes first.
+        self._names = sorted(shared, key=lambda name: name != "s_cliploss")
         self._kept = kept_agreement.file_of(first.run, second.run)
         self.found: dict[str, Agreement] = kept_agreement.read(self._kept)
         self._work = Work(self._do)
