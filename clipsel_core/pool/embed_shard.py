@@ -13,7 +13,9 @@ import torch
 
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.embed import Teacher, caption_rows, framing_of, image_rows
-from clipsel_core.pool.prepare import Prepared, Preparer, fetch
+from clipsel_core.pool.fetching import Fetcher
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.prepare import Prepared, Preparer
 from clipsel_core.pool.rows import Kept, Rows
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.pool.workers import Workers
@@ -43,8 +45,10 @@ class Embedder(AbstractContextManager):
     ) -> None:
         framing = framing_of(teacher)
         frame = framing or (lambda picture: teacher.preprocess(picture).numpy())
-        preparer = Preparer(source.base, frame, framing.enough if framing else None, most_pixels, keep)
-        self._teacher, self._source, self._batch_size = teacher, source, batch_size
+        # What lies elsewhere reaches the workers with its bytes; they open no store.
+        base = Place.of("") if source.base.remote else source.base
+        preparer = Preparer(base, frame, framing.enough if framing else None, most_pixels, keep)
+        self._teacher, self._fetch, self._batch_size = teacher, Fetcher(source), batch_size
         self._ahead, self._open = batch_size + 16 * workers, ExitStack()
         self._workers = self._open.enter_context(Workers(preparer, workers, processes=framing is not None))
         self._fetchers = self._open.enter_context(ThreadPoolExecutor(_FETCHED_AT_ONCE))
@@ -89,9 +93,7 @@ class Embedder(AbstractContextManager):
 
     def _fetched(self, records: Iterable[Record]) -> Iterator[Record]:
         """The records, those that lie elsewhere with their images: stores are asked by threads of this process."""
-        fetched = in_order(
-            records, lambda record: self._fetchers.submit(fetch, self._source.base, record), 2 * _FETCHED_AT_ONCE
-        )
+        fetched = in_order(records, lambda record: self._fetchers.submit(self._fetch, record), 2 * _FETCHED_AT_ONCE)
         return (record for _, record in fetched)
 
     def _send(self, batch: list[Prepared]) -> _Flight:

@@ -20,7 +20,6 @@ from clipsel_core.jobs.encoders import Answer, Encoder, TeacherName, encoder_of
 from clipsel_core.pool.teachers import find_teacher
 from clipsel_core.runs.store import Run
 from pages.parts import empty, facts, words
-from pages.parts.pictures import cache_of
 
 _PAUSE_S = 0.1
 # An answer that comes sooner is not announced, which would only flicker.
@@ -72,7 +71,7 @@ def kept_picture(run: Run, data: bytes) -> Path:
 def _kept(run: Run, folder: str, asked: bytes) -> Path:
     model = repr(find_teacher(run.pool_root, run.config.arch))
     digest = hashlib.sha256(f"{model}\n".encode() + asked).hexdigest()
-    return cache_of(run.root) / folder / f"{digest[:32]}.npy"
+    return run.cache_dir / folder / f"{digest[:32]}.npy"
 
 
 def _tidy(text: str) -> str:
@@ -97,6 +96,7 @@ def _embedding(run: Run, kept: Path, ask: Callable[[Encoder], Answer]) -> np.nda
             answer.cancel()
         answer = ask(encoder)
         st.session_state[_ASKED] = kept.name, answer
+        st.session_state.pop(_STOPPED, None)
     if st.session_state.get(_STOPPED) == kept.name:
         facts.show_note("Stopped before the teacher had answered.")
         _offer_again("Search")
@@ -136,4 +136,3 @@ def _offer_again(label: str) -> None:
 
 def _forget() -> None:
     st.session_state.pop(_ASKED, None)
-    st.session_state.pop(_STOPPED, None)

@@ -118,7 +118,7 @@ def test_search__by_text_and_picture_with_the_demos_own_teacher(run, open_page):
     app.run()
     assert found(app) != expected.names
     uid = names(run, [70])[0]
-    picture = open_images(open_pool(DEMO / "pool"), run / "index.parquet").read(uid)
+    picture = open_images(open_pool(DEMO / "pool"), run / "index").read(uid)
     upload(app, "a.png", picture)
     assert not app.exception
     assert found(app)[0] == uid
