@@ -11,8 +11,10 @@ import numpy as np
 
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.embed import Teacher, framing_of
+from clipsel_core.pool.fetching import Fetcher
 from clipsel_core.pool.lanes import Lanes, rows_at_once
-from clipsel_core.pool.prepare import Prepared, Preparer, fetch
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.prepare import Prepared, Preparer
 from clipsel_core.pool.rows import Kept, Rows
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.pool.workers import Workers
@@ -33,8 +35,10 @@ class Embedder(AbstractContextManager):
     ) -> None:
         framing = framing_of(teacher)
         frame = framing or (lambda picture, _: teacher.preprocess(picture).numpy())
-        preparer = Preparer(source.base, frame, framing.enough if framing else None, most_pixels, keep)
-        self._source, self._batch_size = source, rows_at_once(teacher, batch_size)
+        # What lies elsewhere reaches the workers with its bytes; they open no store.
+        base = Place.of("") if source.base.remote else source.base
+        preparer = Preparer(base, frame, framing.enough if framing else None, most_pixels, keep)
+        self._fetch, self._batch_size = Fetcher(source), rows_at_once(teacher, batch_size)
         self._ahead, self._open = 2 * self._batch_size + 16 * workers, ExitStack()
         self._workers = self._open.enter_context(Workers(preparer, workers, processes=framing is not None))
         self._lanes = self._open.enter_context(Lanes(teacher))
@@ -80,10 +84,14 @@ class Embedder(AbstractContextManager):
 
     def _fetched(self, records: Iterable[Record]) -> Iterator[Record]:
         """The records, those that lie elsewhere with their images: stores are asked by threads of this process."""
-        fetched = in_order(
-            records, lambda record: self._fetchers.submit(fetch, self._source.base, record), 2 * _FETCHED_AT_ONCE
-        )
-        return (record for _, record in fetched)
+        return (record for _, record in in_order(records, self._fetch_soon, 2 * _FETCHED_AT_ONCE))
+
+    def _fetch_soon(self, record: Record) -> Future[Record]:
+        if self._fetch.needed(record):
+            return self._fetchers.submit(self._fetch, record)
+        here: Future[Record] = Future()
+        here.set_result(record)
+        return here
 
     def _send(self, batch: list[Prepared]) -> Future[tuple[np.ndarray, np.ndarray]]:
         return self._lanes.embed([item.pixels for item in batch], [item.kept.record.caption for item in batch])

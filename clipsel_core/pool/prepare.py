@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -76,16 +76,6 @@ class Preparer:
 def read_image(base: Place, record: Record) -> bytes:
     """A record's encoded image. Raises OSError."""
     return record.data if record.data is not None else (base / record.file).read(record.offset, record.length)
-
-
-def fetch(base: Place, record: Record) -> Record:
-    """The record with its encoded image, where that lies elsewhere and can be got."""
-    if record.fault or record.data is not None or not (base.remote or "://" in record.file):
-        return record
-    try:
-        return replace(record, data=read_image(base, record))
-    except OSError as error:
-        return replace(record, fault=why_unread(error))
 
 
 def why_unread(error: OSError) -> str:
