@@ -49,7 +49,10 @@ def test_make_pool__a_remote_source_gives_the_pool_of_a_local_one(tmp_path, teac
     assert columns(here.root) == columns(there.root)
     for member in ("l14_img", "l14_txt"):
         assert np.array_equal(*(np.load(pool.shards[0].npz)[member] for pool in (here, there)))
-    indexes = [ImageIndex.of_parts(pool.root, list(pool.indexes)) for pool in (here, there)]
+    indexes = [
+        ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / f"{pool.root.name}.index")
+        for pool in (here, there)
+    ]
     names = columns(here.root)["uid"].to_pylist()
     images = [[index.read(name) for name in names] for index in indexes]
     assert images[0] == images[1]
