@@ -76,11 +76,11 @@ class QueryTeacher:
         framing = framing_of(self.teacher)
         try:
             with quiet_pillow():
-                picture, _ = decode_with_size(data, enough=framing.enough if framing else None)
-                pixels = torch.from_numpy(framing(picture))[None] if framing else None
+                decoded = decode_with_size(data, enough=framing.enough if framing else None)
+                pixels = torch.from_numpy(framing(decoded.picture, decoded.box))[None] if framing else None
         except Unusable as error:
             raise PoolFormatError(where, expected="a picture", found=str(error)) from error
-        found = embed_images(self.teacher, [picture]) if pixels is None else embed_pixels(self.teacher, pixels)
+        found = embed_images(self.teacher, [decoded.picture]) if pixels is None else embed_pixels(self.teacher, pixels)
         return self._checked(found)
 
     def _checked(self, rows: np.ndarray) -> np.ndarray:
