@@ -16,6 +16,7 @@ from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
 from tests.pool.pictures import write_tars, write_teacher
+from tests.pool.test_extend import datacomp_pool, tars
 
 COMMANDS = sorted(command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands)
 
@@ -143,6 +144,21 @@ def test_embed__makes_a_pool_that_score_takes_at_the_teachers_temperature(tmp_pa
     code, _, err = run_cli("score", tmp_path / "pool", tmp_path / "run")
     assert code == 0, err
     assert Run.open(tmp_path / "run").config.temperature == pytest.approx(0.07, rel=1e-3)
+
+
+def test_embed__adds_a_teacher_to_a_pool_made_elsewhere(tmp_path):
+    teacher, root = write_teacher(tmp_path / "teacher", 0), datacomp_pool(tmp_path / "pool", shards=False)
+    tars(root / "shards", range(8))
+    options = ["--model", f"local-dir:{teacher}", "--arch", "mine"]
+    code, out, err = run_cli("embed", root / "shards", root, *options)
+    assert code == 0, err
+    assert "mine for 8 of 9 pairs in 2 shards, by uid" in out
+    assert "1 no image in the source" in out
+    code, _, err = run_cli("score", root, tmp_path / "run", "--arch", "mine", "--on-bad-rows", "skip")
+    assert code == 0, err
+    assert np.isnan(ScoreTable.open(Run.open(tmp_path / "run")).column("clip_score")).sum() == 1
+    code, _, err = run_cli("embed", root / "shards", root, "--arch", "mine")
+    assert (code, "expected --model, found none" in err) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,8 @@ class ScoreTable:
         return ~np.isnan(self.column("clip_score"))
 
     def uids(self) -> np.ndarray:
-        """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept: 16 bytes a pair."""
-        return self.files.uids()
+        """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept in memory: 16 bytes a pair."""
+        return self._index.uids if self._index is not None else self.files.uids()
 
     def uids_at(self, rows: np.ndarray) -> np.ndarray:
         """The uids of the asked rows, in their order: (M,) UID_DTYPE."""

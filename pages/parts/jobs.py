@@ -14,6 +14,7 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.jobs import control
 from clipsel_core.jobs.progress import Progress
 from clipsel_core.jobs.store import Job, State, forget, listing
+from clipsel_core.jobs.turns import jobs_before
 from pages.parts import catalog, commands, empty, facts, words
 
 _SECONDS = 0.5
@@ -56,7 +57,7 @@ def check(command: str, paths: Sequence[Path], options: Mapping[str, control.Opt
 
 
 def at_work(command: str, about: Path) -> Job | None:
-    """The job of this command that is at work on a folder, None where there is none."""
+    """The job of this command that is at work on a folder, or waits to be; None where there is none."""
     found = (job for job in _all(command, about) if job.active)
     return next(found, None)
 
@@ -71,7 +72,7 @@ def _all(command: str, about: Path) -> list[Job]:
 
 
 def glance() -> None:
-    """One quiet line for the sidebar, on every page: what is at work, and how far. Nothing where nothing is."""
+    """One quiet line a job for the sidebar, on every page: what is at work, how far, and what waits."""
     active = [job.id for job in listing(catalog.jobs_folder()) if job.active]
     if active:
         st.fragment(_draw_glance, run_every=2 * _SECONDS)(active)
@@ -79,10 +80,14 @@ def glance() -> None:
 
 def _draw_glance(active_then: list[str]) -> None:
     control.reap()
-    active = [job for job in listing(catalog.jobs_folder()) if job.active]
+    found = listing(catalog.jobs_folder())
+    active = [job for job in found if job.active]
     if [job.id for job in active] != active_then:
         st.rerun()
     for job in active:
+        if job.state == "waiting":
+            facts.show_note(f"{job.info.title} · {_place(job, found)}")
+            continue
         progress = job.progress or Progress("running")
         share = min(1.0, progress.done / progress.total) if progress.total else 0.0
         # A title may quote what somebody typed: escaped here, where the bar's own text would be markdown.
@@ -94,7 +99,7 @@ def panel(about: Path | None = None) -> None:
     """The jobs, those about one folder or all; nothing where there is none. The page is drawn anew when one ends."""
     control.reap()
     if _FAILED in st.session_state:
-        empty.show_error(st.session_state.pop(_FAILED), "The job could not be started")
+        empty.show_error(st.session_state.pop(_FAILED), "The job could not be started or cancelled")
     about = about.absolute() if about else None
     found = listing(catalog.jobs_folder(), about)
     if found:
@@ -118,8 +123,10 @@ def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) ->
         st.rerun()
     with st.container(border=True, key="jobs", gap="small"):
         st.markdown("**Jobs**")
+        # All jobs stand in the queue, those about another run too.
+        everywhere = listing(catalog.jobs_folder())
         for job in active:
-            _show_active(job)
+            _show_active(job, everywhere)
         for job in ended[:_ENDED_SHOWN]:
             _show_ended(job)
         if len(ended) > 1:
@@ -127,17 +134,26 @@ def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) ->
                 st.button("Clear those that ended", type="tertiary", key="clear jobs", on_click=_clear, args=(ended,))
 
 
-def _show_active(job: Job) -> None:
+def _show_active(job: Job, everywhere: list[Job]) -> None:
     progress = job.progress or Progress("running")
-    stopping = job.state_at(progress) == "stopping"
+    how = job.state_at(progress)
+    notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container():
-            facts.show_title(job.info.title, "stopping …" if stopping else progress.stage)
-        st.button("Cancel", key=f"cancel {job.id}", disabled=stopping, on_click=control.cancel, args=(job,))
+            facts.show_title(job.info.title, notes.get(how, progress.stage))
+        st.button("Cancel", key=f"cancel {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
+    if how == "waiting":
+        return
     share = progress.done / progress.total if progress.total else 0.0
     st.progress(min(share, 1.0), text=_how_far(job, progress))
     with st.expander("Log", key=f"log {job.id}"):
         st.code(job.log_tail or "nothing printed yet", language=None, wrap_lines=True)
+
+
+def _place(job: Job, everywhere: list[Job]) -> str:
+    """Where a job stands in the queue."""
+    before = jobs_before(job, everywhere)
+    return f"waiting, {words.count(before)} before it" if before else "starting"
 
 
 def _how_far(job: Job, progress: Progress) -> str:
@@ -191,6 +207,13 @@ def _label_of(job: Job) -> str | None:
 
 def _open(label: str) -> None:
     st.session_state["run"], st.session_state[_OPENED] = label, True
+
+
+def _cancel(job: Job) -> None:
+    try:
+        control.cancel(job)
+    except ClipselError as error:
+        st.session_state[_FAILED] = error
 
 
 def _again(job: Job) -> None:

@@ -24,7 +24,6 @@ from clipsel_core.errors import ClipselError, TeacherError
 from clipsel_core.pool.teachers import find_teacher
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
-from pages.parts.pictures import cache_of
 
 _LONGEST_S = 120
 _PAUSE_S = 0.1
@@ -70,7 +69,7 @@ def kept_file(run: Run, text: str) -> Path:
     text = _tidy(text)
     model = repr(find_teacher(run.pool_root, run.config.arch))
     digest = hashlib.sha256(f"{model}\n{text}".encode(errors="replace")).hexdigest()
-    return cache_of(run.root) / "texts" / f"{digest[:32]}.npy"
+    return run.cache_dir / "texts" / f"{digest[:32]}.npy"
 
 
 def _tidy(text: str) -> str:
