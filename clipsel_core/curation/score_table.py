@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
 from clipsel_core.curation import counts, ordering, passes, uid_order
 from clipsel_core.curation.bins import MetricBins
@@ -20,6 +19,9 @@ from clipsel_core.curation.score_files import ScoreFiles
 from clipsel_core.errors import RunError
 from clipsel_core.pool.layout import Pool
 from clipsel_core.runs.store import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Order = Literal["ascending", "descending", "random"]
 
