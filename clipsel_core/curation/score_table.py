@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
 from clipsel_core.curation import counts, ordering, passes, uid_order
 from clipsel_core.curation.bins import MetricBins
@@ -21,6 +20,9 @@ from clipsel_core.curation.score_order import Sorter
 from clipsel_core.errors import RunError
 from clipsel_core.pool.layout import Pool
 from clipsel_core.runs.store import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Order = Literal["ascending", "descending", "random"]
 
@@ -105,8 +107,8 @@ class ScoreTable:
         return ~np.isnan(self.column("clip_score"))
 
     def uids(self) -> np.ndarray:
-        """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept: 16 bytes a pair."""
-        return self.files.uids()
+        """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept in memory: 16 bytes a pair."""
+        return self._index.uids if self._index is not None else self.files.uids()
 
     def uids_at(self, rows: np.ndarray) -> np.ndarray:
         """The uids of the asked rows, in their order: (M,) UID_DTYPE."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.patience import PATIENT
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.arrays import open_arrays
 from clipsel_core.pool.sources.folder import open_folder
@@ -30,7 +31,7 @@ def open_source(
     """
     if kind not in (None, *FORMATS):
         raise PoolFormatError("--format", expected=", ".join(FORMATS), found=str(kind))
-    place = Place.of(path)
+    place = Place.of(path).patient(PATIENT)
     try:
         if not place.is_dir() and not place.is_file():
             raise PoolFormatError(path, expected="a file or a folder of images and captions", found="no such file")
