@@ -35,12 +35,16 @@ class Fetcher:
         self._failed: Counter[str] = Counter()
         self._away = Event()
 
+    def needed(self, record: Record) -> bool:
+        """Whether a record's image lies elsewhere and has not been got."""
+        return not record.fault and record.data is None and (self._base.remote or "://" in record.file)
+
     def __call__(self, record: Record) -> Record:
         """The record with its encoded image, where that lies elsewhere and can be got; else with its fault.
 
         Raises: PoolFormatError where the image's store is away.
         """
-        if record.fault or record.data is not None or not (self._base.remote or "://" in record.file):
+        if not self.needed(record):
             return record
         if self._away.is_set():
             return replace(record, fault="its store is away")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from clipsel_core.pool.decode import Unusable, decode_with_size
+from clipsel_core.pool.decode import Box, Unusable, decode_with_size
 from clipsel_core.pool.images import A_ROW
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.rows import Kept
@@ -35,11 +35,12 @@ class Prepared:
 class Preparer:
     """All that preparing takes.
 
-    frame: gives an RGB picture's pixels. enough: see Framing. keep: hand the encoded images on.
+    frame: gives the pixels of the part of an RGB picture that is to be seen. enough: see Framing.
+    keep: hand the encoded images on.
     """
 
     base: Place
-    frame: Callable[[Image.Image], np.ndarray]
+    frame: Callable[[Image.Image, Box], np.ndarray]
     enough: int | None
     most_pixels: int
     keep: bool = False
@@ -54,8 +55,8 @@ class Preparer:
             return record.fault or "no caption"
         try:
             data = read_image(self.base, record)
-            picture, (width, height) = decode_with_size(data, most_pixels=self.most_pixels, enough=self.enough)
-            pixels = self.frame(picture)
+            picture, (width, height), box = decode_with_size(data, most_pixels=self.most_pixels, enough=self.enough)
+            pixels = self.frame(picture, box)
         except Unusable as error:
             return str(error)
         except OSError as error:

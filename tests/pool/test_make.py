@@ -39,7 +39,7 @@ def bytes_of(root):
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.suffix != ".lock" and path.is_file()
+        if path.name != ".lock" and path.is_file()
     }
 
 
