@@ -9,7 +9,22 @@ import streamlit as st
 
 from clipsel_core.curation.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.listing import Listing
-from pages.parts import empty, facts, marginals, metrics, pager, pair, pairs, recipes, scanning, state, targets, words
+from pages.parts import (
+    empty,
+    facts,
+    images,
+    marginals,
+    metrics,
+    pager,
+    pair,
+    pairs,
+    recipes,
+    records,
+    scanning,
+    state,
+    targets,
+    words,
+)
 from pages.parts.catalog import Entry
 from pages.parts.leafing import Leaves
 
@@ -61,6 +76,8 @@ def show(entry: Entry) -> None:
     turned = pager.by_keyboard("page", pages, "cards")
     rows = leaves.rows(page)
     pairs.gallery(entry, rows, metric, key="cards", label=label, kept=kept, more=more, walk=walk, turned=turned)
+    if page < pages:
+        records.ahead(entry, partial(leaves.rows, page + 1), images.columns(entry))
 
 
 def _order_controls(entry: Entry, names: list[str]) -> tuple[str, str, float, int]:

@@ -83,13 +83,13 @@ def _gallery(entry: Entry, found: Disagreement, end: End, metrics_of: tuple[str,
     listed, key = found.listed(end), f"{end} page"
     liked, other = titles if end == "first" else titles[::-1]
     title = f"{liked} likes, {other} does not"
-    facts.show_title(title, f"{words.pairs(listed)}, the largest difference of rank first")
+    facts.show_title(title, f"{words.pairs(listed)} that {liked} ranks higher, the largest difference first")
     if not listed:
         empty.show_empty("No such pair", "In this direction the two metrics rank no pair apart.")
         return
     pages = pager.pages_of(listed, _CARDS)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        page = pager.show(key, pages, words.pairs(listed))
+        page = pager.show(key, pages)
     first = (page - 1) * _CARDS
     left = partial(pager.turn_to, key, _CARDS)
     walk = pair.Walk(listed, lambda place: int(found.page(end, offset=place, limit=1)[0]), first=first, left=left)
