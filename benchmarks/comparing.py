@@ -43,12 +43,13 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     run = Run.open(parser.parse_args().run)
     table, recipe = open_indexed(run), parse_recipe(_RECIPE)
+    picker = Picker(table)
     picked = select(run, recipe, table)
     alignment = align(table, open_indexed(run))
     masks = {str(place): picked.mask() for place in range(6)}
     works: dict[str, Callable[[], object]] = {
-        "pairs at the threshold of step 1": lambda: boundary(Picker(table), recipe, 0),
-        "pairs at the threshold of step 2": lambda: boundary(Picker(table), recipe, 1),
+        "pairs at the threshold of step 1": lambda: boundary(picker, recipe, 0),
+        "pairs at the threshold of step 2": lambda: boundary(picker, recipe, 1),
         "under another seed": lambda: stability(picked, recipe),
         "overlap of six selections": lambda: overlap(masks),
         "two runs: matching their pairs": lambda: align(table, alignment.second),

@@ -57,7 +57,7 @@ def judge(entry: Entry, key: str, names: frozenset[str]) -> None:
 
 def _bar(name: str, value: float, spread: marginals.Marginal) -> cards.Bar:
     percentile = spread.percentile(value) if np.isfinite(value) else None
-    rank = "not scored" if percentile is None else f"P{percentile:.1f}"
+    rank = "not scored" if percentile is None else "all alike" if spread.alike else words.percentile(percentile)
     return cards.Bar(metrics.title(name), words.score(value), rank, percentile)
 
 

@@ -51,9 +51,8 @@ def test_boundary__splits_ties_as_the_selection_does(tmp_path):
 def test_boundary__one_side_may_be_empty(tmp_path, share, sides):
     values = [0.1, 0.2, 0.3, 0.4, np.nan, 0.5]
     run = hand_run(tmp_path / "run", [(make_uids(*range(6)), {"clip_score": values})])
-    found = boundary(
-        Picker(ScoreTable.open(run)), parse_recipe(f"steps: [{{metric: clip_score, keep_top: {share}}}]"), 0
-    )
+    recipe = parse_recipe(f"steps: [{{metric: clip_score, keep_top: {share}}}]")
+    found = boundary(Picker(ScoreTable.open(run)), recipe, 0)
     assert (len(found.passing), len(found.failing)) == sides
 
 
