@@ -12,6 +12,7 @@ from clipsel_core.curation.listing import Listing
 from pages.parts import (
     empty,
     facts,
+    fold,
     images,
     marginals,
     metrics,
@@ -56,9 +57,13 @@ def show(entry: Entry) -> None:
     st.title("Gallery")
     run, table = state.open_run(entry), state.require_table(entry)
     names = list(table.metrics)
-    metric, order, centre, seed = _order_controls(entry, names)
-    asked, shown, more, size = _card_controls(names, metric, searchable=bool(table.pool and table.pool.text_column))
-    facts.show_note(_explain(metric, order, centre))
+    controls, summary = fold.controls("Sort and filter")
+    with controls:
+        metric, order, centre, seed = _order_controls(entry, names)
+        asked, shown, more, size = _card_controls(names, metric, searchable=bool(table.pool and table.pool.text_column))
+        facts.show_note(_explain(metric, order, centre))
+    with summary:
+        facts.show_note(f"{metrics.title(metric)}, {order} first{'' if shown == 'all' else f', {shown}'}")
     search = _search(entry, asked)
     read = search.scan.done if search else 0
     view = View(metric, order, shown, size, seed, centre, recipes.draft_yaml(entry, run), asked, read)
