@@ -43,7 +43,7 @@ def write_run(
     decimals: int | None = None,
     pool: bool = True,
 ) -> Path:
-    """Writes root/run (and root/pool), on all cores where it is large, and returns root/run. Same arguments, same bytes.
+    """Writes root/run (and root/pool), on all cores where it is large; returns root/run. Same arguments, same bytes.
 
     rows: pairs in all, spread over the shards so that sizes differ by one at most.
     bad: share of pairs set aside (NaN in every metric). decimals: rounds scores, so that many pairs tie; None leaves
