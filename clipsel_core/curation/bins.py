@@ -91,6 +91,8 @@ class MetricBins:
 
     def spread(self, bits: np.ndarray) -> Spread:
         """How the scored pairs of a bitmap lie over the fine bins."""
+        if self.scored == len(self.codes) and bitmaps.count(bits) == self.scored:  # All of them: known without looking.
+            return Spread.of(self.everything)
         return Spread.of(binning.histogram(self.codes, bits)[:FINE])
 
     def edges(self) -> np.ndarray:
