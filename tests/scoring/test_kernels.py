@@ -346,16 +346,23 @@ except ScoringError as error:
     assert said == "impl 'triton': expected a usable NVIDIA GPU, found cpu; use impl 'tiled'"
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-def test_kernels__compile_for_gpus(tmp_path, capability):
-    """The compiler needs no GPU. No atomics, nothing spilled, shared memory within what such a GPU has."""
-    dtype = "fp16" if capability == 90 else "bf16"
-    code = f"from tests.scoring.compile_kernels import report; report({capability}, {dtype!r})"
+@pytest.mark.parametrize(
+    ("capability", "dtype", "which", "ones", "shared"),
+    [
+        (80, "bf16", 1, False, 160),  # A100
+        (90, "fp16", 0, False, 227),  # H100
+        (90, "fp16", 5, True, 227),
+        (89, "fp16", 4, False, 99),  # L40, RTX 4090: the largest candidate that is sure to fit
+    ],
+)
+def test_kernels__compile_for_gpus(tmp_path, capability, dtype, which, ones, shared):
+    """The compiler needs no GPU. No atomics, nothing spilled, shared memory, in KiB, within what such a GPU has."""
+    code = f"from tests.scoring.compile_kernels import report; report({capability}, {dtype!r}, {which}, {ones})"
     found = json.loads(in_another_process(code, TRITON_CACHE_DIR=str(tmp_path)).splitlines()[-1])
     product = "wgmma.mma_async" if capability == 90 else "mma.sync"
     assert len(found) == 4
     for name, kernel in found.items():
-        assert kernel["shared"] <= 160 * 1024
+        assert kernel["shared"] <= shared * 1024, name
         assert kernel["stack"] == 0, name
         assert not {"atom.", "red."} & set(kernel["instructions"]), name
         assert product in kernel["instructions"] or name == "add_parts"
