@@ -46,12 +46,19 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=12_800_000, help="exploring, dashboard: pairs (12800000)")
     parser.add_argument("--folder", type=Path, help="of these two: keeps the synthetic run here")
+    waits = f"dashboard: which of its waits, {', '.join(dashboard.WAITS)}; all by default"
+    parser.add_argument(
+        "--waits", nargs="+", choices=dashboard.WAITS, default=dashboard.WAITS, metavar="WAIT", help=waits
+    )
+    parser.add_argument("--no-plain", action="store_true", help="dashboard: without the plain page, 50 bytes a pair")
     parser.add_argument("--pairs", type=int, default=1_000_000, help="growth: pairs of the largest pool (1000000)")
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
     alone = {
         "exploring": lambda: exploring.measure(asked.rows, asked.folder, asked.rounds),
-        "dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds),
+        "dashboard": lambda: dashboard.measure(
+            asked.rows, asked.folder, asked.rounds, asked.waits, plain=not asked.no_plain
+        ),
         "score": lambda: end_to_end.measure(max(1, asked.rounds // 2)),
         "add-target": lambda: exemplars.measure(asked.rounds),
         "embed": lambda: embed.measure(turns=asked.rounds),
