@@ -64,7 +64,7 @@ class Picker:
     def __init__(self, table: ScoreTable) -> None:
         self.table = table
         size = len(table) // 8 + 1
-        self._everything = bitmaps.pack(table.selectable())
+        self._everything = table.selectable_bits()
         self._sets: Recent[np.ndarray] = Recent(min(max(_SET_BYTES // size, _FEWEST_SETS), _MOST_SETS))
         self._spreads: Recent[Spread] = Recent(_MOST_COUNTS)
         self._sizes: Recent[int] = Recent(_MOST_SIZES)
