@@ -59,7 +59,7 @@ def test_images_from_the_web__take_one_question_a_page(tmp_path, open_page, aske
     app = open_page("gallery", make_run(tmp_path / "world", images=False))
     landed()
     asked.clear()
-    app.toggle[0].set_value(True).run()
+    next(toggle for toggle in app.toggle if toggle.label == "Images from the web").set_value(True).run()
     landed()
     assert [(rows, columns) for rows, columns, _ in asked] == [(48, ("caption", "url")), (12, ("caption", "url"))]
 
