@@ -13,6 +13,9 @@ from typer.testing import CliRunner
 from clipsel_core import cli, uids
 from clipsel_core.curation.neighbours import neighbours
 from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.curation.searches import Asked, read_asked, read_found
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.images import open_images
 from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
 from tests.pool.pictures import write_tars, write_teacher
@@ -123,6 +126,31 @@ def test_encode__writes_what_search_takes(tmp_path):
     assert len(printed[0]) == 3
 
 
+def test_search__by_the_file_of_a_picture_finds_that_picture(tmp_path):
+    """The demo's images, encoded again from their bytes, are most like themselves."""
+    run = Path(__file__).parents[1] / "data" / "demo" / "run"
+    table = ScoreTable.open(Run.open(run))
+    uid = uids.to_hex(table.uids_at(np.array([70])))[0].as_py()
+    (tmp_path / "a.png").write_bytes(open_images(table.pool, tmp_path / "index").read(uid))
+    found = tmp_path / "found.parquet"
+    asked = ["--image", str(tmp_path / "a.png"), "--limit", "3", "--out", str(found)]
+    result = CliRunner().invoke(cli.app, ["search", str(run), *asked])
+    assert result.exit_code == 0, result.output
+    nearest = read_found(found, table)
+    assert nearest.rows[0] == 70
+    assert nearest.similarity[0] > 0.999
+    assert read_asked(found) == Asked(query="a.png", by="image", side="image", among="pool", pairs=len(table))
+
+
+def test_search__says_that_a_file_is_no_picture(tmp_path):
+    run = Path(__file__).parents[1] / "data" / "demo" / "run"
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    for name, found in (("a.png", "not an image"), ("none.png", "No such file")):
+        result = CliRunner().invoke(cli.app, ["search", str(run), "--image", str(tmp_path / name)])
+        assert isinstance(result.exception, PoolFormatError)
+        assert found in str(result.exception)
+
+
 def test_inspect__prints_facts_and_exits_by_what_it_found(pool):
     code, out, _ = run_cli("inspect", pool)
     assert code == 0
@@ -200,6 +228,9 @@ def test_errors__bad_input_is_one_line_and_exit_code_1(tmp_path, monkeypatch, ca
         ["encode", "run", "--text", "x"],
         ["search", "run"],
         ["search", "run", "--text", "x", "--uid", "0"],
+        ["search", "run", "--text", "x", "--image", "y.png"],
+        ["encode", "run", "--out", "x.npy", "--text", "x", "--image", "y.png"],
+        ["encode", "run", "--out", "x.npy"],
         ["search", "run", "--text", "x", "--side", "both"],
     ],
 )
