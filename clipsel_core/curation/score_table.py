@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from clipsel_core.curation import counts, ordering, passes, uid_order
+from clipsel_core.curation import binning, bitmaps, counts, ordering, passes, uid_order
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.index import Index
 from clipsel_core.curation.metadata import Categories, Metadata
@@ -64,6 +65,11 @@ class ScoreTable:
         """The pool that was scored, None where it is not on this machine. Raises PoolFormatError as Metadata.pool."""
         return self._metadata.pool
 
+    @property
+    def index_folder(self) -> Path | None:
+        """Where the run's index lies, None where it has none on disk."""
+        return self._index.folder if self._index is not None else None
+
     def column(self, metric: str) -> np.ndarray:
         """A metric of every pair: (N,) float32, NaN where it was set aside. Raises RunError on an unknown metric."""
         if self._index is not None:
@@ -105,6 +111,16 @@ class ScoreTable:
     def selectable(self) -> np.ndarray:
         """Which pairs may be selected at all: (N,) bool, false for those that the scoring set aside."""
         return ~np.isnan(self.column("clip_score"))
+
+    def selectable_bits(self) -> np.ndarray:
+        """The same as a bitmap; where the run has an index, without looking at the scores."""
+        if self._index is None:
+            return bitmaps.pack(self.selectable())
+        scored, pairs = self._index.bins["clip_score"], len(self)
+        everything = bitmaps.first(pairs)
+        if scored.scored == pairs:
+            return everything
+        return passes.read_only(binning.between(scored.codes, everything, 0, binning.NO_SCORE - 1))
 
     def uids(self) -> np.ndarray:
         """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept in memory: 16 bytes a pair."""
