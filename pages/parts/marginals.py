@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import streamlit as st
@@ -22,6 +23,11 @@ class Marginal:
     def pairs(self) -> int:
         """Pairs that have a score."""
         return int(self.below[-1])
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether several pairs have a score, and all the same: then no percentile says anything."""
+        return self.pairs > 1 and np.count_nonzero(np.diff(self.below)) == 1
 
     def pairs_below(self, value: float) -> int:
         """Scored pairs below a value, exact to one fine bin: those in the value's own bin do not count."""
