@@ -85,7 +85,7 @@ def test_job__waits_through_a_restart_of_the_server(browser, data):
         dialog = page.get_by_role("dialog")
         dialog.get_by_role("combobox", name="File").click()
         page.get_by_role("option").first.click()
-        expect(dialog.get_by_label("Name")).to_have_value("task-2")
+        expect(dialog.get_by_role("textbox", name="Name")).to_have_value("task-2")
         dialog.get_by_role("button", name="Compare").click()
         expect(page.locator(".st-key-jobs")).to_contain_text("Compare with task-2 waiting, 1 before it")
         expect(page.get_by_test_id("stSidebar")).to_contain_text("waiting, 1 before it")
