@@ -26,7 +26,6 @@ _EXTRAS = {
     "transformers": "teachers whose text tower is from Hugging Face, such as SigLIP's and XLM-R's",
     "s3fs": "sources of pools on s3://",
     "gcsfs": "sources of pools on gs://",
-    "aiohttp": "sources of pools on https://",
 }
 
 
