@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.recipe_files import load_recipe
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import borders, chance, empty, exporting, funnel, lists, recipes, state, steps
+from pages.parts import borders, chance, empty, exporting, funnel, links, lists, recipes, state, steps
 from pages.parts.catalog import Entry
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the answer to a moved thumb is written. steps: for each step of the draft, by its number."""
+
+    kept: DeltaGenerator
+    funnel: DeltaGenerator
+    trouble: DeltaGenerator
+    steps: dict[int, DeltaGenerator]
+    saving: exporting.Places | None
 
 
 def show(entry: Entry) -> None:
@@ -17,31 +31,51 @@ def show(entry: Entry) -> None:
     left.title("Select")
     run = state.open_run(entry)
     state.require_table(entry)
-    recipe = recipes.draft_yaml(entry, run)
-    picked, error = _pick(entry, recipe)
-    with right:
-        if picked is not None:
-            funnel.show_kept(picked)
+    kept = right.container()
+    picked, _ = _pick(entry, recipes.draft_yaml(entry, run))
     left, right = st.columns([3, 2], gap="large")
-    with right:
-        # Before the cards, which take longer: the exact count is what a moved thumb is waited for.
-        if picked is not None:
-            funnel.show_funnel(picked, list(recipes.draft(entry, run).values()))
+    funnel_place = right.container()
     with left:
-        if error is not None:
-            empty.show_error(error, "A step of this recipe does not fit this run")
-        elif picked is None:
-            empty.show_empty("No step yet", "A recipe keeps pairs step by step. Add the first, or load a saved recipe.")
-        steps.cards(entry, run, picked)
+        trouble = st.container()
+        cards = steps.cards(entry, run)
         with st.container(horizontal=True, gap="small"):
             steps.adder(entry, run)
             lists.adder(entry, run)
     with right:
         st.subheader("Recipe")
         _loader(entry, run)
+        saving = None if picked is None else exporting.panel(entry, run, picked)
+    places = _Places(kept, funnel_place, trouble, cards, saving)
+    _answer(entry, places, recipes.draft(entry, run), links.shown(entry))
+
+
+@st.fragment
+def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Shown) -> None:
+    """All that the amounts in the draft decide. A moved thumb runs this and nothing else of the page.
+
+    drawn, link: what the rest of the page shows; where that is not true any more, the page is drawn anew.
+    """
+    run = state.open_run(entry)
+    links.write(entry)
+    recipe = recipes.draft_yaml(entry, run)
+    picked, error = _pick(entry, recipe)
+    fits = (picked is None) == (places.saving is None)
+    if not fits or links.shown(entry) != link or not recipes.same_steps(recipes.draft(entry, run), drawn):
+        st.rerun()
+    with places.kept:
         if picked is not None:
-            exporting.panel(entry, run, recipe, picked)
+            funnel.show_kept(picked)
+    with places.funnel:
+        if picked is not None:
+            funnel.show_funnel(picked, list(recipes.draft(entry, run).values()))
+    with places.trouble:
+        if error is not None:
+            empty.show_error(error, "A step of this recipe does not fit this run")
+        elif picked is None:
+            empty.show_empty("No step yet", "A recipe keeps pairs step by step. Add the first, or load a saved recipe.")
+    steps.answer(entry, run, picked, places.steps)
     if picked is not None:
+        exporting.answer(entry, run, recipe, places.saving)
         borders.panel(entry, run, recipe)
         chance.panel(entry, recipe)
 

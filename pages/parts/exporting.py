@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.export import export
 from clipsel_core.curation.recipe import Recipe
@@ -13,7 +15,7 @@ from clipsel_core.curation.recipe_files import dump_recipe, load_recipe, save_re
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import commands, empty, facts, routes, state, words
+from pages.parts import commands, empty, facts, recipes, routes, state, words
 from pages.parts.catalog import Entry
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
@@ -25,8 +27,18 @@ def name_key(entry: Entry) -> str:
     return f"name {entry.key}"
 
 
-def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> None:
-    """Name, save and export of what the draft picks."""
+@dataclass(frozen=True)
+class Places:
+    """Where the panel says what depends on the recipe. path: of the recipe by the name given, None without a name."""
+
+    path: Path | None
+    saved: DeltaGenerator
+    result: DeltaGenerator
+    file: DeltaGenerator
+
+
+def panel(entry: Entry, run: Run, picked: Selection) -> Places:
+    """Name, save and export of what the draft picks; what it says of the recipe is for `answer` to write."""
     key = name_key(entry)
     st.session_state.setdefault(key, "my-recipe")
     # A widget's value is forgotten with its page; written anew it is the session's.
@@ -34,21 +46,36 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         name = st.text_input("Name", key=key, max_chars=64, width=220)
         ending = st.selectbox("Format", list(_ENDINGS), key="ending", persist_state="session", width=120)
-    if not _NAME.fullmatch(name or ""):
-        st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
-        return
-    path = run.recipes_dir / f"{name}.yaml"
-    st.caption(f"{_ENDINGS[ending]} · {_saved_state(path, state.parse(entry, recipe))}")
+    path = run.recipes_dir / f"{name}.yaml" if _NAME.fullmatch(name or "") else None
+    saved = st.container()
+    if path is not None:
+        _buttons(entry, run, picked, path, ending)
+    return Places(path, saved, st.container(), st.container())
+
+
+def answer(entry: Entry, run: Run, recipe: str, places: Places) -> None:
+    """What there is to say of a recipe (YAML): whether it is saved, exported, and how it looks as a file."""
+    with places.saved:
+        if places.path is None:
+            st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
+            return
+        ending = st.session_state["ending"]
+        st.caption(f"{_ENDINGS[ending]} · {_saved_state(places.path, state.parse(entry, recipe))}")
+    with places.result:
+        _result(entry, recipe)
+    with places.file, st.expander("The recipe as a file"):
+        st.code(recipe, language="yaml")
+
+
+def _buttons(entry: Entry, run: Run, picked: Selection, path: Path, ending: str) -> None:
+    recipe = recipes.draft_yaml(entry, run)
     with st.container(horizontal=True, gap="small"):
         if st.button("Save and export", type="primary", icon=":material/file_download:", key="export"):
             _export(entry, run, recipe, picked, path, ending)
         if st.button("Save recipe", icon=":material/bookmark:", key="save"):
             save_recipe(state.parse(entry, recipe), path)
-            st.toast(f"Saved as {name}", icon=":material/check:")
+            st.toast(f"Saved as {path.stem}", icon=":material/check:")
             st.rerun()
-    _result(entry, recipe)
-    with st.expander("The recipe as a file"):
-        st.code(recipe, language="yaml")
 
 
 def _saved_state(path: Path, recipe: Recipe) -> str:

@@ -6,12 +6,14 @@ an entry of the browser's history: Back undoes it, Forward does it again.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from clipsel_core.curation import recipe_link
 from clipsel_core.curation.recipe_link import RecipeLink
-from clipsel_core.curation.recipe_steps import AnyStep
+from clipsel_core.curation.recipe_steps import AnyStep, Intersect, Subtract, Union
 from clipsel_core.errors import RecipeError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, lists, recipes, state, words
@@ -36,6 +38,12 @@ def follow(entry: Entry) -> None:
     st.session_state["followed"] = True
     if (begins and told) or (_went_back() and told != _link(entry, run).text):
         _take(entry, run, told, quiet=not begins)
+    write(entry)
+
+
+def write(entry: Entry) -> None:
+    """Puts the draft into the page's address."""
+    run, told = state.open_run(entry), st.query_params.get(_PARAMETER, "")
     link = _link(entry, run)
     _remember(entry, link, list(recipes.draft(entry, run).values()))
     if link.text and link.text != told:
@@ -46,21 +54,33 @@ def follow(entry: Entry) -> None:
 
 def copier(entry: Entry) -> None:
     """A button that copies the address with the draft in it, and what is missing from it, if anything."""
-    link = _link(entry, state.open_run(entry))
-    _button(data={"run": entry.label, "recipe": link.text or ""}, key="copy link")
-    if missing := _missing(link):
+    _button(data={"run": entry.label}, key="copy link")
+    if missing := shown(entry).missing:
         st.caption(f"{missing} Save the recipe to share all of it.")
 
 
 def show_news(entry: Entry) -> None:
     """What became of the recipe that the address held, until the draft is changed."""
-    text, news = st.session_state.get(f"link news {entry.key}", (None, None))
-    if news is None or text != _link(entry, state.open_run(entry)).text:
-        return
+    news = shown(entry).news
     if isinstance(news, RecipeError):
         empty.show_error(news, "The recipe in this link cannot be used; the usual steps are shown instead")
-    else:
+    elif news is not None:
         st.info(news, icon=":material/link:")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page says of the link. missing: what it leaves out. news: what became of the one that led here."""
+
+    missing: str
+    news: RecipeError | str | None
+
+
+def shown(entry: Entry) -> Shown:
+    """What there is to say of the link to the draft as it is now."""
+    link = _link(entry, state.open_run(entry))
+    text, news = st.session_state.get(f"link news {entry.key}", (None, None))
+    return Shown(_missing(link), news if text == link.text else None)
 
 
 def _take(entry: Entry, run: Run, told: str, *, quiet: bool) -> None:
@@ -85,7 +105,8 @@ def _link(entry: Entry, run: Run) -> RecipeLink:
     steps = list(recipes.draft(entry, run).values())
     if steps == recipes.suggestion(run):
         return RecipeLink("")
-    return recipe_link.pack(steps, run=entry.label, lists=lists.known(run))
+    named = any(isinstance(step, Intersect | Union | Subtract) for step in steps)
+    return recipe_link.pack(steps, run=entry.label, lists=lists.known(run) if named else ())
 
 
 def _remember(entry: Entry, link: RecipeLink, steps: list[AnyStep]) -> None:
