@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.export import export
-from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_files import dump_recipe, load_recipe, save_recipe
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import commands, empty, facts, recipes, routes, state, words
+from pages.parts import commands, empty, facts, routes, state, words
 from pages.parts.catalog import Entry
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
@@ -32,13 +33,13 @@ class Places:
     """Where the panel says what depends on the recipe. path: of the recipe by the name given, None without a name."""
 
     path: Path | None
-    saved: DeltaGenerator
-    result: DeltaGenerator
-    file: DeltaGenerator
+    saved: DeltaGenerator | None = None
+    result: DeltaGenerator | None = None
+    file: DeltaGenerator | None = None
 
 
-def panel(entry: Entry, run: Run, picked: Selection) -> Places:
-    """Name, save and export of what the draft picks; what it says of the recipe is for `answer` to write."""
+def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places:
+    """Name, save and export of a recipe (YAML); what can be said of it is for `answer` to write."""
     key = name_key(entry)
     st.session_state.setdefault(key, "my-recipe")
     # A widget's value is forgotten with its page; written anew it is the session's.
@@ -46,46 +47,49 @@ def panel(entry: Entry, run: Run, picked: Selection) -> Places:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         name = st.text_input("Name", key=key, max_chars=64, width=220)
         ending = st.selectbox("Format", list(_ENDINGS), key="ending", persist_state="session", width=120)
-    path = run.recipes_dir / f"{name}.yaml" if _NAME.fullmatch(name or "") else None
-    saved = st.container()
-    if path is not None:
-        _buttons(entry, run, picked, path, ending)
-    return Places(path, saved, st.container(), st.container())
-
-
-def answer(entry: Entry, run: Run, recipe: str, places: Places) -> None:
-    """What there is to say of a recipe (YAML): whether it is saved, exported, and how it looks as a file."""
-    with places.saved:
-        if places.path is None:
-            st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
-            return
-        ending = st.session_state["ending"]
-        st.caption(f"{_ENDINGS[ending]} · {_saved_state(places.path, state.parse(entry, recipe))}")
-    with places.result:
-        _result(entry, recipe)
-    with places.file, st.expander("The recipe as a file"):
-        st.code(recipe, language="yaml")
-
-
-def _buttons(entry: Entry, run: Run, picked: Selection, path: Path, ending: str) -> None:
-    recipe = recipes.draft_yaml(entry, run)
+    if not _NAME.fullmatch(name or ""):
+        st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
+        return Places(None)
+    path, saved = run.recipes_dir / f"{name}.yaml", st.container()
     with st.container(horizontal=True, gap="small"):
         if st.button("Save and export", type="primary", icon=":material/file_download:", key="export"):
             _export(entry, run, recipe, picked, path, ending)
         if st.button("Save recipe", icon=":material/bookmark:", key="save"):
             save_recipe(state.parse(entry, recipe), path)
-            st.toast(f"Saved as {path.stem}", icon=":material/check:")
+            st.toast(f"Saved as {name}", icon=":material/check:")
             st.rerun()
+    return Places(path, saved, st.container(), st.expander("The recipe as a file"))
 
 
-def _saved_state(path: Path, recipe: Recipe) -> str:
-    if not path.exists():
-        return "not saved yet"
+def answer(entry: Entry, recipe: str, places: Places) -> None:
+    """What can be said of a recipe (YAML): whether it is saved or exported, and how it looks as a file."""
+    if places.path is None:
+        return
+    with places.saved:
+        st.caption(f"{_ENDINGS[st.session_state['ending']]} · {_saved_state(places.path, recipe)}")
+    if f"exported {entry.key}" in st.session_state:
+        with places.result:
+            _result(st.session_state[f"exported {entry.key}"], entry, recipe)
+    with places.file:
+        st.code(recipe, language="yaml")
+
+
+def _saved_state(path: Path, recipe: str) -> str:
     try:
-        same = dump_recipe(load_recipe(path)) == dump_recipe(recipe)
-    except ClipselError:
-        same = False
+        stat = path.stat()
+    except OSError:
+        return "not saved yet"
+    same = _in_file(path, stat.st_mtime_ns, stat.st_size) == recipe
     return "saved" if same else "another recipe has this name: saving replaces it"
+
+
+@lru_cache(maxsize=64)
+def _in_file(path: Path, changed_ns: int, size: int) -> str | None:
+    """The recipe in a file as this page would write it, None where it cannot be read."""
+    try:
+        return dump_recipe(load_recipe(path))
+    except ClipselError:
+        return None
 
 
 def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, ending: str) -> None:
@@ -105,10 +109,7 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
     }
 
 
-def _result(entry: Entry, recipe: str) -> None:
-    done = st.session_state.get(f"exported {entry.key}")
-    if done is None:
-        return
+def _result(done: dict[str, Any], entry: Entry, recipe: str) -> None:
     with st.container(border=True, key="exported"):
         if done["recipe"] == recipe:
             st.markdown("**Exported**")

@@ -30,44 +30,6 @@ _button = component(
 )
 
 
-def follow(entry: Entry) -> None:
-    """Takes the address's recipe as the draft where the session begins or Back was pressed; writes it otherwise."""
-    run = state.open_run(entry)
-    told = st.query_params.get(_PARAMETER, "")
-    begins = "followed" not in st.session_state
-    st.session_state["followed"] = True
-    if (begins and told) or (_went_back() and told != _link(entry, run).text):
-        _take(entry, run, told, quiet=not begins)
-    write(entry)
-
-
-def write(entry: Entry) -> None:
-    """Puts the draft into the page's address."""
-    run, told = state.open_run(entry), st.query_params.get(_PARAMETER, "")
-    link = _link(entry, run)
-    _remember(entry, link, list(recipes.draft(entry, run).values()))
-    if link.text and link.text != told:
-        st.query_params[_PARAMETER] = link.text
-    elif not link.text and told:
-        del st.query_params[_PARAMETER]
-
-
-def copier(entry: Entry) -> None:
-    """A button that copies the address with the draft in it, and what is missing from it, if anything."""
-    _button(data={"run": entry.label}, key="copy link")
-    if missing := shown(entry).missing:
-        st.caption(f"{missing} Save the recipe to share all of it.")
-
-
-def show_news(entry: Entry) -> None:
-    """What became of the recipe that the address held, until the draft is changed."""
-    news = shown(entry).news
-    if isinstance(news, RecipeError):
-        empty.show_error(news, "The recipe in this link cannot be used; the usual steps are shown instead")
-    elif news is not None:
-        st.info(news, icon=":material/link:")
-
-
 @dataclass(frozen=True)
 class Shown:
     """What the page says of the link. missing: what it leaves out. news: what became of the one that led here."""
@@ -76,11 +38,42 @@ class Shown:
     news: RecipeError | str | None
 
 
-def shown(entry: Entry) -> Shown:
-    """What there is to say of the link to the draft as it is now."""
-    link = _link(entry, state.open_run(entry))
+def follow(entry: Entry) -> Shown:
+    """Takes the address's recipe as the draft where the session begins or Back was pressed; writes it otherwise."""
+    run = state.open_run(entry)
+    told = st.query_params.get(_PARAMETER, "")
+    begins = "followed" not in st.session_state
+    st.session_state["followed"] = True
+    if (begins and told) or (_went_back() and told != _link(entry, run).text):
+        _take(entry, run, told, quiet=not begins)
+    return write(entry, run)
+
+
+def write(entry: Entry, run: Run) -> Shown:
+    """Puts the draft into the page's address, and returns what there is to say of it."""
+    link, told = _link(entry, run), st.query_params.get(_PARAMETER, "")
+    _remember(entry, link, list(recipes.draft(entry, run).values()))
+    if link.text and link.text != told:
+        st.query_params[_PARAMETER] = link.text
+    elif not link.text and told:
+        del st.query_params[_PARAMETER]
     text, news = st.session_state.get(f"link news {entry.key}", (None, None))
     return Shown(_missing(link), news if text == link.text else None)
+
+
+def copier(entry: Entry, link: Shown) -> None:
+    """A button that copies the address with the draft in it, and what is missing from it, if anything."""
+    _button(data={"run": entry.label}, key="copy link")
+    if link.missing:
+        st.caption(f"{link.missing} Save the recipe to share all of it.")
+
+
+def show_news(link: Shown) -> None:
+    """What became of the recipe that the address held, until the draft is changed."""
+    if isinstance(link.news, RecipeError):
+        empty.show_error(link.news, "The recipe in this link cannot be used; the usual steps are shown instead")
+    elif link.news is not None:
+        st.info(link.news, icon=":material/link:")
 
 
 def _take(entry: Entry, run: Run, told: str, *, quiet: bool) -> None:
