@@ -1,6 +1,6 @@
 """What does Streamlit itself cost? A page with nothing but a slider in a fragment: its rerun does nothing at all.
 
-    streamlit run benchmarks/bare_fragment.py
+streamlit run benchmarks/bare_fragment.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How do the pairs from a rank of one metric on lie over the bins of another? Without looking at each of them.
 
-Their counts are kept at every 64th of the order; from the nearest of these only the pairs in between are walked through.
+Their counts are kept at every 64th of the order; from the nearest of these only the pairs between are walked through.
 """
 
 from __future__ import annotations
