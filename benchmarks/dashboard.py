@@ -29,7 +29,7 @@ from tests.browser.conftest import FLAGS, find_chromium
 
 _THREE = "steps:\n- {metric: s_cliploss, keep_top: 0.4}\n- {metric: clip_score, keep_top: 0.3}\n"
 _THREE += "- {metric: normsim_inf_task, keep_top: 0.2}\n"
-_PLAIN = "benchmarks/plain_slider.py"
+_PLAIN, _BARE = "benchmarks/plain_slider.py", "benchmarks/bare_fragment.py"
 _SCRIPT = (Path(__file__).parent / "settling.js").read_text(encoding="utf-8")
 _PATIENCE_MS = 120_000
 # The bounds by rows of the run, in milliseconds and MiB: small runs are held to the same as the small pool.
@@ -61,6 +61,14 @@ def _synthetic(folder: Path, rows: int) -> Run:
     return run
 
 
+def measure_crowd(rows: int, folder: Path | None = None) -> list[Row]:
+    """The row of the table that needs no browser: many people at once. Arguments as for measure."""
+    with tempfile.TemporaryDirectory() as aside:
+        run = _synthetic(folder or Path(aside), rows)
+        hold = _HOLD[max((size for size in _HOLD if size <= rows), default=min(_HOLD))]
+        return [_Measuring(run, hold, 1).crowd_row()]
+
+
 class _Measuring:
     """One run, two servers in turn, one browser."""
 
@@ -89,7 +97,7 @@ class _Measuring:
             self._row(f"build the index (peak {build_mib:,.0f} MiB)", "build", build_ms),
             self._row("next gallery page of 48, images shown", "page", *turned),
             self._row(f"lasso -> 24 cards and their images, {self._mapped():,} pairs on the map", "lasso", lasso),
-            self._row("20 people moving thumbs, 95 of 100 wait at most", "crowd", *crowded),
+            crowded,
             self._memory("memory of the server on Select, peak", peak, plain_peak, f", {now:,.0f} now"),
             self._memory("the same with gallery, images and map, peak", with_map, None, ""),
         ]
@@ -158,10 +166,18 @@ class _Measuring:
                 times.append(page.evaluate(f"window.settling.{what}()"))
         return statistics.median(found[0]), statistics.median(found[1])
 
-    def _crowds(self, ours: Served, plain: Served) -> tuple[float, float]:
-        mine = crowd.measure(ours.url, self.query, "select", crowd.thumb_of, crowd.thumb_moved)
-        other = crowd.measure(plain.url, "", "", crowd.slider_of, crowd.slider_moved((0.0, 0.5)))
-        return 1000 * _p95(mine), 1000 * _p95(other)
+    def crowd_row(self) -> Row:
+        """Many people at once, on servers of their own."""
+        with self._ours() as ours, self._plain() as plain:
+            return self._crowds(ours, plain)
+
+    def _crowds(self, ours: Served, plain: Served) -> Row:
+        mine = _p95(crowd.measure(ours.url, self.query, "select", crowd.thumb_of, crowd.thumb_moved))
+        other = _p95(crowd.measure(plain.url, "", "", crowd.slider_of, crowd.slider_moved((0.0, 0.5))))
+        with serving(_BARE, data=ROOT) as served:
+            bare = _p95(crowd.measure(served.url, "", "", crowd.slider_of, crowd.slider_moved((0.0, 0.5))))
+        what = f"20 people moving thumbs, 95 of 100 wait at most (a fragment that does nothing: {bare:,.0f} ms)"
+        return self._row(what, "crowd", mine, other)
 
     def _pages(self, browser: Browser, ours: Served, plain: Served) -> tuple[float, float]:
         with _tab(browser, ours.url) as mine, _tab(browser, plain.url) as other:
@@ -251,4 +267,5 @@ def _draw_lasso(page: Page, plot, middle: float) -> None:
 
 
 def _p95(times: list[float]) -> float:
-    return statistics.quantiles(times, n=20)[-1]
+    """Milliseconds."""
+    return 1000 * statistics.quantiles(times, n=20)[-1]
