@@ -18,9 +18,9 @@ from pathlib import Path
 
 from clipsel_core.curation.agreement import agreement, align, tops
 from clipsel_core.curation.boundary import boundary
+from clipsel_core.curation.indexing import open_indexed
 from clipsel_core.curation.overlap import overlap
 from clipsel_core.curation.recipe_files import parse_recipe
-from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.curation.stability import stability
 from clipsel_core.runs.store import Run
@@ -41,9 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path)
     run = Run.open(parser.parse_args().run)
-    table, recipe = ScoreTable.open(run), parse_recipe(_RECIPE)
+    table, recipe = open_indexed(run), parse_recipe(_RECIPE)
     picked = select(run, recipe, table)
-    alignment = align(table, ScoreTable.open(run))
+    alignment = align(table, open_indexed(run))
     masks = {str(place): picked.mask() for place in range(6)}
     works: dict[str, Callable[[], object]] = {
         "pairs at the threshold of step 1": lambda: boundary(table, recipe, 0),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from clipsel_core.curation.overlap import Overlap
     from clipsel_core.curation.selection import Selection
     from clipsel_core.doctor import Finding
+    from clipsel_core.pool.extend import Extended
     from clipsel_core.pool.inspect import PoolReport
     from clipsel_core.pool.make import Made
 
@@ -184,6 +185,26 @@ def print_made(root: Path, made: Made) -> None:
         say(f"  {count:,} {reason}")
     if made.repeated:
         say(f"uids that came again and were told apart: {made.repeated:,}, listed in {root / 'repeated.parquet'}")
+
+
+def print_extended(root: Path, arch: str, extended: Extended) -> None:
+    """What `embed` added to a pool that was there, and what it could not."""
+    rate = (
+        f"; {extended.embedded:,} now, {extended.embedded / extended.seconds:,.0f} pairs/s" if extended.embedded else ""
+    )
+    done = extended.pairs - extended.set_aside
+    say(
+        f"{root}: {arch} for {done:,} of {extended.pairs:,} pairs in {extended.shards:,} shards, by {extended.by}{rate}"
+    )
+    if extended.reasons:
+        say(f"set aside: {extended.set_aside:,}, listed in {root / f'set_aside_{arch}.parquet'}")
+        for reason, count in extended.reasons.most_common():
+            say(f"  {count:,} {reason}")
+        say(f"score --arch {arch} --on-bad-rows skip scores the others")
+    if extended.strangers:
+        say(f"images of the source that are none of the pool's: {extended.strangers:,}")
+    if extended.repeated:
+        say(f"images of pairs that had one already: {extended.repeated:,}; the first of each was taken")
 
 
 def _bar() -> Progress:

@@ -11,7 +11,7 @@ from pages.parts.catalog import Entry
 def show(entry: Entry) -> None:
     st.title("Compare")
     state.require_table(entry)
-    selections, runs = st.tabs(["Selections", "Runs"], key="compare what", on_change="rerun")
+    selections, runs = st.tabs(["Selections", "Runs"], key="what", bind="query-params")
     with selections:
         if selections.open:
             contenders.show(entry)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.listing import Listing
-from pages.parts import cards, empty, facts, marginals, metrics, pair, pairs, recipes, scanning, state, targets, words
+from pages.parts import empty, facts, marginals, metrics, pager, pair, pairs, recipes, scanning, state, targets, words
 from pages.parts.catalog import Entry
+from pages.parts.leafing import Leaves
 
 _ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random", "near": "near"}
 _SHOWN = ("all", "kept", "dropped")
 _SIZES = (48, 96, 144, 200)
-_PAGES_AT_ONCE = 16
 _MOST_SCORES = 4
 
 
@@ -49,24 +48,23 @@ def show(entry: Entry) -> None:
     read = search.scan.done if search else 0
     view = View(metric, order, shown, size, seed, centre, recipes.draft_yaml(entry, run), asked, read)
     listing = _listed(entry, view, search)
-    pages = max(1, -(-len(listing) // size))
+    pages = pager.pages_of(len(listing), size)
     page = _pager(entry, view, listing, pages, search)
     if not len(listing):
         _nothing(view)
         return
     targets.offer_kept_by_hand(entry, run)
-    rows = _page_rows(entry, view, listing, page)
+    leaves = _leaves(entry, view, listing)
     kept = state.kept_mask(entry, view.recipe) if shown == "all" else None
-    walk = pair.Walk(
-        len(listing), partial(_row_at, entry, view, listing), first=(page - 1) * size, left=partial(_turn_to, size)
-    )
+    walk = pair.Walk(len(listing), leaves.row_at, first=(page - 1) * size, left=partial(pager.turn_to, "page", size))
     label = f"Pairs by {metrics.title(metric)}, {order} first, page {page} of {pages}"
-    turned = partial(_turn_by_key, pages)
+    turned = pager.by_keyboard("page", pages, "cards")
+    rows = leaves.rows(page)
     pairs.gallery(entry, rows, metric, key="cards", label=label, kept=kept, more=more, walk=walk, turned=turned)
 
 
 def _order_controls(entry: Entry, names: list[str]) -> tuple[str, str, float, int]:
-    shared = {"bind": "query-params", "on_change": _rewind}
+    shared = {"bind": "query-params", "on_change": pager.rewind, "args": ("page",)}
     seed, centre = 0, 0.0
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         metric = st.selectbox("Metric", names, format_func=metrics.title, key="metric", width=220, **shared)
@@ -91,7 +89,7 @@ def _centre(entry: Entry, metric: str, shared: dict) -> float:
 
 def _card_controls(names: list[str], metric: str, *, searchable: bool) -> tuple[tuple[str, ...], str, list[str], int]:
     """Which pairs and what of them: words to look for, kept or dropped, further scores, cards a page."""
-    shared = {"bind": "query-params", "on_change": _rewind}
+    shared = {"bind": "query-params", "on_change": pager.rewind, "args": ("page",)}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         text = st.text_input(
             "Words in the caption",
@@ -137,17 +135,8 @@ def _search(entry: Entry, asked: tuple[str, ...]) -> scanning.Search | None:
 
 
 def _pager(entry: Entry, view: View, listing: Listing, pages: int, search: scanning.Search | None) -> int:
-    if "page" in st.session_state:
-        st.session_state["page"] = min(max(1, st.session_state["page"]), pages)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        back = st.empty()
-        page = st.number_input(
-            "Page", 1, pages, key="page", label_visibility="collapsed", width=130, bind="query-params"
-        )
-        left, right = ":material/chevron_left:", ":material/chevron_right:"
-        back.button("Previous", icon=left, on_click=_turn, args=(-1,), disabled=page == 1, key="previous")
-        st.button("Next", icon=right, on_click=_turn, args=(1,), disabled=page == pages, key="next")
-        st.text(f"of {words.count(pages)} · {words.pairs(len(listing))}{_matched(view, search)}")
+        page = pager.show("page", pages, f"{words.pairs(len(listing))}{_matched(view, search)}")
         st.space("stretch")
         if view.order in ("highest", "lowest") and len(listing):
             st.number_input(
@@ -171,22 +160,6 @@ def _matched(view: View, search: scanning.Search | None) -> str:
     return " with these words" + ("" if view.shown == "all" else f", {words.count(search.scan.found)} in the pool")
 
 
-def _turn(step: int) -> None:
-    st.session_state["page"] += step
-
-
-def _turn_by_key(pages: int) -> None:
-    st.session_state["page"] = min(max(1, st.session_state["page"] + cards.turn("cards")), pages)
-
-
-def _turn_to(size: int, place: int) -> None:
-    st.session_state["page"] = place // size + 1
-
-
-def _rewind() -> None:
-    st.session_state["page"] = 1
-
-
 def _jump(entry: Entry, view: View, listing: Listing) -> None:
     """Turns to the page where the pool's percentile lies among the pairs that are listed."""
     percent = st.session_state.get("jump")
@@ -194,7 +167,7 @@ def _jump(entry: Entry, view: View, listing: Listing) -> None:
         return
     value = marginals.marginal(entry, view.metric).quantile(percent)
     place = listing.place_of(value, _ORDERS[view.order])
-    _turn_to(view.size, min(place, max(len(listing) - 1, 0)))
+    pager.turn_to("page", view.size, min(place, max(len(listing) - 1, 0)))
 
 
 def _listed(entry: Entry, view: View, search: scanning.Search | None) -> Listing:
@@ -223,24 +196,10 @@ def _listing(
     return Listing.of(state.metric_bins(entry, metric), mask)
 
 
-def _row_at(entry: Entry, view: View, listing: Listing, place: int) -> int:
-    page, at = divmod(place, view.size)
-    return int(_page_rows(entry, view, listing, page + 1)[at])
-
-
-def _page_rows(entry: Entry, view: View, listing: Listing, page: int) -> np.ndarray:
-    """The rows of one page. Finding one page costs as much as finding many, so the pages around it come along."""
-    block, place = divmod(page - 1, _PAGES_AT_ONCE)
+def _leaves(entry: Entry, view: View, listing: Listing) -> Leaves:
     same = replace(view, recipe="") if view.shown == "all" else view
-    rows = _block_rows(entry, same, block, state.scores_stamp(entry), listing)
-    return rows[place * view.size : (place + 1) * view.size]
-
-
-@st.cache_resource(max_entries=64, show_spinner=False)
-def _block_rows(entry: Entry, view: View, block: int, stamp: state.Stamp, _listing: Listing) -> np.ndarray:
-    limit = _PAGES_AT_ONCE * view.size
-    order = _ORDERS[view.order]
-    return _listing.page(order, offset=block * limit, limit=limit, seed=view.seed, centre=view.centre)
+    name = (entry, same, state.scores_stamp(entry))
+    return Leaves(name, listing, _ORDERS[view.order], view.size, view.seed, view.centre)
 
 
 def _nothing(view: View) -> None:

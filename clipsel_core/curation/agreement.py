@@ -6,20 +6,25 @@ same order, which is checked, row i of one is row i of the other; else the secon
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from clipsel_core.curation.ordering import count_of_fraction, keep_top
+from clipsel_core.curation.concordance import compare_ranks, doubled_ranks, places_from_top, shared_tops, top_of
+from clipsel_core.curation.ordering import count_of_fraction
 from clipsel_core.curation.score_table import ScoreTable
 
 PERCENTS = tuple(range(1, 101))
+Between = Callable[[float], object]
+_LOOKED_UP = 1 << 22
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Two runs, row by row. rows: (N,) int64, the second run's row of each pair of the first, -1 where it lacks it;
+    """Two runs, row by row. rows: (N,) int32, the second run's row of each pair of the first, -1 where it lacks it;
     None where the two have the same rows. shared: pairs in both.
     """
 
@@ -28,18 +33,21 @@ class Alignment:
     rows: np.ndarray | None
     shared: int
 
-    def columns(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """A metric in both runs, in the first one's rows: two (N,) float32, NaN where a run has none.
+    def scored(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Who has a metric in both runs, in the rows of each: (N,) bool and (N of the second,) bool.
 
         Raises: RunError where either run lacks the metric.
         """
         mine, theirs = self.first.column(metric), self.second.column(metric)
+        here = ~np.isnan(mine)
         if self.rows is None:
-            return mine, theirs
-        found = np.full(len(mine), np.nan, np.float32)
-        known = self.rows >= 0
-        found[known] = theirs[self.rows[known]]
-        return mine, found
+            here &= ~np.isnan(theirs)
+            return here, here
+        here &= self.rows >= 0
+        here[here] = ~np.isnan(theirs[self.rows[here]])
+        there = np.zeros(len(theirs), bool)
+        there[self.rows[here]] = True
+        return here, there
 
 
 @dataclass(frozen=True)
@@ -55,76 +63,67 @@ class Agreement:
     overlap: np.ndarray
 
 
-def align(first: ScoreTable, second: ScoreTable) -> Alignment:
-    """Finds each pair of the first run in the second. Raises RunError where a score file cannot be read."""
+def align(first: ScoreTable, second: ScoreTable, between: Between = lambda share: None) -> Alignment:
+    """Finds each pair of the first run in the second. Raises RunError where a score file cannot be read.
+
+    between: called now and then with the share that is done; what it raises ends the work.
+    """
     names = first.uids()
-    if len(first) == len(second) and np.array_equal(names, second.uids()):
+    if len(first) == len(second) and _equal(names, second.uids()):
         return Alignment(first, second, None, len(first))
-    rows = second.rows_of(names)
+    rows = np.empty(len(names), np.int32)
+    for start in range(0, len(names), _LOOKED_UP):
+        between(start / len(names))
+        rows[start : start + _LOOKED_UP] = second.rows_of(names[start : start + _LOOKED_UP])
     return Alignment(first, second, rows, int(np.count_nonzero(rows >= 0)))
 
 
-def agreement(alignment: Alignment, metric: str) -> Agreement:
+def agreement(alignment: Alignment, metric: str, between: Between = lambda share: None) -> Agreement:
     """How much two runs agree on a metric, over all pairs that both have scored.
 
-    A pair that ties with others at the edge of a top is in it before those in later rows; a recipe goes by uid.
+    Of pairs that tie at the edge of a top the smaller uid is in it, as recipes decide. between: called now and then
+    with the share that is done; what it raises ends the work. Memory: 10 bytes a pair.
     """
-    mine, theirs = alignment.columns(metric)
-    both = ~(np.isnan(mine) | np.isnan(theirs))
-    mine, theirs = mine[both], theirs[both]
-    orders = _descending(mine), _descending(theirs)
-    pairs = len(mine)
-    spearman = _correlation(_mean_ranks(orders[0], mine), _mean_ranks(orders[1], theirs))
-    worse = np.maximum(*(_places(order) for order in orders))
-    reached = np.cumsum(np.bincount(worse, minlength=pairs)) if pairs else np.zeros(0, np.int64)
+    here, there = alignment.scored(metric)
+    ours, theirs = (table.bins(metric) for table in (alignment.first, alignment.second))
+    members = None if here.all() else np.flatnonzero(here).astype(np.int32)
+    other = members if alignment.rows is None or members is None else alignment.rows[members]
+    other = alignment.rows if members is None else other
+    pairs = len(here) if members is None else len(members)
+    between(0.1)
+    with ThreadPoolExecutor(2) as threads:
+        runs = ((ours, here, members), (theirs, there, other))
+        x, y = threads.map(lambda run: _of(doubled_ranks(run[0].values, run[0].order, run[1]), run[2]), runs)
+        between(0.5)
+        xy, xx, yy = compare_ranks(x, y, 1)[1]
+        del x, y
+        x, y = threads.map(lambda run: _of(places_from_top(run[0].order, run[1]), run[2]), runs)
+        between(0.9)
+    shared = shared_tops(x, y)
     sizes = np.array([count_of_fraction(Fraction(percent, 100), pairs) for percent in PERCENTS])
-    shared = np.array([reached[size - 1] if size else 0 for size in sizes])
+    spearman = float(np.clip(xy / np.sqrt(xx * yy), -1, 1)) if xx * yy else float("nan")
     with np.errstate(invalid="ignore"):
-        return Agreement(pairs, spearman, shared / sizes)
+        return Agreement(pairs, spearman, np.where(sizes > 0, shared, 0) / sizes)
 
 
 def tops(alignment: Alignment, metric: str, fraction: Fraction) -> tuple[np.ndarray, np.ndarray]:
-    """Who is in the top of each run, exactly as keep_top decides: two (N,) bool, of the pairs that both have scored."""
-    mine, theirs = alignment.columns(metric)
-    both = ~(np.isnan(mine) | np.isnan(theirs))
-    k = count_of_fraction(fraction, int(np.count_nonzero(both)))
-    uids_at = alignment.first.uids_at
-    return keep_top(mine, both, k, uids_at)[0], keep_top(theirs, both, k, uids_at)[0]
+    """Who is in the top of each run, exactly as keep_top decides, of the pairs that both have scored: two (N,) bool, in
+    the first run's rows."""
+    here, there = alignment.scored(metric)
+    k = count_of_fraction(fraction, int(np.count_nonzero(here)))
+    mine = top_of(alignment.first.bins(metric).order, here, k)
+    theirs = top_of(alignment.second.bins(metric).order, there, k)
+    if alignment.rows is not None:
+        here[here] = theirs[alignment.rows[here]]
+        theirs = here
+    return mine, theirs
 
 
-def _descending(values: np.ndarray) -> np.ndarray:
-    """The order from the highest value to the lowest, equal ones in the order they come in: (M,) int64.
-
-    values: (M,) float32 without NaN. The bits of a float32 sort as numbers do once the sign is dealt with, and numpy
-    sorts 16-bit numbers by radix: two such passes are two to three times as fast as one over the floats.
-    """
-    # Adding 0 makes -0.0 and 0.0 the same bits.
-    bits = (-values + np.float32(0)).view(np.uint32)
-    keys = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    order = np.argsort(keys.astype(np.uint16), kind="stable")
-    return order[np.argsort((keys >> 16).astype(np.uint16)[order], kind="stable")]
+def _of(ranks: np.ndarray, members: np.ndarray | None) -> np.ndarray:
+    return ranks if members is None else ranks[members]
 
 
-def _places(order: np.ndarray) -> np.ndarray:
-    """The place of each row in an order: (M,) int64."""
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
-    return places
-
-
-def _mean_ranks(order: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The rank of each row, equal values at the mean of theirs: (M,) float64."""
-    ordered = values[order]
-    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(order) else order
-    sizes = np.diff(np.append(first, len(order)))
-    ranks = np.empty(len(order))
-    ranks[order] = np.repeat(first + (sizes - 1) / 2, sizes)
-    return ranks
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    if not len(x):
-        return float("nan")
-    x, y = x - x.mean(), y - y.mean()
-    spread = np.sqrt(np.dot(x, x)) * np.sqrt(np.dot(y, y))
-    return float(np.clip(np.dot(x, y) / spread, -1, 1)) if spread else float("nan")
+def _equal(mine: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether two (N,) arrays of uids are the same, looked at part by part."""
+    parts = range(0, len(mine), _LOOKED_UP)
+    return all(np.array_equal(mine[start : start + _LOOKED_UP], theirs[start : start + _LOOKED_UP]) for start in parts)

@@ -13,11 +13,13 @@ from functools import cached_property
 
 import numpy as np
 
-from clipsel_core.curation import binning, bitmaps, counts, passes, rank_counts, sorting
+from clipsel_core.curation import binning, bitmaps, counts, passes, rank_counts
 from clipsel_core.curation.counts import Histogram
+from clipsel_core.curation.score_order import Sorter
+from clipsel_core.curation.sorting import Tally
 
 COARSE = 128
-_BINS = 511 * COARSE
+FINE = 511 * COARSE
 # Where more than this share of all pairs is asked for, looking at every pair is quicker than following the order.
 _MANY = 1 / 16
 
@@ -60,17 +62,17 @@ class MetricBins:
     high: float
 
     @classmethod
-    def of(cls, values: np.ndarray, by_uid: np.ndarray | None = None) -> MetricBins:
+    def of(cls, values: np.ndarray, sorter: Sorter | None = None) -> MetricBins:
         """The index of a metric. values: (N,) float32; NaN is no score and has no rank.
 
-        by_uid: (N,) uint32, the rows in ascending order of their uids; None takes the order of the rows.
+        sorter: knows the order of the uids; None takes the order of the rows.
         """
         low, high = counts.extent(values)
-        codes = binning.codes(values, low, high, _BINS)
-        rows = np.arange(len(values), dtype=np.uint32) if by_uid is None else by_uid
-        order = sorting.order_by_value(values, rows[::-1])
-        fine = binning.histogram(codes, bitmaps.pack(np.ones(len(values), bool)))
-        starts = np.concatenate([[0], np.cumsum(fine[:_BINS])])
+        codes = binning.codes(values, low, high, FINE)
+        sorter = sorter or Sorter(np.arange(len(values), dtype=np.uint32))
+        order = sorter.order(values, (low, high), FINE)
+        fine = Tally.of(codes).counts.sum(0)
+        starts = np.concatenate([[0], np.cumsum(fine[:FINE])])
         return cls(values, passes.read_only(codes), passes.read_only(order), passes.read_only(starts), low, high)
 
     @cached_property
@@ -89,11 +91,13 @@ class MetricBins:
 
     def spread(self, bits: np.ndarray) -> Spread:
         """How the scored pairs of a bitmap lie over the fine bins."""
+        if self.scored == len(self.codes) and bitmaps.count(bits) == self.scored:  # All of them: known without looking.
+            return Spread.of(self.everything)
         return self.spread_of(binning.histogram(self.codes, bits))
 
     def spread_of(self, counts: np.ndarray) -> Spread:
         """The spread of pairs that were counted by their codes: (65536,) int64."""
-        return Spread.of(counts[:_BINS])
+        return Spread.of(counts[:FINE])
 
     def edges(self) -> np.ndarray:
         """The scores between the coarse bins: (129,) float64."""
@@ -101,7 +105,7 @@ class MetricBins:
 
     def codes_of(self, thresholds: np.ndarray) -> np.ndarray:
         """The bins that thresholds, (T,) float32 without NaN, lie in: (T,) int64."""
-        return binning.codes(thresholds, self.low, self.high, _BINS).astype(np.int64)
+        return binning.codes(thresholds, self.low, self.high, FINE).astype(np.int64)
 
     def ranks_of_scores(self, thresholds: np.ndarray, *, above: bool = False) -> np.ndarray:
         """The first rank whose score is at each threshold or above it, or only above it: (T,) int64.
@@ -139,7 +143,7 @@ class MetricBins:
     def from_rank(self, bits: np.ndarray, rank: int) -> np.ndarray:
         """Pairs of a bitmap at a rank or above: a bitmap."""
         cut = self._bin_of(rank)
-        out = binning.between(self.codes, bits, cut + 1, _BINS - 1)
+        out = binning.between(self.codes, bits, cut + 1, FINE - 1)
         bitmaps.add_rows(self.order[rank : self.starts[cut + 1]], bits, out)
         return passes.read_only(out)
 
@@ -176,7 +180,7 @@ class MetricBins:
 
     def _bin_of(self, rank: int) -> int:
         """The last bin that starts at a rank or below it."""
-        return min(int(np.searchsorted(self.starts, rank, side="right")) - 1, _BINS - 1)
+        return min(int(np.searchsorted(self.starts, rank, side="right")) - 1, FINE - 1)
 
 
 def float32_up(values: np.ndarray) -> np.ndarray:

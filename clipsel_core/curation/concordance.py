@@ -1,4 +1,4 @@
-"""How far do two rankings of the same pairs go together? In whole numbers, ties and all."""
+"""How far do two rankings of the same pairs go together, what do their tops share? In whole numbers, ties and all."""
 
 from __future__ import annotations
 
@@ -38,6 +38,35 @@ def compare_ranks(x: np.ndarray, y: np.ndarray, bins: int) -> tuple[np.ndarray, 
     return counts, products
 
 
+def places_from_top(order: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """How many pairs of a set stand above each of it: (N,) int32, 0 outside it; 0 for the best. The rest as above."""
+    out = np.zeros(len(among), np.int32)
+    _places_from_top(read_only(order), read_only(among), out)
+    return out
+
+
+def top_of(order: np.ndarray, among: np.ndarray, most: int) -> np.ndarray:
+    """The pairs of a set that stand highest, so many or all: (N,) bool."""
+    out = np.zeros(len(among), bool)
+    _top_of(read_only(order), read_only(among), most, out)
+    return out
+
+
+def shared_tops(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How many pairs are in the top of both rankings, of the top 1, 2, ... 100 percent: (100,) int64.
+
+    x, y: (M,) int32 places from the top in rankings of the same M pairs. A top of p percent has floor(p M / 100) pairs.
+    """
+    x, y = read_only(x), read_only(y)
+
+    def work(start: int, stop: int) -> np.ndarray:
+        counts = np.zeros(101, np.int64)
+        _shared_tops(x, y, start, stop, counts)
+        return counts
+
+    return np.cumsum(sum(in_parts(work, len(x)), np.zeros(101, np.int64)))[1:]
+
+
 @compiled
 def _doubled_ranks(values, order, among, out):
     below, start = 0, 0
@@ -63,3 +92,33 @@ def _compare_ranks(x, y, start, stop, counts, products):
         products[0] += u * v
         products[1] += u * u
         products[2] += v * v
+
+
+@compiled
+def _places_from_top(order, among, out):
+    place = 0
+    for rank in range(len(order) - 1, -1, -1):
+        row = order[rank]
+        if among[row]:
+            out[row] = place
+            place += 1
+
+
+@compiled
+def _top_of(order, among, most, out):
+    for rank in range(len(order) - 1, -1, -1):
+        if most <= 0:
+            return
+        row = order[rank]
+        if among[row]:
+            out[row] = True
+            most -= 1
+
+
+@compiled
+def _shared_tops(x, y, start, stop, counts):
+    pairs = len(x)
+    for row in range(start, stop):
+        in_both = max(x[row], y[row]) + 1
+        # The first percentage whose top has so many pairs: rounded up.
+        counts[(in_both * 100 + pairs - 1) // pairs] += 1

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
-from clipsel_core.curation import counts, ordering, passes, uid_order
+from clipsel_core.curation import binning, bitmaps, counts, ordering, passes, uid_order
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.index import Index
 from clipsel_core.curation.metadata import Categories, Metadata
 from clipsel_core.curation.score_files import ScoreFiles
+from clipsel_core.curation.score_order import Sorter
 from clipsel_core.errors import RunError
 from clipsel_core.pool.layout import Pool
 from clipsel_core.runs.store import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Order = Literal["ascending", "descending", "random"]
 
@@ -91,7 +94,7 @@ class ScoreTable:
             with self._binning:
                 found = self._bins.get(metric)
                 if found is None:
-                    found = self._bins[metric] = MetricBins.of(values, self._by_uid)
+                    found = self._bins[metric] = MetricBins.of(values, Sorter(self._by_uid))
         return found
 
     @cached_property
@@ -103,9 +106,19 @@ class ScoreTable:
         """Which pairs may be selected at all: (N,) bool, false for those that the scoring set aside."""
         return ~np.isnan(self.column("clip_score"))
 
+    def selectable_bits(self) -> np.ndarray:
+        """The same as a bitmap; where the run has an index, without looking at the scores."""
+        if self._index is None:
+            return bitmaps.pack(self.selectable())
+        scored, pairs = self._index.bins["clip_score"], len(self)
+        everything = bitmaps.first(pairs)
+        if scored.scored == pairs:
+            return everything
+        return passes.read_only(binning.between(scored.codes, everything, 0, binning.NO_SCORE - 1))
+
     def uids(self) -> np.ndarray:
-        """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept: 16 bytes a pair."""
-        return self.files.uids()
+        """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept in memory: 16 bytes a pair."""
+        return self._index.uids if self._index is not None else self.files.uids()
 
     def uids_at(self, rows: np.ndarray) -> np.ndarray:
         """The uids of the asked rows, in their order: (M,) UID_DTYPE."""

@@ -161,7 +161,7 @@ def _images(run: Run, table: ScoreTable) -> ImageIndex:
     if table.pool is None:
         remedy = "bring the pool back to where it was scored"
         raise ExportError(run.pool_root, expected="the pool of the run", found="no such folder", remedy=remedy)
-    images = open_images(table.pool, run.root / "cache" / "images.parquet")
+    images = open_images(table.pool, run.cache_dir)
     if images is None:
         remedy = "export uids with select, and use DataComp's resharder"
         expected = "images: shards/*.tar, or a pool that embed made"

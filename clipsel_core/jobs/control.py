@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from clipsel_core.errors import JobError
 from clipsel_core.jobs import process
 from clipsel_core.jobs.store import Job, JobInfo, listing, write_info
+from clipsel_core.jobs.turns import alone, waiting_for_turn
 
 COMMANDS = ("add-target", "doctor", "embed", "project", "score", "search")
 # Those that go on where they stopped; the others begin anew.
@@ -42,16 +42,15 @@ def start(
     title: str,
     about: Path,
 ) -> Job:
-    """Starts one of our own commands as a process of its own session; no shell reads any of it.
+    """Starts one of our own commands as a process of its own session, when its turn comes; no shell reads any of it.
 
     jobs: the folder that remembers jobs. command: one of COMMANDS. paths: its arguments, absolute.
     options: by name, "batch-size": 64; True is a flag, several values repeat the option, None leaves it out.
     title: what people read. about: the folder that the job works on.
-    Returns: the job; the one that is at work already where the very same was started before and has not ended.
+    Returns: the job; the one that waits or is at work already where the very same was started before.
     Raises: JobError on what is no command of ours, a path that is not absolute, or where no process can be started.
     """
-    words = _words(command, paths, options or {})
-    return _start(jobs, JobInfo(title=title, words=words, about=str(about), created=datetime.now(UTC)))
+    return _start(jobs, title, _words(command, paths, options or {}), str(about))
 
 
 def check(command: str, paths: Sequence[Path], options: Mapping[str, Option] | None = None) -> str:
@@ -79,14 +78,21 @@ def ask(command: str, options: Mapping[str, Option]) -> str:
 
 def again(jobs: Path, job: Job) -> Job:
     """Starts a job's command once more: our commands go on where they stopped. Raises JobError as `start` does."""
-    return _start(jobs, job.info.model_copy(update={"created": datetime.now(UTC), "pid": None, "birth": None}))
+    return _start(jobs, job.info.title, job.info.words, job.info.about)
 
 
 def cancel(job: Job) -> None:
-    """Asks a job to stop, and makes it where it does not within 2 seconds; nothing where it has ended."""
+    """Asks a job to stop, and makes it where it does not within 2 seconds; nothing where it has ended.
+
+    Raises: JobError where it is another user's.
+    """
     if job.info.pid is not None and job.info.birth is not None and job.active:
-        (job.folder / "cancelled").touch()
-        process.end(job.info.pid, job.info.birth)
+        try:
+            (job.folder / "cancelled").touch()
+            process.end(job.info.pid, job.info.birth)
+        except PermissionError as error:
+            remedy = "ask who started it"
+            raise JobError(job.folder, expected="a job of yours", found="another user's", remedy=remedy) from error
 
 
 def reap() -> None:
@@ -112,11 +118,13 @@ def _words(command: str, paths: Sequence[Path], options: Mapping[str, Option]) -
     return tuple(words)
 
 
-def _start(jobs: Path, info: JobInfo) -> Job:
+def _start(jobs: Path, title: str, words: tuple[str, ...], about: str) -> Job:
     try:
         jobs.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(jobs):
-            same = (job for job in listing(jobs) if job.info.words == info.words and job.active)
+        with alone(jobs):
+            same = (job for job in listing(jobs) if job.info.words == words and job.active)
+            # Dated while nobody else starts one: dates are the order of the queue.
+            info = JobInfo(title=title, words=words, about=about, created=datetime.now(UTC))
             return next(same, None) or _launch(jobs, info)
     except OSError as error:
         found = str(error.strerror or error)
@@ -128,10 +136,10 @@ def _launch(jobs: Path, info: JobInfo) -> Job:
     folder = jobs / f"{info.created:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     folder.mkdir()
     write_info(folder, info)
-    argv = [sys.executable, "-m", _PACKAGE, "--status", str(folder / "status.json"), *info.words]
+    command = [sys.executable, "-m", _PACKAGE, "--status", str(folder / "status.json"), *info.words]
     with open(folder / "log", "wb") as log:
         child = subprocess.Popen(
-            argv,
+            waiting_for_turn(folder, command),
             cwd=_HOME,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -162,11 +170,3 @@ def _wait(command: str, paths: Sequence[Path], options: Mapping[str, Option]) ->
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
-
-
-@contextmanager
-def _one_at_a_time(jobs: Path) -> Iterator[None]:
-    """Two sessions that start the same job at the same moment start one."""
-    with open(jobs / ".lock", "a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

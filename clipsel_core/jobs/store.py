@@ -3,6 +3,7 @@
 JOBS/<id>/job.json     what was started, when, and as which process
 JOBS/<id>/status.json  how far it is: the command writes it
 JOBS/<id>/log          what the command printed
+JOBS/<id>/begun        there since its turn came; before, it waits (see turns.py)
 JOBS/<id>/cancelled    there where somebody asked it to stop
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,9 @@ from clipsel_core.files import write_json
 from clipsel_core.jobs import process
 from clipsel_core.jobs.progress import Progress, read_progress
 
-State = Literal["running", "stopping", "done", "failed", "cancelled", "lost"]
+State = Literal["waiting", "running", "stopping", "done", "failed", "cancelled", "lost"]
+
+BEGUN = "begun"
 
 _TAIL_BYTES, _TAIL_LINES = 8192, 12
 _SECONDS_TO_START = 10.0
@@ -65,8 +67,13 @@ class Job:
 
     @property
     def active(self) -> bool:
-        """Whether its process is at work."""
-        return self.state in ("running", "stopping")
+        """Whether its process is there: at work, or waiting for its turn."""
+        return self.state in ("waiting", "running", "stopping")
+
+    @property
+    def begun(self) -> bool:
+        """Whether its turn came, be it over or not."""
+        return (self.folder / BEGUN).exists()
 
     @property
     def progress(self) -> Progress | None:
@@ -77,8 +84,8 @@ class Job:
     def state(self) -> State:
         """How it is.
 
-        failed: the command said why. cancelled: on request. lost: its process is gone without a word, because it was
-        killed from outside or the machine was restarted.
+        waiting: others are before it. failed: the command said why. cancelled: on request. lost: its process is gone
+        without a word, because it was killed from outside or the machine was restarted.
         """
         return self.state_at(self.progress)
 
@@ -88,16 +95,18 @@ class Job:
             return "done"
         asked_to_stop = (self.folder / "cancelled").exists()
         if self._alive():
-            return "stopping" if asked_to_stop else "running"
+            return "stopping" if asked_to_stop else "running" if self.begun else "waiting"
         if asked_to_stop:
             return "cancelled"
         return "failed" if progress and progress.state == "failed" else "lost"
 
     @property
     def seconds(self) -> float:
-        """How long it has been at work, or was: until it last said something."""
+        """How long it has been at work, or was: until it last said something. While it waits: how long it has."""
         end = datetime.now(UTC).timestamp() if self.active else _changed(self.folder)
-        return max(0.0, end - self.info.created.timestamp())
+        begun = self.folder / BEGUN
+        start = begun.stat().st_mtime if begun.exists() else self.info.created.timestamp()
+        return max(0.0, end - start)
 
     @property
     def log_tail(self) -> str:
@@ -122,6 +131,14 @@ def listing(jobs: Path, about: Path | None = None) -> list[Job]:
     return [job for job in found if about is None or job.info.about == str(about)]
 
 
+def read_job(folder: Path) -> Job | None:
+    """The job that a folder remembers; None where it is damaged, or just being forgotten by somebody else."""
+    try:
+        return Job(folder, JobInfo.model_validate_json((folder / "job.json").read_bytes()))
+    except (OSError, ValidationError):
+        return None
+
+
 def write_info(folder: Path, info: JobInfo) -> Job:
     """Writes job.json, whole or not at all."""
     write_json(folder / "job.json", info.model_dump(mode="json"))
@@ -136,9 +153,9 @@ def forget(job: Job) -> None:
 
 def _read(jobs: Path) -> Iterator[Job]:
     for file in jobs.glob("*/job.json"):
-        # One that is damaged, or just being forgotten by somebody else, is no job.
-        with suppress(OSError, ValidationError):
-            yield Job(file.parent, JobInfo.model_validate_json(file.read_bytes()))
+        job = read_job(file.parent)
+        if job is not None:
+            yield job
 
 
 def _changed(folder: Path) -> float:

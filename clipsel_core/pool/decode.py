@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,7 +14,33 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MOST_PIXELS = 64_000_000
 _LONGEST_TO_SHORTEST = 200
 _ORIENTATION = 0x0112
+# What turning a picture upright does to it, by what EXIF says: its sides are exchanged, then left and right, top and
+# bottom.
+_TURNS = {
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
 _WHITE = (255, 255, 255, 255)
+
+
+Box = tuple[float, float, float, float]
+
+
+class Decoded(NamedTuple):
+    """A picture upright in RGB. size: the (width, height) it has upright in full.
+
+    box: left, top, right, bottom of what of the pixels shows it. Decoded at a part of its size, a picture ends within
+    the last column and row.
+    """
+
+    picture: Image.Image
+    size: tuple[int, int]
+    box: Box
 
 
 class Unusable(Exception):
@@ -25,13 +52,11 @@ def decode(data: bytes, *, most_pixels: int = MOST_PIXELS) -> Image.Image:
 
     Raises: Unusable, as decode_with_size.
     """
-    return decode_with_size(data, most_pixels=most_pixels)[0]
+    return decode_with_size(data, most_pixels=most_pixels).picture
 
 
-def decode_with_size(
-    data: bytes, *, most_pixels: int = MOST_PIXELS, enough: int | None = None
-) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture as `decode` gives it, and the size it has upright.
+def decode_with_size(data: bytes, *, most_pixels: int = MOST_PIXELS, enough: int | None = None) -> Decoded:
+    """The picture as `decode` gives it, the size it has upright, and where the decoded pixels show it.
 
     enough: pixels that both of its sides should keep at least; a JPEG much larger is decoded at a half, a quarter or an
     eighth of its size, which takes a fraction of the time. None for all there are.
@@ -42,11 +67,13 @@ def decode_with_size(
     try:
         with Image.open(io.BytesIO(data)) as picture:
             _check_size(picture, most_pixels)
-            size = picture.size
-            if enough:
-                picture.draft(None, (enough, enough))
+            width, height = picture.size
+            drafted = picture.draft(None, (enough, enough)) if enough else None
             picture.load()
-            return _rgb(_upright(picture)), size[::-1] if _lies(picture) else size
+            turn = _TURNS.get(_orientation(picture))
+            box = _turned(drafted[1] if drafted else (0, 0, width, height), picture.size, turn)
+            upright = ImageOps.exif_transpose(picture) if turn else picture
+            return Decoded(_rgb(upright), (height, width) if turn and turn[0] else (width, height), box)
     except Unusable:
         raise
     except UnidentifiedImageError:
@@ -78,20 +105,24 @@ def _check_size(picture: Image.Image, most_pixels: int) -> None:
         raise Unusable(f"more than {_LONGEST_TO_SHORTEST} times as long as wide")
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _orientation(picture: Image.Image) -> int:
     try:
-        return ImageOps.exif_transpose(picture)
+        return picture.getexif().get(_ORIENTATION, 1)
     except Exception:
         # Broken EXIF says nothing of the picture, which is whole.
-        return picture
+        return 1
 
 
-def _lies(picture: Image.Image) -> bool:
-    """Whether EXIF says that its width is to be its height."""
-    try:
-        return picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    except Exception:
-        return False
+def _turned(box: Box, size: tuple[int, int], turn: tuple[bool, bool, bool] | None) -> Box:
+    """Where a part of a picture comes to lie when the picture is turned. size: of the picture as it was."""
+    if turn is None:
+        return box
+    swap, across, down = turn
+    left, top, right, bottom = (box[1], box[0], box[3], box[2]) if swap else box
+    width, height = size[::-1] if swap else size
+    left, right = (width - right, width - left) if across else (left, right)
+    top, bottom = (height - bottom, height - top) if down else (top, bottom)
+    return left, top, right, bottom
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -100,7 +131,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         opaque = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, _WHITE), opaque).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

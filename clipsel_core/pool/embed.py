@@ -18,6 +18,7 @@ from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
 from clipsel_core.errors import TeacherError
 from clipsel_core.pool.ahead import in_batches
 from clipsel_core.pool.framing import Framing
+from clipsel_core.pool.teachers import TeacherInfo
 
 # Characters of a caption that are tokenized, for each token that the teacher takes. Of a word of 100 kB the tokenizer
 # would otherwise join letters for hours, to keep 77 tokens of it.
@@ -61,8 +62,13 @@ def load_teacher(model: str, *, pretrained: str | None = None, device: str = "cp
         name, pretrained = _named(model, pretrained)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
+            # A text tower from Hugging Face would bring weights of its own, if no checkpoint is named: all or none.
             network, _, preprocess = open_clip.create_model_and_transforms(
-                name, pretrained=pretrained, device=device, require_pretrained=bool(pretrained) or ":" in name
+                name,
+                pretrained=pretrained,
+                device=device,
+                require_pretrained=bool(pretrained) or ":" in name,
+                pretrained_text=False,
             )
         tokenizer, where = open_clip.get_tokenizer(name), torch.device(device)
         return Teacher(network.eval(), preprocess, tokenizer, where, _precision(precision, where))
@@ -71,6 +77,8 @@ def load_teacher(model: str, *, pretrained: str | None = None, device: str = "cp
         found = (str(error) or type(error).__name__).split("\n")[0][:300]
         asked = " ".join(filter(None, (model, pretrained)))
         remedy = "see open_clip.list_pretrained(), or give local-dir:FOLDER"
+        if "transformers" in found or "sentencepiece" in found or "tokenizer" in found:
+            remedy = "its text tower or tokenizer is Hugging Face's: pip install transformers sentencepiece"
         raise TeacherError(asked, expected="a teacher that open_clip can load", found=found, remedy=remedy) from error
 
 
@@ -98,6 +106,17 @@ def weights_digest(teacher: Teacher) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def teacher_info(teacher: Teacher, model: str, pretrained: str | None) -> TeacherInfo:
+    """A teacher as pools remember it. model, pretrained: what it is called elsewhere."""
+    return TeacherInfo(
+        model=model,
+        pretrained=pretrained,
+        temperature=float(f"{teacher.temperature:.6g}"),
+        weights=weights_digest(teacher),
+        precision=teacher.precision,
+    )
 
 
 def embed_images(teacher: Teacher, images: Iterable[Image.Image], *, batch_size: int = 256) -> np.ndarray:

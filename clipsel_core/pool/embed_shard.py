@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import torch
 
 from clipsel_core.pool.ahead import in_order
-from clipsel_core.pool.embed import Teacher, caption_rows, framing_of, image_rows
-from clipsel_core.pool.prepare import Prepared, Preparer, fetch
+from clipsel_core.pool.embed import Teacher, framing_of
+from clipsel_core.pool.fetching import Fetcher
+from clipsel_core.pool.lanes import Lanes, rows_at_once
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.prepare import Prepared, Preparer
 from clipsel_core.pool.rows import Kept, Rows
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.pool.workers import Workers
@@ -21,15 +22,6 @@ from clipsel_core.pool.workers import Workers
 _FETCHED_AT_ONCE = 32
 
 Took = Callable[[Kept, bytes | None], object]
-
-
-@dataclass(frozen=True)
-class _Flight:
-    """A batch that the device may still be at work on."""
-
-    batch: list[Prepared]
-    image: torch.Tensor
-    text: torch.Tensor
 
 
 class Embedder(AbstractContextManager):
@@ -42,11 +34,14 @@ class Embedder(AbstractContextManager):
         self, teacher: Teacher, source: Source, *, workers: int, batch_size: int, most_pixels: int, keep: bool = False
     ) -> None:
         framing = framing_of(teacher)
-        frame = framing or (lambda picture: teacher.preprocess(picture).numpy())
-        preparer = Preparer(source.base, frame, framing.enough if framing else None, most_pixels, keep)
-        self._teacher, self._source, self._batch_size = teacher, source, batch_size
-        self._ahead, self._open = batch_size + 16 * workers, ExitStack()
+        frame = framing or (lambda picture, _: teacher.preprocess(picture).numpy())
+        # What lies elsewhere reaches the workers with its bytes; they open no store.
+        base = Place.of("") if source.base.remote else source.base
+        preparer = Preparer(base, frame, framing.enough if framing else None, most_pixels, keep)
+        self._fetch, self._batch_size = Fetcher(source), rows_at_once(teacher, batch_size)
+        self._ahead, self._open = 2 * self._batch_size + 16 * workers, ExitStack()
         self._workers = self._open.enter_context(Workers(preparer, workers, processes=framing is not None))
+        self._lanes = self._open.enter_context(Lanes(teacher))
         self._fetchers = self._open.enter_context(ThreadPoolExecutor(_FETCHED_AT_ONCE))
 
     def __enter__(self) -> Self:
@@ -60,13 +55,13 @@ class Embedder(AbstractContextManager):
 
         progress: called after each record. took: with each pair that is kept, in order, and its encoded image.
         """
-        rows, flight = Rows(), None
+        rows = Rows()
         images, texts = [rows.image], [rows.text]
-        for batch in self._batches(records, rows, progress):
-            # While the device works on one batch, this process prepares the next and takes the one before apart.
-            before, flight = flight, self._send(batch)
-            self._land(before, rows, images, texts, took)
-        self._land(flight, rows, images, texts, took)
+        batches = self._batches(records, rows, progress)
+        for batch, (image, text) in in_order(batches, self._send, self._lanes.depth):
+            good = self._land(batch, image, text, rows, took)
+            images.append(image[good])
+            texts.append(text[good])
         rows.image, rows.text = (np.concatenate(parts[1:] or parts) for parts in (images, texts))
         return rows
 
@@ -89,29 +84,26 @@ class Embedder(AbstractContextManager):
 
     def _fetched(self, records: Iterable[Record]) -> Iterator[Record]:
         """The records, those that lie elsewhere with their images: stores are asked by threads of this process."""
-        fetched = in_order(
-            records, lambda record: self._fetchers.submit(fetch, self._source.base, record), 2 * _FETCHED_AT_ONCE
-        )
-        return (record for _, record in fetched)
+        return (record for _, record in in_order(records, self._fetch_soon, 2 * _FETCHED_AT_ONCE))
 
-    def _send(self, batch: list[Prepared]) -> _Flight:
-        pixels = torch.from_numpy(np.stack([item.pixels for item in batch]))
-        captions = [item.kept.record.caption for item in batch]
-        return _Flight(batch, image_rows(self._teacher, pixels), caption_rows(self._teacher, captions))
+    def _fetch_soon(self, record: Record) -> Future[Record]:
+        if self._fetch.needed(record):
+            return self._fetchers.submit(self._fetch, record)
+        here: Future[Record] = Future()
+        here.set_result(record)
+        return here
 
-    def _land(
-        self, flight: _Flight | None, rows: Rows, images: list[np.ndarray], texts: list[np.ndarray], took: Took
-    ) -> None:
-        if flight is None:
-            return
-        image, text = flight.image.cpu().numpy(), flight.text.cpu().numpy()
+    def _send(self, batch: list[Prepared]) -> Future[tuple[np.ndarray, np.ndarray]]:
+        return self._lanes.embed([item.pixels for item in batch], [item.kept.record.caption for item in batch])
+
+    def _land(self, batch: list[Prepared], image: np.ndarray, text: np.ndarray, rows: Rows, took: Took) -> np.ndarray:
+        """Which of a batch's pairs are kept."""
         good = np.isfinite(image).all(1) & np.isfinite(text).all(1)
-        for item, fine in zip(flight.batch, good, strict=True):
+        for item, fine in zip(batch, good, strict=True):
             if fine:
                 rows.kept.append(item.kept)
                 took(item.kept, item.data)
             else:
                 record = item.kept.record
                 rows.rejected.append((record.file, record.key, "its embedding is not finite"))
-        images.append(image[good])
-        texts.append(text[good])
+        return good

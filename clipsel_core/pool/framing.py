@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from clipsel_core.pool.decode import Box
+
 
 @dataclass(frozen=True)
 class Framing:
@@ -25,19 +27,20 @@ class Framing:
     def enough(self) -> int:
         """Pixels of the shorter side above which a JPEG may be decoded at less than its own size.
 
-        Three times the teacher's: scaled from there, pictures look the same to it, noisy ones too (cosine above 0.9996;
-        from twice, 0.998).
+        Two and a half times the teacher's. Scaled from there, pictures look the same to it: over 334 photographs of 500
+        pixels, the cosine with the embedding of the whole picture was 0.99984 or more, with a trained teacher.
         """
-        return 3 * max(self.width, self.height)
+        return 5 * max(self.width, self.height) // 2
 
-    def __call__(self, picture: Image.Image) -> np.ndarray:
-        """The picture as (height, width, 3) uint8. picture: RGB."""
-        size = (self.width, self.height) if self.squash else self._covering(*picture.size)
-        if picture.size != size:
-            picture = picture.resize(size, Image.Resampling(self.resample))
+    def __call__(self, picture: Image.Image, box: Box | None = None) -> np.ndarray:
+        """The picture as (height, width, 3) uint8. picture: RGB. box: what of it is to be seen, all where None."""
+        left, top, right, bottom = box = box or (0, 0, *picture.size)
+        size = (self.width, self.height) if self.squash else self._covering(right - left, bottom - top)
+        if (0, 0, *size) != box or picture.size != size:
+            picture = picture.resize(size, Image.Resampling(self.resample), box=box)
         return np.array(self._middle(picture))
 
-    def _covering(self, width: int, height: int) -> tuple[int, int]:
+    def _covering(self, width: float, height: float) -> tuple[int, int]:
         if width <= height:
             return self.width, int(self.width * height / width)
         return int(self.height * width / height), self.height

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,18 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
+from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically
-from clipsel_core.pool.claim import begin, sole_worker
+from clipsel_core.pool.claim import begin, writing
 from clipsel_core.pool.copy_shard import Copier
 from clipsel_core.pool.decode import MOST_PIXELS, quiet_pillow
-from clipsel_core.pool.embed import Teacher, weights_digest
+from clipsel_core.pool.embed import Teacher, teacher_info
 from clipsel_core.pool.embed_shard import Embedder, Took
 from clipsel_core.pool.feed import Cursor, Feed
 from clipsel_core.pool.naming import Namer
 from clipsel_core.pool.packing import TarPacker, new_tar, write_stats
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.rows import Kept, Rows
+from clipsel_core.pool.rows import Kept, Rows, kind_of
 from clipsel_core.pool.shard_files import (
     REJECTED,
     REPEATED,
@@ -41,12 +40,10 @@ from clipsel_core.pool.shard_files import (
     write_shard,
 )
 from clipsel_core.pool.sources.record import Record, Source
-from clipsel_core.pool.teachers import TeacherInfo, add_teacher
+from clipsel_core.pool.teachers import add_teacher, check_arch
 
 SHARD_SIZE = 100_000
 BATCH_SIZE = 64
-
-_ARCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -94,8 +91,7 @@ def make_pool(
     Raises: PoolFormatError where the source is not the one that was begun with, or none of it can be used.
     """
     root = Path(root)
-    if not _ARCH.fullmatch(arch):
-        raise PoolFormatError("--arch", expected="letters, digits, _ and -", found=repr(arch))
+    check_arch(arch)
     if (teacher is None) != source.embedded:
         expected, found = ("no --model", "one") if teacher else ("--model", "none")
         remedy = "its embeddings are there already" if teacher else "say which teacher embeds it"
@@ -113,39 +109,22 @@ def make_pool(
         "most_pixels": most_pixels,
         "pack": pack,
     }
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with sole_worker(root), quiet_pillow(), ExitStack() as working:
-            begin(root, settings)
-            worker: Embedder | Copier = Copier()
-            if teacher:
-                add_teacher(root, arch, _info(teacher, model, pretrained))
-                worker = Embedder(
-                    teacher,
-                    source,
-                    workers=workers or os.cpu_count() or 1,
-                    batch_size=batch_size,
-                    most_pixels=most_pixels,
-                    keep=pack,
-                )
-                working.enter_context(worker)
-            work = _Work(source, root, worker, arch, shard_size, pack, progress or (lambda done, total: None))
-            return work.make()
-    except OSError as error:
-        remedy = "make room or choose another folder, then start again: finished shards are kept"
-        where, found = error.filename or root, str(error.strerror or error)
-        raise PoolFormatError(where, expected="to write the pool", found=found, remedy=remedy) from error
-
-
-def _info(teacher: Teacher, model: str, pretrained: str | None) -> TeacherInfo:
-    temperature = float(f"{teacher.temperature:.6g}")
-    return TeacherInfo(
-        model=model,
-        pretrained=pretrained,
-        temperature=temperature,
-        weights=weights_digest(teacher),
-        precision=teacher.precision,
-    )
+    with writing(root), quiet_pillow(), ExitStack() as working:
+        begin(root, settings)
+        worker: Embedder | Copier = Copier()
+        if teacher:
+            add_teacher(root, arch, teacher_info(teacher, model, pretrained))
+            worker = Embedder(
+                teacher,
+                source,
+                workers=workers or allowed_cores(),
+                batch_size=batch_size,
+                most_pixels=most_pixels,
+                keep=pack,
+            )
+            working.enter_context(worker)
+        work = _Work(source, root, worker, arch, shard_size, pack, progress or (lambda done, total: None))
+        return work.make()
 
 
 @dataclass(frozen=True)
@@ -271,14 +250,9 @@ def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
     write_parquet(root / "rejected.parquet", rejected)
     if repeated.num_rows:
         write_parquet(root / "repeated.parquet", repeated)
-    reasons = Counter(_kind_of(reason) for reason in rejected["reason"].to_pylist())
+    reasons = Counter(kind_of(reason) for reason in rejected["reason"].to_pylist())
     if not kept:
         found = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3)) or "none"
         raise PoolFormatError(root, expected="a pair that can be used", found=found, remedy="see rejected.parquet")
     written = sum(report.kept > 0 for report in reports)
     return Made(written, read, kept, reasons, repeated.num_rows, embedded, seconds)
-
-
-def _kind_of(reason: str) -> str:
-    """A reason without what differs from one picture to the next."""
-    return re.sub(r" at byte [\d,]+", "", reason.partition(":")[0])

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from threading import RLock
+from typing import Any, BinaryIO, TypeVar
 
 from fsspec import AbstractFileSystem
-from fsspec.core import split_protocol, url_to_fs
+from fsspec.core import split_protocol
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import portable_path
-
-PROTOCOLS = (
-    *("abfs", "abfss", "adl", "az", "ftp", "gcs", "gs", "hdfs", "hf", "http", "https", "memory", "oci", "oss"),
-    *("s3", "s3a", "sftp", "smb", "ssh", "webdav", "webhdfs"),
-)
-"""Those that only store: a pool from somebody else may name addresses, and fsspec knows protocols that do more."""
+from clipsel_core.pool.patience import ask_again, stands_for
+from clipsel_core.pool.stores import open_store, protocol_of, said
 
 _READ_AHEAD = 1 << 20
+_TURN = RLock()
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Place:
 
     Every method that reads raises OSError where that fails, whatever the store raises itself, and FileNotFoundError
     where there is no such thing.
+    url, around: its address where it lies in a store, the part that holds the path and what comes before and after.
+    one_by_one: whether threads take turns in the store. tries: how often it is asked, where it fails in passing.
 
     >>> (Place.of("data/demo") / "pool/teachers.json").address
     'data/demo/pool/teachers.json'
@@ -38,26 +40,23 @@ class Place:
 
     fs: AbstractFileSystem | None
     path: str
+    url: str = ""
+    around: tuple[str, str] = ("", "")
+    one_by_one: bool = False
+    tries: int = 1
 
     @classmethod
     def of(cls, address: str | Path) -> Place:
-        """The place of a path or of a URL. Raises PoolFormatError on a protocol unknown or not installed."""
+        """The place of a path or of an address. Raises PoolFormatError where its store cannot be opened; see stores."""
         address = str(address)
-        protocol, rest = split_protocol(address)
-        if protocol in (None, "file", "local"):
-            return cls(None, rest if protocol else address)
-        if protocol not in PROTOCOLS or "::" in address:
-            raise PoolFormatError(address, expected=f"a path or one of {', '.join(PROTOCOLS)}", found=protocol)
-        try:
-            fs, path = url_to_fs(address)
-        except ImportError as error:
-            remedy = "install it beside clipsel with pip"
-            raise PoolFormatError(
-                address, expected=f"the package for {protocol}://", found=str(error), remedy=remedy
-            ) from error
-        except Exception as error:
-            raise PoolFormatError(address, expected="a store that can be opened", found=_said(error)) from error
-        return cls(fs, path.rstrip("/") or path)
+        if protocol_of(address) is None:
+            return cls(None, split_protocol(address)[1] if "://" in address else address)
+        opened = open_store(address)
+        return cls(opened.fs, opened.path, opened.url, opened.around, opened.one_by_one)
+
+    def patient(self, tries: int) -> Place:
+        """The same, and all that is found from it, with as many tries."""
+        return replace(self, tries=tries)
 
     @property
     def remote(self) -> bool:
@@ -67,7 +66,14 @@ class Place:
     @property
     def address(self) -> str:
         """What `of` makes this place from."""
-        return str(self.fs.unstrip_protocol(self.path)) if self.fs else self.path
+        before, after = self.around
+        return f"{before}{self.url}{after}" if self.fs else self.path
+
+    @property
+    def store(self) -> str:
+        """What it fails together with: its host or bucket, or the archive it lies in; nothing on this machine."""
+        scheme, _, rest = self.url.partition("://")
+        return self.around[1] or f"{scheme}://{rest.partition('/')[0]}" if self.fs else ""
 
     @property
     def name(self) -> str:
@@ -82,15 +88,23 @@ class Place:
     @property
     def parent(self) -> Place:
         """The folder it lies in."""
-        return Place(self.fs, self.path.rpartition("/")[0]) if self.fs else Place(None, str(Path(self.path).parent))
+        if self.fs is None:
+            return replace(self, path=str(Path(self.path).parent))
+        folder, _, name = self.path.rpartition("/")
+        url = self.url.removesuffix(name)
+        return replace(self, path=folder, url=url if url.endswith("://") else url.removesuffix("/"))
 
     def __truediv__(self, name: str) -> Place:
         """A place below this one; a name that is an address itself is that place, and so is an absolute local path."""
         if "://" in name:
-            return Place.of(name)
+            return Place.of(name).patient(self.tries)
         if self.fs is None:
-            return Place(None, str(Path(self.path) / name))
-        return Place(self.fs, f"{self.path}/{name.lstrip('/')}" if name else self.path)
+            return replace(self, path=str(Path(self.path) / name))
+        inner = name.lstrip("/")
+        if not inner:
+            return self
+        path = f"{self.path}/{inner}" if self.path else inner
+        return replace(self, path=path, url=f"{self.url}{'' if self.url.endswith('/') else '/'}{inner}")
 
     def __str__(self) -> str:
         return self.address
@@ -101,45 +115,65 @@ class Place:
 
     def is_dir(self) -> bool:
         """Whether it is a folder."""
-        with _as_os_error():
-            return self.fs.isdir(self.path) if self.fs else os.path.isdir(self.path)
+        fs = self.fs
+        if fs is None:
+            return os.path.isdir(self.path)
+        # A cache takes a web server's folders for files; the store behind it knows.
+        behind = fs.fs if self.around[0] else fs
+        return self._ask(lambda: bool(behind.isdir(self.path)))
 
     def is_file(self) -> bool:
         """Whether it is a file."""
-        with _as_os_error():
-            return self.fs.isfile(self.path) if self.fs else os.path.isfile(self.path)
+        fs = self.fs
+        if fs is None:
+            return os.path.isfile(self.path)
+        try:
+            # A store's own isfile says no to whatever fails.
+            return bool(self._ask(lambda: fs.info(self.path)["type"]) == "file")
+        except FileNotFoundError:
+            return False
 
     def size(self) -> int:
         """Bytes of a file."""
-        with _as_os_error():
-            return int(self.fs.size(self.path) or 0) if self.fs else os.path.getsize(self.path)
+        fs = self.fs
+        return self._ask(lambda: int(fs.size(self.path) or 0)) if fs else os.path.getsize(self.path)
 
     def files(self, *endings: str, deep: bool = True) -> list[tuple[str, int]]:
         """The files below a folder by their names relative to it, with their sizes, in the order of the names.
 
         endings: such as ".jpg", in any case. deep: also in inner folders. Hidden files and folders are left out.
         """
-        with _as_os_error():
-            found = self._found(deep) if self.fs else _walk(self.path, deep, endings)
-            return sorted((name, size) for name, size in found if _ends(name, endings))
+        found = self._ask(lambda: list(self._found(deep))) if self.fs else _walk(self.path, deep, endings)
+        return sorted((name, size) for name, size in found if _ends(name, endings))
 
     def open(self) -> BinaryIO:
         """The file, to read and to seek in; a remote one is read ahead in pieces, never as a whole."""
-        if self.fs is None:
+        fs = self.fs
+        if fs is None:
             return open(self.path, "rb")
-        with _as_os_error():
-            return io.BufferedReader(_Steady(self.fs.open(self.path, "rb")), _READ_AHEAD)
+        return io.BufferedReader(_Steady(self._ask(lambda: fs.open(self.path, "rb")), self._ask), _READ_AHEAD)
 
     def read(self, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes of a file from an offset on, all of them where `length` is None; a remote one is asked for no more."""
-        if self.fs is None:
+        fs, end = self.fs, None if length is None else offset + length
+        if fs is None:
             if not os.path.isfile(self.path):
                 raise FileNotFoundError(self.path)
             with open(self.path, "rb") as file:
                 file.seek(offset)
                 return file.read() if length is None else file.read(length)
-        with _as_os_error():
-            return self.fs.cat_file(self.path, offset or None, None if length is None else offset + length)
+        data = self._ask(lambda: fs.cat_file(self.path, offset or None, end))
+        # A web server that knows nothing of ranges sends the file.
+        return data[offset:end] if length is not None and len(data) > length else data
+
+    def _ask(self, question: Callable[[], Answer]) -> Answer:
+        """A store's answer, threads in turn where it wants that; its failures as OSError, after all tries."""
+
+        def once() -> Answer:
+            with _TURN if self.one_by_one else nullcontext(), _as_os_error():
+                return question()
+
+        return ask_again(once, self.tries)
 
     def _found(self, deep: bool) -> Iterator[tuple[str, int]]:
         assert self.fs is not None
@@ -151,10 +185,10 @@ class Place:
 
 
 class _Steady(io.RawIOBase):
-    """A remote file whose every failure is an OSError."""
+    """A remote file whose every failure is an OSError. ask: as Place asks its store."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, file: Any, ask: Callable[[Callable[[], bytes]], bytes]) -> None:
+        self._file, self._ask = file, ask
 
     def readable(self) -> bool:
         return True
@@ -170,8 +204,14 @@ class _Steady(io.RawIOBase):
         return self._file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        with _as_os_error():
-            data = self._file.read(len(buffer))
+        place = self._file.tell()
+
+        def read() -> bytes:
+            if self._file.tell() != place:
+                self._file.seek(place)
+            return self._file.read(len(buffer))
+
+        data = self._ask(read)
         buffer[: len(data)] = data
         return len(data)
 
@@ -186,14 +226,13 @@ def _as_os_error() -> Iterator[None]:
     """What stores raise is as manifold as they are; here it becomes one kind."""
     try:
         yield
-    except (OSError, PoolFormatError):
+    except PoolFormatError:
         raise
     except Exception as error:
-        raise OSError(_said(error)) from error
-
-
-def _said(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0][:300]
+        failure = stands_for(error)
+        if isinstance(failure, OSError):
+            raise failure from failure.__cause__
+        raise OSError(said(failure)) from failure
 
 
 def _walk(base: str, deep: bool, endings: tuple[str, ...]) -> Iterator[tuple[str, int]]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from clipsel_core.pool.decode import Unusable, decode_with_size
+from clipsel_core.pool.decode import Box, Unusable, decode_with_size
 from clipsel_core.pool.images import A_ROW
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.rows import Kept
@@ -35,11 +35,12 @@ class Prepared:
 class Preparer:
     """All that preparing takes.
 
-    frame: gives an RGB picture's pixels. enough: see Framing. keep: hand the encoded images on.
+    frame: gives the pixels of the part of an RGB picture that is to be seen. enough: see Framing.
+    keep: hand the encoded images on.
     """
 
     base: Place
-    frame: Callable[[Image.Image], np.ndarray]
+    frame: Callable[[Image.Image, Box], np.ndarray]
     enough: int | None
     most_pixels: int
     keep: bool = False
@@ -54,8 +55,8 @@ class Preparer:
             return record.fault or "no caption"
         try:
             data = read_image(self.base, record)
-            picture, (width, height) = decode_with_size(data, most_pixels=self.most_pixels, enough=self.enough)
-            pixels = self.frame(picture)
+            picture, (width, height), box = decode_with_size(data, most_pixels=self.most_pixels, enough=self.enough)
+            pixels = self.frame(picture, box)
         except Unusable as error:
             return str(error)
         except OSError as error:
@@ -75,16 +76,6 @@ class Preparer:
 def read_image(base: Place, record: Record) -> bytes:
     """A record's encoded image. Raises OSError."""
     return record.data if record.data is not None else (base / record.file).read(record.offset, record.length)
-
-
-def fetch(base: Place, record: Record) -> Record:
-    """The record with its encoded image, where that lies elsewhere and can be got."""
-    if record.fault or record.data is not None or not (base.remote or "://" in record.file):
-        return record
-    try:
-        return replace(record, data=read_image(base, record))
-    except OSError as error:
-        return replace(record, fault=why_unread(error))
 
 
 def why_unread(error: OSError) -> str:

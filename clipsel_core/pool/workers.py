@@ -98,8 +98,7 @@ def _make_sure(executor: Executor) -> None:
 
 
 def _settle() -> None:
-    """In a new worker: leaves the cores to the teacher where both want them, and ends when the run is killed."""
-    os.nice(5)
+    """In a new worker: ends when the run is killed."""
     quiet_pillow().__enter__()
     parent = multiprocessing.parent_process()
     if parent:

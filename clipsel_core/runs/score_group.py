@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +19,10 @@ from clipsel_core.pool.layout import Pool, Shard
 from clipsel_core.runs.config import RunConfig
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import Plan
+from clipsel_core.scoring.checks import telling_of_memory
 from clipsel_core.scoring.clip_score import clip_score
-from clipsel_core.scoring.normsim import are_few, metric_name, normsim, normsim_2, second_moment
+from clipsel_core.scoring.few import are_few, normsims_to_few
+from clipsel_core.scoring.normsim import metric_name, normsim, normsim_2, second_moment
 from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
 
@@ -52,16 +55,26 @@ class GroupScorer:
         self._beside = torch.cuda.Stream(device) if torch.device(device).type == "cuda" else None
         if plan.config.tiles:
             use_tile_sizes(device, plan.config.width, plan.config.tiles)
-        self._normsims = NormSims(plan.targets, plan.config.norms, device)
+        with telling_of_memory(device):
+            self._normsims = NormSims(plan.targets, plan.config.norms, device)
 
     def read(self, group: Group) -> Embeddings:
         """A group's embeddings, checked, on the device. May be called while another group is scored."""
         plan = self._plan
-        parts = [read_pairs(plan.pool, s, plan.arch, on_bad_rows=plan.config.on_bad_rows) for s in group.shards]
+        options: dict[str, Any] = {"on_bad_rows": plan.config.on_bad_rows, "room": self._room}
+        parts = [read_pairs(plan.pool, shard, plan.arch, **options) for shard in group.shards]
         usable = tuple(part.usable for part in parts)
         sides = ([part.image for part in parts], [part.text for part in parts])
-        image, text = (_moved(_joined(side, usable), self._device, self._beside) for side in sides)
+        with telling_of_memory(self._device):
+            image, text = (_moved(_joined(side, usable), self._device, self._beside) for side in sides)
         return Embeddings(group, image, text, usable, tuple(part.renormalised for part in parts))
+
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Memory that files are read into; for a GPU pinned, which it copies from by itself."""
+        if self._beside is None:
+            return np.empty(shape, dtype)
+        with torch.cuda.device(self._device):
+            return torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True).numpy()
 
     def score(self, pairs: Embeddings, progress: Callable[[float], None]) -> dict[str, pa.Table]:
         """The scores of the shards that are left, by name, a row a pair in the shard's order; NaN where set aside.
@@ -69,7 +82,8 @@ class GroupScorer:
         progress: told the share of the group's work that is done, in [0, 1].
         Returns: uid_hi, uid_lo (uint64) and the config's metrics (float32); counts in the schema's metadata.
         """
-        metrics = self._metrics(pairs, progress) if len(pairs.image) else {}
+        with telling_of_memory(self._device):
+            metrics = self._metrics(pairs, progress) if len(pairs.image) else {}
         ends = np.cumsum([mask.sum() for mask in pairs.usable])
         return {
             shard.name: self._table(shard, mask, scaled, metrics, slice(end - mask.sum(), end))
@@ -83,7 +97,7 @@ class GroupScorer:
         names = self._plan.config.metrics
         columns = {name: spread(metrics[name][part] if metrics else None, usable) for name in names}
         counts = {"skipped": int((~usable).sum()), "renormalised": renormalised}
-        return with_uids(self._plan.pool, shard, columns).replace_schema_metadata({_COUNTS: json.dumps(counts)})
+        return _with_uids(self._plan.pool, shard, columns).replace_schema_metadata({_COUNTS: json.dumps(counts)})
 
     def _metrics(self, pairs: Embeddings, progress: Callable[[float], None]) -> dict[str, torch.Tensor]:
         config, image, text = self._plan.config, pairs.image, pairs.text
@@ -136,6 +150,17 @@ class NormSims:
         """Each metric of these images, (N, D) unit rows: (N,) float32. progress: told the products done since."""
         return {metric_name(p, t): self._one(image, t, p, progress) for t in self._targets for p in self._norms}
 
+    @property
+    def are_few(self) -> bool:
+        """Whether all targets are so small that `in_one_pass` is the quickest."""
+        return all(are_few(rows, self._device) for rows in self._targets.values())
+
+    def in_one_pass(self, read: Callable[[slice, torch.Tensor], object], pairs: int) -> dict[str, torch.Tensor]:
+        """Each metric, as `of`, of images that are read a block at a time; read: as in normsims_to_few."""
+        (rows,) = self._targets.values()
+        found = normsims_to_few(read, pairs, rows, self._norms)
+        return dict(zip(self.metrics, found, strict=True))
+
     def _one(self, image: torch.Tensor, target: str, p: float, progress: Callable[[float], None]) -> torch.Tensor:
         if p == 2 and target in self._moments:
             return normsim_2(image, self._moments[target], device=self._device)
@@ -143,7 +168,7 @@ class NormSims:
         return normsim(image, rows, p=p, device=self._device, progress=lambda pairs: progress(pairs * len(rows)))
 
 
-def with_uids(pool: Pool, shard: Shard, columns: Mapping[str, np.ndarray]) -> pa.Table:
+def _with_uids(pool: Pool, shard: Shard, columns: Mapping[str, np.ndarray]) -> pa.Table:
     """A table of a shard's uids, uid_hi and uid_lo (uint64), and these columns beside them."""
     keys = read_uids(pool, shard)
     return pa.table({"uid_hi": keys["f0"].copy(), "uid_lo": keys["f1"].copy(), **columns})
@@ -178,7 +203,8 @@ def _moved(rows: torch.Tensor, device: str, beside: torch.cuda.Stream | None) ->
     if beside is None:
         return rows
     with torch.cuda.stream(beside):
-        moved = rows.pin_memory().to(device, non_blocking=True)
+        pinned = rows if rows.is_pinned() else rows.pin_memory()  # several shards, or rows left out, were joined
+        moved = pinned.to(device, non_blocking=True)
     beside.synchronize()
     moved.record_stream(torch.cuda.default_stream(device))
     return moved

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from clipsel_core.errors import RunError
-from clipsel_core.files import write_json
+from clipsel_core.files import cache_folder, write_json
 from clipsel_core.runs.config import AddedTarget, RunConfig, TargetInfo
 
 
@@ -83,6 +85,14 @@ class Run:
     def recipes_dir(self) -> Path:
         """Where saved recipes are kept."""
         return self.root / "recipes"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where what can be made again is kept: in the run where it can be written, else below the user's cache."""
+        if os.access(self.root, os.W_OK):
+            return self.root / "cache"
+        digest = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()
+        return cache_folder() / "runs" / f"{self.root.name}-{digest[:16]}"
 
     @property
     def exports_dir(self) -> Path:

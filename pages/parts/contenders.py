@@ -67,16 +67,18 @@ def _known(entry: Entry, run: Run) -> tuple[dict[str, str], dict[str, ClipselErr
 
 def _choose(names: list[str]) -> list[str]:
     """The selections that the curator wants to see, the draft and a few saved ones at first."""
-    held = [name for name in st.session_state.get("compared", names[:_USUAL]) if name in names]
-    st.session_state["compared"] = held
+    if not set(st.session_state.get("compared", ())) <= set(names):
+        del st.session_state["compared"]
     return st.multiselect(
         "Selections",
         names,
+        names[:_USUAL],
         key="compared",
         format_func=shown,
         max_selections=_MOST,
-        persist_state="session",
         placeholder="choose recipes and lists",
+        bind="query-params",
+        on_change=part_gallery.rewind,
     )
 
 
@@ -92,11 +94,12 @@ def _two(entry: Entry, texts: dict[str, str], found: Overlap) -> None:
     """Two of them against each other."""
     names = list(found.names)
     left, right, _ = st.columns([2, 2, 3], gap="medium")
-    for place, (column, key, label) in enumerate(((left, "first", "This"), (right, "second", "against"))):
-        if st.session_state.get(f"compare {key}") not in names:
-            st.session_state[f"compare {key}"] = names[place]
-        column.selectbox(label, names, key=f"compare {key}", format_func=shown, persist_state="session")
-    first, second = st.session_state["compare first"], st.session_state["compare second"]
+    shared = {"format_func": shown, "bind": "query-params", "on_change": part_gallery.rewind}
+    for key in ("this", "against"):
+        if st.session_state.get(key, names[0]) not in names:
+            del st.session_state[key]
+    first = left.selectbox("This", names, key="this", **shared)
+    second = right.selectbox("against", [*names[1:], names[0]], key="against", **shared)
     if first == second:
         empty.show_empty("The same selection twice", "Choose another one to compare it with.")
         return
@@ -111,11 +114,12 @@ def _parts(entry: Entry, texts: dict[str, str], found: Overlap, first: str, seco
     i, j = found.names.index(first), found.names.index(second)
     both = int(found.both[i, j])
     counts = (int(found.sizes[i]) - both, both, int(found.sizes[j]) - both)
-    part = part_gallery.choose_part(counts, key="compare part")
+    part = part_gallery.choose_part(counts, key="part")
     mine, theirs = (state.kept_mask(entry, texts[name]) for name in (first, second))
     mask = (mine & ~theirs, mine & theirs, theirs & ~mine)[part]
     title = (f"Only in {shown(first)}", "In both", f"Only in {shown(second)}")[part]
-    part_gallery.show(entry, mask, key=f"compare {part}", title=title)
+    about = (part, *((texts[name], state.recipe_stamp(entry, texts[name])) for name in (first, second)))
+    part_gallery.show(entry, mask, name=about, title=title)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Counting what they share …")

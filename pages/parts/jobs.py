@@ -14,12 +14,15 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.jobs import control
 from clipsel_core.jobs.progress import Progress
 from clipsel_core.jobs.store import Job, State, forget, listing
-from pages.parts import catalog, commands, empty, facts, words
+from clipsel_core.jobs.turns import jobs_before
+from pages.parts import catalog, commands, empty, facts, leading, words
 
 _SECONDS = 0.5
 _ENDED_SHOWN = 3
 _FAILED = "job failed to start"
 _OPENED = "another run opened"
+# Whose titles do not name what they are about.
+_ABOUT_A_RUN = ("add-target", "project", "search")
 _ICONS: dict[State, str] = {
     "done": ":material/check_circle:",
     "failed": ":material/error:",
@@ -56,7 +59,7 @@ def check(command: str, paths: Sequence[Path], options: Mapping[str, control.Opt
 
 
 def at_work(command: str, about: Path) -> Job | None:
-    """The job of this command that is at work on a folder, None where there is none."""
+    """The job of this command that is at work on a folder, or waits to be; None where there is none."""
     found = (job for job in _all(command, about) if job.active)
     return next(found, None)
 
@@ -66,12 +69,18 @@ def latest(command: str, about: Path) -> Job | None:
     return next(iter(_all(command, about)), None)
 
 
+def making(file: Path, about: Path) -> Job | None:
+    """The job about a folder that is at work on this file (--out), or waits to be; None where there is none."""
+    found = (job for job in listing(catalog.jobs_folder(), about.absolute()) if f"--out={file}" in job.info.words)
+    return next((job for job in found if job.active), None)
+
+
 def _all(command: str, about: Path) -> list[Job]:
     return [job for job in listing(catalog.jobs_folder(), about.absolute()) if job.command == command]
 
 
 def glance() -> None:
-    """One quiet line for the sidebar, on every page: what is at work, and how far. Nothing where nothing is."""
+    """One quiet line a job for the sidebar, on every page: what is at work, how far, and what waits."""
     active = [job.id for job in listing(catalog.jobs_folder()) if job.active]
     if active:
         st.fragment(_draw_glance, run_every=2 * _SECONDS)(active)
@@ -79,10 +88,14 @@ def glance() -> None:
 
 def _draw_glance(active_then: list[str]) -> None:
     control.reap()
-    active = [job for job in listing(catalog.jobs_folder()) if job.active]
+    found = listing(catalog.jobs_folder())
+    active = [job for job in found if job.active]
     if [job.id for job in active] != active_then:
         st.rerun()
-    for job in active:
+    for job in reversed(active):
+        if job.state == "waiting":
+            facts.show_note(f"{job.info.title} · {_place(job, found)}")
+            continue
         progress = job.progress or Progress("running")
         share = min(1.0, progress.done / progress.total) if progress.total else 0.0
         # A title may quote what somebody typed: escaped here, where the bar's own text would be markdown.
@@ -90,11 +103,40 @@ def _draw_glance(active_then: list[str]) -> None:
         st.progress(share)
 
 
+def watch(job: Job) -> None:
+    """How far one search is, for where it was started beside the panel; at its end, the way to what it found."""
+    st.fragment(_draw_watched, run_every=_SECONDS)(job)
+
+
+def _draw_watched(job: Job) -> None:
+    control.reap()
+    progress = job.progress or Progress("running")
+    how = job.state_at(progress)
+    if how == "done":
+        _lead_to_found(job, key=f"watched {job.id}")
+        return
+    if not job.active:
+        facts.show_note(f"The search was {how}; the Jobs on Overview and Search say more.")
+        return
+    notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, listing(catalog.jobs_folder()))}
+    with st.container(horizontal=True, vertical_alignment="center"):
+        share = min(progress.done / progress.total, 1.0) if progress.total else 0.0
+        st.progress(share, text=f"All pairs: {notes.get(how) or _how_far(job, progress)}")
+        st.button("Cancel", key=f"cancel watched {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
+
+
+def _lead_to_found(job: Job, *, key: str) -> None:
+    """What a search found can be seen where the run is on show that it was made in."""
+    file = next((Path(word.removeprefix("--out=")) for word in job.info.words if word.startswith("--out=")), None)
+    if file and file.is_file() and _run_label(job) == _run_on_show():
+        leading.to_search("See what it found", ":material/travel_explore:", key=key, kept=file.name)
+
+
 def panel(about: Path | None = None) -> None:
     """The jobs, those about one folder or all; nothing where there is none. The page is drawn anew when one ends."""
     control.reap()
     if _FAILED in st.session_state:
-        empty.show_error(st.session_state.pop(_FAILED), "The job could not be started")
+        empty.show_error(st.session_state.pop(_FAILED), "The job could not be started or cancelled")
     about = about.absolute() if about else None
     found = listing(catalog.jobs_folder(), about)
     if found:
@@ -118,8 +160,10 @@ def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) ->
         st.rerun()
     with st.container(border=True, key="jobs", gap="small"):
         st.markdown("**Jobs**")
-        for job in active:
-            _show_active(job)
+        # All jobs stand in the queue, those about another run too; who comes first stands first.
+        everywhere = listing(catalog.jobs_folder())
+        for job in sorted(active, key=lambda job: (not job.begun, job.id)):
+            _show_active(job, everywhere)
         for job in ended[:_ENDED_SHOWN]:
             _show_ended(job)
         if len(ended) > 1:
@@ -127,17 +171,26 @@ def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) ->
                 st.button("Clear those that ended", type="tertiary", key="clear jobs", on_click=_clear, args=(ended,))
 
 
-def _show_active(job: Job) -> None:
+def _show_active(job: Job, everywhere: list[Job]) -> None:
     progress = job.progress or Progress("running")
-    stopping = job.state_at(progress) == "stopping"
+    how = job.state_at(progress)
+    notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container():
-            facts.show_title(job.info.title, "stopping …" if stopping else progress.stage)
-        st.button("Cancel", key=f"cancel {job.id}", disabled=stopping, on_click=control.cancel, args=(job,))
+            facts.show_title(_title(job), notes.get(how, progress.stage))
+        st.button("Cancel", key=f"cancel {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
+    if how == "waiting":
+        return
     share = progress.done / progress.total if progress.total else 0.0
     st.progress(min(share, 1.0), text=_how_far(job, progress))
     with st.expander("Log", key=f"log {job.id}"):
         st.code(job.log_tail or "nothing printed yet", language=None, wrap_lines=True)
+
+
+def _place(job: Job, everywhere: list[Job]) -> str:
+    """Where a job stands in the queue."""
+    before = jobs_before(job, everywhere)
+    return f"waiting, {words.count(before)} before it" if before else "starting"
 
 
 def _how_far(job: Job, progress: Progress) -> str:
@@ -165,9 +218,12 @@ def _show_ended(job: Job) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(_ICONS[how], width="content")
         with st.container():
-            facts.show_title(job.info.title, notes[how])
-        if how == "done" and (label := _label_of(job)) not in (None, st.session_state.get("run")):
+            facts.show_title(_title(job), notes[how])
+        makes_seen = job.command in ("score", "search")
+        if how == "done" and makes_seen and (label := _run_label(job)) not in (None, _run_on_show()):
             st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
+        if how == "done" and job.command == "search":
+            _lead_to_found(job, key=f"found {job.id}")
         if how != "done":
             st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
         dismiss = ":material/close:"
@@ -182,15 +238,31 @@ def _show_ended(job: Job) -> None:
             st.code(commands.command(*job.info.words), language="bash", wrap_lines=True)
 
 
-def _label_of(job: Job) -> str | None:
-    """What the run picker calls the run that the job made; None where it made none."""
+def _title(job: Job) -> str:
+    """What the job is, and which run it is about where that is not the one on show."""
+    label = _run_label(job) if job.command in _ABOUT_A_RUN else None
+    return job.info.title if label in (None, _run_on_show()) else f"{job.info.title} · {label}"
+
+
+def _run_label(job: Job) -> str | None:
+    """What the run picker calls the run that the job is about; None where it does not show it."""
     root = Path(job.info.about).resolve()
-    found = (entry.label for entry in catalog.entries() if entry.root == root)
-    return next(found, None) if job.command == "score" else None
+    return next((entry.label for entry in catalog.entries() if entry.root == root), None)
+
+
+def _run_on_show() -> str | None:
+    return st.session_state.get("run")
 
 
 def _open(label: str) -> None:
     st.session_state["run"], st.session_state[_OPENED] = label, True
+
+
+def _cancel(job: Job) -> None:
+    try:
+        control.cancel(job)
+    except ClipselError as error:
+        st.session_state[_FAILED] = error
 
 
 def _again(job: Job) -> None:

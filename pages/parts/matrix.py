@@ -22,7 +22,13 @@ _MEASURES = {
 def show(labels: Sequence[str], found: Overlap) -> None:
     """The matrix of what each two share, as a count or as a share."""
     measure = st.segmented_control(
-        "Measure", list(_MEASURES), default="pairs", required=True, key="overlap measure", label_visibility="collapsed"
+        "Measure",
+        list(_MEASURES),
+        default="pairs",
+        required=True,
+        key="measure",
+        label_visibility="collapsed",
+        bind="query-params",
     )
     facts.show_title(_MEASURES[measure], "stronger colour is more in common")
     shares = found.jaccard if measure == "Jaccard" else found.of_row

@@ -1,45 +1,83 @@
-"""What do the pairs of any set look like? Its gallery, by a metric from either end, page by page."""
+"""What do the pairs of any set look like? Its gallery, by a metric from either end, page by page.
+
+A page has one such gallery at a time, so that the link can hold how it is sorted and where it is opened.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import partial
 
 import numpy as np
 import streamlit as st
 
-from pages.parts import empty, facts, metrics, pairs, state, words
+from clipsel_core.curation.listing import Listing
+from pages.parts import empty, facts, metrics, pager, pair, pairs, state, words
 from pages.parts.catalog import Entry
+from pages.parts.leafing import Leaves
 
 _PAGE = 48
 _PARTS = ("only this one", "both", "only the other")
-_BARE = {"label_visibility": "collapsed"}
 _ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random"}
+_METRIC, _ORDER, _AT = "sort", "end", "at"
 
 
 def choose_part(counts: Sequence[int], *, key: str) -> int:
     """Asks which of three parts to see: only this one's pairs, both's, only the other's. counts: pairs of each."""
-    labels = [f"{name} · {words.count(count)}" for name, count in zip(_PARTS, counts, strict=True)]
-    return st.segmented_control(
-        "Pairs", [0, 1, 2], default=0, required=True, key=key, format_func=labels.__getitem__, **_BARE
+    part = st.segmented_control(
+        "Pairs", _PARTS, default=_PARTS[0], required=True, key=key, bind="query-params", on_change=rewind
     )
+    place = _PARTS.index(part)
+    said = " · ".join(f"{name} {words.count(count)}" for name, count in zip(_PARTS, counts, strict=True))
+    facts.show_note(said)
+    return place
 
 
-def show(entry: Entry, mask: np.ndarray, *, key: str, title: str, usual: str = "s_cliploss") -> None:
-    """Draws the pairs of a mask, (N,) bool. usual: the metric that they are ordered by at first."""
-    table, listed = state.open_table(entry), int(np.count_nonzero(mask))
+def rewind() -> None:
+    """Goes back to the first page: for whatever changes what is shown."""
+    pager.rewind(_AT)
+
+
+def sort_by(metric: str) -> None:
+    """Sorts by a metric from now on, from its first page."""
+    st.session_state[_METRIC] = metric
+    rewind()
+
+
+def show(entry: Entry, mask: np.ndarray, *, name: Hashable, title: str, usual: str = "s_cliploss") -> None:
+    """Draws the pairs of a mask, (N,) bool. name: tells it from other masks. usual: what it is sorted by at first."""
+    listed = int(np.count_nonzero(mask))
     if not listed:
         empty.show_empty("Nothing to show", "There is no such pair.")
         return
-    names = list(table.metrics)
+    names = list(state.open_table(entry).metrics)
+    shared = {"bind": "query-params", "on_change": rewind}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        first = names.index(usual) if usual in names else 0
-        metric = st.selectbox("By", names, first, metrics.title, key=f"{key} metric", width=220)
-        order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key=f"{key} order")
-        pages = -(-listed // _PAGE)
-        page = int(st.number_input(f"Page of {words.count(pages)}", 1, pages, key=f"{key} page", width=140))
+        # The usual one first: what a page begins with is not in its link.
+        names.sort(key=lambda name: name != usual)
+        metric = st.selectbox("By", names, format_func=metrics.title, key=_METRIC, width=220, **shared)
+        order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key=_ORDER, **shared)
+    listing = _listing(entry, metric, name, state.scores_stamp(entry), mask)
     facts.show_title(title, words.pairs(listed))
-    rows = table.page(metric, _ORDERS[order], offset=(page - 1) * _PAGE, limit=_PAGE, mask=mask)
-    if len(rows):
-        pairs.gallery(entry, rows, metric, key=f"{key} cards", label=title)
-    else:
+    if not len(listing):
         facts.show_note(f"None of them has a {metrics.title(metric)}.")
+        return
+    leaves = Leaves((entry, metric, name, state.scores_stamp(entry)), listing, _ORDERS[order], _PAGE)
+    _leaf(entry, leaves, metric, title)
+
+
+def _leaf(entry: Entry, leaves: Leaves, metric: str, title: str) -> None:
+    listed = len(leaves.listing)
+    pages = pager.pages_of(listed, _PAGE)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        page = pager.show(_AT, pages, words.pairs(listed))
+    left = partial(pager.turn_to, _AT, _PAGE)
+    walk = pair.Walk(listed, leaves.row_at, first=(page - 1) * _PAGE, left=left)
+    turned = pager.by_keyboard(_AT, pages, "part cards")
+    label = f"{title}, page {page} of {pages}"
+    pairs.gallery(entry, leaves.rows(page), metric, key="part cards", label=label, walk=walk, turned=turned)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _listing(entry: Entry, metric: str, name: Hashable, stamp: state.Stamp, _mask: np.ndarray) -> Listing:
+    return Listing.of(state.metric_bins(entry, metric), _mask)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-import tempfile
 import threading
 import warnings
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.images import ImageIndex, open_images
@@ -23,7 +22,17 @@ _MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", 
 _MOST_PIXELS = 64_000_000
 _MOST_INDEXES = 4
 
-_indexes: OrderedDict[Path, tuple[object, ImageIndex | None]] = OrderedDict()
+
+@dataclass(frozen=True)
+class _Known:
+    """An index, and what was true of the run and its pool when it was opened."""
+
+    stamp: tuple[int, ...]
+    pool: Path
+    index: ImageIndex | None
+
+
+_indexes: OrderedDict[Path, _Known] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -35,31 +44,47 @@ def read(root: Path, uid: str) -> bytes | None:
 
 def media_type(data: bytes) -> str | None:
     """The type of a picture, or None for bytes that are not one, are broken, or would unpack to something huge."""
+    return _judged(data)[0]
+
+
+def fault(data: bytes) -> str:
+    """Why bytes are no picture that may be shown, in words; "" where they are one."""
+    return _judged(data)[1]
+
+
+def _judged(data: bytes) -> tuple[str | None, str]:
+    too_large = f"more than {_MOST_PIXELS:,} pixels"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=list(_MEDIA_TYPES)) as picture:
                 if picture.width * picture.height > _MOST_PIXELS:
-                    return None
+                    return None, too_large
                 picture.load()
-                return _MEDIA_TYPES[picture.format or ""]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return None
+                return _MEDIA_TYPES[picture.format or ""], ""
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None, too_large
+    except UnidentifiedImageError:
+        return None, f"bytes that are none of {', '.join(_MEDIA_TYPES)}"
+    except (OSError, ValueError, SyntaxError) as error:
+        return None, f"a broken one: {str(error)[:200]}"
 
 
 def _index(root: Path) -> ImageIndex | None:
     """The index of the run's pool, opened once, and anew when run.json changes or one of the pool's folders does."""
-    run = Run.open(root)
-    folders = (run.pool_root / "shards", run.pool_root / "images")
-    stamp = tuple(_modified(path) for path in (root / "run.json", *folders))
     with _lock:
         known = _indexes.get(root)
-        if known is None or known[0] != stamp:
-            known = _indexes[root] = (stamp, _open(run))
+        if known is None or known.stamp != _stamp(root, known.pool):
+            run = Run.open(root)
+            known = _indexes[root] = _Known(_stamp(root, run.pool_root), run.pool_root, _open(run))
         _indexes.move_to_end(root)
         while len(_indexes) > _MOST_INDEXES:
             _indexes.popitem(last=False)
-        return known[1]
+        return known.index
+
+
+def _stamp(root: Path, pool: Path) -> tuple[int, ...]:
+    return tuple(_modified(path) for path in (root / "run.json", pool / "shards", pool / "images"))
 
 
 def _modified(path: Path) -> int:
@@ -71,14 +96,7 @@ def _modified(path: Path) -> int:
 
 def _open(run: Run) -> ImageIndex | None:
     try:
-        return open_images(open_pool(run.pool_root), cache_of(run.root) / "images.parquet")
+        return open_images(open_pool(run.pool_root), run.cache_dir)
     except (ClipselError, OSError) as error:
         _log.warning("no images for %s: %s", run.root, error)
         return None
-
-
-def cache_of(root: Path) -> Path:
-    """Beside the run where that can be written, else in the system's folder for passing things."""
-    if os.access(root, os.W_OK):
-        return root / "cache"
-    return Path(tempfile.gettempdir()) / f"clipsel-{os.getuid()}" / root.name

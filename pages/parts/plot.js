@@ -64,7 +64,7 @@ const axis = (data, width) => {
   found.forEach((at) => {
     node.append(place(make("span", "tick", at.toFixed(places)), span > 0 ? (at - data.low) / span : 0.5))
   })
-  const peak = `peak ${number.format(most(data))} a bin${data.log ? ", log" : ""}`
+  const peak = `peak ${number.format(Math.round(most(data)))} a bin${data.log ? ", log" : ""}`
   node.append(make("span", "unit", !data.legend ? peak : width < 420 ? data.unit : `${data.unit} · ${peak}`))
   const legend = make("div", "legend")
   data.layers.filter((layer) => data.legend && layer.name).forEach((layer) => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
@@ -14,9 +15,14 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, charts, commands, empty, facts, metrics, part_gallery, state, words
 from pages.parts.catalog import Entry
+from pages.parts.ranking import Ranking
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
 
 _SIZES = (10, 30, 50)
 _USUAL = 30
+_SECONDS = 0.5
 _SETTINGS = {
     "arch": "Teacher",
     "temperature": "Temperature",
@@ -35,25 +41,36 @@ def show(entry: Entry) -> None:
     if not others:
         _nobody(entry)
         return
-    labels = [other.label for other in others]
-    if st.session_state.get("rival") not in labels:
-        st.session_state["rival"] = labels[0]
-    chosen = st.selectbox("Against the run", labels, key="rival", persist_state="session", width=360)
-    other = others[labels.index(chosen)]
+    other = _choose(others)
+    _settings(state.open_run(entry), state.open_run(other))
+    names = [name for name in state.open_run(entry).metrics if name in state.open_run(other).metrics]
     try:
-        alignment = _alignment(entry, other, state.scores_stamp(entry), state.scores_stamp(other))
+        work = _ranking(entry, other, state.scores_stamp(entry), state.scores_stamp(other))
     except ClipselError as error:
         empty.show_error(error, "The other run cannot be compared")
         return
-    _settings(state.open_run(entry), state.open_run(other))
-    shared = [name for name in alignment.first.metrics if name in alignment.second.metrics]
-    if not alignment.shared or not shared:
+    work.begin()
+    if work.error:
+        empty.show_error(work.error, "The other run cannot be compared")
+        return
+    if not names or (work.alignment and not work.alignment.shared):
         why = "Runs can be compared where they scored the same pairs: the uids of these two have nothing in common."
         empty.show_empty("No pair in common", why)
         return
-    _note(alignment)
-    _table(entry, other, shared)
-    _tops(entry, other, alignment, shared)
+    if work.alignment:
+        _note(work.alignment)
+    st.fragment(_table, run_every=_SECONDS if work.active else None)(work, names, work.known)
+    if work.alignment:
+        _tops(entry, other, work, names)
+
+
+def _choose(others: list[Entry]) -> Entry:
+    labels = [other.label for other in others]
+    if st.session_state.get("rival", labels[0]) not in labels:
+        del st.session_state["rival"]
+    shared = {"bind": "query-params", "on_change": part_gallery.rewind}
+    chosen = st.selectbox("Against the run", labels, key="rival", width=360, **shared)
+    return others[labels.index(chosen)]
 
 
 def _others(entry: Entry) -> list[Entry]:
@@ -92,27 +109,32 @@ def _note(alignment: Alignment) -> None:
         facts.show_note(f"{shared} in both, matched by uid; {here} only here, {there} only there.")
 
 
-def _table(entry: Entry, other: Entry, names: list[str]) -> None:
-    """A row a metric: rank correlation, and what the tops of both share."""
-    stamps = state.scores_stamp(entry), state.scores_stamp(other)
-    key, rows = f"ranked {hash((entry, other, stamps))}", []
-    bar = st.empty()
-    for place, name in enumerate(names):
-        if key not in st.session_state:
-            bar.progress(place / len(names), f"Ranking both runs by {metrics.title(name)} …")
-        rows.append(_row(name, _agreement(entry, other, *stamps, name)))
-    bar.empty()
-    st.session_state[key] = True
+def _table(work: Ranking, names: list[str], known: tuple) -> None:
+    """A row a metric: rank correlation, and what the tops of both share. known: what was, when the page was drawn."""
+    if work.known != known:
+        st.rerun()
     facts.show_title("Agreement by metric", "rank correlation (Spearman), and the share of the top that is the same")
     head = "".join(f"<th>{title}</th>" for title in ("pairs", "Spearman", *(f"top {size} %" for size in _SIZES)))
-    body = "".join(rows)
+    body = "".join(_row(name, work.found.get(name)) for name in names)
     st.html(f'<div class="matrix"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+    if work.stopped:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            ranked = sum(name in work.found for name in names)
+            st.text(f"Stopped: {words.count(ranked)} of {words.count(len(names))} metrics are ranked.")
+            st.button("Go on", icon=":material/play_arrow:", key="rank on", on_click=work.start)
+    elif not work.finished:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.progress(work.share, work.said, width=420)
+            st.button("Stop", icon=":material/stop:", key="rank stop", on_click=work.stop)
 
 
-def _row(name: str, found: Agreement) -> str:
+def _row(name: str, found: Agreement | None) -> str:
+    title = f"<th>{html.escape(metrics.title(name))}</th>"
+    if found is None:
+        return f"<tr>{title}<td></td>{'<td>…</td>' * (1 + len(_SIZES))}</tr>"
     shares = [float(found.overlap[size - 1]) for size in _SIZES]
-    cells = [_cell(found.spearman, f"{found.spearman:.4f}"), *(_cell(part, f"{100 * part:.1f} %") for part in shares)]
-    return f"<tr><th>{html.escape(metrics.title(name))}</th><td>{words.count(found.pairs)}</td>{''.join(cells)}</tr>"
+    cells = [_cell(found.spearman, f"{found.spearman:.4f}"), *(_cell(part, words.percentage(part)) for part in shares)]
+    return f"<tr>{title}<td>{words.count(found.pairs)}</td>{''.join(cells)}</tr>"
 
 
 def _cell(share: float, text: str) -> str:
@@ -121,50 +143,70 @@ def _cell(share: float, text: str) -> str:
     return f'<td style="--part:{100 * max(share, 0):.0f}%">{text}</td>'
 
 
-def _tops(entry: Entry, other: Entry, alignment: Alignment, names: list[str]) -> None:
+def _tops(entry: Entry, other: Entry, work: Ranking, names: list[str]) -> None:
     """One metric closely: the overlap at every size, and the pairs that the two tops do not share."""
     left, right = st.columns([1, 2], gap="large")
     with left:
-        usual = names.index("s_cliploss") if "s_cliploss" in names else 0
-        chosen = {"key": "rival metric", "persist_state": "session"}
-        name = st.selectbox("Metric", names, usual, metrics.title, **chosen)
-        percent = st.slider("Top share", 1, 99, _USUAL, format="%d %%", key="rival share", persist_state="session")
-    stamps = state.scores_stamp(entry), state.scores_stamp(other)
-    found = _agreement(entry, other, *stamps, name)
-    if not found.pairs:
+        # The usual one first: what a page begins with is not in its link.
+        first = sorted(names, key=lambda name: name != "s_cliploss")
+        name = st.selectbox(
+            "Metric", first, format_func=metrics.title, key="ranked", bind="query-params", on_change=_resort
+        )
+        shared = {"bind": "query-params", "on_change": part_gallery.rewind}
+        percent = st.slider("Top share", 1, 99, _USUAL, format="%d %%", key="top", **shared)
+    found = work.found.get(name)
+    if found is not None and not found.pairs:
         with right:
             empty.show_empty("No pair scored by both", f"No pair has a {metrics.title(name)} in both runs.")
         return
+    if found is not None:
+        _closely(left, right, found, name, percent)
+    stamps = state.scores_stamp(entry), state.scores_stamp(other)
+    mine, theirs = _masks(entry, other, *stamps, name, percent, work.alignment)
+    _parts(entry, (entry, other, stamps, name, percent), (mine, theirs), name, percent)
+
+
+def _closely(left: DeltaGenerator, right: DeltaGenerator, found: Agreement, name: str, percent: int) -> None:
     with left:
         share = found.overlap[percent - 1]
-        said = "none" if np.isnan(share) else f"{100 * share:.1f} %"
+        said = "none" if np.isnan(share) else words.percentage(share)
         facts.show_facts({f"Same in both top {percent} %": said, "Rank correlation": f"{found.spearman:.4f}"})
     with right:
         facts.show_title(f"What the tops by {metrics.title(name)} share", "at every size; the line is the top share")
         charts.overlap_curve(np.array(agreement.PERCENTS), 100 * found.overlap, percent)
-    mine, theirs = _masks(entry, other, *stamps, name, percent)
+
+
+def _parts(entry: Entry, about: tuple, tops: tuple[np.ndarray, np.ndarray], name: str, percent: int) -> None:
+    """The pairs of one top and not the other, and of both."""
+    mine, theirs = tops
     masks = (mine & ~theirs, mine & theirs, theirs & ~mine)
-    part = part_gallery.choose_part([int(np.count_nonzero(mask)) for mask in masks], key="rival part")
+    part = part_gallery.choose_part([int(np.count_nonzero(mask)) for mask in masks], key="part")
     title = (
         f"In this run's top {percent} % by {metrics.title(name)}, and not in the other's",
         f"In both runs' top {percent} % by {metrics.title(name)}",
         f"In the other run's top {percent} % by {metrics.title(name)}, and not in this one's",
     )[part]
-    part_gallery.show(entry, masks[part], key=f"rival {part}", title=title, usual=name)
+    part_gallery.show(entry, masks[part], name=(part, *about), title=title, usual=name)
 
 
-@st.cache_resource(max_entries=4, show_spinner="Matching the pairs of both runs …")
-def _alignment(entry: Entry, other: Entry, stamp: state.Stamp, other_stamp: state.Stamp) -> Alignment:
-    return agreement.align(state.open_table(entry), state.open_table(other))
+def _resort() -> None:
+    part_gallery.sort_by(st.session_state["ranked"])
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
-def _agreement(entry: Entry, other: Entry, stamp: state.Stamp, other_stamp: state.Stamp, metric: str) -> Agreement:
-    return agreement.agreement(_alignment(entry, other, stamp, other_stamp), metric)
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _ranking(entry: Entry, other: Entry, stamp: state.Stamp, other_stamp: state.Stamp) -> Ranking:
+    """The work that all sessions watch which compare these two."""
+    return Ranking(state.open_table(entry), state.open_table(other))
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@st.cache_resource(max_entries=2, show_spinner=False)
 def _masks(
-    entry: Entry, other: Entry, stamp: state.Stamp, other_stamp: state.Stamp, metric: str, percent: int
+    entry: Entry,
+    other: Entry,
+    stamp: state.Stamp,
+    other_stamp: state.Stamp,
+    metric: str,
+    percent: int,
+    _alignment: Alignment,
 ) -> tuple[np.ndarray, np.ndarray]:
-    return agreement.tops(_alignment(entry, other, stamp, other_stamp), metric, Fraction(percent, 100))
+    return agreement.tops(_alignment, metric, Fraction(percent, 100))

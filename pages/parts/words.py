@@ -26,6 +26,19 @@ def share(part: float, whole: float) -> str:
     return f"{100 * part / whole if whole else 0:.1f} %"
 
 
+def percentage(part: float) -> str:
+    """A share, 0 to 1, in percent with one decimal. Only all of it is 100.0 %, and only nothing is 0.0 %.
+
+    >>> percentage(1.0), percentage(0.99996), percentage(0.3), percentage(0.00001)
+    ('100.0 %', 'over 99.9 %', '30.0 %', 'under 0.1 %')
+    """
+    if 0 < part < 0.0005:
+        return "under 0.1 %"
+    if 0.9995 <= part < 1:
+        return "over 99.9 %"
+    return f"{100 * part:.1f} %"
+
+
 def score(value: float) -> str:
     """A score to four digits, or a dash where there is none."""
     if value is None or not math.isfinite(value):

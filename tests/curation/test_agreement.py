@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clipsel_core.curation.agreement import _descending, agreement, align, tops
+from clipsel_core.curation.agreement import Alignment, agreement, align, tops
+from clipsel_core.curation.ordering import keep_top
 from clipsel_core.curation.recipe_files import parse_recipe
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
@@ -63,10 +64,18 @@ def test_align__the_same_number_of_other_pairs_is_not_the_same(tmp_path):
     assert found.rows.tolist() == [-1, 0, 1, 2, 3]
 
 
+def columns_of(alignment: Alignment) -> tuple[np.ndarray, np.ndarray]:
+    """CLIPScore in both runs, in the first one's rows; NaN where the second lacks the pair."""
+    mine, theirs = alignment.first.column("clip_score"), alignment.second.column("clip_score")
+    if alignment.rows is None:
+        return mine.astype(float), theirs.astype(float)
+    return mine.astype(float), np.where(alignment.rows >= 0, theirs[alignment.rows], np.nan).astype(float)
+
+
 @pytest.mark.parametrize("other", [1, 2])
 def test_agreement__spearman_is_duckdbs(tables, other):
     alignment = align(tables[0], tables[other])
-    x, y = (column.astype(float) for column in alignment.columns("clip_score"))
+    x, y = columns_of(alignment)
     both = ~np.isnan(x) & ~np.isnan(y)
     scores = pa.table({"x": x[both], "y": y[both]})
     found = agreement(alignment, "clip_score")
@@ -75,23 +84,32 @@ def test_agreement__spearman_is_duckdbs(tables, other):
     assert 0.4 < found.spearman < 0.9
 
 
-def test_agreement__overlap_is_that_of_the_tops(tables):
-    alignment = align(tables[0], tables[2])
+@pytest.mark.parametrize("other", [1, 2])
+def test_agreement__overlap_is_that_of_the_tops(tables, other):
+    alignment = align(tables[0], tables[other])
     found = agreement(alignment, "clip_score")
-    for percent in (1, 7, 30, 64, 100):
+    x, y = columns_of(alignment)
+    both = ~np.isnan(x) & ~np.isnan(y)
+    for percent in range(1, 101):
         mine, theirs = tops(alignment, "clip_score", Fraction(percent, 100))
         assert mine.sum() == theirs.sum() == int(Fraction(percent, 100) * found.pairs)
-        # Ties at the edge may go to other pairs there.
-        assert found.overlap[percent - 1] == pytest.approx((mine & theirs).sum() / mine.sum(), abs=0.05)
+        assert found.overlap[percent - 1] == (mine & theirs).sum() / mine.sum()
+        for values, top in ((x, mine), (y, theirs)):
+            assert (top == keep_top(values.astype(np.float32), both, int(mine.sum()), tables[0].uids_at)[0]).all()
     assert found.overlap[-1] == 1
 
 
-def test_descending__is_a_stable_sort():
-    draw = np.random.default_rng(6)
-    odd = [0.0, -0.0, 1e-40, -1e-40, 3e38, -3e38, np.inf, -np.inf] * 3
-    values = np.concatenate([draw.normal(size=3000).round(2), odd])
-    values = draw.permutation(values).astype(np.float32)
-    assert _descending(values).tolist() == np.argsort(-values, kind="stable").tolist()
+def test_agreement__can_be_ended_between_its_steps(tables):
+    shares = []
+    agreement(align(*tables[:2]), "clip_score", shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) > 1
+
+    def end(share: float) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        agreement(align(*tables[:2]), "clip_score", end)
 
 
 def test_tops__are_what_recipes_keep(big_run):

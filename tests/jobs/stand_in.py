@@ -26,8 +26,11 @@ if command == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 file.update(1, 4)
 print("at work", rest, flush=True)
-if command in ("wait", "deaf"):
+if command in ("wait", "deaf", "search"):
     time.sleep(60)
+elif command == "brief":
+    time.sleep(0.3)
+    file.close("done")
 elif command == "fail":
     file.close("failed", "pool: expected shards, found none")
     sys.exit(1)
@@ -37,7 +40,9 @@ elif command == "finish":
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str = "") -> None:
-    """Puts the stand-in into our command line's place: the commands wait, deaf, fail, finish and vanish.
+    """Puts the stand-in into our command line's place: the commands wait, deaf, brief, fail, finish and vanish;
+
+    search waits too.
 
     behaviour: what every other command does.
     """
@@ -46,7 +51,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str = "") 
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{Path(__file__).parents[2]}")
     monkeypatch.setenv("STAND_IN", behaviour)
     monkeypatch.setattr(control, "_PACKAGE", "stand_in")
-    monkeypatch.setattr(control, "COMMANDS", (*control.COMMANDS, "wait", "deaf", "fail", "finish", "vanish"))
+    monkeypatch.setattr(control, "COMMANDS", (*control.COMMANDS, "wait", "deaf", "brief", "fail", "finish", "vanish"))
 
 
 def until(true: Callable[[], bool], seconds: float = 20) -> None:

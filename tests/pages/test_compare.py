@@ -13,6 +13,7 @@ from tests.pages.conftest import components, words
 from tests.pages.worlds import add_recipe, make_run
 
 DRAFT = "steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: normsim_inf_task, keep_top: 0.2}]"
+PARTS = ("only this one", "both", "only the other")
 CLIP = "steps: [{metric: clip_score, keep_top: 0.25}]"
 
 
@@ -42,18 +43,18 @@ def test_compare__counts_what_is_in_both(run, open_page):
     both = len(draft & clip)
     assert 0 < both < len(draft)
     assert cells(app) == [str(number) for number in (len(draft), len(draft), both, len(clip), both, len(clip))]
-    app.segmented_control(key="overlap measure").set_value("Jaccard").run()
+    app.segmented_control(key="measure").set_value("Jaccard").run()
     assert f"{100 * both / len(draft | clip):.1f} %" in cells(app)
-    app.segmented_control(key="overlap measure").set_value("share of the row").run()
+    app.segmented_control(key="measure").set_value("share of the row").run()
     assert f"{100 * both / len(clip):.1f} %" in cells(app)
 
 
-@pytest.mark.parametrize("part", [0, 1, 2])
+@pytest.mark.parametrize("part", PARTS)
 def test_compare__shows_each_part(run, open_page, part):
     app = open_page("compare", run)
-    app.segmented_control(key="compare part").set_value(part).run()
+    app.segmented_control(key="part").set_value(part).run()
     draft, clip = rows_of(run, DRAFT), rows_of(run, CLIP)
-    expected = (draft - clip, draft & clip, clip - draft)[part]
+    expected = (draft - clip, draft & clip, clip - draft)[PARTS.index(part)]
     assert captions(app) == [f"caption of pair {row}" for row in sorted(expected, reverse=True)]
     assert not app.exception
 
@@ -61,7 +62,7 @@ def test_compare__shows_each_part(run, open_page, part):
 def test_compare__tells_recipes_apart_step_by_step(run, open_page):
     add_recipe(run, "near", DRAFT.replace("0.3", "0.25"))
     app = open_page("compare", run)
-    app.selectbox(key="compare second").set_value("recipe near").run()
+    app.selectbox(key="against").set_value("recipe near").run()
     assert "1 of 2 steps differ" in words(app)
     assert "top 25 % of the pool by s-CLIPLoss" in words(app)
 
@@ -72,8 +73,8 @@ def test_compare__takes_lists_and_says_what_the_run_lacks(run, open_page):
     uids.write_subset(run / "recipes" / "old.npy", uids.union(known, strange))
     app = open_page("compare", run)
     assert "old.npy names 1 more uids that this run lacks" in words(app)
-    app.selectbox(key="compare second").set_value("list old.npy").run()
-    app.segmented_control(key="compare part").set_value(2).run()
+    app.selectbox(key="against").set_value("list old.npy").run()
+    app.segmented_control(key="part").set_value(PARTS[2]).run()
     assert captions(app) == [f"caption of pair {row}" for row in (4, 3, 2, 1, 0)]
 
 

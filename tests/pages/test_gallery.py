@@ -32,10 +32,10 @@ def test_gallery__highest_first(app):
 
 
 def test_gallery__turns_pages(app):
-    app.button(key="next").click().run()
+    app.button(key="next page").click().run()
     assert rows(app) == list(range(11, -1, -1))
-    assert app.button(key="next").disabled
-    app.button(key="previous").click().run()
+    assert app.button(key="next page").disabled
+    app.button(key="previous page").click().run()
     assert rows(app)[0] == 59
 
 
@@ -100,7 +100,7 @@ def test_gallery__a_pool_with_an_image_index_and_no_tars_has_addresses(tmp_path,
 
 def test_gallery__captions_go_nowhere_but_into_the_component(tmp_path, open_page):
     app = open_page("gallery", make_run(tmp_path / "world", captions=HOSTILE))
-    app.button(key="next").click().run()
+    app.button(key="next page").click().run()
     assert HOSTILE[0] in captions(app)
     assert max(map(len, captions(app))) <= 2_000
     assert "window.pwned" not in words(app)
@@ -111,7 +111,7 @@ def test_gallery__pages_far_on_hold_what_comes_there(tmp_path, open_page):
     app = open_page("gallery", make_run(tmp_path / "world", pairs=(900, 60)))
     listed = rows(app)
     for _ in range(19):
-        app.button(key="next").click().run()
+        app.button(key="next page").click().run()
         listed += rows(app)
     assert listed == list(range(959, -1, -1))
 

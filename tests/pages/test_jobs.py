@@ -45,9 +45,50 @@ def test_map__is_made_as_a_job_and_cancelled(run, open_page):
     button(app, "Start again").click().run()
     (other,) = listing(catalog.jobs_folder())
     assert other.id != job.id
-    assert other.state == "running"
+    until(lambda: other.state == "running")
     control.cancel(other)
     ended(other)
+
+
+def test_panel__shows_who_waits_and_cancels_them(run, tmp_path, open_page):
+    app = open_page("map", run)
+    button(app, "Make a map").click().run()
+    (first,) = listing(catalog.jobs_folder())
+    until(lambda: first.state == "running")
+    other = make_run(tmp_path / "other", projection=False)
+    app = open_page("map", other)
+    button(app, "Make a map").click().run()
+    assert not app.exception
+    waits = listing(catalog.jobs_folder())[0]
+    assert waits.info.about == str(other)
+    assert words(app).count("waiting, 1 before it") == 2
+    assert len(app.get("progress")) == 1
+    catalog.allow([other, run])
+    overview = open_page("overview", other)
+    catalog.allow([other, run])
+    assert f"{first.info.title} · world/run" in words(overview.run())
+    button(app, "Cancel").click().run()
+    assert ended(waits) == "cancelled"
+    assert first.state == "running"
+    control.cancel(first)
+    ended(first)
+
+
+def test_panel__says_that_a_job_is_another_users(run, open_page, monkeypatch):
+    app = open_page("map", run)
+    button(app, "Make a map").click().run()
+    (job,) = listing(catalog.jobs_folder())
+
+    def refused(pid, birth):
+        raise PermissionError
+
+    monkeypatch.setattr(control.process, "end", refused)
+    button(app, "Cancel").click().run()
+    assert not app.exception
+    assert "another user's" in words(app)
+    monkeypatch.undo()
+    control.cancel(job)
+    ended(job)
 
 
 def test_panel__shows_a_failed_jobs_error_as_text(run, open_page, monkeypatch):

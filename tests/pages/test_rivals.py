@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
 
-from pages.parts import catalog
-from tests.pages.conftest import components, words
+from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.runs.store import Run
+from pages.parts import catalog, ranking
+from pages.parts.ranking import Ranking
+from tests.pages.conftest import MAIN, components, words
 from tests.pages.worlds import make_run, scores
 
 
@@ -28,10 +36,18 @@ def against(worlds, open_page, monkeypatch):
     def opener(*runs):
         app = open_page("compare", worlds[0])
         catalog.allow([worlds[0], *runs])
-        app.session_state["compare what"] = "Runs"
-        return app.run()
+        app.session_state["what"] = "Runs"
+        return ranked(app.run())
 
     return opener
+
+
+def ranked(app):
+    """The page once the ranking is through."""
+    until = time.monotonic() + 20
+    while app.get("progress") and time.monotonic() < until:
+        app.run()
+    return app
 
 
 def captions(app) -> list[str]:
@@ -55,18 +71,21 @@ def test_rivals__agree_and_disagree_by_metric(against, worlds):
     assert not app.exception
 
 
-@pytest.mark.parametrize(("part", "rows"), [(0, range(59, 41, -1)), (2, range(17, -1, -1))])
+ENDS = [("only this one", range(59, 41, -1)), ("only the other", range(17, -1, -1))]
+
+
+@pytest.mark.parametrize(("part", "rows"), ENDS)
 def test_rivals__show_who_the_other_leaves_out(against, worlds, part, rows):
     app = against(worlds[1])
-    app.selectbox(key="rival metric").set_value("clip_score").run()
-    app.segmented_control(key="rival part").set_value(part).run()
+    app.selectbox(key="ranked").set_value("clip_score").run()
+    app.segmented_control(key="part").set_value(part).run()
     assert captions(app) == [f"caption of pair {row}" for row in rows]
 
 
 def test_rivals__top_share_moves_the_parts(against, worlds):
     app = against(worlds[1])
-    app.selectbox(key="rival metric").set_value("clip_score").run()
-    app.slider(key="rival share").set_value(5).run()
+    app.selectbox(key="ranked").set_value("clip_score").run()
+    app.slider(key="top").set_value(5).run()
     assert captions(app) == ["caption of pair 59", "caption of pair 58", "caption of pair 57"]
 
 
@@ -87,3 +106,72 @@ def test_rivals__of_other_pairs_have_nothing_in_common(against, tmp_path, monkey
     app = against(other)
     assert "No pair in common" in words(app)
     assert not app.exception
+
+
+def followed(link: dict):
+    """The Compare page in a session of its own, opened at an address."""
+    app = AppTest.from_file(str(MAIN), default_timeout=30)
+    for name, value in link.items():
+        app.query_params[name] = value
+    return ranked(app.switch_page("compare.py").run())
+
+
+def test_rivals__a_link_shows_the_same(against, worlds):
+    app = against(worlds[1])
+    app.selectbox(key="ranked").set_value("clip_score").run()
+    app.slider(key="top").set_value(10).run()
+    app.segmented_control(key="part").set_value("only the other").run()
+    app.segmented_control(key="end").set_value("lowest").run()
+    # What the browser writes into the address.
+    link = {"what": "Runs", "ranked": "CLIPScore", "top": "10", "part": "only the other", "end": "lowest"}
+    other = followed(link)
+    assert captions(other) == captions(app) == [f"caption of pair {row}" for row in range(6)]
+    assert "top 10 % by CLIPScore, and not in this one" in words(other)
+
+
+def test_rivals__a_link_to_what_is_not_there_opens_the_usual(against, worlds):
+    against(worlds[1])
+    app = followed({"what": "Runs", "rival": "nobody", "ranked": "nothing", "top": "900", "part": "none", "at": "77"})
+    assert app.slider(key="top").value in (30, 99)
+    assert app.selectbox(key="ranked").value == "s_cliploss"
+    assert not app.exception
+
+
+def test_rivals__what_was_ranked_is_kept_beside_the_run(against, worlds, monkeypatch):
+    first = words(against(worlds[1]))
+    st.cache_resource.clear()
+    monkeypatch.setattr(ranking, "agreement", None)
+    assert words(against(worlds[1])) == first
+    # Other scores are ranked anew.
+    file = next((worlds[1] / "scores").glob("*.parquet"))
+    os.utime(file, ns=(1, 1))
+    with pytest.raises(TypeError, match="not callable"):
+        Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))._do(lambda share, said: None)
+
+
+def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
+    gate, agreement = threading.Event(), ranking.agreement
+
+    def slowly(alignment, metric, between):
+        if metric == "r_image":
+            gate.wait(10)
+            between(0.5)
+        return agreement(alignment, metric, between)
+
+    monkeypatch.setattr(ranking, "agreement", slowly)
+    work = Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))
+    work.begin()
+    while "r image" not in work.said:
+        assert work.active
+    work.stop()
+    gate.set()
+    while work.active:
+        pass
+    assert work.stopped
+    assert not work.finished
+    assert list(work.found) == ["s_cliploss", "clip_score"]
+    work.start()
+    while work.active:
+        pass
+    assert work.finished
+    assert len(work.found) == 7

@@ -13,7 +13,7 @@ from PIL import Image
 class Deadly:
     """Takes a picture's corner, and ends the process where the picture is of one size."""
 
-    def __call__(self, picture: Image.Image) -> np.ndarray:
+    def __call__(self, picture: Image.Image, _: object) -> np.ndarray:
         if picture.size == (7, 7):
             os._exit(9)
         return np.array(picture)[:2, :2]

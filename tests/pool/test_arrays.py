@@ -71,7 +71,7 @@ def test_clip_retrieval__becomes_a_pool_with_its_images(tmp_path, dtype):
     np.testing.assert_allclose(table["clip_l14_similarity_score"].to_numpy(), score, atol=2e-3)
     pool = open_pool(tmp_path / "pool")
     assert inspect_pool(pool).problems == ()
-    index = ImageIndex.of_parts(pool.root, list(pool.indexes))
+    index = ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / "images.index")
     assert [index.read(uid) for uid in table["uid"].to_pylist()] == [image(number) for number in range(8)]
 
 
@@ -98,7 +98,8 @@ def test_npy__without_any_table(tmp_path):
     assert set(table["text"].to_pylist()) == {""}
     assert len(set(table["uid"].to_pylist())) == 4
     pool = open_pool(tmp_path / "pool")
-    assert ImageIndex.of_parts(pool.root, list(pool.indexes)).read(table["uid"][0].as_py()) is None
+    index = ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / "images.index")
+    assert index.read(table["uid"][0].as_py()) is None
 
 
 @pytest.mark.parametrize("ending", ["csv", "txt", "jsonl", "parquet"])

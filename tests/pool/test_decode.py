@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from clipsel_core.pool.decode import Unusable, decode, decode_with_size
+from clipsel_core.pool.framing import Framing
 from tests.pool.pictures import drawn, encoded, image
 
 
@@ -115,15 +116,29 @@ def test_decode__30_000_pixels_wide_by_the_pixels_it_has():
 
 
 def test_decode_with_size__a_large_jpeg_at_a_part_of_its_size():
-    picture, size = decode_with_size(encoded(drawn(1, (800, 600))), enough=140)
-    assert (picture.size, size) == ((200, 150), (800, 600))
+    picture, size, box = decode_with_size(encoded(drawn(1, (800, 600))), enough=140)
+    assert (picture.size, size, box) == ((200, 150), (800, 600), (0, 0, 200, 150))
     whole = decode(encoded(drawn(1, (800, 600)))).resize(picture.size, Image.Resampling.BOX)
     assert np.abs(np.asarray(picture, np.int16) - np.asarray(whole, np.int16)).mean() < 2
-    assert decode_with_size(encoded(drawn(1, (800, 600))), enough=700)[0].size == (800, 600)
+    assert decode_with_size(encoded(drawn(1, (800, 600))), enough=700).picture.size == (800, 600)
 
 
 def test_decode_with_size__a_turned_jpeg_at_a_part_of_its_size():
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture, size = decode_with_size(encoded(drawn(1, (800, 600)), exif=exif), enough=140)
-    assert (picture.size, size) == ((150, 200), (600, 800))
+    picture, size, box = decode_with_size(encoded(drawn(1, (800, 600)), exif=exif), enough=140)
+    assert (picture.size, size, box) == ((150, 200), (600, 800), (0, 0, 150, 200))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_decode_with_size__a_part_of_a_size_that_does_not_divide_shows_the_same(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # Thirteen eighths and one column, nine and one row: seven eighths of the last of each lie outside of the picture.
+    data = encoded(drawn(1, (105, 73)), exif=exif, quality=95, subsampling=0)
+    whole, part = decode_with_size(data), decode_with_size(data, enough=9)
+    assert (part.size, max(part.picture.size)) == (whole.picture.size, 14)
+    frame = Framing(4, 4, squash=True, resample=Image.Resampling.BICUBIC)
+    wanted = frame(whole.picture).astype(np.int16)
+    assert np.abs(frame(part.picture, part.box) - wanted).max() <= 8
+    assert np.abs(frame(part.picture) - wanted).max() > 8

@@ -35,7 +35,7 @@ def tars(tmp_path):
 
 
 def test_read__finds_each_image_by_uid(tars, tmp_path):
-    index = ImageIndex.open(tars, tmp_path / "images.parquet")
+    index = ImageIndex.open(tars, tmp_path / "images.index")
     assert len(index) == 3
     assert index.read("a" * 32) == b"first"
     assert index.read("A" * 32) == b"first"
@@ -50,7 +50,7 @@ def test_read__uids_that_differ_in_one_half_alone(tmp_path):
     for place, uid in enumerate([*low, *high]):
         members |= sample(f"{place:03d}", uid, uid.encode())
     write_tar(tmp_path / "0.tar", members)
-    index = ImageIndex.open([tmp_path / "0.tar"], tmp_path / "images.parquet")
+    index = ImageIndex.open([tmp_path / "0.tar"], tmp_path / "images.index")
     assert [index.read(uid) for uid in [*low, *high]] == [uid.encode() for uid in [*low, *high]]
     assert {index.read(f"{number:032x}") for number in (0, 4, 6)} == {None}
     assert {index.read(f"{number:016x}{1:016x}") for number in (3, 5)} == {None}
@@ -58,38 +58,38 @@ def test_read__uids_that_differ_in_one_half_alone(tmp_path):
 
 @pytest.mark.parametrize("uid", ["d" * 32, "", "../../etc/passwd", "x" * 999])
 def test_read__unknown_or_malformed_uids_have_none(tars, tmp_path, uid):
-    assert ImageIndex.open(tars, tmp_path / "images.parquet").read(uid) is None
+    assert ImageIndex.open(tars, tmp_path / "images.index").read(uid) is None
 
 
 def test_open__is_read_from_the_cache_until_a_tar_changes(tars, tmp_path, monkeypatch):
-    ImageIndex.open(tars, tmp_path / "images.parquet")
+    ImageIndex.open(tars, tmp_path / "images.index")
     built = []
-    build = images.build_index
-    monkeypatch.setattr(images, "build_index", lambda paths: built.append(1) or build(paths))
-    assert ImageIndex.open(tars, tmp_path / "images.parquet").read("c" * 32) == b"third"
+    write = images.write_lookup
+    monkeypatch.setattr(images, "write_lookup", lambda *given: built.append(1) or write(*given))
+    assert ImageIndex.open(tars, tmp_path / "images.index").read("c" * 32) == b"third"
     assert not built
     write_tar(tars[1], sample("000", "c" * 32, b"another"))
     os.utime(tars[1], ns=(1, 1))
-    assert ImageIndex.open(tars, tmp_path / "images.parquet").read("c" * 32) == b"another"
+    assert ImageIndex.open(tars, tmp_path / "images.index").read("c" * 32) == b"another"
     assert built
 
 
 def test_open__a_damaged_cache_is_built_again(tars, tmp_path):
-    (tmp_path / "images.parquet").write_bytes(b"not parquet")
-    assert len(ImageIndex.open(tars, tmp_path / "images.parquet")) == 3
+    (tmp_path / "images.index").write_bytes(b"not parquet")
+    assert len(ImageIndex.open(tars, tmp_path / "images.index")) == 3
 
 
 def test_open__no_tars_is_an_empty_index(tmp_path):
-    assert ImageIndex.open([], tmp_path / "images.parquet").read("a" * 32) is None
+    assert ImageIndex.open([], tmp_path / "images.index").read("a" * 32) is None
 
 
 @pytest.mark.parametrize("text", [b"not json", b"[1]", b'{"uid": 7}', b'{"uid": "zz"}', b"{}", b"\xff\xfe"])
 def test_open__an_image_without_a_usable_uid_is_left_out(tmp_path, text):
     write_tar(tmp_path / "0.tar", {"k.jpg": b"x", "k.json": text, **sample("l", "a" * 32, b"kept")})
-    assert len(ImageIndex.open([tmp_path / "0.tar"], tmp_path / "images.parquet")) == 1
+    assert len(ImageIndex.open([tmp_path / "0.tar"], tmp_path / "images.index")) == 1
 
 
 def test_open__what_is_no_tar_is_named(tmp_path):
     (tmp_path / "0.tar").write_bytes(b"<html>" * 200)
     with pytest.raises(PoolFormatError, match=r"0\.tar: expected a whole tar, found .*; download it again"):
-        ImageIndex.open([tmp_path / "0.tar"], tmp_path / "images.parquet")
+        ImageIndex.open([tmp_path / "0.tar"], tmp_path / "images.index")

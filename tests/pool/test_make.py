@@ -39,7 +39,7 @@ def bytes_of(root):
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.suffix != ".lock" and path.is_file()
+        if path.name != ".lock" and path.is_file()
     }
 
 
@@ -108,7 +108,7 @@ def test_make_pool__every_image_is_found_by_its_uid(tmp_path, teachers, kind):
     source = SOURCES[kind](tmp_path / "in")
     build(source, tmp_path / "pool", teachers[0], shard_size=4)
     pool = open_pool(tmp_path / "pool")
-    index = ImageIndex.of_parts(pool.root, list(pool.indexes))
+    index = ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / "images.index")
     kinds = ("JPEG", "PNG", "WEBP") if kind == "tars" else ("PNG",) * 3
     found = [index.read(uid) for uid in table_of(pool.root)["uid"].to_pylist()]
     assert found == [image(number, kinds[number % 3]) for number in range(9)]
@@ -330,7 +330,7 @@ def test_make_pool__pool_and_pictures_move_together(tmp_path, teachers):
     build(source, tmp_path / "world" / "pool", teachers[0])
     (tmp_path / "world").rename(tmp_path / "moved")
     pool = open_pool(tmp_path / "moved" / "pool")
-    index = ImageIndex.of_parts(pool.root, list(pool.indexes))
+    index = ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / "images.index")
     uid = table_of(pool.root)["uid"][4].as_py()
     assert index.read(uid) == image(4, "PNG")
     (tmp_path / "moved" / "in" / "4.png").unlink()

@@ -48,7 +48,7 @@ def test_pack__the_pool_needs_its_source_no_more(tmp_path, teachers):
     build(source, tmp_path / "pool", teachers[0], shard_size=4, pack=True)
     source.rename(tmp_path / "gone")
     pool = open_pool(tmp_path / "pool")
-    index = ImageIndex.of_parts(pool.root, list(pool.indexes))
+    index = ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / "images.index")
     assert [index.read(uid) for uid in table_of(pool.root)["uid"].to_pylist()] == [image(n, "PNG") for n in range(9)]
     tarred = ImageIndex.open(list(pool.tars), tmp_path / "cache.parquet")
     assert tarred.read(table_of(pool.root)["uid"][5].as_py()) == image(5, "PNG")

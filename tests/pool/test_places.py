@@ -49,7 +49,10 @@ def test_make_pool__a_remote_source_gives_the_pool_of_a_local_one(tmp_path, teac
     assert columns(here.root) == columns(there.root)
     for member in ("l14_img", "l14_txt"):
         assert np.array_equal(*(np.load(pool.shards[0].npz)[member] for pool in (here, there)))
-    indexes = [ImageIndex.of_parts(pool.root, list(pool.indexes)) for pool in (here, there)]
+    indexes = [
+        ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / f"{pool.root.name}.index")
+        for pool in (here, there)
+    ]
     names = columns(here.root)["uid"].to_pylist()
     images = [[index.read(name) for name in names] for index in indexes]
     assert images[0] == images[1]
@@ -64,7 +67,7 @@ def test_make_pool__a_remote_tar_that_fails_halfway_stops_the_run(tmp_path, teac
     source = open_source("memory://bucket")
     monkeypatch.setattr(places._Steady, "readinto", lambda *_: (_ for _ in ()).throw(OSError("connection lost")))
     with pytest.raises(PoolFormatError, match=r"00000\.tar: expected a tar that can be read, found connection lost"):
-        make_pool(source, tmp_path / "pool", teachers[0], arch="l14")
+        make_pool(source, tmp_path / "pool", teachers[0], arch="l14", workers=1)
 
 
 def test_place__files_sizes_and_ranges(tmp_path, store):
@@ -90,25 +93,10 @@ def test_place__files_sizes_and_ranges(tmp_path, store):
 
 
 def test_place__addresses_that_stand_for_themselves(tmp_path):
-    assert str(Place.of(tmp_path) / "memory://x/y") == "memory:///x/y"
+    assert str(Place.of(tmp_path) / "memory://x/y") == "memory://x/y"
     assert str(Place.of(tmp_path) / "/abs/y.jpg") == "/abs/y.jpg"
-    assert str(Place.of("memory://x") / "/abs/y.jpg") == "memory:///x/abs/y.jpg"
+    assert str(Place.of("memory://x") / "/abs/y.jpg") == "memory://x/abs/y.jpg"
     assert Place.of(f"file://{tmp_path}") == Place.of(tmp_path)
-
-
-@pytest.mark.parametrize("address", ["reference://x", "zip://a::memory://b", "memory://a::memory://b", "nonsense://x"])
-def test_place__only_stores_are_opened(address):
-    with pytest.raises(PoolFormatError, match=r"expected a path or one of abfs, .* s3, "):
-        Place.of(address)
-
-
-def test_place__names_the_package_that_is_missing(monkeypatch):
-    def missing(address):
-        raise ImportError("Install s3fs to access S3")
-
-    monkeypatch.setattr(places, "url_to_fs", missing)
-    with pytest.raises(PoolFormatError, match="the package for s3://, found Install s3fs to access S3; install it"):
-        Place.of("s3://bucket/x")
 
 
 def test_place__whatever_a_store_raises_is_an_os_error(store, monkeypatch):

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 
-from clipsel_core import uids
-from clipsel_core.errors import UidError
 from clipsel_core.pool.places import Place
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet", "clip-retrieval", "npy")
 LONGEST_CAPTION = 1 << 20
 """Bytes of a caption that are read at all."""
+LARGEST_JSON = 1 << 24
+"""Bytes of a pair's json above which it is left unread."""
+
+_UID = re.compile("[0-9A-Fa-f]{1,32}")
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,39 @@ class Source:
     embedded: bool = False
 
 
+class Named(TypedDict):
+    """What a pair's json says of it beside the caption, named as in Record."""
+
+    uid: str
+    url: str
+    width: int | None
+    height: int | None
+
+
+def facts_in(text: bytes) -> dict[str, Any]:
+    """What a pair's json says, or nothing where it is broken: the pair can do without."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def caption_in(facts: Mapping[str, Any]) -> str:
+    """The caption that a pair's json gives, if any."""
+    return clean_text(facts.get("caption") or facts.get("text"))
+
+
+def named_in(facts: Mapping[str, Any]) -> Named:
+    """What a pair's json says of it, as far as that can be used."""
+    return {
+        "uid": usable_uid(facts.get("uid")),
+        "url": clean_text(facts.get("url")),
+        "width": usable_side(facts.get("original_width")),
+        "height": usable_side(facts.get("original_height")),
+    }
+
+
 def signature_of(names: Sequence[str], sizes: Sequence[int], *settings: str) -> str:
     """32 hex digits that differ where the names, the sizes or the settings do."""
     digest = hashlib.blake2b(digest_size=16)
@@ -86,12 +124,8 @@ def clean_text(value: object) -> str:
 
 def usable_uid(value: object) -> str:
     """A source's uid as 32 lower-case hex digits, or nothing where it is not 1 to 32 of them."""
-    if not isinstance(value, str) or not value:
-        return ""
-    try:
-        return uids.to_hex(uids.from_hex([value]))[0].as_py()
-    except (UidError, UnicodeEncodeError):
-        return ""
+    # Not through `uids`, whose columns are quick: one by one they would take as long as the rest of a record.
+    return value.lower().zfill(32) if isinstance(value, str) and _UID.fullmatch(value) else ""
 
 
 def usable_side(value: object) -> int | None:

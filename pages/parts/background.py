@@ -1,0 +1,80 @@
+"""How is something long worked out while the page stays usable? By a thread of this server, which any page may watch.
+
+The work is told apart by whoever starts it; it is shared by all sessions that look at the same, and goes on when they
+leave. It reports between its steps, which is also where it can be stopped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from clipsel_core.errors import ClipselError
+
+
+class Stopped(Exception):
+    """Raised in the work's thread when somebody stopped it."""
+
+
+Report = Callable[[float, str], None]
+
+
+class Work:
+    """Something to be done once. do: told how to report (the share done, 0 to 1, and what it is at), and does it.
+
+    share, said: what was reported last. error: why it failed, if it did.
+    """
+
+    def __init__(self, do: Callable[[Report], None]) -> None:
+        self.share, self.said = 0.0, ""
+        self.error: ClipselError | None = None
+        self.finished = False
+        self._do = do
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def active(self) -> bool:
+        """Whether it is being done now."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody stopped it before its end."""
+        return self._stop.is_set() and not self.finished
+
+    def start(self) -> None:
+        """Begins, or goes on after a stop; nothing where it is at work or done."""
+        with self._lock:
+            if self.finished or (self.active and not self._stop.is_set()):
+                return
+            if self._thread is not None:
+                self._thread.join()
+            self._stop.clear()
+            self.error = None
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends it at its next report."""
+        self._stop.set()
+
+    def wait(self, seconds: float) -> None:
+        """Waits for its end, but no longer than this."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _run(self) -> None:
+        try:
+            self._do(self._report)
+            self.finished = True
+        except Stopped:
+            pass
+        except ClipselError as error:
+            self.error = error
+
+    def _report(self, share: float, said: str) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        self.share, self.said = share, said

@@ -1,0 +1,79 @@
+"""Work in the background reports, stops between its steps, goes on, and hands its errors over."""
+
+from __future__ import annotations
+
+import threading
+
+from clipsel_core.errors import RunError
+from pages.parts.background import Work
+
+
+def test_work__reports_and_ends():
+    said = []
+
+    def do(report):
+        report(0.5, "half")
+        said.append(work.share)
+
+    work = Work(do)
+    assert not work.active
+    work.start()
+    work.wait(10)
+    assert (said, work.said, work.finished, work.stopped, work.active) == ([0.5], "half", True, False, False)
+    work.start()
+    assert not work.active
+
+
+def test_work__stops_at_its_next_report_and_goes_on():
+    done, gate, begun = [], threading.Event(), threading.Event()
+
+    def do(report):
+        for step in range(len(done), 3):
+            report(step / 3, str(step))
+            begun.set()
+            gate.wait(10)
+            done.append(step)
+
+    work = Work(do)
+    work.start()
+    assert begun.wait(10)
+    work.stop()
+    gate.set()
+    work.wait(10)
+    assert (done, work.stopped, work.finished) == ([0], True, False)
+    work.start()
+    work.wait(10)
+    assert (done, work.stopped, work.finished) == ([0, 1, 2], False, True)
+
+
+def test_work__started_while_it_is_stopping_does_not_run_twice():
+    running, most, gate = [], [], threading.Event()
+
+    def do(report):
+        running.append(1)
+        most.append(len(running))
+        gate.wait(10)
+        try:
+            report(1, "")
+        finally:
+            running.pop()
+
+    work = Work(do)
+    work.start()
+    work.stop()
+    gate.set()
+    work.start()
+    work.wait(10)
+    assert max(most) == 1
+    assert work.finished
+
+
+def test_work__its_error_is_kept():
+    def do(report):
+        raise RunError("here", expected="a", found="b")
+
+    work = Work(do)
+    work.start()
+    work.wait(10)
+    assert isinstance(work.error, RunError)
+    assert not work.finished
