@@ -96,8 +96,16 @@ def _nobody(entry: Entry) -> None:
 def _settings(mine: Run, theirs: Run) -> None:
     """What the two runs were scored with, as far as they differ."""
     pairs = {title: (getattr(mine.config, name), getattr(theirs.config, name)) for name, title in _SETTINGS.items()}
-    said = {title: f"{first} here, {second} there" for title, (first, second) in pairs.items() if first != second}
+    said = {
+        title: f"{_said(first)} here, {_said(second)} there"
+        for title, (first, second) in pairs.items()
+        if first != second
+    }
     facts.show_facts(said or {"Settings": "the same in both runs"})
+
+
+def _said(setting: object) -> str:
+    return words.count(setting) if isinstance(setting, int) else str(setting)
 
 
 def _note(alignment: Alignment) -> None:
