@@ -65,11 +65,15 @@ class Embedder(AbstractContextManager):
         rows.image, rows.text = (np.concatenate(parts[1:] or parts) for parts in (images, texts))
         return rows
 
+    def prepare(self, records: Iterable[Record]) -> Iterator[tuple[Record, Prepared | str]]:
+        """Each record, ready for the teacher, or why it is rejected."""
+        return self._workers.prepare(self._fetched(records), self._ahead)
+
     def _batches(
         self, records: Iterable[Record], rows: Rows, progress: Callable[[Record], None]
     ) -> Iterator[list[Prepared]]:
         batch: list[Prepared] = []
-        for record, outcome in self._workers.prepare(self._fetched(records), self._ahead):
+        for record, outcome in self.prepare(records):
             rows.read += 1
             if isinstance(outcome, str):
                 rows.rejected.append((record.file, record.key, outcome))
