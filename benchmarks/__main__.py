@@ -1,9 +1,9 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
 Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
-when they are named: score, which takes minutes, embed, which takes ten, exploring, which needs a run of --rows pairs,
-dashboard, which needs Chromium and minutes besides, and growth, which takes minutes and writes the plots in
-benchmarks/growth.
+when they are named: score and add-target, which take minutes, embed, which takes ten, exploring, which needs a run of
+--rows pairs, dashboard, which needs Chromium and minutes besides, and growth, which takes minutes and writes the plots
+in benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from benchmarks import (
     dashboard,
     embed,
     end_to_end,
+    exemplars,
     exploring,
     gpu,
     growth,
@@ -33,8 +34,8 @@ def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parts = (
-        "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, exploring, dashboard, embed, "
-        "growth"
+        "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, add-target, exploring, "
+        "dashboard, embed, growth"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
@@ -45,13 +46,21 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=12_800_000, help="exploring, dashboard: pairs (12800000)")
     parser.add_argument("--folder", type=Path, help="of these two: keeps the synthetic run here")
+    waits = f"dashboard: which of its waits, {', '.join(dashboard.WAITS)}; all by default"
+    parser.add_argument(
+        "--waits", nargs="+", choices=dashboard.WAITS, default=dashboard.WAITS, metavar="WAIT", help=waits
+    )
+    parser.add_argument("--no-plain", action="store_true", help="dashboard: without the plain page, 50 bytes a pair")
     parser.add_argument("--pairs", type=int, default=1_000_000, help="growth: pairs of the largest pool (1000000)")
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
     alone = {
         "exploring": lambda: exploring.measure(asked.rows, asked.folder, asked.rounds),
-        "dashboard": lambda: dashboard.measure(asked.rows, asked.folder, asked.rounds),
+        "dashboard": lambda: dashboard.measure(
+            asked.rows, asked.folder, asked.rounds, asked.waits, plain=not asked.no_plain
+        ),
         "score": lambda: end_to_end.measure(max(1, asked.rounds // 2)),
+        "add-target": lambda: exemplars.measure(asked.rounds),
         "embed": lambda: embed.measure(turns=asked.rounds),
         "growth": lambda: growth.measure(asked.pairs),
     }

@@ -13,9 +13,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -29,6 +30,7 @@ from tests.browser.conftest import FLAGS, find_chromium
 
 _THREE = "steps:\n- {metric: s_cliploss, keep_top: 0.4}\n- {metric: clip_score, keep_top: 0.3}\n"
 _THREE += "- {metric: normsim_inf_task, keep_top: 0.2}\n"
+WAITS = ("build", "open", "settle", "three", "crowd", "page", "lasso")
 _PLAIN = "benchmarks/plain_slider.py"
 _SCRIPT = (Path(__file__).parent / "settling.js").read_text(encoding="utf-8")
 _PATIENCE_MS = 120_000
@@ -41,12 +43,22 @@ _HOLD = {
 }
 
 
-def measure(rows: int, folder: Path | None = None, rounds: int = 7) -> list[Row]:
-    """The rows of the table. folder: where the synthetic run is, or is left for the next time; None throws it away."""
+def measure(
+    rows: int, folder: Path | None = None, rounds: int = 7, waits: Collection[str] = WAITS, *, plain: bool = True
+) -> list[Row]:
+    """The rows of the table, each of them also told on stderr when it is there.
+
+    folder: where the synthetic run is, or is left for the next time; None throws it away. waits: some of WAITS. plain:
+    whether a plain page takes turns with ours; it needs 50 bytes a pair.
+    """
     with tempfile.TemporaryDirectory() as aside:
         run = _synthetic(folder or Path(aside), rows)
         hold = _HOLD[max((size for size in _HOLD if size <= rows), default=min(_HOLD))]
-        return _Measuring(run, hold, rounds).rows()
+        found = []
+        for row in _Measuring(run, hold, rounds).rows(waits, plain):
+            print(f"{row.what}: {row.measured}", file=sys.stderr, flush=True)
+            found.append(row)
+        return found
 
 
 def _synthetic(folder: Path, rows: int) -> Run:
@@ -68,31 +80,33 @@ class _Measuring:
         self.run, self.hold, self.rounds = run, hold, rounds
         self.query = f"run={run.root.parent.name}/{run.root.name}"
 
-    def rows(self) -> list[Row]:
-        """Everything, in the order of the table."""
-        build_ms, build_mib = self._build()
-        with _browser() as browser, self._ours() as ours, self._plain() as plain:
-            opened = self._open(browser, ours, plain)
-            dragged, settled, settled_plain = self._thumb(browser, ours, plain)
-            three, three_plain = self._three(browser, ours, plain)
-            now, peak = ours.memory_mib()
-            plain_peak = plain.memory_mib()[1]
-            crowded = self._crowds(ours, plain)
-            turned = self._pages(browser, ours, plain)
-            lasso = self._lasso(browser, ours)
-            with_map = ours.memory_mib()[1]
-        return [
-            self._row("redraw while a thumb is dragged", "drag", dragged, settled_plain),
-            self._row("let go -> page at rest, two steps", "settle", settled, settled_plain),
-            self._row("let go -> exact count, three steps", "three", three, three_plain),
-            self._row("open Select in a fresh server, index kept", "open", *opened),
-            self._row(f"build the index (peak {build_mib:,.0f} MiB)", "build", build_ms),
-            self._row("next gallery page of 48, images shown", "page", *turned),
-            self._row(f"lasso -> 24 cards and their images, {self._mapped():,} pairs on the map", "lasso", lasso),
-            self._row("20 people moving thumbs, 95 of 100 wait at most", "crowd", *crowded),
-            self._memory("memory of the server on Select, peak", peak, plain_peak, f", {now:,.0f} now"),
-            self._memory("the same with gallery, images and map, peak", with_map, None, ""),
-        ]
+    def rows(self, waits: Collection[str], beside_plain: bool) -> Iterator[Row]:
+        """Those of the waits that are asked for, one after another as they are measured."""
+        if "build" in waits:
+            built, kept, mib = self._build()
+            yield self._row(
+                f"build the index (once; peak {mib:,.0f} MiB, on disk after {kept:,.0f} ms)", "build", built
+            )
+        with _browser() as browser, self._ours() as ours, self._plain(beside_plain) as plain:
+            if "open" in waits:
+                opened = self._open(browser, ours, plain)
+                yield self._row("open Select in a fresh server, index kept", "open", *opened)
+            if "settle" in waits:
+                dragged, settled, settled_plain = self._thumb(browser, ours, plain)
+                yield self._row("redraw while a thumb is dragged", "drag", dragged, settled_plain)
+                yield self._row("let go -> page at rest, two steps", "settle", settled, settled_plain)
+            if "three" in waits:
+                yield self._row("let go -> exact count, three steps", "three", *self._three(browser, ours, plain))
+            yield self._memory("memory of the server on Select, peak", ours, plain)
+            if "crowd" in waits:
+                what = "20 people moving thumbs, 95 of 100 wait at most"
+                yield self._row(what, "crowd", *self._crowds(ours, plain))
+            if "page" in waits:
+                yield self._row("next gallery page of 48, images shown", "page", *self._pages(browser, ours, plain))
+            if "lasso" in waits:
+                what = f"lasso -> 24 cards and their images, {self._mapped():,} pairs on the map"
+                yield self._row(what, "lasso", self._lasso(browser, ours))
+            yield self._memory("the same after all of this, peak", ours, None)
 
     def _row(self, what: str, name: str, ours_ms: float, plain_ms: float | None = None) -> Row:
         beside = "" if plain_ms is None else f"; plain page {plain_ms:,.0f} ms, {plain_ms / ours_ms:.1f}x"
@@ -100,18 +114,18 @@ class _Measuring:
         shown = f"{ours_ms:.2g}" if ours_ms < 10 else f"{ours_ms:,.0f}"
         return Row(what, f"{shown} ms{beside}", f"<= {bound:,.0f} ms", ours_ms <= bound)
 
-    def _memory(self, what: str, mib: float, plain_mib: float | None, more: str) -> Row:
-        beside = "" if plain_mib is None else f"; plain page {plain_mib:,.0f} MiB"
-        bound = self.hold["memory"]
-        return Row(what, f"{mib:,.0f} MiB{more}{beside}", f"<= {bound:,.0f} MiB", mib <= bound)
+    def _memory(self, what: str, ours: Served, plain: Served | None) -> Row:
+        beside = f"; plain page {plain.memory_mib()[1]:,.0f} MiB" if plain else ""
+        bound, (now, peak) = self.hold["memory"], ours.memory_mib()
+        return Row(what, f"{peak:,.0f} MiB, {now:,.0f} now{beside}", f"<= {bound:,.0f} MiB", peak <= bound)
 
-    def _build(self) -> tuple[float, float]:
-        """Milliseconds of building the index, in a process of its own, imports not counted; its peak memory."""
+    def _build(self) -> tuple[float, float, float]:
+        """Milliseconds until a new index can be used, and is on the disk, in a process of its own; its peak memory."""
         command = [sys.executable, "-m", "benchmarks.build_index", str(self.run.root)]
         # Twice: the first process on a machine compiles the loops for all others.
         found = [subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True) for _ in range(2)]
-        milliseconds, mib = json.loads(found[-1].stdout)
-        return milliseconds, mib
+        built_ms, kept_ms, mib = json.loads(found[-1].stdout)
+        return built_ms, kept_ms, mib
 
     @contextmanager
     def _ours(self) -> Iterator[Served]:
@@ -119,52 +133,54 @@ class _Measuring:
             yield served
 
     @contextmanager
-    def _plain(self) -> Iterator[Served]:
+    def _plain(self, wanted: bool) -> Iterator[Served | None]:
+        if not wanted:
+            yield None
+            return
         with serving(_PLAIN, str(self.run.root), data=ROOT) as served:
             yield served
 
-    def _open(self, browser: Browser, ours: Served, plain: Served) -> tuple[float, float]:
+    def _open(self, browser: Browser, ours: Served, plain: Served | None) -> tuple[float, float | None]:
         """The first page that a fresh server shows."""
-        times = []
-        for served, path in ((ours, f"/select?{self.query}"), (plain, "/")):
-            with _tab(browser, served.url) as page:
-                times.append(_opened(page, path))
-        return times[0], times[1]
+        with _tab(browser, ours) as mine, _tab(browser, plain) as other:
+            return _opened(mine, f"/select?{self.query}"), _opened(other, "/") if other else None
 
-    def _thumb(self, browser: Browser, ours: Served, plain: Served) -> tuple[float, float, float]:
+    def _thumb(self, browser: Browser, ours: Served, plain: Served | None) -> tuple[float, float, float | None]:
         """Milliseconds of a redraw, and to rest after the first or the second thumb was moved, ours and the plain's."""
-        with _tab(browser, ours.url) as mine, _tab(browser, plain.url) as other:
+        with _tab(browser, ours) as mine, _tab(browser, plain) as other:
             _opened(mine, f"/select?{self.query}")
             _opened(other, "/")
             track = mine.locator(".control .track").first
             dragged = track.evaluate("node => window.settling.drag(node, 100)")
             return dragged, *self._turns(mine, other)
 
-    def _three(self, browser: Browser, ours: Served, plain: Served) -> tuple[float, float]:
+    def _three(self, browser: Browser, ours: Served, plain: Served | None) -> tuple[float, float | None]:
         """The same with three steps, of which any is moved."""
-        with _tab(browser, ours.url) as mine, _tab(browser, plain.url) as other:
+        with _tab(browser, ours) as mine, _tab(browser, plain) as other:
             _opened(mine, f"/select?{self.query}")
             _load(mine, "three")
             _opened(other, "/?steps=3")
             return self._turns(mine, other, "toCount")
 
-    def _turns(self, mine: Page, other: Page, what: str = "took") -> tuple[float, float]:
-        found: tuple[list[float], list[float]] = ([], [])
+    def _turns(self, mine: Page, other: Page | None, what: str = "took") -> tuple[float, float | None]:
+        found: dict[Page, list[float]] = {page: [] for page in (mine, other) if page}
         for turn in range(self.rounds):
-            for page, times in zip((mine, other), found, strict=True):
+            for page, times in found.items():
                 thumbs = page.locator("[role=slider], input[type=range]")
                 thumbs.nth(turn % thumbs.count()).press("ArrowLeft" if turn % 2 else "ArrowRight")
                 _rested(page)
                 times.append(page.evaluate(f"window.settling.{what}()"))
-        return statistics.median(found[0]), statistics.median(found[1])
+        return statistics.median(found[mine]), statistics.median(found[other]) if other else None
 
-    def _crowds(self, ours: Served, plain: Served) -> tuple[float, float]:
+    def _crowds(self, ours: Served, plain: Served | None) -> tuple[float, float | None]:
         mine = crowd.measure(ours.url, self.query, "select", crowd.thumb_of, crowd.thumb_moved)
+        if plain is None:
+            return 1000 * _p95(mine), None
         other = crowd.measure(plain.url, "", "", crowd.slider_of, crowd.slider_moved((0.0, 0.5)))
         return 1000 * _p95(mine), 1000 * _p95(other)
 
-    def _pages(self, browser: Browser, ours: Served, plain: Served) -> tuple[float, float]:
-        with _tab(browser, ours.url) as mine, _tab(browser, plain.url) as other:
+    def _pages(self, browser: Browser, ours: Served, plain: Served | None) -> tuple[float, float | None]:
+        with _tab(browser, ours) as mine, _tab(browser, plain) as other:
             _opened(mine, f"/gallery?{self.query}")
             _opened(other, "/?page=gallery")
             found: tuple[list[float], list[float]] = ([], [])
@@ -172,13 +188,15 @@ class _Measuring:
                 before = mine.evaluate("window.settling.first()")
                 mine.get_by_role("button", name="Next").click()
                 found[0].append(_filled(mine, 48, before))
-                other.get_by_role("button", name="Increment").or_(other.get_by_test_id("stNumberInputStepUp")).click()
-                found[1].append(_rested(other))
-        return statistics.median(found[0]), statistics.median(found[1])
+                if other:
+                    steps_up = other.get_by_test_id("stNumberInputStepUp")
+                    other.get_by_role("button", name="Increment").or_(steps_up).click()
+                    found[1].append(_rested(other))
+        return statistics.median(found[0]), statistics.median(found[1]) if other else None
 
     def _lasso(self, browser: Browser, ours: Served) -> float:
         times = []
-        with _tab(browser, ours.url) as page:
+        with _tab(browser, ours) as page:
             _opened(page, f"/map?{self.query}")
             plot = page.locator(".map .stage").first
             for turn in range(max(3, self.rounds // 2)):
@@ -200,8 +218,12 @@ def _browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def _tab(browser: Browser, url: str) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, base_url=url)
+def _tab(browser: Browser, served: Served | None) -> Iterator[Any]:
+    """A page of a server in a browser context of its own; None where there is no server."""
+    if served is None:
+        yield None
+        return
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, base_url=served.url)
     context.add_init_script(_SCRIPT)
     page = context.new_page()
     page.set_default_timeout(_PATIENCE_MS)
@@ -209,8 +231,10 @@ def _tab(browser: Browser, url: str) -> Iterator[Page]:
     context.close()
 
 
-def _opened(page: Page, path: str) -> float:
+def _opened(page: Page | None, path: str) -> float | None:
     """Milliseconds from asking for the address to the page at rest."""
+    if page is None:
+        return None
     page.goto(path, wait_until="commit")
     page.evaluate("() => { window.settling.from = 0; window.settling.ran = true }")
     return _rested(page)

@@ -29,7 +29,12 @@ def at_least(what: str, value: float, bound: float, unit: str = "", *, digits: i
 
 def at_most(what: str, value: float, bound: float, unit: str = "") -> Row:
     """A row for a value that must not pass a bound."""
-    return Row(what, f"{value:.3g}{unit}", f"<= {bound:g}{unit}", value <= bound)
+    return Row(what, f"{_three_digits(value)}{unit}", f"<= {_three_digits(bound)}{unit}", value <= bound)
+
+
+def _three_digits(value: float) -> str:
+    """Three digits that count, or all of a number of a thousand and more: 0.0123, 4.56, 2,990; 1.5e-08."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def markdown(rows: Iterable[Row]) -> str:

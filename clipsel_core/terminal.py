@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +13,19 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from clipsel_core.jobs.progress import ProgressFile, State
+from clipsel_core.jobs.progress import Pace, ProgressFile, State
 
 if TYPE_CHECKING:
     from clipsel_core.curation.overlap import Overlap
     from clipsel_core.curation.selection import Selection
     from clipsel_core.doctor import Finding
+    from clipsel_core.pool.extend import Extended
     from clipsel_core.pool.inspect import PoolReport
     from clipsel_core.pool.make import Made
 
 _out, _err = Console(), Console(stderr=True)
 _watched: list[ProgressFile] = []
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def say(line: str) -> None:
@@ -50,15 +53,17 @@ def report_end(state: State, message: str = "") -> None:
 class Meter:
     """Progress on stderr: a bar with the time left on a terminal, elsewhere a plain line at each tenth.
 
-    unit: what is counted, for the plain lines; nothing where it is only a share.
+    unit: what is counted, for the plain lines; nothing where it is only a share. counts: what is counted besides, where
+    it is; its speed is shown.
     """
 
-    def __init__(self, what: str, unit: str = "") -> None:
-        self._what, self._unit, self._tenths_said = what, unit, 0
+    def __init__(self, what: str, unit: str = "", *, counts: str = "") -> None:
+        self._what, self._unit, self._counts, self._tenths_said = what, unit, counts, 0
+        self._pace, self._shown = Pace(), 0.0
         self._bar = _bar() if _err.is_terminal else None
         self._task: TaskID | None = None
         for file in _watched:
-            file.begin(what, unit)
+            file.begin(what, unit, counts)
 
     def __enter__(self) -> Meter:
         if self._bar:
@@ -69,23 +74,34 @@ class Meter:
         if self._bar:
             self._bar.stop()
 
-    def update(self, done: int, total: int, stage: str = "") -> None:
+    def update(self, done: int, total: int, stage: str = "", counted: int = 0) -> None:
         """Shows that `done` of `total` is done. stage: what of it goes on now, for whoever watches from outside."""
         for file in _watched:
-            file.update(done, total, stage)
+            file.update(done, total, stage, counted)
         if self._bar is None:
-            self._say_tenth(done, total)
+            self._say_tenth(done, total, counted)
         elif self._task is None:
+            self._pace.per_s(counted)
             self._task = self._bar.add_task(self._what, total=total, completed=done)
-        else:
-            self._bar.update(self._task, completed=done)
+        elif done == total or time.monotonic() - self._shown > _SECONDS_BETWEEN_LOOKS:
+            self._shown = time.monotonic()
+            self._bar.update(self._task, completed=done, description=" ".join([self._what, self._said(counted)]))
 
-    def _say_tenth(self, done: int, total: int) -> None:
+    def _say_tenth(self, done: int, total: int, counted: int) -> None:
         tenths = 10 * done // max(1, total)
+        if tenths > self._tenths_said or self._tenths_said == 0:
+            said = self._said(counted)
         if tenths > self._tenths_said:
             self._tenths_said = tenths
-            count = f" ({done:,} of {total:,} {self._unit})" if self._unit else ""
-            complain(f"{self._what}: {10 * tenths} %{count}")
+            count = f"{done:,} of {total:,} {self._unit}" if self._unit else said
+            complain(f"{self._what}: {10 * tenths} %" + (f" ({count})" if count else ""))
+
+    def _said(self, counted: int) -> str:
+        """What was counted, with its speed."""
+        per_s = self._pace.per_s(counted)
+        if not self._counts:
+            return ""
+        return f"{counted:,} {self._counts}" + (f", {per_s:,.0f}/s" if per_s else "")
 
 
 def print_pool(report: PoolReport) -> None:
@@ -184,6 +200,26 @@ def print_made(root: Path, made: Made) -> None:
         say(f"  {count:,} {reason}")
     if made.repeated:
         say(f"uids that came again and were told apart: {made.repeated:,}, listed in {root / 'repeated.parquet'}")
+
+
+def print_extended(root: Path, arch: str, extended: Extended) -> None:
+    """What `embed` added to a pool that was there, and what it could not."""
+    rate = (
+        f"; {extended.embedded:,} now, {extended.embedded / extended.seconds:,.0f} pairs/s" if extended.embedded else ""
+    )
+    done = extended.pairs - extended.set_aside
+    say(
+        f"{root}: {arch} for {done:,} of {extended.pairs:,} pairs in {extended.shards:,} shards, by {extended.by}{rate}"
+    )
+    if extended.reasons:
+        say(f"set aside: {extended.set_aside:,}, listed in {root / f'set_aside_{arch}.parquet'}")
+        for reason, count in extended.reasons.most_common():
+            say(f"  {count:,} {reason}")
+        say(f"score --arch {arch} --on-bad-rows skip scores the others")
+    if extended.strangers:
+        say(f"images of the source that are none of the pool's: {extended.strangers:,}")
+    if extended.repeated:
+        say(f"images of pairs that had one already: {extended.repeated:,}; the first of each was taken")
 
 
 def _bar() -> Progress:

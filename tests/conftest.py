@@ -54,12 +54,13 @@ def write_shard(
     return folder / f"{name}.parquet", folder / f"{name}.npz"
 
 
-def rewrite_npz(npz: Path, **changed: np.ndarray | None) -> None:
+def rewrite_npz(npz: Path, *, compressed: bool = False, **changed: np.ndarray | None) -> None:
     """Replaces (or with None removes) arrays of an npz."""
     with np.load(npz) as archive:
         arrays: dict[str, np.ndarray | None] = {name: archive[name] for name in archive.files}
     arrays.update(changed)
-    np.savez(npz, **{name: array for name, array in arrays.items() if array is not None})
+    save = np.savez_compressed if compressed else np.savez
+    save(npz, **{name: array for name, array in arrays.items() if array is not None})
 
 
 @pytest.fixture

@@ -13,9 +13,13 @@ from typer.testing import CliRunner
 from clipsel_core import cli, uids
 from clipsel_core.curation.neighbours import neighbours
 from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.curation.searches import Asked, read_asked, read_found
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.images import open_images
 from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
 from tests.pool.pictures import write_tars, write_teacher
+from tests.pool.test_extend import datacomp_pool, tars
 
 COMMANDS = sorted(command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands)
 
@@ -122,6 +126,31 @@ def test_encode__writes_what_search_takes(tmp_path):
     assert len(printed[0]) == 3
 
 
+def test_search__by_the_file_of_a_picture_finds_that_picture(tmp_path):
+    """The demo's images, encoded again from their bytes, are most like themselves."""
+    run = Path(__file__).parents[1] / "data" / "demo" / "run"
+    table = ScoreTable.open(Run.open(run))
+    uid = uids.to_hex(table.uids_at(np.array([70])))[0].as_py()
+    (tmp_path / "a.png").write_bytes(open_images(table.pool, tmp_path / "index").read(uid))
+    found = tmp_path / "found.parquet"
+    asked = ["--image", str(tmp_path / "a.png"), "--limit", "3", "--out", str(found)]
+    result = CliRunner().invoke(cli.app, ["search", str(run), *asked])
+    assert result.exit_code == 0, result.output
+    nearest = read_found(found, table)
+    assert nearest.rows[0] == 70
+    assert nearest.similarity[0] > 0.999
+    assert read_asked(found) == Asked(query="a.png", by="image", side="image", among="pool", pairs=len(table))
+
+
+def test_search__says_that_a_file_is_no_picture(tmp_path):
+    run = Path(__file__).parents[1] / "data" / "demo" / "run"
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    for name, found in (("a.png", "not an image"), ("none.png", "No such file")):
+        result = CliRunner().invoke(cli.app, ["search", str(run), "--image", str(tmp_path / name)])
+        assert isinstance(result.exception, PoolFormatError)
+        assert found in str(result.exception)
+
+
 def test_inspect__prints_facts_and_exits_by_what_it_found(pool):
     code, out, _ = run_cli("inspect", pool)
     assert code == 0
@@ -143,6 +172,21 @@ def test_embed__makes_a_pool_that_score_takes_at_the_teachers_temperature(tmp_pa
     code, _, err = run_cli("score", tmp_path / "pool", tmp_path / "run")
     assert code == 0, err
     assert Run.open(tmp_path / "run").config.temperature == pytest.approx(0.07, rel=1e-3)
+
+
+def test_embed__adds_a_teacher_to_a_pool_made_elsewhere(tmp_path):
+    teacher, root = write_teacher(tmp_path / "teacher", 0), datacomp_pool(tmp_path / "pool", shards=False)
+    tars(root / "shards", range(8))
+    options = ["--model", f"local-dir:{teacher}", "--arch", "mine"]
+    code, out, err = run_cli("embed", root / "shards", root, *options)
+    assert code == 0, err
+    assert "mine for 8 of 9 pairs in 2 shards, by uid" in out
+    assert "1 no image in the source" in out
+    code, _, err = run_cli("score", root, tmp_path / "run", "--arch", "mine", "--on-bad-rows", "skip")
+    assert code == 0, err
+    assert np.isnan(ScoreTable.open(Run.open(tmp_path / "run")).column("clip_score")).sum() == 1
+    code, _, err = run_cli("embed", root / "shards", root, "--arch", "mine")
+    assert (code, "expected --model, found none" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +228,9 @@ def test_errors__bad_input_is_one_line_and_exit_code_1(tmp_path, monkeypatch, ca
         ["encode", "run", "--text", "x"],
         ["search", "run"],
         ["search", "run", "--text", "x", "--uid", "0"],
+        ["search", "run", "--text", "x", "--image", "y.png"],
+        ["encode", "run", "--out", "x.npy", "--text", "x", "--image", "y.png"],
+        ["encode", "run", "--out", "x.npy"],
         ["search", "run", "--text", "x", "--side", "both"],
     ],
 )

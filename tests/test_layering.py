@@ -117,6 +117,20 @@ def test_cli__says_what_there_is_without_loading_it():
     assert shown.stdout.strip() == "[]", shown.stdout + shown.stderr
 
 
+def test_cli__selects_without_loading_what_takes_longer(tmp_path):
+    """numba, pandas and torch take longer to import than a million pairs take to select from."""
+    demo = ROOT / "data" / "demo" / "run"
+    command = ["select", str(demo), "--recipe", str(demo / "recipes" / "two_steps.yaml"), "--out", f"{tmp_path}/a.npy"]
+    code = f"""
+import sys
+from {CORE}.cli import app
+app({command}, standalone_mode=False)
+print([m for m in ("torch", "numba", "pandas", "umap", "streamlit") if m in sys.modules])
+"""
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]", shown.stdout + shown.stderr
+
+
 def test_allowed__can_say_no():
     assert allowed("clipsel_core.uids.from_hex", set())
     assert allowed("clipsel_core.uids", set())

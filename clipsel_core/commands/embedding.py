@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from clipsel_core.terminal import Meter, complain, print_made
+from clipsel_core.terminal import Meter, complain, print_extended, print_made
 
 
 def embed(
     source: Annotated[
         str, typer.Argument(help="Tars, images, a table or embeddings: a file, a folder or a URL.", show_default=False)
     ],
-    pool: Annotated[Path, typer.Argument(help="The pool's folder: new, or begun by embed.", show_default=False)],
+    pool: Annotated[
+        Path, typer.Argument(help="The pool's folder: new, begun by embed, or a pool to add to.", show_default=False)
+    ],
     arch: Annotated[str, typer.Option(help="The teacher's short name in the pool: l14, b32.", show_default=False)],
     model: Annotated[
         str | None,
@@ -55,11 +57,14 @@ def embed(
     Embeds them with an open_clip model. The images stay where they are. Embeddings that somebody else made (.npy pairs,
     clip-retrieval's output) are taken without a model.
 
-    Started again, it goes on where it stopped. A second teacher adds its embeddings to the same shards.
+    Started again, it goes on where it stopped. A second teacher adds its embeddings to the same shards; to those of a
+    pool made elsewhere too, such as DataComp's, where SOURCE holds its images (POOL/shards) by uid or key.
 
     Example: python -m clipsel_core embed pictures/ /tmp/pool --model ViT-B-32 --pretrained openai --arch b32
     """
+    from clipsel_core.errors import PoolFormatError
     from clipsel_core.pool.embed import load_teacher
+    from clipsel_core.pool.extend import extend_pool, is_extendable
     from clipsel_core.pool.make import make_pool
     from clipsel_core.pool.precision import settle
     from clipsel_core.pool.sources.look import open_source
@@ -77,11 +82,28 @@ def embed(
     if teacher and precision == "auto":
         teacher, trial = settle(teacher, opened, pool, arch, most_pixels=max_pixels)
         if trial:
-            complain(
-                f"computing in {teacher.precision}: bf16 is {trial.faster:.1f} times as fast as float32 here, "
-                f"embeddings off by {trial.furthest:.1e} (1 - cosine) at most over {trial.pairs} pairs"
+            complain(f"{teacher.precision}: {trial.said}")
+    if is_extendable(opened, pool):
+        if teacher is None or pack:
+            given = ("--model", "none") if teacher is None else ("no --pack", "it, and a pool that is there")
+            raise PoolFormatError(pool, expected=given[0], found=given[1])
+        with Meter("finding images") as finding, Meter("embedding", "pairs") as meter:
+            extended = extend_pool(
+                opened,
+                pool,
+                teacher,
+                arch=arch,
+                model=model or "",
+                pretrained=pretrained,
+                batch_size=batch_size,
+                workers=workers,
+                most_pixels=max_pixels,
+                finding=finding.update,
+                progress=meter.update,
             )
-    with Meter("embedding") as meter:
+        print_extended(pool, arch, extended)
+        return
+    with Meter("embedding", counts="pairs") as meter:
         made = make_pool(
             opened,
             pool,
@@ -94,6 +116,6 @@ def embed(
             workers=workers,
             most_pixels=max_pixels,
             pack=pack,
-            progress=meter.update,
+            progress=lambda done, total, records: meter.update(done, total, counted=records),
         )
     print_made(pool, made)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from clipsel_core.commands.options import RunArgument
+from clipsel_core.errors import PoolFormatError
 from clipsel_core.terminal import Meter, print_found, say
 
 if TYPE_CHECKING:
@@ -40,10 +41,11 @@ def project(
 
 def encode(
     run: RunArgument,
-    text: Annotated[str, typer.Option(help="The text.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The embedding: a .npy.", show_default=False)],
+    text: Annotated[str | None, typer.Option(help="A text.", show_default=False)] = None,
+    image: Annotated[Path | None, typer.Option(help="The file of a picture.", show_default=False)] = None,
 ) -> None:
-    """Embed a text with the teacher of a run's pool.
+    """Embed a text or a picture with the teacher of a run's pool.
 
     For searching: the .npy is what `search --vector` takes.
 
@@ -52,13 +54,18 @@ def encode(
     from clipsel_core.curation.searches import write_vector
     from clipsel_core.runs.store import Run
 
-    write_vector(out, _query_of_text(Run.open(run), text))
+    if (text is None) == (image is None):
+        raise typer.BadParameter("give one of --text and --image")
+    write_vector(out, _embedding_of(Run.open(run), text, image))
     say(f"{out}: written")
 
 
 def search(
     run: RunArgument,
     text: Annotated[str | None, typer.Option(help="What the pairs should show or say.", show_default=False)] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="The file of a picture that they should be like.", show_default=False)
+    ] = None,
     uid: Annotated[str | None, typer.Option(help="A pair that they should be like.", show_default=False)] = None,
     vector: Annotated[
         Path | None, typer.Option(help="A .npy of one embedding that they should be like.", show_default=False)
@@ -70,24 +77,27 @@ def search(
         Path | None, typer.Option(help="A file for them: .parquet, .csv, or .npy (a uid list).", show_default="printed")
     ] = None,
 ) -> None:
-    """Find the pairs most like a text, a pair or an embedding.
+    """Find the pairs most like a text, a picture, a pair or an embedding.
 
     By cosine of the teacher's embeddings; prints uids and similarities, best first.
 
-    --vector beside --text spares loading the teacher.
+    --vector beside --text or --image spares loading the teacher.
 
     Example: python -m clipsel_core search data/demo/run --text "two red birds" --limit 10
     """
     from clipsel_core.curation.searches import Asked, read_vector, search_run, write_search
     from clipsel_core.runs.store import Run
 
-    given = [(name, value) for name, value in (("text", text), ("uid", uid), ("vector", vector)) if value is not None]
-    if len(given) != 1 and [name for name, _ in given] != ["text", "vector"]:
-        raise typer.BadParameter("give one of --text, --uid and --vector; or --text with its --vector")
+    named = {"text": text, "image": image and image.name, "uid": uid, "vector": vector}
+    given = [(name, value) for name, value in named.items() if value is not None]
+    if len(given) != 1 and [name for name, _ in given] not in (["text", "vector"], ["image", "vector"]):
+        raise typer.BadParameter(
+            "give one of --text, --image, --uid and --vector; or one of the first with its --vector"
+        )
     if side not in ("image", "text") or among not in ("pool", "map"):
         raise typer.BadParameter("--side is image or text, --among is pool or map")
     opened = Run.open(run)
-    query = uid or (read_vector(vector) if vector else _query_of_text(opened, text or ""))
+    query = uid or (read_vector(vector) if vector else _embedding_of(opened, text, image))
     with Meter("searching", "pairs") as meter:
         on_map = among == "map"
         found = search_run(opened, query, side=cast("Side", side), on_map=on_map, limit=limit, progress=meter.update)
@@ -103,7 +113,17 @@ def _update_share(meter: Meter, share: float, stage: str) -> None:
     meter.update(int(share * 1000), 1000, stage)
 
 
-def _query_of_text(run: Run, text: str) -> np.ndarray:
-    from clipsel_core.pool.query_text import query_of_text
+def _embedding_of(run: Run, text: str | None, image: Path | None) -> np.ndarray:
+    """The embedding of the one that is given."""
+    from clipsel_core.pool.queries import QueryTeacher
 
-    return query_of_text(text, run.pool_root, run.config.arch, run.config.width)
+    data = _bytes_of(image) if image else b""
+    teacher = QueryTeacher.of_pool(run.pool_root, run.config.arch, run.config.width)
+    return teacher.of_image(data, image) if image else teacher.of_text(text or "")
+
+
+def _bytes_of(image: Path) -> bytes:
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise PoolFormatError(image, expected="a picture", found=error.strerror or str(error)) from error

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from clipsel_core.curation.passes import compiled, in_parts, read_only
+from clipsel_core.curation.sorting import CODES
 
-CODES = 65_536
 NO_SCORE = CODES - 1
 
 
-def codes(values: np.ndarray, low: float, high: float, bins: int) -> np.ndarray:
+def codes(values: np.ndarray, low: float, high: float, bins: int, out: np.ndarray | None = None) -> np.ndarray:
     """The bin of each score over a span, beyond it the first or the last, NO_SCORE for NaN: (N,) uint16.
 
-    Rounding may move an edge, but never changes the order of two scores.
+    Rounding may move an edge, but never changes the order of two scores. out: where to put them, else in new memory.
     """
-    values, out = read_only(values), np.empty(len(values), np.uint16)
+    values, out = read_only(values), np.empty(len(values), np.uint16) if out is None else out
     with np.errstate(over="ignore"):
         scale = np.float32(min(bins / (high - low), float(np.finfo(np.float32).max)))
     in_parts(lambda start, stop: _codes(values, start, stop, np.float32(low), scale, bins - 1, out), len(values))

@@ -13,8 +13,10 @@ from functools import cached_property
 
 import numpy as np
 
-from clipsel_core.curation import binning, bitmaps, counts, passes, rank_counts, sorting
+from clipsel_core.curation import binning, bitmaps, counts, passes, rank_counts
 from clipsel_core.curation.counts import Histogram
+from clipsel_core.curation.score_order import Sorter
+from clipsel_core.curation.sorting import Tally
 
 COARSE = 128
 _BINS = 511 * COARSE
@@ -60,16 +62,16 @@ class MetricBins:
     high: float
 
     @classmethod
-    def of(cls, values: np.ndarray, by_uid: np.ndarray | None = None) -> MetricBins:
+    def of(cls, values: np.ndarray, sorter: Sorter | None = None) -> MetricBins:
         """The index of a metric. values: (N,) float32; NaN is no score and has no rank.
 
-        by_uid: (N,) uint32, the rows in ascending order of their uids; None takes the order of the rows.
+        sorter: knows the order of the uids; None takes the order of the rows.
         """
         low, high = counts.extent(values)
         codes = binning.codes(values, low, high, _BINS)
-        rows = np.arange(len(values), dtype=np.uint32) if by_uid is None else by_uid
-        order = sorting.order_by_value(values, rows[::-1])
-        fine = binning.histogram(codes, bitmaps.pack(np.ones(len(values), bool)))
+        sorter = sorter or Sorter(np.arange(len(values), dtype=np.uint32))
+        order = sorter.order(values, (low, high), _BINS)
+        fine = Tally.of(codes).counts.sum(0)
         starts = np.concatenate([[0], np.cumsum(fine[:_BINS])])
         return cls(values, passes.read_only(codes), passes.read_only(order), passes.read_only(starts), low, high)
 

@@ -1,10 +1,12 @@
-"""How many pairs fall into each bin of one metric, or of two: pure numpy, arrays in, counts out."""
+"""How many pairs fall into each bin of one metric, or of two? Arrays in, counts out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from clipsel_core.curation.passes import compiled, in_parts, read_only
 
 _BLOCK = 1 << 18
 
@@ -31,11 +33,9 @@ class Density:
 
 def extent(values: np.ndarray) -> tuple[float, float]:
     """The smallest and the largest finite value; (0, 1) where there is none, and a span of 1 where all are equal."""
-    low, high = np.inf, -np.inf
-    for block in _blocks(values):
-        finite = block[np.isfinite(block)]
-        if len(finite):
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    values = read_only(values)
+    ends = in_parts(lambda start, stop: _extent(values, start, stop), len(values))
+    low, high = min((low for low, _ in ends), default=np.inf), max((high for _, high in ends), default=-np.inf)
     if low > high:
         return 0.0, 1.0
     return (low, high) if low < high else (low - 0.5, high + 0.5)
@@ -90,6 +90,11 @@ def _bins_of(values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndar
     return bin_of, inside
 
 
-def _blocks(values: np.ndarray):
-    for start in range(0, len(values), _BLOCK):
-        yield values[start : start + _BLOCK]
+@compiled
+def _extent(values, start, stop):
+    low, high = np.inf, -np.inf
+    for row in range(start, stop):
+        value = float(values[row])
+        if np.isfinite(value):
+            low, high = min(low, value), max(high, value)
+    return low, high

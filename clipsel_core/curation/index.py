@@ -38,9 +38,13 @@ class Index:
         return uid_order.rows_of(self.uids, self.by_uid, wanted)
 
 
-def write_uids(folder: Path, names: np.ndarray, by_uid: np.ndarray) -> None:
-    """Writes the uids and their order."""
+def write_uids(folder: Path, names: np.ndarray) -> None:
+    """Writes the uids."""
     _save(folder / "uids.npy", names)
+
+
+def write_by_uid(folder: Path, by_uid: np.ndarray) -> None:
+    """Writes their order."""
     _save(folder / "by-uid.npy", by_uid)
 
 

@@ -1,8 +1,8 @@
 """How does a run get its index? Built once from its scores, kept beside it, and made anew when the scores change.
 
-Any number of servers may build at once: each fills a folder of its own, the first to finish gives it its name, and the
-others throw theirs away. Where the run's folder cannot be written to, or the run is small or still being scored, every
-metric is put in order in memory when it is first asked for.
+Any number of servers may build at once: each fills a folder of its own and uses it at once; the first to have it on the
+disk gives it its name, and the others throw theirs away. Where the run's folder cannot be written to, or the run is
+small or still being scored, every metric is put in order in memory when it is first asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -20,15 +21,17 @@ from pathlib import Path
 
 from clipsel_core.curation import index, uid_order
 from clipsel_core.curation.bins import MetricBins
+from clipsel_core.curation.score_order import Sorter
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 
 _log = logging.getLogger(__name__)
 _VERSION = 1
 _FEWEST_KEPT = 500_000
-_BYTES_A_PAIR, _MOST_AT_ONCE = 24, 4
+_BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 20, 10, 3
 _FORGOTTEN_S = 86_400
 _STAMP = re.compile(r"[0-9a-f]{16}")
+_KEEPER = "keep index"
 
 
 def open_indexed(run: Run, fewest: int = _FEWEST_KEPT) -> ScoreTable:
@@ -43,14 +46,19 @@ def open_indexed(run: Run, fewest: int = _FEWEST_KEPT) -> ScoreTable:
     found = index.read_index(folder, table.metrics, len(table))
     if found is None:
         try:
-            _build(table, folder)
+            found = _build(table, folder)
         except OSError as error:
             _log.warning("no index is kept in %s: %s", folder.parent, error)
             return table
-        found = index.read_index(folder, table.metrics, len(table))
-    if found is not None:
-        table.use(found)
+    table.use(found)
     return table
+
+
+def wait_until_kept() -> None:
+    """Waits until what was built is safe on the disk under its name."""
+    for thread in threading.enumerate():
+        if thread.name == _KEEPER:
+            thread.join()
 
 
 def stamp_of(run: Run) -> str:
@@ -62,41 +70,67 @@ def stamp_of(run: Run) -> str:
     return hashlib.sha256(json.dumps([_VERSION, run.metrics, shards, files]).encode()).hexdigest()[:16]
 
 
-def _build(table: ScoreTable, folder: Path) -> None:
-    """Fills a folder aside and gives it its name; takes away indexes of what the scores were before."""
+def _build(table: ScoreTable, folder: Path) -> index.Index:
+    """Fills a folder aside, which is used from then on; it gets its name when a power cut cannot harm it any more."""
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     aside.mkdir(parents=True)
     try:
         _fill(table, aside)
+        found = index.read_index(aside, table.metrics, len(table))
+        if found is None:
+            raise OSError(f"{aside}: not what was written")
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    # Not a daemon: a command that ends first waits for it.
+    threading.Thread(target=_keep, args=(aside, folder, table.metrics, len(table)), name=_KEEPER).start()
+    return found
+
+
+def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int) -> None:
+    """Has a folder written to the disk, gives it its name, and takes away indexes of what the scores were before."""
+    try:
         _sync(aside)
-        if index.read_index(folder, table.metrics, len(table)) is None:
+        if index.read_index(folder, metrics, pairs) is None:
             shutil.rmtree(folder, ignore_errors=True)
             _rename(aside, folder)
+        _tidy(folder)
+    except OSError as error:
+        _log.warning("no index is kept in %s: %s", folder.parent, error)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    _tidy(folder)
 
 
 def _fill(table: ScoreTable, folder: Path) -> None:
-    names = table.uids()
-    by_uid = uid_order.order_by_uid(names)
-    index.write_uids(folder, names, by_uid)
-    del names
+    """Puts uids and metrics in order one after another, on all cores; meanwhile the next is read, the last written."""
+    sorting = threading.Lock()
 
-    def add(place: int) -> tuple[float, float]:
-        bins = MetricBins.of(table.files.column(table.metrics[place]), by_uid)
+    def add_uids() -> Sorter:
+        names = table.uids()
+        writing = for_uids.submit(index.write_uids, folder, names)
+        by_uid = uid_order.order_by_uid(names)
+        index.write_by_uid(folder, by_uid)
+        writing.result()
+        return Sorter(by_uid)
+
+    def add_metric(place: int) -> tuple[float, float]:
+        values = table.files.column(table.metrics[place])
+        sorter = ordered.result()
+        with sorting:
+            bins = MetricBins.of(values, sorter)
         index.write_bins(folder, place, bins)
         return bins.low, bins.high
 
-    with ThreadPoolExecutor(_at_once(len(table))) as threads:
-        spans = list(threads.map(add, range(len(table.metrics))))
+    with ThreadPoolExecutor(2) as for_uids, ThreadPoolExecutor(_at_once(len(table))) as threads:
+        ordered = for_uids.submit(add_uids)
+        spans = list(threads.map(add_metric, range(len(table.metrics))))
     index.write_description(folder, dict(zip(table.metrics, spans, strict=True)), len(table))
 
 
 def _at_once(pairs: int) -> int:
-    """Metrics that are put in order side by side: as many as a quarter of the memory holds."""
+    """Metrics that are read, put in order and written side by side: as many as a quarter of the memory holds."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(max(1, min(_MOST_AT_ONCE, memory // 4 // (_BYTES_A_PAIR * max(pairs, 1)))))
+    return int(max(1, min(_MOST_AT_ONCE, (memory // 4 // max(pairs, 1) - _BYTES_A_PAIR) // _BYTES_A_METRIC)))
 
 
 def _sync(folder: Path) -> None:

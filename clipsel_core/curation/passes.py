@@ -6,20 +6,42 @@ loop is one sweep that lets go of it.
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 
 _PART = 1 << 20
 _threads = ThreadPoolExecutor(os.cpu_count() or 1, "pass")
+_guard = threading.Lock()
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compiled at its first call, and kept on disk for the next process where that is possible."""
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled at its first call, and kept on disk for the next process where that is possible.
+
+    numba is imported then, too: it takes as long as selecting from a million pairs, which does without. So a compiled
+    function cannot be called by another.
+    """
+    machine_code: Callable[..., Any] | None = None
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        nonlocal machine_code
+        if machine_code is None:
+            with _guard:
+                machine_code = machine_code or _machine_code(function)
+        return machine_code(*arguments)
+
+    return call
+
+
+def _machine_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    import numba
+
     try:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # No folder to keep it in: compiled once a process.

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
 from clipsel_core.curation import counts, ordering, passes, uid_order
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.index import Index
 from clipsel_core.curation.metadata import Categories, Metadata
 from clipsel_core.curation.score_files import ScoreFiles
+from clipsel_core.curation.score_order import Sorter
 from clipsel_core.errors import RunError
 from clipsel_core.pool.layout import Pool
 from clipsel_core.runs.store import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Order = Literal["ascending", "descending", "random"]
 
@@ -91,7 +94,7 @@ class ScoreTable:
             with self._binning:
                 found = self._bins.get(metric)
                 if found is None:
-                    found = self._bins[metric] = MetricBins.of(values, self._by_uid)
+                    found = self._bins[metric] = MetricBins.of(values, Sorter(self._by_uid))
         return found
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What in a whole run is most like a text or a pair? Searched from disk, and kept beside the run for later."""
+"""What in a whole run is most like a text, a picture or a pair? Searched from disk, and kept beside the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ _ENDINGS = (".parquet", ".csv", ".npy")
 
 @dataclass(frozen=True)
 class Asked:
-    """What was searched for. query: the text, the pair's uid or the file of a vector; by says which of them.
+    """What was searched for. query: the text, a picture's file name, the pair's uid or the file of a vector.
+
+    by: which of them it is, text, image, uid or vector.
 
     side: image or text. among: pool or map. pairs: how many were compared.
     """

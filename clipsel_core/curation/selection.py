@@ -108,10 +108,9 @@ def select(run: Run, recipe: Recipe, table: ScoreTable | None = None) -> Selecti
     for step in (step for step in recipe.steps if step.enabled):
         work = Work.of(step, recipe, table)
         kept, threshold = work.apply(survivors)
-        alone = kept if survivors is everything else work.apply(everything)[0]
-        reports.append(
-            work.report(int(survivors.sum()), int(kept.sum()), int(everything.sum() - alone.sum()), threshold)
-        )
+        before, after = int(survivors.sum()), int(kept.sum())
+        alone = after if survivors is everything else work.count_alone(everything)
+        reports.append(work.report(before, after, int(everything.sum()) - alone, threshold))
         survivors = kept
     bits, set_aside = bitmaps.pack(survivors), len(table) - int(everything.sum())
     return Selection(int(survivors.sum()), lambda: bits, tuple(reports), len(table), set_aside, table)
@@ -148,8 +147,7 @@ class Work:
         """Who is left of these survivors, (N,) bool, and the threshold found."""
         step = self.step
         if isinstance(step, KeepTop):
-            pairs = len(survivors) if step.of == "pool" else int(survivors.sum())
-            k = ordering.count_of_fraction(Fraction(step.keep_top), pairs)
+            k = _wanted(step, survivors)
             return ordering.keep_top(self.table.column(step.metric), survivors, k, self.table.uids_at)
         if isinstance(step, AtLeast):
             return survivors & (self.table.column(step.metric) >= float32_up(step.at_least)), step.at_least
@@ -160,6 +158,13 @@ class Work:
         if isinstance(step, Union | Keep):
             return survivors | (listed & self.table.selectable()), None
         return survivors & (listed if isinstance(step, Intersect) else ~listed), None
+
+    def count_alone(self, everything: np.ndarray) -> int:
+        """How many it keeps of all that may be selected, (N,) bool, as the only step."""
+        if isinstance(self.step, KeepTop):  # whichever these are
+            scored = everything & ~np.isnan(self.table.column(self.step.metric))
+            return min(_wanted(self.step, everything), int(np.count_nonzero(scored)))
+        return int(self.apply(everything)[0].sum())
 
     def report(self, before: int, after: int, alone_drops: int, threshold: float | None) -> StepReport:
         """What it did: survivors before and after it, what it drops alone, and the threshold. A step never does both,
@@ -179,6 +184,12 @@ class Work:
             unknown=int((self.listed_rows < 0).sum()) if has_list else None,
             sha256=self.sha256,
         )
+
+
+def _wanted(step: KeepTop, survivors: np.ndarray) -> int:
+    """How many pairs the step keeps where there are so many."""
+    pairs = len(survivors) if step.of == "pool" else int(survivors.sum())
+    return ordering.count_of_fraction(Fraction(step.keep_top), pairs)
 
 
 def float32_up(value: float) -> np.float32:

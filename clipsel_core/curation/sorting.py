@@ -1,66 +1,130 @@
-"""In what order do all pairs stand by a key or a score? A radix sort of 32-bit keys, the rows going along with them."""
+"""In what order do all pairs stand by a score or a uid? Every core sorts: groups of neighbours first, then each alone.
+
+A record has 64 bits: the upper half is the key, the lower half says whose it is. All that is known before is a 16-bit
+code of each pair that ascends with its key. Pairs with neighbouring codes make a group of a size that a core's cache
+holds; one pass over the pairs lays each record into its group, and the groups are sorted by radix, side by side.
+Nothing but that pass goes back and forth in memory.
+"""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
 
 import numpy as np
 
 from clipsel_core.curation.passes import compiled, read_only
 
+CODES = 65_536
+_PARTS, _FEWEST_IN_PART = 32, 1 << 16
+_GROUPS, _FEWEST_IN_GROUP = 1024, 1 << 16
+_LARGEST_DIGIT = 2047
+_WORKERS = os.cpu_count() or 1
+_threads = ThreadPoolExecutor(_WORKERS, "sort")
 
-def order_by_value(values: np.ndarray, ties: np.ndarray) -> np.ndarray:
-    """The rows that have a score, in ascending order of it; equal scores in the order of `ties`: (M,) uint32.
 
-    values: (N,) float32. ties: (N,) uint32, all rows in some order.
+@dataclass(frozen=True)
+class Tally:
+    """How many pairs have each code. codes: (N,) uint16. parts: where each part of the pairs begins, and N.
+
+    counts: (P, 65536) int64, of each part.
     """
-    keys, rows = two_arrays(len(values))
-    scored = _scored_keys(read_only(values), read_only(ties), keys, rows)
-    return in_order(keys[:scored], rows[:scored])[1]
+
+    codes: np.ndarray
+    parts: tuple[int, ...]
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, codes: np.ndarray) -> Tally:
+        """The tally of some codes."""
+        codes = read_only(codes)
+        most = min(_PARTS, len(codes) // _FEWEST_IN_PART + 1)
+        parts = tuple(len(codes) * part // most for part in range(most + 1))
+        counts = np.zeros((most, CODES), np.int64)
+        list(_threads.map(lambda *part: _count(codes, *part), parts, parts[1:], counts))
+        return cls(codes, parts, counts)
 
 
-def in_order(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keys in ascending order, and rows along with them; equal keys stay as they were. Both arrays are used up.
+def in_order(
+    tally: Tally,
+    codes: int,
+    lay: Callable[[int, int, np.ndarray, np.ndarray, np.ndarray], object],
+    finish: Callable[[np.ndarray, int, int], object],
+    records: np.ndarray,
+) -> None:
+    """Sorts records by their keys and has each sorted group finished; equal keys stay as they were.
 
-    keys, rows: (M,) uint32. Returns two such.
+    Both functions are asked from several threads. codes: pairs with a code below this have a record, the others none.
+    lay: given where a part of the pairs starts and stops, the group of each code (65536,) int32, -1 for none, where
+        this part's next record of each group goes (G,) int64, and the records; it lays the part's.
+    finish: given the records, and where a group starts and stops in them when it is sorted.
+    records: (M,) uint64, room for all of them.
     """
-    return _sorted(keys, rows, *two_arrays(len(keys)))
+    group_of, by_group = _grouped(tally.counts[:, :codes])
+    ends = np.cumsum(by_group).reshape(by_group.shape)
+    places = np.ascontiguousarray((ends - by_group).T)
+    parts = zip(tally.parts[:-1], tally.parts[1:], places, strict=True)
+    list(_threads.map(lambda part: lay(part[0], part[1], group_of, part[2], records), parts))
+    stops = ends[:, -1].tolist()
+    starts = [0, *stops[:-1]]
+    room: SimpleQueue[np.ndarray] = SimpleQueue()
+    for _ in range(_WORKERS):
+        room.put(np.empty(max(np.subtract(stops, starts)), np.uint64))
+
+    def settle(start: int, stop: int) -> None:
+        other = room.get()
+        _sort(records[start:stop], other[: stop - start], np.zeros(_LARGEST_DIGIT + 1, np.int64))
+        room.put(other)
+        finish(records, start, stop)
+
+    list(_threads.map(settle, starts, stops))
 
 
-def two_arrays(pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Room for keys and rows: (pairs,) uint32 each. From numpy: its large pages cost less than the sorting."""
-    return np.empty(pairs, np.uint32), np.empty(pairs, np.uint32)
+def _grouped(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The group of each code, (65536,) int32, and how many records each part has for it: (G, P) int64."""
+    behind = np.cumsum(counts.sum(0))
+    size = max(int(behind[-1]) // _GROUPS, _FEWEST_IN_GROUP)
+    group = (behind - 1) // size  # By the last of a code's pairs: a group holds so many, or one code alone holds more.
+    firsts = np.flatnonzero(np.diff(group, prepend=-2))
+    group_of = np.full(CODES, -1, np.int32)
+    group_of[: len(group)] = np.cumsum(np.diff(group, prepend=group[0]) > 0)
+    return group_of, np.add.reduceat(counts, firsts, axis=1).T
 
 
 @compiled
-def _scored_keys(values, ties, keys, rows):
-    number = np.empty(1, np.float32)
-    pattern = number.view(np.uint32)
-    found = 0
-    for row in ties:
-        if not np.isnan(values[row]):
-            number[0] = values[row] + np.float32(0)  # -0 and 0 are the same score.
-            bits = pattern[0]
-            keys[found] = ~bits if bits >> 31 else bits | np.uint32(1 << 31)
-            rows[found] = row
-            found += 1
-    return found
+def _count(codes, start, stop, counts):
+    for row in range(start, stop):
+        counts[codes[row]] += 1
 
 
 @compiled
-def _sorted(keys, rows, other_keys, other_rows):
-    """Three rounds of 11 bits, from one pair of arrays into the other and back; returns the pair that is sorted."""
-    counts = np.zeros((3, 2048), np.int64)
-    for key in keys:
-        counts[0, key & 2047] += 1
-        counts[1, (key >> 11) & 2047] += 1
-        counts[2, key >> 22] += 1
-    for turn in range(3):
+def _sort(records, other, places):
+    """By as few digits, of 11 bits at most, as the differing bits of the keys take; the lowest first."""
+    differing = np.uint64(0)
+    for record in records:
+        differing |= record ^ records[0]
+    low, high = np.uint64(32), np.uint64(32)
+    while high < 64 and differing >> high:
+        high += np.uint64(1)
+    turns = (high - low + np.uint64(10)) // np.uint64(11)
+    bits = (high - low + turns - np.uint64(1)) // max(turns, np.uint64(1))
+    mask = (np.uint64(1) << bits) - np.uint64(1)
+    there, here = other, records
+    for _ in range(turns):
+        places[:] = 0
+        for record in here:
+            places[(record >> low) & mask] += 1
         before = 0
-        for digit in range(2048):
-            counts[turn, digit], before = before, before + counts[turn, digit]
-        for place in range(len(keys)):
-            digit = (keys[place] >> np.uint32(11 * turn)) & np.uint32(2047)
-            to = counts[turn, digit]
-            counts[turn, digit] = to + 1
-            other_keys[to], other_rows[to] = keys[place], rows[place]
-        keys, rows, other_keys, other_rows = other_keys, other_rows, keys, rows
-    return keys, rows
+        for digit in range(mask + np.uint64(1)):
+            places[digit], before = before, before + places[digit]
+        for record in here:
+            digit = (record >> low) & mask
+            there[places[digit]] = record
+            places[digit] += 1
+        low += bits
+        there, here = here, there
+    if turns & np.uint64(1):
+        records[:] = other

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from clipsel_core.curation.passes import compiled, read_only
-from clipsel_core.curation.sorting import in_order, two_arrays
+from clipsel_core.curation import sorting
+from clipsel_core.curation.passes import compiled, in_parts, read_only
 
 _LONGEST_RUN = 64
 
@@ -13,12 +15,16 @@ _LONGEST_RUN = 64
 def order_by_uid(names: np.ndarray) -> np.ndarray:
     """The rows in ascending order of their uids, (N,) UID_DTYPE: (N,) uint32."""
     halves = read_only(np.ascontiguousarray(names).view(np.uint64))
-    keys, rows = two_arrays(len(names))
-    _uid_keys(halves, keys, rows)
-    keys, rows = in_order(keys, rows)
-    if not _settle(keys, rows, halves, _LONGEST_RUN):
-        rows = np.lexsort((names["f1"], names["f0"])).astype(np.uint32)
-    return rows
+    rows, codes = np.empty(len(names), np.uint32), np.empty(len(names), np.uint16)
+    in_parts(lambda start, stop: _codes(halves, start, stop, codes), len(names))
+    is_settled: list[bool] = []
+
+    def finish(records: np.ndarray, start: int, stop: int) -> None:
+        is_settled.append(_settle(records[start:stop], halves, rows[start:stop], _LONGEST_RUN))
+
+    tally, records = sorting.Tally.of(codes), np.empty(len(names), np.uint64)
+    sorting.in_order(tally, sorting.CODES, partial(_lay, halves, tally.codes), finish, records)
+    return rows if all(is_settled) else np.lexsort((names["f1"], names["f0"])).astype(np.uint32)
 
 
 def rows_of(names: np.ndarray, by_uid: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -29,17 +35,27 @@ def rows_of(names: np.ndarray, by_uid: np.ndarray, wanted: np.ndarray) -> np.nda
 
 
 @compiled
-def _uid_keys(halves, keys, rows):
-    for row in range(len(rows)):
-        keys[row], rows[row] = halves[2 * row] >> np.uint64(32), row
+def _codes(halves, start, stop, codes):
+    for row in range(start, stop):
+        codes[row] = halves[2 * row] >> np.uint64(48)
 
 
 @compiled
-def _settle(keys, rows, halves, longest):
-    """Sorts runs of equal keys by the whole uid; false where a run is too long for that."""
+def _lay(halves, codes, start, stop, group_of, places, records):
+    for row in range(start, stop):
+        group = group_of[codes[row]]
+        records[places[group]] = (halves[2 * row] & np.uint64(0xFFFFFFFF00000000)) | np.uint64(row)
+        places[group] += 1
+
+
+@compiled
+def _settle(records, halves, rows, longest):
+    """Puts the rows of sorted records down, runs of equal keys by the whole uid; false where a run is too long."""
+    for place in range(len(records)):
+        rows[place] = np.uint32(records[place])
     start = 0
-    for stop in range(1, len(keys) + 1):
-        if stop < len(keys) and keys[stop] == keys[start]:
+    for stop in range(1, len(rows) + 1):
+        if stop < len(rows) and records[stop] >> np.uint64(32) == records[start] >> np.uint64(32):
             continue
         if stop - start > longest:
             return False

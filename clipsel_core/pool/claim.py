@@ -22,10 +22,15 @@ def begin(root: Path, settings: dict[str, Any]) -> None:
     Raises: PoolFormatError where the folder was begun with others, or is a pool of somebody else's.
     """
     path = root / "embed" / "settings.json"
+    if not path.exists() and next((root / "metadata").glob("*.parquet"), None):
+        remedy = "choose a new folder"
+        raise PoolFormatError(root, expected="no pool, or one of embed's", found="another pool", remedy=remedy)
+    hold_to(path, root, settings)
+
+
+def hold_to(path: Path, root: Path, settings: dict[str, Any]) -> None:
+    """Notes settings where none are noted, or makes sure that they are as noted. Raises: PoolFormatError."""
     if not path.exists():
-        if next((root / "metadata").glob("*.parquet"), None):
-            remedy = "choose a new folder"
-            raise PoolFormatError(root, expected="no pool, or one of embed's", found="another pool", remedy=remedy)
         write_json(path, settings)
         return
     try:
@@ -55,3 +60,16 @@ def sole_worker(root: Path) -> Iterator[None]:
     with files.sole_worker(root, busy):
         files.remove_leftovers(root, *(root / name for name in ("metadata", "images", "embed", "shards")))
         yield
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Holds a pool's folder, made if need be, as sole_worker; a disk that fails ends in a PoolFormatError."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with sole_worker(root):
+            yield
+    except OSError as error:
+        remedy = "make room or choose another folder, then start again: finished shards are kept"
+        where, found = error.filename or root, str(error.strerror or error)
+        raise PoolFormatError(where, expected="to write the pool", found=found, remedy=remedy) from error

@@ -18,6 +18,7 @@ from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
 from clipsel_core.errors import TeacherError
 from clipsel_core.pool.ahead import in_batches
 from clipsel_core.pool.framing import Framing
+from clipsel_core.pool.teachers import TeacherInfo
 
 # Characters of a caption that are tokenized, for each token that the teacher takes. Of a word of 100 kB the tokenizer
 # would otherwise join letters for hours, to keep 77 tokens of it.
@@ -98,6 +99,17 @@ def weights_digest(teacher: Teacher) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def teacher_info(teacher: Teacher, model: str, pretrained: str | None) -> TeacherInfo:
+    """A teacher as pools remember it. model, pretrained: what it is called elsewhere."""
+    return TeacherInfo(
+        model=model,
+        pretrained=pretrained,
+        temperature=float(f"{teacher.temperature:.6g}"),
+        weights=weights_digest(teacher),
+        precision=teacher.precision,
+    )
 
 
 def embed_images(teacher: Teacher, images: Iterable[Image.Image], *, batch_size: int = 256) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.layout import Arch, Pool, Shard
-from clipsel_core.pool.npz import Member, read_array, read_members, read_rows
+from clipsel_core.pool.npz import Member, RowReader, read_array, read_members, read_rows
 
 # Rounding a unit row to float16 moves its length by less than this: such rows are unit rows, used as they are.
 ROUNDING = 1e-3
@@ -82,6 +83,36 @@ def read_images(shard: Shard, arch: Arch) -> np.ndarray:
     return _rescale(rows, scale)
 
 
+class ImageBlocks:
+    """A shard's images, a block of rows at a time, from any thread: for one pass that holds nothing of their size.
+
+    A context manager, since it holds the file open. rows: how many there are. Rows are not checked; see `row_scale`.
+    Raises: PoolFormatError where the shard's images cannot be found or read.
+    """
+
+    def __init__(self, shard: Shard, arch: Arch) -> None:
+        npz, member = _find_of_width(shard, arch, arch.image_member)
+        self.rows = shard.rows
+        self._width, self._dtype = arch.width, _dtype_in_memory(member)
+        self._reader = RowReader(npz, member, self._dtype)
+        self._own = threading.local()
+
+    def __enter__(self) -> ImageBlocks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.__exit__()
+
+    def read(self, place: slice) -> np.ndarray:
+        """The rows of a place, float16 or float32. The calling thread's next block is read into the same memory."""
+        count = place.stop - place.start
+        kept = getattr(self._own, "block", None)
+        if kept is None or len(kept) < count:
+            kept = self._own.block = np.empty((count, self._width), self._dtype)
+        self._reader.read(place, kept[:count])
+        return kept[:count]
+
+
 def describe_row(row: np.ndarray) -> str:
     """What is wrong with an embedding that cannot be used, in a few words."""
     if np.isnan(row).any():
@@ -131,16 +162,24 @@ def _squared_lengths(block: np.ndarray) -> np.ndarray:
 
 def _read_side(shard: Shard, arch: Arch, name: str) -> tuple[np.ndarray, np.ndarray]:
     """One side's rows in memory, float16 or float32, and the factor that gives each unit length."""
-    npz, member = _find(shard, name)
-    if member.shape[1] != arch.width:
-        expected = f"{name} of width {arch.width}, as in the pool's first npz"
-        raise PoolFormatError(npz, expected=expected, found=f"width {member.shape[1]}")
-    half = member.dtype.itemsize == 2
-    rows = np.empty(member.shape, np.float16 if half else np.float32)
+    npz, member = _find_of_width(shard, arch, name)
+    rows = np.empty(member.shape, _dtype_in_memory(member))
     scale = np.empty(len(rows), np.float32)
     for place in read_rows(npz, member, rows, block=_BLOCK_ROWS):
         scale[place] = _scale_of(rows[place])
     return rows, scale
+
+
+def _find_of_width(shard: Shard, arch: Arch, name: str) -> tuple[Path, Member]:
+    npz, member = _find(shard, name)
+    if member.shape[1] != arch.width:
+        expected = f"{name} of width {arch.width}, as in the pool's first npz"
+        raise PoolFormatError(npz, expected=expected, found=f"width {member.shape[1]}")
+    return npz, member
+
+
+def _dtype_in_memory(member: Member) -> np.dtype:
+    return np.dtype(np.float16 if member.dtype.itemsize == 2 else np.float32)
 
 
 def _find(shard: Shard, name: str) -> tuple[Path, Member]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -62,35 +63,59 @@ def read_array(npz: Path, member: Member) -> np.ndarray:
 def read_rows(npz: Path, member: Member, out: np.ndarray, *, block: int) -> Iterator[slice]:
     """Reads an array of rows into `out`, `block` rows at a time, and yields each block's place once it is there.
 
-    out: C-contiguous, of the member's shape; of its dtype, or of one that its values are rounded to. Stored values of
-    the same dtype go from the file into `out` and nowhere else; all others come by way of `read_array`.
+    out: C-contiguous, of the member's shape; of its dtype, or of one that its values are rounded to.
     Raises: PoolFormatError where the file is cut short or damaged.
     """
-    places = [slice(start, min(start + block, len(out))) for start in range(0, len(out), block)]
-    if member.offset is None or member.fortran_order or member.dtype != out.dtype or 0 in member.shape:
-        rows = read_array(npz, member)
-        for place in places:
-            with np.errstate(over="ignore"):
-                out[place] = rows[place]
+    with RowReader(npz, member, out.dtype) as reader:
+        for start in range(0, len(out), block):
+            place = slice(start, min(start + block, len(out)))
+            reader.read(place, out[place])
             yield place
-        return
-    try:
-        with open(npz, "rb", buffering=0) as file:
-            file.seek(member.offset)
-            for place in places:
-                _read_whole(file, out[place].reshape(-1).view(np.uint8))
-                yield place
-    except (OSError, EOFError) as error:
-        raise _unreadable(npz, error) from error
 
 
-def _read_whole(file, out: np.ndarray) -> None:
-    done = 0
-    while done < len(out):
-        count = file.readinto(out[done:])
-        if not count:
-            raise EOFError("it ends in the middle of an array")
-        done += count
+class RowReader:
+    """Reads rows of an array of an npz, from any thread; a context manager, since it holds the file open.
+
+    dtype: of what is read into. Stored values of the same dtype go from the file into place and nowhere else; all
+    others come by way of `read_array`.
+    Raises: PoolFormatError where the file is cut short or damaged.
+    """
+
+    def __init__(self, npz: Path, member: Member, dtype: np.dtype) -> None:
+        self._npz, self._member = npz, member
+        copied = member.offset is None or member.fortran_order or member.dtype != dtype or 0 in member.shape
+        self._array = read_array(npz, member) if copied else None
+        self._row_bytes = member.dtype.itemsize * int(np.prod(member.shape[1:]))
+        try:
+            self._file = os.open(npz, os.O_RDONLY)
+        except OSError as error:
+            raise _unreadable(npz, error) from error
+
+    def __enter__(self) -> RowReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def read(self, place: slice, out: np.ndarray) -> None:
+        """Reads the rows of a place, start and stop given, into a C-contiguous array of their shape."""
+        if self._array is not None:
+            with np.errstate(over="ignore"):
+                out[...] = self._array[place]
+            return
+        assert self._member.offset is not None
+        try:
+            self._read_whole(out.reshape(-1).view(np.uint8), self._member.offset + place.start * self._row_bytes)
+        except (OSError, EOFError) as error:
+            raise _unreadable(self._npz, error) from error
+
+    def _read_whole(self, out: np.ndarray, offset: int) -> None:
+        done = 0
+        while done < len(out):
+            count = os.preadv(self._file, [out[done:].data], offset + done)
+            if not count:
+                raise EOFError("it ends in the middle of an array")
+            done += count
 
 
 def _member(archive: zipfile.ZipFile, raw, info: zipfile.ZipInfo) -> Member:

@@ -46,6 +46,14 @@ class Trial:
         """Whether bf16 is worth it: much faster, and the embeddings hardly move."""
         return self.faster >= _FASTER and self.furthest <= _FURTHEST
 
+    @property
+    def said(self) -> str:
+        """What came out, for people."""
+        return (
+            f"on this CPU bf16 takes 1/{self.faster:.1f} of the time of float32, and moves embeddings by "
+            f"{self.furthest:.0e} (1 - cosine) at most, over {self.pairs} pairs"
+        )
+
 
 def settle(
     teacher: Teacher, source: Source, root: Path, arch: str, *, most_pixels: int = MOST_PIXELS
@@ -58,7 +66,7 @@ def settle(
     if noted:
         possible = noted.precision != "fp16" or teacher.device.type != "cpu"
         return (replace(teacher, precision=cast(Precision, noted.precision)) if possible else teacher), None
-    if teacher.device.type != "cpu" or not _multiplies_bf16():
+    if source.embedded or teacher.device.type != "cpu" or not _multiplies_bf16():
         return teacher, None
     prepared = _first_pairs(teacher, source, most_pixels)
     if not prepared:

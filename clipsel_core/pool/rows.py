@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,3 +39,8 @@ class Rows:
     text: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float16))
     rejected: list[tuple[str, str, str]] = field(default_factory=list)
     read: int = 0
+
+
+def kind_of(reason: str) -> str:
+    """A reason without what differs from one picture to the next."""
+    return re.sub(r" at byte [\d,]+", "", reason.partition(":")[0])

@@ -120,10 +120,11 @@ def write_shard(files: ShardFiles, images: Images, rows: Rows, names: Names, arc
     write_parquet(files.side("rejected"), _table(rows.rejected, REJECTED))
     write_parquet(files.side("repeated"), _repeated(rows.kept, names))
     if rows.kept:
-        described = {"base": images.base.relative_to(files.root), "image_column": images.column}
-        write_parquet(files.side("images"), _index(rows.kept, names.uids).replace_schema_metadata(described))
+        write_index(files, images, rows.kept, names.uids)
         _save(files.npz, {f"{arch}_img": rows.image, f"{arch}_txt": rows.text})
-        write_parquet(files.parquet, _metadata(rows.kept, names.uids).append_column(*_scores(arch, rows)))
+        write_parquet(
+            files.parquet, _metadata(rows.kept, names.uids).append_column(*_scores(arch, rows.image, rows.text))
+        )
     write_json(files.root / "embed" / f"{files.name}.json", report.model_dump())
 
 
@@ -138,13 +139,27 @@ def add_to_shard(files: ShardFiles, rows: Rows, arch: str) -> None:
         found = f"{len(rows.kept):,} others"
         remedy = "restore the images as they were, or embed into another folder"
         raise PoolFormatError(files.parquet, expected=f"the same {table.num_rows:,} pairs", found=found, remedy=remedy)
-    new = {f"{arch}_img": rows.image, f"{arch}_txt": rows.text}
-    there = read_members(files.npz)
+    add_columns(files, table, arch, rows.image, rows.text)
+
+
+def add_columns(files: ShardFiles, table: pa.Table, arch: str, image: np.ndarray, text: np.ndarray) -> None:
+    """Writes a shard's npz and parquet again with a teacher's arrays and scores beside what they hold.
+
+    table: all that the parquet holds. image, text: (N, D) float16, its rows in order; rows of zeros get no score.
+    """
+    new = {f"{arch}_img": image, f"{arch}_txt": text}
+    there = read_members(files.npz) if files.npz.exists() else {}
     old = {name: read_array(files.npz, member) for name, member in there.items() if name not in new}
     _save(files.npz, {**old, **new})
     if score_column(arch) in table.column_names:
         table = table.drop_columns([score_column(arch)])
-    write_parquet(files.parquet, table.append_column(*_scores(arch, rows)))
+    write_parquet(files.parquet, table.append_column(*_scores(arch, image, text)))
+
+
+def write_index(files: ShardFiles, images: Images, kept: list[Kept], named: np.ndarray) -> None:
+    """Writes where the images of these pairs lie, for the gallery. named: (M,) UID_DTYPE, their uids."""
+    described = {"base": images.base.relative_to(files.root), "image_column": images.column}
+    write_parquet(files.side("images"), _index(kept, named).replace_schema_metadata(described))
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -173,9 +188,9 @@ def _metadata(kept: list[Kept], named: np.ndarray) -> pa.Table:
     return pa.table(columns)
 
 
-def _scores(arch: str, rows: Rows) -> tuple[str, pa.Array]:
-    similarity = np.einsum("nd,nd->n", rows.image.astype(np.float32), rows.text.astype(np.float32))
-    return score_column(arch), pa.array(similarity, pa.float32())
+def _scores(arch: str, image: np.ndarray, text: np.ndarray) -> tuple[str, pa.Array]:
+    similarity = np.einsum("nd,nd->n", image.astype(np.float32), text.astype(np.float32))
+    return score_column(arch), pa.array(similarity, pa.float32(), mask=~image.any(1))
 
 
 def _index(kept: list[Kept], named: np.ndarray) -> pa.Table:

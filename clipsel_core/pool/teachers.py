@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_json
+
+_ARCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 
 
 class TeacherInfo(BaseModel):
@@ -53,6 +56,12 @@ def find_teacher(root: Path, arch: str) -> tuple[str, str | None, str] | None:
     if noted is None and (beside / "open_clip_config.json").is_file():
         return f"local-dir:{beside}", None, ""
     return (noted.model, noted.pretrained, noted.weights) if noted else None
+
+
+def check_arch(arch: str) -> None:
+    """Makes sure that a teacher's name can be part of those of columns and files. Raises PoolFormatError."""
+    if not _ARCH.fullmatch(arch):
+        raise PoolFormatError("--arch", expected="letters, digits, _ and -", found=repr(arch))
 
 
 def add_teacher(root: Path, arch: str, info: TeacherInfo) -> None:

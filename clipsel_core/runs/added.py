@@ -9,23 +9,29 @@ The values are those that `score` gives with this target from the start, on the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from clipsel_core.errors import RunError, TargetError
 from clipsel_core.files import write_atomically, write_json
-from clipsel_core.pool.embeddings import read_images, read_pairs
+from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, read_images, read_pairs, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
 from clipsel_core.runs.config import AddedTarget, RunConfig
 from clipsel_core.runs.local import sole_worker
 from clipsel_core.runs.plan import parse_norms, resolve_device, tiles_as, versions
-from clipsel_core.runs.score_group import NormSims, spread, usable_rows, with_uids
-from clipsel_core.runs.store import Run, added_file, read_added
+from clipsel_core.runs.score_group import NormSims, spread, usable_rows
+from clipsel_core.runs.store import Run, added_file, read_added, score_file
 from clipsel_core.runs.targets import load_target
+from clipsel_core.runs.work import in_turn
+
+# Rows are of unit length within ROUNDING; whether those near its edge are is for row_scale to say.
+_SURELY_UNIT = 0.9 * ROUNDING
 
 
 def add_target(
@@ -80,48 +86,110 @@ def _compute(
     run: Run, pool: Pool, arch: Arch, plan: AddedTarget, sims: NormSims, progress: Callable[[int, int], None]
 ) -> None:
     """Computes the shards that are not there yet, then says that all are."""
-    folder = _description(run.root, plan.target.name).parent
-    if not _description(run.root, plan.target.name).exists():
-        write_json(_description(run.root, plan.target.name), plan.model_dump(mode="json"))
+    name = plan.target.name
+    folder = _description(run.root, name).parent
+    if not _description(run.root, name).exists():
+        write_json(_description(run.root, name), plan.model_dump(mode="json"))
     for leftover in folder.glob(".*.partial"):
         leftover.unlink()
-    done = 0
-    for shard in pool.shards:
-        path = added_file(run.root, plan.target.name, shard.name)
-        if not path.exists():
-            told = partial(_tell, progress, done, shard.rows, pool.rows, sims.work(shard.rows))
-            table = with_uids(pool, shard, _columns(run, pool, arch, shard, sims, told))
-            write_atomically(path, partial(pq.write_table, table))
+    left = [shard for shard in pool.shards if not added_file(run.root, name, shard.name).exists()]
+    done = pool.rows - sum(shard.rows for shard in left)
+    comparison = _Comparison(run, pool, arch, sims)
+
+    def compute(shard: Shard, read: _Read) -> pa.Table:
+        nonlocal done
+        table = comparison.compute(shard, read, partial(_tell, progress, done, shard.rows, pool.rows))
         done += shard.rows
         progress(done, pool.rows)
+        return table
+
+    def write(shard: Shard, table: pa.Table) -> None:
+        # Uids and scores are as good as random: a dictionary would take longer than the comparison.
+        path = added_file(run.root, name, shard.name)
+        write_atomically(path, partial(pq.write_table, table, use_dictionary=False))
+
+    in_turn(left, comparison.read, compute, write)
     finished = plan.model_copy(update={"complete": True})
-    write_json(_description(run.root, plan.target.name), finished.model_dump(mode="json"))
+    write_json(_description(run.root, name), finished.model_dump(mode="json"))
 
 
-def _columns(run: Run, pool: Pool, arch: Arch, shard: Shard, sims: NormSims, told: Callable[[float], None]) -> dict:
-    """The shard's metrics by name; rows that the run set aside are NaN."""
-    image, usable = _images(run, pool, arch, shard)
-    products = 0.0
+@dataclass(frozen=True)
+class _Read:
+    """What is read of a shard ahead: its uids and, where they are not read in the same pass, its images.
 
-    def add(done: float) -> None:
-        nonlocal products
-        products += done
-        told(products)
+    image: (n, D), the usable rows, or None. usable: (N,) bool.
+    """
 
-    found: dict[str, torch.Tensor] = sims.of(image, add) if len(image) else {}
-    return {metric: spread(found.get(metric), usable) for metric in sims.metrics}
+    uids: pa.Table
+    image: torch.Tensor | None
+    usable: np.ndarray
 
 
-def _images(run: Run, pool: Pool, arch: Arch, shard: Shard) -> tuple[torch.Tensor, np.ndarray]:
-    """The images that were scored, and which rows they are; captions are read only where some rows were set aside."""
-    if run.config.skipped_rows == 0:
-        return torch.from_numpy(read_images(shard, arch)), np.ones(shard.rows, bool)
-    pairs = read_pairs(pool, shard, arch, on_bad_rows=run.config.on_bad_rows)
-    return usable_rows(pairs.image, pairs.usable), pairs.usable
+@dataclass(frozen=True)
+class _Comparison:
+    """How shards are compared with the target: a few exemplars as the images are read, more of them afterwards."""
+
+    run: Run
+    pool: Pool
+    arch: Arch
+    sims: NormSims
+
+    def read(self, shard: Shard) -> _Read:
+        """What of a shard is wanted before its turn. Captions are read only where some rows were set aside."""
+        keys = self._uids(shard)
+        if self.run.config.skipped_rows:
+            pairs = read_pairs(self.pool, shard, self.arch, on_bad_rows=self.run.config.on_bad_rows)
+            return _Read(keys, usable_rows(pairs.image, pairs.usable), pairs.usable)
+        everything = np.ones(shard.rows, bool)
+        image = None if self.sims.are_few else torch.from_numpy(read_images(shard, self.arch))
+        return _Read(keys, image, everything)
+
+    def compute(self, shard: Shard, read: _Read, told: Callable[[float], None]) -> pa.Table:
+        """The shard's uids and metrics; rows that the run set aside are NaN. told: the share that is done."""
+        products, work = 0.0, max(1, self.sims.work(shard.rows))
+
+        def add(done: float) -> None:
+            nonlocal products
+            products += done
+            told(products / work)
+
+        if read.image is None:
+            found = self._in_one_pass(shard)
+        else:
+            found = self.sims.of(read.image, add) if len(read.image) else {}
+        table = read.uids
+        for metric in self.sims.metrics:
+            table = table.append_column(metric, pa.array(spread(found.get(metric), read.usable)))
+        return table
+
+    def _in_one_pass(self, shard: Shard) -> dict[str, torch.Tensor]:
+        bad: list[slice] = []
+        with ImageBlocks(shard, self.arch) as blocks:
+
+            def put(place: slice, out: torch.Tensor) -> None:
+                out.copy_(torch.from_numpy(blocks.read(place)))
+                if float(torch.linalg.vector_norm(out, dim=1).sub_(1).abs_().amax()) < _SURELY_UNIT:
+                    return
+                scale = row_scale(out.numpy())
+                out.mul_(torch.from_numpy(scale)[:, None])
+                bad.extend([place] if np.isnan(scale).any() else [])
+
+            found = self.sims.in_one_pass(put, blocks.rows)
+        if bad:
+            read_images(shard, self.arch)  # says which row it is
+        return found
+
+    def _uids(self, shard: Shard) -> pa.Table:
+        """uid_hi and uid_lo of the run's pairs."""
+        file = score_file(self.run.root, shard.name)
+        try:
+            return pq.ParquetFile(file).read(["uid_hi", "uid_lo"]).replace_schema_metadata(None)
+        except pa.ArrowInvalid as error:
+            raise RunError(file, expected="a parquet file", found=str(error).split("\n")[0]) from error
 
 
-def _tell(progress: Callable[[int, int], None], before: int, rows: int, total: int, work: int, products: float) -> None:
-    progress(before + int(rows * min(1.0, products / work)), total)
+def _tell(progress: Callable[[int, int], None], before: int, rows: int, total: int, share: float) -> None:
+    progress(before + int(rows * min(1.0, share)), total)
 
 
 def _scored_pool(run: Run) -> tuple[Pool, Arch]:

@@ -19,7 +19,8 @@ from clipsel_core.runs.config import RunConfig
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import Plan
 from clipsel_core.scoring.clip_score import clip_score
-from clipsel_core.scoring.normsim import are_few, metric_name, normsim, normsim_2, second_moment
+from clipsel_core.scoring.few import are_few, normsims_to_few
+from clipsel_core.scoring.normsim import metric_name, normsim, normsim_2, second_moment
 from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
 
@@ -83,7 +84,7 @@ class GroupScorer:
         names = self._plan.config.metrics
         columns = {name: spread(metrics[name][part] if metrics else None, usable) for name in names}
         counts = {"skipped": int((~usable).sum()), "renormalised": renormalised}
-        return with_uids(self._plan.pool, shard, columns).replace_schema_metadata({_COUNTS: json.dumps(counts)})
+        return _with_uids(self._plan.pool, shard, columns).replace_schema_metadata({_COUNTS: json.dumps(counts)})
 
     def _metrics(self, pairs: Embeddings, progress: Callable[[float], None]) -> dict[str, torch.Tensor]:
         config, image, text = self._plan.config, pairs.image, pairs.text
@@ -136,6 +137,17 @@ class NormSims:
         """Each metric of these images, (N, D) unit rows: (N,) float32. progress: told the products done since."""
         return {metric_name(p, t): self._one(image, t, p, progress) for t in self._targets for p in self._norms}
 
+    @property
+    def are_few(self) -> bool:
+        """Whether all targets are so small that `in_one_pass` is the quickest."""
+        return all(are_few(rows, self._device) for rows in self._targets.values())
+
+    def in_one_pass(self, read: Callable[[slice, torch.Tensor], object], pairs: int) -> dict[str, torch.Tensor]:
+        """Each metric, as `of`, of images that are read a block at a time; read: as in normsims_to_few."""
+        (rows,) = self._targets.values()
+        found = normsims_to_few(read, pairs, rows, self._norms)
+        return dict(zip(self.metrics, found, strict=True))
+
     def _one(self, image: torch.Tensor, target: str, p: float, progress: Callable[[float], None]) -> torch.Tensor:
         if p == 2 and target in self._moments:
             return normsim_2(image, self._moments[target], device=self._device)
@@ -143,7 +155,7 @@ class NormSims:
         return normsim(image, rows, p=p, device=self._device, progress=lambda pairs: progress(pairs * len(rows)))
 
 
-def with_uids(pool: Pool, shard: Shard, columns: Mapping[str, np.ndarray]) -> pa.Table:
+def _with_uids(pool: Pool, shard: Shard, columns: Mapping[str, np.ndarray]) -> pa.Table:
     """A table of a shard's uids, uid_hi and uid_lo (uint64), and these columns beside them."""
     keys = read_uids(pool, shard)
     return pa.table({"uid_hi": keys["f0"].copy(), "uid_lo": keys["f1"].copy(), **columns})

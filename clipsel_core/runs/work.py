@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,10 @@ from clipsel_core.pool.layout import Shard
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.score_group import Embeddings, GroupScorer
 from clipsel_core.runs.store import score_file
+
+_Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
+_Done = TypeVar("_Done")
 
 
 class Listener(Protocol):
@@ -29,36 +33,54 @@ class Listener(Protocol):
 
 
 def work_through(root: Path, scorer: GroupScorer, groups: Iterable[Group], listener: Listener) -> None:
-    """Scores the groups in turn. One more than is being computed is asked for, and held in memory, at any time.
+    """Scores the groups in turn, as `in_turn` does.
 
     Raises: what reading, scoring or writing raises; the groups before it are finished first.
+    """
+
+    def compute(group: Group, pairs: Embeddings) -> dict[str, pa.Table]:
+        return scorer.score(pairs, partial(listener.advance, group))
+
+    in_turn(groups, scorer.read, compute, lambda group, tables: _write(root, group, tables, listener))
+
+
+def in_turn(
+    items: Iterable[_Item],
+    read: Callable[[_Item], _Read],
+    compute: Callable[[_Item, _Read], _Done],
+    write: Callable[[_Item, _Done], None],
+) -> None:
+    """Reads, computes and writes each item; the next is read and the last written while one is computed.
+
+    One more than is being computed is asked for, and held in memory, at any time.
+    Raises: what the three raise; the items before it are written first.
     """
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         written: Future[None] | None = None
         try:
-            for pairs in _read_ahead(reader, scorer.read, groups):
-                tables = scorer.score(pairs, partial(listener.advance, pairs.group))
+            for item, found in _read_ahead(reader, read, items):
+                done = compute(item, found)
                 if written:
                     written.result()
-                written = writer.submit(_write, root, pairs.group, tables, listener)
-                del pairs, tables
+                written = writer.submit(write, item, done)
+                del found, done
         finally:
             if written:
                 written.result()
 
 
 def _read_ahead(
-    reader: ThreadPoolExecutor, read: Callable[[Group], Embeddings], groups: Iterable[Group]
-) -> Iterable[Embeddings]:
-    """What is read of each group, the next being read while the caller works on one."""
-    ahead: Future[Embeddings] | None = None
-    for group in groups:
-        following = reader.submit(read, group)
+    reader: ThreadPoolExecutor, read: Callable[[_Item], _Read], items: Iterable[_Item]
+) -> Iterable[tuple[_Item, _Read]]:
+    """Each item and what is read of it, the next being read while the caller works on one."""
+    ahead: tuple[_Item, Future[_Read]] | None = None
+    for item in items:
+        following = (item, reader.submit(read, item))
         if ahead:
-            yield ahead.result()
+            yield ahead[0], ahead[1].result()
         ahead = following
     if ahead:
-        yield ahead.result()
+        yield ahead[0], ahead[1].result()
 
 
 def _write(root: Path, group: Group, tables: dict[str, pa.Table], listener: Listener) -> None:

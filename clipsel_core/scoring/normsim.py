@@ -11,12 +11,11 @@ from torch import Tensor
 
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring.checks import check_finite, check_rows, check_width, usable_device
+from clipsel_core.scoring.few import are_few, normsims_to_few
 from clipsel_core.scoring.reductions import max_abs, p_norm
 from clipsel_core.scoring.workers import for_each
 
 _BLOCK = 2048
-_FEW = 64  # of so few targets the products cost less than reading the images from memory twice
-_FEW_BLOCK = 512
 _MOMENT_PARTS = 8
 
 
@@ -48,7 +47,9 @@ def normsim(
         raise ScoringError("p", expected="inf or a number of at least 1", found=f"{p}")
     device = usable_device(device)
     if impl is None and are_few(target, device):
-        return _checked(_to_few(image, target, p, progress), image, target)
+        (found,) = normsims_to_few(lambda place, out: out.copy_(image[place]), len(image), target, [p])
+        _report(progress, len(image))
+        return _checked(found, image, target)
     if p == 2:
         return normsim_2(image, second_moment(target, device=device), device=device, progress=progress)
     target = target.to(device)
@@ -60,11 +61,6 @@ def normsim(
         out[start : start + block] = found.cpu()
         _report(progress, len(x))
     return _checked(out, image, target)
-
-
-def are_few(target: Tensor, device: str | torch.device) -> bool:
-    """Whether a target is so small that one pass over the images is the quickest, for p = 2 as well."""
-    return torch.device(device).type == "cpu" and len(target) <= _FEW
 
 
 def second_moment(target: Tensor, *, device: str | torch.device = "cpu") -> Tensor:
@@ -147,36 +143,6 @@ def metric_name(p: float, target: str) -> str:
     ('normsim_inf_imagenet', 'normsim_2_imagenet')
     """
     return f"normsim_{p:g}_{target}"
-
-
-def _to_few(image: Tensor, target: Tensor, p: float, progress: Callable[[int], None] | None) -> Tensor:
-    """NormSim_p to a target of a few rows: one pass over the images, each block converted and multiplied in the cache.
-
-    The images may be mapped from a file; nothing of their size is ever held. MKL, rather than the product that suits
-    large matrices, because it is faster where one side has few rows.
-    """
-    target = target.double() if p == 2 else target.float()  # p = 2 is held to its value, however small that is
-    out = torch.empty(len(image), dtype=torch.float32)
-    width = image.shape[1]
-
-    def norm(i: int, scratch: Tensor) -> None:
-        place = slice(i * _FEW_BLOCK, min((i + 1) * _FEW_BLOCK, len(image)))
-        count = place.stop - place.start
-        rows = scratch.view(target.dtype)[: count * width].view(count, width).copy_(image[place])
-        size = torch.mm(target, rows.T).abs_()
-        top = size.amax(0)
-        if p == math.inf:
-            out[place] = top
-            return
-        top.clamp_(min=torch.finfo(torch.float32).tiny)  # the scale that keeps powers from underflowing
-        total = size.div_(top).pow_(p).sum(0, dtype=torch.float64)
-        out[place] = (total.pow_(1.0 / p) * top).float()
-
-    scratch = _FEW_BLOCK * width * target.itemsize // 4
-    with torch.no_grad():
-        for_each(norm, -(-len(image) // _FEW_BLOCK), device=image.device, scratch=scratch)
-    _report(progress, len(image))
-    return out
 
 
 def _report(progress: Callable[[int], None] | None, pairs: int) -> None:

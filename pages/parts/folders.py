@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from clipsel_core.errors import ClipselError, JobError
@@ -18,6 +18,7 @@ from clipsel_core.runs.store import Run
 from pages.parts import catalog
 
 TARGET_ENDINGS = ("npy", "npz", "pt", "parquet")
+PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 _DEPTHS = ("*", "*/*", "*/*/*")
@@ -126,18 +127,28 @@ def teachers() -> list[Path]:
 
 
 def keep_upload(folder: Path, name: str, content: bytes) -> Path:
-    """Keeps an uploaded target under a name of our own; the same content is kept once.
+    """Keeps an uploaded target; see upload_file and write_upload."""
+    file = upload_file(folder, name, content)
+    write_upload(file, content)
+    return file
+
+
+def upload_file(folder: Path, name: str, content: bytes, endings: Collection[str] = TARGET_ENDINGS) -> Path:
+    """Where an uploaded file is kept: under a name of our own; the same content is kept once.
 
     folder: where. name: the user's file name; only its ending and its harmless characters are used.
-    Raises: JobError on another ending than a target's.
+    Raises: JobError on another ending than these.
     """
     ending = Path(name).suffix.lower().removeprefix(".")
-    if ending not in TARGET_ENDINGS:
-        raise JobError(name, expected=f"a name ending in {', '.join(TARGET_ENDINGS)}", found=ending or "no ending")
-    file = folder / f"{_named(Path(name).stem, 'target')}-{hashlib.sha256(content).hexdigest()[:12]}.{ending}"
+    if ending not in endings:
+        raise JobError(name, expected=f"a name ending in {', '.join(endings)}", found=ending or "no ending")
+    return folder / f"{_named(Path(name).stem, 'upload')}-{hashlib.sha256(content).hexdigest()[:12]}.{ending}"
+
+
+def write_upload(file: Path, content: bytes) -> None:
+    """Writes an uploaded file where upload_file says, once."""
     if not file.exists():
         write_atomically(file, lambda aside: aside.write_bytes(content))
-    return file
 
 
 def _found(name: str) -> list[Path]:

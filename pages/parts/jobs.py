@@ -67,6 +67,12 @@ def latest(command: str, about: Path) -> Job | None:
     return next(iter(_all(command, about)), None)
 
 
+def making(file: Path, about: Path) -> Job | None:
+    """The job about a folder that is at work on this file (--out), or waits to be; None where there is none."""
+    found = (job for job in listing(catalog.jobs_folder(), about.absolute()) if f"--out={file}" in job.info.words)
+    return next((job for job in found if job.active), None)
+
+
 def _all(command: str, about: Path) -> list[Job]:
     return [job for job in listing(catalog.jobs_folder(), about.absolute()) if job.command == command]
 
@@ -93,6 +99,45 @@ def _draw_glance(active_then: list[str]) -> None:
         # A title may quote what somebody typed: escaped here, where the bar's own text would be markdown.
         facts.show_note(f"{job.info.title} · {100 * share:.0f} %")
         st.progress(share)
+
+
+def watch(job: Job) -> None:
+    """How far one search is, for where it was started beside the panel; at its end, the way to what it found."""
+    st.fragment(_draw_watched, run_every=_SECONDS)(job)
+
+
+def _draw_watched(job: Job) -> None:
+    control.reap()
+    progress = job.progress or Progress("running")
+    how = job.state_at(progress)
+    if how == "done":
+        _lead_to_found(job, key=f"watched {job.id}")
+        return
+    if not job.active:
+        facts.show_note(f"The search was {how}; the Jobs on Overview and Search say more.")
+        return
+    notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, listing(catalog.jobs_folder()))}
+    with st.container(horizontal=True, vertical_alignment="center"):
+        share = min(progress.done / progress.total, 1.0) if progress.total else 0.0
+        st.progress(share, text=f"All pairs: {notes.get(how) or _how_far(job, progress)}")
+        st.button("Cancel", key=f"cancel watched {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
+
+
+def lead_to_search(run: str, found: str, label: str, *, key: str) -> None:
+    """A button that opens what a search of the whole pool found. run: its label. found: the name of its file."""
+    if st.button(label, icon=":material/travel_explore:", key=key, on_click=_choose_found, args=(run, found)):
+        st.switch_page("search.py")
+
+
+def _choose_found(run: str, found: str) -> None:
+    st.session_state.update({"run": run, "kept": found})
+
+
+def _lead_to_found(job: Job, *, key: str) -> None:
+    file = next((Path(word.removeprefix("--out=")) for word in job.info.words if word.startswith("--out=")), None)
+    label = _run_label(job)
+    if label and file and file.is_file():
+        lead_to_search(label, file.name, "See what it found", key=key)
 
 
 def panel(about: Path | None = None) -> None:
@@ -164,6 +209,9 @@ def _how_far(job: Job, progress: Progress) -> str:
         parts += [f"{words.rate(progress.per_s)} {progress.unit}/s"] if progress.per_s else []
     else:
         parts = [f"{100 * progress.done / progress.total:.0f} %"]
+    if progress.counts:
+        parts += [f"{words.count(progress.counted)} {progress.counts}"]
+        parts += [f"{words.rate(progress.counted_per_s)} {progress.counts}/s"] if progress.counted_per_s else []
     left = f"{words.duration(progress.left_s)} left" if progress.left_s else f"{words.duration(job.seconds)} so far"
     return " · ".join([*parts, left])
 
@@ -182,8 +230,10 @@ def _show_ended(job: Job) -> None:
         st.markdown(_ICONS[how], width="content")
         with st.container():
             facts.show_title(job.info.title, notes[how])
-        if how == "done" and (label := _label_of(job)) not in (None, st.session_state.get("run")):
+        if how == "done" and job.command == "score" and (label := _run_label(job)) not in (None, _run_on_show()):
             st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
+        if how == "done" and job.command == "search":
+            _lead_to_found(job, key=f"found {job.id}")
         if how != "done":
             st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
         dismiss = ":material/close:"
@@ -198,11 +248,14 @@ def _show_ended(job: Job) -> None:
             st.code(commands.command(*job.info.words), language="bash", wrap_lines=True)
 
 
-def _label_of(job: Job) -> str | None:
-    """What the run picker calls the run that the job made; None where it made none."""
+def _run_label(job: Job) -> str | None:
+    """What the run picker calls the run that the job is about; None where it does not show it."""
     root = Path(job.info.about).resolve()
-    found = (entry.label for entry in catalog.entries() if entry.root == root)
-    return next(found, None) if job.command == "score" else None
+    return next((entry.label for entry in catalog.entries() if entry.root == root), None)
+
+
+def _run_on_show() -> str | None:
+    return st.session_state.get("run")
 
 
 def _open(label: str) -> None:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.images import ImageIndex, open_images
@@ -44,16 +44,30 @@ def read(root: Path, uid: str) -> bytes | None:
 
 def media_type(data: bytes) -> str | None:
     """The type of a picture, or None for bytes that are not one, are broken, or would unpack to something huge."""
+    return _judged(data)[0]
+
+
+def fault(data: bytes) -> str:
+    """Why bytes are no picture that may be shown, in words; "" where they are one."""
+    return _judged(data)[1]
+
+
+def _judged(data: bytes) -> tuple[str | None, str]:
+    too_large = f"more than {_MOST_PIXELS:,} pixels"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=list(_MEDIA_TYPES)) as picture:
                 if picture.width * picture.height > _MOST_PIXELS:
-                    return None
+                    return None, too_large
                 picture.load()
-                return _MEDIA_TYPES[picture.format or ""]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return None
+                return _MEDIA_TYPES[picture.format or ""], ""
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None, too_large
+    except UnidentifiedImageError:
+        return None, f"bytes that are none of {', '.join(_MEDIA_TYPES)}"
+    except (OSError, ValueError, SyntaxError) as error:
+        return None, f"a broken one: {str(error)[:200]}"
 
 
 def _index(root: Path) -> ImageIndex | None:

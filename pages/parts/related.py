@@ -14,7 +14,7 @@ from clipsel_core.curation.captions import CaptionScan
 from clipsel_core.curation.neighbours import NearestTargets, nearest_targets
 from clipsel_core.curation.vectors import Side, vector_of
 from clipsel_core.errors import ClipselError
-from pages.parts import cards, deck, empty, facts, metrics, sample, scanning, state, words
+from pages.parts import cards, deck, empty, facts, metrics, query, sample, scanning, state, whole_pool, words
 from pages.parts.catalog import Entry
 
 Opened = Callable[[str, dict[str, int]], None]
@@ -25,19 +25,28 @@ _SIDES: dict[str, Side] = {"by image": "image", "by caption": "text"}
 
 
 def look_alikes(entry: Entry, row: int, *, opened: Opened) -> None:
-    """The pairs whose images or captions have the most similar embeddings, of those that are searched at once."""
+    """The pairs whose images or captions have the most similar embeddings, of those that are searched at once.
+
+    Of all pairs where they were searched before; else that is offered.
+    """
     side = st.segmented_control("Alike", list(_SIDES), default="by image", required=True, key="alike side")
+    table, run = state.open_table(entry), state.open_run(entry)
+    uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
+    asked = query.of_pair(uid, row)
     try:
-        table = state.open_table(entry)
-        query = vector_of(table, row, _SIDES[side])
-        found = sample.most_alike(entry, query, _SIDES[side], _CARDS + 1).without(row).first(_CARDS)
+        found, among = whole_pool.found_before(entry, run, asked, _SIDES[side]), f"all {words.pairs(len(table))}"
+        if found is None:
+            vector, among = vector_of(table, row, _SIDES[side]), sample.in_words(entry)
+            found = sample.most_alike(entry, vector, _SIDES[side], _CARDS + 1).without(row)
     except ClipselError as error:
         empty.show_error(error, "Look-alikes cannot be found")
         return
-    uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
-    _more(uid)
-    facts.show_title(f"Most alike {side}", f"of {sample.in_words(entry)}, by cosine")
-    _draw(entry, found.rows, deck.cosine_bars(found.similarity), "look-alikes", opened)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        _more(uid)
+        whole_pool.offer(entry, run, asked, _SIDES[side], watch=True)
+    facts.show_title(f"Most alike {side}", f"of {among}, by cosine")
+    shown = found.first(_CARDS)
+    _draw(entry, shown.rows, deck.cosine_bars(shown.similarity), "look-alikes", opened)
 
 
 def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> None:

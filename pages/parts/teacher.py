@@ -1,45 +1,35 @@
-"""What does the teacher make of a text? A process of its own asks it, since the pages never load a model.
+"""What does the teacher make of a text or of a picture? Asked of a process that holds it: no page loads a model.
 
-Each text is asked once: its embedding is kept beside the run. Nothing is downloaded on the way.
+Each text and picture is asked for once: its embedding is kept beside the run.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
 
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.searches import read_vector
-from clipsel_core.errors import ClipselError, TeacherError
+from clipsel_core.curation.searches import read_vector, write_vector
+from clipsel_core.errors import ClipselError
+from clipsel_core.jobs.encoders import Answer, Encoder, TeacherName, encoder_of
 from clipsel_core.pool.teachers import find_teacher
 from clipsel_core.runs.store import Run
-from pages.parts import catalog
+from pages.parts import empty, facts, words
 
-_LONGEST_S = 120
 _PAUSE_S = 0.1
+# An answer that comes sooner is not announced, which would only flicker.
+_SECONDS_UNSAID = 0.4
 _LONGEST_TEXT = 1_000
-# Models that are not on this machine are not fetched while somebody waits for an answer. The few that open_clip fetches
-# from plain addresses know no such switch; they meet a proxy that is not there.
-_NOWHERE = "http://127.0.0.1:9"
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "http_proxy": _NOWHERE, "https_proxy": _NOWHERE}
-
-
-# A model may take gigabytes: however many people search, one is loaded at a time.
-_alone = threading.Lock()
+_ASKED, _STOPPED = "teacher asked", "teacher stopped"
 
 
 def missing(run: Run) -> str:
-    """Why a text cannot be embedded, in a sentence; "" where the teacher's model is known."""
+    """Why the teacher cannot be asked, in a sentence; "" where its model is known."""
     if not (run.pool_root / "metadata").is_dir():
         return "The pool is not where the run remembers it."
     try:
@@ -50,26 +40,38 @@ def missing(run: Run) -> str:
     return "" if known else why
 
 
-def vector_of_text(run: Run, text: str) -> np.ndarray:
-    """The embedding of a text by the teacher of the run's pool: (D,) float32. Leaving the page stops the waiting.
+def warm(run: Run) -> None:
+    """Has the teacher loaded, so that the first search need not wait for all of it. For runs that miss nothing."""
+    _encoder(run).warm()
 
-    Raises: TeacherError where the teacher cannot be asked or takes longer than two minutes.
+
+def of_text(run: Run, text: str) -> np.ndarray | None:
+    """The embedding of a text by the teacher of the run's pool: (D,) float32.
+
+    None where somebody stopped it or it failed; the page then says so, with a button that asks again.
     """
-    kept = kept_file(run, text)
-    if not kept.is_file():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with _turn():
-            if not kept.is_file():
-                _ask(run, _tidy(text), kept)
-    return read_vector(kept)
+    return _embedding(run, kept_text(run, text), lambda encoder: encoder.text(_tidy(text)))
 
 
-def kept_file(run: Run, text: str) -> Path:
+def of_picture(run: Run, data: bytes) -> np.ndarray | None:
+    """The embedding of an encoded picture, as of_text."""
+    return _embedding(run, kept_picture(run, data), lambda encoder: encoder.image(data))
+
+
+def kept_text(run: Run, text: str) -> Path:
     """Where a text's embedding is kept: another model, another file."""
-    text = _tidy(text)
+    return _kept(run, "texts", _tidy(text).encode(errors="replace"))
+
+
+def kept_picture(run: Run, data: bytes) -> Path:
+    """Where a picture's embedding is kept: another model, another file."""
+    return _kept(run, "pictures", data)
+
+
+def _kept(run: Run, folder: str, asked: bytes) -> Path:
     model = repr(find_teacher(run.pool_root, run.config.arch))
-    digest = hashlib.sha256(f"{model}\n{text}".encode(errors="replace")).hexdigest()
-    return run.cache_dir / "texts" / f"{digest[:32]}.npy"
+    digest = hashlib.sha256(f"{model}\n".encode() + asked).hexdigest()
+    return run.cache_dir / folder / f"{digest[:32]}.npy"
 
 
 def _tidy(text: str) -> str:
@@ -77,51 +79,60 @@ def _tidy(text: str) -> str:
     return " ".join(text.replace("\0", " ").split())[:_LONGEST_TEXT]
 
 
-@contextmanager
-def _turn() -> Iterator[None]:
-    """Waits until nobody else asks the teacher."""
-    note = st.empty()
-    while not _alone.acquire(timeout=_PAUSE_S):
-        note.caption("Somebody else asks the teacher …")
+def _encoder(run: Run) -> Encoder:
+    found = find_teacher(run.pool_root, run.config.arch)
+    assert found is not None, "asked for although it is missing"
+    return encoder_of(TeacherName(*found, run.config.width))
+
+
+def _embedding(run: Run, kept: Path, ask: Callable[[Encoder], Answer]) -> np.ndarray | None:
+    if kept.is_file():
+        return read_vector(kept)
+    encoder = _encoder(run)
+    known, answer = st.session_state.get(_ASKED, ("", None))
+    if known != kept.name or answer is None:
+        # Only what was asked last is waited for.
+        if answer is not None:
+            answer.cancel()
+        answer = ask(encoder)
+        st.session_state[_ASKED] = kept.name, answer
+        st.session_state.pop(_STOPPED, None)
+    if st.session_state.get(_STOPPED) == kept.name:
+        facts.show_note("Stopped before the teacher had answered.")
+        _offer_again("Search")
+        return None
+    _wait(encoder, answer, kept.name)
     try:
-        note.empty()
-        yield
-    finally:
-        _alone.release()
+        write_vector(kept, answer.result())
+    except ClipselError as error:
+        empty.show_error(error, "The teacher could not be asked")
+        _offer_again("Try again")
+        return None
+    return read_vector(kept)
 
 
-def _ask(run: Run, text: str, out: Path) -> None:
-    words = ["encode", str(run.root.absolute()), f"--text={text}", f"--out={out.absolute()}"]
-    command = [sys.executable, "-m", "clipsel_core", *words]
-    with tempfile.TemporaryFile() as complaints:
-        child = subprocess.Popen(
-            command,
-            cwd=catalog.HOME,
-            env={**os.environ, **_OFFLINE},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=complaints,
-        )
-        try:
-            _wait(child, run)
-        finally:
-            child.kill()
-            child.wait()
-        complaints.seek(0)
-        said = complaints.read().decode(errors="replace").strip()
-    if child.returncode or not out.is_file():
-        found = said.split("\n")[-1] or f"exit code {child.returncode}"
-        raise TeacherError(run.pool_root, expected="the teacher to embed a text", found=found)
+def _wait(encoder: Encoder, answer: Answer, name: str) -> None:
+    """Waits for an answer, says how long, and offers to stop. Drawing on the page notices that somebody went away."""
+    if wait([answer], timeout=_SECONDS_UNSAID).done:
+        return
+    start, slot = time.monotonic() - _SECONDS_UNSAID, st.empty()
+    with slot.container(horizontal=True, vertical_alignment="center"):
+        note = st.empty()
+        st.button("Stop", icon=":material/stop:", key="stop teacher", on_click=_stop, args=(encoder, answer, name))
+    while not wait([answer], timeout=_PAUSE_S).done:
+        what = "The teacher looks at it" if encoder.ready else "The teacher is being loaded, once for all searches"
+        note.caption(f"{what} … {words.duration(time.monotonic() - start)}")
+    slot.empty()
 
 
-def _wait(child: subprocess.Popen[bytes], run: Run) -> None:
-    """Waits for an answer, and says how long. By writing to the page it also learns that nobody waits any more."""
-    start, note = time.monotonic(), st.empty()
-    while child.poll() is None:
-        waited = time.monotonic() - start
-        if waited > _LONGEST_S:
-            note.empty()
-            raise TeacherError(run.pool_root, expected=f"an answer within {_LONGEST_S} s", found="none")
-        note.caption(f"The teacher reads the text … {waited:.0f} s")
-        time.sleep(_PAUSE_S)
-    note.empty()
+def _stop(encoder: Encoder, answer: Answer, name: str) -> None:
+    encoder.stop(answer)
+    st.session_state[_STOPPED] = name
+
+
+def _offer_again(label: str) -> None:
+    st.button(label, icon=":material/refresh:", key="ask teacher again", on_click=_forget)
+
+
+def _forget() -> None:
+    st.session_state.pop(_ASKED, None)

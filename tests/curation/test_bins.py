@@ -7,6 +7,7 @@ import pytest
 
 from clipsel_core.curation import bitmaps, counts
 from clipsel_core.curation.bins import MetricBins, coarse
+from clipsel_core.curation.score_order import Sorter
 
 NAN, INF = float("nan"), float("inf")
 SCORES = {
@@ -54,7 +55,7 @@ def test_ranks_of_top__find_every_place(scores):
 
 def test_order__gives_equal_scores_to_the_smaller_uid(scores):
     by_uid = np.random.default_rng(9).permutation(len(scores)).astype(np.uint32)
-    bins, place = MetricBins.of(scores, by_uid), np.argsort(by_uid)
+    bins, place = MetricBins.of(scores, Sorter(by_uid)), np.argsort(by_uid)
     rows = np.flatnonzero(~np.isnan(scores))
     expected = rows[np.lexsort((-place[rows], scores[rows] + np.float32(0)))]
     assert np.array_equal(bins.order, expected)

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.synthetic_run import write_run
 from clipsel_core import uids
 from clipsel_core.curation import indexing, uid_order
-from clipsel_core.curation.indexing import open_indexed, stamp_of
+from clipsel_core.curation.indexing import open_indexed, stamp_of, wait_until_kept
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run, make_uids
@@ -26,14 +26,20 @@ def run(tmp_path) -> Run:
     return Run.open(write_run(tmp_path, rows=3_001, shards=3, seed=8, bad=0.02, decimals=2, pool=False))
 
 
+def open_kept(run: Run) -> ScoreTable:
+    table = open_indexed(run, fewest=0)
+    wait_until_kept()
+    return table
+
+
 def files_of(run: Run) -> dict[str, bytes]:
     folder = run.root / "index"
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_open__maps_what_memory_would_hold(run):
-    kept, plain = open_indexed(run, fewest=0), ScoreTable.open(run)
-    again = open_indexed(run, fewest=0)
+    kept, plain = open_kept(run), ScoreTable.open(run)
+    again = open_kept(run)
     rows = np.random.default_rng(0).permutation(len(plain))[:200]
     for table in (kept, again):
         for metric in plain.metrics:
@@ -53,22 +59,22 @@ def test_open__maps_what_memory_would_hold(run):
 
 
 def test_build__gives_the_same_bytes_each_time(run):
-    open_indexed(run, fewest=0)
+    open_kept(run)
     first = files_of(run)
     shutil.rmtree(run.root / "index")
-    open_indexed(run, fewest=0)
+    open_kept(run)
     assert files_of(run) == first
     assert len(first) == 3 + 4 * len(run.metrics)
 
 
 def test_open__builds_anew_when_scores_change_and_tidies_up(run):
-    open_indexed(run, fewest=0)
+    open_kept(run)
     before, file = stamp_of(run), run.score_files[1]
     file.write_bytes(run.score_files[0].read_bytes())
     assert stamp_of(run) != before
     infos = tuple(replace_rows(info, 1001) for info in run.config.shards)
     changed = replace(run, config=run.config.model_copy(update={"shards": infos}))
-    table = open_indexed(changed, fewest=0)
+    table = open_kept(changed)
     assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
     assert np.array_equal(table.column("r_text")[:1001], table.column("r_text")[1001:2002], equal_nan=True)
 
@@ -79,27 +85,27 @@ def replace_rows(info, rows: int):
 
 @pytest.mark.parametrize("damage", ["cut short", "emptied", "lost", "described wrongly"])
 def test_open__makes_a_damaged_index_again(run, damage):
-    open_indexed(run, fewest=0)
+    open_kept(run)
     whole, (folder,) = files_of(run), (run.root / "index").iterdir()
     path = folder / ("index.json" if damage == "described wrongly" else "01-order.npy")
     if damage == "lost":
         path.unlink()
     else:
         path.write_bytes({"cut short": path.read_bytes()[:-8], "emptied": b""}.get(damage, b'{"pairs": 3}'))
-    assert open_indexed(run, fewest=0).bins("clip_score").scored == ScoreTable.open(run).bins("clip_score").scored
+    assert open_kept(run).bins("clip_score").scored == ScoreTable.open(run).bins("clip_score").scored
     assert files_of(run) == whole
 
 
 def test_open__does_without_where_nothing_can_be_written(run, caplog):
     (run.root / "index").write_text("not a folder")
-    table = open_indexed(run, fewest=0)
+    table = open_kept(run)
     assert "no index is kept" in caplog.text
     assert np.array_equal(table.bins("s_cliploss").order, ScoreTable.open(run).bins("s_cliploss").order)
 
 
 def test_open__lets_servers_build_at_once(run):
     tables: list[ScoreTable] = []
-    threads = [threading.Thread(target=lambda: tables.append(open_indexed(run, fewest=0))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: tables.append(open_kept(run))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -109,8 +115,20 @@ def test_open__lets_servers_build_at_once(run):
     assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
 
 
-def test_open__goes_on_when_the_index_is_deleted_meanwhile(run):
+def test_open__is_not_kept_waiting_by_the_disk(run, monkeypatch):
+    may_sync = threading.Event()
+    monkeypatch.setattr(indexing, "_sync", lambda folder: may_sync.wait(20))
     table = open_indexed(run, fewest=0)
+    assert np.array_equal(table.bins("r_text").order, ScoreTable.open(run).bins("r_text").order)
+    assert not (run.root / "index" / stamp_of(run)).exists()
+    may_sync.set()
+    wait_until_kept()
+    assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
+    assert table.rows_of(table.uids_at(np.arange(5))).tolist() == list(range(5))
+
+
+def test_open__goes_on_when_the_index_is_deleted_meanwhile(run):
+    table = open_kept(run)
     shutil.rmtree(run.root / "index")
     assert np.array_equal(table.column("clip_score"), ScoreTable.open(run).column("clip_score"), equal_nan=True)
 
@@ -119,13 +137,13 @@ def test_open__keeps_none_of_small_or_unfinished_runs(run, tmp_path):
     open_indexed(run)
     assert not (run.root / "index").exists()
     growing = hand_run(tmp_path / "growing", [(make_uids(1, 2), {"clip_score": [0.1, 0.2]})], planned=2)
-    open_indexed(growing, fewest=0)
+    open_kept(growing)
     assert not (growing.root / "index").exists()
 
 
 def test_build__leaves_nothing_behind_when_it_fails(run, monkeypatch):
     monkeypatch.setattr(indexing.index, "write_description", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    table = open_indexed(run, fewest=0)
+    table = open_kept(run)
     assert len(table.bins("clip_score").order)
     assert list((run.root / "index").iterdir()) == []
 
@@ -136,7 +154,7 @@ def test_tidy__takes_away_what_a_killed_builder_left(run):
     os.utime(left, (0, 0))
     other = run.root / "index" / "notes"
     other.mkdir()
-    open_indexed(run, fewest=0)
+    open_kept(run)
     assert not left.exists()
     assert other.exists()
 

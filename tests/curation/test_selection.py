@@ -216,6 +216,16 @@ def test_select__reports_what_each_step_did(tmp_path):
     assert top.text == "top 40 % of the pool by clip_score"
 
 
+@pytest.mark.parametrize(("share", "of"), [(0.4, "pool"), (0.4, "survivors"), (0.8, "pool"), (1, "survivors")])
+def test_select__says_what_a_later_step_would_drop_alone(tmp_path, share, of):
+    """As selecting with that step alone says it; more is asked for than has a score, too."""
+    scores = {"clip_score": [0.5, 0.4, 0.3, 0.2, NAN, 0.1], "hype": [0.1, NAN, 0.8, NAN, 0.9, 0.3]}
+    run = one_shard(tmp_path, [1, 2, 3, 4, 5, 6], **scores)
+    later = KeepTop(metric="hype", keep_top=share, of=of)
+    first = KeepTop(metric="clip_score", keep_top=0.3)
+    assert select(run, Recipe(steps=(first, later))).report[1].alone_drops == 5 - len(pick(run, later))
+
+
 def test_select__has_no_threshold_where_nothing_is_kept(tmp_path):
     run = one_shard(tmp_path, [1, 2], clip_score=[0.5, 0.4])
     assert select(run, Recipe(steps=(KeepTop(metric="clip_score", keep_top=0.4),))).report[0].threshold is None

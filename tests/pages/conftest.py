@@ -12,6 +12,7 @@ from streamlit.components.v2.bidi_component.main import _make_trigger_id
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
 
+from clipsel_core.jobs import encoders
 from pages.parts import catalog, control
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
@@ -26,6 +27,12 @@ def main_module() -> Iterator[None]:
     program = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = program
+
+
+@pytest.fixture(autouse=True)
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that could ask a teacher load it in advance; most tests do not want to pay for that."""
+    monkeypatch.setattr(encoders.Encoder, "warm", lambda self: None)
 
 
 @pytest.fixture

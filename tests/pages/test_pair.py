@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from clipsel_core import uids
 from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.curation.searches import Asked, search_run, write_search
+from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import related
+from pages.parts import catalog, related, sample
+from tests.jobs import stand_in
+from tests.jobs.stand_in import ended
 from tests.pages.conftest import components, trigger, words
 from tests.pages.test_open import DEMO
 from tests.pages.worlds import make_run, scores
@@ -110,3 +117,33 @@ def test_pair__says_what_is_missing(tmp_path, open_page, tab):
     app = open_page("gallery", make_run(tmp_path / "world"))
     open_card(app, 0, tab)
     assert "cannot be" in words(app)
+
+
+def test_pair__look_alikes_in_the_whole_pool_are_a_job_and_stay(open_page, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "_SMALL", 100)
+    run = shutil.copytree(DEMO, tmp_path / "demo" / "run", ignore=shutil.ignore_patterns("exports", "cache"))
+    (tmp_path / "demo" / "pool").symlink_to(DEMO.parent / "pool")
+    stand_in.install(tmp_path / "home", monkeypatch)
+    app = open_page("gallery", run)
+    uid = open_card(app, 0, "Look-alikes")
+    assert "of the 3,800 pairs on the map, by cosine" in words(app)
+    app.button(key="search all").click().run()
+    (job,) = listing(catalog.jobs_folder())
+    assert (job.command, job.info.title) == ("search", f"Images like pair {uid[:8]}…")
+    assert f"--uid={uid}" in job.info.words
+    open_card(app, 0, "Look-alikes")
+    assert app.button(key=f"cancel watched {job.id}")
+    app.button(key=f"cancel watched {job.id}").click().run()
+    assert ended(job) == "cancelled"
+    result = search_run(Run.open(run), uid, limit=20)
+    said = Asked(query=uid, by="uid", side="image", among="pool", pairs=result.pairs)
+    out = next(word for word in job.info.words if word.startswith("--out=")).removeprefix("--out=")
+    write_search(Path(out), result, said)
+    open_card(app, 0, "Look-alikes")
+    assert "of all 3,800 pairs, by cosine" in words(app)
+    assert [card["uid"] for card in components(app, "clipsel_cards")[1]["cards"]] == result.names[:12]
+    # In a browser the dialog's button leads there by itself; here the page runs anew without the dialog.
+    app.button(key="see all").click().run()
+    app.switch_page("search.py").run()
+    assert not app.exception
+    assert [card["uid"] for card in components(app, "clipsel_cards")[0]["cards"]] == result.names

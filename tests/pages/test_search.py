@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clipsel_core import uids
 from clipsel_core.curation.score_table import ScoreTable
-from clipsel_core.curation.searches import Asked, search_run, write_search, write_vector
+from clipsel_core.curation.searches import Asked, read_vector, search_run, write_search
+from clipsel_core.errors import TeacherError
+from clipsel_core.jobs import encoders
+from clipsel_core.pool.images import open_images
+from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.store import Run
 from pages.parts import jobs, sample, teacher
 from tests.pages.conftest import components, words
 from tests.pages.worlds import make_run
+from tests.pool.pictures import drawn, encoded
 
 DEMO = Path(__file__).parents[2] / "data" / "demo"
 
@@ -35,19 +43,32 @@ def images(run):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Texts that the teacher was asked for; it answers all with the same direction."""
-    texts = []
+    """What the teacher was asked for; it answers all with the same direction."""
+    asked = []
 
-    def ask(run, text, out):
-        texts.append(text)
-        write_vector(out, np.eye(64, dtype=np.float32)[0])
+    def answer(self, question):
+        asked.append(question)
+        return answered()
 
-    monkeypatch.setattr(teacher, "_ask", ask)
-    return texts
+    monkeypatch.setattr(encoders.Encoder, "text", answer)
+    monkeypatch.setattr(encoders.Encoder, "image", answer)
+    return asked
 
 
 def found(app, place: int = 0) -> list[str]:
     return [card["uid"] for card in components(app, "clipsel_cards")[place]["cards"]]
+
+
+def answered() -> Future:
+    done = Future()
+    done.set_result(np.eye(64, dtype=np.float32)[0])
+    return done
+
+
+def upload(app, name: str, content: bytes) -> None:
+    """Chooses to search by a picture, and uploads it."""
+    app.button_group(key="by").set_value("a picture").run()
+    app.file_uploader(key="picture").set_value((name, content, "image/png")).run(timeout=120)
 
 
 def names(run, rows) -> list[str]:
@@ -82,14 +103,27 @@ def test_search__by_text_asks_the_teacher_once(run, images, asked, open_page):
     assert asked == ["two red birds"]
 
 
-def test_search__by_text_with_the_demos_own_teacher(run, open_page):
+def test_search__by_text_and_picture_with_the_demos_own_teacher(run, open_page):
+    """One process answers all three, and it was loaded before anybody asked."""
     app = open_page("search", run)
     app.session_state["q"] = "two red birds"
     app.run(timeout=120)
     assert not app.exception
-    vector = teacher.vector_of_text(Run.open(run), "two red birds")
+    vector = read_vector(teacher.kept_text(Run.open(run), "two red birds"))
     expected = search_run(Run.open(run), vector, limit=48)
     assert found(app) == expected.names
+    encoder = teacher._encoder(Run.open(run))
+    assert encoder.ready
+    app.session_state["q"] = "a green house"
+    app.run()
+    assert found(app) != expected.names
+    uid = names(run, [70])[0]
+    picture = open_images(open_pool(DEMO / "pool"), run / "index").read(uid)
+    upload(app, "a.png", picture)
+    assert not app.exception
+    assert found(app)[0] == uid
+    assert teacher._encoder(Run.open(run)) is encoder
+    encoders.end_all()
 
 
 def test_search__says_that_the_teacher_is_not_at_hand(tmp_path, open_page):
@@ -108,27 +142,89 @@ def test_search__says_what_is_wrong_with_a_uid(run, open_page):
         assert "This search cannot be made" in words(app)
 
 
-def test_search__says_that_the_teacher_failed(run, open_page):
-    (run.parent / "teacher" / "open_clip_model.safetensors").write_bytes(b"no weights")
+def test_search__says_that_the_teacher_failed_and_asks_again_when_told(run, open_page):
+    weights = run.parent / "teacher" / "open_clip_model.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(b"no weights")
     app = open_page("search", run)
     app.session_state["q"] = "two red birds"
     app.run(timeout=120)
     assert not app.exception
     assert "a teacher that open_clip can load" in words(app)
+    weights.write_bytes(good)
+    app.run()
+    assert "a teacher that open_clip can load" in words(app)
+    app.button(key="ask teacher again").click().run(timeout=120)
+    assert len(found(app)) == 48
+    encoders.end_all()
 
 
-def test_search__does_not_wait_for_the_teacher_forever(run, open_page, monkeypatch):
-    monkeypatch.setattr(teacher, "_LONGEST_S", 0)
-    children = []
-    start = teacher.subprocess.Popen
-    monkeypatch.setattr(teacher.subprocess, "Popen", lambda *a, **o: children.append(start(*a, **o)) or children[-1])
+def test_search__waiting_for_the_teacher_can_be_stopped(run, open_page, monkeypatch):
+    """AppTest cannot click while the script waits: the button's callback is called as the click would call it."""
+    stopped = []
+    monkeypatch.setattr(teacher, "_SECONDS_UNSAID", 0)
+    monkeypatch.setattr(encoders.Encoder, "text", lambda self, text: Future())
+    monkeypatch.setattr(encoders.Encoder, "stop", lambda self, answer: stopped.append(answer))
+
+    def wait(answers, timeout):
+        if timeout and not answers[0].done():
+            kept = teacher.kept_text(Run.open(run), "two red birds")
+            teacher._stop(teacher._encoder(Run.open(run)), answers[0], kept.name)
+            answers[0].set_exception(TeacherError("t", expected="an answer", found="stopped"))
+        return SimpleNamespace(done=answers[0].done())
+
+    monkeypatch.setattr(teacher, "wait", wait)
     app = open_page("search", run)
     app.text_input(key="q").set_value("two red birds").run()
+    app.run()
+    assert "Stopped before the teacher had answered" in words(app)
+    assert len(stopped) == 1
+    monkeypatch.setattr(encoders.Encoder, "text", lambda self, text: answered())
+    app.button(key="ask teacher again").click().run()
+    assert len(found(app)) == 48
+
+
+def test_search__loads_the_teacher_when_the_page_opens(run, open_page, monkeypatch):
+    warmed = []
+    monkeypatch.setattr(encoders.Encoder, "warm", lambda self: warmed.append(self))
+    app = open_page("search", run)
+    assert len(warmed) == 1
+    app.button_group(key="by").set_value("a pair").run()
+    assert len(warmed) == 1
+
+
+def test_search__by_an_uploaded_picture(run, images, asked, open_page):
+    app = open_page("search", run)
+    upload(app, "My <b>picture.png", encoded(drawn(1), "PNG"))
     assert not app.exception
-    assert "expected an answer within 0 s" in words(app)
-    assert [child.returncode for child in children] == [-9]
-    assert teacher._alone.acquire(blocking=False)
-    teacher._alone.release()
+    assert found(app)[:5] == names(run, np.argsort(-images[:, 0])[:5])
+    (shown,) = components(app, "clipsel_picture")
+    assert shown["src"].startswith("data:image/png;base64,")
+    assert "My &lt;b&gt;picture.png" in words(app)
+    app.selectbox(key="search_size").set_value(24).run()
+    assert asked == [encoded(drawn(1), "PNG")]
+    app.switch_page("gallery.py").run()
+    app.switch_page("search.py").run()
+    assert len(components(app, "clipsel_picture")) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"<svg onload='pwned=1'/>", "none of JPEG, PNG, WEBP, GIF"),
+        (encoded(drawn(1))[:300], "a broken one"),
+        (encoded(Image.new("1", (8001, 8001)), "PNG"), "more than 64,000,000 pixels"),
+        (encoded(Image.new("1", (20000, 10000)), "PNG"), "more than 64,000,000 pixels"),
+        (encoded(drawn(1), "TIFF"), "none of JPEG"),
+    ],
+)
+def test_search__refuses_what_is_no_picture(run, asked, open_page, content, why):
+    app = open_page("search", run)
+    upload(app, "a.png", content)
+    assert not app.exception
+    assert "This search cannot be made" in words(app)
+    assert why in words(app)
+    assert asked == []
 
 
 def test_search__of_a_large_run_looks_at_a_sample_and_offers_the_rest(run, images, asked, open_page, monkeypatch):
@@ -147,6 +243,29 @@ def test_search__of_a_large_run_looks_at_a_sample_and_offers_the_rest(run, image
     assert options["text"] == "two red birds"
     assert Path(options["vector"]).is_file()
     assert options["out"].parent == run / "searches"
+    upload(app, "a picture.png", encoded(drawn(1), "PNG"))
+    app.button(key="search all").click().run()
+    options = started[-1][3]
+    assert Path(options["image"]).read_bytes() == encoded(drawn(1), "PNG")
+    assert Path(options["image"]).name.startswith("a-picture-")
+    assert Path(options["vector"]).is_file()
+
+
+def test_search__leads_to_what_a_search_of_everything_found(run, asked, open_page, monkeypatch):
+    monkeypatch.setattr(sample, "_SMALL", 100)
+    started = []
+    monkeypatch.setattr(jobs.control, "start", lambda *args, **options: started.append(args))
+    app = open_page("search", run)
+    app.text_input(key="q").set_value("two red birds").run()
+    app.button(key="search all").click().run()
+    result = search_run(Run.open(run), np.eye(64)[1], limit=60)
+    said = Asked(query="two red birds", by="text", side="image", among="pool", pairs=result.pairs)
+    write_search(started[0][3]["out"], result, said)
+    app.run()
+    assert found(app) != result.names[:48]
+    app.button(key="see all").click().run()
+    assert not app.exception
+    assert found(app) == result.names[:48]
 
 
 def test_search__shows_what_a_job_found_in_the_whole_pool(run, open_page):
@@ -155,7 +274,7 @@ def test_search__shows_what_a_job_found_in_the_whole_pool(run, open_page):
     said = Asked(query="<i>cats</i>", by="text", side="image", among="pool", pairs=result.pairs)
     write_search(run / "searches" / "a.parquet", result, said)
     app = open_page("search", run)
-    app.selectbox(key="kept search").set_value("a.parquet").run()
+    app.selectbox(key="kept").set_value("a.parquet").run()
     assert not app.exception
     assert found(app) == result.names[:48]
     assert "&lt;i&gt;cats" in words(app)

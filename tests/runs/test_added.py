@@ -85,15 +85,17 @@ def test_add_target__killed_goes_on_with_the_same_bytes(run, tmp_path, targets, 
     whole = files_of(add_target(run.root, "more", targets["more"]).root / "added")
     for file in (run.root / "added" / "more").iterdir():
         file.unlink()
-    columns = added._columns
-    monkeypatch.setattr(added, "_columns", lambda *args: columns(*args) if args[3].name != "00000001" else 1 / 0)
+    compute = added._Comparison.compute
+    stop = lambda *args: compute(*args) if args[1].name != "00000001" else 1 / 0  # noqa: E731
+    monkeypatch.setattr(added._Comparison, "compute", stop)
     with pytest.raises(ZeroDivisionError):
         add_target(run.root, "more", targets["more"])
     assert Run.open(run.root).metrics == run.metrics
     assert len(list((run.root / "added" / "more").glob("*.parquet"))) == 1
     (run.root / "added" / "more" / ".00000001.parquet.9-9.partial").touch()
     computed = []
-    monkeypatch.setattr(added, "_columns", lambda *args: (computed.append(args[3].name), columns(*args))[1])
+    note = lambda *args: (computed.append(args[1].name), compute(*args))[1]  # noqa: E731
+    monkeypatch.setattr(added._Comparison, "compute", note)
     assert "normsim_2_more" in add_target(run.root, "more", targets["more"]).metrics
     assert computed == ["00000001", "00000002"]
     assert files_of(run.root / "added") == whole
@@ -110,6 +112,36 @@ def test_add_target__rows_set_aside_stay_so(tmp_path, targets):
     run = score(tmp_path / "pool", tmp_path / "run", on_bad_rows="skip", **OPTIONS)
     values = ScoreTable.open(add_target(run.root, "more", targets["more"])).column("normsim_inf_more")
     assert np.flatnonzero(np.isnan(values)).tolist() == [4]
+
+
+@pytest.mark.parametrize("exemplars", [5, 70])
+def test_add_target__scales_rows_as_scoring_does(tmp_path, exemplars):
+    """Few exemplars are compared as the images are read, more of them afterwards; rows a little off are scaled."""
+    for shard in range(2):
+        _, npz = write_shard(tmp_path / "pool", f"{shard:08d}", 600, seed=shard)
+        with np.load(npz) as archive:
+            image = archive["l14_img"].astype(np.float32)
+        image[[3, 599]] *= 1.006
+        rewrite_npz(npz, compressed=bool(shard), l14_img=image.astype(np.float16))
+    np.save(tmp_path / "few.npy", unit_rows(exemplars, 16, 5))
+    options = {**OPTIONS, "batch_size": 300}
+    whole = score(tmp_path / "pool", tmp_path / "whole", targets={"few": tmp_path / "few.npy"}, **options)
+    later = add_target(score(tmp_path / "pool", tmp_path / "run", **options).root, "few", tmp_path / "few.npy")
+    for metric in ("normsim_inf_few", "normsim_2_few"):
+        assert np.array_equal(ScoreTable.open(later).column(metric), ScoreTable.open(whole).column(metric))
+
+
+@pytest.mark.parametrize("exemplars", [5, 70])
+def test_add_target__names_the_first_bad_row(pool, run, tmp_path, exemplars):
+    npz = pool / "metadata" / "00000001.npz"
+    with np.load(npz) as archive:
+        image = archive["l14_img"]
+    image[[9, 4]] = [[np.nan], [0]]
+    rewrite_npz(npz, l14_img=image)
+    np.save(tmp_path / "few.npy", unit_rows(exemplars, 16, 5))
+    with pytest.raises(PoolFormatError, match="shard 00000001, row 4: expected a unit row in l14_img"):
+        add_target(run.root, "few", tmp_path / "few.npy")
+    assert len(list((run.root / "added" / "few").glob("*.parquet"))) == 1
 
 
 def test_add_target__refuses_what_does_not_fit(run, pool, tmp_path, targets):
