@@ -83,9 +83,9 @@ class ProgressFile:
             self._pace = Pace()
         per_s = self._pace.per_s(done)
         left_s = (total - done) / per_s if per_s else None
+        counted_per_s = _short(self._counting.per_s(counted))
         progress = replace(self._progress, done=done, total=total, stage=stage, counted=counted)
-        speeds = {"per_s": _short(per_s), "left_s": _short(left_s)}
-        self._progress = replace(progress, **speeds, counted_per_s=_short(self._counting.per_s(counted)))
+        self._progress = replace(progress, per_s=_short(per_s), left_s=_short(left_s), counted_per_s=counted_per_s)
         self._tell(force=new_stage)
 
     def close(self, state: State, message: str = "") -> None:
