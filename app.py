@@ -14,6 +14,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from clipsel_core.curation.warming import warm_up
 from pages.parts import catalog, routes
 
 parser = argparse.ArgumentParser(prog="streamlit run app.py --")
@@ -24,5 +25,8 @@ catalog.allow(given.runs, given.read)
 
 # Streamlit guards its socket with this list; the two routes get the same guard.
 hosts = Middleware(TrustedHostMiddleware, allowed_hosts=st.get_option("server.allowedHosts") or ["*"])
+
+# Between the server's start and the first page there is time for what that page needs.
+warm_up()
 
 app = st.App("pages/main.py", routes=routes.ROUTES, middleware=[hosts])

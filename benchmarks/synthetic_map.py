@@ -30,7 +30,7 @@ def add_map(run: Run, pairs: int, seed: int = 0) -> None:
     places = (centres[draw.integers(0, len(centres), len(rows))] + draw.normal(0, 0.6, (len(rows), 2))).astype("f4")
     columns = {"uid_hi": names["f0"].copy(), "uid_lo": names["f1"].copy(), "x": places[:, 0], "y": places[:, 1]}
     pq.write_table(pa.table(columns), run.projection_file)
-    ends = [_ends(table.column(metric)) for metric in table.metrics]
+    ends = [_ends(table.files.column(metric)) for metric in table.metrics]
     _write_images(run.pool_root, table, np.unique(np.concatenate([rows, *ends])), draw)
 
 

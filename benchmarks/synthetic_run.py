@@ -9,6 +9,9 @@ run has a map of M pairs, and those and the first and last pairs by each metric 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,8 @@ _FAULTS = np.array(["none", "wrong caption", "generic caption", "near duplicate"
 _WORDS = np.array(
     ["a", "the", "of", "for", "with", "red", "blue", "photo", "house", "dog", "car", "poster", "vintage", "new"]
 )
+# Below that many rows starting processes takes longer than writing.
+_FEWEST_IN_PROCESSES = 1_000_000
 
 
 def write_run(
@@ -38,7 +43,7 @@ def write_run(
     decimals: int | None = None,
     pool: bool = True,
 ) -> Path:
-    """Writes root/run (and root/pool), the same bytes for the same arguments. Returns root/run.
+    """Writes root/run (and root/pool), on all cores where it is large; returns root/run. Same arguments, same bytes.
 
     rows: pairs in all, spread over the shards so that sizes differ by one at most.
     bad: share of pairs set aside (NaN in every metric). decimals: rounds scores, so that many pairs tie; None leaves
@@ -46,23 +51,35 @@ def write_run(
     """
     run = root / "run"
     (run / "scores").mkdir(parents=True)
-    infos, skipped = [], 0
-    for index in range(shards):
-        name, count = f"{index:08d}", rows // shards + (index < rows % shards)
-        draw = np.random.default_rng([seed, index])
-        names = uids.from_halves(*draw.integers(0, 2**64, (2, count), dtype=np.uint64))
-        scores = _scores(draw, count, decimals)
-        is_bad = draw.random(count) < bad
-        for values in scores.values():
-            values[is_bad] = np.nan
-        columns = {"uid_hi": np.ascontiguousarray(names["f0"]), "uid_lo": np.ascontiguousarray(names["f1"]), **scores}
-        pq.write_table(pa.table(columns), score_file(run, name), use_dictionary=False)
-        if pool:
-            _write_metadata(root / "pool" / "metadata" / f"{name}.parquet", draw, names)
-        infos.append(ShardInfo(name=name, rows=count))
-        skipped += int(is_bad.sum())
-    _describe(run, infos, rows, seed, skipped)
+    write = partial(_write_shard, root, seed=seed, bad=bad, decimals=decimals, pool=pool)
+    sizes = [rows // shards + (index < rows % shards) for index in range(shards)]
+    if rows < _FEWEST_IN_PROCESSES:
+        skipped = list(map(write, range(shards), sizes))
+    else:
+        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
+            skipped = list(processes.map(write, range(shards), sizes))
+    infos = [ShardInfo(name=_name(index), rows=size) for index, size in enumerate(sizes)]
+    _describe(run, infos, rows, seed, sum(skipped))
     return run
+
+
+def _write_shard(root: Path, index: int, count: int, *, seed: int, bad: float, decimals: int | None, pool: bool) -> int:
+    """Writes a shard, which depends on nothing but seed and index. Returns how many of its pairs were set aside."""
+    draw = np.random.default_rng([seed, index])
+    names = uids.from_halves(*draw.integers(0, 2**64, (2, count), dtype=np.uint64))
+    scores = _scores(draw, count, decimals)
+    is_bad = draw.random(count) < bad
+    for values in scores.values():
+        values[is_bad] = np.nan
+    columns = {"uid_hi": np.ascontiguousarray(names["f0"]), "uid_lo": np.ascontiguousarray(names["f1"]), **scores}
+    pq.write_table(pa.table(columns), score_file(root / "run", _name(index)), use_dictionary=False)
+    if pool:
+        _write_metadata(root / "pool" / "metadata" / f"{_name(index)}.parquet", draw, names)
+    return int(is_bad.sum())
+
+
+def _name(index: int) -> str:
+    return f"{index:08d}"
 
 
 def _scores(draw: np.random.Generator, count: int, decimals: int | None) -> dict[str, np.ndarray]:

@@ -13,6 +13,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from clipsel_core.cores import allowed_cores
+
 State = Literal["ok", "absent", "wrong"]
 
 _REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
@@ -24,7 +26,6 @@ _EXTRAS = {
     "transformers": "teachers whose text tower is from Hugging Face, such as SigLIP's and XLM-R's",
     "s3fs": "sources of pools on s3://",
     "gcsfs": "sources of pools on gs://",
-    "aiohttp": "sources of pools on https://",
 }
 
 
@@ -65,8 +66,7 @@ def _packages(lines: Iterable[str]) -> Iterator[Finding]:
 
 def _devices() -> Iterator[Finding]:
     cpu = _cpuinfo()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("devices", "cpu", f"{cores} cores, {cpu.get('model name') or platform.machine()}")
+    yield Finding("devices", "cpu", f"{allowed_cores()} cores, {cpu.get('model name') or platform.machine()}")
     flags = cpu.get("flags", "").split()
     known = [name for flag, name in _FEATURES.items() if flag in flags]
     yield Finding("devices", "cpu features", ", ".join(known) or "none known", "ok" if known else "absent")

@@ -18,6 +18,7 @@ from pages.parts import (
     facts,
     fate,
     jobs,
+    leading,
     metrics,
     pairs,
     query,
@@ -28,7 +29,8 @@ from pages.parts import (
     words,
 )
 from pages.parts.catalog import Entry
-from pages.parts.query import PAIR, PICTURE, TEXT, Query
+from pages.parts.leading import PAIR, PICTURE, TEXT
+from pages.parts.query import Query
 
 _SIZES = (24, 48, 96, 192)
 
@@ -56,27 +58,22 @@ def show(entry: Entry) -> None:
 
 def _controls(entry: Entry) -> tuple[str, str, int, str]:
     shared = {"bind": "query-params"}
-    _follow_link()
+    # Whoever asks something new wants to see that, not what was kept of an earlier search.
+    anew = {"on_change": leading.leave_kept, **shared}
+    leading.follow()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         first = {} if "by" in st.session_state else {"default": TEXT}
-        by = st.segmented_control("Like", [TEXT, PICTURE, PAIR], key="by", required=True, **first, **shared)
+        by = st.segmented_control("Like", [TEXT, PICTURE, PAIR], key="by", required=True, **first, **anew)
         if by == TEXT:
-            st.text_input("Text", key="q", placeholder="two red birds in the snow", max_chars=1000, width=330, **shared)
+            st.text_input("Text", key="q", placeholder="two red birds in the snow", max_chars=1000, width=260, **anew)
         elif by == PAIR:
-            st.text_input("Uid of the pair", key="like", placeholder="32 hex digits", max_chars=32, width=330, **shared)
+            st.text_input("Uid of the pair", key="like", placeholder="32 hex digits", max_chars=32, width=260, **anew)
         said = {"default": "images", "required": True, "help": "Whose embeddings are compared with it."}
-        side = st.segmented_control("Compare with", list(whole_pool.SIDES), key="side", **said, **shared)
+        side = st.segmented_control("Compare with", list(whole_pool.SIDES), key="side", **said, **anew)
         names = list(state.open_table(entry).metrics)
         metric = st.selectbox("Show beside", names, format_func=metrics.title, key="search_metric", width=180, **shared)
         size = st.selectbox("Cards", _SIZES, index=1, key="search_size", width=90, **shared)
     return by, side, size, metric
-
-
-def _follow_link() -> None:
-    """A link that names a pair asks for its look-alikes, whatever was asked before."""
-    linked = st.query_params.get("like")
-    if linked and linked != st.session_state.get("linked pair"):
-        st.session_state.update({"by": PAIR, "like": linked, "linked pair": linked, whole_pool.CHOSEN: None})
 
 
 def _results(entry: Entry, run: Run, asked: Query, side: str, size: int, metric: str) -> None:

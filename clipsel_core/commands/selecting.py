@@ -24,7 +24,7 @@ def select(
 
     Example: python -m clipsel_core select data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --out subset.npy
     """
-    from clipsel_core.curation.datacomp import reshard_command, train_command
+    from clipsel_core.curation.datacomp import reshard_commands, train_commands
     from clipsel_core.curation.export import export
     from clipsel_core.curation.recipe_files import load_recipe
     from clipsel_core.curation.selection import select as select_pairs
@@ -37,7 +37,8 @@ def select(
     print_funnel(selection)
     say(f"{out}: {len(selection):,} uids")
     if out.suffix.lower() == ".npy":
-        print_commands("with DataComp:", reshard_command(opened.pool_root, out), train_command(None, selection.total))
+        lines = [*reshard_commands(opened.pool_root, out), *train_commands(None, selection.total)]
+        print_commands("with DataComp:", *lines)
 
 
 def export(
@@ -56,7 +57,7 @@ def export(
 
     Example: python -m clipsel_core export data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --shards /tmp/out
     """
-    from clipsel_core.curation.datacomp import train_command
+    from clipsel_core.curation.datacomp import train_commands
     from clipsel_core.curation.recipe_files import load_recipe
     from clipsel_core.curation.selection import select as select_pairs
     from clipsel_core.curation.shards import export_shards
@@ -79,7 +80,7 @@ def export(
     say(f"{shards}: {done.written:,} pairs in {done.count:,} tar{'s' * (done.count != 1)}")
     if done.missing:
         say(f"images that could not be read: {done.missing:,}, listed in {shards / 'missing.txt'}")
-    print_commands("with DataComp:", train_command(shards, selection.total))
+    print_commands("with DataComp:", *train_commands(shards, selection.total))
 
 
 def compare(

@@ -19,7 +19,7 @@ from clipsel_core.curation.score_order import Sorter
 from clipsel_core.curation.sorting import Tally
 
 COARSE = 128
-_BINS = 511 * COARSE
+FINE = 511 * COARSE
 # Where more than this share of all pairs is asked for, looking at every pair is quicker than following the order.
 _MANY = 1 / 16
 
@@ -68,11 +68,11 @@ class MetricBins:
         sorter: knows the order of the uids; None takes the order of the rows.
         """
         low, high = counts.extent(values)
-        codes = binning.codes(values, low, high, _BINS)
+        codes = binning.codes(values, low, high, FINE)
         sorter = sorter or Sorter(np.arange(len(values), dtype=np.uint32))
-        order = sorter.order(values, (low, high), _BINS)
+        order = sorter.order(values, (low, high), FINE)
         fine = Tally.of(codes).counts.sum(0)
-        starts = np.concatenate([[0], np.cumsum(fine[:_BINS])])
+        starts = np.concatenate([[0], np.cumsum(fine[:FINE])])
         return cls(values, passes.read_only(codes), passes.read_only(order), passes.read_only(starts), low, high)
 
     @cached_property
@@ -91,7 +91,9 @@ class MetricBins:
 
     def spread(self, bits: np.ndarray) -> Spread:
         """How the scored pairs of a bitmap lie over the fine bins."""
-        return Spread.of(binning.histogram(self.codes, bits)[:_BINS])
+        if self.scored == len(self.codes) and bitmaps.count(bits) == self.scored:  # All of them: known without looking.
+            return Spread.of(self.everything)
+        return Spread.of(binning.histogram(self.codes, bits)[:FINE])
 
     def edges(self) -> np.ndarray:
         """The scores between the coarse bins: (129,) float64."""
@@ -99,7 +101,7 @@ class MetricBins:
 
     def codes_of(self, thresholds: np.ndarray) -> np.ndarray:
         """The bins that thresholds, (T,) float32 without NaN, lie in: (T,) int64."""
-        return binning.codes(thresholds, self.low, self.high, _BINS).astype(np.int64)
+        return binning.codes(thresholds, self.low, self.high, FINE).astype(np.int64)
 
     def ranks_of_scores(self, thresholds: np.ndarray, *, above: bool = False) -> np.ndarray:
         """The first rank whose score is at each threshold or above it, or only above it: (T,) int64.
@@ -143,7 +145,7 @@ class MetricBins:
     def from_rank(self, bits: np.ndarray, rank: int) -> np.ndarray:
         """Pairs of a bitmap at a rank or above: a bitmap."""
         cut = self._bin_of(rank)
-        out = binning.between(self.codes, bits, cut + 1, _BINS - 1)
+        out = binning.between(self.codes, bits, cut + 1, FINE - 1)
         bitmaps.add_rows(self.order[rank : self.starts[cut + 1]], bits, out)
         return passes.read_only(out)
 
@@ -180,7 +182,7 @@ class MetricBins:
 
     def _bin_of(self, rank: int) -> int:
         """The last bin that starts at a rank or below it."""
-        return min(int(np.searchsorted(self.starts, rank, side="right")) - 1, _BINS - 1)
+        return min(int(np.searchsorted(self.starts, rank, side="right")) - 1, FINE - 1)
 
 
 def float32_up(values: np.ndarray) -> np.ndarray:

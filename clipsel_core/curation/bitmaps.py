@@ -12,6 +12,14 @@ def pack(mask: np.ndarray) -> np.ndarray:
     return read_only(np.packbits(mask, bitorder="little"))
 
 
+def first(pairs: int) -> np.ndarray:
+    """The bitmap of all of so many pairs."""
+    bits = np.full((pairs + 7) // 8, 255, np.uint8)
+    if pairs % 8:
+        bits[-1] = (1 << pairs % 8) - 1
+    return read_only(bits)
+
+
 def unpack(bits: np.ndarray, pairs: int) -> np.ndarray:
     """The mask of a bitmap: (pairs,) bool."""
     return np.unpackbits(bits, count=pairs, bitorder="little").view(bool)

@@ -1,7 +1,7 @@
 """What does one type to go on with DataComp's own tools?
 
-Their options as of https://github.com/mlfoundations/datacomp, quoted, ready to paste; what stands in capitals after a $
-is the reader's to fill in.
+Their options as of https://github.com/mlfoundations/datacomp (commit 4a8df19), resharder.py and train.py; quoted, ready
+to paste. What stands in capitals after a $ is the reader's to fill in, and what stands after a # is said to them.
 """
 
 from __future__ import annotations
@@ -9,22 +9,54 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-_SCALES = ((12_800_000, "small"), (128_000_000, "medium"), (1_280_000_000, "large"))
+# Samples that train.py sees at each scale, whatever is in the shards.
+_SCALES = {"debug": 128_000, "small": 12_800_000, "medium": 128_000_000, "large": 1_280_000_000}
+_LARGEST = ("xlarge", 12_800_000_000)
 
 
-def reshard_command(pool: Path, subset: Path) -> str:
-    """The command that writes a subset's pairs as training shards, from the tars of its pool."""
-    return f"python resharder.py -i {_quoted(pool / 'shards')} -o $SHARDS -s {_quoted(subset)}"
+def reshard_commands(pool: Path, subset: Path) -> list[str]:
+    """The lines that write a subset's pairs as training shards, from the tars of its pool.
 
-
-def train_command(shards: Path | None, pool_pairs: int) -> str:
-    """The command that trains on shards; those of reshard_command where None. pool_pairs: decide the scale."""
-    scale = next((name for most, name in _SCALES if pool_pairs <= most), "xlarge")
-    folder = _quoted(shards) if shards else "$SHARDS"
-    return (
-        f"torchrun --nproc_per_node $GPUS train.py --scale {scale} --data_dir {folder}"
-        " --output_dir $OUTPUT --exp_name $NAME"
+    resharder.py finds tars by their numbers and counts of pairs, which <tar>_stats.json has beside each, as img2dataset
+    and `embed --pack` write it; where it would not find them, a line says so.
+    """
+    tars = sorted((pool / "shards").glob("*.tar"))
+    if not tars:
+        return ["# no tars in the pool for resharder.py: export --shards writes the pairs"]
+    if not all(tar.stem.isascii() and tar.stem.isdigit() for tar in tars) or len({len(tar.stem) for tar in tars}) > 1:
+        return [f"# resharder.py takes tars that are numbered, not {tars[0].name}: export --shards writes the pairs"]
+    bare = sum(not tar.with_name(f"{tar.stem}_stats.json").exists() for tar in tars)
+    said = (
+        f"# {bare:,} of {len(tars):,} tars have no _stats.json: resharder.py passes them over, export --shards does not"
     )
+    command = f"python resharder.py -i {_quoted(pool / 'shards')} -o $SHARDS -s {_quoted(subset)}{_numbering(tars)}"
+    # resharder.py looks into its output folder before anything else, and fails where there is none.
+    return [*[said] * bool(bare), "mkdir -p $SHARDS", command]
+
+
+def train_commands(shards: Path | None, pool_pairs: int) -> list[str]:
+    """The lines that train on shards; those of reshard_commands where None. pool_pairs: decide the scale."""
+    scale, samples = next(((name, most) for name, most in _SCALES.items() if pool_pairs <= most), _LARGEST)
+    folder = _quoted(shards) if shards else "$SHARDS"
+    return [
+        f"# {samples:,} samples are seen at scale {scale}, however many pairs were kept",
+        f"torchrun --nproc_per_node $GPUS train.py --scale {scale} --data_dir {folder}"
+        " --output_dir $OUTPUT --exp_name $NAME",
+    ]
+
+
+def _numbering(tars: list[Path]) -> str:
+    """What resharder.py must be told where tars are not numbered from 0 in eight digits without a gap."""
+    first, last, width = int(tars[0].stem), int(tars[-1].stem), len(tars[0].stem)
+    options = []
+    if width != 8:
+        name = f"{{:0{width}d}}"
+        options += ["--shard-format", f"{name}.tar", "--shard-stats-format", f"{name}_stats.json"]
+    if first:
+        options += ["--first-shard", str(first)]
+    if last - first + 1 != len(tars):
+        options += ["--num-shards", str(last - first + 1)]
+    return "".join(f" {shlex.quote(option)}" for option in options)
 
 
 def _quoted(path: Path) -> str:

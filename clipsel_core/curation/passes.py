@@ -7,7 +7,6 @@ loop is one sweep that lets go of it.
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from clipsel_core.cores import allowed_cores
+
 _PART = 1 << 20
-_threads = ThreadPoolExecutor(os.cpu_count() or 1, "pass")
+_threads = ThreadPoolExecutor(allowed_cores(), "pass")
 _guard = threading.Lock()
 
 

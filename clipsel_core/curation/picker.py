@@ -68,7 +68,7 @@ class Picker:
     def __init__(self, table: ScoreTable) -> None:
         self.table = table
         size = len(table) // 8 + 1
-        self._everything = bitmaps.pack(table.selectable())
+        self._everything = table.selectable_bits()
         self._sets: _Recent[np.ndarray] = _Recent(min(max(_SET_BYTES // size, _FEWEST_SETS), _MOST_SETS))
         self._spreads: _Recent[Spread] = _Recent(_MOST_COUNTS)
         self._sizes: _Recent[int] = _Recent(_MOST_SIZES)

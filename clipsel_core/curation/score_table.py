@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from clipsel_core.curation import counts, ordering, passes, uid_order
+from clipsel_core.curation import binning, bitmaps, counts, ordering, passes, uid_order
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.index import Index
 from clipsel_core.curation.metadata import Categories, Metadata
@@ -105,6 +105,16 @@ class ScoreTable:
     def selectable(self) -> np.ndarray:
         """Which pairs may be selected at all: (N,) bool, false for those that the scoring set aside."""
         return ~np.isnan(self.column("clip_score"))
+
+    def selectable_bits(self) -> np.ndarray:
+        """The same as a bitmap; where the run has an index, without looking at the scores."""
+        if self._index is None:
+            return bitmaps.pack(self.selectable())
+        scored, pairs = self._index.bins["clip_score"], len(self)
+        everything = bitmaps.first(pairs)
+        if scored.scored == pairs:
+            return everything
+        return passes.read_only(binning.between(scored.codes, everything, 0, binning.NO_SCORE - 1))
 
     def uids(self) -> np.ndarray:
         """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept in memory: 16 bytes a pair."""

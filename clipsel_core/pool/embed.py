@@ -62,8 +62,13 @@ def load_teacher(model: str, *, pretrained: str | None = None, device: str = "cp
         name, pretrained = _named(model, pretrained)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
+            # A text tower from Hugging Face would bring weights of its own, if no checkpoint is named: all or none.
             network, _, preprocess = open_clip.create_model_and_transforms(
-                name, pretrained=pretrained, device=device, require_pretrained=bool(pretrained) or ":" in name
+                name,
+                pretrained=pretrained,
+                device=device,
+                require_pretrained=bool(pretrained) or ":" in name,
+                pretrained_text=False,
             )
         tokenizer, where = open_clip.get_tokenizer(name), torch.device(device)
         return Teacher(network.eval(), preprocess, tokenizer, where, _precision(precision, where))
@@ -72,6 +77,8 @@ def load_teacher(model: str, *, pretrained: str | None = None, device: str = "cp
         found = (str(error) or type(error).__name__).split("\n")[0][:300]
         asked = " ".join(filter(None, (model, pretrained)))
         remedy = "see open_clip.list_pretrained(), or give local-dir:FOLDER"
+        if "transformers" in found or "sentencepiece" in found or "tokenizer" in found:
+            remedy = "its text tower or tokenizer is Hugging Face's: pip install transformers sentencepiece"
         raise TeacherError(asked, expected="a teacher that open_clip can load", found=found, remedy=remedy) from error
 
 

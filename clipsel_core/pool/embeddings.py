@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +49,24 @@ def read_embeddings(shard: Shard, member: str) -> np.ndarray:
     return read_array(npz, found)
 
 
-def read_pairs(pool: Pool, shard: Shard, arch: Arch, *, on_bad_rows: Literal["error", "skip"] = "error") -> Pairs:
+def read_pairs(
+    pool: Pool,
+    shard: Shard,
+    arch: Arch,
+    *,
+    on_bad_rows: Literal["error", "skip"] = "error",
+    room: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
+) -> Pairs:
     """Both sides of a shard's embeddings, every row checked for finite values and unit length.
 
     The two sides are read side by side; each block of rows is checked while it is still in the cache.
     on_bad_rows: "error" raises PoolFormatError at the first row that is zero, NaN, infinite or far from unit length;
         "skip" marks such rows as not usable.
+    room: gives the memory for an array of this shape and dtype that is then filled; called from several threads.
     """
+    members = (arch.image_member, arch.text_member)
     with ThreadPoolExecutor(2) as threads:
-        sides = [threads.submit(_read_side, shard, arch, member) for member in (arch.image_member, arch.text_member)]
+        sides = [threads.submit(_read_side, shard, arch, member, room) for member in members]
         (image, image_scale), (text, text_scale) = (side.result() for side in sides)
     usable = np.isfinite(image_scale) & np.isfinite(text_scale)
     if on_bad_rows == "error" and not usable.all():
@@ -75,7 +85,7 @@ def read_images(shard: Shard, arch: Arch) -> np.ndarray:
 
     Raises: PoolFormatError at the first row that is not.
     """
-    rows, scale = _read_side(shard, arch, arch.image_member)
+    rows, scale = _read_side(shard, arch, arch.image_member, np.empty)
     if not np.isfinite(scale).all():
         row = int(np.argmin(np.isfinite(scale)))
         where, expected = f"shard {shard.name}, row {row}", f"a unit row in {arch.image_member}"
@@ -160,10 +170,12 @@ def _squared_lengths(block: np.ndarray) -> np.ndarray:
         return np.einsum("nd,nd->n", values, values)
 
 
-def _read_side(shard: Shard, arch: Arch, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_side(
+    shard: Shard, arch: Arch, name: str, room: Callable[[tuple[int, ...], np.dtype], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """One side's rows in memory, float16 or float32, and the factor that gives each unit length."""
     npz, member = _find_of_width(shard, arch, name)
-    rows = np.empty(member.shape, _dtype_in_memory(member))
+    rows = room(member.shape, _dtype_in_memory(member))
     scale = np.empty(len(rows), np.float32)
     for place in read_rows(npz, member, rows, block=_BLOCK_ROWS):
         scale[place] = _scale_of(rows[place])

@@ -9,7 +9,6 @@ images/<shard>.parquet            where the images lie, if the pool did not know
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
+from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.claim import hold_to, writing
@@ -102,7 +102,7 @@ def extend_pool(
         settings = {"format": 1, "signature": source.signature, "max_pixels": most_pixels}
         hold_to(root / "embed" / arch / "settings.json", root, settings)
         add_teacher(root, arch, info)
-        workers = workers or os.cpu_count() or 1
+        workers = workers or allowed_cores()
         with Embedder(teacher, source, workers=workers, batch_size=batch_size, most_pixels=most_pixels) as embedder:
             work = _Work(source, pool, matched, teacher, embedder, arch, progress or (lambda done, total: None))
             embedded = work.extend()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
+from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically
 from clipsel_core.pool.claim import begin, writing
@@ -117,7 +117,7 @@ def make_pool(
             worker = Embedder(
                 teacher,
                 source,
-                workers=workers or os.cpu_count() or 1,
+                workers=workers or allowed_cores(),
                 batch_size=batch_size,
                 most_pixels=most_pixels,
                 keep=pack,

@@ -29,6 +29,7 @@ from clipsel_core.runs.score_group import NormSims, spread, usable_rows
 from clipsel_core.runs.store import Run, added_file, read_added, score_file
 from clipsel_core.runs.targets import load_target
 from clipsel_core.runs.work import in_turn
+from clipsel_core.scoring.checks import telling_of_memory
 
 # Rows are of unit length within ROUNDING; whether those near its edge are is for row_scale to say.
 _SURELY_UNIT = 0.9 * ROUNDING
@@ -94,7 +95,7 @@ def _compute(
         leftover.unlink()
     left = [shard for shard in pool.shards if not added_file(run.root, name, shard.name).exists()]
     done = pool.rows - sum(shard.rows for shard in left)
-    comparison = _Comparison(run, pool, arch, sims)
+    comparison = _Comparison(run, pool, arch, sims, plan.device)
 
     def compute(shard: Shard, read: _Read) -> pa.Table:
         nonlocal done
@@ -133,6 +134,7 @@ class _Comparison:
     pool: Pool
     arch: Arch
     sims: NormSims
+    device: str
 
     def read(self, shard: Shard) -> _Read:
         """What of a shard is wanted before its turn. Captions are read only where some rows were set aside."""
@@ -156,7 +158,8 @@ class _Comparison:
         if read.image is None:
             found = self._in_one_pass(shard)
         else:
-            found = self.sims.of(read.image, add) if len(read.image) else {}
+            with telling_of_memory(self.device):
+                found = self.sims.of(read.image, add) if len(read.image) else {}
         table = read.uids
         for metric in self.sims.metrics:
             table = table.append_column(metric, pa.array(spread(found.get(metric), read.usable)))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from clipsel_core.pool.layout import Pool, Shard
 from clipsel_core.runs.config import RunConfig
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import Plan
+from clipsel_core.scoring.checks import telling_of_memory
 from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.few import are_few, normsims_to_few
 from clipsel_core.scoring.normsim import metric_name, normsim, normsim_2, second_moment
@@ -53,16 +55,26 @@ class GroupScorer:
         self._beside = torch.cuda.Stream(device) if torch.device(device).type == "cuda" else None
         if plan.config.tiles:
             use_tile_sizes(device, plan.config.width, plan.config.tiles)
-        self._normsims = NormSims(plan.targets, plan.config.norms, device)
+        with telling_of_memory(device):
+            self._normsims = NormSims(plan.targets, plan.config.norms, device)
 
     def read(self, group: Group) -> Embeddings:
         """A group's embeddings, checked, on the device. May be called while another group is scored."""
         plan = self._plan
-        parts = [read_pairs(plan.pool, s, plan.arch, on_bad_rows=plan.config.on_bad_rows) for s in group.shards]
+        options: dict[str, Any] = {"on_bad_rows": plan.config.on_bad_rows, "room": self._room}
+        parts = [read_pairs(plan.pool, shard, plan.arch, **options) for shard in group.shards]
         usable = tuple(part.usable for part in parts)
         sides = ([part.image for part in parts], [part.text for part in parts])
-        image, text = (_moved(_joined(side, usable), self._device, self._beside) for side in sides)
+        with telling_of_memory(self._device):
+            image, text = (_moved(_joined(side, usable), self._device, self._beside) for side in sides)
         return Embeddings(group, image, text, usable, tuple(part.renormalised for part in parts))
+
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Memory that files are read into; for a GPU pinned, which it copies from by itself."""
+        if self._beside is None:
+            return np.empty(shape, dtype)
+        with torch.cuda.device(self._device):
+            return torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True).numpy()
 
     def score(self, pairs: Embeddings, progress: Callable[[float], None]) -> dict[str, pa.Table]:
         """The scores of the shards that are left, by name, a row a pair in the shard's order; NaN where set aside.
@@ -70,7 +82,8 @@ class GroupScorer:
         progress: told the share of the group's work that is done, in [0, 1].
         Returns: uid_hi, uid_lo (uint64) and the config's metrics (float32); counts in the schema's metadata.
         """
-        metrics = self._metrics(pairs, progress) if len(pairs.image) else {}
+        with telling_of_memory(self._device):
+            metrics = self._metrics(pairs, progress) if len(pairs.image) else {}
         ends = np.cumsum([mask.sum() for mask in pairs.usable])
         return {
             shard.name: self._table(shard, mask, scaled, metrics, slice(end - mask.sum(), end))
@@ -190,7 +203,8 @@ def _moved(rows: torch.Tensor, device: str, beside: torch.cuda.Stream | None) ->
     if beside is None:
         return rows
     with torch.cuda.stream(beside):
-        moved = rows.pin_memory().to(device, non_blocking=True)
+        pinned = rows if rows.is_pinned() else rows.pin_memory()  # several shards, or rows left out, were joined
+        moved = pinned.to(device, non_blocking=True)
     beside.synchronize()
     moved.record_stream(torch.cuda.default_stream(device))
     return moved

@@ -6,6 +6,8 @@ Shared by the public functions of this package; what passes here needs no furthe
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -87,3 +89,14 @@ def usable_device(device: str | torch.device) -> torch.device:
             f"device {device}", expected="a usable device with float64", found=reason, remedy="use cpu"
         ) from error
     return found
+
+
+@contextmanager
+def telling_of_memory(device: str | torch.device) -> Iterator[None]:
+    """Within it, a device that has run out of memory, with the smallest tiles too, is a ScoringError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        remedy = "end what else runs there, mix fewer shards, or use --device cpu"
+        found = "that it is out of memory"
+        raise ScoringError(f"device {device}", expected="memory to score", found=found, remedy=remedy) from error

@@ -20,7 +20,7 @@ _BLOCK = 512
 _STRIP = 4 * _BLOCK  # images that are reduced together: fewer calls, which hold Python's lock
 _CPU = torch.device("cpu")
 # float32 products are off by less than 2e-7. Of cosines whose root mean square is this large that is below 1e-6.
-_SAFE_COSINE = 0.25
+SAFE_COSINE = 0.25
 
 
 def are_few(target: Tensor, device: str | torch.device) -> bool:
@@ -77,7 +77,7 @@ def _norm(size: Tensor, p: float) -> Tensor:
 
 def _mend(norms: Tensor, strip: slice, read: Callable[[slice, Tensor], object], target: Tensor) -> None:
     """Computes anew, in float64, those of a strip's 2-norms for which float32 products may be too coarse."""
-    least = _SAFE_COSINE * math.sqrt(len(target))
+    least = SAFE_COSINE * math.sqrt(len(target))
     for place in _blocks(strip) if float(norms[strip].amin()) < least else ():
         small = torch.nonzero(norms[place] < least)[:, 0]
         rows = torch.empty((place.stop - place.start, target.shape[1]), dtype=torch.float32)

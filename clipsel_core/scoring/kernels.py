@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -35,6 +36,7 @@ from clipsel_core.scoring.tiled import Tiling
 
 INTERPRETED = triton.knobs.runtime.interpret
 DTYPES = (torch.float16,) if INTERPRETED else (torch.float16, torch.bfloat16)  # it multiplies bfloat16's bits
+_log = logging.getLogger(__name__)
 _CAPABILITY = (8, 0)  # Ampere, from which on tensor cores take bfloat16 too
 _PIECE = 32768
 _GROUP = 8
@@ -147,7 +149,10 @@ def _seconds(device: torch.device, width: int, sizes: TileSizes) -> float:
             start.record()
             try:
                 _sum_exp2(rows, rows, scale, shift, sizes, _pieces())
-            except (triton.runtime.errors.OutOfResources, triton.runtime.errors.PTXASError):
+            except torch.OutOfMemoryError:
+                raise  # other programs' doing, and nothing to remember
+            except Exception as error:  # too little shared memory, or a compiler that fails at these sizes
+                _log.debug("tiles of %s: %s: %s", sizes, type(error).__name__, error)
                 return math.inf
             end.record()
             end.synchronize()

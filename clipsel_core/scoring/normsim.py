@@ -11,11 +11,12 @@ from torch import Tensor
 
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring.checks import check_finite, check_rows, check_width, usable_device
-from clipsel_core.scoring.few import are_few, normsims_to_few
+from clipsel_core.scoring.few import SAFE_COSINE, are_few, normsims_to_few
 from clipsel_core.scoring.reductions import max_abs, p_norm
-from clipsel_core.scoring.workers import for_each
+from clipsel_core.scoring.workers import float32_products, for_each
 
 _BLOCK = 2048
+_LARGE_BLOCK = 16 * _BLOCK
 _MOMENT_PARTS = 8
 
 
@@ -54,11 +55,10 @@ def normsim(
         return normsim_2(image, second_moment(target, device=device), device=device, progress=progress)
     target = target.to(device)
     out = torch.empty(len(image), dtype=torch.float32)
-    block = 16 * _BLOCK
-    for start in range(0, len(image), block):
-        x = image[start : start + block].to(device)
+    for start in range(0, len(image), _LARGE_BLOCK):
+        x = image[start : start + _LARGE_BLOCK].to(device)
         found = max_abs(x, target, impl=impl) if p == math.inf else p_norm(x, target, p=p, impl=impl)
-        out[start : start + block] = found.cpu()
+        out[start : start + _LARGE_BLOCK] = found.cpu()
         _report(progress, len(x))
     return _checked(out, image, target)
 
@@ -110,15 +110,36 @@ def normsim_2(
     device = usable_device(device)
     moment = moment.to(device)
     out = torch.empty(len(image), dtype=torch.float32)
+    on_cpu = device.type == "cpu"
+    rows, compute = (_BLOCK, _two_norm) if on_cpu else (_LARGE_BLOCK, _two_norm_in_float32)
 
     def norm(i: int, scratch: Tensor) -> None:
-        block = slice(i * _BLOCK, (i + 1) * _BLOCK)
-        x = image[block].to(device).double()
-        out[block] = (x @ moment).mul_(x).sum(1).clamp_(min=0).sqrt_().cpu()
+        block = slice(i * rows, (i + 1) * rows)
+        out[block] = compute(image[block].to(device), moment).cpu()
 
-    for_each(norm, -(-len(image) // _BLOCK), device=device)
+    for_each(norm, -(-len(image) // rows), device=device)
     _report(progress, len(image))
     return _checked(out, image, None)
+
+
+def _two_norm(x: Tensor, moment: Tensor) -> Tensor:
+    """sqrt(x_i^T S x_i) in float64: (n, D) to (n,)."""
+    x = x.double()
+    return (x @ moment).mul_(x).sum(1).clamp_(min=0).sqrt_()
+
+
+def _two_norm_in_float32(x: Tensor, moment: Tensor) -> Tensor:
+    """The same for GPUs, few of which multiply float64 fast. What float32 may be too coarse for is done in float64.
+
+    The trace of S is M, so that a root mean square cosine of c makes x^T S x = c^2 M, of which float32 misses about
+    1e-7 M: for c of a quarter and more that is less than 1e-6 of the norm.
+    """
+    single = x.float()
+    with float32_products(x.device):
+        found = (single @ moment.float()).mul_(single).sum(1, dtype=torch.float64).clamp_(min=0).sqrt_()
+    coarse = torch.nonzero(~(found >= SAFE_COSINE * moment.trace().sqrt()))[:, 0]
+    found[coarse] = _two_norm(x[coarse], moment)
+    return found
 
 
 def parse_norm(text: str) -> float:

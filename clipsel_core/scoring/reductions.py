@@ -130,7 +130,11 @@ def _are_kernels_right(device: torch.device, width: int) -> bool:
     if not _has_tensor_cores(device):
         return False
     kernels = _kernels()
-    sizes = kernels.sizes_for(device, width)
+    try:
+        sizes = kernels.sizes_for(device, width)
+    except ScoringError as error:
+        _log.warning("%s: computing without tensor cores: %s", device, error)
+        return False
 
     def find_out() -> str:
         found = (why_wrong(kernels, device, width, dtype, sizes=sizes) for dtype in kernels.DTYPES)

@@ -8,7 +8,6 @@ workers there are, because a strip is always computed by one thread.
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,14 +15,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from clipsel_core.cores import allowed_cores
+
 _PROBE_SHAPE = (512, 768)
 _FLOAT32_ERROR = 2e-6
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, or torch's thread count where the caller set that lower."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, _CALLERS_THREADS.count()))
+    """Cores that this process may use, or torch's threads where OMP_NUM_THREADS or the caller set these lower."""
+    return max(1, min(allowed_cores(), _CALLERS_THREADS.count()))
 
 
 def for_each(

@@ -15,12 +15,14 @@ from clipsel_core.jobs import control
 from clipsel_core.jobs.progress import Progress
 from clipsel_core.jobs.store import Job, State, forget, listing
 from clipsel_core.jobs.turns import jobs_before
-from pages.parts import catalog, commands, empty, facts, words
+from pages.parts import catalog, commands, empty, facts, leading, words
 
 _SECONDS = 0.5
 _ENDED_SHOWN = 3
 _FAILED = "job failed to start"
 _OPENED = "another run opened"
+# Whose titles do not name what they are about.
+_ABOUT_A_RUN = ("add-target", "project", "search")
 _ICONS: dict[State, str] = {
     "done": ":material/check_circle:",
     "failed": ":material/error:",
@@ -90,7 +92,7 @@ def _draw_glance(active_then: list[str]) -> None:
     active = [job for job in found if job.active]
     if [job.id for job in active] != active_then:
         st.rerun()
-    for job in active:
+    for job in reversed(active):
         if job.state == "waiting":
             facts.show_note(f"{job.info.title} · {_place(job, found)}")
             continue
@@ -123,21 +125,11 @@ def _draw_watched(job: Job) -> None:
         st.button("Cancel", key=f"cancel watched {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
 
 
-def lead_to_search(run: str, found: str, label: str, *, key: str) -> None:
-    """A button that opens what a search of the whole pool found. run: its label. found: the name of its file."""
-    if st.button(label, icon=":material/travel_explore:", key=key, on_click=_choose_found, args=(run, found)):
-        st.switch_page("search.py")
-
-
-def _choose_found(run: str, found: str) -> None:
-    st.session_state.update({"run": run, "kept": found})
-
-
 def _lead_to_found(job: Job, *, key: str) -> None:
+    """What a search found can be seen where the run is on show that it was made in."""
     file = next((Path(word.removeprefix("--out=")) for word in job.info.words if word.startswith("--out=")), None)
-    label = _run_label(job)
-    if label and file and file.is_file():
-        lead_to_search(label, file.name, "See what it found", key=key)
+    if file and file.is_file() and _run_label(job) == _run_on_show():
+        leading.to_search("See what it found", ":material/travel_explore:", key=key, kept=file.name)
 
 
 def panel(about: Path | None = None) -> None:
@@ -168,9 +160,9 @@ def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) ->
         st.rerun()
     with st.container(border=True, key="jobs", gap="small"):
         st.markdown("**Jobs**")
-        # All jobs stand in the queue, those about another run too.
+        # All jobs stand in the queue, those about another run too; who comes first stands first.
         everywhere = listing(catalog.jobs_folder())
-        for job in active:
+        for job in sorted(active, key=lambda job: (not job.begun, job.id)):
             _show_active(job, everywhere)
         for job in ended[:_ENDED_SHOWN]:
             _show_ended(job)
@@ -185,7 +177,7 @@ def _show_active(job: Job, everywhere: list[Job]) -> None:
     notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container():
-            facts.show_title(job.info.title, notes.get(how, progress.stage))
+            facts.show_title(_title(job), notes.get(how, progress.stage))
         st.button("Cancel", key=f"cancel {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
     if how == "waiting":
         return
@@ -229,8 +221,9 @@ def _show_ended(job: Job) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(_ICONS[how], width="content")
         with st.container():
-            facts.show_title(job.info.title, notes[how])
-        if how == "done" and job.command == "score" and (label := _run_label(job)) not in (None, _run_on_show()):
+            facts.show_title(_title(job), notes[how])
+        makes_seen = job.command in ("score", "search")
+        if how == "done" and makes_seen and (label := _run_label(job)) not in (None, _run_on_show()):
             st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
         if how == "done" and job.command == "search":
             _lead_to_found(job, key=f"found {job.id}")
@@ -246,6 +239,12 @@ def _show_ended(job: Job) -> None:
         with st.expander("Log and command", key=f"log {job.id}"):
             st.code(job.log_tail or "nothing was printed", language=None, wrap_lines=True)
             st.code(commands.command(*job.info.words), language="bash", wrap_lines=True)
+
+
+def _title(job: Job) -> str:
+    """What the job is, and which run it is about where that is not the one on show."""
+    label = _run_label(job) if job.command in _ABOUT_A_RUN else None
+    return job.info.title if label in (None, _run_on_show()) else f"{job.info.title} · {label}"
 
 
 def _run_label(job: Job) -> str | None:

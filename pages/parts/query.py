@@ -15,10 +15,9 @@ from PIL import Image
 from clipsel_core.curation.searches import row_of
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.runs.store import Run
-from pages.parts import cards, deck, facts, folders, images, pictures, state, teacher
+from pages.parts import cards, deck, facts, folders, images, leading, pictures, state, teacher
 from pages.parts.catalog import Entry
 
-TEXT, PICTURE, PAIR = "a text", "a picture", "a pair"
 LONGEST_NAME = 60
 _MOST_MIB = 20
 _UPLOADED = "uploaded picture"
@@ -116,6 +115,7 @@ def _missing(run: Run, what: str) -> bool:
 
 def _take() -> None:
     """Remembers the upload, which Streamlit forgets when the page is left."""
+    leading.leave_kept()
     given = st.session_state["picture"]
     if given is None:
         st.session_state.pop(_UPLOADED, None)

@@ -14,7 +14,7 @@ from clipsel_core.curation.captions import CaptionScan
 from clipsel_core.curation.neighbours import NearestTargets, nearest_targets
 from clipsel_core.curation.vectors import Side, vector_of
 from clipsel_core.errors import ClipselError
-from pages.parts import cards, deck, empty, facts, metrics, query, sample, scanning, state, whole_pool, words
+from pages.parts import cards, deck, empty, facts, leading, metrics, query, sample, scanning, state, whole_pool, words
 from pages.parts.catalog import Entry
 
 Opened = Callable[[str, dict[str, int]], None]
@@ -42,7 +42,7 @@ def look_alikes(entry: Entry, row: int, *, opened: Opened) -> None:
         empty.show_error(error, "Look-alikes cannot be found")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        _more(uid)
+        leading.to_search("More of them", ":material/search:", key="more alike", like=uid)
         whole_pool.offer(entry, run, asked, _SIDES[side], watch=True)
     facts.show_title(f"Most alike {side}", f"of {among}, by cosine")
     shown = found.first(_CARDS)
@@ -116,19 +116,6 @@ def _draw(entry: Entry, rows: np.ndarray, bars: deck.Bars, key: str, opened: Ope
     known = {card.uid: int(row) for card, row in zip(drawn, rows, strict=True)}
     judged = partial(deck.judge, entry, key, frozenset(known))
     cards.show_cards(drawn, key=key, label=key.capitalize(), judged=judged, opened=partial(opened, key, known))
-
-
-def _more(uid: str) -> None:
-    """Goes on to the Search page with this pair. On that page itself a link to it would change nothing."""
-    label, icon = "More of them", ":material/search:"
-    if not (st.context.url or "").partition("?")[0].endswith("/search"):
-        st.page_link("search.py", label=label, icon=icon, query_params={"like": uid})
-    elif st.button(label, icon=icon, key="more alike", on_click=_search_for, args=(uid,)):
-        st.rerun()
-
-
-def _search_for(uid: str) -> None:
-    st.session_state.update({"by": "a pair", "like": uid})
 
 
 def _ask(key: str, row: int) -> None:

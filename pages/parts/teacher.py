@@ -117,8 +117,8 @@ def _wait(encoder: Encoder, answer: Answer, name: str) -> None:
         return
     start, slot = time.monotonic() - _SECONDS_UNSAID, st.empty()
     with slot.container(horizontal=True, vertical_alignment="center"):
-        note = st.empty()
         st.button("Stop", icon=":material/stop:", key="stop teacher", on_click=_stop, args=(encoder, answer, name))
+        note = st.empty()
     while not wait([answer], timeout=_PAUSE_S).done:
         what = "The teacher looks at it" if encoder.ready else "The teacher is being loaded, once for all searches"
         note.caption(f"{what} … {words.duration(time.monotonic() - start)}")

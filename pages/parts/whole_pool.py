@@ -14,12 +14,11 @@ from clipsel_core.curation.searches import Asked, read_asked, read_found, search
 from clipsel_core.curation.vectors import Side
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, jobs, sample, state, words
+from pages.parts import empty, jobs, leading, sample, state, words
 from pages.parts.catalog import Entry
 from pages.parts.query import LONGEST_NAME, Query
 
 SIDES: dict[str, Side] = {"images": "image", "captions": "text"}
-CHOSEN = "kept"
 _BEST = 1_000
 
 
@@ -41,7 +40,8 @@ def offer(entry: Entry, run: Run, query: Query, side: Side, *, watch: bool = Fal
         return
     file, every = _file(run, query, side), words.pairs(len(state.open_table(entry)))
     if file.is_file():
-        jobs.lead_to_search(entry.label, file.name, f"See the best of all {every}", key="see all")
+        label = f"See the best of all {every}"
+        leading.to_search(label, ":material/travel_explore:", key="see all", kept=file.name)
     elif job := jobs.making(file, run.root):
         if watch:
             jobs.watch(job)
@@ -68,10 +68,11 @@ def choose(entry: Entry, run: Run) -> Kept | None:
         return None
     named = {name: f"{_sides(said.side)} like {_quoted(said)}" for name, said in asked.items()}
     options = {"format_func": named.__getitem__, "index": None, "placeholder": "see what a search of all pairs found"}
-    if st.session_state.get(CHOSEN) not in (None, *named):
-        del st.session_state[CHOSEN]
+    if st.session_state.get(leading.KEPT) not in (None, *named):
+        del st.session_state[leading.KEPT]
     shape = {"width": 480, "label_visibility": "collapsed"}
-    chosen = st.selectbox("Found in the whole pool", list(named), key=CHOSEN, **shape, **options)
+    chosen = st.selectbox("Found in the whole pool", list(named), key=leading.KEPT, **shape, **options)
+    leading.remember(chosen)
     if not chosen:
         return None
     found = read_found(run.root / "searches" / chosen, state.open_table(entry))

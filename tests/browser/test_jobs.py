@@ -74,6 +74,36 @@ def test_job__goes_on_without_the_server_and_is_cancelled_from_the_next(browser,
         page.close()
 
 
+def test_job__waits_through_a_restart_of_the_server(browser, data):
+    """The second job is started while the first runs, and its turn comes although the server was another one."""
+    with serving(data) as url:
+        page = browser.new_page(base_url=url)
+        visit(page, "overview")
+        page.get_by_role("button", name="Make a map").click()
+        expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+        page.get_by_role("button", name="Add a target").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("combobox", name="File").click()
+        page.get_by_role("option").first.click()
+        dialog.get_by_label("Name").fill("again")
+        dialog.get_by_label("Name").press("Enter")
+        dialog.get_by_role("button", name="Compare").click()
+        expect(page.locator(".st-key-jobs")).to_contain_text("Compare with again waiting, 1 before it")
+        expect(page.get_by_test_id("stSidebar")).to_contain_text("waiting, 1 before it")
+        page.close()
+    target, first = listing(data / ".jobs")
+    assert (first.state, target.state) == ("running", "waiting")
+    with serving(data) as url:
+        page = browser.new_page(base_url=url)
+        visit(page, "overview")
+        expect(page.locator(".st-key-jobs")).to_contain_text("Compare with again waiting, 1 before it")
+        page.get_by_role("button", name="Cancel").first.click()
+        expect(page.locator(".st-key-jobs")).to_contain_text("cancelled after")
+        expect(page.locator(".st-key-jobs")).to_contain_text("Compare with again done in", timeout=SLOW)
+        settle(page)
+        page.close()
+
+
 def test_pair__more_like_these_becomes_a_metric(browser, data):
     with serving(data) as url:
         page = browser.new_page(base_url=url)

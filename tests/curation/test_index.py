@@ -56,6 +56,7 @@ def test_open__maps_what_memory_would_hold(run):
         wanted = np.concatenate([plain.uids_at(rows), make_uids(5, 6)])
         assert table.rows_of(wanted).tolist() == [*rows.tolist(), -1, -1]
         assert not table.column("clip_score").flags.writeable
+        assert np.array_equal(table.selectable_bits(), plain.selectable_bits())
 
 
 def test_build__gives_the_same_bytes_each_time(run):
@@ -157,6 +158,13 @@ def test_tidy__takes_away_what_a_killed_builder_left(run):
     open_kept(run)
     assert not left.exists()
     assert other.exists()
+
+
+@pytest.mark.parametrize("pairs", [1, 8, 1003])
+def test_selectable_bits__are_all_where_no_pair_was_set_aside(tmp_path, pairs):
+    run = Run.open(write_run(tmp_path, rows=pairs, shards=1, pool=False))
+    found = open_kept(run).selectable_bits()
+    assert np.array_equal(found, np.packbits(np.ones(pairs, bool), bitorder="little"))
 
 
 def test_order_by_uid__sorts_any_uids():

@@ -13,7 +13,6 @@ import webdataset
 
 from clipsel_core import uids
 from clipsel_core.curation import shards
-from clipsel_core.curation.datacomp import reshard_command, train_command
 from clipsel_core.curation.recipe_files import dump_recipe, parse_recipe
 from clipsel_core.curation.selection import select
 from clipsel_core.curation.shards import export_shards
@@ -161,12 +160,3 @@ def test_export_shards__refuses_what_it_cannot_do(tmp_path, made):
     shutil.rmtree(tmp_path / "pool")
     with pytest.raises(ExportError, match="expected the pool of the run, found no such folder"):
         export_shards(*chosen(Run.open(run.root)), tmp_path / "none")
-
-
-def test_commands__quoted_and_scaled():
-    assert (
-        reshard_command(Path("/a pool"), Path("/s.npy"))
-        == "python resharder.py -i '/a pool/shards' -o $SHARDS -s /s.npy"
-    )
-    assert "--scale medium --data_dir /x " in train_command(Path("/x"), 100_000_000)
-    assert "--scale small --data_dir $SHARDS " in train_command(None, 5)

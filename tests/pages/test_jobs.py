@@ -63,6 +63,10 @@ def test_panel__shows_who_waits_and_cancels_them(run, tmp_path, open_page):
     assert waits.info.about == str(other)
     assert words(app).count("waiting, 1 before it") == 2
     assert len(app.get("progress")) == 1
+    catalog.allow([other, run])
+    overview = open_page("overview", other)
+    catalog.allow([other, run])
+    assert f"{first.info.title} · world/run" in words(overview.run())
     button(app, "Cancel").click().run()
     assert ended(waits) == "cancelled"
     assert first.state == "running"

@@ -263,9 +263,20 @@ def test_search__leads_to_what_a_search_of_everything_found(run, asked, open_pag
     write_search(started[0][3]["out"], result, said)
     app.run()
     assert found(app) != result.names[:48]
-    app.button(key="see all").click().run()
+    assert [link.proto.query_string for link in app.get("page_link")] == [f"kept={started[0][3]['out'].name}"]
+    app.query_params["kept"] = started[0][3]["out"].name
+    app.run()
     assert not app.exception
     assert found(app) == result.names[:48]
+    app.selectbox(key="kept").set_value(None).run()
+    assert "kept" not in app.query_params
+    assert found(app) != result.names[:48]
+    app.selectbox(key="kept").set_value(started[0][3]["out"].name).run()
+    assert app.query_params["kept"] == started[0][3]["out"].name
+    app.text_input(key="q").set_value("a green house").run()
+    assert not app.exception
+    assert "“a green house”" in words(app)
+    assert "kept" not in app.query_params
 
 
 def test_search__shows_what_a_job_found_in_the_whole_pool(run, open_page):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import open_clip
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 
 from clipsel_core.errors import TeacherError
 from clipsel_core.pool.embed import embed_captions, embed_images, load_teacher, weights_digest
-from tests.pool.pictures import write_teacher
+from tests.pool.pictures import drawn, write_teacher
 
 CONFIG = {
     "model_cfg": {
@@ -129,3 +130,38 @@ def test_load_teacher__refuses_a_pickled_checkpoint(tmp_path):
     torch.save({"state_dict": print}, tmp_path / "weights.pt")
     with pytest.raises(TeacherError, match="can load, found Weights only load failed"):
         load_teacher(str(config), pretrained=str(tmp_path / "weights.pt"))
+
+
+@pytest.mark.skipif(find_spec("transformers") is not None, reason="says what is missing where it is")
+@pytest.mark.parametrize("model", ["roberta-ViT-B-32", "mt5-base-ViT-B-32"])
+def test_load_teacher__names_the_package_that_a_text_tower_needs(model):
+    with pytest.raises(TeacherError, match="Hugging Face's: pip install transformers sentencepiece"):
+        load_teacher(model)
+
+
+@pytest.mark.parametrize("family", ["coca", "custom text with a bias"])
+def test_load_teacher__other_families_embed_as_a_plain_call(tmp_path, family):
+    """Built small from a configuration, as open_clip's own of these families are built large."""
+    text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+    }
+    if family == "coca":
+        text |= {"embed_cls": True, "output_tokens": True}
+        many = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1, "attn_pooler_heads": 2}
+        config |= {"multimodal_cfg": many, "custom_text": True}
+        config["vision_cfg"] |= {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+    else:
+        text |= {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}
+        config |= {"custom_text": True, "init_logit_bias": -10}
+    path = tmp_path / f"{family.replace(' ', '-')}.json"
+    path.write_text(json.dumps({**config, "text_cfg": text}))
+    teacher = load_teacher(str(path))
+    picture = drawn(3)
+    with torch.inference_mode():
+        wanted = teacher.model.encode_image(teacher.preprocess(picture)[None])[0]
+        said = teacher.model.encode_text(teacher.tokenizer(["a boat"]))[0]
+    for rows, plain in ((embed_images(teacher, [picture]), wanted), (embed_captions(teacher, ["a boat"]), said)):
+        plain = torch.nn.functional.normalize(plain, dim=-1).numpy()
+        assert float(rows[0].astype(np.float32) @ plain) > 1 - 1e-3

@@ -42,6 +42,20 @@ def test_read_pairs__unit_rows_come_as_they_are(pool):
     assert (pairs.image.dtype, pairs.usable.all(), pairs.renormalised) == (np.float16, True, 0)
 
 
+def test_read_pairs__fills_the_memory_it_is_given(pool):
+    """Such as memory that a GPU copies from by itself: nothing is copied once more."""
+    p, shard, arch = opened(pool)
+    given = []
+
+    def room(shape, dtype):
+        given.append(np.zeros(shape, dtype))
+        return given[-1]
+
+    pairs = read_pairs(p, shard, arch, room=room)
+    assert {id(pairs.image), id(pairs.text)} == {id(array) for array in given}
+    np.testing.assert_array_equal(pairs.image, read_pairs(p, shard, arch).image)
+
+
 @pytest.mark.parametrize(
     ("value", "found"),
     [(0.0, "only zeros"), (np.nan, "NaN"), (np.inf, "infinite values"), (65504.0, "length 2.62e\\+05")],

@@ -243,3 +243,25 @@ def test_open_source__signature_changes_with_the_source(tmp_path):
     assert open_source(tmp_path).signature == before
     write_tars(tmp_path, (40,))
     assert open_source(tmp_path).signature != before
+
+
+def test_open_source__img2datasets_folders_with_their_parquets(tmp_path):
+    """As img2dataset 1.45 leaves them: failed downloads stand in the parquet alone, which names no path."""
+    for shard, keys in (("00000", ("000000", "000002")), ("00001", ("000010",))):
+        (tmp_path / shard).mkdir()
+        said = {"uid": "7" * 31 + shard[-1], "caption": "from the json", "url": "https://host/x", "original_width": 640}
+        for key in keys:
+            (tmp_path / shard / f"{key}.jpg").write_bytes(image(0))
+            (tmp_path / shard / f"{key}.txt").write_text("" if key == "000002" else f"caption {key}")
+            (tmp_path / shard / f"{key}.json").write_text(json.dumps({**said, "key": key, "status": "success"}))
+        columns = {"uid": [said["uid"], None], "caption": ["a", "b"], "url": ["https://host/x"] * 2, "key": ["k", "l"]}
+        pq.write_table(pa.table(columns), tmp_path / f"{shard}.parquet")
+        (tmp_path / f"{shard}_stats.json").write_text("{}")
+    source = open_source(tmp_path)
+    found = [(r.file, r.caption, r.uid[-1], r.url, r.width) for r in source.read(0)]
+    assert source.kind == "folder"
+    assert found == [
+        ("00000/000000.jpg", "caption 000000", "0", "https://host/x", 640),
+        ("00000/000002.jpg", "from the json", "0", "https://host/x", 640),
+        ("00001/000010.jpg", "caption 000010", "1", "https://host/x", 640),
+    ]

@@ -427,3 +427,15 @@ def test_score__goes_on_at_the_temperature_it_was_begun_with(pool, tmp_path):
     assert score(pool, tmp_path / "run", batch_size=16, divisions=1).config.temperature == 0.02
     with pytest.raises(RunError, match=r"expected temperature 0\.02, as begun, found 0\.07"):
         score(pool, tmp_path / "run", temperature=0.07, batch_size=16, divisions=1)
+
+
+def test_score__a_device_without_memory_is_named(pool, tmp_path, monkeypatch):
+    """Even the smallest tiles do not fit: one line, the run failed, and what was finished stays."""
+
+    def no_room(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(torch, "mm", no_room)
+    with pytest.raises(ScoringError, match="device cpu: expected memory to score, found that it is out of memory; end"):
+        score(pool, tmp_path / "run", **OPTIONS)
+    assert Run.open(tmp_path / "run").status["state"] == "failed"

@@ -18,12 +18,15 @@ INSTRUCTIONS = ("wgmma.mma_async", "mma.sync", "atom.", "red.")
 TYPES = {"out": "*fp64", "scale": "fp32", "shift": "fp32"}
 
 
-def report(capability: int, dtype: str) -> None:
-    """Prints a JSON object: of each kernel, its shared memory and stack in bytes and which of INSTRUCTIONS it has."""
-    sizes = next(s for s in CANDIDATES if (s.rows, s.columns, s.stages) == (128, 256, 3))
+def report(capability: int, dtype: str, which: int, ones: bool) -> None:
+    """Prints a JSON object: of each kernel, its shared memory and stack in bytes and which of INSTRUCTIONS it has.
+
+    which: of the candidate sizes. ones: for a single row on both sides, which Triton compiles apart.
+    """
+    sizes = CANDIDATES[which]
     block = {"WIDTH": 768, "BM": sizes.rows, "BN": sizes.columns, "BK": sizes.depth, "GROUP": 8}
     compiled = {
-        kernel.__name__: _compiled(kernel, constants, dtype, sizes, capability)
+        kernel.__name__: _compiled(kernel, constants | (_ones(kernel) if ones else {}), dtype, sizes, capability)
         for kernel, constants in (
             (blocks.sum_exp2, block),
             (blocks.log2_sum, block),
@@ -32,6 +35,10 @@ def report(capability: int, dtype: str) -> None:
         )
     }
     print(json.dumps(compiled))
+
+
+def _ones(kernel) -> dict[str, int]:
+    return {name: 1 for name in ("n", "m", "count") if name in kernel.arg_names}
 
 
 def _compiled(kernel, constants: dict[str, int], dtype: str, sizes, capability: int) -> dict:

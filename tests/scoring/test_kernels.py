@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from clipsel_core.scoring import reductions, tiled
 from clipsel_core.scoring.tiled import Tiling
 from tests import reference
 
+triton = pytest.importorskip("triton")
 kernels = pytest.importorskip("clipsel_core.scoring.kernels")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -221,6 +224,32 @@ def test_choose__the_kernels_for_halves_on_a_gpu(rows, as_on_a_gpu):
     assert reductions._choose("tiled", x, x) is tiled
 
 
+def test_choose__tiled_where_no_tile_fits_the_gpu(rows, as_on_a_gpu, monkeypatch, caplog):
+    """Too little shared memory, or a compiler that fails at every size: slower, but it goes on; said once."""
+    monkeypatch.setattr(kernels, "sizes_for", lambda device, width: kernels.tiles.choose("drawn", lambda s: math.inf))
+    x = there(rows(70, 40, 1, np.float16))
+    with caplog.at_level(logging.WARNING):
+        found = [max_abs.func(x, x, impl=None) for _ in range(2)]
+    assert torch.equal(found[0], tiled.max_abs(x, x))
+    assert ["none of the sizes fits" in record.getMessage() for record in caplog.records] == [True]
+    assert reductions.tile_sizes(DEVICE, 40) is None
+
+
+def test_seconds__a_size_that_cannot_be_launched_is_no_candidate(monkeypatch):
+    errors = [triton.runtime.errors.OutOfResources(200, 100, "shared"), RuntimeError("PassManager::run failed")]
+    errors.append(torch.OutOfMemoryError("others hold it"))
+
+    def fail(*arguments):
+        raise errors.pop(0)
+
+    monkeypatch.setattr(kernels, "_sum_exp2", fail)
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: SimpleNamespace(record=lambda: None))
+    for _ in range(2):
+        assert kernels._seconds(DEVICE, 64, kernels.tiles.CANDIDATES[0]) == math.inf
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels._seconds(DEVICE, 64, kernels.tiles.CANDIDATES[0])
+
+
 def test_self_check__is_passed_once_and_remembered(as_on_a_gpu, monkeypatch):
     assert reductions.tile_sizes(DEVICE, 40) == kernels.sizes_for(DEVICE, 40).as_dict()
     (kept,) = json.loads(as_on_a_gpu.read_text())["checks"].items()
@@ -317,16 +346,23 @@ except ScoringError as error:
     assert said == "impl 'triton': expected a usable NVIDIA GPU, found cpu; use impl 'tiled'"
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-def test_kernels__compile_for_gpus(tmp_path, capability):
-    """The compiler needs no GPU. No atomics, nothing spilled, shared memory within what such a GPU has."""
-    dtype = "fp16" if capability == 90 else "bf16"
-    code = f"from tests.scoring.compile_kernels import report; report({capability}, {dtype!r})"
+@pytest.mark.parametrize(
+    ("capability", "dtype", "which", "ones", "shared"),
+    [
+        (80, "bf16", 1, False, 160),  # A100
+        (90, "fp16", 0, False, 227),  # H100
+        (90, "fp16", 5, True, 227),
+        (89, "fp16", 4, False, 99),  # L40, RTX 4090: the largest candidate that is sure to fit
+    ],
+)
+def test_kernels__compile_for_gpus(tmp_path, capability, dtype, which, ones, shared):
+    """The compiler needs no GPU. No atomics, nothing spilled, shared memory, in KiB, within what such a GPU has."""
+    code = f"from tests.scoring.compile_kernels import report; report({capability}, {dtype!r}, {which}, {ones})"
     found = json.loads(in_another_process(code, TRITON_CACHE_DIR=str(tmp_path)).splitlines()[-1])
     product = "wgmma.mma_async" if capability == 90 else "mma.sync"
     assert len(found) == 4
     for name, kernel in found.items():
-        assert kernel["shared"] <= 160 * 1024
+        assert kernel["shared"] <= shared * 1024, name
         assert kernel["stack"] == 0, name
         assert not {"atom.", "red."} & set(kernel["instructions"]), name
         assert product in kernel["instructions"] or name == "add_parts"

@@ -8,7 +8,14 @@ import torch
 
 from benchmarks.pools import clip_like_pairs
 from clipsel_core.errors import ScoringError
-from clipsel_core.scoring.normsim import metric_name, normsim, normsim_2, parse_norm, second_moment
+from clipsel_core.scoring.normsim import (
+    _two_norm_in_float32,
+    metric_name,
+    normsim,
+    normsim_2,
+    parse_norm,
+    second_moment,
+)
 from tests import reference
 
 
@@ -146,3 +153,18 @@ def test_metric_name__of_every_norm(text, p, name):
 def test_parse_norm__refuses(text):
     with pytest.raises(ScoringError, match="norm: expected"):
         parse_norm(text)
+
+
+@pytest.mark.parametrize("m", [3, 30, 2000])
+def test_normsim_2__in_float32_as_on_a_gpu(m):
+    """Images like the target, and some nearly at right angles to it, whose products cancel."""
+    image, target = clip_like_pairs(300, width=64, seed=1)[0], clip_like_pairs(m, width=64, seed=2)[0]
+    image = image.astype(np.float32)
+    mean = target.astype(np.float64).mean(0)
+    image[:100] -= 0.99 * ((image[:100] @ mean) / (mean @ mean))[:, None] * mean
+    image[:100] /= np.linalg.norm(image[:100], axis=1, keepdims=True)
+    moment = second_moment(torch.from_numpy(target))
+    found = _two_norm_in_float32(torch.from_numpy(image), moment).numpy()
+    truth = np.sqrt(np.einsum("nd,de,ne->n", *(part.astype(np.float64) for part in (image, moment.numpy(), image))))
+    assert (truth < 0.1 * np.sqrt(m)).any()
+    np.testing.assert_allclose(found, truth, rtol=2e-6)

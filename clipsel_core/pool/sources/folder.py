@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -12,10 +13,14 @@ from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import (
     IMAGE_ENDINGS,
+    LARGEST_JSON,
     LONGEST_CAPTION,
     Record,
     Source,
+    caption_in,
     clean_text,
+    facts_in,
+    named_in,
     signature_of,
 )
 
@@ -23,29 +28,46 @@ _CAPTIONS_AT_ONCE = 32
 
 
 def open_folder(base: Place) -> Source:
-    """The images below `base`, at any depth, in the order of their names; a pair's key is its path."""
+    """The images below `base`, at any depth, in the order of their names; a pair's key is its path.
+
+    Where the first of them has a .json beside it too, as img2dataset writes them, each is read: uid, url and caption.
+    """
     files = base.files(*IMAGE_ENDINGS)
     names, sizes = [name for name, _ in files], [size for _, size in files]
-    said = f"a folder of {len(names):,} images, captions from the .txt beside each"
+    facts = bool(names) and (base / _beside(names[0], ".json")).is_file()
+    said = f"a folder of {len(names):,} images, captions from the .txt beside each{' and uids from the .json' * facts}"
     signature = signature_of(names, sizes, "folder")
-    return Source("folder", base, ("",), (len(names),), partial(_read_images, base, names), said, signature)
+    return Source("folder", base, ("",), (len(names),), partial(_read_images, base, names, facts), said, signature)
 
 
-def _read_images(base: Place, names: list[str], _: int) -> Iterator[Record]:
+def _read_images(base: Place, names: list[str], facts: bool, _: int) -> Iterator[Record]:
     with ThreadPoolExecutor(_CAPTIONS_AT_ONCE if base.remote else 1) as threads:
-        captions = in_order(names, lambda name: threads.submit(_caption, base, name), 2 * _CAPTIONS_AT_ONCE)
-        for number, (name, (caption, fault)) in enumerate(captions):
-            key = clean_text(os.fsencode(name))
-            fault = fault or ("" if key == name else "its name is not UTF-8")
-            yield Record(key, key, caption=caption, fault=fault, position=number)
+        read = partial(_described, base, facts)
+        for number, (name, record) in enumerate(
+            in_order(names, lambda name: threads.submit(read, name), 2 * _CAPTIONS_AT_ONCE)
+        ):
+            fault = record.fault or ("" if record.key == name else "its name is not UTF-8")
+            yield replace(record, fault=fault, position=number)
 
 
-def _caption(base: Place, name: str) -> tuple[str, str]:
-    """The caption beside an image, or what is wrong with it."""
+def _described(base: Place, facts: bool, name: str) -> Record:
+    """An image with what lies beside it, or what is wrong with that."""
+    key = clean_text(os.fsencode(name))
     try:
-        text = (base / str(PurePosixPath(name).with_suffix(".txt"))).read(0, LONGEST_CAPTION)
-    except FileNotFoundError:
-        return "", ""
+        said = facts_in(_text(base, _beside(name, ".json"), LARGEST_JSON)) if facts else {}
+        caption = clean_text(_text(base, _beside(name, ".txt"), LONGEST_CAPTION)).removeprefix("\ufeff").strip()
     except OSError as error:
-        return "", f"its caption cannot be read: {error.strerror or error}"
-    return clean_text(text).removeprefix("\ufeff").strip(), ""
+        return Record(key, key, fault=f"its caption cannot be read: {error.strerror or error}")
+    return Record(key, key, caption=caption or caption_in(said).strip(), **named_in(said))
+
+
+def _beside(name: str, ending: str) -> str:
+    return str(PurePosixPath(name).with_suffix(ending))
+
+
+def _text(base: Place, name: str, most: int) -> bytes:
+    """A file's bytes, none where there is no such file."""
+    try:
+        return (base / name).read(0, most)
+    except FileNotFoundError:
+        return b""

@@ -10,6 +10,7 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.patience import PATIENT
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.arrays import open_arrays
+from clipsel_core.pool.sources.columns import guess_columns
 from clipsel_core.pool.sources.folder import open_folder
 from clipsel_core.pool.sources.image_parquet import holds_images, open_image_parquets, read_parquet_schema
 from clipsel_core.pool.sources.record import FORMATS, IMAGE_ENDINGS, Source
@@ -55,6 +56,9 @@ def _look(place: Place) -> str:
     if place.files(".npy", deep=False) and not place.files(*IMAGE_ENDINGS):
         return "npy"
     tables = {kind: _names(place, kind) for kind in _TABLES}
+    if tables["parquet"] and not _names_images(place / tables["parquet"][0]) and place.files(*IMAGE_ENDINGS):
+        # img2dataset describes its folders of images in parquets beside them.
+        tables["parquet"] = []
     there = [kind for kind, names in tables.items() if names]
     if len(there) == 1 and (len(tables[there[0]]) == 1 or there == ["parquet"]):
         return there[0]
@@ -62,6 +66,14 @@ def _look(place: Place) -> str:
         found = ", ".join(name for kind in there for name in tables[kind][:3])
         raise PoolFormatError(place, expected="one table of captions", found=found, remedy="give the table instead")
     return "folder"
+
+
+def _names_images(table: Place) -> bool:
+    """Whether a parquet holds images, or paths of some."""
+    schema = read_parquet_schema(table)
+    if any(holds_images(schema, name) for name in schema.names):
+        return True
+    return bool(guess_columns(table, schema.names, image=None, text=None, needed=False).image)
 
 
 def _open(place: Place, kind: str, image: str | None, text: str | None) -> Source:

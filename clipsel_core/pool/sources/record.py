@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -15,6 +17,8 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet", "clip-retrieval", "npy")
 LONGEST_CAPTION = 1 << 20
 """Bytes of a caption that are read at all."""
+LARGEST_JSON = 1 << 24
+"""Bytes of a pair's json above which it is left unread."""
 
 _UID = re.compile("[0-9A-Fa-f]{1,32}")
 
@@ -66,6 +70,39 @@ class Source:
     signature: str
     image_column: str = ""
     embedded: bool = False
+
+
+class Named(TypedDict):
+    """What a pair's json says of it beside the caption, named as in Record."""
+
+    uid: str
+    url: str
+    width: int | None
+    height: int | None
+
+
+def facts_in(text: bytes) -> dict[str, Any]:
+    """What a pair's json says, or nothing where it is broken: the pair can do without."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def caption_in(facts: Mapping[str, Any]) -> str:
+    """The caption that a pair's json gives, if any."""
+    return clean_text(facts.get("caption") or facts.get("text"))
+
+
+def named_in(facts: Mapping[str, Any]) -> Named:
+    """What a pair's json says of it, as far as that can be used."""
+    return {
+        "uid": usable_uid(facts.get("uid")),
+        "url": clean_text(facts.get("url")),
+        "width": usable_side(facts.get("original_width")),
+        "height": usable_side(facts.get("original_height")),
+    }
 
 
 def signature_of(names: Sequence[str], sizes: Sequence[int], *settings: str) -> str:

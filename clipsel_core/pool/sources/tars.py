@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,16 +12,16 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import (
     IMAGE_ENDINGS,
+    LARGEST_JSON,
     LONGEST_CAPTION,
     Record,
     Source,
+    caption_in,
     clean_text,
+    facts_in,
+    named_in,
     signature_of,
-    usable_side,
-    usable_uid,
 )
-
-_LARGEST_JSON = 1 << 24
 
 
 @dataclass
@@ -99,25 +98,15 @@ def _take(
         sample.place = sample.place or (member.offset_data, member.size)
     elif ending == ".txt" and (file := archive.extractfile(member)):
         sample.text = clean_text(file.read(LONGEST_CAPTION))
-    elif ending == ".json" and member.size <= _LARGEST_JSON and (file := archive.extractfile(member)):
-        sample.facts = _facts(file.read())
-
-
-def _facts(text: bytes) -> dict[str, Any]:
-    """What the json says, or nothing where it is broken: the pair can do without."""
-    try:
-        facts = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
+    elif ending == ".json" and member.size <= LARGEST_JSON and (file := archive.extractfile(member)):
+        sample.facts = facts_in(file.read())
 
 
 def _record(name: str, sample: _Sample, position: int) -> Record:
     if sample.cut or sample.place is None:
         fault = "the tar is cut off within it" if sample.cut else "a key without an image"
         return Record(sample.key, name, fault=fault, position=position)
-    facts = sample.facts
-    caption = sample.text if sample.text.strip() else clean_text(facts.get("caption") or facts.get("text"))
+    caption = sample.text if sample.text.strip() else caption_in(sample.facts)
     return Record(
         key=sample.key,
         file=name,
@@ -125,11 +114,8 @@ def _record(name: str, sample: _Sample, position: int) -> Record:
         offset=sample.place[0],
         length=sample.place[1],
         data=sample.data,
-        uid=usable_uid(facts.get("uid")),
-        url=clean_text(facts.get("url")),
-        width=usable_side(facts.get("original_width")),
-        height=usable_side(facts.get("original_height")),
         position=position,
+        **named_in(sample.facts),
     )
 
 

@@ -1,0 +1,42 @@
+"""Sorting in groups on all cores against numpy's stable sort, where groups, parts and ties could go wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsel_core.curation import counts, sorting
+from clipsel_core.curation.bins import FINE
+from clipsel_core.curation.score_order import Sorter
+
+PAIRS = 30_011
+DRAW = np.random.default_rng(0)
+SCORES = {
+    "usual": DRAW.normal(0.2, 0.05, PAIRS),
+    "few values": DRAW.integers(-3, 4, PAIRS) / 10,
+    "one value": np.full(PAIRS, -0.5),
+    "an outlier": np.where(np.arange(PAIRS) == 77, 1e30, DRAW.normal(0, 1e-3, PAIRS)),
+    "many orders of magnitude": np.exp(DRAW.normal(0, 20, PAIRS)) * DRAW.choice([-1, 1], PAIRS),
+    "some set aside": np.where(DRAW.random(PAIRS) < 0.3, np.nan, DRAW.normal(0.2, 0.05, PAIRS)),
+    "infinities": np.where(DRAW.random(PAIRS) < 0.3, np.inf, -DRAW.exponential(1, PAIRS)),
+    "all set aside": np.full(PAIRS, np.nan),
+}
+
+
+@pytest.mark.parametrize("scores", SCORES)
+def test_order__is_numpys_in_many_groups_and_parts(scores, monkeypatch):
+    for name, few in (("_FEWEST_IN_PART", 1000), ("_FEWEST_IN_GROUP", 50)):
+        monkeypatch.setattr(sorting, name, few)
+    values, by_uid = SCORES[scores].astype(np.float32), DRAW.permutation(PAIRS).astype(np.uint32)
+    sorter = Sorter(by_uid)
+    for turn in values, -values:  # In the same room, twice.
+        found = sorter.order(turn, counts.extent(turn), FINE)
+        descending = by_uid[::-1]
+        expected = descending[np.argsort(turn[descending] + np.float32(0), kind="stable")]
+        assert np.array_equal(found, expected[: int((~np.isnan(turn)).sum())])
+
+
+def test_extent__looks_at_finite_scores_alone():
+    assert counts.extent(np.array([np.nan, -np.inf, 2, -3, np.inf], np.float32)) == (-3, 2)
+    assert counts.extent(np.array([np.nan], np.float32)) == (0, 1)
+    assert counts.extent(np.array([4, 4], np.float32)) == (3.5, 4.5)
