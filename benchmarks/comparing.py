@@ -20,6 +20,7 @@ from clipsel_core.curation.agreement import agreement, align, tops
 from clipsel_core.curation.boundary import boundary
 from clipsel_core.curation.indexing import open_indexed
 from clipsel_core.curation.overlap import overlap
+from clipsel_core.curation.picker import Picker
 from clipsel_core.curation.recipe_files import parse_recipe
 from clipsel_core.curation.selection import select
 from clipsel_core.curation.stability import stability
@@ -42,12 +43,13 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     run = Run.open(parser.parse_args().run)
     table, recipe = open_indexed(run), parse_recipe(_RECIPE)
+    picker = Picker(table)
     picked = select(run, recipe, table)
     alignment = align(table, open_indexed(run))
     masks = {str(place): picked.mask() for place in range(6)}
     works: dict[str, Callable[[], object]] = {
-        "pairs at the threshold of step 1": lambda: boundary(table, recipe, 0),
-        "pairs at the threshold of step 2": lambda: boundary(table, recipe, 1),
+        "pairs at the threshold of step 1": lambda: boundary(picker, recipe, 0),
+        "pairs at the threshold of step 2": lambda: boundary(picker, recipe, 1),
         "under another seed": lambda: stability(picked, recipe),
         "overlap of six selections": lambda: overlap(masks),
         "two runs: matching their pairs": lambda: align(table, alignment.second),

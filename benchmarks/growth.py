@@ -2,7 +2,8 @@
 
     python -m benchmarks growth
 
-measures for some minutes and writes a plot a question and all numbers (growth.csv) to benchmarks/growth.
+measures for some minutes and writes to benchmarks/growth: a plot a question, all numbers (growth.csv), and README.md,
+which shows the plots and says in numbers what is on them.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ def measure(most_pairs: int) -> list[Row]:
         plots.append(make(most_pairs) if make is _rate else make())
         print(f"{plots[-1].name}: measured", flush=True)
     FOLDER.mkdir(exist_ok=True)
-    described = f"{machine()}; load {load:.1f} at the start"
+    described = f"{machine()}; load {load:.1f} at the start, {os.getloadavg()[0]:.1f} at the end, its own included"
     _write_numbers(plots, described)
+    _write_text(plots, described)
     for plot in plots:
         _draw(plot, described)
     return [row for plot in plots for row in _rows(plot)]
@@ -137,7 +139,7 @@ def _rows(plot: Plot) -> Iterator[Row]:
     for line, points in plot.lines.items():
         (left, first), (right, last) = points[0], points[-1]
         what = f"{plot.y} at {left:,} and {right:,} {plot.x} ({line})"
-        yield Row(what, f"{first:,.3g} and {last:,.3g}" if last < 100 else f"{first:,.0f} and {last:,.0f}")
+        yield Row(what, f"{_short(first)} and {_short(last)}")
 
 
 def _write_numbers(plots: list[Plot], described: str) -> None:
@@ -149,12 +151,28 @@ def _write_numbers(plots: list[Plot], described: str) -> None:
                 table.writerows([plot.name, line, x, plot.x, f"{y:.5g}", plot.y, described] for x, y in points)
 
 
+def _write_text(plots: list[Plot], described: str) -> None:
+    lines = ["# How cost grows", "", f"Written by `python -m benchmarks growth`. Measured on {described}."]
+    for plot in plots:
+        title, what = plot.title.split("\n")
+        lines += ["", f"## {title}", "", f"{what[0].upper()}{what[1:]}.", ""]
+        for line, points in plot.lines.items():
+            found = ", ".join(f"{_short(y)} at {x:,}" for x, y in points)
+            lines += [f"- {line}, {plot.y} by {plot.x}: {found}"]
+        lines += ["", f"![{title}]({plot.name}.svg)"]
+    (FOLDER / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _short(value: float) -> str:
+    return f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
+
+
 def _draw(plot: Plot, described: str) -> None:
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
     figure, axes = pyplot.subplots(figsize=(7.2, 4.2), layout="constrained")
     for colour, (line, points) in zip(("#1f5fbf", "#8a94a6"), plot.lines.items(), strict=False):
@@ -165,8 +183,9 @@ def _draw(plot: Plot, described: str) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.3f}".rstrip("0").rstrip(".")))
     axes.set_ylim(bottom=0, top=1.15 * max(y for points in plot.lines.values() for _, y in points))
     axes.set_xlabel(f"{plot.x} (logarithmic)" if plot.logarithmic else plot.x)
     axes.set_ylabel(plot.y)

@@ -9,7 +9,23 @@ import streamlit as st
 
 from clipsel_core.curation.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.listing import Listing
-from pages.parts import empty, facts, marginals, metrics, pager, pair, pairs, recipes, scanning, state, targets, words
+from pages.parts import (
+    empty,
+    facts,
+    fold,
+    images,
+    marginals,
+    metrics,
+    pager,
+    pair,
+    pairs,
+    recipes,
+    records,
+    scanning,
+    state,
+    targets,
+    words,
+)
 from pages.parts.catalog import Entry
 from pages.parts.leafing import Leaves
 
@@ -41,9 +57,13 @@ def show(entry: Entry) -> None:
     st.title("Gallery")
     run, table = state.open_run(entry), state.require_table(entry)
     names = list(table.metrics)
-    metric, order, centre, seed = _order_controls(entry, names)
-    asked, shown, more, size = _card_controls(names, metric, searchable=bool(table.pool and table.pool.text_column))
-    facts.show_note(_explain(metric, order, centre))
+    controls, summary = fold.controls("Sort and filter")
+    with controls:
+        metric, order, centre, seed = _order_controls(entry, names)
+        asked, shown, more, size = _card_controls(names, metric, searchable=bool(table.pool and table.pool.text_column))
+        facts.show_note(_explain(metric, order, centre))
+    with summary:
+        facts.show_note(f"{metrics.title(metric)}, {order} first{'' if shown == 'all' else f', {shown}'}")
     search = _search(entry, asked)
     read = search.scan.done if search else 0
     view = View(metric, order, shown, size, seed, centre, recipes.draft_yaml(entry, run), asked, read)
@@ -61,6 +81,8 @@ def show(entry: Entry) -> None:
     turned = pager.by_keyboard("page", pages, "cards")
     rows = leaves.rows(page)
     pairs.gallery(entry, rows, metric, key="cards", label=label, kept=kept, more=more, walk=walk, turned=turned)
+    if page < pages:
+        records.ahead(entry, partial(leaves.rows, page + 1), images.columns(entry))
 
 
 def _order_controls(entry: Entry, names: list[str]) -> tuple[str, str, float, int]:

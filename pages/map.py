@@ -19,6 +19,7 @@ from pages.parts import (
     pair,
     projecting,
     recipes,
+    records,
     region,
     state,
     words,
@@ -98,15 +99,15 @@ def _points(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Points:
     seen = np.flatnonzero(within(found.span, places.x, places.y))
     rows, values = _rows_in_view(entry, found), atlas.values_of(entry, colour)
     names = uids.to_hex(table.uids_at(rows)).to_pylist()
-    captions = table.metadata(rows, ("caption",))["caption"].tolist()
+    told = records.of(entry, rows, images.columns(entry))
     shown = np.full(len(seen), scale.high) if values is None else np.nan_to_num(values[seen], nan=scale.low)
     return Points(
         x=places.x[seen].tolist(),
         y=places.y[seen].tolist(),
         colour=scale.hexes(shown),
-        caption=[str(caption)[:_LONGEST_CAPTION] for caption in captions],
+        caption=[caption[:_LONGEST_CAPTION] for caption in told["caption"]],
         value=[_value(colour, None if values is None else float(values[place])) for place in seen],
-        src=images.sources(entry, names, rows),
+        src=images.sources(entry, names, told.get("url")),
     )
 
 

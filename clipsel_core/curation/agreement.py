@@ -95,7 +95,7 @@ def agreement(alignment: Alignment, metric: str, between: Between = lambda share
         runs = ((ours, here, members), (theirs, there, other))
         x, y = threads.map(lambda run: _of(doubled_ranks(run[0].values, run[0].order, run[1]), run[2]), runs)
         between(0.5)
-        xy, xx, yy = compare_ranks(x, y, 1)[1]
+        xy, xx, yy = compare_ranks(x, y, 1, pairs)[1]
         del x, y
         x, y = threads.map(lambda run: _of(places_from_top(run[0].order, run[1]), run[2]), runs)
         between(0.9)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipsel_core.curation.picker import Picker, ScoreStep
+from clipsel_core.curation.rank_counts import nearest
 from clipsel_core.curation.recipe import Recipe
-from clipsel_core.curation.recipe_steps import AtLeast, AtMost, KeepTop
-from clipsel_core.curation.score_table import Order, ScoreTable
-from clipsel_core.curation.selection import Work
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Boundary:
     failing: np.ndarray
 
 
-def boundary(table: ScoreTable, recipe: Recipe, place: int, *, most: int = 12) -> Boundary:
+def boundary(picker: Picker, recipe: Recipe, place: int, *, most: int = 12) -> Boundary:
     """The pairs nearest to the threshold of the step at a place of the recipe, at most so many on each side.
 
     Only the enabled steps before it count; the step is looked at as if it were on. Pairs without its metric are on
@@ -31,15 +30,10 @@ def boundary(table: ScoreTable, recipe: Recipe, place: int, *, most: int = 12) -
     Raises: TypeError where the step has no metric; RecipeError as select does.
     """
     step = recipe.steps[place]
-    if not isinstance(step, KeepTop | AtLeast | AtMost):
+    if not isinstance(step, ScoreStep):
         raise TypeError(f"a step with a metric is expected, found {step.kind}")
-    reaching = table.selectable()
-    for other in (other for other in recipe.steps[:place] if other.enabled):
-        reaching = Work.of(other, recipe, table).apply(reaching)[0]
-    passes = Work.of(step, recipe, table).apply(reaching)[0]
-    inwards: Order = "descending" if isinstance(step, AtMost) else "ascending"
-    outwards: Order = "ascending" if isinstance(step, AtMost) else "descending"
-    return Boundary(
-        passing=table.page(step.metric, inwards, limit=most, mask=passes),
-        failing=table.page(step.metric, outwards, limit=most, mask=reaching & ~passes),
-    )
+    up_to = (*recipe.steps[:place], step.model_copy(update={"enabled": True}))
+    reached = picker.take(recipe.model_copy(update={"steps": up_to}))[-1]
+    order, bits = picker.table.bins(step.metric).order, picker.bits(reached.before)
+    above, below = (nearest(order, bits, reached.cut.rank, most, upwards=upwards) for upwards in (True, False))
+    return Boundary(*((above, below) if reached.cut.kind == "from" else (below, above)))

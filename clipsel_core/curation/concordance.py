@@ -18,17 +18,17 @@ def doubled_ranks(values: np.ndarray, order: np.ndarray, among: np.ndarray) -> n
     return out
 
 
-def compare_ranks(x: np.ndarray, y: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+def compare_ranks(x: np.ndarray, y: np.ndarray, bins: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """Joint counts of two rankings of the same pairs, and how far they go together.
 
-    x, y: (M,) int32 doubled ranks; their mean is M, ties or not.
+    x, y: (N,) int32 doubled ranks of the same `pairs`, M, and 0 for others; their mean is M, ties or not.
     Returns: (bins, bins) int64, and (3,) float64, the sums of xy, xx and yy, taken from their mean.
     """
     x, y = read_only(x), read_only(y)
 
     def work(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         counts, products = np.zeros((bins, bins), np.int64), np.zeros(3)
-        _compare_ranks(x, y, start, stop, counts, products)
+        _compare_ranks(x, y, start, stop, pairs, counts, products)
         return counts, products
 
     counts, products = np.zeros((bins, bins), np.int64), np.zeros(3)
@@ -67,6 +67,19 @@ def shared_tops(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.cumsum(sum(in_parts(work, len(x)), np.zeros(101, np.int64)))[1:]
 
 
+def gap_sizes(gaps: np.ndarray, shift: int, bins: int) -> np.ndarray:
+    """How many gaps are of which size, those above 0 and those below: (2, bins) int64; the size is shifted by so many
+    bits. gaps: (N,) int32; 0 counts nowhere."""
+    gaps = read_only(gaps)
+
+    def work(start: int, stop: int) -> np.ndarray:
+        counts = np.zeros((2, bins), np.int64)
+        _gap_sizes(gaps, start, stop, shift, counts)
+        return counts
+
+    return sum(in_parts(work, len(gaps)), np.zeros((2, bins), np.int64))
+
+
 @compiled
 def _doubled_ranks(values, order, among, out):
     below, start = 0, 0
@@ -84,9 +97,11 @@ def _doubled_ranks(values, order, among, out):
 
 
 @compiled
-def _compare_ranks(x, y, start, stop, counts, products):
-    pairs, bins = len(x), len(counts)
+def _compare_ranks(x, y, start, stop, pairs, counts, products):
+    bins = len(counts)
     for row in range(start, stop):
+        if not x[row]:
+            continue
         counts[x[row] * bins // (2 * pairs), y[row] * bins // (2 * pairs)] += 1
         u, v = np.float64(x[row] - pairs), np.float64(y[row] - pairs)
         products[0] += u * v
@@ -122,3 +137,11 @@ def _shared_tops(x, y, start, stop, counts):
         in_both = max(x[row], y[row]) + 1
         # The first percentage whose top has so many pairs: rounded up.
         counts[(in_both * 100 + pairs - 1) // pairs] += 1
+
+
+@compiled
+def _gap_sizes(gaps, start, stop, shift, counts):
+    for row in range(start, stop):
+        gap = np.int64(gaps[row])
+        if gap:
+            counts[0 if gap > 0 else 1, abs(gap) >> shift] += 1

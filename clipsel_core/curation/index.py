@@ -4,6 +4,7 @@
     RUN/index/<stamp>/uids.npy          (N,) UID_DTYPE, in row order
     RUN/index/<stamp>/by-uid.npy        (N,) uint32, the rows in ascending order of their uids
     RUN/index/<stamp>/03-values.npy     and 03-codes, 03-order, 03-starts: MetricBins of the fourth metric
+    RUN/index/<stamp>/gaps-00-01.npy    of two metrics that were ranked against each other: Disagreement.gaps
 
 The stamp changes with the run's score files. The folder appears whole or not at all, can be deleted at any time, and
 is made again from the scores, the same to the byte.
@@ -27,11 +28,12 @@ _PARTS = {"values": np.float32, "codes": np.uint16, "order": np.uint32, "starts"
 
 @dataclass(frozen=True)
 class Index:
-    """A run's pairs in order. uids: (N,) UID_DTYPE. by_uid: (N,) uint32. bins: by metric."""
+    """A run's pairs in order. uids: (N,) UID_DTYPE. by_uid: (N,) uint32. bins: by metric. folder: where it lies."""
 
     uids: np.ndarray
     by_uid: np.ndarray
     bins: Mapping[str, MetricBins]
+    folder: Path
 
     def rows_of(self, wanted: np.ndarray) -> np.ndarray:
         """The row of each uid, (M,) UID_DTYPE: (M,) int64, -1 where there is no such uid. Of repeated uids any row."""
@@ -73,7 +75,7 @@ def read_index(folder: Path, metrics: tuple[str, ...], pairs: int) -> Index | No
             if not len(parts["values"]) == len(parts["codes"]) == pairs or parts["starts"][-1] != len(parts["order"]):
                 return None
             bins[metric["name"]] = MetricBins(**parts, low=metric["low"], high=metric["high"])
-        return Index(names, by_uid, bins)
+        return Index(names, by_uid, bins, folder)
     except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
         return None
 

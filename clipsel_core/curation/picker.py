@@ -9,25 +9,21 @@ select(), always: a test holds the two together.
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Generic, TypeVar
 
 import numpy as np
 
 from clipsel_core.curation import bitmaps, passes
 from clipsel_core.curation.bins import Spread
 from clipsel_core.curation.ordering import count_of_fraction
+from clipsel_core.curation.recent import Recent
 from clipsel_core.curation.recipe import Recipe, check_metrics
 from clipsel_core.curation.recipe_steps import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Union
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import Selection, StepReport, Work, float32_up
 
 ScoreStep = KeepTop | AtLeast | AtMost
-T = TypeVar("T")
 _SET_BYTES = 512 << 20
 _MOST_SETS, _FEWEST_SETS = 256, 8
 _MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 128, 4096, 32
@@ -69,10 +65,10 @@ class Picker:
         self.table = table
         size = len(table) // 8 + 1
         self._everything = table.selectable_bits()
-        self._sets: _Recent[np.ndarray] = _Recent(min(max(_SET_BYTES // size, _FEWEST_SETS), _MOST_SETS))
-        self._spreads: _Recent[Spread] = _Recent(_MOST_COUNTS)
-        self._sizes: _Recent[int] = _Recent(_MOST_SIZES)
-        self._lists: _Recent[tuple[Work, np.ndarray]] = _Recent(_MOST_LISTS)
+        self._sets: Recent[np.ndarray] = Recent(min(max(_SET_BYTES // size, _FEWEST_SETS), _MOST_SETS))
+        self._spreads: Recent[Spread] = Recent(_MOST_COUNTS)
+        self._sizes: Recent[int] = Recent(_MOST_SIZES)
+        self._lists: Recent[tuple[Work, np.ndarray]] = Recent(_MOST_LISTS)
 
     def select(self, recipe: Recipe) -> Selection:
         """What the recipe picks. Raises RecipeError as select() does."""
@@ -166,27 +162,6 @@ class Picker:
 
     def _rank(self, metric: str, value: np.float32, *, above: bool = False) -> int:
         return int(self.table.bins(metric).ranks_of_scores(np.array([value], np.float32), above=above)[0])
-
-
-class _Recent(Generic[T]):
-    """The answers asked for last, by name. Two that ask for the same at once may both work it out."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
-        self._known: OrderedDict[Hashable, T] = OrderedDict()
-
-    def get(self, name: Hashable, find: Callable[[], T]) -> T:
-        """What is known by this name, else what `find` finds."""
-        with self._lock:
-            if name in self._known:
-                self._known.move_to_end(name)
-                return self._known[name]
-        found = find()
-        with self._lock:
-            self._known[name] = found
-            while len(self._known) > self._most:
-                self._known.popitem(last=False)
-        return found
 
 
 def _named(cuts: Cuts) -> Cuts:

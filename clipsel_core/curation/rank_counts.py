@@ -37,6 +37,27 @@ def ranks_of(
     return out
 
 
+def nearest(order: np.ndarray, bits: np.ndarray, rank: int, most: int, *, upwards: bool) -> np.ndarray:
+    """The bitmap's pairs that are next to a rank, the nearest first, `most` at most: (M,) int64 rows.
+
+    upwards: from the rank on; else below it.
+    """
+    return _nearest(read_only(order), read_only(bits), rank, most, upwards)
+
+
+@compiled
+def _nearest(order, bits, rank, most, upwards):
+    out = np.empty(most, np.int64)
+    found, place, step = 0, (rank if upwards else rank - 1), (1 if upwards else -1)
+    while found < most and 0 <= place < len(order):
+        row = order[place]
+        if (bits[row >> 3] >> (row & 7)) & 1:
+            out[found] = row
+            found += 1
+        place += step
+    return out[:found]
+
+
 @compiled
 def _counts_from(order, bits, starts, suffix, ranks):
     out = np.empty(len(ranks), np.int64)

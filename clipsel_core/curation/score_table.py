@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -63,6 +64,11 @@ class ScoreTable:
     def pool(self) -> Pool | None:
         """The pool that was scored, None where it is not on this machine. Raises PoolFormatError as Metadata.pool."""
         return self._metadata.pool
+
+    @property
+    def index_folder(self) -> Path | None:
+        """Where the run's index lies, None where it has none on disk."""
+        return self._index.folder if self._index is not None else None
 
     def column(self, metric: str) -> np.ndarray:
         """A metric of every pair: (N,) float32, NaN where it was set aside. Raises RunError on an unknown metric."""

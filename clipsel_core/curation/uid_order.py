@@ -6,10 +6,13 @@ from functools import partial
 
 import numpy as np
 
+from clipsel_core import uids
 from clipsel_core.curation import sorting
 from clipsel_core.curation.passes import compiled, in_parts, read_only
 
 _LONGEST_RUN = 64
+# Asked for more than one of so many pairs, one look at each is quicker than a search for each that is asked for.
+_MANY = 1000
 
 
 def order_by_uid(names: np.ndarray) -> np.ndarray:
@@ -29,9 +32,30 @@ def order_by_uid(names: np.ndarray) -> np.ndarray:
 
 def rows_of(names: np.ndarray, by_uid: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The row of each wanted uid: (M,) int64, -1 where there is none. names, wanted: UID_DTYPE; by_uid: (N,) uint32."""
-    return _rows_of(
-        *(read_only(a) for a in (names.view(np.uint64), by_uid, np.ascontiguousarray(wanted).view(np.uint64)))
-    )
+    halves, asked = (read_only(np.ascontiguousarray(a).view(np.uint64)) for a in (names, wanted))
+    if len(wanted) * _MANY >= len(names) and (found := _rows_of_many(halves, wanted)) is not None:
+        return found
+    return _rows_of(halves, read_only(by_uid), asked)
+
+
+def _rows_of_many(halves: np.ndarray, wanted: np.ndarray) -> np.ndarray | None:
+    """The same by one look at each pair, in order, where looking up would fetch most of a large file, page by page.
+
+    None where many of the wanted uids begin alike.
+    """
+    order = uids.argsort(wanted)
+    asked = read_only(wanted[order].view(np.uint64))
+    bits = max(len(wanted).bit_length(), 8)
+    begin = asked[::2] >> np.uint64(64 - bits)
+    starts = np.searchsorted(begin, np.arange(2**bits + 1, dtype=np.uint64))
+    if not len(wanted) or np.diff(starts).max() > _LONGEST_RUN:
+        return None
+    found = np.full(len(wanted), -1, np.int64)
+    shift = np.uint64(64 - bits)
+    in_parts(lambda start, stop: _look(halves, start, stop, asked, starts, shift, found), len(halves) // 2)
+    rows = np.empty_like(found)
+    rows[order] = found
+    return rows
 
 
 @compiled
@@ -71,6 +95,16 @@ def _settle(records, halves, rows, longest):
             rows[to] = row
         start = stop
     return True
+
+
+@compiled
+def _look(halves, start, stop, asked, starts, shift, found):
+    for row in range(start, stop):
+        high = halves[2 * row]
+        begin = high >> shift
+        for place in range(starts[begin], starts[begin + np.uint64(1)]):
+            if asked[2 * place] == high and asked[2 * place + 1] == halves[2 * row + 1]:
+                found[place] = row
 
 
 @compiled

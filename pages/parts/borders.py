@@ -64,4 +64,4 @@ def _side(entry: Entry, step: ScoreStep, side: str, rows: np.ndarray, kept: np.n
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _boundary(entry: Entry, stamp: state.Stamp, recipe: str, place: int) -> Boundary:
-    return boundary(state.open_table(entry), state.parse(entry, recipe), place, most=_SIDE)
+    return boundary(state.open_picker(entry), state.parse(entry, recipe), place, most=_SIDE)

@@ -18,6 +18,12 @@ const read = (message) => {
 const score = (value) => (Math.abs(value) < 10 ? value.toFixed(4)
   : value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 }))
 
+// As words.percentile says it: rounding makes nobody the first or the last.
+const percentileOf = (percent) => {
+  if (percent > 0 && percent < 0.05) return "<P0.1"
+  return percent >= 99.95 && percent < 100 ? ">P99.9" : `P${percent.toFixed(1)}`
+}
+
 const amount = (head, place) => (head.start + place * head.pace).toFixed(head.digits) + head.suffix
 
 const threshold = (head, place) => (head.absolute ? head.start + place * head.pace : head.at.thresholds[place])
@@ -35,7 +41,7 @@ const marks = (head, place) => {
   const at = (found - head.low) / (head.high - head.low || 1)
   if (!head.on || Number.isNaN(found) || at < -1e-9 || at > 1 + 1e-9) return []
   const percentile = (100 * head.at.below[place]) / Math.max(head.scored, 1)
-  return [{ at, text: `${score(found)} · P${percentile.toFixed(1)}`, kind: "line" }]
+  return [{ at, text: `${score(found)} · ${percentileOf(percentile)}`, kind: "line" }]
 }
 
 // What is kept of the pairs that pass the other steps. The bin that the threshold cuts takes what the whole bins leave.

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from clipsel_core import uids
-from pages.parts import cards, images, marginals, metrics, recipes, state, words
+from pages.parts import cards, images, marginals, metrics, recipes, records, state, words
 from pages.parts.catalog import Entry
-
-LONGEST_TEXT = 2_000
+from pages.parts.records import LONGEST_TEXT
 
 Bars = Sequence[tuple[cards.Bar, ...]]
 
@@ -19,17 +18,17 @@ def deck(entry: Entry, rows: np.ndarray, bars: Bars, kept: np.ndarray | None = N
     """The cards of these rows, in their order. bars: a tuple a card. kept: (N,) bool, for the badge."""
     table = state.open_table(entry)
     names = uids.to_hex(table.uids_at(rows)).to_pylist()
-    captions = table.metadata(rows, ("caption",))["caption"]
-    pictures, hand = images.sources(entry, names, rows), recipes.by_hand(entry, state.open_run(entry))
+    told = records.of(entry, rows, images.columns(entry))
+    pictures, hand = images.sources(entry, names, told.get("url")), recipes.by_hand(entry, state.open_run(entry))
     return [
         cards.Card(
             uid=name,
             src=picture,
-            caption=str(caption)[:LONGEST_TEXT],
+            caption=caption[:LONGEST_TEXT],
             bars=shown,
             badge=_badge(kept, row, hand.get(name)),
         )
-        for row, name, picture, caption, shown in zip(rows, names, pictures, captions, bars, strict=True)
+        for row, name, picture, caption, shown in zip(rows, names, pictures, told["caption"], bars, strict=True)
     ]
 
 
@@ -58,7 +57,7 @@ def judge(entry: Entry, key: str, names: frozenset[str]) -> None:
 
 def _bar(name: str, value: float, spread: marginals.Marginal) -> cards.Bar:
     percentile = spread.percentile(value) if np.isfinite(value) else None
-    rank = "not scored" if percentile is None else f"P{percentile:.1f}"
+    rank = "not scored" if percentile is None else "all alike" if spread.alike else words.percentile(percentile)
     return cards.Bar(metrics.title(name), words.score(value), rank, percentile)
 
 

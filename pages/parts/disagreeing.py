@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.ranks import Disagreement, Extreme, disagreement
-from pages.parts import charts, empty, facts, metrics, pair, pairs, state, words
+from clipsel_core.curation.ranks import Disagreement, End, disagreement, kept
+from clipsel_core.curation.score_table import ScoreTable
+from pages.parts import charts, empty, facts, metrics, pager, pair, pairs, state, watching, words
+from pages.parts.background import Report, Work
+from pages.parts.cards import Bar
 from pages.parts.catalog import Entry
 
 _CELLS = 100
 _TOP = 30
 _CARDS = 12
+_AT_ONCE_S = 0.4
 
 
 def show(entry: Entry, names: list[str]) -> None:
     """Draws the two rankings against each other, and a gallery of either end."""
     left, right = st.columns(2)
-    shared = {"options": names, "format_func": metrics.title, "bind": "query-params"}
+    shared = {"options": names, "format_func": metrics.title, "bind": "query-params", "on_change": _rewind}
     x = left.selectbox("One metric", key="one", index=_place(names, "clip_score", 0), **shared)
     y = right.selectbox("Another", key="other", index=_place(names, "s_cliploss", 1), **shared)
     if x == y:
         empty.show_empty("One metric agrees with itself", "Choose another one to compare it with.")
         return
-    found = _ranked(entry, x, y, state.scores_stamp(entry))
+    ranking = _ranking(entry, x, y, state.scores_stamp(entry))
+    ranking.begin()
+    found = ranking.found
+    if ranking.work.error:
+        raise ranking.work.error
+    if found is None:
+        watching.until_done(ranking.work, key="disagreement")
+        return
     if not found.pairs:
         empty.show_empty("Nothing to rank", "No pair of this run has both scores.")
         return
@@ -35,17 +48,44 @@ def show(entry: Entry, names: list[str]) -> None:
         charts.rank_density(found.counts, one, other)
     with right:
         _in_words(found, one, other)
-    _gallery(entry, found.first_likes, x, y, f"{one} likes, {other} does not", "one")
-    _gallery(entry, found.second_likes, x, y, f"{other} likes, {one} does not", "other")
+    _gallery(entry, found, "first", (x, y), (one, other))
+    _gallery(entry, found, "second", (x, y), (one, other))
 
 
 def _place(names: list[str], name: str, otherwise: int) -> int:
     return names.index(name) if name in names else min(otherwise, len(names) - 1)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Ranking …")
-def _ranked(entry: Entry, x: str, y: str, stamp: state.Stamp) -> Disagreement:
-    return disagreement(state.metric_bins(entry, x), state.metric_bins(entry, y), bins=_CELLS)
+class _Ranking:
+    """Two metrics being ranked against each other, once for all sessions. found: what came out, once it is there."""
+
+    def __init__(self, table: ScoreTable, x: str, y: str) -> None:
+        self.found: Disagreement | None = None
+        self.work = Work(self._do)
+        self._table, self._names, self._begun = table, (x, y), False
+
+    def begin(self) -> None:
+        """Starts, the first time that somebody looks; small runs are done before this returns."""
+        if not self._begun:
+            self._begun = True
+            self.work.start()
+            self.work.wait(_AT_ONCE_S)
+
+    def _do(self, report: Report) -> None:
+        def between(share: float) -> None:
+            report(share, "Ranking all pairs by both …")
+
+        x, y = (self._table.bins(name) for name in self._names)
+        found, folder = disagreement(x, y, bins=_CELLS, between=between), self._table.index_folder
+        if folder is not None:
+            places = (self._table.metrics.index(name) for name in self._names)
+            found = kept(found, folder, "-".join(f"{place:02d}" for place in places))
+        self.found = found
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _ranking(entry: Entry, x: str, y: str, stamp: state.Stamp) -> _Ranking:
+    return _Ranking(state.open_table(entry), x, y)
 
 
 def _in_words(found: Disagreement, one: str, other: str) -> None:
@@ -56,8 +96,8 @@ def _in_words(found: Disagreement, one: str, other: str) -> None:
         {
             "Rank correlation": f"{found.spearman:.4f} (Spearman)" if np.isfinite(found.spearman) else "none",
             f"Top {_TOP} % in common": words.share(int(both), int(top.sum())),
-            f"{one} likes more": _largest(found.first_likes),
-            f"{other} likes more": _largest(found.second_likes),
+            f"{one} likes more": _largest(found, "first"),
+            f"{other} likes more": _largest(found, "second"),
         }
     )
     facts.show_note(
@@ -66,23 +106,38 @@ def _in_words(found: Disagreement, one: str, other: str) -> None:
     )
 
 
-def _largest(end: Extreme) -> str:
-    if not len(end.rows):
-        return "no pair"
-    return f"by up to {abs(end.x[0] - end.y[0]):.1f} points of rank"
+def _largest(found: Disagreement, end: End) -> str:
+    rows = found.page(end, limit=1)
+    return f"by up to {found.points(rows)[0]:.1f} points of rank" if len(rows) else "no pair"
 
 
-def _gallery(entry: Entry, end: Extreme, x: str, y: str, title: str, liked: str) -> None:
-    """One end of the differences, a page at a time. liked: which of the two metrics likes them, one or other."""
-    pages = max(1, -(-len(end.rows) // _CARDS))
-    with st.container(horizontal=True, vertical_alignment="center"):
-        facts.show_title(title, f"the {words.count(len(end.rows))} largest differences of rank, largest first")
-        key, hidden = f"{liked} likes {x} {y}", "collapsed"
-        page = st.number_input(f"Page of {title}", 1, pages, key=key, label_visibility=hidden, width=130)
-    if not len(end.rows):
+def _gallery(entry: Entry, found: Disagreement, end: End, metrics_of: tuple[str, str], titles: tuple[str, str]) -> None:
+    """One end of the differences, a page at a time: the pairs that one of the two metrics likes more."""
+    listed, key = found.listed(end), f"{end} page"
+    liked, other = titles if end == "first" else titles[::-1]
+    title = f"{liked} likes, {other} does not"
+    facts.show_title(title, f"{words.pairs(listed)} that {liked} ranks higher, the largest difference first")
+    if not listed:
         empty.show_empty("No such pair", "In this direction the two metrics rank no pair apart.")
         return
+    pages = pager.pages_of(listed, _CARDS)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        page = pager.show(key, pages)
     first = (page - 1) * _CARDS
-    walk = pair.Walk(len(end.rows), lambda place: int(end.rows[place]), first=first)
-    rows = end.rows[first : first + _CARDS]
-    pairs.gallery(entry, rows, x, key=f"cards {liked}", label=f"{title}, page {page} of {pages}", more=[y], walk=walk)
+    left = partial(pager.turn_to, key, _CARDS)
+    walk = pair.Walk(listed, lambda place: int(found.page(end, offset=place, limit=1)[0]), first=first, left=left)
+    rows = found.page(end, offset=first, limit=_CARDS)
+    also = [(_gap(points),) for points in found.points(rows)]
+    cards, label = f"cards {end}", f"{title}, page {page} of {pages}"
+    turned = pager.by_keyboard(key, pages, cards)
+    x, y = metrics_of
+    pairs.gallery(entry, rows, x, key=cards, label=label, more=[y], also=also, walk=walk, turned=turned)
+
+
+def _gap(points: float) -> Bar:
+    return Bar("ranks apart", f"{points:.1f}", "points", points)
+
+
+def _rewind() -> None:
+    for end in ("first", "second"):
+        pager.rewind(f"{end} page")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-import numpy as np
 import streamlit as st
 
 from pages.parts import routes, state
@@ -14,13 +13,18 @@ from pages.parts.catalog import Entry
 _LONGEST_ADDRESS = 2_000
 
 
-def sources(entry: Entry, names: Sequence[str], rows: np.ndarray) -> list[str]:
-    """The address of each pair's image, "" where there is none. names: uids in hex. rows: their row numbers."""
+def columns(entry: Entry) -> tuple[str, ...]:
+    """The metadata that a card needs: its caption, and the url where images come from there."""
+    return ("caption", "url") if st.session_state.get(_key(entry)) and not has_images(entry) else ("caption",)
+
+
+def sources(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) -> list[str]:
+    """The address of each pair's image, "" where there is none. names: uids in hex. urls: what columns() asks for."""
     if has_images(entry):
         return [routes.image_url(entry, name) for name in names]
-    if not st.session_state.get(_key(entry)):
+    if urls is None or not st.session_state.get(_key(entry)):
         return [""] * len(names)
-    return [web_address(str(url)) for url in state.open_table(entry).metadata(rows, ("url",))["url"]]
+    return [web_address(url) for url in urls]
 
 
 def has_images(entry: Entry) -> bool:

@@ -116,7 +116,10 @@ def _draw_watched(job: Job) -> None:
         _lead_to_found(job, key=f"watched {job.id}")
         return
     if not job.active:
-        facts.show_note(f"The search was {how}; the Jobs on Overview and Search say more.")
+        what: dict[State, str] = {"cancelled": "was cancelled", "failed": "failed"}
+        facts.show_note(
+            f"The search {what.get(how, 'ended without a word')}; the Jobs on Overview and Search say more."
+        )
         return
     notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, listing(catalog.jobs_folder()))}
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -6,11 +6,13 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
-import streamlit as st
 
 from clipsel_core.curation.listing import Listing, ListOrder
+from clipsel_core.curation.recent import Recent
 
 _PAGES_AT_ONCE = 16
+_MOST_BLOCKS = 64
+_blocks: Recent[np.ndarray] = Recent(_MOST_BLOCKS)
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Leaves:
     def rows(self, page: int) -> np.ndarray:
         """The rows of a page, from 1. Finding one costs as much as finding many, so those around it come along."""
         block, place = divmod(page - 1, _PAGES_AT_ONCE)
-        found = _block((self.name, self.order, self.size, self.seed, self.centre, block), self, block)
+        name = (self.name, self.order, self.size, self.seed, self.centre, block)
+        found = _blocks.get(name, lambda: self._block(block))
         return found[place * self.size : (place + 1) * self.size]
 
     def row_at(self, place: int) -> int:
@@ -38,10 +41,6 @@ class Leaves:
         page, at = divmod(place, self.size)
         return int(self.rows(page + 1)[at])
 
-
-@st.cache_resource(max_entries=64, show_spinner=False)
-def _block(name: Hashable, _leaves: Leaves, _number: int) -> np.ndarray:
-    limit = _PAGES_AT_ONCE * _leaves.size
-    return _leaves.listing.page(
-        _leaves.order, offset=_number * limit, limit=limit, seed=_leaves.seed, centre=_leaves.centre
-    )
+    def _block(self, number: int) -> np.ndarray:
+        limit = _PAGES_AT_ONCE * self.size
+        return self.listing.page(self.order, offset=number * limit, limit=limit, seed=self.seed, centre=self.centre)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import streamlit as st
@@ -10,12 +11,10 @@ import streamlit as st
 from pages.parts import state
 from pages.parts.catalog import Entry
 
-_FINE = 65_536
-
 
 @dataclass(frozen=True)
 class Marginal:
-    """Counts of a metric's scored pairs in 65,536 equal bins. below[i]: pairs under edges[i]."""
+    """Counts of a metric's scored pairs in 65,408 equal bins. below[i]: pairs under edges[i]."""
 
     edges: np.ndarray
     below: np.ndarray
@@ -24,6 +23,11 @@ class Marginal:
     def pairs(self) -> int:
         """Pairs that have a score."""
         return int(self.below[-1])
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether several pairs have a score, and all the same: then no percentile says anything."""
+        return self.pairs > 1 and np.count_nonzero(np.diff(self.below)) == 1
 
     def pairs_below(self, value: float) -> int:
         """Scored pairs below a value, exact to one fine bin: those in the value's own bin do not count."""
@@ -40,8 +44,8 @@ class Marginal:
         return float(self.edges[min(max(bin_of, 0), len(self.edges) - 1)])
 
     def coarse(self, bins: int) -> tuple[np.ndarray, np.ndarray]:
-        """The same counts in fewer bins, a power of two of them: edges (bins + 1,), counts (bins,)."""
-        step = _FINE // bins
+        """The same counts in fewer bins, a power of two up to 128 of them: edges (bins + 1,), counts (bins,)."""
+        step = (len(self.edges) - 1) // bins
         return self.edges[::step], np.diff(self.below[::step])
 
 
@@ -52,8 +56,9 @@ def marginal(entry: Entry, metric: str, recipe: str | None = None) -> Marginal:
 
 def of_mask(entry: Entry, metric: str, mask: np.ndarray | None) -> Marginal:
     """The spread of a metric over the pairs of a mask, (N,) bool; over all pairs where it is None."""
-    found = state.open_table(entry).histogram(metric, bins=_FINE, mask=mask)
-    return Marginal(found.edges, np.concatenate([[0], np.cumsum(found.counts)]))
+    bins = state.metric_bins(entry, metric)
+    counts = bins.everything if mask is None else bins.counts(mask)
+    return Marginal(np.linspace(bins.low, bins.high, len(counts) + 1), np.concatenate([[0], np.cumsum(counts)]))
 
 
 @st.cache_resource(max_entries=96, show_spinner=False)

@@ -66,7 +66,7 @@ def _cell(found: Overlap, shares: np.ndarray, measure: str, i: int, j: int) -> s
 
 
 def _percent(share: float) -> str:
-    return "–" if np.isnan(share) else f"{100 * share:.1f} %"  # noqa: RUF001
+    return "–" if np.isnan(share) else words.percentage(share)  # noqa: RUF001
 
 
 def _row(change: Change) -> str:

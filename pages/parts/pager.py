@@ -9,7 +9,7 @@ import streamlit as st
 from pages.parts import cards, words
 
 
-def show(key: str, pages: int, said: str) -> int:
+def show(key: str, pages: int, said: str = "") -> int:
     """Draws the pager into the row it is called in and returns the page, from 1. said: what is listed, in words."""
     _clamp(key, pages)
     back = st.empty()
@@ -17,7 +17,7 @@ def show(key: str, pages: int, said: str) -> int:
     left, right = ":material/chevron_left:", ":material/chevron_right:"
     back.button("Previous", icon=left, on_click=_turn, args=(key, -1), disabled=page == 1, key=f"previous {key}")
     st.button("Next", icon=right, on_click=_turn, args=(key, 1), disabled=page == pages, key=f"next {key}")
-    st.text(f"of {words.count(pages)} · {said}")
+    st.text(f"of {words.count(pages)}{f' · {said}' if said else ''}")
     return page
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from pages.parts import cards, deck, facts, images, recipes, related, standing, state, words
+from pages.parts import cards, facts, images, recipes, records, related, standing, state, words
 from pages.parts.catalog import Entry
 
 _KEY = "opened pair"
@@ -57,10 +57,10 @@ def _show(entry: Entry, walk: Walk) -> None:
     _header(walk, looking)
     left, right = st.columns([2, 3], gap="medium")
     with left:
-        cards.show_picture(images.sources(entry, [uid], np.array([row]))[0], key="opened picture")
-        st.text(str(known["caption"])[: deck.LONGEST_TEXT] or "no caption")
+        cards.show_picture(images.sources(entry, [uid], [str(known["url"])])[0], key="opened picture")
+        st.text(str(known["caption"])[: records.LONGEST_TEXT] or "no caption")
         _judging(entry, uid)
-        url = str(known["url"])[: deck.LONGEST_TEXT] or "none"
+        url = str(known["url"])[: records.LONGEST_TEXT] or "none"
         facts.show_facts({"uid": uid, "url": url, "row": words.count(row)})
     with right:
         _tabs(entry, row, str(known["caption"]))

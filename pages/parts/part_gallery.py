@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.listing import Listing
-from pages.parts import empty, facts, metrics, pager, pair, pairs, state, words
+from pages.parts import empty, facts, images, metrics, pager, pair, pairs, records, state, words
 from pages.parts.catalog import Entry
 from pages.parts.leafing import Leaves
 
@@ -70,12 +70,14 @@ def _leaf(entry: Entry, leaves: Leaves, metric: str, title: str) -> None:
     listed = len(leaves.listing)
     pages = pager.pages_of(listed, _PAGE)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        page = pager.show(_AT, pages, words.pairs(listed))
+        page = pager.show(_AT, pages)
     left = partial(pager.turn_to, _AT, _PAGE)
     walk = pair.Walk(listed, leaves.row_at, first=(page - 1) * _PAGE, left=left)
     turned = pager.by_keyboard(_AT, pages, "part cards")
     label = f"{title}, page {page} of {pages}"
     pairs.gallery(entry, leaves.rows(page), metric, key="part cards", label=label, walk=walk, turned=turned)
+    if page < pages:
+        records.ahead(entry, partial(leaves.rows, page + 1), images.columns(entry))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

@@ -15,7 +15,7 @@ from PIL import Image
 from clipsel_core.curation.searches import row_of
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.runs.store import Run
-from pages.parts import cards, deck, facts, folders, images, leading, pictures, state, teacher
+from pages.parts import cards, facts, folders, images, leading, pictures, records, state, teacher
 from pages.parts.catalog import Entry
 
 LONGEST_NAME = 60
@@ -89,10 +89,11 @@ def of_pair_asked(entry: Entry) -> Query | None:
         return None
     table = state.open_table(entry)
     row = row_of(table, uid)
+    told = records.of(entry, np.array([row]), images.columns(entry))
     with st.container(horizontal=True, vertical_alignment="center", key="asked pair"):
         with st.container(width=110):
-            cards.show_picture(images.sources(entry, [uid], np.array([row]))[0], key="asked picture")
-        st.text(str(table.metadata(np.array([row]), ("caption",)).iloc[0, 0])[: deck.LONGEST_TEXT] or "no caption")
+            cards.show_picture(images.sources(entry, [uid], told.get("url"))[0], key="asked picture")
+        st.text(told["caption"][0][: records.LONGEST_TEXT] or "no caption")
     return of_pair(uid, row)
 
 

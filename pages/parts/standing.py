@@ -33,7 +33,8 @@ def show(entry: Entry, row: int) -> None:
 def _score(entry: Entry, name: str, value: float) -> dict[str, object]:
     """A row of the table: a metric, the pair's score and rank, and the run's histogram with the pair's place on it."""
     metric = metrics.describe(name)
-    edges, counts = marginals.marginal(entry, name).coarse(_BINS)
+    spread = marginals.marginal(entry, name)
+    edges, counts = spread.coarse(_BINS)
     known = {"title": metric.title, "help": metric.help, "value": words.score(value), "counts": counts.tolist()}
     if not np.isfinite(value):
         return {**known, "rank": "not scored", "percentile": "", "at": None}
@@ -41,7 +42,7 @@ def _score(entry: Entry, name: str, value: float) -> dict[str, object]:
     return {
         **known,
         "rank": f"{words.count(stands.rank)} of {words.count(stands.scored)}",
-        "percentile": f"P{stands.percentile:.1f}",
+        "percentile": "all alike" if spread.alike else words.percentile(stands.percentile),
         "at": min(max((value - edges[0]) / (edges[-1] - edges[0]), 0), 1),
     }
 
@@ -79,7 +80,15 @@ def _in_words(entry: Entry, r_image: float, r_text: float) -> str:
     compared = "about as much as" if abs(taken - usual) < 0.005 else "more than" if taken > usual else "less than"
     return (
         f"The normalizer took {words.score(taken)}, {compared} the {words.score(usual)} that is usual in this run. "
-        f"{words.score(r_image)} because the image also fits other captions, more so than "
-        f"{image.percentile(r_image):.0f} % of the images do; {words.score(r_text)} because the caption also fits "
-        f"other images, more so than {text.percentile(r_text):.0f} % of the captions do."
+        f"{words.score(r_image)} because the image also fits other captions, "
+        f"{_more_so(image, r_image, 'images')}; {words.score(r_text)} because the caption also fits other images, "
+        f"{_more_so(text, r_text, 'captions')}."
     )
+
+
+def _more_so(spread: marginals.Marginal, value: float, others: str) -> str:
+    """How many of the others do so less."""
+    percent = spread.percentile(value)
+    if not percent:
+        return f"no more so than any of the {others} do"
+    return f"more so than {words.percentage(percent / 100)} of the {others} do"

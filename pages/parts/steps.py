@@ -233,5 +233,5 @@ def _marks(report: StepReport | None, settings: Settings, low: float, high: floa
         return []
     nearest = int(np.nanargmin(np.abs(settings.thresholds - report.threshold)))
     percentile = 100 * settings.below[nearest] / max(settings.scored, 1)
-    text = f"{words.score(report.threshold)} · P{percentile:.1f}"
+    text = f"{words.score(report.threshold)} · {words.percentile(percentile)}"
     return [{"at": (report.threshold - low) / ((high - low) or 1.0), "text": text, "kind": "line"}]

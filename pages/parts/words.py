@@ -22,8 +22,8 @@ def rate(number: float) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """A part in percent of the whole, one decimal; nothing of nothing is 0.0 %."""
-    return f"{100 * part / whole if whole else 0:.1f} %"
+    """A part in percent of the whole, as percentage() says it; nothing of nothing is 0.0 %."""
+    return percentage(part / whole if whole else 0)
 
 
 def percentage(part: float) -> str:
@@ -37,6 +37,17 @@ def percentage(part: float) -> str:
     if 0.9995 <= part < 1:
         return "over 99.9 %"
     return f"{100 * part:.1f} %"
+
+
+def percentile(percent: float) -> str:
+    """The percentage that lies below, 0 to 100, as a percentile. Rounding makes nobody the first or the last.
+
+    >>> percentile(0), percentile(0.004), percentile(99.61), percentile(99.99999), percentile(100)
+    ('P0.0', '<P0.1', 'P99.6', '>P99.9', 'P100.0')
+    """
+    if 0 < percent < 0.05:
+        return "<P0.1"
+    return ">P99.9" if 99.95 <= percent < 100 else f"P{percent:.1f}"
 
 
 def score(value: float) -> str:

@@ -417,3 +417,41 @@ def test_phone__nothing_is_wider_than_the_screen(page):
     for name in PAGES:
         visit(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_phone__shows_images_before_controls(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit(page, "gallery")
+    box = page.locator(".card img").first.bounding_box()
+    assert box["y"] + box["height"] < 844
+    order = page.get_by_role("radio", name="lowest").or_(page.get_by_role("button", name="lowest"))
+    expect(order.first).not_to_be_visible()
+    page.get_by_text("Sort and filter").click()
+    order.first.click()
+    expect(page.get_by_text("CLIPScore, lowest first")).to_be_visible()
+    page.set_viewport_size({"width": 1440, "height": 900})
+    expect(page.get_by_text("Sort and filter")).not_to_be_visible()
+    expect(order.first).to_be_visible()
+
+
+def test_link__carries_what_is_compared_into_another_session(page, browser):
+    visit(page, "compare")
+    page.get_by_test_id("stMultiSelect").get_by_label("Remove clip_score_30").click()
+    settle(page)
+    page.get_by_label("against", exact=True).click()
+    page.get_by_role("option", name="s_cliploss_30").click()
+    page.get_by_text("share of the row", exact=True).click()
+    page.get_by_text("only the other", exact=True).click()
+    settle(page)
+    captions = page.locator(".card .caption")
+    expect(page.get_by_text("Only in s_cliploss_30")).to_be_visible()
+    shown = captions.all_inner_texts()
+    table = page.locator(".matrix").first.inner_text()
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(page.url)
+    expect(other.get_by_text("Only in s_cliploss_30")).to_be_visible()
+    expect(other.locator(".card .caption").first).to_have_text(shown[0])
+    assert other.locator(".card .caption").all_inner_texts() == shown
+    assert other.locator(".matrix").first.inner_text() == table
+    context.close()

@@ -7,6 +7,7 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.curation.boundary import boundary
+from clipsel_core.curation.picker import Picker
 from clipsel_core.curation.recipe_files import parse_recipe
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
@@ -29,7 +30,7 @@ def test_boundary__is_what_sorting_finds(big_run, rule):
     first = select(big_run, parse_recipe("steps: [{metric: s_cliploss, keep_top: 0.4}]"), table).mask()
     both = select(big_run, parse_recipe(SECOND % rule), table).mask()
     values, above, below = sorted_sides(table, first, both, "normsim_inf_task", "at_most" not in rule)
-    found = boundary(table, parse_recipe(SECOND % rule), 1, most=12)
+    found = boundary(Picker(table), parse_recipe(SECOND % rule), 1, most=12)
     assert values[found.passing].tolist() == values[above[:12]].tolist()
     assert values[found.failing].tolist() == values[below[:12]].tolist()
     assert both[found.passing].all()
@@ -41,7 +42,7 @@ def test_boundary__splits_ties_as_the_selection_does(tmp_path):
     scores = {"clip_score": [0.5] * 6}
     run = hand_run(tmp_path / "run", [(make_uids(6, 5, 4, 3, 2, 1), scores)])
     table, recipe = ScoreTable.open(run), parse_recipe("steps: [{metric: clip_score, keep_top: 0.5}]")
-    found = boundary(table, recipe, 0)
+    found = boundary(Picker(table), recipe, 0)
     assert uids.sort(table.uids_at(found.passing)).tolist() == make_uids(1, 2, 3).tolist()
     assert uids.sort(table.uids_at(found.failing)).tolist() == make_uids(4, 5, 6).tolist()
 
@@ -50,16 +51,17 @@ def test_boundary__splits_ties_as_the_selection_does(tmp_path):
 def test_boundary__one_side_may_be_empty(tmp_path, share, sides):
     values = [0.1, 0.2, 0.3, 0.4, np.nan, 0.5]
     run = hand_run(tmp_path / "run", [(make_uids(*range(6)), {"clip_score": values})])
-    found = boundary(ScoreTable.open(run), parse_recipe(f"steps: [{{metric: clip_score, keep_top: {share}}}]"), 0)
+    recipe = parse_recipe(f"steps: [{{metric: clip_score, keep_top: {share}}}]")
+    found = boundary(Picker(ScoreTable.open(run)), recipe, 0)
     assert (len(found.passing), len(found.failing)) == sides
 
 
 def test_boundary__looks_at_a_step_that_is_off(big_run):
     table = ScoreTable.open(big_run)
     off = parse_recipe(SECOND % "keep_top: 0.2, enabled: false")
-    assert len(boundary(table, off, 1).passing) == 12
+    assert len(boundary(Picker(table), off, 1).passing) == 12
 
 
 def test_boundary__needs_a_metric(big_run):
     with pytest.raises(TypeError, match="metric"):
-        boundary(ScoreTable.open(big_run), parse_recipe("steps: [{keep: [7]}]"), 0)
+        boundary(Picker(ScoreTable.open(big_run)), parse_recipe("steps: [{keep: [7]}]"), 0)

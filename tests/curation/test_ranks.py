@@ -8,7 +8,7 @@ from scipy import stats
 
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.concordance import doubled_ranks
-from clipsel_core.curation.ranks import disagreement, standing
+from clipsel_core.curation.ranks import disagreement, kept, standing
 
 N = 4_000
 
@@ -42,25 +42,37 @@ def test_doubled_ranks__by_hand():
 def test_disagreement__against_scipy(decimals):
     x, y = two(decimals)
     both = ~np.isnan(x) & ~np.isnan(y)
-    found = disagreement(MetricBins.of(x), MetricBins.of(y), bins=10, most=50)
+    found = disagreement(MetricBins.of(x), MetricBins.of(y), bins=10)
     assert found.pairs == both.sum()
     assert found.spearman == pytest.approx(stats.spearmanr(x[both], y[both]).statistic, abs=1e-12)
     rank_x, rank_y = (100 * (stats.rankdata(v[both]) - 0.5) / both.sum() for v in (x, y))
     assert (found.counts == np.histogram2d(rank_x, rank_y, bins=10, range=[(0, 100)] * 2)[0]).all()
     rows = np.flatnonzero(both)
-    for end, gap in ((found.first_likes, rank_x - rank_y), (found.second_likes, rank_y - rank_x)):
-        order = np.argsort(-gap.round(9), kind="stable")[:50]
-        assert end.rows.tolist() == rows[order].tolist()
-        assert np.allclose(end.x, rank_x[order])
-        assert np.allclose(end.y, rank_y[order])
+    for end, gap in (("first", rank_x - rank_y), ("second", rank_y - rank_x)):
+        order = np.argsort(-gap.round(9), kind="stable")[: (gap.round(9) > 0).sum()]
+        assert found.listed(end) == len(order)
+        assert found.page(end, limit=N).tolist() == rows[order].tolist()
+        assert np.allclose(found.points(rows[order]), gap[order])
+        for offset in (0, 48, 333, len(order) - 30, len(order)):
+            assert found.page(end, offset=offset).tolist() == rows[order][offset : offset + 48].tolist()
+
+
+def test_disagreement__kept_on_disk_is_the_same(tmp_path):
+    x, y = (MetricBins.of(values) for values in two())
+    found = disagreement(x, y)
+    for number in range(6):
+        mapped = kept(found, tmp_path, f"{number:02d}-99")
+    assert [file.name for file in sorted(tmp_path.iterdir())] == [f"gaps-{n:02d}-99.npy" for n in (2, 3, 4, 5)]
+    assert mapped.page("second", offset=99).tolist() == found.page("second", offset=99).tolist()
+    assert kept(found, tmp_path / "nowhere" / "file", "a").listed("first") == found.listed("first")
 
 
 def test_disagreement__of_a_metric_with_itself_names_nobody():
     x = two()[0]
     found = disagreement(MetricBins.of(x), MetricBins.of(x))
     assert found.spearman == pytest.approx(1)
-    assert not len(found.first_likes.rows)
-    assert not len(found.second_likes.rows)
+    assert not found.listed("first")
+    assert not len(found.page("second"))
     assert np.trace(found.counts) == found.pairs
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsel_core.curation import counts, sorting
+from clipsel_core import uids
+from clipsel_core.curation import counts, sorting, uid_order
 from clipsel_core.curation.bins import FINE
 from clipsel_core.curation.score_order import Sorter
 
@@ -40,3 +41,15 @@ def test_extent__looks_at_finite_scores_alone():
     assert counts.extent(np.array([np.nan, -np.inf, 2, -3, np.inf], np.float32)) == (-3, 2)
     assert counts.extent(np.array([np.nan], np.float32)) == (0, 1)
     assert counts.extent(np.array([4, 4], np.float32)) == (3.5, 4.5)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("many", [3, 4_000])
+def test_rows_of__finds_few_and_many_alike(many, alike):
+    high, low = DRAW.integers(0, 2**64, (2, PAIRS), dtype=np.uint64)
+    names = uids.from_halves(np.zeros_like(high) if alike else high, low)
+    rows = DRAW.integers(0, PAIRS, many)  # Some of them twice.
+    wanted = np.concatenate([names[rows], uids.from_halves(high[:5] + np.uint64(1), low[:5])])
+    found = uid_order.rows_of(names, uid_order.order_by_uid(names), wanted)
+    assert found.tolist() == [*rows.tolist(), *[-1] * 5]
+    assert len(uid_order.rows_of(names, uid_order.order_by_uid(names), wanted[:0])) == 0

@@ -40,7 +40,8 @@ def test_pair__every_score_with_rank_and_percentile(tmp_path, open_page):
     for shown, (name, values) in zip(drawn["scores"], scores(60).items(), strict=True):
         rank = 1 + (values > values[row]).sum()
         assert shown["rank"] == f"{rank} of 60", name
-        assert shown["percentile"] == f"P{100 * (values < values[row]).mean():.1f}"
+        below = f"P{100 * (values < values[row]).mean():.1f}"
+        assert shown["percentile"] == (below if np.ptp(values) else "all alike")
         assert sum(shown["counts"]) == 60
         if np.ptp(values):
             assert shown["at"] == pytest.approx((values[row] - values.min()) / np.ptp(values), abs=1e-6)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation.boundary import boundary
+from clipsel_core.curation.picker import Picker
 from clipsel_core.curation.recipe_files import parse_recipe
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
@@ -48,7 +49,7 @@ def test_borders__of_a_chosen_step_are_the_cores(run, open_page):
     app = opened(open_page, run, "at threshold")
     app.segmented_control(key="threshold of").set_value(1).run()
     text = "steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: normsim_inf_task, keep_top: 0.2}]"
-    found = boundary(ScoreTable.open(Run.open(run)), parse_recipe(text), 1, most=12)
+    found = boundary(Picker(ScoreTable.open(Run.open(run))), parse_recipe(text), 1, most=12)
     assert captions(app) == [[f"caption of pair {row}" for row in rows] for rows in (found.failing, found.passing)]
 
 

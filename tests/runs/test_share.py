@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -182,6 +183,20 @@ def test_mix__bad_rows_take_no_part(tmp_path):
     missing = [np.flatnonzero(np.isnan(pq.read_table(file)["r_text"].to_numpy())).tolist() for file in run.score_files]
     assert missing == [[0, 19], []]
     assert run.config.skipped_rows == 2
+
+
+def test_desk__what_a_lost_worker_held_waits_again_and_counts_as_not_begun(pool):
+    first, *others = [share.Group((shard,), (shard,)) for shard in open_pool(pool).shards]
+    told = []
+    desk = share._Desk([first, *others], SimpleNamespace(set_back=told.append))
+    assert desk.take() is first
+    desk.give_back([first], "cuda:1", -9)
+    assert told == [first]
+    assert list(desk.waiting) == [first, *others]
+    assert not desk.failures
+    desk.give_back([desk.take()], "cuda:0", -9)
+    assert [error.where for error in desk.failures] == [first.shards[0].name]
+    assert desk.take() is None
 
 
 def test_share__a_worker_that_finished_part_of_a_group_gives_back_the_rest(pool, tmp_path):

@@ -53,6 +53,11 @@ def test_log_sum_exp__ragged_sizes(rows, n, m):
     assert_log_sums(rows(n, 48, 1, np.float16, 0.4), rows(m, 48, 2, np.float16, 0.2), 0.01)
 
 
+@pytest.mark.parametrize(("n", "m"), [(700, 30), (30, 1200)])
+def test_log_sum_exp__more_blocks_than_are_added_at_a_time(rows, n, m):
+    assert_log_sums(rows(n, 16, 1, np.float16, 0.4), rows(m, 16, 2, np.float16, 0.2), 0.01)
+
+
 @pytest.mark.parametrize("width", [1, 7, 64, 507, 512, 640, 768, 1024, 1152, 1280])
 def test_kernels__every_width(rows, width):
     x, y = rows(41, width, 1, np.float16, 0.4), rows(71, width, 2, np.float16, 0.2)

@@ -1,0 +1,109 @@
+"""Captions and urls are read once, ahead where they can be, and never for a page that nobody waits for any more."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from clipsel_core.curation.score_table import ScoreTable
+from pages.parts import catalog, records
+from tests.pages.conftest import components
+from tests.pages.worlds import make_run
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The rows and columns that the metadata was asked for, in turn."""
+    said, metadata = [], ScoreTable.metadata
+
+    def listening(self, rows, columns=("caption", "url")):
+        said.append((len(rows), tuple(columns), threading.current_thread().name))
+        return metadata(self, rows, columns)
+
+    monkeypatch.setattr(ScoreTable, "metadata", listening)
+    return said
+
+
+def captions(app) -> list[str]:
+    return [card["caption"] for card in components(app, "clipsel_cards")[0]["cards"]]
+
+
+def landed() -> None:
+    for flight in list(records._flights.values()):
+        assert flight.landed.wait(10)
+
+
+def test_next__was_read_ahead(tmp_path, open_page, asked):
+    app = open_page("gallery", make_run(tmp_path / "world", pairs=(100, 60)))
+    landed()
+    asked.clear()
+    app.button(key="next page").click().run()
+    landed()
+    assert captions(app) == [f"caption of pair {row}" for row in range(111, 63, -1)]
+    assert all("ahead" in thread for _, _, thread in asked)
+    asked.clear()
+    app.button(key="previous page").click().run()
+    landed()
+    assert not asked
+
+
+def test_last_page__has_nothing_ahead(tmp_path, open_page, asked):
+    open_page("gallery", make_run(tmp_path / "small", pairs=(30,)))
+    landed()
+    assert not [thread for _, _, thread in asked if "ahead" in thread]
+
+
+def test_images_from_the_web__take_one_question_a_page(tmp_path, open_page, asked):
+    app = open_page("gallery", make_run(tmp_path / "world", images=False))
+    landed()
+    asked.clear()
+    next(toggle for toggle in app.toggle if toggle.label == "Images from the web").set_value(True).run()
+    landed()
+    assert [(rows, columns) for rows, columns, _ in asked] == [(48, ("caption", "url")), (12, ("caption", "url"))]
+
+
+def test_ahead__given_up_when_the_session_goes_elsewhere(tmp_path, asked, monkeypatch):
+    monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
+    monkeypatch.setattr(records, "_AT_ONCE", 5)
+    run = make_run(tmp_path / "world", pairs=(200,))
+    catalog.allow([run])
+    entry, gate, begun = catalog.entries()[0], threading.Event(), threading.Event()
+    monkeypatch.setattr(records, "get_script_run_ctx", lambda: type("Context", (), {"session_id": "one"}))
+
+    def slowly() -> np.ndarray:
+        begun.set()
+        gate.wait(10)
+        return np.arange(100)
+
+    records.ahead(entry, slowly, ("caption",))
+    first = records._flights["one"]
+    assert begun.wait(10)
+    records.ahead(entry, lambda: np.arange(100, 120), ("caption",))
+    second = records._flights["one"]
+    gate.set()
+    assert first.landed.wait(10)
+    assert second.landed.wait(10)
+    assert sum(rows for rows, _, thread in asked if "ahead" in thread) == 20
+
+
+def test_of__waits_for_what_is_on_its_way(tmp_path, asked, monkeypatch):
+    monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
+    run = make_run(tmp_path / "world")
+    catalog.allow([run])
+    entry, gate, begun = catalog.entries()[0], threading.Event(), threading.Event()
+    monkeypatch.setattr(records, "get_script_run_ctx", lambda: type("Context", (), {"session_id": "two"}))
+    listening = ScoreTable.metadata
+
+    def slowly(self, rows, columns):
+        begun.set()
+        gate.wait(10)
+        return listening(self, rows, columns)
+
+    monkeypatch.setattr(ScoreTable, "metadata", slowly)
+    records.ahead(entry, lambda: np.arange(9), ("caption",))
+    assert begun.wait(10)
+    threading.Timer(0.1, gate.set).start()
+    assert records.of(entry, np.arange(9), ("caption",))["caption"][8] == "caption of pair 8"
+    assert len(asked) == 1
