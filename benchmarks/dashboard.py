@@ -102,6 +102,8 @@ class _Measuring:
                 yield self._crowds(ours, plain)
             if "page" in waits:
                 yield self._row("next gallery page of 48, images shown", "page", *self._pages(browser, ours, plain))
+                what = "the same after a look at the page, 1.5 s"
+                yield self._row(what, "page", *self._pages(browser, ours, plain, look_ms=1500))
             if "lasso" in waits:
                 what = f"lasso -> 24 cards and their images, {self._mapped():,} pairs on the map"
                 yield self._row(what, "lasso", self._lasso(browser, ours))
@@ -180,12 +182,16 @@ class _Measuring:
         what = f"20 people moving thumbs, 95 of 100 wait at most (a fragment that does nothing: {_p95(bare):,.0f} ms)"
         return self._row(what, "crowd", _p95(mine), None if other is None else _p95(other))
 
-    def _pages(self, browser: Browser, ours: Served, plain: Served | None) -> tuple[float, float | None]:
+    def _pages(
+        self, browser: Browser, ours: Served, plain: Served | None, look_ms: int = 0
+    ) -> tuple[float, float | None]:
+        """look_ms: how long a page is looked at before the next is asked for; at once otherwise."""
         with _tab(browser, ours) as mine, _tab(browser, plain) as other:
             _opened(mine, f"/gallery?{self.query}")
             _opened(other, "/?page=gallery")
             found: tuple[list[float], list[float]] = ([], [])
             for _ in range(self.rounds):
+                mine.wait_for_timeout(look_ms)
                 before = mine.evaluate("window.settling.first()")
                 mine.get_by_role("button", name="Next").click()
                 found[0].append(_filled(mine, 48, before))
