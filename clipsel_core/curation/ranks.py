@@ -7,6 +7,7 @@ what average ranks come to. Only pairs that have both metrics count.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 End = Literal["first", "second"]
+Between = Callable[[float], object]
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,23 @@ def _save(path: Path, gaps: np.ndarray) -> None:
         np.save(file, gaps, allow_pickle=False)
 
 
-def disagreement(x: MetricBins, y: MetricBins, *, bins: int = 128) -> Disagreement:
-    """How two metrics of a run rank the same pairs. bins: cells of the density along each axis."""
+def disagreement(
+    x: MetricBins, y: MetricBins, *, bins: int = 128, between: Between = lambda share: None
+) -> Disagreement:
+    """How two metrics of a run rank the same pairs. bins: cells of the density along each axis.
+
+    between: called now and then with the share that is done; what it raises ends the work.
+    """
+    between(0.0)
     both = ~(np.isnan(x.values) | np.isnan(y.values))
     with ThreadPoolExecutor(2) as threads:
         ranked = threads.map(lambda metric: concordance.doubled_ranks(metric.values, metric.order, both), (x, y))
     rank_x, rank_y = ranked
+    between(0.7)
     pairs = int(np.count_nonzero(both))
     counts, (xy, xx, yy) = concordance.compare_ranks(rank_x, rank_y, bins, pairs)
     spearman = xy / np.sqrt(xx * yy) if xx * yy else np.nan
+    between(0.9)
     gaps = np.subtract(rank_x, rank_y, out=rank_x)
     return Disagreement(pairs, counts, float(spearman), passes.read_only(gaps))
 

@@ -75,7 +75,8 @@ def export_shards(
     run, recipe and options give the same bytes.
 
     scores: also write each pair's metrics into its json. progress: told after each tar how many of how many are done.
-    Raises: ExportError where the pool is not there or has no images, `out` holds something else, or cannot be written.
+    Raises: ExportError where the pool is not there or has no images, `out` holds something else, or cannot be written;
+        PoolFormatError where a store that holds images stays away.
     """
     out = Path(out)
     images = _images(run, selection.table)
@@ -138,7 +139,7 @@ class _Work:
         if self.scores:
             columns |= {metric: _numbers(self.table.take(metric, rows)) for metric in self.table.metrics}
         with ThreadPoolExecutor(_READERS) as threads:
-            found = in_order(names, lambda uid: threads.submit(self.images.read, uid), 2 * _READERS)
+            found = in_order(names, lambda uid: threads.submit(self.images.fetch, uid), 2 * _READERS)
             for place, (uid, data) in enumerate(found):
                 yield uid, data, {"uid": uid, **{name: values[place] for name, values in columns.items()}}
 

@@ -89,6 +89,11 @@ class Encoder:
         if self._waited_for <= {answer} and self._child:
             self._child.end("stopped on request")
 
+    @property
+    def pid(self) -> int | None:
+        """The process that holds the teacher, None where there is none."""
+        return self._child.pid if self._child and self._child.alive else None
+
     def close(self) -> None:
         """Ends the process after the questions that were asked already."""
         self._questions.put(None)
@@ -182,6 +187,10 @@ class _Child:
             # Not ended by the keyboard along with the server, but by the end of its input.
             start_new_session=True,
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def alive(self) -> bool:

@@ -18,6 +18,7 @@ from clipsel_core.errors import PoolFormatError, UidError
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.image_lookup import Block, Found, Kind, Lookup, write_lookup
 from clipsel_core.pool.layout import Pool
+from clipsel_core.pool.patience import PATIENT, in_passing
 from clipsel_core.pool.places import Place
 
 A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
@@ -64,10 +65,30 @@ class ImageIndex:
     def read(self, uid: str) -> bytes | None:
         """The encoded image of a uid (hex), as it lies in its file; None where there is none, or no such uid."""
         try:
-            wanted = uids.from_hex([uid])[0]
-            found = self._lookup.find(wanted)
-            return _read_found(found) if found else None
-        except (UidError, PoolFormatError, OSError, pa.ArrowException, IndexError, ValueError):
+            return self._read(uid, 1)
+        except OSError:
+            return None
+
+    def fetch(self, uid: str) -> bytes | None:
+        """The same, for whoever would rather wait: a store that fails in passing is asked again.
+
+        Raises: PoolFormatError where it stays away, so that nobody takes its images for lost.
+        """
+        try:
+            return self._read(uid, PATIENT)
+        except OSError as error:
+            if in_passing(error):
+                remedy = "start again when it can be read, or drop the pair"
+                where, found = f"the image of {uid}", str(error)
+                raise PoolFormatError(where, expected="a store that answers", found=found, remedy=remedy) from error
+            return None
+
+    def _read(self, uid: str, tries: int) -> bytes | None:
+        """As read; raises OSError where the image's store or disk fails."""
+        try:
+            found = self._lookup.find(uids.from_hex([uid])[0])
+            return _read_found(found, tries) if found else None
+        except (UidError, PoolFormatError, pa.ArrowException, IndexError, ValueError):
             return None
 
 
@@ -99,8 +120,8 @@ def _stamp(paths: list[Path]) -> str:
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
-def _read_found(found: Found) -> bytes | None:
-    place = Place.of(found.kind.base) / found.name
+def _read_found(found: Found, tries: int) -> bytes | None:
+    place = Place.of(found.kind.base).patient(tries) / found.name
     if found.length == A_ROW:
         return _read_parquet_row(place, found.kind.image_column, found.offset)
     if found.length < 0 and found.length != WHOLE_FILE:

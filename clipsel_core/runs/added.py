@@ -97,16 +97,16 @@ def _compute(
     done = pool.rows - sum(shard.rows for shard in left)
     comparison = _Comparison(run, pool, arch, sims, plan.device)
 
-    def compute(shard: Shard, read: _Read) -> pa.Table:
+    def compute(shard: Shard, read: _Read) -> tuple[_Read, dict[str, torch.Tensor]]:
         nonlocal done
-        table = comparison.compute(shard, read, partial(_tell, progress, done, shard.rows, pool.rows))
+        found = comparison.compute(shard, read, partial(_tell, progress, done, shard.rows, pool.rows))
         done += shard.rows
         progress(done, pool.rows)
-        return table
+        return read, found
 
-    def write(shard: Shard, table: pa.Table) -> None:
+    def write(shard: Shard, made: tuple[_Read, dict[str, torch.Tensor]]) -> None:
         # Uids and scores are as good as random: a dictionary would take longer than the comparison.
-        path = added_file(run.root, name, shard.name)
+        path, table = added_file(run.root, name, shard.name), comparison.table(*made)
         write_atomically(path, partial(pq.write_table, table, use_dictionary=False))
 
     in_turn(left, comparison.read, compute, write)
@@ -146,8 +146,8 @@ class _Comparison:
         image = None if self.sims.are_few else torch.from_numpy(read_images(shard, self.arch))
         return _Read(keys, image, everything)
 
-    def compute(self, shard: Shard, read: _Read, told: Callable[[float], None]) -> pa.Table:
-        """The shard's uids and metrics; rows that the run set aside are NaN. told: the share that is done."""
+    def compute(self, shard: Shard, read: _Read, told: Callable[[float], None]) -> dict[str, torch.Tensor]:
+        """Each metric of the usable rows. told: the share that is done."""
         products, work = 0.0, max(1, self.sims.work(shard.rows))
 
         def add(done: float) -> None:
@@ -156,13 +156,18 @@ class _Comparison:
             told(products / work)
 
         if read.image is None:
-            found = self._in_one_pass(shard)
-        else:
-            with telling_of_memory(self.device):
-                found = self.sims.of(read.image, add) if len(read.image) else {}
+            return self._in_one_pass(shard)
+        with telling_of_memory(self.device):
+            return self.sims.of(read.image, add) if len(read.image) else {}
+
+    def table(self, read: _Read, found: dict[str, torch.Tensor]) -> pa.Table:
+        """The shard's uids and metrics; rows that the run set aside are NaN."""
         table = read.uids
         for metric in self.sims.metrics:
-            table = table.append_column(metric, pa.array(spread(found.get(metric), read.usable)))
+            values = spread(found.get(metric), read.usable)
+            # pa.array would import pandas, which takes longer than comparing half a million pairs
+            column = pa.Array.from_buffers(pa.float32(), len(values), [None, pa.py_buffer(values)])
+            table = table.append_column(metric, column)
         return table
 
     def _in_one_pass(self, shard: Shard) -> dict[str, torch.Tensor]:

@@ -8,13 +8,16 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.ranks import Disagreement, End, disagreement, kept
-from pages.parts import charts, empty, facts, metrics, pager, pair, pairs, state, words
+from clipsel_core.curation.score_table import ScoreTable
+from pages.parts import charts, empty, facts, metrics, pager, pair, pairs, state, watching, words
+from pages.parts.background import Report, Work
 from pages.parts.cards import Bar
 from pages.parts.catalog import Entry
 
 _CELLS = 100
 _TOP = 30
 _CARDS = 12
+_AT_ONCE_S = 0.4
 
 
 def show(entry: Entry, names: list[str]) -> None:
@@ -26,7 +29,14 @@ def show(entry: Entry, names: list[str]) -> None:
     if x == y:
         empty.show_empty("One metric agrees with itself", "Choose another one to compare it with.")
         return
-    found = _ranked(entry, x, y, state.scores_stamp(entry))
+    ranking = _ranking(entry, x, y, state.scores_stamp(entry))
+    ranking.begin()
+    found = ranking.found
+    if ranking.work.error:
+        raise ranking.work.error
+    if found is None:
+        watching.until_done(ranking.work, key="disagreement")
+        return
     if not found.pairs:
         empty.show_empty("Nothing to rank", "No pair of this run has both scores.")
         return
@@ -46,13 +56,36 @@ def _place(names: list[str], name: str, otherwise: int) -> int:
     return names.index(name) if name in names else min(otherwise, len(names) - 1)
 
 
-@st.cache_resource(max_entries=4, show_spinner="Ranking …")
-def _ranked(entry: Entry, x: str, y: str, stamp: state.Stamp) -> Disagreement:
-    found = disagreement(state.metric_bins(entry, x), state.metric_bins(entry, y), bins=_CELLS)
-    table = state.open_table(entry)
-    if table.index_folder is None:
-        return found
-    return kept(found, table.index_folder, "-".join(f"{table.metrics.index(name):02d}" for name in (x, y)))
+class _Ranking:
+    """Two metrics being ranked against each other, once for all sessions. found: what came out, once it is there."""
+
+    def __init__(self, table: ScoreTable, x: str, y: str) -> None:
+        self.found: Disagreement | None = None
+        self.work = Work(self._do)
+        self._table, self._names, self._begun = table, (x, y), False
+
+    def begin(self) -> None:
+        """Starts, the first time that somebody looks; small runs are done before this returns."""
+        if not self._begun:
+            self._begun = True
+            self.work.start()
+            self.work.wait(_AT_ONCE_S)
+
+    def _do(self, report: Report) -> None:
+        def between(share: float) -> None:
+            report(share, "Ranking all pairs by both …")
+
+        x, y = (self._table.bins(name) for name in self._names)
+        found, folder = disagreement(x, y, bins=_CELLS, between=between), self._table.index_folder
+        if folder is not None:
+            places = (self._table.metrics.index(name) for name in self._names)
+            found = kept(found, folder, "-".join(f"{place:02d}" for place in places))
+        self.found = found
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _ranking(entry: Entry, x: str, y: str, stamp: state.Stamp) -> _Ranking:
+    return _Ranking(state.open_table(entry), x, y)
 
 
 def _in_words(found: Disagreement, one: str, other: str) -> None:

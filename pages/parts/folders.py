@@ -61,13 +61,14 @@ def shown(path: Path) -> str:
 
 
 def pool_to_make(name: str) -> Path:
-    """The folder of a pool that embed is to make, or has begun: a second teacher goes into the same one.
+    """The folder of a pool that embed is to make, or one that is there: another teacher goes into the same one.
 
     Raises: JobError on no name, or a folder that holds something else.
     """
     folder = catalog.data_folder().absolute() / name
+    there = _NAME.fullmatch(name) and next((folder / "metadata").glob("*.parquet"), None)
     begun = _NAME.fullmatch(name) and (folder / "embed" / "settings.json").is_file()
-    return folder if begun else new(name)
+    return folder if there or begun else new(name)
 
 
 def new(name: str) -> Path:

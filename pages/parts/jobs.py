@@ -116,7 +116,10 @@ def _draw_watched(job: Job) -> None:
         _lead_to_found(job, key=f"watched {job.id}")
         return
     if not job.active:
-        facts.show_note(f"The search was {how}; the Jobs on Overview and Search say more.")
+        what: dict[State, str] = {"cancelled": "was cancelled", "failed": "failed"}
+        facts.show_note(
+            f"The search {what.get(how, 'ended without a word')}; the Jobs on Overview and Search say more."
+        )
         return
     notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, listing(catalog.jobs_folder()))}
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -201,6 +204,9 @@ def _how_far(job: Job, progress: Progress) -> str:
         parts += [f"{words.rate(progress.per_s)} {progress.unit}/s"] if progress.per_s else []
     else:
         parts = [f"{100 * progress.done / progress.total:.0f} %"]
+    if progress.counts:
+        parts += [f"{words.count(progress.counted)} {progress.counts}"]
+        parts += [f"{words.rate(progress.counted_per_s)} {progress.counts}/s"] if progress.counted_per_s else []
     left = f"{words.duration(progress.left_s)} left" if progress.left_s else f"{words.duration(job.seconds)} so far"
     return " · ".join([*parts, left])
 

@@ -7,6 +7,7 @@ import streamlit as st
 TEXT, PICTURE, PAIR = "a text", "a picture", "a pair"
 # Of a search of the whole pool that was made before: the name of its file.
 KEPT = "kept"
+_TURN = "kept turn"
 
 
 def to_search(label: str, icon: str, *, key: str, **asked: str) -> None:
@@ -27,8 +28,18 @@ def follow() -> None:
             _ask({name: linked})
 
 
+def kept() -> tuple[str | None, str]:
+    """Which earlier search is to be shown, and the key of the field that says so: a new one each time one is asked for.
+
+    A widget's value that is set from here may be set back by the browser, which tells what it shows with whatever else
+    it asks for, as panels do that draw themselves anew twice a second. A new widget it cannot know yet.
+    """
+    return st.session_state.get(KEPT), f"{KEPT} {st.session_state.get(_TURN, 0)}"
+
+
 def remember(kept: str | None) -> None:
-    """Has the address say which earlier search is on show."""
+    """Notes which earlier search is on show, in the address too."""
+    st.session_state[KEPT] = kept
     if kept != st.query_params.get(KEPT):
         st.session_state[f"linked {KEPT}"] = kept
         if kept:
@@ -39,10 +50,11 @@ def remember(kept: str | None) -> None:
 
 def leave_kept() -> None:
     """No earlier search is on show any more."""
-    st.session_state[KEPT] = None
+    _ask({})
 
 
 def _ask(asked: dict[str, str]) -> None:
     st.session_state.update({KEPT: None, **asked})
+    st.session_state[_TURN] = st.session_state.get(_TURN, 0) + 1
     if "like" in asked:
         st.session_state["by"] = PAIR

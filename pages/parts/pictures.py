@@ -6,12 +6,12 @@ import io
 import logging
 import threading
 import warnings
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from clipsel_core.curation.recent import Recent
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.layout import open_pool
@@ -32,7 +32,8 @@ class _Known:
     index: ImageIndex | None
 
 
-_indexes: OrderedDict[Path, _Known] = OrderedDict()
+_indexes: Recent[_Known] = Recent(_MOST_INDEXES)
+_gates: dict[Path, threading.Lock] = {}
 _lock = threading.Lock()
 
 
@@ -73,13 +74,13 @@ def _judged(data: bytes) -> tuple[str | None, str]:
 def _index(root: Path) -> ImageIndex | None:
     """The index of the run's pool, opened once, and anew when run.json changes or one of the pool's folders does."""
     with _lock:
-        known = _indexes.get(root)
+        gate = _gates.setdefault(root, threading.Lock())
+    # To open one may take a minute: whoever wants another run's does not wait for it.
+    with gate:
+        known = _indexes.peek(root)
         if known is None or known.stamp != _stamp(root, known.pool):
             run = Run.open(root)
-            known = _indexes[root] = _Known(_stamp(root, run.pool_root), run.pool_root, _open(run))
-        _indexes.move_to_end(root)
-        while len(_indexes) > _MOST_INDEXES:
-            _indexes.popitem(last=False)
+            known = _indexes.put(root, _Known(_stamp(root, run.pool_root), run.pool_root, _open(run)))
         return known.index
 
 

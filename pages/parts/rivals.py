@@ -13,7 +13,7 @@ from clipsel_core.curation import agreement
 from clipsel_core.curation.agreement import Agreement, Alignment
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, charts, commands, empty, facts, metrics, part_gallery, state, words
+from pages.parts import catalog, charts, commands, empty, facts, metrics, part_gallery, state, watching, words
 from pages.parts.catalog import Entry
 from pages.parts.ranking import Ranking
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _SIZES = (10, 30, 50)
 _USUAL = 30
-_SECONDS = 0.5
 _SETTINGS = {
     "arch": "Teacher",
     "temperature": "Temperature",
@@ -50,8 +49,8 @@ def show(entry: Entry) -> None:
         empty.show_error(error, "The other run cannot be compared")
         return
     work.begin()
-    if work.error:
-        empty.show_error(work.error, "The other run cannot be compared")
+    if work.work.error:
+        empty.show_error(work.work.error, "The other run cannot be compared")
         return
     if not names or (work.alignment and not work.alignment.shared):
         why = "Runs can be compared where they scored the same pairs: the uids of these two have nothing in common."
@@ -59,7 +58,7 @@ def show(entry: Entry) -> None:
         return
     if work.alignment:
         _note(work.alignment)
-    st.fragment(_table, run_every=_SECONDS if work.active else None)(work, names, work.known)
+    st.fragment(_table, run_every=watching.SECONDS if work.work.active else None)(work, names, work.known)
     if work.alignment:
         _tops(entry, other, work, names)
 
@@ -125,15 +124,9 @@ def _table(work: Ranking, names: list[str], known: tuple) -> None:
     head = "".join(f"<th>{title}</th>" for title in ("pairs", "Spearman", *(f"top {size} %" for size in _SIZES)))
     body = "".join(_row(name, work.found.get(name)) for name in names)
     st.html(f'<div class="matrix"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>')
-    if work.stopped:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            ranked = sum(name in work.found for name in names)
-            st.text(f"Stopped: {words.count(ranked)} of {words.count(len(names))} metrics are ranked.")
-            st.button("Go on", icon=":material/play_arrow:", key="rank on", on_click=work.start)
-    elif not work.finished:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(work.share, work.said, width=420)
-            st.button("Stop", icon=":material/stop:", key="rank stop", on_click=work.stop)
+    ranked = sum(name in work.found for name in names)
+    stopped = f"Stopped: {words.count(ranked)} of {words.count(len(names))} metrics are ranked."
+    watching.bar(work.work, key="rank", stopped=stopped)
 
 
 def _row(name: str, found: Agreement | None) -> str:

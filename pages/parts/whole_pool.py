@@ -67,11 +67,12 @@ def choose(entry: Entry, run: Run) -> Kept | None:
         empty.show_error(error, "An earlier search cannot be read")
         return None
     named = {name: f"{_sides(said.side)} like {_quoted(said)}" for name, said in asked.items()}
+    wanted, key = leading.kept()
+    if st.session_state.setdefault(key, wanted) not in named:
+        st.session_state[key] = None
     options = {"format_func": named.__getitem__, "index": None, "placeholder": "see what a search of all pairs found"}
-    if st.session_state.get(leading.KEPT) not in (None, *named):
-        del st.session_state[leading.KEPT]
     shape = {"width": 480, "label_visibility": "collapsed"}
-    chosen = st.selectbox("Found in the whole pool", list(named), key=leading.KEPT, **shape, **options)
+    chosen = st.selectbox("Found in the whole pool", list(named), key=key, **shape, **options)
     leading.remember(chosen)
     if not chosen:
         return None

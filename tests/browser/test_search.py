@@ -122,6 +122,7 @@ def test_search__of_the_whole_pool_is_seen_from_the_panel_of_jobs(page, data):
     uid = uids.to_hex(ScoreTable.open(Run.open(data / "large" / "run")).uids_at(np.array([7])))[0].as_py()
     visit(page, "search", "large/run", f"&like={uid}")
     page.get_by_role("button", name="Search all 200,001 pairs").click()
-    page.get_by_role("button", name="See what it found").first.click(timeout=SLOW)
+    expect(page.get_by_role("button", name="See the best of all 200,001 pairs")).to_be_visible(timeout=SLOW)
+    page.get_by_role("button", name="See what it found").first.click()
     expect(page.get_by_text(f"The best 48 of 1,000 images like pair {uid[:8]}")).to_be_visible()
     settle(page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ VIEWS = ("Each metric", "Two metrics", "By kind", "Rank disagreement", "Normaliz
 def shown(app, view: str):
     app.session_state["view"] = view
     app.run()
+    until = time.monotonic() + 20
+    while app.get("progress") and time.monotonic() < until:
+        app.run()
     assert not app.exception
     return app
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 
+from pages.parts import pictures
 from pages.parts.images import web_address
 from tests.pages.conftest import components
 from tests.pages.hostile import strings
@@ -51,3 +55,36 @@ def test_web_address__of_what_is_none(text):
 
 def test_web_address__of_a_picture():
     assert web_address("https://example.org/a b.jpg?x=1") == "https://example.org/a b.jpg?x=1"
+
+
+def test_index__of_one_run_does_not_wait_for_anothers(tmp_path, monkeypatch):
+    runs = [make_run(tmp_path / name) for name in ("slow", "quick")]
+    gate, begun, opening = threading.Event(), threading.Event(), pictures._open
+
+    def slowly(run):
+        if run.root == runs[0]:
+            begun.set()
+            gate.wait(10)
+        return opening(run)
+
+    monkeypatch.setattr(pictures, "_open", slowly)
+    waiting = threading.Thread(target=pictures.read, args=(runs[0], "0" * 32))
+    waiting.start()
+    assert begun.wait(10)
+    assert pictures.read(runs[1], f"{7:016x}{0:016x}")
+    assert waiting.is_alive()
+    gate.set()
+    waiting.join(10)
+
+
+def test_index__is_opened_once_until_the_pool_changes(tmp_path, monkeypatch):
+    run, opened, opening = make_run(tmp_path / "world"), [], pictures._open
+    monkeypatch.setattr(pictures, "_open", lambda run: opened.append(1) or opening(run))
+    described = []
+    monkeypatch.setattr(pictures.Run, "open", lambda root, open_=pictures.Run.open: described.append(1) or open_(root))
+    for number in range(5):
+        assert pictures.read(run, f"{7 * (number + 1):016x}{number:016x}")
+    assert (len(opened), len(described)) == (1, 1)
+    os.utime(tmp_path / "world" / "pool" / "shards", ns=(1, 1))
+    assert pictures.read(run, f"{7:016x}{0:016x}")
+    assert (len(opened), len(described)) == (2, 2)

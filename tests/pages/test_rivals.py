@@ -159,8 +159,9 @@ def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
         return agreement(alignment, metric, between)
 
     monkeypatch.setattr(ranking, "agreement", slowly)
-    work = Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))
-    work.begin()
+    compared = Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))
+    compared.begin()
+    work = compared.work
     while "r image" not in work.said:
         assert work.active
     work.stop()
@@ -169,9 +170,9 @@ def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
         pass
     assert work.stopped
     assert not work.finished
-    assert list(work.found) == ["s_cliploss", "clip_score"]
+    assert list(compared.found) == ["s_cliploss", "clip_score"]
     work.start()
     while work.active:
         pass
     assert work.finished
-    assert len(work.found) == 7
+    assert len(compared.found) == 7

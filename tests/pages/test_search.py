@@ -65,6 +65,11 @@ def answered() -> Future:
     return done
 
 
+def earlier(app):
+    """The field with what was found in the whole pool."""
+    return next(field for field in app.selectbox if field.label == "Found in the whole pool")
+
+
 def upload(app, name: str, content: bytes) -> None:
     """Chooses to search by a picture, and uploads it."""
     app.button_group(key="by").set_value("a picture").run()
@@ -268,10 +273,10 @@ def test_search__leads_to_what_a_search_of_everything_found(run, asked, open_pag
     app.run()
     assert not app.exception
     assert found(app) == result.names[:48]
-    app.selectbox(key="kept").set_value(None).run()
+    earlier(app).set_value(None).run()
     assert "kept" not in app.query_params
     assert found(app) != result.names[:48]
-    app.selectbox(key="kept").set_value(started[0][3]["out"].name).run()
+    earlier(app).set_value(started[0][3]["out"].name).run()
     assert app.query_params["kept"] == started[0][3]["out"].name
     app.text_input(key="q").set_value("a green house").run()
     assert not app.exception
@@ -285,7 +290,7 @@ def test_search__shows_what_a_job_found_in_the_whole_pool(run, open_page):
     said = Asked(query="<i>cats</i>", by="text", side="image", among="pool", pairs=result.pairs)
     write_search(run / "searches" / "a.parquet", result, said)
     app = open_page("search", run)
-    app.selectbox(key="kept").set_value("a.parquet").run()
+    earlier(app).set_value("a.parquet").run()
     assert not app.exception
     assert found(app) == result.names[:48]
     assert "&lt;i&gt;cats" in words(app)

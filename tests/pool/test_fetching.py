@@ -7,6 +7,8 @@ import pytest
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool import patience
+from clipsel_core.pool.images import open_images
+from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.places import Place
 from tests.pool.servers import serving
 from tests.pool.test_make import arrays_of, build, bytes_of, csv_of_pictures, table_of, write_tars
@@ -113,3 +115,18 @@ def test_place__whoever_is_not_patient_asks_once(tmp_path, waited):
         served.asked.clear()
         assert place.patient(2).read() == b"data"
         assert waited == [0.5]
+
+
+def test_fetch__waits_for_a_store_and_does_not_take_its_images_for_lost(tmp_path, teachers, served):
+    build(f"{served.address}/in/captions.csv", tmp_path / "pool", teachers[0])
+    pool = open_pool(tmp_path / "pool")
+    images, uid = open_images(pool, tmp_path / "cache"), table_of(pool.root)["uid"][3].as_py()
+    served.asked.clear()
+    served.fault = lambda path, times: 503 if times < 3 else None
+    assert images.fetch(uid) == (tmp_path / "in/3.png").read_bytes()
+    served.fault = lambda path, times: 503
+    assert images.read(uid) is None
+    with pytest.raises(PoolFormatError, match=f"the image of {uid}: expected a store that answers, found 503"):
+        images.fetch(uid)
+    served.fault = lambda path, times: 404
+    assert images.fetch(uid) is None

@@ -10,7 +10,7 @@ from fsspec import available_protocols
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool import stores
-from clipsel_core.pool.images import ImageIndex
+from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.look import open_source
@@ -92,7 +92,7 @@ def test_make_pool__a_folder_in_an_archive(tmp_path, teachers, chain):
     assert table_of(tmp_path / "there") == table_of(tmp_path / "here")
     assert (arrays_of(tmp_path / "there", "l14_img") == arrays_of(tmp_path / "here", "l14_img")).all()
     pool = open_pool(tmp_path / "there")
-    index = ImageIndex.of_parts(pool.root, list(pool.indexes))
+    index = open_images(pool, tmp_path / "cache")
     assert [index.read(uid) for uid in table_of(pool.root)["uid"].to_pylist()] == [image(n, "PNG") for n in range(9)]
 
 
@@ -111,7 +111,7 @@ def test_make_pool__from_a_web_server(tmp_path, teachers, chain, kind):
             address = "zip://in/captions.csv::" + chain.format(f"{served.address}/x.zip")
         build(address, tmp_path / "there", teachers[0])
         pool = open_pool(tmp_path / "there")
-        index = ImageIndex.of_parts(pool.root, list(pool.indexes))
+        index = open_images(pool, tmp_path / "cache")
         names = table_of(pool.root)["uid"].to_pylist()
         kinds = ("JPEG", "PNG", "WEBP") if kind == "tars" else ("PNG",) * 3
         assert [index.read(uid) for uid in names] == [image(n, kinds[n % 3]) for n in range(9)]

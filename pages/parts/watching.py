@@ -1,0 +1,35 @@
+"""How far is work in the background, and how is it stopped? A bar with a button, beside all else."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts.background import Work
+
+SECONDS = 0.5
+
+
+def bar(work: Work, *, key: str, stopped: str = "Stopped.") -> None:
+    """How far it is, with Stop; or that it was stopped, with Go on; nothing once it is done. stopped: says so."""
+    if work.finished or work.error:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if work.stopped:
+            st.text(stopped)
+            st.button("Go on", icon=":material/play_arrow:", key=f"{key} on", on_click=work.start)
+        else:
+            st.progress(work.share, work.said, width=420)
+            st.button("Stop", icon=":material/stop:", key=f"{key} stop", on_click=work.stop)
+
+
+def until_done(work: Work, *, key: str) -> None:
+    """The bar, watched: the page is drawn anew when the work ends or is stopped."""
+    if work.finished:
+        st.rerun()
+    st.fragment(_watch, run_every=SECONDS if work.active else None)(work, key, (work.active, work.stopped))
+
+
+def _watch(work: Work, key: str, drawn: tuple[bool, bool]) -> None:
+    if (work.active, work.stopped) != drawn:
+        st.rerun()
+    bar(work, key=key)
