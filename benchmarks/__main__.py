@@ -1,15 +1,16 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
 Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
-when they are named: score and add-target, which take minutes, embed, which takes ten, exploring, which needs a run of
---rows pairs, dashboard, which needs Chromium and minutes besides, and growth, which takes minutes and writes the plots
-in benchmarks/growth.
+when they are named: score, add-target and embed, which take minutes (embed comes in parts, too: embed-large,
+embed-small, embed-memory, embed-image), exploring, which needs a run of --rows pairs, dashboard, which needs Chromium
+and minutes besides, and growth, which takes minutes and writes the plots in benchmarks/growth.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks import (
@@ -35,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parts = (
         "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, add-target, exploring, "
-        "dashboard, embed, growth"
+        f"dashboard, embed, {', '.join(embed.PARTS)}, growth"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
@@ -62,6 +63,7 @@ def main() -> None:
         "score": lambda: end_to_end.measure(max(1, asked.rounds // 2)),
         "add-target": lambda: exemplars.measure(asked.rounds),
         "embed": lambda: embed.measure(turns=asked.rounds),
+        **{part: partial(embed.measure, [part], asked.rounds) for part in embed.PARTS},
         "growth": lambda: growth.measure(asked.pairs),
     }
     unknown = [part for part in asked.parts if part not in known | alone]

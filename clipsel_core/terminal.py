@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from clipsel_core.jobs.progress import ProgressFile, State
+from clipsel_core.jobs.progress import Pace, ProgressFile, State
 
 if TYPE_CHECKING:
     from clipsel_core.curation.overlap import Overlap
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _out, _err = Console(), Console(stderr=True)
 _watched: list[ProgressFile] = []
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def say(line: str) -> None:
@@ -51,15 +53,17 @@ def report_end(state: State, message: str = "") -> None:
 class Meter:
     """Progress on stderr: a bar with the time left on a terminal, elsewhere a plain line at each tenth.
 
-    unit: what is counted, for the plain lines; nothing where it is only a share.
+    unit: what is counted, for the plain lines; nothing where it is only a share. counts: what is counted besides, where
+    it is; its speed is shown.
     """
 
-    def __init__(self, what: str, unit: str = "") -> None:
-        self._what, self._unit, self._tenths_said = what, unit, 0
+    def __init__(self, what: str, unit: str = "", *, counts: str = "") -> None:
+        self._what, self._unit, self._counts, self._tenths_said = what, unit, counts, 0
+        self._pace, self._shown = Pace(), 0.0
         self._bar = _bar() if _err.is_terminal else None
         self._task: TaskID | None = None
         for file in _watched:
-            file.begin(what, unit)
+            file.begin(what, unit, counts)
 
     def __enter__(self) -> Meter:
         if self._bar:
@@ -70,23 +74,34 @@ class Meter:
         if self._bar:
             self._bar.stop()
 
-    def update(self, done: int, total: int, stage: str = "") -> None:
+    def update(self, done: int, total: int, stage: str = "", counted: int = 0) -> None:
         """Shows that `done` of `total` is done. stage: what of it goes on now, for whoever watches from outside."""
         for file in _watched:
-            file.update(done, total, stage)
+            file.update(done, total, stage, counted)
         if self._bar is None:
-            self._say_tenth(done, total)
+            self._say_tenth(done, total, counted)
         elif self._task is None:
+            self._pace.per_s(counted)
             self._task = self._bar.add_task(self._what, total=total, completed=done)
-        else:
-            self._bar.update(self._task, completed=done)
+        elif done == total or time.monotonic() - self._shown > _SECONDS_BETWEEN_LOOKS:
+            self._shown = time.monotonic()
+            self._bar.update(self._task, completed=done, description=" ".join([self._what, self._said(counted)]))
 
-    def _say_tenth(self, done: int, total: int) -> None:
+    def _say_tenth(self, done: int, total: int, counted: int) -> None:
         tenths = 10 * done // max(1, total)
+        if tenths > self._tenths_said or self._tenths_said == 0:
+            said = self._said(counted)
         if tenths > self._tenths_said:
             self._tenths_said = tenths
-            count = f" ({done:,} of {total:,} {self._unit})" if self._unit else ""
-            complain(f"{self._what}: {10 * tenths} %{count}")
+            count = f"{done:,} of {total:,} {self._unit}" if self._unit else said
+            complain(f"{self._what}: {10 * tenths} %" + (f" ({count})" if count else ""))
+
+    def _said(self, counted: int) -> str:
+        """What was counted, with its speed."""
+        per_s = self._pace.per_s(counted)
+        if not self._counts:
+            return ""
+        return f"{counted:,} {self._counts}" + (f", {per_s:,.0f}/s" if per_s else "")
 
 
 def print_pool(report: PoolReport) -> None:

@@ -48,7 +48,7 @@ def embed(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="float32, bf16, fp16, or auto: on a GPU the fastest it has, else float32.")
+        str, typer.Option(help="float32, bf16, fp16, or auto: the fastest of them that keeps the embeddings.")
     ] = "auto",
     check: Annotated[bool, typer.Option("--check", help="Look at the source alone, and write nothing.")] = False,
 ) -> None:
@@ -66,6 +66,7 @@ def embed(
     from clipsel_core.pool.embed import load_teacher
     from clipsel_core.pool.extend import extend_pool, is_extendable
     from clipsel_core.pool.make import make_pool
+    from clipsel_core.pool.precision import settle
     from clipsel_core.pool.sources.look import open_source
     from clipsel_core.runs.plan import resolve_device
 
@@ -78,6 +79,10 @@ def embed(
         if model
         else None
     )
+    if teacher and precision == "auto":
+        teacher, trial = settle(teacher, opened, pool, arch, most_pixels=max_pixels)
+        if trial:
+            complain(f"{teacher.precision}: {trial.said}")
     if is_extendable(opened, pool):
         if teacher is None or pack:
             given = ("--model", "none") if teacher is None else ("no --pack", "it, and a pool that is there")
@@ -98,7 +103,7 @@ def embed(
             )
         print_extended(pool, arch, extended)
         return
-    with Meter("embedding") as meter:
+    with Meter("embedding", counts="pairs") as meter:
         made = make_pool(
             opened,
             pool,
@@ -111,6 +116,6 @@ def embed(
             workers=workers,
             most_pixels=max_pixels,
             pack=pack,
-            progress=meter.update,
+            progress=lambda done, total, records: meter.update(done, total, counted=records),
         )
     print_made(pool, made)

@@ -28,6 +28,7 @@ class Progress:
     state: "stopped" where somebody ended it from outside. what: "scoring". stage: what of it goes on now, may be "".
     done, total: counted in `unit`; total is 0 until it is known, and unit "" where they are but a share.
     per_s: units a second, left_s: seconds left, both of the stage that goes on and None until it can be judged.
+    counted: of what is worth counting where done and total are but a share, in `counts`; counted_per_s: likewise.
     message: the error of a command that failed.
     """
 
@@ -39,7 +40,25 @@ class Progress:
     unit: str = ""
     per_s: float | None = None
     left_s: float | None = None
+    counts: str = ""
+    counted: int = 0
+    counted_per_s: float | None = None
     message: str = ""
+
+
+class Pace:
+    """How many a second, from the first count on: what was there before counts for no speed."""
+
+    def __init__(self) -> None:
+        self._since, self._before = 0.0, -1
+
+    def per_s(self, count: int) -> float | None:
+        """None until it can be judged."""
+        clock = time.monotonic()
+        if self._before < 0:
+            self._since, self._before = clock, count
+        seconds, here = clock - self._since, count - self._before
+        return here / seconds if here > 0 and seconds > _SECONDS_TO_JUDGE else None
 
 
 class ProgressFile:
@@ -48,26 +67,25 @@ class ProgressFile:
     def __init__(self, path: Path) -> None:
         self._path, self._written = path, 0.0
         self._progress = Progress("running")
-        self._stage_began: tuple[float, int] | None = None
+        self._pace, self._counting = Pace(), Pace()
         self._tell(force=True)
 
-    def begin(self, what: str, unit: str) -> None:
+    def begin(self, what: str, unit: str, counts: str = "") -> None:
         """Notes what the command is about to do."""
-        self._progress = Progress("running", what=what, unit=unit)
-        self._stage_began = None
+        self._progress = Progress("running", what=what, unit=unit, counts=counts)
+        self._pace, self._counting = Pace(), Pace()
         self._tell(force=True)
 
-    def update(self, done: int, total: int, stage: str = "") -> None:
+    def update(self, done: int, total: int, stage: str = "", counted: int = 0) -> None:
         """Notes that `done` of `total` is done; what was done before the first call counts for no speed."""
-        clock, new_stage = time.monotonic(), stage != self._progress.stage
-        if self._stage_began is None or new_stage:
-            self._stage_began = (clock, done)
-        since, before = self._stage_began
-        seconds, here = clock - since, done - before
-        per_s = here / seconds if here > 0 and seconds > _SECONDS_TO_JUDGE else None
+        new_stage = stage != self._progress.stage
+        if new_stage:
+            self._pace = Pace()
+        per_s = self._pace.per_s(done)
         left_s = (total - done) / per_s if per_s else None
-        progress = replace(self._progress, done=done, total=total, stage=stage)
-        self._progress = replace(progress, per_s=_short(per_s), left_s=_short(left_s))
+        counted_per_s = _short(self._counting.per_s(counted))
+        progress = replace(self._progress, done=done, total=total, stage=stage, counted=counted)
+        self._progress = replace(progress, per_s=_short(per_s), left_s=_short(left_s), counted_per_s=counted_per_s)
         self._tell(force=new_stage)
 
     def close(self, state: State, message: str = "") -> None:

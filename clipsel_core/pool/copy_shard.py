@@ -19,7 +19,7 @@ class Copier:
     """Takes records' own embeddings in place of a teacher's."""
 
     def embed(
-        self, records: Iterable[Record], progress: Callable[[Record], None], took: Callable[[Kept, None], object]
+        self, records: Iterable[Record], progress: Callable[[Record, int], object], took: Callable[[Kept, None], object]
     ) -> Rows:
         """The records' embeddings as rows of unit length, in order; those that have none are rejected.
 
@@ -36,7 +36,7 @@ class Copier:
                 sides.append(_unit(record.embeddings))
                 rows.kept.append(_kept(record))
                 took(rows.kept[-1], None)
-            progress(record)
+            progress(record, rows.read)
         if sides:
             rows.image, rows.text = np.stack(sides, axis=1)
         return rows

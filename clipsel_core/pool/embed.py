@@ -49,7 +49,7 @@ class Teacher:
 def load_teacher(model: str, *, pretrained: str | None = None, device: str = "cpu", precision: str = "auto") -> Teacher:
     """Load a CLIP for inference.
 
-    precision: float32, bf16, fp16, or auto: on a GPU the fastest of them that it has, else float32.
+    precision: float32, bf16, fp16, or auto: on a GPU the fastest of them that it has, else float32; see precision.py.
 
     model, pretrained: names as open_clip knows them (`open_clip.list_pretrained()`), `pretrained` also as the path of a
     checkpoint, and `model` as that of an open_clip configuration (.json); or either of them `local-dir:FOLDER` for a

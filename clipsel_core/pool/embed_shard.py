@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -22,6 +22,16 @@ from clipsel_core.pool.workers import Workers
 _FETCHED_AT_ONCE = 32
 
 Took = Callable[[Kept, bytes | None], object]
+Reached = Callable[[Record, int], object]
+"""Told of a record that was gone through, and how many were."""
+
+
+class _Batch(NamedTuple):
+    """Pairs to embed together. last: the record that was read last for it, read: how many were until then."""
+
+    pairs: list[Prepared]
+    last: Record
+    read: int
 
 
 class Embedder(AbstractContextManager):
@@ -50,37 +60,38 @@ class Embedder(AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def embed(self, records: Iterable[Record], progress: Callable[[Record], None], took: Took) -> Rows:
+    def embed(self, records: Iterable[Record], progress: Reached, took: Took) -> Rows:
         """Embeds the records, in order; a few batches of images are in memory.
 
-        progress: called after each record. took: with each pair that is kept, in order, and its encoded image.
+        progress: called after each batch. took: with each pair that is kept, in order, and its encoded image.
         """
         rows = Rows()
         images, texts = [rows.image], [rows.text]
-        batches = self._batches(records, rows, progress)
-        for batch, (image, text) in in_order(batches, self._send, self._lanes.depth):
-            good = self._land(batch, image, text, rows, took)
+        for batch, (image, text) in in_order(self._batches(records, rows), self._send, self._lanes.depth):
+            good = self._land(batch.pairs, image, text, rows, took)
             images.append(image[good])
             texts.append(text[good])
+            progress(batch.last, batch.read)
         rows.image, rows.text = (np.concatenate(parts[1:] or parts) for parts in (images, texts))
         return rows
 
-    def _batches(
-        self, records: Iterable[Record], rows: Rows, progress: Callable[[Record], None]
-    ) -> Iterator[list[Prepared]]:
-        batch: list[Prepared] = []
-        for record, outcome in self._workers.prepare(self._fetched(records), self._ahead):
+    def prepare(self, records: Iterable[Record]) -> Iterator[tuple[Record, Prepared | str]]:
+        """Each record, ready for the teacher, or why it is rejected."""
+        return self._workers.prepare(self._fetched(records), self._ahead)
+
+    def _batches(self, records: Iterable[Record], rows: Rows) -> Iterator[_Batch]:
+        pairs: list[Prepared] = []
+        for record, outcome in self.prepare(records):
             rows.read += 1
             if isinstance(outcome, str):
                 rows.rejected.append((record.file, record.key, outcome))
             else:
-                batch.append(outcome)
-            progress(record)
-            if len(batch) == self._batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+                pairs.append(outcome)
+            if len(pairs) == self._batch_size:
+                yield _Batch(pairs, record, rows.read)
+                pairs = []
+        if pairs:
+            yield _Batch(pairs, record, rows.read)
 
     def _fetched(self, records: Iterable[Record]) -> Iterator[Record]:
         """The records, those that lie elsewhere with their images: stores are asked by threads of this process."""
@@ -93,13 +104,14 @@ class Embedder(AbstractContextManager):
         here.set_result(record)
         return here
 
-    def _send(self, batch: list[Prepared]) -> Future[tuple[np.ndarray, np.ndarray]]:
-        return self._lanes.embed([item.pixels for item in batch], [item.kept.record.caption for item in batch])
+    def _send(self, batch: _Batch) -> Future[tuple[np.ndarray, np.ndarray]]:
+        captions = [item.kept.record.caption for item in batch.pairs]
+        return self._lanes.embed([item.pixels for item in batch.pairs], captions)
 
-    def _land(self, batch: list[Prepared], image: np.ndarray, text: np.ndarray, rows: Rows, took: Took) -> np.ndarray:
-        """Which of a batch's pairs are kept."""
+    def _land(self, pairs: list[Prepared], image: np.ndarray, text: np.ndarray, rows: Rows, took: Took) -> np.ndarray:
+        """Which of a batch's pairs are kept: (B,) bool."""
         good = np.isfinite(image).all(1) & np.isfinite(text).all(1)
-        for item, fine in zip(batch, good, strict=True):
+        for item, fine in zip(pairs, good, strict=True):
             if fine:
                 rows.kept.append(item.kept)
                 took(item.kept, item.data)

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -138,12 +137,13 @@ class _Work:
         table, named = pq.ParquetFile(shard.parquet).read(), read_uids(self.pool, shard)
         names = uids.to_hex(named).to_pylist()
         captions = table[self.pool.text_column].cast(pa.string())
-        done = count(first + 1)
         records = (
             self.matched.record(first + row, str(row), clean_text(caption.as_py()))
             for row, caption in enumerate(captions)
         )
-        rows = self.embedder.embed(records, lambda _: self.progress(next(done), self.pool.rows), lambda *_: None)
+        rows = self.embedder.embed(
+            records, lambda _, read: self.progress(first + read, self.pool.rows), lambda *_: None
+        )
         image, text = np.zeros((2, len(names), width), np.float16)
         kept = [int(item.record.key) for item in rows.kept]
         if kept:

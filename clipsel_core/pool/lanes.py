@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Self
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from clipsel_core.pool.embed import Teacher, caption_rows, image_rows
 
@@ -19,18 +22,16 @@ _ROWS_OF_A_LARGE_ONE = 16
 class Lanes(AbstractContextManager):
     """Embeds several batches at once, each on a thread of its own. `depth` batches keep them busy.
 
-    On a CPU each lane computes on one core. All cores on one batch would wait for the slowest after each product, and
-    cores that others use, such as those that decode, are slow: measured at a sixth of the speed under load.
+    On a CPU each lane computes on one core. All cores on one batch would wait for the slowest of them after each
+    product, and a core that other work shares, such as decoding, is slow.
     """
 
     def __init__(self, teacher: Teacher) -> None:
-        self._teacher, self._threads = teacher, torch.get_num_threads()
-        if teacher.device.type == "cpu":
-            count, settle = self._threads, _compute_on_one_core
-        else:
-            count, settle = 2, None
+        self._teacher, self._threads = fitted(teacher), torch.get_num_threads()
+        cpu = teacher.device.type == "cpu"
+        count = self._threads if cpu else 2
         self.depth = count + 1
-        self._pool = ThreadPoolExecutor(count, initializer=settle)
+        self._pool = ThreadPoolExecutor(count, initializer=compute_on_one_core if cpu else None)
 
     def __enter__(self) -> Self:
         return self
@@ -41,8 +42,17 @@ class Lanes(AbstractContextManager):
         torch.set_num_threads(self._threads)
 
     def embed(self, pixels: Sequence[np.ndarray], captions: Sequence[str]) -> Future[tuple[np.ndarray, np.ndarray]]:
-        """The embeddings of a batch's images and captions, when they are there: two (B, D) float16, unit rows."""
-        return self._pool.submit(_rows, self._teacher, pixels, captions)
+        """What `embed_batch` gives, when it is there."""
+        return self._pool.submit(embed_batch, self._teacher, pixels, captions)
+
+
+def embed_batch(
+    teacher: Teacher, pixels: Sequence[np.ndarray], captions: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The embeddings of a batch's images and captions: two (B, D) float16, unit rows. pixels: as embed_pixels."""
+    image = image_rows(teacher, torch.from_numpy(np.stack(pixels)))
+    text = caption_rows(teacher, captions)
+    return image.cpu().numpy(), text.cpu().numpy()
 
 
 def rows_at_once(teacher: Teacher, batch_size: int) -> int:
@@ -55,11 +65,23 @@ def rows_at_once(teacher: Teacher, batch_size: int) -> int:
     return min(batch_size, _ROWS_OF_A_LARGE_ONE) if large and teacher.device.type == "cpu" else batch_size
 
 
-def _rows(teacher: Teacher, pixels: Sequence[np.ndarray], captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    image = image_rows(teacher, torch.from_numpy(np.stack(pixels)))
-    text = caption_rows(teacher, captions)
-    return image.cpu().numpy(), text.cpu().numpy()
+def fitted(teacher: Teacher) -> Teacher:
+    """The teacher with its weights rounded once, where they would be for every batch: bf16 on a CPU. Else itself.
+
+    Measured for ViT-B-32: twice as fast as float32, and four times as fast as rounding them for every batch.
+    """
+    if teacher.precision != "bf16" or teacher.device.type != "cpu":
+        return teacher
+    rounded: dict[int, Any] = {id(weights): weights for weights in teacher.model.parameters()}
+    for module in teacher.model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.MultiheadAttention):
+            for weights in module.parameters(recurse=False):
+                if weights.ndim > 1:
+                    # Of weights that want no gradient torch makes a copy for each place of a sequence (`should_fold`).
+                    rounded[id(weights)] = nn.Parameter(weights.detach().bfloat16(), requires_grad=True)
+    return replace(teacher, model=copy.deepcopy(teacher.model, rounded))
 
 
-def _compute_on_one_core() -> None:
+def compute_on_one_core() -> None:
+    """For a new thread: its torch starts no others."""
     torch.set_num_threads(1)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def make_pool(
     workers: int | None = None,
     most_pixels: int = MOST_PIXELS,
     pack: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int, int], None] | None = None,
 ) -> Made:
     """Embeds a source into a pool in DataComp's layout, or goes on with what was begun there.
 
@@ -87,7 +86,8 @@ def make_pool(
     arch: the teacher's name in the pool. model, pretrained: what it is called elsewhere, for teachers.json.
     shard_size: records to a shard, the rejected among them. workers: processes that decode; None for as many as
         cores. pack: also write the pairs to shards/<shard>.tar, images as they are.
-    progress: called with how far the source has been read, and how far it goes, in a unit of the source's own.
+    progress: called with how far the source has been read, how far it goes, both in a unit of the source's own, and
+        how many of its records this call has been through; the last time when all is written.
     Raises: PoolFormatError where the source is not the one that was begun with, or none of it can be used.
     """
     root = Path(root)
@@ -123,7 +123,7 @@ def make_pool(
                 keep=pack,
             )
             working.enter_context(worker)
-        work = _Work(source, root, worker, arch, shard_size, pack, progress or (lambda done, total: None))
+        work = _Work(source, root, worker, arch, shard_size, pack, progress or (lambda done, total, records: None))
         return work.make()
 
 
@@ -137,33 +137,34 @@ class _Work:
     arch: str
     shard_size: int
     pack: bool
-    progress: Callable[[int, int], None]
+    progress: Callable[[int, int, int], None]
 
     def make(self) -> Made:
         """Goes through the shards; those that are there with this teacher are passed over."""
-        start, embedded, number = time.monotonic(), 0, 0
+        start, embedded, number, gone_through = time.monotonic(), 0, 0, 0
         taken, cursor, last = uids.from_hex([]), Cursor(), False
         while not last:
             files = ShardFiles(self.root, f"{number:08d}")
             report = files.report()
             if report is None or (report.kept and not files.has(self.arch)):
-                had, report = report, self._make_shard(files, cursor, taken)
+                had, report = report, self._make_shard(files, cursor, taken, gone_through)
                 embedded += report.kept
+                gone_through += report.read
                 if had and had != report:
                     raise PoolFormatError(files.parquet, expected=f"{had.kept:,} pairs", found=f"{report.kept:,}")
             if report.kept:
                 taken = uids.union(taken, uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"]))
             cursor, last, number = Cursor(*report.following), report.last, number + 1
-        self.progress(sum(self.source.sizes), sum(self.source.sizes))
+        self.progress(sum(self.source.sizes), sum(self.source.sizes), gone_through)
         return _finish(self.root, number, embedded, time.monotonic() - start)
 
-    def _make_shard(self, files: ShardFiles, cursor: Cursor, taken: np.ndarray) -> Report:
-        """Embeds the shard's records and writes what this teacher adds to it."""
+    def _make_shard(self, files: ShardFiles, cursor: Cursor, taken: np.ndarray, before: int) -> Report:
+        """Embeds the shard's records and writes what this teacher adds to it. before: records gone through already."""
         feed, namer, old = Feed(self.source, cursor), Namer(taken), files.report()
         if self.pack and not old:
-            rows = self._packed(files, feed, namer)
+            rows = self._packed(files, feed, namer, before)
         else:
-            rows = self._rows(feed, lambda kept, _: namer.name(kept.record))
+            rows = self._rows(feed, before, lambda kept, _: namer.name(kept.record))
         if len(rows.kept) + len(rows.rejected) != rows.read or len(rows.image) != len(rows.kept):
             found = f"{len(rows.kept):,} kept and {len(rows.rejected):,} rejected"
             expected = f"{rows.read:,} records accounted for"
@@ -185,12 +186,15 @@ class _Work:
         write_shard(files, where, rows, names, self.arch, report)
         return report
 
-    def _rows(self, feed: Feed, took: Took) -> Rows:
+    def _rows(self, feed: Feed, before: int, took: Took) -> Rows:
         total = sum(self.source.sizes)
-        told = partial(_tell, self.progress, feed, total)
-        return self.worker.embed(islice(feed, self.shard_size), told, took)
 
-    def _packed(self, files: ShardFiles, feed: Feed, namer: Namer) -> Rows:
+        def tell(last: Record, read: int) -> None:
+            self.progress(feed.reached(last, read), total, before + read)
+
+        return self.worker.embed(islice(feed, self.shard_size), tell, took)
+
+    def _packed(self, files: ShardFiles, feed: Feed, namer: Namer, before: int) -> Rows:
         """The rows, and their pairs in a tar, where the rows' images are then."""
         made: list[Rows] = []
 
@@ -202,7 +206,7 @@ class _Work:
                     assert data is not None
                     places.append((_pack(packer, files.name, kept, namer.name(kept.record), data), len(data)))
 
-                made.append(self._rows(feed, took))
+                made.append(self._rows(feed, before, took))
             inner = files.tar.relative_to(files.root).as_posix()
             for row, (offset, length) in enumerate(places):
                 made[0].kept[row] = replace(made[0].kept[row], file=inner, offset=offset, length=length)
@@ -210,10 +214,6 @@ class _Work:
         write_atomically(files.tar, fill)
         write_stats(files.tar, len(made[0].kept))
         return made[0]
-
-
-def _tell(progress: Callable[[int, int], None], feed: Feed, total: int, record: Record) -> None:
-    progress(feed.reached(record), total)
 
 
 def _pack(packer: TarPacker, shard: str, kept: Kept, uid: str, data: bytes) -> int:

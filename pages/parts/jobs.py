@@ -204,6 +204,9 @@ def _how_far(job: Job, progress: Progress) -> str:
         parts += [f"{words.rate(progress.per_s)} {progress.unit}/s"] if progress.per_s else []
     else:
         parts = [f"{100 * progress.done / progress.total:.0f} %"]
+    if progress.counts:
+        parts += [f"{words.count(progress.counted)} {progress.counts}"]
+        parts += [f"{words.rate(progress.counted_per_s)} {progress.counts}/s"] if progress.counted_per_s else []
     left = f"{words.duration(progress.left_s)} left" if progress.left_s else f"{words.duration(job.seconds)} so far"
     return " · ".join([*parts, left])
 

@@ -84,3 +84,13 @@ def test_status__every_command_says_how_it_ended(tmp_path, words, state, message
     assert said.state == state
     assert message in said.message
     assert state == "failed" or (said.what, said.done) == ("inspecting", said.total)
+
+
+def test_update__what_is_counted_besides_has_a_speed_of_its_own(tmp_path, clock):
+    file = ProgressFile(tmp_path / "status.json")
+    file.begin("embedding", "", "pairs")
+    file.update(10_000, 90_000, counted=0)
+    clock[0] += 10
+    file.update(50_000, 90_000, counted=200)
+    told = read_progress(tmp_path / "status.json")
+    assert (told.counts, told.counted, told.counted_per_s, told.left_s) == ("pairs", 200, 20.0, 10.0)
