@@ -458,6 +458,7 @@ def test_link__carries_what_is_compared_into_another_session(page, browser):
     settle(page)
     captions = page.locator(".card .caption")
     expect(page.get_by_text("Only in s_cliploss_30")).to_be_visible()
+    expect(captions.first).to_be_visible()
     shown = captions.all_inner_texts()
     table = page.locator(".matrix").first.inner_text()
     context = browser.new_context()
