@@ -2,6 +2,8 @@
 
 Each session opens the page, then again and again moves a thumb to a place of its own, waits until the script has run to
 its end, and thinks for a while. A browser each would measure the browsers: 20 of them need more than a server does.
+What a browser would send is sent: the page it is on, the address as the page wrote it, and the state of every widget.
+A page that shows an error ends the measurement: an error is answered in another time than a count.
 """
 
 from __future__ import annotations
@@ -32,29 +34,63 @@ class Session:
     page: str
     is_control: Callable[[object], bool]
     controls: dict[str, str] = field(default_factory=dict)
+    page_hash: str = ""
+    states: dict[str, WidgetState] = field(default_factory=dict)
 
     async def run(self, state: WidgetState | None = None, fragment: str = "") -> float:
-        """Asks for a run of the script and waits for its end: seconds."""
+        """Asks for a run of the script and waits for its end: seconds. Raises RuntimeError where it shows an error."""
         asked = BackMsg()
-        asked.rerun_script.query_string = self.query
-        asked.rerun_script.page_name = self.page
-        asked.rerun_script.fragment_id = fragment
+        rerun = asked.rerun_script
+        rerun.query_string, rerun.page_script_hash, rerun.fragment_id = self.query, self.page_hash, fragment
+        # The address names the page until the server has told its hash.
+        rerun.page_name = "" if self.page_hash else self.page
         if state is not None:
-            asked.rerun_script.widget_states.widgets.append(state)
+            self.states[state.id] = state
+        rerun.widget_states.widgets.extend(self.states.values())
+        if state is not None and state.HasField("json_trigger_value"):
+            del self.states[state.id]
         start = time.perf_counter()
         await self.socket.send(asked.SerializeToString())
         while True:
             said = ForwardMsg.FromString(await self.socket.recv())
-            if said.WhichOneof("type") == "delta" and said.delta.HasField("new_element"):
+            kind = said.WhichOneof("type")
+            if kind == "delta" and said.delta.HasField("new_element"):
                 self._meet(said.delta)
-            if said.WhichOneof("type") == "script_finished" and said.script_finished in _FINISHED:
+            elif kind == "navigation":
+                self.page_hash = said.navigation.page_script_hash
+            elif kind == "page_info_changed":
+                self.query = said.page_info_changed.query_string
+            elif kind == "script_finished" and said.script_finished in _FINISHED:
                 return time.perf_counter() - start
 
     def _meet(self, delta) -> None:
         element = delta.new_element
-        mounted = getattr(element, element.WhichOneof("type"))
+        kind = element.WhichOneof("type")
+        mounted = getattr(element, kind)
+        if kind == "exception":
+            raise RuntimeError(f"the page shows an error: {mounted.message}")
         if self.is_control(element):
             self.controls[mounted.id] = delta.fragment_id
+        state = _first_state(kind, mounted)
+        if state is not None:
+            self.states.setdefault(mounted.id, state)
+
+
+def _first_state(kind: str, widget) -> WidgetState | None:
+    """What a browser reports of a widget that nobody has touched; None of what is not a widget of these pages."""
+    state = WidgetState(id=getattr(widget, "id", ""))
+    if kind == "selectbox":
+        if widget.HasField("default"):
+            state.string_value = widget.options[widget.default]
+    elif kind == "checkbox":
+        state.bool_value = widget.default
+    elif kind == "text_input":
+        state.string_value = widget.default
+    elif kind == "slider":
+        state.double_array_value.data.extend(widget.default)
+    else:
+        return None
+    return state
 
 
 def thumb_of(element) -> bool:

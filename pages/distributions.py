@@ -91,7 +91,7 @@ def _thresholds(entry: Entry, x: str, y: str) -> tuple[list[charts.Line], dict[s
     run = state.open_run(entry)
     recipe = recipes.draft_yaml(entry, run)
     try:
-        report = state.selected(entry, recipe).report if recipe else ()
+        report = state.picked(entry, recipe).selection.report if recipe else ()
     except ClipselError:
         return [], {"Recipe": "does not fit this run, so no threshold is drawn"}
     steps = (step for step in recipes.draft(entry, run).values() if step.enabled)

@@ -46,12 +46,12 @@ if not entries:
 else:
     try:
         here = state.current()
-        links.follow(here)
+        link = links.follow(here)
         with st.sidebar:
-            links.copier(here)
+            links.copier(here, link)
             jobs.glance()
             images.switch(here)
-        links.show_news(here)
+        links.show_news(link)
         page.run()
     except ClipselError as error:
         empty.show_error(error, "This run cannot be shown as it is")

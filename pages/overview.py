@@ -67,7 +67,10 @@ def _glimpse(entry: Entry) -> None:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _glimpse_rows(entry: Entry, metric: str, stamp: state.Stamp) -> np.ndarray:
-    return state.open_table(entry).page(metric, "random", limit=_GLIMPSE, seed=1)
+    # Of some pairs drawn beforehand: to shuffle 128 million takes 20 seconds.
+    values = state.open_table(entry).column(metric)
+    some = np.random.default_rng(1).choice(len(values), min(len(values), 50 * _GLIMPSE), replace=False)
+    return some[~np.isnan(values[some])][:_GLIMPSE]
 
 
 def _glance(entry: Entry, run: Run) -> None:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.recipe_files import load_recipe
-from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import borders, chance, empty, exporting, funnel, lists, recipes, state, steps
+from pages.parts import borders, chance, empty, exporting, funnel, links, lists, recipes, state, steps
 from pages.parts.catalog import Entry
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the answer to a moved thumb is written. steps: for each step of the draft, by its number.
+
+    at_threshold, other_seed: None while these panels are shut. saving: None where nothing is picked.
+    """
+
+    kept: DeltaGenerator
+    steps: dict[int, DeltaGenerator]
+    saving: exporting.Places | None
+    at_threshold: DeltaGenerator | None
+    other_seed: DeltaGenerator | None
 
 
 def show(entry: Entry) -> None:
@@ -17,39 +33,63 @@ def show(entry: Entry) -> None:
     left.title("Select")
     run = state.open_run(entry)
     state.require_table(entry)
+    kept = right.container()
     recipe = recipes.draft_yaml(entry, run)
     picked, error = _pick(entry, recipe)
-    with right:
-        if picked is not None:
-            funnel.show_kept(picked)
     left, right = st.columns([3, 2], gap="large")
-    with right:
-        # Before the cards, which take longer: the exact count is what a moved thumb is waited for.
-        if picked is not None:
-            funnel.show_funnel(picked, list(recipes.draft(entry, run).values()))
     with left:
         if error is not None:
             empty.show_error(error, "A step of this recipe does not fit this run")
         elif picked is None:
             empty.show_empty("No step yet", "A recipe keeps pairs step by step. Add the first, or load a saved recipe.")
-        steps.cards(entry, run, picked)
+        cards = steps.cards(entry, run)
         with st.container(horizontal=True, gap="small"):
             steps.adder(entry, run)
             lists.adder(entry, run)
     with right:
+        answered = st.container()
         st.subheader("Recipe")
         _loader(entry, run)
-        if picked is not None:
-            exporting.panel(entry, run, recipe, picked)
+        saving = None if picked is None else exporting.panel(entry, run, recipe, picked.selection)
+    at_threshold = other_seed = None
     if picked is not None:
-        borders.panel(entry, run, recipe)
-        chance.panel(entry, recipe)
+        at_threshold, other_seed = borders.panel(entry, run), chance.panel()
+    with answered:
+        places = _Places(kept, cards, saving, at_threshold, other_seed)
+        _answer(entry, places, recipes.draft(entry, run), links.write(entry, run))
 
 
-def _pick(entry: Entry, recipe: str) -> tuple[Selection | None, ClipselError | None]:
+@st.fragment
+def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Shown) -> None:
+    """All that the amounts in the draft decide. A moved thumb runs this and nothing else of the page.
+
+    drawn, link: what the rest of the page shows; where that is not true any more, the page is drawn anew.
+    """
+    run = state.open_run(entry)
+    recipe = recipes.draft_yaml(entry, run)
+    picked, _ = _pick(entry, recipe)
+    fits = (picked is None) == (places.saving is None)
+    if links.write(entry, run) != link or not fits or not recipes.same_steps(recipes.draft(entry, run), drawn):
+        st.rerun()
+    if picked is not None:
+        with places.kept:
+            funnel.show_kept(picked.selection)
+        funnel.show_funnel(picked.selection, list(recipes.draft(entry, run).values()))
+    steps.answer(entry, run, picked, places.steps)
+    if places.saving is not None:
+        exporting.answer(entry, recipe, places.saving)
+    if places.at_threshold is not None:
+        with places.at_threshold:
+            borders.show(entry, run, recipe)
+    if places.other_seed is not None:
+        with places.other_seed:
+            chance.show(entry, recipe)
+
+
+def _pick(entry: Entry, recipe: str) -> tuple[state.Picked | None, ClipselError | None]:
     """What the draft keeps; nothing where it has no step, or where one of them does not fit the run."""
     try:
-        return (state.selected(entry, recipe) if recipe else None), None
+        return (state.picked(entry, recipe) if recipe else None), None
     except ClipselError as error:
         return None, error
 

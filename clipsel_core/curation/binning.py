@@ -8,6 +8,9 @@ from clipsel_core.curation.passes import compiled, in_parts, read_only
 from clipsel_core.curation.sorting import CODES
 
 NO_SCORE = CODES - 1
+_BLOCK = 4096
+# Times this, eight bytes of 0 or 1 have their bits side by side in the highest byte, the first byte's lowest.
+_GATHER = np.uint64(0x0102040810204080)
 
 
 def codes(values: np.ndarray, low: float, high: float, bins: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -75,12 +78,16 @@ def _histogram(codes, bits, start, stop, counts):
 @compiled
 def _between(codes, bits, start, stop, first, last, out):
     lowest, span = np.uint16(first), np.uint16(last - first)
-    whole = start + (stop - start) // 8 * 8
-    for row in range(start, whole, 8):
-        byte = np.int64(0)
-        for place in range(8):
-            byte |= np.int64(np.uint16(codes[row + place] - lowest) <= span) << place
-        out[row >> 3] = byte & bits[row >> 3]
+    whole = start + (stop - start) // _BLOCK * _BLOCK
+    inside = np.empty(_BLOCK, np.uint8)
+    eights = inside.view(np.uint64)
+    for block in range(start, whole, _BLOCK):
+        # Slices that are counted from 0: so the compiler sees that it may take many at once.
+        part, before, after = codes[block : block + _BLOCK], bits[block >> 3 :], out[block >> 3 :]
+        for place in range(_BLOCK):
+            inside[place] = np.uint16(part[place] - lowest) <= span
+        for eight in range(_BLOCK // 8):
+            after[eight] = np.uint8((eights[eight] * _GATHER) >> np.uint64(56)) & before[eight]
     for row in range(whole, stop):
-        inside = np.int64(np.uint16(codes[row] - lowest) <= span) << (row & 7)
-        out[row >> 3] |= inside & bits[row >> 3]
+        there = np.int64(np.uint16(codes[row] - lowest) <= span) << (row & 7)
+        out[row >> 3] |= there & bits[row >> 3]

@@ -93,7 +93,11 @@ class MetricBins:
         """How the scored pairs of a bitmap lie over the fine bins."""
         if self.scored == len(self.codes) and bitmaps.count(bits) == self.scored:  # All of them: known without looking.
             return Spread.of(self.everything)
-        return Spread.of(binning.histogram(self.codes, bits)[:FINE])
+        return self.spread_of(binning.histogram(self.codes, bits))
+
+    def spread_of(self, counts: np.ndarray) -> Spread:
+        """The spread of pairs that were counted by their codes: (65536,) int64."""
+        return Spread.of(counts[:FINE])
 
     def edges(self) -> np.ndarray:
         """The scores between the coarse bins: (129,) float64."""
@@ -109,13 +113,7 @@ class MetricBins:
         thresholds: (T,) float32 without NaN. `scored` where no pair is so high.
         """
         codes = self.codes_of(thresholds)
-        first, last = self.starts[codes].copy(), self.starts[codes + 1].copy()
-        while np.any(open_ := first < last):
-            middle = (first + last) // 2
-            found = self.scores_at(np.where(open_, middle, 0))
-            low = open_ & (found <= thresholds if above else found < thresholds)
-            first, last = np.where(low, middle + 1, first), np.where(open_ & ~low, middle, last)
-        return first
+        return rank_counts.ranks_of_scores(self.order, self.values, self.starts, codes, thresholds, above)
 
     def histogram(self, bins: int) -> Histogram:
         """Scored pairs in equal bins over the span, as counts.histogram counts them, without looking at each."""

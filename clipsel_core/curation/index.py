@@ -13,9 +13,11 @@ is made again from the scores, the same to the byte.
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +39,10 @@ class Index:
 
     def rows_of(self, wanted: np.ndarray) -> np.ndarray:
         """The row of each uid, (M,) UID_DTYPE: (M,) int64, -1 where there is no such uid. Of repeated uids any row."""
-        return uid_order.rows_of(self.uids, self.by_uid, wanted)
+        found = uid_order.rows_of(self.uids, self.by_uid, wanted)
+        if len(wanted) * uid_order.MANY >= len(self.uids):
+            _let_go(self.uids)
+        return found
 
 
 def write_uids(folder: Path, names: np.ndarray) -> None:
@@ -82,6 +87,15 @@ def read_index(folder: Path, metrics: tuple[str, ...], pairs: int) -> Index | No
 
 def _save(path: Path, array: np.ndarray) -> None:
     np.save(path, array, allow_pickle=False)
+
+
+def _let_go(array: np.ndarray) -> None:
+    """Lets a mapped file's pages go: looking for many uids touches them all, 16 bytes a pair. They can come back."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def _map(path: Path, dtype: np.dtype | type, length: int | None = None) -> np.ndarray:

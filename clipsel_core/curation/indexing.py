@@ -28,7 +28,7 @@ from clipsel_core.runs.store import Run
 _log = logging.getLogger(__name__)
 _VERSION = 1
 _FEWEST_KEPT = 500_000
-_BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 20, 10, 3
+_BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 32, 10, 3
 _FORGOTTEN_S = 86_400
 _STAMP = re.compile(r"[0-9a-f]{16}")
 _KEEPER = "keep index"

@@ -20,7 +20,7 @@ from fractions import Fraction
 import numpy as np
 
 from clipsel_core.curation.bins import MetricBins, coarse
-from clipsel_core.curation.ordering import count_of_fraction
+from clipsel_core.curation.ordering import count_of_fraction, counts_of_fractions
 from clipsel_core.curation.picker import NONE, Cut, Cuts, Picker, ScoreStep, Taken
 from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_steps import AtLeast, KeepTop
@@ -117,9 +117,8 @@ class _Moved:
                 len(picker.table) if step.of == "pool" else picker.size(before),
                 picker.spread(before, step.metric),
             )
-            parts = [part if isinstance(part, Fraction) else Fraction(part) for part in amounts]
-            most = np.minimum([count_of_fraction(part, pairs) for part in parts], spread.scored)
-            ranks = bins.ranks_of_top(picker.bits(before), spread, most)
+            most = np.minimum(counts_of_fractions(amounts, pairs), spread.scored)
+            ranks = picker.ranks_of_top(before, step.metric, most)
             return cls(picker, step.metric, bins, ranks, bins.scores_at(ranks), True)
         if isinstance(step, AtLeast):
             values = np.array([float32_up(float(value)) for value in amounts], np.float32)

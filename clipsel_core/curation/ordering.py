@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -13,6 +13,15 @@ from clipsel_core import uids
 def count_of_fraction(fraction: Fraction, pairs: int) -> int:
     """floor(fraction * pairs) without rounding: 29/100 of 100 is 29, where 0.29 * 100 in floats is 28.999..."""
     return fraction.numerator * pairs // fraction.denominator
+
+
+def counts_of_fractions(fractions: Sequence[Fraction | float], pairs: int) -> np.ndarray:
+    """The same of many fractions: (P,) int64."""
+    exact = [part if isinstance(part, Fraction) else Fraction(part) for part in fractions]
+    parts = np.array([part.as_integer_ratio() for part in exact], object).reshape(-1, 2)
+    if (parts * max(pairs, 1)).max(initial=0) < 2**63:
+        parts = parts.astype(np.int64)
+    return (parts[:, 0] * pairs // parts[:, 1]).astype(np.int64)
 
 
 def keep_top(

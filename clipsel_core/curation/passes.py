@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -61,3 +61,8 @@ def in_parts(work: Callable[[int, int], Any], pairs: int) -> list[Any]:
     starts = range(0, pairs, _PART)
     stops = [min(start + _PART, pairs) for start in starts]
     return list(map(work, starts, stops)) if len(stops) < 2 else list(_threads.map(work, starts, stops))
+
+
+def in_threads(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """What some work returns for each item."""
+    return list(_threads.map(work, items))

@@ -9,14 +9,17 @@ select(), always: a test holds the two together.
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
 from clipsel_core.curation import bitmaps, passes
 from clipsel_core.curation.bins import Spread
 from clipsel_core.curation.ordering import count_of_fraction
+from clipsel_core.curation.prefix_counts import PrefixCounts
 from clipsel_core.curation.recent import Recent
 from clipsel_core.curation.recipe import Recipe, check_metrics
 from clipsel_core.curation.recipe_steps import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Union
@@ -27,6 +30,10 @@ ScoreStep = KeepTop | AtLeast | AtMost
 _SET_BYTES = 512 << 20
 _MOST_SETS, _FEWEST_SETS = 256, 8
 _MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 128, 4096, 32
+# Looking at every pair of a smaller run takes no longer than looking up what was counted beforehand.
+_MANY_PAIRS = 1 << 20
+_MOST_CROSSED, _MOST_ASKED = 8, 256
+_beside = ThreadPoolExecutor(1, "crossing")
 
 
 def _no_list() -> np.ndarray:
@@ -69,6 +76,8 @@ class Picker:
         self._spreads: Recent[Spread] = Recent(_MOST_COUNTS)
         self._sizes: Recent[int] = Recent(_MOST_SIZES)
         self._lists: Recent[tuple[Work, np.ndarray]] = Recent(_MOST_LISTS)
+        self._crossed: Recent[Future[PrefixCounts]] = Recent(_MOST_CROSSED)
+        self._asked: Recent[np.ndarray] = Recent(_MOST_ASKED)
 
     def select(self, recipe: Recipe) -> Selection:
         """What the recipe picks. Raises RecipeError as select() does."""
@@ -105,7 +114,7 @@ class Picker:
 
     def spread(self, cuts: Cuts, metric: str) -> Spread:
         """How they lie over a metric."""
-        return self._spreads.get((_named(cuts), metric), lambda: self.table.bins(metric).spread(self.bits(cuts)))
+        return self._spreads.get((_named(cuts), metric), lambda: self._spread(_named(cuts), metric))
 
     def size(self, cuts: Cuts) -> int:
         """How many are left."""
@@ -113,7 +122,31 @@ class Picker:
 
     def counts_from(self, cuts: Cuts, metric: str, ranks: np.ndarray) -> np.ndarray:
         """How many of them stand at each rank of a metric or above: (T,) int64."""
-        return self.table.bins(metric).counts_from(self.bits(cuts), self.spread(cuts, metric), ranks)
+        if cuts and cuts[-1] == NONE:
+            return np.zeros(len(ranks), np.int64)
+        bins = self.table.bins(metric)
+        name = "counts", _named(cuts), metric, ranks.tobytes()
+        return self._asked.get(name, lambda: bins.counts_from(self.bits(cuts), self.spread(cuts, metric), ranks))
+
+    def ranks_of_top(self, cuts: Cuts, metric: str, most: np.ndarray) -> np.ndarray:
+        """The ranks from which on just so many of them stand: (T,) int64. most: (T,) int64, at most all of them."""
+        bins = self.table.bins(metric)
+        name = "ranks", _named(cuts), metric, most.tobytes()
+        return self._asked.get(name, lambda: bins.ranks_of_top(self.bits(cuts), self.spread(cuts, metric), most))
+
+    def _spread(self, cuts: Cuts, metric: str) -> Spread:
+        """Looked up where one score cuts and the two metrics were counted together, which happens beside the first."""
+        bins = self.table.bins(metric)
+        if len(cuts) == 1 and cuts[0].kind in ("from", "below") and len(self.table) >= _MANY_PAIRS:
+            (cut,) = cuts
+            order = self.table.bins(cut.name).order
+            count = partial(_beside.submit, PrefixCounts.of, order, bins.codes, self._everything)
+            crossed = self._crossed.get((cut.name, metric), count)
+            if crossed.done():
+                counts = crossed.result()
+                found = counts.from_rank(cut.rank) if cut.kind == "from" else counts.below_rank(cut.rank)
+                return bins.spread_of(found)
+        return bins.spread(self.bits(cuts))
 
     def _size(self, cuts: Cuts) -> int:
         if not cuts or cuts[-1].kind not in ("from", "below"):
@@ -153,7 +186,7 @@ class Picker:
             bins, spread = self.table.bins(step.metric), self.spread(before, step.metric)
             pairs = len(self.table) if step.of == "pool" else self.size(before)
             most = min(count_of_fraction(Fraction(step.keep_top), pairs), spread.scored)
-            rank = bins.ranks_of_top(self.bits(before), spread, np.array([most]))
+            rank = self.ranks_of_top(before, step.metric, np.array([most]))
             return Cut("from", step.metric, int(rank[0])), float(bins.scores_at(rank)[0]) if most else None
         if isinstance(step, AtLeast):
             return Cut("from", step.metric, self._rank(step.metric, float32_up(step.at_least))), step.at_least

@@ -1,6 +1,6 @@
 """How many pairs of a set stand at a rank or above, and at which rank are there so many? Sets are bitmaps.
 
-The bins above are known as sums; only the bin that a rank cuts is walked through.
+The bins above are known as sums; only the bin that a rank cuts is walked through, from its nearer end.
 """
 
 from __future__ import annotations
@@ -37,6 +37,32 @@ def ranks_of(
     return out
 
 
+def ranks_of_scores(
+    order: np.ndarray, values: np.ndarray, starts: np.ndarray, bins: np.ndarray, scores: np.ndarray, above: bool
+) -> np.ndarray:
+    """The first rank at each score or above it, or only above it: (T,) int64.
+
+    values: (N,) float32, the score of each row. bins: (T,) int64, where scores, (T,) float32, lie. The rest as above.
+    """
+    return _ranks_of_scores(read_only(order), read_only(values), read_only(starts), bins, scores, above)
+
+
+@compiled
+def _ranks_of_scores(order, values, starts, bins, scores, above):
+    out = np.empty(len(scores), np.int64)
+    for place in range(len(scores)):
+        first, last = starts[bins[place]], starts[bins[place] + 1]
+        while first < last:
+            middle = (first + last) // 2
+            found = values[order[middle]]
+            if found < scores[place] or (above and found == scores[place]):
+                first = middle + 1
+            else:
+                last = middle
+        out[place] = first
+    return out
+
+
 def nearest(order: np.ndarray, bits: np.ndarray, rank: int, most: int, *, upwards: bool) -> np.ndarray:
     """The bitmap's pairs that are next to a rank, the nearest first, `most` at most: (M,) int64 rows.
 
@@ -66,6 +92,11 @@ def _counts_from(order, bits, starts, suffix, ranks):
         while starts[bin_of] > ranks[place]:
             bin_of -= 1
             rank, found = starts[bin_of + 1], suffix[bin_of + 1]
+        if ranks[place] - starts[bin_of] < rank - ranks[place]:
+            rank, found = starts[bin_of], suffix[bin_of]
+        while rank < ranks[place]:
+            found -= (bits[order[rank] >> 3] >> (order[rank] & 7)) & 1
+            rank += 1
         while rank > ranks[place]:
             rank -= 1
             found += (bits[order[rank] >> 3] >> (order[rank] & 7)) & 1

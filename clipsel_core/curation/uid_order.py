@@ -12,7 +12,7 @@ from clipsel_core.curation.passes import compiled, in_parts, read_only
 
 _LONGEST_RUN = 64
 # Asked for more than one of so many pairs, one look at each is quicker than a search for each that is asked for.
-_MANY = 1000
+MANY = 1000
 
 
 def order_by_uid(names: np.ndarray) -> np.ndarray:
@@ -33,7 +33,7 @@ def order_by_uid(names: np.ndarray) -> np.ndarray:
 def rows_of(names: np.ndarray, by_uid: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The row of each wanted uid: (M,) int64, -1 where there is none. names, wanted: UID_DTYPE; by_uid: (N,) uint32."""
     halves, asked = (read_only(np.ascontiguousarray(a).view(np.uint64)) for a in (names, wanted))
-    if len(wanted) * _MANY >= len(names) and (found := _rows_of_many(halves, wanted)) is not None:
+    if len(wanted) * MANY >= len(names) and (found := _rows_of_many(halves, wanted)) is not None:
         return found
     return _rows_of(halves, read_only(by_uid), asked)
 

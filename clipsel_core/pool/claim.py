@@ -58,7 +58,8 @@ def sole_worker(root: Path) -> Iterator[None]:
     found = "another process at work"
     busy = PoolFormatError(root, expected="a folder nobody writes into", found=found, remedy=remedy)
     with files.sole_worker(root, busy):
-        files.remove_leftovers(root, *(root / name for name in ("metadata", "images", "embed", "shards")))
+        folders = [root / name for name in ("metadata", "images", "embed", "shards")]
+        files.remove_leftovers(root, *folders, *(root / "embed").glob("*/"))
         yield
 
 

@@ -21,6 +21,8 @@ from pages.parts.shapes import Shape, inside
 
 AMOUNT, KEPT = "amount", "kept"
 _NAMED = 50_000
+# Captions of so many pairs are read for it at most.
+_READ = 16_000_000
 _ENDS = (2, 50, 98)
 # Where a region keeps so many times what the recipe keeps overall, it has the strongest colour.
 _MOST_TIMES = 2.5
@@ -162,9 +164,15 @@ def _members(entry: Entry, shape: Shape, stamp: state.Stamp) -> np.ndarray:
 
 
 def _named(entry: Entry, stamp: state.Stamp) -> np.ndarray:
-    """Which of the map's pairs name its regions: all, or every so many-th."""
-    on_map = len(state.open_map(entry).rows)
-    return np.arange(0, on_map, max(1, -(-on_map // _NAMED)))
+    """Which of the map's pairs name its regions: all, or every so many-th.
+
+    Of a large run those in every so many-th shard: to read one caption of a shard takes as long as to read them all.
+    """
+    rows, table = state.open_map(entry).rows, state.open_table(entry)
+    apart = -(-len(table) // _READ)
+    read = np.flatnonzero(table.files.shard_of(rows) % max(1, apart) == 0)
+    read = read if len(read) else np.arange(len(rows))
+    return read[:: max(1, -(-len(read) // _NAMED))]
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading captions …")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.boundary import Boundary, boundary
 from clipsel_core.curation.live import ScoreStep
@@ -15,20 +16,17 @@ from pages.parts.catalog import Entry
 _SIDE = 12
 
 
-def panel(entry: Entry, run: Run, recipe: str) -> None:
-    """An expander; while it is shut nothing is looked for. recipe: the draft's YAML, which fits the run."""
-    steps = {
-        place: step for place, step in enumerate(recipes.draft(entry, run).values()) if isinstance(step, ScoreStep)
-    }
-    if not steps:
-        return
+def panel(entry: Entry, run: Run) -> DeltaGenerator | None:
+    """An expander for `show` to fill; None while it is shut or where no step has a threshold."""
+    if not _steps(entry, run):
+        return None
     box = st.expander("Pairs at the threshold", icon=":material/compare:", key="at threshold", on_change="rerun")
-    with box:
-        if box.open:
-            _show(entry, recipe, steps)
+    return box if box.open else None
 
 
-def _show(entry: Entry, recipe: str, steps: dict[int, ScoreStep]) -> None:
+def show(entry: Entry, run: Run, recipe: str) -> None:
+    """What the panel holds. recipe: the draft's YAML, which fits the run."""
+    steps = _steps(entry, run)
     if st.session_state.get("threshold of") not in steps:
         st.session_state["threshold of"] = next(iter(steps))
     place = st.segmented_control(
@@ -49,6 +47,12 @@ def _show(entry: Entry, recipe: str, steps: dict[int, ScoreStep]) -> None:
     for column, (side, rows) in zip(st.columns(2, gap="large"), sides, strict=True):
         with column:
             _side(entry, steps[place], side, rows, kept, passes=(side == "above") == upward)
+
+
+def _steps(entry: Entry, run: Run) -> dict[int, ScoreStep]:
+    """The draft's steps with a threshold, by their places."""
+    draft = recipes.draft(entry, run).values()
+    return {place: step for place, step in enumerate(draft) if isinstance(step, ScoreStep)}
 
 
 def _side(entry: Entry, step: ScoreStep, side: str, rows: np.ndarray, kept: np.ndarray, *, passes: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation import stability
 from clipsel_core.curation.stability import Stability
@@ -12,15 +13,14 @@ from pages.parts.catalog import Entry
 _SHOWN = 24
 
 
-def panel(entry: Entry, recipe: str) -> None:
-    """An expander; while it is shut nothing is computed. recipe: the draft's YAML, which fits the run."""
+def panel() -> DeltaGenerator | None:
+    """An expander for `show` to fill; None while it is shut."""
     box = st.expander("Under another seed", icon=":material/casino:", key="other seed", on_change="rerun")
-    with box:
-        if box.open:
-            _show(entry, recipe)
+    return box if box.open else None
 
 
-def _show(entry: Entry, recipe: str) -> None:
+def show(entry: Entry, recipe: str) -> None:
+    """What the panel holds. recipe: the draft's YAML, which fits the run."""
     found = _stability(entry, state.recipe_stamp(entry, recipe), recipe)
     for metric in found.unknown:
         facts.show_note(f"A step uses {metrics.title(metric)}; how much of it is chance is not on record.")
@@ -75,4 +75,4 @@ def _why_unknown(entry: Entry) -> str:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _stability(entry: Entry, stamp: state.Stamp, recipe: str) -> Stability:
-    return stability.stability(state.selected(entry, recipe), state.parse(entry, recipe), most=_SHOWN)
+    return stability.stability(state.picked(entry, recipe).selection, state.parse(entry, recipe), most=_SHOWN)

@@ -85,7 +85,7 @@ def _choose(names: list[str]) -> list[str]:
 def _note_unknown(entry: Entry, texts: dict[str, str]) -> None:
     for name, text in texts.items():
         if name.startswith("list "):
-            report = state.selected(entry, text).report[0]
+            report = state.picked(entry, text).selection.report[0]
             if report.unknown:
                 facts.show_note(f"{shown(name)} names {words.count(report.unknown)} more uids that this run lacks.")
 

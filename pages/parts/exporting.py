@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.export import export
-from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_files import dump_recipe, load_recipe, save_recipe
 from clipsel_core.curation.selection import Selection
 from clipsel_core.errors import ClipselError
@@ -25,8 +28,18 @@ def name_key(entry: Entry) -> str:
     return f"name {entry.key}"
 
 
-def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> None:
-    """Name, save and export of what the draft picks."""
+@dataclass(frozen=True)
+class Places:
+    """Where the panel says what depends on the recipe. path: of the recipe by the name given, None without a name."""
+
+    path: Path | None
+    saved: DeltaGenerator | None = None
+    result: DeltaGenerator | None = None
+    file: DeltaGenerator | None = None
+
+
+def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places:
+    """Name, save and export of a recipe (YAML); what can be said of it is for `answer` to write."""
     key = name_key(entry)
     st.session_state.setdefault(key, "my-recipe")
     # A widget's value is forgotten with its page; written anew it is the session's.
@@ -36,9 +49,8 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> None:
         ending = st.selectbox("Format", list(_ENDINGS), key="ending", persist_state="session", width=120)
     if not _NAME.fullmatch(name or ""):
         st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
-        return
-    path = run.recipes_dir / f"{name}.yaml"
-    st.caption(f"{_ENDINGS[ending]} · {_saved_state(path, state.parse(entry, recipe))}")
+        return Places(None)
+    path, saved = run.recipes_dir / f"{name}.yaml", st.container()
     with st.container(horizontal=True, gap="small"):
         if st.button("Save and export", type="primary", icon=":material/file_download:", key="export"):
             _export(entry, run, recipe, picked, path, ending)
@@ -46,19 +58,38 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> None:
             save_recipe(state.parse(entry, recipe), path)
             st.toast(f"Saved as {name}", icon=":material/check:")
             st.rerun()
-    _result(entry, recipe)
-    with st.expander("The recipe as a file"):
+    return Places(path, saved, st.container(), st.expander("The recipe as a file"))
+
+
+def answer(entry: Entry, recipe: str, places: Places) -> None:
+    """What can be said of a recipe (YAML): whether it is saved or exported, and how it looks as a file."""
+    if places.path is None:
+        return
+    with places.saved:
+        st.caption(f"{_ENDINGS[st.session_state['ending']]} · {_saved_state(places.path, recipe)}")
+    if f"exported {entry.key}" in st.session_state:
+        with places.result:
+            _result(st.session_state[f"exported {entry.key}"], entry, recipe)
+    with places.file:
         st.code(recipe, language="yaml")
 
 
-def _saved_state(path: Path, recipe: Recipe) -> str:
-    if not path.exists():
-        return "not saved yet"
+def _saved_state(path: Path, recipe: str) -> str:
     try:
-        same = dump_recipe(load_recipe(path)) == dump_recipe(recipe)
-    except ClipselError:
-        same = False
+        stat = path.stat()
+    except OSError:
+        return "not saved yet"
+    same = _in_file(path, stat.st_mtime_ns, stat.st_size) == recipe
     return "saved" if same else "another recipe has this name: saving replaces it"
+
+
+@lru_cache(maxsize=64)
+def _in_file(path: Path, changed_ns: int, size: int) -> str | None:
+    """The recipe in a file as this page would write it, None where it cannot be read."""
+    try:
+        return dump_recipe(load_recipe(path))
+    except ClipselError:
+        return None
 
 
 def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, ending: str) -> None:
@@ -78,10 +109,7 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
     }
 
 
-def _result(entry: Entry, recipe: str) -> None:
-    done = st.session_state.get(f"exported {entry.key}")
-    if done is None:
-        return
+def _result(done: dict[str, Any], entry: Entry, recipe: str) -> None:
     with st.container(border=True, key="exported"):
         if done["recipe"] == recipe:
             st.markdown("**Exported**")

@@ -1,4 +1,4 @@
-// Copies the page's address with the draft in it. Where the browser keeps the clipboard to itself (a server that is
+// Copies the page's address, which has the draft in it. Where the browser keeps the clipboard to itself (a server that is
 // reached by http under another name), the address is shown, selected, to be copied by hand.
 
 const CALM_MS = 1800
@@ -12,8 +12,6 @@ export default function (component) {
     const url = new URL(window.location.href)
     // The address itself does not name the first run of the list, which may be another one on another day.
     url.searchParams.set("run", data.run)
-    if (data.recipe) url.searchParams.set("recipe", data.recipe)
-    else url.searchParams.delete("recipe")
     return url.toString()
   }
   button.onclick = async () => {

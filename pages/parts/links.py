@@ -6,12 +6,14 @@ an entry of the browser's history: Back undoes it, Forward does it again.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from clipsel_core.curation import recipe_link
 from clipsel_core.curation.recipe_link import RecipeLink
-from clipsel_core.curation.recipe_steps import AnyStep
+from clipsel_core.curation.recipe_steps import AnyStep, Intersect, Subtract, Union
 from clipsel_core.errors import RecipeError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, lists, recipes, state, words
@@ -28,7 +30,15 @@ _button = component(
 )
 
 
-def follow(entry: Entry) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """What the page says of the link. missing: what it leaves out. news: what became of the one that led here."""
+
+    missing: str
+    news: RecipeError | str | None
+
+
+def follow(entry: Entry) -> Shown:
     """Takes the address's recipe as the draft where the session begins or Back was pressed; writes it otherwise."""
     run = state.open_run(entry)
     told = st.query_params.get(_PARAMETER, "")
@@ -36,31 +46,34 @@ def follow(entry: Entry) -> None:
     st.session_state["followed"] = True
     if (begins and told) or (_went_back() and told != _link(entry, run).text):
         _take(entry, run, told, quiet=not begins)
-    link = _link(entry, run)
+    return write(entry, run)
+
+
+def write(entry: Entry, run: Run) -> Shown:
+    """Puts the draft into the page's address, and returns what there is to say of it."""
+    link, told = _link(entry, run), st.query_params.get(_PARAMETER, "")
     _remember(entry, link, list(recipes.draft(entry, run).values()))
     if link.text and link.text != told:
         st.query_params[_PARAMETER] = link.text
     elif not link.text and told:
         del st.query_params[_PARAMETER]
-
-
-def copier(entry: Entry) -> None:
-    """A button that copies the address with the draft in it, and what is missing from it, if anything."""
-    link = _link(entry, state.open_run(entry))
-    _button(data={"run": entry.label, "recipe": link.text or ""}, key="copy link")
-    if missing := _missing(link):
-        st.caption(f"{missing} Save the recipe to share all of it.")
-
-
-def show_news(entry: Entry) -> None:
-    """What became of the recipe that the address held, until the draft is changed."""
     text, news = st.session_state.get(f"link news {entry.key}", (None, None))
-    if news is None or text != _link(entry, state.open_run(entry)).text:
-        return
-    if isinstance(news, RecipeError):
-        empty.show_error(news, "The recipe in this link cannot be used; the usual steps are shown instead")
-    else:
-        st.info(news, icon=":material/link:")
+    return Shown(_missing(link), news if text == link.text else None)
+
+
+def copier(entry: Entry, link: Shown) -> None:
+    """A button that copies the address with the draft in it, and what is missing from it, if anything."""
+    _button(data={"run": entry.label}, key="copy link")
+    if link.missing:
+        st.caption(f"{link.missing} Save the recipe to share all of it.")
+
+
+def show_news(link: Shown) -> None:
+    """What became of the recipe that the address held, until the draft is changed."""
+    if isinstance(link.news, RecipeError):
+        empty.show_error(link.news, "The recipe in this link cannot be used; the usual steps are shown instead")
+    elif link.news is not None:
+        st.info(link.news, icon=":material/link:")
 
 
 def _take(entry: Entry, run: Run, told: str, *, quiet: bool) -> None:
@@ -85,7 +98,8 @@ def _link(entry: Entry, run: Run) -> RecipeLink:
     steps = list(recipes.draft(entry, run).values())
     if steps == recipes.suggestion(run):
         return RecipeLink("")
-    return recipe_link.pack(steps, run=entry.label, lists=lists.known(run))
+    named = any(isinstance(step, Intersect | Union | Subtract) for step in steps)
+    return recipe_link.pack(steps, run=entry.label, lists=lists.known(run) if named else ())
 
 
 def _remember(entry: Entry, link: RecipeLink, steps: list[AnyStep]) -> None:

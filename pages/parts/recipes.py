@@ -76,6 +76,17 @@ def move_step(entry: Entry, run: Run, number: int, by: int) -> None:
     st.session_state[f"draft {entry.key}"] = dict(steps)
 
 
+def same_steps(one: Draft, other: Draft) -> bool:
+    """Whether two drafts have the same steps, but perhaps for how much each of them keeps."""
+    return list(one) == list(other) and all(_bare(one[number]) == _bare(other[number]) for number in one)
+
+
+def _bare(step: AnyStep) -> AnyStep:
+    """A step without its amount."""
+    scored = isinstance(step, KeepTop | AtLeast | AtMost)
+    return step.model_copy(update={step.kind: None}) if scored else step
+
+
 def by_hand(entry: Entry, run: Run) -> dict[str, str]:
     """What was said of single pairs: from a uid, 32 hex digits, to keep or drop. The last step that names it counts."""
     steps = (step for step in draft(entry, run).values() if isinstance(step, Keep | Drop) and step.enabled)

@@ -6,7 +6,8 @@ anew, and shared between sessions, so it must not be written to.
 
 from __future__ import annotations
 
-from fractions import Fraction
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ import streamlit as st
 
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.indexing import open_indexed
-from clipsel_core.curation.live import Settings, settings_of
 from clipsel_core.curation.picker import Picker
 from clipsel_core.curation.projection import read_projection
 from clipsel_core.curation.recipe import Recipe
@@ -99,26 +99,26 @@ def pool_at(root: Path) -> Pool:
     return _pool(root, _stamp(root, "metadata", "shards"))
 
 
-def selected(entry: catalog.Entry, recipe: str) -> Selection:
+@dataclass(frozen=True)
+class Picked:
+    """What a recipe picks from a run, and who can say what it would pick otherwise."""
+
+    picker: Picker
+    recipe: Recipe
+    selection: Selection
+
+
+def picked(entry: catalog.Entry, recipe: str) -> Picked:
     """What a recipe (YAML) picks from the run. Raises RecipeError where it does not fit the run."""
-    return _selection(entry, recipe_stamp(entry, recipe), recipe)
+    picker, steps = open_picker(entry), parse(entry, recipe)
+    return Picked(picker, steps, picker.select(steps))
 
 
 def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
     """Which pairs a recipe (YAML) keeps: (N,) bool. "" has no step and keeps every pair that may be selected."""
     if not recipe:
         return _selectable(entry, scores_stamp(entry))
-    return selected(entry, recipe).mask()
-
-
-def settings(entry: catalog.Entry, recipe: str, place: int, amounts: tuple[Fraction | float, ...]) -> Settings:
-    """What a recipe's step at a place would do at each amount. Raises RecipeError where the recipe does not fit.
-
-    amounts: evenly spaced, so that their ends and number stand for them: to hash a thousand of them takes longer than
-    to count what they do.
-    """
-    ruler = float(amounts[0]), float(amounts[-1]), len(amounts)
-    return _settings(entry, recipe_stamp(entry, recipe), recipe, place, ruler, amounts)
+    return picked(entry, recipe).selection.mask()
 
 
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
@@ -135,7 +135,12 @@ def metric_bins(entry: catalog.Entry, metric: str) -> MetricBins:
 def parse(entry: catalog.Entry, recipe: str) -> Recipe:
     """A recipe's steps, checked against the run's metrics; uid lists in it are named from the run's recipes folder."""
     run = open_run(entry)
-    return parse_recipe(recipe, metrics=run.metrics, folder=run.recipes_dir)
+    return _parsed(recipe, tuple(run.metrics), run.recipes_dir)
+
+
+@lru_cache(maxsize=64)
+def _parsed(recipe: str, metrics: tuple[str, ...], folder: Path) -> Recipe:
+    return parse_recipe(recipe, metrics=metrics, folder=folder)
 
 
 def _described(root: Path) -> Stamp:
@@ -177,23 +182,6 @@ def _projection(root: Path, stamp: Stamp):
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _pool(root: Path, stamp: Stamp) -> Pool:
     return open_pool(root)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _selection(entry: catalog.Entry, stamp: Stamp, recipe: str) -> Selection:
-    return open_picker(entry).select(parse(entry, recipe))
-
-
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _settings(
-    entry: catalog.Entry,
-    stamp: Stamp,
-    recipe: str,
-    place: int,
-    ruler: tuple[float, float, int],
-    _amounts: tuple[Fraction | float, ...],
-) -> Settings:
-    return settings_of(open_picker(entry), parse(entry, recipe), place, _amounts)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

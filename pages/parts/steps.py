@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.curation.live import ScoreStep, Settings
+from clipsel_core.curation.live import ScoreStep, Settings, settings_of
 from clipsel_core.curation.recipe_steps import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
 from clipsel_core.curation.selection import Selection, StepReport
 from clipsel_core.runs.store import Run
@@ -34,18 +35,27 @@ _FIRST_PERCENTILE = {"at_least": 70, "at_most": 30}
 _BARE = {"label_visibility": "collapsed"}
 
 
-def cards(entry: Entry, run: Run, picked: Selection | None) -> None:
-    """A card for each step of the draft. picked: what the whole draft keeps, None where it does not fit the run."""
+def cards(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
+    """A card for each step of the draft, and in each the place that `answer` fills, by the step's number."""
+    places = {}
     for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
         with st.container(border=True):
             _head(entry, run, number, place, step)
+            places[number] = st.container(key=f"effect-{number}")
+            if isinstance(step, Keep | Drop):
+                with st.expander("Which pairs"):
+                    st.code("\n".join(getattr(step, step.kind)), language=None, height=160)
+    return places
+
+
+def answer(entry: Entry, run: Run, picked: state.Picked | None, places: dict[int, DeltaGenerator]) -> None:
+    """What each step does. picked: what the whole draft keeps, None where it does not fit the run."""
+    for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
+        with places[number]:
             if isinstance(step, ScoreStep) and step.metric in run.metrics:
                 _set(entry, run, number, step, place, picked)
             elif picked is not None and isinstance(step, Intersect | Union | Subtract):
-                _show_list(_report(entry, run, place, step, picked))
-            elif isinstance(step, Keep | Drop):
-                with st.expander("Which pairs"):
-                    st.code("\n".join(getattr(step, step.kind)), language=None, height=160)
+                _show_list(_report(entry, run, place, step, picked.selection))
 
 
 def adder(entry: Entry, run: Run) -> None:
@@ -113,18 +123,17 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
     recipes.change_step(entry, run, number, step)
 
 
-def _set(entry: Entry, run: Run, number: int, step: ScoreStep, place: int, picked: Selection | None) -> None:
+def _set(entry: Entry, run: Run, number: int, step: ScoreStep, place: int, picked: state.Picked | None) -> None:
     """The thumb and what it does: percent for a fraction, the metric's own range for a threshold."""
     ruler = _ruler(entry, step)
     key = f"share-{number}" if isinstance(step, KeepTop) else f"{step.kind}-{number}-{step.metric}"
     head: dict[str, Any] = {**ruler.head(step), "label": f"Step {place + 1}: {metrics.title(step.metric)}"}
     settings = None
     if picked is not None:
-        report = _report(entry, run, place, step, picked)
-        settings = state.settings(entry, recipes.draft_yaml(entry, run), place, ruler.amounts)
-        head |= _effect(step, report, settings, picked)
-    with st.container(key=f"effect-{number}"):
-        control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number, key))
+        report = _report(entry, run, place, step, picked.selection)
+        settings = settings_of(picked.picker, picked.recipe, place, ruler.amounts)
+        head |= _effect(step, report, settings, picked.selection)
+    control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number, key))
 
 
 def _move(entry: Entry, run: Run, number: int, key: str) -> None:

@@ -132,6 +132,19 @@ def test_select__thumb_obeys_the_keyboard(page):
     expect(page.locator(".funnel")).to_contain_text("top 98 % of the pool")
 
 
+def test_select__quick_moves_to_and_fro_are_all_counted(page):
+    """Places that were shown before come again while answers are on their way: the browser must know them still."""
+    visit(page, "select")
+    thumb, funnel = page.locator(".st-key-share-1 [role=slider]"), page.locator(".funnel")
+    for key in ("ArrowLeft", "ArrowRight", "ArrowLeft", "ArrowRight", "ArrowLeft"):
+        for _ in range(7):
+            thumb.press(key)
+    expect(funnel).to_contain_text("top 19.3 % of the pool")
+    settle(page)
+    expect(thumb).to_have_attribute("aria-valuenow", "193")
+    expect(page).to_have_url(re.compile("recipe="))
+
+
 def test_gallery__shows_images_from_our_route(page):
     visit(page, "gallery")
     expect(page.locator(".card")).to_have_count(48)

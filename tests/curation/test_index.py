@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import threading
@@ -158,6 +159,20 @@ def test_tidy__takes_away_what_a_killed_builder_left(run):
     open_kept(run)
     assert not left.exists()
     assert other.exists()
+
+
+def test_rows_of__does_not_keep_the_uids_in_memory(run, monkeypatch):
+    table, let_go = open_kept(run), []
+    real = indexing.index._let_go
+    monkeypatch.setattr(indexing.index, "_let_go", lambda array: let_go.append(real(array)))
+    wanted = table.uids_at(np.arange(100))
+    for _ in range(2):
+        assert table.rows_of(wanted).tolist() == list(range(100))
+    assert len(let_go) == 2
+    owner = table._index.uids
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    assert isinstance(owner, mmap.mmap)
 
 
 @pytest.mark.parametrize("pairs", [1, 8, 1003])

@@ -147,6 +147,15 @@ def test_new__takes_plain_names_that_are_free(data, name):
     assert folders.new("mine") == data / "mine"
 
 
+def test_pool_to_make__is_new_or_a_pool_that_a_teacher_may_join(data):
+    assert folders.pool_to_make("mine") == data / "mine"
+    (data / "birds" / "pool").rename(data / "downloaded")
+    assert folders.pool_to_make("downloaded") == data / "downloaded"
+    for name in ("birds", "../downloaded", ""):
+        with pytest.raises(JobError):
+            folders.pool_to_make(name)
+
+
 def test_names__are_made_of_what_is_there(data):
     assert folders.free_name("birds") == "birds-2"
     assert folders.free_name("my <b>pool") == "my-b-pool"

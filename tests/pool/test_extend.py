@@ -160,6 +160,7 @@ def test_extend_pool__killed_between_shards_it_ends_with_the_same_bytes(tmp_path
     with pytest.raises(KeyboardInterrupt):
         extend(roots[1] / "shards", roots[1], teachers[0])
     monkeypatch.undo()
+    (roots[1] / "embed" / "b32" / ".31cd.parquet.1-1.partial").write_bytes(b"half of one")
     monkeypatch.setattr(extending, "match", lambda *_: pytest.fail("what was found is kept"))
     done = extend(roots[1] / "shards", roots[1], teachers[0])
     assert done.embedded == 5

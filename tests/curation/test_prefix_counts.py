@@ -1,0 +1,49 @@
+"""What is looked up from counts along an order is what counting each pair finds, at any rank."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from clipsel_core.curation import bitmaps, picker
+from clipsel_core.curation.ordering import count_of_fraction, counts_of_fractions
+from clipsel_core.curation.picker import Picker
+from clipsel_core.curation.prefix_counts import PrefixCounts
+from clipsel_core.curation.recipe_files import parse_recipe
+from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.curation.selection import select
+
+
+@pytest.mark.parametrize("pairs", [1, 63, 1_000, 20_011])
+def test_prefix_counts__are_those_of_each_pair(pairs):
+    draw = np.random.default_rng(pairs)
+    order = draw.permutation(pairs).astype(np.uint32)[: pairs - pairs // 10]
+    codes = draw.integers(0, 300, pairs).astype(np.uint16)
+    mask = draw.random(pairs) < 0.7
+    counts = PrefixCounts.of(order, codes, bitmaps.pack(mask))
+    for rank in {0, 1, len(order) // 3, len(order) // 2 + 1, len(order) - 1, len(order)}:
+        for found, rows in ((counts.from_rank(rank), order[rank:]), (counts.below_rank(rank), order[:rank])):
+            assert (found == np.bincount(codes[rows][mask[rows]], minlength=65_536)).all()
+
+
+def test_picker__counts_the_same_with_and_without_them(big_run, monkeypatch):
+    monkeypatch.setattr(picker, "_MANY_PAIRS", 0)
+    table = ScoreTable.open(big_run)
+    asked, draw = Picker(table), np.random.default_rng(2)
+    for _ in range(20):
+        first, second = (int(share) / 1000 for share in draw.integers(0, 1001, 2))
+        kind = ["keep_top", "at_most"][int(draw.integers(2))]
+        text = f"steps: [{{metric: s_cliploss, {kind}: {first}}}, {{metric: clip_score, keep_top: {second}}}]"
+        recipe = parse_recipe(text)
+        assert asked.select(recipe).report == select(big_run, recipe, table).report
+        for counting in asked._crossed._known.values():
+            counting.result()
+
+
+def test_counts_of_fractions__are_exact():
+    parts = [Fraction(29, 100), Fraction(0), Fraction(1), 0.1, Fraction(10**30 - 1, 10**30), Fraction(1, 3)]
+    for pairs in (0, 1, 100, 12_800_000_000):
+        expected = [count_of_fraction(Fraction(part), pairs) for part in parts]
+        assert counts_of_fractions(parts, pairs).tolist() == expected
