@@ -26,6 +26,7 @@ LONGEST_TEXT = 2_000
 _KEPT_ROWS = 8_192
 _AT_ONCE = 48
 _PATIENCE_S = 10.0
+_LOOK_S = 0.5
 _log = logging.getLogger(__name__)
 
 _Texts = tuple[str, ...]
@@ -46,7 +47,7 @@ class _Flight:
 
     book: _Book
     rows: frozenset[int] = frozenset()
-    given_up: bool = False
+    given_up: threading.Event = field(default_factory=threading.Event)
     landed: threading.Event = field(default_factory=threading.Event)
     future: Future | None = None
 
@@ -54,7 +55,8 @@ class _Flight:
 _texts: Recent[_Texts] = Recent(_KEPT_ROWS)
 _flights: dict[str, _Flight] = {}
 _lock = threading.Lock()
-_threads = ThreadPoolExecutor(2, "ahead")
+_threads = ThreadPoolExecutor(16, "ahead")
+_reading = threading.Semaphore(2)
 
 
 def of(entry: Entry, rows: np.ndarray, columns: Sequence[str]) -> dict[str, list[str]]:
@@ -77,7 +79,7 @@ def ahead(entry: Entry, next_rows: Callable[[], np.ndarray], columns: Sequence[s
     with _lock:
         earlier = _flights.get(context.session_id)
         if earlier is not None:
-            earlier.given_up = True
+            earlier.given_up.set()
         _flights[context.session_id] = flight
     flight.future = _threads.submit(_fly, context.session_id, flight, table, next_rows)
 
@@ -88,14 +90,16 @@ def _book(entry: Entry, columns: Sequence[str]) -> _Book:
 
 def _fly(session: str, flight: _Flight, table: ScoreTable, next_rows: Callable[[], np.ndarray]) -> None:
     try:
-        if flight.given_up:
+        # The images of the page that was just drawn come first.
+        if flight.given_up.wait(_LOOK_S):
             return
-        rows = next_rows()
-        flight.rows = frozenset(rows.tolist())
-        for start in range(0, len(rows), _AT_ONCE):
-            if flight.given_up:
-                return
-            _read(flight.book, table, rows[start : start + _AT_ONCE])
+        with _reading:
+            rows = next_rows()
+            flight.rows = frozenset(rows.tolist())
+            for start in range(0, len(rows), _AT_ONCE):
+                if flight.given_up.is_set():
+                    return
+                _read(flight.book, table, rows[start : start + _AT_ONCE])
     except ClipselError as error:
         # Whoever turns the page is told.
         _log.debug("nothing was read ahead: %s", error)

@@ -13,6 +13,11 @@ from tests.pages.conftest import components
 from tests.pages.worlds import make_run
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(records, "_LOOK_S", 0)
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """The rows and columns that the metadata was asked for, in turn."""
