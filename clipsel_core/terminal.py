@@ -85,7 +85,9 @@ class Meter:
             self._task = self._bar.add_task(self._what, total=total, completed=done)
         elif done == total or time.monotonic() - self._shown > _SECONDS_BETWEEN_LOOKS:
             self._shown = time.monotonic()
-            self._bar.update(self._task, completed=done, description=" ".join([self._what, self._said(counted)]))
+            self._bar.update(
+                self._task, completed=done, description=" ".join([self._what, self._said(counted)]).strip()
+            )
 
     def _say_tenth(self, done: int, total: int, counted: int) -> None:
         tenths = 10 * done // max(1, total)
@@ -99,7 +101,7 @@ class Meter:
     def _said(self, counted: int) -> str:
         """What was counted, with its speed."""
         per_s = self._pace.per_s(counted)
-        if not self._counts:
+        if not (self._counts and counted):
             return ""
         return f"{counted:,} {self._counts}" + (f", {per_s:,.0f}/s" if per_s else "")
 

@@ -66,6 +66,27 @@ def csv_of_pictures(folder):
     return folder / "captions.csv"
 
 
+def tsv_of_pictures(folder):
+    table = csv_of_pictures(folder)
+    (folder / "captions.tsv").write_text(table.read_text().replace(",", "\t"))
+    table.unlink()
+    return folder / "captions.tsv"
+
+
+def jsonl_of_pictures(folder):
+    folder_of_pictures(folder)
+    rows = [{"path": f"{number}.png", "caption": caption(number)} for number in range(9)]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "captions.jsonl"
+
+
+def parquet_of_paths(folder):
+    folder_of_pictures(folder)
+    table = {"path": [f"{n}.png" for n in range(9)], "caption": [caption(n) for n in range(9)]}
+    pq.write_table(pa.table(table), folder / "captions.parquet")
+    return folder / "captions.parquet"
+
+
 def parquet_of_pictures(folder):
     folder.mkdir()
     images = [{"bytes": image(number, "PNG"), "path": None} for number in range(9)]
@@ -74,7 +95,15 @@ def parquet_of_pictures(folder):
     return folder / "t.parquet"
 
 
-SOURCES = {"tars": write_tars, "folder": folder_of_pictures, "csv": csv_of_pictures, "parquet": parquet_of_pictures}
+SOURCES = {
+    "tars": write_tars,
+    "folder": folder_of_pictures,
+    "csv": csv_of_pictures,
+    "tsv": tsv_of_pictures,
+    "jsonl": jsonl_of_pictures,
+    "paths": parquet_of_paths,
+    "parquet": parquet_of_pictures,
+}
 
 
 @torch.inference_mode()
