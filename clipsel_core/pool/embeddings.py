@@ -13,7 +13,7 @@ import numpy as np
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.layout import Arch, Pool, Shard
-from clipsel_core.pool.npz import Member, RowReader, read_array, read_members, read_rows
+from clipsel_core.pool.npz import Member, RowReader, read_array, read_members, read_rows, will_need
 
 # Rounding a unit row to float16 moves its length by less than this: such rows are unit rows, used as they are.
 ROUNDING = 1e-3
@@ -91,6 +91,12 @@ def read_images(shard: Shard, arch: Arch) -> np.ndarray:
         where, expected = f"shard {shard.name}, row {row}", f"a unit row in {arch.image_member}"
         raise PoolFormatError(where, expected=expected, found=describe_row(rows[row]))
     return _rescale(rows, scale)
+
+
+def expect_images(shard: Shard, arch: Arch) -> None:
+    """Has the system begin to read a shard's images from the disk, where it can: they are wanted soon."""
+    npz, member = _find_of_width(shard, arch, arch.image_member)
+    will_need(npz, member)
 
 
 class ImageBlocks:

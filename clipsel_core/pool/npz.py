@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import zipfile
@@ -71,6 +72,21 @@ def read_rows(npz: Path, member: Member, out: np.ndarray, *, block: int) -> Iter
             place = slice(start, min(start + block, len(out)))
             reader.read(place, out[place])
             yield place
+
+
+def will_need(npz: Path, member: Member) -> None:
+    """Tells the system, where it can be told, that an array is going to be read, so that the disk need not wait.
+
+    Raises: PoolFormatError where the file cannot be opened.
+    """
+    if member.offset is None or not hasattr(os, "posix_fadvise"):
+        return
+    try:
+        with open(npz, "rb") as file:
+            size = member.dtype.itemsize * math.prod(member.shape)
+            os.posix_fadvise(file.fileno(), member.offset, size, os.POSIX_FADV_WILLNEED)
+    except OSError as error:
+        raise _unreadable(npz, error) from error
 
 
 class RowReader:

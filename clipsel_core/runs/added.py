@@ -20,7 +20,7 @@ import torch
 
 from clipsel_core.errors import RunError, TargetError
 from clipsel_core.files import write_atomically, write_json
-from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, read_images, read_pairs, row_scale
+from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, expect_images, read_images, read_pairs, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
 from clipsel_core.runs.config import AddedTarget, RunConfig
 from clipsel_core.runs.local import sole_worker
@@ -143,8 +143,10 @@ class _Comparison:
             pairs = read_pairs(self.pool, shard, self.arch, on_bad_rows=self.run.config.on_bad_rows)
             return _Read(keys, usable_rows(pairs.image, pairs.usable), pairs.usable)
         everything = np.ones(shard.rows, bool)
-        image = None if self.sims.are_few else torch.from_numpy(read_images(shard, self.arch))
-        return _Read(keys, image, everything)
+        if not self.sims.are_few:
+            return _Read(keys, torch.from_numpy(read_images(shard, self.arch)), everything)
+        expect_images(shard, self.arch)
+        return _Read(keys, None, everything)
 
     def compute(self, shard: Shard, read: _Read, told: Callable[[float], None]) -> dict[str, torch.Tensor]:
         """Each metric of the usable rows. told: the share that is done."""
@@ -171,21 +173,19 @@ class _Comparison:
         return table
 
     def _in_one_pass(self, shard: Shard) -> dict[str, torch.Tensor]:
-        bad: list[slice] = []
+        """As `compute`, of images that are read as they are compared; once more where their lengths ask for it."""
         with ImageBlocks(shard, self.arch) as blocks:
+            length = torch.ones(blocks.rows)
 
             def put(place: slice, out: torch.Tensor) -> None:
                 out.copy_(torch.from_numpy(blocks.read(place)))
-                if float(torch.linalg.vector_norm(out, dim=1).sub_(1).abs_().amax()) < _SURELY_UNIT:
-                    return
-                scale = row_scale(out.numpy())
-                out.mul_(torch.from_numpy(scale)[:, None])
-                bad.extend([place] if np.isnan(scale).any() else [])
+                torch.linalg.vector_norm(out, dim=1, out=length[place])
 
             found = self.sims.in_one_pass(put, blocks.rows)
-        if bad:
-            read_images(shard, self.arch)  # says which row it is
-        return found
+            # Written so that a length of NaN is not taken for 1.
+            if bool((length.sub_(1).abs_() < _SURELY_UNIT).all()):
+                return found
+            return self.sims.in_one_pass(partial(_put_scaled, shard, self.arch, blocks), blocks.rows)
 
     def _uids(self, shard: Shard) -> pa.Table:
         """uid_hi and uid_lo of the run's pairs."""
@@ -194,6 +194,15 @@ class _Comparison:
             return pq.ParquetFile(file).read(["uid_hi", "uid_lo"]).replace_schema_metadata(None)
         except pa.ArrowInvalid as error:
             raise RunError(file, expected="a parquet file", found=str(error).split("\n")[0]) from error
+
+
+def _put_scaled(shard: Shard, arch: Arch, blocks: ImageBlocks, place: slice, out: torch.Tensor) -> None:
+    """Puts the images of a place, those near unit length scaled to it."""
+    out.copy_(torch.from_numpy(blocks.read(place)))
+    scale = row_scale(out.numpy())
+    if np.isnan(scale).any():
+        read_images(shard, arch)  # says which row it is
+    out.mul_(torch.from_numpy(scale)[:, None])
 
 
 def _tell(progress: Callable[[int, int], None], before: int, rows: int, total: int, share: float) -> None:
