@@ -27,7 +27,7 @@ from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import Selection, StepReport, Work, float32_up
 
 ScoreStep = KeepTop | AtLeast | AtMost
-_SET_BYTES = 512 << 20
+_SET_BYTES = 128 << 20
 _MOST_SETS, _FEWEST_SETS = 256, 8
 _MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 128, 4096, 32
 # Looking at every pair of a smaller run takes no longer than looking up what was counted beforehand.
