@@ -16,7 +16,7 @@ from torch import Tensor
 from clipsel_core.scoring.workers import for_each
 
 _FEW = 64
-_BLOCK = 512
+_BLOCK = 1024
 _STRIP = 4 * _BLOCK  # images that are reduced together: fewer calls, which hold Python's lock
 _CPU = torch.device("cpu")
 # float32 products are off by less than 2e-7. Of cosines whose root mean square is this large that is below 1e-6.
