@@ -27,12 +27,12 @@ from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import Selection, StepReport, Work, float32_up
 
 ScoreStep = KeepTop | AtLeast | AtMost
-_SET_BYTES = 128 << 20
+_SET_BYTES = 32 << 20
 _MOST_SETS, _FEWEST_SETS = 256, 8
 _MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 128, 4096, 32
 # Looking at every pair of a smaller run takes no longer than looking up what was counted beforehand.
 _MANY_PAIRS = 1 << 20
-_MOST_CROSSED, _MOST_ASKED = 8, 256
+_MOST_CROSSED, _MOST_ASKED = 6, 256
 _beside = ThreadPoolExecutor(1, "crossing")
 
 
