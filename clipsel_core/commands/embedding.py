@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,15 +70,15 @@ def embed(
     from clipsel_core.pool.sources.look import open_source
     from clipsel_core.runs.plan import resolve_device
 
+    common: dict[str, Any] = {"arch": arch, "model": model or "", "pretrained": pretrained}
+    common |= {"batch_size": batch_size, "workers": workers, "most_pixels": max_pixels}
     opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
     complain(f"{source}: {opened.said}")
     if check:
         return
-    teacher = (
-        load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
-        if model
-        else None
-    )
+    teacher = None
+    if model:
+        teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
     if teacher and precision == "auto":
         teacher, trial = settle(teacher, opened, pool, arch, most_pixels=max_pixels)
         if trial:
@@ -88,19 +88,7 @@ def embed(
             given = ("--model", "none") if teacher is None else ("no --pack", "it, and a pool that is there")
             raise PoolFormatError(pool, expected=given[0], found=given[1])
         with Meter("finding images") as finding, Meter("embedding", "pairs") as meter:
-            extended = extend_pool(
-                opened,
-                pool,
-                teacher,
-                arch=arch,
-                model=model or "",
-                pretrained=pretrained,
-                batch_size=batch_size,
-                workers=workers,
-                most_pixels=max_pixels,
-                finding=finding.update,
-                progress=meter.update,
-            )
+            extended = extend_pool(opened, pool, teacher, **common, finding=finding.update, progress=meter.update)
         print_extended(pool, arch, extended)
         return
     with Meter("embedding", counts="pairs") as meter:
@@ -108,13 +96,8 @@ def embed(
             opened,
             pool,
             teacher,
-            arch=arch,
-            model=model or "",
-            pretrained=pretrained,
+            **common,
             shard_size=shard_size,
-            batch_size=batch_size,
-            workers=workers,
-            most_pixels=max_pixels,
             pack=pack,
             progress=lambda done, total, records: meter.update(done, total, counted=records),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from clipsel_core.errors import ClipselError
+_AT_ONCE_S = 0.4
 
 
 class Stopped(Exception):
@@ -27,7 +27,7 @@ class Work:
 
     def __init__(self, do: Callable[[Report], None]) -> None:
         self.share, self.said = 0.0, ""
-        self.error: ClipselError | None = None
+        self.error: Exception | None = None
         self.finished = False
         self._do = do
         self._stop = threading.Event()
@@ -43,6 +43,12 @@ class Work:
     def stopped(self) -> bool:
         """Whether somebody stopped it before its end."""
         return self._stop.is_set() and not self.finished
+
+    def begin(self) -> None:
+        """Starts, the first time that somebody looks; what takes a moment only is done before this returns."""
+        if self._thread is None:
+            self.start()
+            self.wait(_AT_ONCE_S)
 
     def start(self) -> None:
         """Begins, or goes on after a stop; nothing where it is at work or done."""
@@ -70,8 +76,8 @@ class Work:
             self._do(self._report)
             self.finished = True
         except Stopped:
-            pass
-        except ClipselError as error:
+            pass  # `stopped` says so
+        except Exception as error:  # Whatever it is, the page that waits has to hear of it.
             self.error = error
 
     def _report(self, share: float, said: str) -> None:

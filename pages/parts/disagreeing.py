@@ -17,7 +17,6 @@ from pages.parts.catalog import Entry
 _CELLS = 100
 _TOP = 30
 _CARDS = 12
-_AT_ONCE_S = 0.4
 
 
 def show(entry: Entry, names: list[str]) -> None:
@@ -30,7 +29,7 @@ def show(entry: Entry, names: list[str]) -> None:
         empty.show_empty("One metric agrees with itself", "Choose another one to compare it with.")
         return
     ranking = _ranking(entry, x, y, state.scores_stamp(entry))
-    ranking.begin()
+    ranking.work.begin()
     found = ranking.found
     if ranking.work.error:
         raise ranking.work.error
@@ -62,14 +61,7 @@ class _Ranking:
     def __init__(self, table: ScoreTable, x: str, y: str) -> None:
         self.found: Disagreement | None = None
         self.work = Work(self._do)
-        self._table, self._names, self._begun = table, (x, y), False
-
-    def begin(self) -> None:
-        """Starts, the first time that somebody looks; small runs are done before this returns."""
-        if not self._begun:
-            self._begun = True
-            self.work.start()
-            self.work.wait(_AT_ONCE_S)
+        self._table, self._names = table, (x, y)
 
     def _do(self, report: Report) -> None:
         def between(share: float) -> None:

@@ -9,7 +9,6 @@ from pages.parts import metrics
 from pages.parts.background import Report, Work
 
 _MATCHING = 0.2
-_AT_ONCE_S = 0.4
 
 
 class Ranking:
@@ -27,19 +26,11 @@ class Ranking:
         self._kept = kept_agreement.file_of(first.run, second.run)
         self.found: dict[str, Agreement] = kept_agreement.read(self._kept)
         self.work = Work(self._do)
-        self._begun = False
 
     @property
     def known(self) -> tuple:
         """Changes with whatever a page shows of it, but for the share that is done."""
         return self.alignment is not None, len(self.found), self.work.active, self.work.stopped
-
-    def begin(self) -> None:
-        """Starts, the first time that somebody looks; small runs are done before this returns."""
-        if not self._begun:
-            self._begun = True
-            self.work.start()
-            self.work.wait(_AT_ONCE_S)
 
     def _do(self, report: Report) -> None:
         if self.alignment is None:

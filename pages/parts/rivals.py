@@ -48,10 +48,12 @@ def show(entry: Entry) -> None:
     except ClipselError as error:
         empty.show_error(error, "The other run cannot be compared")
         return
-    work.begin()
-    if work.work.error:
+    work.work.begin()
+    if isinstance(work.work.error, ClipselError):
         empty.show_error(work.work.error, "The other run cannot be compared")
         return
+    if work.work.error:
+        raise work.work.error
     if not names or (work.alignment and not work.alignment.shared):
         why = "Runs can be compared where they scored the same pairs: the uids of these two have nothing in common."
         empty.show_empty("No pair in common", why)

@@ -77,3 +77,15 @@ def test_work__its_error_is_kept():
     work.wait(10)
     assert isinstance(work.error, RunError)
     assert not work.finished
+
+
+def test_work__hands_over_what_nobody_expected():
+    def do(report):
+        raise MemoryError("no room")
+
+    work = Work(do)
+    work.begin()
+    work.wait(10)
+    assert isinstance(work.error, MemoryError)
+    assert not work.active
+    assert not work.finished

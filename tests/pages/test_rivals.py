@@ -160,7 +160,7 @@ def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
 
     monkeypatch.setattr(ranking, "agreement", slowly)
     compared = Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))
-    compared.begin()
+    compared.work.begin()
     work = compared.work
     while "r image" not in work.said:
         assert work.active
