@@ -155,7 +155,7 @@ class MetricBins:
         return spread.suffix[cut + 1] + np.rint(share * spread.fine[cut]).astype(np.int64)
 
     def ranks_near_top(self, spread: Spread, most: np.ndarray) -> np.ndarray:
-        """About the ranks that ranks_of_top finds: (T,) int64, in the very same bins, where a set is spread as above."""
+        """About the ranks that ranks_of_top finds: (T,) int64, in the very same bins; guessed as above."""
         cut = np.minimum(FINE - np.searchsorted(spread.suffix[::-1], most), FINE - 1)
         share = (most - spread.suffix[cut + 1]) / np.maximum(spread.fine[cut], 1)
         above = np.maximum(np.rint(share * self.everything[cut]).astype(np.int64), np.minimum(most, 1))

@@ -29,8 +29,8 @@ from clipsel_core.curation.recipe_steps import AtLeast, KeepTop
 class Settings:
     """What each place of a thumb does. All arrays (P,), one entry a place; counts are int64 pairs.
 
-    thresholds: float64, the lowest score that passes (of at_most the highest), NaN where none does. Of a keep_top behind
-        other steps it is the score of a pair next to it, no farther than a 65,000th of the metric's span.
+    thresholds: float64, the lowest score that passes (of at_most the highest), NaN where none does. Of a keep_top
+        behind other steps it is the score of a pair near it, no farther than a 65,000th of the metric's span.
     below: scored pairs of the pool under the threshold. passes: pairs that pass the moved step, exactly.
     shown: about how many of the histogram's pairs pass it (those that also pass the other steps as they stand).
     kept: pairs kept in the end. exact: whether `kept` is; if not it is an estimate.
