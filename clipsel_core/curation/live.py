@@ -55,17 +55,18 @@ class Settings:
     reaching: int
 
 
-def settings_of(picker: Picker, recipe: Recipe, place: int, amounts: Shares | np.ndarray) -> Settings:
+def settings_of(
+    picker: Picker, recipe: Recipe, taken: list[Taken], place: int, amounts: Shares | np.ndarray
+) -> Settings:
     """What a step would do at each amount: shares for keep_top; scores, (P,) float64, for at_least and at_most.
 
-    place: the moved step's place in recipe.steps; it may be switched off, and is then looked at as if it were on, while
-    `kept` stays what it is. Raises: RecipeError where the recipe does not fit the run, TypeError on a step without a
-    metric.
+    taken: what the picker takes by the recipe as it stands. place: the moved step's place in recipe.steps; it may be
+    switched off, and is then looked at as if it were on, while `kept` stays what it is. Raises: TypeError on a step
+    without a metric.
     """
     step = recipe.steps[place]
     if not isinstance(step, ScoreStep):
         raise TypeError(f"a step with a metric is expected, found {step.kind}")
-    taken = picker.take(recipe)
     earlier = sum(other.enabled for other in recipe.steps[:place])
     now, later = taken[earlier] if step.enabled else None, taken[earlier + step.enabled :]
     before = tuple(other.cut for other in taken[:earlier])
@@ -81,7 +82,7 @@ def settings_of(picker: Picker, recipe: Recipe, place: int, amounts: Shares | np
         thresholds=moved.thresholds.astype(np.float64),
         below=moved.below,
         passes=moved.passes,
-        shown=moved.near(others) - moved.near(without),
+        shown=np.maximum(moved.near(others) - moved.near(without), 0),
         kept=kept if step.enabled else np.full_like(kept, taken[-1].report.kept_after if taken else picker.size(())),
         exact=exact,
         pool=coarse(bins.everything),

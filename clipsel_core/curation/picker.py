@@ -85,7 +85,10 @@ class Picker:
 
     def select(self, recipe: Recipe) -> Selection:
         """What the recipe picks. Raises RecipeError as select() does."""
-        taken = self.take(recipe)
+        return self.selection(self.take(recipe))
+
+    def selection(self, taken: list[Taken]) -> Selection:
+        """What is left after all of a recipe's steps, as `take` gave them."""
         cuts = (*taken[-1].before, taken[-1].cut) if taken else ()
         set_aside = len(self.table) - self.size(())
         reports = tuple(step.report for step in taken)

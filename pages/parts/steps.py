@@ -131,7 +131,7 @@ def _set(entry: Entry, run: Run, number: int, step: ScoreStep, place: int, picke
     settings = None
     if picked is not None:
         report = _report(entry, run, place, step, picked.selection)
-        settings = settings_of(picked.picker, picked.recipe, place, ruler.amounts)
+        settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
         head |= _effect(step, report, settings, picked.selection)
     control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number, key))
 

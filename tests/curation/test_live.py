@@ -24,7 +24,8 @@ NAN = float("nan")
 
 
 def settings(table: ScoreTable, recipe: Recipe, place: int, amounts) -> Settings:
-    return settings_of(Picker(table), recipe, place, amounts)
+    asked = Picker(table)
+    return settings_of(asked, recipe, asked.take(recipe), place, amounts)
 
 
 def moved(recipe: Recipe, place: int, to: float) -> Recipe:
@@ -179,4 +180,4 @@ def test_settings__refuses_a_step_without_a_metric(big_run):
     table = ScoreTable.open(big_run)
     recipe = Recipe(steps=(Drop(drop=uids.to_hex(table.uids_at(np.arange(1))).to_pylist()),))
     with pytest.raises(TypeError, match="metric"):
-        settings_of(Picker(table), recipe, 0, PERMILLE)
+        settings(table, recipe, 0, PERMILLE)
