@@ -169,7 +169,12 @@ const tellDrawn = (self, trail) => {
   self.tell("drawn", trail ? { x: trail.map((at) => at[0]), y: trail.map((at) => at[1]) } : { x: [], y: [] })
 }
 
-const hide = (self) => { self.under = undefined; self.tip.hidden = true; clearTimeout(self.resting) }
+const hide = (self) => {
+  self.under = undefined
+  self.tip.hidden = true
+  self.stage.style.cursor = ""
+  clearTimeout(self.resting)
+}
 
 // Points are those of the last answer: none is under the pointer while another part is asked for.
 const hover = (self, px, py) => {
@@ -185,6 +190,7 @@ const hover = (self, px, py) => {
   self.under = found
   paint(self)
   if (found === undefined) return
+  self.stage.style.cursor = "pointer"
   if (self.tips.has(found)) showTip(self, self.tips.get(found))
   else self.resting = setTimeout(() => self.tell("pointed", found), REST)
 }
