@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -92,7 +93,7 @@ def _build(table: ScoreTable, folder: Path) -> index.Index:
         raise
     # Not a daemon: a command that ends first waits for it.
     threading.Thread(target=_keep, args=(aside, folder, table.metrics, len(table)), name=_KEEPER).start()
-    return found
+    return replace(found, folder=folder)
 
 
 def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int) -> None:

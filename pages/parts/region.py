@@ -10,15 +10,17 @@ from clipsel_core.runs.store import Run
 from pages.parts import atlas, empty, facts, fate, marginals, metrics, pairs, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.histogram import Layer, show_histogram
+from pages.parts.naming import Naming
 from pages.parts.shapes import Shape
 
 _CARDS = 24
+_WORDS = 8
 _ORDERS = ("highest", "lowest", "random")
 _BINS = 64
 
 
-def panel(entry: Entry, run: Run, shape: Shape | None) -> None:
-    """Everything about what was drawn; about the whole map where nothing was."""
+def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
+    """Everything about what was drawn; about the whole map where nothing was. names: of its regions."""
     rows = atlas.rows_in(entry, shape) if shape else state.open_map(entry).rows
     if not len(rows):
         empty.show_empty("No pair in this region", "Draw around a coloured part of the map.")
@@ -27,8 +29,9 @@ def panel(entry: Entry, run: Run, shape: Shape | None) -> None:
     share = f"{words.share(int(kept[rows].sum()), len(rows))} kept by the recipe"
     facts.show_title(f"{words.pairs(len(rows))} {'in the region' if shape else 'on the map'}", share)
     if shape:
-        said = atlas.words_of(entry, shape)
-        facts.show_note(f"Said here more than elsewhere: {', '.join(said)}" if said else "No word sets it apart")
+        said = names.words(atlas.members(entry, shape), _WORDS)
+        if said is not None:
+            facts.show_note(f"Said here more than elsewhere: {', '.join(said)}" if said else "No word sets it apart")
         fate.actions(entry, run, rows)
         on_map, scored = len(state.open_map(entry).rows), len(state.open_table(entry))
         if on_map < scored:
