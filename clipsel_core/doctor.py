@@ -23,7 +23,6 @@ _GIB = 1 << 30
 _FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bfloat16", "amx_bf16": "AMX bfloat16"}
 _EXTRAS = {
     "triton": "the GPU kernels; comes with torch's CUDA build",
-    "transformers": "teachers whose text tower is from Hugging Face, such as SigLIP's and XLM-R's",
     "s3fs": "sources of pools on s3://",
     "gcsfs": "sources of pools on gs://",
 }

@@ -63,17 +63,23 @@ class MetricBins:
     high: float
 
     @classmethod
-    def of(cls, values: np.ndarray, sorter: Sorter | None = None) -> MetricBins:
+    def of(
+        cls,
+        values: np.ndarray,
+        sorter: Sorter | None = None,
+        codes: np.ndarray | None = None,
+        order: np.ndarray | None = None,
+    ) -> MetricBins:
         """The index of a metric. values: (N,) float32; NaN is no score and has no rank.
 
-        sorter: knows the order of the uids; None takes the order of the rows.
+        sorter: knows the order of the uids; None takes the order of the rows. codes, order: (N,) uint16 and uint32,
+        where to put them, else in new memory.
         """
         low, high = counts.extent(values)
-        codes = binning.codes(values, low, high, FINE)
-        sorter = sorter or Sorter(np.arange(len(values), dtype=np.uint32))
-        order = sorter.order(values, (low, high), FINE)
-        fine = Tally.of(codes).counts.sum(0)
-        starts = np.concatenate([[0], np.cumsum(fine[:FINE])])
+        codes = binning.codes(values, low, high, FINE, codes)
+        tally, sorter = Tally.of(codes), sorter or Sorter(np.arange(len(values), dtype=np.uint32))
+        order = sorter.order(values, (low, high), FINE, tally, order)
+        starts = np.concatenate([[0], np.cumsum(tally.counts.sum(0)[:FINE])])
         return cls(values, passes.read_only(codes), passes.read_only(order), passes.read_only(starts), low, high)
 
     @cached_property
