@@ -72,8 +72,9 @@ def _colour(entry: Entry, recipe: str) -> Colour:
     name = st.selectbox(
         "Colour",
         [AMOUNT, KEPT, *state.open_table(entry).metrics],
-        format_func=lambda name: Colour(name).title,
+        format_func=lambda name: f"Colour: {Colour(name).title}",
         key="map_colour",
+        label_visibility="collapsed",
         persist_state="session",
         width=320,
     )
@@ -121,7 +122,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
         pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened)
     st.caption(
         "Similar images lie close together; directions have no meaning. Draw around a region to see what is in it. "
-        "The wheel zooms; single pairs appear where few are in view."
+        "The wheel or two fingers zoom; single pairs appear where few are in view."
     )
 
 
