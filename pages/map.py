@@ -62,7 +62,7 @@ def show(entry: Entry) -> None:
     left, right = st.columns([4, 3], gap="large")
     with left:
         _view(entry, replace(shown, colour=_colour(entry, shown.recipe)))
-        naming.watch(names)
+        naming.watch(names, shown.labels)
     with right:
         jobs.panel(run.root)
         region.panel(entry, run, shown.shape, names)
