@@ -163,6 +163,7 @@ def _drawn(entry: Entry) -> Shape | None:
 
 def _take_shape(entry: Entry, key: str) -> None:
     st.session_state[_key(entry, "drawn")] = map_view.drawn_shape(key)
+    region.rewind()
 
 
 def _take_span(entry: Entry, key: str) -> None:

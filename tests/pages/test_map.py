@@ -185,3 +185,17 @@ def test_map__captions_stay_text(tmp_path, open_page):
         (drawn,) = components(app, "clipsel_map")
         assert drawn["tip"]["caption"] == HOSTILE[place][:200]
         assert "<script" not in words(app)
+
+
+def test_map__leafs_through_a_region(app):
+    draw(app, "drawn", RIGHT_HALF)
+    first = shown(app)
+    app.button(key="next region_page").click().run()
+    assert not app.exception
+    assert sorted(first + shown(app)) == sorted(on_right().tolist(), reverse=False)[-len(first + shown(app)) :]
+    assert "of 2" in words(app)
+    app.button_group(key="map_order").set_value("lowest").run()
+    assert shown(app) == on_right().tolist()[:24]
+    app.button(key="next region_page").click().run()
+    draw(app, "drawn", {"x": [], "y": []})
+    assert shown(app) == list(range(24))
