@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from clipsel_core.curation.passes import compiled, read_only
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """A bitmap that is asked for some pairs at a time, as a mask would be: that takes an eighth of a mask's memory.
+
+    >>> PairSet(pack(np.array([True, False, True])))[np.array([2, 1])].tolist()
+    [True, False]
+    """
+
+    bits: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray | int) -> np.ndarray:
+        """Which of the rows are in the set: bool, in the shape of the rows."""
+        return (self.bits[rows >> 3] >> (rows & 7)) & 1 == 1
 
 
 def pack(mask: np.ndarray) -> np.ndarray:
@@ -20,9 +37,9 @@ def first(pairs: int) -> np.ndarray:
     return read_only(bits)
 
 
-def unpack(bits: np.ndarray, pairs: int) -> np.ndarray:
-    """The mask of a bitmap: (pairs,) bool."""
-    return np.unpackbits(bits, count=pairs, bitorder="little").view(bool)
+def unpack(bits: np.ndarray, pairs: int, start: int = 0) -> np.ndarray:
+    """The mask of so many pairs of a bitmap: (pairs,) bool. start: the first of them, a multiple of 8."""
+    return np.unpackbits(bits[start >> 3 :], count=pairs, bitorder="little").view(bool)
 
 
 def count(bits: np.ndarray) -> int:

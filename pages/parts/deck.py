@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clipsel_core import uids
+from clipsel_core.curation.bitmaps import PairSet
 from pages.parts import cards, images, marginals, metrics, recipes, records, state, words
 from pages.parts.catalog import Entry
 from pages.parts.records import LONGEST_TEXT
@@ -14,8 +15,8 @@ from pages.parts.records import LONGEST_TEXT
 Bars = Sequence[tuple[cards.Bar, ...]]
 
 
-def deck(entry: Entry, rows: np.ndarray, bars: Bars, kept: np.ndarray | None = None) -> list[cards.Card]:
-    """The cards of these rows, in their order. bars: a tuple a card. kept: (N,) bool, for the badge."""
+def deck(entry: Entry, rows: np.ndarray, bars: Bars, kept: PairSet | None = None) -> list[cards.Card]:
+    """The cards of these rows, in their order. bars: a tuple a card. kept: for the badge."""
     table = state.open_table(entry)
     names = uids.to_hex(table.uids_at(rows)).to_pylist()
     told = records.of(entry, rows, images.columns(entry))
@@ -61,7 +62,7 @@ def _bar(name: str, value: float, spread: marginals.Marginal) -> cards.Bar:
     return cards.Bar(metrics.title(name), words.score(value), rank, percentile)
 
 
-def _badge(kept: np.ndarray | None, row: int, hand: str | None) -> str:
+def _badge(kept: PairSet | None, row: int, hand: str | None) -> str:
     if hand:
         return "kept by hand" if hand == "keep" else "dropped by hand"
     return "" if kept is None else ("kept" if kept[row] else "dropped")

@@ -27,7 +27,7 @@ def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
     if not len(rows):
         empty.show_empty("No pair in this region", "Draw around a coloured part of the map.")
         return
-    kept = state.kept_mask(entry, recipes.draft_yaml(entry, run))
+    kept = state.kept(entry, recipes.draft_yaml(entry, run))
     share = f"{words.share(int(kept[rows].sum()), len(rows))} kept by the recipe"
     facts.show_title(f"{words.pairs(len(rows))} {'in the region' if shape else 'on the map'}", share)
     if shape:
