@@ -86,7 +86,9 @@ def _draw(entry: Entry, colour: Colour) -> None:
     drawn, moved = partial(_take_shape, entry, key), partial(_take_span, entry, key)
     opened = map_view.show_map(view, key=key, drawn=drawn, moved=moved)
     if opened is not None:
-        pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened)
+        pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened, gallery=key)
+    else:
+        pair.stay_open(entry, gallery=key)
     st.caption(
         "Similar images lie close together; directions have no meaning. Draw around a region to see what is in it. "
         "The wheel zooms; single pairs appear where few are in view."

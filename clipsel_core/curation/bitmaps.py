@@ -30,6 +30,11 @@ def count(bits: np.ndarray) -> int:
     return int(np.bitwise_count(bits).sum(dtype=np.int64))
 
 
+def holds(bits: np.ndarray, row: int) -> bool:
+    """Whether a bitmap holds a pair."""
+    return bool(bits[row >> 3] >> (row & 7) & 1)
+
+
 def add_rows(rows: np.ndarray, bits: np.ndarray, out: np.ndarray) -> None:
     """Puts those of the rows, (M,) uint32, that a bitmap holds into another bitmap."""
     _add_rows(read_only(rows), read_only(bits), out)
