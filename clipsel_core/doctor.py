@@ -23,7 +23,6 @@ _GIB = 1 << 30
 _FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bfloat16", "amx_bf16": "AMX bfloat16"}
 _EXTRAS = {
     "triton": "the GPU kernels; comes with torch's CUDA build",
-    "transformers": "teachers whose text tower is from Hugging Face, such as SigLIP's and XLM-R's",
     "s3fs": "sources of pools on s3://",
     "gcsfs": "sources of pools on gs://",
 }
@@ -54,7 +53,9 @@ def _packages(lines: Iterable[str]) -> Iterator[Finding]:
     old = sys.version_info < (3, 11)
     yield Finding("packages", "python", python, "wrong" if old else "ok", "needs 3.11 or newer" if old else "")
     for requirement in (Requirement(line) for line in lines if line and not line.startswith("#")):
-        remedy = f"pip install '{requirement}'"
+        if requirement.marker and not requirement.marker.evaluate():  # Not for a machine like this one.
+            continue
+        remedy = f"pip install '{requirement.name}{requirement.specifier}'"
         try:
             found = version(requirement.name)
         except PackageNotFoundError:

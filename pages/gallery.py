@@ -10,17 +10,14 @@ import streamlit as st
 from clipsel_core.curation.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.listing import Listing
 from pages.parts import (
+    booklet,
     empty,
     facts,
     fold,
-    images,
     marginals,
     metrics,
     pager,
-    pair,
-    pairs,
     recipes,
-    records,
     scanning,
     state,
     targets,
@@ -68,21 +65,15 @@ def show(entry: Entry) -> None:
     read = search.scan.done if search else 0
     view = View(metric, order, shown, size, seed, centre, recipes.draft_yaml(entry, run), asked, read)
     listing = _listed(entry, view, search)
-    pages = pager.pages_of(len(listing), size)
-    page = _pager(entry, view, listing, pages, search)
+    page = _pager(entry, view, listing, pager.pages_of(len(listing), size), search)
     if not len(listing):
         _nothing(view)
         return
     targets.offer_kept_by_hand(entry, run)
     leaves = _leaves(entry, view, listing)
     kept = state.kept_mask(entry, view.recipe) if shown == "all" else None
-    walk = pair.Walk(len(listing), leaves.row_at, first=(page - 1) * size, left=partial(pager.turn_to, "page", size))
-    label = f"Pairs by {metrics.title(metric)}, {order} first, page {page} of {pages}"
-    turned = pager.by_keyboard("page", pages, "cards")
-    rows = leaves.rows(page)
-    pairs.gallery(entry, rows, metric, key="cards", label=label, kept=kept, more=more, walk=walk, turned=turned)
-    if page < pages:
-        records.ahead(entry, partial(leaves.rows, page + 1), images.columns(entry))
+    title = f"Pairs by {metrics.title(metric)}, {order} first"
+    booklet.show(entry, leaves, page, metric, key="page", gallery="cards", title=title, kept=kept, more=more)
 
 
 def _order_controls(entry: Entry, names: list[str]) -> tuple[str, str, float, int]:

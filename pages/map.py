@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,6 +18,7 @@ from pages.parts import (
     jobs,
     map_view,
     metrics,
+    naming,
     pair,
     projecting,
     recipes,
@@ -26,11 +29,22 @@ from pages.parts import (
 )
 from pages.parts.atlas import AMOUNT, KEPT, Cells, Colour
 from pages.parts.catalog import Entry
-from pages.parts.map_view import Points, View
+from pages.parts.map_view import Points, Tip, View
 from pages.parts.shades import Scale
+from pages.parts.shapes import Shape
 
 _MOST_POINTS = 2_000
 _LONGEST_CAPTION = 200
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the rest of the page shows. recipe: the draft's YAML. labels: the regions' names so far."""
+
+    colour: Colour
+    shape: Shape | None
+    recipe: str
+    labels: naming.Labels
 
 
 def show(entry: Entry) -> None:
@@ -41,29 +55,35 @@ def show(entry: Entry) -> None:
         jobs.panel(run.root)
         projecting.ask_for_map(entry, run)
         return
+    names = naming.of(entry)
+    shown = _Shown(Colour(AMOUNT), _drawn(entry), recipes.draft_yaml(entry, run), names.labels)
     left, right = st.columns([4, 3], gap="large")
     with left:
-        _draw(entry, _colour(entry))
+        _view(entry, replace(shown, colour=_colour(entry, shown.recipe)))
+        naming.watch(names)
     with right:
         jobs.panel(run.root)
-        region.panel(entry, run, st.session_state.get(_key(entry, "drawn")))
+        region.panel(entry, run, shown.shape, names)
 
 
-def _colour(entry: Entry) -> Colour:
-    names = [AMOUNT, KEPT, *state.open_table(entry).metrics]
+def _colour(entry: Entry, recipe: str) -> Colour:
     name = st.selectbox(
         "Colour",
-        names,
+        [AMOUNT, KEPT, *state.open_table(entry).metrics],
         format_func=lambda name: Colour(name).title,
         key="map_colour",
         persist_state="session",
         width=320,
     )
-    return Colour(name, recipes.draft_yaml(entry, state.open_run(entry)) if name == KEPT else "")
+    return Colour(name, recipe if name == KEPT else "")
 
 
-def _draw(entry: Entry, colour: Colour) -> None:
-    places, whole = state.open_map(entry), atlas.home(entry)
+@st.fragment
+def _view(entry: Entry, shown: _Shown) -> None:
+    """The map itself. Zooming and moving run this and nothing else; what concerns the whole page draws it anew."""
+    if _drawn(entry) != shown.shape or recipes.draft_yaml(entry, state.open_run(entry)) != shown.recipe:
+        st.rerun()
+    places, whole, colour = state.open_map(entry), atlas.home(entry), shown.colour
     span = st.session_state.get(_key(entry, "span"), whole)
     found = atlas.cells_of(entry, colour, span)
     scale = atlas.scale_of(entry, colour, found)
@@ -72,19 +92,22 @@ def _draw(entry: Entry, colour: Colour) -> None:
         f"{colour.title}: {on_map} of {scored} are on the map",
         f"{words.count(found.pairs)} in view" if found.pairs < len(places.rows) else "",
     )
+    few = found.pairs < _MOST_POINTS
     view = View(
         label=f"Map of {on_map} pairs by {colour.title}. Arrows move it, plus and minus zoom, 0 shows all of it.",
+        colouring=f"{colour.name} {zlib.crc32(colour.recipe.encode())} {st.context.theme.type}",
         home=whole,
         span=span,
         image=atlas.image_of(entry, colour, span),
         bar=atlas.bar_of(entry, colour, found, scale),
-        labels=atlas.labels_of(entry),
-        points=_points(entry, colour, found, scale) if found.pairs < _MOST_POINTS else Points(),
-        shape=st.session_state.get(_key(entry, "drawn")),
+        labels=shown.labels,
+        points=_points(entry, colour, found, scale) if few else Points(),
+        tip=_tip(entry, colour, found) if few else None,
+        shape=shown.shape,
     )
     key = _key(entry, "map")
-    drawn, moved = partial(_take_shape, entry, key), partial(_take_span, entry, key)
-    opened = map_view.show_map(view, key=key, drawn=drawn, moved=moved)
+    drawn, moved, pointed = (partial(take, entry, key) for take in (_take_shape, _take_span, _take_pointed))
+    opened = map_view.show_map(view, key=key, drawn=drawn, moved=moved, pointed=pointed)
     if opened is not None:
         pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened, gallery=key)
     else:
@@ -97,20 +120,25 @@ def _draw(entry: Entry, colour: Colour) -> None:
 
 def _points(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Points:
     """The pairs in view, one by one."""
-    places, table = state.open_map(entry), state.open_table(entry)
+    places = state.open_map(entry)
     seen = np.flatnonzero(within(found.span, places.x, places.y))
-    rows, values = _rows_in_view(entry, found), atlas.values_of(entry, colour)
-    names = uids.to_hex(table.uids_at(rows)).to_pylist()
-    told = records.of(entry, rows, images.columns(entry))
+    values = atlas.values_of(entry, colour)
     shown = np.full(len(seen), scale.high) if values is None else np.nan_to_num(values[seen], nan=scale.low)
-    return Points(
-        x=places.x[seen].tolist(),
-        y=places.y[seen].tolist(),
-        colour=scale.hexes(shown),
-        caption=[caption[:_LONGEST_CAPTION] for caption in told["caption"]],
-        value=[_value(colour, None if values is None else float(values[place])) for place in seen],
-        src=images.sources(entry, names, told.get("url")),
-    )
+    return Points(places.x[seen].tolist(), places.y[seen].tolist(), scale.hexes(shown))
+
+
+def _tip(entry: Entry, colour: Colour, found: Cells) -> Tip | None:
+    """What the pair under the pointer says of itself. Of one, since the captions of all in view lie in many shards."""
+    place, rows = st.session_state.pop(_key(entry, "pointed"), None), _rows_in_view(entry, found)
+    if place is None or place >= len(rows):
+        return None
+    row = rows[place : place + 1]
+    told = records.of(entry, row, images.columns(entry))
+    names = uids.to_hex(state.open_table(entry).uids_at(row)).to_pylist()
+    values = atlas.values_of(entry, colour)
+    value = None if values is None else float(values[np.searchsorted(state.open_map(entry).rows, row[0])])
+    src = images.sources(entry, names, told.get("url"))[0]
+    return Tip(place, told["caption"][0][:_LONGEST_CAPTION], _value(colour, value), src)
 
 
 def _rows_in_view(entry: Entry, found: Cells) -> np.ndarray:
@@ -130,14 +158,24 @@ def _key(entry: Entry, what: str) -> str:
     return f"{what} {entry.key}"
 
 
+def _drawn(entry: Entry) -> Shape | None:
+    """What the curator drew on the map last."""
+    return st.session_state.get(_key(entry, "drawn"))
+
+
 def _take_shape(entry: Entry, key: str) -> None:
     st.session_state[_key(entry, "drawn")] = map_view.drawn_shape(key)
+    region.rewind()
 
 
 def _take_span(entry: Entry, key: str) -> None:
     span: Span | None = map_view.moved_to(key)
     if span is not None:
         st.session_state[_key(entry, "span")] = span
+
+
+def _take_pointed(entry: Entry, key: str) -> None:
+    st.session_state[_key(entry, "pointed")] = map_view.pointed_at(key)
 
 
 show(state.current())

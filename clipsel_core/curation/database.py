@@ -32,7 +32,7 @@ class Database:
         """The result of a query, streamed: arrays by column. The rest as in record_batches."""
         for batch in self.record_batches(query, parameters, **tables):
             columns = zip(batch.schema.names, batch.columns, strict=True)
-            yield {name: _as_array(column) for name, column in columns}
+            yield {name: as_array(column) for name, column in columns}
 
     def record_batches(self, query: str, parameters: dict[str, Any], **tables: pa.Table) -> Iterator[pa.RecordBatch]:
         """The result of a query, streamed; a plain scan keeps the order of the files. tables: named in the query.
@@ -58,7 +58,8 @@ class Database:
         return RunError(self.root, expected="readable parquet files", found=reason, remedy=remedy)
 
 
-def _as_array(column: pa.Array) -> np.ndarray:
+def as_array(column: pa.Array) -> np.ndarray:
+    """A column's numbers; NaN where there is none."""
     if column.null_count == 0 and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return np.from_dlpack(column)  # to_numpy imports pandas, and that takes longer than a small selection
     return column.to_numpy(zero_copy_only=False)

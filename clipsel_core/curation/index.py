@@ -5,6 +5,7 @@
     RUN/index/<stamp>/by-uid.npy        (N,) uint32, the rows in ascending order of their uids
     RUN/index/<stamp>/03-values.npy     and 03-codes, 03-order, 03-starts: MetricBins of the fourth metric
     RUN/index/<stamp>/gaps-00-01.npy    of two metrics that were ranked against each other: Disagreement.gaps
+    RUN/index/<stamp>/map-<stamp>.npy   of the pairs on the map: their rows, in the order of its file
 
 The stamp changes with the run's score files. The folder appears whole or not at all, can be deleted at any time, and
 is made again from the scores, the same to the byte.
@@ -30,7 +31,10 @@ _PARTS = {"values": np.float32, "codes": np.uint16, "order": np.uint32, "starts"
 
 @dataclass(frozen=True)
 class Index:
-    """A run's pairs in order. uids: (N,) UID_DTYPE. by_uid: (N,) uint32. bins: by metric. folder: where it lies."""
+    """A run's pairs in order. uids: (N,) UID_DTYPE. by_uid: (N,) uint32. bins: by metric.
+
+    folder: where it lies, as soon as it is safe on the disk.
+    """
 
     uids: np.ndarray
     by_uid: np.ndarray

@@ -17,7 +17,11 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
 
 from clipsel_core.curation import index, uid_order
 from clipsel_core.curation.bins import MetricBins
@@ -89,7 +93,7 @@ def _build(table: ScoreTable, folder: Path) -> index.Index:
         raise
     # Not a daemon: a command that ends first waits for it.
     threading.Thread(target=_keep, args=(aside, folder, table.metrics, len(table)), name=_KEEPER).start()
-    return found
+    return replace(found, folder=folder)
 
 
 def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int) -> None:
@@ -109,6 +113,8 @@ def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int) -> No
 def _fill(table: ScoreTable, folder: Path) -> None:
     """Puts uids and metrics in order one after another, on all cores; meanwhile the next is read, the last written."""
     sorting = threading.Lock()
+    # The same room again and again: new memory costs more than sorting.
+    rooms: SimpleQueue[tuple[np.ndarray, ...]] = SimpleQueue()
 
     def add_uids() -> Sorter:
         names = table.uids()
@@ -119,14 +125,19 @@ def _fill(table: ScoreTable, folder: Path) -> None:
         return Sorter(by_uid)
 
     def add_metric(place: int) -> tuple[float, float]:
-        values = table.files.column(table.metrics[place])
+        room = rooms.get()
+        values = table.files.column(table.metrics[place], room[0])
         sorter = ordered.result()
         with sorting:
-            bins = MetricBins.of(values, sorter)
+            bins = MetricBins.of(values, sorter, *room[1:])
         index.write_bins(folder, place, bins)
+        rooms.put(room)
         return bins.low, bins.high
 
-    with ThreadPoolExecutor(2) as for_uids, ThreadPoolExecutor(_at_once(len(table))) as threads:
+    at_once = _at_once(len(table))
+    for _ in range(at_once):
+        rooms.put(tuple(np.empty(len(table), dtype) for dtype in (np.float32, np.uint16, np.uint32)))
+    with ThreadPoolExecutor(2) as for_uids, ThreadPoolExecutor(at_once) as threads:
         ordered = for_uids.submit(add_uids)
         spans = list(threads.map(add_metric, range(len(table.metrics))))
     index.write_description(folder, dict(zip(table.metrics, spans, strict=True)), len(table))

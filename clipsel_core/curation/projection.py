@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from clipsel_core.files import write_atomically
 from clipsel_core.runs.store import Run
 
 Progress = Callable[[float, str], None]
+
+_log = logging.getLogger(__name__)
 
 _NEIGHBOURS = 15
 _MIN_DIST = 0.1
@@ -72,7 +76,10 @@ def read_projection(run: Run, table: ScoreTable | None = None) -> Projection | N
 
     Raises: RunError where the file is damaged.
     """
+    table = table or ScoreTable.open(run)
     try:
+        stat = run.projection_file.stat()
+        kept = _Kept.of(table, f"{stat.st_mtime_ns:x}-{stat.st_size:x}")
         found = pq.read_table(run.projection_file)
         halves, x, y = (found.column(name).to_numpy() for name in ("uid_hi", "uid_lo")), *_coordinates(found)
     except FileNotFoundError:
@@ -80,11 +87,51 @@ def read_projection(run: Run, table: ScoreTable | None = None) -> Projection | N
     except (pa.ArrowInvalid, KeyError, OSError) as error:
         expected, remedy = "a map of the run", "make it again with: python -m clipsel_core project RUN"
         raise RunError(run.projection_file, expected=expected, found=str(error), remedy=remedy) from error
-    rows = (table or ScoreTable.open(run)).rows_of(uids.from_halves(*halves))
+    rows = kept.rows(len(found), lambda: table.rows_of(uids.from_halves(*halves)))
     order = np.argsort(rows, kind="stable")
     order = order[rows[order] >= 0]
     settings = json.loads((found.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
     return Projection(rows[order], x[order], y[order], settings)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A file beside the run's index with the rows of the map's pairs: to look a million of them up reads every uid.
+
+    None where the run has no index on disk: then it is small. Anything may delete it.
+    """
+
+    path: Path | None
+
+    @classmethod
+    def of(cls, table: ScoreTable, stamp: str) -> _Kept:
+        """stamp: changes with the map's file. The index's folder is another one when the scores change."""
+        return cls(table.index_folder / f"map-{stamp}.npy" if table.index_folder else None)
+
+    def rows(self, pairs: int, look: Callable[[], np.ndarray]) -> np.ndarray:
+        """The rows, (pairs,) int64: as kept, else as `look` finds them, which are then kept where that is possible."""
+        if self.path is None:
+            return look()
+        try:
+            kept = np.load(self.path, allow_pickle=False)
+            if kept.shape == (pairs,) and kept.dtype == np.int64:
+                return kept
+        except (OSError, ValueError, EOFError):
+            _log.debug("looks up the map's pairs: no %s", self.path)
+        found = look()
+        try:
+            write_atomically(self.path, partial(_save, found))
+            for other in self.path.parent.glob("map-*.npy"):
+                if other != self.path:
+                    other.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("the rows of the map's pairs are not kept in %s: %s", self.path.parent, error)
+        return found
+
+
+def _save(rows: np.ndarray, path: Path) -> None:
+    with open(path, "wb") as file:
+        np.save(file, rows, allow_pickle=False)
 
 
 def draw_sample(table: ScoreTable, sample: int, seed: int) -> np.ndarray:

@@ -5,6 +5,7 @@ A *row number* is a pair's place in the run: the files of its finished shards on
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
-from clipsel_core.curation.database import COLUMNS, Database
+from clipsel_core.cores import allowed_cores
+from clipsel_core.curation.database import COLUMNS, Database, as_array
 from clipsel_core.curation.passes import read_only
 from clipsel_core.errors import RunError
 from clipsel_core.runs.store import Run
 
+_readers = ThreadPoolExecutor(allowed_cores(), "read")
 _UID_HALVES = ["uid_hi", "uid_lo"]
 _ROWS_OF_UIDS = """
     SELECT wanted.place, pairs.file_index, pairs.file_row_number
@@ -48,12 +51,10 @@ class ScoreFiles:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def column(self, metric: str) -> np.ndarray:
-        """A metric of every pair: (N,) float32. metric: one of the run's."""
-        out, start = np.empty(len(self), np.float32), 0
-        for batch in self.database.batches(COLUMNS, {"names": [metric], "files": self._files_with(metric)}):
-            out[start : start + len(batch[metric])] = batch[metric]
-            start += len(batch[metric])
+    def column(self, metric: str, out: np.ndarray | None = None) -> np.ndarray:
+        """A metric of every pair: (N,) float32. metric: one of the run's. out: where to put it, else in new memory."""
+        out = np.empty(len(self), np.float32) if out is None else out
+        self._read(self._files_with(metric), {metric: out})
         return read_only(out)
 
     def take(self, metric: str, rows: np.ndarray) -> np.ndarray:
@@ -62,11 +63,8 @@ class ScoreFiles:
 
     def uids(self) -> np.ndarray:
         """The uids of all pairs, in row order: (N,) UID_DTYPE."""
-        out, start = np.empty(len(self), uids.UID_DTYPE), 0
-        for batch in self.database.batches(COLUMNS, {"names": _UID_HALVES, "files": self._files}):
-            part = out[start : start + len(batch["uid_hi"])]
-            part["f0"], part["f1"] = batch["uid_hi"], batch["uid_lo"]
-            start += len(part)
+        out = np.empty(len(self), uids.UID_DTYPE)
+        self._read(self._files, dict(zip(_UID_HALVES, (out["f0"], out["f1"]), strict=True)))
         return out
 
     def uids_at(self, rows: np.ndarray) -> np.ndarray:
@@ -100,6 +98,25 @@ class ScoreFiles:
         """The files that hold a column, one a shard: the scores, or what was added beside them later."""
         return [str(self.run.file_with(column, shard)) for shard in self.shard_names]
 
+    def _read(self, files: list[str], columns: dict[str, np.ndarray]) -> None:
+        """Whole columns of one kind of file, (N,) each: several files at once, in a third of a query's time."""
+
+        def read(shard: int) -> None:
+            file, start = Path(files[shard]), self._starts[shard]
+            try:
+                with pq.ParquetFile(file) as parquet:
+                    table = parquet.read(columns=list(columns), use_threads=False)
+                if table.num_rows != self.sizes[shard]:
+                    raise pa.ArrowInvalid(f"{table.num_rows:,} rows, {self.sizes[shard]:,} when the run was opened")
+                for name, out in columns.items():
+                    ends = np.cumsum([start, *map(len, table.column(name).chunks)])
+                    for chunk, place in zip(table.column(name).chunks, ends, strict=False):
+                        out[place : place + len(chunk)] = as_array(chunk)
+            except (pa.ArrowException, OSError) as error:
+                raise _unreadable(file, error) from error
+
+        list(_readers.map(read, range(len(files))))
+
     def _gather(self, names: list[str], rows: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of one kind of file of the asked rows, in their order; opens only the files they lie in."""
         rows = np.asarray(rows, np.int64)
@@ -129,5 +146,9 @@ def _rows_of(file: Path) -> int:
     try:
         return pq.read_metadata(file).num_rows
     except (pa.ArrowInvalid, OSError) as error:
-        remedy = "delete the file and score again: the other shards are kept"
-        raise RunError(file, expected="a parquet file", found=str(error).split("\n")[0], remedy=remedy) from error
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> RunError:
+    remedy = "delete the file and score again: the other shards are kept"
+    return RunError(file, expected="a parquet file", found=str(error).split("\n")[0], remedy=remedy)

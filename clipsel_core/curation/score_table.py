@@ -67,8 +67,8 @@ class ScoreTable:
 
     @property
     def index_folder(self) -> Path | None:
-        """Where the run's index lies, None where it has none on disk."""
-        return self._index.folder if self._index is not None else None
+        """Where the run's index lies, None where it has none on disk, or not yet under its name."""
+        return self._index.folder if self._index is not None and self._index.folder.is_dir() else None
 
     def column(self, metric: str) -> np.ndarray:
         """A metric of every pair: (N,) float32, NaN where it was set aside. Raises RunError on an unknown metric."""

@@ -1,6 +1,6 @@
 """In what order do all pairs stand by a score or a uid? Every core sorts: groups of neighbours first, then each alone.
 
-A record has 64 bits: the upper half is the key, the lower half says whose it is. All that is known before is a 16-bit
+A record has 64 bits: the upper ones are the key, the lower ones say whose it is. All that is known before is a 16-bit
 code of each pair that ascends with its key. Pairs with neighbouring codes make a group of a size that a core's cache
 holds; one pass over the pairs lays each record into its group, and the groups are sorted by radix, side by side.
 Nothing but that pass goes back and forth in memory.
@@ -48,50 +48,72 @@ class Tally:
         return cls(codes, parts, counts)
 
 
-def in_order(
-    tally: Tally,
-    codes: int,
-    lay: Callable[[int, int, np.ndarray, np.ndarray, np.ndarray], object],
-    finish: Callable[[np.ndarray, int, int], object],
-    records: np.ndarray,
-) -> None:
-    """Sorts records by their keys and has each sorted group finished; equal keys stay as they were.
+@dataclass(frozen=True)
+class Groups:
+    """Pairs with neighbouring codes, as many as a core's cache holds; one code alone may have more.
 
-    Both functions are asked from several threads. codes: pairs with a code below this have a record, the others none.
-    lay: given where a part of the pairs starts and stops, the group of each code (65536,) int32, -1 for none, where
-        this part's next record of each group goes (G,) int64, and the records; it lays the part's.
-    finish: given the records, and where a group starts and stops in them when it is sorted.
-    records: (M,) uint64, room for all of them.
+    tally: of all pairs. group_of: (65536,) int32, the group of each code, -1 for none. firsts: (G,) int64, the first
+    code of each group. by_part: (G, P) int64, how many records each part has for it.
     """
-    group_of, by_group = _grouped(tally.counts[:, :codes])
-    ends = np.cumsum(by_group).reshape(by_group.shape)
-    places = np.ascontiguousarray((ends - by_group).T)
-    parts = zip(tally.parts[:-1], tally.parts[1:], places, strict=True)
-    list(_threads.map(lambda part: lay(part[0], part[1], group_of, part[2], records), parts))
-    stops = ends[:, -1].tolist()
-    starts = [0, *stops[:-1]]
-    room: SimpleQueue[np.ndarray] = SimpleQueue()
-    for _ in range(_WORKERS):
-        room.put(np.empty(max(np.subtract(stops, starts)), np.uint64))
 
-    def settle(start: int, stop: int) -> None:
-        other = room.get()
-        _sort(records[start:stop], other[: stop - start], np.zeros(_LARGEST_DIGIT + 1, np.int64))
-        room.put(other)
-        finish(records, start, stop)
+    tally: Tally
+    group_of: np.ndarray
+    firsts: np.ndarray
+    by_part: np.ndarray
 
-    list(_threads.map(settle, starts, stops))
+    @classmethod
+    def of(cls, tally: Tally, codes: int = CODES) -> Groups:
+        """The groups of a tally. codes: pairs with a code below this have a record, the others none."""
+        counts = tally.counts[:, :codes]
+        behind = np.cumsum(counts.sum(0))
+        size = max(int(behind[-1]) // _GROUPS, _FEWEST_IN_GROUP)
+        group = (behind - 1) // size  # By the last of a code's pairs: a group holds so many, or one code holds more.
+        firsts = np.flatnonzero(np.diff(group, prepend=-2))
+        group_of = np.full(CODES, -1, np.int32)
+        group_of[: len(group)] = np.cumsum(np.diff(group, prepend=group[0]) > 0)
+        return cls(tally, read_only(group_of), firsts, np.add.reduceat(counts, firsts, axis=1).T)
+
+    def sort(
+        self,
+        lay: Callable[[int, int, np.ndarray, np.ndarray], object],
+        finish: Callable[[np.ndarray, np.ndarray, int], object],
+        records: np.ndarray,
+        lowest: int = 32,
+        bits: int = 32,
+    ) -> None:
+        """Sorts records by their keys and has each sorted group finished; what counts as equal stays as it was.
+
+        Both functions are asked from several threads.
+        lay: given where a part of the pairs starts and stops, where this part's next record of each group goes (G,)
+            int64, and the records; it lays the part's.
+        finish: given a group's records when they are sorted, room for as many, and how many lie in groups before.
+        records: (M,) uint64, room for all of them. lowest, bits: as in by_bits.
+        """
+        ends = np.cumsum(self.by_part).reshape(self.by_part.shape)
+        places = np.ascontiguousarray((ends - self.by_part).T)
+        parts = zip(self.tally.parts[:-1], self.tally.parts[1:], places, strict=True)
+        list(_threads.map(lambda part: lay(part[0], part[1], part[2], records), parts))
+        stops = ends[:, -1].tolist()
+        starts = [0, *stops[:-1]]
+        room: SimpleQueue[np.ndarray] = SimpleQueue()
+        for _ in range(_WORKERS):
+            room.put(np.empty(max(np.subtract(stops, starts)), np.uint64))
+
+        def settle(start: int, stop: int) -> None:
+            other = room.get()
+            by_bits(records[start:stop], other[: stop - start], lowest, bits)
+            finish(records[start:stop], other[: stop - start], start)
+            room.put(other)
+
+        list(_threads.map(settle, starts, stops))
 
 
-def _grouped(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The group of each code, (65536,) int32, and how many records each part has for it: (G, P) int64."""
-    behind = np.cumsum(counts.sum(0))
-    size = max(int(behind[-1]) // _GROUPS, _FEWEST_IN_GROUP)
-    group = (behind - 1) // size  # By the last of a code's pairs: a group holds so many, or one code alone holds more.
-    firsts = np.flatnonzero(np.diff(group, prepend=-2))
-    group_of = np.full(CODES, -1, np.int32)
-    group_of[: len(group)] = np.cumsum(np.diff(group, prepend=group[0]) > 0)
-    return group_of, np.add.reduceat(counts, firsts, axis=1).T
+def by_bits(records: np.ndarray, other: np.ndarray, lowest: int, bits: int) -> None:
+    """Sorts some records by the highest so many bits that differ in them, but none below the lowest; in one thread.
+
+    other: room for as many.
+    """
+    _sort(records, other, np.zeros(_LARGEST_DIGIT + 1, np.int64), lowest, bits)
 
 
 @compiled
@@ -101,14 +123,16 @@ def _count(codes, start, stop, counts):
 
 
 @compiled
-def _sort(records, other, places):
+def _sort(records, other, places, lowest, most):
     """By as few digits, of 11 bits at most, as the differing bits of the keys take; the lowest first."""
     differing = np.uint64(0)
     for record in records:
         differing |= record ^ records[0]
-    low, high = np.uint64(32), np.uint64(32)
+    low, high = np.uint64(lowest), np.uint64(lowest)
     while high < 64 and differing >> high:
         high += np.uint64(1)
+    if high - low > np.uint64(most):
+        low = high - np.uint64(most)
     turns = (high - low + np.uint64(10)) // np.uint64(11)
     bits = (high - low + turns - np.uint64(1)) // max(turns, np.uint64(1))
     mask = (np.uint64(1) << bits) - np.uint64(1)

@@ -22,11 +22,11 @@ def order_by_uid(names: np.ndarray) -> np.ndarray:
     in_parts(lambda start, stop: _codes(halves, start, stop, codes), len(names))
     is_settled: list[bool] = []
 
-    def finish(records: np.ndarray, start: int, stop: int) -> None:
-        is_settled.append(_settle(records[start:stop], halves, rows[start:stop], _LONGEST_RUN))
+    def finish(records: np.ndarray, _: np.ndarray, start: int) -> None:
+        is_settled.append(_settle(records, halves, rows[start : start + len(records)], _LONGEST_RUN))
 
-    tally, records = sorting.Tally.of(codes), np.empty(len(names), np.uint64)
-    sorting.in_order(tally, sorting.CODES, partial(_lay, halves, tally.codes), finish, records)
+    groups, records = sorting.Groups.of(sorting.Tally.of(codes)), np.empty(len(names), np.uint64)
+    groups.sort(partial(_lay, halves, groups.tally.codes, groups.group_of), finish, records)
     return rows if all(is_settled) else np.lexsort((names["f1"], names["f0"])).astype(np.uint32)
 
 
@@ -65,7 +65,7 @@ def _codes(halves, start, stop, codes):
 
 
 @compiled
-def _lay(halves, codes, start, stop, group_of, places, records):
+def _lay(halves, codes, group_of, start, stop, places, records):
     for row in range(start, stop):
         group = group_of[codes[row]]
         records[places[group]] = (halves[2 * row] & np.uint64(0xFFFFFFFF00000000)) | np.uint64(row)

@@ -60,6 +60,8 @@ def load_teacher(model: str, *, pretrained: str | None = None, device: str = "cp
     """
     try:
         name, pretrained = _named(model, pretrained)
+        # First: it is soon there, or soon missed where it has to be downloaded.
+        tokenizer = open_clip.get_tokenizer(name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             # A text tower from Hugging Face would bring weights of its own, if no checkpoint is named: all or none.
@@ -70,15 +72,15 @@ def load_teacher(model: str, *, pretrained: str | None = None, device: str = "cp
                 require_pretrained=bool(pretrained) or ":" in name,
                 pretrained_text=False,
             )
-        tokenizer, where = open_clip.get_tokenizer(name), torch.device(device)
+        where = torch.device(device)
         return Teacher(network.eval(), preprocess, tokenizer, where, _precision(precision, where))
     except Exception as error:
         # Configurations and checkpoints come from anywhere; open_clip, torch and safetensors each fail in their way.
         found = (str(error) or type(error).__name__).split("\n")[0][:300]
         asked = " ".join(filter(None, (model, pretrained)))
         remedy = "see open_clip.list_pretrained(), or give local-dir:FOLDER"
-        if "transformers" in found or "sentencepiece" in found or "tokenizer" in found:
-            remedy = "its text tower or tokenizer is Hugging Face's: pip install transformers sentencepiece"
+        if "huggingface.co" in found:
+            remedy = "once it was downloaded it is kept; or give local-dir:FOLDER with its tokenizer and configuration"
         raise TeacherError(asked, expected="a teacher that open_clip can load", found=found, remedy=remedy) from error
 
 
@@ -191,8 +193,10 @@ def _precision(asked: str, device: torch.device) -> Precision:
 
 def _named(model: str, pretrained: str | None) -> tuple[str, str | None]:
     """Both names as open_clip takes them."""
+    known = {*open_clip.list_models(), *open_clip.list_pretrained_tags_by_model(model)}
     for given in (pretrained, model):
-        if given and (given.startswith("local-dir:") or Path(given).is_dir()):
+        # A folder that happens to be called as a tag is, `openai`, is not what was meant.
+        if given and (given.startswith("local-dir:") or (given not in known and Path(given).is_dir())):
             return "local-dir:" + given.removeprefix("local-dir:"), None
     if model.endswith(".json"):
         if not Path(model).is_file():

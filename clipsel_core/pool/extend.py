@@ -31,6 +31,7 @@ from clipsel_core.pool.layout import Pool, Shard, open_pool
 from clipsel_core.pool.matching import Matched, found_before, keep_found, match
 from clipsel_core.pool.rows import kind_of
 from clipsel_core.pool.shard_files import Images, ShardFiles, add_columns, score_column, write_index, write_parquet
+from clipsel_core.pool.sources.image_parquet import with_images
 from clipsel_core.pool.sources.record import Source, clean_text
 from clipsel_core.pool.teachers import add_teacher, check_arch, read_teachers
 
@@ -137,10 +138,12 @@ class _Work:
         table, named = pq.ParquetFile(shard.parquet).read(), read_uids(self.pool, shard)
         names = uids.to_hex(named).to_pylist()
         captions = table[self.pool.text_column].cast(pa.string())
-        records = (
-            self.matched.record(first + row, str(row), clean_text(caption.as_py()))
-            for row, caption in enumerate(captions)
+        # Rows go back to their places below: meanwhile they come as their images lie, so that none is sought.
+        listed = (
+            self.matched.record(first + row, str(row), clean_text(captions[row].as_py()))
+            for row in self.matched.in_reading_order(first, shard.rows).tolist()
         )
+        records = with_images(self.source.base, self.source.image_column, listed)
         rows = self.embedder.embed(
             records, lambda _, read: self.progress(first + read, self.pool.rows), lambda *_: None
         )
@@ -154,7 +157,7 @@ class _Work:
         rejected = sorted((int(key), file, reason) for file, key, reason in rows.rejected)
         lines = [[names[row] for row, _, _ in rejected], *([line[n] for line in rejected] for n in (1, 2))]
         if not self.pool.tars and kept and not files.side("images").exists():
-            write_index(files, Images(self.source.base, ""), rows.kept, named[kept])
+            write_index(files, Images(self.source.base, self.source.image_column), rows.kept, named[kept])
         write_parquet(_aside(files, self.arch), pa.table(lines, schema=SET_ASIDE))
         add_columns(files, table, self.arch, image, text)
         return len(kept)

@@ -20,6 +20,7 @@ from clipsel_core.pool.image_lookup import Block, Found, Kind, Lookup, write_loo
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.patience import PATIENT, in_passing
 from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.record import facts_in, usable_uid
 
 A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
 """In place of an image's length: it is a row of a parquet (offset: which), it is all of its file, there is none."""
@@ -201,9 +202,4 @@ def _table(found: list[tuple[str, int, int]]) -> pa.Table:
 
 def _uid_of(text: bytes) -> str:
     """The uid of a json member, or nothing where it holds none that is well formed."""
-    try:
-        uid = json.loads(text).get("uid", "")
-        uids.from_hex([uid])
-    except (ValueError, AttributeError, TypeError, UidError):
-        return ""
-    return uid
+    return usable_uid(facts_in(text).get("uid"))

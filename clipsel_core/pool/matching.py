@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 
@@ -15,15 +13,14 @@ import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.ahead import in_batches
 from clipsel_core.pool.check import read_uids
-from clipsel_core.pool.images import WHOLE_FILE
+from clipsel_core.pool.images import A_ROW, WHOLE_FILE
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.shard_files import write_parquet
 from clipsel_core.pool.sources.record import Record, Source, signature_of
+from clipsel_core.pool.surveying import Named, hashed, survey
 
 _LOOKED_AT = 1000
-_AT_ONCE = 4096
 NO_IMAGE = "no image in the source"
 
 
@@ -60,8 +57,14 @@ class Matched:
             file=self.files[self.file[row]],
             caption=caption,
             offset=int(self.offset[row]),
-            length=None if length == WHOLE_FILE else length,
+            length=None if length in (WHOLE_FILE, A_ROW) else length,
+            in_row=length == A_ROW,
         )
+
+    def in_reading_order(self, first: int, rows: int) -> np.ndarray:
+        """A shard's rows, counted from its `first`, in the order in which their images lie in the source."""
+        file, offset = (values[first : first + rows] for values in (self.file, self.offset))
+        return np.lexsort((offset, file))
 
 
 def match(source: Source, pool: Pool, progress: Callable[[int, int], None]) -> Matched:
@@ -74,12 +77,8 @@ def match(source: Source, pool: Pool, progress: Callable[[int, int], None]) -> M
     names = np.concatenate([_names(pool, number, by) for number in range(len(pool.shards))])
     order = uids.argsort(names)
     work = _Matching(names[order], order, len(names))
-    total, before = sum(source.sizes), 0
-    for part, size in enumerate(source.sizes):
-        for batch in in_batches(source.read(part), _AT_ONCE):
-            work.take(batch, by)
-            progress(before + min(batch[-1].position, size), total)
-        before += size
+    for named in survey(source, by, progress):
+        work.take(named)
     matched = work.matched(by)
     if not matched.found:
         found = f"none of {matched.strangers:,}"
@@ -142,44 +141,47 @@ class _Matching:
         self._file = np.full(rows, -1, np.int32)
         self._offset, self._length = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         self._faults: dict[int, str] = {}
-        self._counts: Counter[str] = Counter()
+        self._strangers = self._repeated = 0
 
-    def take(self, records: list[Record], by: str) -> None:
-        """Notes where these lie, those that belong to a pair."""
-        named = [(record, name) for record in records if (name := _name_of(record, by))]
-        if not named:
-            return
-        wanted = uids.from_hex([name for _, name in named])
-        for (record, _), high, low in zip(named, wanted["f0"], wanted["f1"], strict=True):
-            first, last = np.searchsorted(self._high, high, "left"), np.searchsorted(self._high, high, "right")
-            place = int(first + np.searchsorted(self._low[first:last], low))
-            if place < last and self._low[place] == low:
-                self._note(int(self._order[place]), record)
-            else:
-                self._counts["strangers"] += 1
+    def take(self, named: Named) -> None:
+        """Notes where these lie, those that belong to a pair; of several for one pair the first."""
+        row = self._rows_of(named.names)
+        self._strangers += int((row < 0).sum())
+        faulty = np.zeros(len(row), bool)
+        faulty[list(named.faults)] = True
+        usable = np.flatnonzero((row >= 0) & ~faulty)
+        new = usable[np.unique(row[usable], return_index=True)[1]]
+        new = new[self._file[row[new]] < 0]
+        self._repeated += len(usable) - len(new)
+        numbers, inverse = np.unique(named.file[new], return_inverse=True)
+        places = [self._files.setdefault(named.files[number], len(self._files)) for number in numbers]
+        self._file[row[new]] = np.array(places, np.int32)[inverse]
+        self._offset[row[new]], self._length[row[new]] = named.offset[new], named.length[new]
+        self._faults |= {int(row[number]): fault for number, fault in named.faults.items() if row[number] >= 0}
 
-    def _note(self, row: int, record: Record) -> None:
-        if self._file[row] >= 0:
-            self._counts["repeated"] += 1
-        elif record.fault:
-            self._faults[row] = record.fault
-        else:
-            self._file[row] = self._files.setdefault(record.file, len(self._files))
-            self._offset[row] = record.offset
-            self._length[row] = WHOLE_FILE if record.length is None else record.length
+    def _rows_of(self, names: np.ndarray) -> np.ndarray:
+        """The pool's row of each name, -1 where it has none: (N,) int64. The first of several."""
+        first, last = (np.searchsorted(self._high, names["f0"], side) for side in ("left", "right"))
+        end = last.copy()
+        # Names that are counted up share their high half, all of them: the low one is sought by halving, all at once.
+        while (open_ := first < last).any():
+            middle = np.where(open_, (first + last) // 2, 0)
+            below = open_ & (self._low[middle] < names["f1"])
+            first, last = np.where(below, middle + 1, first), np.where(open_ & ~below, middle, last)
+        at = np.minimum(first, len(self._low) - 1)
+        return np.where((first < end) & (self._low[at] == names["f1"]), self._order[at], -1)
 
     def matched(self, by: str) -> Matched:
         """All that was found."""
-        files, counts = list(self._files), self._counts
         places = (self._file, self._offset, self._length)
-        return Matched(by, files, *places, self._faults, counts["strangers"], counts["repeated"])
+        return Matched(by, list(self._files), *places, self._faults, self._strangers, self._repeated)
 
 
 def _named_by(source: Source, pool: Pool) -> str:
     """By what the source's images are told to belong to the pool's pairs."""
     first = list(islice(_records(source), _LOOKED_AT))
-    if source.embedded or any(record.in_row for record in first):
-        found = f"{source.kind}, without image files"
+    if source.embedded:
+        found = f"{source.kind}, without images"
         expected = "tars, a folder or a table of images"
         raise PoolFormatError(source.base, expected=expected, found=found)
     if any(record.uid for record in first):
@@ -192,7 +194,7 @@ def _named_by(source: Source, pool: Pool) -> str:
 
 
 def _records(source: Source) -> Iterator[Record]:
-    return chain.from_iterable(source.read(part) for part in range(len(source.parts)))
+    return chain.from_iterable((source.glance or source.read)(part) for part in range(len(source.parts)))
 
 
 def _names(pool: Pool, shard: int, by: str) -> np.ndarray:
@@ -200,12 +202,4 @@ def _names(pool: Pool, shard: int, by: str) -> np.ndarray:
     if by == "uid":
         return read_uids(pool, pool.shards[shard])
     keys = pq.read_table(pool.shards[shard].parquet, columns=["key"])["key"].cast(pa.string())
-    return uids.from_hex([_hashed(key or "") for key in keys.to_pylist()])
-
-
-def _name_of(record: Record, by: str) -> str:
-    return record.uid if by == "uid" else _hashed(record.key) if record.key else ""
-
-
-def _hashed(key: str) -> str:
-    return blake2b(key.encode(), digest_size=16).hexdigest()
+    return uids.from_hex([hashed(key or "") for key in keys.to_pylist()])

@@ -1,7 +1,4 @@
-"""What is there to draw of a run's map? Its cells in a colour, its regions' names, its pairs: computed once and kept.
-
-The names come from captions, of a sample of the map where it is large; captions are read once a server.
-"""
+"""What is there to draw of a run's map? Its cells in a colour, and the pairs inside a shape: computed once and kept."""
 
 from __future__ import annotations
 
@@ -10,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation import cells, regions
+from clipsel_core.curation import cells
 from clipsel_core.curation.cells import Cells, Span
-from clipsel_core.curation.regions import CaptionWords
 from pages.parts import metrics, state, words
 from pages.parts.catalog import Entry
 from pages.parts.map_view import Bar
@@ -20,9 +16,6 @@ from pages.parts.shades import Scale, picture
 from pages.parts.shapes import Shape, inside
 
 AMOUNT, KEPT = "amount", "kept"
-_NAMED = 50_000
-# Captions of so many pairs are read for it at most.
-_READ = 16_000_000
 _ENDS = (2, 50, 98)
 # Where a region keeps so many times what the recipe keeps overall, it has the strongest colour.
 _MOST_TIMES = 2.5
@@ -95,15 +88,9 @@ def image_of(entry: Entry, colour: Colour, span: Span) -> str:
     return _image(entry, colour, span, dark, state.map_stamp(entry))
 
 
-def labels_of(entry: Entry) -> list[list[tuple[str, float, float]]]:
-    """Names of the map's regions as text, x, y: a few for the whole map, then more for each zoom."""
-    return _labels(entry, state.map_stamp(entry))
-
-
-def words_of(entry: Entry, shape: Shape) -> tuple[str, ...]:
-    """The words that set the captions in a shape apart from the others on the map."""
-    stamp = state.map_stamp(entry)
-    return _caption_words(entry, stamp).distinctive(_members(entry, shape, stamp)[_named(entry, stamp)], most=8)
+def members(entry: Entry, shape: Shape) -> np.ndarray:
+    """Which of the map's pairs lie in a shape: (M,) bool."""
+    return _members(entry, shape, state.map_stamp(entry))
 
 
 def rows_in(entry: Entry, shape: Shape) -> np.ndarray:
@@ -161,29 +148,3 @@ def _members(entry: Entry, shape: Shape, stamp: state.Stamp) -> np.ndarray:
     """Which of the map's pairs lie in a shape: (M,) bool."""
     places = state.open_map(entry)
     return inside(shape, places.x, places.y)
-
-
-def _named(entry: Entry, stamp: state.Stamp) -> np.ndarray:
-    """Which of the map's pairs name its regions: all, or every so many-th.
-
-    Of a large run those in every so many-th shard: to read one caption of a shard takes as long as to read them all.
-    """
-    rows, table = state.open_map(entry).rows, state.open_table(entry)
-    apart = -(-len(table) // _READ)
-    read = np.flatnonzero(table.files.shard_of(rows) % max(1, apart) == 0)
-    read = read if len(read) else np.arange(len(rows))
-    return read[:: max(1, -(-len(read) // _NAMED))]
-
-
-@st.cache_resource(max_entries=4, show_spinner="Reading captions …")
-def _caption_words(entry: Entry, stamp: state.Stamp) -> CaptionWords:
-    rows = state.open_map(entry).rows[_named(entry, stamp)]
-    return CaptionWords(state.open_table(entry).metadata(rows, ("caption",))["caption"].tolist())
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _labels(entry: Entry, stamp: state.Stamp) -> list[list[tuple[str, float, float]]]:
-    places, named = state.open_map(entry), _named(entry, stamp)
-    said = _caption_words(entry, stamp)
-    levels = (regions.find_regions(places.x[named], places.y[named], said, by) for by in regions.SMOOTHING)
-    return [[(" · ".join(region.words), region.x, region.y) for region in level] for level in levels]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.ranks import Disagreement, End, disagreement, kept
 from clipsel_core.curation.score_table import ScoreTable
-from pages.parts import charts, empty, facts, metrics, pager, pair, pairs, state, watching, words
+from pages.parts import booklet, charts, empty, facts, metrics, pager, state, watching, words
 from pages.parts.background import Report, Work
 from pages.parts.cards import Bar
 from pages.parts.catalog import Entry
@@ -112,18 +112,30 @@ def _gallery(entry: Entry, found: Disagreement, end: End, metrics_of: tuple[str,
     if not listed:
         empty.show_empty("No such pair", "In this direction the two metrics rank no pair apart.")
         return
-    pages = pager.pages_of(listed, _CARDS)
+    ends = _End(found, end)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        page = pager.show(key, pages)
-    first = (page - 1) * _CARDS
-    left = partial(pager.turn_to, key, _CARDS)
-    walk = pair.Walk(listed, lambda place: int(found.page(end, offset=place, limit=1)[0]), first=first, left=left)
-    rows = found.page(end, offset=first, limit=_CARDS)
-    also = [(_gap(points),) for points in found.points(rows)]
-    cards, label = f"cards {end}", f"{title}, page {page} of {pages}"
-    turned = pager.by_keyboard(key, pages, cards)
+        page = pager.show(key, booklet.pages_of(ends))
+    also = [(_gap(points),) for points in found.points(ends.rows(page))]
     x, y = metrics_of
-    pairs.gallery(entry, rows, x, key=cards, label=label, more=[y], also=also, walk=walk, turned=turned)
+    booklet.show(entry, ends, page, x, key=key, gallery=f"cards {end}", title=title, more=[y], also=also)
+
+
+@dataclass(frozen=True)
+class _End:
+    """One end of the differences, in pages."""
+
+    found: Disagreement
+    end: End
+    size: int = _CARDS
+
+    def __len__(self) -> int:
+        return self.found.listed(self.end)
+
+    def rows(self, page: int) -> np.ndarray:
+        return self.found.page(self.end, offset=(page - 1) * self.size, limit=self.size)
+
+    def row_at(self, place: int) -> int:
+        return int(self.found.page(self.end, offset=place, limit=1)[0])
 
 
 def _gap(points: float) -> Bar:

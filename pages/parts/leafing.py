@@ -29,6 +29,9 @@ class Leaves:
     seed: int = 0
     centre: float = 0.0
 
+    def __len__(self) -> int:
+        return len(self.listing)
+
     def rows(self, page: int) -> np.ndarray:
         """The rows of a page, from 1. Finding one costs as much as finding many, so those around it come along."""
         block, place = divmod(page - 1, _PAGES_AT_ONCE)

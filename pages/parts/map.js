@@ -1,9 +1,15 @@
 // The map. Python sends a picture of the part in view, labels, and single pairs where few are in view; this draws them, and
-// tells Python the corners of what was drawn, which part is now in view, and which pair was clicked. Words from the pool are
-// put in as textContent.
+// tells Python the corners of what was drawn, which part is now in view, which pair the pointer rests on, and which was
+// clicked. Words from the pool are put in as textContent.
 
 const MODES = [["lasso", "Lasso"], ["box", "Box"], ["move", "Move"]]
 const NEAR = 9
+// Pictures that are kept, to be seen until a finer one is here.
+const KEPT = 12
+// Milliseconds until another part is asked for, until an answer counts as lost, and until a pointer rests.
+const SOON = 40
+const PATIENCE = 1500
+const REST = 70
 
 const build = (root) => {
   const tools = make("div", "tools")
@@ -17,7 +23,10 @@ const build = (root) => {
   tip.hidden = true
   stage.append(canvas, outline, labels, tip)
   root.replaceChildren(tools, stage, make("div", "legend"))
-  return { root, tools, stage, canvas, labels, outline, tip, legend: root.lastChild, mode: "lasso", trail: null, image: new Image() }
+  // A finger moves a map; it draws on one when told to.
+  const mode = matchMedia("(pointer: coarse)").matches ? "move" : "lasso"
+  const legend = root.lastChild
+  return { root, tools, stage, canvas, labels, outline, tip, legend, mode, trail: null, pictures: [], tips: new Map(), fingers: new Map() }
 }
 
 const button = (self, name, words, act, pressed) => {
@@ -75,13 +84,14 @@ const paint = (self) => {
   const pen = canvas.getContext("2d")
   pen.setTransform(ratio, 0, 0, ratio, 0, 0)
   pen.clearRect(0, 0, width, height)
-  if (self.image.complete && self.image.naturalWidth && self.span) {
-    const [left, top] = toScreen(self.view, width, height, self.span[0], self.span[3])
-    const [right, bottom] = toScreen(self.view, width, height, self.span[1], self.span[2])
-    pen.globalAlpha = self.data.points.x.length ? 0.35 : 1
-    pen.drawImage(self.image, left, top, right - left, bottom - top)
-    pen.globalAlpha = 1
-  }
+  pen.globalAlpha = self.data.points.x.length ? 0.35 : 1
+  self.pictures.forEach(({ image, span }) => {
+    const [left, top] = toScreen(self.view, width, height, span[0], span[3])
+    const [right, bottom] = toScreen(self.view, width, height, span[1], span[2])
+    pen.clearRect(left, top, right - left, bottom - top)
+    pen.drawImage(image, left, top, right - left, bottom - top)
+  })
+  pen.globalAlpha = 1
   paintPoints(self, pen, width, height)
   paintShape(self, width, height)
 }
@@ -123,8 +133,34 @@ const turn = (self, view) => {
   hide(self)
   cancelAnimationFrame(self.frame)
   self.frame = requestAnimationFrame(() => draw(self))
+  ask(self)
+}
+
+// One question at a time: the next one waits for the answer, and asks for what is in view then.
+const ask = (self) => {
+  if (self.later) return
+  const wait = self.asked ? Math.max(SOON, self.asked + PATIENCE - performance.now()) : SOON
+  self.later = setTimeout(() => {
+    self.later = 0
+    self.asked = performance.now()
+    self.tell("moved", spanOf(self.view, ...size(self)))
+  }, wait)
+}
+
+const answered = (self) => {
+  self.asked = 0
+  if (!self.later) return
   clearTimeout(self.later)
-  self.later = setTimeout(() => self.tell("moved", spanOf(self.view, ...size(self))), 180)
+  self.later = 0
+  ask(self)
+}
+
+// Finer pictures lie on coarser ones, the newest on top. Those in other colours go.
+const lay = (self, image, { colouring, span }) => {
+  const wide = ({ span: [left, right] }) => right - left
+  const others = self.pictures.filter((old) => old.colouring === colouring).slice(1 - KEPT)
+  self.pictures = [...others.sort((one, other) => wide(other) - wide(one)), { image, colouring, span }]
+  draw(self)
 }
 
 const tellDrawn = (self, trail) => {
@@ -133,9 +169,16 @@ const tellDrawn = (self, trail) => {
   self.tell("drawn", trail ? { x: trail.map((at) => at[0]), y: trail.map((at) => at[1]) } : { x: [], y: [] })
 }
 
-const hide = (self) => { self.under = undefined; self.tip.hidden = true }
+const hide = (self) => {
+  self.under = undefined
+  self.tip.hidden = true
+  self.stage.style.cursor = ""
+  clearTimeout(self.resting)
+}
 
+// Points are those of the last answer: none is under the pointer while another part is asked for.
 const hover = (self, px, py) => {
+  if (self.asked) return
   let best = NEAR * NEAR
   let found
   ;(self.at ?? []).forEach(([x, y], i) => {
@@ -143,23 +186,29 @@ const hover = (self, px, py) => {
     if (far < best) { best = far; found = i }
   })
   if (found === self.under) return
+  hide(self)
   self.under = found
   paint(self)
-  self.tip.hidden = found === undefined
   if (found === undefined) return
-  const { points } = self.data
+  self.stage.style.cursor = "pointer"
+  if (self.tips.has(found)) showTip(self, self.tips.get(found))
+  else self.resting = setTimeout(() => self.tell("pointed", found), REST)
+}
+
+const showTip = (self, { place, caption, value, src }) => {
   self.tip.replaceChildren()
-  if (points.src[found]) {
+  if (src) {
     const image = make("img")
     image.alt = ""
     image.onerror = () => image.remove()
     image.referrerPolicy = "no-referrer"
-    image.src = points.src[found]
+    image.src = src
     self.tip.append(image)
   }
-  self.tip.append(make("div", "caption", points.caption[found] || "no caption"), make("div", "value", points.value[found]))
+  self.tip.append(make("div", "caption", caption || "no caption"), make("div", "value", value))
+  self.tip.hidden = false
   const [width, height] = size(self)
-  const [x, y] = self.at[found]
+  const [x, y] = self.at[place]
   self.tip.style.left = x < width / 2 ? `${x + 14}px` : ""
   self.tip.style.right = x < width / 2 ? "" : `${width - x + 14}px`
   self.tip.style.top = y < height / 2 ? `${y + 8}px` : ""
@@ -181,16 +230,21 @@ const listen = (self) => {
     if (event.button > 1 || event.target.closest(".tip")) return
     stage.setPointerCapture(event.pointerId)
     const point = at(event)
+    if (event.pointerType === "touch") self.fingers.set(event.pointerId, point)
+    if (self.fingers.size === 2) return pinch(self)
     self.held = { start: point, last: point, moving: self.mode === "move" || event.button === 1 || event.shiftKey, view: self.view }
     hide(self)
     if (!self.held.moving) self.trail = [plane(point)]
   }
   stage.onpointermove = (event) => {
     const point = at(event)
+    if (self.fingers.has(event.pointerId)) self.fingers.set(event.pointerId, point)
+    if (self.pinched) return spread(self)
     if (!self.held) return hover(self, ...point)
     const [dx, dy] = [point[0] - self.held.start[0], point[1] - self.held.start[1]]
     if (self.held.moving) {
       const { view } = self.held
+      if (self.view === view && Math.hypot(dx, dy) < 4) return
       return turn(self, inside({ ...view, x: view.x - dx / view.scale, y: view.y + dy / view.scale }, self.data.home))
     }
     if (self.mode === "box") {
@@ -205,19 +259,45 @@ const listen = (self) => {
   stage.onpointerup = (event) => {
     const held = self.held
     self.held = null
-    if (!held || held.moving) return
+    lift(self, event)
+    // A finger that hardly moved has pointed at something, whatever it may draw or move.
+    if (!held || (held.moving && (event.pointerType !== "touch" || self.view !== held.view))) return
     const end = at(event)
-    const far = self.mode === "box" ? Math.hypot(end[0] - held.start[0], end[1] - held.start[1]) > 6 : self.trail.length > 2
-    if (far) return tellDrawn(self, self.trail)
+    const far = self.mode === "box" ? Math.hypot(end[0] - held.start[0], end[1] - held.start[1]) > 6 : self.trail?.length > 2
+    if (far && self.trail) return tellDrawn(self, self.trail)
     self.trail = null
     hover(self, ...end)
     if (self.under !== undefined) self.tell("opened", self.under)
     else paint(self)
   }
-  stage.onpointercancel = () => { self.held = self.trail = null; paint(self) }
+  stage.onpointercancel = (event) => { lift(self, event); self.held = self.trail = null; paint(self) }
   stage.onpointerleave = () => { if (self.under !== undefined) { hide(self); paint(self) } }
   stage.ondblclick = () => { if (self.data.shape) tellDrawn(self, null) }
   stage.onkeydown = (event) => key(self, event)
+}
+
+// Two fingers hold two places of the map, and move and zoom it such that these stay under them.
+const pinch = (self) => {
+  self.held = self.trail = null
+  self.pinched = { view: self.view, ...grip(self) }
+  paint(self)
+}
+
+const grip = (self) => {
+  const [[ax, ay], [bx, by]] = self.fingers.values()
+  return { x: (ax + bx) / 2, y: (ay + by) / 2, apart: Math.max(Math.hypot(ax - bx, ay - by), 1) }
+}
+
+const spread = (self) => {
+  const { view, x, y, apart } = self.pinched
+  const now = grip(self)
+  const moved = { ...view, x: view.x - (now.x - x) / view.scale, y: view.y + (now.y - y) / view.scale }
+  turn(self, zoomed(moved, self.data.home, ...size(self), now.apart / apart, now.x, now.y))
+}
+
+const lift = (self, event) => {
+  self.fingers.delete(event.pointerId)
+  if (self.fingers.size < 2) self.pinched = null
 }
 
 const key = (self, event) => {
@@ -248,10 +328,20 @@ export default function (component) {
   self.view ??= fit(data.span, ...size(self))
   drawTools(self)
   drawLegend(self)
-  const next = new Image()
-  next.onload = () => { self.image = next; self.span = data.span; draw(self) }
-  next.src = data.image
+  if (data.image !== self.shown) {
+    self.shown = data.image
+    self.tips.clear()
+    hide(self)
+    answered(self)
+    const next = new Image()
+    next.onload = () => lay(self, next, data)
+    next.src = data.image
+  }
   draw(self)
+  if (data.tip) {
+    self.tips.set(data.tip.place, data.tip)
+    if (self.under === data.tip.place) showTip(self, data.tip)
+  }
   let width = self.stage.clientWidth
   const observer = new ResizeObserver(() => {
     if (!self.stage.clientWidth || self.stage.clientWidth === width) return
@@ -259,5 +349,5 @@ export default function (component) {
     draw(self)
   })
   observer.observe(self.stage)
-  return () => { observer.disconnect(); clearTimeout(self.later) }
+  return () => { observer.disconnect(); clearTimeout(self.later); self.later = self.asked = 0 }
 }

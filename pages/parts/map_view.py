@@ -31,37 +31,57 @@ class Bar:
 
 @dataclass(frozen=True)
 class Points:
-    """Single pairs, where few are in view. Everything is plain text; src is a path on this server, or empty."""
+    """Single pairs, where few are in view: where they are, and their colours as #rrggbb."""
 
     x: list[float] = field(default_factory=list)
     y: list[float] = field(default_factory=list)
     colour: list[str] = field(default_factory=list)
-    caption: list[str] = field(default_factory=list)
-    value: list[str] = field(default_factory=list)
-    src: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tip:
+    """One of the points in words, plain text. place: which of them. src: a path on this server, or empty."""
+
+    place: int
+    caption: str
+    value: str
+    src: str
 
 
 @dataclass(frozen=True)
 class View:
-    """What the map shows. home: the whole map; span: what image covers; labels: text, x, y, one list for each zoom."""
+    """What the map shows. home: the whole map; span: what image covers; labels: text, x, y, one list for each zoom.
+
+    colouring: names what image shows; images of one colouring can lie beside each other.
+    """
 
     label: str
+    colouring: str
     home: Span
     span: Span
     image: str
     bar: Bar
     labels: list[list[tuple[str, float, float]]]
     points: Points
+    tip: Tip | None
     shape: Shape | None
 
 
-def show_map(view: View, *, key: str, drawn: Callable[[], None], moved: Callable[[], None]) -> int | None:
+def show_map(
+    view: View, *, key: str, drawn: Callable[[], None], moved: Callable[[], None], pointed: Callable[[], None]
+) -> int | None:
     """Draws the map and returns the place among its points of the one that was just clicked, if any.
 
-    drawn, moved: called when something was drawn or taken away, and when another part is in view.
+    drawn, moved, pointed: called when something was drawn or taken away, when another part is in view, and when the
+    pointer rests on a point that has not been told in words yet.
     """
     shown = _map(
-        data=asdict(view), key=key, on_drawn_change=drawn, on_moved_change=moved, on_opened_change=lambda: None
+        data=asdict(view),
+        key=key,
+        on_drawn_change=drawn,
+        on_moved_change=moved,
+        on_pointed_change=pointed,
+        on_opened_change=lambda: None,
     )
     place = shown.opened
     return place if isinstance(place, int) and 0 <= place < len(view.points.x) else None
@@ -70,6 +90,12 @@ def show_map(view: View, *, key: str, drawn: Callable[[], None], moved: Callable
 def drawn_shape(key: str) -> Shape | None:
     """What was just drawn; None where it was taken away."""
     return shape_of(st.session_state[key].get("drawn"))
+
+
+def pointed_at(key: str) -> int | None:
+    """The place among the points of the one that the pointer rests on."""
+    place = st.session_state[key].get("pointed")
+    return place if isinstance(place, int) and place >= 0 else None
 
 
 def moved_to(key: str) -> Span | None:

@@ -6,13 +6,12 @@ A page has one such gallery at a time, so that the link can hold how it is sorte
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import partial
 
 import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.listing import Listing
-from pages.parts import empty, facts, images, metrics, pager, pair, pairs, records, state, words
+from pages.parts import booklet, empty, facts, metrics, pager, state, words
 from pages.parts.catalog import Entry
 from pages.parts.leafing import Leaves
 
@@ -67,17 +66,9 @@ def show(entry: Entry, mask: np.ndarray, *, name: Hashable, title: str, usual: s
 
 
 def _leaf(entry: Entry, leaves: Leaves, metric: str, title: str) -> None:
-    listed = len(leaves.listing)
-    pages = pager.pages_of(listed, _PAGE)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        page = pager.show(_AT, pages)
-    left = partial(pager.turn_to, _AT, _PAGE)
-    walk = pair.Walk(listed, leaves.row_at, first=(page - 1) * _PAGE, left=left)
-    turned = pager.by_keyboard(_AT, pages, "part cards")
-    label = f"{title}, page {page} of {pages}"
-    pairs.gallery(entry, leaves.rows(page), metric, key="part cards", label=label, walk=walk, turned=turned)
-    if page < pages:
-        records.ahead(entry, partial(leaves.rows, page + 1), images.columns(entry))
+        page = pager.show(_AT, booklet.pages_of(leaves))
+    booklet.show(entry, leaves, page, metric, key=_AT, gallery="part cards", title=title)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

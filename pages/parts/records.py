@@ -1,7 +1,7 @@
 """What do pairs say of themselves? Captions and urls by row: kept for those seen last, fetched ahead for the next page.
 
 Reading them is most of what a page of a large run costs. So while a page is looked at, those of the next one are read
-in the background: one page a session, given up when the session goes elsewhere.
+in the background: one page for each gallery of a session, given up when it turns to another.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Flight:
 
 
 _texts: Recent[_Texts] = Recent(_KEPT_ROWS)
-_flights: dict[str, _Flight] = {}
+_flights: dict[tuple[str, str], _Flight] = {}
 _lock = threading.Lock()
 _threads = ThreadPoolExecutor(16, "ahead")
 _reading = threading.Semaphore(2)
@@ -70,25 +70,26 @@ def of(entry: Entry, rows: np.ndarray, columns: Sequence[str]) -> dict[str, list
     return {name: [texts[place] for texts in found] for place, name in enumerate(book.columns)}
 
 
-def ahead(entry: Entry, next_rows: Callable[[], np.ndarray], columns: Sequence[str]) -> None:
-    """Reads what the next page will need, in the background; what this session asked for before is given up."""
+def ahead(entry: Entry, gallery: str, next_rows: Callable[[], np.ndarray], columns: Sequence[str]) -> None:
+    """Reads what a gallery's next page will need, in the background; what this session asked before is given up."""
     context = get_script_run_ctx()
     if context is None:
         return
     flight, table = _Flight(_book(entry, columns)), state.open_table(entry)
+    name = (context.session_id, gallery)
     with _lock:
-        earlier = _flights.get(context.session_id)
+        earlier = _flights.get(name)
         if earlier is not None:
             earlier.given_up.set()
-        _flights[context.session_id] = flight
-    flight.future = _threads.submit(_fly, context.session_id, flight, table, next_rows)
+        _flights[name] = flight
+    flight.future = _threads.submit(_fly, name, flight, table, next_rows)
 
 
 def _book(entry: Entry, columns: Sequence[str]) -> _Book:
     return _Book(entry.root, state.scores_stamp(entry), tuple(columns))
 
 
-def _fly(session: str, flight: _Flight, table: ScoreTable, next_rows: Callable[[], np.ndarray]) -> None:
+def _fly(name: tuple[str, str], flight: _Flight, table: ScoreTable, next_rows: Callable[[], np.ndarray]) -> None:
     try:
         # The images of the page that was just drawn come first.
         if flight.given_up.wait(_LOOK_S):
@@ -106,8 +107,8 @@ def _fly(session: str, flight: _Flight, table: ScoreTable, next_rows: Callable[[
     finally:
         flight.landed.set()
         with _lock:
-            if _flights.get(session) is flight:
-                del _flights[session]
+            if _flights.get(name) is flight:
+                del _flights[name]
 
 
 def _wait_for(book: _Book, rows: frozenset[int]) -> None:

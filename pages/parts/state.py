@@ -15,7 +15,7 @@ import streamlit as st
 
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.indexing import open_indexed
-from clipsel_core.curation.picker import Picker
+from clipsel_core.curation.picker import Picker, Taken
 from clipsel_core.curation.projection import read_projection
 from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_files import parse_recipe
@@ -55,7 +55,7 @@ def open_run(entry: catalog.Entry) -> Run:
 
 def open_table(entry: catalog.Entry) -> ScoreTable:
     """The run's scores, opened once for all sessions."""
-    return _table(entry.root, scores_stamp(entry))
+    return open_picker(entry).table
 
 
 def open_picker(entry: catalog.Entry) -> Picker:
@@ -105,13 +105,15 @@ class Picked:
 
     picker: Picker
     recipe: Recipe
+    taken: list[Taken]
     selection: Selection
 
 
 def picked(entry: catalog.Entry, recipe: str) -> Picked:
     """What a recipe (YAML) picks from the run. Raises RecipeError where it does not fit the run."""
     picker, steps = open_picker(entry), parse(entry, recipe)
-    return Picked(picker, steps, picker.select(steps))
+    taken = picker.take(steps)
+    return Picked(picker, steps, taken, picker.selection(taken))
 
 
 def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
@@ -159,7 +161,8 @@ def _file_stamp(path: Path, name: str = "") -> tuple[str, int, int]:
     return name or path.name, stat.st_mtime_ns, stat.st_size
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+# Every move of a thumb asks for the run and its picker, and Streamlit's own caches take a millisecond to name them.
+@lru_cache(maxsize=32)
 def _run(root: Path, stamp: Stamp) -> Run:
     return Run.open(root)
 
@@ -169,7 +172,7 @@ def _table(root: Path, stamp: Stamp) -> ScoreTable:
     return open_indexed(Run.open(root))
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@lru_cache(maxsize=4)
 def _picker(root: Path, stamp: Stamp) -> Picker:
     return Picker(_table(root, stamp))
 

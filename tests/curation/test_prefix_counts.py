@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation import bitmaps, picker
-from clipsel_core.curation.ordering import count_of_fraction, counts_of_fractions
+from clipsel_core.curation.ordering import Shares, count_of_fraction, counts_of_fraction
 from clipsel_core.curation.picker import Picker
 from clipsel_core.curation.prefix_counts import PrefixCounts
 from clipsel_core.curation.recipe_files import parse_recipe
@@ -42,8 +42,14 @@ def test_picker__counts_the_same_with_and_without_them(big_run, monkeypatch):
             counting.result()
 
 
-def test_counts_of_fractions__are_exact():
-    parts = [Fraction(29, 100), Fraction(0), Fraction(1), 0.1, Fraction(10**30 - 1, 10**30), Fraction(1, 3)]
-    for pairs in (0, 1, 100, 12_800_000_000):
-        expected = [count_of_fraction(Fraction(part), pairs) for part in parts]
-        assert counts_of_fractions(parts, pairs).tolist() == expected
+def test_shares__are_exact():
+    shares = Shares.evenly(1000)
+    for pairs in (0, 1, 100, 128_000_001):
+        assert shares.counts(pairs).tolist() == [count_of_fraction(Fraction(p, 1000), pairs) for p in range(1001)]
+
+
+def test_counts_of_fraction__are_exact():
+    pairs = np.array([0, 1, 100, 12_800_000_000])
+    for part in (Fraction(29, 100), Fraction(0), Fraction(1), Fraction(0.1), Fraction(10**30 - 1, 10**30)):
+        expected = [count_of_fraction(part, int(count)) for count in pairs]
+        assert counts_of_fraction(part, pairs).tolist() == expected

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.synthetic_run import write_run
+from clipsel_core.curation import indexing
 from clipsel_core.curation.projection import project, read_projection
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.errors import RunError
@@ -137,3 +140,27 @@ def test_read_projection__refuses_a_damaged_file(tmp_path, content):
     run.projection_file.write_bytes(content)
     with pytest.raises(RunError, match="make it again with"):
         read_projection(run)
+
+
+def test_read_projection__keeps_the_rows_beside_the_index(tmp_path, monkeypatch):
+    run = Run.open(write_run(tmp_path, rows=3_000, shards=3))
+    indexing.open_indexed(run, fewest=1)
+    indexing.wait_until_kept()
+    table = indexing.open_indexed(run, fewest=1)
+    looked = []
+    look = ScoreTable.rows_of
+    monkeypatch.setattr(ScoreTable, "rows_of", lambda table, names: looked.append(len(names)) or look(table, names))
+    for pairs in (500, 400):
+        drawn = np.sort(np.random.default_rng(pairs).choice(3_000, pairs, replace=False))
+        names = table.uids_at(drawn[::-1])
+        places = {"x": drawn[::-1].astype(np.float32), "y": np.zeros(pairs, np.float32)}
+        halves = {"uid_hi": names["f0"].copy(), "uid_lo": names["f1"].copy()}
+        pq.write_table(pa.table(halves | places), run.projection_file)
+        for _ in range(2):
+            found = read_projection(run, table)
+            assert found.rows.tolist() == found.x.tolist() == drawn.tolist()
+    assert looked == [500, 400]
+    assert len(list(table.index_folder.glob("map-*.npy"))) == 1
+    next(table.index_folder.glob("map-*.npy")).write_bytes(b"damaged")
+    assert read_projection(run, table).rows.tolist() == drawn.tolist()
+    assert looked == [500, 400, 400]

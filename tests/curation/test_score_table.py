@@ -308,6 +308,17 @@ def test_open__refuses_a_run_without_scores_and_a_damaged_file(tmp_path):
         ScoreTable.open(run)
 
 
+def test_column__names_a_file_with_other_rows(tmp_path):
+    shards = [(make_uids(1), {"clip_score": [1]}), (make_uids(2, 3), {"clip_score": [2, 3]})]
+    run = hand_run(tmp_path / "run", shards)
+    table, (first, second) = ScoreTable.open(run), run.score_files
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(RunError, match=r"00000000\.parquet.*2 rows, 1 when the run was opened"):
+        table.column("clip_score")
+    with pytest.raises(RunError, match=r"00000000\.parquet"):
+        table.uids()
+
+
 def test_column__names_a_file_that_vanished(tmp_path):
     run = hand_run(tmp_path / "run", [(make_uids(1), {"clip_score": [1]})])
     table = ScoreTable.open(run)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation import counts, sorting, uid_order
+from clipsel_core.curation import binning, counts, score_order, sorting, uid_order
 from clipsel_core.curation.bins import FINE
 from clipsel_core.curation.score_order import Sorter
 
@@ -20,18 +20,22 @@ SCORES = {
     "many orders of magnitude": np.exp(DRAW.normal(0, 20, PAIRS)) * DRAW.choice([-1, 1], PAIRS),
     "some set aside": np.where(DRAW.random(PAIRS) < 0.3, np.nan, DRAW.normal(0.2, 0.05, PAIRS)),
     "infinities": np.where(DRAW.random(PAIRS) < 0.3, np.inf, -DRAW.exponential(1, PAIRS)),
+    "a peak in a wide group": np.where(DRAW.random(PAIRS) < 0.5, 0, DRAW.choice([-1, 1e-20, 1e-30], PAIRS)),
     "all set aside": np.full(PAIRS, np.nan),
 }
 
 
+@pytest.mark.parametrize(("most_in_group", "place_bits"), [(50, 32), (50, 2), (5_000, 2)])
 @pytest.mark.parametrize("scores", SCORES)
-def test_order__is_numpys_in_many_groups_and_parts(scores, monkeypatch):
-    for name, few in (("_FEWEST_IN_PART", 1000), ("_FEWEST_IN_GROUP", 50)):
+def test_order__is_numpys_in_many_groups_and_parts(scores, most_in_group, place_bits, monkeypatch):
+    for name, few in (("_FEWEST_IN_PART", 1000), ("_FEWEST_IN_GROUP", most_in_group)):
         monkeypatch.setattr(sorting, name, few)
+    monkeypatch.setattr(score_order, "_PLACE_BITS", place_bits)  # As few as there is room for in large runs.
     values, by_uid = SCORES[scores].astype(np.float32), DRAW.permutation(PAIRS).astype(np.uint32)
     sorter = Sorter(by_uid)
     for turn in values, -values:  # In the same room, twice.
-        found = sorter.order(turn, counts.extent(turn), FINE)
+        span = counts.extent(turn)
+        found = sorter.order(turn, span, FINE, sorting.Tally.of(binning.codes(turn, *span, FINE)))
         descending = by_uid[::-1]
         expected = descending[np.argsort(turn[descending] + np.float32(0), kind="stable")]
         assert np.array_equal(found, expected[: int((~np.isnan(turn)).sum())])

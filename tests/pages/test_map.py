@@ -136,16 +136,26 @@ def test_map__shows_single_pairs_where_few_are_in_view(tmp_path, open_page):
     (drawn,) = components(app, "clipsel_map")
     angle = np.linspace(0, 6, 2_500)
     seen = np.flatnonzero((np.cos(angle) >= 0.5) & (np.abs(np.sin(angle)) <= 0.5))
-    assert [int(caption.split()[-1]) for caption in drawn["points"]["caption"]] == seen.tolist()
+    assert drawn["points"]["x"] == pytest.approx(np.cos(angle[seen]), abs=1e-6)
     assert f"{len(seen)} in view" in words(app)
+    assert drawn["tip"] is None
+    for place in (0, len(seen) - 1):
+        draw(app, "pointed", place)
+        (drawn,) = components(app, "clipsel_map")
+        assert (drawn["tip"]["place"], drawn["tip"]["caption"]) == (place, f"caption of pair {seen[place]}")
+    for nonsense in (-1, len(seen), "3", None):
+        draw(app, "pointed", nonsense)
+        assert not app.exception
+        assert components(app, "clipsel_map")[0]["tip"] is None
 
 
 def test_map__opens_the_pair_that_is_clicked(app):
     draw(app, "moved", [0.5, 1.5, -0.5, 0.5])
+    draw(app, "pointed", 3)
     (drawn,) = components(app, "clipsel_map")
     draw(app, "opened", 3)
     assert not app.exception
-    assert drawn["points"]["caption"][3] in words(app)
+    assert drawn["tip"]["caption"] in words(app)
     assert f"4 of {len(drawn['points']['x'])} in this gallery" in words(app)
     for nonsense in (-1, 10_000, "3", None):
         draw(app, "opened", nonsense)
@@ -158,7 +168,8 @@ def test_map__is_coloured_and_says_how(app, colour):
     app.selectbox(key="map_colour").set_value(colour).run()
     assert not app.exception
     (drawn,) = components(app, "clipsel_map")
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn["image"].partition(",")[2]))))
+    picture = Image.open(io.BytesIO(base64.b64decode(drawn["image"].partition(",")[2])))
+    pixels = np.asarray(picture.convert("RGBA"))
     assert (pixels[..., 3] > 0).any()
     assert (pixels[..., 3] == 0).any()
     assert len({tuple(pixel) for pixel in pixels[pixels[..., 3] > 200][:, :3].tolist()}) > 1 or colour == "amount"
@@ -169,7 +180,22 @@ def test_map__is_coloured_and_says_how(app, colour):
 
 def test_map__captions_stay_text(tmp_path, open_page):
     app = open_page("map", make_run(tmp_path / "world", captions=HOSTILE))
-    (drawn,) = components(app, "clipsel_map")
-    assert drawn["points"]["caption"][0] == HOSTILE[0]
-    assert max(map(len, drawn["points"]["caption"])) <= 200
-    assert "<script" not in words(app)
+    for place in range(0, 60, 4):
+        draw(app, "pointed", place)
+        (drawn,) = components(app, "clipsel_map")
+        assert drawn["tip"]["caption"] == HOSTILE[place][:200]
+        assert "<script" not in words(app)
+
+
+def test_map__leafs_through_a_region(app):
+    draw(app, "drawn", RIGHT_HALF)
+    first = shown(app)
+    app.button(key="next region_page").click().run()
+    assert not app.exception
+    assert sorted(first + shown(app)) == sorted(on_right().tolist(), reverse=False)[-len(first + shown(app)) :]
+    assert "of 2" in words(app)
+    app.button_group(key="map_order").set_value("lowest").run()
+    assert shown(app) == on_right().tolist()[:24]
+    app.button(key="next region_page").click().run()
+    draw(app, "drawn", {"x": [], "y": []})
+    assert shown(app) == list(range(24))

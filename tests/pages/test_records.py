@@ -54,6 +54,22 @@ def test_next__was_read_ahead(tmp_path, open_page, asked):
     assert not asked
 
 
+@pytest.mark.parametrize(("page", "key"), [("map", "next region_page"), ("distributions", "next first page")])
+def test_next__was_read_ahead_in_every_gallery_with_pages(tmp_path, open_page, asked, page, key):
+    app = open_page(page, make_run(tmp_path / "world", pairs=(100, 60)))
+    if page == "distributions":
+        app.session_state["view"] = "Rank disagreement"
+        app.run()
+        app.selectbox(key="other").set_value("normsim_inf_task").run()
+    landed()
+    asked.clear()
+    app.button(key=key).click().run()
+    landed()
+    assert not app.exception
+    assert asked
+    assert all("ahead" in thread for _, _, thread in asked)
+
+
 def test_last_page__has_nothing_ahead(tmp_path, open_page, asked):
     open_page("gallery", make_run(tmp_path / "small", pairs=(30,)))
     landed()
@@ -82,11 +98,11 @@ def test_ahead__given_up_when_the_session_goes_elsewhere(tmp_path, asked, monkey
         gate.wait(10)
         return np.arange(100)
 
-    records.ahead(entry, slowly, ("caption",))
-    first = records._flights["one"]
+    records.ahead(entry, "cards", slowly, ("caption",))
+    first = records._flights["one", "cards"]
     assert begun.wait(10)
-    records.ahead(entry, lambda: np.arange(100, 120), ("caption",))
-    second = records._flights["one"]
+    records.ahead(entry, "cards", lambda: np.arange(100, 120), ("caption",))
+    second = records._flights["one", "cards"]
     gate.set()
     assert first.landed.wait(10)
     assert second.landed.wait(10)
@@ -107,7 +123,7 @@ def test_of__waits_for_what_is_on_its_way(tmp_path, asked, monkeypatch):
         return listening(self, rows, columns)
 
     monkeypatch.setattr(ScoreTable, "metadata", slowly)
-    records.ahead(entry, lambda: np.arange(9), ("caption",))
+    records.ahead(entry, "cards", lambda: np.arange(9), ("caption",))
     assert begun.wait(10)
     threading.Timer(0.1, gate.set).start()
     assert records.of(entry, np.arange(9), ("caption",))["caption"][8] == "caption of pair 8"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 
 import numpy as np
 import open_clip
@@ -132,10 +131,13 @@ def test_load_teacher__refuses_a_pickled_checkpoint(tmp_path):
         load_teacher(str(config), pretrained=str(tmp_path / "weights.pt"))
 
 
-@pytest.mark.skipif(find_spec("transformers") is not None, reason="says what is missing where it is")
-@pytest.mark.parametrize("model", ["roberta-ViT-B-32", "mt5-base-ViT-B-32"])
-def test_load_teacher__names_the_package_that_a_text_tower_needs(model):
-    with pytest.raises(TeacherError, match="Hugging Face's: pip install transformers sentencepiece"):
+@pytest.mark.parametrize("model", ["ViT-B-16-SigLIP", "roberta-ViT-B-32"])
+def test_load_teacher__says_what_to_do_where_a_tokenizer_cannot_be_downloaded(model, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        TeacherError, match=r"found .*huggingface\.co.*; once it was downloaded it is kept; or give local"
+    ):
         load_teacher(model)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool import extend as extending
+from clipsel_core.pool import matching, surveying
 from clipsel_core.pool.extend import extend_pool, is_extendable
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
@@ -21,6 +22,7 @@ from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.teachers import read_teachers
 from tests.pool.pictures import caption, image, sample, write_tar
+from tests.pool.servers import serving
 from tests.pool.test_make import arrays_of, build, bytes_of, folder_of_pictures, plain_loop, table_of
 
 COUNT = 9
@@ -143,6 +145,59 @@ def test_extend_pool__a_table_of_uids_and_paths(tmp_path, teachers):
     assert (done.set_aside, done.strangers, done.repeated) == (0, 1, 1)
     images, _ = plain_loop(teachers[0], COUNT)
     assert ((arrays_of(root, "b32_img") * images[rows_of(root)]).sum(1) > 1 - 1e-3).all()
+
+
+def parquets(folder, files=(range(6), range(6, COUNT)), **changed):
+    """The pairs in parquets that hold their images, in groups of two rows, strangers among them."""
+    folder.mkdir()
+    for number, rows in enumerate(files):
+        names, images = ["f" * 31 + str(number)], [{"bytes": image(99), "path": "stranger.jpg"}]
+        names += [UIDS[row] for row in rows]
+        images += [changed.get(f"row{row}", {"bytes": image(row), "path": f"{row}.jpg"}) for row in rows]
+        table = pa.table({"uid": names, "image": images, "caption": ["another caption"] * len(names)})
+        pq.write_table(table, folder / f"{number}.parquet", row_group_size=2)
+    return folder
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_extend_pool__images_inside_parquets(tmp_path, teachers, remote):
+    root = datacomp_pool(tmp_path / "pool", shards=False)
+    parquets(tmp_path / "in")
+    with serving(tmp_path) as served:
+        done = extend(f"{served.address}/in" if remote else tmp_path / "in", root, teachers[0], batch_size=2)
+        index = open_images(open_pool(root), tmp_path / "cache.parquet")
+        assert [index.read(uid) for uid in UIDS] == [image(row) for row in range(COUNT)]
+    assert (done.set_aside, done.by, done.embedded, done.strangers) == (0, "uid", 9, 2)
+    images, texts = plain_loop(teachers[0], COUNT, ("JPEG",))
+    for member, rows in (("b32_img", images), ("b32_txt", texts)):
+        assert ((arrays_of(root, member) * rows[rows_of(root)]).sum(1) > 1 - 1e-3).all()
+
+
+def test_extend_pool__rows_of_parquets_without_an_image(tmp_path, teachers):
+    root = datacomp_pool(tmp_path / "pool", shards=False)
+    beside = {"bytes": None, "path": "beside.jpg"}
+    parquets(tmp_path / "in", row2={"bytes": None, "path": None}, row5=beside, row7={"bytes": b"none", "path": ""})
+    (tmp_path / "in" / "beside.jpg").write_bytes(image(5))
+    done = extend(tmp_path / "in", root, teachers[0])
+    assert dict(done.reasons) == {"a row without an image": 1, "not an image": 1}
+    images, _ = plain_loop(teachers[0], COUNT, ("JPEG",))
+    good = np.array([row not in (2, 7) for row in rows_of(root)])
+    assert ((arrays_of(root, "b32_img") * images[rows_of(root)]).sum(1)[good] > 1 - 1e-3).all()
+
+
+def test_match__no_image_is_read_and_several_tars_at_once_give_the_same(tmp_path, monkeypatch):
+    pool = open_pool(datacomp_pool(tmp_path / "pool"))
+    source = open_source(tars(tmp_path / "in"))
+    plain = matching.match(source, pool, lambda *_: None)
+    monkeypatch.setattr(surveying, "_WORTH_A_PROCESS", 0)
+    told = []
+    at_once = matching.match(source, pool, lambda done, total: told.append((done, total)))
+    for name in ("file", "offset", "length"):
+        assert np.array_equal(getattr(plain, name), getattr(at_once, name))
+    assert (plain.files, plain.found) == (at_once.files, COUNT)
+    assert told == sorted(told)
+    assert told[-1][1] == sum(source.sizes)
+    assert all(record.data is None for part in (0, 1) for record in source.glance(part))
 
 
 def test_extend_pool__killed_between_shards_it_ends_with_the_same_bytes(tmp_path, teachers, monkeypatch):

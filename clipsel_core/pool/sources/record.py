@@ -58,6 +58,7 @@ class Source:
     kind: one of FORMATS. base: what the records' files are relative to. parts: names; sizes: of the parts, in the unit
     of the records' positions. read: the records of a part, by its number. said: what was found out by looking.
     image_column: what holds the image's bytes in a parquet, else nothing. signature: changes when what is in it does.
+    glance: the same records without images and captions, where that is quicker; it can be handed to another process.
     embedded: whether the records have their embeddings, and need no teacher.
     """
 
@@ -70,6 +71,7 @@ class Source:
     signature: str
     image_column: str = ""
     embedded: bool = False
+    glance: Callable[[int], Iterator[Record]] | None = None
 
 
 class Named(TypedDict):

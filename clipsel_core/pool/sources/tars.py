@@ -40,8 +40,9 @@ def open_tars(base: Place, names: tuple[str, ...]) -> Source:
     """The pairs of these tars, which lie below `base`. A remote tar is read once from end to end, images and all."""
     sizes = tuple((base / name).size() for name in names)
     said = f"webdataset, {len(names):,} tar{'s' * (len(names) != 1)}"
-    read = partial(_read_part, base, names)
-    return Source("webdataset", base, names, sizes, read, said, signature_of(names, sizes, "webdataset"))
+    read, glance = (partial(_read_part, base, names, names_only=only) for only in (False, True))
+    signature = signature_of(names, sizes, "webdataset")
+    return Source("webdataset", base, names, sizes, read, said, signature, glance=glance)
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -55,7 +56,7 @@ def split_name(name: str) -> tuple[str, str]:
     return folder + slash + stem, dot + ending.lower()
 
 
-def _read_part(base: Place, names: tuple[str, ...], part: int) -> Iterator[Record]:
+def _read_part(base: Place, names: tuple[str, ...], part: int, *, names_only: bool) -> Iterator[Record]:
     name = names[part]
     sample: _Sample | None = None
     position, fault = 0, ""
@@ -70,7 +71,8 @@ def _read_part(base: Place, names: tuple[str, ...], part: int) -> Iterator[Recor
                     if sample:
                         yield _record(name, sample, position)
                     sample = _Sample(key)
-                _take(archive, member, ending, sample, size, keep=base.remote)
+                if not (names_only and ending == ".txt"):
+                    _take(archive, member, ending, sample, size, keep=base.remote and not names_only)
                 position = member.offset_data
             fault = _end_fault(raw, archive.offset)
     except OSError as error:
