@@ -30,9 +30,9 @@ def count(bits: np.ndarray) -> int:
     return int(np.bitwise_count(bits).sum(dtype=np.int64))
 
 
-def holds(bits: np.ndarray, row: int) -> bool:
-    """Whether a bitmap holds a pair."""
-    return bool(bits[row >> 3] >> (row & 7) & 1)
+def holds(bits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which of the rows, (M,) integers, a bitmap holds: (M,) bool."""
+    return (bits[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(bool)
 
 
 def add_rows(rows: np.ndarray, bits: np.ndarray, out: np.ndarray) -> None:

@@ -54,11 +54,12 @@ def judge(picker: Picker, recipe: Recipe, row: int) -> Verdict:
     """What each enabled step of a recipe does with the pair in a row. Raises RecipeError as select() does."""
     numbers = [number for number, step in enumerate(recipe.steps, 1) if step.enabled]
     judged = []
-    held = selectable = bitmaps.holds(picker.bits(()), row)
+    one = np.array([row])
+    held = selectable = bool(bitmaps.holds(picker.bits(()), one)[0])
     for number, taken in zip(numbers, picker.take(recipe), strict=True):
-        after = bitmaps.holds(picker.bits((*taken.before, taken.cut)), row)
+        after = bool(bitmaps.holds(picker.bits((*taken.before, taken.cut)), one)[0])
         step, report = taken.work.step, taken.report
-        score = float(picker.table.take(report.metric, np.array([row]))[0]) if report.metric else None
+        score = float(picker.table.take(report.metric, one)[0]) if report.metric else None
         judged.append(Judged(number, step, held, after, score, report.threshold))
         held = after
     return Verdict(not selectable, tuple(judged))

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from pages.parts import cards, deck, pair
+from pages.parts import cards, deck, pair, state
 from pages.parts.catalog import Entry
 
 
@@ -18,7 +18,7 @@ def gallery(
     *,
     key: str,
     label: str,
-    kept: np.ndarray | None = None,
+    kept: state.Keeps | None = None,
     more: Sequence[str] = (),
     also: deck.Bars = (),
     walk: pair.Walk | None = None,
@@ -26,9 +26,9 @@ def gallery(
 ) -> None:
     """Draws pairs as cards with a metric and perhaps more of them, and opens the one that is clicked.
 
-    kept: (N,) bool, for the badge. also: bars behind the metrics, a tuple a row. walk: the longer list that these rows
-    are a page of, where there is one: an opened pair's Previous and Next go through it. turned: called when the
-    keyboard asks for another page.
+    kept: says of rows which are, for the badge. also: bars behind the metrics, a tuple a row. walk: the longer list
+    that these rows are a page of, where there is one: an opened pair's Previous and Next go through it. turned: called
+    when the keyboard asks for another page.
     """
     bars = deck.score_bars(entry, rows, [metric, *more])
     if also:

@@ -6,6 +6,7 @@ anew, and shared between sessions, so it must not be written to.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,8 @@ from clipsel_core.runs.store import Run, description_files
 from pages.parts import catalog, commands, empty
 
 Stamp = tuple[tuple[str, int, int], ...]
+# From rows, (M,) int64, to which of them are kept, (M,) bool.
+Keeps = Callable[[np.ndarray], np.ndarray]
 
 
 def current() -> catalog.Entry:
@@ -121,6 +124,14 @@ def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
     if not recipe:
         return _selectable(entry, scores_stamp(entry))
     return picked(entry, recipe).selection.mask()
+
+
+def keeps(entry: catalog.Entry, recipe: str) -> Keeps:
+    """The same for some rows: what tells of them which are kept. Nothing is made that takes a byte for each pair."""
+    if not recipe:
+        selectable = _selectable(entry, scores_stamp(entry))
+        return lambda rows: selectable[rows]
+    return picked(entry, recipe).selection.holds
 
 
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
