@@ -210,7 +210,7 @@ class MetricBins:
         if int(self.everything[wanted].sum()) <= len(self.codes) * _MANY:
             slices = [self.order[self.starts[code] : self.starts[code + 1]] for code in wanted.tolist()]
             rows = np.sort(np.concatenate([np.empty(0, np.uint32), *slices])).astype(np.int64)
-            return rows[bitmaps.PairSet(bits)[rows]]
+            return rows[bitmaps.holds(bits, rows)]
         is_wanted = np.zeros(binning.CODES, bool)
         is_wanted[wanted] = True
 

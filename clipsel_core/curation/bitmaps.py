@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from clipsel_core.curation.passes import compiled, read_only
-
-
-@dataclass(frozen=True)
-class PairSet:
-    """A bitmap that is asked for some pairs at a time, as a mask would be: that takes an eighth of a mask's memory.
-
-    >>> PairSet(pack(np.array([True, False, True])))[np.array([2, 1])].tolist()
-    [True, False]
-    """
-
-    bits: np.ndarray
-
-    def __getitem__(self, rows: np.ndarray | int) -> np.ndarray:
-        """Which of the rows are in the set: bool, in the shape of the rows."""
-        return (self.bits[rows >> 3] >> (rows & 7)) & 1 == 1
 
 
 def pack(mask: np.ndarray) -> np.ndarray:
@@ -45,6 +28,11 @@ def unpack(bits: np.ndarray, pairs: int, start: int = 0) -> np.ndarray:
 def count(bits: np.ndarray) -> int:
     """How many pairs a bitmap holds."""
     return int(np.bitwise_count(bits).sum(dtype=np.int64))
+
+
+def holds(bits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which of the rows, (M,) integers, a bitmap holds: (M,) bool."""
+    return (bits[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(bool)
 
 
 def add_rows(rows: np.ndarray, bits: np.ndarray, out: np.ndarray) -> None:

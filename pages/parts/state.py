@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ import streamlit as st
 
 from clipsel_core.curation import bitmaps
 from clipsel_core.curation.bins import MetricBins
-from clipsel_core.curation.bitmaps import PairSet
 from clipsel_core.curation.indexing import open_indexed
 from clipsel_core.curation.picker import Picker, Taken
 from clipsel_core.curation.projection import read_projection
@@ -32,6 +32,8 @@ from clipsel_core.runs.store import Run, description_files
 from pages.parts import catalog, commands, empty
 
 Stamp = tuple[tuple[str, int, int], ...]
+# From rows, (M,) int64, to which of them are kept, (M,) bool.
+Keeps = Callable[[np.ndarray], np.ndarray]
 
 # When a pool was sought in vain: to find out that a large one cannot be read may take as long as reading it.
 _lacking: Recent[float] = Recent(32)
@@ -133,12 +135,16 @@ def picked(entry: catalog.Entry, recipe: str) -> Picked:
 
 def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
     """Which pairs a recipe (YAML) keeps: (N,) bool. "" has no step and keeps every pair that may be selected."""
-    return bitmaps.unpack(kept(entry, recipe).bits, len(open_table(entry)))
+    return bitmaps.unpack(_kept(entry, recipe), len(open_table(entry)))
 
 
-def kept(entry: catalog.Entry, recipe: str) -> PairSet:
-    """The same, to be asked for the pairs on a page."""
-    return PairSet(picked(entry, recipe).selection.bits() if recipe else open_picker(entry).bits(()))
+def keeps(entry: catalog.Entry, recipe: str) -> Keeps:
+    """The same for some rows: what tells of them which are kept. Nothing is made that takes a byte for each pair."""
+    return partial(bitmaps.holds, _kept(entry, recipe))
+
+
+def _kept(entry: catalog.Entry, recipe: str) -> np.ndarray:
+    return picked(entry, recipe).selection.bits() if recipe else open_picker(entry).bits(())
 
 
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:

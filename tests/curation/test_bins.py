@@ -137,3 +137,11 @@ def test_counts__in_many_parts_are_those_of_the_whole():
     rows = bins.rows_in(bitmaps.pack(mask), bins.codes_of(thresholds))
     assert (np.diff(rows) > 0).all()
     assert mask[rows].all()
+
+
+def test_holds__says_of_rows_what_the_mask_says():
+    mask = np.random.default_rng(0).random(1_003) < 0.4
+    rows = np.array([1_002, 0, 8, 7, 7, 999, 512])
+    for kind in (np.int64, np.uint32):
+        assert bitmaps.holds(bitmaps.pack(mask), rows.astype(kind)).tolist() == mask[rows].tolist()
+    assert bitmaps.holds(bitmaps.pack(mask), np.empty(0, np.int64)).tolist() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from clipsel_core.errors import PoolFormatError
@@ -47,11 +48,11 @@ def test_knows_images__is_what_the_opened_pool_says(tmp_path, images):
     assert knows_images(root) == open_pool(root).has_images == images
 
 
-def test_kept__is_the_mask_asked_for_some_pairs(entry):
+def test_keeps__is_the_mask_asked_for_some_pairs(entry):
     recipe = "steps:\n- {metric: s_cliploss, keep_top: 0.5}\n"
     for text in ("", recipe):
-        mask, kept = state.kept_mask(entry, text), state.kept(entry, text)
-        assert [bool(kept[row]) for row in range(len(mask))] == mask.tolist()
+        mask, keeps = state.kept_mask(entry, text), state.keeps(entry, text)
+        assert np.array_equal(keeps(np.arange(len(mask))), mask)
         assert 0 < mask.sum() <= len(mask)
     with pytest.raises(PoolFormatError):
         state.pool_at(entry.root / "no pool")
