@@ -120,7 +120,9 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     drawn, moved, pointed = (partial(take, entry, key) for take in (_take_shape, _take_span, _take_pointed))
     opened = map_view.show_map(view, key=key, drawn=drawn, moved=moved, pointed=pointed)
     if opened is not None:
-        pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened)
+        pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened, gallery=key)
+    else:
+        pair.stay_open(entry, gallery=key)
     st.caption(
         "Similar images lie close together; directions have no meaning. Draw around a region to see what is in it. "
         "The wheel or two fingers zoom; single pairs appear where few are in view."

@@ -36,7 +36,11 @@ def gallery(
     drawn = deck.deck(entry, rows, bars, kept)
     names = [card.uid for card in drawn]
     judged = partial(deck.judge, entry, key, frozenset(names))
-    opened = cards.show_cards(drawn, key=key, label=label, judged=judged, turned=turned)
+    walk = walk or pair.Walk.of_rows(rows)
+    left = pair.left_at(entry, gallery=key)
+    at = left - walk.first if left is not None and 0 <= left - walk.first < len(rows) else None
+    opened = cards.show_cards(drawn, key=key, label=label, judged=judged, turned=turned, at=at)
     if opened in names:
-        walk = walk or pair.Walk.of_rows(rows)
-        pair.open_pair(entry, walk, walk.first + names.index(opened))
+        pair.open_pair(entry, walk, walk.first + names.index(opened), gallery=key)
+    else:
+        pair.stay_open(entry, gallery=key)

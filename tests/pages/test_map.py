@@ -19,6 +19,7 @@ from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
 from pages.parts import background, catalog, fate, map_view, naming, recipes, state
 from pages.parts.catalog import Entry
+from pages.parts.opened import OPENED
 from tests.jobs import stand_in
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
@@ -161,6 +162,7 @@ def test_map__opens_the_pair_that_is_clicked(app):
     assert not app.exception
     assert drawn["tip"]["caption"] in words(app)
     assert f"4 of {len(drawn['points']['x'])} in this gallery" in words(app)
+    del app.session_state[OPENED]
     for nonsense in (-1, 10_000, "3", None):
         draw(app, "opened", nonsense)
         assert not app.exception
