@@ -53,7 +53,9 @@ def _packages(lines: Iterable[str]) -> Iterator[Finding]:
     old = sys.version_info < (3, 11)
     yield Finding("packages", "python", python, "wrong" if old else "ok", "needs 3.11 or newer" if old else "")
     for requirement in (Requirement(line) for line in lines if line and not line.startswith("#")):
-        remedy = f"pip install '{requirement}'"
+        if requirement.marker and not requirement.marker.evaluate():  # Not for a machine like this one.
+            continue
+        remedy = f"pip install '{requirement.name}{requirement.specifier}'"
         try:
             found = version(requirement.name)
         except PackageNotFoundError:

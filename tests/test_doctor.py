@@ -18,6 +18,13 @@ def by_name(findings):
     return {finding.name: finding for finding in findings}
 
 
+def test_packages__those_for_other_machines_are_left_out():
+    lines = ["numpy-nowhere>=2; sys_platform == 'nowhere'", "pillow>=99; sys_platform != 'nowhere'"]
+    found = by_name(doctor._packages(lines))
+    assert "numpy-nowhere" not in found
+    assert found["pillow"].remedy == "pip install 'pillow>=99'"
+
+
 def test_packages__missing_and_old_are_wrong_with_the_command_that_helps():
     found = by_name(doctor._packages(["# a comment", "numpy>=1", "numpy-nowhere>=2", "pillow<1", ""]))
     assert found["numpy"].state == "ok"

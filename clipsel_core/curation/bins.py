@@ -15,6 +15,7 @@ import numpy as np
 
 from clipsel_core.curation import binning, bitmaps, counts, passes, rank_counts
 from clipsel_core.curation.counts import Histogram
+from clipsel_core.curation.rank_counts import Members
 from clipsel_core.curation.score_order import Sorter
 from clipsel_core.curation.sorting import Tally
 
@@ -135,56 +136,91 @@ class MetricBins:
         found[there] = self.values[self.order[ranks[there]]]
         return found
 
-    def counts_from(self, bits: np.ndarray, spread: Spread, ranks: np.ndarray) -> np.ndarray:
-        """Pairs of a bitmap at each rank or above: (T,) int64. spread: of the same bitmap."""
-        return rank_counts.counts_from(self.order, bits, self.starts, spread.suffix, ranks)
+    def below(self, ranks: np.ndarray) -> np.ndarray:
+        """Scored pairs under the score at each rank, all of them under rank `scored`: (T,) int64."""
+        return rank_counts.ranks_below(self.order, self.values, ranks)
 
-    def ranks_of_top(self, bits: np.ndarray, spread: Spread, most: np.ndarray) -> np.ndarray:
-        """The ranks from which on a bitmap has just so many pairs: (T,) int64, `scored` for none.
+    def counts_from(self, members: Members, spread: Spread, ranks: np.ndarray) -> np.ndarray:
+        """Pairs of a set at each rank or above: (T,) int64. spread: of the same set."""
+        return rank_counts.counts_from(self.order, members, self.starts, spread.suffix, ranks)
 
-        most: (T,) int64, at most as many as the bitmap has scored pairs. spread: of the same bitmap.
+    def ranks_of_top(self, members: Members, spread: Spread, most: np.ndarray) -> np.ndarray:
+        """The ranks from which on a set has just so many pairs: (T,) int64, `scored` for none.
+
+        most: (T,) int64, at most as many as the set has scored pairs. spread: of the same set.
         """
-        return rank_counts.ranks_of(self.order, bits, self.starts, spread.suffix, most)
+        return rank_counts.ranks_of(self.order, members, self.starts, spread.suffix, most)
+
+    def counts_near(self, spread: Spread, ranks: np.ndarray) -> np.ndarray:
+        """About how many pairs of a set stand at each rank or above: (T,) int64, exact but for the bin of the rank.
+
+        In that bin the set is taken to be spread as all pairs are.
+        """
+        cut = np.minimum(np.searchsorted(self.starts, ranks, side="right") - 1, FINE - 1)
+        share = (self.starts[cut + 1] - ranks) / np.maximum(self.everything[cut], 1)
+        return spread.suffix[cut + 1] + np.rint(share * spread.fine[cut]).astype(np.int64)
+
+    def ranks_near_top(self, spread: Spread, most: np.ndarray) -> np.ndarray:
+        """About the ranks that ranks_of_top finds: (T,) int64, in the very same bins; guessed as above."""
+        cut = np.minimum(FINE - np.searchsorted(spread.suffix[::-1], most), FINE - 1)
+        share = (most - spread.suffix[cut + 1]) / np.maximum(spread.fine[cut], 1)
+        above = np.maximum(np.rint(share * self.everything[cut]).astype(np.int64), np.minimum(most, 1))
+        return np.where(most > 0, self.starts[cut + 1] - above, self.scored)
+
+    def side(self, bits: np.ndarray, rank: int, *, upwards: bool) -> Members:
+        """Pairs of a bitmap at a rank or above, or below it, without a look at each of them."""
+        cut = self.bin_of(rank)
+        if upwards:
+            whole, part = (cut + 1, FINE - 1), self.order[rank : self.starts[cut + 1]]
+        else:
+            whole, part = (0, cut - 1), self.order[self.starts[cut] : rank]
+        return Members(bits, self.codes, *whole, cut, np.sort(part))
+
+    def in_bin_of(self, rank: int) -> int:
+        """Scored pairs in the bin that a rank cuts."""
+        cut = self.bin_of(rank)
+        return int(self.starts[cut + 1] - self.starts[cut])
 
     def from_rank(self, bits: np.ndarray, rank: int) -> np.ndarray:
         """Pairs of a bitmap at a rank or above: a bitmap."""
-        cut = self._bin_of(rank)
+        cut = self.bin_of(rank)
         out = binning.between(self.codes, bits, cut + 1, FINE - 1)
         bitmaps.add_rows(self.order[rank : self.starts[cut + 1]], bits, out)
         return passes.read_only(out)
 
     def below_rank(self, bits: np.ndarray, rank: int) -> np.ndarray:
         """Scored pairs of a bitmap below a rank: a bitmap."""
-        cut = self._bin_of(rank)
+        cut = self.bin_of(rank)
         out = binning.between(self.codes, bits, 0, cut - 1)
         bitmaps.add_rows(self.order[self.starts[cut] : rank], bits, out)
         return passes.read_only(out)
 
-    def above(self, mask: np.ndarray, fine: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many scored pairs of a mask lie above each threshold, and how many at or above it: two (T,) int64.
+    def above(self, bits: np.ndarray, fine: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many scored pairs of a bitmap lie above each threshold, and how many at or above it: two (T,) int64.
 
-        fine: what counts(mask) gives. thresholds: (T,) float32 without NaN.
+        fine: how they lie over the fine bins. thresholds: (T,) float32 without NaN.
         """
-        bits, spread = bitmaps.pack(mask), Spread.of(fine)
+        spread = Spread.of(fine)
         higher, at = (self.ranks_of_scores(thresholds, above=above) for above in (True, False))
-        return self.counts_from(bits, spread, higher), self.counts_from(bits, spread, at)
+        return self.counts_from(Members(bits), spread, higher), self.counts_from(Members(bits), spread, at)
 
-    def rows_in(self, mask: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """The row numbers of a mask's pairs in certain bins, ascending: (M,) int64."""
+    def rows_in(self, bits: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """The row numbers of a bitmap's pairs in certain bins, ascending: (M,) int64."""
         wanted = np.unique(codes)
         if int(self.everything[wanted].sum()) <= len(self.codes) * _MANY:
             slices = [self.order[self.starts[code] : self.starts[code + 1]] for code in wanted.tolist()]
             rows = np.sort(np.concatenate([np.empty(0, np.uint32), *slices])).astype(np.int64)
-            return rows[mask[rows]]
+            return rows[bitmaps.holds(bits, rows)]
         is_wanted = np.zeros(binning.CODES, bool)
         is_wanted[wanted] = True
 
         def find(start: int, stop: int) -> np.ndarray:
-            return np.flatnonzero(mask[start:stop] & is_wanted[self.codes[start:stop]]) + start
+            listed = bitmaps.unpack(bits, stop - start, start)
+            return np.flatnonzero(listed & is_wanted[self.codes[start:stop]]) + start
 
         return np.concatenate([np.empty(0, np.int64), *passes.in_parts(find, len(self.codes))])
 
-    def _bin_of(self, rank: int) -> int:
+    def bin_of(self, rank: int) -> int:
         """The last bin that starts at a rank or below it."""
         return min(int(np.searchsorted(self.starts, rank, side="right")) - 1, FINE - 1)
 

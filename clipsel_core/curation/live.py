@@ -13,27 +13,26 @@ false.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from clipsel_core.curation.bins import MetricBins, coarse
-from clipsel_core.curation.ordering import count_of_fraction, counts_of_fractions
+from clipsel_core.curation.bins import MetricBins, coarse, float32_up
+from clipsel_core.curation.ordering import Shares, count_of_fraction, counts_of_fraction
 from clipsel_core.curation.picker import NONE, Cut, Cuts, Picker, ScoreStep, Taken
 from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_steps import AtLeast, KeepTop
-from clipsel_core.curation.selection import float32_up
 
 
 @dataclass(frozen=True)
 class Settings:
     """What each place of a thumb does. All arrays (P,), one entry a place; counts are int64 pairs.
 
-    thresholds: float64, the lowest score that passes (of at_most the highest), NaN where none does.
-    below: scored pairs of the pool under the threshold. passes: pairs that pass the moved step.
-    shown: pairs of the histogram that pass it (the pairs that also pass the other steps as they stand).
+    thresholds: float64, the lowest score that passes (of at_most the highest), NaN where none does. Of a keep_top
+        behind other steps it is the score of a pair near it, no farther than a 65,000th of the metric's span.
+    below: scored pairs of the pool under the threshold. passes: pairs that pass the moved step, exactly.
+    shown: about how many of the histogram's pairs pass it (those that also pass the other steps as they stand).
     kept: pairs kept in the end. exact: whether `kept` is; if not it is an estimate.
     pool, others, fixed, now: (128,) coarse counts of the metric: the pool; what passes the other steps, their shares
         held at the thresholds found; what a later step adds whatever this one does; what is kept as the recipe stands.
@@ -56,39 +55,40 @@ class Settings:
     reaching: int
 
 
-def settings_of(picker: Picker, recipe: Recipe, place: int, amounts: Sequence[Fraction | float]) -> Settings:
-    """What a step would do at each amount: fractions for keep_top, ascending; scores for at_least and at_most.
+def settings_of(
+    picker: Picker, recipe: Recipe, taken: list[Taken], place: int, amounts: Shares | np.ndarray
+) -> Settings:
+    """What a step would do at each amount: shares for keep_top; scores, (P,) float64, for at_least and at_most.
 
-    place: the moved step's place in recipe.steps; it may be switched off, and is then looked at as if it were on, while
-    `kept` stays what it is. Raises: RecipeError where the recipe does not fit the run, TypeError on a step without a
-    metric.
+    taken: what the picker takes by the recipe as it stands. place: the moved step's place in recipe.steps; it may be
+    switched off, and is then looked at as if it were on, while `kept` stays what it is. Raises: TypeError on a step
+    without a metric.
     """
     step = recipe.steps[place]
     if not isinstance(step, ScoreStep):
         raise TypeError(f"a step with a metric is expected, found {step.kind}")
-    taken = picker.take(recipe)
     earlier = sum(other.enabled for other in recipe.steps[:place])
     now, later = taken[earlier] if step.enabled else None, taken[earlier + step.enabled :]
     before = tuple(other.cut for other in taken[:earlier])
-    moved = _Moved.of(picker, before, step, amounts)
     alone = list(itertools.takewhile(lambda other: not isinstance(other.work.step, KeepTop), later))
-    arriving = moved.counts(_through(before, alone)) + moved.fixed(alone)
+    moved = _Moved.of(picker, before, step, amounts, exact=bool(alone))
+    arriving = moved.counts(_through(before, alone)) + moved.fixed(alone) if alone else moved.passes
     kept, exact = _through_shares(arriving, later[len(alone) :], picker)
-    others, fixed = _through(before, later), moved.fine(_emptied(later))
-    movable = moved.fine(others) - fixed
-    shown = moved.counts(others) - moved.counts(_emptied(later))
+    others, without = _through(before, later), _emptied(later)
+    fixed, movable = moved.fine(without), moved.fine(others) - moved.fine(without)
+    passing = moved.passing(movable, others, without, now.cut) if now else movable
     bins = moved.bins
     return Settings(
         thresholds=moved.thresholds.astype(np.float64),
-        below=moved.below(),
-        passes=moved.counts(before),
-        shown=shown,
+        below=moved.below,
+        passes=moved.passes,
+        shown=np.maximum(moved.near(others) - moved.near(without), 0),
         kept=kept if step.enabled else np.full_like(kept, taken[-1].report.kept_after if taken else picker.size(())),
         exact=exact,
         pool=coarse(bins.everything),
         others=coarse(movable + fixed),
         fixed=coarse(fixed),
-        now=coarse((moved.cut(movable, others, _emptied(later), now.cut) if now else movable) + fixed),
+        now=coarse(passing + fixed),
         edges=bins.edges(),
         scored=bins.scored,
         reaching=picker.size(before),
@@ -99,7 +99,8 @@ def settings_of(picker: Picker, recipe: Recipe, place: int, amounts: Sequence[Fr
 class _Moved:
     """The moved step at all its amounts. ranks: (P,) int64, the first rank that passes, or with at_most that does not.
 
-    thresholds: (P,) float32, NaN where nothing passes.
+    thresholds: (P,) float32, NaN where nothing passes. below: (P,) int64, scored pairs of the pool under each.
+    passes: (P,) int64.
     """
 
     picker: Picker
@@ -107,24 +108,31 @@ class _Moved:
     bins: MetricBins
     ranks: np.ndarray
     thresholds: np.ndarray
+    below: np.ndarray
+    passes: np.ndarray
     upward: bool
 
     @classmethod
-    def of(cls, picker: Picker, before: Cuts, step: ScoreStep, amounts: Sequence[Fraction | float]) -> _Moved:
-        bins = picker.table.bins(step.metric)
-        if isinstance(step, KeepTop):
-            pairs, spread = (
-                len(picker.table) if step.of == "pool" else picker.size(before),
-                picker.spread(before, step.metric),
-            )
-            most = np.minimum(counts_of_fractions(amounts, pairs), spread.scored)
-            ranks = picker.ranks_of_top(before, step.metric, most)
-            return cls(picker, step.metric, bins, ranks, bins.scores_at(ranks), True)
-        if isinstance(step, AtLeast):
-            values = np.array([float32_up(float(value)) for value in amounts], np.float32)
-            return cls(picker, step.metric, bins, bins.ranks_of_scores(values), values, True)
-        values = np.array([-float32_up(-float(value)) for value in amounts], np.float32)
-        return cls(picker, step.metric, bins, bins.ranks_of_scores(values, above=True), values, False)
+    def of(cls, picker: Picker, before: Cuts, step: ScoreStep, amounts: Shares | np.ndarray, *, exact: bool) -> _Moved:
+        """exact: whether anything is counted by the ranks; otherwise they are found to the bin."""
+        bins, spread = picker.table.bins(step.metric), picker.spread(before, step.metric)
+        if isinstance(amounts, Shares):
+            of_survivors = isinstance(step, KeepTop) and step.of == "survivors"
+            pairs = picker.size(before) if of_survivors else len(picker.table)
+            most = np.minimum(amounts.counts(pairs), spread.scored)
+            if exact or not before:
+                ranks = picker.ranks_of_top(before, step.metric, most)
+            else:
+                ranks = bins.ranks_near_top(spread, most)
+            below = picker.below(step.metric, ranks)
+            return cls(picker, step.metric, bins, ranks, bins.scores_at(ranks), below, most, True)
+        upward = isinstance(step, AtLeast)
+        values = float32_up(amounts) if upward else -float32_up(-amounts)
+        ranks = bins.ranks_of_scores(values, above=not upward)
+        below = ranks if upward else bins.ranks_of_scores(values)
+        found = picker.counts_from(before, step.metric, ranks)
+        passes = found if upward else spread.scored - found
+        return cls(picker, step.metric, bins, ranks, values, below, passes, upward)
 
     def fine(self, cuts: Cuts) -> np.ndarray:
         """How a set is spread over the metric."""
@@ -135,28 +143,29 @@ class _Moved:
         found = self.picker.counts_from(cuts, self.metric, self.ranks)
         return found if self.upward else self.picker.spread(cuts, self.metric).scored - found
 
+    def near(self, cuts: Cuts) -> np.ndarray:
+        """The same, but for the bin that each rank lies in, which is enough to draw: (P,) int64."""
+        spread = self.picker.spread(cuts, self.metric)
+        found = self.bins.counts_near(spread, self.ranks)
+        return found if self.upward else spread.scored - found
+
     def fixed(self, later: list[Taken]) -> int | np.ndarray:
         """Pairs that later steps add, whatever passes this one, less those of them that pass it."""
         emptied = _emptied(later)
         return self.picker.size(emptied) - self.counts(emptied)
 
-    def below(self) -> np.ndarray:
-        """Scored pairs of the whole pool under each threshold: (P,) int64."""
-        thresholds = np.where(np.isnan(self.thresholds), np.float32(np.inf), self.thresholds)
-        found = self.bins.ranks_of_scores(thresholds)
-        found[np.isnan(self.thresholds)] = self.bins.scored
-        return found
-
-    def cut(self, fine: np.ndarray, cuts: Cuts, without: Cuts, cut: Cut) -> np.ndarray:
+    def passing(self, fine: np.ndarray, cuts: Cuts, without: Cuts, cut: Cut) -> np.ndarray:
         """The part of some counts, those of a set without another, that the step lets through as it stands."""
         rank = np.array([cut.rank])
         above = self.picker.counts_from(cuts, self.metric, rank) - self.picker.counts_from(without, self.metric, rank)
-        left, found = int(above[0]), np.zeros_like(fine)
         # The bins on the passing side are whole, but for the one that the rank cuts: it takes what they leave.
-        way = slice(None, None, -1) if cut.kind == "from" else slice(None)
-        left = left if cut.kind == "from" else int(fine.sum()) - left
-        before = np.cumsum(fine[way]) - fine[way]
-        found[way] = np.clip(left - before, 0, fine[way])
+        found, at = np.zeros_like(fine), self.bins.bin_of(cut.rank)
+        if cut.kind == "from":
+            found[at + 1 :] = fine[at + 1 :]
+            found[at] = int(above[0]) - int(found.sum())
+        else:
+            found[:at] = fine[:at]
+            found[at] = int(fine.sum()) - int(above[0]) - int(found.sum())
         return found
 
 
@@ -178,7 +187,8 @@ def _through_shares(arriving: np.ndarray, later: list[Taken], picker: Picker) ->
         step, report = other.work.step, other.report
         if isinstance(step, KeepTop):
             part = Fraction(step.keep_top)
-            allowed = count_of_fraction(part, len(picker.table)) if step.of == "pool" else _shares(part, kept)
+            pool = step.of == "pool"
+            allowed = count_of_fraction(part, len(picker.table)) if pool else counts_of_fraction(part, kept)
             kept = np.minimum(kept, allowed)
             exact = exact and picker.spread((), step.metric).scored == picker.size(())
         else:
@@ -186,7 +196,3 @@ def _through_shares(arriving: np.ndarray, later: list[Taken], picker: Picker) ->
             kept = np.rint(kept * (1 - dropped)).astype(np.int64) + report.added
             exact = False
     return kept, exact
-
-
-def _shares(part: Fraction, counts: np.ndarray) -> np.ndarray:
-    return np.array([count_of_fraction(part, int(count)) for count in counts], np.int64)

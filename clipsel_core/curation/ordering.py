@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -15,13 +16,35 @@ def count_of_fraction(fraction: Fraction, pairs: int) -> int:
     return fraction.numerator * pairs // fraction.denominator
 
 
-def counts_of_fractions(fractions: Sequence[Fraction | float], pairs: int) -> np.ndarray:
-    """The same of many fractions: (P,) int64."""
-    exact = [part if isinstance(part, Fraction) else Fraction(part) for part in fractions]
-    parts = np.array([part.as_integer_ratio() for part in exact], object).reshape(-1, 2)
-    if (parts * max(pairs, 1)).max(initial=0) < 2**63:
-        parts = parts.astype(np.int64)
-    return (parts[:, 0] * pairs // parts[:, 1]).astype(np.int64)
+@dataclass(frozen=True)
+class Shares:
+    """Fractions with one denominator, ascending. parts: (P,) int64. whole: what they are parts of.
+
+    >>> Shares.evenly(4).counts(10)
+    array([ 0,  2,  5,  7, 10])
+    """
+
+    parts: np.ndarray
+    whole: int
+
+    @classmethod
+    def evenly(cls, whole: int) -> Shares:
+        """0, 1 / whole, 2 / whole and so on to 1."""
+        return cls(np.arange(whole + 1), whole)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def counts(self, pairs: int) -> np.ndarray:
+        """floor(share * pairs) of each, without rounding: (P,) int64."""
+        return self.parts * pairs // self.whole
+
+
+def counts_of_fraction(fraction: Fraction, pairs: np.ndarray) -> np.ndarray:
+    """floor(fraction * pairs) of each number of pairs, (P,) int64, without rounding: (P,) int64."""
+    exact = fraction.numerator * int(pairs.max(initial=0)) < 2**63
+    found = (pairs if exact else pairs.astype(object)) * fraction.numerator // fraction.denominator
+    return found.astype(np.int64)
 
 
 def keep_top(

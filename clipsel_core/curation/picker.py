@@ -20,6 +20,7 @@ from clipsel_core.curation import bitmaps, passes
 from clipsel_core.curation.bins import Spread
 from clipsel_core.curation.ordering import count_of_fraction
 from clipsel_core.curation.prefix_counts import PrefixCounts
+from clipsel_core.curation.rank_counts import Members
 from clipsel_core.curation.recent import Recent
 from clipsel_core.curation.recipe import Recipe, check_metrics
 from clipsel_core.curation.recipe_steps import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Union
@@ -32,6 +33,9 @@ _MOST_SETS, _FEWEST_SETS = 256, 8
 _MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 128, 4096, 32
 # Looking at every pair of a smaller run takes no longer than looking up what was counted beforehand.
 _MANY_PAIRS = 1 << 20
+# A bin with a larger share of all pairs is not looked through pair by pair.
+_SMALL_BIN = 1 / 256
+_FEW = 16
 _MOST_CROSSED, _MOST_ASKED = 6, 256
 _beside = ThreadPoolExecutor(1, "crossing")
 
@@ -81,7 +85,10 @@ class Picker:
 
     def select(self, recipe: Recipe) -> Selection:
         """What the recipe picks. Raises RecipeError as select() does."""
-        taken = self.take(recipe)
+        return self.selection(self.take(recipe))
+
+    def selection(self, taken: list[Taken]) -> Selection:
+        """What is left after all of a recipe's steps, as `take` gave them."""
         cuts = (*taken[-1].before, taken[-1].cut) if taken else ()
         set_aside = len(self.table) - self.size(())
         reports = tuple(step.report for step in taken)
@@ -126,21 +133,43 @@ class Picker:
             return np.zeros(len(ranks), np.int64)
         bins = self.table.bins(metric)
         name = "counts", _named(cuts), metric, ranks.tobytes()
-        return self._asked.get(name, lambda: bins.counts_from(self.bits(cuts), self.spread(cuts, metric), ranks))
+        count = bins.counts_from
+        return self._asked.get(name, lambda: count(self._members(cuts, len(ranks)), self.spread(cuts, metric), ranks))
 
     def ranks_of_top(self, cuts: Cuts, metric: str, most: np.ndarray) -> np.ndarray:
         """The ranks from which on just so many of them stand: (T,) int64. most: (T,) int64, at most all of them."""
         bins = self.table.bins(metric)
         name = "ranks", _named(cuts), metric, most.tobytes()
-        return self._asked.get(name, lambda: bins.ranks_of_top(self.bits(cuts), self.spread(cuts, metric), most))
+        find = bins.ranks_of_top
+        return self._asked.get(name, lambda: find(self._members(cuts, len(most)), self.spread(cuts, metric), most))
+
+    def below(self, metric: str, ranks: np.ndarray) -> np.ndarray:
+        """How many pairs of the pool have a lower score than the one at each rank: (T,) int64."""
+        bins = self.table.bins(metric)
+        return self._asked.get(("below", metric, ranks.tobytes()), lambda: bins.below(ranks))
+
+    def _members(self, cuts: Cuts, asked: int) -> Members:
+        """The pairs that are left after some cuts, of which so many bins will be walked through.
+
+        For a few the last cut needs no bitmap; for many it is quicker to have one, which the processor keeps at hand.
+        """
+        named = _named(cuts)
+        last = named[-1] if named else NONE
+        ranked = last.kind in ("from", "below") and self._sets.peek(named) is None
+        if not ranked or asked > _FEW or len(self.table) < _MANY_PAIRS:
+            return Members(self.bits(cuts))
+        bins = self.table.bins(last.name)
+        if bins.in_bin_of(last.rank) > len(self.table) * _SMALL_BIN:
+            return Members(self.bits(cuts))
+        return bins.side(self.bits(named[:-1]), last.rank, upwards=last.kind == "from")
 
     def _spread(self, cuts: Cuts, metric: str) -> Spread:
         """Looked up where one score cuts and the two metrics were counted together, which happens beside the first."""
         bins = self.table.bins(metric)
         if len(cuts) == 1 and cuts[0].kind in ("from", "below") and len(self.table) >= _MANY_PAIRS:
             (cut,) = cuts
-            order = self.table.bins(cut.name).order
-            count = partial(_beside.submit, PrefixCounts.of, order, bins.codes, self._everything)
+            first = self.table.bins(cut.name)
+            count = partial(_beside.submit, PrefixCounts.of, first, bins.codes, self._everything)
             crossed = self._crossed.get((cut.name, metric), count)
             if crossed.done():
                 counts = crossed.result()

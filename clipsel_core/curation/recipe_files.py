@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,7 @@ def parse_recipe(
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, the same text for equal recipes; parse_recipe takes it back."""
-    value: dict[str, Any] = {} if recipe.name is None else {"name": recipe.name}
-    return dump_yaml({**value, "steps": [_said(step) for step in recipe.steps]})
+    return _dumped(recipe.name, recipe.steps)
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> Recipe:
@@ -100,6 +100,13 @@ def save_recipe(recipe: Recipe, path: str | Path) -> Recipe:
 
     write_atomically(path, write)
     return moved.in_folder(path.parent)
+
+
+@lru_cache(maxsize=16)
+def _dumped(name: str | None, steps: tuple[AnyStep, ...]) -> str:
+    """The text, kept for a while: a page asks for the same recipe's more than once, and it takes a millisecond."""
+    value: dict[str, Any] = {} if name is None else {"name": name}
+    return dump_yaml({**value, "steps": [_said(step) for step in steps]})
 
 
 def _step(step: Located, where: str) -> AnyStep:

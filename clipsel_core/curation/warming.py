@@ -32,6 +32,7 @@ def _run_loops() -> None:
     from clipsel_core.curation import bitmaps, live  # noqa: F401
     from clipsel_core.curation.bins import FINE, MetricBins
     from clipsel_core.curation.passes import read_only
+    from clipsel_core.curation.rank_counts import Members
 
     starts = np.concatenate([[0], np.ones(FINE - 1, np.int64), [2]])
     metric = MetricBins(
@@ -44,8 +45,9 @@ def _run_loops() -> None:
     )
     bits = bitmaps.pack(np.ones(2, bool))
     spread = metric.spread(bits)
-    ranks = metric.ranks_of_top(bits, spread, np.array([1]))
-    metric.counts_from(bits, spread, ranks)
+    ranks = metric.ranks_of_top(Members(bits), spread, np.array([1]))
+    metric.counts_from(metric.side(bits, 1, upwards=True), spread, ranks)
+    metric.below(ranks)
     for rank in (0, 1, 2):
         metric.below_rank(metric.from_rank(bits, rank), rank)
     metric.codes_of(metric.scores_at(ranks))

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parents[2]
 _DEPTHS = ("*/run.json", "*/*/run.json", "*/*/*/run.json")
+
+
+_FRESH_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,18 @@ class Entry:
     @property
     def key(self) -> str:
         return hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The runs that were found at some time, by key, and in which folders."""
+
+    at_s: float = 0.0
+    where: tuple[str | None, ...] = ()
+    by_key: dict[str, Entry] = field(default_factory=dict)
+
+
+_seen = _Seen()
 
 
 def allow(runs: Iterable[str | os.PathLike[str]], read: Iterable[str | os.PathLike[str]] = ()) -> None:
@@ -61,7 +77,12 @@ def missing() -> list[Path]:
 
 def by_key(key: str) -> Entry | None:
     """The run that a route names, or None where no such run may be shown."""
-    return next((entry for entry in entries() if entry.key == key), None)
+    global _seen
+    where = os.environ.get("CLIPSEL_RUNS"), os.environ.get("CLIPSEL_DATA")
+    # A page of images asks for one run dozens of times within a second.
+    if key not in _seen.by_key or _seen.where != where or time.monotonic() - _seen.at_s > _FRESH_S:
+        _seen = _Seen(time.monotonic(), where, {entry.key: entry for entry in entries()})
+    return _seen.by_key.get(key)
 
 
 def data_folder() -> Path:

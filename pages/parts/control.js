@@ -8,8 +8,8 @@ const read = (message) => {
   const head = JSON.parse(new TextDecoder().decode(bytes.subarray(4, start)))
   head.at = {}
   head.arrays.forEach(([name, length]) => {
-    head.at[name] = new Float64Array(bytes.buffer, start, length)
-    start += 8 * length
+    head.at[name] = new (name === "thresholds" ? Float32Array : Uint32Array)(bytes.buffer, start, length)
+    start += 4 * length
   })
   head.layers = (head.layers ?? []).map((layer) => ({ ...layer, counts: Array.from(head.at[layer.counts]) }))
   return head

@@ -23,7 +23,7 @@ _control = component(
     css=("histogram.css", "control.css"),
     js=("make.js", "plot.js", "control.js"),
 )
-_ARRAYS = ("thresholds", "below", "passes", "shown", "kept", "pool", "others", "fixed", "now")
+_COUNTS = ("below", "passes", "shown", "kept", "pool", "others", "fixed", "now")
 
 
 def show_control(head: dict[str, Any], settings: Settings | None, *, key: str, moved: Callable[[], None]) -> None:
@@ -42,16 +42,18 @@ def moved_to(key: str) -> int | None:
 
 
 def packed(head: dict[str, Any], settings: Settings | None) -> bytes:
-    """One message: the length of the words (4 bytes), the words as JSON, padding to 8, then numbers as float64.
+    """One message: the length of the words (4 bytes), the words as JSON, padding to 4, then numbers of 4 bytes each.
 
-    head["arrays"] names them in order, each with its length.
+    head["arrays"] names them in order, each with its length: thresholds, float32 as scores are, and counts, uint32.
     """
-    arrays = {name: getattr(settings, name) for name in _ARRAYS} if settings is not None else {}
+    arrays = {}
+    if settings is not None:
+        arrays["thresholds"] = settings.thresholds.astype("<f4")
+        arrays.update((name, getattr(settings, name).astype("<u4")) for name in _COUNTS)
     said = {**head, "arrays": [[name, len(values)] for name, values in arrays.items()]}
     words = json.dumps(said).encode()
-    padding = b" " * (-(4 + len(words)) % 8)
-    numbers = b"".join(np.ascontiguousarray(values, "<f8").tobytes() for values in arrays.values())
-    return struct.pack("<I", len(words) + len(padding)) + words + padding + numbers
+    padding = b" " * (-len(words) % 4)
+    return b"".join((struct.pack("<I", len(words) + len(padding)), words, padding, *arrays.values()))
 
 
 def unpacked(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -59,6 +61,6 @@ def unpacked(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     start = 4 + struct.unpack_from("<I", message)[0]
     head, arrays = json.loads(message[4:start]), {}
     for name, length in head["arrays"]:
-        arrays[name] = np.frombuffer(message, "<f8", length, start)
-        start += 8 * length
+        arrays[name] = np.frombuffer(message, "<f4" if name == "thresholds" else "<u4", length, start)
+        start += 4 * length
     return head, arrays

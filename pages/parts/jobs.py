@@ -238,10 +238,8 @@ def _show_ended(job: Job) -> None:
             _lead_to_found(job, key=f"found {job.id}")
         if how != "done":
             st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
-        dismiss = ":material/close:"
-        st.button(
-            "", icon=dismiss, key=f"forget {job.id}", help="Dismiss", type="tertiary", on_click=forget, args=(job,)
-        )
+        away = {"icon": ":material/close:", "help": "Dismiss", "type": "tertiary"}
+        st.button("Dismiss", key=f"forget {job.id}", on_click=forget, args=(job,), **away)
     if how == "failed" and progress:
         st.code(progress.message, language=None, wrap_lines=True)
     if how in ("failed", "lost"):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,14 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.live import ScoreStep, Settings, settings_of
+from clipsel_core.curation.ordering import Shares
 from clipsel_core.curation.recipe_steps import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
 from clipsel_core.curation.selection import Selection, StepReport
 from clipsel_core.runs.store import Run
 from pages.parts import control, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 
-_PERMILLE = tuple(Fraction(place, 1000) for place in range(1001))
+_PERMILLE = Shares.evenly(1000)
 _LAYERS = [
     {"kind": "pool", "name": "pool", "counts": "pool"},
     {"kind": "pass", "name": "passes the other steps", "counts": "others"},
@@ -74,7 +74,14 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
         else:
             st.text(step.text)
         st.space("stretch")
-        st.toggle("on", step.enabled, key=f"on-{number}", on_change=_switch, args=(entry, run, number), **_BARE)
+        st.toggle(
+            f"Step {place + 1} is on",
+            step.enabled,
+            key=f"on-{number}",
+            on_change=_switch,
+            args=(entry, run, number),
+            **_BARE,
+        )
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
             _arrange(entry, run, number, place)
 
@@ -83,10 +90,13 @@ def _arrange(entry: Entry, run: Run, number: int, place: int) -> None:
     last = len(recipes.draft(entry, run)) - 1
     up, down = {"args": (entry, run, number, -1)}, {"args": (entry, run, number, 1)}
     shift = {"type": "tertiary", "on_click": recipes.move_step}
-    st.button("↑", key=f"up-{number}", help="Run this step earlier", disabled=place == 0, **shift, **up)
-    st.button("↓", key=f"down-{number}", help="Run this step later", disabled=place == last, **shift, **down)
+    # The style sheet hides the words, which are for those who hear the page.
+    icons = {name: f":material/{icon}:" for name, icon in (("up", "arrow_upward"), ("down", "arrow_downward"))}
+    earlier, later, out = f"Run step {place + 1} earlier", f"Run step {place + 1} later", f"Take step {place + 1} out"
+    st.button(earlier, icon=icons["up"], key=f"up-{number}", help=earlier, disabled=place == 0, **shift, **up)
+    st.button(later, icon=icons["down"], key=f"down-{number}", help=later, disabled=place == last, **shift, **down)
     remove = {"on_click": recipes.change_step, "args": (entry, run, number, None)}
-    st.button("✕", key=f"remove-{number}", help="Take this step out", type="tertiary", **remove)
+    st.button(out, icon=":material/close:", key=f"remove-{number}", help=out, type="tertiary", **remove)
 
 
 def _show_list(report: StepReport | None) -> None:
@@ -117,7 +127,7 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
         part = old.keep_top if isinstance(old, KeepTop) else Decimal("0.5")
         step: AnyStep = KeepTop(metric=metric, keep_top=part, of=rule, enabled=old.enabled)
     else:
-        start = marginals.marginal(entry, metric).quantile(_FIRST_PERCENTILE[rule])
+        start = float(np.nan_to_num(marginals.marginal(entry, metric).quantile(_FIRST_PERCENTILE[rule])))
         kind = AtLeast if rule == "at_least" else AtMost
         step = kind(metric=metric, enabled=old.enabled, **{rule: round(start, _digits(_scale(entry, metric)[2]))})
     recipes.change_step(entry, run, number, step)
@@ -131,7 +141,7 @@ def _set(entry: Entry, run: Run, number: int, step: ScoreStep, place: int, picke
     settings = None
     if picked is not None:
         report = _report(entry, run, place, step, picked.selection)
-        settings = settings_of(picked.picker, picked.recipe, place, ruler.amounts)
+        settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
         head |= _effect(step, report, settings, picked.selection)
     control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number, key))
 
@@ -141,9 +151,7 @@ def _move(entry: Entry, run: Run, number: int, key: str) -> None:
     step, place = recipes.draft(entry, run).get(number), control.moved_to(key)
     if not isinstance(step, ScoreStep) or place is None:
         return
-    amounts = _ruler(entry, step).amounts
-    value = amounts[min(max(place, 0), len(amounts) - 1)]
-    amount = Decimal(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+    amount = _ruler(entry, step).amount(place)
     recipes.change_step(entry, run, number, step.model_copy(update={step.kind: amount}))
 
 
@@ -151,10 +159,17 @@ def _move(entry: Entry, run: Run, number: int, key: str) -> None:
 class _Ruler:
     """The places of a thumb. amounts: what each stands for. start, pace, suffix: the same in the unit shown."""
 
-    amounts: tuple[Fraction | float, ...]
+    amounts: Shares | np.ndarray
     start: float
     pace: float
     suffix: str
+
+    def amount(self, place: int) -> Decimal | float:
+        """What a place stands for; the nearest end's where it lies beyond."""
+        place = min(max(place, 0), len(self.amounts) - 1)
+        if isinstance(self.amounts, Shares):
+            return Decimal(int(self.amounts.parts[place])) / self.amounts.whole
+        return float(self.amounts[place])
 
     def head(self, step: ScoreStep) -> dict[str, Any]:
         """What the control must know to draw the thumb where the step has it."""
@@ -177,8 +192,13 @@ def _ruler(entry: Entry, step: ScoreStep) -> _Ruler:
     if isinstance(step, KeepTop):
         return _Ruler(_PERMILLE, 0.0, 0.1, " %")
     low, high, pace = _scale(entry, step.metric)
-    last, digits = round((high - low) / pace), _digits(pace)
-    return _Ruler(tuple(round(low + place * pace, digits) for place in range(last + 1)), low, pace, "")
+    return _Ruler(_values(low, high, pace), low, pace, "")
+
+
+@lru_cache(maxsize=64)
+def _values(low: float, high: float, pace: float) -> np.ndarray:
+    """The short decimals from low to high that are `pace` apart."""
+    return np.array([round(low + place * pace, _digits(pace)) for place in range(round((high - low) / pace) + 1)])
 
 
 def _report(entry: Entry, run: Run, place: int, step: AnyStep, picked: Selection) -> StepReport | None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation import bitmaps, picker
-from clipsel_core.curation.ordering import count_of_fraction, counts_of_fractions
+from clipsel_core.curation.bins import MetricBins
+from clipsel_core.curation.ordering import Shares, count_of_fraction, counts_of_fraction
 from clipsel_core.curation.picker import Picker
 from clipsel_core.curation.prefix_counts import PrefixCounts
 from clipsel_core.curation.recipe_files import parse_recipe
@@ -16,13 +17,16 @@ from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 
 
+@pytest.mark.parametrize("alike", [0, 0.6])
 @pytest.mark.parametrize("pairs", [1, 63, 1_000, 20_011])
-def test_prefix_counts__are_those_of_each_pair(pairs):
+def test_prefix_counts__are_those_of_each_pair(pairs, alike):
     draw = np.random.default_rng(pairs)
-    order = draw.permutation(pairs).astype(np.uint32)[: pairs - pairs // 10]
-    codes = draw.integers(0, 300, pairs).astype(np.uint16)
+    values = np.where(draw.random(pairs) < alike, 0.5, draw.normal(0, 1, pairs)).astype(np.float32)
+    values[draw.random(pairs) < 0.1] = np.nan
+    first = MetricBins.of(values)
+    order, codes = first.order, draw.integers(0, 300, pairs).astype(np.uint16)
     mask = draw.random(pairs) < 0.7
-    counts = PrefixCounts.of(order, codes, bitmaps.pack(mask))
+    counts = PrefixCounts.of(first, codes, bitmaps.pack(mask))
     for rank in {0, 1, len(order) // 3, len(order) // 2 + 1, len(order) - 1, len(order)}:
         for found, rows in ((counts.from_rank(rank), order[rank:]), (counts.below_rank(rank), order[:rank])):
             assert (found == np.bincount(codes[rows][mask[rows]], minlength=65_536)).all()
@@ -42,8 +46,14 @@ def test_picker__counts_the_same_with_and_without_them(big_run, monkeypatch):
             counting.result()
 
 
-def test_counts_of_fractions__are_exact():
-    parts = [Fraction(29, 100), Fraction(0), Fraction(1), 0.1, Fraction(10**30 - 1, 10**30), Fraction(1, 3)]
-    for pairs in (0, 1, 100, 12_800_000_000):
-        expected = [count_of_fraction(Fraction(part), pairs) for part in parts]
-        assert counts_of_fractions(parts, pairs).tolist() == expected
+def test_shares__are_exact():
+    shares = Shares.evenly(1000)
+    for pairs in (0, 1, 100, 128_000_001):
+        assert shares.counts(pairs).tolist() == [count_of_fraction(Fraction(p, 1000), pairs) for p in range(1001)]
+
+
+def test_counts_of_fraction__are_exact():
+    pairs = np.array([0, 1, 100, 12_800_000_000])
+    for part in (Fraction(29, 100), Fraction(0), Fraction(1), Fraction(0.1), Fraction(10**30 - 1, 10**30)):
+        expected = [count_of_fraction(part, int(count)) for count in pairs]
+        assert counts_of_fraction(part, pairs).tolist() == expected
