@@ -52,7 +52,8 @@ def main() -> None:
         "--waits", nargs="+", choices=dashboard.WAITS, default=dashboard.WAITS, metavar="WAIT", help=waits
     )
     parser.add_argument("--no-plain", action="store_true", help="dashboard: without the plain page, 50 bytes a pair")
-    parser.add_argument("--pairs", type=int, default=1_000_000, help="growth: pairs of the largest pool (1000000)")
+    pairs = f"growth: pairs of the largest pool (1000000); embed-large: pairs to embed ({embed.FOR_A_LARGE_ONE})"
+    parser.add_argument("--pairs", type=int, help=pairs)
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
     alone = {
@@ -64,7 +65,10 @@ def main() -> None:
         "add-target": lambda: exemplars.measure(asked.rounds),
         "embed": lambda: embed.measure(turns=asked.rounds),
         **{part: partial(embed.measure, [part], asked.rounds) for part in embed.PARTS},
-        "growth": lambda: growth.measure(asked.pairs),
+        "embed-large": lambda: embed.measure(
+            ["embed-large"], asked.rounds, min(asked.pairs or embed.FOR_A_LARGE_ONE, embed.MANY)
+        ),
+        "growth": lambda: growth.measure(asked.pairs or 1_000_000),
     }
     unknown = [part for part in asked.parts if part not in known | alone]
     if unknown or asked.rounds < 1:

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
+from itertools import dropwhile, islice
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ from clipsel_core.pool.prepare import Preparer
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Record, Source
 
-_Ready = Mapping[int, list[tuple[torch.Tensor, torch.Tensor]]]
+_Ready = Mapping[str, list[tuple[torch.Tensor, torch.Tensor]]]
+"""A turn's batches of floats and tokens, as each way of running the model alone takes them."""
 
 _SMALL_CONVOLUTIONAL = {
     "embed_dim": 64,
@@ -42,49 +44,55 @@ _SMALL_CONVOLUTIONAL = {
     "text_cfg": {"context_length": 40, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
 _PICTURES, _SIDE, _BATCH, _WORKERS = 250, 500, 64, 4
-_FEW, _MANY = 1000, 5000
-# A large teacher embeds some twenty pairs a second: of the pairs, it gets so many.
-_FOR_A_LARGE_ONE = 512
+_FEW, MANY = 1000, 5000
+# A large teacher embeds some twenty pairs a second: of the pairs it gets so many, a part of them in each turn.
+FOR_A_LARGE_ONE = 512
 _LARGE_TAR = 10**9
 
 PARTS = ("embed-large", "embed-small", "embed-memory", "embed-image")
 
 
-def measure(parts: Sequence[str] = PARTS, turns: int = 7) -> list[Row]:
-    """Rows for a large and a small teacher, for memory, and for finding one image of a large tar."""
+def measure(parts: Sequence[str] = PARTS, turns: int = 7, large: int = FOR_A_LARGE_ONE) -> list[Row]:
+    """Rows for a large and a small teacher, for memory, and for finding one image of a large tar.
+
+    large: pairs that the large teacher goes through, at most MANY, in up to three turns. The small one goes through
+    all of them in each turn.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         config = root / "small-convolutional.json"
         config.write_text(json.dumps(_SMALL_CONVOLUTIONAL))
-        _write_source(root / "many" / "0.tar", _MANY)
+        _write_source(root / "many" / "0.tar", MANY)
         records = list((source := open_source(root / "many")).read(0))
+        few = min(turns, 3)
         measured: dict[str, Callable[[], list[Row]]] = {
-            "embed-large": lambda: _speed_rows("ViT-B-32", source, records[:_FOR_A_LARGE_ONE], min(turns, 3)),
-            "embed-small": lambda: _speed_rows(str(config), source, records, turns),
+            "embed-large": lambda: _speed_rows("ViT-B-32", source, list(in_batches(records[:large], -(-large // few)))),
+            "embed-small": lambda: _speed_rows(str(config), source, [records] * turns),
             "embed-memory": lambda: [_memory_row(root, config)],
             "embed-image": lambda: _access_rows(root),
         }
         return [row for part in parts for row in measured[part]()]
 
 
-def _speed_rows(model: str, source: Source, records: Sequence[Record], turns: int) -> list[Row]:
-    """Embedding, the model alone and decoding alone take turns on the same stretches of pairs."""
+def _speed_rows(model: str, source: Source, turns: Sequence[Sequence[Record]]) -> list[Row]:
+    """Embedding, the model alone and decoding alone take turns on the same pairs. turns: the pairs of each turn."""
     teacher = load_teacher(model)
     times: dict[str, list[float]] = defaultdict(list)
+    ready: _Ready = {}
     with ExitStack() as opened:
         contenders = _contenders(teacher, source, opened)
-        turn_size = -(-len(records) // turns)
-        for number, turn in enumerate([records[:_BATCH], *in_batches(records, turn_size)]):
-            ready = {
-                size: list(_batches(teacher, source, turn, size)) for size in (_BATCH, rows_at_once(teacher, _BATCH))
-            }
+        warm = turns[0][:_BATCH]
+        for turn, before in zip([warm, *turns], [None, warm, *turns], strict=False):
+            if turn is not before:
+                ready = _ready(teacher, source, turn)
             for what, run in contenders.items():
                 start = time.perf_counter()
                 run(turn, ready)
-                if number:
+                if turn is not warm:
                     times[what].append((time.perf_counter() - start) / len(turn))
-    pixels, captions = _pixels(teacher, source, records[:_BATCH])
-    return _rows_of(Path(model).stem, len(records), times, try_bf16(teacher, pixels, captions).furthest)
+    pixels, captions = _pixels(teacher, source, warm)
+    pairs = len({record.key for turn in turns for record in turn})
+    return _rows_of(Path(model).stem, pairs, times, try_bf16(teacher, pixels, captions).furthest)
 
 
 def _contenders(
@@ -97,14 +105,19 @@ def _contenders(
     )
     cores = opened.enter_context(ThreadPoolExecutor(_WORKERS, initializer=compute_on_one_core))
     decoders = opened.enter_context(ProcessPoolExecutor(_WORKERS, multiprocessing.get_context("forkserver")))
-    forward, prepare, small = partial(_forward, teacher), _preparer(teacher, source).all, rows_at_once(teacher, _BATCH)
+    forward, prepare = partial(_forward, teacher), _preparer(teacher, source).all
     return {
-        "embed": lambda turn, ready: exact.embed(iter(turn), lambda *_: None, lambda *_: None),
-        "model": lambda turn, ready: [forward(batch) for batch in ready[_BATCH]],
-        "a batch a core": lambda turn, ready: list(cores.map(forward, ready[small])),
+        "embed": lambda turn, ready: exact.embed(_read_anew(source, turn), lambda *_: None, lambda *_: None),
+        "model": lambda turn, ready: [forward(batch) for batch in ready["model"]],
+        "a batch a core": lambda turn, ready: list(cores.map(forward, ready["a batch a core"])),
         "decoding": lambda turn, ready: list(decoders.map(prepare, in_batches(turn, 16))),
-        "bf16": lambda turn, ready: rounded.embed(iter(turn), lambda *_: None, lambda *_: None),
+        "bf16": lambda turn, ready: rounded.embed(_read_anew(source, turn), lambda *_: None, lambda *_: None),
     }
+
+
+def _read_anew(source: Source, turn: Sequence[Record]) -> Iterator[Record]:
+    """The same records as the source gives them, for reading its tar belongs to embedding."""
+    return islice(dropwhile(lambda record: record.key != turn[0].key, source.read(0)), len(turn))
 
 
 def _rows_of(name: str, pairs: int, times: Mapping[str, list[float]], furthest: float) -> list[Row]:
@@ -160,13 +173,21 @@ def _pixels(teacher: Teacher, source: Source, records: Sequence[Record]) -> tupl
     return [item.pixels for item in prepared if not isinstance(item, str)], [record.caption for record in records]
 
 
-def _batches(
-    teacher: Teacher, source: Source, records: Sequence[Record], size: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    for batch in in_batches(records, size):
-        pixels, captions = _pixels(teacher, source, batch)
-        floats = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous().float().div_(255)
-        yield floats, teacher.tokenizer(captions)
+def _ready(teacher: Teacher, source: Source, records: Sequence[Record]) -> _Ready:
+    """Pixels and tokens for the model alone: as a loop over open_clip has them, and as `embed` has them."""
+    pixels, captions = _pixels(teacher, source, records)
+
+    def batches(size: int, layout: torch.memory_format) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        made = []
+        for some, said in zip(in_batches(pixels, size), in_batches(captions, size), strict=True):
+            floats = torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2).float().div_(255)
+            made.append((floats.contiguous(memory_format=layout), teacher.tokenizer(said)))
+        return made
+
+    return {
+        "model": batches(_BATCH, torch.contiguous_format),
+        "a batch a core": batches(rows_at_once(teacher, _BATCH), torch.channels_last),
+    }
 
 
 def _memory_row(root: Path, config: Path) -> Row:
@@ -179,7 +200,7 @@ def _memory_row(root: Path, config: Path) -> Row:
         )
     said = f"{peaks[0]:.0f} and {peaks[1]:.0f} MiB"
     return Row(
-        f"`embed`, peak with {_FEW:,} and {_MANY:,} pairs, shards of {_FEW:,}",
+        f"`embed`, peak with {_FEW:,} and {MANY:,} pairs, shards of {_FEW:,}",
         said,
         "+5 %",
         peaks[1] / peaks[0] <= 1.05,

@@ -71,7 +71,7 @@ def show(entry: Entry) -> None:
         return
     targets.offer_kept_by_hand(entry, run)
     leaves = _leaves(entry, view, listing)
-    kept = state.kept_mask(entry, view.recipe) if shown == "all" else None
+    kept = state.keeps(entry, view.recipe) if shown == "all" else None
     title = f"Pairs by {metrics.title(metric)}, {order} first"
     booklet.show(entry, leaves, page, metric, key="page", gallery="cards", title=title, kept=kept, more=more)
 

@@ -147,7 +147,7 @@ def image_rows(teacher: Teacher, pixels: torch.Tensor) -> torch.Tensor:
             torch.as_tensor(value, dtype=torch.float32).to(sent.device).view(1, 3, 1, 1)
             for value in (normalize.mean, normalize.std)
         )
-        sent = sent.permute(0, 3, 1, 2).contiguous().float().div_(255).sub_(mean).div_(std)
+        sent = sent.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
     return _embed(teacher, teacher.model.encode_image, sent)
 
 

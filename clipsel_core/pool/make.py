@@ -143,11 +143,13 @@ class _Work:
         """Goes through the shards; those that are there with this teacher are passed over."""
         start, embedded, number, gone_through = time.monotonic(), 0, 0, 0
         taken, cursor, last = uids.from_hex([]), Cursor(), False
+        feed = Feed(self.source, cursor)
         while not last:
             files = ShardFiles(self.root, f"{number:08d}")
             report = files.report()
             if report is None or (report.kept and not files.has(self.arch)):
-                had, report = report, self._make_shard(files, cursor, taken, gone_through)
+                feed = feed.continued(cursor)
+                had, report = report, self._make_shard(files, feed, taken, gone_through)
                 embedded += report.kept
                 gone_through += report.read
                 if had and had != report:
@@ -158,9 +160,9 @@ class _Work:
         self.progress(sum(self.source.sizes), sum(self.source.sizes), gone_through)
         return _finish(self.root, number, embedded, time.monotonic() - start)
 
-    def _make_shard(self, files: ShardFiles, cursor: Cursor, taken: np.ndarray, before: int) -> Report:
+    def _make_shard(self, files: ShardFiles, feed: Feed, taken: np.ndarray, before: int) -> Report:
         """Embeds the shard's records and writes what this teacher adds to it. before: records gone through already."""
-        feed, namer, old = Feed(self.source, cursor), Namer(taken), files.report()
+        namer, old = Namer(taken), files.report()
         if self.pack and not old:
             rows = self._packed(files, feed, namer, before)
         else:
@@ -187,10 +189,10 @@ class _Work:
         return report
 
     def _rows(self, feed: Feed, before: int, took: Took) -> Rows:
-        total = sum(self.source.sizes)
+        total, earlier = sum(self.source.sizes), feed.handed_out
 
         def tell(last: Record, read: int) -> None:
-            self.progress(feed.reached(last, read), total, before + read)
+            self.progress(feed.reached(last, earlier + read), total, before + read)
 
         return self.worker.embed(islice(feed, self.shard_size), tell, took)
 

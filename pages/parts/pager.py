@@ -16,8 +16,10 @@ def show(key: str, pages: int, said: str = "") -> int:
     page = int(st.number_input("Page", 1, pages, key=key, label_visibility="collapsed", width=130, bind="query-params"))
     left, right = ":material/chevron_left:", ":material/chevron_right:"
     back.button("Previous", icon=left, on_click=_turn, args=(key, -1), disabled=page == 1, key=f"previous {key}")
+    st.text(f"of {words.count(pages)}")
     st.button("Next", icon=right, on_click=_turn, args=(key, 1), disabled=page == pages, key=f"next {key}")
-    st.text(f"of {words.count(pages)}{f' · {said}' if said else ''}")
+    if said:
+        st.text(said)
     return page
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -378,6 +379,25 @@ def test_make_pool__progress_goes_to_the_end(tmp_path, teachers):
     told.clear()
     build(folder, tmp_path / "other", teachers[0], progress=lambda *at: told.append(at), shard_size=4)
     assert told == sorted(told)
+
+
+def test_make_pool__reads_its_source_once_however_many_shards(tmp_path, teachers):
+    source, handed_out = open_source(write_tars(tmp_path / "in")), []
+
+    def read(part):
+        for record in source.read(part):
+            handed_out.append((part, record.key))
+            yield record
+
+    counting, whole = replace(source, read=read), [(part, r.key) for part in (0, 1) for r in source.read(part)]
+    make_pool(counting, tmp_path / "pool", teachers[0], arch="l14", shard_size=2, workers=1)
+    assert handed_out == whole
+    # A shard that is lost in the middle: what comes before it is gone through again, what comes after is not.
+    for path in tmp_path.glob("pool/*/00000001*"):
+        path.unlink()
+    handed_out.clear()
+    make_pool(counting, tmp_path / "pool", teachers[0], arch="l14", shard_size=2, workers=1)
+    assert len(handed_out) <= 5 < len(whole)
 
 
 def test_embed__killed_by_the_system_and_started_again(tmp_path, teacher_folders):
