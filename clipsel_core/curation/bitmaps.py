@@ -20,9 +20,9 @@ def first(pairs: int) -> np.ndarray:
     return read_only(bits)
 
 
-def unpack(bits: np.ndarray, pairs: int) -> np.ndarray:
-    """The mask of a bitmap: (pairs,) bool."""
-    return np.unpackbits(bits, count=pairs, bitorder="little").view(bool)
+def unpack(bits: np.ndarray, pairs: int, start: int = 0) -> np.ndarray:
+    """The mask of so many pairs of a bitmap: (pairs,) bool. start: the first of them, a multiple of 8."""
+    return np.unpackbits(bits[start >> 3 :], count=pairs, bitorder="little").view(bool)
 
 
 def count(bits: np.ndarray) -> int:

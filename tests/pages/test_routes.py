@@ -209,6 +209,18 @@ def test_entries__no_two_labels_are_the_same(tmp_path, monkeypatch):
     assert catalog.missing() == [tmp_path / "missing"]
 
 
+def test_by_key__sees_other_folders_and_new_runs_at_once(tmp_path, monkeypatch):
+    first, second = (make_run(tmp_path / side / "world") for side in "ab")
+    monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
+    catalog.allow([first])
+    (entry,) = catalog.entries()
+    assert catalog.by_key(entry.key) == entry
+    catalog.allow([second])
+    assert catalog.by_key(entry.key) is None
+    (other,) = catalog.entries()
+    assert catalog.by_key(other.key) == other
+
+
 @pytest.mark.parametrize(("path", "page"), [("/overview", "./"), ("/home", "./"), ("/Select", "./select")])
 def test_guessed__leads_to_the_page(path, page):
     status, headers, _ = get(path)
