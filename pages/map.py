@@ -62,7 +62,7 @@ def show(entry: Entry) -> None:
     left, right = st.columns([4, 3], gap="large")
     with left:
         _view(entry, replace(shown, colour=_colour(entry, shown.recipe)))
-        naming.watch(names)
+        naming.watch(names, shown.labels)
     with right:
         jobs.panel(run.root)
         region.panel(entry, run, shown.shape, names)
@@ -100,7 +100,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     on_map, scored = words.count(len(places.rows)), words.pairs(len(state.open_table(entry)))
     facts.show_title(
         f"{colour.title}: {on_map} of {scored} are on the map",
-        f"{words.count(found.pairs)} in view" if found.pairs < len(places.rows) else "",
+        f"{'all' if found.pairs == len(places.rows) else words.count(found.pairs)} in view",
     )
     few = found.pairs < _MOST_POINTS
     view = View(
@@ -108,6 +108,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
         colouring=f"{colour.name} {zlib.crc32(colour.recipe.encode())} {st.context.theme.type}",
         home=whole,
         span=span,
+        seen=found.pairs,
         image=atlas.image_of(entry, colour, span),
         bar=atlas.bar_of(entry, colour, found, scale),
         labels=shown.labels,

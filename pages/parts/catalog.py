@@ -2,7 +2,8 @@
 
 The answer lives in environment variables, so that the pages, the routes and the tests all see the same one:
 CLIPSEL_RUNS (run folders, separated as in PATH) and CLIPSEL_DATA (the folder that is searched, data/ by default). A
-third, CLIPSEL_READ, names folders that jobs may read besides.
+third, CLIPSEL_READ, names folders that jobs may read besides; a fourth, CLIPSEL_READ_ADDRESSES, addresses, with spaces
+between them.
 """
 
 from __future__ import annotations
@@ -46,9 +47,14 @@ _seen = _Seen()
 
 
 def allow(runs: Iterable[str | os.PathLike[str]], read: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """Names the run folders that may be shown beside those under the data folder, and what jobs may read besides."""
+    """Names the run folders that may be shown beside those under the data folder, and what jobs may read besides.
+
+    read: folders, and addresses such as s3://bucket/folder.
+    """
+    named = [os.fspath(one).removeprefix("file://") for one in read]
     os.environ["CLIPSEL_RUNS"] = os.pathsep.join(str(Path(run).absolute()) for run in runs)
-    os.environ["CLIPSEL_READ"] = os.pathsep.join(str(Path(folder).absolute()) for folder in read)
+    os.environ["CLIPSEL_READ"] = os.pathsep.join(str(Path(one).absolute()) for one in named if "://" not in one)
+    os.environ["CLIPSEL_READ_ADDRESSES"] = " ".join(one for one in named if "://" in one)
 
 
 def entries() -> list[Entry]:
@@ -87,6 +93,11 @@ def data_folder() -> Path:
 def readable() -> list[Path]:
     """Folders that jobs may read besides the data folder and the runs on show."""
     return _paths("CLIPSEL_READ")
+
+
+def readable_addresses() -> list[str]:
+    """Addresses below which jobs may read."""
+    return os.environ.get("CLIPSEL_READ_ADDRESSES", "").split()
 
 
 def jobs_folder() -> Path:

@@ -17,7 +17,7 @@ from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import background, catalog, fate, recipes, state
+from pages.parts import background, catalog, fate, map_view, naming, recipes, state
 from pages.parts.catalog import Entry
 from pages.parts.opened import OPENED
 from tests.jobs import stand_in
@@ -234,3 +234,22 @@ def test_map__stays_where_the_recipe_does_not_fit(run, open_page):
     assert not app.exception
     assert "does not fit this run" in "".join(error.value for error in app.error)
     assert len(shown(app)) == 24
+
+
+def test_map__has_names_that_were_found_while_it_was_drawn(run, open_page, monkeypatch):
+    open_page("map", run)
+    found = naming.of(Entry("", run.resolve()))
+    labels = [[("red · bird", 0.0, 0.0)]]
+    draws, draw_map = [], map_view.show_map
+
+    def named_meanwhile(view, **said):
+        draws.append(view.labels)
+        found.labels = labels
+        return draw_map(view, **said)
+
+    monkeypatch.setattr(naming, "of", lambda entry: found)
+    monkeypatch.setattr(map_view, "show_map", named_meanwhile)
+    app = open_page("map", run)
+    assert not app.exception
+    assert draws[-1] == labels
+    assert components(app, "clipsel_map")[0]["labels"] == [[["red · bird", 0.0, 0.0]]]
