@@ -86,8 +86,10 @@ class Workers:
             return ThreadPoolExecutor(count)
         context = multiprocessing.get_context("forkserver")
         # The server imports what the workers need once; they come from it in milliseconds, and without torch's threads.
-        context.set_forkserver_preload(["clipsel_core.pool.prepare", "PIL.JpegImagePlugin"])
-        return ProcessPoolExecutor(count, context, _settle)
+        quick = getattr(self._preparer.frame, "quick", False)
+        heavy = ["clipsel_core.pool.quick"] if quick else []
+        context.set_forkserver_preload(["clipsel_core.pool.prepare", "PIL.JpegImagePlugin", *heavy])
+        return ProcessPoolExecutor(count, context, _settle, (quick,))
 
 
 def _make_sure(executor: Executor) -> None:
@@ -101,9 +103,13 @@ def _make_sure(executor: Executor) -> None:
         ) from error
 
 
-def _settle() -> None:
-    """In a new worker: ends when the run is killed."""
+def _settle(quick: bool) -> None:
+    """In a new worker: ends when the run is killed, and keeps to one core."""
     quiet_pillow().__enter__()
+    if quick:
+        from clipsel_core.pool.quick import compute_alone
+
+        compute_alone()
     parent = multiprocessing.parent_process()
     if parent:
         Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
