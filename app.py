@@ -1,6 +1,7 @@
 """The dashboard's entry: `streamlit run app.py -- [RUN ...]` shows the runs under data/ and those named.
 
---read FOLDER, before or after them, names a folder that jobs may read besides: pools, targets, images to embed.
+--read FOLDER, before or after them, names a folder that jobs may read besides: pools, targets, images to embed. An
+address, --read https://host/folder, allows images from below it.
 
 Streamlit serves pages/main.py to the browser; beside it this app answers two routes of its own, the images of a run's
 pool and the files it exported, so that neither has to pass through Streamlit's memory.

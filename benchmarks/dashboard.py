@@ -83,10 +83,11 @@ class _Measuring:
     def rows(self, waits: Collection[str], beside_plain: bool) -> Iterator[Row]:
         """Those of the waits that are asked for, one after another as they are measured."""
         if "build" in waits:
-            built, kept, mib = self._build()
-            yield self._row(
-                f"build the index (once; peak {mib:,.0f} MiB, on disk after {kept:,.0f} ms)", "build", built
+            built, kept, mib, core_s = self._build()
+            what = (
+                f"build the index (once; {core_s:.1f} s of a core, peak {mib:,.0f} MiB, on disk after {kept:,.0f} ms)"
             )
+            yield self._row(what, "build", built)
         with _browser() as browser, self._ours() as ours, self._plain(beside_plain) as plain:
             if "open" in waits:
                 opened = self._open(browser, ours, plain)
@@ -120,13 +121,14 @@ class _Measuring:
         bound, (now, peak) = self.hold["memory"], ours.memory_mib()
         return Row(what, f"{peak:,.0f} MiB, {now:,.0f} now{beside}", f"<= {bound:,.0f} MiB", peak <= bound)
 
-    def _build(self) -> tuple[float, float, float]:
-        """Milliseconds until a new index can be used, and is on the disk, in a process of its own; its peak memory."""
+    def _build(self) -> tuple[float, float, float, float]:
+        """Milliseconds until a new index can be used, and is on the disk, in a process of its own; its peak memory in
+        MiB; and the seconds of a core that it took."""
         command = [sys.executable, "-m", "benchmarks.build_index", str(self.run.root)]
         # Twice: the first process on a machine compiles the loops for all others.
         found = [subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True) for _ in range(2)]
-        built_ms, kept_ms, mib = json.loads(found[-1].stdout)
-        return built_ms, kept_ms, mib
+        built_ms, kept_ms, mib, core_s = json.loads(found[-1].stdout)
+        return built_ms, kept_ms, mib, core_s
 
     @contextmanager
     def _ours(self) -> Iterator[Served]:
@@ -143,24 +145,24 @@ class _Measuring:
 
     def _open(self, browser: Browser, ours: Served, plain: Served | None) -> tuple[float, float | None]:
         """The first page that a fresh server shows."""
-        with _tab(browser, ours) as mine, _tab(browser, plain) as other:
-            return _opened(mine, f"/select?{self.query}"), _opened(other, "/") if other else None
+        with browser_tab(browser, ours) as mine, browser_tab(browser, plain) as other:
+            return opened(mine, f"/select?{self.query}"), opened(other, "/") if other else None
 
     def _thumb(self, browser: Browser, ours: Served, plain: Served | None) -> tuple[float, float, float | None]:
         """Milliseconds of a redraw, and to rest after the first or the second thumb was moved, ours and the plain's."""
-        with _tab(browser, ours) as mine, _tab(browser, plain) as other:
-            _opened(mine, f"/select?{self.query}")
-            _opened(other, "/")
+        with browser_tab(browser, ours) as mine, browser_tab(browser, plain) as other:
+            opened(mine, f"/select?{self.query}")
+            opened(other, "/")
             track = mine.locator(".control .track").first
             dragged = track.evaluate("node => window.settling.drag(node, 100)")
             return dragged, *self._turns(mine, other)
 
     def _three(self, browser: Browser, ours: Served, plain: Served | None) -> tuple[float, float | None]:
         """The same with three steps, of which any is moved."""
-        with _tab(browser, ours) as mine, _tab(browser, plain) as other:
-            _opened(mine, f"/select?{self.query}")
+        with browser_tab(browser, ours) as mine, browser_tab(browser, plain) as other:
+            opened(mine, f"/select?{self.query}")
             _load(mine, "three")
-            _opened(other, "/?steps=3")
+            opened(other, "/?steps=3")
             return self._turns(mine, other, "toCount")
 
     def _turns(self, mine: Page, other: Page | None, what: str = "took") -> tuple[float, float | None]:
@@ -186,9 +188,9 @@ class _Measuring:
         self, browser: Browser, ours: Served, plain: Served | None, look_ms: int = 0
     ) -> tuple[float, float | None]:
         """look_ms: how long a page is looked at before the next is asked for; at once otherwise."""
-        with _tab(browser, ours) as mine, _tab(browser, plain) as other:
-            _opened(mine, f"/gallery?{self.query}")
-            _opened(other, "/?page=gallery")
+        with browser_tab(browser, ours) as mine, browser_tab(browser, plain) as other:
+            opened(mine, f"/gallery?{self.query}")
+            opened(other, "/?page=gallery")
             found: tuple[list[float], list[float]] = ([], [])
             for _ in range(self.rounds):
                 mine.wait_for_timeout(look_ms)
@@ -203,8 +205,8 @@ class _Measuring:
 
     def _lasso(self, browser: Browser, ours: Served) -> float:
         times = []
-        with _tab(browser, ours) as page:
-            _opened(page, f"/map?{self.query}")
+        with browser_tab(browser, ours) as page:
+            opened(page, f"/map?{self.query}")
             plot = page.locator(".map .stage").first
             for turn in range(max(3, self.rounds // 2)):
                 before = page.evaluate("window.settling.first()")
@@ -226,7 +228,7 @@ def _browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def _tab(browser: Browser, served: Served | None) -> Iterator[Any]:
+def browser_tab(browser: Browser, served: Served | None) -> Iterator[Any]:
     """A page of a server in a browser context of its own; None where there is no server."""
     if served is None:
         yield None
@@ -239,7 +241,7 @@ def _tab(browser: Browser, served: Served | None) -> Iterator[Any]:
     context.close()
 
 
-def _opened(page: Page | None, path: str) -> float | None:
+def opened(page: Page | None, path: str) -> float | None:
     """Milliseconds from asking for the address to the page at rest."""
     if page is None:
         return None

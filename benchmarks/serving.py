@@ -25,10 +25,18 @@ class Served:
 
     def memory_mib(self) -> tuple[float, float]:
         """Resident memory now, and at its highest; pages of mapped files count where they are in memory."""
+        now, peak = self._fields_mib("VmRSS", "VmHWM")
+        return now, peak
+
+    def memory_parts_mib(self) -> tuple[float, float, float]:
+        """Memory of the process's own now, resident pages of mapped files, and both at their highest."""
+        own, mapped, peak = self._fields_mib("RssAnon", "RssFile", "VmHWM")
+        return own, mapped, peak
+
+    def _fields_mib(self, *names: str) -> list[float]:
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         fields = dict(line.split(":", 1) for line in lines if ":" in line)
-        now, peak = (int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
-        return now, peak
+        return [int(fields[name].split()[0]) / 1024 for name in names]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, empty, images, jobs, links, starting, state
+from pages.parts import catalog, elsewhere, empty, forms, images, jobs, links, opened, starting, state
 
 st.set_page_config(page_title="clipsel", page_icon="🧲", layout="wide")
 st.html(Path(__file__).parent / "parts" / "style.css")
@@ -30,10 +30,18 @@ page = st.navigation(
     expanded=True,
 )
 
+# What lies over a page, a form or a pair, does not follow to the next one.
+if st.session_state.get("page on show") != page.url_path:
+    forms.close()
+    opened.forget()
+st.session_state["page on show"] = page.url_path
+
 entries = catalog.entries()
+labels = [entry.label for entry in entries]
+elsewhere.look_for(labels)
 with st.sidebar:
     if entries:
-        st.selectbox("Run", [entry.label for entry in entries], key="run", bind="query-params")
+        st.selectbox("Run", labels, key="run", bind="query-params", on_change=elsewhere.chosen)
     for root in catalog.missing():
         st.warning("Named when the server started, but it holds no run:", icon=":material/warning:")
         st.code(str(root), language=None, wrap_lines=True)
@@ -46,6 +54,7 @@ if not entries:
 else:
     try:
         here = state.current()
+        elsewhere.show(here.label)
         link = links.follow(here)
         with st.sidebar:
             links.copier(here, link)

@@ -11,8 +11,10 @@ import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.cells import Span, within
+from clipsel_core.errors import ClipselError
 from pages.parts import (
     atlas,
+    empty,
     facts,
     images,
     jobs,
@@ -60,7 +62,7 @@ def show(entry: Entry) -> None:
     left, right = st.columns([4, 3], gap="large")
     with left:
         _view(entry, replace(shown, colour=_colour(entry, shown.recipe)))
-        naming.watch(names)
+        naming.watch(names, shown.labels)
     with right:
         jobs.panel(run.root)
         region.panel(entry, run, shown.shape, names)
@@ -70,8 +72,9 @@ def _colour(entry: Entry, recipe: str) -> Colour:
     name = st.selectbox(
         "Colour",
         [AMOUNT, KEPT, *state.open_table(entry).metrics],
-        format_func=lambda name: Colour(name).title,
+        format_func=lambda name: f"Colour: {Colour(name).title}",
         key="map_colour",
+        label_visibility="collapsed",
         persist_state="session",
         width=320,
     )
@@ -83,6 +86,13 @@ def _view(entry: Entry, shown: _Shown) -> None:
     """The map itself. Zooming and moving run this and nothing else; what concerns the whole page draws it anew."""
     if _drawn(entry) != shown.shape or recipes.draft_yaml(entry, state.open_run(entry)) != shown.recipe:
         st.rerun()
+    try:
+        _draw(entry, shown)
+    except ClipselError as error:
+        empty.show_error(error, "This part of the map cannot be shown")
+
+
+def _draw(entry: Entry, shown: _Shown) -> None:
     places, whole, colour = state.open_map(entry), atlas.home(entry), shown.colour
     span = st.session_state.get(_key(entry, "span"), whole)
     found = atlas.cells_of(entry, colour, span)
@@ -90,7 +100,7 @@ def _view(entry: Entry, shown: _Shown) -> None:
     on_map, scored = words.count(len(places.rows)), words.pairs(len(state.open_table(entry)))
     facts.show_title(
         f"{colour.title}: {on_map} of {scored} are on the map",
-        f"{words.count(found.pairs)} in view" if found.pairs < len(places.rows) else "",
+        f"{'all' if found.pairs == len(places.rows) else words.count(found.pairs)} in view",
     )
     few = found.pairs < _MOST_POINTS
     view = View(
@@ -98,6 +108,7 @@ def _view(entry: Entry, shown: _Shown) -> None:
         colouring=f"{colour.name} {zlib.crc32(colour.recipe.encode())} {st.context.theme.type}",
         home=whole,
         span=span,
+        seen=found.pairs,
         image=atlas.image_of(entry, colour, span),
         bar=atlas.bar_of(entry, colour, found, scale),
         labels=shown.labels,
@@ -109,10 +120,12 @@ def _view(entry: Entry, shown: _Shown) -> None:
     drawn, moved, pointed = (partial(take, entry, key) for take in (_take_shape, _take_span, _take_pointed))
     opened = map_view.show_map(view, key=key, drawn=drawn, moved=moved, pointed=pointed)
     if opened is not None:
-        pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened)
+        pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened, gallery=key)
+    else:
+        pair.stay_open(entry, gallery=key)
     st.caption(
         "Similar images lie close together; directions have no meaning. Draw around a region to see what is in it. "
-        "The wheel zooms; single pairs appear where few are in view."
+        "The wheel or two fingers zoom; single pairs appear where few are in view."
     )
 
 

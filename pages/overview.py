@@ -34,10 +34,11 @@ _SILENCE_S = 120
 
 def show(entry: Entry) -> None:
     run = state.open_run(entry)
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="top"):
         st.title("Overview")
         st.space("stretch")
         starting.buttons(run)
+    _next_step(run)
     _glance(entry, run)
     jobs.panel()
     _progress(entry)
@@ -50,7 +51,8 @@ def show(entry: Entry) -> None:
         st.subheader("How it was made")
         _provenance(run)
         _targets(run)
-        _next_step(entry, run)
+        if not run.projection_file.exists():
+            projecting.ask_for_map(entry, run)
     if state.scored_pairs(entry):
         _glimpse(entry)
     health.panel()
@@ -61,6 +63,9 @@ def _glimpse(entry: Entry) -> None:
     table = state.open_table(entry)
     metric = "s_cliploss" if "s_cliploss" in table.metrics else table.metrics[0]
     rows = _glimpse_rows(entry, metric, state.scores_stamp(entry))
+    if not len(rows):
+        empty.show_empty("Nothing to show", f"No pair of this run has {metrics.title(metric)}.")
+        return
     st.caption(f"With their {metrics.title(metric)} and its percentile in the run.")
     pairs.gallery(entry, rows, metric, key="glimpse", label="A few pairs at random")
 
@@ -85,7 +90,7 @@ def _glance(entry: Entry, run: Run) -> None:
         "Set aside": (_set_aside(run), "Rows whose embeddings could not be used; never selected."),
         "Teacher": (config.arch, "The frozen CLIP whose embeddings were scored."),
     }
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="small", key="glance"):
         for name, (value, help_text) in cells.items():
             st.metric(name, value, help=help_text, border=True)
 
@@ -172,6 +177,7 @@ def _scores(entry: Entry, run: Run) -> None:
         pd.DataFrame(rows),
         hide_index=True,
         width="stretch",
+        placeholder="–",  # noqa: RUF001
         column_config={
             "spread": st.column_config.AreaChartColumn("spread", help="Histogram from lowest to highest score."),
             "5 %": number(format="%.4f", help="5 % of the pairs score less."),
@@ -238,15 +244,17 @@ def _targets(run: Run) -> None:
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", column_config={"images": images})
 
 
-def _next_step(entry: Entry, run: Run) -> None:
-    st.subheader("Next")
-    with st.container(horizontal=True, gap="small"):
+def _next_step(run: Run) -> None:
+    """For who sees this for the first time: what it is, and where to go."""
+    facts.show_note(
+        "Image-caption pairs, scored so that a CLIP is trained on the good ones. Look at pairs, choose what to keep by "
+        "their scores, export the uids."
+    )
+    with st.container(horizontal=True, gap="small", key="next"):
         st.page_link("select.py", label="Choose what to keep", icon=":material/tune:")
         st.page_link("gallery.py", label="Look at pairs", icon=":material/grid_view:")
         if run.projection_file.exists():
             st.page_link("map.py", label="See the map", icon=":material/map:")
-    if not run.projection_file.exists():
-        projecting.ask_for_map(entry, run)
 
 
 show(state.current())

@@ -18,6 +18,7 @@ from pages.parts import (
     facts,
     fate,
     jobs,
+    keeping,
     leading,
     metrics,
     pairs,
@@ -102,7 +103,7 @@ def _gallery(
     high, low = (words.score(float(found.similarity[end])) for end in (0, -1))
     facts.show_title(title, f"{among} · cosine {high} to {low}")
     fate.actions(entry, run, found.rows, more)
-    kept = state.kept_mask(entry, recipes.draft_yaml(entry, run))
+    kept = keeping.of(entry, recipes.draft_yaml(entry, run))
     also = [(replace(bar, rank=""),) for (bar,) in deck.cosine_bars(found.similarity)]
     pairs.gallery(entry, found.rows, metric, key="found", label=title, kept=kept, also=also)
 

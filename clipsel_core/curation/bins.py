@@ -195,27 +195,28 @@ class MetricBins:
         bitmaps.add_rows(self.order[self.starts[cut] : rank], bits, out)
         return passes.read_only(out)
 
-    def above(self, mask: np.ndarray, fine: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many scored pairs of a mask lie above each threshold, and how many at or above it: two (T,) int64.
+    def above(self, bits: np.ndarray, fine: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many scored pairs of a bitmap lie above each threshold, and how many at or above it: two (T,) int64.
 
-        fine: what counts(mask) gives. thresholds: (T,) float32 without NaN.
+        fine: how they lie over the fine bins. thresholds: (T,) float32 without NaN.
         """
-        bits, spread = bitmaps.pack(mask), Spread.of(fine)
+        spread = Spread.of(fine)
         higher, at = (self.ranks_of_scores(thresholds, above=above) for above in (True, False))
         return self.counts_from(Members(bits), spread, higher), self.counts_from(Members(bits), spread, at)
 
-    def rows_in(self, mask: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """The row numbers of a mask's pairs in certain bins, ascending: (M,) int64."""
+    def rows_in(self, bits: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """The row numbers of a bitmap's pairs in certain bins, ascending: (M,) int64."""
         wanted = np.unique(codes)
         if int(self.everything[wanted].sum()) <= len(self.codes) * _MANY:
             slices = [self.order[self.starts[code] : self.starts[code + 1]] for code in wanted.tolist()]
             rows = np.sort(np.concatenate([np.empty(0, np.uint32), *slices])).astype(np.int64)
-            return rows[mask[rows]]
+            return rows[bitmaps.holds(bits, rows)]
         is_wanted = np.zeros(binning.CODES, bool)
         is_wanted[wanted] = True
 
         def find(start: int, stop: int) -> np.ndarray:
-            return np.flatnonzero(mask[start:stop] & is_wanted[self.codes[start:stop]]) + start
+            listed = bitmaps.unpack(bits, stop - start, start)
+            return np.flatnonzero(listed & is_wanted[self.codes[start:stop]]) + start
 
         return np.concatenate([np.empty(0, np.int64), *passes.in_parts(find, len(self.codes))])
 

@@ -20,14 +20,19 @@ def first(pairs: int) -> np.ndarray:
     return read_only(bits)
 
 
-def unpack(bits: np.ndarray, pairs: int) -> np.ndarray:
-    """The mask of a bitmap: (pairs,) bool."""
-    return np.unpackbits(bits, count=pairs, bitorder="little").view(bool)
+def unpack(bits: np.ndarray, pairs: int, start: int = 0) -> np.ndarray:
+    """The mask of so many pairs of a bitmap: (pairs,) bool. start: the first of them, a multiple of 8."""
+    return np.unpackbits(bits[start >> 3 :], count=pairs, bitorder="little").view(bool)
 
 
 def count(bits: np.ndarray) -> int:
     """How many pairs a bitmap holds."""
     return int(np.bitwise_count(bits).sum(dtype=np.int64))
+
+
+def holds(bits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which of the rows, (M,) integers, a bitmap holds: (M,) bool."""
+    return (bits[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(bool)
 
 
 def add_rows(rows: np.ndarray, bits: np.ndarray, out: np.ndarray) -> None:

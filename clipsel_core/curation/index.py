@@ -1,6 +1,6 @@
 """What does RUN/index/ hold, and how is it read? The order of every metric and the uids, as arrays mapped from files.
 
-    RUN/index/<stamp>/index.json        the metrics, their spans, and how many pairs there are
+    RUN/index/<stamp>/index.json        the metrics, their spans, and how many pairs each score file has
     RUN/index/<stamp>/uids.npy          (N,) UID_DTYPE, in row order
     RUN/index/<stamp>/by-uid.npy        (N,) uint32, the rows in ascending order of their uids
     RUN/index/<stamp>/03-values.npy     and 03-codes, 03-order, 03-starts: MetricBins of the fourth metric
@@ -17,6 +17,7 @@ import json
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,7 @@ class Index:
 
     def rows_of(self, wanted: np.ndarray) -> np.ndarray:
         """The row of each uid, (M,) UID_DTYPE: (M,) int64, -1 where there is no such uid. Of repeated uids any row."""
-        found = uid_order.rows_of(self.uids, self.by_uid, wanted)
-        if len(wanted) * uid_order.MANY >= len(self.uids):
-            _let_go(self.uids)
-        return found
+        return uid_order.rows_of(self.uids, self.by_uid, wanted, partial(_let_go, self.uids))
 
 
 def write_uids(folder: Path, names: np.ndarray) -> None:
@@ -65,10 +63,20 @@ def write_bins(folder: Path, place: int, bins: MetricBins) -> None:
         _save(folder / f"{place:02d}-{part}.npy", getattr(bins, part))
 
 
-def write_description(folder: Path, spans: Mapping[str, tuple[float, float]], pairs: int) -> None:
-    """Writes index.json. spans: low and high of each metric, in the run's order."""
+def write_description(folder: Path, spans: Mapping[str, tuple[float, float]], rows: list[int]) -> None:
+    """Writes index.json. spans: low and high of each metric, in the run's order. rows: of each score file."""
     metrics = [{"name": name, "low": low, "high": high} for name, (low, high) in spans.items()]
-    (folder / "index.json").write_text(json.dumps({"pairs": pairs, "metrics": metrics}, indent=2) + "\n")
+    said = {"pairs": sum(rows), "rows": rows, "metrics": metrics}
+    (folder / "index.json").write_text(json.dumps(said) + "\n")
+
+
+def read_rows(folder: Path, files: int) -> list[int] | None:
+    """How many rows each of the score files had, so that nobody need look into them; None where that is not said."""
+    try:
+        rows = json.loads((folder / "index.json").read_text())["rows"]
+        return rows if len(rows) == files and all(type(count) is int and count >= 0 for count in rows) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_index(folder: Path, metrics: tuple[str, ...], pairs: int) -> Index | None:
@@ -93,13 +101,15 @@ def _save(path: Path, array: np.ndarray) -> None:
     np.save(path, array, allow_pickle=False)
 
 
-def _let_go(array: np.ndarray) -> None:
-    """Lets a mapped file's pages go: looking for many uids touches them all, 16 bytes a pair. They can come back."""
+def _let_go(array: np.ndarray, start: int, stop: int) -> None:
+    """Lets pages of a mapped file go: looking for many uids touches them all, 16 bytes a pair. They can come back."""
     owner: Any = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
     if isinstance(owner, mmap.mmap):
-        owner.madvise(mmap.MADV_DONTNEED)
+        ahead = array.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
+        first = (ahead + start * array.itemsize) // mmap.PAGESIZE * mmap.PAGESIZE
+        owner.madvise(mmap.MADV_DONTNEED, first, ahead + stop * array.itemsize - first)
 
 
 def _map(path: Path, dtype: np.dtype | type, length: int | None = None) -> np.ndarray:

@@ -25,6 +25,7 @@ import numpy as np
 
 from clipsel_core.curation import index, uid_order
 from clipsel_core.curation.bins import MetricBins
+from clipsel_core.curation.score_files import ScoreFiles
 from clipsel_core.curation.score_order import Sorter
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
@@ -43,10 +44,11 @@ def open_indexed(run: Run, fewest: int = _FEWEST_KEPT) -> ScoreTable:
 
     fewest: runs with fewer pairs keep none on disk. Raises: RunError where no shard is finished or a file is damaged.
     """
-    table = ScoreTable.open(run)
-    if len(table) < fewest or not run.finished:
-        return table
+    if not run.finished or run.pairs < fewest:
+        return ScoreTable.open(run)
     folder = run.root / "index" / stamp_of(run)
+    rows = index.read_rows(folder, len(run.score_files))
+    table = ScoreTable(ScoreFiles(run, run.score_files, rows)) if rows else ScoreTable.open(run)
     found = index.read_index(folder, table.metrics, len(table))
     if found is None:
         try:
@@ -140,7 +142,7 @@ def _fill(table: ScoreTable, folder: Path) -> None:
     with ThreadPoolExecutor(2) as for_uids, ThreadPoolExecutor(at_once) as threads:
         ordered = for_uids.submit(add_uids)
         spans = list(threads.map(add_metric, range(len(table.metrics))))
-    index.write_description(folder, dict(zip(table.metrics, spans, strict=True)), len(table))
+    index.write_description(folder, dict(zip(table.metrics, spans, strict=True)), table.files.sizes)
 
 
 def _at_once(pairs: int) -> int:

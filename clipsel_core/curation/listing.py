@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from clipsel_core.curation import binning, ordering, passes
+from clipsel_core.curation import binning, bitmaps, ordering, passes
 from clipsel_core.curation.bins import MetricBins
 
 ListOrder = Literal["ascending", "descending", "random", "near"]
@@ -20,19 +20,19 @@ ListOrder = Literal["ascending", "descending", "random", "near"]
 
 @dataclass(frozen=True)
 class Listing:
-    """The scored pairs of a mask, to be read page by page. mask: (N,) bool. below: (bins + 1,) int64, the listed pairs
-    in all bins before each."""
+    """The scored pairs of a bitmap, to be read page by page. below: (bins + 1,) int64, the listed pairs in all bins
+    before each."""
 
     bins: MetricBins
-    mask: np.ndarray
+    bits: np.ndarray
     below: np.ndarray
 
     @classmethod
     def of(cls, bins: MetricBins, mask: np.ndarray | None = None) -> Listing:
         """The listing of a metric over a mask, (N,) bool, or over all pairs; those without a score are not listed."""
-        fine = bins.everything if mask is None else bins.counts(mask)
-        everyone = np.ones(len(bins.codes), bool) if mask is None else mask
-        return cls(bins, everyone, np.concatenate([[0], np.cumsum(fine)]))
+        bits = bitmaps.first(len(bins.codes)) if mask is None else bitmaps.pack(mask)
+        fine = bins.everything if mask is None else bins.spread(bits).fine
+        return cls(bins, bits, np.concatenate([[0], np.cumsum(fine)]))
 
     def __len__(self) -> int:
         return int(self.below[-1])
@@ -65,12 +65,12 @@ class Listing:
     def place_of(self, value: float, order: Literal["ascending", "descending"]) -> int:
         """How many listed pairs stand before a score in an ordering: those below it, or above it if descending."""
         fine = np.diff(self.below)
-        above, not_below = self.bins.above(self.mask, fine, np.array([value], np.float32))
+        above, not_below = self.bins.above(self.bits, fine, np.array([value], np.float32))
         return len(self) - int(not_below[0]) if order == "ascending" else int(above[0])
 
     def _rows(self, first: int, last: int) -> np.ndarray:
         """The listed pairs in the bins from first to last, ascending: (M,) int64."""
-        return self.bins.rows_in(self.mask, np.arange(max(first, 0), min(last, len(self.below) - 2) + 1))
+        return self.bins.rows_in(self.bits, np.arange(max(first, 0), min(last, len(self.below) - 2) + 1))
 
     def _shuffled(self, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Listed rows with a small enough key, so many at least, and their keys.
@@ -80,13 +80,13 @@ class Listing:
         bound = (wanted + 8 * math.sqrt(wanted) + 64) / len(self)
 
         def find(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-            listed = self.mask[start:stop] & (self.bins.codes[start:stop] != binning.NO_SCORE)
+            listed = bitmaps.unpack(self.bits, stop - start, start) & (self.bins.codes[start:stop] != binning.NO_SCORE)
             rows = np.flatnonzero(listed) + start
             keys = ordering.shuffled_keys(rows, seed)
             small = slice(None) if bound >= 1 else keys < np.uint64(bound * 2**64)
             return rows[small], keys[small]
 
-        parts = passes.in_parts(find, len(self.mask))
+        parts = passes.in_parts(find, len(self.bins.codes))
         rows, keys = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
         return (rows, keys) if len(rows) >= wanted else self._shuffled(len(self), seed)
 

@@ -6,7 +6,6 @@ Row i of a shard's scores is row i of the shard's metadata, so captions are foun
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,15 +53,19 @@ class Metadata:
     def __init__(self, files: ScoreFiles) -> None:
         self._files = files
         self._root = files.run.pool_root
+        self._pool: Pool | None = None  # Looked for again until it is there: a disk may be brought back.
 
-    @cached_property
+    @property
     def pool(self) -> Pool | None:
         """The pool that was scored, None where it is not on this machine: scores alone are enough to select by.
 
         Raises: PoolFormatError where it cannot be read, or a shard has other rows than were scored.
         """
-        if not (self._root / "metadata").is_dir():
-            return None
+        if self._pool is None and (self._root / "metadata").is_dir():
+            self._pool = self._open_pool()
+        return self._pool
+
+    def _open_pool(self) -> Pool:
         pool = open_pool(self._root)
         scored = dict(zip(self._files.shard_names, self._files.sizes, strict=True))
         for shard in pool.shards:

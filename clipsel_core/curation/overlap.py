@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clipsel_core.curation import bitmaps
 from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
@@ -49,9 +50,12 @@ class Overlap:
 
 def overlap(sets: Mapping[str, np.ndarray]) -> Overlap:
     """Counts what each two of these sets share. sets: from a name to (N,) bool, all of one run."""
-    names = tuple(sets)
-    # A bit a pair: a count over two sets of 12.8 million reads 3.2 MB.
-    bits = [np.packbits(np.ascontiguousarray(sets[name])) for name in names]
+    return of_bitmaps({name: bitmaps.pack(mask) for name, mask in sets.items()})
+
+
+def of_bitmaps(sets: Mapping[str, np.ndarray]) -> Overlap:
+    """The same of bitmaps: a count over two sets of 12.8 million pairs reads 3.2 MB."""
+    names, bits = tuple(sets), list(sets.values())
     both = np.zeros((len(names), len(names)), np.int64)
     for i, row in enumerate(bits):
         for j in range(i, len(bits)):

@@ -168,8 +168,8 @@ class Picker:
         bins = self.table.bins(metric)
         if len(cuts) == 1 and cuts[0].kind in ("from", "below") and len(self.table) >= _MANY_PAIRS:
             (cut,) = cuts
-            order = self.table.bins(cut.name).order
-            count = partial(_beside.submit, PrefixCounts.of, order, bins.codes, self._everything)
+            first = self.table.bins(cut.name)
+            count = partial(_beside.submit, PrefixCounts.of, first, bins.codes, self._everything)
             crossed = self._crossed.get((cut.name, metric), count)
             if crossed.done():
                 counts = crossed.result()

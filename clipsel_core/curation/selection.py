@@ -89,6 +89,10 @@ class Selection:
         """Which pairs were picked: (N,) bool."""
         return bitmaps.unpack(self.bits(), self.total)
 
+    def holds(self, rows: np.ndarray) -> np.ndarray:
+        """Which of these rows were picked: (M,) bool. For a few of many: a mask takes a byte a pair of the run."""
+        return bitmaps.holds(self.bits(), rows)
+
     def uids(self) -> np.ndarray:
         """The picked uids, ascending: (M,) UID_DTYPE, as DataComp's subset files hold them."""
         return uids.sort(self.table.uids_at(self.rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -30,15 +31,20 @@ def order_by_uid(names: np.ndarray) -> np.ndarray:
     return rows if all(is_settled) else np.lexsort((names["f1"], names["f0"])).astype(np.uint32)
 
 
-def rows_of(names: np.ndarray, by_uid: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The row of each wanted uid: (M,) int64, -1 where there is none. names, wanted: UID_DTYPE; by_uid: (N,) uint32."""
+def rows_of(
+    names: np.ndarray, by_uid: np.ndarray, wanted: np.ndarray, seen: Callable[[int, int], object] = lambda *_: None
+) -> np.ndarray:
+    """The row of each wanted uid: (M,) int64, -1 where there is none. names, wanted: UID_DTYPE; by_uid: (N,) uint32.
+
+    seen: told of each part of the names that was looked through, from several threads.
+    """
     halves, asked = (read_only(np.ascontiguousarray(a).view(np.uint64)) for a in (names, wanted))
-    if len(wanted) * MANY >= len(names) and (found := _rows_of_many(halves, wanted)) is not None:
+    if len(wanted) * MANY >= len(names) and (found := _rows_of_many(halves, wanted, seen)) is not None:
         return found
     return _rows_of(halves, read_only(by_uid), asked)
 
 
-def _rows_of_many(halves: np.ndarray, wanted: np.ndarray) -> np.ndarray | None:
+def _rows_of_many(halves: np.ndarray, wanted: np.ndarray, seen: Callable[[int, int], object]) -> np.ndarray | None:
     """The same by one look at each pair, in order, where looking up would fetch most of a large file, page by page.
 
     None where many of the wanted uids begin alike.
@@ -52,7 +58,12 @@ def _rows_of_many(halves: np.ndarray, wanted: np.ndarray) -> np.ndarray | None:
         return None
     found = np.full(len(wanted), -1, np.int64)
     shift = np.uint64(64 - bits)
-    in_parts(lambda start, stop: _look(halves, start, stop, asked, starts, shift, found), len(halves) // 2)
+
+    def look(start: int, stop: int) -> None:
+        _look(halves, start, stop, asked, starts, shift, found)
+        seen(start, stop)
+
+    in_parts(look, len(halves) // 2)
     rows = np.empty_like(found)
     rows[order] = found
     return rows

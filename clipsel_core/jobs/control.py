@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -25,6 +26,7 @@ _PACKAGE = "clipsel_core"
 _HOME = Path(__file__).resolve().parents[2]
 # The dashboard stays quick while jobs compute.
 _NICENESS = 5
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 _SECONDS_TO_WAIT = 60
 # Children have to be asked how they ended, or they stay as zombies; those of an earlier server are the system's.
 _children: list[subprocess.Popen[bytes]] = []
@@ -36,7 +38,7 @@ Option = Value | bool | Sequence[Value] | None
 def start(
     jobs: Path,
     command: str,
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     options: Mapping[str, Option] | None = None,
     *,
     title: str,
@@ -44,7 +46,8 @@ def start(
 ) -> Job:
     """Starts one of our own commands as a process of its own session, when its turn comes; no shell reads any of it.
 
-    jobs: the folder that remembers jobs. command: one of COMMANDS. paths: its arguments, absolute.
+    jobs: the folder that remembers jobs. command: one of COMMANDS. paths: its arguments: absolute, or
+        texts that are addresses.
     options: by name, "batch-size": 64; True is a flag, several values repeat the option, None leaves it out.
     title: what people read. about: the folder that the job works on.
     Returns: the job; the one that waits or is at work already where the very same was started before.
@@ -53,7 +56,7 @@ def start(
     return _start(jobs, title, _words(command, paths, options or {}), str(about))
 
 
-def check(command: str, paths: Sequence[Path], options: Mapping[str, Option] | None = None) -> str:
+def check(command: str, paths: Sequence[Path | str], options: Mapping[str, Option] | None = None) -> str:
     """Has a command look at its arguments and at what was begun before, and write nothing; waits for it.
 
     Returns: what the command finds wrong, in its own line; "" where it finds nothing, or still looks after a minute: it
@@ -100,12 +103,12 @@ def reap() -> None:
     _children[:] = [child for child in _children if child.poll() is None]
 
 
-def _words(command: str, paths: Sequence[Path], options: Mapping[str, Option]) -> tuple[str, ...]:
+def _words(command: str, paths: Sequence[Path | str], options: Mapping[str, Option]) -> tuple[str, ...]:
     if command not in COMMANDS:
         raise JobError(command, expected=f"one of {', '.join(COMMANDS)}", found=repr(command))
     for path in paths:
-        if not path.is_absolute():
-            raise JobError(path, expected="an absolute path", found=repr(str(path)))
+        if not (path.is_absolute() if isinstance(path, Path) else _ADDRESS.match(path)):
+            raise JobError(path, expected="an absolute path or an address", found=repr(str(path)))
     words = [command, *map(str, paths)]
     for name, value in options.items():
         if value is True:
@@ -155,7 +158,7 @@ def _launch(jobs: Path, info: JobInfo) -> Job:
     )
 
 
-def _wait(command: str, paths: Sequence[Path], options: Mapping[str, Option]) -> subprocess.CompletedProcess[str]:
+def _wait(command: str, paths: Sequence[Path | str], options: Mapping[str, Option]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", _PACKAGE, *_words(command, paths, options)],
         cwd=_HOME,

@@ -114,6 +114,11 @@ def open_pool(root: str | Path) -> Pool:
     )
 
 
+def knows_images(root: Path) -> bool:
+    """Pool.has_images of the pool in a folder, without opening it: that looks into every shard."""
+    return any(next(root.glob(pattern), None) for pattern in ("shards/*.tar", "images/*.parquet"))
+
+
 def detect_archs(members: dict[str, Member], columns: list[str]) -> dict[str, Arch]:
     """The teachers with both an image and a text member, by name. columns: those of the parquet, for their scores."""
     found = {}

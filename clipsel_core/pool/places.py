@@ -230,6 +230,8 @@ def _as_os_error() -> Iterator[None]:
         raise
     except Exception as error:
         failure = stands_for(error)
+        if isinstance(failure, TimeoutError):
+            raise TimeoutError("no answer in time") from failure
         if isinstance(failure, OSError):
             raise failure from failure.__cause__
         raise OSError(said(failure)) from failure

@@ -110,7 +110,7 @@ def _values(entry: Entry, colour: Colour, stamp: state.Stamp) -> np.ndarray | No
     if colour.name == AMOUNT:
         return None
     if colour.name == KEPT:
-        return state.kept_mask(entry, colour.recipe)[rows].astype(np.float32)
+        return state.keeps(entry, colour.recipe)(rows).astype(np.float32)
     return state.open_table(entry).take(colour.name, rows)
 
 

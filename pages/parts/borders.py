@@ -38,7 +38,7 @@ def show(entry: Entry, run: Run, recipe: str) -> None:
         label_visibility="collapsed",
     )
     found = _boundary(entry, state.recipe_stamp(entry, recipe), recipe, place)
-    upward, kept = not isinstance(steps[place], AtMost), state.kept_mask(entry, recipe)
+    upward, kept = not isinstance(steps[place], AtMost), state.keeps(entry, recipe)
     facts.show_note("Of the pairs that reach this step, the nearest first. K keeps and D drops the pair in focus.")
     sides = (
         ("below", found.failing if upward else found.passing),
@@ -55,7 +55,7 @@ def _steps(entry: Entry, run: Run) -> dict[int, ScoreStep]:
     return {place: step for place, step in enumerate(draft) if isinstance(step, ScoreStep)}
 
 
-def _side(entry: Entry, step: ScoreStep, side: str, rows: np.ndarray, kept: np.ndarray, *, passes: bool) -> None:
+def _side(entry: Entry, step: ScoreStep, side: str, rows: np.ndarray, kept: state.Keeps, *, passes: bool) -> None:
     verb = "passes the step" if passes else "fails the step"
     if not len(rows):
         empty.show_empty(f"No pair just {side} the threshold", f"No pair that reaches this step {verb}.")

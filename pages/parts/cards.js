@@ -61,6 +61,37 @@ const target = (key, index, nodes, grid) => {
   return Math.min(Math.max(next, 0), nodes.length - 1)
 }
 
+const deepest = () => {
+  let held = document.activeElement
+  while (held?.shadowRoot?.activeElement) held = held.shadowRoot.activeElement
+  return held
+}
+
+// Gives the keyboard to a card, unless somebody else has it.
+const take = (nodes, place) => {
+  nodes.forEach((node, index) => {
+    node.tabIndex = index === place ? 0 : -1
+    node.setAttribute("aria-selected", String(index === place))
+  })
+  const held = deepest()
+  if (!held || held === document.body || nodes.includes(held)) nodes[place].focus({ preventScroll: true })
+}
+
+// An opened pair lies over the page and has the keyboard; when it is closed, the card it was opened from has it again.
+const takeBack = (grid, place) => {
+  let opened = false
+  const watch = new MutationObserver(() => {
+    if (document.querySelector('[role="dialog"]')) { opened = true; return }
+    if (!opened && grid.isConnected) return
+    watch.disconnect()
+    setTimeout(() => {
+      const nodes = [...grid.querySelectorAll(".card")]
+      if (grid.isConnected && place < nodes.length) take(nodes, place)
+    }, 50)
+  })
+  watch.observe(document.body, { childList: true, subtree: true })
+}
+
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component
   const judgements = { k: "keep", d: "drop" }
@@ -80,9 +111,13 @@ export default function (component) {
     nodes.forEach((node, index) => { node.tabIndex = index === place ? 0 : -1 })
     nodes[place].focus({ preventScroll: true })
   }
+  // A page that was drawn before is looked at again at the card that was looked at last.
+  if (data.at != null && data.at !== Number(grid.dataset.at ?? -1)) take(nodes, data.at)
+  grid.dataset.at = data.at ?? -1
 
   const open = (node) => {
     nodes.forEach((other) => other.setAttribute("aria-selected", String(other === node)))
+    takeBack(grid, Number(node.dataset.index))
     setTriggerValue("opened", data.cards[node.dataset.index].uid)
   }
   grid.onclick = (event) => {

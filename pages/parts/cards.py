@@ -47,14 +47,17 @@ def show_cards(
     judged: Callable[[], None],
     opened: Callable[[], None] = lambda: None,
     turned: Callable[[], None] | None = None,
+    at: int | None = None,
 ) -> str | None:
     """Draws the cards and returns the uid that was just opened by click, Enter or Space, if any.
 
     opened: called before the page runs again; reported() then says which. judged: called when a card was kept or
     dropped with the keys K and D; judgement() then says which. turned: called when Page Up or Page Down asked for
-    another page; turn() then says which way. None leaves these keys to the browser.
+    another page; turn() then says which way. None leaves these keys to the browser. at: the card that was looked at
+    last, from 0: it is marked, and has the keyboard where nothing else has it.
     """
     data: dict[str, Any] = {"label": label, "turns": turned is not None, "cards": [asdict(card) for card in cards]}
+    data["at"] = at
     turns = turned or (lambda: None)
     return _cards(data=data, key=key, on_opened_change=opened, on_judged_change=judged, on_turned_change=turns).opened
 
@@ -79,6 +82,6 @@ def turn(key: str) -> int:
     return said if isinstance(said, int) and abs(said) == 1 else 0
 
 
-def show_picture(src: str, *, key: str) -> None:
-    """One pair's image, whole."""
-    _picture(data={"src": src}, key=key)
+def show_picture(src: str, *, key: str, alt: str = "") -> None:
+    """One pair's image, whole. alt: what it shows, for those who cannot see it."""
+    _picture(data={"src": src, "alt": alt}, key=key)

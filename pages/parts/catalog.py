@@ -2,19 +2,24 @@
 
 The answer lives in environment variables, so that the pages, the routes and the tests all see the same one:
 CLIPSEL_RUNS (run folders, separated as in PATH) and CLIPSEL_DATA (the folder that is searched, data/ by default). A
-third, CLIPSEL_READ, names folders that jobs may read besides.
+third, CLIPSEL_READ, names folders that jobs may read besides; a fourth, CLIPSEL_READ_ADDRESSES, addresses, with spaces
+between them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parents[2]
 _DEPTHS = ("*/run.json", "*/*/run.json", "*/*/*/run.json")
+
+
+_FRESH_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,27 @@ class Entry:
         return hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """The runs that were found at some time, by key, and in which folders."""
+
+    at_s: float = 0.0
+    where: tuple[str | None, ...] = ()
+    by_key: dict[str, Entry] = field(default_factory=dict)
+
+
+_seen = _Seen()
+
+
 def allow(runs: Iterable[str | os.PathLike[str]], read: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """Names the run folders that may be shown beside those under the data folder, and what jobs may read besides."""
+    """Names the run folders that may be shown beside those under the data folder, and what jobs may read besides.
+
+    read: folders, and addresses such as s3://bucket/folder.
+    """
+    named = [os.fspath(one).removeprefix("file://") for one in read]
     os.environ["CLIPSEL_RUNS"] = os.pathsep.join(str(Path(run).absolute()) for run in runs)
-    os.environ["CLIPSEL_READ"] = os.pathsep.join(str(Path(folder).absolute()) for folder in read)
+    os.environ["CLIPSEL_READ"] = os.pathsep.join(str(Path(one).absolute()) for one in named if "://" not in one)
+    os.environ["CLIPSEL_READ_ADDRESSES"] = " ".join(one for one in named if "://" in one)
 
 
 def entries() -> list[Entry]:
@@ -55,7 +77,12 @@ def missing() -> list[Path]:
 
 def by_key(key: str) -> Entry | None:
     """The run that a route names, or None where no such run may be shown."""
-    return next((entry for entry in entries() if entry.key == key), None)
+    global _seen
+    where = os.environ.get("CLIPSEL_RUNS"), os.environ.get("CLIPSEL_DATA")
+    # A page of images asks for one run dozens of times within a second.
+    if key not in _seen.by_key or _seen.where != where or time.monotonic() - _seen.at_s > _FRESH_S:
+        _seen = _Seen(time.monotonic(), where, {entry.key: entry for entry in entries()})
+    return _seen.by_key.get(key)
 
 
 def data_folder() -> Path:
@@ -66,6 +93,11 @@ def data_folder() -> Path:
 def readable() -> list[Path]:
     """Folders that jobs may read besides the data folder and the runs on show."""
     return _paths("CLIPSEL_READ")
+
+
+def readable_addresses() -> list[str]:
+    """Addresses below which jobs may read."""
+    return os.environ.get("CLIPSEL_READ_ADDRESSES", "").split()
 
 
 def jobs_folder() -> Path:

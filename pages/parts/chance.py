@@ -55,7 +55,7 @@ def _flips(entry: Entry, found: Stability, recipe: str) -> None:
         stability.NOISY,
         key="on the edge",
         label="Pairs most likely to change sides",
-        kept=state.kept_mask(entry, recipe),
+        kept=state.keeps(entry, recipe),
         also=[(_bar(float(chance)),) for chance in found.chances],
     )
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import streamlit as st
 
+from clipsel_core.curation import bitmaps
 from clipsel_core.curation.difference import differences
-from clipsel_core.curation.overlap import Overlap, overlap
+from clipsel_core.curation.overlap import Overlap, of_bitmaps
+from clipsel_core.curation.picker import Picker
+from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_files import load_recipe
 from clipsel_core.curation.recipe_steps import Intersect
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, lists, matrix, part_gallery, recipes, state, words
+from pages.parts import empty, facts, lists, matrix, part_gallery, recipes, state, watching, words
+from pages.parts.background import Report, Work
 from pages.parts.catalog import Entry
 
 _DRAFT = "draft"
@@ -32,8 +39,14 @@ def show(entry: Entry) -> None:
     if len(names) < 2:
         empty.show_empty("Choose two or more", "Their overlaps are shown here.")
         return
-    stamps = tuple((name, texts[name], state.recipe_stamp(entry, texts[name])) for name in names)
-    found = _overlap(entry, stamps)
+    sharing = _sharing(entry, tuple((name, texts[name], state.recipe_stamp(entry, texts[name])) for name in names))
+    sharing.work.begin()
+    if sharing.work.error:
+        raise sharing.work.error
+    found = sharing.found
+    if found is None:
+        watching.until_done(sharing.work, key="sharing")
+        return
     matrix.show([shown(name) for name in names], found)
     _note_unknown(entry, {name: texts[name] for name in names})
     _two(entry, texts, found)
@@ -115,13 +128,33 @@ def _parts(entry: Entry, texts: dict[str, str], found: Overlap, first: str, seco
     both = int(found.both[i, j])
     counts = (int(found.sizes[i]) - both, both, int(found.sizes[j]) - both)
     part = part_gallery.choose_part(counts, key="part")
-    mine, theirs = (state.kept_mask(entry, texts[name]) for name in (first, second))
-    mask = (mine & ~theirs, mine & theirs, theirs & ~mine)[part]
+
+    def mask() -> np.ndarray:
+        mine, theirs = (state.picked(entry, texts[name]).selection.bits() for name in (first, second))
+        bits = (mine & ~theirs, mine & theirs, theirs & ~mine)[part]
+        return bitmaps.unpack(bits, len(state.open_table(entry)))
+
     title = (f"Only in {shown(first)}", "In both", f"Only in {shown(second)}")[part]
     about = (part, *((texts[name], state.recipe_stamp(entry, texts[name])) for name in (first, second)))
-    part_gallery.show(entry, mask, name=about, title=title)
+    part_gallery.show(entry, counts[part], mask, name=about, title=title)
 
 
-@st.cache_resource(max_entries=16, show_spinner="Counting what they share …")
-def _overlap(entry: Entry, stamps: tuple[tuple[str, str, state.Stamp], ...]) -> Overlap:
-    return overlap({name: state.kept_mask(entry, text) for name, text, _ in stamps})
+class _Sharing:
+    """Selections being counted against each other, once for all sessions. found: what they share, once it is there."""
+
+    def __init__(self, picker: Picker, known: Mapping[str, Recipe]) -> None:
+        self.found: Overlap | None = None
+        self.work = Work(self._do)
+        self._picker, self._known = picker, known
+
+    def _do(self, report: Report) -> None:
+        bits = {}
+        for place, (name, recipe) in enumerate(self._known.items()):
+            report(place / len(self._known), f"Working out selection {place + 1} of {len(self._known)} …")
+            bits[name] = self._picker.select(recipe).bits()
+        self.found = of_bitmaps(bits)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _sharing(entry: Entry, stamps: tuple[tuple[str, str, state.Stamp], ...]) -> _Sharing:
+    return _Sharing(state.open_picker(entry), {name: state.parse(entry, text) for name, text, _ in stamps})

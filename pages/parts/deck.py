@@ -14,11 +14,12 @@ from pages.parts.records import LONGEST_TEXT
 Bars = Sequence[tuple[cards.Bar, ...]]
 
 
-def deck(entry: Entry, rows: np.ndarray, bars: Bars, kept: np.ndarray | None = None) -> list[cards.Card]:
-    """The cards of these rows, in their order. bars: a tuple a card. kept: (N,) bool, for the badge."""
+def deck(entry: Entry, rows: np.ndarray, bars: Bars, kept: state.Keeps | None = None) -> list[cards.Card]:
+    """The cards of these rows, in their order. bars: a tuple a card. kept: says of rows which are, for the badge."""
     table = state.open_table(entry)
     names = uids.to_hex(table.uids_at(rows)).to_pylist()
     told = records.of(entry, rows, images.columns(entry))
+    marks = [None] * len(rows) if kept is None else kept(rows)
     pictures, hand = images.sources(entry, names, told.get("url")), recipes.by_hand(entry, state.open_run(entry))
     return [
         cards.Card(
@@ -26,9 +27,9 @@ def deck(entry: Entry, rows: np.ndarray, bars: Bars, kept: np.ndarray | None = N
             src=picture,
             caption=caption[:LONGEST_TEXT],
             bars=shown,
-            badge=_badge(kept, row, hand.get(name)),
+            badge=_badge(mark, hand.get(name)),
         )
-        for row, name, picture, caption, shown in zip(rows, names, pictures, told["caption"], bars, strict=True)
+        for mark, name, picture, caption, shown in zip(marks, names, pictures, told["caption"], bars, strict=True)
     ]
 
 
@@ -61,7 +62,7 @@ def _bar(name: str, value: float, spread: marginals.Marginal) -> cards.Bar:
     return cards.Bar(metrics.title(name), words.score(value), rank, percentile)
 
 
-def _badge(kept: np.ndarray | None, row: int, hand: str | None) -> str:
+def _badge(kept: bool | None, hand: str | None) -> str:
     if hand:
         return "kept by hand" if hand == "keep" else "dropped by hand"
-    return "" if kept is None else ("kept" if kept[row] else "dropped")
+    return "" if kept is None else ("kept" if kept else "dropped")

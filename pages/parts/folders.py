@@ -1,6 +1,7 @@
 """Which folders may jobs read from and write to, and what of use lies in them?
 
-Read: the data folder, the folders that the server was told of with --read, the runs on show and their pools.
+Read: the data folder, the folders that the server was told of with --read, the runs on show and their pools; addresses
+as addresses.py says.
 Written to: the data folder, where new pools, runs and uploaded targets go, and the runs on show.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from clipsel_core.errors import ClipselError, JobError
 from clipsel_core.files import write_atomically
 from clipsel_core.runs.store import Run
-from pages.parts import catalog
+from pages.parts import addresses, catalog
 
 TARGET_ENDINGS = ("npy", "npz", "pt", "parquet")
 PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif")
@@ -46,6 +47,11 @@ def inside(text: str) -> Path:
     if not path.exists():
         raise JobError(path, expected="a file or a folder", found="nothing")
     return path
+
+
+def source(text: str) -> Path | str:
+    """What a pool is to be made of: a path as `inside` gives it, or an address. Raises JobError on what is refused."""
+    return addresses.allowed(text) if addresses.is_address(text) else inside(text)
 
 
 def target(text: str) -> Path:

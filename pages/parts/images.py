@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
+from clipsel_core.pool.layout import knows_images
 from pages.parts import routes, state
 from pages.parts.catalog import Entry
 
@@ -35,8 +36,10 @@ def has_images(entry: Entry) -> bool:
 
 def switch(entry: Entry) -> None:
     """Lets the curator of a pool without images have them fetched from the web: off at first, and never by a link."""
+    if knows_images(state.open_run(entry).pool_root):
+        return
     pool = state.find_pool(entry)
-    if pool and pool.url_column and not pool.has_images:
+    if pool and pool.url_column:
         help_text = (
             "This pool has no images. Switched on, your browser asks for each pair's image at the address in the url "
             "column: whoever runs those servers learns that you look. What they send may have changed since."

@@ -33,7 +33,7 @@ _ICONS: dict[State, str] = {
 
 def launch(
     command: str,
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     options: Mapping[str, control.Option] | None = None,
     *,
     title: str,
@@ -41,8 +41,9 @@ def launch(
 ) -> Job | None:
     """Starts one of our commands as a job; see control.start. Made for callbacks: the panel shows why it could not."""
     try:
-        absolute = [path.absolute() for path in paths]
-        job = control.start(catalog.jobs_folder(), command, absolute, options, title=title, about=about.absolute())
+        job = control.start(
+            catalog.jobs_folder(), command, _absolute(paths), options, title=title, about=about.absolute()
+        )
     except ClipselError as error:
         st.session_state[_FAILED] = error
         return None
@@ -53,9 +54,9 @@ def launch(
     return job
 
 
-def check(command: str, paths: Sequence[Path], options: Mapping[str, control.Option]) -> str:
+def check(command: str, paths: Sequence[Path | str], options: Mapping[str, control.Option]) -> str:
     """What a command finds wrong with its arguments, "" where it would start; see control.check."""
-    return control.check(command, [path.absolute() for path in paths], options)
+    return control.check(command, _absolute(paths), options)
 
 
 def at_work(command: str, about: Path) -> Job | None:
@@ -73,6 +74,11 @@ def making(file: Path, about: Path) -> Job | None:
     """The job about a folder that is at work on this file (--out), or waits to be; None where there is none."""
     found = (job for job in listing(catalog.jobs_folder(), about.absolute()) if f"--out={file}" in job.info.words)
     return next((job for job in found if job.active), None)
+
+
+def _absolute(paths: Sequence[Path | str]) -> list[Path | str]:
+    """The paths from the root on; addresses as they are."""
+    return [path.absolute() if isinstance(path, Path) else path for path in paths]
 
 
 def _all(command: str, about: Path) -> list[Job]:
@@ -232,10 +238,8 @@ def _show_ended(job: Job) -> None:
             _lead_to_found(job, key=f"found {job.id}")
         if how != "done":
             st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
-        dismiss = ":material/close:"
-        st.button(
-            "", icon=dismiss, key=f"forget {job.id}", help="Dismiss", type="tertiary", on_click=forget, args=(job,)
-        )
+        away = {"icon": ":material/close:", "help": "Dismiss", "type": "tertiary"}
+        st.button("Dismiss", key=f"forget {job.id}", on_click=forget, args=(job,), **away)
     if how == "failed" and progress:
         st.code(progress.message, language=None, wrap_lines=True)
     if how in ("failed", "lost"):

@@ -21,12 +21,16 @@ const build = (root) => {
   const outline = document.createElementNS("http://www.w3.org/2000/svg", "svg")
   const tip = make("div", "tip")
   tip.hidden = true
-  stage.append(canvas, outline, labels, tip)
+  const clear = make("button", "clear", "Clear")
+  clear.type = "button"
+  const none = make("div", "none", "No pair in this part of the map. “Whole map” leads back.")
+  stage.append(canvas, outline, labels, none, clear, tip)
   root.replaceChildren(tools, stage, make("div", "legend"))
   // A finger moves a map; it draws on one when told to.
   const mode = matchMedia("(pointer: coarse)").matches ? "move" : "lasso"
   const legend = root.lastChild
-  return { root, tools, stage, canvas, labels, outline, tip, legend, mode, trail: null, pictures: [], tips: new Map(), fingers: new Map() }
+  const parts = { root, tools, stage, canvas, labels, outline, tip, legend, clear, none }
+  return { ...parts, mode, trail: null, pictures: [], tips: new Map(), fingers: new Map() }
 }
 
 const button = (self, name, words, act, pressed) => {
@@ -51,7 +55,7 @@ const drawTools = (self) => {
   views.children[0].setAttribute("aria-label", "Zoom in")
   views.children[1].setAttribute("aria-label", "Zoom out")
   self.tools.replaceChildren(group, views)
-  if (self.data.shape) self.tools.append(button(self, "clear", "Clear", (me) => tellDrawn(me, null)))
+  self.clear.hidden = !self.data.shape
   self.stage.dataset.mode = self.mode
 }
 
@@ -227,7 +231,7 @@ const listen = (self) => {
     turn(self, zoomed(self.view, self.data.home, ...size(self), Math.exp(-event.deltaY * 0.0018), ...at(event)))
   }
   stage.onpointerdown = (event) => {
-    if (event.button > 1 || event.target.closest(".tip")) return
+    if (event.button > 1 || event.target.closest(".tip, .clear")) return
     stage.setPointerCapture(event.pointerId)
     const point = at(event)
     if (event.pointerType === "touch") self.fingers.set(event.pointerId, point)
@@ -272,6 +276,7 @@ const listen = (self) => {
   }
   stage.onpointercancel = (event) => { lift(self, event); self.held = self.trail = null; paint(self) }
   stage.onpointerleave = () => { if (self.under !== undefined) { hide(self); paint(self) } }
+  self.clear.onclick = () => tellDrawn(self, null)
   stage.ondblclick = () => { if (self.data.shape) tellDrawn(self, null) }
   stage.onkeydown = (event) => key(self, event)
 }
@@ -328,6 +333,7 @@ export default function (component) {
   self.view ??= fit(data.span, ...size(self))
   drawTools(self)
   drawLegend(self)
+  self.none.hidden = data.seen > 0
   if (data.image !== self.shown) {
     self.shown = data.image
     self.tips.clear()

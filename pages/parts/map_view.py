@@ -52,13 +52,14 @@ class Tip:
 class View:
     """What the map shows. home: the whole map; span: what image covers; labels: text, x, y, one list for each zoom.
 
-    colouring: names what image shows; images of one colouring can lie beside each other.
+    seen: pairs in view. colouring: names what image shows; images of one colouring can lie beside each other.
     """
 
     label: str
     colouring: str
     home: Span
     span: Span
+    seen: int
     image: str
     bar: Bar
     labels: list[list[tuple[str, float, float]]]

@@ -39,7 +39,9 @@ class Marginal:
         return 100 * self.pairs_below(value) / max(self.pairs, 1)
 
     def quantile(self, percent: float) -> float:
-        """The score below which a percentage of the pairs lies, exact to one fine bin."""
+        """The score below which a percentage of the pairs lies, exact to one fine bin; NaN where none has a score."""
+        if not self.pairs:
+            return float("nan")
         bin_of = int(np.searchsorted(self.below, percent / 100 * self.pairs, side="right")) - 1
         return float(self.edges[min(max(bin_of, 0), len(self.edges) - 1)])
 

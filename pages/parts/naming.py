@@ -64,14 +64,17 @@ def of(entry: Entry) -> Naming:
     return naming
 
 
-def watch(naming: Naming) -> None:
-    """How far it is, with a way to stop it; the page is drawn anew at its end. An error does not take the map away."""
+def watch(naming: Naming, drawn: Labels) -> None:
+    """How far it is, with a way to stop it; the page is drawn anew at its end. An error does not take the map away.
+
+    drawn: the labels that the map was drawn with; it may have ended since.
+    """
     error = naming.work.error
     if isinstance(error, ClipselError):
         empty.show_error(error, "The map's regions have no names, since captions cannot be read")
     elif error:
         raise error
-    elif not naming.work.finished:
+    elif naming.labels is not drawn or not naming.work.finished:
         watching.until_done(naming.work, key="naming")
 
 

@@ -1,7 +1,8 @@
 """What is there to know about one pair? A dialog that walks on through the gallery it was opened from.
 
 The dialog is a fragment: while it is open only it runs again. Which pair it shows is kept in the session: a place in
-the gallery it was opened from, and on top of that the pairs opened one from another.
+the gallery it was opened from, and on top of that the pairs opened one from another. Where the page is drawn anew
+meanwhile, as when a job ends, the gallery draws it again.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from pages.parts import cards, facts, images, recipes, records, related, standing, state, words
+from pages.parts import cards, facts, images, recipes, records, related, standing, state, verdicts, words
 from pages.parts.catalog import Entry
-
-_KEY = "opened pair"
+from pages.parts.opened import LEFT, OPENED
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,38 @@ class Walk:
         return cls(len(rows), lambda place: int(rows[place]))
 
 
-def open_pair(entry: Entry, walk: Walk, place: int) -> None:
-    """Opens the dialog on the pair at a place of the list."""
-    st.session_state[_KEY] = {"place": place, "trail": []}
-    st.dialog("Pair", width="large", on_dismiss=partial(_leave, walk))(_show)(entry, walk)
+def open_pair(entry: Entry, walk: Walk, place: int, *, gallery: str) -> None:
+    """Opens the dialog on the pair at a place of the list. gallery: tells the page's galleries apart."""
+    st.session_state[OPENED] = {"place": place, "trail": [], "walk": walk, "of": (entry.key, gallery)}
+    _draw(entry)
 
 
-def _leave(walk: Walk) -> None:
-    walk.left(st.session_state[_KEY]["place"])
+def stay_open(entry: Entry, *, gallery: str) -> None:
+    """Draws the dialog again where a pair of this gallery is open: the page is drawn anew for another reason."""
+    if st.session_state.get(OPENED, {}).get("of") == (entry.key, gallery):
+        _draw(entry)
+
+
+def left_at(entry: Entry, *, gallery: str) -> int | None:
+    """The place in this gallery's list that was looked at last; None where none was."""
+    of, place = st.session_state.get(LEFT, (None, None))
+    return place if of == (entry.key, gallery) else None
+
+
+def _draw(entry: Entry) -> None:
+    walk = st.session_state[OPENED]["walk"]
+    st.dialog("Pair", width="large", on_dismiss=_leave)(_show)(entry, walk)
+
+
+def _leave() -> None:
+    looking = st.session_state.pop(OPENED, None)
+    if looking is not None:
+        st.session_state[LEFT] = looking["of"], looking["place"]
+        looking["walk"].left(looking["place"])
 
 
 def _show(entry: Entry, walk: Walk) -> None:
-    looking = st.session_state[_KEY]
+    looking = st.session_state[OPENED]
     row = looking["trail"][-1] if looking["trail"] else walk.row_at(looking["place"])
     table = state.open_table(entry)
     uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
@@ -57,8 +77,10 @@ def _show(entry: Entry, walk: Walk) -> None:
     _header(walk, looking)
     left, right = st.columns([2, 3], gap="medium")
     with left:
-        cards.show_picture(images.sources(entry, [uid], [str(known["url"])])[0], key="opened picture")
-        st.text(str(known["caption"])[: records.LONGEST_TEXT] or "no caption")
+        caption = str(known["caption"])[: records.LONGEST_TEXT] or "no caption"
+        cards.show_picture(images.sources(entry, [uid], [str(known["url"])])[0], key="opened picture", alt=caption)
+        st.text(caption)
+        verdicts.show(entry, row)
         _judging(entry, uid)
         url = str(known["url"])[: records.LONGEST_TEXT] or "none"
         facts.show_facts({"uid": uid, "url": url, "row": words.count(row)})
@@ -87,8 +109,8 @@ def _header(walk: Walk, looking: dict) -> None:
 
 
 def _go(step: int) -> None:
-    looking = st.session_state[_KEY]
-    st.session_state[_KEY] = {"place": looking["place"] + step, "trail": []}
+    looking = st.session_state[OPENED]
+    st.session_state[OPENED] = {**looking, "place": looking["place"] + step, "trail": []}
 
 
 def _judging(entry: Entry, uid: str) -> None:
@@ -126,4 +148,4 @@ def _follow(key: str, rows: dict[str, int]) -> None:
     """Goes to a pair that was opened from within. rows: of the cards there, by uid."""
     row = rows.get(cards.reported(key) or "")
     if row is not None:
-        st.session_state[_KEY]["trail"].append(row)
+        st.session_state[OPENED]["trail"].append(row)

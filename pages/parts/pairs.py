@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from pages.parts import cards, deck, pair
+from pages.parts import cards, deck, pair, state
 from pages.parts.catalog import Entry
 
 
@@ -18,7 +18,7 @@ def gallery(
     *,
     key: str,
     label: str,
-    kept: np.ndarray | None = None,
+    kept: state.Keeps | None = None,
     more: Sequence[str] = (),
     also: deck.Bars = (),
     walk: pair.Walk | None = None,
@@ -26,9 +26,9 @@ def gallery(
 ) -> None:
     """Draws pairs as cards with a metric and perhaps more of them, and opens the one that is clicked.
 
-    kept: (N,) bool, for the badge. also: bars behind the metrics, a tuple a row. walk: the longer list that these rows
-    are a page of, where there is one: an opened pair's Previous and Next go through it. turned: called when the
-    keyboard asks for another page.
+    kept: says of rows which are, for the badge. also: bars behind the metrics, a tuple a row. walk: the longer list
+    that these rows are a page of, where there is one: an opened pair's Previous and Next go through it. turned: called
+    when the keyboard asks for another page.
     """
     bars = deck.score_bars(entry, rows, [metric, *more])
     if also:
@@ -36,7 +36,11 @@ def gallery(
     drawn = deck.deck(entry, rows, bars, kept)
     names = [card.uid for card in drawn]
     judged = partial(deck.judge, entry, key, frozenset(names))
-    opened = cards.show_cards(drawn, key=key, label=label, judged=judged, turned=turned)
+    walk = walk or pair.Walk.of_rows(rows)
+    left = pair.left_at(entry, gallery=key)
+    at = left - walk.first if left is not None and 0 <= left - walk.first < len(rows) else None
+    opened = cards.show_cards(drawn, key=key, label=label, judged=judged, turned=turned, at=at)
     if opened in names:
-        walk = walk or pair.Walk.of_rows(rows)
-        pair.open_pair(entry, walk, walk.first + names.index(opened))
+        pair.open_pair(entry, walk, walk.first + names.index(opened), gallery=key)
+    else:
+        pair.stay_open(entry, gallery=key)

@@ -5,7 +5,7 @@ A page has one such gallery at a time, so that the link can hold how it is sorte
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import streamlit as st
@@ -14,6 +14,8 @@ from clipsel_core.curation.listing import Listing
 from pages.parts import booklet, empty, facts, metrics, pager, state, words
 from pages.parts.catalog import Entry
 from pages.parts.leafing import Leaves
+
+Mask = Callable[[], np.ndarray]
 
 _PAGE = 48
 _PARTS = ("only this one", "both", "only the other")
@@ -43,9 +45,19 @@ def sort_by(metric: str) -> None:
     rewind()
 
 
-def show(entry: Entry, mask: np.ndarray, *, name: Hashable, title: str, usual: str = "s_cliploss") -> None:
-    """Draws the pairs of a mask, (N,) bool. name: tells it from other masks. usual: what it is sorted by at first."""
-    listed = int(np.count_nonzero(mask))
+def show(
+    entry: Entry,
+    listed: int,
+    mask: Mask,
+    *,
+    name: Hashable,
+    title: str,
+    usual: str = "s_cliploss",
+) -> None:
+    """Draws so many pairs, those of a mask, (N,) bool, which is asked for when they are not known by their name yet.
+
+    name: tells them from others. usual: what they are sorted by at first.
+    """
     if not listed:
         empty.show_empty("Nothing to show", "There is no such pair.")
         return
@@ -72,5 +84,5 @@ def _leaf(entry: Entry, leaves: Leaves, metric: str, title: str) -> None:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _listing(entry: Entry, metric: str, name: Hashable, stamp: state.Stamp, _mask: np.ndarray) -> Listing:
-    return Listing.of(state.metric_bins(entry, metric), _mask)
+def _listing(entry: Entry, metric: str, name: Hashable, stamp: state.Stamp, _mask: Mask) -> Listing:
+    return Listing.of(state.metric_bins(entry, metric), _mask())

@@ -14,7 +14,7 @@ export default function (component) {
   if (!data.src) return missing()
   const image = document.createElement("img")
   image.className = "whole"
-  image.alt = ""
+  image.alt = data.alt
   image.onerror = missing
   image.referrerPolicy = "no-referrer"
   image.src = data.src

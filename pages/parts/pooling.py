@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import PurePath
 
 import streamlit as st
 
@@ -20,24 +20,27 @@ _LOOKED = "told by looking"
 def ask() -> None:
     """The form of a new pool; starts it and closes where nothing is wrong."""
     facts.show_note("Images with captions, or embeddings that are there already, become a pool that can be scored.")
-    sources = [folders.shown(path) for path in folders.sources()]
+    sources = [*(folders.shown(path) for path in folders.sources()), *catalog.readable_addresses()]
     source = st.selectbox(
         "Source",
         sources,
         index=None,
         accept_new_options=True,
-        placeholder="choose one, or type its path",
+        placeholder="choose one, or type its path or address",
         help="Webdataset tars, a folder of images with a .txt beside each, a table of paths, parquets with images.",
     )
     st.caption(
-        f"Paths count from {catalog.data_folder()}. Another folder is allowed with --read when the server starts."
+        f"Paths count from {catalog.data_folder()}. Another folder, or an address such as `https://host/folder` or "
+        "`s3://bucket/folder`, is allowed with `--read` when the server starts."
     )
     teacher = _ask_for_teacher()
     left, right = st.columns(2)
     arch = left.text_input(
         "Teacher's short name", _short(teacher or ""), max_chars=64, help="Its columns' name: l14, b32."
     )
-    name = right.text_input("Name of the pool", folders.free_name(Path(source).stem) if source else "", max_chars=64)
+    name = right.text_input(
+        "Name of the pool", folders.free_name(PurePath(source.rstrip("/")).stem) if source else "", max_chars=64
+    )
     options = _ask_for_details()
     if st.button(
         "Check and start",
@@ -82,7 +85,8 @@ def _ask_for_details() -> dict[str, Option]:
 
 def _start(source: str, name: str, teacher: str, options: dict[str, Option]) -> None:
     try:
-        paths = [folders.inside(source), folders.pool_to_make(name)]
+        pool = folders.pool_to_make(name)
+        paths = [folders.source(source), pool]
         options |= _named(teacher)
         with st.spinner("Looking at the source …"):
             wrong = jobs.check("embed", paths, options)
@@ -90,7 +94,7 @@ def _start(source: str, name: str, teacher: str, options: dict[str, Option]) -> 
         wrong = str(error)
     if wrong:
         empty.show_error(wrong, "Not started")
-    elif jobs.launch("embed", paths, options, title=f"Make pool {name}", about=paths[1]):
+    elif jobs.launch("embed", paths, options, title=f"Make pool {name}", about=pool):
         forms.leave()
 
 
@@ -98,6 +102,8 @@ def _named(teacher: str) -> dict[str, Option]:
     """What was chosen or typed, as embed takes it. Raises JobError on a path from elsewhere, or without a tag."""
     if teacher == _NO_TEACHER:
         return {}
+    if teacher in [folders.shown(path) for path in folders.teachers()]:
+        return {"model": f"local-dir:{folders.inside(teacher)}"}
     model, _, tag = teacher.strip().partition(" ")
     words = [_located(word) for word in (model, tag.strip()) if word]
     if len(words) == 1 and not words[0].startswith(("local-dir:", "hf-hub:")):

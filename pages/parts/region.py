@@ -9,7 +9,7 @@ import streamlit as st
 
 from clipsel_core.curation import counts, ordering
 from clipsel_core.runs.store import Run
-from pages.parts import atlas, booklet, empty, facts, fate, marginals, metrics, pager, recipes, state, words
+from pages.parts import atlas, booklet, empty, facts, fate, keeping, marginals, metrics, pager, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.histogram import Layer, show_histogram
 from pages.parts.naming import Naming
@@ -27,8 +27,8 @@ def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
     if not len(rows):
         empty.show_empty("No pair in this region", "Draw around a coloured part of the map.")
         return
-    kept = state.kept_mask(entry, recipes.draft_yaml(entry, run))
-    share = f"{words.share(int(kept[rows].sum()), len(rows))} kept by the recipe"
+    kept = keeping.of(entry, recipes.draft_yaml(entry, run))
+    share = f"{words.share(int(kept(rows).sum()), len(rows))} kept by the recipe" if kept else ""
     facts.show_title(f"{words.pairs(len(rows))} {'in the region' if shape else 'on the map'}", share)
     if shape:
         said = names.words(atlas.members(entry, shape), _WORDS)

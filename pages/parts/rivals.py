@@ -183,13 +183,14 @@ def _parts(entry: Entry, about: tuple, tops: tuple[np.ndarray, np.ndarray], name
     """The pairs of one top and not the other, and of both."""
     mine, theirs = tops
     masks = (mine & ~theirs, mine & theirs, theirs & ~mine)
-    part = part_gallery.choose_part([int(np.count_nonzero(mask)) for mask in masks], key="part")
+    counts = [int(np.count_nonzero(mask)) for mask in masks]
+    part = part_gallery.choose_part(counts, key="part")
     title = (
         f"In this run's top {percent} % by {metrics.title(name)}, and not in the other's",
         f"In both runs' top {percent} % by {metrics.title(name)}",
         f"In the other run's top {percent} % by {metrics.title(name)}, and not in this one's",
     )[part]
-    part_gallery.show(entry, masks[part], name=(part, *about), title=title, usual=name)
+    part_gallery.show(entry, counts[part], lambda: masks[part], name=(part, *about), title=title, usual=name)
 
 
 def _resort() -> None:

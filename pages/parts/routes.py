@@ -2,6 +2,7 @@
 
 /pairs/<run>/<uid>      image bytes; 404 where unknown, 415 where they are not a picture that Pillow can decode
 /exports/<run>/<name>   a file of the run's exports folder as a download; 404 for anything else
+/overview, /Select, …   addresses that people guess lead to the page they mean
 
 <run> is a key of the catalog, so neither route can leave the folders that the dashboard may show.
 """
@@ -12,7 +13,7 @@ import re
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pages.parts import catalog, pictures
@@ -22,6 +23,12 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+_PAGES = ("distributions", "map", "gallery", "search", "select", "compare")
+# Overview is the address without a page.
+_GUESSED = dict.fromkeys(("overview", "Overview", "home", "index.html", "jobs"), "") | {
+    name.capitalize(): name for name in _PAGES
 }
 
 
@@ -61,4 +68,15 @@ def export(request: Request) -> Response:
     return FileResponse(file, filename=name, media_type="application/octet-stream", headers=headers)
 
 
-ROUTES = [Route("/pairs/{run}/{uid}", image), Route("/exports/{run}/{name}", export)]
+def guessed(request: Request) -> Response:
+    """Leads from an address that somebody guessed to the page's own, with all that stands behind it."""
+    page = _GUESSED[request.url.path.rsplit("/", 1)[-1]]
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"./{page}{query}", 307)
+
+
+ROUTES = [
+    Route("/pairs/{run}/{uid}", image),
+    Route("/exports/{run}/{name}", export),
+    *(Route(f"/{name}", guessed) for name in _GUESSED),
+]

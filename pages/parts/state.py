@@ -6,17 +6,22 @@ anew, and shared between sessions, so it must not be written to.
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import streamlit as st
 
+from clipsel_core.curation import bitmaps
 from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.indexing import open_indexed
 from clipsel_core.curation.picker import Picker, Taken
 from clipsel_core.curation.projection import read_projection
+from clipsel_core.curation.recent import Recent
 from clipsel_core.curation.recipe import Recipe
 from clipsel_core.curation.recipe_files import parse_recipe
 from clipsel_core.curation.score_table import ScoreTable
@@ -27,6 +32,12 @@ from clipsel_core.runs.store import Run, description_files
 from pages.parts import catalog, commands, empty
 
 Stamp = tuple[tuple[str, int, int], ...]
+# From rows, (M,) int64, to which of them are kept, (M,) bool.
+Keeps = Callable[[np.ndarray], np.ndarray]
+
+# When a pool was sought in vain: to find out that a large one cannot be read may take as long as reading it.
+_lacking: Recent[float] = Recent(32)
+_LACKING_S = 5.0
 
 
 def current() -> catalog.Entry:
@@ -87,16 +98,22 @@ def open_map(entry: catalog.Entry):
 
 
 def find_pool(entry: catalog.Entry) -> Pool | None:
-    """The run's pool, or None where it is not at hand any more."""
+    """The run's pool, or None where it is not at hand any more. A pool that came back is seen at once, one whose files
+    were mended within seconds."""
+    root = open_run(entry).pool_root
+    sought = root, _pool_stamp(root)
+    if time.monotonic() - (_lacking.peek(sought) or -math.inf) < _LACKING_S:
+        return None
     try:
-        return pool_at(open_run(entry).pool_root)
+        return pool_at(root)
     except ClipselError:
+        _lacking.put(sought, time.monotonic())
         return None
 
 
 def pool_at(root: Path) -> Pool:
     """The pool in a folder, as its files are now. Raises PoolFormatError where there is none."""
-    return _pool(root, _stamp(root, "metadata", "shards"))
+    return _pool(root, _pool_stamp(root))
 
 
 @dataclass(frozen=True)
@@ -118,9 +135,16 @@ def picked(entry: catalog.Entry, recipe: str) -> Picked:
 
 def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
     """Which pairs a recipe (YAML) keeps: (N,) bool. "" has no step and keeps every pair that may be selected."""
-    if not recipe:
-        return _selectable(entry, scores_stamp(entry))
-    return picked(entry, recipe).selection.mask()
+    return bitmaps.unpack(_kept(entry, recipe), len(open_table(entry)))
+
+
+def keeps(entry: catalog.Entry, recipe: str) -> Keeps:
+    """The same for some rows: what tells of them which are kept. Nothing is made that takes a byte for each pair."""
+    return partial(bitmaps.holds, _kept(entry, recipe))
+
+
+def _kept(entry: catalog.Entry, recipe: str) -> np.ndarray:
+    return picked(entry, recipe).selection.bits() if recipe else open_picker(entry).bits(())
 
 
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
@@ -143,6 +167,10 @@ def parse(entry: catalog.Entry, recipe: str) -> Recipe:
 @lru_cache(maxsize=64)
 def _parsed(recipe: str, metrics: tuple[str, ...], folder: Path) -> Recipe:
     return parse_recipe(recipe, metrics=metrics, folder=folder)
+
+
+def _pool_stamp(root: Path) -> Stamp:
+    return _stamp(root, "metadata", "shards")
 
 
 def _described(root: Path) -> Stamp:
@@ -185,8 +213,3 @@ def _projection(root: Path, stamp: Stamp):
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _pool(root: Path, stamp: Stamp) -> Pool:
     return open_pool(root)
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _selectable(entry: catalog.Entry, stamp: Stamp) -> np.ndarray:
-    return open_table(entry).selectable()

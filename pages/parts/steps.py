@@ -74,7 +74,14 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
         else:
             st.text(step.text)
         st.space("stretch")
-        st.toggle("on", step.enabled, key=f"on-{number}", on_change=_switch, args=(entry, run, number), **_BARE)
+        st.toggle(
+            f"Step {place + 1} is on",
+            step.enabled,
+            key=f"on-{number}",
+            on_change=_switch,
+            args=(entry, run, number),
+            **_BARE,
+        )
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
             _arrange(entry, run, number, place)
 
@@ -83,10 +90,13 @@ def _arrange(entry: Entry, run: Run, number: int, place: int) -> None:
     last = len(recipes.draft(entry, run)) - 1
     up, down = {"args": (entry, run, number, -1)}, {"args": (entry, run, number, 1)}
     shift = {"type": "tertiary", "on_click": recipes.move_step}
-    st.button("↑", key=f"up-{number}", help="Run this step earlier", disabled=place == 0, **shift, **up)
-    st.button("↓", key=f"down-{number}", help="Run this step later", disabled=place == last, **shift, **down)
+    # The style sheet hides the words, which are for those who hear the page.
+    icons = {name: f":material/{icon}:" for name, icon in (("up", "arrow_upward"), ("down", "arrow_downward"))}
+    earlier, later, out = f"Run step {place + 1} earlier", f"Run step {place + 1} later", f"Take step {place + 1} out"
+    st.button(earlier, icon=icons["up"], key=f"up-{number}", help=earlier, disabled=place == 0, **shift, **up)
+    st.button(later, icon=icons["down"], key=f"down-{number}", help=later, disabled=place == last, **shift, **down)
     remove = {"on_click": recipes.change_step, "args": (entry, run, number, None)}
-    st.button("✕", key=f"remove-{number}", help="Take this step out", type="tertiary", **remove)
+    st.button(out, icon=":material/close:", key=f"remove-{number}", help=out, type="tertiary", **remove)
 
 
 def _show_list(report: StepReport | None) -> None:
@@ -117,7 +127,7 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
         part = old.keep_top if isinstance(old, KeepTop) else Decimal("0.5")
         step: AnyStep = KeepTop(metric=metric, keep_top=part, of=rule, enabled=old.enabled)
     else:
-        start = marginals.marginal(entry, metric).quantile(_FIRST_PERCENTILE[rule])
+        start = float(np.nan_to_num(marginals.marginal(entry, metric).quantile(_FIRST_PERCENTILE[rule])))
         kind = AtLeast if rule == "at_least" else AtMost
         step = kind(metric=metric, enabled=old.enabled, **{rule: round(start, _digits(_scale(entry, metric)[2]))})
     recipes.change_step(entry, run, number, step)

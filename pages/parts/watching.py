@@ -22,14 +22,14 @@ def bar(work: Work, *, key: str, stopped: str = "Stopped.") -> None:
             st.button("Stop", icon=":material/stop:", key=f"{key} stop", on_click=work.stop)
 
 
-def until_done(work: Work, *, key: str) -> None:
+def until_done(work: Work, *, key: str, stopped: str = "Stopped.") -> None:
     """The bar, watched: the page is drawn anew when the work ends or is stopped."""
     if work.finished:
         st.rerun()
-    st.fragment(_watch, run_every=SECONDS if work.active else None)(work, key, (work.active, work.stopped))
+    st.fragment(_watch, run_every=SECONDS if work.active else None)(work, key, stopped, (work.active, work.stopped))
 
 
-def _watch(work: Work, key: str, drawn: tuple[bool, bool]) -> None:
+def _watch(work: Work, key: str, stopped: str, drawn: tuple[bool, bool]) -> None:
     if (work.active, work.stopped) != drawn:
         st.rerun()
-    bar(work, key=key)
+    bar(work, key=key, stopped=stopped)

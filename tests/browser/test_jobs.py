@@ -23,7 +23,7 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def test_job__started_reloaded_finished(browser, data):
+def test_job__started_reloaded_finished_beside_an_open_pair(browser, data):
     with serving(data) as url:
         page = browser.new_page(base_url=url)
         visit(page, "map")
@@ -39,6 +39,15 @@ def test_job__started_reloaded_finished(browser, data):
         page = browser.new_page(base_url=url)
         visit(page, "gallery")
         expect(page.get_by_test_id("stSidebar")).to_contain_text("Map of 300 pairs")
+        page.locator(".card").nth(2).click()
+        expect(page.get_by_role("dialog")).to_contain_text("3 of 3,800 in this gallery")
+        expect(page.get_by_test_id("stSidebar")).not_to_contain_text("Map of 300 pairs", timeout=SLOW)
+        settle(page)
+        expect(page.get_by_role("dialog")).to_contain_text("3 of 3,800 in this gallery")
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_role("dialog")).to_contain_text("4 of 3,800 in this gallery")
+        page.keyboard.press("Escape")
+        expect(page.locator(".card").nth(3)).to_be_focused()
         page.get_by_role("link", name="Map").click()
         expect(page.locator("canvas, .nsewdrag, .map").first).to_be_visible(timeout=SLOW)
         expect(page.get_by_text("No map yet")).to_have_count(0)

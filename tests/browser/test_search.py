@@ -17,7 +17,7 @@ from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.store import Run
 from tests.browser.conftest import ROOT, Watch, serving, settle, visit
 from tests.jobs.stand_in import until
-from tests.pages.worlds import make_run
+from tests.pages.worlds import HOSTILE, make_run
 from tests.pool.pictures import drawn, encoded
 
 SLOW = 120_000
@@ -126,3 +126,22 @@ def test_search__of_the_whole_pool_is_seen_from_the_panel_of_jobs(page, data):
     page.get_by_role("button", name="See what it found").first.click()
     expect(page.get_by_text(f"The best 48 of 1,000 images like pair {uid[:8]}")).to_be_visible()
     settle(page)
+
+
+def test_search__an_upload_by_any_name_is_only_a_picture(page):
+    """200 hostile strings in names of files, five to a name: an error quotes all of a name, a title its beginning."""
+    visit(page, "search", query="&by=a+picture&search_size=24")
+    chooser, picture = page.locator("input[type=file]"), encoded(drawn(5), "PNG")
+    # As a browser writes names into what it sends; Streamlit itself refuses those of 100 kB.
+    sent = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
+    cut = [text[:120] for text in HOSTILE]
+    for place in range(0, 200, 5):
+        name = f"{place} {' '.join(cut[place : place + 5])}.png"
+        chooser.set_input_files([{"name": name, "mimeType": "image/png", "buffer": b"no picture"}])
+        expect(page.get_by_test_id("stCode")).to_contain_text(name.translate(sent)[:60])
+    for place, text in enumerate(cut[:20]):
+        chooser.set_input_files([{"name": f"{place} {text}.png", "mimeType": "image/png", "buffer": picture}])
+        shown = f"{place} {text.translate(sent)}"[:60]
+        expect(page.locator(".shows").first).to_contain_text(f"most like picture {shown}", timeout=SLOW)
+    settle(page)
+    assert page.evaluate("window.pwned") is None

@@ -36,7 +36,7 @@ def some(scores: np.ndarray, seed: int = 5) -> np.ndarray:
 def test_above__counts_as_numpy_does(scores):
     bins, mask = MetricBins.of(scores), some(scores)
     thresholds = np.concatenate([scores[~np.isnan(scores)], [-INF, -2, 0, 0.25, 0.5, 2, INF]]).astype(np.float32)
-    above, at = bins.above(mask, bins.counts(mask), thresholds)
+    above, at = bins.above(bitmaps.pack(mask), bins.counts(mask), thresholds)
     chosen = scores[mask]
     assert above.tolist() == [int((chosen > value).sum()) for value in thresholds]
     assert at.tolist() == [int((chosen >= value).sum()) for value in thresholds]
@@ -132,8 +132,16 @@ def test_counts__in_many_parts_are_those_of_the_whole():
     scores = np.random.default_rng(2).normal(size=(1 << 20) * 2 + 77).astype(np.float32)
     bins, mask = MetricBins.of(scores), some(scores)
     thresholds = np.linspace(-4, 4, 50).astype(np.float32)
-    above, _ = bins.above(mask, bins.counts(mask), thresholds)
+    above, _ = bins.above(bitmaps.pack(mask), bins.counts(mask), thresholds)
     assert above.tolist() == [int((scores[mask] > value).sum()) for value in thresholds]
-    rows = bins.rows_in(mask, bins.codes_of(thresholds))
+    rows = bins.rows_in(bitmaps.pack(mask), bins.codes_of(thresholds))
     assert (np.diff(rows) > 0).all()
     assert mask[rows].all()
+
+
+def test_holds__says_of_rows_what_the_mask_says():
+    mask = np.random.default_rng(0).random(1_003) < 0.4
+    rows = np.array([1_002, 0, 8, 7, 7, 999, 512])
+    for kind in (np.int64, np.uint32):
+        assert bitmaps.holds(bitmaps.pack(mask), rows.astype(kind)).tolist() == mask[rows].tolist()
+    assert bitmaps.holds(bitmaps.pack(mask), np.empty(0, np.int64)).tolist() == []

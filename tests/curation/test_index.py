@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import mmap
+import json
 import os
+import re
 import shutil
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.synthetic_run import write_run
 from clipsel_core import uids
-from clipsel_core.curation import indexing, uid_order
+from clipsel_core.curation import indexing, passes, score_files, uid_order
 from clipsel_core.curation.indexing import open_indexed, stamp_of, wait_until_kept
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.runs.store import Run
@@ -164,15 +166,15 @@ def test_tidy__takes_away_what_a_killed_builder_left(run):
 def test_rows_of__does_not_keep_the_uids_in_memory(run, monkeypatch):
     table, let_go = open_kept(run), []
     real = indexing.index._let_go
-    monkeypatch.setattr(indexing.index, "_let_go", lambda array: let_go.append(real(array)))
+    monkeypatch.setattr(indexing.index, "_let_go", lambda array, *part: (real(array, *part), let_go.append(part)))
+    monkeypatch.setattr(passes, "_PART", 1024)
     wanted = table.uids_at(np.arange(100))
-    for _ in range(2):
-        assert table.rows_of(wanted).tolist() == list(range(100))
-    assert len(let_go) == 2
-    owner = table._index.uids
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    assert isinstance(owner, mmap.mmap)
+    assert table.rows_of(wanted).tolist() == list(range(100))
+    assert sorted(let_go) == [(0, 1024), (1024, 2048), (2048, 3001)]
+    assert table.uids().tolist() == ScoreTable.open(run).uids().tolist()
+    real(table.uids(), 0, len(table))
+    resident = re.findall(r"uids\.npy\n(?:.*\n)*?Rss: +(\d+) kB", Path("/proc/self/smaps").read_text())
+    assert resident == ["0"]
 
 
 @pytest.mark.parametrize("pairs", [1, 8, 1003])
@@ -193,3 +195,19 @@ def test_order_by_uid__sorts_any_uids():
         order = uid_order.order_by_uid(names)
         assert np.array_equal(names[order], uids.sort(names))
         assert np.array_equal(np.sort(order), np.arange(5000))
+
+
+def test_open__looks_into_no_score_file_once_there_is_an_index(run, monkeypatch):
+    sizes = open_kept(run).files.sizes
+    monkeypatch.setattr(score_files.pq, "read_metadata", lambda path: pytest.fail(f"looked into {path}"))
+    again = open_indexed(run, fewest=0)
+    assert again.files.sizes == sizes
+    assert again.index_folder == run.root / "index" / stamp_of(run)
+
+
+@pytest.mark.parametrize("rows", [[], [3_001], [1_000, 1_000, "1_001"], None, 7])
+def test_open__counts_rows_itself_where_the_index_does_not_say(run, rows):
+    sizes = open_kept(run).files.sizes
+    path = run.root / "index" / stamp_of(run) / "index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rows": rows}))
+    assert open_kept(run).files.sizes == sizes

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation import bitmaps, picker
+from clipsel_core.curation.bins import MetricBins
 from clipsel_core.curation.ordering import Shares, count_of_fraction, counts_of_fraction
 from clipsel_core.curation.picker import Picker
 from clipsel_core.curation.prefix_counts import PrefixCounts
@@ -16,13 +17,16 @@ from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 
 
+@pytest.mark.parametrize("alike", [0, 0.6])
 @pytest.mark.parametrize("pairs", [1, 63, 1_000, 20_011])
-def test_prefix_counts__are_those_of_each_pair(pairs):
+def test_prefix_counts__are_those_of_each_pair(pairs, alike):
     draw = np.random.default_rng(pairs)
-    order = draw.permutation(pairs).astype(np.uint32)[: pairs - pairs // 10]
-    codes = draw.integers(0, 300, pairs).astype(np.uint16)
+    values = np.where(draw.random(pairs) < alike, 0.5, draw.normal(0, 1, pairs)).astype(np.float32)
+    values[draw.random(pairs) < 0.1] = np.nan
+    first = MetricBins.of(values)
+    order, codes = first.order, draw.integers(0, 300, pairs).astype(np.uint16)
     mask = draw.random(pairs) < 0.7
-    counts = PrefixCounts.of(order, codes, bitmaps.pack(mask))
+    counts = PrefixCounts.of(first, codes, bitmaps.pack(mask))
     for rank in {0, 1, len(order) // 3, len(order) // 2 + 1, len(order) - 1, len(order)}:
         for found, rows in ((counts.from_rank(rank), order[rank:]), (counts.below_rank(rank), order[:rank])):
             assert (found == np.bincount(codes[rows][mask[rows]], minlength=65_536)).all()

@@ -13,7 +13,7 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
 
 from clipsel_core.jobs import encoders
-from pages.parts import catalog, control
+from pages.parts import background, catalog, control
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 PAGES = ("overview", "distributions", "map", "gallery", "search", "select", "compare")
@@ -33,6 +33,12 @@ def main_module() -> Iterator[None]:
 def cold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that could ask a teacher load it in advance; most tests do not want to pay for that."""
     monkeypatch.setattr(encoders.Encoder, "warm", lambda self: None)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages wait for what they work out in the background, so that one run of them shows all there is to be seen."""
+    monkeypatch.setattr(background, "_AT_ONCE_S", 30)
 
 
 @pytest.fixture

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
 from clipsel_core import uids
+from clipsel_core.curation.picker import Picker
 from clipsel_core.curation.recipe_files import parse_recipe
 from clipsel_core.curation.selection import select
 from clipsel_core.runs.store import Run
+from pages.parts import background
 from tests.pages.conftest import components, words
 from tests.pages.worlds import add_recipe, make_run
 
 DRAFT = "steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: normsim_inf_task, keep_top: 0.2}]"
+pytestmark = pytest.mark.usefixtures("patient")
 PARTS = ("only this one", "both", "only the other")
 CLIP = "steps: [{metric: clip_score, keep_top: 0.25}]"
 
@@ -96,4 +102,33 @@ def test_compare__one_selection_is_not_enough(run, open_page):
     app = open_page("compare", run)
     app.multiselect(key="compared").set_value(["draft"]).run()
     assert "Choose two or more" in words(app)
+    assert not app.exception
+
+
+def test_compare__shows_how_far_it_is_and_can_be_stopped(run, open_page, monkeypatch):
+    monkeypatch.setattr(background, "_AT_ONCE_S", 0)
+    gate, begun, select = threading.Event(), threading.Event(), Picker.select
+
+    def slowly(self, recipe):
+        begun.set()
+        assert gate.wait(10)
+        return select(self, recipe)
+
+    monkeypatch.setattr(Picker, "select", slowly)
+    app = open_page("compare", run)
+    assert begun.wait(10)
+    assert not app.exception
+    assert "only in the draft" not in words(app).lower()
+    app.button(key="sharing stop").click().run()
+    gate.set()
+    monkeypatch.setattr(background, "_AT_ONCE_S", 30)
+    app.run()
+    assert "Stopped." in words(app)
+    app.button(key="sharing on").click().run()
+    for _ in range(50):
+        if cells_there := any("<td" in element.proto.body for element in app.get("html")):
+            break
+        time.sleep(0.1)
+        app.run()
+    assert cells_there
     assert not app.exception

@@ -33,6 +33,7 @@ def data(tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPSEL_DATA", str(data))
     monkeypatch.setenv("CLIPSEL_RUNS", "")
     monkeypatch.setenv("CLIPSEL_READ", "")
+    monkeypatch.setenv("CLIPSEL_READ_ADDRESSES", "")
     return data
 
 
@@ -205,12 +206,64 @@ def test_pool__starts_embed_with_source_and_teacher(data, opened, monkeypatch):
     ended(job)
 
 
+def test_pool__from_an_address_that_the_server_allows(data, opened, monkeypatch):
+    monkeypatch.setattr(health, "teachers", lambda: ["ViT-B-32 openai"])
+    app, _ = opened("overview")
+    monkeypatch.setenv("CLIPSEL_READ_ADDRESSES", "https://host:8/photos")
+    button(app, "Make a pool").click().run()
+    next(box for box in app.selectbox if box.label == "Teacher").set_value("ViT-B-32 openai")
+    next(box for box in app.selectbox if box.label == "Source").set_value("https://host:8/photos").run()
+    app.button(key="start pool").click().run()
+    assert not app.exception
+    (job,) = listing(catalog.jobs_folder())
+    assert job.info.words[:3] == ("embed", "https://host:8/photos", str(data / "photos"))
+    ended(job)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "https://host:8/photosynthesis/x.csv",
+        "https://host:8/photos/../secret",
+        "https://host:8/photos/%2e%2E/secret",
+        "https://host:8/photos/..%2fsecret",
+        "https://host:8/photos\\..\\secret",
+        "https://host:8/photos/x?to=//10.0.0.1/",
+        "https://host:8@10.0.0.1/photos/x.csv",
+        "https://host/photos/x.csv",
+        "http://host:8/photos/x.csv",
+        "simplecache::https://host:8/photos/x.csv",
+        "https://host:8/photos/x.zip::file:///etc/x.zip",
+        "zip://x::/etc/x.zip",
+        "file:///etc",
+        "s3://photos",
+        "https://host:8/photos/x\n.csv",
+    ],
+)
+def test_addresses__only_below_the_allowed_ones(typed, data, monkeypatch):
+    monkeypatch.setenv("CLIPSEL_READ_ADDRESSES", "https://host:8/photos/ s3://bucket")
+    with pytest.raises(JobError):
+        folders.source(typed)
+
+
+def test_addresses__the_allowed_ones_and_below(data, monkeypatch):
+    catalog.allow([], ["https://host:8/photos/", data / "birds", "s3://bucket", f"file://{data}"])
+    for address in ("https://host:8/photos/", "https://host:8/photos/a/b.tar", "s3://bucket/x.csv"):
+        assert folders.source(f" {address} ") == address
+    assert catalog.readable() == [data / "birds", data]
+    assert folders.source("birds/pool") == data / "birds" / "pool"
+    monkeypatch.setenv("CLIPSEL_READ_ADDRESSES", "")
+    with pytest.raises(JobError, match="no address is allowed here"):
+        folders.source("https://host:8/photos/")
+
+
 @pytest.mark.parametrize(
     ("typed", "named"),
     [
         ("ViT-B-32 openai", {"model": "ViT-B-32", "pretrained": "openai"}),
         ("hf-hub:timm/some", {"model": "hf-hub:timm/some"}),
         ("birds/target", {"model": "local-dir:{data}/birds/target"}),
+        ("my clip", {"model": "local-dir:{data}/my clip"}),
         ("ViT-B-32 birds/own.pt", {"model": "ViT-B-32", "pretrained": "{data}/birds/own.pt"}),
         (pooling._NO_TEACHER, {}),
         ("ViT-B-32", None),
@@ -221,6 +274,8 @@ def test_pool__starts_embed_with_source_and_teacher(data, opened, monkeypatch):
 )
 def test_pool__teachers_are_names_or_allowed_paths(data, typed, named):
     (data / "birds" / "own.pt").touch()
+    (data / "my clip").mkdir()
+    (data / "my clip" / "open_clip_config.json").touch()
     if named is None:
         with pytest.raises(JobError):
             pooling._named(typed)

@@ -28,7 +28,7 @@ def rows(app) -> list[int]:
 
 def test_gallery__highest_first(app):
     assert rows(app) == list(range(59, 11, -1))
-    assert "of 2 · 60 pairs" in words(app)
+    assert "of 2\n60 pairs" in words(app)
 
 
 def test_gallery__turns_pages(app):
@@ -180,7 +180,7 @@ def test_gallery__turns_pages_and_jumps_among_the_found(tmp_path, open_page):
     named = ["odd one" if row % 2 else "even one" for row in range(300)]
     app = open_page("gallery", make_run(tmp_path / "world", pairs=(300,), captions=named))
     app.text_input(key="words").set_value("odd").run()
-    assert "of 4 · 150 pairs with these words" in words(app)
+    assert "of 4\n150 pairs with these words" in words(app)
     app.number_input(key="jump").set_value(10.0).run()
     assert app.number_input(key="page").value == 3
     assert set(captions(app)) == {"odd one"}

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from clipsel_core import uids
+from clipsel_core.curation.picker import Picker
+from clipsel_core.curation.recipe_steps import AtLeast
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.selection import select
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, fate, recipes, state
+from pages.parts import background, catalog, fate, map_view, naming, recipes, state
 from pages.parts.catalog import Entry
+from pages.parts.opened import OPENED
 from tests.jobs import stand_in
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
 
 # Pairs lie on an arc from (1, 0) over (-1, 0) nearly around: those with x > 0 come first and last.
 RIGHT_HALF = {"x": [0.0, 2.0, 2.0, 0.0], "y": [-2.0, -2.0, 2.0, 2.0]}
+pytestmark = pytest.mark.usefixtures("patient")
 NOTHING = {"x": [5.0, 6.0, 6.0], "y": [5.0, 5.0, 6.0]}
 
 
@@ -157,6 +162,7 @@ def test_map__opens_the_pair_that_is_clicked(app):
     assert not app.exception
     assert drawn["tip"]["caption"] in words(app)
     assert f"4 of {len(drawn['points']['x'])} in this gallery" in words(app)
+    del app.session_state[OPENED]
     for nonsense in (-1, 10_000, "3", None):
         draw(app, "opened", nonsense)
         assert not app.exception
@@ -199,3 +205,51 @@ def test_map__leafs_through_a_region(app):
     app.button(key="next region_page").click().run()
     draw(app, "drawn", {"x": [], "y": []})
     assert shown(app) == list(range(24))
+
+
+def test_map__is_there_before_it_is_known_what_the_recipe_keeps(run, open_page, monkeypatch):
+    monkeypatch.setattr(background, "_AT_ONCE_S", 0)
+    gate, select = threading.Event(), Picker.select
+    monkeypatch.setattr(Picker, "select", lambda self, recipe: gate.wait(10) and select(self, recipe))
+    app = open_page("map", run)
+    assert not app.exception
+    assert len(shown(app)) == 24
+    assert "kept by the recipe" not in words(app)
+    assert {card["badge"] for card in components(app, "clipsel_cards")[0]["cards"]} == {""}
+    gate.set()
+    monkeypatch.setattr(background, "_AT_ONCE_S", 30)
+    for thread in threading.enumerate():
+        if thread.daemon and "_run" in thread.name:
+            thread.join(10)
+    app.run()
+    assert "kept by the recipe" in words(app)
+    assert {card["badge"] for card in components(app, "clipsel_cards")[0]["cards"]} == {"kept", "dropped"}
+
+
+def test_map__stays_where_the_recipe_does_not_fit(run, open_page):
+    app = open_page("map", run)
+    key = Entry("", run.resolve()).key
+    app.session_state[f"draft {key}"] = {1: AtLeast(metric="nonsense", at_least=0.5)}
+    app.run()
+    assert not app.exception
+    assert "does not fit this run" in "".join(error.value for error in app.error)
+    assert len(shown(app)) == 24
+
+
+def test_map__has_names_that_were_found_while_it_was_drawn(run, open_page, monkeypatch):
+    open_page("map", run)
+    found = naming.of(Entry("", run.resolve()))
+    labels = [[("red · bird", 0.0, 0.0)]]
+    draws, draw_map = [], map_view.show_map
+
+    def named_meanwhile(view, **said):
+        draws.append(view.labels)
+        found.labels = labels
+        return draw_map(view, **said)
+
+    monkeypatch.setattr(naming, "of", lambda entry: found)
+    monkeypatch.setattr(map_view, "show_map", named_meanwhile)
+    app = open_page("map", run)
+    assert not app.exception
+    assert draws[-1] == labels
+    assert components(app, "clipsel_map")[0]["labels"] == [[["red · bird", 0.0, 0.0]]]

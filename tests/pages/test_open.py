@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from clipsel_core.runs.store import Run
-from pages.parts import commands
-from tests.pages.conftest import PAGES, words
+from pages.parts import catalog, commands
+from tests.pages.conftest import MAIN, PAGES, words
 from tests.pages.worlds import HOSTILE, LACKING, make_run
 
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "run"
@@ -109,3 +110,37 @@ def test_overview__says_that_the_pool_is_gone(tmp_path, open_page):
     for page in PAGES:
         assert not open_page(page, run).exception
     assert "pool is not where the run remembers it" in words(open_page("overview", run))
+
+
+def test_overview__shows_no_numbers_where_nothing_is_scored(tmp_path, open_page):
+    app = open_page("overview", make_run(tmp_path / "world", **LACKING["no_scores"]))
+    table = app.dataframe[0].value.set_index("metric")
+    assert table.loc[["CLIPScore", "s-CLIPLoss"], ["5 %", "median", "95 %"]].isna().all(axis=None)
+    assert table.loc["r image"].notna().all()
+    assert "No pair of this run has s-CLIPLoss" in words(app)
+
+
+def test_run__that_is_not_here_is_not_replaced_in_silence(tmp_path, open_page):
+    run = make_run(tmp_path / "world")
+    app = open_page("overview", run)
+    assert "This run is not here" not in words(app)
+    other = make_run(tmp_path / "another")
+    catalog.allow([other])
+    app.run()
+    assert "This run is not here" in words(app)
+    assert "<dd>world/run</dd>" in words(app)
+    assert "<dd>another/run</dd>" in words(app)
+    app.switch_page("select.py").run()
+    assert "This run is not here" in words(app)
+    app.button(key="go on with this").click().run()
+    assert "This run is not here" not in words(app)
+
+
+def test_run__of_a_link_that_is_not_here(tmp_path, open_page, monkeypatch):
+    open_page("overview", make_run(tmp_path / "world"))
+    app = AppTest.from_file(str(MAIN), default_timeout=30)
+    app.query_params["run"] = "<b>gone</b>/run"
+    app.run()
+    assert "<dd>&lt;b&gt;gone&lt;/b&gt;/run</dd>" in words(app)
+    app.selectbox(key="run").set_value("world/run").run()
+    assert not app.exception

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shutil
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
 from tests.pages.conftest import components, trigger, words
 from tests.pages.test_open import DEMO
-from tests.pages.worlds import make_run, scores
+from tests.pages.worlds import LACKING, make_run, scores
 
 
 def open_card(app, place: int, tab: str = "Scores"):
@@ -45,6 +47,47 @@ def test_pair__every_score_with_rank_and_percentile(tmp_path, open_page):
         assert sum(shown["counts"]) == 60
         if np.ptp(values):
             assert shown["at"] == pytest.approx((values[row] - values.min()) / np.ptp(values), abs=1e-6)
+
+
+def verdict(app) -> str:
+    (said,) = (element.proto.body for element in app.get("html") if 'class="verdict' in element.proto.body)
+    return " ".join(html.unescape(re.sub("<[^>]+>", " ", said)).split())
+
+
+def test_pair__says_which_step_dropped_it(tmp_path, open_page):
+    """In the suggested recipe the top 18 by s-CLIPLoss, rows 42 to 59, then the 12 lowest of these, by NormSim."""
+    app = open_page("gallery", make_run(tmp_path / "world"))
+    open_card(app, 0)
+    assert verdict(app).startswith(
+        "Dropped by step 2 of the recipe ✓ top 30 % of the pool by s-CLIPLoss 0.4833 ≥ 0.2000"
+    )
+    assert verdict(app).endswith("✕ top 20 % of the pool by NormSim ∞ · task 0.0167 < 0.1167")
+    open_card(app, 17)
+    assert verdict(app).startswith("Kept by the recipe")
+    open_card(app, 18)
+    assert verdict(app).startswith("Dropped by step 1 of the recipe ✕ top 30 %")
+    assert verdict(app).endswith("0.3167, out before")
+    app.button(key="keep opened").click().run()
+    assert verdict(app).startswith("Kept by hand, in step 3 of the recipe")
+    app.button(key="drop opened").click().run()
+    assert verdict(app).startswith("Dropped by step 1 of the recipe")
+
+
+def test_pair__says_that_a_tie_went_to_smaller_uids(tmp_path, open_page):
+    app = open_page("gallery", make_run(tmp_path / "world", **LACKING["equal_scores"]))
+    open_card(app, 0)
+    assert "✕ top 30 % of the pool by s-CLIPLoss 0.2500, a tie that went to smaller uids" in verdict(app)
+
+
+def test_pair__stays_open_when_the_page_is_drawn_anew(tmp_path, open_page):
+    app = open_page("gallery", make_run(tmp_path / "world"))
+    open_card(app, 7)
+    app.button(key="Next pair").click().run()
+    app.run()
+    assert "9 of 60 in this gallery" in words(app)
+    app.switch_page("select.py").run()
+    app.switch_page("gallery.py").run()
+    assert "in this gallery" not in words(app)
 
 
 def test_pair__the_waterfall_adds_up(open_page):

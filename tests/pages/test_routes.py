@@ -22,7 +22,7 @@ from tests.pages.worlds import make_run, picture
 FIRST = "00000000000000070000000000000000"
 
 
-def get(path: str) -> tuple[int, dict[str, str], bytes]:
+def get(path: str, query: bytes = b"") -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of a GET, asked of the routes without a server."""
     sent: list[dict] = []
 
@@ -38,7 +38,7 @@ def get(path: str) -> tuple[int, dict[str, str], bytes]:
         "method": "GET",
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query,
         "headers": [],
     }
     asyncio.run(Starlette(routes=routes.ROUTES)({**scope, "http_version": "1.1", "scheme": "http"}, receive, send))
@@ -207,3 +207,26 @@ def test_entries__no_two_labels_are_the_same(tmp_path, monkeypatch):
     labels = [entry.label for entry in catalog.entries()]
     assert len(set(labels)) == len(labels) == 3
     assert catalog.missing() == [tmp_path / "missing"]
+
+
+def test_by_key__sees_other_folders_and_new_runs_at_once(tmp_path, monkeypatch):
+    first, second = (make_run(tmp_path / side / "world") for side in "ab")
+    monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
+    catalog.allow([first])
+    (entry,) = catalog.entries()
+    assert catalog.by_key(entry.key) == entry
+    catalog.allow([second])
+    assert catalog.by_key(entry.key) is None
+    (other,) = catalog.entries()
+    assert catalog.by_key(other.key) == other
+
+
+@pytest.mark.parametrize(("path", "page"), [("/overview", "./"), ("/home", "./"), ("/Select", "./select")])
+def test_guessed__leads_to_the_page(path, page):
+    status, headers, _ = get(path)
+    assert (status, headers["location"]) == (307, page)
+
+
+def test_guessed__keeps_what_stands_behind_the_address():
+    status, headers, _ = get("/overview", b"run=demo/run&recipe=//evil.example")
+    assert (status, headers["location"]) == (307, "./?run=demo/run&recipe=//evil.example")

@@ -10,19 +10,21 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 Fault = int | str | None
 
 
 class Served:
     """What is served. address: of the folder. asked: how often each path was. fault: by a path and the how many-th time
-    it is asked for, from 1: a status to answer with, "reset" to break the connection, or None."""
+    it is asked for, from 1: a status to answer with, "reset" to break the connection, "stall" to say nothing until the
+    server ends, "half" to say half and no more, or None."""
 
     def __init__(self) -> None:
         self.address = ""
         self.asked: Counter[str] = Counter()
         self.fault: Callable[[str, int], Fault] = lambda path, times: None
+        self.over = Event()
 
 
 @contextmanager
@@ -35,6 +37,7 @@ def serving(folder: Path, *, ranges: bool = True) -> Iterator[Served]:
     try:
         yield served
     finally:
+        served.over.set()
         server.shutdown()
         server.server_close()
 
@@ -51,6 +54,11 @@ class _Handler(SimpleHTTPRequestHandler):
         fault = self._served.fault(self.path, self._served.asked[self.path])
         if fault == "reset":
             self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+        elif fault in ("stall", "half"):
+            if fault == "half":
+                self._send_half()
+            self._served.over.wait()
             self.close_connection = True
         elif fault:
             self.send_error(int(fault))
@@ -71,6 +79,14 @@ class _Handler(SimpleHTTPRequestHandler):
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         self.wfile.write(part)
+
+    def _send_half(self) -> None:
+        data = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2])
+        self.wfile.flush()
 
     def log_message(self, *_: object) -> None:
         """Nothing: tests read no log."""

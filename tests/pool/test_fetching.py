@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool import patience
+from clipsel_core.pool import patience, stores
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.places import Place
@@ -55,6 +55,37 @@ def test_fetcher__one_picture_that_never_comes_is_rejected(tmp_path, teachers, s
     reason = "no such file" if fault == 404 else f"it cannot be read: {fault}"
     assert rejected(tmp_path / "pool")["3.png"].startswith(reason)
     assert served.asked[PICTURES[3]] == tries
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A server that says nothing for half a second has stalled; as it has after a minute otherwise."""
+    monkeypatch.setattr(stores, "_STALLED_S", 0.5)
+
+
+@pytest.mark.parametrize("fault", ["stall", "half"])
+@pytest.mark.parametrize("cured", [True, False])
+def test_fetcher__one_picture_that_stalls(tmp_path, teachers, served, impatient, fault, cured):
+    served.fault = lambda path, times: fault if path == PICTURES[3] and (times == 1 or not cured) else None
+    made = build(f"{served.address}/in/captions.csv", tmp_path / "pool", teachers[0])
+    assert (made.read, made.kept) == (9, 9 if cured else 8)
+    if not cured:
+        assert rejected(tmp_path / "pool")["3.png"] == "it cannot be read: no answer in time"
+    assert served.asked[PICTURES[3]] == (2 if cured else 4)
+
+
+@pytest.mark.parametrize("fault", ["stall", "half"])
+def test_fetcher__a_server_that_stalls_in_the_middle_ends_the_run(tmp_path, teachers, served, impatient, fault):
+    served.fault = lambda path, times: fault if path in PICTURES[4:] or (path in PICTURES and times > 1) else None
+    with pytest.raises(PoolFormatError, match=r"a store that answers, found .*: no answer in time; start again when"):
+        build(f"{served.address}/in/captions.csv", tmp_path / "pool", teachers[0])
+
+
+def test_place__a_file_that_stalls_while_it_is_read_on(tmp_path, served, impatient):
+    """As a tar is: in pieces, each asked for by its range."""
+    served.fault = lambda path, times: "stall" if times == 2 else None
+    with Place.of(f"{served.address}/in/captions.csv").patient(2).open() as file:
+        assert file.read() == (tmp_path / "in/captions.csv").read_bytes()
 
 
 @pytest.mark.parametrize("fault", [503, 401, "reset"])

@@ -265,3 +265,36 @@ def test_open_source__img2datasets_folders_with_their_parquets(tmp_path):
         ("00000/000002.jpg", "from the json", "0", "https://host/x", 640),
         ("00001/000010.jpg", "caption 000010", "1", "https://host/x", 640),
     ]
+
+
+@pytest.mark.parametrize(("mark", "kind"), [(",", "csv"), ("\t", "tsv")])
+def test_open_source__captions_in_a_txt_beside_a_folder_of_images(tmp_path, mark, kind):
+    """As Flickr's collections come."""
+    for folder in ("Images", "other"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        (tmp_path / "Images" / f"{number}.jpg").write_bytes(image(number))
+    rows = "".join(f"{number}.jpg{mark}{caption(number)}\n" for number in range(3))
+    (tmp_path / "captions.txt").write_text(f"image{mark}caption\n{rows}")
+    source = open_source(tmp_path / "captions.txt")
+    assert (source.kind, source.base.path) == (kind, str(tmp_path / "Images"))
+    assert source.said.endswith("images in Images/")
+    assert [read(source, record) for record in records(source)] == [image(number) for number in range(3)]
+    with pytest.raises(
+        PoolFormatError, match=r"json beside each image, found captions.txt; give the table of captions"
+    ):
+        open_source(tmp_path)
+    (tmp_path / "other" / "0.jpg").write_bytes(image(0))
+    assert open_source(tmp_path / "captions.txt").base.path == str(tmp_path)
+
+
+def test_open_source__a_txt_that_is_no_table(tmp_path):
+    (tmp_path / "x.txt").write_text("a boat, red\n")
+    with pytest.raises(PoolFormatError, match=r"or a folder, found .txt; say which with --format"):
+        open_source(tmp_path / "x.txt")
+
+
+def test_open_source__images_without_any_caption(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(image(0))
+    with pytest.raises(PoolFormatError, match=r"expected a .txt or .json beside each image, found none"):
+        open_source(tmp_path)

@@ -12,7 +12,7 @@ from clipsel_core.pool.sources.record import clean_text, usable_side, usable_uid
 
 _IMAGE_NAMES = (
     *("image_path", "img_path", "path", "filepath", "file_path", "file_name", "filename", "file"),
-    *("image", "img", "image_name", "image_file", "image_id", "jpg", "png", "webp"),
+    *("image", "img", "image_name", "image_file", "image_id", "photo", "picture", "jpg", "png", "webp"),
 )
 _TEXT_NAMES = ("caption", "text", "txt", "captions", "description", "title", "alt", "alt_text", "sentence", "comment")
 _UID_NAMES, _URL_NAMES, _KEY_NAMES = ("uid",), ("url", "image_url"), ("key", "__key__")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 
+from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import (
@@ -31,9 +32,15 @@ def open_folder(base: Place) -> Source:
     """The images below `base`, at any depth, in the order of their names; a pair's key is its path.
 
     Where the first of them has a .json beside it too, as img2dataset writes them, each is read: uid, url and caption.
+    Raises: PoolFormatError where none has either.
     """
     files = base.files(*IMAGE_ENDINGS)
     names, sizes = [name for name, _ in files], [size for _, size in files]
+    texts = {name for name, _ in base.files(".txt", ".json")}
+    if texts.isdisjoint(_beside(name, ending) for name in names for ending in (".txt", ".json")):
+        expected, found = "a .txt or .json beside each image", ", ".join(sorted(texts)[:3]) or "none"
+        remedy = "give the table of captions instead of the folder"
+        raise PoolFormatError(base, expected=expected, found=found, remedy=remedy)
     facts = bool(names) and (base / _beside(names[0], ".json")).is_file()
     said = f"a folder of {len(names):,} images, captions from the .txt beside each{' and uids from the .json' * facts}"
     signature = signature_of(names, sizes, "folder")

@@ -18,6 +18,7 @@ from clipsel_core.pool.sources.table import open_table
 from clipsel_core.pool.sources.tars import open_tars
 
 _TABLES = ("csv", "tsv", "jsonl", "parquet")
+_LONGEST_HEAD = 1 << 16
 
 
 def open_source(
@@ -45,6 +46,8 @@ def open_source(
 def _look(place: Place) -> str:
     if not place.is_dir():
         ending = place.ending
+        if ending == "txt" and (kind := _table_within(place)):
+            return kind
         if ending in (*_TABLES, "tar"):
             return "webdataset" if ending == "tar" else ending
         expected, remedy = "a .tar, .csv, .tsv, .jsonl or .parquet, or a folder", "say which with --format"
@@ -66,6 +69,18 @@ def _look(place: Place) -> str:
         found = ", ".join(name for kind in there for name in tables[kind][:3])
         raise PoolFormatError(place, expected="one table of captions", found=found, remedy="give the table instead")
     return "folder"
+
+
+def _table_within(text: Place) -> str:
+    """csv or tsv, where a .txt is one by its first line, as Flickr's captions come; else nothing."""
+    with text.open() as file:
+        first = file.readline(_LONGEST_HEAD).decode("utf-8-sig", "replace")
+    for kind, mark in (("tsv", "\t"), ("csv", ",")):
+        names = [name.strip().strip('"') for name in first.split(mark)]
+        columns = guess_columns(text, names, image=None, text=None, needed=False)
+        if columns.image and columns.text:
+            return kind
+    return ""
 
 
 def _names_images(table: Place) -> bool:

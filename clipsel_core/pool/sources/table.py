@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -24,19 +25,36 @@ _ROWS_AT_ONCE = 4096
 def open_table(path: Place, kind: str, *, image: str | None = None, text: str | None = None) -> Source:
     """The pairs of a table; paths in it are addresses, absolute, or relative to its folder. A pair's key is its path.
 
+    Where the first lies not there, but in the one folder of this folder that has it, they are relative to that: many
+    collections come as a list beside a folder of images.
+
     kind: csv, tsv, jsonl or parquet. image, text: the columns' names; guessed where None.
     Raises: PoolFormatError where there is no such column, or the table cannot be read.
     """
     columns = guess_columns(path, column_names(path, kind), image=image, text=text)
     size = count_rows(path) if kind == "parquet" else path.size()
+    inner = _inner_folder(path, kind, columns)
     said = f"{kind}, image paths from column {columns.image!r}, captions from {columns.text!r}"
+    said += f", images in {inner}/" if inner else ""
     signature = signature_of([path.name], [path.size()], kind, *columns.all)
 
     def read(_: int) -> Iterator[Record]:
         for number, (position, row) in enumerate(read_rows(path, kind)):
             yield to_record(row, columns, number, position)
 
-    return Source(kind, path.parent, (path.name,), (size,), read, said, signature)
+    return Source(kind, path.parent / inner if inner else path.parent, (path.name,), (size,), read, said, signature)
+
+
+def _inner_folder(path: Place, kind: str, columns: Columns) -> str:
+    """The folder beside a table that its paths are relative to, or nothing. On this machine: elsewhere nobody seeks."""
+    position, row = next(read_rows(path, kind), (0, ""))
+    file, folder = to_record(row, columns, 0, position).file, path.parent
+    if not file or folder.remote or "://" in file or os.path.isabs(file) or (folder / file).is_file():
+        return ""
+    with os.scandir(folder.path or ".") as found:
+        inner = sorted(entry.name for entry in found if entry.is_dir() and not entry.name.startswith("."))
+    holding = [name for name in inner if (folder / name / file).is_file()]
+    return holding[0] if len(holding) == 1 else ""
 
 
 def read_rows(path: Place, kind: str) -> Iterator[_Row]:

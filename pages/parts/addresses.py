@@ -1,0 +1,43 @@
+"""Which addresses may jobs read from? None, but what lies below those that the server was told of with --read.
+
+A browser must not be able to send the server anywhere: to a machine beside it that trusts it, or to an archive or cache
+on its own disk. So an address is compared with the allowed ones as it is written, letter by letter, and what could be
+read in two ways is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from clipsel_core.errors import JobError
+from pages.parts import catalog
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+# Chains, other names for . and / and \, questions, and whatever is no plain character.
+_TWO_READINGS = re.compile(r"::|%2e|%2f|%5c|[\\?#@*\[\]{}]|[^\x21-\x7e]", re.IGNORECASE)
+
+
+def is_address(text: str) -> bool:
+    """Whether somebody typed an address, s3://bucket/x or https://host/x, and not a path."""
+    return "::" in text or bool(_ADDRESS.match(text.strip()))
+
+
+def allowed(text: str) -> str:
+    """The address that somebody chose or typed. Raises JobError where it does not lie below an allowed one."""
+    address = text.strip()
+    known = catalog.readable_addresses()
+    if not _TWO_READINGS.search(address) and any(_below(address, root) for root in known):
+        return address
+    expected = f"an address below {', '.join(known)}" if known else "a path: no address is allowed here"
+    remedy = "start the dashboard with --read ADDRESS to allow what lies below it, or run embed in a terminal"
+    raise JobError(address, expected=expected, found="another", remedy=remedy)
+
+
+def _below(address: str, root: str) -> bool:
+    """Whether an address is another or lies below it: the same protocol, the same host and port, a path inside."""
+    given, known = urlsplit(address), urlsplit(root)
+    if (given.scheme, given.netloc) != (known.scheme, known.netloc):
+        return False
+    parts, above = given.path.split("/"), known.path.rstrip("/").split("/")
+    return parts[: len(above)] == above and not {".", ".."} & set(parts)

@@ -1,0 +1,58 @@
+"""What is read of a run once is not read again, and what comes back is seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.layout import knows_images, open_pool
+from pages.parts import state
+from pages.parts.catalog import Entry
+from tests.pages.worlds import make_run
+
+
+@pytest.fixture
+def entry(tmp_path, monkeypatch) -> Entry:
+    monkeypatch.setattr(state._lacking, "_known", type(state._lacking._known)())
+    return Entry("world", make_run(tmp_path / "world"))
+
+
+def test_find_pool__that_is_gone_is_sought_once_and_found_when_it_comes_back(entry, monkeypatch):
+    root, tries = state.open_run(entry).pool_root, []
+    monkeypatch.setattr(state, "open_pool", lambda root: tries.append(root) or open_pool(root))
+    root.rename(root.with_name("away"))
+    assert [state.find_pool(entry) for _ in range(3)] == [None] * 3
+    assert len(tries) == 1
+    table = state.open_table(entry)
+    assert table.pool is None
+    root.with_name("away").rename(root)
+    assert state.find_pool(entry).rows == 60
+    assert table.pool.rows == 60
+
+
+def test_find_pool__that_was_mended_inside_is_found_within_seconds(entry, monkeypatch):
+    shard = open_pool(state.open_run(entry).pool_root).shards[0].parquet
+    data, stamp = shard.read_bytes(), shard.parent.stat().st_mtime_ns
+    shard.write_bytes(b"PAR1")
+    assert state.find_pool(entry) is None
+    shard.write_bytes(data)
+    assert shard.parent.stat().st_mtime_ns == stamp
+    monkeypatch.setattr(state, "_LACKING_S", 0.0)
+    assert state.find_pool(entry).rows == 60
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_knows_images__is_what_the_opened_pool_says(tmp_path, images):
+    root = state.open_run(Entry("world", make_run(tmp_path / "world", images=images))).pool_root
+    assert knows_images(root) == open_pool(root).has_images == images
+
+
+def test_keeps__is_the_mask_asked_for_some_pairs(entry):
+    recipe = "steps:\n- {metric: s_cliploss, keep_top: 0.5}\n"
+    for text in ("", recipe):
+        mask, keeps = state.kept_mask(entry, text), state.keeps(entry, text)
+        assert np.array_equal(keeps(np.arange(len(mask))), mask)
+        assert 0 < mask.sum() <= len(mask)
+    with pytest.raises(PoolFormatError):
+        state.pool_at(entry.root / "no pool")
