@@ -73,7 +73,8 @@ const drawLegend = (self) => {
   })
   const range = make("div", "range")
   range.append(ramp, scale)
-  self.legend.replaceChildren(make("span", "name", bar.title), range, make("i", "blank"), make("span", "name", bar.blank))
+  const blank = [make("i", "blank"), make("span", "name", bar.blank)]
+  self.legend.replaceChildren(make("span", "name", bar.title), range, ...blank, make("span", "said", self.data.said))
 }
 
 const paint = (self) => {
