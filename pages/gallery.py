@@ -150,6 +150,8 @@ def _search(entry: Entry, asked: tuple[str, ...]) -> scanning.Search | None:
 def _pager(entry: Entry, view: View, listing: Listing, pages: int, search: scanning.Search | None) -> int:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.show("page", pages, f"{words.pairs(len(listing))}{_matched(view, search)}")
+        with st.container(key="keys", width="content"):
+            facts.show_note("Arrows move, Enter opens, K keeps, D drops")
         st.space("stretch")
         if view.order in ("highest", "lowest") and len(listing):
             st.number_input(

@@ -14,7 +14,7 @@ from streamlit.delta_generator import DeltaGenerator
 from clipsel_core.curation.export import export
 from clipsel_core.curation.recipe_files import dump_recipe, load_recipe, save_recipe
 from clipsel_core.curation.selection import Selection
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run
 from pages.parts import commands, empty, facts, routes, state, words
 from pages.parts.catalog import Entry
@@ -52,12 +52,13 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places:
         return Places(None)
     path, saved = run.recipes_dir / f"{name}.yaml", st.container()
     with st.container(horizontal=True, gap="small"):
-        if st.button("Save and export", type="primary", icon=":material/file_download:", key="export"):
-            _export(entry, run, recipe, picked, path, ending)
-        if st.button("Save recipe", icon=":material/bookmark:", key="save"):
-            save_recipe(state.parse(entry, recipe), path)
-            st.toast(f"Saved as {name}", icon=":material/check:")
-            st.rerun()
+        exports = st.button("Save and export", type="primary", icon=":material/file_download:", key="export")
+        saves = st.button("Save recipe", icon=":material/bookmark:", key="save")
+    if exports:
+        _export(entry, run, recipe, picked, path, ending)
+    if saves and _save(entry, recipe, path):
+        st.toast(f"Saved as {name}", icon=":material/check:")
+        st.rerun()
     return Places(path, saved, st.container(), st.expander("The recipe as a file"))
 
 
@@ -92,6 +93,24 @@ def _in_file(path: Path, changed_ns: int, size: int) -> str | None:
         return None
 
 
+def _save(entry: Entry, recipe: str, path: Path) -> bool:
+    """Saves the recipe; whether that was possible."""
+    try:
+        save_recipe(state.parse(entry, recipe), path)
+    except (ClipselError, OSError) as error:
+        empty.show_error(_told(error, path), "The recipe was not saved")
+        return False
+    return True
+
+
+def _told(error: Exception, path: Path) -> ClipselError:
+    """What is wrong with a file that cannot be written, in the words of all errors."""
+    if isinstance(error, ClipselError):
+        return error
+    found = getattr(error, "strerror", None) or str(error)
+    return RunError(path, expected="to write it", found=found, remedy="make room, or allow writing to its folder")
+
+
 def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, ending: str) -> None:
     """Saves the recipe, writes the subset beside its manifest, and remembers what came of it for this session."""
     out = run.exports_dir / f"{path.stem}{ending}"
@@ -99,7 +118,7 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
         written = save_recipe(state.parse(entry, recipe), path)
         manifest = export(run, picked, written, out)
     except (ClipselError, OSError) as error:
-        empty.show_error(error, "Nothing was exported")
+        empty.show_error(_told(error, path), "Nothing was exported")
         return
     st.session_state[f"exported {entry.key}"] = {
         "recipe": recipe,
@@ -117,5 +136,5 @@ def _result(done: dict[str, Any], entry: Entry, recipe: str) -> None:
             st.markdown("**Exported earlier**, from other steps than those on this page now")
         facts.show_facts(done["facts"])
         st.link_button("Download", routes.export_url(entry, done["name"]), icon=":material/download:")
-        st.caption("The same from the command line, byte for byte:")
+        st.caption("The same from the command line, byte for byte. In clipsel's folder, python being .venv/bin/python:")
         st.code(done["command"], language="bash", wrap_lines=True)

@@ -12,6 +12,11 @@ from pages.parts import cards, words
 def show(key: str, pages: int, said: str = "") -> int:
     """Draws the pager into the row it is called in and returns the page, from 1. said: what is listed, in words."""
     _clamp(key, pages)
+    if pages == 1:
+        # Nowhere to turn to.
+        if said:
+            st.text(said)
+        return 1
     back = st.empty()
     page = int(st.number_input("Page", 1, pages, key=key, label_visibility="collapsed", width=130, bind="query-params"))
     left, right = ":material/chevron_left:", ":material/chevron_right:"
@@ -44,7 +49,7 @@ def by_keyboard(key: str, pages: int, gallery: str) -> partial[None]:
 
 
 def _turn_by_key(key: str, pages: int, gallery: str) -> None:
-    st.session_state[key] = min(max(1, st.session_state[key] + cards.turn(gallery)), pages)
+    st.session_state[key] = min(max(1, st.session_state.get(key, 1) + cards.turn(gallery)), pages)
 
 
 def _turn(key: str, step: int) -> None:

@@ -76,3 +76,16 @@ def test_chance__of_steps_without_a_seed(run, open_page):
 def test_chance__without_a_record(tmp_path, open_page):
     run = make_run(tmp_path / "still", changed={"normalizer_se": np.zeros(60)})
     assert "Every shard is one batch" in words(opened(open_page, run, "other seed"))
+
+
+@pytest.mark.parametrize(("key", "title"), [("save", "The recipe was not saved"), ("export", "Nothing was exported")])
+def test_save__says_why_it_was_not_possible(run, open_page, key, title):
+    """Where the folder should be lies a file: root may write to any folder."""
+    app = open_page("select", run)
+    (run / "recipes").rmdir()
+    (run / "recipes").write_text("in the way")
+    app.button(key=key).click().run()
+    assert not app.exception
+    assert title in words(app)
+    assert "my-recipe.yaml: expected to write it, found File exists; make room" in words(app)
+    assert app.button(key="save")
