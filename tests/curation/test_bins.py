@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation import bitmaps, counts
-from clipsel_core.curation.bins import MetricBins, coarse
+from clipsel_core.curation.bins import MetricBins, Spread
 from clipsel_core.curation.rank_counts import Members
 from clipsel_core.curation.score_order import Sorter
 
@@ -123,7 +123,7 @@ def test_histogram__counts_as_one_does_by_looking_at_each(scores, number):
 
 def test_counts__are_of_scored_pairs_only(scores):
     bins, mask = MetricBins.of(scores), some(scores)
-    assert coarse(bins.counts(mask)).sum() == (~np.isnan(scores[mask])).sum()
+    assert Spread.of(bins.counts(mask)).coarse.sum() == (~np.isnan(scores[mask])).sum()
     assert bins.everything.sum() == (~np.isnan(scores)).sum()
     assert len(bins.edges()) == 129
 
