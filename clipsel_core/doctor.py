@@ -143,7 +143,16 @@ def _cached_teachers() -> Iterator[Finding]:
         in_hub = bool(repository) and any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
         url = known.get("url") or ""
         if in_hub or (url and (cache / url.rpartition("/")[2]).is_file()):
-            yield Finding("teachers", f"{model} {tag}", "downloaded")
+            parts = open_clip.get_model_config(model)["text_cfg"]
+            beside = {
+                parts.get("hf_tokenizer_name"): "tokenizer_config.json",
+                parts.get("hf_model_name"): "config.json",
+            }
+            lacks = any(
+                name and not isinstance(try_to_load_from_cache(name, file), str) for name, file in beside.items()
+            )
+            remedy = "its tokenizer comes from huggingface.co when it is first used" if lacks else ""
+            yield Finding("teachers", f"{model} {tag}", "downloaded", remedy=remedy)
 
 
 def _extras() -> Iterator[Finding]:

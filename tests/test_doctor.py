@@ -45,6 +45,16 @@ def test_teachers__own_and_downloaded_are_found(tmp_path, monkeypatch):
     assert "ViT-L-14 openai" not in found
 
 
+@pytest.mark.parametrize("tokenizer", [True, False])
+def test_teachers__a_tokenizer_that_is_not_there_is_said(tmp_path, monkeypatch, tokenizer):
+    there = {("timm/ViT-B-16-SigLIP", "open_clip_model.safetensors")}
+    there |= {("timm/ViT-B-16-SigLIP", "tokenizer_config.json")} if tokenizer else set()
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *asked: "there" if asked in there else None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = by_name(doctor._cached_teachers())["ViT-B-16-SigLIP webli"]
+    assert found.remedy == ("" if tokenizer else "its tokenizer comes from huggingface.co when it is first used")
+
+
 def test_teachers__none_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_cached_teachers", list)
     (found,) = doctor._teachers(tmp_path)

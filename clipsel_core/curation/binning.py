@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from clipsel_core.cores import allowed_cores
 from clipsel_core.curation.passes import compiled, in_parts, read_only
 from clipsel_core.curation.sorting import CODES
 
@@ -11,6 +12,11 @@ NO_SCORE = CODES - 1
 _BLOCK = 4096
 # Times this, eight bytes of 0 or 1 have their bits side by side in the highest byte, the first byte's lowest.
 _GATHER = np.uint64(0x0102040810204080)
+# Times this, a single bit of eight bytes leaves in the highest six bits a number of its own, by which _PLACES knows its
+# place (a de Bruijn sequence): so a set is counted bit by bit that is set, not row by row.
+_SPREAD = np.uint64(0x03F79D71B4CB0A89)
+_PLACES = np.zeros(64, np.int64)
+_PLACES[[((int(_SPREAD) << place) % 2**64) >> 58 for place in range(64)]] = range(64)
 
 
 def codes(values: np.ndarray, low: float, high: float, bins: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -28,14 +34,15 @@ def codes(values: np.ndarray, low: float, high: float, bins: int, out: np.ndarra
 def histogram(codes: np.ndarray, bits: np.ndarray) -> np.ndarray:
     """Pairs of a bitmap by their code: (65536,) int64. codes: (N,) uint16."""
     codes, bits = read_only(codes), read_only(bits)
+    words = read_only(bits[: len(bits) // 8 * 8].view(np.uint64))
 
     def work(start: int, stop: int) -> np.ndarray:
         counts = np.zeros(CODES, np.uint32)
-        _histogram(codes, bits, start, stop, counts)
+        _histogram(codes, words, bits, start, stop, _PLACES, counts)
         return counts
 
     found = np.zeros(CODES, np.int64)
-    for counts in in_parts(work, len(codes)):
+    for counts in in_parts(work, len(codes), most=2 * allowed_cores()):
         found += counts
     return found
 
@@ -64,13 +71,14 @@ def _codes(values, start, stop, low, scale, last, out):
 
 
 @compiled
-def _histogram(codes, bits, start, stop, counts):
-    whole = start + (stop - start) // 8 * 8
-    for row in range(start, whole, 8):
-        byte = bits[row >> 3]
-        if byte:
-            for place in range(8):
-                counts[codes[row + place]] += (byte >> place) & 1
+def _histogram(codes, words, bits, start, stop, places, counts):
+    whole = min(start + (stop - start) // 64 * 64, len(words) * 64)
+    for word in range(start >> 6, whole >> 6):
+        left = words[word]
+        while left:
+            lowest = left & (~left + np.uint64(1))
+            counts[codes[(word << 6) + places[(lowest * _SPREAD) >> np.uint64(58)]]] += 1
+            left ^= lowest
     for row in range(whole, stop):
         counts[codes[row]] += (bits[row >> 3] >> (row & 7)) & 1
 

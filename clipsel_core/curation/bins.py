@@ -45,6 +45,11 @@ class Spread:
         """Pairs of the set that have the metric."""
         return int(self.suffix[0])
 
+    @cached_property
+    def coarse(self) -> np.ndarray:
+        """The same counts in 128 bins for drawing: (128,) int64."""
+        return self.fine.reshape(COARSE, -1).sum(1)
+
 
 @dataclass(frozen=True)
 class MetricBins:
@@ -87,6 +92,11 @@ class MetricBins:
         """Scored pairs in each of the fine bins: (65408,) int64."""
         return np.diff(self.starts)
 
+    @cached_property
+    def pool(self) -> Spread:
+        """How all scored pairs lie over the fine bins."""
+        return Spread.of(self.everything)
+
     @property
     def scored(self) -> int:
         """Pairs that have the metric; ranks run from 0 to this."""
@@ -99,7 +109,7 @@ class MetricBins:
     def spread(self, bits: np.ndarray) -> Spread:
         """How the scored pairs of a bitmap lie over the fine bins."""
         if self.scored == len(self.codes) and bitmaps.count(bits) == self.scored:  # All of them: known without looking.
-            return Spread.of(self.everything)
+            return self.pool
         return self.spread_of(binning.histogram(self.codes, bits))
 
     def spread_of(self, counts: np.ndarray) -> Spread:
@@ -230,8 +240,3 @@ def float32_up(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         near = values.astype(np.float32)
     return np.where(near < values, np.nextafter(near, np.float32(np.inf)), near)
-
-
-def coarse(fine: np.ndarray) -> np.ndarray:
-    """Fine counts in 128 bins for drawing: (128,) int64."""
-    return fine.reshape(COARSE, -1).sum(1)

@@ -18,7 +18,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from clipsel_core.curation.bins import MetricBins, coarse, float32_up
+from clipsel_core.curation.bins import COARSE, FINE, MetricBins, float32_up
 from clipsel_core.curation.ordering import Shares, count_of_fraction, counts_of_fraction
 from clipsel_core.curation.picker import NONE, Cut, Cuts, Picker, ScoreStep, Taken
 from clipsel_core.curation.recipe import Recipe
@@ -75,7 +75,7 @@ def settings_of(
     arriving = moved.counts(_through(before, alone)) + moved.fixed(alone) if alone else moved.passes
     kept, exact = _through_shares(arriving, later[len(alone) :], picker)
     others, without = _through(before, later), _emptied(later)
-    fixed, movable = moved.fine(without), moved.fine(others) - moved.fine(without)
+    fixed, movable = moved.coarse(without), moved.coarse(others) - moved.coarse(without)
     passing = moved.passing(movable, others, without, now.cut) if now else movable
     bins = moved.bins
     return Settings(
@@ -85,10 +85,10 @@ def settings_of(
         shown=np.maximum(moved.near(others) - moved.near(without), 0),
         kept=kept if step.enabled else np.full_like(kept, taken[-1].report.kept_after if taken else picker.size(())),
         exact=exact,
-        pool=coarse(bins.everything),
-        others=coarse(movable + fixed),
-        fixed=coarse(fixed),
-        now=coarse(passing + fixed),
+        pool=bins.pool.coarse,
+        others=movable + fixed,
+        fixed=fixed,
+        now=passing + fixed,
         edges=bins.edges(),
         scored=bins.scored,
         reaching=picker.size(before),
@@ -134,9 +134,9 @@ class _Moved:
         passes = found if upward else spread.scored - found
         return cls(picker, step.metric, bins, ranks, values, below, passes, upward)
 
-    def fine(self, cuts: Cuts) -> np.ndarray:
-        """How a set is spread over the metric."""
-        return self.picker.spread(cuts, self.metric).fine
+    def coarse(self, cuts: Cuts) -> np.ndarray:
+        """How a set is spread over the metric: (128,) int64."""
+        return self.picker.spread(cuts, self.metric).coarse
 
     def counts(self, cuts: Cuts) -> np.ndarray:
         """Pairs of a set that pass, at each amount: (P,) int64."""
@@ -145,6 +145,8 @@ class _Moved:
 
     def near(self, cuts: Cuts) -> np.ndarray:
         """The same, but for the bin that each rank lies in, which is enough to draw: (P,) int64."""
+        if cuts == (NONE,):
+            return np.zeros_like(self.ranks)
         spread = self.picker.spread(cuts, self.metric)
         found = self.bins.counts_near(spread, self.ranks)
         return found if self.upward else spread.scored - found
@@ -154,18 +156,16 @@ class _Moved:
         emptied = _emptied(later)
         return self.picker.size(emptied) - self.counts(emptied)
 
-    def passing(self, fine: np.ndarray, cuts: Cuts, without: Cuts, cut: Cut) -> np.ndarray:
+    def passing(self, coarse: np.ndarray, cuts: Cuts, without: Cuts, cut: Cut) -> np.ndarray:
         """The part of some counts, those of a set without another, that the step lets through as it stands."""
         rank = np.array([cut.rank])
         above = self.picker.counts_from(cuts, self.metric, rank) - self.picker.counts_from(without, self.metric, rank)
         # The bins on the passing side are whole, but for the one that the rank cuts: it takes what they leave.
-        found, at = np.zeros_like(fine), self.bins.bin_of(cut.rank)
-        if cut.kind == "from":
-            found[at + 1 :] = fine[at + 1 :]
-            found[at] = int(above[0]) - int(found.sum())
-        else:
-            found[:at] = fine[:at]
-            found[at] = int(fine.sum()) - int(above[0]) - int(found.sum())
+        found, at = np.zeros_like(coarse), self.bins.bin_of(cut.rank) // (FINE // COARSE)
+        whole = slice(at + 1, None) if cut.kind == "from" else slice(at)
+        left = int(above[0]) if cut.kind == "from" else int(coarse.sum()) - int(above[0])
+        found[whole] = coarse[whole]
+        found[at] = left - int(found.sum())
         return found
 
 

@@ -56,10 +56,14 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def in_parts(work: Callable[[int, int], Any], pairs: int) -> list[Any]:
-    """What some work returns for each part of the pairs, whole bytes of their bitmaps; large ones run in threads."""
-    starts = range(0, pairs, _PART)
-    stops = [min(start + _PART, pairs) for start in starts]
+def in_parts(work: Callable[[int, int], Any], pairs: int, *, most: int | None = None) -> list[Any]:
+    """What some work returns for each part of the pairs, whole bytes of their bitmaps; large ones run in threads.
+
+    most: of how many parts, where putting their answers together takes long.
+    """
+    size = _PART if most is None else _PART * max(1, -(-pairs // (_PART * most)))
+    starts = range(0, pairs, size)
+    stops = [min(start + size, pairs) for start in starts]
     return list(map(work, starts, stops)) if len(stops) < 2 else list(_threads.map(work, starts, stops))
 
 

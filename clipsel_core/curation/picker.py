@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from clipsel_core.curation import bitmaps, passes
+from clipsel_core.curation import binning, bitmaps, passes
 from clipsel_core.curation.bins import Spread
 from clipsel_core.curation.ordering import count_of_fraction
 from clipsel_core.curation.prefix_counts import PrefixCounts
@@ -175,7 +175,7 @@ class Picker:
                 counts = crossed.result()
                 found = counts.from_rank(cut.rank) if cut.kind == "from" else counts.below_rank(cut.rank)
                 return bins.spread_of(found)
-        return bins.spread(self.bits(cuts))
+        return bins.spread_of(binning.histogram(bins.codes, self.bits(cuts))) if cuts else bins.spread(self.bits(()))
 
     def _size(self, cuts: Cuts) -> int:
         if not cuts or cuts[-1].kind not in ("from", "below"):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 _log = logging.getLogger(__name__)
+_LATER_S = 4.0
 
 
 def warm_up() -> threading.Thread:
@@ -18,9 +20,11 @@ def warm_up() -> threading.Thread:
 def _warm() -> None:
     try:
         import numba  # noqa: F401 - first, since it takes longest
-        import pandas  # noqa: F401
 
         _run_loops()
+        # Galleries and tables ask for it, Select does not: who opens that at once should not wait for it.
+        time.sleep(_LATER_S)
+        import pandas  # noqa: F401
     except Exception:  # Whoever needs it meets the same, where it can be said.
         _log.debug("not warmed up", exc_info=True)
 

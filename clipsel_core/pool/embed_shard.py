@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -44,6 +45,8 @@ class Embedder(AbstractContextManager):
         self, teacher: Teacher, source: Source, *, workers: int, batch_size: int, most_pixels: int, keep: bool = False
     ) -> None:
         framing = framing_of(teacher)
+        if framing and teacher.device.type != "cpu":
+            framing = replace(framing, quick=True)
         frame = framing or (lambda picture, _: teacher.preprocess(picture).numpy())
         # What lies elsewhere reaches the workers with its bytes; they open no store.
         base = Place.of("") if source.base.remote else source.base

@@ -15,13 +15,14 @@ class Framing:
     """A picture of one size. width, height: in pixels. squash: scale both sides to it, whatever their ratio.
 
     Else the shorter side is scaled and the middle cut out. resample: Pillow's filter. The same pixels as torchvision's
-    Resize and CenterCrop on a Pillow image.
+    Resize and CenterCrop on a Pillow image; with `quick` within two levels of 255, see quick.py.
     """
 
     width: int
     height: int
     squash: bool
     resample: int
+    quick: bool = False
 
     @property
     def enough(self) -> int:
@@ -37,17 +38,22 @@ class Framing:
         left, top, right, bottom = box = box or (0, 0, *picture.size)
         size = (self.width, self.height) if self.squash else self._covering(right - left, bottom - top)
         if (0, 0, *size) != box or picture.size != size:
+            if self.quick and (0, 0, *picture.size) == box and (pixels := self._quickly(picture, size)) is not None:
+                return self._middle(pixels)
             picture = picture.resize(size, Image.Resampling(self.resample), box=box)
-        return np.array(self._middle(picture))
+        return self._middle(np.array(picture))
+
+    def _quickly(self, picture: Image.Image, size: tuple[int, int]) -> np.ndarray | None:
+        from clipsel_core.pool import quick
+
+        return quick.scaled(picture, size, self.resample) if quick.scales(self.resample) else None
 
     def _covering(self, width: float, height: float) -> tuple[int, int]:
         if width <= height:
             return self.width, int(self.width * height / width)
         return int(self.height * width / height), self.height
 
-    def _middle(self, picture: Image.Image) -> Image.Image:
-        if picture.size == (self.width, self.height):
-            return picture
-        left = round((picture.width - self.width) / 2.0)
-        top = round((picture.height - self.height) / 2.0)
-        return picture.crop((left, top, left + self.width, top + self.height))
+    def _middle(self, pixels: np.ndarray) -> np.ndarray:
+        height, width = pixels.shape[:2]
+        left, top = round((width - self.width) / 2.0), round((height - self.height) / 2.0)
+        return np.ascontiguousarray(pixels[top : top + self.height, left : left + self.width])

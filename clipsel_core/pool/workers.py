@@ -18,7 +18,8 @@ from clipsel_core.pool.decode import quiet_pillow
 from clipsel_core.pool.prepare import Prepared, Preparer
 from clipsel_core.pool.sources.record import Record
 
-_AT_ONCE = 8
+# Records that go to a worker together: with more, less is spent on handing over, and more waits for one slow picture.
+_AT_ONCE = 16
 _Outcome = Prepared | str
 
 
@@ -64,15 +65,18 @@ class Workers:
     def _one_by_one(self, chunk: Sequence[Record]) -> list[_Outcome]:
         """The outcomes of records one of which ended its worker: that one is rejected, and all workers are new."""
         outcomes: list[_Outcome] = []
+        alone: Executor | None = None
         for record in chunk:
-            alone = self._start(1)
-            _make_sure(alone)
+            if alone is None:
+                _make_sure(alone := self._start(1))
             try:
                 outcomes += alone.submit(self._preparer.all, [record]).result()
             except BrokenProcessPool:
                 outcomes.append("it ends the program that decodes it")
-            finally:
                 alone.shutdown()
+                alone = None
+        if alone:
+            alone.shutdown()
         self._executor.shutdown(wait=False)
         self._executor = self._start(self._count)
         return outcomes
@@ -82,8 +86,10 @@ class Workers:
             return ThreadPoolExecutor(count)
         context = multiprocessing.get_context("forkserver")
         # The server imports what the workers need once; they come from it in milliseconds, and without torch's threads.
-        context.set_forkserver_preload(["clipsel_core.pool.prepare", "PIL.JpegImagePlugin"])
-        return ProcessPoolExecutor(count, context, _settle)
+        quick = getattr(self._preparer.frame, "quick", False)
+        heavy = ["clipsel_core.pool.quick"] if quick else []
+        context.set_forkserver_preload(["clipsel_core.pool.prepare", "PIL.JpegImagePlugin", *heavy])
+        return ProcessPoolExecutor(count, context, _settle, (quick,))
 
 
 def _make_sure(executor: Executor) -> None:
@@ -97,9 +103,13 @@ def _make_sure(executor: Executor) -> None:
         ) from error
 
 
-def _settle() -> None:
-    """In a new worker: ends when the run is killed."""
+def _settle(quick: bool) -> None:
+    """In a new worker: ends when the run is killed, and keeps to one core."""
     quiet_pillow().__enter__()
+    if quick:
+        from clipsel_core.pool.quick import compute_alone
+
+        compute_alone()
     parent = multiprocessing.parent_process()
     if parent:
         Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pandas as pd
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
@@ -39,7 +38,7 @@ def panel() -> None:
             }
             for one in found
         ]
-        st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", height=420)
+        st.dataframe(rows, hide_index=True, width="stretch", height=420)
 
 
 def teachers() -> list[str]:

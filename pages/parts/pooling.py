@@ -30,8 +30,8 @@ def ask() -> None:
         help="Webdataset tars, a folder of images with a .txt beside each, a table of paths, parquets with images.",
     )
     st.caption(
-        f"Paths count from {catalog.data_folder()}. Another folder, or an address such as https://host/folder or "
-        "s3://bucket/folder, is allowed with --read when the server starts."
+        f"Paths count from {catalog.data_folder()}. Another folder, or an address such as `https://host/folder` or "
+        "`s3://bucket/folder`, is allowed with `--read` when the server starts."
     )
     teacher = _ask_for_teacher()
     left, right = st.columns(2)
@@ -102,6 +102,8 @@ def _named(teacher: str) -> dict[str, Option]:
     """What was chosen or typed, as embed takes it. Raises JobError on a path from elsewhere, or without a tag."""
     if teacher == _NO_TEACHER:
         return {}
+    if teacher in [folders.shown(path) for path in folders.teachers()]:
+        return {"model": f"local-dir:{folders.inside(teacher)}"}
     model, _, tag = teacher.strip().partition(" ")
     words = [_located(word) for word in (model, tag.strip()) if word]
     if len(words) == 1 and not words[0].startswith(("local-dir:", "hf-hub:")):

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from clipsel_core import uids
@@ -104,7 +103,7 @@ def _target(entry: Entry, name: str, images: int, found: NearestTargets, opened:
         _draw(entry, found.rows, deck.cosine_bars(found.similarity), f"target {name}", opened)
         return
     st.dataframe(
-        pd.DataFrame({"row of the target": found.rows, "absolute cosine": np.abs(found.similarity.astype(float))}),
+        {"row of the target": found.rows, "absolute cosine": np.abs(found.similarity.astype(float))},
         hide_index=True,
         column_config={"absolute cosine": st.column_config.ProgressColumn(format="%.4f", min_value=0, max_value=1)},
     )

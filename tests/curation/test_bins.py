@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation import bitmaps, counts
-from clipsel_core.curation.bins import MetricBins, coarse
+from clipsel_core.curation.bins import MetricBins, Spread
 from clipsel_core.curation.rank_counts import Members
 from clipsel_core.curation.score_order import Sorter
 
@@ -123,7 +123,7 @@ def test_histogram__counts_as_one_does_by_looking_at_each(scores, number):
 
 def test_counts__are_of_scored_pairs_only(scores):
     bins, mask = MetricBins.of(scores), some(scores)
-    assert coarse(bins.counts(mask)).sum() == (~np.isnan(scores[mask])).sum()
+    assert Spread.of(bins.counts(mask)).coarse.sum() == (~np.isnan(scores[mask])).sum()
     assert bins.everything.sum() == (~np.isnan(scores)).sum()
     assert len(bins.edges()) == 129
 
@@ -145,3 +145,10 @@ def test_holds__says_of_rows_what_the_mask_says():
     for kind in (np.int64, np.uint32):
         assert bitmaps.holds(bitmaps.pack(mask), rows.astype(kind)).tolist() == mask[rows].tolist()
     assert bitmaps.holds(bitmaps.pack(mask), np.empty(0, np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 8, 63, 64, 65, 1_003])
+def test_count__of_bitmaps_of_any_length(pairs):
+    mask = np.random.default_rng(pairs).random(pairs) < 0.6
+    assert bitmaps.count(bitmaps.pack(mask)) == mask.sum()
+    assert bitmaps.count(bitmaps.pack(np.repeat(mask, 16))[::2]) == 8 * mask.sum()

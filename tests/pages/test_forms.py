@@ -263,6 +263,7 @@ def test_addresses__the_allowed_ones_and_below(data, monkeypatch):
         ("ViT-B-32 openai", {"model": "ViT-B-32", "pretrained": "openai"}),
         ("hf-hub:timm/some", {"model": "hf-hub:timm/some"}),
         ("birds/target", {"model": "local-dir:{data}/birds/target"}),
+        ("my clip", {"model": "local-dir:{data}/my clip"}),
         ("ViT-B-32 birds/own.pt", {"model": "ViT-B-32", "pretrained": "{data}/birds/own.pt"}),
         (pooling._NO_TEACHER, {}),
         ("ViT-B-32", None),
@@ -273,6 +274,8 @@ def test_addresses__the_allowed_ones_and_below(data, monkeypatch):
 )
 def test_pool__teachers_are_names_or_allowed_paths(data, typed, named):
     (data / "birds" / "own.pt").touch()
+    (data / "my clip").mkdir()
+    (data / "my clip" / "open_clip_config.json").touch()
     if named is None:
         with pytest.raises(JobError):
             pooling._named(typed)
