@@ -75,6 +75,18 @@ SHOTS = {
 }
 
 
+def come_to_rest(page: Page) -> None:
+    """Waits for what is drawn after the script has run: charts, and the images in view."""
+    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
+    if page.get_by_test_id("stPlotlyChart").count():
+        expect(page.locator(".main-svg").first).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    in_view = "images => images.every(one => one.complete || one.getBoundingClientRect().top > innerHeight)"
+    while not page.locator(".card img").evaluate_all(in_view):
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(400)
+
+
 def shoot(browser: Browser, url: str, folder: Path, theme: str, width: int, names: list[str]) -> None:
     """Opens each page in a session of its own and takes its picture."""
     height = HEIGHTS[width]
@@ -89,8 +101,7 @@ def shoot(browser: Browser, url: str, folder: Path, theme: str, width: int, name
             act(page)
             settle(page)
         page.mouse.move(0, 0)
-        page.wait_for_load_state("networkidle")
-        page.wait_for_timeout(400)
+        come_to_rest(page)
         page.screenshot(path=folder / f"{name}-{theme}-{width}.png")
         page.close()
     context.close()

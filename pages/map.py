@@ -98,10 +98,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     found = atlas.cells_of(entry, colour, span)
     scale = atlas.scale_of(entry, colour, found)
     on_map, scored = words.count(len(places.rows)), words.pairs(len(state.open_table(entry)))
-    facts.show_title(
-        f"{colour.title}: {on_map} of {scored} are on the map",
-        f"{'all' if found.pairs == len(places.rows) else words.count(found.pairs)} in view",
-    )
+    facts.show_title(f"{colour.title}: {on_map} of {scored} are on the map")
     few = found.pairs < _MOST_POINTS
     view = View(
         label=f"Map of {on_map} pairs by {colour.title}. Arrows move it, plus and minus zoom, 0 shows all of it.",
@@ -109,6 +106,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
         home=whole,
         span=span,
         seen=found.pairs,
+        said=f"{'all' if found.pairs == len(places.rows) else words.count(found.pairs)} in view",
         image=atlas.image_of(entry, colour, span),
         bar=atlas.bar_of(entry, colour, found, scale),
         labels=shown.labels,

@@ -17,7 +17,7 @@ from clipsel_core.curation.neighbours import Nearest, nearest, neighbours
 from clipsel_core.curation.projection import read_projection
 from clipsel_core.curation.score_table import ScoreTable
 from clipsel_core.curation.vectors import PoolVectors, Side
-from clipsel_core.errors import RunError
+from clipsel_core.errors import RunError, UidError
 from clipsel_core.files import write_atomically
 from clipsel_core.runs.store import Run
 
@@ -90,7 +90,10 @@ def row_of(table: ScoreTable, uid: str) -> int:
 
     Raises: UidError where it is none, RunError where the run lacks it.
     """
-    (row,) = table.rows_of(uids.from_hex([uid]))
+    try:
+        (row,) = table.rows_of(uids.from_hex([uid]))
+    except UidError as error:
+        raise UidError("the pair", expected=error.expected, found=error.found, remedy=error.remedy) from error
     if row < 0:
         raise RunError(table.run.root, expected="a pair of the run", found=f"no pair {uid[:40]}")
     return int(row)

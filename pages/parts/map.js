@@ -54,7 +54,7 @@ const drawTools = (self) => {
   views.append(button(self, "in", "+", step(1.6)), button(self, "out", "−", step(1 / 1.6)), button(self, "home", "Whole map", whole))
   views.children[0].setAttribute("aria-label", "Zoom in")
   views.children[1].setAttribute("aria-label", "Zoom out")
-  self.tools.replaceChildren(group, views)
+  self.tools.replaceChildren(group, views, make("span", "said", self.data.said))
   self.clear.hidden = !self.data.shape
   self.stage.dataset.mode = self.mode
 }
@@ -276,7 +276,9 @@ const listen = (self) => {
   }
   stage.onpointercancel = (event) => { lift(self, event); self.held = self.trail = null; paint(self) }
   stage.onpointerleave = () => { if (self.under !== undefined) { hide(self); paint(self) } }
-  self.clear.onclick = () => tellDrawn(self, null)
+  // Where a finger drew just before, browsers leave out the click; the keyboard makes clicks alone.
+  self.clear.onpointerup = () => tellDrawn(self, null)
+  self.clear.onclick = (event) => { if (!event.detail) tellDrawn(self, null) }
   stage.ondblclick = () => { if (self.data.shape) tellDrawn(self, null) }
   stage.onkeydown = (event) => key(self, event)
 }

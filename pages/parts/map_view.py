@@ -52,7 +52,8 @@ class Tip:
 class View:
     """What the map shows. home: the whole map; span: what image covers; labels: text, x, y, one list for each zoom.
 
-    seen: pairs in view. colouring: names what image shows; images of one colouring can lie beside each other.
+    seen, said: pairs in view, also in words. colouring: names what image shows; images of one colouring can lie beside
+    each other.
     """
 
     label: str
@@ -60,6 +61,7 @@ class View:
     home: Span
     span: Span
     seen: int
+    said: str
     image: str
     bar: Bar
     labels: list[list[tuple[str, float, float]]]

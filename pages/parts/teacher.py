@@ -36,7 +36,8 @@ def missing(run: Run) -> str:
         known = find_teacher(run.pool_root, run.config.arch)
     except ClipselError as error:
         return str(error)
-    why = f"Nobody says which model {run.config.arch} is: pools that the command embed made do, in teachers.json."
+    arch = run.config.arch
+    why = f"The pool does not say which model {arch} is; one that the command embed made does, in teachers.json."
     return "" if known else why
 
 

@@ -331,7 +331,7 @@ def test_map__zoom_shows_pairs_with_their_captions(page):
     page.mouse.move(name["x"] + name["width"] / 2, name["y"] + name["height"])
     for _ in range(6):
         page.mouse.wheel(0, -200)
-    expect(page.locator(".shows").first).to_contain_text(re.compile(r"\d in view"))
+    expect(page.locator(".tools .said")).to_contain_text(re.compile(r"\d in view"))
     settle(page)
     tip = page.locator(".stage .tip")
     for step in range(0, int(box["width"]), 6):
@@ -340,7 +340,7 @@ def test_map__zoom_shows_pairs_with_their_captions(page):
             break
     expect(tip.locator(".caption")).not_to_be_empty()
     page.locator(".stage").press("0")
-    expect(page.locator(".shows").first).to_contain_text("all in view")
+    expect(page.locator(".tools .said")).to_contain_text("all in view")
 
 
 def test_search__goes_on_from_an_opened_pairs_look_alikes(page):
@@ -490,9 +490,9 @@ def test_phone__fingers_move_zoom_and_draw_on_the_map(browser, server):
         touch("touchMove", (-far, 0), (far, 0))
     touch("touchEnd", (-70, 0))
     touch("touchEnd")
-    expect(title.first).to_contain_text(re.compile(r"\d in view"))
+    expect(page.locator(".tools .said")).to_contain_text(re.compile(r"\d in view"))
     page.get_by_role("button", name="Whole map").tap()
-    expect(title.first).to_contain_text("all in view")
+    expect(page.locator(".tools .said")).to_contain_text("all in view")
     page.get_by_role("button", name="Lasso").tap()
     touch("touchStart", (-90, -60))
     for corner in ((0, -75), (60, -90), (75, 0), (90, 60), (0, 75), (-60, 90), (-75, 0)):

@@ -145,3 +145,10 @@ def test_holds__says_of_rows_what_the_mask_says():
     for kind in (np.int64, np.uint32):
         assert bitmaps.holds(bitmaps.pack(mask), rows.astype(kind)).tolist() == mask[rows].tolist()
     assert bitmaps.holds(bitmaps.pack(mask), np.empty(0, np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 8, 63, 64, 65, 1_003])
+def test_count__of_bitmaps_of_any_length(pairs):
+    mask = np.random.default_rng(pairs).random(pairs) < 0.6
+    assert bitmaps.count(bitmaps.pack(mask)) == mask.sum()
+    assert bitmaps.count(bitmaps.pack(np.repeat(mask, 16))[::2]) == 8 * mask.sum()

@@ -142,7 +142,7 @@ def test_map__shows_single_pairs_where_few_are_in_view(tmp_path, open_page):
     angle = np.linspace(0, 6, 2_500)
     seen = np.flatnonzero((np.cos(angle) >= 0.5) & (np.abs(np.sin(angle)) <= 0.5))
     assert drawn["points"]["x"] == pytest.approx(np.cos(angle[seen]), abs=1e-6)
-    assert f"{len(seen)} in view" in words(app)
+    assert (drawn["seen"], drawn["said"]) == (len(seen), f"{len(seen)} in view")
     assert drawn["tip"] is None
     for place in (0, len(seen) - 1):
         draw(app, "pointed", place)

@@ -145,6 +145,7 @@ def test_search__says_what_is_wrong_with_a_uid(run, open_page):
         app.text_input(key="like").set_value(wrong).run()
         assert not app.exception
         assert "This search cannot be made" in words(app)
+        assert "row 0" not in words(app)
 
 
 def test_search__says_that_the_teacher_failed_and_asks_again_when_told(run, open_page):
