@@ -106,7 +106,8 @@ def slider_of(element) -> bool:
 def thumb_moved(control: str, share: float) -> WidgetState:
     """What the browser sends when a thumb was let go, at a share of 0 to 1 of its track."""
     said = WidgetState(id=_make_trigger_id(control, "events"))
-    said.json_trigger_value = json.dumps([{"event": "moved", "value": round(1000 * share)}])
+    moved = {"place": round(1000 * share), "move": 1000 * time.time()}
+    said.json_trigger_value = json.dumps([{"event": "moved", "value": moved}])
     return said
 
 

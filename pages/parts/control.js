@@ -125,7 +125,7 @@ export default function (component) {
   const head = (self.head = read(component.data))
   const counted = Boolean(head.at.kept)
   // An answer to an older move must not pull the thumb back from where it has gone since.
-  const behind = self.told !== null && self.told !== head.place && performance.now() - self.since < 10_000
+  const behind = self.told !== null && head.heard < self.told && performance.now() - self.since < 10_000
   if (!self.moving && !behind) {
     self.place = head.place
     self.told = null
@@ -159,9 +159,10 @@ export default function (component) {
     self.moving = false
     if (!self.untold) return
     self.untold = false
-    self.told = self.place
     self.since = performance.now()
-    setTriggerValue("moved", self.place)
+    // Later than all moves before it, also those of a page that this one took the place of.
+    self.told = performance.timeOrigin + self.since
+    setTriggerValue("moved", { place: self.place, move: self.told })
   }
   const under = (event) => {
     const frame = track.querySelector(".rail").getBoundingClientRect()

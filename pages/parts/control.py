@@ -32,13 +32,24 @@ def show_control(head: dict[str, Any], settings: Settings | None, *, key: str, m
     head: what is said as words and single numbers, as control.js reads it. settings: what each place of the thumb would
     do, None where the recipe does not fit the run. moved: called when the thumb was let go; moved_to() then says where.
     """
-    _control(data=packed(head, settings), key=key, on_moved_change=moved)
+    heard = st.session_state.get(_heard(key), 0)
+    _control(data=packed({**head, "heard": heard}, settings), key=key, on_moved_change=moved)
 
 
 def moved_to(key: str) -> int | None:
-    """The place that a thumb was moved to since the last run of the page."""
-    place = st.session_state[key].get("moved")
-    return place if isinstance(place, int) and not isinstance(place, bool) else None
+    """The place that a thumb was moved to since the last run of the page; the next drawing says that this was heard.
+
+    By the number of the last move heard the browser tells the answer to an older one, which it must not follow back.
+    """
+    match st.session_state[key].get("moved"):
+        case {"place": int(place), "move": int() | float() as move}:
+            st.session_state[_heard(key)] = move
+            return place
+    return None
+
+
+def _heard(key: str) -> str:
+    return f"heard {key}"
 
 
 def packed(head: dict[str, Any], settings: Settings | None) -> bytes:

@@ -96,7 +96,7 @@ class Thumb:
 
     def run(self) -> AppTest:
         """Lets the thumb go."""
-        return trigger(self.app, self.id, "moved", self.place)
+        return trigger(self.app, self.id, "moved", {"place": self.place, "move": self.head["heard"] + 1})
 
 
 def thumbs(app: AppTest) -> list[Thumb]:

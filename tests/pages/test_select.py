@@ -51,6 +51,15 @@ def test_select__slider_keeps_what_the_core_keeps(run, open_page, percent):
     assert not app.exception
 
 
+def test_select__answers_say_which_move_they_have_heard(run, open_page):
+    """An answer to an older move must not pull a thumb back; the other thumbs have not moved."""
+    app = open_page("select", run)
+    assert [thumb.head["heard"] for thumb in sliders(app)] == [0, 0]
+    for move in (1, 2):
+        sliders(app)[0].set_value(10.0 * move).run()
+        assert [thumb.head["heard"] for thumb in sliders(app)] == [move, 0]
+
+
 def test_select__histogram_layers_lie_within_each_other(run, open_page):
     app = open_page("select", run)
     for chart in (thumb.chart for thumb in thumbs(app)):
