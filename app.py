@@ -15,7 +15,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from clipsel_core.curation.warming import warm_up
+from clipsel_core.curation.selecting.warming import warm_up
 from pages.parts import catalog, routes
 
 parser = argparse.ArgumentParser(prog="streamlit run app.py --")

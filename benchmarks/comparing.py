@@ -16,14 +16,14 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from clipsel_core.curation.agreement import agreement, align, tops
-from clipsel_core.curation.boundary import boundary
-from clipsel_core.curation.indexing import open_indexed
-from clipsel_core.curation.overlap import overlap
-from clipsel_core.curation.picker import Picker
-from clipsel_core.curation.recipe_files import parse_recipe
-from clipsel_core.curation.selection import select
-from clipsel_core.curation.stability import stability
+from clipsel_core.curation.exploring.agreement import agreement, align, tops
+from clipsel_core.curation.index.indexing import open_indexed
+from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.selecting.boundary import boundary
+from clipsel_core.curation.selecting.overlap import overlap
+from clipsel_core.curation.selecting.picker import Picker
+from clipsel_core.curation.selecting.selection import select
+from clipsel_core.curation.selecting.stability import stability
 from clipsel_core.runs.store import Run
 
 _RECIPE = "steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: normsim_inf_task, keep_top: 0.2}]"

@@ -25,13 +25,13 @@ from benchmarks import process
 from benchmarks.table import Row
 from benchmarks.turns import median_ratio
 from clipsel_core.pool.ahead import in_batches
-from clipsel_core.pool.embed import Teacher, framing_of, load_teacher
-from clipsel_core.pool.embed_shard import Embedder
 from clipsel_core.pool.images import ImageIndex
-from clipsel_core.pool.lanes import compute_on_one_core, rows_at_once
-from clipsel_core.pool.packing import TarPacker, new_tar
-from clipsel_core.pool.precision import try_bf16
-from clipsel_core.pool.prepare import Preparer
+from clipsel_core.pool.making.embed import Teacher, framing_of, load_teacher
+from clipsel_core.pool.making.embed_shard import Embedder
+from clipsel_core.pool.making.lanes import compute_on_one_core, rows_at_once
+from clipsel_core.pool.making.packing import TarPacker, new_tar
+from clipsel_core.pool.making.precision import try_bf16
+from clipsel_core.pool.making.prepare import Preparer
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Record, Source
 

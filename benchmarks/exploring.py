@@ -18,12 +18,12 @@ import numpy as np
 
 from benchmarks.synthetic_run import write_run
 from benchmarks.table import Row
-from clipsel_core.curation.captions import CaptionScan
-from clipsel_core.curation.groups import group_means, percentile_groups
-from clipsel_core.curation.indexing import open_indexed
-from clipsel_core.curation.listing import Listing
-from clipsel_core.curation.ranks import disagreement, standing
-from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.curation.exploring.captions import CaptionScan
+from clipsel_core.curation.index.groups import group_means, percentile_groups
+from clipsel_core.curation.index.indexing import open_indexed
+from clipsel_core.curation.index.listing import Listing
+from clipsel_core.curation.index.ranks import disagreement, standing
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 
 _PAGE = 768  # The gallery fetches 16 pages of 48 at once.

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.table import Row, at_least, at_most
-from clipsel_core.curation.cells import map_cells, whole_span
-from clipsel_core.curation.neighbours import nearest
-from clipsel_core.curation.regions import SMOOTHING, CaptionWords, find_regions
-from clipsel_core.curation.vectors import HeldVectors
-from pages.parts.shapes import Shape, inside
+from clipsel_core.curation.exploring.neighbours import nearest
+from clipsel_core.curation.exploring.regions import SMOOTHING, CaptionWords, find_regions
+from clipsel_core.curation.exploring.vectors import HeldVectors
+from clipsel_core.curation.index.cells import map_cells, whole_span
+from pages.parts.map.shapes import Shape, inside
 
 _ON_MAP, _NAMED, _CORNERS = 1_000_000, 50_000, 120
 _SAMPLE, _WIDTH, _LIMIT = 50_000, 768, 48

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.pool.images import ImageIndex
-from clipsel_core.pool.shard_files import INDEX
+from clipsel_core.pool.making.shard_files import INDEX
 from clipsel_core.runs.store import Run
 
 _STOCK, _BYTES, _OPENED = 64, 15_000, 500

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.process import measure
 from benchmarks.serving import Served
 from clipsel_core import uids
-from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.jobs.encoders import TeacherName, encoder_of, end_all
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from clipsel_core.curation.score_table import ScoreTable
-from clipsel_core.pool.shard_files import INDEX
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.pool.making.shard_files import INDEX
 from clipsel_core.runs.store import Run
 
 _STOCK, _SIDE, _ENDS = 64, 256, 4096

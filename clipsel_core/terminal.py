@@ -16,12 +16,12 @@ from rich.text import Text
 from clipsel_core.jobs.progress import Pace, ProgressFile, State
 
 if TYPE_CHECKING:
-    from clipsel_core.curation.overlap import Overlap
-    from clipsel_core.curation.selection import Selection
+    from clipsel_core.curation.selecting.overlap import Overlap
+    from clipsel_core.curation.selecting.selection import Selection
     from clipsel_core.doctor import Finding
-    from clipsel_core.pool.extend import Extended
     from clipsel_core.pool.inspect import PoolReport
-    from clipsel_core.pool.make import Made
+    from clipsel_core.pool.making.extend import Extended
+    from clipsel_core.pool.making.make import Made
 
 _out, _err = Console(), Console(stderr=True)
 _watched: list[ProgressFile] = []

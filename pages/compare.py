@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import contenders, rivals, state
+from pages.parts import state
 from pages.parts.catalog import Entry
+from pages.parts.compare import contenders, rivals
 
 
 def show(entry: Entry) -> None:

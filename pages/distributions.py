@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.metadata import Categories
+from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.errors import ClipselError
-from pages.parts import charts, disagreeing, facts, kinds, marginals, metrics, normalizing, recipes, state, words
+from pages.parts import charts, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
+from pages.parts.distributions import disagreeing, kinds, normalizing
 from pages.parts.histogram import Layer, Mark, show_histogram
 
 _BINS = 128

@@ -7,24 +7,14 @@ from functools import partial
 
 import streamlit as st
 
-from clipsel_core.curation.captions import MOST_WORDS, CaptionScan
-from clipsel_core.curation.listing import Listing
-from pages.parts import (
-    booklet,
-    empty,
-    facts,
-    fold,
-    marginals,
-    metrics,
-    pager,
-    recipes,
-    scanning,
-    state,
-    targets,
-    words,
-)
+from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
+from clipsel_core.curation.index.listing import Listing
+from pages.parts import empty, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
-from pages.parts.leafing import Leaves
+from pages.parts.gallery import fold, pager, scanning
+from pages.parts.gallery.leafing import Leaves
+from pages.parts.jobs import targets
+from pages.parts.pair import booklet
 
 _ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random", "near": "near"}
 _SHOWN = ("all", "kept", "dropped")

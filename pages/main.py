@@ -7,7 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, elsewhere, empty, forms, images, jobs, links, opened, starting, state
+from pages.parts import catalog, elsewhere, empty, links, opened, state
+from pages.parts.gallery import images
+from pages.parts.jobs import forms, jobs, starting
 
 st.set_page_config(page_title="clipsel", page_icon="🧲", layout="wide")
 st.html(Path(__file__).parent / "parts" / "style.css")

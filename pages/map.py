@@ -10,30 +10,18 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from clipsel_core.curation.cells import Span, within
+from clipsel_core.curation.index.cells import Span, within
 from clipsel_core.errors import ClipselError
-from pages.parts import (
-    atlas,
-    empty,
-    facts,
-    images,
-    jobs,
-    map_view,
-    metrics,
-    naming,
-    pair,
-    projecting,
-    recipes,
-    records,
-    region,
-    state,
-    words,
-)
-from pages.parts.atlas import AMOUNT, KEPT, Cells, Colour
+from pages.parts import empty, facts, metrics, recipes, state, words
 from pages.parts.catalog import Entry
-from pages.parts.map_view import Points, Tip, View
-from pages.parts.shades import Scale
-from pages.parts.shapes import Shape
+from pages.parts.gallery import images, records
+from pages.parts.jobs import jobs
+from pages.parts.map import atlas, map_view, naming, projecting, region
+from pages.parts.map.atlas import AMOUNT, KEPT, Cells, Colour
+from pages.parts.map.map_view import Points, Tip, View
+from pages.parts.map.shades import Scale
+from pages.parts.map.shapes import Shape
+from pages.parts.pair import pair
 
 _MOST_POINTS = 2_000
 _LONGEST_CAPTION = 200

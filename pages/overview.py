@@ -9,23 +9,11 @@ import pandas as pd
 import streamlit as st
 
 from clipsel_core.runs.store import Run
-from pages.parts import (
-    commands,
-    empty,
-    facts,
-    health,
-    jobs,
-    marginals,
-    metrics,
-    pairs,
-    projecting,
-    recipes,
-    scoring,
-    starting,
-    state,
-    words,
-)
+from pages.parts import commands, empty, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
+from pages.parts.jobs import health, jobs, scoring, starting
+from pages.parts.map import projecting
+from pages.parts.pair import pairs
 
 _SPARK_BINS = 64
 _GLIMPSE = 14

@@ -8,30 +8,18 @@ from functools import partial
 
 import streamlit as st
 
-from clipsel_core.curation.neighbours import Nearest
-from clipsel_core.curation.vectors import Side, vector_of
+from clipsel_core.curation.exploring.neighbours import Nearest
+from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import (
-    deck,
-    empty,
-    facts,
-    fate,
-    jobs,
-    keeping,
-    leading,
-    metrics,
-    pairs,
-    query,
-    recipes,
-    sample,
-    state,
-    whole_pool,
-    words,
-)
+from pages.parts import empty, facts, keeping, leading, metrics, recipes, state, words
 from pages.parts.catalog import Entry
+from pages.parts.gallery import deck
+from pages.parts.jobs import jobs
 from pages.parts.leading import PAIR, PICTURE, TEXT
-from pages.parts.query import Query
+from pages.parts.pair import fate, pairs
+from pages.parts.search import query, sample, whole_pool
+from pages.parts.search.query import Query
 
 _SIZES = (24, 48, 96, 192)
 

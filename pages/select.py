@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.curation.recipe_files import load_recipe
+from clipsel_core.curation.recipes.recipe_files import load_recipe
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import borders, chance, empty, exporting, funnel, links, lists, recipes, state, steps
+from pages.parts import empty, links, lists, recipes, state
 from pages.parts.catalog import Entry
+from pages.parts.select import borders, chance, exporting, funnel, steps
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ import pytest
 from typer.testing import CliRunner
 
 from clipsel_core import cli, uids
-from clipsel_core.curation.neighbours import neighbours
-from clipsel_core.curation.score_table import ScoreTable
-from clipsel_core.curation.searches import Asked, read_asked, read_found
+from clipsel_core.curation.exploring.neighbours import neighbours
+from clipsel_core.curation.exploring.searches import Asked, read_asked, read_found
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.images import open_images
 from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
+from tests.pool.making.test_extend import datacomp_pool, tars
 from tests.pool.pictures import write_tars, write_teacher
-from tests.pool.test_extend import datacomp_pool, tars
 
 COMMANDS = sorted(command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands)
 

@@ -22,6 +22,25 @@ ROOMS: dict[str, set[str]] = {
     "demo": {"pool", "runs", "curation", "scoring"},
     "commands": {"pool", "runs", "curation", "demo", "doctor", "terminal"},
 }
+# Within a room, what a group of files may import of its own room.
+GROUPS: dict[str, set[str]] = {
+    "pool/sources": set(),
+    "pool/making": {"pool.sources"},
+    "curation/recipes": set(),
+    "curation/index": set(),
+    "curation/selecting": {"curation.recipes", "curation.index"},
+    "curation/exploring": {"curation.recipes", "curation.index"},
+}
+PARTS: dict[str, set[str]] = {
+    "gallery": set(),
+    "jobs": set(),
+    "search": {"gallery", "jobs"},
+    "pair": {"gallery", "jobs", "search"},
+    "select": {"gallery", "pair"},
+    "map": {"gallery", "jobs", "pair"},
+    "compare": {"gallery", "pair"},
+    "distributions": {"gallery", "pair"},
+}
 PAGES_MAY = {
     "curation",
     "jobs",
@@ -67,6 +86,30 @@ def files_of(folder: str) -> list[Path]:
 def test_rooms__import_only_what_lies_before_them(room):
     for file in files_of(f"{CORE}/{room}"):
         wrong = {module for module in core_imports(file) if not allowed(module, ROOMS[room] | {room})}
+        assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_groups__import_only_what_lies_before_them(group):
+    room, _, own = group.partition("/")
+    inner = {folder.name for folder in (ROOT / CORE / room).iterdir() if folder.is_dir()}
+    for file in files_of(f"{CORE}/{group}"):
+        used = {module.split(".")[2] for module in core_imports(file) if module.startswith(f"{CORE}.{room}.")} & inner
+        wrong = {f"{room}.{name}" for name in used - {own}} - GROUPS[group]
+        assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("group", PARTS)
+def test_parts__import_only_what_lies_before_them(group):
+    for file in files_of(f"pages/parts/{group}"):
+        modules = {module for module in imports_of(file) if module.startswith("pages.parts.")}
+        wrong = {module.split(".")[2] for module in modules} & set(PARTS) - {group} - PARTS[group]
+        assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def test_parts__what_all_share_knows_no_page():
+    for file in (ROOT / "pages" / "parts").glob("*.py"):
+        wrong = {module for module in imports_of(file) if module.split(".")[2:3] and module.split(".")[2] in PARTS}
         assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
 
 

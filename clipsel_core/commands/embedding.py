@@ -63,10 +63,10 @@ def embed(
     Example: python -m clipsel_core embed pictures/ /tmp/pool --model ViT-B-32 --pretrained openai --arch b32
     """
     from clipsel_core.errors import PoolFormatError
-    from clipsel_core.pool.embed import load_teacher
-    from clipsel_core.pool.extend import extend_pool, is_extendable
-    from clipsel_core.pool.make import make_pool
-    from clipsel_core.pool.precision import settle
+    from clipsel_core.pool.making.embed import load_teacher
+    from clipsel_core.pool.making.extend import extend_pool, is_extendable
+    from clipsel_core.pool.making.make import make_pool
+    from clipsel_core.pool.making.precision import settle
     from clipsel_core.pool.sources.look import open_source
     from clipsel_core.runs.plan import resolve_device
 

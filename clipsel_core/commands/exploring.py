@@ -15,7 +15,7 @@ from clipsel_core.terminal import Meter, print_found, say
 if TYPE_CHECKING:
     import numpy as np
 
-    from clipsel_core.curation.vectors import Side
+    from clipsel_core.curation.exploring.vectors import Side
     from clipsel_core.runs.store import Run
 
 
@@ -30,7 +30,7 @@ def project(
 
     Example: python -m clipsel_core project /tmp/run --sample 20000
     """
-    from clipsel_core.curation.projection import project as project_run
+    from clipsel_core.curation.exploring.projection import project as project_run
     from clipsel_core.runs.store import Run
 
     with Meter("projecting") as meter:
@@ -51,7 +51,7 @@ def encode(
 
     Example: python -m clipsel_core encode data/demo/run --text "two red birds" --out /tmp/birds.npy
     """
-    from clipsel_core.curation.searches import write_vector
+    from clipsel_core.curation.exploring.searches import write_vector
     from clipsel_core.runs.store import Run
 
     if (text is None) == (image is None):
@@ -85,7 +85,7 @@ def search(
 
     Example: python -m clipsel_core search data/demo/run --text "two red birds" --limit 10
     """
-    from clipsel_core.curation.searches import Asked, read_vector, search_run, write_search
+    from clipsel_core.curation.exploring.searches import Asked, read_vector, search_run, write_search
     from clipsel_core.runs.store import Run
 
     named = {"text": text, "image": image and image.name, "uid": uid, "vector": vector}
@@ -115,7 +115,7 @@ def _update_share(meter: Meter, share: float, stage: str) -> None:
 
 def _embedding_of(run: Run, text: str | None, image: Path | None) -> np.ndarray:
     """The embedding of the one that is given."""
-    from clipsel_core.pool.queries import QueryTeacher
+    from clipsel_core.pool.making.queries import QueryTeacher
 
     data = _bytes_of(image) if image else b""
     teacher = QueryTeacher.of_pool(run.pool_root, run.config.arch, run.config.width)

@@ -24,10 +24,10 @@ def select(
 
     Example: python -m clipsel_core select data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --out subset.npy
     """
-    from clipsel_core.curation.datacomp import reshard_commands, train_commands
-    from clipsel_core.curation.export import export
-    from clipsel_core.curation.recipe_files import load_recipe
-    from clipsel_core.curation.selection import select as select_pairs
+    from clipsel_core.curation.recipes.recipe_files import load_recipe
+    from clipsel_core.curation.selecting.datacomp import reshard_commands, train_commands
+    from clipsel_core.curation.selecting.export import export
+    from clipsel_core.curation.selecting.selection import select as select_pairs
     from clipsel_core.runs.store import Run
 
     opened = Run.open(run)
@@ -57,10 +57,10 @@ def export(
 
     Example: python -m clipsel_core export data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --shards /tmp/out
     """
-    from clipsel_core.curation.datacomp import train_commands
-    from clipsel_core.curation.recipe_files import load_recipe
-    from clipsel_core.curation.selection import select as select_pairs
-    from clipsel_core.curation.shards import export_shards
+    from clipsel_core.curation.recipes.recipe_files import load_recipe
+    from clipsel_core.curation.selecting.datacomp import train_commands
+    from clipsel_core.curation.selecting.selection import select as select_pairs
+    from clipsel_core.curation.selecting.shards import export_shards
     from clipsel_core.runs.store import Run
 
     opened = Run.open(run)
@@ -95,10 +95,10 @@ def compare(
 
     Example: python -m clipsel_core compare data/demo/run data/demo/run/recipes/clip_score_30.yaml old_subset.npy
     """
-    from clipsel_core.curation.difference import differences
-    from clipsel_core.curation.overlap import of_list, of_recipe, overlap
-    from clipsel_core.curation.recipe_files import load_recipe
-    from clipsel_core.curation.score_table import ScoreTable
+    from clipsel_core.curation.index.score_table import ScoreTable
+    from clipsel_core.curation.recipes.difference import differences
+    from clipsel_core.curation.recipes.recipe_files import load_recipe
+    from clipsel_core.curation.selecting.overlap import of_list, of_recipe, overlap
     from clipsel_core.runs.store import Run
 
     if len(selections) < 2 or len(set(selections)) < len(selections):

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from clipsel_core.curation.projection import project
-from clipsel_core.curation.recipe_files import parse_recipe, save_recipe
+from clipsel_core.curation.exploring.projection import project
+from clipsel_core.curation.recipes.recipe_files import parse_recipe, save_recipe
 from clipsel_core.demo.pairs import pool_pairs, target_pictures, training_pairs
 from clipsel_core.demo.pool import shard_rows, write_pool, write_target
 from clipsel_core.demo.teacher import TRAINING_PICTURES, load_demo_teacher, reproducible_torch, train_teacher
-from clipsel_core.pool.embed import Teacher
+from clipsel_core.pool.making.embed import Teacher
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run
 

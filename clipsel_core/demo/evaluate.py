@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsel_core.curation.recipe_files import load_recipe
-from clipsel_core.curation.score_table import ScoreTable
-from clipsel_core.curation.selection import select
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.recipe_files import load_recipe
+from clipsel_core.curation.selecting.selection import select
 from clipsel_core.demo.pairs import POOL_SHARES
 from clipsel_core.runs.store import Run
 

@@ -15,9 +15,9 @@ from clipsel_core.demo.pairs import Pair, Picture, draw_jpegs
 from clipsel_core.demo.scenes import SIDE
 from clipsel_core.demo.teacher import reproducible_torch
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.embed import Teacher
-from clipsel_core.pool.make import make_pool
-from clipsel_core.pool.packing import new_tar, write_stats
+from clipsel_core.pool.making.embed import Teacher
+from clipsel_core.pool.making.make import make_pool
+from clipsel_core.pool.making.packing import new_tar, write_stats
 from clipsel_core.pool.sources.look import open_source
 
 ARCH = "demo"

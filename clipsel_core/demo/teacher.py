@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clipsel_core.demo.pairs import Pair, draw_jpegs
-from clipsel_core.pool.embed import Teacher, load_teacher
+from clipsel_core.pool.making.embed import Teacher, load_teacher
 
 THREADS = 2
 """Sums are split by thread, so the number of threads is part of what makes two builds the same."""

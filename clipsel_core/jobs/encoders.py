@@ -27,7 +27,7 @@ import numpy as np
 from clipsel_core.errors import ClipselError, TeacherError
 
 _HOME = Path(__file__).resolve().parents[2]
-_MODULE = "clipsel_core.pool.encoder"
+_MODULE = "clipsel_core.pool.making.encoder"
 _IDLE_S = 600.0
 _LONGEST_TO_LOAD_S, _LONGEST_TO_ANSWER_S = 600.0, 120.0
 _MOST = 2

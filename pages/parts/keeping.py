@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from clipsel_core.curation.picker import Picker
-from clipsel_core.curation.recipe import Recipe
-from clipsel_core.curation.selection import Selection
+from clipsel_core.curation.recipes.recipe import Recipe
+from clipsel_core.curation.selecting.picker import Picker
+from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError
 from pages.parts import empty, state, watching
 from pages.parts.background import Report, Work

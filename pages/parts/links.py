@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from clipsel_core.curation import recipe_link
-from clipsel_core.curation.recipe_link import RecipeLink
-from clipsel_core.curation.recipe_steps import AnyStep, Intersect, Subtract, Union
+from clipsel_core.curation.recipes import recipe_link
+from clipsel_core.curation.recipes.recipe_link import RecipeLink
+from clipsel_core.curation.recipes.recipe_steps import AnyStep, Intersect, Subtract, Union
 from clipsel_core.errors import RecipeError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, lists, recipes, state, words

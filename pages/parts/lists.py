@@ -10,8 +10,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from clipsel_core.curation.recipe_steps import AnyStep, Intersect, Subtract, Union
-from clipsel_core.curation.uidlists import ENDINGS, read_uid_list
+from clipsel_core.curation.recipes.recipe_steps import AnyStep, Intersect, Subtract, Union
+from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, recipes

@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation import bitmaps
-from clipsel_core.curation.bins import MetricBins
-from clipsel_core.curation.indexing import open_indexed
-from clipsel_core.curation.picker import Picker, Taken
-from clipsel_core.curation.projection import read_projection
-from clipsel_core.curation.recent import Recent
-from clipsel_core.curation.recipe import Recipe
-from clipsel_core.curation.recipe_files import parse_recipe
-from clipsel_core.curation.score_table import ScoreTable
-from clipsel_core.curation.selection import Selection
+from clipsel_core.curation.exploring.projection import read_projection
+from clipsel_core.curation.index import bitmaps
+from clipsel_core.curation.index.bins import MetricBins
+from clipsel_core.curation.index.indexing import open_indexed
+from clipsel_core.curation.index.recent import Recent
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.recipe import Recipe
+from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.selecting.picker import Picker, Taken
+from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run, description_files

@@ -14,8 +14,8 @@ import pytest
 from playwright.sync_api import expect
 
 from clipsel_core import uids
-from clipsel_core.curation.score_table import ScoreTable
-from clipsel_core.curation.uidlists import read_uid_list
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, routes
 from tests.browser.conftest import ROOT, settle, visit

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from clipsel_core import uids
-from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.jobs.store import listing
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from clipsel_core.curation.projection import read_projection
-from clipsel_core.curation.recipe_files import load_recipe
-from clipsel_core.curation.selection import select
+from clipsel_core.curation.exploring.projection import read_projection
+from clipsel_core.curation.recipes.recipe_files import load_recipe
+from clipsel_core.curation.selecting.selection import select
 from clipsel_core.demo import build
 from clipsel_core.demo.evaluate import auc, fault_shares, markdown
 from clipsel_core.demo.pairs import POOL_SHARES

@@ -14,7 +14,7 @@ from clipsel_core.demo.evaluate import auc
 from clipsel_core.demo.pairs import CAPTION_FAULTS, clean_pairs, draw_jpegs, training_pairs
 from clipsel_core.demo.pool import embed_pairs
 from clipsel_core.demo.teacher import load_demo_teacher, reproducible_torch, train_teacher
-from clipsel_core.pool.embed import embed_captions
+from clipsel_core.pool.making.embed import embed_captions
 
 DEMO = Path(__file__).parent.parent.parent / "data" / "demo"
 WEIGHTS = "open_clip_model.safetensors"

@@ -13,7 +13,8 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
 
 from clipsel_core.jobs import encoders
-from pages.parts import background, catalog, control
+from pages.parts import background, catalog
+from pages.parts.select import control
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 PAGES = ("overview", "distributions", "map", "gallery", "search", "select", "compare")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.picker import Picker
-from clipsel_core.curation.recipe_files import parse_recipe
-from clipsel_core.curation.selection import select
+from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.selecting.picker import Picker
+from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
 from pages.parts import background
 from tests.pages.conftest import components, words

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import JobError
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, folders, health, pooling
+from pages.parts import catalog
+from pages.parts.jobs import folders, health, pooling
 from tests.conftest import unit_rows, write_shard
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from clipsel_core.curation.captions import CaptionScan
-from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.curation.exploring.captions import CaptionScan
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
@@ -212,7 +212,7 @@ def test_gallery__the_keyboard_turns_pages(app):
 
 
 def test_gallery__a_stopped_search_shows_what_it_found_and_goes_on(tmp_path, open_page, monkeypatch):
-    monkeypatch.setattr("clipsel_core.curation.captions._STEP_ROWS", 1)
+    monkeypatch.setattr("clipsel_core.curation.exploring.captions._STEP_ROWS", 1)
     run = make_run(tmp_path / "world")
     app = open_page("gallery", run)
     app.text_input(key="words").set_value("caption").run()

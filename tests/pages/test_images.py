@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from pages.parts import pictures
-from pages.parts.images import web_address
+from pages.parts.gallery.images import web_address
 from tests.pages.conftest import components
 from tests.pages.hostile import strings
 from tests.pages.worlds import make_run

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from clipsel_core.curation import recipe_link
-from clipsel_core.curation.recipe_files import parse_recipe
+from clipsel_core.curation.recipes import recipe_link
+from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
 from tests.pages.conftest import MAIN, thumbs, words

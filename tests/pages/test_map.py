@@ -11,15 +11,17 @@ import pytest
 from PIL import Image
 
 from clipsel_core import uids
-from clipsel_core.curation.picker import Picker
-from clipsel_core.curation.recipe_steps import AtLeast
-from clipsel_core.curation.score_table import ScoreTable
-from clipsel_core.curation.selection import select
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.recipe_steps import AtLeast
+from clipsel_core.curation.selecting.picker import Picker
+from clipsel_core.curation.selecting.selection import select
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import background, catalog, fate, map_view, naming, recipes, state
+from pages.parts import background, catalog, recipes, state
 from pages.parts.catalog import Entry
+from pages.parts.map import map_view, naming
 from pages.parts.opened import OPENED
+from pages.parts.pair import fate
 from tests.jobs import stand_in
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run

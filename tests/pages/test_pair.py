@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.score_table import ScoreTable
-from clipsel_core.curation.searches import Asked, search_run, write_search
+from clipsel_core.curation.exploring.searches import Asked, search_run, write_search
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, related, sample
+from pages.parts import catalog
+from pages.parts.pair import related
+from pages.parts.search import sample
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
 from tests.pages.conftest import components, trigger, words

@@ -7,9 +7,10 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from pages.parts import metrics, recipes, shapes, words
+from pages.parts import metrics, recipes, words
+from pages.parts.map import shapes
+from pages.parts.map.shapes import Shape
 from pages.parts.marginals import Marginal
-from pages.parts.shapes import Shape
 
 
 def test_inside__square_by_hand():

@@ -7,8 +7,9 @@ import threading
 import numpy as np
 import pytest
 
-from clipsel_core.curation.score_table import ScoreTable
-from pages.parts import catalog, records
+from clipsel_core.curation.index.score_table import ScoreTable
+from pages.parts import catalog
+from pages.parts.gallery import records
 from tests.pages.conftest import components
 from tests.pages.worlds import make_run
 

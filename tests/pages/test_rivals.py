@@ -13,10 +13,11 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, ranking
-from pages.parts.ranking import Ranking
+from pages.parts import catalog
+from pages.parts.compare import ranking
+from pages.parts.compare.ranking import Ranking
 from tests.pages.conftest import MAIN, components, words
 from tests.pages.worlds import make_run, scores
 

@@ -12,14 +12,15 @@ import pytest
 from PIL import Image
 
 from clipsel_core import uids
-from clipsel_core.curation.score_table import ScoreTable
-from clipsel_core.curation.searches import Asked, read_vector, search_run, write_search
+from clipsel_core.curation.exploring.searches import Asked, read_vector, search_run, write_search
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import TeacherError
 from clipsel_core.jobs import encoders
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.store import Run
-from pages.parts import jobs, sample, teacher
+from pages.parts.jobs import jobs
+from pages.parts.search import sample, teacher
 from tests.pages.conftest import components, words
 from tests.pages.worlds import make_run
 from tests.pool.pictures import drawn, encoded

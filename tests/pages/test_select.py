@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.export import export
-from clipsel_core.curation.recipe_files import load_recipe, parse_recipe
-from clipsel_core.curation.selection import select
+from clipsel_core.curation.recipes.recipe_files import load_recipe, parse_recipe
+from clipsel_core.curation.selecting.export import export
+from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
 from tests.pages.conftest import thumbs, words
 from tests.pages.worlds import add_recipe, make_run

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsel_core.curation.boundary import boundary
-from clipsel_core.curation.picker import Picker
-from clipsel_core.curation.recipe_files import parse_recipe
-from clipsel_core.curation.score_table import ScoreTable
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.selecting.boundary import boundary
+from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.runs.store import Run
 from tests.pages.conftest import components, thumbs, words
 from tests.pages.worlds import make_run

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pages.parts import standing, words
+from pages.parts import words
 from pages.parts.marginals import Marginal
+from pages.parts.pair import standing
 from tests.pages.conftest import components, trigger
 from tests.pages.conftest import words as said
 from tests.pages.worlds import make_run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clipsel_core.pool.embed import load_teacher
+from clipsel_core.pool.making.embed import load_teacher
 from tests.pool.pictures import write_teacher
 
 

@@ -11,7 +11,7 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import open_pool
-from clipsel_core.pool.make import make_pool
+from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.sources.look import open_source
 from tests.pool.pictures import caption, image
 

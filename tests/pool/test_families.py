@@ -17,8 +17,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, M2M100Config, MT5Config, PreTrainedTokenizerFast, RobertaConfig, XLMRobertaConfig
 
 from clipsel_core.errors import TeacherError
-from clipsel_core.pool.embed import Teacher, embed_captions, embed_images, framing_of, load_teacher
-from clipsel_core.pool.lanes import fitted
+from clipsel_core.pool.making.embed import Teacher, embed_captions, embed_images, framing_of, load_teacher
+from clipsel_core.pool.making.lanes import fitted
 from tests.pool.pictures import CONFIG, drawn
 
 WORDS = ["<pad>", "</s>", "<unk>", "<cls>", "a", "boat", "on", "the", "water", "red", "Boat"]

@@ -11,11 +11,11 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool import places
 from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.layout import open_pool
-from clipsel_core.pool.make import make_pool
+from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.look import open_source
+from tests.pool.making.test_make import SOURCES
 from tests.pool.test_arrays import clip_retrieval
-from tests.pool.test_make import SOURCES
 
 
 @pytest.fixture

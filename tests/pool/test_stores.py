@@ -14,9 +14,9 @@ from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.look import open_source
+from tests.pool.making.test_make import arrays_of, build, csv_of_pictures, folder_of_pictures, table_of, write_tars
 from tests.pool.pictures import image
 from tests.pool.servers import serving
-from tests.pool.test_make import arrays_of, build, csv_of_pictures, folder_of_pictures, table_of, write_tars
 
 OPENED_WITHOUT_A_NETWORK = {"data", "file", "http", "https", "local", "memory", "webhdfs", "hf"}
 

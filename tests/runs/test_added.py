@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.export import export
-from clipsel_core.curation.recipe_files import parse_recipe
-from clipsel_core.curation.score_table import ScoreTable
-from clipsel_core.curation.selection import select
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.selecting.export import export
+from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import PoolFormatError, RunError, TargetError
 from clipsel_core.runs import added
 from clipsel_core.runs.added import add_target

@@ -1,0 +1,1 @@
+"""What lies where in a run: neighbours, regions, words, and what two rankings disagree on."""

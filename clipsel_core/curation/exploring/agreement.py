@@ -1,0 +1,129 @@
+"""How far do two runs of one pool agree? By the order of their scores, and by who is in the top of both.
+
+Everything is in the row numbers of the first run. Pairs are matched by uid: where both runs hold the same uids in the
+same order, which is checked, row i of one is row i of the other; else the second run's rows are looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from clipsel_core.curation.index.concordance import compare_ranks, doubled_ranks, places_from_top, shared_tops, top_of
+from clipsel_core.curation.index.ordering import count_of_fraction
+from clipsel_core.curation.index.score_table import ScoreTable
+
+PERCENTS = tuple(range(1, 101))
+Between = Callable[[float], object]
+_LOOKED_UP = 1 << 22
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Two runs, row by row. rows: (N,) int32, the second run's row of each pair of the first, -1 where it lacks it;
+    None where the two have the same rows. shared: pairs in both.
+    """
+
+    first: ScoreTable
+    second: ScoreTable
+    rows: np.ndarray | None
+    shared: int
+
+    def scored(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Who has a metric in both runs, in the rows of each: (N,) bool and (N of the second,) bool.
+
+        Raises: RunError where either run lacks the metric.
+        """
+        mine, theirs = self.first.column(metric), self.second.column(metric)
+        here = ~np.isnan(mine)
+        if self.rows is None:
+            here &= ~np.isnan(theirs)
+            return here, here
+        here &= self.rows >= 0
+        here[here] = ~np.isnan(theirs[self.rows[here]])
+        there = np.zeros(len(theirs), bool)
+        there[self.rows[here]] = True
+        return here, there
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two runs' agreement on a metric. pairs: that both have scored. spearman: rank correlation in [-1, 1], ties at
+    their mean rank; NaN where either run scores all of them alike.
+
+    overlap: (100,) float64, of the top 1, 2, ... 100 % of each run the share that is the same; NaN where that is none.
+    """
+
+    pairs: int
+    spearman: float
+    overlap: np.ndarray
+
+
+def align(first: ScoreTable, second: ScoreTable, between: Between = lambda share: None) -> Alignment:
+    """Finds each pair of the first run in the second. Raises RunError where a score file cannot be read.
+
+    between: called now and then with the share that is done; what it raises ends the work.
+    """
+    names = first.uids()
+    if len(first) == len(second) and _equal(names, second.uids()):
+        return Alignment(first, second, None, len(first))
+    rows = np.empty(len(names), np.int32)
+    for start in range(0, len(names), _LOOKED_UP):
+        between(start / len(names))
+        rows[start : start + _LOOKED_UP] = second.rows_of(names[start : start + _LOOKED_UP])
+    return Alignment(first, second, rows, int(np.count_nonzero(rows >= 0)))
+
+
+def agreement(alignment: Alignment, metric: str, between: Between = lambda share: None) -> Agreement:
+    """How much two runs agree on a metric, over all pairs that both have scored.
+
+    Of pairs that tie at the edge of a top the smaller uid is in it, as recipes decide. between: called now and then
+    with the share that is done; what it raises ends the work. Memory: 10 bytes a pair.
+    """
+    here, there = alignment.scored(metric)
+    ours, theirs = (table.bins(metric) for table in (alignment.first, alignment.second))
+    members = None if here.all() else np.flatnonzero(here).astype(np.int32)
+    other = members if alignment.rows is None or members is None else alignment.rows[members]
+    other = alignment.rows if members is None else other
+    pairs = len(here) if members is None else len(members)
+    between(0.1)
+    with ThreadPoolExecutor(2) as threads:
+        runs = ((ours, here, members), (theirs, there, other))
+        x, y = threads.map(lambda run: _of(doubled_ranks(run[0].values, run[0].order, run[1]), run[2]), runs)
+        between(0.5)
+        xy, xx, yy = compare_ranks(x, y, 1, pairs)[1]
+        del x, y
+        x, y = threads.map(lambda run: _of(places_from_top(run[0].order, run[1]), run[2]), runs)
+        between(0.9)
+    shared = shared_tops(x, y)
+    sizes = np.array([count_of_fraction(Fraction(percent, 100), pairs) for percent in PERCENTS])
+    spearman = float(np.clip(xy / np.sqrt(xx * yy), -1, 1)) if xx * yy else float("nan")
+    with np.errstate(invalid="ignore"):
+        return Agreement(pairs, spearman, np.where(sizes > 0, shared, 0) / sizes)
+
+
+def tops(alignment: Alignment, metric: str, fraction: Fraction) -> tuple[np.ndarray, np.ndarray]:
+    """Who is in the top of each run, exactly as keep_top decides, of the pairs that both have scored: two (N,) bool, in
+    the first run's rows."""
+    here, there = alignment.scored(metric)
+    k = count_of_fraction(fraction, int(np.count_nonzero(here)))
+    mine = top_of(alignment.first.bins(metric).order, here, k)
+    theirs = top_of(alignment.second.bins(metric).order, there, k)
+    if alignment.rows is not None:
+        here[here] = theirs[alignment.rows[here]]
+        theirs = here
+    return mine, theirs
+
+
+def _of(ranks: np.ndarray, members: np.ndarray | None) -> np.ndarray:
+    return ranks if members is None else ranks[members]
+
+
+def _equal(mine: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether two (N,) arrays of uids are the same, looked at part by part."""
+    parts = range(0, len(mine), _LOOKED_UP)
+    return all(np.array_equal(mine[start : start + _LOOKED_UP], theirs[start : start + _LOOKED_UP]) for start in parts)

@@ -1,0 +1,139 @@
+"""What is each region of the map about? The words that its captions have and those of the other regions have not.
+
+A region is a hill of the map's density: every pair belongs to the peak that it reaches by always going up. Words are
+compared by the log-odds of a caption holding them in the region and outside it, divided by their standard error, times
+the logarithm of how many times as often they occur inside as outside. Words that too many captions hold say nothing of
+a region, in whatever language.
+
+Reference: Haldane, "The estimation and significance of the logarithm of a ratio of frequencies", Annals of Human
+Genetics 20 (1956), for the half that is added to each count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipsel_core.curation.index.cells import map_cells, whole_span
+
+# Two letters of the Latin alphabet are nearly always a small word; two of another may well be a noun.
+_WORD = re.compile(r"[^\W\d_]{3,24}|[^\W\d_a-z]{2}")
+_LONGEST_CAPTION = 400
+# Words in a larger share of all captions are function words; those in fewer captions are names and noise.
+_MOST_COMMON, _FEWEST = 0.4, 3
+# A word speaks for a region where this share of its captions hold it, this many times as many as elsewhere.
+_LEAST_SHARE, _LEAST_LIFT, _LEAST_Z = 0.08, 2.0, 3.0
+_HALF = 0.5
+_CELLS = 160
+_SMALLEST_REGION = 0.004
+# How far the hills are smoothed, in shares of the map's width: few large regions first, then more and smaller ones.
+SMOOTHING = (0.04, 0.02, 0.01)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A hill of the map. x, y: where it is highest, in the map's coordinates. pairs: how many lie on it."""
+
+    x: float
+    y: float
+    pairs: int
+    words: tuple[str, ...]
+
+
+class CaptionWords:
+    """Which caption holds which word, for captions of (M,) pairs."""
+
+    def __init__(self, captions: Sequence[str]) -> None:
+        numbers: dict[str, int] = {}
+        captions_of, words_of = [], []
+        for place, caption in enumerate(captions):
+            for word in set(_WORD.findall(str(caption)[:_LONGEST_CAPTION].casefold())):
+                captions_of.append(place)
+                words_of.append(numbers.setdefault(word, len(numbers)))
+        self.captions = len(captions)
+        # In the order of the alphabet, so that equal words of a region come in the same order each time.
+        words = sorted(numbers)
+        rank = np.empty(len(words), np.int64)
+        rank[[numbers[word] for word in words]] = np.arange(len(words))
+        word_of, caption_of = rank[np.array(words_of, np.int64)], np.array(captions_of, np.int64)
+        held = np.bincount(word_of, minlength=len(words))
+        useful = (held >= _FEWEST) & (held <= max(_MOST_COMMON * self.captions, _FEWEST))
+        self._words = np.array(words, object)[useful]
+        self._held = held[useful]
+        kept = useful[word_of]
+        self._word_of = (np.cumsum(useful) - 1)[word_of[kept]]
+        self._caption_of = caption_of[kept]
+
+    def distinctive(self, member: np.ndarray, most: int = 2) -> tuple[str, ...]:
+        """The words that most set some captions apart from the others. member: (M,) bool. Strongest first."""
+        inside = int(np.count_nonzero(member))
+        outside = self.captions - inside
+        if not inside or not outside or not len(self._words):
+            return ()
+        here = np.bincount(self._word_of[member[self._caption_of]], minlength=len(self._words))
+        odds, spread = [], []
+        for holding, all_of in ((here, inside), (self._held - here, outside)):
+            has, has_not = holding + _HALF, all_of - holding + _HALF
+            odds.append(np.log(has / has_not))
+            spread.append(1 / has + 1 / has_not)
+        z = (odds[0] - odds[1]) / np.sqrt(spread[0] + spread[1])
+        # A small word that is merely used more here has a high z; what is said here alone also has a high lift.
+        lift = (here / inside) / ((self._held - here + _HALF) / (outside + 1))
+        speaks = (here >= _LEAST_SHARE * inside) & (lift >= _LEAST_LIFT) & (z >= _LEAST_Z)
+        strength = np.where(speaks, z * np.log(np.maximum(lift, 1)), -np.inf)
+        order = np.argsort(-strength, kind="stable")[:most]
+        return tuple(str(word) for word in self._words[order[speaks[order]]])
+
+
+def find_regions(x: np.ndarray, y: np.ndarray, words: CaptionWords, smoothing: float) -> list[Region]:
+    """The map's regions that some words tell apart, largest first. x, y: (M,) floats; words: of the same pairs.
+
+    smoothing: standard deviation of the blur before hills are looked for, in shares of the map's longer side.
+    """
+    if len(x) < 3:
+        return []
+    span = whole_span(x, y)
+    peak_of, centres = _hills(x, y, span, smoothing)
+    sizes = np.bincount(peak_of, minlength=len(centres))
+    regions = []
+    for peak in np.argsort(-sizes, kind="stable"):
+        if sizes[peak] < max(_SMALLEST_REGION * len(x), 5):
+            break
+        found = words.distinctive(peak_of == peak)
+        if found:
+            x_top, y_top = map(float, centres[peak])
+            regions.append(Region(x_top, y_top, int(sizes[peak]), found))
+    return regions
+
+
+def _hills(x: np.ndarray, y: np.ndarray, span: tuple[float, ...], smoothing: float) -> tuple[np.ndarray, np.ndarray]:
+    """The hill of each pair, (M,) int64, and each hill's top, (hills, 2)."""
+    left, right, bottom, top = span
+    cells = map_cells(x, y, (left, right, bottom, top), longest=_CELLS, sigma=smoothing * _CELLS)
+    across, up = cells.density.shape
+    higher = _uphill(cells.density)
+    cell_x = np.clip(((x - left) / (right - left) * across).astype(np.int64), 0, across - 1)
+    cell_y = np.clip(((y - bottom) / (top - bottom) * up).astype(np.int64), 0, up - 1)
+    peaks, peak_of = np.unique(higher[cell_x * up + cell_y], return_inverse=True)
+    tops = np.stack(
+        [left + (peaks // up + 0.5) * (right - left) / across, bottom + (peaks % up + 0.5) * (top - bottom) / up], 1
+    )
+    return peak_of, tops
+
+
+def _uphill(density: np.ndarray) -> np.ndarray:
+    """The cell where going up from each cell ends, (cells,) int64; of equally high neighbours the first is taken."""
+    across, up = density.shape
+    padded = np.full((across + 2, up + 2), -np.inf)
+    padded[1:-1, 1:-1] = density
+    steps = [(0, 0), *((dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if dx or dy)]
+    around = np.stack([padded[1 + dx : 1 + dx + across, 1 + dy : 1 + dy + up] for dx, dy in steps])
+    best = around.argmax(0)
+    number = np.arange(across * up).reshape(across, up)
+    next_cell = (number + np.array([dx * up + dy for dx, dy in steps])[best]).ravel()
+    while not np.array_equal(jumped := next_cell[next_cell], next_cell):
+        next_cell = jumped
+    return next_cell

@@ -1,0 +1,1 @@
+"""The order and the bins of a run's metrics: what makes a count and a page take a moment."""

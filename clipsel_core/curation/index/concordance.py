@@ -1,0 +1,147 @@
+"""How far do two rankings of the same pairs go together, what do their tops share? In whole numbers, ties and all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clipsel_core.curation.index.passes import compiled, in_parts, read_only
+
+
+def doubled_ranks(values: np.ndarray, order: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """For each pair of a set, how many of the set score less plus how many score no more: (N,) int32, 0 outside it.
+
+    That is twice the average rank, less 1: whole numbers, so that no difference of ranks is ever rounded.
+    values: (N,) float32. order: (M,) uint32, the rows with a score, ascending by it. among: (N,) bool, the set, scored.
+    """
+    out = np.zeros(len(values), np.int32)
+    _doubled_ranks(read_only(values), read_only(order), read_only(among), out)
+    return out
+
+
+def compare_ranks(x: np.ndarray, y: np.ndarray, bins: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Joint counts of two rankings of the same pairs, and how far they go together.
+
+    x, y: (N,) int32 doubled ranks of the same `pairs`, M, and 0 for others; their mean is M, ties or not.
+    Returns: (bins, bins) int64, and (3,) float64, the sums of xy, xx and yy, taken from their mean.
+    """
+    x, y = read_only(x), read_only(y)
+
+    def work(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        counts, products = np.zeros((bins, bins), np.int64), np.zeros(3)
+        _compare_ranks(x, y, start, stop, pairs, counts, products)
+        return counts, products
+
+    counts, products = np.zeros((bins, bins), np.int64), np.zeros(3)
+    for some, summed in in_parts(work, len(x)):
+        counts += some
+        products += summed
+    return counts, products
+
+
+def places_from_top(order: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """How many pairs of a set stand above each of it: (N,) int32, 0 outside it; 0 for the best. The rest as above."""
+    out = np.zeros(len(among), np.int32)
+    _places_from_top(read_only(order), read_only(among), out)
+    return out
+
+
+def top_of(order: np.ndarray, among: np.ndarray, most: int) -> np.ndarray:
+    """The pairs of a set that stand highest, so many or all: (N,) bool."""
+    out = np.zeros(len(among), bool)
+    _top_of(read_only(order), read_only(among), most, out)
+    return out
+
+
+def shared_tops(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How many pairs are in the top of both rankings, of the top 1, 2, ... 100 percent: (100,) int64.
+
+    x, y: (M,) int32 places from the top in rankings of the same M pairs. A top of p percent has floor(p M / 100) pairs.
+    """
+    x, y = read_only(x), read_only(y)
+
+    def work(start: int, stop: int) -> np.ndarray:
+        counts = np.zeros(101, np.int64)
+        _shared_tops(x, y, start, stop, counts)
+        return counts
+
+    return np.cumsum(sum(in_parts(work, len(x)), np.zeros(101, np.int64)))[1:]
+
+
+def gap_sizes(gaps: np.ndarray, shift: int, bins: int) -> np.ndarray:
+    """How many gaps are of which size, those above 0 and those below: (2, bins) int64; the size is shifted by so many
+    bits. gaps: (N,) int32; 0 counts nowhere."""
+    gaps = read_only(gaps)
+
+    def work(start: int, stop: int) -> np.ndarray:
+        counts = np.zeros((2, bins), np.int64)
+        _gap_sizes(gaps, start, stop, shift, counts)
+        return counts
+
+    return sum(in_parts(work, len(gaps)), np.zeros((2, bins), np.int64))
+
+
+@compiled
+def _doubled_ranks(values, order, among, out):
+    below, start = 0, 0
+    while start < len(order):
+        stop, same, value = start, 0, values[order[start]]
+        while stop < len(order) and values[order[stop]] == value:
+            same += among[order[stop]]
+            stop += 1
+        for place in range(start, stop):
+            row = order[place]
+            if among[row]:
+                out[row] = 2 * below + same
+        below += same
+        start = stop
+
+
+@compiled
+def _compare_ranks(x, y, start, stop, pairs, counts, products):
+    bins = len(counts)
+    for row in range(start, stop):
+        if not x[row]:
+            continue
+        counts[x[row] * bins // (2 * pairs), y[row] * bins // (2 * pairs)] += 1
+        u, v = np.float64(x[row] - pairs), np.float64(y[row] - pairs)
+        products[0] += u * v
+        products[1] += u * u
+        products[2] += v * v
+
+
+@compiled
+def _places_from_top(order, among, out):
+    place = 0
+    for rank in range(len(order) - 1, -1, -1):
+        row = order[rank]
+        if among[row]:
+            out[row] = place
+            place += 1
+
+
+@compiled
+def _top_of(order, among, most, out):
+    for rank in range(len(order) - 1, -1, -1):
+        if most <= 0:
+            return
+        row = order[rank]
+        if among[row]:
+            out[row] = True
+            most -= 1
+
+
+@compiled
+def _shared_tops(x, y, start, stop, counts):
+    pairs = len(x)
+    for row in range(start, stop):
+        in_both = max(x[row], y[row]) + 1
+        # The first percentage whose top has so many pairs: rounded up.
+        counts[(in_both * 100 + pairs - 1) // pairs] += 1
+
+
+@compiled
+def _gap_sizes(gaps, start, stop, shift, counts):
+    for row in range(start, stop):
+        gap = np.int64(gaps[row])
+        if gap:
+            counts[0 if gap > 0 else 1, abs(gap) >> shift] += 1

@@ -1,0 +1,173 @@
+"""How does a run get its index? Built once from its scores, kept beside it, and made anew when the scores change.
+
+Any number of servers may build at once: each fills a folder of its own and uses it at once; the first to have it on the
+disk gives it its name, and the others throw theirs away. Where the run's folder cannot be written to, or the run is
+small or still being scored, every metric is put in order in memory when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+
+from clipsel_core.curation.index import index, uid_order
+from clipsel_core.curation.index.bins import MetricBins
+from clipsel_core.curation.index.score_files import ScoreFiles
+from clipsel_core.curation.index.score_order import Sorter
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.runs.store import Run
+
+_log = logging.getLogger(__name__)
+_VERSION = 1
+_FEWEST_KEPT = 500_000
+_BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 32, 10, 3
+_FORGOTTEN_S = 86_400
+_STAMP = re.compile(r"[0-9a-f]{16}")
+_KEEPER = "keep index"
+
+
+def open_indexed(run: Run, fewest: int = _FEWEST_KEPT) -> ScoreTable:
+    """The run's table with its index, which is built where it is not there yet or not of these scores any more.
+
+    fewest: runs with fewer pairs keep none on disk. Raises: RunError where no shard is finished or a file is damaged.
+    """
+    if not run.finished or run.pairs < fewest:
+        return ScoreTable.open(run)
+    folder = run.root / "index" / stamp_of(run)
+    rows = index.read_rows(folder, len(run.score_files))
+    table = ScoreTable(ScoreFiles(run, run.score_files, rows)) if rows else ScoreTable.open(run)
+    found = index.read_index(folder, table.metrics, len(table))
+    if found is None:
+        try:
+            found = _build(table, folder)
+        except OSError as error:
+            _log.warning("no index is kept in %s: %s", folder.parent, error)
+            return table
+    table.use(found)
+    return table
+
+
+def wait_until_kept() -> None:
+    """Waits until what was built is safe on the disk under its name."""
+    for thread in threading.enumerate():
+        if thread.name == _KEEPER:
+            thread.join()
+
+
+def stamp_of(run: Run) -> str:
+    """16 hex digits that change whenever the run's metrics or score files do."""
+    shards = [file.stem for file in run.score_files]
+    # All files of a metric lie in one folder: asking for each one's path would take longer than looking at it.
+    folders = sorted({run.file_with(metric, shard).parent for metric in run.metrics for shard in shards[:1]})
+    files = []
+    for folder in folders:
+        within = folder.relative_to(run.root).as_posix()
+        for name in sorted(f"{shard}.parquet" for shard in shards):
+            stat = os.stat(folder / name)
+            files.append((f"{within}/{name}", stat.st_size, stat.st_mtime_ns))
+    return hashlib.sha256(json.dumps([_VERSION, run.metrics, shards, files]).encode()).hexdigest()[:16]
+
+
+def _build(table: ScoreTable, folder: Path) -> index.Index:
+    """Fills a folder aside, which is used from then on; it gets its name when a power cut cannot harm it any more."""
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    aside.mkdir(parents=True)
+    try:
+        _fill(table, aside)
+        found = index.read_index(aside, table.metrics, len(table))
+        if found is None:
+            raise OSError(f"{aside}: not what was written")
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    # Not a daemon: a command that ends first waits for it.
+    threading.Thread(target=_keep, args=(aside, folder, table.metrics, len(table)), name=_KEEPER).start()
+    return replace(found, folder=folder)
+
+
+def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int) -> None:
+    """Has a folder written to the disk, gives it its name, and takes away indexes of what the scores were before."""
+    try:
+        _sync(aside)
+        if index.read_index(folder, metrics, pairs) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            _rename(aside, folder)
+        _tidy(folder)
+    except OSError as error:
+        _log.warning("no index is kept in %s: %s", folder.parent, error)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fill(table: ScoreTable, folder: Path) -> None:
+    """Puts uids and metrics in order one after another, on all cores; meanwhile the next is read, the last written."""
+    sorting = threading.Lock()
+    # The same room again and again: new memory costs more than sorting.
+    rooms: SimpleQueue[tuple[np.ndarray, ...]] = SimpleQueue()
+
+    def add_uids() -> Sorter:
+        names = table.uids()
+        writing = for_uids.submit(index.write_uids, folder, names)
+        by_uid = uid_order.order_by_uid(names)
+        index.write_by_uid(folder, by_uid)
+        writing.result()
+        return Sorter(by_uid)
+
+    def add_metric(place: int) -> tuple[float, float]:
+        room = rooms.get()
+        values = table.files.column(table.metrics[place], room[0])
+        sorter = ordered.result()
+        with sorting:
+            bins = MetricBins.of(values, sorter, *room[1:])
+        index.write_bins(folder, place, bins)
+        rooms.put(room)
+        return bins.low, bins.high
+
+    at_once = _at_once(len(table))
+    for _ in range(at_once):
+        rooms.put(tuple(np.empty(len(table), dtype) for dtype in (np.float32, np.uint16, np.uint32)))
+    with ThreadPoolExecutor(2) as for_uids, ThreadPoolExecutor(at_once) as threads:
+        ordered = for_uids.submit(add_uids)
+        spans = list(threads.map(add_metric, range(len(table.metrics))))
+    index.write_description(folder, dict(zip(table.metrics, spans, strict=True)), table.files.sizes)
+
+
+def _at_once(pairs: int) -> int:
+    """Metrics that are read, put in order and written side by side: as many as a quarter of the memory holds."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(max(1, min(_MOST_AT_ONCE, (memory // 4 // max(pairs, 1) - _BYTES_A_PAIR) // _BYTES_A_METRIC)))
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+
+
+def _rename(aside: Path, folder: Path) -> None:
+    try:
+        os.rename(aside, folder)
+    except OSError:
+        if not folder.is_dir():  # Else another server was quicker, with the same bytes.
+            raise
+
+
+def _tidy(folder: Path) -> None:
+    """Takes away older indexes, and what a killed builder left behind a day ago or longer."""
+    for other in folder.parent.iterdir():
+        left = other.name.endswith(".partial") and time.time() - other.stat().st_mtime > _FORGOTTEN_S
+        if left or (_STAMP.fullmatch(other.name) and other != folder):
+            shutil.rmtree(other, ignore_errors=True)

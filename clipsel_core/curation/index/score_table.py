@@ -1,0 +1,198 @@
+"""Which pairs does a run have, and how do they lie by a metric? What was read is kept, and taken from the index if any.
+
+Rows are numbered as in score_files.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from clipsel_core.curation.index import binning, bitmaps, counts, ordering, passes, uid_order
+from clipsel_core.curation.index.bins import MetricBins
+from clipsel_core.curation.index.index import Index
+from clipsel_core.curation.index.metadata import Categories, Metadata
+from clipsel_core.curation.index.score_files import ScoreFiles
+from clipsel_core.curation.index.score_order import Sorter
+from clipsel_core.errors import RunError
+from clipsel_core.pool.layout import Pool
+from clipsel_core.runs.store import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Order = Literal["ascending", "descending", "random"]
+
+
+class ScoreTable:
+    """The finished shards of a run, as columns. Open one per run and share it: any thread may call its methods.
+
+    A metric's column is read when it is first asked for and kept (4 bytes a pair); uids and captions are read anew each
+    time, for the asked rows only. Arrays handed out are read-only. files: what it all comes from.
+
+    >>> table = ScoreTable.open(Run.open("data/demo/run"))     # doctest: +SKIP
+    >>> len(table.page("s_cliploss", "descending", limit=48))  # doctest: +SKIP
+    48
+    """
+
+    def __init__(self, files: ScoreFiles) -> None:
+        self.run = files.run
+        self.files = files
+        self.shard_names = files.shard_names
+        self.metrics = tuple(files.run.metrics)
+        self._metadata = Metadata(files)
+        self._lock = threading.Lock()
+        self._columns: dict[str, np.ndarray] = {}
+        self._extents: dict[str, tuple[float, float]] = {}
+        self._index: Index | None = None
+        self._binning = threading.Lock()
+        self._bins: dict[str, MetricBins] = {}
+
+    @classmethod
+    def open(cls, run: Run) -> ScoreTable:
+        """The table of a run's finished shards. Raises RunError where there is none yet or a file is damaged."""
+        return cls(ScoreFiles.open(run))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def pool(self) -> Pool | None:
+        """The pool that was scored, None where it is not on this machine. Raises PoolFormatError as Metadata.pool."""
+        return self._metadata.pool
+
+    @property
+    def index_folder(self) -> Path | None:
+        """Where the run's index lies, None where it has none on disk, or not yet under its name."""
+        return self._index.folder if self._index is not None and self._index.folder.is_dir() else None
+
+    def column(self, metric: str) -> np.ndarray:
+        """A metric of every pair: (N,) float32, NaN where it was set aside. Raises RunError on an unknown metric."""
+        if self._index is not None:
+            return self._index.bins[self._known(metric)].values
+        found = self._columns.get(metric)
+        if found is None:
+            with self._lock:
+                found = self._columns.get(metric)
+                if found is None:
+                    found = self._columns[metric] = self.files.column(self._known(metric))
+        return found
+
+    def take(self, metric: str, rows: np.ndarray) -> np.ndarray:
+        """A metric of the asked rows: (M,) float32. Keeps nothing in memory that was not there before."""
+        kept = self.column(metric) if self._index is not None else self._columns.get(metric)
+        return kept[rows] if kept is not None else self.files.take(self._known(metric), rows)
+
+    def use(self, index: Index) -> None:
+        """Takes columns, uids and orders from the run's index from now on."""
+        self._index = index
+        self._bins = dict(index.bins)
+
+    def bins(self, metric: str) -> MetricBins:
+        """Where each pair stands by a metric. Found when it is first asked for, and kept."""
+        found = self._bins.get(metric)
+        if found is None:
+            values = self.column(metric)
+            with self._binning:
+                found = self._bins.get(metric)
+                if found is None:
+                    found = self._bins[metric] = MetricBins.of(values, Sorter(self._by_uid))
+        return found
+
+    @cached_property
+    def _by_uid(self) -> np.ndarray:
+        """The rows in ascending order of their uids: (N,) uint32."""
+        return passes.read_only(uid_order.order_by_uid(self.uids()))
+
+    def selectable(self) -> np.ndarray:
+        """Which pairs may be selected at all: (N,) bool, false for those that the scoring set aside."""
+        return ~np.isnan(self.column("clip_score"))
+
+    def selectable_bits(self) -> np.ndarray:
+        """The same as a bitmap; where the run has an index, without looking at the scores."""
+        if self._index is None:
+            return bitmaps.pack(self.selectable())
+        scored, pairs = self._index.bins["clip_score"], len(self)
+        everything = bitmaps.first(pairs)
+        if scored.scored == pairs:
+            return everything
+        return passes.read_only(binning.between(scored.codes, everything, 0, binning.NO_SCORE - 1))
+
+    def uids(self) -> np.ndarray:
+        """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept in memory: 16 bytes a pair."""
+        return self._index.uids if self._index is not None else self.files.uids()
+
+    def uids_at(self, rows: np.ndarray) -> np.ndarray:
+        """The uids of the asked rows, in their order: (M,) UID_DTYPE."""
+        return self._index.uids[rows] if self._index is not None else self.files.uids_at(rows)
+
+    def rows_of(self, wanted: np.ndarray) -> np.ndarray:
+        """The row number of each uid: (M,) int64, -1 where the run lacks it. Uids in any order, repeats allowed."""
+        return self._index.rows_of(wanted) if self._index is not None else self.files.rows_of(wanted)
+
+    def histogram(self, metric: str, bins: int = 100, mask: np.ndarray | None = None) -> counts.Histogram:
+        """Counts of a metric in equal bins over its whole range in the run, whatever the mask: layers share an axis.
+
+        mask: (N,) bool, the pairs to count; None for all.
+        """
+        if mask is None and self._index is not None:
+            return self.bins(metric).histogram(bins)
+        return counts.histogram(self.column(metric), bins, self.extent(metric), mask)
+
+    def density(self, metric_x: str, metric_y: str, bins: int = 100, mask: np.ndarray | None = None) -> counts.Density:
+        """Joint counts of two metrics over their ranges; mask as in histogram."""
+        x, y = self.column(metric_x), self.column(metric_y)
+        return counts.density(x, y, bins, self.extent(metric_x), self.extent(metric_y), mask)
+
+    def extent(self, metric: str) -> tuple[float, float]:
+        """The range a metric is drawn over: its smallest and largest finite value, spread by 1 where they are equal."""
+        if metric in self._bins:
+            return self._bins[metric].low, self._bins[metric].high
+        if metric not in self._extents:
+            self._extents[metric] = counts.extent(self.column(metric))
+        return self._extents[metric]
+
+    def page(
+        self,
+        metric: str,
+        order: Order = "descending",
+        *,
+        offset: int = 0,
+        limit: int = 48,
+        mask: np.ndarray | None = None,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Row numbers from place `offset` of an ordering on, `limit` at most: (M,) int64.
+
+        Pairs without the metric (NaN) and pairs outside the mask (N,) are on no page; equal values come in row order.
+        "random" is a shuffle by seed that leaves each pair its place relative to the others whatever the mask.
+        """
+        values = self.column(metric)
+        listed = ~np.isnan(values) if mask is None else mask & ~np.isnan(values)
+        rows = np.flatnonzero(listed)
+        if order == "random":
+            keys = ordering.shuffled_keys(rows, seed)
+        else:
+            keys = values[rows] if order == "ascending" else -values[rows]
+        return ordering.page_of(keys, rows, offset, limit)
+
+    def metadata(self, rows: np.ndarray, columns: tuple[str, ...] = ("caption", "url")) -> pd.DataFrame:
+        """Metadata of the asked rows, a row for each, "" where there is none; as Metadata.of."""
+        return self._metadata.of(rows, columns)
+
+    def category_columns(self) -> list[str]:
+        """Metadata columns with few distinct values; as Metadata.category_columns."""
+        return self._metadata.category_columns()
+
+    def categories(self, column: str) -> Categories:
+        """A metadata column as labels and a code for each pair; as Metadata.categories."""
+        return self._metadata.categories(column)
+
+    def _known(self, metric: str) -> str:
+        if metric not in self.metrics:
+            raise RunError(self.run.root, expected=f"one of the metrics {', '.join(self.metrics)}", found=repr(metric))
+        return metric

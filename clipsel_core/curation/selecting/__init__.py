@@ -1,0 +1,1 @@
+"""Selections: which pairs a recipe keeps, why, how surely, and how they leave."""

@@ -1,0 +1,136 @@
+"""How a selection becomes a file that others can use, with a manifest that says how it was made.
+
+The same run and recipe give the same bytes, wherever and whenever they are exported: nothing in either file depends on
+the clock, the machine or the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from clipsel_core import __version__, uids
+from clipsel_core.curation.recipes.recipe import Recipe
+from clipsel_core.curation.recipes.recipe_files import dump_recipe
+from clipsel_core.curation.selecting.selection import Selection
+from clipsel_core.errors import ExportError
+from clipsel_core.files import sha256_of, write_atomically, write_json
+from clipsel_core.runs.store import Run
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was exported. path, manifest_path: the two files. content: the manifest as its JSON says it."""
+
+    path: Path
+    manifest_path: Path
+    content: dict[str, Any]
+
+    @property
+    def pairs(self) -> int:
+        """Uids in the file."""
+        return self.content["pairs"]
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes, 64 hex digits."""
+        return self.content["sha256"]
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return self.content["size_bytes"]
+
+
+def export(run: Run, selection: Selection, recipe: Recipe, out: str | Path) -> Manifest:
+    """Writes a selection's uids, ascending, and beside them <out>.manifest.json. Each appears whole or not at all.
+
+    out: its ending says what is written. .npy: dtype u8,u8, as DataComp's resharder takes it; .txt: a uid a line;
+        .parquet and .csv: the uid as 32 hex digits and every metric of the run.
+    Raises: ExportError on another ending, or where the file cannot be written.
+    """
+    out = Path(out)
+    writer = _WRITERS.get(out.suffix.lower())
+    if writer is None:
+        raise ExportError(out, expected=f"a name ending in {', '.join(_WRITERS)}", found=out.suffix or "no ending")
+    manifest_path = out.with_name(f"{out.name}.manifest.json")
+    content = describe(run, selection, recipe)
+
+    def write(aside: Path) -> None:
+        writer(selection, aside)
+        content.update(file=out.name, sha256=sha256_of(aside), size_bytes=aside.stat().st_size)
+
+    try:
+        write_atomically(out, write)
+        write_json(manifest_path, content)
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise ExportError(error.filename or out, expected="to write the subset", found=found) from error
+    return Manifest(out, manifest_path, content)
+
+
+def describe(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any]:
+    """What a manifest says of how its pairs were selected, and from what."""
+    return {
+        "format": 1,
+        "pairs": len(selection),
+        "pool_pairs": selection.total,
+        "set_aside": selection.set_aside,
+        "recipe": dump_recipe(recipe),
+        "steps": [asdict(step) for step in selection.report],
+        "run": {**run.config.model_dump(mode="json", exclude={"shards"}), "name": run.root.resolve().name},
+        **({"added_targets": [added.model_dump(mode="json") for added in run.added]} if run.added else {}),
+        "shards": list(selection.table.shard_names),
+        "shards_planned": len(run.config.shards),
+        "run_json_sha256": sha256_of(run.root / "run.json"),
+        "versions": {
+            "clipsel": __version__,
+            "numpy": np.__version__,
+            "pyarrow": pa.__version__,
+            "duckdb": duckdb.__version__,
+        },
+    }
+
+
+def _write_npy(selection: Selection, aside: Path) -> None:
+    with open(aside, "wb") as file:
+        np.save(file, selection.uids(), allow_pickle=False)
+
+
+def _write_text(selection: Selection, aside: Path) -> None:
+    table = pa.table({"uid": uids.to_hex(selection.uids())})
+    options = pacsv.WriteOptions(include_header=False, quoting_style="none")
+    pacsv.write_csv(table, aside, options)
+
+
+def _write_csv(selection: Selection, aside: Path) -> None:
+    pacsv.write_csv(_with_metrics(selection), aside, pacsv.WriteOptions(quoting_style="none"))
+
+
+def _write_parquet(selection: Selection, aside: Path) -> None:
+    pq.write_table(_with_metrics(selection), aside, compression="zstd", use_dictionary=False)
+
+
+def _with_metrics(selection: Selection) -> pa.Table:
+    table = selection.table
+    names = table.uids_at(selection.rows)
+    order = uids.argsort(names)
+    rows = selection.rows[order]
+    metrics = {metric: table.take(metric, rows) for metric in table.metrics}
+    return pa.table({"uid": uids.to_hex(names[order]), **metrics})
+
+
+_WRITERS: dict[str, Callable[[Selection, Path], None]] = {
+    ".npy": _write_npy,
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+    ".txt": _write_text,
+}

@@ -1,0 +1,198 @@
+"""What would a recipe keep if one of its steps were set otherwise? Every setting of a thumb at once, before it moves.
+
+One step is moved, the others stay as they are written: a later keep_top keeps its share, and so lets more or fewer of
+the pairs that reach it through. For every place of the thumb we say what the step would let through and how many pairs
+would be kept in the end.
+
+The last count is exact wherever it follows from numbers: steps that judge each pair by itself (thresholds, lists, by
+hand) may come in any order, and after them any number of keep_top, each of which keeps its k or all that are left.
+Where a step that judges each pair comes after a later keep_top, it is taken to drop its present share, and `exact` is
+false.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from clipsel_core.curation.index.bins import COARSE, FINE, MetricBins, float32_up
+from clipsel_core.curation.index.ordering import Shares, count_of_fraction, counts_of_fraction
+from clipsel_core.curation.recipes.recipe import Recipe
+from clipsel_core.curation.recipes.recipe_steps import AtLeast, KeepTop
+from clipsel_core.curation.selecting.picker import NONE, Cut, Cuts, Picker, ScoreStep, Taken
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What each place of a thumb does. All arrays (P,), one entry a place; counts are int64 pairs.
+
+    thresholds: float64, the lowest score that passes (of at_most the highest), NaN where none does. Of a keep_top
+        behind other steps it is the score of a pair near it, no farther than a 65,000th of the metric's span.
+    below: scored pairs of the pool under the threshold. passes: pairs that pass the moved step, exactly.
+    shown: about how many of the histogram's pairs pass it (those that also pass the other steps as they stand).
+    kept: pairs kept in the end. exact: whether `kept` is; if not it is an estimate.
+    pool, others, fixed, now: (128,) coarse counts of the metric: the pool; what passes the other steps, their shares
+        held at the thresholds found; what a later step adds whatever this one does; what is kept as the recipe stands.
+    edges: (129,) the scores between the coarse bins. scored: pairs of the pool that have the metric.
+    reaching: pairs that reach the moved step.
+    """
+
+    thresholds: np.ndarray
+    below: np.ndarray
+    passes: np.ndarray
+    shown: np.ndarray
+    kept: np.ndarray
+    exact: bool
+    pool: np.ndarray
+    others: np.ndarray
+    fixed: np.ndarray
+    now: np.ndarray
+    edges: np.ndarray
+    scored: int
+    reaching: int
+
+
+def settings_of(
+    picker: Picker, recipe: Recipe, taken: list[Taken], place: int, amounts: Shares | np.ndarray
+) -> Settings:
+    """What a step would do at each amount: shares for keep_top; scores, (P,) float64, for at_least and at_most.
+
+    taken: what the picker takes by the recipe as it stands. place: the moved step's place in recipe.steps; it may be
+    switched off, and is then looked at as if it were on, while `kept` stays what it is. Raises: TypeError on a step
+    without a metric.
+    """
+    step = recipe.steps[place]
+    if not isinstance(step, ScoreStep):
+        raise TypeError(f"a step with a metric is expected, found {step.kind}")
+    earlier = sum(other.enabled for other in recipe.steps[:place])
+    now, later = taken[earlier] if step.enabled else None, taken[earlier + step.enabled :]
+    before = tuple(other.cut for other in taken[:earlier])
+    alone = list(itertools.takewhile(lambda other: not isinstance(other.work.step, KeepTop), later))
+    moved = _Moved.of(picker, before, step, amounts, exact=bool(alone))
+    arriving = moved.counts(_through(before, alone)) + moved.fixed(alone) if alone else moved.passes
+    kept, exact = _through_shares(arriving, later[len(alone) :], picker)
+    others, without = _through(before, later), _emptied(later)
+    fixed, movable = moved.coarse(without), moved.coarse(others) - moved.coarse(without)
+    passing = moved.passing(movable, others, without, now.cut) if now else movable
+    bins = moved.bins
+    return Settings(
+        thresholds=moved.thresholds.astype(np.float64),
+        below=moved.below,
+        passes=moved.passes,
+        shown=np.maximum(moved.near(others) - moved.near(without), 0),
+        kept=kept if step.enabled else np.full_like(kept, taken[-1].report.kept_after if taken else picker.size(())),
+        exact=exact,
+        pool=bins.pool.coarse,
+        others=movable + fixed,
+        fixed=fixed,
+        now=passing + fixed,
+        edges=bins.edges(),
+        scored=bins.scored,
+        reaching=picker.size(before),
+    )
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """The moved step at all its amounts. ranks: (P,) int64, the first rank that passes, or with at_most that does not.
+
+    thresholds: (P,) float32, NaN where nothing passes. below: (P,) int64, scored pairs of the pool under each.
+    passes: (P,) int64.
+    """
+
+    picker: Picker
+    metric: str
+    bins: MetricBins
+    ranks: np.ndarray
+    thresholds: np.ndarray
+    below: np.ndarray
+    passes: np.ndarray
+    upward: bool
+
+    @classmethod
+    def of(cls, picker: Picker, before: Cuts, step: ScoreStep, amounts: Shares | np.ndarray, *, exact: bool) -> _Moved:
+        """exact: whether anything is counted by the ranks; otherwise they are found to the bin."""
+        bins, spread = picker.table.bins(step.metric), picker.spread(before, step.metric)
+        if isinstance(amounts, Shares):
+            of_survivors = isinstance(step, KeepTop) and step.of == "survivors"
+            pairs = picker.size(before) if of_survivors else len(picker.table)
+            most = np.minimum(amounts.counts(pairs), spread.scored)
+            if exact or not before:
+                ranks = picker.ranks_of_top(before, step.metric, most)
+            else:
+                ranks = bins.ranks_near_top(spread, most)
+            below = picker.below(step.metric, ranks)
+            return cls(picker, step.metric, bins, ranks, bins.scores_at(ranks), below, most, True)
+        upward = isinstance(step, AtLeast)
+        values = float32_up(amounts) if upward else -float32_up(-amounts)
+        ranks = bins.ranks_of_scores(values, above=not upward)
+        below = ranks if upward else bins.ranks_of_scores(values)
+        found = picker.counts_from(before, step.metric, ranks)
+        passes = found if upward else spread.scored - found
+        return cls(picker, step.metric, bins, ranks, values, below, passes, upward)
+
+    def coarse(self, cuts: Cuts) -> np.ndarray:
+        """How a set is spread over the metric: (128,) int64."""
+        return self.picker.spread(cuts, self.metric).coarse
+
+    def counts(self, cuts: Cuts) -> np.ndarray:
+        """Pairs of a set that pass, at each amount: (P,) int64."""
+        found = self.picker.counts_from(cuts, self.metric, self.ranks)
+        return found if self.upward else self.picker.spread(cuts, self.metric).scored - found
+
+    def near(self, cuts: Cuts) -> np.ndarray:
+        """The same, but for the bin that each rank lies in, which is enough to draw: (P,) int64."""
+        if cuts == (NONE,):
+            return np.zeros_like(self.ranks)
+        spread = self.picker.spread(cuts, self.metric)
+        found = self.bins.counts_near(spread, self.ranks)
+        return found if self.upward else spread.scored - found
+
+    def fixed(self, later: list[Taken]) -> int | np.ndarray:
+        """Pairs that later steps add, whatever passes this one, less those of them that pass it."""
+        emptied = _emptied(later)
+        return self.picker.size(emptied) - self.counts(emptied)
+
+    def passing(self, coarse: np.ndarray, cuts: Cuts, without: Cuts, cut: Cut) -> np.ndarray:
+        """The part of some counts, those of a set without another, that the step lets through as it stands."""
+        rank = np.array([cut.rank])
+        above = self.picker.counts_from(cuts, self.metric, rank) - self.picker.counts_from(without, self.metric, rank)
+        # The bins on the passing side are whole, but for the one that the rank cuts: it takes what they leave.
+        found, at = np.zeros_like(coarse), self.bins.bin_of(cut.rank) // (FINE // COARSE)
+        whole = slice(at + 1, None) if cut.kind == "from" else slice(at)
+        left = int(above[0]) if cut.kind == "from" else int(coarse.sum()) - int(above[0])
+        found[whole] = coarse[whole]
+        found[at] = left - int(found.sum())
+        return found
+
+
+def _through(before: Cuts, later: list[Taken]) -> Cuts:
+    """What is left of a set after later steps, each held where it cuts now."""
+    return (*before, *(other.cut for other in later))
+
+
+def _emptied(later: list[Taken]) -> Cuts:
+    """What later steps add to nothing, each held where it cuts now."""
+    first = next((place for place, other in enumerate(later) if other.cut.kind == "add"), len(later))
+    return (NONE, *(other.cut for other in later[first:]))
+
+
+def _through_shares(arriving: np.ndarray, later: list[Taken], picker: Picker) -> tuple[np.ndarray, bool]:
+    """How many are left after the first later keep_top and all that follows it, and whether that is exact."""
+    kept, exact = arriving, True
+    for other in later:
+        step, report = other.work.step, other.report
+        if isinstance(step, KeepTop):
+            part = Fraction(step.keep_top)
+            pool = step.of == "pool"
+            allowed = count_of_fraction(part, len(picker.table)) if pool else counts_of_fraction(part, kept)
+            kept = np.minimum(kept, allowed)
+            exact = exact and picker.spread((), step.metric).scored == picker.size(())
+        else:
+            dropped = report.dropped / max(report.kept_before, 1)
+            kept = np.rint(kept * (1 - dropped)).astype(np.int64) + report.added
+            exact = False
+    return kept, exact

@@ -1,0 +1,1 @@
+"""From images and captions to the shards of a pool."""

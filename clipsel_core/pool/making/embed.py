@@ -1,0 +1,208 @@
+"""How do images and captions become embeddings? With any open_clip model, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
+
+from clipsel_core.errors import TeacherError
+from clipsel_core.pool.ahead import in_batches
+from clipsel_core.pool.making.framing import Framing
+from clipsel_core.pool.teachers import TeacherInfo
+
+# Characters of a caption that are tokenized, for each token that the teacher takes. Of a word of 100 kB the tokenizer
+# would otherwise join letters for hours, to keep 77 tokens of it.
+_CHARACTERS_A_TOKEN = 32
+
+Precision = Literal["float32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A CLIP ready to embed, with the preprocessing and the tokenizer that belong to it.
+
+    precision: what it multiplies in; its weights stay float32, and embeddings are scaled to unit length in float32.
+    """
+
+    model: open_clip.CLIP
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    tokenizer: Callable[[Sequence[str]], torch.Tensor]
+    device: torch.device
+    precision: Precision = "float32"
+
+    @property
+    def temperature(self) -> float:
+        """What the teacher was trained to divide its cosines by: 0.01 for OpenAI's CLIP."""
+        return float((-self.model.logit_scale.detach().float()).exp())
+
+
+def load_teacher(model: str, *, pretrained: str | None = None, device: str = "cpu", precision: str = "auto") -> Teacher:
+    """Load a CLIP for inference.
+
+    precision: float32, bf16, fp16, or auto: on a GPU the fastest of them that it has, else float32; see precision.py.
+
+    model, pretrained: names as open_clip knows them (`open_clip.list_pretrained()`), `pretrained` also as the path of a
+    checkpoint, and `model` as that of an open_clip configuration (.json); or either of them `local-dir:FOLDER` for a
+    folder with `open_clip_config.json` and a checkpoint. Without `pretrained` the weights are random, always the same.
+    Raises: TeacherError where open_clip cannot load it.
+
+    >>> load_teacher("ViT-B-32", pretrained="laion2b_s34b_b79k")  # doctest: +SKIP
+    """
+    try:
+        name, pretrained = _named(model, pretrained)
+        # First: it is soon there, or soon missed where it has to be downloaded.
+        tokenizer = open_clip.get_tokenizer(name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            # A text tower from Hugging Face would bring weights of its own, if no checkpoint is named: all or none.
+            network, _, preprocess = open_clip.create_model_and_transforms(
+                name,
+                pretrained=pretrained,
+                device=device,
+                require_pretrained=bool(pretrained) or ":" in name,
+                pretrained_text=False,
+            )
+        where = torch.device(device)
+        return Teacher(network.eval(), preprocess, tokenizer, where, _precision(precision, where))
+    except Exception as error:
+        # Configurations and checkpoints come from anywhere; open_clip, torch and safetensors each fail in their way.
+        found = (str(error) or type(error).__name__).split("\n")[0][:300]
+        asked = " ".join(filter(None, (model, pretrained)))
+        remedy = "see open_clip.list_pretrained(), or give local-dir:FOLDER"
+        if "huggingface.co" in found:
+            remedy = "once it was downloaded it is kept; or give local-dir:FOLDER with its tokenizer and configuration"
+        raise TeacherError(asked, expected="a teacher that open_clip can load", found=found, remedy=remedy) from error
+
+
+def framing_of(teacher: Teacher) -> Framing | None:
+    """How the teacher's preprocessing cuts and scales a picture, or None where it does so in ways of its own."""
+    steps = list(getattr(teacher.preprocess, "transforms", []))
+    if not (len(steps) >= 3 and isinstance(steps[0], Resize) and isinstance(steps[-1], Normalize)):
+        return None
+    if not isinstance(steps[-2], ToTensor):
+        return None
+    resize, resample = steps[0], Image.Resampling[steps[0].interpolation.name]
+    if isinstance(resize.size, int | float) or len(resize.size) == 1:
+        crop, side = steps[1], int(np.ravel(resize.size)[0])
+        if not isinstance(crop, CenterCrop) or tuple(crop.size) != (side, side):
+            return None
+        return Framing(side, side, squash=False, resample=resample)
+    height, width = resize.size
+    return Framing(width, height, squash=True, resample=resample)
+
+
+def weights_digest(teacher: Teacher) -> str:
+    """32 hex digits that differ where any weight of two teachers does."""
+    digest = blake2b(digest_size=16)
+    for name, value in sorted(teacher.model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def teacher_info(teacher: Teacher, model: str, pretrained: str | None) -> TeacherInfo:
+    """A teacher as pools remember it. model, pretrained: what it is called elsewhere."""
+    return TeacherInfo(
+        model=model,
+        pretrained=pretrained,
+        temperature=float(f"{teacher.temperature:.6g}"),
+        weights=weights_digest(teacher),
+        precision=teacher.precision,
+    )
+
+
+def embed_images(teacher: Teacher, images: Iterable[Image.Image], *, batch_size: int = 256) -> np.ndarray:
+    """Embed images, reading no more than a batch of them at a time. Returns (N, D) float16, rows of unit length."""
+    rows = [np.empty((0, 0), np.float16)]
+    for batch in in_batches(images, batch_size):
+        rows.append(embed_pixels(teacher, torch.stack([teacher.preprocess(image) for image in batch])))
+    return np.concatenate(rows[1:] or rows)
+
+
+def embed_pixels(teacher: Teacher, pixels: torch.Tensor) -> np.ndarray:
+    """Embed a batch of images. Returns (B, D) float16, rows of unit length.
+
+    pixels: (B, 3, H, W) float32 as the teacher's preprocessing leaves them, or (B, H, W, 3) uint8 as Framing does:
+        a quarter as much to send to a device, which turns them into floats itself.
+    """
+    return image_rows(teacher, pixels).cpu().numpy()
+
+
+def image_rows(teacher: Teacher, pixels: torch.Tensor) -> torch.Tensor:
+    """The same, left on the device, which may still be at work on them."""
+    sent = _send(teacher, pixels)
+    if sent.dtype == torch.uint8:
+        normalize = teacher.preprocess.transforms[-1]  # type: ignore[attr-defined]
+        mean, std = (
+            torch.as_tensor(value, dtype=torch.float32).to(sent.device).view(1, 3, 1, 1)
+            for value in (normalize.mean, normalize.std)
+        )
+        sent = sent.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+    return _embed(teacher, teacher.model.encode_image, sent)
+
+
+def embed_captions(teacher: Teacher, captions: Iterable[str], *, batch_size: int = 256) -> np.ndarray:
+    """Embed captions, cut where the teacher's context ends. Returns (N, D) float16, rows of unit length."""
+    rows = [np.empty((0, 0), np.float16)]
+    for batch in in_batches(captions, batch_size):
+        rows.append(caption_rows(teacher, batch).cpu().numpy())
+    return np.concatenate(rows[1:] or rows)
+
+
+def caption_rows(teacher: Teacher, captions: Sequence[str]) -> torch.Tensor:
+    """The embeddings of a batch of captions, left on the device, which may still be at work on them."""
+    longest = _CHARACTERS_A_TOKEN * getattr(teacher.tokenizer, "context_length", 77)
+    tokens = teacher.tokenizer([caption[:longest] for caption in captions])
+    return _embed(teacher, teacher.model.encode_text, _send(teacher, tokens))
+
+
+def _send(teacher: Teacher, inputs: torch.Tensor) -> torch.Tensor:
+    """The inputs on the teacher's device, on their way to it while this process goes on."""
+    if teacher.device.type == "cuda":
+        inputs = inputs.pin_memory()
+    return inputs.to(teacher.device, non_blocking=True)
+
+
+@torch.inference_mode()
+def _embed(teacher: Teacher, encode: Callable[..., torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(teacher.precision)
+    with torch.autocast(teacher.device.type, kind) if kind else nullcontext():
+        embeddings = encode(inputs)
+    return torch.nn.functional.normalize(embeddings.float(), dim=-1).to(torch.float16)
+
+
+def _precision(asked: str, device: torch.device) -> Precision:
+    if asked == "auto":
+        if device.type != "cuda":
+            return "float32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if asked not in get_args(Precision) or (asked == "fp16" and device.type == "cpu"):
+        raise ValueError(f"precision {asked}; float32 and bf16 go anywhere, fp16 on a GPU")
+    return asked  # type: ignore[return-value]
+
+
+def _named(model: str, pretrained: str | None) -> tuple[str, str | None]:
+    """Both names as open_clip takes them."""
+    known = {*open_clip.list_models(), *open_clip.list_pretrained_tags_by_model(model)}
+    for given in (pretrained, model):
+        # A folder that happens to be called as a tag is, `openai`, is not what was meant.
+        if given and (given.startswith("local-dir:") or (given not in known and Path(given).is_dir())):
+            return "local-dir:" + given.removeprefix("local-dir:"), None
+    if model.endswith(".json"):
+        if not Path(model).is_file():
+            raise FileNotFoundError(f"no such file {model}")
+        open_clip.add_model_config(Path(model))
+        model = Path(model).stem
+        if model not in open_clip.list_models():
+            raise ValueError("a file without embed_dim, vision_cfg and text_cfg")
+    return model, pretrained

@@ -1,0 +1,207 @@
+"""How does a pool that somebody else made get another teacher's embeddings, beside those that it has?
+
+metadata/<shard>.npz              gets the arrays <arch>_img and <arch>_txt; all other bytes stay
+metadata/<shard>.parquet          gets a column clip_<arch>_similarity_score; all other columns stay
+embed/<arch>/<shard>.parquet      the pairs without an image that can be used, and why
+set_aside_<arch>.parquet          the same of all shards. Their rows hold zeros, and no score
+images/<shard>.parquet            where the images lie, if the pool did not know of any
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsel_core import uids
+from clipsel_core.cores import allowed_cores
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.check import read_uids
+from clipsel_core.pool.layout import Pool, Shard, open_pool
+from clipsel_core.pool.making.claim import hold_to, writing
+from clipsel_core.pool.making.decode import MOST_PIXELS, quiet_pillow
+from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
+from clipsel_core.pool.making.embed_shard import Embedder
+from clipsel_core.pool.making.matching import Matched, found_before, keep_found, match
+from clipsel_core.pool.making.rows import kind_of
+from clipsel_core.pool.making.shard_files import (
+    Images,
+    ShardFiles,
+    add_columns,
+    score_column,
+    write_index,
+    write_parquet,
+)
+from clipsel_core.pool.sources.image_parquet import with_images
+from clipsel_core.pool.sources.record import Source, clean_text
+from clipsel_core.pool.teachers import add_teacher, check_arch, read_teachers
+
+SET_ASIDE = pa.schema({"uid": pa.string(), "file": pa.string(), "reason": pa.string()})
+
+
+@dataclass(frozen=True)
+class Extended:
+    """What was added. embedded: pairs that this call embedded, in seconds. reasons: how many rows were set aside for
+    each. strangers, repeated: as in Matched."""
+
+    shards: int
+    pairs: int
+    set_aside: int
+    reasons: Counter[str]
+    by: str
+    strangers: int
+    repeated: int
+    embedded: int
+    seconds: float
+
+
+def is_extendable(source: Source, root: Path) -> bool:
+    """Whether a folder holds a pool that embed did not make from this source, and the source may be its images.
+
+    That is every pool made elsewhere; of embed's own those whose tars, in shards/, are the source now.
+    """
+    if not next((root / "metadata").glob("*.parquet"), None):
+        return False
+    settings = root / "embed" / "settings.json"
+    if not settings.exists():
+        return True
+    shards = (root / "shards").resolve()
+    return not source.base.remote and Path(source.base.path).resolve() in (shards, root.resolve()) and shards.is_dir()
+
+
+def extend_pool(
+    source: Source,
+    root: str | Path,
+    teacher: Teacher,
+    *,
+    arch: str,
+    model: str = "",
+    pretrained: str | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    most_pixels: int = MOST_PIXELS,
+    finding: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Extended:
+    """Embeds the pairs of a pool that is there, images from the source, captions from the pool, shard by shard.
+
+    Images are matched by uid, or by key where the source has no uids. A pair without an image that can be used keeps
+    its row, of zeros, which `score --on-bad-rows skip` sets aside. Nothing else in the pool changes. Killed and started
+    again, it goes on at the shard and ends with the same bytes.
+
+    finding, progress: called with how far the source is searched, and how many of the pool's pairs are done.
+    Raises: PoolFormatError where the arch is the pool's already, the pool has no captions or uids, or source and pool
+        share no pair.
+    """
+    check_arch(arch)
+    root, began = Path(root), time.monotonic()
+    info = teacher_info(teacher, model, pretrained)
+    with writing(root), quiet_pillow():
+        pool = open_pool(root)
+        _check_free(pool, arch)
+        matched = found_before(source, pool) or match(source, pool, finding or (lambda done, total: None))
+        keep_found(source, pool, matched)
+        settings = {"format": 1, "signature": source.signature, "max_pixels": most_pixels}
+        hold_to(root / "embed" / arch / "settings.json", root, settings)
+        add_teacher(root, arch, info)
+        workers = workers or allowed_cores()
+        with Embedder(teacher, source, workers=workers, batch_size=batch_size, most_pixels=most_pixels) as embedder:
+            work = _Work(source, pool, matched, teacher, embedder, arch, progress or (lambda done, total: None))
+            embedded = work.extend()
+    return _finish(pool, matched, arch, embedded, time.monotonic() - began)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Adding to a pool, with all that it takes."""
+
+    source: Source
+    pool: Pool
+    matched: Matched
+    teacher: Teacher
+    embedder: Embedder
+    arch: str
+    progress: Callable[[int, int], None]
+
+    def extend(self) -> int:
+        """Goes through the shards, those that have the teacher passed over; how many pairs were embedded."""
+        width = embed_captions(self.teacher, ["a"]).shape[1]
+        first = embedded = 0
+        for shard in self.pool.shards:
+            files = ShardFiles(self.pool.root, shard.name)
+            if not (files.has(self.arch) and _aside(files, self.arch).exists()):
+                embedded += self._extend_shard(shard, files, first, width)
+            first += shard.rows
+            self.progress(first, self.pool.rows)
+        return embedded
+
+    def _extend_shard(self, shard: Shard, files: ShardFiles, first: int, width: int) -> int:
+        table, named = pq.ParquetFile(shard.parquet).read(), read_uids(self.pool, shard)
+        names = uids.to_hex(named).to_pylist()
+        captions = table[self.pool.text_column].cast(pa.string())
+        # Rows go back to their places below: meanwhile they come as their images lie, so that none is sought.
+        listed = (
+            self.matched.record(first + row, str(row), clean_text(captions[row].as_py()))
+            for row in self.matched.in_reading_order(first, shard.rows).tolist()
+        )
+        records = with_images(self.source.base, self.source.image_column, listed)
+        rows = self.embedder.embed(
+            records, lambda _, read: self.progress(first + read, self.pool.rows), lambda *_: None
+        )
+        image, text = np.zeros((2, len(names), width), np.float16)
+        kept = [int(item.record.key) for item in rows.kept]
+        if kept:
+            image[kept], text[kept] = rows.image, rows.text
+        if len(kept) + len(rows.rejected) != shard.rows:
+            found = f"{len(kept):,} embedded and {len(rows.rejected):,} set aside"
+            raise PoolFormatError(f"shard {shard.name}", expected=f"{shard.rows:,} pairs accounted for", found=found)
+        rejected = sorted((int(key), file, reason) for file, key, reason in rows.rejected)
+        lines = [[names[row] for row, _, _ in rejected], *([line[n] for line in rejected] for n in (1, 2))]
+        if not self.pool.tars and kept and not files.side("images").exists():
+            write_index(files, Images(self.source.base, self.source.image_column), rows.kept, named[kept])
+        write_parquet(_aside(files, self.arch), pa.table(lines, schema=SET_ASIDE))
+        add_columns(files, table, self.arch, image, text)
+        return len(kept)
+
+
+def _aside(files: ShardFiles, arch: str) -> Path:
+    return files.root / "embed" / arch / f"{files.name}.parquet"
+
+
+def _check_free(pool: Pool, arch: str) -> None:
+    """Makes sure that the teacher's columns are not somebody else's, and that there are captions to embed."""
+    if arch not in read_teachers(pool.root):
+        taken = [f"embeddings {arch}"] * (arch in pool.archs) + [score_column(arch)] * (
+            score_column(arch) in pool.columns
+        )
+        if taken:
+            remedy = "choose another --arch"
+            raise PoolFormatError(pool.root, expected=f"no {arch} in the pool yet", found=taken[0], remedy=remedy)
+    if pool.text_column is None:
+        found = ", ".join(pool.columns)
+        raise PoolFormatError(pool.shards[0].parquet, expected="captions in a column text or caption", found=found)
+
+
+def _finish(pool: Pool, matched: Matched, arch: str, embedded: int, seconds: float) -> Extended:
+    """Puts the shards' lists together."""
+    files = [ShardFiles(pool.root, shard.name) for shard in pool.shards]
+    aside = pa.concat_tables([SET_ASIDE.empty_table(), *(pq.read_table(_aside(file, arch)) for file in files)])
+    if aside.num_rows:
+        write_parquet(pool.root / f"set_aside_{arch}.parquet", aside)
+    return Extended(
+        shards=len(files),
+        pairs=pool.rows,
+        set_aside=aside.num_rows,
+        reasons=Counter(kind_of(reason) for reason in aside["reason"].to_pylist()),
+        by=matched.by,
+        strangers=matched.strangers,
+        repeated=matched.repeated,
+        embedded=embedded,
+        seconds=seconds,
+    )

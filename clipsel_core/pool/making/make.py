@@ -1,0 +1,260 @@
+"""How do images and captions become a pool? Shard by shard, each finished whole, resumed where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsel_core import uids
+from clipsel_core.cores import allowed_cores
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.files import write_atomically
+from clipsel_core.pool.making.claim import begin, writing
+from clipsel_core.pool.making.copy_shard import Copier
+from clipsel_core.pool.making.decode import MOST_PIXELS, quiet_pillow
+from clipsel_core.pool.making.embed import Teacher, teacher_info
+from clipsel_core.pool.making.embed_shard import Embedder, Took
+from clipsel_core.pool.making.feed import Cursor, Feed
+from clipsel_core.pool.making.naming import Namer
+from clipsel_core.pool.making.packing import TarPacker, new_tar, write_stats
+from clipsel_core.pool.making.rows import Kept, Rows, kind_of
+from clipsel_core.pool.making.shard_files import (
+    REJECTED,
+    REPEATED,
+    Images,
+    Report,
+    ShardFiles,
+    add_to_shard,
+    write_parquet,
+    write_shard,
+)
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.record import Record, Source
+from clipsel_core.pool.teachers import add_teacher, check_arch
+
+SHARD_SIZE = 100_000
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a pool is made of now. reasons: how many records were rejected for each.
+
+    embedded: pairs that this call embedded, in seconds.
+    """
+
+    shards: int
+    read: int
+    kept: int
+    reasons: Counter[str]
+    repeated: int
+    embedded: int
+    seconds: float
+
+
+def make_pool(
+    source: Source,
+    root: str | Path,
+    teacher: Teacher | None,
+    *,
+    arch: str,
+    model: str = "",
+    pretrained: str | None = None,
+    shard_size: int = SHARD_SIZE,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    most_pixels: int = MOST_PIXELS,
+    pack: bool = False,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> Made:
+    """Embeds a source into a pool in DataComp's layout, or goes on with what was begun there.
+
+    teacher: None for a source that has its embeddings: they are taken as they are, scaled to unit length.
+
+    A pool that is there already with other teachers gets this one's arrays and scores beside them. Killed and started
+    again, it ends with the same bytes, on the same machine and with the same options.
+
+    arch: the teacher's name in the pool. model, pretrained: what it is called elsewhere, for teachers.json.
+    shard_size: records to a shard, the rejected among them. workers: processes that decode; None for as many as
+        cores. pack: also write the pairs to shards/<shard>.tar, images as they are.
+    progress: called with how far the source has been read, how far it goes, both in a unit of the source's own, and
+        how many of its records this call has been through; the last time when all is written.
+    Raises: PoolFormatError where the source is not the one that was begun with, or none of it can be used.
+    """
+    root = Path(root)
+    check_arch(arch)
+    if (teacher is None) != source.embedded:
+        expected, found = ("no --model", "one") if teacher else ("--model", "none")
+        remedy = "its embeddings are there already" if teacher else "say which teacher embeds it"
+        raise PoolFormatError(source.base, expected=expected, found=found, remedy=remedy)
+    if pack and source.embedded:
+        raise PoolFormatError("--pack", expected="a source of images", found=f"{source.kind}, embeddings alone")
+    if min(shard_size, batch_size) < 1:
+        found = f"{shard_size} and {batch_size}"
+        raise PoolFormatError("--shard-size, --batch-size", expected="1 or more", found=found)
+    settings = {
+        "format": 1,
+        "kind": source.kind,
+        "signature": source.signature,
+        "shard_size": shard_size,
+        "most_pixels": most_pixels,
+        "pack": pack,
+    }
+    with writing(root), quiet_pillow(), ExitStack() as working:
+        begin(root, settings)
+        worker: Embedder | Copier = Copier()
+        if teacher:
+            add_teacher(root, arch, teacher_info(teacher, model, pretrained))
+            worker = Embedder(
+                teacher,
+                source,
+                workers=workers or allowed_cores(),
+                batch_size=batch_size,
+                most_pixels=most_pixels,
+                keep=pack,
+            )
+            working.enter_context(worker)
+        work = _Work(source, root, worker, arch, shard_size, pack, progress or (lambda done, total, records: None))
+        return work.make()
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Making a pool, with all that it takes."""
+
+    source: Source
+    root: Path
+    worker: Embedder | Copier
+    arch: str
+    shard_size: int
+    pack: bool
+    progress: Callable[[int, int, int], None]
+
+    def make(self) -> Made:
+        """Goes through the shards; those that are there with this teacher are passed over."""
+        start, embedded, number, gone_through = time.monotonic(), 0, 0, 0
+        taken, cursor, last = uids.from_hex([]), Cursor(), False
+        feed = Feed(self.source, cursor)
+        while not last:
+            files = ShardFiles(self.root, f"{number:08d}")
+            report = files.report()
+            if report is None or (report.kept and not files.has(self.arch)):
+                feed = feed.continued(cursor)
+                had, report = report, self._make_shard(files, feed, taken, gone_through)
+                embedded += report.kept
+                gone_through += report.read
+                if had and had != report:
+                    raise PoolFormatError(files.parquet, expected=f"{had.kept:,} pairs", found=f"{report.kept:,}")
+            if report.kept:
+                taken = uids.union(taken, uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"]))
+            cursor, last, number = Cursor(*report.following), report.last, number + 1
+        self.progress(sum(self.source.sizes), sum(self.source.sizes), gone_through)
+        return _finish(self.root, number, embedded, time.monotonic() - start)
+
+    def _make_shard(self, files: ShardFiles, feed: Feed, taken: np.ndarray, before: int) -> Report:
+        """Embeds the shard's records and writes what this teacher adds to it. before: records gone through already."""
+        namer, old = Namer(taken), files.report()
+        if self.pack and not old:
+            rows = self._packed(files, feed, namer, before)
+        else:
+            rows = self._rows(feed, before, lambda kept, _: namer.name(kept.record))
+        if len(rows.kept) + len(rows.rejected) != rows.read or len(rows.image) != len(rows.kept):
+            found = f"{len(rows.kept):,} kept and {len(rows.rejected):,} rejected"
+            expected = f"{rows.read:,} records accounted for"
+            raise PoolFormatError(f"shard {files.name}", expected=expected, found=found)
+        following = feed.following()
+        if old:
+            add_to_shard(files, rows, self.arch)
+            return old.model_copy(update={"kept": len(rows.kept), "rejected": len(rows.rejected)})
+        names = namer.names()
+        report = Report(
+            read=rows.read,
+            kept=len(rows.kept),
+            rejected=len(rows.rejected),
+            repeated=len(names.repeated),
+            following=(following.part, following.before),
+            last=feed.exhausted(),
+        )
+        where = Images(Place.of(self.root), "") if self.pack else Images(self.source.base, self.source.image_column)
+        write_shard(files, where, rows, names, self.arch, report)
+        return report
+
+    def _rows(self, feed: Feed, before: int, took: Took) -> Rows:
+        total, earlier = sum(self.source.sizes), feed.handed_out
+
+        def tell(last: Record, read: int) -> None:
+            self.progress(feed.reached(last, earlier + read), total, before + read)
+
+        return self.worker.embed(islice(feed, self.shard_size), tell, took)
+
+    def _packed(self, files: ShardFiles, feed: Feed, namer: Namer, before: int) -> Rows:
+        """The rows, and their pairs in a tar, where the rows' images are then."""
+        made: list[Rows] = []
+
+        def fill(aside: Path) -> None:
+            places: list[tuple[int, int]] = []
+            with new_tar(aside) as packer:
+
+                def took(kept: Kept, data: bytes | None) -> None:
+                    assert data is not None
+                    places.append((_pack(packer, files.name, kept, namer.name(kept.record), data), len(data)))
+
+                made.append(self._rows(feed, before, took))
+            inner = files.tar.relative_to(files.root).as_posix()
+            for row, (offset, length) in enumerate(places):
+                made[0].kept[row] = replace(made[0].kept[row], file=inner, offset=offset, length=length)
+
+        write_atomically(files.tar, fill)
+        write_stats(files.tar, len(made[0].kept))
+        return made[0]
+
+
+def _pack(packer: TarPacker, shard: str, kept: Kept, uid: str, data: bytes) -> int:
+    record, key = kept.record, f"{shard}{packer.count:08d}"
+    facts = {
+        "uid": uid,
+        "key": key,
+        "caption": record.caption,
+        "url": record.url,
+        "original_width": kept.width,
+        "original_height": kept.height,
+        "sha256": kept.sha256,
+        "source_key": record.key,
+    }
+    return packer.add(key, data, record.caption, facts)
+
+
+def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
+    """Puts the shards' lists together and checks the counts against them."""
+    reports = []
+    names = [f"{number:08d}" for number in range(shards)]
+    for name in names:
+        report = ShardFiles(root, name).report()
+        assert report is not None
+        reports.append(report)
+    rejected, repeated = (
+        pa.concat_tables([schema.empty_table(), *(pq.read_table(ShardFiles(root, name).side(what)) for name in names)])
+        for what, schema in (("rejected", REJECTED), ("repeated", REPEATED))
+    )
+    read, kept = sum(report.read for report in reports), sum(report.kept for report in reports)
+    if read != kept + rejected.num_rows:
+        found = f"{kept:,} kept and {rejected.num_rows:,} rejected"
+        raise PoolFormatError(root, expected=f"{read:,} records accounted for", found=found)
+    write_parquet(root / "rejected.parquet", rejected)
+    if repeated.num_rows:
+        write_parquet(root / "repeated.parquet", repeated)
+    reasons = Counter(kind_of(reason) for reason in rejected["reason"].to_pylist())
+    if not kept:
+        found = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3)) or "none"
+        raise PoolFormatError(root, expected="a pair that can be used", found=found, remedy="see rejected.parquet")
+    written = sum(report.kept > 0 for report in reports)
+    return Made(written, read, kept, reasons, repeated.num_rows, embedded, seconds)

@@ -1,0 +1,205 @@
+"""Where in a source does the image of each of a pool's pairs lie? Matched by uid, else by key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsel_core import uids
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.check import read_uids
+from clipsel_core.pool.images import A_ROW, WHOLE_FILE
+from clipsel_core.pool.layout import Pool
+from clipsel_core.pool.making.shard_files import write_parquet
+from clipsel_core.pool.making.surveying import Named, hashed, survey
+from clipsel_core.pool.sources.record import Record, Source, signature_of
+
+_LOOKED_AT = 1000
+NO_IMAGE = "no image in the source"
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Where each pair's image lies, in the order of the pool's rows.
+
+    by: "uid" or "key". files: names in the source. file: (N,) int32, a place in `files`, -1 where there is no image.
+    offset, length: (N,) int64; see images.py. faults: why a row's image cannot be used, where the source says.
+    strangers: images of the source that belong to no pair of the pool; repeated: those of a pair that had one already.
+    """
+
+    by: str
+    files: list[str]
+    file: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    faults: dict[int, str]
+    strangers: int
+    repeated: int
+
+    @property
+    def found(self) -> int:
+        """Pairs that have an image."""
+        return int((self.file >= 0).sum())
+
+    def record(self, row: int, key: str, caption: str) -> Record:
+        """A pair of the pool as a record of the source. row: in the pool."""
+        if self.file[row] < 0:
+            return Record(key, "", fault=self.faults.get(row, NO_IMAGE))
+        length = int(self.length[row])
+        return Record(
+            key=key,
+            file=self.files[self.file[row]],
+            caption=caption,
+            offset=int(self.offset[row]),
+            length=None if length in (WHOLE_FILE, A_ROW) else length,
+            in_row=length == A_ROW,
+        )
+
+    def in_reading_order(self, first: int, rows: int) -> np.ndarray:
+        """A shard's rows, counted from its `first`, in the order in which their images lie in the source."""
+        file, offset = (values[first : first + rows] for values in (self.file, self.offset))
+        return np.lexsort((offset, file))
+
+
+def match(source: Source, pool: Pool, progress: Callable[[int, int], None]) -> Matched:
+    """Goes through the source once, its images unread, and notes where those of the pool's pairs lie.
+
+    progress: called with how far the source has been gone through, and how far it goes.
+    Memory: 60 bytes a pair of the pool. Raises: PoolFormatError where source and pool have no names in common.
+    """
+    by = _named_by(source, pool)
+    names = np.concatenate([_names(pool, number, by) for number in range(len(pool.shards))])
+    order = uids.argsort(names)
+    work = _Matching(names[order], order, len(names))
+    for named in survey(source, by, progress):
+        work.take(named)
+    matched = work.matched(by)
+    if not matched.found:
+        found = f"none of {matched.strangers:,}"
+        expected = f"images of pairs of {pool.root}, by {by}"
+        raise PoolFormatError(source.base, expected=expected, found=found, remedy="give the pool's own images")
+    return matched
+
+
+def keep_found(source: Source, pool: Pool, matched: Matched) -> None:
+    """Keeps in the pool what was found, for a run that goes on and for the next teacher."""
+    file = pa.DictionaryArray.from_arrays(
+        pa.array(matched.file, mask=matched.file < 0), pa.array(matched.files, pa.string())
+    )
+    faults = (
+        [matched.faults.get(row) for row in range(pool.rows)] if matched.faults else pa.nulls(pool.rows, pa.string())
+    )
+    columns = {"file": file, "offset": matched.offset, "length": matched.length, "fault": pa.array(faults, pa.string())}
+    said = {
+        "of": _stamp(source, pool),
+        "by": matched.by,
+        "strangers": str(matched.strangers),
+        "repeated": str(matched.repeated),
+    }
+    write_parquet(_found_path(pool), pa.table(columns).replace_schema_metadata(said))
+
+
+def found_before(source: Source, pool: Pool) -> Matched | None:
+    """What keep_found kept, where source and pool are still the same."""
+    try:
+        table = pq.read_table(_found_path(pool)).combine_chunks()
+        said = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
+        if said["of"] != _stamp(source, pool):
+            return None
+        file = table["file"].chunk(0)
+        faults = {row: text for row, text in enumerate(table["fault"].to_pylist()) if text}
+        numbers = file.indices.fill_null(-1).to_numpy().astype(np.int32)
+        counts = int(said["strangers"]), int(said["repeated"])
+        offset, length = (table[name].to_numpy() for name in ("offset", "length"))
+        return Matched(said["by"], file.dictionary.to_pylist(), numbers, offset, length, faults, *counts)
+    except (OSError, pa.ArrowException, KeyError, ValueError, AttributeError):
+        return None
+
+
+def _found_path(pool: Pool) -> Path:
+    return pool.root / "embed" / "found.parquet"
+
+
+def _stamp(source: Source, pool: Pool) -> str:
+    names, rows = [shard.name for shard in pool.shards], [shard.rows for shard in pool.shards]
+    return signature_of(names, rows, source.signature, str(source.base))
+
+
+class _Matching:
+    """The places found so far. names: the pool's, sorted. order: the rows they stand on."""
+
+    def __init__(self, names: np.ndarray, order: np.ndarray, rows: int) -> None:
+        self._high, self._low = (np.ascontiguousarray(names[half]) for half in ("f0", "f1"))
+        self._order = order
+        self._files: dict[str, int] = {}
+        self._file = np.full(rows, -1, np.int32)
+        self._offset, self._length = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+        self._faults: dict[int, str] = {}
+        self._strangers = self._repeated = 0
+
+    def take(self, named: Named) -> None:
+        """Notes where these lie, those that belong to a pair; of several for one pair the first."""
+        row = self._rows_of(named.names)
+        self._strangers += int((row < 0).sum())
+        faulty = np.zeros(len(row), bool)
+        faulty[list(named.faults)] = True
+        usable = np.flatnonzero((row >= 0) & ~faulty)
+        new = usable[np.unique(row[usable], return_index=True)[1]]
+        new = new[self._file[row[new]] < 0]
+        self._repeated += len(usable) - len(new)
+        numbers, inverse = np.unique(named.file[new], return_inverse=True)
+        places = [self._files.setdefault(named.files[number], len(self._files)) for number in numbers]
+        self._file[row[new]] = np.array(places, np.int32)[inverse]
+        self._offset[row[new]], self._length[row[new]] = named.offset[new], named.length[new]
+        self._faults |= {int(row[number]): fault for number, fault in named.faults.items() if row[number] >= 0}
+
+    def _rows_of(self, names: np.ndarray) -> np.ndarray:
+        """The pool's row of each name, -1 where it has none: (N,) int64. The first of several."""
+        first, last = (np.searchsorted(self._high, names["f0"], side) for side in ("left", "right"))
+        end = last.copy()
+        # Names that are counted up share their high half, all of them: the low one is sought by halving, all at once.
+        while (open_ := first < last).any():
+            middle = np.where(open_, (first + last) // 2, 0)
+            below = open_ & (self._low[middle] < names["f1"])
+            first, last = np.where(below, middle + 1, first), np.where(open_ & ~below, middle, last)
+        at = np.minimum(first, len(self._low) - 1)
+        return np.where((first < end) & (self._low[at] == names["f1"]), self._order[at], -1)
+
+    def matched(self, by: str) -> Matched:
+        """All that was found."""
+        places = (self._file, self._offset, self._length)
+        return Matched(by, list(self._files), *places, self._faults, self._strangers, self._repeated)
+
+
+def _named_by(source: Source, pool: Pool) -> str:
+    """By what the source's images are told to belong to the pool's pairs."""
+    first = list(islice(_records(source), _LOOKED_AT))
+    if source.embedded:
+        found = f"{source.kind}, without images"
+        expected = "tars, a folder or a table of images"
+        raise PoolFormatError(source.base, expected=expected, found=found)
+    if any(record.uid for record in first):
+        return "uid"
+    if "key" in pool.columns and any(record.key for record in first):
+        return "key"
+    expected = "a uid with each image, in the json or the table, or a column key in the pool"
+    remedy = "make a pool of its own of these images"
+    raise PoolFormatError(source.base, expected=expected, found="neither", remedy=remedy)
+
+
+def _records(source: Source) -> Iterator[Record]:
+    return chain.from_iterable((source.glance or source.read)(part) for part in range(len(source.parts)))
+
+
+def _names(pool: Pool, shard: int, by: str) -> np.ndarray:
+    """The names of a shard's pairs, (N,) UID_DTYPE; keys as 128 bits of their hash."""
+    if by == "uid":
+        return read_uids(pool, pool.shards[shard])
+    keys = pq.read_table(pool.shards[shard].parquet, columns=["key"])["key"].cast(pa.string())
+    return uids.from_hex([hashed(key or "") for key in keys.to_pylist()])

@@ -1,0 +1,44 @@
+"""Which columns of the metadata sort the pairs into kinds, and which pair is of which kind?"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from clipsel_core.curation.index.metadata import Categories
+from pages.parts import empty, state
+from pages.parts.catalog import Entry
+
+LONGEST_LABEL = 80
+
+
+def columns(entry: Entry) -> list[str]:
+    """The metadata's columns of few distinct values; where there is none the page says so."""
+    found = _columns(entry, state.scores_stamp(entry))
+    if not found:
+        empty.show_empty(
+            "No column to split by",
+            "A text column of the pool's metadata with at most 64 values would be shown here, a row for each value.",
+        )
+    return found
+
+
+def of(entry: Entry, column: str) -> Categories:
+    """A column's labels and each pair's place among them."""
+    return _categories(entry, column, state.scores_stamp(entry))
+
+
+def label(kinds: Categories, place: int) -> str:
+    """A kind's name, cut to what fits on a line."""
+    return kinds.labels[place][:LONGEST_LABEL] or "(none)"
+
+
+@st.cache_resource(max_entries=8, show_spinner="Looking for columns to split by …")
+def _columns(entry: Entry, stamp: state.Stamp) -> list[str]:
+    table = state.open_table(entry)
+    own = {table.pool.uid_column, table.pool.text_column, table.pool.url_column} if table.pool else set()
+    return [name for name in table.category_columns() if name not in own]
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading the column …")
+def _categories(entry: Entry, column: str, stamp: state.Stamp) -> Categories:
+    return state.open_table(entry).categories(column)

@@ -1,0 +1,62 @@
+"""On which page of a gallery is the curator? A number with Previous and Next beside it, kept in the link."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from pages.parts import words
+from pages.parts.gallery import cards
+
+
+def show(key: str, pages: int, said: str = "") -> int:
+    """Draws the pager into the row it is called in and returns the page, from 1. said: what is listed, in words."""
+    _clamp(key, pages)
+    if pages == 1:
+        # Nowhere to turn to.
+        if said:
+            st.text(said)
+        return 1
+    back = st.empty()
+    page = int(st.number_input("Page", 1, pages, key=key, label_visibility="collapsed", width=130, bind="query-params"))
+    left, right = ":material/chevron_left:", ":material/chevron_right:"
+    back.button("Previous", icon=left, on_click=_turn, args=(key, -1), disabled=page == 1, key=f"previous {key}")
+    st.text(f"of {words.count(pages)}")
+    st.button("Next", icon=right, on_click=_turn, args=(key, 1), disabled=page == pages, key=f"next {key}")
+    if said:
+        st.text(said)
+    return page
+
+
+def pages_of(listed: int, size: int) -> int:
+    """How many pages of a size there are; an empty list has one."""
+    return max(1, -(-listed // size))
+
+
+def rewind(key: str) -> None:
+    """Goes back to the first page."""
+    st.session_state[key] = 1
+
+
+def turn_to(key: str, size: int, place: int) -> None:
+    """Goes to the page that holds a place of the list."""
+    st.session_state[key] = place // size + 1
+
+
+def by_keyboard(key: str, pages: int, gallery: str) -> partial[None]:
+    """What to call when Page Up or Page Down was pressed on a gallery's cards."""
+    return partial(_turn_by_key, key, pages, gallery)
+
+
+def _turn_by_key(key: str, pages: int, gallery: str) -> None:
+    st.session_state[key] = min(max(1, st.session_state.get(key, 1) + cards.turn(gallery)), pages)
+
+
+def _turn(key: str, step: int) -> None:
+    st.session_state[key] += step
+
+
+def _clamp(key: str, pages: int) -> None:
+    if key in st.session_state:
+        st.session_state[key] = min(max(1, st.session_state[key]), pages)

@@ -1,0 +1,183 @@
+"""Which folders may jobs read from and write to, and what of use lies in them?
+
+Read: the data folder, the folders that the server was told of with --read, the runs on show and their pools; addresses
+as addresses.py says.
+Written to: the data folder, where new pools, runs and uploaded targets go, and the runs on show.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from clipsel_core.errors import ClipselError, JobError
+from clipsel_core.files import write_atomically
+from clipsel_core.runs.store import Run
+from pages.parts import catalog
+from pages.parts.jobs import addresses
+
+TARGET_ENDINGS = ("npy", "npz", "pt", "parquet")
+PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
+_DEPTHS = ("*", "*/*", "*/*/*")
+_SOURCES = {".tar", ".csv", ".tsv", ".jsonl", ".parquet"}
+_MOST_LISTED = 200
+
+
+def roots() -> list[Path]:
+    """The folders that may be read, each once, with all that lies in them."""
+    shown = [entry.root for entry in catalog.entries()]
+    found = [catalog.data_folder(), *catalog.readable(), *shown, *_pools_of(shown)]
+    return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def inside(text: str) -> Path:
+    """The path that somebody chose or typed; one that is not absolute is counted from the data folder.
+
+    Raises: JobError where it lies outside the folders that may be read, by way of a link too, or does not exist.
+    """
+    path = Path(os.path.abspath(catalog.data_folder() / Path(text.strip()).expanduser()))
+    allowed = roots()
+    if not any(path.resolve().is_relative_to(root) for root in allowed):
+        remedy = "start the dashboard with --read FOLDER to allow another"
+        raise JobError(path, expected=f"a path inside {', '.join(map(str, allowed))}", found="another", remedy=remedy)
+    if not path.exists():
+        raise JobError(path, expected="a file or a folder", found="nothing")
+    return path
+
+
+def source(text: str) -> Path | str:
+    """What a pool is to be made of: a path as `inside` gives it, or an address. Raises JobError on what is refused."""
+    return addresses.allowed(text) if addresses.is_address(text) else inside(text)
+
+
+def target(text: str) -> Path:
+    """A target's file that somebody chose or typed, with the #MEMBER behind it if there is one; as `inside`."""
+    file, mark, part = text.partition("#")
+    return Path(f"{inside(file)}{mark}{part}")
+
+
+def shown(path: Path) -> str:
+    """How people read and type a path: from the data folder on where it lies in it."""
+    data = catalog.data_folder().resolve()
+    return path.resolve().relative_to(data).as_posix() if path.resolve().is_relative_to(data) else str(path)
+
+
+def pool_to_make(name: str) -> Path:
+    """The folder of a pool that embed is to make, or one that is there: another teacher goes into the same one.
+
+    Raises: JobError on no name, or a folder that holds something else.
+    """
+    folder = catalog.data_folder().absolute() / name
+    there = _NAME.fullmatch(name) and next((folder / "metadata").glob("*.parquet"), None)
+    begun = _NAME.fullmatch(name) and (folder / "embed" / "settings.json").is_file()
+    return folder if there or begun else new(name)
+
+
+def new(name: str) -> Path:
+    """The folder of a new pool or run in the data folder. Raises JobError on no name, or one that is taken."""
+    if not _NAME.fullmatch(name):
+        expected = "a name of up to 64 letters, digits, - and _"
+        raise JobError("name", expected=expected, found=repr(name) if name else "none")
+    folder = catalog.data_folder().absolute() / name
+    if folder.exists() and any(folder.iterdir()):
+        raise JobError(folder, expected="a new folder", found="one with files in it", remedy="choose another name")
+    return folder
+
+
+def free_name(wish: str) -> str:
+    """A name for a new folder that is not taken: the wish as far as it makes a name, and a number if need be."""
+    stem = _named(wish, "new")
+    taken = (number for number in range(2, 1000) if not (catalog.data_folder() / f"{stem}-{number}").exists())
+    return stem if not (catalog.data_folder() / stem).exists() else f"{stem}-{next(taken)}"
+
+
+def target_name(file: str, taken: Iterable[str]) -> str:
+    """The name of a target read from a file of this name; one that no other has."""
+    stem, known = _named(Path(file).stem, "target"), set(taken)
+    return next(name for name in (stem, *(f"{stem}-{number}" for number in range(2, 1000))) if name not in known)
+
+
+def pools() -> list[Path]:
+    """The pools that lie in the folders that may be read."""
+    return [folder.parent for folder in _found("metadata") if next(folder.glob("*.parquet"), None)]
+
+
+def targets() -> list[Path]:
+    """Files in folders named target or targets, which may be targets."""
+    folders = [*_found("target"), *_found("targets")]
+    files = {file for folder in folders for ending in TARGET_ENDINGS for file in folder.glob(f"*.{ending}")}
+    return sorted(files)[:_MOST_LISTED]
+
+
+def sources() -> list[Path]:
+    """Folders and files that may be sources of pools: all that is neither hidden nor a part of a pool or a run."""
+    known = [*pools(), *(entry.root for entry in catalog.entries())]
+    wanted = (
+        path
+        for root in roots()
+        for depth in _DEPTHS[:2]
+        for path in sorted(root.glob(depth))
+        if (path.is_dir() or path.suffix.lower() in _SOURCES)
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and not any(path.is_relative_to(other) or other.is_relative_to(path) for other in known)
+    )
+    return [path for _, path in zip(range(_MOST_LISTED), wanted, strict=False)]
+
+
+def teachers() -> list[Path]:
+    """Folders that hold a teacher as open_clip saves one."""
+    return sorted({file.parent for file in _found("open_clip_config.json")})
+
+
+def keep_upload(folder: Path, name: str, content: bytes) -> Path:
+    """Keeps an uploaded target; see upload_file and write_upload."""
+    file = upload_file(folder, name, content)
+    write_upload(file, content)
+    return file
+
+
+def upload_file(folder: Path, name: str, content: bytes, endings: Collection[str] = TARGET_ENDINGS) -> Path:
+    """Where an uploaded file is kept: under a name of our own; the same content is kept once.
+
+    folder: where. name: the user's file name; only its ending and its harmless characters are used.
+    Raises: JobError on another ending than these.
+    """
+    ending = Path(name).suffix.lower().removeprefix(".")
+    if ending not in endings:
+        raise JobError(name, expected=f"a name ending in {', '.join(endings)}", found=ending or "no ending")
+    return folder / f"{_named(Path(name).stem, 'upload')}-{hashlib.sha256(content).hexdigest()[:12]}.{ending}"
+
+
+def write_upload(file: Path, content: bytes) -> None:
+    """Writes an uploaded file where upload_file says, once."""
+    if not file.exists():
+        write_atomically(file, lambda aside: aside.write_bytes(content))
+
+
+def _found(name: str) -> list[Path]:
+    """Everything of this name a little below the folders that may be read, and still inside them."""
+    found: dict[Path, Path] = {}
+    for root in roots():
+        for path in (root / name, *(path for depth in _DEPTHS for path in sorted(root.glob(f"{depth}/{name}")))):
+            if path.exists() and path.resolve().is_relative_to(root):
+                found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _pools_of(runs: Iterable[Path]) -> Iterator[Path]:
+    for root in runs:
+        try:
+            pool = Run.open(root).pool_root
+        except ClipselError:
+            continue
+        if pool.is_dir():
+            yield pool
+
+
+def _named(wish: str, fallback: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "-", wish).strip("-_")[:40] or fallback

@@ -1,0 +1,132 @@
+"""How is a pool made from the dashboard? A form that names images and a teacher, then a job."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+import streamlit as st
+
+from clipsel_core.errors import ClipselError, JobError
+from clipsel_core.jobs.control import Option
+from clipsel_core.pool.sources.record import FORMATS
+from pages.parts import catalog, empty, facts
+from pages.parts.jobs import folders, forms, health, jobs
+
+_NO_TEACHER = "none: the source holds embeddings"
+_LOOKED = "told by looking"
+
+
+@forms.form("Make a pool", width="medium")
+def ask() -> None:
+    """The form of a new pool; starts it and closes where nothing is wrong."""
+    facts.show_note("Images with captions, or embeddings that are there already, become a pool that can be scored.")
+    sources = [*(folders.shown(path) for path in folders.sources()), *catalog.readable_addresses()]
+    source = st.selectbox(
+        "Source",
+        sources,
+        index=None,
+        accept_new_options=True,
+        placeholder="choose one, or type its path or address",
+        help="Webdataset tars, a folder of images with a .txt beside each, a table of paths, parquets with images.",
+    )
+    st.caption(
+        f"Paths count from {catalog.data_folder()}. Another folder, or an address such as `https://host/folder` or "
+        "`s3://bucket/folder`, is allowed with `--read` when the server starts."
+    )
+    teacher = _ask_for_teacher()
+    left, right = st.columns(2)
+    arch = left.text_input(
+        "Teacher's short name", _short(teacher or ""), max_chars=64, help="Its columns' name: l14, b32."
+    )
+    name = right.text_input(
+        "Name of the pool", folders.free_name(PurePath(source.rstrip("/")).stem) if source else "", max_chars=64
+    )
+    options = _ask_for_details()
+    if st.button(
+        "Check and start",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="start pool",
+        disabled=not (source and teacher),
+    ):
+        _start(source, name, teacher, {"arch": arch, **options})
+
+
+def _ask_for_teacher() -> str | None:
+    own = [folders.shown(path) for path in folders.teachers()]
+    try:
+        cached = health.teachers()
+    except ClipselError:
+        cached = []
+    return st.selectbox(
+        "Teacher",
+        [*own, *cached, _NO_TEACHER],
+        index=None,
+        accept_new_options=True,
+        placeholder="choose one on disk, or type model and tag: ViT-B-32 openai",
+        help="A tag of open_clip that is not on disk is downloaded. A folder or a checkpoint of your own works, too.",
+    )
+
+
+def _ask_for_details() -> dict[str, Option]:
+    with st.expander("Format, columns, shards"):
+        kind = st.selectbox("Format", [_LOOKED, *FORMATS])
+        left, right = st.columns(2)
+        image = left.text_input("Column of images", placeholder="guessed")
+        text = right.text_input("Column of captions", placeholder="guessed")
+        size = left.number_input("Pairs in a shard", 1, None, 100_000, 10_000)
+    return {
+        "format": kind if kind != _LOOKED else None,
+        "image-column": image or None,
+        "text-column": text or None,
+        "shard-size": int(size),
+    }
+
+
+def _start(source: str, name: str, teacher: str, options: dict[str, Option]) -> None:
+    try:
+        pool = folders.pool_to_make(name)
+        paths = [folders.source(source), pool]
+        options |= _named(teacher)
+        with st.spinner("Looking at the source …"):
+            wrong = jobs.check("embed", paths, options)
+    except (ClipselError, OSError) as error:
+        wrong = str(error)
+    if wrong:
+        empty.show_error(wrong, "Not started")
+    elif jobs.launch("embed", paths, options, title=f"Make pool {name}", about=pool):
+        forms.leave()
+
+
+def _named(teacher: str) -> dict[str, Option]:
+    """What was chosen or typed, as embed takes it. Raises JobError on a path from elsewhere, or without a tag."""
+    if teacher == _NO_TEACHER:
+        return {}
+    if teacher in [folders.shown(path) for path in folders.teachers()]:
+        return {"model": f"local-dir:{folders.inside(teacher)}"}
+    model, _, tag = teacher.strip().partition(" ")
+    words = [_located(word) for word in (model, tag.strip()) if word]
+    if len(words) == 1 and not words[0].startswith(("local-dir:", "hf-hub:")):
+        expected = "a model and its tag or checkpoint, such as ViT-B-32 openai, or a teacher's folder"
+        raise JobError("teacher", expected=expected, found=repr(teacher), remedy="without a tag its weights are random")
+    return dict(zip(("model", "pretrained"), words, strict=False))
+
+
+def _located(word: str) -> str:
+    """A part of a teacher's name: as it is, or where it is a path the path, made sure to be an allowed one."""
+    if word.startswith("hf-hub:"):
+        return word
+    path = word.removeprefix("local-dir:")
+    if path == word and "/" not in word and not word.endswith((".json", ".pt", ".bin", ".safetensors")):
+        return word
+    found = folders.inside(path)
+    return f"local-dir:{found}" if found.is_dir() else str(found)
+
+
+def _short(teacher: str) -> str:
+    """What a teacher may be called in columns: ViT-B-32 openai is b32."""
+    if not teacher or teacher == _NO_TEACHER:
+        return ""
+    model = teacher.split()[0].rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^a-z0-9]+", "", re.sub(r"^ViT-", "", model).lower())[:64]

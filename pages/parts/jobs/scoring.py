@@ -1,0 +1,112 @@
+"""How is a pool scored from the dashboard? A form that is checked as the command line checks it, then a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from clipsel_core.errors import ClipselError, PoolFormatError
+from clipsel_core.jobs.control import Option
+from clipsel_core.pool.layout import Pool
+from clipsel_core.pool.teachers import read_teachers
+from clipsel_core.runs.config import RunConfig
+from clipsel_core.runs.store import Run
+from pages.parts import catalog, commands, empty, facts, state, words
+from pages.parts.jobs import folders, forms, jobs
+
+_USUAL = RunConfig.model_fields
+
+
+@forms.form("Score a pool", width="medium")
+def ask() -> None:
+    """The form of a new run; starts it and closes where nothing is wrong."""
+    known = [folders.shown(path) for path in folders.pools()]
+    chosen = st.selectbox("Pool", known, accept_new_options=True, placeholder="choose one, or type its path")
+    if not chosen:
+        st.caption(f"Pools are looked for in {catalog.data_folder()}; make one of images and captions first.")
+        return
+    try:
+        pool = _open(folders.inside(chosen))
+    except ClipselError as error:
+        empty.show_error(error, "This pool cannot be scored")
+        return
+    facts.show_note(f"{words.pairs(pool.rows)} in {words.count(len(pool.shards))} shard{'s' * (len(pool.shards) != 1)}")
+    arch = st.selectbox("Teacher", list(pool.archs), help="Whose embeddings are scored.")
+    files, uploads = _ask_for_targets(arch)
+    options = _ask_for_numbers(pool, arch)
+    name = st.text_input("Name of the run", folders.free_name(f"{pool.root.name}-{arch}"), max_chars=64)
+    if st.button("Check and start", type="primary", icon=":material/play_arrow:", key="start scoring"):
+        _start(pool, name, {"arch": arch, **options}, files, uploads)
+
+
+def go_on(run: Run) -> None:
+    """Starts the scoring of an unfinished run again, as it was begun."""
+    arguments = commands.score_options(run)
+    jobs.launch("score", [run.pool_root, run.root], arguments, title=f"Score {run.root.name}", about=run.root)
+
+
+def _open(root: Path) -> Pool:
+    pool = state.pool_at(root)
+    if not pool.archs:
+        raise PoolFormatError(root, expected="embeddings", found="none", remedy="make a pool with a teacher's")
+    return pool
+
+
+def _ask_for_targets(arch: str) -> tuple[list[str], list]:
+    known = [folders.shown(path) for path in folders.targets()]
+    files = st.multiselect(
+        "Targets",
+        known,
+        accept_new_options=True,
+        placeholder="none: CLIPScore and s-CLIPLoss only",
+        help=f"Files of image embeddings by {arch}, or of uids of the pool. NormSim compares every pair with them.",
+    )
+    with st.expander("Upload a target"):
+        uploads = st.file_uploader(
+            "Target", list(folders.TARGET_ENDINGS), accept_multiple_files=True, label_visibility="collapsed"
+        )
+    return files, list(uploads or [])
+
+
+def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
+    """tau, B, K and the seed; what is left as it is, is left to the command."""
+    teacher = read_teachers(pool.root).get(arch)
+    tau = teacher.temperature if teacher else _USUAL["temperature"].default
+    told = "as the pool knows it of this teacher" if teacher else "OpenAI's; the pool does not know its teacher's"
+    with st.expander("Temperature, batches, seed"):
+        left, right = st.columns(2)
+        help_text = f"The teacher's: {tau:g} is {told}."
+        chosen = left.number_input("Temperature τ", 0.001, 1.0, tau, 0.001, format="%.4f", help=help_text)
+        size = right.number_input("Pairs in a batch, B", 1, None, _USUAL["batch_size"].default, 1024)
+        divisions = left.number_input("Random divisions, K", 1, 1000, _USUAL["divisions"].default)
+        seed = right.number_input("Seed", 0, None, 0)
+        skip = st.checkbox("Set rows without a usable embedding aside", help="Else scoring stops at the first.")
+    options: dict[str, Option] = {"batch-size": int(size), "divisions": int(divisions), "seed": int(seed)}
+    usual = {"batch-size": "batch_size", "divisions": "divisions", "seed": "seed"}
+    options = {name: value for name, value in options.items() if value != _USUAL[usual[name]].default}
+    return {**options, "temperature": chosen if chosen != tau else None, "on-bad-rows": "skip" if skip else None}
+
+
+def _start(pool: Pool, name: str, options: dict[str, Option], files: list[str], uploads: list) -> None:
+    try:
+        run = folders.new(name)
+        paths = [folders.target(text) for text in files]
+        paths += [folders.keep_upload(catalog.data_folder() / "targets", up.name, up.getvalue()) for up in uploads]
+        options |= {"target": named(paths)}
+        with st.spinner("Checking pool, targets and options …"):
+            wrong = jobs.check("score", [pool.root, run], options)
+    except (ClipselError, OSError) as error:
+        wrong = str(error)
+    if wrong:
+        empty.show_error(wrong, "Not started")
+    elif jobs.launch("score", [pool.root, run], options, title=f"Score {name}", about=run):
+        forms.leave()
+
+
+def named(files: list[Path]) -> list[str]:
+    """NAME=FILE for each target, named after its file."""
+    names: list[str] = []
+    for file in files:
+        names.append(folders.target_name(file.name, names))
+    return [f"{name}={file}" for name, file in zip(names, files, strict=True)]

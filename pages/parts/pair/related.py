@@ -1,0 +1,123 @@
+"""Which others belong to an opened pair? Look-alikes, those with its caption, and the target's nearest images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import streamlit as st
+
+from clipsel_core import uids
+from clipsel_core.curation.exploring.captions import CaptionScan
+from clipsel_core.curation.exploring.neighbours import NearestTargets, nearest_targets
+from clipsel_core.curation.exploring.vectors import Side, vector_of
+from clipsel_core.errors import ClipselError
+from pages.parts import empty, facts, leading, metrics, state, words
+from pages.parts.catalog import Entry
+from pages.parts.gallery import cards, deck, scanning
+from pages.parts.search import query, sample, whole_pool
+
+Opened = Callable[[str, dict[str, int]], None]
+
+_CARDS = 12
+_SMALL = 200_000
+_SIDES: dict[str, Side] = {"by image": "image", "by caption": "text"}
+
+
+def look_alikes(entry: Entry, row: int, *, opened: Opened) -> None:
+    """The pairs whose images or captions have the most similar embeddings, of those that are searched at once.
+
+    Of all pairs where they were searched before; else that is offered.
+    """
+    side = st.segmented_control("Alike", list(_SIDES), default="by image", required=True, key="alike side")
+    table, run = state.open_table(entry), state.open_run(entry)
+    uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
+    asked = query.of_pair(uid, row)
+    try:
+        found, among = whole_pool.found_before(entry, run, asked, _SIDES[side]), f"all {words.pairs(len(table))}"
+        if found is None:
+            vector, among = vector_of(table, row, _SIDES[side]), sample.in_words(entry)
+            found = sample.most_alike(entry, vector, _SIDES[side], _CARDS + 1).without(row)
+    except ClipselError as error:
+        empty.show_error(error, "Look-alikes cannot be found")
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        leading.to_search("More of them", ":material/search:", key="more alike", like=uid)
+        whole_pool.offer(entry, run, asked, _SIDES[side], watch=True)
+    facts.show_title(f"Most alike {side}", f"of {among}, by cosine")
+    shown = found.first(_CARDS)
+    _draw(entry, shown.rows, deck.cosine_bars(shown.similarity), "look-alikes", opened)
+
+
+def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> None:
+    """What else exactly this caption was used for. A large pool is read only when that is asked for."""
+    table = state.open_table(entry)
+    if len(table) > _SMALL and st.session_state.get("caption asked") != row:
+        st.text(f"Looks through the captions of all {words.pairs(len(table))}; takes some seconds.")
+        st.button("Find this caption", icon=":material/search:", on_click=_ask, args=("caption asked", row))
+        return
+    try:
+        asked = (entry.root, state.scores_stamp(entry), caption)
+        found = scanning.search("same caption", asked, partial(CaptionScan.for_caption, table, caption))
+        scanning.go_on("same caption", found)
+    except ClipselError as error:
+        empty.show_error(error, "Captions cannot be searched")
+        return
+    rows = np.flatnonzero(found.scan.mask(len(table)))
+    others = rows[rows != row]
+    if not len(others):
+        facts.show_title("No other pair has this caption", found.so_far)
+        return
+    shown = f", the first {_CARDS} shown" if len(others) > _CARDS else ""
+    facts.show_title(f"{words.pairs(len(others))} more with exactly this caption", f"{found.so_far}{shown}")
+    name = "s_cliploss" if "s_cliploss" in table.metrics else table.metrics[0]
+    first = others[:_CARDS]
+    _draw(entry, first, deck.score_bars(entry, first, [name]), "same caption cards", opened)
+
+
+def target_images(entry: Entry, row: int, *, opened: Opened) -> None:
+    """Why NormSim is what it is: the images of each target that this pair's image resembles most."""
+    for info in state.open_run(entry).targets:
+        asked = f"target asked {info.name}"
+        if info.rows > _SMALL and st.session_state.get(asked) != row:
+            look = f"Look through {words.count(info.rows)} images of {info.name}"
+            st.button(look, icon=":material/search:", key=f"look {info.name}", on_click=_ask, args=(asked, row))
+            continue
+        try:
+            with st.spinner("Comparing …"):
+                table = state.open_table(entry)
+                found = nearest_targets(table, info.name, vector_of(table, row), limit=_CARDS)
+        except ClipselError as error:
+            empty.show_error(error, f"The target {info.name} cannot be compared with")
+            continue
+        _target(entry, info.name, info.rows, found, opened)
+
+
+def _target(entry: Entry, name: str, images: int, found: NearestTargets, opened: Opened) -> None:
+    if not len(found):
+        return
+    nearest = metrics.title(f"normsim_inf_{name}")
+    facts.show_title(f"Nearest of {words.count(images)} images of {name}", "by absolute cosine")
+    text = f"{nearest} is the first of these, {words.score(abs(float(found.similarity[0])))}; the rest do not enter it."
+    facts.show_note(text)
+    if found.pairs:
+        _draw(entry, found.rows, deck.cosine_bars(found.similarity), f"target {name}", opened)
+        return
+    st.dataframe(
+        {"row of the target": found.rows, "absolute cosine": np.abs(found.similarity.astype(float))},
+        hide_index=True,
+        column_config={"absolute cosine": st.column_config.ProgressColumn(format="%.4f", min_value=0, max_value=1)},
+    )
+    st.caption("The target is a file of embeddings without pictures, so its images are named by their row, from 0.")
+
+
+def _draw(entry: Entry, rows: np.ndarray, bars: deck.Bars, key: str, opened: Opened) -> None:
+    drawn = deck.deck(entry, rows, bars)
+    known = {card.uid: int(row) for card, row in zip(drawn, rows, strict=True)}
+    judged = partial(deck.judge, entry, key, frozenset(known))
+    cards.show_cards(drawn, key=key, label=key.capitalize(), judged=judged, opened=partial(opened, key, known))
+
+
+def _ask(key: str, row: int) -> None:
+    st.session_state[key] = row

@@ -1,0 +1,77 @@
+"""How is one step of a recipe set by hand? With a thumb that redraws its histogram and the kept count as it moves.
+
+Everything that the thumb can show is sent before it is touched, as raw bytes: a few numbers for each of its places.
+While it moves the browser asks nobody; when it is let go Python is told its place, once.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from clipsel_core.curation.selecting.live import Settings
+from pages.parts.component import component
+
+_control = component(
+    "control",
+    '<div class="control"><div class="thumb-box"></div><div class="histogram"></div></div>',
+    css=("histogram.css", "select/control.css"),
+    js=("make.js", "plot.js", "select/control.js"),
+)
+_COUNTS = ("below", "passes", "shown", "kept", "pool", "others", "fixed", "now")
+
+
+def show_control(head: dict[str, Any], settings: Settings | None, *, key: str, moved: Callable[[], None]) -> None:
+    """Draws the thumb and, where the step can be counted, its histogram.
+
+    head: what is said as words and single numbers, as control.js reads it. settings: what each place of the thumb would
+    do, None where the recipe does not fit the run. moved: called when the thumb was let go; moved_to() then says where.
+    """
+    heard = st.session_state.get(_heard(key), 0)
+    _control(data=packed({**head, "heard": heard}, settings), key=key, on_moved_change=moved)
+
+
+def moved_to(key: str) -> int | None:
+    """The place that a thumb was moved to since the last run of the page; the next drawing says that this was heard.
+
+    By the number of the last move heard the browser tells the answer to an older one, which it must not follow back.
+    """
+    match st.session_state[key].get("moved"):
+        case {"place": int(place), "move": int() | float() as move}:
+            st.session_state[_heard(key)] = move
+            return place
+    return None
+
+
+def _heard(key: str) -> str:
+    return f"heard {key}"
+
+
+def packed(head: dict[str, Any], settings: Settings | None) -> bytes:
+    """One message: the length of the words (4 bytes), the words as JSON, padding to 4, then numbers of 4 bytes each.
+
+    head["arrays"] names them in order, each with its length: thresholds, float32 as scores are, and counts, uint32.
+    """
+    arrays = {}
+    if settings is not None:
+        arrays["thresholds"] = settings.thresholds.astype("<f4")
+        arrays.update((name, getattr(settings, name).astype("<u4")) for name in _COUNTS)
+    said = {**head, "arrays": [[name, len(values)] for name, values in arrays.items()]}
+    words = json.dumps(said).encode()
+    padding = b" " * (-len(words) % 4)
+    return b"".join((struct.pack("<I", len(words) + len(padding)), words, padding, *arrays.values()))
+
+
+def unpacked(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The words and the numbers of a message, as the browser reads them."""
+    start = 4 + struct.unpack_from("<I", message)[0]
+    head, arrays = json.loads(message[4:start]), {}
+    for name, length in head["arrays"]:
+        arrays[name] = np.frombuffer(message, "<f4" if name == "thresholds" else "<u4", length, start)
+        start += 4 * length
+    return head, arrays

@@ -1,0 +1,140 @@
+"""How does a selection leave the dashboard? As a saved recipe, and as a subset on the server that can be fetched."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe, save_recipe
+from clipsel_core.curation.selecting.export import export
+from clipsel_core.curation.selecting.selection import Selection
+from clipsel_core.errors import ClipselError, RunError
+from clipsel_core.runs.store import Run
+from pages.parts import commands, empty, facts, routes, state, words
+from pages.parts.catalog import Entry
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
+_ENDINGS = {".npy": "DataComp subset", ".parquet": "uids and scores", ".csv": "uids and scores", ".txt": "a uid a line"}
+
+
+def name_key(entry: Entry) -> str:
+    """Where the session keeps the name that the draft is saved and exported under."""
+    return f"name {entry.key}"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the panel says what depends on the recipe. path: of the recipe by the name given, None without a name."""
+
+    path: Path | None
+    saved: DeltaGenerator | None = None
+    result: DeltaGenerator | None = None
+    file: DeltaGenerator | None = None
+
+
+def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places:
+    """Name, save and export of a recipe (YAML); what can be said of it is for `answer` to write."""
+    key = name_key(entry)
+    st.session_state.setdefault(key, "my-recipe")
+    # A widget's value is forgotten with its page; written anew it is the session's.
+    st.session_state[key] = st.session_state[key]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        name = st.text_input("Name", key=key, max_chars=64, width=220)
+        ending = st.selectbox("Format", list(_ENDINGS), key="ending", persist_state="session", width=120)
+    if not _NAME.fullmatch(name or ""):
+        st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
+        return Places(None)
+    path, saved = run.recipes_dir / f"{name}.yaml", st.container()
+    with st.container(horizontal=True, gap="small"):
+        exports = st.button("Save and export", type="primary", icon=":material/file_download:", key="export")
+        saves = st.button("Save recipe", icon=":material/bookmark:", key="save")
+    if exports:
+        _export(entry, run, recipe, picked, path, ending)
+    if saves and _save(entry, recipe, path):
+        st.toast(f"Saved as {name}", icon=":material/check:")
+        st.rerun()
+    return Places(path, saved, st.container(), st.expander("The recipe as a file"))
+
+
+def answer(entry: Entry, recipe: str, places: Places) -> None:
+    """What can be said of a recipe (YAML): whether it is saved or exported, and how it looks as a file."""
+    if places.path is None:
+        return
+    with places.saved:
+        st.caption(f"{_ENDINGS[st.session_state['ending']]} · {_saved_state(places.path, recipe)}")
+    if f"exported {entry.key}" in st.session_state:
+        with places.result:
+            _result(st.session_state[f"exported {entry.key}"], entry, recipe)
+    with places.file:
+        st.code(recipe, language="yaml")
+
+
+def _saved_state(path: Path, recipe: str) -> str:
+    try:
+        stat = path.stat()
+    except OSError:
+        return "not saved yet"
+    same = _in_file(path, stat.st_mtime_ns, stat.st_size) == recipe
+    return "saved" if same else "another recipe has this name: saving replaces it"
+
+
+@lru_cache(maxsize=64)
+def _in_file(path: Path, changed_ns: int, size: int) -> str | None:
+    """The recipe in a file as this page would write it, None where it cannot be read."""
+    try:
+        return dump_recipe(load_recipe(path))
+    except ClipselError:
+        return None
+
+
+def _save(entry: Entry, recipe: str, path: Path) -> bool:
+    """Saves the recipe; whether that was possible."""
+    try:
+        save_recipe(state.parse(entry, recipe), path)
+    except (ClipselError, OSError) as error:
+        empty.show_error(_told(error, path), "The recipe was not saved")
+        return False
+    return True
+
+
+def _told(error: Exception, path: Path) -> ClipselError:
+    """What is wrong with a file that cannot be written, in the words of all errors."""
+    if isinstance(error, ClipselError):
+        return error
+    found = getattr(error, "strerror", None) or str(error)
+    return RunError(path, expected="to write it", found=found, remedy="make room, or allow writing to its folder")
+
+
+def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, ending: str) -> None:
+    """Saves the recipe, writes the subset beside its manifest, and remembers what came of it for this session."""
+    out = run.exports_dir / f"{path.stem}{ending}"
+    try:
+        written = save_recipe(state.parse(entry, recipe), path)
+        manifest = export(run, picked, written, out)
+    except (ClipselError, OSError) as error:
+        empty.show_error(_told(error, path), "Nothing was exported")
+        return
+    st.session_state[f"exported {entry.key}"] = {
+        "recipe": recipe,
+        "name": out.name,
+        "facts": {"Path": str(out), "Pairs": words.count(len(picked)), "SHA-256": manifest.sha256},
+        "command": commands.command("select", run.root, "--recipe", path, "--out", out),
+    }
+
+
+def _result(done: dict[str, Any], entry: Entry, recipe: str) -> None:
+    with st.container(border=True, key="exported"):
+        if done["recipe"] == recipe:
+            st.markdown("**Exported**")
+        else:
+            st.markdown("**Exported earlier**, from other steps than those on this page now")
+        facts.show_facts(done["facts"])
+        st.link_button("Download", routes.export_url(entry, done["name"]), icon=":material/download:")
+        st.caption("The same from the command line, byte for byte. In clipsel's folder, python being .venv/bin/python:")
+        st.code(done["command"], language="bash", wrap_lines=True)

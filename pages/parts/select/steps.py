@@ -1,0 +1,277 @@
+"""How is one step of a recipe edited? A card: what it does, how much it keeps, and what that does to its metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from clipsel_core.curation.index.ordering import Shares
+from clipsel_core.curation.recipes.recipe_steps import (
+    AnyStep,
+    AtLeast,
+    AtMost,
+    Drop,
+    Intersect,
+    Keep,
+    KeepTop,
+    Subtract,
+    Union,
+)
+from clipsel_core.curation.selecting.live import ScoreStep, Settings, settings_of
+from clipsel_core.curation.selecting.selection import Selection, StepReport
+from clipsel_core.runs.store import Run
+from pages.parts import facts, marginals, metrics, recipes, state, words
+from pages.parts.catalog import Entry
+from pages.parts.select import control
+
+_PERMILLE = Shares.evenly(1000)
+_LAYERS = [
+    {"kind": "pool", "name": "pool", "counts": "pool"},
+    {"kind": "pass", "name": "passes the other steps", "counts": "others"},
+    {"kind": "kept", "name": "kept", "counts": "now"},
+]
+_RULES = {
+    "pool": "top share of pool",
+    "survivors": "top share of survivors",
+    "at_least": "at least",
+    "at_most": "at most",
+}
+_FIRST_PERCENTILE = {"at_least": 70, "at_most": 30}
+_BARE = {"label_visibility": "collapsed"}
+
+
+def cards(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
+    """A card for each step of the draft, and in each the place that `answer` fills, by the step's number."""
+    places = {}
+    for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
+        with st.container(border=True):
+            _head(entry, run, number, place, step)
+            places[number] = st.container(key=f"effect-{number}")
+            if isinstance(step, Keep | Drop):
+                with st.expander("Which pairs"):
+                    st.code("\n".join(getattr(step, step.kind)), language=None, height=160)
+    return places
+
+
+def answer(entry: Entry, run: Run, picked: state.Picked | None, places: dict[int, DeltaGenerator]) -> None:
+    """What each step does. picked: what the whole draft keeps, None where it does not fit the run."""
+    for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
+        with places[number]:
+            if isinstance(step, ScoreStep) and step.metric in run.metrics:
+                _set(entry, run, number, step, place, picked)
+            elif picked is not None and isinstance(step, Intersect | Union | Subtract):
+                _show_list(_report(entry, run, place, step, picked.selection))
+
+
+def adder(entry: Entry, run: Run) -> None:
+    """A button that adds a step: the first metric that no step uses yet, keeping its top half."""
+    used = {step.metric for step in recipes.draft(entry, run).values() if isinstance(step, ScoreStep)}
+    choices = [name for name in run.metrics if metrics.describe(name).selects and name not in used]
+    step = KeepTop(metric=(choices or run.metrics)[0], keep_top=Decimal("0.5"))
+    st.button("Add a step", icon=":material/add:", key="add", on_click=recipes.add_step, args=(entry, run, step))
+
+
+def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"**{place + 1}**")
+        if isinstance(step, ScoreStep):
+            _choices(entry, run, number, step)
+        else:
+            st.text(step.text)
+        st.space("stretch")
+        st.toggle(
+            f"Step {place + 1} is on",
+            step.enabled,
+            key=f"on-{number}",
+            on_change=_switch,
+            args=(entry, run, number),
+            **_BARE,
+        )
+        with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
+            _arrange(entry, run, number, place)
+
+
+def _arrange(entry: Entry, run: Run, number: int, place: int) -> None:
+    last = len(recipes.draft(entry, run)) - 1
+    up, down = {"args": (entry, run, number, -1)}, {"args": (entry, run, number, 1)}
+    shift = {"type": "tertiary", "on_click": recipes.move_step}
+    # The style sheet hides the words, which are for those who hear the page.
+    icons = {name: f":material/{icon}:" for name, icon in (("up", "arrow_upward"), ("down", "arrow_downward"))}
+    earlier, later, out = f"Run step {place + 1} earlier", f"Run step {place + 1} later", f"Take step {place + 1} out"
+    st.button(earlier, icon=icons["up"], key=f"up-{number}", help=earlier, disabled=place == 0, **shift, **up)
+    st.button(later, icon=icons["down"], key=f"down-{number}", help=later, disabled=place == last, **shift, **down)
+    remove = {"on_click": recipes.change_step, "args": (entry, run, number, None)}
+    st.button(out, icon=":material/close:", key=f"remove-{number}", help=out, type="tertiary", **remove)
+
+
+def _show_list(report: StepReport | None) -> None:
+    if report is not None and report.listed is not None and report.unknown is not None:
+        listed, unknown = words.count(report.listed), words.count(report.unknown)
+        facts.show_note(f"{listed} listed, {unknown} not in this run")
+
+
+def _choices(entry: Entry, run: Run, number: int, step: ScoreStep) -> None:
+    names, rules = list(dict.fromkeys([*run.metrics, step.metric])), list(_RULES)
+    rule = step.of if isinstance(step, KeepTop) else step.kind
+    again = {"on_change": _rebuild, "args": (entry, run, number), **_BARE}
+    st.selectbox("Metric", names, names.index(step.metric), metrics.title, key=f"metric-{number}", width=165, **again)
+    st.selectbox("Rule", rules, rules.index(rule), _RULES.__getitem__, key=f"rule-{number}", width=195, **again)
+
+
+def _switch(entry: Entry, run: Run, number: int) -> None:
+    """Turns a step on or off; one that is off stays in the recipe and is not applied."""
+    step = recipes.draft(entry, run)[number]
+    recipes.change_step(entry, run, number, step.model_copy(update={"enabled": st.session_state[f"on-{number}"]}))
+
+
+def _rebuild(entry: Entry, run: Run, number: int) -> None:
+    """The step anew after its metric or rule changed; a fraction stays, a threshold starts at a round percentile."""
+    old = recipes.draft(entry, run)[number]
+    metric, rule = st.session_state[f"metric-{number}"], st.session_state[f"rule-{number}"]
+    if rule in ("pool", "survivors"):
+        part = old.keep_top if isinstance(old, KeepTop) else Decimal("0.5")
+        step: AnyStep = KeepTop(metric=metric, keep_top=part, of=rule, enabled=old.enabled)
+    else:
+        start = float(np.nan_to_num(marginals.marginal(entry, metric).quantile(_FIRST_PERCENTILE[rule])))
+        kind = AtLeast if rule == "at_least" else AtMost
+        step = kind(metric=metric, enabled=old.enabled, **{rule: round(start, _digits(_scale(entry, metric)[2]))})
+    recipes.change_step(entry, run, number, step)
+
+
+def _set(entry: Entry, run: Run, number: int, step: ScoreStep, place: int, picked: state.Picked | None) -> None:
+    """The thumb and what it does: percent for a fraction, the metric's own range for a threshold."""
+    ruler = _ruler(entry, step)
+    key = f"share-{number}" if isinstance(step, KeepTop) else f"{step.kind}-{number}-{step.metric}"
+    head: dict[str, Any] = {**ruler.head(step), "label": f"Step {place + 1}: {metrics.title(step.metric)}"}
+    settings = None
+    if picked is not None:
+        report = _report(entry, run, place, step, picked.selection)
+        settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
+        head |= _effect(step, report, settings, picked.selection)
+    control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number, key))
+
+
+def _move(entry: Entry, run: Run, number: int, key: str) -> None:
+    """Takes the place that the thumb was let go at into the step, as the short decimal that was shown."""
+    step, place = recipes.draft(entry, run).get(number), control.moved_to(key)
+    if not isinstance(step, ScoreStep) or place is None:
+        return
+    amount = _ruler(entry, step).amount(place)
+    recipes.change_step(entry, run, number, step.model_copy(update={step.kind: amount}))
+
+
+@dataclass(frozen=True)
+class _Ruler:
+    """The places of a thumb. amounts: what each stands for. start, pace, suffix: the same in the unit shown."""
+
+    amounts: Shares | np.ndarray
+    start: float
+    pace: float
+    suffix: str
+
+    def amount(self, place: int) -> Decimal | float:
+        """What a place stands for; the nearest end's where it lies beyond."""
+        place = min(max(place, 0), len(self.amounts) - 1)
+        if isinstance(self.amounts, Shares):
+            return Decimal(int(self.amounts.parts[place])) / self.amounts.whole
+        return float(self.amounts[place])
+
+    def head(self, step: ScoreStep) -> dict[str, Any]:
+        """What the control must know to draw the thumb where the step has it."""
+        value = float(step.keep_top * 100) if isinstance(step, KeepTop) else float(getattr(step, step.kind))
+        last, digits = len(self.amounts) - 1, _digits(self.pace)
+        place = min(max(round((value - self.start) / self.pace), 0), last)
+        on_ruler = abs(self.start + place * self.pace - value) < self.pace / 1000
+        return {
+            "start": self.start,
+            "pace": self.pace,
+            "digits": digits,
+            "suffix": self.suffix,
+            "places": last + 1,
+            "place": place,
+            "amount": f"{value:.{digits}f}{self.suffix}" if on_ruler else f"{value:g}{self.suffix}",
+        }
+
+
+def _ruler(entry: Entry, step: ScoreStep) -> _Ruler:
+    if isinstance(step, KeepTop):
+        return _Ruler(_PERMILLE, 0.0, 0.1, " %")
+    low, high, pace = _scale(entry, step.metric)
+    return _Ruler(_values(low, high, pace), low, pace, "")
+
+
+@lru_cache(maxsize=64)
+def _values(low: float, high: float, pace: float) -> np.ndarray:
+    """The short decimals from low to high that are `pace` apart."""
+    return np.array([round(low + place * pace, _digits(pace)) for place in range(round((high - low) / pace) + 1)])
+
+
+def _report(entry: Entry, run: Run, place: int, step: AnyStep, picked: Selection) -> StepReport | None:
+    """What the step at a place did, None where it is off."""
+    before = sum(other.enabled for other in list(recipes.draft(entry, run).values())[:place])
+    return picked.report[before] if step.enabled else None
+
+
+def _scale(entry: Entry, metric: str) -> tuple[float, float, float]:
+    """The range of a metric and a decimal step of a 500th of it or less, so that thresholds are short numbers."""
+    low, high = state.open_table(entry).extent(metric)
+    pace = float(10.0 ** np.floor(np.log10((high - low) / 500)))
+    digits = _digits(pace)
+    return round(float(np.floor(low / pace) * pace), digits), round(float(np.ceil(high / pace) * pace), digits), pace
+
+
+def _digits(pace: float) -> int:
+    return max(0, round(-np.log10(pace)))
+
+
+def _effect(step: ScoreStep, report: StepReport | None, settings: Settings, picked: Selection) -> dict[str, Any]:
+    """The metric's histogram in three layers: the pool, what the other steps let through, what is kept in the end."""
+    low, high = float(settings.edges[0]), float(settings.edges[-1])
+    return {
+        "title": _heading(step, report),
+        "note": metrics.describe(step.metric).help,
+        "metric": metrics.title(step.metric),
+        "on": step.enabled,
+        "upward": not isinstance(step, AtMost),
+        "absolute": not isinstance(step, KeepTop),
+        "low": low,
+        "high": high,
+        "unit": "score",
+        "log": False,
+        "height": 110,
+        "legend": True,
+        "layers": _LAYERS,
+        "marks": _marks(report, settings, low, high),
+        "reaching": settings.reaching,
+        "scored": settings.scored,
+        "total": picked.total,
+        "kept": len(picked),
+        "exact": settings.exact,
+    }
+
+
+def _heading(step: ScoreStep, report: StepReport | None) -> str:
+    title = metrics.title(step.metric)
+    if report is None:
+        return f"{title}: this step is off"
+    if report.threshold is None:
+        return f"{title}: this step keeps none"
+    sign = "≤" if isinstance(step, AtMost) else "≥"
+    before, after = words.count(report.kept_before), words.count(report.kept_after)
+    return f"{title} {sign} {words.score(report.threshold)} keeps {after} of {before}"
+
+
+def _marks(report: StepReport | None, settings: Settings, low: float, high: float) -> list[dict[str, Any]]:
+    """The threshold's line, where it lies within the scores."""
+    if report is None or report.threshold is None or not low - 1e-9 <= report.threshold <= high + 1e-9:
+        return []
+    nearest = int(np.nanargmin(np.abs(settings.thresholds - report.threshold)))
+    percentile = 100 * settings.below[nearest] / max(settings.scored, 1)
+    text = f"{words.score(report.threshold)} · {words.percentile(percentile)}"
+    return [{"at": (report.threshold - low) / ((high - low) or 1.0), "text": text, "kind": "line"}]

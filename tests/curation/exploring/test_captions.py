@@ -1,0 +1,107 @@
+"""Searching captions against plain Python, with captions and words that mean harm to a query."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from clipsel_core.curation.exploring import captions as module
+from clipsel_core.curation.exploring.captions import CaptionScan
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.runs.store import Run
+from tests.pages.worlds import make_run
+
+CAPTIONS = (
+    "Two red Houses",
+    "a RED house, 100% new",
+    "a red_house",
+    "red",
+    "100 percent",
+    "",
+    "it's '; DROP TABLE x; --",
+    "back\\slash",
+    "Straße ÄÖ",
+    "red house red house",
+    "red",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    root = make_run(tmp_path_factory.mktemp("captions"), pairs=(8, 3, 9), captions=CAPTIONS, images=False)
+    return Run.open(root)
+
+
+def found(scan: CaptionScan, pairs: int = 20) -> list[int]:
+    while not scan.finished:
+        scan.step()
+    rows = np.flatnonzero(scan.mask(pairs)).tolist()
+    assert scan.found == len(rows)
+    assert scan.done == scan.total == pairs
+    return rows
+
+
+@pytest.mark.parametrize("step_rows", [1, 10, 1_000])
+@pytest.mark.parametrize(
+    "asked",
+    [["red"], ["RED", "house"], ["%"], ["_"], ["\\"], ["'"], ["straße"], ["äö"], ["--"], ["nowhere"], ["caption"]],
+)
+def test_for_words__finds_what_python_finds(run, asked, step_rows, monkeypatch):
+    monkeypatch.setattr(module, "_STEP_ROWS", step_rows)
+    texts = [*CAPTIONS, *(f"caption of pair {row}" for row in range(len(CAPTIONS), 20))]
+    expected = [row for row, text in enumerate(texts) if all(word.lower() in text.lower() for word in asked)]
+    assert found(CaptionScan.for_words(ScoreTable.open(run), asked)) == expected
+
+
+@pytest.mark.parametrize("caption", ["red", "", "it's '; DROP TABLE x; --", "Red", "a red%house"])
+def test_for_caption__is_letter_by_letter(run, caption):
+    expected = [row for row, text in enumerate(CAPTIONS) if text == caption]
+    assert found(CaptionScan.for_caption(ScoreTable.open(run), caption)) == expected
+
+
+def test_step__can_stop_in_between(run, monkeypatch):
+    monkeypatch.setattr(module, "_STEP_ROWS", 1)
+    scan = CaptionScan.for_words(ScoreTable.open(run), ["red"])
+    scan.step()
+    assert (scan.done, scan.total, scan.finished) == (8, 20, False)
+    assert np.flatnonzero(scan.mask(20)).tolist() == [0, 1, 2, 3]
+
+
+def test_for_caption__takes_a_missing_caption_for_an_empty_one(tmp_path):
+    root = make_run(tmp_path, pairs=(3,), images=False)
+    file = tmp_path / "pool" / "metadata" / "00000000.parquet"
+    table = pq.read_table(file)
+    place = table.schema.get_field_index("text")
+    pq.write_table(table.set_column(place, "text", [["x", None, ""]]), file)
+    assert found(CaptionScan.for_caption(ScoreTable.open(Run.open(root)), ""), 3) == [1, 2]
+
+
+def test_scan__looks_only_where_metadata_is(tmp_path):
+    root = make_run(tmp_path, pairs=(3, 4, 5), images=False)
+    table = ScoreTable.open(Run.open(root))
+    (tmp_path / "pool" / "metadata" / "00000001.parquet").unlink()
+    scan = CaptionScan.for_words(table, ["caption"])
+    while not scan.finished:
+        scan.step()
+    assert np.flatnonzero(scan.mask(12)).tolist() == [0, 1, 2, 7, 8, 9, 10, 11]
+
+
+def test_scan__says_what_is_missing(run, tmp_path):
+    table = ScoreTable.open(run)
+    for asked in ([], ["x"] * 9):
+        with pytest.raises(PoolFormatError, match="1 to 8 words"):
+            CaptionScan.for_words(table, asked)
+    alone = make_run(tmp_path, pairs=(3,), images=False)
+    (tmp_path / "pool").rename(tmp_path / "moved")
+    with pytest.raises(PoolFormatError, match="no pool"):
+        CaptionScan.for_caption(ScoreTable.open(Run.open(alone)), "x")
+
+
+def test_step__names_a_damaged_file(tmp_path):
+    root = make_run(tmp_path, pairs=(3,), images=False)
+    scan = CaptionScan.for_words(ScoreTable.open(Run.open(root)), ["x"])
+    (tmp_path / "pool" / "metadata" / "00000000.parquet").write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(PoolFormatError, match="readable parquet"):
+        scan.step()

@@ -1,0 +1,147 @@
+"""What is found is what a float64 search over everything finds, whatever the shards, blocks and sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipsel_core import uids
+from clipsel_core.curation.exploring import vectors
+from clipsel_core.curation.exploring.neighbours import nearest, nearest_targets, neighbours
+from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, vector_of
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.errors import RunError, TargetError
+from clipsel_core.pool.layout import open_pool
+from clipsel_core.runs.local import score
+from clipsel_core.runs.store import Run
+from tests.conftest import rewrite_npz, unit_rows
+
+DEMO = Path(__file__).parents[3] / "data" / "demo" / "run"
+MEMBERS = {"image": "l14_img", "text": "l14_txt"}
+
+
+@pytest.fixture
+def table(pool, tmp_path) -> ScoreTable:
+    np.save(tmp_path / "task.npy", unit_rows(33, 16, 5))
+    return ScoreTable.open(score(pool, tmp_path / "run", targets={"task": tmp_path / "task.npy"}, batch_size=16))
+
+
+def all_rows(table: ScoreTable, side: str) -> np.ndarray:
+    """The embeddings of every pair in float64, read with numpy alone."""
+    parts = [np.load(shard.npz)[MEMBERS[side]].astype(np.float64) for shard in table.pool.shards]
+    rows = np.concatenate(parts)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_neighbours__are_those_of_a_search_in_float64(table, side, block, monkeypatch):
+    monkeypatch.setattr(vectors, "_BLOCK_BYTES", 4 * 16 * block)
+    every = all_rows(table, side)
+    for row in (0, 39, 40, 125):
+        cosines = every @ every[row]
+        cosines[row] = -np.inf
+        found = neighbours(table, row, side=side, limit=11)
+        assert found.rows.tolist() == np.argsort(-cosines, kind="stable")[:11].tolist()
+        np.testing.assert_allclose(found.similarity, cosines[found.rows], atol=1e-3)
+
+
+def test_neighbours__look_only_among_the_asked(table):
+    among = np.array([3, 5, 50, 64, 65, 120])
+    every = all_rows(table, "image")
+    expected = sorted(set(among) - {50}, key=lambda row: -(every[row] @ every[50]))
+    held = HeldVectors(among, PoolVectors(table, "image", among).read())
+    for where in (among, held):
+        assert neighbours(table, 50, among=where).rows.tolist() == expected
+    assert neighbours(table, 51, among=among, limit=2).rows.tolist() == [
+        int(row) for row in among[np.argsort(-(every[among] @ every[51]))][:2]
+    ]
+
+
+def test_nearest__settles_ties_by_row_and_leaves_out_what_cannot_be_scored():
+    rows = np.eye(4)[[0, 1, 0, 2, 0, 3]].astype(np.float16)
+    rows[3], rows[5, 1] = 0, np.nan
+    found = nearest(np.array([2.0, 0, 0, 0]), HeldVectors(np.arange(6) * 10, rows), limit=9)
+    assert found.rows.tolist() == [0, 20, 40, 10]
+    assert found.similarity.tolist() == [1, 1, 1, 0]
+
+
+def test_nearest__reports_how_far_it_is(table):
+    told = []
+    nearest(np.ones(16), PoolVectors(table), progress=lambda done, total: told.append((done, total)))
+    assert told == [(40, 126), (65, 126), (126, 126)]
+
+
+@pytest.mark.parametrize("query", [np.zeros(16), np.full(16, np.nan), np.ones(15), np.ones((1, 16))])
+def test_nearest__refuses_a_query_that_is_no_direction(table, query):
+    with pytest.raises(RunError, match="the query"):
+        nearest(query, PoolVectors(table))
+
+
+def test_vector_of__a_pair_that_was_set_aside_has_no_neighbours(pool, tmp_path):
+    images = np.load(open_pool(pool).shards[1].npz)["l14_img"]
+    images[2] = np.nan
+    rewrite_npz(open_pool(pool).shards[1].npz, l14_img=images)
+    table = ScoreTable.open(score(pool, tmp_path / "run", on_bad_rows="skip", batch_size=16))
+    with pytest.raises(RunError, match="could not be scored"):
+        neighbours(table, 42)
+    assert 42 not in neighbours(table, 41, limit=200).rows
+
+
+def test_pool_vectors__say_that_the_pool_is_gone(table):
+    table.run.pool_root.rename(table.run.pool_root.with_name("moved"))
+    with pytest.raises(RunError, match="the pool that was scored"):
+        vector_of(ScoreTable.open(table.run), 0)
+
+
+def test_nearest_targets__explain_the_score(table):
+    target = unit_rows(33, 16, 5).astype(np.float64)
+    scores = table.column("normsim_inf_task")
+    for row in range(0, 126, 25):
+        found = nearest_targets(table, "task", vector_of(table, row), limit=3)
+        cosines = target @ all_rows(table, "image")[row]
+        assert found.rows.tolist() == np.argsort(-np.abs(cosines))[:3].tolist()
+        assert abs(found.similarity[0]) == pytest.approx(scores[row], abs=1e-6)
+        assert not found.pairs
+
+
+def test_nearest_targets__keep_the_sign_of_an_opposite(pool, tmp_path):
+    np.save(tmp_path / "t.npy", -np.load(open_pool(pool).shards[0].npz)["l14_img"][:5])
+    table = ScoreTable.open(score(pool, tmp_path / "run", targets={"t": tmp_path / "t.npy"}, batch_size=16))
+    found = nearest_targets(table, "t", vector_of(table, 3))
+    assert found.rows[0] == 3
+    assert found.similarity[0] == pytest.approx(-1, abs=1e-3)
+
+
+def test_nearest_targets__of_a_uid_list_are_pairs_of_the_run(table, tmp_path):
+    chosen = np.array([4, 44, 110])
+    uids.write_subset(tmp_path / "picked.npy", uids.sort(table.uids_at(chosen)))
+    run = score(table.run.pool_root, tmp_path / "again", targets={"mine": tmp_path / "picked.npy"}, batch_size=16)
+    again = ScoreTable.open(run)
+    found = nearest_targets(again, "mine", vector_of(again, 44))
+    assert found.pairs
+    assert sorted(found.rows) == chosen.tolist()
+    assert found.rows[0] == 44
+
+
+def test_nearest_targets__say_what_is_wrong_with_the_file(table, tmp_path):
+    query = vector_of(table, 0)
+    with pytest.raises(RunError, match="one of the targets task"):
+        nearest_targets(table, "other", query)
+    np.save(tmp_path / "task.npy", unit_rows(9, 16))
+    with pytest.raises(TargetError, match="as was scored"):
+        nearest_targets(table, "task", query)
+    (tmp_path / "task.npy").unlink()
+    with pytest.raises(TargetError, match="no such file"):
+        nearest_targets(table, "task", query)
+
+
+def test_neighbours__of_the_demo_are_as_like_as_numpy_says():
+    table = ScoreTable.open(Run.open(DEMO))
+    images = PoolVectors(table).read().astype(np.float64)
+    found = neighbours(table, 1600, limit=5)
+    cosines = images @ images[1600]
+    cosines[1600] = -1
+    np.testing.assert_allclose(found.similarity, np.sort(cosines)[::-1][:5], atol=2e-3)

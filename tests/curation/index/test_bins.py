@@ -1,0 +1,154 @@
+"""Counts above thresholds against plain numpy, where binning could go wrong: ties, NaN, infinities, bin edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsel_core.curation.index import bitmaps, counts
+from clipsel_core.curation.index.bins import MetricBins, Spread
+from clipsel_core.curation.index.rank_counts import Members
+from clipsel_core.curation.index.score_order import Sorter
+
+NAN, INF = float("nan"), float("inf")
+SCORES = {
+    "usual": np.random.default_rng(0).normal(0.2, 0.05, 5000),
+    "ties": np.random.default_rng(1).integers(0, 7, 3000) / 10,
+    "with NaN": np.where(np.arange(2000) % 3, np.linspace(-1, 1, 2000), NAN),
+    "constant": np.full(500, 0.25),
+    "one pair": np.array([0.3]),
+    "nothing scored": np.full(9, NAN),
+    "infinite": np.array([-INF, -1.0, 0.0, -0.0, 1.0, INF, INF]),
+    "an outlier": np.array([*np.linspace(0.1, 0.3, 999), 1e30]),
+    "neighbours": np.nextafter(np.float32(0.5), np.float32(1)) * np.array([1, 1 - 1e-7, 1, 1 + 1e-7]),
+}
+
+
+@pytest.fixture(params=SCORES)
+def scores(request) -> np.ndarray:
+    return SCORES[request.param].astype(np.float32)
+
+
+def some(scores: np.ndarray, seed: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).random(len(scores)) < 0.6
+
+
+def test_above__counts_as_numpy_does(scores):
+    bins, mask = MetricBins.of(scores), some(scores)
+    thresholds = np.concatenate([scores[~np.isnan(scores)], [-INF, -2, 0, 0.25, 0.5, 2, INF]]).astype(np.float32)
+    above, at = bins.above(bitmaps.pack(mask), bins.counts(mask), thresholds)
+    chosen = scores[mask]
+    assert above.tolist() == [int((chosen > value).sum()) for value in thresholds]
+    assert at.tolist() == [int((chosen >= value).sum()) for value in thresholds]
+
+
+def test_ranks_of_top__find_every_place(scores):
+    bins, mask = MetricBins.of(scores), some(scores)
+    chosen = scores[mask]
+    ordered = np.sort(chosen[~np.isnan(chosen)])[::-1]
+    bits = bitmaps.pack(mask)
+    ranks = bins.ranks_of_top(Members(bits), bins.spread(bits), np.arange(len(ordered) + 1))
+    found = bins.scores_at(ranks)
+    assert np.isnan(found[0])
+    assert np.array_equal(found[1:], ordered)
+    assert bins.counts_from(Members(bits), bins.spread(bits), ranks).tolist() == list(range(len(ordered) + 1))
+
+
+def test_below__counts_lower_scores(scores):
+    bins = MetricBins.of(scores)
+    known = scores[~np.isnan(scores)]
+    ordered = np.sort(known)
+    expected = [int((known < value).sum()) for value in ordered[:: max(len(ordered) // 60, 1)]]
+    ranks = np.arange(bins.scored + 1)
+    assert bins.below(ranks)[:-1][:: max(len(ordered) // 60, 1)].tolist() == expected
+    assert bins.below(ranks)[-1] == bins.scored
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_side__is_the_set_that_a_rank_parts_off(scores, upwards):
+    other = np.random.default_rng(2).permutation(len(scores)).astype(np.float32)
+    bins, along, bits = MetricBins.of(scores), MetricBins.of(other), bitmaps.pack(some(scores))
+    ranks = np.arange(along.scored + 1)
+    for rank in {0, bins.scored // 3, bins.scored // 2, bins.scored}:
+        whole = bins.from_rank(bits, rank) if upwards else bins.below_rank(bits, rank)
+        side, spread = bins.side(bits, rank, upwards=upwards), along.spread(whole)
+        counts = along.counts_from(side, spread, ranks)
+        assert counts.tolist() == along.counts_from(Members(whole), spread, ranks).tolist()
+        assert counts[0] == bitmaps.count(whole)
+        places = np.arange(counts[0] + 1)
+        expected = len(other) - np.searchsorted(counts[::-1], places)
+        assert along.ranks_of_top(side, spread, places).tolist() == expected.tolist()
+
+
+def test_near__is_right_but_for_the_bin_that_is_cut(scores):
+    bins, bits = MetricBins.of(scores), bitmaps.pack(some(scores))
+    spread, everything = bins.spread(bits), bins.spread(bitmaps.pack(np.ones(len(scores), bool)))
+    most = np.arange(spread.scored + 1)
+    near, ranks = bins.ranks_near_top(spread, most), bins.ranks_of_top(Members(bits), spread, most)
+    assert [bins.bin_of(rank) for rank in near] == [bins.bin_of(rank) for rank in ranks]
+    counts, cut = bins.counts_near(spread, ranks), [bins.bin_of(rank) for rank in ranks]
+    assert (np.abs(counts - most) <= spread.fine[cut]).all()
+    # Of all pairs nothing has to be guessed.
+    places = np.arange(bins.scored + 1)
+    assert bins.ranks_near_top(everything, places).tolist() == (bins.scored - places).tolist()
+    assert bins.counts_near(everything, bins.scored - places).tolist() == places.tolist()
+
+
+def test_order__gives_equal_scores_to_the_smaller_uid(scores):
+    by_uid = np.random.default_rng(9).permutation(len(scores)).astype(np.uint32)
+    bins, place = MetricBins.of(scores, Sorter(by_uid)), np.argsort(by_uid)
+    rows = np.flatnonzero(~np.isnan(scores))
+    expected = rows[np.lexsort((-place[rows], scores[rows] + np.float32(0)))]
+    assert np.array_equal(bins.order, expected)
+
+
+def test_from_rank__and_below_it_part_the_scored(scores):
+    bins, mask = MetricBins.of(scores), some(scores)
+    for rank in {0, 1, bins.scored // 3, bins.scored - 1, bins.scored} & set(range(bins.scored + 1)):
+        upper, lower = bins.from_rank(bitmaps.pack(mask), rank), bins.below_rank(bitmaps.pack(mask), rank)
+        expected = np.zeros(len(scores), bool)
+        expected[bins.order[rank:]] = True
+        assert np.array_equal(bitmaps.unpack(upper, len(scores)), expected & mask)
+        assert np.array_equal(bitmaps.unpack(lower, len(scores)), ~expected & mask & ~np.isnan(scores))
+        assert bitmaps.count(upper) == (expected & mask).sum()
+
+
+@pytest.mark.parametrize("number", [1, 7, 128, 1000])
+def test_histogram__counts_as_one_does_by_looking_at_each(scores, number):
+    bins = MetricBins.of(scores)
+    found, plain = bins.histogram(number), counts.histogram(scores, number, counts.extent(scores))
+    assert np.array_equal(found.edges, plain.edges)
+    assert np.array_equal(found.counts, plain.counts)
+
+
+def test_counts__are_of_scored_pairs_only(scores):
+    bins, mask = MetricBins.of(scores), some(scores)
+    assert Spread.of(bins.counts(mask)).coarse.sum() == (~np.isnan(scores[mask])).sum()
+    assert bins.everything.sum() == (~np.isnan(scores)).sum()
+    assert len(bins.edges()) == 129
+
+
+def test_counts__in_many_parts_are_those_of_the_whole():
+    scores = np.random.default_rng(2).normal(size=(1 << 20) * 2 + 77).astype(np.float32)
+    bins, mask = MetricBins.of(scores), some(scores)
+    thresholds = np.linspace(-4, 4, 50).astype(np.float32)
+    above, _ = bins.above(bitmaps.pack(mask), bins.counts(mask), thresholds)
+    assert above.tolist() == [int((scores[mask] > value).sum()) for value in thresholds]
+    rows = bins.rows_in(bitmaps.pack(mask), bins.codes_of(thresholds))
+    assert (np.diff(rows) > 0).all()
+    assert mask[rows].all()
+
+
+def test_holds__says_of_rows_what_the_mask_says():
+    mask = np.random.default_rng(0).random(1_003) < 0.4
+    rows = np.array([1_002, 0, 8, 7, 7, 999, 512])
+    for kind in (np.int64, np.uint32):
+        assert bitmaps.holds(bitmaps.pack(mask), rows.astype(kind)).tolist() == mask[rows].tolist()
+    assert bitmaps.holds(bitmaps.pack(mask), np.empty(0, np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 8, 63, 64, 65, 1_003])
+def test_count__of_bitmaps_of_any_length(pairs):
+    mask = np.random.default_rng(pairs).random(pairs) < 0.6
+    assert bitmaps.count(bitmaps.pack(mask)) == mask.sum()
+    assert bitmaps.count(bitmaps.pack(np.repeat(mask, 16))[::2]) == 8 * mask.sum()

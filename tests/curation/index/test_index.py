@@ -1,0 +1,213 @@
+"""The index on disk: the same as in memory, whole or absent, rebuilt when the scores change, never in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.synthetic_run import write_run
+from clipsel_core import uids
+from clipsel_core.curation.index import indexing, passes, score_files, uid_order
+from clipsel_core.curation.index.indexing import open_indexed, stamp_of, wait_until_kept
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.runs.store import Run
+from tests.curation.conftest import hand_run, make_uids
+
+PARTS = ("values", "codes", "order", "starts")
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run.open(write_run(tmp_path, rows=3_001, shards=3, seed=8, bad=0.02, decimals=2, pool=False))
+
+
+def open_kept(run: Run) -> ScoreTable:
+    table = open_indexed(run, fewest=0)
+    wait_until_kept()
+    return table
+
+
+def files_of(run: Run) -> dict[str, bytes]:
+    folder = run.root / "index"
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_open__maps_what_memory_would_hold(run):
+    kept, plain = open_kept(run), ScoreTable.open(run)
+    again = open_kept(run)
+    rows = np.random.default_rng(0).permutation(len(plain))[:200]
+    for table in (kept, again):
+        for metric in plain.metrics:
+            for part in PARTS:
+                assert np.array_equal(
+                    getattr(table.bins(metric), part), getattr(plain.bins(metric), part), equal_nan=True
+                )
+            assert (table.bins(metric).low, table.bins(metric).high) == (
+                plain.bins(metric).low,
+                plain.bins(metric).high,
+            )
+            assert np.array_equal(table.take(metric, rows), plain.take(metric, rows), equal_nan=True)
+        assert np.array_equal(table.uids_at(rows), plain.uids_at(rows))
+        wanted = np.concatenate([plain.uids_at(rows), make_uids(5, 6)])
+        assert table.rows_of(wanted).tolist() == [*rows.tolist(), -1, -1]
+        assert not table.column("clip_score").flags.writeable
+        assert np.array_equal(table.selectable_bits(), plain.selectable_bits())
+
+
+def test_build__gives_the_same_bytes_each_time(run):
+    open_kept(run)
+    first = files_of(run)
+    shutil.rmtree(run.root / "index")
+    open_kept(run)
+    assert files_of(run) == first
+    assert len(first) == 3 + 4 * len(run.metrics)
+
+
+def test_open__builds_anew_when_scores_change_and_tidies_up(run):
+    open_kept(run)
+    before, file = stamp_of(run), run.score_files[1]
+    file.write_bytes(run.score_files[0].read_bytes())
+    assert stamp_of(run) != before
+    infos = tuple(replace_rows(info, 1001) for info in run.config.shards)
+    changed = replace(run, config=run.config.model_copy(update={"shards": infos}))
+    table = open_kept(changed)
+    assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
+    assert np.array_equal(table.column("r_text")[:1001], table.column("r_text")[1001:2002], equal_nan=True)
+
+
+def replace_rows(info, rows: int):
+    return info.model_copy(update={"rows": rows})
+
+
+@pytest.mark.parametrize("damage", ["cut short", "emptied", "lost", "described wrongly"])
+def test_open__makes_a_damaged_index_again(run, damage):
+    open_kept(run)
+    whole, (folder,) = files_of(run), (run.root / "index").iterdir()
+    path = folder / ("index.json" if damage == "described wrongly" else "01-order.npy")
+    if damage == "lost":
+        path.unlink()
+    else:
+        path.write_bytes({"cut short": path.read_bytes()[:-8], "emptied": b""}.get(damage, b'{"pairs": 3}'))
+    assert open_kept(run).bins("clip_score").scored == ScoreTable.open(run).bins("clip_score").scored
+    assert files_of(run) == whole
+
+
+def test_open__does_without_where_nothing_can_be_written(run, caplog):
+    (run.root / "index").write_text("not a folder")
+    table = open_kept(run)
+    assert "no index is kept" in caplog.text
+    assert np.array_equal(table.bins("s_cliploss").order, ScoreTable.open(run).bins("s_cliploss").order)
+
+
+def test_open__lets_servers_build_at_once(run):
+    tables: list[ScoreTable] = []
+    threads = [threading.Thread(target=lambda: tables.append(open_kept(run))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({table.bins("r_image").order.tobytes() for table in tables}) == 1
+    assert len(tables) == 4
+    assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
+
+
+def test_open__is_not_kept_waiting_by_the_disk(run, monkeypatch):
+    may_sync = threading.Event()
+    monkeypatch.setattr(indexing, "_sync", lambda folder: may_sync.wait(20))
+    table = open_indexed(run, fewest=0)
+    assert np.array_equal(table.bins("r_text").order, ScoreTable.open(run).bins("r_text").order)
+    assert not (run.root / "index" / stamp_of(run)).exists()
+    may_sync.set()
+    wait_until_kept()
+    assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
+    assert table.rows_of(table.uids_at(np.arange(5))).tolist() == list(range(5))
+
+
+def test_open__goes_on_when_the_index_is_deleted_meanwhile(run):
+    table = open_kept(run)
+    shutil.rmtree(run.root / "index")
+    assert np.array_equal(table.column("clip_score"), ScoreTable.open(run).column("clip_score"), equal_nan=True)
+
+
+def test_open__keeps_none_of_small_or_unfinished_runs(run, tmp_path):
+    open_indexed(run)
+    assert not (run.root / "index").exists()
+    growing = hand_run(tmp_path / "growing", [(make_uids(1, 2), {"clip_score": [0.1, 0.2]})], planned=2)
+    open_kept(growing)
+    assert not (growing.root / "index").exists()
+
+
+def test_build__leaves_nothing_behind_when_it_fails(run, monkeypatch):
+    monkeypatch.setattr(indexing.index, "write_description", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    table = open_kept(run)
+    assert len(table.bins("clip_score").order)
+    assert list((run.root / "index").iterdir()) == []
+
+
+def test_tidy__takes_away_what_a_killed_builder_left(run):
+    left = run.root / "index" / ".0123456789abcdef.1.partial"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    other = run.root / "index" / "notes"
+    other.mkdir()
+    open_kept(run)
+    assert not left.exists()
+    assert other.exists()
+
+
+def test_rows_of__does_not_keep_the_uids_in_memory(run, monkeypatch):
+    table, let_go = open_kept(run), []
+    real = indexing.index._let_go
+    monkeypatch.setattr(indexing.index, "_let_go", lambda array, *part: (real(array, *part), let_go.append(part)))
+    monkeypatch.setattr(passes, "_PART", 1024)
+    wanted = table.uids_at(np.arange(100))
+    assert table.rows_of(wanted).tolist() == list(range(100))
+    assert sorted(let_go) == [(0, 1024), (1024, 2048), (2048, 3001)]
+    assert table.uids().tolist() == ScoreTable.open(run).uids().tolist()
+    real(table.uids(), 0, len(table))
+    resident = re.findall(r"uids\.npy\n(?:.*\n)*?Rss: +(\d+) kB", Path("/proc/self/smaps").read_text())
+    assert resident == ["0"]
+
+
+@pytest.mark.parametrize("pairs", [1, 8, 1003])
+def test_selectable_bits__are_all_where_no_pair_was_set_aside(tmp_path, pairs):
+    run = Run.open(write_run(tmp_path, rows=pairs, shards=1, pool=False))
+    found = open_kept(run).selectable_bits()
+    assert np.array_equal(found, np.packbits(np.ones(pairs, bool), bitorder="little"))
+
+
+def test_order_by_uid__sorts_any_uids():
+    draw = np.random.default_rng(3)
+    for high, low in (
+        draw.integers(0, 2**64, (2, 5000), dtype=np.uint64),
+        draw.integers(0, 3, (2, 5000), dtype=np.uint64),
+        (draw.integers(0, 40, 5000).astype(np.uint64) << np.uint64(32), draw.integers(0, 2**64, 5000, dtype=np.uint64)),
+    ):
+        names = uids.from_halves(high, low)
+        order = uid_order.order_by_uid(names)
+        assert np.array_equal(names[order], uids.sort(names))
+        assert np.array_equal(np.sort(order), np.arange(5000))
+
+
+def test_open__looks_into_no_score_file_once_there_is_an_index(run, monkeypatch):
+    sizes = open_kept(run).files.sizes
+    monkeypatch.setattr(score_files.pq, "read_metadata", lambda path: pytest.fail(f"looked into {path}"))
+    again = open_indexed(run, fewest=0)
+    assert again.files.sizes == sizes
+    assert again.index_folder == run.root / "index" / stamp_of(run)
+
+
+@pytest.mark.parametrize("rows", [[], [3_001], [1_000, 1_000, "1_001"], None, 7])
+def test_open__counts_rows_itself_where_the_index_does_not_say(run, rows):
+    sizes = open_kept(run).files.sizes
+    path = run.root / "index" / stamp_of(run) / "index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rows": rows}))
+    assert open_kept(run).files.sizes == sizes

@@ -1,0 +1,327 @@
+"""The score table against pandas and numpy: order, positions, masks, threads, and what is missing or damaged."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipsel_core import uids
+from clipsel_core.curation.index import counts
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.errors import PoolFormatError, RunError
+from clipsel_core.runs.store import Run
+from tests.conftest import write_shard
+from tests.curation.conftest import hand_run, make_uids
+
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def table(big_run):
+    return ScoreTable.open(big_run)
+
+
+@pytest.fixture(scope="module")
+def scores(big_run):
+    """The same scores, read one file after another with pandas."""
+    return pd.concat([pd.read_parquet(file) for file in big_run.score_files], ignore_index=True)
+
+
+# --- columns and uids
+
+
+def test_column__is_in_shard_order(table, scores, big_run):
+    assert len(table) == len(scores) == 20_003
+    for metric in big_run.metrics:
+        np.testing.assert_array_equal(table.column(metric), scores[metric].to_numpy())
+        assert table.column(metric).dtype == np.float32
+
+
+def test_column__follows_the_run_not_the_names(tmp_path):
+    shards = [(make_uids(i), {"clip_score": [i / 10]}) for i in range(4)]
+    run = hand_run(tmp_path / "a run [1] *?", shards, names=["9", "10", "b", "a"])
+    table = ScoreTable.open(run)
+    assert table.shard_names == ("9", "10", "b", "a")
+    assert table.uids()["f1"].tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(table.column("clip_score"), np.float32([0, 0.1, 0.2, 0.3]))
+
+
+def test_column__cannot_be_written_to(table):
+    with pytest.raises(ValueError, match="read-only"):
+        table.column("clip_score")[0] = 1
+
+
+@pytest.mark.parametrize("metric", ["hype", "uid_hi", "", '"; DROP TABLE x; --', "clip_score' OR 1=1"])
+def test_column__refuses_what_is_no_metric(table, metric):
+    with pytest.raises(RunError, match="one of the metrics clip_score"):
+        table.column(metric)
+    with pytest.raises(RunError, match="one of the metrics clip_score"):
+        table.take(metric, np.array([0]))
+
+
+def test_column__takes_any_name_that_a_metric_may_have(tmp_path):
+    odd = "normsim_2_\"x\" -- 'y' . z"
+    run = hand_run(tmp_path / "run", [(make_uids(1, 2), {"clip_score": [0, 1], odd: [3, 4]})])
+    assert ScoreTable.open(run).column(odd).tolist() == [3, 4]
+
+
+def test_take__reads_only_what_is_asked(big_run, scores):
+    fresh, rows = ScoreTable.open(big_run), np.array([20_002, 5, 5, 0, 9000])
+    np.testing.assert_array_equal(fresh.take("r_text", rows), scores["r_text"].to_numpy()[rows])
+    assert fresh._columns == {}
+    fresh.column("r_text")
+    np.testing.assert_array_equal(fresh.take("r_text", rows), scores["r_text"].to_numpy()[rows])
+    assert fresh.take("clip_score", np.array([], int)).shape == (0,)
+
+
+def test_uids_at__keeps_the_order_asked_for(table, scores):
+    rows = np.random.default_rng(0).integers(0, len(table), 500)
+    np.testing.assert_array_equal(table.uids_at(rows)["f0"], scores["uid_hi"].to_numpy()[rows])
+    np.testing.assert_array_equal(table.uids_at(rows)["f1"], scores["uid_lo"].to_numpy()[rows])
+    assert len(table.uids_at(np.array([], int))) == 0
+
+
+def test_rows_of__undoes_uids_at(table):
+    rows = np.random.default_rng(1).integers(0, len(table), 700)
+    np.testing.assert_array_equal(table.rows_of(table.uids_at(rows)), rows)
+    np.testing.assert_array_equal(table.rows_of(table.uids()), np.arange(len(table)))
+
+
+def test_rows_of__marks_what_the_run_lacks(tmp_path):
+    names = uids.from_halves(np.array([1, 1, 2**64 - 1], np.uint64), np.array([5, 6, 2**64 - 1], np.uint64))
+    table = ScoreTable.open(hand_run(tmp_path / "run", [(names, {"clip_score": [1, 2, 3]})]))
+    asked = uids.from_hex(["f" * 32, "7", "1" + "0" * 15 + "6", "1" + "0" * 15 + "7", "f" * 32])
+    assert table.rows_of(asked).tolist() == [2, -1, 1, -1, 2]
+    assert table.rows_of(asked[:0]).tolist() == []
+
+
+def test_shard_of__finds_first_and_last_row(table):
+    sizes = [2858, 2858, 2858, 2858, 2857, 2857, 2857]
+    last = np.cumsum(sizes) - 1
+    assert table.files.shard_of(last).tolist() == list(range(7))
+    assert table.files.shard_of(last - np.array(sizes) + 1).tolist() == list(range(7))
+    assert table.files.place_in_shard(last).tolist() == [size - 1 for size in sizes]
+
+
+def test_selectable__leaves_out_what_was_set_aside(table, scores):
+    np.testing.assert_array_equal(table.selectable(), scores["clip_score"].notna().to_numpy())
+    assert 100 < (~table.selectable()).sum() < 400
+
+
+# --- counts
+
+
+@pytest.mark.parametrize("bins", [1, 7, 100, 1000])
+def test_histogram__agrees_with_numpy(table, scores, bins):
+    values = scores["s_cliploss"].dropna().to_numpy().astype(np.float64)
+    for mask in (None, scores["clip_score"].to_numpy() > 0.22):
+        chosen = values if mask is None else scores["s_cliploss"].to_numpy(np.float64)[mask]
+        found = table.histogram("s_cliploss", bins, mask)
+        expected, edges = np.histogram(chosen, bins, (values.min(), values.max()))
+        np.testing.assert_array_equal(found.edges, edges)
+        np.testing.assert_array_equal(found.counts, expected)
+
+
+def test_density__agrees_with_numpy(table, scores):
+    mask = scores["r_text"].to_numpy() > 0.1
+    x, y = (scores[name].to_numpy(np.float64)[mask] for name in ("clip_score", "normsim_inf_task"))
+    found = table.density("clip_score", "normsim_inf_task", 30, mask)
+    spans = [table.extent(name) for name in ("clip_score", "normsim_inf_task")]
+    expected, x_edges, y_edges = np.histogram2d(x, y, 30, spans)
+    np.testing.assert_array_equal(found.counts, expected)
+    np.testing.assert_array_equal(found.x_edges, x_edges)
+    np.testing.assert_array_equal(found.y_edges, y_edges)
+
+
+def test_histogram__counts_equal_scores_and_none(tmp_path):
+    shard = (make_uids(1, 2, 3), {"clip_score": [0.5, 0.5, 0.5], "s_cliploss": [NAN] * 3})
+    table = ScoreTable.open(hand_run(tmp_path / "run", [shard]))
+    same, none = table.histogram("clip_score", 4), table.histogram("s_cliploss", 4)
+    assert (same.counts.sum(), same.edges.tolist()) == (3, [0, 0.25, 0.5, 0.75, 1])
+    assert (none.counts.sum(), none.edges.tolist()) == (0, [0, 0.25, 0.5, 0.75, 1])
+
+
+@given(
+    values=st.lists(st.floats(-1, 1, width=32) | st.integers(-10, 10).map(lambda n: n / 10), min_size=1, max_size=60),
+    bins=st.integers(1, 40),
+)
+def test_histogram__puts_values_at_an_edge_where_numpy_puts_them(values, bins):
+    values = np.array(values, np.float32)
+    span = counts.extent(values)
+    expected, _ = np.histogram(values.astype(np.float64), bins, span)
+    np.testing.assert_array_equal(counts.histogram(values, bins, span).counts, expected)
+
+
+def test_histogram__leaves_infinite_scores_out(tmp_path):
+    shard = (make_uids(1, 2, 3, 4), {"clip_score": [0, 1, np.inf, -np.inf]})
+    found = ScoreTable.open(hand_run(tmp_path / "run", [shard])).histogram("clip_score", 2)
+    assert (found.counts.tolist(), found.edges.tolist()) == ([1, 1], [0, 0.5, 1])
+
+
+# --- pages
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending"])
+def test_page__walks_the_whole_order(table, scores, order):
+    mask = scores["clip_score"].to_numpy() > 0.25
+    listed = scores["s_cliploss"][mask].dropna()
+    expected = listed.sort_values(ascending=order == "ascending", kind="stable").index.to_numpy()
+    pages = [table.page("s_cliploss", order, offset=start, limit=997, mask=mask) for start in range(0, 8000, 997)]
+    np.testing.assert_array_equal(np.concatenate(pages), expected[: 9 * 997])
+    assert len(table.page("s_cliploss", order, offset=10**6)) == 0
+    assert len(table.page("s_cliploss", order, limit=0)) == 0
+
+
+def test_page__at_random_is_a_shuffle_that_outlives_the_mask(table):
+    everything = np.concatenate(
+        [table.page("r_text", "random", offset=o, limit=6000, seed=4) for o in range(0, 24000, 6000)]
+    )
+    assert sorted(everything) == np.flatnonzero(table.selectable()).tolist()
+    mask = np.random.default_rng(0).random(len(table)) < 0.1
+    np.testing.assert_array_equal(
+        table.page("r_text", "random", limit=len(table), mask=mask, seed=4), everything[mask[everything]]
+    )
+    assert not np.array_equal(everything[:50], table.page("r_text", "random", limit=50, seed=5))
+    assert abs(np.corrcoef(np.arange(len(everything)), everything)[0, 1]) < 0.03
+
+
+# --- metadata
+
+
+def test_metadata__is_read_by_position(table, scores):
+    rows = np.random.default_rng(2).permutation(len(table))[:60]
+    frame = table.metadata(rows, ("caption", "url", "uid", "text", "fault"))
+    assert frame.index.tolist() == rows.tolist()
+    assert frame["uid"].tolist() == uids.to_hex(table.uids_at(rows)).to_pylist()
+    assert frame["caption"].tolist() == frame["text"].tolist()
+    assert [int(text.split()[-1]) for text in frame["caption"]] == table.files.place_in_shard(rows).tolist()
+    assert frame["url"].tolist() == [f"https://images.example.org/{uid}.jpg" for uid in frame["uid"]]
+
+
+def test_metadata__takes_repeated_rows_and_none(table):
+    frame = table.metadata(np.array([7, 9000, 7]), ("uid",))
+    assert frame["uid"].tolist() == uids.to_hex(table.uids_at(np.array([7, 9000, 7]))).to_pylist()
+    assert table.metadata(np.array([], int)).shape == (0, 2)
+
+
+def test_metadata__is_empty_text_without_the_pool(tmp_path):
+    run = hand_run(tmp_path / "run", [(make_uids(1, 2), {"clip_score": [1, 2]})], pool="../gone")
+    frame = ScoreTable.open(run).metadata(np.array([1, 0]), ("caption", "url", "fault"))
+    assert frame.to_numpy().tolist() == [["", "", ""]] * 2
+
+
+def test_metadata__is_empty_text_where_a_value_a_column_or_a_file_is_missing(tmp_path):
+    write_shard(tmp_path / "pool", "a", 2, columns={"text": ["one", None]})
+    write_shard(tmp_path / "pool", "b", 2)
+    (tmp_path / "pool" / "metadata" / "b.parquet").unlink()
+    for name in ("a",):
+        path = tmp_path / "pool" / "metadata" / f"{name}.parquet"
+        pq.write_table(pq.read_table(path).drop_columns(["url"]), path)
+    shards = [(make_uids(1, 2), {"clip_score": [1, 2]}), (make_uids(3, 4), {"clip_score": [1, 2]})]
+    frame = ScoreTable.open(hand_run(tmp_path / "run", shards, names=["a", "b"])).metadata(np.array([2, 0, 1, 3]))
+    assert frame["caption"].tolist() == ["", "one", "", ""]
+    assert frame["url"].tolist() == ["", "", "", ""]
+
+
+def test_metadata__refuses_a_pool_that_is_not_the_one_scored(tmp_path):
+    write_shard(tmp_path / "pool", "a", 3)
+    run = hand_run(tmp_path / "run", [(make_uids(1, 2), {"clip_score": [1, 2]})], names=["a"])
+    table = ScoreTable.open(run)
+    assert table.page("clip_score").tolist() == [1, 0], "scores alone are enough to pick by"
+    with pytest.raises(PoolFormatError, match=r"a\.parquet: expected 2 rows, as were scored, found 3"):
+        table.metadata(np.array([0]))
+
+
+def test_metadata__refuses_a_column_nobody_knows(table):
+    with pytest.raises(PoolFormatError, match=r"one of the columns uid, url, .* found 'falt'"):
+        table.metadata(np.array([0]), ("falt",))
+
+
+def test_categories__codes_each_pair(table, big_run):
+    pool = big_run.pool_root / "metadata"
+    faults = pd.concat([pd.read_parquet(file, columns=["fault"]) for file in sorted(pool.glob("*.parquet"))])["fault"]
+    found = table.categories("fault")
+    assert [found.labels[code] for code in found.codes] == faults.tolist()
+    assert found.labels == tuple(faults.value_counts().index)
+    assert found.counts.tolist() == faults.value_counts().tolist()
+    assert table.category_columns() == ["fault"]
+
+
+def test_categories__calls_absent_values_empty(tmp_path):
+    write_shard(tmp_path / "pool", "a", 4, columns={"kind": ["x", None, "", "x"], "ok": [True, False, None, True]})
+    run = hand_run(tmp_path / "run", [(make_uids(1, 2, 3, 4), {"clip_score": [1, 2, 3, 4]})], names=["a"])
+    table = ScoreTable.open(run)
+    kind, ok = table.categories("kind"), table.categories("ok")
+    assert [kind.labels[code] for code in kind.codes] == ["x", "", "", "x"]
+    assert [ok.labels[code] for code in ok.codes] == ["true", "false", "", "true"]
+    assert kind.counts.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("column", ["url", "nothing"])
+def test_categories__refuses_many_values_and_no_column(table, column):
+    with pytest.raises(PoolFormatError, match=r"at most 64|one of the columns"):
+        table.categories(column)
+
+
+# --- threads and files
+
+
+def test_score_table__answers_many_threads_as_it_answers_one(big_run, scores):
+    table = ScoreTable.open(big_run)
+    rng = np.random.default_rng(9)
+    asked = [rng.integers(0, len(scores), 40) for _ in range(48)]
+    hexes = uids.to_hex(uids.from_halves(scores["uid_hi"].to_numpy(), scores["uid_lo"].to_numpy())).to_pylist()
+
+    def answer(rows: np.ndarray) -> None:
+        metric = big_run.metrics[int(rows[0]) % len(big_run.metrics)]
+        np.testing.assert_array_equal(table.column(metric), scores[metric].to_numpy())
+        assert table.metadata(rows, ("uid",))["uid"].tolist() == [hexes[row] for row in rows]
+        np.testing.assert_array_equal(table.rows_of(table.uids_at(rows)), rows)
+        assert table.categories("fault").counts.sum() == len(scores)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(answer, asked))
+
+
+def test_open__takes_the_finished_shards_of_an_unfinished_run(tmp_path):
+    shards = [(make_uids(1, 2), {"clip_score": [1, 2]}), (make_uids(3), {"clip_score": [3]})]
+    run = hand_run(tmp_path / "run", shards, planned=4)
+    (run.root / "scores" / "00000000.parquet").unlink()
+    table = ScoreTable.open(Run.open(run.root))
+    assert (len(table), table.shard_names) == (1, ("00000001",))
+
+
+def test_open__refuses_a_run_without_scores_and_a_damaged_file(tmp_path):
+    run = hand_run(tmp_path / "run", [(make_uids(1), {"clip_score": [1]})])
+    file = run.score_files[0]
+    file.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(RunError, match=r"00000000\.parquet: expected a parquet file"):
+        ScoreTable.open(run)
+    file.unlink()
+    with pytest.raises(RunError, match="a finished shard, found none"):
+        ScoreTable.open(run)
+
+
+def test_column__names_a_file_with_other_rows(tmp_path):
+    shards = [(make_uids(1), {"clip_score": [1]}), (make_uids(2, 3), {"clip_score": [2, 3]})]
+    run = hand_run(tmp_path / "run", shards)
+    table, (first, second) = ScoreTable.open(run), run.score_files
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(RunError, match=r"00000000\.parquet.*2 rows, 1 when the run was opened"):
+        table.column("clip_score")
+    with pytest.raises(RunError, match=r"00000000\.parquet"):
+        table.uids()
+
+
+def test_column__names_a_file_that_vanished(tmp_path):
+    run = hand_run(tmp_path / "run", [(make_uids(1), {"clip_score": [1]})])
+    table = ScoreTable.open(run)
+    run.score_files[0].unlink()
+    with pytest.raises(RunError, match=r"00000000\.parquet"):
+        table.column("clip_score")

@@ -1,0 +1,136 @@
+"""Exports: read back by other programs, the same bytes every time, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clipsel_core import uids
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.uidlists import read_uid_list
+from clipsel_core.curation.selecting import export as export_module
+from clipsel_core.curation.selecting.export import export
+from clipsel_core.curation.selecting.selection import select
+from clipsel_core.errors import ExportError
+from clipsel_core.runs.store import Run
+
+RECIPE = """\
+steps:
+- {metric: s_cliploss, keep_top: 0.30}
+- {metric: normsim_inf_task, keep_top: 0.2}
+"""
+ENDINGS = ["npy", "parquet", "csv", "txt"]
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return parse_recipe(RECIPE)
+
+
+@pytest.fixture(scope="module")
+def chosen(big_run, recipe):
+    return select(big_run, recipe)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_export__is_read_back_as_the_selection(tmp_path, big_run, recipe, chosen, ending):
+    manifest = export(big_run, chosen, recipe, tmp_path / f"subset.{ending}")
+    assert len(chosen) == 4000
+    np.testing.assert_array_equal(read_uid_list(manifest.path), chosen.uids())
+
+
+def test_export__writes_the_npy_that_datacomp_takes(tmp_path, big_run, recipe, chosen):
+    path = export(big_run, chosen, recipe, tmp_path / "subset.npy").path
+    raw = np.load(path, allow_pickle=False)
+    assert raw.dtype == np.dtype("u8,u8")
+    assert raw.tolist() == sorted(set(raw.tolist()))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_export__puts_each_metric_beside_its_uid(tmp_path, big_run, recipe, chosen, ending):
+    path = export(big_run, chosen, recipe, tmp_path / f"subset.{ending}").path
+    frame = pd.read_parquet(path) if ending == "parquet" else pd.read_csv(path, dtype={"uid": str})
+    assert list(frame.columns) == ["uid", *big_run.metrics]
+    assert frame["uid"].tolist() == sorted(frame["uid"])
+    scores = pd.concat([pd.read_parquet(file) for file in big_run.score_files])
+    scores["uid"] = uids.to_hex(uids.from_halves(scores["uid_hi"].to_numpy(), scores["uid_lo"].to_numpy())).to_pylist()
+    expected = scores.set_index("uid").loc[frame["uid"], list(big_run.metrics)].to_numpy()
+    np.testing.assert_array_equal(frame[list(big_run.metrics)].to_numpy(np.float32), expected)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_export__gives_the_same_bytes_from_another_folder(tmp_path, big_run, recipe, chosen, ending):
+    first = export(big_run, chosen, recipe, tmp_path / "here" / f"subset.{ending}")
+    copy = tmp_path / "elsewhere" / "run"
+    shutil.copytree(big_run.root, copy)
+    run = Run.open(copy)
+    again = parse_recipe("name:   \n# by another hand\n" + RECIPE.replace("0.2", "0.200"), folder=copy)
+    second = export(run, select(run, again), again, tmp_path / "there" / f"subset.{ending}")
+    assert first.path.read_bytes() == second.path.read_bytes()
+    assert first.manifest_path.read_bytes() == second.manifest_path.read_bytes()
+
+
+def test_export__describes_itself_in_the_manifest(tmp_path, big_run, recipe, chosen):
+    manifest = export(big_run, chosen, recipe, tmp_path / "subset.npy")
+    assert manifest.manifest_path == tmp_path / "subset.npy.manifest.json"
+    said = json.loads(manifest.manifest_path.read_text())
+    assert said == manifest.content
+    assert said["sha256"] == manifest.sha256 == hashlib.sha256(manifest.path.read_bytes()).hexdigest()
+    assert said["size_bytes"] == manifest.size_bytes == manifest.path.stat().st_size
+    assert (said["pairs"], said["pool_pairs"]) == (4000, 20_003) == (manifest.pairs, chosen.total)
+    assert parse_recipe(said["recipe"]) == recipe
+    column = ScoreTable.open(big_run).column("s_cliploss")
+    assert said["steps"][0]["threshold"] == np.sort(column[~np.isnan(column)])[-6000]
+    assert said["run"]["arch"] == "l14"
+    assert set(said["versions"]) == {"clipsel", "numpy", "pyarrow", "duckdb"}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_export__writes_an_empty_selection(tmp_path, big_run, ending):
+    nothing = parse_recipe("steps: [{metric: clip_score, keep_top: 0}]")
+    manifest = export(big_run, select(big_run, nothing), nothing, tmp_path / f"subset.{ending}")
+    assert manifest.pairs == 0
+    assert len(read_uid_list(manifest.path)) == 0
+
+
+@pytest.mark.parametrize("name", ["subset", "subset.pkl", "subset.npz", "subset.npy.gz"])
+def test_export__refuses_another_ending(tmp_path, big_run, recipe, chosen, name):
+    with pytest.raises(ExportError, match=r"\.npy, \.parquet, \.csv, \.txt"):
+        export(big_run, chosen, recipe, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export__leaves_the_old_file_when_writing_fails(tmp_path, big_run, recipe, chosen, monkeypatch):
+    out = tmp_path / "subset.txt"
+    out.write_text("old")
+
+    def fail(selection, aside):
+        aside.write_text("half")
+        raise OSError(28, "No space left on device", str(aside))
+
+    monkeypatch.setitem(export_module._WRITERS, ".txt", fail)
+    with pytest.raises(ExportError, match="No space left on device"):
+        export(big_run, chosen, recipe, out)
+    assert out.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["subset.txt"]
+
+
+def test_export__says_when_the_folder_is_a_file(tmp_path, big_run, recipe, chosen):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="expected to write the subset"):
+        export(big_run, chosen, recipe, tmp_path / "file" / "subset.npy")
+
+
+def test_export__by_many_at_once_leaves_one_whole_file(tmp_path, big_run, recipe, chosen):
+    out = tmp_path / "subset.txt"
+    with ThreadPoolExecutor(8) as pool:
+        digests = {manifest.sha256 for manifest in pool.map(lambda _: export(big_run, chosen, recipe, out), range(24))}
+    assert digests == {hashlib.sha256(out.read_bytes()).hexdigest()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["subset.txt", "subset.txt.manifest.json"]

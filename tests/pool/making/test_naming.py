@@ -1,0 +1,60 @@
+"""Does each pair get one uid, the same everywhere, and never one twice?"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from clipsel_core import uids
+from clipsel_core.pool.making.naming import Namer, derive_uid
+from clipsel_core.pool.sources.record import Record, usable_uid
+
+NONE = uids.from_hex([])
+
+
+def named(records, taken):
+    namer = Namer(taken)
+    for record in records:
+        namer.name(record)
+    return namer.names()
+
+
+def hexes(names) -> list[str]:
+    return uids.to_hex(names.uids).to_pylist()
+
+
+def test_derive_uid__is_blake2b_over_framed_key_and_caption():
+    framed = (9).to_bytes(8, "little") + b"000000012" + (10).to_bytes(8, "little") + b"a red boat" + bytes(8)
+    assert derive_uid("000000012", "a red boat") == hashlib.blake2b(framed, digest_size=16).hexdigest()
+    assert derive_uid("ab", "c") != derive_uid("a", "bc")
+
+
+def test_namer__a_sources_uid_is_kept():
+    assert hexes(named([Record("k", "f", uid="a" * 32)], NONE)) == ["a" * 32]
+
+
+def test_namer__repeats_are_told_apart_in_order():
+    same = [Record("k", "f", "text")] * 3
+    names = named(same, NONE)
+    first = derive_uid("k", "text")
+    assert hexes(names) == [first, derive_uid("k", "text", 1), derive_uid("k", "text", 2)]
+    assert names.repeated == [(1, first), (2, first)]
+
+
+def test_namer__shards_before_count_too():
+    record = Record("k", "f", "text", uid="b" * 32)
+    taken = uids.sort(uids.from_hex(["b" * 32, derive_uid("k", "text", 1)]))
+    names = named([record, Record("l", "f", "text")], taken)
+    assert hexes(names) == [derive_uid("k", "text", 2), derive_uid("l", "text")]
+    assert names.repeated == [(0, "b" * 32)]
+
+
+def test_namer__none():
+    assert len(named([], NONE).uids) == 0
+    assert named([], NONE).uids.dtype == np.dtype("u8,u8")
+
+
+def test_usable_uid__well_formed_or_nothing():
+    assert usable_uid("AB") == "ab".zfill(32)
+    assert [usable_uid(value) for value in (None, 7, "", "x", "a" * 33, "\ud800", ["a"])] == [""] * 7

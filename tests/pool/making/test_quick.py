@@ -1,0 +1,62 @@
+"""Are pictures that torch scales the pictures that Pillow scales?"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipsel_core.pool.making.framing import Framing
+from clipsel_core.pool.making.prepare import Preparer
+from clipsel_core.pool.making.workers import Workers
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.record import Record
+
+SIZES = [(500, 400), (333, 500), (64, 64), (48, 48), (47, 200), (20, 31), (130, 90), (1, 7)]
+FRAMINGS = [
+    Framing(width, height, squash, resample)
+    for width, height, squash in ((48, 48, False), (48, 64, True))
+    for resample in (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.NEAREST)
+]
+
+
+def noisy(size):
+    """A picture whose pixels all differ: a shift by a part of one would show."""
+    values = np.random.default_rng(0).integers(0, 256, (size[1] // 2 + 1, size[0] // 2 + 1, 3), np.uint8)
+    return Image.fromarray(values).resize(size, Image.Resampling.BILINEAR)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_framing__quick_is_within_two_levels_of_pillow(size, framing):
+    picture = noisy(size)
+    pixels, expected = replace(framing, quick=True)(picture), framing(picture)
+    assert pixels.shape == expected.shape
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    apart = np.abs(pixels.astype(int) - expected.astype(int))
+    assert apart.max() <= (0 if framing.resample == Image.Resampling.NEAREST else 2)
+    assert apart.mean() < 0.3
+
+
+def test_framing__quick_leaves_parts_of_a_pixel_to_pillow():
+    framing, picture, box = FRAMINGS[0], noisy((90, 70)), (0, 0, 89.5, 69.25)
+    assert np.array_equal(replace(framing, quick=True)(picture, box), framing(picture, box))
+
+
+def test_workers__quick_ones_give_the_same(tmp_path):
+    records, framing = [], FRAMINGS[0]
+    for number, size in enumerate(SIZES):
+        file = io.BytesIO()
+        noisy(size).save(file, "JPEG")
+        (tmp_path / str(number)).write_bytes(file.getvalue())
+        records.append(Record(str(number), str(number), "x"))
+    plain = Preparer(Place.of(tmp_path), framing, framing.enough, 10**6)
+    with Workers(replace(plain, frame=replace(framing, quick=True)), 2) as workers:
+        found = [outcome for _, outcome in workers.prepare(records, 8)]
+    for outcome, expected in zip(found, plain.all(records), strict=True):
+        assert outcome.kept == expected.kept
+        assert np.abs(outcome.pixels.astype(int) - expected.pixels.astype(int)).max() <= 2

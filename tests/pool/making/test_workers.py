@@ -1,0 +1,65 @@
+"""Do the workers give what one process would and outlive a picture that ends one of them?"""
+
+from __future__ import annotations
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from clipsel_core.pool.making.embed import embed_images, embed_pixels, framing_of
+from clipsel_core.pool.making.prepare import Preparer
+from clipsel_core.pool.making.workers import Workers
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.record import Record
+from tests.pool.deadly import Deadly
+from tests.pool.pictures import drawn
+
+
+def prepared(tmp_path, frame, sizes, **options):
+    records = []
+    for number, size in enumerate(sizes):
+        drawn(number, size).save(tmp_path / f"{number}.png")
+        records.append(Record(str(number), f"{number}.png", "x"))
+    with Workers(Preparer(Place.of(tmp_path), frame, None, 10_000), 2, **options) as workers:
+        return list(workers.prepare(records, 8))
+
+
+def test_workers__a_picture_that_ends_its_worker_is_rejected_alone(tmp_path):
+    sizes = [(8, 8)] * 30
+    sizes[11] = sizes[25] = (7, 7)
+    found = prepared(tmp_path, Deadly(), sizes)
+    assert [record.key for record, _ in found] == [str(number) for number in range(30)]
+    ended = "it ends the program that decodes it"
+    assert [number for number, (_, outcome) in enumerate(found) if outcome == ended] == [11, 25]
+    assert all(outcome.pixels.shape == (2, 2, 3) for _, outcome in found if not isinstance(outcome, str))
+
+
+def test_workers__threads_give_the_same(tmp_path):
+    outcomes = [prepared(tmp_path, Deadly(), [(8, 8), (9, 9)], processes=processes) for processes in (True, False)]
+    for one, other in zip(*outcomes, strict=True):
+        assert one[0] == other[0]
+        assert np.array_equal(one[1].pixels, other[1].pixels)
+
+
+def test_framing__is_what_the_teachers_own_preprocessing_does(teachers):
+    framing = framing_of(teachers[0])
+    pictures = [drawn(number, size) for number, size in enumerate([(24, 20), (16, 16), (101, 33), (33, 101), (16, 40)])]
+    pixels = torch.from_numpy(np.stack([framing(picture) for picture in pictures]))
+    own = torch.stack([teachers[0].preprocess(picture) for picture in pictures])
+    normalize = teachers[0].preprocess.transforms[-1]
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (normalize.mean, normalize.std))
+    assert torch.equal(pixels.permute(0, 3, 1, 2).float().div(255).sub(mean).div(std), own)
+    assert np.array_equal(embed_pixels(teachers[0], pixels), embed_images(teachers[0], pictures))
+
+
+@pytest.mark.parametrize("kind", ["squash", "longest"])
+def test_framing__other_ways_of_resizing(teachers, kind):
+    own = open_clip.image_transform((16, 16), is_train=False, resize_mode=kind)
+    framing = framing_of(type(teachers[0])(teachers[0].model, own, teachers[0].tokenizer, teachers[0].device))
+    if kind == "longest":
+        assert framing is None
+    else:
+        picture = drawn(3, (50, 30))
+        pixels = torch.from_numpy(framing(picture)).permute(2, 0, 1).float().div(255)
+        assert torch.equal(own.transforms[-1](pixels), own(picture))
