@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -25,6 +26,10 @@ def _warm() -> None:
         # Galleries and tables ask for it, Select does not: who opens that at once should not wait for it.
         time.sleep(_LATER_S)
         import pandas  # noqa: F401
+
+        # What was imported stays. Gone through for garbage again and again, it stops all sessions for 0.2 s each time.
+        gc.collect()
+        gc.freeze()
     except Exception:  # Whoever needs it meets the same, where it can be said.
         _log.debug("not warmed up", exc_info=True)
 
