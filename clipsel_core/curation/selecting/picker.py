@@ -12,7 +12,6 @@ import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
 
 import numpy as np
 
@@ -168,14 +167,19 @@ class Picker:
         bins = self.table.bins(metric)
         if len(cuts) == 1 and cuts[0].kind in ("from", "below") and len(self.table) >= _MANY_PAIRS:
             (cut,) = cuts
-            first = self.table.bins(cut.name)
-            count = partial(_beside.submit, PrefixCounts.of, first, bins.codes, self._everything)
-            crossed = self._crossed.get((cut.name, metric), count)
+            crossed = self._crossed.get((cut.name, metric), lambda: self._count_along(cut.name, metric))
             if crossed.done():
                 counts = crossed.result()
                 found = counts.from_rank(cut.rank) if cut.kind == "from" else counts.below_rank(cut.rank)
                 return bins.spread_of(found)
         return bins.spread_of(binning.histogram(bins.codes, self.bits(cuts))) if cuts else bins.spread(self.bits(()))
+
+    def _count_along(self, name: str, metric: str) -> Future[PrefixCounts]:
+        """Begins to count all pairs along one metric over the bins of another; the index keeps what was counted."""
+        first, codes = self.table.bins(name), self.table.bins(metric).codes
+        folder, places = self.table.index_folder, (self.table.metrics.index(each) for each in (name, metric))
+        file = folder / "along-{:02d}-{:02d}.npy".format(*places) if folder else None
+        return _beside.submit(PrefixCounts.of, first, codes, self._everything, file)
 
     def _size(self, cuts: Cuts) -> int:
         if not cuts or cuts[-1].kind not in ("from", "below"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from fractions import Fraction
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.bins import MetricBins
+from clipsel_core.curation.index.indexing import open_indexed, wait_until_kept
 from clipsel_core.curation.index.ordering import Shares, count_of_fraction, counts_of_fraction
 from clipsel_core.curation.index.prefix_counts import PrefixCounts
 from clipsel_core.curation.index.score_table import ScoreTable
@@ -16,6 +18,7 @@ from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting import picker
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.curation.selecting.selection import select
+from clipsel_core.runs.store import Run
 
 
 @pytest.mark.parametrize("alike", [0, 0.6])
@@ -31,6 +34,39 @@ def test_prefix_counts__are_those_of_each_pair(pairs, alike):
     for rank in {0, 1, len(order) // 3, len(order) // 2 + 1, len(order) - 1, len(order)}:
         for found, rows in ((counts.from_rank(rank), order[rank:]), (counts.below_rank(rank), order[:rank])):
             assert (found == np.bincount(codes[rows][mask[rows]], minlength=65_536)).all()
+
+
+@pytest.mark.parametrize("alike", [0, 0.6])
+def test_prefix_counts__are_kept_and_counted_anew_where_they_are_damaged(tmp_path, alike):
+    draw, file = np.random.default_rng(5), tmp_path / "along.npy"
+    values = np.where(draw.random(9_000) < alike, 0.5, draw.normal(0, 1, 9_000)).astype(np.float32)
+    first, codes = MetricBins.of(values), draw.integers(0, 300, 9_000).astype(np.uint16)
+    given = first, codes, bitmaps.pack(draw.random(9_000) < 0.7)
+    counted = PrefixCounts.of(*given)
+    assert (PrefixCounts.of(*given, file).sums == counted.sums).all()
+    read = PrefixCounts.of(*given, file)
+    assert all((read.from_rank(rank) == counted.from_rank(rank)).all() for rank in (0, 1_234, 8_999))
+    np.save(file, counted.sums + np.uint32(1))
+    assert (PrefixCounts.of(*given, file).sums == counted.sums + 1).all(), "what is kept is not counted again"
+    for damage in (file.read_bytes()[:-1], b"", b"no array"):
+        file.write_bytes(damage)
+        assert (PrefixCounts.of(*given, file).sums == counted.sums).all()
+    assert (PrefixCounts.of(*given, tmp_path / "gone" / "along.npy").sums == counted.sums).all()
+    assert not (tmp_path / "gone").exists()
+
+
+def test_picker__keeps_them_beside_the_index(big_run, monkeypatch, tmp_path):
+    monkeypatch.setattr(picker, "_MANY_PAIRS", 0)
+    table = open_indexed(Run.open(shutil.copytree(big_run.root, tmp_path / "run")), fewest=0)
+    wait_until_kept()
+    recipe = parse_recipe("steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: clip_score, keep_top: 0.2}]")
+    asked = Picker(table)
+    asked.select(recipe)
+    for counting in asked._crossed._known.values():
+        counting.result()
+    assert table.index_folder is not None
+    assert list(table.index_folder.glob("along-*.npy"))
+    assert Picker(table).select(recipe).report == select(big_run, recipe, table).report
 
 
 def test_picker__counts_the_same_with_and_without_them(big_run, monkeypatch):
