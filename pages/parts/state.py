@@ -202,6 +202,12 @@ def _table(root: Path, stamp: Stamp) -> ScoreTable:
 
 @lru_cache(maxsize=4)
 def _picker(root: Path, stamp: Stamp) -> Picker:
+    return _only_picker(root, stamp)
+
+
+# Of sessions that come together lru_cache would give each a picker of its own, with all that it remembers to work out.
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _only_picker(root: Path, stamp: Stamp) -> Picker:
     return Picker(_table(root, stamp))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, commands
+from pages.parts import catalog, commands, state
 from tests.pages.conftest import MAIN, PAGES, words
 from tests.pages.worlds import HOSTILE, LACKING, make_run
 
@@ -144,3 +146,20 @@ def test_run__of_a_link_that_is_not_here(tmp_path, open_page, monkeypatch):
     assert "<dd>&lt;b&gt;gone&lt;/b&gt;/run</dd>" in words(app)
     app.selectbox(key="run").set_value("world/run").run()
     assert not app.exception
+
+
+def test_open_picker__is_one_for_sessions_that_come_together(tmp_path, monkeypatch):
+    entry = catalog.Entry("together", make_run(tmp_path / "world"))
+    made = []
+
+    class Slow(state.Picker):
+        def __init__(self, table):
+            time.sleep(0.2)
+            made.append(self)
+            super().__init__(table)
+
+    monkeypatch.setattr(state, "Picker", Slow)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(state.open_picker, [entry] * 4))
+    assert len(made) == 1
+    assert all(picker is made[0] for picker in found)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.curation.exploring.vectors import PoolVectors
+from clipsel_core.curation.index import beside
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
 from clipsel_core.files import write_atomically
 from clipsel_core.runs.store import Run
 
 Progress = Callable[[float, str], None]
-
-_log = logging.getLogger(__name__)
 
 _NEIGHBOURS = 15
 _MIN_DIST = 0.1
@@ -79,59 +77,34 @@ def read_projection(run: Run, table: ScoreTable | None = None) -> Projection | N
     table = table or ScoreTable.open(run)
     try:
         stat = run.projection_file.stat()
-        kept = _Kept.of(table, f"{stat.st_mtime_ns:x}-{stat.st_size:x}")
         found = pq.read_table(run.projection_file)
-        halves, x, y = (found.column(name).to_numpy() for name in ("uid_hi", "uid_lo")), *_coordinates(found)
+        halves, x, y = tuple(found.column(name).to_numpy() for name in ("uid_hi", "uid_lo")), *_coordinates(found)
     except FileNotFoundError:
         return None
     except (pa.ArrowInvalid, KeyError, OSError) as error:
         expected, remedy = "a map of the run", "make it again with: python -m clipsel_core project RUN"
         raise RunError(run.projection_file, expected=expected, found=str(error), remedy=remedy) from error
-    rows = kept.rows(len(found), lambda: table.rows_of(uids.from_halves(*halves)))
+    rows = _kept_rows(table, halves, f"{stat.st_mtime_ns:x}-{stat.st_size:x}")
     order = np.argsort(rows, kind="stable")
     order = order[rows[order] >= 0]
     settings = json.loads((found.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
     return Projection(rows[order], x[order], y[order], settings)
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A file beside the run's index with the rows of the map's pairs: to look a million of them up reads every uid.
+def _kept_rows(table: ScoreTable, halves: tuple[np.ndarray, ...], stamp: str) -> np.ndarray:
+    """The rows of the map's pairs, (M,) int64, kept beside the index: to look a million of them up reads every uid.
 
-    None where the run has no index on disk: then it is small. Anything may delete it.
+    stamp: changes with the map's file. The index's folder changes with the scores; a run that has none is small.
     """
+    folder = table.index_folder
 
-    path: Path | None
+    def look() -> np.ndarray:
+        for older in folder.glob("map-*.npy") if folder else ():
+            with suppress(OSError):
+                older.unlink()
+        return table.rows_of(uids.from_halves(*halves))
 
-    @classmethod
-    def of(cls, table: ScoreTable, stamp: str) -> _Kept:
-        """stamp: changes with the map's file. The index's folder is another one when the scores change."""
-        return cls(table.index_folder / f"map-{stamp}.npy" if table.index_folder else None)
-
-    def rows(self, pairs: int, look: Callable[[], np.ndarray]) -> np.ndarray:
-        """The rows, (pairs,) int64: as kept, else as `look` finds them, which are then kept where that is possible."""
-        if self.path is None:
-            return look()
-        try:
-            kept = np.load(self.path, allow_pickle=False)
-            if kept.shape == (pairs,) and kept.dtype == np.int64:
-                return kept
-        except (OSError, ValueError, EOFError):
-            _log.debug("looks up the map's pairs: no %s", self.path)
-        found = look()
-        try:
-            write_atomically(self.path, partial(_save, found))
-            for other in self.path.parent.glob("map-*.npy"):
-                if other != self.path:
-                    other.unlink(missing_ok=True)
-        except OSError as error:
-            _log.warning("the rows of the map's pairs are not kept in %s: %s", self.path.parent, error)
-        return found
-
-
-def _save(rows: np.ndarray, path: Path) -> None:
-    with open(path, "wb") as file:
-        np.save(file, rows, allow_pickle=False)
+    return beside.kept(folder / f"map-{stamp}.npy" if folder else None, (len(halves[0]),), np.int64, look)
 
 
 def draw_sample(table: ScoreTable, sample: int, seed: int) -> np.ndarray:

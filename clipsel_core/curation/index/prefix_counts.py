@@ -6,10 +6,8 @@ Beside an index they are kept in a file of 17 MB: at 128 million pairs counting 
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipsel_core.cores import allowed_cores
+from clipsel_core.curation.index import beside
 from clipsel_core.curation.index.binning import CODES
 from clipsel_core.curation.index.passes import compiled, read_only
-from clipsel_core.files import write_atomically
 
 if TYPE_CHECKING:
     from clipsel_core.curation.index.bins import MetricBins
 
-_log = logging.getLogger(__name__)
 _LEVELS = 64
 # Where many pairs share a score, ranks at the ends of bins may lie so many times as far apart as they should.
 _WIDEST = 4
@@ -59,13 +56,15 @@ class PrefixCounts:
         ranks = first.starts[ends]
         even = np.diff(ranks).max() <= _WIDEST * (len(order) // _LEVELS + 1)
         ranks = ranks if even else wanted
-        sums = _read(file)
-        if sums is None:
+
+        def count() -> np.ndarray:
             own = read_only(first.codes)
             sums = _by_rows(own, ends, codes, bits) if even else _by_ranks(order, wanted, codes, bits)
             for level in reversed(range(_LEVELS)):
                 sums[level] += sums[level + 1]
-            _keep(file, sums)
+            return sums
+
+        sums = beside.kept(file, (_LEVELS + 1, CODES), np.uint32, count)
         return cls(order, codes, bits, ranks, sums)
 
     def from_rank(self, rank: int) -> np.ndarray:
@@ -80,30 +79,6 @@ class PrefixCounts:
     def below_rank(self, rank: int) -> np.ndarray:
         """Pairs that have a rank, below this one, by code: (65536,) int64."""
         return self.sums[0].astype(np.int64) - self.from_rank(rank)
-
-
-def _read(file: Path | None) -> np.ndarray | None:
-    """The sums that were kept, None where there are none."""
-    if file is None:
-        return None
-    try:
-        sums = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return sums if sums.shape == (_LEVELS + 1, CODES) and sums.dtype == np.uint32 else None
-
-
-def _keep(file: Path | None, sums: np.ndarray) -> None:
-    if file is not None and file.parent.is_dir():
-        try:
-            write_atomically(file, partial(_save, sums))
-        except OSError as error:
-            _log.warning("counts along a metric are not kept in %s: %s", file, error)
-
-
-def _save(sums: np.ndarray, path: Path) -> None:
-    with open(path, "wb") as out:
-        np.save(out, sums, allow_pickle=False)
 
 
 def _by_rows(own: np.ndarray, ends: np.ndarray, codes: np.ndarray, bits: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from clipsel_core.curation.index import concordance, ordering, passes
+from clipsel_core.curation.index import beside, concordance, ordering, passes
 from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.files import write_atomically
 
@@ -94,7 +94,7 @@ def kept(found: Disagreement, folder: Path, name: str) -> Disagreement:
     path = folder / f"gaps-{name}.npy"
     try:
         if not path.exists():
-            write_atomically(path, lambda aside: _save(aside, found.gaps))
+            write_atomically(path, lambda aside: beside.save(aside, found.gaps))
         for other in sorted(folder.glob("gaps-*.npy"), key=lambda file: file.stat().st_mtime)[:-_MOST_KEPT]:
             if other != path:
                 other.unlink(missing_ok=True)
@@ -103,11 +103,6 @@ def kept(found: Disagreement, folder: Path, name: str) -> Disagreement:
     except (OSError, ValueError) as error:
         _log.warning("ranks are not kept in %s: %s", folder, error)
         return found
-
-
-def _save(path: Path, gaps: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.save(file, gaps, allow_pickle=False)
 
 
 def disagreement(

@@ -9,6 +9,7 @@ select(), always: a test holds the two together.
 from __future__ import annotations
 
 import hashlib
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -80,6 +81,8 @@ class Picker:
         self._sizes: Recent[int] = Recent(_MOST_SIZES)
         self._lists: Recent[tuple[Work, np.ndarray]] = Recent(_MOST_LISTS)
         self._crossed: Recent[Future[PrefixCounts]] = Recent(_MOST_CROSSED)
+        # Counting takes all pairs: whoever comes while it is begun takes the same.
+        self._beginning = threading.Lock()
         self._asked: Recent[np.ndarray] = Recent(_MOST_ASKED)
 
     def select(self, recipe: Recipe) -> Selection:
@@ -167,7 +170,8 @@ class Picker:
         bins = self.table.bins(metric)
         if len(cuts) == 1 and cuts[0].kind in ("from", "below") and len(self.table) >= _MANY_PAIRS:
             (cut,) = cuts
-            crossed = self._crossed.get((cut.name, metric), lambda: self._count_along(cut.name, metric))
+            with self._beginning:
+                crossed = self._crossed.get((cut.name, metric), lambda: self._count_along(cut.name, metric))
             if crossed.done():
                 counts = crossed.result()
                 found = counts.from_rank(cut.rank) if cut.kind == "from" else counts.below_rank(cut.rank)

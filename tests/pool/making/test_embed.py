@@ -13,16 +13,7 @@ from safetensors.torch import save_file
 
 from clipsel_core.errors import TeacherError
 from clipsel_core.pool.making.embed import embed_captions, embed_images, load_teacher, weights_digest
-from tests.pool.pictures import drawn, write_teacher
-
-CONFIG = {
-    "model_cfg": {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-        "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    },
-    "preprocess_cfg": {},
-}
+from tests.pool.pictures import CONFIG, drawn, write_teacher
 
 
 @pytest.fixture(scope="module")

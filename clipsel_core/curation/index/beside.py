@@ -1,0 +1,41 @@
+"""What is worked out of an index once, where is it found again? In a file beside it, which anything may delete."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from clipsel_core.files import write_atomically
+
+_log = logging.getLogger(__name__)
+
+
+def kept(file: Path | None, shape: tuple[int, ...], dtype: type, find: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in a file, else what `find` finds, which is then kept there if that is possible.
+
+    file: None where nothing is kept. shape, dtype: of the array; what has others, or is damaged, is found anew.
+    """
+    if file is None:
+        return find()
+    try:
+        array = np.load(file, allow_pickle=False)
+        if array.shape == shape and array.dtype == dtype:
+            return array
+    except (OSError, ValueError, EOFError):
+        _log.debug("found anew: no %s", file)
+    found = find()
+    if file.parent.is_dir():
+        try:
+            write_atomically(file, lambda aside: save(aside, found))
+        except OSError as error:
+            _log.warning("%s cannot be kept: %s", file, error)
+    return found
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    """Writes a .npy under just this name; numpy would add an ending to another."""
+    with open(path, "wb") as out:
+        np.save(out, array, allow_pickle=False)
