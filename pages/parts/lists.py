@@ -14,7 +14,7 @@ from clipsel_core.curation.recipes.recipe_steps import AnyStep, Intersect, Subtr
 from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, recipes
+from pages.parts import catalog, empty, recipes
 from pages.parts.catalog import Entry
 
 _FOLDER = "lists"
@@ -41,7 +41,8 @@ def store(run: Run, name: str, content: bytes) -> str:
     """Keeps an uploaded list beside the run's recipes, under a name of our own, and returns how recipes name it.
 
     name: the user's file name; only its ending and its harmless characters are used. The same content under the same
-    name is stored once. Raises: UidError where it is no list of uids; nothing is kept then.
+    name is stored once. Raises: UidError where it is no list of uids, RunError where the folder is a link that leads
+    out of the run; nothing is kept then.
     """
     given = Path(name)
     suffix = given.suffix.lower()
@@ -50,6 +51,7 @@ def store(run: Run, name: str, content: bytes) -> str:
     stem = re.sub(r"[^A-Za-z0-9]+", "-", given.stem).strip("-")[:40] or "list"
     safe = f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
     folder = run.recipes_dir / _FOLDER
+    catalog.check_within(run.root, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
         file = Path(aside) / safe
