@@ -26,9 +26,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_together(writes: Mapping[Path, Callable[[Path], object]]) -> None:
     """write_atomically for files that belong together: none is renamed before all are filled, in order, and synced."""
     asides = {path: path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial") for path in writes}
+    for path in writes:
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         for path, write in writes.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
             write(asides[path])
             with open(asides[path], "rb") as file:
                 os.fsync(file.fileno())

@@ -76,7 +76,8 @@ def _two(entry: Entry, names: list[str]) -> None:
     found = _density(entry, x, y, state.scores_stamp(entry))
     inside = int(found.counts.sum())
     facts.show_title(
-        f"{metrics.title(y)} against {metrics.title(x)}", f"{words.pairs(inside)}, in score units; stronger colour is more"
+        f"{metrics.title(y)} against {metrics.title(x)}",
+        f"{words.pairs(inside)}, in score units; stronger colour is more",
     )
     x_range, y_range = (tuple(map(float, edges[[0, -1]])) for edges in (found.x_edges, found.y_edges))
     lines, said = _thresholds(entry, x, y)

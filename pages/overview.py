@@ -51,7 +51,9 @@ def _glimpse(entry: Entry) -> None:
     st.subheader("A few pairs at random")
     known = [name for name in state.open_table(entry).metrics if marginals.marginal(entry, name).pairs]
     if not known:
-        empty.show_empty("Nothing to show", "No pair of this run has a score: look at the pool's embeddings, then score.")
+        empty.show_empty(
+            "Nothing to show", "No pair of this run has a score: look at the pool's embeddings, then score."
+        )
         return
     metric = "s_cliploss" if "s_cliploss" in known else known[0]
     rows = _glimpse_rows(entry, metric, state.scores_stamp(entry))

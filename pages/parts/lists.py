@@ -82,7 +82,7 @@ def adder(entry: Entry, run: Run) -> None:
 
 
 def _add(entry: Entry, run: Run, upload: str) -> None:
-    """Adds the uploaded list, or else the chosen one, as a step; the panel then asks anew."""
+    """Adds the uploaded list, or else the chosen one, as a step and closes the panel."""
     uploaded, kind = st.session_state.get(upload), _KINDS[st.session_state["list rule"]]
     try:
         name = store(run, uploaded.name, uploaded.getvalue()) if uploaded else st.session_state["list file"]
@@ -95,3 +95,5 @@ def _add(entry: Entry, run: Run, upload: str) -> None:
         return
     recipes.add_step(entry, run, step)
     st.session_state["lists added"] = st.session_state.get("lists added", 0) + 1
+    # What was added appears where the panel lies.
+    st.session_state["lists"], st.session_state["list file"] = False, None

@@ -19,7 +19,9 @@ _SPLITS = ("percentile of a metric", "kind")
 def show(entry: Entry, names: list[str]) -> None:
     """Draws what the normalizer took on average in each group of pairs."""
     if not set(_HALVES) <= set(names):
-        empty.show_empty("No normalizer in this run", "It has no columns r_image and r_text. Score the pool anew to have them.")
+        empty.show_empty(
+            "No normalizer in this run", "It has no columns r_image and r_text. Score the pool anew to have them."
+        )
         return
     facts.show_note(
         "s-CLIPLoss is CLIPScore less r image, which an image pays for fitting other captions of its batch, and less "

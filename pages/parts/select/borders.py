@@ -59,7 +59,9 @@ def _steps(entry: Entry, run: Run) -> dict[int, ScoreStep]:
 def _side(entry: Entry, step: ScoreStep, side: str, rows: np.ndarray, kept: state.Keeps, *, passes: bool) -> None:
     verb = "passes the step" if passes else "fails the step"
     if not len(rows):
-        empty.show_empty(f"No pair just {side} the threshold", f"No pair that reaches this step {verb}; move its thumb.")
+        empty.show_empty(
+            f"No pair just {side} the threshold", f"No pair that reaches this step {verb}; move its thumb."
+        )
         return
     values = state.open_table(entry).take(step.metric, rows)
     span = f"{metrics.title(step.metric)} {words.score(float(values.min()))} to {words.score(float(values.max()))}"
