@@ -211,10 +211,22 @@ def _provenance(run: Run) -> None:
             "s-CLIPLoss": f"batches of {batch}, {config.divisions} divisions, seed {config.seed}",
             "NormSim": norms if run.targets else "no target",
             "Computed": f"{config.precision}, on {config.device}",
-            "Last start took": words.duration(run.status["elapsed_s"]) if "elapsed_s" in run.status else "not recorded",
+            "Scored": _when(run),
             "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
         }
     )
+
+
+def _when(run: Run) -> str:
+    """When the scores were finished, and how quickly those of the last start came."""
+    status = run.status
+    try:
+        said = datetime.fromisoformat(status["updated_at"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return "not recorded"
+    speed = status.get("pairs_per_s") or 0
+    state = "finished" if run.finished else "unfinished, last written"
+    return f"{state} {said.day} {said:%b %Y, %H:%M} UTC" + (f", at {words.count(speed)} pairs/s" if speed else "")
 
 
 def _targets(run: Run) -> None:
