@@ -21,7 +21,6 @@ from pages.parts.search import sample
 from pages.parts.search.query import LONGEST_NAME, Query
 
 SIDES: dict[str, Side] = {"images": "image", "captions": "text"}
-_BEST = 1_000
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def choose(entry: Entry, run: Run) -> Kept | None:
 
 def _search(run: Run, query: Query, side: Side, file: Path) -> None:
     query.keep()
-    options = {**query.options, "side": side, "limit": _BEST, "out": file}
+    options = {**query.options, "side": side, "limit": sample.BEST, "out": file}
     jobs.launch("search", [run.root], options, title=f"{_sides(side)} like {query.name}", about=run.root)
 
 
