@@ -19,6 +19,7 @@ from clipsel_core.pool.sources.record import (
     Source,
     caption_in,
     clean_text,
+    extent_of,
     facts_in,
     named_in,
     signature_of,
@@ -43,7 +44,7 @@ def open_tars(base: Place, names: tuple[str, ...]) -> Source:
     said = f"webdataset, {len(names):,} tar{'s' * (len(names) != 1)}"
     read, glance = (partial(_read_part, base, names, names_only=only) for only in (False, True))
     signature = signature_of(names, sizes, "webdataset")
-    return Source("webdataset", base, names, sizes, read, said, signature, glance=glance)
+    return Source("webdataset", base, names, sizes, read, said, signature, extent_of(sizes), glance=glance)
 
 
 def split_name(name: str) -> tuple[str, str]:
