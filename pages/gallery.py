@@ -8,6 +8,7 @@ from functools import partial
 import streamlit as st
 
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.listing import Listing
 from pages.parts import empty, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
@@ -191,14 +192,13 @@ def _listing(
     stamp: state.Stamp,
     _search: scanning.Search | None,
 ) -> Listing:
-    mask = None
+    bits = None
     if shown != "all":
-        kept = state.kept_mask(entry, recipe)
-        mask = kept if shown == "kept" else ~kept
+        kept = state.kept_bits(entry, recipe)
+        bits = kept if shown == "kept" else bitmaps.first(len(state.open_table(entry))) & ~kept
     if _search is not None:
-        found = _search.scan.mask(len(state.open_table(entry)))
-        mask = found if mask is None else found & mask
-    return Listing.of(state.metric_bins(entry, metric), mask)
+        bits = _search.scan.bits.copy() if bits is None else _search.scan.bits & bits
+    return Listing.of(state.metric_bins(entry, metric), bits)
 
 
 def _leaves(entry: Entry, view: View, listing: Listing) -> Leaves:

@@ -16,9 +16,10 @@ from pages.parts.map import projecting
 from pages.parts.pair import pairs
 
 _SPARK_BINS = 64
-_GLIMPSE = 14
+_GLIMPSE = 12
 _SILENCE_S = 120
 _SO_FAR = "What is scored so far can be looked at and selected from. "
+_PRECISIONS = {"exact": "in float32", "bf16": "in float32, the normalizer's products from bf16"}
 
 
 def show(entry: Entry) -> None:
@@ -214,11 +215,23 @@ def _provenance(run: Run) -> None:
             "Teacher": f"{config.arch}, width {config.width}, temperature {config.temperature:g}",
             "s-CLIPLoss": f"batches of {batch}, {config.divisions} divisions, seed {config.seed}",
             "NormSim": norms if run.targets else "no target",
-            "Computed": f"{config.precision}, on {config.device}",
-            "Last start took": words.duration(run.status["elapsed_s"]) if "elapsed_s" in run.status else "not recorded",
+            "Computed": f"{_PRECISIONS[config.precision]}, on {config.device.upper()}",
+            "Scored": _when(run),
             "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
         }
     )
+
+
+def _when(run: Run) -> str:
+    """When the scores were finished, and how quickly those of the last start came."""
+    status = run.status
+    try:
+        said = datetime.fromisoformat(status["updated_at"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return "not recorded"
+    speed = status.get("pairs_per_s") or 0
+    state = "finished" if run.finished else "unfinished, last written"
+    return f"{state} {said.day} {said:%b %Y, %H:%M} UTC" + (f", at {words.count(speed)} pairs/s" if speed else "")
 
 
 def _targets(run: Run) -> None:

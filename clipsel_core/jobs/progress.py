@@ -98,7 +98,7 @@ class ProgressFile:
         clock = time.monotonic()
         if force or clock - self._written >= _SECONDS_BETWEEN_WRITES:
             self._written = clock
-            # That a disk is full is for the work itself to say; where it has room, it goes on unseen.
+            # A full disk must not end a command because it cannot say how far it is, nor hide why it failed.
             with suppress(OSError):
                 write_json(self._path, _ADAPTER.dump_python(self._progress))
 

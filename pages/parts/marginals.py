@@ -56,13 +56,13 @@ def marginal(entry: Entry, metric: str, recipe: str | None = None) -> Marginal:
     return _marginal(entry, metric, recipe, state.scores_stamp(entry))
 
 
-def of_mask(entry: Entry, metric: str, mask: np.ndarray | None) -> Marginal:
-    """The spread of a metric over the pairs of a mask, (N,) bool; over all pairs where it is None."""
+def of_bits(entry: Entry, metric: str, bits: np.ndarray | None) -> Marginal:
+    """The spread of a metric over the pairs of a bitmap; over all pairs where it is None."""
     bins = state.metric_bins(entry, metric)
-    counts = bins.everything if mask is None else bins.counts(mask)
+    counts = bins.everything if bits is None else bins.spread(bits).fine
     return Marginal(np.linspace(bins.low, bins.high, len(counts) + 1), np.concatenate([[0], np.cumsum(counts)]))
 
 
 @st.cache_resource(max_entries=96, show_spinner=False)
 def _marginal(entry: Entry, metric: str, recipe: str | None, stamp: state.Stamp) -> Marginal:
-    return of_mask(entry, metric, None if recipe is None else state.kept_mask(entry, recipe))
+    return of_bits(entry, metric, None if recipe is None else state.kept_bits(entry, recipe))

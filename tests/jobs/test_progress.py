@@ -78,6 +78,15 @@ def test_close__keeps_how_far_it_was(tmp_path):
     assert (said.state, said.done, said.total, said.message) == ("failed", 3, 9, "no room")
 
 
+def test_update__a_disk_that_is_full_ends_nothing(tmp_path):
+    file = ProgressFile(tmp_path / "folder" / "status.json")
+    (tmp_path / "folder" / "status.json").unlink()
+    (tmp_path / "folder").rmdir()
+    (tmp_path / "folder").write_text("no folder, so nothing can be written")
+    file.begin("scoring", "pairs")
+    file.close("failed", "no room")
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"state": "odd"}', "[]"])
 def test_read_progress__nothing_that_can_be_understood(tmp_path, content):
     (tmp_path / "status.json").write_text(content)

@@ -115,6 +115,22 @@ def test_distributions__what_the_normalizer_took(app):
         assert table.loc[name, "against the mean"] == pytest.approx(0, abs=1e-6)
 
 
+def test_distributions__a_metric_that_no_pair_has_is_no_empty_chart(tmp_path, open_page):
+    gone = {"clip_score": np.full(60, np.nan)}
+    run = make_run(tmp_path / "world", changed=gone)
+    app = open_page("distributions", run)
+    assert len(components(app, "clipsel_histogram")) == 6
+    assert "CLIPScore: no pair of this run has a score" in words(app)
+    assert f"python -m clipsel_core inspect {run.parent / 'pool'}" in words(app)
+    app.session_state["across"] = "clip_score"
+    shown(app, "Two metrics")
+    assert not app.get("plotly_chart")
+    assert "CLIPScore: no pair of this run has a score" in words(app)
+    app.session_state["of"] = "clip_score"
+    shown(app, "By kind")
+    assert not components(app, "clipsel_histogram")
+
+
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("world", ["without_target", "one_pair", "equal_scores", "no_scores", "no_pool"])
 def test_distributions__every_tab_opens_on_any_run(tmp_path, open_page, world, view):

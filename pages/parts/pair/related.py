@@ -12,6 +12,7 @@ from clipsel_core import uids
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.exploring.neighbours import NearestTargets, nearest_targets
 from clipsel_core.curation.exploring.vectors import Side, vector_of
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError
 from pages.parts import empty, facts, leading, metrics, state, words
 from pages.parts.catalog import Entry
@@ -38,7 +39,7 @@ def look_alikes(entry: Entry, row: int, *, opened: Opened) -> None:
         found, among = whole_pool.found_before(entry, run, asked, _SIDES[side]), f"all {words.pairs(len(table))}"
         if found is None:
             vector, among = vector_of(table, row, _SIDES[side]), sample.in_words(entry)
-            found = sample.most_alike(entry, vector, _SIDES[side], _CARDS + 1).without(row)
+            found = sample.most_alike(entry, vector, _SIDES[side], but=row)
     except ClipselError as error:
         empty.show_error(error, "Look-alikes cannot be found")
         return
@@ -64,7 +65,7 @@ def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> Non
     except ClipselError as error:
         empty.show_error(error, "Captions cannot be searched")
         return
-    rows = np.flatnonzero(found.scan.mask(len(table)))
+    rows = bitmaps.rows(found.scan.bits)
     others = rows[rows != row]
     if not len(others):
         facts.show_title("No other pair has this caption", found.so_far)

@@ -21,7 +21,6 @@ from pages.parts.search import sample
 from pages.parts.search.query import LONGEST_NAME, Query
 
 SIDES: dict[str, Side] = {"images": "image", "captions": "text"}
-_BEST = 1_000
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def _search(run: Run, query: Query, side: Side, file: Path) -> None:
         found = error.strerror or str(error)
         jobs.refuse(JobError(error.filename or file, expected="to write what is searched for", found=found))
         return
-    options = {**query.options, "side": side, "limit": _BEST, "out": file}
+    options = {**query.options, "side": side, "limit": sample.BEST, "out": file}
     jobs.launch("search", [run.root], options, title=f"{_sides(side)} like {query.name}", about=run.root)
 
 
