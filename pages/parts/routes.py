@@ -5,6 +5,7 @@
 /drawings/<name>        a picture that a page drew just now, PNG; 404 where it is not kept any more
 /scripts/<name>         the script of one of our components, by a name that changes with it; 404 for anything else
 /overview, /Select, …   addresses that people guess lead to the page they mean
+/anything else          leads to Overview, which says that there is no such page
 
 <run> is a key of the catalog, so neither route can leave the folders that the dashboard may show.
 """
@@ -12,13 +13,16 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote
+from pathlib import Path
+from urllib.parse import quote, urlencode
 
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pages.parts import catalog, component, drawings, pictures
+from clipsel_core.errors import RunError
+from pages.parts import catalog, component, drawings, elsewhere, pictures
 
 _UID = re.compile(r"[0-9a-f]{32}")
 _HEADERS = {
@@ -32,6 +36,18 @@ _PAGES = ("distributions", "map", "gallery", "search", "select", "compare")
 _GUESSED = dict.fromkeys(("overview", "Overview", "home", "index.html", "jobs"), "") | {
     name.capitalize(): name for name in _PAGES
 }
+# Below these Streamlit and our routes answer; its other addresses have a part with a dot in it or a _ in front.
+_OTHERS = "app|auth|component|exports|media|pairs|static"
+_KNOWN = "|".join((*_PAGES, "oauth2callback"))
+
+
+class _Unknown(StringConvertor):
+    """The path of an address that names no page: Streamlit would show its own words, or nothing where it has a /."""
+
+    regex = rf"(?!(?:{_KNOWN})$|(?:{_OTHERS})/)[^/._][^/.]*(?:/[^/._][^/.]*)*"
+
+
+register_url_convertor("unknown", _Unknown())
 
 
 def image_url(entry: catalog.Entry, uid: str) -> str:
@@ -66,13 +82,23 @@ def export(request: Request) -> Response:
     """A file that the run exported, as a download streamed from the disk."""
     entry = catalog.by_key(request.path_params["run"])
     name = request.path_params["name"]
-    folder = (entry.root / "exports").resolve() if entry else None
-    file = (folder / name).resolve() if folder else None
-    if folder is None or file is None or file.parent != folder or name.startswith(".") or not file.is_file():
+    file = _exported(entry, name) if entry else None
+    if file is None:
         return PlainTextResponse("no such file", 404, headers=_HEADERS)
     # Named as it is on the disk and not compressed on the way: a subset of 128 million uids is 2 GB.
     headers = {**_HEADERS, "Content-Encoding": "identity", "Cache-Control": "no-store"}
     return FileResponse(file, filename=name, media_type="application/octet-stream", headers=headers)
+
+
+def _exported(entry: catalog.Entry, name: str) -> Path | None:
+    folder = entry.root / "exports"
+    try:
+        catalog.check_within(entry.root, folder)
+        file = (folder / name).resolve()
+        inside = file.parent == folder.resolve() and not name.startswith(".") and file.is_file()
+    except (RunError, OSError, RuntimeError, ValueError):  # a link that leads out or in circles, a zero byte
+        return None
+    return file if inside else None
 
 
 def drawing(request: Request) -> Response:
@@ -102,10 +128,18 @@ def guessed(request: Request) -> Response:
     return RedirectResponse(f"./{page}{query}", 307)
 
 
+def unknown(request: Request) -> Response:
+    """Leads from an address that names no page to Overview, which says so; the run and all else stay as they were."""
+    told = [*request.query_params.multi_items(), (elsewhere.NO_PAGE, request.path_params["page"])]
+    up = "../" * request.url.path.rstrip("/").count("/", 1)
+    return RedirectResponse(f"{up or './'}?{urlencode(told)}", 307)
+
+
 ROUTES = [
     Route("/pairs/{run}/{uid}", image),
     Route("/exports/{run}/{name}", export),
     Route("/drawings/{name}", drawing),
     Route("/scripts/{name}", script),
     *(Route(f"/{name}", guessed) for name in _GUESSED),
+    Route("/{page:unknown}", unknown),
 ]

@@ -203,6 +203,24 @@ def test_image_parquet__bytes_in_rows(tmp_path, plain):
     assert (found[51].caption, found[51].file, found[51].offset) == (caption(51), "train-1.parquet", 1)
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_parquet__the_first_of_several_captions(tmp_path, inside):
+    (tmp_path / "0.jpg").write_bytes(image(0))
+    images = [{"bytes": image(0), "path": "0.jpg"} if inside else "0.jpg"] * 3
+    texts = [["", "a boat", "red"], [], None]
+    pq.write_table(pa.table({"image": images, "caption": texts}), tmp_path / "t.parquet")
+    source = open_source(tmp_path / "t.parquet")
+    assert "captions from 'caption', the first of each" in source.said
+    assert [record.caption for record in records(source)] == ["a boat", "", ""]
+
+
+def test_open_source__a_column_where_there_are_none(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(image(0))
+    (tmp_path / "0.txt").write_text("a boat")
+    with pytest.raises(PoolFormatError, match="--text-column: expected no column, as folder has none, found words"):
+        open_source(tmp_path, text_column="words")
+
+
 def test_image_parquet__rows_without_bytes(tmp_path):
     (tmp_path / "beside.jpg").write_bytes(image(1))
     images = [{"bytes": None, "path": None}, {"bytes": None, "path": "beside.jpg"}]

@@ -69,7 +69,7 @@ def in_parts(work: Callable[[int, int], Any], pairs: int, *, most: int | None = 
 
 
 def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The array's entries at some rows, (M,) integers: many are fetched by threads, as most of it waits for the disk."""
+    """The array's entries at some rows, (M,) integers: many are fetched by threads, for most of it waits."""
     if len(rows) <= _GATHERED:
         return array[rows]
     parts = [rows[start : start + _GATHERED] for start in range(0, len(rows), _GATHERED)]

@@ -54,10 +54,12 @@ def load_teacher(model: str, *, pretrained: str | None = None, device: str = "cp
     model, pretrained: names as open_clip knows them (`open_clip.list_pretrained()`), `pretrained` also as the path of a
     checkpoint, and `model` as that of an open_clip configuration (.json); or either of them `local-dir:FOLDER` for a
     folder with `open_clip_config.json` and a checkpoint. Without `pretrained` the weights are random, always the same.
-    Raises: TeacherError where open_clip cannot load it.
+    Raises: TeacherError where open_clip cannot load it, or the device cannot compute in this precision.
 
     >>> load_teacher("ViT-B-32", pretrained="laion2b_s34b_b79k")  # doctest: +SKIP
     """
+    where = torch.device(device)
+    computed = _precision(precision, where)
     try:
         name, pretrained = _named(model, pretrained)
         # First: it is soon there, or soon missed where it has to be downloaded.
@@ -72,8 +74,7 @@ def load_teacher(model: str, *, pretrained: str | None = None, device: str = "cp
                 require_pretrained=bool(pretrained) or ":" in name,
                 pretrained_text=False,
             )
-        where = torch.device(device)
-        return Teacher(network.eval(), preprocess, tokenizer, where, _precision(precision, where))
+        return Teacher(network.eval(), preprocess, tokenizer, where, computed)
     except Exception as error:
         # Configurations and checkpoints come from anywhere; open_clip, torch and safetensors each fail in their way.
         found = (str(error) or type(error).__name__).split("\n")[0][:300]
@@ -186,8 +187,10 @@ def _precision(asked: str, device: torch.device) -> Precision:
         if device.type != "cuda":
             return "float32"
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if asked not in get_args(Precision) or (asked == "fp16" and device.type == "cpu"):
-        raise ValueError(f"precision {asked}; float32 and bf16 go anywhere, fp16 on a GPU")
+    known = [name for name in get_args(Precision) if name != "fp16" or device.type != "cpu"]
+    if asked not in known:
+        expected = f"auto, {', '.join(known)} on {device.type}"
+        raise TeacherError("--precision", expected=expected, found=asked)
     return asked  # type: ignore[return-value]
 
 

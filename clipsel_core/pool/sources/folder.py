@@ -20,6 +20,7 @@ from clipsel_core.pool.sources.record import (
     Source,
     caption_in,
     clean_text,
+    extent_of,
     facts_in,
     named_in,
     signature_of,
@@ -43,8 +44,8 @@ def open_folder(base: Place) -> Source:
         raise PoolFormatError(base, expected=expected, found=found, remedy=remedy)
     facts = bool(names) and (base / _beside(names[0], ".json")).is_file()
     said = f"a folder of {len(names):,} images, captions from the .txt beside each{' and uids from the .json' * facts}"
-    signature = signature_of(names, sizes, "folder")
-    return Source("folder", base, ("",), (len(names),), partial(_read_images, base, names, facts), said, signature)
+    signature, read = signature_of(names, sizes, "folder"), partial(_read_images, base, names, facts)
+    return Source("folder", base, ("",), (len(names),), read, said, signature, extent_of(sizes))
 
 
 def _read_images(base: Place, names: list[str], facts: bool, _: int) -> Iterator[Record]:

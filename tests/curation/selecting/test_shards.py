@@ -147,7 +147,7 @@ def test_export_shards__refuses_what_it_cannot_do(tmp_path, made):
     export_shards(run, selection, recipe, tmp_path / "out")
     with pytest.raises(ExportError, match="expected scores False, as begun, found True; give it as before"):
         export_shards(run, selection, recipe, tmp_path / "out", scores=True)
-    with pytest.raises(ExportError, match="expected selection_sha256"):
+    with pytest.raises(ExportError, match="expected the selection that it was begun with, found another"):
         export_shards(*chosen(run, "steps:\n  - {metric: clip_score, keep_top: 0.5}\n"), tmp_path / "out")
     with pytest.raises(ExportError, match=r"expected an empty folder, or one of export's, found 0\.png"):
         export_shards(run, selection, recipe, tmp_path / "in")

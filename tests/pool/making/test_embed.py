@@ -122,6 +122,12 @@ def test_load_teacher__refuses_a_pickled_checkpoint(tmp_path):
         load_teacher(str(config), pretrained=str(tmp_path / "weights.pt"))
 
 
+@pytest.mark.parametrize("precision", ["fp16", "double"])
+def test_load_teacher__a_precision_that_the_device_lacks(precision):
+    with pytest.raises(TeacherError, match=f"--precision: expected auto, float32, bf16 on cpu, found {precision}"):
+        load_teacher("ViT-B-32", precision=precision)
+
+
 @pytest.mark.parametrize("model", ["ViT-B-16-SigLIP", "roberta-ViT-B-32"])
 def test_load_teacher__says_what_to_do_where_a_tokenizer_cannot_be_downloaded(model, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
