@@ -376,7 +376,7 @@ def test_search__goes_on_from_an_opened_pairs_look_alikes(page):
     caption = alike.inner_text()
     dialog.get_by_role("link", name="More of them").click()
     expect(page.get_by_role("heading", name="Search", exact=True, level=1)).to_be_visible()
-    expect(page.locator(".shows").first).to_contain_text("48 pairs whose images are most like that of pair")
+    expect(page.locator(".shows").first).to_contain_text("96 pairs whose images are most like that of pair")
     expect(page.locator(".card .caption").first).to_have_text(caption)
     settle(page)
     assert "like=" in page.url
