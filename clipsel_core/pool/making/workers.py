@@ -14,7 +14,7 @@ from typing import Self
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.ahead import in_batches
-from clipsel_core.pool.making.decode import quiet_pillow
+from clipsel_core.pool.making.decode import hush_pillow
 from clipsel_core.pool.making.prepare import Prepared, Preparer
 from clipsel_core.pool.sources.record import Record
 
@@ -105,7 +105,7 @@ def _make_sure(executor: Executor) -> None:
 
 def _settle(quick: bool) -> None:
     """In a new worker: ends when the run is killed, and keeps to one core."""
-    quiet_pillow().__enter__()
+    hush_pillow()
     if quick:
         from clipsel_core.pool.making.quick import compute_alone
 

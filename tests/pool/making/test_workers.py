@@ -6,6 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 
 from clipsel_core.pool.making.embed import embed_images, embed_pixels, framing_of
 from clipsel_core.pool.making.prepare import Preparer
@@ -33,6 +34,15 @@ def test_workers__a_picture_that_ends_its_worker_is_rejected_alone(tmp_path):
     ended = "it ends the program that decodes it"
     assert [number for number, (_, outcome) in enumerate(found) if outcome == ended] == [11, 25]
     assert all(outcome.pixels.shape == (2, 2, 3) for _, outcome in found if not isinstance(outcome, str))
+
+
+def test_workers__say_nothing_of_huge_pictures(tmp_path, capfd):
+    """Pillow warns of 90 million pixels, on stderr; the picture is listed, which is enough."""
+    with Workers(Preparer(Place.of(tmp_path), Deadly(), None, 10_000), 1) as workers:
+        Image.new("1", (9_500, 9_500)).save(tmp_path / "0.png")
+        ((_, outcome),) = workers.prepare([Record("0", "0.png", "x")], 8)
+    assert outcome == "more than 10,000 pixels"
+    assert "Warning" not in capfd.readouterr().err
 
 
 def test_workers__threads_give_the_same(tmp_path):
