@@ -99,7 +99,8 @@ def _two(entry: Entry, names: list[str]) -> None:
         empty.show_empty("Nothing to draw", "No pair of this run has both of these scores.")
         return
     facts.show_title(
-        f"{metrics.title(y)} against {metrics.title(x)}", f"{words.pairs(inside)}, stronger colour is more"
+        f"{metrics.title(y)} against {metrics.title(x)}",
+        f"{words.pairs(inside)}, in score units; stronger colour is more",
     )
     x_range, y_range = (tuple(map(float, edges[[0, -1]])) for edges in (found.x_edges, found.y_edges))
     lines, said = _thresholds(entry, x, y)

@@ -215,8 +215,10 @@ def _nothing(view: View) -> None:
     }[view.shown]
     if view.words:
         empty.show_empty("Nothing to show", f"{why} and these words in its caption. Take a word away.")
+    elif view.shown == "all":
+        empty.show_empty("Nothing to show", f"{why}. Choose another metric.")
     else:
-        empty.show_empty("Nothing to show", f"{why}.")
+        empty.show_empty("Nothing to show", f"{why}. Show all, or move a thumb there.")
 
 
 show(state.current())

@@ -86,7 +86,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     found = atlas.cells_of(entry, colour, span)
     scale = atlas.scale_of(entry, colour, found)
     on_map, scored = words.count(len(places.rows)), words.pairs(len(state.open_table(entry)))
-    facts.show_title(f"{colour.title}: {on_map} of {scored} are on the map")
+    facts.show_title(f"{colour.title}: {on_map} of {scored} on the map")
     few = found.pairs < _MOST_POINTS
     view = View(
         label=f"Map of {on_map} pairs by {colour.title}. Arrows move it, plus and minus zoom, 0 shows all of it.",

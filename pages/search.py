@@ -88,7 +88,9 @@ def _gallery(
 ) -> None:
     """The pairs found, with buttons for all of them. more: draws another button beside these."""
     if not len(found):
-        empty.show_empty("Nothing found", "No pair of the run could be compared.")
+        empty.show_empty(
+            "Nothing found", "No pair of the run has an embedding to compare with. Try images for captions."
+        )
         return
     high, low = (words.score(float(found.similarity[end])) for end in (0, -1))
     facts.show_title(title, f"{among} · cosine {high} to {low}")

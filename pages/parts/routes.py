@@ -3,6 +3,7 @@
 /pairs/<run>/<uid>      image bytes; 404 where unknown, 415 where they are not a picture that Pillow can decode
 /exports/<run>/<name>   a file of the run's exports folder as a download; 404 for anything else
 /overview, /Select, …   addresses that people guess lead to the page they mean
+/anything else          leads to Overview, which says that there is no such page
 
 <run> is a key of the catalog, so neither route can leave the folders that the dashboard may show.
 """
@@ -10,13 +11,16 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote
+from pathlib import Path
+from urllib.parse import quote, urlencode
 
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pages.parts import catalog, pictures
+from clipsel_core.errors import RunError
+from pages.parts import catalog, elsewhere, pictures
 
 _UID = re.compile(r"[0-9a-f]{32}")
 _HEADERS = {
@@ -30,6 +34,18 @@ _PAGES = ("distributions", "map", "gallery", "search", "select", "compare")
 _GUESSED = dict.fromkeys(("overview", "Overview", "home", "index.html", "jobs"), "") | {
     name.capitalize(): name for name in _PAGES
 }
+# Below these Streamlit and our routes answer; its other addresses have a part with a dot in it or a _ in front.
+_OTHERS = "app|auth|component|exports|media|pairs|static"
+_KNOWN = "|".join((*_PAGES, "oauth2callback"))
+
+
+class _Unknown(StringConvertor):
+    """The path of an address that names no page: Streamlit would show its own words, or nothing where it has a /."""
+
+    regex = rf"(?!(?:{_KNOWN})$|(?:{_OTHERS})/)[^/._][^/.]*(?:/[^/._][^/.]*)*"
+
+
+register_url_convertor("unknown", _Unknown())
 
 
 def image_url(entry: catalog.Entry, uid: str) -> str:
@@ -59,13 +75,23 @@ def export(request: Request) -> Response:
     """A file that the run exported, as a download streamed from the disk."""
     entry = catalog.by_key(request.path_params["run"])
     name = request.path_params["name"]
-    folder = (entry.root / "exports").resolve() if entry else None
-    file = (folder / name).resolve() if folder else None
-    if folder is None or file is None or file.parent != folder or name.startswith(".") or not file.is_file():
+    file = _exported(entry, name) if entry else None
+    if file is None:
         return PlainTextResponse("no such file", 404, headers=_HEADERS)
     # Named as it is on the disk and not compressed on the way: a subset of 128 million uids is 2 GB.
     headers = {**_HEADERS, "Content-Encoding": "identity", "Cache-Control": "no-store"}
     return FileResponse(file, filename=name, media_type="application/octet-stream", headers=headers)
+
+
+def _exported(entry: catalog.Entry, name: str) -> Path | None:
+    folder = entry.root / "exports"
+    try:
+        catalog.check_within(entry.root, folder)
+        file = (folder / name).resolve()
+        inside = file.parent == folder.resolve() and not name.startswith(".") and file.is_file()
+    except (RunError, OSError, RuntimeError, ValueError):  # a link that leads out or in circles, a zero byte
+        return None
+    return file if inside else None
 
 
 def guessed(request: Request) -> Response:
@@ -75,8 +101,16 @@ def guessed(request: Request) -> Response:
     return RedirectResponse(f"./{page}{query}", 307)
 
 
+def unknown(request: Request) -> Response:
+    """Leads from an address that names no page to Overview, which says so; the run and all else stay as they were."""
+    told = [*request.query_params.multi_items(), (elsewhere.NO_PAGE, request.path_params["page"])]
+    up = "../" * request.url.path.rstrip("/").count("/", 1)
+    return RedirectResponse(f"{up or './'}?{urlencode(told)}", 307)
+
+
 ROUTES = [
     Route("/pairs/{run}/{uid}", image),
     Route("/exports/{run}/{name}", export),
     *(Route(f"/{name}", guessed) for name in _GUESSED),
+    Route("/{page:unknown}", unknown),
 ]

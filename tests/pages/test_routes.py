@@ -138,6 +138,9 @@ def test_export__is_a_download(entry):
         "../../secret.txt",
         "/etc/passwd",
         ".mine.npy.1.partial",
+        "mine.npy\0",
+        "\0",
+        "x" * 300,
     ],
 )
 def test_export__gives_nothing_else(entry, name):
@@ -148,6 +151,16 @@ def test_export__gives_nothing_else(entry, name):
 def test_export__follows_no_link_out_of_the_folder(entry, tmp_path):
     (entry.root / "exports" / "link.npy").symlink_to(tmp_path / "world" / "secret.txt")
     assert get(f"/exports/{entry.key}/link.npy")[0] == 404
+
+
+def test_export__folder_that_is_a_link_gives_nothing(entry, tmp_path, monkeypatch):
+    """A run that somebody else made may say that its exports lie in another's home."""
+    home = tmp_path / "home"
+    (entry.root / "exports").rename(home)
+    (entry.root / "exports").symlink_to(home)
+    assert get(f"/exports/{entry.key}/mine.npy")[0] == 404
+    monkeypatch.setenv("CLIPSEL_READ", str(home))
+    assert get(f"/exports/{entry.key}/mine.npy")[0] == 200
 
 
 def test_pictures__pool_without_images_has_none(tmp_path):
@@ -225,6 +238,27 @@ def test_by_key__sees_other_folders_and_new_runs_at_once(tmp_path, monkeypatch):
 def test_guessed__leads_to_the_page(path, page):
     status, headers, _ = get(path)
     assert (status, headers["location"]) == (307, page)
+
+
+@pytest.mark.parametrize(
+    ("path", "leads"),
+    [
+        ("/nowhere", "./?run=a%2Fb&no_page=nowhere"),
+        ("/map/deeper", "../?run=a%2Fb&no_page=map%2Fdeeper"),
+        ("/<script>", "./?run=a%2Fb&no_page=%3Cscript%3E"),
+    ],
+)
+def test_unknown__leads_to_overview_which_says_so(path, leads):
+    status, headers, _ = get(path, b"run=a/b")
+    assert (status, headers["location"]) == (307, leads)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/map", "/select", "/_stcore/health", "/map/_stcore/health", "/static/js/x.js", "/favicon.png", "/media/x"],
+)
+def test_unknown__leaves_alone_what_streamlit_answers(path):
+    assert get(path)[0] == 404  # by the routes alone: Streamlit's come after them
 
 
 def test_guessed__keeps_what_stands_behind_the_address():

@@ -13,6 +13,8 @@ from PIL import Image
 class Deadly:
     """Takes a picture's corner, and ends the process where the picture is of one size."""
 
+    shape = (2, 2, 3)
+
     def __call__(self, picture: Image.Image, _: object) -> np.ndarray:
         if picture.size == (7, 7):
             os._exit(9)

@@ -18,7 +18,7 @@ from clipsel_core.pool.making.embed import Precision, Teacher
 from clipsel_core.pool.making.embed_shard import Embedder
 from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.lanes import compute_on_one_core, embed_batch, fitted
-from clipsel_core.pool.making.prepare import Prepared
+from clipsel_core.pool.making.workers import Prepared
 from clipsel_core.pool.sources.record import Source
 from clipsel_core.pool.teachers import read_teachers
 

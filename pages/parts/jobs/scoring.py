@@ -102,6 +102,8 @@ def _start(pool: Pool, name: str, options: dict[str, Option], files: list[str], 
         empty.show_error(wrong, "Not started")
     elif jobs.launch("score", [pool.root, run], options, title=f"Score {name}", about=run):
         forms.leave()
+    else:
+        jobs.show_failure()
 
 
 def named(files: list[Path]) -> list[str]:

@@ -78,8 +78,13 @@ def bar_of(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Bar:
     left, right, _, _ = home(entry)
     side = (found.span[1] - found.span[0]) / found.density.shape[0]
     each = found.single * ((right - left) / 100 / side) ** 2
-    ticks = [(f"{end * each:,.0f}", at) for end, at in ((0.0, 0.0), (scale.middle, 0.5), (scale.high, 1.0))]
+    ticks = [(_few(end * each), at) for end, at in ((0.0, 0.0), (scale.middle, 0.5), (scale.high, 1.0))]
     return Bar("Pairs in a square 1 % of the map wide, log", colours, ticks, blank)
+
+
+def _few(pairs: float) -> str:
+    """A mean number of pairs: below 10 its fraction matters, as where pairs lie far apart."""
+    return f"{pairs:,.0f}" if pairs >= 9.95 else f"{pairs:.2g}"
 
 
 def image_of(entry: Entry, colour: Colour, span: Span) -> str:

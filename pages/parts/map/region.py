@@ -46,7 +46,7 @@ def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
     _spread(entry, metric, rows, "region" if shape else "map")
     listed = _Listed.of(rows, state.open_table(entry).take(metric, rows), order)
     if not len(listed):
-        facts.show_note(f"None of them has a {metrics.title(metric)}.")
+        empty.show_empty("Nothing to show", f"None of them has a {metrics.title(metric)}. Choose another metric.")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.show(_PAGE, booklet.pages_of(listed))

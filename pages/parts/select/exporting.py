@@ -16,7 +16,7 @@ from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run
-from pages.parts import commands, empty, facts, routes, state, words
+from pages.parts import catalog, commands, empty, facts, routes, state, words
 from pages.parts.catalog import Entry
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
@@ -96,6 +96,7 @@ def _in_file(path: Path, changed_ns: int, size: int) -> str | None:
 def _save(entry: Entry, recipe: str, path: Path) -> bool:
     """Saves the recipe; whether that was possible."""
     try:
+        catalog.check_within(entry.root, path.parent)
         save_recipe(state.parse(entry, recipe), path)
     except (ClipselError, OSError) as error:
         empty.show_error(_told(error, path), "The recipe was not saved")
@@ -115,6 +116,8 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
     """Saves the recipe, writes the subset beside its manifest, and remembers what came of it for this session."""
     out = run.exports_dir / f"{path.stem}{ending}"
     try:
+        catalog.check_within(entry.root, path.parent)
+        catalog.check_within(entry.root, out.parent)
         written = save_recipe(state.parse(entry, recipe), path)
         manifest = export(run, picked, written, out)
     except (ClipselError, OSError) as error:
