@@ -18,6 +18,7 @@ from pages.parts.pair import pairs
 _SPARK_BINS = 64
 _GLIMPSE = 12
 _SILENCE_S = 120
+_SO_FAR = "What is scored so far can be looked at and selected from. "
 _PRECISIONS = {"exact": "in float32", "bf16": "in float32, the normalizer's products from bf16"}
 
 
@@ -49,12 +50,14 @@ def show(entry: Entry) -> None:
 
 def _glimpse(entry: Entry) -> None:
     st.subheader("A few pairs at random")
-    table = state.open_table(entry)
-    metric = "s_cliploss" if "s_cliploss" in table.metrics else table.metrics[0]
-    rows = _glimpse_rows(entry, metric, state.scores_stamp(entry))
-    if not len(rows):
-        empty.show_empty("Nothing to show", f"No pair of this run has {metrics.title(metric)}.")
+    known = [name for name in state.open_table(entry).metrics if marginals.marginal(entry, name).pairs]
+    if not known:
+        empty.show_empty(
+            "Nothing to show", "No pair of this run has a score: look at the pool's embeddings, then score."
+        )
         return
+    metric = "s_cliploss" if "s_cliploss" in known else known[0]
+    rows = _glimpse_rows(entry, metric, state.scores_stamp(entry))
     st.caption(f"With their {metrics.title(metric)} and its percentile in the run.")
     pairs.gallery(entry, rows, metric, key="glimpse", label="A few pairs at random")
 
@@ -106,7 +109,7 @@ def _progress(entry: Entry) -> None:
         _draw_progress(entry, run)
         empty.show_empty(
             "This run is unfinished",
-            "What is scored so far can be looked at and selected from. The same command goes on where it stopped.",
+            f"{_SO_FAR if state.scored_pairs(entry) else ''}The same command goes on where it stopped.",
             commands.score_again(run),
         )
         st.button(
@@ -180,12 +183,13 @@ def _scores(entry: Entry, run: Run) -> None:
 
 def _score_row(entry: Entry, name: str) -> dict[str, object]:
     spread = marginals.marginal(entry, name)
+    low, median, high = (words.unsigned_zero(spread.quantile(percent)) for percent in (5, 50, 95))
     return {
         "metric": metrics.title(name),
         "spread": spread.coarse(_SPARK_BINS)[1].tolist(),
-        "5 %": spread.quantile(5),
-        "median": spread.quantile(50),
-        "95 %": spread.quantile(95),
+        "5 %": low,
+        "median": median,
+        "95 %": high,
     }
 
 

@@ -80,7 +80,7 @@ def require_table(entry: catalog.Entry) -> ScoreTable:
     if not run.score_files:
         empty.show_empty(
             "No shard is finished yet",
-            "Pairs appear here as soon as the first shard is scored. The same command starts and continues a run.",
+            "Pairs appear here as soon as the first shard is scored. Overview says how far it is, and starts it again.",
             commands.score_again(run),
         )
         st.stop()

@@ -128,7 +128,7 @@ def test_overview__shows_no_numbers_where_nothing_is_scored(tmp_path, open_page)
     table = app.dataframe[0].value.set_index("metric")
     assert table.loc[["CLIPScore", "s-CLIPLoss"], ["5 %", "median", "95 %"]].isna().all(axis=None)
     assert table.loc["r image"].notna().all()
-    assert "No pair of this run has s-CLIPLoss" in words(app)
+    assert "With their r image and its percentile" in words(app)
 
 
 def test_run__that_is_not_here_is_not_replaced_in_silence(tmp_path, open_page):

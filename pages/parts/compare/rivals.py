@@ -59,7 +59,7 @@ def show(entry: Entry) -> None:
     if work.work.error:
         raise work.work.error
     if not names or (work.alignment and not work.alignment.shared):
-        why = "Runs can be compared where they scored the same pairs: the uids of these two have nothing in common."
+        why = "Runs are compared where both scored the same pairs: these have no uid in common. Choose another run."
         empty.show_empty("No pair in common", why)
         return
     if work.alignment:
@@ -170,7 +170,9 @@ def _tops(entry: Entry, other: Entry, work: Ranking, names: list[str]) -> None:
     found = work.found.get(name)
     if found is not None and not found.pairs:
         with right:
-            empty.show_empty("No pair scored by both", f"No pair has a {metrics.title(name)} in both runs.")
+            empty.show_empty(
+                "No pair scored by both", f"No pair has a {metrics.title(name)} in both. Choose another metric."
+            )
         return
     if found is not None:
         _closely(left, right, found, name, percent)

@@ -61,7 +61,7 @@ def show(
     name: tells them from others. usual: what they are sorted by at first.
     """
     if not listed:
-        empty.show_empty("Nothing to show", "There is no such pair.")
+        empty.show_empty("Nothing to show", "No pair lies in this part. Choose another one.")
         return
     names = list(state.open_table(entry).metrics)
     shared = {"bind": "query-params", "on_change": rewind}

@@ -67,7 +67,8 @@ def _pager(side: str) -> str:
 def _side(entry: Entry, step: ScoreStep, side: str, listed: Side, kept: state.Keeps, *, passes: bool) -> None:
     verb = "passes the step" if passes else "fails the step"
     if not len(listed):
-        empty.show_empty(f"No pair just {side} the threshold", f"No pair that reaches this step {verb}.")
+        why = f"No pair that reaches this step {verb}; move its thumb."
+        empty.show_empty(f"No pair just {side} the threshold", why)
         return
     pages, title = _Pages(listed), st.container()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
