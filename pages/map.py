@@ -99,12 +99,12 @@ def _draw(entry: Entry, shown: _Shown) -> None:
         bar=atlas.bar_of(entry, colour, found, scale),
         labels=shown.labels,
         points=_points(entry, colour, found, scale) if few else Points(),
-        tip=_tip(entry, colour, found) if few else None,
         shape=shown.shape,
     )
     key = _key(entry, "map")
     drawn, moved, pointed = (partial(take, entry, key) for take in (_take_shape, _take_span, _take_pointed))
     opened = map_view.show_map(view, key=key, drawn=drawn, moved=moved, pointed=pointed)
+    map_view.show_tip(view, _tip(entry, colour, found) if few else None, key=_key(entry, "tip"))
     if opened is not None:
         pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened, gallery=key)
     else:

@@ -2,6 +2,8 @@
 
 /pairs/<run>/<uid>      image bytes; 404 where unknown, 415 where they are not a picture that Pillow can decode
 /exports/<run>/<name>   a file of the run's exports folder as a download; 404 for anything else
+/drawings/<name>        a picture that a page drew just now, PNG; 404 where it is not kept any more
+/scripts/<name>         the script of one of our components, by a name that changes with it; 404 for anything else
 /overview, /Select, …   addresses that people guess lead to the page they mean
 /anything else          leads to Overview, which says that there is no such page
 
@@ -20,7 +22,7 @@ from starlette.responses import FileResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from clipsel_core.errors import RunError
-from pages.parts import catalog, elsewhere, pictures
+from pages.parts import catalog, component, drawings, elsewhere, pictures
 
 _UID = re.compile(r"[0-9a-f]{32}")
 _HEADERS = {
@@ -51,6 +53,11 @@ register_url_convertor("unknown", _Unknown())
 def image_url(entry: catalog.Entry, uid: str) -> str:
     """Where a pair's image is served."""
     return f"/pairs/{entry.key}/{uid}"
+
+
+def drawing_url(name: str) -> str:
+    """Where a picture that is kept by this name is served."""
+    return f"/drawings/{name}"
 
 
 def export_url(entry: catalog.Entry, name: str) -> str:
@@ -94,6 +101,26 @@ def _exported(entry: catalog.Entry, name: str) -> Path | None:
     return file if inside else None
 
 
+def drawing(request: Request) -> Response:
+    """A picture that a page drew and named in what it sent."""
+    data = drawings.read(request.path_params["name"])
+    return _by_contents(data, "image/png", "no such drawing")
+
+
+def script(request: Request) -> Response:
+    """What a component of ours is made of."""
+    data = component.script(request.path_params["name"])
+    return _by_contents(data, "text/javascript; charset=utf-8", "no such script")
+
+
+def _by_contents(data: bytes | None, kind: str, missing: str) -> Response:
+    """Bytes whose name says what is in them, so that a browser need never ask again."""
+    if data is None:
+        return PlainTextResponse(missing, 404, headers=_HEADERS)
+    headers = {**_HEADERS, "Cache-Control": "private, max-age=31536000, immutable"}
+    return Response(data, media_type=kind, headers=headers)
+
+
 def guessed(request: Request) -> Response:
     """Leads from an address that somebody guessed to the page's own, with all that stands behind it."""
     page = _GUESSED[request.url.path.rsplit("/", 1)[-1]]
@@ -111,6 +138,8 @@ def unknown(request: Request) -> Response:
 ROUTES = [
     Route("/pairs/{run}/{uid}", image),
     Route("/exports/{run}/{name}", export),
+    Route("/drawings/{name}", drawing),
+    Route("/scripts/{name}", script),
     *(Route(f"/{name}", guessed) for name in _GUESSED),
     Route("/{page:unknown}", unknown),
 ]

@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 
 from clipsel_core import uids
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, pictures, routes
+from pages.parts import catalog, component, drawings, pictures, routes
+from pages.parts.gallery import cards  # noqa: F401
 from tests.pages.worlds import make_run, picture
 
 FIRST = "00000000000000070000000000000000"
@@ -232,6 +233,31 @@ def test_by_key__sees_other_folders_and_new_runs_at_once(tmp_path, monkeypatch):
     assert catalog.by_key(entry.key) is None
     (other,) = catalog.entries()
     assert catalog.by_key(other.key) == other
+
+
+def test_drawing__is_kept_by_what_is_in_it_until_others_were_drawn():
+    address = routes.drawing_url(drawings.keep(b"a picture"))
+    assert address == routes.drawing_url(drawings.keep(b"a picture"))
+    status, headers, body = get(address)
+    assert (status, headers["content-type"], body) == (200, "image/png", b"a picture")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "immutable" in headers["cache-control"]
+    for place in range(100):
+        drawings.keep(b"%d" % place)
+    status, headers, _ = get(address)
+    assert status == 404
+    assert "cache-control" not in headers
+
+
+def test_script__holds_the_styles_and_the_code_of_a_component():
+    names = [name for name in component._scripts if name.startswith("cards-")]
+    assert len(names) == 1
+    status, headers, body = get(f"/scripts/{names[0]}")
+    assert (status, headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+    assert (component._HERE / "gallery" / "cards.js").read_bytes() in body
+    assert b".caption" in body
+    for other in ("cards.js", "..%2Fcomponent.py", "cards-0000000000000000.js"):
+        assert get(f"/scripts/{other}")[0] == 404
 
 
 @pytest.mark.parametrize(("path", "page"), [("/overview", "./"), ("/home", "./"), ("/Select", "./select")])

@@ -19,11 +19,8 @@ from clipsel_core.errors import TeacherError
 from clipsel_core.pool.ahead import in_batches
 from clipsel_core.pool.making.framing import Framing
 from clipsel_core.pool.making.hub import reached_or_cached
+from clipsel_core.pool.making.tokens import Tokens
 from clipsel_core.pool.teachers import TeacherInfo
-
-# Characters of a caption that are tokenized, for each token that the teacher takes. Of a word of 100 kB the tokenizer
-# would otherwise join letters for hours, to keep 77 tokens of it.
-_CHARACTERS_A_TOKEN = 32
 
 Precision = Literal["float32", "bf16", "fp16"]
 
@@ -163,11 +160,13 @@ def embed_captions(teacher: Teacher, captions: Iterable[str], *, batch_size: int
     return np.concatenate(rows[1:] or rows)
 
 
-def caption_rows(teacher: Teacher, captions: Sequence[str]) -> torch.Tensor:
-    """The embeddings of a batch of captions, left on the device, which may still be at work on them."""
-    longest = _CHARACTERS_A_TOKEN * getattr(teacher.tokenizer, "context_length", 77)
-    tokens = teacher.tokenizer([caption[:longest] for caption in captions])
-    return _embed(teacher, teacher.model.encode_text, _send(teacher, tokens))
+def caption_rows(teacher: Teacher, captions: Sequence[str] | np.ndarray) -> torch.Tensor:
+    """The embeddings of a batch of captions, left on the device, which may still be at work on them.
+
+    captions: or their tokens, (B, L) int32 as Tokens gives them.
+    """
+    tokens = captions if isinstance(captions, np.ndarray) else Tokens(teacher.tokenizer)(captions)
+    return _embed(teacher, teacher.model.encode_text, _send(teacher, torch.from_numpy(tokens)).long())
 
 
 def _send(teacher: Teacher, inputs: torch.Tensor) -> torch.Tensor:

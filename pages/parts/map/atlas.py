@@ -9,7 +9,7 @@ import streamlit as st
 
 from clipsel_core.curation.index import cells
 from clipsel_core.curation.index.cells import Cells, Span
-from pages.parts import metrics, state, words
+from pages.parts import drawings, metrics, routes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.map.map_view import Bar
 from pages.parts.map.shades import Scale, picture
@@ -88,9 +88,10 @@ def _few(pairs: float) -> str:
 
 
 def image_of(entry: Entry, colour: Colour, span: Span) -> str:
-    """The picture of a part of the map, as a PNG data address."""
+    """The address of a picture of a part of the map."""
     dark = st.context.theme.type == "dark"
-    return _image(entry, colour, span, dark, state.map_stamp(entry))
+    # Kept anew each time: whoever is sent the address will ask for it soon.
+    return routes.drawing_url(drawings.keep(_image(entry, colour, span, dark, state.map_stamp(entry))))
 
 
 def members(entry: Entry, shape: Shape) -> np.ndarray:
@@ -143,7 +144,7 @@ def _cells(entry: Entry, colour: Colour, span: Span, stamp: state.Stamp) -> Cell
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _image(entry: Entry, colour: Colour, span: Span, dark: bool, stamp: state.Stamp) -> str:
+def _image(entry: Entry, colour: Colour, span: Span, dark: bool, stamp: state.Stamp) -> bytes:
     found = _cells(entry, colour, span, stamp)
     return picture(found, scale_of(entry, colour, found))
 
