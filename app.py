@@ -3,8 +3,9 @@
 --read FOLDER, before or after them, names a folder that jobs may read besides: pools, targets, images to embed. An
 address, --read https://host/folder, allows images from below it.
 
-Streamlit serves pages/main.py to the browser; beside it this app answers two routes of its own, the images of a run's
-pool and the files it exported, so that neither has to pass through Streamlit's memory.
+Streamlit serves pages/main.py to the browser; beside it this app answers routes of its own: the images of a run's pool
+and the files it exported, which need not pass through Streamlit's memory, and what a page would else send once more
+with whatever it says.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ parser.add_argument("--read", action="append", default=[])
 given = parser.parse_args()
 catalog.allow(given.runs, given.read)
 
-# Streamlit guards its socket with this list; the two routes get the same guard.
+# Streamlit guards its socket with this list; the routes get the same guard.
 hosts = Middleware(TrustedHostMiddleware, allowed_hosts=st.get_option("server.allowedHosts") or ["*"])
 
 # Between the server's start and the first page there is time for what that page needs.

@@ -21,13 +21,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import process
+from benchmarks import embed_device, process
+from benchmarks.decoding import decode_all, wanted_of
 from benchmarks.table import Row
 from benchmarks.turns import median_ratio
 from clipsel_core.pool.ahead import in_batches
 from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.making.embed import Teacher, framing_of, load_teacher
 from clipsel_core.pool.making.embed_shard import Embedder
+from clipsel_core.pool.making.framing import Framing
 from clipsel_core.pool.making.lanes import compute_on_one_core, rows_at_once
 from clipsel_core.pool.making.packing import TarPacker, new_tar
 from clipsel_core.pool.making.precision import try_bf16
@@ -49,7 +51,7 @@ _FEW, MANY = 1000, 5000
 FOR_A_LARGE_ONE = 512
 _LARGE_TAR = 10**9
 
-PARTS = ("embed-large", "embed-small", "embed-memory", "embed-image")
+PARTS = ("embed-device", "embed-large", "embed-small", "embed-memory", "embed-image")
 
 
 def measure(parts: Sequence[str] = PARTS, turns: int = 7, large: int = FOR_A_LARGE_ONE) -> list[Row]:
@@ -66,6 +68,7 @@ def measure(parts: Sequence[str] = PARTS, turns: int = 7, large: int = FOR_A_LAR
         records = list((source := open_source(root / "many")).read(0))
         few = min(turns, 3)
         measured: dict[str, Callable[[], list[Row]]] = {
+            "embed-device": lambda: embed_device.rows(source, records, _light_source(root), turns),
             "embed-large": lambda: _speed_rows("ViT-B-32", source, list(in_batches(records[:large], -(-large // few)))),
             "embed-small": lambda: _speed_rows(str(config), source, [records] * turns),
             "embed-memory": lambda: [_memory_row(root, config)],
@@ -105,12 +108,12 @@ def _contenders(
     )
     cores = opened.enter_context(ThreadPoolExecutor(_WORKERS, initializer=compute_on_one_core))
     decoders = opened.enter_context(ProcessPoolExecutor(_WORKERS, multiprocessing.get_context("forkserver")))
-    forward, prepare = partial(_forward, teacher), _preparer(teacher, source).all
+    forward, preparer = partial(_forward, teacher), _preparer(source, framing_of(teacher))
     return {
         "embed": lambda turn, ready: exact.embed(_read_anew(source, turn), lambda *_: None, lambda *_: None),
         "model": lambda turn, ready: [forward(batch) for batch in ready["model"]],
         "a batch a core": lambda turn, ready: list(cores.map(forward, ready["a batch a core"])),
-        "decoding": lambda turn, ready: list(decoders.map(prepare, in_batches(turn, 16))),
+        "decoding": lambda turn, ready: decode_all(decoders, preparer, turn),
         "bf16": lambda turn, ready: rounded.embed(_read_anew(source, turn), lambda *_: None, lambda *_: None),
     }
 
@@ -162,15 +165,15 @@ def _forward(teacher: Teacher, batch: tuple[torch.Tensor, torch.Tensor]) -> None
     teacher.model.encode_text(tokens, normalize=True)
 
 
-def _preparer(teacher: Teacher, source: Source) -> Preparer:
-    framing = framing_of(teacher)
+def _preparer(source: Source, framing: Framing | None) -> Preparer:
     assert framing is not None
     return Preparer(source.base, framing, framing.enough, 10**8)
 
 
 def _pixels(teacher: Teacher, source: Source, records: Sequence[Record]) -> tuple[list[np.ndarray], list[str]]:
-    prepared = _preparer(teacher, source).all(records)
-    return [item.pixels for item in prepared if not isinstance(item, str)], [record.caption for record in records]
+    prepared = map(_preparer(source, framing_of(teacher)), wanted_of(records))
+    pixels = [item.pixels for item in prepared if not isinstance(item, str) and item.pixels is not None]
+    return pixels, [record.caption for record in records]
 
 
 def _ready(teacher: Teacher, source: Source, records: Sequence[Record]) -> _Ready:
@@ -225,17 +228,26 @@ def _access_rows(root: Path) -> list[Row]:
     return [Row(f"one image of a 1 GB tar of {len(uids):,} pairs by uid", found, "<= 5 ms", slowest <= 5)]
 
 
-def _write_source(path: Path, pairs: int) -> None:
+def _light_source(root: Path) -> Source:
+    """Pairs whose pictures are as large as a teacher wants them, and smooth: hardly any work to decode."""
+    smooth = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)).resize((224, 224))
+    file = io.BytesIO()
+    smooth.save(file, "JPEG", quality=50)
+    _write_source(root / "light" / "0.tar", 2 * MANY, [file.getvalue()])
+    return open_source(root / "light")
+
+
+def _write_source(path: Path, pairs: int, pictures: Sequence[bytes] = ()) -> None:
     path.parent.mkdir()
     with new_tar(path) as packer:
         for _ in range(pairs):
-            _add(packer)
+            _add(packer, pictures)
 
 
-def _add(packer: TarPacker) -> None:
-    number = packer.count
+def _add(packer: TarPacker, pictures: Sequence[bytes] = ()) -> None:
+    number, pictures = packer.count, pictures or _pictures()
     caption = f"photograph {number} of a harbour at dusk, with boats and people on the quay"
-    picture = _pictures()[number % _PICTURES]
+    picture = pictures[number % len(pictures)]
     packer.add(f"{number:09d}", picture, caption, {"uid": f"{number:032x}", "caption": caption})
 
 

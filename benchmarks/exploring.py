@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.synthetic_run import write_run
 from benchmarks.table import Row
 from clipsel_core.curation.exploring.captions import CaptionScan
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.groups import group_means, percentile_groups
 from clipsel_core.curation.index.indexing import open_indexed
 from clipsel_core.curation.index.listing import Listing
@@ -49,7 +50,7 @@ def _compared(table: ScoreTable, rounds: int) -> Iterator[tuple[str, Shown]]:
     """What has a plain way to compare with."""
     x, y = table.bins(_X), table.bins(_Y)
     mask = y.values > np.median(y.values[: 1 << 16])
-    half = Listing.of(x, mask)
+    half = Listing.of(x, bitmaps.pack(mask))
     ways: dict[str, tuple[Callable[[], object], Callable[[], object], float]] = {
         "gallery page in the middle of half the pool": (
             lambda: half.page("descending", offset=len(half) // 2, limit=_PAGE),

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,24 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Whatever `write` raises goes on to the caller; then nothing new is left behind and an older file stays as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    write_together({path: write})
+
+
+def write_together(writes: Mapping[Path, Callable[[Path], object]]) -> None:
+    """write_atomically for files that belong together: none is renamed before all are filled, in order, and synced."""
+    asides = {path: path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial") for path in writes}
+    for path in writes:
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write(aside)
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        for path, write in writes.items():
+            write(asides[path])
+            with open(asides[path], "rb") as file:
+                os.fsync(file.fileno())
+        for path, aside in asides.items():
+            os.replace(aside, path)
     finally:
-        aside.unlink(missing_ok=True)
+        for aside in asides.values():
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -54,8 +63,12 @@ def remove_leftovers(*folders: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON, whole or not at all."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda aside: put_json(aside, value))
+
+
+def put_json(path: Path, value: Any) -> None:
+    """Fills a file with a value as indented JSON."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def cache_folder() -> Path:

@@ -11,6 +11,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -78,6 +79,7 @@ SHOTS = {
 def come_to_rest(page: Page) -> None:
     """Waits for what is drawn after the script has run: charts, and the images in view."""
     expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
+    expect(page.get_by_test_id("stProgress")).to_have_count(0)
     if page.get_by_test_id("stPlotlyChart").count():
         expect(page.locator(".main-svg").first).to_be_visible()
     page.wait_for_load_state("networkidle")
@@ -114,13 +116,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as copy, sync_playwright() as playwright:
-        data = Path(shutil.copytree(options.data, Path(copy) / "data"))
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-        with serving(data) as url:
-            for theme in ("light", "dark"):
-                for width in HEIGHTS:
-                    names = [name for name in SHOTS if options.all or (name, theme, width) in README]
+        for theme, width in product(("light", "dark"), HEIGHTS):
+            names = [name for name in SHOTS if options.all or (name, theme, width) in README]
+            if not names:
+                continue
+            # A copy for each: what one picture saves is not to be seen in another.
+            with tempfile.TemporaryDirectory() as copy:
+                data = Path(shutil.copytree(options.data, Path(copy) / "data"))
+                with serving(data) as url:
                     shoot(browser, url, options.folder, theme, width, names)
         browser.close()
 

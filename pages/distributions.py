@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.metadata import Categories
+from clipsel_core.curation.selecting.live import ScoreStep
 from clipsel_core.errors import ClipselError
-from pages.parts import charts, facts, marginals, metrics, recipes, state, words
+from pages.parts import charts, commands, empty, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.distributions import disagreeing, kinds, normalizing
 from pages.parts.histogram import Layer, Mark, show_histogram
@@ -55,6 +57,9 @@ def _one(entry: Entry, name: str, *, log: bool) -> None:
     edges, counts = spread.coarse(_BINS)
     found = {percent: spread.quantile(percent) for percent in _QUANTILES} if spread.pairs else {}
     with st.container(border=True, height="stretch"):
+        if not spread.pairs:
+            _unscored(entry, name)
+            return
         show_histogram(
             f"{metric.title} of {words.pairs(spread.pairs)}",
             metric.help,
@@ -68,15 +73,36 @@ def _one(entry: Entry, name: str, *, log: bool) -> None:
         )
 
 
+def _unscored(entry: Entry, name: str) -> None:
+    """In place of a chart of a metric that no pair has."""
+    metric, run = metrics.describe(name), state.open_run(entry)
+    facts.show_title(f"{metric.title}: no pair of this run has a score")
+    facts.show_note(metric.help)
+    if metric.ours:
+        st.caption("Every row of it is empty. This says whether the pool's embeddings can be used:")
+        st.code(commands.command("inspect", run.pool_root), language="bash", wrap_lines=True)
+    else:
+        st.caption("Every row of it is empty, as it was imported.")
+
+
 def _two(entry: Entry, names: list[str]) -> None:
     left, right = st.columns(2)
     options = {"options": names, "format_func": metrics.title, "bind": "query-params"}
-    x = left.selectbox("Across", key="across", **options)
-    y = right.selectbox("Up", key="up", index=min(1, len(names) - 1), **options)
+    across, up = _usual(entry, names)
+    x = left.selectbox("Across", key="across", index=names.index(across), **options)
+    y = right.selectbox("Up", key="up", index=names.index(up), **options)
     found = _density(entry, x, y, state.scores_stamp(entry))
     inside = int(found.counts.sum())
+    if not inside:
+        for name in dict.fromkeys((x, y)):
+            if not marginals.marginal(entry, name).pairs:
+                _unscored(entry, name)
+                return
+        empty.show_empty("Nothing to draw", "No pair of this run has both of these scores.")
+        return
     facts.show_title(
-        f"{metrics.title(y)} against {metrics.title(x)}", f"{words.pairs(inside)}, stronger colour is more"
+        f"{metrics.title(y)} against {metrics.title(x)}",
+        f"{words.pairs(inside)}, in score units; stronger colour is more",
     )
     x_range, y_range = (tuple(map(float, edges[[0, -1]])) for edges in (found.x_edges, found.y_edges))
     lines, said = _thresholds(entry, x, y)
@@ -85,6 +111,14 @@ def _two(entry: Entry, names: list[str]) -> None:
         charts.metric_density(found.counts, x_range, y_range, metrics.title(x), metrics.title(y), lines)
     with right:
         facts.show_facts(said | {metrics.title(name): metrics.describe(name).help for name in (x, y)})
+
+
+def _usual(entry: Entry, names: list[str]) -> tuple[str, str]:
+    """The two metrics to begin with: those that the recipe uses first, as its thresholds are drawn in."""
+    draft = recipes.draft(entry, state.open_run(entry)).values()
+    used = [step.metric for step in draft if isinstance(step, ScoreStep) and step.metric in names]
+    first = list(dict.fromkeys([*used, *names]))
+    return first[0], first[min(1, len(first) - 1)]
 
 
 def _thresholds(entry: Entry, x: str, y: str) -> tuple[list[charts.Line], dict[str, str]]:
@@ -120,7 +154,11 @@ def _by_kind(entry: Entry, names: list[str]) -> None:
     column = left.selectbox("Kind", columns, key="kind", bind="query-params")
     name = right.selectbox("Metric", names, format_func=metrics.title, key="of", bind="query-params")
     found = kinds.of(entry, column)
-    edges, whole = marginals.marginal(entry, name).coarse(_BINS)
+    every = marginals.marginal(entry, name)
+    if not every.pairs:
+        _unscored(entry, name)
+        return
+    edges, whole = every.coarse(_BINS)
     for row, place in enumerate(np.argsort(-found.counts)[:_MOST_ROWS]):
         part = _kind_spread(entry, column, int(place), name, state.scores_stamp(entry))
         _kind_row(found, int(place), name, edges, whole, part, first=row == 0)
@@ -153,8 +191,7 @@ def _kind_row(
 
 @st.cache_resource(max_entries=128, show_spinner=False)
 def _kind_spread(entry: Entry, column: str, place: int, name: str, stamp: state.Stamp) -> marginals.Marginal:
-    mask = kinds.of(entry, column).codes == place
-    return marginals.of_mask(entry, name, mask)
+    return marginals.of_bits(entry, name, bitmaps.pack(kinds.of(entry, column).codes == place))
 
 
 show(state.current())

@@ -8,18 +8,20 @@ from functools import partial
 import streamlit as st
 
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.listing import Listing
 from pages.parts import empty, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import fold, pager, scanning
 from pages.parts.gallery.leafing import Leaves
 from pages.parts.jobs import targets
-from pages.parts.pair import booklet
+from pages.parts.pair import booklet, pair
 
 _ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random", "near": "near"}
 _SHOWN = ("all", "kept", "dropped")
 _SIZES = (48, 96, 144, 200)
 _MOST_SCORES = 4
+_CARDS = "cards"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def show(entry: Entry) -> None:
     leaves = _leaves(entry, view, listing)
     kept = state.keeps(entry, view.recipe) if shown == "all" else None
     title = f"Pairs by {metrics.title(metric)}, {order} first"
-    booklet.show(entry, leaves, page, metric, key="page", gallery="cards", title=title, kept=kept, more=more)
+    booklet.show(entry, leaves, page, metric, key="page", gallery=_CARDS, title=title, kept=kept, more=more)
 
 
 def _order_controls(entry: Entry, names: list[str]) -> tuple[str, str, float, int]:
@@ -166,13 +168,18 @@ def _matched(view: View, search: scanning.Search | None) -> str:
 
 
 def _jump(entry: Entry, view: View, listing: Listing) -> None:
-    """Turns to the page where the pool's percentile lies among the pairs that are listed."""
+    """Turns to the page where the pool's percentile lies among the pairs that are listed, and marks the card there."""
     percent = st.session_state.get("jump")
     if percent is None:
         return
+    st.session_state["jump"] = None
     value = marginals.marginal(entry, view.metric).quantile(percent)
-    place = listing.place_of(value, _ORDERS[view.order])
-    pager.turn_to("page", view.size, min(place, max(len(listing) - 1, 0)))
+    below, above = (listing.place_of(value, way) for way in ("ascending", "descending"))
+    # The first that has the score; where none has, the lowest above it.
+    place = below if view.order == "lowest" else above - (below + above == len(listing))
+    place = min(max(place, 0), max(len(listing) - 1, 0))
+    pager.turn_to("page", view.size, place)
+    pair.leave_at(entry, place, gallery=_CARDS)
 
 
 def _listed(entry: Entry, view: View, search: scanning.Search | None) -> Listing:
@@ -191,14 +198,13 @@ def _listing(
     stamp: state.Stamp,
     _search: scanning.Search | None,
 ) -> Listing:
-    mask = None
+    bits = None
     if shown != "all":
-        kept = state.kept_mask(entry, recipe)
-        mask = kept if shown == "kept" else ~kept
+        kept = state.kept_bits(entry, recipe)
+        bits = kept if shown == "kept" else bitmaps.first(len(state.open_table(entry))) & ~kept
     if _search is not None:
-        found = _search.scan.mask(len(state.open_table(entry)))
-        mask = found if mask is None else found & mask
-    return Listing.of(state.metric_bins(entry, metric), mask)
+        bits = _search.scan.bits.copy() if bits is None else _search.scan.bits & bits
+    return Listing.of(state.metric_bins(entry, metric), bits)
 
 
 def _leaves(entry: Entry, view: View, listing: Listing) -> Leaves:
@@ -215,8 +221,10 @@ def _nothing(view: View) -> None:
     }[view.shown]
     if view.words:
         empty.show_empty("Nothing to show", f"{why} and these words in its caption. Take a word away.")
+    elif view.shown == "all":
+        empty.show_empty("Nothing to show", f"{why}. Choose another metric.")
     else:
-        empty.show_empty("Nothing to show", f"{why}.")
+        empty.show_empty("Nothing to show", f"{why}. Show all, or move a thumb there.")
 
 
 show(state.current())

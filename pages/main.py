@@ -41,6 +41,7 @@ st.session_state["page on show"] = page.url_path
 entries = catalog.entries()
 labels = [entry.label for entry in entries]
 elsewhere.look_for(labels)
+elsewhere.show_no_page()
 with st.sidebar:
     if entries:
         st.selectbox("Run", labels, key="run", bind="query-params", on_change=elsewhere.chosen)

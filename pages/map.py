@@ -86,7 +86,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     found = atlas.cells_of(entry, colour, span)
     scale = atlas.scale_of(entry, colour, found)
     on_map, scored = words.count(len(places.rows)), words.pairs(len(state.open_table(entry)))
-    facts.show_title(f"{colour.title}: {on_map} of {scored} are on the map")
+    facts.show_title(f"{colour.title}: {on_map} of {scored} on the map")
     few = found.pairs < _MOST_POINTS
     view = View(
         label=f"Map of {on_map} pairs by {colour.title}. Arrows move it, plus and minus zoom, 0 shows all of it.",
@@ -99,12 +99,12 @@ def _draw(entry: Entry, shown: _Shown) -> None:
         bar=atlas.bar_of(entry, colour, found, scale),
         labels=shown.labels,
         points=_points(entry, colour, found, scale) if few else Points(),
-        tip=_tip(entry, colour, found) if few else None,
         shape=shown.shape,
     )
     key = _key(entry, "map")
     drawn, moved, pointed = (partial(take, entry, key) for take in (_take_shape, _take_span, _take_pointed))
     opened = map_view.show_map(view, key=key, drawn=drawn, moved=moved, pointed=pointed)
+    map_view.show_tip(view, _tip(entry, colour, found) if few else None, key=_key(entry, "tip"))
     if opened is not None:
         pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened, gallery=key)
     else:

@@ -16,8 +16,10 @@ from pages.parts.map import projecting
 from pages.parts.pair import pairs
 
 _SPARK_BINS = 64
-_GLIMPSE = 14
+_GLIMPSE = 12
 _SILENCE_S = 120
+_SO_FAR = "What is scored so far can be looked at and selected from. "
+_PRECISIONS = {"exact": "in float32", "bf16": "in float32, the normalizer's products from bf16"}
 
 
 def show(entry: Entry) -> None:
@@ -48,12 +50,14 @@ def show(entry: Entry) -> None:
 
 def _glimpse(entry: Entry) -> None:
     st.subheader("A few pairs at random")
-    table = state.open_table(entry)
-    metric = "s_cliploss" if "s_cliploss" in table.metrics else table.metrics[0]
-    rows = _glimpse_rows(entry, metric, state.scores_stamp(entry))
-    if not len(rows):
-        empty.show_empty("Nothing to show", f"No pair of this run has {metrics.title(metric)}.")
+    known = [name for name in state.open_table(entry).metrics if marginals.marginal(entry, name).pairs]
+    if not known:
+        empty.show_empty(
+            "Nothing to show", "No pair of this run has a score: look at the pool's embeddings, then score."
+        )
         return
+    metric = "s_cliploss" if "s_cliploss" in known else known[0]
+    rows = _glimpse_rows(entry, metric, state.scores_stamp(entry))
     st.caption(f"With their {metrics.title(metric)} and its percentile in the run.")
     pairs.gallery(entry, rows, metric, key="glimpse", label="A few pairs at random")
 
@@ -105,7 +109,7 @@ def _progress(entry: Entry) -> None:
         _draw_progress(entry, run)
         empty.show_empty(
             "This run is unfinished",
-            "What is scored so far can be looked at and selected from. The same command goes on where it stopped.",
+            f"{_SO_FAR if state.scored_pairs(entry) else ''}The same command goes on where it stopped.",
             commands.score_again(run),
         )
         st.button(
@@ -179,12 +183,13 @@ def _scores(entry: Entry, run: Run) -> None:
 
 def _score_row(entry: Entry, name: str) -> dict[str, object]:
     spread = marginals.marginal(entry, name)
+    low, median, high = (words.unsigned_zero(spread.quantile(percent)) for percent in (5, 50, 95))
     return {
         "metric": metrics.title(name),
         "spread": spread.coarse(_SPARK_BINS)[1].tolist(),
-        "5 %": spread.quantile(5),
-        "median": spread.quantile(50),
-        "95 %": spread.quantile(95),
+        "5 %": low,
+        "median": median,
+        "95 %": high,
     }
 
 
@@ -210,11 +215,23 @@ def _provenance(run: Run) -> None:
             "Teacher": f"{config.arch}, width {config.width}, temperature {config.temperature:g}",
             "s-CLIPLoss": f"batches of {batch}, {config.divisions} divisions, seed {config.seed}",
             "NormSim": norms if run.targets else "no target",
-            "Computed": f"{config.precision}, on {config.device}",
-            "Last start took": words.duration(run.status["elapsed_s"]) if "elapsed_s" in run.status else "not recorded",
+            "Computed": f"{_PRECISIONS[config.precision]}, on {config.device.upper()}",
+            "Scored": _when(run),
             "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
         }
     )
+
+
+def _when(run: Run) -> str:
+    """When the scores were finished, and how quickly those of the last start came."""
+    status = run.status
+    try:
+        said = datetime.fromisoformat(status["updated_at"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return "not recorded"
+    speed = status.get("pairs_per_s") or 0
+    state = "finished" if run.finished else "unfinished, last written"
+    return f"{state} {said.day} {said:%b %Y, %H:%M} UTC" + (f", at {words.count(speed)} pairs/s" if speed else "")
 
 
 def _targets(run: Run) -> None:

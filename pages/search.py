@@ -14,14 +14,15 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, facts, keeping, leading, metrics, recipes, state, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import deck
+from pages.parts.gallery import deck, pager
 from pages.parts.jobs import jobs
 from pages.parts.leading import PAIR, PICTURE, TEXT
-from pages.parts.pair import fate, pairs
+from pages.parts.pair import booklet, fate
 from pages.parts.search import query, sample, whole_pool
 from pages.parts.search.query import Query
 
-_SIZES = (24, 48, 96, 192)
+_SIZES = (24, 48, 96, 192, 480, sample.BEST)
+_PAGE, _CARDS = "search_page", 48
 
 
 def show(entry: Entry) -> None:
@@ -61,14 +62,15 @@ def _controls(entry: Entry) -> tuple[str, str, int, str]:
         side = st.segmented_control("Compare with", list(whole_pool.SIDES), key="side", **said, **anew)
         names = list(state.open_table(entry).metrics)
         metric = st.selectbox("Show beside", names, format_func=metrics.title, key="search_metric", width=180, **shared)
-        size = st.selectbox("Cards", _SIZES, index=1, key="search_size", width=90, **shared)
+        best = {"format_func": words.count, "help": "How many pairs are listed; the buttons take all of them."}
+        size = st.selectbox("The best", _SIZES, index=2, key="search_size", width=110, **best, **shared)
     return by, side, size, metric
 
 
 def _results(entry: Entry, run: Run, asked: Query, side: str, size: int, metric: str) -> None:
     compared: Side = whole_pool.SIDES[side]
     vector = vector_of(state.open_table(entry), asked.row, compared) if asked.vector is None else asked.vector
-    found = sample.most_alike(entry, vector, compared, size + 1).without(asked.row).first(size)
+    found = sample.most_alike(entry, vector, compared, but=asked.row).first(size)
     like = asked.name if asked.row < 0 else f"that of {asked.name}"
     title = f"{words.pairs(len(found))} whose {side} are most like {like}"
     more = partial(whole_pool.offer, entry, run, asked, compared)
@@ -86,14 +88,21 @@ def _gallery(
 ) -> None:
     """The pairs found, with buttons for all of them. more: draws another button beside these."""
     if not len(found):
-        empty.show_empty("Nothing found", "No pair of the run could be compared.")
+        empty.show_empty(
+            "Nothing found", "No pair of the run has an embedding to compare with. Try images for captions."
+        )
         return
     high, low = (words.score(float(found.similarity[end])) for end in (0, -1))
     facts.show_title(title, f"{among} · cosine {high} to {low}")
-    fate.actions(entry, run, found.rows, more)
-    kept = keeping.of(entry, recipes.draft_yaml(entry, run))
-    also = [(replace(bar, rank=""),) for (bar,) in deck.cosine_bars(found.similarity)]
-    pairs.gallery(entry, found.rows, metric, key="found", label=title, kept=kept, also=also)
+    # A list of them is named after what they are like.
+    fate.actions(entry, run, found.rows, more, called=title[title.find("like ") :])
+    kept, listed = keeping.of(entry, recipes.draft_yaml(entry, run)), booklet.Rows(found.rows, _CARDS)
+    pager.rewind_for(_PAGE, found.rows.tobytes())
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        page = pager.show(_PAGE, booklet.pages_of(listed))
+    similarity = found.similarity[(page - 1) * _CARDS : page * _CARDS]
+    also = [(replace(bar, rank=""),) for (bar,) in deck.cosine_bars(similarity)]
+    booklet.show(entry, listed, page, metric, key=_PAGE, gallery="found", title=title, kept=kept, also=also)
 
 
 show(state.current())

@@ -187,6 +187,20 @@ def test_embed__adds_a_teacher_to_a_pool_made_elsewhere(tmp_path):
     assert np.isnan(ScoreTable.open(Run.open(tmp_path / "run")).column("clip_score")).sum() == 1
     code, _, err = run_cli("embed", root / "shards", root, "--arch", "mine")
     assert (code, "expected --model, found none" in err) == (1, True)
+    code, _, err = run_cli("embed", root / "shards", root, *options, "--shard-size", "5")
+    assert (code, "expected no --shard-size, found it, and a pool that is there" in err) == (1, True)
+
+
+def test_embed__check_looks_at_the_pool_too_and_writes_nothing(tmp_path):
+    source, teacher = write_tars(tmp_path / "in"), write_teacher(tmp_path / "teacher", 0)
+    options = ["embed", source, tmp_path / "pool", "--model", f"local-dir:{teacher}", "--arch", "l14"]
+    assert run_cli(*options, "--check")[0] == 0
+    assert not (tmp_path / "pool").exists()
+    code, _, err = run_cli(*options[:3], "--arch", "a/b", "--check")
+    assert (code, "--arch: expected letters" in err) == (1, True)
+    assert run_cli(*options, "--shard-size", "4")[0] == 0
+    code, _, err = run_cli(*options, "--shard-size", "5", "--check")
+    assert (code, "expected --shard-size 4, as begun, found --shard-size 5" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +236,7 @@ def test_errors__bad_input_is_one_line_and_exit_code_1(tmp_path, monkeypatch, ca
         ["score", "pool", "run", "--target", "a=x.npy", "--target", "a=y.npy"],
         ["project", "run", "--sample", "0"],
         ["embed", "source", "pool", "--model", "RN50"],
+        ["embed", "source", "pool", "--arch", "a", "--pretrained", "openai"],
         ["select", "run"],
         ["compare", "run", "a.yaml"],
         ["compare", "run", "a.yaml", "a.yaml"],

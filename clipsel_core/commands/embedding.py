@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipsel_core.terminal import Meter, complain, print_extended, print_made
+
+if TYPE_CHECKING:
+    from clipsel_core.pool.sources.record import Source
 
 
 def embed(
@@ -37,12 +40,16 @@ def embed(
         str | None, typer.Option(help="A table's column of paths or images.", show_default="guessed")
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="A table's captions.", show_default="guessed")] = None,
-    shard_size: Annotated[int, typer.Option(min=1, help="Pairs to a shard.")] = 100_000,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Pairs to a shard.", show_default="100000, or as begun")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs to a batch of the teacher.")] = 64,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that decode.", show_default="one a core")
     ] = None,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger images are rejected.")] = 64_000_000,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Larger images are rejected.", show_default="64000000, or as begun")
+    ] = None,
     pack: Annotated[
         bool, typer.Option("--pack", help="Also write the pairs to POOL/shards/*.tar, images as they are.")
     ] = False,
@@ -50,7 +57,9 @@ def embed(
     precision: Annotated[
         str, typer.Option(help="float32, bf16, fp16, or auto: the fastest of them that keeps the embeddings.")
     ] = "auto",
-    check: Annotated[bool, typer.Option("--check", help="Look at the source alone, and write nothing.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at the source and the pool alone, and write nothing.")
+    ] = False,
 ) -> None:
     """Make a pool of images and captions.
 
@@ -62,43 +71,64 @@ def embed(
 
     Example: python -m clipsel_core embed pictures/ /tmp/pool --model ViT-B-32 --pretrained openai --arch b32
     """
-    from clipsel_core.errors import PoolFormatError
+    from clipsel_core.pool.making.claim import is_extendable, settings_to_make
+    from clipsel_core.pool.sources.look import open_source
+
+    if pretrained and not model:
+        raise typer.BadParameter("it says which weights --model has: give both", param_hint="--pretrained")
+    opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
+    complain(f"{source}: {opened.said}")
+    shards: dict[str, Any] = {"shard_size": shard_size, "pack": pack or None}
+    joins = is_extendable(opened, pool)
+    if joins:
+        _check_joining(opened, pool, arch, model, max_pixels, shards)
+    else:
+        settings_to_make(opened, pool, arch, teacher=bool(model), most_pixels=max_pixels, **shards)
+    if check:
+        return
+    # Torch takes seconds to import; what is wrong with the rest is said before.
+    from clipsel_core.pool.making.decode import MOST_PIXELS
     from clipsel_core.pool.making.embed import load_teacher
-    from clipsel_core.pool.making.extend import extend_pool, is_extendable
+    from clipsel_core.pool.making.extend import extend_pool
     from clipsel_core.pool.making.make import make_pool
     from clipsel_core.pool.making.precision import settle
-    from clipsel_core.pool.sources.look import open_source
     from clipsel_core.runs.plan import resolve_device
 
     common: dict[str, Any] = {"arch": arch, "model": model or "", "pretrained": pretrained}
     common |= {"batch_size": batch_size, "workers": workers, "most_pixels": max_pixels}
-    opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
-    complain(f"{source}: {opened.said}")
-    if check:
-        return
-    teacher = None
-    if model:
-        teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
+    teacher = (
+        load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
+        if model
+        else None
+    )
     if teacher and precision == "auto":
-        teacher, trial = settle(teacher, opened, pool, arch, most_pixels=max_pixels)
+        teacher, trial = settle(teacher, opened, pool, arch, most_pixels=max_pixels or MOST_PIXELS)
         if trial:
-            complain(f"{teacher.precision}: {trial.said}")
-    if is_extendable(opened, pool):
-        if teacher is None or pack:
-            given = ("--model", "none") if teacher is None else ("no --pack", "it, and a pool that is there")
-            raise PoolFormatError(pool, expected=given[0], found=given[1])
+            complain(f"computed in {teacher.precision}: {trial.said}")
+    if joins:
+        assert teacher is not None
         with Meter("finding images") as finding, Meter("embedding", "pairs") as meter:
             extended = extend_pool(opened, pool, teacher, **common, finding=finding.update, progress=meter.update)
         print_extended(pool, arch, extended)
         return
     with Meter("embedding", counts="pairs") as meter:
-        made = make_pool(
-            opened,
-            pool,
-            teacher,
-            **common,
-            shard_size=shard_size,
-            pack=pack,
-            progress=lambda done, total, records: meter.update(done, total, counted=records),
-        )
+
+        def tell(done: int, total: int, records: int) -> None:
+            meter.update(done, total, counted=records)
+
+        made = make_pool(opened, pool, teacher, **common, **shards, progress=tell)
     print_made(pool, made)
+
+
+def _check_joining(
+    source: Source, pool: Path, arch: str, model: str | None, max_pixels: int | None, shards: dict[str, Any]
+) -> None:
+    """Makes sure that nothing is asked for that cannot be where a teacher joins a pool. Raises: PoolFormatError."""
+    from clipsel_core.errors import PoolFormatError
+    from clipsel_core.pool.making.claim import settings_to_extend
+
+    given = [f"--{name.replace('_', '-')}" for name, value in shards.items() if value is not None]
+    if given or not model:
+        expected, found = (f"no {given[0]}", "it, and a pool that is there") if given else ("--model", "none")
+        raise PoolFormatError(pool, expected=expected, found=found)
+    settings_to_extend(source, pool, arch, max_pixels)

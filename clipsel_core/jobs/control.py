@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -91,11 +92,20 @@ def cancel(job: Job) -> None:
     """
     if job.info.pid is not None and job.info.birth is not None and job.active:
         try:
-            (job.folder / "cancelled").touch()
+            _mark_cancelled(job)
             process.end(job.info.pid, job.info.birth)
         except PermissionError as error:
             remedy = "ask who started it"
             raise JobError(job.folder, expected="a job of yours", found="another user's", remedy=remedy) from error
+
+
+def _mark_cancelled(job: Job) -> None:
+    try:
+        (job.folder / "cancelled").touch()
+    except PermissionError:
+        raise
+    except OSError:
+        pass  # On a full disk it has to end all the same; it is shown as lost then.
 
 
 def reap() -> None:
@@ -138,6 +148,15 @@ def _launch(jobs: Path, info: JobInfo) -> Job:
     reap()
     folder = jobs / f"{info.created:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     folder.mkdir()
+    try:
+        return _launch_in(folder, info)
+    except OSError:
+        # Nobody is to find half a job; a process that was started already ends, as no job names it.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _launch_in(folder: Path, info: JobInfo) -> Job:
     write_info(folder, info)
     command = [sys.executable, "-m", _PACKAGE, "--status", str(folder / "status.json"), *info.words]
     with open(folder / "log", "wb") as log:

@@ -6,6 +6,7 @@ The command writes it (`python -m clipsel_core --status FILE ...`); who watches 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -97,7 +98,9 @@ class ProgressFile:
         clock = time.monotonic()
         if force or clock - self._written >= _SECONDS_BETWEEN_WRITES:
             self._written = clock
-            write_json(self._path, _ADAPTER.dump_python(self._progress))
+            # A full disk must not end a command because it cannot say how far it is, nor hide why it failed.
+            with suppress(OSError):
+                write_json(self._path, _ADAPTER.dump_python(self._progress))
 
 
 def read_progress(path: Path) -> Progress | None:

@@ -6,10 +6,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Done(NamedTuple, Generic[Result]):
+    """A result that is there, for `in_order`: a future would take as long as a simple step itself."""
+
+    value: Result
+
+    def result(self) -> Result:
+        """It."""
+        return self.value
 
 
 def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -20,7 +30,7 @@ def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def in_order(
-    items: Iterable[Item], submit: Callable[[Item], Future[Result]], depth: int
+    items: Iterable[Item], submit: Callable[[Item], Future[Result] | Done[Result]], depth: int
 ) -> Iterator[tuple[Item, Result]]:
     """Each item with the result of its work, in the items' order; at most `depth` are under way or waiting.
 

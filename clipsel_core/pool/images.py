@@ -20,6 +20,7 @@ from clipsel_core.pool.image_lookup import Block, Found, Kind, Lookup, write_loo
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.patience import PATIENT, in_passing
 from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.members import Members
 from clipsel_core.pool.sources.record import facts_in, usable_uid
 
 A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
@@ -179,15 +180,14 @@ def _index_tar(path: Path) -> pa.Table:
     images: dict[str, tuple[int, int]] = {}
     names: dict[str, str] = {}
     try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
+        with open(path, "rb") as file:
+            tar = Members(file, path.stat().st_size)
+            for member in tar:
                 key, dot, ending = member.name.rpartition(".")
-                if not member.isfile():
-                    continue
                 if dot + ending.lower() in _IMAGE_ENDINGS:
-                    images[key] = (member.offset_data, member.size)
-                elif ending == "json" and member.size <= _LARGEST_JSON and (text := archive.extractfile(member)):
-                    names[key] = _uid_of(text.read())
+                    images[key] = (member.offset, member.size)
+                elif ending == "json" and member.size <= _LARGEST_JSON:
+                    names[key] = _uid_of(tar.read(member))
     except (tarfile.TarError, OSError, EOFError) as error:
         raise PoolFormatError(path, expected="a whole tar", found=str(error), remedy="download it again") from error
     return _table([(names[key], *place) for key, place in images.items() if names.get(key)])

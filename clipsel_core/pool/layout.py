@@ -6,6 +6,7 @@ A pool is laid out as DataComp's: `metadata/*.parquet`, a `.npz` of the same ste
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.npz import Member, read_members
 
+_AT_ONCE = 8
 _TEXT_COLUMNS = ("text", "caption")
 _URL_COLUMNS = ("url",)
 # DataComp's names first (l14_img, l14_txt), then those of the tools that write <model>-image, <model>-text.
@@ -95,7 +97,9 @@ def open_pool(root: str | Path) -> Pool:
         found = "no such file" if root.is_dir() else "no such folder"
         raise PoolFormatError(root / "metadata", expected="*.parquet", found=found, remedy=remedy)
     schema = read_schema(parquets[0])
-    shards = tuple(_shard(path) for path in parquets)
+    # A large pool has thousands of them; where they are not in memory each waits for the disk.
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        shards = tuple(threads.map(_shard, parquets))
     with_npz = next((shard.npz for shard in shards if shard.npz), None)
     members = read_members(with_npz) if with_npz else {}
     names = schema.names

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 TargetKind = Literal["npy", "npz", "pt", "parquet", "uids"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+# A column of the score files; it is written into recipes and shown as a heading.
+MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}$")]
 
 
 class _Frozen(BaseModel):
@@ -27,9 +29,9 @@ class TargetInfo(_Frozen):
 
 
 class ShardInfo(_Frozen):
-    """A shard as it was when the run was planned."""
+    """A shard as it was when the run was planned. name: a part of its files' names, so it leads to no other folder."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[^/\x00]+$")]
     rows: Annotated[int, Field(ge=0)]
 
 
@@ -46,7 +48,7 @@ class AddedTarget(_Frozen):
     device: str
     tiles: dict[str, int] | None = Field(default=None, exclude_if=lambda tiles: tiles is None)
     versions: dict[str, str] = {}
-    metrics: tuple[str, ...]
+    metrics: tuple[MetricName, ...]
     complete: bool = False
 
 
@@ -82,5 +84,5 @@ class RunConfig(_Frozen):
     shards: tuple[ShardInfo, ...] = ()
     pairs: int = 0
     width: int = 0
-    metrics: tuple[str, ...] = ()
+    metrics: tuple[MetricName, ...] = ()
     skipped_rows: int | None = None

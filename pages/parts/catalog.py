@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clipsel_core.errors import RunError
+
 HOME = Path(__file__).resolve().parents[2]
 _DEPTHS = ("*/run.json", "*/*/run.json", "*/*/*/run.json")
 
@@ -68,6 +70,17 @@ def entries() -> list[Entry]:
         if root.is_relative_to(data):
             found.setdefault(root, root.relative_to(data).as_posix())
     return [Entry(label, root) for root, label in _distinct(found).items()]
+
+
+def check_within(run: Path, folder: Path) -> None:
+    """Makes sure that a folder of a run is not a link that leads out of the run and all that the server was told of.
+
+    Raises: RunError where it does: nothing may be written there, or given out from there.
+    """
+    real = folder.resolve()
+    if not any(real.is_relative_to(root.resolve()) for root in (run, data_folder(), *readable())):
+        expected, remedy = "a folder within the run", "start the dashboard with --read FOLDER to allow it"
+        raise RunError(folder, expected=expected, found=f"a link to {real}", remedy=remedy)
 
 
 def missing() -> list[Path]:

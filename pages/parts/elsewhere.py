@@ -1,4 +1,4 @@
-"""Is the run that the address asked for, or that was on show, still there? If not, the page says so before all else.
+"""Is what the address asked for there, and the run that was on show still? If not, the page says so before all else.
 
 Without a word the picker would show another run in its place, and what is exported would come from that.
 """
@@ -9,7 +9,10 @@ import streamlit as st
 
 from pages.parts import facts
 
+# The parameter of an address that says which page was asked for in vain.
+NO_PAGE = "no_page"
 _SHOWN, _GONE = "run on show", "run gone"
+_LONGEST = 200
 
 
 def look_for(labels: list[str]) -> None:
@@ -24,6 +27,17 @@ def look_for(labels: list[str]) -> None:
 def chosen() -> None:
     """Somebody has chosen a run: there is nothing more to say."""
     st.session_state.pop(_GONE, None)
+
+
+def show_no_page() -> None:
+    """Says that the address named no page, where it did."""
+    asked = st.query_params.get(NO_PAGE)
+    if asked is None:
+        return
+    with st.container(border=True, key="no-page", gap="small"):
+        facts.show_title("There is no such page", "this is Overview; the list at the side has all pages")
+        facts.show_facts({"Asked for": f"/{asked[:_LONGEST]}"})
+        st.button("Go on", key="go on from no page", on_click=st.query_params.pop, args=(NO_PAGE, None))
 
 
 def show(label: str) -> None:

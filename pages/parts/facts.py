@@ -17,7 +17,7 @@ def show_facts(facts: Mapping[str, str]) -> None:
 def show_title(text: str, note: str = "") -> None:
     """What a chart or a gallery shows, with a quiet note behind it."""
     behind = f" <span>{html.escape(note)}</span>" if note else ""
-    st.html(f'<div class="shows">{html.escape(text)}{behind}</div>')
+    st.html(f'<div class="shows"><b>{html.escape(text)}</b>{behind}</div>')
 
 
 def show_note(text: str) -> None:

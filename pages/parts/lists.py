@@ -14,7 +14,7 @@ from clipsel_core.curation.recipes.recipe_steps import AnyStep, Intersect, Subtr
 from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, recipes
+from pages.parts import catalog, empty, recipes
 from pages.parts.catalog import Entry
 
 _FOLDER = "lists"
@@ -41,7 +41,8 @@ def store(run: Run, name: str, content: bytes) -> str:
     """Keeps an uploaded list beside the run's recipes, under a name of our own, and returns how recipes name it.
 
     name: the user's file name; only its ending and its harmless characters are used. The same content under the same
-    name is stored once. Raises: UidError where it is no list of uids; nothing is kept then.
+    name is stored once. Raises: UidError where it is no list of uids, RunError where the folder is a link that leads
+    out of the run; nothing is kept then.
     """
     given = Path(name)
     suffix = given.suffix.lower()
@@ -50,6 +51,7 @@ def store(run: Run, name: str, content: bytes) -> str:
     stem = re.sub(r"[^A-Za-z0-9]+", "-", given.stem).strip("-")[:40] or "list"
     safe = f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
     folder = run.recipes_dir / _FOLDER
+    catalog.check_within(run.root, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
         file = Path(aside) / safe
@@ -80,7 +82,7 @@ def adder(entry: Entry, run: Run) -> None:
 
 
 def _add(entry: Entry, run: Run, upload: str) -> None:
-    """Adds the uploaded list, or else the chosen one, as a step; the panel then asks anew."""
+    """Adds the uploaded list, or else the chosen one, as a step and closes the panel."""
     uploaded, kind = st.session_state.get(upload), _KINDS[st.session_state["list rule"]]
     try:
         name = store(run, uploaded.name, uploaded.getvalue()) if uploaded else st.session_state["list file"]
@@ -93,3 +95,5 @@ def _add(entry: Entry, run: Run, upload: str) -> None:
         return
     recipes.add_step(entry, run, step)
     st.session_state["lists added"] = st.session_state.get("lists added", 0) + 1
+    # What was added appears where the panel lies.
+    st.session_state["lists"], st.session_state["list file"] = False, None

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import streamlit as st
 
+from clipsel_core.curation.index import counts
 from pages.parts import state
 from pages.parts.catalog import Entry
 
@@ -56,13 +57,20 @@ def marginal(entry: Entry, metric: str, recipe: str | None = None) -> Marginal:
     return _marginal(entry, metric, recipe, state.scores_stamp(entry))
 
 
-def of_mask(entry: Entry, metric: str, mask: np.ndarray | None) -> Marginal:
-    """The spread of a metric over the pairs of a mask, (N,) bool; over all pairs where it is None."""
+def of_bits(entry: Entry, metric: str, bits: np.ndarray | None) -> Marginal:
+    """The spread of a metric over the pairs of a bitmap; over all pairs where it is None."""
     bins = state.metric_bins(entry, metric)
-    counts = bins.everything if mask is None else bins.counts(mask)
+    counts = bins.everything if bits is None else bins.spread(bits).fine
     return Marginal(np.linspace(bins.low, bins.high, len(counts) + 1), np.concatenate([[0], np.cumsum(counts)]))
+
+
+def of_values(values: np.ndarray, like: Marginal) -> Marginal:
+    """The spread of some scores, (M,) floats, in the bins of another's, so that the two can be compared."""
+    span = float(like.edges[0]), float(like.edges[-1])
+    found = counts.histogram(values, len(like.edges) - 1, span).counts
+    return Marginal(like.edges, np.concatenate([[0], np.cumsum(found)]))
 
 
 @st.cache_resource(max_entries=96, show_spinner=False)
 def _marginal(entry: Entry, metric: str, recipe: str | None, stamp: state.Stamp) -> Marginal:
-    return of_mask(entry, metric, None if recipe is None else state.kept_mask(entry, recipe))
+    return of_bits(entry, metric, None if recipe is None else state.kept_bits(entry, recipe))

@@ -10,13 +10,14 @@ _NORMSIM = re.compile(r"normsim_([^_]+)_(.+)")
 
 @dataclass(frozen=True)
 class Metric:
-    """A score column in words. selects: whether keeping its highest pairs makes sense."""
+    """A score column in words. selects: whether keeping its highest pairs makes sense. ours: whether we computed it."""
 
     name: str
     title: str
     measures: str
     misleads: str
     selects: bool = True
+    ours: bool = True
 
     @property
     def help(self) -> str:
@@ -69,7 +70,8 @@ def describe(name: str) -> Metric:
         return _FIXED[name]
     match = _NORMSIM.fullmatch(name)
     if match is None:
-        return Metric(name, name, "A column that was imported with the run.", "Its maker knows what it means.")
+        measures = "A column that was imported with the run."
+        return Metric(name, name, measures, "Its maker knows what it means.", ours=False)
     p, target = match.groups()
     if p == "inf":
         measures = f"Largest cosine of the image with any image of the target {target}; higher is better."

@@ -2,7 +2,10 @@
 
 /pairs/<run>/<uid>      image bytes; 404 where unknown, 415 where they are not a picture that Pillow can decode
 /exports/<run>/<name>   a file of the run's exports folder as a download; 404 for anything else
+/drawings/<name>        a picture that a page drew just now, PNG; 404 where it is not kept any more
+/scripts/<name>         the script of one of our components, by a name that changes with it; 404 for anything else
 /overview, /Select, …   addresses that people guess lead to the page they mean
+/anything else          leads to Overview, which says that there is no such page
 
 <run> is a key of the catalog, so neither route can leave the folders that the dashboard may show.
 """
@@ -10,13 +13,16 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote
+from pathlib import Path
+from urllib.parse import quote, urlencode
 
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pages.parts import catalog, pictures
+from clipsel_core.errors import RunError
+from pages.parts import catalog, component, drawings, elsewhere, pictures
 
 _UID = re.compile(r"[0-9a-f]{32}")
 _HEADERS = {
@@ -30,11 +36,28 @@ _PAGES = ("distributions", "map", "gallery", "search", "select", "compare")
 _GUESSED = dict.fromkeys(("overview", "Overview", "home", "index.html", "jobs"), "") | {
     name.capitalize(): name for name in _PAGES
 }
+# Below these Streamlit and our routes answer; its other addresses have a part with a dot in it or a _ in front.
+_OTHERS = "app|auth|component|exports|media|pairs|static"
+_KNOWN = "|".join((*_PAGES, "oauth2callback"))
+
+
+class _Unknown(StringConvertor):
+    """The path of an address that names no page: Streamlit would show its own words, or nothing where it has a /."""
+
+    regex = rf"(?!(?:{_KNOWN})$|(?:{_OTHERS})/)[^/._][^/.]*(?:/[^/._][^/.]*)*"
+
+
+register_url_convertor("unknown", _Unknown())
 
 
 def image_url(entry: catalog.Entry, uid: str) -> str:
     """Where a pair's image is served."""
     return f"/pairs/{entry.key}/{uid}"
+
+
+def drawing_url(name: str) -> str:
+    """Where a picture that is kept by this name is served."""
+    return f"/drawings/{name}"
 
 
 def export_url(entry: catalog.Entry, name: str) -> str:
@@ -59,13 +82,43 @@ def export(request: Request) -> Response:
     """A file that the run exported, as a download streamed from the disk."""
     entry = catalog.by_key(request.path_params["run"])
     name = request.path_params["name"]
-    folder = (entry.root / "exports").resolve() if entry else None
-    file = (folder / name).resolve() if folder else None
-    if folder is None or file is None or file.parent != folder or name.startswith(".") or not file.is_file():
+    file = _exported(entry, name) if entry else None
+    if file is None:
         return PlainTextResponse("no such file", 404, headers=_HEADERS)
     # Named as it is on the disk and not compressed on the way: a subset of 128 million uids is 2 GB.
     headers = {**_HEADERS, "Content-Encoding": "identity", "Cache-Control": "no-store"}
     return FileResponse(file, filename=name, media_type="application/octet-stream", headers=headers)
+
+
+def _exported(entry: catalog.Entry, name: str) -> Path | None:
+    folder = entry.root / "exports"
+    try:
+        catalog.check_within(entry.root, folder)
+        file = (folder / name).resolve()
+        inside = file.parent == folder.resolve() and not name.startswith(".") and file.is_file()
+    except (RunError, OSError, RuntimeError, ValueError):  # a link that leads out or in circles, a zero byte
+        return None
+    return file if inside else None
+
+
+def drawing(request: Request) -> Response:
+    """A picture that a page drew and named in what it sent."""
+    data = drawings.read(request.path_params["name"])
+    return _by_contents(data, "image/png", "no such drawing")
+
+
+def script(request: Request) -> Response:
+    """What a component of ours is made of."""
+    data = component.script(request.path_params["name"])
+    return _by_contents(data, "text/javascript; charset=utf-8", "no such script")
+
+
+def _by_contents(data: bytes | None, kind: str, missing: str) -> Response:
+    """Bytes whose name says what is in them, so that a browser need never ask again."""
+    if data is None:
+        return PlainTextResponse(missing, 404, headers=_HEADERS)
+    headers = {**_HEADERS, "Cache-Control": "private, max-age=31536000, immutable"}
+    return Response(data, media_type=kind, headers=headers)
 
 
 def guessed(request: Request) -> Response:
@@ -75,8 +128,18 @@ def guessed(request: Request) -> Response:
     return RedirectResponse(f"./{page}{query}", 307)
 
 
+def unknown(request: Request) -> Response:
+    """Leads from an address that names no page to Overview, which says so; the run and all else stay as they were."""
+    told = [*request.query_params.multi_items(), (elsewhere.NO_PAGE, request.path_params["page"])]
+    up = "../" * request.url.path.rstrip("/").count("/", 1)
+    return RedirectResponse(f"{up or './'}?{urlencode(told)}", 307)
+
+
 ROUTES = [
     Route("/pairs/{run}/{uid}", image),
     Route("/exports/{run}/{name}", export),
+    Route("/drawings/{name}", drawing),
+    Route("/scripts/{name}", script),
     *(Route(f"/{name}", guessed) for name in _GUESSED),
+    Route("/{page:unknown}", unknown),
 ]

@@ -80,7 +80,7 @@ def require_table(entry: catalog.Entry) -> ScoreTable:
     if not run.score_files:
         empty.show_empty(
             "No shard is finished yet",
-            "Pairs appear here as soon as the first shard is scored. The same command starts and continues a run.",
+            "Pairs appear here as soon as the first shard is scored. Overview says how far it is, and starts it again.",
             commands.score_again(run),
         )
         st.stop()
@@ -133,17 +133,13 @@ def picked(entry: catalog.Entry, recipe: str) -> Picked:
     return Picked(picker, steps, taken, picker.selection(taken))
 
 
-def kept_mask(entry: catalog.Entry, recipe: str) -> np.ndarray:
-    """Which pairs a recipe (YAML) keeps: (N,) bool. "" has no step and keeps every pair that may be selected."""
-    return bitmaps.unpack(_kept(entry, recipe), len(open_table(entry)))
-
-
 def keeps(entry: catalog.Entry, recipe: str) -> Keeps:
-    """The same for some rows: what tells of them which are kept. Nothing is made that takes a byte for each pair."""
-    return partial(bitmaps.holds, _kept(entry, recipe))
+    """What tells of some rows which of them a recipe (YAML) keeps."""
+    return partial(bitmaps.holds, kept_bits(entry, recipe))
 
 
-def _kept(entry: catalog.Entry, recipe: str) -> np.ndarray:
+def kept_bits(entry: catalog.Entry, recipe: str) -> np.ndarray:
+    """The bitmap of the pairs that a recipe keeps. "" has no step and keeps every pair that may be selected."""
     return picked(entry, recipe).selection.bits() if recipe else open_picker(entry).bits(())
 
 

@@ -51,10 +51,19 @@ def percentile(percent: float) -> str:
 
 
 def score(value: float) -> str:
-    """A score to four digits, or a dash where there is none."""
+    """A score to four digits, or a dash where there is none. What rounds to nothing has no sign.
+
+    >>> score(0.25), score(-0.00001), score(1234.5)
+    ('0.2500', '0.0000', '1,234.50')
+    """
     if value is None or not math.isfinite(value):
         return "–"  # noqa: RUF001
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.2f}"
+    return f"{unsigned_zero(value):.4f}" if abs(value) < 10 else f"{value:,.2f}"
+
+
+def unsigned_zero(value: float) -> float:
+    """A score as it is, but 0.0 where its four digits would say -0.0000."""
+    return 0.0 if abs(value) < 0.00005 else value
 
 
 def duration(seconds: float) -> str:

@@ -132,6 +132,28 @@ def test_select__thumb_obeys_the_keyboard(page):
     expect(page.locator(".funnel")).to_contain_text("top 98 % of the pool")
 
 
+@pytest.mark.parametrize("width", [1440, 390])
+def test_select__the_count_stays_in_view_at_a_step_further_down(page, width):
+    page.set_viewport_size({"width": width, "height": 844})
+    visit(page, "select")
+    page.get_by_role("button", name="Add a step").click()
+    thumb, kept = page.locator(".st-key-effect-2 [role=slider]"), page.locator(".headline b")
+    thumb.scroll_into_view_if_needed()
+    expect(thumb).to_be_in_viewport()
+    thumb.press("Home")
+    expect(kept).to_have_text("0")
+    settle(page)
+    # On top of all that the page draws there, and below Streamlit's bar, which a phone has there.
+    seen = """node => {
+      const { x, y, width, height } = node.getBoundingClientRect()
+      const there = document.elementsFromPoint(x + width / 2, y + height / 2)
+      return [there.find(one => one.closest('.stMainBlockContainer'))?.textContent, y]
+    }"""
+    shown, top = kept.evaluate(seen)
+    assert shown == "0"
+    assert top >= (0 if width == 1440 else 56)
+
+
 def test_select__quick_moves_to_and_fro_are_all_counted(page):
     """Places that were shown before come again while answers are on their way: the browser must know them still."""
     visit(page, "select")
@@ -354,7 +376,7 @@ def test_search__goes_on_from_an_opened_pairs_look_alikes(page):
     caption = alike.inner_text()
     dialog.get_by_role("link", name="More of them").click()
     expect(page.get_by_role("heading", name="Search", exact=True, level=1)).to_be_visible()
-    expect(page.locator(".shows").first).to_contain_text("48 pairs whose images are most like that of pair")
+    expect(page.locator(".shows").first).to_contain_text("96 pairs whose images are most like that of pair")
     expect(page.locator(".card .caption").first).to_have_text(caption)
     settle(page)
     assert "like=" in page.url

@@ -6,15 +6,20 @@ about, and no foreign script has run.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Watch, settle, visit
-from tests.browser.test_app import PAGES
-from tests.pages.worlds import HOSTILE, HOSTILE_NAME
+from tests.browser.test_app import PAGES, lasso
+from tests.pages.worlds import HOSTILE, HOSTILE_NAME, HOSTILE_NAMES
 
 RUN = "hostile/run"
+NAMES_RUN = f"names/{HOSTILE_NAMES[0]}"
 
 
 def unfold(page) -> None:
@@ -88,6 +93,130 @@ def test_hostile__a_recipe_by_any_name_is_only_a_name(page):
     settle(page)
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_hostile_names__every_page_stays_quiet(page, name):
+    """Names of the run and of others in the picker, of recipes, of uid lists, of the metadata's columns."""
+    visit(page, name, NAMES_RUN)
+    page.locator(".st-key-run input").click()
+    expect(page.get_by_role("option").first).to_be_visible()
+    page.keyboard.press("Escape")
+    unfold(page)
+
+
+def test_hostile_names__recipes_and_lists_are_only_names(page):
+    visit(page, "select", NAMES_RUN)
+    for place in range(3):
+        page.locator(".st-key-load input").click()
+        page.get_by_role("option").nth(place).click()
+        expect(page.locator(".funnel .row")).to_have_count(2)
+        settle(page)
+    for place in range(6):
+        page.get_by_role("button", name="Add a list").click()
+        page.get_by_role("combobox", name="List").click()
+        page.get_by_role("option").nth(place).click()
+        settle(page)
+        page.get_by_role("button", name="Add", exact=True).click()
+        expect(page.locator(".funnel .row")).to_have_count(3 + place)
+        settle(page)
+    page.get_by_role("link", name="Gallery").click()
+    page.locator(".card").first.click()
+    expect(page.get_by_role("dialog").locator(".verdict li")).to_have_count(7)
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Compare").click()
+    expect(page.locator(".matrix td").first).to_be_visible()
+    settle(page)
+
+
+def test_hostile_names__columns_of_the_metadata_are_only_names(page):
+    visit(page, "distributions", NAMES_RUN, "&view=By+kind")
+    kind = page.locator(".st-key-kind input")
+    for place in range(0, 200, 20):
+        kind.click()
+        kind.fill(HOSTILE_NAMES[place].rpartition(" ")[2])
+        page.get_by_role("option").first.click()
+        expect(page.locator(".histogram svg").first).to_be_visible()
+        settle(page)
+
+
+def test_hostile__names_of_regions_and_what_is_said_in_them(page):
+    visit(page, "map", RUN)
+    expect(page.locator(".stage .label").first).to_be_visible()
+    lasso(page, [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98)])
+    expect(page.get_by_text("in the region").first).to_be_visible()
+    unfold(page)
+    page.get_by_role("button", name="Drop these").click()
+    expect(page.get_by_text("dropped by hand: the last step").first).to_be_visible()
+    settle(page)
+
+
+def test_hostile__an_opened_pairs_tabs_stay_quiet(page):
+    visit(page, "gallery", RUN, "&order=lowest")
+    page.locator(".card").nth(2).click()
+    dialog = page.get_by_role("dialog")
+    for tab in ("Look-alikes", "Same caption", "Target images"):
+        dialog.get_by_role("tab", name=tab).click()
+        settle(page)
+    page.keyboard.press("d")
+    expect(dialog.get_by_role("button", name="Take back")).to_be_visible()
+
+
+def test_hostile__export_says_what_it_wrote(page):
+    visit(page, "select", RUN)
+    page.get_by_role("button", name="Save and export").click()
+    expect(page.locator(".st-key-exported")).to_contain_text("SHA-256")
+    settle(page)
+
+
+def test_server__answers_on_this_machine_alone(server):
+    """Linux says in hexadecimal who listens where: 0100007F is 127.0.0.1."""
+    port = f"{urlsplit(server.url).port:04X}"
+    tables = [Path("/proc/net") / name for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    listening = {local for _, local, _, state, *_ in lines if state == "0A" and local.endswith(f":{port}")}
+    assert listening == {f"0100007F:{port}"}
+
+
+@pytest.mark.parametrize("address", ["/nowhere", "/map/deeper", "/<img src=x onerror=pwned=1>"])
+def test_unknown_address__is_said_to_be_none(page, address):
+    page.goto(f"{quote(address)}?run=demo/run")
+    expect(page.get_by_role("heading", name="Overview", exact=True, level=1)).to_be_visible()
+    notice = page.locator(".st-key-no-page")
+    expect(notice).to_contain_text(f"Asked for{address}")
+    settle(page)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Go on").click()
+    expect(notice).to_have_count(0)
+    expect(page.locator(".st-key-run input")).to_have_value("demo/run")
+    assert "no_page" not in page.url
+
+
+def test_two_tabs__of_one_person_have_drafts_of_their_own(page):
+    """The same link twice in one browser: what one tab changes is the other's only when it is saved."""
+    visit(page, "select")
+    page.locator(".st-key-share-1 [role=slider]").press("PageDown")
+    expect(page).to_have_url(re.compile("recipe="))
+    settle(page)
+    other = page.context.new_page()
+    other.goto(page.url)
+    mine, theirs = page.locator(".headline b"), other.locator(".headline b")
+    expect(theirs).to_have_text(mine.inner_text())
+    settle(other)
+    before = mine.inner_text()
+    other.locator(".st-key-share-1 [role=slider]").press("Home")
+    expect(theirs).to_have_text("0")
+    other.get_by_label("Name").fill("tab")
+    other.get_by_label("Name").press("Enter")
+    expect(other.get_by_text("not saved yet")).to_be_visible()
+    other.get_by_role("button", name="Save recipe").click()
+    expect(other.get_by_text("DataComp subset · saved")).to_be_visible()
+    assert mine.inner_text() == before
+    page.get_by_label("Name").fill("tab")
+    page.get_by_label("Name").press("Enter")
+    expect(page.get_by_text("another recipe has this name: saving replaces it")).to_be_visible()
+    expect(mine).to_have_text(before)
+    settle(page)
+
+
 def test_two_people__do_not_see_each_others_draft(page, browser, server):
     visit(page, "select")
     visitor = browser.new_context(viewport={"width": 1440, "height": 900}, base_url=server.url).new_page()
@@ -107,4 +236,4 @@ def test_two_people__do_not_see_each_others_draft(page, browser, server):
     assert abs(int(theirs.inner_text().replace(",", "")) - int(before.replace(",", ""))) <= 1
     assert "by hand" not in page.locator(".funnel").inner_text()
     visitor.context.close()
-    assert watch.strangers == watch.complaints == []
+    assert watch.strangers == watch.complaints == watch.scripts == []

@@ -54,6 +54,25 @@ def test_start__refuses_what_is_not_ours(jobs, command, paths, options):
     assert not listing(jobs)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_start__on_a_full_disk_leaves_no_half_job(jobs, monkeypatch, times):
+    """job.json is written before the process is started and after: each may fail."""
+    written = []
+
+    def fill(folder, info):
+        written.append(folder)
+        if len(written) == times:
+            raise OSError(28, "No space left on device", str(folder / "job.json"))
+        return write_info(folder, info)
+
+    monkeypatch.setattr(control, "write_info", fill)
+    with pytest.raises(JobError, match="No space left on device"):
+        start(jobs, "wait")
+    assert [path.name for path in jobs.iterdir() if path.is_dir()] == []
+    for child in control._children:
+        assert child.wait(10) == 0
+
+
 def test_start__the_same_twice_is_one_job(jobs):
     first = start(jobs, "wait")
     assert start(jobs, "wait").id == first.id

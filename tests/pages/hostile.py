@@ -48,6 +48,12 @@ def strings() -> tuple[str, ...]:
     return (*wrapped, *(blow + " " + _stuffing(place) for place, blow in enumerate(_BLOWS)))
 
 
+def file_names() -> tuple[str, ...]:
+    """The same as names of files, 200 different ones: without the two characters that a name cannot have, and short."""
+    plain = (text.translate({ord("/"): "\u2215", 0: None})[:50] for text in strings())
+    return tuple(f"{text} {number}" for number, text in enumerate(plain))
+
+
 def _stuffing(place: int) -> str:
     """100 kB without a place to break the line, or with nothing but such places."""
     return ("w" * _LONG, "long words " * (_LONG // 11), "\n" * _LONG, "\u200b" * (_LONG // 3))[place % 4]

@@ -66,6 +66,13 @@ def test_distributions__draws_the_drafts_thresholds(app):
     assert "no step has a threshold on these metrics" in words(app)
 
 
+def test_distributions__two_metrics_begin_with_those_of_the_recipe(app):
+    """What a curator thinks of first is where the two steps cut."""
+    shown(app, "Two metrics")
+    assert app.selectbox(key="across").value == "s_cliploss"
+    assert app.selectbox(key="up").value == "normsim_inf_task"
+
+
 def test_distributions__rank_disagreement_names_the_pairs(tmp_path, open_page):
     other = scores(60)["clip_score"].copy()
     other[[3, 50]] = other[[50, 3]]
@@ -113,6 +120,22 @@ def test_distributions__what_the_normalizer_took(app):
         assert table.loc[name, "r image"] == pytest.approx(scores(60)["r_image"][mask].mean(), abs=1e-6)
         assert table.loc[name, "normalizer"] == pytest.approx(0.5, abs=1e-6)
         assert table.loc[name, "against the mean"] == pytest.approx(0, abs=1e-6)
+
+
+def test_distributions__a_metric_that_no_pair_has_is_no_empty_chart(tmp_path, open_page):
+    gone = {"clip_score": np.full(60, np.nan)}
+    run = make_run(tmp_path / "world", changed=gone)
+    app = open_page("distributions", run)
+    assert len(components(app, "clipsel_histogram")) == 6
+    assert "CLIPScore: no pair of this run has a score" in words(app)
+    assert f"python -m clipsel_core inspect {run.parent / 'pool'}" in words(app)
+    app.session_state["across"] = "clip_score"
+    shown(app, "Two metrics")
+    assert not app.get("plotly_chart")
+    assert "CLIPScore: no pair of this run has a score" in words(app)
+    app.session_state["of"] = "clip_score"
+    shown(app, "By kind")
+    assert not components(app, "clipsel_histogram")
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
+import re
 import threading
 
 import numpy as np
@@ -17,7 +17,7 @@ from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import background, catalog, recipes, state
+from pages.parts import background, catalog, drawings, recipes, state
 from pages.parts.catalog import Entry
 from pages.parts.map import map_view, naming
 from pages.parts.opened import OPENED
@@ -39,6 +39,15 @@ def on_right(pairs: int = 60) -> np.ndarray:
 def draw(app, event: str, value: object):
     element = next(part for part in app.get("bidi_component") if part.proto.component_name == "clipsel_map")
     return trigger(app, element.proto.id, event, value)
+
+
+def pointed(app) -> dict | None:
+    """What the pair under the pointer says of itself; it belongs to the picture that the map shows."""
+    ((said,), (drawn,)) = components(app, "clipsel_tip"), components(app, "clipsel_map")
+    assert [said[name] for name in ("image", "span", "colouring")] == [
+        drawn[name] for name in ("image", "span", "colouring")
+    ]
+    return said["tip"]
 
 
 def shown(app) -> list[int]:
@@ -108,6 +117,29 @@ def test_map__keeps_and_drops_a_region(app, run, kind, most_inline, monkeypatch)
     assert np.isin(on_right(), picked.rows).any() == (kind == "keep")
 
 
+def test_map__the_last_word_on_a_region_counts_and_is_named_after_it(app, run, monkeypatch):
+    monkeypatch.setattr(fate, "_MOST_INLINE", 1)
+    draw(app, "drawn", RIGHT_HALF)
+    before = len(steps(app, run))
+    for kind in ("keep", "keep", "drop", "keep", "drop"):
+        app.button(key=f"{kind} these").click().run()
+        assert len(steps(app, run)) == before + 1
+    (listed,) = (run / "recipes" / "lists").iterdir()
+    assert listed.name.startswith("region-")
+    assert steps(app, run)[-1].subtract == f"lists/{listed.name}"
+
+
+def test_map__a_region_of_everything_has_the_runs_median(tmp_path, open_page):
+    """Scores that lie far apart: between the two in the middle any number would halve them."""
+    far = np.random.default_rng(0).normal(size=60)
+    app = open_page("map", make_run(tmp_path / "world", changed={"clip_score": far}))
+    draw(app, "drawn", {"x": [-2, 2, 2, -2], "y": [-2, -2, 2, 2]})
+    title = next(chart["title"] for chart in components(app, "clipsel_histogram"))
+    here, everywhere = re.findall(r"median (\S+) here, (\S+) in the run", title)[0]
+    assert here == everywhere
+    assert sorted(far)[29] < float(here) < sorted(far)[30] + 1e-4
+
+
 def recipe_of(app, run) -> str:
     return recipes.as_yaml(steps(app, run))
 
@@ -145,24 +177,24 @@ def test_map__shows_single_pairs_where_few_are_in_view(tmp_path, open_page):
     seen = np.flatnonzero((np.cos(angle) >= 0.5) & (np.abs(np.sin(angle)) <= 0.5))
     assert drawn["points"]["x"] == pytest.approx(np.cos(angle[seen]), abs=1e-6)
     assert (drawn["seen"], drawn["said"]) == (len(seen), f"{len(seen)} in view")
-    assert drawn["tip"] is None
+    assert pointed(app) is None
     for place in (0, len(seen) - 1):
         draw(app, "pointed", place)
-        (drawn,) = components(app, "clipsel_map")
-        assert (drawn["tip"]["place"], drawn["tip"]["caption"]) == (place, f"caption of pair {seen[place]}")
+        assert (pointed(app)["place"], pointed(app)["caption"]) == (place, f"caption of pair {seen[place]}")
+        assert components(app, "clipsel_map") == [drawn]
     for nonsense in (-1, len(seen), "3", None):
         draw(app, "pointed", nonsense)
         assert not app.exception
-        assert components(app, "clipsel_map")[0]["tip"] is None
+        assert pointed(app) is None
 
 
 def test_map__opens_the_pair_that_is_clicked(app):
     draw(app, "moved", [0.5, 1.5, -0.5, 0.5])
     draw(app, "pointed", 3)
-    (drawn,) = components(app, "clipsel_map")
+    (drawn,), tip = components(app, "clipsel_map"), pointed(app)
     draw(app, "opened", 3)
     assert not app.exception
-    assert drawn["tip"]["caption"] in words(app)
+    assert tip["caption"] in words(app)
     assert f"4 of {len(drawn['points']['x'])} in this gallery" in words(app)
     del app.session_state[OPENED]
     for nonsense in (-1, 10_000, "3", None):
@@ -176,7 +208,7 @@ def test_map__is_coloured_and_says_how(app, colour):
     app.selectbox(key="map_colour").set_value(colour).run()
     assert not app.exception
     (drawn,) = components(app, "clipsel_map")
-    picture = Image.open(io.BytesIO(base64.b64decode(drawn["image"].partition(",")[2])))
+    picture = Image.open(io.BytesIO(drawings.read(drawn["image"].removeprefix("/drawings/"))))
     pixels = np.asarray(picture.convert("RGBA"))
     assert (pixels[..., 3] > 0).any()
     assert (pixels[..., 3] == 0).any()
@@ -190,8 +222,7 @@ def test_map__captions_stay_text(tmp_path, open_page):
     app = open_page("map", make_run(tmp_path / "world", captions=HOSTILE))
     for place in range(0, 60, 4):
         draw(app, "pointed", place)
-        (drawn,) = components(app, "clipsel_map")
-        assert drawn["tip"]["caption"] == HOSTILE[place][:200]
+        assert pointed(app)["caption"] == HOSTILE[place][:200]
         assert "<script" not in words(app)
 
 

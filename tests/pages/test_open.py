@@ -114,12 +114,21 @@ def test_overview__says_that_the_pool_is_gone(tmp_path, open_page):
     assert "pool is not where the run remembers it" in words(open_page("overview", run))
 
 
+def test_overview__says_when_the_scores_were_finished(tmp_path, open_page):
+    run = make_run(tmp_path / "world")
+    assert "<dt>Scored</dt><dd>not recorded</dd>" in words(open_page("overview", run))
+    status = {"state": "done", "updated_at": "2026-03-04T17:05:59+02:00", "pairs_per_s": 1234.4}
+    (run / "status.json").write_text(json.dumps(status))
+    said = "<dt>Scored</dt><dd>finished 4 Mar 2026, 15:05 UTC, at 1,234 pairs/s</dd>"
+    assert said in words(open_page("overview", run))
+
+
 def test_overview__shows_no_numbers_where_nothing_is_scored(tmp_path, open_page):
     app = open_page("overview", make_run(tmp_path / "world", **LACKING["no_scores"]))
     table = app.dataframe[0].value.set_index("metric")
     assert table.loc[["CLIPScore", "s-CLIPLoss"], ["5 %", "median", "95 %"]].isna().all(axis=None)
     assert table.loc["r image"].notna().all()
-    assert "No pair of this run has s-CLIPLoss" in words(app)
+    assert "With their r image and its percentile" in words(app)
 
 
 def test_run__that_is_not_here_is_not_replaced_in_silence(tmp_path, open_page):

@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 
 from clipsel_core import uids
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, pictures, routes
+from pages.parts import catalog, component, drawings, pictures, routes
+from pages.parts.gallery import cards  # noqa: F401
 from tests.pages.worlds import make_run, picture
 
 FIRST = "00000000000000070000000000000000"
@@ -138,6 +139,9 @@ def test_export__is_a_download(entry):
         "../../secret.txt",
         "/etc/passwd",
         ".mine.npy.1.partial",
+        "mine.npy\0",
+        "\0",
+        "x" * 300,
     ],
 )
 def test_export__gives_nothing_else(entry, name):
@@ -148,6 +152,16 @@ def test_export__gives_nothing_else(entry, name):
 def test_export__follows_no_link_out_of_the_folder(entry, tmp_path):
     (entry.root / "exports" / "link.npy").symlink_to(tmp_path / "world" / "secret.txt")
     assert get(f"/exports/{entry.key}/link.npy")[0] == 404
+
+
+def test_export__folder_that_is_a_link_gives_nothing(entry, tmp_path, monkeypatch):
+    """A run that somebody else made may say that its exports lie in another's home."""
+    home = tmp_path / "home"
+    (entry.root / "exports").rename(home)
+    (entry.root / "exports").symlink_to(home)
+    assert get(f"/exports/{entry.key}/mine.npy")[0] == 404
+    monkeypatch.setenv("CLIPSEL_READ", str(home))
+    assert get(f"/exports/{entry.key}/mine.npy")[0] == 200
 
 
 def test_pictures__pool_without_images_has_none(tmp_path):
@@ -221,10 +235,56 @@ def test_by_key__sees_other_folders_and_new_runs_at_once(tmp_path, monkeypatch):
     assert catalog.by_key(other.key) == other
 
 
+def test_drawing__is_kept_by_what_is_in_it_until_others_were_drawn():
+    address = routes.drawing_url(drawings.keep(b"a picture"))
+    assert address == routes.drawing_url(drawings.keep(b"a picture"))
+    status, headers, body = get(address)
+    assert (status, headers["content-type"], body) == (200, "image/png", b"a picture")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "immutable" in headers["cache-control"]
+    for place in range(100):
+        drawings.keep(b"%d" % place)
+    status, headers, _ = get(address)
+    assert status == 404
+    assert "cache-control" not in headers
+
+
+def test_script__holds_the_styles_and_the_code_of_a_component():
+    names = [name for name in component._scripts if name.startswith("cards-")]
+    assert len(names) == 1
+    status, headers, body = get(f"/scripts/{names[0]}")
+    assert (status, headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+    assert (component._HERE / "gallery" / "cards.js").read_bytes() in body
+    assert b".caption" in body
+    for other in ("cards.js", "..%2Fcomponent.py", "cards-0000000000000000.js"):
+        assert get(f"/scripts/{other}")[0] == 404
+
+
 @pytest.mark.parametrize(("path", "page"), [("/overview", "./"), ("/home", "./"), ("/Select", "./select")])
 def test_guessed__leads_to_the_page(path, page):
     status, headers, _ = get(path)
     assert (status, headers["location"]) == (307, page)
+
+
+@pytest.mark.parametrize(
+    ("path", "leads"),
+    [
+        ("/nowhere", "./?run=a%2Fb&no_page=nowhere"),
+        ("/map/deeper", "../?run=a%2Fb&no_page=map%2Fdeeper"),
+        ("/<script>", "./?run=a%2Fb&no_page=%3Cscript%3E"),
+    ],
+)
+def test_unknown__leads_to_overview_which_says_so(path, leads):
+    status, headers, _ = get(path, b"run=a/b")
+    assert (status, headers["location"]) == (307, leads)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/map", "/select", "/_stcore/health", "/map/_stcore/health", "/static/js/x.js", "/favicon.png", "/media/x"],
+)
+def test_unknown__leaves_alone_what_streamlit_answers(path):
+    assert get(path)[0] == 404  # by the routes alone: Streamlit's come after them
 
 
 def test_guessed__keeps_what_stands_behind_the_address():

@@ -95,6 +95,24 @@ def test_search__by_pair_finds_its_neighbours(run, images, open_page):
     assert "of all 3,800 pairs" in words(app)
 
 
+def test_search__lists_the_best_in_pages_of_48(run, images, open_page):
+    app = open_page("search", run)
+    app.session_state["by"], app.session_state["like"] = "a pair", names(run, [70])[0]
+    app.run()
+    app.selectbox(key="search_size").set_value(480).run()
+    cosines = images @ images[70]
+    cosines[70] = -1
+    best, listed = names(run, np.argsort(-cosines)[:480]), found(app)
+    for _ in range(9):
+        app.button(key="next search_page").click().run()
+        listed += found(app)
+    assert len(set(listed)) == 480
+    assert len(set(listed) & set(best)) >= 478
+    assert app.button(key="next search_page").disabled
+    app.text_input(key="like").set_value(names(run, [71])[0]).run()
+    assert app.number_input(key="search_page").value == 1
+
+
 def test_search__by_text_asks_the_teacher_once(run, images, asked, open_page):
     app = open_page("search", run)
     app.text_input(key="q").set_value("  two  red birds ").run()

@@ -10,7 +10,7 @@ from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting.boundary import boundary
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.runs.store import Run
-from tests.pages.conftest import components, thumbs, words
+from tests.pages.conftest import components, thumbs, trigger, words
 from tests.pages.worlds import make_run
 
 
@@ -49,8 +49,31 @@ def test_borders__of_a_chosen_step_are_the_cores(run, open_page):
     app = opened(open_page, run, "at threshold")
     app.segmented_control(key="threshold of").set_value(1).run()
     text = "steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: normsim_inf_task, keep_top: 0.2}]"
-    found = boundary(Picker(ScoreTable.open(Run.open(run))), parse_recipe(text), 1, most=12)
-    assert captions(app) == [[f"caption of pair {row}" for row in rows] for rows in (found.failing, found.passing)]
+    found = boundary(Picker(ScoreTable.open(Run.open(run))), parse_recipe(text), 1)
+    sides = (side.rows(0, 12) for side in (found.failing, found.passing))
+    assert captions(app) == [[f"caption of pair {row}" for row in rows] for rows in sides]
+
+
+def test_borders__have_pages_that_a_moved_thumb_turns_back(run, open_page):
+    app = opened(open_page, run, "at threshold")
+    app.button(key="next below_page").click().run()
+    below, above = captions(app)
+    assert below[:2] == ["caption of pair 29", "caption of pair 28"]
+    assert above[0] == "caption of pair 42"
+    thumbs(app)[0].set_value(40.0).run()
+    below, above = captions(app)
+    assert (below[0], above[0]) == ("caption of pair 35", "caption of pair 36")
+    assert not app.exception
+
+
+def test_borders__a_pair_judged_by_hand_turns_no_page(run, open_page):
+    app = opened(open_page, run, "at threshold")
+    app.button(key="next below_page").click().run()
+    below = next(element for element in app.get("bidi_component") if element.proto.component_name == "clipsel_cards")
+    uid = components(app, "clipsel_cards")[0]["cards"][0]["uid"]
+    trigger(app, below.proto.id, "judged", {"uid": uid, "kind": "keep"})
+    card = components(app, "clipsel_cards")[0]["cards"][0]
+    assert (card["caption"], card["badge"]) == ("caption of pair 29", "kept by hand")
 
 
 def test_borders__an_empty_side_says_so(run, open_page):

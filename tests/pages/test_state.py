@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.layout import knows_images, open_pool
 from pages.parts import state
@@ -48,10 +49,10 @@ def test_knows_images__is_what_the_opened_pool_says(tmp_path, images):
     assert knows_images(root) == open_pool(root).has_images == images
 
 
-def test_keeps__is_the_mask_asked_for_some_pairs(entry):
+def test_keeps__is_the_bitmap_asked_for_some_pairs(entry):
     recipe = "steps:\n- {metric: s_cliploss, keep_top: 0.5}\n"
     for text in ("", recipe):
-        mask, keeps = state.kept_mask(entry, text), state.keeps(entry, text)
+        mask, keeps = bitmaps.unpack(state.kept_bits(entry, text), 60), state.keeps(entry, text)
         assert np.array_equal(keeps(np.arange(len(mask))), mask)
         assert 0 < mask.sum() <= len(mask)
     with pytest.raises(PoolFormatError):

@@ -20,6 +20,7 @@ from tests.pages import hostile
 
 METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se", "normsim_inf_task", "normsim_2_task")
 HOSTILE = hostile.strings()
+HOSTILE_NAMES = hostile.file_names()
 HOSTILE_NAME = "<img src=x onerror=window.pwned=1>"
 
 # Runs that lack something, by name: how make_run makes them.
@@ -59,21 +60,22 @@ def make_run(
     urls: Sequence[str] = (),
     kinds: Sequence[str] = (),
     changed: dict[str, np.ndarray] | None = None,
+    more: dict[str, list[str]] | None = None,
 ) -> Path:
     """Writes folder/pool and folder/run and returns the run.
 
     pairs: rows of each shard. finished: shards that are scored, all by default. captions, urls,
     kinds: of the first rows.
-    changed: (N,) values in place of the usual ones, by metric.
+    changed: (N,) values in place of the usual ones, by metric. more: further columns of the metadata.
     """
     pool, run = folder / "pool", folder / "run"
     for part in (pool / "metadata", pool / "shards", run / "scores", run / "recipes"):
         part.mkdir(parents=True)
     total, start = sum(pairs), 0
-    keys = uids.from_halves(np.arange(1, total + 1, dtype=np.uint64) * 7, np.arange(total, dtype=np.uint64))
+    keys = _keys(total)
     metrics = METRICS if target else METRICS[:5]
     columns = {**scores(total), **(changed or {})}
-    described = _metadata(keys, captions, urls, kinds)
+    described = _metadata(keys, captions, urls, kinds) | (more or {})
     for number, rows in enumerate(pairs):
         part = slice(start, start + rows)
         _write_pool_shard(pool, f"{number:08d}", {name: column[part] for name, column in described.items()}, images)
@@ -114,6 +116,30 @@ def make_hostile_run(folder: Path) -> Path:
     run = make_run(folder, pairs=(130, 110), captions=HOSTILE, urls=HOSTILE[::-1], kinds=HOSTILE)
     add_recipe(run, HOSTILE_NAME, "steps: [{metric: s_cliploss, keep_top: 0.5}]")
     return run
+
+
+def make_run_of_hostile_names(folder: Path) -> Path:
+    """A run of which every name means harm: its own, those of 200 metadata columns, 200 recipes and 200 uid lists.
+
+    Each list is of 10 pairs; each column says hostile things of the kinds of pairs, too.
+    """
+    columns = {name: [HOSTILE[(row + place) % 5] for row in range(60)] for place, name in enumerate(HOSTILE_NAMES)}
+    run = make_run(folder, more=columns)
+    lists = run / "recipes" / "lists"
+    lists.mkdir()
+    for place, name in enumerate(HOSTILE_NAMES):
+        add_recipe(run, name, f"steps: [{{metric: s_cliploss, keep_top: 0.{place:03d}}}]")
+        (lists / f"{name}.txt").write_text("".join(f"{uid}\n" for uid in uid_names(60)[place % 50 :][:10]))
+    return run.rename(run.with_name(HOSTILE_NAMES[0]))
+
+
+def uid_names(pairs: int) -> list[str]:
+    """The uids of a run of so many pairs, as 32 hex digits, in the order of its rows."""
+    return uids.to_hex(_keys(pairs)).to_pylist()
+
+
+def _keys(pairs: int) -> np.ndarray:
+    return uids.from_halves(np.arange(1, pairs + 1, dtype=np.uint64) * 7, np.arange(pairs, dtype=np.uint64))
 
 
 def _metadata(

@@ -128,6 +128,17 @@ def test_folder__each_image_with_its_txt(tmp_path):
     assert read(source, found[2]) == image(2)
 
 
+def test_folder__a_caption_beside_no_image_is_a_fault(tmp_path):
+    for name in ("a.jpg", "inner/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(image(0))
+        (tmp_path / name).with_suffix(".txt").write_text("a boat")
+    (tmp_path / "inner" / "c.txt").write_text("a boat that nobody photographed")
+    source = open_source(tmp_path)
+    assert faults(source) == [("inner/c.txt", "a caption without an image")]
+    assert (source.sizes, len(records(source))) == ((3,), 3)
+
+
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
 @pytest.mark.parametrize("given", ["folder", "file"])
 def test_table__paths_beside_captions(tmp_path, kind, given):
@@ -201,6 +212,24 @@ def test_image_parquet__bytes_in_rows(tmp_path, plain):
     assert [record.data for record in found] == [image(number) for number in range(80)]
     assert found[51].key == ("train-1.parquet:1" if plain else "51.jpg")
     assert (found[51].caption, found[51].file, found[51].offset) == (caption(51), "train-1.parquet", 1)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_parquet__the_first_of_several_captions(tmp_path, inside):
+    (tmp_path / "0.jpg").write_bytes(image(0))
+    images = [{"bytes": image(0), "path": "0.jpg"} if inside else "0.jpg"] * 3
+    texts = [["", "a boat", "red"], [], None]
+    pq.write_table(pa.table({"image": images, "caption": texts}), tmp_path / "t.parquet")
+    source = open_source(tmp_path / "t.parquet")
+    assert "captions from 'caption', the first of each" in source.said
+    assert [record.caption for record in records(source)] == ["a boat", "", ""]
+
+
+def test_open_source__a_column_where_there_are_none(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(image(0))
+    (tmp_path / "0.txt").write_text("a boat")
+    with pytest.raises(PoolFormatError, match="--text-column: expected no column, as folder has none, found words"):
+        open_source(tmp_path, text_column="words")
 
 
 def test_image_parquet__rows_without_bytes(tmp_path):

@@ -43,11 +43,14 @@ class _Part:
 
 @dataclass
 class CaptionScan:
-    """A search through the captions of a run, done step by step. done, total: rows looked at, and rows in all.
+    """A search through the captions of a run, done step by step.
+
+    bits: a bitmap of the run's pairs that were found so far. done, total: rows looked at, and rows in all. found: how
+    many were found.
 
     >>> scan = CaptionScan.for_words(table, ["red", "house"])  # doctest: +SKIP
     >>> while not scan.finished: scan.step()                   # doctest: +SKIP
-    >>> scan.found, scan.mask().sum()                          # doctest: +SKIP
+    >>> scan.found, bitmaps.count(scan.bits)                   # doctest: +SKIP
     (128, 128)
     """
 
@@ -56,7 +59,7 @@ class CaptionScan:
     _column: str
     _asked: str | list[str]
     _parts: list[_Part]
-    _bits: np.ndarray
+    bits: np.ndarray
     done: int = 0
     found: int = 0
     _next: int = field(default=0, repr=False)
@@ -104,14 +107,10 @@ class CaptionScan:
             where = Path(part.files[0]).parent
             raise PoolFormatError(where, expected="readable parquet files", found=reason) from error
         rows = part.starts[hits["file_index"].astype(np.int64)] + hits["file_row_number"]
-        np.bitwise_or.at(self._bits, rows >> 3, (128 >> (rows & 7)).astype(np.uint8))
+        np.bitwise_or.at(self.bits, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
         self.found += len(rows)
         self.done += part.rows
         self._next += 1
-
-    def mask(self, pairs: int) -> np.ndarray:
-        """Which of the run's pairs were found so far: (pairs,) bool."""
-        return np.unpackbits(self._bits, count=pairs).view(bool)
 
 
 def _parts(table: ScoreTable, files: dict[str, Path]) -> list[_Part]:

@@ -102,10 +102,6 @@ class MetricBins:
         """Pairs that have the metric; ranks run from 0 to this."""
         return len(self.order)
 
-    def counts(self, mask: np.ndarray) -> np.ndarray:
-        """Scored pairs of a mask, (N,) bool, in each of the fine bins: (65408,) int64."""
-        return self.spread(bitmaps.pack(mask)).fine
-
     def spread(self, bits: np.ndarray) -> Spread:
         """How the scored pairs of a bitmap lie over the fine bins."""
         if self.scored == len(self.codes) and bitmaps.count(bits) == self.scored:  # All of them: known without looking.

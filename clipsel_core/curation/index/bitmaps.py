@@ -25,6 +25,13 @@ def unpack(bits: np.ndarray, pairs: int, start: int = 0) -> np.ndarray:
     return np.unpackbits(bits[start >> 3 :], count=pairs, bitorder="little").view(bool)
 
 
+def rows(bits: np.ndarray) -> np.ndarray:
+    """The rows of a bitmap that holds few: (M,) int64, ascending. Eight bytes for each byte that is not empty."""
+    filled = np.flatnonzero(bits)
+    places, bit = np.nonzero(np.unpackbits(bits[filled], bitorder="little").reshape(-1, 8))
+    return 8 * filled[places] + bit
+
+
 def count(bits: np.ndarray) -> int:
     """How many pairs a bitmap holds."""
     whole = len(bits) // 8 * 8  # Eight bytes at a time take a tenth of the time.

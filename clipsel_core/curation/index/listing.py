@@ -28,10 +28,10 @@ class Listing:
     below: np.ndarray
 
     @classmethod
-    def of(cls, bins: MetricBins, mask: np.ndarray | None = None) -> Listing:
-        """The listing of a metric over a mask, (N,) bool, or over all pairs; those without a score are not listed."""
-        bits = bitmaps.first(len(bins.codes)) if mask is None else bitmaps.pack(mask)
-        fine = bins.everything if mask is None else bins.spread(bits).fine
+    def of(cls, bins: MetricBins, bits: np.ndarray | None = None) -> Listing:
+        """The listing of a metric over a bitmap, or over all pairs; those without a score are not listed."""
+        fine = bins.everything if bits is None else bins.spread(bits).fine
+        bits = bitmaps.first(len(bins.codes)) if bits is None else bits
         return cls(bins, bits, np.concatenate([[0], np.cumsum(fine)]))
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from clipsel_core.cores import allowed_cores
 
 _PART = 1 << 20
+_GATHERED = 1 << 16
 _threads = ThreadPoolExecutor(allowed_cores(), "pass")
 _guard = threading.Lock()
 
@@ -65,6 +66,14 @@ def in_parts(work: Callable[[int, int], Any], pairs: int, *, most: int | None = 
     starts = range(0, pairs, size)
     stops = [min(start + size, pairs) for start in starts]
     return list(map(work, starts, stops)) if len(stops) < 2 else list(_threads.map(work, starts, stops))
+
+
+def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The array's entries at some rows, (M,) integers: many are fetched by threads, for most of it waits."""
+    if len(rows) <= _GATHERED:
+        return array[rows]
+    parts = [rows[start : start + _GATHERED] for start in range(0, len(rows), _GATHERED)]
+    return np.concatenate(in_threads(lambda part: np.take(array, part), parts))
 
 
 def in_threads(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:

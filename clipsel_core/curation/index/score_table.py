@@ -85,7 +85,7 @@ class ScoreTable:
     def take(self, metric: str, rows: np.ndarray) -> np.ndarray:
         """A metric of the asked rows: (M,) float32. Keeps nothing in memory that was not there before."""
         kept = self.column(metric) if self._index is not None else self._columns.get(metric)
-        return kept[rows] if kept is not None else self.files.take(self._known(metric), rows)
+        return passes.gathered(kept, rows) if kept is not None else self.files.take(self._known(metric), rows)
 
     def use(self, index: Index) -> None:
         """Takes columns, uids and orders from the run's index from now on."""

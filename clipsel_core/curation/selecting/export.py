@@ -22,7 +22,7 @@ from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.recipes.recipe_files import dump_recipe
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError
-from clipsel_core.files import sha256_of, write_atomically, write_json
+from clipsel_core.files import put_json, sha256_of, write_together
 from clipsel_core.runs.store import Run
 
 
@@ -51,7 +51,7 @@ class Manifest:
 
 
 def export(run: Run, selection: Selection, recipe: Recipe, out: str | Path) -> Manifest:
-    """Writes a selection's uids, ascending, and beside them <out>.manifest.json. Each appears whole or not at all.
+    """Writes a selection's uids, ascending, and beside them <out>.manifest.json. Both appear whole, or neither does.
 
     out: its ending says what is written. .npy: dtype u8,u8, as DataComp's resharder takes it; .txt: a uid a line;
         .parquet and .csv: the uid as 32 hex digits and every metric of the run.
@@ -69,8 +69,7 @@ def export(run: Run, selection: Selection, recipe: Recipe, out: str | Path) -> M
         content.update(file=out.name, sha256=sha256_of(aside), size_bytes=aside.stat().st_size)
 
     try:
-        write_atomically(out, write)
-        write_json(manifest_path, content)
+        write_together({out: write, manifest_path: lambda aside: put_json(aside, content)})
     except OSError as error:
         found = error.strerror or str(error)
         raise ExportError(error.filename or out, expected="to write the subset", found=found) from error

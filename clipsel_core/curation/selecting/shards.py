@@ -34,6 +34,7 @@ from clipsel_core.runs.store import Run
 PAIRS_PER_SHARD = 10_000
 
 _READERS = 16
+_WORDS = {"run_json_sha256": "run", "selection_sha256": "selection"}
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,7 @@ def export_shards(
     Raises: ExportError where the pool is not there or has no images, `out` holds something else, or cannot be written;
         PoolFormatError where a store that holds images stays away.
     """
-    out = Path(out)
-    images = _images(run, selection.table)
-    rows = selection.rows
+    out, rows = Path(out), selection.rows
     settings = {
         "format": 1,
         "run_json_sha256": sha256_of(run.root / "run.json"),
@@ -93,6 +92,7 @@ def export_shards(
     if not len(rows):
         raise ExportError("the selection", expected="a pair or more", found="none", remedy="let the recipe keep some")
     try:
+        images = _images(run, selection.table)
         out.mkdir(parents=True, exist_ok=True)
         with sole_worker(out):
             _begin(out, settings)
@@ -184,8 +184,10 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
         raise ExportError(path, expected="the settings of an export", found=str(error)) from error
     if changed:
         remedy = "give it as before, or export into another folder"
-        expected = f"{changed} {begun.get(changed)}, as begun"
-        raise ExportError(out, expected=expected, found=str(settings[changed]), remedy=remedy)
+        expected, other = f"{changed} {begun.get(changed)}, as begun", str(settings[changed])
+        if changed in _WORDS:
+            expected, other = f"the {_WORDS[changed]} that it was begun with", "another"
+        raise ExportError(out, expected=expected, found=other, remedy=remedy)
 
 
 def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings: dict[str, Any]) -> Shards:

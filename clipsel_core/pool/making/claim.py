@@ -11,41 +11,136 @@ from typing import Any
 from clipsel_core import files
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_json
+from clipsel_core.pool.making.decode import MOST_PIXELS
+from clipsel_core.pool.sources.record import Source
+from clipsel_core.pool.teachers import check_arch
 
-# What pools were begun with before they noted it.
-_USUAL = {"pack": False}
+SHARD_SIZE = 100_000
+
+# What holds where nobody says, and what pools were begun with before they noted it.
+_USUAL = {"pack": False, "shard_size": SHARD_SIZE, "most_pixels": MOST_PIXELS, "max_pixels": MOST_PIXELS}
+_OPTIONS = {
+    "kind": "--format",
+    "shard_size": "--shard-size",
+    "most_pixels": "--max-pixels",
+    "max_pixels": "--max-pixels",
+    "pack": "--pack",
+}
 
 
-def begin(root: Path, settings: dict[str, Any]) -> None:
-    """Notes what decides which pair comes into which shard, or makes sure that it is as noted.
+def is_extendable(source: Source, root: Path) -> bool:
+    """Whether a folder holds a pool that embed did not make from this source, and the source may be its images.
 
-    Raises: PoolFormatError where the folder was begun with others, or is a pool of somebody else's.
+    That is every pool made elsewhere; of embed's own those whose tars, packed into shards/, are the source now.
+    Raises: PoolFormatError where such a pool is not finished: its tars lack pairs, which would not be missed.
     """
+    if not next((root / "metadata").glob("*.parquet"), None):
+        return False
+    begun = _begun(root / "embed" / "settings.json")
+    if not begun:
+        return True
+    own = not source.base.remote and Path(source.base.path).resolve() in ((root / "shards").resolve(), root.resolve())
+    if not (own and begun.get("pack")):
+        return False
+    if not _finished(root):
+        remedy = "give the source it was begun with, to finish it first"
+        raise PoolFormatError(root, expected="a finished pool", found="one that was stopped", remedy=remedy)
+    return True
+
+
+def settings_to_make(
+    source: Source,
+    root: Path,
+    arch: str,
+    *,
+    teacher: bool,
+    shard_size: int | None = None,
+    most_pixels: int | None = None,
+    pack: bool | None = None,
+) -> dict[str, Any]:
+    """What decides which pair comes into which shard of a pool, and what is written of it. Writes nothing.
+
+    teacher: whether there is one. shard_size, most_pixels, pack: None for as the pool was begun, else as usual.
+    Raises: PoolFormatError where they do not fit the source, the folder was begun with others, or is somebody else's.
+    """
+    check_arch(arch)
+    if teacher == source.embedded:
+        expected, found = ("no --model", "one") if teacher else ("--model", "none")
+        remedy = "its embeddings are there already" if teacher else "say which teacher embeds it"
+        raise PoolFormatError(source.base, expected=expected, found=found, remedy=remedy)
+    if pack and source.embedded:
+        raise PoolFormatError("--pack", expected="a source of images", found=f"{source.kind}, embeddings alone")
     path = root / "embed" / "settings.json"
     if not path.exists() and next((root / "metadata").glob("*.parquet"), None):
         remedy = "choose a new folder"
         raise PoolFormatError(root, expected="no pool, or one of embed's", found="another pool", remedy=remedy)
-    hold_to(path, root, settings)
+    given = {"shard_size": shard_size, "most_pixels": most_pixels, "pack": pack}
+    settings = settled(path, root, {"format": 1, "kind": source.kind, **given}, source)
+    if settings["pack"] and not source.base.remote and root.resolve() == Path(source.base.path).resolve():
+        remedy = "the pool's tars would be taken for the source's"
+        raise PoolFormatError(root, expected="another folder than the source's", found="the same", remedy=remedy)
+    return settings
 
 
-def hold_to(path: Path, root: Path, settings: dict[str, Any]) -> None:
-    """Notes settings where none are noted, or makes sure that they are as noted. Raises: PoolFormatError."""
-    if not path.exists():
-        write_json(path, settings)
-        return
-    try:
-        begun = json.loads(path.read_bytes())
-        changed = [name for name in settings if begun.get(name, _USUAL.get(name)) != settings[name]]
-    except (ValueError, AttributeError) as error:
-        raise PoolFormatError(path, expected="the settings of a pool", found=str(error)) from error
-    if changed == ["signature"]:
-        remedy = "give the same, or embed into another folder"
-        raise PoolFormatError(root, expected="the source it was begun with", found="another", remedy=remedy)
+def settings_to_extend(source: Source, root: Path, arch: str, max_pixels: int | None) -> tuple[Path, dict[str, Any]]:
+    """What decides how a teacher joins a pool that is there, and the file that notes it. Raises: PoolFormatError."""
+    check_arch(arch)
+    path = root / "embed" / arch / "settings.json"
+    return path, settled(path, root, {"format": 1, "max_pixels": max_pixels}, source)
+
+
+def settled(path: Path, root: Path, settings: dict[str, Any], source: Source) -> dict[str, Any]:
+    """Settings with the source's signature, as they are noted in a file, where one is; None stands for as noted.
+
+    Raises: PoolFormatError where others are noted, or another source is.
+    """
+    begun, described = _begun(path), f"{source.said}, {source.extent}"
+    now = {**settings, "signature": source.signature}
+    now = {name: begun.get(name, _USUAL.get(name)) if value is None else value for name, value in now.items()}
+    changed = [name for name in now if begun.get(name, _USUAL.get(name)) != now[name]] if begun else []
+    if "signature" in changed:
+        was = begun.get("source", "")
+        found = described if was != described else "as many files and bytes, of other names, sizes or columns"
+        expected = "the source it was begun with" + (f" ({was})" if was else "")
+        remedy = "bring it back as it was, or embed into another folder"
+        raise PoolFormatError(root, expected=expected, found=found if was else "another", remedy=remedy)
     if changed:
         name = changed[0]
-        remedy = "give it as before, or embed into another folder"
-        expected = f"{name} {begun.get(name, _USUAL.get(name))}, as begun"
-        raise PoolFormatError(root, expected=expected, found=str(settings[name]), remedy=remedy)
+        remedy = "leave it out, or embed into another folder"
+        expected, found = (_said(name, value) for value in (begun.get(name, _USUAL.get(name)), now[name]))
+        raise PoolFormatError(root, expected=f"{expected}, as begun", found=found, remedy=remedy)
+    return {**now, "source": begun.get("source", described) if begun else described}
+
+
+def note(path: Path, settings: dict[str, Any]) -> None:
+    """Notes settings where none are noted."""
+    if not path.exists():
+        write_json(path, settings)
+
+
+def _begun(path: Path) -> dict[str, Any]:
+    """What is noted, nothing where nothing is. Raises: PoolFormatError where it cannot be read."""
+    try:
+        begun = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise PoolFormatError(path, expected="the settings of a pool", found=str(error)) from error
+    if not isinstance(begun, dict):
+        raise PoolFormatError(path, expected="the settings of a pool", found=type(begun).__name__)
+    return begun
+
+
+def _finished(root: Path) -> bool:
+    """Whether the last shard's report says that nothing of the source is left."""
+    reports = sorted(path for path in (root / "embed").glob("*.json") if path.stem.isdigit())
+    return bool(reports) and json.loads(reports[-1].read_bytes())["last"]
+
+
+def _said(name: str, value: object) -> str:
+    """A setting as the command line has it."""
+    option = _OPTIONS.get(name, name)
+    return f"{'no ' * (value is False)}{option}" if isinstance(value, bool) else f"{option} {value}"
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from clipsel_core.pool.ahead import in_order
+from clipsel_core.pool.ahead import Done, in_order
 from clipsel_core.pool.making.embed import Teacher, framing_of
 from clipsel_core.pool.making.fetching import Fetcher
 from clipsel_core.pool.making.lanes import Lanes, rows_at_once
-from clipsel_core.pool.making.prepare import Prepared, Preparer
+from clipsel_core.pool.making.prepare import Preparer
 from clipsel_core.pool.making.rows import Kept, Rows
-from clipsel_core.pool.making.workers import Workers
+from clipsel_core.pool.making.tokens import Tokens
+from clipsel_core.pool.making.workers import Prepared, Workers
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source
 
@@ -44,17 +45,24 @@ class Embedder(AbstractContextManager):
     def __init__(
         self, teacher: Teacher, source: Source, *, workers: int, batch_size: int, most_pixels: int, keep: bool = False
     ) -> None:
-        framing = framing_of(teacher)
-        if framing and teacher.device.type != "cpu":
+        framing, tokens = framing_of(teacher), Tokens(teacher.tokenizer)
+        # A device waits for this process, which therefore leaves to the workers whatever they can do.
+        feeding = framing is not None and teacher.device.type != "cpu"
+        if framing and feeding:
             framing = replace(framing, quick=True)
         frame = framing or (lambda picture, _: teacher.preprocess(picture).numpy())
         # What lies elsewhere reaches the workers with its bytes; they open no store.
         base = Place.of("") if source.base.remote else source.base
         preparer = Preparer(base, frame, framing.enough if framing else None, most_pixels, keep)
         self._fetch, self._batch_size = Fetcher(source), rows_at_once(teacher, batch_size)
-        self._ahead, self._open = 2 * self._batch_size + 16 * workers, ExitStack()
-        self._workers = self._open.enter_context(Workers(preparer, workers, processes=framing is not None))
+        self._open = ExitStack()
         self._lanes = self._open.enter_context(Lanes(teacher))
+        ahead, held = 2 * self._batch_size + 16 * workers, (self._lanes.depth + 2) * self._batch_size
+        shape = framing.shape if framing else None
+        words = tokens if feeding and tokens.travels else None
+        self._workers = self._open.enter_context(
+            Workers(preparer, workers, shape, ahead=ahead, held=held, tokens=words)
+        )
         self._fetchers = self._open.enter_context(ThreadPoolExecutor(_FETCHED_AT_ONCE))
 
     def __enter__(self) -> Self:
@@ -71,6 +79,7 @@ class Embedder(AbstractContextManager):
         rows = Rows()
         images, texts = [rows.image], [rows.text]
         for batch, (image, text) in in_order(self._batches(records, rows), self._send, self._lanes.depth):
+            self._workers.release(batch.pairs)
             good = self._land(batch.pairs, image, text, rows, took)
             images.append(image[good])
             texts.append(text[good])
@@ -79,8 +88,8 @@ class Embedder(AbstractContextManager):
         return rows
 
     def prepare(self, records: Iterable[Record]) -> Iterator[tuple[Record, Prepared | str]]:
-        """Each record, ready for the teacher, or why it is rejected."""
-        return self._workers.prepare(self._fetched(records), self._ahead)
+        """Each record, ready for the teacher, or why it is rejected. A few batches of pixels may be kept."""
+        return self._workers.prepare(self._fetched(records))
 
     def _batches(self, records: Iterable[Record], rows: Rows) -> Iterator[_Batch]:
         pairs: list[Prepared] = []
@@ -100,16 +109,14 @@ class Embedder(AbstractContextManager):
         """The records, those that lie elsewhere with their images: stores are asked by threads of this process."""
         return (record for _, record in in_order(records, self._fetch_soon, 2 * _FETCHED_AT_ONCE))
 
-    def _fetch_soon(self, record: Record) -> Future[Record]:
-        if self._fetch.needed(record):
-            return self._fetchers.submit(self._fetch, record)
-        here: Future[Record] = Future()
-        here.set_result(record)
-        return here
+    def _fetch_soon(self, record: Record) -> Future[Record] | Done[Record]:
+        return self._fetchers.submit(self._fetch, record) if self._fetch.needed(record) else Done(record)
 
     def _send(self, batch: _Batch) -> Future[tuple[np.ndarray, np.ndarray]]:
-        captions = [item.kept.record.caption for item in batch.pairs]
-        return self._lanes.embed([item.pixels for item in batch.pairs], captions)
+        pixels, tokens = [item.pixels for item in batch.pairs], [item.tokens for item in batch.pairs if item.tokens]
+        if tokens:
+            return self._lanes.embed(pixels, np.frombuffer(bytearray().join(tokens), np.int32).reshape(len(tokens), -1))
+        return self._lanes.embed(pixels, [item.kept.record.caption for item in batch.pairs])
 
     def _land(self, pairs: list[Prepared], image: np.ndarray, text: np.ndarray, rows: Rows, took: Took) -> np.ndarray:
         """Which of a batch's pairs are kept: (B,) bool."""

@@ -24,8 +24,8 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.layout import Pool, Shard, open_pool
-from clipsel_core.pool.making.claim import hold_to, writing
-from clipsel_core.pool.making.decode import MOST_PIXELS, quiet_pillow
+from clipsel_core.pool.making.claim import note, settings_to_extend, writing
+from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
 from clipsel_core.pool.making.embed_shard import Embedder
 from clipsel_core.pool.making.matching import Matched, found_before, keep_found, match
@@ -40,7 +40,7 @@ from clipsel_core.pool.making.shard_files import (
 )
 from clipsel_core.pool.sources.image_parquet import with_images
 from clipsel_core.pool.sources.record import Source, clean_text
-from clipsel_core.pool.teachers import add_teacher, check_arch, read_teachers
+from clipsel_core.pool.teachers import add_teacher, read_teachers
 
 SET_ASIDE = pa.schema({"uid": pa.string(), "file": pa.string(), "reason": pa.string()})
 
@@ -61,20 +61,6 @@ class Extended:
     seconds: float
 
 
-def is_extendable(source: Source, root: Path) -> bool:
-    """Whether a folder holds a pool that embed did not make from this source, and the source may be its images.
-
-    That is every pool made elsewhere; of embed's own those whose tars, in shards/, are the source now.
-    """
-    if not next((root / "metadata").glob("*.parquet"), None):
-        return False
-    settings = root / "embed" / "settings.json"
-    if not settings.exists():
-        return True
-    shards = (root / "shards").resolve()
-    return not source.base.remote and Path(source.base.path).resolve() in (shards, root.resolve()) and shards.is_dir()
-
-
 def extend_pool(
     source: Source,
     root: str | Path,
@@ -85,7 +71,7 @@ def extend_pool(
     pretrained: str | None = None,
     batch_size: int = 64,
     workers: int | None = None,
-    most_pixels: int = MOST_PIXELS,
+    most_pixels: int | None = None,
     finding: Callable[[int, int], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Extended:
@@ -95,22 +81,22 @@ def extend_pool(
     its row, of zeros, which `score --on-bad-rows skip` sets aside. Nothing else in the pool changes. Killed and started
     again, it goes on at the shard and ends with the same bytes.
 
+    most_pixels: None for as this teacher was begun, else for 64 million.
     finding, progress: called with how far the source is searched, and how many of the pool's pairs are done.
     Raises: PoolFormatError where the arch is the pool's already, the pool has no captions or uids, or source and pool
         share no pair.
     """
-    check_arch(arch)
     root, began = Path(root), time.monotonic()
+    path, settings = settings_to_extend(source, root, arch, most_pixels)
     info = teacher_info(teacher, model, pretrained)
     with writing(root), quiet_pillow():
         pool = open_pool(root)
         _check_free(pool, arch)
         matched = found_before(source, pool) or match(source, pool, finding or (lambda done, total: None))
         keep_found(source, pool, matched)
-        settings = {"format": 1, "signature": source.signature, "max_pixels": most_pixels}
-        hold_to(root / "embed" / arch / "settings.json", root, settings)
+        note(path, settings)
         add_teacher(root, arch, info)
-        workers = workers or allowed_cores()
+        workers, most_pixels = workers or allowed_cores(), settings["max_pixels"]
         with Embedder(teacher, source, workers=workers, batch_size=batch_size, most_pixels=most_pixels) as embedder:
             work = _Work(source, pool, matched, teacher, embedder, arch, progress or (lambda done, total: None))
             embedded = work.extend()

@@ -25,6 +25,11 @@ class Framing:
     quick: bool = False
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a picture's pixels."""
+        return self.height, self.width, 3
+
+    @property
     def enough(self) -> int:
         """Pixels of the shorter side above which a JPEG may be decoded at less than its own size.
 

@@ -18,9 +18,9 @@ from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically
-from clipsel_core.pool.making.claim import begin, writing
+from clipsel_core.pool.making.claim import note, settings_to_make, writing
 from clipsel_core.pool.making.copy_shard import Copier
-from clipsel_core.pool.making.decode import MOST_PIXELS, quiet_pillow
+from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, teacher_info
 from clipsel_core.pool.making.embed_shard import Embedder, Took
 from clipsel_core.pool.making.feed import Cursor, Feed
@@ -39,9 +39,8 @@ from clipsel_core.pool.making.shard_files import (
 )
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source
-from clipsel_core.pool.teachers import add_teacher, check_arch
+from clipsel_core.pool.teachers import add_teacher
 
-SHARD_SIZE = 100_000
 BATCH_SIZE = 64
 
 
@@ -69,11 +68,11 @@ def make_pool(
     arch: str,
     model: str = "",
     pretrained: str | None = None,
-    shard_size: int = SHARD_SIZE,
+    shard_size: int | None = None,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
-    most_pixels: int = MOST_PIXELS,
-    pack: bool = False,
+    most_pixels: int | None = None,
+    pack: bool | None = None,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> Made:
     """Embeds a source into a pool in DataComp's layout, or goes on with what was begun there.
@@ -85,32 +84,21 @@ def make_pool(
 
     arch: the teacher's name in the pool. model, pretrained: what it is called elsewhere, for teachers.json.
     shard_size: records to a shard, the rejected among them. workers: processes that decode; None for as many as
-        cores. pack: also write the pairs to shards/<shard>.tar, images as they are.
+        cores. pack: also write the pairs to shards/<shard>.tar, images as they are. shard_size, most_pixels, pack:
+        None for as the pool was begun, else for 100,000, 64 million and no.
     progress: called with how far the source has been read, how far it goes, both in a unit of the source's own, and
         how many of its records this call has been through; the last time when all is written.
     Raises: PoolFormatError where the source is not the one that was begun with, or none of it can be used.
     """
     root = Path(root)
-    check_arch(arch)
-    if (teacher is None) != source.embedded:
-        expected, found = ("no --model", "one") if teacher else ("--model", "none")
-        remedy = "its embeddings are there already" if teacher else "say which teacher embeds it"
-        raise PoolFormatError(source.base, expected=expected, found=found, remedy=remedy)
-    if pack and source.embedded:
-        raise PoolFormatError("--pack", expected="a source of images", found=f"{source.kind}, embeddings alone")
-    if min(shard_size, batch_size) < 1:
-        found = f"{shard_size} and {batch_size}"
+    settings = settings_to_make(
+        source, root, arch, teacher=teacher is not None, shard_size=shard_size, most_pixels=most_pixels, pack=pack
+    )
+    if min(settings["shard_size"], batch_size) < 1:
+        found = f"{settings['shard_size']} and {batch_size}"
         raise PoolFormatError("--shard-size, --batch-size", expected="1 or more", found=found)
-    settings = {
-        "format": 1,
-        "kind": source.kind,
-        "signature": source.signature,
-        "shard_size": shard_size,
-        "most_pixels": most_pixels,
-        "pack": pack,
-    }
     with writing(root), quiet_pillow(), ExitStack() as working:
-        begin(root, settings)
+        note(root / "embed" / "settings.json", settings)
         worker: Embedder | Copier = Copier()
         if teacher:
             add_teacher(root, arch, teacher_info(teacher, model, pretrained))
@@ -119,11 +107,12 @@ def make_pool(
                 source,
                 workers=workers or allowed_cores(),
                 batch_size=batch_size,
-                most_pixels=most_pixels,
-                keep=pack,
+                most_pixels=settings["most_pixels"],
+                keep=settings["pack"],
             )
             working.enter_context(worker)
-        work = _Work(source, root, worker, arch, shard_size, pack, progress or (lambda done, total, records: None))
+        shards = {"shard_size": settings["shard_size"], "pack": settings["pack"]}
+        work = _Work(source, root, worker, arch, **shards, progress=progress or (lambda done, total, records: None))
         return work.make()
 
 

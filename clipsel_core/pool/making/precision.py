@@ -18,7 +18,7 @@ from clipsel_core.pool.making.embed import Precision, Teacher
 from clipsel_core.pool.making.embed_shard import Embedder
 from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.lanes import compute_on_one_core, embed_batch, fitted
-from clipsel_core.pool.making.prepare import Prepared
+from clipsel_core.pool.making.workers import Prepared
 from clipsel_core.pool.sources.record import Source
 from clipsel_core.pool.teachers import read_teachers
 
@@ -50,8 +50,8 @@ class Trial:
     def said(self) -> str:
         """What came out, for people."""
         return (
-            f"on this CPU bf16 takes {1 / self.faster:.2f} times as long as float32, and moves embeddings by "
-            f"{self.furthest:.0e} (1 - cosine) at most, over {self.pairs} pairs"
+            f"on this CPU bf16 takes {1 / self.faster:.2f} of float32's time, and moves embeddings by "
+            f"{self.furthest:.0e} (1 - cosine) at most, tried on {self.pairs} pairs"
         )
 
 

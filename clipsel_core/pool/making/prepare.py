@@ -1,4 +1,4 @@
-"""How does a record become pixels that a teacher takes? Read, decoded and framed; this is what the workers do.
+"""How does an image become pixels that a teacher takes? Read, decoded and framed; this is what the workers do.
 
 Imports nothing of torch: a worker starts in a fraction of a second.
 """
@@ -6,29 +6,41 @@ Imports nothing of torch: a worker starts in a fraction of a second.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from clipsel_core.pool.images import A_ROW
 from clipsel_core.pool.making.decode import Box, Unusable, decode_with_size
-from clipsel_core.pool.making.rows import Kept
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.record import Record
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A pair whose image is ready. pixels: (H, W, 3) uint8, or (3, H, W) float32 where the teacher's ways are its own.
+class Wanted(NamedTuple):
+    """What of a record a worker needs, named as there. caption: where it is to be tokenized."""
 
-    data: the encoded image, where it was asked for.
+    file: str
+    offset: int
+    length: int | None
+    data: bytes | None
+    caption: str = ""
+
+
+class Ready(NamedTuple):
+    """What a worker found. size: bytes of the encoded image. width, height: in full. data: the encoded image, if asked.
+
+    pixels: (H, W, 3) uint8, or (3, H, W) float32 where the teacher's ways are its own; None where they lie in a slot.
+    tokens: of the caption, (L,) int32 as bytes, where it was given.
     """
 
-    kept: Kept
-    pixels: np.ndarray
+    size: int
+    width: int
+    height: int
+    sha256: str
     data: bytes | None
+    pixels: np.ndarray | None
+    tokens: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -45,37 +57,26 @@ class Preparer:
     most_pixels: int
     keep: bool = False
 
-    def all(self, records: Sequence[Record]) -> list[Prepared | str]:
-        """Each record prepared, or why it is rejected."""
-        return [self.one(record) for record in records]
-
-    def one(self, record: Record) -> Prepared | str:
-        """A record's image as the teacher takes it, with what the pool keeps of it; or why it is rejected."""
-        if record.fault or not record.caption.strip():
-            return record.fault or "no caption"
+    def __call__(self, wanted: Wanted, slot: np.ndarray | None = None) -> Ready | str:
+        """An image as the teacher takes it, its pixels in the slot where one is given; or why it is rejected."""
         try:
-            data = read_image(self.base, record)
+            data = self._read(wanted)
             picture, (width, height), box = decode_with_size(data, most_pixels=self.most_pixels, enough=self.enough)
             pixels = self.frame(picture, box)
         except Unusable as error:
             return str(error)
         except OSError as error:
             return why_unread(error)
-        kept = Kept(
-            record=Record(record.key, record.file, record.caption, uid=record.uid, url=record.url),
-            file=record.file,
-            offset=record.offset,
-            length=A_ROW if record.in_row else len(data),
-            width=record.width or width,
-            height=record.height or height,
-            sha256=hashlib.sha256(data).hexdigest(),
-        )
-        return Prepared(kept, pixels, data if self.keep else None)
+        if slot is not None:
+            slot[...] = pixels
+        kept = data if self.keep else None
+        sha256 = hashlib.sha256(data).hexdigest()
+        return Ready(len(data), width, height, sha256, kept, pixels if slot is None else None)
 
-
-def read_image(base: Place, record: Record) -> bytes:
-    """A record's encoded image. Raises OSError."""
-    return record.data if record.data is not None else (base / record.file).read(record.offset, record.length)
+    def _read(self, wanted: Wanted) -> bytes:
+        if wanted.data is not None:
+            return wanted.data
+        return (self.base / wanted.file).read(wanted.offset, wanted.length)
 
 
 def why_unread(error: OSError) -> str:

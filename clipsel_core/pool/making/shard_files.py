@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -134,12 +134,28 @@ def add_to_shard(files: ShardFiles, rows: Rows, arch: str) -> None:
     Raises: PoolFormatError where the shard's pairs are not the same, in the same order.
     """
     table = pq.read_table(files.parquet)
-    pairs = [[kept.record.key for kept in rows.kept], [kept.sha256 for kept in rows.kept]]
-    if pairs != [table["key"].to_pylist(), table["sha256"].to_pylist()]:
-        found = f"{len(rows.kept):,} others"
-        remedy = "restore the images as they were, or embed into another folder"
+    if found := _difference(rows.kept, table):
+        remedy = "bring the source back as it was, or embed into another folder"
         raise PoolFormatError(files.parquet, expected=f"the same {table.num_rows:,} pairs", found=found, remedy=remedy)
     add_columns(files, table, arch, rows.image, rows.text)
+
+
+def _difference(kept: list[Kept], table: pa.Table) -> str:
+    """Where pairs are not those of a shard that is there: the first that is another; nothing where they are."""
+    if len(kept) != table.num_rows:
+        return f"{len(kept):,}"
+    keys = [item.record.key for item in kept]
+    compared: list[tuple[str, str, list[Any]]] = [
+        ("key", "pair", keys),
+        ("sha256", "image", [item.sha256 for item in kept]),
+        ("text", "caption", [item.record.caption for item in kept]),
+    ]
+    for column, word, now in compared:
+        was = table[column].to_pylist()
+        if now != was:
+            row = next(row for row, (one, other) in enumerate(zip(now, was, strict=True)) if one != other)
+            return f"another {word} in row {row:,}, {keys[row]}"
+    return ""
 
 
 def add_columns(files: ShardFiles, table: pa.Table, arch: str, image: np.ndarray, text: np.ndarray) -> None:

@@ -78,7 +78,7 @@ def _executor(source: Source, parts: int) -> Executor:
     if source.base.remote:
         return ThreadPoolExecutor(min(parts, _REMOTE_AT_ONCE))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["clipsel_core.pool.making.prepare", __name__])
+    context.set_forkserver_preload(["clipsel_core.pool.making.workers", __name__])
     return ProcessPoolExecutor(min(parts, allowed_cores()), context)
 
 

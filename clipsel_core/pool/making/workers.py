@@ -8,26 +8,71 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing import connection
 from threading import Thread
-from typing import Self
+from typing import NamedTuple, Self
+
+import numpy as np
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.ahead import in_batches
-from clipsel_core.pool.making.decode import quiet_pillow
-from clipsel_core.pool.making.prepare import Prepared, Preparer
+from clipsel_core.pool.images import A_ROW
+from clipsel_core.pool.making.decode import hush_pillow
+from clipsel_core.pool.making.prepare import Preparer, Ready, Wanted
+from clipsel_core.pool.making.rows import Kept
+from clipsel_core.pool.making.slots import Slots
+from clipsel_core.pool.making.tokens import Tokens
 from clipsel_core.pool.sources.record import Record
 
 # Records that go to a worker together: with more, less is spent on handing over, and more waits for one slow picture.
 _AT_ONCE = 16
-_Outcome = Prepared | str
+_NOWHERE = -1
+_Job = tuple[Wanted, int]
+
+
+class Prepared(NamedTuple):
+    """A pair whose image is ready. pixels, tokens: as Ready has them. slot: where pixels lie, to be released.
+
+    data: the encoded image, where it was asked for.
+    """
+
+    kept: Kept
+    pixels: np.ndarray
+    slot: int
+    data: bytes | None
+    tokens: bytes | None
+
+
+class _Chunk(NamedTuple):
+    """Records that are prepared together. slots: where their pixels go. found: of those that can have any."""
+
+    records: list[Record]
+    slots: list[int]
+    found: Future[list[Ready | str]]
 
 
 class Workers:
-    """Prepares records in worker processes, in order; threads of this one where the preparer cannot travel."""
+    """Prepares records in worker processes, in order; in threads of this one where the preparer cannot travel.
 
-    def __init__(self, preparer: Preparer, count: int, *, processes: bool = True) -> None:
-        self._preparer, self._count, self._processes = preparer, count, processes
+    shape: of a picture's pixels, for processes; None for threads. ahead: about how many records are under way or ready
+    at once. held: how many prepared pairs there are at most that were handed out and not released. tokens: for
+    processes, to tokenize the captions too.
+    """
+
+    def __init__(
+        self,
+        preparer: Preparer,
+        count: int,
+        shape: tuple[int, ...] | None,
+        *,
+        ahead: int,
+        held: int,
+        tokens: Tokens | None = None,
+    ) -> None:
+        self._preparer, self._count, self._tokens = preparer, count, tokens
+        self._depth = count + -(-ahead // _AT_ONCE)
+        self._slots = Slots(self._depth * _AT_ONCE + held, shape) if shape else None
         self._executor: Executor = self._start(count)
 
     def __enter__(self) -> Self:
@@ -35,61 +80,112 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         self._executor.shutdown(cancel_futures=True)
+        if self._slots:
+            self._slots.close()
 
-    def prepare(self, records: Iterable[Record], ahead: int) -> Iterator[tuple[Record, _Outcome]]:
-        """Each record with its outcome; about `ahead` records are under way or ready at once."""
-        chunks = in_batches(records, _AT_ONCE)
-        waiting: deque[tuple[list[Record], Future]] = deque()
-        depth = self._count + -(-ahead // _AT_ONCE)
+    def prepare(self, records: Iterable[Record]) -> Iterator[tuple[Record, Prepared | str]]:
+        """Each record, ready for the teacher, or why it is rejected. Whoever is done with a pair's pixels says so."""
+        following = in_batches(records, _AT_ONCE)
+        waiting: deque[_Chunk] = deque()
         while True:
-            while len(waiting) < depth and (following := next(chunks, None)):
-                waiting.append((following, self._submit(following)))
+            while len(waiting) < self._depth and (some := next(following, None)):
+                slots = [self._slots.take() if self._slots else _NOWHERE for _ in some]
+                waiting.append(_Chunk(some, slots, self._submit(some, slots)))
             if not waiting:
                 return
-            chunk, future = waiting.popleft()
+            chunk = waiting.popleft()
             try:
-                outcomes = future.result()
+                found = chunk.found.result()
             except BrokenProcessPool:
-                outcomes = self._one_by_one(chunk)
-                waiting = deque((later, self._submit(later)) for later, _ in waiting)
-            yield from zip(chunk, outcomes, strict=True)
+                found = self._one_by_one(chunk)
+                waiting = deque(_Chunk(more, slots, self._submit(more, slots)) for more, slots, _ in waiting)
+            yield from self._outcomes(chunk, found)
 
-    def _submit(self, chunk: Sequence[Record]) -> Future:
+    def release(self, pairs: Iterable[Prepared]) -> None:
+        """The pixels of these pairs are not wanted any more: others will lie in their place."""
+        if self._slots:
+            self._slots.give_back(pair.slot for pair in pairs)
+
+    def _submit(self, records: Sequence[Record], slots: Sequence[int]) -> Future[list[Ready | str]]:
+        jobs = self._jobs(records, slots)
+        if not self._slots:
+            return self._executor.submit(_prepare, self._preparer, None, None, jobs)
         try:
-            return self._executor.submit(self._preparer.all, chunk)
+            return self._executor.submit(_prepare_here, jobs)
         except BrokenProcessPool as error:
-            broken: Future = Future()
+            broken: Future[list[Ready | str]] = Future()
             broken.set_exception(error)
             return broken
 
-    def _one_by_one(self, chunk: Sequence[Record]) -> list[_Outcome]:
+    def _jobs(self, records: Sequence[Record], slots: Sequence[int]) -> list[_Job]:
+        """What a worker is told: the images of these records, as far as they can have any, and their slots."""
+        cut = self._tokens.cut if self._tokens else lambda caption: ""
+        return [
+            (Wanted(record.file, record.offset, record.length, record.data, cut(record.caption)), slot)
+            for record, slot in zip(records, slots, strict=True)
+            if not _fault(record)
+        ]
+
+    def _outcomes(self, chunk: _Chunk, found: list[Ready | str]) -> Iterator[tuple[Record, Prepared | str]]:
+        ready = iter(found)
+        for record, slot in zip(chunk.records, chunk.slots, strict=True):
+            outcome = _fault(record) or next(ready)
+            if isinstance(outcome, str):
+                if self._slots:
+                    self._slots.give_back([slot])
+                yield record, outcome
+                continue
+            pixels = self._slots[slot] if self._slots else outcome.pixels
+            assert pixels is not None
+            yield record, Prepared(_kept(record, outcome), pixels, slot, outcome.data, outcome.tokens)
+
+    def _one_by_one(self, chunk: _Chunk) -> list[Ready | str]:
         """The outcomes of records one of which ended its worker: that one is rejected, and all workers are new."""
-        outcomes: list[_Outcome] = []
+        # All are gone when this returns; else one might still write where by then another picture lies.
+        self._executor.shutdown()
+        found: list[Ready | str] = []
         alone: Executor | None = None
-        for record in chunk:
+        for job in self._jobs(chunk.records, chunk.slots):
             if alone is None:
                 _make_sure(alone := self._start(1))
             try:
-                outcomes += alone.submit(self._preparer.all, [record]).result()
+                found += alone.submit(_prepare_here, [job]).result()
             except BrokenProcessPool:
-                outcomes.append("it ends the program that decodes it")
+                found.append("it ends the program that decodes it")
                 alone.shutdown()
                 alone = None
         if alone:
             alone.shutdown()
-        self._executor.shutdown(wait=False)
         self._executor = self._start(self._count)
-        return outcomes
+        return found
 
     def _start(self, count: int) -> Executor:
-        if not self._processes:
+        if not self._slots:
             return ThreadPoolExecutor(count)
         context = multiprocessing.get_context("forkserver")
         # The server imports what the workers need once; they come from it in milliseconds, and without torch's threads.
         quick = getattr(self._preparer.frame, "quick", False)
         heavy = ["clipsel_core.pool.making.quick"] if quick else []
-        context.set_forkserver_preload(["clipsel_core.pool.making.prepare", "PIL.JpegImagePlugin", *heavy])
-        return ProcessPoolExecutor(count, context, _settle, (quick,))
+        heavy += [type(self._tokens.tokenizer).__module__] if self._tokens else []
+        context.set_forkserver_preload([__name__, "PIL.JpegImagePlugin", *heavy])
+        return ProcessPoolExecutor(count, context, _settle, (quick, self._preparer, self._slots, self._tokens))
+
+
+def _fault(record: Record) -> str:
+    """Why a record is rejected before its image is looked at, if it is."""
+    return record.fault or ("" if record.caption.strip() else "no caption")
+
+
+def _kept(record: Record, ready: Ready) -> Kept:
+    return Kept(
+        record=record if record.data is None else replace(record, data=None),
+        file=record.file,
+        offset=record.offset,
+        length=A_ROW if record.in_row else ready.size,
+        width=record.width or ready.width,
+        height=record.height or ready.height,
+        sha256=ready.sha256,
+    )
 
 
 def _make_sure(executor: Executor) -> None:
@@ -103,9 +199,29 @@ def _make_sure(executor: Executor) -> None:
         ) from error
 
 
-def _settle(quick: bool) -> None:
-    """In a new worker: ends when the run is killed, and keeps to one core."""
-    quiet_pillow().__enter__()
+# In a worker: what it prepares with, and where pixels go.
+_own: list[tuple[Preparer, Slots, Tokens | None]] = []
+
+
+def _prepare_here(jobs: Sequence[_Job]) -> list[Ready | str]:
+    return _prepare(*_own[0], jobs)
+
+
+def _prepare(preparer: Preparer, slots: Slots | None, tokens: Tokens | None, jobs: Sequence[_Job]) -> list[Ready | str]:
+    found = [preparer(wanted, slots[slot] if slots else None) for wanted, slot in jobs]
+    if not tokens:
+        return found
+    rows = tokens([wanted.caption for wanted, _ in jobs]) if jobs else ()
+    return [
+        each if isinstance(each, str) else each._replace(tokens=row.tobytes())
+        for each, row in zip(found, rows, strict=True)
+    ]
+
+
+def _settle(quick: bool, preparer: Preparer, slots: Slots, tokens: Tokens | None) -> None:
+    """In a new worker: knows its work, ends when the run is killed, and keeps to one core."""
+    _own[:] = [(preparer, slots, tokens)]
+    hush_pillow()
     if quick:
         from clipsel_core.pool.making.quick import compute_alone
 

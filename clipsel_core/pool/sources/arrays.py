@@ -14,7 +14,7 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.columns import Columns, guess_columns, said_in
 from clipsel_core.pool.sources.image_parquet import count_rows
-from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of
+from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, signature_of
 from clipsel_core.pool.sources.table import column_names, read_rows
 
 _IMAGE_WORDS, _TEXT_WORDS = ("img", "image"), ("txt", "text", "caption")
@@ -51,7 +51,7 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
     described = f", captions from {columns.text!r}" if columns.text else ", no captions"
     said = f"embeddings of {sum(part.rows for part in parts):,} pairs in {len(parts):,} .npy each{described}"
     names = [name for part in parts for name in (part.image, part.text, part.table) if name]
-    signature = signature_of(names, [(place / name).size() for name in names], kind, *columns.all)
+    sizes = [(place / name).size() for name in names]
     return Source(
         kind=kind,
         base=place,
@@ -59,7 +59,8 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
         sizes=tuple(part.rows for part in parts),
         read=lambda number: _read_part(place, parts[number], columns),
         said=said,
-        signature=signature,
+        signature=signature_of(names, sizes, kind, *columns.all),
+        extent=extent_of(sizes),
         embedded=True,
     )
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.columns import Columns, guess_columns, said_in
-from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of
+from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, signature_of
 
 # An image may have megabytes; few rows at once keep memory flat.
 _ROWS_AT_ONCE = 32
@@ -43,10 +43,12 @@ def open_image_parquets(base: Place, names: tuple[str, ...], *, image: str | Non
     columns = guess_columns(base / names[0], schema.names, image=chosen, text=text)
     rows = tuple(count_rows(base / name) for name in names)
     sizes = [(base / name).size() for name in names]
-    said = f"parquet, images from column {columns.image!r}, captions from {columns.text!r}"
+    several = ", the first of each" * pa.types.is_nested(schema.field(columns.text).type)
+    said = f"parquet, images from column {columns.image!r}, captions from {columns.text!r}{several}"
     signature = signature_of(names, sizes, "parquet", *columns.all)
     read, glance = (partial(_read_part, base, names, columns, names_only=only) for only in (False, True))
-    return Source("parquet", base, names, rows, read, said, signature, image_column=columns.image, glance=glance)
+    extent = extent_of(sizes)
+    return Source("parquet", base, names, rows, read, said, signature, extent, columns.image, glance=glance)
 
 
 def with_images(base: Place, column: str, records: Iterable[Record]) -> Iterator[Record]:

@@ -94,6 +94,11 @@ def _names_images(table: Place) -> bool:
 def _open(place: Place, kind: str, image: str | None, text: str | None) -> Source:
     folder = place.is_dir()
     base = place if folder else place.parent
+    if kind in ("folder", "webdataset") and (image or text):
+        option, remedy = "--image-column" if image else "--text-column", "leave it out, or say which --format"
+        raise PoolFormatError(
+            option, expected=f"no column, as {kind} has none", found=str(image or text), remedy=remedy
+        )
     if kind in ("clip-retrieval", "npy"):
         return open_arrays(place, kind, image=image, text=text)
     if kind == "folder":
@@ -120,5 +125,5 @@ def _names(folder: Place, kind: str) -> list[str]:
 
 def _some(place: Place, names: list[str], expected: str) -> tuple[str, ...]:
     if not names:
-        raise PoolFormatError(place, expected=expected, found="none")
+        raise PoolFormatError(place, expected=expected, found="none", remedy="leave out --format to have it told")
     return tuple(names)

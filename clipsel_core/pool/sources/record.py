@@ -58,6 +58,7 @@ class Source:
     kind: one of FORMATS. base: what the records' files are relative to. parts: names; sizes: of the parts, in the unit
     of the records' positions. read: the records of a part, by its number. said: what was found out by looking.
     image_column: what holds the image's bytes in a parquet, else nothing. signature: changes when what is in it does.
+    extent: how much it is, for people.
     glance: the same records without images and captions, where that is quicker; it can be handed to another process.
     embedded: whether the records have their embeddings, and need no teacher.
     """
@@ -69,6 +70,7 @@ class Source:
     read: Callable[[int], Iterator[Record]]
     said: str
     signature: str
+    extent: str
     image_column: str = ""
     embedded: bool = False
     glance: Callable[[int], Iterator[Record]] | None = None
@@ -115,8 +117,22 @@ def signature_of(names: Sequence[str], sizes: Sequence[int], *settings: str) -> 
     return digest.hexdigest()
 
 
+def extent_of(sizes: Sequence[int]) -> str:
+    """How much files of these sizes are, for people.
+
+    >>> extent_of([1000, 234])
+    '1,234 bytes in 2 files'
+    """
+    return f"{sum(sizes):,} bytes in {len(sizes):,} file{'s' * (len(sizes) != 1)}"
+
+
 def clean_text(value: object) -> str:
-    """A caption or url as text that any file can hold; what is not UTF-8 becomes U+FFFD or a question mark."""
+    """A caption or url as text that any file can hold; what is not UTF-8 becomes U+FFFD or a question mark.
+
+    Of several captions, as tables of photographs have them, the first that says something.
+    """
+    if isinstance(value, list):
+        return next((text for item in value if (text := clean_text(item)).strip()), "")
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, bytes):

@@ -15,7 +15,7 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.columns import Columns, guess_columns, said_in
 from clipsel_core.pool.sources.image_parquet import count_rows, read_parquet_schema
-from clipsel_core.pool.sources.record import Record, Source, clean_text, signature_of
+from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, signature_of
 
 _Row = tuple[int, Mapping[str, Any] | str]
 _LONGEST_FIELD = 1 << 24
@@ -32,23 +32,29 @@ def open_table(path: Place, kind: str, *, image: str | None = None, text: str | 
     Raises: PoolFormatError where there is no such column, or the table cannot be read.
     """
     columns = guess_columns(path, column_names(path, kind), image=image, text=text)
-    size = count_rows(path) if kind == "parquet" else path.size()
-    inner = _inner_folder(path, kind, columns)
+    length = path.size()
+    size = count_rows(path) if kind == "parquet" else length
+    _, first = next(read_rows(path, kind), (0, ""))
+    inner = _inner_folder(path, first, columns)
     said = f"{kind}, image paths from column {columns.image!r}, captions from {columns.text!r}"
+    said += ", the first of each" * (not isinstance(first, str) and isinstance(first.get(columns.text), list))
     said += f", images in {inner}/" if inner else ""
-    signature = signature_of([path.name], [path.size()], kind, *columns.all)
+    signature = signature_of([path.name], [length], kind, *columns.all)
 
     def read(_: int) -> Iterator[Record]:
         for number, (position, row) in enumerate(read_rows(path, kind)):
             yield to_record(row, columns, number, position)
 
-    return Source(kind, path.parent / inner if inner else path.parent, (path.name,), (size,), read, said, signature)
+    base = path.parent / inner if inner else path.parent
+    return Source(kind, base, (path.name,), (size,), read, said, signature, extent_of([length]))
 
 
-def _inner_folder(path: Place, kind: str, columns: Columns) -> str:
-    """The folder beside a table that its paths are relative to, or nothing. On this machine: elsewhere nobody seeks."""
-    position, row = next(read_rows(path, kind), (0, ""))
-    file, folder = to_record(row, columns, 0, position).file, path.parent
+def _inner_folder(path: Place, first: Mapping[str, Any] | str, columns: Columns) -> str:
+    """The folder beside a table that its paths are relative to, or nothing. On this machine: elsewhere nobody seeks.
+
+    first: the table's first row.
+    """
+    file, folder = to_record(first, columns, 0, 0).file, path.parent
     if not file or folder.remote or "://" in file or os.path.isabs(file) or (folder / file).is_file():
         return ""
     with os.scandir(folder.path or ".") as found:

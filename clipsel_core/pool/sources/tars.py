@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.members import Member, Members
 from clipsel_core.pool.sources.record import (
     IMAGE_ENDINGS,
     LARGEST_JSON,
@@ -18,6 +19,7 @@ from clipsel_core.pool.sources.record import (
     Source,
     caption_in,
     clean_text,
+    extent_of,
     facts_in,
     named_in,
     signature_of,
@@ -42,7 +44,7 @@ def open_tars(base: Place, names: tuple[str, ...]) -> Source:
     said = f"webdataset, {len(names):,} tar{'s' * (len(names) != 1)}"
     read, glance = (partial(_read_part, base, names, names_only=only) for only in (False, True))
     signature = signature_of(names, sizes, "webdataset")
-    return Source("webdataset", base, names, sizes, read, said, signature, glance=glance)
+    return Source("webdataset", base, names, sizes, read, said, signature, extent_of(sizes), glance=glance)
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -62,19 +64,20 @@ def _read_part(base: Place, names: tuple[str, ...], part: int, *, names_only: bo
     position, fault = 0, ""
     try:
         size = (base / name).size()
-        with (base / name).open() as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
-            for member in archive:
+        with (base / name).open() as raw:
+            tar = Members(raw, size)
+            for member in tar:
                 key, ending = split_name(member.name)
-                if not member.isfile() or not key or key.endswith("/"):
+                if not key or key.endswith("/"):
                     continue
                 if sample is None or sample.key != key:
                     if sample:
                         yield _record(name, sample, position)
                     sample = _Sample(key)
                 if not (names_only and ending == ".txt"):
-                    _take(archive, member, ending, sample, size, keep=base.remote and not names_only)
-                position = member.offset_data
-            fault = _end_fault(raw, archive.offset)
+                    _take(tar, member, ending, sample, size, keep=base.remote and not names_only)
+                position = member.offset
+            fault = _end_fault(raw, tar.end)
     except OSError as error:
         # A tar that comes to an end is damage, and listed; a store or a disk that fails is not the tar's fault.
         remedy = "start again when it can be: finished shards are kept"
@@ -89,19 +92,17 @@ def _read_part(base: Place, names: tuple[str, ...], part: int, *, names_only: bo
         yield Record("", name, fault=fault, position=position)
 
 
-def _take(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str, sample: _Sample, size: int, *, keep: bool
-) -> None:
-    if member.offset_data + member.size > size:
+def _take(tar: Members, member: Member, ending: str, sample: _Sample, size: int, *, keep: bool) -> None:
+    if member.offset + member.size > size:
         sample.cut = True
     elif ending in IMAGE_ENDINGS:
-        if sample.place is None and keep and (file := archive.extractfile(member)):
-            sample.data = file.read()
-        sample.place = sample.place or (member.offset_data, member.size)
-    elif ending == ".txt" and (file := archive.extractfile(member)):
-        sample.text = clean_text(file.read(LONGEST_CAPTION))
-    elif ending == ".json" and member.size <= LARGEST_JSON and (file := archive.extractfile(member)):
-        sample.facts = facts_in(file.read())
+        if sample.place is None and keep:
+            sample.data = tar.read(member)
+        sample.place = sample.place or (member.offset, member.size)
+    elif ending == ".txt":
+        sample.text = clean_text(tar.read(member, LONGEST_CAPTION))
+    elif ending == ".json" and member.size <= LARGEST_JSON:
+        sample.facts = facts_in(tar.read(member))
 
 
 def _record(name: str, sample: _Sample, position: int) -> Record:
@@ -122,7 +123,7 @@ def _record(name: str, sample: _Sample, position: int) -> Record:
 
 
 def _end_fault(file: BinaryIO, end: int) -> str:
-    """What is wrong with the place where tarfile stopped: it stops at damage as quietly as at the end mark."""
+    """What is wrong with the place where Members stopped: it stops at damage as quietly as at the end mark."""
     file.seek(end)
     block = file.read(tarfile.BLOCKSIZE)
     if len(block) == tarfile.BLOCKSIZE and not block.strip(b"\0"):

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.recipes.difference import differences
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.recipes.recipe_files import load_recipe
@@ -131,14 +130,13 @@ def _parts(entry: Entry, texts: dict[str, str], found: Overlap, first: str, seco
     counts = (int(found.sizes[i]) - both, both, int(found.sizes[j]) - both)
     part = part_gallery.choose_part(counts, key="part")
 
-    def mask() -> np.ndarray:
-        mine, theirs = (state.picked(entry, texts[name]).selection.bits() for name in (first, second))
-        bits = (mine & ~theirs, mine & theirs, theirs & ~mine)[part]
-        return bitmaps.unpack(bits, len(state.open_table(entry)))
+    def bits() -> np.ndarray:
+        mine, theirs = (state.kept_bits(entry, texts[name]) for name in (first, second))
+        return (mine & ~theirs, mine & theirs, theirs & ~mine)[part]
 
     title = (f"Only in {shown(first)}", "In both", f"Only in {shown(second)}")[part]
     about = (part, *((texts[name], state.recipe_stamp(entry, texts[name])) for name in (first, second)))
-    part_gallery.show(entry, counts[part], mask, name=about, title=title)
+    part_gallery.show(entry, counts[part], bits, name=about, title=title)
 
 
 class _Sharing:

@@ -14,7 +14,7 @@ from pages.parts import facts, recipes, words
 
 _MEASURES = {
     "pairs": "Pairs in both of two selections",
-    "share of the row": "Pairs in both, as a share of the row's selection",
+    "share of the row": "Of each selection's pairs, the share that another has, too",
     "Jaccard": "Pairs in both, as a share of the pairs in either (Jaccard)",
 }
 
@@ -34,8 +34,8 @@ def show(labels: Sequence[str], found: Overlap) -> None:
     shares = found.jaccard if measure == "Jaccard" else found.of_row
     head = "".join(f"<th>{html.escape(label)}</th>" for label in labels)
     rows = [
-        f"<tr><th>{html.escape(label)}</th><td>{words.count(found.sizes[i])}</td>"
-        + "".join(_cell(found, shares, measure, i, j) for j in range(len(labels)))
+        f'<tr><th>{html.escape(label)}</th><td data-of="pairs">{words.count(found.sizes[i])}</td>'
+        + "".join(_cell(found, shares, measure, i, j, other) for j, other in enumerate(labels))
         + "</tr>"
         for i, label in enumerate(labels)
     ]
@@ -57,12 +57,14 @@ def show_changes(first: str, second: str, changes: Sequence[Change]) -> None:
     )
 
 
-def _cell(found: Overlap, shares: np.ndarray, measure: str, i: int, j: int) -> str:
+def _cell(found: Overlap, shares: np.ndarray, measure: str, i: int, j: int, other: str) -> str:
+    """What two selections share. data-of: the column's name, for screens that have no room for columns."""
     share = float(shares[i, j])
     text = words.count(found.both[i, j]) if measure == "pairs" else _percent(share)
     if i == j:
         return f'<td class="self">{text}</td>'
-    return f'<td style="--part:{0 if np.isnan(share) else 100 * share:.0f}%">{text}</td>'
+    part = 0 if np.isnan(share) else 100 * share
+    return f'<td data-of="with {html.escape(other)}" style="--part:{part:.0f}%">{text}</td>'
 
 
 def _percent(share: float) -> str:

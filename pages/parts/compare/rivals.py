@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import streamlit as st
 
 from clipsel_core.curation.exploring import agreement
 from clipsel_core.curation.exploring.agreement import Agreement, Alignment
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, charts, commands, empty, facts, metrics, state, watching, words
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
 _SIZES = (10, 30, 50)
+_COLUMNS = ("pairs", "Spearman", *(f"top {size} %" for size in _SIZES))
 _USUAL = 30
 _SETTINGS = {
     "arch": "Teacher",
@@ -56,7 +59,7 @@ def show(entry: Entry) -> None:
     if work.work.error:
         raise work.work.error
     if not names or (work.alignment and not work.alignment.shared):
-        why = "Runs can be compared where they scored the same pairs: the uids of these two have nothing in common."
+        why = "Runs are compared where both scored the same pairs: these have no uid in common. Choose another run."
         empty.show_empty("No pair in common", why)
         return
     if work.alignment:
@@ -124,7 +127,7 @@ def _table(work: Ranking, names: list[str], known: tuple) -> None:
     if work.known != known:
         st.rerun()
     facts.show_title("Agreement by metric", "rank correlation (Spearman), and the share of the top that is the same")
-    head = "".join(f"<th>{title}</th>" for title in ("pairs", "Spearman", *(f"top {size} %" for size in _SIZES)))
+    head = "".join(f"<th>{title}</th>" for title in _COLUMNS)
     body = "".join(_row(name, work.found.get(name)) for name in names)
     st.html(f'<div class="matrix"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>')
     ranked = sum(name in work.found for name in names)
@@ -135,16 +138,22 @@ def _table(work: Ranking, names: list[str], known: tuple) -> None:
 def _row(name: str, found: Agreement | None) -> str:
     title = f"<th>{html.escape(metrics.title(name))}</th>"
     if found is None:
-        return f"<tr>{title}<td></td>{'<td>…</td>' * (1 + len(_SIZES))}</tr>"
+        waiting = "".join(_cell(math.nan, "…", column) for column in _COLUMNS[1:])
+        return f"<tr>{title}<td></td>{waiting}</tr>"
     shares = [float(found.overlap[size - 1]) for size in _SIZES]
-    cells = [_cell(found.spearman, f"{found.spearman:.4f}"), *(_cell(part, words.percentage(part)) for part in shares)]
-    return f"<tr>{title}<td>{words.count(found.pairs)}</td>{''.join(cells)}</tr>"
+    parts = [found.spearman, *shares]
+    texts = [f"{found.spearman:.4f}", *map(words.percentage, shares)]
+    cells = [
+        _cell(part, "–" if math.isnan(part) else text, column)  # noqa: RUF001
+        for part, text, column in zip(parts, texts, _COLUMNS[1:], strict=True)
+    ]
+    return f'<tr>{title}<td data-of="{_COLUMNS[0]}">{words.count(found.pairs)}</td>{"".join(cells)}</tr>'
 
 
-def _cell(share: float, text: str) -> str:
-    if np.isnan(share):
-        return "<td>–</td>"  # noqa: RUF001
-    return f'<td style="--part:{100 * max(share, 0):.0f}%">{text}</td>'
+def _cell(share: float, text: str, column: str) -> str:
+    """A share with its shade, none where it is NaN. column: its name, for screens that have no room for columns."""
+    part = 0 if math.isnan(share) else 100 * max(share, 0)
+    return f'<td data-of="{column}" style="--part:{part:.0f}%">{text}</td>'
 
 
 def _tops(entry: Entry, other: Entry, work: Ranking, names: list[str]) -> None:
@@ -161,12 +170,14 @@ def _tops(entry: Entry, other: Entry, work: Ranking, names: list[str]) -> None:
     found = work.found.get(name)
     if found is not None and not found.pairs:
         with right:
-            empty.show_empty("No pair scored by both", f"No pair has a {metrics.title(name)} in both runs.")
+            empty.show_empty(
+                "No pair scored by both", f"No pair has a {metrics.title(name)} in both. Choose another metric."
+            )
         return
     if found is not None:
         _closely(left, right, found, name, percent)
     stamps = state.scores_stamp(entry), state.scores_stamp(other)
-    mine, theirs = _masks(entry, other, *stamps, name, percent, work.alignment)
+    mine, theirs = _top_bits(entry, other, *stamps, name, percent, work.alignment)
     _parts(entry, (entry, other, stamps, name, percent), (mine, theirs), name, percent)
 
 
@@ -183,15 +194,15 @@ def _closely(left: DeltaGenerator, right: DeltaGenerator, found: Agreement, name
 def _parts(entry: Entry, about: tuple, tops: tuple[np.ndarray, np.ndarray], name: str, percent: int) -> None:
     """The pairs of one top and not the other, and of both."""
     mine, theirs = tops
-    masks = (mine & ~theirs, mine & theirs, theirs & ~mine)
-    counts = [int(np.count_nonzero(mask)) for mask in masks]
+    bits = (mine & ~theirs, mine & theirs, theirs & ~mine)
+    counts = [bitmaps.count(part) for part in bits]
     part = part_gallery.choose_part(counts, key="part")
     title = (
         f"In this run's top {percent} % by {metrics.title(name)}, and not in the other's",
         f"In both runs' top {percent} % by {metrics.title(name)}",
         f"In the other run's top {percent} % by {metrics.title(name)}, and not in this one's",
     )[part]
-    part_gallery.show(entry, counts[part], lambda: masks[part], name=(part, *about), title=title, usual=name)
+    part_gallery.show(entry, counts[part], lambda: bits[part], name=(part, *about), title=title, usual=name)
 
 
 def _resort() -> None:
@@ -205,7 +216,7 @@ def _ranking(entry: Entry, other: Entry, stamp: state.Stamp, other_stamp: state.
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _masks(
+def _top_bits(
     entry: Entry,
     other: Entry,
     stamp: state.Stamp,
@@ -214,4 +225,5 @@ def _masks(
     percent: int,
     _alignment: Alignment,
 ) -> tuple[np.ndarray, np.ndarray]:
-    return agreement.tops(_alignment, metric, Fraction(percent, 100))
+    mine, theirs = agreement.tops(_alignment, metric, Fraction(percent, 100))
+    return bitmaps.pack(mine), bitmaps.pack(theirs)

@@ -39,7 +39,7 @@ def show(entry: Entry, names: list[str]) -> None:
         watching.until_done(ranking.work, key="disagreement")
         return
     if not found.pairs:
-        empty.show_empty("Nothing to rank", "No pair of this run has both scores.")
+        empty.show_empty("Nothing to rank", "No pair of this run has both scores. Choose another metric.")
         return
     one, other = metrics.title(x), metrics.title(y)
     left, right = st.columns([3, 2], gap="large")
@@ -112,7 +112,7 @@ def _gallery(entry: Entry, found: Disagreement, end: End, metrics_of: tuple[str,
     title = f"{liked} likes, {other} does not"
     facts.show_title(title, f"{words.pairs(listed)} that {liked} ranks higher, the largest difference first")
     if not listed:
-        empty.show_empty("No such pair", "In this direction the two metrics rank no pair apart.")
+        empty.show_empty("No such pair", "In this direction the two metrics rank no pair apart. Choose another metric.")
         return
     ends = _End(found, end)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):

@@ -17,7 +17,7 @@ def columns(entry: Entry) -> list[str]:
     if not found:
         empty.show_empty(
             "No column to split by",
-            "A text column of the pool's metadata with at most 64 values would be shown here, a row for each value.",
+            "Give the pool's parquet files a text column with at most 64 values, and each value has a row here.",
         )
     return found
 

@@ -19,7 +19,9 @@ _SPLITS = ("percentile of a metric", "kind")
 def show(entry: Entry, names: list[str]) -> None:
     """Draws what the normalizer took on average in each group of pairs."""
     if not set(_HALVES) <= set(names):
-        empty.show_empty("No normalizer in this run", "It has no columns r_image and r_text.")
+        empty.show_empty(
+            "No normalizer in this run", "It has no columns r_image and r_text. Score the pool anew to have them."
+        )
         return
     facts.show_note(
         "s-CLIPLoss is CLIPScore less r image, which an image pays for fitting other captions of its batch, and less "
@@ -48,7 +50,7 @@ def _by_percentile(entry: Entry, along: str) -> None:
     found = _percentile_means(entry, along, state.scores_stamp(entry))
     filled = found.counts > 0
     if not filled.any():
-        empty.show_empty("Nothing to average", "No pair of this run has these scores.")
+        empty.show_empty("Nothing to average", "No pair of this run has these scores. Choose another metric.")
         return
     facts.show_title(
         f"Mean r image and r text by percentile of {metrics.title(along)}",

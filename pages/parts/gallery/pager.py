@@ -39,6 +39,16 @@ def rewind(key: str) -> None:
     st.session_state[key] = 1
 
 
+def rewind_for(key: str, listed: object) -> None:
+    """Goes back to the first page where something else is listed than before. listed: tells that from others.
+
+    For lists that change in more ways than by the widgets of their page. Before the pager is drawn.
+    """
+    if st.session_state.setdefault(f"{key} of", listed) != listed:
+        st.session_state[f"{key} of"] = listed
+        rewind(key)
+
+
 def turn_to(key: str, size: int, place: int) -> None:
     """Goes to the page that holds a place of the list."""
     st.session_state[key] = place // size + 1

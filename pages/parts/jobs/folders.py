@@ -40,12 +40,16 @@ def inside(text: str) -> Path:
 
     Raises: JobError where it lies outside the folders that may be read, by way of a link too, or does not exist.
     """
-    path = Path(os.path.abspath(catalog.data_folder() / Path(text.strip()).expanduser()))
     allowed = roots()
-    if not any(path.resolve().is_relative_to(root) for root in allowed):
+    try:
+        path = Path(os.path.abspath(catalog.data_folder() / Path(text.strip()).expanduser()))
+        is_allowed, is_there = any(path.resolve().is_relative_to(root) for root in allowed), path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, the home of nobody, a zero byte
+        raise JobError("path", expected="a file or a folder", found=f"{text[:200]!r}: {error}"[:300]) from error
+    if not is_allowed:
         remedy = "start the dashboard with --read FOLDER to allow another"
         raise JobError(path, expected=f"a path inside {', '.join(map(str, allowed))}", found="another", remedy=remedy)
-    if not path.exists():
+    if not is_there:
         raise JobError(path, expected="a file or a folder", found="nothing")
     return path
 

@@ -39,19 +39,30 @@ def launch(
     title: str,
     about: Path,
 ) -> Job | None:
-    """Starts one of our commands as a job; see control.start. Made for callbacks: the panel shows why it could not."""
+    """Starts one of our commands as a job; see control.start. None where it could not: show_failure says why."""
     try:
         job = control.start(
             catalog.jobs_folder(), command, _absolute(paths), options, title=title, about=about.absolute()
         )
     except ClipselError as error:
-        st.session_state[_FAILED] = error
+        refuse(error)
         return None
     # The same that ended earlier has nothing to say any more.
     _clear(
         [other for other in listing(catalog.jobs_folder()) if other.info.words == job.info.words and other.id != job.id]
     )
     return job
+
+
+def refuse(error: ClipselError) -> None:
+    """Has show_failure say why a job is not even asked for."""
+    st.session_state[_FAILED] = error
+
+
+def show_failure() -> None:
+    """Why a job could not be started or cancelled, once; for where no panel is drawn anew that says it."""
+    if _FAILED in st.session_state:
+        empty.show_error(st.session_state.pop(_FAILED), "The job could not be started or cancelled")
 
 
 def check(command: str, paths: Sequence[Path | str], options: Mapping[str, control.Option]) -> str:
@@ -144,8 +155,7 @@ def _lead_to_found(job: Job, *, key: str) -> None:
 def panel(about: Path | None = None) -> None:
     """The jobs, those about one folder or all; nothing where there is none. The page is drawn anew when one ends."""
     control.reap()
-    if _FAILED in st.session_state:
-        empty.show_error(st.session_state.pop(_FAILED), "The job could not be started or cancelled")
+    show_failure()
     about = about.absolute() if about else None
     found = listing(catalog.jobs_folder(), about)
     if found:
@@ -272,14 +282,14 @@ def _cancel(job: Job) -> None:
     try:
         control.cancel(job)
     except ClipselError as error:
-        st.session_state[_FAILED] = error
+        refuse(error)
 
 
 def _again(job: Job) -> None:
     try:
         control.again(catalog.jobs_folder(), job)
     except ClipselError as error:
-        st.session_state[_FAILED] = error
+        refuse(error)
         return
     forget(job)
 

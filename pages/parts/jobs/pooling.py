@@ -97,6 +97,8 @@ def _start(source: str, name: str, teacher: str, options: dict[str, Option]) -> 
         empty.show_error(wrong, "Not started")
     elif jobs.launch("embed", paths, options, title=f"Make pool {name}", about=pool):
         forms.leave()
+    else:
+        jobs.show_failure()
 
 
 def _named(teacher: str) -> dict[str, Option]:

@@ -13,7 +13,7 @@ from clipsel_core import uids
 from clipsel_core.errors import ClipselError, JobError
 from clipsel_core.runs.config import NAME_PATTERN
 from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, recipes, words
+from pages.parts import catalog, empty, facts, recipes, words
 from pages.parts.catalog import Entry
 from pages.parts.jobs import folders, forms, jobs
 
@@ -49,6 +49,7 @@ def ask_for_file(run: Run) -> None:
 
     def start() -> bool:
         if uploaded:
+            catalog.check_within(run.root, _folder(run))
             return launch(run, name, folders.keep_upload(_folder(run), uploaded.name, uploaded.getvalue()))
         return launch(run, name, folders.target(chosen))
 
@@ -68,6 +69,7 @@ def ask_for_pairs(run: Run, names: np.ndarray, wish: str) -> None:
 def launch_with_pairs(run: Run, name: str, names: np.ndarray) -> bool:
     """Compares the run with some of its own pairs, (M,) uids, as a job. Raises as `launch` and writing a file does."""
     _check_name(run, name)
+    catalog.check_within(run.root, _folder(run))
     file = _folder(run) / f"{name}.npy"
     uids.write_subset(file, uids.unique(names))
     return launch(run, name, file)
@@ -104,6 +106,7 @@ def _leave_if_started(start: Callable[[], bool]) -> None:
         return
     if started:
         forms.leave()
+    jobs.show_failure()
 
 
 def _told(error: Exception) -> ClipselError:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from clipsel_core.curation.index import cells
 from clipsel_core.curation.index.cells import Cells, Span
-from pages.parts import metrics, state, words
+from pages.parts import drawings, metrics, routes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.map.map_view import Bar
 from pages.parts.map.shades import Scale, picture
@@ -78,14 +78,20 @@ def bar_of(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Bar:
     left, right, _, _ = home(entry)
     side = (found.span[1] - found.span[0]) / found.density.shape[0]
     each = found.single * ((right - left) / 100 / side) ** 2
-    ticks = [(f"{end * each:,.0f}", at) for end, at in ((0.0, 0.0), (scale.middle, 0.5), (scale.high, 1.0))]
+    ticks = [(_few(end * each), at) for end, at in ((0.0, 0.0), (scale.middle, 0.5), (scale.high, 1.0))]
     return Bar("Pairs in a square 1 % of the map wide, log", colours, ticks, blank)
 
 
+def _few(pairs: float) -> str:
+    """A mean number of pairs: below 10 its fraction matters, as where pairs lie far apart."""
+    return f"{pairs:,.0f}" if pairs >= 9.95 else f"{pairs:.2g}"
+
+
 def image_of(entry: Entry, colour: Colour, span: Span) -> str:
-    """The picture of a part of the map, as a PNG data address."""
+    """The address of a picture of a part of the map."""
     dark = st.context.theme.type == "dark"
-    return _image(entry, colour, span, dark, state.map_stamp(entry))
+    # Kept anew each time: whoever is sent the address will ask for it soon.
+    return routes.drawing_url(drawings.keep(_image(entry, colour, span, dark, state.map_stamp(entry))))
 
 
 def members(entry: Entry, shape: Shape) -> np.ndarray:
@@ -138,7 +144,7 @@ def _cells(entry: Entry, colour: Colour, span: Span, stamp: state.Stamp) -> Cell
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _image(entry: Entry, colour: Colour, span: Span, dark: bool, stamp: state.Stamp) -> str:
+def _image(entry: Entry, colour: Colour, span: Span, dark: bool, stamp: state.Stamp) -> bytes:
     found = _cells(entry, colour, span, stamp)
     return picture(found, scale_of(entry, colour, found))
 

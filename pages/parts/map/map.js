@@ -1,5 +1,5 @@
-// The map. Python sends a picture of the part in view, labels, and single pairs where few are in view; this draws them, and
-// tells Python the corners of what was drawn, which part is now in view, which pair the pointer rests on, and which was
+// The map. Python sends the address of a picture of the part in view, labels, and single pairs where few are in view; this
+// draws them, and tells Python the corners of what was drawn, which part is now in view, which pair the pointer rests on, and which was
 // clicked. Words from the pool are put in as textContent.
 
 const MODES = [["lasso", "Lasso"], ["box", "Box"], ["move", "Move"]]
@@ -159,6 +159,15 @@ const answered = (self) => {
   ask(self)
 }
 
+const load = (self, data) => {
+  const next = new Image()
+  const wanted = () => nameOf(data) === self.shown
+  next.onload = () => { if (wanted()) lay(self, next, data) }
+  // Pictures are kept for a while only: it is drawn again.
+  next.onerror = () => setTimeout(() => { if (wanted()) { self.shown = ""; ask(self) } }, PATIENCE)
+  next.src = data.image
+}
+
 // Finer pictures lie on coarser ones, the newest on top. Those in other colours go.
 const lay = (self, image, { colouring, span }) => {
   const wide = ({ span: [left, right] }) => right - left
@@ -197,6 +206,16 @@ const hover = (self, px, py) => {
   self.stage.style.cursor = "pointer"
   if (self.tips.has(found)) showTip(self, self.tips.get(found))
   else self.resting = setTimeout(() => self.tell("pointed", found), REST)
+}
+
+// What is on show, in one word: a tip that comes late may be of what was seen before.
+const nameOf = ({ colouring, image, span }) => [colouring, image, ...span].join(" ")
+
+const hear = (self) => (event) => {
+  const { tip } = event.detail
+  if (nameOf(event.detail) !== self.shown) return
+  self.tips.set(tip.place, tip)
+  if (self.under === tip.place) showTip(self, tip)
 }
 
 const showTip = (self, { place, caption, value, src }) => {
@@ -336,20 +355,17 @@ export default function (component) {
   drawTools(self)
   drawLegend(self)
   self.none.hidden = data.seen > 0
-  if (data.image !== self.shown) {
-    self.shown = data.image
+  if (nameOf(data) !== self.shown) {
+    self.shown = nameOf(data)
     self.tips.clear()
     hide(self)
     answered(self)
-    const next = new Image()
-    next.onload = () => lay(self, next, data)
-    next.src = data.image
+    load(self, data)
   }
   draw(self)
-  if (data.tip) {
-    self.tips.set(data.tip.place, data.tip)
-    if (self.under === data.tip.place) showTip(self, data.tip)
-  }
+  document.removeEventListener("clipsel-tip", self.hear)
+  self.hear = hear(self)
+  document.addEventListener("clipsel-tip", self.hear)
   let width = self.stage.clientWidth
   const observer = new ResizeObserver(() => {
     if (!self.stage.clientWidth || self.stage.clientWidth === width) return
@@ -357,5 +373,10 @@ export default function (component) {
     draw(self)
   })
   observer.observe(self.stage)
-  return () => { observer.disconnect(); clearTimeout(self.later); self.later = self.asked = 0 }
+  return () => {
+    observer.disconnect()
+    document.removeEventListener("clipsel-tip", self.hear)
+    clearTimeout(self.later)
+    self.later = self.asked = 0
+  }
 }

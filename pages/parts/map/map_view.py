@@ -17,6 +17,7 @@ from pages.parts.component import component
 from pages.parts.map.shapes import Shape, shape_of
 
 _map = component("map", '<div class="map"></div>', css=("map/map.css",), js=("make.js", "map/plane.js", "map/map.js"))
+_tip = component("tip", "<i hidden></i>", js=("map/tip.js",))
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Tip:
 
 @dataclass(frozen=True)
 class View:
-    """What the map shows. home: the whole map; span: what image covers; labels: text, x, y, one list for each zoom.
+    """What the map shows. home: the whole map; span: what image, an address, covers; labels: text, x, y, one list for
+    each zoom.
 
     seen, said: pairs in view, also in words. colouring: names what image shows; images of one colouring can lie beside
     each other.
@@ -66,7 +68,6 @@ class View:
     bar: Bar
     labels: list[list[tuple[str, float, float]]]
     points: Points
-    tip: Tip | None
     shape: Shape | None
 
 
@@ -88,6 +89,15 @@ def show_map(
     )
     place = shown.opened
     return place if isinstance(place, int) and 0 <= place < len(view.points.x) else None
+
+
+def show_tip(view: View, tip: Tip | None, *, key: str) -> None:
+    """Tells the map, which shows this view, what one of its points says of itself.
+
+    By a component of its own: a word under the pointer would send all of the map again.
+    """
+    said = None if tip is None else asdict(tip)
+    _tip(data={"colouring": view.colouring, "image": view.image, "span": view.span, "tip": said}, key=key)
 
 
 def drawn_shape(key: str) -> Shape | None:

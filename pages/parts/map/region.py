@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.index import counts, ordering
+from clipsel_core.curation.index import ordering
 from clipsel_core.runs.store import Run
 from pages.parts import empty, facts, keeping, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.histogram import Layer, show_histogram
 from pages.parts.map import atlas
+from pages.parts.map.atlas import Colour
 from pages.parts.map.naming import Naming
 from pages.parts.map.shapes import Shape
 from pages.parts.pair import booklet, fate
@@ -26,7 +27,9 @@ _BINS = 64
 
 def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
     """Everything about what was drawn; about the whole map where nothing was. names: of its regions."""
-    rows = atlas.rows_in(entry, shape) if shape else state.open_map(entry).rows
+    everyone = state.open_map(entry).rows
+    member = atlas.members(entry, shape) if shape else None
+    rows = everyone if member is None else everyone[member]
     if not len(rows):
         empty.show_empty("No pair in this region", "Draw around a coloured part of the map.")
         return
@@ -34,19 +37,21 @@ def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
     share = f"{words.share(int(kept(rows).sum()), len(rows))} kept by the recipe" if kept else ""
     facts.show_title(f"{words.pairs(len(rows))} {'in the region' if shape else 'on the map'}", share)
     if shape:
-        said = names.words(atlas.members(entry, shape), _WORDS)
+        said = names.words(member, _WORDS)
         if said is not None:
             facts.show_note(f"Said here more than elsewhere: {', '.join(said)}" if said else "No word sets it apart")
-        fate.actions(entry, run, rows)
-        on_map, scored = len(state.open_map(entry).rows), len(state.open_table(entry))
+        fate.actions(entry, run, rows, called=" ".join(["region", *(said or ())[:2]]))
+        on_map, scored = len(everyone), len(state.open_table(entry))
         if on_map < scored:
             meant = f"Only the {words.count(on_map)} pairs on the map are meant, of {words.count(scored)} in the run."
             facts.show_note(meant)
     metric, order = _controls(entry)
-    _spread(entry, metric, rows, "region" if shape else "map")
-    listed = _Listed.of(rows, state.open_table(entry).take(metric, rows), order)
+    values = atlas.values_of(entry, Colour(metric))
+    values = values if member is None else values[member]
+    _spread(entry, metric, values, "region" if shape else "map")
+    listed = _Listed.of(rows, values, order)
     if not len(listed):
-        facts.show_note(f"None of them has a {metrics.title(metric)}.")
+        empty.show_empty("Nothing to show", f"None of them has a {metrics.title(metric)}. Choose another metric.")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.show(_PAGE, booklet.pages_of(listed))
@@ -95,15 +100,14 @@ def _controls(entry: Entry) -> tuple[str, str]:
     return metric, order
 
 
-def _spread(entry: Entry, metric: str, rows: np.ndarray, what: str) -> None:
+def _spread(entry: Entry, metric: str, values: np.ndarray, what: str) -> None:
     """The region's scores in front of the run's, both over the same area."""
     everything = marginals.marginal(entry, metric)
     edges, whole = everything.coarse(_BINS)
-    values = state.open_table(entry).take(metric, rows)
-    part = counts.histogram(values, _BINS, (float(edges[0]), float(edges[-1]))).counts
-    scored = values[~np.isnan(values)]
+    region = marginals.of_values(values, everything)
+    part = region.coarse(_BINS)[1]
     scaled = np.round(whole * (int(part.sum()) / max(int(whole.sum()), 1)), 1 if part.sum() < 1000 else 0)
-    here, all_of = (words.score(value) for value in _medians(scored, everything))
+    here, all_of = (words.score(spread.quantile(50)) for spread in (region, everything))
     show_histogram(
         f"{metrics.title(metric)}: median {here} here, {all_of} in the run",
         "",
@@ -113,7 +117,3 @@ def _spread(entry: Entry, metric: str, rows: np.ndarray, what: str) -> None:
         key="region-spread",
         height=70,
     )
-
-
-def _medians(scored: np.ndarray, everything: marginals.Marginal) -> tuple[float, float]:
-    return (float(np.median(scored)) if len(scored) else float("nan")), everything.quantile(50)

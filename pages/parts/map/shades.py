@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from dataclasses import dataclass
 
@@ -65,8 +64,8 @@ class Scale:
         return _RAMPS[self.kind, st.context.theme.type == "dark"]
 
 
-def picture(cells: Cells, scale: Scale) -> str:
-    """A PNG data address of the map: clear where no pair is near, coloured by the mean, or by density without one.
+def picture(cells: Cells, scale: Scale) -> bytes:
+    """A PNG of the map: clear where no pair is near, coloured by the mean, or by density without one.
 
     A byte a cell, which is drawn and sent several times as fast as four: most of 256 colours for cells that are full,
     the others for the edges, where few steps show.
@@ -84,4 +83,4 @@ def picture(cells: Cells, scale: Scale) -> str:
     clear = np.repeat(np.arange(_COVERS) * 255 // _COVERS, _FAINT)
     covers = np.concatenate([np.full(_FULL, 255), clear]).astype(np.uint8)
     drawn.save(file, "PNG", compress_level=1, transparency=covers.tobytes())
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()

@@ -5,6 +5,7 @@ Every gallery that has pages is drawn here, so that the pager, the keyboard and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -30,6 +31,23 @@ class Pages(Protocol):
 
     def row_at(self, place: int) -> int:
         """The row at a place of the list, from 0."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The pages of a list that is at hand: (M,) int64 row numbers."""
+
+    listed: np.ndarray
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    def rows(self, page: int) -> np.ndarray:
+        return self.listed[(page - 1) * self.size : page * self.size]
+
+    def row_at(self, place: int) -> int:
+        return int(self.listed[place])
 
 
 def pages_of(listed: Pages) -> int:

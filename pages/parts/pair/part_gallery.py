@@ -17,7 +17,7 @@ from pages.parts.gallery import pager
 from pages.parts.gallery.leafing import Leaves
 from pages.parts.pair import booklet
 
-Mask = Callable[[], np.ndarray]
+Bits = Callable[[], np.ndarray]
 
 _PAGE = 48
 _PARTS = ("only this one", "both", "only the other")
@@ -50,18 +50,18 @@ def sort_by(metric: str) -> None:
 def show(
     entry: Entry,
     listed: int,
-    mask: Mask,
+    bits: Bits,
     *,
     name: Hashable,
     title: str,
     usual: str = "s_cliploss",
 ) -> None:
-    """Draws so many pairs, those of a mask, (N,) bool, which is asked for when they are not known by their name yet.
+    """Draws so many pairs, those of a bitmap, which is asked for when they are not known by their name yet.
 
     name: tells them from others. usual: what they are sorted by at first.
     """
     if not listed:
-        empty.show_empty("Nothing to show", "There is no such pair.")
+        empty.show_empty("Nothing to show", "No pair lies in this part. Choose another one.")
         return
     names = list(state.open_table(entry).metrics)
     shared = {"bind": "query-params", "on_change": rewind}
@@ -70,7 +70,7 @@ def show(
         names.sort(key=lambda name: name != usual)
         metric = st.selectbox("By", names, format_func=metrics.title, key=_METRIC, width=220, **shared)
         order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key=_ORDER, **shared)
-    listing = _listing(entry, metric, name, state.scores_stamp(entry), mask)
+    listing = _listing(entry, metric, name, state.scores_stamp(entry), bits)
     facts.show_title(title, words.pairs(listed))
     if not len(listing):
         facts.show_note(f"None of them has a {metrics.title(metric)}.")
@@ -86,5 +86,5 @@ def _leaf(entry: Entry, leaves: Leaves, metric: str, title: str) -> None:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _listing(entry: Entry, metric: str, name: Hashable, stamp: state.Stamp, _mask: Mask) -> Listing:
-    return Listing.of(state.metric_bins(entry, metric), _mask())
+def _listing(entry: Entry, metric: str, name: Hashable, stamp: state.Stamp, _bits: Bits) -> Listing:
+    return Listing.of(state.metric_bins(entry, metric), _bits())

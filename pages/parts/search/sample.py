@@ -11,6 +11,8 @@ from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, Si
 from pages.parts import state, words
 from pages.parts.catalog import Entry
 
+# The most that a search lists.
+BEST = 1_000
 _SMALL = 200_000
 _SAMPLE = 50_000
 # Larger samples are read from the pool's files each time, through the system's cache.
@@ -31,9 +33,13 @@ def in_words(entry: Entry) -> str:
     return f"the {words.pairs(len(rows))} {what}"
 
 
-def most_alike(entry: Entry, query: np.ndarray, side: Side, limit: int) -> Nearest:
-    """The sample's pairs most like a query, best first. query: (D,) floats. Raises as `nearest` does."""
-    return _nearest(entry, query.astype(np.float32).tobytes(), side, limit, state.map_stamp(entry))
+def most_alike(entry: Entry, query: np.ndarray, side: Side, *, but: int = -1) -> Nearest:
+    """The sample's pairs most like a query, best first, BEST at most. query: (D,) floats. Raises as `nearest` does.
+
+    but: the row of the pair that asks, which is not among them.
+    """
+    found = _nearest(entry, query.astype(np.float32).tobytes(), side, state.map_stamp(entry))
+    return found.without(but).first(BEST)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -54,5 +60,5 @@ def _vectors(entry: Entry, side: Side, stamp: state.Stamp) -> Vectors:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _nearest(entry: Entry, query: bytes, side: Side, limit: int, stamp: state.Stamp) -> Nearest:
-    return nearest(np.frombuffer(query, np.float32), _vectors(entry, side, stamp), limit=limit)
+def _nearest(entry: Entry, query: bytes, side: Side, stamp: state.Stamp) -> Nearest:
+    return nearest(np.frombuffer(query, np.float32), _vectors(entry, side, stamp), limit=BEST + 1)

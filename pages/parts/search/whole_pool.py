@@ -12,7 +12,7 @@ import streamlit as st
 from clipsel_core.curation.exploring.neighbours import Nearest
 from clipsel_core.curation.exploring.searches import Asked, read_asked, read_found, searches_of
 from clipsel_core.curation.exploring.vectors import Side
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, JobError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, leading, state, words
 from pages.parts.catalog import Entry
@@ -21,7 +21,6 @@ from pages.parts.search import sample
 from pages.parts.search.query import LONGEST_NAME, Query
 
 SIDES: dict[str, Side] = {"images": "image", "captions": "text"}
-_BEST = 1_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ def offer(entry: Entry, run: Run, query: Query, side: Side, *, watch: bool = Fal
     else:
         act = partial(_search, run, query, side, file)
         st.button(f"Search all {every}", icon=":material/travel_explore:", key="search all", on_click=act)
+        jobs.show_failure()
 
 
 def found_before(entry: Entry, run: Run, query: Query, side: Side) -> Nearest | None:
@@ -83,8 +83,13 @@ def choose(entry: Entry, run: Run) -> Kept | None:
 
 
 def _search(run: Run, query: Query, side: Side, file: Path) -> None:
-    query.keep()
-    options = {**query.options, "side": side, "limit": _BEST, "out": file}
+    try:
+        query.keep()
+    except OSError as error:
+        found = error.strerror or str(error)
+        jobs.refuse(JobError(error.filename or file, expected="to write what is searched for", found=found))
+        return
+    options = {**query.options, "side": side, "limit": sample.BEST, "out": file}
     jobs.launch("search", [run.root], options, title=f"{_sides(side)} like {query.name}", about=run.root)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.recipes.recipe_steps import AtMost
-from clipsel_core.curation.selecting.boundary import Boundary, boundary
+from clipsel_core.curation.selecting.boundary import Side, boundary
 from clipsel_core.curation.selecting.live import ScoreStep
 from clipsel_core.runs.store import Run
 from pages.parts import empty, facts, metrics, recipes, state, words
 from pages.parts.catalog import Entry
-from pages.parts.pair import pairs
+from pages.parts.gallery import pager
+from pages.parts.pair import booklet
 
 _SIDE = 12
 
@@ -38,16 +41,17 @@ def show(entry: Entry, run: Run, recipe: str) -> None:
         required=True,
         label_visibility="collapsed",
     )
-    found = _boundary(entry, state.recipe_stamp(entry, recipe), recipe, place)
+    found = boundary(state.open_picker(entry), state.parse(entry, recipe), place)
     upward, kept = not isinstance(steps[place], AtMost), state.keeps(entry, recipe)
     facts.show_note("Of the pairs that reach this step, the nearest first. K keeps and D drops the pair in focus.")
     sides = (
         ("below", found.failing if upward else found.passing),
         ("above", found.passing if upward else found.failing),
     )
-    for column, (side, rows) in zip(st.columns(2, gap="large"), sides, strict=True):
+    for column, (side, listed) in zip(st.columns(2, gap="large"), sides, strict=True):
+        pager.rewind_for(_pager(side), found.cuts)
         with column:
-            _side(entry, steps[place], side, rows, kept, passes=(side == "above") == upward)
+            _side(entry, steps[place], side, listed, kept, passes=(side == "above") == upward)
 
 
 def _steps(entry: Entry, run: Run) -> dict[int, ScoreStep]:
@@ -56,17 +60,39 @@ def _steps(entry: Entry, run: Run) -> dict[int, ScoreStep]:
     return {place: step for place, step in enumerate(draft) if isinstance(step, ScoreStep)}
 
 
-def _side(entry: Entry, step: ScoreStep, side: str, rows: np.ndarray, kept: state.Keeps, *, passes: bool) -> None:
+def _pager(side: str) -> str:
+    return f"{side}_page"
+
+
+def _side(entry: Entry, step: ScoreStep, side: str, listed: Side, kept: state.Keeps, *, passes: bool) -> None:
     verb = "passes the step" if passes else "fails the step"
-    if not len(rows):
-        empty.show_empty(f"No pair just {side} the threshold", f"No pair that reaches this step {verb}.")
+    if not len(listed):
+        why = f"No pair that reaches this step {verb}; move its thumb."
+        empty.show_empty(f"No pair just {side} the threshold", why)
         return
-    values = state.open_table(entry).take(step.metric, rows)
+    pages, title = _Pages(listed), st.container()
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        page = pager.show(_pager(side), booklet.pages_of(pages))
+    values = state.open_table(entry).take(step.metric, pages.rows(page))
     span = f"{metrics.title(step.metric)} {words.score(float(values.min()))} to {words.score(float(values.max()))}"
-    facts.show_title(f"Just {side}: {verb}", span)
-    pairs.gallery(entry, rows, step.metric, key=f"just {side}", label=f"Pairs just {side} the threshold", kept=kept)
+    with title:
+        facts.show_title(f"Just {side}: {verb}", f"{words.pairs(len(listed))}, these have {span}")
+    shown = {"title": f"Pairs just {side} the threshold", "kept": kept}
+    booklet.show(entry, pages, page, step.metric, key=_pager(side), gallery=f"just {side}", **shown)
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _boundary(entry: Entry, stamp: state.Stamp, recipe: str, place: int) -> Boundary:
-    return boundary(state.open_picker(entry), state.parse(entry, recipe), place, most=_SIDE)
+@dataclass(frozen=True)
+class _Pages:
+    """One side of a threshold, in pages."""
+
+    listed: Side
+    size: int = _SIDE
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    def rows(self, page: int) -> np.ndarray:
+        return self.listed.rows((page - 1) * self.size, self.size)
+
+    def row_at(self, place: int) -> int:
+        return int(self.listed.rows(place, 1)[0])

@@ -6,13 +6,14 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.selecting import stability
+from clipsel_core.curation.selecting.live import ScoreStep
 from clipsel_core.curation.selecting.stability import Stability
 from pages.parts import empty, facts, metrics, state, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards
-from pages.parts.pair import pairs
+from pages.parts.gallery import cards, pager
+from pages.parts.pair import booklet
 
-_SHOWN = 24
+_LISTED, _CARDS, _PAGE = 960, 24, "edge_page"
 
 
 def panel() -> DeltaGenerator | None:
@@ -39,8 +40,10 @@ def show(entry: Entry, recipe: str) -> None:
 
 def _flips(entry: Entry, found: Stability, recipe: str) -> None:
     flips = f"{found.flips:,.1f}" if found.flips < 10 else words.count(round(found.flips))
+    share = words.share(found.flips, found.kept)
+    share = share if share.startswith(("under", "over")) else f"about {share}"
     facts.show_title(
-        f"About {words.share(found.flips, found.kept)} of the selection would be other pairs under another seed",
+        f"{share[:1].upper()}{share[1:]} of the selection would be other pairs under another seed",
         f"{flips} of {words.count(found.kept)} leave, as many join",
     )
     divisions = state.open_run(entry).config.divisions
@@ -51,15 +54,14 @@ def _flips(entry: Entry, found: Stability, recipe: str) -> None:
     if not len(found.rows):
         empty.show_empty("No pair is on the edge", "No pair lies so close to a threshold that chance could move it.")
         return
-    pairs.gallery(
-        entry,
-        found.rows,
-        stability.NOISY,
-        key="on the edge",
-        label="Pairs most likely to change sides",
-        kept=state.keeps(entry, recipe),
-        also=[(_bar(float(chance)),) for chance in found.chances],
-    )
+    listed = booklet.Rows(found.rows, _CARDS)
+    # Whoever judges a pair here goes on from there; another threshold makes another list.
+    pager.rewind_for(_PAGE, [step for step in state.parse(entry, recipe).steps if isinstance(step, ScoreStep)])
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        page = pager.show(_PAGE, booklet.pages_of(listed))
+    shown = {"title": "Pairs most likely to change sides", "kept": state.keeps(entry, recipe)}
+    bars = [(_bar(float(chance)),) for chance in found.chances[(page - 1) * _CARDS : page * _CARDS]]
+    booklet.show(entry, listed, page, stability.NOISY, key=_PAGE, gallery="on the edge", also=bars, **shown)
 
 
 def _bar(chance: float) -> cards.Bar:
@@ -77,4 +79,4 @@ def _why_unknown(entry: Entry) -> str:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _stability(entry: Entry, stamp: state.Stamp, recipe: str) -> Stability:
-    return stability.stability(state.picked(entry, recipe).selection, state.parse(entry, recipe), most=_SHOWN)
+    return stability.stability(state.picked(entry, recipe).selection, state.parse(entry, recipe), most=_LISTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,11 +13,11 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe, save_recipe
-from clipsel_core.curation.selecting.export import export
+from clipsel_core.curation.selecting.export import Manifest, export
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run
-from pages.parts import commands, empty, facts, routes, state, words
+from pages.parts import catalog, commands, empty, facts, routes, state, words
 from pages.parts.catalog import Entry
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
@@ -96,6 +97,7 @@ def _in_file(path: Path, changed_ns: int, size: int) -> str | None:
 def _save(entry: Entry, recipe: str, path: Path) -> bool:
     """Saves the recipe; whether that was possible."""
     try:
+        catalog.check_within(entry.root, path.parent)
         save_recipe(state.parse(entry, recipe), path)
     except (ClipselError, OSError) as error:
         empty.show_error(_told(error, path), "The recipe was not saved")
@@ -115,6 +117,8 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
     """Saves the recipe, writes the subset beside its manifest, and remembers what came of it for this session."""
     out = run.exports_dir / f"{path.stem}{ending}"
     try:
+        catalog.check_within(entry.root, path.parent)
+        catalog.check_within(entry.root, out.parent)
         written = save_recipe(state.parse(entry, recipe), path)
         manifest = export(run, picked, written, out)
     except (ClipselError, OSError) as error:
@@ -123,7 +127,15 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
     st.session_state[f"exported {entry.key}"] = {
         "recipe": recipe,
         "name": out.name,
-        "facts": {"Path": str(out), "Pairs": words.count(len(picked)), "SHA-256": manifest.sha256},
+        "facts": {
+            "Path": str(out),
+            "Pairs": words.count(len(picked)),
+            "Size": f"{words.count(manifest.size_bytes)} bytes",
+            "SHA-256": manifest.sha256,
+            "Manifest": str(manifest.manifest_path),
+        },
+        "manifest": manifest.manifest_path.name,
+        "says": _in_short(manifest),
         "command": commands.command("select", run.root, "--recipe", path, "--out", out),
     }
 
@@ -135,6 +147,16 @@ def _result(done: dict[str, Any], entry: Entry, recipe: str) -> None:
         else:
             st.markdown("**Exported earlier**, from other steps than those on this page now")
         facts.show_facts(done["facts"])
-        st.link_button("Download", routes.export_url(entry, done["name"]), icon=":material/download:")
+        with st.container(horizontal=True, gap="small"):
+            st.link_button("Download", routes.export_url(entry, done["name"]), icon=":material/download:")
+            st.link_button("Manifest", routes.export_url(entry, done["manifest"]), icon=":material/description:")
         st.caption("The same from the command line, byte for byte. In clipsel's folder, python being .venv/bin/python:")
         st.code(done["command"], language="bash", wrap_lines=True)
+        with st.expander("What the manifest says"):
+            st.code(done["says"], language="json", height=320)
+
+
+def _in_short(manifest: Manifest) -> str:
+    """The manifest as JSON, but for its shards, which may be thousands."""
+    shown = {name: said for name, said in manifest.content.items() if name != "shards"}
+    return json.dumps({**shown, "shards": f"{words.count(len(manifest.content['shards']))} names"}, indent=1)

@@ -22,7 +22,8 @@ def show_kept(picked: Selection) -> None:
 
 def show_funnel(picked: Selection, steps: list[AnyStep]) -> None:
     """Draws a bar for the pool and one for each step, with counts and percent of the pool."""
-    rows = [_row("pool", picked.total, picked.total, "")]
+    aside = f"{words.count(picked.set_aside)} set aside when they were scored: never kept" if picked.set_aside else ""
+    rows = [_row("pool", picked.total, picked.total, aside)]
     applied = [step for step in steps if step.enabled]
     for report, step in zip(picked.report, applied, strict=True):
         added = f", adds {words.count(report.added)}" if report.added else ""

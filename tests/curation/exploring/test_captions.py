@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.curation.exploring import captions as module
 from clipsel_core.curation.exploring.captions import CaptionScan
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.runs.store import Run
@@ -37,7 +37,7 @@ def run(tmp_path_factory) -> Run:
 def found(scan: CaptionScan, pairs: int = 20) -> list[int]:
     while not scan.finished:
         scan.step()
-    rows = np.flatnonzero(scan.mask(pairs)).tolist()
+    rows = bitmaps.rows(scan.bits).tolist()
     assert scan.found == len(rows)
     assert scan.done == scan.total == pairs
     return rows
@@ -66,7 +66,7 @@ def test_step__can_stop_in_between(run, monkeypatch):
     scan = CaptionScan.for_words(ScoreTable.open(run), ["red"])
     scan.step()
     assert (scan.done, scan.total, scan.finished) == (8, 20, False)
-    assert np.flatnonzero(scan.mask(20)).tolist() == [0, 1, 2, 3]
+    assert bitmaps.rows(scan.bits).tolist() == [0, 1, 2, 3]
 
 
 def test_for_caption__takes_a_missing_caption_for_an_empty_one(tmp_path):
@@ -85,7 +85,7 @@ def test_scan__looks_only_where_metadata_is(tmp_path):
     scan = CaptionScan.for_words(table, ["caption"])
     while not scan.finished:
         scan.step()
-    assert np.flatnonzero(scan.mask(12)).tolist() == [0, 1, 2, 7, 8, 9, 10, 11]
+    assert bitmaps.rows(scan.bits).tolist() == [0, 1, 2, 7, 8, 9, 10, 11]
 
 
 def test_scan__says_what_is_missing(run, tmp_path):

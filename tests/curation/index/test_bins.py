@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation.index import bitmaps, counts
-from clipsel_core.curation.index.bins import MetricBins, Spread
+from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.rank_counts import Members
 from clipsel_core.curation.index.score_order import Sorter
 
@@ -36,7 +36,7 @@ def some(scores: np.ndarray, seed: int = 5) -> np.ndarray:
 def test_above__counts_as_numpy_does(scores):
     bins, mask = MetricBins.of(scores), some(scores)
     thresholds = np.concatenate([scores[~np.isnan(scores)], [-INF, -2, 0, 0.25, 0.5, 2, INF]]).astype(np.float32)
-    above, at = bins.above(bitmaps.pack(mask), bins.counts(mask), thresholds)
+    above, at = bins.above(bitmaps.pack(mask), bins.spread(bitmaps.pack(mask)).fine, thresholds)
     chosen = scores[mask]
     assert above.tolist() == [int((chosen > value).sum()) for value in thresholds]
     assert at.tolist() == [int((chosen >= value).sum()) for value in thresholds]
@@ -123,7 +123,7 @@ def test_histogram__counts_as_one_does_by_looking_at_each(scores, number):
 
 def test_counts__are_of_scored_pairs_only(scores):
     bins, mask = MetricBins.of(scores), some(scores)
-    assert Spread.of(bins.counts(mask)).coarse.sum() == (~np.isnan(scores[mask])).sum()
+    assert bins.spread(bitmaps.pack(mask)).coarse.sum() == (~np.isnan(scores[mask])).sum()
     assert bins.everything.sum() == (~np.isnan(scores)).sum()
     assert len(bins.edges()) == 129
 
@@ -132,7 +132,7 @@ def test_counts__in_many_parts_are_those_of_the_whole():
     scores = np.random.default_rng(2).normal(size=(1 << 20) * 2 + 77).astype(np.float32)
     bins, mask = MetricBins.of(scores), some(scores)
     thresholds = np.linspace(-4, 4, 50).astype(np.float32)
-    above, _ = bins.above(bitmaps.pack(mask), bins.counts(mask), thresholds)
+    above, _ = bins.above(bitmaps.pack(mask), bins.spread(bitmaps.pack(mask)).fine, thresholds)
     assert above.tolist() == [int((scores[mask] > value).sum()) for value in thresholds]
     rows = bins.rows_in(bitmaps.pack(mask), bins.codes_of(thresholds))
     assert (np.diff(rows) > 0).all()

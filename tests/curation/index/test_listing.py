@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.listing import Listing
 
@@ -29,7 +30,7 @@ def scores(kind: str) -> np.ndarray:
 def listing(values: np.ndarray, masked: bool) -> tuple[Listing, np.ndarray]:
     mask = np.random.default_rng(1).random(N) < 0.4 if masked else None
     rows = np.flatnonzero(~np.isnan(values) & (np.ones(N, bool) if mask is None else mask))
-    return Listing.of(MetricBins.of(values), mask), rows
+    return Listing.of(MetricBins.of(values), None if mask is None else bitmaps.pack(mask)), rows
 
 
 def whole(found: Listing, order: str, size: int, **options) -> list[int]:

@@ -122,6 +122,25 @@ def test_export__leaves_the_old_file_when_writing_fails(tmp_path, big_run, recip
     assert [path.name for path in tmp_path.iterdir()] == ["subset.txt"]
 
 
+def test_export__leaves_both_old_files_when_the_manifest_cannot_be_written(
+    tmp_path, big_run, recipe, chosen, monkeypatch
+):
+    """A subset beside the manifest of another is worse than none."""
+    out = tmp_path / "subset.txt"
+    export(big_run, chosen, recipe, out)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(path, value):
+        path.write_text("half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(export_module, "put_json", fail)
+    none = parse_recipe("steps: [{metric: clip_score, keep_top: 0}]")
+    with pytest.raises(ExportError, match="No space left on device"):
+        export(big_run, select(big_run, none), none, out)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_export__says_when_the_folder_is_a_file(tmp_path, big_run, recipe, chosen):
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="expected to write the subset"):

@@ -17,7 +17,8 @@ from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.making import extend as extending
 from clipsel_core.pool.making import matching, surveying
-from clipsel_core.pool.making.extend import extend_pool, is_extendable
+from clipsel_core.pool.making.claim import is_extendable
+from clipsel_core.pool.making.extend import extend_pool
 from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.teachers import read_teachers

@@ -19,7 +19,7 @@ def source():
         return (Record(f"{part}-{number}", "", position=10 * number) for number in range(PARTS[part]))
 
     names = tuple(map(str, range(len(PARTS))))
-    return Source("folder", Place.of("."), names, tuple(10 * size for size in PARTS), read, "", "")
+    return Source("folder", Place.of("."), names, tuple(10 * size for size in PARTS), read, "", "", "")
 
 
 def keys(records):

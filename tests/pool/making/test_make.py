@@ -24,6 +24,8 @@ from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.making import shard_files
+from clipsel_core.pool.making.claim import is_extendable
+from clipsel_core.pool.making.embed import load_teacher, teacher_info
 from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.making.naming import derive_uid
 from clipsel_core.pool.npz import read_members
@@ -310,15 +312,85 @@ def test_make_pool__a_second_teacher_wants_the_same_pictures(tmp_path, teachers)
     build(source, tmp_path / "pool", teachers[0])
     other = bytearray(image(3, "PNG"))
     (source / "3.png").write_bytes(other[:-1] + b"\x81")
-    with pytest.raises(PoolFormatError, match="expected the same 9 pairs"):
+    with pytest.raises(
+        PoolFormatError, match=r"expected the same 9 pairs, found another image in row 3, 3\.png; bring"
+    ):
         build(source, tmp_path / "pool", teachers[1], "b32")
+
+
+def test_make_pool__a_second_teacher_wants_the_same_captions(tmp_path, teachers):
+    table = csv_of_pictures(tmp_path / "in")
+    build(table, tmp_path / "pool", teachers[0])
+    table.write_text(table.read_text().replace(caption(4), caption(4).upper()))
+    with pytest.raises(PoolFormatError, match=r"found another caption in row 4, 4\.png"):
+        build(table, tmp_path / "pool", teachers[1], "b32")
+
+
+def test_make_pool__a_second_teacher_needs_none_of_the_options_again(tmp_path, teachers):
+    source = write_tars(tmp_path / "in")
+    options = {"shard_size": 4, "pack": True, "most_pixels": 10_000}
+    build(source, tmp_path / "pool", teachers[0], **options)
+    build(source, tmp_path / "pool", teachers[1], "b32")
+    build(source, tmp_path / "told", teachers[0], **options)
+    build(source, tmp_path / "told", teachers[1], "b32", **options)
+    assert bytes_of(tmp_path / "pool") == bytes_of(tmp_path / "told")
+
+
+def test_make_pool__says_how_a_source_changed(tmp_path, teachers):
+    source = folder_of_pictures(tmp_path / "in")
+    build(source, tmp_path / "pool", teachers[0], shard_size=4)
+    (source / "9.png").write_bytes(image(9, "PNG"))
+    said = r"begun with \(a folder of 9 images, .* in 9 files\), found a folder of 10 images, .* in 10 files; bring"
+    with pytest.raises(PoolFormatError, match=said):
+        build(source, tmp_path / "pool", teachers[0])
+    (source / "9.png").rename(source / "0.png")
+    with pytest.raises(PoolFormatError, match="begun with"):
+        build(source, tmp_path / "pool", teachers[0])
+
+
+def test_make_pool__from_tars_in_its_own_shards_folder(tmp_path, teachers):
+    """They are the source it was begun with, not images of a pool that is there: it goes on where it stopped."""
+    root = tmp_path / "pool"
+    write_tars(root / "shards", (5, 4))
+    source = open_source(root / "shards")
+
+    def stop(done, total, records):
+        if records > 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(root / "shards", root, teachers[0], shard_size=3, batch_size=1, progress=stop)
+    assert not is_extendable(source, root)
+    assert build(root / "shards", root, teachers[0]).kept == 9
+
+
+def test_make_pool__a_packed_pool_that_was_stopped_is_no_source_yet(tmp_path, teachers):
+    def stop(done, total, records):
+        if records > 4:
+            raise KeyboardInterrupt
+
+    source, root = write_tars(tmp_path / "in"), tmp_path / "pool"
+    with pytest.raises(KeyboardInterrupt):
+        build(source, root, teachers[0], shard_size=3, batch_size=1, pack=True, progress=stop)
+    with pytest.raises(PoolFormatError, match="expected a finished pool, found one that was stopped"):
+        is_extendable(open_source(root / "shards"), root)
+    build(source, root, teachers[0])
+    assert is_extendable(open_source(root / "shards"), root)
+
+
+def test_make_pool__does_not_pack_into_its_source(tmp_path, teachers):
+    source = folder_of_pictures(tmp_path / "in")
+    with pytest.raises(PoolFormatError, match="expected another folder than the source's, found the same"):
+        build(source, source, teachers[0], pack=True)
+    assert not (source / "metadata").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shard_size": 5}, "expected shard_size 100000, as begun, found 5"),
-        ({"most_pixels": 5}, "expected most_pixels 64000000, as begun, found 5"),
+        ({"shard_size": 5}, "expected --shard-size 100000, as begun, found --shard-size 5"),
+        ({"most_pixels": 5}, "expected --max-pixels 64000000, as begun, found --max-pixels 5"),
+        ({"pack": True}, "expected no --pack, as begun, found --pack; leave it out"),
         ({"arch": "../b32"}, "--arch: expected letters"),
         ({"batch_size": 0}, "expected 1 or more, found 100000 and 0"),
     ],
@@ -352,6 +424,19 @@ def test_make_pool__remembers_the_teachers(tmp_path, teachers):
     (tmp_path / "pool" / "teachers.json").write_text("[]")
     with pytest.raises(PoolFormatError, match="expected teachers by arch"):
         read_teachers(tmp_path / "pool")
+
+
+def test_make_pool__remembers_where_a_teacher_lies_wherever_it_was_asked_from(tmp_path, teacher_folders, monkeypatch):
+    monkeypatch.chdir(teacher_folders[0].parent)
+    (tmp_path / "openai").mkdir()
+    named = {f"local-dir:{teacher_folders[0].name}": f"local-dir:{teacher_folders[0]}", "ViT-B-32": "ViT-B-32"}
+    named |= {teacher_folders[0].name: str(teacher_folders[0]), "hf-hub:a/b": "hf-hub:a/b"}
+    teacher = load_teacher(f"local-dir:{teacher_folders[0].name}")
+    assert {given: teacher_info(teacher, given, None).model for given in named} == named
+    weights = f"{teacher_folders[0].name}/open_clip_model.safetensors"
+    assert teacher_info(teacher, "ViT-B-32", weights).pretrained == str(teacher_folders[0].parent / weights)
+    monkeypatch.chdir(tmp_path)
+    assert teacher_info(teacher, "ViT-B-32", "openai").pretrained == "openai"
 
 
 def test_make_pool__pool_and_pictures_move_together(tmp_path, teachers):

@@ -79,8 +79,8 @@ def test_pack__stopped_and_started_again_ends_with_the_same_bytes(tmp_path, teac
     before = (tmp_path / "pool" / "shards" / "00000000.tar").read_bytes()
     build(source, tmp_path / "pool", teachers[1], "b32", shard_size=4, pack=True)
     assert (tmp_path / "pool" / "shards" / "00000000.tar").read_bytes() == before
-    with pytest.raises(PoolFormatError, match="expected pack True, as begun, found False"):
-        build(source, tmp_path / "pool", teachers[0], shard_size=4)
+    with pytest.raises(PoolFormatError, match="expected --pack, as begun, found no --pack"):
+        build(source, tmp_path / "pool", teachers[0], shard_size=4, pack=False)
 
 
 def test_pack__repeated_uids_are_told_apart_in_the_json(tmp_path, teachers):

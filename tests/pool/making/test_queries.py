@@ -12,10 +12,9 @@ import torch
 
 from clipsel_core.errors import PoolFormatError, TeacherError
 from clipsel_core.pool.making.embed import embed_captions, embed_pixels, framing_of, load_teacher, weights_digest
-from clipsel_core.pool.making.prepare import Preparer
+from clipsel_core.pool.making.prepare import Preparer, Wanted
 from clipsel_core.pool.making.queries import QueryTeacher
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.record import Record
 from clipsel_core.pool.teachers import TeacherInfo, add_teacher
 from tests.pool.pictures import drawn, encoded, write_teacher
 
@@ -68,7 +67,7 @@ def test_query_teacher__embeds_a_picture_as_embed_does(tmp_path, kind):
     teacher = load_teacher(f"local-dir:{folder}")
     found = QueryTeacher(teacher, 16).of_image(data)
     preparer = Preparer(Place.of(tmp_path), framing_of(teacher), framing_of(teacher).enough, 10**6)
-    prepared = preparer.one(Record("a", "a", "a caption", data=data))
+    prepared = preparer(Wanted("a", 0, None, data))
     expected = embed_pixels(teacher, torch.from_numpy(prepared.pixels)[None])[0]
     assert found.tolist() == expected.astype(np.float32).tolist()
 

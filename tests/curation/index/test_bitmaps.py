@@ -1,0 +1,21 @@
+"""A bitmap is the mask it was packed from, whatever is asked of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsel_core.curation.index import bitmaps
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 8, 64, 65, 1_003])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_bitmap__says_what_its_mask_says(pairs, share):
+    mask = np.random.default_rng(pairs).random(pairs) < share
+    bits = bitmaps.pack(mask)
+    assert len(bits) == -(-pairs // 8)
+    assert bitmaps.rows(bits).tolist() == np.flatnonzero(mask).tolist()
+    assert bitmaps.unpack(bits, pairs).tolist() == mask.tolist()
+    assert bitmaps.count(bits) == mask.sum()
+    assert bitmaps.holds(bits, np.arange(pairs)).tolist() == mask.tolist()
+    assert bitmaps.rows(bitmaps.first(pairs) & ~bits).tolist() == np.flatnonzero(~mask).tolist()
