@@ -169,6 +169,30 @@ def test_build__ends_where_the_uids_cannot_be_read(run, monkeypatch):
     assert list((run.root / "index").iterdir()) == []
 
 
+@pytest.mark.parametrize("allowed", [0, 3])
+def test_build__ends_where_the_one_who_is_told_says_so(run, allowed):
+    """Who waits sees how far it is, may stop it, and finds nothing of it; the next one builds it whole."""
+    told = []
+
+    def stop(done: int, of: int) -> None:
+        told.append((done, of))
+        if done > allowed:
+            raise KeyboardInterrupt
+
+    assert indexing.must_build(run, fewest=0)
+    with pytest.raises(KeyboardInterrupt):
+        open_indexed(run, fewest=0, report=stop)
+    columns = 1 + len(run.metrics)
+    assert (allowed + 1, columns) in told
+    assert list((run.root / "index").iterdir()) == []
+    told.clear()
+    open_indexed(run, fewest=0, report=lambda done, of: told.append((done, of)))
+    wait_until_kept()
+    assert sorted(told) == [(done, columns) for done in range(1, columns + 1)]
+    assert not indexing.must_build(run, fewest=0)
+    assert not indexing.must_build(run)
+
+
 def test_tidy__takes_away_what_a_killed_builder_left(run):
     left = run.root / "index" / ".0123456789abcdef.1.partial"
     left.mkdir(parents=True)
