@@ -472,6 +472,36 @@ def test_select__pairs_at_the_threshold_are_judged_by_keyboard(page):
     expect(page.locator(".funnel")).to_contain_text("drop 1 by hand")
 
 
+_MOVES = """() => {
+  window.moved = 0
+  new PerformanceObserver((list) => { for (const one of list.getEntries()) window.moved += one.value })
+    .observe({ type: "layout-shift" })
+}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "act"),
+    [
+        ("select", lambda page: page.locator(".st-key-share-1 [role=slider]").press("PageDown")),
+        ("gallery", lambda page: page.get_by_role("button", name="Next").click()),
+        ("gallery", lambda page: page.locator(".card").nth(1).press("d")),
+        ("distributions", lambda page: page.get_by_text("log", exact=True).click()),
+        ("compare", lambda page: page.get_by_text("Jaccard", exact=True).click()),
+        ("map", lambda page: page.get_by_text("lowest", exact=True).click()),
+    ],
+)
+def test_rerun__nothing_jumps(page, name, act):
+    """Chromium's own measure: 0 where nothing moved, 0.1 is what web pages are told to stay below."""
+    visit(page, name)
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(500)
+    page.evaluate(_MOVES)
+    act(page)
+    page.wait_for_timeout(500)
+    settle(page)
+    assert page.evaluate("window.moved") < 0.01
+
+
 def test_phone__nothing_is_wider_than_the_screen(page):
     page.set_viewport_size({"width": 390, "height": 844})
     for name in PAGES:
