@@ -1,9 +1,9 @@
 """python -m benchmarks [PART ...]: measures and prints one table.
 
 Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
-when they are named: score, add-target and embed, which take minutes (embed comes in parts, too: embed-large,
-embed-small, embed-memory, embed-image), exploring, which needs a run of --rows pairs, dashboard, which needs Chromium
-and minutes besides, and growth, which takes minutes and writes the plots in benchmarks/growth.
+when they are named: score, add-target and embed, which take minutes (embed comes in parts, too: embed-device,
+embed-large, embed-small, embed-memory, embed-image), exploring, which needs a run of --rows pairs, dashboard, which
+needs Chromium and minutes besides, and growth, which takes minutes and writes the plots in benchmarks/growth.
 """
 
 from __future__ import annotations

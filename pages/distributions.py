@@ -7,6 +7,7 @@ import streamlit as st
 
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.metadata import Categories
+from clipsel_core.curation.selecting.live import ScoreStep
 from clipsel_core.errors import ClipselError
 from pages.parts import charts, commands, empty, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
@@ -87,8 +88,9 @@ def _unscored(entry: Entry, name: str) -> None:
 def _two(entry: Entry, names: list[str]) -> None:
     left, right = st.columns(2)
     options = {"options": names, "format_func": metrics.title, "bind": "query-params"}
-    x = left.selectbox("Across", key="across", **options)
-    y = right.selectbox("Up", key="up", index=min(1, len(names) - 1), **options)
+    across, up = _usual(entry, names)
+    x = left.selectbox("Across", key="across", index=names.index(across), **options)
+    y = right.selectbox("Up", key="up", index=names.index(up), **options)
     found = _density(entry, x, y, state.scores_stamp(entry))
     inside = int(found.counts.sum())
     if not inside:
@@ -109,6 +111,14 @@ def _two(entry: Entry, names: list[str]) -> None:
         charts.metric_density(found.counts, x_range, y_range, metrics.title(x), metrics.title(y), lines)
     with right:
         facts.show_facts(said | {metrics.title(name): metrics.describe(name).help for name in (x, y)})
+
+
+def _usual(entry: Entry, names: list[str]) -> tuple[str, str]:
+    """The two metrics to begin with: those that the recipe uses first, as its thresholds are drawn in."""
+    draft = recipes.draft(entry, state.open_run(entry)).values()
+    used = [step.metric for step in draft if isinstance(step, ScoreStep) and step.metric in names]
+    first = list(dict.fromkeys([*used, *names]))
+    return first[0], first[min(1, len(first) - 1)]
 
 
 def _thresholds(entry: Entry, x: str, y: str) -> tuple[list[charts.Line], dict[str, str]]:

@@ -15,12 +15,13 @@ from pages.parts.catalog import Entry
 from pages.parts.gallery import fold, pager, scanning
 from pages.parts.gallery.leafing import Leaves
 from pages.parts.jobs import targets
-from pages.parts.pair import booklet
+from pages.parts.pair import booklet, pair
 
 _ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random", "near": "near"}
 _SHOWN = ("all", "kept", "dropped")
 _SIZES = (48, 96, 144, 200)
 _MOST_SCORES = 4
+_CARDS = "cards"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def show(entry: Entry) -> None:
     leaves = _leaves(entry, view, listing)
     kept = state.keeps(entry, view.recipe) if shown == "all" else None
     title = f"Pairs by {metrics.title(metric)}, {order} first"
-    booklet.show(entry, leaves, page, metric, key="page", gallery="cards", title=title, kept=kept, more=more)
+    booklet.show(entry, leaves, page, metric, key="page", gallery=_CARDS, title=title, kept=kept, more=more)
 
 
 def _order_controls(entry: Entry, names: list[str]) -> tuple[str, str, float, int]:
@@ -167,13 +168,18 @@ def _matched(view: View, search: scanning.Search | None) -> str:
 
 
 def _jump(entry: Entry, view: View, listing: Listing) -> None:
-    """Turns to the page where the pool's percentile lies among the pairs that are listed."""
+    """Turns to the page where the pool's percentile lies among the pairs that are listed, and marks the card there."""
     percent = st.session_state.get("jump")
     if percent is None:
         return
+    st.session_state["jump"] = None
     value = marginals.marginal(entry, view.metric).quantile(percent)
-    place = listing.place_of(value, _ORDERS[view.order])
-    pager.turn_to("page", view.size, min(place, max(len(listing) - 1, 0)))
+    below, above = (listing.place_of(value, way) for way in ("ascending", "descending"))
+    # The first that has the score; where none has, the lowest above it.
+    place = below if view.order == "lowest" else above - (below + above == len(listing))
+    place = min(max(place, 0), max(len(listing) - 1, 0))
+    pager.turn_to("page", view.size, place)
+    pair.leave_at(entry, place, gallery=_CARDS)
 
 
 def _listed(entry: Entry, view: View, search: scanning.Search | None) -> Listing:

@@ -94,7 +94,8 @@ def _gallery(
         return
     high, low = (words.score(float(found.similarity[end])) for end in (0, -1))
     facts.show_title(title, f"{among} · cosine {high} to {low}")
-    fate.actions(entry, run, found.rows, more)
+    # A list of them is named after what they are like.
+    fate.actions(entry, run, found.rows, more, called=title[title.find("like ") :])
     kept, listed = keeping.of(entry, recipes.draft_yaml(entry, run)), booklet.Rows(found.rows, _CARDS)
     pager.rewind_for(_PAGE, found.rows.tobytes())
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):

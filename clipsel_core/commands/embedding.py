@@ -104,7 +104,7 @@ def embed(
     if teacher and precision == "auto":
         teacher, trial = settle(teacher, opened, pool, arch, most_pixels=max_pixels or MOST_PIXELS)
         if trial:
-            complain(f"{teacher.precision}: {trial.said}")
+            complain(f"computed in {teacher.precision}: {trial.said}")
     if joins:
         assert teacher is not None
         with Meter("finding images") as finding, Meter("embedding", "pairs") as meter:

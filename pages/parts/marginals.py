@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import streamlit as st
 
+from clipsel_core.curation.index import counts
 from pages.parts import state
 from pages.parts.catalog import Entry
 
@@ -61,6 +62,13 @@ def of_bits(entry: Entry, metric: str, bits: np.ndarray | None) -> Marginal:
     bins = state.metric_bins(entry, metric)
     counts = bins.everything if bits is None else bins.spread(bits).fine
     return Marginal(np.linspace(bins.low, bins.high, len(counts) + 1), np.concatenate([[0], np.cumsum(counts)]))
+
+
+def of_values(values: np.ndarray, like: Marginal) -> Marginal:
+    """The spread of some scores, (M,) floats, in the bins of another's, so that the two can be compared."""
+    span = float(like.edges[0]), float(like.edges[-1])
+    found = counts.histogram(values, len(like.edges) - 1, span).counts
+    return Marginal(like.edges, np.concatenate([[0], np.cumsum(found)]))
 
 
 @st.cache_resource(max_entries=96, show_spinner=False)

@@ -132,6 +132,28 @@ def test_select__thumb_obeys_the_keyboard(page):
     expect(page.locator(".funnel")).to_contain_text("top 98 % of the pool")
 
 
+@pytest.mark.parametrize("width", [1440, 390])
+def test_select__the_count_stays_in_view_at_a_step_further_down(page, width):
+    page.set_viewport_size({"width": width, "height": 844})
+    visit(page, "select")
+    page.get_by_role("button", name="Add a step").click()
+    thumb, kept = page.locator(".st-key-effect-2 [role=slider]"), page.locator(".headline b")
+    thumb.scroll_into_view_if_needed()
+    expect(thumb).to_be_in_viewport()
+    thumb.press("Home")
+    expect(kept).to_have_text("0")
+    settle(page)
+    # On top of all that the page draws there, and below Streamlit's bar, which a phone has there.
+    seen = """node => {
+      const { x, y, width, height } = node.getBoundingClientRect()
+      const there = document.elementsFromPoint(x + width / 2, y + height / 2)
+      return [there.find(one => one.closest('.stMainBlockContainer'))?.textContent, y]
+    }"""
+    shown, top = kept.evaluate(seen)
+    assert shown == "0"
+    assert top >= (0 if width == 1440 else 56)
+
+
 def test_select__quick_moves_to_and_fro_are_all_counted(page):
     """Places that were shown before come again while answers are on their way: the browser must know them still."""
     visit(page, "select")
@@ -423,6 +445,36 @@ def test_select__pairs_at_the_threshold_are_judged_by_keyboard(page):
     expect(page.get_by_text("dropped by hand").first).to_be_attached()
     expect(kept).to_have_text(f"{before - 1:,}")
     expect(page.locator(".funnel")).to_contain_text("drop 1 by hand")
+
+
+_MOVES = """() => {
+  window.moved = 0
+  new PerformanceObserver((list) => { for (const one of list.getEntries()) window.moved += one.value })
+    .observe({ type: "layout-shift" })
+}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "act"),
+    [
+        ("select", lambda page: page.locator(".st-key-share-1 [role=slider]").press("PageDown")),
+        ("gallery", lambda page: page.get_by_role("button", name="Next").click()),
+        ("gallery", lambda page: page.locator(".card").nth(1).press("d")),
+        ("distributions", lambda page: page.get_by_text("log", exact=True).click()),
+        ("compare", lambda page: page.get_by_text("Jaccard", exact=True).click()),
+        ("map", lambda page: page.get_by_text("lowest", exact=True).click()),
+    ],
+)
+def test_rerun__nothing_jumps(page, name, act):
+    """Chromium's own measure: 0 where nothing moved, 0.1 is what web pages are told to stay below."""
+    visit(page, name)
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(500)
+    page.evaluate(_MOVES)
+    act(page)
+    page.wait_for_timeout(500)
+    settle(page)
+    assert page.evaluate("window.moved") < 0.01
 
 
 def test_phone__nothing_is_wider_than_the_screen(page):

@@ -66,6 +66,13 @@ def test_distributions__draws_the_drafts_thresholds(app):
     assert "no step has a threshold on these metrics" in words(app)
 
 
+def test_distributions__two_metrics_begin_with_those_of_the_recipe(app):
+    """What a curator thinks of first is where the two steps cut."""
+    shown(app, "Two metrics")
+    assert app.selectbox(key="across").value == "s_cliploss"
+    assert app.selectbox(key="up").value == "normsim_inf_task"
+
+
 def test_distributions__rank_disagreement_names_the_pairs(tmp_path, open_page):
     other = scores(60)["clip_score"].copy()
     other[[3, 50]] = other[[50, 3]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -68,6 +71,25 @@ def test_score__starts_the_command_that_was_filled_in(data, opened, monkeypatch)
     target = f"--target=task={data / 'birds' / 'target' / 'task.npy'}"
     expected = {"score", str(data / "birds" / "pool"), str(data / "mine"), "--arch=l14", "--batch-size=64", target}
     assert set(job.info.words) == expected
+    ended(job)
+
+
+def test_score__begins_with_the_temperature_of_an_earlier_run(data, opened, monkeypatch):
+    """A pool that does not know its teacher's tau: a run of it does."""
+    app, run = opened("overview")
+    write_shard(data / "more" / "pool", "00000000", 20, seed=0)
+    shutil.copytree(run, data / "seen" / "run")
+    described = json.loads((run / "run.json").read_text())
+    described |= {"pool": str(data / "birds" / "pool"), "arch": "l14", "temperature": 0.05}
+    (data / "seen" / "run" / "run.json").write_text(json.dumps(described))
+    button(app, "Score a pool").click().run()
+    for pool, tau in (("more/pool", 0.01), ("birds/pool", 0.05)):
+        next(box for box in app.selectbox if box.label == "Pool").set_value(pool).run()
+        assert next(box for box in app.number_input if box.label.startswith("Temperature")).value == tau
+    next(box for box in app.text_input if box.label == "Name of the run").set_value("mine")
+    app.button(key="start scoring").click().run()
+    (job,) = listing(catalog.jobs_folder())
+    assert "--temperature=0.05" in job.info.words
     ended(job)
 
 

@@ -72,8 +72,14 @@ def test_gallery__jumps_to_a_percentile(app):
     app.number_input(key="jump").set_value(5.0).run()
     assert 3 in rows(app)
     assert app.number_input(key="page").value == 2
+    # The field asks anew, and the card is marked: 5 % of the scores i / 60 are below number 3.
+    assert app.number_input(key="jump").value is None
+    assert rows(app)[components(app, "clipsel_cards")[0]["at"]] == 3
     app.number_input(key="jump").set_value(95.0).run()
     assert app.number_input(key="page").value == 1
+    app.button_group(key="order").set_value("lowest").run()
+    app.number_input(key="jump").set_value(5.0).run()
+    assert rows(app)[components(app, "clipsel_cards")[0]["at"]] == 3
 
 
 def test_gallery__cards_hold_score_percentile_and_address(app):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 
 import numpy as np
@@ -114,6 +115,29 @@ def test_map__keeps_and_drops_a_region(app, run, kind, most_inline, monkeypatch)
     picked = select(Run.open(run), state.parse(Entry("", run), recipe_of(app, run)), table)
     assert np.isin(on_right(), picked.rows).all() == (kind == "keep")
     assert np.isin(on_right(), picked.rows).any() == (kind == "keep")
+
+
+def test_map__the_last_word_on_a_region_counts_and_is_named_after_it(app, run, monkeypatch):
+    monkeypatch.setattr(fate, "_MOST_INLINE", 1)
+    draw(app, "drawn", RIGHT_HALF)
+    before = len(steps(app, run))
+    for kind in ("keep", "keep", "drop", "keep", "drop"):
+        app.button(key=f"{kind} these").click().run()
+        assert len(steps(app, run)) == before + 1
+    (listed,) = (run / "recipes" / "lists").iterdir()
+    assert listed.name.startswith("region-")
+    assert steps(app, run)[-1].subtract == f"lists/{listed.name}"
+
+
+def test_map__a_region_of_everything_has_the_runs_median(tmp_path, open_page):
+    """Scores that lie far apart: between the two in the middle any number would halve them."""
+    far = np.random.default_rng(0).normal(size=60)
+    app = open_page("map", make_run(tmp_path / "world", changed={"clip_score": far}))
+    draw(app, "drawn", {"x": [-2, 2, 2, -2], "y": [-2, -2, 2, 2]})
+    title = next(chart["title"] for chart in components(app, "clipsel_histogram"))
+    here, everywhere = re.findall(r"median (\S+) here, (\S+) in the run", title)[0]
+    assert here == everywhere
+    assert sorted(far)[29] < float(here) < sorted(far)[30] + 1e-4
 
 
 def recipe_of(app, run) -> str:

@@ -158,6 +158,19 @@ def test_pair__target_images_explain_normsim(open_page):
     assert app.dataframe[0].value["absolute cosine"].iloc[0] == pytest.approx(value, abs=1e-5)
 
 
+def test_pair__a_target_image_without_a_picture_is_shown_by_what_it_is_like(open_page):
+    app = open_page("gallery", DEMO)
+    uid = open_card(app, 5, "Target images")
+    table = ScoreTable.open(Run.open(DEMO))
+    first = app.dataframe[0].value["row of the target"].iloc[0]
+    target = np.load(DEMO.parent / "target" / "task.npy").astype(np.float64)[first]
+    images = np.concatenate([np.load(shard.npz)["demo_img"].astype(np.float64) for shard in table.pool.shards])
+    row = table.rows_of(uids.from_hex([uid]))[0]
+    nearest = [other for other in np.argsort(-(images @ target), kind="stable") if other != row][:4]
+    shown = [card["uid"] for card in components(app, "clipsel_cards")[1]["cards"]]
+    assert set(shown) == set(uids.to_hex(table.uids_at(np.array(nearest))).to_pylist())
+
+
 @pytest.mark.parametrize("tab", ["Look-alikes", "Target images"])
 def test_pair__says_what_is_missing(tmp_path, open_page, tab):
     app = open_page("gallery", make_run(tmp_path / "world"))

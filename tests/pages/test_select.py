@@ -163,6 +163,10 @@ def test_select__exports_the_bytes_of_the_core(run, open_page, tmp_path, ending)
     assert out.read_bytes() == expected.path.read_bytes()
     manifest = json.loads((run / "exports" / f"mine{ending}.manifest.json").read_text())
     assert manifest["sha256"] in words(app)
+    assert f"mine{ending}.manifest.json" in words(app)
+    assert f"{out.stat().st_size:,} bytes" in words(app)
+    shown = next(json.loads(block.value) for block in app.get("code") if block.value.startswith("{"))
+    assert {**manifest, "shards": shown["shards"]} == shown
     assert f"--recipe {run}/recipes/mine.yaml --out {out}" in words(app)
     if ending == ".npy":
         assert len(uids.read_subset(out)) == kept(app)

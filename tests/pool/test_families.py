@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,7 @@ def test_load_teacher__takes_every_model_and_tag(model, tag, tmp_path, monkeypat
     for name in (model, tag):
         (tmp_path / name).mkdir()
     asked: dict[str, Any] = {}
+    monkeypatch.setattr("clipsel_core.pool.making.embed.reached_or_cached", nullcontext)
     monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: asked.update(tokenizer=name))
     monkeypatch.setattr(
         open_clip, "create_model_and_transforms", lambda name, **options: asked.update(options, name=name)

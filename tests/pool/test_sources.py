@@ -128,6 +128,17 @@ def test_folder__each_image_with_its_txt(tmp_path):
     assert read(source, found[2]) == image(2)
 
 
+def test_folder__a_caption_beside_no_image_is_a_fault(tmp_path):
+    for name in ("a.jpg", "inner/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(image(0))
+        (tmp_path / name).with_suffix(".txt").write_text("a boat")
+    (tmp_path / "inner" / "c.txt").write_text("a boat that nobody photographed")
+    source = open_source(tmp_path)
+    assert faults(source) == [("inner/c.txt", "a caption without an image")]
+    assert (source.sizes, len(records(source))) == ((3,), 3)
+
+
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
 @pytest.mark.parametrize("given", ["folder", "file"])
 def test_table__paths_beside_captions(tmp_path, kind, given):

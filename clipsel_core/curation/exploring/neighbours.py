@@ -90,9 +90,11 @@ class NearestTargets(Nearest):
 
     pairs: whether rows are row numbers of the run, as they are where the target is a list of uids of the pool; else
         they are places in the target's file, from 0.
+    closest: (D,) the embedding of the first; None where rows are the run's, or there is no image.
     """
 
     pairs: bool
+    closest: np.ndarray | None = None
 
 
 def nearest_targets(table: ScoreTable, target: str, embedding: np.ndarray, *, limit: int = 8) -> NearestTargets:
@@ -111,7 +113,9 @@ def nearest_targets(table: ScoreTable, target: str, embedding: np.ndarray, *, li
         raise RunError(table.run.root, expected=f"one of the targets {known}", found=repr(target))
     vectors = _target_vectors(table, info)
     nearest_images = nearest(embedding, vectors, limit=limit, either_sign=True)
-    return NearestTargets(nearest_images.rows, nearest_images.similarity, pairs=info.kind == "uids")
+    first = nearest_images.rows[:1]
+    closest = vectors.held[first[0]].astype(np.float32) if isinstance(vectors, HeldVectors) and len(first) else None
+    return NearestTargets(nearest_images.rows, nearest_images.similarity, info.kind == "uids", closest)
 
 
 def _target_vectors(table: ScoreTable, info: TargetInfo) -> Vectors:

@@ -79,9 +79,7 @@ def export_shards(
     Raises: ExportError where the pool is not there or has no images, `out` holds something else, or cannot be written;
         PoolFormatError where a store that holds images stays away.
     """
-    out = Path(out)
-    images = _images(run, selection.table)
-    rows = selection.rows
+    out, rows = Path(out), selection.rows
     settings = {
         "format": 1,
         "run_json_sha256": sha256_of(run.root / "run.json"),
@@ -94,6 +92,7 @@ def export_shards(
     if not len(rows):
         raise ExportError("the selection", expected="a pair or more", found="none", remedy="let the recipe keep some")
     try:
+        images = _images(run, selection.table)
         out.mkdir(parents=True, exist_ok=True)
         with sole_worker(out):
             _begin(out, settings)

@@ -91,9 +91,14 @@ def decode_with_size(data: bytes, *, most_pixels: int = MOST_PIXELS, enough: int
 def quiet_pillow() -> Iterator[None]:
     """Broken pictures are listed; Pillow need not also warn of each."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
+        hush_pillow()
         yield
+
+
+def hush_pillow() -> None:
+    """The same for as long as the process lives."""
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
 
 
 def _check_size(picture: Image.Image, most_pixels: int) -> None:

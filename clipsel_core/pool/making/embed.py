@@ -18,11 +18,9 @@ from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
 from clipsel_core.errors import TeacherError
 from clipsel_core.pool.ahead import in_batches
 from clipsel_core.pool.making.framing import Framing
+from clipsel_core.pool.making.hub import reached_or_cached
+from clipsel_core.pool.making.tokens import Tokens
 from clipsel_core.pool.teachers import TeacherInfo
-
-# Characters of a caption that are tokenized, for each token that the teacher takes. Of a word of 100 kB the tokenizer
-# would otherwise join letters for hours, to keep 77 tokens of it.
-_CHARACTERS_A_TOKEN = 32
 
 Precision = Literal["float32", "bf16", "fp16"]
 
@@ -60,25 +58,26 @@ def load_teacher(model: str, *, pretrained: str | None = None, device: str = "cp
     """
     where = torch.device(device)
     computed = _precision(precision, where)
+    asked = " ".join(filter(None, (model, pretrained)))
     try:
         name, pretrained = _named(model, pretrained)
-        # First: it is soon there, or soon missed where it has to be downloaded.
-        tokenizer = open_clip.get_tokenizer(name)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            # A text tower from Hugging Face would bring weights of its own, if no checkpoint is named: all or none.
-            network, _, preprocess = open_clip.create_model_and_transforms(
-                name,
-                pretrained=pretrained,
-                device=device,
-                require_pretrained=bool(pretrained) or ":" in name,
-                pretrained_text=False,
-            )
+        with reached_or_cached() if _is_in_hub(name, pretrained) else nullcontext():
+            # First: it is soon there, or soon missed where it has to be downloaded.
+            tokenizer = open_clip.get_tokenizer(name)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                # A text tower of Hugging Face's would bring weights of its own, if no checkpoint is named: all or none.
+                network, _, preprocess = open_clip.create_model_and_transforms(
+                    name,
+                    pretrained=pretrained,
+                    device=device,
+                    require_pretrained=bool(pretrained) or ":" in name,
+                    pretrained_text=False,
+                )
         return Teacher(network.eval(), preprocess, tokenizer, where, computed)
     except Exception as error:
         # Configurations and checkpoints come from anywhere; open_clip, torch and safetensors each fail in their way.
         found = (str(error) or type(error).__name__).split("\n")[0][:300]
-        asked = " ".join(filter(None, (model, pretrained)))
         remedy = "see open_clip.list_pretrained(), or give local-dir:FOLDER"
         if "huggingface.co" in found:
             remedy = "once it was downloaded it is kept; or give local-dir:FOLDER with its tokenizer and configuration"
@@ -112,10 +111,11 @@ def weights_digest(teacher: Teacher) -> str:
 
 
 def teacher_info(teacher: Teacher, model: str, pretrained: str | None) -> TeacherInfo:
-    """A teacher as pools remember it. model, pretrained: what it is called elsewhere."""
+    """A teacher as pools remember it. model, pretrained: as load_teacher was given them; paths from the root on."""
+    known = _known(model)
     return TeacherInfo(
-        model=model,
-        pretrained=pretrained,
+        model=_from_the_root(model, known),
+        pretrained=pretrained and _from_the_root(pretrained, known),
         temperature=float(f"{teacher.temperature:.6g}"),
         weights=weights_digest(teacher),
         precision=teacher.precision,
@@ -160,11 +160,13 @@ def embed_captions(teacher: Teacher, captions: Iterable[str], *, batch_size: int
     return np.concatenate(rows[1:] or rows)
 
 
-def caption_rows(teacher: Teacher, captions: Sequence[str]) -> torch.Tensor:
-    """The embeddings of a batch of captions, left on the device, which may still be at work on them."""
-    longest = _CHARACTERS_A_TOKEN * getattr(teacher.tokenizer, "context_length", 77)
-    tokens = teacher.tokenizer([caption[:longest] for caption in captions])
-    return _embed(teacher, teacher.model.encode_text, _send(teacher, tokens))
+def caption_rows(teacher: Teacher, captions: Sequence[str] | np.ndarray) -> torch.Tensor:
+    """The embeddings of a batch of captions, left on the device, which may still be at work on them.
+
+    captions: or their tokens, (B, L) int32 as Tokens gives them.
+    """
+    tokens = captions if isinstance(captions, np.ndarray) else Tokens(teacher.tokenizer)(captions)
+    return _embed(teacher, teacher.model.encode_text, _send(teacher, torch.from_numpy(tokens)).long())
 
 
 def _send(teacher: Teacher, inputs: torch.Tensor) -> torch.Tensor:
@@ -194,9 +196,33 @@ def _precision(asked: str, device: torch.device) -> Precision:
     return asked  # type: ignore[return-value]
 
 
+def _is_in_hub(name: str, pretrained: str | None) -> bool:
+    """Whether a teacher has parts that huggingface.co has: all, weights by tag, or a tokenizer or text tower."""
+    if ":" in name:
+        return name.startswith("hf-hub:")
+    text = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
+    named = [text.get("hf_tokenizer_name"), text.get("hf_model_name")]
+    return pretrained in open_clip.list_pretrained_tags_by_model(name) or any(
+        part and not Path(part).is_dir() for part in named
+    )
+
+
+def _known(model: str) -> set[str]:
+    """The names of open_clip's own models, and of the tags that this one has."""
+    return {*open_clip.list_models(), *open_clip.list_pretrained_tags_by_model(model)}
+
+
+def _from_the_root(name: str, known: set[str]) -> str:
+    """A model or a checkpoint as it is found from any folder."""
+    path = name.removeprefix("local-dir:")
+    if path == name and (name in known or not Path(name).exists()):
+        return name
+    return f"{'local-dir:' * (path != name)}{Path(path).absolute()}"
+
+
 def _named(model: str, pretrained: str | None) -> tuple[str, str | None]:
     """Both names as open_clip takes them."""
-    known = {*open_clip.list_models(), *open_clip.list_pretrained_tags_by_model(model)}
+    known = _known(model)
     for given in (pretrained, model):
         # A folder that happens to be called as a tag is, `openai`, is not what was meant.
         if given and (given.startswith("local-dir:") or (given not in known and Path(given).is_dir())):

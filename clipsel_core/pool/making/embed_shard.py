@@ -16,6 +16,7 @@ from clipsel_core.pool.making.fetching import Fetcher
 from clipsel_core.pool.making.lanes import Lanes, rows_at_once
 from clipsel_core.pool.making.prepare import Preparer
 from clipsel_core.pool.making.rows import Kept, Rows
+from clipsel_core.pool.making.tokens import Tokens
 from clipsel_core.pool.making.workers import Prepared, Workers
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source
@@ -44,8 +45,10 @@ class Embedder(AbstractContextManager):
     def __init__(
         self, teacher: Teacher, source: Source, *, workers: int, batch_size: int, most_pixels: int, keep: bool = False
     ) -> None:
-        framing = framing_of(teacher)
-        if framing and teacher.device.type != "cpu":
+        framing, tokens = framing_of(teacher), Tokens(teacher.tokenizer)
+        # A device waits for this process, which therefore leaves to the workers whatever they can do.
+        feeding = framing is not None and teacher.device.type != "cpu"
+        if framing and feeding:
             framing = replace(framing, quick=True)
         frame = framing or (lambda picture, _: teacher.preprocess(picture).numpy())
         # What lies elsewhere reaches the workers with its bytes; they open no store.
@@ -56,7 +59,10 @@ class Embedder(AbstractContextManager):
         self._lanes = self._open.enter_context(Lanes(teacher))
         ahead, held = 2 * self._batch_size + 16 * workers, (self._lanes.depth + 2) * self._batch_size
         shape = framing.shape if framing else None
-        self._workers = self._open.enter_context(Workers(preparer, workers, shape, ahead=ahead, held=held))
+        words = tokens if feeding and tokens.travels else None
+        self._workers = self._open.enter_context(
+            Workers(preparer, workers, shape, ahead=ahead, held=held, tokens=words)
+        )
         self._fetchers = self._open.enter_context(ThreadPoolExecutor(_FETCHED_AT_ONCE))
 
     def __enter__(self) -> Self:
@@ -107,8 +113,10 @@ class Embedder(AbstractContextManager):
         return self._fetchers.submit(self._fetch, record) if self._fetch.needed(record) else Done(record)
 
     def _send(self, batch: _Batch) -> Future[tuple[np.ndarray, np.ndarray]]:
-        captions = [item.kept.record.caption for item in batch.pairs]
-        return self._lanes.embed([item.pixels for item in batch.pairs], captions)
+        pixels, tokens = [item.pixels for item in batch.pairs], [item.tokens for item in batch.pairs if item.tokens]
+        if tokens:
+            return self._lanes.embed(pixels, np.frombuffer(bytearray().join(tokens), np.int32).reshape(len(tokens), -1))
+        return self._lanes.embed(pixels, [item.kept.record.caption for item in batch.pairs])
 
     def _land(self, pairs: list[Prepared], image: np.ndarray, text: np.ndarray, rows: Rows, took: Took) -> np.ndarray:
         """Which of a batch's pairs are kept: (B,) bool."""

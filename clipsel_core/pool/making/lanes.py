@@ -41,15 +41,20 @@ class Lanes(AbstractContextManager):
         # What a lane asked for became the default of threads that start later.
         torch.set_num_threads(self._threads)
 
-    def embed(self, pixels: Sequence[np.ndarray], captions: Sequence[str]) -> Future[tuple[np.ndarray, np.ndarray]]:
+    def embed(
+        self, pixels: Sequence[np.ndarray], captions: Sequence[str] | np.ndarray
+    ) -> Future[tuple[np.ndarray, np.ndarray]]:
         """What `embed_batch` gives, when it is there."""
         return self._pool.submit(embed_batch, self._teacher, pixels, captions)
 
 
 def embed_batch(
-    teacher: Teacher, pixels: Sequence[np.ndarray], captions: Sequence[str]
+    teacher: Teacher, pixels: Sequence[np.ndarray], captions: Sequence[str] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The embeddings of a batch's images and captions: two (B, D) float16, unit rows. pixels: as embed_pixels."""
+    """The embeddings of a batch's images and captions: two (B, D) float16, unit rows.
+
+    pixels: as embed_pixels takes them, one by one. captions: or their tokens, as caption_rows takes them.
+    """
     image = image_rows(teacher, torch.from_numpy(np.stack(pixels)))
     text = caption_rows(teacher, captions)
     return image.cpu().numpy(), text.cpu().numpy()

@@ -50,8 +50,8 @@ class Trial:
     def said(self) -> str:
         """What came out, for people."""
         return (
-            f"on this CPU bf16 takes {1 / self.faster:.2f} times as long as float32, and moves embeddings by "
-            f"{self.furthest:.0e} (1 - cosine) at most, over {self.pairs} pairs"
+            f"on this CPU bf16 takes {1 / self.faster:.2f} of float32's time, and moves embeddings by "
+            f"{self.furthest:.0e} (1 - cosine) at most, tried on {self.pairs} pairs"
         )
 
 

@@ -18,18 +18,20 @@ from clipsel_core.pool.places import Place
 
 
 class Wanted(NamedTuple):
-    """What of a record a worker needs, named as there."""
+    """What of a record a worker needs, named as there. caption: where it is to be tokenized."""
 
     file: str
     offset: int
     length: int | None
     data: bytes | None
+    caption: str = ""
 
 
 class Ready(NamedTuple):
     """What a worker found. size: bytes of the encoded image. width, height: in full. data: the encoded image, if asked.
 
     pixels: (H, W, 3) uint8, or (3, H, W) float32 where the teacher's ways are its own; None where they lie in a slot.
+    tokens: of the caption, (L,) int32 as bytes, where it was given.
     """
 
     size: int
@@ -38,6 +40,7 @@ class Ready(NamedTuple):
     sha256: str
     data: bytes | None
     pixels: np.ndarray | None
+    tokens: bytes | None = None
 
 
 @dataclass(frozen=True)

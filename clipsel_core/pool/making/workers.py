@@ -18,19 +18,21 @@ import numpy as np
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.ahead import in_batches
 from clipsel_core.pool.images import A_ROW
-from clipsel_core.pool.making.decode import quiet_pillow
+from clipsel_core.pool.making.decode import hush_pillow
 from clipsel_core.pool.making.prepare import Preparer, Ready, Wanted
 from clipsel_core.pool.making.rows import Kept
 from clipsel_core.pool.making.slots import Slots
+from clipsel_core.pool.making.tokens import Tokens
 from clipsel_core.pool.sources.record import Record
 
 # Records that go to a worker together: with more, less is spent on handing over, and more waits for one slow picture.
 _AT_ONCE = 16
 _NOWHERE = -1
+_Job = tuple[Wanted, int]
 
 
 class Prepared(NamedTuple):
-    """A pair whose image is ready. pixels: as Ready has them. slot: where they lie, to be released.
+    """A pair whose image is ready. pixels, tokens: as Ready has them. slot: where pixels lie, to be released.
 
     data: the encoded image, where it was asked for.
     """
@@ -39,6 +41,7 @@ class Prepared(NamedTuple):
     pixels: np.ndarray
     slot: int
     data: bytes | None
+    tokens: bytes | None
 
 
 class _Chunk(NamedTuple):
@@ -53,11 +56,21 @@ class Workers:
     """Prepares records in worker processes, in order; in threads of this one where the preparer cannot travel.
 
     shape: of a picture's pixels, for processes; None for threads. ahead: about how many records are under way or ready
-    at once. held: how many prepared pairs there are at most that were handed out and not released.
+    at once. held: how many prepared pairs there are at most that were handed out and not released. tokens: for
+    processes, to tokenize the captions too.
     """
 
-    def __init__(self, preparer: Preparer, count: int, shape: tuple[int, ...] | None, *, ahead: int, held: int) -> None:
-        self._preparer, self._count = preparer, count
+    def __init__(
+        self,
+        preparer: Preparer,
+        count: int,
+        shape: tuple[int, ...] | None,
+        *,
+        ahead: int,
+        held: int,
+        tokens: Tokens | None = None,
+    ) -> None:
+        self._preparer, self._count, self._tokens = preparer, count, tokens
         self._depth = count + -(-ahead // _AT_ONCE)
         self._slots = Slots(self._depth * _AT_ONCE + held, shape) if shape else None
         self._executor: Executor = self._start(count)
@@ -94,15 +107,24 @@ class Workers:
             self._slots.give_back(pair.slot for pair in pairs)
 
     def _submit(self, records: Sequence[Record], slots: Sequence[int]) -> Future[list[Ready | str]]:
-        jobs = _jobs(records, slots)
+        jobs = self._jobs(records, slots)
         if not self._slots:
-            return self._executor.submit(_prepare, self._preparer, None, jobs)
+            return self._executor.submit(_prepare, self._preparer, None, None, jobs)
         try:
             return self._executor.submit(_prepare_here, jobs)
         except BrokenProcessPool as error:
             broken: Future[list[Ready | str]] = Future()
             broken.set_exception(error)
             return broken
+
+    def _jobs(self, records: Sequence[Record], slots: Sequence[int]) -> list[_Job]:
+        """What a worker is told: the images of these records, as far as they can have any, and their slots."""
+        cut = self._tokens.cut if self._tokens else lambda caption: ""
+        return [
+            (Wanted(record.file, record.offset, record.length, record.data, cut(record.caption)), slot)
+            for record, slot in zip(records, slots, strict=True)
+            if not _fault(record)
+        ]
 
     def _outcomes(self, chunk: _Chunk, found: list[Ready | str]) -> Iterator[tuple[Record, Prepared | str]]:
         ready = iter(found)
@@ -115,7 +137,7 @@ class Workers:
                 continue
             pixels = self._slots[slot] if self._slots else outcome.pixels
             assert pixels is not None
-            yield record, Prepared(_kept(record, outcome), pixels, slot, outcome.data)
+            yield record, Prepared(_kept(record, outcome), pixels, slot, outcome.data, outcome.tokens)
 
     def _one_by_one(self, chunk: _Chunk) -> list[Ready | str]:
         """The outcomes of records one of which ended its worker: that one is rejected, and all workers are new."""
@@ -123,7 +145,7 @@ class Workers:
         self._executor.shutdown()
         found: list[Ready | str] = []
         alone: Executor | None = None
-        for job in _jobs(chunk.records, chunk.slots):
+        for job in self._jobs(chunk.records, chunk.slots):
             if alone is None:
                 _make_sure(alone := self._start(1))
             try:
@@ -144,20 +166,9 @@ class Workers:
         # The server imports what the workers need once; they come from it in milliseconds, and without torch's threads.
         quick = getattr(self._preparer.frame, "quick", False)
         heavy = ["clipsel_core.pool.making.quick"] if quick else []
+        heavy += [type(self._tokens.tokenizer).__module__] if self._tokens else []
         context.set_forkserver_preload([__name__, "PIL.JpegImagePlugin", *heavy])
-        return ProcessPoolExecutor(count, context, _settle, (quick, self._preparer, self._slots))
-
-
-_Job = tuple[Wanted, int]
-
-
-def _jobs(records: Sequence[Record], slots: Sequence[int]) -> list[_Job]:
-    """What a worker is told: the images of these records, as far as they can have any, and their slots."""
-    return [
-        (Wanted(record.file, record.offset, record.length, record.data), slot)
-        for record, slot in zip(records, slots, strict=True)
-        if not _fault(record)
-    ]
+        return ProcessPoolExecutor(count, context, _settle, (quick, self._preparer, self._slots, self._tokens))
 
 
 def _fault(record: Record) -> str:
@@ -189,21 +200,28 @@ def _make_sure(executor: Executor) -> None:
 
 
 # In a worker: what it prepares with, and where pixels go.
-_own: list[tuple[Preparer, Slots]] = []
+_own: list[tuple[Preparer, Slots, Tokens | None]] = []
 
 
 def _prepare_here(jobs: Sequence[_Job]) -> list[Ready | str]:
     return _prepare(*_own[0], jobs)
 
 
-def _prepare(preparer: Preparer, slots: Slots | None, jobs: Sequence[_Job]) -> list[Ready | str]:
-    return [preparer(wanted, slots[slot] if slots else None) for wanted, slot in jobs]
+def _prepare(preparer: Preparer, slots: Slots | None, tokens: Tokens | None, jobs: Sequence[_Job]) -> list[Ready | str]:
+    found = [preparer(wanted, slots[slot] if slots else None) for wanted, slot in jobs]
+    if not tokens:
+        return found
+    rows = tokens([wanted.caption for wanted, _ in jobs]) if jobs else ()
+    return [
+        each if isinstance(each, str) else each._replace(tokens=row.tobytes())
+        for each, row in zip(found, rows, strict=True)
+    ]
 
 
-def _settle(quick: bool, preparer: Preparer, slots: Slots) -> None:
+def _settle(quick: bool, preparer: Preparer, slots: Slots, tokens: Tokens | None) -> None:
     """In a new worker: knows its work, ends when the run is killed, and keeps to one core."""
-    _own[:] = [(preparer, slots)]
-    quiet_pillow().__enter__()
+    _own[:] = [(preparer, slots, tokens)]
+    hush_pillow()
     if quick:
         from clipsel_core.pool.making.quick import compute_alone
 

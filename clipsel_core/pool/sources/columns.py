@@ -80,7 +80,8 @@ def _given(table: Place, names: list[str], given: str | None, option: str, usual
     if not column and (given or needed):
         expected = f"a column {given}" if given else f"a column named like {', '.join(usual[:6])}"
         found = ", ".join(name[:40] for name in names[:20]) or "none"
-        raise PoolFormatError(table, expected=expected, found=found, remedy=f"name it with {option}")
+        remedy = f"name it with {option}; the names stand in the table's first line"
+        raise PoolFormatError(table, expected=expected, found=found, remedy=remedy)
     return column
 
 

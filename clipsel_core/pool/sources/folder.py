@@ -30,7 +30,8 @@ _CAPTIONS_AT_ONCE = 32
 
 
 def open_folder(base: Place) -> Source:
-    """The images below `base`, at any depth, in the order of their names; a pair's key is its path.
+    """The images below `base`, at any depth, in the order of their names; a pair's key is its path. A .txt beside no
+    image comes after them, as a fault.
 
     Where the first of them has a .json beside it too, as img2dataset writes them, each is read: uid, url and caption.
     Raises: PoolFormatError where none has either.
@@ -44,8 +45,17 @@ def open_folder(base: Place) -> Source:
         raise PoolFormatError(base, expected=expected, found=found, remedy=remedy)
     facts = bool(names) and (base / _beside(names[0], ".json")).is_file()
     said = f"a folder of {len(names):,} images, captions from the .txt beside each{' and uids from the .json' * facts}"
-    signature, read = signature_of(names, sizes, "folder"), partial(_read_images, base, names, facts)
-    return Source("folder", base, ("",), (len(names),), read, said, signature, extent_of(sizes))
+    taken = {_beside(name, ".txt") for name in names}
+    lone = sorted(name for name in texts if name.lower().endswith(".txt") and name not in taken)
+    signature, read = signature_of(names, sizes, "folder"), partial(_read_folder, base, names, lone, facts)
+    return Source("folder", base, ("",), (len(names) + len(lone),), read, said, signature, extent_of(sizes))
+
+
+def _read_folder(base: Place, names: list[str], lone: list[str], facts: bool, part: int) -> Iterator[Record]:
+    yield from _read_images(base, names, facts, part)
+    for number, name in enumerate(lone, len(names)):
+        key = clean_text(os.fsencode(name))
+        yield Record(key, key, fault="a caption without an image", position=number)
 
 
 def _read_images(base: Place, names: list[str], facts: bool, _: int) -> Iterator[Record]:

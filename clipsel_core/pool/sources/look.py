@@ -125,5 +125,5 @@ def _names(folder: Place, kind: str) -> list[str]:
 
 def _some(place: Place, names: list[str], expected: str) -> tuple[str, ...]:
     if not names:
-        raise PoolFormatError(place, expected=expected, found="none")
+        raise PoolFormatError(place, expected=expected, found="none", remedy="leave out --format to have it told")
     return tuple(names)

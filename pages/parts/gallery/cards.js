@@ -112,7 +112,10 @@ export default function (component) {
     nodes[place].focus({ preventScroll: true })
   }
   // A page that was drawn before is looked at again at the card that was looked at last.
-  if (data.at != null && data.at !== Number(grid.dataset.at ?? -1)) take(nodes, data.at)
+  if (data.at != null && data.at !== Number(grid.dataset.at ?? -1)) {
+    take(nodes, data.at)
+    nodes[data.at].scrollIntoView({ block: "nearest" })
+  }
   grid.dataset.at = data.at ?? -1
 
   const open = (node) => {

@@ -71,9 +71,7 @@ def _ask_for_targets(arch: str) -> tuple[list[str], list]:
 
 def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
     """tau, B, K and the seed; what is left as it is, is left to the command."""
-    teacher = read_teachers(pool.root).get(arch)
-    tau = teacher.temperature if teacher else _USUAL["temperature"].default
-    told = "as the pool knows it of this teacher" if teacher else "OpenAI's; the pool does not know its teacher's"
+    tau, own, told = _temperature(pool, arch)
     with st.expander("Temperature, batches, seed"):
         left, right = st.columns(2)
         help_text = f"The teacher's: {tau:g} is {told}."
@@ -85,7 +83,23 @@ def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
     options: dict[str, Option] = {"batch-size": int(size), "divisions": int(divisions), "seed": int(seed)}
     usual = {"batch-size": "batch_size", "divisions": "divisions", "seed": "seed"}
     options = {name: value for name, value in options.items() if value != _USUAL[usual[name]].default}
-    return {**options, "temperature": chosen if chosen != tau else None, "on-bad-rows": "skip" if skip else None}
+    return {**options, "temperature": chosen if chosen != own else None, "on-bad-rows": "skip" if skip else None}
+
+
+def _temperature(pool: Pool, arch: str) -> tuple[float, float, str]:
+    """The tau to begin with, the one that the command takes by itself, and whose the first is, in words."""
+    teacher, usual = read_teachers(pool.root).get(arch), _USUAL["temperature"].default
+    if teacher:
+        return teacher.temperature, teacher.temperature, "as the pool knows it of this teacher"
+    for entry in catalog.entries():
+        try:
+            run = state.open_run(entry)
+        except ClipselError:
+            # Said where it is opened.
+            continue
+        if run.config.arch == arch and run.pool_root.resolve() == pool.root.resolve():
+            return run.config.temperature, usual, f"that of {entry.label}, as the pool does not know its teacher's"
+    return usual, usual, "OpenAI's; the pool does not know its teacher's"
 
 
 def _start(pool: Pool, name: str, options: dict[str, Option], files: list[str], uploads: list) -> None:
@@ -97,7 +111,7 @@ def _start(pool: Pool, name: str, options: dict[str, Option], files: list[str], 
         with st.spinner("Checking pool, targets and options …"):
             wrong = jobs.check("score", [pool.root, run], options)
     except (ClipselError, OSError) as error:
-        wrong = str(error)
+        wrong = str(empty.not_written(error, catalog.data_folder()))
     if wrong:
         empty.show_error(wrong, "Not started")
     elif jobs.launch("score", [pool.root, run], options, title=f"Score {name}", about=run):

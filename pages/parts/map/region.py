@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.index import counts, ordering
+from clipsel_core.curation.index import ordering
 from clipsel_core.runs.store import Run
 from pages.parts import empty, facts, keeping, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
@@ -40,7 +40,7 @@ def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
         said = names.words(member, _WORDS)
         if said is not None:
             facts.show_note(f"Said here more than elsewhere: {', '.join(said)}" if said else "No word sets it apart")
-        fate.actions(entry, run, rows)
+        fate.actions(entry, run, rows, called=" ".join(["region", *(said or ())[:2]]))
         on_map, scored = len(everyone), len(state.open_table(entry))
         if on_map < scored:
             meant = f"Only the {words.count(on_map)} pairs on the map are meant, of {words.count(scored)} in the run."
@@ -104,10 +104,10 @@ def _spread(entry: Entry, metric: str, values: np.ndarray, what: str) -> None:
     """The region's scores in front of the run's, both over the same area."""
     everything = marginals.marginal(entry, metric)
     edges, whole = everything.coarse(_BINS)
-    part = counts.histogram(values, _BINS, (float(edges[0]), float(edges[-1]))).counts
-    scored = values[~np.isnan(values)]
+    region = marginals.of_values(values, everything)
+    part = region.coarse(_BINS)[1]
     scaled = np.round(whole * (int(part.sum()) / max(int(whole.sum()), 1)), 1 if part.sum() < 1000 else 0)
-    here, all_of = (words.score(value) for value in _medians(scored, everything))
+    here, all_of = (words.score(spread.quantile(50)) for spread in (region, everything))
     show_histogram(
         f"{metrics.title(metric)}: median {here} here, {all_of} in the run",
         "",
@@ -117,7 +117,3 @@ def _spread(entry: Entry, metric: str, values: np.ndarray, what: str) -> None:
         key="region-spread",
         height=70,
     )
-
-
-def _medians(scored: np.ndarray, everything: marginals.Marginal) -> tuple[float, float]:
-    return (float(np.median(scored)) if len(scored) else float("nan")), everything.quantile(50)

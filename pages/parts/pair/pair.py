@@ -58,6 +58,11 @@ def left_at(entry: Entry, *, gallery: str) -> int | None:
     return place if of == (entry.key, gallery) else None
 
 
+def leave_at(entry: Entry, place: int, *, gallery: str) -> None:
+    """Has a place of this gallery's list marked as the one that was looked at last."""
+    st.session_state[LEFT] = (entry.key, gallery), place
+
+
 def _draw(entry: Entry) -> None:
     walk = st.session_state[OPENED]["walk"]
     st.dialog("Pair", width="large", on_dismiss=_leave)(_show)(entry, walk)

@@ -14,6 +14,7 @@ from clipsel_core.curation.exploring.neighbours import NearestTargets, nearest_t
 from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError
+from clipsel_core.runs.config import TargetInfo
 from pages.parts import empty, facts, leading, metrics, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, deck, scanning
@@ -21,7 +22,7 @@ from pages.parts.search import query, sample, whole_pool
 
 Opened = Callable[[str, dict[str, int]], None]
 
-_CARDS = 12
+_CARDS, _STAND_INS = 12, 4
 _SMALL = 200_000
 _SIDES: dict[str, Side] = {"by image": "image", "by caption": "text"}
 
@@ -92,12 +93,13 @@ def target_images(entry: Entry, row: int, *, opened: Opened) -> None:
         except ClipselError as error:
             empty.show_error(error, f"The target {info.name} cannot be compared with")
             continue
-        _target(entry, info.name, info.rows, found, opened)
+        _target(entry, row, info, found, opened)
 
 
-def _target(entry: Entry, name: str, images: int, found: NearestTargets, opened: Opened) -> None:
+def _target(entry: Entry, row: int, info: TargetInfo, found: NearestTargets, opened: Opened) -> None:
     if not len(found):
         return
+    name, images = info.name, info.rows
     nearest = metrics.title(f"normsim_inf_{name}")
     facts.show_title(f"Nearest of {words.count(images)} images of {name}", "by absolute cosine")
     text = f"{nearest} is the first of these, {words.score(abs(float(found.similarity[0])))}; the rest do not enter it."
@@ -105,12 +107,23 @@ def _target(entry: Entry, name: str, images: int, found: NearestTargets, opened:
     if found.pairs:
         _draw(entry, found.rows, deck.cosine_bars(found.similarity), f"target {name}", opened)
         return
+    if found.closest is not None:
+        _stand_ins(entry, row, name, found, opened)
     st.dataframe(
         {"row of the target": found.rows, "absolute cosine": np.abs(found.similarity.astype(float))},
         hide_index=True,
         column_config={"absolute cosine": st.column_config.ProgressColumn(format="%.4f", min_value=0, max_value=1)},
     )
     st.caption("The target is a file of embeddings without pictures, so its images are named by their row, from 0.")
+
+
+def _stand_ins(entry: Entry, row: int, name: str, found: NearestTargets, opened: Opened) -> None:
+    """What a target's image that has no picture looks like: the run's pairs that are most like it."""
+    assert found.closest is not None
+    alike = sample.most_alike(entry, found.closest, "image", but=row).first(_STAND_INS)
+    title = f"Most like the first, row {words.count(found.rows[0])}"
+    facts.show_title(title, f"of {sample.in_words(entry)}, to see what it may show")
+    _draw(entry, alike.rows, deck.cosine_bars(alike.similarity), f"like target {name}", opened)
 
 
 def _draw(entry: Entry, rows: np.ndarray, bars: deck.Bars, key: str, opened: Opened) -> None:

@@ -40,8 +40,10 @@ def show(entry: Entry, recipe: str) -> None:
 
 def _flips(entry: Entry, found: Stability, recipe: str) -> None:
     flips = f"{found.flips:,.1f}" if found.flips < 10 else words.count(round(found.flips))
+    share = words.share(found.flips, found.kept)
+    share = share if share.startswith(("under", "over")) else f"about {share}"
     facts.show_title(
-        f"About {words.share(found.flips, found.kept)} of the selection would be other pairs under another seed",
+        f"{share[:1].upper()}{share[1:]} of the selection would be other pairs under another seed",
         f"{flips} of {words.count(found.kept)} leave, as many join",
     )
     divisions = state.open_run(entry).config.divisions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,9 +13,9 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe, save_recipe
-from clipsel_core.curation.selecting.export import export
+from clipsel_core.curation.selecting.export import Manifest, export
 from clipsel_core.curation.selecting.selection import Selection
-from clipsel_core.errors import ClipselError, RunError
+from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, commands, empty, facts, routes, state, words
 from pages.parts.catalog import Entry
@@ -99,17 +100,9 @@ def _save(entry: Entry, recipe: str, path: Path) -> bool:
         catalog.check_within(entry.root, path.parent)
         save_recipe(state.parse(entry, recipe), path)
     except (ClipselError, OSError) as error:
-        empty.show_error(_told(error, path), "The recipe was not saved")
+        empty.show_error(empty.not_written(error, path), "The recipe was not saved")
         return False
     return True
-
-
-def _told(error: Exception, path: Path) -> ClipselError:
-    """What is wrong with a file that cannot be written, in the words of all errors."""
-    if isinstance(error, ClipselError):
-        return error
-    found = getattr(error, "strerror", None) or str(error)
-    return RunError(path, expected="to write it", found=found, remedy="make room, or allow writing to its folder")
 
 
 def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, ending: str) -> None:
@@ -121,12 +114,20 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
         written = save_recipe(state.parse(entry, recipe), path)
         manifest = export(run, picked, written, out)
     except (ClipselError, OSError) as error:
-        empty.show_error(_told(error, path), "Nothing was exported")
+        empty.show_error(empty.not_written(error, path), "Nothing was exported")
         return
     st.session_state[f"exported {entry.key}"] = {
         "recipe": recipe,
         "name": out.name,
-        "facts": {"Path": str(out), "Pairs": words.count(len(picked)), "SHA-256": manifest.sha256},
+        "facts": {
+            "Path": str(out),
+            "Pairs": words.count(len(picked)),
+            "Size": f"{words.count(manifest.size_bytes)} bytes",
+            "SHA-256": manifest.sha256,
+            "Manifest": str(manifest.manifest_path),
+        },
+        "manifest": manifest.manifest_path.name,
+        "says": _in_short(manifest),
         "command": commands.command("select", run.root, "--recipe", path, "--out", out),
     }
 
@@ -138,6 +139,16 @@ def _result(done: dict[str, Any], entry: Entry, recipe: str) -> None:
         else:
             st.markdown("**Exported earlier**, from other steps than those on this page now")
         facts.show_facts(done["facts"])
-        st.link_button("Download", routes.export_url(entry, done["name"]), icon=":material/download:")
+        with st.container(horizontal=True, gap="small"):
+            st.link_button("Download", routes.export_url(entry, done["name"]), icon=":material/download:")
+            st.link_button("Manifest", routes.export_url(entry, done["manifest"]), icon=":material/description:")
         st.caption("The same from the command line, byte for byte. In clipsel's folder, python being .venv/bin/python:")
         st.code(done["command"], language="bash", wrap_lines=True)
+        with st.expander("What the manifest says"):
+            st.code(done["says"], language="json", height=320)
+
+
+def _in_short(manifest: Manifest) -> str:
+    """The manifest as JSON, but for its shards, which may be thousands."""
+    shown = {name: said for name, said in manifest.content.items() if name != "shards"}
+    return json.dumps({**shown, "shards": f"{words.count(len(manifest.content['shards']))} names"}, indent=1)

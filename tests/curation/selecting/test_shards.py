@@ -140,6 +140,14 @@ def test_export_shards__finished_tars_are_not_written_again(tmp_path, made, monk
     assert told == [(2, 7), (4, 7), (6, 7), (7, 7)]
 
 
+def test_export_shards__no_room_for_where_the_images_lie(tmp_path, made):
+    (made.root / "cache").rename(tmp_path / "moved") if (made.root / "cache").exists() else None
+    (made.root / "cache").write_text("no folder, so nothing can be kept in it")
+    with pytest.raises(ExportError, match=r"cache: expected to write the shards, found File exists; make room"):
+        export_shards(*chosen(made), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_export_shards__refuses_what_it_cannot_do(tmp_path, made):
     run, selection, recipe = chosen(made)
     with pytest.raises(ExportError, match="--pairs-per-shard: expected 1 or more, found 0"):

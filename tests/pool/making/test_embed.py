@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 
+import huggingface_hub
 import numpy as np
 import open_clip
 import pytest
@@ -136,6 +138,25 @@ def test_load_teacher__says_what_to_do_where_a_tokenizer_cannot_be_downloaded(mo
         TeacherError, match=r"found .*huggingface\.co.*; once it was downloaded it is kept; or give local"
     ):
         load_teacher(model)
+
+
+@pytest.mark.parametrize(("model", "tag"), [("ViT-B-16-SigLIP", "webli"), ("ViT-B-32", "openai"), ("hf-hub:a/b", None)])
+def test_load_teacher__without_a_network_is_soon_said(model, tag, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it was asked for again"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr("clipsel_core.pool.making.hub.getproxies", dict)
+    with pytest.raises(TeacherError, match=r"found no connection to 127\.0\.0\.1, and not all of it was downloaded"):
+        load_teacher(model, pretrained=tag)
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+def test_load_teacher__asks_for_no_network_where_it_needs_none(monkeypatch, teacher_folders):
+    monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("it went to the network"))
+    load_teacher(f"local-dir:{teacher_folders[0]}")
+    load_teacher("RN50")
 
 
 @pytest.mark.parametrize("family", ["coca", "custom text with a bias"])

@@ -11,6 +11,7 @@ import torch
 from clipsel_core.pool.making.embed import embed_captions, embed_images
 from clipsel_core.pool.making.framing import Framing
 from clipsel_core.pool.making.lanes import Lanes, fitted, rows_at_once
+from clipsel_core.pool.making.tokens import Tokens
 from tests.pool.pictures import caption, drawn
 
 
@@ -44,6 +45,15 @@ def test_lanes__each_batch_gets_its_own_rows(teachers):
 def test_lanes__the_same_bytes_on_any_number_of_cores(teachers, threads):
     for found, rows in zip(embedded(teachers[0], threads), embedded(teachers[0]), strict=True):
         assert np.array_equal(found, rows)
+
+
+def test_lanes__take_tokens_for_captions(teachers):
+    pixels, captions = [np.full((16, 16, 3), 9, np.uint8)] * 3, [caption(number) for number in range(3)]
+    tokens = Tokens(teachers[0].tokenizer)(captions)
+    assert (tokens.shape, tokens.dtype) == ((3, 12), np.int32)
+    with Lanes(teachers[0]) as lanes:
+        one, other = (lanes.embed(pixels, words).result() for words in (captions, tokens))
+    assert all(np.array_equal(*sides) for sides in zip(one, other, strict=True))
 
 
 def test_lanes__an_error_reaches_whoever_waits(teachers):

@@ -25,6 +25,7 @@ from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.making import shard_files
 from clipsel_core.pool.making.claim import is_extendable
+from clipsel_core.pool.making.embed import load_teacher, teacher_info
 from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.making.naming import derive_uid
 from clipsel_core.pool.npz import read_members
@@ -423,6 +424,19 @@ def test_make_pool__remembers_the_teachers(tmp_path, teachers):
     (tmp_path / "pool" / "teachers.json").write_text("[]")
     with pytest.raises(PoolFormatError, match="expected teachers by arch"):
         read_teachers(tmp_path / "pool")
+
+
+def test_make_pool__remembers_where_a_teacher_lies_wherever_it_was_asked_from(tmp_path, teacher_folders, monkeypatch):
+    monkeypatch.chdir(teacher_folders[0].parent)
+    (tmp_path / "openai").mkdir()
+    named = {f"local-dir:{teacher_folders[0].name}": f"local-dir:{teacher_folders[0]}", "ViT-B-32": "ViT-B-32"}
+    named |= {teacher_folders[0].name: str(teacher_folders[0]), "hf-hub:a/b": "hf-hub:a/b"}
+    teacher = load_teacher(f"local-dir:{teacher_folders[0].name}")
+    assert {given: teacher_info(teacher, given, None).model for given in named} == named
+    weights = f"{teacher_folders[0].name}/open_clip_model.safetensors"
+    assert teacher_info(teacher, "ViT-B-32", weights).pretrained == str(teacher_folders[0].parent / weights)
+    monkeypatch.chdir(tmp_path)
+    assert teacher_info(teacher, "ViT-B-32", "openai").pretrained == "openai"
 
 
 def test_make_pool__pool_and_pictures_move_together(tmp_path, teachers):

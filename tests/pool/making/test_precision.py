@@ -76,4 +76,4 @@ def test_try_bf16__tells_time_and_distance(teachers):
     trial = try_bf16(replace(teachers[0], precision="bf16"), pixels, [caption(number) for number in range(8)])
     assert 0 < trial.furthest < 2e-3
     assert trial.faster > 0
-    assert f"over {trial.pairs} pairs" in trial.said
+    assert f"tried on {trial.pairs} pairs" in trial.said

@@ -9,13 +9,15 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 
 from clipsel_core.pool.making.embed import embed_images, embed_pixels, framing_of
 from clipsel_core.pool.making.prepare import Preparer
+from clipsel_core.pool.making.tokens import Tokens
 from clipsel_core.pool.making.workers import Workers
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record
-from tests.pool.deadly import Deadly
+from tests.pool.deadly import Deadly, Letters
 from tests.pool.pictures import drawn
 
 
@@ -25,8 +27,8 @@ def pictures(folder, sizes):
     return [Record(str(number), f"{number}.png", "x") for number in range(len(sizes))]
 
 
-def working(folder, shape=(2, 2, 3), held=100):
-    return Workers(Preparer(Place.of(folder), Deadly(), None, 10_000), 2, shape, ahead=8, held=held)
+def working(folder, shape=(2, 2, 3), held=100, **more):
+    return Workers(Preparer(Place.of(folder), Deadly(), None, 10_000), 2, shape, ahead=8, held=held, **more)
 
 
 def corner(number, size=(8, 8)):
@@ -43,6 +45,15 @@ def test_workers__a_picture_that_ends_its_worker_is_rejected_alone(tmp_path):
     assert [number for number, (_, outcome) in enumerate(found) if outcome == ended] == [11, 25]
     for number, (_, outcome) in enumerate(found):
         assert outcome == ended or np.array_equal(outcome.pixels, corner(number))
+
+
+def test_workers__say_nothing_of_huge_pictures(tmp_path, capfd):
+    """Pillow warns of 90 million pixels, on stderr; the picture is listed, which is enough."""
+    Image.new("1", (9_500, 9_500)).save(tmp_path / "0.png")
+    with working(tmp_path) as workers:
+        ((_, outcome),) = workers.prepare([Record("0", "0.png", "x")])
+    assert outcome == "more than 10,000 pixels"
+    assert "Warning" not in capfd.readouterr().err
 
 
 def test_workers__threads_give_the_same(tmp_path):
@@ -76,6 +87,24 @@ def test_workers__pixels_stay_until_they_are_released(tmp_path):
     assert reasons == ["no such file", "no caption"] * 21 + ["no such file"]
     assert kept == [number for number in range(300) if number % 7][: len(kept)]
     assert len(kept) == 300 - len(reasons) - 19
+
+
+def test_workers__tokenize_captions_where_they_are_to(tmp_path):
+    records = [replace(record, caption=f"{record.key} is it") for record in pictures(tmp_path, [(8, 8)] * 40)]
+    records[3], records[7] = replace(records[3], caption=""), replace(records[7], caption="x" * 10_000)
+    tokens = Tokens(Letters())
+    with working(tmp_path, tokens=tokens) as workers:
+        found = [outcome for _, outcome in workers.prepare(records)]
+    assert found.pop(3) == "no caption"
+    assert [outcome.kept.record.caption for outcome in found] == [each.caption for each in records if each.caption]
+    rows = np.stack([np.frombuffer(outcome.tokens, np.int32) for outcome in found])
+    assert np.array_equal(rows, tokens([outcome.kept.record.caption for outcome in found]))
+    assert len(tokens.cut("x" * 10_000)) == 160
+
+
+def test_tokens__travel_unless_their_tokenizer_cannot(teachers):
+    assert Tokens(teachers[0].tokenizer).travels
+    assert not Tokens(lambda captions: captions).travels
 
 
 def test_framing__is_what_the_teachers_own_preprocessing_does(teachers):
