@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, elsewhere, empty, links, opened, state
+from pages.parts import catalog, elsewhere, empty, links, opened, opening, state
 from pages.parts.gallery import images
 from pages.parts.jobs import forms, jobs, starting
 
@@ -63,6 +63,7 @@ else:
             links.copier(here, link)
             jobs.glance()
             images.switch(here)
+        opening.wait_for(here)
         links.show_news(link)
         page.run()
     except ClipselError as error:

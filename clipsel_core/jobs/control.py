@@ -141,7 +141,8 @@ def _start(jobs: Path, title: str, words: tuple[str, ...], about: str) -> Job:
             return next(same, None) or _launch(jobs, info)
     except OSError as error:
         found = str(error.strerror or error)
-        raise JobError(error.filename or jobs, expected="to start a job", found=found) from error
+        remedy = "make room there, or allow writing to it"
+        raise JobError(error.filename or jobs, expected="to start a job", found=found, remedy=remedy) from error
 
 
 def _launch(jobs: Path, info: JobInfo) -> Job:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from clipsel_core.errors import ClipselError, RunError
+
 
 def show_empty(title: str, why: str, command: str = "") -> None:
     """A calm note in place of a chart. title and why are our own words; command is shown to be copied."""
@@ -33,6 +35,14 @@ def show_error(error: Exception | str, title: str) -> None:
     """An error in its own words, as text: it may quote a file that somebody else wrote."""
     st.error(title, icon=":material/warning:")
     st.code(str(error), language=None, wrap_lines=True)
+
+
+def not_written(error: Exception, where: object) -> ClipselError:
+    """What is wrong with a file that cannot be written, in the words of all errors."""
+    if isinstance(error, ClipselError):
+        return error
+    found = getattr(error, "strerror", None) or str(error)
+    return RunError(where, expected="to write it", found=found, remedy="make room, or allow writing to its folder")
 
 
 _DEMO = "python -m clipsel_core demo data/demo"

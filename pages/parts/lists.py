@@ -91,7 +91,7 @@ def _add(entry: Entry, run: Run, upload: str) -> None:
         st.session_state["list failed"] = error
         return
     except OSError as error:
-        st.session_state["list failed"] = UidError(run.recipes_dir, expected="to store the list", found=str(error))
+        st.session_state["list failed"] = empty.not_written(error, run.recipes_dir / _FOLDER)
         return
     recipes.add_step(entry, run, step)
     st.session_state["lists added"] = st.session_state.get("lists added", 0) + 1

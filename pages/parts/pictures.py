@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import threading
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +23,17 @@ _log = logging.getLogger(__name__)
 _MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 _MOST_PIXELS = 64_000_000
 _MOST_INDEXES = 4
+_LOOK_AGAIN_S = 10.0
 
 
 @dataclass(frozen=True)
 class _Known:
-    """An index, and what was true of the run and its pool when it was opened."""
+    """An index, what was true of the run and its pool when it was opened, and until when nobody looks again."""
 
     stamp: tuple[int, ...]
     pool: Path
     index: ImageIndex | None
+    until_s: float
 
 
 _indexes: Recent[_Known] = Recent(_MOST_INDEXES)
@@ -78,26 +82,29 @@ def _index(root: Path) -> ImageIndex | None:
     # To open one may take a minute: whoever wants another run's does not wait for it.
     with gate:
         known = _indexes.peek(root)
-        if known is None or known.stamp != _stamp(root, known.pool):
+        if known is None or known.stamp != _stamp(root, known.pool) or time.monotonic() > known.until_s:
             run = Run.open(root)
-            known = _indexes.put(root, _Known(_stamp(root, run.pool_root), run.pool_root, _open(run)))
+            index, until_s = _open(run)
+            known = _indexes.put(root, _Known(_stamp(root, run.pool_root), run.pool_root, index, until_s))
         return known.index
 
 
 def _stamp(root: Path, pool: Path) -> tuple[int, ...]:
-    return tuple(_modified(path) for path in (root / "run.json", pool / "shards", pool / "images"))
+    return tuple(modified(path) for path in (root / "run.json", pool / "shards", pool / "images"))
 
 
-def _modified(path: Path) -> int:
+def modified(path: Path) -> int:
+    """When a file or folder was changed last, in nanoseconds; 0 where there is none."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
 
 
-def _open(run: Run) -> ImageIndex | None:
+def _open(run: Run) -> tuple[ImageIndex | None, float]:
     try:
-        return open_images(open_pool(run.pool_root), run.cache_dir)
+        return open_images(open_pool(run.pool_root), run.cache_dir), math.inf
     except (ClipselError, OSError) as error:
         _log.warning("no images for %s: %s", run.root, error)
-        return None
+        # A full disk gets room, a damaged tar is mended.
+        return None, time.monotonic() + _LOOK_AGAIN_S

@@ -7,8 +7,10 @@ anew, and shared between sessions, so it must not be written to.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,7 +21,7 @@ import streamlit as st
 from clipsel_core.curation.exploring.projection import read_projection
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.bins import MetricBins
-from clipsel_core.curation.index.indexing import open_indexed
+from clipsel_core.curation.index.indexing import must_build, open_indexed
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import Recipe
@@ -30,6 +32,7 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run, description_files
 from pages.parts import catalog, commands, empty
+from pages.parts.background import Report, Work
 
 Stamp = tuple[tuple[str, int, int], ...]
 # From rows, (M,) int64, to which of them are kept, (M,) bool.
@@ -38,6 +41,8 @@ Keeps = Callable[[np.ndarray], np.ndarray]
 # When a pool was sought in vain: to find out that a large one cannot be read may take as long as reading it.
 _lacking: Recent[float] = Recent(32)
 _LACKING_S = 5.0
+# Runs with so many pairs have their map opened so long after their scores: whoever came first does not wait for it.
+_LARGE, _LATER_S = 10_000_000, 5.0
 
 
 def current() -> catalog.Entry:
@@ -62,6 +67,40 @@ def map_stamp(entry: catalog.Entry) -> Stamp:
 def open_run(entry: catalog.Entry) -> Run:
     """The run as its files are now. Raises RunError where they cannot be understood."""
     return _run(entry.root, _described(entry.root))
+
+
+class Opening:
+    """A run's scores being opened, once for all sessions. table: what came out, once it is there.
+
+    builds: whether their index has to be built first, which takes up to half a minute.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.table: ScoreTable | None = None
+        self.work = Work(self._do)
+        self._run = Run.open(root)
+        self.builds = must_build(self._run)
+
+    def get(self) -> ScoreTable:
+        """The table, waited for. Raises what opening it does."""
+        while self.table is None:
+            self.work.start()
+            self.work.wait(threading.TIMEOUT_MAX)
+            if self.work.error:
+                raise self.work.error
+        return self.table
+
+    def _do(self, report: Report) -> None:
+        def told(done: int, of: int) -> None:
+            report(done / of, f"{done} of {of} columns are in order …")
+
+        report(0, "Reading the scores …")
+        self.table = open_indexed(self._run, report=told)
+
+
+def opening(entry: catalog.Entry) -> Opening | None:
+    """The opening of the run's scores; None where no shard is finished."""
+    return _opening(entry.root, scores_stamp(entry)) if open_run(entry).score_files else None
 
 
 def open_table(entry: catalog.Entry) -> ScoreTable:
@@ -193,7 +232,28 @@ def _run(root: Path, stamp: Stamp) -> Run:
 
 @st.cache_resource(max_entries=4, show_spinner="Opening the scores …")
 def _table(root: Path, stamp: Stamp) -> ScoreTable:
-    return open_indexed(Run.open(root))
+    table = _opening(root, stamp).get()
+    if len(table) >= _LARGE:
+        ahead = threading.Timer(_LATER_S, _open_map_ahead, (root, stamp))
+        ahead.daemon = True
+        ahead.start()
+    return table
+
+
+def _open_map_ahead(root: Path, stamp: Stamp) -> None:
+    """Opens a large run's map while another page is looked at: which rows are on it takes a look at every uid, once."""
+    with suppress(ClipselError):  # Whoever opens the Map is told.
+        _projection(root, stamp + _stamp(root, "projection.parquet"))
+
+
+@lru_cache(maxsize=4)
+def _opening(root: Path, stamp: Stamp) -> Opening:
+    return _only_opening(root, stamp)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _only_opening(root: Path, stamp: Stamp) -> Opening:
+    return Opening(root)
 
 
 @lru_cache(maxsize=4)

@@ -297,6 +297,31 @@ def test_gallery__the_keyboard_turns_pages(page):
     expect(cards.locator(".caption").first).to_have_text(first)
 
 
+def test_gallery__arrows_lead_to_it_where_nobody_has_the_keyboard(page):
+    """Else a card is two dozen presses of Tab away; while somebody types or looks at a pair the keys are theirs."""
+    visit(page, "gallery")
+    cards, dialog = page.locator(".card"), page.get_by_role("dialog")
+    expect(cards.first).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(cards.first).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(cards.nth(1)).to_be_focused()
+    page.keyboard.press("d")
+    expect(cards.nth(1).locator(".badge")).to_have_text("dropped by hand")
+    cards.nth(1).evaluate("node => node.blur()")
+    page.keyboard.press("ArrowLeft")
+    expect(cards.nth(1)).to_be_focused()
+    words = page.get_by_role("searchbox")
+    words.focus()
+    page.keyboard.press("ArrowRight")
+    expect(words).to_be_focused()
+    cards.nth(3).click()
+    expect(dialog).to_contain_text("4 of 3,800 in this gallery")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowRight")
+    expect(dialog).to_contain_text("5 of 3,800 in this gallery")
+
+
 def test_gallery__next_page_is_another(page):
     visit(page, "gallery")
     first = page.locator(".card .caption").first.inner_text()
@@ -445,6 +470,36 @@ def test_select__pairs_at_the_threshold_are_judged_by_keyboard(page):
     expect(page.get_by_text("dropped by hand").first).to_be_attached()
     expect(kept).to_have_text(f"{before - 1:,}")
     expect(page.locator(".funnel")).to_contain_text("drop 1 by hand")
+
+
+_MOVES = """() => {
+  window.moved = 0
+  new PerformanceObserver((list) => { for (const one of list.getEntries()) window.moved += one.value })
+    .observe({ type: "layout-shift" })
+}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "act"),
+    [
+        ("select", lambda page: page.locator(".st-key-share-1 [role=slider]").press("PageDown")),
+        ("gallery", lambda page: page.get_by_role("button", name="Next").click()),
+        ("gallery", lambda page: page.locator(".card").nth(1).press("d")),
+        ("distributions", lambda page: page.get_by_text("log", exact=True).click()),
+        ("compare", lambda page: page.get_by_text("Jaccard", exact=True).click()),
+        ("map", lambda page: page.get_by_text("lowest", exact=True).click()),
+    ],
+)
+def test_rerun__nothing_jumps(page, name, act):
+    """Chromium's own measure: 0 where nothing moved, 0.1 is what web pages are told to stay below."""
+    visit(page, name)
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(500)
+    page.evaluate(_MOVES)
+    act(page)
+    page.wait_for_timeout(500)
+    settle(page)
+    assert page.evaluate("window.moved") < 0.01
 
 
 def test_phone__nothing_is_wider_than_the_screen(page):

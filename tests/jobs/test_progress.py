@@ -53,22 +53,6 @@ def test_update__is_written_a_few_times_a_second(tmp_path, clock):
     assert 20 <= len(seen) <= 30
 
 
-def test_update__on_a_full_disk_stops_no_work(tmp_path, clock, monkeypatch):
-    file = ProgressFile(tmp_path / "status.json")
-    file.update(1, 9)
-    clock[0] += 1
-
-    def fail(path, value):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as full:
-        full.setattr(progress, "write_json", fail)
-        file.update(2, 9)
-    assert read_progress(tmp_path / "status.json").done == 0
-    file.close("done")
-    assert read_progress(tmp_path / "status.json") == Progress("done", done=2, total=9)
-
-
 def test_close__keeps_how_far_it_was(tmp_path):
     file = ProgressFile(tmp_path / "status.json")
     file.begin("scoring", "pairs")

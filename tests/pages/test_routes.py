@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -162,6 +163,22 @@ def test_export__folder_that_is_a_link_gives_nothing(entry, tmp_path, monkeypatc
     assert get(f"/exports/{entry.key}/mine.npy")[0] == 404
     monkeypatch.setenv("CLIPSEL_READ", str(home))
     assert get(f"/exports/{entry.key}/mine.npy")[0] == 200
+
+
+def test_pictures__are_looked_for_again_where_they_could_not_be_read(entry, monkeypatch):
+    """On a full disk the lookup cannot be written; once there is room, nobody has to start the server again."""
+    read = pictures.open_images
+
+    def fail(pool, cache):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pictures, "open_images", fail)
+    assert get(routes.image_url(entry, FIRST))[0] == 404
+    monkeypatch.setattr(pictures, "open_images", read)
+    assert get(routes.image_url(entry, FIRST))[0] == 404
+    later = pictures.time.monotonic() + 11
+    monkeypatch.setattr(pictures, "time", SimpleNamespace(monotonic=lambda: later))
+    assert get(routes.image_url(entry, FIRST))[0] == 200
 
 
 def test_pictures__pool_without_images_has_none(tmp_path):

@@ -16,10 +16,14 @@ import shutil
 import threading
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,16 +37,28 @@ from clipsel_core.runs.store import Run
 _log = logging.getLogger(__name__)
 _VERSION = 1
 _FEWEST_KEPT = 500_000
-_BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 32, 10, 3
+_BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 12, 10, 3
 _FORGOTTEN_S = 86_400
 _STAMP = re.compile(r"[0-9a-f]{16}")
 _KEEPER = "keep index"
 
 
-def open_indexed(run: Run, fewest: int = _FEWEST_KEPT) -> ScoreTable:
+# Told how many of how many columns are in order; what it raises ends the work, and nothing of it is left.
+Report = Callable[[int, int], None]
+
+
+def must_build(run: Run, fewest: int = _FEWEST_KEPT) -> bool:
+    """Whether open_indexed would have to build the run's index first, which takes a while."""
+    if not run.finished or run.pairs < fewest:
+        return False
+    return index.read_rows(run.root / "index" / stamp_of(run), len(run.score_files)) is None
+
+
+def open_indexed(run: Run, fewest: int = _FEWEST_KEPT, report: Report = lambda done, of: None) -> ScoreTable:
     """The run's table with its index, which is built where it is not there yet or not of these scores any more.
 
-    fewest: runs with fewer pairs keep none on disk. Raises: RunError where no shard is finished or a file is damaged.
+    fewest: runs with fewer pairs keep none on disk. report: see Report.
+    Raises: RunError where no shard is finished or a file is damaged.
     """
     if not run.finished or run.pairs < fewest:
         return ScoreTable.open(run)
@@ -52,7 +68,7 @@ def open_indexed(run: Run, fewest: int = _FEWEST_KEPT) -> ScoreTable:
     found = index.read_index(folder, table.metrics, len(table))
     if found is None:
         try:
-            found = _build(table, folder)
+            found = _build(table, folder, report)
         except OSError as error:
             _log.warning("no index is kept in %s: %s", folder.parent, error)
             return table
@@ -81,12 +97,12 @@ def stamp_of(run: Run) -> str:
     return hashlib.sha256(json.dumps([_VERSION, run.metrics, shards, files]).encode()).hexdigest()[:16]
 
 
-def _build(table: ScoreTable, folder: Path) -> index.Index:
+def _build(table: ScoreTable, folder: Path, report: Report) -> index.Index:
     """Fills a folder aside, which is used from then on; it gets its name when a power cut cannot harm it any more."""
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     aside.mkdir(parents=True)
     try:
-        _fill(table, aside)
+        _fill(table, aside, report)
         found = index.read_index(aside, table.metrics, len(table))
         if found is None:
             raise OSError(f"{aside}: not what was written")
@@ -112,33 +128,62 @@ def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int) -> No
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _fill(table: ScoreTable, folder: Path) -> None:
+class _Room(NamedTuple):
+    """Memory for one ordering after another, as new memory costs more than sorting. (N,) each."""
+
+    values: np.ndarray
+    codes: np.ndarray
+    order: np.ndarray
+
+    @classmethod
+    def of(cls, pairs: int) -> _Room:
+        return cls(np.empty(pairs, np.float32), np.empty(pairs, np.uint16), np.empty(pairs, np.uint32))
+
+
+@contextmanager
+def _lent(rooms: SimpleQueue[_Room]) -> Iterator[_Room]:
+    """A room while it is worked in; whatever happens there, the next one who waits gets it."""
+    room = rooms.get()
+    try:
+        yield room
+    finally:
+        rooms.put(room)
+
+
+def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
     """Puts uids and metrics in order one after another, on all cores; meanwhile the next is read, the last written."""
-    sorting = threading.Lock()
-    # The same room again and again: new memory costs more than sorting.
-    rooms: SimpleQueue[tuple[np.ndarray, ...]] = SimpleQueue()
+    at_once, records = _at_once(len(table)), np.empty(len(table), np.uint64)
+    rooms: SimpleQueue[_Room] = SimpleQueue()
+    for _ in range(at_once):
+        rooms.put(_Room.of(len(table)))
+    uids_read, sorting = threading.Event(), threading.Lock()
+    written, columns = count(1), 1 + len(table.metrics)
 
     def add_uids() -> Sorter:
-        names = table.uids()
-        writing = for_uids.submit(index.write_uids, folder, names)
-        by_uid = uid_order.order_by_uid(names)
-        index.write_by_uid(folder, by_uid)
+        with _lent(rooms) as room:
+            try:
+                names = table.uids()
+            finally:
+                uids_read.set()
+            writing = for_uids.submit(index.write_uids, folder, names)
+            by_uid = uid_order.order_by_uid(names, records, room.codes, room.order)
+            sorter = Sorter(by_uid, records)
+            index.write_by_uid(folder, by_uid)
         writing.result()
-        return Sorter(by_uid)
+        report(next(written), columns)
+        return sorter
 
     def add_metric(place: int) -> tuple[float, float]:
-        room = rooms.get()
-        values = table.files.column(table.metrics[place], room[0])
-        sorter = ordered.result()
-        with sorting:
-            bins = MetricBins.of(values, sorter, *room[1:])
-        index.write_bins(folder, place, bins)
-        rooms.put(room)
+        uids_read.wait()  # Reading a metric beside them would keep the longer work waiting.
+        with _lent(rooms) as room:
+            values = table.files.column(table.metrics[place], room.values)
+            sorter = ordered.result()
+            with sorting:
+                bins = MetricBins.of(values, sorter, room.codes, room.order)
+            index.write_bins(folder, place, bins)
+        report(next(written), columns)
         return bins.low, bins.high
 
-    at_once = _at_once(len(table))
-    for _ in range(at_once):
-        rooms.put(tuple(np.empty(len(table), dtype) for dtype in (np.float32, np.uint16, np.uint32)))
     with ThreadPoolExecutor(2) as for_uids, ThreadPoolExecutor(at_once) as threads:
         ordered = for_uids.submit(add_uids)
         spans = list(threads.map(add_metric, range(len(table.metrics))))

@@ -92,7 +92,7 @@ def _start(source: str, name: str, teacher: str, options: dict[str, Option]) -> 
         with st.spinner("Looking at the source …"):
             wrong = jobs.check("embed", paths, options)
     except (ClipselError, OSError) as error:
-        wrong = str(error)
+        wrong = str(empty.not_written(error, catalog.data_folder()))
     if wrong:
         empty.show_error(wrong, "Not started")
     elif jobs.launch("embed", paths, options, title=f"Make pool {name}", about=pool):

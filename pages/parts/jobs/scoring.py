@@ -111,7 +111,7 @@ def _start(pool: Pool, name: str, options: dict[str, Option], files: list[str], 
         with st.spinner("Checking pool, targets and options …"):
             wrong = jobs.check("score", [pool.root, run], options)
     except (ClipselError, OSError) as error:
-        wrong = str(error)
+        wrong = str(empty.not_written(error, catalog.data_folder()))
     if wrong:
         empty.show_error(wrong, "Not started")
     elif jobs.launch("score", [pool.root, run], options, title=f"Score {name}", about=run):

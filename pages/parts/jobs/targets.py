@@ -102,12 +102,8 @@ def _leave_if_started(start: Callable[[], bool]) -> None:
     try:
         started = start()
     except (ClipselError, OSError) as error:
-        empty.show_error(_told(error), "Not started")
+        empty.show_error(empty.not_written(error, "target"), "Not started")
         return
     if started:
         forms.leave()
     jobs.show_failure()
-
-
-def _told(error: Exception) -> ClipselError:
-    return error if isinstance(error, ClipselError) else JobError("target", expected="to write it", found=str(error))

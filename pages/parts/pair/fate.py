@@ -11,7 +11,7 @@ import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.recipes.recipe_steps import AnyStep, Drop, Keep, Subtract, Union
-from clipsel_core.errors import ClipselError, RunError
+from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, lists, recipes, state, words
 from pages.parts.catalog import Entry
@@ -47,7 +47,7 @@ def _add(entry: Entry, run: Run, rows: np.ndarray, kind: str, called: str) -> No
     try:
         step = _step(run, names, kind, called)
     except (ClipselError, OSError) as error:
-        st.session_state[_FAILED] = _told(run, error)
+        st.session_state[_FAILED] = empty.not_written(error, run.recipes_dir)
         return
     steps = recipes.draft(entry, run)
     last = next(reversed(steps), None)
@@ -76,7 +76,3 @@ def _as_file(names: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, names, allow_pickle=False)
     return file.getvalue()
-
-
-def _told(run: Run, error: Exception) -> ClipselError:
-    return error if isinstance(error, ClipselError) else RunError(run.root, expected="to write", found=str(error))

@@ -12,7 +12,7 @@ import streamlit as st
 from clipsel_core.curation.exploring.neighbours import Nearest
 from clipsel_core.curation.exploring.searches import Asked, read_asked, read_found, searches_of
 from clipsel_core.curation.exploring.vectors import Side
-from clipsel_core.errors import ClipselError, JobError
+from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, leading, state, words
 from pages.parts.catalog import Entry
@@ -86,8 +86,7 @@ def _search(run: Run, query: Query, side: Side, file: Path) -> None:
     try:
         query.keep()
     except OSError as error:
-        found = error.strerror or str(error)
-        jobs.refuse(JobError(error.filename or file, expected="to write what is searched for", found=found))
+        jobs.refuse(empty.not_written(error, error.filename or file))
         return
     options = {**query.options, "side": side, "limit": sample.BEST, "out": file}
     jobs.launch("search", [run.root], options, title=f"{_sides(side)} like {query.name}", about=run.root)

@@ -15,7 +15,7 @@ from streamlit.delta_generator import DeltaGenerator
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe, save_recipe
 from clipsel_core.curation.selecting.export import Manifest, export
 from clipsel_core.curation.selecting.selection import Selection
-from clipsel_core.errors import ClipselError, RunError
+from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, commands, empty, facts, routes, state, words
 from pages.parts.catalog import Entry
@@ -100,17 +100,9 @@ def _save(entry: Entry, recipe: str, path: Path) -> bool:
         catalog.check_within(entry.root, path.parent)
         save_recipe(state.parse(entry, recipe), path)
     except (ClipselError, OSError) as error:
-        empty.show_error(_told(error, path), "The recipe was not saved")
+        empty.show_error(empty.not_written(error, path), "The recipe was not saved")
         return False
     return True
-
-
-def _told(error: Exception, path: Path) -> ClipselError:
-    """What is wrong with a file that cannot be written, in the words of all errors."""
-    if isinstance(error, ClipselError):
-        return error
-    found = getattr(error, "strerror", None) or str(error)
-    return RunError(path, expected="to write it", found=found, remedy="make room, or allow writing to its folder")
 
 
 def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, ending: str) -> None:
@@ -122,7 +114,7 @@ def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, 
         written = save_recipe(state.parse(entry, recipe), path)
         manifest = export(run, picked, written, out)
     except (ClipselError, OSError) as error:
-        empty.show_error(_told(error, path), "Nothing was exported")
+        empty.show_error(empty.not_written(error, path), "Nothing was exported")
         return
     st.session_state[f"exported {entry.key}"] = {
         "recipe": recipe,

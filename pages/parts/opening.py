@@ -1,0 +1,27 @@
+"""Is the run open yet? Who looks first at a large one waits until its scores are in order: with a bar, and a way out.
+
+What is read of the disk in a second or two is not worth a bar; `state` opens that in passing.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts import facts, state, watching
+from pages.parts.catalog import Entry
+
+_WHY = "This is done once for these scores and kept beside the run, so that counts and galleries answer at once."
+
+
+def wait_for(entry: Entry) -> None:
+    """Shows how far it is and ends the page's script, where the run's index is not there yet."""
+    opening = state.opening(entry)
+    if opening is None or not opening.builds or opening.table is not None:
+        return
+    opening.work.begin()
+    if opening.work.finished or opening.work.error:
+        return
+    facts.show_title("Putting the run's scores in order")
+    facts.show_note(_WHY)
+    watching.until_done(opening.work, key="opening", stopped="Stopped: the run cannot be shown without.")
+    st.stop()
