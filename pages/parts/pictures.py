@@ -90,10 +90,11 @@ def _index(root: Path) -> ImageIndex | None:
 
 
 def _stamp(root: Path, pool: Path) -> tuple[int, ...]:
-    return tuple(_modified(path) for path in (root / "run.json", pool / "shards", pool / "images"))
+    return tuple(modified(path) for path in (root / "run.json", pool / "shards", pool / "images"))
 
 
-def _modified(path: Path) -> int:
+def modified(path: Path) -> int:
+    """When a file or folder was changed last, in nanoseconds; 0 where there is none."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

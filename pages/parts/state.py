@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -40,6 +41,8 @@ Keeps = Callable[[np.ndarray], np.ndarray]
 # When a pool was sought in vain: to find out that a large one cannot be read may take as long as reading it.
 _lacking: Recent[float] = Recent(32)
 _LACKING_S = 5.0
+# Runs with so many pairs have their map opened so long after their scores: whoever came first does not wait for it.
+_LARGE, _LATER_S = 10_000_000, 5.0
 
 
 def current() -> catalog.Entry:
@@ -229,7 +232,18 @@ def _run(root: Path, stamp: Stamp) -> Run:
 
 @st.cache_resource(max_entries=4, show_spinner="Opening the scores …")
 def _table(root: Path, stamp: Stamp) -> ScoreTable:
-    return _opening(root, stamp).get()
+    table = _opening(root, stamp).get()
+    if len(table) >= _LARGE:
+        ahead = threading.Timer(_LATER_S, _open_map_ahead, (root, stamp))
+        ahead.daemon = True
+        ahead.start()
+    return table
+
+
+def _open_map_ahead(root: Path, stamp: Stamp) -> None:
+    """Opens a large run's map while another page is looked at: which rows are on it takes a look at every uid, once."""
+    with suppress(ClipselError):  # Whoever opens the Map is told.
+        _projection(root, stamp + _stamp(root, "projection.parquet"))
 
 
 @lru_cache(maxsize=4)

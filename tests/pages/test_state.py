@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
+from clipsel_core.curation.exploring.projection import read_projection
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.layout import knows_images, open_pool
@@ -57,3 +60,20 @@ def test_keeps__is_the_bitmap_asked_for_some_pairs(entry):
         assert 0 < mask.sum() <= len(mask)
     with pytest.raises(PoolFormatError):
         state.pool_at(entry.root / "no pool")
+
+
+def test_map__of_a_large_run_is_opened_ahead_and_once(entry, monkeypatch):
+    read, done = [], threading.Event()
+
+    def reading(*asked):
+        read.append(asked)
+        done.set()
+        return read_projection(*asked)
+
+    monkeypatch.setattr(state, "read_projection", reading)
+    monkeypatch.setattr(state, "_LARGE", 60)
+    monkeypatch.setattr(state, "_LATER_S", 0.0)
+    assert len(state.open_table(entry)) == 60
+    assert done.wait(20)
+    assert len(state.open_map(entry).rows) == 60
+    assert len(read) == 1

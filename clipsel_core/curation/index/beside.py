@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clipsel_core.curation.index.saving import save
 from clipsel_core.files import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -33,9 +34,3 @@ def kept(file: Path | None, shape: tuple[int, ...], dtype: type, find: Callable[
         except OSError as error:
             _log.warning("%s cannot be kept: %s", file, error)
     return found
-
-
-def save(path: Path, array: np.ndarray) -> None:
-    """Writes a .npy under just this name; numpy would add an ending to another."""
-    with open(path, "wb") as out:
-        np.save(out, array, allow_pickle=False)

@@ -25,6 +25,7 @@ import numpy as np
 
 from clipsel_core.curation.index import passes, uid_order
 from clipsel_core.curation.index.bins import MetricBins
+from clipsel_core.curation.index.saving import save
 from clipsel_core.uids import UID_DTYPE
 
 _PARTS = {"values": np.float32, "codes": np.uint16, "order": np.uint32, "starts": np.int64}
@@ -49,18 +50,18 @@ class Index:
 
 def write_uids(folder: Path, names: np.ndarray) -> None:
     """Writes the uids."""
-    _save(folder / "uids.npy", names)
+    save(folder / "uids.npy", names)
 
 
 def write_by_uid(folder: Path, by_uid: np.ndarray) -> None:
     """Writes their order."""
-    _save(folder / "by-uid.npy", by_uid)
+    save(folder / "by-uid.npy", by_uid)
 
 
 def write_bins(folder: Path, place: int, bins: MetricBins) -> None:
     """Writes what belongs to one metric; place: of it among the run's."""
     for part in _PARTS:
-        _save(folder / f"{place:02d}-{part}.npy", getattr(bins, part))
+        save(folder / f"{place:02d}-{part}.npy", getattr(bins, part))
 
 
 def write_description(folder: Path, spans: Mapping[str, tuple[float, float]], rows: list[int]) -> None:
@@ -95,10 +96,6 @@ def read_index(folder: Path, metrics: tuple[str, ...], pairs: int) -> Index | No
         return Index(names, by_uid, bins, folder)
     except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
         return None
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    np.save(path, array, allow_pickle=False)
 
 
 def _let_go(array: np.ndarray, start: int, stop: int) -> None:

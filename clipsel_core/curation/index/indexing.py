@@ -16,12 +16,14 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,7 +37,7 @@ from clipsel_core.runs.store import Run
 _log = logging.getLogger(__name__)
 _VERSION = 1
 _FEWEST_KEPT = 500_000
-_BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 32, 10, 3
+_BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 12, 10, 3
 _FORGOTTEN_S = 86_400
 _STAMP = re.compile(r"[0-9a-f]{16}")
 _KEEPER = "keep index"
@@ -126,37 +128,62 @@ def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int) -> No
         shutil.rmtree(aside, ignore_errors=True)
 
 
+class _Room(NamedTuple):
+    """Memory for one ordering after another, as new memory costs more than sorting. (N,) each."""
+
+    values: np.ndarray
+    codes: np.ndarray
+    order: np.ndarray
+
+    @classmethod
+    def of(cls, pairs: int) -> _Room:
+        return cls(np.empty(pairs, np.float32), np.empty(pairs, np.uint16), np.empty(pairs, np.uint32))
+
+
+@contextmanager
+def _lent(rooms: SimpleQueue[_Room]) -> Iterator[_Room]:
+    """A room while it is worked in; whatever happens there, the next one who waits gets it."""
+    room = rooms.get()
+    try:
+        yield room
+    finally:
+        rooms.put(room)
+
+
 def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
     """Puts uids and metrics in order one after another, on all cores; meanwhile the next is read, the last written."""
-    sorting, written, columns = threading.Lock(), count(1), 1 + len(table.metrics)
-    # The same room again and again: new memory costs more than sorting.
-    rooms: SimpleQueue[tuple[np.ndarray, ...]] = SimpleQueue()
+    at_once, records = _at_once(len(table)), np.empty(len(table), np.uint64)
+    rooms: SimpleQueue[_Room] = SimpleQueue()
+    for _ in range(at_once):
+        rooms.put(_Room.of(len(table)))
+    uids_read, sorting = threading.Event(), threading.Lock()
+    written, columns = count(1), 1 + len(table.metrics)
 
     def add_uids() -> Sorter:
-        names = table.uids()
-        writing = for_uids.submit(index.write_uids, folder, names)
-        by_uid = uid_order.order_by_uid(names)
-        index.write_by_uid(folder, by_uid)
+        with _lent(rooms) as room:
+            try:
+                names = table.uids()
+            finally:
+                uids_read.set()
+            writing = for_uids.submit(index.write_uids, folder, names)
+            by_uid = uid_order.order_by_uid(names, records, room.codes, room.order)
+            sorter = Sorter(by_uid, records)
+            index.write_by_uid(folder, by_uid)
         writing.result()
         report(next(written), columns)
-        return Sorter(by_uid)
+        return sorter
 
     def add_metric(place: int) -> tuple[float, float]:
-        room = rooms.get()
-        try:
-            values = table.files.column(table.metrics[place], room[0])
+        uids_read.wait()  # Reading a metric beside them would keep the longer work waiting.
+        with _lent(rooms) as room:
+            values = table.files.column(table.metrics[place], room.values)
             sorter = ordered.result()
             with sorting:
-                bins = MetricBins.of(values, sorter, *room[1:])
+                bins = MetricBins.of(values, sorter, room.codes, room.order)
             index.write_bins(folder, place, bins)
-            report(next(written), columns)
-        finally:
-            rooms.put(room)  # Who waits for it would wait for ever.
+        report(next(written), columns)
         return bins.low, bins.high
 
-    at_once = _at_once(len(table))
-    for _ in range(at_once):
-        rooms.put(tuple(np.empty(len(table), dtype) for dtype in (np.float32, np.uint16, np.uint32)))
     with ThreadPoolExecutor(2) as for_uids, ThreadPoolExecutor(at_once) as threads:
         ordered = for_uids.submit(add_uids)
         spans = list(threads.map(add_metric, range(len(table.metrics))))

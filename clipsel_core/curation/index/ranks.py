@@ -16,8 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from clipsel_core.curation.index import beside, concordance, ordering, passes
+from clipsel_core.curation.index import concordance, ordering, passes
 from clipsel_core.curation.index.bins import MetricBins
+from clipsel_core.curation.index.saving import save
 from clipsel_core.files import write_atomically
 
 _BITS = 16
@@ -94,7 +95,7 @@ def kept(found: Disagreement, folder: Path, name: str) -> Disagreement:
     path = folder / f"gaps-{name}.npy"
     try:
         if not path.exists():
-            write_atomically(path, lambda aside: beside.save(aside, found.gaps))
+            write_atomically(path, lambda aside: save(aside, found.gaps))
         for other in sorted(folder.glob("gaps-*.npy"), key=lambda file: file.stat().st_mtime)[:-_MOST_KEPT]:
             if other != path:
                 other.unlink(missing_ok=True)

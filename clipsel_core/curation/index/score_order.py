@@ -27,15 +27,17 @@ _PLACE_BITS = 32
 class Sorter:
     """Puts metrics of the same pairs in order, one after another in the same room: new memory costs more than sorting.
 
-    by_uid: (N,) uint32, the rows in ascending order of their uids. Only one thread at a time may ask.
+    by_uid: (N,) uint32, the rows in ascending order of their uids. records: (N,) uint64, the room; else new memory.
+    Only one thread at a time may ask.
     """
 
-    def __init__(self, by_uid: np.ndarray) -> None:
+    def __init__(self, by_uid: np.ndarray, records: np.ndarray | None = None) -> None:
         by_uid = read_only(by_uid)
         # Each row's place in descending order of the uids.
         after = np.empty(len(by_uid), np.uint32)
         in_parts(lambda start, stop: _turn(by_uid, start, stop, after), len(by_uid))
-        self._after, self._records = read_only(after), np.empty(len(by_uid), np.uint64)
+        self._after = read_only(after)
+        self._records = np.empty(len(by_uid), np.uint64) if records is None else records
 
     def order(
         self, values: np.ndarray, span: Span, bins: int, tally: Tally, out: np.ndarray | None = None

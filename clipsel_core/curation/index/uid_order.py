@@ -16,17 +16,27 @@ _LONGEST_RUN = 64
 MANY = 1000
 
 
-def order_by_uid(names: np.ndarray) -> np.ndarray:
-    """The rows in ascending order of their uids, (N,) UID_DTYPE: (N,) uint32."""
+def order_by_uid(
+    names: np.ndarray,
+    records: np.ndarray | None = None,
+    codes: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
+) -> np.ndarray:
+    """The rows in ascending order of their uids, (N,) UID_DTYPE: (N,) uint32.
+
+    records, codes: (N,) uint64 and uint16, room to work in, and rows: (N,) uint32, where to put them; else new memory.
+    """
     halves = read_only(np.ascontiguousarray(names).view(np.uint64))
-    rows, codes = np.empty(len(names), np.uint32), np.empty(len(names), np.uint16)
+    records = np.empty(len(names), np.uint64) if records is None else records
+    codes = np.empty(len(names), np.uint16) if codes is None else codes
+    rows = np.empty(len(names), np.uint32) if rows is None else rows
     in_parts(lambda start, stop: _codes(halves, start, stop, codes), len(names))
     is_settled: list[bool] = []
 
     def finish(records: np.ndarray, _: np.ndarray, start: int) -> None:
         is_settled.append(_settle(records, halves, rows[start : start + len(records)], _LONGEST_RUN))
 
-    groups, records = sorting.Groups.of(sorting.Tally.of(codes)), np.empty(len(names), np.uint64)
+    groups = sorting.Groups.of(sorting.Tally.of(codes))
     groups.sort(partial(_lay, halves, groups.tally.codes, groups.group_of), finish, records)
     return rows if all(is_settled) else np.lexsort((names["f1"], names["f0"])).astype(np.uint32)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import streamlit as st
@@ -10,6 +12,7 @@ import streamlit as st
 from clipsel_core.pool.layout import knows_images
 from pages.parts import routes, state
 from pages.parts.catalog import Entry
+from pages.parts.pictures import modified
 
 _LONGEST_ADDRESS = 2_000
 
@@ -30,8 +33,8 @@ def sources(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) -> l
 
 def has_images(entry: Entry) -> bool:
     """Whether the run's pool is at hand and knows where its images are."""
-    pool = state.find_pool(entry)
-    return bool(pool and pool.has_images)
+    root = state.open_run(entry).pool_root
+    return _has_images(root, tuple(modified(root / name) for name in ("metadata", "shards", "images")))
 
 
 def switch(entry: Entry) -> None:
@@ -60,6 +63,12 @@ def web_address(url: str) -> str:
     except ValueError:
         return ""
     return url if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc else ""
+
+
+# Asked for each page of cards, where to open a large pool would take a second, and to list its tars some of it.
+@lru_cache(maxsize=32)
+def _has_images(root: Path, stamp: tuple[int, ...]) -> bool:
+    return (root / "metadata").is_dir() and knows_images(root)
 
 
 def _key(entry: Entry) -> str:

