@@ -134,7 +134,8 @@ def visit(page: Page, name: str, run: str = "demo/run", query: str = "") -> None
     settle(page)
 
 
-def settle(page: Page) -> None:
+def settle(page: Page, patience_s: float = 15) -> None:
     """Waits until the script has run to its end, and sees that it raised nothing."""
-    expect(page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_attached()
+    at_rest = page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    expect(at_rest).to_be_attached(timeout=1000 * patience_s)
     expect(page.get_by_test_id("stException")).to_have_count(0)

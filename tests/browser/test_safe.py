@@ -29,7 +29,7 @@ def unfold(page) -> None:
         settle(page)
     for place in range(page.locator("details:not([open]) > summary").count()):
         page.locator("summary").nth(place).click()
-        settle(page)
+        settle(page, patience_s=90)  # What the machine has is asked of a process that imports torch.
     for _ in range(6):
         page.mouse.wheel(0, 1500)
     settle(page)
