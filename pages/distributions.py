@@ -9,7 +9,7 @@ from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.selecting.live import ScoreStep
 from clipsel_core.errors import ClipselError
-from pages.parts import charts, commands, empty, facts, marginals, metrics, recipes, state, words
+from pages.parts import charts, commands, empty, facts, keeping, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.distributions import disagreeing, kinds, normalizing
 from pages.parts.histogram import Layer, Mark, show_histogram
@@ -159,15 +159,21 @@ def _by_kind(entry: Entry, names: list[str]) -> None:
         _unscored(entry, name)
         return
     edges, whole = every.coarse(_BINS)
+    recipe = recipes.draft_yaml(entry, state.open_run(entry))
+    kept = kinds.kept(entry, column, recipe) if keeping.of(entry, recipe) else None
     for row, place in enumerate(np.argsort(-found.counts)[:_MOST_ROWS]):
         part = _kind_spread(entry, column, int(place), name, state.scores_stamp(entry))
-        _kind_row(found, int(place), name, edges, whole, part, first=row == 0)
+        of_kind = (
+            "" if kept is None else f", {words.share(int(kept[place]), int(found.counts[place]))} kept by the recipe"
+        )
+        _kind_row(found, int(place), name, of_kind, edges, whole, part, first=row == 0)
 
 
 def _kind_row(
     found: Categories,
     place: int,
     name: str,
+    kept: str,
     edges: np.ndarray,
     whole: np.ndarray,
     part: marginals.Marginal,
@@ -178,7 +184,7 @@ def _kind_row(
     scaled = whole * (part.pairs / max(int(whole.sum()), 1))
     median, label = part.quantile(50), kinds.label(found, place)
     show_histogram(
-        f"{label}: {words.pairs(found.counts[place])}, median {metrics.title(name)} {words.score(median)}",
+        f"{label}: {words.pairs(found.counts[place])}{kept}, median {metrics.title(name)} {words.score(median)}",
         "",
         edges,
         [Layer("pool", "whole run, same area", np.round(scaled, 1)), Layer("kept", "this kind", part.coarse(_BINS)[1])],

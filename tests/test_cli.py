@@ -253,6 +253,12 @@ def test_errors__wrong_usage_is_exit_code_2(arguments):
     assert CliRunner().invoke(cli.app, arguments).exit_code == 2
 
 
+def test_embed__a_pool_that_is_a_file(tmp_path):
+    (tmp_path / "pool").write_text("not a folder")
+    code, _, err = run_cli("embed", write_tars(tmp_path / "in"), tmp_path / "pool", "--model", "RN50", "--arch", "a")
+    assert (code, "expected a folder for the pool, found Not a directory" in err) == (1, True)
+
+
 def test_debug__shows_the_traceback(tmp_path):
     code, _, err = run_cli("--debug", "inspect", tmp_path)
     assert code == 1

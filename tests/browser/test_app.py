@@ -297,6 +297,31 @@ def test_gallery__the_keyboard_turns_pages(page):
     expect(cards.locator(".caption").first).to_have_text(first)
 
 
+def test_gallery__arrows_lead_to_it_where_nobody_has_the_keyboard(page):
+    """Else a card is two dozen presses of Tab away; while somebody types or looks at a pair the keys are theirs."""
+    visit(page, "gallery")
+    cards, dialog = page.locator(".card"), page.get_by_role("dialog")
+    expect(cards.first).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(cards.first).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(cards.nth(1)).to_be_focused()
+    page.keyboard.press("d")
+    expect(cards.nth(1).locator(".badge")).to_have_text("dropped by hand")
+    cards.nth(1).evaluate("node => node.blur()")
+    page.keyboard.press("ArrowLeft")
+    expect(cards.nth(1)).to_be_focused()
+    words = page.get_by_role("searchbox")
+    words.focus()
+    page.keyboard.press("ArrowRight")
+    expect(words).to_be_focused()
+    cards.nth(3).click()
+    expect(dialog).to_contain_text("4 of 3,800 in this gallery")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowRight")
+    expect(dialog).to_contain_text("5 of 3,800 in this gallery")
+
+
 def test_gallery__next_page_is_another(page):
     visit(page, "gallery")
     first = page.locator(".card .caption").first.inner_text()

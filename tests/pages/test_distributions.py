@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
+import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
+from clipsel_core import uids
+from clipsel_core.curation.recipes.recipe_files import load_recipe
+from clipsel_core.curation.selecting.selection import select
+from clipsel_core.runs.store import Run
+from pages.parts import words as words_of
 from tests.pages.conftest import components, words
 from tests.pages.worlds import make_run, scores
 
+DEMO = Path(__file__).parents[2] / "data" / "demo" / "run"
 VIEWS = ("Each metric", "Two metrics", "By kind", "Rank disagreement", "Normalizer")
 
 
@@ -44,6 +53,18 @@ def test_distributions__kinds_add_up(app):
     rows = components(shown(app, "By kind"), "clipsel_histogram")
     assert [chart["title"].split(":")[0] for chart in rows] == ["good", "<b>odd</b>"]
     assert sum(sum(chart["layers"][1]["counts"]) for chart in rows) == 60
+
+
+def test_distributions__says_what_the_recipe_keeps_of_each_kind(open_page):
+    app = open_page("distributions", DEMO)
+    titles = [chart["title"] for chart in components(shown(app, "By kind"), "clipsel_histogram")]
+    shares = {title.split(":")[0]: title.split("pairs, ")[1].split(" kept by")[0] for title in titles}
+    run = Run.open(DEMO)
+    picked = select(run, load_recipe(run.recipes_dir / "two_steps.yaml"))
+    kept = pa.table({"uid": uids.to_hex(picked.uids())})  # noqa: F841
+    metadata = f"read_parquet('{DEMO.parent}/pool/metadata/*.parquet')"
+    counted = duckdb.sql(f"select fault, sum((uid in (from kept))::int), count(*) from {metadata} group by fault")
+    assert shares == {fault: words_of.share(part, whole) for fault, part, whole in counted.fetchall()}
 
 
 def test_distributions__draws_the_drafts_thresholds(app):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.metadata import Categories
 from pages.parts import empty, state
 from pages.parts.catalog import Entry
 
 LONGEST_LABEL = 80
+_BLOCK = 1 << 22
 
 
 def columns(entry: Entry) -> list[str]:
@@ -30,6 +33,21 @@ def of(entry: Entry, column: str) -> Categories:
 def label(kinds: Categories, place: int) -> str:
     """A kind's name, cut to what fits on a line."""
     return kinds.labels[place][:LONGEST_LABEL] or "(none)"
+
+
+def kept(entry: Entry, column: str, recipe: str) -> np.ndarray:
+    """How many pairs of each kind a recipe (YAML) keeps: (kinds,) int64."""
+    return _kept(entry, column, recipe, state.recipe_stamp(entry, recipe))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _kept(entry: Entry, column: str, recipe: str, stamp: state.Stamp) -> np.ndarray:
+    found, bits = of(entry, column), state.kept_bits(entry, recipe)
+    counts = np.zeros(len(found.labels), np.int64)
+    for start in range(0, len(found.codes), _BLOCK):
+        codes = found.codes[start : start + _BLOCK]
+        counts += np.bincount(codes[bitmaps.unpack(bits, len(codes), start)], minlength=len(counts))
+    return counts
 
 
 @st.cache_resource(max_entries=8, show_spinner="Looking for columns to split by …")

@@ -92,13 +92,27 @@ const takeBack = (grid, place) => {
   watch.observe(document.body, { childList: true, subtree: true })
 }
 
+// Where nobody has the keyboard, the arrows to the side lead to the page's first gallery: to the card that was looked at.
+const lead = (grid) => {
+  const led = (event) => {
+    if (!["ArrowRight", "ArrowLeft"].includes(event.key) || event.ctrlKey || event.metaKey || event.altKey) return
+    if (event.defaultPrevented || (document.activeElement ?? document.body) !== document.body) return
+    if (document.querySelector('[role="dialog"]') || !grid.isConnected || !grid.getClientRects().length) return
+    event.preventDefault()
+    grid.querySelector('.card[tabindex="0"]')?.focus()
+  }
+  document.addEventListener("keydown", led)
+  return () => document.removeEventListener("keydown", led)
+}
+
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component
   const judgements = { k: "keep", d: "drop" }
   const turns = data.turns ? { PageDown: 1, PageUp: -1 } : {}
   const grid = parentElement.querySelector(".grid")
+  const leave = lead(grid)
   const drawn = JSON.stringify(data)
-  if (grid.dataset.drawn === drawn) return
+  if (grid.dataset.drawn === drawn) return leave
   grid.dataset.drawn = drawn
   grid.setAttribute("aria-label", data.label)
   grid.classList.toggle("several", data.cards.some((card) => card.bars.length > 1))
@@ -145,4 +159,5 @@ export default function (component) {
     event.preventDefault()
     event.stopPropagation()
   }
+  return leave
 }
