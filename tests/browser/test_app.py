@@ -154,6 +154,37 @@ def test_select__the_count_stays_in_view_at_a_step_further_down(page, width):
     assert top >= (0 if width == 1440 else 56)
 
 
+def test_select__amounts_can_be_typed(page):
+    visit(page, "select")
+    card, kept = page.locator(".st-key-effect-0"), page.locator(".headline b")
+    thumb, field = card.locator("[role=slider]"), card.locator(".typed")
+    thumb.focus()
+    page.keyboard.type("12.5")
+    expect(field).to_have_value("12.5")
+    expect(thumb).to_have_attribute("aria-valuenow", "300")
+    page.keyboard.press("Enter")
+    expect(field).to_have_count(0)
+    expect(thumb).to_be_focused()
+    expect(kept).to_have_text("475")
+    expect(page.locator(".funnel")).to_contain_text("top 12.5 % of the pool")
+    settle(page)
+    card.locator(".amount").click()
+    expect(field).to_have_value("12.5 %")
+    field.fill("many")
+    page.keyboard.press("Enter")
+    expect(thumb).to_have_attribute("aria-valuenow", "125")
+    card.locator(".amount").click()
+    field.fill("40")
+    page.keyboard.press("Escape")
+    expect(thumb).to_have_attribute("aria-valuenow", "125")
+    card.locator(".amount").click()
+    field.fill("250")
+    page.locator(".headline").click()
+    expect(thumb).to_have_attribute("aria-valuenow", "1000")
+    expect(page.locator(".funnel")).to_contain_text("top 100 % of the pool")
+    settle(page)
+
+
 def test_select__quick_moves_to_and_fro_are_all_counted(page):
     """Places that were shown before come again while answers are on their way: the browser must know them still."""
     visit(page, "select")
