@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,20 +18,14 @@ from clipsel_core.pool.image_lookup import Block, Found, Kind, Lookup, write_loo
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.patience import PATIENT, in_passing
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.members import Members
-from clipsel_core.pool.sources.record import facts_in, usable_uid
+from clipsel_core.pool.tar_index import index_tars
 
 A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
 """In place of an image's length: it is a row of a parquet (offset: which), it is all of its file, there is none."""
 
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-_LARGEST_JSON = 1 << 20
 _ROWS_AT_ONCE = 16
 _CACHED = "images.index"
 _AHEAD = 8
-_SCHEMA = pa.schema(
-    {"uid_hi": pa.uint64(), "uid_lo": pa.uint64(), "place": pa.int32(), "offset": pa.int64(), "length": pa.int64()}
-)
 
 
 class ImageIndex:
@@ -132,11 +124,9 @@ def _read_found(found: Found, tries: int) -> bytes | None:
 
 
 def _blocks_of_tars(tars: list[Path]) -> Iterator[Block]:
-    """Where each image lies. Reads headers and the json members only. An image whose key has no json, or no uid in it,
-    is left out."""
-    with ThreadPoolExecutor() as threads:
-        for tar, table in in_order(tars, lambda tar: threads.submit(_index_tar, tar), _AHEAD):
-            yield Block(Kind(""), pa.array([str(tar)], pa.string()), table)
+    """Where each image lies; see tar_index."""
+    for tar, table in index_tars(tars):
+        yield Block(Kind(""), pa.array([str(tar)], pa.string()), table)
 
 
 def _blocks_of_parts(root: Path, paths: list[Path]) -> Iterator[Block]:
@@ -174,32 +164,3 @@ def _read_parquet_row(place: Place, column: str, row: int) -> bytes | None:
                 return value["bytes"] if isinstance(value, dict) else value
             row -= len(batch)
     return None
-
-
-def _index_tar(path: Path) -> pa.Table:
-    images: dict[str, tuple[int, int]] = {}
-    names: dict[str, str] = {}
-    try:
-        with open(path, "rb") as file:
-            tar = Members(file, path.stat().st_size)
-            for member in tar:
-                key, dot, ending = member.name.rpartition(".")
-                if dot + ending.lower() in _IMAGE_ENDINGS:
-                    images[key] = (member.offset, member.size)
-                elif ending == "json" and member.size <= _LARGEST_JSON:
-                    names[key] = _uid_of(tar.read(member))
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise PoolFormatError(path, expected="a whole tar", found=str(error), remedy="download it again") from error
-    return _table([(names[key], *place) for key, place in images.items() if names.get(key)])
-
-
-def _table(found: list[tuple[str, int, int]]) -> pa.Table:
-    names, offsets, lengths = zip(*found, strict=True) if found else ((), (), ())
-    keys = uids.from_hex(list(names))
-    columns = [keys["f0"].copy(), keys["f1"].copy(), np.zeros(len(keys), np.int32), offsets, lengths]
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
-
-
-def _uid_of(text: bytes) -> str:
-    """The uid of a json member, or nothing where it holds none that is well formed."""
-    return usable_uid(facts_in(text).get("uid"))

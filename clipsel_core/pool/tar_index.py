@@ -1,0 +1,149 @@
+"""Where in tars do the images lie, by uid? Headers and json members are read; many tars by a process on each core.
+
+    python -m clipsel_core.pool.tar_index TAR ...
+
+prints the tables of these tars, one after the other, as a stream of Arrow's; else [where, expected, found, remedy].
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import pyarrow as pa
+
+from clipsel_core import uids
+from clipsel_core.cores import allowed_cores
+from clipsel_core.errors import ClipselError, PoolFormatError
+from clipsel_core.pool.ahead import in_order
+from clipsel_core.pool.sources.members import Members
+from clipsel_core.pool.sources.record import IMAGE_ENDINGS, facts_in, usable_uid
+
+_LARGEST_JSON = 1 << 20
+# Of tars that a process goes through: a few seconds of work, as it takes half a second to start.
+_LEAST_BYTES, _MOST_BYTES, _MOST_TARS = 256 << 20, 2 << 30, 500
+_SCHEMA = pa.schema(
+    {"uid_hi": pa.uint64(), "uid_lo": pa.uint64(), "place": pa.int32(), "offset": pa.int64(), "length": pa.int64()}
+)
+# Where `python -m` finds this package.
+_HOME = Path(__file__).resolve().parents[2]
+
+
+def index_tars(tars: Sequence[Path]) -> Iterator[tuple[Path, pa.Table]]:
+    """Each tar with its images: uid_hi, uid_lo, place (0), offset and length, as Block has them.
+
+    An image whose key has no json, or no uid in it, is left out. Raises: PoolFormatError on a tar that cannot be read.
+    """
+    groups, cores = _groups(tars), allowed_cores()
+    if len(groups) < 2 or cores < 2:
+        for tar in tars:
+            yield tar, pa.Table.from_batches([_index_tar(tar)])
+        return
+    processes, threads = _Processes(), ThreadPoolExecutor(cores)
+    try:
+        for group, batches in in_order(groups, lambda group: threads.submit(_elsewhere, group, processes), 2 * cores):
+            for tar, batch in zip(group, batches, strict=True):
+                yield tar, pa.Table.from_batches([batch])
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        processes.end()
+
+
+class _Processes:
+    """Those at work, which can be ended all at once; then no other is started."""
+
+    def __init__(self) -> None:
+        self._lock, self._at_work, self._ended = Lock(), set[subprocess.Popen[bytes]](), False
+
+    def run(self, command: Sequence[str]) -> tuple[int, bytes, bytes]:
+        """Runs a command to its end: its exit status, and what it printed to stdout and stderr."""
+        with self._lock:
+            if self._ended:
+                return 1, b"", b""
+            process = subprocess.Popen(command, cwd=_HOME, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self._at_work.add(process)
+        with process:
+            printed = process.communicate()
+        self._at_work.discard(process)
+        return process.returncode, *printed
+
+    def end(self) -> None:
+        """Ends those at work."""
+        with self._lock:
+            self._ended = True
+            for process in list(self._at_work):
+                process.kill()
+
+
+def _groups(tars: Sequence[Path]) -> list[list[Path]]:
+    """The tars, in order, as many together as are worth a process."""
+    sizes = [tar.stat().st_size for tar in tars]
+    enough = min(max(_LEAST_BYTES, sum(sizes) // (8 * allowed_cores())), _MOST_BYTES)
+    groups: list[list[Path]] = []
+    filled = enough
+    for tar, size in zip(tars, sizes, strict=True):
+        if filled >= enough or len(groups[-1]) >= _MOST_TARS:
+            groups.append([])
+            filled = 0
+        groups[-1].append(tar)
+        filled += size
+    return groups
+
+
+def _elsewhere(tars: list[Path], processes: _Processes) -> list[pa.RecordBatch]:
+    """What lies in tars, found by a process of its own. Not multiprocessing: it runs a server's main file again."""
+    command = [sys.executable, "-m", "clipsel_core.pool.tar_index", *(str(tar.resolve()) for tar in tars)]
+    status, found, said = processes.run(command)
+    if status == 0:
+        return list(pa.ipc.open_stream(found))
+    try:
+        where, expected, wrong, remedy = json.loads(said.splitlines()[-1])
+    except (IndexError, ValueError):
+        where, expected, remedy = str(tars[0]), "tars that can be read", ""
+        wrong = f"a process that ended with code {status}"
+    raise PoolFormatError(where, expected=expected, found=wrong, remedy=remedy)
+
+
+def _index_tar(path: Path) -> pa.RecordBatch:
+    images: dict[str, tuple[int, int]] = {}
+    names: dict[str, str] = {}
+    try:
+        with open(path, "rb") as file:
+            tar = Members(file, path.stat().st_size)
+            for member in tar:
+                key, dot, ending = member.name.rpartition(".")
+                if dot + ending.lower() in IMAGE_ENDINGS:
+                    images[key] = (member.offset, member.size)
+                elif ending == "json" and member.size <= _LARGEST_JSON:
+                    names[key] = usable_uid(facts_in(tar.read(member)).get("uid"))
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise PoolFormatError(path, expected="a whole tar", found=str(error), remedy="download it again") from error
+    return _batch([(names[key], *place) for key, place in images.items() if names.get(key)])
+
+
+def _batch(found: list[tuple[str, int, int]]) -> pa.RecordBatch:
+    names, offsets, lengths = zip(*found, strict=True) if found else ((), (), ())
+    keys = uids.from_hex(list(names))
+    columns = [keys["f0"].copy(), keys["f1"].copy(), np.zeros(len(keys), np.int32), offsets, lengths]
+    return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
+
+
+def _print_tables(tars: Sequence[str]) -> None:
+    with pa.ipc.new_stream(sys.stdout.buffer, _SCHEMA) as stream:
+        for tar in tars:
+            stream.write_batch(_index_tar(Path(tar)))
+
+
+if __name__ == "__main__":
+    try:
+        _print_tables(sys.argv[1:])
+    except ClipselError as error:
+        print(json.dumps([error.where, error.expected, error.found, error.remedy]), file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,81 @@
+"""Do processes find in tars what one finds, in the same order, and say what is wrong with one?"""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool import tar_index
+from clipsel_core.pool.tar_index import index_tars
+from tests.pool.pictures import sample, write_tar
+
+
+@pytest.fixture
+def tars(tmp_path):
+    found = []
+    for tar in range(4):
+        members = {}
+        for number in range(3 * tar, 3 * tar + (3 if tar != 2 else 0)):
+            members |= sample(number, ("JPEG", "PNG", "WEBP")[number % 3], uid=f"{number:032x}")
+        found.append(write_tar(tmp_path / f"{tar}.tar", members or {"readme.txt": b"no pairs"}))
+    return found
+
+
+@pytest.fixture
+def small_groups(monkeypatch):
+    monkeypatch.setattr(tar_index, "_LEAST_BYTES", 1)
+    monkeypatch.setattr(tar_index, "_MOST_TARS", 2)
+    monkeypatch.setattr(tar_index, "allowed_cores", lambda: 2)
+
+
+def as_python(found):
+    return [(tar, table.to_pydict()) for tar, table in found]
+
+
+def test_index_tars__processes_find_what_one_finds(tars, monkeypatch):
+    monkeypatch.setattr(tar_index, "_elsewhere", lambda *_: pytest.fail("few tars are not worth a process"))
+    alone = as_python(index_tars(tars))
+    assert [len(found["uid_lo"]) for _, found in alone] == [3, 3, 0, 3]
+    assert alone[1][1]["uid_lo"] == [3, 4, 5]
+    monkeypatch.undo()
+    monkeypatch.setattr(tar_index, "_LEAST_BYTES", 1)
+    monkeypatch.setattr(tar_index, "allowed_cores", lambda: 2)
+    monkeypatch.setattr(tar_index, "_index_tar", lambda _: pytest.fail("it was done here"))
+    assert as_python(index_tars(tars)) == alone
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_index_tars__says_which_tar_is_none(tars):
+    tars[2].write_bytes(b"<html>" * 200)
+    with pytest.raises(PoolFormatError, match=r"/2\.tar: expected a whole tar, found .*; download it again"):
+        list(index_tars(tars))
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_index_tars__a_process_that_is_killed_is_an_error(tars, monkeypatch):
+    monkeypatch.setattr(tar_index.sys, "executable", "/bin/false")
+    with pytest.raises(
+        PoolFormatError, match=r"expected tars that can be read, found a process that ended with code 1"
+    ):
+        list(index_tars(tars))
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_index_tars__ends_its_processes_when_it_is_stopped(tars, monkeypatch):
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, command, **options):
+            # The first tars are read; whoever reads the others would take an hour.
+            super().__init__(command if "0.tar" in command[-1] else ["sleep", "3600"], **options)
+            started.append(self)
+
+    monkeypatch.setattr(tar_index, "_groups", lambda tars: [[tar] for tar in tars])
+    monkeypatch.setattr(tar_index.subprocess, "Popen", Noted)
+    found = index_tars(tars)
+    assert next(found)[0] == tars[0]
+    found.close()
+    assert len(started) >= 1
+    assert all(process.wait(10) is not None for process in started)
