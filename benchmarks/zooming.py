@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, WebSocket, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.dashboard import browser_tab, opened
+from benchmarks.sending import Traffic
 from benchmarks.serving import serving
 from tests.browser.conftest import FLAGS, find_chromium
 
@@ -37,7 +38,7 @@ def main() -> None:
     root, steps = Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 12
     with sync_playwright() as playwright, serving("app.py", str(root), data=root / "nothing") as served:
         chromium = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-        print("| colour | zoom -> picture, median | most | messages | KiB |\n|---|---|---|---|---|")
+        print("| colour | zoom -> picture, median | most | messages | KiB | fetched KiB |\n|---|---|---|---|---|---|")
         for colour in (None, 3):
             with browser_tab(chromium, served) as tab:
                 print(_row(tab, f"/map?run={root.parent.name}/{root.name}", colour, steps), flush=True)
@@ -46,23 +47,20 @@ def main() -> None:
 
 def _row(tab: Page, path: str, colour: int | None, steps: int) -> str:
     """colour: which of the choices; None for the first."""
-    messages: list[int] = []
+    traffic = Traffic()
     tab.add_init_script(_NOTING)
-    tab.on("websocket", lambda channel: _listen(channel, messages))
+    traffic.follow(tab)
     opened(tab, path)
     if colour is not None:
         tab.locator(".st-key-map_colour input").click()
         tab.get_by_role("option").nth(colour).click()
     tab.wait_for_timeout(5 * _REST_MS)
     name = tab.locator(".st-key-map_colour input").input_value()
-    messages.clear()
+    messages, fetched = traffic.messages, traffic.fetched
+    traffic.forget()
     times = [_step(tab, _KEYS[step % len(_KEYS)]) for step in range(steps)]
-    sent = f"{len(messages) / steps:.0f} | {sum(messages) / steps / 1024:.0f}"
+    sent = " | ".join(f"{amount / steps:.0f}" for amount in (len(messages), sum(messages) / 1024, sum(fetched) / 1024))
     return f"| {name} | {statistics.median(times):.0f} ms | {max(times):.0f} ms | {sent} |"
-
-
-def _listen(channel: WebSocket, messages: list[int]) -> None:
-    channel.on("framereceived", lambda frame: messages.append(len(frame)))
 
 
 def _step(tab: Page, key: str) -> float:

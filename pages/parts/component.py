@@ -1,7 +1,7 @@
 """How does a drawing of our own get into a page? As a component made of the scripts and styles that lie here.
 
 Streamlit sends a component's script and styles with every message to it. So the script that it is given only fetches
-the real one, from a route of ours and once.
+the real one, from a route of ours and once. Its address is beside the page's, which may lie behind a proxy's path.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _LOADER = """
-const { default: draw, sheet } = await import(new URL("/scripts/NAME", location.origin).href)
+const { default: draw, sheet } = await import(new URL("./scripts/NAME", document.baseURI).href)
 
 export default (component) => {
   const root = component.parentElement.getRootNode()

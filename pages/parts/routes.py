@@ -56,8 +56,8 @@ def image_url(entry: catalog.Entry, uid: str) -> str:
 
 
 def drawing_url(name: str) -> str:
-    """Where a picture that is kept by this name is served."""
-    return f"/drawings/{name}"
+    """Where a picture that is kept by this name is served, seen from a page: also behind a proxy's path."""
+    return f"./drawings/{name}"
 
 
 def export_url(entry: catalog.Entry, name: str) -> str:
@@ -101,13 +101,13 @@ def _exported(entry: catalog.Entry, name: str) -> Path | None:
     return file if inside else None
 
 
-def drawing(request: Request) -> Response:
-    """A picture that a page drew and named in what it sent."""
+async def drawing(request: Request) -> Response:
+    """A picture that a page drew and named in what it sent. It is at hand: no thread is asked for it."""
     data = drawings.read(request.path_params["name"])
     return _by_contents(data, "image/png", "no such drawing")
 
 
-def script(request: Request) -> Response:
+async def script(request: Request) -> Response:
     """What a component of ours is made of."""
     data = component.script(request.path_params["name"])
     return _by_contents(data, "text/javascript; charset=utf-8", "no such script")

@@ -227,7 +227,7 @@ def test_pool__starts_embed_with_source_and_teacher(data, opened, monkeypatch):
     app.button(key="start pool").click().run()
     assert not app.exception
     (job,) = listing(catalog.jobs_folder())
-    expected = ("embed", str(data / "pictures"), str(data / "pictures-2"), "--arch=b32", "--shard-size=100000")
+    expected = ("embed", str(data / "pictures"), str(data / "pictures-2"), "--arch=b32")
     assert job.info.words == (*expected, "--model=ViT-B-32", "--pretrained=openai")
     ended(job)
 

@@ -208,7 +208,7 @@ def test_map__is_coloured_and_says_how(app, colour):
     app.selectbox(key="map_colour").set_value(colour).run()
     assert not app.exception
     (drawn,) = components(app, "clipsel_map")
-    picture = Image.open(io.BytesIO(drawings.read(drawn["image"].removeprefix("/drawings/"))))
+    picture = Image.open(io.BytesIO(drawings.read(drawn["image"].removeprefix("./drawings/"))))
     pixels = np.asarray(picture.convert("RGBA"))
     assert (pixels[..., 3] > 0).any()
     assert (pixels[..., 3] == 0).any()

@@ -1,6 +1,8 @@
-"""What lies below the steps: the pairs at a threshold, and what another seed would change. Both wait to be opened."""
+"""What lies below and beside the steps: pairs at a threshold, what another seed would change, how an export goes on."""
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting.boundary import boundary
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.runs.store import Run
+from pages.parts.select import exporting
+from tests.jobs.stand_in import until
 from tests.pages.conftest import components, thumbs, trigger, words
 from tests.pages.worlds import make_run
 
@@ -112,3 +116,42 @@ def test_save__says_why_it_was_not_possible(run, open_page, key, title):
     assert title in words(app)
     assert "my-recipe.yaml: expected to write it, found File exists; make room" in words(app)
     assert app.button(key="save")
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Writing a subset takes until this is set, and everything is large enough to be watched."""
+    opened, write = threading.Event(), exporting.export
+
+    def slowly(run, picked, recipe, out, report):
+        while not opened.wait(0.01):
+            report(0.5, "Writing 12 uids …")
+        return write(run, picked, recipe, out, report)
+
+    monkeypatch.setattr(exporting, "_FEW", 0)
+    monkeypatch.setattr(exporting, "export", slowly)
+    yield opened
+    opened.set()
+
+
+def test_export__of_many_says_how_far_it_is(run, open_page, gate):
+    app = open_page("select", run)
+    app.button(key="export").click().run()
+    assert not app.exception
+    assert app.button(key="writing stop")
+    assert "Exported" not in words(app)
+    gate.set()
+    until(lambda: (run / "exports" / "my-recipe.npy.manifest.json").exists())
+    until(lambda: "**Exported**" in words(app.run()))
+    assert "my-recipe.npy" in words(app)
+
+
+def test_export__of_many_can_be_stopped_and_gone_on_with(run, open_page, gate):
+    app = open_page("select", run)
+    app.button(key="export").click().run()
+    app.button(key="writing stop").click().run()
+    until(lambda: "Stopped: nothing was written." in [text.value for text in app.run().text])
+    assert not list((run / "exports").glob("*"))
+    gate.set()
+    app.button(key="writing on").click().run()
+    until(lambda: "**Exported**" in words(app.run()))

@@ -50,11 +50,22 @@ class Manifest:
         return self.content["size_bytes"]
 
 
-def export(run: Run, selection: Selection, recipe: Recipe, out: str | Path) -> Manifest:
+# Told the share that is done, 0 to 1, and what comes next; what it raises ends the work, and nothing is written.
+Report = Callable[[float, str], None]
+
+
+def export(
+    run: Run,
+    selection: Selection,
+    recipe: Recipe,
+    out: str | Path,
+    report: Report = lambda share, said: None,
+) -> Manifest:
     """Writes a selection's uids, ascending, and beside them <out>.manifest.json. Both appear whole, or neither does.
 
     out: its ending says what is written. .npy: dtype u8,u8, as DataComp's resharder takes it; .txt: a uid a line;
         .parquet and .csv: the uid as 32 hex digits and every metric of the run.
+    report: see Report.
     Raises: ExportError on another ending, or where the file cannot be written.
     """
     out = Path(out)
@@ -62,14 +73,20 @@ def export(run: Run, selection: Selection, recipe: Recipe, out: str | Path) -> M
     if writer is None:
         raise ExportError(out, expected=f"a name ending in {', '.join(_WRITERS)}", found=out.suffix or "no ending")
     manifest_path = out.with_name(f"{out.name}.manifest.json")
+    report(0.0, f"Writing {len(selection):,} uids …")
     content = describe(run, selection, recipe)
 
     def write(aside: Path) -> None:
         writer(selection, aside)
+        report(0.8, "Reading them back for the SHA-256 …")
         content.update(file=out.name, sha256=sha256_of(aside), size_bytes=aside.stat().st_size)
 
+    def tell(aside: Path) -> None:
+        put_json(aside, content)
+        report(1.0, "Done")
+
     try:
-        write_together({out: write, manifest_path: lambda aside: put_json(aside, content)})
+        write_together({out: write, manifest_path: tell})
     except OSError as error:
         found = error.strerror or str(error)
         raise ExportError(error.filename or out, expected="to write the subset", found=found) from error

@@ -124,6 +124,9 @@ def _begun(path: Path) -> dict[str, Any]:
         begun = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        found = str(error.strerror or error)
+        raise PoolFormatError(path, expected="a folder for the pool", found=found) from error
     except ValueError as error:
         raise PoolFormatError(path, expected="the settings of a pool", found=str(error)) from error
     if not isinstance(begun, dict):

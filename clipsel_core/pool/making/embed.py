@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal, get_args
@@ -201,10 +202,8 @@ def _is_in_hub(name: str, pretrained: str | None) -> bool:
     if ":" in name:
         return name.startswith("hf-hub:")
     text = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
-    named = [text.get("hf_tokenizer_name"), text.get("hf_model_name")]
-    return pretrained in open_clip.list_pretrained_tags_by_model(name) or any(
-        part and not Path(part).is_dir() for part in named
-    )
+    named = [pretrained, text.get("hf_tokenizer_name"), text.get("hf_model_name")]
+    return any(part and not Path(part).exists() for part in named)
 
 
 def _known(model: str) -> set[str]:
@@ -234,4 +233,17 @@ def _named(model: str, pretrained: str | None) -> tuple[str, str | None]:
         model = Path(model).stem
         if model not in open_clip.list_models():
             raise ValueError("a file without embed_dim, vision_cfg and text_cfg")
+    if ":" not in model:
+        _check_named(model, pretrained)
     return model, pretrained
+
+
+def _check_named(model: str, pretrained: str | None) -> None:
+    """Raises ValueError where open_clip has no such model, or no such tag for it and it is no file."""
+    models, tags = open_clip.list_models(), open_clip.list_pretrained_tags_by_model(model)
+    if model.replace("/", "-") not in models:
+        like = ", ".join(get_close_matches(model, models, 3, 0.5))
+        raise ValueError("no model of that name" + (f", but {like}" if like else ""))
+    if pretrained and pretrained.lower().replace("-", "_") not in tags and not Path(pretrained).exists():
+        there = f"; {model} has {', '.join(tags)}" if tags else ""
+        raise ValueError(f"neither a tag nor a file {pretrained}{there}")

@@ -24,6 +24,7 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.layout import Pool, Shard, open_pool
+from clipsel_core.pool.making.behind import Behind
 from clipsel_core.pool.making.claim import note, settings_to_extend, writing
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
@@ -97,9 +98,12 @@ def extend_pool(
         note(path, settings)
         add_teacher(root, arch, info)
         workers, most_pixels = workers or allowed_cores(), settings["max_pixels"]
-        with Embedder(teacher, source, workers=workers, batch_size=batch_size, most_pixels=most_pixels) as embedder:
-            work = _Work(source, pool, matched, teacher, embedder, arch, progress or (lambda done, total: None))
-            embedded = work.extend()
+        progress = progress or (lambda done, total: None)
+        with (
+            Embedder(teacher, source, workers=workers, batch_size=batch_size, most_pixels=most_pixels) as embedder,
+            Behind() as behind,
+        ):
+            embedded = _Work(source, pool, matched, teacher, embedder, arch, progress, behind).extend()
     return _finish(pool, matched, arch, embedded, time.monotonic() - began)
 
 
@@ -114,6 +118,7 @@ class _Work:
     embedder: Embedder
     arch: str
     progress: Callable[[int, int], None]
+    behind: Behind
 
     def extend(self) -> int:
         """Goes through the shards, those that have the teacher passed over; how many pairs were embedded."""
@@ -124,8 +129,13 @@ class _Work:
             if not (files.has(self.arch) and _aside(files, self.arch).exists()):
                 embedded += self._extend_shard(shard, files, first, width)
             first += shard.rows
-            self.progress(first, self.pool.rows)
+            self._tell(first)
+        self.behind.wait()
         return embedded
+
+    def _tell(self, done: int) -> None:
+        self.behind.check()
+        self.progress(done, self.pool.rows)
 
     def _extend_shard(self, shard: Shard, files: ShardFiles, first: int, width: int) -> int:
         table, named = pq.ParquetFile(shard.parquet).read(), read_uids(self.pool, shard)
@@ -137,9 +147,7 @@ class _Work:
             for row in self.matched.in_reading_order(first, shard.rows).tolist()
         )
         records = with_images(self.source.base, self.source.image_column, listed)
-        rows = self.embedder.embed(
-            records, lambda _, read: self.progress(first + read, self.pool.rows), lambda *_: None
-        )
+        rows = self.embedder.embed(records, lambda _, read: self._tell(first + read), lambda *_: None)
         image, text = np.zeros((2, len(names), width), np.float16)
         kept = [int(item.record.key) for item in rows.kept]
         if kept:
@@ -149,10 +157,14 @@ class _Work:
             raise PoolFormatError(f"shard {shard.name}", expected=f"{shard.rows:,} pairs accounted for", found=found)
         rejected = sorted((int(key), file, reason) for file, key, reason in rows.rejected)
         lines = [[names[row] for row, _, _ in rejected], *([line[n] for line in rejected] for n in (1, 2))]
-        if not self.pool.tars and kept and not files.side("images").exists():
-            write_index(files, Images(self.source.base, self.source.image_column), rows.kept, named[kept])
-        write_parquet(_aside(files, self.arch), pa.table(lines, schema=SET_ASIDE))
-        add_columns(files, table, self.arch, image, text)
+
+        def write() -> None:
+            if not self.pool.tars and kept and not files.side("images").exists():
+                write_index(files, Images(self.source.base, self.source.image_column), rows.kept, named[kept])
+            write_parquet(_aside(files, self.arch), pa.table(lines, schema=SET_ASIDE))
+            add_columns(files, table, self.arch, image, text)
+
+        self.behind.do(write)
         return len(kept)
 
 

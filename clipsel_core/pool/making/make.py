@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically
+from clipsel_core.pool.making.behind import Behind
 from clipsel_core.pool.making.claim import note, settings_to_make, writing
 from clipsel_core.pool.making.copy_shard import Copier
 from clipsel_core.pool.making.decode import quiet_pillow
@@ -112,8 +115,17 @@ def make_pool(
             )
             working.enter_context(worker)
         shards = {"shard_size": settings["shard_size"], "pack": settings["pack"]}
-        work = _Work(source, root, worker, arch, **shards, progress=progress or (lambda done, total, records: None))
-        return work.make()
+        progress = progress or (lambda done, total, records: None)
+        behind = working.enter_context(Behind())
+        return _Work(source, root, worker, arch, **shards, progress=progress, behind=behind).make()
+
+
+class _Shard(NamedTuple):
+    """A shard that is embedded and not written. uids: of its pairs, UID_DTYPE."""
+
+    report: Report
+    uids: np.ndarray
+    write: Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,7 @@ class _Work:
     shard_size: int
     pack: bool
     progress: Callable[[int, int, int], None]
+    behind: Behind
 
     def make(self) -> Made:
         """Goes through the shards; those that are there with this teacher are passed over."""
@@ -138,20 +151,22 @@ class _Work:
             report = files.report()
             if report is None or (report.kept and not files.has(self.arch)):
                 feed = feed.continued(cursor)
-                had, report = report, self._make_shard(files, feed, taken, gone_through)
+                shard = self._embedded(files, report, feed, taken, gone_through)
+                self.behind.do(shard.write)
+                report, named = shard.report, shard.uids
                 embedded += report.kept
                 gone_through += report.read
-                if had and had != report:
-                    raise PoolFormatError(files.parquet, expected=f"{had.kept:,} pairs", found=f"{report.kept:,}")
-            if report.kept:
-                taken = uids.union(taken, uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"]))
+            else:
+                named = _uids_of(files, report)
+            taken = uids.union(taken, named)
             cursor, last, number = Cursor(*report.following), report.last, number + 1
+        self.behind.wait()
         self.progress(sum(self.source.sizes), sum(self.source.sizes), gone_through)
         return _finish(self.root, number, embedded, time.monotonic() - start)
 
-    def _make_shard(self, files: ShardFiles, feed: Feed, taken: np.ndarray, before: int) -> Report:
-        """Embeds the shard's records and writes what this teacher adds to it. before: records gone through already."""
-        namer, old = Namer(taken), files.report()
+    def _embedded(self, files: ShardFiles, old: Report | None, feed: Feed, taken: np.ndarray, before: int) -> _Shard:
+        """Embeds a shard's records. old: the shard's report, if others embedded it. before: records gone through."""
+        namer = Namer(taken)
         if self.pack and not old:
             rows = self._packed(files, feed, namer, before)
         else:
@@ -162,8 +177,7 @@ class _Work:
             raise PoolFormatError(f"shard {files.name}", expected=expected, found=found)
         following = feed.following()
         if old:
-            add_to_shard(files, rows, self.arch)
-            return old.model_copy(update={"kept": len(rows.kept), "rejected": len(rows.rejected)})
+            return _Shard(old, _uids_of(files, old), partial(_add, files, old, rows, self.arch))
         names = namer.names()
         report = Report(
             read=rows.read,
@@ -174,13 +188,14 @@ class _Work:
             last=feed.exhausted(),
         )
         where = Images(Place.of(self.root), "") if self.pack else Images(self.source.base, self.source.image_column)
-        write_shard(files, where, rows, names, self.arch, report)
-        return report
+        write = partial(write_shard, files, where, rows, names, self.arch, report)
+        return _Shard(report, names.uids, write)
 
     def _rows(self, feed: Feed, before: int, took: Took) -> Rows:
         total, earlier = sum(self.source.sizes), feed.handed_out
 
         def tell(last: Record, read: int) -> None:
+            self.behind.check()
             self.progress(feed.reached(last, earlier + read), total, before + read)
 
         return self.worker.embed(islice(feed, self.shard_size), tell, took)
@@ -205,6 +220,18 @@ class _Work:
         write_atomically(files.tar, fill)
         write_stats(files.tar, len(made[0].kept))
         return made[0]
+
+
+def _uids_of(files: ShardFiles, report: Report) -> np.ndarray:
+    """The uids of a shard that is written."""
+    return uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"] if report.kept else [])
+
+
+def _add(files: ShardFiles, old: Report, rows: Rows, arch: str) -> None:
+    add_to_shard(files, rows, arch)
+    if (len(rows.kept), len(rows.rejected)) != (old.kept, old.rejected):
+        expected, found = (f"{count:,} rejected" for count in (old.rejected, len(rows.rejected)))
+        raise PoolFormatError(files.parquet, expected=expected, found=found)
 
 
 def _pack(packer: TarPacker, shard: str, kept: Kept, uid: str, data: bytes) -> int:

@@ -15,6 +15,7 @@ from pages.parts.jobs import folders, forms, health, jobs
 
 _NO_TEACHER = "none: the source holds embeddings"
 _LOOKED = "told by looking"
+_USUAL_SHARD = 100_000
 
 
 @forms.form("Make a pool", width="medium")
@@ -75,12 +76,15 @@ def _ask_for_details() -> dict[str, Option]:
         left, right = st.columns(2)
         image = left.text_input("Column of images", placeholder="guessed")
         text = right.text_input("Column of captions", placeholder="guessed")
-        size = left.number_input("Pairs in a shard", 1, None, 100_000, 10_000)
+        size = left.number_input(
+            "Pairs in a shard", 1, None, _USUAL_SHARD, 10_000, help="A pool that is there keeps its own."
+        )
     return {
         "format": kind if kind != _LOOKED else None,
         "image-column": image or None,
         "text-column": text or None,
-        "shard-size": int(size),
+        # Unsaid, so that another teacher can join a pool of whatever shards.
+        "shard-size": int(size) if size != _USUAL_SHARD else None,
     }
 
 

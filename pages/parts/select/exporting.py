@@ -12,15 +12,19 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe, save_recipe
 from clipsel_core.curation.selecting.export import Manifest, export
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, commands, empty, facts, routes, state, words
+from pages.parts import catalog, commands, empty, facts, routes, state, watching, words
+from pages.parts.background import Report, Work
 from pages.parts.catalog import Entry
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
+# Fewer pairs are written while one waits; of more it is said how far they are.
+_FEW, _SOON_S, _PATIENCE_S = 1_000_000, 0.4, 60.0
 _ENDINGS = {".npy": "DataComp subset", ".parquet": "uids and scores", ".csv": "uids and scores", ".txt": "a uid a line"}
 
 
@@ -57,6 +61,7 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places:
         saves = st.button("Save recipe", icon=":material/bookmark:", key="save")
     if exports:
         _export(entry, run, recipe, picked, path, ending)
+    _watch(entry)
     if saves and _save(entry, recipe, path):
         st.toast(f"Saved as {name}", icon=":material/check:")
         st.rerun()
@@ -105,23 +110,68 @@ def _save(entry: Entry, recipe: str, path: Path) -> bool:
     return True
 
 
+class _Writing:
+    """A subset being written for this session. manifest: what came of it, once it is there."""
+
+    def __init__(self, run: Run, recipe: str, written: Recipe, picked: Selection, out: Path) -> None:
+        self.recipe, self.out = recipe, out
+        self.manifest: Manifest | None = None
+        self.work = Work(self._do)
+        self._about = run, picked, written
+
+    def _do(self, report: Report) -> None:
+        run, picked, written = self._about
+        self.manifest = export(run, picked, written, self.out, report)
+
+
 def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, ending: str) -> None:
-    """Saves the recipe, writes the subset beside its manifest, and remembers what came of it for this session."""
+    """Saves the recipe and begins to write the subset beside its manifest; what takes a moment is done at once."""
     out = run.exports_dir / f"{path.stem}{ending}"
     try:
         catalog.check_within(entry.root, path.parent)
         catalog.check_within(entry.root, out.parent)
         written = save_recipe(state.parse(entry, recipe), path)
-        manifest = export(run, picked, written, out)
     except (ClipselError, OSError) as error:
         empty.show_error(empty.not_written(error, path), "Nothing was exported")
         return
+    if earlier := st.session_state.get(_writing(entry)):
+        earlier.work.stop()
+    writing = st.session_state[_writing(entry)] = _Writing(run, recipe, written, picked, out)
+    writing.work.start()
+    writing.work.wait(_PATIENCE_S if len(picked) < _FEW else _SOON_S)
+
+
+def _watch(entry: Entry) -> None:
+    """How far a subset is that is being written, and what came of it once it is there."""
+    writing = st.session_state.get(_writing(entry))
+    if writing is None:
+        return
+    if isinstance(writing.work.error, ClipselError | OSError):
+        empty.show_error(empty.not_written(writing.work.error, writing.out), "Nothing was exported")
+    elif writing.work.error:
+        raise writing.work.error
+    elif writing.manifest is None:
+        watching.until_done(writing.work, key="writing", stopped="Stopped: nothing was written.")
+        return
+    else:
+        _remember(entry, writing.recipe, writing.out, writing.manifest)
+    del st.session_state[_writing(entry)]
+
+
+def _writing(entry: Entry) -> str:
+    """Where the session keeps the subset that it is writing."""
+    return f"writing {entry.key}"
+
+
+def _remember(entry: Entry, recipe: str, out: Path, manifest: Manifest) -> None:
+    """Keeps for this session what was exported, and from which steps."""
+    run, path = state.open_run(entry), state.open_run(entry).recipes_dir / f"{out.stem}.yaml"
     st.session_state[f"exported {entry.key}"] = {
         "recipe": recipe,
         "name": out.name,
         "facts": {
             "Path": str(out),
-            "Pairs": words.count(len(picked)),
+            "Pairs": words.count(manifest.pairs),
             "Size": f"{words.count(manifest.size_bytes)} bytes",
             "SHA-256": manifest.sha256,
             "Manifest": str(manifest.manifest_path),

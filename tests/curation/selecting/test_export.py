@@ -141,6 +141,17 @@ def test_export__leaves_both_old_files_when_the_manifest_cannot_be_written(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("stop_at", [0.0, 0.8, 1.0])
+def test_export__ends_where_the_one_who_is_told_says_so(tmp_path, big_run, recipe, chosen, stop_at):
+    def stop(share: float, said: str) -> None:
+        if share == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(big_run, chosen, recipe, tmp_path / "subset.npy", stop)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_export__says_when_the_folder_is_a_file(tmp_path, big_run, recipe, chosen):
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="expected to write the subset"):

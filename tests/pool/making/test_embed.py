@@ -95,12 +95,9 @@ def test_load_teacher__a_folder_by_any_of_its_names(tmp_path):
 @pytest.mark.parametrize(
     ("model", "pretrained", "message"),
     [
-        (
-            "ViT-Z-99",
-            None,
-            "ViT-Z-99: expected a teacher that open_clip can load, found Model config for 'ViT-Z-99' not",
-        ),
-        ("RN50", "no_such_tag", "RN50 no_such_tag: .* found Pretrained value 'no_such_tag' is not a known tag"),
+        ("ViT-B32", None, "ViT-B32: expected a teacher that .* load, found no model of that name, but .*ViT-B-32"),
+        ("zzz", None, "found no model of that name; see open_clip"),
+        ("RN50", "no_tag", "RN50 no_tag: .* found neither a tag nor a file no_tag; RN50 has openai, yfcc15m"),
         ("local-dir:/nowhere", None, "local-dir:/nowhere: .* found Directory specified"),
         ("missing.json", None, "missing.json: .* found no such file"),
     ],

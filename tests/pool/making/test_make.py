@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import open_pool
-from clipsel_core.pool.making import shard_files
+from clipsel_core.pool.making import make, shard_files
 from clipsel_core.pool.making.claim import is_extendable
 from clipsel_core.pool.making.embed import load_teacher, teacher_info
 from clipsel_core.pool.making.make import make_pool
@@ -483,6 +484,40 @@ def test_make_pool__reads_its_source_once_however_many_shards(tmp_path, teachers
     handed_out.clear()
     make_pool(counting, tmp_path / "pool", teachers[0], arch="l14", shard_size=2, workers=1)
     assert len(handed_out) <= 5 < len(whole)
+
+
+def test_make_pool__goes_on_with_the_next_shard_while_one_is_written(tmp_path, teachers, monkeypatch):
+    source, begun, waited = open_source(write_tars(tmp_path / "in", (9,))), Event(), []
+
+    def read(part):
+        for number, record in enumerate(source.read(part)):
+            if number > 5:
+                # Of the next shard, the first record alone is looked at before a shard is written.
+                begun.set()
+            yield record
+
+    write = make.write_shard
+    monkeypatch.setattr(make, "write_shard", lambda *of: waited.append(begun.wait(60)) or write(*of))
+    made = make_pool(replace(source, read=read), tmp_path / "pool", teachers[0], arch="l14", shard_size=4, workers=1)
+    assert (made.kept, waited) == (9, [True] * 3)
+
+
+def test_make_pool__a_disk_that_is_full_stops_the_next_shard(tmp_path, teachers, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(make, "write_shard", full)
+    told = []
+    with pytest.raises(PoolFormatError, match="found No space left"):
+        build(
+            write_tars(tmp_path / "in"),
+            tmp_path / "pool",
+            teachers[0],
+            shard_size=3,
+            progress=lambda *at: told.append(at),
+        )
+    assert told[-1][2] <= 6
+    assert not list((tmp_path / "pool").glob("metadata/*"))
 
 
 def test_embed__killed_by_the_system_and_started_again(tmp_path, teacher_folders):
