@@ -25,12 +25,19 @@ if TYPE_CHECKING:
 
 _out, _err = Console(), Console(stderr=True)
 _watched: list[ProgressFile] = []
+_concluded: list[str] = []
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def say(line: str) -> None:
     """Prints a line of the result."""
     _out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def conclude(line: str) -> None:
+    """Prints a line of what came out in the end; whoever watches is told it, too."""
+    say(line)
+    _concluded.append(line)
 
 
 def complain(line: str) -> None:
@@ -44,10 +51,11 @@ def report_to(status: Path) -> None:
 
 
 def report_end(state: State, message: str = "") -> None:
-    """Tells whoever watches how the command ended."""
+    """Tells whoever watches how the command ended; what it concluded where there is no message."""
     for file in _watched:
-        file.close(state, message)
+        file.close(state, message or "\n".join(_concluded))
     _watched.clear()
+    _concluded.clear()
 
 
 class Meter:
@@ -195,13 +203,13 @@ def print_found(names: list[str], similarity: Iterable[float]) -> None:
 def print_made(root: Path, made: Made) -> None:
     """What `embed` made, and what it could not use."""
     rate = f"; {made.embedded:,} embedded now, {made.embedded / made.seconds:,.0f} pairs/s" if made.embedded else ""
-    say(f"{root}: {made.kept:,} of {made.read:,} pairs in {made.shards:,} shard{'s' * (made.shards != 1)}{rate}")
+    conclude(f"{root}: {made.kept:,} of {made.read:,} pairs in {made.shards:,} shard{'s' * (made.shards != 1)}{rate}")
     if made.reasons:
-        say(f"rejected: {sum(made.reasons.values()):,}, listed in {root / 'rejected.parquet'}")
+        conclude(f"rejected: {sum(made.reasons.values()):,}, listed in {root / 'rejected.parquet'}")
     for reason, count in made.reasons.most_common():
-        say(f"  {count:,} {reason}")
+        conclude(f"  {count:,} {reason}")
     if made.repeated:
-        say(f"uids that came again and were told apart: {made.repeated:,}, listed in {root / 'repeated.parquet'}")
+        conclude(f"uids that came again and were told apart: {made.repeated:,}, listed in {root / 'repeated.parquet'}")
 
 
 def print_extended(root: Path, arch: str, extended: Extended) -> None:
@@ -210,18 +218,18 @@ def print_extended(root: Path, arch: str, extended: Extended) -> None:
         f"; {extended.embedded:,} now, {extended.embedded / extended.seconds:,.0f} pairs/s" if extended.embedded else ""
     )
     done = extended.pairs - extended.set_aside
-    say(
+    conclude(
         f"{root}: {arch} for {done:,} of {extended.pairs:,} pairs in {extended.shards:,} shards, by {extended.by}{rate}"
     )
     if extended.reasons:
-        say(f"set aside: {extended.set_aside:,}, listed in {root / f'set_aside_{arch}.parquet'}")
+        conclude(f"set aside: {extended.set_aside:,}, listed in {root / f'set_aside_{arch}.parquet'}")
         for reason, count in extended.reasons.most_common():
-            say(f"  {count:,} {reason}")
-        say(f"score --arch {arch} --on-bad-rows skip scores the others")
+            conclude(f"  {count:,} {reason}")
+        conclude(f"score --arch {arch} --on-bad-rows skip scores the others")
     if extended.strangers:
-        say(f"images of the source that are none of the pool's: {extended.strangers:,}")
+        conclude(f"images of the source that are none of the pool's: {extended.strangers:,}")
     if extended.repeated:
-        say(f"images of pairs that had one already: {extended.repeated:,}; the first of each was taken")
+        conclude(f"images of pairs that had one already: {extended.repeated:,}; the first of each was taken")
 
 
 def _bar() -> Progress:

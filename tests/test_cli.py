@@ -15,6 +15,7 @@ from clipsel_core.curation.exploring.neighbours import neighbours
 from clipsel_core.curation.exploring.searches import Asked, read_asked, read_found
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.jobs.progress import read_progress
 from clipsel_core.pool.images import open_images
 from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
@@ -165,9 +166,11 @@ def test_inspect__prints_facts_and_exits_by_what_it_found(pool):
 def test_embed__makes_a_pool_that_score_takes_at_the_teachers_temperature(tmp_path):
     source, teacher = write_tars(tmp_path / "in"), write_teacher(tmp_path / "teacher", 0)
     options = ["--model", f"local-dir:{teacher}", "--arch", "l14"]
-    code, out, err = run_cli("embed", source, tmp_path / "pool", *options)
+    code, out, err = run_cli("--status", tmp_path / "status", "embed", source, tmp_path / "pool", *options)
     assert code == 0, err
     assert "9 of 9 pairs in 1 shard" in out
+    said = read_progress(tmp_path / "status")
+    assert (said.state, said.message) == ("done", out.strip())
     assert "webdataset, 2 tars" in err
     code, _, err = run_cli("score", tmp_path / "pool", tmp_path / "run")
     assert code == 0, err

@@ -30,7 +30,7 @@ class Progress:
     done, total: counted in `unit`; total is 0 until it is known, and unit "" where they are but a share.
     per_s: units a second, left_s: seconds left, both of the stage that goes on and None until it can be judged.
     counted: of what is worth counting where done and total are but a share, in `counts`; counted_per_s: likewise.
-    message: the error of a command that failed.
+    message: the error of a command that failed; of one that is done what came out, a line each, where it says so.
     """
 
     state: State

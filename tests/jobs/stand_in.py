@@ -35,7 +35,7 @@ elif command == "fail":
     file.close("failed", "pool: expected shards, found none")
     sys.exit(1)
 elif command == "finish":
-    file.close("done")
+    file.close("done", "pool: 8 of 9 pairs in 1 shard")
 """
 
 

@@ -103,6 +103,15 @@ def test_panel__shows_a_failed_jobs_error_as_text(run, open_page, monkeypatch):
     assert listing(catalog.jobs_folder()) == []
 
 
+def test_panel__shows_what_came_out_as_text(run, open_page, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "finish")
+    app = open_page("overview", run)
+    button(app, "Make a map").click().run()
+    ended(*listing(catalog.jobs_folder()))
+    app.run()
+    assert "pool: 8 of 9 pairs in 1 shard" in [code.value for code in app.code]
+
+
 def test_launch__forgets_the_same_that_ended(run, open_page, monkeypatch):
     app = open_page("overview", run)
     button(app, "Make a map").click().run()

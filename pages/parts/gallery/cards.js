@@ -19,11 +19,13 @@ const picture = (card) => {
   return frame
 }
 
+const said = (bar) => [`${bar.title} ${bar.value}`, bar.rank].filter(Boolean).join(", ")
+
 const score = (bar, titled) => {
   const line = make("div", titled ? "score titled" : "score")
   if (titled) line.append(make("span", "title", bar.title))
   line.append(make("span", "value", bar.value), make("span", "rank", bar.rank))
-  line.title = `${bar.title} ${bar.value}, ${bar.rank}`
+  line.title = said(bar)
   const track = make("div", "bar")
   const fill = make("i")
   fill.style.width = `${bar.percentile ?? 0}%`
@@ -45,7 +47,7 @@ const draw = (card, index) => {
   const node = make("div", "card")
   node.setAttribute("role", "option")
   node.setAttribute("aria-selected", "false")
-  node.setAttribute("aria-label", [card.caption || "no caption", ...card.bars.map((bar) => `${bar.title} ${bar.value}, ${bar.rank}`)].join(", "))
+  node.setAttribute("aria-label", [card.caption || "no caption", ...card.bars.map(said)].join(", "))
   node.dataset.index = index
   node.tabIndex = index === 0 ? 0 : -1
   node.append(picture(card), words(card))

@@ -250,7 +250,7 @@ def _show_ended(job: Job) -> None:
             st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
         away = {"icon": ":material/close:", "help": "Dismiss", "type": "tertiary"}
         st.button("Dismiss", key=f"forget {job.id}", on_click=forget, args=(job,), **away)
-    if how == "failed" and progress:
+    if how in ("done", "failed") and progress and progress.message:
         st.code(progress.message, language=None, wrap_lines=True)
     if how in ("failed", "lost"):
         with st.expander("Log and command", key=f"log {job.id}"):

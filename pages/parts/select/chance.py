@@ -66,7 +66,7 @@ def _flips(entry: Entry, found: Stability, recipe: str) -> None:
 
 def _bar(chance: float) -> cards.Bar:
     """The chance that a pair changes sides; one half, the most there is, fills the bar."""
-    return cards.Bar("chance to flip", f"{100 * chance:.0f} %", "chance", min(200 * chance, 100.0))
+    return cards.Bar("chance to flip", f"{100 * chance:.0f} %", "", min(200 * chance, 100.0))
 
 
 def _why_unknown(entry: Entry) -> str:

@@ -112,7 +112,34 @@ const bar = (head) => {
   track.setAttribute("aria-orientation", "horizontal")
   track.setAttribute("aria-valuemin", 0)
   track.append(make("div", "rail"), make("div", "done"), make("div", "thumb"), make("output", "amount"))
+  track.lastChild.title = "Click, or type a number"
   return track
+}
+
+// A field in the amount's place. Enter, or leaving it, takes what it holds to the nearest place; Escape does not.
+const type = (box, label, words, take) => {
+  const field = make("input", "typed")
+  field.setAttribute("aria-label", `${label}, typed`)
+  field.inputMode = "decimal"
+  field.value = words
+  let left = false
+  const leave = (taken, back) => {
+    if (left) return
+    left = true
+    const said = field.value.replace("%", "").replace(",", ".").trim()
+    field.remove()
+    take(taken && said !== "" ? Number(said) : NaN, back)
+  }
+  field.onkeydown = (event) => {
+    event.stopPropagation()
+    if (event.key !== "Enter" && event.key !== "Escape") return
+    event.preventDefault()
+    leave(event.key === "Enter", true)
+  }
+  field.onblur = () => leave(true, false)
+  box.append(field)
+  field.focus()
+  if (words.length > 1) field.select()
 }
 
 const jumps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 20, PageDown: -20 }
@@ -139,7 +166,7 @@ export default function (component) {
     const share = head.places > 1 ? self.place / (head.places - 1) : 0
     // The place that Python has may stand for an amount between two places, which is shown as it is.
     const words = self.place === head.place ? head.amount : amount(head, self.place)
-    track.style.setProperty("--share", share)
+    box.style.setProperty("--share", share)
     track.querySelector(".amount").textContent = words
     track.setAttribute("aria-valuenow", self.place)
     track.setAttribute("aria-valuetext", counted ? `${words}, ${pictured(head, self.place).title}` : words)
@@ -168,8 +195,22 @@ export default function (component) {
     const frame = track.querySelector(".rail").getBoundingClientRect()
     return ((event.clientX - frame.left) / (frame.width || 1)) * (head.places - 1)
   }
+  self.take = (value, back) => {
+    if (!Number.isNaN(value)) {
+      move((value - head.start) / head.pace)
+      release()
+    }
+    if (back) track.focus()
+  }
+  const ask = (words) => {
+    if (!box.querySelector(".typed")) type(box, head.label, words, (value, back) => self.take(value, back))
+  }
   track.onpointerdown = (event) => {
     if (event.button !== 0) return
+    if (event.target.closest(".amount")) {
+      event.preventDefault()
+      return ask(track.querySelector(".amount").textContent)
+    }
     track.setPointerCapture(event.pointerId)
     self.moving = true
     self.from = self.place
@@ -180,6 +221,10 @@ export default function (component) {
   // A finger that went on to scroll the page did not mean the thumb.
   track.onpointercancel = () => { move(self.from); self.untold = self.moving = false }
   track.onkeydown = (event) => {
+    if (/^[-.\d]$/.test(event.key) && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      event.preventDefault()
+      return ask(event.key)
+    }
     const place = { Home: 0, End: head.places - 1 }[event.key] ?? self.place + (jumps[event.key] ?? NaN)
     if (Number.isNaN(place)) return
     event.preventDefault()
