@@ -11,6 +11,7 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import JobError
+from clipsel_core.jobs import control
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
@@ -53,6 +54,19 @@ def opened(data, tmp_path, open_page, monkeypatch):
         return app.run(), run
 
     return opener
+
+
+def test_score__begins_with_the_pool_that_was_made(data, opened):
+    app, _ = opened("overview")
+    for place in ("ants", "cats"):
+        write_shard(data / place / "pool", "00000000", 5, seed=3)
+    made = data / "cats" / "pool"
+    ended(control.start(catalog.jobs_folder(), "embed", [made, made], {}, title="Make pool cats", about=made))
+    app.run()
+    button(app, "Score it").click().run()
+    assert not app.exception
+    chosen = next(box for box in app.selectbox if box.label == "Pool")
+    assert (chosen.value, chosen.options[0]) == ("cats/pool", "ants/pool")
 
 
 def test_score__starts_the_command_that_was_filled_in(data, opened, monkeypatch):

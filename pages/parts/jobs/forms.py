@@ -7,7 +7,7 @@ from typing import Literal, ParamSpec
 
 import streamlit as st
 
-_OPEN = "open form"
+_OPEN, _ABOUT = "open form", "what the open form is about"
 
 Arguments = ParamSpec("Arguments")
 
@@ -21,13 +21,19 @@ def form(
 
 def button(label: str, name: str, icon: str, *, disabled: bool = False) -> bool:
     """A button that opens a form of this name; whether the form is to be drawn."""
-    st.button(label, icon=icon, key=f"ask {name}", disabled=disabled, on_click=_open, args=(name,))
+    st.button(label, icon=icon, key=f"ask {name}", disabled=disabled, on_click=open_with, args=(name,))
     return st.session_state.get(_OPEN) == name and not disabled
+
+
+def about() -> str | None:
+    """What the open form should begin with, None where nobody said."""
+    return st.session_state.get(_ABOUT)
 
 
 def close() -> None:
     """Leaves no form open; the page has to be drawn anew to show it."""
-    st.session_state.pop(_OPEN, None)
+    for key in (_OPEN, _ABOUT):
+        st.session_state.pop(key, None)
 
 
 def leave() -> None:
@@ -36,5 +42,7 @@ def leave() -> None:
     st.rerun()
 
 
-def _open(name: str) -> None:
-    st.session_state[_OPEN] = name
+def open_with(name: str, about: str | None = None) -> None:
+    """Opens a form of this name, which begins with what it is about; the page has to be drawn anew to show it."""
+    close()
+    st.session_state[_OPEN], st.session_state[_ABOUT] = name, about

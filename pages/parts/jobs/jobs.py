@@ -16,11 +16,12 @@ from clipsel_core.jobs.progress import Progress
 from clipsel_core.jobs.store import Job, State, forget, listing
 from clipsel_core.jobs.turns import jobs_before
 from pages.parts import catalog, commands, empty, facts, leading, words
+from pages.parts.jobs import folders, forms
 
 _SECONDS = 0.5
 _ENDED_SHOWN = 3
 _FAILED = "job failed to start"
-_OPENED = "another run opened"
+_OPENED = "another run or a form opened"
 # Whose titles do not name what they are about.
 _ABOUT_A_RUN = ("add-target", "project", "search")
 _ICONS: dict[State, str] = {
@@ -244,6 +245,8 @@ def _show_ended(job: Job) -> None:
         makes_seen = job.command in ("score", "search")
         if how == "done" and makes_seen and (label := _run_label(job)) not in (None, _run_on_show()):
             st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
+        if how == "done" and job.command == "embed":
+            st.button("Score it", key=f"score {job.id}", on_click=_score, args=(job,))
         if how == "done" and job.command == "search":
             _lead_to_found(job, key=f"found {job.id}")
         if how != "done":
@@ -276,6 +279,11 @@ def _run_on_show() -> str | None:
 
 def _open(label: str) -> None:
     st.session_state["run"], st.session_state[_OPENED] = label, True
+
+
+def _score(job: Job) -> None:
+    forms.open_with("score", folders.shown(Path(job.info.about)))
+    st.session_state[_OPENED] = True
 
 
 def _cancel(job: Job) -> None:

@@ -22,7 +22,8 @@ _USUAL = RunConfig.model_fields
 def ask() -> None:
     """The form of a new run; starts it and closes where nothing is wrong."""
     known = [folders.shown(path) for path in folders.pools()]
-    chosen = st.selectbox("Pool", known, accept_new_options=True, placeholder="choose one, or type its path")
+    begin = known.index(about) if (about := forms.about()) in known else 0
+    chosen = st.selectbox("Pool", known, begin, accept_new_options=True, placeholder="choose one, or type its path")
     if not chosen:
         st.caption(f"Pools are looked for in {catalog.data_folder()}; make one of images and captions first.")
         return
