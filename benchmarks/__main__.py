@@ -2,8 +2,9 @@
 
 Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
 when they are named: score, add-target and embed, which take minutes (embed comes in parts, too: embed-device,
-embed-large, embed-small, embed-memory, embed-image), exploring, which needs a run of --rows pairs, dashboard, which
-needs Chromium and minutes besides, and growth, which takes minutes and writes the plots in benchmarks/growth.
+embed-vit, embed-rn50, embed-mobile, embed-small, embed-memory, embed-image), exploring, which needs a run of --rows
+pairs, dashboard, which needs Chromium and minutes besides, and growth, which takes minutes and writes the plots in
+benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -52,10 +53,11 @@ def main() -> None:
         "--waits", nargs="+", choices=dashboard.WAITS, default=dashboard.WAITS, metavar="WAIT", help=waits
     )
     parser.add_argument("--no-plain", action="store_true", help="dashboard: without the plain page, 50 bytes a pair")
-    pairs = f"growth: pairs of the largest pool (1000000); embed-large: pairs to embed ({embed.FOR_A_LARGE_ONE})"
+    pairs = f"growth: pairs of the largest pool (1000000); embed-vit, -rn50, -mobile: pairs ({embed.FOR_A_LARGE_ONE})"
     parser.add_argument("--pairs", type=int, help=pairs)
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
+    large = min(asked.pairs or embed.FOR_A_LARGE_ONE, embed.MANY)
     alone = {
         "exploring": lambda: exploring.measure(asked.rows, asked.folder, asked.rounds),
         "dashboard": lambda: dashboard.measure(
@@ -64,10 +66,7 @@ def main() -> None:
         "score": lambda: end_to_end.measure(max(1, asked.rounds // 2)),
         "add-target": lambda: exemplars.measure(asked.rounds),
         "embed": lambda: embed.measure(turns=asked.rounds),
-        **{part: partial(embed.measure, [part], asked.rounds) for part in embed.PARTS},
-        "embed-large": lambda: embed.measure(
-            ["embed-large"], asked.rounds, min(asked.pairs or embed.FOR_A_LARGE_ONE, embed.MANY)
-        ),
+        **{part: partial(embed.measure, [part], asked.rounds, large) for part in embed.PARTS},
         "growth": lambda: growth.measure(asked.pairs or 1_000_000),
     }
     unknown = [part for part in asked.parts if part not in known | alone]

@@ -47,17 +47,19 @@ _SMALL_CONVOLUTIONAL = {
 }
 _PICTURES, _SIDE, _BATCH, _WORKERS = 250, 500, 64, 4
 _FEW, MANY = 1000, 5000
-# A large teacher embeds some twenty pairs a second: of the pairs it gets so many, a part of them in each turn.
+# open_clip's smallest transformer, its smallest teacher of convolutions alone, and its smallest hybrid. They embed some
+# twenty pairs a second: of the pairs each gets so many, a part of them in each turn.
+LARGE = {"embed-vit": "ViT-B-32", "embed-rn50": "RN50", "embed-mobile": "MobileCLIP2-S0"}
 FOR_A_LARGE_ONE = 512
 _LARGE_TAR = 10**9
 
-PARTS = ("embed-device", "embed-large", "embed-small", "embed-memory", "embed-image")
+PARTS = ("embed-device", *LARGE, "embed-small", "embed-memory", "embed-image")
 
 
 def measure(parts: Sequence[str] = PARTS, turns: int = 7, large: int = FOR_A_LARGE_ONE) -> list[Row]:
-    """Rows for a large and a small teacher, for memory, and for finding one image of a large tar.
+    """Rows for large teachers and a small one, for memory, and for finding one image of a large tar.
 
-    large: pairs that the large teacher goes through, at most MANY, in up to three turns. The small one goes through
+    large: pairs that a large teacher goes through, at most MANY, in up to three turns. The small one goes through
     all of them in each turn.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +71,10 @@ def measure(parts: Sequence[str] = PARTS, turns: int = 7, large: int = FOR_A_LAR
         few = min(turns, 3)
         measured: dict[str, Callable[[], list[Row]]] = {
             "embed-device": lambda: embed_device.rows(source, records, _light_source(root), turns),
-            "embed-large": lambda: _speed_rows("ViT-B-32", source, list(in_batches(records[:large], -(-large // few)))),
+            **{
+                part: partial(_speed_rows, model, source, list(in_batches(records[:large], -(-large // few))))
+                for part, model in LARGE.items()
+            },
             "embed-small": lambda: _speed_rows(str(config), source, [records] * turns),
             "embed-memory": lambda: [_memory_row(root, config)],
             "embed-image": lambda: _access_rows(root),
