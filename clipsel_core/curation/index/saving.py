@@ -16,7 +16,7 @@ import numpy as np
 
 _BLOCK, _WRITERS = 8 << 20, 2
 _ALIGNED = 4096
-_FEWEST_BYTES = 8 * _BLOCK
+_FEWEST_BYTES = 2 * _BLOCK
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
 
