@@ -21,7 +21,7 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 def save(path: Path, array: np.ndarray) -> None:
-    """Writes an array under just this name. array: (N,), of any dtype without objects."""
+    """Writes an array under just this name. array: of any shape and any dtype without objects."""
     file = _open_past_cache(path) if array.nbytes >= _FEWEST_BYTES else None
     if file is None:
         with open(path, "wb") as out:
@@ -42,7 +42,8 @@ def _open_past_cache(path: Path) -> int | None:
 
 
 def _fill(file: int, array: np.ndarray) -> None:
-    header, data = _header(array), np.ascontiguousarray(array).view(np.uint8)
+    array = np.ascontiguousarray(array)
+    header, data = _header(array), array.reshape(-1).view(np.uint8)
 
     def write(first: int) -> None:
         with mmap.mmap(-1, _BLOCK) as room:

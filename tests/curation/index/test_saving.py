@@ -37,6 +37,13 @@ def test_save__is_read_by_numpy_to_the_byte(tmp_path, small_blocks, dtype, size)
     assert path.stat().st_size == 4096 + size
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_save__keeps_the_rows_of_a_table(tmp_path, small_blocks, order):
+    table = np.asarray(array_of(np.int64, 9000).reshape(3, 3000), order=order)
+    saving.save(tmp_path / "a.npy", table)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), table)
+
+
 @pytest.mark.parametrize("direct", [0, 1 << 30])
 def test_save__does_with_the_cache_where_nothing_else_is_possible(tmp_path, small_blocks, monkeypatch, direct):
     monkeypatch.setattr(saving, "_DIRECT", direct)
