@@ -128,6 +128,21 @@ def test_folder__each_image_with_its_txt(tmp_path):
     assert read(source, found[2]) == image(2)
 
 
+@pytest.mark.parametrize("kind", ["webdataset", "folder", "csv", "jsonl"])
+def test_source__a_byte_order_mark_is_no_part_of_the_first_caption(tmp_path, kind):
+    rows, mark = table_rows(tmp_path, count=2), b"\xef\xbb\xbf"
+    if kind == "webdataset":
+        write_tar(tmp_path / "0.tar", {"0.jpg": image(0), "0.txt": mark + caption(0).encode()})
+    elif kind == "folder":
+        (tmp_path / "pics" / "0.txt").write_bytes(mark + caption(0).encode())
+    elif kind == "csv":
+        write_csv(tmp_path / "t.csv", rows)
+    else:
+        (tmp_path / "t.jsonl").write_bytes(mark + "\n".join(map(json.dumps, rows)).encode())
+    source = open_source(tmp_path)
+    assert (faults(source), records(source)[0].caption) == ([], caption(0))
+
+
 def test_folder__a_caption_beside_no_image_is_a_fault(tmp_path):
     for name in ("a.jpg", "inner/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -131,7 +131,7 @@ def _table_rows(base: Place, part: _Part) -> Iterator[Mapping[str, Any] | str]:
         yield from ({} for _ in range(part.rows))
     elif part.table.endswith(".txt"):
         with (base / part.table).open() as file:
-            yield from ({"text": line.decode("utf-8", "replace").rstrip("\r\n")} for line in file)
+            yield from ({"text": line.decode("utf-8-sig", "replace").rstrip("\r\n")} for line in file)
     else:
         yield from (row for _, row in read_rows(base / part.table, (base / part.table).ending))
 

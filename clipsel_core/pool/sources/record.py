@@ -129,6 +129,7 @@ def extent_of(sizes: Sequence[int]) -> str:
 def clean_text(value: object) -> str:
     """A caption or url as text that any file can hold; what is not UTF-8 becomes U+FFFD or a question mark.
 
+    A byte order mark before it, as some editors write it, is not part of it.
     Of several captions, as tables of photographs have them, the first that says something.
     """
     if isinstance(value, list):
@@ -136,7 +137,7 @@ def clean_text(value: object) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        return value.decode("utf-8-sig", "replace")
     return str(value).encode("utf-8", "replace").decode("utf-8")
 
 

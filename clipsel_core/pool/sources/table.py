@@ -128,7 +128,7 @@ def _read_jsonl(path: Place) -> Iterator[_Row]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8", "replace"))
+                row = json.loads(line.decode("utf-8-sig", "replace"))
             except (ValueError, RecursionError):
                 row = None
             yield read, row if isinstance(row, dict) else "a line that is not a JSON object"
