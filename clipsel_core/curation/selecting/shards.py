@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from clipsel_core import uids
+from clipsel_core.counts import counted
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.selecting.export import describe
@@ -200,7 +201,9 @@ def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings:
     written = sum(tar["pairs"] for tar in tars)
     if written + len(missing) != len(selection):
         found = f"{written:,} written and {len(missing):,} missing"
-        raise ExportError(out, expected=f"{len(selection):,} pairs", found=found, remedy="export into another folder")
+        raise ExportError(
+            out, expected=counted(len(selection), "pairs"), found=found, remedy="export into another folder"
+        )
     if missing:
         write_atomically(out / "missing.txt", lambda aside: aside.write_text("".join(f"{uid}\n" for uid in missing)))
     counts = {"written": written, "missing": len(missing)}

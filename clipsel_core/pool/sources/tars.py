@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.members import Member, Members
@@ -45,7 +46,7 @@ def open_tars(base: Place, names: tuple[str, ...]) -> Source:
     """
     _check_one_is_a_tar(base, names)
     sizes = tuple((base / name).size() for name in names)
-    said = f"webdataset, {len(names):,} tar{'s' * (len(names) != 1)}"
+    said = f"webdataset, {counted(len(names), 'tars')}"
     read, glance = (partial(_read_part, base, names, names_only=only) for only in (False, True))
     signature = signature_of(names, sizes, "webdataset")
     return Source("webdataset", base, names, sizes, read, said, signature, extent_of(sizes), glance=glance)
