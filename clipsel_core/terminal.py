@@ -63,20 +63,19 @@ class Meter:
     """Progress on stderr: a bar with the time left on a terminal, elsewhere a plain line at each tenth.
 
     unit: what is counted, for the plain lines; nothing where it is only a share. counts: what is counted besides, where
-    it is; its speed is shown.
+    it is; its speed is shown. Of several that are open, the one that was updated last is what goes on.
     """
+
+    _last: Meter | None = None
 
     def __init__(self, what: str, unit: str = "", *, counts: str = "") -> None:
         self._what, self._unit, self._counts, self._tenths_said = what, unit, counts, 0
         self._pace, self._shown = Pace(), 0.0
         self._bar = _bar() if _err.is_terminal else None
         self._task: TaskID | None = None
-        for file in _watched:
-            file.begin(what, unit, counts)
+        self._begin()
 
     def __enter__(self) -> Meter:
-        if self._bar:
-            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,18 +84,26 @@ class Meter:
 
     def update(self, done: int, total: int, stage: str = "", counted: int = 0) -> None:
         """Shows that `done` of `total` is done. stage: what of it goes on now, for whoever watches from outside."""
+        if Meter._last is not self:
+            self._begin()
         for file in _watched:
             file.update(done, total, stage, counted)
         if self._bar is None:
             self._say_tenth(done, total, counted)
         elif self._task is None:
             self._pace.per_s(counted)
+            self._bar.start()
             self._task = self._bar.add_task(self._what, total=total, completed=done)
         elif done == total or time.monotonic() - self._shown > _SECONDS_BETWEEN_LOOKS:
             self._shown = time.monotonic()
             self._bar.update(
                 self._task, completed=done, description=" ".join([self._what, self._said(counted)]).strip()
             )
+
+    def _begin(self) -> None:
+        Meter._last = self
+        for file in _watched:
+            file.begin(self._what, self._unit, self._counts)
 
     def _say_tenth(self, done: int, total: int, number: int) -> None:
         tenths = 10 * done // max(1, total)

@@ -67,7 +67,7 @@ def export(
     opened = Run.open(run)
     rule = load_recipe(recipe, metrics=opened.metrics)
     selection = select_pairs(opened, rule)
-    with Meter("exporting", "pairs") as meter:
+    with Meter("finding images", "files") as finding, Meter("exporting", "pairs") as meter:
         done = export_shards(
             opened,
             selection,
@@ -75,6 +75,7 @@ def export(
             shards,
             pairs_per_shard=pairs_per_shard,
             scores=scores,
+            finding=finding.update,
             progress=meter.update,
         )
     print_funnel(selection)
