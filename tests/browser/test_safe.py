@@ -20,6 +20,8 @@ from tests.pages.worlds import HOSTILE, HOSTILE_NAME, HOSTILE_NAMES
 
 RUN = "hostile/run"
 NAMES_RUN = f"names/{HOSTILE_NAMES[0]}"
+_EXAMINING_S = 90
+"""What the machine has is asked of a process that imports torch, which takes its time where all cores are busy."""
 
 
 def unfold(page) -> None:
@@ -29,10 +31,10 @@ def unfold(page) -> None:
         settle(page)
     for place in range(page.locator("details:not([open]) > summary").count()):
         page.locator("summary").nth(place).click()
-        settle(page, patience_s=90)  # What the machine has is asked of a process that imports torch.
+        settle(page, patience_s=_EXAMINING_S)
     for _ in range(6):
         page.mouse.wheel(0, 1500)
-    settle(page)
+    settle(page, patience_s=_EXAMINING_S)
 
 
 @pytest.mark.parametrize("name", PAGES)
