@@ -175,7 +175,7 @@ class _Child:
         self._name, self._ended_for, self.ready = name, "", False
         words = [name.model, name.pretrained or "", name.weights, str(name.width), str(_IDLE_S)]
         # Closed with this object; a pipe that nobody reads would fill up.
-        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - until end()
         self._process = subprocess.Popen(
             [sys.executable, "-m", _MODULE, *words],
             cwd=HOME,
