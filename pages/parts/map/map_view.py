@@ -117,5 +117,5 @@ def moved_to(key: str) -> Span | None:
     numbers = isinstance(said, list) and len(said) == 4 and all(isinstance(end, int | float) for end in said)
     if not numbers or not all(math.isfinite(end) for end in said) or said[0] >= said[1] or said[2] >= said[3]:
         return None
-    left, right, low, high = map(float, said)
-    return left, right, low, high
+    left, right, bottom, top = map(float, said)
+    return left, right, bottom, top
