@@ -253,8 +253,8 @@ def test_search__refuses_what_is_no_picture(run, asked, open_page, content, why)
 
 
 def test_search__of_a_large_run_looks_at_a_sample_and_offers_the_rest(run, images, asked, open_page, monkeypatch):
-    monkeypatch.setattr(sample, "_SMALL", 100)
-    monkeypatch.setattr(sample, "_SAMPLE", 500)
+    monkeypatch.setattr(sample, "AT_ONCE", 100)
+    monkeypatch.setattr(sample, "SAMPLE", 500)
     (run / "projection.parquet").unlink()
     started = []
     monkeypatch.setattr(jobs.control, "start", lambda *args, **options: started.append(args))
@@ -277,7 +277,7 @@ def test_search__of_a_large_run_looks_at_a_sample_and_offers_the_rest(run, image
 
 
 def test_search__leads_to_what_a_search_of_everything_found(run, asked, open_page, monkeypatch):
-    monkeypatch.setattr(sample, "_SMALL", 100)
+    monkeypatch.setattr(sample, "AT_ONCE", 100)
     started = []
     monkeypatch.setattr(jobs.control, "start", lambda *args, **options: started.append(args))
     app = open_page("search", run)
