@@ -170,7 +170,7 @@ def _scores(entry: Entry, run: Run) -> None:
         pd.DataFrame(rows),
         hide_index=True,
         width="stretch",
-        placeholder="–",  # noqa: RUF001
+        placeholder="–",
         column_config={
             "spread": st.column_config.AreaChartColumn("spread", help="Histogram from lowest to highest score."),
             "5 %": number(format="%.4f", help="5 % of the pairs score less."),

@@ -40,7 +40,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Print what is installed, which devices there are, and which teachers are on disk.
+    """Print the packages, devices and teachers that are here.
 
     Exit code 1 where clipsel cannot work as it is.
 

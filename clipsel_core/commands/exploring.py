@@ -78,9 +78,9 @@ def search(
         Path | None, typer.Option(help="A file for them: .parquet, .csv, or .npy (a uid list).", show_default="printed")
     ] = None,
 ) -> None:
-    """Find the pairs most like a text, a picture, a pair or an embedding.
+    """Find the pairs most like a text, a picture or a pair.
 
-    By cosine of the teacher's embeddings; prints uids and similarities, best first.
+    Or like an embedding (--vector). By cosine of the teacher's embeddings; prints uids and similarities, best first.
 
     --vector beside --text or --image spares loading the teacher.
 

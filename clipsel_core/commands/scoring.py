@@ -20,7 +20,7 @@ def score(
     target: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE of a target's image embeddings; repeat it for several.")
     ] = None,
-    norm: Annotated[list[str], typer.Option(help="The p of each NormSim_p.")] = ["inf", "2"],  # noqa: B006
+    norm: Annotated[list[str], typer.Option(help="The p of each NormSim_p.")] = ["inf", "2"],  # noqa: B006 - nobody changes it
     temperature: Annotated[
         float | None, typer.Option(help="tau: the teacher's temperature.", show_default="the pool's, else 0.01")
     ] = None,
@@ -69,8 +69,9 @@ def score(
         say(f"{run}: {counted(plan_run(pool, run, **options).config.pairs, 'pairs')} can be scored")
         return
     with Meter("scoring", "pairs") as meter:
-        told = lambda status: meter.update(status.pairs_done, status.pairs_total)  # noqa: E731
-        done = score_pool(pool, run, listener=told, **options)
+        done = score_pool(
+            pool, run, listener=lambda status: meter.update(status.pairs_done, status.pairs_total), **options
+        )
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
     say(f"{run}: {counted(done.config.pairs, 'pairs')} scored{aside}")

@@ -50,9 +50,9 @@ def check_uids(pool: Pool) -> None:
             parts.append(here[_turn_of(here, turns) == turn] if turns > 1 else here)
         ordered = uids.sort(np.concatenate(parts))
         del parts
-        same = (ordered[1:]["f0"] == ordered[:-1]["f0"]) & (ordered[1:]["f1"] == ordered[:-1]["f1"])
+        same = uids.repeats(ordered)
         if same.any():
-            _refuse_repeat(pool, ordered[1:][same][:1])
+            _refuse_repeat(pool, ordered[same][:1])
 
 
 def shard_problems(shard: Shard, pool: Pool, archs: list[Arch], *, values: bool = True) -> Iterator[Problem]:

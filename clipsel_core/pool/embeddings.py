@@ -151,6 +151,18 @@ def row_scale(rows: np.ndarray) -> np.ndarray:
     return scale
 
 
+def row_lengths(rows: np.ndarray) -> np.ndarray:
+    """The length of each row as it is, NaN where the row is bad.
+
+    rows: (N, D) floats. Returns: (N,) float32.
+    """
+    lengths = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        lengths[start : start + _BLOCK_ROWS] = np.sqrt(_squared_lengths(rows[start : start + _BLOCK_ROWS]))
+    lengths[~(np.abs(lengths - 1) <= UNIT_TOLERANCE)] = np.nan
+    return lengths
+
+
 def _scale_of(block: np.ndarray) -> np.ndarray:
     length = np.sqrt(_squared_lengths(block))
     off = np.abs(length - 1)

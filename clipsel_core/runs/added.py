@@ -20,7 +20,7 @@ import torch
 
 from clipsel_core.counts import counted
 from clipsel_core.errors import RunError, TargetError
-from clipsel_core.files import write_atomically, write_json
+from clipsel_core.files import remove_leftovers, write_atomically, write_json
 from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, expect_images, read_images, read_pairs, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
 from clipsel_core.runs.config import AddedTarget, RunConfig
@@ -92,8 +92,7 @@ def _compute(
     folder = _description(run.root, name).parent
     if not _description(run.root, name).exists():
         write_json(_description(run.root, name), plan.model_dump(mode="json"))
-    for leftover in folder.glob(".*.partial"):
-        leftover.unlink()
+    remove_leftovers(folder)
     left = [shard for shard in pool.shards if not added_file(run.root, name, shard.name).exists()]
     done = pool.rows - sum(shard.rows for shard in left)
     comparison = _Comparison(run, pool, arch, sims, plan.device)

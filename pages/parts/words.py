@@ -59,7 +59,7 @@ def score(value: float) -> str:
     ('0.2500', '0.0000', '1,234.50')
     """
     if value is None or not math.isfinite(value):
-        return "–"  # noqa: RUF001
+        return "–"
     return f"{unsigned_zero(value):.4f}" if abs(value) < 10 else f"{value:,.2f}"
 
 

@@ -145,7 +145,7 @@ def _row(name: str, found: Agreement | None) -> str:
     parts = [found.spearman, *shares]
     texts = [f"{found.spearman:.4f}", *map(words.percentage, shares)]
     cells = [
-        _cell(part, "–" if math.isnan(part) else text, column)  # noqa: RUF001
+        _cell(part, "–" if math.isnan(part) else text, column)
         for part, text, column in zip(parts, texts, _COLUMNS[1:], strict=True)
     ]
     return f'<tr>{title}<td data-of="{_COLUMNS[0]}">{words.count(found.pairs)}</td>{"".join(cells)}</tr>'

@@ -24,7 +24,6 @@ from pages.parts.search import query, sample, whole_pool
 Opened = Callable[[str, dict[str, int]], None]
 
 _CARDS, _STAND_INS = 12, 4
-_SMALL = 200_000
 _SIDES: dict[str, Side] = {"by image": "image", "by caption": "text"}
 
 
@@ -56,7 +55,7 @@ def look_alikes(entry: Entry, row: int, *, opened: Opened) -> None:
 def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> None:
     """What else exactly this caption was used for. A large pool is read only when that is asked for."""
     table = state.open_table(entry)
-    if len(table) > _SMALL and st.session_state.get("caption asked") != row:
+    if len(table) > sample.AT_ONCE and st.session_state.get("caption asked") != row:
         st.text(f"Looks through the captions of all {words.pairs(len(table))}; takes some seconds.")
         st.button("Find this caption", icon=":material/search:", on_click=_ask, args=("caption asked", row))
         return
@@ -83,7 +82,7 @@ def target_images(entry: Entry, row: int, *, opened: Opened) -> None:
     """Why NormSim is what it is: the images of each target that this pair's image resembles most."""
     for info in state.open_run(entry).targets:
         asked = f"target asked {info.name}"
-        if info.rows > _SMALL and st.session_state.get(asked) != row:
+        if info.rows > sample.AT_ONCE and st.session_state.get(asked) != row:
             look = f"Look through {counted(info.rows, 'images')} of {info.name}"
             st.button(look, icon=":material/search:", key=f"look {info.name}", on_click=_ask, args=(asked, row))
             continue

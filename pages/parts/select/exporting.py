@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +22,6 @@ from pages.parts import catalog, commands, empty, facts, routes, state, watching
 from pages.parts.background import Report, Work
 from pages.parts.catalog import Entry
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 # Fewer pairs are written while one waits; of more it is said how far they are.
 _FEW, _SOON_S, _PATIENCE_S = 1_000_000, 0.4, 60.0
 _ENDINGS = {".npy": "DataComp subset", ".parquet": "uids and scores", ".csv": "uids and scores", ".txt": "a uid a line"}
@@ -53,7 +51,7 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         name = st.text_input("Name", key=key, max_chars=64, width=220)
         ending = st.selectbox("Format", list(_ENDINGS), key="ending", persist_state="session", width=120)
-    if not _NAME.fullmatch(name or ""):
+    if not catalog.NAME.fullmatch(name or ""):
         st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
         return Places(None)
     path, saved = run.recipes_dir / f"{name}.yaml", st.container()
