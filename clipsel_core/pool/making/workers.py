@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -236,6 +237,8 @@ def _prepare_one(preparer: Preparer, slots: Slots | None, job: _Job) -> Ready | 
 
 def _settle(quick: bool, preparer: Preparer, slots: Slots, tokens: Tokens | None) -> None:
     """In a new worker: knows its work, ends when the run is killed, and keeps to one core."""
+    # A terminal interrupts all processes at once: the run decides what that means, and says so alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _own[:] = [(preparer, slots, tokens)]
     hush_pillow()
     if quick:
