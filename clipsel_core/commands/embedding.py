@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipsel_core.terminal import Meter, complain, print_extended, print_made
+from clipsel_core.commands.printing import print_extended, print_made
+from clipsel_core.terminal import Meter, complain
 
 if TYPE_CHECKING:
     from clipsel_core.pool.sources.record import Source
