@@ -149,6 +149,10 @@ def test_export_shards__pairs_that_are_not_accounted_for_are_named(tmp_path, mad
         export_shards(run, selection, recipe, tmp_path / "out")
 
 
+def test_numbers__a_score_that_is_missing_is_null():
+    assert json.dumps(shards._numbers(np.array([np.nan, 0.5], np.float32))) == "[null, 0.5]"
+
+
 def test_export_shards__no_room_for_where_the_images_lie(tmp_path, made):
     (made.root / "cache").rename(tmp_path / "moved") if (made.root / "cache").exists() else None
     (made.root / "cache").write_text("no folder, so nothing can be kept in it")
