@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+from clipsel_core.counts import counted
 from clipsel_core.jobs.progress import Pace, ProgressFile, State
 
 if TYPE_CHECKING:
@@ -62,20 +63,19 @@ class Meter:
     """Progress on stderr: a bar with the time left on a terminal, elsewhere a plain line at each tenth.
 
     unit: what is counted, for the plain lines; nothing where it is only a share. counts: what is counted besides, where
-    it is; its speed is shown.
+    it is; its speed is shown. Of several that are open, the one that was updated last is what goes on.
     """
+
+    _last: Meter | None = None
 
     def __init__(self, what: str, unit: str = "", *, counts: str = "") -> None:
         self._what, self._unit, self._counts, self._tenths_said = what, unit, counts, 0
         self._pace, self._shown = Pace(), 0.0
         self._bar = _bar() if _err.is_terminal else None
         self._task: TaskID | None = None
-        for file in _watched:
-            file.begin(what, unit, counts)
+        self._begin()
 
     def __enter__(self) -> Meter:
-        if self._bar:
-            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,12 +84,15 @@ class Meter:
 
     def update(self, done: int, total: int, stage: str = "", counted: int = 0) -> None:
         """Shows that `done` of `total` is done. stage: what of it goes on now, for whoever watches from outside."""
+        if Meter._last is not self:
+            self._begin()
         for file in _watched:
             file.update(done, total, stage, counted)
         if self._bar is None:
             self._say_tenth(done, total, counted)
         elif self._task is None:
             self._pace.per_s(counted)
+            self._bar.start()
             self._task = self._bar.add_task(self._what, total=total, completed=done)
         elif done == total or time.monotonic() - self._shown > _SECONDS_BETWEEN_LOOKS:
             self._shown = time.monotonic()
@@ -97,32 +100,39 @@ class Meter:
                 self._task, completed=done, description=" ".join([self._what, self._said(counted)]).strip()
             )
 
-    def _say_tenth(self, done: int, total: int, counted: int) -> None:
+    def _begin(self) -> None:
+        Meter._last = self
+        for file in _watched:
+            file.begin(self._what, self._unit, self._counts)
+
+    def _say_tenth(self, done: int, total: int, number: int) -> None:
         tenths = 10 * done // max(1, total)
         if tenths > self._tenths_said or self._tenths_said == 0:
-            said = self._said(counted)
+            said = self._said(number)
         if tenths > self._tenths_said:
             self._tenths_said = tenths
-            count = f"{done:,} of {total:,} {self._unit}" if self._unit else said
+            count = f"{done:,} of {counted(total, self._unit)}" if self._unit else said
             complain(f"{self._what}: {10 * tenths} %" + (f" ({count})" if count else ""))
 
-    def _said(self, counted: int) -> str:
+    def _said(self, number: int) -> str:
         """What was counted, with its speed."""
-        per_s = self._pace.per_s(counted)
-        if not (self._counts and counted):
+        per_s = self._pace.per_s(number)
+        if not (self._counts and number):
             return ""
-        return f"{counted:,} {self._counts}" + (f", {per_s:,.0f}/s" if per_s else "")
+        return counted(number, self._counts) + (f", {per_s:,.0f}/s" if per_s else "")
 
 
 def print_pool(report: PoolReport) -> None:
     """What `inspect` found: a table of facts, then a line a problem."""
     pool = report.pool
     archs = ", ".join(f"{arch.name} (width {arch.width})" for arch in pool.archs.values())
-    images = f"{len(pool.tars):,} tars" if pool.tars else "none in shards/"
+    images = counted(len(pool.tars), "tars") if pool.tars else "none in shards/"
     images = "where they were, by the index in images/" if pool.indexes else images
     rows = [shard.rows for shard in pool.shards]
+    span = counted(max(rows), "rows")
+    span = span if min(rows) == max(rows) else f"{min(rows):,} to {span}"
     facts = {
-        "shards": f"{len(rows):,} ({report.npz_count:,} with embeddings), {min(rows):,} to {max(rows):,} rows",
+        "shards": f"{len(rows):,} ({report.npz_count:,} with embeddings), {span}",
         "pairs": f"{pool.rows:,}",
         "teachers": archs or "none",
         "columns": ", ".join(pool.columns),
@@ -203,7 +213,7 @@ def print_found(names: list[str], similarity: Iterable[float]) -> None:
 def print_made(root: Path, made: Made) -> None:
     """What `embed` made, and what it could not use."""
     rate = f"; {made.embedded:,} embedded now, {made.embedded / made.seconds:,.0f} pairs/s" if made.embedded else ""
-    conclude(f"{root}: {made.kept:,} of {made.read:,} pairs in {made.shards:,} shard{'s' * (made.shards != 1)}{rate}")
+    conclude(f"{root}: {made.kept:,} of {counted(made.read, 'pairs')} in {counted(made.shards, 'shards')}{rate}")
     if made.reasons:
         conclude(f"rejected: {sum(made.reasons.values()):,}, listed in {root / 'rejected.parquet'}")
     for reason, count in made.reasons.most_common():
@@ -218,9 +228,8 @@ def print_extended(root: Path, arch: str, extended: Extended) -> None:
         f"; {extended.embedded:,} now, {extended.embedded / extended.seconds:,.0f} pairs/s" if extended.embedded else ""
     )
     done = extended.pairs - extended.set_aside
-    conclude(
-        f"{root}: {arch} for {done:,} of {extended.pairs:,} pairs in {extended.shards:,} shards, by {extended.by}{rate}"
-    )
+    where = f"{counted(extended.pairs, 'pairs')} in {counted(extended.shards, 'shards')}"
+    conclude(f"{root}: {arch} for {done:,} of {where}, by {extended.by}{rate}")
     if extended.reasons:
         conclude(f"set aside: {extended.set_aside:,}, listed in {root / f'set_aside_{arch}.parquet'}")
         for reason, count in extended.reasons.most_common():

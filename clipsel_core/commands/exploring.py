@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from clipsel_core.commands.options import RunArgument
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.terminal import Meter, print_found, say
 
@@ -104,7 +105,7 @@ def search(
     if out:
         (by, said) = given[0]
         write_search(out, found, Asked(query=str(said), by=by, side=side, among=among, pairs=found.pairs))
-        say(f"{out}: {len(found.nearest):,} of {found.pairs:,} pairs")
+        say(f"{out}: {len(found.nearest):,} of {counted(found.pairs, 'pairs')}")
     else:
         print_found(found.names, found.nearest.similarity)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError
 from clipsel_core.jobs import control
 from clipsel_core.jobs.progress import Progress
@@ -247,12 +248,12 @@ def _how_far(job: Job, progress: Progress) -> str:
     if not progress.total:
         return f"starting · {words.duration(job.seconds)}"
     if progress.unit:
-        parts = [f"{words.count(progress.done)} of {words.count(progress.total)} {progress.unit}"]
+        parts = [f"{words.count(progress.done)} of {counted(progress.total, progress.unit)}"]
         parts += [f"{words.rate(progress.per_s)} {progress.unit}/s"] if progress.per_s else []
     else:
         parts = [f"{100 * progress.done / progress.total:.0f} %"]
     if progress.counts:
-        parts += [f"{words.count(progress.counted)} {progress.counts}"]
+        parts += [counted(progress.counted, progress.counts)]
         parts += [f"{words.rate(progress.counted_per_s)} {progress.counts}/s"] if progress.counted_per_s else []
     left = f"{words.duration(progress.left_s)} left" if progress.left_s else f"{words.duration(job.seconds)} so far"
     return " · ".join([*parts, left])

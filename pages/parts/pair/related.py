@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
+from clipsel_core.counts import counted
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.exploring.neighbours import NearestTargets, nearest_targets
 from clipsel_core.curation.exploring.vectors import Side, vector_of
@@ -86,7 +87,7 @@ def target_images(entry: Entry, row: int, *, opened: Opened) -> None:
     for info in state.open_run(entry).targets:
         asked = f"target asked {info.name}"
         if info.rows > sample.AT_ONCE and st.session_state.get(asked) != row:
-            look = f"Look through {words.count(info.rows)} images of {info.name}"
+            look = f"Look through {counted(info.rows, 'images')} of {info.name}"
             st.button(look, icon=":material/search:", key=f"look {info.name}", on_click=_ask, args=(asked, row))
             continue
         try:
@@ -104,7 +105,7 @@ def _target(entry: Entry, row: int, info: TargetInfo, found: NearestTargets, ope
         return
     name, images = info.name, info.rows
     nearest = metrics.title(f"normsim_inf_{name}")
-    facts.show_title(f"Nearest of {words.count(images)} images of {name}", "by absolute cosine")
+    facts.show_title(f"Nearest of {counted(images, 'images')} of {name}", "by absolute cosine")
     text = f"{nearest} is the first of these, {words.score(abs(float(found.similarity[0])))}; the rest do not enter it."
     facts.show_note(text)
     if found.pairs:
