@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from clipsel_core.counts import counted
 from clipsel_core.jobs.progress import Pace, ProgressFile, State
 
 _out, _err = Console(), Console(stderr=True)
@@ -55,20 +56,19 @@ class Meter:
     """Progress on stderr: a bar with the time left on a terminal, elsewhere a plain line at each tenth.
 
     unit: what is counted, for the plain lines; nothing where it is only a share. counts: what is counted besides, where
-    it is; its speed is shown.
+    it is; its speed is shown. Of several that are open, the one that was updated last is what goes on.
     """
+
+    _last: Meter | None = None
 
     def __init__(self, what: str, unit: str = "", *, counts: str = "") -> None:
         self._what, self._unit, self._counts, self._tenths_said = what, unit, counts, 0
         self._pace, self._shown = Pace(), 0.0
         self._bar = _bar() if _err.is_terminal else None
         self._task: TaskID | None = None
-        for file in _watched:
-            file.begin(what, unit, counts)
+        self._begin()
 
     def __enter__(self) -> Meter:
-        if self._bar:
-            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,12 +77,15 @@ class Meter:
 
     def update(self, done: int, total: int, stage: str = "", counted: int = 0) -> None:
         """Shows that `done` of `total` is done. stage: what of it goes on now, for whoever watches from outside."""
+        if Meter._last is not self:
+            self._begin()
         for file in _watched:
             file.update(done, total, stage, counted)
         if self._bar is None:
             self._say_tenth(done, total, counted)
         elif self._task is None:
             self._pace.per_s(counted)
+            self._bar.start()
             self._task = self._bar.add_task(self._what, total=total, completed=done)
         elif done == total or time.monotonic() - self._shown > _SECONDS_BETWEEN_LOOKS:
             self._shown = time.monotonic()
@@ -90,21 +93,26 @@ class Meter:
                 self._task, completed=done, description=" ".join([self._what, self._said(counted)]).strip()
             )
 
-    def _say_tenth(self, done: int, total: int, counted: int) -> None:
+    def _begin(self) -> None:
+        Meter._last = self
+        for file in _watched:
+            file.begin(self._what, self._unit, self._counts)
+
+    def _say_tenth(self, done: int, total: int, number: int) -> None:
         tenths = 10 * done // max(1, total)
         if tenths > self._tenths_said or self._tenths_said == 0:
-            said = self._said(counted)
+            said = self._said(number)
         if tenths > self._tenths_said:
             self._tenths_said = tenths
-            count = f"{done:,} of {total:,} {self._unit}" if self._unit else said
+            count = f"{done:,} of {counted(total, self._unit)}" if self._unit else said
             complain(f"{self._what}: {10 * tenths} %" + (f" ({count})" if count else ""))
 
-    def _said(self, counted: int) -> str:
+    def _said(self, number: int) -> str:
         """What was counted, with its speed."""
-        per_s = self._pace.per_s(counted)
-        if not (self._counts and counted):
+        per_s = self._pace.per_s(number)
+        if not (self._counts and number):
             return ""
-        return f"{counted:,} {self._counts}" + (f", {per_s:,.0f}/s" if per_s else "")
+        return counted(number, self._counts) + (f", {per_s:,.0f}/s" if per_s else "")
 
 
 def _bar() -> Progress:

@@ -10,6 +10,7 @@ import typer
 
 from clipsel_core.commands.options import RunArgument
 from clipsel_core.commands.printing import print_found
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.terminal import Meter, say
 
@@ -105,7 +106,7 @@ def search(
     if out:
         (by, said) = given[0]
         write_search(out, found, Asked(query=str(said), by=by, side=side, among=among, pairs=found.pairs))
-        say(f"{out}: {len(found.nearest):,} of {found.pairs:,} pairs")
+        say(f"{out}: {len(found.nearest):,} of {counted(found.pairs, 'pairs')}")
     else:
         print_found(found.names, found.nearest.similarity)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from clipsel_core.counts import counted
 from clipsel_core.terminal import conclude, say, show
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ def print_pool(report: PoolReport) -> None:
     """What `inspect` found: a table of facts, then a line a problem."""
     pool = report.pool
     archs = ", ".join(f"{arch.name} (width {arch.width})" for arch in pool.archs.values())
-    images = f"{len(pool.tars):,} tars" if pool.tars else "none in shards/"
+    images = counted(len(pool.tars), "tars") if pool.tars else "none in shards/"
     images = "where they were, by the index in images/" if pool.indexes else images
     rows = [shard.rows for shard in pool.shards]
+    span = counted(max(rows), "rows")
+    span = span if min(rows) == max(rows) else f"{min(rows):,} to {span}"
     facts = {
-        "shards": f"{len(rows):,} ({report.npz_count:,} with embeddings), {min(rows):,} to {max(rows):,} rows",
+        "shards": f"{len(rows):,} ({report.npz_count:,} with embeddings), {span}",
         "pairs": f"{pool.rows:,}",
         "teachers": archs or "none",
         "columns": ", ".join(pool.columns),
@@ -110,7 +113,7 @@ def print_found(names: list[str], similarity: Iterable[float]) -> None:
 def print_made(root: Path, made: Made) -> None:
     """What `embed` made, and what it could not use."""
     rate = f"; {made.embedded:,} embedded now, {made.embedded / made.seconds:,.0f} pairs/s" if made.embedded else ""
-    conclude(f"{root}: {made.kept:,} of {made.read:,} pairs in {made.shards:,} shard{'s' * (made.shards != 1)}{rate}")
+    conclude(f"{root}: {made.kept:,} of {counted(made.read, 'pairs')} in {counted(made.shards, 'shards')}{rate}")
     if made.reasons:
         conclude(f"rejected: {sum(made.reasons.values()):,}, listed in {root / 'rejected.parquet'}")
     for reason, count in made.reasons.most_common():
@@ -125,9 +128,8 @@ def print_extended(root: Path, arch: str, extended: Extended) -> None:
         f"; {extended.embedded:,} now, {extended.embedded / extended.seconds:,.0f} pairs/s" if extended.embedded else ""
     )
     done = extended.pairs - extended.set_aside
-    conclude(
-        f"{root}: {arch} for {done:,} of {extended.pairs:,} pairs in {extended.shards:,} shards, by {extended.by}{rate}"
-    )
+    where = f"{counted(extended.pairs, 'pairs')} in {counted(extended.shards, 'shards')}"
+    conclude(f"{root}: {arch} for {done:,} of {where}, by {extended.by}{rate}")
     if extended.reasons:
         conclude(f"set aside: {extended.set_aside:,}, listed in {root / f'set_aside_{arch}.parquet'}")
         for reason, count in extended.reasons.most_common():

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clipsel_core.commands.options import PoolArgument, RunArgument, targets_of
+from clipsel_core.counts import counted
 from clipsel_core.terminal import Meter, say
 
 
@@ -65,7 +66,7 @@ def score(
         "precision": precision,
     }
     if check:
-        say(f"{run}: {plan_run(pool, run, **options).config.pairs:,} pairs can be scored")
+        say(f"{run}: {counted(plan_run(pool, run, **options).config.pairs, 'pairs')} can be scored")
         return
     with Meter("scoring", "pairs") as meter:
         done = score_pool(
@@ -73,7 +74,7 @@ def score(
         )
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
-    say(f"{run}: {done.config.pairs:,} pairs scored{aside}")
+    say(f"{run}: {counted(done.config.pairs, 'pairs')} scored{aside}")
 
 
 def add_target(
@@ -100,4 +101,4 @@ def add_target(
         with Meter(f"comparing with {name}", "pairs") as meter:
             done = add(run, name, path, norms=norm, device=device, progress=meter.update)
         metrics = next(added.metrics for added in done.added if added.target.name == name)
-        say(f"{run}: {done.config.pairs:,} pairs have {', '.join(metrics)}")
+        say(f"{run}: {', '.join(metrics)} for {counted(done.config.pairs, 'pairs')}")

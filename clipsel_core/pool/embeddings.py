@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.layout import Arch, Pool, Shard
 from clipsel_core.pool.npz import Member, RowReader, read_array, read_members, read_rows, will_need
@@ -234,7 +235,7 @@ def _check_header(shard: Shard, member: Member) -> None:
         found = f"shape {member.shape}, {member.dtype}"
         raise PoolFormatError(f"shard {shard.name}", expected=f"{member.name} of shape (N, D), float16", found=found)
     if member.shape[0] != shard.rows:
-        found = f"{member.shape[0]:,} rows in {member.name}"
+        found = f"{counted(member.shape[0], 'rows')} in {member.name}"
         remedy = f"download {shard.name}.npz and {shard.name}.parquet again"
-        expected = f"{shard.rows:,} rows, as in the parquet"
+        expected = f"{counted(shard.rows, 'rows')}, as in the parquet"
         raise PoolFormatError(f"shard {shard.name}", expected=expected, found=found, remedy=remedy)

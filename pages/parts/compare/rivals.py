@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
+from clipsel_core.counts import counted
 from clipsel_core.curation.exploring import agreement
 from clipsel_core.curation.exploring.agreement import Agreement, Alignment
 from clipsel_core.curation.index import bitmaps
@@ -131,7 +132,7 @@ def _table(work: Ranking, names: list[str], known: tuple) -> None:
     body = "".join(_row(name, work.found.get(name)) for name in names)
     st.html(f'<div class="matrix"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>')
     ranked = sum(name in work.found for name in names)
-    stopped = f"Stopped: {words.count(ranked)} of {words.count(len(names))} metrics are ranked."
+    stopped = f"Stopped: {words.count(ranked)} of {counted(len(names), 'metrics')} are ranked."
     watching.bar(work.work, key="rank", stopped=stopped)
 
 

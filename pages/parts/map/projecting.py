@@ -6,7 +6,7 @@ import streamlit as st
 
 from clipsel_core.curation.exploring.projection import SAMPLE
 from clipsel_core.runs.store import Run
-from pages.parts import commands, state
+from pages.parts import commands, state, words
 from pages.parts.catalog import Entry
 from pages.parts.jobs import jobs
 
@@ -32,4 +32,4 @@ def ask_for_map(entry: Entry, run: Run) -> None:
 
 def _make(run: Run) -> None:
     sample = st.session_state["map sample"]
-    jobs.launch("project", [run.root], {"sample": sample}, title=f"Map of {sample:,} pairs", about=run.root)
+    jobs.launch("project", [run.root], {"sample": sample}, title=f"Map of {words.pairs(sample)}", about=run.root)

@@ -11,6 +11,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from clipsel_core.counts import counted
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe, save_recipe
 from clipsel_core.curation.selecting.export import Manifest, export
@@ -170,7 +171,7 @@ def _remember(entry: Entry, recipe: str, out: Path, manifest: Manifest) -> None:
         "facts": {
             "Path": str(out),
             "Pairs": words.count(manifest.pairs),
-            "Size": f"{words.count(manifest.size_bytes)} bytes",
+            "Size": counted(manifest.size_bytes, "bytes"),
             "SHA-256": manifest.sha256,
             "Manifest": str(manifest.manifest_path),
         },
@@ -199,4 +200,4 @@ def _result(done: dict[str, Any], entry: Entry, recipe: str) -> None:
 def _in_short(manifest: Manifest) -> str:
     """The manifest as JSON, but for its shards, which may be thousands."""
     shown = {name: said for name, said in manifest.content.items() if name != "shards"}
-    return json.dumps({**shown, "shards": f"{words.count(len(manifest.content['shards']))} names"}, indent=1)
+    return json.dumps({**shown, "shards": f"{counted(len(manifest.content['shards']), 'names')}"}, indent=1)
