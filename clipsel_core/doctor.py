@@ -14,10 +14,11 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from clipsel_core.cores import allowed_cores
+from clipsel_core.files import HOME
 
 State = Literal["ok", "absent", "wrong"]
 
-_REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
+_REQUIREMENTS = HOME / "requirements.txt"
 _GIB = 1 << 30
 # Features of a CPU that decide how fast it multiplies, as /proc/cpuinfo spells them.
 _FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bfloat16", "amx_bf16": "AMX bfloat16"}

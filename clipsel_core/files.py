@@ -14,6 +14,9 @@ from typing import Any
 
 from clipsel_core.errors import ClipselError
 
+# The folder that holds this package: there `python -m` finds it, and there data/ and requirements.txt lie.
+HOME = Path(__file__).resolve().parents[1]
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Has `write` fill a file under another name in the same folder, syncs it, and renames it to `path`.

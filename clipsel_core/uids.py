@@ -89,24 +89,12 @@ def sort(uids: np.ndarray) -> np.ndarray:
 def unique(uids: np.ndarray) -> np.ndarray:
     """The distinct uids in ascending order."""
     ordered = sort(uids)
-    return ordered[~_repeats(ordered)]
+    return ordered[~repeats(ordered)]
 
 
 def union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Uids in a or b: sorted, distinct."""
     return unique(np.concatenate([a, b]))
-
-
-def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Uids in both a and b: sorted, distinct."""
-    distinct = unique(a)
-    return distinct[contains(b, distinct)]
-
-
-def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Uids in a that are not in b: sorted, distinct."""
-    distinct = unique(a)
-    return distinct[~contains(b, distinct)]
 
 
 def contains(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
@@ -129,14 +117,11 @@ def contains(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
     return found
 
 
-def first_duplicate(uids: np.ndarray) -> tuple[int, int] | None:
-    """Two rows that hold the same uid, the lower first, or None where all are distinct."""
-    order = argsort(uids)
-    repeat = np.flatnonzero(_repeats(_take(uids, order)))
-    if not len(repeat):
-        return None
-    a, b = int(order[repeat[0] - 1]), int(order[repeat[0]])
-    return min(a, b), max(a, b)
+def repeats(ordered: np.ndarray) -> np.ndarray:
+    """Whether each uid of a sorted array equals the one before it: (N,) bool."""
+    out = np.zeros(len(ordered), bool)
+    np.logical_and(ordered["f0"][1:] == ordered["f0"][:-1], ordered["f1"][1:] == ordered["f1"][:-1], out=out[1:])
+    return out
 
 
 def read_subset(path: str | os.PathLike[str]) -> np.ndarray:
@@ -201,17 +186,10 @@ def _take(uids: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(uids).view(np.complex128)[rows].view(UID_DTYPE)
 
 
-def _repeats(ordered: np.ndarray) -> np.ndarray:
-    """Whether each uid of a sorted array equals the one before it."""
-    out = np.zeros(len(ordered), bool)
-    np.logical_and(ordered["f0"][1:] == ordered["f0"][:-1], ordered["f1"][1:] == ordered["f1"][:-1], out=out[1:])
-    return out
-
-
 def _contains_by_sorting(known: np.ndarray, needles: np.ndarray) -> np.ndarray:
     both = np.concatenate([known, needles])
     order = np.lexsort((both["f1"], both["f0"]))
-    run = np.cumsum(~_repeats(both[order])) - 1
+    run = np.cumsum(~repeats(both[order])) - 1
     is_known = order < len(known)
     run_is_known = np.zeros(run[-1] + 1, bool)
     run_is_known[run[is_known]] = True

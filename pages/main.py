@@ -67,6 +67,9 @@ else:
             images.switch(here)
         opening.wait_for(here)
         links.show_news(link)
+        above = st.container()
         page.run()
+        with above:
+            images.watch()
     except ClipselError as error:
         empty.show_error(error, "This run cannot be shown as it is")

@@ -85,11 +85,11 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     span = st.session_state.get(_key(entry, "span"), whole)
     found = atlas.cells_of(entry, colour, span)
     scale = atlas.scale_of(entry, colour, found)
-    on_map, scored = words.count(len(places.rows)), words.pairs(len(state.open_table(entry)))
-    facts.show_title(f"{colour.title}: {on_map} of {scored} on the map")
+    on_map, scored = len(places.rows), words.pairs(len(state.open_table(entry)))
+    facts.show_title(f"{colour.title}: {words.count(on_map)} of {scored} on the map")
     few = found.pairs < _MOST_POINTS
     view = View(
-        label=f"Map of {on_map} pairs by {colour.title}. Arrows move it, plus and minus zoom, 0 shows all of it.",
+        label=f"Map of {words.pairs(on_map)} by {colour.title}. Arrows move it, plus and minus zoom, 0 shows it all.",
         colouring=f"{colour.name} {zlib.crc32(colour.recipe.encode())} {st.context.theme.type}",
         home=whole,
         span=span,

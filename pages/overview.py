@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from clipsel_core.counts import counted
 from clipsel_core.runs.store import Run
 from pages.parts import commands, empty, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
@@ -133,7 +134,7 @@ def _is_running(run: Run) -> bool:
 def _draw_progress(entry: Entry, run: Run) -> None:
     status = run.status
     done, total = status.get("pairs_done", state.scored_pairs(entry)), status.get("pairs_total", run.config.pairs) or 1
-    text = f"{words.count(done)} of {words.count(total)} pairs scored"
+    text = f"{words.count(done)} of {words.pairs(total)} scored"
     speed = status.get("pairs_per_s") or 0
     if _is_running(run) and speed > 0:
         text += f" · {words.count(speed)} pairs/s · {words.duration((total - done) / speed)} left"
@@ -147,7 +148,7 @@ def _concerns(entry: Entry, run: Run) -> None:
     skipped = run.config.skipped_rows
     if skipped:
         st.warning(
-            f"{words.count(skipped)} rows were set aside: no embeddings that could be scored.",
+            f"Set aside: {counted(skipped, 'rows')} without embeddings that could be scored.",
             icon=":material/warning:",
         )
     pool = state.find_pool(entry)
@@ -170,7 +171,7 @@ def _scores(entry: Entry, run: Run) -> None:
         pd.DataFrame(rows),
         hide_index=True,
         width="stretch",
-        placeholder="–",  # noqa: RUF001
+        placeholder="–",
         column_config={
             "spread": st.column_config.AreaChartColumn("spread", help="Histogram from lowest to highest score."),
             "5 %": number(format="%.4f", help="5 % of the pairs score less."),

@@ -12,7 +12,7 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, links, lists, recipes, state
 from pages.parts.catalog import Entry
-from pages.parts.select import borders, chance, exporting, funnel, steps
+from pages.parts.select import borders, chance, exporting, funnel, keyboard, steps
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class _Places:
 def show(entry: Entry) -> None:
     left, right = st.columns([3, 2], gap="large")
     left.title("Select")
+    with left:
+        keyboard.show()
     run = state.open_run(entry)
     state.require_table(entry)
     kept = right.container()

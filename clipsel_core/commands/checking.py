@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from clipsel_core.commands.options import PoolArgument
-from clipsel_core.terminal import Meter, print_findings, print_pool, say
+from clipsel_core.commands.printing import print_findings, print_pool
+from clipsel_core.terminal import Meter, say
 
 
 def inspect(
@@ -40,7 +41,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Print what is installed, which devices there are, and which teachers are on disk.
+    """Print the packages, devices and teachers that are here.
 
     Exit code 1 where clipsel cannot work as it is.
 

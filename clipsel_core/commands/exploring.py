@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from clipsel_core.commands.options import RunArgument
+from clipsel_core.commands.printing import print_found
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.terminal import Meter, print_found, say
+from clipsel_core.terminal import Meter, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,9 +79,9 @@ def search(
         Path | None, typer.Option(help="A file for them: .parquet, .csv, or .npy (a uid list).", show_default="printed")
     ] = None,
 ) -> None:
-    """Find the pairs most like a text, a picture, a pair or an embedding.
+    """Find the pairs most like a text, a picture or a pair.
 
-    By cosine of the teacher's embeddings; prints uids and similarities, best first.
+    Or like an embedding (--vector). By cosine of the teacher's embeddings; prints uids and similarities, best first.
 
     --vector beside --text or --image spares loading the teacher.
 
@@ -104,7 +106,7 @@ def search(
     if out:
         (by, said) = given[0]
         write_search(out, found, Asked(query=str(said), by=by, side=side, among=among, pairs=found.pairs))
-        say(f"{out}: {len(found.nearest):,} of {found.pairs:,} pairs")
+        say(f"{out}: {len(found.nearest):,} of {counted(found.pairs, 'pairs')}")
     else:
         print_found(found.names, found.nearest.similarity)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clipsel_core.commands.options import PoolArgument, RunArgument, targets_of
+from clipsel_core.counts import counted
 from clipsel_core.terminal import Meter, say
 
 
@@ -19,7 +20,7 @@ def score(
     target: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE of a target's image embeddings; repeat it for several.")
     ] = None,
-    norm: Annotated[list[str], typer.Option(help="The p of each NormSim_p.")] = ["inf", "2"],  # noqa: B006
+    norm: Annotated[list[str], typer.Option(help="The p of each NormSim_p.")] = ["inf", "2"],  # noqa: B006 - nobody changes it
     temperature: Annotated[
         float | None, typer.Option(help="tau: the teacher's temperature.", show_default="the pool's, else 0.01")
     ] = None,
@@ -65,14 +66,15 @@ def score(
         "precision": precision,
     }
     if check:
-        say(f"{run}: {plan_run(pool, run, **options).config.pairs:,} pairs can be scored")
+        say(f"{run}: {counted(plan_run(pool, run, **options).config.pairs, 'pairs')} can be scored")
         return
     with Meter("scoring", "pairs") as meter:
-        told = lambda status: meter.update(status.pairs_done, status.pairs_total)  # noqa: E731
-        done = score_pool(pool, run, listener=told, **options)
+        done = score_pool(
+            pool, run, listener=lambda status: meter.update(status.pairs_done, status.pairs_total), **options
+        )
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
-    say(f"{run}: {done.config.pairs:,} pairs scored{aside}")
+    say(f"{run}: {counted(done.config.pairs, 'pairs')} scored{aside}")
 
 
 def add_target(
@@ -99,4 +101,4 @@ def add_target(
         with Meter(f"comparing with {name}", "pairs") as meter:
             done = add(run, name, path, norms=norm, device=device, progress=meter.update)
         metrics = next(added.metrics for added in done.added if added.target.name == name)
-        say(f"{run}: {done.config.pairs:,} pairs have {', '.join(metrics)}")
+        say(f"{run}: {', '.join(metrics)} for {counted(done.config.pairs, 'pairs')}")

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from clipsel_core.commands.options import RecipeOption, RunArgument
-from clipsel_core.terminal import Meter, print_commands, print_funnel, print_overlap, say
+from clipsel_core.commands.printing import print_commands, print_funnel, print_overlap
+from clipsel_core.counts import counted
+from clipsel_core.terminal import Meter, say
 
 
 def select(
@@ -35,7 +37,7 @@ def select(
     selection = select_pairs(opened, rule)
     export(opened, selection, rule, out)
     print_funnel(selection)
-    say(f"{out}: {len(selection):,} uids")
+    say(f"{out}: {counted(len(selection), 'uids')}")
     if out.suffix.lower() == ".npy":
         lines = [*reshard_commands(opened.pool_root, out), *train_commands(None, selection.total)]
         print_commands("with DataComp:", *lines)
@@ -66,7 +68,7 @@ def export(
     opened = Run.open(run)
     rule = load_recipe(recipe, metrics=opened.metrics)
     selection = select_pairs(opened, rule)
-    with Meter("exporting", "pairs") as meter:
+    with Meter("finding images", "files") as finding, Meter("exporting", "pairs") as meter:
         done = export_shards(
             opened,
             selection,
@@ -74,10 +76,11 @@ def export(
             shards,
             pairs_per_shard=pairs_per_shard,
             scores=scores,
+            finding=finding.update,
             progress=meter.update,
         )
     print_funnel(selection)
-    say(f"{shards}: {done.written:,} pairs in {done.count:,} tar{'s' * (done.count != 1)}")
+    say(f"{shards}: {counted(done.written, 'pairs')} in {counted(done.count, 'tars')}")
     if done.missing:
         say(f"images that could not be read: {done.missing:,}, listed in {shards / 'missing.txt'}")
     print_commands("with DataComp:", *train_commands(shards, selection.total))
@@ -114,7 +117,7 @@ def compare(
     print_overlap(overlap({name: found.mask for name, found in picked.items()}))
     for name, found in picked.items():
         if found.unknown:
-            say(f"{name}: {found.unknown:,} more uids that this run lacks")
+            say(f"{name}: {counted(found.unknown, 'more uids')} that this run lacks")
     if len(selections) == len(recipes) == 2:
         for change in differences(*recipes.values()):
             say(change.text)

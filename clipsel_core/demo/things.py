@@ -16,6 +16,7 @@ WOOD: Rgb = (128, 90, 64)
 CREAM: Rgb = (250, 240, 220)
 LEAF: Rgb = (96, 156, 88)
 SKIN: Rgb = (222, 190, 148)
+_STEPS = 10
 
 
 class Pen:
@@ -65,15 +66,15 @@ class Pen:
         self.ellipse(x + radius * 0.35, y - radius * 0.35, radius * 0.35, radius * 0.35, (255, 255, 255))
 
 
-def _smooth(points: Sequence[Point], *, closed: bool, steps: int = 10) -> list[Point]:
-    """Points of the Catmull-Rom curve through the given ones."""
+def _smooth(points: Sequence[Point], *, closed: bool) -> list[Point]:
+    """Points of the Catmull-Rom curve through the given ones, _STEPS from each to the next."""
     count = len(points)
     at = (lambda i: points[i % count]) if closed else (lambda i: points[min(max(i, 0), count - 1)])
     path = []
     for i in range(count if closed else count - 1):
         before, start, end, after = at(i - 1), at(i), at(i + 1), at(i + 2)
-        for step in range(steps):
-            t = step / steps
+        for step in range(_STEPS):
+            t = step / _STEPS
             path.append(tuple(_catmull_rom(before[k], start[k], end[k], after[k], t) for k in (0, 1)))
     if not closed:
         path.append(points[-1])

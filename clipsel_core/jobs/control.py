@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from clipsel_core.errors import JobError
+from clipsel_core.files import HOME
 from clipsel_core.jobs import process
 from clipsel_core.jobs.store import Job, JobInfo, listing, write_info
 from clipsel_core.jobs.turns import alone, waiting_for_turn
@@ -23,11 +24,9 @@ COMMANDS = ("add-target", "doctor", "embed", "project", "score", "search")
 RESUMES = ("add-target", "embed", "score")
 _PACKAGE = "clipsel_core"
 
-# Where `python -m clipsel_core` finds this package.
-_HOME = Path(__file__).resolve().parents[2]
 # The dashboard stays quick while jobs compute.
 _NICENESS = 5
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 _SECONDS_TO_WAIT = 60
 # Children have to be asked how they ended, or they stay as zombies; those of an earlier server are the system's.
 _children: list[subprocess.Popen[bytes]] = []
@@ -117,7 +116,7 @@ def _words(command: str, paths: Sequence[Path | str], options: Mapping[str, Opti
     if command not in COMMANDS:
         raise JobError(command, expected=f"one of {', '.join(COMMANDS)}", found=repr(command))
     for path in paths:
-        if not (path.is_absolute() if isinstance(path, Path) else _ADDRESS.match(path)):
+        if not (path.is_absolute() if isinstance(path, Path) else ADDRESS.match(path)):
             raise JobError(path, expected="an absolute path or an address", found=repr(str(path)))
     words = [command, *map(str, paths)]
     for name, value in options.items():
@@ -163,7 +162,7 @@ def _launch_in(folder: Path, info: JobInfo) -> Job:
     with open(folder / "log", "wb") as log:
         child = subprocess.Popen(
             waiting_for_turn(folder, command),
-            cwd=_HOME,
+            cwd=HOME,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -181,7 +180,7 @@ def _launch_in(folder: Path, info: JobInfo) -> Job:
 def _wait(command: str, paths: Sequence[Path | str], options: Mapping[str, Option]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", _PACKAGE, *_words(command, paths, options)],
-        cwd=_HOME,
+        cwd=HOME,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

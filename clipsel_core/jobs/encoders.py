@@ -1,7 +1,7 @@
 """Who embeds a text or a picture while somebody waits? A process a teacher, loaded once and shared by all who ask.
 
-It starts when it is first needed, answers one question after the other (see pool/encoder.py), ends when nobody has
-asked for ten minutes or when this process ends, however it does, and is started again after a crash. At most two
+It starts when it is first needed, answers one question after the other (see pool/making/encoder.py), ends when nobody
+has asked for ten minutes or when this process ends, however it does, and is started again after a crash. At most two
 teachers are held at once: a model may take gigabytes.
 """
 
@@ -18,15 +18,14 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
 import numpy as np
 
 from clipsel_core.errors import ClipselError, TeacherError
+from clipsel_core.files import HOME
 
-_HOME = Path(__file__).resolve().parents[2]
 _MODULE = "clipsel_core.pool.making.encoder"
 _IDLE_S = 600.0
 _LONGEST_TO_LOAD_S, _LONGEST_TO_ANSWER_S = 600.0, 120.0
@@ -176,10 +175,10 @@ class _Child:
         self._name, self._ended_for, self.ready = name, "", False
         words = [name.model, name.pretrained or "", name.weights, str(name.width), str(_IDLE_S)]
         # Closed with this object; a pipe that nobody reads would fill up.
-        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - until end()
         self._process = subprocess.Popen(
             [sys.executable, "-m", _MODULE, *words],
-            cwd=_HOME,
+            cwd=HOME,
             env={**os.environ, **_OFFLINE},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -5,6 +5,7 @@ JOBS/<id>/status.json  how far it is: the command writes it
 JOBS/<id>/log          what the command printed
 JOBS/<id>/begun        there since its turn came; before, it waits (see turns.py)
 JOBS/<id>/cancelled    there where somebody asked it to stop
+JOBS/<id>/opened       there where somebody has looked at what it made
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +28,7 @@ from clipsel_core.jobs.progress import Progress, read_progress
 State = Literal["waiting", "running", "stopping", "done", "failed", "cancelled", "lost"]
 
 BEGUN = "begun"
+_OPENED = "opened"
 
 _TAIL_BYTES, _TAIL_LINES = 8192, 12
 _SECONDS_TO_START = 10.0
@@ -74,6 +77,11 @@ class Job:
     def begun(self) -> bool:
         """Whether its turn came, be it over or not."""
         return (self.folder / BEGUN).exists()
+
+    @property
+    def opened(self) -> bool:
+        """Whether somebody has looked at what it made."""
+        return (self.folder / _OPENED).exists()
 
     @property
     def progress(self) -> Progress | None:
@@ -143,6 +151,12 @@ def write_info(folder: Path, info: JobInfo) -> Job:
     """Writes job.json, whole or not at all."""
     write_json(folder / "job.json", info.model_dump(mode="json"))
     return Job(folder, info)
+
+
+def note_opened(job: Job) -> None:
+    """Remembers that somebody has looked at what a job made; nothing where the job is just being forgotten."""
+    with suppress(FileNotFoundError):
+        (job.folder / _OPENED).touch()
 
 
 def forget(job: Job) -> None:

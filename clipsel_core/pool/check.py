@@ -9,6 +9,7 @@ from typing import NoReturn
 import numpy as np
 
 from clipsel_core import uids
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, UidError
 from clipsel_core.pool.embeddings import describe_row, read_embeddings, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, read_schema, read_uid_strings
@@ -49,9 +50,9 @@ def check_uids(pool: Pool) -> None:
             parts.append(here[_turn_of(here, turns) == turn] if turns > 1 else here)
         ordered = uids.sort(np.concatenate(parts))
         del parts
-        same = (ordered[1:]["f0"] == ordered[:-1]["f0"]) & (ordered[1:]["f1"] == ordered[:-1]["f1"])
+        same = uids.repeats(ordered)
         if same.any():
-            _refuse_repeat(pool, ordered[1:][same][:1])
+            _refuse_repeat(pool, ordered[same][:1])
 
 
 def shard_problems(shard: Shard, pool: Pool, archs: list[Arch], *, values: bool = True) -> Iterator[Problem]:
@@ -82,9 +83,9 @@ def _value_problems(shard: Shard, member: str, rows: np.ndarray) -> Iterator[Pro
     if len(bad):
         first = int(bad[0])
         found = f"the first is row {first}: {describe_row(rows[first])}"
-        yield Problem(f"shard {shard.name}: {len(bad):,} bad rows in {member}, {found}")
+        yield Problem(f"shard {shard.name}: {counted(len(bad), 'bad rows')} in {member}, {found}")
     if off := int((scale[np.isfinite(scale)] != 1).sum()):
-        found = f"{off:,} rows in {member} a little off unit length; scoring scales them"
+        found = f"{counted(off, 'rows')} in {member} a little off unit length; scoring scales them"
         yield Problem(f"shard {shard.name}: {found}", stops=False)
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.layout import Arch, Pool, Shard
 from clipsel_core.pool.npz import Member, RowReader, read_array, read_members, read_rows, will_need
@@ -150,6 +151,18 @@ def row_scale(rows: np.ndarray) -> np.ndarray:
     return scale
 
 
+def row_lengths(rows: np.ndarray) -> np.ndarray:
+    """The length of each row as it is, NaN where the row is bad.
+
+    rows: (N, D) floats. Returns: (N,) float32.
+    """
+    lengths = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        lengths[start : start + _BLOCK_ROWS] = np.sqrt(_squared_lengths(rows[start : start + _BLOCK_ROWS]))
+    lengths[~(np.abs(lengths - 1) <= UNIT_TOLERANCE)] = np.nan
+    return lengths
+
+
 def _scale_of(block: np.ndarray) -> np.ndarray:
     length = np.sqrt(_squared_lengths(block))
     off = np.abs(length - 1)
@@ -222,7 +235,7 @@ def _check_header(shard: Shard, member: Member) -> None:
         found = f"shape {member.shape}, {member.dtype}"
         raise PoolFormatError(f"shard {shard.name}", expected=f"{member.name} of shape (N, D), float16", found=found)
     if member.shape[0] != shard.rows:
-        found = f"{member.shape[0]:,} rows in {member.name}"
+        found = f"{counted(member.shape[0], 'rows')} in {member.name}"
         remedy = f"download {shard.name}.npz and {shard.name}.parquet again"
-        expected = f"{shard.rows:,} rows, as in the parquet"
+        expected = f"{counted(shard.rows, 'rows')}, as in the parquet"
         raise PoolFormatError(f"shard {shard.name}", expected=expected, found=found, remedy=remedy)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,9 +24,14 @@ from clipsel_core.pool.tar_index import index_tars
 A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
 """In place of an image's length: it is a row of a parquet (offset: which), it is all of its file, there is none."""
 
+_Blocks = Generator[Block, None, None]
+
 _ROWS_AT_ONCE = 16
 _CACHED = "images.index"
 _AHEAD = 8
+
+Gone = Callable[[int, int], None]
+"""Told how many of how many files were gone through, where images have to be found first."""
 
 
 class ImageIndex:
@@ -38,20 +44,22 @@ class ImageIndex:
         self._lookup = lookup
 
     @classmethod
-    def open(cls, tars: list[Path], cache: Path) -> ImageIndex:
+    def open(cls, tars: list[Path], cache: Path, gone: Gone | None = None) -> ImageIndex:
         """The index of these tars, looked up in `cache` where that is still true of them, else built and kept there.
 
+        gone: not called where they are looked up. What it raises ends the search, and nothing is kept.
         Raises: PoolFormatError on a tar that cannot be read; OSError where `cache` cannot be written.
         """
-        return cls(_kept(cache, _stamp(tars), lambda: _blocks_of_tars(tars)))
+        return cls(_kept(cache, tars, lambda: _blocks_of_tars(tars), gone))
 
     @classmethod
-    def of_parts(cls, root: Path, paths: list[Path], cache: Path) -> ImageIndex:
+    def of_parts(cls, root: Path, paths: list[Path], cache: Path, gone: Gone | None = None) -> ImageIndex:
         """The index that `embed` left in a pool. root: the pool's folder. paths: its images/*.parquet.
 
-        cache: as in open. Raises: PoolFormatError on one that cannot be read; OSError where `cache` cannot be written.
+        cache, gone: as in open. Raises: PoolFormatError on one that cannot be read; OSError where `cache` cannot be
+            written.
         """
-        return cls(_kept(cache, _stamp(paths), lambda: _blocks_of_parts(root, paths)))
+        return cls(_kept(cache, paths, lambda: _blocks_of_parts(root, paths), gone))
 
     def __len__(self) -> int:
         return len(self._lookup)
@@ -86,26 +94,36 @@ class ImageIndex:
             return None
 
 
-def open_images(pool: Pool, cache: Path) -> ImageIndex | None:
+def open_images(pool: Pool, cache: Path, gone: Gone | None = None) -> ImageIndex | None:
     """The images of a pool: by the index that `embed` left, else of its tars; None where it has neither.
 
-    cache: the folder that the lookup is kept in. Raises: PoolFormatError on an index or a tar that cannot be read;
-    OSError where the folder cannot be written to.
+    cache: the folder that the lookup is kept in. gone: as in ImageIndex.open.
+    Raises: PoolFormatError on an index or a tar that cannot be read; OSError where the folder cannot be written to.
     """
     if pool.indexes:
-        return ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED)
-    return ImageIndex.open(list(pool.tars), cache / _CACHED) if pool.tars else None
+        return ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED, gone)
+    return ImageIndex.open(list(pool.tars), cache / _CACHED, gone) if pool.tars else None
 
 
-def _kept(cache: Path, stamp: str, blocks: Callable[[], Iterable[Block]]) -> Lookup:
-    """The lookup that is kept, else a new one."""
+def _kept(cache: Path, files: list[Path], blocks: Callable[[], _Blocks], gone: Gone | None) -> Lookup:
+    """The lookup of these files that is kept, else a new one."""
+    stamp = _stamp(files)
     found = Lookup.open(cache, stamp)
     if found is None:
-        write_lookup(cache, stamp, blocks())
+        write_lookup(cache, stamp, _told(blocks(), len(files), gone) if gone else blocks())
         found = Lookup.open(cache, stamp)
     if found is None:
         raise OSError(f"{cache} was changed while it was written")
     return found
+
+
+def _told(blocks: _Blocks, total: int, gone: Gone) -> Iterator[Block]:
+    """The blocks, a file each, as they are; what finds them ends at once where `gone` raises."""
+    with closing(blocks):
+        gone(0, total)
+        for done, block in enumerate(blocks, 1):
+            yield block
+            gone(done, total)
 
 
 def _stamp(paths: list[Path]) -> str:
@@ -123,13 +141,13 @@ def _read_found(found: Found, tries: int) -> bytes | None:
     return place.read(found.offset, None if found.length == WHOLE_FILE else found.length)
 
 
-def _blocks_of_tars(tars: list[Path]) -> Iterator[Block]:
+def _blocks_of_tars(tars: list[Path]) -> _Blocks:
     """Where each image lies; see tar_index."""
     for tar, table in index_tars(tars):
         yield Block(Kind(""), pa.array([str(tar)], pa.string()), table)
 
 
-def _blocks_of_parts(root: Path, paths: list[Path]) -> Iterator[Block]:
+def _blocks_of_parts(root: Path, paths: list[Path]) -> _Blocks:
     with ThreadPoolExecutor() as threads:
         for _, block in in_order(paths, lambda path: threads.submit(_block_of_part, root, path), _AHEAD):
             yield block

@@ -22,6 +22,7 @@ import pyarrow as pa
 from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import ClipselError, PoolFormatError
+from clipsel_core.files import HOME
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.sources.members import Members
 from clipsel_core.pool.sources.record import IMAGE_ENDINGS, facts_in, usable_uid
@@ -32,8 +33,6 @@ _LEAST_BYTES, _MOST_BYTES, _MOST_TARS = 256 << 20, 2 << 30, 500
 _SCHEMA = pa.schema(
     {"uid_hi": pa.uint64(), "uid_lo": pa.uint64(), "place": pa.int32(), "offset": pa.int64(), "length": pa.int64()}
 )
-# Where `python -m` finds this package.
-_HOME = Path(__file__).resolve().parents[2]
 
 
 def index_tars(tars: Sequence[Path]) -> Iterator[tuple[Path, pa.Table]]:
@@ -67,7 +66,7 @@ class _Processes:
         with self._lock:
             if self._ended:
                 return 1, b"", b""
-            process = subprocess.Popen(command, cwd=_HOME, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            process = subprocess.Popen(command, cwd=HOME, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             self._at_work.add(process)
         with process:
             printed = process.communicate()

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from clipsel_core.counts import counted
 from clipsel_core.errors import RunError, TargetError
-from clipsel_core.files import write_atomically, write_json
+from clipsel_core.files import remove_leftovers, write_atomically, write_json
 from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, expect_images, read_images, read_pairs, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
 from clipsel_core.runs.config import AddedTarget, RunConfig
@@ -91,8 +92,7 @@ def _compute(
     folder = _description(run.root, name).parent
     if not _description(run.root, name).exists():
         write_json(_description(run.root, name), plan.model_dump(mode="json"))
-    for leftover in folder.glob(".*.partial"):
-        leftover.unlink()
+    remove_leftovers(folder)
     left = [shard for shard in pool.shards if not added_file(run.root, name, shard.name).exists()]
     done = pool.rows - sum(shard.rows for shard in left)
     comparison = _Comparison(run, pool, arch, sims, plan.device)
@@ -218,8 +218,9 @@ def _scored_pool(run: Run) -> tuple[Pool, Arch]:
     arch = pool.arch(run.config.arch)
     scored = [(shard.name, shard.rows) for shard in run.config.shards]
     if [(shard.name, shard.rows) for shard in pool.shards] != scored or arch.width != run.config.width:
-        found = f"{len(pool.shards):,} shards, {pool.rows:,} pairs of width {arch.width}"
-        expected = f"{len(scored):,} shards, {run.config.pairs:,} pairs of width {run.config.width}, as scored"
+        found = f"{counted(len(pool.shards), 'shards')}, {counted(pool.rows, 'pairs')} of width {arch.width}"
+        was = f"{counted(len(scored), 'shards')}, {counted(run.config.pairs, 'pairs')}"
+        expected = f"{was} of width {run.config.width}, as scored"
         raise RunError(run.pool_root, expected=expected, found=found, remedy="bring back the pool that was scored")
     return pool, arch
 

@@ -196,7 +196,8 @@ def _difference(before: Any, now: Any) -> tuple[str, str]:
     """Both values of a field, cut down to the part that differs."""
     if isinstance(before, dict) and isinstance(now, dict):
         changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        return tuple(", ".join(f"{key}={side.get(key)}" for key in changed) for side in (before, now))  # type: ignore[return-value]
+        was, asked = (", ".join(f"{key}={side.get(key)}" for key in changed) for side in (before, now))
+        return was, asked
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         return next(_difference(a, b) for a, b in zip(before, now, strict=True) if a != b)
     if isinstance(before, list) and isinstance(now, list):

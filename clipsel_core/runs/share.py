@@ -12,19 +12,18 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from clipsel_core import errors
 from clipsel_core.errors import RunError
+from clipsel_core.files import HOME
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import Plan
 from clipsel_core.runs.status import StatusWriter
 from clipsel_core.scoring.workers import usable_cores
 
-_HOME = Path(__file__).resolve().parents[2]
 _ATTEMPTS = 2
 _SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -82,7 +81,7 @@ class _Worker:
         threads = max(1, usable_cores() // len(plan.devices)) if torch.device(device).type == "cpu" else usable_cores()
         command = [sys.executable, "-m", "clipsel_core.runs.worker", str(plan.root.resolve()), device, str(threads)]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, cwd=_HOME, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+        self._process = subprocess.Popen(command, cwd=HOME, stdin=pipe, stdout=pipe, text=True, bufsize=1)
         self.thread = threading.Thread(target=self._attend, daemon=True)
         self.thread.start()
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from clipsel_core import uids
+from clipsel_core.counts import counted
 from clipsel_core.errors import TargetError
 from clipsel_core.files import portable_path, sha256_of
 from clipsel_core.pool.check import read_uids
@@ -80,6 +81,6 @@ def _images_of(file: Path, wanted: np.ndarray, pool: Pool, arch: Arch) -> np.nda
             parts.append(np.asarray(read_embeddings(shard, arch.image_member)[rows]))
             found += len(rows)
     if found != len(wanted):
-        expected = f"{len(wanted):,} uids of the pool {pool.root}"
+        expected = f"{counted(len(wanted), 'uids')} of the pool {pool.root}"
         raise TargetError(file, expected=expected, found=f"{len(wanted) - found:,} that it lacks")
     return np.concatenate(parts) if parts else np.empty((0, arch.width), np.float16)

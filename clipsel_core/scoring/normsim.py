@@ -26,7 +26,6 @@ def normsim(
     *,
     p: float,
     device: str | torch.device = "cpu",
-    impl: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """NormSim_p: the p-norm of an image's cosines with all images of a target. Higher is better.
@@ -35,7 +34,7 @@ def normsim(
     image: (N, D), target: (M, D), unit rows, float16, bfloat16 or float32; on the CPU, or already on the device.
     p: at least 1; 2 and inf in the paper. For p = 2, many calls and more than a few targets, keep second_moment(target)
         and call normsim_2.
-    device, impl: where and with what to compute; see reductions.
+    device: where to compute.
     progress: called now and then with the number of pairs done since; the numbers add up to N.
     Returns: (N,) float32 on the CPU, in [0, M^(1/p)], within 2e-6 of its value + 1e-7.
     Raises: ScoringError where an argument does not fit or a row is not finite.
@@ -47,7 +46,7 @@ def normsim(
     if math.isnan(p) or p < 1:
         raise ScoringError("p", expected="inf or a number of at least 1", found=f"{p}")
     device = usable_device(device)
-    if impl is None and are_few(target, device):
+    if are_few(target, device):
         (found,) = normsims_to_few(lambda place, out: out.copy_(image[place]), len(image), target, [p])
         _report(progress, len(image))
         return _checked(found, image, target)
@@ -57,7 +56,7 @@ def normsim(
     out = torch.empty(len(image), dtype=torch.float32)
     for start in range(0, len(image), _LARGE_BLOCK):
         x = image[start : start + _LARGE_BLOCK].to(device)
-        found = max_abs(x, target, impl=impl) if p == math.inf else p_norm(x, target, p=p, impl=impl)
+        found = max_abs(x, target) if p == math.inf else p_norm(x, target, p=p)
         out[start : start + _LARGE_BLOCK] = found.cpu()
         _report(progress, len(x))
     return _checked(out, image, target)

@@ -55,7 +55,6 @@ def normalizer(
     seed: int,
     name: str,
     device: str | torch.device = "cpu",
-    impl: str | None = None,
     precision: str = "exact",
     progress: Callable[[int], None] | None = None,
 ) -> Normalizer:
@@ -69,9 +68,8 @@ def normalizer(
     batch_size: B, the largest a batch may be. Batches are of equal size but for one pair; N <= B means one batch.
     divisions: K, how often the pairs are divided. One batch is the same every time and is computed once.
     seed, name: which divisions; name is the shard's, so that shards can be scored in any order.
-    device, impl: where and with what to compute; see reductions.
-    precision: "exact", or "bf16" on a CPU that multiplies bfloat16: twice as fast, for ranking, see rounded; impl is
-        then not looked at.
+    device: where to compute.
+    precision: "exact", or "bf16" on a CPU that multiplies bfloat16: twice as fast, for ranking, see rounded.
     progress: called after each batch with a number of pairs; the numbers add up to N * divisions. What it raises
         ends the computation.
     Returns: Normalizer, on the CPU, r within [-1/2, 1/2 + tau/2 log(B)]. Bitwise the same on any number
@@ -99,7 +97,7 @@ def normalizer(
             if precision == "bf16":
                 logs = rounded.log_sum_exp(image[rows], text[rows], temperature=temperature)
             else:
-                logs = log_sum_exp(image[rows], text[rows], temperature=temperature, impl=impl)
+                logs = log_sum_exp(image[rows], text[rows], temperature=temperature)
             halves[:, batch] = 0.5 * temperature * np.stack([log.cpu().numpy() for log in logs])
             if progress is not None:
                 progress(len(batch) * (divisions // rounds))

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipsel_core.errors import RunError
+from clipsel_core.files import HOME
 
-HOME = Path(__file__).resolve().parents[2]
+# What pools, runs, recipes and exports may be called that the dashboard makes.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 _DEPTHS = ("*/run.json", "*/*/run.json", "*/*/*/run.json")
-
-
 _FRESH_S = 2.0
 
 

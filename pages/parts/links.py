@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from clipsel_core.counts import counted
 from clipsel_core.curation.recipes import recipe_link
 from clipsel_core.curation.recipes.recipe_link import RecipeLink
 from clipsel_core.curation.recipes.recipe_steps import AnyStep, Intersect, Subtract, Union
@@ -117,7 +118,7 @@ def _missing(link: RecipeLink) -> str:
     if link.hand:
         said.append(f"The link leaves out {words.pairs(link.hand)} kept or dropped by hand: too many for an address.")
     if link.lists:
-        steps = f"{link.lists} {'step' if link.lists == 1 else 'steps'}"
+        steps = f"{counted(link.lists, 'steps')}"
         said.append(f"The link leaves out {steps} with a uid list from outside the run's folders.")
     return " ".join(said)
 

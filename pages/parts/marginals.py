@@ -52,9 +52,9 @@ class Marginal:
         return self.edges[::step], np.diff(self.below[::step])
 
 
-def marginal(entry: Entry, metric: str, recipe: str | None = None) -> Marginal:
-    """The spread of a metric over the run, or over what a recipe (YAML) keeps of it."""
-    return _marginal(entry, metric, recipe, state.scores_stamp(entry))
+def marginal(entry: Entry, metric: str) -> Marginal:
+    """The spread of a metric over the run."""
+    return _marginal(entry, metric, state.scores_stamp(entry))
 
 
 def of_bits(entry: Entry, metric: str, bits: np.ndarray | None) -> Marginal:
@@ -72,5 +72,5 @@ def of_values(values: np.ndarray, like: Marginal) -> Marginal:
 
 
 @st.cache_resource(max_entries=96, show_spinner=False)
-def _marginal(entry: Entry, metric: str, recipe: str | None, stamp: state.Stamp) -> Marginal:
-    return of_bits(entry, metric, None if recipe is None else state.kept_bits(entry, recipe))
+def _marginal(entry: Entry, metric: str, stamp: state.Stamp) -> Marginal:
+    return of_bits(entry, metric, None)

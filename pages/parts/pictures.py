@@ -8,43 +8,89 @@ import math
 import threading
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from clipsel_core.counts import counted
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.store import Run
+from pages.parts.background import Report, Work
 
 _log = logging.getLogger(__name__)
 _MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 _MOST_PIXELS = 64_000_000
 _MOST_INDEXES = 4
 _LOOK_AGAIN_S = 10.0
+_PATIENCE_S = 2.0
 
 
-@dataclass(frozen=True)
-class _Known:
-    """An index, what was true of the run and its pool when it was opened, and until when nobody looks again."""
-
-    stamp: tuple[int, ...]
-    pool: Path
-    index: ImageIndex | None
-    until_s: float
+class BeingFound(Exception):
+    """It is not known yet where a run's images lie."""
 
 
-_indexes: Recent[_Known] = Recent(_MOST_INDEXES)
-_gates: dict[Path, threading.Lock] = {}
+class Finding:
+    """Where the images of a run's pool lie, being found, once for all who look. index: what was found; None before, and
+    where the pool has none.
+
+    In tars that nobody went through yet it may take a quarter of an hour; else it is a moment.
+    """
+
+    def __init__(self, root: Path) -> None:
+        run = Run.open(root)
+        self.index: ImageIndex | None = None
+        self.pool, self.work = run.pool_root, Work(self._do)
+        self._run, self._stamp, self._failed_s = run, _stamp(root, run.pool_root), math.inf
+
+    def holds(self) -> bool:
+        """Whether the run and its pool are as they were, and it is too early to look again for what failed."""
+        # A full disk gets room, a damaged tar is mended.
+        as_it_was = self._stamp == _stamp(self._run.root, self.pool)
+        return as_it_was and time.monotonic() < self._failed_s + _LOOK_AGAIN_S
+
+    def _do(self, report: Report) -> None:
+        def gone(done: int, total: int) -> None:
+            said = f"Finding images: {done:,} of {counted(total, 'files')} gone through"
+            report(done / max(total, 1), said)
+
+        try:
+            self.index = open_images(open_pool(self.pool), self._run.cache_dir, gone)
+        except (ClipselError, OSError) as error:
+            _log.warning("no images for %s: %s", self._run.root, error)
+            self._failed_s = time.monotonic()
+            raise
+
+
+_findings: Recent[Finding] = Recent(_MOST_INDEXES)
 _lock = threading.Lock()
 
 
 def read(root: Path, uid: str) -> bytes | None:
-    """The stored bytes of a pair's image, or None where the run's pool has none for this uid."""
-    index = _index(root)
-    return index.read(uid) if index else None
+    """The stored bytes of a pair's image, or None where the run's pool has none for this uid.
+
+    Raises: BeingFound where nobody can tell yet.
+    """
+    finding = find(root)
+    finding.work.wait(_PATIENCE_S)
+    if finding.index is None and not (finding.work.finished or finding.work.error):
+        raise BeingFound
+    return finding.index.read(uid) if finding.index else None
+
+
+def find(root: Path) -> Finding:
+    """Where the run's images lie, begun where nobody looked yet, and anew when run.json or one of the pool's folders
+    changes."""
+    with _lock:
+        known = _findings.peek(root)
+        if known is None or not known.holds():
+            if known is not None:
+                known.work.stop()
+            known = _findings.put(root, Finding(root))
+    known.work.begin()
+    return known
 
 
 def media_type(data: bytes) -> str | None:
@@ -75,20 +121,6 @@ def _judged(data: bytes) -> tuple[str | None, str]:
         return None, f"a broken one: {str(error)[:200]}"
 
 
-def _index(root: Path) -> ImageIndex | None:
-    """The index of the run's pool, opened once, and anew when run.json changes or one of the pool's folders does."""
-    with _lock:
-        gate = _gates.setdefault(root, threading.Lock())
-    # To open one may take a minute: whoever wants another run's does not wait for it.
-    with gate:
-        known = _indexes.peek(root)
-        if known is None or known.stamp != _stamp(root, known.pool) or time.monotonic() > known.until_s:
-            run = Run.open(root)
-            index, until_s = _open(run)
-            known = _indexes.put(root, _Known(_stamp(root, run.pool_root), run.pool_root, index, until_s))
-        return known.index
-
-
 def _stamp(root: Path, pool: Path) -> tuple[int, ...]:
     return tuple(modified(path) for path in (root / "run.json", pool / "shards", pool / "images"))
 
@@ -99,12 +131,3 @@ def modified(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _open(run: Run) -> tuple[ImageIndex | None, float]:
-    try:
-        return open_images(open_pool(run.pool_root), run.cache_dir), math.inf
-    except (ClipselError, OSError) as error:
-        _log.warning("no images for %s: %s", run.root, error)
-        # A full disk gets room, a damaged tar is mended.
-        return None, time.monotonic() + _LOOK_AGAIN_S

@@ -1,6 +1,7 @@
 """What does the server answer besides the pages? A pair's image by its uid, and a file that a run exported.
 
-/pairs/<run>/<uid>      image bytes; 404 where unknown, 415 where they are not a picture that Pillow can decode
+/pairs/<run>/<uid>      image bytes; 404 where unknown, 415 where they are not a picture that Pillow can decode, 503
+                        while the images are being found
 /exports/<run>/<name>   a file of the run's exports folder as a download; 404 for anything else
 /drawings/<name>        a picture that a page drew just now, PNG; 404 where it is not kept any more
 /scripts/<name>         the script of one of our components, by a name that changes with it; 404 for anything else
@@ -69,7 +70,10 @@ def image(request: Request) -> Response:
     """The bytes of one pair's image, decoded once to be sure that they are one."""
     entry = catalog.by_key(request.path_params["run"])
     uid = request.path_params["uid"]
-    data = pictures.read(entry.root, uid) if entry and _UID.fullmatch(uid) else None
+    try:
+        data = pictures.read(entry.root, uid) if entry and _UID.fullmatch(uid) else None
+    except pictures.BeingFound:
+        return PlainTextResponse("images are being found", 503, headers={**_HEADERS, "Retry-After": "5"})
     if data is None:
         return PlainTextResponse("no such image", 404, headers=_HEADERS)
     kind = pictures.media_type(data)

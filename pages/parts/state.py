@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.exploring.projection import read_projection
+from clipsel_core.curation.exploring.projection import Projection, read_projection
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.indexing import must_build, open_indexed
@@ -131,7 +131,7 @@ def scored_pairs(entry: catalog.Entry) -> int:
     return len(open_table(entry)) if open_run(entry).score_files else 0
 
 
-def open_map(entry: catalog.Entry):
+def open_map(entry: catalog.Entry) -> Projection | None:
     """The projected sample with its rows and coordinates, or None where the run has no projection."""
     return _projection(entry.root, map_stamp(entry))
 
@@ -268,7 +268,7 @@ def _only_picker(root: Path, stamp: Stamp) -> Picker:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _projection(root: Path, stamp: Stamp):
+def _projection(root: Path, stamp: Stamp) -> Projection | None:
     return read_projection(Run.open(root), _table(root, stamp[:-1]))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
+from clipsel_core.counts import counted
+
 
 def count(number: float) -> str:
     """A whole number with thousands separators: 12800000 is 12,800,000."""
@@ -13,7 +15,7 @@ def count(number: float) -> str:
 
 def pairs(number: float) -> str:
     """So many pairs: 1 pair, 12,800,000 pairs."""
-    return f"{count(number)} {'pair' if int(number) == 1 else 'pairs'}"
+    return counted(number, "pairs")
 
 
 def rate(number: float) -> str:
@@ -57,7 +59,7 @@ def score(value: float) -> str:
     ('0.2500', '0.0000', '1,234.50')
     """
     if value is None or not math.isfinite(value):
-        return "–"  # noqa: RUF001
+        return "–"
     return f"{unsigned_zero(value):.4f}" if abs(value) < 10 else f"{value:,.2f}"
 
 

@@ -185,6 +185,34 @@ def test_select__amounts_can_be_typed(page):
     settle(page)
 
 
+def test_select__moved_and_removed_steps_leave_the_keyboard_where_it_is_wanted(page):
+    visit(page, "select")
+    page.get_by_role("button", name="Add a step").click()
+    expect(page.get_by_role("button", name="Take step 3 out")).to_be_visible()
+    page.get_by_role("button", name="Run step 1 later").focus()
+    for place, name in ((2, "Run step 2 later"), (3, "Run step 3 earlier"), (2, "Run step 2 earlier")):
+        page.keyboard.press("Enter")
+        expect(page.locator(f'[aria-label^="Step {place}: s-CLIPLoss"]')).to_be_visible()
+        expect(page.get_by_role("button", name=name)).to_be_focused()
+    page.get_by_role("button", name="Take step 2 out").focus()
+    for left, name in ((2, "Take step 2 out"), (1, "Add a step")):
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name=re.compile("Take step . out"))).to_have_count(left)
+        settle(page)
+        expect(page.get_by_role("button", name=name)).to_be_focused()
+
+
+def test_select__a_cross_pressed_twice_takes_out_one_step(page):
+    """The second press reaches a server that has taken the step out already."""
+    visit(page, "select")
+    cross = page.get_by_role("button", name="Take step 1 out")
+    page.evaluate("cross => { cross.click(); setTimeout(() => cross.click(), 30) }", cross.element_handle())
+    expect(page.get_by_role("button", name=re.compile("Take step . out"))).to_have_count(1)
+    page.wait_for_timeout(300)
+    settle(page)
+    expect(page.get_by_role("button", name="Take step 1 out")).to_be_focused()
+
+
 def test_select__quick_moves_to_and_fro_are_all_counted(page):
     """Places that were shown before come again while answers are on their way: the browser must know them still."""
     visit(page, "select")

@@ -20,6 +20,8 @@ from tests.pages.worlds import HOSTILE, HOSTILE_NAME, HOSTILE_NAMES
 
 RUN = "hostile/run"
 NAMES_RUN = f"names/{HOSTILE_NAMES[0]}"
+_EXAMINING_S = 90
+"""What the machine has is asked of a process that imports torch, which takes its time where all cores are busy."""
 
 
 def unfold(page) -> None:
@@ -29,10 +31,10 @@ def unfold(page) -> None:
         settle(page)
     for place in range(page.locator("details:not([open]) > summary").count()):
         page.locator("summary").nth(place).click()
-        settle(page, patience_s=90)  # What the machine has is asked of a process that imports torch.
+        settle(page, patience_s=_EXAMINING_S)
     for _ in range(6):
         page.mouse.wheel(0, 1500)
-    settle(page)
+    settle(page, patience_s=_EXAMINING_S)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -167,6 +169,32 @@ def test_hostile__export_says_what_it_wrote(page):
     page.get_by_role("button", name="Save and export").click()
     expect(page.locator(".st-key-exported")).to_contain_text("SHA-256")
     settle(page)
+
+
+def test_markup_that_got_through__would_run_nothing_and_ask_nobody(browser, server):
+    """As if a caption were put on a page as it is: what the browser refuses, by the rule that forbids it."""
+    tab = browser.new_context(base_url=server.url).new_page()
+    watch = Watch(server.url)
+    watch.follow(tab)
+    visit(tab, "gallery", RUN)
+    tab.evaluate("""() => {
+      window.refused = []
+      addEventListener("securitypolicyviolation", (event) => refused.push(event.effectiveDirective))
+      document.body.insertAdjacentHTML("beforeend", `
+        <img src="data:," onerror="pwned = 'handler'"><a href="javascript:pwned = 'link'" id="led">here</a>
+        <iframe src="https://example.org"></iframe><object data="https://example.org/a.swf"></object>
+        <form action="https://example.org" id="asked"></form><link rel="stylesheet" href="https://example.org/a.css">`)
+      for (const script of [{ textContent: "pwned = 'inline'" }, { src: "https://example.org/a.js" }])
+        document.body.append(Object.assign(document.createElement("script"), script))
+      led.click(); asked.submit()
+      fetch("https://example.org").catch(() => undefined)
+    }""")
+    kinds = "script-src-attr script-src-elem script-src-elem script-src-elem frame-src object-src form-action"
+    expected = sorted([*kinds.split(), "style-src-elem", "connect-src"])
+    tab.wait_for_function("count => refused.length >= count", arg=len(expected))
+    assert sorted(tab.evaluate("refused")) == expected
+    assert watch.scripts == []
+    tab.context.close()
 
 
 def test_server__answers_on_this_machine_alone(server):

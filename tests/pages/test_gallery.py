@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from threading import Event
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
+from pages.parts import background, pictures
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
 
@@ -20,6 +25,10 @@ def app(tmp_path, open_page):
 
 def captions(app) -> list[str]:
     return [card["caption"] for card in components(app, "clipsel_cards")[0]["cards"]]
+
+
+def bars(app) -> list[str]:
+    return [bar.proto.text for bar in app.get("progress")]
 
 
 def rows(app) -> list[int]:
@@ -99,9 +108,48 @@ def test_gallery__a_pool_with_an_image_index_and_no_tars_has_addresses(tmp_path,
     run = make_run(tmp_path / "world", images=False)
     index = tmp_path / "world" / "pool" / "images" / "00000000.parquet"
     index.parent.mkdir()
-    index.write_bytes(b"read only when an image is asked for")
+    where = {"file": pa.array(["0.jpg"]).dictionary_encode(), "offset": [0], "length": [9]}
+    table = pa.table({"uid_hi": np.uint64([7]), "uid_lo": np.uint64([0]), **where})
+    pq.write_table(table.replace_schema_metadata({"base": str(tmp_path), "image_column": ""}), index)
     cards = components(open_page("gallery", run), "clipsel_cards")[0]["cards"]
     assert all(card["src"] for card in cards)
+
+
+def test_gallery__says_why_a_pool_s_images_cannot_be_shown(tmp_path, open_page):
+    run = make_run(tmp_path / "world")
+    (tmp_path / "world" / "pool" / "shards" / "99999999.tar").write_bytes(b"no tar" * 200)
+    app = open_page("gallery", run)
+    assert "The pool's images cannot be shown" in words(app)
+    assert "99999999.tar: expected a whole tar" in words(app)
+    assert {card["src"] for card in components(app, "clipsel_cards")[0]["cards"]} == {""}
+
+
+def test_gallery__is_there_while_images_are_found_and_shows_how_far_it_is(tmp_path, open_page, monkeypatch):
+    monkeypatch.setattr(background, "_AT_ONCE_S", 0)
+    told, go_on, find = Event(), Event(), pictures.open_images
+
+    def slowly(pool, cache, gone):
+        def wait(done, total):
+            gone(done, total)
+            if done:
+                told.set()
+                go_on.wait(30)
+
+        return find(pool, cache, wait)
+
+    monkeypatch.setattr(pictures, "open_images", slowly)
+    app = open_page("gallery", make_run(tmp_path / "world"))
+    assert told.wait(30)
+    app.run()
+    cards = components(app, "clipsel_cards")[0]["cards"]
+    assert {(card["src"], card["lack"]) for card in cards} == {("", "not found yet")}
+    assert "Finding images: 1 of 2 files gone through" in bars(app)
+    go_on.set()
+    monkeypatch.setattr(background, "_AT_ONCE_S", 30)
+    pictures.find(tmp_path / "world" / "run").work.wait(30)
+    app.run()
+    assert all(card["src"] for card in components(app, "clipsel_cards")[0]["cards"])
+    assert bars(app) == []
 
 
 def test_gallery__captions_go_nowhere_but_into_the_component(tmp_path, open_page):

@@ -7,6 +7,7 @@ import pytest
 from clipsel_core.jobs import control
 from clipsel_core.jobs.store import listing
 from pages.parts import catalog
+from pages.parts.jobs import jobs
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended, until
 from tests.pages.conftest import components, words
@@ -110,6 +111,43 @@ def test_panel__shows_what_came_out_as_text(run, open_page, monkeypatch):
     ended(*listing(catalog.jobs_folder()))
     app.run()
     assert "pool: 8 of 9 pairs in 1 shard" in [code.value for code in app.code]
+
+
+def finish(run, monkeypatch, command, title, behaviour="finish", **options):
+    monkeypatch.setenv("STAND_IN", behaviour)
+    job = control.start(catalog.jobs_folder(), command, [run], options, title=title, about=run)
+    ended(job)
+    return job
+
+
+def test_panel__beside_other_things_has_a_line_for_the_last_that_ended(run, open_page, monkeypatch):
+    app = open_page("search", run)
+    finish(run, monkeypatch, "search", "Images like birds", out=run / "searches" / "birds.parquet")
+    finish(run, monkeypatch, "search", "Images like fish", out=run / "searches" / "fish.parquet")
+    assert "Images like fish" in words(app.run())
+    assert "Images like birds" not in words(app)
+    assert "done in" in words(app)
+    assert not app.code
+    assert "Jobs" not in words(app)
+    jobs.looked_at(run / "searches" / "fish.parquet", run)
+    assert "Images like birds" in words(app.run())
+    jobs.looked_at(run / "searches" / "birds.parquet", run)
+    assert "Images like" not in words(app.run())
+    overview = words(open_page("overview", run))
+    assert "Images like fish" in overview
+    assert "Images like birds" in overview
+
+
+def test_panel__beside_other_things_keeps_why_a_job_failed_behind_a_button(run, open_page, monkeypatch):
+    app = open_page("map", run)
+    finish(run, monkeypatch, "project", "Map of 9 pairs", behaviour="fail")
+    assert "Map of 9 pairs" in words(app.run())
+    (why,) = app.get("popover")
+    said = "pool: expected shards, found none"
+    assert said in [code.value for code in why.code]
+    assert [code.value for code in app.code].count(said) == 1
+    finish(run, monkeypatch, "project", "Map of 8 pairs")
+    assert "Map of 8 pairs" not in words(app.run())
 
 
 def test_launch__forgets_the_same_that_ended(run, open_page, monkeypatch):

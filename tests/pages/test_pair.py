@@ -16,7 +16,6 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
-from pages.parts.pair import related
 from pages.parts.search import sample
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
@@ -125,13 +124,21 @@ def test_pair__same_caption(tmp_path, open_page):
     assert [card["caption"] for card in components(app, "clipsel_cards")[1]["cards"]] == ["twice"]
     open_card(app, 3, "Same caption")
     assert "20 pairs more with exactly this caption" in words(app)
+    first = [card["uid"] for card in components(app, "clipsel_cards")[1]["cards"]]
+    assert len(first) == 12
+    app.button(key="next same caption page").click().run()
+    second = [card["uid"] for card in components(app, "clipsel_cards")[1]["cards"]]
+    assert "of 2" in words(app)
+    assert len(set(first + second)) == 20
+    assert "same caption page" not in app.query_params
+    open_card(app, 4, "Same caption")
     assert len(components(app, "clipsel_cards")[1]["cards"]) == 12
     open_card(app, 1, "Same caption")
     assert "No other pair has this caption" in words(app)
 
 
 def test_pair__a_large_pool_is_read_only_on_request(tmp_path, open_page, monkeypatch):
-    monkeypatch.setattr(related, "_SMALL", 10)
+    monkeypatch.setattr(sample, "AT_ONCE", 10)
     app = open_page("gallery", make_run(tmp_path / "world", projection=False))
     open_card(app, 0, "Same caption")
     assert "Looks through the captions of all 60 pairs" in words(app)
@@ -179,7 +186,7 @@ def test_pair__says_what_is_missing(tmp_path, open_page, tab):
 
 
 def test_pair__look_alikes_in_the_whole_pool_are_a_job_and_stay(open_page, tmp_path, monkeypatch):
-    monkeypatch.setattr(sample, "_SMALL", 100)
+    monkeypatch.setattr(sample, "AT_ONCE", 100)
     run = shutil.copytree(DEMO, tmp_path / "demo" / "run", ignore=shutil.ignore_patterns("exports", "cache"))
     (tmp_path / "demo" / "pool").symlink_to(DEMO.parent / "pool")
     stand_in.install(tmp_path / "home", monkeypatch)

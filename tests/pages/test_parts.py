@@ -71,7 +71,7 @@ def test_marginal__percentiles_by_hand():
         (words.share(0, 0), "0.0 %"),
         (words.score(0.12345), "0.1235"),
         (words.score(1234.5), "1,234.50"),
-        (words.score(float("nan")), "–"),  # noqa: RUF001
+        (words.score(float("nan")), "–"),
         (words.percent(Decimal("0.125")), "12.5 %"),
         (words.percent(Decimal("1.0")), "100 %"),
         (words.duration(3725), "1 h 2 min"),

@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from starlette.applications import Starlette
 
 from clipsel_core import uids
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, component, drawings, pictures, routes
+from pages.parts import background, catalog, component, drawings, pictures, routes
 from pages.parts.gallery import cards  # noqa: F401
 from tests.pages.worlds import make_run, picture
 
@@ -169,7 +170,7 @@ def test_pictures__are_looked_for_again_where_they_could_not_be_read(entry, monk
     """On a full disk the lookup cannot be written; once there is room, nobody has to start the server again."""
     read = pictures.open_images
 
-    def fail(pool, cache):
+    def fail(pool, cache, gone):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pictures, "open_images", fail)
@@ -178,6 +179,18 @@ def test_pictures__are_looked_for_again_where_they_could_not_be_read(entry, monk
     assert get(routes.image_url(entry, FIRST))[0] == 404
     later = pictures.time.monotonic() + 11
     monkeypatch.setattr(pictures, "time", SimpleNamespace(monotonic=lambda: later))
+    assert get(routes.image_url(entry, FIRST))[0] == 200
+
+
+def test_image__while_images_are_being_found_nobody_says_that_there_is_none(entry, monkeypatch):
+    go_on, find = Event(), pictures.open_images
+    monkeypatch.setattr(background, "_AT_ONCE_S", 0)
+    monkeypatch.setattr(pictures, "_PATIENCE_S", 0)
+    monkeypatch.setattr(pictures, "open_images", lambda *given: go_on.wait(30) and find(*given))
+    status, headers, _ = get(routes.image_url(entry, FIRST))
+    assert (status, headers["retry-after"]) == (503, "5")
+    go_on.set()
+    pictures.find(entry.root).work.wait(30)
     assert get(routes.image_url(entry, FIRST))[0] == 200
 
 

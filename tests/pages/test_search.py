@@ -253,8 +253,8 @@ def test_search__refuses_what_is_no_picture(run, asked, open_page, content, why)
 
 
 def test_search__of_a_large_run_looks_at_a_sample_and_offers_the_rest(run, images, asked, open_page, monkeypatch):
-    monkeypatch.setattr(sample, "_SMALL", 100)
-    monkeypatch.setattr(sample, "_SAMPLE", 500)
+    monkeypatch.setattr(sample, "AT_ONCE", 100)
+    monkeypatch.setattr(sample, "SAMPLE", 500)
     (run / "projection.parquet").unlink()
     started = []
     monkeypatch.setattr(jobs.control, "start", lambda *args, **options: started.append(args))
@@ -277,7 +277,7 @@ def test_search__of_a_large_run_looks_at_a_sample_and_offers_the_rest(run, image
 
 
 def test_search__leads_to_what_a_search_of_everything_found(run, asked, open_page, monkeypatch):
-    monkeypatch.setattr(sample, "_SMALL", 100)
+    monkeypatch.setattr(sample, "AT_ONCE", 100)
     started = []
     monkeypatch.setattr(jobs.control, "start", lambda *args, **options: started.append(args))
     app = open_page("search", run)
@@ -304,16 +304,20 @@ def test_search__leads_to_what_a_search_of_everything_found(run, asked, open_pag
     assert "kept" not in app.query_params
 
 
-def test_search__shows_what_a_job_found_in_the_whole_pool(run, open_page):
+def test_search__shows_what_a_job_found_in_the_whole_pool(run, open_page, monkeypatch):
     opened = Run.open(run)
     result = search_run(opened, np.eye(64)[1], limit=60)
     said = Asked(query="<i>cats</i>", by="text", side="image", among="pool", pairs=result.pairs)
     write_search(run / "searches" / "a.parquet", result, said)
+    looked_at = []
+    monkeypatch.setattr(jobs, "looked_at", lambda *args: looked_at.append(args))
     app = open_page("search", run)
+    assert looked_at == []
     earlier(app).set_value("a.parquet").run()
     assert not app.exception
     assert found(app) == result.names[:48]
     assert "&lt;i&gt;cats" in words(app)
+    assert set(looked_at) == {(run / "searches" / "a.parquet", run)}
 
 
 def test_search__says_that_a_kept_search_is_damaged(run, open_page):

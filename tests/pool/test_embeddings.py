@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.embeddings import read_embeddings, read_pairs, row_scale
+from clipsel_core.pool.embeddings import read_embeddings, read_pairs, row_lengths, row_scale
 from clipsel_core.pool.layout import open_pool
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 
@@ -96,6 +96,15 @@ def test_row_scale__agrees_with_float64_across_blocks(rows, dtype):
     expected = np.where(abs(length - 1) <= 1e-3, 1, np.where(abs(length - 1) <= 1e-2, 1 / length, np.nan))
     near_a_limit = np.minimum(abs(abs(length - 1) - 1e-3), abs(abs(length - 1) - 1e-2)) < 1e-6
     np.testing.assert_allclose(row_scale(x)[~near_a_limit], expected[~near_a_limit], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["f2", ">f2", "f4", "f8"])
+def test_row_lengths__are_those_of_float64_and_none_for_bad_rows(dtype):
+    x = (unit_rows(700, 8).astype("f4") * np.linspace(0.985, 1.015, 700, dtype="f4")[:, None]).astype(dtype)
+    x[300], x[301], x[302] = 0, np.nan, 65504.0
+    length = np.linalg.norm(x.astype("f8"), axis=1)
+    usable = np.abs(length - 1) <= 1e-2
+    np.testing.assert_allclose(row_lengths(x), np.where(usable, length, np.nan), rtol=3e-7)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 65504.0, 0.0])

@@ -56,6 +56,24 @@ def test_read__uids_that_differ_in_one_half_alone(tmp_path):
     assert {index.read(f"{number:016x}{1:016x}") for number in (3, 5)} == {None}
 
 
+def test_open__tells_how_far_it_is_where_tars_are_gone_through(tars, tmp_path):
+    told = []
+    ImageIndex.open(tars, tmp_path / "images.index", lambda *at: told.append(at))
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    ImageIndex.open(tars, tmp_path / "images.index", lambda *at: told.append(at))
+    assert len(told) == 3
+
+
+def test_open__stopped_on_the_way_keeps_nothing(tars, tmp_path):
+    def stop(done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ImageIndex.open(tars, tmp_path / "cache" / "images.index", stop)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 @pytest.mark.parametrize("uid", ["d" * 32, "", "../../etc/passwd", "x" * 999])
 def test_read__unknown_or_malformed_uids_have_none(tars, tmp_path, uid):
     assert ImageIndex.open(tars, tmp_path / "images.index").read(uid) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 
 import pyarrow as pa
@@ -108,6 +109,17 @@ def test_tars__damage_in_the_middle_and_no_tar_at_all(tmp_path):
     found = faults(open_source(tmp_path))
     assert found[0] == ("", f"the tar is damaged at byte {second:,}")
     assert [fault.startswith("the tar cannot be read at all") for _, fault in found[1:]] == [True, True]
+
+
+def test_tars__none_that_is_one_is_refused_when_opened(tmp_path):
+    (tmp_path / "captions.csv").write_text("image,caption\na.jpg,a cat\n" * 99)
+    with pytest.raises(PoolFormatError, match=r"captions\.csv: expected a tar, found .*not compressed, or another"):
+        open_source(tmp_path / "captions.csv", kind="webdataset")
+    write_tar(tmp_path / "0.tar", sample(0))
+    with gzip.open(tmp_path / "0.tar.gz", "wb") as packed:
+        packed.write((tmp_path / "0.tar").read_bytes())
+    with pytest.raises(PoolFormatError, match=r"0\.tar\.gz: expected a tar"):
+        open_source(tmp_path / "0.tar.gz", kind="webdataset")
 
 
 def test_split_name__at_the_first_dot():

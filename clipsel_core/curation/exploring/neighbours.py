@@ -1,7 +1,9 @@
 """Which pairs, or which images of a target, have embeddings most like a given one?
 
 Similarity is the cosine, computed in float32 over blocks of rows; of the pairs seen so far only the best are kept. Rows
-that could not be scored (zero, NaN, far from unit length) are never found. Equal similarities go to the smaller row.
+rounded to float16 are not quite of unit length, so products are divided by the lengths; NormSim's are not, as scoring
+takes such rows as they are. Rows that could not be scored (zero, NaN, far from unit length) are never found. Equal
+similarities go to the smaller row.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, Si
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.errors import RunError, TargetError
-from clipsel_core.pool.embeddings import ROUNDING, row_scale
+from clipsel_core.pool.embeddings import ROUNDING, row_lengths, row_scale
 from clipsel_core.pool.target_files import read_target_rows
 from clipsel_core.runs.config import TargetInfo
 
@@ -66,18 +68,20 @@ def neighbours(
 
 
 def nearest(
-    query: np.ndarray, vectors: Vectors, *, limit: int = 48, either_sign: bool = False, progress: Progress | None = None
+    query: np.ndarray, vectors: Vectors, *, limit: int = 48, as_normsim: bool = False, progress: Progress | None = None
 ) -> Nearest:
     """The rows whose vectors are most like a query. query: (D,) floats of any length but 0.
 
-    either_sign: rank by the cosine's absolute value, as NormSim does; the cosines keep their signs.
+    as_normsim: rank by the absolute value, with unit rows taken as rounding left them, so that the first is the score;
+        it may lie past 1 by that rounding. The similarities keep their signs.
     progress: called with rows looked at and rows in all.
     Raises: RunError where the query is not a direction, or has another width than the vectors.
     """
-    direction = _unit(query, vectors.width)
+    direction = _unit(query, vectors.width, rounded=as_normsim)
+    similarities = _products if as_normsim else _cosines
     best, done = Nearest(np.empty(0, np.int64), np.empty(0, np.float32)), 0
     for rows, block in vectors.blocks():
-        best = _merge(best, Nearest(rows, _cosines(block, direction)), limit, either_sign)
+        best = _merge(best, Nearest(rows, similarities(block, direction)), limit, either_sign=as_normsim)
         done += len(rows)
         if progress:
             progress(done, vectors.rows)
@@ -112,7 +116,7 @@ def nearest_targets(table: ScoreTable, target: str, embedding: np.ndarray, *, li
         known = ", ".join(info.name for info in table.run.targets) or "none"
         raise RunError(table.run.root, expected=f"one of the targets {known}", found=repr(target))
     vectors = _target_vectors(table, info)
-    nearest_images = nearest(embedding, vectors, limit=limit, either_sign=True)
+    nearest_images = nearest(embedding, vectors, limit=limit, as_normsim=True)
     first = nearest_images.rows[:1]
     closest = vectors.held[first[0]].astype(np.float32) if isinstance(vectors, HeldVectors) and len(first) else None
     return NearestTargets(nearest_images.rows, nearest_images.similarity, info.kind == "uids", closest)
@@ -136,18 +140,26 @@ def _target_vectors(table: ScoreTable, info: TargetInfo) -> Vectors:
     return HeldVectors(np.arange(info.rows), stored)
 
 
-def _unit(query: np.ndarray, width: int) -> np.ndarray:
-    """The query as a float32 unit row; as it is where rounding explains the difference, as in scoring."""
+def _unit(query: np.ndarray, width: int, *, rounded: bool) -> np.ndarray:
+    """The query as a float32 unit row. rounded: as it is where rounding explains the difference, as in scoring."""
     if query.shape != (width,):
         raise RunError("the query", expected=f"shape ({width},)", found=f"{query.shape}")
     length = float(np.linalg.norm(query.astype(np.float64)))
     if not np.isfinite(length) or length == 0:
         raise RunError("the query", expected="an embedding of length 1", found="one that could not be scored")
-    return (query if abs(length - 1) <= ROUNDING else query.astype(np.float64) / length).astype(np.float32)
+    as_is = rounded and abs(length - 1) <= ROUNDING
+    return (query if as_is else query.astype(np.float64) / length).astype(np.float32)
 
 
 def _cosines(block: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """(B, D) rows to (B,) float32 cosines, NaN for rows that cannot be used."""
+    rows = np.asarray(block, np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.clip(rows @ direction / row_lengths(rows), -1, 1)
+
+
+def _products(block: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """(B, D) rows to (B,) float32 products as scoring takes them, NaN for rows that cannot be used."""
     rows = np.asarray(block, np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
         return (rows @ direction) * row_scale(rows)

@@ -23,6 +23,9 @@ from clipsel_core.runs.store import Run
 
 Progress = Callable[[float, str], None]
 
+# Pairs on a map where nobody says how many.
+SAMPLE = 50_000
+
 _NEIGHBOURS = 15
 _MIN_DIST = 0.1
 # A spectral layout wants clearly more points than dimensions; fewer points start from random places.
@@ -44,7 +47,7 @@ class Projection:
     settings: dict[str, Any]
 
 
-def project(run: Run, *, sample: int = 50_000, seed: int = 0, progress: Progress | None = None) -> Path:
+def project(run: Run, *, sample: int = SAMPLE, seed: int = 0, progress: Progress | None = None) -> Path:
     """Lays out a random sample of the run's pairs by their images with UMAP (cosine) and writes RUN/projection.parquet.
 
     sample: pairs to lay out; all where the run has fewer. Pairs that were set aside are not drawn. The same seed gives

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# A part of the map: left, right, bottom and top.
 Span = tuple[float, float, float, float]
 
 # A few cells around each pair where there is less than about one pair a cell: without it small samples look like dust.

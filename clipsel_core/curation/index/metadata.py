@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clipsel_core.counts import counted
 from clipsel_core.curation.database import COLUMNS
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.curation.index.score_files import ScoreFiles
@@ -70,7 +71,7 @@ class Metadata:
         scored = dict(zip(self._files.shard_names, self._files.sizes, strict=True))
         for shard in pool.shards:
             if scored.get(shard.name, shard.rows) != shard.rows:
-                expected, found = f"{scored[shard.name]:,} rows, as were scored", f"{shard.rows:,}"
+                expected, found = f"{counted(scored[shard.name], 'rows')}, as were scored", f"{shard.rows:,}"
                 remedy = "bring back the pool that was scored, or score this one into a new folder"
                 raise PoolFormatError(shard.parquet, expected=expected, found=found, remedy=remedy)
         return pool

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
+from clipsel_core.counts import counted
 from clipsel_core.curation.database import COLUMNS, Database, as_array
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.errors import RunError
@@ -107,7 +108,9 @@ class ScoreFiles:
                 with pq.ParquetFile(file) as parquet:
                     table = parquet.read(columns=list(columns), use_threads=False)
                 if table.num_rows != self.sizes[shard]:
-                    raise pa.ArrowInvalid(f"{table.num_rows:,} rows, {self.sizes[shard]:,} when the run was opened")
+                    raise pa.ArrowInvalid(
+                        f"{counted(table.num_rows, 'rows')}, {self.sizes[shard]:,} when the run was opened"
+                    )
                 for name, out in columns.items():
                     ends = np.cumsum([start, *map(len, table.column(name).chunks)])
                     for chunk, place in zip(table.column(name).chunks, ends, strict=False):

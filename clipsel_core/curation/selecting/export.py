@@ -18,6 +18,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from clipsel_core import __version__, uids
+from clipsel_core.counts import counted
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.recipes.recipe_files import dump_recipe
 from clipsel_core.curation.selecting.selection import Selection
@@ -73,7 +74,7 @@ def export(
     if writer is None:
         raise ExportError(out, expected=f"a name ending in {', '.join(_WRITERS)}", found=out.suffix or "no ending")
     manifest_path = out.with_name(f"{out.name}.manifest.json")
-    report(0.0, f"Writing {len(selection):,} uids …")
+    report(0.0, f"Writing {counted(len(selection), 'uids')} …")
     content = describe(run, selection, recipe)
 
     def write(aside: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from clipsel_core import uids
+from clipsel_core.counts import counted
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.selecting.export import describe
@@ -68,6 +69,7 @@ def export_shards(
     *,
     pairs_per_shard: int = PAIRS_PER_SHARD,
     scores: bool = False,
+    finding: Callable[[int, int], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Shards:
     """Writes the selected pairs as webdataset tars, in the pool's order, or goes on with that.
@@ -75,7 +77,8 @@ def export_shards(
     Images are copied byte for byte from where the pool has them: its tars, or the places that `embed` noted. The same
     run, recipe and options give the same bytes.
 
-    scores: also write each pair's metrics into its json. progress: told after each tar how many of how many are done.
+    scores: also write each pair's metrics into its json. finding: told how many of the pool's files were gone through
+        for its images, where nobody did so before. progress: told after each tar how many of how many pairs are done.
     Raises: ExportError where the pool is not there or has no images, `out` holds something else, or cannot be written;
         PoolFormatError where a store that holds images stays away.
     """
@@ -92,7 +95,7 @@ def export_shards(
     if not len(rows):
         raise ExportError("the selection", expected="a pair or more", found="none", remedy="let the recipe keep some")
     try:
-        images = _images(run, selection.table)
+        images = _images(run, selection.table, finding)
         out.mkdir(parents=True, exist_ok=True)
         with sole_worker(out):
             _begin(out, settings)
@@ -158,11 +161,11 @@ def _numbers(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 
-def _images(run: Run, table: ScoreTable) -> ImageIndex:
+def _images(run: Run, table: ScoreTable, finding: Callable[[int, int], None] | None) -> ImageIndex:
     if table.pool is None:
         remedy = "bring the pool back to where it was scored"
         raise ExportError(run.pool_root, expected="the pool of the run", found="no such folder", remedy=remedy)
-    images = open_images(table.pool, run.cache_dir)
+    images = open_images(table.pool, run.cache_dir, finding)
     if images is None:
         remedy = "export uids with select, and use DataComp's resharder"
         expected = "images: shards/*.tar, or a pool that embed made"
@@ -200,7 +203,9 @@ def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings:
     written = sum(tar["pairs"] for tar in tars)
     if written + len(missing) != len(selection):
         found = f"{written:,} written and {len(missing):,} missing"
-        raise ExportError(out, expected=f"{len(selection):,} pairs", found=found, remedy="export into another folder")
+        raise ExportError(
+            out, expected=counted(len(selection), "pairs"), found=found, remedy="export into another folder"
+        )
     if missing:
         write_atomically(out / "missing.txt", lambda aside: aside.write_text("".join(f"{uid}\n" for uid in missing)))
     counts = {"written": written, "missing": len(missing)}

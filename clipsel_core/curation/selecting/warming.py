@@ -25,7 +25,7 @@ def _warm() -> None:
         _run_loops()
         # Galleries and tables ask for it, Select does not: who opens that at once should not wait for it.
         time.sleep(_LATER_S)
-        import pandas  # noqa: F401
+        import pandas  # noqa: F401 - so that it is there
 
         # What was imported stays. Gone through for garbage again and again, it stops all sessions for 0.2 s each time.
         gc.collect()

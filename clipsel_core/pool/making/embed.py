@@ -191,10 +191,11 @@ def _precision(asked: str, device: torch.device) -> Precision:
             return "float32"
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     known = [name for name in get_args(Precision) if name != "fp16" or device.type != "cpu"]
-    if asked not in known:
+    found: Precision | None = next((name for name in known if name == asked), None)
+    if found is None:
         expected = f"auto, {', '.join(known)} on {device.type}"
         raise TeacherError("--precision", expected=expected, found=asked)
-    return asked  # type: ignore[return-value]
+    return found
 
 
 def _is_in_hub(name: str, pretrained: str | None) -> bool:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.layout import Pool, Shard, open_pool
@@ -154,7 +155,9 @@ class _Work:
             image[kept], text[kept] = rows.image, rows.text
         if len(kept) + len(rows.rejected) != shard.rows:
             found = f"{len(kept):,} embedded and {len(rows.rejected):,} set aside"
-            raise PoolFormatError(f"shard {shard.name}", expected=f"{shard.rows:,} pairs accounted for", found=found)
+            raise PoolFormatError(
+                f"shard {shard.name}", expected=f"{counted(shard.rows, 'pairs')} accounted for", found=found
+            )
         rejected = sorted((int(key), file, reason) for file, key, reason in rows.rejected)
         lines = [[names[row] for row, _, _ in rejected], *([line[n] for line in rejected] for n in (1, 2))]
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically
 from clipsel_core.pool.making.behind import Behind
@@ -173,7 +174,7 @@ class _Work:
             rows = self._rows(feed, before, lambda kept, _: namer.name(kept.record))
         if len(rows.kept) + len(rows.rejected) != rows.read or len(rows.image) != len(rows.kept):
             found = f"{len(rows.kept):,} kept and {len(rows.rejected):,} rejected"
-            expected = f"{rows.read:,} records accounted for"
+            expected = f"{counted(rows.read, 'records')} accounted for"
             raise PoolFormatError(f"shard {files.name}", expected=expected, found=found)
         following = feed.following()
         if old:
@@ -264,7 +265,7 @@ def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
     read, kept = sum(report.read for report in reports), sum(report.kept for report in reports)
     if read != kept + rejected.num_rows:
         found = f"{kept:,} kept and {rejected.num_rows:,} rejected"
-        raise PoolFormatError(root, expected=f"{read:,} records accounted for", found=found)
+        raise PoolFormatError(root, expected=f"{counted(read, 'records')} accounted for", found=found)
     write_parquet(root / "rejected.parquet", rejected)
     if repeated.num_rows:
         write_parquet(root / "repeated.parquet", repeated)

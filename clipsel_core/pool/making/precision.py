@@ -13,6 +13,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from clipsel_core.counts import counted
 from clipsel_core.pool.making.decode import MOST_PIXELS, quiet_pillow
 from clipsel_core.pool.making.embed import Precision, Teacher
 from clipsel_core.pool.making.embed_shard import Embedder
@@ -51,7 +52,7 @@ class Trial:
         """What came out, for people."""
         return (
             f"on this CPU bf16 takes {1 / self.faster:.2f} of float32's time, and moves embeddings by "
-            f"{self.furthest:.0e} (1 - cosine) at most, tried on {self.pairs} pairs"
+            f"{self.furthest:.0e} (1 - cosine) at most, tried on {counted(self.pairs, 'pairs')}"
         )
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clipsel_core import uids
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically, write_json
 from clipsel_core.pool.images import NOWHERE
@@ -136,7 +137,9 @@ def add_to_shard(files: ShardFiles, rows: Rows, arch: str) -> None:
     table = pq.read_table(files.parquet)
     if found := _difference(rows.kept, table):
         remedy = "bring the source back as it was, or embed into another folder"
-        raise PoolFormatError(files.parquet, expected=f"the same {table.num_rows:,} pairs", found=found, remedy=remedy)
+        raise PoolFormatError(
+            files.parquet, expected=f"the same {counted(table.num_rows, 'pairs')}", found=found, remedy=remedy
+        )
     add_columns(files, table, arch, rows.image, rows.text)
 
 

@@ -27,8 +27,6 @@ from clipsel_core.pool.sources.record import Record
 
 # Records that go to a worker together: with more, less is spent on handing over, and more waits for one slow picture.
 _AT_ONCE = 16
-# Whoever hands pixels on and computes goes first: what waits for them is decoded already. By so much of niceness.
-_STEPS_BACK = 5
 _NOWHERE = -1
 _Job = tuple[Wanted, int]
 
@@ -221,7 +219,7 @@ def _prepare(preparer: Preparer, slots: Slots | None, tokens: Tokens | None, job
 
 
 def _settle(quick: bool, preparer: Preparer, slots: Slots, tokens: Tokens | None) -> None:
-    """In a new worker: knows its work, steps back, ends when the run is killed, and keeps to one core."""
+    """In a new worker: knows its work, ends when the run is killed, and keeps to one core."""
     _own[:] = [(preparer, slots, tokens)]
     hush_pillow()
     if quick:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.columns import Columns, guess_columns, said_in
@@ -43,13 +44,13 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
     finders = _clip_retrieval_files if kind == "clip-retrieval" else _npy_files
     images, texts, tables = finders(place)
     if not images or len(images) != len(texts) or (tables and len(tables) != len(images)):
-        found = f"{len(images)} of images, {len(texts)} of captions, {len(tables)} tables"
+        found = f"{len(images)} of images, {len(texts)} of captions, {counted(len(tables), 'tables')}"
         expected = "as many .npy of captions as of images, and as many tables or none"
         raise PoolFormatError(place, expected=expected, found=found)
     parts = [_part(place, *names) for names in zip(images, texts, tables or [""] * len(images), strict=True)]
     columns = _columns(place, parts[0].table, image, text)
     described = f", captions from {columns.text!r}" if columns.text else ", no captions"
-    said = f"embeddings of {sum(part.rows for part in parts):,} pairs in {len(parts):,} .npy each{described}"
+    said = f"embeddings of {counted(sum(part.rows for part in parts), 'pairs')} in {len(parts):,} .npy each{described}"
     names = [name for part in parts for name in (part.image, part.text, part.table) if name]
     sizes = [(place / name).size() for name in names]
     return Source(
@@ -123,7 +124,9 @@ def _read_part(base: Place, part: _Part, columns: Columns) -> Iterator[Record]:
             yield _record(base, part, row, columns, number, np.stack([image, text]))
     if next(rows, None) is not None and part.table:
         found = "more"
-        raise PoolFormatError(base / part.table, expected=f"{part.rows:,} rows, as in {part.image}", found=found)
+        raise PoolFormatError(
+            base / part.table, expected=f"{counted(part.rows, 'rows')}, as in {part.image}", found=found
+        )
 
 
 def _table_rows(base: Place, part: _Part) -> Iterator[Mapping[str, Any] | str]:
@@ -191,5 +194,7 @@ def _block(place: Place, file: BinaryIO, count: int, width: int, dtype: np.dtype
     rows = min(_ROWS_AT_ONCE, count - start)
     data = file.read(rows * width * dtype.itemsize)
     if len(data) < rows * width * dtype.itemsize:
-        raise PoolFormatError(place, expected=f"{count:,} rows", found="a file that is cut off", remedy="get it again")
+        raise PoolFormatError(
+            place, expected=counted(count, "rows"), found="a file that is cut off", remedy="get it again"
+        )
     return np.frombuffer(data, dtype).reshape(rows, width)

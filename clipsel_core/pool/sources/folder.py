@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.places import Place
@@ -44,7 +45,8 @@ def open_folder(base: Place) -> Source:
         remedy = "give the table of captions instead of the folder"
         raise PoolFormatError(base, expected=expected, found=found, remedy=remedy)
     facts = bool(names) and (base / _beside(names[0], ".json")).is_file()
-    said = f"a folder of {len(names):,} images, captions from the .txt beside each{' and uids from the .json' * facts}"
+    said = f"a folder of {counted(len(names), 'images')}, captions from the .txt beside each"
+    said += " and uids from the .json" * facts
     taken = {_beside(name, ".txt") for name in names}
     lone = sorted(name for name in texts if name.lower().endswith(".txt") and name not in taken)
     signature, read = signature_of(names, sizes, "folder"), partial(_read_folder, base, names, lone, facts)

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from clipsel_core.counts import counted
 from clipsel_core.pool.places import Place
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -123,7 +124,7 @@ def extent_of(sizes: Sequence[int]) -> str:
     >>> extent_of([1000, 234])
     '1,234 bytes in 2 files'
     """
-    return f"{sum(sizes):,} bytes in {len(sizes):,} file{'s' * (len(sizes) != 1)}"
+    return f"{counted(sum(sizes), 'bytes')} in {counted(len(sizes), 'files')}"
 
 
 def clean_text(value: object) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.members import Member, Members
@@ -39,12 +40,30 @@ class _Sample:
 
 
 def open_tars(base: Place, names: tuple[str, ...]) -> Source:
-    """The pairs of these tars, which lie below `base`. A remote tar is read once from end to end, images and all."""
+    """The pairs of these tars, which lie below `base`. A remote tar is read once from end to end, images and all.
+
+    Raises: PoolFormatError where not one of them is a tar; OSError where one cannot be read.
+    """
+    _check_one_is_a_tar(base, names)
     sizes = tuple((base / name).size() for name in names)
-    said = f"webdataset, {len(names):,} tar{'s' * (len(names) != 1)}"
+    said = f"webdataset, {counted(len(names), 'tars')}"
     read, glance = (partial(_read_part, base, names, names_only=only) for only in (False, True))
     signature = signature_of(names, sizes, "webdataset")
     return Source("webdataset", base, names, sizes, read, said, signature, extent_of(sizes), glance=glance)
+
+
+def _check_one_is_a_tar(base: Place, names: tuple[str, ...]) -> None:
+    """Tells tars, damaged ones among them, from files that were only called so. Raises: PoolFormatError, OSError."""
+    found = ""
+    for name in names:
+        try:
+            with (base / name).open() as raw:
+                next(iter(Members(raw, (base / name).size())), None)
+            return
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            found = found or str(error)
+    remedy = "give tars that are not compressed, or another --format"
+    raise PoolFormatError(base / names[0], expected="a tar", found=found, remedy=remedy)
 
 
 def split_name(name: str) -> tuple[str, str]:

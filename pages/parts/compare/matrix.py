@@ -68,7 +68,7 @@ def _cell(found: Overlap, shares: np.ndarray, measure: str, i: int, j: int, othe
 
 
 def _percent(share: float) -> str:
-    return "–" if np.isnan(share) else words.percentage(share)  # noqa: RUF001
+    return "–" if np.isnan(share) else words.percentage(share)
 
 
 def _row(change: Change) -> str:

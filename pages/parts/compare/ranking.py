@@ -34,9 +34,9 @@ class Ranking:
 
     def _do(self, report: Report) -> None:
         if self.alignment is None:
-            report(0.0, "Matching the pairs of both runs …")
-            between = lambda share: report(_MATCHING * share, "Matching the pairs of both runs …")  # noqa: E731
-            self.alignment = align(*self._tables, between)
+            said = "Matching the pairs of both runs …"
+            report(0.0, said)
+            self.alignment = align(*self._tables, lambda share: report(_MATCHING * share, said))
         missing = [name for name in self._names if name not in self.found] if self.alignment.shared else []
         for place, name in enumerate(missing):
             self.found = {**self.found, name: self._agreement(name, place, len(missing), report)}

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
+from clipsel_core.counts import counted
 from clipsel_core.curation.exploring import agreement
 from clipsel_core.curation.exploring.agreement import Agreement, Alignment
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, charts, commands, empty, facts, metrics, state, watching, words
+from pages.parts import catalog, charts, commands, empty, facts, metrics, opening, state, watching, words
 from pages.parts.catalog import Entry
 from pages.parts.compare.ranking import Ranking
 from pages.parts.pair import part_gallery
@@ -47,6 +48,8 @@ def show(entry: Entry) -> None:
     other = _choose(others)
     _settings(state.open_run(entry), state.open_run(other))
     names = [name for name in state.open_run(entry).metrics if name in state.open_run(other).metrics]
+    if not opening.is_open(other, "the other run", stopped="Stopped: the runs cannot be compared without."):
+        return
     try:
         work = _ranking(entry, other, state.scores_stamp(entry), state.scores_stamp(other))
     except ClipselError as error:
@@ -131,7 +134,7 @@ def _table(work: Ranking, names: list[str], known: tuple) -> None:
     body = "".join(_row(name, work.found.get(name)) for name in names)
     st.html(f'<div class="matrix"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>')
     ranked = sum(name in work.found for name in names)
-    stopped = f"Stopped: {words.count(ranked)} of {words.count(len(names))} metrics are ranked."
+    stopped = f"Stopped: {words.count(ranked)} of {counted(len(names), 'metrics')} are ranked."
     watching.bar(work.work, key="rank", stopped=stopped)
 
 
@@ -144,7 +147,7 @@ def _row(name: str, found: Agreement | None) -> str:
     parts = [found.spearman, *shares]
     texts = [f"{found.spearman:.4f}", *map(words.percentage, shares)]
     cells = [
-        _cell(part, "–" if math.isnan(part) else text, column)  # noqa: RUF001
+        _cell(part, "–" if math.isnan(part) else text, column)
         for part, text, column in zip(parts, texts, _COLUMNS[1:], strict=True)
     ]
     return f'<tr>{title}<td data-of="{_COLUMNS[0]}">{words.count(found.pairs)}</td>{"".join(cells)}</tr>'

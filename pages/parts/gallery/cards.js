@@ -4,17 +4,17 @@
 
 const picture = (card) => {
   const frame = make("div", "frame")
-  const missing = () => frame.append(make("div", "none", "no image"))
+  const missing = (why) => frame.append(make("div", "none", why))
   if (card.src) {
     const image = make("img")
     image.loading = "lazy"
     image.decoding = "async"
     image.alt = ""
-    image.onerror = () => { image.remove(); missing() }
+    image.onerror = () => { image.remove(); missing("no image") }
     image.referrerPolicy = "no-referrer"
     image.src = card.src
     frame.append(image)
-  } else missing()
+  } else missing(card.lack)
   if (card.badge) frame.append(make("span", card.badge.startsWith("kept") ? "badge kept" : "badge", card.badge))
   return frame
 }

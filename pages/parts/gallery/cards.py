@@ -34,7 +34,7 @@ class Bar:
 class Card:
     """One pair as the gallery shows it. Everything is plain text; src is a path on this server, or empty.
 
-    bars: one or more scores; a single one is drawn without its title.
+    bars: one or more scores; a single one is drawn without its title. lack: what stands where there is no image.
     """
 
     uid: str
@@ -42,6 +42,7 @@ class Card:
     caption: str
     bars: tuple[Bar, ...]
     badge: str = ""
+    lack: str = "no image"
 
 
 def show_cards(
@@ -87,6 +88,6 @@ def turn(key: str) -> int:
     return said if isinstance(said, int) and abs(said) == 1 else 0
 
 
-def show_picture(src: str, *, key: str, alt: str = "") -> None:
-    """One pair's image, whole. alt: what it shows, for those who cannot see it."""
-    _picture(data={"src": src, "alt": alt}, key=key)
+def show_picture(src: str, *, key: str, alt: str = "", lack: str = "no image") -> None:
+    """One pair's image, whole. alt: what it shows, for those who cannot see it. lack: what stands where none is."""
+    _picture(data={"src": src, "alt": alt, "lack": lack}, key=key)

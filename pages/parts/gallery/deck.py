@@ -22,6 +22,7 @@ def deck(entry: Entry, rows: np.ndarray, bars: Bars, kept: state.Keeps | None = 
     told = records.of(entry, rows, images.columns(entry))
     marks = [None] * len(rows) if kept is None else kept(rows)
     pictures, hand = images.sources(entry, names, told.get("url")), recipes.by_hand(entry, state.open_run(entry))
+    lack = images.lack(entry)
     return [
         cards.Card(
             uid=name,
@@ -29,6 +30,7 @@ def deck(entry: Entry, rows: np.ndarray, bars: Bars, kept: state.Keeps | None = 
             caption=caption[:LONGEST_TEXT],
             bars=shown,
             badge=_badge(mark, hand.get(name)),
+            lack=lack,
         )
         for mark, name, picture, caption, shown in zip(marks, names, pictures, told["caption"], bars, strict=True)
     ]

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 import streamlit as st
 
 from clipsel_core.pool.layout import knows_images
-from pages.parts import routes, state
+from pages.parts import empty, pictures, routes, state, watching
 from pages.parts.catalog import Entry
 from pages.parts.pictures import modified
 
 _LONGEST_ADDRESS = 2_000
+_AWAITED = "images awaited"
 
 
 def columns(entry: Entry) -> tuple[str, ...]:
@@ -25,10 +26,30 @@ def columns(entry: Entry) -> tuple[str, ...]:
 def sources(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) -> list[str]:
     """The address of each pair's image, "" where there is none. names: uids in hex. urls: what columns() asks for."""
     if has_images(entry):
-        return [routes.image_url(entry, name) for name in names]
+        finding = pictures.find(entry.root)
+        if finding.work.finished:
+            return [routes.image_url(entry, name) for name in names]
+        st.session_state[_AWAITED] = finding
+        return [""] * len(names)
     if urls is None or not st.session_state.get(_key(entry)):
         return [""] * len(names)
     return [web_address(url) for url in urls]
+
+
+def lack(entry: Entry) -> str:
+    """What stands in the place of an image without an address."""
+    return "not found yet" if has_images(entry) and pictures.find(entry.root).work.active else "no image"
+
+
+def watch() -> None:
+    """How far finding the images is that the page just drawn would have shown, with a way to stop it; or why not."""
+    finding: pictures.Finding | None = st.session_state.pop(_AWAITED, None)
+    if finding is None:
+        return
+    if finding.work.error:
+        empty.show_error(finding.work.error, "The pool's images cannot be shown")
+    else:
+        watching.until_done(finding.work, key="finding images", stopped="Stopped: images are not shown.")
 
 
 def has_images(entry: Entry) -> bool:

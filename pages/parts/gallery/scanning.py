@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from clipsel_core.counts import counted
 from clipsel_core.curation.exploring.captions import CaptionScan
 from pages.parts import words
 
@@ -27,7 +28,7 @@ class Search:
     def so_far(self) -> str:
         """Words behind a count that may still grow."""
         scan = self.scan
-        return "" if scan.finished else f" in the first {words.count(scan.done)} of {words.count(scan.total)} captions"
+        return "" if scan.finished else f" in the first {words.count(scan.done)} of {counted(scan.total, 'captions')}"
 
 
 def search(key: str, asked: tuple, make: Callable[[], CaptionScan]) -> Search:
@@ -59,7 +60,7 @@ def go_on(key: str, found: Search) -> None:
 
 def _said(found: Search) -> str:
     scan = found.scan
-    return f"{words.count(scan.done)} of {words.count(scan.total)} captions read, {words.count(scan.found)} match"
+    return f"{words.count(scan.done)} of {counted(scan.total, 'captions')} read, {words.count(scan.found)} match"
 
 
 def _stop(found: Search, stopped: bool) -> None:

@@ -11,16 +11,16 @@ import re
 from urllib.parse import urlsplit
 
 from clipsel_core.errors import JobError
+from clipsel_core.jobs.control import ADDRESS
 from pages.parts import catalog
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 # Chains, other names for . and / and \, questions, and whatever is no plain character.
 _TWO_READINGS = re.compile(r"::|%2e|%2f|%5c|[\\?#@*\[\]{}]|[^\x21-\x7e]", re.IGNORECASE)
 
 
 def is_address(text: str) -> bool:
     """Whether somebody typed an address, s3://bucket/x or https://host/x, and not a path."""
-    return "::" in text or bool(_ADDRESS.match(text.strip()))
+    return "::" in text or bool(ADDRESS.match(text.strip()))
 
 
 def allowed(text: str) -> str:

@@ -22,7 +22,6 @@ from pages.parts.jobs import addresses
 TARGET_ENDINGS = ("npy", "npz", "pt", "parquet")
 PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 _DEPTHS = ("*", "*/*", "*/*/*")
 _SOURCES = {".tar", ".csv", ".tsv", ".jsonl", ".parquet"}
 _MOST_LISTED = 200
@@ -77,14 +76,14 @@ def pool_to_make(name: str) -> Path:
     Raises: JobError on no name, or a folder that holds something else.
     """
     folder = catalog.data_folder().absolute() / name
-    there = _NAME.fullmatch(name) and next((folder / "metadata").glob("*.parquet"), None)
-    begun = _NAME.fullmatch(name) and (folder / "embed" / "settings.json").is_file()
+    there = catalog.NAME.fullmatch(name) and next((folder / "metadata").glob("*.parquet"), None)
+    begun = catalog.NAME.fullmatch(name) and (folder / "embed" / "settings.json").is_file()
     return folder if there or begun else new(name)
 
 
 def new(name: str) -> Path:
     """The folder of a new pool or run in the data folder. Raises JobError on no name, or one that is taken."""
-    if not _NAME.fullmatch(name):
+    if not catalog.NAME.fullmatch(name):
         expected = "a name of up to 64 letters, digits, - and _"
         raise JobError("name", expected=expected, found=repr(name) if name else "none")
     folder = catalog.data_folder().absolute() / name

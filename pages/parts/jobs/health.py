@@ -11,7 +11,7 @@ from clipsel_core.jobs import control
 from pages.parts import catalog, empty
 
 _SECONDS = 3600
-_MARKS = {"ok": "✓", "absent": "–", "wrong": "✗"}  # noqa: RUF001
+_MARKS = {"ok": "✓", "absent": "–", "wrong": "✗"}
 
 
 def panel() -> None:

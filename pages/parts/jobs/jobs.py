@@ -10,10 +10,11 @@ from pathlib import Path
 
 import streamlit as st
 
+from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError
 from clipsel_core.jobs import control
 from clipsel_core.jobs.progress import Progress
-from clipsel_core.jobs.store import Job, State, forget, listing
+from clipsel_core.jobs.store import Job, State, forget, listing, note_opened
 from clipsel_core.jobs.turns import jobs_before
 from pages.parts import catalog, commands, empty, facts, leading, words
 from pages.parts.jobs import folders, forms
@@ -84,8 +85,18 @@ def latest(command: str, about: Path) -> Job | None:
 
 def making(file: Path, about: Path) -> Job | None:
     """The job about a folder that is at work on this file (--out), or waits to be; None where there is none."""
-    found = (job for job in listing(catalog.jobs_folder(), about.absolute()) if f"--out={file}" in job.info.words)
-    return next((job for job in found if job.active), None)
+    return next((job for job in _writing(file, about) if job.active), None)
+
+
+def looked_at(file: Path, about: Path) -> None:
+    """Notes that what the jobs about a folder wrote into this file (--out) is on show: no page need lead there now."""
+    for job in _writing(file, about):
+        if job.state == "done" and not job.opened:
+            note_opened(job)
+
+
+def _writing(file: Path, about: Path) -> list[Job]:
+    return [job for job in listing(catalog.jobs_folder(), about.absolute()) if f"--out={file}" in job.info.words]
 
 
 def _absolute(paths: Sequence[Path | str]) -> list[Path | str]:
@@ -154,7 +165,10 @@ def _lead_to_found(job: Job, *, key: str) -> None:
 
 
 def panel(about: Path | None = None) -> None:
-    """The jobs, those about one folder or all; nothing where there is none. The page is drawn anew when one ends."""
+    """The jobs; nothing where there is none. The page is drawn anew when one ends.
+
+    about: only those about a folder, for a page that has other things to show: of those that ended one line.
+    """
     control.reap()
     show_failure()
     about = about.absolute() if about else None
@@ -178,17 +192,34 @@ def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) ->
         or [entry.label for entry in catalog.entries()] != labels_then
     ):
         st.rerun()
-    with st.container(border=True, key="jobs", gap="small"):
-        st.markdown("**Jobs**")
-        # All jobs stand in the queue, those about another run too; who comes first stands first.
-        everywhere = listing(catalog.jobs_folder())
-        for job in sorted(active, key=lambda job: (not job.begun, job.id)):
-            _show_active(job, everywhere)
-        for job in ended[:_ENDED_SHOWN]:
-            _show_ended(job)
-        if len(ended) > 1:
-            with st.container(horizontal=True, horizontal_alignment="right"):
-                st.button("Clear those that ended", type="tertiary", key="clear jobs", on_click=_clear, args=(ended,))
+    telling = [job for job in ended if _tells(job)][:1]
+    if about is None:
+        with st.container(border=True, key="jobs", gap="small"):
+            _show_all(active, ended)
+    elif active or telling:
+        with st.container(border=bool(active), key="jobs", gap="small"):
+            if active:
+                _show_all(active, [])
+            for job in telling:
+                _show_ended(job, brief=True)
+
+
+def _show_all(active: list[Job], ended: list[Job]) -> None:
+    st.markdown("**Jobs**")
+    # All jobs stand in the queue, those about another run too; who comes first stands first.
+    everywhere = listing(catalog.jobs_folder())
+    for job in sorted(active, key=lambda job: (not job.begun, job.id)):
+        _show_active(job, everywhere)
+    for job in ended[:_ENDED_SHOWN]:
+        _show_ended(job)
+    if len(ended) > 1:
+        with st.container(horizontal=True, horizontal_alignment="right"):
+            st.button("Clear those that ended", type="tertiary", key="clear jobs", on_click=_clear, args=(ended,))
+
+
+def _tells(job: Job) -> bool:
+    """Whether a job that ended has something to say beside what it made: a map is seen where it was waited for."""
+    return job.state != "done" or not (job.opened or job.command == "project")
 
 
 def _show_active(job: Job, everywhere: list[Job]) -> None:
@@ -217,18 +248,19 @@ def _how_far(job: Job, progress: Progress) -> str:
     if not progress.total:
         return f"starting · {words.duration(job.seconds)}"
     if progress.unit:
-        parts = [f"{words.count(progress.done)} of {words.count(progress.total)} {progress.unit}"]
+        parts = [f"{words.count(progress.done)} of {counted(progress.total, progress.unit)}"]
         parts += [f"{words.rate(progress.per_s)} {progress.unit}/s"] if progress.per_s else []
     else:
         parts = [f"{100 * progress.done / progress.total:.0f} %"]
     if progress.counts:
-        parts += [f"{words.count(progress.counted)} {progress.counts}"]
+        parts += [counted(progress.counted, progress.counts)]
         parts += [f"{words.rate(progress.counted_per_s)} {progress.counts}/s"] if progress.counted_per_s else []
     left = f"{words.duration(progress.left_s)} left" if progress.left_s else f"{words.duration(job.seconds)} so far"
     return " · ".join([*parts, left])
 
 
-def _show_ended(job: Job) -> None:
+def _show_ended(job: Job, *, brief: bool = False) -> None:
+    """How a job ended and what can be done now. brief: in one line, with what it said behind a button."""
     progress = job.progress
     how = job.state_at(progress)
     goes_on = "; it goes on where it stopped" if job.command in control.RESUMES else ""
@@ -238,21 +270,33 @@ def _show_ended(job: Job) -> None:
         "cancelled": f"cancelled after {words.duration(job.seconds)}{goes_on}",
         "lost": f"ended without a word: killed, or the machine was restarted{goes_on}",
     }
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="center", key=f"ended {job.id}" if brief else None):
         st.markdown(_ICONS[how], width="content")
         with st.container():
             facts.show_title(_title(job), notes[how])
-        makes_seen = job.command in ("score", "search")
-        if how == "done" and makes_seen and (label := _run_label(job)) not in (None, _run_on_show()):
-            st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
-        if how == "done" and job.command == "embed":
-            st.button("Score it", key=f"score {job.id}", on_click=_score, args=(job,))
-        if how == "done" and job.command == "search":
-            _lead_to_found(job, key=f"found {job.id}")
-        if how != "done":
-            st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
+        if brief and how in ("failed", "lost"):
+            with st.popover("Why"):
+                _show_said(job, how, progress)
+        _offer_next(job, how)
         away = {"icon": ":material/close:", "help": "Dismiss", "type": "tertiary"}
         st.button("Dismiss", key=f"forget {job.id}", on_click=forget, args=(job,), **away)
+    if not brief:
+        _show_said(job, how, progress)
+
+
+def _offer_next(job: Job, how: State) -> None:
+    makes_seen = job.command in ("score", "search")
+    if how == "done" and makes_seen and (label := _run_label(job)) not in (None, _run_on_show()):
+        st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
+    if how == "done" and job.command == "embed":
+        st.button("Score it", key=f"score {job.id}", on_click=_score, args=(job,))
+    if how == "done" and job.command == "search":
+        _lead_to_found(job, key=f"found {job.id}")
+    if how != "done":
+        st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
+
+
+def _show_said(job: Job, how: State, progress: Progress | None) -> None:
     if how in ("done", "failed") and progress and progress.message:
         st.code(progress.message, language=None, wrap_lines=True)
     if how in ("failed", "lost"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError, PoolFormatError
 from clipsel_core.jobs.control import Option
 from clipsel_core.pool.layout import Pool
@@ -32,7 +33,7 @@ def ask() -> None:
     except ClipselError as error:
         empty.show_error(error, "This pool cannot be scored")
         return
-    facts.show_note(f"{words.pairs(pool.rows)} in {words.count(len(pool.shards))} shard{'s' * (len(pool.shards) != 1)}")
+    facts.show_note(f"{words.pairs(pool.rows)} in {counted(len(pool.shards), 'shards')}")
     arch = st.selectbox("Teacher", list(pool.archs), help="Whose embeddings are scored.")
     files, uploads = _ask_for_targets(arch)
     options = _ask_for_numbers(pool, arch)

@@ -117,4 +117,5 @@ def moved_to(key: str) -> Span | None:
     numbers = isinstance(said, list) and len(said) == 4 and all(isinstance(end, int | float) for end in said)
     if not numbers or not all(math.isfinite(end) for end in said) or said[0] >= said[1] or said[2] >= said[3]:
         return None
-    return tuple(map(float, said))  # type: ignore[return-value]
+    left, right, bottom, top = map(float, said)
+    return left, right, bottom, top

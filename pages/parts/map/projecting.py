@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
+from clipsel_core.curation.exploring.projection import SAMPLE
 from clipsel_core.runs.store import Run
-from pages.parts import commands, state
+from pages.parts import commands, state, words
 from pages.parts.catalog import Entry
 from pages.parts.jobs import jobs
 
-_SAMPLE = 50_000
 _MOST = 1_000_000
 
 
@@ -24,7 +24,7 @@ def ask_for_map(entry: Entry, run: Run) -> None:
         if scored:
             with st.container(horizontal=True, vertical_alignment="bottom"):
                 most = min(scored, _MOST)
-                st.number_input("Pairs on it", 1, most, min(_SAMPLE, most), key="map sample", width=170)
+                st.number_input("Pairs on it", 1, most, min(SAMPLE, most), key="map sample", width=170)
                 st.button("Make a map", type="primary", icon=":material/map:", on_click=_make, args=(run,))
         with st.expander("From the command line"):
             st.code(commands.command("project", run.root), language="bash", wrap_lines=True)
@@ -32,4 +32,4 @@ def ask_for_map(entry: Entry, run: Run) -> None:
 
 def _make(run: Run) -> None:
     sample = st.session_state["map sample"]
-    jobs.launch("project", [run.root], {"sample": sample}, title=f"Map of {sample:,} pairs", about=run.root)
+    jobs.launch("project", [run.root], {"sample": sample}, title=f"Map of {words.pairs(sample)}", about=run.root)

@@ -85,7 +85,8 @@ def _show(entry: Entry, walk: Walk) -> None:
     left, right = st.columns([2, 3], gap="medium")
     with left:
         caption = str(known["caption"])[: records.LONGEST_TEXT] or "no caption"
-        cards.show_picture(images.sources(entry, [uid], [str(known["url"])])[0], key="opened picture", alt=caption)
+        src = images.sources(entry, [uid], [str(known["url"])])[0]
+        cards.show_picture(src, key="opened picture", alt=caption, lack=images.lack(entry))
         st.text(caption)
         verdicts.show(entry, row)
         _judging(entry, uid)

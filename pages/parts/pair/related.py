@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
+from clipsel_core.counts import counted
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.exploring.neighbours import NearestTargets, nearest_targets
 from clipsel_core.curation.exploring.vectors import Side, vector_of
@@ -17,13 +18,13 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.runs.config import TargetInfo
 from pages.parts import empty, facts, leading, metrics, state, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards, deck, scanning
+from pages.parts.gallery import cards, deck, pager, scanning
 from pages.parts.search import query, sample, whole_pool
 
 Opened = Callable[[str, dict[str, int]], None]
 
 _CARDS, _STAND_INS = 12, 4
-_SMALL = 200_000
+_TWINS = "same caption page"
 _SIDES: dict[str, Side] = {"by image": "image", "by caption": "text"}
 
 
@@ -55,7 +56,7 @@ def look_alikes(entry: Entry, row: int, *, opened: Opened) -> None:
 def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> None:
     """What else exactly this caption was used for. A large pool is read only when that is asked for."""
     table = state.open_table(entry)
-    if len(table) > _SMALL and st.session_state.get("caption asked") != row:
+    if len(table) > sample.AT_ONCE and st.session_state.get("caption asked") != row:
         st.text(f"Looks through the captions of all {words.pairs(len(table))}; takes some seconds.")
         st.button("Find this caption", icon=":material/search:", on_click=_ask, args=("caption asked", row))
         return
@@ -71,19 +72,22 @@ def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> Non
     if not len(others):
         facts.show_title("No other pair has this caption", found.so_far)
         return
-    shown = f", the first {_CARDS} shown" if len(others) > _CARDS else ""
-    facts.show_title(f"{words.pairs(len(others))} more with exactly this caption", f"{found.so_far}{shown}")
+    facts.show_title(f"{words.pairs(len(others))} more with exactly this caption", found.so_far)
     name = "s_cliploss" if "s_cliploss" in table.metrics else table.metrics[0]
-    first = others[:_CARDS]
-    _draw(entry, first, deck.score_bars(entry, first, [name]), "same caption cards", opened)
+    pages, gallery = pager.pages_of(len(others), _CARDS), "same caption cards"
+    pager.rewind_for(_TWINS, (entry.key, row))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        page = pager.show(_TWINS, pages, linked=False)
+    shown, turned = others[(page - 1) * _CARDS : page * _CARDS], pager.by_keyboard(_TWINS, pages, gallery)
+    _draw(entry, shown, deck.score_bars(entry, shown, [name]), gallery, opened, turned)
 
 
 def target_images(entry: Entry, row: int, *, opened: Opened) -> None:
     """Why NormSim is what it is: the images of each target that this pair's image resembles most."""
     for info in state.open_run(entry).targets:
         asked = f"target asked {info.name}"
-        if info.rows > _SMALL and st.session_state.get(asked) != row:
-            look = f"Look through {words.count(info.rows)} images of {info.name}"
+        if info.rows > sample.AT_ONCE and st.session_state.get(asked) != row:
+            look = f"Look through {counted(info.rows, 'images')} of {info.name}"
             st.button(look, icon=":material/search:", key=f"look {info.name}", on_click=_ask, args=(asked, row))
             continue
         try:
@@ -101,7 +105,7 @@ def _target(entry: Entry, row: int, info: TargetInfo, found: NearestTargets, ope
         return
     name, images = info.name, info.rows
     nearest = metrics.title(f"normsim_inf_{name}")
-    facts.show_title(f"Nearest of {words.count(images)} images of {name}", "by absolute cosine")
+    facts.show_title(f"Nearest of {counted(images, 'images')} of {name}", "by absolute cosine")
     text = f"{nearest} is the first of these, {words.score(abs(float(found.similarity[0])))}; the rest do not enter it."
     facts.show_note(text)
     if found.pairs:
@@ -126,11 +130,19 @@ def _stand_ins(entry: Entry, row: int, name: str, found: NearestTargets, opened:
     _draw(entry, alike.rows, deck.cosine_bars(alike.similarity), f"like target {name}", opened)
 
 
-def _draw(entry: Entry, rows: np.ndarray, bars: deck.Bars, key: str, opened: Opened) -> None:
+def _draw(
+    entry: Entry,
+    rows: np.ndarray,
+    bars: deck.Bars,
+    key: str,
+    opened: Opened,
+    turned: Callable[[], None] | None = None,
+) -> None:
     drawn = deck.deck(entry, rows, bars)
     known = {card.uid: int(row) for card, row in zip(drawn, rows, strict=True)}
     judged = partial(deck.judge, entry, key, frozenset(known))
-    cards.show_cards(drawn, key=key, label=key.capitalize(), judged=judged, opened=partial(opened, key, known))
+    chosen = partial(opened, key, known)
+    cards.show_cards(drawn, key=key, label=key.capitalize(), judged=judged, opened=chosen, turned=turned)
 
 
 def _ask(key: str, row: int) -> None:

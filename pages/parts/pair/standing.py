@@ -51,8 +51,8 @@ def _fall(entry: Entry, clip_score: float, r_image: float, r_text: float, s_clip
     """The waterfall from CLIPScore down to s-CLIPLoss, and what it means in words."""
     steps = [
         ("CLIPScore", clip_score, 0.0, clip_score, "start"),
-        ("− r image", r_image, clip_score, clip_score - r_image, "taken"),  # noqa: RUF001
-        ("− r text", r_text, clip_score - r_image, clip_score - r_image - r_text, "taken"),  # noqa: RUF001
+        ("− r image", r_image, clip_score, clip_score - r_image, "taken"),
+        ("− r text", r_text, clip_score - r_image, clip_score - r_image - r_text, "taken"),
         ("= s-CLIPLoss", s_cliploss, 0.0, s_cliploss, "end"),
     ]
     low = min(0.0, *(min(start, stop) for _, _, start, stop, _ in steps))

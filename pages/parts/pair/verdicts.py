@@ -43,7 +43,7 @@ def _headline(found: Verdict) -> str:
 def _line(judged: Judged) -> str:
     sign, kind = ("✓", "passes") if judged.after else ("✕", "fails")
     if not judged.before and not judged.after:
-        sign, kind = "–", "out"  # noqa: RUF001
+        sign, kind = "–", "out"
     says = _says(judged)
     return (
         f'<li class="{kind}" value="{judged.number}"><span>{sign}</span>'

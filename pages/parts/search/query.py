@@ -95,7 +95,8 @@ def of_pair_asked(entry: Entry) -> Query | None:
     told = records.of(entry, np.array([row]), images.columns(entry))
     with st.container(horizontal=True, vertical_alignment="center", key="asked pair"):
         with st.container(width=110):
-            cards.show_picture(images.sources(entry, [uid], told.get("url"))[0], key="asked picture")
+            src = images.sources(entry, [uid], told.get("url"))[0]
+            cards.show_picture(src, key="asked picture", lack=images.lack(entry))
         st.text(told["caption"][0][: records.LONGEST_TEXT] or "no caption")
     return of_pair(uid, row)
 

@@ -6,15 +6,15 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.exploring.neighbours import Nearest, nearest
-from clipsel_core.curation.exploring.projection import draw_sample
+from clipsel_core.curation.exploring.projection import SAMPLE, draw_sample
 from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, Side, Vectors
 from pages.parts import state, words
 from pages.parts.catalog import Entry
 
 # The most that a search lists.
 BEST = 1_000
-_SMALL = 200_000
-_SAMPLE = 50_000
+# Embeddings or captions that are gone through at once, without being asked.
+AT_ONCE = 200_000
 # Larger samples are read from the pool's files each time, through the system's cache.
 _MOST_HELD_BYTES = 1 << 27
 
@@ -45,9 +45,9 @@ def most_alike(entry: Entry, query: np.ndarray, side: Side, *, but: int = -1) ->
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _rows(entry: Entry, stamp: state.Stamp) -> np.ndarray | None:
     table, places = state.open_table(entry), state.open_map(entry)
-    if len(table) <= _SMALL:
+    if len(table) <= AT_ONCE:
         return None
-    return places.rows if places is not None else draw_sample(table, _SAMPLE, seed=0)
+    return places.rows if places is not None else draw_sample(table, SAMPLE, seed=0)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading embeddings …")

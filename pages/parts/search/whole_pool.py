@@ -78,7 +78,9 @@ def choose(entry: Entry, run: Run) -> Kept | None:
     leading.remember(chosen)
     if not chosen:
         return None
-    found = read_found(run.root / "searches" / chosen, state.open_table(entry))
+    file = (run.root / "searches" / chosen).absolute()
+    found = read_found(file, state.open_table(entry))
+    jobs.looked_at(file, run.root)
     return Kept(found, named[chosen][:1].lower() + named[chosen][1:], f"of {words.pairs(asked[chosen].pairs)}")
 
 

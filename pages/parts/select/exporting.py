@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from clipsel_core.counts import counted
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe, save_recipe
 from clipsel_core.curation.selecting.export import Manifest, export
@@ -22,7 +22,6 @@ from pages.parts import catalog, commands, empty, facts, routes, state, watching
 from pages.parts.background import Report, Work
 from pages.parts.catalog import Entry
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 # Fewer pairs are written while one waits; of more it is said how far they are.
 _FEW, _SOON_S, _PATIENCE_S = 1_000_000, 0.4, 60.0
 _ENDINGS = {".npy": "DataComp subset", ".parquet": "uids and scores", ".csv": "uids and scores", ".txt": "a uid a line"}
@@ -52,7 +51,7 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         name = st.text_input("Name", key=key, max_chars=64, width=220)
         ending = st.selectbox("Format", list(_ENDINGS), key="ending", persist_state="session", width=120)
-    if not _NAME.fullmatch(name or ""):
+    if not catalog.NAME.fullmatch(name or ""):
         st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
         return Places(None)
     path, saved = run.recipes_dir / f"{name}.yaml", st.container()
@@ -172,7 +171,7 @@ def _remember(entry: Entry, recipe: str, out: Path, manifest: Manifest) -> None:
         "facts": {
             "Path": str(out),
             "Pairs": words.count(manifest.pairs),
-            "Size": f"{words.count(manifest.size_bytes)} bytes",
+            "Size": counted(manifest.size_bytes, "bytes"),
             "SHA-256": manifest.sha256,
             "Manifest": str(manifest.manifest_path),
         },
@@ -201,4 +200,4 @@ def _result(done: dict[str, Any], entry: Entry, recipe: str) -> None:
 def _in_short(manifest: Manifest) -> str:
     """The manifest as JSON, but for its shards, which may be thousands."""
     shown = {name: said for name, said in manifest.content.items() if name != "shards"}
-    return json.dumps({**shown, "shards": f"{words.count(len(manifest.content['shards']))} names"}, indent=1)
+    return json.dumps({**shown, "shards": f"{counted(len(manifest.content['shards']), 'names')}"}, indent=1)

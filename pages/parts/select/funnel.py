@@ -6,6 +6,7 @@ import html
 
 import streamlit as st
 
+from clipsel_core.counts import things_of
 from clipsel_core.curation.recipes.recipe_steps import AnyStep
 from clipsel_core.curation.selecting.selection import Selection
 from pages.parts import recipes, words
@@ -13,10 +14,10 @@ from pages.parts import recipes, words
 
 def show_kept(picked: Selection) -> None:
     """Says how many pairs are kept: exactly those that an export writes."""
-    noun = "pair" if len(picked) == 1 else "pairs"
+    things, share = things_of(len(picked), "pairs"), words.share(len(picked), picked.total)
     st.html(
         f'<div class="headline" id="kept"><b>{words.count(len(picked))}</b>'
-        f"<span>{noun} kept · {words.share(len(picked), picked.total)} of {words.count(picked.total)}</span></div>"
+        f"<span>{things} kept · {share} of {words.count(picked.total)}</span></div>"
     )
 
 

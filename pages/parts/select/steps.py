@@ -28,7 +28,7 @@ from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.runs.store import Run
 from pages.parts import facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
-from pages.parts.select import control
+from pages.parts.select import control, keyboard
 
 _PERMILLE = Shares.evenly(1000)
 _LAYERS = [
@@ -44,6 +44,7 @@ _RULES = {
 }
 _FIRST_PERCENTILE = {"at_least": 70, "at_most": 30}
 _BARE = {"label_visibility": "collapsed"}
+_ADD = "add"
 
 
 def cards(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
@@ -74,7 +75,7 @@ def adder(entry: Entry, run: Run) -> None:
     used = {step.metric for step in recipes.draft(entry, run).values() if isinstance(step, ScoreStep)}
     choices = [name for name in run.metrics if metrics.describe(name).selects and name not in used]
     step = KeepTop(metric=(choices or run.metrics)[0], keep_top=Decimal("0.5"))
-    st.button("Add a step", icon=":material/add:", key="add", on_click=recipes.add_step, args=(entry, run, step))
+    st.button("Add a step", icon=":material/add:", key=_ADD, on_click=recipes.add_step, args=(entry, run, step))
 
 
 def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> None:
@@ -100,14 +101,33 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
 def _arrange(entry: Entry, run: Run, number: int, place: int) -> None:
     last = len(recipes.draft(entry, run)) - 1
     up, down = {"args": (entry, run, number, -1)}, {"args": (entry, run, number, 1)}
-    shift = {"type": "tertiary", "on_click": recipes.move_step}
+    shift = {"type": "tertiary", "on_click": _shift}
     # The style sheet hides the words, which are for those who hear the page.
     icons = {name: f":material/{icon}:" for name, icon in (("up", "arrow_upward"), ("down", "arrow_downward"))}
     earlier, later, out = f"Run step {place + 1} earlier", f"Run step {place + 1} later", f"Take step {place + 1} out"
     st.button(earlier, icon=icons["up"], key=f"up-{number}", help=earlier, disabled=place == 0, **shift, **up)
     st.button(later, icon=icons["down"], key=f"down-{number}", help=later, disabled=place == last, **shift, **down)
-    remove = {"on_click": recipes.change_step, "args": (entry, run, number, None)}
+    remove = {"on_click": _take_out, "args": (entry, run, number)}
     st.button(out, icon=":material/close:", key=f"remove-{number}", help=out, type="tertiary", **remove)
+
+
+def _shift(entry: Entry, run: Run, number: int, by: int) -> None:
+    """Moves a step, whose arrow keeps the keyboard; at the end of its way the other one has it."""
+    if number not in recipes.draft(entry, run):
+        return
+    recipes.move_step(entry, run, number, by)
+    up, down = f"up-{number}", f"down-{number}"
+    keyboard.hand_to(*((up, down) if by < 0 else (down, up)))
+
+
+def _take_out(entry: Entry, run: Run, number: int) -> None:
+    """Takes a step out; the next one's cross has the keyboard then, or behind the last what adds a step."""
+    behind = list(recipes.draft(entry, run))
+    if number not in behind:
+        return
+    behind = behind[behind.index(number) + 1 :]
+    recipes.change_step(entry, run, number, None)
+    keyboard.hand_to(*(f"remove-{other}" for other in behind[:1]), _ADD)
 
 
 def _show_list(report: StepReport | None) -> None:
@@ -126,13 +146,16 @@ def _choices(entry: Entry, run: Run, number: int, step: ScoreStep) -> None:
 
 def _switch(entry: Entry, run: Run, number: int) -> None:
     """Turns a step on or off; one that is off stays in the recipe and is not applied."""
-    step = recipes.draft(entry, run)[number]
-    recipes.change_step(entry, run, number, step.model_copy(update={"enabled": st.session_state[f"on-{number}"]}))
+    step = recipes.draft(entry, run).get(number)
+    if step is not None:
+        recipes.change_step(entry, run, number, step.model_copy(update={"enabled": st.session_state[f"on-{number}"]}))
 
 
 def _rebuild(entry: Entry, run: Run, number: int) -> None:
     """The step anew after its metric or rule changed; a fraction stays, a threshold starts at a round percentile."""
-    old = recipes.draft(entry, run)[number]
+    old = recipes.draft(entry, run).get(number)
+    if old is None:
+        return
     metric, rule = st.session_state[f"metric-{number}"], st.session_state[f"rule-{number}"]
     if rule in ("pool", "survivors"):
         part = old.keep_top if isinstance(old, KeepTop) else Decimal("0.5")

@@ -1,0 +1,28 @@
+"""Does whoever watches a command see what goes on now?"""
+
+from __future__ import annotations
+
+import pytest
+
+from clipsel_core import terminal
+from clipsel_core.jobs.progress import read_progress
+
+
+@pytest.fixture
+def status(tmp_path):
+    terminal.report_to(tmp_path / "status.json")
+    yield tmp_path / "status.json"
+    terminal.report_end("done")
+
+
+def test_meter__of_two_the_one_that_was_updated_last_is_told(status):
+    with terminal.Meter("finding images") as finding, terminal.Meter("embedding", "pairs") as meter:
+        finding.update(5, 10)
+        found = read_progress(status)
+        assert (found.what, found.unit, found.total) == ("finding images", "", 0)
+        finding.update(7, 10, "on")
+        found = read_progress(status)
+        assert (found.what, found.done, found.total) == ("finding images", 7, 10)
+        meter.update(0, 300, "on")
+        found = read_progress(status)
+        assert (found.what, found.unit, found.total) == ("embedding", "pairs", 300)
