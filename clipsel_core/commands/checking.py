@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from clipsel_core.commands.options import PoolArgument
-from clipsel_core.terminal import Meter, print_findings, print_pool, say
+from clipsel_core.commands.printing import print_findings, print_pool
+from clipsel_core.terminal import Meter, say
 
 
 def inspect(

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipsel_core.terminal import Meter, complain, print_extended, print_made
+from clipsel_core.commands.printing import print_extended, print_made
+from clipsel_core.terminal import Meter, complain
 
 if TYPE_CHECKING:
+    from clipsel_core.pool.making.embed import Teacher
     from clipsel_core.pool.sources.record import Source
 
 
@@ -86,37 +88,60 @@ def embed(
         settings_to_make(opened, pool, arch, teacher=bool(model), most_pixels=max_pixels, **shards)
     if check:
         return
+    common: dict[str, Any] = {"arch": arch, "model": model or "", "pretrained": pretrained}
+    common |= {"batch_size": batch_size, "workers": workers, "most_pixels": max_pixels}
+    teacher = _load(opened, pool, arch, model, pretrained, device, precision, max_pixels) if model else None
+    if joins:
+        assert teacher is not None  # else joining was refused above
+        _extend(opened, pool, teacher, common)
+    else:
+        _make(opened, pool, teacher, common | shards)
+
+
+def _load(
+    source: Source,
+    pool: Path,
+    arch: str,
+    model: str,
+    pretrained: str | None,
+    device: str,
+    precision: str,
+    max_pixels: int | None,
+) -> Teacher:
+    """The teacher on its device; where nobody says in which precision, in the one that a trial finds best."""
     # Torch takes seconds to import; what is wrong with the rest is said before.
     from clipsel_core.pool.making.decode import MOST_PIXELS
     from clipsel_core.pool.making.embed import load_teacher
-    from clipsel_core.pool.making.extend import extend_pool
-    from clipsel_core.pool.making.make import make_pool
     from clipsel_core.pool.making.precision import settle
     from clipsel_core.runs.plan import resolve_device
 
-    common: dict[str, Any] = {"arch": arch, "model": model or "", "pretrained": pretrained}
-    common |= {"batch_size": batch_size, "workers": workers, "most_pixels": max_pixels}
-    teacher = (
-        load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
-        if model
-        else None
-    )
-    if teacher and precision == "auto":
-        teacher, trial = settle(teacher, opened, pool, arch, most_pixels=max_pixels or MOST_PIXELS)
+    teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
+    if precision == "auto":
+        teacher, trial = settle(teacher, source, pool, arch, most_pixels=max_pixels or MOST_PIXELS)
         if trial:
             complain(f"computed in {teacher.precision}: {trial.said}")
-    if joins:
-        assert teacher is not None
-        with Meter("finding images") as finding, Meter("embedding", "pairs") as meter:
-            extended = extend_pool(opened, pool, teacher, **common, finding=finding.update, progress=meter.update)
-        print_extended(pool, arch, extended)
-        return
+    return teacher
+
+
+def _extend(source: Source, pool: Path, teacher: Teacher, options: dict[str, Any]) -> None:
+    """Adds a teacher to a pool that is there."""
+    from clipsel_core.pool.making.extend import extend_pool
+
+    with Meter("finding images") as finding, Meter("embedding", "pairs") as meter:
+        extended = extend_pool(source, pool, teacher, **options, finding=finding.update, progress=meter.update)
+    print_extended(pool, options["arch"], extended)
+
+
+def _make(source: Source, pool: Path, teacher: Teacher | None, options: dict[str, Any]) -> None:
+    """Makes a new pool, or goes on with one."""
+    from clipsel_core.pool.making.make import make_pool
+
     with Meter("embedding", counts="pairs") as meter:
 
         def tell(done: int, total: int, records: int) -> None:
             meter.update(done, total, counted=records)
 
-        made = make_pool(opened, pool, teacher, **common, **shards, progress=tell)
+        made = make_pool(source, pool, teacher, **options, progress=tell)
     print_made(pool, made)
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from clipsel_core.commands.options import RunArgument
+from clipsel_core.commands.printing import print_found
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.terminal import Meter, print_found, say
+from clipsel_core.terminal import Meter, say
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from clipsel_core.commands.options import RecipeOption, RunArgument
+from clipsel_core.commands.printing import print_commands, print_funnel, print_overlap
 from clipsel_core.counts import counted
-from clipsel_core.terminal import Meter, print_commands, print_funnel, print_overlap, say
+from clipsel_core.terminal import Meter, say
 
 
 def select(

@@ -14,14 +14,23 @@ _WHY = "This is done once for these scores and kept beside the run, so that coun
 
 
 def wait_for(entry: Entry) -> None:
-    """Shows how far it is and ends the page's script, where the run's index is not there yet."""
+    """Shows how far it is and ends the page's script, where the index of the run on show is not there yet."""
+    if not is_open(entry, "the run", stopped="Stopped: the run cannot be shown without."):
+        st.stop()
+
+
+def is_open(entry: Entry, called: str, *, stopped: str) -> bool:
+    """Whether a run can be looked at; where its index is not there yet, shows how far that is.
+
+    called: what the page calls the run. stopped: what is said once the building was stopped.
+    """
     opening = state.opening(entry)
     if opening is None or not opening.builds or opening.table is not None:
-        return
+        return True
     opening.work.begin()
     if opening.work.finished or opening.work.error:
-        return
-    facts.show_title("Putting the run's scores in order")
+        return True
+    facts.show_title(f"Putting {called}'s scores in order")
     facts.show_note(_WHY)
-    watching.until_done(opening.work, key="opening", stopped="Stopped: the run cannot be shown without.")
-    st.stop()
+    watching.until_done(opening.work, key="opening", stopped=stopped)
+    return False

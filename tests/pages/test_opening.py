@@ -57,3 +57,26 @@ def test_opening__can_be_stopped_and_gone_on_with(tmp_path, open_page, gate):
     opening.work.wait(10)
     app.run()
     assert "A few pairs at random" in words(app)
+
+
+def test_opening__another_run_to_compare_with_has_the_same_bar(tmp_path, open_page, gate, monkeypatch):
+    mine, other = make_run(tmp_path / "one"), make_run(tmp_path / "two")
+    slowly = state.open_indexed
+    monkeypatch.setattr(state, "must_build", lambda run: run.root == other)
+    at_once = lambda run, report: slowly(run, report) if run.root == other else ScoreTable.open(run)  # noqa: E731
+    monkeypatch.setattr(state, "open_indexed", at_once)
+    app = open_page("compare", mine)
+    state.catalog.allow([mine, other])
+    app.session_state["what"] = "Runs"
+    app.run()
+    assert "Putting the other run&#x27;s scores in order" in words(app)
+    next(button for button in app.button if button.label == "Stop").click().run()
+    opening = next(state.opening(entry) for entry in state.catalog.entries() if entry.root == other)
+    opening.work.wait(10)
+    assert "cannot be compared" in words(app.run())
+    gate.set()
+    next(button for button in app.button if button.label == "Go on").click().run()
+    opening.work.wait(10)
+    app.run()
+    assert "Agreement by metric" in words(app)
+    assert not app.exception

@@ -124,6 +124,14 @@ def test_pair__same_caption(tmp_path, open_page):
     assert [card["caption"] for card in components(app, "clipsel_cards")[1]["cards"]] == ["twice"]
     open_card(app, 3, "Same caption")
     assert "20 pairs more with exactly this caption" in words(app)
+    first = [card["uid"] for card in components(app, "clipsel_cards")[1]["cards"]]
+    assert len(first) == 12
+    app.button(key="next same caption page").click().run()
+    second = [card["uid"] for card in components(app, "clipsel_cards")[1]["cards"]]
+    assert "of 2" in words(app)
+    assert len(set(first + second)) == 20
+    assert "same caption page" not in app.query_params
+    open_card(app, 4, "Same caption")
     assert len(components(app, "clipsel_cards")[1]["cards"]) == 12
     open_card(app, 1, "Same caption")
     assert "No other pair has this caption" in words(app)

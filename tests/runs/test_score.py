@@ -19,7 +19,7 @@ from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.teachers import TeacherInfo, add_teacher
-from clipsel_core.runs import plan, score_group
+from clipsel_core.runs import groups, plan, score_group
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run, read_config, score_file
 from clipsel_core.scoring import native, rounded
@@ -345,6 +345,16 @@ def test_score__status_counts_up_to_the_whole(pool, tmp_path):
     assert (done[0], done[-1], seen[-1].pairs_total) == (0, 126, 126)
     assert [status.state for status in seen[-2:]] == ["running", "done"]
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "done"
+
+
+def test_group_scorer__tells_shares_up_to_the_whole(pool, tmp_path, target):
+    planned = plan.plan_run(pool, tmp_path / "run", targets={"task": target}, device="cpu", **OPTIONS)
+    scorer = score_group.GroupScorer(planned, "cpu")
+    (group, *_), shares = groups.groups_left(tmp_path / "run", planned.pool.shards, 1), []
+    scorer.score(scorer.read(group), shares.append)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.5
+    assert shares[-1] == pytest.approx(1)
 
 
 def test_score__interrupted_says_so_and_goes_on(pool, tmp_path):

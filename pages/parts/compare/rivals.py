@@ -16,7 +16,7 @@ from clipsel_core.curation.exploring.agreement import Agreement, Alignment
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, charts, commands, empty, facts, metrics, state, watching, words
+from pages.parts import catalog, charts, commands, empty, facts, metrics, opening, state, watching, words
 from pages.parts.catalog import Entry
 from pages.parts.compare.ranking import Ranking
 from pages.parts.pair import part_gallery
@@ -48,6 +48,8 @@ def show(entry: Entry) -> None:
     other = _choose(others)
     _settings(state.open_run(entry), state.open_run(other))
     names = [name for name in state.open_run(entry).metrics if name in state.open_run(other).metrics]
+    if not opening.is_open(other, "the other run", stopped="Stopped: the runs cannot be compared without."):
+        return
     try:
         work = _ranking(entry, other, state.scores_stamp(entry), state.scores_stamp(other))
     except ClipselError as error:

@@ -1,8 +1,12 @@
-"""On which page of a gallery is the curator? A number with Previous and Next beside it, kept in the link."""
+"""On which page of a gallery is the curator? A number with Previous and Next beside it, kept in the link.
+
+An opened pair is not in the link, so neither is a page of what is shown within it.
+"""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
@@ -10,8 +14,11 @@ from pages.parts import words
 from pages.parts.gallery import cards
 
 
-def show(key: str, pages: int, said: str = "") -> int:
-    """Draws the pager into the row it is called in and returns the page, from 1. said: what is listed, in words."""
+def show(key: str, pages: int, said: str = "", *, linked: bool = True) -> int:
+    """Draws the pager into the row it is called in and returns the page, from 1.
+
+    said: what is listed, in words. linked: whether the link holds the page.
+    """
     _clamp(key, pages)
     if pages == 1:
         # Nowhere to turn to.
@@ -19,7 +26,8 @@ def show(key: str, pages: int, said: str = "") -> int:
             st.text(said)
         return 1
     back = st.empty()
-    page = int(st.number_input("Page", 1, pages, key=key, label_visibility="collapsed", width=130, bind="query-params"))
+    bare: dict[str, Any] = {"label_visibility": "collapsed", "width": 130, "bind": "query-params" if linked else None}
+    page = int(st.number_input("Page", 1, pages, key=key, **bare))
     left, right = ":material/chevron_left:", ":material/chevron_right:"
     back.button("Previous", icon=left, on_click=_turn, args=(key, -1), disabled=page == 1, key=f"previous {key}")
     st.text(f"of {words.count(pages)}")

@@ -18,12 +18,13 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.runs.config import TargetInfo
 from pages.parts import empty, facts, leading, metrics, state, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards, deck, scanning
+from pages.parts.gallery import cards, deck, pager, scanning
 from pages.parts.search import query, sample, whole_pool
 
 Opened = Callable[[str, dict[str, int]], None]
 
 _CARDS, _STAND_INS = 12, 4
+_TWINS = "same caption page"
 _SIDES: dict[str, Side] = {"by image": "image", "by caption": "text"}
 
 
@@ -71,11 +72,14 @@ def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> Non
     if not len(others):
         facts.show_title("No other pair has this caption", found.so_far)
         return
-    shown = f", the first {_CARDS} shown" if len(others) > _CARDS else ""
-    facts.show_title(f"{words.pairs(len(others))} more with exactly this caption", f"{found.so_far}{shown}")
+    facts.show_title(f"{words.pairs(len(others))} more with exactly this caption", found.so_far)
     name = "s_cliploss" if "s_cliploss" in table.metrics else table.metrics[0]
-    first = others[:_CARDS]
-    _draw(entry, first, deck.score_bars(entry, first, [name]), "same caption cards", opened)
+    pages, gallery = pager.pages_of(len(others), _CARDS), "same caption cards"
+    pager.rewind_for(_TWINS, (entry.key, row))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        page = pager.show(_TWINS, pages, linked=False)
+    shown, turned = others[(page - 1) * _CARDS : page * _CARDS], pager.by_keyboard(_TWINS, pages, gallery)
+    _draw(entry, shown, deck.score_bars(entry, shown, [name]), gallery, opened, turned)
 
 
 def target_images(entry: Entry, row: int, *, opened: Opened) -> None:
@@ -126,11 +130,19 @@ def _stand_ins(entry: Entry, row: int, name: str, found: NearestTargets, opened:
     _draw(entry, alike.rows, deck.cosine_bars(alike.similarity), f"like target {name}", opened)
 
 
-def _draw(entry: Entry, rows: np.ndarray, bars: deck.Bars, key: str, opened: Opened) -> None:
+def _draw(
+    entry: Entry,
+    rows: np.ndarray,
+    bars: deck.Bars,
+    key: str,
+    opened: Opened,
+    turned: Callable[[], None] | None = None,
+) -> None:
     drawn = deck.deck(entry, rows, bars)
     known = {card.uid: int(row) for card, row in zip(drawn, rows, strict=True)}
     judged = partial(deck.judge, entry, key, frozenset(known))
-    cards.show_cards(drawn, key=key, label=key.capitalize(), judged=judged, opened=partial(opened, key, known))
+    chosen = partial(opened, key, known)
+    cards.show_cards(drawn, key=key, label=key.capitalize(), judged=judged, opened=chosen, turned=turned)
 
 
 def _ask(key: str, row: int) -> None:

@@ -20,6 +20,7 @@ from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import ExportError
 from clipsel_core.runs.store import Run
+from tests.curation.conftest import hand_run, make_uids
 
 RECIPE = """\
 steps:
@@ -90,6 +91,13 @@ def test_export__describes_itself_in_the_manifest(tmp_path, big_run, recipe, cho
     assert said["steps"][0]["threshold"] == np.sort(column[~np.isnan(column)])[-6000]
     assert said["run"]["arch"] == "l14"
     assert set(said["versions"]) == {"clipsel", "numpy", "pyarrow", "duckdb"}
+
+
+def test_export__of_an_unfinished_run_says_how_much_of_it_there_was(tmp_path):
+    run = hand_run(tmp_path / "run", [(make_uids(1, 2), {"clip_score": [0.1, 0.2]})], planned=3)
+    everything = parse_recipe("steps: [{metric: clip_score, keep_top: 1}]")
+    content = export(run, select(run, everything), everything, tmp_path / "subset.npy").content
+    assert (content["shards"], content["shards_planned"], content["pool_pairs"]) == (["00000000"], 3, 2)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

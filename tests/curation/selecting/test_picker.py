@@ -25,11 +25,11 @@ LISTS = ("a.npy", "b.npy", "c.npy")
 
 @pytest.fixture(scope="module")
 def folder(big_run, tmp_path_factory) -> Path:
-    """Three lists of 5,000 selectable uids each."""
+    """Three lists of 5,000 uids each, some of which were set aside and are never picked."""
     root, draw, table = tmp_path_factory.mktemp("lists"), np.random.default_rng(1), ScoreTable.open(big_run)
-    good = table.uids_at(np.flatnonzero(table.selectable()))
+    names = table.uids_at(np.arange(len(table)))
     for name in LISTS:
-        uids.write_subset(root / name, uids.sort(draw.choice(good, 5000, replace=False)))
+        uids.write_subset(root / name, uids.sort(draw.choice(names, 5000, replace=False)))
     return root
 
 
@@ -109,7 +109,9 @@ def test_select__counts_what_sql_counts_and_picks_what_is_exported(big_run, pick
 
 
 def test_select__takes_pairs_by_hand(big_run, picker):
-    names = uids.to_hex(picker.table.uids_at(np.flatnonzero(picker.table.selectable())[:40])).to_pylist()
+    aside = np.flatnonzero(~picker.table.selectable())[:1]
+    rows = np.concatenate([aside, np.flatnonzero(picker.table.selectable())[:40]])
+    names = uids.to_hex(picker.table.uids_at(rows)).to_pylist()
     share = KeepTop(metric="s_cliploss", keep_top=0.1)
     for steps in (
         (share, Keep(keep=names)),
@@ -119,6 +121,7 @@ def test_select__takes_pairs_by_hand(big_run, picker):
         found, exported = picker.select(Recipe(steps=steps)), select(big_run, Recipe(steps=steps), picker.table)
         assert found.report == exported.report
         assert np.array_equal(found.mask(), exported.mask())
+        assert not found.mask()[aside]
 
 
 def test_select__reads_a_list_again_when_it_changes(big_run, picker, tmp_path):

@@ -103,7 +103,7 @@ def test_export_shards__manifest_accounts_for_every_pair(tmp_path, made):
     assert content["recipe"] == dump_recipe(recipe)
 
 
-@pytest.mark.parametrize("files", [1, 2, 4])
+@pytest.mark.parametrize("files", [1, 2, 3, 4, 10])  # before settings, tar, its stats, the next tar, manifest
 def test_export_shards__stopped_anywhere_ends_with_the_same_bytes(tmp_path, made, monkeypatch, files):
     run, selection, recipe = chosen(made)
     export_shards(run, selection, recipe, tmp_path / "whole", pairs_per_shard=2)
@@ -138,6 +138,19 @@ def test_export_shards__finished_tars_are_not_written_again(tmp_path, made, monk
         run, selection, recipe, tmp_path / "out", pairs_per_shard=2, progress=lambda *counts: told.append(counts)
     )
     assert told == [(2, 7), (4, 7), (6, 7), (7, 7)]
+
+
+def test_export_shards__pairs_that_are_not_accounted_for_are_named(tmp_path, made):
+    run, selection, recipe = chosen(made)
+    export_shards(run, selection, recipe, tmp_path / "out")
+    stats = tmp_path / "out" / "00000000_stats.json"
+    stats.write_text(json.dumps({**json.loads(stats.read_text()), "successes": 6}))
+    with pytest.raises(ExportError, match="expected 7 pairs, found 6 written and 0 missing; export into another"):
+        export_shards(run, selection, recipe, tmp_path / "out")
+
+
+def test_numbers__a_score_that_is_missing_is_null():
+    assert json.dumps(shards._numbers(np.array([np.nan, 0.5], np.float32))) == "[null, 0.5]"
 
 
 def test_export_shards__no_room_for_where_the_images_lie(tmp_path, made):

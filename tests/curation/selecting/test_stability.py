@@ -138,12 +138,23 @@ def test_stability__without_chance_says_so(tmp_path, error, divisions):
     assert found.flips == 0
 
 
-@pytest.mark.parametrize("share", ["0", "1"])
-def test_stability__nothing_or_everything_kept(tmp_path, share):
-    found = said(
-        hand_made(tmp_path, np.linspace(-1, 0, 50), 0.01), f"steps: [{{metric: s_cliploss, keep_top: {share}}}]"
-    )
-    assert 0 <= found.share <= 1
+def test_stability__of_nothing_kept_nothing_flips(tmp_path):
+    found = said(hand_made(tmp_path, np.linspace(-1, 0, 50), 0.01), "steps: [{metric: s_cliploss, keep_top: 0}]")
+    assert (found.kept, found.flips, found.share, len(found.rows)) == (0, 0, 0, 0)
+
+
+def test_stability__of_everything_kept_only_the_lowest_may_leave(tmp_path):
+    found = said(hand_made(tmp_path, np.linspace(-1, 0, 50), 0.01), "steps: [{metric: s_cliploss, keep_top: 1}]")
+    assert (found.kept, found.gained, found.rows[0]) == (50, 0, 0)
+    # The lowest stands at the threshold itself: it falls below half of the time.
+    assert found.chances[0] == pytest.approx(0.5)
+
+
+def test_stability__names_no_pair_that_cannot_flip(tmp_path):
+    """0.1 is a threshold, too, but whoever stands near it is far from the one that decides."""
+    run = hand_made(tmp_path, [0.099, 0.101, 0.499, 0.501], 0.001)
+    found = said(run, "steps: [{metric: s_cliploss, at_least: 0.1}, {metric: s_cliploss, at_least: 0.5}]")
+    assert sorted(found.rows.tolist()) == [2, 3]
 
 
 def test_stability__unscored_pairs_stay_out(tmp_path):
