@@ -34,11 +34,12 @@ def question() -> Question:
 
 
 def in_threads(threads: Executor, work: Callable[..., T], *items: Iterable) -> list[T]:
-    """As list(threads.map(work, *items)), with the question before each answer.
+    """As list(threads.map(work, *items)), with the question before each answer, and in the work where it asks.
 
     Where it ends early, parts that were not begun are left, and the others over: what they wrote to is free again.
     """
-    ask, parts = question(), [threads.submit(work, *part) for part in zip(*items, strict=False)]
+    ask = question()
+    parts = [threads.submit(_asking, ask, work, *part) for part in zip(*items, strict=False)]
     found = []
     try:
         for part in parts:
@@ -48,3 +49,8 @@ def in_threads(threads: Executor, work: Callable[..., T], *items: Iterable) -> l
         wait([part for part in parts if not part.cancel()])
         raise
     return found
+
+
+def _asking(question: Question, work: Callable[..., T], *arguments: object) -> T:
+    with asking(question):
+        return work(*arguments)
