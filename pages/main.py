@@ -11,9 +11,10 @@ from pages.parts import catalog, elsewhere, empty, links, opened, opening, state
 from pages.parts.gallery import images
 from pages.parts.jobs import forms, jobs, starting
 
-st.set_page_config(page_title="clipsel", page_icon="🧲", layout="wide")
-st.html(Path(__file__).parent / "parts" / "style.css")
-st.logo(Path(__file__).parent / "parts" / "logo.svg", size="large")
+PARTS = Path(__file__).parent / "parts"
+st.set_page_config(page_title="clipsel", page_icon=PARTS / "icon.svg", layout="wide")
+st.html(PARTS / "style.css")
+st.logo(PARTS / "logo.svg", size="large")
 
 page = st.navigation(
     {
@@ -31,6 +32,7 @@ page = st.navigation(
     },
     expanded=True,
 )
+st.set_page_config(page_title=f"{page.title} · clipsel")
 
 # What lies over a page, a form or a pair, does not follow to the next one.
 if st.session_state.get("page on show") != page.url_path:

@@ -73,12 +73,13 @@ def _glimpse_rows(entry: Entry, metric: str, stamp: state.Stamp) -> np.ndarray:
 
 def _glance(entry: Entry, run: Run) -> None:
     config = run.config
+    finished, shards = words.count(len(run.score_files)), words.count(len(config.shards))
     cells = {
         "Pairs scored": (
             words.count(state.scored_pairs(entry)),
             "Rows of the finished shards, those set aside included.",
         ),
-        "Shards": (f"{len(run.score_files)} of {len(config.shards)}", "A shard is one metadata file of the pool."),
+        "Shards": (f"{finished} of {shards}", "A shard is one metadata file of the pool."),
         "Metrics": (words.count(len(run.metrics)), "Score columns of every pair."),
         "Set aside": (_set_aside(run), "Rows whose embeddings could not be used; never selected."),
         "Teacher": (config.arch, "The frozen CLIP whose embeddings were scored."),
@@ -200,8 +201,7 @@ def _recipes(entry: Entry, run: Run) -> None:
     if not saved:
         empty.show_empty("No recipe saved", "Build one on the Select page and save it; it stays with the run.")
         return
-    rows = [{"recipe": name, "keeps": recipes.in_words(path)} for name, path in saved.items()]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+    facts.show_facts({name: recipes.in_words(path) for name, path in saved.items()})
 
 
 def _provenance(run: Run) -> None:

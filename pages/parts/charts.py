@@ -13,15 +13,59 @@ import streamlit as st
 from PIL import Image
 
 _OUTLINE = "#e5484d"
-_BEHIND_LIGHT, _BEHIND_DARK = "rgba(255, 255, 255, 0.85)", "rgba(15, 20, 24, 0.85)"
-_CURVES = ("#14998c", "#8b95a5")
-_LIGHT = ((214, 236, 233), (45, 168, 156), (6, 62, 66))
-_DARK = ((20, 58, 60), (28, 140, 130), (190, 250, 240))
+# Room for half a number beyond the last tick, which plotly leaves out otherwise.
+_MARGIN = {"l": 8, "r": 18, "t": 8, "b": 8}
 _CONFIG = {
     "displaylogo": False,
     "scrollZoom": True,
     "modeBarButtonsToRemove": ["toImage", "autoScale2d"],
 }
+
+
+@dataclass(frozen=True)
+class _Inks:
+    """What is written and drawn in on one theme. words, accent, red: words in them have 4.5 to 1 or more on the page.
+
+    quiet: for a second curve. behind: for words that lie on a picture. counts: few, more and most of a density, as red,
+    green and blue.
+    """
+
+    words: str
+    accent: str
+    quiet: str
+    red: str
+    behind: str
+    counts: tuple[tuple[int, int, int], ...]
+
+
+_ON_LIGHT = _Inks(
+    words="#56616e",
+    accent="#08776e",
+    quiet="#8b95a5",
+    red="#c93439",
+    behind="rgba(255, 255, 255, 0.85)",
+    counts=((214, 236, 233), (45, 168, 156), (6, 62, 66)),
+)
+_ON_DARK = _Inks(
+    words="#b4bec7",
+    accent="#2cb5a6",
+    quiet="#98a2b0",
+    red="#ff8c8f",
+    behind="rgba(15, 20, 24, 0.85)",
+    counts=((20, 58, 60), (28, 140, 130), (190, 250, 240)),
+)
+
+
+def _inks() -> _Inks:
+    return _ON_DARK if st.context.theme.type == "dark" else _ON_LIGHT
+
+
+def _show(figure: go.Figure, key: str, **config: object) -> None:
+    """Puts a figure on the page, its axes in words that can be read."""
+    words = _inks().words
+    figure.update_xaxes(tickfont_color=words, title_font_color=words)
+    figure.update_yaxes(tickfont_color=words, title_font_color=words)
+    st.plotly_chart(figure, key=key, config=config)
 
 
 def cells(points: int) -> int:
@@ -33,7 +77,7 @@ def density_image(counts: np.ndarray) -> str:
     """A PNG data address of counts (x bins, y bins): empty cells clear, full ones in shades of the log count."""
     level = np.log1p(counts.T[::-1].astype(np.float64))
     level /= level.max() or 1.0
-    stops = np.array(_DARK if st.context.theme.type == "dark" else _LIGHT, np.float64)
+    stops = np.array(_inks().counts, np.float64)
     pixels = np.empty((*level.shape, 4), np.uint8)
     for channel in range(3):
         pixels[..., channel] = np.interp(level, [0, 0.5, 1], stops[:, channel])
@@ -64,7 +108,7 @@ def density_figure(
     )
     figure.update_layout(
         height=height,
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        margin=_MARGIN,
         uirevision="keep",
         hovermode=False,
         modebar={"orientation": "v"},
@@ -95,16 +139,17 @@ def metric_density(
     figure = density_figure(counts, x_range, y_range, height=520)
     figure.update_xaxes(title=x_title, showgrid=True)
     figure.update_yaxes(title=y_title, showgrid=True)
+    inks = _inks()
     for line in lines:
         drawn = {"line_color": _OUTLINE, "line_width": 2, "annotation_text": line.label}
-        note = {"annotation_font_color": _OUTLINE, "annotation_font_size": 12}
+        note = {"annotation_font_color": inks.red, "annotation_font_size": 12}
         if line.axis == "x":
             figure.add_vline(line.value, annotation={"y": 1, "yanchor": "bottom", "xanchor": "center"}, **drawn, **note)
         else:
-            note["annotation_bgcolor"] = _BEHIND_DARK if st.context.theme.type == "dark" else _BEHIND_LIGHT
+            note["annotation_bgcolor"] = inks.behind
             figure.add_hline(line.value, annotation_position="top left", **drawn, **note)
     figure.update_layout(margin_t=26)
-    st.plotly_chart(figure, key="density", config=_CONFIG)
+    _show(figure, "density", **_CONFIG)
 
 
 def rank_density(counts: np.ndarray, x_title: str, y_title: str) -> None:
@@ -113,32 +158,33 @@ def rank_density(counts: np.ndarray, x_title: str, y_title: str) -> None:
     figure.update_xaxes(title=f"percentile rank by {x_title}", showgrid=True)
     figure.update_yaxes(title=f"percentile rank by {y_title}", showgrid=True)
     figure.add_shape(type="line", x0=0, y0=0, x1=100, y1=100, line={"color": _OUTLINE, "width": 1, "dash": "dot"})
-    st.plotly_chart(figure, key="rank density", config=_CONFIG)
+    _show(figure, "rank density", **_CONFIG)
 
 
 def curves(x: np.ndarray, named: Mapping[str, np.ndarray], x_title: str, y_title: str) -> None:
-    """Draws some curves over the same x, their names beside their ends."""
-    figure = go.Figure()
+    """Draws one or two curves over the same x, their names beside their ends."""
+    figure, inks = go.Figure(), _inks()
     highest = max(named, key=lambda name: named[name][-1])
-    for (name, y), color in zip(named.items(), _CURVES, strict=False):
+    colours = ((inks.accent, inks.accent), (inks.quiet, inks.words))
+    for (name, y), (color, word) in zip(named.items(), colours, strict=False):
         figure.add_scatter(x=x, y=y, mode="lines", name=name, line={"color": color, "width": 2.5})
         beside = {"showarrow": False, "xanchor": "left", "xshift": 6, "yshift": 7 if name == highest else -7}
-        figure.add_annotation(x=x[-1], y=y[-1], text=name, font_color=color, **beside)
+        figure.add_annotation(x=x[-1], y=y[-1], text=name, font_color=word, **beside)
     figure.update_layout(height=360, margin={"l": 8, "r": 90, "t": 8, "b": 8}, showlegend=False, hovermode="x unified")
     figure.update_xaxes(title=x_title, range=[0, 100])
     figure.update_yaxes(title=y_title, tickformat=".3f")
-    st.plotly_chart(figure, key="curves", config={"displayModeBar": False})
+    _show(figure, "curves", displayModeBar=False)
 
 
 def overlap_curve(percents: np.ndarray, shares: np.ndarray, marked: int) -> None:
     """Draws what two tops of equal size share, and what chance would, against that size; in percent. marked: a size."""
-    figure = go.Figure()
-    figure.add_scatter(x=[0, 100], y=[0, 100], mode="lines", line={"color": _CURVES[1], "width": 1.5, "dash": "dot"})
-    figure.add_scatter(x=percents, y=shares, mode="lines", line={"color": _CURVES[0], "width": 2.5})
+    figure, inks = go.Figure(), _inks()
+    figure.add_scatter(x=[0, 100], y=[0, 100], mode="lines", line={"color": inks.quiet, "width": 1.5, "dash": "dot"})
+    figure.add_scatter(x=percents, y=shares, mode="lines", line={"color": inks.accent, "width": 2.5})
     figure.add_vline(marked, line={"color": _OUTLINE, "width": 2})
-    note = {"text": "by chance", "font_color": _CURVES[1], "showarrow": False, "xanchor": "left", "yanchor": "top"}
+    note = {"text": "by chance", "font_color": inks.words, "showarrow": False, "xanchor": "left", "yanchor": "top"}
     figure.add_annotation(x=52, y=50, **note)
-    figure.update_layout(height=300, margin={"l": 8, "r": 8, "t": 8, "b": 8}, showlegend=False, hovermode=False)
+    figure.update_layout(height=300, margin=_MARGIN, showlegend=False, hovermode=False)
     figure.update_xaxes(title="top share of each run, in percent of the pairs that both scored", range=[0, 100])
     figure.update_yaxes(title="in both tops, percent", range=[0, 102])
-    st.plotly_chart(figure, key="overlap curve", config={"displayModeBar": False})
+    _show(figure, "overlap curve", displayModeBar=False)

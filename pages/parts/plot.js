@@ -39,7 +39,9 @@ const outline = (counts, width, height, scale) => {
   return `M0,${height}${points.join("")}L${width},${height}Z`
 }
 
-const most = (data) => Math.max(1, ...data.layers.flatMap((layer) => layer.counts))
+const peak = (data) => Math.max(0, ...data.layers.flatMap((layer) => layer.counts))
+
+const most = (data) => Math.max(1, peak(data))
 
 const plot = (data, width) => {
   const height = data.height
@@ -62,15 +64,16 @@ const axis = (data, width) => {
   const found = ticks(data.low, data.high, Math.min(12, Math.max(3, Math.round(width / 60))))
   const places = digits(found.length > 1 ? found[1] - found[0] : 0.01)
   found.forEach((at) => {
-    node.append(place(make("span", "tick", at.toFixed(places)), span > 0 ? (at - data.low) / span : 0.5))
+    const tick = make("span", "tick", at.toFixed(places))
+    tick.style.left = `${span > 0 ? (100 * (at - data.low)) / span : 50}%`
+    node.append(tick)
   })
-  const peak = `peak ${number.format(Math.round(most(data)))} a bin${data.log ? ", log" : ""}`
-  node.append(make("span", "unit", !data.legend ? peak : width < 420 ? data.unit : `${data.unit} · ${peak}`))
+  const highest = `peak ${number.format(Math.round(peak(data)))} a bin${data.log ? ", log" : ""}`
+  node.append(make("span", "unit", !data.legend ? highest : width < 420 ? data.unit : `${data.unit} · ${highest}`))
   const legend = make("div", "legend")
   data.layers.filter((layer) => data.legend && layer.name).forEach((layer) => {
     const entry = make("span")
     entry.append(make("i", layer.kind), make("b", "", layer.name))
-    entry.lastChild.style.fontWeight = "400"
     legend.append(entry)
   })
   node.append(legend)

@@ -38,6 +38,6 @@ const fall = (data) => {
 export default function (component) {
   const { data, parentElement } = component
   const table = make("div", "table")
-  table.append(make("div", "head", "Rank and percentile in the run, highest first"), ...data.scores.map(standing))
+  table.append(make("div", "head", "Rank in the run, 1 is the highest, and percentile"), ...data.scores.map(standing))
   parentElement.querySelector(".standing").replaceChildren(...(data.fall ? [fall(data.fall)] : []), table)
 }

@@ -561,13 +561,6 @@ def test_rerun__nothing_jumps(page, name, act):
     assert page.evaluate("window.moved") < 0.01
 
 
-def test_phone__nothing_is_wider_than_the_screen(page):
-    page.set_viewport_size({"width": 390, "height": 844})
-    for name in PAGES:
-        visit(page, name)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-
-
 def test_phone__shows_images_before_controls(page):
     page.set_viewport_size({"width": 390, "height": 844})
     visit(page, "gallery")

@@ -24,7 +24,7 @@ from pages.parts.opened import OPENED
 from pages.parts.pair import fate
 from tests.jobs import stand_in
 from tests.pages.conftest import components, trigger, words
-from tests.pages.worlds import HOSTILE, make_run
+from tests.pages.worlds import HOSTILE, LACKING, make_run
 
 # Pairs lie on an arc from (1, 0) over (-1, 0) nearly around: those with x > 0 come first and last.
 RIGHT_HALF = {"x": [0.0, 2.0, 2.0, 0.0], "y": [-2.0, -2.0, 2.0, 2.0]}
@@ -82,6 +82,22 @@ def test_map__says_that_a_region_is_empty(app):
     draw(app, "drawn", NOTHING)
     assert "No pair in this region" in words(app)
     assert not app.exception
+
+
+def test_map__has_no_chart_of_a_metric_that_nobody_has(tmp_path, open_page):
+    app = open_page("map", make_run(tmp_path / "without", **LACKING["no_scores"]))
+    assert "None of them has a CLIPScore" in words(app)
+    assert components(app, "clipsel_histogram") == []
+
+
+def test_map__scale_ends_where_no_pair_is_in_view(app):
+    def scale() -> list[str]:
+        return [text for text, _ in components(app, "clipsel_map")[0]["bar"]["ticks"]]
+
+    assert len(scale()) == 3
+    draw(app, "moved", [-0.1, 0.1, -0.1, 0.1])
+    assert components(app, "clipsel_map")[0]["seen"] == 0
+    assert scale() == ["0"]
 
 
 @pytest.mark.parametrize("said", ["<b>", 7, {"x": "no", "y": None}, {"x": [1, 2, None], "y": [1, 2, 3]}])

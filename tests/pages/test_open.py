@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.config import ShardInfo
+from clipsel_core.runs.store import Run, write_config
 from pages.parts import catalog, commands, state
 from tests.pages.conftest import MAIN, PAGES, words
-from tests.pages.worlds import HOSTILE, LACKING, make_run
+from tests.pages.worlds import HOSTILE, LACKING, add_recipe, make_run
 
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "run"
 WORLDS = {
@@ -98,6 +99,21 @@ def test_overview__believes_running_only_while_it_is_news(tmp_path, open_page, a
     app = open_page("overview", run)
     assert not app.exception
     assert ("This run is unfinished" in words(app)) != watched
+
+
+def test_overview__writes_many_shards_as_it_writes_pairs(tmp_path, open_page):
+    run = make_run(tmp_path / "world", finished=1)
+    more = tuple(ShardInfo(name=f"{number:08d}", rows=1) for number in range(2, 1280))
+    config = Run.open(run).config
+    write_config(run, config.model_copy(update={"shards": (*config.shards, *more)}))
+    (shards,) = (found.value for found in open_page("overview", run).metric if found.label == "Shards")
+    assert shards == "1 of 1,280"
+
+
+def test_overview__says_all_that_a_saved_recipe_does(tmp_path, open_page):
+    run = make_run(tmp_path / "world")
+    add_recipe(run, "long", "steps:\n" + "- {metric: s_cliploss, keep_top: 0.5}\n" * 9)
+    assert ", then ".join(["top 50 % of the pool by s-CLIPLoss"] * 9) in words(open_page("overview", run))
 
 
 def test_overview__says_how_to_make_a_map(tmp_path, open_page):

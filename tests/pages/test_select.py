@@ -13,7 +13,7 @@ from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
 from tests.pages.conftest import thumbs, words
-from tests.pages.worlds import add_recipe, make_run
+from tests.pages.worlds import LACKING, add_recipe, make_run
 
 
 @pytest.fixture
@@ -58,6 +58,12 @@ def test_select__answers_say_which_move_they_have_heard(run, open_page):
     for move in (1, 2):
         sliders(app)[0].set_value(10.0 * move).run()
         assert [thumb.head["heard"] for thumb in sliders(app)] == [move, 0]
+
+
+def test_select__says_that_nobody_has_the_score_of_a_step(tmp_path, open_page):
+    first, second = thumbs(open_page("select", make_run(tmp_path / "without", **LACKING["no_scores"])))
+    assert first.head["title"] == "s-CLIPLoss: no pair of this run has a score"
+    assert second.head["title"] == "NormSim ∞ · task: this step keeps none"
 
 
 def test_select__histogram_layers_lie_within_each_other(run, open_page):

@@ -79,6 +79,8 @@ def bar_of(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Bar:
     side = (found.span[1] - found.span[0]) / found.density.shape[0]
     each = found.single * ((right - left) / 100 / side) ** 2
     ticks = [(_few(end * each), at) for end, at in ((0.0, 0.0), (scale.middle, 0.5), (scale.high, 1.0))]
+    # Where no pair is in view there is no most of them, and the scale is only what is drawn with.
+    ticks = ticks if found.pairs else ticks[:1]
     return Bar("Pairs in a square 1 % of the map wide, log", colours, ticks, blank)
 
 

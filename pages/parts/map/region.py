@@ -48,11 +48,11 @@ def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
     metric, order = _controls(entry)
     values = atlas.values_of(entry, Colour(metric))
     values = values if member is None else values[member]
-    _spread(entry, metric, values, "region" if shape else "map")
     listed = _Listed.of(rows, values, order)
     if not len(listed):
         empty.show_empty("Nothing to show", f"None of them has a {metrics.title(metric)}. Choose another metric.")
         return
+    _spread(entry, metric, values, "region" if shape else "map")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.show(_PAGE, booklet.pages_of(listed))
     with st.container(height=_HEIGHT, border=False):

@@ -30,6 +30,7 @@ const threshold = (head, place) => (head.absolute ? head.start + place * head.pa
 
 const title = (head, place) => {
   if (!head.on) return `${head.metric}: this step is off`
+  if (!head.scored) return `${head.metric}: no pair of this run has a score`
   const found = threshold(head, place)
   if (Number.isNaN(found)) return `${head.metric}: this step keeps none`
   const passes = number.format(head.at.passes[place])
@@ -62,13 +63,19 @@ const kept = (head, place) => {
   return sum > 0 ? counts.map((count) => (count * head.at.kept[place]) / sum) : counts
 }
 
+// As words.percentage says it: only all of it is 100.0 %, and only nothing is 0.0 %.
+const percentage = (part) => {
+  if (part > 0 && part < 0.0005) return "under 0.1 %"
+  return part >= 0.9995 && part < 1 ? "over 99.9 %" : `${(100 * part).toFixed(1)} %`
+}
+
 const tell = (head, count, exact) => {
   const headline = document.querySelector(".headline")
   if (!headline) return
   const text = `${exact ? "" : "about "}${number.format(count)}`
-  const share = head.total ? ((100 * count) / head.total).toFixed(1) : "0.0"
+  const share = percentage(head.total ? count / head.total : 0)
   headline.querySelector("b").textContent = text
-  headline.querySelector("span").textContent = `${count === 1 ? "pair" : "pairs"} kept · ${share} % of ${number.format(head.total)}`
+  headline.querySelector("span").textContent = `${count === 1 ? "pair" : "pairs"} kept · ${share} of ${number.format(head.total)}`
 }
 
 // The picture of a place: as Python counted it where the step stands, as the message foresees it elsewhere.

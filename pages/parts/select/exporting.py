@@ -77,7 +77,7 @@ def answer(entry: Entry, recipe: str, places: Places) -> None:
         with places.result:
             _result(st.session_state[f"exported {entry.key}"], entry, recipe)
     with places.file:
-        st.code(recipe, language="yaml")
+        st.code(recipe, language="yaml", wrap_lines=True)
 
 
 def _saved_state(path: Path, recipe: str) -> str:

@@ -257,7 +257,7 @@ def _effect(step: ScoreStep, report: StepReport | None, settings: Settings, pick
     """The metric's histogram in three layers: the pool, what the other steps let through, what is kept in the end."""
     low, high = float(settings.edges[0]), float(settings.edges[-1])
     return {
-        "title": _heading(step, report),
+        "title": _heading(step, report, settings.scored),
         "note": metrics.describe(step.metric).help,
         "metric": metrics.title(step.metric),
         "on": step.enabled,
@@ -279,10 +279,12 @@ def _effect(step: ScoreStep, report: StepReport | None, settings: Settings, pick
     }
 
 
-def _heading(step: ScoreStep, report: StepReport | None) -> str:
+def _heading(step: ScoreStep, report: StepReport | None, scored: int) -> str:
     title = metrics.title(step.metric)
     if report is None:
         return f"{title}: this step is off"
+    if not scored:
+        return f"{title}: no pair of this run has a score"
     if report.threshold is None:
         return f"{title}: this step keeps none"
     sign = "≤" if isinstance(step, AtMost) else "≥"
