@@ -16,7 +16,7 @@ import typer
 
 from clipsel_core import __version__
 from clipsel_core.commands import building, checking, embedding, exploring, scoring, selecting
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, reason_of
 from clipsel_core.jobs.progress import State
 from clipsel_core.terminal import complain, report_end, report_to, say
 
@@ -76,16 +76,24 @@ def _options(
         os.environ["CLIPSEL_DEBUG"] = "1"
 
 
+def _failed_file(error: OSError) -> ClipselError:
+    """In the words of all errors, a file or a disk that failed where no command expected it."""
+    remedy = "make room, or choose another folder, then start again"
+    where = error.filename or "the disk"
+    return ClipselError(where, expected="to read and write it", found=reason_of(error), remedy=remedy)
+
+
 def main() -> None:
     """Runs the command line and exits with its code. Asked to terminate, it ends as if interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
-    except ClipselError as error:
-        report_end("failed", str(error))
+    except (ClipselError, OSError) as error:
+        said = str(error if isinstance(error, ClipselError) else _failed_file(error))
+        report_end("failed", said)
         if os.environ.get("CLIPSEL_DEBUG"):
             raise
-        complain(str(error))
+        complain(said)
         sys.exit(1)
     except SystemExit as ending:
         state, said = _ENDINGS.get(ending.code, ("failed", f"exit code {ending.code}"))

@@ -40,6 +40,12 @@ def write_together(writes: Mapping[Path, Callable[[Path], object]]) -> None:
                 os.fsync(file.fileno())
         for path, aside in asides.items():
             os.replace(aside, path)
+    except OSError as error:
+        # Nobody knows the other name.
+        meant = next((path for path, aside in asides.items() if str(aside) in f"{error.filename} {error}"), None)
+        if meant is None or not error.errno:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(meant)) from error
     finally:
         for aside in asides.values():
             aside.unlink(missing_ok=True)

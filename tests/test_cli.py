@@ -318,3 +318,19 @@ def test_demo__not_into_a_folder_of_something_else(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     assert "expected an empty folder, or a demo, found mine.txt" in refused("demo", tmp_path)
     assert "expected a folder for the demo" in refused("demo", tmp_path / "mine.txt")
+
+
+def test_search__a_file_that_cannot_be_written_is_an_error_in_one_line(scored, tmp_path):
+    uid = uids.to_hex(ScoreTable.open(Run.open(scored)).uids_at(np.array([7])))[0].as_py()
+    (tmp_path / "file").write_text("no folder")
+    code, out, err = run_cli("search", scored, "--uid", uid, "--out", tmp_path / "file" / "found.npy")
+    assert (code, out) == (1, "")
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith(f"{tmp_path / 'file'}: expected to read and write it, found ")
+
+
+def test_search_and_encode__look_at_the_name_before_they_begin(scored, tmp_path):
+    found = "expected a name ending in .parquet, .csv, .npy, found .zip"
+    assert found in refused("search", scored, "--uid", "7", "--out", tmp_path / "a.zip")
+    found = "expected a name ending in .npy, found .txt"
+    assert found in refused("encode", scored, "--text", "a", "--out", tmp_path / "a.txt")

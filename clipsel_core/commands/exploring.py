@@ -53,11 +53,12 @@ def encode(
 
     Example: python -m clipsel_core encode data/demo/run --text "two red birds" --out /tmp/birds.npy
     """
-    from clipsel_core.curation.exploring.searches import write_vector
+    from clipsel_core.curation.exploring.searches import check_ending, write_vector
     from clipsel_core.runs.store import Run
 
     if (text is None) == (image is None):
         raise typer.BadParameter("give one of --text and --image")
+    check_ending(out, ".npy")
     write_vector(out, _embedding_of(Run.open(run), text, image))
     say(f"{out}: written")
 
@@ -87,7 +88,7 @@ def search(
 
     Example: python -m clipsel_core search data/demo/run --text "two red birds" --limit 10
     """
-    from clipsel_core.curation.exploring.searches import Asked, read_vector, search_run, write_search
+    from clipsel_core.curation.exploring.searches import Asked, check_ending, read_vector, search_run, write_search
     from clipsel_core.runs.store import Run
 
     named = {"text": text, "image": image and image.name, "uid": uid, "vector": vector}
@@ -98,6 +99,8 @@ def search(
         )
     if side not in ("image", "text") or among not in ("pool", "map"):
         raise typer.BadParameter("--side is image or text, --among is pool or map")
+    if out:
+        check_ending(out)
     opened = Run.open(run)
     query = uid or (read_vector(vector) if vector else _embedding_of(opened, text, image))
     with Meter("searching", "pairs") as meter:

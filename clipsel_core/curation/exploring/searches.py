@@ -121,14 +121,20 @@ def write_vector(path: Path, vector: np.ndarray) -> None:
     write_atomically(path, write)
 
 
+def check_ending(path: Path, *endings: str) -> None:
+    """Raises RunError where a file's name ends in none of these; without any, in none that write_search knows."""
+    endings = endings or tuple(_ENDINGS)
+    if path.suffix not in endings:
+        raise RunError(path, expected=f"a name ending in {', '.join(endings)}", found=path.suffix or "no ending")
+
+
 def write_search(path: Path, found: Found, asked: Asked) -> None:
     """Writes what was found: uids with their similarity, best first (.parquet, .csv), or a uid list (.npy).
 
     The .npy is sorted and without similarities, as recipes and `score --target` take lists.
     Raises: RunError on another ending.
     """
-    if path.suffix not in _ENDINGS:
-        raise RunError(path, expected=f"a name ending in {', '.join(_ENDINGS)}", found=path.suffix or "no ending")
+    check_ending(path)
     if path.suffix == ".npy":
         uids.write_subset(path, uids.sort(found.table.uids_at(found.nearest.rows)))
         return
