@@ -1,13 +1,15 @@
 """How is something long worked out while the page stays usable? By a thread of this server, which any page may watch.
 
 The work is told apart by whoever starts it; it is shared by all sessions that look at the same, and goes on when they
-leave. It reports between its steps, which is also where it can be stopped.
+leave. It can be stopped where it reports, between its steps, and between the parts of what it does with all pairs.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+
+from clipsel_core.curation.index import stopping
 
 _AT_ONCE_S = 0.4
 
@@ -63,7 +65,7 @@ class Work:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends it at its next report."""
+        """Ends it at its next report, or the next part of all pairs."""
         self._stop.set()
 
     def wait(self, seconds: float) -> None:
@@ -73,7 +75,8 @@ class Work:
 
     def _run(self) -> None:
         try:
-            self._do(self._report)
+            with stopping.asking(self._go_on):
+                self._do(self._report)
             self.finished = True
         except Stopped:
             pass  # `stopped` says so
@@ -81,6 +84,9 @@ class Work:
             self.error = error
 
     def _report(self, share: float, said: str) -> None:
+        self._go_on()
+        self.share, self.said = share, said
+
+    def _go_on(self) -> None:
         if self._stop.is_set():
             raise Stopped
-        self.share, self.said = share, said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from clipsel_core.curation.index import passes
 from clipsel_core.errors import RunError
 from pages.parts.background import Work
 
@@ -44,6 +45,22 @@ def test_work__stops_at_its_next_report_and_goes_on():
     work.start()
     work.wait(10)
     assert (done, work.stopped, work.finished) == ([0, 1, 2], False, True)
+
+
+def test_work__stops_between_two_parts_of_all_pairs():
+    begun, gate = threading.Event(), threading.Event()
+
+    def part(start, stop):
+        begun.set()
+        return gate.wait(10)
+
+    work = Work(lambda report: passes.in_parts(part, 400 * passes._PART))
+    work.start()
+    assert begun.wait(10)
+    work.stop()
+    gate.set()
+    work.wait(10)
+    assert (work.active, work.stopped, work.finished, work.error) == (False, True, False, None)
 
 
 def test_work__started_while_it_is_stopping_does_not_run_twice():

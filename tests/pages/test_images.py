@@ -59,15 +59,16 @@ def test_web_address__of_a_picture():
 
 def test_index__of_one_run_does_not_wait_for_anothers(tmp_path, monkeypatch):
     runs = [make_run(tmp_path / name) for name in ("slow", "quick")]
-    gate, begun, opening = threading.Event(), threading.Event(), pictures._open
+    gate, begun, opening = threading.Event(), threading.Event(), pictures.open_images
 
-    def slowly(run):
-        if run.root == runs[0]:
+    def slowly(pool, cache, gone):
+        if pool.root.is_relative_to(tmp_path / "slow"):
             begun.set()
             gate.wait(10)
-        return opening(run)
+        return opening(pool, cache, gone)
 
-    monkeypatch.setattr(pictures, "_open", slowly)
+    monkeypatch.setattr(pictures, "_PATIENCE_S", 10)
+    monkeypatch.setattr(pictures, "open_images", slowly)
     waiting = threading.Thread(target=pictures.read, args=(runs[0], "0" * 32))
     waiting.start()
     assert begun.wait(10)
@@ -78,8 +79,8 @@ def test_index__of_one_run_does_not_wait_for_anothers(tmp_path, monkeypatch):
 
 
 def test_index__is_opened_once_until_the_pool_changes(tmp_path, monkeypatch):
-    run, opened, opening = make_run(tmp_path / "world"), [], pictures._open
-    monkeypatch.setattr(pictures, "_open", lambda run: opened.append(1) or opening(run))
+    run, opened, opening = make_run(tmp_path / "world"), [], pictures.open_images
+    monkeypatch.setattr(pictures, "open_images", lambda *given: opened.append(1) or opening(*given))
     described = []
     monkeypatch.setattr(pictures.Run, "open", lambda root, open_=pictures.Run.open: described.append(1) or open_(root))
     for number in range(5):

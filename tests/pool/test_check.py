@@ -79,5 +79,6 @@ def test_inspect_pool__rows_that_scoring_mends_do_not_stop_it(tmp_path):
     _, npz = write_shard(tmp_path, "0", 10)
     rewrite_npz(npz, l14_img=unit_rows(10, 16) * np.float16(1.008))
     report = inspect_pool(open_pool(tmp_path))
-    assert [problem.stops for problem in report.problems] == [False]
+    said = "shard 0: 10 rows in l14_img a little off unit length; scoring scales them"
+    assert [(problem.text, problem.stops) for problem in report.problems] == [(said, False)]
     assert inspect_pool(open_pool(tmp_path), values=False).problems == ()

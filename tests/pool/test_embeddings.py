@@ -70,6 +70,17 @@ def test_read_pairs__bad_rows_are_named_or_set_aside(tmp_path, value, found):
     assert np.flatnonzero(~pairs.usable).tolist() == [3]
 
 
+def test_read_pairs__caption_rows_are_looked_at_too(tmp_path):
+    _, npz = write_shard(tmp_path, "0", 10)
+    text = unit_rows(10, 16)
+    text[7] = 0
+    rewrite_npz(npz, l14_txt=text)
+    p, shard, arch = opened(tmp_path)
+    with pytest.raises(PoolFormatError, match="row 7: expected a unit row in l14_txt, found only zeros"):
+        read_pairs(p, shard, arch)
+    assert np.flatnonzero(~read_pairs(p, shard, arch, on_bad_rows="skip").usable).tolist() == [7]
+
+
 def test_read_pairs__rows_within_a_hundredth_are_scaled(tmp_path):
     p, shard, arch = with_image(tmp_path, lambda image: image * np.float16(1.008))
     pairs = read_pairs(p, shard, arch)

@@ -13,6 +13,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from clipsel_core.curation.index import stopping
+from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.concordance import compare_ranks, doubled_ranks, places_from_top, shared_tops, top_of
 from clipsel_core.curation.index.ordering import count_of_fraction
 from clipsel_core.curation.index.score_table import ScoreTable
@@ -93,11 +95,11 @@ def agreement(alignment: Alignment, metric: str, between: Between = lambda share
     between(0.1)
     with ThreadPoolExecutor(2) as threads:
         runs = ((ours, here, members), (theirs, there, other))
-        x, y = threads.map(lambda run: _of(doubled_ranks(run[0].values, run[0].order, run[1]), run[2]), runs)
+        x, y = stopping.in_threads(threads, _doubled, *zip(*runs, strict=True))
         between(0.5)
         xy, xx, yy = compare_ranks(x, y, 1, pairs)[1]
         del x, y
-        x, y = threads.map(lambda run: _of(places_from_top(run[0].order, run[1]), run[2]), runs)
+        x, y = stopping.in_threads(threads, _from_top, *zip(*runs, strict=True))
         between(0.9)
     shared = shared_tops(x, y)
     sizes = np.array([count_of_fraction(Fraction(percent, 100), pairs) for percent in PERCENTS])
@@ -117,6 +119,14 @@ def tops(alignment: Alignment, metric: str, fraction: Fraction) -> tuple[np.ndar
         here[here] = theirs[alignment.rows[here]]
         theirs = here
     return mine, theirs
+
+
+def _doubled(bins: MetricBins, among: np.ndarray, members: np.ndarray | None) -> np.ndarray:
+    return _of(doubled_ranks(bins.values, bins.order, among), members)
+
+
+def _from_top(bins: MetricBins, among: np.ndarray, members: np.ndarray | None) -> np.ndarray:
+    return _of(places_from_top(bins.order, among), members)
 
 
 def _of(ranks: np.ndarray, members: np.ndarray | None) -> np.ndarray:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from clipsel_core.curation.index import stopping
 from clipsel_core.curation.index.passes import compiled, in_parts, read_only
+
+# Ranks that are put down before the question whether the work may go on.
+_STEP = 1 << 21
 
 
 def doubled_ranks(values: np.ndarray, order: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -14,7 +18,10 @@ def doubled_ranks(values: np.ndarray, order: np.ndarray, among: np.ndarray) -> n
     values: (N,) float32. order: (M,) uint32, the rows with a score, ascending by it. among: (N,) bool, the set, scored.
     """
     out = np.zeros(len(values), np.int32)
-    _doubled_ranks(read_only(values), read_only(order), read_only(among), out)
+    values, order, among, start, below = read_only(values), read_only(order), read_only(among), 0, 0
+    while start < len(order):
+        stopping.question()()
+        start, below = _doubled_ranks(values, order, among, start, start + _STEP, below, out)
     return out
 
 
@@ -41,7 +48,10 @@ def compare_ranks(x: np.ndarray, y: np.ndarray, bins: int, pairs: int) -> tuple[
 def places_from_top(order: np.ndarray, among: np.ndarray) -> np.ndarray:
     """How many pairs of a set stand above each of it: (N,) int32, 0 outside it; 0 for the best. The rest as above."""
     out = np.zeros(len(among), np.int32)
-    _places_from_top(read_only(order), read_only(among), out)
+    order, among, place = read_only(order), read_only(among), 0
+    for stop in range(len(order), 0, -_STEP):
+        stopping.question()()
+        place = _places_from_top(order, among, max(stop - _STEP, 0), stop, place, out)
     return out
 
 
@@ -81,9 +91,9 @@ def gap_sizes(gaps: np.ndarray, shift: int, bins: int) -> np.ndarray:
 
 
 @compiled
-def _doubled_ranks(values, order, among, out):
-    below, start = 0, 0
-    while start < len(order):
+def _doubled_ranks(values, order, among, start, end, below, out):
+    """From one rank to another, or a little further: scores that are alike are taken together."""
+    while start < min(end, len(order)):
         stop, same, value = start, 0, values[order[start]]
         while stop < len(order) and values[order[stop]] == value:
             same += among[order[stop]]
@@ -94,6 +104,7 @@ def _doubled_ranks(values, order, among, out):
                 out[row] = 2 * below + same
         below += same
         start = stop
+    return start, below
 
 
 @compiled
@@ -110,13 +121,13 @@ def _compare_ranks(x, y, start, stop, pairs, counts, products):
 
 
 @compiled
-def _places_from_top(order, among, out):
-    place = 0
-    for rank in range(len(order) - 1, -1, -1):
+def _places_from_top(order, among, start, stop, place, out):
+    for rank in range(stop - 1, start - 1, -1):
         row = order[rank]
         if among[row]:
             out[row] = place
             place += 1
+    return place
 
 
 @compiled

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from clipsel_core.curation.index import concordance, ordering, passes
+from clipsel_core.curation.index import concordance, ordering, passes, stopping
 from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.saving import save
 from clipsel_core.files import write_atomically
@@ -116,7 +116,9 @@ def disagreement(
     between(0.0)
     both = ~(np.isnan(x.values) | np.isnan(y.values))
     with ThreadPoolExecutor(2) as threads:
-        ranked = threads.map(lambda metric: concordance.doubled_ranks(metric.values, metric.order, both), (x, y))
+        ranked = stopping.in_threads(
+            threads, lambda metric: concordance.doubled_ranks(metric.values, metric.order, both), (x, y)
+        )
     rank_x, rank_y = ranked
     between(0.7)
     pairs = int(np.count_nonzero(both))

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clipsel_core.curation.index import stopping
+
 _BLOCK, _WRITERS = 8 << 20, 2
 _ALIGNED = 4096
 _FEWEST_BYTES = 2 * _BLOCK
@@ -44,6 +46,7 @@ def _open_past_cache(path: Path) -> int | None:
 def _fill(file: int, array: np.ndarray) -> None:
     array = np.ascontiguousarray(array)
     header, data = _header(array), array.reshape(-1).view(np.uint8)
+    ask = stopping.question()
 
     def write(first: int) -> None:
         with mmap.mmap(-1, _BLOCK) as room:
@@ -51,6 +54,7 @@ def _fill(file: int, array: np.ndarray) -> None:
                 room[:_ALIGNED] = header
                 _write(file, room, _ALIGNED, 0)
             for start in range(first, len(data), _WRITERS * _BLOCK):
+                ask()
                 part = data[start : start + _BLOCK]
                 np.frombuffer(room, np.uint8, len(part))[:] = part
                 _write(file, room, -(-len(part) // _ALIGNED) * _ALIGNED, _ALIGNED + start)

@@ -17,6 +17,7 @@ from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.curation.database import COLUMNS, Database, as_array
+from clipsel_core.curation.index import stopping
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.errors import RunError
 from clipsel_core.runs.store import Run
@@ -118,7 +119,7 @@ class ScoreFiles:
             except (pa.ArrowException, OSError) as error:
                 raise _unreadable(file, error) from error
 
-        list(_readers.map(read, range(len(files))))
+        stopping.in_threads(_readers, read, range(len(files)))
 
     def _gather(self, names: list[str], rows: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of one kind of file of the asked rows, in their order; opens only the files they lie in."""

@@ -21,6 +21,9 @@ from clipsel_core.pool.making.workers import Prepared, Workers
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source
 
+# Pairs to a batch of the teacher where nobody says how many.
+BATCH_SIZE = 64
+
 _FETCHED_AT_ONCE = 32
 
 Took = Callable[[Kept, bytes | None], object]

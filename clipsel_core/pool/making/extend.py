@@ -29,7 +29,7 @@ from clipsel_core.pool.making.behind import Behind
 from clipsel_core.pool.making.claim import note, settings_to_extend, writing
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
-from clipsel_core.pool.making.embed_shard import Embedder
+from clipsel_core.pool.making.embed_shard import BATCH_SIZE, Embedder
 from clipsel_core.pool.making.matching import Matched, found_before, keep_found, match
 from clipsel_core.pool.making.rows import kind_of
 from clipsel_core.pool.making.shard_files import (
@@ -71,7 +71,7 @@ def extend_pool(
     arch: str,
     model: str = "",
     pretrained: str | None = None,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     most_pixels: int | None = None,
     finding: Callable[[int, int], None] | None = None,

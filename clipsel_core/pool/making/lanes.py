@@ -15,6 +15,7 @@ from torch import nn
 
 from clipsel_core.pool.making.embed import Teacher, caption_rows, image_rows
 
+# Weights of a large teacher, or more.
 _LARGE = 50_000_000
 _ROWS_OF_A_LARGE_ONE = 16
 

@@ -26,7 +26,7 @@ from clipsel_core.pool.making.claim import note, settings_to_make, writing
 from clipsel_core.pool.making.copy_shard import Copier
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, teacher_info
-from clipsel_core.pool.making.embed_shard import Embedder, Took
+from clipsel_core.pool.making.embed_shard import BATCH_SIZE, Embedder, Took
 from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.naming import Namer
 from clipsel_core.pool.making.packing import TarPacker, new_tar, write_stats
@@ -44,8 +44,6 @@ from clipsel_core.pool.making.shard_files import (
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.pool.teachers import add_teacher
-
-BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)

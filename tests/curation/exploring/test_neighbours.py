@@ -68,6 +68,12 @@ def test_nearest__settles_ties_by_row_and_leaves_out_what_cannot_be_scored():
     assert found.similarity.tolist() == [1, 1, 1, 0]
 
 
+def test_nearest__of_many_that_tie_the_first_rows_come_first():
+    rows = np.tile(np.eye(4)[:2], (500, 1)).astype(np.float16)
+    found = nearest(np.array([1.0, 0, 0, 0]), HeldVectors(np.arange(1000), rows), limit=1000)
+    assert found.rows.tolist() == [*range(0, 1000, 2), *range(1, 1000, 2)]
+
+
 @pytest.mark.parametrize("stored", [np.float16, np.float32])
 def test_nearest__twins_have_a_cosine_of_1_whatever_rounding_made_of_their_length(stored):
     rows = np.repeat(unit_rows(1, 16) * np.float32(1.0004), 3, axis=0).astype(stored)

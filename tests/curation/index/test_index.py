@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 from benchmarks.synthetic_run import write_run
 from clipsel_core import uids
-from clipsel_core.curation.index import indexing, passes, score_files, uid_order
+from clipsel_core.curation.index import indexing, passes, score_files, stopping, uid_order
 from clipsel_core.curation.index.indexing import open_indexed, stamp_of, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
@@ -191,6 +192,27 @@ def test_build__ends_where_the_one_who_is_told_says_so(run, allowed):
     assert sorted(told) == [(done, columns) for done in range(1, columns + 1)]
     assert not indexing.must_build(run, fewest=0)
     assert not indexing.must_build(run)
+
+
+def test_build__can_be_stopped_within_a_column(run, monkeypatch):
+    """Whoever asks for it need not wait for the next report: each file read and each part sorted is a place to end."""
+    asked, told = [], []
+
+    def stop_after(allowed: int) -> None:
+        asked.append(len(told))
+        if len(asked) > allowed:
+            raise KeyboardInterrupt
+
+    with stopping.asking(partial(stop_after, 10**6)):
+        open_indexed(run, fewest=0, report=lambda *so_far: told.append(so_far))
+    wait_until_kept()
+    assert min(asked.count(reports) for reports in range(len(run.metrics))) >= len(run.score_files)
+    shutil.rmtree(run.root / "index")
+    for allowed in range(0, len(asked) // 2, 5):
+        asked.clear()
+        with stopping.asking(partial(stop_after, allowed)), pytest.raises(KeyboardInterrupt):
+            open_indexed(run, fewest=0)
+        assert list((run.root / "index").iterdir()) == []
 
 
 def test_tidy__takes_away_what_a_killed_builder_left(run):

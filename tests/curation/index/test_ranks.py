@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from clipsel_core.curation.index import concordance, stopping
 from clipsel_core.curation.index.bins import MetricBins
-from clipsel_core.curation.index.concordance import doubled_ranks
+from clipsel_core.curation.index.concordance import doubled_ranks, places_from_top
 from clipsel_core.curation.index.ranks import disagreement, kept, standing
 
 N = 4_000
@@ -23,13 +24,35 @@ def two(decimals: int = 5, missing: float = 0.03) -> tuple[np.ndarray, np.ndarra
     return x, y
 
 
+@pytest.mark.parametrize("step", [7, 10**6])
 @pytest.mark.parametrize("decimals", [1, 2, 5])
-def test_doubled_ranks__are_scipys_average_ranks(decimals):
+def test_doubled_ranks__are_scipys_average_ranks(decimals, step, monkeypatch):
+    monkeypatch.setattr(concordance, "_STEP", step)
     values, other = two(decimals)
     among = ~np.isnan(values) & ~np.isnan(other)
     found = doubled_ranks(values, MetricBins.of(values).order, among)
     assert (found[among] == 2 * stats.rankdata(values[among]) - 1).all()
     assert not found[~among].any()
+
+
+@pytest.mark.parametrize("step", [7, 10**6])
+def test_places_from_top__count_who_stands_above(step, monkeypatch):
+    monkeypatch.setattr(concordance, "_STEP", step)
+    values, other = two()
+    among = ~np.isnan(values) & ~np.isnan(other)
+    order = MetricBins.of(values).order
+    found = places_from_top(order, among)
+    assert found[order[among[order]]].tolist() == list(range(np.count_nonzero(among)))[::-1]
+    assert not found[~among].any()
+
+
+def test_disagreement__can_be_stopped_within_a_ranking(monkeypatch):
+    monkeypatch.setattr(concordance, "_STEP", 100)
+    x, y = (MetricBins.of(values) for values in two())
+    asked, told = [], []
+    with stopping.asking(lambda: asked.append(len(told))):
+        disagreement(x, y, between=told.append)
+    assert asked.count(1) > 2 * N // 200
 
 
 def test_doubled_ranks__by_hand():
