@@ -88,7 +88,10 @@ def main() -> None:
         complain(str(error))
         sys.exit(1)
     except SystemExit as ending:
-        report_end(*_ENDINGS.get(ending.code, ("failed", f"exit code {ending.code}")))
+        state, said = _ENDINGS.get(ending.code, ("failed", f"exit code {ending.code}"))
+        report_end(state, said)
+        if state == "stopped":
+            complain(said)
         raise
     except BaseException as error:
         report_end("failed", f"{type(error).__name__}: {error}")

@@ -8,7 +8,7 @@ class ClipselError(Exception):
 
     where: the file, shard, row or line that is wrong.
     expected, found: both sides of the disagreement.
-    remedy: what to do about it.
+    remedy: what to do about it. What cannot be printed, as files may be called or hold, is U+FFFD.
 
     >>> str(ClipselError("00012.npz", expected="10,000 rows", found="9,998", remedy="download it again"))
     '00012.npz: expected 10,000 rows, found 9,998; download it again'
@@ -16,8 +16,20 @@ class ClipselError(Exception):
 
     def __init__(self, where: object, *, expected: str, found: str, remedy: str = "") -> None:
         self.where, self.expected, self.found, self.remedy = str(where), expected, found, remedy
-        line = f"{where}: expected {expected}, found {found}"
-        super().__init__(" ".join(f"{line}; {remedy}".split()) if remedy else " ".join(line.split()))
+        line = f"{where}: expected {expected}, found {found}" + (f"; {remedy}" if remedy else "")
+        super().__init__("".join(c if c.isprintable() else "\ufffd" for c in " ".join(line.split())))
+
+
+def reason_of(error: Exception) -> str:
+    """Why something could not be read, in one line: the system's words, or the reader's without its advice to unpickle.
+
+    >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.npy")), reason_of(EOFError())
+    ('No such file or directory', 'EOFError')
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    said = str(error).split("\n")[0] or type(error).__name__
+    return "no plain array" if "pickle" in said or "Python objects" in said else said
 
 
 class UidError(ClipselError):

@@ -17,6 +17,8 @@ from clipsel_core.errors import ClipselError
 # The folder that holds this package: there `python -m` finds it, and there data/ and requirements.txt lie.
 HOME = Path(__file__).resolve().parents[1]
 
+_LOCK = ".lock"
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Has `write` fill a file under another name in the same folder, syncs it, and renames it to `path`.
@@ -44,12 +46,25 @@ def write_together(writes: Mapping[Path, Callable[[Path], object]]) -> None:
 
 
 @contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder where there is none, and takes it away again where in the end nothing lies in it but a lock."""
+    missing = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if missing and {path.name for path in folder.iterdir()} <= {_LOCK}:
+            (folder / _LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+@contextmanager
 def sole_worker(folder: Path, busy: ClipselError) -> Iterator[None]:
     """Holds a folder for this process; the kernel lets go of it however the process ends.
 
     Raises: busy where another process holds it.
     """
-    with open(folder / ".lock", "a+") as lock:
+    with open(folder / _LOCK, "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipsel_core.errors import UidError
+from clipsel_core.errors import UidError, reason_of
 from clipsel_core.files import write_atomically
 
 UID_DTYPE = np.dtype("u8,u8")
@@ -133,7 +133,8 @@ def read_subset(path: str | os.PathLike[str]) -> np.ndarray:
         with open(path, "rb") as file:
             uids = np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise UidError(path, expected="a .npy of dtype u8,u8", found=str(error), remedy="export it again") from error
+        found, remedy = reason_of(error), "export it again"
+        raise UidError(path, expected="a .npy of dtype u8,u8", found=found, remedy=remedy) from error
     if uids.dtype != UID_DTYPE or uids.ndim != 1:
         found = f"shape {uids.shape}, dtype {uids.dtype}"
         raise UidError(path, expected="shape (N,), dtype u8,u8", found=found, remedy="convert hex uids with from_hex")

@@ -14,7 +14,8 @@ from clipsel_core import cli, uids
 from clipsel_core.curation.exploring.neighbours import neighbours
 from clipsel_core.curation.exploring.searches import Asked, read_asked, read_found
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.curation.selecting import shards
+from clipsel_core.errors import ClipselError, PoolFormatError
 from clipsel_core.jobs.progress import read_progress
 from clipsel_core.pool.images import open_images
 from clipsel_core.runs.store import Run
@@ -30,6 +31,13 @@ def run_cli(*arguments, cwd=None):
     command = [sys.executable, "-m", "clipsel_core", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
     return done.returncode, done.stdout, done.stderr
+
+
+def refused(*arguments):
+    """A command's error, from this process."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    assert isinstance(result.exception, ClipselError), result.output
+    return str(result.exception)
 
 
 @pytest.fixture
@@ -276,3 +284,37 @@ def test_score__check_says_what_is_wrong_and_writes_nothing(pool, tmp_path):
     assert code == 1
     assert "no such file" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_score__a_refused_one_leaves_nothing_behind(pool, tmp_path):
+    np.save(tmp_path / "wide.npy", unit_rows(5, 17, 1))
+    run = tmp_path / "run"
+    assert "expected width 16" in refused("score", pool, run, "--target", f"wide={tmp_path / 'wide.npy'}")
+    assert refused("score", pool, run, "--batch-size", "0") == (
+        "--batch-size: expected a number greater than or equal to 1, found 0"
+    )
+    assert "found 'x'" in refused("score", pool, run, "--norm", "x")
+    assert not run.exists()
+    run.mkdir()
+    assert "found 0" in refused("score", pool, run, "--divisions", "0")
+    assert run.exists()
+
+
+def test_score__not_into_a_pool(pool):
+    assert refused("score", pool, pool).endswith("expected a folder for the run, found a pool; choose a new folder")
+    assert not (pool / "run.json").exists()
+
+
+def test_export__looks_at_its_folder_before_it_looks_for_images(scored, tmp_path, monkeypatch):
+    (tmp_path / "recipe.yaml").write_text("steps: [{metric: clip_score, keep_top: 0.5}]")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    monkeypatch.setattr(shards, "open_images", lambda *_: pytest.fail("images are sought"))
+    command = ("export", scored, "--recipe", tmp_path / "recipe.yaml", "--shards", tmp_path / "out")
+    assert "expected an empty folder, or one of export's, found mine.txt" in refused(*command)
+
+
+def test_demo__not_into_a_folder_of_something_else(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert "expected an empty folder, or a demo, found mine.txt" in refused("demo", tmp_path)
+    assert "expected a folder for the demo" in refused("demo", tmp_path / "mine.txt")

@@ -11,7 +11,7 @@ from clipsel_core.terminal import complain, say
 
 
 def demo(
-    directory: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
+    directory: Annotated[Path, typer.Argument(help="A new or empty folder, or a demo to redo.", show_default=False)],
 ) -> None:
     """Build the demo from nothing.
 

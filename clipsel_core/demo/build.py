@@ -11,12 +11,14 @@ from clipsel_core.curation.recipes.recipe_files import parse_recipe, save_recipe
 from clipsel_core.demo.pairs import pool_pairs, target_pictures, training_pairs
 from clipsel_core.demo.pool import shard_rows, write_pool, write_target
 from clipsel_core.demo.teacher import TRAINING_PICTURES, load_demo_teacher, reproducible_torch, train_teacher
+from clipsel_core.errors import RunError, reason_of
 from clipsel_core.pool.making.embed import Teacher
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run
 
 PAIRS = 3800
 TARGET_IMAGES = 500
+_PARTS = ("teacher", "pool", "target", "run")
 
 RECIPES = {
     "clip_score_30": """\
@@ -47,13 +49,27 @@ def build_demo(directory: str | Path, *, progress: Say | None = None) -> Run:
     the run's status.json, which holds clock times. A teacher, pool or run that is there already is replaced.
 
     progress: called with a line of text when a stage begins, and now and then during training.
+    Raises: RunError where the folder holds something else, or cannot be written.
     """
     directory, say = Path(directory), _timed(progress or (lambda line: None))
+    _check_free(directory)
     say("drawing what the teacher learns from")
     train_teacher(directory / "teacher", training_pairs(TRAINING_PICTURES), progress=say)
     teacher = load_demo_teacher(directory / "teacher")
     build_pool(directory, teacher, say)
     return build_run(directory, teacher, say)
+
+
+def _check_free(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        strange = next((path.name for path in sorted(directory.iterdir()) if path.name not in _PARTS), None)
+    except OSError as error:
+        found, remedy = reason_of(error), "choose another folder"
+        raise RunError(directory, expected="a folder for the demo", found=found, remedy=remedy) from error
+    if strange:
+        remedy = "choose a new folder"
+        raise RunError(directory, expected="an empty folder, or a demo", found=strange, remedy=remedy)
 
 
 def build_pool(directory: Path, teacher: Teacher, say: Say) -> None:

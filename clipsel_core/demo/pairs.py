@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -115,7 +116,8 @@ def draw(picture: Picture) -> Image.Image:
 
 def draw_jpegs(pictures: Iterable[Picture], *, workers: int = 4) -> Iterator[bytes]:
     """The pictures as JPEG bytes, in order, drawn by several processes."""
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as processes:
+    context, hush = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, context, signal.signal, hush) as processes:
         yield from processes.map(_draw_jpeg, pictures, chunksize=64)
 
 

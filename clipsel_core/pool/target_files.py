@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsel_core.errors import PoolFormatError, TargetError
+from clipsel_core.errors import PoolFormatError, TargetError, reason_of
 from clipsel_core.pool.npz import read_array, read_members
 
 ENDINGS = ".npy, .npz, .pt or .parquet"
@@ -37,8 +37,7 @@ def telling(file: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, pa.ArrowInvalid) as error:
-        reason = (str(error) or type(error).__name__).split("\n")[0]
-        raise TargetError(file, expected="embeddings of images", found=reason) from error
+        raise TargetError(file, expected="embeddings of images", found=reason_of(error)) from error
 
 
 def one_of(file: Path, wanted: str, known: list[str]) -> str:

@@ -35,8 +35,7 @@ def score(
     """
     root = Path(root)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with sole_worker(root):
+        with files.made_folder(root), sole_worker(root):
             plan = plan_run(pool, root, **options)
             files.remove_leftovers(root, root / "scores")
             if not (root / "run.json").exists():

@@ -64,7 +64,9 @@ def plan_run(
     """
     root, pool = Path(root), open_pool(pool_root)
     teacher = pool.arch(arch)
-    norms = parse_norms(norms) if targets else ()
+    _check_no_pool(root)
+    parsed = parse_norms(norms)
+    norms = parsed if targets else ()
     devices = resolve_devices(device)
     kind = torch.device(devices[0]).type
     begun = read_config(root) if (root / "run.json").exists() else None
@@ -156,7 +158,14 @@ def _config(root: Path, pool: Pool, arch: Arch, targets: tuple[TargetInfo, ...],
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = "--" + str(first["loc"][0]).replace("_", "-")
-        raise ScoringError(where, expected=first["msg"].lower(), found=repr(first["input"])) from error
+        expected = first["msg"].lower().removeprefix("input should be ")
+        expected = f"a number {expected}" if expected.startswith(("greater", "less")) else expected
+        raise ScoringError(where, expected=expected, found=repr(first["input"])) from error
+
+
+def _check_no_pool(root: Path) -> None:
+    if next((root / "metadata").glob("*.parquet"), None):
+        raise RunError(root, expected="a folder for the run", found="a pool", remedy="choose a new folder")
 
 
 def _own_temperature(pool: Pool, arch: Arch) -> float:

@@ -17,7 +17,7 @@ from clipsel_core.curation.exploring.neighbours import Nearest, nearest, neighbo
 from clipsel_core.curation.exploring.projection import read_projection
 from clipsel_core.curation.exploring.vectors import PoolVectors, Side
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.errors import RunError, UidError
+from clipsel_core.errors import RunError, UidError, reason_of
 from clipsel_core.files import write_atomically
 from clipsel_core.runs.store import Run
 
@@ -104,7 +104,7 @@ def read_vector(path: Path) -> np.ndarray:
     try:
         found = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise RunError(path, expected="a .npy of one embedding", found=str(error).split("\n")[0]) from error
+        raise RunError(path, expected="a .npy of one embedding", found=reason_of(error)) from error
     flat = found.reshape(-1) if found.ndim == 2 and len(found) == 1 else found
     if flat.ndim != 1 or flat.dtype.kind != "f":
         raise RunError(path, expected="one embedding of floats", found=f"shape {found.shape}, dtype {found.dtype}")

@@ -90,7 +90,8 @@ def export(
         write_together({out: write, manifest_path: tell})
     except OSError as error:
         found = error.strerror or str(error)
-        raise ExportError(error.filename or out, expected="to write the subset", found=found) from error
+        remedy = "make room, or choose another folder"
+        raise ExportError(out, expected="to write the subset", found=found, remedy=remedy) from error
     return Manifest(out, manifest_path, content)
 
 

@@ -25,7 +25,7 @@ from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.selecting.export import describe
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError
-from clipsel_core.files import sha256_of, write_atomically, write_json
+from clipsel_core.files import made_folder, sha256_of, write_atomically, write_json
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.making.claim import sole_worker
@@ -95,10 +95,12 @@ def export_shards(
     if not len(rows):
         raise ExportError("the selection", expected="a pair or more", found="none", remedy="let the recipe keep some")
     try:
+        _check_same(out, settings)
         images = _images(run, selection.table, finding)
-        out.mkdir(parents=True, exist_ok=True)
-        with sole_worker(out):
-            _begin(out, settings)
+        with made_folder(out), sole_worker(out):
+            _check_same(out, settings)
+            if not (out / "export.json").exists():
+                write_json(out / "export.json", settings)
             work = _Work(selection.table, images, scores)
             for number, start in enumerate(range(0, len(rows), pairs_per_shard)):
                 work.write(out / f"{number:08d}.tar", rows[start : start + pairs_per_shard])
@@ -173,12 +175,13 @@ def _images(run: Run, table: ScoreTable, finding: Callable[[int, int], None] | N
     return images
 
 
-def _begin(out: Path, settings: dict[str, Any]) -> None:
+def _check_same(out: Path, settings: dict[str, Any]) -> None:
+    """Makes sure that `out` is new, empty, or was begun with these settings. Raises: ExportError, OSError."""
     path = out / "export.json"
     if not path.exists():
-        if found := next((name for name in sorted(out.iterdir()) if not name.name.startswith(".")), None):
+        there = sorted(out.iterdir()) if out.exists() else []
+        if found := next((name for name in there if not name.name.startswith(".")), None):
             raise ExportError(out, expected="an empty folder, or one of export's", found=found.name)
-        write_json(path, settings)
         return
     try:
         begun = json.loads(path.read_bytes())

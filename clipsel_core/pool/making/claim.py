@@ -165,8 +165,7 @@ def sole_worker(root: Path) -> Iterator[None]:
 def writing(root: Path) -> Iterator[None]:
     """Holds a pool's folder, made if need be, as sole_worker; a disk that fails ends in a PoolFormatError."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with sole_worker(root):
+        with files.made_folder(root), sole_worker(root):
             yield
     except OSError as error:
         remedy = "make room or choose another folder, then start again: finished shards are kept"

@@ -1,4 +1,4 @@
-"""Where do workers leave pixels? In memory that the processes share, so that no picture goes through a pipe."""
+"""Where do workers find pictures and leave pixels? In memory that all processes share: a pipe is slow for either."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from typing import Any
 
 import numpy as np
 
+# The most bytes of an encoded picture that a slot has room for. With four cores there are some 600 slots.
+_ROOM = 1 << 18
+
 
 class Slots:
     """Room for `count` pictures of one shape, (H, W, 3) uint8, which processes share that get it at their start.
 
-    Nothing of it stays when they end, however they do, and only what was used takes memory.
+    Beside its pixels each has room for the encoded picture, where that is not too large. Nothing of it stays when the
+    processes end, however they do, and only what was used takes memory.
     """
 
     def __init__(self, count: int, shape: tuple[int, ...], file: int | None = None) -> None:
         self._count, self._shape = count, shape
-        size = max(1, count * math.prod(shape))
+        pixels = count * math.prod(shape)
+        size = max(1, pixels + count * _ROOM)
         self._file = _nameless(size) if file is None else file
         # Freed with the last array that shows it.
-        self._pixels = np.frombuffer(mmap.mmap(self._file, size), np.uint8)[: count * math.prod(shape)]
-        self._pixels = self._pixels.reshape(count, *shape)
+        shared = np.frombuffer(mmap.mmap(self._file, size), np.uint8)[: pixels + count * _ROOM]
+        self._pixels, self._rooms = shared[:pixels].reshape(count, *shape), shared[pixels:].reshape(count, _ROOM)
         self._free = list(range(count))[::-1]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -34,6 +39,17 @@ class Slots:
     def __getitem__(self, slot: int) -> np.ndarray:
         """The pixels of a slot, in place."""
         return self._pixels[slot]
+
+    def lend(self, slot: int, data: bytes) -> bool:
+        """Leaves an encoded picture in a slot for whoever prepares it; whether there is room for it."""
+        if len(data) > _ROOM:
+            return False
+        self._rooms[slot, : len(data)] = np.frombuffer(data, np.uint8)
+        return True
+
+    def lent(self, slot: int, size: int) -> bytes:
+        """The encoded picture of `size` bytes that lies in a slot."""
+        return self._rooms[slot, :size].tobytes()
 
     def take(self) -> int:
         """A slot that nobody has; those that were used before come first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -79,7 +80,9 @@ def _executor(source: Source, parts: int) -> Executor:
         return ThreadPoolExecutor(min(parts, _REMOTE_AT_ONCE))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["clipsel_core.pool.making.workers", __name__])
-    return ProcessPoolExecutor(min(parts, allowed_cores()), context)
+    # A terminal interrupts all processes at once: what that means is said here alone.
+    hush = (signal.SIGINT, signal.SIG_IGN)
+    return ProcessPoolExecutor(min(parts, allowed_cores()), context, signal.signal, hush)
 
 
 def _whole_part(look: Callable[[int], Iterator[Record]], by: str, part: int) -> list[Named]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -28,7 +29,14 @@ from clipsel_core.pool.sources.record import Record
 # Records that go to a worker together: with more, less is spent on handing over, and more waits for one slow picture.
 _AT_ONCE = 16
 _NOWHERE = -1
-_Job = tuple[Wanted, int]
+
+
+class _Job(NamedTuple):
+    """What a worker is told of a record. slot: where its pixels go. lent: bytes of its encoded image that lie there."""
+
+    wanted: Wanted
+    slot: int
+    lent: int | None = None
 
 
 class Prepared(NamedTuple):
@@ -119,12 +127,14 @@ class Workers:
 
     def _jobs(self, records: Sequence[Record], slots: Sequence[int]) -> list[_Job]:
         """What a worker is told: the images of these records, as far as they can have any, and their slots."""
-        cut = self._tokens.cut if self._tokens else lambda caption: ""
-        return [
-            (Wanted(record.file, record.offset, record.length, record.data, cut(record.caption)), slot)
-            for record, slot in zip(records, slots, strict=True)
-            if not _fault(record)
-        ]
+        return [self._job(record, slot) for record, slot in zip(records, slots, strict=True) if not _fault(record)]
+
+    def _job(self, record: Record, slot: int) -> _Job:
+        caption = self._tokens.cut(record.caption) if self._tokens else ""
+        wanted = Wanted(record.file, record.offset, record.length, record.data, caption)
+        if record.data is not None and self._slots and self._slots.lend(slot, record.data):
+            return _Job(wanted._replace(data=None), slot, len(record.data))
+        return _Job(wanted, slot)
 
     def _outcomes(self, chunk: _Chunk, found: list[Ready | str]) -> Iterator[tuple[Record, Prepared | str]]:
         ready = iter(found)
@@ -208,18 +218,27 @@ def _prepare_here(jobs: Sequence[_Job]) -> list[Ready | str]:
 
 
 def _prepare(preparer: Preparer, slots: Slots | None, tokens: Tokens | None, jobs: Sequence[_Job]) -> list[Ready | str]:
-    found = [preparer(wanted, slots[slot] if slots else None) for wanted, slot in jobs]
+    found = [_prepare_one(preparer, slots, job) for job in jobs]
     if not tokens:
         return found
-    rows = tokens([wanted.caption for wanted, _ in jobs]) if jobs else ()
+    rows = tokens([job.wanted.caption for job in jobs]) if jobs else ()
     return [
         each if isinstance(each, str) else each._replace(tokens=row.tobytes())
         for each, row in zip(found, rows, strict=True)
     ]
 
 
+def _prepare_one(preparer: Preparer, slots: Slots | None, job: _Job) -> Ready | str:
+    if not slots:
+        return preparer(job.wanted)
+    wanted = job.wanted if job.lent is None else job.wanted._replace(data=slots.lent(job.slot, job.lent))
+    return preparer(wanted, slots[job.slot])
+
+
 def _settle(quick: bool, preparer: Preparer, slots: Slots, tokens: Tokens | None) -> None:
     """In a new worker: knows its work, ends when the run is killed, and keeps to one core."""
+    # A terminal interrupts all processes at once: the run decides what that means, and says so alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _own[:] = [(preparer, slots, tokens)]
     hush_pillow()
     if quick:

@@ -541,3 +541,20 @@ def test_embed__killed_by_the_system_and_started_again(tmp_path, teacher_folders
     assert bytes_of(tmp_path / "pool") == bytes_of(tmp_path / "whole")
     assert json.loads((tmp_path / "pool" / "teachers.json").read_text())["l14"]["pretrained"] is None
     assert len(uids.unique(uids.from_hex(table_of(tmp_path / "pool")["uid"]))) == 120
+
+
+def test_embed__interrupted_at_a_terminal_says_one_line(tmp_path, teacher_folders):
+    """There every process of the command gets the signal, the workers too."""
+    options = ["--model", f"local-dir:{teacher_folders[0]}", "--arch", "l14", "--shard-size", "10", "--batch-size", "4"]
+    source = write_tars(tmp_path / "in", (300, 300))
+    command = [sys.executable, "-m", "clipsel_core", "embed", str(source), str(tmp_path / "pool"), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "pool" / "embed" / "00000001.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "interrupted; start it again to go on"
+    assert not list((tmp_path / "pool").rglob("*.partial"))

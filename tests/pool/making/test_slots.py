@@ -54,3 +54,15 @@ def test_slots__nothing_stays():
     del slots
     gc.collect()
     assert files() <= before
+
+
+def test_slots__encoded_pictures_lie_beside_the_pixels():
+    slots = Slots(3, (2, 3, 3))
+    slots[1][...] = 7
+    large = bytes(range(256)) * 1024
+    assert slots.lend(1, b"encoded")
+    assert slots.lend(2, large)
+    assert (slots.lent(1, 7), slots.lent(2, len(large))) == (b"encoded", large)
+    assert (slots[1] == 7).all()
+    assert not slots.lend(0, large + b"1")
+    slots.close()
