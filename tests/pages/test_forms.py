@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -179,6 +180,14 @@ def test_inside__reads_the_allowed_folders_alone(data, tmp_path, monkeypatch):
     assert folders.target("birds/pool#part") == data / "birds" / "pool#part"
     with pytest.raises(JobError):
         folders.target("/etc/passwd#birds/pool")
+
+
+def test_inside__names_few_of_many_folders(data, tmp_path, monkeypatch):
+    more = [data / "birds", *(tmp_path / f"more{number}" for number in range(5))]
+    monkeypatch.setattr(folders, "roots", lambda: [data, *more])
+    first = f"{data}, {tmp_path / 'more0'}, {tmp_path / 'more1'} or 3 more folders"
+    with pytest.raises(JobError, match=re.escape(f"inside {first}, found another")):
+        folders.inside("/etc/passwd")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "-rf", "a b", "x" * 65, "birds"])

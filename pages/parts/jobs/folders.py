@@ -25,6 +25,7 @@ PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif")
 _DEPTHS = ("*", "*/*", "*/*/*")
 _SOURCES = {".tar", ".csv", ".tsv", ".jsonl", ".parquet"}
 _MOST_LISTED = 200
+_MOST_NAMED = 3
 
 
 def roots() -> list[Path]:
@@ -47,10 +48,17 @@ def inside(text: str) -> Path:
         raise JobError("path", expected="a file or a folder", found=f"{text[:200]!r}: {error}"[:300]) from error
     if not is_allowed:
         remedy = "start the dashboard with --read FOLDER to allow another"
-        raise JobError(path, expected=f"a path inside {', '.join(map(str, allowed))}", found="another", remedy=remedy)
+        raise JobError(path, expected=f"a path inside {_in_words(allowed)}", found="another", remedy=remedy)
     if not is_there:
         raise JobError(path, expected="a file or a folder", found="nothing")
     return path
+
+
+def _in_words(allowed: list[Path]) -> str:
+    """The first of the folders that lie in none of the others, and how many more there are."""
+    widest = [root for root in allowed if not any(root != other and root.is_relative_to(other) for other in allowed)]
+    named, more = ", ".join(map(str, widest[:_MOST_NAMED])), len(widest) - _MOST_NAMED
+    return named if more <= 0 else f"{named} or {more} more {'folder' if more == 1 else 'folders'}"
 
 
 def source(text: str) -> Path | str:
