@@ -132,6 +132,25 @@ def test_select__thumb_obeys_the_keyboard(page):
     expect(page.locator(".funnel")).to_contain_text("top 98 % of the pool")
 
 
+def test_select__the_smallest_share_is_not_called_none(page):
+    """Said by the browser while the thumb moves; the funnel says it as the server does."""
+    visit(page, "select")
+    page.locator(".st-key-rule-1 input").click()
+    page.get_by_role("option", name="top share of survivors").click()
+    settle(page)
+    page.locator(".st-key-effect-0 [role=slider]").focus()
+    page.keyboard.type("0.1")
+    page.keyboard.press("Enter")
+    settle(page)
+    drag(page, page.locator(".st-key-effect-1 .thumb"), 0.5)
+    headline = page.locator(".headline")
+    assert headline.locator("b").inner_text() == "1"
+    assert headline.locator("span").inner_text() == "pair kept · under 0.1 % of 3,800"
+    page.mouse.up()
+    expect(page.locator(".funnel .row").last).to_contain_text("under 0.1 %")
+    settle(page)
+
+
 @pytest.mark.parametrize("width", [1440, 390])
 def test_select__the_count_stays_in_view_at_a_step_further_down(page, width):
     page.set_viewport_size({"width": width, "height": 844})
