@@ -546,7 +546,10 @@ def test_embed__killed_by_the_system_and_started_again(tmp_path, teacher_folders
 def test_embed__interrupted_at_a_terminal_says_one_line(tmp_path, teacher_folders):
     """There every process of the command gets the signal, the workers too."""
     options = ["--model", f"local-dir:{teacher_folders[0]}", "--arch", "l14", "--shard-size", "10", "--batch-size", "4"]
-    source = write_tars(tmp_path / "in", (300, 300))
+    # Far more than are embedded before the signal, also where this process has to wait for its turn.
+    pair = {"jpg": image(0, "JPEG"), "txt": caption(0).encode()}
+    members = {f"{number:06}.{end}": content for number in range(6000) for end, content in pair.items()}
+    source = write_tar(tmp_path / "in" / "0.tar", members)
     command = [sys.executable, "-m", "clipsel_core", "embed", str(source), str(tmp_path / "pool"), *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         deadline = time.monotonic() + 120
