@@ -122,6 +122,15 @@ def test_npy__captions_and_uids_from_a_table(tmp_path, ending):
     assert (table["uid"].to_pylist() == names) == (ending != "txt")
 
 
+@pytest.mark.parametrize("captions", [False, True])
+def test_npy__a_column_where_there_is_no_table(tmp_path, captions):
+    npy_pair(tmp_path / "in")
+    if captions:
+        (tmp_path / "in" / "captions.txt").write_text("a boat\n" * 4)
+    with pytest.raises(PoolFormatError, match=r"--text-column: expected no column, as a .* has none, found words"):
+        open_source(tmp_path / "in", text_column="words")
+
+
 def test_npy__rows_that_are_no_embeddings_are_rejected(tmp_path):
     sides = npy_pair(tmp_path / "in", 5)
     sides[0][1], sides[1][2], sides[1][3] = 0, np.nan, np.inf

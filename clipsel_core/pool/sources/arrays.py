@@ -13,7 +13,7 @@ import numpy as np
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, guess_columns, said_in
+from clipsel_core.pool.sources.columns import Columns, guess_columns, refuse_columns, said_in
 from clipsel_core.pool.sources.image_parquet import count_rows
 from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, signature_of
 from clipsel_core.pool.sources.table import column_names, read_rows
@@ -110,6 +110,7 @@ def _part(place: Place, image: str, text: str, table: str) -> _Part:
 
 def _columns(place: Place, table: str, image: str | None, text: str | None) -> Columns:
     if not table or table.endswith(".txt"):
+        refuse_columns("a .txt of captions" if table else "a folder of .npy alone", image, text)
         return Columns(image="", text="text" if table else "")
     names = column_names(place / table, (place / table).ending)
     return guess_columns(place / table, names, image=image, text=text, needed=False)

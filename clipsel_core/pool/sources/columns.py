@@ -58,6 +58,14 @@ def said_in(row: Mapping[str, Any], columns: Columns) -> Said:
     }
 
 
+def refuse_columns(where: str, image: str | None, text: str | None) -> None:
+    """Raises PoolFormatError where a column is named of something that has none."""
+    if image or text:
+        option, remedy = "--image-column" if image else "--text-column", "leave it out, or say which --format"
+        found = str(image or text)
+        raise PoolFormatError(option, expected=f"no column, as {where} has none", found=found, remedy=remedy)
+
+
 def guess_columns(
     table: Place, names: Iterable[str], *, image: str | None, text: str | None, needed: bool = True
 ) -> Columns:

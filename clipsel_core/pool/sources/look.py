@@ -10,7 +10,7 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.patience import PATIENT
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.arrays import open_arrays
-from clipsel_core.pool.sources.columns import guess_columns
+from clipsel_core.pool.sources.columns import guess_columns, refuse_columns
 from clipsel_core.pool.sources.folder import open_folder
 from clipsel_core.pool.sources.image_parquet import holds_images, open_image_parquets, read_parquet_schema
 from clipsel_core.pool.sources.record import FORMATS, IMAGE_ENDINGS, Source
@@ -94,11 +94,8 @@ def _names_images(table: Place) -> bool:
 def _open(place: Place, kind: str, image: str | None, text: str | None) -> Source:
     folder = place.is_dir()
     base = place if folder else place.parent
-    if kind in ("folder", "webdataset") and (image or text):
-        option, remedy = "--image-column" if image else "--text-column", "leave it out, or say which --format"
-        raise PoolFormatError(
-            option, expected=f"no column, as {kind} has none", found=str(image or text), remedy=remedy
-        )
+    if kind in ("folder", "webdataset"):
+        refuse_columns(kind, image, text)
     if kind in ("clip-retrieval", "npy"):
         return open_arrays(place, kind, image=image, text=text)
     if kind == "folder":
