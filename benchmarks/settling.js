@@ -23,7 +23,9 @@
   }).observe(document, {
     subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["data-test-script-state"],
   })
-  self.rested = () => self.done !== null && performance.now() - Math.max(self.done, self.changed) > 200
+  // A run of some milliseconds may never be drawn as running; then the count that it brought says that it was.
+  const ended = () => self.done !== null || (self.counted !== null && !running())
+  self.rested = () => ended() && performance.now() - Math.max(self.done, self.changed) > 200
   self.toCount = () => (self.counted === null ? self.took() : self.counted - self.from)
   self.took = () => Math.max(self.done, self.changed) - self.from
   // The cards of a gallery lie in a shadow root; filled is when they are there and each in view shows its picture.
