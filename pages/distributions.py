@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import streamlit as st
 
@@ -87,7 +89,7 @@ def _unscored(entry: Entry, name: str) -> None:
 
 def _two(entry: Entry, names: list[str]) -> None:
     left, right = st.columns(2)
-    options = {"options": names, "format_func": metrics.title, "bind": "query-params"}
+    options: dict[str, Any] = {"options": names, "format_func": metrics.title, "bind": "query-params"}
     across, up = _usual(entry, names)
     x = left.selectbox("Across", key="across", index=names.index(across), **options)
     y = right.selectbox("Up", key="up", index=names.index(up), **options)
@@ -104,7 +106,7 @@ def _two(entry: Entry, names: list[str]) -> None:
         f"{metrics.title(y)} against {metrics.title(x)}",
         f"{words.pairs(inside)}, in score units; stronger colour is more",
     )
-    x_range, y_range = (tuple(map(float, edges[[0, -1]])) for edges in (found.x_edges, found.y_edges))
+    x_range, y_range = ((float(edges[0]), float(edges[-1])) for edges in (found.x_edges, found.y_edges))
     lines, said = _thresholds(entry, x, y)
     left, right = st.columns([2, 1], gap="large")
     with left:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.index.listing import Listing
+from clipsel_core.curation.index.listing import Listing, ListOrder
 from pages.parts import empty, facts, marginals, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import fold, pager, scanning
@@ -17,7 +18,7 @@ from pages.parts.gallery.leafing import Leaves
 from pages.parts.jobs import targets
 from pages.parts.pair import booklet, pair
 
-_ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random", "near": "near"}
+_ORDERS: dict[str, ListOrder] = {"highest": "descending", "lowest": "ascending", "random": "random", "near": "near"}
 _SHOWN = ("all", "kept", "dropped")
 _SIZES = (48, 96, 144, 200)
 _MOST_SCORES = 4
@@ -69,7 +70,7 @@ def show(entry: Entry) -> None:
 
 
 def _order_controls(entry: Entry, names: list[str]) -> tuple[str, str, float, int]:
-    shared = {"bind": "query-params", "on_change": pager.rewind, "args": ("page",)}
+    shared: dict[str, Any] = {"bind": "query-params", "on_change": pager.rewind, "args": ("page",)}
     seed, centre = 0, 0.0
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         metric = st.selectbox("Metric", names, format_func=metrics.title, key="metric", width=220, **shared)
@@ -94,7 +95,7 @@ def _centre(entry: Entry, metric: str, shared: dict) -> float:
 
 def _card_controls(names: list[str], metric: str, *, searchable: bool) -> tuple[tuple[str, ...], str, list[str], int]:
     """Which pairs and what of them: words to look for, kept or dropped, further scores, cards a page."""
-    shared = {"bind": "query-params", "on_change": pager.rewind, "args": ("page",)}
+    shared: dict[str, Any] = {"bind": "query-params", "on_change": pager.rewind, "args": ("page",)}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         text = st.text_input(
             "Words in the caption",

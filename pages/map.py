@@ -41,7 +41,7 @@ def show(entry: Entry) -> None:
     st.title("Map")
     run = state.open_run(entry)
     state.require_table(entry)
-    if state.open_map(entry) is None:
+    if state.find_map(entry) is None:
         jobs.panel(run.root)
         projecting.ask_for_map(entry, run)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
@@ -47,22 +48,25 @@ def show(entry: Entry) -> None:
 
 
 def _controls(entry: Entry) -> tuple[str, str, int, str]:
-    shared = {"bind": "query-params"}
+    shared: dict[str, Any] = {"bind": "query-params"}
     # Whoever asks something new wants to see that, not what was kept of an earlier search.
-    anew = {"on_change": leading.leave_kept, **shared}
+    anew: dict[str, Any] = {"on_change": leading.leave_kept, **shared}
     leading.follow()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        first = {} if "by" in st.session_state else {"default": TEXT}
+        first: dict[str, Any] = {} if "by" in st.session_state else {"default": TEXT}
         by = st.segmented_control("Like", [TEXT, PICTURE, PAIR], key="by", required=True, **first, **anew)
         if by == TEXT:
             st.text_input("Text", key="q", placeholder="two red birds in the snow", max_chars=1000, width=260, **anew)
         elif by == PAIR:
             st.text_input("Uid of the pair", key="like", placeholder="32 hex digits", max_chars=32, width=260, **anew)
-        said = {"default": "images", "required": True, "help": "Whose embeddings are compared with it."}
+        said: dict[str, Any] = {"default": "images", "required": True, "help": "Whose embeddings are compared with it."}
         side = st.segmented_control("Compare with", list(whole_pool.SIDES), key="side", **said, **anew)
         names = list(state.open_table(entry).metrics)
         metric = st.selectbox("Show beside", names, format_func=metrics.title, key="search_metric", width=180, **shared)
-        best = {"format_func": words.count, "help": "How many pairs are listed; the buttons take all of them."}
+        best: dict[str, Any] = {
+            "format_func": words.count,
+            "help": "How many pairs are listed; the buttons take all of them.",
+        }
         size = st.selectbox("The best", _SIZES, index=2, key="search_size", width=110, **best, **shared)
     return by, side, size, metric
 

@@ -19,9 +19,11 @@ from pages.parts.select import borders, chance, exporting, funnel, keyboard, ste
 class _Places:
     """Where the answer to a moved thumb is written. steps: for each step of the draft, by its number.
 
-    at_threshold, other_seed: None while these panels are shut. saving: None where nothing is picked.
+    picked: whether the draft picks anything. saving: None where it does not, or has no name to be saved under.
+    at_threshold, other_seed: None while these panels are shut.
     """
 
+    picked: bool
     kept: DeltaGenerator
     steps: dict[int, DeltaGenerator]
     saving: exporting.Places | None
@@ -58,7 +60,7 @@ def show(entry: Entry) -> None:
     if picked is not None:
         at_threshold, other_seed = borders.panel(entry, run), chance.panel()
     with answered:
-        places = _Places(kept, cards, saving, at_threshold, other_seed)
+        places = _Places(picked is not None, kept, cards, saving, at_threshold, other_seed)
         _answer(entry, places, recipes.draft(entry, run), links.write(entry, run))
 
 
@@ -71,7 +73,7 @@ def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Sho
     run = state.open_run(entry)
     recipe = recipes.draft_yaml(entry, run)
     picked, _ = _pick(entry, recipe)
-    fits = (picked is None) == (places.saving is None)
+    fits = places.picked == (picked is not None)
     if links.write(entry, run) != link or not fits or not recipes.same_steps(recipes.draft(entry, run), drawn):
         st.rerun()
     if picked is not None:

@@ -37,7 +37,11 @@ def show_no_page() -> None:
     with st.container(border=True, key="no-page", gap="small"):
         facts.show_title("There is no such page", "this is Overview; the list at the side has all pages")
         facts.show_facts({"Asked for": f"/{asked[:_LONGEST]}"})
-        st.button("Go on", key="go on from no page", on_click=st.query_params.pop, args=(NO_PAGE, None))
+        st.button("Go on", key="go on from no page", on_click=_go_on)
+
+
+def _go_on() -> None:
+    st.query_params.pop(NO_PAGE, None)
 
 
 def show(label: str) -> None:

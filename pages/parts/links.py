@@ -7,6 +7,7 @@ an entry of the browser's history: Back undoes it, Forward does it again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -85,7 +86,7 @@ def _take(entry: Entry, run: Run, told: str, *, quiet: bool) -> None:
         if remembered is not None or not told:
             recipes.replace_draft(entry, recipes.suggestion(run) if remembered is None else remembered)
         else:
-            offered = {"run": entry.label, "metrics": run.metrics, "lists": lists.known(run)}
+            offered: dict[str, Any] = {"run": entry.label, "metrics": run.metrics, "lists": lists.known(run)}
             arrived = recipe_link.unpack(told, folder=run.recipes_dir, **offered)
             recipes.replace_draft(entry, list(arrived.steps))
             news = _missing(RecipeLink(told, arrived.hand, arrived.lists)) or None

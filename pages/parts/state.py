@@ -131,9 +131,20 @@ def scored_pairs(entry: catalog.Entry) -> int:
     return len(open_table(entry)) if open_run(entry).score_files else 0
 
 
-def open_map(entry: catalog.Entry) -> Projection | None:
+def find_map(entry: catalog.Entry) -> Projection | None:
     """The projected sample with its rows and coordinates, or None where the run has no projection."""
     return _projection(entry.root, map_stamp(entry))
+
+
+def open_map(entry: catalog.Entry) -> Projection:
+    """The same where there is one. Raises ClipselError where there is none any more."""
+    found = find_map(entry)
+    if found is None:
+        where = entry.root / "projection.parquet"
+        raise ClipselError(
+            where, expected="the run's map", found="no such file", remedy="make it again on the Map page"
+        )
+    return found
 
 
 def find_pool(entry: catalog.Entry) -> Pool | None:

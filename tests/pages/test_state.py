@@ -9,7 +9,7 @@ import pytest
 
 from clipsel_core.curation.exploring.projection import read_projection
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import ClipselError, PoolFormatError
 from clipsel_core.pool.layout import knows_images, open_pool
 from pages.parts import state
 from pages.parts.catalog import Entry
@@ -77,3 +77,11 @@ def test_map__of_a_large_run_is_opened_ahead_and_once(entry, monkeypatch):
     assert done.wait(20)
     assert len(state.open_map(entry).rows) == 60
     assert len(read) == 1
+
+
+def test_open_map__that_is_gone_says_what_to_do(entry):
+    assert len(state.open_map(entry).rows) == 60
+    (entry.root / "projection.parquet").unlink()
+    assert state.find_map(entry) is None
+    with pytest.raises(ClipselError, match=r"projection\.parquet: expected the run's map, found no such file; make it"):
+        state.open_map(entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -108,7 +109,7 @@ def _two(entry: Entry, texts: dict[str, str], found: Overlap) -> None:
     """Two of them against each other."""
     names = list(found.names)
     left, right, _ = st.columns([2, 2, 3], gap="medium")
-    shared = {"format_func": shown, "bind": "query-params", "on_change": part_gallery.rewind}
+    shared: dict[str, Any] = {"format_func": shown, "bind": "query-params", "on_change": part_gallery.rewind}
     for key in ("this", "against"):
         if st.session_state.get(key, names[0]) not in names:
             del st.session_state[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
@@ -69,14 +69,14 @@ def show(entry: Entry) -> None:
         _note(work.alignment)
     st.fragment(_table, run_every=watching.SECONDS if work.work.active else None)(work, names, work.known)
     if work.alignment:
-        _tops(entry, other, work, names)
+        _tops(entry, other, work, work.alignment, names)
 
 
 def _choose(others: list[Entry]) -> Entry:
     labels = [other.label for other in others]
     if st.session_state.get("rival", labels[0]) not in labels:
         del st.session_state["rival"]
-    shared = {"bind": "query-params", "on_change": part_gallery.rewind}
+    shared: dict[str, Any] = {"bind": "query-params", "on_change": part_gallery.rewind}
     chosen = st.selectbox("Against the run", labels, key="rival", width=360, **shared)
     return others[labels.index(chosen)]
 
@@ -159,7 +159,7 @@ def _cell(share: float, text: str, column: str) -> str:
     return f'<td data-of="{column}" style="--part:{part:.0f}%">{text}</td>'
 
 
-def _tops(entry: Entry, other: Entry, work: Ranking, names: list[str]) -> None:
+def _tops(entry: Entry, other: Entry, work: Ranking, alignment: Alignment, names: list[str]) -> None:
     """One metric closely: the overlap at every size, and the pairs that the two tops do not share."""
     left, right = st.columns([1, 2], gap="large")
     with left:
@@ -168,7 +168,7 @@ def _tops(entry: Entry, other: Entry, work: Ranking, names: list[str]) -> None:
         name = st.selectbox(
             "Metric", first, format_func=metrics.title, key="ranked", bind="query-params", on_change=_resort
         )
-        shared = {"bind": "query-params", "on_change": part_gallery.rewind}
+        shared: dict[str, Any] = {"bind": "query-params", "on_change": part_gallery.rewind}
         percent = st.slider("Top share", 1, 99, _USUAL, format="%d %%", key="top", **shared)
     found = work.found.get(name)
     if found is not None and not found.pairs:
@@ -180,7 +180,7 @@ def _tops(entry: Entry, other: Entry, work: Ranking, names: list[str]) -> None:
     if found is not None:
         _closely(left, right, found, name, percent)
     stamps = state.scores_stamp(entry), state.scores_stamp(other)
-    mine, theirs = _top_bits(entry, other, *stamps, name, percent, work.alignment)
+    mine, theirs = _top_bits(entry, other, *stamps, name, percent, alignment)
     _parts(entry, (entry, other, stamps, name, percent), (mine, theirs), name, percent)
 
 

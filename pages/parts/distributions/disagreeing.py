@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -24,7 +25,12 @@ _CARDS = 12
 def show(entry: Entry, names: list[str]) -> None:
     """Draws the two rankings against each other, and a gallery of either end."""
     left, right = st.columns(2)
-    shared = {"options": names, "format_func": metrics.title, "bind": "query-params", "on_change": _rewind}
+    shared: dict[str, Any] = {
+        "options": names,
+        "format_func": metrics.title,
+        "bind": "query-params",
+        "on_change": _rewind,
+    }
     x = left.selectbox("One metric", key="one", index=_place(names, "clip_score", 0), **shared)
     y = right.selectbox("Another", key="other", index=_place(names, "s_cliploss", 1), **shared)
     if x == y:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -33,7 +35,7 @@ def show(entry: Entry, names: list[str]) -> None:
             column = _choose_kind(entry)
         else:
             place = names.index("clip_score") if "clip_score" in names else 0
-            of = {"format_func": metrics.title, "key": "along", "bind": "query-params", "width": 260}
+            of: dict[str, Any] = {"format_func": metrics.title, "key": "along", "bind": "query-params", "width": 260}
             along = st.selectbox("Metric", names, index=place, **of)
     if split != "kind":
         _by_percentile(entry, along)

@@ -120,8 +120,9 @@ def _wait_for(book: _Book, rows: frozenset[int]) -> None:
 
 
 def _read(book: _Book, table: ScoreTable, rows: np.ndarray) -> list[_Texts]:
-    known = {row: _texts.peek((book, row)) for row in rows.tolist()}
-    missing = [row for row, texts in known.items() if texts is None]
+    asked = dict.fromkeys(rows.tolist())
+    known = {row: texts for row in asked if (texts := _texts.peek((book, row))) is not None}
+    missing = [row for row in asked if row not in known]
     if missing:
         frame = table.metadata(np.array(missing), book.columns)
         columns = [[str(text)[: LONGEST_TEXT + 1] for text in frame[name]] for name in book.columns]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -278,7 +279,7 @@ def _show_ended(job: Job, *, brief: bool = False) -> None:
             with st.popover("Why"):
                 _show_said(job, how, progress)
         _offer_next(job, how)
-        away = {"icon": ":material/close:", "help": "Dismiss", "type": "tertiary"}
+        away: dict[str, Any] = {"icon": ":material/close:", "help": "Dismiss", "type": "tertiary"}
         st.button("Dismiss", key=f"forget {job.id}", on_click=forget, args=(job,), **away)
     if not brief:
         _show_said(job, how, progress)

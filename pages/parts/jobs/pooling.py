@@ -44,13 +44,9 @@ def ask() -> None:
         "Name of the pool", folders.free_name(PurePath(source.rstrip("/")).stem) if source else "", max_chars=64
     )
     options = _ask_for_details()
-    if st.button(
-        "Check and start",
-        type="primary",
-        icon=":material/play_arrow:",
-        key="start pool",
-        disabled=not (source and teacher),
-    ):
+    lacking, icon = not (source and teacher), ":material/play_arrow:"
+    asked = st.button("Check and start", type="primary", icon=icon, key="start pool", disabled=lacking)
+    if asked and source and teacher:
         _start(source, name, teacher, {"arch": arch, **options})
 
 

@@ -51,7 +51,7 @@ def ask_for_file(run: Run) -> None:
         if uploaded:
             catalog.check_within(run.root, _folder(run))
             return launch(run, name, folders.keep_upload(_folder(run), uploaded.name, uploaded.getvalue()))
-        return launch(run, name, folders.target(chosen))
+        return launch(run, name, folders.target(wish))
 
     _leave_if_started(start)
 

@@ -50,6 +50,11 @@ def values_of(entry: Entry, colour: Colour) -> np.ndarray | None:
     return _values(entry, colour, state.map_stamp(entry))
 
 
+def scores_of(entry: Entry, metric: str) -> np.ndarray:
+    """A metric of each pair on the map: (M,) floats, NaN where a pair has none."""
+    return _scores(entry, metric, state.map_stamp(entry))
+
+
 def scale_of(entry: Entry, colour: Colour, found: Cells) -> Scale:
     """Colours for a part of the map: those of means and shares are the same wherever it is looked at."""
     if colour.name == AMOUNT:
@@ -66,10 +71,8 @@ def bar_of(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Bar:
     blank, colours = "no pair", scale.ends()
     if colour.name == KEPT:
         most = f"{100 * scale.high:.0f} %"
-        middle = (f"{100 * scale.middle:.1f} % overall", 0.5)
-        return Bar(
-            colour.title, colours, [("0 %", 0.0), middle, (most if scale.high == 1 else f"≥ {most}", 1.0)], blank
-        )
+        overall, highest = f"{100 * scale.middle:.1f} % overall", most if scale.high == 1 else f"≥ {most}"
+        return Bar(colour.title, colours, [("0 %", 0.0), (overall, 0.5), (highest, 1.0)], blank)
     if colour.name != AMOUNT:
         low, middle, high = (words.score(end) for end in (scale.low, scale.middle, scale.high))
         ticks = [(f"≤ {low}", 0.0), (f"median {middle}", 0.5), (f"≥ {high}", 1.0)]
@@ -114,12 +117,16 @@ def _home(entry: Entry, stamp: state.Stamp) -> Span:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _values(entry: Entry, colour: Colour, stamp: state.Stamp) -> np.ndarray | None:
-    rows = state.open_map(entry).rows
     if colour.name == AMOUNT:
         return None
     if colour.name == KEPT:
-        return state.keeps(entry, colour.recipe)(rows).astype(np.float32)
-    return state.open_table(entry).take(colour.name, rows)
+        return state.keeps(entry, colour.recipe)(state.open_map(entry).rows).astype(np.float32)
+    return _scores(entry, colour.name, stamp)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _scores(entry: Entry, metric: str, stamp: state.Stamp) -> np.ndarray:
+    return state.open_table(entry).take(metric, state.open_map(entry).rows)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -14,7 +15,6 @@ from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.histogram import Layer, show_histogram
 from pages.parts.map import atlas
-from pages.parts.map.atlas import Colour
 from pages.parts.map.naming import Naming
 from pages.parts.map.shapes import Shape
 from pages.parts.pair import booklet, fate
@@ -28,8 +28,8 @@ _BINS = 64
 def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
     """Everything about what was drawn; about the whole map where nothing was. names: of its regions."""
     everyone = state.open_map(entry).rows
-    member = atlas.members(entry, shape) if shape else None
-    rows = everyone if member is None else everyone[member]
+    member = atlas.members(entry, shape) if shape else np.ones(len(everyone), bool)
+    rows = everyone[member] if shape else everyone
     if not len(rows):
         empty.show_empty("No pair in this region", "Draw around a coloured part of the map.")
         return
@@ -46,8 +46,8 @@ def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
             meant = f"Only the {words.count(on_map)} pairs on the map are meant, of {words.count(scored)} in the run."
             facts.show_note(meant)
     metric, order = _controls(entry)
-    values = atlas.values_of(entry, Colour(metric))
-    values = values if member is None else values[member]
+    values = atlas.scores_of(entry, metric)
+    values = values[member] if shape else values
     listed = _Listed.of(rows, values, order)
     if not len(listed):
         empty.show_empty("Nothing to show", f"None of them has a {metrics.title(metric)}. Choose another metric.")
@@ -94,7 +94,7 @@ class _Listed:
 def _controls(entry: Entry) -> tuple[str, str]:
     names = state.open_table(entry).metrics
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        shared = {"persist_state": "session", "on_change": rewind}
+        shared: dict[str, Any] = {"persist_state": "session", "on_change": rewind}
         metric = st.selectbox("Metric", names, format_func=metrics.title, key="map_metric", width=170, **shared)
         order = st.segmented_control("First", _ORDERS, default="highest", required=True, key="map_order", **shared)
     return metric, order

@@ -6,11 +6,12 @@ A page has one such gallery at a time, so that the link can hold how it is sorte
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.index.listing import Listing
+from clipsel_core.curation.index.listing import Listing, ListOrder
 from pages.parts import empty, facts, metrics, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
@@ -21,7 +22,7 @@ Bits = Callable[[], np.ndarray]
 
 _PAGE = 48
 _PARTS = ("only this one", "both", "only the other")
-_ORDERS = {"highest": "descending", "lowest": "ascending", "random": "random"}
+_ORDERS: dict[str, ListOrder] = {"highest": "descending", "lowest": "ascending", "random": "random"}
 _METRIC, _ORDER, _AT = "sort", "end", "at"
 
 
@@ -64,7 +65,7 @@ def show(
         empty.show_empty("Nothing to show", "No pair lies in this part. Choose another one.")
         return
     names = list(state.open_table(entry).metrics)
-    shared = {"bind": "query-params", "on_change": rewind}
+    shared: dict[str, Any] = {"bind": "query-params", "on_change": rewind}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         # The usual one first: what a page begins with is not in its link.
         names.sort(key=lambda name: name != usual)

@@ -23,11 +23,10 @@ def show(entry: Entry, row: int) -> None:
     """Draws where a pair stands by every metric of the run."""
     table = state.open_table(entry)
     found = {name: float(table.take(name, np.array([row]))[0]) for name in table.metrics}
-    data = {"scores": [_score(entry, name, value) for name, value in found.items()], "fall": None}
     parts = [found.get(name, np.nan) for name in _PARTS]
-    if np.isfinite(parts).all():
-        data["fall"] = _fall(entry, *parts)
-    _standing(data=data, key="standing")
+    fall = _fall(entry, *parts) if np.isfinite(parts).all() else None
+    scores = [_score(entry, name, value) for name, value in found.items()]
+    _standing(data={"scores": scores, "fall": fall}, key="standing")
 
 
 def _score(entry: Entry, name: str, value: float) -> dict[str, object]:

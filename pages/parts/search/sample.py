@@ -29,7 +29,7 @@ def in_words(entry: Entry) -> str:
     rows = rows_searched(entry)
     if rows is None:
         return f"all {words.pairs(len(state.open_table(entry)))}"
-    what = "on the map" if state.open_map(entry) is not None else "drawn at random"
+    what = "on the map" if state.find_map(entry) is not None else "drawn at random"
     return f"the {words.pairs(len(rows))} {what}"
 
 
@@ -44,7 +44,7 @@ def most_alike(entry: Entry, query: np.ndarray, side: Side, *, but: int = -1) ->
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _rows(entry: Entry, stamp: state.Stamp) -> np.ndarray | None:
-    table, places = state.open_table(entry), state.open_map(entry)
+    table, places = state.open_table(entry), state.find_map(entry)
     if len(table) <= AT_ONCE:
         return None
     return places.rows if places is not None else draw_sample(table, SAMPLE, seed=0)

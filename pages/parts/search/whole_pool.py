@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -72,8 +73,12 @@ def choose(entry: Entry, run: Run) -> Kept | None:
     wanted, key = leading.kept()
     if st.session_state.setdefault(key, wanted) not in named:
         st.session_state[key] = None
-    options = {"format_func": named.__getitem__, "index": None, "placeholder": "see what a search of all pairs found"}
-    shape = {"width": 480, "label_visibility": "collapsed"}
+    options: dict[str, Any] = {
+        "format_func": named.__getitem__,
+        "index": None,
+        "placeholder": "see what a search of all pairs found",
+    }
+    shape: dict[str, Any] = {"width": 480, "label_visibility": "collapsed"}
     chosen = st.selectbox("Found in the whole pool", list(named), key=key, **shape, **options)
     leading.remember(chosen)
     if not chosen:
@@ -90,7 +95,7 @@ def _search(run: Run, query: Query, side: Side, file: Path) -> None:
     except OSError as error:
         jobs.refuse(empty.not_written(error, error.filename or file))
         return
-    options = {**query.options, "side": side, "limit": sample.BEST, "out": file}
+    options: dict[str, Any] = {**query.options, "side": side, "limit": sample.BEST, "out": file}
     jobs.launch("search", [run.root], options, title=f"{_sides(side)} like {query.name}", about=run.root)
 
 

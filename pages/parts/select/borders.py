@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -31,9 +32,10 @@ def panel(entry: Entry, run: Run) -> DeltaGenerator | None:
 def show(entry: Entry, run: Run, recipe: str) -> None:
     """What the panel holds. recipe: the draft's YAML, which fits the run."""
     steps = _steps(entry, run)
+    first = next(iter(steps))
     if st.session_state.get("threshold of") not in steps:
-        st.session_state["threshold of"] = next(iter(steps))
-    place = st.segmented_control(
+        st.session_state["threshold of"] = first
+    asked = st.segmented_control(
         "Step",
         list(steps),
         format_func=lambda place: f"{place + 1} · {metrics.title(steps[place].metric)}",
@@ -41,6 +43,7 @@ def show(entry: Entry, run: Run, recipe: str) -> None:
         required=True,
         label_visibility="collapsed",
     )
+    place = first if asked is None else asked
     found = boundary(state.open_picker(entry), state.parse(entry, recipe), place)
     upward, kept = not isinstance(steps[place], AtMost), state.keeps(entry, recipe)
     facts.show_note("Of the pairs that reach this step, the nearest first. K keeps and D drops the pair in focus.")
@@ -79,7 +82,7 @@ def _side(entry: Entry, step: ScoreStep, side: str, listed: Side, kept: state.Ke
     with title:
         said = f"{words.pairs(len(listed))}, these have {metrics.title(step.metric)} {span}"
         facts.show_title(f"Just {side}: {verb}", said)
-    shown = {"title": f"Pairs just {side} the threshold", "kept": kept}
+    shown: dict[str, Any] = {"title": f"Pairs just {side} the threshold", "kept": kept}
     booklet.show(entry, pages, page, step.metric, key=_pager(side), gallery=f"just {side}", **shown)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -59,7 +61,7 @@ def _flips(entry: Entry, found: Stability, recipe: str) -> None:
     pager.rewind_for(_PAGE, [step for step in state.parse(entry, recipe).steps if isinstance(step, ScoreStep)])
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.show(_PAGE, booklet.pages_of(listed))
-    shown = {"title": "Pairs most likely to change sides", "kept": state.keeps(entry, recipe)}
+    shown: dict[str, Any] = {"title": "Pairs most likely to change sides", "kept": state.keeps(entry, recipe)}
     bars = [(_bar(float(chance)),) for chance in found.chances[(page - 1) * _CARDS : page * _CARDS]]
     booklet.show(entry, listed, page, stability.NOISY, key=_PAGE, gallery="on the edge", also=bars, **shown)
 

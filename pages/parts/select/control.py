@@ -64,7 +64,8 @@ def packed(head: dict[str, Any], settings: Settings | None) -> bytes:
     said = {**head, "arrays": [[name, len(values)] for name, values in arrays.items()]}
     words = json.dumps(said).encode()
     padding = b" " * (-len(words) % 4)
-    return b"".join((struct.pack("<I", len(words) + len(padding)), words, padding, *arrays.values()))
+    start = struct.pack("<I", len(words) + len(padding))
+    return b"".join((start, words, padding, *(values.data for values in arrays.values())))
 
 
 def unpacked(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

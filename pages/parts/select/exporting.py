@@ -34,16 +34,16 @@ def name_key(entry: Entry) -> str:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the panel says what depends on the recipe. path: of the recipe by the name given, None without a name."""
+    """Where the panel says what depends on the recipe. path: of the recipe by the name given."""
 
-    path: Path | None
-    saved: DeltaGenerator | None = None
-    result: DeltaGenerator | None = None
-    file: DeltaGenerator | None = None
+    path: Path
+    saved: DeltaGenerator
+    result: DeltaGenerator
+    file: DeltaGenerator
 
 
-def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places:
-    """Name, save and export of a recipe (YAML); what can be said of it is for `answer` to write."""
+def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places | None:
+    """Name, save and export of a recipe (YAML); what can be said of it is for `answer` to write, once it has a name."""
     key = name_key(entry)
     st.session_state.setdefault(key, "my-recipe")
     # A widget's value is forgotten with its page; written anew it is the session's.
@@ -53,7 +53,7 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places:
         ending = st.selectbox("Format", list(_ENDINGS), key="ending", persist_state="session", width=120)
     if not catalog.NAME.fullmatch(name or ""):
         st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
-        return Places(None)
+        return None
     path, saved = run.recipes_dir / f"{name}.yaml", st.container()
     with st.container(horizontal=True, gap="small"):
         exports = st.button("Save and export", type="primary", icon=":material/file_download:", key="export")
@@ -69,8 +69,6 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places:
 
 def answer(entry: Entry, recipe: str, places: Places) -> None:
     """What can be said of a recipe (YAML): whether it is saved or exported, and how it looks as a file."""
-    if places.path is None:
-        return
     with places.saved:
         st.caption(f"{_ENDINGS[st.session_state['ending']]} · {_saved_state(places.path, recipe)}")
     if f"exported {entry.key}" in st.session_state:

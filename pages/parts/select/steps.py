@@ -43,7 +43,7 @@ _RULES = {
     "at_most": "at most",
 }
 _FIRST_PERCENTILE = {"at_least": 70, "at_most": 30}
-_BARE = {"label_visibility": "collapsed"}
+_BARE: dict[str, Any] = {"label_visibility": "collapsed"}
 _ADD = "add"
 
 
@@ -100,14 +100,14 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
 
 def _arrange(entry: Entry, run: Run, number: int, place: int) -> None:
     last = len(recipes.draft(entry, run)) - 1
-    up, down = {"args": (entry, run, number, -1)}, {"args": (entry, run, number, 1)}
-    shift = {"type": "tertiary", "on_click": _shift}
+    shift: dict[str, Any] = {"type": "tertiary", "on_click": _shift}
+    up, down = ({**shift, "args": (entry, run, number, by)} for by in (-1, 1))
     # The style sheet hides the words, which are for those who hear the page.
     icons = {name: f":material/{icon}:" for name, icon in (("up", "arrow_upward"), ("down", "arrow_downward"))}
     earlier, later, out = f"Run step {place + 1} earlier", f"Run step {place + 1} later", f"Take step {place + 1} out"
-    st.button(earlier, icon=icons["up"], key=f"up-{number}", help=earlier, disabled=place == 0, **shift, **up)
-    st.button(later, icon=icons["down"], key=f"down-{number}", help=later, disabled=place == last, **shift, **down)
-    remove = {"on_click": _take_out, "args": (entry, run, number)}
+    st.button(earlier, icon=icons["up"], key=f"up-{number}", help=earlier, disabled=place == 0, **up)
+    st.button(later, icon=icons["down"], key=f"down-{number}", help=later, disabled=place == last, **down)
+    remove: dict[str, Any] = {"on_click": _take_out, "args": (entry, run, number)}
     st.button(out, icon=":material/close:", key=f"remove-{number}", help=out, type="tertiary", **remove)
 
 
@@ -139,7 +139,7 @@ def _show_list(report: StepReport | None) -> None:
 def _choices(entry: Entry, run: Run, number: int, step: ScoreStep) -> None:
     names, rules = list(dict.fromkeys([*run.metrics, step.metric])), list(_RULES)
     rule = step.of if isinstance(step, KeepTop) else step.kind
-    again = {"on_change": _rebuild, "args": (entry, run, number), **_BARE}
+    again: dict[str, Any] = {"on_change": _rebuild, "args": (entry, run, number), **_BARE}
     st.selectbox("Metric", names, names.index(step.metric), metrics.title, key=f"metric-{number}", width=165, **again)
     st.selectbox("Rule", rules, rules.index(rule), _RULES.__getitem__, key=f"rule-{number}", width=195, **again)
 
