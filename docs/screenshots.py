@@ -50,7 +50,7 @@ def open_card(page: Page) -> None:
 def ask(page: Page) -> None:
     page.get_by_label("Text", exact=True).fill("two red birds in the snow")
     page.get_by_label("Text", exact=True).press("Enter")
-    expect(page.locator(".card img").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("most like “two red birds in the snow”")).to_be_visible(timeout=60_000)
 
 
 def export(page: Page) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.exploring.neighbours import Nearest
@@ -24,6 +26,7 @@ from pages.parts.search.query import Query
 
 _SIZES = (24, 48, 96, 192, 480, sample.BEST)
 _PAGE, _CARDS = "search_page", 48
+_BEGINNING, _DRAW = 12, "beginning draw"
 
 
 def show(entry: Entry) -> None:
@@ -43,6 +46,8 @@ def show(entry: Entry) -> None:
         found = asked.get(by, partial(query.of_pair_asked, entry))()
         if found is not None:
             _results(entry, run, found, side, size, metric)
+        elif not query.asked(by):
+            _beginning(entry, run, metric)
     except ClipselError as error:
         empty.show_error(error, "This search cannot be made")
 
@@ -69,6 +74,21 @@ def _controls(entry: Entry) -> tuple[str, str, int, str]:
         }
         size = st.selectbox("The best", _SIZES, index=2, key="search_size", width=110, **best, **shared)
     return by, side, size, metric
+
+
+def _beginning(entry: Entry, run: Run, metric: str) -> None:
+    """Before anything is asked: a few pairs drawn at random, the same until others are asked for."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        facts.show_title("Or begin with a pair", "open one for its look-alikes")
+        st.button("Others", icon=":material/shuffle:", key="other beginnings", on_click=_draw_others)
+    scored = len(state.open_table(entry))
+    drawn = random.Random(st.session_state.get(_DRAW, 0)).sample(range(scored), min(_BEGINNING, scored))
+    kept, listed = keeping.of(entry, recipes.draft_yaml(entry, run)), booklet.Rows(np.array(drawn), _BEGINNING)
+    booklet.show(entry, listed, 1, metric, key=_DRAW, gallery="beginning", title="Pairs drawn at random", kept=kept)
+
+
+def _draw_others() -> None:
+    st.session_state[_DRAW] = st.session_state.get(_DRAW, 0) + 1
 
 
 def _results(entry: Entry, run: Run, asked: Query, side: str, size: int, metric: str) -> None:

@@ -471,6 +471,8 @@ def test_map__zoom_shows_pairs_with_their_captions(page):
 def test_search__goes_on_from_an_opened_pairs_look_alikes(page):
     visit(page, "search")
     page.get_by_role("link", name="Gallery").click()
+    expect(page.get_by_role("heading", name="Gallery", exact=True, level=1)).to_be_visible()
+    settle(page)
     page.locator(".card").first.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("tab", name="Look-alikes").click()

@@ -81,6 +81,19 @@ def names(run, rows) -> list[str]:
     return uids.to_hex(ScoreTable.open(Run.open(run)).uids_at(np.asarray(rows))).to_pylist()
 
 
+def test_search__begins_with_pairs_until_something_is_asked(run, asked, open_page):
+    app = open_page("search", run)
+    first, known = found(app), set(names(run, range(3_800)))
+    assert len(set(first)) == 12 and set(first) <= known
+    assert found(app.run()) == first
+    others = found(app.button(key="other beginnings").click().run())
+    assert len(set(others)) == 12 and set(others) <= known and set(others) != set(first)
+    app.text_input(key="q").set_value("two red birds").run()
+    assert len(found(app)) == 48 and "Or begin with a pair" not in words(app)
+    app.text_input(key="q").set_value("").run()
+    assert found(app) == others
+
+
 def test_search__by_pair_finds_its_neighbours(run, images, open_page):
     app = open_page("search", run)
     app.button_group(key="by").set_value("a pair").run()

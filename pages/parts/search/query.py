@@ -19,6 +19,7 @@ from pages.parts import facts, leading, pictures, state
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, records
 from pages.parts.jobs import folders
+from pages.parts.leading import PICTURE, TEXT
 from pages.parts.search import teacher
 
 LONGEST_NAME = 60
@@ -42,11 +43,20 @@ class Query:
     keep: Callable[[], object] = lambda: None
 
 
+def asked(by: str) -> bool:
+    """Whether anything is asked for yet. by: TEXT, PICTURE or PAIR."""
+    return _UPLOADED in st.session_state if by == PICTURE else bool(_typed("q" if by == TEXT else "like"))
+
+
+def _typed(key: str) -> str:
+    return st.session_state.get(key, "").strip()
+
+
 def of_text(run: Run) -> Query | None:
     """What the text field holds; None where it holds nothing or there is no answer, which the page then says."""
     if _missing(run, "Texts"):
         return None
-    text = st.session_state.get("q", "").strip()
+    text = _typed("q")
     if not text:
         facts.show_note("The teacher compares the text with images or captions; its words need not occur in them.")
         return None
@@ -86,7 +96,7 @@ def of_picture(run: Run) -> Query | None:
 
 def of_pair_asked(entry: Entry) -> Query | None:
     """The pair whose uid the field holds; None where it holds nothing. Raises UidError or RunError on another."""
-    uid = st.session_state.get("like", "").strip().lower()
+    uid = _typed("like").lower()
     if not uid:
         facts.show_note("Open a pair anywhere, then its look-alikes; or put its uid here.")
         return None
