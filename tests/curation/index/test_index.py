@@ -196,17 +196,18 @@ def test_build__ends_where_the_one_who_is_told_says_so(run, allowed):
 
 def test_build__can_be_stopped_within_a_column(run, monkeypatch):
     """Whoever asks for it need not wait for the next report: each file read and each part sorted is a place to end."""
-    asked, told = [], []
+    asked = []
 
     def stop_after(allowed: int) -> None:
-        asked.append(len(told))
+        asked.append(allowed)
         if len(asked) > allowed:
             raise KeyboardInterrupt
 
     with stopping.asking(partial(stop_after, 10**6)):
-        open_indexed(run, fewest=0, report=lambda *so_far: told.append(so_far))
+        open_indexed(run, fewest=0)
     wait_until_kept()
-    assert min(asked.count(reports) for reports in range(len(run.metrics))) >= len(run.score_files)
+    # Each metric's files are read; its pairs, one part here, are counted, laid in groups and sorted. Metrics overlap.
+    assert len(asked) >= len(run.metrics) * (len(run.score_files) + 3)
     shutil.rmtree(run.root / "index")
     for allowed in range(0, len(asked) // 2, 5):
         asked.clear()
