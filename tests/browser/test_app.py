@@ -304,6 +304,33 @@ def test_gallery__k_keeps_and_d_drops(page):
     settle(page)
 
 
+def test_gallery__cards_that_do_not_change_stay(page):
+    """A click that begins before the page is drawn anew would end on another card than it began on, and be lost."""
+    visit(page, "gallery")
+    cards = page.locator(".card")
+
+    def old() -> list[int]:
+        """The places of the cards that were there at first."""
+        return [place for place, known in enumerate(cards.evaluate_all("all => all.map((one) => one.known)")) if known]
+
+    cards.evaluate_all("all => all.forEach((one) => { one.known = true })")
+    cards.nth(5).click()
+    expect(page.get_by_role("dialog")).to_contain_text("uid")
+    page.keyboard.press("Escape")
+    expect(cards.nth(5)).to_be_focused()
+    settle(page)
+    assert old() == list(range(48))
+    page.keyboard.press("d")
+    expect(cards.nth(5).locator(".badge")).to_have_text("dropped by hand")
+    expect(cards.nth(5)).to_be_focused()
+    assert old() == [place for place in range(48) if place != 5]
+    page.keyboard.press("PageDown")
+    expect(page.get_by_label("Page", exact=True)).to_have_value("2")
+    settle(page)
+    assert old() == []
+    assert cards.evaluate_all("all => all.map((one) => one.tabIndex).filter((index) => index === 0).length") == 1
+
+
 def test_select__takes_an_uploaded_list(page, server, tmp_path):
     run = Run.open(server.data / "demo" / "run")
     listed = ScoreTable.open(run).uids_at(np.arange(500))

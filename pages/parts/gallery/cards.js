@@ -54,6 +54,24 @@ const draw = (card, index) => {
   return node
 }
 
+// What a grid and each of its cards were drawn from.
+const source = new WeakMap()
+
+// Draws what has changed. A card that is the same stays: a click that began on it ends on it, its picture is kept.
+const lay = (grid, cards) => {
+  const before = [...grid.children]
+  cards.forEach((card, index) => {
+    const drawn = JSON.stringify(card)
+    if (before[index] && source.get(before[index]) === drawn) return
+    const node = draw(card, index)
+    source.set(node, drawn)
+    if (before[index]) before[index].replaceWith(node)
+    else grid.append(node)
+  })
+  before.slice(cards.length).forEach((node) => node.remove())
+  return [...grid.children]
+}
+
 const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: "row", ArrowUp: "-row", Home: "first", End: "last" }
 
 const target = (key, index, nodes, grid) => {
@@ -114,19 +132,17 @@ export default function (component) {
   const grid = parentElement.querySelector(".grid")
   const leave = lead(grid)
   const drawn = JSON.stringify(data)
-  if (grid.dataset.drawn === drawn) return leave
-  grid.dataset.drawn = drawn
+  if (source.get(grid) === drawn) return leave
+  source.set(grid, drawn)
   grid.setAttribute("aria-label", data.label)
   grid.classList.toggle("several", data.cards.some((card) => card.bars.length > 1))
-  const nodes = data.cards.map(draw)
-  // Judging a card draws the page anew: the keyboard stays where it was.
+  // Judging a card draws it anew: the keyboard stays where it was.
   const held = grid.querySelector(".card:focus")
-  const place = held ? Math.min(Number(held.dataset.index), nodes.length - 1) : -1
-  grid.replaceChildren(...nodes)
-  if (place >= 0) {
-    nodes.forEach((node, index) => { node.tabIndex = index === place ? 0 : -1 })
-    nodes[place].focus({ preventScroll: true })
-  }
+  const nodes = lay(grid, data.cards)
+  const last = held ? Number(held.dataset.index) : nodes.findLastIndex((node) => node.tabIndex === 0)
+  const place = Math.min(Math.max(last, 0), nodes.length - 1)
+  nodes.forEach((node, index) => { node.tabIndex = index === place ? 0 : -1 })
+  if (held) nodes[place]?.focus({ preventScroll: true })
   // A page that was drawn before is looked at again at the card that was looked at last.
   if (data.at != null && data.at !== Number(grid.dataset.at ?? -1)) {
     take(nodes, data.at)
