@@ -69,6 +69,7 @@ def test_update__a_disk_that_is_full_ends_nothing(tmp_path):
     (tmp_path / "folder").write_text("no folder, so nothing can be written")
     file.begin("scoring", "pairs")
     file.close("failed", "no room")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"state": "odd"}', "[]"])

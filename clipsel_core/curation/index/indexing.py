@@ -20,11 +20,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -159,11 +158,6 @@ def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
         rooms.put(_Room.of(len(table)))
     uids_read, sorting = threading.Event(), threading.Lock()
     written, columns = count(1), 1 + len(table.metrics)
-    question = stopping.question()
-
-    def wanted(work: Callable[..., Any], *arguments: Any) -> Any:
-        with stopping.asking(question):
-            return work(*arguments)
 
     def add_uids() -> Sorter:
         with _lent(rooms) as room:
@@ -171,7 +165,7 @@ def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
                 names = table.uids()
             finally:
                 uids_read.set()
-            writing = for_uids.submit(wanted, index.write_uids, folder, names)
+            writing = for_uids.submit(stopping.handed_on(index.write_uids), folder, names)
             by_uid = uid_order.order_by_uid(names, records, room.codes, room.order)
             sorter = Sorter(by_uid, records)
             index.write_by_uid(folder, by_uid)
@@ -191,8 +185,8 @@ def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
         return bins.low, bins.high
 
     with ThreadPoolExecutor(2) as for_uids, ThreadPoolExecutor(at_once) as threads:
-        ordered = for_uids.submit(wanted, add_uids)
-        spans = list(threads.map(partial(wanted, add_metric), range(len(table.metrics))))
+        ordered = for_uids.submit(stopping.handed_on(add_uids))
+        spans = list(threads.map(stopping.handed_on(add_metric), range(len(table.metrics))))
     index.write_description(folder, dict(zip(table.metrics, spans, strict=True)), table.files.sizes)
 
 

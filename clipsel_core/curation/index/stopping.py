@@ -29,8 +29,19 @@ def asking(question: Question) -> Iterator[None]:
 
 
 def question() -> Question:
-    """What this thread asks; to hand it to another thread that works for it, or to ask it."""
+    """What this thread asks, which those who work for it may ask as well."""
     return _question.get()
+
+
+def handed_on(work: Callable[..., T]) -> Callable[..., T]:
+    """The same work, to be done by another thread, which then asks what this one asks."""
+    ask = question()
+
+    def asked(*arguments: object) -> T:
+        with asking(ask):
+            return work(*arguments)
+
+    return asked
 
 
 def in_threads(threads: Executor, work: Callable[..., T], *items: Iterable) -> list[T]:
@@ -38,8 +49,8 @@ def in_threads(threads: Executor, work: Callable[..., T], *items: Iterable) -> l
 
     Where it ends early, parts that were not begun are left, and the others over: what they wrote to is free again.
     """
-    ask = question()
-    parts = [threads.submit(_asking, ask, work, *part) for part in zip(*items, strict=False)]
+    ask, work = question(), handed_on(work)
+    parts = [threads.submit(work, *part) for part in zip(*items, strict=False)]
     found = []
     try:
         for part in parts:
@@ -49,8 +60,3 @@ def in_threads(threads: Executor, work: Callable[..., T], *items: Iterable) -> l
         wait([part for part in parts if not part.cancel()])
         raise
     return found
-
-
-def _asking(question: Question, work: Callable[..., T], *arguments: object) -> T:
-    with asking(question):
-        return work(*arguments)

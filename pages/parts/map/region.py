@@ -28,8 +28,8 @@ _BINS = 64
 def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
     """Everything about what was drawn; about the whole map where nothing was. names: of its regions."""
     everyone = state.open_map(entry).rows
-    member = atlas.members(entry, shape) if shape else np.ones(len(everyone), bool)
-    rows = everyone[member] if shape else everyone
+    member = atlas.members(entry, shape) if shape else slice(None)
+    rows = everyone[member]
     if not len(rows):
         empty.show_empty("No pair in this region", "Draw around a coloured part of the map.")
         return
@@ -37,7 +37,7 @@ def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
     share = f"{words.share(int(kept(rows).sum()), len(rows))} kept by the recipe" if kept else ""
     facts.show_title(f"{words.pairs(len(rows))} {'in the region' if shape else 'on the map'}", share)
     if shape:
-        said = names.words(member, _WORDS)
+        said = names.words(atlas.members(entry, shape), _WORDS)
         if said is not None:
             facts.show_note(f"Said here more than elsewhere: {', '.join(said)}" if said else "No word sets it apart")
         fate.actions(entry, run, rows, called=" ".join(["region", *(said or ())[:2]]))
@@ -46,8 +46,7 @@ def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
             meant = f"Only the {words.count(on_map)} pairs on the map are meant, of {words.count(scored)} in the run."
             facts.show_note(meant)
     metric, order = _controls(entry)
-    values = atlas.scores_of(entry, metric)
-    values = values[member] if shape else values
+    values = atlas.scores_of(entry, metric)[member]
     listed = _Listed.of(rows, values, order)
     if not len(listed):
         empty.show_empty("Nothing to show", f"None of them has a {metrics.title(metric)}. Choose another metric.")
