@@ -65,7 +65,7 @@ def parse_yaml(text: str, where: str) -> Located:
     try:
         _check_events(text, where)
         node = yaml.compose(text, _LOADER)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise _syntax_error(error, where) from error
     return _located(node, where) if node else Located(None, 1, "", {})
 
@@ -93,7 +93,7 @@ def _check_events(text: str, where: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > _DEEPEST:
-            raise RecipeError(line, expected="a list of steps", found="brackets within brackets")
+            raise _too_deep(line)
 
 
 def _located(node: yaml.Node, where: str) -> Located:
@@ -132,12 +132,20 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     return Decimal(node.value) if _NUMBER.fullmatch(node.value) else node.value
 
 
-def _syntax_error(error: yaml.YAMLError, where: str) -> RecipeError:
+def _syntax_error(error: yaml.YAMLError | RecursionError, where: str) -> RecipeError:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or "something else"
-    return RecipeError(
-        f"{where}:{mark.line + 1 if mark else 1}", expected="YAML", found=problem.removeprefix("but found ")
-    )
+    line = f"{where}:{mark.line + 1 if mark else 1}"
+    # Some versions of PyYAML have a limit of their own, and reach it while they look ahead: before an event is given.
+    if isinstance(error, RecursionError) or "nesting" in problem:
+        return _too_deep(line)
+    return RecipeError(line, expected="YAML", found=problem.removeprefix("but found "))
+
+
+def _too_deep(line: str) -> RecipeError:
+    remedy = "write each step as one mapping, such as {metric: clip_score, keep_top: 0.3}"
+    found = f"lists or mappings within others, more than {_DEEPEST} deep"
+    return RecipeError(line, expected="a list of steps", found=found, remedy=remedy)
 
 
 class _Dumper(yaml.SafeDumper):

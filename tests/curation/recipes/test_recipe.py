@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from yaml.scanner import ScannerError
 
+from clipsel_core.curation.recipes import recipe_yaml
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe, parse_recipe, save_recipe
 from clipsel_core.curation.recipes.recipe_steps import AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
 from clipsel_core.errors import RecipeError
 
 METRICS = ("clip_score", "s_cliploss")
+NESTED = "exceeded maximum nesting depth"
 
 FULL = """\
 name: the paper's two steps, and more
@@ -119,7 +122,10 @@ WRONG = {
     "a bomb": ("a: &a [x, x]\nb: &b [*a, *a]\nsteps: [*b, *b]", 1, "plain YAML", "anchor or alias"),
     "a merge": ("steps:\n- {<<: {keep_top: 0.1}, metric: clip_score}", 2, "one of the keys", "'<<'"),
     "a tag": ("steps:\n- !!python/object/apply:os.system [true]", 2, "plain YAML", "the tag"),
-    "deep brackets": ("steps: " + "[" * 100_000, 1, "a list of steps", "brackets within brackets"),
+    "deep brackets": ("steps: " + "[" * 100_000, 1, "a list of steps", "more than 6 deep"),
+    "deep brackets, a line each": ("steps:\n" + "  [\n" * 5000, 7, "a list of steps", "more than 6 deep"),
+    "deep braces": ("steps: " + "{a: " * 5000, 1, "a list of steps", "more than 6 deep"),
+    "deep dashes": ("steps:\n" + "- " * 5000, 2, "a list of steps", "more than 6 deep"),
     "key a list": ("steps:\n- {? [a] : b}", 2, "a key", "a list or mapping"),
     "name a list": ("name: [a]\nsteps: [{keep: [1]}]", 1, "a name", "a list"),
     "name too long": (f"name: {'x' * 201}\nsteps: [{{keep: [1]}}]", 1, "at most 200 characters", "xxx"),
@@ -135,6 +141,20 @@ def test_parse_recipe__names_line_allowed_and_found(text, line, expected, found)
     assert found in caught.value.found
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("error", [RecursionError("maximum recursion depth exceeded"), ScannerError(problem=NESTED)])
+def test_parse_recipe__a_parsers_own_limit_gives_the_same_line(monkeypatch, error):
+    """Versions of PyYAML differ in where they give up, and in whether they do."""
+
+    def give_up(*_):
+        raise error
+
+    monkeypatch.setattr(recipe_yaml.yaml, "parse", give_up)
+    with pytest.raises(
+        RecipeError, match="my.yaml:1: expected a list of steps, found lists or mappings .*; write each step as"
+    ):
+        parse_recipe("steps: []", "my.yaml", METRICS)
 
 
 def test_parse_recipe__refuses_a_text_too_long_to_be_one():

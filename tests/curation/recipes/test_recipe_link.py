@@ -111,7 +111,7 @@ def test_unpack__refuses_a_recipe_of_another_run():
         ("steps: [{metric: clip_score, at_least: .nan}]", "nan"),
         ("steps: &a [*a]", "anchor"),
         ("a: b", "only 'a'"),
-        ("[" * 5000, "brackets"),
+        ("[" * 5000, "more than 6 deep"),
         ("steps: [" + ", ".join(["{metric: clip_score, keep_top: 0.5}"] * 41) + "]", "41"),
     ],
 )
