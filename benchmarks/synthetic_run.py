@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.synthetic_map import add_map
 from clipsel_core import uids
+from clipsel_core.cores import allowed_cores
 from clipsel_core.files import write_json
 from clipsel_core.runs.config import RunConfig, ShardInfo, TargetInfo
 from clipsel_core.runs.store import Run, score_file, write_config
@@ -56,7 +57,7 @@ def write_run(
     if rows < _FEWEST_IN_PROCESSES:
         skipped = list(map(write, range(shards), sizes))
     else:
-        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
+        with ProcessPoolExecutor(allowed_cores(), multiprocessing.get_context("spawn")) as processes:
             skipped = list(processes.map(write, range(shards), sizes))
     infos = [ShardInfo(name=_name(index), rows=size) for index, size in enumerate(sizes)]
     _describe(run, infos, rows, seed, sum(skipped))

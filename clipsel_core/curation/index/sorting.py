@@ -8,7 +8,6 @@ Nothing but that pass goes back and forth in memory.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from clipsel_core.cores import allowed_cores
 from clipsel_core.curation.index import stopping
 from clipsel_core.curation.index.passes import compiled, read_only
 
@@ -23,7 +23,7 @@ CODES = 65_536
 _PARTS, _FEWEST_IN_PART = 32, 1 << 16
 _GROUPS, _FEWEST_IN_GROUP = 1024, 1 << 16
 _LARGEST_DIGIT = 2047
-_WORKERS = os.cpu_count() or 1
+_WORKERS = allowed_cores()
 _threads = ThreadPoolExecutor(_WORKERS, "sort")
 
 
