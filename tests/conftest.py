@@ -10,8 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, settings
 
 from clipsel_core import uids
+
+# The same examples everywhere, and no verdict that depends on how busy the machine is.
+settings.register_profile(
+    "everywhere", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("everywhere")
 
 # Triton reads this when it is first imported, which other packages do, too: hence here, before any test's imports.
 if not list(Path("/dev").glob("nvidia[0-9]*")):

@@ -22,6 +22,7 @@ from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
 from tests.pool.making.test_extend import datacomp_pool, tars
 from tests.pool.pictures import write_tars, write_teacher
+from tests.waiting import PATIENCE_S
 
 COMMANDS = sorted(command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands)
 
@@ -29,7 +30,7 @@ COMMANDS = sorted(command.callback.__name__.replace("_", "-") for command in cli
 def run_cli(*arguments, cwd=None):
     """The real thing in a process of its own: its exit code, stdout and stderr."""
     command = [sys.executable, "-m", "clipsel_core", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=PATIENCE_S)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from clipsel_core import cores
+from tests.waiting import PATIENCE_S
 
 PERIOD = "cpu/x/cpu.cfs_period_us"
 
@@ -58,10 +59,12 @@ def test_usable_cores__are_those_that_the_user_left(environment, bind, expected)
 import os
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{bind}])
 from clipsel_core.scoring.workers import usable_cores
+from tests.waiting import PATIENCE_S
 print(usable_cores())
 """
     kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", code]
     root = Path(__file__).parent.parent
-    shown = subprocess.run(command, cwd=root, env={**kept, **environment}, capture_output=True, text=True, check=True)
+    options = {"cwd": root, "env": {**kept, **environment}, "timeout": PATIENCE_S}
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, **options)
     assert int(shown.stdout) == expected

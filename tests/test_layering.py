@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parent.parent
 CORE = "clipsel_core"
 EVERYWHERE = {"errors", "uids", "files", "cores", "counts", "__version__"}
@@ -127,10 +129,16 @@ def test_scoring__needs_torch_and_numpy_alone():
         assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
 
 
+def run_alone(code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process that has imported nothing yet."""
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "check": True, "timeout": PATIENCE_S}
+    return subprocess.run([sys.executable, "-c", code], **options)
+
+
 def test_scoring__imports_triton_only_where_it_computes():
     modules = [f"{CORE}.scoring.{file.stem}" for file in files_of(f"{CORE}/scoring") if file.name not in TRITON_FILES]
     code = f"import sys; import {', '.join(modules)}; print('triton' in sys.modules)"
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = run_alone(code)
     assert shown.stdout.strip() == "False", shown.stdout + shown.stderr
 
 
@@ -149,14 +157,14 @@ def test_pages__open_without_torch_and_umap():
     modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files_of("pages/parts")]
     check = "print([m for m in ('torch', 'umap', 'open_clip') if m in sys.modules])"
     code = f"import sys; import {', '.join(modules)}; {check}"
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = run_alone(code)
     assert shown.stdout.strip() == "[]", shown.stdout + shown.stderr
 
 
 def test_cli__says_what_there_is_without_loading_it():
     heavy = ("torch", "triton", "umap", "open_clip", "duckdb", "numba", "pandas", "pyarrow", "numpy")
     code = f"import sys; import {CORE}.cli; print([m for m in {heavy} if m in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = run_alone(code)
     assert shown.stdout.strip() == "[]", shown.stdout + shown.stderr
 
 
@@ -166,11 +174,12 @@ def test_cli__selects_without_loading_what_takes_longer(tmp_path):
     command = ["select", str(demo), "--recipe", str(demo / "recipes" / "two_steps.yaml"), "--out", f"{tmp_path}/a.npy"]
     code = f"""
 import sys
+from tests.waiting import PATIENCE_S
 from {CORE}.cli import app
 app({command}, standalone_mode=False)
 print([m for m in ("torch", "numba", "pandas", "umap", "streamlit") if m in sys.modules])
 """
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = run_alone(code)
     assert shown.stdout.splitlines()[-1] == "[]", shown.stdout + shown.stderr
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsel_core import uids
@@ -24,7 +24,6 @@ def numbers_of(array: np.ndarray) -> list[int]:
     return [int(high) << 64 | int(low) for high, low in array.tolist()]
 
 
-@settings(deadline=None)  # the first example imports what the others have
 @given(NUMBERS)
 def test_from_hex__agrees_with_int(numbers):
     assert numbers_of(of(numbers)) == numbers

@@ -18,8 +18,9 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, routes
-from tests.browser.conftest import ROOT, settle, visit
+from tests.browser.conftest import PATIENCE_MS, ROOT, settle, visit
 from tests.pages.worlds import HOSTILE, LACKING
+from tests.waiting import PATIENCE_S
 
 PAGES = ("overview", "distributions", "map", "gallery", "search", "select", "compare")
 
@@ -72,7 +73,7 @@ def test_select__exports_the_bytes_of_the_command_line(page, server, tmp_path):
     recipe = run / "recipes" / "from-browser.yaml"
     assert "keep_top: 0.193" in recipe.read_text()
     command = [sys.executable, "-m", "clipsel_core", "select", str(run), "--recipe", str(recipe), "--out", str(out)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE_S)
     assert (run / "exports" / "from-browser.npy").read_bytes() == out.read_bytes()
     assert Path(download.value.path()).read_bytes() == out.read_bytes()
 
@@ -170,7 +171,7 @@ def test_select__the_count_stays_in_view_at_a_step_further_down(page, width):
       const there = document.elementsFromPoint(x + width / 2, y + height / 2)
       return y >= least && there.find(one => one.closest('.stMainBlockContainer')) === node
     }"""
-    page.wait_for_function(seen, arg=0 if width == 1440 else 56, timeout=15_000)
+    page.wait_for_function(seen, arg=0 if width == 1440 else 56, timeout=PATIENCE_MS)
 
 
 def test_select__amounts_can_be_typed(page):

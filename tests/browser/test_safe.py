@@ -20,8 +20,6 @@ from tests.pages.worlds import HOSTILE, HOSTILE_NAME, HOSTILE_NAMES
 
 RUN = "hostile/run"
 NAMES_RUN = f"names/{HOSTILE_NAMES[0]}"
-_EXAMINING_S = 90
-"""What the machine has is asked of a process that imports torch, which takes its time where all cores are busy."""
 
 
 def unfold(page) -> None:
@@ -31,10 +29,10 @@ def unfold(page) -> None:
         settle(page)
     for place in range(page.locator("details:not([open]) > summary").count()):
         page.locator("summary").nth(place).click()
-        settle(page, patience_s=_EXAMINING_S)
+        settle(page)
     for _ in range(6):
         page.mouse.wheel(0, 1500)
-    settle(page, patience_s=_EXAMINING_S)
+    settle(page)
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from clipsel_core.jobs import control
 from clipsel_core.jobs.store import Job
+from tests.waiting import until
 
 _SCRIPT = """
 import os, signal, sys, time
@@ -27,7 +26,7 @@ if command == "deaf":
 file.update(1, 4)
 print("at work", rest, flush=True)
 if command in ("wait", "deaf", "search"):
-    time.sleep(60)
+    time.sleep(600)
 elif command == "brief":
     time.sleep(0.3)
     file.close("done")
@@ -54,15 +53,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str = "") 
     monkeypatch.setattr(control, "COMMANDS", (*control.COMMANDS, "wait", "deaf", "brief", "fail", "finish", "vanish"))
 
 
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
-    """Waits until something holds; fails where it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.01)
-
-
 def ended(job: Job) -> str:
     """The state that a job ends in."""
-    until(lambda: not job.active)
+    until(lambda: not job.active, "the job has ended")
     return job.state

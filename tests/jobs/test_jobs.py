@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ import pytest
 from clipsel_core.errors import JobError
 from clipsel_core.jobs import control, process
 from clipsel_core.jobs.store import JobInfo, forget, listing, write_info
-from tests.jobs.stand_in import ended, until
+from tests.jobs.stand_in import ended
+from tests.waiting import PATIENCE_S, until
 
 ABOUT = Path("/run")
 
@@ -70,7 +70,7 @@ def test_start__on_a_full_disk_leaves_no_half_job(jobs, monkeypatch, times):
         start(jobs, "wait")
     assert [path.name for path in jobs.iterdir() if path.is_dir()] == []
     for child in control._children:
-        assert child.wait(10) == 0
+        assert child.wait(PATIENCE_S) == 0
 
 
 def test_start__the_same_twice_is_one_job(jobs):
@@ -84,22 +84,23 @@ def test_start__the_same_twice_is_one_job(jobs):
     assert start(jobs, "finish").id not in (first.id, other.id)
 
 
-def test_cancel__is_seen_at_once(jobs):
+def test_cancel__is_seen_at_once_and_asking_is_enough(jobs, monkeypatch):
+    monkeypatch.setattr(process, "_GRACE_S", 10 * PATIENCE_S)
     job = start(jobs, "wait")
     until(lambda: "at work" in job.log_tail)
-    began = time.monotonic()
     control.cancel(job)
     assert job.state in ("stopping", "cancelled")
     assert ended(job) == "cancelled"
-    assert time.monotonic() - began < 1
 
 
 def test_cancel__ends_even_what_does_not_listen(jobs, monkeypatch):
-    monkeypatch.setattr(process, "_GRACE_S", 0.3)
     job = start(jobs, "deaf")
     until(lambda: "at work" in job.log_tail)
+    monkeypatch.setattr(process, "_GRACE_S", 10 * PATIENCE_S)
     control.cancel(job)
     assert job.state == "stopping"
+    monkeypatch.setattr(process, "_GRACE_S", 0)
+    control.cancel(job)
     assert ended(job) == "cancelled"
 
 
@@ -114,7 +115,7 @@ def test_cancel__leaves_a_process_alone_that_merely_has_the_pid(jobs):
     process.end(stranger.pid, "another boot 1")
     assert stranger.poll() is None
     assert process.is_alive(stranger.pid, process.birth_of(stranger.pid))
-    stranger.communicate()
+    stranger.communicate(timeout=PATIENCE_S)
     assert process.birth_of(stranger.pid) is None
 
 
@@ -125,7 +126,7 @@ def test_job__outlives_whoever_started_it(jobs):
         "control._PACKAGE, control.COMMANDS = 'stand_in', ('wait',)\n"
         "control.start(Path(sys.argv[1]), 'wait', [], title='A job', about=Path('/run'))"
     )
-    subprocess.run([sys.executable, "-c", code, str(jobs)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(jobs)], check=True, timeout=PATIENCE_S)
     (job,) = listing(jobs)
     until(lambda: job.state == "running")
     assert os.getsid(job.info.pid) == job.info.pid

@@ -10,6 +10,7 @@ import pytest
 
 from clipsel_core.jobs import progress
 from clipsel_core.jobs.progress import Progress, ProgressFile, read_progress
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +90,8 @@ def test_read_progress__nothing_that_can_be_understood(tmp_path, content):
 )
 def test_status__every_command_says_how_it_ended(tmp_path, words, state, message):
     status = tmp_path / "status.json"
-    subprocess.run([sys.executable, "-m", "clipsel_core", "--status", status, *words], cwd=ROOT, capture_output=True)
+    command = [sys.executable, "-m", "clipsel_core", "--status", status, *words]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=PATIENCE_S)
     said = read_progress(status)
     assert said.state == state
     assert message in said.message

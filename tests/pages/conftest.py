@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from clipsel_core.jobs import encoders
 from pages.parts import background, catalog
 from pages.parts.select import control
+from tests.waiting import PATIENCE_S
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 PAGES = ("overview", "distributions", "map", "gallery", "search", "select", "compare")
@@ -39,7 +40,7 @@ def cold(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages wait for what they work out in the background, so that one run of them shows all there is to be seen."""
-    monkeypatch.setattr(background, "_AT_ONCE_S", 30)
+    monkeypatch.setattr(background, "_AT_ONCE_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def open_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
         monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
         monkeypatch.setenv("CLIPSEL_RUNS", "")
         catalog.allow([run] if run else [])
-        app = AppTest.from_file(str(MAIN), default_timeout=30).run()
+        app = AppTest.from_file(str(MAIN), default_timeout=PATIENCE_S).run()
         if page != "overview":
             app.switch_page(f"{page}.py").run()
         return app

@@ -7,6 +7,7 @@ import threading
 from clipsel_core.curation.index import passes
 from clipsel_core.errors import RunError
 from pages.parts.background import Work
+from tests.waiting import PATIENCE_S
 
 
 def test_work__reports_and_ends():
@@ -19,7 +20,7 @@ def test_work__reports_and_ends():
     work = Work(do)
     assert not work.active
     work.start()
-    work.wait(10)
+    work.wait(PATIENCE_S)
     assert (said, work.said, work.finished, work.stopped, work.active) == ([0.5], "half", True, False, False)
     work.start()
     assert not work.active
@@ -32,18 +33,18 @@ def test_work__stops_at_its_next_report_and_goes_on():
         for step in range(len(done), 3):
             report(step / 3, str(step))
             begun.set()
-            gate.wait(10)
+            gate.wait(PATIENCE_S)
             done.append(step)
 
     work = Work(do)
     work.start()
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     work.stop()
     gate.set()
-    work.wait(10)
+    work.wait(PATIENCE_S)
     assert (done, work.stopped, work.finished) == ([0], True, False)
     work.start()
-    work.wait(10)
+    work.wait(PATIENCE_S)
     assert (done, work.stopped, work.finished) == ([0, 1, 2], False, True)
 
 
@@ -52,14 +53,14 @@ def test_work__stops_between_two_parts_of_all_pairs():
 
     def part(start, stop):
         begun.set()
-        return gate.wait(10)
+        return gate.wait(PATIENCE_S)
 
     work = Work(lambda report: passes.in_parts(part, 400 * passes._PART))
     work.start()
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     work.stop()
     gate.set()
-    work.wait(10)
+    work.wait(PATIENCE_S)
     assert (work.active, work.stopped, work.finished, work.error) == (False, True, False, None)
 
 
@@ -69,7 +70,7 @@ def test_work__started_while_it_is_stopping_does_not_run_twice():
     def do(report):
         running.append(1)
         most.append(len(running))
-        gate.wait(10)
+        gate.wait(PATIENCE_S)
         try:
             report(1, "")
         finally:
@@ -80,7 +81,7 @@ def test_work__started_while_it_is_stopping_does_not_run_twice():
     work.stop()
     gate.set()
     work.start()
-    work.wait(10)
+    work.wait(PATIENCE_S)
     assert max(most) == 1
     assert work.finished
 
@@ -91,7 +92,7 @@ def test_work__its_error_is_kept():
 
     work = Work(do)
     work.start()
-    work.wait(10)
+    work.wait(PATIENCE_S)
     assert isinstance(work.error, RunError)
     assert not work.finished
 
@@ -102,7 +103,7 @@ def test_work__hands_over_what_nobody_expected():
 
     work = Work(do)
     work.begin()
-    work.wait(10)
+    work.wait(PATIENCE_S)
     assert isinstance(work.error, MemoryError)
     assert not work.active
     assert not work.finished

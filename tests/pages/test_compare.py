@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from clipsel_core.runs.store import Run
 from pages.parts import background
 from tests.pages.conftest import components, words
 from tests.pages.worlds import add_recipe, make_run
+from tests.waiting import PATIENCE_S, until
 
 DRAFT = "steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: normsim_inf_task, keep_top: 0.2}]"
 pytestmark = pytest.mark.usefixtures("patient")
@@ -111,24 +111,19 @@ def test_compare__shows_how_far_it_is_and_can_be_stopped(run, open_page, monkeyp
 
     def slowly(self, recipe):
         begun.set()
-        assert gate.wait(10)
+        assert gate.wait(PATIENCE_S)
         return select(self, recipe)
 
     monkeypatch.setattr(Picker, "select", slowly)
     app = open_page("compare", run)
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     assert not app.exception
     assert "only in the draft" not in words(app).lower()
     app.button(key="sharing stop").click().run()
     gate.set()
-    monkeypatch.setattr(background, "_AT_ONCE_S", 30)
+    monkeypatch.setattr(background, "_AT_ONCE_S", PATIENCE_S)
     app.run()
     assert "Stopped." in words(app)
     app.button(key="sharing on").click().run()
-    for _ in range(50):
-        if cells_there := any("<td" in element.proto.body for element in app.get("html")):
-            break
-        time.sleep(0.1)
-        app.run()
-    assert cells_there
+    until(lambda: any("<td" in element.proto.body for element in app.run().get("html")), "the table is there")
     assert not app.exception

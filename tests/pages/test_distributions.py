@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import duckdb
@@ -19,6 +18,7 @@ from clipsel_core.runs.store import Run
 from pages.parts import words as words_of
 from tests.pages.conftest import components, words
 from tests.pages.worlds import make_run, scores
+from tests.waiting import until
 
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "run"
 VIEWS = ("Each metric", "Two metrics", "By kind", "Rank disagreement", "Normalizer")
@@ -27,9 +27,7 @@ VIEWS = ("Each metric", "Two metrics", "By kind", "Rank disagreement", "Normaliz
 def shown(app, view: str):
     app.session_state["view"] = view
     app.run()
-    until = time.monotonic() + 20
-    while app.get("progress") and time.monotonic() < until:
-        app.run()
+    until(lambda: not app.get("progress") or not app.run().get("progress"), "the tab is drawn")
     assert not app.exception
     return app
 

@@ -16,6 +16,7 @@ from clipsel_core.runs.store import Run
 from pages.parts import background, pictures
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -133,20 +134,20 @@ def test_gallery__is_there_while_images_are_found_and_shows_how_far_it_is(tmp_pa
             gone(done, total)
             if done:
                 told.set()
-                go_on.wait(30)
+                go_on.wait(PATIENCE_S)
 
         return find(pool, cache, wait)
 
     monkeypatch.setattr(pictures, "open_images", slowly)
     app = open_page("gallery", make_run(tmp_path / "world"))
-    assert told.wait(30)
+    assert told.wait(PATIENCE_S)
     app.run()
     cards = components(app, "clipsel_cards")[0]["cards"]
     assert {(card["src"], card["lack"]) for card in cards} == {("", "not found yet")}
     assert "Finding images: 1 of 2 files gone through" in bars(app)
     go_on.set()
-    monkeypatch.setattr(background, "_AT_ONCE_S", 30)
-    pictures.find(tmp_path / "world" / "run").work.wait(30)
+    monkeypatch.setattr(background, "_AT_ONCE_S", PATIENCE_S)
+    pictures.find(tmp_path / "world" / "run").work.wait(PATIENCE_S)
     app.run()
     assert all(card["src"] for card in components(app, "clipsel_cards")[0]["cards"])
     assert bars(app) == []

@@ -12,6 +12,7 @@ from pages.parts.gallery.images import web_address
 from tests.pages.conftest import components
 from tests.pages.hostile import strings
 from tests.pages.worlds import make_run
+from tests.waiting import PATIENCE_S, join
 
 TOGGLE = "Images from the web"
 
@@ -64,18 +65,18 @@ def test_index__of_one_run_does_not_wait_for_anothers(tmp_path, monkeypatch):
     def slowly(pool, cache, gone):
         if pool.root.is_relative_to(tmp_path / "slow"):
             begun.set()
-            gate.wait(10)
+            gate.wait(PATIENCE_S)
         return opening(pool, cache, gone)
 
-    monkeypatch.setattr(pictures, "_PATIENCE_S", 10)
+    monkeypatch.setattr(pictures, "_PATIENCE_S", PATIENCE_S)
     monkeypatch.setattr(pictures, "open_images", slowly)
     waiting = threading.Thread(target=pictures.read, args=(runs[0], "0" * 32))
     waiting.start()
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     assert pictures.read(runs[1], f"{7:016x}{0:016x}")
     assert waiting.is_alive()
     gate.set()
-    waiting.join(10)
+    join([waiting])
 
 
 def test_index__is_opened_once_until_the_pool_changes(tmp_path, monkeypatch):

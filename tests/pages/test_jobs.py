@@ -9,9 +9,10 @@ from clipsel_core.jobs.store import listing
 from pages.parts import catalog
 from pages.parts.jobs import jobs
 from tests.jobs import stand_in
-from tests.jobs.stand_in import ended, until
+from tests.jobs.stand_in import ended
 from tests.pages.conftest import components, words
 from tests.pages.worlds import add_target_by_hand, make_run
+from tests.waiting import until
 
 
 def button(app, label):

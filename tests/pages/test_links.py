@@ -15,6 +15,7 @@ from pages.parts import catalog
 from tests.pages.conftest import MAIN, thumbs, words
 from tests.pages.test_select import kept
 from tests.pages.worlds import make_run
+from tests.waiting import PATIENCE_S
 
 STEPS = """steps:
 - {metric: s_cliploss, keep_top: 0.4}
@@ -35,7 +36,7 @@ def opened(run, tmp_path, monkeypatch):
     catalog.allow([run])
 
     def opener(recipe: str = "") -> AppTest:
-        app = AppTest.from_file(str(MAIN), default_timeout=30)
+        app = AppTest.from_file(str(MAIN), default_timeout=PATIENCE_S)
         if recipe:
             app.query_params["recipe"] = recipe
         return app.run().switch_page("select.py").run()

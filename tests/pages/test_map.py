@@ -25,6 +25,7 @@ from pages.parts.pair import fate
 from tests.jobs import stand_in
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, LACKING, make_run
+from tests.waiting import PATIENCE_S
 
 # Pairs lie on an arc from (1, 0) over (-1, 0) nearly around: those with x > 0 come first and last.
 RIGHT_HALF = {"x": [0.0, 2.0, 2.0, 0.0], "y": [-2.0, -2.0, 2.0, 2.0]}
@@ -259,17 +260,17 @@ def test_map__leafs_through_a_region(app):
 def test_map__is_there_before_it_is_known_what_the_recipe_keeps(run, open_page, monkeypatch):
     monkeypatch.setattr(background, "_AT_ONCE_S", 0)
     gate, select = threading.Event(), Picker.select
-    monkeypatch.setattr(Picker, "select", lambda self, recipe: gate.wait(10) and select(self, recipe))
+    monkeypatch.setattr(Picker, "select", lambda self, recipe: gate.wait(PATIENCE_S) and select(self, recipe))
     app = open_page("map", run)
     assert not app.exception
     assert len(shown(app)) == 24
     assert "kept by the recipe" not in words(app)
     assert {card["badge"] for card in components(app, "clipsel_cards")[0]["cards"]} == {""}
     gate.set()
-    monkeypatch.setattr(background, "_AT_ONCE_S", 30)
+    monkeypatch.setattr(background, "_AT_ONCE_S", PATIENCE_S)
     for thread in threading.enumerate():
         if thread.daemon and "_run" in thread.name:
-            thread.join(10)
+            thread.join(PATIENCE_S)
     app.run()
     assert "kept by the recipe" in words(app)
     assert {card["badge"] for card in components(app, "clipsel_cards")[0]["cards"]} == {"kept", "dropped"}

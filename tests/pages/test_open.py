@@ -17,6 +17,7 @@ from clipsel_core.runs.store import Run, write_config
 from pages.parts import catalog, commands, state
 from tests.pages.conftest import MAIN, PAGES, words
 from tests.pages.worlds import HOSTILE, LACKING, add_recipe, make_run
+from tests.waiting import PATIENCE_S
 
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "run"
 WORLDS = {
@@ -165,7 +166,7 @@ def test_run__that_is_not_here_is_not_replaced_in_silence(tmp_path, open_page):
 
 def test_run__of_a_link_that_is_not_here(tmp_path, open_page, monkeypatch):
     open_page("overview", make_run(tmp_path / "world"))
-    app = AppTest.from_file(str(MAIN), default_timeout=30)
+    app = AppTest.from_file(str(MAIN), default_timeout=PATIENCE_S)
     app.query_params["run"] = "<b>gone</b>/run"
     app.run()
     assert "<dd>&lt;b&gt;gone&lt;/b&gt;/run</dd>" in words(app)

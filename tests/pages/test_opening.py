@@ -10,6 +10,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from pages.parts import state
 from tests.pages.conftest import words
 from tests.pages.worlds import make_run
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_opening__shows_how_far_it_is_and_then_the_page(tmp_path, open_page, gat
     assert "Sort and filter" not in [toggle.label for toggle in app.toggle]
     assert [button.label for button in app.button] == ["Stop"]
     gate.set()
-    state.opening(state.catalog.entries()[0]).work.wait(10)
+    state.opening(state.catalog.entries()[0]).work.wait(PATIENCE_S)
     app.run()
     assert "scores in order" not in words(app)
     assert any(button.label == "Next" for button in app.button)
@@ -48,13 +49,13 @@ def test_opening__can_be_stopped_and_gone_on_with(tmp_path, open_page, gate):
     app = open_page("overview", make_run(tmp_path / "world"))
     app.button[0].click().run()
     opening = state.opening(state.catalog.entries()[0])
-    opening.work.wait(10)
+    opening.work.wait(PATIENCE_S)
     app.run()
     assert "cannot be shown" in words(app)
     assert opening.table is None
     gate.set()
     next(button for button in app.button if button.label == "Go on").click().run()
-    opening.work.wait(10)
+    opening.work.wait(PATIENCE_S)
     app.run()
     assert "A few pairs at random" in words(app)
 
@@ -72,11 +73,11 @@ def test_opening__another_run_to_compare_with_has_the_same_bar(tmp_path, open_pa
     assert "Putting the other run&#x27;s scores in order" in words(app)
     next(button for button in app.button if button.label == "Stop").click().run()
     opening = next(state.opening(entry) for entry in state.catalog.entries() if entry.root == other)
-    opening.work.wait(10)
+    opening.work.wait(PATIENCE_S)
     assert "cannot be compared" in words(app.run())
     gate.set()
     next(button for button in app.button if button.label == "Go on").click().run()
-    opening.work.wait(10)
+    opening.work.wait(PATIENCE_S)
     app.run()
     assert "Agreement by metric" in words(app)
     assert not app.exception

@@ -12,6 +12,7 @@ from pages.parts import catalog
 from pages.parts.gallery import records
 from tests.pages.conftest import components
 from tests.pages.worlds import make_run
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def captions(app) -> list[str]:
 
 def landed() -> None:
     for flight in list(records._flights.values()):
-        assert flight.landed.wait(10)
+        assert flight.landed.wait(PATIENCE_S)
 
 
 def test_next__was_read_ahead(tmp_path, open_page, asked):
@@ -96,17 +97,17 @@ def test_ahead__given_up_when_the_session_goes_elsewhere(tmp_path, asked, monkey
 
     def slowly() -> np.ndarray:
         begun.set()
-        gate.wait(10)
+        gate.wait(PATIENCE_S)
         return np.arange(100)
 
     records.ahead(entry, "cards", slowly, ("caption",))
     first = records._flights["one", "cards"]
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     records.ahead(entry, "cards", lambda: np.arange(100, 120), ("caption",))
     second = records._flights["one", "cards"]
     gate.set()
-    assert first.landed.wait(10)
-    assert second.landed.wait(10)
+    assert first.landed.wait(PATIENCE_S)
+    assert second.landed.wait(PATIENCE_S)
     assert sum(rows for rows, _, thread in asked if "ahead" in thread) == 20
 
 
@@ -120,12 +121,12 @@ def test_of__waits_for_what_is_on_its_way(tmp_path, asked, monkeypatch):
 
     def slowly(self, rows, columns):
         begun.set()
-        gate.wait(10)
+        gate.wait(PATIENCE_S)
         return listening(self, rows, columns)
 
     monkeypatch.setattr(ScoreTable, "metadata", slowly)
     records.ahead(entry, "cards", lambda: np.arange(9), ("caption",))
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     threading.Timer(0.1, gate.set).start()
     assert records.of(entry, np.arange(9), ("caption",))["caption"][8] == "caption of pair 8"
     assert len(asked) == 1

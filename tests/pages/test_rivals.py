@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,6 +19,7 @@ from pages.parts.compare import ranking
 from pages.parts.compare.ranking import Ranking
 from tests.pages.conftest import MAIN, components, words
 from tests.pages.worlds import make_run, scores
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -45,9 +45,7 @@ def against(worlds, open_page, monkeypatch):
 
 def ranked(app):
     """The page once the ranking is through."""
-    until = time.monotonic() + 20
-    while app.get("progress") and time.monotonic() < until:
-        app.run()
+    until(lambda: not app.get("progress") or not app.run().get("progress"), "the ranking is through")
     return app
 
 
@@ -111,7 +109,7 @@ def test_rivals__of_other_pairs_have_nothing_in_common(against, tmp_path, monkey
 
 def followed(link: dict):
     """The Compare page in a session of its own, opened at an address."""
-    app = AppTest.from_file(str(MAIN), default_timeout=30)
+    app = AppTest.from_file(str(MAIN), default_timeout=PATIENCE_S)
     for name, value in link.items():
         app.query_params[name] = value
     return ranked(app.switch_page("compare.py").run())
@@ -155,7 +153,7 @@ def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
 
     def slowly(alignment, metric, between):
         if metric == "r_image":
-            gate.wait(10)
+            gate.wait(PATIENCE_S)
             between(0.5)
         return agreement(alignment, metric, between)
 
@@ -163,17 +161,14 @@ def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
     compared = Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))
     compared.work.begin()
     work = compared.work
-    while "r image" not in work.said:
-        assert work.active
+    until(lambda: "r image" in work.said or not work.active)
     work.stop()
     gate.set()
-    while work.active:
-        pass
+    until(lambda: not work.active, "the work has stopped")
     assert work.stopped
     assert not work.finished
     assert list(compared.found) == ["s_cliploss", "clip_score"]
     work.start()
-    while work.active:
-        pass
+    until(lambda: not work.active, "the work is done")
     assert work.finished
     assert len(compared.found) == 7

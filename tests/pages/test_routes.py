@@ -21,6 +21,7 @@ from clipsel_core.runs.store import Run
 from pages.parts import background, catalog, component, drawings, pictures, routes
 from pages.parts.gallery import cards  # noqa: F401
 from tests.pages.worlds import make_run, picture
+from tests.waiting import PATIENCE_S
 
 FIRST = "00000000000000070000000000000000"
 
@@ -186,11 +187,11 @@ def test_image__while_images_are_being_found_nobody_says_that_there_is_none(entr
     go_on, find = Event(), pictures.open_images
     monkeypatch.setattr(background, "_AT_ONCE_S", 0)
     monkeypatch.setattr(pictures, "_PATIENCE_S", 0)
-    monkeypatch.setattr(pictures, "open_images", lambda *given: go_on.wait(30) and find(*given))
+    monkeypatch.setattr(pictures, "open_images", lambda *given: go_on.wait(PATIENCE_S) and find(*given))
     status, headers, _ = get(routes.image_url(entry, FIRST))
     assert (status, headers["retry-after"]) == (503, "5")
     go_on.set()
-    pictures.find(entry.root).work.wait(30)
+    pictures.find(entry.root).work.wait(PATIENCE_S)
     assert get(routes.image_url(entry, FIRST))[0] == 200
 
 

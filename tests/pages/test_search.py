@@ -24,6 +24,7 @@ from pages.parts.search import sample, teacher
 from tests.pages.conftest import components, words
 from tests.pages.worlds import make_run
 from tests.pool.pictures import drawn, encoded
+from tests.waiting import PATIENCE_S
 
 DEMO = Path(__file__).parents[2] / "data" / "demo"
 
@@ -74,7 +75,7 @@ def earlier(app):
 def upload(app, name: str, content: bytes) -> None:
     """Chooses to search by a picture, and uploads it."""
     app.button_group(key="by").set_value("a picture").run()
-    app.file_uploader(key="picture").set_value((name, content, "image/png")).run(timeout=120)
+    app.file_uploader(key="picture").set_value((name, content, "image/png")).run(timeout=PATIENCE_S)
 
 
 def names(run, rows) -> list[str]:
@@ -148,7 +149,7 @@ def test_search__by_text_and_picture_with_the_demos_own_teacher(run, open_page):
     """One process answers all three, and it was loaded before anybody asked."""
     app = open_page("search", run)
     app.session_state["q"] = "two red birds"
-    app.run(timeout=120)
+    app.run(timeout=PATIENCE_S)
     assert not app.exception
     vector = read_vector(teacher.kept_text(Run.open(run), "two red birds"))
     expected = search_run(Run.open(run), vector, limit=48)
@@ -190,13 +191,13 @@ def test_search__says_that_the_teacher_failed_and_asks_again_when_told(run, open
     weights.write_bytes(b"no weights")
     app = open_page("search", run)
     app.session_state["q"] = "two red birds"
-    app.run(timeout=120)
+    app.run(timeout=PATIENCE_S)
     assert not app.exception
     assert "a teacher that open_clip can load" in words(app)
     weights.write_bytes(good)
     app.run()
     assert "a teacher that open_clip can load" in words(app)
-    app.button(key="ask teacher again").click().run(timeout=120)
+    app.button(key="ask teacher again").click().run(timeout=PATIENCE_S)
     assert len(found(app)) == 48
     encoders.end_all()
 

@@ -13,9 +13,9 @@ from clipsel_core.curation.selecting.boundary import boundary
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.runs.store import Run
 from pages.parts.select import exporting
-from tests.jobs.stand_in import until
 from tests.pages.conftest import components, thumbs, trigger, words
 from tests.pages.worlds import make_run
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from clipsel_core.pool.layout import knows_images, open_pool
 from pages.parts import state
 from pages.parts.catalog import Entry
 from tests.pages.worlds import make_run
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_map__of_a_large_run_is_opened_ahead_and_once(entry, monkeypatch):
     monkeypatch.setattr(state, "_LARGE", 60)
     monkeypatch.setattr(state, "_LATER_S", 0.0)
     assert len(state.open_table(entry)) == 60
-    assert done.wait(20)
+    assert done.wait(PATIENCE_S)
     assert len(state.open_map(entry).rows) == 60
     assert len(read) == 1
 

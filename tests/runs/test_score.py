@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,7 +27,9 @@ from clipsel_core.scoring import native, rounded
 from clipsel_core.scoring.s_cliploss import division
 from tests import reference
 from tests.conftest import rewrite_npz, unit_rows, write_shard
+from tests.waiting import PATIENCE_S, until
 
+ROOT = Path(__file__).parents[2]
 OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 3, "seed": 5}
 
 
@@ -377,26 +380,20 @@ def test_score__killed_five_times_gives_the_same_bytes(tmp_path):
 
     def start(root):
         command = [sys.executable, "-m", "clipsel_core", "score", str(tmp_path / "pool"), str(root), *options]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def goes_on(process, seconds):
-        """Whether the process is still at work after so long."""
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=seconds)
-        return process.returncode is None
-
-    assert start(whole).wait() == 0
+    assert start(whole).wait(PATIENCE_S) == 0
     moments = random.Random(0)
     for shards in (0, 1, 2, 3, 5):
         process = start(run)
         wanted = [run / "run.json", *(score_file(run, f"{seed:08d}") for seed in range(shards))]
-        while goes_on(process, 0.002) and not all(path.exists() for path in wanted):
-            pass
-        goes_on(process, moments.uniform(0, 0.1))
+        until(lambda there=wanted, at=process: all(path.exists() for path in there) or at.poll() is not None)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(0, 0.1))
         process.kill()
-        process.wait()
+        process.wait(PATIENCE_S)
         assert all(path.exists() for path in wanted)
-    assert start(run).wait() == 0
+    assert start(run).wait(PATIENCE_S) == 0
     assert files_of(run) == files_of(whole)
 
 

@@ -24,6 +24,7 @@ from clipsel_core.scoring.s_cliploss import division
 from tests import reference
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.runs.test_score import OPTIONS, files_of
+from tests.waiting import join
 
 TWO = {**OPTIONS, "device": "cpu,cpu"}
 
@@ -110,7 +111,7 @@ def test_workers__that_die_again_and_again_are_given_up(tmp_path):
             score(pool, tmp_path / "run", device="cpu,cpu", batch_size=1500, divisions=8)
     finally:
         stop.set()
-        killer.join()
+        join([killer])
     assert Run.open(tmp_path / "run").status["state"] == "failed"
     assert score(pool, tmp_path / "run", device="cpu", batch_size=1500, divisions=8).finished
 

@@ -14,6 +14,7 @@ from clipsel_core.scoring import tiled, workers
 from clipsel_core.scoring.reductions import log_sum_exp, max_abs, p_norm
 from clipsel_core.scoring.tiled import Tiling
 from tests import reference
+from tests.waiting import PATIENCE_S, join
 
 SIZES = [(1, 1), (1, 507), (2, 3), (252, 507), (1023, 1025), (2049, 130), (129, 2049)]
 DTYPES = [np.float32, np.float16]
@@ -291,8 +292,7 @@ def test_settings__survive_computations_that_overlap(rows):
     threads = [threading.Thread(target=compute) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(threads)
     assert (torch.get_num_threads(), torch.backends.mkldnn.matmul.fp32_precision) == before
     assert seen == [workers.usable_cores()] * 4
 
@@ -311,7 +311,7 @@ def test_for_each__stops_the_others_after_a_failure():
             failing.set()
             raise RuntimeError("strip 3")
         if i > 3:
-            failing.wait()
+            failing.wait(PATIENCE_S)
         done.append(i)
 
     with pytest.raises(RuntimeError, match="strip 3"):

@@ -12,6 +12,7 @@ import pytest
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import tile_sizes
 from clipsel_core.scoring.tile_sizes import CANDIDATES, cache_file, choose, use
+from tests.waiting import join
 
 KEY = "NVIDIA Drawn, width 768, triton 3.9.0"
 
@@ -104,8 +105,7 @@ def test_choose__measures_once_for_many_threads():
     threads = [threading.Thread(target=choose, args=(KEY, measure)) for _ in range(8)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(threads)
     assert measured == list(CANDIDATES)
 
 

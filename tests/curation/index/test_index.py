@@ -22,6 +22,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
 from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run, make_uids
+from tests.waiting import PATIENCE_S, join
 
 PARTS = ("values", "codes", "order", "starts")
 
@@ -114,8 +115,7 @@ def test_open__lets_servers_build_at_once(run):
     threads = [threading.Thread(target=lambda: tables.append(open_kept(run))) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(threads)
     assert len({table.bins("r_image").order.tobytes() for table in tables}) == 1
     assert len(tables) == 4
     assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
@@ -123,7 +123,7 @@ def test_open__lets_servers_build_at_once(run):
 
 def test_open__is_not_kept_waiting_by_the_disk(run, monkeypatch):
     may_sync = threading.Event()
-    monkeypatch.setattr(indexing, "_sync", lambda folder: may_sync.wait(20))
+    monkeypatch.setattr(indexing, "_sync", lambda folder: may_sync.wait(PATIENCE_S))
     table = open_indexed(run, fewest=0)
     assert np.array_equal(table.bins("r_text").order, ScoreTable.open(run).bins("r_text").order)
     assert not (run.root / "index" / stamp_of(run)).exists()
@@ -227,6 +227,12 @@ def test_tidy__takes_away_what_a_killed_builder_left(run):
     assert other.exists()
 
 
+def resident_kib(run) -> int:
+    """What this process holds in memory of the uids of a run's index."""
+    mapped = rf"{re.escape(str(run.root))}/.*/uids\.npy\n(?:.*\n)*?Rss: +(\d+) kB"
+    return sum(map(int, re.findall(mapped, Path("/proc/self/smaps").read_text())))
+
+
 def test_rows_of__does_not_keep_the_uids_in_memory(run, monkeypatch):
     table, let_go = open_kept(run), []
     real = indexing.index._let_go
@@ -236,9 +242,10 @@ def test_rows_of__does_not_keep_the_uids_in_memory(run, monkeypatch):
     assert table.rows_of(wanted).tolist() == list(range(100))
     assert sorted(let_go) == [(0, 1024), (1024, 2048), (2048, 3001)]
     assert table.uids().tolist() == ScoreTable.open(run).uids().tolist()
+    touched = resident_kib(run)
     real(table.uids(), 0, len(table))
-    resident = re.findall(r"uids\.npy\n(?:.*\n)*?Rss: +(\d+) kB", Path("/proc/self/smaps").read_text())
-    assert resident == ["0"]
+    # Not 0 everywhere: how many pages a look at one brings along is up to the system.
+    assert resident_kib(run) < touched / 2
 
 
 @pytest.mark.parametrize("pairs", [1, 8, 1003])

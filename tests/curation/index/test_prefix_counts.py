@@ -19,6 +19,7 @@ from clipsel_core.curation.selecting import picker
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
+from tests.waiting import PATIENCE_S
 
 
 @pytest.mark.parametrize("alike", [0, 0.6])
@@ -63,7 +64,7 @@ def test_picker__keeps_them_beside_the_index(big_run, monkeypatch, tmp_path):
     asked = Picker(table)
     asked.select(recipe)
     for counting in asked._crossed._known.values():
-        counting.result()
+        counting.result(PATIENCE_S)
     assert table.index_folder is not None
     assert list(table.index_folder.glob("along-*.npy"))
     assert Picker(table).select(recipe).report == select(big_run, recipe, table).report
@@ -80,7 +81,7 @@ def test_picker__counts_the_same_with_and_without_them(big_run, monkeypatch):
         recipe = parse_recipe(text)
         assert asked.select(recipe).report == select(big_run, recipe, table).report
         for counting in asked._crossed._known.values():
-            counting.result()
+            counting.result(PATIENCE_S)
 
 
 def test_shares__are_exact():

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from clipsel_core.curation.index import passes, stopping
+from tests.waiting import PATIENCE_S
 
 
 class _Enough(Exception):
@@ -31,14 +32,22 @@ def test_in_threads__answers_in_order():
 
 
 def test_in_threads__leaves_what_was_not_begun_and_waits_for_what_was():
-    begun, ended, gate = [], [], threading.Event()
+    begun, ended, left = [], [], threading.Event()
+
+    class Noting(ThreadPoolExecutor):
+        """Notes when the first part is left."""
+
+        def submit(self, *asked):
+            part = super().submit(*asked)
+            part.add_done_callback(lambda part: part.cancelled() and left.set())
+            return part
 
     def work(part: int) -> None:
         begun.append(part)
-        gate.wait(0.2 * part)
+        assert part < 2 or left.wait(PATIENCE_S)
         ended.append(part)
 
-    with ThreadPoolExecutor(2) as threads, stopping.asking(until(2)):
+    with Noting(2) as threads, stopping.asking(until(2)):
         with pytest.raises(_Enough):
             stopping.in_threads(threads, work, range(20))
         assert len(begun) < 20
@@ -59,5 +68,5 @@ def test_asking__holds_for_one_thread_and_one_block():
         with pytest.raises(_Enough):
             passes.in_parts(lambda start, stop: None, pairs)
         with ThreadPoolExecutor(1) as threads:
-            assert len(threads.submit(passes.in_parts, lambda start, stop: start, pairs).result()) == 3
+            assert len(threads.submit(passes.in_parts, lambda start, stop: start, pairs).result(PATIENCE_S)) == 3
     assert len(passes.in_parts(lambda start, stop: start, pairs)) == 3

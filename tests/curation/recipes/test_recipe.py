@@ -152,7 +152,7 @@ def test_parse_recipe__a_parsers_own_limit_gives_the_same_line(monkeypatch, erro
 
     monkeypatch.setattr(recipe_yaml.yaml, "parse", give_up)
     with pytest.raises(
-        RecipeError, match="my.yaml:1: expected a list of steps, found lists or mappings .*; write each step as"
+        RecipeError, match=r"my\.yaml:1: expected a list of steps, found lists or mappings .*; write each step as"
     ):
         parse_recipe("steps: []", "my.yaml", METRICS)
 

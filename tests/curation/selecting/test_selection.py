@@ -278,7 +278,7 @@ def naive(pairs: dict[int, dict[str, float]], steps: list) -> list[int]:
     return sorted(left)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     scores=st.lists(st.tuples(VALUES, VALUES), min_size=4, max_size=24),
     order=st.randoms(use_true_random=False),

@@ -7,6 +7,7 @@ from threading import Event
 import pytest
 
 from clipsel_core.pool.making.behind import Behind
+from tests.waiting import PATIENCE_S
 
 
 def failing():
@@ -16,7 +17,7 @@ def failing():
 def test_behind__goes_on_while_a_piece_is_done_and_waits_before_the_next():
     allowed, done = Event(), []
     with Behind() as behind:
-        behind.do(lambda: done.append(allowed.wait(30)))
+        behind.do(lambda: done.append(allowed.wait(PATIENCE_S)))
         behind.check()
         assert not done
         allowed.set()
@@ -30,7 +31,7 @@ def test_behind__goes_on_while_a_piece_is_done_and_waits_before_the_next():
 def test_behind__what_fails_is_raised_by_the_next_call(call):
     with Behind() as behind:
         behind.do(failing)
-        behind._thread.submit(int).result()
+        behind._thread.submit(int).result(PATIENCE_S)
         with pytest.raises(OSError, match="no room"):
             getattr(behind, call)(*[failing] * (call == "do"))
 
@@ -38,6 +39,6 @@ def test_behind__what_fails_is_raised_by_the_next_call(call):
 def test_behind__ends_a_piece_that_is_begun():
     done, allowed = [], Event()
     with Behind() as behind:
-        behind.do(lambda: done.append(allowed.wait(30)))
+        behind.do(lambda: done.append(allowed.wait(PATIENCE_S)))
         allowed.set()
     assert done == [True]

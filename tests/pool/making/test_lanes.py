@@ -13,6 +13,7 @@ from clipsel_core.pool.making.framing import Framing
 from clipsel_core.pool.making.lanes import Lanes, fitted, rows_at_once
 from clipsel_core.pool.making.tokens import Tokens
 from tests.pool.pictures import caption, drawn
+from tests.waiting import PATIENCE_S
 
 
 def embedded(teacher, threads=2, batches=6, size=4):
@@ -26,7 +27,7 @@ def embedded(teacher, threads=2, batches=6, size=4):
                 numbers = range(start, start + size)
                 pixels = [framing(drawn(number)) for number in numbers]
                 waiting.append(lanes.embed(pixels, [caption(number) for number in numbers]))
-            rows = [future.result() for future in waiting]
+            rows = [future.result(PATIENCE_S) for future in waiting]
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -52,13 +53,13 @@ def test_lanes__take_tokens_for_captions(teachers):
     tokens = Tokens(teachers[0].tokenizer)(captions)
     assert (tokens.shape, tokens.dtype) == ((3, 12), np.int32)
     with Lanes(teachers[0]) as lanes:
-        one, other = (lanes.embed(pixels, words).result() for words in (captions, tokens))
+        one, other = (lanes.embed(pixels, words).result(PATIENCE_S) for words in (captions, tokens))
     assert all(np.array_equal(*sides) for sides in zip(one, other, strict=True))
 
 
 def test_lanes__an_error_reaches_whoever_waits(teachers):
     with Lanes(teachers[0]) as lanes, pytest.raises(ValueError, match="same shape"):
-        lanes.embed([np.zeros((16, 16, 3), np.uint8), np.zeros((9, 9, 3), np.uint8)], ["a", "b"]).result()
+        lanes.embed([np.zeros((16, 16, 3), np.uint8), np.zeros((9, 9, 3), np.uint8)], ["a", "b"]).result(PATIENCE_S)
 
 
 def test_fitted__weights_are_rounded_in_a_copy_alone(teachers):

@@ -8,8 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
+from pathlib import Path
 from threading import Event
 
 import numpy as np
@@ -33,6 +33,9 @@ from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.teachers import read_teachers
 from tests.pool.pictures import caption, drawn, encoded, image, sample, write_tar, write_tars
+from tests.waiting import PATIENCE_S, until
+
+ROOT = Path(__file__).parents[3]
 
 
 def build(source, root, teacher, arch="l14", **options):
@@ -497,7 +500,7 @@ def test_make_pool__goes_on_with_the_next_shard_while_one_is_written(tmp_path, t
             yield record
 
     write = make.write_shard
-    monkeypatch.setattr(make, "write_shard", lambda *of: waited.append(begun.wait(60)) or write(*of))
+    monkeypatch.setattr(make, "write_shard", lambda *of: waited.append(begun.wait(PATIENCE_S)) or write(*of))
     made = make_pool(replace(source, read=read), tmp_path / "pool", teachers[0], arch="l14", shard_size=4, workers=1)
     assert (made.kept, waited) == (9, [True] * 3)
 
@@ -525,16 +528,16 @@ def test_embed__killed_by_the_system_and_started_again(tmp_path, teacher_folders
     options = ["--model", f"local-dir:{teacher_folders[0]}", "--arch", "l14", "--shard-size", "10", "--batch-size", "4"]
     command = [sys.executable, "-m", "clipsel_core", "embed", str(source)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*command, str(tmp_path / "pool"), *options], env=environment) as process:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "pool" / "embed" / "00000002.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+    third = tmp_path / "pool" / "embed" / "00000002.json"
+    with subprocess.Popen([*command, str(tmp_path / "pool"), *options], cwd=ROOT, env=environment) as process:
+        try:
+            until(lambda: third.exists() or process.poll() is not None, "three shards are embedded")
+        finally:
+            process.kill()
     begun = len(list((tmp_path / "pool" / "embed").glob("*.json")))
     for root in ("pool", "whole"):
-        done = subprocess.run(
-            [*command, str(tmp_path / root), *options], env=environment, capture_output=True, text=True
-        )
+        said = {"capture_output": True, "text": True, "timeout": PATIENCE_S}
+        done = subprocess.run([*command, str(tmp_path / root), *options], cwd=ROOT, env=environment, **said)
         assert done.returncode == 0, done.stderr
         assert "120 of 120 pairs in 12 shards" in done.stdout
     assert 3 <= begun <= 13
@@ -550,13 +553,15 @@ def test_embed__interrupted_at_a_terminal_says_one_line(tmp_path, teacher_folder
     command = [sys.executable, "-m", "clipsel_core", "embed", str(source), str(tmp_path / "pool"), *options]
     # A shell that runs tests in the background has them ignore the signal, and so would the command.
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    second = tmp_path / "pool" / "embed" / "00000001.json"
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         signal.signal(signal.SIGINT, usual)
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "pool" / "embed" / "00000001.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGINT)
-        said = process.communicate(timeout=120)[1]
+        try:
+            until(lambda: second.exists() or process.poll() is not None, "two shards are embedded")
+            os.killpg(process.pid, signal.SIGINT)
+            said = process.communicate(timeout=PATIENCE_S)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert said.splitlines()[-1] == "interrupted; start it again to go on"
