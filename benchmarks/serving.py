@@ -43,7 +43,7 @@ class Served:
 def serving(script: str, *arguments: str, data: Path) -> Iterator[Served]:
     """Runs `streamlit run script -- arguments` for as long as the block lasts. data: the folder searched for runs.
 
-    Raises: TimeoutError where it does not answer within a minute.
+    Raises: TimeoutError where it does not answer within three minutes.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -54,7 +54,7 @@ def serving(script: str, *arguments: str, data: Path) -> Iterator[Served]:
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     served = Served(f"http://127.0.0.1:{port}", process.pid)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not _answers(f"{served.url}/_stcore/health"):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise TimeoutError(f"{script} did not start")
@@ -62,7 +62,7 @@ def serving(script: str, *arguments: str, data: Path) -> Iterator[Served]:
         yield served
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _answers(url: str) -> bool:
