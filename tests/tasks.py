@@ -29,6 +29,15 @@ def end(number: int) -> int:
     return number
 
 
+class Doomed:
+    """Kills the process that it is handed to. shape: as of whatever takes pictures."""
+
+    shape = (2, 2, 3)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return end, (2,)
+
+
 def refuse() -> None:
     raise PoolFormatError("a", expected="b", found="c", remedy="d")
 

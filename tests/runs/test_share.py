@@ -21,7 +21,7 @@ from clipsel_core.runs.local import score
 from clipsel_core.runs.plan import resolve_devices
 from clipsel_core.runs.store import Run, score_file
 from clipsel_core.scoring.s_cliploss import division
-from tests import reference
+from tests import reference, traps
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.runs.test_score import OPTIONS, files_of
 
@@ -106,13 +106,23 @@ def test_workers__that_die_again_and_again_are_given_up(tmp_path):
     killer = threading.Thread(target=kill_all)
     killer.start()
     try:
-        with pytest.raises(RunError, match="expected scores, found that a second worker ended there, on cpu"):
+        with pytest.raises(RunError, match="found that a second worker ended there, on cpu, by SIGKILL; see"):
             score(pool, tmp_path / "run", device="cpu,cpu", batch_size=1500, divisions=8)
     finally:
         stop.set()
         killer.join()
     assert Run.open(tmp_path / "run").status["state"] == "failed"
     assert score(pool, tmp_path / "run", device="cpu", batch_size=1500, divisions=8).finished
+
+
+def test_workers__that_fail_as_nothing_should_are_given_up_in_one_line(pool, tmp_path, monkeypatch, capfd):
+    npz = pool / "metadata" / "00000001.npz"
+    for name, value in traps.setting(npz, tmp_path / "hook", "1 / 0").items():
+        monkeypatch.setenv(name, value)
+    lost = "that a second worker ended there, on cpu, with ZeroDivisionError: division by zero"
+    with pytest.raises(RunError, match=f"^00000001: expected scores, found {lost}; see"):
+        score(pool, tmp_path / "run", **TWO)
+    assert capfd.readouterr().err == ""
 
 
 def test_workers__interrupted_leave_nobody_behind(tmp_path):
