@@ -58,8 +58,11 @@ class _Desk:
         with self._guard:
             return self.waiting.popleft() if self.waiting and not self.failures else None
 
-    def give_back(self, groups: list[Group], device: str, how: str) -> None:
-        """Groups whose worker has ended; the first of them is the one that it was computing. how: it ended."""
+    def give_back(self, groups: list[Group], device: str, how: str, look: str) -> None:
+        """Groups whose worker has ended; the first of them is the one that it was computing.
+
+        how: it ended. look: what to do before another try.
+        """
         with self._guard:
             for group in groups:
                 self.status.set_back(group)
@@ -67,7 +70,7 @@ class _Desk:
             lost = ", ".join(shard.name for shard in groups[0].left) if groups else f"a worker on {device}"
             self._lost[lost] += 1
             if self._lost[lost] >= _ATTEMPTS:
-                remedy = "see whether memory runs out, then start it again to go on"
+                remedy = f"{look}, then start it again to go on"
                 found = f"that a second worker ended there, on {device}, {how}"
                 self.failures.append(RunError(lost, expected="scores", found=found, remedy=remedy))
 
@@ -108,7 +111,8 @@ class _Worker:
             self._process.kill()
         code = self._process.wait()
         if (self._taken or code) and not self._desk.failures:
-            self._desk.give_back(self._taken, self._device, self._last_word or ending(code))
+            look = "see with --debug where" if self._last_word else "see whether memory runs out"
+            self._desk.give_back(self._taken, self._device, self._last_word or ending(code), look)
 
     def _hear(self, said: dict[str, Any]) -> None:
         if "asks" in said:

@@ -120,7 +120,10 @@ def test_workers__that_fail_as_nothing_should_are_given_up_in_one_line(pool, tmp
     for name, value in traps.setting(npz, tmp_path / "hook", "1 / 0").items():
         monkeypatch.setenv(name, value)
     lost = "that a second worker ended there, on cpu, with ZeroDivisionError: division by zero"
-    with pytest.raises(RunError, match=f"^00000001: expected scores, found {lost}; see"):
+    with pytest.raises(
+        RunError,
+        match=f"^00000001: expected scores, found {lost}; see with --debug where, then start it again to go on$",
+    ):
         score(pool, tmp_path / "run", **TWO)
     assert capfd.readouterr().err == ""
 
@@ -200,11 +203,11 @@ def test_desk__what_a_lost_worker_held_waits_again_and_counts_as_not_begun(pool)
     told = []
     desk = share._Desk([first, *others], SimpleNamespace(set_back=told.append))
     assert desk.take() is first
-    desk.give_back([first], "cuda:1", -9)
+    desk.give_back([first], "cuda:1", "by SIGKILL", "look")
     assert told == [first]
     assert list(desk.waiting) == [first, *others]
     assert not desk.failures
-    desk.give_back([desk.take()], "cuda:0", -9)
+    desk.give_back([desk.take()], "cuda:0", "by SIGKILL", "look")
     assert [error.where for error in desk.failures] == [first.shards[0].name]
     assert desk.take() is None
 
