@@ -1,6 +1,11 @@
-"""What can go wrong, in words a person can act on."""
+"""What can go wrong, in words a person can act on, and how are these words carried from one process to another?"""
 
 from __future__ import annotations
+
+import copyreg
+import os
+from collections.abc import Iterator
+from typing import Any
 
 
 class ClipselError(Exception):
@@ -19,6 +24,10 @@ class ClipselError(Exception):
         line = f"{where}: expected {expected}, found {found}" + (f"; {remedy}" if remedy else "")
         super().__init__("".join(c if c.isprintable() else "\ufffd" for c in " ".join(line.split())))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception would be made again from its text alone.
+        return copyreg.__newobj__, (type(self), *self.args), vars(self).copy()  # type: ignore[attr-defined]
+
 
 def reason_of(error: Exception) -> str:
     """Why something could not be read, in one line: the system's words, or the reader's without its advice to unpickle.
@@ -30,6 +39,46 @@ def reason_of(error: Exception) -> str:
         return error.strerror
     said = str(error).split("\n")[0] or type(error).__name__
     return "no plain array" if "pickle" in said or "Python objects" in said else said
+
+
+def parts(error: ClipselError | OSError) -> dict[str, Any]:
+    """An error as values that JSON can hold, for another process; `from_parts` makes it again there."""
+    if isinstance(error, ClipselError):
+        said = {"where": error.where, "expected": error.expected, "found": error.found, "remedy": error.remedy}
+        return {"type": type(error).__name__, **said, "notes": getattr(error, "__notes__", [])}
+    if error.errno is None:
+        return {"type": "OSError", "arguments": [str(error)]}
+    name = error.filename
+    file = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else name
+    return {"type": "OSError", "arguments": [error.errno, error.strerror, file]}
+
+
+def from_parts(carried: Any) -> ClipselError | OSError:
+    """The error whose `parts` these are, of its own type; a ClipselError where this process knows no such type.
+
+    Raises: ValueError where they are no error's parts.
+
+    >>> from_parts(parts(UidError("row 3", expected="32 hex digits", found="31")))
+    UidError('row 3: expected 32 hex digits, found 31')
+    """
+    try:
+        if carried["type"] == "OSError":
+            return OSError(*carried["arguments"])
+        kind = next((known for known in _kinds() if known.__name__ == carried["type"]), ClipselError)
+        error, said = kind.__new__(kind), {name: carried[name] for name in ("expected", "found", "remedy")}
+        # Not the type's own way to make one, which may take other arguments.
+        ClipselError.__init__(error, carried["where"], **said)
+        for note in carried["notes"]:
+            error.add_note(note)
+    except (KeyError, TypeError) as problem:
+        raise ValueError(f"no error's parts: {carried!r}") from problem
+    return error
+
+
+def _kinds(kind: type[ClipselError] = ClipselError) -> Iterator[type[ClipselError]]:
+    yield kind
+    for more in kind.__subclasses__():
+        yield from _kinds(more)
 
 
 class UidError(ClipselError):
@@ -66,3 +115,11 @@ class ExportError(ClipselError):
 
 class JobError(ClipselError):
     """A job cannot be started."""
+
+
+class WorkerError(ClipselError):
+    """A process that does part of the work failed at it in a way that nobody foresaw."""
+
+
+class LostWorkerError(WorkerError):
+    """A process that does part of the work ended before it was done."""

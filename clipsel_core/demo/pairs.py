@@ -14,11 +14,9 @@ Faults (the `fault` column of the pool; for evaluation only, no metric sees it):
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import signal
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from PIL import Image
@@ -26,6 +24,8 @@ from PIL import Image
 from clipsel_core.demo.captions import describe, describe_wrongly, junk, poster_text
 from clipsel_core.demo.scenes import ALL_KINDS, Scene, draw_poster, draw_scene, random_scene, retake, to_jpeg
 from clipsel_core.demo.things import LIVING, MADE
+from clipsel_core.pool.ahead import in_batches, in_order
+from clipsel_core.processes import Crew
 
 POOL_SHARES: dict[str, float] = {
     "good": 0.38,
@@ -116,13 +116,14 @@ def draw(picture: Picture) -> Image.Image:
 
 def draw_jpegs(pictures: Iterable[Picture], *, workers: int = 4) -> Iterator[bytes]:
     """The pictures as JPEG bytes, in order, drawn by several processes."""
-    context, hush = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, context, signal.signal, hush) as processes:
-        yield from processes.map(_draw_jpeg, pictures, chunksize=64)
+    with Crew(workers, "to be drawn", preload=[__name__]) as crew:
+        where = "pictures of the demo"
+        for _, jpegs in in_order(in_batches(pictures, 64), partial(crew.submit, where, _draw_jpegs), 2 * workers):
+            yield from jpegs
 
 
-def _draw_jpeg(picture: Picture) -> bytes:
-    return to_jpeg(draw(picture))
+def _draw_jpegs(pictures: list[Picture]) -> list[bytes]:
+    return [to_jpeg(draw(picture)) for picture in pictures]
 
 
 def _uid(number: int) -> str:

@@ -7,17 +7,16 @@ import re
 import secrets
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from clipsel_core.errors import JobError
-from clipsel_core.files import HOME
 from clipsel_core.jobs import process
 from clipsel_core.jobs.store import Job, JobInfo, listing, write_info
 from clipsel_core.jobs.turns import alone, waiting_for_turn
+from clipsel_core.processes import child_environment, ending, module_command
 
 COMMANDS = ("add-target", "doctor", "embed", "project", "score", "search")
 # Those that go on where they stopped; the others begin anew.
@@ -66,17 +65,21 @@ def check(command: str, paths: Sequence[Path | str], options: Mapping[str, Optio
         done = _wait(command, paths, {**(options or {}), "check": True})
     except subprocess.TimeoutExpired:
         return ""
-    said = done.stderr.strip().splitlines()
-    return "" if done.returncode == 0 else said[-1] if said else f"{command} ended with code {done.returncode}"
+    if done.returncode == 0:
+        return ""
+    return str(JobError(command, expected="it to look", found=_ended(done))) if done.returncode < 0 else _ended(done)
 
 
 def ask(command: str, options: Mapping[str, Option]) -> str:
-    """What a quick command prints; waits for it. Raises JobError where it takes longer than a minute."""
+    """What a quick command prints; waits for it. Raises JobError where that takes over a minute, or is nothing."""
+    expected, remedy = f"an answer within {_SECONDS_TO_WAIT} s", "try it on the command line"
     try:
-        return _wait(command, (), options).stdout
+        done = _wait(command, (), options)
     except subprocess.TimeoutExpired as error:
-        expected, found = f"an answer within {_SECONDS_TO_WAIT} s", "none"
-        raise JobError(command, expected=expected, found=found, remedy="try it on the command line") from error
+        raise JobError(command, expected=expected, found="none", remedy=remedy) from error
+    if not done.stdout:
+        raise JobError(command, expected=expected, found=_ended(done), remedy=remedy)
+    return done.stdout
 
 
 def again(jobs: Path, job: Job) -> Job:
@@ -158,11 +161,10 @@ def _launch(jobs: Path, info: JobInfo) -> Job:
 
 def _launch_in(folder: Path, info: JobInfo) -> Job:
     write_info(folder, info)
-    command = [sys.executable, "-m", _PACKAGE, "--status", str(folder / "status.json"), *info.words]
+    command = module_command(_PACKAGE, "--status", folder / "status.json", *info.words)
     with open(folder / "log", "wb") as log:
         child = subprocess.Popen(
             waiting_for_turn(folder, command),
-            cwd=HOME,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -179,8 +181,7 @@ def _launch_in(folder: Path, info: JobInfo) -> Job:
 
 def _wait(command: str, paths: Sequence[Path | str], options: Mapping[str, Option]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", _PACKAGE, *_words(command, paths, options)],
-        cwd=HOME,
+        module_command(_PACKAGE, *_words(command, paths, options)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
@@ -190,5 +191,11 @@ def _wait(command: str, paths: Sequence[Path | str], options: Mapping[str, Optio
     )
 
 
+def _ended(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command said last, where it ended by itself and said anything; else how it ended."""
+    said = done.stderr.strip().splitlines()
+    return said[-1] if said and done.returncode >= 0 else f"that it ended {ending(done.returncode)}"
+
+
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    return {**child_environment(), "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}

@@ -10,9 +10,7 @@ from __future__ import annotations
 import atexit
 import base64
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import threading
 from collections import OrderedDict
@@ -23,8 +21,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from clipsel_core import errors
 from clipsel_core.errors import ClipselError, TeacherError
-from clipsel_core.files import HOME
+from clipsel_core.processes import child_environment, ending, module_command
 
 _MODULE = "clipsel_core.pool.making.encoder"
 _IDLE_S = 600.0
@@ -177,9 +176,8 @@ class _Child:
         # Closed with this object; a pipe that nobody reads would fill up.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - until end()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, *words],
-            cwd=HOME,
-            env={**os.environ, **_OFFLINE},
+            module_command(_MODULE, *words),
+            env={**child_environment(), **_OFFLINE},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
@@ -213,8 +211,8 @@ class _Child:
         """What the process said last, as an error."""
         self._complaints.seek(0)
         said = self._complaints.read().decode(errors="replace").strip().split("\n")[-1]
-        found = gone.why or said or f"exit code {self._process.returncode}"
-        return TeacherError(self._name.model, expected="the teacher to answer", found=found)
+        ended = f"that its process ended {ending(self._process.returncode)}" + (f": {said}" if said else "")
+        return TeacherError(self._name.model, expected="the teacher to answer", found=gone.why or ended)
 
     def _exchange(self, question: dict[str, str] | None, longest_s: float) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -235,8 +233,7 @@ class _Child:
             raise _Gone(self._ended_for)
         said = json.loads(line)
         if "error" in said:
-            where, expected, found, remedy = said["error"]
-            raise ClipselError(where, expected=expected, found=found, remedy=remedy)
+            raise errors.from_parts(said["error"])
         return said
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clipsel_core.jobs.store import BEGUN, Job, listing, read_job
+from clipsel_core.processes import module_command
 
 QUICK = ("search",)
 _PAUSE_S = 0.2
@@ -46,7 +47,7 @@ def alone(jobs: Path) -> Iterator[None]:
 
 def waiting_for_turn(folder: Path, command: Sequence[str]) -> list[str]:
     """The words that start a process which waits for a job's turn and then becomes the command."""
-    return [sys.executable, "-m", "clipsel_core.jobs.turns", str(folder), *command]
+    return module_command("clipsel_core.jobs.turns", folder, *command)
 
 
 def _lane(job: Job) -> bool:

@@ -2,7 +2,7 @@
 
     python -m clipsel_core.pool.tar_index TAR ...
 
-prints the tables of these tars, one after the other, as a stream of Arrow's; else [where, expected, found, remedy].
+prints the tables of these tars, one after the other, as a stream of Arrow's; else the parts of an error, on stderr.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import pyarrow as pa
 
-from clipsel_core import uids
+from clipsel_core import errors, uids
 from clipsel_core.cores import allowed_cores
-from clipsel_core.errors import ClipselError, PoolFormatError
-from clipsel_core.files import HOME
+from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, reason_of
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.sources.members import Members
 from clipsel_core.pool.sources.record import IMAGE_ENDINGS, facts_in, usable_uid
+from clipsel_core.processes import child_environment, ending, in_one_line, module_command
 
 _LARGEST_JSON = 1 << 20
 # Of tars that a process goes through: a few seconds of work, as it takes half a second to start.
 _LEAST_BYTES, _MOST_BYTES, _MOST_TARS = 256 << 20, 2 << 30, 500
+_EXPECTED = "a tar whose images can be found"
 _SCHEMA = pa.schema(
     {"uid_hi": pa.uint64(), "uid_lo": pa.uint64(), "place": pa.int32(), "offset": pa.int64(), "length": pa.int64()}
 )
@@ -38,7 +40,8 @@ _SCHEMA = pa.schema(
 def index_tars(tars: Sequence[Path]) -> Iterator[tuple[Path, pa.Table]]:
     """Each tar with its images: uid_hi, uid_lo, place (0), offset and length, as Block has them.
 
-    An image whose key has no json, or no uid in it, is left out. Raises: PoolFormatError on a tar that cannot be read.
+    An image whose key has no json, or no uid in it, is left out.
+    Raises: PoolFormatError on a tar that cannot be read; LostWorkerError where a process ends before it is through.
     """
     groups, cores = _groups(tars), allowed_cores()
     if len(groups) < 2 or cores < 2:
@@ -66,7 +69,8 @@ class _Processes:
         with self._lock:
             if self._ended:
                 return 1, b"", b""
-            process = subprocess.Popen(command, cwd=HOME, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(command, env=child_environment(), stdout=pipe, stderr=pipe)
             self._at_work.add(process)
         with process:
             printed = process.communicate()
@@ -98,16 +102,25 @@ def _groups(tars: Sequence[Path]) -> list[list[Path]]:
 
 def _elsewhere(tars: list[Path], processes: _Processes) -> list[pa.RecordBatch]:
     """What lies in tars, found by a process of its own. Not multiprocessing: it runs a server's main file again."""
-    command = [sys.executable, "-m", "clipsel_core.pool.tar_index", *(str(tar.resolve()) for tar in tars)]
-    status, found, said = processes.run(command)
+    status, found, said = processes.run(module_command("clipsel_core.pool.tar_index", *tars))
     if status == 0:
         return list(pa.ipc.open_stream(found))
     try:
-        where, expected, wrong, remedy = json.loads(said.splitlines()[-1])
+        error: Exception = errors.from_parts(json.loads(said.splitlines()[-1]))
     except (IndexError, ValueError):
-        where, expected, remedy = str(tars[0]), "tars that can be read", ""
-        wrong = f"a process that ended with code {status}"
-    raise PoolFormatError(where, expected=expected, found=wrong, remedy=remedy)
+        tar = tars[min(_tables_in(found), len(tars) - 1)]
+        wrong, remedy = f"that its process ended {ending(status)}", "see whether memory runs out, then start again"
+        error = LostWorkerError(tar, expected=_EXPECTED, found=wrong, remedy=remedy)
+    raise error
+
+
+def _tables_in(printed: bytes) -> int:
+    """How many tables a process printed before it ended."""
+    count = 0
+    with suppress(pa.ArrowException, OSError):
+        for _ in pa.ipc.open_stream(printed):
+            count += 1
+    return count
 
 
 def _index_tar(path: Path) -> pa.RecordBatch:
@@ -123,7 +136,9 @@ def _index_tar(path: Path) -> pa.RecordBatch:
                 elif ending == "json" and member.size <= _LARGEST_JSON:
                     names[key] = usable_uid(facts_in(tar.read(member)).get("uid"))
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise PoolFormatError(path, expected="a whole tar", found=str(error), remedy="download it again") from error
+        raise PoolFormatError(
+            path, expected="a whole tar", found=reason_of(error), remedy="download it again"
+        ) from error
     return _batch([(names[key], *place) for key, place in images.items() if names.get(key)])
 
 
@@ -137,12 +152,15 @@ def _batch(found: list[tuple[str, int, int]]) -> pa.RecordBatch:
 def _print_tables(tars: Sequence[str]) -> None:
     with pa.ipc.new_stream(sys.stdout.buffer, _SCHEMA) as stream:
         for tar in tars:
-            stream.write_batch(_index_tar(Path(tar)))
+            with in_one_line(tar, _EXPECTED):
+                stream.write_batch(_index_tar(Path(tar)))
+            # At once, so that what has come out tells which tar a process was at when it ended.
+            sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
     try:
         _print_tables(sys.argv[1:])
-    except ClipselError as error:
-        print(json.dumps([error.where, error.expected, error.found, error.remedy]), file=sys.stderr)
+    except (ClipselError, OSError) as error:
+        print(json.dumps(errors.parts(error)), file=sys.stderr)
         sys.exit(1)

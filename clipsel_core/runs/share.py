@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -18,7 +17,7 @@ import torch
 
 from clipsel_core import errors
 from clipsel_core.errors import RunError
-from clipsel_core.files import HOME
+from clipsel_core.processes import child_environment, ending, module_command
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import Plan
 from clipsel_core.runs.status import StatusWriter
@@ -59,8 +58,11 @@ class _Desk:
         with self._guard:
             return self.waiting.popleft() if self.waiting and not self.failures else None
 
-    def give_back(self, groups: list[Group], device: str, code: int) -> None:
-        """Groups whose worker has ended without a word; the first of them is the one that it was computing."""
+    def give_back(self, groups: list[Group], device: str, how: str, look: str) -> None:
+        """Groups whose worker has ended; the first of them is the one that it was computing.
+
+        how: it ended. look: what to do before another try.
+        """
         with self._guard:
             for group in groups:
                 self.status.set_back(group)
@@ -68,8 +70,8 @@ class _Desk:
             lost = ", ".join(shard.name for shard in groups[0].left) if groups else f"a worker on {device}"
             self._lost[lost] += 1
             if self._lost[lost] >= _ATTEMPTS:
-                remedy = "see whether memory runs out, then start it again to go on"
-                found = f"that a second worker ended there, on {device}, with exit status {code}"
+                remedy = f"{look}, then start it again to go on"
+                found = f"that a second worker ended there, on {device}, {how}"
                 self.failures.append(RunError(lost, expected="scores", found=found, remedy=remedy))
 
 
@@ -79,9 +81,10 @@ class _Worker:
     def __init__(self, plan: Plan, device: str, desk: _Desk) -> None:
         self._device, self._desk, self._taken = device, desk, list[Group]()
         threads = max(1, usable_cores() // len(plan.devices)) if torch.device(device).type == "cpu" else usable_cores()
-        command = [sys.executable, "-m", "clipsel_core.runs.worker", str(plan.root.resolve()), device, str(threads)]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, cwd=HOME, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+        command = module_command("clipsel_core.runs.worker", plan.root, device, threads)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+        self._process = subprocess.Popen(command, env=child_environment(), **pipes)
+        self._last_word = ""
         self.thread = threading.Thread(target=self._attend, daemon=True)
         self.thread.start()
 
@@ -98,7 +101,9 @@ class _Worker:
         try:
             assert self._process.stdout is not None
             for line in self._process.stdout:
-                self._hear(json.loads(line))
+                # What it was killed while saying is half a line.
+                if line.endswith("\n"):
+                    self._hear(json.loads(line))
         except BrokenPipeError:
             pass  # it ended between asking and being answered
         except BaseException as error:
@@ -106,7 +111,8 @@ class _Worker:
             self._process.kill()
         code = self._process.wait()
         if (self._taken or code) and not self._desk.failures:
-            self._desk.give_back(self._taken, self._device, code)
+            look = "see with --debug where" if self._last_word else "see whether memory runs out"
+            self._desk.give_back(self._taken, self._device, self._last_word or ending(code), look)
 
     def _hear(self, said: dict[str, Any]) -> None:
         if "asks" in said:
@@ -118,10 +124,10 @@ class _Worker:
             self._taken[place : place + 1] = [rest] if rest.left else []
         elif "share" in said:
             self._desk.status.advance(self._holding(said["of"])[1], said["share"])
-        elif said["failed"] == "OSError":
-            raise OSError(*said["parts"])
+        elif "broken" in said:
+            self._last_word = f"with {said['broken']}"
         else:
-            raise getattr(errors, said.pop("failed"))(said.pop("where"), **said)
+            raise errors.from_parts(said["failed"])
 
     def _answer(self, group: Group | None) -> None:
         assert self._process.stdin is not None

@@ -1,7 +1,8 @@
 """One of several workers of a run, a process of its own: `python -m clipsel_core.runs.worker RUN DEVICE THREADS`.
 
 It speaks lines of JSON on its standard output: {"asks": true} for a group, answered by [[shards], [those left]] or
-null; {"share": 0.5, "of": SHARD} and {"finished": SHARD} as it goes; the parts of an error where it has to give up.
+null; {"share": 0.5, "of": SHARD} and {"finished": SHARD} as it goes; {"failed": the parts of an error} where no worker
+can do it, {"broken": what went wrong} where another may.
 It ends at once when its standard input does, that is, when whoever started it is gone.
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, parts
 from clipsel_core.pool.layout import Shard
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import begun_plan
@@ -78,11 +79,13 @@ def main(root: Path, device: str, threads: int) -> None:
     try:
         plan = begun_plan(root, device)
         work_through(root, GroupScorer(plan, device), line.groups(plan.pool.shards), line)
-    except ClipselError as error:
-        parts = {"where": error.where, "expected": error.expected, "found": error.found, "remedy": error.remedy}
-        line.say({"failed": type(error).__name__, **parts})
-    except OSError as error:
-        line.say({"failed": "OSError", "parts": [error.errno, error.strerror, error.filename]})
+    except (ClipselError, OSError) as error:
+        line.say({"failed": parts(error)})
+    except Exception as error:
+        line.say({"broken": f"{type(error).__name__}: {error}".split("\n")[0]})
+        if os.environ.get("CLIPSEL_DEBUG"):
+            raise
+        sys.exit(1)
 
 
 if __name__ == "__main__":

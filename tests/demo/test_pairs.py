@@ -21,6 +21,8 @@ from clipsel_core.demo.pairs import (
 )
 from clipsel_core.demo.scenes import to_jpeg
 from clipsel_core.demo.things import LIVING
+from clipsel_core.errors import LostWorkerError
+from tests.tasks import Doomed
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,13 @@ def test_draw_jpegs__in_order_and_as_drawn_here(pairs):
     assert len(jpegs) == 70
     assert [jpegs[0], jpegs[69]] == [to_jpeg(draw(pictures[0])), to_jpeg(draw(pictures[69]))]
     assert Image.open(BytesIO(jpegs[3])).size == draw(pictures[3]).size
+
+
+def test_draw_jpegs__a_process_that_is_killed(pairs):
+    pictures = [pair.picture for pair in pairs[:70]]
+    ended = "found that its process ended by SIGKILL; see whether memory runs out, then start again"
+    with pytest.raises(LostWorkerError, match=rf"^pictures of the demo: expected to be drawn, {ended}$"):
+        list(draw_jpegs([*pictures, Doomed()], workers=2))
 
 
 def test_training_pairs__a_picture_comes_with_several_captions_of_one_fault():

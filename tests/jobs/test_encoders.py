@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, PoolFormatError, TeacherError
 from clipsel_core.jobs import encoders, process
 from clipsel_core.jobs.encoders import Encoder, TeacherName, encoder_of
 from tests.waiting import PATIENCE_S, until
@@ -24,11 +24,13 @@ NAME = TeacherName("a teacher", None, "", 2)
 # Speaks as pool/making/encoder.py does, and misbehaves on request; notes each start in a file.
 _STAND_IN = """
 import json, os, select, sys, time
+from clipsel_core.errors import TeacherError, PoolFormatError, parts
 folder, idle = os.path.dirname(__file__), float(sys.argv[5])
 with open(folder + "/starts", "a") as file:
     file.write(f"{os.getpid()}\\n")
 if sys.argv[1] == "none":
-    print(json.dumps({"error": [sys.argv[1], "a teacher", "none", "look"]}), flush=True)
+    said = TeacherError(sys.argv[1], expected="a teacher", found="none", remedy="look")
+    print(json.dumps({"error": parts(said)}), flush=True)
     sys.exit()
 if sys.argv[1] == "slow":
     time.sleep(600)
@@ -43,7 +45,8 @@ while select.select([sys.stdin], [], [], longest)[0] and (line := sys.stdin.read
         os._exit(3)
     if text == "hang":
         time.sleep(600)
-    answer = {"error": ["picture", "one", "none", ""]} if text == "bad" else {"vector": [len(text), 1]}
+    bad = PoolFormatError("picture", expected="one", found="none")
+    answer = {"error": parts(bad)} if text == "bad" else {"vector": [len(text), 1]}
     print(json.dumps(answer), flush=True)
 """
 
@@ -79,7 +82,7 @@ def test_encoder__warm_loads_before_anybody_asks(starts):
 
 def test_encoder__says_why_there_is_no_answer_and_goes_on(starts):
     encoder = encoder_of(NAME)
-    with pytest.raises(ClipselError, match="picture: expected one, found none"):
+    with pytest.raises(PoolFormatError, match="picture: expected one, found none"):
         encoder.text("bad").result(PATIENCE_S)
     assert encoder.text("abc").result(PATIENCE_S)[0] == 3
     assert len(starts()) == 1
@@ -87,7 +90,7 @@ def test_encoder__says_why_there_is_no_answer_and_goes_on(starts):
 
 def test_encoder__is_not_loaded_again_and_again_where_that_fails(starts):
     encoder = encoder_of(TeacherName("none", None, "", 2))
-    with pytest.raises(ClipselError, match="none: expected a teacher, found none; look"):
+    with pytest.raises(TeacherError, match="none: expected a teacher, found none; look"):
         encoder.text("abc").result(PATIENCE_S)
     until(lambda: not encoder.ready)
     for _ in range(3):
@@ -104,7 +107,8 @@ def test_encoder__starts_again_after_a_crash(starts):
     assert encoder.text("abcd").result(PATIENCE_S)[0] == 4
     assert encoder.text("crash once").result(PATIENCE_S)[0] == 10
     assert len(starts()) == 3
-    with pytest.raises(ClipselError, match="Segmentation fault"):
+    ended = "the teacher to answer, found that its process ended with exit status 3: Segmentation fault"
+    with pytest.raises(TeacherError, match=ended):
         encoder.text("crash").result(PATIENCE_S)
     assert len(starts()) == 4
     assert encoder.text("abc").result(PATIENCE_S)[0] == 3

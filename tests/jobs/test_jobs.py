@@ -12,6 +12,7 @@ import pytest
 from clipsel_core.errors import JobError
 from clipsel_core.jobs import control, process
 from clipsel_core.jobs.store import JobInfo, forget, listing, write_info
+from tests import traps
 from tests.jobs.stand_in import ended
 from tests.waiting import PATIENCE_S, until
 
@@ -176,3 +177,19 @@ def test_check__gives_the_commands_own_line(jobs, monkeypatch):
     monkeypatch.setenv("STAND_IN", "fail")
     assert control.check("finish", []) == "pool: expected shards, found none"
     assert not listing(jobs)
+
+
+@pytest.mark.usefixtures("jobs")
+def test_check_and_ask__a_command_that_is_killed(tmp_path, monkeypatch):
+    file = tmp_path / "a.txt"
+    file.touch()
+    for name, value in traps.setting(file, tmp_path / "hook").items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "hook" / "opener.py").write_text(
+        f"import sys\nprint('a warning', file=sys.stderr)\nopen({str(file)!r})"
+    )
+    monkeypatch.setattr(control, "_PACKAGE", "opener")
+    assert control.check("finish", []) == "finish: expected it to look, found that it ended by SIGKILL"
+    found = "finish: expected an answer within 60 s, found that it ended by SIGKILL; try it on the command line"
+    with pytest.raises(JobError, match=f"^{found}$"):
+        control.ask("finish", {})

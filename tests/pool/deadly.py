@@ -25,6 +25,18 @@ class Deadly:
 
 
 @dataclass(frozen=True)
+class Failing:
+    """Takes a picture's corner, and fails at pictures of one size as nothing should."""
+
+    shape = (2, 2, 3)
+
+    def __call__(self, picture: Image.Image, _: object) -> np.ndarray:
+        if picture.size == (7, 7):
+            raise ZeroDivisionError("in between\nand more")
+        return np.array(picture)[:2, :2]
+
+
+@dataclass(frozen=True)
 class Letters:
     """Tokens of captions: the numbers of their first letters."""
 

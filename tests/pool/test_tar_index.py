@@ -6,9 +6,10 @@ import subprocess
 
 import pytest
 
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import LostWorkerError, PoolFormatError
 from clipsel_core.pool import tar_index
 from clipsel_core.pool.tar_index import index_tars
+from tests import traps
 from tests.pool.pictures import sample, write_tar
 
 
@@ -54,11 +55,30 @@ def test_index_tars__says_which_tar_is_none(tars):
 
 
 @pytest.mark.usefixtures("small_groups")
-def test_index_tars__a_process_that_is_killed_is_an_error(tars, monkeypatch):
+def test_index_tars__a_process_that_ends_without_a_word(tars, monkeypatch):
     monkeypatch.setattr(tar_index.sys, "executable", "/bin/false")
-    with pytest.raises(
-        PoolFormatError, match=r"expected tars that can be read, found a process that ended with code 1"
-    ):
+    expected = (
+        r"0\.tar: expected a tar whose images can be found, found that its process ended with exit status 1; see "
+    )
+    with pytest.raises(LostWorkerError, match=expected):
+        list(index_tars(tars))
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_index_tars__a_process_that_is_killed_names_its_tar(tars, tmp_path, monkeypatch):
+    monkeypatch.setattr(tar_index, "_groups", lambda tars: [tars[:1], tars[1:]])
+    for name, value in traps.setting(tars[3], tmp_path / "hook").items():
+        monkeypatch.setenv(name, value)
+    expected = r"3\.tar: expected a tar whose images can be found, found that its process ended by SIGKILL; see "
+    with pytest.raises(LostWorkerError, match=expected):
+        list(index_tars(tars))
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_index_tars__a_tar_that_vanishes(tars, monkeypatch):
+    monkeypatch.setattr(tar_index, "_groups", lambda tars: tars[2].unlink() or [tars[:1], tars[1:]])
+    expected = r"/2\.tar: expected a whole tar, found No such file or directory; download it again$"
+    with pytest.raises(PoolFormatError, match=expected):
         list(index_tars(tars))
 
 

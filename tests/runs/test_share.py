@@ -21,7 +21,7 @@ from clipsel_core.runs.local import score
 from clipsel_core.runs.plan import resolve_devices
 from clipsel_core.runs.store import Run, score_file
 from clipsel_core.scoring.s_cliploss import division
-from tests import reference
+from tests import reference, traps
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.runs.test_score import OPTIONS, files_of
 from tests.waiting import join
@@ -107,13 +107,26 @@ def test_workers__that_die_again_and_again_are_given_up(tmp_path):
     killer = threading.Thread(target=kill_all)
     killer.start()
     try:
-        with pytest.raises(RunError, match="expected scores, found that a second worker ended there, on cpu"):
+        with pytest.raises(RunError, match="found that a second worker ended there, on cpu, by SIGKILL; see"):
             score(pool, tmp_path / "run", device="cpu,cpu", batch_size=1500, divisions=8)
     finally:
         stop.set()
         join([killer])
     assert Run.open(tmp_path / "run").status["state"] == "failed"
     assert score(pool, tmp_path / "run", device="cpu", batch_size=1500, divisions=8).finished
+
+
+def test_workers__that_fail_as_nothing_should_are_given_up_in_one_line(pool, tmp_path, monkeypatch, capfd):
+    npz = pool / "metadata" / "00000001.npz"
+    for name, value in traps.setting(npz, tmp_path / "hook", "1 / 0").items():
+        monkeypatch.setenv(name, value)
+    lost = "that a second worker ended there, on cpu, with ZeroDivisionError: division by zero"
+    with pytest.raises(
+        RunError,
+        match=f"^00000001: expected scores, found {lost}; see with --debug where, then start it again to go on$",
+    ):
+        score(pool, tmp_path / "run", **TWO)
+    assert capfd.readouterr().err == ""
 
 
 def test_workers__interrupted_leave_nobody_behind(tmp_path):
@@ -191,11 +204,11 @@ def test_desk__what_a_lost_worker_held_waits_again_and_counts_as_not_begun(pool)
     told = []
     desk = share._Desk([first, *others], SimpleNamespace(set_back=told.append))
     assert desk.take() is first
-    desk.give_back([first], "cuda:1", -9)
+    desk.give_back([first], "cuda:1", "by SIGKILL", "look")
     assert told == [first]
     assert list(desk.waiting) == [first, *others]
     assert not desk.failures
-    desk.give_back([desk.take()], "cuda:0", -9)
+    desk.give_back([desk.take()], "cuda:0", "by SIGKILL", "look")
     assert [error.where for error in desk.failures] == [first.shards[0].name]
     assert desk.take() is None
 

@@ -3,7 +3,7 @@
     python -m clipsel_core.pool.making.encoder MODEL PRETRAINED WEIGHTS WIDTH IDLE_S
 
 One line of JSON a question on stdin, {"text": "..."} or {"image": "base64"}, and one an answer on stdout: {"vector":
-[...]} or {"error": [where, expected, found, remedy]}. The first line says that the teacher is loaded, {"ready": true},
+[...]} or {"error": its parts}. The first line says that the teacher is loaded, {"ready": true},
 or why not. The process ends with its input, or when nobody has asked for IDLE_S seconds.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 import torch
 
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, parts
 from clipsel_core.pool.making.queries import QueryTeacher
 
 
@@ -28,7 +28,7 @@ def serve(model: str, pretrained: str, weights: str, width: str, idle_s: str) ->
     try:
         teacher = QueryTeacher.load(model, pretrained or None, weights, int(width))
     except ClipselError as error:
-        _say(answers, _told(error))
+        _say(answers, {"error": parts(error)})
         return
     if teacher.small:
         torch.set_num_threads(1)
@@ -51,11 +51,7 @@ def _answer(teacher: QueryTeacher, question: dict[str, str]) -> dict[str, Any]:
             return {"vector": teacher.of_text(question["text"]).tolist()}
         return {"vector": teacher.of_image(base64.b64decode(question["image"])).tolist()}
     except ClipselError as error:
-        return _told(error)
-
-
-def _told(error: ClipselError) -> dict[str, Any]:
-    return {"error": [error.where, error.expected, error.found, error.remedy]}
+        return {"error": parts(error)}
 
 
 def _say(answers: TextIO, said: dict[str, Any]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -17,6 +15,7 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.pool.ahead import in_batches, in_order
 from clipsel_core.pool.images import A_ROW, WHOLE_FILE
 from clipsel_core.pool.sources.record import Record, Source
+from clipsel_core.processes import Crew
 
 _AT_ONCE = 4096
 # Below this, starting a process takes longer than going through.
@@ -67,22 +66,19 @@ def _parts(source: Source, by: str) -> Iterator[tuple[int, Iterable[Named]]]:
         for part in parts:
             yield part, _gather((look or source.read)(part), by)
         return
-    work = partial(_whole_part, look, by)
-    with _executor(source, len(parts)) as executor:
-        try:
-            yield from in_order(parts, lambda part: executor.submit(work, part), 2 * allowed_cores())
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _executor(source: Source, parts: int) -> Executor:
+    work, depth = partial(_whole_part, look, by), 2 * allowed_cores()
     if source.base.remote:
-        return ThreadPoolExecutor(min(parts, _REMOTE_AT_ONCE))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["clipsel_core.pool.making.workers", __name__])
-    # A terminal interrupts all processes at once: what that means is said here alone.
-    hush = (signal.SIGINT, signal.SIG_IGN)
-    return ProcessPoolExecutor(min(parts, allowed_cores()), context, signal.signal, hush)
+        with ThreadPoolExecutor(min(len(parts), _REMOTE_AT_ONCE)) as threads:
+            try:
+                yield from in_order(parts, lambda part: threads.submit(work, part), depth)
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
+        return
+    # The workers, which come from the same server, are started next.
+    preload = ["clipsel_core.pool.making.workers", __name__]
+    with Crew(min(len(parts), allowed_cores()), "to go through it for pairs", preload=preload) as crew:
+        places = [source.base / name for name in source.parts]
+        yield from in_order(parts, lambda part: crew.submit(places[part], work, part), depth)
 
 
 def _whole_part(look: Callable[[int], Iterator[Record]], by: str, part: int) -> list[Named]:

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import LostWorkerError, PoolFormatError
 from clipsel_core.pool.ahead import in_batches
 from clipsel_core.pool.images import A_ROW
 from clipsel_core.pool.making.decode import hush_pillow
@@ -25,6 +25,7 @@ from clipsel_core.pool.making.rows import Kept
 from clipsel_core.pool.making.slots import Slots
 from clipsel_core.pool.making.tokens import Tokens
 from clipsel_core.pool.sources.record import Record
+from clipsel_core.processes import Crew, in_one_line, server_context
 
 # Records that go to a worker together: with more, less is spent on handing over, and more waits for one slow picture.
 _AT_ONCE = 16
@@ -81,7 +82,12 @@ class Workers:
         self._preparer, self._count, self._tokens = preparer, count, tokens
         self._depth = count + -(-ahead // _AT_ONCE)
         self._slots = Slots(self._depth * _AT_ONCE + held, shape) if shape else None
-        self._executor: Executor = self._start(count)
+        quick = getattr(preparer.frame, "quick", False)
+        # The server of processes imports what they need once: they start in milliseconds, and without torch's threads.
+        self._preload = [__name__, "PIL.JpegImagePlugin", *(["clipsel_core.pool.making.quick"] if quick else [])]
+        self._preload += [type(tokens.tokenizer).__module__] if tokens else []
+        self._given = (quick, preparer, self._slots, tokens)
+        self._executor = self._start()
 
     def __enter__(self) -> Self:
         return self
@@ -120,9 +126,10 @@ class Workers:
             return self._executor.submit(_prepare, self._preparer, None, None, jobs)
         try:
             return self._executor.submit(_prepare_here, jobs)
-        except BrokenProcessPool as error:
+        except (BrokenProcessPool, EOFError, ConnectionError) as error:
+            # The last two where the server of processes is gone.
             broken: Future[list[Ready | str]] = Future()
-            broken.set_exception(error)
+            broken.set_exception(BrokenProcessPool(str(error)))
             return broken
 
     def _jobs(self, records: Sequence[Record], slots: Sequence[int]) -> list[_Job]:
@@ -154,31 +161,24 @@ class Workers:
         # All are gone when this returns; else one might still write where by then another picture lies.
         self._executor.shutdown()
         found: list[Ready | str] = []
-        alone: Executor | None = None
-        for job in self._jobs(chunk.records, chunk.slots):
-            if alone is None:
-                _make_sure(alone := self._start(1))
-            try:
-                found += alone.submit(_prepare_here, [job]).result()
-            except BrokenProcessPool:
-                found.append("it ends the program that decodes it")
-                alone.shutdown()
-                alone = None
-        if alone:
-            alone.shutdown()
-        self._executor = self._start(self._count)
+        with Crew(1, "to be prepared", settle=_settle, given=self._given, preload=self._preload) as alone:
+            lost = True
+            for job in self._jobs(chunk.records, chunk.slots):
+                if lost:
+                    _make_sure(alone)
+                try:
+                    found += alone.submit(job.wanted.file, _prepare_here, [job]).result()
+                    lost = False
+                except LostWorkerError:
+                    found.append("it ends the program that decodes it")
+                    lost = True
+        self._executor = self._start()
         return found
 
-    def _start(self, count: int) -> Executor:
+    def _start(self) -> Executor:
         if not self._slots:
-            return ThreadPoolExecutor(count)
-        context = multiprocessing.get_context("forkserver")
-        # The server imports what the workers need once; they come from it in milliseconds, and without torch's threads.
-        quick = getattr(self._preparer.frame, "quick", False)
-        heavy = ["clipsel_core.pool.making.quick"] if quick else []
-        heavy += [type(self._tokens.tokenizer).__module__] if self._tokens else []
-        context.set_forkserver_preload([__name__, "PIL.JpegImagePlugin", *heavy])
-        return ProcessPoolExecutor(count, context, _settle, (quick, self._preparer, self._slots, self._tokens))
+            return ThreadPoolExecutor(self._count)
+        return ProcessPoolExecutor(self._count, server_context(self._preload), _settle, self._given)
 
 
 def _fault(record: Record) -> str:
@@ -198,19 +198,18 @@ def _kept(record: Record, ready: Ready) -> Kept:
     )
 
 
-def _make_sure(executor: Executor) -> None:
+def _make_sure(alone: Crew) -> None:
     """Raises PoolFormatError where it is not for a picture that workers end."""
     try:
-        executor.submit(int).result()
-    except BrokenProcessPool as error:
-        remedy = "a script that embeds needs the line if __name__ == '__main__'"
-        raise PoolFormatError(
-            "the workers", expected="processes that start", found="they end", remedy=remedy
-        ) from error
+        alone.submit("the workers", int).result()
+    except LostWorkerError as error:
+        remedy = "see whether memory runs out; a script that embeds needs the line if __name__ == '__main__'"
+        expected = "processes that prepare pictures"
+        raise PoolFormatError("the workers", expected=expected, found=error.found, remedy=remedy) from error
 
 
 # In a worker: what it prepares with, and where pixels go.
-_own: list[tuple[Preparer, Slots, Tokens | None]] = []
+_own: list[tuple[Preparer, Slots | None, Tokens | None]] = []
 
 
 def _prepare_here(jobs: Sequence[_Job]) -> list[Ready | str]:
@@ -221,7 +220,8 @@ def _prepare(preparer: Preparer, slots: Slots | None, tokens: Tokens | None, job
     found = [_prepare_one(preparer, slots, job) for job in jobs]
     if not tokens:
         return found
-    rows = tokens([job.wanted.caption for job in jobs]) if jobs else ()
+    with in_one_line("the captions", "captions that can be tokenized"):
+        rows = tokens([job.wanted.caption for job in jobs]) if jobs else ()
     return [
         each if isinstance(each, str) else each._replace(tokens=row.tobytes())
         for each, row in zip(found, rows, strict=True)
@@ -229,13 +229,14 @@ def _prepare(preparer: Preparer, slots: Slots | None, tokens: Tokens | None, job
 
 
 def _prepare_one(preparer: Preparer, slots: Slots | None, job: _Job) -> Ready | str:
-    if not slots:
-        return preparer(job.wanted)
-    wanted = job.wanted if job.lent is None else job.wanted._replace(data=slots.lent(job.slot, job.lent))
-    return preparer(wanted, slots[job.slot])
+    with in_one_line(job.wanted.file, "an image that can be prepared"):
+        if not slots:
+            return preparer(job.wanted)
+        wanted = job.wanted if job.lent is None else job.wanted._replace(data=slots.lent(job.slot, job.lent))
+        return preparer(wanted, slots[job.slot])
 
 
-def _settle(quick: bool, preparer: Preparer, slots: Slots, tokens: Tokens | None) -> None:
+def _settle(quick: bool, preparer: Preparer, slots: Slots | None, tokens: Tokens | None) -> None:
     """In a new worker: knows its work, ends when the run is killed, and keeps to one core."""
     # A terminal interrupts all processes at once: the run decides what that means, and says so alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.members import Member, Members
 from clipsel_core.pool.sources.record import (
@@ -100,9 +100,8 @@ def _read_part(base: Place, names: tuple[str, ...], part: int, *, names_only: bo
     except OSError as error:
         # A tar that comes to an end is damage, and listed; a store or a disk that fails is not the tar's fault.
         remedy = "start again when it can be: finished shards are kept"
-        raise PoolFormatError(
-            base / name, expected="a tar that can be read", found=str(error), remedy=remedy
-        ) from error
+        found = reason_of(error)
+        raise PoolFormatError(base / name, expected="a tar that can be read", found=found, remedy=remedy) from error
     except (tarfile.TarError, EOFError, ValueError) as error:
         fault = f"the tar cannot be read {'on' if position else 'at all'}: {error}"
     if sample:

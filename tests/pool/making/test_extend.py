@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -22,8 +25,9 @@ from clipsel_core.pool.making.extend import extend_pool
 from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.teachers import read_teachers
+from tests import traps
 from tests.pool.making.test_make import arrays_of, build, bytes_of, folder_of_pictures, plain_loop, table_of
-from tests.pool.pictures import caption, image, sample, write_tar
+from tests.pool.pictures import caption, image, sample, write_tar, write_teacher
 from tests.pool.servers import serving
 
 COUNT = 9
@@ -199,6 +203,53 @@ def test_match__no_image_is_read_and_several_tars_at_once_give_the_same(tmp_path
     assert told == sorted(told)
     assert told[-1][1] == sum(source.sizes)
     assert all(record.data is None for part in (0, 1) for record in source.glance(part))
+
+
+@pytest.fixture
+def embedding_tars(tmp_path):
+    """`embed`, as begun on three tars so large that processes look through them; the first tells what names the pairs.
+
+    As keywords: more environment. Returns the process when it knows its source but has not looked through it.
+    """
+    pairs = {}
+    for number in range(1000):
+        pairs |= {f"{number:05d}.jpg": b"", f"{number:05d}.json": json.dumps({"uid": f"{number:x}"}).encode()}
+    write_tar(tmp_path / "in" / "0.tar", pairs)
+    tars(tmp_path / "in")
+    with open(tmp_path / "in" / "9.tar", "wb") as empty:
+        empty.truncate(surveying._WORTH_A_PROCESS)
+    root, teacher = datacomp_pool(tmp_path / "pool"), write_teacher(tmp_path / "teacher", 0)
+    command = [sys.executable, "-m", "clipsel_core", "embed", str(tmp_path / "in"), str(root), "--precision", "float32"]
+    command += ["--model", f"local-dir:{teacher}", "--arch", "b32"]
+
+    def start(**environment):
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr.readline().endswith("webdataset, 4 tars\n")
+        return process
+
+    return start
+
+
+def test_embed__a_tar_that_vanishes_while_processes_look_through_them(tmp_path, embedding_tars):
+    process = embedding_tars()
+    (tmp_path / "in" / "00000001.tar").unlink()
+    out, said = process.communicate(timeout=120)
+    gone = "found No such file or directory; start again when it can be: finished shards are kept"
+    assert (process.returncode, out) == (1, "")
+    assert said.splitlines()[-1] == f"{tmp_path / 'in' / '00000001.tar'}: expected a tar that can be read, {gone}"
+    assert "Traceback" not in said
+
+
+def test_embed__a_process_that_is_killed_while_it_looks_through_a_tar(tmp_path, embedding_tars):
+    tar = tmp_path / "in" / "00000001.tar"
+    process = embedding_tars(**traps.setting(tar, tmp_path / "hook"))
+    out, said = process.communicate(timeout=120)
+    ended = "found that its process ended by SIGKILL; see whether memory runs out, then start again"
+    assert (process.returncode, out) == (1, "")
+    assert said.splitlines()[-1] == f"{tar}: expected to go through it for pairs, {ended}"
+    assert "Traceback" not in said
 
 
 def test_extend_pool__killed_between_shards_it_ends_with_the_same_bytes(tmp_path, teachers, monkeypatch):

@@ -11,14 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
+from clipsel_core.errors import PoolFormatError, WorkerError
 from clipsel_core.pool.making.embed import embed_images, embed_pixels, framing_of
 from clipsel_core.pool.making.prepare import Preparer
 from clipsel_core.pool.making.tokens import Tokens
 from clipsel_core.pool.making.workers import Workers
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record
-from tests.pool.deadly import Deadly, Letters
+from tests.pool.deadly import Deadly, Failing, Letters
 from tests.pool.pictures import drawn
+from tests.tasks import Doomed
 
 
 def pictures(folder, sizes):
@@ -27,8 +29,8 @@ def pictures(folder, sizes):
     return [Record(str(number), f"{number}.png", "x") for number in range(len(sizes))]
 
 
-def working(folder, shape=(2, 2, 3), held=100, **more):
-    return Workers(Preparer(Place.of(folder), Deadly(), None, 10_000), 2, shape, ahead=8, held=held, **more)
+def working(folder, shape=(2, 2, 3), held=100, frame=None, **more):
+    return Workers(Preparer(Place.of(folder), frame or Deadly(), None, 10_000), 2, shape, ahead=8, held=held, **more)
 
 
 def corner(number, size=(8, 8)):
@@ -45,6 +47,22 @@ def test_workers__a_picture_that_ends_its_worker_is_rejected_alone(tmp_path):
     assert [number for number, (_, outcome) in enumerate(found) if outcome == ended] == [11, 25]
     for number, (_, outcome) in enumerate(found):
         assert outcome == ended or np.array_equal(outcome.pixels, corner(number))
+
+
+def test_workers__that_are_killed_whatever_they_do_end_the_run(tmp_path):
+    remedy = "see whether memory runs out; a script that embeds needs the line if __name__ == '__main__'"
+    found = f"expected processes that prepare pictures, found that its process ended by SIGKILL; {remedy}"
+    with working(tmp_path, frame=Doomed()) as workers, pytest.raises(PoolFormatError, match=f"^the workers: {found}$"):
+        list(workers.prepare(pictures(tmp_path, [(8, 8)] * 40)))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 3), None])
+def test_workers__one_that_fails_as_nothing_should_says_at_what(tmp_path, shape):
+    expected = "25.png: expected an image that can be prepared, found ZeroDivisionError: in between; start it with"
+    sizes = [(8, 8)] * 30
+    sizes[25] = (7, 7)
+    with working(tmp_path, shape, frame=Failing()) as workers, pytest.raises(WorkerError, match=f"^{expected}"):
+        list(workers.prepare(pictures(tmp_path, sizes)))
 
 
 def test_workers__say_nothing_of_huge_pictures(tmp_path, capfd):
