@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from clipsel_core import __version__
-from clipsel_core.commands import building, checking, embedding, exploring, scoring, selecting
+from clipsel_core.commands import building, checking, dashboard, embedding, exploring, scoring, selecting
 from clipsel_core.errors import ClipselError, reason_of
 from clipsel_core.jobs.progress import State
 from clipsel_core.terminal import complain, report_end, report_to, say
@@ -48,6 +48,7 @@ _COMMANDS = (
     building.demo,
     checking.doctor,
 )
+app.command("app")(dashboard.dashboard)
 for _command in _COMMANDS:
     app.command()(_command)
 

@@ -7,25 +7,23 @@ import platform
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
 
 from clipsel_core.cores import allowed_cores
-from clipsel_core.files import HOME
 
 State = Literal["ok", "absent", "wrong"]
 
-_REQUIREMENTS = HOME / "requirements.txt"
 _GIB = 1 << 30
 # Features of a CPU that decide how fast it multiplies, as /proc/cpuinfo spells them.
 _FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bfloat16", "amx_bf16": "AMX bfloat16"}
 _EXTRAS = {
     "triton": "the GPU kernels; comes with torch's CUDA build",
-    "s3fs": "sources of pools on s3://",
-    "gcsfs": "sources of pools on gs://",
+    "s3fs": "sources of pools on s3://: pip install 'clipsel[s3]'",
+    "gcsfs": "sources of pools on gs://: pip install 'clipsel[gcs]'",
 }
 
 
@@ -46,15 +44,25 @@ class Finding:
 
 def examine(folder: Path | None = None) -> list[Finding]:
     """Looks at everything, area by area. folder: where teachers of one's own are looked for, besides the caches."""
-    return [*_packages(_REQUIREMENTS.read_text("utf-8").splitlines()), *_devices(), *_teachers(folder), *_extras()]
+    return [*_packages(), *_devices(), *_teachers(folder), *_extras()]
 
 
-def _packages(lines: Iterable[str]) -> Iterator[Finding]:
+def _packages() -> Iterator[Finding]:
     python = platform.python_version()
     old = sys.version_info < (3, 11)
     yield Finding("packages", "python", python, "wrong" if old else "ok", "needs 3.11 or newer" if old else "")
-    for requirement in (Requirement(line) for line in lines if line and not line.startswith("#")):
-        if requirement.marker and not requirement.marker.evaluate():  # Not for a machine like this one.
+    try:
+        lines = requires("clipsel") or []
+    except PackageNotFoundError:
+        yield Finding("packages", "clipsel", "not installed", "wrong", "pip install . in its folder")
+        return
+    yield from _required(lines)
+
+
+def _required(lines: Iterable[str]) -> Iterator[Finding]:
+    """What clipsel needs on a machine like this one; lines: as a package's metadata has them."""
+    for requirement in map(Requirement, lines):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         remedy = f"pip install '{requirement.name}{requirement.specifier}'"
         try:

@@ -20,13 +20,14 @@ def by_name(findings):
 
 def test_packages__those_for_other_machines_are_left_out():
     lines = ["numpy-nowhere>=2; sys_platform == 'nowhere'", "pillow>=99; sys_platform != 'nowhere'"]
-    found = by_name(doctor._packages(lines))
+    found = by_name(doctor._required(lines))
     assert "numpy-nowhere" not in found
     assert found["pillow"].remedy == "pip install 'pillow>=99'"
 
 
 def test_packages__missing_and_old_are_wrong_with_the_command_that_helps():
-    found = by_name(doctor._packages(["# a comment", "numpy>=1", "numpy-nowhere>=2", "pillow<1", ""]))
+    found = by_name(doctor._required(["numpy>=1", "numpy-nowhere>=2", "pillow<1", "nowhere; extra == 's3'"]))
+    assert set(found) == {"numpy", "numpy-nowhere", "pillow"}
     assert found["numpy"].state == "ok"
     assert (found["numpy-nowhere"].state, found["numpy-nowhere"].value) == ("wrong", "not installed")
     assert found["pillow"].state == "wrong"

@@ -20,7 +20,8 @@ from clipsel_core.pool.tar_index import index_tars
 from clipsel_core.processes import Crew, child_environment, in_one_line, module_command
 from clipsel_core.runs.local import score
 from tests import tasks
-from tests.jobs.stand_in import ended, until
+from tests.jobs.stand_in import ended
+from tests.waiting import until
 from tests.pool.pictures import write_tars, write_teacher
 from tests.runs.test_score import OPTIONS
 

@@ -30,9 +30,9 @@ def dashboard(
     It shows the runs under the data folder and those named. The data folder is data/ in the current folder, or
     CLIPSEL_DATA; where it is missing or empty, the demo is copied into it.
 
-    Example: clipsel app data/demo/run --port 8600
+    Example: clipsel app demo/run --port 8600
     """
-    from clipsel_core.demo.bundle import copy_demo
+    from clipsel_core.demo.copy import copy_demo
 
     data = Path(os.environ.get("CLIPSEL_DATA") or "data").absolute()
     if not runs and not (data.is_dir() and any(data.iterdir())):

@@ -1,6 +1,6 @@
 """How far is a command, for whoever watches from outside? One small JSON file, replaced whole twice a second.
 
-The command writes it (`python -m clipsel_core --status FILE ...`); who watches needs nothing but the file.
+The command writes it (`clipsel --status FILE ...`); who watches needs nothing but the file.
 """
 
 from __future__ import annotations

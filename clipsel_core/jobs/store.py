@@ -37,7 +37,7 @@ _SECONDS_TO_START = 10.0
 class JobInfo(BaseModel):
     """What job.json says.
 
-    title: what people read. words: the command line behind `python -m clipsel_core`. about: the folder that the job
+    title: what people read. words: the command line behind `clipsel`. about: the folder that the job
     works on. created: UTC, ISO 8601. pid and birth: the process, see process.birth_of; None while it is being started.
     """
 

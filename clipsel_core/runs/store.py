@@ -126,7 +126,7 @@ def read_config(root: Path) -> RunConfig:
     try:
         return RunConfig.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        remedy = "make one with: python -m clipsel_core score POOL RUN"
+        remedy = "make one with: clipsel score POOL RUN"
         raise RunError(root, expected="a run's folder", found="no run.json in it", remedy=remedy) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]

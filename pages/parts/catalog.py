@@ -1,7 +1,7 @@
 """Which runs may the dashboard show? Those under the data folder and those named when the server was started.
 
 The answer lives in environment variables, so that the pages, the routes and the tests all see the same one:
-CLIPSEL_RUNS (run folders, separated as in PATH) and CLIPSEL_DATA (the folder that is searched, data/ by default). A
+CLIPSEL_RUNS (run folders, separated as in PATH) and CLIPSEL_DATA (the folder that is searched, data/ where the server was started, by default). A
 third, CLIPSEL_READ, names folders that jobs may read besides; a fourth, CLIPSEL_READ_ADDRESSES, addresses, with spaces
 between them.
 """
@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipsel_core.errors import RunError
-from clipsel_core.files import HOME
 
 # What pools, runs, recipes and exports may be called that the dashboard makes.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
@@ -100,8 +99,8 @@ def by_key(key: str) -> Entry | None:
 
 
 def data_folder() -> Path:
-    """Where runs are looked for."""
-    return Path(os.environ.get("CLIPSEL_DATA") or HOME / "data")
+    """Where runs are looked for, and where the dashboard makes what it makes."""
+    return Path(os.environ.get("CLIPSEL_DATA") or "data").absolute()
 
 
 def readable() -> list[Path]:

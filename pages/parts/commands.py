@@ -14,7 +14,7 @@ def command(*words: object) -> str:
     """A clipsel command line of these words.
 
     >>> command("project", "my runs/first")
-    "python -m clipsel_core project 'my runs/first'"
+    "clipsel project 'my runs/first'"
     """
     return shlex.join(["python", "-m", "clipsel_core", *map(str, words)])
 

@@ -45,5 +45,5 @@ def not_written(error: Exception, where: object) -> ClipselError:
     return RunError(where, expected="to write it", found=found, remedy="make room, or allow writing to its folder")
 
 
-_DEMO = "python -m clipsel_core demo data/demo"
-_OWN = "python -m clipsel_core inspect POOL\npython -m clipsel_core score POOL data/myrun --target NAME=TARGET.npy"
+_DEMO = "clipsel demo data/demo"
+_OWN = "clipsel inspect POOL\nclipsel score POOL data/myrun --target NAME=TARGET.npy"

@@ -1,4 +1,4 @@
-"""Jobs that behave as asked: a stand-in for `python -m clipsel_core` that waits, fails or says nothing."""
+"""Jobs that behave as asked: a stand-in for `clipsel` that waits, fails or says nothing."""
 
 from __future__ import annotations
 

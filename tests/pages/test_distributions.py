@@ -147,7 +147,7 @@ def test_distributions__a_metric_that_no_pair_has_is_no_empty_chart(tmp_path, op
     app = open_page("distributions", run)
     assert len(components(app, "clipsel_histogram")) == 6
     assert "CLIPScore: no pair of this run has a score" in words(app)
-    assert f"python -m clipsel_core inspect {run.parent / 'pool'}" in words(app)
+    assert f"clipsel inspect {run.parent / 'pool'}" in words(app)
     app.session_state["across"] = "clip_score"
     shown(app, "Two metrics")
     assert not app.get("plotly_chart")

@@ -100,7 +100,7 @@ def test_panel__shows_a_failed_jobs_error_as_text(run, open_page, monkeypatch):
     ended(*listing(catalog.jobs_folder()))
     app.run()
     assert "pool: expected shards, found none" in [code.value for code in app.code]
-    assert "python -m clipsel_core project" in words(app)
+    assert "clipsel project" in words(app)
     next(found for found in app.button if found.help == "Dismiss").click().run()
     assert listing(catalog.jobs_folder()) == []
 

@@ -47,8 +47,8 @@ def test_page__opens_on_the_demo(page, open_page):
 def test_page__opens_without_any_run(open_page):
     app = open_page("overview")
     assert not app.exception
-    assert "python -m clipsel_core demo" in words(app)
-    assert "python -m clipsel_core score" in words(app)
+    assert "clipsel demo" in words(app)
+    assert "clipsel score" in words(app)
     assert [found.label for found in app.button] == ["Make a pool", "Score a pool"]
 
 
@@ -79,7 +79,7 @@ def test_page__says_what_is_wrong_with_a_damaged_score_file(tmp_path, open_page)
 def test_overview__shows_progress_and_how_to_go_on(tmp_path, open_page):
     app = open_page("overview", make_run(tmp_path / "world", finished=1))
     assert "This run is unfinished" in words(app)
-    assert "python -m clipsel_core score" in words(app)
+    assert "clipsel score" in words(app)
     assert "killed" in words(app)
 
 
@@ -120,7 +120,7 @@ def test_overview__says_all_that_a_saved_recipe_does(tmp_path, open_page):
 def test_overview__says_how_to_make_a_map(tmp_path, open_page):
     run = make_run(tmp_path / "world", projection=False)
     for page in ("overview", "map"):
-        assert f"python -m clipsel_core project {run}" in words(open_page(page, run))
+        assert f"clipsel project {run}" in words(open_page(page, run))
 
 
 def test_overview__says_that_the_pool_is_gone(tmp_path, open_page):

@@ -85,7 +85,7 @@ def read_projection(run: Run, table: ScoreTable | None = None) -> Projection | N
     except FileNotFoundError:
         return None
     except (pa.ArrowInvalid, KeyError, OSError) as error:
-        expected, remedy = "a map of the run", "make it again with: python -m clipsel_core project RUN"
+        expected, remedy = "a map of the run", "make it again with: clipsel project RUN"
         raise RunError(run.projection_file, expected=expected, found=str(error), remedy=remedy) from error
     rows = _kept_rows(table, halves, f"{stat.st_mtime_ns:x}-{stat.st_size:x}")
     order = np.argsort(rows, kind="stable")

@@ -74,7 +74,7 @@ def search_run(
     if on_map:
         places = read_projection(run, table)
         if places is None:
-            remedy = "make one with: python -m clipsel_core project RUN"
+            remedy = "make one with: clipsel project RUN"
             raise RunError(run.root, expected="a map to search on", found="none", remedy=remedy)
         among = places.rows
     vectors = PoolVectors(table, side, among)
