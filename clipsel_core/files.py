@@ -20,6 +20,14 @@ HOME = Path(__file__).resolve().parents[1]
 _LOCK = ".lock"
 
 
+def bundled() -> Path:
+    """The folder that holds app.py, pages and data/demo: within the package where it is installed, beside it in a
+    checkout.
+    """
+    installed = Path(__file__).resolve().parent / "dashboard"
+    return installed if installed.is_dir() else HOME
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Has `write` fill a file under another name in the same folder, syncs it, and renames it to `path`.
 
