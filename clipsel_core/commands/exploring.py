@@ -30,7 +30,7 @@ def project(
 
     UMAP on the image embeddings: like lies near like.
 
-    Example: clipsel project my_run --sample 20000
+    Example: clipsel project my_run --sample 2000
     """
     from clipsel_core.curation.exploring.projection import project as project_run
     from clipsel_core.runs.store import Run
