@@ -14,10 +14,15 @@ from typing import Any
 
 from clipsel_core.errors import ClipselError
 
-# The folder that holds this package: there `python -m` finds it, and there data/ and requirements.txt lie.
-HOME = Path(__file__).resolve().parents[1]
-
 _LOCK = ".lock"
+
+
+def bundled() -> Path:
+    """The folder that holds app.py, pages and data/demo: within the package where it is installed, beside it in a
+    checkout.
+    """
+    package = Path(__file__).resolve().parent
+    return package / "dashboard" if (package / "dashboard").is_dir() else package.parent
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -71,7 +71,7 @@ def test_commands__are_those_that_the_readme_promises():
 def test_help__every_command_has_a_summary_an_example_and_described_options(command):
     shown = CliRunner().invoke(cli.app, [command, "--help"])
     assert shown.exit_code == 0
-    assert f"Example: python -m clipsel_core {command} " in shown.output.replace("\n", " ").replace("  ", " ")
+    assert f"Example: clipsel {command} " in shown.output.replace("\n", " ").replace("  ", " ")
     found = next(c for c in cli.app.registered_commands if c.callback.__name__.replace("_", "-") == command)
     click = cli.typer.main.get_command_from_info(found, pretty_exceptions_short=False, rich_markup_mode=None)
     assert all(getattr(parameter, "help", None) for parameter in click.params if parameter.name != "help")
@@ -315,10 +315,24 @@ def test_export__looks_at_its_folder_before_it_looks_for_images(scored, tmp_path
     assert "expected an empty folder, or one of export's, found mine.txt" in refused(*command)
 
 
-def test_demo__not_into_a_folder_of_something_else(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "expected"), [((), "a new or empty folder"), (("--build",), "an empty folder, or a demo")]
+)
+def test_demo__not_into_a_folder_of_something_else(tmp_path, options, expected):
     (tmp_path / "mine.txt").write_text("mine")
-    assert "expected an empty folder, or a demo, found mine.txt" in refused("demo", tmp_path)
-    assert "expected a folder for the demo" in refused("demo", tmp_path / "mine.txt")
+    assert f"expected {expected}, found mine.txt" in refused("demo", tmp_path, *options)
+    assert "expected a folder for the demo" in refused("demo", tmp_path / "mine.txt", *options)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_demo__a_copy_is_a_finished_run_with_its_pool(tmp_path):
+    code, out, err = run_cli("demo", "demo", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert "clipsel app demo/run" in out
+    copied = Run.open(tmp_path / "demo" / "run")
+    assert copied.finished
+    assert copied.pool_root == tmp_path / "demo" / "pool"
+    assert "expected a new or empty folder, found pool" in refused("demo", tmp_path / "demo")
 
 
 def test_search__a_file_that_cannot_be_written_is_an_error_in_one_line(scored, tmp_path):

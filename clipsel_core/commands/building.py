@@ -1,4 +1,4 @@
-"""How is the demo built from the command line?"""
+"""How does the demo come into a folder from the command line?"""
 
 from __future__ import annotations
 
@@ -11,17 +11,28 @@ from clipsel_core.terminal import complain, say
 
 
 def demo(
-    directory: Annotated[Path, typer.Argument(help="A new or empty folder, or a demo to redo.", show_default=False)],
+    directory: Annotated[
+        Path, typer.Argument(help="A new or empty folder; with --build also a demo to redo.", show_default=False)
+    ],
+    build: Annotated[
+        bool, typer.Option("--build", help="Draw and train it again from nothing, in some five minutes.")
+    ] = False,
 ) -> None:
-    """Build the demo from nothing.
+    """Copy the bundled demo into a folder.
 
-    Draws its pairs, trains its teacher, embeds, scores and projects them.
+    A pool of 3,800 drawn pairs, a target, the teacher that embedded them, and a finished run: 24 MB.
 
-    Takes some minutes; data/demo of this repository is what it builds.
+    With --build it is made again from nothing: draws the pairs, trains the teacher, embeds, scores and projects them.
 
-    Example: python -m clipsel_core demo /tmp/demo
+    Example: clipsel demo demo
     """
-    from clipsel_core.demo.build import build_demo
+    if build:
+        from clipsel_core.demo.build import build_demo
 
-    build_demo(directory, progress=complain)
-    say(f"{directory}: written")
+        build_demo(directory, progress=complain)
+        say(f"{directory}: written")
+    else:
+        from clipsel_core.demo.copy import copy_demo
+
+        copy_demo(directory)
+        say(f"{directory}: the demo is here; look at it with: clipsel app {directory / 'run'}")

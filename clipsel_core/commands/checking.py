@@ -22,7 +22,7 @@ def inspect(
 
     Exit code 1 where scoring would stop at something.
 
-    Example: python -m clipsel_core inspect data/demo/pool
+    Example: clipsel inspect demo/pool
     """
     from clipsel_core.pool.inspect import inspect_pool
     from clipsel_core.pool.layout import open_pool
@@ -45,7 +45,7 @@ def doctor(
 
     Exit code 1 where clipsel cannot work as it is.
 
-    Example: python -m clipsel_core doctor --json
+    Example: clipsel doctor --json
     """
     from clipsel_core.doctor import examine
 

@@ -71,7 +71,7 @@ def embed(
     Started again, it goes on where it stopped. A second teacher adds its embeddings to the same shards; to those of a
     pool made elsewhere too, such as DataComp's, where SOURCE holds its images (POOL/shards) by uid or key.
 
-    Example: python -m clipsel_core embed pictures/ /tmp/pool --model ViT-B-32 --pretrained openai --arch b32
+    Example: clipsel embed pictures/ my_pool --model ViT-B-32 --pretrained openai --arch b32
     """
     from clipsel_core.pool.making.claim import is_extendable, settings_to_make
     from clipsel_core.pool.sources.look import open_source

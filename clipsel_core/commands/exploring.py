@@ -30,7 +30,7 @@ def project(
 
     UMAP on the image embeddings: like lies near like.
 
-    Example: python -m clipsel_core project /tmp/run --sample 20000
+    Example: clipsel project my_run --sample 2000
     """
     from clipsel_core.curation.exploring.projection import project as project_run
     from clipsel_core.runs.store import Run
@@ -51,7 +51,7 @@ def encode(
 
     For searching: the .npy is what `search --vector` takes.
 
-    Example: python -m clipsel_core encode data/demo/run --text "two red birds" --out /tmp/birds.npy
+    Example: clipsel encode demo/run --text "two red birds" --out birds.npy
     """
     from clipsel_core.curation.exploring.searches import check_ending, write_vector
     from clipsel_core.runs.store import Run
@@ -86,7 +86,7 @@ def search(
 
     --vector beside --text or --image spares loading the teacher.
 
-    Example: python -m clipsel_core search data/demo/run --text "two red birds" --limit 10
+    Example: clipsel search demo/run --text "two red birds" --limit 10
     """
     from clipsel_core.curation.exploring.searches import Asked, check_ending, read_vector, search_run, write_search
     from clipsel_core.runs.store import Run

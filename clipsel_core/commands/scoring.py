@@ -47,7 +47,7 @@ def score(
 
     Started again, it goes on where it stopped; the scores are the same, byte for byte.
 
-    Example: python -m clipsel_core score data/demo/pool /tmp/run --target task=data/demo/target/task.npy
+    Example: clipsel score demo/pool my_run --target task=demo/target/task.npy
     """
     from clipsel_core.runs.local import score as score_pool
     from clipsel_core.runs.plan import plan_run
@@ -93,7 +93,7 @@ def add_target(
 
     Started again, it goes on where it stopped.
 
-    Example: python -m clipsel_core add-target data/demo/run --target more=data/demo/target/task.npy
+    Example: clipsel add-target my_run --target more=demo/target/task.npy
     """
     from clipsel_core.runs.added import add_target as add
 

@@ -24,7 +24,7 @@ def select(
 
     The .npy is what DataComp's resharder takes.
 
-    Example: python -m clipsel_core select data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --out subset.npy
+    Example: clipsel select demo/run --recipe demo/run/recipes/two_steps.yaml --out subset.npy
     """
     from clipsel_core.curation.recipes.recipe_files import load_recipe
     from clipsel_core.curation.selecting.datacomp import reshard_commands, train_commands
@@ -57,7 +57,7 @@ def export(
 
     Started again, it goes on where it stopped.
 
-    Example: python -m clipsel_core export data/demo/run --recipe data/demo/run/recipes/two_steps.yaml --shards /tmp/out
+    Example: clipsel export demo/run --recipe demo/run/recipes/two_steps.yaml --shards my_tars
     """
     from clipsel_core.curation.recipes.recipe_files import load_recipe
     from clipsel_core.curation.selecting.datacomp import train_commands
@@ -96,7 +96,7 @@ def compare(
 
     Pairs in both of any two, as a count and as a share of either; of two recipes also what became of each step.
 
-    Example: python -m clipsel_core compare data/demo/run data/demo/run/recipes/clip_score_30.yaml old_subset.npy
+    Example: clipsel compare demo/run demo/run/recipes/clip_score_30.yaml subset.npy
     """
     from clipsel_core.curation.index.score_table import ScoreTable
     from clipsel_core.curation.recipes.difference import differences
