@@ -21,9 +21,9 @@ from clipsel_core.processes import Crew, child_environment, in_one_line, module_
 from clipsel_core.runs.local import score
 from tests import tasks
 from tests.jobs.stand_in import ended
-from tests.waiting import until
 from tests.pool.pictures import write_tars, write_teacher
 from tests.runs.test_score import OPTIONS
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 NONE = "nowhere/metadata: expected *.parquet, found no such folder"
