@@ -35,6 +35,7 @@ _ENDINGS: dict[object, tuple[State, str]] = {
 }
 # In the order that --help lists them in.
 _COMMANDS = (
+    dashboard.app,
     checking.inspect,
     embedding.embed,
     scoring.score,
@@ -48,7 +49,6 @@ _COMMANDS = (
     building.demo,
     checking.doctor,
 )
-app.command("app")(dashboard.dashboard)
 for _command in _COMMANDS:
     app.command()(_command)
 

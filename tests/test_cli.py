@@ -53,6 +53,7 @@ def scored(pool, tmp_path):
 def test_commands__are_those_that_the_readme_promises():
     assert COMMANDS == [
         "add-target",
+        "app",
         "compare",
         "demo",
         "doctor",

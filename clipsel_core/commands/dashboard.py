@@ -13,7 +13,7 @@ from clipsel_core.files import bundled
 from clipsel_core.terminal import say
 
 
-def dashboard(
+def app(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Run folders to show beside those under data/.", show_default=False)
     ] = None,

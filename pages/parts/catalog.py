@@ -2,8 +2,8 @@
 
 The answer lives in environment variables, so that the pages, the routes and the tests all see the same one:
 CLIPSEL_RUNS (run folders, separated as in PATH) and CLIPSEL_DATA (the folder that is searched; by default data/ where
-the server was started). A third, CLIPSEL_READ, names folders that jobs may read besides; a fourth, CLIPSEL_READ_ADDRESSES, addresses, with spaces
-between them.
+the server was started). A third, CLIPSEL_READ, names folders that jobs may read besides; a fourth,
+CLIPSEL_READ_ADDRESSES, addresses, with spaces between them.
 """
 
 from __future__ import annotations

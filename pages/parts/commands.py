@@ -16,7 +16,7 @@ def command(*words: object) -> str:
     >>> command("project", "my runs/first")
     "clipsel project 'my runs/first'"
     """
-    return shlex.join(["python", "-m", "clipsel_core", *map(str, words)])
+    return shlex.join(["clipsel", *map(str, words)])
 
 
 def score_again(run: Run) -> str:

@@ -72,7 +72,7 @@ def test_app__opens_on_the_demo_and_runs_a_job_from_a_form(folder, browser: Brow
         visit(page, "overview")
         page.screenshot(path=folder / "overview.png")
         page.get_by_role("button", name="Score a pool").click()
-        page.get_by_role("dialog").get_by_role("button", name="Start").click()
+        page.get_by_role("dialog").get_by_role("button", name="Check and start").click()
         until(lambda: listing(folder / "data" / ".jobs"), "the job is started")
         (job,) = listing(folder / "data" / ".jobs")
         until(lambda: not job.active, "the job ends")

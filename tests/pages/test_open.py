@@ -87,8 +87,8 @@ def test_overview__names_the_command_with_all_that_it_said(tmp_path):
     run = make_run(tmp_path / "a world", finished=1)
     said = shlex.split(commands.score_again(Run.open(run)))
     world = tmp_path / "a world"
-    assert said[:5] == ["python", "-m", "clipsel_core", "score", str(world / "pool")]
-    assert said[5:] == [str(run), "--arch", "demo", "--target", f"task={world / 'task.npy'}"]
+    assert said[:3] == ["clipsel", "score", str(world / "pool")]
+    assert said[3:] == [str(run), "--arch", "demo", "--target", f"task={world / 'task.npy'}"]
 
 
 @pytest.mark.parametrize(("age_s", "watched"), [(1, True), (600, False)])
