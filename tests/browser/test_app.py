@@ -314,7 +314,14 @@ def test_gallery__cards_that_do_not_change_stay(page):
         """The places of the cards that were there at first."""
         return [place for place, known in enumerate(cards.evaluate_all("all => all.map((one) => one.known)")) if known]
 
-    cards.evaluate_all("all => all.forEach((one) => { one.known = true })")
+    def stay() -> bool:
+        """Whether the page that was just opened has come to rest: it may be drawn once more after its first run."""
+        cards.evaluate_all("all => all.forEach((one) => { one.known = true })")
+        page.wait_for_timeout(1000)
+        settle(page)
+        return old() == list(range(48))
+
+    until(stay, "the cards of a page that was just opened stay")
     cards.nth(5).click()
     expect(page.get_by_role("dialog")).to_contain_text("uid")
     page.keyboard.press("Escape")
