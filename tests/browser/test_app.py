@@ -20,7 +20,7 @@ from clipsel_core.runs.store import Run
 from pages.parts import catalog, routes
 from tests.browser.conftest import PATIENCE_MS, ROOT, settle, visit
 from tests.pages.worlds import HOSTILE, LACKING
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 PAGES = ("overview", "distributions", "map", "gallery", "search", "select", "compare")
 
