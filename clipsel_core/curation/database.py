@@ -6,7 +6,8 @@ connection shared by threads returns other threads' rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import glob
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pyarrow as pa
 
 from clipsel_core.errors import RunError
 
+# The rows of the parquet files that the parameter `files` lists. A folder named text=hello is no column of theirs.
+ROWS = "read_parquet($files, hive_partitioning = false)"
 # Columns of all rows, in the order of the files.
-COLUMNS = "SELECT COLUMNS(lambda name: list_contains($names, name)) FROM read_parquet($files)"
+COLUMNS = f"SELECT COLUMNS(lambda name: list_contains($names, name)) FROM {ROWS}"
 _BATCH_ROWS = 1 << 20
 
 
@@ -37,8 +40,12 @@ class Database:
     def record_batches(self, query: str, parameters: dict[str, Any], **tables: pa.Table) -> Iterator[pa.RecordBatch]:
         """The result of a query, streamed; a plain scan keeps the order of the files. tables: named in the query.
 
+        parameters: bound by name. files: paths as they are; none is read as a pattern.
+
         Raises: RunError where a file cannot be read.
         """
+        if "files" in parameters:
+            parameters = {**parameters, "files": as_named(parameters["files"])}
         try:
             with self._connection.cursor() as cursor:
                 for name, table in tables.items():
@@ -56,6 +63,11 @@ class Database:
         reason = str(error).split("\n")[0]
         remedy = "if it was replaced or cut short, score or download that shard again"
         return RunError(self.root, expected="readable parquet files", found=reason, remedy=remedy)
+
+
+def as_named(files: Iterable[str]) -> list[str]:
+    """Paths as ROWS takes them, so that no character of theirs is read as a pattern."""
+    return [glob.escape(file) for file in files]
 
 
 def as_array(column: pa.Array) -> np.ndarray:

@@ -14,16 +14,17 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from clipsel_core.curation.database import ROWS, as_named
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError
 
 MOST_WORDS = 8
 _STEP_ROWS = 400_000
-_CAPTIONS = """
+_CAPTIONS = f"""
     SELECT file_index, file_row_number FROM (
         SELECT file_index, file_row_number,
                coalesce(CAST(COLUMNS(lambda name: name = $column) AS VARCHAR), '') AS caption
-        FROM read_parquet($files)
+        FROM {ROWS}
     )
 """
 _WITH_WORDS = (
@@ -98,7 +99,7 @@ class CaptionScan:
     def step(self) -> None:
         """Looks through the next few hundred thousand captions. Raises PoolFormatError where a file cannot be read."""
         part = self._parts[self._next]
-        asked = {"files": part.files, "column": self._column, "asked": self._asked}
+        asked = {"files": as_named(part.files), "column": self._column, "asked": self._asked}
         try:
             with duckdb.connect(":memory:") as database:
                 hits = database.execute(self._query, asked).fetchnumpy()

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsel_core.counts import counted
-from clipsel_core.curation.database import COLUMNS
+from clipsel_core.curation.database import COLUMNS, ROWS
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.curation.index.score_files import ScoreFiles
 from clipsel_core.errors import PoolFormatError
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_CATEGORIES = 64
-_AT_POSITIONS = """
+_AT_POSITIONS = f"""
     SELECT asked.place, COLUMNS(lambda name: list_contains($names, name))
-    FROM read_parquet($files) AS pairs
+    FROM {ROWS} AS pairs
     JOIN (SELECT unnest($places) AS place, unnest($shards) AS shard, unnest($positions) AS position) AS asked
       ON pairs.file_index = asked.shard AND pairs.file_row_number = asked.position
 """
-_COUNT_VALUES = """
+_COUNT_VALUES = f"""
     SELECT value, count(*) AS pairs
-    FROM (SELECT CAST(COLUMNS(lambda name: name = $name) AS VARCHAR) AS value FROM read_parquet($files))
+    FROM (SELECT CAST(COLUMNS(lambda name: name = $name) AS VARCHAR) AS value FROM {ROWS})
     GROUP BY value ORDER BY pairs DESC, value LIMIT $most
 """
 

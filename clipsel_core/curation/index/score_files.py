@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
-from clipsel_core.curation.database import COLUMNS, Database, as_array
+from clipsel_core.curation.database import COLUMNS, ROWS, Database, as_array
 from clipsel_core.curation.index import stopping
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.errors import RunError
@@ -24,9 +24,9 @@ from clipsel_core.runs.store import Run
 
 _readers = ThreadPoolExecutor(allowed_cores(), "read")
 _UID_HALVES = ["uid_hi", "uid_lo"]
-_ROWS_OF_UIDS = """
+_ROWS_OF_UIDS = f"""
     SELECT wanted.place, pairs.file_index, pairs.file_row_number
-    FROM read_parquet($files) AS pairs JOIN wanted USING (uid_hi, uid_lo)
+    FROM {ROWS} AS pairs JOIN wanted USING (uid_hi, uid_lo)
 """
 
 
