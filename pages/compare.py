@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import state
+from pages.parts import empty, state
 from pages.parts.catalog import Entry
 from pages.parts.compare import contenders, rivals
 
@@ -12,6 +12,7 @@ from pages.parts.compare import contenders, rivals
 def show(entry: Entry) -> None:
     st.title("Compare")
     state.require_table(entry)
+    empty.show_unfinished(state.open_run(entry))
     selections, runs = st.tabs(["Selections", "Runs"], key="what", bind="query-params")
     with selections:
         if selections.open:

@@ -38,6 +38,7 @@ def show(entry: Entry) -> None:
         keyboard.show()
     run = state.open_run(entry)
     state.require_table(entry)
+    empty.show_unfinished(run)
     kept = right.container()
     recipe = recipes.draft_yaml(entry, run)
     picked, error = _pick(entry, recipe)

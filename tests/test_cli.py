@@ -98,6 +98,51 @@ def test_select__writes_the_subset_that_datacomp_takes(scored, tmp_path):
     assert (tmp_path / "subset.npy.manifest.json").exists()
 
 
+RECIPE = "steps: [{metric: clip_score, keep_top: 0.5}]"
+
+
+@pytest.mark.parametrize("command", ["select", "export", "compare"])
+def test_commands__do_not_take_an_unfinished_run_for_a_whole_one(scored, tmp_path, command):
+    (tmp_path / "a.yaml").write_text(RECIPE)
+    (tmp_path / "b.yaml").write_text(RECIPE)
+    (lost,) = scored.glob("scores/*1.parquet")
+    lost.unlink()
+    options = {
+        "select": ["--recipe", tmp_path / "a.yaml", "--out", tmp_path / "subset.npy"],
+        "export": ["--recipe", tmp_path / "a.yaml", "--shards", tmp_path / "tars"],
+        "compare": [tmp_path / "a.yaml", tmp_path / "b.yaml"],
+    }[command]
+    said = refused(command, scored, *options)
+    assert "expected a finished run, found 2 of 3 shards scored" in said
+    assert "--unfinished" in said
+    assert not (tmp_path / "subset.npy").exists()
+    if command == "select":
+        code, _, err = run_cli(command, scored, *options, "--unfinished")
+        assert code == 0, err
+        assert "2 of 3 shards are scored" in err
+        assert len(uids.read_subset(tmp_path / "subset.npy")) == (40 + 61) // 2
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["run/run.json.npy", "run/scores/00000000.parquet", "run/index/x.csv", "run/recipes/x.txt", "pool/metadata/a.npy"],
+)
+def test_select__writes_nothing_over_a_run_or_a_pool(scored, tmp_path, place):
+    (tmp_path / "a.yaml").write_text(RECIPE)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    said = refused("select", scored, "--recipe", tmp_path / "a.yaml", "--out", tmp_path / place)
+    assert "expected a place outside runs and pools" in said
+    (tmp_path / "link").symlink_to(tmp_path / place.split("/")[0])
+    inner = place.partition("/")[2]
+    assert "outside" in refused("select", scored, "--recipe", tmp_path / "a.yaml", "--out", tmp_path / "link" / inner)
+    assert "outside" in refused("export", scored, "--recipe", tmp_path / "a.yaml", "--shards", scored / "tars")
+    assert before == {path: path.read_bytes() for path in before}
+    result = CliRunner().invoke(
+        cli.app, ["select", str(scored), "--recipe", f"{tmp_path}/a.yaml", "--out", f"{scored}/exports/a.npy"]
+    )
+    assert result.exit_code == 0, result.output
+
+
 def test_compare__says_what_recipes_share_and_how_they_differ(scored, tmp_path):
     (tmp_path / "a.yaml").write_text("steps: [{metric: clip_score, keep_top: 0.5}]")
     (tmp_path / "b.yaml").write_text("steps: [{metric: clip_score, keep_top: 0.25}]")

@@ -54,11 +54,12 @@ def encode(
     Example: clipsel encode demo/run --text "two red birds" --out birds.npy
     """
     from clipsel_core.curation.exploring.searches import check_ending, write_vector
-    from clipsel_core.runs.store import Run
+    from clipsel_core.runs.store import Run, check_outside
 
     if (text is None) == (image is None):
         raise typer.BadParameter("give one of --text and --image")
     check_ending(out, ".npy")
+    check_outside(out)
     write_vector(out, _embedding_of(Run.open(run), text, image))
     say(f"{out}: written")
 
@@ -89,7 +90,7 @@ def search(
     Example: clipsel search demo/run --text "two red birds" --limit 10
     """
     from clipsel_core.curation.exploring.searches import Asked, check_ending, read_vector, search_run, write_search
-    from clipsel_core.runs.store import Run
+    from clipsel_core.runs.store import Run, check_outside
 
     named = {"text": text, "image": image and image.name, "uid": uid, "vector": vector}
     given = [(name, value) for name, value in named.items() if value is not None]
@@ -101,6 +102,7 @@ def search(
         raise typer.BadParameter("--side is image or text, --among is pool or map")
     if out:
         check_ending(out)
+        check_outside(out)
     opened = Run.open(run)
     query = uid or (read_vector(vector) if vector else _embedding_of(opened, text, image))
     with Meter("searching", "pairs") as meter:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipsel_core.commands.options import RecipeOption, RunArgument
+from clipsel_core.commands.options import RecipeOption, RunArgument, UnfinishedOption, run_to_pick_from
 from clipsel_core.commands.printing import print_commands, print_funnel, print_overlap
 from clipsel_core.counts import counted
 from clipsel_core.terminal import Meter, say
@@ -17,6 +17,7 @@ def select(
     run: RunArgument,
     recipe: RecipeOption,
     out: Annotated[Path, typer.Option(help="The subset: .npy, .parquet, .csv or .txt.", show_default=False)],
+    unfinished: UnfinishedOption = False,
 ) -> None:
     """Write the uids that a recipe keeps.
 
@@ -30,9 +31,8 @@ def select(
     from clipsel_core.curation.selecting.datacomp import reshard_commands, train_commands
     from clipsel_core.curation.selecting.export import export
     from clipsel_core.curation.selecting.selection import select as select_pairs
-    from clipsel_core.runs.store import Run
 
-    opened = Run.open(run)
+    opened = run_to_pick_from(run, unfinished)
     rule = load_recipe(recipe, metrics=opened.metrics)
     selection = select_pairs(opened, rule)
     export(opened, selection, rule, out)
@@ -49,6 +49,7 @@ def export(
     shards: Annotated[Path, typer.Option(help="A new folder for the tars.", show_default=False)],
     pairs_per_shard: Annotated[int, typer.Option(min=1, help="Pairs to a tar.")] = 10_000,
     scores: Annotated[bool, typer.Option("--scores", help="Write each pair's scores into its json.")] = False,
+    unfinished: UnfinishedOption = False,
 ) -> None:
     """Write the pairs that a recipe keeps as webdataset tars.
 
@@ -63,9 +64,8 @@ def export(
     from clipsel_core.curation.selecting.datacomp import train_commands
     from clipsel_core.curation.selecting.selection import select as select_pairs
     from clipsel_core.curation.selecting.shards import export_shards
-    from clipsel_core.runs.store import Run
 
-    opened = Run.open(run)
+    opened = run_to_pick_from(run, unfinished)
     rule = load_recipe(recipe, metrics=opened.metrics)
     selection = select_pairs(opened, rule)
     with Meter("finding images", "files") as finding, Meter("exporting", "pairs") as meter:
@@ -91,6 +91,7 @@ def compare(
     selections: Annotated[
         list[Path], typer.Argument(help="Two or more: recipes (.yaml) and uid lists.", show_default=False)
     ],
+    unfinished: UnfinishedOption = False,
 ) -> None:
     """Say what several selections have in common.
 
@@ -102,11 +103,10 @@ def compare(
     from clipsel_core.curation.recipes.difference import differences
     from clipsel_core.curation.recipes.recipe_files import load_recipe
     from clipsel_core.curation.selecting.overlap import of_list, of_recipe, overlap
-    from clipsel_core.runs.store import Run
 
     if len(selections) < 2 or len(set(selections)) < len(selections):
         raise typer.BadParameter("two or more different files are needed", param_hint="SELECTIONS")
-    opened = Run.open(run)
+    opened = run_to_pick_from(run, unfinished)
     table = ScoreTable.open(opened)
     recipes = {
         path: load_recipe(path, metrics=opened.metrics) for path in selections if path.suffix in (".yaml", ".yml")

@@ -12,9 +12,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clipsel_core.errors import RunError
+from clipsel_core.errors import ExportError, RunError
 from clipsel_core.files import cache_folder, write_json
 from clipsel_core.runs.config import AddedTarget, RunConfig, TargetInfo
+
+# Folders of a run that hold what was picked or found in it, and nothing that the run is read from.
+_MAY_BE_WRITTEN = ("exports", "searches")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,13 @@ class Run:
         """Whether every shard has been scored."""
         return self.config.skipped_rows is not None and len(self.score_files) == len(self.config.shards)
 
+    def check_finished(self) -> None:
+        """Raises RunError where shards are left to score: what is picked of the others is not what the run will say."""
+        if not self.finished:
+            found = f"{len(self.score_files):,} of {len(self.config.shards):,} shards scored"
+            remedy = "start score again to go on, or pick from these shards alone with --unfinished"
+            raise RunError(self.root, expected="a finished run", found=found, remedy=remedy)
+
     @property
     def pairs(self) -> int:
         """Pairs in the finished shards."""
@@ -103,6 +113,23 @@ class Run:
     def exports_dir(self) -> Path:
         """Where the dashboard writes subsets."""
         return self.root / "exports"
+
+
+def check_outside(out: Path) -> None:
+    """Makes sure that a file or folder to be written lies in no pool, and in no run but for its exports/
+    and searches/.
+
+    Raises: ExportError where it does: it could replace what scores and images are read from.
+    """
+    target = out.resolve()
+    for folder in target.parents:
+        is_run, is_pool = (folder / "run.json").is_file(), any((folder / "metadata").glob("*.parquet"))
+        if is_run and target.relative_to(folder).parts[0] in _MAY_BE_WRITTEN:
+            return
+        if is_run or is_pool:
+            remedy = f"write it into {folder / 'exports'}, or elsewhere" if is_run else "write it elsewhere"
+            found = f"one in the {'run' if is_run else 'pool'} {folder}"
+            raise ExportError(out, expected="a place outside runs and pools", found=found, remedy=remedy)
 
 
 def score_file(root: Path, shard: str) -> Path:

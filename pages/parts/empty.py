@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError, RunError
+from clipsel_core.runs.store import Run
 
 
 def show_empty(title: str, why: str, command: str = "") -> None:
@@ -24,11 +25,22 @@ def no_runs(data: Path) -> None:
     st.write("A run is one scoring of one pool. Make the demo's, or score a pool of your own, then reload this page.")
     demo, own = st.columns(2, gap="medium")
     with demo:
-        show_empty("Try the demo", "Draws a small world of images and captions, scores it, projects it.", _DEMO)
+        show_empty("Try the demo", "A small world of images and captions with its scores and its map.", _DEMO)
     with own:
         show_empty("Score your pool", "A folder with metadata/*.parquet and a .npz beside each.", _OWN)
     st.caption("Runs are looked for under this folder, and where the server is told when it starts:")
-    st.code(f"{data}\nstreamlit run app.py -- RUN ...", language=None)
+    st.code(f"{data}\nclipsel app RUN ...", language=None)
+
+
+def show_unfinished(run: Run) -> None:
+    """Says that what the page counts and exports is not the whole run's, where that is so."""
+    if not run.finished:
+        scored, planned = len(run.score_files), len(run.config.shards)
+        st.warning(
+            f"This run is unfinished: {scored:,} of {planned:,} shards are scored. Shares, counts and exports are of "
+            "their pairs alone.",
+            icon=":material/warning:",
+        )
 
 
 def show_error(error: Exception | str, title: str) -> None:

@@ -196,3 +196,10 @@ def test_select__steps_change_places(run, open_page):
     app.button(key="up-0").click().run()
     assert [slider.value for slider in sliders(app)] == [30.0, 20.0]
     assert kept(app) == 12
+
+
+@pytest.mark.parametrize("page", ["select", "compare"])
+def test_unfinished_run__is_said_where_pairs_are_picked(tmp_path, open_page, page):
+    said = "This run is unfinished: 1 of 2 shards are scored."
+    assert said in words(open_page(page, make_run(tmp_path / "half", finished=1)))
+    assert said not in words(open_page(page, make_run(tmp_path / "whole")))

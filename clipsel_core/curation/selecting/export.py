@@ -24,7 +24,7 @@ from clipsel_core.curation.recipes.recipe_files import dump_recipe
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError
 from clipsel_core.files import put_json, sha256_of, write_together
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.store import Run, check_outside
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,14 @@ def export(
     out: its ending says what is written. .npy: dtype u8,u8, as DataComp's resharder takes it; .txt: a uid a line;
         .parquet and .csv: the uid as 32 hex digits and every metric of the run.
     report: see Report.
-    Raises: ExportError on another ending, or where the file cannot be written.
+    Raises: ExportError on another ending, where the file cannot be written, or would lie in a run or a pool (but for a
+        run's exports/).
     """
     out = Path(out)
     writer = _WRITERS.get(out.suffix.lower())
     if writer is None:
         raise ExportError(out, expected=f"a name ending in {', '.join(_WRITERS)}", found=out.suffix or "no ending")
+    check_outside(out)
     manifest_path = out.with_name(f"{out.name}.manifest.json")
     report(0.0, f"Writing {counted(len(selection), 'uids')} …")
     content = describe(run, selection, recipe)

@@ -30,7 +30,7 @@ from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.making.claim import sole_worker
 from clipsel_core.pool.making.packing import TarPacker, new_tar, write_stats
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.store import Run, check_outside
 
 PAIRS_PER_SHARD = 10_000
 
@@ -90,6 +90,7 @@ def export_shards(
         "pairs_per_shard": pairs_per_shard,
         "scores": scores,
     }
+    check_outside(out)
     if pairs_per_shard < 1:
         raise ExportError("--pairs-per-shard", expected="1 or more", found=str(pairs_per_shard))
     if not len(rows):

@@ -175,7 +175,9 @@ def _remember(entry: Entry, recipe: str, out: Path, manifest: Manifest) -> None:
         },
         "manifest": manifest.manifest_path.name,
         "says": _in_short(manifest),
-        "command": commands.command("select", run.root, "--recipe", path, "--out", out),
+        "command": commands.command(
+            "select", run.root, "--recipe", path, "--out", out, *([] if run.finished else ["--unfinished"])
+        ),
     }
 
 
@@ -189,7 +191,7 @@ def _result(done: dict[str, Any], entry: Entry, recipe: str) -> None:
         with st.container(horizontal=True, gap="small"):
             st.link_button("Download", routes.export_url(entry, done["name"]), icon=":material/download:")
             st.link_button("Manifest", routes.export_url(entry, done["manifest"]), icon=":material/description:")
-        st.caption("The same from the command line, byte for byte. In clipsel's folder, python being .venv/bin/python:")
+        st.caption("The same from the command line, byte for byte:")
         st.code(done["command"], language="bash", wrap_lines=True)
         with st.expander("What the manifest says"):
             st.code(done["says"], language="json", height=320)
