@@ -16,6 +16,7 @@ from fsspec.core import split_protocol
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import portable_path
+from clipsel_core.pool.conventions import is_hidden
 from clipsel_core.pool.patience import ask_again, stands_for
 from clipsel_core.pool.stores import open_store, protocol_of, said
 
@@ -180,7 +181,7 @@ class Place:
         listed = self.fs.find(self.path, maxdepth=None if deep else 1, detail=True)
         for path, info in listed.items():
             name = path.removeprefix(self.path).lstrip("/")
-            if not any(part.startswith(".") for part in name.split("/")):
+            if not is_hidden(name):
                 yield name, int(info.get("size") or 0)
 
 
@@ -239,10 +240,10 @@ def _as_os_error() -> Iterator[None]:
 
 def _walk(base: str, deep: bool, endings: tuple[str, ...]) -> Iterator[tuple[str, int]]:
     for folder, folders, names in os.walk(base):
-        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        folders[:] = [name for name in folders if deep and not is_hidden(name)]
         inner = os.path.relpath(folder, base)
         for name in names:
-            if not name.startswith(".") and _ends(name, endings):
+            if not is_hidden(name) and _ends(name, endings):
                 # A link that leads nowhere is listed all the same: whoever reads it says so.
                 size = _size(os.path.join(folder, name))
                 yield os.path.normpath(os.path.join(inner, name)), size

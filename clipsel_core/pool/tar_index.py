@@ -24,8 +24,9 @@ from clipsel_core import errors, uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, reason_of
 from clipsel_core.pool.ahead import in_order
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, usable_uid
 from clipsel_core.pool.sources.members import Members
-from clipsel_core.pool.sources.record import IMAGE_ENDINGS, facts_in, usable_uid
+from clipsel_core.pool.sources.record import facts_in
 from clipsel_core.processes import child_environment, ending, in_one_line, module_command
 
 _LARGEST_JSON = 1 << 20

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.conventions import split_key
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Source
-from clipsel_core.pool.sources.tars import split_name
 from tests.pool.pictures import caption, image, sample, write_tar, write_tars
 
 
@@ -122,9 +122,9 @@ def test_tars__none_that_is_one_is_refused_when_opened(tmp_path):
         open_source(tmp_path / "0.tar.gz", kind="webdataset")
 
 
-def test_split_name__at_the_first_dot():
-    assert split_name("a.b/c.tar/00.seg.png") == ("a.b/c.tar/00", ".seg.png")
-    assert split_name("README") == ("README", "")
+def test_split_key__at_the_first_dot():
+    assert split_key("a.b/c.tar/00.seg.png") == ("a.b/c.tar/00", ".seg.png")
+    assert split_key("README") == ("README", "")
 
 
 def test_folder__each_image_with_its_txt(tmp_path):

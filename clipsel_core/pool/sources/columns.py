@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.conventions import usable_uid
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.record import clean_text, usable_side, usable_uid
+from clipsel_core.pool.sources.record import clean_text, usable_side
 
 _IMAGE_NAMES = (
     *("image_path", "img_path", "path", "filepath", "file_path", "file_name", "filename", "file"),

@@ -12,9 +12,9 @@ from pathlib import PurePosixPath
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.ahead import in_order
+from clipsel_core.pool.conventions import IMAGE_ENDINGS
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import (
-    IMAGE_ENDINGS,
     LARGEST_JSON,
     LONGEST_CAPTION,
     Record,

@@ -7,13 +7,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.conventions import IMAGE_ENDINGS
 from clipsel_core.pool.patience import PATIENT
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.arrays import open_arrays
 from clipsel_core.pool.sources.columns import guess_columns, refuse_columns
 from clipsel_core.pool.sources.folder import open_folder
 from clipsel_core.pool.sources.image_parquet import holds_images, open_image_parquets, read_parquet_schema
-from clipsel_core.pool.sources.record import FORMATS, IMAGE_ENDINGS, Source
+from clipsel_core.pool.sources.record import FORMATS, Source
 from clipsel_core.pool.sources.table import open_table
 from clipsel_core.pool.sources.tars import open_tars
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -12,16 +11,14 @@ from typing import Any, TypedDict
 import numpy as np
 
 from clipsel_core.counts import counted
+from clipsel_core.pool.conventions import usable_uid
 from clipsel_core.pool.places import Place
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet", "clip-retrieval", "npy")
 LONGEST_CAPTION = 1 << 20
 """Bytes of a caption that are read at all."""
 LARGEST_JSON = 1 << 24
 """Bytes of a pair's json above which it is left unread."""
-
-_UID = re.compile("[0-9A-Fa-f]{1,32}")
 
 
 @dataclass(frozen=True)
@@ -140,12 +137,6 @@ def clean_text(value: object) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8-sig", "replace")
     return str(value).encode("utf-8", "replace").decode("utf-8")
-
-
-def usable_uid(value: object) -> str:
-    """A source's uid as 32 lower-case hex digits, or nothing where it is not 1 to 32 of them."""
-    # Not through `uids`, whose columns are quick: one by one they would take as long as the rest of a record.
-    return value.lower().zfill(32) if isinstance(value, str) and _UID.fullmatch(value) else ""
 
 
 def usable_side(value: object) -> int | None:

@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, reason_of
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, split_key
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.members import Member, Members
 from clipsel_core.pool.sources.record import (
-    IMAGE_ENDINGS,
     LARGEST_JSON,
     LONGEST_CAPTION,
     Record,
@@ -66,17 +66,6 @@ def _check_one_is_a_tar(base: Place, names: tuple[str, ...]) -> None:
     raise PoolFormatError(base / names[0], expected="a tar", found=found, remedy=remedy)
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """A member's key and ending, as the webdataset library splits them: at the first dot of the file's name.
-
-    >>> split_name("./part.1/000.seg.PNG")
-    ('part.1/000', '.seg.png')
-    """
-    folder, slash, file = name.removeprefix("./").rpartition("/")
-    stem, dot, ending = file.partition(".")
-    return folder + slash + stem, dot + ending.lower()
-
-
 def _read_part(base: Place, names: tuple[str, ...], part: int, *, names_only: bool) -> Iterator[Record]:
     name = names[part]
     sample: _Sample | None = None
@@ -86,7 +75,7 @@ def _read_part(base: Place, names: tuple[str, ...], part: int, *, names_only: bo
         with (base / name).open() as raw:
             tar = Members(raw, size)
             for member in tar:
-                key, ending = split_name(member.name)
+                key, ending = split_key(member.name)
                 if not key or key.endswith("/"):
                     continue
                 if sample is None or sample.key != key:

@@ -7,8 +7,9 @@ import hashlib
 import numpy as np
 
 from clipsel_core import uids
+from clipsel_core.pool.conventions import usable_uid
 from clipsel_core.pool.making.naming import Namer, derive_uid
-from clipsel_core.pool.sources.record import Record, usable_uid
+from clipsel_core.pool.sources.record import Record
 
 NONE = uids.from_hex([])
 
