@@ -102,8 +102,17 @@ def put_json(path: Path, value: Any) -> None:
 
 def cache_folder() -> Path:
     """Where this user's files lie that can be made again: below XDG_CACHE_HOME, or ~/.cache where that is not set."""
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "clipsel"
+    return _own_folder("XDG_CACHE_HOME", ".cache")
+
+
+def state_folder() -> Path:
+    """Where it is noted what this user did: below XDG_STATE_HOME, or ~/.local/state where that is not set."""
+    return _own_folder("XDG_STATE_HOME", ".local/state")
+
+
+def _own_folder(variable: str, usual: str) -> Path:
+    root = os.environ.get(variable, "")
+    return (Path(root) if os.path.isabs(root) else Path.home() / usual) / "clipsel"
 
 
 def sha256_of(path: Path) -> str:

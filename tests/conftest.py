@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ settings.register_profile(
     "everywhere", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("everywhere")
+
+# What tests embed is nothing that this user named.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="clipsel-state-")
 
 # Triton reads this when it is first imported, which other packages do, too: hence here, before any test's imports.
 if not list(Path("/dev").glob("nvidia[0-9]*")):

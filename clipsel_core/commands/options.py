@@ -17,6 +17,14 @@ RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_defa
 UnfinishedOption = Annotated[
     bool, typer.Option("--unfinished", help="Pick from the shards that are scored, where others are left to score.")
 ]
+ReadOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A folder, or an address, that a pool of somebody else may have images in.",
+        metavar="PLACE",
+        show_default=False,
+    ),
+]
 RecipeOption = Annotated[Path, typer.Option(help="The recipe: a .yaml file.", show_default=False)]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipsel_core.commands.options import RecipeOption, RunArgument, UnfinishedOption, run_to_pick_from
+from clipsel_core.commands.options import ReadOption, RecipeOption, RunArgument, UnfinishedOption, run_to_pick_from
 from clipsel_core.commands.printing import print_commands, print_funnel, print_overlap
 from clipsel_core.counts import counted
 from clipsel_core.terminal import Meter, say
@@ -49,6 +49,7 @@ def export(
     shards: Annotated[Path, typer.Option(help="A new folder for the tars.", show_default=False)],
     pairs_per_shard: Annotated[int, typer.Option(min=1, help="Pairs to a tar.")] = 10_000,
     scores: Annotated[bool, typer.Option("--scores", help="Write each pair's scores into its json.")] = False,
+    read: ReadOption = None,
     unfinished: UnfinishedOption = False,
 ) -> None:
     """Write the pairs that a recipe keeps as webdataset tars.
@@ -76,6 +77,7 @@ def export(
             shards,
             pairs_per_shard=pairs_per_shard,
             scores=scores,
+            named=read or (),
             finding=finding.update,
             progress=meter.update,
         )

@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from clipsel_core import reach
 from clipsel_core.errors import JobError
 from clipsel_core.jobs import process
 from clipsel_core.jobs.store import Job, JobInfo, listing, write_info
@@ -42,27 +43,36 @@ def start(
     *,
     title: str,
     about: Path,
+    may_read: Sequence[str | Path] = (),
 ) -> Job:
     """Starts one of our own commands as a process of its own session, when its turn comes; no shell reads any of it.
 
     jobs: the folder that remembers jobs. command: one of COMMANDS. paths: its arguments: absolute, or
         texts that are addresses.
     options: by name, "batch-size": 64; True is a flag, several values repeat the option, None leaves it out.
-    title: what people read. about: the folder that the job works on.
+    title: what people read. about: the folder that the job works on. may_read: places outside of which its sources name
+        nothing that is read; see reach.
     Returns: the job; the one that waits or is at work already where the very same was started before.
     Raises: JobError on what is no command of ours, a path that is not absolute, or where no process can be started.
     """
-    return _start(jobs, title, _words(command, paths, options or {}), str(about))
+    return _start(jobs, title, _words(command, paths, options or {}), str(about), may_read)
 
 
-def check(command: str, paths: Sequence[Path | str], options: Mapping[str, Option] | None = None) -> str:
+def check(
+    command: str,
+    paths: Sequence[Path | str],
+    options: Mapping[str, Option] | None = None,
+    *,
+    may_read: Sequence[str | Path] = (),
+) -> str:
     """Has a command look at its arguments and at what was begun before, and write nothing; waits for it.
 
+    may_read: as in start.
     Returns: what the command finds wrong, in its own line; "" where it finds nothing, or still looks after a minute: it
     looks again when it is started.
     """
     try:
-        done = _wait(command, paths, {**(options or {}), "check": True})
+        done = _wait(command, paths, {**(options or {}), "check": True}, may_read)
     except subprocess.TimeoutExpired:
         return ""
     if done.returncode == 0:
@@ -74,7 +84,7 @@ def ask(command: str, options: Mapping[str, Option]) -> str:
     """What a quick command prints; waits for it. Raises JobError where that takes over a minute, or is nothing."""
     expected, remedy = f"an answer within {_SECONDS_TO_WAIT} s", "try it on the command line"
     try:
-        done = _wait(command, (), options)
+        done = _wait(command, (), options, ())
     except subprocess.TimeoutExpired as error:
         raise JobError(command, expected=expected, found="none", remedy=remedy) from error
     if not done.stdout:
@@ -82,9 +92,9 @@ def ask(command: str, options: Mapping[str, Option]) -> str:
     return done.stdout
 
 
-def again(jobs: Path, job: Job) -> Job:
+def again(jobs: Path, job: Job, *, may_read: Sequence[str | Path] = ()) -> Job:
     """Starts a job's command once more: our commands go on where they stopped. Raises JobError as `start` does."""
-    return _start(jobs, job.info.title, job.info.words, job.info.about)
+    return _start(jobs, job.info.title, job.info.words, job.info.about, may_read)
 
 
 def cancel(job: Job) -> None:
@@ -133,33 +143,33 @@ def _words(command: str, paths: Sequence[Path | str], options: Mapping[str, Opti
     return tuple(words)
 
 
-def _start(jobs: Path, title: str, words: tuple[str, ...], about: str) -> Job:
+def _start(jobs: Path, title: str, words: tuple[str, ...], about: str, may_read: Sequence[str | Path]) -> Job:
     try:
         jobs.mkdir(parents=True, exist_ok=True)
         with alone(jobs):
             same = (job for job in listing(jobs) if job.info.words == words and job.active)
             # Dated while nobody else starts one: dates are the order of the queue.
             info = JobInfo(title=title, words=words, about=about, created=datetime.now(UTC))
-            return next(same, None) or _launch(jobs, info)
+            return next(same, None) or _launch(jobs, info, may_read)
     except OSError as error:
         found = str(error.strerror or error)
         remedy = "make room there, or allow writing to it"
         raise JobError(error.filename or jobs, expected="to start a job", found=found, remedy=remedy) from error
 
 
-def _launch(jobs: Path, info: JobInfo) -> Job:
+def _launch(jobs: Path, info: JobInfo, may_read: Sequence[str | Path]) -> Job:
     reap()
     folder = jobs / f"{info.created:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     folder.mkdir()
     try:
-        return _launch_in(folder, info)
+        return _launch_in(folder, info, may_read)
     except OSError:
         # Nobody is to find half a job; a process that was started already ends, as no job names it.
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _launch_in(folder: Path, info: JobInfo) -> Job:
+def _launch_in(folder: Path, info: JobInfo, may_read: Sequence[str | Path]) -> Job:
     write_info(folder, info)
     command = module_command(_PACKAGE, "--status", folder / "status.json", *info.words)
     with open(folder / "log", "wb") as log:
@@ -169,7 +179,7 @@ def _launch_in(folder: Path, info: JobInfo) -> Job:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_environment(),
+            env=_environment(may_read),
         )
     _children.append(child)
     with suppress(OSError):
@@ -179,7 +189,9 @@ def _launch_in(folder: Path, info: JobInfo) -> Job:
     )
 
 
-def _wait(command: str, paths: Sequence[Path | str], options: Mapping[str, Option]) -> subprocess.CompletedProcess[str]:
+def _wait(
+    command: str, paths: Sequence[Path | str], options: Mapping[str, Option], may_read: Sequence[str | Path]
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         module_command(_PACKAGE, *_words(command, paths, options)),
         stdin=subprocess.DEVNULL,
@@ -187,7 +199,7 @@ def _wait(command: str, paths: Sequence[Path | str], options: Mapping[str, Optio
         encoding="utf-8",
         errors="replace",
         timeout=_SECONDS_TO_WAIT,
-        env=_environment(),
+        env=_environment(may_read),
     )
 
 
@@ -197,5 +209,5 @@ def _ended(done: subprocess.CompletedProcess[str]) -> str:
     return said[-1] if said and done.returncode >= 0 else f"that it ended {ending(done.returncode)}"
 
 
-def _environment() -> dict[str, str]:
-    return {**child_environment(), "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+def _environment(may_read: Sequence[str | Path]) -> dict[str, str]:
+    return {**child_environment(), **reach.only(may_read), "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}

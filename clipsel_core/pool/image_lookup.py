@@ -67,11 +67,12 @@ class Found:
 
 
 class Lookup:
-    """A file of this kind, open. Any thread may ask; memory: none to speak of."""
+    """A file of this kind, open. Any thread may ask; memory: none to speak of. bases: of its kinds."""
 
     def __init__(self, file: BinaryIO, about: dict) -> None:
         self._file, self._pairs, self._bits = file, about["pairs"], about["bits"]
         self._kinds = [Kind(*kind) for kind in about["kinds"]]
+        self.bases = sorted({kind.base for kind in self._kinds})
         self._starts = self._pairs * ENTRY.itemsize
         self._names = self._starts + 8 * (2**self._bits + 1)
 

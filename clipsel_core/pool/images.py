@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsel_core import uids
+from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, UidError
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.image_lookup import Block, Found, Kind, Lookup, write_lookup
@@ -40,8 +42,8 @@ class ImageIndex:
     Reading one image costs a few small reads, whatever the pool's size, and knowing where they are no memory.
     """
 
-    def __init__(self, lookup: Lookup) -> None:
-        self._lookup = lookup
+    def __init__(self, lookup: Lookup, believes: Callable[[str], bool]) -> None:
+        self._lookup, self._believes = lookup, believes
 
     @classmethod
     def open(cls, tars: list[Path], cache: Path, gone: Gone | None = None) -> ImageIndex:
@@ -50,16 +52,27 @@ class ImageIndex:
         gone: not called where they are looked up. What it raises ends the search, and nothing is kept.
         Raises: PoolFormatError on a tar that cannot be read; OSError where `cache` cannot be written.
         """
-        return cls(_kept(cache, tars, lambda: _blocks_of_tars(tars), gone))
+        lookup = _kept(cache, tars, lambda: _blocks_of_tars(tars), gone)
+        return cls(lookup, {str(tar) for tar in tars}.__contains__)
 
     @classmethod
-    def of_parts(cls, root: Path, paths: list[Path], cache: Path, gone: Gone | None = None) -> ImageIndex:
+    def of_parts(
+        cls, root: Path, paths: list[Path], cache: Path, gone: Gone | None = None, named: Sequence[str] = ()
+    ) -> ImageIndex:
         """The index that `embed` left in a pool. root: the pool's folder. paths: its images/*.parquet.
 
-        cache, gone: as in open. Raises: PoolFormatError on one that cannot be read; OSError where `cache` cannot be
-            written.
+        named: places that images may lie below, beside the pool and the sources that this user embedded.
+        cache, gone: as in open. Raises: PoolFormatError on one that cannot be read, or whose images lie elsewhere;
+            OSError where `cache` cannot be written.
         """
-        return cls(_kept(cache, paths, lambda: _blocks_of_parts(root, paths), gone))
+        lookup = _kept(cache, paths, lambda: _blocks_of_parts(root, paths), gone)
+        places = (str(root), *named, *reach.remembered())
+        if away := next((base for base in lookup.bases if not reach.lies_below(base, places)), None):
+            away = away if "://" in away else os.path.normpath(away)
+            expected = f"images below {root}, or below a place that somebody named"
+            remedy = f"allow it with --read {away}, where you trust this pool"
+            raise PoolFormatError(root / "images", expected=expected, found=away, remedy=remedy)
+        return cls(lookup, partial(reach.lies_below, named=places))
 
     def __len__(self) -> int:
         return len(self._lookup)
@@ -89,19 +102,22 @@ class ImageIndex:
         """As read; raises OSError where the image's store or disk fails."""
         try:
             found = self._lookup.find(uids.from_hex([uid])[0])
-            return _read_found(found, tries) if found else None
+            if found is None:
+                return None
+            place = Place.of(found.kind.base).patient(tries) / found.name
+            return _read_found(found, place) if self._believes(place.address) else None
         except (UidError, PoolFormatError, pa.ArrowException, IndexError, ValueError):
             return None
 
 
-def open_images(pool: Pool, cache: Path, gone: Gone | None = None) -> ImageIndex | None:
+def open_images(pool: Pool, cache: Path, gone: Gone | None = None, named: Sequence[str] = ()) -> ImageIndex | None:
     """The images of a pool: by the index that `embed` left, else of its tars; None where it has neither.
 
-    cache: the folder that the lookup is kept in. gone: as in ImageIndex.open.
+    cache: the folder that the lookup is kept in. gone: as in ImageIndex.open. named: as in ImageIndex.of_parts.
     Raises: PoolFormatError on an index or a tar that cannot be read; OSError where the folder cannot be written to.
     """
     if pool.indexes:
-        return ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED, gone)
+        return ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED, gone, named)
     return ImageIndex.open(list(pool.tars), cache / _CACHED, gone) if pool.tars else None
 
 
@@ -132,8 +148,7 @@ def _stamp(paths: list[Path]) -> str:
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
-def _read_found(found: Found, tries: int) -> bytes | None:
-    place = Place.of(found.kind.base).patient(tries) / found.name
+def _read_found(found: Found, place: Place) -> bytes | None:
     if found.length == A_ROW:
         return _read_parquet_row(place, found.kind.image_column, found.offset)
     if found.length < 0 and found.length != WHOLE_FILE:

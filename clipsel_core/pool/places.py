@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 from fsspec import AbstractFileSystem
 from fsspec.core import split_protocol
 
+from clipsel_core import reach
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import portable_path
 from clipsel_core.pool.conventions import is_hidden
@@ -31,7 +32,7 @@ class Place:
     """A file or a folder. fs: its store, or None on this machine. path: how the store calls it.
 
     Every method that reads raises OSError where that fails, whatever the store raises itself, and FileNotFoundError
-    where there is no such thing.
+    where there is no such thing, and PermissionError where this process may not read it: see reach.
     url, around: its address where it lies in a store, the part that holds the path and what comes before and after.
     one_by_one: whether threads take turns in the store. tries: how often it is asked, where it fails in passing.
 
@@ -48,10 +49,18 @@ class Place:
 
     @classmethod
     def of(cls, address: str | Path) -> Place:
-        """The place of a path or of an address. Raises PoolFormatError where its store cannot be opened; see stores."""
+        """The place of a path or of an address.
+
+        Raises: PoolFormatError where its store cannot be opened, see stores, or may not be, see reach.
+        """
         address = str(address)
         if protocol_of(address) is None:
             return cls(None, split_protocol(address)[1] if "://" in address else address)
+        try:
+            reach.check(address)
+        except PermissionError as error:
+            expected, remedy = "an address below one that was named", "start the dashboard with --read ADDRESS"
+            raise PoolFormatError(address, expected=expected, found="another", remedy=remedy) from error
         opened = open_store(address)
         return cls(opened.fs, opened.path, opened.url, opened.around, opened.one_by_one)
 
@@ -118,7 +127,7 @@ class Place:
         """Whether it is a folder."""
         fs = self.fs
         if fs is None:
-            return os.path.isdir(self.path)
+            return os.path.isdir(self.path) and self._within_reach()
         # A cache takes a web server's folders for files; the store behind it knows.
         behind = fs.fs if self.around[0] else fs
         return self._ask(lambda: bool(behind.isdir(self.path)))
@@ -127,7 +136,7 @@ class Place:
         """Whether it is a file."""
         fs = self.fs
         if fs is None:
-            return os.path.isfile(self.path)
+            return os.path.isfile(self.path) and self._within_reach()
         try:
             # A store's own isfile says no to whatever fails.
             return bool(self._ask(lambda: fs.info(self.path)["type"]) == "file")
@@ -137,21 +146,21 @@ class Place:
     def size(self) -> int:
         """Bytes of a file."""
         fs = self.fs
-        return self._ask(lambda: int(fs.size(self.path) or 0)) if fs else os.path.getsize(self.path)
+        return self._ask(lambda: int(fs.size(self.path) or 0)) if fs else os.path.getsize(self._checked())
 
     def files(self, *endings: str, deep: bool = True) -> list[tuple[str, int]]:
         """The files below a folder by their names relative to it, with their sizes, in the order of the names.
 
         endings: such as ".jpg", in any case. deep: also in inner folders. Hidden files and folders are left out.
         """
-        found = self._ask(lambda: list(self._found(deep))) if self.fs else _walk(self.path, deep, endings)
+        found = self._ask(lambda: list(self._found(deep))) if self.fs else _walk(self._checked(), deep, endings)
         return sorted((name, size) for name, size in found if _ends(name, endings))
 
     def open(self) -> BinaryIO:
         """The file, to read and to seek in; a remote one is read ahead in pieces, never as a whole."""
         fs = self.fs
         if fs is None:
-            return open(self.path, "rb")
+            return open(self._checked(), "rb")
         return io.BufferedReader(_Steady(self._ask(lambda: fs.open(self.path, "rb")), self._ask), _READ_AHEAD)
 
     def read(self, offset: int = 0, length: int | None = None) -> bytes:
@@ -160,12 +169,23 @@ class Place:
         if fs is None:
             if not os.path.isfile(self.path):
                 raise FileNotFoundError(self.path)
-            with open(self.path, "rb") as file:
+            with open(self._checked(), "rb") as file:
                 file.seek(offset)
                 return file.read() if length is None else file.read(length)
         data = self._ask(lambda: fs.cat_file(self.path, offset or None, end))
         # A web server that knows nothing of ranges sends the file.
         return data[offset:end] if length is not None and len(data) > length else data
+
+    def _checked(self) -> str:
+        """The path on this machine, where this process may read it. Raises: PermissionError where it may not."""
+        reach.check(self.path)
+        return self.path
+
+    def _within_reach(self) -> bool:
+        try:
+            return bool(self._checked())
+        except PermissionError:
+            return False
 
     def _ask(self, question: Callable[[], Answer]) -> Answer:
         """A store's answer, threads in turn where it wants that; its failures as OSError, after all tries."""

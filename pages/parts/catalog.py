@@ -113,6 +113,11 @@ def readable_addresses() -> list[str]:
     return os.environ.get("CLIPSEL_READ_ADDRESSES", "").split()
 
 
+def named_places() -> list[str]:
+    """The data folder, and what was named with --read: whoever started the server trusts what lies there."""
+    return [*map(str, (data_folder(), *readable())), *readable_addresses()]
+
+
 def jobs_folder() -> Path:
     """Where the jobs that were started from the dashboard are remembered."""
     return data_folder().absolute() / ".jobs"

@@ -18,6 +18,7 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.store import Run
+from pages.parts import catalog
 from pages.parts.background import Report, Work
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Finding:
             report(done / max(total, 1), said)
 
         try:
-            self.index = open_images(open_pool(self.pool), self._run.cache_dir, gone)
+            self.index = open_images(open_pool(self.pool), self._run.cache_dir, gone, catalog.named_places())
         except (ClipselError, OSError) as error:
             _log.warning("no images for %s: %s", self._run.root, error)
             self._failed_s = time.monotonic()

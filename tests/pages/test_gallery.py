@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clipsel_core import reach
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
@@ -109,6 +110,7 @@ def test_gallery__a_pool_with_an_image_index_and_no_tars_has_addresses(tmp_path,
     run = make_run(tmp_path / "world", images=False)
     index = tmp_path / "world" / "pool" / "images" / "00000000.parquet"
     index.parent.mkdir()
+    reach.remember([str(tmp_path)])
     where = {"file": pa.array(["0.jpg"]).dictionary_encode(), "offset": [0], "length": [9]}
     table = pa.table({"uid_hi": np.uint64([7]), "uid_lo": np.uint64([0]), **where})
     pq.write_table(table.replace_schema_metadata({"base": str(tmp_path), "image_column": ""}), index)
@@ -129,14 +131,14 @@ def test_gallery__is_there_while_images_are_found_and_shows_how_far_it_is(tmp_pa
     monkeypatch.setattr(background, "_AT_ONCE_S", 0)
     told, go_on, find = Event(), Event(), pictures.open_images
 
-    def slowly(pool, cache, gone):
+    def slowly(pool, cache, gone, named):
         def wait(done, total):
             gone(done, total)
             if done:
                 told.set()
                 go_on.wait(PATIENCE_S)
 
-        return find(pool, cache, wait)
+        return find(pool, cache, wait, named)
 
     monkeypatch.setattr(pictures, "open_images", slowly)
     app = open_page("gallery", make_run(tmp_path / "world"))

@@ -62,11 +62,11 @@ def test_index__of_one_run_does_not_wait_for_anothers(tmp_path, monkeypatch):
     runs = [make_run(tmp_path / name) for name in ("slow", "quick")]
     gate, begun, opening = threading.Event(), threading.Event(), pictures.open_images
 
-    def slowly(pool, cache, gone):
+    def slowly(pool, cache, gone, named):
         if pool.root.is_relative_to(tmp_path / "slow"):
             begun.set()
             gate.wait(PATIENCE_S)
-        return opening(pool, cache, gone)
+        return opening(pool, cache, gone, named)
 
     monkeypatch.setattr(pictures, "_PATIENCE_S", PATIENCE_S)
     monkeypatch.setattr(pictures, "open_images", slowly)

@@ -171,7 +171,7 @@ def test_pictures__are_looked_for_again_where_they_could_not_be_read(entry, monk
     """On a full disk the lookup cannot be written; once there is room, nobody has to start the server again."""
     read = pictures.open_images
 
-    def fail(pool, cache, gone):
+    def fail(*given):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pictures, "open_images", fail)
@@ -222,6 +222,10 @@ def test_image__of_an_embedded_pool_comes_from_where_it_was_left(tmp_path, monke
     described = {"base": str(tmp_path / "elsewhere"), "image_column": ""}
     index = tmp_path / "world" / "pool" / "images" / "00000000.parquet"
     pq.write_table(table.replace_schema_metadata(described), index)
+    assert get(routes.image_url(entry, FIRST))[0] == 404
+    monkeypatch.setenv("CLIPSEL_READ", str(tmp_path / "elsewhere"))
+    later = pictures.time.monotonic() + 11
+    monkeypatch.setattr(pictures, "time", SimpleNamespace(monotonic=lambda: later))
     assert get(routes.image_url(entry, FIRST))[::2] == (200, picture(0))
     for other in ("other.jpg", "..%2felsewhere%2fother.jpg", uids.to_hex(uids.from_halves(*_halves(2)))[1].as_py()):
         assert get(f"/pairs/{entry.key}/{other}")[0] == 404

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,7 @@ def export_shards(
     *,
     pairs_per_shard: int = PAIRS_PER_SHARD,
     scores: bool = False,
+    named: Sequence[str] = (),
     finding: Callable[[int, int], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Shards:
@@ -77,8 +78,9 @@ def export_shards(
     Images are copied byte for byte from where the pool has them: its tars, or the places that `embed` noted. The same
     run, recipe and options give the same bytes.
 
-    scores: also write each pair's metrics into its json. finding: told how many of the pool's files were gone through
-        for its images, where nobody did so before. progress: told after each tar how many of how many pairs are done.
+    scores: also write each pair's metrics into its json. named: places that images may lie below, see reach.
+    finding: told how many of the pool's files were gone through for its images, where nobody did so before.
+    progress: told after each tar how many of how many pairs are done.
     Raises: ExportError where the pool is not there or has no images, `out` holds something else, or cannot be written;
         PoolFormatError where a store that holds images stays away.
     """
@@ -97,7 +99,7 @@ def export_shards(
         raise ExportError("the selection", expected="a pair or more", found="none", remedy="let the recipe keep some")
     try:
         _check_same(out, settings)
-        images = _images(run, selection.table, finding)
+        images = _images(run, selection.table, named, finding)
         with made_folder(out), sole_worker(out):
             _check_same(out, settings)
             if not (out / "export.json").exists():
@@ -164,11 +166,13 @@ def _numbers(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 
-def _images(run: Run, table: ScoreTable, finding: Callable[[int, int], None] | None) -> ImageIndex:
+def _images(
+    run: Run, table: ScoreTable, named: Sequence[str], finding: Callable[[int, int], None] | None
+) -> ImageIndex:
     if table.pool is None:
         remedy = "bring the pool back to where it was scored"
         raise ExportError(run.pool_root, expected="the pool of the run", found="no such folder", remedy=remedy)
-    images = open_images(table.pool, run.cache_dir, finding)
+    images = open_images(table.pool, run.cache_dir, finding, named)
     if images is None:
         remedy = "export uids with select, and use DataComp's resharder"
         expected = "images: shards/*.tar, or a pool that embed made"

@@ -10,6 +10,7 @@ embed/<shard>.rejected.parquet, embed/<shard>.repeated.parquet
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from clipsel_core import uids
+from clipsel_core import reach, uids
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically, write_json
@@ -177,6 +178,8 @@ def add_columns(files: ShardFiles, table: pa.Table, arch: str, image: np.ndarray
 
 def write_index(files: ShardFiles, images: Images, kept: list[Kept], named: np.ndarray) -> None:
     """Writes where the images of these pairs lie, for the gallery. named: (M,) UID_DTYPE, their uids."""
+    elsewhere = {os.path.dirname(item.file) for item in kept if "://" in item.file or os.path.isabs(item.file)}
+    reach.remember({images.base.address, *elsewhere})
     described = {"base": images.base.relative_to(files.root), "image_column": images.column}
     write_parquet(files.side("images"), _index(kept, named).replace_schema_metadata(described))
 

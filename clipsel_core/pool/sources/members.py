@@ -106,7 +106,11 @@ def _harmless(said: bytes) -> bool:
     at = 0
     while at < len(said):
         length, _, rest = said[at : at + 64].partition(b" ")
-        if not (length.isdigit() and 0 < int(length) <= len(said) - at and rest.partition(b"=")[0] in _HARMLESS):
+        key, equals, _ = rest.partition(b"=")
+        if not (length.isdigit() and equals and key in _HARMLESS and 0 < int(length) <= len(said) - at):
+            return False
+        # Newer Pythons refuse a line that does not end where it says.
+        if said[at + int(length) - 1] != ord("\n"):
             return False
         at += int(length)
     return True

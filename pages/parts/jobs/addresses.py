@@ -1,21 +1,20 @@
 """Which addresses may jobs read from? None, but what lies below those that the server was told of with --read.
 
 A browser must not be able to send the server anywhere: to a machine beside it that trusts it, or to an archive or cache
-on its own disk. So an address is compared with the allowed ones as it is written, letter by letter, and what could be
-read in two ways is refused.
+on its own disk. So what could be read in two ways is refused.
 """
 
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
+from clipsel_core import reach
 from clipsel_core.errors import JobError
 from clipsel_core.jobs.control import ADDRESS
 from pages.parts import catalog
 
-# Chains, other names for . and / and \, questions, and whatever is no plain character.
-_TWO_READINGS = re.compile(r"::|%2e|%2f|%5c|[\\?#@*\[\]{}]|[^\x21-\x7e]", re.IGNORECASE)
+# Chains, questions, patterns, and whatever is no plain character.
+_TWO_READINGS = re.compile(r"::|[?#@*\[\]{}]|[^\x21-\x7e]")
 
 
 def is_address(text: str) -> bool:
@@ -27,17 +26,8 @@ def allowed(text: str) -> str:
     """The address that somebody chose or typed. Raises JobError where it does not lie below an allowed one."""
     address = text.strip()
     known = catalog.readable_addresses()
-    if not _TWO_READINGS.search(address) and any(_below(address, root) for root in known):
+    if not _TWO_READINGS.search(address) and reach.lies_below(address, known):
         return address
     expected = f"an address below {', '.join(known)}" if known else "a path: no address is allowed here"
     remedy = "start the dashboard with --read ADDRESS to allow what lies below it, or run embed in a terminal"
     raise JobError(address, expected=expected, found="another", remedy=remedy)
-
-
-def _below(address: str, root: str) -> bool:
-    """Whether an address is another or lies below it: the same protocol, the same host and port, a path inside."""
-    given, known = urlsplit(address), urlsplit(root)
-    if (given.scheme, given.netloc) != (known.scheme, known.netloc):
-        return False
-    parts, above = given.path.split("/"), known.path.rstrip("/").split("/")
-    return parts[: len(above)] == above and not {".", ".."} & set(parts)

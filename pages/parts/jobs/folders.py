@@ -35,6 +35,11 @@ def roots() -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in found))
 
 
+def readable() -> list[str]:
+    """The folders, and the addresses, that may be read."""
+    return [*map(str, roots()), *catalog.readable_addresses()]
+
+
 def inside(text: str) -> Path:
     """The path that somebody chose or typed; one that is not absolute is counted from the data folder.
 
@@ -186,7 +191,8 @@ def _pools_of(runs: Iterable[Path]) -> Iterator[Path]:
             pool = Run.open(root).pool_root
         except ClipselError:
             continue
-        if pool.is_dir():
+        # Whatever else a run names as its pool is not opened to browsers by that.
+        if next((pool / "metadata").glob("*.parquet"), None):
             yield pool
 
 

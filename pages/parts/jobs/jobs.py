@@ -45,7 +45,13 @@ def launch(
     """Starts one of our commands as a job; see control.start. None where it could not: show_failure says why."""
     try:
         job = control.start(
-            catalog.jobs_folder(), command, _absolute(paths), options, title=title, about=about.absolute()
+            catalog.jobs_folder(),
+            command,
+            _absolute(paths),
+            options,
+            title=title,
+            about=about.absolute(),
+            may_read=folders.readable(),
         )
     except ClipselError as error:
         refuse(error)
@@ -70,7 +76,7 @@ def show_failure() -> None:
 
 def check(command: str, paths: Sequence[Path | str], options: Mapping[str, control.Option]) -> str:
     """What a command finds wrong with its arguments, "" where it would start; see control.check."""
-    return control.check(command, _absolute(paths), options)
+    return control.check(command, _absolute(paths), options, may_read=folders.readable())
 
 
 def at_work(command: str, about: Path) -> Job | None:
@@ -340,7 +346,7 @@ def _cancel(job: Job) -> None:
 
 def _again(job: Job) -> None:
     try:
-        control.again(catalog.jobs_folder(), job)
+        control.again(catalog.jobs_folder(), job, may_read=folders.readable())
     except ClipselError as error:
         refuse(error)
         return

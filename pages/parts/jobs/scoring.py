@@ -105,16 +105,24 @@ def _temperature(pool: Pool, arch: str) -> tuple[float, float, str]:
 
 
 def _start(pool: Pool, name: str, options: dict[str, Option], files: list[str], uploads: list) -> None:
+    written: list[Path] = []
     try:
         run = folders.new(name)
         paths = [folders.target(text) for text in files]
-        paths += [folders.keep_upload(catalog.data_folder() / "targets", up.name, up.getvalue()) for up in uploads]
+        for upload in uploads:
+            file = folders.upload_file(catalog.data_folder() / "targets", upload.name, upload.getvalue())
+            written += [] if file.exists() else [file]
+            folders.write_upload(file, upload.getvalue())
+            paths.append(file)
         options |= {"target": named(paths)}
         with st.spinner("Checking pool, targets and options …"):
             wrong = jobs.check("score", [pool.root, run], options)
     except (ClipselError, OSError) as error:
         wrong = str(empty.not_written(error, catalog.data_folder()))
     if wrong:
+        # A file that is refused must not be there for other jobs to read.
+        for file in written:
+            file.unlink(missing_ok=True)
         empty.show_error(wrong, "Not started")
     elif jobs.launch("score", [pool.root, run], options, title=f"Score {name}", about=run):
         forms.leave()

@@ -449,7 +449,8 @@ def test_make_pool__pool_and_pictures_move_together(tmp_path, teachers):
     build(source, tmp_path / "world" / "pool", teachers[0])
     (tmp_path / "world").rename(tmp_path / "moved")
     pool = open_pool(tmp_path / "moved" / "pool")
-    index = ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / "images.index")
+    named = [str(tmp_path / "moved")]
+    index = ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / "images.index", named=named)
     uid = table_of(pool.root)["uid"][4].as_py()
     assert index.read(uid) == image(4, "PNG")
     (tmp_path / "moved" / "in" / "4.png").unlink()
