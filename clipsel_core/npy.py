@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Header(NamedTuple):
     begin: int
 
 
-def read_header(file: BinaryIO, size: int) -> Header:
+def read_header(file: IO[bytes], size: int) -> Header:
     """The header of a .npy, which `file` stands at; afterwards it stands at the values.
 
     size: bytes from the magic string on. Nothing is allocated on the header's word.

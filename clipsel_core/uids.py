@@ -1,7 +1,8 @@
 """How uids are held, compared and kept on disk.
 
-A uid is 128 bits: 32 hex digits in text, with a UUID's dashes or without, and in memory one element of `UID_DTYPE`, its high and low half. This is the
-dtype of DataComp's subset files. Everything here works on whole arrays; nothing loops over uids in Python.
+A uid is 128 bits: 32 hex digits in text, with a UUID's dashes or without, and in memory one element of `UID_DTYPE`, its
+high and low half. This is the dtype of DataComp's subset files. Everything here works on whole arrays; nothing loops
+over uids in Python.
 """
 
 from __future__ import annotations
