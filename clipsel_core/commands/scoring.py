@@ -31,7 +31,10 @@ def score(
         int, typer.Option(help="Shards that share their batches; more than 1 where files are sorted by source.")
     ] = 1,
     on_bad_rows: Annotated[
-        str, typer.Option(help="error, or skip: set rows without a usable embedding aside.")
+        str,
+        typer.Option(
+            help="error; skip: set rows without a usable embedding aside; scale: give rows of any length length 1."
+        ),
     ] = "error",
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda: every GPU, or some: cuda:0,cuda:2. One worker each.")
@@ -49,6 +52,7 @@ def score(
 
     Example: clipsel score demo/pool my_run --target task=demo/target/task.npy
     """
+    from clipsel_core.runs.local import scaled_rows
     from clipsel_core.runs.local import score as score_pool
     from clipsel_core.runs.plan import plan_run
 
@@ -74,6 +78,8 @@ def score(
         )
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
+    scaled = scaled_rows(done) if done.config.on_bad_rows == "scale" else 0
+    aside += f"; {scaled:,} scaled to unit length" if scaled else ""
     say(f"{run}: {counted(done.config.pairs, 'pairs')} scored{aside}")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from clipsel_core import uids
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, UidError
-from clipsel_core.pool.embeddings import describe_row, read_embeddings, row_scale
+from clipsel_core.pool.embeddings import describe_row, read_embeddings, remedy_for, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, read_uid_column
 
 # Uids held at once while looking for repeats: 1 GiB. A larger pool is read several times, each time another part of it.
@@ -81,7 +81,7 @@ def _value_problems(shard: Shard, member: str, rows: np.ndarray) -> Iterator[Pro
     bad = np.flatnonzero(np.isnan(scale))
     if len(bad):
         first = int(bad[0])
-        found = f"the first is row {first}: {describe_row(rows[first])}"
+        found = f"the first is row {first}: {describe_row(rows[first])}; {remedy_for(rows[first])}"
         yield Problem(f"shard {shard.name}: {counted(len(bad), 'bad rows')} in {member}, {found}")
     if off := int((scale[np.isfinite(scale)] != 1).sum()):
         found = f"{counted(off, 'rows')} in {member} a little off unit length; scoring scales them"

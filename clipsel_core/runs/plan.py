@@ -16,8 +16,9 @@ from clipsel_core import __version__
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.files import portable_path
 from clipsel_core.pool.check import check_uids
+from clipsel_core.pool.conventions import is_hidden
 from clipsel_core.pool.embeddings import read_embeddings
-from clipsel_core.pool.layout import Arch, Pool, open_pool
+from clipsel_core.pool.layout import Arch, Pool, metadata_files, open_pool
 from clipsel_core.pool.teachers import read_teachers
 from clipsel_core.runs.config import AddedTarget, RunConfig, ShardInfo, TargetInfo
 from clipsel_core.runs.store import read_config, score_file
@@ -69,7 +70,7 @@ def plan_run(
     norms = parsed if targets else ()
     devices = resolve_devices(device)
     kind = torch.device(devices[0]).type
-    begun = read_config(root) if (root / "run.json").exists() else None
+    begun = read_config(root) if (root / "run.json").exists() and not nothing_scored(root) else None
     _check_shards(pool, teacher)
     loaded = {name: load_target(name, path, pool, teacher, root) for name, path in (targets or {}).items()}
     infos = tuple(info for info, _ in loaded.values())
@@ -84,6 +85,11 @@ def plan_run(
     else:
         check_uids(pool)
     return Plan(root, pool, teacher, config, {name: rows for name, (_, rows) in loaded.items()}, devices)
+
+
+def nothing_scored(root: Path) -> bool:
+    """Whether a run's folder holds no shard's scores yet: then its options may still change."""
+    return not any(path.suffix == ".parquet" and not is_hidden(path.name) for path in (root / "scores").glob("*"))
 
 
 def begun_plan(root: Path, device: str) -> Plan:
@@ -164,7 +170,7 @@ def _config(root: Path, pool: Pool, arch: Arch, targets: tuple[TargetInfo, ...],
 
 
 def _check_no_pool(root: Path) -> None:
-    if next((root / "metadata").glob("*.parquet"), None):
+    if metadata_files(root):
         raise RunError(root, expected="a folder for the run", found="a pool", remedy="choose a new folder")
 
 

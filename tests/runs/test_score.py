@@ -21,7 +21,7 @@ from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.teachers import TeacherInfo, add_teacher
 from clipsel_core.runs import groups, plan, score_group
-from clipsel_core.runs.local import score
+from clipsel_core.runs.local import scaled_rows, score
 from clipsel_core.runs.store import Run, read_config, score_file
 from clipsel_core.scoring import native, rounded
 from clipsel_core.scoring.s_cliploss import division
@@ -255,6 +255,46 @@ def test_score__bad_rows_set_aside_are_nan_and_take_no_part(tmp_path):
     for name in run.metrics:
         assert np.flatnonzero(np.isnan(scores[name].to_numpy())).tolist() == [3, 9]
     assert run.config.skipped_rows == 2
+
+
+def lengthened(pool, factor):
+    """Gives the images of a pool another length."""
+    for npz in (pool / "metadata").glob("*.npz"):
+        with np.load(npz) as archive:
+            image = archive["l14_img"]
+        rewrite_npz(npz, l14_img=image * np.float16(factor))
+
+
+def test_score__rows_of_another_length_are_scaled_on_request_in_the_same_folder(pool, tmp_path):
+    sound = score(pool, tmp_path / "sound", **OPTIONS)
+    lengthened(pool, 8)  # exact in float16
+    with pytest.raises(PoolFormatError, match=r"found length 8.*; scale such rows .* with --on-bad-rows scale"):
+        score(pool, tmp_path / "run", **OPTIONS)
+    with pytest.raises(PoolFormatError, match="expected a pair that can be scored, found all 126 pairs set aside"):
+        score(pool, tmp_path / "run", on_bad_rows="skip", **OPTIONS)
+    run = score(pool, tmp_path / "run", on_bad_rows="scale", **OPTIONS)
+    assert (run.config.on_bad_rows, run.config.skipped_rows, scaled_rows(run)) == ("scale", 0, 126)
+    for ours, theirs in zip(run.score_files, sound.score_files, strict=True):
+        found, expected = pq.read_table(ours), pq.read_table(theirs)
+        for name in run.metrics:
+            np.testing.assert_allclose(found[name].to_numpy(), expected[name].to_numpy(), atol=2e-3)
+
+
+def test_score__an_option_may_change_while_nothing_has_been_scored(pool, tmp_path):
+    lengthened(pool, 8)
+    with pytest.raises(PoolFormatError, match="scale such rows"):
+        score(pool, tmp_path / "run", **OPTIONS)
+    run = score(pool, tmp_path / "run", on_bad_rows="scale", **{**OPTIONS, "seed": 6})
+    assert (run.config.seed, read_config(tmp_path / "run").seed) == (6, 6)
+    with pytest.raises(RunError, match="expected seed 6, as begun, found 7"):
+        score(pool, tmp_path / "run", on_bad_rows="scale", **{**OPTIONS, "seed": 7})
+
+
+def test_score__another_pools_finished_run_is_not_taken_for_nothing(pool, tmp_path):
+    score(pool, tmp_path / "run", **OPTIONS)
+    write_shard(tmp_path / "other", "elsewhere", 9)
+    with pytest.raises(RunError, match="as begun"):
+        score(tmp_path / "other", tmp_path / "run", **OPTIONS)
 
 
 def test_score__a_shard_of_only_bad_rows_is_all_nan(tmp_path):
