@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 """What the names of pictures end with, in any case."""
 
-_UID = re.compile("[0-9A-Fa-f]{1,32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_UID = re.compile("[0-9A-Fa-f]{1,32}")
 
 
 def split_key(name: str) -> tuple[str, str]:
@@ -22,6 +22,16 @@ def split_key(name: str) -> tuple[str, str]:
     return folder + slash + stem, dot + ending.lower()
 
 
+def find_column(names: Iterable[str], usual: Sequence[str]) -> str | None:
+    """The first of the usual names of a column that is there, in any case, as it is written; None where none is.
+
+    >>> find_column(["UID", "TEXT"], ("caption", "text"))
+    'TEXT'
+    """
+    known = {name.strip().lower(): name for name in reversed(list(names))}
+    return next((known[name] for name in usual if name in known), None)
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file, or a folder it lies in, has a name that begins with a dot, as AppleDouble's ._x does.
 
@@ -32,16 +42,6 @@ def is_hidden(name: str) -> bool:
 
 
 def usable_uid(value: object) -> str:
-    """A source's uid as 32 lower-case hex digits, or nothing where it is neither 1 to 32 of them nor a UUID."""
+    """A source's uid as 32 lower-case hex digits, or nothing where it is not 1 to 32 of them."""
     # Not through `uids`, whose columns are quick: one by one they would take as long as the rest of a record.
-    return value.replace("-", "").lower().zfill(32) if isinstance(value, str) and _UID.fullmatch(value) else ""
-
-
-def find_column(names: Iterable[str], usual: Sequence[str]) -> str | None:
-    """The first of the usual names of a column that is there, in any case, as it is written; None where none is.
-
-    >>> find_column(["UID", "TEXT"], ("caption", "text"))
-    'TEXT'
-    """
-    known = {name.strip().lower(): name for name in reversed(list(names))}
-    return next((known[name] for name in usual if name in known), None)
+    return value.lower().zfill(32) if isinstance(value, str) and _UID.fullmatch(value) else ""

@@ -162,13 +162,19 @@ class _Work:
         lines = [[names[row] for row, _, _ in rejected], *([line[n] for line in rejected] for n in (1, 2))]
 
         def write() -> None:
-            if not self.pool.tars and kept and not files.side("images").exists():
+            if not self.pool.tars and kept and not _has_places(files):
                 write_index(files, Images(self.source.base, self.source.image_column), rows.kept, named[kept])
             write_parquet(_aside(files, self.arch), pa.table(lines, schema=SET_ASIDE))
             add_columns(files, table, self.arch, image, text)
 
         self.behind.do(write)
         return len(kept)
+
+
+def _has_places(files: ShardFiles) -> bool:
+    """Whether a shard's index says where an image is: it may be there and empty, where embeddings came without."""
+    index = files.side("images")
+    return index.exists() and pq.read_metadata(index).num_rows > 0
 
 
 def _aside(files: ShardFiles, arch: str) -> Path:

@@ -59,8 +59,3 @@ def test_namer__none():
 def test_usable_uid__well_formed_or_nothing():
     assert usable_uid("AB") == "ab".zfill(32)
     assert [usable_uid(value) for value in (None, 7, "", "x", "a" * 33, "\ud800", ["a"])] == [""] * 7
-
-
-def test_usable_uid__a_uuid_with_its_dashes():
-    assert usable_uid("0123ABCD-89ab-cdef-0123-456789abcdef") == "0123abcd89abcdef0123456789abcdef"
-    assert [usable_uid(v) for v in ("-" * 36, "0123abcd89ab-cdef-0123-456789abcdef", "imgur_x1")] == [""] * 3
