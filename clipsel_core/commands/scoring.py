@@ -40,6 +40,9 @@ def score(
         str, typer.Option(help="auto, cpu, cuda: every GPU, or some: cuda:0,cuda:2. One worker each.")
     ] = "auto",
     precision: Annotated[str, typer.Option(help="exact, or bf16: the normalizer faster and rounded.")] = "exact",
+    no_similarity_check: Annotated[
+        bool, typer.Option("--no-similarity-check", help="Score shards whose stored similarities fit other rows.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")
     ] = False,
@@ -68,6 +71,7 @@ def score(
         "on_bad_rows": on_bad_rows,
         "device": device,
         "precision": precision,
+        "check_similarity": not no_similarity_check,
     }
     if check:
         say(f"{run}: {counted(plan_run(pool, run, **options).config.pairs, 'pairs')} can be scored")

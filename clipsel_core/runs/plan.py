@@ -32,7 +32,10 @@ _BASE_METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that may begin or go on. targets: name to (M, D) embeddings. devices: a worker's each, all of a kind."""
+    """A run that may begin or go on. targets: name to (M, D) embeddings. devices: a worker's each, all of a kind.
+
+    check_similarity: whether similarities that the pool stores are compared with those computed.
+    """
 
     root: Path
     pool: Pool
@@ -40,6 +43,7 @@ class Plan:
     config: RunConfig
     targets: dict[str, torch.Tensor]
     devices: tuple[str, ...]
+    check_similarity: bool = True
 
 
 def plan_run(
@@ -51,6 +55,7 @@ def plan_run(
     norms: tuple[str, ...] = ("inf", "2"),
     device: str = "auto",
     temperature: float | None = None,
+    check_similarity: bool = True,
     **options: Any,
 ) -> Plan:
     """Checks everything that can be checked before the work begins.
@@ -58,7 +63,7 @@ def plan_run(
     arch: the teacher's name in the pool; may be left out where there is only one.
     targets: name to file, see `load_target`. norms: p of each NormSim_p.
     temperature: tau; None for that of the run that was begun, else the teacher's as the pool has it, else 0.01.
-    device: see `resolve_devices`.
+    device: see `resolve_devices`. check_similarity: see Plan.
     options: batch_size, divisions, seed, mix_shards, on_bad_rows, precision, as in RunConfig.
     Raises: PoolFormatError, TargetError, ScoringError on an option out of range, RunError where `root` holds a run
         with another config.
@@ -84,7 +89,8 @@ def plan_run(
         config = begun.model_copy(update={"skipped_rows": None})
     else:
         check_uids(pool)
-    return Plan(root, pool, teacher, config, {name: rows for name, (_, rows) in loaded.items()}, devices)
+    loaded_rows = {name: rows for name, (_, rows) in loaded.items()}
+    return Plan(root, pool, teacher, config, loaded_rows, devices, check_similarity)
 
 
 def nothing_scored(root: Path) -> bool:
@@ -92,7 +98,7 @@ def nothing_scored(root: Path) -> bool:
     return not any(path.suffix == ".parquet" and not is_hidden(path.name) for path in (root / "scores").glob("*"))
 
 
-def begun_plan(root: Path, device: str) -> Plan:
+def begun_plan(root: Path, device: str, *, check_similarity: bool) -> Plan:
     """The plan of a run that has begun, for one of its workers. Raises RunError where a target has changed."""
     config = read_config(root)
     pool = open_pool(root / config.pool)
@@ -101,7 +107,7 @@ def begun_plan(root: Path, device: str) -> Plan:
     for was, (now, _) in zip(config.targets, loaded, strict=True):
         if was != now:
             raise RunError(now.path, expected="the target as it was begun with", found="another file")
-    return Plan(root, pool, arch, config, {info.name: rows for info, rows in loaded}, (device,))
+    return Plan(root, pool, arch, config, {info.name: rows for info, rows in loaded}, (device,), check_similarity)
 
 
 def parse_norms(norms: Sequence[str]) -> tuple[str, ...]:
