@@ -1,11 +1,13 @@
-"""How files are written so that nobody ever meets half of one."""
+"""How files are written so that nobody ever meets half of one, and what is a file that can be opened."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +25,18 @@ def bundled() -> Path:
     """
     package = Path(__file__).resolve().parent
     return package / "dashboard" if (package / "dashboard").is_dir() else package.parent
+
+
+def expect_regular(path: str | os.PathLike[str]) -> None:
+    """Makes sure that a path leads to a file, before it is opened: a pipe would be waited for without end.
+
+    Raises: OSError where it does not, or where nothing is there.
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, "a folder", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "a pipe, a socket or a device", str(path))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

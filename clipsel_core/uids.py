@@ -1,11 +1,13 @@
 """How uids are held, compared and kept on disk.
 
-A uid is 128 bits: 32 hex digits in text, and in memory one element of `UID_DTYPE`, its high and low half. This is the
-dtype of DataComp's subset files. Everything here works on whole arrays; nothing loops over uids in Python.
+A uid is 128 bits: 32 hex digits in text, with a UUID's dashes or without, and in memory one element of `UID_DTYPE`, its
+high and low half. This is the dtype of DataComp's subset files. Everything here works on whole arrays; nothing loops
+over uids in Python.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -15,10 +17,13 @@ import pyarrow.compute as pc
 
 from clipsel_core.errors import UidError, reason_of
 from clipsel_core.files import write_atomically
+from clipsel_core.npy import map_npy
 
+_log = logging.getLogger(__name__)
 UID_DTYPE = np.dtype("u8,u8")
-_DIGITS = 32
+_DIGITS, _DASHED = 32, 36
 _BLOCK = 1 << 20
+_UUID = "^" + "-".join(f"([0-9A-Fa-f]{{{digits}}})" for digits in (8, 4, 4, 4, 12)) + "$"
 # Random uids hardly ever share a high half. Short ones, padded with zeros, all share one: sorting serves them better.
 _SHARED_HIGH_HALVES = 8
 
@@ -32,20 +37,45 @@ _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 def from_hex(values) -> np.ndarray:
     """Uids of hex strings, in their order.
 
-    values: (N,) strings of 1 to 32 hex digits, either case, padded with zeros on the left when short; a pyarrow
-        string array, or anything that pyarrow makes one of (list, pandas column, numpy strings).
+    values: (N,) strings of 1 to 32 hex digits, either case, padded with zeros on the left when short, or UUIDs with
+        their dashes; a pyarrow array of text of any type, or anything that pyarrow makes strings of (list, pandas
+        column, numpy strings). A pyarrow array of 16 bytes each is taken for UUIDs, the most significant byte first.
     Returns: (N,) UID_DTYPE.
-    Raises: UidError naming the first malformed value and its row.
+    Raises: UidError naming the first malformed value and its row, or the type of what is neither text nor UUIDs.
 
     >>> from_hex(["00000000000000010000000000000002", "A"]).tolist()
     [(1, 2), (0, 10)]
     """
     strings = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, pa.string())
+    if isinstance(strings.type, pa.BaseExtensionType):
+        strings = pc.cast(strings, strings.type.storage_type)
+    of_block = _halves_of_bytes if strings.type == pa.binary(16) else _halves
     out = np.empty((len(strings), 2), np.uint64)
     for start in range(0, len(strings), _BLOCK):
         block = strings.slice(start, _BLOCK)
-        out[start : start + len(block)] = _halves(block, start)
+        out[start : start + len(block)] = of_block(block, start)
     return from_halves(out[:, 0], out[:, 1])
+
+
+def from_array(array: np.ndarray) -> np.ndarray:
+    """Uids of a numpy array, in its order: pairs of uint64, in either byte order, or text.
+
+    array: (N,) of a dtype with two fields of uint64, or of strings as from_hex takes them.
+    Returns: (N,) UID_DTYPE. Raises: UidError where it is another array, or a string is no uid.
+    """
+    fields = array.dtype.names or ()
+    if (
+        array.ndim == 1
+        and len(fields) == 2
+        and all(array.dtype[name].newbyteorder("=") == np.uint64 for name in fields)
+    ):
+        return from_halves(array[fields[0]], array[fields[1]])
+    if array.ndim == 1 and array.dtype.kind in "US":
+        return from_hex(pa.array(array.tolist(), pa.string() if array.dtype.kind == "U" else pa.binary()))
+    found = f"shape {array.shape}, dtype {array.dtype}"[:80]
+    raise UidError(
+        "uids", expected="shape (N,), dtype u8,u8 or text", found=found, remedy="convert hex uids with from_hex"
+    )
 
 
 def to_hex(uids: np.ndarray) -> pa.StringArray:
@@ -124,22 +154,28 @@ def repeats(ordered: np.ndarray) -> np.ndarray:
     return out
 
 
-def read_subset(path: str | os.PathLike[str]) -> np.ndarray:
-    """The uids of a subset file as DataComp writes it: (N,) UID_DTYPE, ascending, distinct.
+def distinct(uids: np.ndarray, where: str | os.PathLike[str]) -> np.ndarray:
+    """The same as `unique`; uids that repeat are counted in one logged warning. where: what they were read from."""
+    once = unique(uids)
+    if repeated := len(uids) - len(once):
+        _log.warning("%s: %s of %s uids repeat others and count once", where, f"{repeated:,}", f"{len(uids):,}")
+    return once
 
-    Raises: UidError where the file is not such an array, or is unsorted or repeats a uid.
+
+def read_subset(path: str | os.PathLike[str]) -> np.ndarray:
+    """The uids of a .npy, as DataComp and `write_subset` write it: (N,) UID_DTYPE, ascending, distinct.
+
+    Those of other writers may come in any order, in either byte order, as text, or repeat; see `distinct`.
+    Raises: UidError where the file is not such an array.
     """
     try:
-        with open(path, "rb") as file:
-            uids = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        found, remedy = reason_of(error), "export it again"
-        raise UidError(path, expected="a .npy of dtype u8,u8", found=found, remedy=remedy) from error
-    if uids.dtype != UID_DTYPE or uids.ndim != 1:
-        found = f"shape {uids.shape}, dtype {uids.dtype}"
-        raise UidError(path, expected="shape (N,), dtype u8,u8", found=found, remedy="convert hex uids with from_hex")
-    _check_ascending(path, uids)
-    return uids
+        return distinct(from_array(map_npy(path)), path)
+    except ValueError as error:
+        found = reason_of(error)
+        raise UidError(path, expected="a .npy of dtype u8,u8", found=found, remedy="export it again") from error
+    except UidError as error:
+        where = path if error.where == "uids" else f"{os.fspath(path)}, {error.where}"
+        raise UidError(where, expected=error.expected, found=error.found, remedy=error.remedy) from error
 
 
 def write_subset(path: str | os.PathLike[str], uids: np.ndarray) -> None:
@@ -157,8 +193,43 @@ def write_subset(path: str | os.PathLike[str], uids: np.ndarray) -> None:
     write_atomically(Path(path), write)
 
 
+def _halves_of_bytes(block, first_row: int) -> np.ndarray:
+    if block.null_count:
+        _refuse(block, first_row, int(np.argmax(block.is_null().to_numpy(zero_copy_only=False))))
+    array = block.combine_chunks() if isinstance(block, pa.ChunkedArray) else block
+    raw = np.frombuffer(array.buffers()[1], ">u8")[array.offset * 2 :][: len(array) * 2]
+    return raw.reshape(-1, 2).astype(np.uint64)
+
+
+def _as_text(block, first_row: int):
+    """A block's values as strings."""
+    if not pa.types.is_string(block.type):
+        inner = block.type.value_type if pa.types.is_dictionary(block.type) else block.type
+        if not _holds_text(inner):
+            expected = "text, or UUIDs of 16 bytes"
+            raise UidError("uids", expected=expected, found=str(block.type))
+        try:
+            # By way of the plain types: not every other one can be cast to every other.
+            block = pc.cast(pc.cast(block, inner), pa.binary() if pa.types.is_fixed_size_binary(inner) else pa.string())
+            block = pc.cast(block, pa.string())
+        except pa.ArrowInvalid as error:
+            raise UidError(f"row {first_row} or later", expected="text", found=reason_of(error)) from error
+    return block
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    return is_text or is_bytes or types.is_fixed_size_binary(kind) or types.is_null(kind)
+
+
 def _halves(block, first_row: int) -> np.ndarray:
+    block = _as_text(block, first_row)
     lengths = pc.binary_length(block)
+    if pc.max(lengths).as_py() == _DASHED:
+        block = pc.replace_substring_regex(block, _UUID, r"\1\2\3\4\5")
+        lengths = pc.binary_length(block)
     ends = pc.min_max(lengths).as_py()  # looking at all in numpy imports pandas, which takes longer than a small shard
     if block.null_count or ends["min"] < 1 or ends["max"] > _DIGITS:
         found = lengths.to_numpy(zero_copy_only=False)

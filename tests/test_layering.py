@@ -13,7 +13,7 @@ from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
 CORE = "clipsel_core"
-EVERYWHERE = {"errors", "uids", "files", "cores", "counts", "processes", "reach", "__version__"}
+EVERYWHERE = {"errors", "uids", "files", "npy", "cores", "counts", "processes", "reach", "__version__"}
 # A room may import itself, what is everywhere, and these.
 ROOMS: dict[str, set[str]] = {
     "jobs": set(),

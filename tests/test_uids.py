@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +48,49 @@ def test_from_hex__keeps_rows_apart_across_blocks(monkeypatch):
     assert uids.to_hex(of(numbers)).to_pylist() == [f"{n:032x}" for n in numbers]
 
 
-@pytest.mark.parametrize("bad", ["", "g", "1" * 33, "0x12", " 1", "é", None])
+@pytest.mark.parametrize("form", [str, lambda value: str(value).upper(), lambda value: value.hex])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()),
+        *(pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int8(), pa.large_string())),
+    ],
+    ids=str,
+)
+def test_from_hex__reads_uuids_from_columns_of_every_type_of_text(form, kind):
+    wanted = [uuid.UUID(int=n * 0x1234567890ABCDEF1357924680ACE1) for n in range(1, 6)]
+    column = pa.array([form(value) for value in wanted])
+    dictionary = pa.types.is_dictionary(kind)
+    column = column.cast(kind.value_type).dictionary_encode() if dictionary else column.cast(kind)
+    for array in (column, pa.chunked_array([column[:2], column[2:]]), column[1:]):
+        assert numbers_of(uids.from_hex(array)) == [value.int for value in wanted[-len(array) :]]
+
+
+def test_from_hex__reads_uuids_as_bytes():
+    wanted = [uuid.UUID(int=n * 0x1234567890ABCDEF1357924680ACE1) for n in range(1, 6)]
+    raw = pa.array([value.bytes for value in wanted], pa.binary(16))
+    typed = pa.ExtensionArray.from_storage(pa.uuid(), raw)
+    for array in (raw, typed, pa.chunked_array([typed[:1], typed[1:]]), raw[2:]):
+        assert numbers_of(uids.from_hex(array)) == [value.int for value in wanted[-len(array) :]]
+    with pytest.raises(UidError, match="row 1: expected a uid"):
+        uids.from_hex(pa.array([b"x" * 16, None], pa.binary(16)))
+
+
+def test_from_hex__dashed_and_plain_ones_in_one_column():
+    value = uuid.UUID(int=2**127 + 5)
+    assert numbers_of(uids.from_hex(["1", str(value), value.hex])) == [1, value.int, value.int]
+
+
+@pytest.mark.parametrize("column", [[1, 2], [1.5], [["a"]], [b"\xff"], [True]])
+def test_from_hex__refuses_what_is_no_text(column):
+    with pytest.raises(UidError, match="expected text"):
+        uids.from_hex(pa.array(column))
+
+
+DASHES = ["0123456-789ab-cdef-0123-456789abcdef", "-" * 36, "01234567-89ab-cdef-0123-456789abcdeg"]
+
+
+@pytest.mark.parametrize("bad", [*DASHES, "", "g", "1" * 33, "0x12", " 1", "é", None])
 def test_from_hex__refuses_what_is_no_uid_and_names_its_row(bad):
     with pytest.raises(UidError, match=r"row 2: expected a uid of 1 to 32 hex digits"):
         uids.from_hex(["1", "2", bad, "3"])
@@ -86,21 +131,43 @@ def test_write_subset__is_read_back_and_is_what_numpy_writes(tmp_path):
 @pytest.mark.parametrize(
     ("numbers", "found"), [([2, 1], "a smaller uid at row 1"), ([1, 1], "a repeated uid at row 1")]
 )
-def test_subset__unsorted_or_repeated_is_refused_both_ways(tmp_path, numbers, found):
-    np.save(tmp_path / "bad.npy", of(numbers))
-    with pytest.raises(UidError, match=found):
-        uids.read_subset(tmp_path / "bad.npy")
+def test_write_subset__unsorted_or_repeated_is_refused(tmp_path, numbers, found):
     with pytest.raises(UidError, match=found):
         uids.write_subset(tmp_path / "out.npy", of(numbers))
     assert not (tmp_path / "out.npy").exists()
 
 
-def test_read_subset__refuses_other_arrays(tmp_path):
-    np.save(tmp_path / "floats.npy", np.zeros(3))
-    with pytest.raises(
-        UidError, match=r"floats.npy: expected shape \(N,\), dtype u8,u8, found shape \(3,\), dtype float64"
-    ):
-        uids.read_subset(tmp_path / "floats.npy")
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda array: array,
+        lambda array: array.astype(">u8,>u8"),
+        lambda array: array.astype([("hi", "<u8"), ("lo", ">u8")]),
+        lambda array: np.array([f"{n:x}" for n in numbers_of(array)]),
+        lambda array: np.array([str(uuid.UUID(int=n)) for n in numbers_of(array)], "S36"),
+    ],
+    ids=["as ours", "big-endian", "named", "text", "bytes"],
+)
+def test_read_subset__takes_any_order_and_counts_repeats(tmp_path, stored, caplog):
+    np.save(tmp_path / "list.npy", stored(of([2**100, 1, 7, 1, 1])))
+    assert numbers_of(uids.read_subset(tmp_path / "list.npy")) == [1, 7, 2**100]
+    said = f"{tmp_path / 'list.npy'}: 2 of 5 uids repeat others and count once"
+    assert [record.message for record in caplog.records] == [said]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        *(np.zeros(3), np.zeros((3, 2), "u8"), np.zeros(3, "i8,i8"), np.zeros(3, "u8,u8,u8"), np.zeros(3, "V16")),
+        *(np.zeros(3, "M8[s]"), np.zeros(3, np.longdouble), np.array("1"), np.array(["not-a-uid"])),
+    ],
+    ids=lambda array: f"{array.dtype} {array.shape}",
+)
+def test_read_subset__refuses_other_arrays(tmp_path, array):
+    np.save(tmp_path / "other.npy", array)
+    with pytest.raises(UidError, match=r"other\.npy.*: expected") as caught:
+        uids.read_subset(tmp_path / "other.npy")
+    assert "\n" not in str(caught.value)
 
 
 def test_read_subset__never_unpickles(tmp_path):

@@ -31,12 +31,18 @@ def score(
         int, typer.Option(help="Shards that share their batches; more than 1 where files are sorted by source.")
     ] = 1,
     on_bad_rows: Annotated[
-        str, typer.Option(help="error, or skip: set rows without a usable embedding aside.")
+        str,
+        typer.Option(
+            help="error; skip: set rows without a usable embedding aside; scale: give rows of any length length 1."
+        ),
     ] = "error",
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda: every GPU, or some: cuda:0,cuda:2. One worker each.")
     ] = "auto",
     precision: Annotated[str, typer.Option(help="exact, or bf16: the normalizer faster and rounded.")] = "exact",
+    no_similarity_check: Annotated[
+        bool, typer.Option("--no-similarity-check", help="Score shards whose stored similarities fit other rows.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")
     ] = False,
@@ -49,6 +55,7 @@ def score(
 
     Example: clipsel score demo/pool my_run --target task=demo/target/task.npy
     """
+    from clipsel_core.runs.local import scaled_rows
     from clipsel_core.runs.local import score as score_pool
     from clipsel_core.runs.plan import plan_run
 
@@ -64,6 +71,7 @@ def score(
         "on_bad_rows": on_bad_rows,
         "device": device,
         "precision": precision,
+        "check_similarity": not no_similarity_check,
     }
     if check:
         say(f"{run}: {counted(plan_run(pool, run, **options).config.pairs, 'pairs')} can be scored")
@@ -74,6 +82,8 @@ def score(
         )
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
+    scaled = scaled_rows(done) if done.config.on_bad_rows == "scale" else 0
+    aside += f"; {scaled:,} scaled to unit length" if scaled else ""
     say(f"{run}: {counted(done.config.pairs, 'pairs')} scored{aside}")
 
 

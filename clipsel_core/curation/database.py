@@ -51,7 +51,7 @@ class Database:
                 for name, table in tables.items():
                     cursor.register(name, table)
                 yield from cursor.sql(query, params=parameters).to_arrow_reader(_BATCH_ROWS)
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:  # OSError once batches have begun to come
             raise self._unreadable(error) from error
 
     def table(self, query: str, parameters: dict[str, Any]) -> pa.Table:
@@ -59,7 +59,7 @@ class Database:
         batches = list(self.record_batches(query, parameters))
         return pa.Table.from_batches(batches)
 
-    def _unreadable(self, error: duckdb.Error) -> RunError:
+    def _unreadable(self, error: Exception) -> RunError:
         reason = str(error).split("\n")[0]
         remedy = "if it was replaced or cut short, score or download that shard again"
         return RunError(self.root, expected="readable parquet files", found=reason, remedy=remedy)

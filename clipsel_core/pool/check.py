@@ -11,8 +11,8 @@ import numpy as np
 from clipsel_core import uids
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, UidError
-from clipsel_core.pool.embeddings import describe_row, read_embeddings, row_scale
-from clipsel_core.pool.layout import Arch, Pool, Shard, read_schema, read_uid_strings
+from clipsel_core.pool.embeddings import describe_row, read_embeddings, remedy_for, row_scale
+from clipsel_core.pool.layout import Arch, Pool, Shard, read_uid_column
 
 # Uids held at once while looking for repeats: 1 GiB. A larger pool is read several times, each time another part of it.
 _UIDS_AT_ONCE = 1 << 26
@@ -29,9 +29,9 @@ class Problem:
 
 def read_uids(pool: Pool, shard: Shard) -> np.ndarray:
     """A shard's uids in row order, (N,) UID_DTYPE. Raises PoolFormatError naming shard and row of a malformed one."""
-    strings = read_uid_strings(shard)
+    column = read_uid_column(shard)
     try:
-        return uids.from_hex(strings)
+        return uids.from_hex(column)
     except UidError as error:
         where = f"{shard.parquet}, {error.where}"
         raise PoolFormatError(where, expected=error.expected, found=error.found) from error
@@ -60,9 +60,8 @@ def shard_problems(shard: Shard, pool: Pool, archs: list[Arch], *, values: bool 
 
     values: also read every embedding, to find rows that are zero, NaN, infinite or not of unit length.
     """
-    names = read_schema(shard.parquet).names
-    if absent := [name for name in (pool.uid_column, pool.text_column) if name and name not in names]:
-        yield Problem(f"shard {shard.name}: no column {', '.join(absent)}")
+    if shard.uid_column is None:
+        yield Problem(f"shard {shard.name}: no column uid")
     for arch in archs:
         for member in (arch.image_member, arch.text_member):
             try:
@@ -82,7 +81,7 @@ def _value_problems(shard: Shard, member: str, rows: np.ndarray) -> Iterator[Pro
     bad = np.flatnonzero(np.isnan(scale))
     if len(bad):
         first = int(bad[0])
-        found = f"the first is row {first}: {describe_row(rows[first])}"
+        found = f"the first is row {first}: {describe_row(rows[first])}; {remedy_for(rows[first])}"
         yield Problem(f"shard {shard.name}: {counted(len(bad), 'bad rows')} in {member}, {found}")
     if off := int((scale[np.isfinite(scale)] != 1).sum()):
         found = f"{counted(off, 'rows')} in {member} a little off unit length; scoring scales them"

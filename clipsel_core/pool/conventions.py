@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 """What the names of pictures end with, in any case."""
@@ -19,6 +20,16 @@ def split_key(name: str) -> tuple[str, str]:
     folder, slash, file = name.removeprefix("./").rpartition("/")
     stem, dot, ending = file.partition(".")
     return folder + slash + stem, dot + ending.lower()
+
+
+def find_column(names: Iterable[str], usual: Sequence[str]) -> str | None:
+    """The first of the usual names of a column that is there, in any case, as it is written; None where none is.
+
+    >>> find_column(["UID", "TEXT"], ("caption", "text"))
+    'TEXT'
+    """
+    known = {name.strip().lower(): name for name in reversed(list(names))}
+    return next((known[name] for name in usual if name in known), None)
 
 
 def is_hidden(name: str) -> bool:

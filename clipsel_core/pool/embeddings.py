@@ -55,25 +55,27 @@ def read_pairs(
     shard: Shard,
     arch: Arch,
     *,
-    on_bad_rows: Literal["error", "skip"] = "error",
+    on_bad_rows: Literal["error", "skip", "scale"] = "error",
     room: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
 ) -> Pairs:
     """Both sides of a shard's embeddings, every row checked for finite values and unit length.
 
     The two sides are read side by side; each block of rows is checked while it is still in the cache.
     on_bad_rows: "error" raises PoolFormatError at the first row that is zero, NaN, infinite or far from unit length;
-        "skip" marks such rows as not usable.
+        "skip" marks such rows as not usable; "scale" gives those of another length unit length, and marks the others.
     room: gives the memory for an array of this shape and dtype that is then filled; called from several threads.
     """
     members = (arch.image_member, arch.text_member)
     with ThreadPoolExecutor(2) as threads:
-        sides = [threads.submit(_read_side, shard, arch, member, room) for member in members]
+        scaling = on_bad_rows == "scale"
+        sides = [threads.submit(_read_side, shard, arch, member, room, any_length=scaling) for member in members]
         (image, image_scale), (text, text_scale) = (side.result() for side in sides)
     usable = np.isfinite(image_scale) & np.isfinite(text_scale)
     if on_bad_rows == "error" and not usable.all():
         row = int(np.argmin(usable))
         member, side = (arch.image_member, image) if not np.isfinite(image_scale[row]) else (arch.text_member, text)
-        found, remedy = describe_row(side[row]), "set such rows aside with --on-bad-rows skip"
+        remedy = remedy_for(side[row])
+        found = describe_row(side[row])
         raise PoolFormatError(
             f"shard {shard.name}, row {row}", expected=f"a unit row in {member}", found=found, remedy=remedy
         )
@@ -140,15 +142,32 @@ def describe_row(row: np.ndarray) -> str:
     return "only zeros" if length == 0 else f"length {length:.4g}"
 
 
-def row_scale(rows: np.ndarray) -> np.ndarray:
+def has_length(row: np.ndarray) -> bool:
+    """Whether an embedding can be scaled to unit length: it is finite, and not all zeros."""
+    return bool(np.isfinite(_scale_of_any_length(row[None])[0]))
+
+
+def remedy_for(row: np.ndarray) -> str:
+    """What `score` can be asked to do with rows like this bad one."""
+    if has_length(row):
+        return "scale such rows to unit length with --on-bad-rows scale"
+    return "set such rows aside with --on-bad-rows skip"
+
+
+def row_scale(rows: np.ndarray, *, any_length: bool = False) -> np.ndarray:
     """The factor that gives each row unit length: 1 where rounding explains the difference, NaN where the row is bad.
 
-    rows: (N, D) floats. Returns: (N,) float32.
+    rows: (N, D) floats. any_length: whether only zeros, NaN and infinite values make a row bad. Returns: (N,) float32.
     """
     scale = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), _BLOCK_ROWS):
-        scale[start : start + _BLOCK_ROWS] = _scale_of(rows[start : start + _BLOCK_ROWS])
+        scale[start : start + _BLOCK_ROWS] = _scale_of(rows[start : start + _BLOCK_ROWS], any_length=any_length)
     return scale
+
+
+def at_unit_length(rows: np.ndarray) -> np.ndarray:
+    """Rows of any length scaled to unit length, (N, D) floats; bad ones become zeros or stay what they are."""
+    return _rescale(rows, row_scale(rows, any_length=True))
 
 
 def row_lengths(rows: np.ndarray) -> np.ndarray:
@@ -163,14 +182,23 @@ def row_lengths(rows: np.ndarray) -> np.ndarray:
     return lengths
 
 
-def _scale_of(block: np.ndarray) -> np.ndarray:
+def _scale_of(block: np.ndarray, *, any_length: bool = False) -> np.ndarray:
     length = np.sqrt(_squared_lengths(block))
     off = np.abs(length - 1)
     scale = np.full(len(block), np.nan, np.float32)
     scale[off <= ROUNDING] = 1
     near = (off > ROUNDING) & (off <= UNIT_TOLERANCE)
     scale[near] = 1 / length[near]
+    if any_length and (far := np.isnan(scale)).any():
+        scale[far] = _scale_of_any_length(block[far])
     return scale
+
+
+def _scale_of_any_length(block: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(block.astype(np.float64), axis=1)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        scale = (1 / length).astype(np.float32)
+    return np.where(np.isfinite(scale) & (scale > 0), scale, np.float32(np.nan))
 
 
 def _squared_lengths(block: np.ndarray) -> np.ndarray:
@@ -190,14 +218,19 @@ def _squared_lengths(block: np.ndarray) -> np.ndarray:
 
 
 def _read_side(
-    shard: Shard, arch: Arch, name: str, room: Callable[[tuple[int, ...], np.dtype], np.ndarray]
+    shard: Shard,
+    arch: Arch,
+    name: str,
+    room: Callable[[tuple[int, ...], np.dtype], np.ndarray],
+    *,
+    any_length: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One side's rows in memory, float16 or float32, and the factor that gives each unit length."""
     npz, member = _find_of_width(shard, arch, name)
     rows = room(member.shape, _dtype_in_memory(member))
     scale = np.empty(len(rows), np.float32)
     for place in read_rows(npz, member, rows, block=_BLOCK_ROWS):
-        scale[place] = _scale_of(rows[place])
+        scale[place] = _scale_of(rows[place], any_length=any_length)
     return rows, scale
 
 
@@ -227,7 +260,10 @@ def _find(shard: Shard, name: str) -> tuple[Path, Member]:
 
 
 def _rescale(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return rows * np.nan_to_num(scale)[:, None] if np.any(scale[np.isfinite(scale)] != 1) else rows
+    if not np.any(scale[np.isfinite(scale)] != 1):
+        return rows
+    with np.errstate(invalid="ignore"):
+        return rows * np.nan_to_num(scale)[:, None]
 
 
 def _check_header(shard: Shard, member: Member) -> None:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
 
-from clipsel_core.errors import PoolFormatError
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from clipsel_core import uids
+from clipsel_core.counts import counted
+from clipsel_core.errors import PoolFormatError, UidError, reason_of
+from clipsel_core.files import expect_regular
 from clipsel_core.pool.check import Problem, check_uids, shard_problems
-from clipsel_core.pool.layout import Pool
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, split_key
+from clipsel_core.pool.layout import Pool, Shard, as_texts, read_column
+from clipsel_core.pool.sources.members import Members
+from clipsel_core.pool.sources.record import facts_in
+
+_FIRST_MEMBERS = 60
+_LARGEST_JSON = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -29,7 +47,7 @@ class PoolReport:
 
 
 def inspect_pool(pool: Pool, *, values: bool = True, progress: Callable[[int, int], None] | None = None) -> PoolReport:
-    """Checks a pool's uids, headers and, with `values`, every embedding; collects what it finds instead of raising.
+    """Checks a pool's uids, headers and, with `values`, every embedding and caption; collects what it finds.
 
     progress: told after each shard how many of how many pairs are done.
     """
@@ -37,13 +55,129 @@ def inspect_pool(pool: Pool, *, values: bool = True, progress: Callable[[int, in
     if not pool.archs:
         problems.append(Problem(f"{pool.root / 'metadata'}: no teacher's embeddings in any .npz"))
     done = 0
-    for shard in pool.shards:
-        problems += shard_problems(shard, pool, list(pool.archs.values()), values=values)
-        done += shard.rows
-        if progress:
-            progress(done, pool.rows)
+    # Captions are read beside the embeddings, which take most of the time.
+    with ThreadPoolExecutor(1) as threads:
+        captions = threads.map(_look_at_captions, pool.shards if values else ())
+        for shard in pool.shards:
+            problems += shard_problems(shard, pool, list(pool.archs.values()), values=values)
+            done += shard.rows
+            if progress:
+                progress(done, pool.rows)
+        problems += _caption_problems(pool, captions)
     try:
         check_uids(pool)
     except PoolFormatError as error:
         problems.append(Problem(str(error)))
+    problems += _column_problems(pool)
+    problems += _image_problems(pool)
     return PoolReport(pool, tuple(problems))
+
+
+class _Captions(NamedTuple):
+    """A shard's captions. empty, damaged: how many say nothing, and are not UTF-8. fault: why they cannot be read."""
+
+    empty: int = 0
+    damaged: int = 0
+    fault: str = ""
+
+
+def _look_at_captions(shard: Shard) -> _Captions:
+    if shard.text_column is None:
+        return _Captions()
+    try:
+        column = read_column(shard, shard.text_column)
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            return _Captions(sum(not text.strip() for text in as_texts(column)))
+        damaged = 0
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            damaged = sum("\ufffd" in text for text in as_texts(column))
+        lengths = pc.binary_length(pc.ascii_trim_whitespace(pc.fill_null(column, "")))
+        return _Captions(pc.sum(pc.equal(lengths, 0)).as_py() or 0, damaged)
+    except (PoolFormatError, pa.ArrowException) as error:
+        return _Captions(fault=reason_of(error))
+
+
+def _caption_problems(pool: Pool, captions: Iterable[_Captions]) -> Iterator[Problem]:
+    seen = list(zip(pool.shards, captions, strict=False))
+    yield from (
+        Problem(f"shard {shard.name}: captions: {found.fault}", stops=False) for shard, found in seen if found.fault
+    )
+    for what, said in (("empty", "empty"), ("damaged", "not UTF-8; U+FFFD stands for what cannot be read")):
+        counts = [(shard, count) for shard, found in seen if (count := getattr(found, what))]
+        if counts:
+            total = counted(sum(count for _, count in counts), "captions")
+            yield Problem(f"{total} of {pool.rows:,}, the first in shard {counts[0][0].name}: {said}", stops=False)
+
+
+def _column_problems(pool: Pool) -> Iterator[Problem]:
+    """What shards differ in, a line for all that differ in the same way."""
+    shards: dict[str, list[str]] = {}
+    for shard in pool.shards:
+        for said in _odd_columns(shard, pool):
+            shards.setdefault(said, []).append(shard.name)
+    for said, names in shards.items():
+        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        yield Problem(f"shard {names[0]}{more}: {said}", stops=False)
+
+
+def _odd_columns(shard: Shard, pool: Pool) -> Iterator[str]:
+    text = shard.text_column
+    if text is None and pool.text_column:
+        yield "no column of captions; they count as empty"
+    elif text and shard.columns[text] == "null":
+        yield f"{text} is of type null; captions count as empty"
+    elif text and "list<" in shard.columns[text]:
+        yield f"{text} is {shard.columns[text]}; the first text of each list is the caption"
+    if shard.url_column is None and pool.url_column:
+        yield "no column of urls; they count as empty"
+    for name, kind in shard.columns.items():
+        if "struct<" in kind and name.lower() in ("text", "caption"):
+            yield f"{name} is {kind}, which is no caption"
+        elif name != text and kind != pool.columns[name]:
+            yield f"{name} is {kind}, elsewhere {pool.columns[name]}"
+
+
+def _image_problems(pool: Pool) -> Iterator[Problem]:
+    """Images that cannot be found though there are some, and indexes without any."""
+    if pool.indexes:
+        try:
+            if not any(pq.read_metadata(index).num_rows for index in pool.indexes):
+                remedy = "embed TARS POOL with a second teacher gives the pool its images"
+                yield Problem(f"{pool.root / 'images'}: no image of any pair; {remedy}", stops=False)
+        except (pa.ArrowException, OSError) as error:
+            yield Problem(f"{pool.root / 'images'}: {reason_of(error)}; embed the pool again", stops=False)
+        return
+    nameless = [tar for tar in pool.tars if _names_no_pair(tar)]
+    if nameless:
+        more = f" and {counted(len(nameless) - 1, 'more tars')}" if len(nameless) > 1 else ""
+        said = f"no uid in any json of the first {_FIRST_MEMBERS} members, so none of its images is found"
+        remedy = "make a pool of the tars with embed"
+        yield Problem(f"{nameless[0]}{more}: {said}; {remedy}", stops=False)
+
+
+def _names_no_pair(tar: Path) -> bool:
+    """Whether a tar begins with images none of which has a uid. One that cannot be read is none."""
+    images = 0
+    try:
+        expect_regular(tar)
+        with open(tar, "rb") as file:
+            members = Members(file, tar.stat().st_size)
+            for member in islice(members, _FIRST_MEMBERS):
+                ending = split_key(member.name)[1]
+                images += ending in IMAGE_ENDINGS
+                if ending == ".json" and member.size <= _LARGEST_JSON:
+                    uid = facts_in(members.read(member)).get("uid")
+                    if isinstance(uid, str) and _is_uid(uid):
+                        return False
+    except (tarfile.TarError, OSError, EOFError, ValueError):
+        return False
+    return images > 0
+
+
+def _is_uid(text: str) -> bool:
+    try:
+        return len(uids.from_hex([text])) == 1
+    except (UidError, pa.ArrowException, UnicodeError):
+        return False

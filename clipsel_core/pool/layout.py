@@ -6,32 +6,55 @@ A pool is laid out as DataComp's: `metadata/*.parquet`, a `.npz` of the same ste
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import PoolFormatError, reason_of
+from clipsel_core.files import expect_regular
+from clipsel_core.pool.conventions import find_column, is_hidden
 from clipsel_core.pool.npz import Member, read_members
+from clipsel_core.pool.sources.record import clean_text
 
 _AT_ONCE = 8
-_TEXT_COLUMNS = ("text", "caption")
-_URL_COLUMNS = ("url",)
+_TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")
+_STRUCTURED = re.compile(r"struct<|map<")
 # DataComp's names first (l14_img, l14_txt), then those of the tools that write <model>-image, <model>-text.
 _FAMILIES = (("_img", "_txt", "clip_{arch}_similarity_score"), ("-image", "-text", "{arch}-score"))
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One metadata file and what lies beside it. npz is None where there are no embeddings."""
+    """One metadata file and what lies beside it. npz is None where there are no embeddings.
+
+    columns: name to Arrow type, of this shard; they may differ from shard to shard, as may the case of their names.
+    """
 
     name: str
     parquet: Path
     npz: Path | None
     rows: int
+    columns: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def uid_column(self) -> str | None:
+        """What holds its uids, as it is written here."""
+        return find_column(self.columns, ["uid"])
+
+    @property
+    def text_column(self) -> str | None:
+        """What holds its captions, as it is written here."""
+        return caption_column(self.columns)
+
+    @property
+    def url_column(self) -> str | None:
+        """What holds its urls, as it is written here."""
+        return find_column(self.columns, ["url"])
 
 
 @dataclass(frozen=True)
@@ -49,8 +72,9 @@ class Arch:
 class Pool:
     """A pool's files and columns.
 
-    columns: name to Arrow type, of the first shard. tars: where images lie, may be empty. indexes: images/*.parquet of
-    pools made by `embed`, which say where each image was left.
+    columns: name to Arrow type, of all shards; of several types that of the first shard that has one.
+    tars: where images lie, may be empty. indexes: images/*.parquet of pools made by `embed`, which say where each
+    image was left.
     """
 
     root: Path
@@ -86,41 +110,62 @@ class Pool:
 
 
 def open_pool(root: str | Path) -> Pool:
-    """Finds a pool's shards and works out its names, from the first shard's columns and members.
+    """Finds a pool's shards and works out its names, from the shards' columns and the first one's members.
 
     Raises: PoolFormatError where there is no shard, a file cannot be read, or there is no uid column.
     """
     root = Path(root)
-    parquets = sorted((root / "metadata").glob("*.parquet"))
+    parquets = metadata_files(root)
     if not parquets:
         remedy = "a pool is a folder with metadata/<shard>.parquet and metadata/<shard>.npz"
         found = "no such file" if root.is_dir() else "no such folder"
         raise PoolFormatError(root / "metadata", expected="*.parquet", found=found, remedy=remedy)
-    schema = read_schema(parquets[0])
+    first = read_schema(parquets[0])
+    usual = _columns_of(first)
     # A large pool has thousands of them; where they are not in memory each waits for the disk.
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        shards = tuple(threads.map(_shard, parquets))
+        shards = tuple(threads.map(lambda parquet: _shard(parquet, first, usual), parquets))
     with_npz = next((shard.npz for shard in shards if shard.npz), None)
     members = read_members(with_npz) if with_npz else {}
-    names = schema.names
-    if "uid" not in names:
-        raise PoolFormatError(parquets[0], expected="a column uid", found=", ".join(names))
+    columns = dict(usual)
+    for shard in shards:
+        if shard.columns is not usual:
+            columns |= {name: kind for name, kind in shard.columns.items() if columns.get(name, "null") == "null"}
+    uid_column = find_column(columns, ["uid"])
+    if uid_column is None:
+        raise PoolFormatError(parquets[0], expected="a column uid", found=", ".join(columns))
     return Pool(
         root=root,
         shards=shards,
-        archs=detect_archs(members, names),
-        uid_column="uid",
-        text_column=next((name for name in _TEXT_COLUMNS if name in names), None),
-        url_column=next((name for name in _URL_COLUMNS if name in names), None),
-        columns={field.name: str(field.type) for field in schema},
-        tars=tuple(sorted((root / "shards").glob("*.tar"))),
-        indexes=tuple(sorted((root / "images").glob("*.parquet"))),
+        archs=detect_archs(members, list(columns)),
+        uid_column=uid_column,
+        text_column=caption_column(columns),
+        url_column=find_column(columns, ["url"]),
+        columns=columns,
+        tars=tuple(_files(root / "shards", "*.tar")),
+        indexes=tuple(_files(root / "images", "*.parquet")),
     )
+
+
+def metadata_files(root: Path) -> list[Path]:
+    """A pool's metadata/*.parquet in the order of their names, hidden ones left out; none where it is no pool."""
+    return _files(root / "metadata", "*.parquet")
 
 
 def knows_images(root: Path) -> bool:
     """Pool.has_images of the pool in a folder, without opening it: that looks into every shard."""
-    return any(next(root.glob(pattern), None) for pattern in ("shards/*.tar", "images/*.parquet"))
+    return any(_files(root / folder, pattern) for folder, pattern in (("shards", "*.tar"), ("images", "*.parquet")))
+
+
+def caption_column(columns: Mapping[str, str]) -> str | None:
+    """Which of a table's columns holds the captions, in any case: text comes first, structs are none.
+
+    columns: name to Arrow type.
+
+    >>> caption_column({"UID": "string", "TEXT": "string"})
+    'TEXT'
+    """
+    return find_column((name for name, kind in columns.items() if not _STRUCTURED.search(kind)), _TEXT_COLUMNS)
 
 
 def detect_archs(members: dict[str, Member], columns: list[str]) -> dict[str, Arch]:
@@ -139,37 +184,70 @@ def detect_archs(members: dict[str, Member], columns: list[str]) -> dict[str, Ar
 
 
 def read_schema(parquet: Path) -> pa.Schema:
-    """A parquet's columns. Raises PoolFormatError where it is not one."""
-    try:
-        return pq.read_schema(parquet)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _unreadable(parquet, error) from error
+    """A parquet's columns. Raises PoolFormatError where it is not one, or a name is no UTF-8."""
+    return _opened(parquet).schema_arrow
 
 
-def read_uid_strings(shard: Shard) -> pa.ChunkedArray:
-    """A shard's uids as text, in row order. Raises PoolFormatError where the column is absent or not text."""
+def read_column(shard: Shard, column: str) -> pa.ChunkedArray:
+    """A column of a shard, as it is stored. Raises PoolFormatError where it cannot be read."""
     try:
-        column = pq.ParquetFile(shard.parquet).read(["uid"])
-    except (pa.ArrowInvalid, OSError) as error:
+        return pq.ParquetFile(shard.parquet).read([column]).column(0)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(shard.parquet, error) from error
-    if not column.num_columns:
-        found = ", ".join(read_schema(shard.parquet).names)
-        raise PoolFormatError(shard.parquet, expected="a column uid", found=found)
-    values = column.column(0)
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        raise PoolFormatError(shard.parquet, expected="uid as text", found=str(values.type))
-    return pc.cast(values, pa.string())
 
 
-def _shard(parquet: Path) -> Shard:
-    npz = parquet.with_suffix(".npz")
+def read_uid_column(shard: Shard) -> pa.ChunkedArray:
+    """A shard's uids in row order, in whatever type they are stored. Raises PoolFormatError where it has none."""
+    if shard.uid_column is None:
+        raise PoolFormatError(shard.parquet, expected="a column uid", found=", ".join(shard.columns))
+    return read_column(shard, shard.uid_column)
+
+
+def as_texts(column: pa.ChunkedArray) -> list[str]:
+    """A column's values as text: "" where there is none, of a list the first that says something.
+
+    What is not UTF-8 becomes U+FFFD.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+        column = pc.cast(column, kind)
+    # As bytes: a single one that is not UTF-8 would keep all from being read.
+    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
+        column = pc.cast(column, pa.binary())
+    elif pa.types.is_large_string(kind):
+        column = pc.cast(column, pa.large_binary())
+    elif pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
+        column = pc.cast(column, pa.list_(pa.binary()))
+    elif pa.types.is_boolean(kind):
+        column = pc.cast(column, pa.string())
+    return [clean_text(value) for value in column.to_pylist()]
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
+
+
+def _columns_of(schema: pa.Schema) -> dict[str, str]:
+    return {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
+
+
+def _shard(parquet: Path, first: pa.Schema, usual: dict[str, str]) -> Shard:
+    """first, usual: the first shard's columns; most pools' shards are alike, and share what describes them."""
+    npz, file = parquet.with_suffix(".npz"), _opened(parquet)
+    columns = usual if file.schema_arrow.equals(first) else _columns_of(file.schema_arrow)
+    return Shard(parquet.stem, parquet, npz if npz.exists() else None, file.metadata.num_rows, columns)
+
+
+def _opened(parquet: Path) -> pq.ParquetFile:
     try:
-        rows = pq.read_metadata(parquet).num_rows
-    except (pa.ArrowInvalid, OSError) as error:
+        expect_regular(parquet)
+        file = pq.ParquetFile(parquet)
+        _ = file.schema_arrow.names  # decodes them
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(parquet, error) from error
-    return Shard(parquet.stem, parquet, npz if npz.exists() else None, rows)
+    return file
 
 
 def _unreadable(parquet: Path, error: Exception) -> PoolFormatError:
-    reason = str(error).split("\n")[0]
-    return PoolFormatError(parquet, expected="a parquet file", found=reason, remedy="download it again")
+    return PoolFormatError(parquet, expected="a parquet file", found=reason_of(error), remedy="download it again")

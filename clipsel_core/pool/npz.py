@@ -13,10 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import PoolFormatError, reason_of
+from clipsel_core.files import expect_regular
+from clipsel_core.npy import read_header
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _MAGIC = b"PK\x03\x04"
+_MOST_DEFLATED = 1032  # bytes that deflate makes of one
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,14 @@ class Member:
 def read_members(npz: Path) -> dict[str, Member]:
     """The arrays of an npz by name; reads headers only. Raises PoolFormatError where it is not a whole npz."""
     try:
+        expect_regular(npz)
         with zipfile.ZipFile(npz) as archive, open(npz, "rb") as raw:
             infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             members = (_member(archive, raw, info) for info in infos)
             return {member.name: member for member in members}
     except FileNotFoundError as error:
         raise PoolFormatError(npz, expected="the embeddings", found="no such file", remedy="download it") from error
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, struct.error) as error:
+    except Exception as error:  # zipfile fails in a dozen ways: encrypted, an unknown method, zlib, struct, a name
         raise _unreadable(npz, error) from error
 
 
@@ -57,7 +61,7 @@ def read_array(npz: Path, member: Member) -> np.ndarray:
         if 0 in member.shape:
             return np.empty(member.shape, member.dtype, order)
         return np.memmap(npz, member.dtype, mode="c", offset=member.offset, shape=member.shape, order=order)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+    except Exception as error:  # as above
         raise _unreadable(npz, error) from error
 
 
@@ -136,18 +140,19 @@ class RowReader:
 
 def _member(archive: zipfile.ZipFile, raw, info: zipfile.ZipInfo) -> Member:
     name = info.filename.removesuffix(".npy")
-    with archive.open(info) as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read_header:
-            raise ValueError(f"{name} has npy version {version}")
-        shape, fortran_order, dtype = read_header[version](stream)
-        if dtype.hasobject:
-            raise ValueError(f"{name} holds Python objects, which are never loaded")
-        values_at = stream.tell()
     stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
-    offset = _data_offset(raw, info) + values_at if stored else None
-    return Member(name, shape, dtype, fortran_order, offset)
+    size = info.file_size
+    if stored:
+        size = min(size, os.fstat(raw.fileno()).st_size)
+    elif info.compress_type == zipfile.ZIP_DEFLATED:
+        size = min(size, _MOST_DEFLATED * info.compress_size + _MOST_DEFLATED)
+    with archive.open(info) as stream:
+        try:
+            header = read_header(stream, size)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    offset = _data_offset(raw, info) + header.begin if stored else None
+    return Member(name, header.shape, header.dtype, header.fortran_order, offset)
 
 
 def _data_offset(raw, info: zipfile.ZipInfo) -> int:
@@ -160,5 +165,4 @@ def _data_offset(raw, info: zipfile.ZipInfo) -> int:
 
 
 def _unreadable(npz: Path, error: Exception) -> PoolFormatError:
-    reason = str(error).split("\n")[0] or type(error).__name__
-    return PoolFormatError(npz, expected="a whole .npz", found=reason, remedy="download it again")
+    return PoolFormatError(npz, expected="a whole .npz", found=reason_of(error), remedy="download it again")

@@ -137,9 +137,10 @@ class _Comparison:
     device: str
 
     def read(self, shard: Shard) -> _Read:
-        """What of a shard is wanted before its turn. Captions are read only where some rows were set aside."""
+        """What of a shard is wanted before its turn. Captions are read only where some rows were set
+        aside, or may have been scaled."""
         keys = self._uids(shard)
-        if self.run.config.skipped_rows:
+        if self.run.config.skipped_rows or self.run.config.on_bad_rows == "scale":
             pairs = read_pairs(self.pool, shard, self.arch, on_bad_rows=self.run.config.on_bad_rows)
             return _Read(keys, usable_rows(pairs.image, pairs.usable), pairs.usable)
         everything = np.ones(shard.rows, bool)

@@ -63,7 +63,7 @@ class RunConfig(_Frozen):
     device: the kind of device, "cpu" or "cuda"; which of them, and how many, decides nothing.
     tiles: the block sizes of the GPU's kernels, which decide the order of their sums; None, and left out of run.json,
     where no such kernel computes, as on the CPU.
-    skipped_rows: rows set aside by on_bad_rows "skip"; None until the run has finished.
+    skipped_rows: rows set aside by on_bad_rows "skip" or "scale"; None until the run has finished.
     """
 
     format: Literal[1] = 1
@@ -75,7 +75,7 @@ class RunConfig(_Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
     norms: tuple[str, ...] = ("inf", "2")
     mix_shards: Annotated[int, Field(ge=1)] = Field(default=1, exclude_if=lambda together: together == 1)
-    on_bad_rows: Literal["error", "skip"] = "error"
+    on_bad_rows: Literal["error", "skip", "scale"] = "error"
     precision: Literal["exact", "bf16"] = "exact"
     device: str = "cpu"
     tiles: dict[str, int] | None = Field(default=None, exclude_if=lambda tiles: tiles is None)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from clipsel_core import files
-from clipsel_core.errors import ClipselError, RunError
+from clipsel_core.counts import counted
+from clipsel_core.errors import ClipselError, PoolFormatError, RunError
 from clipsel_core.pool.layout import Shard
 from clipsel_core.runs.groups import Group, groups_left
-from clipsel_core.runs.plan import Plan, plan_run
+from clipsel_core.runs.plan import Plan, nothing_scored, plan_run
 from clipsel_core.runs.score_group import GroupScorer, read_counts
 from clipsel_core.runs.share import share_out
 from clipsel_core.runs.status import Status, StatusWriter
@@ -38,7 +39,7 @@ def score(
         with files.made_folder(root), sole_worker(root):
             plan = plan_run(pool, root, **options)
             files.remove_leftovers(root, root / "scores")
-            if not (root / "run.json").exists():
+            if not (root / "run.json").exists() or nothing_scored(root):
                 write_config(root, plan.config)
             _score_shards(plan, listener)
     except OSError as error:
@@ -55,9 +56,11 @@ def _score_shards(plan: Plan, listener: Callable[[Status], None] | None) -> None
     status = StatusWriter(plan.root, plan.config, [shard for shard in shards if shard not in left], listener)
     try:
         _score_groups(plan, groups, status)
-        _warn_of_scaled_rows(plan.root, left)
+        if plan.config.on_bad_rows != "scale":
+            _warn_of_scaled_rows(plan.root, left)
         counts = [read_counts(score_file(plan.root, shard.name)) for shard in shards]
         skipped = sum(count["skipped"] for count in counts)
+        _check_something_left(plan, skipped)
         write_config(plan.root, plan.config.model_copy(update={"skipped_rows": skipped}))
         status.close("done")
     except KeyboardInterrupt:
@@ -74,6 +77,22 @@ def _score_groups(plan: Plan, groups: list[Group], status: StatusWriter) -> None
         work_through(plan.root, GroupScorer(plan, plan.devices[0]), groups, status)
     elif groups:
         share_out(plan, groups, status)
+
+
+def _check_something_left(plan: Plan, skipped: int) -> None:
+    """Makes sure that a pair was scored. Raises PoolFormatError, and takes the files without scores away, where not."""
+    if skipped < plan.pool.rows or not skipped:
+        return
+    for shard in plan.pool.shards:
+        score_file(plan.root, shard.name).unlink(missing_ok=True)
+    remedy = "see what clipsel inspect says; --on-bad-rows scale takes rows of any length"
+    found = f"all {counted(skipped, 'pairs')} set aside"
+    raise PoolFormatError(plan.pool.root, expected="a pair that can be scored", found=found, remedy=remedy)
+
+
+def scaled_rows(run: Run) -> int:
+    """Rows of a finished run that were scaled to unit length."""
+    return sum(read_counts(file)["renormalised"] for file in run.score_files)
 
 
 def _warn_of_scaled_rows(root: Path, shards: list[Shard]) -> None:

@@ -16,8 +16,9 @@ from clipsel_core import __version__
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.files import portable_path
 from clipsel_core.pool.check import check_uids
+from clipsel_core.pool.conventions import is_hidden
 from clipsel_core.pool.embeddings import read_embeddings
-from clipsel_core.pool.layout import Arch, Pool, open_pool
+from clipsel_core.pool.layout import Arch, Pool, metadata_files, open_pool
 from clipsel_core.pool.teachers import read_teachers
 from clipsel_core.runs.config import AddedTarget, RunConfig, ShardInfo, TargetInfo
 from clipsel_core.runs.store import read_config, score_file
@@ -31,7 +32,10 @@ _BASE_METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that may begin or go on. targets: name to (M, D) embeddings. devices: a worker's each, all of a kind."""
+    """A run that may begin or go on. targets: name to (M, D) embeddings. devices: a worker's each, all of a kind.
+
+    check_similarity: whether similarities that the pool stores are compared with those computed.
+    """
 
     root: Path
     pool: Pool
@@ -39,6 +43,7 @@ class Plan:
     config: RunConfig
     targets: dict[str, torch.Tensor]
     devices: tuple[str, ...]
+    check_similarity: bool = True
 
 
 def plan_run(
@@ -50,6 +55,7 @@ def plan_run(
     norms: tuple[str, ...] = ("inf", "2"),
     device: str = "auto",
     temperature: float | None = None,
+    check_similarity: bool = True,
     **options: Any,
 ) -> Plan:
     """Checks everything that can be checked before the work begins.
@@ -57,7 +63,7 @@ def plan_run(
     arch: the teacher's name in the pool; may be left out where there is only one.
     targets: name to file, see `load_target`. norms: p of each NormSim_p.
     temperature: tau; None for that of the run that was begun, else the teacher's as the pool has it, else 0.01.
-    device: see `resolve_devices`.
+    device: see `resolve_devices`. check_similarity: see Plan.
     options: batch_size, divisions, seed, mix_shards, on_bad_rows, precision, as in RunConfig.
     Raises: PoolFormatError, TargetError, ScoringError on an option out of range, RunError where `root` holds a run
         with another config.
@@ -69,7 +75,7 @@ def plan_run(
     norms = parsed if targets else ()
     devices = resolve_devices(device)
     kind = torch.device(devices[0]).type
-    begun = read_config(root) if (root / "run.json").exists() else None
+    begun = read_config(root) if (root / "run.json").exists() and not nothing_scored(root) else None
     _check_shards(pool, teacher)
     loaded = {name: load_target(name, path, pool, teacher, root) for name, path in (targets or {}).items()}
     infos = tuple(info for info, _ in loaded.values())
@@ -83,10 +89,16 @@ def plan_run(
         config = begun.model_copy(update={"skipped_rows": None})
     else:
         check_uids(pool)
-    return Plan(root, pool, teacher, config, {name: rows for name, (_, rows) in loaded.items()}, devices)
+    loaded_rows = {name: rows for name, (_, rows) in loaded.items()}
+    return Plan(root, pool, teacher, config, loaded_rows, devices, check_similarity)
 
 
-def begun_plan(root: Path, device: str) -> Plan:
+def nothing_scored(root: Path) -> bool:
+    """Whether a run's folder holds no shard's scores yet: then its options may still change."""
+    return not any(path.suffix == ".parquet" and not is_hidden(path.name) for path in (root / "scores").glob("*"))
+
+
+def begun_plan(root: Path, device: str, *, check_similarity: bool) -> Plan:
     """The plan of a run that has begun, for one of its workers. Raises RunError where a target has changed."""
     config = read_config(root)
     pool = open_pool(root / config.pool)
@@ -95,7 +107,7 @@ def begun_plan(root: Path, device: str) -> Plan:
     for was, (now, _) in zip(config.targets, loaded, strict=True):
         if was != now:
             raise RunError(now.path, expected="the target as it was begun with", found="another file")
-    return Plan(root, pool, arch, config, {info.name: rows for info, rows in loaded}, (device,))
+    return Plan(root, pool, arch, config, {info.name: rows for info, rows in loaded}, (device,), check_similarity)
 
 
 def parse_norms(norms: Sequence[str]) -> tuple[str, ...]:
@@ -164,7 +176,7 @@ def _config(root: Path, pool: Pool, arch: Arch, targets: tuple[TargetInfo, ...],
 
 
 def _check_no_pool(root: Path) -> None:
-    if next((root / "metadata").glob("*.parquet"), None):
+    if metadata_files(root):
         raise RunError(root, expected="a folder for the run", found="a pool", remedy="choose a new folder")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.embeddings import read_pairs
-from clipsel_core.pool.layout import Pool, Shard
+from clipsel_core.pool.layout import Arch, Pool, Shard, read_column
 from clipsel_core.runs.config import RunConfig
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import Plan
@@ -27,6 +30,8 @@ from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
 
 _COUNTS = b"clipsel_counts"
+_SIMILARITY = re.compile(r"clip_.+_similarity_score|similarity|clip_score|clip_similarity", re.IGNORECASE)
+_FEWEST_TO_COMPARE, _LEAST_CORRELATION = 50, 0.2
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,9 @@ class GroupScorer:
 
     def _metrics(self, pairs: Embeddings, progress: Callable[[float], None]) -> dict[str, torch.Tensor]:
         config, image, text = self._plan.config, pairs.image, pairs.text
+        own = clip_score(image, text).cpu()
+        if self._plan.check_similarity:
+            _check_similarities(pairs, own.numpy(), self._plan.arch)
         steps = _Steps(config, self._normsims.work(len(image)), len(image), progress)
         halves = normalizer(
             image,
@@ -114,7 +122,6 @@ class GroupScorer:
             precision=config.precision,
             progress=steps.advance,
         )
-        own = clip_score(image, text).cpu()
         metrics = {
             "clip_score": own,
             "s_cliploss": s_cliploss(own, halves),
@@ -166,6 +173,59 @@ class NormSims:
             return normsim_2(image, self._moments[target], device=self._device)
         rows = self._targets[target]
         return normsim(image, rows, p=p, device=self._device, progress=lambda pairs: progress(pairs * len(rows)))
+
+
+def _check_similarities(pairs: Embeddings, computed: np.ndarray, arch: Arch) -> None:
+    """Makes sure that similarities which the shards store belong to the embeddings' rows. computed: of usable rows.
+
+    Raises: PoolFormatError naming the first shard where they do not.
+    """
+    first = 0
+    for shard, usable in zip(pairs.group.shards, pairs.usable, strict=True):
+        own, others = _stored_similarities(shard, arch)
+        part, first = computed[first : first + usable.sum()], first + int(usable.sum())
+        for name in own or others:
+            try:
+                stored = read_column(shard, name).to_numpy()[usable].astype(np.float64)
+            except (PoolFormatError, ValueError, TypeError):
+                continue
+            if found := disagreement(part, stored, same_teacher=name in own):
+                expected = f"similarities that follow the embeddings, as in {name}"
+                remedy = "download its .npz and .parquet again, or give --no-similarity-check"
+                raise PoolFormatError(f"shard {shard.name}", expected=expected, found=found, remedy=remedy)
+
+
+def _stored_similarities(shard: Shard, arch: Arch) -> tuple[list[str], list[str]]:
+    """The columns of a shard with similarities: those of this teacher, and those of others."""
+    named = [name for name in shard.columns if _SIMILARITY.fullmatch(name)]
+    own = [name for name in shard.columns if name == arch.score_column]
+    return own, [name for name in named if name not in own]
+
+
+def disagreement(computed: np.ndarray, stored: np.ndarray, *, same_teacher: bool) -> str:
+    """Why similarities cannot be those of the same pairs, in a few words; nothing where they can.
+
+    computed, stored: (n,) floats; pairs where one is not finite are left out, and fewer than 50 tell nothing. Of the
+    same teacher they agree all but exactly, so a correlation r below 0.2 tells: for r = 0.9 in truth, 50 pairs give
+    that once in 10^17 shards. Of another teacher r may be low in a pool that was filtered by either, so only rows that
+    fit once they are shifted tell: r below 0.2 as they are, and above 0.3 and 6 / sqrt(n) some rows on. Unrelated
+    numbers do that less than once in 10^6 shards, of whatever size.
+    """
+    both = np.isfinite(computed) & np.isfinite(stored)
+    n = int(both.sum())
+    if n < _FEWEST_TO_COMPARE or np.ptp(stored[both]) == 0 or np.ptp(computed[both]) == 0:
+        return ""
+    a, b = (np.where(both, values - values[both].mean(), 0.0) for values in (computed, stored))
+    scale = np.sqrt((a @ a) * (b @ b))
+    r = float(a @ b / scale)
+    if r >= _LEAST_CORRELATION:
+        return ""
+    shifted = np.fft.irfft(np.fft.rfft(b) * np.conj(np.fft.rfft(a)), len(a)) / scale
+    rows = int(np.argmax(shifted))
+    if shifted[rows] > max(0.3, 6 / math.sqrt(n)):
+        rows = rows if rows <= len(a) // 2 else rows - len(a)
+        return f"a correlation of {r:.2f}, and of {shifted[rows]:.2f} with {abs(rows):,} rows between them"
+    return f"a correlation of {r:.2f}" if same_teacher else ""
 
 
 def _with_uids(pool: Pool, shard: Shard, columns: Mapping[str, np.ndarray]) -> pa.Table:

@@ -81,7 +81,8 @@ class _Worker:
     def __init__(self, plan: Plan, device: str, desk: _Desk) -> None:
         self._device, self._desk, self._taken = device, desk, list[Group]()
         threads = max(1, usable_cores() // len(plan.devices)) if torch.device(device).type == "cpu" else usable_cores()
-        command = module_command("clipsel_core.runs.worker", plan.root, device, threads)
+        checks = int(plan.check_similarity)
+        command = module_command("clipsel_core.runs.worker", plan.root, device, threads, checks)
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
         self._process = subprocess.Popen(command, env=child_environment(), **pipes)
         self._last_word = ""

@@ -1,4 +1,4 @@
-"""One of several workers of a run, a process of its own: `python -m clipsel_core.runs.worker RUN DEVICE THREADS`.
+"""One of several workers of a run: `python -m clipsel_core.runs.worker RUN DEVICE THREADS CHECKS`, its own process.
 
 It speaks lines of JSON on its standard output: {"asks": true} for a group, answered by [[shards], [those left]] or
 null; {"share": 0.5, "of": SHARD} and {"finished": SHARD} as it goes; {"failed": the parts of an error} where no worker
@@ -71,13 +71,13 @@ class _Line:
         os._exit(1)
 
 
-def main(root: Path, device: str, threads: int) -> None:
+def main(root: Path, device: str, threads: int, check_similarity: bool) -> None:
     """Scores what it is given until there is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it decides
     torch.set_num_threads(threads)
     line = _Line()
     try:
-        plan = begun_plan(root, device)
+        plan = begun_plan(root, device, check_similarity=check_similarity)
         work_through(root, GroupScorer(plan, device), line.groups(plan.pool.shards), line)
     except (ClipselError, OSError) as error:
         line.say({"failed": parts(error)})
@@ -89,4 +89,4 @@ def main(root: Path, device: str, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), bool(int(sys.argv[4])))

@@ -13,7 +13,6 @@ from clipsel_core.scoring.checks import DTYPES
 _log = logging.getLogger(__name__)
 _BLOCK = 8192
 _ROUNDING = 1e-3  # a unit row rounded to float16 has a length this close to 1
-_TOLERANCE = 1e-2
 
 
 def prepare_target(rows: Tensor, *, name: str, width: int) -> Tensor:
@@ -23,8 +22,7 @@ def prepare_target(rows: Tensor, *, name: str, width: int) -> Tensor:
     width: D of the pool's embeddings.
     Returns: (M, D), float16, bfloat16 or float32: rows itself where all lengths are 1 to float16's rounding, else a
         float32 copy divided by the lengths, with one logged warning.
-    Raises: TargetError where the shape or dtype does not fit, or a row is not finite or its length is more than 1e-2
-        from 1.
+    Raises: TargetError where the shape or dtype does not fit, or a row is not finite or all zeros.
     """
     where = f"target {name}"
     if rows.ndim != 2 or len(rows) == 0:
@@ -37,11 +35,11 @@ def prepare_target(rows: Tensor, *, name: str, width: int) -> Tensor:
     if rows.dtype not in DTYPES:
         raise TargetError(where, expected="floating numbers", found=str(rows.dtype).removeprefix("torch."))
     length = _lengths(rows)
-    far = ~((length - 1).abs() <= _TOLERANCE)
-    if far.any():
-        row = int(torch.argmax(far.to(torch.uint8)))
-        remedy = "normalise the rows, or remove zero and broken ones"
-        raise TargetError(f"{where}, row {row}", expected="length 1", found=f"{float(length[row]):.4g}", remedy=remedy)
+    bad = ~(length.isfinite() & (length.float() > 0))
+    if bad.any():
+        row, remedy = int(torch.argmax(bad.to(torch.uint8))), "remove zero and broken rows"
+        found = f"{float(length[row]):.4g}"
+        raise TargetError(f"{where}, row {row}", expected="a row with a length", found=found, remedy=remedy)
     off = (length - 1).abs() > _ROUNDING
     if not off.any():
         return rows

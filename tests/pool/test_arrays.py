@@ -100,6 +100,28 @@ def test_npy__without_any_table(tmp_path):
     pool = open_pool(tmp_path / "pool")
     index = ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / "images.index")
     assert index.read(table["uid"][0].as_py()) is None
+    said = [problem.text for problem in inspect_pool(pool).problems]
+    assert said[-1].endswith("embed TARS POOL with a second teacher gives the pool its images")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.ones((4, 8), np.longdouble), np.ones((4, 8), "i4"), np.ones((4, 8), "V4"), np.array([["a"] * 8] * 4)],
+    ids=lambda array: str(array.dtype),
+)
+def test_npy__odd_arrays_are_refused_in_one_line(tmp_path, array):
+    npy_pair(tmp_path / "in")
+    np.save(tmp_path / "in" / "image.npy", array)
+    with pytest.raises(PoolFormatError, match=r"image\.npy: expected \(N, D\) floats"):
+        open_source(tmp_path / "in")
+
+
+def test_npy__a_header_that_claims_more_than_the_file_holds(tmp_path):
+    npy_pair(tmp_path / "in")
+    data = (tmp_path / "in" / "image.npy").read_bytes()
+    (tmp_path / "in" / "image.npy").write_bytes(data.replace(b"(4, 8), }" + b" " * 12, b"(4000000000000, 8), }"))
+    with pytest.raises(PoolFormatError, match=r"image\.npy: .* found .* its header promises"):
+        open_source(tmp_path / "in")
 
 
 @pytest.mark.parametrize("ending", ["csv", "txt", "jsonl", "parquet"])
@@ -163,7 +185,7 @@ def test_npy__started_again_ends_with_the_same_bytes(tmp_path):
         ({"image.npy": rows(3), "text.npy": rows(2)}, r"expected as many rows as in image\.npy, found 3 in image"),
         ({"image.npy": rows(3), "other.npy": rows(3)}, r"expected each \.npy named after .* found other\.npy; rename"),
         ({"image.npy": rows(3)[0], "text.npy": rows(3)[0]}, r"expected \(N, D\) floats, by rows, found shape \(8,\)"),
-        ({"image.npy": np.array([[{}]]), "text.npy": rows(1)}, r"expected \(N, D\) floats, by rows, found .* object"),
+        ({"image.npy": np.array([[{}]]), "text.npy": rows(1)}, r"image\.npy: .* found objects, which are never loaded"),
     ],
 )
 def test_npy__names_what_does_not_fit(tmp_path, files, message):
@@ -182,7 +204,7 @@ def test_npy__cut_off_and_tables_of_other_lengths(tmp_path):
     assert build(tmp_path / "in", tmp_path / "short").reasons["rows.txt ends at its row 3"] == 1
     whole = (tmp_path / "in" / "text.npy").read_bytes()
     (tmp_path / "in" / "text.npy").write_bytes(whole[:-1])
-    with pytest.raises(PoolFormatError, match=r"text\.npy: expected 4 rows, found a file that is cut off"):
+    with pytest.raises(PoolFormatError, match=r"text\.npy: .* found 255 bytes, where its header promises 256"):
         build(tmp_path / "in", tmp_path / "cut")
 
 

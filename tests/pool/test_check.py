@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +16,7 @@ from clipsel_core.pool.check import check_uids, read_uids
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import open_pool
 from tests.conftest import rewrite_npz, unit_rows, write_shard
+from tests.pool.pictures import sample, write_tar
 
 
 def change_uid(parquet, row, uid):
@@ -82,3 +86,65 @@ def test_inspect_pool__rows_that_scoring_mends_do_not_stop_it(tmp_path):
     said = "shard 0: 10 rows in l14_img a little off unit length; scoring scales them"
     assert [(problem.text, problem.stops) for problem in report.problems] == [(said, False)]
     assert inspect_pool(open_pool(tmp_path), values=False).problems == ()
+
+
+def texts_of(root, **options):
+    report = inspect_pool(open_pool(root), **options)
+    assert not report.stops
+    return [problem.text for problem in report.problems]
+
+
+def test_inspect_pool__names_columns_that_differ_once_for_all_shards(tmp_path):
+    write_shard(tmp_path, "0", 3)
+    for name in ("1", "2"):
+        write_shard(tmp_path, name, 3, seed=int(name), columns={"text": pa.nulls(3), "note": ["x"] * 3})
+    parquet, _ = write_shard(tmp_path, "3", 3, seed=3, columns={"text": pa.array([["a", "b"]] * 3), "note": [1, 2, 3]})
+    pq.write_table(pq.read_table(parquet).drop_columns(["url"]), parquet)
+    parquet, _ = write_shard(tmp_path, "4", 3, seed=4, columns={"text": [{"en": "x"}] * 3})
+    assert texts_of(tmp_path, values=False) == [
+        "shard 1 and 1 more: text is of type null; captions count as empty",
+        "shard 3: text is list<element: string>; the first text of each list is the caption",
+        "shard 3: no column of urls; they count as empty",
+        "shard 3: note is int64, elsewhere string",
+        "shard 4: no column of captions; they count as empty",
+        "shard 4: text is struct<en: string>, which is no caption",
+    ]
+
+
+def test_inspect_pool__counts_captions_that_say_nothing_or_are_damaged(tmp_path):
+    write_shard(tmp_path, "0", 3)
+    damaged = pa.array([b"caf\xe9", b"ok", b"", b"\xff"], pa.binary())
+    write_shard(tmp_path, "1", 4, seed=1, columns={"text": pa.Array.from_buffers(pa.string(), 4, damaged.buffers())})
+    write_shard(tmp_path, "2", 4, seed=2, columns={"text": ["  ", None, "", "x"]})
+    assert texts_of(tmp_path) == [
+        "4 captions of 11, the first in shard 1: empty",
+        "2 captions of 11, the first in shard 1: not UTF-8; U+FFFD stands for what cannot be read",
+    ]
+    assert texts_of(tmp_path, values=False) == []
+
+
+def test_inspect_pool__names_tars_without_uids(pool):
+    for number in range(3):
+        said = sample(number, uid=f"{number:032x}") if number == 0 else sample(number)
+        write_tar(pool / "shards" / f"{number}.tar", said)
+    (found,) = texts_of(pool)
+    assert found.startswith(f"{pool / 'shards' / '1.tar'} and 1 more tar: no uid in any json")
+    assert "make a pool of the tars with embed" in found
+
+
+def test_inspect_pool__a_uid_further_on_in_a_tar_is_enough(pool):
+    files = {
+        f"a/{number}{name[name.rindex('.') :]}": data for number in range(4) for name, data in sample(number).items()
+    }
+    write_tar(pool / "shards" / "0.tar", files | {"a/9.json": b'{"uid": "0123abcd-89ab-cdef-0123-456789abcdef"}'})
+    os.mkfifo(pool / "shards" / "1.tar")
+    assert texts_of(pool) == []
+
+
+def test_inspect_pool__rows_of_another_length_come_with_their_remedy(tmp_path):
+    _, npz = write_shard(tmp_path, "0", 10)
+    rewrite_npz(npz, l14_img=unit_rows(10, 16) * np.float16(11))
+    (problem,) = inspect_pool(open_pool(tmp_path)).problems
+    assert problem.stops
+    assert problem.text.startswith("shard 0: 10 bad rows in l14_img, the first is row 0: length 1")
+    assert problem.text.endswith("; scale such rows to unit length with --on-bad-rows scale")

@@ -58,13 +58,14 @@ def test_read_pairs__fills_the_memory_it_is_given(pool):
 
 @pytest.mark.parametrize(
     ("value", "found"),
-    [(0.0, "only zeros"), (np.nan, "NaN"), (np.inf, "infinite values"), (65504.0, "length 2.62e\\+05")],
+    [
+        *((0.0, "only zeros; set"), (np.nan, "NaN; set"), (np.inf, "infinite values; set")),
+        (65504.0, r"length 2.62e\+05; scale"),
+    ],
 )
 def test_read_pairs__bad_rows_are_named_or_set_aside(tmp_path, value, found):
     p, shard, arch = with_image(tmp_path, set_row(value))
-    with pytest.raises(
-        PoolFormatError, match=f"shard 0, row 3: expected a unit row in l14_img, found {found}; set such"
-    ):
+    with pytest.raises(PoolFormatError, match=f"shard 0, row 3: expected a unit row in l14_img, found {found} such"):
         read_pairs(p, shard, arch)
     pairs = read_pairs(p, shard, arch, on_bad_rows="skip")
     assert np.flatnonzero(~pairs.usable).tolist() == [3]
@@ -92,6 +93,26 @@ def test_read_pairs__rows_farther_off_are_bad(tmp_path):
     p, shard, arch = with_image(tmp_path, lambda image: image * np.float16(1.02))
     with pytest.raises(PoolFormatError, match=r"row 0: expected a unit row in l14_img, found length 1\.0"):
         read_pairs(p, shard, arch)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4"])
+@pytest.mark.parametrize("length", [11, 0.02, 1.02])
+def test_read_pairs__rows_of_any_length_are_scaled_on_request(tmp_path, dtype, length):
+    _, npz = write_shard(tmp_path, "0", 600)
+    exact = unit_rows(600, 16).astype("f8") * length
+    image = exact.astype(dtype)
+    image[[3, 300]] = [[0], [np.nan]]
+    image[4] = np.inf
+    rewrite_npz(npz, l14_img=image)
+    p, shard, arch = opened(tmp_path)
+    with pytest.raises(PoolFormatError, match=r"shard 0, row 0: .*; scale such rows to unit length with --on-bad-rows"):
+        read_pairs(p, shard, arch)
+    pairs = read_pairs(p, shard, arch, on_bad_rows="scale")
+    assert np.flatnonzero(~pairs.usable).tolist() == [3, 4, 300]
+    assert pairs.renormalised == 597
+    expected = image[pairs.usable].astype("f8")
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(pairs.image[pairs.usable], expected, atol=1e-6)
 
 
 def test_read_pairs__float64_is_read_as_float32(tmp_path):

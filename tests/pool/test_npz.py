@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -92,3 +94,56 @@ def test_read_array__writing_to_it_leaves_the_file_alone(tmp_path):
     before = (tmp_path / "x.npz").read_bytes()
     read_array(tmp_path / "x.npz", read_members(tmp_path / "x.npz")["a"])[:] = 0
     assert (tmp_path / "x.npz").read_bytes() == before
+
+
+def patched(path, places, value):
+    """Changes a two-byte field at an offset of each local header, and of each entry of the central directory."""
+    data = bytearray(path.read_bytes())
+    for mark, offset in zip((b"PK\x03\x04", b"PK\x01\x02"), places, strict=True):
+        at = data.find(mark)
+        while at >= 0:
+            data[at + offset : at + offset + 2] = value.to_bytes(2, "little")
+            at = data.find(mark, at + 1)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("method", [9, 93, 98, 99, 12, 14])
+def test_read_members__a_method_that_it_is_not_compressed_with(tmp_path, method):
+    np.savez_compressed(tmp_path / "x.npz", a=unit_rows(9, 4))
+    patched(tmp_path / "x.npz", (8, 10), method)
+    with pytest.raises(PoolFormatError, match=r"x\.npz: expected a whole \.npz, found .*; download it again"):
+        read_array(tmp_path / "x.npz", read_members(tmp_path / "x.npz")["a"])
+
+
+def test_read_members__an_encrypted_one(tmp_path):
+    np.savez(tmp_path / "x.npz", a=unit_rows(9, 4))
+    patched(tmp_path / "x.npz", (6, 8), 1)
+    with pytest.raises(PoolFormatError, match=r"x\.npz: expected a whole \.npz, found .*encrypted"):
+        read_members(tmp_path / "x.npz")
+
+
+def test_read_array__compressed_bytes_that_are_damaged(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", a=unit_rows(500, 8))
+    member = read_members(tmp_path / "x.npz")["a"]
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    data[400:500] = zlib.compress(b"other")[:1] * 100
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(PoolFormatError, match=r"x\.npz: expected a whole \.npz"):
+        read_array(tmp_path / "x.npz", member)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("shape", ["(98765432109876, 4)", "(3, 5)", "(-3, 4)", "(True, 4)"])
+def test_read_members__a_header_that_cannot_be_true(tmp_path, shape, compression):
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".encode()
+    content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(48)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", compression) as archive:
+        archive.writestr("a.npy", content)
+    with pytest.raises(PoolFormatError, match=r"x\.npz: expected a whole \.npz, found a: "):
+        read_members(tmp_path / "x.npz")
+
+
+def test_read_members__a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.npz")
+    with pytest.raises(PoolFormatError, match=r"x\.npz: expected a whole \.npz, found a pipe"):
+        read_members(tmp_path / "x.npz")

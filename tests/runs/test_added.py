@@ -115,6 +115,20 @@ def test_add_target__rows_set_aside_stay_so(tmp_path, targets):
 
 
 @pytest.mark.parametrize("exemplars", [5, 70])
+def test_add_target__rows_of_any_length_are_scaled_as_they_were(tmp_path, exemplars):
+    _, npz = write_shard(tmp_path / "pool", "00000000", 300)
+    with np.load(npz) as archive:
+        image = archive["l14_img"] * np.float16(11)
+    rewrite_npz(npz, l14_img=image)
+    np.save(tmp_path / "few.npy", unit_rows(exemplars, 16, 5))
+    options = {**OPTIONS, "on_bad_rows": "scale"}
+    whole = score(tmp_path / "pool", tmp_path / "whole", targets={"few": tmp_path / "few.npy"}, **options)
+    later = add_target(score(tmp_path / "pool", tmp_path / "run", **options).root, "few", tmp_path / "few.npy")
+    for metric in ("normsim_inf_few", "normsim_2_few"):
+        np.testing.assert_array_equal(ScoreTable.open(later).column(metric), ScoreTable.open(whole).column(metric))
+
+
+@pytest.mark.parametrize("exemplars", [5, 70])
 def test_add_target__scales_rows_as_scoring_does(tmp_path, exemplars):
     """Few exemplars are compared as the images are read, more of them afterwards; rows a little off are scaled."""
     for shard in range(2):

@@ -21,7 +21,8 @@ from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.teachers import TeacherInfo, add_teacher
 from clipsel_core.runs import groups, plan, score_group
-from clipsel_core.runs.local import score
+from clipsel_core.runs.local import scaled_rows, score
+from clipsel_core.runs.score_group import disagreement
 from clipsel_core.runs.store import Run, read_config, score_file
 from clipsel_core.scoring import native, rounded
 from clipsel_core.scoring.s_cliploss import division
@@ -255,6 +256,99 @@ def test_score__bad_rows_set_aside_are_nan_and_take_no_part(tmp_path):
     for name in run.metrics:
         assert np.flatnonzero(np.isnan(scores[name].to_numpy())).tolist() == [3, 9]
     assert run.config.skipped_rows == 2
+
+
+def lengthened(pool, factor):
+    """Gives the images of a pool another length."""
+    for npz in (pool / "metadata").glob("*.npz"):
+        with np.load(npz) as archive:
+            image = archive["l14_img"]
+        rewrite_npz(npz, l14_img=image * np.float16(factor))
+
+
+def pool_with_similarities(root, change, column="clip_l14_similarity_score", rows=400):
+    """A pool of one shard that stores its similarities. change: what becomes of them."""
+    _, npz = write_shard(root, "0", rows)
+    with np.load(npz) as archive:
+        similarity = reference.clip_score(archive["l14_img"], archive["l14_txt"])
+    write_shard(root, "0", rows, columns={column: change(similarity)})
+    return root
+
+
+NOISE = np.random.default_rng(8).standard_normal(400)
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "found"),
+    [
+        ("clip_l14_similarity_score", lambda s: s, ""),
+        ("clip_l14_similarity_score", lambda s: np.roll(s, 1), "with 1 rows between"),
+        ("clip_l14_similarity_score", lambda s: np.roll(s, -30), "with 30 rows between"),
+        ("clip_l14_similarity_score", np.sort, "a correlation of"),
+        ("clip_l14_similarity_score", lambda s: np.full(len(s), 0.3), ""),
+        ("clip_l14_similarity_score", lambda s: np.where(np.arange(len(s)) % 2, np.nan, s), ""),
+        ("clip_b32_similarity_score", lambda s: s + 0.5 * s.std() * NOISE, ""),
+        ("clip_b32_similarity_score", lambda s: s + 10 * s.std() * NOISE, ""),
+        ("clip_b32_similarity_score", lambda s: np.roll(s + 0.5 * s.std() * NOISE, 7), "with 7 rows between"),
+    ],
+)
+def test_score__similarities_that_the_pool_stores_must_fit_its_rows(tmp_path, column, change, found):
+    root = pool_with_similarities(tmp_path / "pool", change, column)
+    if found:
+        with pytest.raises(PoolFormatError, match=f"shard 0: expected similarities .* in {column}, found .*{found}"):
+            score(root, tmp_path / "run", **OPTIONS)
+    assert score(root, tmp_path / "run", check_similarity=not found, **OPTIONS).finished
+
+
+def test_score__workers_compare_stored_similarities_too(tmp_path):
+    root = pool_with_similarities(tmp_path / "pool", lambda s: np.roll(s, 1))
+    write_shard(root, "1", 9, seed=1)
+    with pytest.raises(PoolFormatError, match="shard 0: expected similarities"):
+        score(root, tmp_path / "run", device="cpu,cpu", **OPTIONS)
+    assert score(root, tmp_path / "run", device="cpu,cpu", check_similarity=False, **OPTIONS).finished
+
+
+def test_disagreement__hardly_ever_is_a_false_alarm():
+    """Another teacher's similarities in a pool that was filtered until they say nothing of each other."""
+    rng = np.random.default_rng(3)
+    numbers = rng.standard_normal((2000, 2, 60))
+    assert [disagreement(a, b, same_teacher=False) for a, b in numbers] == [""] * 2000
+    same = [disagreement(a, a + 0.5 * b, same_teacher=True) for a, b in numbers]
+    assert same == [""] * 2000
+    unrelated = [disagreement(a, b, same_teacher=True) for a, b in numbers]
+    assert np.mean([bool(found) for found in unrelated]) > 0.9
+
+
+def test_score__rows_of_another_length_are_scaled_on_request_in_the_same_folder(pool, tmp_path):
+    sound = score(pool, tmp_path / "sound", **OPTIONS)
+    lengthened(pool, 8)  # exact in float16
+    with pytest.raises(PoolFormatError, match=r"found length 8.*; scale such rows .* with --on-bad-rows scale"):
+        score(pool, tmp_path / "run", **OPTIONS)
+    with pytest.raises(PoolFormatError, match="expected a pair that can be scored, found all 126 pairs set aside"):
+        score(pool, tmp_path / "run", on_bad_rows="skip", **OPTIONS)
+    run = score(pool, tmp_path / "run", on_bad_rows="scale", **OPTIONS)
+    assert (run.config.on_bad_rows, run.config.skipped_rows, scaled_rows(run)) == ("scale", 0, 126)
+    for ours, theirs in zip(run.score_files, sound.score_files, strict=True):
+        found, expected = pq.read_table(ours), pq.read_table(theirs)
+        for name in run.metrics:
+            np.testing.assert_allclose(found[name].to_numpy(), expected[name].to_numpy(), atol=2e-3)
+
+
+def test_score__an_option_may_change_while_nothing_has_been_scored(pool, tmp_path):
+    lengthened(pool, 8)
+    with pytest.raises(PoolFormatError, match="scale such rows"):
+        score(pool, tmp_path / "run", **OPTIONS)
+    run = score(pool, tmp_path / "run", on_bad_rows="scale", **{**OPTIONS, "seed": 6})
+    assert (run.config.seed, read_config(tmp_path / "run").seed) == (6, 6)
+    with pytest.raises(RunError, match="expected seed 6, as begun, found 7"):
+        score(pool, tmp_path / "run", on_bad_rows="scale", **{**OPTIONS, "seed": 7})
+
+
+def test_score__another_pools_finished_run_is_not_taken_for_nothing(pool, tmp_path):
+    score(pool, tmp_path / "run", **OPTIONS)
+    write_shard(tmp_path / "other", "elsewhere", 9)
+    with pytest.raises(RunError, match="as begun"):
+        score(tmp_path / "other", tmp_path / "run", **OPTIONS)
 
 
 def test_score__a_shard_of_only_bad_rows_is_all_nan(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import uuid
 
 import numpy as np
 import pyarrow as pa
@@ -56,8 +58,51 @@ def write_parquet_with_several(folder):
     return f"{folder / 't.parquet'}#b"
 
 
-ONE_ARRAY = [write_npy, write_npz, write_pt, write_parquet]
-SEVERAL_ARRAYS = [write_npz_with_several, write_pt_of_a_dict, write_parquet_with_several]
+def write_big_endian_npy(folder):
+    np.save(folder / "t.npy", ROWS.astype(">f4"))
+    return folder / "t.npy"
+
+
+def write_pth_of_image_features(folder):
+    content = {"image_features": torch.from_numpy(ROWS), "labels": torch.zeros(7), "paths": ["a.jpg"] * 7}
+    torch.save(content, folder / "t.pth")
+    return folder / "t.pth"
+
+
+def write_pt_of_a_parameter(folder):
+    torch.save(torch.nn.Parameter(torch.from_numpy(ROWS)), folder / "t.pt")
+    return folder / "t.pt"
+
+
+def write_pt_of_a_view(folder):
+    torch.save(torch.from_numpy(np.ascontiguousarray(ROWS.T)).T, folder / "t.pt")
+    return folder / "t.pt"
+
+
+def write_parquet_of_large_lists(folder):
+    column = pa.array([row.tolist() for row in ROWS.astype("f4")], pa.large_list(pa.float32()))
+    pq.write_table(pa.table({"embedding": column}), folder / "t.parquet", row_group_size=3)
+    return folder / "t.parquet"
+
+
+def write_a_name_with_a_hash(folder):
+    np.save(folder / "a#b.npy", ROWS)
+    return folder / "a#b.npy"
+
+
+def write_a_hash_in_file_and_part(folder):
+    np.savez(folder / "a#b.npz", **{"x#y": ROWS, "z": ROWS[:2]})
+    return f"{folder / 'a#b.npz'}#x#y"
+
+
+ONE_ARRAY = [
+    *(write_npy, write_npz, write_pt, write_parquet, write_big_endian_npy, write_pt_of_a_parameter),
+    *(write_pt_of_a_view, write_parquet_of_large_lists, write_a_name_with_a_hash),
+]
+SEVERAL_ARRAYS = [
+    *(write_npz_with_several, write_pt_of_a_dict, write_parquet_with_several, write_pth_of_image_features),
+    write_a_hash_in_file_and_part,
+]
 
 
 def load(path, pool, root, name="task"):
@@ -70,9 +115,9 @@ def test_load_target__every_kind_gives_the_same_rows(pool, tmp_path, write):
     path = write(tmp_path)
     info, rows = load(path, pool, tmp_path / "run")
     np.testing.assert_array_equal(rows.float().numpy(), ROWS.astype("f4"))
-    file = tmp_path / str(path).partition("#")[0].rpartition("/")[2]
+    (file,) = (file for file in tmp_path.iterdir() if file.is_file())
     assert info.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert (info.name, info.rows, info.width, info.kind) == ("task", 7, 16, file.suffix[1:])
+    assert (info.name, info.rows, info.width, info.kind) == ("task", 7, 16, file.suffix[1:].replace("pth", "pt"))
     assert info.path == f"../{str(path).rpartition('/')[2]}"
 
 
@@ -105,6 +150,110 @@ def test_load_target__a_bad_row_is_named(pool, tmp_path, value):
     np.save(tmp_path / "t.npy", rows)
     with pytest.raises(TargetError, match="row 5"):
         load(tmp_path / "t.npy", pool, tmp_path / "run")
+
+
+@pytest.mark.parametrize("form", ["strings", "bytes", "big-endian", "parquet"])
+def test_load_target__uids_of_the_pool_in_every_form(pool, tmp_path, form, caplog):
+    tables = [pq.read_table(path)["uid"].to_pylist() for path in sorted((pool / "metadata").glob("*.parquet"))]
+    chosen = [str(uuid.UUID(tables[2][50])), tables[0][3].upper(), tables[2][0], tables[0][3]]
+    path = tmp_path / f"chosen.{'parquet' if form == 'parquet' else 'npy'}"
+    if form == "parquet":
+        pq.write_table(pa.table({"UID": pa.array(chosen).dictionary_encode(), "note": ["x"] * 4}), path)
+    else:
+        forms = {"strings": chosen, "bytes": np.array(chosen, "S36")}
+        np.save(path, forms[form] if form in forms else uids.from_hex(chosen).astype(">u8,>u8"))
+    info, rows = load(path, pool, tmp_path / "run")
+    images = [np.load(file)["l14_img"] for file in sorted((pool / "metadata").glob("*.npz"))]
+    np.testing.assert_array_equal(rows.numpy(), np.stack([images[0][3], images[2][0], images[2][50]]))
+    assert (info.kind, info.rows) == ("uids", 3)
+    assert "1 of 4 uids repeat others" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "write",
+    [write_npy, write_npz, write_pth_of_image_features, write_parquet_of_large_lists],
+)
+def test_load_target__rows_of_another_length_are_scaled_with_a_count(pool, tmp_path, write, monkeypatch, caplog):
+    monkeypatch.setitem(globals(), "ROWS", ROWS * np.float16(8))
+    _, rows = load(write(tmp_path), pool, tmp_path / "run")
+    np.testing.assert_allclose(rows.float().numpy(), ROWS.astype("f4") / 8, atol=1e-3)
+    assert "7 of 7 rows are not of unit length" in caplog.text
+
+
+ODD_TENSORS = {
+    "sparse": lambda: torch.from_numpy(ROWS).float().to_sparse(),
+    "csr": lambda: torch.from_numpy(ROWS).float().to_sparse_csr(),
+    "quantized": lambda: torch.quantize_per_tensor(torch.from_numpy(ROWS).float(), 0.01, 0, torch.qint8),
+    "meta": lambda: torch.empty(7, 16, device="meta"),
+    "complex": lambda: torch.ones(7, 16, dtype=torch.complex64),
+    "integers": lambda: torch.ones(7, 16, dtype=torch.int8),
+    "truths": lambda: torch.ones(7, 16, dtype=torch.bool),
+    "wide": lambda: torch.ones(1, 1).expand(1 << 40, 16),
+    "a list": lambda: [torch.from_numpy(ROWS)],
+    "a list of text": lambda: ["a", "b"],
+    "a dict of text": lambda: {"image_features": ["a"]},
+    "a dict in a dict": lambda: {"model": {"image_features": torch.from_numpy(ROWS)}},
+    "nothing": lambda: None,
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TENSORS)
+@pytest.mark.filterwarnings("ignore")
+def test_load_target__odd_tensors_are_refused_in_one_line(pool, tmp_path, kind):
+    torch.save(ODD_TENSORS[kind](), tmp_path / "t.pt")
+    with pytest.raises(TargetError, match=r"t\.pt: expected") as caught:
+        load(tmp_path / "t.pt", pool, tmp_path / "run")
+    assert "weights_only" not in str(caught.value)
+    assert "torch." not in caught.value.found
+
+
+def test_load_target__eight_bits_are_read(pool, tmp_path):
+    rows = torch.zeros(3, 16)
+    rows[range(3), range(3)] = 1
+    torch.save(rows.to(torch.float8_e4m3fn), tmp_path / "t.pt")
+    np.testing.assert_array_equal(load(tmp_path / "t.pt", pool, tmp_path / "run")[1].numpy(), rows.numpy())
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        *(np.array(["a dog"] * 3), np.zeros(3, "V16"), np.zeros(3, "M8[s]"), np.ones((3, 16), np.longdouble)),
+        *(np.ones((3, 16), "c8"), np.ones((3, 16), bool), np.zeros(3, "i8,i8"), np.array([["a"] * 16] * 3)),
+    ],
+    ids=lambda array: str(array.dtype),
+)
+@pytest.mark.parametrize("save", [np.save, np.savez])
+def test_load_target__odd_arrays_are_refused_in_one_line(pool, tmp_path, array, save):
+    path = tmp_path / ("t.npz" if save is np.savez else "t.npy")
+    save(path, array)
+    with pytest.raises(TargetError, match=r"t\.np[yz].*: expected"):
+        load(path, pool, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([["a"] * 16] * 3),
+        pa.array([[1] * 16] * 3),
+        pa.array([[0.5] * 16, [0.5] * 15]),
+        pa.array([[0.5] * 16, None]),
+        pa.array([[0.5] * 15 + [None]] * 2),
+        pa.array([0.5, 0.5]),
+        pa.array(["a", "b"]),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_load_target__odd_columns_are_refused_in_one_line(pool, tmp_path, column):
+    pq.write_table(pa.table({"e": column}), tmp_path / "t.parquet")
+    with pytest.raises(TargetError, match=r"t\.parquet.*: expected"):
+        load(tmp_path / "t.parquet", pool, tmp_path / "run")
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "pt", "pth", "parquet"])
+def test_load_target__a_pipe_is_not_waited_for(pool, tmp_path, ending):
+    os.mkfifo(tmp_path / f"t.{ending}")
+    with pytest.raises(TargetError, match="expected the target 'task', found a pipe"):
+        load(tmp_path / f"t.{ending}", pool, tmp_path / "run")
 
 
 @pytest.mark.parametrize("array", [np.zeros((0, 16), "f4"), np.ones(16, "f4"), np.ones((3, 16), "i8")])
@@ -145,5 +294,5 @@ def test_load_target__no_such_file_and_no_such_kind(pool, tmp_path):
     with pytest.raises(TargetError, match="expected the target 'task', found no such file"):
         load(tmp_path / "t.npy", pool, tmp_path / "run")
     (tmp_path / "t.csv").write_text("1,2")
-    with pytest.raises(TargetError, match=r"expected \.npy, \.npz, \.pt or \.parquet, found \.csv"):
+    with pytest.raises(TargetError, match=r"expected \.npy, \.npz, \.pt, \.pth or \.parquet, found \.csv"):
         load(tmp_path / "t.csv", pool, tmp_path / "run")

@@ -31,11 +31,19 @@ def test_prepare_target__scales_rows_that_are_a_little_off(rows, caplog):
     ]
 
 
-@pytest.mark.parametrize(("value", "found"), [(0.0, "0"), (1.02, "1.02"), (np.nan, "nan"), (np.inf, "inf")])
-def test_prepare_target__refuses_rows_far_off(rows, value, found):
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_prepare_target__scales_rows_of_any_length(rows, dtype, caplog):
+    exact = rows(50, 16, 1)
+    found = prepare_target(torch.from_numpy((exact * 11).astype(dtype)), name="task", width=16)
+    np.testing.assert_allclose(found.numpy(), exact, atol=1e-3)
+    assert "target task: 50 of 50 rows are not of unit length; renormalised" in caplog.text
+
+
+@pytest.mark.parametrize(("value", "found"), [(0.0, "0"), (np.nan, "nan"), (np.inf, "inf")])
+def test_prepare_target__refuses_rows_without_a_length(rows, value, found):
     target = rows(50, 16, 1)
     target[12] *= value
-    with pytest.raises(TargetError, match=rf"target task, row 12: expected length 1, found {found}"):
+    with pytest.raises(TargetError, match=rf"target task, row 12: expected a row with a length, found {found}"):
         prepare_target(torch.from_numpy(target), name="task", width=16)
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import accumulate
-from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from clipsel_core.curation.database import ROWS, as_named
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.layout import Pool, Shard, as_texts, read_column
 
 MOST_WORDS = 8
 _STEP_ROWS = 400_000
@@ -35,11 +36,15 @@ _EQUAL = _CAPTIONS + "WHERE caption = $asked"
 
 @dataclass(frozen=True)
 class _Part:
-    """Some shards that are read together: their files, and the row number at which each begins."""
+    """Some shards that are read together, and the row number at which each begins.
 
-    files: list[str]
+    alike: whether their captions are in one column of one type.
+    """
+
+    shards: list[Shard]
     starts: np.ndarray
     rows: int
+    alike: bool
 
 
 @dataclass
@@ -86,11 +91,31 @@ class CaptionScan:
         if pool is None or pool.text_column is None:
             where, found = table.run.pool_root, "no captions" if pool else "no pool"
             raise PoolFormatError(where, expected="a pool with captions", found=found)
-        files = {shard.name: shard.parquet for shard in pool.shards}
-        parts = _parts(table, files)
+        parts = _parts(table, pool)
         total = sum(part.rows for part in parts)
         bits = np.zeros(-(-len(table) // 8), np.uint8)
         return cls(total, query, pool.text_column, asked, parts, bits)
+
+    def _hits(self, part: _Part) -> dict[str, np.ndarray]:
+        asked = {"files": as_named([str(shard.parquet) for shard in part.shards]), "column": self._column}
+        try:
+            with duckdb.connect(":memory:") as database:
+                return database.execute(self._query, {**asked, "asked": self._asked}).fetchnumpy()
+        except duckdb.InvalidInputException:  # a caption that is not UTF-8
+            return self._hits_apart(part)
+
+    def _hits_apart(self, part: _Part) -> dict[str, np.ndarray]:
+        """The same where shards differ in their columns, or DuckDB does not read them."""
+        texts = [as_texts(read_column(s, s.text_column)) if s.text_column else [""] * s.rows for s in part.shards]
+        table = {
+            "file_index": np.repeat(np.arange(len(texts)), [len(of_shard) for of_shard in texts]),
+            "file_row_number": np.concatenate([np.arange(len(of_shard)) for of_shard in texts]),
+            "caption": [text for of_shard in texts for text in of_shard],
+        }
+        with duckdb.connect(":memory:") as database:
+            database.register("captions", pa.table(table))
+            query = self._query.replace(_CAPTIONS, "SELECT file_index, file_row_number FROM captions ")
+            return database.execute(query, {"asked": self._asked}).fetchnumpy()
 
     @property
     def finished(self) -> bool:
@@ -99,13 +124,11 @@ class CaptionScan:
     def step(self) -> None:
         """Looks through the next few hundred thousand captions. Raises PoolFormatError where a file cannot be read."""
         part = self._parts[self._next]
-        asked = {"files": as_named(part.files), "column": self._column, "asked": self._asked}
         try:
-            with duckdb.connect(":memory:") as database:
-                hits = database.execute(self._query, asked).fetchnumpy()
+            hits = self._hits(part) if part.alike else self._hits_apart(part)
         except duckdb.Error as error:
             reason = str(error).split("\n")[0]
-            where = Path(part.files[0]).parent
+            where = part.shards[0].parquet.parent
             raise PoolFormatError(where, expected="readable parquet files", found=reason) from error
         rows = part.starts[hits["file_index"].astype(np.int64)] + hits["file_row_number"]
         np.bitwise_or.at(self.bits, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
@@ -114,17 +137,22 @@ class CaptionScan:
         self._next += 1
 
 
-def _parts(table: ScoreTable, files: dict[str, Path]) -> list[_Part]:
+def _parts(table: ScoreTable, pool: Pool) -> list[_Part]:
     """The finished shards whose metadata is there, in groups of about _STEP_ROWS rows."""
+    known = {shard.name: shard for shard in pool.shards}
     sizes = {shard.name: shard.rows for shard in table.run.config.shards}
     starts = accumulate((sizes[name] for name in table.shard_names), initial=0)
-    parts: list[list[tuple[str, int, int]]] = []
+    parts: list[list[tuple[Shard, int]]] = []
     for name, start in zip(table.shard_names, starts, strict=False):
-        if name in files:
-            if not parts or sum(rows for _, _, rows in parts[-1]) >= _STEP_ROWS:
+        if name in known:
+            if not parts or sum(shard.rows for shard, _ in parts[-1]) >= _STEP_ROWS:
                 parts.append([])
-            parts[-1].append((str(files[name]), start, sizes[name]))
-    return [
-        _Part([file for file, _, _ in part], np.array([start for _, start, _ in part]), sum(x[2] for x in part))
-        for part in parts
-    ]
+            parts[-1].append((known[name], start))
+    return [_part([shard for shard, _ in part], np.array([start for _, start in part]), pool) for part in parts]
+
+
+def _part(shards: list[Shard], starts: np.ndarray, pool: Pool) -> _Part:
+    column = pool.text_column or ""
+    kinds = {shard.columns.get(column, "none") for shard in shards}
+    alike = kinds == {pool.columns[column]} <= {"string", "large_string"}
+    return _Part(shards, starts, sum(shard.rows for shard in shards), alike)

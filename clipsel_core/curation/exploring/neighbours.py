@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipsel_core import uids
 from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, Side, Vectors, vector_of
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.errors import RunError, TargetError
-from clipsel_core.pool.embeddings import ROUNDING, row_lengths, row_scale
-from clipsel_core.pool.target_files import read_target_rows
+from clipsel_core.pool.embeddings import ROUNDING, at_unit_length, row_lengths, row_scale
+from clipsel_core.pool.target_files import read_target_rows, split_part
 from clipsel_core.runs.config import TargetInfo
 
 Progress = Callable[[int, int], None]
@@ -124,12 +124,11 @@ def nearest_targets(table: ScoreTable, target: str, embedding: np.ndarray, *, li
 
 def _target_vectors(table: ScoreTable, info: TargetInfo) -> Vectors:
     """A target's images: those of the pool that it names, or the rows of its file."""
-    path, _, part = info.path.partition("#")
-    file = table.run.root / path
+    file, part = split_part(table.run.root / info.path)
     if not file.is_file():
         raise TargetError(file, expected=f"the target {info.name}", found="no such file", remedy="bring it back")
     if info.kind == "uids":
-        rows = np.sort(table.rows_of(read_uid_list(file)))
+        rows = np.sort(table.rows_of(uids.unique(read_target_rows(file, part, ""))))
         return PoolVectors(table, "image", rows[rows >= 0])
     arch = table.run.config.arch
     usual = table.pool.arch(arch).image_member if table.pool else f"{arch}_img"
@@ -137,7 +136,12 @@ def _target_vectors(table: ScoreTable, info: TargetInfo) -> Vectors:
     if stored.shape != (info.rows, info.width):
         expected, found = f"shape ({info.rows}, {info.width}), as was scored", f"{stored.shape}"
         raise TargetError(file, expected=expected, found=found, remedy="bring back the file that was scored")
-    return HeldVectors(np.arange(info.rows), stored)
+    return HeldVectors(np.arange(info.rows), _as_prepared(stored))
+
+
+def _as_prepared(rows: np.ndarray) -> np.ndarray:
+    """A target's rows, those of another length scaled, as scoring takes them."""
+    return at_unit_length(rows) if np.isnan(row_scale(rows)).any() else rows
 
 
 def _unit(query: np.ndarray, width: int, *, rounded: bool) -> np.ndarray:

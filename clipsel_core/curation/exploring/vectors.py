@@ -10,7 +10,7 @@ import numpy as np
 
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
-from clipsel_core.pool.embeddings import read_embeddings
+from clipsel_core.pool.embeddings import at_unit_length, read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, Shard
 
 Side = Literal["image", "text"]
@@ -59,13 +59,15 @@ class PoolVectors:
         """
         size = max(1, _BLOCK_BYTES // (4 * self.width))
         member = self._arch.image_member if self.side == "image" else self._arch.text_member
+        scaled = self.table.run.config.on_bad_rows == "scale"
         for shard, rows in self._by_shard():
             stored = read_embeddings(shard, member)
             places = self.table.files.place_in_shard(rows)
             for start in range(0, len(rows), size):
                 part = places[start : start + size]
                 whole = part[-1] - part[0] + 1 == len(part)
-                yield rows[start : start + size], stored[part[0] : part[-1] + 1] if whole else stored[part]
+                block = stored[part[0] : part[-1] + 1] if whole else stored[part]
+                yield rows[start : start + size], at_unit_length(block) if scaled else block
 
     def read(self) -> np.ndarray:
         """All of them in one array, (rows, D) in the dtype they are stored in; for samples."""

@@ -5,6 +5,9 @@ Row i of a shard's scores is row i of the shard's metadata, so captions are foun
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,13 +19,15 @@ from clipsel_core.counts import counted
 from clipsel_core.curation.database import COLUMNS, ROWS
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.curation.index.score_files import ScoreFiles
-from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.layout import Pool, open_pool
+from clipsel_core.errors import PoolFormatError, RunError
+from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_CATEGORIES = 64
+# Types whose values are not the text that they stand for.
+_UNUSUAL = re.compile("null|binary|large_binary|list|large_list|fixed_size")
 _AT_POSITIONS = f"""
     SELECT asked.place, COLUMNS(lambda name: list_contains($names, name))
     FROM {ROWS} AS pairs
@@ -89,25 +94,55 @@ class Metadata:
         rows = np.asarray(rows, np.int64)
         frame = pd.DataFrame(dict.fromkeys(columns, ""), index=pd.Index(rows, name="row"), dtype=object)
         sources = {name: source for name in columns if (source := self._source(name))}
-        shards = self._files.shard_of(rows)
-        parquets = self._parquets()
-        paths = np.array([parquets.get(name, "") for name in self._files.shard_names], object)[shards]
-        places = np.flatnonzero(paths != "")
-        if not len(places) or not sources:
+        if self.pool is None or not len(rows) or not sources:
             return frame
-        files, file_of = np.unique(paths[places], return_inverse=True)
+        known = {shard.name: shard for shard in self.pool.shards}
+        number_of = self._files.shard_of(rows)
+        asked = {number: known.get(self._files.shard_names[number]) for number in np.unique(number_of).tolist()}
+        positions = self._files.place_in_shard(rows)
+        alike = {number: shard for number, shard in asked.items() if shard and self._is_alike(shard, sources.values())}
+        places = np.flatnonzero(np.isin(number_of, list(alike)))
+        try:
+            if len(places):
+                files, file_of = np.unique(number_of[places], return_inverse=True)
+                paths = [str(alike[number].parquet) for number in files.tolist()]
+                self._fill_together(frame, sources, places, paths, file_of, positions[places])
+        except RunError:
+            alike = {}  # DuckDB reads none of a column that is not UTF-8 throughout
+        for number, shard in asked.items():
+            if shard and number not in alike:
+                places = np.flatnonzero(number_of == number)
+                for name in sources:
+                    frame.iloc[places, frame.columns.get_loc(name)] = _values(shard, name, positions[places])
+        return frame
+
+    def _is_alike(self, shard: Shard, sources: Iterable[str]) -> bool:
+        """Whether a shard has these columns of the pool, of the usual types, and none that have to be looked into."""
+        assert self.pool is not None
+        kinds = self.pool.columns
+        return all(shard.columns.get(name) == kinds[name] and not _UNUSUAL.match(kinds[name]) for name in sources)
+
+    def _fill_together(
+        self,
+        frame: pd.DataFrame,
+        sources: dict[str, str],
+        places: np.ndarray,
+        files: list[str],
+        file_of: np.ndarray,
+        positions: np.ndarray,
+    ) -> None:
+        """Fills these places of the frame in one query. file_of, positions: where in the files each place's row is."""
         asked = {
             "names": list(set(sources.values())),
-            "files": files.tolist(),
+            "files": files,
             "places": places.tolist(),
             "shards": file_of.tolist(),
-            "positions": self._files.place_in_shard(rows)[places].tolist(),
+            "positions": positions.tolist(),
         }
         found = self._files.database.table(_AT_POSITIONS, asked)
         order = found.column("place").to_numpy()
         for name, source in sources.items():
             frame.iloc[order, frame.columns.get_loc(name)] = found.column(source).to_pandas().fillna("").to_numpy()
-        return frame
 
     def category_columns(self) -> list[str]:
         """Metadata columns of text or truth values with few distinct values, as categories() takes them."""
@@ -122,22 +157,45 @@ class Metadata:
         Raises: PoolFormatError where the pool or the column is not there, or has more than 64 distinct values.
         """
         files = self._metadata_files()
-        if self._source(column) is None or len(files) != len(self._files.shard_names):
+        if self.pool is None or self._source(column) is None or len(files) != len(self._files.shard_names):
             found = "no such column" if self.pool else "no pool"
             raise PoolFormatError(self._root, expected=f"a column {column!r} in every shard", found=found)
-        values = self._value_counts(column, files)
+        if all(self._is_alike(shard, [column]) for shard in self.pool.shards):
+            values = self._value_counts(column, files)
+        else:
+            values = list(self._counted_apart(column, files))
         if len(values) > _MOST_CATEGORIES:
             expected, found = f"at most {_MOST_CATEGORIES} distinct values", "more"
             raise PoolFormatError(f"{self._root}: {column}", expected=expected, found=found)
         labels = tuple(dict.fromkeys(value or "" for value in values))
         codes, start = np.zeros(len(self._files), np.int16), 0
         known = pa.array(labels, pa.string())
-        for batch in self._files.database.record_batches(COLUMNS, {"names": [column], "files": files}):
-            text = pc.fill_null(pc.cast(batch.column(0), pa.string()), "")
+        for text in self._texts(column, files):
             part = pc.index_in(text, known).to_numpy()
             codes[start : start + len(part)] = part
             start += len(part)
         return Categories(labels, read_only(codes), np.bincount(codes, minlength=len(labels)))
+
+    def _texts(self, column: str, files: list[str]) -> Iterator[pa.Array]:
+        """A column of all shards as text, in their order; "" where there is none."""
+        assert self.pool is not None
+        if all(self._is_alike(shard, [column]) for shard in self.pool.shards):
+            for batch in self._files.database.record_batches(COLUMNS, {"names": [column], "files": files}):
+                yield pc.fill_null(pc.cast(batch.column(0), pa.string()), "")
+            return
+        known = {str(shard.parquet): shard for shard in self.pool.shards}
+        for file in files:
+            shard = known[file]
+            yield pa.array(_values(shard, column, np.arange(shard.rows)), pa.string())
+
+    def _counted_apart(self, column: str, files: list[str]) -> list[str]:
+        """As _value_counts, where shards differ: distinct values, most frequent first."""
+        counts: Counter[str] = Counter()
+        for texts in self._texts(column, files):
+            counts.update(texts.to_pylist())
+            if len(counts) > _MOST_CATEGORIES:
+                break
+        return [value for value, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
     def _is_categorical(self, column: str, files: list[str]) -> bool:
         return len(self._value_counts(column, files)) <= _MOST_CATEGORIES
@@ -159,10 +217,22 @@ class Metadata:
         """The pool's own name of a column, None where it has none. Raises PoolFormatError on an unknown name."""
         if self.pool is None:
             return None
-        roles = {"caption": self.pool.text_column, "url": self.pool.url_column}
+        roles = {"caption": self.pool.text_column, "url": self.pool.url_column, "uid": self.pool.uid_column}
         if column in self.pool.columns:
             return column
         if column in roles:
             return roles[column]
         known = ", ".join(self.pool.columns)
         raise PoolFormatError(self.pool.root, expected=f"one of the columns {known}", found=repr(column))
+
+
+def _values(shard: Shard, column: str, positions: np.ndarray) -> list[str]:
+    """A column's values at these rows of a shard, as text; "" where the shard has no such column.
+
+    column: as the pool calls it; "caption" and "url" stand for what this shard calls them.
+    """
+    roles = {"caption": shard.text_column, "url": shard.url_column}
+    own = column if column in shard.columns else roles.get(column)
+    if own is None:
+        return [""] * len(positions)
+    return as_texts(read_column(shard, own).take(pa.array(positions)))

@@ -11,58 +11,69 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
-from clipsel_core.errors import UidError
+from clipsel_core.errors import UidError, reason_of
+from clipsel_core.files import expect_regular
+from clipsel_core.pool.conventions import find_column
 
 
 def read_uid_list(path: Path) -> np.ndarray:
-    """The distinct uids of a list, ascending: (M,) UID_DTYPE.
+    """The distinct uids of a list, ascending: (M,) UID_DTYPE. Repeats are counted in a logged warning.
 
-    By ending: .npy of dtype u8,u8, sorted and distinct, as DataComp's subsets are; .txt with a uid a line; .csv with a
-    column uid; .parquet with a column uid, or with uid_hi and uid_lo.
+    By ending: .npy as `uids.read_subset` takes it; .txt with a uid a line; .csv with a column uid; .parquet with a
+    column uid, or with uid_hi and uid_lo of uint64. The columns' names may be in any case.
     Raises: UidError where the file is not there, has another ending, or holds something that is no uid.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise UidError(path, expected=f"a name ending in {ENDINGS}", found=path.suffix or "no ending")
-    if not path.is_file():
-        raise UidError(path, expected="a list of uids", found="no such file")
     try:
+        expect_regular(path)
         return reader(path)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise UidError(path, expected=f"a {path.suffix} file of uids", found=str(error).split("\n")[0]) from error
+    except FileNotFoundError as error:
+        raise UidError(path, expected="a list of uids", found="no such file") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UidError(path, expected=f"a {path.suffix} file of uids", found=reason_of(error)) from error
 
 
 def _read_text(path: Path) -> np.ndarray:
     if not path.stat().st_size:
         return np.empty(0, uids.UID_DTYPE)
-    return _read_delimited(path, pacsv.ReadOptions(column_names=["uid"]))
+    return _read_delimited(path, pacsv.ReadOptions(column_names=["uid"]), "uid")
 
 
 def _read_csv(path: Path) -> np.ndarray:
-    return _read_delimited(path, pacsv.ReadOptions())
+    names = pacsv.open_csv(path).schema.names
+    return _read_delimited(path, pacsv.ReadOptions(), _column(path, names))
 
 
-def _read_delimited(path: Path, options: pacsv.ReadOptions) -> np.ndarray:
-    convert = pacsv.ConvertOptions(include_columns=["uid"], column_types={"uid": pa.string()})
-    return _from_text(path, pacsv.read_csv(path, read_options=options, convert_options=convert).column("uid"))
+def _read_delimited(path: Path, options: pacsv.ReadOptions, name: str) -> np.ndarray:
+    convert = pacsv.ConvertOptions(include_columns=[name], column_types={name: pa.string()})
+    return _of_column(path, pacsv.read_csv(path, read_options=options, convert_options=convert).column(0))
 
 
 def _read_parquet(path: Path) -> np.ndarray:
     names = pq.read_schema(path).names
-    if "uid" in names:
-        column = pq.read_table(path, columns=["uid"]).column(0)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            return _from_text(path, column.cast(pa.string()))
-        raise UidError(path, expected="uid as text", found=str(column.type))
-    if {"uid_hi", "uid_lo"} <= set(names):
-        halves = pq.read_table(path, columns=["uid_hi", "uid_lo"])
-        return uids.unique(uids.from_halves(halves.column(0).to_numpy(), halves.column(1).to_numpy()))
-    raise UidError(path, expected="a column uid, or uid_hi and uid_lo", found=", ".join(names) or "no column")
+    high, low = (find_column(names, [half]) for half in ("uid_hi", "uid_lo"))
+    if high is None or low is None or find_column(names, ["uid"]):
+        return _of_column(path, pq.ParquetFile(path).read([_column(path, names)]).column(0))
+    halves = pq.ParquetFile(path).read([high, low])
+    for name in (high, low):
+        if halves[name].type != pa.uint64() or halves[name].null_count:
+            found = f"{halves[name].type}" + (", some of them null" if halves[name].null_count else "")
+            raise UidError(path, expected=f"a column {name} of uint64", found=found)
+    return uids.distinct(uids.from_halves(halves[high].to_numpy(), halves[low].to_numpy()), path)
 
 
-def _from_text(path: Path, column: pa.ChunkedArray) -> np.ndarray:
+def _column(path: Path, names: list[str]) -> str:
+    if (name := find_column(names, ["uid"])) is None:
+        found = ", ".join(names[:20]) or "no column"
+        raise UidError(path, expected="a column uid, or uid_hi and uid_lo", found=found)
+    return name
+
+
+def _of_column(path: Path, column: pa.ChunkedArray) -> np.ndarray:
     try:
-        return uids.unique(uids.from_hex(column))
+        return uids.distinct(uids.from_hex(column), path)
     except UidError as error:
         raise UidError(f"{path}: {error.where}", expected=error.expected, found=error.found) from error
 

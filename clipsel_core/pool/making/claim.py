@@ -11,7 +11,9 @@ from typing import Any
 from clipsel_core import files
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_json
+from clipsel_core.pool.layout import metadata_files
 from clipsel_core.pool.making.decode import MOST_PIXELS
+from clipsel_core.pool.sources.arrays import EMBEDDED
 from clipsel_core.pool.sources.record import Source
 from clipsel_core.pool.teachers import check_arch
 
@@ -31,16 +33,18 @@ _OPTIONS = {
 def is_extendable(source: Source, root: Path) -> bool:
     """Whether a folder holds a pool that embed did not make from this source, and the source may be its images.
 
-    That is every pool made elsewhere; of embed's own those whose tars, packed into shards/, are the source now.
+    That is every pool made elsewhere; of embed's own those made of embeddings alone, where the source has images, and
+    those whose tars, packed into shards/, are the source now.
     Raises: PoolFormatError where such a pool is not finished: its tars lack pairs, which would not be missed.
     """
-    if not next((root / "metadata").glob("*.parquet"), None):
+    if not metadata_files(root):
         return False
     begun = _begun(root / "embed" / "settings.json")
     if not begun:
         return True
+    of_embeddings = begun.get("kind") in EMBEDDED and not source.embedded
     own = not source.base.remote and Path(source.base.path).resolve() in ((root / "shards").resolve(), root.resolve())
-    if not (own and begun.get("pack")):
+    if not of_embeddings and not (own and begun.get("pack")):
         return False
     if not _finished(root):
         remedy = "give the source it was begun with, to finish it first"
@@ -71,7 +75,7 @@ def settings_to_make(
     if pack and source.embedded:
         raise PoolFormatError("--pack", expected="a source of images", found=f"{source.kind}, embeddings alone")
     path = root / "embed" / "settings.json"
-    if not path.exists() and next((root / "metadata").glob("*.parquet"), None):
+    if not path.exists() and metadata_files(root):
         remedy = "choose a new folder"
         raise PoolFormatError(root, expected="no pool, or one of embed's", found="another pool", remedy=remedy)
     given = {"shard_size": shard_size, "most_pixels": most_pixels, "pack": pack}

@@ -24,7 +24,7 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.check import read_uids
-from clipsel_core.pool.layout import Pool, Shard, open_pool
+from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool
 from clipsel_core.pool.making.behind import Behind
 from clipsel_core.pool.making.claim import note, settings_to_extend, writing
 from clipsel_core.pool.making.decode import quiet_pillow
@@ -41,7 +41,7 @@ from clipsel_core.pool.making.shard_files import (
     write_parquet,
 )
 from clipsel_core.pool.sources.image_parquet import with_images
-from clipsel_core.pool.sources.record import Source, clean_text
+from clipsel_core.pool.sources.record import Source
 from clipsel_core.pool.teachers import add_teacher, read_teachers
 
 SET_ASIDE = pa.schema({"uid": pa.string(), "file": pa.string(), "reason": pa.string()})
@@ -141,10 +141,10 @@ class _Work:
     def _extend_shard(self, shard: Shard, files: ShardFiles, first: int, width: int) -> int:
         table, named = pq.ParquetFile(shard.parquet).read(), read_uids(self.pool, shard)
         names = uids.to_hex(named).to_pylist()
-        captions = table[self.pool.text_column].cast(pa.string())
+        captions = as_texts(table[shard.text_column]) if shard.text_column else [""] * shard.rows
         # Rows go back to their places below: meanwhile they come as their images lie, so that none is sought.
         listed = (
-            self.matched.record(first + row, str(row), clean_text(captions[row].as_py()))
+            self.matched.record(first + row, str(row), captions[row])
             for row in self.matched.in_reading_order(first, shard.rows).tolist()
         )
         records = with_images(self.source.base, self.source.image_column, listed)
@@ -162,13 +162,19 @@ class _Work:
         lines = [[names[row] for row, _, _ in rejected], *([line[n] for line in rejected] for n in (1, 2))]
 
         def write() -> None:
-            if not self.pool.tars and kept and not files.side("images").exists():
+            if not self.pool.tars and kept and not _has_places(files):
                 write_index(files, Images(self.source.base, self.source.image_column), rows.kept, named[kept])
             write_parquet(_aside(files, self.arch), pa.table(lines, schema=SET_ASIDE))
             add_columns(files, table, self.arch, image, text)
 
         self.behind.do(write)
         return len(kept)
+
+
+def _has_places(files: ShardFiles) -> bool:
+    """Whether a shard's index says where an image is: it may be there and empty, where embeddings came without."""
+    index = files.side("images")
+    return index.exists() and pq.read_metadata(index).num_rows > 0
 
 
 def _aside(files: ShardFiles, arch: str) -> Path:

@@ -73,14 +73,16 @@ def match(source: Source, pool: Pool, progress: Callable[[int, int], None]) -> M
     progress: called with how far the source has been gone through, and how far it goes.
     Memory: 60 bytes a pair of the pool. Raises: PoolFormatError where source and pool have no names in common.
     """
-    by = _named_by(source, pool)
-    names = np.concatenate([_names(pool, number, by) for number in range(len(pool.shards))])
-    order = uids.argsort(names)
-    work = _Matching(names[order], order, len(names))
-    for named in survey(source, by, progress):
-        work.take(named)
-    matched = work.matched(by)
-    if not matched.found:
+    for by in _named_by(source, pool):
+        names = np.concatenate([_names(pool, number, by) for number in range(len(pool.shards))])
+        order = uids.argsort(names)
+        work = _Matching(names[order], order, len(names))
+        for named in survey(source, by, progress):
+            work.take(named)
+        matched = work.matched(by)
+        if matched.found:
+            break
+    else:
         found = f"none of {matched.strangers:,}"
         expected = f"images of pairs of {pool.root}, by {by}"
         raise PoolFormatError(source.base, expected=expected, found=found, remedy="give the pool's own images")
@@ -177,20 +179,22 @@ class _Matching:
         return Matched(by, list(self._files), *places, self._faults, self._strangers, self._repeated)
 
 
-def _named_by(source: Source, pool: Pool) -> str:
-    """By what the source's images are told to belong to the pool's pairs."""
-    first = list(islice(_records(source), _LOOKED_AT))
+def _named_by(source: Source, pool: Pool) -> list[str]:
+    """By what the source's images can be told to belong to the pool's pairs, the surest first."""
     if source.embedded:
         found = f"{source.kind}, without images"
         expected = "tars, a folder or a table of images"
         raise PoolFormatError(source.base, expected=expected, found=found)
-    if any(record.uid for record in first):
-        return "uid"
-    if "key" in pool.columns and any(record.key for record in first):
-        return "key"
-    expected = "a uid with each image, in the json or the table, or a column key in the pool"
-    remedy = "make a pool of its own of these images"
-    raise PoolFormatError(source.base, expected=expected, found="neither", remedy=remedy)
+    first = list(islice(_records(source), _LOOKED_AT))
+    ways = {
+        "uid": any(record.uid for record in first),
+        "key": "key" in pool.columns and any(record.key for record in first),
+    }
+    if not any(ways.values()):
+        expected = "a uid with each image, in the json or the table, or a column key in the pool"
+        remedy = "make a pool of its own of these images"
+        raise PoolFormatError(source.base, expected=expected, found="neither", remedy=remedy)
+    return [way for way, known in ways.items() if known]
 
 
 def _records(source: Source) -> Iterator[Record]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -11,12 +11,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import PoolFormatError, reason_of
+from clipsel_core.npy import read_header
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.columns import Columns, guess_columns, refuse_columns, said_in
 from clipsel_core.pool.sources.image_parquet import count_rows
 from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, signature_of
 from clipsel_core.pool.sources.table import column_names, read_rows
+
+EMBEDDED = ("clip-retrieval", "npy")
+"""The kinds of sources that have embeddings."""
 
 _IMAGE_WORDS, _TEXT_WORDS = ("img", "image"), ("txt", "text", "caption")
 _TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".txt")
@@ -169,17 +173,13 @@ def _shape(place: Place) -> tuple[int, ...]:
 
 def _header(place: Place, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of a .npy; the file stands at its values then. Raises PoolFormatError on what is no (N, D)."""
-    readers: dict[tuple[int, int], Callable] = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
     try:
-        shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
-    except (ValueError, KeyError, EOFError) as error:
-        found = str(error).split("\n")[0]
-        raise PoolFormatError(place, expected="a .npy of embeddings", found=found) from error
-    if len(shape) != 2 or 0 in shape[1:] or dtype.kind != "f" or fortran:
-        order = ", by columns" if fortran else ""
+        header = read_header(file, place.size())
+    except ValueError as error:
+        raise PoolFormatError(place, expected="a .npy of embeddings", found=reason_of(error)) from error
+    shape, dtype = header.shape, header.dtype
+    if len(shape) != 2 or 0 in shape[1:] or dtype.kind != "f" or dtype.itemsize > 8 or header.fortran_order:
+        order = ", by columns" if header.fortran_order else ""
         raise PoolFormatError(place, expected="(N, D) floats, by rows", found=f"shape {shape}, {dtype}{order}")
     return shape, dtype
 

@@ -106,6 +106,19 @@ def test_vector_of__a_pair_that_was_set_aside_has_no_neighbours(pool, tmp_path):
     assert 42 not in neighbours(table, 41, limit=200).rows
 
 
+def test_neighbours__of_a_pool_whose_rows_were_scaled(pool, tmp_path):
+    plain = neighbours(ScoreTable.open(score(pool, tmp_path / "plain", batch_size=16)), 41, limit=20)
+    for shard in open_pool(pool).shards:
+        with np.load(shard.npz) as archive:
+            images = archive["l14_img"]
+        rewrite_npz(shard.npz, l14_img=images * np.float16(8))
+    scaled = neighbours(
+        ScoreTable.open(score(pool, tmp_path / "run", on_bad_rows="scale", batch_size=16)), 41, limit=20
+    )
+    assert scaled.rows.tolist() == plain.rows.tolist()
+    np.testing.assert_allclose(scaled.similarity, plain.similarity, atol=1e-3)
+
+
 def test_pool_vectors__say_that_the_pool_is_gone(table):
     table.run.pool_root.rename(table.run.pool_root.with_name("moved"))
     with pytest.raises(RunError, match="the pool that was scored"):

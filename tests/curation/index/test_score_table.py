@@ -6,13 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsel_core import uids
-from clipsel_core.curation.index import counts
+from clipsel_core.curation.exploring.captions import CaptionScan
+from clipsel_core.curation.index import bitmaps, counts
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError, RunError
 from clipsel_core.runs.store import Run
@@ -227,6 +229,67 @@ def test_metadata__is_empty_text_where_a_value_a_column_or_a_file_is_missing(tmp
     frame = ScoreTable.open(hand_run(tmp_path / "run", shards, names=["a", "b"])).metadata(np.array([2, 0, 1, 3]))
     assert frame["caption"].tolist() == ["", "one", "", ""]
     assert frame["url"].tolist() == ["", "", "", ""]
+
+
+def bytes_as_text(*values: bytes) -> pa.Array:
+    """Text as a writer leaves it that does not look whether it is UTF-8."""
+    return pa.Array.from_buffers(pa.string(), len(values), pa.array(values, pa.binary()).buffers())
+
+
+def mixed_table(tmp_path):
+    """A table over shards whose captions are of every type, with what each pair's caption and url are."""
+    written = {
+        "a": {"text": pa.nulls(2)},
+        "b": {"text": ["one", "two"]},
+        "c": {"text": pa.array([["three", "other"], ["", "four"]])},
+        "d": {"text": bytes_as_text(b"caf\xe9", b"six")},
+        "e": {"text": pa.array(["seven", None], pa.large_string())},
+        "f": {"TEXT": ["eight", "nine"], "url": None},
+        "g": {"text": None, "url": None},
+        "h": {"text": [{"en": "x"}] * 2},
+    }
+    shards = []
+    for number, (name, columns) in enumerate(written.items()):
+        parquet, _ = write_shard(tmp_path / "pool", name, 2, seed=number)
+        table = pq.read_table(parquet).drop_columns(["text"])
+        for column, values in columns.items():
+            table = table.drop_columns([column]) if column in table.column_names else table
+            table = table if values is None else table.append_column(column, pa.chunked_array([pa.array(values)]))
+        pq.write_table(table, parquet)
+        shards.append((uids.from_hex(table["uid"]), {"clip_score": [1, 2]}))
+    captions = ["", "", "one", "two", "three", "four", "caf\ufffd", "six", "seven", "", "eight", "nine", *[""] * 4]
+    return ScoreTable.open(hand_run(tmp_path / "run", shards, names=list(written))), captions
+
+
+def test_metadata__of_shards_that_differ(tmp_path):
+    table, captions = mixed_table(tmp_path)
+    rows = np.random.default_rng(0).permutation(len(captions))
+    frame = table.metadata(rows)
+    assert frame["caption"].tolist() == [captions[row] for row in rows]
+    assert [bool(url) for url in frame["url"]] == [not 10 <= row < 14 for row in rows]
+
+
+def test_metadata__of_shards_one_by_one(tmp_path):
+    table, captions = mixed_table(tmp_path)
+    assert [table.metadata(np.array([row]))["caption"].tolist() for row in range(len(captions))] == [
+        [c] for c in captions
+    ]
+
+
+def test_categories__of_shards_that_differ(tmp_path):
+    table, captions = mixed_table(tmp_path)
+    found = table.categories("text")
+    in_text = [caption if not 10 <= row < 12 else "" for row, caption in enumerate(captions)]
+    in_text[-2:] = ["{'en': 'x'}"] * 2
+    assert [found.labels[code] for code in found.codes] == in_text
+
+
+def test_captions__of_shards_that_differ_are_searched(tmp_path):
+    table, captions = mixed_table(tmp_path)
+    scan = CaptionScan.for_words(table, ["T"])
+    while not scan.finished:
+        scan.step()
+    assert bitmaps.rows(scan.bits).tolist() == [row for row, caption in enumerate(captions) if "t" in caption.lower()]
 
 
 def test_metadata__refuses_a_pool_that_is_not_the_one_scored(tmp_path):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import uuid
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.curation.recipes.uidlists import read_uid_list
@@ -71,7 +76,69 @@ def test_read_uid_list__refuses_a_parquet_without_uids(tmp_path, column):
         read_uid_list(tmp_path / "list.parquet")
 
 
-def test_read_uid_list__refuses_an_unsorted_npy(tmp_path):
-    np.save(tmp_path / "list.npy", make_uids(2, 1))
-    with pytest.raises(UidError, match="sorted"):
+def test_read_uid_list__an_npy_in_any_order(tmp_path, caplog):
+    np.save(tmp_path / "list.npy", make_uids(2, 1, 2))
+    assert read_uid_list(tmp_path / "list.npy").tolist() == make_uids(1, 2).tolist()
+    assert "1 of 3 uids repeat others and count once" in caplog.text
+
+
+UUIDS = [uuid.UUID(int=n << 90 | n) for n in (5, 3, 9)]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([str(value) for value in UUIDS]).dictionary_encode(),
+        pa.array([str(value).upper() for value in UUIDS], pa.string_view()),
+        pa.array([value.hex for value in UUIDS], pa.large_string()),
+        pa.array([value.bytes for value in UUIDS], pa.binary(16)),
+        pa.array(UUIDS, pa.uuid()),
+    ],
+    ids=lambda column: str(column.type),
+)
+@pytest.mark.parametrize("name", ["uid", "UID"])
+def test_read_uid_list__takes_a_uid_column_of_any_type(tmp_path, column, name):
+    pq.write_table(pa.table({name: column}), tmp_path / "list.parquet")
+    wanted = make_uids(*sorted(value.int for value in UUIDS))
+    assert read_uid_list(tmp_path / "list.parquet").tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("ending", ["txt", "csv"])
+def test_read_uid_list__takes_uuids_as_text(tmp_path, ending):
+    lines = [str(value) for value in UUIDS]
+    (tmp_path / f"list.{ending}").write_text("\n".join(["Uid"] * (ending == "csv") + lines))
+    wanted = make_uids(*sorted(value.int for value in UUIDS))
+    assert read_uid_list(tmp_path / f"list.{ending}").tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize(
+    "half", [pa.array(["1", "2"]), pa.array([1.0, 2.0]), pa.array([1, 2]), pa.array([1, None], pa.uint64())], ids=str
+)
+def test_read_uid_list__refuses_halves_of_another_type(tmp_path, half):
+    pq.write_table(pa.table({"uid_hi": pa.array([1, 2], pa.uint64()), "uid_lo": half}), tmp_path / "list.parquet")
+    with pytest.raises(UidError, match=r"list\.parquet: expected a column uid_lo of uint64, found"):
+        read_uid_list(tmp_path / "list.parquet")
+
+
+@pytest.mark.parametrize("ending", ["npy", "txt", "csv", "parquet"])
+def test_read_uid_list__does_not_wait_for_a_pipe(tmp_path, ending):
+    os.mkfifo(tmp_path / f"list.{ending}")
+    with pytest.raises(UidError, match=f"list.{ending}: expected a .{ending} file of uids, found a pipe"):
+        read_uid_list(tmp_path / f"list.{ending}")
+
+
+def test_read_uid_list__a_header_that_claims_a_pebibyte(tmp_path):
+    np.save(tmp_path / "list.npy", make_uids(1))
+    data = (tmp_path / "list.npy").read_bytes()
+    (tmp_path / "list.npy").write_bytes(data.replace(b"(1,), }" + b" " * 14, b"(98765432109876,), }  "[:21]))
+    with pytest.raises(UidError, match=r"list\.npy: expected a \.npy of dtype u8,u8, found .* bytes, where its header"):
         read_uid_list(tmp_path / "list.npy")
+
+
+def test_read_uid_list__a_column_name_that_is_no_utf8(tmp_path):
+    table = pa.table({"uidx": ["1"]})
+    pq.write_table(table, tmp_path / "list.parquet", store_schema=False)
+    data = (tmp_path / "list.parquet").read_bytes()
+    (tmp_path / "list.parquet").write_bytes(data.replace(b"uidx", b"uid\xff"))
+    with pytest.raises(UidError, match=r"list\.parquet: expected"):
+        read_uid_list(tmp_path / "list.parquet")

@@ -22,6 +22,7 @@ from clipsel_core.pool.making import extend as extending
 from clipsel_core.pool.making import matching, surveying
 from clipsel_core.pool.making.claim import is_extendable
 from clipsel_core.pool.making.extend import extend_pool
+from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.teachers import read_teachers
@@ -344,3 +345,63 @@ def test_extend_pool__another_source_midway_is_refused(tmp_path, teachers):
     extend(root / "shards", root, teachers[0])
     with pytest.raises(PoolFormatError, match="expected the source it was begun with"):
         extend(tars(tmp_path / "others", range(6)), root, teachers[0])
+
+
+def pool_of_embeddings(folder, root, keys=True):
+    """A pool of clip-retrieval's output without its images; keys: whether it says the tars' keys in place of paths."""
+    for name in ("img_emb", "text_emb", "metadata"):
+        (folder / name).mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    for name in ("img_emb", "text_emb"):
+        np.save(folder / name / f"{name}_0.npy", rng.standard_normal((COUNT, 24)).astype(np.float32))
+    column = {"image_path": [f"{number:05d}" for number in range(COUNT)]} if keys else {"uid": UIDS}
+    captions = {"caption": [caption(number) for number in range(COUNT)]}
+    pq.write_table(pa.table({**column, **captions}), folder / "metadata" / "metadata_0.parquet")
+    make_pool(open_source(folder), root, None, arch="l14", shard_size=5)
+
+
+@pytest.mark.parametrize(("keys", "named"), [(True, False), (True, True), (False, True)])
+def test_extend_pool__of_embeddings_gets_its_images_and_a_second_teacher(tmp_path, teachers, keys, named):
+    """By key too where the tars have uids: those of a pool without any are made up."""
+    root = tmp_path / "pool"
+    pool_of_embeddings(tmp_path / "in", root, keys)
+    tar = {}
+    for number in range(COUNT):
+        said = sample(number, uid=UIDS[number]) if named else sample(number)
+        tar |= {f"{number:05d}{os.path.splitext(name)[1]}": data for name, data in said.items()}
+    write_tar(tmp_path / "tars" / "0.tar", tar)
+    source = open_source(tmp_path / "tars")
+    assert is_extendable(source, root)
+    before = arrays_of(root, "l14_img")
+    done = extend(tmp_path / "tars", root, teachers[0])
+    assert (done.pairs, done.set_aside, done.by) == (COUNT, 0, "key" if keys else "uid")
+    np.testing.assert_array_equal(arrays_of(root, "l14_img"), before)
+    assert sorted(open_pool(root).archs) == ["b32", "l14"]
+    index = open_images(open_pool(root), tmp_path / "cache")
+    assert index is not None
+    numbers = [
+        int(text) if keys else UIDS.index(uid)
+        for uid, text in zip(table_of(root)["uid"].to_pylist(), table_of(root)["key"].to_pylist(), strict=True)
+    ]
+    assert [index.read(uid) for uid in table_of(root)["uid"].to_pylist()] == [image(number) for number in numbers]
+
+
+def test_is_extendable__a_pool_of_embeddings_goes_on_with_embeddings(tmp_path):
+    pool_of_embeddings(tmp_path / "in", tmp_path / "pool")
+    assert not is_extendable(open_source(tmp_path / "in"), tmp_path / "pool")
+
+
+def test_extend_pool__captions_in_a_column_of_another_case_and_type(tmp_path, teachers):
+    root = datacomp_pool(tmp_path / "pool")
+    expected = arrays_of(extend_and(root, teachers), "b32_txt")
+    other = datacomp_pool(tmp_path / "other")
+    parquet = open_pool(other).shards[1].parquet
+    table = pq.read_table(parquet)
+    texts = pa.array([[text, "more"] for text in table["text"].to_pylist()])
+    pq.write_table(table.drop_columns(["text"]).append_column("TEXT", texts), parquet)
+    np.testing.assert_array_equal(arrays_of(extend_and(other, teachers), "b32_txt"), expected)
+
+
+def extend_and(root, teachers):
+    extend(root / "shards", root, teachers[0])
+    return root
