@@ -27,7 +27,8 @@ from clipsel_core.runs.config import AddedTarget, RunConfig
 from clipsel_core.runs.local import sole_worker
 from clipsel_core.runs.plan import parse_norms, resolve_device, tiles_as, versions
 from clipsel_core.runs.score_group import NormSims, spread, usable_rows
-from clipsel_core.runs.store import Run, added_file, read_added, score_file
+from clipsel_core.runs.seal import UID_HALVES, SealedFiles, digest_of, keep_whole, sealed
+from clipsel_core.runs.store import Run, added_file, read_added
 from clipsel_core.runs.targets import load_target
 from clipsel_core.runs.work import in_turn
 from clipsel_core.scoring.checks import telling_of_memory
@@ -58,8 +59,7 @@ def add_target(
         with sole_worker(run.root):
             pool, arch = _scored_pool(run)
             plan, sims = _plan(run, pool, arch, name, path, norms, device)
-            if not plan.complete:
-                _compute(run, pool, arch, plan, sims, progress or (lambda done, total: None))
+            _compute(run, pool, arch, plan, sims, progress or (lambda done, total: None))
     except OSError as error:
         remedy, found = "make room, then start it again", str(error.strerror or error)
         raise RunError(error.filename or root, expected="to write scores", found=found, remedy=remedy) from error
@@ -93,9 +93,10 @@ def _compute(
     if not _description(run.root, name).exists():
         write_json(_description(run.root, name), plan.model_dump(mode="json"))
     remove_leftovers(folder)
+    keep_whole(SealedFiles(run.root, run.config, plan))
     left = [shard for shard in pool.shards if not added_file(run.root, name, shard.name).exists()]
     done = pool.rows - sum(shard.rows for shard in left)
-    comparison = _Comparison(run, pool, arch, sims, plan.device)
+    comparison, digest = _Comparison(run, pool, arch, sims, plan.device), digest_of(plan)
 
     def compute(shard: Shard, read: _Read) -> tuple[_Read, dict[str, torch.Tensor]]:
         nonlocal done
@@ -106,7 +107,7 @@ def _compute(
 
     def write(shard: Shard, made: tuple[_Read, dict[str, torch.Tensor]]) -> None:
         # Uids and scores are as good as random: a dictionary would take longer than the comparison.
-        path, table = added_file(run.root, name, shard.name), comparison.table(*made)
+        path, table = added_file(run.root, name, shard.name), sealed(comparison.table(*made), shard.name, digest)
         write_atomically(path, partial(pq.write_table, table, use_dictionary=False))
 
     in_turn(left, comparison.read, compute, write)
@@ -189,11 +190,8 @@ class _Comparison:
 
     def _uids(self, shard: Shard) -> pa.Table:
         """uid_hi and uid_lo of the run's pairs."""
-        file = score_file(self.run.root, shard.name)
-        try:
-            return pq.ParquetFile(file).read(["uid_hi", "uid_lo"]).replace_schema_metadata(None)
-        except pa.ArrowInvalid as error:
-            raise RunError(file, expected="a parquet file", found=str(error).split("\n")[0]) from error
+        scores = SealedFiles(self.run.root, self.run.config)
+        return scores.read(shard.name, UID_HALVES).replace_schema_metadata(None)
 
 
 def _put_scaled(shard: Shard, arch: Arch, blocks: ImageBlocks, place: slice, out: torch.Tensor) -> None:
