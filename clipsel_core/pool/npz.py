@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+import threading
 import tokenize
 import zipfile
 import zlib
@@ -39,6 +40,8 @@ _DAMAGE = (
     OverflowError,
     MemoryError,
 )
+# Headers are read by Python's own parser, which threads that parse at once can mix up: gh-106905, mended in 3.12.
+_parsing = threading.Lock()
 _POLYNOMIAL = 0xEDB88320
 _CHECKED_AT_ONCE = 1 << 20
 
@@ -157,7 +160,7 @@ class RowReader:
         try:
             values = out.reshape(-1).view(np.uint8)
             self._read_whole(values, self._member.offset + place.start * self._row_bytes)
-            self._read[place.start] = place.stop, zlib.crc32(values)
+            self._read[place.start] = place.stop, zlib.crc32(values.data)
         except (OSError, EOFError) as error:
             raise _unreadable(self._npz, error) from error
 
@@ -168,7 +171,7 @@ class RowReader:
             for start in range(0, size, _CHECKED_AT_ONCE):
                 part = block[: size - start]
                 self._read_whole(part, offset + start)
-                crc = zlib.crc32(part, crc)
+                crc = zlib.crc32(part.data, crc)
         except (OSError, EOFError) as error:
             os.close(self._file)
             raise _unreadable(self._npz, error) from error
@@ -201,7 +204,8 @@ def _member(archive: zipfile.ZipFile, raw, info: zipfile.ZipInfo) -> Member:
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in read_header:
             raise ValueError(f"{name} has npy version {version}")
-        shape, fortran_order, dtype = read_header[version](stream)
+        with _parsing:
+            shape, fortran_order, dtype = read_header[version](stream)
         if dtype.hasobject:
             raise ValueError(f"{name} holds Python objects, which are never loaded")
         values_at = stream.tell()

@@ -18,14 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from clipsel_core.counts import counted
 from clipsel_core.errors import RunError, TargetError
 from clipsel_core.files import remove_leftovers, write_atomically, write_json
 from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, expect_images, read_images, read_pairs, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
 from clipsel_core.runs.config import AddedTarget, RunConfig
 from clipsel_core.runs.local import sole_worker
-from clipsel_core.runs.plan import parse_norms, resolve_device, tiles_as, versions
+from clipsel_core.runs.plan import check_same_pool, parse_norms, resolve_device, shard_infos, tiles_as, versions
 from clipsel_core.runs.score_group import NormSims, spread, usable_rows
 from clipsel_core.runs.seal import UID_HALVES, SealedFiles, digest_of, keep_whole, sealed
 from clipsel_core.runs.store import Run, added_file, read_added
@@ -214,12 +213,10 @@ def _scored_pool(run: Run) -> tuple[Pool, Arch]:
         raise RunError(run.root, expected="a finished run", found="shards left to score", remedy=remedy)
     pool = open_pool(run.pool_root)
     arch = pool.arch(run.config.arch)
-    scored = [(shard.name, shard.rows) for shard in run.config.shards]
-    if [(shard.name, shard.rows) for shard in pool.shards] != scored or arch.width != run.config.width:
-        found = f"{counted(len(pool.shards), 'shards')}, {counted(pool.rows, 'pairs')} of width {arch.width}"
-        was = f"{counted(len(scored), 'shards')}, {counted(run.config.pairs, 'pairs')}"
-        expected = f"{was} of width {run.config.width}, as scored"
+    if arch.width != run.config.width:
+        expected, found = f"width {run.config.width}, as scored", f"width {arch.width}"
         raise RunError(run.pool_root, expected=expected, found=found, remedy="bring back the pool that was scored")
+    check_same_pool(run.config, shard_infos(pool, arch))
     return pool, arch
 
 

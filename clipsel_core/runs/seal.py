@@ -180,7 +180,7 @@ def _checksum(column: pa.ChunkedArray) -> int:
     for chunk in column.chunks:
         if chunk.null_count:
             raise ValueError("nulls")
-        found = zlib.crc32(as_array(chunk), found)
+        found = zlib.crc32(as_array(chunk).data, found)
     return found
 
 

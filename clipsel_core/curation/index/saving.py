@@ -77,7 +77,7 @@ def _checksums(array: np.ndarray) -> bytes:
     data = array.reshape(-1).view(np.uint8)
     starts = range(0, len(data), _BLOCK)
     with ThreadPoolExecutor(allowed_cores()) as threads:
-        found = list(threads.map(lambda start: zlib.crc32(data[start : start + _BLOCK]), starts))
+        found = list(threads.map(lambda start: zlib.crc32(data[start : start + _BLOCK].data), starts))
     return np.array(found, "<u4").tobytes()
 
 
@@ -95,7 +95,7 @@ def _fill(file: int, array: np.ndarray) -> bytes:
                 ask()
                 part = data[start : start + _BLOCK]
                 np.frombuffer(room, np.uint8, len(part))[:] = part
-                checksums[start // _BLOCK] = zlib.crc32(part)
+                checksums[start // _BLOCK] = zlib.crc32(part.data)
                 _write(file, room, -(-len(part) // _ALIGNED) * _ALIGNED, _ALIGNED + start)
 
     with ThreadPoolExecutor(_WRITERS) as threads:
