@@ -52,6 +52,11 @@ def sealed(table: pa.Table, shard: str, digest: str) -> pa.Table:
     return table.replace_schema_metadata({**known, _SEAL: json.dumps(said)})
 
 
+def is_sealed(table: pa.Table) -> bool:
+    """Whether a table that was read has a seal."""
+    return _SEAL in (table.schema.metadata or {})
+
+
 def digest_of(made_by: RunConfig | AddedTarget) -> str:
     """32 hex digits that change with everything that decides scores: not with paths, nor with how far the run is."""
     said = made_by.model_dump(mode="json", exclude={"pool", "skipped_rows", "complete"})
