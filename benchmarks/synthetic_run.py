@@ -23,6 +23,7 @@ from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.files import write_json
 from clipsel_core.runs.config import RunConfig, ShardInfo, TargetInfo
+from clipsel_core.runs.seal import digest_of, sealed
 from clipsel_core.runs.store import Run, score_file, write_config
 
 METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se", "normsim_inf_task", "normsim_2_task")
@@ -52,19 +53,23 @@ def write_run(
     """
     run = root / "run"
     (run / "scores").mkdir(parents=True)
-    write = partial(_write_shard, root, seed=seed, bad=bad, decimals=decimals, pool=pool)
     sizes = [rows // shards + (index < rows % shards) for index in range(shards)]
+    config = _config([ShardInfo(name=_name(index), rows=size) for index, size in enumerate(sizes)], rows, seed)
+    write = partial(_write_shard, root, seed=seed, bad=bad, decimals=decimals, pool=pool, digest=digest_of(config))
     if rows < _FEWEST_IN_PROCESSES:
         skipped = list(map(write, range(shards), sizes))
     else:
         with ProcessPoolExecutor(allowed_cores(), multiprocessing.get_context("spawn")) as processes:
             skipped = list(processes.map(write, range(shards), sizes))
-    infos = [ShardInfo(name=_name(index), rows=size) for index, size in enumerate(sizes)]
-    _describe(run, infos, rows, seed, sum(skipped))
+    write_config(run, config.model_copy(update={"skipped_rows": sum(skipped)}))
+    status = {"state": "done", "pairs_done": rows, "pairs_total": rows, "message": "synthetic scores"}
+    write_json(run / "status.json", status)
     return run
 
 
-def _write_shard(root: Path, index: int, count: int, *, seed: int, bad: float, decimals: int | None, pool: bool) -> int:
+def _write_shard(
+    root: Path, index: int, count: int, *, seed: int, bad: float, decimals: int | None, pool: bool, digest: str
+) -> int:
     """Writes a shard, which depends on nothing but seed and index. Returns how many of its pairs were set aside."""
     draw = np.random.default_rng([seed, index])
     names = uids.from_halves(*draw.integers(0, 2**64, (2, count), dtype=np.uint64))
@@ -73,7 +78,8 @@ def _write_shard(root: Path, index: int, count: int, *, seed: int, bad: float, d
     for values in scores.values():
         values[is_bad] = np.nan
     columns = {"uid_hi": np.ascontiguousarray(names["f0"]), "uid_lo": np.ascontiguousarray(names["f1"]), **scores}
-    pq.write_table(pa.table(columns), score_file(root / "run", _name(index)), use_dictionary=False)
+    table = sealed(pa.table(columns), _name(index), digest)
+    pq.write_table(table, score_file(root / "run", _name(index)), use_dictionary=False)
     if pool:
         _write_metadata(root / "pool" / "metadata" / f"{_name(index)}.parquet", draw, names)
     return int(is_bad.sum())
@@ -116,9 +122,9 @@ def _write_metadata(path: Path, draw: np.random.Generator, names: np.ndarray) ->
     pq.write_table(pa.table(columns), path)
 
 
-def _describe(run: Path, infos: list[ShardInfo], rows: int, seed: int, skipped: int) -> None:
+def _config(infos: list[ShardInfo], rows: int, seed: int) -> RunConfig:
     target = TargetInfo(name="task", path="target.npy", kind="npy", sha256="0" * 64, rows=1000, width=64)
-    config = RunConfig(
+    return RunConfig(
         pool="../pool",
         arch="l14",
         seed=seed,
@@ -128,11 +134,7 @@ def _describe(run: Path, infos: list[ShardInfo], rows: int, seed: int, skipped: 
         pairs=rows,
         width=64,
         metrics=METRICS,
-        skipped_rows=skipped,
     )
-    write_config(run, config)
-    status = {"state": "done", "pairs_done": rows, "pairs_total": rows, "message": "synthetic scores"}
-    write_json(run / "status.json", status)
 
 
 def main() -> None:

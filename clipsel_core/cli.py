@@ -46,6 +46,7 @@ _COMMANDS = (
     selecting.select,
     selecting.export,
     selecting.compare,
+    checking.verify,
     building.demo,
     checking.doctor,
 )

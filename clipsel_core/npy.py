@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import threading
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ from clipsel_core.files import expect_regular
 
 _LONGEST_HEADER = 10_000  # numpy's own limit
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+# numpy has Python's own parser read headers, which threads that parse at once can mix up: gh-106905, mended in 3.12.
+_parsing = threading.Lock()
 
 
 class Header(NamedTuple):
@@ -42,8 +46,10 @@ def read_header(file: IO[bytes], size: int) -> Header:
     begin = 8 + length_bytes + length
     if length > _LONGEST_HEADER or begin < 12:
         raise ValueError(f"a header of {length:,} bytes")
+    rest = io.BytesIO(head[8:] + file.read(begin - 12))
     try:
-        shape, fortran_order, dtype = _READERS[version](io.BytesIO(head[8:] + file.read(begin - 12)))
+        with _parsing:
+            shape, fortran_order, dtype = _READERS[version](rest)
     except Exception as error:  # numpy evaluates the header as Python; damaged bytes fail in a dozen ways
         raise ValueError(f"a damaged header ({reason_of(error)})"[:200]) from error
     if dtype.hasobject:

@@ -23,6 +23,11 @@ def say(line: str) -> None:
     _out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def agree(line: str) -> None:
+    """Prints a line of the result that says that all is well, in green where there are colours."""
+    _out.print(line, style="green", highlight=False, markup=False, soft_wrap=True)
+
+
 def show(table: Table) -> None:
     """Prints a table of the result."""
     _out.print(table)

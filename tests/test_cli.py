@@ -65,6 +65,7 @@ def test_commands__are_those_that_the_readme_promises():
         "score",
         "search",
         "select",
+        "verify",
     ]
 
 
@@ -205,6 +206,15 @@ def test_search__says_that_a_file_is_no_picture(tmp_path):
         result = CliRunner().invoke(cli.app, ["search", str(run), "--image", str(tmp_path / name)])
         assert isinstance(result.exception, PoolFormatError)
         assert found in str(result.exception)
+
+
+def test_verify__is_one_line_where_all_is_well_and_names_what_is_off(scored):
+    code, out, _ = run_cli("verify", scored, "--recompute", 5)
+    assert (code, "all as written: " in out) == (0, True), out
+    file = next((scored / "scores").iterdir())
+    file.write_bytes(file.read_bytes()[:-9])
+    code, out, _ = run_cli("verify", scored)
+    assert (code, f"error: {file}: expected scores as written" in out) == (1, True), out
 
 
 def test_inspect__prints_facts_and_exits_by_what_it_found(pool):

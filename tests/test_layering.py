@@ -20,7 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "pool": set(),
     "scoring": set(),
     "runs": {"pool", "scoring"},
-    "curation": {"pool", "runs.store", "runs.config"},
+    "curation": {"pool", "runs.store", "runs.config", "runs.seal"},
     "demo": {"pool", "runs", "curation", "scoring"},
     "commands": {"pool", "runs", "curation", "demo", "doctor", "terminal"},
 }

@@ -1,4 +1,4 @@
-"""What is there, and is it in order? A pool; and this machine."""
+"""What is there, and is it in order? A pool, a run, and this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from clipsel_core.commands.options import PoolArgument
+from clipsel_core.commands.options import PoolArgument, RunArgument
 from clipsel_core.commands.printing import print_findings, print_pool
-from clipsel_core.terminal import Meter, say
+from clipsel_core.counts import counted
+from clipsel_core.terminal import Meter, agree, say
 
 
 def inspect(
@@ -33,6 +34,41 @@ def inspect(
     print_pool(report)
     if report.stops:
         raise typer.Exit(1)
+
+
+def verify(
+    run: RunArgument,
+    recompute: Annotated[
+        int, typer.Option(min=0, help="Pairs to compute again from the pool: CLIPScore and NormSim in float64.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which pairs.")] = 0,
+) -> None:
+    """Check that a run's files are as they were written.
+
+    Reads every score, and picks every subset in exports/ again by its recipe.
+
+    Exit code 1 where something is off.
+
+    Example: clipsel verify demo/run --recompute 100
+    """
+    from clipsel_core.curation.selecting.verify import verify as verify_run
+    from clipsel_core.runs.store import Run
+
+    opened = Run.open(run)
+    with Meter("reading", "files") as meter:
+        found = verify_run(opened, recompute=recompute, seed=seed, progress=meter.update)
+    for note in found.notes:
+        say(f"note: {note}")
+    for problem in found.problems:
+        say(f"error: {problem}")
+    if found.problems:
+        raise typer.Exit(1)
+    looked = [
+        counted(opened.pairs, "pairs"),
+        counted(found.files, "files of scores"),
+        counted(found.exports, "exports"),
+    ]
+    agree(f"{run}: all as written: {', '.join([*looked, f'{found.pairs:,} pairs computed again'])}")
 
 
 def doctor(

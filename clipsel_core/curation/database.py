@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core.errors import RunError
+from clipsel_core.runs.seal import as_array
 
 # The rows of the parquet files that the parameter `files` lists. A folder named text=hello is no column of theirs.
 ROWS = "read_parquet($files, hive_partitioning = false)"
@@ -68,10 +69,3 @@ class Database:
 def as_named(files: Iterable[str]) -> list[str]:
     """Paths as ROWS takes them, so that no character of theirs is read as a pattern."""
     return [glob.escape(file) for file in files]
-
-
-def as_array(column: pa.Array) -> np.ndarray:
-    """A column's numbers; NaN where there is none."""
-    if column.null_count == 0 and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        return np.from_dlpack(column)  # to_numpy imports pandas, and that takes longer than a small selection
-    return column.to_numpy(zero_copy_only=False)

@@ -1,4 +1,7 @@
-"""How the arrays inside an npz are found, and mapped or read straight from the file where they are stored."""
+"""How the arrays inside an npz are found, and mapped or read straight from the file where they are stored.
+
+The zip format has a CRC-32 of each array. Whoever reads an array as a whole has it compared, as numpy does.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import math
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -20,17 +25,24 @@ from clipsel_core.npy import read_header
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _MAGIC = b"PK\x03\x04"
 _MOST_DEFLATED = 1032  # bytes that deflate makes of one
+_POLYNOMIAL = 0xEDB88320
+_CHECKED_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Member:
-    """One array of an npz. offset: where its values begin in the file, or None where they are compressed."""
+    """One array of an npz. offset: where its values begin in the file, or None where they are compressed.
+
+    crc: the CRC-32 of header and values, as the file says it. crc_of_header: of what comes before the values.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran_order: bool
     offset: int | None
+    crc: int
+    crc_of_header: int
 
 
 def read_members(npz: Path) -> dict[str, Member]:
@@ -97,12 +109,13 @@ class RowReader:
     """Reads rows of an array of an npz, from any thread; a context manager, since it holds the file open.
 
     dtype: of what is read into. Stored values of the same dtype go from the file into place and nowhere else; all
-    others come by way of `read_array`.
+    others come by way of `read_array`. Where all rows were read, their CRC is compared when the reader is left.
     Raises: PoolFormatError where the file is cut short or damaged.
     """
 
     def __init__(self, npz: Path, member: Member, dtype: np.dtype) -> None:
         self._npz, self._member = npz, member
+        self._read: dict[int, tuple[int, int]] = {}  # the row that a place begins with: the one it ends at, its CRC
         copied = member.offset is None or member.fortran_order or member.dtype != dtype or 0 in member.shape
         self._array = read_array(npz, member) if copied else None
         self._row_bytes = member.dtype.itemsize * int(np.prod(member.shape[1:]))
@@ -110,12 +123,16 @@ class RowReader:
             self._file = os.open(npz, os.O_RDONLY)
         except OSError as error:
             raise _unreadable(npz, error) from error
+        if copied and member.offset is not None:
+            self._read_for_crc(member.offset, self._row_bytes * member.shape[0])
 
     def __enter__(self) -> RowReader:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         os.close(self._file)
+        if kind is None:
+            self._check_crc()
 
     def read(self, place: slice, out: np.ndarray) -> None:
         """Reads the rows of a place, start and stop given, into a C-contiguous array of their shape."""
@@ -125,9 +142,35 @@ class RowReader:
             return
         assert self._member.offset is not None
         try:
-            self._read_whole(out.reshape(-1).view(np.uint8), self._member.offset + place.start * self._row_bytes)
+            values = out.reshape(-1).view(np.uint8)
+            self._read_whole(values, self._member.offset + place.start * self._row_bytes)
+            self._read[place.start] = place.stop, zlib.crc32(values.data)
         except (OSError, EOFError) as error:
             raise _unreadable(self._npz, error) from error
+
+    def _read_for_crc(self, offset: int, size: int) -> None:
+        """Reads values that are going to be taken from a map, a block at a time, for their CRC alone."""
+        block, crc = np.empty(min(size, _CHECKED_AT_ONCE), np.uint8), 0
+        try:
+            for start in range(0, size, _CHECKED_AT_ONCE):
+                part = block[: size - start]
+                self._read_whole(part, offset + start)
+                crc = zlib.crc32(part.data, crc)
+        except (OSError, EOFError) as error:
+            os.close(self._file)
+            raise _unreadable(self._npz, error) from error
+        self._read[0] = self._member.shape[0], crc
+
+    def _check_crc(self) -> None:
+        """Compares the CRC of the rows where all were read. Raises PoolFormatError where it is another."""
+        crc, row = self._member.crc_of_header, 0
+        while row in self._read:
+            stop, part = self._read[row]
+            crc, row = _joined_crc(crc, part, (stop - row) * self._row_bytes), stop
+            if stop == self._member.shape[0] and crc != self._member.crc:
+                raise _unreadable(self._npz, ValueError(f"{self._member.name} with another CRC than was written"))
+            if stop == self._member.shape[0]:
+                return
 
     def _read_whole(self, out: np.ndarray, offset: int) -> None:
         done = 0
@@ -151,8 +194,10 @@ def _member(archive: zipfile.ZipFile, raw, info: zipfile.ZipInfo) -> Member:
             header = read_header(stream, size)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+        stream.seek(0)
+        crc_of_header = zlib.crc32(stream.read(header.begin))
     offset = _data_offset(raw, info) + header.begin if stored else None
-    return Member(name, header.shape, header.dtype, header.fortran_order, offset)
+    return Member(name, header.shape, header.dtype, header.fortran_order, offset, info.CRC, crc_of_header)
 
 
 def _data_offset(raw, info: zipfile.ZipInfo) -> int:
@@ -162,6 +207,32 @@ def _data_offset(raw, info: zipfile.ZipInfo) -> int:
     if magic != _MAGIC:
         raise ValueError(f"{info.filename} has no local header")
     return info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+
+
+def _joined_crc(first: int, second: int, length: int) -> int:
+    """The CRC-32 of two pieces of data, of which the second has this length, in bytes."""
+    return _product(_power(length), first) ^ second
+
+
+@lru_cache
+def _power(length: int) -> int:
+    """x to the power of 8 * length, modulo the CRC's polynomial; the highest bit stands for 1."""
+    found, square = 1 << 31, 1 << 23
+    while length:
+        if length & 1:
+            found = _product(found, square)
+        square, length = _product(square, square), length >> 1
+    return found
+
+
+def _product(first: int, second: int) -> int:
+    """Of two polynomials over the numbers 0 and 1, modulo the CRC's."""
+    found = 0
+    for bit in range(31, -1, -1):
+        if first >> bit & 1:
+            found ^= second
+        second = second >> 1 ^ (_POLYNOMIAL if second & 1 else 0)
+    return found
 
 
 def _unreadable(npz: Path, error: Exception) -> PoolFormatError:

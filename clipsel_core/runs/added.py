@@ -18,16 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from clipsel_core.counts import counted
 from clipsel_core.errors import RunError, TargetError
 from clipsel_core.files import remove_leftovers, write_atomically, write_json
 from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, expect_images, read_images, read_pairs, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
 from clipsel_core.runs.config import AddedTarget, RunConfig
 from clipsel_core.runs.local import sole_worker
-from clipsel_core.runs.plan import parse_norms, resolve_device, tiles_as, versions
+from clipsel_core.runs.plan import check_same_pool, parse_norms, resolve_device, shard_infos, tiles_as, versions
 from clipsel_core.runs.score_group import NormSims, spread, usable_rows
-from clipsel_core.runs.store import Run, added_file, read_added, score_file
+from clipsel_core.runs.seal import UID_HALVES, SealedFiles, digest_of, keep_whole, sealed
+from clipsel_core.runs.store import Run, added_file, read_added
 from clipsel_core.runs.targets import load_target
 from clipsel_core.runs.work import in_turn
 from clipsel_core.scoring.checks import telling_of_memory
@@ -58,8 +58,7 @@ def add_target(
         with sole_worker(run.root):
             pool, arch = _scored_pool(run)
             plan, sims = _plan(run, pool, arch, name, path, norms, device)
-            if not plan.complete:
-                _compute(run, pool, arch, plan, sims, progress or (lambda done, total: None))
+            _compute(run, pool, arch, plan, sims, progress or (lambda done, total: None))
     except OSError as error:
         remedy, found = "make room, then start it again", str(error.strerror or error)
         raise RunError(error.filename or root, expected="to write scores", found=found, remedy=remedy) from error
@@ -93,9 +92,10 @@ def _compute(
     if not _description(run.root, name).exists():
         write_json(_description(run.root, name), plan.model_dump(mode="json"))
     remove_leftovers(folder)
+    keep_whole(SealedFiles(run.root, run.config, plan))
     left = [shard for shard in pool.shards if not added_file(run.root, name, shard.name).exists()]
     done = pool.rows - sum(shard.rows for shard in left)
-    comparison = _Comparison(run, pool, arch, sims, plan.device)
+    comparison, digest = _Comparison(run, pool, arch, sims, plan.device), digest_of(plan)
 
     def compute(shard: Shard, read: _Read) -> tuple[_Read, dict[str, torch.Tensor]]:
         nonlocal done
@@ -106,7 +106,7 @@ def _compute(
 
     def write(shard: Shard, made: tuple[_Read, dict[str, torch.Tensor]]) -> None:
         # Uids and scores are as good as random: a dictionary would take longer than the comparison.
-        path, table = added_file(run.root, name, shard.name), comparison.table(*made)
+        path, table = added_file(run.root, name, shard.name), sealed(comparison.table(*made), shard.name, digest)
         write_atomically(path, partial(pq.write_table, table, use_dictionary=False))
 
     in_turn(left, comparison.read, compute, write)
@@ -190,11 +190,8 @@ class _Comparison:
 
     def _uids(self, shard: Shard) -> pa.Table:
         """uid_hi and uid_lo of the run's pairs."""
-        file = score_file(self.run.root, shard.name)
-        try:
-            return pq.ParquetFile(file).read(["uid_hi", "uid_lo"]).replace_schema_metadata(None)
-        except pa.ArrowInvalid as error:
-            raise RunError(file, expected="a parquet file", found=str(error).split("\n")[0]) from error
+        scores = SealedFiles(self.run.root, self.run.config)
+        return scores.read(shard.name, UID_HALVES).replace_schema_metadata(None)
 
 
 def _put_scaled(shard: Shard, arch: Arch, blocks: ImageBlocks, place: slice, out: torch.Tensor) -> None:
@@ -217,12 +214,10 @@ def _scored_pool(run: Run) -> tuple[Pool, Arch]:
         raise RunError(run.root, expected="a finished run", found="shards left to score", remedy=remedy)
     pool = open_pool(run.pool_root)
     arch = pool.arch(run.config.arch)
-    scored = [(shard.name, shard.rows) for shard in run.config.shards]
-    if [(shard.name, shard.rows) for shard in pool.shards] != scored or arch.width != run.config.width:
-        found = f"{counted(len(pool.shards), 'shards')}, {counted(pool.rows, 'pairs')} of width {arch.width}"
-        was = f"{counted(len(scored), 'shards')}, {counted(run.config.pairs, 'pairs')}"
-        expected = f"{was} of width {run.config.width}, as scored"
+    if arch.width != run.config.width:
+        expected, found = f"width {run.config.width}, as scored", f"width {arch.width}"
         raise RunError(run.pool_root, expected=expected, found=found, remedy="bring back the pool that was scored")
+    check_same_pool(run.config, shard_infos(pool, arch))
     return pool, arch
 
 

@@ -29,10 +29,14 @@ class TargetInfo(_Frozen):
 
 
 class ShardInfo(_Frozen):
-    """A shard as it was when the run was planned. name: a part of its files' names, so it leads to no other folder."""
+    """A shard as it was when the run was planned. name: a part of its files' names, so it leads to no other folder.
+
+    digest: of its uids and of what is scored of its embeddings; None in runs of earlier versions.
+    """
 
     name: Annotated[str, Field(pattern=r"^[^/\x00]+$")]
     rows: Annotated[int, Field(ge=0)]
+    digest: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
 
 
 class AddedTarget(_Frozen):

@@ -15,9 +15,10 @@ from clipsel_core.pool.layout import Shard
 from clipsel_core.runs.groups import Group, groups_left
 from clipsel_core.runs.plan import Plan, nothing_scored, plan_run
 from clipsel_core.runs.score_group import GroupScorer, read_counts
+from clipsel_core.runs.seal import SealedFiles, keep_whole
 from clipsel_core.runs.share import share_out
 from clipsel_core.runs.status import Status, StatusWriter
-from clipsel_core.runs.store import Run, score_file, write_config
+from clipsel_core.runs.store import Run, read_config, score_file, write_config
 from clipsel_core.runs.work import work_through
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ def score(
     root = Path(root)
     try:
         with files.made_folder(root), sole_worker(root):
+            if (root / "run.json").exists():
+                keep_whole(SealedFiles(root, read_config(root)))
             plan = plan_run(pool, root, **options)
             files.remove_leftovers(root, root / "scores")
             if not (root / "run.json").exists() or nothing_scored(root):

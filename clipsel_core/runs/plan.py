@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +15,14 @@ import torch
 from pydantic import ValidationError
 
 from clipsel_core import __version__
+from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.files import portable_path
-from clipsel_core.pool.check import check_uids
+from clipsel_core.pool.check import check_uids, read_uids
 from clipsel_core.pool.conventions import is_hidden
 from clipsel_core.pool.embeddings import read_embeddings
-from clipsel_core.pool.layout import Arch, Pool, metadata_files, open_pool
+from clipsel_core.pool.layout import Arch, Pool, Shard, metadata_files, open_pool
+from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.teachers import read_teachers
 from clipsel_core.runs.config import AddedTarget, RunConfig, ShardInfo, TargetInfo
 from clipsel_core.runs.store import read_config, score_file
@@ -27,6 +31,7 @@ from clipsel_core.scoring.normsim import metric_name, parse_norm
 from clipsel_core.scoring.reductions import tile_sizes, use_tile_sizes
 from clipsel_core.scoring.rounded import check_precision
 
+_AT_ONCE = 8
 _BASE_METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se")
 
 
@@ -76,13 +81,13 @@ def plan_run(
     devices = resolve_devices(device)
     kind = torch.device(devices[0]).type
     begun = read_config(root) if (root / "run.json").exists() and not nothing_scored(root) else None
-    _check_shards(pool, teacher)
+    shards = shard_infos(pool, teacher)
     loaded = {name: load_target(name, path, pool, teacher, root) for name, path in (targets or {}).items()}
     infos = tuple(info for info, _ in loaded.values())
     if temperature is None:
         temperature = begun.temperature if begun else _own_temperature(pool, teacher)
     computed = {"norms": norms, "device": kind, "tiles": tiles_as(begun, devices[0], teacher.width)}
-    config = _config(root, pool, teacher, infos, temperature=temperature, **computed, **options)
+    config = _config(root, pool, teacher, infos, shards, temperature=temperature, **computed, **options)
     check_precision(config.precision, kind)
     if begun:
         _check_same(root, begun, config)
@@ -153,7 +158,14 @@ def tiles_as(begun: RunConfig | AddedTarget | None, device: str, width: int) -> 
     return tile_sizes(device, width)
 
 
-def _config(root: Path, pool: Pool, arch: Arch, targets: tuple[TargetInfo, ...], **options: Any) -> RunConfig:
+def _config(
+    root: Path,
+    pool: Pool,
+    arch: Arch,
+    targets: tuple[TargetInfo, ...],
+    shards: tuple[ShardInfo, ...],
+    **options: Any,
+) -> RunConfig:
     norm_metrics = (metric_name(float(p), target.name) for target in targets for p in options["norms"])
     try:
         return RunConfig(
@@ -161,7 +173,7 @@ def _config(root: Path, pool: Pool, arch: Arch, targets: tuple[TargetInfo, ...],
             arch=arch.name,
             targets=targets,
             versions=versions(),
-            shards=tuple(ShardInfo(name=shard.name, rows=shard.rows) for shard in pool.shards),
+            shards=shards,
             pairs=pool.rows,
             width=arch.width,
             metrics=(*_BASE_METRICS, *norm_metrics),
@@ -191,17 +203,52 @@ def versions() -> dict[str, str]:
     return {"clipsel": __version__, "python": platform.python_version(), **installed}
 
 
-def _check_shards(pool: Pool, arch: Arch) -> None:
-    """Opens every npz before the first is scored, so that a missing one is not found out hours later."""
-    for shard in pool.shards:
+def shard_infos(pool: Pool, arch: Arch) -> tuple[ShardInfo, ...]:
+    """The pool's shards with digests of what is scored of them: the uids, and the CRCs that the npz has of both sides.
+
+    Opens every npz before the first is scored, so that a missing one is not found out hours later.
+    """
+
+    def examine(shard: Shard) -> ShardInfo:
         for member in (arch.image_member, arch.text_member):
             width = read_embeddings(shard, member).shape[1]
             if width != arch.width:
                 expected = f"{member} of width {arch.width}, as in the pool's first npz"
                 raise PoolFormatError(shard.npz, expected=expected, found=f"width {width}")
+        assert shard.npz is not None
+        members = read_members(shard.npz)
+        found = hashlib.sha256(read_uids(pool, shard).tobytes())
+        for name in (arch.image_member, arch.text_member):
+            found.update(f"{name} {members[name].crc}".encode())
+        return ShardInfo(name=shard.name, rows=shard.rows, digest=found.hexdigest()[:16])
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return tuple(threads.map(examine, pool.shards))
+
+
+def check_same_pool(begun: RunConfig, now: Sequence[ShardInfo]) -> None:
+    """Makes sure that shards are what they were when a run began.
+
+    Raises: RunError where there are others, or the uids or embeddings of one have changed.
+    """
+    remedy = "bring back the pool that was scored, or score this one into another folder"
+    was, known = [(shard.name, shard.rows) for shard in begun.shards], {shard.name: shard for shard in begun.shards}
+    if was != [(shard.name, shard.rows) for shard in now]:
+        found = f"{counted(len(now), 'shards')}, {counted(sum(shard.rows for shard in now), 'pairs')}"
+        expected = f"{counted(len(was), 'shards')}, {counted(begun.pairs, 'pairs')}, as begun"
+        other = next((shard for shard in now if known.get(shard.name) != shard), None)
+        where = f"pool {begun.pool}" + (f", shard {other.name}" if other else "")
+        raise RunError(where, expected=expected, found=found, remedy=remedy)
+    for shard in now:
+        before = known[shard.name].digest
+        if before and before != shard.digest:
+            expected = "the uids and embeddings that it had when the run began"
+            raise RunError(f"pool {begun.pool}, shard {shard.name}", expected=expected, found="others", remedy=remedy)
 
 
 def _check_same(root: Path, begun: RunConfig, wanted: RunConfig) -> None:
+    check_same_pool(begun, wanted.shards)
+    wanted = wanted.model_copy(update={"shards": begun.shards})
     unfinished = any(not score_file(root, shard.name).exists() for shard in begun.shards)
     before, now = begun.model_dump(mode="json"), wanted.model_dump(mode="json")
     for field in {**before, **now}:

@@ -22,6 +22,7 @@ from clipsel_core.pool.layout import Arch, Pool, Shard, read_column
 from clipsel_core.runs.config import RunConfig
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import Plan
+from clipsel_core.runs.seal import digest_of, sealed
 from clipsel_core.scoring.checks import telling_of_memory
 from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.few import are_few, normsims_to_few
@@ -56,7 +57,7 @@ class GroupScorer:
     """
 
     def __init__(self, plan: Plan, device: str) -> None:
-        self._plan, self._device = plan, device
+        self._plan, self._device, self._digest = plan, device, digest_of(plan.config)
         self._beside = torch.cuda.Stream(device) if torch.device(device).type == "cuda" else None
         if plan.config.tiles:
             use_tile_sizes(device, plan.config.width, plan.config.tiles)
@@ -102,7 +103,8 @@ class GroupScorer:
         names = self._plan.config.metrics
         columns = {name: spread(metrics[name][part] if metrics else None, usable) for name in names}
         counts = {"skipped": int((~usable).sum()), "renormalised": renormalised}
-        return _with_uids(self._plan.pool, shard, columns).replace_schema_metadata({_COUNTS: json.dumps(counts)})
+        table = _with_uids(self._plan.pool, shard, columns).replace_schema_metadata({_COUNTS: json.dumps(counts)})
+        return sealed(table, shard.name, self._digest)
 
     def _metrics(self, pairs: Embeddings, progress: Callable[[float], None]) -> dict[str, torch.Tensor]:
         config, image, text = self._plan.config, pairs.image, pairs.text

@@ -51,8 +51,12 @@ class Run:
 
     def file_with(self, column: str, shard: str) -> Path:
         """The file that holds a column of a shard's rows, in their order: its scores, or what was added beside them."""
-        name = next((added.target.name for added in self.added if column in added.metrics), None)
-        return added_file(self.root, name, shard) if name else score_file(self.root, shard)
+        added = self.added_with(column)
+        return added_file(self.root, added.target.name, shard) if added else score_file(self.root, shard)
+
+    def added_with(self, column: str) -> AddedTarget | None:
+        """The target that a column was added with, None for those of the scores."""
+        return next((added for added in self.added if column in added.metrics), None)
 
     @property
     def score_files(self) -> list[Path]:

@@ -14,6 +14,7 @@ from benchmarks.synthetic_run import write_run
 from clipsel_core import uids
 from clipsel_core.files import write_json
 from clipsel_core.runs.config import RunConfig, ShardInfo
+from clipsel_core.runs.seal import digest_of, sealed
 from clipsel_core.runs.store import Run, score_file, write_config
 
 Columns = Mapping[str, Sequence[float] | np.ndarray]
@@ -31,20 +32,22 @@ def hand_run(
     names: Sequence[str] | None = None,
     pool: str = "../pool",
     planned: int | None = None,
+    divisions: int = 10,
 ) -> Run:
     """A run whose shards hold these uids and scores. planned: how many shards the run was to have; all by default."""
     names = names or [f"{index:08d}" for index in range(len(shards))]
     (root / "scores").mkdir(parents=True)
-    infos = []
-    for name, (names_of_pairs, columns) in zip(names, shards, strict=True):
-        scores = {metric: np.asarray(values, np.float32) for metric, values in columns.items()}
-        halves = {"uid_hi": names_of_pairs["f0"].copy(), "uid_lo": names_of_pairs["f1"].copy()}
-        pq.write_table(pa.table({**halves, **scores}), score_file(root, name))
-        infos.append(ShardInfo(name=name, rows=len(names_of_pairs)))
+    infos = [ShardInfo(name=name, rows=len(pairs)) for name, (pairs, _) in zip(names, shards, strict=True)]
     infos += [ShardInfo(name=f"later-{index}", rows=5) for index in range((planned or len(infos)) - len(infos))]
     metrics = tuple(shards[0][1])
     config = RunConfig(pool=pool, arch="l14", shards=tuple(infos), pairs=sum(i.rows for i in infos), metrics=metrics)
-    write_config(root, config.model_copy(update={"skipped_rows": 0, "width": 16}))
+    config = config.model_copy(update={"skipped_rows": 0, "width": 16, "divisions": divisions})
+    for name, (names_of_pairs, columns) in zip(names, shards, strict=True):
+        scores = {metric: np.asarray(values, np.float32) for metric, values in columns.items()}
+        halves = {"uid_hi": names_of_pairs["f0"].copy(), "uid_lo": names_of_pairs["f1"].copy()}
+        table = sealed(pa.table({**halves, **scores}), name, digest_of(config))
+        pq.write_table(table, score_file(root, name))
+    write_config(root, config)
     write_json(root / "status.json", {"state": "done"})
     return Run.open(root)
 

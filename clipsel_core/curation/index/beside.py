@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsel_core.curation.index.saving import save
+from clipsel_core.curation.index.saving import is_as_saved, load, save
 from clipsel_core.files import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -22,10 +22,10 @@ def kept(file: Path | None, shape: tuple[int, ...], dtype: type, find: Callable[
     if file is None:
         return find()
     try:
-        array = np.load(file, allow_pickle=False)
-        if array.shape == shape and array.dtype == dtype:
+        array = load(file)
+        if array.shape == shape and array.dtype == dtype and is_as_saved(file, array):
             return array
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError):
         _log.debug("found anew: no %s", file)
     found = find()
     if file.parent.is_dir():

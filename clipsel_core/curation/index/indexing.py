@@ -19,7 +19,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
@@ -29,13 +28,12 @@ import numpy as np
 
 from clipsel_core.curation.index import index, stopping, uid_order
 from clipsel_core.curation.index.bins import MetricBins
-from clipsel_core.curation.index.score_files import ScoreFiles
 from clipsel_core.curation.index.score_order import Sorter
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 
 _log = logging.getLogger(__name__)
-_VERSION = 1
+_VERSION = 2
 _FEWEST_KEPT = 500_000
 _BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 12, 10, 3
 _FORGOTTEN_S = 86_400
@@ -51,7 +49,7 @@ def must_build(run: Run, fewest: int = _FEWEST_KEPT) -> bool:
     """Whether open_indexed would have to build the run's index first, which takes a while."""
     if not run.finished or run.pairs < fewest:
         return False
-    return index.read_rows(run.root / "index" / stamp_of(run), len(run.score_files)) is None
+    return not index.is_there(run.root / "index" / stamp_of(run))
 
 
 def open_indexed(run: Run, fewest: int = _FEWEST_KEPT, report: Report = lambda done, of: None) -> ScoreTable:
@@ -63,8 +61,7 @@ def open_indexed(run: Run, fewest: int = _FEWEST_KEPT, report: Report = lambda d
     if not run.finished or run.pairs < fewest:
         return ScoreTable.open(run)
     folder = run.root / "index" / stamp_of(run)
-    rows = index.read_rows(folder, len(run.score_files))
-    table = ScoreTable(ScoreFiles(run, run.score_files, rows)) if rows else ScoreTable.open(run)
+    table = ScoreTable.open(run)
     found = index.read_index(folder, table.metrics, len(table))
     if found is None:
         try:
@@ -111,7 +108,8 @@ def _build(table: ScoreTable, folder: Path, report: Report) -> index.Index:
         raise
     # Not a daemon: a command that ends first waits for it.
     threading.Thread(target=_keep, args=(aside, folder, table.metrics, len(table)), name=_KEEPER).start()
-    return replace(found, folder=folder)
+    found.folder = folder
+    return found
 
 
 def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int) -> None:
@@ -187,7 +185,7 @@ def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
     with ThreadPoolExecutor(2) as for_uids, ThreadPoolExecutor(at_once) as threads:
         ordered = for_uids.submit(stopping.handed_on(add_uids))
         spans = list(threads.map(stopping.handed_on(add_metric), range(len(table.metrics))))
-    index.write_description(folder, dict(zip(table.metrics, spans, strict=True)), table.files.sizes)
+    index.write_description(folder, dict(zip(table.metrics, spans, strict=True)), len(table))
 
 
 def _at_once(pairs: int) -> int:

@@ -1,5 +1,7 @@
 """How does a large array reach the disk? As a .npy, in blocks written side by side, past the system's cache.
 
+Behind the numbers, where numpy does not look, stands the CRC-32 of each block, so that damage is noticed.
+
 A file that goes through the cache needs as much new memory as it is long, which costs more time than sorting, and
 pushes out what is read next.
 """
@@ -9,11 +11,13 @@ from __future__ import annotations
 import io
 import mmap
 import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from clipsel_core.cores import allowed_cores
 from clipsel_core.curation.index import stopping
 
 _BLOCK, _WRITERS = 8 << 20, 2
@@ -24,15 +28,40 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 
 def save(path: Path, array: np.ndarray) -> None:
     """Writes an array under just this name. array: of any shape and any dtype without objects."""
+    array = np.ascontiguousarray(array)
     file = _open_past_cache(path) if array.nbytes >= _FEWEST_BYTES else None
     if file is None:
         with open(path, "wb") as out:
             np.save(out, array, allow_pickle=False)
+            out.write(_checksums(array))
         return
     try:
-        _fill(file, array)
+        checksums = _fill(file, array)
     finally:
         os.close(file)
+    with open(path, "ab") as out:
+        out.write(checksums)
+
+
+def load(path: Path, *, mapped: bool = False) -> np.ndarray:
+    """The array in a file, read or mapped. Raises OSError, or ValueError where it holds none."""
+    try:
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # A damaged header is parsed as Python's, which raises a dozen kinds.
+        raise ValueError(f"{path}: no array: {type(error).__name__}") from error
+
+
+def is_as_saved(path: Path, array: np.ndarray) -> bool:
+    """Whether an array that was loaded or mapped from a file is what `save` wrote there, to the bit.
+
+    Raises: OSError where the file cannot be read.
+    """
+    size = 4 * -(-array.nbytes // _BLOCK)
+    with open(path, "rb") as file:
+        file.seek(-size, os.SEEK_END)
+        return file.read() == _checksums(array)
 
 
 def _open_past_cache(path: Path) -> int | None:
@@ -43,10 +72,19 @@ def _open_past_cache(path: Path) -> int | None:
         return None
 
 
-def _fill(file: int, array: np.ndarray) -> None:
-    array = np.ascontiguousarray(array)
+def _checksums(array: np.ndarray) -> bytes:
+    """The CRC-32 of each block of a contiguous array, uint32 each."""
+    data = array.reshape(-1).view(np.uint8)
+    starts = range(0, len(data), _BLOCK)
+    with ThreadPoolExecutor(allowed_cores()) as threads:
+        found = list(threads.map(lambda start: zlib.crc32(data[start : start + _BLOCK].data), starts))
+    return np.array(found, "<u4").tobytes()
+
+
+def _fill(file: int, array: np.ndarray) -> bytes:
+    """Writes a contiguous array. Returns its checksums, as `_checksums`."""
     header, data = _header(array), array.reshape(-1).view(np.uint8)
-    ask = stopping.question()
+    ask, checksums = stopping.question(), np.empty(-(-len(data) // _BLOCK), "<u4")
 
     def write(first: int) -> None:
         with mmap.mmap(-1, _BLOCK) as room:
@@ -57,11 +95,13 @@ def _fill(file: int, array: np.ndarray) -> None:
                 ask()
                 part = data[start : start + _BLOCK]
                 np.frombuffer(room, np.uint8, len(part))[:] = part
+                checksums[start // _BLOCK] = zlib.crc32(part.data)
                 _write(file, room, -(-len(part) // _ALIGNED) * _ALIGNED, _ALIGNED + start)
 
     with ThreadPoolExecutor(_WRITERS) as threads:
         list(threads.map(write, range(0, _WRITERS * _BLOCK, _BLOCK)))
     os.ftruncate(file, _ALIGNED + len(data))
+    return checksums.tobytes()
 
 
 def _write(file: int, room: mmap.mmap, size: int, at: int) -> None:

@@ -5,41 +5,42 @@ A *row number* is a pair's place in the run: the files of its finished shards on
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
-from clipsel_core.counts import counted
-from clipsel_core.curation.database import COLUMNS, ROWS, Database, as_array
+from clipsel_core.curation.database import Database
 from clipsel_core.curation.index import stopping
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.errors import RunError
+from clipsel_core.runs.seal import UID_HALVES, SealedFiles, as_array
 from clipsel_core.runs.store import Run
 
 _readers = ThreadPoolExecutor(allowed_cores(), "read")
-_UID_HALVES = ["uid_hi", "uid_lo"]
-_ROWS_OF_UIDS = f"""
-    SELECT wanted.place, pairs.file_index, pairs.file_row_number
-    FROM {ROWS} AS pairs JOIN wanted USING (uid_hi, uid_lo)
-"""
+_PAIR = pa.schema([*((half, pa.uint64()) for half in UID_HALVES), ("row", pa.int64())])
+_ROWS_OF_UIDS = "SELECT wanted.place, pairs.row FROM pairs JOIN wanted USING (uid_hi, uid_lo)"
 
 
 class ScoreFiles:
-    """The score files of a run's finished shards. Any thread may call its methods. sizes: the rows of each."""
+    """The score files of a run's finished shards. Any thread may call its methods. sizes: the rows of each.
 
-    def __init__(self, run: Run, files: list[Path], sizes: list[int]) -> None:
+    Every value is held against the seal of the file that it was read from.
+    """
+
+    def __init__(self, run: Run, files: list[Path]) -> None:
+        rows = {shard.name: shard.rows for shard in run.config.shards}
         self.run = run
         self.shard_names = tuple(file.stem for file in files)
-        self.sizes = sizes
+        self.sizes = [rows[name] for name in self.shard_names]
         self.database = Database(run.root)
-        self._files = [str(file) for file in files]
-        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self._held: dict[str, SealedFiles] = {}
+        self._starts = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)])
 
     @classmethod
     def open(cls, run: Run) -> ScoreFiles:
@@ -48,7 +49,7 @@ class ScoreFiles:
         if not files:
             remedy = "wait for the first shard, or start the scoring again: it goes on where it stopped"
             raise RunError(run.root / "scores", expected="a finished shard", found="none", remedy=remedy)
-        return cls(run, files, [_rows_of(file) for file in files])
+        return cls(run, files)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -56,32 +57,33 @@ class ScoreFiles:
     def column(self, metric: str, out: np.ndarray | None = None) -> np.ndarray:
         """A metric of every pair: (N,) float32. metric: one of the run's. out: where to put it, else in new memory."""
         out = np.empty(len(self), np.float32) if out is None else out
-        self._read(self._files_with(metric), {metric: out})
+        self._read({metric: out})
         return read_only(out)
 
     def take(self, metric: str, rows: np.ndarray) -> np.ndarray:
         """A metric of the asked rows, in their order: (M,) float32."""
-        return self._gather([metric], rows)[metric].astype(np.float32)
+        return self._gather([metric], rows)[metric]
 
     def uids(self) -> np.ndarray:
         """The uids of all pairs, in row order: (N,) UID_DTYPE."""
         out = np.empty(len(self), uids.UID_DTYPE)
-        self._read(self._files, dict(zip(_UID_HALVES, (out["f0"], out["f1"]), strict=True)))
+        self._read(dict(zip(UID_HALVES, (out["f0"], out["f1"]), strict=True)))
         return out
 
     def uids_at(self, rows: np.ndarray) -> np.ndarray:
         """The uids of the asked rows, in their order: (M,) UID_DTYPE."""
-        halves = self._gather(_UID_HALVES, rows)
+        halves = self._gather(list(UID_HALVES), rows)
         return uids.from_halves(halves["uid_hi"], halves["uid_lo"])
 
     def rows_of(self, wanted: np.ndarray) -> np.ndarray:
         """The row number of each uid: (M,) int64, -1 where the run lacks it. Uids in any order, repeats allowed."""
         places = np.arange(len(wanted), dtype=np.int64)
         halves = [np.ascontiguousarray(wanted[half]) for half in ("f0", "f1")]
-        asked = pa.table([places, *halves], ["place", *_UID_HALVES])
+        asked = pa.table([places, *halves], ["place", *UID_HALVES])
+        pairs = pa.RecordBatchReader.from_batches(_PAIR, self._uid_batches())
         rows = np.full(len(wanted), -1, np.int64)
-        for batch in self.database.batches(_ROWS_OF_UIDS, {"files": self._files}, wanted=asked):
-            rows[batch["place"]] = self._starts[batch["file_index"].astype(np.int64)] + batch["file_row_number"]
+        for batch in self.database.batches(_ROWS_OF_UIDS, {}, wanted=asked, pairs=pairs):
+            rows[batch["place"]] = batch["row"]
         return rows
 
     def shard_of(self, rows: np.ndarray) -> np.ndarray:
@@ -96,63 +98,49 @@ class ScoreFiles:
         """The row of its shard that each row number stands for: (M,) int64."""
         return rows - self._starts[self.shard_of(rows)]
 
-    def _files_with(self, column: str) -> list[str]:
-        """The files that hold a column, one a shard: the scores, or what was added beside them later."""
-        return [str(self.run.file_with(column, shard)) for shard in self.shard_names]
+    def _sealed(self, column: str) -> SealedFiles:
+        """The files that hold a column: the scores, or what was added beside them later."""
+        added = self.run.added_with(column)
+        name = added.target.name if added else ""
+        if name not in self._held:
+            self._held[name] = SealedFiles(self.run.root, self.run.config, added)
+        return self._held[name]
 
-    def _read(self, files: list[str], columns: dict[str, np.ndarray]) -> None:
+    def _read(self, columns: dict[str, np.ndarray]) -> None:
         """Whole columns of one kind of file, (N,) each: several files at once, in a third of a query's time."""
+        names = list(columns)
+        files = self._sealed(names[0])
 
         def read(shard: int) -> None:
-            file, start = Path(files[shard]), self._starts[shard]
-            try:
-                with pq.ParquetFile(file) as parquet:
-                    table = parquet.read(columns=list(columns), use_threads=False)
-                if table.num_rows != self.sizes[shard]:
-                    raise pa.ArrowInvalid(
-                        f"{counted(table.num_rows, 'rows')}, {self.sizes[shard]:,} when the run was opened"
-                    )
-                for name, out in columns.items():
-                    ends = np.cumsum([start, *map(len, table.column(name).chunks)])
-                    for chunk, place in zip(table.column(name).chunks, ends, strict=False):
-                        out[place : place + len(chunk)] = as_array(chunk)
-            except (pa.ArrowException, OSError) as error:
-                raise _unreadable(file, error) from error
+            table = files.read(self.shard_names[shard], names)
+            for name, out in columns.items():
+                chunks = table.column(name).chunks
+                ends = np.cumsum([self._starts[shard], *map(len, chunks)])
+                for chunk, place in zip(chunks, ends, strict=False):
+                    out[place : place + len(chunk)] = as_array(chunk)
 
-        stopping.in_threads(_readers, read, range(len(files)))
+        stopping.in_threads(_readers, read, range(len(self.shard_names)))
 
     def _gather(self, names: list[str], rows: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of one kind of file of the asked rows, in their order; opens only the files they lie in."""
         rows = np.asarray(rows, np.int64)
         order = np.argsort(rows, kind="stable")
-        shards = self.shard_of(rows[order])
-        used = np.unique(shards)
-        sizes = np.diff(self._starts)[used]
-        shift = np.concatenate([[0], np.cumsum(sizes)[:-1]]) - self._starts[used] if len(used) else np.zeros(0, int)
-        places = rows[order] + shift[np.searchsorted(used, shards)]
-        out: dict[str, np.ndarray] = {}
-        start = 0
-        held = self._files_with(names[0])
-        files = [held[shard] for shard in used] or held[:1]
-        for batch in self.database.batches(COLUMNS, {"names": names, "files": files}):
-            stop = start + len(batch[names[0]])
-            first, last = np.searchsorted(places, [start, stop])
+        used, firsts = np.unique(self.shard_of(rows[order]), return_index=True)
+        files = self._sealed(names[0])
+        out = {name: np.empty(len(rows), np.uint64 if name in UID_HALVES else np.float32) for name in names}
+
+        def take(shard: int, places: np.ndarray) -> None:
+            table = files.read(self.shard_names[shard], names)
             for name in names:
-                values = batch[name]
-                out.setdefault(name, np.empty(len(rows), values.dtype))[order[first:last]] = values[
-                    places[first:last] - start
-                ]
-            start = stop
+                values = table.column(name).combine_chunks()
+                out[name][places] = as_array(values)[rows[places] - self._starts[shard]]
+
+        stopping.in_threads(_readers, take, used.tolist(), np.split(order, firsts[1:]))
         return out
 
-
-def _rows_of(file: Path) -> int:
-    try:
-        return pq.read_metadata(file).num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> RunError:
-    remedy = "delete the file and score again: the other shards are kept"
-    return RunError(file, expected="a parquet file", found=str(error).split("\n")[0], remedy=remedy)
+    def _uid_batches(self) -> Iterator[pa.RecordBatch]:
+        """The uids of all pairs with their rows, a shard at a time."""
+        files = self._sealed(UID_HALVES[0])
+        for shard, rows in zip(self.shard_names, self.rows_of_shards(), strict=True):
+            table = files.read(shard, UID_HALVES).select(UID_HALVES)
+            yield from table.append_column("row", pa.array(np.arange(rows.start, rows.stop))).to_batches()

@@ -72,8 +72,8 @@ class ScoreTable:
 
     def column(self, metric: str) -> np.ndarray:
         """A metric of every pair: (N,) float32, NaN where it was set aside. Raises RunError on an unknown metric."""
-        if self._index is not None:
-            return self._index.bins[self._known(metric)].values
+        if self._index is not None and (bins := self._index.bins(self._known(metric))):
+            return bins.values
         found = self._columns.get(metric)
         if found is None:
             with self._lock:
@@ -90,15 +90,15 @@ class ScoreTable:
     def use(self, index: Index) -> None:
         """Takes columns, uids and orders from the run's index from now on."""
         self._index = index
-        self._bins = dict(index.bins)
 
     def bins(self, metric: str) -> MetricBins:
         """Where each pair stands by a metric. Found when it is first asked for, and kept."""
         found = self._bins.get(metric)
         if found is None:
+            found = self._index.bins(self._known(metric)) if self._index is not None else None
             values = self.column(metric)
             with self._binning:
-                found = self._bins.get(metric)
+                found = self._bins.setdefault(metric, found) if found else self._bins.get(metric)
                 if found is None:
                     found = self._bins[metric] = MetricBins.of(values, Sorter(self._by_uid))
         return found
@@ -116,7 +116,7 @@ class ScoreTable:
         """The same as a bitmap; where the run has an index, without looking at the scores."""
         if self._index is None:
             return bitmaps.pack(self.selectable())
-        scored, pairs = self._index.bins["clip_score"], len(self)
+        scored, pairs = self.bins("clip_score"), len(self)
         everything = bitmaps.first(pairs)
         if scored.scored == pairs:
             return everything
@@ -124,15 +124,18 @@ class ScoreTable:
 
     def uids(self) -> np.ndarray:
         """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept in memory: 16 bytes a pair."""
-        return self._index.uids if self._index is not None else self.files.uids()
+        kept = self._index.uids if self._index is not None else None
+        return self.files.uids() if kept is None else kept
 
     def uids_at(self, rows: np.ndarray) -> np.ndarray:
         """The uids of the asked rows, in their order: (M,) UID_DTYPE."""
-        return self._index.uids[rows] if self._index is not None else self.files.uids_at(rows)
+        kept = self._index.uids if self._index is not None else None
+        return self.files.uids_at(rows) if kept is None else kept[rows]
 
     def rows_of(self, wanted: np.ndarray) -> np.ndarray:
         """The row number of each uid: (M,) int64, -1 where the run lacks it. Uids in any order, repeats allowed."""
-        return self._index.rows_of(wanted) if self._index is not None else self.files.rows_of(wanted)
+        found = self._index.rows_of(wanted) if self._index is not None else None
+        return self.files.rows_of(wanted) if found is None else found
 
     def histogram(self, metric: str, bins: int = 100, mask: np.ndarray | None = None) -> counts.Histogram:
         """Counts of a metric in equal bins over its whole range in the run, whatever the mask: layers share an axis.
@@ -150,6 +153,8 @@ class ScoreTable:
 
     def extent(self, metric: str) -> tuple[float, float]:
         """The range a metric is drawn over: its smallest and largest finite value, spread by 1 where they are equal."""
+        if self._index is not None:
+            return self._index.extent(self._known(metric))
         if metric in self._bins:
             return self._bins[metric].low, self._bins[metric].high
         if metric not in self._extents:

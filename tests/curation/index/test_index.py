@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import threading
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.synthetic_run import write_run
 from clipsel_core import uids
-from clipsel_core.curation.index import indexing, passes, score_files, stopping, uid_order
+from clipsel_core.curation.index import indexing, passes, stopping, uid_order
 from clipsel_core.curation.index.indexing import open_indexed, stamp_of, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
+from clipsel_core.runs.seal import digest_of, sealed
 from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run, make_uids
 from tests.waiting import PATIENCE_S, join
@@ -77,17 +77,12 @@ def test_build__gives_the_same_bytes_each_time(run):
 def test_open__builds_anew_when_scores_change_and_tidies_up(run):
     open_kept(run)
     before, file = stamp_of(run), run.score_files[1]
-    file.write_bytes(run.score_files[0].read_bytes())
+    backwards = pq.read_table(file).take(np.arange(999, -1, -1)).replace_schema_metadata(None)
+    pq.write_table(sealed(backwards, file.stem, digest_of(run.config)), file)
     assert stamp_of(run) != before
-    infos = tuple(replace_rows(info, 1001) for info in run.config.shards)
-    changed = replace(run, config=run.config.model_copy(update={"shards": infos}))
-    table = open_kept(changed)
+    table = open_kept(run)
     assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
-    assert np.array_equal(table.column("r_text")[:1001], table.column("r_text")[1001:2002], equal_nan=True)
-
-
-def replace_rows(info, rows: int):
-    return info.model_copy(update={"rows": rows})
+    assert np.array_equal(table.column("r_text")[1001:2001], backwards["r_text"].to_numpy(), equal_nan=True)
 
 
 @pytest.mark.parametrize("damage", ["cut short", "emptied", "lost", "described wrongly"])
@@ -239,6 +234,7 @@ def test_rows_of__does_not_keep_the_uids_in_memory(run, monkeypatch):
     monkeypatch.setattr(indexing.index, "_let_go", lambda array, *part: (real(array, *part), let_go.append(part)))
     monkeypatch.setattr(passes, "_PART", 1024)
     wanted = table.uids_at(np.arange(100))
+    let_go.clear()
     assert table.rows_of(wanted).tolist() == list(range(100))
     assert sorted(let_go) == [(0, 1024), (1024, 2048), (2048, 3001)]
     assert table.uids().tolist() == ScoreTable.open(run).uids().tolist()
@@ -268,17 +264,58 @@ def test_order_by_uid__sorts_any_uids():
         assert np.array_equal(np.sort(order), np.arange(5000))
 
 
-def test_open__looks_into_no_score_file_once_there_is_an_index(run, monkeypatch):
-    sizes = open_kept(run).files.sizes
-    monkeypatch.setattr(score_files.pq, "read_metadata", lambda path: pytest.fail(f"looked into {path}"))
-    again = open_indexed(run, fewest=0)
-    assert again.files.sizes == sizes
-    assert again.index_folder == run.root / "index" / stamp_of(run)
+def test_open__looks_into_no_score_file_once_there_is_an_index(run):
+    open_kept(run)
+    for file in run.score_files:
+        stat = file.stat()
+        file.write_bytes(b" " * stat.st_size)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert len(open_indexed(run, fewest=0).column("clip_score")) == 3_001
 
 
-@pytest.mark.parametrize("rows", [[], [3_001], [1_000, 1_000, "1_001"], None, 7])
-def test_open__counts_rows_itself_where_the_index_does_not_say(run, rows):
-    sizes = open_kept(run).files.sizes
-    path = run.root / "index" / stamp_of(run) / "index.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "rows": rows}))
-    assert open_kept(run).files.sizes == sizes
+def flip(path: Path, byte: int) -> None:
+    """Changes a bit of a file, and nothing that its folder says of it."""
+    stat, found = path.stat(), bytearray(path.read_bytes())
+    found[byte] ^= 1 << byte % 8
+    path.write_bytes(found)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("part", ["uids", "by-uid", *(f"{place:02d}-{part}" for place in (0, 6) for part in PARTS)])
+def test_index__what_a_flipped_bit_changed_is_read_from_the_scores_and_built_again(run, part, caplog):
+    open_kept(run)
+    whole, plain, (folder,) = files_of(run), ScoreTable.open(run), (run.root / "index").iterdir()
+    draw, path = np.random.default_rng(1), folder / f"{part}.npy"
+    for byte in draw.integers(128, path.stat().st_size, 4).tolist():
+        flip(path, byte)
+        table = open_kept(run)
+        for metric in plain.metrics:
+            assert np.array_equal(table.bins(metric).order, plain.bins(metric).order)
+            assert np.array_equal(table.column(metric), plain.column(metric), equal_nan=True)
+            assert table.extent(metric) == plain.extent(metric)
+        assert np.array_equal(table.selectable_bits(), plain.selectable_bits())
+        assert np.array_equal(table.uids(), plain.uids())
+        assert table.rows_of(plain.uids()[::7]).tolist() == list(range(0, 3_001, 7))
+        assert "read from the scores" in caplog.text
+        caplog.clear()
+        open_kept(run)
+        assert files_of(run) == whole
+
+
+@pytest.mark.parametrize("file", ["index.json", "uids.npy", "03-codes.npy"])
+def test_index__any_flipped_bit_of_a_description_is_noticed(run, file):
+    """Of index.json, and of what numpy reads before the numbers."""
+    open_kept(run)
+    plain, (folder,) = ScoreTable.open(run), (run.root / "index").iterdir()
+    whole, said = (folder / file).read_bytes(), (folder / "index.json").read_bytes()
+    for byte in range(min(len(whole), 128)):
+        (folder / file).write_bytes(whole)
+        flip(folder / file, byte)
+        found = indexing.index.read_index(folder, plain.metrics, len(plain))
+        if found and file == "index.json":
+            assert found.extent("clip_score") == plain.extent("clip_score")
+        elif found and (bins := found.bins("r_text")) and found.uids is not None:
+            assert np.array_equal(bins.codes, plain.bins("r_text").codes)
+            assert np.array_equal(found.uids, plain.uids())
+        else:
+            (folder / "index.json").write_bytes(said)

@@ -13,6 +13,7 @@ from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.indexing import open_indexed, wait_until_kept
 from clipsel_core.curation.index.ordering import Shares, count_of_fraction, counts_of_fraction
 from clipsel_core.curation.index.prefix_counts import PrefixCounts
+from clipsel_core.curation.index.saving import save
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting import picker
@@ -47,7 +48,7 @@ def test_prefix_counts__are_kept_and_counted_anew_where_they_are_damaged(tmp_pat
     assert (PrefixCounts.of(*given, file).sums == counted.sums).all()
     read = PrefixCounts.of(*given, file)
     assert all((read.from_rank(rank) == counted.from_rank(rank)).all() for rank in (0, 1_234, 8_999))
-    np.save(file, counted.sums + np.uint32(1))
+    save(file, counted.sums + np.uint32(1))
     assert (PrefixCounts.of(*given, file).sums == counted.sums + 1).all(), "what is kept is not counted again"
     for damage in (file.read_bytes()[:-1], b"", b"no array"):
         file.write_bytes(damage)

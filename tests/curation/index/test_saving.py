@@ -35,7 +35,12 @@ def test_save__is_read_by_numpy_to_the_byte(tmp_path, small_blocks, dtype, size)
     for found in (np.load(path, allow_pickle=False), np.load(path, mmap_mode="r")):
         assert found.dtype == array.dtype
         assert found.tobytes() == array.tobytes()
-    assert path.stat().st_size == 4096 + size
+        assert saving.is_as_saved(path, found)
+    assert path.stat().st_size == 4096 + size + 4 * -(-size // BLOCK)
+    whole = path.read_bytes()
+    for byte in (4096, 4096 + size // 2, 4095 + size, len(whole) - 1):
+        path.write_bytes(whole[:byte] + bytes([whole[byte] ^ 4]) + whole[byte + 1 :])
+        assert not saving.is_as_saved(path, np.load(path))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

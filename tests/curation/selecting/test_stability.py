@@ -11,8 +11,7 @@ import torch
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.curation.selecting.stability import Stability, stability
-from clipsel_core.runs.config import RunConfig
-from clipsel_core.runs.store import Run, write_config
+from clipsel_core.runs.store import Run
 from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
 from tests.curation.conftest import hand_run, make_uids
@@ -47,14 +46,8 @@ def seeds(tmp_path_factory) -> list[Run]:
             "normalizer_se": r.standard_error.numpy(),
             "normsim_inf_task": near,
         }
-        runs.append(with_divisions(hand_run(folder / str(seed), [(make_uids(*range(PAIRS)), columns)]), DIVISIONS))
+        runs.append(hand_run(folder / str(seed), [(make_uids(*range(PAIRS)), columns)], divisions=DIVISIONS))
     return runs
-
-
-def with_divisions(run: Run, divisions: int) -> Run:
-    config: RunConfig = run.config.model_copy(update={"divisions": divisions})
-    write_config(run.root, config)
-    return Run.open(run.root)
 
 
 def said(run: Run, text: str, **options) -> Stability:
@@ -93,7 +86,7 @@ def hand_made(tmp_path, values, error, divisions=10) -> Run:
         "normalizer_se": np.broadcast_to(error, values.shape),
         "normsim_inf_task": -values,
     }
-    return with_divisions(hand_run(tmp_path / "run", [(make_uids(*range(len(values))), columns)]), divisions)
+    return hand_run(tmp_path / "run", [(make_uids(*range(len(values))), columns)], divisions=divisions)
 
 
 def test_stability__is_the_formula(tmp_path):

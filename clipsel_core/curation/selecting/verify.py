@@ -1,0 +1,247 @@
+"""Is everything in a run's folder as it was written, and are the scores those of the pool?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipsel_core import uids
+from clipsel_core.cores import allowed_cores
+from clipsel_core.counts import counted
+from clipsel_core.curation.index.index import read_index
+from clipsel_core.curation.index.indexing import stamp_of
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.uidlists import read_uid_list
+from clipsel_core.curation.selecting.selection import select
+from clipsel_core.errors import ClipselError
+from clipsel_core.files import sha256_of
+from clipsel_core.pool.check import read_uids
+from clipsel_core.pool.embeddings import read_embeddings, row_scale
+from clipsel_core.pool.layout import Arch, Pool, open_pool
+from clipsel_core.pool.target_files import read_target_rows
+from clipsel_core.runs.config import TargetInfo
+from clipsel_core.runs.seal import UID_HALVES, SealedFiles, is_sealed
+from clipsel_core.runs.store import Run, score_file
+
+# What float32 may differ by from float64, of values of about 1 and in proportion.
+_TOLERANCE = 2e-5
+_TARGET_BLOCK = 1 << 14
+_READ_AS_ROWS = ("npy", "npz", "parquet")
+
+
+@dataclass
+class Verified:
+    """What was found. problems: a line each, none where all is well. notes: what could not be looked at, and why.
+
+    files: files of scores that were read whole. exports: subsets that were picked again. pairs: that were recomputed.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    files: int = 0
+    exports: int = 0
+    pairs: int = 0
+
+
+def verify(
+    run: Run, *, recompute: int = 0, seed: int = 0, progress: Callable[[int, int], None] = lambda done, of: None
+) -> Verified:
+    """Reads every file of a run, holds exports against their recipes, and computes some pairs again in float64.
+
+    recompute: how many pairs, drawn by `seed`; CLIPScore and NormSim of them, and that their uids are the pool's.
+    progress: told how many of how many files of scores were read.
+    """
+    found = Verified()
+    _check_files(run, found, progress)
+    if not found.problems:
+        table = ScoreTable.open(run)
+        for check in (_uid_problems, _score_problems, _index_problems):
+            found.problems += check(run, table)
+        for manifest in sorted([*run.exports_dir.glob("*.manifest.json"), *run.exports_dir.glob("*/manifest.json")]):
+            found.exports += 1
+            found.problems += [f"{manifest}: {problem}" for problem in _export_problems(run, table, manifest)]
+        if recompute:
+            _recompute(run, table, recompute, seed, found)
+    return found
+
+
+def _check_files(run: Run, found: Verified, progress: Callable[[int, int], None]) -> None:
+    """Reads all columns of all shards, and says where an added target's uids are not those of the scores."""
+    scores = SealedFiles(run.root, run.config)
+    added = [SealedFiles(run.root, run.config, target) for target in run.added]
+    names = [file.stem for file in run.score_files]
+    if len(names) < len(run.config.shards) or not run.finished:
+        found.problems.append(f"{run.root}: {len(names):,} of {len(run.config.shards):,} shards are scored")
+
+    def look(shard: str) -> tuple[list[str], bool]:
+        problems, own = [], None
+        for files in (scores, *added):
+            try:
+                table = files.read(shard)
+                own = table if own is None else own
+                if any(table[half] != own[half] for half in UID_HALVES):
+                    problems.append(f"{files.file(shard)}: expected the uids of the scores, found others")
+            except ClipselError as error:
+                problems.append(str(error))
+        return problems, own is not None and is_sealed(own)
+
+    unsealed = 0
+    with ThreadPoolExecutor(allowed_cores()) as threads:
+        for problems, sealed in threads.map(look, names):
+            found.problems += problems
+            found.files += 1 + len(added)
+            unsealed += not sealed and not problems
+            progress(found.files, len(names) * (1 + len(added)))
+    if unsealed:
+        found.notes.append(f"{counted(unsealed, 'shards')} of an earlier version, which has no checksums")
+
+
+def _uid_problems(run: Run, table: ScoreTable) -> Iterator[str]:
+    ordered = uids.sort(table.uids())
+    same = uids.repeats(ordered)
+    if same.any():
+        example = uids.to_hex(ordered[same][:1])[0].as_py()
+        yield f"{run.root}: expected each uid once, found {counted(int(same.sum()), 'repeats')}, such as {example}"
+
+
+def _score_problems(run: Run, table: ScoreTable) -> Iterator[str]:
+    """Where the counts and sums that hold for every run do not."""
+    aside = int(np.isnan(table.column("clip_score")).sum()) if "clip_score" in table.metrics else None
+    if aside is not None and run.config.skipped_rows not in (aside, None):
+        expected = f"{run.config.skipped_rows:,} pairs set aside, as run.json says"
+        yield f"{run.root}: expected {expected}, found {aside:,}"
+    if {"clip_score", "s_cliploss", "r_image", "r_text"} <= set(table.metrics):
+        whole = table.column("clip_score").astype(np.float64) - table.column("r_image") - table.column("r_text")
+        off = np.abs(whole - table.column("s_cliploss")) > _TOLERANCE
+        if off.any():
+            row = int(np.argmax(off))
+            yield f"{_place(table, row)}: expected s_cliploss = clip_score - r_image - r_text, found another"
+
+
+def _index_problems(run: Run, table: ScoreTable) -> Iterator[str]:
+    folder = run.root / "index" / stamp_of(run)
+    if not folder.is_dir():
+        return
+    index = read_index(folder, table.metrics, len(table))
+    damaged = index is None or index.uids is None or index.rows_of(index.uids[:1]) is None
+    if damaged or any(index.bins(metric) is None for metric in table.metrics):  # type: ignore[union-attr]
+        yield f"{folder}: expected the index as written, found it damaged; delete it: it is built again"
+
+
+def _export_problems(run: Run, table: ScoreTable, manifest: Path) -> Iterator[str]:
+    """What of an export is not as its manifest says, or not what its recipe picks now."""
+    try:
+        said = json.loads(manifest.read_bytes())
+        recipe = parse_recipe(said["recipe"], str(manifest), table.metrics, folder=run.recipes_dir)
+        files = [said] if "file" in said else said["tars"]
+        for each in files:
+            path = manifest.parent / Path(each["file"]).name
+            if path.stat().st_size != each["size_bytes"] or sha256_of(path) != each["sha256"]:
+                yield f"expected {path.name} as it was exported, found other bytes"
+                return
+        if said["shards"] != list(table.shard_names):
+            yield f"expected all {len(table.shard_names):,} shards, found a subset of {len(said['shards']):,}"
+            return
+        picked = select(run, recipe, table).uids()
+        if "file" in said:
+            same = np.array_equal(read_uid_list(manifest.parent / Path(said["file"]).name), picked)
+        else:
+            same = said["selection_sha256"] == hashlib.sha256(picked.tobytes()).hexdigest()
+        if not same or said["pairs"] != len(picked):
+            yield f"expected what its recipe picks, {counted(len(picked), 'pairs')}, found others"
+    except OSError as error:
+        yield f"expected what was exported, found {error.strerror or error}"
+    except ClipselError as error:
+        yield str(error)
+    except (ValueError, LookupError, TypeError) as error:
+        yield f"expected an export's manifest, found {type(error).__name__}: {str(error).splitlines()[:1]}"
+
+
+def _recompute(run: Run, table: ScoreTable, pairs: int, seed: int, found: Verified) -> None:
+    """Compares pairs with float64; says what is not computed again."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(table))[:pairs])
+    try:
+        pool = open_pool(run.pool_root)
+        arch = pool.arch(run.config.arch)
+        names, image, text = _embeddings(pool, arch, table, rows)
+    except ClipselError as error:
+        found.problems.append(str(error))
+        return
+    for row in np.flatnonzero(names != table.uids_at(rows)):
+        found.problems.append(f"{_place(table, rows[row])}: expected the pool's uid, found another")
+    found.pairs = len(rows)
+    expected: dict[str, np.ndarray] = {"clip_score": np.einsum("nd,nd->n", image, text)}
+    for info in run.targets:
+        norms = next((added.norms for added in run.added if added.target.name == info.name), run.config.norms)
+        try:
+            target = _target_rows(run, arch, info)
+        except ClipselError as error:
+            found.problems.append(str(error))
+            continue
+        if target is None:
+            found.notes.append(f"NormSim to {info.name} is not computed again: its target is of kind {info.kind}")
+        else:
+            expected |= {f"normsim_{p}_{info.name}": _normsim(image, target, float(p)) for p in norms}
+    for metric, values in expected.items():
+        scored = table.take(metric, rows)
+        off = ~np.isnan(scored) & ~np.isclose(scored, values, rtol=_TOLERANCE, atol=_TOLERANCE)
+        for row in np.flatnonzero(off)[:3]:
+            where = f"{_place(table, rows[row])}: expected {metric}"
+            found.problems.append(f"{where} {values[row]:.6f}, as in float64, found {scored[row]:.6f}")
+    found.notes.append("r_image, r_text and normalizer_se are not computed again: they take whole batches")
+
+
+def _embeddings(
+    pool: Pool, arch: Arch, table: ScoreTable, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of some rows of a run: uids, (n,) UID_DTYPE, images and captions, (n, D) float64, of unit length."""
+    shards, places = table.files.shard_of(rows), table.files.place_in_shard(rows)
+    known = {shard.name: shard for shard in pool.shards}
+    names = np.empty(len(rows), uids.UID_DTYPE)
+    sides = {member: np.empty((len(rows), arch.width)) for member in (arch.image_member, arch.text_member)}
+    for number in np.unique(shards):
+        shard, here = known.get(table.shard_names[number]), shards == number
+        if shard is None or places[here].max() >= shard.rows:
+            where = f"{pool.root}, shard {table.shard_names[number]}"
+            raise ClipselError(where, expected="the pool that was scored", found="another")
+        names[here] = read_uids(pool, shard)[places[here]]
+        for member, side in sides.items():
+            stored = np.asarray(read_embeddings(shard, member)[places[here]])
+            side[here] = stored.astype(np.float64) * row_scale(stored)[:, None]
+    return names, *sides.values()  # type: ignore[return-value]
+
+
+def _target_rows(run: Run, arch: Arch, info: TargetInfo) -> np.ndarray | None:
+    """A target's rows, (M, D), of unit length; None where reading them takes more than plain arrays."""
+    path, _, part = info.path.partition("#")
+    file = run.root / path
+    if not file.is_file() or sha256_of(file) != info.sha256:
+        found = "another file" if file.is_file() else "no such file"
+        raise ClipselError(file, expected=f"the target {info.name} as it was scored with", found=found)
+    if info.kind not in _READ_AS_ROWS:
+        return None
+    rows = np.asarray(read_target_rows(file, part, arch.image_member))
+    return rows.astype(np.float32) * row_scale(rows)[:, None] if (row_scale(rows) != 1).any() else rows
+
+
+def _normsim(image: np.ndarray, target: np.ndarray, p: float) -> np.ndarray:
+    """(sum over m of |x . t_m|^p)^(1/p), in float64."""
+    total = np.zeros(len(image))
+    for start in range(0, len(target), _TARGET_BLOCK):
+        near = np.abs(image @ target[start : start + _TARGET_BLOCK].astype(np.float64).T)
+        total = np.maximum(total, near.max(1)) if np.isinf(p) else total + (near**p).sum(1)
+    return total if np.isinf(p) else total ** (1 / p)
+
+
+def _place(table: ScoreTable, row: Any) -> str:
+    rows = np.array([row])
+    shard = table.shard_names[table.files.shard_of(rows)[0]]
+    return f"{score_file(table.run.root, shard)}, row {table.files.place_in_shard(rows)[0]}"

@@ -1,0 +1,139 @@
+"""verify says that all is well where it is, and names whatever is off."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clipsel_core.curation.index.indexing import open_indexed, wait_until_kept
+from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.selecting.export import export
+from clipsel_core.curation.selecting.selection import select
+from clipsel_core.curation.selecting.verify import verify
+from clipsel_core.runs.added import add_target
+from clipsel_core.runs.local import score
+from clipsel_core.runs.seal import digest_of, sealed
+from clipsel_core.runs.store import Run
+from tests.conftest import rewrite_npz, unit_rows, write_shard
+from tests.curation.conftest import hand_run, make_uids
+
+OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 2}
+RECIPE = "steps: [{metric: s_cliploss, keep_top: 0.4}, {metric: normsim_2_more, keep_top: 0.2}]"
+
+
+@pytest.fixture
+def run(pool, tmp_path) -> Run:
+    np.save(tmp_path / "task.npy", unit_rows(70, 16, 70))
+    np.savez(tmp_path / "more.npz", rows=unit_rows(5, 16, 5))
+    score(pool, tmp_path / "run", targets={"task": tmp_path / "task.npy"}, norms=("inf", "2", "3"), **OPTIONS)
+    run = add_target(tmp_path / "run", "more", tmp_path / "more.npz", norms=["2"])
+    recipe = parse_recipe(RECIPE, metrics=run.metrics)
+    export(run, select(run, recipe), recipe, run.exports_dir / "subset.npy")
+    export(run, select(run, recipe), recipe, run.exports_dir / "subset.parquet")
+    open_indexed(run, fewest=0)
+    wait_until_kept()
+    return run
+
+
+def problems(run: Run, **options) -> list[str]:
+    return verify(Run.open(run.root), **options).problems
+
+
+def test_verify__has_nothing_to_say_of_a_sound_run(run):
+    told = []
+    found = verify(run, recompute=1_000, progress=lambda *said: told.append(said))
+    assert found.problems == []
+    assert (found.files, found.exports, found.pairs) == (6, 2, 126)
+    assert told[-1] == (6, 6)
+    assert found.notes == ["r_image, r_text and normalizer_se are not computed again: they take whole batches"]
+
+
+@pytest.mark.parametrize(
+    "name", ["scores/00000000.parquet", "added/more/00000002.parquet", "index/*/01-codes.npy", "index/*/by-uid.npy"]
+)
+def test_verify__names_a_damaged_file(run, name):
+    (path,) = run.root.glob(name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if name.startswith("index") else 300] ^= 2
+    path.write_bytes(data)
+    (found,) = problems(run)
+    assert found.startswith(str(path.parent if name.startswith("index") else path))
+
+
+@pytest.mark.parametrize("change", ["a byte", "gone", "another subset", "another recipe", "no manifest"])
+def test_verify__names_an_export_that_is_not_its_recipe_s(run, change):
+    path, manifest = run.exports_dir / "subset.npy", run.exports_dir / "subset.npy.manifest.json"
+    said = json.loads(manifest.read_text())
+    if change == "a byte":
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    elif change == "gone":
+        path.unlink()
+    elif change == "another subset":
+        other = parse_recipe("steps: [{metric: clip_score, keep_top: 0.2}]")
+        export(run, select(run, other), other, path)
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "recipe": said["recipe"]}))
+    elif change == "another recipe":
+        manifest.write_text(json.dumps({**said, "recipe": said["recipe"].replace("0.4", "0.5").replace("0.2", "0.3")}))
+    else:
+        manifest.write_text("{")
+    expected = {
+        "a byte": "expected subset.npy as it was exported, found other bytes",
+        "gone": "expected what was exported, found No such file or directory",
+        "no manifest": "expected an export's manifest",
+    }.get(change, "expected what its recipe picks")
+    (found,) = problems(run)
+    assert found.startswith(f"{manifest}: {expected}")
+
+
+def test_verify__names_pairs_whose_scores_are_not_those_of_the_pool(run, pool):
+    """A file that is as it was written may still have been written wrongly."""
+    file = run.score_files[1]
+    table = pq.read_table(file)
+    for metric in ("clip_score", "normsim_inf_task", "normsim_2_task", "normsim_3_task", "s_cliploss"):
+        values = table[metric].to_numpy().copy()
+        values[4] += 1e-3
+        place = table.column_names.index(metric)
+        changed = table.set_column(place, metric, pa.array(values))
+        counts = {key: value for key, value in table.schema.metadata.items() if key == b"clipsel_counts"}
+        pq.write_table(sealed(changed.replace_schema_metadata(counts), file.stem, digest_of(run.config)), file)
+        shutil.rmtree(run.exports_dir, ignore_errors=True)
+        found = problems(run, recompute=1_000)
+        assert [re.sub(r"found.*", "", line) for line in found if metric in line], metric
+        assert all(line.startswith(f"{file}, row 4: expected ") for line in found)
+
+
+def test_verify__names_a_pool_that_is_another(run, pool):
+    npz = pool / "metadata" / "00000002.npz"
+    with np.load(npz) as archive:
+        image = archive["l14_img"].copy()
+    rewrite_npz(npz, l14_img=image[::-1])
+    assert any("00000002.parquet, row" in line and "clip_score" in line for line in problems(run, recompute=1_000))
+    write_shard(pool, "00000002", 61, seed=9)
+    assert any("expected the pool's uid" in line for line in problems(run, recompute=1_000))
+    shutil.rmtree(pool)
+    (found,) = problems(run, recompute=10)
+    assert "metadata: expected *.parquet" in found
+
+
+def test_verify__names_a_uid_that_comes_twice(tmp_path):
+    shards = [(make_uids(1, 2), {"clip_score": [1, 2]}), (make_uids(3, 2), {"clip_score": [3, 4]})]
+    (found,) = problems(hand_run(tmp_path / "run", shards))
+    assert found.endswith(f"expected each uid once, found 1 repeat, such as {'2':0>32}")
+
+
+def test_verify__names_a_target_that_is_another_file(run, tmp_path):
+    np.save(tmp_path / "task.npy", unit_rows(70, 16, 71))
+    (found,) = problems(run, recompute=5)
+    assert "task.npy: expected the target task as it was scored with, found another file" in found
+
+
+def test_verify__says_what_an_unfinished_run_lacks(run):
+    run.score_files[0].unlink()
+    (found,) = problems(run)
+    assert found.endswith("2 of 3 shards are scored")
