@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections import deque
@@ -88,6 +89,8 @@ class Delimited:
         self.mark = max(_MARKS, key=lambda mark: (first.count(mark), mark == usual))
         self._quoted = re.compile(f'"([^"]*(?:""[^"]*)*)"(?={re.escape(self.mark)}|\\Z)')
         self._strict = self.mark != "\t" or _quoted_throughout(head)
+        self._given = list[str]()
+        self._plain = csv.reader(iter(self._given.pop, None), delimiter=self.mark, strict=True)
         self._rows = self._split()
         self.names = [name if name.strip() else "" for name in next(self._rows, (0, [""]))[1]]
         self._width = len(self.names)
@@ -126,7 +129,15 @@ class Delimited:
 
     def _joined(self, line: str) -> list[str] | None:
         """The fields of a row that a line begins and perhaps further ones go on with; none where quotes say nothing."""
-        if fields := self._fields(line.rstrip(_ENDS)):
+        bare = line.rstrip(_ENDS)
+        if self._strict:
+            # Most lines are a row, which the csv module splits in a fraction of the time; it asks for more where not.
+            self._given.append(bare)
+            try:
+                return next(self._plain)
+            except (csv.Error, IndexError):
+                self._given.clear()
+        if fields := self._fields(bare):
             return fields
         whole, text = int(line.count(self.mark) == self._width - 1), line
         for count, more in enumerate(self._following(), 1):

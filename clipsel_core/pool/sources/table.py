@@ -138,16 +138,20 @@ def column_names(path: Place, kind: str) -> list[str]:
 
 def to_record(row: Row, columns: Columns, table: str) -> Record:
     """A row whose image column holds a path. table: its name, where a row that is no pair is to be found."""
-    where = f"{'row' if table.endswith('.parquet') else 'line'} {row.number}"
     if isinstance(row.values, str):
-        return Record(where, table, fault=row.values, position=row.position)
+        return _fault(row, table, row.values)
     file = clean_text(row.values.get(columns.image)).strip()
-    if not file or "\0" in file or UNDECODABLE in file:
-        undecoded = UNDECODABLE in file
-        fault = f"its path cannot be decoded: {SAVE_AS}" if undecoded else "a row without an image path"
-        return Record(where, table, fault=fault, position=row.position)
+    if UNDECODABLE in file:
+        return _fault(row, table, f"its path cannot be decoded: {SAVE_AS}")
+    if not file or "\0" in file:
+        return _fault(row, table, "a row without an image path")
     key = (clean_text(row.values.get(columns.key)) if columns.key else "") or file
     return Record(key=key, file=file, position=row.position, **said_in(row.values, columns))
+
+
+def _fault(row: Row, table: str, reason: str) -> Record:
+    where = f"{'row' if table.endswith('.parquet') else 'line'} {row.number}"
+    return Record(where, table, fault=reason, position=row.position)
 
 
 def _read_delimited(path: Place, kind: str) -> Generator[Row, None, None]:
