@@ -18,6 +18,8 @@ from clipsel_core.pool.sources.record import DECODE_ERRORS, SAVE_AS, encoding_of
 _MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 # Rows by which a tsv shows whether a column is quoted in all of them.
 _LOOKED_AT, _ENOUGH = 100, 2
+# Lines of a tsv that are rows by themselves, beyond as many that are none, after which nobody looks for a closing quote.
+_DOUBTS = 4
 # Beyond these a quote that nothing closes is taken for a quote.
 _MOST_LINES, _MOST_LETTERS = 1000, 1 << 20
 _ENDS = "\r\n"
@@ -74,7 +76,7 @@ class Delimited:
     A field is quoted where it begins with a quote and a quote closes it before the next mark or line end. In a tsv
     this may as well be text with quotes in it. There a field counts as quoted only where a writer had to quote it (it
     holds a tab, a line end or a doubled quote), or where a column or the first line is quoted throughout; and lines
-    that are rows each by itself are never joined to one.
+    of which most are a row each by itself are not joined to one.
     A row with more or fewer fields than the first line cannot be read: nothing tells which field is too many, and a
     row that is cut within its caption looks like one that is short of a field.
     """
@@ -139,20 +141,25 @@ class Delimited:
                 self._given.clear()
         if fields := self._fields(bare):
             return fields
-        whole, text = int(line.count(self.mark) == self._width - 1), line
+        text, whole = line, self._is_whole(line)
         for count, more in enumerate(self._following(), 1):
             text += more
-            whole += more.count(self.mark) == self._width - 1
-            if len(text) > _MOST_LETTERS or (whole > 1 and not self._strict):
+            whole += self._is_whole(more)
+            if len(text) > _MOST_LETTERS or (2 * whole > count + _DOUBTS and not self._strict):
                 break
             fields = self._fields(text.rstrip(_ENDS)) if '"' in more else None
             if fields is None:
                 continue
+            if 2 * whole > count + 1 and not self._strict:
+                break
             for _ in range(count if fields else 0):
                 self._ahead.popleft()
                 self._number += 1
             return fields
         return None
+
+    def _is_whole(self, line: str) -> int:
+        return int(line.count(self.mark) == self._width - 1)
 
     def _following(self) -> Iterator[str]:
         """The next lines, which stay to be read."""
