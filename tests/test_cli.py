@@ -259,6 +259,32 @@ def test_embed__adds_a_teacher_to_a_pool_made_elsewhere(tmp_path):
     assert (code, "expected no --shard-size, found it, and a pool that is there" in err) == (1, True)
 
 
+def test_embed__a_source_without_a_usable_pair_fails_each_time(tmp_path):
+    teacher, source = write_teacher(tmp_path / "teacher", 0), tmp_path / "t.csv"
+    source.write_text("path,caption\nnowhere.jpg,a boat\na.jpg,a, b\n")
+    options = ["--model", f"local-dir:{teacher}", "--arch", "mine"]
+    for _ in range(2):
+        code, out, err = run_cli("embed", source, tmp_path / "pool", *options)
+        assert (code, out) == (1, "")
+        assert "expected a pair that can be used, found 1 no such file, 1 more fields than the first line has" in err
+    root = datacomp_pool(tmp_path / "other", shards=False)
+    for name in tars(root / "shards").glob("*.tar"):
+        data = name.read_bytes()
+        name.write_bytes(data.replace(b"\xff\xd8\xff", b"no!"))
+    for _ in range(2):
+        code, out, err = run_cli("embed", root / "shards", root, *options)
+        assert (code, out) == (1, "")
+        assert "expected a pair that can be used, found not an image; see set_aside_mine.parquet" in err
+
+
+def test_embed__says_how_many_uids_of_the_source_cannot_be_a_pools(tmp_path):
+    teacher = write_teacher(tmp_path / "teacher", 0)
+    source = write_tars(tmp_path / "in", (5,), uid="imgur_x1")
+    code, out, err = run_cli("embed", source, tmp_path / "pool", "--model", f"local-dir:{teacher}", "--arch", "mine")
+    assert code == 0, err
+    assert "uids that are neither 32 hex digits nor a UUID with dashes: 5; these pairs got a derived uid" in out
+
+
 def test_embed__check_looks_at_the_pool_too_and_writes_nothing(tmp_path):
     source, teacher = write_tars(tmp_path / "in"), write_teacher(tmp_path / "teacher", 0)
     options = ["embed", source, tmp_path / "pool", "--model", f"local-dir:{teacher}", "--arch", "l14"]

@@ -34,7 +34,7 @@ def embed(
         str | None,
         typer.Option(
             "--format",
-            help="webdataset, folder, csv, tsv, jsonl, parquet, clip-retrieval, npy.",
+            help="webdataset, folder, csv, tsv, jsonl, parquet, arrow, clip-retrieval, npy.",
             show_default="told by looking",
         ),
     ] = None,

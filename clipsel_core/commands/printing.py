@@ -118,6 +118,11 @@ def print_made(root: Path, made: Made) -> None:
         conclude(f"rejected: {sum(made.reasons.values()):,}, listed in {root / 'rejected.parquet'}")
     for reason, count in made.reasons.most_common():
         conclude(f"  {count:,} {reason}")
+    if made.derived:
+        conclude(
+            f"uids that are neither 32 hex digits nor a UUID with dashes: {made.derived:,}; these pairs got a derived"
+            " uid, and the source's own is in the column source_uid"
+        )
     if made.repeated:
         conclude(f"uids that came again and were told apart: {made.repeated:,}, listed in {root / 'repeated.parquet'}")
 

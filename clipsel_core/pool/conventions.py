@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from uuid import UUID
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 """What the names of pictures end with, in any case."""
 
-_UID = re.compile("[0-9A-Fa-f]{1,32}")
+_UID = re.compile("[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_SHORT_UID = re.compile("[0-9A-Fa-f]{1,31}")
 
 
 def split_key(name: str) -> tuple[str, str]:
@@ -42,6 +44,20 @@ def is_hidden(name: str) -> bool:
 
 
 def usable_uid(value: object) -> str:
-    """A source's uid as 32 lower-case hex digits, or nothing where it is not 1 to 32 of them."""
+    """A source's uid as 32 lower-case hex digits: it is 32 of them or a UUID with dashes, in either case; else nothing.
+
+    Fewer digits are not read as hex: 10 may be ten.
+
+    >>> usable_uid("0E984725-C51C-4BF4-9960-E1C80E27ABA0"), usable_uid("10")
+    ('0e984725c51c4bf49960e1c80e27aba0', '')
+    """
     # Not through `uids`, whose columns are quick: one by one they would take as long as the rest of a record.
-    return value.lower().zfill(32) if isinstance(value, str) and _UID.fullmatch(value) else ""
+    if isinstance(value, str):
+        return value.replace("-", "").lower() if _UID.fullmatch(value) else ""
+    return value.hex if isinstance(value, UUID) else ""
+
+
+def padded_uid(value: object) -> str:
+    """The same for a uid that is only compared with a pool's: there fewer digits are padded with zeros."""
+    short = isinstance(value, str) and _SHORT_UID.fullmatch(value)
+    return str(value).lower().zfill(32) if short else usable_uid(value)

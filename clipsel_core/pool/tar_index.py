@@ -24,7 +24,7 @@ from clipsel_core import errors, uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, reason_of
 from clipsel_core.pool.ahead import in_order
-from clipsel_core.pool.conventions import IMAGE_ENDINGS, usable_uid
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, padded_uid
 from clipsel_core.pool.sources.members import Members
 from clipsel_core.pool.sources.record import facts_in
 from clipsel_core.processes import child_environment, ending, in_one_line, module_command
@@ -135,7 +135,7 @@ def _index_tar(path: Path) -> pa.RecordBatch:
                 if dot + ending.lower() in IMAGE_ENDINGS:
                     images[key] = (member.offset, member.size)
                 elif ending == "json" and member.size <= _LARGEST_JSON:
-                    names[key] = usable_uid(facts_in(tar.read(member)).get("uid"))
+                    names[key] = padded_uid(facts_in(tar.read(member)).get("uid"))
     except (tarfile.TarError, OSError, EOFError) as error:
         raise PoolFormatError(
             path, expected="a whole tar", found=reason_of(error), remedy="download it again"

@@ -55,6 +55,31 @@ def table_of(root):
     return pa.concat_tables([pq.read_table(shard.parquet) for shard in open_pool(root).shards])
 
 
+def test_clip_retrieval__columns_are_found_for_each_table(tmp_path):
+    clip_retrieval(tmp_path)
+    second = tmp_path / "metadata" / "metadata_1.parquet"
+    table = pq.read_table(second)
+    pq.write_table(table.rename_columns(["image_path", "text"]), second)
+    found = [record.caption for part in range(2) for record in open_source(tmp_path).read(part)]
+    assert found == [caption(number) for number in range(8)]
+    pq.write_table(table.drop_columns(["caption"]), second)
+    with pytest.raises(PoolFormatError, match=r"metadata_1\.parquet: expected captions, as in metadata/metadata_0"):
+        open_source(tmp_path)
+    pq.write_table(table.set_column(1, "caption", pa.array([{"en": "x"}] * 3)), second)
+    with pytest.raises(PoolFormatError, match=r"metadata_1\.parquet: expected texts in column caption, found struct"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
+def test_npy__a_txt_of_captions_by_its_byte_order_mark(tmp_path, encoding):
+    npy_pair(tmp_path / "in", 2)
+    (tmp_path / "in" / "rows.txt").write_bytes("caf\u00e9\r\na boat\r\n".encode(encoding))
+    assert [record.caption for record in open_source(tmp_path / "in").read(0)] == ["caf\u00e9", "a boat"]
+    (tmp_path / "in" / "rows.txt").write_bytes(b"caf\xe9\ra boat\r")
+    made = build(tmp_path / "in", tmp_path / "pool")
+    assert (made.kept, dict(made.reasons)) == (1, {"its caption cannot be decoded": 1})
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_clip_retrieval__becomes_a_pool_with_its_images(tmp_path, dtype):
     sides = clip_retrieval(tmp_path / "in", dtype=dtype)

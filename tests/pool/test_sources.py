@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import json
+from pathlib import Path
 
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +17,7 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.conventions import split_key
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Source
-from tests.pool.pictures import caption, image, sample, write_tar, write_tars
+from tests.pool.pictures import caption, image, sample, save_to_disk, write_tar, write_tars
 
 
 def records(source: Source):
@@ -47,12 +50,12 @@ def write_csv(path, rows, delimiter=","):
 
 
 def test_tars__every_pair_with_its_place(tmp_path):
-    source = open_source(write_tars(tmp_path / "in", uid="A1"))
+    source = open_source(write_tars(tmp_path / "in", uid="A1" * 16))
     found = records(source)
     assert (source.kind, source.parts) == ("webdataset", ("00000.tar", "00001.tar"))
     assert [record.key for record in found] == [f"{number:09d}" for number in range(9)]
     assert [record.caption for record in found] == [caption(number) for number in range(9)]
-    assert {record.uid for record in found} == {"a1".zfill(32)}
+    assert {record.uid for record in found} == {"a1" * 16}
     assert found[3].url == "https://example.org/3"
     assert [read(source, found[n]) for n in range(3)] == [image(0, "JPEG"), image(1, "PNG"), image(2, "WEBP")]
 
@@ -186,10 +189,10 @@ def test_table__paths_beside_captions(tmp_path, kind, given):
 
 
 def test_table__columns_given_by_name(tmp_path):
-    rows = [{"path": "x", "a": row["path"], "b": row["caption"], "uid": "7"} for row in table_rows(tmp_path)]
+    rows = [{"path": "x", "a": row["path"], "b": row["caption"], "uid": "7" * 32} for row in table_rows(tmp_path)]
     write_csv(tmp_path / "t.csv", rows)
     found = records(open_source(tmp_path / "t.csv", image_column="a", text_column="b"))
-    assert [(r.file, r.caption, r.uid) for r in found[:1]] == [("pics/0.jpg", caption(0), "7".zfill(32))]
+    assert [(r.file, r.caption, r.uid) for r in found[:1]] == [("pics/0.jpg", caption(0), "7" * 32)]
     with pytest.raises(
         PoolFormatError, match=r"expected a column c, found path, a, b, uid; name it with --text-column"
     ):
@@ -214,7 +217,8 @@ def test_table__rows_that_cannot_be_read_are_faults(tmp_path):
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     source = open_source(tmp_path)
     bad = "a line that is not a JSON object"
-    assert faults(source) == [("row 1", bad), ("row 2", bad), ("row 3", "a row without an image path")]
+    assert faults(source) == [("line 2", bad), ("line 3", bad), ("line 5", "a row without an image path")]
+    assert {record.file for record in records(source) if record.fault} == {"t.jsonl"}
     assert records(source)[-1].caption == ""
 
 
@@ -354,3 +358,422 @@ def test_open_source__images_without_any_caption(tmp_path):
     (tmp_path / "0.jpg").write_bytes(image(0))
     with pytest.raises(PoolFormatError, match=r"expected a .txt or .json beside each image, found none"):
         open_source(tmp_path)
+
+
+def rows_of(source: Source) -> list[tuple[str, str]]:
+    return [(record.file, record.caption) for record in records(source) if not record.fault]
+
+
+def test_csv__a_column_without_a_name_is_none(tmp_path):
+    """As pandas writes its index."""
+    (tmp_path / "t.csv").write_text(
+        ",filepath,title\n" + "".join(f"{n},images/{n}.jpg,{caption(n)}\n" for n in range(12))
+    )
+    source = open_source(tmp_path / "t.csv")
+    assert source.said.endswith(", a column without a name left out")
+    found = [(r.key, r.file, r.caption, r.uid, r.source_uid, r.url) for r in records(source)]
+    assert found == [(f"images/{n}.jpg", f"images/{n}.jpg", caption(n), "", "", "") for n in range(12)]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_table__a_column_without_a_name_is_none(tmp_path, kind):
+    rows = [{"": f"{n}", "path": f"{n}.jpg", "caption": caption(n)} for n in range(3)]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    else:
+        (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = [(r.key, r.uid, r.source_uid, r.url) for r in records(open_source(tmp_path / f"t.{kind}"))]
+    assert found == [(f"{n}.jpg", "", "", "") for n in range(3)]
+
+
+def test_csv__rows_with_more_or_fewer_fields_than_names_are_faults(tmp_path):
+    lines = [
+        "path,caption",
+        "0.jpg,a dog, a ball",
+        "1.jpg,a cat",
+        '2.jpg,"two',
+        'lines"',
+        "3.jpg",
+        "4.jpg,a cow,",
+        "",
+        "5.jpg,",
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    source = open_source(tmp_path / "t.csv")
+    assert rows_of(source) == [("1.jpg", "a cat"), ("2.jpg", "two\nlines"), ("4.jpg", "a cow"), ("5.jpg", "")]
+    remedy = "quote fields that hold commas or line ends"
+    assert faults(source) == [
+        ("line 2", f"more fields than the first line has: 3 in line 2, 2 there; {remedy}"),
+        ("line 6", f"fewer fields than the first line has: 1 in line 6, 2 there; {remedy}"),
+    ]
+    assert len(records(source)) == 6
+
+
+HARD = [
+    'a "red" boat',
+    '"Hello"',
+    "two\nlines",
+    "one\ttab",
+    'ends with "',
+    '"begins',
+    "a, b",
+    "",
+    '5" pipe',
+    "a\r\nb",
+    "\u00e9",
+]
+
+
+def written(folder, kind, form) -> Path:
+    """A table of captions that are hard to write, as csv.writer and pandas write them."""
+    path, rows = folder / f"t.{kind}", [(f"{n}.jpg", text) for n, text in enumerate(HARD)]
+    mark = "\t" if kind == "tsv" else ","
+    if form.startswith("pandas"):
+        quoting = {"pandas": csv.QUOTE_MINIMAL, "pandas, all quoted": csv.QUOTE_ALL}[form]
+        pandas.DataFrame(rows, columns=["path", "caption"]).to_csv(path, sep=mark, index=False, quoting=quoting)
+        return path
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        quoting = csv.QUOTE_ALL if form == "values quoted" else csv.QUOTE_MINIMAL
+        names = ("path", "caption") if form != "caption first" else ("caption", "path")
+        csv.writer(file, delimiter=mark).writerow(names)
+        csv.writer(file, delimiter=mark, quoting=quoting).writerows(
+            row if names[0] == "path" else row[::-1] for row in rows
+        )
+    return path
+
+
+@pytest.mark.parametrize("form", ["csv.writer", "caption first", "values quoted", "pandas", "pandas, all quoted"])
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_table__quoted_where_it_is_quoted(tmp_path, kind, form):
+    source = open_source(written(tmp_path, kind, form))
+    assert faults(source) == []
+    assert rows_of(source) == [(f"{n}.jpg", text) for n, text in enumerate(HARD)]
+
+
+def test_tsv__without_quoting_is_read_as_it_is(tmp_path):
+    texts = ['"Hello" he said', '"Hello"', 'a "red" boat', '"begins and', 'ends"', '5" pipe', "a, b", "plain", 'x"" y']
+    (tmp_path / "t.tsv").write_text("path\tcaption\n" + "".join(f"{n}.jpg\t{text}\n" for n, text in enumerate(texts)))
+    source = open_source(tmp_path / "t.tsv")
+    assert faults(source) == []
+    assert rows_of(source) == [(f"{n}.jpg", text) for n, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_table__a_quote_that_nothing_closes_costs_no_other_row(tmp_path, kind):
+    mark = "\t" if kind == "tsv" else ","
+    texts = ['"never closed', *map(caption, range(3000)), 'ends so "']
+    rows = "".join(f"{n}.jpg{mark}{text}\n" for n, text in enumerate(texts))
+    (tmp_path / f"t.{kind}").write_text(f"path{mark}caption\n{rows}")
+    assert rows_of(open_source(tmp_path / f"t.{kind}")) == [(f"{n}.jpg", text) for n, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mark", "said"),
+    [("csv", "\t", "tabs"), ("csv", ";", "semicolons"), ("csv", "|", "bars"), ("tsv", ",", "commas"), ("csv", ",", "")],
+)
+def test_table__fields_by_the_mark_that_is_inside(tmp_path, kind, mark, said):
+    texts = ["plain", 'a "red" boat', "a, b; c", "two\nlines"]
+    with open(tmp_path / f"t.{kind}", "w", newline="") as file:
+        csv.writer(file, delimiter=mark).writerows(
+            [("filepath", "title"), *((f"{n}.jpg", t) for n, t in enumerate(texts))]
+        )
+    source = open_source(tmp_path / f"t.{kind}")
+    assert rows_of(source) == [(f"{n}.jpg", text) for n, text in enumerate(texts)]
+    assert source.said == f"{kind}, image paths from column 'filepath', captions from 'title'" + (
+        f", fields separated by {said}" if said else ""
+    )
+
+
+MARKED = ["utf-8-sig", "utf-16", "utf-16-be", "utf-16-le", "utf-32"]
+
+
+def with_mark(text: str, encoding: str) -> bytes:
+    mark = {"utf-16-be": codecs.BOM_UTF16_BE, "utf-16-le": codecs.BOM_UTF16_LE}
+    return mark.get(encoding, b"") + text.encode(encoding)
+
+
+@pytest.mark.parametrize("encoding", MARKED)
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "txt", "folder", "webdataset"])
+def test_source__byte_order_marks_are_obeyed(tmp_path, kind, encoding):
+    texts = ["caf\u00e9, \u732b", "a \U0001f600"]
+    for number in range(2):
+        (tmp_path / f"{number}.jpg").write_bytes(image(number))
+    if kind in ("folder", "webdataset"):
+        captions = {f"{n}.txt": with_mark(text, encoding) for n, text in enumerate(texts)}
+        for name, content in captions.items():
+            (tmp_path / name).write_bytes(content)
+        if kind == "webdataset":
+            pairs = [{f"{n}.jpg": image(n), f"{n}.txt": captions[f"{n}.txt"]} for n in range(2)]
+            write_tar(tmp_path / "0.tar", pairs[0] | pairs[1])
+        source = open_source(tmp_path)
+    else:
+        mark = "\t" if kind == "tsv" else ","
+        rows = [f'{n}.jpg{mark}"{text}"' for n, text in enumerate(texts)]
+        text = "\n".join([f"path{mark}caption", *rows])
+        if kind == "jsonl":
+            text = "\n".join(
+                json.dumps({"path": f"{n}.jpg", "caption": t}, ensure_ascii=False) for n, t in enumerate(texts)
+            )
+        (tmp_path / f"t.{kind}").write_bytes(with_mark(text, encoding))
+        source = open_source(tmp_path / f"t.{kind}")
+    assert (source.kind, faults(source)) == ("csv" if kind == "txt" else kind, [])
+    assert [record.caption for record in records(source)] == texts
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "folder", "webdataset", "parquet"])
+def test_source__a_caption_that_cannot_be_decoded_is_a_fault(tmp_path, kind):
+    texts = [b"a boat", "caf\u00e9".encode("cp1252"), "caf\u00e9".encode()]
+    pairs = {f"{n}.{end}": data for n, text in enumerate(texts) for end, data in (("jpg", image(n)), ("txt", text))}
+    if kind == "webdataset":
+        write_tar(tmp_path / "0.tar", pairs)
+    elif kind == "folder":
+        for name, content in pairs.items():
+            (tmp_path / name).write_bytes(content)
+    elif kind == "parquet":
+        pq.write_table(pa.table({"path": ["0.jpg", "1.jpg", "2.jpg"], "caption": texts}), tmp_path / "t.parquet")
+    else:
+        form = (
+            b'{"path": "%d.jpg", "caption": "%s"}'
+            if kind == "jsonl"
+            else b"%d.jpg\t%s"
+            if kind == "tsv"
+            else b"%d.jpg,%s"
+        )
+        head = {"csv": b"path,caption\n", "tsv": b"path\tcaption\n", "jsonl": b""}[kind]
+        (tmp_path / f"t.{kind}").write_bytes(head + b"\n".join(form % row for row in enumerate(texts)))
+    found = records(open_source(tmp_path))
+    assert [record.caption for record in found] == ["a boat", "caf\ufffd", "caf\u00e9"]
+    fault = "its caption cannot be decoded: save it as UTF-8, or as UTF-16 with a byte order mark"
+    assert [record.fault for record in found] == ["", fault, ""]
+
+
+def test_csv__a_path_that_cannot_be_decoded_is_a_fault(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"path,caption\ncaf\xe9.jpg,a\nb.jpg,b\n")
+    (key, fault), *_ = faults(open_source(tmp_path / "t.csv"))
+    assert (key, fault.startswith("its path cannot be decoded: save it as UTF-8")) == ("line 2", True)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_table__utf16_without_its_mark_is_refused(tmp_path, kind):
+    text = "path,caption\na.jpg,x\n" if kind == "csv" else '{"path": "a.jpg", "caption": "x"}\n'
+    (tmp_path / f"t.{kind}").write_bytes(text.encode("utf-16-le"))
+    with pytest.raises(PoolFormatError, match=r"expected text, found bytes of zero; save it as UTF-8"):
+        open_source(tmp_path / f"t.{kind}")
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "txt"])
+def test_table__line_ends(tmp_path, kind, end):
+    mark = "\t" if kind == "tsv" else ","
+    rows = [{"path": f"{n}.jpg", "caption": f"number {n}"} for n in range(3)]
+    lines = [f"path{mark}caption", *(f"{row['path']}{mark}{row['caption']}" for row in rows)]
+    if kind == "jsonl":
+        lines = [json.dumps(row) for row in rows]
+    (tmp_path / f"t.{kind}").write_bytes(end.join([*lines, ""]).encode())
+    source = open_source(tmp_path / f"t.{kind}")
+    assert (faults(source), rows_of(source)) == ([], [(row["path"], row["caption"]) for row in rows])
+
+
+def test_csv__a_carriage_return_within_a_line_ends_no_row(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b'path,caption\n0.jpg,one\rtwo\n1.jpg,"one\r\ntwo"\n')
+    assert rows_of(open_source(tmp_path / "t.csv")) == [("0.jpg", "one\rtwo"), ("1.jpg", "one\r\ntwo")]
+
+
+def test_csv__two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("path,caption,caption\na.jpg,x,y\n")
+    with pytest.raises(PoolFormatError, match="expected one column caption, found 2; rename the others"):
+        open_source(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("value", [{"en": "x"}, [{"en": "x"}], 7])
+def test_parquet__captions_that_are_no_texts_are_refused_by_name(tmp_path, inside, value):
+    images = [{"bytes": image(0), "path": "0.jpg"} if inside else "0.jpg"]
+    pq.write_table(pa.table({"image": images, "caption": [value]}), tmp_path / "t.parquet")
+    with pytest.raises(PoolFormatError, match=r"t\.parquet: expected texts in column caption, found .*--text-column"):
+        open_source(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("value", [{"en": "x"}, [{"en": "x"}]])
+def test_jsonl__captions_that_are_no_texts_are_refused_by_name(tmp_path, value):
+    (tmp_path / "t.jsonl").write_text(json.dumps({"path": "a.jpg", "caption": value}))
+    with pytest.raises(PoolFormatError, match=r"t\.jsonl: expected texts in column caption, found struct"):
+        open_source(tmp_path / "t.jsonl")
+    # An object further down is no caption either.
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"path": "a.jpg", "caption": v}) for v in ("a", value)))
+    assert [record.caption for record in records(open_source(tmp_path / "t.jsonl"))] == ["a", ""]
+
+
+def test_tars__an_object_in_the_json_is_no_caption(tmp_path):
+    write_tar(tmp_path / "0.tar", {"0.jpg": image(0), "0.json": b'{"caption": {"en": "x"}}'})
+    assert records(open_source(tmp_path))[0].caption == ""
+
+
+def test_image_parquet__columns_are_found_for_each_file(tmp_path):
+    for part, name in enumerate(("caption", "text", "TEXT")):
+        table = {
+            "image": [{"bytes": image(part), "path": f"{part}.jpg"}],
+            name: [caption(part)],
+            "uid": ["a" * 31 + str(part)],
+        }
+        pq.write_table(pa.table(table), tmp_path / f"{part}.parquet")
+    found = [(r.caption, r.uid[-1]) for r in records(open_source(tmp_path))]
+    assert found == [(caption(part), str(part)) for part in range(3)]
+    pq.write_table(pa.table({"image": [{"bytes": image(0), "path": ""}], "score": [1.0]}), tmp_path / "3.parquet")
+    with pytest.raises(PoolFormatError, match=r"3\.parquet: expected a column named like caption.*found image, score"):
+        open_source(tmp_path)
+    pq.write_table(pa.table({"img": [image(0)], "text": ["a"]}), tmp_path / "3.parquet")
+    with pytest.raises(PoolFormatError, match=r"3\.parquet: expected a column image, found img, text"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_parquet__a_hash_is_no_image(tmp_path, inside):
+    table = {"phash": [bytes([n, 255, 7, 9]) for n in range(9)], "sha256": [bytes(32)] * 9}
+    table |= {"content": [image(n) for n in range(9)]} if inside else {"path": [f"{n}.jpg" for n in range(9)]}
+    pq.write_table(pa.table({**table, "caption": [caption(n) for n in range(9)]}), tmp_path / "t.parquet")
+    source = open_source(tmp_path / "t.parquet")
+    assert source.image_column == ("content" if inside else "")
+    found = records(source)
+    if inside:
+        assert [record.data for record in found] == [image(n) for n in range(9)]
+    else:
+        assert [record.file for record in found] == [f"{n}.jpg" for n in range(9)]
+
+
+def test_image_parquet__pictures_that_are_broken_are_still_images(tmp_path):
+    pq.write_table(pa.table({"hash": [b"1", b"2"], "image": [b"", b"?"], "text": ["a", "b"]}), tmp_path / "t.parquet")
+    assert open_source(tmp_path / "t.parquet").image_column == "image"
+
+
+def test_image_parquet__a_path_in_place_of_bytes_keeps_uid_and_url(tmp_path):
+    row = {"image": {"bytes": None, "path": "0.jpg"}, "text": "a", "uid": "a" * 32, "url": "https://host/0"}
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    columns = {name: pa.array([value], kind if name == "image" else None) for name, value in row.items()}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    (record,) = records(open_source(tmp_path / "t.parquet"))
+    assert (record.file, record.caption, record.uid, record.url) == ("0.jpg", "a", "a" * 32, "https://host/0")
+
+
+UUID = "0E984725-C51C-4BF4-9960-E1C80E27ABA0"
+UIDS = {UUID: UUID.replace("-", "").lower(), "B" * 32: "b" * 32, "c" * 32: "c" * 32, "10": "", "imgur_x1": "", "": ""}
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "webdataset", "folder"])
+def test_source__uids_and_what_the_source_had_in_place_of_them(tmp_path, kind):
+    rows = [{"path": f"{n}.jpg", "caption": caption(n), "uid": uid} for n, uid in enumerate(UIDS)]
+    if kind in ("csv", "tsv"):
+        write_csv(tmp_path / f"t.{kind}", rows, "\t" if kind == "tsv" else ",")
+    elif kind == "jsonl":
+        (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    else:
+        members = [{f"{n}.jpg": image(n), f"{n}.json": json.dumps(row).encode()} for n, row in enumerate(rows)]
+        for name, content in [item for pair in members for item in pair.items()]:
+            (tmp_path / name).write_bytes(content)
+        if kind == "webdataset":
+            write_tar(tmp_path / "0.tar", {name: data for pair in members for name, data in pair.items()})
+    found = [(record.uid, record.source_uid) for record in records(open_source(tmp_path, kind=kind))]
+    assert found == [(uid, "" if own == uid else own) for own, uid in UIDS.items()]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_source__an_integer_is_no_uid_whatever_the_kind(tmp_path, kind):
+    rows = [{"path": f"{n}.jpg", "caption": caption(n), "uid": n} for n in range(12)]
+    if kind == "csv":
+        write_csv(tmp_path / "t.csv", rows)
+    elif kind == "jsonl":
+        (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    found = [(record.uid, record.source_uid) for record in records(open_source(tmp_path / f"t.{kind}"))]
+    assert found == [("", str(n)) for n in range(12)]
+
+
+def test_arrow__a_saved_data_set(tmp_path):
+    source = open_source(save_to_disk(tmp_path / "saved", range(9)))
+    assert (source.kind, len(source.parts)) == ("arrow", 2)
+    assert source.said == "arrow, images from column 'image', captions from 'text'"
+    order, found = [0, 2, 4, 6, 8, 1, 3, 5, 7], records(source)
+    assert [(r.key, r.caption, int(r.uid, 16)) for r in found] == [(f"{n}.jpg", caption(n), n) for n in order]
+    assert [read(source, record) for record in found] == [image(n) for n in order]
+    assert [record.position for record in found] == sorted(record.position for record in found[:5]) + sorted(
+        record.position for record in found[5:]
+    )
+
+
+def test_arrow__a_data_set_of_several_splits(tmp_path):
+    for split, numbers in (("train", range(5)), ("test", range(5, 7))):
+        save_to_disk(tmp_path / split, numbers, files=1)
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    source = open_source(tmp_path)
+    assert source.said.endswith(", in train/, test/")
+    assert [read(source, record) for record in records(source)] == [image(n) for n in range(7)]
+
+
+def test_arrow__a_stream_that_is_cut_off_is_noticed(tmp_path):
+    folder = save_to_disk(tmp_path / "saved", range(4), files=1)
+    (path,) = folder.glob("data-*")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8])
+    source = open_source(folder)
+    assert (len(records(source)), faults(source)) == (
+        5,
+        [("", f"the file is cut off at byte {len(whole) - 8:,}: get it again")],
+    )
+    path.write_bytes(whole[: len(whole) // 2 + 50])
+    with pytest.raises(PoolFormatError, match="expected a whole stream of Arrow"):
+        records(open_source(folder))
+
+
+def test_arrow__what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(PoolFormatError, match=r"expected rows in their order.*flatten_indices"):
+        open_source(save_to_disk(tmp_path / "a", range(2), _indices_data_files=[{"filename": "indices.arrow"}]))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "state.json").write_text("{}")
+    with pytest.raises(PoolFormatError, match=r"expected a state\.json with _data_files"):
+        open_source(tmp_path / "b")
+    table = pa.table({"image": [image(0) * 9], "text": ["a"]})
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with (
+        pa.OSFile(str(tmp_path / "c.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table.schema, options=options) as stream,
+    ):
+        stream.write_table(table)
+    with pytest.raises(PoolFormatError, match="found compressed Arrow; save it without compression"):
+        records(open_source(tmp_path / "c.arrow"))
+
+
+def test_open_source__parquets_with_images_in_an_inner_folder(tmp_path):
+    """As data sets lie on Hugging Face's hub."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").write_text("# A data set")
+    for part in range(2):
+        table = pa.table({"image": [{"bytes": image(part), "path": f"{part}.jpg"}], "text": [caption(part)]})
+        pq.write_table(table, tmp_path / "data" / f"train-{part:05d}-of-00002.parquet")
+    source = open_source(tmp_path)
+    assert source.said.endswith(", in data/")
+    assert [(r.data, r.caption) for r in records(source)] == [(image(n), caption(n)) for n in range(2)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_open_source__a_folder_of_images_with_metadata_one_level_down(tmp_path, kind):
+    """As `datasets` calls an imagefolder."""
+    for split, numbers in (("test", range(2)), ("train", range(2, 5))):
+        rows = [{"file_name": f"deep/{n}.jpg", "text": caption(n)} for n in numbers]
+        (tmp_path / split / "deep").mkdir(parents=True)
+        for number in numbers:
+            (tmp_path / split / "deep" / f"{number}.jpg").write_bytes(image(number))
+        path = tmp_path / split / f"metadata.{kind}"
+        if kind == "csv":
+            write_csv(path, rows)
+        elif kind == "jsonl":
+            path.write_text("\n".join(map(json.dumps, rows)))
+        else:
+            pq.write_table(pa.Table.from_pylist(rows), path)
+    source, folders = open_source(tmp_path), ["test"] * 2 + ["train"] * 3
+    assert (source.kind, source.said.endswith(", in test/, train/")) == (kind, True)
+    found = records(source)
+    assert [(r.key, r.caption) for r in found] == [(f"{f}/deep/{n}.jpg", caption(n)) for n, f in enumerate(folders)]
+    assert [read(source, record) for record in found] == [image(n) for n in range(5)]

@@ -201,6 +201,10 @@ def _finish(pool: Pool, matched: Matched, arch: str, embedded: int, seconds: flo
     aside = pa.concat_tables([SET_ASIDE.empty_table(), *(pq.read_table(_aside(file, arch)) for file in files)])
     if aside.num_rows:
         write_parquet(pool.root / f"set_aside_{arch}.parquet", aside)
+    if aside.num_rows == pool.rows:
+        found = ", ".join(sorted({kind_of(reason) for reason in aside["reason"].to_pylist()})[:3])
+        remedy = f"see set_aside_{arch}.parquet"
+        raise PoolFormatError(pool.root, expected="a pair that can be used", found=found, remedy=remedy)
     return Extended(
         shards=len(files),
         pairs=pool.rows,

@@ -50,6 +50,7 @@ from clipsel_core.pool.teachers import add_teacher
 class Made:
     """What a pool is made of now. reasons: how many records were rejected for each.
 
+    derived: pairs whose source has a uid that is neither 32 hex digits nor a UUID with dashes.
     embedded: pairs that this call embedded, in seconds.
     """
 
@@ -58,6 +59,7 @@ class Made:
     kept: int
     reasons: Counter[str]
     repeated: int
+    derived: int
     embedded: int
     seconds: float
 
@@ -183,6 +185,7 @@ class _Work:
             kept=len(rows.kept),
             rejected=len(rows.rejected),
             repeated=len(names.repeated),
+            derived=sum(bool(item.record.source_uid and not item.record.uid) for item in rows.kept),
             following=(following.part, following.before),
             last=feed.exhausted(),
         )
@@ -245,6 +248,8 @@ def _pack(packer: TarPacker, shard: str, kept: Kept, uid: str, data: bytes) -> i
         "sha256": kept.sha256,
         "source_key": record.key,
     }
+    if record.source_uid:
+        facts["source_uid"] = record.source_uid
     return packer.add(key, data, record.caption, facts)
 
 
@@ -272,4 +277,5 @@ def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
         found = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3)) or "none"
         raise PoolFormatError(root, expected="a pair that can be used", found=found, remedy="see rejected.parquet")
     written = sum(report.kept > 0 for report in reports)
-    return Made(written, read, kept, reasons, repeated.num_rows, embedded, seconds)
+    derived = sum(report.derived for report in reports)
+    return Made(written, read, kept, reasons, repeated.num_rows, derived, embedded, seconds)

@@ -17,7 +17,7 @@ from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.images import A_ROW, WHOLE_FILE
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.making.shard_files import write_parquet
-from clipsel_core.pool.making.surveying import Named, hashed, survey
+from clipsel_core.pool.making.surveying import Named, hashed, name_of, survey
 from clipsel_core.pool.sources.record import Record, Source, signature_of
 
 _LOOKED_AT = 1000
@@ -187,7 +187,7 @@ def _named_by(source: Source, pool: Pool) -> list[str]:
         raise PoolFormatError(source.base, expected=expected, found=found)
     first = list(islice(_records(source), _LOOKED_AT))
     ways = {
-        "uid": any(record.uid for record in first),
+        "uid": any(name_of(record, "uid") for record in first),
         "key": "key" in pool.columns and any(record.key for record in first),
     }
     if not any(ways.values()):

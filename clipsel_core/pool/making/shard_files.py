@@ -46,7 +46,10 @@ INDEX = pa.schema(
 
 
 class Report(BaseModel):
-    """What became of a shard's records. following: part and place in it of the first record after them."""
+    """What became of a shard's records. following: part and place in it of the first record after them.
+
+    repeated: pairs whose uid another has. derived: those whose source has a uid that cannot be a pool's.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,6 +57,7 @@ class Report(BaseModel):
     kept: int
     rejected: int
     repeated: int
+    derived: int = 0
     following: tuple[int, int]
     last: bool
 
@@ -198,14 +202,20 @@ def _save(npz: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _metadata(kept: list[Kept], named: np.ndarray) -> pa.Table:
+    names = uids.to_hex(named)
+    own = [
+        item.record.source_uid or (item.record.uid if item.record.uid != name else "") or None
+        for item, name in zip(kept, names.to_pylist(), strict=True)
+    ]
     columns = {
-        "uid": uids.to_hex(named),
+        "uid": names,
         "url": pa.array([item.record.url for item in kept], pa.string()),
         "text": pa.array([item.record.caption for item in kept], pa.string()),
         "original_width": pa.array([item.width for item in kept], pa.int64()),
         "original_height": pa.array([item.height for item in kept], pa.int64()),
         "sha256": pa.array([item.sha256 for item in kept], pa.string()),
         "key": pa.array([item.record.key for item in kept], pa.string()),
+        "source_uid": pa.array(own, pa.string()),
     }
     return pa.table(columns)
 

@@ -13,6 +13,7 @@ import numpy as np
 from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.pool.ahead import in_batches, in_order
+from clipsel_core.pool.conventions import padded_uid
 from clipsel_core.pool.images import A_ROW, WHOLE_FILE
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.processes import Crew
@@ -59,6 +60,13 @@ def hashed(key: str) -> str:
     return blake2b(key.encode(), digest_size=16).hexdigest()
 
 
+def name_of(record: Record, by: str) -> str:
+    """What a record is compared with a pool's pairs by, 32 hex digits, or nothing where it has no such name."""
+    if by == "uid":
+        return record.uid or padded_uid(record.source_uid)
+    return hashed(record.key) if record.key else ""
+
+
 def _parts(source: Source, by: str) -> Iterator[tuple[int, Iterable[Named]]]:
     """Each part with what it names. Several are gone through at once where that is quicker."""
     parts, look = range(len(source.parts)), source.glance
@@ -88,7 +96,7 @@ def _whole_part(look: Callable[[int], Iterator[Record]], by: str, part: int) -> 
 def _gather(records: Iterable[Record], by: str) -> Iterator[Named]:
     """What records name, some thousands at a time."""
     for batch in in_batches(records, _AT_ONCE):
-        named = [(record, name) for record in batch if (name := _name_of(record, by))]
+        named = [(record, name) for record in batch if (name := name_of(record, by))]
         yield _named([record for record, _ in named], [name for _, name in named], batch[-1].position)
 
 
@@ -109,7 +117,3 @@ def _length_of(record: Record) -> int:
     if record.in_row:
         return A_ROW
     return WHOLE_FILE if record.length is None else record.length
-
-
-def _name_of(record: Record, by: str) -> str:
-    return record.uid if by == "uid" else hashed(record.key) if record.key else ""

@@ -14,8 +14,9 @@ from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.npy import read_header
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, guess_columns, refuse_columns, said_in
-from clipsel_core.pool.sources.image_parquet import count_rows
+from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, refuse_columns, said_in
+from clipsel_core.pool.sources.delimited import open_text
+from clipsel_core.pool.sources.image_parquet import count_rows, read_parquet_schema
 from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, signature_of
 from clipsel_core.pool.sources.table import column_names, read_rows
 
@@ -35,6 +36,7 @@ class _Part:
     text: str
     table: str
     rows: int
+    columns: Columns
 
 
 def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str | None = None) -> Source:
@@ -51,8 +53,13 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
         found = f"{len(images)} of images, {len(texts)} of captions, {counted(len(tables), 'tables')}"
         expected = "as many .npy of captions as of images, and as many tables or none"
         raise PoolFormatError(place, expected=expected, found=found)
-    parts = [_part(place, *names) for names in zip(images, texts, tables or [""] * len(images), strict=True)]
-    columns = _columns(place, parts[0].table, image, text)
+    given = zip(images, texts, tables or [""] * len(images), strict=True)
+    parts = [_part(place, *names, _columns(place, names[2], image, text)) for names in given]
+    columns = parts[0].columns
+    if other := next((part for part in parts if bool(part.columns.text) != bool(columns.text)), None):
+        with_texts, without = (parts[0], other) if columns.text else (other, parts[0])
+        expected, remedy = f"captions, as in {with_texts.table}", "name their column as there"
+        raise PoolFormatError(place / without.table, expected=expected, found="none", remedy=remedy)
     described = f", captions from {columns.text!r}" if columns.text else ", no captions"
     said = f"embeddings of {counted(sum(part.rows for part in parts), 'pairs')} in {len(parts):,} .npy each{described}"
     names = [name for part in parts for name in (part.image, part.text, part.table) if name]
@@ -62,9 +69,9 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
         base=place,
         parts=tuple(part.image for part in parts),
         sizes=tuple(part.rows for part in parts),
-        read=lambda number: _read_part(place, parts[number], columns),
+        read=lambda number: _read_part(place, parts[number], parts[number].columns),
         said=said,
-        signature=signature_of(names, sizes, kind, *columns.all),
+        signature=signature_of(names, sizes, kind, *dict.fromkeys(name for part in parts for name in part.columns.all)),
         extent=extent_of(sizes),
         embedded=True,
     )
@@ -101,7 +108,7 @@ def _in_turn(names: Any) -> list[str]:
     return sorted(names, key=turn)
 
 
-def _part(place: Place, image: str, text: str, table: str) -> _Part:
+def _part(place: Place, image: str, text: str, table: str, columns: Columns) -> _Part:
     """A part whose rows agree. A csv's are counted as they are read."""
     rows = {name: _shape(place / name)[0] for name in (image, text)}
     if table.endswith(".parquet"):
@@ -109,15 +116,18 @@ def _part(place: Place, image: str, text: str, table: str) -> _Part:
     if len(set(rows.values())) > 1:
         found = ", ".join(f"{count:,} in {name}" for name, count in rows.items())
         raise PoolFormatError(place, expected=f"as many rows as in {image}", found=found)
-    return _Part(image, text, table, rows[image])
+    return _Part(image, text, table, rows[image], columns)
 
 
 def _columns(place: Place, table: str, image: str | None, text: str | None) -> Columns:
     if not table or table.endswith(".txt"):
         refuse_columns("a .txt of captions" if table else "a folder of .npy alone", image, text)
         return Columns(image="", text="text" if table else "")
-    names = column_names(place / table, (place / table).ending)
-    return guess_columns(place / table, names, image=image, text=text, needed=False)
+    path = place / table
+    columns = guess_columns(path, column_names(path, path.ending), image=image, text=text, needed=False)
+    if columns.text and path.ending == "parquet":
+        check_texts(path, columns.text, read_parquet_schema(path).field(columns.text).type)
+    return columns
 
 
 def _read_part(base: Place, part: _Part, columns: Columns) -> Iterator[Record]:
@@ -138,10 +148,10 @@ def _table_rows(base: Place, part: _Part) -> Iterator[Mapping[str, Any] | str]:
     if not part.table:
         yield from ({} for _ in range(part.rows))
     elif part.table.endswith(".txt"):
-        with (base / part.table).open() as file:
-            yield from ({"text": line.decode("utf-8-sig", "replace").rstrip("\r\n")} for line in file)
+        with open_text(base / part.table) as text:
+            yield from ({"text": line.rstrip("\r\n")} for line in text.lines)
     else:
-        yield from (row for _, row in read_rows(base / part.table, (base / part.table).ending))
+        yield from (row.values for row in read_rows(base / part.table, (base / part.table).ending))
 
 
 def _record(
@@ -151,7 +161,7 @@ def _record(
         return Record(f"{part.image}:{number}", part.image, fault=row, position=number)
     path = clean_text(row.get(columns.image)).strip() if columns.image else ""
     return Record(
-        key=clean_text(row.get(columns.key)) or path or f"{part.image}:{number}",
+        key=(clean_text(row.get(columns.key)) if columns.key else "") or path or f"{part.image}:{number}",
         file=path if _there(base, path) else "",
         embeddings=rows,
         position=number,

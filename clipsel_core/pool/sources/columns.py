@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
+
+import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.conventions import usable_uid
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.record import clean_text, usable_side
+from clipsel_core.pool.sources.record import Named, clean_text, uids_in, usable_side
 
 _IMAGE_NAMES = (
     *("image_path", "img_path", "path", "filepath", "file_path", "file_name", "filename", "file"),
@@ -17,6 +18,10 @@ _IMAGE_NAMES = (
 )
 _TEXT_NAMES = ("caption", "text", "txt", "captions", "description", "title", "alt", "alt_text", "sentence", "comment")
 _UID_NAMES, _URL_NAMES, _KEY_NAMES = ("uid",), ("url", "image_url"), ("key", "__key__")
+_TEXT_KINDS = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null),
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
+)
 _SIDES = ("original_width", "original_height")
 
 
@@ -38,22 +43,21 @@ class Columns:
         )
 
 
-class Said(TypedDict):
+class Said(Named):
     """What a row says of its pair, named as in Record."""
 
     caption: str
-    uid: str
-    url: str
-    width: int | None
-    height: int | None
 
 
 def said_in(row: Mapping[str, Any], columns: Columns) -> Said:
     """What a row of a table says of its pair, beside the image and the key."""
+    # A column without a name, as pandas writes its index, is none of those that are not there.
+    uid, source_uid = uids_in(row.get(columns.uid)) if columns.uid else ("", "")
     return {
         "caption": clean_text(row.get(columns.text)),
-        "uid": usable_uid(row.get(columns.uid)),
-        "url": clean_text(row.get(columns.url)),
+        "uid": uid,
+        "source_uid": source_uid,
+        "url": clean_text(row.get(columns.url)) if columns.url else "",
         "width": usable_side(row.get(_SIDES[0])),
         "height": usable_side(row.get(_SIDES[1])),
     }
@@ -65,6 +69,20 @@ def refuse_columns(where: str, image: str | None, text: str | None) -> None:
         option, remedy = "--image-column" if image else "--text-column", "leave it out, or say which --format"
         found = str(image or text)
         raise PoolFormatError(option, expected=f"no column, as {where} has none", found=found, remedy=remedy)
+
+
+def check_texts(table: Place, column: str, kind: pa.DataType | None, option: str = "--text-column") -> None:
+    """Makes sure that a column holds texts, or lists of them. kind: its type, None where it has none of its own.
+
+    Raises: PoolFormatError naming it.
+    """
+    inner = kind
+    while inner is not None and hasattr(inner, "value_type"):
+        inner = inner.value_type
+    if inner is None or any(is_kind(inner) for is_kind in _TEXT_KINDS):
+        return
+    remedy = f"name another with {option}"
+    raise PoolFormatError(table, expected=f"texts in column {column}", found=str(kind), remedy=remedy)
 
 
 def guess_columns(
@@ -86,6 +104,9 @@ def guess_columns(
 
 def _given(table: Place, names: list[str], given: str | None, option: str, usual: tuple[str, ...], needed: bool) -> str:
     column = given if given in names else "" if given else _first(names, usual)
+    if column and names.count(column) > 1:
+        found, remedy = f"{names.count(column)}", "rename the others"
+        raise PoolFormatError(table, expected=f"one column {column}", found=found, remedy=remedy)
     if not column and (given or needed):
         expected = f"a column {given}" if given else f"a column named like {', '.join(usual[:6])}"
         found = ", ".join(name[:40] for name in names[:20]) or "none"
@@ -97,3 +118,8 @@ def _given(table: Place, names: list[str], given: str | None, option: str, usual
 def _first(names: list[str], usual: tuple[str, ...]) -> str:
     known = {name.strip().lower(): name for name in reversed(names)}
     return next((known[name] for name in usual if name in known), "")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a column with this name usually holds images or their paths."""
+    return name.strip().lower() in _IMAGE_NAMES

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,41 +15,70 @@ import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, guess_columns, said_in
+from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, is_image_name, said_in
 from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, signature_of
 
 # An image may have megabytes; few rows at once keep memory flat.
 _ROWS_AT_ONCE = 32
-_NO_IMAGE = "a row without an image"
+NO_IMAGE = "a row without an image"
+# Values that show whether a column holds pictures, and bytes that are read for them at once.
+_SEEN, _BUFFER = 8, 1 << 16
+_PICTURE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP|II\*\0|MM\0\*|.{4}ftyp|\xff\x0a|\0\0\0\x0cJXL",
+    re.DOTALL,
+)
 
 
-def holds_images(schema: pa.Schema, column: str) -> bool:
-    """Whether a column holds encoded images: plain bytes, or a struct with a field `bytes`."""
-    kind = schema.field(column).type
-    if pa.types.is_struct(kind):
-        index = kind.get_field_index("bytes")
-        return index >= 0 and _is_binary(kind.field(index).type)
-    return _is_binary(kind)
+def image_column(schema: pa.Schema, given: str | None, values: Callable[[str], Iterable[Any]]) -> str:
+    """The column that holds encoded images, plain bytes or a struct with a field `bytes`; nothing where none does.
+
+    Of several, and of plain bytes, which may be a hash, it is the first that has pictures by their first bytes.
+
+    given: a column that somebody named, which is not looked into. values: the first values of a column.
+    """
+    able = [name for name in schema.names if _may_hold_images(schema.field(name).type)]
+    if given or (len(able) == 1 and pa.types.is_struct(schema.field(able[0]).type)):
+        return next((name for name in able if given in (None, name)), "")
+    seen = (name for name in able if any(_is_picture(split_image(value)[0]) for value in values(name)))
+    # Bytes that are no picture are faults of their rows, where the name leaves no doubt.
+    usual = (name for name in able if is_image_name(name) or pa.types.is_struct(schema.field(name).type))
+    return next(seen, next(usual, ""))
 
 
-def image_columns(schema: pa.Schema) -> list[str]:
-    """The columns that hold encoded images."""
-    return [name for name in schema.names if holds_images(schema, name)]
+def parquet_image_column(place: Place, given: str | None = None) -> str:
+    """The column of a parquet that holds encoded images; nothing where none does."""
+
+    def values(column: str) -> Iterable[Any]:
+        with _reading(place, buffer_size=_BUFFER) as file:
+            batch = next(file.iter_batches(_SEEN, columns=[column]), None)
+            return [] if batch is None else batch.column(0).to_pylist()
+
+    return image_column(read_parquet_schema(place), given, values)
 
 
-def open_image_parquets(base: Place, names: tuple[str, ...], *, image: str | None, text: str | None) -> Source:
-    """The pairs of these files, in order; a pair's key is `key`, the path beside the bytes, or file and row."""
-    schema = read_parquet_schema(base / names[0])
-    chosen = image or image_columns(schema)[0]
-    columns = guess_columns(base / names[0], schema.names, image=chosen, text=text)
-    rows = tuple(count_rows(base / name) for name in names)
+def open_image_parquets(base: Place, names: tuple[str, ...], *, image: str, text: str | None) -> Source:
+    """The pairs of these files, in order; a pair's key is `key`, the path beside the bytes, or file and row.
+
+    image: the column of images, the same in all; the others are found for each file.
+    Raises: PoolFormatError naming a file without such columns.
+    """
+    heads = [_head(base / name) for name in names]
+    columns = [_columns(base / name, schema, image, text) for name, (schema, _) in zip(names, heads, strict=True)]
+    first = columns[0]
     sizes = [(base / name).size() for name in names]
-    several = ", the first of each" * pa.types.is_nested(schema.field(columns.text).type)
-    said = f"parquet, images from column {columns.image!r}, captions from {columns.text!r}{several}"
-    signature = signature_of(names, sizes, "parquet", *columns.all)
+    several = ", the first of each" * pa.types.is_nested(heads[0][0].field(first.text).type)
+    said = f"parquet, images from column {image!r}, captions from {first.text!r}{several}{parts_said(names)}"
+    every = dict.fromkeys(name for part in columns for name in part.all)
+    signature = signature_of(names, sizes, "parquet", *every)
     read, glance = (partial(_read_part, base, names, columns, names_only=only) for only in (False, True))
-    extent = extent_of(sizes)
-    return Source("parquet", base, names, rows, read, said, signature, extent, columns.image, glance=glance)
+    rows, extent = tuple(count for _, count in heads), extent_of(sizes)
+    return Source("parquet", base, names, rows, read, said, signature, extent, image, glance=glance)
+
+
+def parts_said(names: Sequence[str]) -> str:
+    """Which folders files lie in, for people; nothing where all lie in the one that was given."""
+    folders = dict.fromkeys(name.rpartition("/")[0] for name in names)
+    return f", in {', '.join(f'{folder}/' if folder else '.' for folder in folders)}" * (list(folders) != [""])
 
 
 def with_images(base: Place, column: str, records: Iterable[Record]) -> Iterator[Record]:
@@ -79,9 +109,9 @@ def count_rows(place: Place) -> int:
 
 
 def _read_part(
-    base: Place, names: tuple[str, ...], columns: Columns, part: int, *, names_only: bool
+    base: Place, names: tuple[str, ...], parts: Sequence[Columns], part: int, *, names_only: bool
 ) -> Iterator[Record]:
-    name, number = names[part], 0
+    name, columns, number = names[part], parts[part], 0
     with _reading(base / name) as file:
         there = file.schema_arrow
         wanted = [column for column in columns.all if column in there.names]
@@ -92,6 +122,21 @@ def _read_part(
             for row in batch.to_pylist():
                 yield _record(row, columns, name, number, unread=names_only)
                 number += 1
+
+
+def _head(place: Place) -> tuple[pa.Schema, int]:
+    """A parquet's columns and rows."""
+    with _reading(place) as file:
+        return file.schema_arrow, file.metadata.num_rows
+
+
+def _columns(place: Place, schema: pa.Schema, image: str, text: str | None) -> Columns:
+    columns = guess_columns(place, schema.names, image=image, text=text)
+    if not _may_hold_images(schema.field(image).type):
+        found = str(schema.field(image).type)
+        raise PoolFormatError(place, expected=f"images in column {image}", found=found, remedy="give the files alone")
+    check_texts(place, columns.text, schema.field(columns.text).type)
+    return columns
 
 
 def _path_beside(schema: pa.Schema, column: str) -> list[str]:
@@ -119,13 +164,13 @@ def _read_values(place: Place, column: str, rows: Sequence[int]) -> Iterator[Any
 
 
 def _with_image(record: Record, value: Any) -> Record:
-    data, path = _split(value)
+    data, path = split_image(value)
     if data is not None:
         return replace(record, data=data)
-    return replace(record, file=path or record.file, in_row=False, offset=0, fault="" if path else _NO_IMAGE)
+    return replace(record, file=path or record.file, in_row=False, offset=0, fault="" if path else NO_IMAGE)
 
 
-def _split(value: Any) -> tuple[bytes | None, str]:
+def split_image(value: Any) -> tuple[bytes | None, str]:
     """An image's bytes and its path, of which one may be absent."""
     if isinstance(value, dict):
         return value.get("bytes"), clean_text(value.get("path"))
@@ -133,10 +178,10 @@ def _split(value: Any) -> tuple[bytes | None, str]:
 
 
 @contextmanager
-def _reading(place: Place) -> Iterator[pq.ParquetFile]:
+def _reading(place: Place, **options: Any) -> Iterator[pq.ParquetFile]:
     """A parquet to read from. Raises PoolFormatError where it is damaged, or its store fails."""
     try:
-        with place.open() as raw, pq.ParquetFile(raw) as file:
+        with place.open() as raw, pq.ParquetFile(raw, **options) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
         reason = str(error).split("\n")[0]
@@ -145,12 +190,12 @@ def _reading(place: Place) -> Iterator[pq.ParquetFile]:
 
 def _record(row: dict[str, Any], columns: Columns, name: str, number: int, *, unread: bool) -> Record:
     """unread: the image was left where it is; whether it is there shows when it is read."""
-    data, path = _split(row.get(columns.image))
-    key = clean_text(row.get(columns.key)) or path or f"{name}:{number}"
+    data, path = split_image(row.get(columns.image))
+    key = (clean_text(row.get(columns.key)) if columns.key else "") or path or f"{name}:{number}"
     if data is None and not unread:
         # Some write a path and no bytes: the image lies beside the parquet then.
-        fault = "" if path else _NO_IMAGE
-        return Record(key, path or name, caption=clean_text(row.get(columns.text)), fault=fault, position=number)
+        fault = "" if path else NO_IMAGE
+        return Record(key, path or name, fault=fault, position=number, **said_in(row, columns))
     return Record(
         key=key,
         file=name,
@@ -160,6 +205,17 @@ def _record(row: dict[str, Any], columns: Columns, name: str, number: int, *, un
         position=number,
         **said_in(row, columns),
     )
+
+
+def _may_hold_images(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and _is_binary(kind.field(index).type)
+    return _is_binary(kind)
+
+
+def _is_picture(data: bytes | None) -> bool:
+    return bool(data and _PICTURE.match(data))
 
 
 def _is_binary(kind: pa.DataType) -> bool:

@@ -11,15 +11,16 @@ from clipsel_core.pool.conventions import IMAGE_ENDINGS
 from clipsel_core.pool.patience import PATIENT
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.arrays import open_arrays
+from clipsel_core.pool.sources.arrow import is_saved, open_arrow, saved_files
 from clipsel_core.pool.sources.columns import guess_columns, refuse_columns
+from clipsel_core.pool.sources.delimited import Delimited, open_text
 from clipsel_core.pool.sources.folder import open_folder
-from clipsel_core.pool.sources.image_parquet import holds_images, open_image_parquets, read_parquet_schema
+from clipsel_core.pool.sources.image_parquet import open_image_parquets, parquet_image_column, read_parquet_schema
 from clipsel_core.pool.sources.record import FORMATS, Source
-from clipsel_core.pool.sources.table import open_table
+from clipsel_core.pool.sources.table import open_tables
 from clipsel_core.pool.sources.tars import open_tars
 
 _TABLES = ("csv", "tsv", "jsonl", "parquet")
-_LONGEST_HEAD = 1 << 16
 
 
 def open_source(
@@ -27,8 +28,9 @@ def open_source(
 ) -> Source:
     """Opens a tar, a table, a parquet with images, or a folder of any of these or of embeddings; a path or a URL.
 
-    A folder with img_emb/ in it is clip-retrieval's, one with tars is webdataset, one with .npy and no image is npy;
-    else one with a single table beside its images is that table; else it is images with a .txt each.
+    A folder with img_emb/ in it is clip-retrieval's, one with tars is webdataset, one with .npy and no image is npy,
+    one that Hugging Face's `datasets` saved is arrow; else one with a single table beside its images is that table, as
+    are parquets with images and tables called metadata in inner folders; else it is images with a .txt each.
     kind: one of FORMATS, in place of looking. image_column, text_column: of a table.
     Raises: PoolFormatError where it is none of these, is empty, or has no such columns.
     """
@@ -49,12 +51,14 @@ def _look(place: Place) -> str:
         ending = place.ending
         if ending == "txt" and (kind := _table_within(place)):
             return kind
-        if ending in (*_TABLES, "tar"):
+        if ending in (*_TABLES, "arrow", "tar"):
             return "webdataset" if ending == "tar" else ending
-        expected, remedy = "a .tar, .csv, .tsv, .jsonl or .parquet, or a folder", "say which with --format"
+        expected, remedy = "a .tar, .csv, .tsv, .jsonl, .parquet or .arrow, or a folder", "say which with --format"
         raise PoolFormatError(place, expected=expected, found=f".{ending}" if ending else "no ending", remedy=remedy)
     if (place / "img_emb").is_dir():
         return "clip-retrieval"
+    if is_saved(place):
+        return "arrow"
     if place.files(".tar"):
         return "webdataset"
     if place.files(".npy", deep=False) and not place.files(*IMAGE_ENDINGS):
@@ -69,27 +73,26 @@ def _look(place: Place) -> str:
     if there and not place.files(".txt"):
         found = ", ".join(name for kind in there for name in tables[kind][:3])
         raise PoolFormatError(place, expected="one table of captions", found=found, remedy="give the table instead")
-    return "folder"
+    inner = [] if there or place.files(".txt") else [kind for kind in _TABLES if _inner_names(place, kind)]
+    if len(inner) > 1:
+        found = ", ".join(_inner_names(place, kind)[0] for kind in inner)
+        raise PoolFormatError(place, expected="tables of one kind", found=found, remedy="say which with --format")
+    return inner[0] if inner else "folder"
 
 
 def _table_within(text: Place) -> str:
     """csv or tsv, where a .txt is one by its first line, as Flickr's captions come; else nothing."""
-    with text.open() as file:
-        first = file.readline(_LONGEST_HEAD).decode("utf-8-sig", "replace")
-    for kind, mark in (("tsv", "\t"), ("csv", ",")):
-        names = [name.strip().strip('"') for name in first.split(mark)]
-        columns = guess_columns(text, names, image=None, text=None, needed=False)
-        if columns.image and columns.text:
-            return kind
-    return ""
+    with open_text(text) as lines:
+        table = Delimited(lines, "csv")
+    columns = guess_columns(text, table.names, image=None, text=None, needed=False)
+    kind = "tsv" if table.mark == "\t" else "csv"
+    return kind if columns.image and columns.text else ""
 
 
 def _names_images(table: Place) -> bool:
     """Whether a parquet holds images, or paths of some."""
-    schema = read_parquet_schema(table)
-    if any(holds_images(schema, name) for name in schema.names):
-        return True
-    return bool(guess_columns(table, schema.names, image=None, text=None, needed=False).image)
+    names = read_parquet_schema(table).names
+    return bool(parquet_image_column(table) or guess_columns(table, names, image=None, text=None, needed=False).image)
 
 
 def _open(place: Place, kind: str, image: str | None, text: str | None) -> Source:
@@ -106,15 +109,25 @@ def _open(place: Place, kind: str, image: str | None, text: str | None) -> Sourc
     if kind == "webdataset":
         tars = [name for name, _ in place.files(".tar")] if folder else [place.name]
         return open_tars(base, _some(place, tars, "*.tar"))
-    names = _some(place, _names(place, kind) if folder else [place.name], f"*.{kind}")
-    if kind == "parquet":
-        schema = read_parquet_schema(base / names[0])
-        given = [image] if image and image in schema.names else []
-        if any(holds_images(schema, name) for name in (given if image else schema.names)):
-            return open_image_parquets(base, names, image=image, text=text)
-    if len(names) > 1:
+    if kind == "arrow":
+        files = saved_files(place) if folder else [place.name]
+        return open_arrow(base, _some(place, files, "a saved data set"), image=image, text=text)
+    own = _names(place, kind) if folder else [place.name]
+    names = _some(place, own or _inner_names(place, kind), f"*.{kind}")
+    if kind == "parquet" and (column := parquet_image_column(base / names[0], image)):
+        return open_image_parquets(base, names, image=column, text=text)
+    if len(own) > 1:
         raise PoolFormatError(place, expected=f"one {kind}", found=f"{len(names)}", remedy="give one of them")
-    return open_table(base / names[0], kind, image=image, text=text)
+    return open_tables(base, names, kind, image=image, text=text)
+
+
+def _inner_names(folder: Place, kind: str) -> list[str]:
+    """Tables in inner folders: those called metadata, beside their images, or else parquets that hold the images."""
+    found = [name for name, _ in folder.files(f".{kind}")]
+    described = [name for name in found if name.rpartition("/")[2].lower() == f"metadata.{kind}"]
+    if described and folder.files(*IMAGE_ENDINGS):
+        return described
+    return found if kind == "parquet" and found and parquet_image_column(folder / found[0]) else []
 
 
 def _names(folder: Place, kind: str) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -14,11 +16,28 @@ from clipsel_core.counts import counted
 from clipsel_core.pool.conventions import usable_uid
 from clipsel_core.pool.places import Place
 
-FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet", "clip-retrieval", "npy")
+FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet", "arrow", "clip-retrieval", "npy")
+SAVE_AS = "save it as UTF-8, or as UTF-16 with a byte order mark"
+"""What to do about text that cannot be decoded."""
 LONGEST_CAPTION = 1 << 20
 """Bytes of a caption that are read at all."""
 LARGEST_JSON = 1 << 24
 """Bytes of a pair's json above which it is left unread."""
+
+UNDECODABLE = "\udcff"
+"""Stands in decoded text, until it is a record's, for bytes that mean nothing in its encoding."""
+DECODE_ERRORS = "clipsel.undecodable"
+"""The error handler that puts it there, by the name that codecs know it by."""
+codecs.register_error(DECODE_ERRORS, lambda error: (UNDECODABLE, error.end))  # type: ignore[attr-defined]
+
+# UTF-32's begins with UTF-16's.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+    *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+)
+_LONE_HALVES = re.compile("[\ud800-\udcfe\udd00-\udfff]")
+_ALL_HALVES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -29,7 +48,8 @@ class Record:
     offset, length: where the encoded image lies in the file; length None means all of it.
     data: the encoded image where the source had to read it anyway. in_row: offset is a row of the file, a parquet.
     embeddings: of image and caption, (2, D), where the source has these; it may have no image then, and file is "".
-    uid: 32 hex digits, or nothing where the source has none. width, height: of the original, where the source knows.
+    uid: 32 hex digits, or nothing where the source has none. source_uid: the source's own text, where it is another.
+    width, height: of the original, where the source knows.
     fault: why this is no pair after all; then the rest may be missing. position: how far the part has been read.
     """
 
@@ -42,11 +62,22 @@ class Record:
     in_row: bool = False
     embeddings: np.ndarray | None = None
     uid: str = ""
+    source_uid: str = ""
     url: str = ""
     width: int | None = None
     height: int | None = None
     fault: str = ""
     position: int = 0
+
+    def __post_init__(self) -> None:
+        """Whoever read it: a caption that could not be decoded is a fault, and nothing here is unfit for a file."""
+        if self.caption.isascii() and self.key.isascii() and self.url.isascii() and self.source_uid.isascii():
+            return
+        if UNDECODABLE in self.caption and not self.fault:
+            object.__setattr__(self, "fault", f"its caption cannot be decoded: {SAVE_AS}")
+        for name in ("key", "caption", "url", "source_uid"):
+            if not (text := getattr(self, name)).isascii() and _ALL_HALVES.search(text):
+                object.__setattr__(self, name, _ALL_HALVES.sub("\ufffd", text))
 
 
 @dataclass(frozen=True)
@@ -78,6 +109,7 @@ class Named(TypedDict):
     """What a pair's json says of it beside the caption, named as in Record."""
 
     uid: str
+    source_uid: str
     url: str
     width: int | None
     height: int | None
@@ -99,12 +131,20 @@ def caption_in(facts: Mapping[str, Any]) -> str:
 
 def named_in(facts: Mapping[str, Any]) -> Named:
     """What a pair's json says of it, as far as that can be used."""
+    uid, source_uid = uids_in(facts.get("uid"))
     return {
-        "uid": usable_uid(facts.get("uid")),
+        "uid": uid,
+        "source_uid": source_uid,
         "url": clean_text(facts.get("url")),
         "width": usable_side(facts.get("original_width")),
         "height": usable_side(facts.get("original_height")),
     }
+
+
+def uids_in(value: object) -> tuple[str, str]:
+    """A source's uid as a pool's, nothing where it cannot be one; and as the source has it, where that is another."""
+    uid = usable_uid(value)
+    return uid, "" if value == uid else clean_text(value)
 
 
 def signature_of(names: Sequence[str], sizes: Sequence[int], *settings: str) -> str:
@@ -124,19 +164,26 @@ def extent_of(sizes: Sequence[int]) -> str:
     return f"{counted(sum(sizes), 'bytes')} in {counted(len(sizes), 'files')}"
 
 
-def clean_text(value: object) -> str:
-    """A caption or url as text that any file can hold; what is not UTF-8 becomes U+FFFD or a question mark.
+def encoding_of(head: bytes) -> str:
+    """What text is encoded in, by the byte order mark at its beginning; UTF-8 where it has none."""
+    return next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
 
-    A byte order mark before it, as some editors write it, is not part of it.
-    Of several captions, as tables of photographs have them, the first that says something.
+
+def clean_text(value: object) -> str:
+    """A caption or url as text that any file can hold; half a character becomes a question mark.
+
+    Bytes are decoded by their byte order mark, which is not part of the text; what means nothing is UNDECODABLE.
+    Of several captions, as tables of photographs have them, the first that says something. An object is no text.
     """
+    if isinstance(value, str):
+        return value if value.isascii() else _LONE_HALVES.sub("?", value)
     if isinstance(value, list):
         return next((text for item in value if (text := clean_text(item)).strip()), "")
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
     if isinstance(value, bytes):
-        return value.decode("utf-8-sig", "replace")
-    return str(value).encode("utf-8", "replace").decode("utf-8")
+        # A caption that was cut at the longest length may end within a character.
+        decoder = codecs.getincrementaldecoder(encoding_of(value))(DECODE_ERRORS)
+        return value.decode("ascii") if value.isascii() else decoder.decode(value, len(value) < LONGEST_CAPTION)
+    return "" if value is None or isinstance(value, dict) or value != value else str(value)
 
 
 def usable_side(value: object) -> int | None:

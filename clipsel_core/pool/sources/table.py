@@ -2,59 +2,101 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, guess_columns, said_in
-from clipsel_core.pool.sources.image_parquet import count_rows, read_parquet_schema
-from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, signature_of
+from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, said_in
+from clipsel_core.pool.sources.delimited import Delimited, Row, open_text
+from clipsel_core.pool.sources.image_parquet import count_rows, parts_said, read_parquet_schema
+from clipsel_core.pool.sources.record import SAVE_AS, UNDECODABLE, Record, Source, clean_text, extent_of, signature_of
 
-_Row = tuple[int, Mapping[str, Any] | str]
-_LONGEST_FIELD = 1 << 24
 _ROWS_AT_ONCE = 4096
 
 
-def open_table(path: Place, kind: str, *, image: str | None = None, text: str | None = None) -> Source:
-    """The pairs of a table; paths in it are addresses, absolute, or relative to its folder. A pair's key is its path.
+@dataclass(frozen=True)
+class _Table:
+    """One of a source's tables. folder: what its paths are relative to. size: in the unit of positions."""
+
+    path: Place
+    kind: str
+    columns: Columns
+    folder: str
+    size: int
+    said: str
+
+
+def open_tables(
+    base: Place, names: Sequence[str], kind: str, *, image: str | None = None, text: str | None = None
+) -> Source:
+    """The pairs of tables; paths in one are addresses, absolute, or relative to its folder. A pair's key is its path.
 
     Where the first lies not there, but in the one folder of this folder that has it, they are relative to that: many
     collections come as a list beside a folder of images.
 
-    kind: csv, tsv, jsonl or parquet. image, text: the columns' names; guessed where None.
+    names: relative to `base`. kind: csv, tsv, jsonl or parquet. image, text: the columns' names; where None they are
+        guessed, for each table.
     Raises: PoolFormatError where there is no such column, or the table cannot be read.
     """
+    tables = [_table(base, name, kind, image, text) for name in names]
+    first, lengths = tables[0], [(base / name).size() for name in names]
+    if len(tables) == 1:
+        base, names, tables = base / first.folder, [first.path.name], [replace(first, folder="")]
+    said = f"{kind}, image paths from column {first.columns.image!r}, captions from {first.columns.text!r}{first.said}"
+    signature = signature_of(
+        names, lengths, kind, *dict.fromkeys(name for table in tables for name in table.columns.all)
+    )
+
+    def read(part: int) -> Iterator[Record]:
+        table = tables[part]
+        for row in read_rows(table.path, kind):
+            yield _below(table.folder, to_record(row, table.columns, table.path.name))
+
+    sizes = tuple(table.size for table in tables)
+    return Source(kind, base, tuple(names), sizes, read, said + parts_said(names), signature, extent_of(lengths))
+
+
+def _table(base: Place, name: str, kind: str, image: str | None, text: str | None) -> _Table:
+    path = base / name
     columns = guess_columns(path, column_names(path, kind), image=image, text=text)
-    length = path.size()
-    size = count_rows(path) if kind == "parquet" else length
-    _, first = next(read_rows(path, kind), (0, ""))
-    inner = _inner_folder(path, first, columns)
-    said = f"{kind}, image paths from column {columns.image!r}, captions from {columns.text!r}"
-    said += ", the first of each" * (not isinstance(first, str) and isinstance(first.get(columns.text), list))
+    with closing(read_rows(path, kind)) as rows:
+        first = next((row.values for row in rows if isinstance(row.values, dict)), {})
+    _check_columns(path, kind, columns, first)
+    own = name.rpartition("/")[0]
+    inner = _inner_folder(path, to_record(Row(0, 0, first), columns, path.name).file)
+    said = ", the first of each" * isinstance(first.get(columns.text), list)
+    if kind in ("csv", "tsv"):
+        with open_text(path) as lines:
+            said += Delimited(lines, kind).said
     said += f", images in {inner}/" if inner else ""
-    signature = signature_of([path.name], [length], kind, *columns.all)
-
-    def read(_: int) -> Iterator[Record]:
-        for number, (position, row) in enumerate(read_rows(path, kind)):
-            yield to_record(row, columns, number, position)
-
-    base = path.parent / inner if inner else path.parent
-    return Source(kind, base, (path.name,), (size,), read, said, signature, extent_of([length]))
+    size = count_rows(path) if kind == "parquet" else path.size()
+    return _Table(path, kind, columns, "/".join(part for part in (own, inner) if part), size, said)
 
 
-def _inner_folder(path: Place, first: Mapping[str, Any] | str, columns: Columns) -> str:
+def _check_columns(path: Place, kind: str, columns: Columns, first: dict[str, Any]) -> None:
+    """Makes sure that both columns hold texts. Raises: PoolFormatError."""
+    for column, option in ((columns.text, "--text-column"), (columns.image, "--image-column")):
+        if kind == "parquet":
+            check_texts(path, column, read_parquet_schema(path).field(column).type, option)
+        elif kind == "jsonl" and (value := first.get(column)):
+            inner = value[0] if isinstance(value, list) else value
+            check_texts(path, column, pa.struct([]) if isinstance(inner, dict) else None, option)
+
+
+def _inner_folder(path: Place, file: str) -> str:
     """The folder beside a table that its paths are relative to, or nothing. On this machine: elsewhere nobody seeks.
 
-    first: the table's first row.
+    file: the first of its paths.
     """
-    file, folder = to_record(first, columns, 0, 0).file, path.parent
+    folder = path.parent
     if not file or folder.remote or "://" in file or os.path.isabs(file) or (folder / file).is_file():
         return ""
     with os.scandir(folder.path or ".") as found:
@@ -63,10 +105,18 @@ def _inner_folder(path: Place, first: Mapping[str, Any] | str, columns: Columns)
     return holding[0] if len(holding) == 1 else ""
 
 
-def read_rows(path: Place, kind: str) -> Iterator[_Row]:
-    """A table's rows by column, or why one cannot be read, each with how far the file is read. Raises OSError."""
+def _below(folder: str, record: Record) -> Record:
+    """A record of a table that lies in a folder of the source."""
+    if not folder or record.fault or "://" in record.file or os.path.isabs(record.file):
+        return record
+    file = f"{folder}/{record.file}"
+    return replace(record, file=file, key=file if record.key == record.file else record.key)
+
+
+def read_rows(path: Place, kind: str) -> Generator[Row, None, None]:
+    """A table's rows, in order. Raises PoolFormatError and OSError."""
     if kind in ("csv", "tsv"):
-        return _read_csv("\t" if kind == "tsv" else ",", path)
+        return _read_delimited(path, kind)
     return (_read_jsonl if kind == "jsonl" else _read_parquet)(path)
 
 
@@ -74,73 +124,60 @@ def column_names(path: Place, kind: str) -> list[str]:
     """A table's columns. Raises PoolFormatError where it has no row to tell them by."""
     if kind == "parquet":
         return read_parquet_schema(path).names
-    _, first = next(read_rows(path, kind), (0, "no rows"))
-    if isinstance(first, str):
-        raise PoolFormatError(path, expected="a table with a row or more", found=first)
-    return list(first)
+    found, names = "no rows", list[str]()
+    if kind != "jsonl":
+        with open_text(path) as text:
+            names = Delimited(text, kind).names
+    with closing(read_rows(path, kind)) as rows:
+        for row in rows:
+            if names or isinstance(row.values, dict):
+                return names or list(row.values)
+            found = row.values if found == "no rows" else found
+    raise PoolFormatError(path, expected="a table with a row or more", found=found)
 
 
-def to_record(row: Mapping[str, Any] | str, columns: Columns, number: int, position: int) -> Record:
-    """A row whose image column holds a path. row: a text says why it could not be read."""
-    if isinstance(row, str):
-        return Record(f"row {number}", "", fault=row, position=position)
-    file = clean_text(row.get(columns.image)).strip()
-    key = clean_text(row.get(columns.key)) or file
+def to_record(row: Row, columns: Columns, table: str) -> Record:
+    """A row whose image column holds a path. table: its name, where a row that is no pair is to be found."""
+    if isinstance(row.values, str):
+        return _fault(row, table, row.values)
+    file = clean_text(row.values.get(columns.image)).strip()
+    if UNDECODABLE in file:
+        return _fault(row, table, f"its path cannot be decoded: {SAVE_AS}")
     if not file or "\0" in file:
-        return Record(key or f"row {number}", "", fault="a row without an image path", position=position)
-    return Record(
-        key=key,
-        file=file,
-        position=position,
-        **said_in(row, columns),
-    )
+        return _fault(row, table, "a row without an image path")
+    key = (clean_text(row.values.get(columns.key)) if columns.key else "") or file
+    return Record(key=key, file=file, position=row.position, **said_in(row.values, columns))
 
 
-def _read_csv(delimiter: str, path: Place) -> Iterator[_Row]:
-    read = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal read
-        with path.open() as file:
-            for number, line in enumerate(file):
-                read += len(line)
-                yield line.decode("utf-8" if number else "utf-8-sig", "replace")
-
-    csv.field_size_limit(_LONGEST_FIELD)
-    # What stands in a tsv between quotes is seldom meant as quoted.
-    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    table = csv.DictReader(lines(), delimiter=delimiter, quoting=quoting, restkey="")
-    while True:
-        try:
-            row: Mapping[str, Any] | str | None = next(table, None)
-        except csv.Error as error:
-            row = f"a row that is not {'tsv' if delimiter == chr(9) else 'csv'}: {error}"
-        if row is None:
-            return
-        yield read, row
+def _fault(row: Row, table: str, reason: str) -> Record:
+    where = f"{'row' if table.endswith('.parquet') else 'line'} {row.number}"
+    return Record(where, table, fault=reason, position=row.position)
 
 
-def _read_jsonl(path: Place) -> Iterator[_Row]:
-    read = 0
-    with path.open() as file:
-        for line in file:
-            read += len(line)
+def _read_delimited(path: Place, kind: str) -> Generator[Row, None, None]:
+    with open_text(path) as text:
+        yield from Delimited(text, kind)
+
+
+def _read_jsonl(path: Place) -> Generator[Row, None, None]:
+    with open_text(path) as text:
+        for number, line in enumerate(text.lines, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig", "replace"))
+                values = json.loads(line)
             except (ValueError, RecursionError):
-                row = None
-            yield read, row if isinstance(row, dict) else "a line that is not a JSON object"
+                values = None
+            yield Row(text.tell(), number, values if isinstance(values, dict) else "a line that is not a JSON object")
 
 
-def _read_parquet(path: Place) -> Iterator[_Row]:
+def _read_parquet(path: Place) -> Generator[Row, None, None]:
     try:
         with path.open() as raw, pq.ParquetFile(raw) as file:
             number = 0
             for batch in file.iter_batches(_ROWS_AT_ONCE):
-                for row in batch.to_pylist():
-                    yield number, row
+                for values in batch.to_pylist():
+                    yield Row(number, number, values)
                     number += 1
     except pa.ArrowException as error:
         reason = str(error).split("\n")[0]

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -151,6 +152,16 @@ def test_extend_pool__a_table_of_uids_and_paths(tmp_path, teachers):
     assert (done.set_aside, done.strangers, done.repeated) == (0, 1, 1)
     images, _ = plain_loop(teachers[0], COUNT)
     assert ((arrays_of(root, "b32_img") * images[rows_of(root)]).sum(1) > 1 - 1e-3).all()
+
+
+@pytest.mark.parametrize("form", [lambda uid: uid.lstrip("0"), lambda uid: str(UUID(uid)).upper()])
+def test_extend_pool__uids_as_the_source_writes_them(tmp_path, teachers, form):
+    root = datacomp_pool(tmp_path / "pool", shards=False)
+    folder_of_pictures(tmp_path / "in")
+    rows = "".join(f"{number}.png,whatever,{form(UIDS[number])}\n" for number in range(COUNT))
+    (tmp_path / "in" / "t.csv").write_text("path,caption,uid\n" + rows)
+    done = extend(tmp_path / "in" / "t.csv", root, teachers[0])
+    assert (done.by, done.set_aside, done.strangers) == ("uid", 0, 0)
 
 
 def parquets(folder, files=(range(6), range(6, COUNT)), **changed):

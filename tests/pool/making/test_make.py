@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -32,7 +33,7 @@ from clipsel_core.pool.making.naming import derive_uid
 from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.teachers import read_teachers
-from tests.pool.pictures import caption, drawn, encoded, image, sample, write_tar, write_tars
+from tests.pool.pictures import caption, drawn, encoded, image, sample, save_to_disk, write_tar, write_tars
 from tests.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[3]
@@ -94,6 +95,10 @@ def parquet_of_paths(folder):
     return folder / "captions.parquet"
 
 
+def saved_pictures(folder):
+    return save_to_disk(folder, range(9), files=1, kind="PNG")
+
+
 def parquet_of_pictures(folder):
     folder.mkdir()
     images = [{"bytes": image(number, "PNG"), "path": None} for number in range(9)]
@@ -110,6 +115,7 @@ SOURCES = {
     "jsonl": jsonl_of_pictures,
     "paths": parquet_of_paths,
     "parquet": parquet_of_pictures,
+    "arrow": saved_pictures,
 }
 
 
@@ -156,7 +162,8 @@ def test_make_pool__is_a_pool_that_nothing_is_wrong_with(tmp_path, teachers):
     pool = open_pool(tmp_path / "pool")
     assert inspect_pool(pool).problems == ()
     assert [*pool.columns] == [
-        *("uid", "url", "text", "original_width", "original_height", "sha256", "key", "clip_l14_similarity_score")
+        *("uid", "url", "text", "original_width", "original_height", "sha256", "key", "source_uid"),
+        "clip_l14_similarity_score",
     ]
     members = read_members(pool.shards[0].npz)
     assert {(m.dtype, m.shape, m.offset is not None) for m in members.values()} == {(np.dtype("f2"), (9, 16), True)}
@@ -175,8 +182,49 @@ def test_make_pool__uids_kept_derived_and_told_apart(tmp_path, teachers):
     assert [(row["uid"], row["renamed_to"]) for row in repeated] == [("a" * 32, derived[0]), (derived[1], derived[2])]
 
 
+def test_make_pool__a_sources_own_uids_are_kept_beside_derived_ones(tmp_path, teachers):
+    own = ["0E984725-C51C-4BF4-9960-E1C80E27ABA0", "imgur_x1", "12", "", "b" * 32, "b" * 32]
+    rows = [f"{n}.png,{caption(n)},{uid}\n" for n, uid in enumerate(own)]
+    folder_of_pictures(tmp_path / "in")
+    (tmp_path / "in" / "t.csv").write_text("path,caption,uid\n" + "".join(rows))
+    made = build(tmp_path / "in" / "t.csv", tmp_path / "pool", teachers[0], shard_size=2, pack=True)
+    table = table_of(tmp_path / "pool")
+    derived = [derive_uid(f"{n}.png", caption(n)) for n in (1, 2, 3)]
+    wanted = ["0e984725c51c4bf49960e1c80e27aba0", *derived, "b" * 32, derive_uid("5.png", caption(5), 1)]
+    assert table["uid"].to_pylist() == wanted
+    assert table["source_uid"].to_pylist() == [*own[:3], None, None, "b" * 32]
+    assert (made.derived, made.repeated) == (2, 1)
+    assert build(tmp_path / "in" / "t.csv", tmp_path / "pool", teachers[0]).derived == 2
+    with tarfile.open(tmp_path / "pool" / "shards" / "00000000.tar") as tar:
+        said = [json.loads(tar.extractfile(name).read()) for name in tar.getnames() if name.endswith(".json")]
+    assert [facts["source_uid"] for facts in said] == own[:2]
+
+
+def test_make_pool__every_row_of_a_table_is_a_pair_or_rejected(tmp_path, teachers):
+    folder_of_pictures(tmp_path / "in")
+    lines = [f"{n}.png,{caption(n)}" for n in range(9)] + [
+        "1.png,a, b",
+        "2.png",
+        ",x",
+        "9.png,gone",
+        "3.png,",
+        "4.png,4",
+    ]
+    (tmp_path / "in" / "t.csv").write_text("path,caption\n" + "\n".join(lines))
+    made = build(tmp_path / "in" / "t.csv", tmp_path / "pool", teachers[0])
+    assert (made.read, made.kept) == (15, 10)
+    rejected = pq.read_table(tmp_path / "pool" / "rejected.parquet").to_pylist()
+    assert [(row["file"], row["key"], row["reason"].partition(":")[0]) for row in rejected] == [
+        ("t.csv", "line 11", "more fields than the first line has"),
+        ("t.csv", "line 12", "fewer fields than the first line has"),
+        ("t.csv", "line 13", "a row without an image path"),
+        ("9.png", "9.png", "no such file"),
+        ("3.png", "3.png", "no caption"),
+    ]
+
+
 def bad_pictures(folder):
-    """A folder of pictures of which four are good; by name, the others' reasons."""
+    """A folder of pictures of which some are good; by name, the others' reasons."""
     folder.mkdir()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -189,7 +237,6 @@ def bad_pictures(folder):
         "animated.webp": encoded(drawn(1), "WEBP", save_all=True, append_images=[drawn(2)]),
         "palette.png": encoded(drawn(1).convert("P"), "PNG", transparency=0),
         "huge_caption.jpg": image(3),
-        "broken_caption.jpg": image(4),
     }
     bad = {
         "empty.jpg": (b"", "empty file"),
@@ -198,6 +245,7 @@ def bad_pictures(folder):
         "large.png": (encoded(Image.new("L", (120, 100)), "PNG"), "more than 10,000 pixels"),
         "strip.png": (encoded(Image.new("L", (3000, 1)), "PNG"), "more than 200 times as long as wide"),
         "silent.jpg": (image(5), "no caption"),
+        "broken_caption.jpg": (image(4), "its caption cannot be decoded"),
     }
     for name, data in {**good, **{name: data for name, (data, _) in bad.items()}}.items():
         (folder / name).write_bytes(data)
@@ -223,7 +271,7 @@ def test_make_pool__bad_pictures_are_listed_and_stop_nothing(tmp_path, teachers)
     )
     assert (sides["turned.jpg"], sides["pixel.png"]) == ((20, 24), (1, 1))
     texts = dict(zip(good, table["text"].to_pylist(), strict=True))
-    assert (texts["broken_caption.jpg"], len(texts["huge_caption.jpg"])) == ("bro\ufffdken", 100_000)
+    assert len(texts["huge_caption.jpg"]) == 100_000
     assert inspect_pool(open_pool(tmp_path / "pool")).problems == ()
 
 

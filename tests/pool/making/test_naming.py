@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from uuid import UUID
 
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.pool.conventions import usable_uid
+from clipsel_core.pool.conventions import padded_uid, usable_uid
 from clipsel_core.pool.making.naming import Namer, derive_uid
 from clipsel_core.pool.sources.record import Record
 
@@ -57,5 +58,13 @@ def test_namer__none():
 
 
 def test_usable_uid__well_formed_or_nothing():
-    assert usable_uid("AB") == "ab".zfill(32)
-    assert [usable_uid(value) for value in (None, 7, "", "x", "a" * 33, "\ud800", ["a"])] == [""] * 7
+    dashed = "0E984725-c51c-4bf4-9960-e1c80e27aba0"
+    plain = "0e984725c51c4bf49960e1c80e27aba0"
+    assert [usable_uid(value) for value in (dashed, plain, plain.upper(), UUID(plain))] == [plain] * 4
+    no_uids = (None, 7, "", "x", "7", "AB", "a" * 33, f"-{plain}", dashed[:-1], "\ud800", ["a"], "imgur_x1")
+    assert [usable_uid(value) for value in no_uids] == [""] * len(no_uids)
+
+
+def test_padded_uid__a_short_one_as_pools_have_them():
+    assert [padded_uid(value) for value in ("AB", "a" * 32, "7")] == ["ab".zfill(32), "a" * 32, "7".zfill(32)]
+    assert [padded_uid(value) for value in (None, 7, "", "x", "a" * 33)] == [""] * 5
