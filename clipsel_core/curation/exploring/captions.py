@@ -21,8 +21,8 @@ from clipsel_core.errors import PoolFormatError
 MOST_WORDS = 8
 _STEP_ROWS = 400_000
 _CAPTIONS = f"""
-    SELECT file_index, file_row_number FROM (
-        SELECT file_index, file_row_number,
+    SELECT file_index, file_row_number, uid FROM (
+        SELECT file_index, file_row_number, COLUMNS(lambda name: name = $uid) AS uid,
                coalesce(CAST(COLUMNS(lambda name: name = $column) AS VARCHAR), '') AS caption
         FROM {ROWS}
     )
@@ -56,8 +56,9 @@ class CaptionScan:
     """
 
     total: int
+    _table: ScoreTable
     _query: str
-    _column: str
+    _columns: tuple[str, str]
     _asked: str | list[str]
     _parts: list[_Part]
     bits: np.ndarray
@@ -90,24 +91,30 @@ class CaptionScan:
         parts = _parts(table, files)
         total = sum(part.rows for part in parts)
         bits = np.zeros(-(-len(table) // 8), np.uint8)
-        return cls(total, query, pool.text_column, asked, parts, bits)
+        return cls(total, table, query, (pool.uid_column, pool.text_column), asked, parts, bits)
 
     @property
     def finished(self) -> bool:
         return self._next == len(self._parts)
 
     def step(self) -> None:
-        """Looks through the next few hundred thousand captions. Raises PoolFormatError where a file cannot be read."""
+        """Looks through the next few hundred thousand captions.
+
+        Raises: PoolFormatError where a file cannot be read, or a row that was found is another pair than was scored.
+        """
         part = self._parts[self._next]
-        asked = {"files": as_named(part.files), "column": self._column, "asked": self._asked}
+        uid, column = self._columns
+        asked = {"files": as_named(part.files), "uid": uid, "column": column, "asked": self._asked}
         try:
             with duckdb.connect(":memory:") as database:
-                hits = database.execute(self._query, asked).fetchnumpy()
+                hits = database.sql(self._query, params=asked).to_arrow_table()
         except duckdb.Error as error:
             reason = str(error).split("\n")[0]
             where = Path(part.files[0]).parent
             raise PoolFormatError(where, expected="readable parquet files", found=reason) from error
-        rows = part.starts[hits["file_index"].astype(np.int64)] + hits["file_row_number"]
+        files, rows = (hits.column(name).to_numpy() for name in ("file_index", "file_row_number"))
+        rows = part.starts[files.astype(np.int64)] + rows
+        self._table.check_uids(rows, hits.column("uid"))
         np.bitwise_or.at(self.bits, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
         self.found += len(rows)
         self.done += part.rows

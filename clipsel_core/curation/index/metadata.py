@@ -1,23 +1,27 @@
 """What does the pool say about a run's pairs? Captions, urls and other metadata by row number.
 
 Row i of a shard's scores is row i of the shard's metadata, so captions are found by position, without looking up uids.
+The uids that stand there are compared with those that were scored, as a pool's files may be written again meanwhile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from clipsel_core import uids
 from clipsel_core.counts import counted
 from clipsel_core.curation.database import COLUMNS, ROWS
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.curation.index.score_files import ScoreFiles
-from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.layout import Pool, open_pool
+from clipsel_core.errors import PoolFormatError, UidError
+from clipsel_core.pool.layout import Pool, Shard, open_pool, read_uid_strings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,10 +53,14 @@ class Categories:
 
 
 class Metadata:
-    """The metadata of the pairs in a run's score files, read from the pool where it is at hand."""
+    """The metadata of the pairs in a run's score files, read from the pool where it is at hand.
 
-    def __init__(self, files: ScoreFiles) -> None:
-        self._files = files
+    uids_at: gives the uids that were scored, (M,) UID_DTYPE of (M,) row numbers.
+    """
+
+    def __init__(self, files: ScoreFiles, uids_at: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._files, self._uids_at = files, uids_at
+        self._checked: dict[str, tuple[int, int]] = {}
         self._root = files.run.pool_root
         self._pool: Pool | None = None  # Looked for again until it is there: a disk may be brought back.
 
@@ -71,9 +79,8 @@ class Metadata:
         scored = dict(zip(self._files.shard_names, self._files.sizes, strict=True))
         for shard in pool.shards:
             if scored.get(shard.name, shard.rows) != shard.rows:
-                expected, found = f"{counted(scored[shard.name], 'rows')}, as were scored", f"{shard.rows:,}"
-                remedy = "bring back the pool that was scored, or score this one into a new folder"
-                raise PoolFormatError(shard.parquet, expected=expected, found=found, remedy=remedy)
+                expected = f"{counted(scored[shard.name], 'rows')}, as were scored"
+                raise self._other(shard.parquet, expected, f"{shard.rows:,}")
         return pool
 
     def of(self, rows: np.ndarray, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -82,7 +89,8 @@ class Metadata:
         columns: names of the pool's columns; "caption" and "url" stand for whatever the pool calls them.
         Returns: a row for each of `rows`, indexed by row number; "" where the pool or a shard's file is not there, or
             has no captions or urls.
-        Raises: PoolFormatError on any other column that the pool lacks, or where the pool is not as it was scored.
+        Raises: PoolFormatError on any other column that the pool lacks, or where the pool is not as it was scored: it
+            has other rows, or another uid in one of those asked.
         """
         import pandas as pd  # a fifth of a second, which selecting does without
 
@@ -93,11 +101,12 @@ class Metadata:
         parquets = self._parquets()
         paths = np.array([parquets.get(name, "") for name in self._files.shard_names], object)[shards]
         places = np.flatnonzero(paths != "")
-        if not len(places) or not sources:
+        if not len(places) or not sources or self.pool is None:
             return frame
+        uid = self.pool.uid_column
         files, file_of = np.unique(paths[places], return_inverse=True)
         asked = {
-            "names": list(set(sources.values())),
+            "names": list({uid, *sources.values()}),
             "files": files.tolist(),
             "places": places.tolist(),
             "shards": file_of.tolist(),
@@ -105,9 +114,47 @@ class Metadata:
         }
         found = self._files.database.table(_AT_POSITIONS, asked)
         order = found.column("place").to_numpy()
+        if len(order) != len(places):
+            raise self._other(
+                self._root / "metadata", f"the {counted(len(places), 'rows')} asked for", f"{len(order):,}"
+            )
+        self.check_uids(rows[order], found.column(uid))
         for name, source in sources.items():
             frame.iloc[order, frame.columns.get_loc(name)] = found.column(source).to_pandas().fillna("").to_numpy()
         return frame
+
+    def check_uids(self, rows: np.ndarray, found: pa.ChunkedArray) -> None:
+        """Makes sure that uids which the pool's files have at some rows are those that were scored.
+
+        Raises: PoolFormatError naming the first shard and row with another.
+        """
+        scored = self._uids_at(rows)
+        try:
+            now = uids.from_hex(found)
+        except UidError as error:
+            raise self._other(self._root / "metadata", "the uids that were scored", error.found) from error
+        other = np.flatnonzero((now["f0"] != scored["f0"]) | (now["f1"] != scored["f1"]))[:1]
+        if len(other):
+            shard = self._files.shard_names[self._files.shard_of(rows[other])[0]]
+            where = f"{self._parquets()[shard]}, row {self._files.place_in_shard(rows[other])[0]:,}"
+            was, uid = uids.to_hex(np.concatenate([scored[other], now[other]])).to_pylist()
+            raise self._other(where, f"the pair that was scored, {was}", uid)
+
+    def check_shard(self, shard: Shard) -> None:
+        """The same for all rows of a shard, for whoever takes its embeddings by row; once as long as the file stays."""
+        file = shard.parquet.stat()
+        stamp = (file.st_mtime_ns, file.st_size)
+        if self._checked.get(shard.name) != stamp:
+            rows = self._files.rows_of_shards()[self._files.shard_names.index(shard.name)]
+            found = read_uid_strings(shard)
+            if len(found) != len(rows):
+                raise self._other(shard.parquet, f"{counted(len(rows), 'rows')}, as were scored", f"{len(found):,}")
+            self.check_uids(np.arange(rows.start, rows.stop), found)
+            self._checked[shard.name] = stamp
+
+    def _other(self, where: object, expected: str, found: str) -> PoolFormatError:
+        remedy = "bring back the pool that was scored, or score this one into a new folder"
+        return PoolFormatError(where, expected=expected, found=found, remedy=remedy)
 
     def category_columns(self) -> list[str]:
         """Metadata columns of text or truth values with few distinct values, as categories() takes them."""
@@ -122,7 +169,7 @@ class Metadata:
         Raises: PoolFormatError where the pool or the column is not there, or has more than 64 distinct values.
         """
         files = self._metadata_files()
-        if self._source(column) is None or len(files) != len(self._files.shard_names):
+        if self.pool is None or self._source(column) is None or len(files) != len(self._files.shard_names):
             found = "no such column" if self.pool else "no pool"
             raise PoolFormatError(self._root, expected=f"a column {column!r} in every shard", found=found)
         values = self._value_counts(column, files)
@@ -130,10 +177,13 @@ class Metadata:
             expected, found = f"at most {_MOST_CATEGORIES} distinct values", "more"
             raise PoolFormatError(f"{self._root}: {column}", expected=expected, found=found)
         labels = tuple(dict.fromkeys(value or "" for value in values))
-        codes, start = np.zeros(len(self._files), np.int16), 0
+        codes, start, uid = np.zeros(len(self._files), np.int16), 0, self.pool.uid_column
         known = pa.array(labels, pa.string())
-        for batch in self._files.database.record_batches(COLUMNS, {"names": [column], "files": files}):
-            text = pc.fill_null(pc.cast(batch.column(0), pa.string()), "")
+        if sum(pq.read_metadata(file).num_rows for file in files) != len(codes):
+            raise self._other(self._root / "metadata", f"{counted(len(codes), 'rows')}, as were scored", "others")
+        for batch in self._files.database.record_batches(COLUMNS, {"names": [column, uid], "files": files}):
+            self.check_uids(np.arange(start, start + len(batch)), batch.column(uid))
+            text = pc.fill_null(pc.cast(batch.column(column), pa.string()), "")
             part = pc.index_in(text, known).to_numpy()
             codes[start : start + len(part)] = part
             start += len(part)
