@@ -203,6 +203,8 @@ def _metadata(kept: list[Kept], named: np.ndarray) -> pa.Table:
         "original_height": pa.array([item.height for item in kept], pa.int64()),
         "sha256": pa.array([item.sha256 for item in kept], pa.string()),
         "key": pa.array([item.record.key for item in kept], pa.string()),
+        # Read back by `export`, which writes it into the pair's json again.
+        "json": pa.array([item.record.facts or None for item in kept], pa.string()),
     }
     return pa.table(columns)
 

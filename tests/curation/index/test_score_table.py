@@ -264,7 +264,7 @@ def test_metadata__refuses_a_shard_that_lost_rows_since_the_pool_was_opened(tmp_
     shard = table.pool.shards[0]
     pq.write_table(pq.read_table(parquet).slice(0, 1), parquet)
     for read in (partial(table.metadata, np.array([0, 1])), partial(table.check_shard, shard)):
-        with pytest.raises(PoolFormatError, match="expected .*2 rows.*, found 1"):
+        with pytest.raises(PoolFormatError, match=r"expected .*2 rows.*, found 1"):
             read()
     with pytest.raises(PoolFormatError, match="expected 2 rows, as were scored, found others"):
         table.categories("kind")

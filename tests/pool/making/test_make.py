@@ -156,7 +156,8 @@ def test_make_pool__is_a_pool_that_nothing_is_wrong_with(tmp_path, teachers):
     pool = open_pool(tmp_path / "pool")
     assert inspect_pool(pool).problems == ()
     assert [*pool.columns] == [
-        *("uid", "url", "text", "original_width", "original_height", "sha256", "key", "clip_l14_similarity_score")
+        *("uid", "url", "text", "original_width", "original_height", "sha256", "key", "json"),
+        "clip_l14_similarity_score",
     ]
     members = read_members(pool.shards[0].npz)
     assert {(m.dtype, m.shape, m.offset is not None) for m in members.values()} == {(np.dtype("f2"), (9, 16), True)}
