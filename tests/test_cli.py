@@ -19,7 +19,7 @@ from clipsel_core.errors import ClipselError, PoolFormatError
 from clipsel_core.jobs.progress import read_progress
 from clipsel_core.pool.images import open_images
 from clipsel_core.runs.store import Run
-from tests.conftest import unit_rows
+from tests.conftest import unit_rows, write_shard
 from tests.pool.making.test_extend import datacomp_pool, tars
 from tests.pool.pictures import write_tars, write_teacher
 from tests.waiting import PATIENCE_S
@@ -97,6 +97,31 @@ def test_select__writes_the_subset_that_datacomp_takes(scored, tmp_path):
     assert subset.dtype == np.dtype("u8,u8")
     assert len(uids.read_subset(tmp_path / "subset.npy")) == 25
     assert (tmp_path / "subset.npy.manifest.json").exists()
+
+
+@pytest.mark.parametrize("command", ["select", "export", "compare"])
+def test_commands__a_recipe_that_keeps_nothing_is_an_error_without_commands_to_go_on_with(scored, tmp_path, command):
+    for name in "ab":
+        (tmp_path / f"{name}.yaml").write_text("steps: [{metric: clip_score, keep_top: 0}]")
+    options = {
+        "select": ["--recipe", tmp_path / "a.yaml", "--out", tmp_path / "subset.npy"],
+        "export": ["--recipe", tmp_path / "a.yaml", "--shards", tmp_path / "tars"],
+        "compare": [tmp_path / "a.yaml", tmp_path / "b.yaml"],
+    }[command]
+    code, out, err = run_cli(command, scored, *options)
+    assert code == 1
+    assert ("expected a pair or more, found none" in err, err.count("\n")) == (True, 1)
+    assert "train" not in out
+    assert not any((tmp_path / name).exists() for name in ("subset.npy", "subset.npy.manifest.json", "tars"))
+
+
+def test_search__that_finds_nothing_writes_nothing(tmp_path):
+    pool = write_shard(tmp_path / "pool", "00000000", 1)[0].parents[1]
+    assert CliRunner().invoke(cli.app, ["score", str(pool), str(tmp_path / "run")]).exit_code == 0
+    (uid,) = uids.to_hex(ScoreTable.open(Run.open(tmp_path / "run")).uids_at(np.array([0]))).to_pylist()
+    said = refused("search", tmp_path / "run", "--uid", uid, "--out", tmp_path / "found.npy")
+    assert "expected a pair or more that is like it, found none" in said
+    assert not (tmp_path / "found.npy").exists()
 
 
 RECIPE = "steps: [{metric: clip_score, keep_top: 0.5}]"

@@ -11,7 +11,7 @@ import typer
 from clipsel_core.commands.options import RunArgument
 from clipsel_core.commands.printing import print_found
 from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import PoolFormatError, RunError
 from clipsel_core.terminal import Meter, say
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def search(
     with Meter("searching", "pairs") as meter:
         on_map = among == "map"
         found = search_run(opened, query, side=cast("Side", side), on_map=on_map, limit=limit, progress=meter.update)
+    if not len(found.nearest):
+        raise RunError(run, expected="a pair or more that is like it", found=f"none of {counted(found.pairs, 'pairs')}")
     if out:
         (by, said) = given[0]
         write_search(out, found, Asked(query=str(said), by=by, side=side, among=among, pairs=found.pairs))

@@ -10,6 +10,7 @@ import typer
 from clipsel_core.commands.options import ReadOption, RecipeOption, RunArgument, UnfinishedOption, run_to_pick_from
 from clipsel_core.commands.printing import print_commands, print_funnel, print_overlap
 from clipsel_core.counts import counted
+from clipsel_core.errors import ExportError
 from clipsel_core.terminal import Meter, say
 
 
@@ -35,8 +36,8 @@ def select(
     opened = run_to_pick_from(run, unfinished)
     rule = load_recipe(recipe, metrics=opened.metrics)
     selection = select_pairs(opened, rule)
-    export(opened, selection, rule, out)
     print_funnel(selection)
+    export(opened, selection, rule, out)
     say(f"{out}: {counted(len(selection), 'uids')}")
     if out.suffix.lower() == ".npy":
         lines = [*reshard_commands(opened.pool_root, out), *train_commands(None, selection.total)]
@@ -54,21 +55,22 @@ def export(
 ) -> None:
     """Write the pairs that a recipe keeps as webdataset tars.
 
-    Images are copied as they are, with caption and uid; those that cannot be read are listed. A manifest says how it
-    was made.
+    Images are copied as they are, with caption, uid and what else the source's json says; those that training loaders
+    do not read, like GIF and TIFF, become PNG. Those that cannot be read are listed. A manifest says how it was made.
 
     Started again, it goes on where it stopped.
 
     Example: clipsel export demo/run --recipe demo/run/recipes/two_steps.yaml --shards my_tars
     """
     from clipsel_core.curation.recipes.recipe_files import load_recipe
-    from clipsel_core.curation.selecting.datacomp import train_commands
+    from clipsel_core.curation.selecting.datacomp import open_clip_commands, train_commands
     from clipsel_core.curation.selecting.selection import select as select_pairs
     from clipsel_core.curation.selecting.shards import export_shards
 
     opened = run_to_pick_from(run, unfinished)
     rule = load_recipe(recipe, metrics=opened.metrics)
     selection = select_pairs(opened, rule)
+    print_funnel(selection)
     with Meter("finding images", "files") as finding, Meter("exporting", "pairs") as meter:
         done = export_shards(
             opened,
@@ -81,11 +83,15 @@ def export(
             finding=finding.update,
             progress=meter.update,
         )
-    print_funnel(selection)
-    say(f"{shards}: {counted(done.written, 'pairs')} in {counted(done.count, 'tars')}")
+    say(f"{shards}: {done.written:,} of {counted(len(selection), 'pairs')} in {counted(len(done.tars), 'tars')}")
     if done.missing:
-        say(f"images that could not be read: {done.missing:,}, listed in {shards / 'missing.txt'}")
+        say(f"without an image: {done.missing:,}, listed in {shards / 'missing.txt'}")
+    if done.unreadable:
+        say(f"with an image that cannot be read: {done.unreadable:,}, listed in {shards / 'unreadable.txt'}")
+    if done.encoded_again:
+        say(f"images encoded again as PNG, as loaders read jpg, png and webp alone: {done.encoded_again:,}")
     print_commands("with DataComp:", *train_commands(shards, selection.total))
+    print_commands("with open_clip:", *open_clip_commands(shards, done.tars))
 
 
 def compare(
@@ -120,6 +126,8 @@ def compare(
     for name, found in picked.items():
         if found.unknown:
             say(f"{name}: {counted(found.unknown, 'more uids')} that this run lacks")
+    if empty := next((name for name, found in picked.items() if not found.mask.any()), None):
+        raise ExportError(empty, expected="a pair or more", found="none")
     if len(selections) == len(recipes) == 2:
         for change in differences(*recipes.values()):
             say(change.text)

@@ -1,6 +1,6 @@
 """Where is a uid's image? Looked up in a file, so that a pool of any size costs no memory.
 
-    entries   40 bytes an image, in the order of their buckets
+    entries   56 bytes an image, in the order of their buckets
     starts    8 bytes a bucket: the entry that it begins with; one more at the end
     names     the files' names, one behind the other
     about     JSON: the stamp, how many of each, and what the names are relative to
@@ -28,11 +28,12 @@ from clipsel_core.files import write_atomically
 
 ENTRY = np.dtype(
     {
-        "names": ["high", "low", "offset", "name", "length", "chars", "kind"],
-        "formats": ["<u8", "<u8", "<i8", "<u8", "<i4", "<u2", "<u2"],
+        "names": ["high", "low", "offset", "name", "length", "chars", "kind", "json_offset", "json_length"],
+        "formats": ["<u8", "<u8", "<i8", "<u8", "<i4", "<u2", "<u2", "<i8", "<i8"],
     }
 )
-_VERSION = 1
+JSON_PLACE = ("json_offset", "json_length")
+_VERSION = 2
 _IN_BUCKET = 32
 _PIECES = 256
 _HELD_BYTES = 128 << 20
@@ -49,7 +50,10 @@ class Kind:
 
 @dataclass(frozen=True)
 class Block:
-    """Some images. names: the files they lie in. table: uid_hi, uid_lo, place (in names), offset, length."""
+    """Some images. names: the files they lie in. table: uid_hi, uid_lo, place (in names), offset, length.
+
+    It may say where the json lies that describes the image, in the same file: json_offset, json_length.
+    """
 
     kind: Kind
     names: pa.Array
@@ -58,12 +62,17 @@ class Block:
 
 @dataclass(frozen=True)
 class Found:
-    """Where one image is: the file's name and kind; offset and length as in images.py."""
+    """Where one image is: the file's name and kind; offset and length as in images.py.
+
+    json_offset, json_length: of the json that describes it; 0 where the file has none.
+    """
 
     kind: Kind
     name: str
     offset: int
     length: int
+    json_offset: int = 0
+    json_length: int = 0
 
 
 class Lookup:
@@ -109,7 +118,8 @@ class Lookup:
             return None
         entry = entries[hits[0]]
         name = self._read(self._names + int(entry["name"]), int(entry["chars"])).decode()
-        return Found(self._kinds[entry["kind"]], name, int(entry["offset"]), int(entry["length"]))
+        places = (int(entry[field]) for field in ("offset", "length", *JSON_PLACE))
+        return Found(self._kinds[entry["kind"]], name, *places)
 
     def _read(self, offset: int, length: int) -> bytes:
         return os.pread(self._file.fileno(), length, offset)
@@ -166,6 +176,8 @@ def _entries(block: Block, kind: int, names: BinaryIO) -> np.ndarray:
         out["high"], out["low"], out["offset"] = table["uid_hi"], table["uid_lo"], table["offset"]
         out["name"], out["chars"], out["kind"] = begins[place], np.minimum(chars[place], _LONGEST_NAME), kind
         out["length"] = np.minimum(table["length"], _LONGEST_IMAGE)
+        for field in JSON_PLACE:
+            out[field] = table.get(field, 0)
     return out[fits]
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,11 +30,23 @@ A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
 _Blocks = Generator[Block, None, None]
 
 _ROWS_AT_ONCE = 16
+_FAR_APART = 1 << 14
 _CACHED = "images.index"
 _AHEAD = 8
 
 Gone = Callable[[int, int], None]
 """Told how many of how many files were gone through, where images have to be found first."""
+
+
+class Fetched(NamedTuple):
+    """A pair's encoded image, and the bytes of the json beside it, where it lies in a tar.
+
+    image: None where there is none, or it cannot be read. known: whether there is one.
+    """
+
+    image: bytes | None = None
+    json: bytes = b""
+    known: bool = False
 
 
 class ImageIndex:
@@ -80,34 +93,41 @@ class ImageIndex:
     def read(self, uid: str) -> bytes | None:
         """The encoded image of a uid (hex), as it lies in its file; None where there is none, or no such uid."""
         try:
-            return self._read(uid, 1)
+            found = self._find(uid)
+            return self._read(found, 1)[0] if found else None
         except OSError:
             return None
 
-    def fetch(self, uid: str) -> bytes | None:
-        """The same, for whoever would rather wait: a store that fails in passing is asked again.
+    def fetch(self, uid: str) -> Fetched:
+        """The same with its json, for whoever would rather wait: a store that fails in passing is asked again.
 
         Raises: PoolFormatError where it stays away, so that nobody takes its images for lost.
         """
+        found = self._find(uid)
+        if found is None or found.length == NOWHERE:
+            return Fetched()
         try:
-            return self._read(uid, PATIENT)
+            return Fetched(*self._read(found, PATIENT), known=True)
         except OSError as error:
             if in_passing(error):
                 remedy = "start again when it can be read, or drop the pair"
-                where, found = f"the image of {uid}", str(error)
-                raise PoolFormatError(where, expected="a store that answers", found=found, remedy=remedy) from error
+                where, said = f"the image of {uid}", str(error)
+                raise PoolFormatError(where, expected="a store that answers", found=said, remedy=remedy) from error
+            return Fetched(known=True)
+
+    def _find(self, uid: str) -> Found | None:
+        try:
+            return self._lookup.find(uids.from_hex([uid])[0])
+        except (UidError, IndexError, ValueError):
             return None
 
-    def _read(self, uid: str, tries: int) -> bytes | None:
-        """As read; raises OSError where the image's store or disk fails."""
+    def _read(self, found: Found, tries: int) -> tuple[bytes | None, bytes]:
+        """As _read_found; nothing where the place may not be read on the index's word."""
         try:
-            found = self._lookup.find(uids.from_hex([uid])[0])
-            if found is None:
-                return None
             place = Place.of(found.kind.base).patient(tries) / found.name
-            return _read_found(found, place) if self._believes(place.address) else None
-        except (UidError, PoolFormatError, pa.ArrowException, IndexError, ValueError):
-            return None
+        except PoolFormatError:
+            return None, b""
+        return _read_found(found, place) if self._believes(place.address) else (None, b"")
 
 
 def open_images(pool: Pool, cache: Path, gone: Gone | None = None, named: Sequence[str] = ()) -> ImageIndex | None:
@@ -148,12 +168,24 @@ def _stamp(paths: list[Path]) -> str:
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
-def _read_found(found: Found, place: Place) -> bytes | None:
-    if found.length == A_ROW:
-        return _read_parquet_row(place, found.kind.image_column, found.offset)
-    if found.length < 0 and found.length != WHOLE_FILE:
-        return None
-    return place.read(found.offset, None if found.length == WHOLE_FILE else found.length)
+def _read_found(found: Found, place: Place) -> tuple[bytes | None, bytes]:
+    """An image and its json; raises OSError where its store or disk fails."""
+    try:
+        if found.length == A_ROW:
+            return _read_parquet_row(place, found.kind.image_column, found.offset), b""
+        if found.length < 0:
+            return place.read(found.offset) if found.length == WHOLE_FILE else None, b""
+        spans = [(found.offset, found.length), (found.json_offset, found.json_length)][: 1 + bool(found.json_length)]
+        first, end = min(offset for offset, _ in spans), max(sum(span) for span in spans)
+        if end - first > sum(length for _, length in spans) + _FAR_APART:
+            image, *json = (place.read(*span) for span in spans)
+        else:
+            # Mostly they lie side by side: one read takes half the time of two.
+            data = place.read(first, end - first)
+            image, *json = (data[offset - first : offset - first + length] for offset, length in spans)
+        return image, json[0] if json else b""
+    except (PoolFormatError, pa.ArrowException, IndexError, ValueError):
+        return None, b""
 
 
 def _blocks_of_tars(tars: list[Path]) -> _Blocks:

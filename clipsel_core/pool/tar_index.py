@@ -25,6 +25,7 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, reason_of
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, padded_uid
+from clipsel_core.pool.image_lookup import JSON_PLACE
 from clipsel_core.pool.sources.members import Members
 from clipsel_core.pool.sources.record import facts_in
 from clipsel_core.processes import child_environment, ending, in_one_line, module_command
@@ -35,11 +36,12 @@ _LEAST_BYTES, _MOST_BYTES, _MOST_TARS = 256 << 20, 2 << 30, 500
 _EXPECTED = "a tar whose images can be found"
 _SCHEMA = pa.schema(
     {"uid_hi": pa.uint64(), "uid_lo": pa.uint64(), "place": pa.int32(), "offset": pa.int64(), "length": pa.int64()}
+    | dict.fromkeys(JSON_PLACE, pa.int64())
 )
 
 
 def index_tars(tars: Sequence[Path]) -> Iterator[tuple[Path, pa.Table]]:
-    """Each tar with its images: uid_hi, uid_lo, place (0), offset and length, as Block has them.
+    """Each tar with its images: uid_hi, uid_lo, place (0), offset, length and where their json is, as Block has them.
 
     An image whose key has no json, or no uid in it, is left out.
     Raises: PoolFormatError on a tar that cannot be read; LostWorkerError where a process ends before it is through.
@@ -126,7 +128,7 @@ def _tables_in(printed: bytes) -> int:
 
 def _index_tar(path: Path) -> pa.RecordBatch:
     images: dict[str, tuple[int, int]] = {}
-    names: dict[str, str] = {}
+    names: dict[str, tuple[str, int, int]] = {}
     try:
         with open(path, "rb") as file:
             tar = Members(file, path.stat().st_size)
@@ -135,18 +137,18 @@ def _index_tar(path: Path) -> pa.RecordBatch:
                 if dot + ending.lower() in IMAGE_ENDINGS:
                     images[key] = (member.offset, member.size)
                 elif ending == "json" and member.size <= _LARGEST_JSON:
-                    names[key] = padded_uid(facts_in(tar.read(member)).get("uid"))
+                    names[key] = padded_uid(facts_in(tar.read(member)).get("uid")), member.offset, member.size
     except (tarfile.TarError, OSError, EOFError) as error:
         raise PoolFormatError(
             path, expected="a whole tar", found=reason_of(error), remedy="download it again"
         ) from error
-    return _batch([(names[key], *place) for key, place in images.items() if names.get(key)])
+    return _batch([(*names[key], *place) for key, place in images.items() if key in names and names[key][0]])
 
 
-def _batch(found: list[tuple[str, int, int]]) -> pa.RecordBatch:
-    names, offsets, lengths = zip(*found, strict=True) if found else ((), (), ())
+def _batch(found: list[tuple[str, int, int, int, int]]) -> pa.RecordBatch:
+    names, *places = zip(*found, strict=True) if found else ((), (), (), (), ())
     keys = uids.from_hex(list(names))
-    columns = [keys["f0"].copy(), keys["f1"].copy(), np.zeros(len(keys), np.int32), offsets, lengths]
+    columns = [keys["f0"].copy(), keys["f1"].copy(), np.zeros(len(keys), np.int32), *places[2:], *places[:2]]
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
 
 

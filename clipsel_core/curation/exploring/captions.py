@@ -14,16 +14,17 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from clipsel_core import uids
 from clipsel_core.curation.database import ROWS, as_named
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.layout import Pool, Shard, as_texts, read_column
+from clipsel_core.pool.layout import Pool, Shard, as_texts, read_column, read_uid_column
 
 MOST_WORDS = 8
 _STEP_ROWS = 400_000
 _CAPTIONS = f"""
-    SELECT file_index, file_row_number FROM (
-        SELECT file_index, file_row_number,
+    SELECT file_index, file_row_number, uid FROM (
+        SELECT file_index, file_row_number, COLUMNS(lambda name: name = $uid) AS uid,
                coalesce(CAST(COLUMNS(lambda name: name = $column) AS VARCHAR), '') AS caption
         FROM {ROWS}
     )
@@ -61,8 +62,9 @@ class CaptionScan:
     """
 
     total: int
+    _table: ScoreTable
     _query: str
-    _column: str
+    _columns: tuple[str, str]
     _asked: str | list[str]
     _parts: list[_Part]
     bits: np.ndarray
@@ -94,35 +96,40 @@ class CaptionScan:
         parts = _parts(table, pool)
         total = sum(part.rows for part in parts)
         bits = np.zeros(-(-len(table) // 8), np.uint8)
-        return cls(total, query, pool.text_column, asked, parts, bits)
+        return cls(total, table, query, (pool.uid_column or "", pool.text_column), asked, parts, bits)
 
-    def _hits(self, part: _Part) -> dict[str, np.ndarray]:
-        asked = {"files": as_named([str(shard.parquet) for shard in part.shards]), "column": self._column}
+    def _hits(self, part: _Part) -> pa.Table:
+        files = as_named([str(shard.parquet) for shard in part.shards])
+        asked = {"files": files, "uid": self._columns[0], "column": self._columns[1], "asked": self._asked}
         try:
             with duckdb.connect(":memory:") as database:
-                return database.execute(self._query, {**asked, "asked": self._asked}).fetchnumpy()
+                return database.sql(self._query, params=asked).to_arrow_table()
         except duckdb.InvalidInputException:  # a caption that is not UTF-8
             return self._hits_apart(part)
 
-    def _hits_apart(self, part: _Part) -> dict[str, np.ndarray]:
+    def _hits_apart(self, part: _Part) -> pa.Table:
         """The same where shards differ in their columns, or DuckDB does not read them."""
         texts = [as_texts(read_column(s, s.text_column)) if s.text_column else [""] * s.rows for s in part.shards]
         table = {
             "file_index": np.repeat(np.arange(len(texts)), [len(of_shard) for of_shard in texts]),
             "file_row_number": np.concatenate([np.arange(len(of_shard)) for of_shard in texts]),
+            "uid": pa.concat_arrays([uids.to_hex(uids.from_hex(read_uid_column(shard))) for shard in part.shards]),
             "caption": [text for of_shard in texts for text in of_shard],
         }
         with duckdb.connect(":memory:") as database:
             database.register("captions", pa.table(table))
-            query = self._query.replace(_CAPTIONS, "SELECT file_index, file_row_number FROM captions ")
-            return database.execute(query, {"asked": self._asked}).fetchnumpy()
+            query = self._query.replace(_CAPTIONS, "SELECT file_index, file_row_number, uid FROM captions ")
+            return database.sql(query, params={"asked": self._asked}).to_arrow_table()
 
     @property
     def finished(self) -> bool:
         return self._next == len(self._parts)
 
     def step(self) -> None:
-        """Looks through the next few hundred thousand captions. Raises PoolFormatError where a file cannot be read."""
+        """Looks through the next few hundred thousand captions.
+
+        Raises: PoolFormatError where a file cannot be read, or a row that was found is another pair than was scored.
+        """
         part = self._parts[self._next]
         try:
             hits = self._hits(part) if part.alike else self._hits_apart(part)
@@ -130,7 +137,9 @@ class CaptionScan:
             reason = str(error).split("\n")[0]
             where = part.shards[0].parquet.parent
             raise PoolFormatError(where, expected="readable parquet files", found=reason) from error
-        rows = part.starts[hits["file_index"].astype(np.int64)] + hits["file_row_number"]
+        files, rows = (hits.column(name).to_numpy() for name in ("file_index", "file_row_number"))
+        rows = part.starts[files.astype(np.int64)] + rows
+        self._table.check_uids(rows, hits.column("uid"))
         np.bitwise_or.at(self.bits, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
         self.found += len(rows)
         self.done += part.rows
@@ -152,7 +161,6 @@ def _parts(table: ScoreTable, pool: Pool) -> list[_Part]:
 
 
 def _part(shards: list[Shard], starts: np.ndarray, pool: Pool) -> _Part:
-    column = pool.text_column or ""
-    kinds = {shard.columns.get(column, "none") for shard in shards}
-    alike = kinds == {pool.columns[column]} <= {"string", "large_string"}
+    columns, usual = [pool.uid_column or "", pool.text_column or ""], {"string", "large_string"}
+    alike = all({shard.columns.get(name) for shard in shards} == {pool.columns.get(name)} <= usual for name in columns)
     return _Part(shards, starts, sum(shard.rows for shard in shards), alike)

@@ -55,12 +55,14 @@ class PoolVectors:
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Blocks of some 32 MiB in float32, whichever dtype they are stored in.
 
-        Raises: RunError where the pool or a shard of it is not there, PoolFormatError where a file is damaged.
+        Raises: RunError where the pool or a shard of it is not there, PoolFormatError where a file is damaged, or a
+            shard holds other pairs than were scored.
         """
         size = max(1, _BLOCK_BYTES // (4 * self.width))
         member = self._arch.image_member if self.side == "image" else self._arch.text_member
         scaled = self.table.run.config.on_bad_rows == "scale"
         for shard, rows in self._by_shard():
+            self.table.check_shard(shard)
             stored = read_embeddings(shard, member)
             places = self.table.files.place_in_shard(rows)
             for start in range(0, len(rows), size):

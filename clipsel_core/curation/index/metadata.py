@@ -1,13 +1,14 @@
 """What does the pool say about a run's pairs? Captions, urls and other metadata by row number.
 
 Row i of a shard's scores is row i of the shard's metadata, so captions are found by position, without looking up uids.
+The uids that stand there are compared with those that were scored, as a pool's files may be written again meanwhile.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clipsel_core import uids
 from clipsel_core.counts import counted
 from clipsel_core.curation.database import COLUMNS, ROWS
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.curation.index.score_files import ScoreFiles
-from clipsel_core.errors import PoolFormatError, RunError
-from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column
+from clipsel_core.errors import PoolFormatError, RunError, UidError
+from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column, read_uid_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,10 +56,14 @@ class Categories:
 
 
 class Metadata:
-    """The metadata of the pairs in a run's score files, read from the pool where it is at hand."""
+    """The metadata of the pairs in a run's score files, read from the pool where it is at hand.
 
-    def __init__(self, files: ScoreFiles) -> None:
-        self._files = files
+    uids_at: gives the uids that were scored, (M,) UID_DTYPE of (M,) row numbers.
+    """
+
+    def __init__(self, files: ScoreFiles, uids_at: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._files, self._uids_at = files, uids_at
+        self._checked: dict[str, tuple[int, int]] = {}
         self._root = files.run.pool_root
         self._pool: Pool | None = None  # Looked for again until it is there: a disk may be brought back.
 
@@ -76,9 +82,8 @@ class Metadata:
         scored = dict(zip(self._files.shard_names, self._files.sizes, strict=True))
         for shard in pool.shards:
             if scored.get(shard.name, shard.rows) != shard.rows:
-                expected, found = f"{counted(scored[shard.name], 'rows')}, as were scored", f"{shard.rows:,}"
-                remedy = "bring back the pool that was scored, or score this one into a new folder"
-                raise PoolFormatError(shard.parquet, expected=expected, found=found, remedy=remedy)
+                expected = f"{counted(scored[shard.name], 'rows')}, as were scored"
+                raise self._other(shard.parquet, expected, f"{shard.rows:,}")
         return pool
 
     def of(self, rows: np.ndarray, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -87,7 +92,8 @@ class Metadata:
         columns: names of the pool's columns; "caption" and "url" stand for whatever the pool calls them.
         Returns: a row for each of `rows`, indexed by row number; "" where the pool or a shard's file is not there, or
             has no captions or urls.
-        Raises: PoolFormatError on any other column that the pool lacks, or where the pool is not as it was scored.
+        Raises: PoolFormatError on any other column that the pool lacks, or where the pool is not as it was scored: it
+            has other rows, or another uid in one of those asked.
         """
         import pandas as pd  # a fifth of a second, which selecting does without
 
@@ -96,22 +102,25 @@ class Metadata:
         sources = {name: source for name in columns if (source := self._source(name))}
         if self.pool is None or not len(rows) or not sources:
             return frame
+        uid = self.pool.uid_column or ""
         known = {shard.name: shard for shard in self.pool.shards}
         number_of = self._files.shard_of(rows)
         asked = {number: known.get(self._files.shard_names[number]) for number in np.unique(number_of).tolist()}
         positions = self._files.place_in_shard(rows)
-        alike = {number: shard for number, shard in asked.items() if shard and self._is_alike(shard, sources.values())}
+        names = [uid, *sources.values()]
+        alike = {number: shard for number, shard in asked.items() if shard and self._is_alike(shard, names)}
         places = np.flatnonzero(np.isin(number_of, list(alike)))
         try:
             if len(places):
                 files, file_of = np.unique(number_of[places], return_inverse=True)
                 paths = [str(alike[number].parquet) for number in files.tolist()]
-                self._fill_together(frame, sources, places, paths, file_of, positions[places])
+                self._fill_together(frame, rows, sources, places, paths, file_of, positions[places])
         except RunError:
             alike = {}  # DuckDB reads none of a column that is not UTF-8 throughout
         for number, shard in asked.items():
             if shard and number not in alike:
                 places = np.flatnonzero(number_of == number)
+                self.check_uids(rows[places], read_uid_column(shard).take(pa.array(positions[places])))
                 for name in sources:
                     frame.iloc[places, frame.columns.get_loc(name)] = _values(shard, name, positions[places])
         return frame
@@ -119,12 +128,13 @@ class Metadata:
     def _is_alike(self, shard: Shard, sources: Iterable[str]) -> bool:
         """Whether a shard has these columns of the pool, of the usual types, and none that have to be looked into."""
         assert self.pool is not None
-        kinds = self.pool.columns
-        return all(shard.columns.get(name) == kinds[name] and not _UNUSUAL.match(kinds[name]) for name in sources)
+        kinds = {name: self.pool.columns.get(name, "null") for name in sources}
+        return all(shard.columns.get(name) == kind and not _UNUSUAL.match(kind) for name, kind in kinds.items())
 
     def _fill_together(
         self,
         frame: pd.DataFrame,
+        rows: np.ndarray,
         sources: dict[str, str],
         places: np.ndarray,
         files: list[str],
@@ -132,8 +142,10 @@ class Metadata:
         positions: np.ndarray,
     ) -> None:
         """Fills these places of the frame in one query. file_of, positions: where in the files each place's row is."""
+        assert self.pool is not None
+        uid = self.pool.uid_column or ""
         asked = {
-            "names": list(set(sources.values())),
+            "names": list({uid, *sources.values()}),
             "files": files,
             "places": places.tolist(),
             "shards": file_of.tolist(),
@@ -141,8 +153,46 @@ class Metadata:
         }
         found = self._files.database.table(_AT_POSITIONS, asked)
         order = found.column("place").to_numpy()
+        if len(order) != len(places):
+            raise self._other(
+                self._root / "metadata", f"the {counted(len(places), 'rows')} asked for", f"{len(order):,}"
+            )
+        self.check_uids(rows[order], found.column(uid))
         for name, source in sources.items():
             frame.iloc[order, frame.columns.get_loc(name)] = found.column(source).to_pandas().fillna("").to_numpy()
+
+    def check_uids(self, rows: np.ndarray, found: pa.ChunkedArray) -> None:
+        """Makes sure that uids which the pool's files have at some rows are those that were scored.
+
+        Raises: PoolFormatError naming the first shard and row with another.
+        """
+        scored = self._uids_at(rows)
+        try:
+            now = uids.from_hex(found)
+        except UidError as error:
+            raise self._other(self._root / "metadata", "the uids that were scored", error.found) from error
+        other = np.flatnonzero((now["f0"] != scored["f0"]) | (now["f1"] != scored["f1"]))[:1]
+        if len(other):
+            shard = self._files.shard_names[self._files.shard_of(rows[other])[0]]
+            where = f"{self._parquets()[shard]}, row {self._files.place_in_shard(rows[other])[0]:,}"
+            was, uid = uids.to_hex(np.concatenate([scored[other], now[other]])).to_pylist()
+            raise self._other(where, f"the pair that was scored, {was}", uid)
+
+    def check_shard(self, shard: Shard) -> None:
+        """The same for all rows of a shard, for whoever takes its embeddings by row; once as long as the file stays."""
+        file = shard.parquet.stat()
+        stamp = (file.st_mtime_ns, file.st_size)
+        if self._checked.get(shard.name) != stamp:
+            rows = self._files.rows_of_shards()[self._files.shard_names.index(shard.name)]
+            found = read_uid_column(shard)
+            if len(found) != len(rows):
+                raise self._other(shard.parquet, f"{counted(len(rows), 'rows')}, as were scored", f"{len(found):,}")
+            self.check_uids(np.arange(rows.start, rows.stop), found)
+            self._checked[shard.name] = stamp
+
+    def _other(self, where: object, expected: str, found: str) -> PoolFormatError:
+        remedy = "bring back the pool that was scored, or score this one into a new folder"
+        return PoolFormatError(where, expected=expected, found=found, remedy=remedy)
 
     def category_columns(self) -> list[str]:
         """Metadata columns of text or truth values with few distinct values, as categories() takes them."""
@@ -170,6 +220,8 @@ class Metadata:
         labels = tuple(dict.fromkeys(value or "" for value in values))
         codes, start = np.zeros(len(self._files), np.int16), 0
         known = pa.array(labels, pa.string())
+        for shard in self.pool.shards:
+            self.check_shard(shard)
         for text in self._texts(column, files):
             part = pc.index_in(text, known).to_numpy()
             codes[start : start + len(part)] = part

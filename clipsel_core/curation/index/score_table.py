@@ -19,11 +19,12 @@ from clipsel_core.curation.index.metadata import Categories, Metadata
 from clipsel_core.curation.index.score_files import ScoreFiles
 from clipsel_core.curation.index.score_order import Sorter
 from clipsel_core.errors import RunError
-from clipsel_core.pool.layout import Pool
+from clipsel_core.pool.layout import Pool, Shard
 from clipsel_core.runs.store import Run
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 Order = Literal["ascending", "descending", "random"]
 
@@ -44,7 +45,7 @@ class ScoreTable:
         self.files = files
         self.shard_names = files.shard_names
         self.metrics = tuple(files.run.metrics)
-        self._metadata = Metadata(files)
+        self._metadata = Metadata(files, self.uids_at)
         self._lock = threading.Lock()
         self._columns: dict[str, np.ndarray] = {}
         self._extents: dict[str, tuple[float, float]] = {}
@@ -188,6 +189,14 @@ class ScoreTable:
     def metadata(self, rows: np.ndarray, columns: tuple[str, ...] = ("caption", "url")) -> pd.DataFrame:
         """Metadata of the asked rows, a row for each, "" where there is none; as Metadata.of."""
         return self._metadata.of(rows, columns)
+
+    def check_uids(self, rows: np.ndarray, found: pa.ChunkedArray) -> None:
+        """Makes sure that the pool has the pairs that were scored at these rows; as Metadata.check_uids."""
+        self._metadata.check_uids(rows, found)
+
+    def check_shard(self, shard: Shard) -> None:
+        """The same for all rows of one of the pool's shards; as Metadata.check_shard."""
+        self._metadata.check_shard(shard)
 
     def category_columns(self) -> list[str]:
         """Metadata columns with few distinct values; as Metadata.category_columns."""

@@ -1,4 +1,4 @@
-"""What does one type to go on with DataComp's own tools?
+"""What does one type to go on with DataComp's own tools, or open_clip's?
 
 Their options as of https://github.com/mlfoundations/datacomp (commit 4a8df19), resharder.py and train.py; quoted, ready
 to paste. What stands in capitals after a $ is the reader's to fill in, and what stands after a # is said to them.
@@ -6,6 +6,7 @@ to paste. What stands in capitals after a $ is the reader's to fill in, and what
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -42,6 +43,22 @@ def train_commands(shards: Path | None, pool_pairs: int) -> list[str]:
         f"# {samples:,} samples are seen at scale {scale}, however many pairs were kept",
         f"torchrun --nproc_per_node $GPUS train.py --scale {scale} --data_dir {folder}"
         " --output_dir $OUTPUT --exp_name $NAME",
+    ]
+
+
+def open_clip_commands(shards: Path, tars: list[str]) -> list[str]:
+    """The lines that train on shards with open_clip, which reads their counts of pairs from sizes.json beside them.
+
+    tars: their names, <number>.tar. It wants a tar or more for each of its workers.
+    """
+    first, last = tars[0].removesuffix(".tar"), tars[-1].removesuffix(".tar")
+    names = tars[0]
+    if len(tars) > 1:
+        names = f"{{{first}..{last}}}.tar" if int(last) - int(first) + 1 == len(tars) else f"{{{','.join(tars)}}}"
+    folder = re.sub(r"([\\{},])", r"\\\1", str(shards.resolve()))
+    return [
+        f"python -m open_clip_train.main --dataset-type webdataset --train-data {shlex.quote(f'{folder}/{names}')}"
+        f" --workers {min(4, len(tars))} --model $MODEL --logs $OUTPUT"
     ]
 
 

@@ -67,14 +67,15 @@ def export(
     out: its ending says what is written. .npy: dtype u8,u8, as DataComp's resharder takes it; .txt: a uid a line;
         .parquet and .csv: the uid as 32 hex digits and every metric of the run.
     report: see Report.
-    Raises: ExportError on another ending, where the file cannot be written, or would lie in a run or a pool (but for a
-        run's exports/).
+    Raises: ExportError where nothing is selected, on another ending, where the file cannot be written, or would lie in
+        a run or a pool (but for a run's exports/).
     """
     out = Path(out)
     writer = _WRITERS.get(out.suffix.lower())
     if writer is None:
         raise ExportError(out, expected=f"a name ending in {', '.join(_WRITERS)}", found=out.suffix or "no ending")
     check_outside(out)
+    check_some(selection)
     manifest_path = out.with_name(f"{out.name}.manifest.json")
     report(0.0, f"Writing {counted(len(selection), 'uids')} …")
     content = describe(run, selection, recipe)
@@ -95,6 +96,12 @@ def export(
         remedy = "make room, or choose another folder"
         raise ExportError(out, expected="to write the subset", found=found, remedy=remedy) from error
     return Manifest(out, manifest_path, content)
+
+
+def check_some(selection: Selection) -> None:
+    """Raises ExportError where nothing is selected: a file of nothing would be taken for a subset."""
+    if not len(selection):
+        raise ExportError("the selection", expected="a pair or more", found="none", remedy="let the recipe keep some")
 
 
 def describe(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any]:

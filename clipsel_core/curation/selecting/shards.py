@@ -1,9 +1,13 @@
 """How does a selection become training shards? Webdataset tars with the images as they are, written whole, resumed.
 
-OUT/<shard>.tar              <key>.jpg (or as the image is), <key>.txt, <key>.json; <shard>_stats.json beside each
+OUT/<shard>.tar              <key>.jpg, .png or .webp, <key>.txt, <key>.json; <shard>_stats.json beside each
 OUT/export.json              what decides the bytes; an export is gone on with only where it is the same
-OUT/missing.txt              the uids whose image could not be read, a line each
+OUT/missing.txt              the uids that have no image, a line each
+OUT/unreadable.txt           the uids whose image cannot be read or is broken, a line each
+OUT/sizes.json, __len__      the pairs of each tar, and of all, where open_clip looks for them
 OUT/manifest.json            the whole: counts, recipe, run, and each tar's size and SHA-256; written last
+
+A tar of which no pair has an image is not written; its _stats.json says so.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,14 +27,15 @@ from clipsel_core import uids
 from clipsel_core.counts import counted
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import Recipe
-from clipsel_core.curation.selecting.export import describe
+from clipsel_core.curation.selecting.export import check_some, describe
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError
 from clipsel_core.files import made_folder, sha256_of, write_atomically, write_json
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.making.claim import sole_worker
-from clipsel_core.pool.making.packing import TarPacker, new_tar, write_stats
+from clipsel_core.pool.making.decode import Unusable, quiet_pillow
+from clipsel_core.pool.making.packing import check_whole, for_loaders, new_tar, write_stats
 from clipsel_core.runs.store import Run, check_outside
 
 PAIRS_PER_SHARD = 10_000
@@ -52,13 +58,32 @@ class Shards:
 
     @property
     def missing(self) -> int:
-        """Selected pairs whose image could not be read."""
+        """Selected pairs that have no image."""
         return self.content["missing"]
 
     @property
-    def count(self) -> int:
-        """Tars."""
-        return len(self.content["tars"])
+    def unreadable(self) -> int:
+        """Selected pairs whose image cannot be read, or is broken."""
+        return self.content["unreadable"]
+
+    @property
+    def encoded_again(self) -> int:
+        """Pairs in the tars whose image is a PNG there, as loaders do not read what it was."""
+        return self.content["encoded_again"]
+
+    @property
+    def tars(self) -> list[str]:
+        """The names of the tars."""
+        return [tar["file"] for tar in self.content["tars"]]
+
+
+class _Pair(NamedTuple):
+    """A selected pair. image: as loaders read it; else why there is none, "missing" or "unreadable"."""
+
+    uid: str
+    image: bytes | str
+    encoded_again: bool
+    json: bytes
 
 
 def export_shards(
@@ -75,18 +100,20 @@ def export_shards(
 ) -> Shards:
     """Writes the selected pairs as webdataset tars, in the pool's order, or goes on with that.
 
-    Images are copied byte for byte from where the pool has them: its tars, or the places that `embed` noted. The same
-    run, recipe and options give the same bytes.
+    Images are copied byte for byte from where the pool has them: its tars, or the places that `embed` noted. What
+    training loaders do not read is encoded again; see packing.for_loaders. The same run, recipe and options give the
+    same bytes. The json of a pair keeps what the source's says.
 
     scores: also write each pair's metrics into its json. named: places that images may lie below, see reach.
     finding: told how many of the pool's files were gone through for its images, where nobody did so before.
     progress: told after each tar how many of how many pairs are done.
-    Raises: ExportError where the pool is not there or has no images, `out` holds something else, or cannot be written;
-        PoolFormatError where a store that holds images stays away.
+    Raises: ExportError where nothing is selected, the pool is not there, no pair has an image, `out` holds something
+        else, or cannot be written; PoolFormatError where a store that holds images stays away, or the pool is not as it
+        was scored.
     """
     out, rows = Path(out), selection.rows
     settings = {
-        "format": 1,
+        "format": 2,
         "run_json_sha256": sha256_of(run.root / "run.json"),
         "selection_sha256": hashlib.sha256(selection.uids().tobytes()).hexdigest(),
         "pairs_per_shard": pairs_per_shard,
@@ -95,12 +122,11 @@ def export_shards(
     check_outside(out)
     if pairs_per_shard < 1:
         raise ExportError("--pairs-per-shard", expected="1 or more", found=str(pairs_per_shard))
-    if not len(rows):
-        raise ExportError("the selection", expected="a pair or more", found="none", remedy="let the recipe keep some")
+    check_some(selection)
     try:
         _check_same(out, settings)
         images = _images(run, selection.table, named, finding)
-        with made_folder(out), sole_worker(out):
+        with quiet_pillow(), made_folder(out), sole_worker(out):
             _check_same(out, settings)
             if not (out / "export.json").exists():
                 write_json(out / "export.json", settings)
@@ -125,40 +151,68 @@ class _Work:
 
     def write(self, tar: Path, rows: np.ndarray) -> None:
         """Writes a tar and its stats, which mark that it is done."""
-        if tar.exists() and _stats_of(tar).exists():
+        if (done := _stats_of(tar)).exists() and (tar.exists() or not json.loads(done.read_bytes())["successes"]):
             return
-        missing: list[str] = []
-        counts: list[int] = []
+        lost: dict[str, list[str]] = {"missing": [], "unreadable": []}
+        written = encoded_again = 0
 
         def fill(aside: Path) -> None:
+            nonlocal written, encoded_again
             with new_tar(aside) as packer:
-                missing.extend(uid for uid, data, facts in self._pairs(rows) if not _add(packer, tar, data, facts))
-                counts.append(packer.count)
+                for pair, facts in self._pairs(rows):
+                    if isinstance(pair.image, str):
+                        lost[pair.image].append(pair.uid)
+                        continue
+                    key = f"{tar.stem}{packer.count:08d}"
+                    # What the source says of the image stays; what the pool says of the pair comes first.
+                    own = {"uid": pair.uid, "key": key, **facts}
+                    packer.add(key, pair.image, facts["caption"], {**own, **_facts_in(pair.json), **own})
+                    encoded_again += pair.encoded_again
+                written = packer.count
 
         write_atomically(tar, fill)
-        more = {"sha256": sha256_of(tar), "size_bytes": tar.stat().st_size, "missing": missing}
-        write_stats(tar, counts[0], **more)
+        more = {"sha256": sha256_of(tar), "size_bytes": tar.stat().st_size, "encoded_again": encoded_again, **lost}
+        if not written:
+            tar.unlink()
+        write_stats(tar, written, **more)
 
-    def _pairs(self, rows: np.ndarray) -> Iterator[tuple[str, bytes | None, dict[str, Any]]]:
-        """Each pair's uid, image and facts, in order; some images are read ahead."""
+    def _pairs(self, rows: np.ndarray) -> Iterator[tuple[_Pair, dict[str, Any]]]:
+        """Each pair with its facts, in order; some images are read ahead."""
         names = uids.to_hex(self.table.uids_at(rows)).to_pylist()
-        said = self.table.metadata(rows)
+        noted = ("json",) if self.table.pool and "json" in self.table.pool.columns else ()
+        said = self.table.metadata(rows, ("caption", "url", *noted))
         columns = {name: said[name].tolist() for name in ("caption", "url")}
         if self.scores:
             columns |= {metric: _numbers(self.table.take(metric, rows)) for metric in self.table.metrics}
-        with ThreadPoolExecutor(_READERS) as threads:
-            found = in_order(names, lambda uid: threads.submit(self.images.fetch, uid), 2 * _READERS)
-            for place, (uid, data) in enumerate(found):
-                yield uid, data, {"uid": uid, **{name: values[place] for name, values in columns.items()}}
+        threads = ThreadPoolExecutor(_READERS)
+        try:
+            found = in_order(names, lambda uid: threads.submit(self._fetch, uid), 2 * _READERS)
+            for place, (_, pair) in enumerate(found):
+                if noted:
+                    pair = pair._replace(json=said["json"].iat[place])
+                yield pair, {name: values[place] for name, values in columns.items()}
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _fetch(self, uid: str) -> _Pair:
+        image, facts, known = self.images.fetch(uid)
+        if not known:
+            return _Pair(uid, "missing", False, b"")
+        try:
+            data = for_loaders(image or b"")
+            check_whole(data)
+        except Unusable:
+            return _Pair(uid, "unreadable", False, b"")
+        return _Pair(uid, data, data is not image, facts)
 
 
-def _add(packer: TarPacker, tar: Path, data: bytes | None, facts: dict[str, Any]) -> bool:
-    """Adds a pair, where it has an image; says whether it has."""
-    if not data:
-        return False
-    key = f"{tar.stem}{packer.count:08d}"
-    packer.add(key, data, facts["caption"], {"uid": facts["uid"], "key": key, **facts})
-    return True
+def _facts_in(text: bytes) -> dict[str, Any]:
+    """What the json of a pair's source says. NaN, which is no JSON, is nothing."""
+    try:
+        facts = json.loads(text or b"{}", parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
@@ -203,23 +257,51 @@ def _check_same(out: Path, settings: dict[str, Any]) -> None:
 
 def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings: dict[str, Any]) -> Shards:
     """Puts the tars' stats together and checks that every selected pair is accounted for."""
-    tars, missing = [], list[str]()
-    for tar in sorted(out.glob("*.tar")):
-        stats = json.loads(_stats_of(tar).read_bytes())
-        missing += stats["missing"]
-        tars.append({"file": tar.name, "pairs": stats["successes"]} | {k: stats[k] for k in ("size_bytes", "sha256")})
+    tars, encoded_again = [], 0
+    lost: dict[str, list[str]] = {"missing": [], "unreadable": []}
+    stats_files = sorted(out.glob("*_stats.json"))
+    for path in stats_files:
+        stats = json.loads(path.read_bytes())
+        encoded_again += stats["encoded_again"]
+        for what, names in lost.items():
+            names += stats[what]
+        if stats["successes"]:
+            facts = {name: stats[name] for name in ("size_bytes", "sha256")}
+            tars.append({"file": f"{path.name.removesuffix('_stats.json')}.tar", "pairs": stats["successes"]} | facts)
     written = sum(tar["pairs"] for tar in tars)
-    if written + len(missing) != len(selection):
-        found = f"{written:,} written and {len(missing):,} missing"
+    counts = {"written": written, **{what: len(names) for what, names in lost.items()}}
+    if sum(counts.values()) != len(selection):
+        found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
         raise ExportError(
             out, expected=counted(len(selection), "pairs"), found=found, remedy="export into another folder"
         )
-    if missing:
-        write_atomically(out / "missing.txt", lambda aside: aside.write_text("".join(f"{uid}\n" for uid in missing)))
-    counts = {"written": written, "missing": len(missing)}
-    content = describe(run, selection, recipe) | settings | counts | {"tars": tars}
+    if not written:
+        # So that the next attempt looks for the images again, and the folder goes where it was made for this one.
+        for path in (*stats_files, out / "export.json"):
+            path.unlink()
+        raise _no_image(selection, counts)
+    for what, names in lost.items():
+        if names:
+            text = "".join(f"{uid}\n" for uid in names)
+            write_atomically(out / f"{what}.txt", partial(Path.write_text, data=text))
+    write_json(out / "sizes.json", {tar["file"]: tar["pairs"] for tar in tars})
+    write_json(out / "__len__", written)
+    content = describe(run, selection, recipe) | settings | counts | {"encoded_again": encoded_again, "tars": tars}
     write_json(out / "manifest.json", content)
     return Shards(out, content)
+
+
+def _no_image(selection: Selection, counts: dict[str, int]) -> ExportError:
+    pool = selection.table.pool
+    assert pool is not None
+    found = f"none: {counts['missing']:,} have no image in the pool, {counts['unreadable']:,} one that cannot be read"
+    remedy = "bring the images back to where they were"
+    if not pool.indexes and counts["missing"]:
+        remedy = (
+            "the json beside an image must hold the pair's uid; else make a pool of the tars with embed, and score it"
+        )
+    expected = f"images of the {counted(len(selection), 'pairs')} selected"
+    return ExportError(pool.root, expected=expected, found=found, remedy=remedy)
 
 
 def _stats_of(tar: Path) -> Path:

@@ -29,7 +29,7 @@ from clipsel_core.pool.making.embed import Teacher, teacher_info
 from clipsel_core.pool.making.embed_shard import BATCH_SIZE, Embedder, Took
 from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.naming import Namer
-from clipsel_core.pool.making.packing import TarPacker, new_tar, write_stats
+from clipsel_core.pool.making.packing import TarPacker, for_loaders, new_tar, write_stats
 from clipsel_core.pool.making.rows import Kept, Rows, kind_of
 from clipsel_core.pool.making.shard_files import (
     REJECTED,
@@ -42,7 +42,7 @@ from clipsel_core.pool.making.shard_files import (
     write_shard,
 )
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.record import Record, Source
+from clipsel_core.pool.sources.record import Record, Source, facts_in
 from clipsel_core.pool.teachers import add_teacher
 
 
@@ -212,7 +212,8 @@ class _Work:
 
                 def took(kept: Kept, data: bytes | None) -> None:
                     assert data is not None
-                    places.append((_pack(packer, files.name, kept, namer.name(kept.record), data), len(data)))
+                    image = for_loaders(data)
+                    places.append((_pack(packer, files.name, kept, namer.name(kept.record), image), len(image)))
 
                 made.append(self._rows(feed, before, took))
             inner = files.tar.relative_to(files.root).as_posix()
@@ -239,6 +240,7 @@ def _add(files: ShardFiles, old: Report, rows: Rows, arch: str) -> None:
 def _pack(packer: TarPacker, shard: str, kept: Kept, uid: str, data: bytes) -> int:
     record, key = kept.record, f"{shard}{packer.count:08d}"
     facts = {
+        **facts_in(record.facts),
         "uid": uid,
         "key": key,
         "caption": record.caption,

@@ -216,6 +216,8 @@ def _metadata(kept: list[Kept], named: np.ndarray) -> pa.Table:
         "sha256": pa.array([item.sha256 for item in kept], pa.string()),
         "key": pa.array([item.record.key for item in kept], pa.string()),
         "source_uid": pa.array(own, pa.string()),
+        # Read back by `export`, which writes it into the pair's json again.
+        "json": pa.array([item.record.facts or None for item in kept], pa.string()),
     }
     return pa.table(columns)
 

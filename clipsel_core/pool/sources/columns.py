@@ -60,6 +60,7 @@ def said_in(row: Mapping[str, Any], columns: Columns) -> Said:
         "url": clean_text(row.get(columns.url)) if columns.url else "",
         "width": usable_side(row.get(_SIDES[0])),
         "height": usable_side(row.get(_SIDES[1])),
+        "facts": "",
     }
 
 

@@ -18,7 +18,7 @@ from clipsel_core.pool.sources.record import DECODE_ERRORS, SAVE_AS, encoding_of
 _MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 # Rows by which a tsv shows whether a column is quoted in all of them.
 _LOOKED_AT, _ENOUGH = 100, 2
-# Lines of a tsv that are rows by themselves, beyond as many that are none, after which nobody looks for a closing quote.
+# Lines of a tsv that are rows by themselves, beyond as many that are none, after which no closing quote is sought.
 _DOUBTS = 4
 # Beyond these a quote that nothing closes is taken for a quote.
 _MOST_LINES, _MOST_LETTERS = 1000, 1 << 20

@@ -21,6 +21,7 @@ SAVE_AS = "save it as UTF-8, or as UTF-16 with a byte order mark"
 """What to do about text that cannot be decoded."""
 LONGEST_CAPTION = 1 << 20
 """Bytes of a caption that are read at all."""
+_NAMED = {"uid", "key", "caption", "url"}
 LARGEST_JSON = 1 << 24
 """Bytes of a pair's json above which it is left unread."""
 
@@ -50,6 +51,7 @@ class Record:
     embeddings: of image and caption, (2, D), where the source has these; it may have no image then, and file is "".
     uid: 32 hex digits, or nothing where the source has none. source_uid: the source's own text, where it is another.
     width, height: of the original, where the source knows.
+    facts: the JSON of whatever else the source's json says of the pair, or nothing.
     fault: why this is no pair after all; then the rest may be missing. position: how far the part has been read.
     """
 
@@ -66,6 +68,7 @@ class Record:
     url: str = ""
     width: int | None = None
     height: int | None = None
+    facts: str = ""
     fault: str = ""
     position: int = 0
 
@@ -113,9 +116,10 @@ class Named(TypedDict):
     url: str
     width: int | None
     height: int | None
+    facts: str
 
 
-def facts_in(text: bytes) -> dict[str, Any]:
+def facts_in(text: bytes | str) -> dict[str, Any]:
     """What a pair's json says, or nothing where it is broken: the pair can do without."""
     try:
         facts = json.loads(text)
@@ -130,7 +134,8 @@ def caption_in(facts: Mapping[str, Any]) -> str:
 
 
 def named_in(facts: Mapping[str, Any]) -> Named:
-    """What a pair's json says of it, as far as that can be used."""
+    """What a pair's json says of it, as far as that can be used, and the rest as it is."""
+    rest = {name: value for name, value in facts.items() if name not in _NAMED}
     uid, source_uid = uids_in(facts.get("uid"))
     return {
         "uid": uid,
@@ -138,6 +143,7 @@ def named_in(facts: Mapping[str, Any]) -> Named:
         "url": clean_text(facts.get("url")),
         "width": usable_side(facts.get("original_width")),
         "height": usable_side(facts.get("original_height")),
+        "facts": json.dumps(rest) if rest else "",
     }
 
 

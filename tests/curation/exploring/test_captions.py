@@ -55,6 +55,15 @@ def test_for_words__finds_what_python_finds(run, asked, step_rows, monkeypatch):
     assert found(CaptionScan.for_words(ScoreTable.open(run), asked)) == expected
 
 
+def test_for_words__refuses_a_row_that_is_another_pair_than_was_scored(tmp_path):
+    table = ScoreTable.open(Run.open(make_run(tmp_path, pairs=(4, 4), captions=CAPTIONS, images=False)))
+    path = tmp_path / "pool" / "metadata" / "00000000.parquet"
+    pq.write_table(pq.read_table(path).take([3, 2, 1, 0]), path)
+    with pytest.raises(PoolFormatError, match=r"00000000\.parquet, row 0: expected the pair that was scored"):
+        found(CaptionScan.for_words(table, ["red"]), 8)
+    assert found(CaptionScan.for_words(table, ["percent"]), 8) == [4]
+
+
 @pytest.mark.parametrize("caption", ["red", "", "it's '; DROP TABLE x; --", "Red", "a red%house"])
 def test_for_caption__is_letter_by_letter(run, caption):
     expected = [row for row, text in enumerate(CAPTIONS) if text == caption]

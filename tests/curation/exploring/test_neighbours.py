@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core import uids
@@ -12,7 +13,7 @@ from clipsel_core.curation.exploring import vectors
 from clipsel_core.curation.exploring.neighbours import nearest, nearest_targets, neighbours
 from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, vector_of
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.errors import RunError, TargetError
+from clipsel_core.errors import PoolFormatError, RunError, TargetError
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run
@@ -46,6 +47,15 @@ def test_neighbours__are_those_of_a_search_in_float64(table, side, block, monkey
         found = neighbours(table, row, side=side, limit=11)
         assert found.rows.tolist() == np.argsort(-cosines, kind="stable")[:11].tolist()
         np.testing.assert_allclose(found.similarity, cosines[found.rows], atol=3e-7)
+
+
+def test_neighbours__refuse_a_shard_whose_rows_are_other_pairs_than_were_scored(table):
+    path = table.pool.shards[1].parquet
+    assert len(neighbours(table, 3, limit=200)) == 125
+    pq.write_table(pq.read_table(path).take(list(range(24, -1, -1))), path)
+    with pytest.raises(PoolFormatError, match=r"00000001\.parquet, row 0: expected the pair that was scored"):
+        neighbours(table, 3, limit=200)
+    assert len(neighbours(table, 3, among=np.arange(40))) == 39
 
 
 def test_neighbours__look_only_among_the_asked(table):

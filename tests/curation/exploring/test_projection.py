@@ -12,7 +12,7 @@ from clipsel_core.curation.exploring.projection import project, read_projection
 from clipsel_core.curation.index import indexing
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
-from clipsel_core.pool.layout import open_pool, read_uid_strings
+from clipsel_core.pool.layout import open_pool, read_uid_column
 from clipsel_core.runs.store import Run
 from clipsel_core.uids import from_hex
 from tests.conftest import rewrite_npz, write_shard
@@ -34,7 +34,7 @@ def pool_and_run(root, sizes: list[int], nan_rows: tuple[int, ...] = ()) -> Run:
             rows[list(nan_rows)] = np.nan
             clip_score[list(nan_rows)] = np.nan
         rewrite_npz(npz, l14_img=rows.astype(np.float16))
-        shards.append((from_hex(read_uid_strings(open_pool(root / "pool").shards[index])), {"clip_score": clip_score}))
+        shards.append((from_hex(read_uid_column(open_pool(root / "pool").shards[index])), {"clip_score": clip_score}))
     return hand_run(root / "run", shards)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -219,7 +220,7 @@ def test_metadata__is_empty_text_without_the_pool(tmp_path):
 
 
 def test_metadata__is_empty_text_where_a_value_a_column_or_a_file_is_missing(tmp_path):
-    write_shard(tmp_path / "pool", "a", 2, columns={"text": ["one", None]})
+    write_shard(tmp_path / "pool", "a", 2, columns={"text": ["one", None], "uid": ["01", "2"]})
     write_shard(tmp_path / "pool", "b", 2)
     (tmp_path / "pool" / "metadata" / "b.parquet").unlink()
     for name in ("a",):
@@ -301,6 +302,36 @@ def test_metadata__refuses_a_pool_that_is_not_the_one_scored(tmp_path):
         table.metadata(np.array([0]))
 
 
+@pytest.mark.parametrize("now", [["3", "1", "2"], ["1", "2", "7"], ["1", "2", None]])
+def test_metadata__refuses_a_shard_whose_rows_are_other_pairs_than_were_scored(tmp_path, now):
+    write_shard(tmp_path / "pool", "a", 2, columns={"uid": ["8", "9"], "kind": ["x", "y"]})
+    columns = {"uid": ["1", "2", "3"], "text": ["one", "two", "three"], "kind": ["x", "y", "y"]}
+    parquet, _ = write_shard(tmp_path / "pool", "b", 3, columns=columns)
+    scored = [(make_uids(8, 9), {"clip_score": [1, 2]}), (make_uids(1, 2, 3), {"clip_score": [1, 2, 3]})]
+    table = ScoreTable.open(hand_run(tmp_path / "run", scored, names=["a", "b"]))
+    assert table.metadata(np.array([4, 2]))["caption"].tolist() == ["three", "one"]
+    assert table.categories("kind").codes.tolist() == [1, 0, 1, 0, 0]
+    pq.write_table(pq.read_table(parquet).set_column(0, "uid", pa.array(now)), parquet)
+    for read in (partial(table.metadata, np.array([0, 4])), partial(table.categories, "kind")):
+        with pytest.raises(
+            PoolFormatError, match=rf"{'b.parquet, row' if now[2] else 'metadata'}.*scored.*; bring back"
+        ):
+            read()
+    assert len(table.metadata(np.array([0, 1]))) == 2
+
+
+def test_metadata__refuses_a_shard_that_lost_rows_since_the_pool_was_opened(tmp_path):
+    parquet, _ = write_shard(tmp_path / "pool", "a", 2, columns={"uid": ["1", "2"], "kind": ["x", "y"]})
+    table = ScoreTable.open(hand_run(tmp_path / "run", [(make_uids(1, 2), {"clip_score": [1, 2]})], names=["a"]))
+    shard = table.pool.shards[0]
+    pq.write_table(pq.read_table(parquet).slice(0, 1), parquet)
+    for read in (partial(table.metadata, np.array([0, 1])), partial(table.check_shard, shard)):
+        with pytest.raises(PoolFormatError, match=r"expected .*2 rows.*, found 1"):
+            read()
+    with pytest.raises(PoolFormatError, match="expected 2 rows, as were scored, found others"):
+        table.categories("kind")
+
+
 def test_metadata__refuses_a_column_nobody_knows(table):
     with pytest.raises(PoolFormatError, match=r"one of the columns uid, url, .* found 'falt'"):
         table.metadata(np.array([0]), ("falt",))
@@ -317,7 +348,8 @@ def test_categories__codes_each_pair(table, big_run):
 
 
 def test_categories__calls_absent_values_empty(tmp_path):
-    write_shard(tmp_path / "pool", "a", 4, columns={"kind": ["x", None, "", "x"], "ok": [True, False, None, True]})
+    columns = {"kind": ["x", None, "", "x"], "ok": [True, False, None, True], "uid": list("1234")}
+    write_shard(tmp_path / "pool", "a", 4, columns=columns)
     run = hand_run(tmp_path / "run", [(make_uids(1, 2, 3, 4), {"clip_score": [1, 2, 3, 4]})], names=["a"])
     table = ScoreTable.open(run)
     kind, ok = table.categories("kind"), table.categories("ok")

@@ -6,8 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from braceexpand import braceexpand
 
-from clipsel_core.curation.selecting.datacomp import reshard_commands, train_commands
+from clipsel_core.curation.selecting.datacomp import open_clip_commands, reshard_commands, train_commands
 
 
 def pool_of(root, *names, stats=True):
@@ -53,6 +54,15 @@ def test_reshard_commands__say_how_the_tars_are_numbered(tmp_path, names, option
 )
 def test_reshard_commands__say_what_resharder_would_not_find(tmp_path, names, stats, says):
     assert reshard_commands(pool_of(tmp_path / "pool", *names, stats=stats), Path("/s.npy"))[0].startswith(says)
+
+
+@pytest.mark.parametrize(("numbers", "workers"), [([0], 1), ([0, 1, 2, 3, 4], 4), ([1, 3], 2)])
+def test_open_clip_commands__name_each_tar_as_open_clip_expands_it(numbers, workers):
+    folder, tars = Path("/a {b,c} 'd'/e"), [f"{number:08d}.tar" for number in numbers]
+    (line,) = open_clip_commands(folder, tars)
+    words = shlex.split(line)
+    assert list(braceexpand(words[words.index("--train-data") + 1])) == [f"{folder}/{tar}" for tar in tars]
+    assert words[words.index("--workers") + 1] == str(workers)
 
 
 def test_train_commands__quoted_and_scaled():

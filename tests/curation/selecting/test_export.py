@@ -101,11 +101,11 @@ def test_export__of_an_unfinished_run_says_how_much_of_it_there_was(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_export__writes_an_empty_selection(tmp_path, big_run, ending):
+def test_export__refuses_to_write_a_subset_of_nothing(tmp_path, big_run, ending):
     nothing = parse_recipe("steps: [{metric: clip_score, keep_top: 0}]")
-    manifest = export(big_run, select(big_run, nothing), nothing, tmp_path / f"subset.{ending}")
-    assert manifest.pairs == 0
-    assert len(read_uid_list(manifest.path)) == 0
+    with pytest.raises(ExportError, match="the selection: expected a pair or more, found none"):
+        export(big_run, select(big_run, nothing), nothing, tmp_path / f"subset.{ending}")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["subset", "subset.pkl", "subset.npz", "subset.npy.gz"])
@@ -143,9 +143,9 @@ def test_export__leaves_both_old_files_when_the_manifest_cannot_be_written(
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(export_module, "put_json", fail)
-    none = parse_recipe("steps: [{metric: clip_score, keep_top: 0}]")
+    other = parse_recipe("steps: [{metric: clip_score, keep_top: 0.1}]")
     with pytest.raises(ExportError, match="No space left on device"):
-        export(big_run, select(big_run, none), none, out)
+        export(big_run, select(big_run, other), other, out)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
+from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import webdataset
+from open_clip_train import data
 
 from clipsel_core import uids
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, parse_recipe
 from clipsel_core.curation.selecting import shards
+from clipsel_core.curation.selecting.datacomp import open_clip_commands
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.curation.selecting.shards import export_shards
-from clipsel_core.errors import ExportError
+from clipsel_core.errors import ExportError, PoolFormatError
 from clipsel_core.pool.making.embed import load_teacher
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run
 from tests.conftest import write_shard
 from tests.pool.making.test_make import SOURCES, build, table_of
-from tests.pool.pictures import image, write_teacher
+from tests.pool.pictures import drawn, image, write_tar, write_teacher
 
 DEMO = Path(__file__).parents[3] / "data" / "demo"
+NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,7 @@ def test_export_shards__read_back_by_webdataset_byte_for_byte(tmp_path, teacher,
     table = table_of(tmp_path / "pool")
     kinds = ("JPEG", "PNG", "WEBP") if kind == "tars" else ("PNG",)
     samples = read(tmp_path / "out")
-    assert (done.written, done.missing, done.count, len(samples)) == (7, 0, 3, 7)
+    assert (done.written, done.missing, done.unreadable, len(done.tars), len(samples)) == (7, 0, 0, 3, 7)
     for sample, row in zip(samples, selection.rows.tolist(), strict=True):
         written = kinds[row % len(kinds)]
         facts = json.loads(sample["json"])
@@ -88,15 +95,24 @@ def test_export_shards__from_the_demos_tars(tmp_path):
 
 def test_export_shards__manifest_accounts_for_every_pair(tmp_path, made):
     run, selection, recipe = chosen(made)
-    gone = selection.rows[[1, 4]].tolist()
-    for row in gone:
-        (tmp_path / "in" / f"{row}.png").unlink()
+    gone, broken, empty, unnoted = selection.rows[[1, 2, 3, 6]].tolist()
+    (tmp_path / "in" / f"{gone}.png").unlink()
+    (tmp_path / "in" / f"{broken}.png").write_bytes(image(broken, "PNG")[:-200])
+    (tmp_path / "in" / f"{empty}.png").write_bytes(b"")
+    index, named = tmp_path / "pool" / "images" / "00000000.parquet", table_of(tmp_path / "pool")["uid"].to_pylist()
+    kept = [row for row in range(len(named)) if row != unnoted]
+    pq.write_table(pq.read_table(index).take(kept), index)
     done = export_shards(run, selection, recipe, tmp_path / "out", pairs_per_shard=2)
     content = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert (content["pairs"], content["written"], content["missing"]) == (7, 5, 2)
-    assert (done.written, done.missing) == (5, 2)
-    lost = [table_of(tmp_path / "pool")["uid"][row].as_py() for row in gone]
-    assert (tmp_path / "out" / "missing.txt").read_text().split() == lost
+    assert (content["pairs"], content["written"], content["missing"], content["unreadable"]) == (7, 3, 1, 3)
+    assert (done.written, done.missing, done.unreadable) == (3, 1, 3)
+    assert (tmp_path / "out" / "missing.txt").read_text().split() == [named[unnoted]]
+    assert (tmp_path / "out" / "unreadable.txt").read_text().split() == [named[row] for row in (gone, broken, empty)]
+    # Of the second tar and the last no pair has an image: they are not there, as loaders wait for pairs of each.
+    assert done.tars == ["00000000.tar", "00000002.tar"]
+    assert json.loads((tmp_path / "out" / "sizes.json").read_text()) == {"00000000.tar": 1, "00000002.tar": 2}
+    assert (tmp_path / "out" / "__len__").read_text() == "3\n"
+    assert {path.name for path in (tmp_path / "out").glob("*.tar")} == set(done.tars)
     for tar in content["tars"]:
         data = (tmp_path / "out" / tar["file"]).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (tar["size_bytes"], tar["sha256"])
@@ -145,7 +161,7 @@ def test_export_shards__pairs_that_are_not_accounted_for_are_named(tmp_path, mad
     export_shards(run, selection, recipe, tmp_path / "out")
     stats = tmp_path / "out" / "00000000_stats.json"
     stats.write_text(json.dumps({**json.loads(stats.read_text()), "successes": 6}))
-    with pytest.raises(ExportError, match="expected 7 pairs, found 6 written and 0 missing; export into another"):
+    with pytest.raises(ExportError, match="expected 7 pairs, found 6 written, 0 missing, 0 unreadable; export into"):
         export_shards(run, selection, recipe, tmp_path / "out")
 
 
@@ -181,3 +197,119 @@ def test_export_shards__refuses_what_it_cannot_do(tmp_path, made):
     shutil.rmtree(tmp_path / "pool")
     with pytest.raises(ExportError, match="expected the pool of the run, found no such folder"):
         export_shards(*chosen(Run.open(run.root)), tmp_path / "none")
+
+
+PICTURES = [("JPEG", "jpg"), ("PNG", "jpg"), ("WEBP", "png"), ("GIF", "jpg"), ("BMP", "png"), ("TIFF", "webp")]
+PICTURES += [("AVIF", "jpeg"), ("JPEG", "webp"), ("GIF", "PNG")]
+BAD = {9: b"<html>no such picture</html>", 10: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 11: b""}
+
+
+def tar_pool(root, *, with_uids=True):
+    """A scored pool as DataComp has them: nine pictures under whatever names, one cut off, three that are none."""
+    parquet, _ = write_shard(root / "pool", "00000000", 13)
+    rows, members = pq.read_table(parquet).to_pylist(), {}
+    for number, row in enumerate(rows):
+        kind, ending = (*PICTURES, *[("JPEG", "jpg")] * 4)[number]
+        content = BAD.get(number, image(number, kind)[: -60 if number == 12 else None])
+        facts = {
+            "key": f"k{number}",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "exif": '{"Model": "é"}',
+            "nan": NAN,
+        }
+        facts |= {"face_bboxes": [[0.1, 0.2]], "width": 24, **({"uid": row["uid"]} if with_uids else {})}
+        # In the order of their names, as sorting archivers have them: some json lie before their image.
+        pair = {ending: content, "json": json.dumps(facts).encode(), "txt": row["text"].encode()}
+        members |= {f"{number:05d}.{name}": pair[name] for name in sorted(pair)}
+    write_tar(root / "pool" / "shards" / "00000000.tar", members)
+    return score(root / "pool", root / "run", batch_size=20, device="cpu"), rows
+
+
+EVERYTHING = "steps: [{metric: clip_score, keep_top: 1}]"
+
+
+def test_export_shards__all_that_is_written_reaches_open_clip(tmp_path, monkeypatch):
+    # open_clip wants webdataset 0.2.86 or earlier; later ones mark the end of a tar, which it takes for a file.
+    monkeypatch.setattr(data, "tar_file_expander", partial(data.tar_file_expander, eof_value=None))
+    run, rows = tar_pool(tmp_path / "a {folder}, of tars")
+    run, selection, recipe = chosen(run, EVERYTHING)
+    done = export_shards(run, selection, recipe, run.root.parent / "out", pairs_per_shard=3)
+    assert (done.written, done.missing, done.unreadable, done.encoded_again) == (9, 0, 4, 5)
+    (command,) = open_clip_commands(done.out, done.tars)
+    words = shlex.split(command)
+    options = dict(zip(words[3::2], words[4::2], strict=True))
+    asked = Namespace(
+        train_data=options["--train-data"],
+        workers=0,
+        train_num_samples=None,
+        train_data_upsampling_factors=None,
+        dataset_resampled=False,
+        seed=0,
+        batch_size=1,
+        world_size=1,
+    )
+    assert int(options["--workers"]) <= len(done.tars) == 3
+    loader = data.get_wds_dataset(asked, np.asarray, is_train=True, tokenizer=lambda text: [text]).dataloader
+    assert (loader.num_samples, loader.num_batches) == (9, 9)
+    came = {texts[0]: images[0] for images, texts in loader}
+    assert sorted(came) == sorted(row["text"] for row in rows[:9])
+    for number in (1, 4, 5):  # without loss
+        assert np.array_equal(came[rows[number]["text"]], np.asarray(drawn(number)))
+
+
+def test_export_shards__names_follow_the_bytes_and_the_json_stays(tmp_path):
+    run, rows = tar_pool(tmp_path)
+    done = export_shards(*chosen(run, EVERYTHING), tmp_path / "out", scores=True)
+    for number, (sample, row) in enumerate(zip(read(done.out), rows, strict=False)):
+        kind = PICTURES[number][0]
+        (ending,) = sample.keys() & {"jpg", "png", "webp"}
+        assert ending == {"JPEG": "jpg", "WEBP": "webp"}.get(kind, "png")
+        if kind in ("JPEG", "PNG", "WEBP"):
+            assert sample[ending] == image(number, kind)
+        facts = json.loads(sample["json"], parse_constant=pytest.fail)
+        assert (facts["exif"], facts["face_bboxes"], facts["width"], facts["nan"]) == (
+            *('{"Model": "é"}', [[0.1, 0.2]], 24),
+            None,
+        )
+        assert facts["sha256"] == hashlib.sha256(image(number, kind)).hexdigest()
+        assert [facts[name] for name in ("uid", "url", "caption")] == [row[name] for name in ("uid", "url", "text")]
+        assert facts["key"] == sample["__key__"] == f"{0:08d}{number:08d}"
+        assert isinstance(facts["clip_score"], float)
+
+
+@pytest.mark.parametrize("kind", ["tars", "folder", "packed"])
+def test_export_shards__keeps_the_json_of_what_was_embedded(tmp_path, teacher, kind):
+    for number in range(3):
+        facts = json.dumps({"uid": f"{number + 1}", "key": "k", "exif": "{}", "original_width": 24, "sizes": [number]})
+        pair = {f"{number}.png": image(number, "PNG"), f"{number}.txt": b"a text", f"{number}.json": facts.encode()}
+        if kind == "folder":
+            (tmp_path / "in").mkdir(exist_ok=True)
+            for name, content in pair.items():
+                (tmp_path / "in" / name).write_bytes(content)
+        else:
+            write_tar(tmp_path / "in" / f"{number}.tar", pair)
+    build(tmp_path / "in", tmp_path / "pool", teacher, pack=kind == "packed")
+    run = score(tmp_path / "pool", tmp_path / "run", batch_size=4, device="cpu")
+    samples = read(export_shards(*chosen(run, EVERYTHING), tmp_path / "out").out)
+    facts = [json.loads(sample["json"]) for sample in samples]
+    assert [(fact["sizes"], fact["exif"], fact["original_width"]) for fact in facts] == [
+        ([n], "{}", 24) for n in range(3)
+    ]
+    assert [fact["uid"] for fact in facts] == [f"{number + 1:032x}" for number in range(3)]
+
+
+def test_export_shards__tars_without_a_uid_are_an_error_with_a_remedy(tmp_path):
+    run, _ = tar_pool(tmp_path, with_uids=False)
+    expected = r"pool: expected images of the 13 pairs selected, found none: 13 have no image in the pool.*hold .* uid"
+    with pytest.raises(ExportError, match=expected):
+        export_shards(*chosen(run, EVERYTHING), tmp_path / "out", pairs_per_shard=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_export_shards__a_shard_that_was_written_again_is_named(tmp_path):
+    run, _ = tar_pool(tmp_path)
+    parquet = tmp_path / "pool" / "metadata" / "00000000.parquet"
+    pq.write_table(pq.read_table(parquet).take([*range(1, 13), 0]), parquet)
+    with pytest.raises(PoolFormatError, match=r"00000000\.parquet, row 0: expected the pair that was scored"):
+        export_shards(*chosen(run, EVERYTHING), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.tar"))

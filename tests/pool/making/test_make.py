@@ -162,7 +162,7 @@ def test_make_pool__is_a_pool_that_nothing_is_wrong_with(tmp_path, teachers):
     pool = open_pool(tmp_path / "pool")
     assert inspect_pool(pool).problems == ()
     assert [*pool.columns] == [
-        *("uid", "url", "text", "original_width", "original_height", "sha256", "key", "source_uid"),
+        *("uid", "url", "text", "original_width", "original_height", "sha256", "key", "source_uid", "json"),
         "clip_l14_similarity_score",
     ]
     members = read_members(pool.shards[0].npz)

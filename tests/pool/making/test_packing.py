@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tarfile
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from PIL import Image
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.making import make
-from clipsel_core.pool.making.packing import image_ending
+from clipsel_core.pool.making.decode import Unusable
+from clipsel_core.pool.making.packing import check_whole, for_loaders, image_ending, new_tar
 from tests.pool.making.test_make import SOURCES, build, bytes_of, table_of
-from tests.pool.pictures import caption, image
+from tests.pool.pictures import caption, drawn, image, write_tar
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -95,4 +99,67 @@ def test_pack__repeated_uids_are_told_apart_in_the_json(tmp_path, teachers):
 
 def test_image_ending__by_the_first_bytes():
     assert [image_ending(image(0, kind)) for kind in ("JPEG", "PNG", "WEBP")] == ["jpg", "png", "webp"]
-    assert image_ending(b"anything") == "jpg"
+    assert [image_ending(data) for data in (image(0, "GIF"), image(0, "BMP"), b"anything", b"")] == [""] * 4
+
+
+def test_new_tar__the_bytes_are_those_of_tarfile(tmp_path):
+    pairs = [
+        (f"{number:08d}", b"\xff\xd8" + b"x" * size, "é", {"a": 1}) for number, size in enumerate((0, 509, 510, 99))
+    ]
+    with new_tar(tmp_path / "ours.tar") as packer:
+        offsets = [packer.add(*pair) for pair in pairs]
+    with tarfile.open(tmp_path / "theirs.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+        for key, data, text, facts in pairs:
+            for ending, content in {"jpg": data, "txt": text.encode(), "json": json.dumps(facts).encode()}.items():
+                entry = tarfile.TarInfo(f"{key}.{ending}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    ours = (tmp_path / "ours.tar").read_bytes()
+    assert ours == (tmp_path / "theirs.tar").read_bytes()
+    assert [ours[offset : offset + len(pair[1])] for offset, pair in zip(offsets, pairs, strict=True)] == [
+        data for _, data, _, _ in pairs
+    ]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
+def test_for_loaders__others_become_the_same_picture_as_png(kind):
+    data = for_loaders(image(3, kind))
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as written, Image.open(io.BytesIO(image(3, kind))) as was:
+        assert np.array_equal(np.asarray(written), np.asarray(was.convert("RGB")))
+
+
+def test_for_loaders__what_loaders_read_stays_as_it_is():
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert for_loaders(image(1, kind)) is not None
+        assert for_loaders(image(1, kind)) == image(1, kind)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"GIF89a", b"II*\0"]
+)
+def test_for_loaders__refuses_what_is_no_picture(data):
+    with pytest.raises(Unusable):
+        for_loaders(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_check_whole__a_picture_that_was_cut_off(kind):
+    check_whole(image(2, kind))
+    check_whole(image(2, kind) + b"\0" * 5000)
+    with pytest.raises(Unusable):
+        check_whole(image(2, kind)[:-200])
+
+
+def test_pack__keeps_what_the_json_says_and_writes_what_loaders_read(tmp_path, teachers):
+    said = {"exif": "{}", "face_bboxes": [[0.5]], "width": 24}
+    pair = {"a.jpg": image(0, "TIFF"), "a.txt": b"a caption", "a.json": json.dumps({"uid": "7", **said}).encode()}
+    write_tar(tmp_path / "in" / "0.tar", pair)
+    build(tmp_path / "in", tmp_path / "pool", teachers[0], pack=True)
+    (tar,) = open_pool(tmp_path / "pool").tars
+    (sample,) = webdataset.WebDataset(str(tar), shardshuffle=False, empty_check=False)
+    facts = json.loads(sample["json"])
+    assert {name: facts[name] for name in said} == said
+    assert facts["uid"] == f"{7:032x}"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(sample["png"]))), np.asarray(drawn(0)))
+    index = ImageIndex.of_parts(tmp_path / "pool", list(open_pool(tmp_path / "pool").indexes), tmp_path / "index")
+    assert index.read(facts["uid"]) == sample["png"]
