@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, UidError
 from clipsel_core.pool.ahead import in_order
-from clipsel_core.pool.image_lookup import Block, Found, Kind, Lookup, write_lookup
+from clipsel_core.pool.image_lookup import Block, Damaged, Found, Kind, Lookup, write_lookup
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.patience import PATIENT, in_passing
 from clipsel_core.pool.places import Place
@@ -26,6 +27,7 @@ A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
 
 _Blocks = Generator[Block, None, None]
 
+_log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 16
 _CACHED = "images.index"
 _AHEAD = 8
@@ -48,9 +50,15 @@ class ImageIndex:
         """The index of these tars, looked up in `cache` where that is still true of them, else built and kept there.
 
         gone: not called where they are looked up. What it raises ends the search, and nothing is kept.
-        Raises: PoolFormatError on a tar that cannot be read; OSError where `cache` cannot be written.
+        A tar that is damaged costs the images in it that cannot be found: see `damaged`.
+        Raises: PoolFormatError where no image is found and a tar is damaged; OSError where `cache` cannot be written.
         """
-        return cls(_kept(cache, tars, lambda: _blocks_of_tars(tars), gone))
+        index = cls(_kept(cache, tars, lambda: _blocks_of_tars(tars), gone))
+        for tar, reason, found in index.damaged:
+            if not len(index):
+                raise PoolFormatError(tar, expected="a whole tar", found=reason, remedy="download it again")
+            _log.warning("%s: not all images can be read, %s can: %s", tar, f"{found:,}", reason)
+        return index
 
     @classmethod
     def of_parts(cls, root: Path, paths: list[Path], cache: Path, gone: Gone | None = None) -> ImageIndex:
@@ -63,6 +71,11 @@ class ImageIndex:
 
     def __len__(self) -> int:
         return len(self._lookup)
+
+    @property
+    def damaged(self) -> list[Damaged]:
+        """The tars that could not be read to their ends."""
+        return self._lookup.damaged
 
     def read(self, uid: str) -> bytes | None:
         """The encoded image of a uid (hex), as it lies in its file; None where there is none, or no such uid."""
@@ -143,8 +156,8 @@ def _read_found(found: Found, tries: int) -> bytes | None:
 
 def _blocks_of_tars(tars: list[Path]) -> _Blocks:
     """Where each image lies; see tar_index."""
-    for tar, table in index_tars(tars):
-        yield Block(Kind(""), pa.array([str(tar)], pa.string()), table)
+    for tar, table, damage in index_tars(tars):
+        yield Block(Kind(""), pa.array([str(tar)], pa.string()), table, damage)
 
 
 def _blocks_of_parts(root: Path, paths: list[Path]) -> _Blocks:

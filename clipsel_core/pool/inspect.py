@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.check import Problem, check_uids, shard_problems
 from clipsel_core.pool.layout import Pool
+from clipsel_core.pool.tar_index import damage_at_a_glance
 
 
 @dataclass(frozen=True)
@@ -46,4 +47,8 @@ def inspect_pool(pool: Pool, *, values: bool = True, progress: Callable[[int, in
         check_uids(pool)
     except PoolFormatError as error:
         problems.append(Problem(str(error)))
+    # Where `embed` left an index, no tar is gone through for images.
+    for tar in () if pool.indexes else pool.tars:
+        if damage := damage_at_a_glance(tar):
+            problems.append(Problem(f"{tar}: {damage}; download it again", stops=False))
     return PoolReport(pool, tuple(problems))

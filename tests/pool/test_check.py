@@ -82,3 +82,14 @@ def test_inspect_pool__rows_that_scoring_mends_do_not_stop_it(tmp_path):
     said = "shard 0: 10 rows in l14_img a little off unit length; scoring scales them"
     assert [(problem.text, problem.stops) for problem in report.problems] == [(said, False)]
     assert inspect_pool(open_pool(tmp_path), values=False).problems == ()
+
+
+def test_inspect_pool__names_a_damaged_tar(pool):
+    """It keeps nobody from scoring."""
+    (pool / "shards").mkdir(exist_ok=True)
+    (pool / "shards" / "good.tar").write_bytes(bytes(10_240))
+    (pool / "shards" / "empty.tar").write_bytes(b"")
+    report = inspect_pool(open_pool(pool))
+    assert not report.stops
+    (problem,) = [problem.text for problem in report.problems if ".tar" in problem.text]
+    assert problem == f"{pool / 'shards' / 'empty.tar'}: it cannot be read: empty file; download it again"
