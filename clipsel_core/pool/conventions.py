@@ -6,8 +6,24 @@ import re
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 """What the names of pictures end with, in any case."""
+IMAGES_END = f"images end with {', '.join(IMAGE_ENDINGS)}"
+"""The same for people: what a file that is none of them is told."""
+MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+    "AVIF": "image/avif",
+}
+"""The formats of pictures that are read, as Pillow calls them, whatever the names end with, and their media types.
+
+An MPO, a camera's file of several JPEGs, is opened as JPEG. No other format is tried: for EPS Pillow starts another
+program.
+"""
 
 _UID = re.compile("[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _SHORT_UID = re.compile("[0-9A-Fa-f]{1,31}")

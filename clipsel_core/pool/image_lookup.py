@@ -3,7 +3,7 @@
     entries   56 bytes an image, in the order of their buckets
     starts    8 bytes a bucket: the entry that it begins with; one more at the end
     names     the files' names, one behind the other
-    about     JSON: the stamp, how many of each, and what the names are relative to
+    about     JSON: the stamp, how many of each, what the names are relative to, and which files are damaged
     tail      16 bytes: where `about` begins, and how long it is
 
 A uid's bucket is the top bits of a hash of it, so that buckets hold some 32 entries however the uids were made. Finding
@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -53,11 +53,21 @@ class Block:
     """Some images. names: the files they lie in. table: uid_hi, uid_lo, place (in names), offset, length.
 
     It may say where the json lies that describes the image, in the same file: json_offset, json_length.
+    damage: what is wrong with the one file they lie in, if anything.
     """
 
     kind: Kind
     names: pa.Array
     table: pa.Table
+    damage: str = ""
+
+
+class Damaged(NamedTuple):
+    """A file that could not be read to its end. found: images that were found in it all the same."""
+
+    file: str
+    reason: str
+    found: int
 
 
 @dataclass(frozen=True)
@@ -76,12 +86,16 @@ class Found:
 
 
 class Lookup:
-    """A file of this kind, open. Any thread may ask; memory: none to speak of. bases: of its kinds."""
+    """A file of this kind, open. Any thread may ask; memory: none to speak of.
+
+    bases: of its kinds. damaged: the files that are.
+    """
 
     def __init__(self, file: BinaryIO, about: dict) -> None:
         self._file, self._pairs, self._bits = file, about["pairs"], about["bits"]
         self._kinds = [Kind(*kind) for kind in about["kinds"]]
         self.bases = sorted({kind.base for kind in self._kinds})
+        self.damaged = [Damaged(*file) for file in about["damaged"]]
         self._starts = self._pairs * ENTRY.itemsize
         self._names = self._starts + 8 * (2**self._bits + 1)
 
@@ -134,11 +148,15 @@ def write_lookup(path: Path, stamp: str, blocks: Iterable[Block]) -> None:
     with tempfile.TemporaryDirectory(prefix=".images-", dir=path.parent) as folder:
         aside = Path(folder)
         kinds: dict[Kind, int] = {}
+        damaged: list[Damaged] = []
         pieces = _Pieces(aside)
         with open(aside / "names", "wb") as names:
             for block in blocks:
                 pieces.add(_entries(block, kinds.setdefault(block.kind, len(kinds)), names))
+                if block.damage:
+                    damaged.append(Damaged(block.names[0].as_py(), block.damage, block.table.num_rows))
         about = {"version": _VERSION, "stamp": stamp, "kinds": [[kind.base, kind.image_column] for kind in kinds]}
+        about["damaged"] = damaged
         write_atomically(path, lambda file: _put_together(file, pieces, aside / "names", about))
 
 

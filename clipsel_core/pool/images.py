@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, UidError
 from clipsel_core.pool.ahead import in_order
-from clipsel_core.pool.image_lookup import Block, Found, Kind, Lookup, write_lookup
+from clipsel_core.pool.image_lookup import Block, Damaged, Found, Kind, Lookup, write_lookup
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.patience import PATIENT, in_passing
 from clipsel_core.pool.places import Place
@@ -29,6 +30,7 @@ A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
 
 _Blocks = Generator[Block, None, None]
 
+_log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 16
 _FAR_APART = 1 << 14
 _CACHED = "images.index"
@@ -63,10 +65,16 @@ class ImageIndex:
         """The index of these tars, looked up in `cache` where that is still true of them, else built and kept there.
 
         gone: not called where they are looked up. What it raises ends the search, and nothing is kept.
-        Raises: PoolFormatError on a tar that cannot be read; OSError where `cache` cannot be written.
+        A tar that is damaged costs the images in it that cannot be found: see `damaged`.
+        Raises: PoolFormatError where no image is found and a tar is damaged; OSError where `cache` cannot be written.
         """
         lookup = _kept(cache, tars, lambda: _blocks_of_tars(tars), gone)
-        return cls(lookup, {str(tar) for tar in tars}.__contains__)
+        index = cls(lookup, {str(tar) for tar in tars}.__contains__)
+        for tar, reason, found in index.damaged:
+            if not len(index):
+                raise PoolFormatError(tar, expected="a whole tar", found=reason, remedy="download it again")
+            _log.warning("%s: not all images can be read, %s can: %s", tar, f"{found:,}", reason)
+        return index
 
     @classmethod
     def of_parts(
@@ -89,6 +97,11 @@ class ImageIndex:
 
     def __len__(self) -> int:
         return len(self._lookup)
+
+    @property
+    def damaged(self) -> list[Damaged]:
+        """The tars that could not be read to their ends."""
+        return self._lookup.damaged
 
     def read(self, uid: str) -> bytes | None:
         """The encoded image of a uid (hex), as it lies in its file; None where there is none, or no such uid."""
@@ -190,8 +203,8 @@ def _read_found(found: Found, place: Place) -> tuple[bytes | None, bytes]:
 
 def _blocks_of_tars(tars: list[Path]) -> _Blocks:
     """Where each image lies; see tar_index."""
-    for tar, table in index_tars(tars):
-        yield Block(Kind(""), pa.array([str(tar)], pa.string()), table)
+    for tar, table, damage in index_tars(tars):
+        yield Block(Kind(""), pa.array([str(tar)], pa.string()), table, damage)
 
 
 def _blocks_of_parts(root: Path, paths: list[Path]) -> _Blocks:

@@ -23,6 +23,7 @@ from clipsel_core.pool.conventions import IMAGE_ENDINGS, split_key
 from clipsel_core.pool.layout import Pool, Shard, as_texts, read_column
 from clipsel_core.pool.sources.members import Members
 from clipsel_core.pool.sources.record import facts_in
+from clipsel_core.pool.tar_index import damage_at_a_glance
 
 _FIRST_MEMBERS = 60
 _LARGEST_JSON = 1 << 20
@@ -149,6 +150,9 @@ def _image_problems(pool: Pool) -> Iterator[Problem]:
         except (pa.ArrowException, OSError) as error:
             yield Problem(f"{pool.root / 'images'}: {reason_of(error)}; embed the pool again", stops=False)
         return
+    for tar in pool.tars:
+        if damage := damage_at_a_glance(tar):
+            yield Problem(f"{tar}: {damage}; download it again", stops=False)
     nameless = [tar for tar in pool.tars if _names_no_pair(tar)]
     if nameless:
         more = f" and {counted(len(nameless) - 1, 'more tars')}" if len(nameless) > 1 else ""

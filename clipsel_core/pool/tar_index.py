@@ -2,7 +2,8 @@
 
     python -m clipsel_core.pool.tar_index TAR ...
 
-prints the tables of these tars, one after the other, as a stream of Arrow's; else the parts of an error, on stderr.
+prints the tables of these tars, one after the other, as a stream of Arrow's, each with what is wrong with its tar; else
+the parts of an error, on stderr.
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from clipsel_core import errors, uids
 from clipsel_core.cores import allowed_cores
+from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, reason_of
 from clipsel_core.pool.ahead import in_order
-from clipsel_core.pool.conventions import IMAGE_ENDINGS, padded_uid
+from clipsel_core.pool.conventions import padded_uid
 from clipsel_core.pool.image_lookup import JSON_PLACE
-from clipsel_core.pool.sources.members import Members
-from clipsel_core.pool.sources.record import facts_in
+from clipsel_core.pool.sources.members import DAMAGE, Members
+from clipsel_core.pool.sources.tars import Sample, Samples
 from clipsel_core.processes import child_environment, ending, in_one_line, module_command
 
-_LARGEST_JSON = 1 << 20
 # Of tars that a process goes through: a few seconds of work, as it takes half a second to start.
 _LEAST_BYTES, _MOST_BYTES, _MOST_TARS = 256 << 20, 2 << 30, 500
 _EXPECTED = "a tar whose images can be found"
@@ -40,25 +42,53 @@ _SCHEMA = pa.schema(
 )
 
 
-def index_tars(tars: Sequence[Path]) -> Iterator[tuple[Path, pa.Table]]:
-    """Each tar with its images: uid_hi, uid_lo, place (0), offset, length and where their json is, as Block has them.
+class Indexed(NamedTuple):
+    """A tar with its images: uid_hi, uid_lo, place (0), offset, length and where their json is, as Block has them.
 
-    An image whose key has no json, or no uid in it, is left out.
-    Raises: PoolFormatError on a tar that cannot be read; LostWorkerError where a process ends before it is through.
+    damage: what is wrong with the tar, where that is something; the images are those that were found all the same.
+    """
+
+    tar: Path
+    images: pa.Table
+    damage: str
+
+
+def index_tars(tars: Sequence[Path]) -> Iterator[Indexed]:
+    """Goes through each tar, in order. An image whose key has no json, or no uid in it, is left out.
+
+    Raises: PoolFormatError on a tar that the disk does not give; LostWorkerError where a process ends before it is
+        through.
     """
     groups, cores = _groups(tars), allowed_cores()
     if len(groups) < 2 or cores < 2:
         for tar in tars:
-            yield tar, pa.Table.from_batches([_index_tar(tar)])
+            batch, damage = _index_tar(tar)
+            yield Indexed(tar, pa.Table.from_batches([batch]), damage)
         return
     processes, threads = _Processes(), ThreadPoolExecutor(cores)
     try:
-        for group, batches in in_order(groups, lambda group: threads.submit(_elsewhere, group, processes), 2 * cores):
-            for tar, batch in zip(group, batches, strict=True):
-                yield tar, pa.Table.from_batches([batch])
+        for group, found in in_order(groups, lambda group: threads.submit(_elsewhere, group, processes), 2 * cores):
+            for tar, (batch, damage) in zip(group, found, strict=True):
+                yield Indexed(tar, pa.Table.from_batches([batch]), damage)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         processes.end()
+
+
+def damage_at_a_glance(tar: Path) -> str:
+    """What is wrong with a tar that is empty, cut off or none, as its first header and its end tell; else nothing.
+
+    Raises: OSError where it cannot be read.
+    """
+    size = tar.stat().st_size
+    with open(tar, "rb") as file:
+        members = Members(file, size)
+        try:
+            next(iter(members), None)
+        except DAMAGE as error:
+            return f"it cannot be read: {error}"
+        file.seek(max(0, size - tarfile.BLOCKSIZE))
+        return "" if not file.read().strip(b"\0") else "it has no end mark: it may be cut off"
 
 
 class _Processes:
@@ -103,11 +133,14 @@ def _groups(tars: Sequence[Path]) -> list[list[Path]]:
     return groups
 
 
-def _elsewhere(tars: list[Path], processes: _Processes) -> list[pa.RecordBatch]:
+def _elsewhere(tars: list[Path], processes: _Processes) -> list[tuple[pa.RecordBatch, str]]:
     """What lies in tars, found by a process of its own. Not multiprocessing: it runs a server's main file again."""
     status, found, said = processes.run(module_command("clipsel_core.pool.tar_index", *tars))
     if status == 0:
-        return list(pa.ipc.open_stream(found))
+        return [
+            (read.batch, read.custom_metadata[b"damage"].decode())
+            for read in pa.ipc.open_stream(found).iter_batches_with_custom_metadata()
+        ]
     try:
         error: Exception = errors.from_parts(json.loads(said.splitlines()[-1]))
     except (IndexError, ValueError):
@@ -126,23 +159,26 @@ def _tables_in(printed: bytes) -> int:
     return count
 
 
-def _index_tar(path: Path) -> pa.RecordBatch:
-    images: dict[str, tuple[int, int]] = {}
-    names: dict[str, tuple[str, int, int]] = {}
+def _index_tar(path: Path) -> tuple[pa.RecordBatch, str]:
+    """The images of a tar and what is wrong with it."""
+    images: list[tuple[str, int, int, int, int]] = []
+    damage, left_out = "", list[Sample]()
     try:
+        size = path.stat().st_size
         with open(path, "rb") as file:
-            tar = Members(file, path.stat().st_size)
-            for member in tar:
-                key, dot, ending = member.name.rpartition(".")
-                if dot + ending.lower() in IMAGE_ENDINGS:
-                    images[key] = (member.offset, member.size)
-                elif ending == "json" and member.size <= _LARGEST_JSON:
-                    names[key] = padded_uid(facts_in(tar.read(member)).get("uid")), member.offset, member.size
-    except (tarfile.TarError, OSError, EOFError) as error:
+            for sample in Samples(Members(file, size), size, captions=False):
+                if sample.fault:
+                    damage = damage or sample.fault * (not sample.key)
+                    left_out.append(sample)
+                elif sample.place and sample.json_place and (uid := padded_uid(sample.facts.get("uid"))):
+                    images.append((uid, *sample.json_place, *sample.place))
+    except OSError as error:
         raise PoolFormatError(
             path, expected="a whole tar", found=reason_of(error), remedy="download it again"
         ) from error
-    return _batch([(*names[key], *place) for key, place in images.items() if key in names and names[key][0]])
+    if left_out and not damage:
+        damage = f"{counted(len(left_out), 'images')} left out, first {left_out[0].key}: {left_out[0].fault}"
+    return _batch(images), damage
 
 
 def _batch(found: list[tuple[str, int, int, int, int]]) -> pa.RecordBatch:
@@ -156,7 +192,8 @@ def _print_tables(tars: Sequence[str]) -> None:
     with pa.ipc.new_stream(sys.stdout.buffer, _SCHEMA) as stream:
         for tar in tars:
             with in_one_line(tar, _EXPECTED):
-                stream.write_batch(_index_tar(Path(tar)))
+                batch, damage = _index_tar(Path(tar))
+                stream.write_batch(batch, custom_metadata={"damage": damage})
             # At once, so that what has come out tells which tar a process was at when it ended.
             sys.stdout.buffer.flush()
 

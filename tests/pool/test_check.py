@@ -148,3 +148,14 @@ def test_inspect_pool__rows_of_another_length_come_with_their_remedy(tmp_path):
     assert problem.stops
     assert problem.text.startswith("shard 0: 10 bad rows in l14_img, the first is row 0: length 1")
     assert problem.text.endswith("; scale such rows to unit length with --on-bad-rows scale")
+
+
+def test_inspect_pool__names_a_damaged_tar(pool):
+    """It keeps nobody from scoring."""
+    (pool / "shards").mkdir(exist_ok=True)
+    (pool / "shards" / "good.tar").write_bytes(bytes(10_240))
+    (pool / "shards" / "empty.tar").write_bytes(b"")
+    report = inspect_pool(open_pool(pool))
+    assert not report.stops
+    (problem,) = [problem.text for problem in report.problems if ".tar" in problem.text]
+    assert problem == f"{pool / 'shards' / 'empty.tar'}: it cannot be read: empty file; download it again"

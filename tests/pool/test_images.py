@@ -21,6 +21,7 @@ def write_tar(path, members):
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
+    return path
 
 
 def sample(key, uid, image, ending="jpg"):
@@ -105,6 +106,22 @@ def test_open__no_tars_is_an_empty_index(tmp_path):
 def test_open__an_image_without_a_usable_uid_is_left_out(tmp_path, text):
     write_tar(tmp_path / "0.tar", {"k.jpg": b"x", "k.json": text, **sample("l", "a" * 32, b"kept")})
     assert len(ImageIndex.open([tmp_path / "0.tar"], tmp_path / "images.index")) == 1
+
+
+def test_open__a_damaged_tar_is_named_and_the_others_are_read(tars, tmp_path, caplog):
+    """Said again where the lookup is kept."""
+    cut = write_tar(tmp_path / "2.tar", {**sample("0", "d" * 32, b"d" * 5000), **sample("1", "e" * 32, b"e" * 5000)})
+    cut.write_bytes(cut.read_bytes()[:9000])
+    for name in ("3.tar", "._0.tar"):
+        (tmp_path / name).write_bytes(b"")
+    damaged = [cut, tmp_path / "3.tar", tmp_path / "._0.tar"]
+    for _ in range(2):
+        caplog.clear()
+        index = ImageIndex.open([*damaged, *tars], tmp_path / "images.index")
+        assert [(tar, found) for tar, _, found in index.damaged] == [(str(tar), int(tar == cut)) for tar in damaged]
+        assert [index.read(uid * 32) for uid in "ade"] == [b"first", b"d" * 5000, None]
+        assert [record.getMessage().partition(":")[0] for record in caplog.records] == [str(tar) for tar in damaged]
+        assert "2.tar: not all images can be read, 1 can: the tar cannot be read on at byte 9,000" in caplog.text
 
 
 def test_open__what_is_no_tar_is_named(tmp_path):

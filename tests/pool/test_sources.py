@@ -6,6 +6,7 @@ import codecs
 import csv
 import gzip
 import json
+import tarfile
 from pathlib import Path
 
 import pandas
@@ -14,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.conventions import split_key
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, split_key
+from clipsel_core.pool.sources import tars
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Source
 from tests.pool.pictures import caption, image, sample, save_to_disk, write_tar, write_tars
@@ -82,7 +84,11 @@ def test_tars__a_broken_json_costs_only_what_it_said(tmp_path, text):
 
 def test_tars__keys_without_an_image_are_faults(tmp_path):
     write_tar(tmp_path / "0.tar", {"a.txt": b"alone", **sample(1), "dir/._b.jpg": b"", "c.cls": b"3"})
-    assert faults(open_source(tmp_path)) == [("a", "a key without an image"), ("c", "a key without an image")]
+    ending = "images end with .jpg, .jpeg, .jfif, .png, .webp, .gif, .bmp, .tif, .tiff, .avif"
+    assert faults(open_source(tmp_path)) == [
+        ("a", f"a key without an image: a.txt; {ending}"),
+        ("c", f"a key without an image: c.cls; {ending}"),
+    ]
 
 
 def test_tars__cut_off_in_the_middle(tmp_path):
@@ -125,6 +131,162 @@ def test_tars__none_that_is_one_is_refused_when_opened(tmp_path):
         open_source(tmp_path / "0.tar.gz", kind="webdataset")
 
 
+def parts(number, key="a"):
+    """The files of a pair under a key, by kind."""
+    facts = json.dumps({"uid": f"{number:032x}", "caption": "from the json"}).encode()
+    return {
+        "i": (f"{key}.jpg", image(number)),
+        "t": (f"{key}.txt", caption(number).encode()),
+        "j": (f"{key}.json", facts),
+    }
+
+
+def laid_out(order):
+    """Files in an order such as i1 t1 j1b: kind and number of the pair, and its key where that is not a."""
+    return [parts(int(word[1]), word[2:] or "a")[word[0]] for word in order.split()]
+
+
+def told(source):
+    """Of each record its key and which pair's image, caption and uid it has, or its fault."""
+    images = {image(number): number for number in range(9)}
+    captions = {caption(number): number for number in range(9)} | {"from the json": "j", "": ""}
+    found = []
+    for record in records(source):
+        uid = int(record.uid, 16) if record.uid else ""
+        seen = (images[read(source, record)], captions[record.caption], uid) if not record.fault else record.fault
+        found.append((record.key, seen))
+    return found
+
+
+TWICE = "its key is repeated in the tar, and which of its files belong together cannot be told"
+
+
+@pytest.mark.parametrize(
+    ("order", "wanted"),
+    [
+        ("i1 t1 j1 i2 t2 j2", [("a", (1, 1, 1)), ("a", (2, 2, 2))]),
+        ("t1 i1 t2 i2 t3 i3", [("a", (1, 1, "")), ("a", (2, 2, "")), ("a", (3, 3, ""))]),
+        ("i1 t1 j1 i3b t3b j3b i2 t2 j2", [("a", (1, 1, 1)), ("b", (3, 3, 3)), ("a", (2, 2, 2))]),
+        # The json may be either's.
+        ("i1 t1 j1 i2 t2", [("a", TWICE), ("a", TWICE)]),
+        ("i1 t1 j2 i2 t2", [("a", TWICE), ("a", TWICE)]),
+        ("i1 t1 j1 i2 t2 i3 t3 j3 i4b t4b", [("a", TWICE)] * 3 + [("b", (4, 4, ""))]),
+        ("i1 i2 t1 t2 i3b t3b", [("a", TWICE), ("a", TWICE), ("a", TWICE), ("b", (3, 3, ""))]),
+        # Apart.
+        ("i1 i2b t1 t2b j1 j2b", [("a", (1, 1, 1)), ("b", (2, 2, 2))]),
+        ("j1 j2b t1 t2b i1 i2b", [("a", (1, 1, 1)), ("b", (2, 2, 2))]),
+        ("i1 j1 i2b j2b", [("a", (1, "j", 1)), ("b", (2, "j", 2))]),
+        ("i1 i2b i2 t1 t2b t2", [("a", TWICE), ("a", TWICE), ("b", (2, 2, ""))]),
+        ("i1 i2b i3 t3 t2b", [("a", TWICE), ("a", TWICE), ("b", (2, 2, ""))]),
+    ],
+)
+def test_tars__files_that_belong_together(tmp_path, order, wanted):
+    write_tar(tmp_path / "0.tar", laid_out(order))
+    found = told(open_source(tmp_path))
+    assert sorted(found, key=str) == sorted(wanted, key=str)
+    # Never mixed: what is no fault has all of one pair.
+    assert all(isinstance(seen, str) or len({*seen} - {"", "j"}) == 1 for _, seen in found)
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_tars__all_images_before_all_captions(tmp_path, only, monkeypatch):
+    order = [f"{kind}{number}{number}" for kind in "itj" for number in range(9)]
+    write_tar(tmp_path / "0.tar", laid_out(" ".join(order)))
+    source = open_source(tmp_path)
+    if only:
+        assert [record.uid for record in source.glance(0)] == [f"{number:032x}" for number in range(9)]
+    else:
+        assert told(source) == [(str(number), (number, number, number)) for number in range(9)]
+    monkeypatch.setattr(tars, "_HELD_BYTES", 3 * 1024)
+    found = list((source.glance if only else source.read)(0))
+    apart = "no image or no caption next to it: files of a key that lie further apart in the tar are not joined"
+    assert {record.fault.partition(";")[0][:22] for record in found} >= {apart[:22] if not only else ""}
+    assert sum(not record.fault for record in found) == 9 * only
+
+
+def test_tars__dots_in_keys_are_listed_pair_by_pair(tmp_path):
+    dotted = {f"in/shot-2023.05.0{n}{ending}": b"x" for n in range(3) for ending in (".jpg", ".txt", ".json")}
+    beside = {"own.seg.png": b"mask", "own.jpg": image(1), "own.txt": b"mine", "own.2.png": b"x", "own.2.txt": b"lost"}
+    write_tar(tmp_path / "0.tar", dotted | beside)
+    found = records(open_source(tmp_path))
+    fault = (
+        "its name has another dot: in/shot-2023.05.00.jpg is the file .05.00.jpg of in/shot-2023, no image of its own"
+    )
+    assert [record.key for record in found] == [*(f"in/shot-2023.05.0{n}" for n in range(3)), "own.2", "own"]
+    assert (found[0].fault, found[3].fault.partition(":")[0]) == (fault, "its name has another dot")
+    assert (found[4].fault, found[4].caption) == ("", "mine")
+
+
+@pytest.mark.parametrize("ending", [*IMAGE_ENDINGS, ".JPG", ".Tiff"])
+def test_source__endings_in_any_case_and_names_in_any_folder(tmp_path, ending):
+    """Tars and folders alike."""
+    upper = str.upper if ending[1].isupper() else str
+    facts = json.dumps({"uid": "7" * 32}).encode()
+    files = {
+        f"deep/er/one{ending}": image(1),
+        f"deep/er/one{upper('.txt')}": b"a caption",
+        f"deep/er/one{upper('.json')}": facts,
+        f"deep/er/._one{ending}": b"AppleDouble",
+        f"._deep/two{ending}": b"hidden",
+        f".first{ending}": b"hidden",
+    }
+    write_tar(tmp_path / "tars" / "0.tar", {f"./{name}": content for name, content in reversed(files.items())})
+    for name, content in files.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(content)
+    for kind in ("tars", "folder"):
+        source = open_source(tmp_path / kind)
+        (record,) = records(source)
+        assert record.key == "deep/er/one" + ending * (kind == "folder")
+        assert (record.fault, record.caption, record.uid) == ("", "a caption", "7" * 32)
+        assert read(source, record) == image(1)
+
+
+def test_tars__two_in_one_file(tmp_path):
+    first, second = (write_tar(tmp_path / f"{n}.part", sample(n)).read_bytes() for n in range(2))
+    (tmp_path / "0.tar").write_bytes(first + second)
+    source = open_source(tmp_path / "0.tar")
+    assert [(record.key, read(source, record)) for record in records(source)] == [
+        ("000000000", image(0)),
+        ("000000001", image(1)),
+    ]
+    (tmp_path / "0.tar").write_bytes(first + b"?" * 20_000)
+    said = f"what lies behind the end of the tar at byte {len(first):,} is none"
+    assert faults(open_source(tmp_path / "0.tar")) == [("", said)]
+
+
+def test_tars__one_that_means_harm_costs_itself_alone(tmp_path):
+    long = tarfile.TarInfo("././@LongLink")
+    long.type, long.size = tarfile.GNUTYPE_LONGNAME, 10 << 30
+    whole = write_tar(tmp_path / "0.tar", sample(0)).read_bytes()
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512
+    with open(tmp_path / "0.tar", "r+b") as file:
+        file.seek(end)
+        file.write(long.tobuf(tarfile.GNU_FORMAT))
+        file.seek(long.size, 1)
+        file.write(write_tar(tmp_path / "x", {**sample(1), **sample(2)}).read_bytes())
+    write_tar(tmp_path / "1.tar", sample(3))
+    source = open_source(tmp_path)
+    found = told(source)
+    said = f"a header of 10,737,418,240 bytes at byte {end:,}, and the file that it describes is not read"
+    lone = "a key without an image: 000000001.txt and 000000001.json; " + tars.IMAGES_END
+    assert {seen for _, seen in found} == {(0, 0, ""), said, lone, (2, 2, ""), (3, 3, "")}
+
+
+def test_folder__each_image_by_itself(tmp_path):
+    """The first has no json, the second no txt, the third neither, the fourth both."""
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(image(number))
+    for number in (1, 3):
+        (tmp_path / f"{number}.json").write_text(json.dumps({"uid": f"{number:032x}", "caption": "from the json"}))
+    for number in (0, 3):
+        (tmp_path / f"{number}.txt").write_text(caption(number))
+    source = open_source(tmp_path)
+    found = [(record.caption, record.uid[-1:]) for record in records(source)]
+    assert found == [(caption(0), ""), ("from the json", "1"), ("", ""), (caption(3), "3")]
+    assert source.said == "a folder of 4 images, captions from the .txt beside each and uids from the .json of 2"
+
+
 def test_split_key__at_the_first_dot():
     assert split_key("a.b/c.tar/00.seg.png") == ("a.b/c.tar/00", ".seg.png")
     assert split_key("README") == ("README", "")
@@ -165,7 +327,7 @@ def test_folder__a_caption_beside_no_image_is_a_fault(tmp_path):
         (tmp_path / name).with_suffix(".txt").write_text("a boat")
     (tmp_path / "inner" / "c.txt").write_text("a boat that nobody photographed")
     source = open_source(tmp_path)
-    assert faults(source) == [("inner/c.txt", "a caption without an image")]
+    assert faults(source) == [("inner/c.txt", f"a caption without an image: inner/c.txt; {tars.IMAGES_END}")]
     assert (source.sizes, len(records(source))) == ((3,), 3)
 
 

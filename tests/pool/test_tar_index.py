@@ -32,13 +32,14 @@ def small_groups(monkeypatch):
 
 
 def as_python(found):
-    return [(tar, table.to_pydict()) for tar, table in found]
+    return [(tar, table.to_pydict(), damage) for tar, table, damage in found]
 
 
 def test_index_tars__processes_find_what_one_finds(tars, monkeypatch):
     monkeypatch.setattr(tar_index, "_elsewhere", lambda *_: pytest.fail("few tars are not worth a process"))
     alone = as_python(index_tars(tars))
-    assert [len(found["uid_lo"]) for _, found in alone] == [3, 3, 0, 3]
+    assert [len(found["uid_lo"]) for _, found, _ in alone] == [3, 3, 0, 3]
+    assert [damage for _, _, damage in alone] == [""] * 4
     assert alone[1][1]["uid_lo"] == [3, 4, 5]
     monkeypatch.undo()
     monkeypatch.setattr(tar_index, "_LEAST_BYTES", 1)
@@ -47,11 +48,46 @@ def test_index_tars__processes_find_what_one_finds(tars, monkeypatch):
     assert as_python(index_tars(tars)) == alone
 
 
-@pytest.mark.usefixtures("small_groups")
-def test_index_tars__says_which_tar_is_none(tars):
+@pytest.mark.parametrize("alone", [False, True])
+def test_index_tars__a_damaged_one_costs_itself_alone(tars, monkeypatch, alone):
+    if not alone:
+        monkeypatch.setattr(tar_index, "_LEAST_BYTES", 1)
+        monkeypatch.setattr(tar_index, "allowed_cores", lambda: 2)
+    (_, images, _), *_ = index_tars(tars[1:2])
+    second = images["offset"][1].as_py()
+    tars[0].write_bytes(b"")
+    tars[1].write_bytes(tars[1].read_bytes()[: second + 9])
     tars[2].write_bytes(b"<html>" * 200)
-    with pytest.raises(PoolFormatError, match=r"/2\.tar: expected a whole tar, found .*; download it again"):
-        list(index_tars(tars))
+    found = as_python(index_tars(tars))
+    assert [len(images["uid_lo"]) for _, images, _ in found] == [0, 1, 0, 3]
+    damages = [damage for _, _, damage in found]
+    assert damages[0] == "the tar cannot be read at all: empty file"
+    assert damages[1] == f"the tar cannot be read on at byte {second + 9:,}: unexpected end of data"
+    assert damages[2].startswith("the tar cannot be read at all: ")
+    assert damages[3] == ""
+    told = [tar_index.damage_at_a_glance(tar) for tar in tars]
+    assert told[0] == "it cannot be read: empty file"
+    assert [bool(damage) for damage in told] == [True, True, True, False]
+    assert told[1] == "it has no end mark: it may be cut off"
+
+
+def test_index_tars__keys_as_the_source_splits_them(tmp_path):
+    """Images and uids never mixed; what the rule merges or cannot tell is said."""
+    json = {n: b'{"uid": "%032x"}' % n for n in range(1, 9)}
+    files = [("A.JPG", b"1"), ("A.JSON", json[1]), ("A.JPG", b"22"), ("A.JSON", json[2])]
+    files += [("b/c.1.jpg", b"333"), ("b/c.1.json", json[3]), ("b/c.2.jpg", b"333"), ("b/c.2.json", json[3])]
+    files += [("./d.tiff", b"4444"), ("e.jpg", b"55555"), ("e.seg.png", b"mask"), ("d.json", json[4])]
+    files += [("e.json", json[5]), ("f.jpg", b"666666"), ("f.json", json[6]), ("f.jpg", b"7777777"), ("._g.jpg", b"x")]
+    ((_, images, damage),) = index_tars([write_tar(tmp_path / "0.tar", files)])
+    assert dict(zip(images["uid_lo"].to_pylist(), images["length"].to_pylist(), strict=True)) == {
+        1: 1,
+        2: 2,
+        4: 4,
+        5: 5,
+    }
+    assert damage.startswith(
+        "4 images left out, first b/c.1: its name has another dot: b/c.1.jpg is the file .1.jpg of "
+    )
 
 
 @pytest.mark.usefixtures("small_groups")

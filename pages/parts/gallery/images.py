@@ -9,13 +9,15 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
+from clipsel_core.pool.image_lookup import Damaged
 from clipsel_core.pool.layout import knows_images
 from pages.parts import empty, pictures, routes, state, watching
 from pages.parts.catalog import Entry
 from pages.parts.pictures import modified
 
 _LONGEST_ADDRESS = 2_000
-_AWAITED = "images awaited"
+_AWAITED, _DAMAGED = "images awaited", "tars damaged"
+_MOST_NAMED = 3
 
 
 def columns(entry: Entry) -> tuple[str, ...]:
@@ -28,6 +30,7 @@ def sources(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) -> l
     if has_images(entry):
         finding = pictures.find(entry.root)
         if finding.work.finished:
+            st.session_state[_DAMAGED] = finding.index.damaged if finding.index else []
             return [routes.image_url(entry, name) for name in names]
         st.session_state[_AWAITED] = finding
         return [""] * len(names)
@@ -42,8 +45,16 @@ def lack(entry: Entry) -> str:
 
 
 def watch() -> None:
-    """How far finding the images is that the page just drawn would have shown, with a way to stop it; or why not."""
+    """How far finding the images is that the page just drawn would have shown, with a way to stop it; or why not.
+
+    Also which of the pool's tars are damaged.
+    """
     finding: pictures.Finding | None = st.session_state.pop(_AWAITED, None)
+    damaged: list[Damaged] = st.session_state.pop(_DAMAGED, [])
+    if damaged:
+        named = [f"{file}: {found:,} images are shown; {reason}" for file, reason, found in damaged[:_MOST_NAMED]]
+        named += [f"and {len(damaged) - _MOST_NAMED:,} more"] * (len(damaged) > _MOST_NAMED)
+        empty.show_error("\n".join(named), "Not all of the pool's images can be shown")
     if finding is None:
         return
     if finding.work.error:
