@@ -125,8 +125,10 @@ def _load(entry: Entry, run: Run) -> None:
     if path is None:
         return
     try:
-        recipes.replace_draft(entry, list(load_recipe(path, run.metrics).steps))
+        steps = list(load_recipe(path, run.metrics).steps)
+        recipes.replace_draft(entry, steps)
         st.session_state[exporting.name_key(entry)] = path.stem
+        exporting.knows(entry, path.name, recipes.as_yaml(steps))
     except ClipselError as error:
         st.session_state["load failed"] = error
 
