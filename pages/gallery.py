@@ -88,8 +88,8 @@ def _centre(entry: Entry, metric: str, shared: dict) -> float:
         "Near a", ("percentile", "score"), default="percentile", required=True, key="by", **shared
     )
     if by == "score":
-        return st.number_input("Score", value=0.0, step=0.01, format="%.4f", key="score", width=130, **shared)
-    percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, key="percentile", width=130, **shared)
+        return st.number_input("Score", value=0.0, step=0.01, format="%.10g", key="score", width=130, **shared)
+    percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, "%.10g", "percentile", width=130, **shared)
     return marginals.marginal(entry, metric).quantile(percent)
 
 
@@ -152,6 +152,7 @@ def _pager(entry: Entry, view: View, listing: Listing, pages: int, search: scann
                 min_value=0.0,
                 max_value=100.0,
                 value=None,
+                format="%.10g",
                 key="jump",
                 placeholder="jump to percentile",
                 label_visibility="collapsed",

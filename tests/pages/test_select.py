@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from clipsel_core.curation.recipes.recipe_files import load_recipe, parse_recipe
 from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
-from tests.pages.conftest import thumbs, words
+from tests.pages.conftest import thumbs, trigger, words
 from tests.pages.worlds import LACKING, add_recipe, make_run
 
 
@@ -27,6 +28,11 @@ def run(tmp_path):
 def kept(app) -> int:
     headline = next(element.proto.body for element in app.get("html") if "headline" in element.proto.body)
     return int(headline.split("<b>")[1].split("</b>")[0].replace(",", ""))
+
+
+def saved_steps(app):
+    """The steps of the draft, as the file says that they would be saved in."""
+    return parse_recipe(next(block.value for block in app.get("code") if block.value.startswith("steps:"))).steps
 
 
 def sliders(app):
@@ -49,6 +55,33 @@ def test_select__slider_keeps_what_the_core_keeps(run, open_page, percent):
     )
     assert kept(app) == len(select(Run.open(run), parse_recipe(text)))
     assert not app.exception
+
+
+@pytest.mark.parametrize(
+    "typed", ["12.345", "0.05", "99.99999999999999999", "1e-7", "33.3333333333333333333333333", "0"]
+)
+def test_select__a_typed_share_is_the_share_that_is_used(run, open_page, typed):
+    app = open_page("select", run)
+    trigger(app, sliders(app)[0].id, "moved", {"place": 300, "typed": typed, "move": 1})
+    assert saved_steps(app)[0].keep_top * 100 == Decimal(typed)
+    assert Decimal(sliders(app)[0].head["amount"].removesuffix(" %")) == Decimal(typed)
+
+
+@pytest.mark.parametrize("typed", ["0.123456789", "-3", "1e-9", "7"])
+def test_select__a_typed_threshold_is_the_threshold_that_is_used(run, open_page, typed):
+    app = open_page("select", run)
+    app.selectbox(key="rule-0").set_value("at_least").run()
+    trigger(app, sliders(app)[0].id, "moved", {"place": 0, "typed": typed, "move": 1})
+    assert saved_steps(app)[0].at_least == float(typed)
+    assert float(sliders(app)[0].head["amount"]) == float(typed)
+
+
+@pytest.mark.parametrize("typed", ["100.1", "-0.1", "nan", "inf", "x", "", "1" * 200, "0." + "1" * 200, 7, None, [1]])
+def test_select__what_is_no_share_changes_nothing(run, open_page, typed):
+    app = open_page("select", run)
+    trigger(app, sliders(app)[0].id, "moved", {"place": 300, "typed": typed, "move": 1})
+    assert not app.exception
+    assert saved_steps(app)[0].keep_top == Decimal("0.3")
 
 
 def test_select__answers_say_which_move_they_have_heard(run, open_page):
