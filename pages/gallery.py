@@ -104,8 +104,9 @@ def _card_controls(names: list[str], metric: str, *, searchable: bool) -> tuple[
             width=270,
             max_chars=200,
             disabled=not searchable,
-            placeholder="all of these words" if searchable else "the pool has no captions here",
-            help=f"Upper and lower case alike, in any order, also inside longer words; {MOST_WORDS} words at most.",
+            placeholder="all of these whole words" if searchable else "the pool has no captions here",
+            help=f"Whole words, upper and lower case alike, in any order; {MOST_WORDS} at most. In scripts without "
+            "blanks between words, such as Chinese, Japanese and Thai, also inside longer words.",
             **shared,
         )
         help_text = "Kept and dropped by the recipe on the Select page as it is now."
@@ -121,8 +122,10 @@ def _card_controls(names: list[str], metric: str, *, searchable: bool) -> tuple[
             bind="query-params",
         )
         size = st.selectbox("Cards", _SIZES, key="size", width=90, **shared)
-    asked = tuple(dict.fromkeys(text.lower().split()))[:MOST_WORDS] if searchable else ()
-    return asked, shown, [name for name in more if name != metric], size
+    asked = tuple(dict.fromkeys(text.lower().split())) if searchable else ()
+    if len(asked) > MOST_WORDS:
+        facts.show_note(f"Only the first {MOST_WORDS} words are looked for: {' '.join(asked[:MOST_WORDS])}.")
+    return asked[:MOST_WORDS], shown, [name for name in more if name != metric], size
 
 
 def _explain(metric: str, order: str, centre: float) -> str:
@@ -222,7 +225,7 @@ def _nothing(view: View) -> None:
         "all": "No pair of this run has this score",
     }[view.shown]
     if view.words:
-        empty.show_empty("Nothing to show", f"{why} and these words in its caption. Take a word away.")
+        empty.show_empty("Nothing to show", f"{why} and these words in its caption, as whole words. Take a word away.")
     elif view.shown == "all":
         empty.show_empty("Nothing to show", f"{why}. Choose another metric.")
     else:

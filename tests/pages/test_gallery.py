@@ -266,6 +266,18 @@ def test_gallery__the_keyboard_turns_pages(app):
         assert app.number_input(key="page").value == page
 
 
+def test_gallery__finds_whole_words_and_says_which(tmp_path, open_page):
+    captions = ["a red bird", "infrared", "Red.", "a reddish bird"]
+    app = open_page("gallery", make_run(tmp_path / "world", captions=captions))
+    app.text_input(key="words").set_value("red").run()
+    assert sorted(rows(app)) == [0, 2]
+    assert app.text_input(key="words").help.startswith("Whole words")
+    app.text_input(key="words").set_value("a b c d e f g h pair").run()
+    assert "Only the first 8 words are looked for: a b c d e f g h." in words(app)
+    app.text_input(key="words").set_value("a b c d e f g a h").run()
+    assert "Only the first" not in words(app)
+
+
 def test_gallery__a_stopped_search_shows_what_it_found_and_goes_on(tmp_path, open_page, monkeypatch):
     monkeypatch.setattr("clipsel_core.curation.exploring.captions._STEP_ROWS", 1)
     run = make_run(tmp_path / "world")

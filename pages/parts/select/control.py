@@ -30,7 +30,8 @@ def show_control(head: dict[str, Any], settings: Settings | None, *, key: str, m
     """Draws the thumb and, where the step can be counted, its histogram.
 
     head: what is said as words and single numbers, as control.js reads it. settings: what each place of the thumb would
-    do, None where the recipe does not fit the run. moved: called when the thumb was let go, or an amount was typed; moved_to() then says where or what.
+    do, None where the recipe does not fit the run. moved: called when the thumb was let go, or an amount was typed;
+    moved_to() then says where, or what.
     """
     heard = st.session_state.get(_heard(key), 0)
     _control(data=packed({**head, "heard": heard}, settings), key=key, on_moved_change=moved)
