@@ -316,6 +316,33 @@ def test_gallery__k_keeps_and_d_drops(page):
     settle(page)
 
 
+def test_gallery__loses_no_key_however_fast_they_are_typed(page):
+    """All within one task of the browser: nobody types faster."""
+    visit(page, "gallery")
+    cards = page.locator(".card")
+    cards.first.focus()
+    page.evaluate(
+        """() => {
+          const deepest = () => { let held = document.activeElement
+            while (held.shadowRoot?.activeElement) held = held.shadowRoot.activeElement
+            return held }
+          for (let place = 0; place < 20; place += 1) {
+            for (const key of [place % 2 ? "d" : "k", "ArrowRight"]) {
+              const how = { key, bubbles: true, cancelable: true, composed: true }
+              deepest().dispatchEvent(new KeyboardEvent("keydown", how))
+            }
+          }
+        }"""
+    )
+    expect(cards.filter(has=page.locator(".badge.kept", has_text="by hand"))).to_have_count(10)
+    expect(cards.filter(has=page.locator(".badge", has_text="dropped by hand"))).to_have_count(10)
+    settle(page)
+    for _ in range(6):
+        page.keyboard.press("d")
+        page.keyboard.press("ArrowRight")
+    expect(cards.filter(has=page.locator(".badge", has_text="dropped by hand"))).to_have_count(16)
+
+
 def test_gallery__cards_that_do_not_change_stay(page):
     """A click that begins before the page is drawn anew would end on another card than it began on, and be lost."""
     visit(page, "gallery")

@@ -20,7 +20,7 @@ from pages.parts.jobs import folders, health, pooling
 from tests.conftest import unit_rows, write_shard
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
-from tests.pages.conftest import trigger, words
+from tests.pages.conftest import press, words
 from tests.pages.worlds import make_run
 
 
@@ -153,7 +153,7 @@ def test_target__more_like_the_pairs_kept_by_hand(opened):
     element = next(part for part in app.get("bidi_component") if part.proto.component_name == "clipsel_cards")
     names = ScoreTable.open(Run.open(run)).uids_at(np.array([59]))
     uid = uids.to_hex(names)[0].as_py()
-    trigger(app, element.proto.id, "judged", {"uid": uid, "kind": "keep"})
+    press(app, element.proto.id, "keep", uid=uid)
     button(app, "More like these").click().run()
     app.button(key="add target").click().run()
     assert not app.exception

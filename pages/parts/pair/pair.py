@@ -152,8 +152,8 @@ def _tabs(entry: Entry, row: int, caption: str) -> None:
                 draw()
 
 
-def _follow(key: str, rows: dict[str, int]) -> None:
+def _follow(rows: dict[str, int], uid: str) -> None:
     """Goes to a pair that was opened from within. rows: of the cards there, by uid."""
-    row = rows.get(cards.reported(key) or "")
+    row = rows.get(uid)
     if row is not None:
         st.session_state[OPENED]["trail"].append(row)

@@ -99,7 +99,7 @@ def found(scan: CaptionScan, pairs: int = 20) -> list[int]:
             "ดำ",
             "แมว",
             "кот",
-            "КОТ",
+            "кот".upper(),
             "red狗",
             "house's",
             "s",
