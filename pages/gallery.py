@@ -11,7 +11,7 @@ import streamlit as st
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.listing import Listing, ListOrder
-from pages.parts import empty, facts, marginals, metrics, recipes, state, words
+from pages.parts import empty, facts, marginals, metrics, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import fold, pager, scanning
 from pages.parts.gallery.leafing import Leaves
@@ -172,6 +172,7 @@ def _matched(view: View, search: scanning.Search | None) -> str:
     return " with these words" + ("" if view.shown == "all" else f", {words.count(search.scan.found)} in the pool")
 
 
+@unreadable.doing
 def _jump(entry: Entry, view: View, listing: Listing) -> None:
     """Turns to the page where the pool's percentile lies among the pairs that are listed, and marks the card there."""
     percent = st.session_state.get("jump")

@@ -286,8 +286,8 @@ def test_gallery__the_keyboard_turns_pages(app):
 
 
 def test_gallery__finds_whole_words_and_says_which(tmp_path, open_page):
-    captions = ["a red bird", "infrared", "Red.", "a reddish bird"]
-    app = open_page("gallery", make_run(tmp_path / "world", captions=captions))
+    said = ["a red bird", "infrared", "Red.", "a reddish bird"]
+    app = open_page("gallery", make_run(tmp_path / "world", captions=said))
     app.text_input(key="words").set_value("red").run()
     assert sorted(captions(app)) == ["Red.", "a red bird"]
     assert app.text_input(key="words").help.startswith("Whole words")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from clipsel_core import uids
-from pages.parts import marginals, metrics, recipes, state, words
+from pages.parts import marginals, metrics, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, records
 from pages.parts.gallery.records import LONGEST_TEXT
@@ -55,6 +55,7 @@ def cosine_bars(similarity: np.ndarray) -> Bars:
     return [(cards.Bar("cosine", words.score(value), "cosine", 100 * abs(float(value))),) for value in similarity]
 
 
+@unreadable.doing
 def heed(
     entry: Entry, key: str, opened: Callable[[str], None], turned: Callable[[int], None] = lambda by: None
 ) -> None:

@@ -7,6 +7,8 @@ from typing import Any, Literal, ParamSpec
 
 import streamlit as st
 
+from pages.parts import unreadable
+
 _OPEN, _ABOUT, _TURN, _SUGGESTED = "open form", "what the open form is about", "form turn", "form suggestions"
 # What is chosen stays chosen, also where the page ends before it has drawn the form.
 STAYS: dict[str, Any] = {"persist_state": "page"}
@@ -18,7 +20,7 @@ def form(
     title: str, width: Literal["small", "medium"] = "small"
 ) -> Callable[[Callable[Arguments, None]], Callable[Arguments, None]]:
     """Makes a function draw its widgets in a dialog over the page."""
-    return st.dialog(title, width=width, on_dismiss=close)
+    return unreadable.dialog(title, width=width, on_dismiss=close)
 
 
 def button(label: str, name: str, icon: str, *, disabled: bool = False) -> bool:

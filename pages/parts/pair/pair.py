@@ -15,7 +15,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from pages.parts import facts, recipes, state, words
+from pages.parts import facts, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, records
 from pages.parts.opened import LEFT, OPENED
@@ -65,7 +65,7 @@ def leave_at(entry: Entry, place: int, *, gallery: str) -> None:
 
 def _draw(entry: Entry) -> None:
     walk = st.session_state[OPENED]["walk"]
-    st.dialog("Pair", width="large", on_dismiss=_leave)(_show)(entry, walk)
+    unreadable.dialog("Pair", width="large", on_dismiss=_leave)(_show)(entry, walk)
 
 
 def _leave() -> None:

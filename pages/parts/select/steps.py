@@ -27,7 +27,7 @@ from clipsel_core.curation.recipes.recipe_yaml import plain_decimal
 from clipsel_core.curation.selecting.live import ScoreStep, Settings, settings_of
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.runs.store import Run
-from pages.parts import facts, marginals, metrics, recipes, state, words
+from pages.parts import facts, marginals, metrics, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
 from pages.parts.select import control, keyboard
 
@@ -152,6 +152,7 @@ def _switch(entry: Entry, run: Run, number: int) -> None:
         recipes.change_step(entry, run, number, step.model_copy(update={"enabled": st.session_state[f"on-{number}"]}))
 
 
+@unreadable.doing
 def _rebuild(entry: Entry, run: Run, number: int) -> None:
     """The step anew after its metric or rule changed; a fraction stays, a threshold starts at a round percentile."""
     old = recipes.draft(entry, run).get(number)
@@ -181,6 +182,7 @@ def _set(entry: Entry, run: Run, number: int, step: ScoreStep, place: int, picke
     control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number, key))
 
 
+@unreadable.doing
 def _move(entry: Entry, run: Run, number: int, key: str) -> None:
     """Takes the place that the thumb was let go at into the step, as the short decimal that was shown; or what was
     typed, digit for digit, unless the step cannot have it.
