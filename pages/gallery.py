@@ -11,7 +11,7 @@ import streamlit as st
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.listing import Listing, ListOrder
-from pages.parts import empty, facts, marginals, metrics, recipes, state, words
+from pages.parts import empty, facts, marginals, metrics, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import fold, pager, scanning
 from pages.parts.gallery.leafing import Leaves
@@ -88,8 +88,8 @@ def _centre(entry: Entry, metric: str, shared: dict) -> float:
         "Near a", ("percentile", "score"), default="percentile", required=True, key="by", **shared
     )
     if by == "score":
-        return st.number_input("Score", value=0.0, step=0.01, format="%.4f", key="score", width=130, **shared)
-    percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, key="percentile", width=130, **shared)
+        return st.number_input("Score", value=0.0, step=0.01, format="%.10g", key="score", width=130, **shared)
+    percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, "%.10g", "percentile", width=130, **shared)
     return marginals.marginal(entry, metric).quantile(percent)
 
 
@@ -104,8 +104,9 @@ def _card_controls(names: list[str], metric: str, *, searchable: bool) -> tuple[
             width=270,
             max_chars=200,
             disabled=not searchable,
-            placeholder="all of these words" if searchable else "the pool has no captions here",
-            help=f"Upper and lower case alike, in any order, also inside longer words; {MOST_WORDS} words at most.",
+            placeholder="all of these whole words" if searchable else "the pool has no captions here",
+            help=f"Whole words, upper and lower case alike, in any order; {MOST_WORDS} at most. In scripts without "
+            "blanks between words, such as Chinese, Japanese and Thai, also inside longer words.",
             **shared,
         )
         help_text = "Kept and dropped by the recipe on the Select page as it is now."
@@ -121,8 +122,10 @@ def _card_controls(names: list[str], metric: str, *, searchable: bool) -> tuple[
             bind="query-params",
         )
         size = st.selectbox("Cards", _SIZES, key="size", width=90, **shared)
-    asked = tuple(dict.fromkeys(text.lower().split()))[:MOST_WORDS] if searchable else ()
-    return asked, shown, [name for name in more if name != metric], size
+    asked = tuple(dict.fromkeys(text.lower().split())) if searchable else ()
+    if len(asked) > MOST_WORDS:
+        facts.show_note(f"Only the first {MOST_WORDS} words are looked for: {' '.join(asked[:MOST_WORDS])}.")
+    return asked[:MOST_WORDS], shown, [name for name in more if name != metric], size
 
 
 def _explain(metric: str, order: str, centre: float) -> str:
@@ -152,6 +155,7 @@ def _pager(entry: Entry, view: View, listing: Listing, pages: int, search: scann
                 min_value=0.0,
                 max_value=100.0,
                 value=None,
+                format="%.10g",
                 key="jump",
                 placeholder="jump to percentile",
                 label_visibility="collapsed",
@@ -168,6 +172,7 @@ def _matched(view: View, search: scanning.Search | None) -> str:
     return " with these words" + ("" if view.shown == "all" else f", {words.count(search.scan.found)} in the pool")
 
 
+@unreadable.doing
 def _jump(entry: Entry, view: View, listing: Listing) -> None:
     """Turns to the page where the pool's percentile lies among the pairs that are listed, and marks the card there."""
     percent = st.session_state.get("jump")
@@ -221,7 +226,7 @@ def _nothing(view: View) -> None:
         "all": "No pair of this run has this score",
     }[view.shown]
     if view.words:
-        empty.show_empty("Nothing to show", f"{why} and these words in its caption. Take a word away.")
+        empty.show_empty("Nothing to show", f"{why} and these words in its caption, as whole words. Take a word away.")
     elif view.shown == "all":
         empty.show_empty("Nothing to show", f"{why}. Choose another metric.")
     else:

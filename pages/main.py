@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, elsewhere, empty, links, opened, opening, state
+from pages.parts import catalog, elsewhere, empty, links, opened, opening, state, unreadable
 from pages.parts.gallery import images
 from pages.parts.jobs import forms, jobs, starting
 
@@ -51,6 +51,7 @@ with st.sidebar:
         st.warning("Named when the server started, but it holds no run:", icon=":material/warning:")
         st.code(str(root), language=None, wrap_lines=True)
 
+unreadable.show_undone()
 if not entries:
     empty.no_runs(catalog.data_folder())
     with st.container(horizontal=True, gap="small"):
@@ -71,5 +72,5 @@ else:
         page.run()
         with above:
             images.watch()
-    except ClipselError as error:
-        empty.show_error(error, "This run cannot be shown as it is")
+    except (ClipselError, OSError) as error:
+        empty.show_error(unreadable.in_words(error), "This run cannot be shown as it is")

@@ -11,8 +11,7 @@ import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.index.cells import Span, within
-from clipsel_core.errors import ClipselError
-from pages.parts import empty, facts, metrics, recipes, state, words
+from pages.parts import facts, metrics, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import images, records
 from pages.parts.jobs import jobs
@@ -69,15 +68,12 @@ def _colour(entry: Entry, recipe: str) -> Colour:
     return Colour(name, recipe if name == KEPT else "")
 
 
-@st.fragment
+@unreadable.fragment
 def _view(entry: Entry, shown: _Shown) -> None:
     """The map itself. Zooming and moving run this and nothing else; what concerns the whole page draws it anew."""
     if _drawn(entry) != shown.shape or recipes.draft_yaml(entry, state.open_run(entry)) != shown.recipe:
         st.rerun()
-    try:
-        _draw(entry, shown)
-    except ClipselError as error:
-        empty.show_error(error, "This part of the map cannot be shown")
+    _draw(entry, shown)
 
 
 def _draw(entry: Entry, shown: _Shown) -> None:

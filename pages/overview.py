@@ -10,7 +10,7 @@ import streamlit as st
 
 from clipsel_core.counts import counted
 from clipsel_core.runs.store import Run
-from pages.parts import commands, empty, facts, marginals, metrics, recipes, state, words
+from pages.parts import commands, empty, facts, marginals, metrics, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
 from pages.parts.jobs import health, jobs, scoring, starting
 from pages.parts.map import projecting
@@ -93,7 +93,6 @@ def _set_aside(run: Run) -> str:
     return "not known yet" if run.config.skipped_rows is None else words.count(run.config.skipped_rows)
 
 
-@st.fragment(run_every=2)
 def _watch(entry: Entry) -> None:
     run = state.open_run(entry)
     if run.finished or not _is_running(run):
@@ -106,7 +105,7 @@ def _progress(entry: Entry) -> None:
     if run.finished or jobs.at_work("score", run.root):
         return
     if _is_running(run):
-        _watch(entry)
+        unreadable.fragment(_watch, run_every=2)(entry)
     else:
         _draw_progress(entry, run)
         empty.show_empty(

@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 from clipsel_core.curation.recipes.recipe_files import load_recipe
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, links, lists, recipes, state
+from pages.parts import empty, links, lists, recipes, state, unreadable
 from pages.parts.catalog import Entry
 from pages.parts.select import borders, chance, exporting, funnel, keyboard, steps
 
@@ -65,7 +65,7 @@ def show(entry: Entry) -> None:
         _answer(entry, places, recipes.draft(entry, run), links.write(entry, run))
 
 
-@st.fragment
+@unreadable.fragment
 def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Shown) -> None:
     """All that the amounts in the draft decide. A moved thumb runs this and nothing else of the page.
 
@@ -125,8 +125,10 @@ def _load(entry: Entry, run: Run) -> None:
     if path is None:
         return
     try:
-        recipes.replace_draft(entry, list(load_recipe(path, run.metrics).steps))
+        steps = list(load_recipe(path, run.metrics).steps)
+        recipes.replace_draft(entry, steps)
         st.session_state[exporting.name_key(entry)] = path.stem
+        exporting.knows(entry, path.name, recipes.as_yaml(steps))
     except ClipselError as error:
         st.session_state["load failed"] = error
 

@@ -137,9 +137,9 @@ def step_in_words(step: AnyStep) -> str:
     if isinstance(step, KeepTop):
         text = f"top {words.percent(step.keep_top)} of the {step.of} by {metrics.title(step.metric)}"
     elif isinstance(step, AtLeast):
-        text = f"{metrics.title(step.metric)} ≥ {step.at_least:g}"
+        text = f"{metrics.title(step.metric)} ≥ {step.at_least:.15g}"
     elif isinstance(step, AtMost):
-        text = f"{metrics.title(step.metric)} ≤ {step.at_most:g}"
+        text = f"{metrics.title(step.metric)} ≤ {step.at_most:.15g}"
     else:
         text = step.text
     return text if step.enabled else f"{text} (off)"

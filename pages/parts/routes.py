@@ -2,7 +2,8 @@
 
 /pairs/<run>/<uid>      image bytes; 404 where unknown, 415 where they are not a picture that Pillow can decode, 503
                         while the images are being found
-/exports/<run>/<name>   a file of the run's exports folder as a download; 404 for anything else
+/exports/<run>/<name>   a file of the run's exports folder as a download, or its manifest; 404 for anything else;
+                        ?sha256=... of the subset: 409 where another one has the name by now
 /drawings/<name>        a picture that a page drew just now, PNG; 404 where it is not kept any more
 /scripts/<name>         the script of one of our components, by a name that changes with it; 404 for anything else
 /overview, /Select, …   addresses that people guess lead to the page they mean
@@ -13,7 +14,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -23,6 +26,7 @@ from starlette.responses import FileResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from clipsel_core.errors import RunError
+from clipsel_core.files import sha256_of
 from pages.parts import catalog, component, drawings, elsewhere, pictures
 
 _UID = re.compile(r"[0-9a-f]{32}")
@@ -31,6 +35,8 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
+
+_REPLACED = "Another file has this name by now: somebody exported under it since. Export again under another name."
 
 _PAGES = ("distributions", "map", "gallery", "search", "select", "compare")
 # Overview is the address without a page.
@@ -61,9 +67,9 @@ def drawing_url(name: str) -> str:
     return f"./drawings/{name}"
 
 
-def export_url(entry: catalog.Entry, name: str) -> str:
-    """Where an exported file can be downloaded."""
-    return f"/exports/{entry.key}/{quote(name, safe='')}"
+def export_url(entry: catalog.Entry, name: str, sha256: str) -> str:
+    """Where an exported file, or its manifest, can be downloaded while the subset has this SHA-256."""
+    return f"/exports/{entry.key}/{quote(name, safe='')}?sha256={sha256}"
 
 
 def image(request: Request) -> Response:
@@ -89,6 +95,9 @@ def export(request: Request) -> Response:
     file = _exported(entry, name) if entry else None
     if file is None:
         return PlainTextResponse("no such file", 404, headers=_HEADERS)
+    asked = request.query_params.get("sha256")
+    if asked is not None and _says(file) != asked:
+        return PlainTextResponse(_REPLACED, 409, headers=_HEADERS)
     # Named as it is on the disk and not compressed on the way: a subset of 128 million uids is 2 GB.
     headers = {**_HEADERS, "Content-Encoding": "identity", "Cache-Control": "no-store"}
     return FileResponse(file, filename=name, media_type="application/octet-stream", headers=headers)
@@ -103,6 +112,22 @@ def _exported(entry: catalog.Entry, name: str) -> Path | None:
     except (RunError, OSError, RuntimeError, ValueError):  # a link that leads out or in circles, a zero byte
         return None
     return file if inside else None
+
+
+def _says(file: Path) -> str | None:
+    """The SHA-256 of a subset, or that its manifest says; None where there is none."""
+    try:
+        stat = file.stat()
+        return _digest(file, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _digest(file: Path, inode: int, changed_ns: int, size: int) -> str:
+    if file.name.endswith(".manifest.json"):
+        return json.loads(file.read_bytes())["sha256"]
+    return sha256_of(file)
 
 
 async def drawing(request: Request) -> Response:

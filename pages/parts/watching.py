@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from pages.parts import unreadable
 from pages.parts.background import Work
 
 SECONDS = 0.5
@@ -26,7 +27,9 @@ def until_done(work: Work, *, key: str, stopped: str = "Stopped.") -> None:
     """The bar, watched: the page is drawn anew when the work ends or is stopped."""
     if work.finished:
         st.rerun()
-    st.fragment(_watch, run_every=SECONDS if work.active else None)(work, key, stopped, (work.active, work.stopped))
+    unreadable.fragment(_watch, run_every=SECONDS if work.active else None)(
+        work, key, stopped, (work.active, work.stopped)
+    )
 
 
 def _watch(work: Work, key: str, stopped: str, drawn: tuple[bool, bool]) -> None:

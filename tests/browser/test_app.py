@@ -190,8 +190,12 @@ def test_select__amounts_can_be_typed(page):
     settle(page)
     card.locator(".amount").click()
     expect(field).to_have_value("12.5 %")
-    field.fill("many")
-    page.keyboard.press("Enter")
+    for typed in ("many", "250", "-1", "1,2,3", "1e999"):
+        field.fill(typed)
+        page.keyboard.press("Enter")
+        expect(field).to_be_focused()
+        assert field.evaluate("field => field.validationMessage") == "A number from 0 to 100, please."
+    page.keyboard.press("Escape")
     expect(thumb).to_have_attribute("aria-valuenow", "125")
     card.locator(".amount").click()
     field.fill("40")
@@ -200,8 +204,15 @@ def test_select__amounts_can_be_typed(page):
     card.locator(".amount").click()
     field.fill("250")
     page.locator(".headline").click()
-    expect(thumb).to_have_attribute("aria-valuenow", "1000")
-    expect(page.locator(".funnel")).to_contain_text("top 100 % of the pool")
+    expect(field).to_have_count(0)
+    expect(thumb).to_have_attribute("aria-valuenow", "125")
+    for typed, pairs in (("12.345", "469"), ("0.05", "1"), ("12.31", "467"), ("12.3", "467")):
+        card.locator(".amount").click()
+        field.fill(typed)
+        page.keyboard.press("Enter")
+        expect(page.locator(".funnel")).to_contain_text(f"top {typed} % of the pool")
+        expect(card.locator(".amount")).to_have_text(f"{typed} %")
+        expect(page.locator(".funnel .row b").nth(1)).to_have_text(pairs)
     settle(page)
 
 
@@ -303,6 +314,33 @@ def test_gallery__k_keeps_and_d_drops(page):
     page.get_by_role("link", name="Select").click()
     expect(page.locator(".funnel")).to_contain_text("drop 1 by hand")
     settle(page)
+
+
+def test_gallery__loses_no_key_however_fast_they_are_typed(page):
+    """All within one task of the browser: nobody types faster."""
+    visit(page, "gallery")
+    cards = page.locator(".card")
+    cards.first.focus()
+    page.evaluate(
+        """() => {
+          const deepest = () => { let held = document.activeElement
+            while (held.shadowRoot?.activeElement) held = held.shadowRoot.activeElement
+            return held }
+          for (let place = 0; place < 20; place += 1) {
+            for (const key of [place % 2 ? "d" : "k", "ArrowRight"]) {
+              const how = { key, bubbles: true, cancelable: true, composed: true }
+              deepest().dispatchEvent(new KeyboardEvent("keydown", how))
+            }
+          }
+        }"""
+    )
+    expect(cards.filter(has=page.locator(".badge.kept", has_text="by hand"))).to_have_count(10)
+    expect(cards.filter(has=page.locator(".badge", has_text="dropped by hand"))).to_have_count(10)
+    settle(page)
+    for _ in range(6):
+        page.keyboard.press("d")
+        page.keyboard.press("ArrowRight")
+    expect(cards.filter(has=page.locator(".badge", has_text="dropped by hand"))).to_have_count(16)
 
 
 def test_gallery__cards_that_do_not_change_stay(page):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from tests.waiting import PATIENCE_S
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 PAGES = ("overview", "distributions", "map", "gallery", "search", "select", "compare")
+
+_presses = itertools.count(1)
 
 Opener = Callable[..., AppTest]
 
@@ -72,6 +75,11 @@ def trigger(app: AppTest, component: str, event: str, value: object) -> AppTest:
     states = app._tree.get_widget_states()
     states.widgets.append(said)
     return app._run(states)
+
+
+def press(app: AppTest, component: str, kind: str, **said: object) -> AppTest:
+    """Has a gallery report what was pressed: open, keep or drop with a uid, or turn with by how many pages."""
+    return trigger(app, component, "pressed", [{"kind": kind, **said, "press": next(_presses)}])
 
 
 class Thumb:

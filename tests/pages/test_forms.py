@@ -20,7 +20,7 @@ from pages.parts.jobs import folders, health, pooling
 from tests.conftest import unit_rows, write_shard
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
-from tests.pages.conftest import trigger, words
+from tests.pages.conftest import press, words
 from tests.pages.worlds import make_run
 
 
@@ -153,7 +153,7 @@ def test_target__more_like_the_pairs_kept_by_hand(opened):
     element = next(part for part in app.get("bidi_component") if part.proto.component_name == "clipsel_cards")
     names = ScoreTable.open(Run.open(run)).uids_at(np.array([59]))
     uid = uids.to_hex(names)[0].as_py()
-    trigger(app, element.proto.id, "judged", {"uid": uid, "kind": "keep"})
+    press(app, element.proto.id, "keep", uid=uid)
     button(app, "More like these").click().run()
     app.button(key="add target").click().run()
     assert not app.exception
@@ -341,3 +341,146 @@ def test_machine__is_examined_by_who_asks(opened, monkeypatch):
     app.session_state["machine"] = True
     app.run()
     assert "clipsel cannot work as it is: numpy" in words(app)
+
+
+def field(app, kind, label):
+    return next(box for box in app.get(kind) if box.label.startswith(label))
+
+
+BLANK = ("   ", "\t", "\u00a0\u2003", "")
+
+
+@pytest.mark.parametrize("typed", BLANK)
+@pytest.mark.parametrize("read", [folders.inside, folders.source, folders.target])
+def test_inside__a_blank_is_no_path(data, typed, read):
+    with pytest.raises(JobError, match="path: expected a file or a folder, found"):
+        read(typed)
+
+
+@pytest.mark.parametrize("typed", ["   ", "\u00a0\u2003"])
+def test_pool__a_blank_source_is_refused(data, opened, monkeypatch, typed):
+    monkeypatch.setattr(health, "teachers", lambda: ["ViT-B-32 openai"])
+    monkeypatch.setattr(folders, "sources", lambda: [typed])
+    monkeypatch.setattr(folders, "shown", str)
+    app, _ = opened("overview")
+    button(app, "Make a pool").click().run()
+    field(app, "selectbox", "Teacher").set_value("ViT-B-32 openai").run()
+    field(app, "selectbox", "Source").set_value(typed).run()
+    field(app, "text_input", "Name of the pool").set_value(" mine ").run()
+    app.button(key="start pool").click().run()
+    assert not app.exception
+    assert "path: expected a file or a folder, found blanks" in words(app)
+    assert listing(catalog.jobs_folder()) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "typed", "said"),
+    [
+        ("Teacher", "   ", "expected a model and its tag or checkpoint"),
+        ("Name of the pool", "   ", "expected a name of up to 64 letters"),
+        ("Teacher's short name", "   ", ""),
+        ("Column of images", "   ", ""),
+        ("Column of captions", " text ", ""),
+    ],
+)
+def test_pool__blanks_around_what_is_typed_are_nothing(data, opened, monkeypatch, label, typed, said):
+    (data / "pictures").mkdir()
+    monkeypatch.setattr(health, "teachers", lambda: ["ViT-B-32 openai", "   "])
+    app, _ = opened("overview")
+    button(app, "Make a pool").click().run()
+    field(app, "selectbox", "Teacher").set_value("ViT-B-32 openai").run()
+    field(app, "selectbox", "Source").set_value("pictures").run()
+    kind = "selectbox" if label == "Teacher" else "text_input"
+    next(box for box in app.get(kind) if box.label == label).set_value(typed).run()
+    app.button(key="start pool").click().run()
+    assert not app.exception
+    jobs = listing(catalog.jobs_folder())
+    assert said in words(app)
+    assert bool(jobs) == (not said)
+    for job in jobs:
+        assert not [word for word in job.info.words if word.endswith(" ") or word == "--image-column="]
+        assert label != "Column of captions" or "--text-column=text" in job.info.words
+        ended(job)
+
+
+def test_score__keeps_what_was_chosen_when_another_pool_appears(data, opened):
+    app, _ = opened("overview")
+    write_shard(data / "birds" / "pool", "00000000", 30, seed=0, arch="zoo")
+    write_shard(data / "birds" / "pool", "00000001", 20, seed=1, arch="zoo")
+    button(app, "Score a pool").click().run()
+    assert field(app, "selectbox", "Pool").value == "birds/pool"
+    field(app, "text_input", "Name of the run").set_value("mine").run()
+    chosen = {"Pool": "birds/pool", "Teacher": field(app, "selectbox", "Teacher").value}
+    write_shard(data / "ants" / "pool", "00000000", 5, seed=3)
+    write_shard(data / "mine-2" / "pool", "00000000", 5, seed=3)
+    app.run()
+    assert field(app, "selectbox", "Pool").options[0] == "ants/pool"
+    assert {label: field(app, "selectbox", label).value for label in chosen} == chosen
+    assert field(app, "text_input", "Name of the run").value == "mine"
+
+
+def test_score__keeps_what_it_began_with_when_another_pool_or_run_appears(data, opened):
+    """Nobody has touched anything yet: what is read there and then started is the same."""
+    app, run = opened("overview")
+    button(app, "Score a pool").click().run()
+    labels = (("selectbox", "Pool"), ("selectbox", "Teacher"), ("text_input", "Name"), ("number_input", "Temperature"))
+    before = [field(app, *label).value for label in labels]
+    assert before[0] == "birds/pool"
+    write_shard(data / "ants" / "pool", "00000000", 5, seed=3)
+    (data / before[2]).mkdir()
+    shutil.copytree(run, data / "seen" / "run")
+    described = json.loads((run / "run.json").read_text())
+    described |= {"pool": str(data / "birds" / "pool"), "arch": "l14", "temperature": 0.05}
+    (data / "seen" / "run" / "run.json").write_text(json.dumps(described))
+    app.run()
+    assert [field(app, *label).value for label in labels] == before
+
+
+def test_score__suggests_a_name_until_somebody_types_one(data, opened):
+    write_shard(data / "ants" / "pool", "00000000", 5, seed=3)
+    app, _ = opened("overview")
+    button(app, "Score a pool").click().run()
+    names = []
+    for place, typed in (("ants/pool", None), ("birds/pool", None), ("ants/pool", "mine"), ("birds/pool", None)):
+        field(app, "selectbox", "Pool").set_value(place).run()
+        if typed:
+            field(app, "text_input", "Name").set_value(typed).run()
+        names.append(field(app, "text_input", "Name").value)
+    assert names == ["pool-l14", "pool-l14", "mine", "mine"]
+
+
+def test_pool__keeps_what_was_chosen_when_a_teacher_appears(data, opened, monkeypatch):
+    (data / "pictures").mkdir()
+    monkeypatch.setattr(health, "teachers", lambda: ["ViT-B-32 openai"])
+    app, _ = opened("overview")
+    button(app, "Make a pool").click().run()
+    field(app, "selectbox", "Source").set_value("pictures").run()
+    field(app, "selectbox", "Teacher").set_value("ViT-B-32 openai").run()
+    field(app, "text_input", "Name").set_value("mine").run()
+    field(app, "text_input", "Column of captions").set_value("title").run()
+    for place in ("a teacher", "a source"):
+        (data / place).mkdir()
+        (data / place / "open_clip_config.json").touch()
+    app.run()
+    assert field(app, "selectbox", "Teacher").options[0] == "a source"
+    held = [box.value for kind in ("selectbox", "text_input") for box in app.get(kind)]
+    assert {"pictures", "ViT-B-32 openai", "b32", "mine", "title"} <= set(held)
+
+
+def test_target__keeps_what_was_chosen_when_another_file_appears(data, opened):
+    app, _ = opened("overview")
+    button(app, "Add a target").click().run()
+    field(app, "selectbox", "File").set_value("birds/target/task.npy").run()
+    field(app, "text_input", "Name").set_value("mine").run()
+    np.save(data / "birds" / "target" / "other.npy", unit_rows(9, 16, 5))
+    app.run()
+    assert field(app, "selectbox", "File").value == "birds/target/task.npy"
+    assert field(app, "text_input", "Name").value == "mine"
+
+
+def test_form__opened_again_begins_anew(data, opened):
+    app, _ = opened("overview")
+    for _ in range(2):
+        button(app, "Score a pool").click().run()
+        assert field(app, "text_input", "Name").value == "pool-l14"
+        field(app, "text_input", "Name").set_value("mine").run()

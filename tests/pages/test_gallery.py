@@ -15,7 +15,7 @@ from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from pages.parts import background, pictures
-from tests.pages.conftest import components, trigger, words
+from tests.pages.conftest import components, press, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
 from tests.waiting import PATIENCE_S
 
@@ -173,11 +173,11 @@ def test_gallery__pages_far_on_hold_what_comes_there(tmp_path, open_page):
     assert listed == list(range(959, -1, -1))
 
 
-def press(app, key: str, place: int):
+def judge(app, key: str, place: int):
     """K or D on a card, as the browser reports it."""
     element = next(element for element in app.get("bidi_component") if element.proto.component_name == "clipsel_cards")
     uid = components(app, "clipsel_cards")[0]["cards"][place]["uid"]
-    trigger(app, element.proto.id, "judged", {"uid": uid, "kind": {"k": "keep", "d": "drop"}[key]})
+    press(app, element.proto.id, {"k": "keep", "d": "drop"}[key], uid=uid)
     return uid
 
 
@@ -186,8 +186,8 @@ def badge(app, uid: str) -> str:
 
 
 def test_gallery__k_and_d_write_steps_of_the_recipe(app):
-    first, second = press(app, "k", 0), press(app, "k", 1)
-    third = press(app, "d", 10)
+    first, second = judge(app, "k", 0), judge(app, "k", 1)
+    third = judge(app, "d", 10)
     assert [badge(app, uid) for uid in (first, second, third)] == ["kept by hand", "kept by hand", "dropped by hand"]
     app.switch_page("select.py").run()
     assert "keep 2 by hand" in words(app)
@@ -197,19 +197,38 @@ def test_gallery__k_and_d_write_steps_of_the_recipe(app):
 
 
 def test_gallery__judging_again_takes_back_or_changes_sides(app):
-    uid = press(app, "k", 0)
-    press(app, "d", 0)
+    uid = judge(app, "k", 0)
+    judge(app, "d", 0)
     assert badge(app, uid) == "dropped by hand"
-    press(app, "d", 0)
+    judge(app, "d", 0)
     assert badge(app, uid) == "dropped"
     app.switch_page("select.py").run()
     assert "by hand" not in words(app)
 
 
+def test_gallery__takes_several_presses_at_once_each_of_them_once(app):
+    """What was pressed while the page was busy comes in one message, and again in the next one."""
+    element = app.get("bidi_component")[0]
+    names = [card["uid"] for card in components(app, "clipsel_cards")[0]["cards"]]
+    keys = [("keep", {"uid": names[place]}) for place in range(5)]
+    keys += [("turn", {"by": 1}), ("drop", {"uid": names[1]}), ("keep", {"uid": names[2]})]
+    presses = [{"kind": kind, "press": 10**12 + number, **said} for number, (kind, said) in enumerate(keys)]
+    for upto in (3, 8, 8):
+        trigger(app, element.proto.id, "pressed", presses[:upto])
+    assert components(app, "clipsel_cards")[0]["heard"] == 10**12 + 7
+    assert app.number_input(key="page").value == 2
+    app.switch_page("select.py").run()
+    assert f"keep: [{names[0]}, {names[3]}, {names[4]}]" in words(app)
+    assert f"drop: [{names[1]}]" in words(app)
+
+
 def test_gallery__ignores_a_judgement_of_a_pair_it_does_not_show(app):
     element = app.get("bidi_component")[0]
-    for said in ({"uid": "f" * 32, "kind": "keep"}, {"uid": 5, "kind": "keep"}, "x", {"uid": "f" * 32, "kind": "x"}):
-        trigger(app, element.proto.id, "judged", said)
+    for uid, kind in (("f" * 32, "keep"), (5, "keep"), ("x", "drop"), ("f" * 33, "open"), ("f" * 32, "x")):
+        press(app, element.proto.id, kind, uid=uid)
+        assert not app.exception
+    for said in ("x", 7, {"press": 1}, [7], [{"press": "1", "kind": "keep", "uid": "f" * 32}], [{"kind": "turn"}]):
+        trigger(app, element.proto.id, "pressed", said)
         assert not app.exception
     app.switch_page("select.py").run()
     assert "by hand" not in words(app)
@@ -264,8 +283,20 @@ def test_gallery__shows_further_scores_with_their_percentiles(app):
 def test_gallery__the_keyboard_turns_pages(app):
     element = next(element for element in app.get("bidi_component") if element.proto.component_name == "clipsel_cards")
     for said, page in ((1, 2), (1, 2), (-1, 1), (-1, 1), (7, 1), ("x", 1)):
-        trigger(app, element.proto.id, "turned", said)
+        press(app, element.proto.id, "turn", by=said)
         assert app.number_input(key="page").value == page
+
+
+def test_gallery__finds_whole_words_and_says_which(tmp_path, open_page):
+    said = ["a red bird", "infrared", "Red.", "a reddish bird"]
+    app = open_page("gallery", make_run(tmp_path / "world", captions=said))
+    app.text_input(key="words").set_value("red").run()
+    assert sorted(captions(app)) == ["Red.", "a red bird"]
+    assert app.text_input(key="words").help.startswith("Whole words")
+    app.text_input(key="words").set_value("a b c d e f g h pair").run()
+    assert "Only the first 8 words are looked for: a b c d e f g h." in words(app)
+    app.text_input(key="words").set_value("a b c d e f g a h").run()
+    assert "Only the first" not in words(app)
 
 
 def test_gallery__a_stopped_search_shows_what_it_found_and_goes_on(tmp_path, open_page, monkeypatch):

@@ -19,7 +19,7 @@ from pages.parts import catalog
 from pages.parts.search import sample
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
-from tests.pages.conftest import components, trigger, words
+from tests.pages.conftest import components, press, words
 from tests.pages.test_open import DEMO
 from tests.pages.worlds import LACKING, make_run, scores
 
@@ -28,7 +28,7 @@ def open_card(app, place: int, tab: str = "Scores"):
     element = next(element for element in app.get("bidi_component") if element.proto.component_name == "clipsel_cards")
     app.session_state["pair tab"] = tab
     uid = components(app, "clipsel_cards")[0]["cards"][place]["uid"]
-    trigger(app, element.proto.id, "opened", uid)
+    press(app, element.proto.id, "open", uid=uid)
     assert not app.exception
     return uid
 

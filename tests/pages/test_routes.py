@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -123,8 +125,13 @@ def test_media_type__refuses_a_decompression_bomb():
     assert pictures.media_type(bomb) is None
 
 
+def export(entry, name: str, sha256: str) -> tuple[int, dict[str, str], bytes]:
+    path, _, query = routes.export_url(entry, name, sha256).partition("?")
+    return get(path, query.encode())
+
+
 def test_export__is_a_download(entry):
-    status, headers, body = get(routes.export_url(entry, "mine.npy"))
+    status, headers, body = export(entry, "mine.npy", hashlib.sha256(b"the file").hexdigest())
     assert (status, body) == (200, b"the file")
     assert headers["content-disposition"] == 'attachment; filename="mine.npy"'
     assert headers["content-type"] == "application/octet-stream"
@@ -150,6 +157,25 @@ def test_export__is_a_download(entry):
 def test_export__gives_nothing_else(entry, name):
     (entry.root / "exports" / ".mine.npy.1.partial").write_bytes(b"half")
     assert get(f"/exports/{entry.key}/{name}")[0] == 404
+
+
+def test_export__is_the_subset_that_was_asked_for_or_none(entry):
+    """Somebody else exports under the same name: also with as many bytes, or when another subset was there before."""
+    folder = entry.root / "exports"
+    digests = []
+    for content in (b"the file", b"the pile", b"the file, longer"):
+        fresh = folder / "fresh"
+        fresh.write_bytes(content)
+        fresh.replace(folder / "mine.npy")
+        digests.append(hashlib.sha256(content).hexdigest())
+        (folder / "mine.npy.manifest.json").write_text(json.dumps({"sha256": digests[-1]}))
+        for name in ("mine.npy", "mine.npy.manifest.json"):
+            assert [export(entry, name, digest)[0] for digest in digests] == [*[409] * (len(digests) - 1), 200]
+        assert export(entry, "mine.npy", digests[-1])[2] == content
+    assert b"another name" in export(entry, "mine.npy", digests[0])[2]
+    for damaged in ("[]", "{", "{}"):
+        (folder / "mine.npy.manifest.json").write_text(damaged)
+        assert export(entry, "mine.npy.manifest.json", digests[-1])[0] == 409
 
 
 def test_export__follows_no_link_out_of_the_folder(entry, tmp_path):

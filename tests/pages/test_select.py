@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from clipsel_core.curation.recipes.recipe_files import load_recipe, parse_recipe
 from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
-from tests.pages.conftest import thumbs, words
+from tests.pages.conftest import thumbs, trigger, words
 from tests.pages.worlds import LACKING, add_recipe, make_run
 
 
@@ -27,6 +28,11 @@ def run(tmp_path):
 def kept(app) -> int:
     headline = next(element.proto.body for element in app.get("html") if "headline" in element.proto.body)
     return int(headline.split("<b>")[1].split("</b>")[0].replace(",", ""))
+
+
+def saved_steps(app):
+    """The steps of the draft, as the file says that they would be saved in."""
+    return parse_recipe(next(block.value for block in app.get("code") if block.value.startswith("steps:"))).steps
 
 
 def sliders(app):
@@ -49,6 +55,33 @@ def test_select__slider_keeps_what_the_core_keeps(run, open_page, percent):
     )
     assert kept(app) == len(select(Run.open(run), parse_recipe(text)))
     assert not app.exception
+
+
+@pytest.mark.parametrize(
+    "typed", ["12.345", "0.05", "99.99999999999999999", "1e-7", "33.3333333333333333333333333", "0"]
+)
+def test_select__a_typed_share_is_the_share_that_is_used(run, open_page, typed):
+    app = open_page("select", run)
+    trigger(app, sliders(app)[0].id, "moved", {"place": 300, "typed": typed, "move": 1})
+    assert saved_steps(app)[0].keep_top * 100 == Decimal(typed)
+    assert Decimal(sliders(app)[0].head["amount"].removesuffix(" %")) == Decimal(typed)
+
+
+@pytest.mark.parametrize("typed", ["0.123456789", "-3", "1e-9", "7"])
+def test_select__a_typed_threshold_is_the_threshold_that_is_used(run, open_page, typed):
+    app = open_page("select", run)
+    app.selectbox(key="rule-0").set_value("at_least").run()
+    trigger(app, sliders(app)[0].id, "moved", {"place": 0, "typed": typed, "move": 1})
+    assert saved_steps(app)[0].at_least == float(typed)
+    assert float(sliders(app)[0].head["amount"]) == float(typed)
+
+
+@pytest.mark.parametrize("typed", ["100.1", "-0.1", "nan", "inf", "x", "", "1" * 200, "0." + "1" * 200, 7, None, [1]])
+def test_select__what_is_no_share_changes_nothing(run, open_page, typed):
+    app = open_page("select", run)
+    trigger(app, sliders(app)[0].id, "moved", {"place": 300, "typed": typed, "move": 1})
+    assert not app.exception
+    assert saved_steps(app)[0].keep_top == Decimal("0.3")
 
 
 def test_select__answers_say_which_move_they_have_heard(run, open_page):
@@ -143,7 +176,9 @@ def test_select__saves_what_it_shows(run, open_page):
     app.button(key="save").click().run()
     assert load_recipe(run / "recipes" / "mine.yaml").steps[0].text == "top 12.5 % of the pool by s_cliploss"
     sliders(app)[0].set_value(13.0).run()
-    assert "another recipe has this name" in words(app)
+    assert "changed since it was saved or loaded" in words(app)
+    app.button(key="save").click().run()
+    assert load_recipe(run / "recipes" / "mine.yaml").steps[0].text == "top 13 % of the pool by s_cliploss"
 
 
 @pytest.mark.parametrize("name", ["", "../outside", "a/b", ".hidden", "with space"])
@@ -176,6 +211,75 @@ def test_select__exports_the_bytes_of_the_core(run, open_page, tmp_path, ending)
     assert f"--recipe {run}/recipes/mine.yaml --out {out}" in words(app)
     if ending == ".npy":
         assert len(uids.read_subset(out)) == kept(app)
+
+
+def two_under_one_name(run, open_page):
+    """Two sessions: the first has exported its 5 % under a name that the second wants for its 50 %."""
+    first, second = open_page("select", run), open_page("select", run)
+    for app, percent in ((first, 5.0), (second, 50.0)):
+        sliders(app)[0].set_value(percent).run()
+        app.text_input[0].set_value("mine").run()
+    first.button(key="export").click().run()
+    return first, second
+
+
+def exported(run) -> dict[str, bytes]:
+    files = [*(run / "exports").glob("[!.]*"), *(run / "recipes").glob("m*")]
+    return {file.name: file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("key", ["save", "export"])
+def test_select__asks_before_it_replaces_what_somebody_else_saved(run, open_page, key):
+    _, second = two_under_one_name(run, open_page)
+    before = exported(run)
+    assert "another recipe has this name: saving asks first" in words(second.run())
+    second.button(key=key).click().run()
+    assert not second.exception
+    assert "Another recipe was saved as mine: nothing was written" in words(second)
+    assert exported(run) == before
+    second.button(key="another name").click().run()
+    assert second.text_input[0].value == "mine-2"
+    after = exported(run)
+    assert {name: after[name] for name in before} == before
+    assert load_recipe(run / "recipes" / "mine-2.yaml").steps[0].text == "top 50 % of the pool by s_cliploss"
+    assert ("mine-2.npy" in after) == (key == "export")
+
+
+def test_select__asks_before_it_replaces_a_subset_of_another_recipe(run, open_page):
+    _, second = two_under_one_name(run, open_page)
+    (run / "recipes" / "mine.yaml").unlink()
+    before = exported(run)
+    second.button(key="export").click().run()
+    assert "Another subset was exported as mine.npy: nothing was written" in words(second)
+    assert exported(run) == before
+    (run / "exports" / "mine.npy.manifest.json").write_text("[]")
+    second.button(key="export").click().run()
+    assert "Another subset was exported as mine.npy" in words(second)
+    second.button(key="save").click().run()
+    assert "nothing was written" not in words(second)
+
+
+def test_select__replaces_what_it_was_told_to_and_the_other_is_told(run, open_page):
+    first, second = two_under_one_name(run, open_page)
+    assert "Another file has this name by now" not in words(first.run())
+    second.button(key="export").click().run()
+    second.button(key="replace taken").click().run()
+    assert load_recipe(run / "recipes" / "mine.yaml").steps[0].text == "top 50 % of the pool by s_cliploss"
+    assert "Another file has this name by now" not in words(second)
+    assert "Another file has this name by now" in words(first.run())
+    links = [link.proto.url for link in first.get("link_button")]
+    assert not [link for link in links if "exports" in link]
+    second.button(key="export").click().run()
+    assert "nothing was written" not in words(second)
+
+
+def test_select__agreed_to_one_recipe_is_not_agreed_to_another(run, open_page):
+    _, second = two_under_one_name(run, open_page)
+    second.button(key="export").click().run()
+    before = exported(run)
+    second.selectbox(key="ending").set_value(".csv")
+    second.button(key="replace taken").click().run()
+    assert exported(run) == before
 
 
 def test_select__two_sessions_keep_their_own_drafts(run, open_page):

@@ -13,7 +13,7 @@ from clipsel_core.curation.selecting.boundary import boundary
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.runs.store import Run
 from pages.parts.select import exporting
-from tests.pages.conftest import components, thumbs, trigger, words
+from tests.pages.conftest import components, press, thumbs, words
 from tests.pages.worlds import make_run
 from tests.waiting import until
 
@@ -75,7 +75,7 @@ def test_borders__a_pair_judged_by_hand_turns_no_page(run, open_page):
     app.button(key="next below_page").click().run()
     below = next(element for element in app.get("bidi_component") if element.proto.component_name == "clipsel_cards")
     uid = components(app, "clipsel_cards")[0]["cards"][0]["uid"]
-    trigger(app, below.proto.id, "judged", {"uid": uid, "kind": "keep"})
+    press(app, below.proto.id, "keep", uid=uid)
     card = components(app, "clipsel_cards")[0]["cards"][0]
     assert (card["caption"], card["badge"]) == ("caption of pair 29", "kept by hand")
 

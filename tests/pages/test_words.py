@@ -8,7 +8,7 @@ import pytest
 from pages.parts import words
 from pages.parts.marginals import Marginal
 from pages.parts.pair import standing
-from tests.pages.conftest import components, trigger
+from tests.pages.conftest import components, press
 from tests.pages.conftest import words as said
 from tests.pages.worlds import make_run
 
@@ -52,7 +52,7 @@ def test_cards__of_equal_scores_say_so(tmp_path, open_page):
     card = components(app, "clipsel_cards")[0]["cards"][0]
     assert [bar["rank"] for bar in card["bars"]] == ["all alike"]
     component = next(e for e in app.get("bidi_component") if e.proto.component_name == "clipsel_cards")
-    app = trigger(app, component.proto.id, "opened", card["uid"])
+    app = press(app, component.proto.id, "open", uid=card["uid"])
     score = components(app, "clipsel_standing")[0]["scores"][0]
     assert (score["rank"], score["percentile"]) == ("1 of 60", "all alike")
     assert "100 %" not in said(app)

@@ -3,6 +3,10 @@
 The pool's parquet files are read a few at a time, so whoever asks can show how far it is and stop between two steps.
 What was found is kept as one bit a pair, however many match. Words and texts reach DuckDB as bound parameters and are
 compared as they are: % and _ stand for themselves.
+
+A word is a whole one: no letter, digit or accent stands directly before or behind it. Scripts that are written without
+blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) have no such bounds: beside their letters
+any word may begin or end, theirs or another script's.
 """
 
 from __future__ import annotations
@@ -29,10 +33,20 @@ _CAPTIONS = f"""
         FROM {ROWS}
     )
 """
-_WITH_WORDS = (
-    _CAPTIONS + "WHERE list_bool_and(list_transform($asked, lambda word: contains(lower(caption), lower(word))))"
-)
 _EQUAL = _CAPTIONS + "WHERE caption = $asked"
+_UNSPACED = (
+    r"\p{Han}\p{Hiragana}\p{Katakana}\x{30FC}\x{FF70}"
+    r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Javanese}\p{Balinese}"
+)
+_APART = rf"[^\p{{L}}\p{{M}}\p{{N}}]|[{_UNSPACED}]"
+# The quick comparison first: what it leaves is looked at by the slow one.
+_HOLDS = f"""
+    contains(lower(caption), lower($word)) AND regexp_matches(lower(caption), concat(
+        CASE WHEN regexp_matches(lower($word), '^(?:{_APART})') THEN '' ELSE '(?:^|{_APART})' END,
+        regexp_escape(lower($word)),
+        CASE WHEN regexp_matches(lower($word), '(?:{_APART})$') THEN '' ELSE '(?:$|{_APART})' END
+    ))
+"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,7 @@ class CaptionScan:
     _table: ScoreTable
     _query: str
     _columns: tuple[str, str]
-    _asked: str | list[str]
+    _asked: dict[str, str]
     _parts: list[_Part]
     bits: np.ndarray
     done: int = 0
@@ -74,21 +88,23 @@ class CaptionScan:
 
     @classmethod
     def for_words(cls, table: ScoreTable, words: list[str]) -> CaptionScan:
-        """Captions that hold every one of these words, wherever, in upper or lower case.
+        """Captions that hold every one of these whole words, wherever, in upper or lower case.
 
         Raises: PoolFormatError where the pool is not at hand or has no captions, or more than MOST_WORDS are asked.
         """
         if not 1 <= len(words) <= MOST_WORDS:
             raise PoolFormatError("words", expected=f"1 to {MOST_WORDS} words", found=f"{len(words):,}")
-        return cls._of(table, _WITH_WORDS, list(words))
+        asked = {f"word{place}": word for place, word in enumerate(words)}
+        held = (_HOLDS.replace("$word", f"${name}") for name in asked)
+        return cls._of(table, f"{_CAPTIONS} WHERE {' AND '.join(held)}", asked)
 
     @classmethod
     def for_caption(cls, table: ScoreTable, caption: str) -> CaptionScan:
         """Captions that are this text, letter by letter. Raises PoolFormatError as for_words does."""
-        return cls._of(table, _EQUAL, caption)
+        return cls._of(table, _EQUAL, {"asked": caption})
 
     @classmethod
-    def _of(cls, table: ScoreTable, query: str, asked: str | list[str]) -> CaptionScan:
+    def _of(cls, table: ScoreTable, query: str, asked: dict[str, str]) -> CaptionScan:
         pool = table.pool
         if pool is None or pool.text_column is None:
             where, found = table.run.pool_root, "no captions" if pool else "no pool"
@@ -100,7 +116,7 @@ class CaptionScan:
 
     def _hits(self, part: _Part) -> pa.Table:
         files = as_named([str(shard.parquet) for shard in part.shards])
-        asked = {"files": files, "uid": self._columns[0], "column": self._columns[1], "asked": self._asked}
+        asked = {"files": files, "uid": self._columns[0], "column": self._columns[1], **self._asked}
         try:
             with duckdb.connect(":memory:") as database:
                 return database.sql(self._query, params=asked).to_arrow_table()
@@ -119,7 +135,7 @@ class CaptionScan:
         with duckdb.connect(":memory:") as database:
             database.register("captions", pa.table(table))
             query = self._query.replace(_CAPTIONS, "SELECT file_index, file_row_number, uid FROM captions ")
-            return database.sql(query, params={"asked": self._asked}).to_arrow_table()
+            return database.sql(query, params=self._asked).to_arrow_table()
 
     @property
     def finished(self) -> bool:

@@ -16,7 +16,7 @@ from clipsel_core.curation.exploring.agreement import Agreement, Alignment
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, charts, commands, empty, facts, metrics, opening, state, watching, words
+from pages.parts import catalog, charts, commands, empty, facts, metrics, opening, state, unreadable, watching, words
 from pages.parts.catalog import Entry
 from pages.parts.compare.ranking import Ranking
 from pages.parts.pair import part_gallery
@@ -67,7 +67,7 @@ def show(entry: Entry) -> None:
         return
     if work.alignment:
         _note(work.alignment)
-    st.fragment(_table, run_every=watching.SECONDS if work.work.active else None)(work, names, work.known)
+    unreadable.fragment(_table, run_every=watching.SECONDS if work.work.active else None)(work, names, work.known)
     if work.alignment:
         _tops(entry, other, work, work.alignment, names)
 

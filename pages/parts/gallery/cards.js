@@ -127,6 +127,8 @@ const lead = (grid) => {
 
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component
+  const tell = (kind, said) => press(data.gallery, { kind, ...said }, setTriggerValue)
+  hear(data.gallery, data.heard, setTriggerValue)
   const judgements = { k: "keep", d: "drop" }
   const turns = data.turns ? { PageDown: 1, PageUp: -1 } : {}
   const grid = parentElement.querySelector(".grid")
@@ -153,7 +155,7 @@ export default function (component) {
   const open = (node) => {
     nodes.forEach((other) => other.setAttribute("aria-selected", String(other === node)))
     takeBack(grid, Number(node.dataset.index))
-    setTriggerValue("opened", data.cards[node.dataset.index].uid)
+    tell("open", { uid: data.cards[node.dataset.index].uid })
   }
   grid.onclick = (event) => {
     const node = event.target.closest(".card")
@@ -171,8 +173,9 @@ export default function (component) {
       next.scrollIntoView({ block: "nearest" })
     } else if (event.key === "Enter" || event.key === " ") open(node)
     else if (event.key in judgements && !event.ctrlKey && !event.metaKey && !event.altKey) {
-      setTriggerValue("judged", { uid: data.cards[node.dataset.index].uid, kind: judgements[event.key] })
-    } else if (event.key in turns) setTriggerValue("turned", turns[event.key])
+      // A key that is held down is pressed once: each further judgement would take back the one before.
+      if (!event.repeat) tell(judgements[event.key], { uid: data.cards[node.dataset.index].uid })
+    } else if (event.key in turns) tell("turn", { by: turns[event.key] })
     else return
     event.preventDefault()
     event.stopPropagation()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import streamlit as st
 
@@ -14,7 +13,7 @@ _cards = component(
     "cards",
     '<div class="grid" role="listbox"></div>',
     css=("gallery/cards.css",),
-    js=("make.js", "gallery/cards.js"),
+    js=("make.js", "gallery/presses.js", "gallery/cards.js"),
 )
 
 _picture = component("picture", '<div class="frame"></div>', css=("gallery/cards.css",), js=("picture.js",))
@@ -45,47 +44,57 @@ class Card:
     lack: str = "no image"
 
 
+@dataclass(frozen=True)
+class Press:
+    """What somebody did to a gallery. kind: open, keep or drop the pair of a uid, or turn by so many pages."""
+
+    kind: str
+    uid: str = ""
+    by: int = 0
+
+
 def show_cards(
     cards: list[Card],
     *,
     key: str,
     label: str,
-    judged: Callable[[], None],
-    opened: Callable[[], None] = lambda: None,
-    turned: Callable[[], None] | None = None,
+    pressed: Callable[[], None],
+    turns: bool = False,
     at: int | None = None,
-) -> str | None:
-    """Draws the cards and returns the uid that was just opened by click, Enter or Space, if any.
+) -> None:
+    """Draws the cards.
 
-    opened: called before the page runs again; reported() then says which. judged: called when a card was kept or
-    dropped with the keys K and D; judgement() then says which. turned: called when Page Up or Page Down asked for
-    another page; turn() then says which way. None leaves these keys to the browser. at: the card that was looked at
+    pressed: called before the page runs again when cards were opened by click, Enter or Space, kept or dropped with the
+    keys K and D, or Page Up or Page Down asked for another page; presses() then says in which order.
+    turns: whether there are other pages; else these two keys are left to the browser. at: the card that was looked at
     last, from 0: it is marked, and has the keyboard where nothing else has it.
     """
-    data: dict[str, Any] = {"label": label, "turns": turned is not None, "cards": [asdict(card) for card in cards]}
-    data["at"] = at
-    turns = turned or (lambda: None)
-    return _cards(data=data, key=key, on_opened_change=opened, on_judged_change=judged, on_turned_change=turns).opened
+    data = {"label": label, "turns": turns, "cards": [asdict(card) for card in cards], "at": at}
+    heard = {"gallery": key, "heard": st.session_state.get(_heard(key), 0)}
+    _cards(data={**data, **heard}, key=key, on_pressed_change=pressed)
 
 
-def reported(key: str) -> str | None:
-    """The uid of the card that was just opened."""
-    said = st.session_state[key].get("opened")
-    return said if isinstance(said, str) else None
+def presses(key: str) -> list[Press]:
+    """What was done to a gallery since this was asked last, in order; the next drawing says that it was heard.
+
+    The browser says a press again and again until then, so that none is lost that was made while the page was busy.
+    """
+    said, heard = st.session_state[key].get("pressed"), st.session_state.get(_heard(key), 0)
+    found = []
+    for one in said if isinstance(said, list) else []:
+        match one:
+            case {"press": int(number), "kind": "open" | "keep" | "drop" as kind, "uid": str(uid)} if number > heard:
+                found.append(Press(kind, uid))
+            case {"press": int(number), "kind": "turn", "by": 1 | -1 as by} if number > heard:
+                found.append(Press("turn", by=by))
+            case _:
+                continue
+        heard = st.session_state[_heard(key)] = number
+    return found
 
 
-def judgement(key: str) -> tuple[str, str] | None:
-    """The uid of the card that was just judged, and keep or drop."""
-    said = st.session_state[key].get("judged")
-    if not isinstance(said, dict) or said.get("kind") not in ("keep", "drop") or not isinstance(said.get("uid"), str):
-        return None
-    return said["uid"], said["kind"]
-
-
-def turn(key: str) -> int:
-    """How many pages on the keyboard asked to go: 1, -1, or 0 where it did not."""
-    said = st.session_state[key].get("turned")
-    return said if isinstance(said, int) and abs(said) == 1 else 0
+def _heard(key: str) -> str:
+    return f"heard {key}"
 
 
 def show_picture(src: str, *, key: str, alt: str = "", lack: str = "no image") -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from clipsel_core import uids
-from pages.parts import marginals, metrics, recipes, state, words
+from pages.parts import marginals, metrics, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, records
 from pages.parts.gallery.records import LONGEST_TEXT
+
+_UID = re.compile(r"[0-9a-f]{32}")
 
 Bars = Sequence[tuple[cards.Bar, ...]]
 
@@ -52,11 +55,24 @@ def cosine_bars(similarity: np.ndarray) -> Bars:
     return [(cards.Bar("cosine", words.score(value), "cosine", 100 * abs(float(value))),) for value in similarity]
 
 
-def judge(entry: Entry, key: str, names: frozenset[str]) -> None:
-    """Takes a K or D on one of these cards into the recipe."""
-    said = cards.judgement(key)
-    if said and said[0] in names:
-        recipes.judge(entry, state.open_run(entry), *said)
+@unreadable.doing
+def heed(
+    entry: Entry, key: str, opened: Callable[[str], None], turned: Callable[[int], None] = lambda by: None
+) -> None:
+    """Does what was asked of a gallery, in order: K and D go into the recipe.
+
+    opened: told the uid of a pair to open. turned: told by how many pages to turn.
+    """
+    run, table = state.open_run(entry), state.open_table(entry)
+    for press in cards.presses(key):
+        if press.kind == "turn":
+            turned(press.by)
+        elif not _UID.fullmatch(press.uid) or table.rows_of(uids.from_hex([press.uid]))[0] < 0:
+            continue
+        elif press.kind == "open":
+            opened(press.uid)
+        else:
+            recipes.judge(entry, run, press.uid, press.kind)
 
 
 def _bar(name: str, value: float, spread: marginals.Marginal) -> cards.Bar:

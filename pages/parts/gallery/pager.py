@@ -5,13 +5,13 @@ An opened pair is not in the link, so neither is a page of what is shown within 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from pages.parts import words
-from pages.parts.gallery import cards
 
 
 def show(key: str, pages: int, said: str = "", *, linked: bool = True) -> int:
@@ -62,13 +62,13 @@ def turn_to(key: str, size: int, place: int) -> None:
     st.session_state[key] = place // size + 1
 
 
-def by_keyboard(key: str, pages: int, gallery: str) -> partial[None]:
-    """What to call when Page Up or Page Down was pressed on a gallery's cards."""
-    return partial(_turn_by_key, key, pages, gallery)
+def by_keyboard(key: str, pages: int) -> Callable[[int], None]:
+    """What to call when Page Up or Page Down was pressed on a gallery's cards; told by how many pages to turn."""
+    return partial(_turn_by_key, key, pages)
 
 
-def _turn_by_key(key: str, pages: int, gallery: str) -> None:
-    st.session_state[key] = min(max(1, st.session_state.get(key, 1) + cards.turn(gallery)), pages)
+def _turn_by_key(key: str, pages: int, by: int) -> None:
+    st.session_state[key] = min(max(1, st.session_state.get(key, 1) + by), pages)
 
 
 def _turn(key: str, step: int) -> None:

@@ -43,8 +43,11 @@ def readable() -> list[str]:
 def inside(text: str) -> Path:
     """The path that somebody chose or typed; one that is not absolute is counted from the data folder.
 
-    Raises: JobError where it lies outside the folders that may be read, by way of a link too, or does not exist.
+    Raises: JobError where it is blank, lies outside the folders that may be read, by way of a link too, or does not
+        exist.
     """
+    if not text.strip():
+        raise JobError("path", expected="a file or a folder", found="blanks" if text else "none")
     allowed = roots()
     try:
         path = Path(os.path.abspath(catalog.data_folder() / Path(text.strip()).expanduser()))

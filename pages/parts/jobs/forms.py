@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 import streamlit as st
 
-_OPEN, _ABOUT = "open form", "what the open form is about"
+from pages.parts import unreadable
+
+_OPEN, _ABOUT, _TURN, _SUGGESTED = "open form", "what the open form is about", "form turn", "form suggestions"
+# What is chosen stays chosen, also where the page ends before it has drawn the form.
+STAYS: dict[str, Any] = {"persist_state": "page"}
 
 Arguments = ParamSpec("Arguments")
 
@@ -16,7 +20,7 @@ def form(
     title: str, width: Literal["small", "medium"] = "small"
 ) -> Callable[[Callable[Arguments, None]], Callable[Arguments, None]]:
     """Makes a function draw its widgets in a dialog over the page."""
-    return st.dialog(title, width=width, on_dismiss=close)
+    return unreadable.dialog(title, width=width, on_dismiss=close)
 
 
 def button(label: str, name: str, icon: str, *, disabled: bool = False) -> bool:
@@ -30,10 +34,34 @@ def about() -> str | None:
     return st.session_state.get(_ABOUT)
 
 
+def key(field: str) -> str:
+    """The key of a field of the open form; a form that is opened again has other ones, and begins anew."""
+    return f"form {st.session_state.get(_TURN, 0)} {field}"
+
+
+def beginning_with(value: object, field: str) -> str:
+    """The key of a field that begins with a value, and then keeps what it holds whatever happens around it."""
+    st.session_state.setdefault(key(field), value)
+    return key(field)
+
+
+def ask_for_name(place: Any, label: str, about: object, suggest: Callable[[], str], **shown: Any) -> str:
+    """A text field with a suggestion; returns what it holds, less the blanks around it.
+
+    about: what the suggestion is made of. Where that changes there is another one, unless somebody has typed.
+    """
+    suggested, own = st.session_state.setdefault(_SUGGESTED, {}), key(label)
+    known, said = suggested.get(own, (None, ""))
+    if known != about and st.session_state.get(own, said) == said:
+        suggested[own] = about, suggest()
+        st.session_state[own] = suggested[own][1]
+    return (place.text_input(label, key=own, max_chars=64, **STAYS, **shown) or "").strip()
+
+
 def close() -> None:
     """Leaves no form open; the page has to be drawn anew to show it."""
-    for key in (_OPEN, _ABOUT):
-        st.session_state.pop(key, None)
+    for kept in (_OPEN, _ABOUT, _SUGGESTED):
+        st.session_state.pop(kept, None)
 
 
 def leave() -> None:
@@ -46,3 +74,4 @@ def open_with(name: str, about: str | None = None) -> None:
     """Opens a form of this name, which begins with what it is about; the page has to be drawn anew to show it."""
     close()
     st.session_state[_OPEN], st.session_state[_ABOUT] = name, about
+    st.session_state[_TURN] = st.session_state.get(_TURN, 0) + 1

@@ -17,7 +17,7 @@ from clipsel_core.jobs import control
 from clipsel_core.jobs.progress import Progress
 from clipsel_core.jobs.store import Job, State, forget, listing, note_opened
 from clipsel_core.jobs.turns import jobs_before
-from pages.parts import catalog, commands, empty, facts, leading, words
+from pages.parts import catalog, commands, empty, facts, leading, unreadable, words
 from pages.parts.jobs import folders, forms
 
 _SECONDS = 0.5
@@ -119,7 +119,7 @@ def glance() -> None:
     """One quiet line a job for the sidebar, on every page: what is at work, how far, and what waits."""
     active = [job.id for job in listing(catalog.jobs_folder()) if job.active]
     if active:
-        st.fragment(_draw_glance, run_every=2 * _SECONDS)(active)
+        unreadable.fragment(_draw_glance, run_every=2 * _SECONDS)(active)
 
 
 def _draw_glance(active_then: list[str]) -> None:
@@ -141,7 +141,7 @@ def _draw_glance(active_then: list[str]) -> None:
 
 def watch(job: Job) -> None:
     """How far one search is, for where it was started beside the panel; at its end, the way to what it found."""
-    st.fragment(_draw_watched, run_every=_SECONDS)(job)
+    unreadable.fragment(_draw_watched, run_every=_SECONDS)(job)
 
 
 def _draw_watched(job: Job) -> None:
@@ -183,7 +183,7 @@ def panel(about: Path | None = None) -> None:
     if found:
         active = [job.id for job in found if job.active]
         labels = [entry.label for entry in catalog.entries()]
-        st.fragment(_draw, run_every=_SECONDS if active else None)(about, active, labels)
+        unreadable.fragment(_draw, run_every=_SECONDS if active else None)(about, active, labels)
 
 
 def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
+from typing import Any
 
 import streamlit as st
 
@@ -27,9 +28,11 @@ def ask() -> None:
         "Source",
         sources,
         index=None,
+        key=forms.key("Source"),
         accept_new_options=True,
         placeholder="choose one, or type its path or address",
         help="Webdataset tars, a folder of images with a .txt beside each, a table of paths, parquets with images.",
+        **forms.STAYS,
     )
     st.caption(
         f"Paths count from {catalog.data_folder()}. Another folder, or an address such as `https://host/folder` or "
@@ -37,12 +40,9 @@ def ask() -> None:
     )
     teacher = _ask_for_teacher()
     left, right = st.columns(2)
-    arch = left.text_input(
-        "Teacher's short name", _short(teacher or ""), max_chars=64, help="Its columns' name: l14, b32."
-    )
-    name = right.text_input(
-        "Name of the pool", folders.free_name(PurePath(source.rstrip("/")).stem) if source else "", max_chars=64
-    )
+    named = "Its columns' name: l14, b32."
+    arch = forms.ask_for_name(left, "Teacher's short name", teacher, lambda: _short(teacher or ""), help=named)
+    name = forms.ask_for_name(right, "Name of the pool", source, lambda: _free_name(source or ""))
     options = _ask_for_details()
     lacking, icon = not (source and teacher), ":material/play_arrow:"
     asked = st.button("Check and start", type="primary", icon=icon, key="start pool", disabled=lacking)
@@ -60,25 +60,35 @@ def _ask_for_teacher() -> str | None:
         "Teacher",
         [*own, *cached, _NO_TEACHER],
         index=None,
+        key=forms.key("Teacher"),
         accept_new_options=True,
         placeholder="choose one on disk, or type model and tag: ViT-B-32 openai",
         help="A tag of open_clip that is not on disk is downloaded. A folder or a checkpoint of your own works, too.",
+        **forms.STAYS,
     )
 
 
 def _ask_for_details() -> dict[str, Option]:
     with st.expander("Format, columns, shards"):
-        kind = st.selectbox("Format", [_LOOKED, *FORMATS])
+        kind = st.selectbox("Format", [_LOOKED, *FORMATS], key=forms.key("Format"), **forms.STAYS)
         left, right = st.columns(2)
-        image = left.text_input("Column of images", placeholder="guessed")
-        text = right.text_input("Column of captions", placeholder="guessed")
+        guessed: dict[str, Any] = {"placeholder": "guessed", **forms.STAYS}
+        image = left.text_input("Column of images", key=forms.key("Column of images"), **guessed)
+        text = right.text_input("Column of captions", key=forms.key("Column of captions"), **guessed)
         size = left.number_input(
-            "Pairs in a shard", 1, None, _USUAL_SHARD, 10_000, help="A pool that is there keeps its own."
+            "Pairs in a shard",
+            1,
+            None,
+            _USUAL_SHARD,
+            10_000,
+            key=forms.key("Pairs in a shard"),
+            help="A pool that is there keeps its own.",
+            **forms.STAYS,
         )
     return {
         "format": kind if kind != _LOOKED else None,
-        "image-column": image or None,
-        "text-column": text or None,
+        "image-column": image.strip() or None,
+        "text-column": text.strip() or None,
         # Unsaid, so that another teacher can join a pool of whatever shards.
         "shard-size": int(size) if size != _USUAL_SHARD else None,
     }
@@ -109,7 +119,7 @@ def _named(teacher: str) -> dict[str, Option]:
         return {"model": f"local-dir:{folders.inside(teacher)}"}
     model, _, tag = teacher.strip().partition(" ")
     words = [_located(word) for word in (model, tag.strip()) if word]
-    if len(words) == 1 and not words[0].startswith(("local-dir:", "hf-hub:")):
+    if len(words) < 2 and not (words and words[0].startswith(("local-dir:", "hf-hub:"))):
         expected = "a model and its tag or checkpoint, such as ViT-B-32 openai, or a teacher's folder"
         raise JobError("teacher", expected=expected, found=repr(teacher), remedy="without a tag its weights are random")
     return dict(zip(("model", "pretrained"), words, strict=False))
@@ -126,9 +136,14 @@ def _located(word: str) -> str:
     return f"local-dir:{found}" if found.is_dir() else str(found)
 
 
+def _free_name(source: str) -> str:
+    """What the pool of a source may be called, "" where there is none."""
+    return folders.free_name(PurePath(source.strip().rstrip("/")).stem) if source.strip() else ""
+
+
 def _short(teacher: str) -> str:
     """What a teacher may be called in columns: ViT-B-32 openai is b32."""
-    if not teacher or teacher == _NO_TEACHER:
+    if not teacher.strip() or teacher == _NO_TEACHER:
         return ""
     model = teacher.split()[0].rstrip("/").rpartition("/")[2]
     return re.sub(r"[^a-z0-9]+", "", re.sub(r"^ViT-", "", model).lower())[:64]

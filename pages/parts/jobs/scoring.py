@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -23,8 +24,16 @@ _USUAL = RunConfig.model_fields
 def ask() -> None:
     """The form of a new run; starts it and closes where nothing is wrong."""
     known = [folders.shown(path) for path in folders.pools()]
-    begin = known.index(about) if (about := forms.about()) in known else 0
-    chosen = st.selectbox("Pool", known, begin, accept_new_options=True, placeholder="choose one, or type its path")
+    begin = about if (about := forms.about()) in known else next(iter(known), None)
+    chosen = st.selectbox(
+        "Pool",
+        known,
+        None,
+        key=forms.beginning_with(begin, "Pool"),
+        accept_new_options=True,
+        placeholder="choose one, or type its path",
+        **forms.STAYS,
+    )
     if not chosen:
         st.caption(f"Pools are looked for in {catalog.data_folder()}; make one of images and captions first.")
         return
@@ -34,10 +43,14 @@ def ask() -> None:
         empty.show_error(error, "This pool cannot be scored")
         return
     facts.show_note(f"{words.pairs(pool.rows)} in {counted(len(pool.shards), 'shards')}")
-    arch = st.selectbox("Teacher", list(pool.archs), help="Whose embeddings are scored.")
+    key = forms.beginning_with(next(iter(pool.archs)), f"Teacher of {pool.root}")
+    # One that has gone from the pool is refused when it is started, not exchanged for another.
+    archs = list(dict.fromkeys([*pool.archs, st.session_state[key]]))
+    arch = st.selectbox("Teacher", archs, key=key, help="Whose embeddings are scored.", **forms.STAYS)
     files, uploads = _ask_for_targets(arch)
     options = _ask_for_numbers(pool, arch)
-    name = st.text_input("Name of the run", folders.free_name(f"{pool.root.name}-{arch}"), max_chars=64)
+    wish = f"{pool.root.name}-{arch}"
+    name = forms.ask_for_name(st, "Name of the run", (pool.root, arch), lambda: folders.free_name(wish))
     if st.button("Check and start", type="primary", icon=":material/play_arrow:", key="start scoring"):
         _start(pool, name, {"arch": arch, **options}, files, uploads)
 
@@ -60,13 +73,19 @@ def _ask_for_targets(arch: str) -> tuple[list[str], list]:
     files = st.multiselect(
         "Targets",
         known,
+        key=forms.key("Targets"),
         accept_new_options=True,
         placeholder="none: CLIPScore and s-CLIPLoss only",
         help=f"Files of image embeddings by {arch}, or of uids of the pool. NormSim compares every pair with them.",
+        **forms.STAYS,
     )
     with st.expander("Upload a target"):
         uploads = st.file_uploader(
-            "Target", list(folders.TARGET_ENDINGS), accept_multiple_files=True, label_visibility="collapsed"
+            "Target",
+            list(folders.TARGET_ENDINGS),
+            key=forms.key("Target"),
+            accept_multiple_files=True,
+            label_visibility="collapsed",
         )
     return files, list(uploads or [])
 
@@ -77,14 +96,24 @@ def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
     with st.expander("Temperature, batches, seed"):
         left, right = st.columns(2)
         help_text = f"The teacher's: {tau:g} is {told}."
-        chosen = left.number_input("Temperature τ", 0.001, 1.0, tau, 0.001, format="%.4f", help=help_text)
-        size = right.number_input("Pairs in a batch, B", 1, None, _USUAL["batch_size"].default, 1024)
-        divisions = left.number_input("Random divisions, K", 1, 1000, _USUAL["divisions"].default)
-        seed = right.number_input("Seed", 0, None, 0)
-        skip = st.checkbox("Set rows without a usable embedding aside", help="Else scoring stops at the first.")
+        # Each pool and teacher has its own; what it begins with stays, whatever other runs come and go.
+        key = forms.beginning_with(tau, f"Temperature of {arch} of {pool.root}")
+        shown: dict[str, Any] = {"format": "%.10g", "help": help_text, "key": key}
+        chosen = left.number_input("Temperature τ", 0.001, 1.0, step=0.001, **shown, **forms.STAYS)
+        usual = {"B": _USUAL["batch_size"].default, "K": _USUAL["divisions"].default, "Seed": 0}
+        keys = {name: forms.beginning_with(value, name) for name, value in usual.items()}
+        size = right.number_input("Pairs in a batch, B", 1, None, step=1024, key=keys["B"], **forms.STAYS)
+        divisions = left.number_input("Random divisions, K", 1, 1000, key=keys["K"], **forms.STAYS)
+        seed = right.number_input("Seed", 0, None, key=keys["Seed"], **forms.STAYS)
+        skip = st.checkbox(
+            "Set rows without a usable embedding aside",
+            key=forms.key("aside"),
+            help="Else scoring stops at the first.",
+            **forms.STAYS,
+        )
     options: dict[str, Option] = {"batch-size": int(size), "divisions": int(divisions), "seed": int(seed)}
-    usual = {"batch-size": "batch_size", "divisions": "divisions", "seed": "seed"}
-    options = {name: value for name, value in options.items() if value != _USUAL[usual[name]].default}
+    fields = {"batch-size": "batch_size", "divisions": "divisions", "seed": "seed"}
+    options = {name: value for name, value in options.items() if value != _USUAL[fields[name]].default}
     return {**options, "temperature": chosen if chosen != own else None, "on-bad-rows": "skip" if skip else None}
 
 

@@ -37,13 +37,18 @@ def ask_for_file(run: Run) -> None:
     facts.show_note(_EXPLAINED)
     known = [folders.shown(path) for path in folders.targets()]
     chosen = st.selectbox(
-        "File", known, index=None, accept_new_options=True, placeholder="choose one, or type its path"
+        "File",
+        known,
+        index=None,
+        key=forms.key("File"),
+        accept_new_options=True,
+        placeholder="choose one, or type its path",
+        **forms.STAYS,
     )
-    uploaded = st.file_uploader("Or upload one", list(folders.TARGET_ENDINGS))
+    uploaded = st.file_uploader("Or upload one", list(folders.TARGET_ENDINGS), key=forms.key("upload"))
     st.caption(f"Image embeddings by {run.config.arch}, width {run.config.width}, or uids of the pool.")
     wish = uploaded.name if uploaded else chosen or ""
-    suggested = folders.target_name(wish, _taken(run)) if wish else ""
-    name = st.text_input("Name", suggested, max_chars=64)
+    name = forms.ask_for_name(st, "Name", wish, lambda: folders.target_name(wish, _taken(run)) if wish.strip() else "")
     if not st.button("Compare", type="primary", key="add target", disabled=not wish):
         return
 
@@ -60,7 +65,7 @@ def ask_for_file(run: Run) -> None:
 def ask_for_pairs(run: Run, names: np.ndarray, wish: str) -> None:
     """The form of a target of pairs of the run. names: (M,) their uids. wish: what the target might be called."""
     facts.show_note(f"{words.pairs(len(names))} become a target. {_EXPLAINED}")
-    name = st.text_input("Name", folders.target_name(wish, _taken(run)), max_chars=64)
+    name = forms.ask_for_name(st, "Name", wish, lambda: folders.target_name(wish, _taken(run)))
     if not st.button("Compare", type="primary", key="add target"):
         return
     _leave_if_started(lambda: launch_with_pairs(run, name, names))

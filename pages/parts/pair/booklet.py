@@ -65,7 +65,7 @@ def show(
     pages = pages_of(listed)
     left = partial(pager.turn_to, key, listed.size)
     walk = pair.Walk(len(listed), listed.row_at, first=(page - 1) * listed.size, left=left)
-    turned = pager.by_keyboard(key, pages, gallery)
+    turned = pager.by_keyboard(key, pages)
     label = f"{title}, page {page} of {pages}"
     pairs.gallery(entry, listed.rows(page), metric, key=gallery, label=label, walk=walk, turned=turned, **shown)
     if page < pages:

@@ -13,7 +13,7 @@ from clipsel_core import uids
 from clipsel_core.curation.recipes.recipe_steps import AnyStep, Drop, Keep, Subtract, Union
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, lists, recipes, state, words
+from pages.parts import empty, lists, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
 from pages.parts.jobs import forms, targets
 
@@ -41,6 +41,7 @@ def actions(
         empty.show_error(st.session_state.pop(_FAILED), "This could not be written")
 
 
+@unreadable.doing
 def _add(entry: Entry, run: Run, rows: np.ndarray, kind: str, called: str) -> None:
     """Keeps or drops the pairs as the last step of the recipe, in place of what that one said of them."""
     names = uids.sort(state.open_table(entry).uids_at(rows))

@@ -15,7 +15,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from pages.parts import facts, recipes, state, words
+from pages.parts import facts, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, records
 from pages.parts.opened import LEFT, OPENED
@@ -65,7 +65,7 @@ def leave_at(entry: Entry, place: int, *, gallery: str) -> None:
 
 def _draw(entry: Entry) -> None:
     walk = st.session_state[OPENED]["walk"]
-    st.dialog("Pair", width="large", on_dismiss=_leave)(_show)(entry, walk)
+    unreadable.dialog("Pair", width="large", on_dismiss=_leave)(_show)(entry, walk)
 
 
 def _leave() -> None:
@@ -152,8 +152,8 @@ def _tabs(entry: Entry, row: int, caption: str) -> None:
                 draw()
 
 
-def _follow(key: str, rows: dict[str, int]) -> None:
+def _follow(rows: dict[str, int], uid: str) -> None:
     """Goes to a pair that was opened from within. rows: of the cards there, by uid."""
-    row = rows.get(cards.reported(key) or "")
+    row = rows.get(uid)
     if row is not None:
         st.session_state[OPENED]["trail"].append(row)

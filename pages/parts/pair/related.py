@@ -21,7 +21,8 @@ from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, deck, pager, scanning
 from pages.parts.search import query, sample, whole_pool
 
-Opened = Callable[[str, dict[str, int]], None]
+# Told the rows of the cards in a gallery by uid, and the uid of the one that was opened.
+Opened = Callable[[dict[str, int], str], None]
 
 _CARDS, _STAND_INS = 12, 4
 _TWINS = "same caption page"
@@ -78,7 +79,7 @@ def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> Non
     pager.rewind_for(_TWINS, (entry.key, row))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.show(_TWINS, pages, linked=False)
-    shown, turned = others[(page - 1) * _CARDS : page * _CARDS], pager.by_keyboard(_TWINS, pages, gallery)
+    shown, turned = others[(page - 1) * _CARDS : page * _CARDS], pager.by_keyboard(_TWINS, pages)
     _draw(entry, shown, deck.score_bars(entry, shown, [name]), gallery, opened, turned)
 
 
@@ -136,13 +137,12 @@ def _draw(
     bars: deck.Bars,
     key: str,
     opened: Opened,
-    turned: Callable[[], None] | None = None,
+    turned: Callable[[int], None] | None = None,
 ) -> None:
     drawn = deck.deck(entry, rows, bars)
     known = {card.uid: int(row) for card, row in zip(drawn, rows, strict=True)}
-    judged = partial(deck.judge, entry, key, frozenset(known))
-    chosen = partial(opened, key, known)
-    cards.show_cards(drawn, key=key, label=key.capitalize(), judged=judged, opened=chosen, turned=turned)
+    pressed = partial(deck.heed, entry, key, partial(opened, known), turned or (lambda by: None))
+    cards.show_cards(drawn, key=key, label=key.capitalize(), pressed=pressed, turns=turned is not None)
 
 
 def _ask(key: str, row: int) -> None:

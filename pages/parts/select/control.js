@@ -123,20 +123,31 @@ const bar = (head) => {
   return track
 }
 
-// A field in the amount's place. Enter, or leaving it, takes what it holds to the nearest place; Escape does not.
-const type = (box, label, words, take) => {
+const decimal = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d{1,2})?$/i
+
+// A field in the amount's place. Enter, or leaving it, takes what it holds, digit for digit; Escape does not. What is no
+// number, or out of the range, is never taken: after Enter the field stays and says so.
+const type = (box, head, words, take) => {
   const field = make("input", "typed")
-  field.setAttribute("aria-label", `${label}, typed`)
+  const { least, most } = head
+  field.setAttribute("aria-label", `${head.label}, typed`)
   field.inputMode = "decimal"
   field.value = words
   let left = false
   const leave = (taken, back) => {
     if (left) return
-    left = true
     const said = field.value.replace("%", "").replace(",", ".").trim()
+    const fits = decimal.test(said) && Number(said) >= (least ?? -Infinity) && Number(said) <= (most ?? Infinity)
+    if (taken && back && said !== "" && !fits) {
+      field.setCustomValidity(most === null ? "A number, please." : `A number from ${least} to ${most}, please.`)
+      field.reportValidity()
+      return
+    }
+    left = true
     field.remove()
-    take(taken && said !== "" ? Number(said) : NaN, back)
+    take(taken && fits ? said : null, back)
   }
+  field.oninput = () => field.setCustomValidity("")
   field.onkeydown = (event) => {
     event.stopPropagation()
     if (event.key !== "Enter" && event.key !== "Escape") return
@@ -163,6 +174,7 @@ export default function (component) {
   if (!self.moving && !behind) {
     self.place = head.place
     self.told = null
+    self.typed = null
   }
   const track = box.querySelector(".track") ?? bar(head)
   if (!track.isConnected) box.replaceChildren(track)
@@ -172,7 +184,8 @@ export default function (component) {
   const set = () => {
     const share = head.places > 1 ? self.place / (head.places - 1) : 0
     // The place that Python has may stand for an amount between two places, which is shown as it is.
-    const words = self.place === head.place ? head.amount : amount(head, self.place)
+    const moved = self.place === head.place ? head.amount : amount(head, self.place)
+    const words = self.typed == null ? moved : self.typed + head.suffix
     box.style.setProperty("--share", share)
     track.querySelector(".amount").textContent = words
     track.setAttribute("aria-valuenow", self.place)
@@ -180,8 +193,9 @@ export default function (component) {
   }
   const move = (place) => {
     const next = Math.min(Math.max(Math.round(place), 0), head.places - 1)
-    if (next === self.place) return
+    if (next === self.place && self.typed == null) return
     self.place = next
+    self.typed = null
     self.untold = true
     set()
     if (!counted) return
@@ -196,21 +210,26 @@ export default function (component) {
     self.since = performance.now()
     // Later than all moves before it, also those of a page that this one took the place of.
     self.told = performance.timeOrigin + self.since
-    setTriggerValue("moved", { place: self.place, move: self.told })
+    setTriggerValue("moved", { place: self.place, typed: self.typed, move: self.told })
   }
   const under = (event) => {
     const frame = track.querySelector(".rail").getBoundingClientRect()
     return ((event.clientX - frame.left) / (frame.width || 1)) * (head.places - 1)
   }
-  self.take = (value, back) => {
-    if (!Number.isNaN(value)) {
-      move((value - head.start) / head.pace)
+  self.take = (said, back) => {
+    if (said !== null) {
+      // Drawn as the nearest place until Python, which is told what was typed, has counted.
+      move((Number(said) - head.start) / head.pace)
+      if (counted) tell(head, head.at.kept[self.place], false)
+      self.typed = said
+      self.untold = true
+      set()
       release()
     }
     if (back) track.focus()
   }
   const ask = (words) => {
-    if (!box.querySelector(".typed")) type(box, head.label, words, (value, back) => self.take(value, back))
+    if (!box.querySelector(".typed")) type(box, head, words, (said, back) => self.take(said, back))
   }
   track.onpointerdown = (event) => {
     if (event.button !== 0) return

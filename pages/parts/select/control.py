@@ -30,21 +30,25 @@ def show_control(head: dict[str, Any], settings: Settings | None, *, key: str, m
     """Draws the thumb and, where the step can be counted, its histogram.
 
     head: what is said as words and single numbers, as control.js reads it. settings: what each place of the thumb would
-    do, None where the recipe does not fit the run. moved: called when the thumb was let go; moved_to() then says where.
+    do, None where the recipe does not fit the run. moved: called when the thumb was let go, or an amount was typed;
+    moved_to() then says where, or what.
     """
     heard = st.session_state.get(_heard(key), 0)
     _control(data=packed({**head, "heard": heard}, settings), key=key, on_moved_change=moved)
 
 
-def moved_to(key: str) -> int | None:
-    """The place that a thumb was moved to since the last run of the page; the next drawing says that this was heard.
+def moved_to(key: str) -> int | str | None:
+    """The place that a thumb was moved to since the last run of the page, or the number that was typed, as text.
+
+    The next drawing says that this was heard.
 
     By the number of the last move heard the browser tells the answer to an older one, which it must not follow back.
     """
     match st.session_state[key].get("moved"):
-        case {"place": int(place), "move": int() | float() as move}:
+        case {"place": int(place), "move": int() | float() as move, **more}:
             st.session_state[_heard(key)] = move
-            return place
+            typed = more.get("typed")
+            return typed if isinstance(typed, str) else place
     return None
 
 

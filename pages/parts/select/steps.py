@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import lru_cache, partial
 from typing import Any
 
@@ -23,10 +23,11 @@ from clipsel_core.curation.recipes.recipe_steps import (
     Subtract,
     Union,
 )
+from clipsel_core.curation.recipes.recipe_yaml import plain_decimal
 from clipsel_core.curation.selecting.live import ScoreStep, Settings, settings_of
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.runs.store import Run
-from pages.parts import facts, marginals, metrics, recipes, state, words
+from pages.parts import facts, marginals, metrics, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
 from pages.parts.select import control, keyboard
 
@@ -151,6 +152,7 @@ def _switch(entry: Entry, run: Run, number: int) -> None:
         recipes.change_step(entry, run, number, step.model_copy(update={"enabled": st.session_state[f"on-{number}"]}))
 
 
+@unreadable.doing
 def _rebuild(entry: Entry, run: Run, number: int) -> None:
     """The step anew after its metric or rule changed; a fraction stays, a threshold starts at a round percentile."""
     old = recipes.draft(entry, run).get(number)
@@ -180,13 +182,25 @@ def _set(entry: Entry, run: Run, number: int, step: ScoreStep, place: int, picke
     control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number, key))
 
 
+@unreadable.doing
 def _move(entry: Entry, run: Run, number: int, key: str) -> None:
-    """Takes the place that the thumb was let go at into the step, as the short decimal that was shown."""
-    step, place = recipes.draft(entry, run).get(number), control.moved_to(key)
-    if not isinstance(step, ScoreStep) or place is None:
+    """Takes the place that the thumb was let go at into the step, as the short decimal that was shown; or what was
+    typed, digit for digit, unless the step cannot have it.
+    """
+    step, moved = recipes.draft(entry, run).get(number), control.moved_to(key)
+    if not isinstance(step, ScoreStep) or moved is None:
         return
-    amount = _ruler(entry, step).amount(place)
-    recipes.change_step(entry, run, number, step.model_copy(update={step.kind: amount}))
+    try:
+        amount = _typed(step, moved) if isinstance(moved, str) else _ruler(entry, step).amount(moved)
+        made = type(step).model_validate({**step.model_dump(), step.kind: amount})
+    except (ArithmeticError, ValueError):
+        return
+    recipes.change_step(entry, run, number, made)
+
+
+def _typed(step: ScoreStep, said: str) -> Decimal | float:
+    """A typed amount as the step has it: percent as a fraction, with all its digits."""
+    return Context(prec=100).multiply(Decimal(said), Decimal("0.01")) if isinstance(step, KeepTop) else float(said)
 
 
 @dataclass(frozen=True)
@@ -207,18 +221,21 @@ class _Ruler:
 
     def head(self, step: ScoreStep) -> dict[str, Any]:
         """What the control must know to draw the thumb where the step has it."""
-        value = float(step.keep_top * 100) if isinstance(step, KeepTop) else float(getattr(step, step.kind))
+        own, shared = getattr(step, step.kind), isinstance(step, KeepTop)
+        value = float(own * 100) if shared else float(own)
         last, digits = len(self.amounts) - 1, _digits(self.pace)
         place = min(max(round((value - self.start) / self.pace), 0), last)
-        on_ruler = abs(self.start + place * self.pace - value) < self.pace / 1000
+        exact = plain_decimal(own * 100) if shared else f"{value:.15g}"
         return {
+            "least": 0 if shared else None,
+            "most": 100 if shared else None,
             "start": self.start,
             "pace": self.pace,
             "digits": digits,
             "suffix": self.suffix,
             "places": last + 1,
             "place": place,
-            "amount": f"{value:.{digits}f}{self.suffix}" if on_ruler else f"{value:g}{self.suffix}",
+            "amount": f"{value:.{digits}f}{self.suffix}" if self.amount(place) == own else f"{exact}{self.suffix}",
         }
 
 
