@@ -18,7 +18,7 @@ from clipsel_core.pool.sources.record import DECODE_ERRORS, SAVE_AS, encoding_of
 _MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 # Rows by which a tsv shows whether a column is quoted in all of them.
 _LOOKED_AT, _ENOUGH = 100, 2
-# Lines of a tsv that are rows by themselves, beyond as many that are none, after which no closing quote is sought.
+# How many lines of a tsv may be rows by themselves, beyond as many that are none, while a closing quote is looked for.
 _DOUBTS = 4
 # Beyond these a quote that nothing closes is taken for a quote.
 _MOST_LINES, _MOST_LETTERS = 1000, 1 << 20
@@ -100,17 +100,14 @@ class Delimited:
         self.said += ", a column without a name left out" if "" in self.names and self._width > 1 else ""
 
     def __iter__(self) -> Iterator[Row]:
-        names, width, nameless = self.names, self._width, "" in self.names
+        names, width = self.names, self._width
         for number, fields in self._rows:
             if len(fields) != width:
                 if len(fields) < width or any(fields[width:]):
                     yield Row(self._tell(), number, self._misfit(number, len(fields)))
                     continue
                 del fields[width:]
-            values = dict(zip(names, fields, strict=True))
-            if nameless:
-                del values[""]
-            yield Row(self._tell(), number, values)
+            yield Row(self._tell(), number, dict(zip(names, fields, strict=True)))
 
     def _misfit(self, number: int, count: int) -> str:
         which = "more" if count > self._width else "fewer"

@@ -127,7 +127,7 @@ def column_names(path: Place, kind: str) -> list[str]:
     found, names = "no rows", list[str]()
     if kind != "jsonl":
         with open_text(path) as text:
-            names = Delimited(text, kind).names
+            names = [name for name in Delimited(text, kind).names if name]
     with closing(read_rows(path, kind)) as rows:
         for row in rows:
             if names or isinstance(row.values, dict):
