@@ -114,15 +114,16 @@ def _judged(data: bytes) -> tuple[tuple[bytes, str] | None, str]:
     too_large = f"more than {_MOST_PIXELS:,} pixels"
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            pixels = picture.width * picture.height
-            if pixels > _MOST_PIXELS:
-                return None, too_large
-            with _room.taken(pixels):
-                if picture.format in _UNSEEN:
-                    return (_as_jpeg(data), "image/jpeg"), ""
-                picture.load()
-                # An MPO is a JPEG with others behind it.
-                return (data, MEDIA_TYPES.get(picture.format or "", "image/jpeg")), ""
+            pixels, kind = picture.width * picture.height, picture.format or ""
+        if pixels > _MOST_PIXELS:
+            return None, too_large
+        # What is decoded is let go before its room is.
+        with _room.taken(pixels):
+            if kind in _UNSEEN:
+                return (_as_jpeg(data), "image/jpeg"), ""
+            _load(data)
+        # An MPO is a JPEG with others behind it.
+        return (data, MEDIA_TYPES.get(kind, "image/jpeg")), ""
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None, too_large
     except UnidentifiedImageError:
@@ -132,6 +133,11 @@ def _judged(data: bytes) -> tuple[tuple[bytes, str] | None, str]:
     except Exception as error:
         # Decoders of broken files raise whatever they like.
         return None, f"a broken one: {str(error)[:200]}"
+
+
+def _load(data: bytes) -> None:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        picture.load()
 
 
 def _as_jpeg(data: bytes) -> bytes:
