@@ -49,8 +49,10 @@ PAGES_MAY = {
     "runs.store",
     "runs.config",
     "runs.status",
+    "pool.conventions",
     "pool.images",
     "pool.layout",
+    "pool.making.decode",
     "pool.teachers",
     "pool.sources.record",
 }

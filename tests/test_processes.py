@@ -63,7 +63,7 @@ def test_module_command__tars_by_relative_paths(tmp_path, monkeypatch):
     monkeypatch.setattr(tar_index, "allowed_cores", lambda: 2)
     monkeypatch.setattr(tar_index, "_index_tar", lambda _: pytest.fail("it was done here"))
     found = list(index_tars([Path("in/00000.tar"), Path("in/00001.tar")]))
-    assert [(str(tar), len(table)) for tar, table in found] == [("in/00000.tar", 5), ("in/00001.tar", 4)]
+    assert [(str(tar), len(table)) for tar, table, _ in found] == [("in/00000.tar", 5), ("in/00001.tar", 4)]
 
 
 @pytest.mark.usefixtures("hostile")

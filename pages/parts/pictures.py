@@ -1,4 +1,4 @@
-"""Which bytes may be shown as a pair's image? Only those that Pillow decodes to a picture of sane size."""
+"""Which bytes may be shown as a pair's image, and how? Only those that Pillow decodes to a picture of sane size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 import math
 import threading
 import time
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -15,15 +16,20 @@ from PIL import Image, UnidentifiedImageError
 from clipsel_core.counts import counted
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.errors import ClipselError
+from clipsel_core.pool.conventions import MEDIA_TYPES
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.layout import open_pool
+from clipsel_core.pool.making.decode import FORMATS, Unusable, decode, hush_pillow
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
 from pages.parts.background import Report, Work
 
 _log = logging.getLogger(__name__)
-_MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 _MOST_PIXELS = 64_000_000
+# Formats that browsers do not show, and how large such a picture is shown instead.
+_UNSEEN, _WIDEST = ("TIFF",), 4096
+# Pixels that are decoded at once, at up to 16 bytes each: a larger picture is decoded while no other is.
+_PIXELS_AT_ONCE = 16 << 20
 _MOST_INDEXES = 4
 _LOOK_AGAIN_S = 10.0
 _PATIENCE_S = 2.0
@@ -94,8 +100,9 @@ def find(root: Path) -> Finding:
     return known
 
 
-def media_type(data: bytes) -> str | None:
-    """The type of a picture, or None for bytes that are not one, are broken, or would unpack to something huge."""
+def shown(data: bytes) -> tuple[bytes, str] | None:
+    """What to send a browser in place of stored bytes, and its media type: these bytes, or a JPEG where it would not
+    show them. None for bytes that are no picture, are broken, or would unpack to something huge."""
     return _judged(data)[0]
 
 
@@ -104,22 +111,68 @@ def fault(data: bytes) -> str:
     return _judged(data)[1]
 
 
-def _judged(data: bytes) -> tuple[str | None, str]:
+def _judged(data: bytes) -> tuple[tuple[bytes, str] | None, str]:
     too_large = f"more than {_MOST_PIXELS:,} pixels"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=list(_MEDIA_TYPES)) as picture:
-                if picture.width * picture.height > _MOST_PIXELS:
-                    return None, too_large
-                picture.load()
-                return _MEDIA_TYPES[picture.format or ""], ""
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            pixels, kind = picture.width * picture.height, picture.format or ""
+        if pixels > _MOST_PIXELS:
+            return None, too_large
+        # What is decoded is let go before its room is.
+        with _room.taken(pixels):
+            if kind in _UNSEEN:
+                return (_as_jpeg(data), "image/jpeg"), ""
+            _load(data)
+        # An MPO is a JPEG with others behind it.
+        return (data, MEDIA_TYPES.get(kind, "image/jpeg")), ""
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None, too_large
     except UnidentifiedImageError:
-        return None, f"bytes that are none of {', '.join(_MEDIA_TYPES)}"
-    except (OSError, ValueError, SyntaxError) as error:
+        return None, f"bytes that are none of {', '.join(FORMATS)}"
+    except Unusable as error:
+        return None, str(error)
+    except Exception as error:
+        # Decoders of broken files raise whatever they like.
         return None, f"a broken one: {str(error)[:200]}"
+
+
+def _load(data: bytes) -> None:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        picture.load()
+
+
+def _as_jpeg(data: bytes) -> bytes:
+    picture, file = decode(data, most_pixels=_MOST_PIXELS), io.BytesIO()
+    picture.thumbnail((_WIDEST, _WIDEST))
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+class _Room:
+    """So much room for all threads together; who wants more than there is gets all of it, in the order of asking."""
+
+    def __init__(self, total: int) -> None:
+        self._total = self._free = total
+        self._turn, self._changed = threading.Lock(), threading.Condition()
+
+    @contextmanager
+    def taken(self, amount: int) -> Iterator[None]:
+        """Waits until there is that much, and gives it back."""
+        amount = min(amount, self._total)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += amount
+                self._changed.notify()
+
+
+_room = _Room(_PIXELS_AT_ONCE)
+# Of broken pictures, and of those that are larger than may be shown, nothing need be said on the server's console.
+hush_pillow()
 
 
 def _stamp(root: Path, pool: Path) -> tuple[int, ...]:

@@ -73,7 +73,7 @@ def export_url(entry: catalog.Entry, name: str, sha256: str) -> str:
 
 
 def image(request: Request) -> Response:
-    """The bytes of one pair's image, decoded once to be sure that they are one."""
+    """One pair's image, decoded once to be sure that it is one; its stored bytes, if browsers show those."""
     entry = catalog.by_key(request.path_params["run"])
     uid = request.path_params["uid"]
     try:
@@ -82,9 +82,10 @@ def image(request: Request) -> Response:
         return PlainTextResponse("images are being found", 503, headers={**_HEADERS, "Retry-After": "5"})
     if data is None:
         return PlainTextResponse("no such image", 404, headers=_HEADERS)
-    kind = pictures.media_type(data)
-    if kind is None:
+    shown = pictures.shown(data)
+    if shown is None:
         return PlainTextResponse("not a picture", 415, headers=_HEADERS)
+    data, kind = shown
     return Response(data, media_type=kind, headers={**_HEADERS, "Cache-Control": "private, max-age=3600"})
 
 

@@ -90,3 +90,16 @@ def test_index__is_opened_once_until_the_pool_changes(tmp_path, monkeypatch):
     os.utime(tmp_path / "world" / "pool" / "shards", ns=(1, 1))
     assert pictures.read(run, f"{7:016x}{0:016x}")
     assert (len(opened), len(described)) == (2, 2)
+
+
+@pytest.mark.usefixtures("patient")
+def test_watch__names_a_damaged_tar_and_shows_the_others(tmp_path, open_page):
+    run = make_run(tmp_path / "world")
+    tar = tmp_path / "world" / "pool" / "shards" / "00000001.tar"
+    tar.write_bytes(b"")
+    app = open_page("gallery", run)
+    assert [error.value for error in app.error] == ["Not all of the pool's images can be shown"]
+    assert f"{tar}: 0 images are shown; the tar cannot be read at all: empty file" in [code.value for code in app.code]
+    assert all(address.startswith("/pairs/") for address in addresses(app))
+    assert pictures.read(run, f"{7:016x}{0:016x}")
+    assert pictures.read(run, f"{7 * 60:016x}{59:016x}") is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +23,28 @@ class Deadly:
     def __call__(self, picture: Image.Image, _: object) -> np.ndarray:
         if picture.size == (7, 7):
             os._exit(9)
+        return np.array(picture)[:2, :2]
+
+
+@dataclass(frozen=True)
+class Killed:
+    """Takes a picture's corner. The machine ends the process at pictures of one size, so many times each.
+
+    folder: where it is noted how often that was.
+    """
+
+    folder: str
+    times: int
+    shape = (2, 2, 3)
+
+    def __call__(self, picture: Image.Image, _: object) -> np.ndarray:
+        if picture.size == (7, 7):
+            note = os.path.join(self.folder, hashlib.sha256(picture.tobytes()).hexdigest())
+            with open(note, "ab") as file:
+                before = file.tell()
+                file.write(b".")
+            if before < self.times:
+                os.kill(os.getpid(), signal.SIGKILL)
         return np.array(picture)[:2, :2]
 
 

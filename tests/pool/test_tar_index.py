@@ -79,15 +79,8 @@ def test_index_tars__keys_as_the_source_splits_them(tmp_path):
     files += [("./d.tiff", b"4444"), ("e.jpg", b"55555"), ("e.seg.png", b"mask"), ("d.json", json[4])]
     files += [("e.json", json[5]), ("f.jpg", b"666666"), ("f.json", json[6]), ("f.jpg", b"7777777"), ("._g.jpg", b"x")]
     ((_, images, damage),) = index_tars([write_tar(tmp_path / "0.tar", files)])
-    assert dict(zip(images["uid_lo"].to_pylist(), images["length"].to_pylist(), strict=True)) == {
-        1: 1,
-        2: 2,
-        4: 4,
-        5: 5,
-    }
-    assert damage.startswith(
-        "4 images left out, first b/c.1: its name has another dot: b/c.1.jpg is the file .1.jpg of "
-    )
+    assert (images["uid_lo"].to_pylist(), images["length"].to_pylist()) == ([1, 2, 4, 5], [1, 2, 4, 5])
+    assert damage.startswith("4 images left out, first b/c.1: its name has another dot: b/c.1.jpg is the file .1.jpg ")
 
 
 @pytest.mark.usefixtures("small_groups")

@@ -11,6 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from clipsel_core.pool.conventions import MEDIA_TYPES
+
+FORMATS = tuple(MEDIA_TYPES)
+"""What to open pictures with: no other format of Pillow's is tried on somebody's bytes."""
 MOST_PIXELS = 64_000_000
 _LONGEST_TO_SHORTEST = 200
 _ORIENTATION = 0x0112
@@ -65,7 +69,7 @@ def decode_with_size(data: bytes, *, most_pixels: int = MOST_PIXELS, enough: int
     if not data:
         raise Unusable("empty file")
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_size(picture, most_pixels)
             width, height = picture.size
             drafted = picture.draft(None, (enough, enough)) if enough else None
@@ -77,7 +81,7 @@ def decode_with_size(data: bytes, *, most_pixels: int = MOST_PIXELS, enough: int
     except Unusable:
         raise
     except UnidentifiedImageError:
-        raise Unusable("not an image") from None
+        raise Unusable(f"not an image: none of {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise Unusable(f"more than {most_pixels:,} pixels") from None
     except MemoryError:

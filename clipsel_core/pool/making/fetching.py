@@ -51,9 +51,7 @@ class Fetcher:
         try:
             place = self._base / record.file
         except PoolFormatError as error:
-            if isinstance(error.__cause__, ImportError):
-                raise
-            return replace(record, fault=str(error))
+            return replace(record, fault=f"its address cannot be opened: {error}")
         return self._fetched(place, record)
 
     def _fetched(self, place: Place, record: Record) -> Record:

@@ -29,6 +29,8 @@ from clipsel_core.processes import Crew, in_one_line, server_context
 
 # Records that go to a worker together: with more, less is spent on handing over, and more waits for one slow picture.
 _AT_ONCE = 16
+# How often a record is tried that ended its worker, or was near another that did.
+_TIMES_ALONE = 2
 _NOWHERE = -1
 
 
@@ -157,21 +159,25 @@ class Workers:
             yield record, Prepared(_kept(record, outcome), pixels, slot, outcome.data, outcome.tokens)
 
     def _one_by_one(self, chunk: _Chunk) -> list[Ready | str]:
-        """The outcomes of records one of which ended its worker: that one is rejected, and all workers are new."""
+        """The outcomes of records one of which ended its worker, and new workers. Who ends one alone is rejected.
+
+        Twice alone: where memory ran out, the machine ended a process that had done no wrong.
+        """
         # All are gone when this returns; else one might still write where by then another picture lies.
         self._executor.shutdown()
         found: list[Ready | str] = []
+        outcome: Ready | str
         with Crew(1, "to be prepared", settle=_settle, given=self._given, preload=self._preload) as alone:
-            lost = True
+            _make_sure(alone)
             for job in self._jobs(chunk.records, chunk.slots):
-                if lost:
-                    _make_sure(alone)
-                try:
-                    found += alone.submit(job.wanted.file, _prepare_here, [job]).result()
-                    lost = False
-                except LostWorkerError:
-                    found.append("it ends the program that decodes it")
-                    lost = True
+                for _ in range(_TIMES_ALONE):
+                    try:
+                        outcome = alone.submit(job.wanted.file, _prepare_here, [job]).result()[0]
+                        break
+                    except LostWorkerError as error:
+                        outcome = f"it ends the program that decodes it: {error.found.removeprefix('that ')}"
+                        _make_sure(alone)
+                found.append(outcome)
         self._executor = self._start()
         return found
 

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from clipsel_core.pool.image_lookup import Damaged
 from clipsel_core.pool.layout import knows_images
 from pages.parts import empty, pictures, routes, state, watching
 from pages.parts.catalog import Entry
@@ -50,7 +49,7 @@ def watch() -> None:
     Also which of the pool's tars are damaged.
     """
     finding: pictures.Finding | None = st.session_state.pop(_AWAITED, None)
-    damaged: list[Damaged] = st.session_state.pop(_DAMAGED, [])
+    damaged = st.session_state.pop(_DAMAGED, [])
     if damaged:
         named = [f"{file}: {found:,} images are shown; {reason}" for file, reason, found in damaged[:_MOST_NAMED]]
         named += [f"and {len(damaged) - _MOST_NAMED:,} more"] * (len(damaged) > _MOST_NAMED)

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from clipsel_core.errors import ClipselError, JobError
 from clipsel_core.files import write_atomically
+from clipsel_core.pool.conventions import IMAGE_ENDINGS
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
 from pages.parts.jobs import addresses
 
 TARGET_ENDINGS = ("npy", "npz", "pt", "parquet")
-PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif")
+PICTURE_ENDINGS = tuple(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
 
 _DEPTHS = ("*", "*/*", "*/*/*")
 _SOURCES = {".tar", ".csv", ".tsv", ".jsonl", ".parquet"}

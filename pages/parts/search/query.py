@@ -14,6 +14,7 @@ from PIL import Image
 
 from clipsel_core.curation.exploring.searches import row_of
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.making.decode import FORMATS
 from clipsel_core.runs.store import Run
 from pages.parts import facts, leading, pictures, state
 from pages.parts.catalog import Entry
@@ -141,7 +142,7 @@ def _take() -> None:
 @st.cache_data(max_entries=16, show_spinner=False)
 def _thumb(data: bytes) -> str:
     """A small copy of a picture that was checked, drawn anew, as an address that holds it."""
-    with Image.open(io.BytesIO(data)) as picture:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         picture.thumbnail((_THUMB, _THUMB))
         file = io.BytesIO()
         picture.convert("RGBA").save(file, "PNG")

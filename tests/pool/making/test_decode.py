@@ -7,8 +7,9 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
+from clipsel_core.pool.conventions import MEDIA_TYPES
 from clipsel_core.pool.making.decode import Unusable, decode, decode_with_size
 from clipsel_core.pool.making.framing import Framing
 from tests.pool.pictures import drawn, encoded, image
@@ -26,6 +27,17 @@ def png_that_says(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_decode__every_format_that_is_read_and_no_other(monkeypatch):
+    """EPS above all: Pillow would start Ghostscript for it."""
+    for kind in (*MEDIA_TYPES, "MPO"):
+        assert np.abs(np.asarray(decode(image(1, kind)), int) - np.asarray(drawn(1), int)).mean() < 40
+    for opener in ("EpsImageFile", "has_ghostscript"):
+        monkeypatch.setattr(EpsImagePlugin, opener, lambda *_: pytest.fail("it was opened"))
+    for kind in ("EPS", "PPM", "ICO", "TGA", "PCX"):
+        with pytest.raises(Unusable, match=r"^not an image: none of JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF$"):
+            decode(image(1, kind))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

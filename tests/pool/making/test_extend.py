@@ -111,7 +111,7 @@ def test_extend_pool__pairs_without_a_usable_image_keep_their_rows(tmp_path, tea
     assert dict(done.reasons) == {"no image in the source": 1, "not an image": 1}
     aside = pq.read_table(root / "set_aside_b32.parquet").to_pylist()
     assert {(row["uid"], row["reason"]) for row in aside} == {
-        (UIDS[7], "not an image"),
+        (UIDS[7], "not an image: none of JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF"),
         (UIDS[3], "no image in the source"),
     }
     empty = np.array([row in (3, 7) for row in rows_of(root)])

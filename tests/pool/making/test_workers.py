@@ -18,7 +18,7 @@ from clipsel_core.pool.making.tokens import Tokens
 from clipsel_core.pool.making.workers import Workers
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record
-from tests.pool.deadly import Deadly, Failing, Letters
+from tests.pool.deadly import Deadly, Failing, Killed, Letters
 from tests.pool.pictures import drawn
 from tests.tasks import Doomed
 
@@ -43,10 +43,23 @@ def test_workers__a_picture_that_ends_its_worker_is_rejected_alone(tmp_path):
     with working(tmp_path) as workers:
         found = list(workers.prepare(pictures(tmp_path, sizes)))
     assert [record.key for record, _ in found] == [str(number) for number in range(30)]
-    ended = "it ends the program that decodes it"
+    ended = "it ends the program that decodes it: its process ended with exit status 9"
     assert [number for number, (_, outcome) in enumerate(found) if outcome == ended] == [11, 25]
     for number, (_, outcome) in enumerate(found):
         assert outcome == ended or np.array_equal(outcome.pixels, corner(number))
+
+
+@pytest.mark.parametrize(("times", "kept"), [(1, True), (2, True), (3, False)])
+def test_workers__a_picture_is_tried_alone_before_it_is_called_bad(tmp_path, times, kept):
+    """Where memory runs out the machine ends any process, at any picture."""
+    (tmp_path / "notes").mkdir()
+    sizes = [(8, 8)] * 20
+    sizes[11] = (7, 7)
+    with working(tmp_path, frame=Killed(str(tmp_path / "notes"), times)) as workers:
+        found = [outcome for _, outcome in workers.prepare(pictures(tmp_path, sizes))]
+    if not kept:
+        assert found.pop(11) == "it ends the program that decodes it: its process ended by SIGKILL"
+    assert len([outcome for outcome in found if not isinstance(outcome, str)]) == len(found)
 
 
 def test_workers__that_are_killed_whatever_they_do_end_the_run(tmp_path):
