@@ -7,16 +7,21 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from clipsel_core.errors import ClipselError
 
 _LOCK = ".lock"
+# Names that files and folders have while they are filled, and nothing of anybody else's.
+_ASIDE = re.compile(r"\..+\.(\d+-\d+|[0-9a-f]{8})\.partial|\.images-\w{8}")
+_tidied: set[Path] = set()
 
 
 def bundled() -> Path:
@@ -50,10 +55,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_together(writes: Mapping[Path, Callable[[Path], object]]) -> None:
     """write_atomically for files that belong together: none is renamed before all are filled, in order, and synced."""
     asides = {path: path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial") for path in writes}
-    for path in writes:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in {path.parent for path in writes}:
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder not in _tidied:
+            remove_abandoned(folder)
+            _tidied.add(folder)
+    holding = ExitStack()
     try:
         for path, write in writes.items():
+            holding.enter_context(held(asides[path]))
             write(asides[path])
             with open(asides[path], "rb") as file:
                 os.fsync(file.fileno())
@@ -68,6 +78,7 @@ def write_together(writes: Mapping[Path, Callable[[Path], object]]) -> None:
     finally:
         for aside in asides.values():
             aside.unlink(missing_ok=True)
+        holding.close()
 
 
 @contextmanager
@@ -95,6 +106,33 @@ def sole_worker(folder: Path, busy: ClipselError) -> Iterator[None]:
         except BlockingIOError:
             raise busy from None
         yield
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Locks what is being filled, a folder or a file that is made here, so that `remove_abandoned` lets it be."""
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        with suppress(OSError):  # Some file systems have no locks; there, nothing is ever taken for abandoned.
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes what processes that are gone were still writing in a folder: what has such a name and nobody holds."""
+    for name in os.listdir(folder):
+        if not _ASIDE.fullmatch(name):
+            continue
+        path = folder / name
+        with suppress(OSError):
+            file = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(file)
 
 
 def remove_leftovers(*folders: Path) -> None:

@@ -1,12 +1,16 @@
-"""Does a write that fails name the file that was asked for?"""
+"""Does a write that fails name the file that was asked for, and does one that was killed leave nothing for ever?"""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipsel_core.files import write_atomically
+from clipsel_core.files import held, remove_abandoned, write_atomically
+from tests.waiting import PATIENCE_S
 
 
 def by_python(aside):
@@ -19,7 +23,7 @@ def by_arrow(aside):
 
 @pytest.mark.parametrize("write", [by_python, by_arrow])
 def test_write_atomically__an_error_names_the_file_that_was_meant(tmp_path, write):
-    with pytest.raises(OSError, match="No such file or directory") as caught:
+    with pytest.raises(OSError, match="directory") as caught:
         write_atomically(tmp_path / "a.parquet", write)
     assert caught.value.filename == str(tmp_path / "a.parquet")
 
@@ -28,3 +32,47 @@ def test_write_atomically__another_file_s_error_stays_as_it_is(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         write_atomically(tmp_path / "a", lambda aside: (tmp_path / "source").read_bytes())
     assert caught.value.filename == str(tmp_path / "source")
+
+
+_WRITING = """
+import sys, time
+from pathlib import Path
+from clipsel_core.files import write_atomically
+def write(aside):
+    aside.write_text("half")
+    print(aside.name, flush=True)
+    time.sleep(600)
+write_atomically(Path(sys.argv[1]), write)
+"""
+
+
+def test_write_atomically__removes_what_a_killed_process_left_and_nothing_else(tmp_path):
+    """Of two processes that write in a folder one is killed: what the other writes stays, and so do others' files."""
+    others = [tmp_path / name for name in (".notes.partial", "a.1-2.partial", ".rsync.a.Xy12", ".a.1-2.partial.txt")]
+    for other in others:
+        other.touch()
+    command = [sys.executable, "-c", _WRITING]
+    writers = [subprocess.Popen([*command, tmp_path / name], stdout=subprocess.PIPE, text=True) for name in "ab"]
+    killed, living = (tmp_path / writer.stdout.readline().strip() for writer in writers)
+    try:
+        writers[0].kill()
+        writers[0].wait(PATIENCE_S)
+        assert killed.exists()
+        write_atomically(tmp_path / "c", lambda aside: aside.write_text("c"))
+        assert sorted(tmp_path.iterdir()) == sorted([*others, living, tmp_path / "c"])
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait(PATIENCE_S)
+            writer.stdout.close()
+
+
+def test_remove_abandoned__takes_folders_too_unless_they_are_held(tmp_path):
+    left, used = tmp_path / ".images-a1b2c3d4", tmp_path / ".0123456789abcdef.0a1b2c3d.partial"
+    for folder in (left, used):
+        (folder / "within").mkdir(parents=True)
+    with held(used):
+        remove_abandoned(tmp_path)
+        assert list(tmp_path.iterdir()) == [used]
+    remove_abandoned(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -129,6 +129,7 @@ class ImageBlocks:
         if kept is None or len(kept) < count:
             kept = self._own.block = np.empty((count, self._width), self._dtype)
         self._reader.read(place, kept[:count])
+        self._reader.check(place, kept[:count])
         return kept[:count]
 
 

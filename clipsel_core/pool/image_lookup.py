@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from clipsel_core.files import write_atomically
+from clipsel_core.files import held, remove_abandoned, write_atomically
 
 ENTRY = np.dtype(
     {
@@ -145,7 +145,8 @@ def write_lookup(path: Path, stamp: str, blocks: Iterable[Block]) -> None:
     Memory: a block, and some 200 MB at most. Raises: whatever `blocks` raises; OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".images-", dir=path.parent) as folder:
+    remove_abandoned(path.parent)
+    with tempfile.TemporaryDirectory(prefix=".images-", dir=path.parent) as folder, held(Path(folder)):
         aside = Path(folder)
         kinds: dict[Kind, int] = {}
         damaged: list[Damaged] = []

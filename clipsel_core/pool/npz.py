@@ -26,6 +26,7 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _MAGIC = b"PK\x03\x04"
 _MOST_DEFLATED = 1032  # bytes that deflate makes of one
 _POLYNOMIAL = 0xEDB88320
+_BLOCKS_TO_CHECK = 16
 _CHECKED_AT_ONCE = 1 << 20
 
 
@@ -84,10 +85,14 @@ def read_rows(npz: Path, member: Member, out: np.ndarray, *, block: int) -> Iter
     Raises: PoolFormatError where the file is cut short or damaged.
     """
     with RowReader(npz, member, out.dtype) as reader:
+        checked = 0
         for start in range(0, len(out), block):
             place = slice(start, min(start + block, len(out)))
             reader.read(place, out[place])
             yield place
+            if place.stop - checked >= _BLOCKS_TO_CHECK * block or place.stop == len(out):
+                reader.check(slice(checked, place.stop), out[checked : place.stop])
+                checked = place.stop
 
 
 def will_need(npz: Path, member: Member) -> None:
@@ -109,7 +114,7 @@ class RowReader:
     """Reads rows of an array of an npz, from any thread; a context manager, since it holds the file open.
 
     dtype: of what is read into. Stored values of the same dtype go from the file into place and nowhere else; all
-    others come by way of `read_array`. Where all rows were read, their CRC is compared when the reader is left.
+    others come by way of `read_array`. Where `check` was told all rows, their CRC is compared when the reader is left.
     Raises: PoolFormatError where the file is cut short or damaged.
     """
 
@@ -142,11 +147,14 @@ class RowReader:
             return
         assert self._member.offset is not None
         try:
-            values = out.reshape(-1).view(np.uint8)
-            self._read_whole(values, self._member.offset + place.start * self._row_bytes)
-            self._read[place.start] = place.stop, zlib.crc32(values.data)
+            self._read_whole(out.reshape(-1).view(np.uint8), self._member.offset + place.start * self._row_bytes)
         except (OSError, EOFError) as error:
             raise _unreadable(self._npz, error) from error
+
+    def check(self, place: slice, values: np.ndarray) -> None:
+        """Notes the CRC of the rows that were read from a place, C-contiguous; many at a time cost threads less."""
+        if self._array is None:
+            self._read[place.start] = place.stop, zlib.crc32(values.reshape(-1).view(np.uint8).data)
 
     def _read_for_crc(self, offset: int, size: int) -> None:
         """Reads values that are going to be taken from a map, a block at a time, for their CRC alone."""

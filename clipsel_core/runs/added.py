@@ -217,7 +217,7 @@ def _scored_pool(run: Run) -> tuple[Pool, Arch]:
     if arch.width != run.config.width:
         expected, found = f"width {run.config.width}, as scored", f"width {arch.width}"
         raise RunError(run.pool_root, expected=expected, found=found, remedy="bring back the pool that was scored")
-    check_same_pool(run.config, shard_infos(pool, arch))
+    check_same_pool(run.root, run.config, shard_infos(pool, arch))
     return pool, arch
 
 

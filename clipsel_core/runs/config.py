@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 TargetKind = Literal["npy", "npz", "pt", "parquet", "uids"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 # A column of the score files; it is written into recipes and shown as a heading.
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}$")]
+
+
+def _without_nul(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("a path cannot hold a NUL")
+    return path
 
 
 class _Frozen(BaseModel):
@@ -26,6 +32,8 @@ class TargetInfo(_Frozen):
     sha256: str
     rows: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]
+
+    _plain = field_validator("path")(_without_nul)
 
 
 class ShardInfo(_Frozen):
@@ -90,3 +98,5 @@ class RunConfig(_Frozen):
     width: int = 0
     metrics: tuple[MetricName, ...] = ()
     skipped_rows: int | None = None
+
+    _plain = field_validator("pool")(_without_nul)

@@ -38,11 +38,15 @@ def score(
     root = Path(root)
     try:
         with files.made_folder(root), sole_worker(root):
-            if (root / "run.json").exists():
-                keep_whole(SealedFiles(root, read_config(root)))
+            begun = read_config(root) if (root / "run.json").exists() else None
+            if begun:
+                keep_whole(SealedFiles(root, begun))
             plan = plan_run(pool, root, **options)
             files.remove_leftovers(root, root / "scores")
-            if not (root / "run.json").exists() or nothing_scored(root):
+            for name in ("cache", "exports", "index", "recipes", "searches"):
+                if (root / name).is_dir():
+                    files.remove_abandoned(root / name)
+            if begun is None or nothing_scored(root) or begun.shards != plan.config.shards:
                 write_config(root, plan.config)
             _score_shards(plan, listener)
     except OSError as error:

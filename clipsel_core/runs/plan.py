@@ -90,9 +90,10 @@ def plan_run(
     config = _config(root, pool, teacher, infos, shards, temperature=temperature, **computed, **options)
     check_precision(config.precision, kind)
     if begun:
+        shards = check_same_pool(root, begun, shards)
         _check_same(root, begun, config)
-        config = begun.model_copy(update={"skipped_rows": None})
-    else:
+        config = begun.model_copy(update={"skipped_rows": None, "shards": shards})
+    if begun is None or shards != begun.shards:
         check_uids(pool)
     loaded_rows = {name: rows for name, (_, rows) in loaded.items()}
     return Plan(root, pool, teacher, config, loaded_rows, devices, check_similarity)
@@ -226,28 +227,28 @@ def shard_infos(pool: Pool, arch: Arch) -> tuple[ShardInfo, ...]:
         return tuple(threads.map(examine, pool.shards))
 
 
-def check_same_pool(begun: RunConfig, now: Sequence[ShardInfo]) -> None:
-    """Makes sure that shards are what they were when a run began.
+def check_same_pool(root: Path, begun: RunConfig, now: Sequence[ShardInfo]) -> tuple[ShardInfo, ...]:
+    """Makes sure that the shards that a run has scored are what they were then, and that there are no others.
 
-    Raises: RunError where there are others, or the uids or embeddings of one have changed.
+    Returns: the shards as the run goes on with them: one of which nothing was used yet may have been mended.
+    Raises: RunError where there are others, or the uids or embeddings of a scored one have changed.
     """
     remedy = "bring back the pool that was scored, or score this one into another folder"
-    was, known = [(shard.name, shard.rows) for shard in begun.shards], {shard.name: shard for shard in begun.shards}
+    was, names = [(shard.name, shard.rows) for shard in begun.shards], [shard.name for shard in now]
     if was != [(shard.name, shard.rows) for shard in now]:
-        found = f"{counted(len(now), 'shards')}, {counted(sum(shard.rows for shard in now), 'pairs')}"
         expected = f"{counted(len(was), 'shards')}, {counted(begun.pairs, 'pairs')}, as begun"
-        other = next((shard for shard in now if known.get(shard.name) != shard), None)
-        where = f"pool {begun.pool}" + (f", shard {other.name}" if other else "")
-        raise RunError(where, expected=expected, found=found, remedy=remedy)
-    for shard in now:
-        before = known[shard.name].digest
-        if before and before != shard.digest:
-            expected = "the uids and embeddings that it had when the run began"
-            raise RunError(f"pool {begun.pool}, shard {shard.name}", expected=expected, found="others", remedy=remedy)
+        found = f"{counted(len(now), 'shards')}, {counted(sum(shard.rows for shard in now), 'pairs')}"
+        raise RunError(root / begun.pool, expected=expected, found=found, remedy=remedy)
+    changed = [shard for old, shard in zip(begun.shards, now, strict=True) if old.digest and old.digest != shard.digest]
+    for shard in changed:
+        place = names.index(shard.name) // begun.mix_shards * begun.mix_shards
+        if any(score_file(root, name).exists() for name in names[place : place + begun.mix_shards]):
+            where = f"pool {root / begun.pool}, shard {shard.name}"
+            raise RunError(where, expected="the uids and embeddings that were scored", found="others", remedy=remedy)
+    return tuple(shard if shard in changed else old for old, shard in zip(begun.shards, now, strict=True))
 
 
 def _check_same(root: Path, begun: RunConfig, wanted: RunConfig) -> None:
-    check_same_pool(begun, wanted.shards)
     wanted = wanted.model_copy(update={"shards": begun.shards})
     unfinished = any(not score_file(root, shard.name).exists() for shard in begun.shards)
     before, now = begun.model_dump(mode="json"), wanted.model_dump(mode="json")

@@ -6,7 +6,9 @@ anew, and shared between sessions, so it must not be written to.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -41,6 +43,9 @@ Keeps = Callable[[np.ndarray], np.ndarray]
 # When a pool was sought in vain: to find out that a large one cannot be read may take as long as reading it.
 _lacking: Recent[float] = Recent(32)
 _LACKING_S = 5.0
+# When the files of a run's scores are looked at again, and their stamp.
+_files_seen: Recent[tuple[float, Stamp]] = Recent(64)
+_FILES_SEEN_S = 1.0
 # Runs with so many pairs have their map opened so long after their scores: whoever came first does not wait for it.
 _LARGE, _LATER_S = 10_000_000, 5.0
 
@@ -55,8 +60,31 @@ def current() -> catalog.Entry:
 
 
 def scores_stamp(entry: catalog.Entry) -> Stamp:
-    """Changes whenever the run's description, its score files or its added targets do."""
-    return _described(entry.root) + _stamp(entry.root, "scores")
+    """Changes whenever the run's description, its score files or its added targets do.
+
+    Files that were written over in place are noticed within some seconds.
+    """
+    said = _described(entry.root) + _stamp(entry.root, "scores")
+    return said + _files_stamp(entry.root, said)
+
+
+def _files_stamp(root: Path, said: Stamp) -> Stamp:
+    """Of all files of scores. Looking at thousands takes longer than an answer may: it is done now and then.
+
+    said: what their folders say; where that changes, the files are looked at again.
+    """
+    now = time.monotonic()
+    again_at, found = _files_seen.peek((root, said)) or (-math.inf, ())
+    if now > again_at:
+        digest = hashlib.sha256()
+        for folder in (root / "scores", *sorted(file.parent for file in description_files(root)[1:])):
+            with suppress(OSError), os.scandir(folder) as files:
+                # Not in the folder's order, which may change by itself.
+                for name, stat in sorted((file.name, file.stat()) for file in files if file.name.endswith(".parquet")):
+                    digest.update(f"{folder} {name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        found = (("scores/*", int.from_bytes(digest.digest()[:8]), 0),)
+        _files_seen.put((root, said), (now + max(_FILES_SEEN_S, 100 * (time.monotonic() - now)), found))
+    return found
 
 
 def map_stamp(entry: catalog.Entry) -> Stamp:

@@ -213,7 +213,7 @@ def test_score__another_target_under_the_same_name_is_refused(pool, tmp_path, ta
 def test_score__a_pool_that_grew_is_refused(pool, tmp_path):
     score(pool, tmp_path / "run", **OPTIONS)
     write_shard(pool, "00000009", 5, seed=9)
-    with pytest.raises(RunError, match="expected shards 3 entries, as begun, found 4 entries"):
+    with pytest.raises(RunError, match="expected 3 shards, 126 pairs, as begun, found 4 shards, 131 pairs"):
         score(pool, tmp_path / "run", **OPTIONS)
 
 
@@ -497,7 +497,12 @@ def test_run__a_folder_that_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("{", "JSON: Invalid JSON"), ('{"pool": 3, "arch": "x"}', "pool: Input should")]
+    ("text", "found"),
+    [
+        ("{", "JSON: Invalid JSON"),
+        ('{"pool": 3, "arch": "x"}', "pool: Input should"),
+        ('{"pool": "a\\u0000b", "arch": "x"}', "pool: Value error, a path cannot hold a NUL"),
+    ],
 )
 def test_run__a_damaged_description_is_named(tmp_path, text, found):
     (tmp_path / "run.json").write_text(text)

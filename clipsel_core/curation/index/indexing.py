@@ -14,11 +14,10 @@ import os
 import re
 import shutil
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clipsel_core import files
 from clipsel_core.curation.index import index, stopping, uid_order
 from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.score_order import Sorter
@@ -36,7 +36,6 @@ _log = logging.getLogger(__name__)
 _VERSION = 2
 _FEWEST_KEPT = 500_000
 _BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 12, 10, 3
-_FORGOTTEN_S = 86_400
 _STAMP = re.compile(r"[0-9a-f]{16}")
 _KEEPER = "keep index"
 
@@ -98,21 +97,25 @@ def _build(table: ScoreTable, folder: Path, report: Report) -> index.Index:
     """Fills a folder aside, which is used from then on; it gets its name when a power cut cannot harm it any more."""
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     aside.mkdir(parents=True)
+    holding = ExitStack()
     try:
+        holding.enter_context(files.held(aside))
+        files.remove_abandoned(folder.parent)
         _fill(table, aside, report)
         found = index.read_index(aside, table.metrics, len(table))
         if found is None:
             raise OSError(f"{aside}: not what was written")
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
+        holding.close()
         raise
     # Not a daemon: a command that ends first waits for it.
-    threading.Thread(target=_keep, args=(aside, folder, table.metrics, len(table)), name=_KEEPER).start()
+    threading.Thread(target=_keep, args=(aside, folder, table.metrics, len(table), holding), name=_KEEPER).start()
     found.folder = folder
     return found
 
 
-def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int) -> None:
+def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int, holding: ExitStack) -> None:
     """Has a folder written to the disk, gives it its name, and takes away indexes of what the scores were before."""
     try:
         _sync(aside)
@@ -124,6 +127,7 @@ def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int) -> No
         _log.warning("no index is kept in %s: %s", folder.parent, error)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        holding.close()
 
 
 class _Room(NamedTuple):
@@ -209,8 +213,7 @@ def _rename(aside: Path, folder: Path) -> None:
 
 
 def _tidy(folder: Path) -> None:
-    """Takes away older indexes, and what a killed builder left behind a day ago or longer."""
+    """Takes away older indexes."""
     for other in folder.parent.iterdir():
-        left = other.name.endswith(".partial") and time.time() - other.stat().st_mtime > _FORGOTTEN_S
-        if left or (_STAMP.fullmatch(other.name) and other != folder):
+        if _STAMP.fullmatch(other.name) and other != folder:
             shutil.rmtree(other, ignore_errors=True)

@@ -19,6 +19,7 @@ from clipsel_core.curation.index import indexing, passes, stopping, uid_order
 from clipsel_core.curation.index.indexing import open_indexed, stamp_of, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
+from clipsel_core.files import held
 from clipsel_core.runs.seal import digest_of, sealed
 from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run, make_uids
@@ -212,13 +213,16 @@ def test_build__can_be_stopped_within_a_column(run, monkeypatch):
 
 
 def test_tidy__takes_away_what_a_killed_builder_left(run):
-    left = run.root / "index" / ".0123456789abcdef.1.partial"
+    left = run.root / "index" / ".0123456789abcdef.0a1b2c3d.partial"
     left.mkdir(parents=True)
-    os.utime(left, (0, 0))
+    building = run.root / "index" / ".0123456789abcdef.0a1b2c3e.partial"
+    building.mkdir()
     other = run.root / "index" / "notes"
     other.mkdir()
-    open_kept(run)
+    with held(building):
+        open_kept(run)
     assert not left.exists()
+    assert building.exists()
     assert other.exists()
 
 
