@@ -63,10 +63,10 @@ def read_status(root: Path) -> Said:
     except FileNotFoundError:
         return Said()
     except (OSError, ValidationError) as error:
-        first = (
-            error.errors(include_url=False, include_context=False)[0] if isinstance(error, ValidationError) else None
-        )
-        found = f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}" if first else reason_of(error)
+        found = reason_of(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_context=False)[0]
+            found = f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
         remedy = "delete it: it says how far the scoring was, and holds no scores"
         raise RunError(path, expected="how far the run is", found=found, remedy=remedy) from error
 
