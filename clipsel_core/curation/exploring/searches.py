@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from clipsel_core import uids
 from clipsel_core.curation.exploring.neighbours import Nearest, nearest, neighbours
@@ -37,7 +38,7 @@ class Asked:
 
     query: str
     by: str
-    side: Side
+    side: Annotated[str, Field(pattern="^(image|text)$")]
     among: str
     pairs: int
 
