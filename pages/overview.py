@@ -9,6 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from clipsel_core.counts import counted
+from clipsel_core.errors import ClipselError
+from clipsel_core.runs.status import Said, read_status
 from clipsel_core.runs.store import Run
 from pages.parts import commands, empty, facts, marginals, metrics, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
@@ -120,31 +122,40 @@ def _progress(entry: Entry) -> None:
 
 def _is_running(run: Run) -> bool:
     """Whether the scoring has said so lately; one that was killed hard leaves "running" behind."""
-    status, started_here = run.status, jobs.latest("score", run.root)
+    status, started_here = _status(run), jobs.latest("score", run.root)
     if started_here and not started_here.active:
         return False
+    said = status.updated_at
+    return status.state == "running" and said is not None and (datetime.now(UTC) - said).total_seconds() < _SILENCE_S
+
+
+def _status(run: Run) -> Said:
+    """How far the run is; nothing where its status.json is damaged, of which _concerns tells."""
     try:
-        said = datetime.fromisoformat(status["updated_at"])
-    except (KeyError, ValueError):
-        return False
-    return status.get("state") == "running" and (datetime.now(UTC) - said).total_seconds() < _SILENCE_S
+        return read_status(run.root)
+    except ClipselError:
+        return Said()
 
 
 def _draw_progress(entry: Entry, run: Run) -> None:
-    status = run.status
-    done, total = status.get("pairs_done", state.scored_pairs(entry)), status.get("pairs_total", run.config.pairs) or 1
+    status = _status(run)
+    done = state.scored_pairs(entry) if status.pairs_done is None else status.pairs_done
+    total = status.pairs_total or run.config.pairs or 1
     text = f"{words.count(done)} of {words.pairs(total)} scored"
-    speed = status.get("pairs_per_s") or 0
+    speed = status.pairs_per_s or 0
     if _is_running(run) and speed > 0:
-        text += f" · {words.count(speed)} pairs/s · {words.duration((total - done) / speed)} left"
+        text += f" · {words.count(speed)} pairs/s · {words.duration(max(total - done, 0) / speed)} left"
     st.progress(min(done / total, 1.0), text=text)
-    if status.get("state") == "failed":
-        st.error("Scoring stopped with an error:", icon=":material/warning:")
-        st.code(str(status.get("message") or "no message"), language=None, wrap_lines=True)
+    if status.state == "failed":
+        empty.show_error(status.message or "no message", "Scoring stopped with an error:")
 
 
 def _concerns(entry: Entry, run: Run) -> None:
     skipped = run.config.skipped_rows
+    try:
+        read_status(run.root)
+    except ClipselError as error:
+        empty.show_error(error, "How far the scoring was cannot be read; the scores can")
     if skipped:
         st.warning(
             f"Set aside: {counted(skipped, 'rows')} without embeddings that could be scored.",
@@ -224,12 +235,10 @@ def _provenance(run: Run) -> None:
 
 def _when(run: Run) -> str:
     """When the scores were finished, and how quickly those of the last start came."""
-    status = run.status
-    try:
-        said = datetime.fromisoformat(status["updated_at"]).astimezone(UTC)
-    except (KeyError, ValueError):
+    status = _status(run)
+    if status.updated_at is None:
         return "not recorded"
-    speed = status.get("pairs_per_s") or 0
+    said, speed = status.updated_at.astimezone(UTC), status.pairs_per_s or 0
     state = "finished" if run.finished else "unfinished, last written"
     return f"{state} {said.day} {said:%b %Y, %H:%M} UTC" + (f", at {words.count(speed)} pairs/s" if speed else "")
 

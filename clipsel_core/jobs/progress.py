@@ -9,13 +9,14 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from clipsel_core.files import write_json
 
 State = Literal["running", "done", "failed", "stopped"]
+_Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 _SECONDS_BETWEEN_WRITES = 0.4
 # Sooner than this nobody can say how long the rest will take.
@@ -36,14 +37,14 @@ class Progress:
     state: State
     what: str = ""
     stage: str = ""
-    done: int = 0
-    total: int = 0
+    done: NonNegativeInt = 0
+    total: NonNegativeInt = 0
     unit: str = ""
-    per_s: float | None = None
-    left_s: float | None = None
+    per_s: _Number | None = None
+    left_s: _Number | None = None
     counts: str = ""
-    counted: int = 0
-    counted_per_s: float | None = None
+    counted: NonNegativeInt = 0
+    counted_per_s: _Number | None = None
     message: str = ""
 
 

@@ -17,9 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from clipsel_core.files import write_json
 from clipsel_core.jobs import process
@@ -44,9 +44,9 @@ class JobInfo(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     title: str
-    words: tuple[str, ...]
-    about: str
-    created: datetime
+    words: Annotated[tuple[str, ...], Field(min_length=1)]
+    about: Annotated[str, Field(pattern=r"^[^\x00]*$")]
+    created: AwareDatetime
     pid: int | None = None
     birth: str | None = None
 
@@ -123,7 +123,7 @@ class Job:
             with open(self.folder / "log", "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
                 lines = file.read().decode("utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
+        except OSError:
             return ""
         return "\n".join(lines[-_TAIL_LINES:])
 

@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from pydantic import AwareDatetime, BaseModel, Field, NonNegativeInt, ValidationError
+
+from clipsel_core.errors import RunError, reason_of
 from clipsel_core.files import write_json
 from clipsel_core.pool.layout import Shard
 from clipsel_core.runs.config import RunConfig
@@ -39,6 +42,33 @@ class Status:
     eta_s: float | None
     pid: int
     message: str = ""
+
+
+class Said(BaseModel):
+    """What a page needs of a status.json, each of it as far as it is there; see Status."""
+
+    state: State | None = None
+    pairs_done: NonNegativeInt | None = None
+    pairs_total: NonNegativeInt | None = None
+    pairs_per_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    updated_at: AwareDatetime | None = None
+    message: str = ""
+
+
+def read_status(root: Path) -> Said:
+    """What a run's status.json says; nothing where there is none. Raises RunError where it cannot be understood."""
+    path = root / "status.json"
+    try:
+        return Said.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Said()
+    except (OSError, ValidationError) as error:
+        found = reason_of(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_context=False)[0]
+            found = f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
+        remedy = "delete it: it says how far the scoring was, and holds no scores"
+        raise RunError(path, expected="how far the run is", found=found, remedy=remedy) from error
 
 
 class StatusWriter:

@@ -1,7 +1,8 @@
 """How does the draft get into the page's address and out of it again? With every change, so that a link is the draft.
 
-The address has no recipe while the draft is the suggestion that every session begins with. Each change of the draft is
-an entry of the browser's history: Back undoes it, Forward does it again.
+The address has no recipe while the draft is the suggestion that every session begins with. A draft that is too large
+for it is kept on the server, and the address has its name. Each change of the draft is an entry of the browser's
+history: Back undoes it, Forward does it again.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from clipsel_core.counts import counted
 from clipsel_core.curation.recipes import recipe_link
+from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.recipes.recipe_link import RecipeLink
 from clipsel_core.curation.recipes.recipe_steps import AnyStep, Intersect, Subtract, Union
 from clipsel_core.errors import RecipeError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, lists, recipes, state, words
+from pages.parts import drafts, empty, lists, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 
@@ -85,6 +87,9 @@ def _take(entry: Entry, run: Run, told: str, *, quiet: bool) -> None:
     try:
         if remembered is not None or not told:
             recipes.replace_draft(entry, recipes.suggestion(run) if remembered is None else remembered)
+        elif drafts.is_name(told):
+            kept = drafts.read(told, entry.label)
+            recipes.replace_draft(entry, list(parse_recipe(kept, "link", run.metrics, folder=run.recipes_dir).steps))
         else:
             offered: dict[str, Any] = {"run": entry.label, "metrics": run.metrics, "lists": lists.known(run)}
             arrived = recipe_link.unpack(told, folder=run.recipes_dir, **offered)
@@ -101,7 +106,10 @@ def _link(entry: Entry, run: Run) -> RecipeLink:
     if steps == recipes.suggestion(run):
         return RecipeLink("")
     named = any(isinstance(step, Intersect | Union | Subtract) for step in steps)
-    return recipe_link.pack(steps, run=entry.label, lists=lists.known(run) if named else ())
+    link = recipe_link.pack(steps, run=entry.label, lists=lists.known(run) if named else ())
+    whole = link.text is not None and not link.hand and not link.lists
+    kept = None if whole else drafts.keep(entry.label, recipes.as_yaml(steps))
+    return RecipeLink(kept) if kept else link
 
 
 def _remember(entry: Entry, link: RecipeLink, steps: list[AnyStep]) -> None:

@@ -28,14 +28,18 @@ def saved(run: Run) -> dict[str, Path]:
 
 
 def suggestion(run: Run) -> list[AnyStep]:
-    """The paper's two steps as far as the run has their metrics: top 30 % by s-CLIPLoss, of those 20 % by NormSim."""
+    """The paper's two steps as far as the run was scored for them: top 30 % by s-CLIPLoss, then 20 % by NormSim.
+
+    Targets that are added later change nothing of it: an address without a recipe stands for this one.
+    """
+    scored = run.config.metrics
     steps: list[AnyStep] = []
-    if "s_cliploss" in run.metrics:
+    if "s_cliploss" in scored:
         steps.append(KeepTop(metric="s_cliploss", keep_top=Decimal("0.3")))
-    near = next((name for name in run.metrics if name.startswith("normsim_inf_")), None)
+    near = next((name for name in scored if name.startswith("normsim_inf_")), None)
     if near:
         steps.append(KeepTop(metric=near, keep_top=Decimal("0.2")))
-    return steps or [KeepTop(metric=name, keep_top=Decimal("0.3")) for name in run.metrics[:1]]
+    return steps or [KeepTop(metric=name, keep_top=Decimal("0.3")) for name in scored[:1]]
 
 
 def draft(entry: Entry, run: Run) -> Draft:

@@ -72,5 +72,6 @@ def show_undone() -> None:
 
 def in_words(error: Exception) -> str:
     """An error in one line."""
-    named = isinstance(error, OSError) and error.filename
-    return f"{error.filename}: {reason_of(error)}" if named else str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {reason_of(error)}"
+    return str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -728,3 +729,18 @@ def test_phone__fingers_move_zoom_and_draw_on_the_map(browser, server):
     expect(title.nth(1)).to_contain_text("on the map")
     assert stage.bounding_box()["y"] == before == box["y"]
     context.close()
+
+
+def test_select__a_run_that_vanishes_while_a_thumb_is_moved_leaves_a_way_back(page, server):
+    gone = server.data / "demo" / "gone"
+    shutil.copytree(server.data / "demo" / "run", gone)
+    visit(page, "select", "demo/gone")
+    shutil.rmtree(gone)
+    page.locator(".st-key-share-0 [role=slider]").press("PageDown")
+    back = page.get_by_role("button", name="Draw the page anew")
+    expect(back).to_be_visible()
+    expect(page.get_by_text("expected a run's folder, found no run.json in it")).to_be_visible()
+    settle(page)
+    back.click()
+    expect(page.locator(".st-key-elsewhere")).to_contain_text("demo/gone")
+    settle(page)

@@ -189,3 +189,58 @@ def test_open_picker__is_one_for_sessions_that_come_together(tmp_path, monkeypat
         found = list(threads.map(state.open_picker, [entry] * 4))
     assert len(made) == 1
     assert all(picker is made[0] for picker in found)
+
+
+DAMAGED = [b"", b"{", b"null", b"[]", b"7", b'"done"', b'{"state": "running", "pairs_done": "many"}', b"\xff\xfe{}"]
+DAMAGED += [
+    b'{"state": 7}',
+    b'{"updated_at": 3e400}',
+    b'{"updated_at": "2026-01-01T00:00:00"}',
+    b'{"pairs_done": -5, "pairs_total": 0, "pairs_per_s": NaN}',
+    b'{"message": {"a": 1}}',
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("said", DAMAGED)
+def test_overview__goes_on_without_a_status_that_can_be_read(tmp_path, open_page, said):
+    run = make_run(tmp_path / "world", finished=len(said) % 2 + 1)
+    (run / "status.json").write_bytes(said)
+    app = open_page("overview", run)
+    assert not app.exception
+    (line,) = [block.value for block in app.get("code") if "status.json" in block.value]
+    assert "expected how far the run is" in line
+    assert "\n" not in line
+    assert "How it was made" in words(app)
+
+
+def test_overview__goes_on_with_a_status_that_says_little(tmp_path, open_page):
+    run = make_run(tmp_path / "world", finished=1)
+    for said in ("{}", '{"pairs_total": 0}', '{"more": 1, "pairs_done": 100, "pairs_total": 60}'):
+        (run / "status.json").write_text(said)
+        app = open_page("overview", run)
+        assert not app.exception
+        assert "status.json" not in words(app)
+
+
+@pytest.mark.parametrize("file", ["job.json", "status.json", "log"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"[]",
+        b'{"state": "running", "done": -1, "total": 5, "per_s": 1e999}',
+        b'{"title": "x", "words": [], "about": "/x", "created": "2026-01-01T00:00:00Z"}',
+        b'{"title": "x", "words": ["score"], "about": "\\u0000", "created": "2026-01-01T00:00:00"}',
+    ],
+)
+def test_page__goes_on_beside_a_damaged_job(tmp_path, open_page, file, said):
+    run = make_run(tmp_path / "world")
+    folder = tmp_path / "nothing" / ".jobs" / "20260101-000000-000000-abcd"
+    folder.mkdir(parents=True)
+    info = {"title": "x", "words": ["score"], "about": str(run), "created": "2026-01-01T00:00:00Z", "pid": 1}
+    (folder / "job.json").write_text(json.dumps({**info, "birth": "x"}))
+    (folder / file).write_bytes(said)
+    app = open_page("overview", run)
+    assert not app.exception
+    assert app.title[0].value == "Overview"

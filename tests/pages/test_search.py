@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -344,3 +345,27 @@ def test_search__says_that_a_kept_search_is_damaged(run, open_page):
     app = open_page("search", run)
     assert not app.exception
     assert "search again" in words(app)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"[]",
+        b"{",
+        b'{"query": 7, "by": "text", "side": "image", "among": "pool", "pairs": 1}',
+        b'{"query": "x", "by": "text", "side": "both", "among": "pool", "pairs": 1}',
+        b'{"query": "x", "by": "text", "side": "image", "among": "pool", "pairs": []}',
+    ],
+)
+def test_search__a_damaged_search_hides_no_other_one(run, open_page, said):
+    table = ScoreTable.open(Run.open(run))
+    result = search_run(Run.open(run), uids.to_hex(table.uids_at(np.array([0])))[0].as_py())
+    asked = Asked(query="two red birds", by="text", side="image", among="pool", pairs=result.pairs)
+    write_search(run / "searches" / "good.parquet", result, asked)
+    whole = pq.read_table(run / "searches" / "good.parquet")
+    pq.write_table(whole.replace_schema_metadata({b"clipsel.search": said}), run / "searches" / "bad.parquet")
+    app = open_page("search", run)
+    assert not app.exception
+    assert len([block for block in app.get("code") if "bad.parquet" in block.value]) == 1
+    (box,) = [box for box in app.selectbox if box.label == "Found in the whole pool"]
+    assert box.options == ["Images like “two red birds”"]

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from pydantic import Field, TypeAdapter
 
 from clipsel_core import uids
 from clipsel_core.curation.exploring.neighbours import Nearest, nearest, neighbours
@@ -36,9 +38,12 @@ class Asked:
 
     query: str
     by: str
-    side: str
+    side: Annotated[str, Field(pattern="^(image|text)$")]
     among: str
     pairs: int
+
+
+_ASKED = TypeAdapter(Asked)
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ def write_search(path: Path, found: Found, asked: Asked) -> None:
 def read_asked(path: Path) -> Asked:
     """What a search was for. Raises RunError where the file is damaged or something else."""
     try:
-        return Asked(**json.loads((pq.read_schema(path).metadata or {})[_KEY]))
+        return _ASKED.validate_json((pq.read_schema(path).metadata or {})[_KEY])
     except (pa.ArrowInvalid, KeyError, TypeError, ValueError, OSError) as error:
         raise _unreadable(path, error) from error
 
@@ -156,8 +161,9 @@ def read_found(path: Path, table: ScoreTable) -> Nearest:
     """What a search found, less pairs that the run does not have (any more). Raises RunError as read_asked does."""
     try:
         found = pq.read_table(path, columns=["uid", "similarity"])
-        rows, similarity = table.rows_of(uids.from_hex(found.column("uid"))), found.column("similarity").to_numpy()
-    except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
+        rows = table.rows_of(uids.from_hex(found.column("uid")))
+        similarity = found.column("similarity").cast(pa.float32()).to_numpy()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UidError, KeyError, ValueError, OSError) as error:
         raise _unreadable(path, error) from error
     return Nearest(rows[rows >= 0], similarity[rows >= 0])
 

@@ -64,10 +64,13 @@ def choose(entry: Entry, run: Run) -> Kept | None:
     files = searches_of(run)
     if not files:
         return None
-    try:
-        asked = {file.name: read_asked(file) for file in files}
-    except ClipselError as error:
-        empty.show_error(error, "An earlier search cannot be read")
+    asked = {}
+    for file in files:
+        try:
+            asked[file.name] = read_asked(file)
+        except ClipselError as error:
+            empty.show_error(error, "An earlier search cannot be read")
+    if not asked:
         return None
     named = {name: f"{_sides(said.side)} like {_quoted(said)}" for name, said in asked.items()}
     wanted, key = leading.kept()
