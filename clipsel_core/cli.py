@@ -1,6 +1,6 @@
 """The command line: puts the commands together, and turns the errors of the core into one line.
 
-Exit codes: 0 done; 1 the work failed or the input is bad; 2 wrong usage.
+Exit codes: 0 done; 1 the work failed or the input is bad; 2 wrong usage; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -85,11 +85,28 @@ def _failed_file(error: OSError) -> ClipselError:
     return ClipselError(where, expected="to read and write it", found=reason_of(error), remedy=remedy)
 
 
+_interrupted: list[int] = []
+
+
+def _interrupt(number: int, _: object) -> None:
+    _interrupted.append(number)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Runs the command line and exits with its code. Asked to terminate, it ends as if interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    # Shells have what they start in the background ignore it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
-        app()
+        try:
+            app()
+        except Exception as error:
+            # Libraries make errors of their own of it: DuckDB a RuntimeError, Arrow an ArrowCancelled.
+            if _interrupted and not os.environ.get("CLIPSEL_DEBUG"):
+                raise SystemExit(130) from error
+            raise
     except (ClipselError, OSError) as error:
         said = str(error if isinstance(error, ClipselError) else _failed_file(error))
         report_end("failed", said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -376,6 +377,32 @@ def test_embed__a_pool_that_is_a_file(tmp_path):
     (tmp_path / "pool").write_text("not a folder")
     code, _, err = run_cli("embed", write_tars(tmp_path / "in"), tmp_path / "pool", "--model", "RN50", "--arch", "a")
     assert (code, "expected a folder for the pool, found Not a directory" in err) == (1, True)
+
+
+_A_QUERY = (
+    "import duckdb; duckdb.sql('SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b').fetchall()"
+)
+_AN_ERROR = """
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    raise PoolFormatError('a.parquet', expected='a whole file', found='ArrowCancelled') from None
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("work", [_A_QUERY, _AN_ERROR])
+def test_main__interrupted_is_one_line_and_exit_code_130_whatever_a_library_makes_of_it(number, work):
+    script = f"""
+import os, threading, time
+from clipsel_core import cli
+from clipsel_core.errors import PoolFormatError
+threading.Timer(0.5, os.kill, (os.getpid(), {int(number)})).start()
+cli.app = lambda: exec({work!r}, globals())
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted; start it again to go on\n")
 
 
 def test_debug__shows_the_traceback(tmp_path):

@@ -131,10 +131,13 @@ def export_shards(
             if not (out / "export.json").exists():
                 write_json(out / "export.json", settings)
             work = _Work(selection.table, images, scores)
-            for number, start in enumerate(range(0, len(rows), pairs_per_shard)):
-                work.write(out / f"{number:08d}.tar", rows[start : start + pairs_per_shard])
+            done = 0
+            # Of one size, or one more: open_clip's workers take the same number of pairs, each from tars of its own.
+            for number, part in enumerate(np.array_split(rows, -(-len(rows) // pairs_per_shard))):
+                work.write(out / f"{number:08d}.tar", part)
+                done += len(part)
                 if progress:
-                    progress(min(start + pairs_per_shard, len(rows)), len(rows))
+                    progress(done, len(rows))
             return _finish(run, selection, recipe, out, settings)
     except OSError as error:
         found, remedy = error.strerror or str(error), "make room and start again: finished tars are kept"
