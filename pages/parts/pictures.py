@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -121,8 +122,8 @@ def _judged(data: bytes) -> tuple[tuple[bytes, str] | None, str]:
         # What is decoded is let go before its room is.
         with _room.taken(pixels):
             if kind in _UNSEEN:
-                return (_as_jpeg(data), "image/jpeg"), ""
-            _load(data)
+                return (_decoders.submit(_as_jpeg, data).result(), "image/jpeg"), ""
+            _decoders.submit(_load, data).result()
         # An MPO is a JPEG with others behind it.
         return (data, MEDIA_TYPES.get(kind, "image/jpeg")), ""
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -171,6 +172,8 @@ class _Room:
 
 
 _room = _Room(_PIXELS_AT_ONCE)
+# Few: the system's allocator keeps for each thread what it gave back.
+_decoders = ThreadPoolExecutor(2, "decoding")
 # Of broken pictures, and of those that are larger than may be shown, nothing need be said on the server's console.
 hush_pillow()
 
