@@ -88,6 +88,8 @@ def export(
         say(f"without an image: {done.missing:,}, listed in {shards / 'missing.txt'}")
     if done.unreadable:
         say(f"with an image that cannot be read: {done.unreadable:,}, listed in {shards / 'unreadable.txt'}")
+    if done.without_caption:
+        say(f"with a caption that says nothing: {done.without_caption:,}")
     if done.encoded_again:
         say(f"images encoded again as PNG, as loaders read jpg, png and webp alone: {done.encoded_again:,}")
     print_commands("with DataComp:", *train_commands(shards, selection.total))

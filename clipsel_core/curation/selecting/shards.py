@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.counts import counted
@@ -41,6 +42,8 @@ from clipsel_core.runs.store import Run, check_outside
 PAIRS_PER_SHARD = 10_000
 
 _READERS = 16
+# What is counted of the pairs that are written.
+_COUNTED = ("encoded_again", "without_caption")
 _WORDS = {"run_json_sha256": "run", "selection_sha256": "selection"}
 
 
@@ -70,6 +73,11 @@ class Shards:
     def encoded_again(self) -> int:
         """Pairs in the tars whose image is a PNG there, as loaders do not read what it was."""
         return self.content["encoded_again"]
+
+    @property
+    def without_caption(self) -> int:
+        """Pairs in the tars whose caption says nothing."""
+        return self.content["without_caption"]
 
     @property
     def tars(self) -> list[str]:
@@ -157,10 +165,10 @@ class _Work:
         if (done := _stats_of(tar)).exists() and (tar.exists() or not json.loads(done.read_bytes())["successes"]):
             return
         lost: dict[str, list[str]] = {"missing": [], "unreadable": []}
-        written = encoded_again = 0
+        written, counts = 0, dict.fromkeys(_COUNTED, 0)
 
         def fill(aside: Path) -> None:
-            nonlocal written, encoded_again
+            nonlocal written
             with new_tar(aside) as packer:
                 for pair, facts in self._pairs(rows):
                     if isinstance(pair.image, str):
@@ -170,11 +178,12 @@ class _Work:
                     # What the source says of the image stays; what the pool says of the pair comes first.
                     own = {"uid": pair.uid, "key": key, **facts}
                     packer.add(key, pair.image, facts["caption"], {**own, **_facts_in(pair.json), **own})
-                    encoded_again += pair.encoded_again
+                    counts["encoded_again"] += pair.encoded_again
+                    counts["without_caption"] += not facts["caption"].strip()
                 written = packer.count
 
         write_atomically(tar, fill)
-        more = {"sha256": sha256_of(tar), "size_bytes": tar.stat().st_size, "encoded_again": encoded_again, **lost}
+        more = {"sha256": sha256_of(tar), "size_bytes": tar.stat().st_size, **counts, **lost}
         if not written:
             tar.unlink()
         write_stats(tar, written, **more)
@@ -260,12 +269,13 @@ def _check_same(out: Path, settings: dict[str, Any]) -> None:
 
 def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings: dict[str, Any]) -> Shards:
     """Puts the tars' stats together and checks that every selected pair is accounted for."""
-    tars, encoded_again = [], 0
+    tars, noted = [], dict.fromkeys(_COUNTED, 0)
     lost: dict[str, list[str]] = {"missing": [], "unreadable": []}
     stats_files = sorted(out.glob("*_stats.json"))
     for path in stats_files:
         stats = json.loads(path.read_bytes())
-        encoded_again += stats["encoded_again"]
+        for what in _COUNTED:
+            noted[what] += stats[what]
         for what, names in lost.items():
             names += stats[what]
         if stats["successes"]:
@@ -289,7 +299,7 @@ def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings:
             write_atomically(out / f"{what}.txt", partial(Path.write_text, data=text))
     write_json(out / "sizes.json", {tar["file"]: tar["pairs"] for tar in tars})
     write_json(out / "__len__", written)
-    content = describe(run, selection, recipe) | settings | counts | {"encoded_again": encoded_again, "tars": tars}
+    content = describe(run, selection, recipe) | settings | counts | noted | {"tars": tars}
     write_json(out / "manifest.json", content)
     return Shards(out, content)
 
@@ -299,7 +309,9 @@ def _no_image(selection: Selection, counts: dict[str, int]) -> ExportError:
     assert pool is not None
     found = f"none: {counts['missing']:,} have no image in the pool, {counts['unreadable']:,} one that cannot be read"
     remedy = "bring the images back to where they were"
-    if not pool.indexes and counts["missing"]:
+    if pool.indexes and not any(pq.read_metadata(index).num_rows for index in pool.indexes):
+        remedy = "the pool has none: embed their TARS into it with another teacher, which finds its images"
+    elif not pool.indexes and counts["missing"]:
         remedy = (
             "the json beside an image must hold the pair's uid; else make a pool of the tars with embed, and score it"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.conventions import IMAGE_ENDINGS
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, IMAGES_END
 from clipsel_core.pool.patience import PATIENT
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.arrays import open_arrays
@@ -104,7 +104,7 @@ def _open(place: Place, kind: str, image: str | None, text: str | None) -> Sourc
         return open_arrays(place, kind, image=image, text=text)
     if kind == "folder":
         if not folder or not place.files(*IMAGE_ENDINGS):
-            raise PoolFormatError(place, expected="a folder of .jpg, .png or .webp", found="none")
+            raise PoolFormatError(place, expected="a folder of images", found=f"none; {IMAGES_END}")
         return open_folder(place)
     if kind == "webdataset":
         tars = [name for name, _ in place.files(".tar")] if folder else [place.name]

@@ -228,6 +228,23 @@ def tar_pool(root, *, with_uids=True):
 EVERYTHING = "steps: [{metric: clip_score, keep_top: 1}]"
 
 
+def test_export_shards__counts_captions_that_say_nothing(tmp_path):
+    texts = ["", "  ", None, *(f"caption {row}" for row in range(10))]
+    parquet, _ = write_shard(tmp_path / "pool", "00000000", 13, columns={"TEXT": texts})
+    table = pq.read_table(parquet).drop_columns(["text"])
+    pq.write_table(table, parquet)
+    members = {}
+    for row, uid in enumerate(table["uid"].to_pylist()):
+        facts = json.dumps({"uid": uid}).encode()
+        members |= {f"{row:05d}.png": image(row, "PNG"), f"{row:05d}.txt": b"", f"{row:05d}.json": facts}
+    write_tar(tmp_path / "pool" / "shards" / "00000000.tar", members)
+    run, selection, recipe = chosen(score(tmp_path / "pool", tmp_path / "run", batch_size=20, device="cpu"), EVERYTHING)
+    done = export_shards(run, selection, recipe, tmp_path / "out", pairs_per_shard=5)
+    assert (done.written, done.without_caption) == (13, 3)
+    with tarfile.open(tmp_path / "out" / "00000001.tar") as tar:
+        assert tar.extractfile(next(name for name in tar.getnames() if name.endswith(".txt"))).read()
+
+
 def test_export_shards__all_that_is_written_reaches_open_clip(tmp_path, monkeypatch):
     # open_clip wants webdataset 0.2.86 or earlier; later ones mark the end of a tar, which it takes for a file.
     monkeypatch.setattr(data, "tar_file_expander", partial(data.tar_file_expander, eof_value=None))
