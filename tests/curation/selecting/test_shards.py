@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 import shutil
+import tarfile
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
