@@ -146,7 +146,8 @@ class SealedFiles:
 def keep_whole(files: SealedFiles) -> None:
     """Removes the files that are not as they were written, so that they are made again; says which, as a warning.
 
-    Raises: OtherConfigError where one was made by other settings; others may have been removed by then.
+    Raises: OtherConfigError where one was made by other settings, RunError where the disk does not give one; others may
+        have been removed by then.
     """
 
     def keep(shard: ShardInfo) -> None:
@@ -156,6 +157,8 @@ def keep_whole(files: SealedFiles) -> None:
         except OtherConfigError:
             raise
         except RunError as error:
+            if getattr(error.__cause__, "errno", None) and file.exists():
+                raise  # the disk fails, or forbids it: that says nothing of what the file holds
             if file.exists():
                 _log.warning("%s: made again, found %s", file, error.found)
                 file.unlink()

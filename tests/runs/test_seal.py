@@ -275,3 +275,18 @@ def test_score__a_flipped_bit_of_an_npz_is_named(pool, tmp_path, compressed, dty
     npz.write_bytes(data)
     with pytest.raises(PoolFormatError, match=r"00000001\.npz: expected a whole \.npz, found .*; download it again"):
         score(pool, tmp_path / "run", **OPTIONS)
+
+
+def test_score__keeps_a_file_that_the_disk_does_not_give(pool, run, monkeypatch):
+    """A disk that fails for a moment is no reason to score a shard again."""
+    files, opened = files_of(run), pq.ParquetFile
+
+    def fail(file, *given, **options):
+        if file == run.score_files[1]:
+            raise OSError(5, "Input/output error")
+        return opened(file, *given, **options)
+
+    monkeypatch.setattr(pq, "ParquetFile", fail)
+    with pytest.raises(RunError, match=r"00000001\.parquet: expected scores as written, found Input/output error"):
+        score(pool, run.root, **OPTIONS)
+    assert files_of(run) == files
