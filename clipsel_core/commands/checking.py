@@ -65,7 +65,7 @@ def verify(
         raise typer.Exit(1)
     looked = [
         counted(opened.pairs, "pairs"),
-        counted(found.files, "files of scores"),
+        counted(found.files, "score files"),
         counted(found.exports, "exports"),
     ]
     agree(f"{run}: all as written: {', '.join([*looked, f'{found.pairs:,} pairs computed again'])}")

@@ -30,9 +30,10 @@ def select(
     """
     from clipsel_core.curation.recipes.recipe_files import load_recipe
     from clipsel_core.curation.selecting.datacomp import reshard_commands, train_commands
-    from clipsel_core.curation.selecting.export import export
+    from clipsel_core.curation.selecting.export import check_name, export
     from clipsel_core.curation.selecting.selection import select as select_pairs
 
+    check_name(out)
     opened = run_to_pick_from(run, unfinished)
     rule = load_recipe(recipe, metrics=opened.metrics)
     selection = select_pairs(opened, rule)

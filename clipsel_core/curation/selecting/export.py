@@ -71,11 +71,9 @@ def export(
         a run or a pool (but for a run's exports/).
     """
     out = Path(out)
-    writer = _WRITERS.get(out.suffix.lower())
-    if writer is None:
-        raise ExportError(out, expected=f"a name ending in {', '.join(_WRITERS)}", found=out.suffix or "no ending")
-    check_outside(out)
+    check_name(out)
     check_some(selection)
+    writer = _WRITERS[out.suffix.lower()]
     manifest_path = out.with_name(f"{out.name}.manifest.json")
     report(0.0, f"Writing {counted(len(selection), 'uids')} …")
     content = describe(run, selection, recipe)
@@ -96,6 +94,13 @@ def export(
         remedy = "make room, or choose another folder"
         raise ExportError(out, expected="to write the subset", found=found, remedy=remedy) from error
     return Manifest(out, manifest_path, content)
+
+
+def check_name(out: Path) -> None:
+    """Raises ExportError on another ending than those of subsets, and RunError on a place in a run or a pool."""
+    if out.suffix.lower() not in _WRITERS:
+        raise ExportError(out, expected=f"a name ending in {', '.join(_WRITERS)}", found=out.suffix or "no ending")
+    check_outside(out)
 
 
 def check_some(selection: Selection) -> None:
