@@ -97,7 +97,7 @@ def export(
 
 
 def check_name(out: Path) -> None:
-    """Raises ExportError on another ending than those of subsets, and RunError on a place in a run or a pool."""
+    """Raises ExportError on another ending than those of subsets, also on a place in a run or a pool."""
     if out.suffix.lower() not in _WRITERS:
         raise ExportError(out, expected=f"a name ending in {', '.join(_WRITERS)}", found=out.suffix or "no ending")
     check_outside(out)
