@@ -14,7 +14,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -35,24 +35,30 @@ def only(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
 def check(place: str) -> None:
     """Raises PermissionError where this process is limited and a path or an address lies outside of its places."""
     said = os.environ.get(_VARIABLE)
-    if said is not None and not lies_below(place, _limits(said)):
+    if said is not None and not _limit(said)(place):
         raise PermissionError(errno.EACCES, "it lies outside of the places that were named with --read", place)
 
 
-def lies_below(place: str, named: Iterable[str]) -> bool:
-    """Whether a path, or an address, is one of the places named or lies below one.
+def below(named: Iterable[str]) -> Callable[[str], bool]:
+    """Tells whether a path, or an address, is one of the places named or lies below one.
 
     Links are followed in paths. Addresses are compared letter by letter: the same protocol, host and port, and a path
     inside; of chained ones, a::b, each link. One that could be read in two ways lies nowhere.
     """
-    if _ADDRESS.match(place):
-        return not _TWO_READINGS.search(place) and any(_below(place, root) for root in named if _ADDRESS.match(root))
-    try:
-        real = os.path.realpath(place)
-    except (OSError, ValueError):
-        return False
-    roots = (os.path.realpath(root) for root in named if not _ADDRESS.match(root))
-    return any(real == root or real.startswith(root.rstrip("/") + "/") for root in roots)
+    places = list(named)
+    addresses = [place for place in places if _ADDRESS.match(place)]
+    folders = [os.path.realpath(place) for place in places if not _ADDRESS.match(place)]
+
+    def is_below(place: str) -> bool:
+        if _ADDRESS.match(place):
+            return not _TWO_READINGS.search(place) and any(_below(place, root) for root in addresses)
+        try:
+            real = os.path.realpath(place)
+        except (OSError, ValueError):
+            return False
+        return any(real == root or real.startswith(root.rstrip("/") + "/") for root in folders)
+
+    return is_below
 
 
 def remember(places: Iterable[str]) -> None:
@@ -76,8 +82,8 @@ def remembered() -> Sequence[str]:
 
 
 @lru_cache(maxsize=1)
-def _limits(said: str) -> tuple[str, ...]:
-    return tuple(map(_absolute, json.loads(said)))
+def _limit(said: str) -> Callable[[str], bool]:
+    return below(json.loads(said))
 
 
 def _absolute(place: str) -> str:

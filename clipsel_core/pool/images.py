@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,13 +86,13 @@ class ImageIndex:
             OSError where `cache` cannot be written.
         """
         lookup = _kept(cache, paths, lambda: _blocks_of_parts(root, paths), gone)
-        places = (str(root), *named, *reach.remembered())
-        if away := next((base for base in lookup.bases if not reach.lies_below(base, places)), None):
+        believed = reach.below((str(root), *named, *reach.remembered()))
+        if away := next((base for base in lookup.bases if not believed(base)), None):
             away = away if "://" in away else os.path.normpath(away)
             expected = f"images below {root}, or below a place that somebody named"
             remedy = f"allow it with --read {away}, where you trust this pool"
             raise PoolFormatError(root / "images", expected=expected, found=away, remedy=remedy)
-        return cls(lookup, partial(reach.lies_below, named=places))
+        return cls(lookup, believed)
 
     def __len__(self) -> int:
         return len(self._lookup)

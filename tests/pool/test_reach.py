@@ -51,11 +51,11 @@ def make(source, root, teacher):
         ("https://[", ["https://host/x"], False),
     ],
 )
-def test_lies_below(tmp_path, monkeypatch, place, named, below):
+def test_below(tmp_path, monkeypatch, place, named, below):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "out").symlink_to("/")
-    assert reach.lies_below(place, named) == below
+    assert reach.below(named)(place) == below
 
 
 @pytest.mark.parametrize("limited", [True, False])

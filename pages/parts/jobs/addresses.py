@@ -26,7 +26,7 @@ def allowed(text: str) -> str:
     """The address that somebody chose or typed. Raises JobError where it does not lie below an allowed one."""
     address = text.strip()
     known = catalog.readable_addresses()
-    if not _TWO_READINGS.search(address) and reach.lies_below(address, known):
+    if not _TWO_READINGS.search(address) and reach.below(known)(address):
         return address
     expected = f"an address below {', '.join(known)}" if known else "a path: no address is allowed here"
     remedy = "start the dashboard with --read ADDRESS to allow what lies below it, or run embed in a terminal"
