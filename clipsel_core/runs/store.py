@@ -127,7 +127,7 @@ def check_outside(out: Path) -> None:
     """
     target = out.resolve()
     for folder in target.parents:
-        is_run, is_pool = (folder / "run.json").is_file(), any((folder / "metadata").glob("*.parquet"))
+        is_run, is_pool = (folder / "run.json").is_file(), any((folder / "metadata").glob("[!.]*.parquet"))
         if is_run and target.relative_to(folder).parts[0] in _MAY_BE_WRITTEN:
             return
         if is_run or is_pool:

@@ -21,7 +21,7 @@ def reshard_commands(pool: Path, subset: Path) -> list[str]:
     resharder.py finds tars by their numbers and counts of pairs, which <tar>_stats.json has beside each, as img2dataset
     and `embed --pack` write it; where it would not find them, a line says so.
     """
-    tars = sorted((pool / "shards").glob("*.tar"))
+    tars = sorted((pool / "shards").glob("[!.]*.tar"))
     if not tars:
         return ["# no tars in the pool for resharder.py: export --shards writes the pairs"]
     if not all(tar.stem.isascii() and tar.stem.isdigit() for tar in tars) or len({len(tar.stem) for tar in tars}) > 1:
