@@ -86,25 +86,36 @@ def _failed_file(error: OSError) -> ClipselError:
 
 
 _interrupted: list[int] = []
+_HEARD_S = 1.0
 
 
 def _interrupt(number: int, _: object) -> None:
+    """Ends what runs. Where a library swallows that, as destructors do, it is done again after a second."""
     _interrupted.append(number)
-    raise KeyboardInterrupt
+    signal.setitimer(signal.ITIMER_REAL, _HEARD_S)
+    # While an error is handled the command is ending already.
+    if number != signal.SIGALRM or sys.exc_info()[1] is None:
+        raise KeyboardInterrupt
 
 
 def main() -> None:
     """Runs the command line and exits with its code. Asked to terminate, it ends as if interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGALRM, _interrupt)
     # Shells have what they start in the background ignore it.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         try:
             app()
-        except Exception as error:
+        except BaseException as error:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             # Libraries make errors of their own of it: DuckDB a RuntimeError, Arrow an ArrowCancelled.
-            if _interrupted and not os.environ.get("CLIPSEL_DEBUG"):
+            if (
+                isinstance(error, Exception | KeyboardInterrupt)
+                and _interrupted
+                and not os.environ.get("CLIPSEL_DEBUG")
+            ):
                 raise SystemExit(130) from error
             raise
     except (ClipselError, OSError) as error:
