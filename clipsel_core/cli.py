@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -86,22 +87,29 @@ def _failed_file(error: OSError) -> ClipselError:
 
 
 _interrupted: list[int] = []
-_HEARD_S = 1.0
+_GRACE_S = 10.0
 
 
 def _interrupt(number: int, _: object) -> None:
-    """Ends what runs. Where a library swallows that, as destructors do, it is done again after a second."""
+    """Ends what runs. Destructors swallow that, and so does DuckDB while a query begins: then the process ends."""
+    if not _interrupted:
+        last = threading.Timer(_GRACE_S, _end)
+        last.daemon = True
+        last.start()
     _interrupted.append(number)
-    signal.setitimer(signal.ITIMER_REAL, _HEARD_S)
-    # While an error is handled the command is ending already.
-    if number != signal.SIGALRM or sys.exc_info()[1] is None:
-        raise KeyboardInterrupt
+    raise KeyboardInterrupt
+
+
+def _end() -> None:
+    """Ends the process where it stands; its next start clears up as after any other kill."""
+    report_end("stopped", _ENDINGS[130][1])
+    complain(_ENDINGS[130][1])
+    os._exit(130)
 
 
 def main() -> None:
     """Runs the command line and exits with its code. Asked to terminate, it ends as if interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGALRM, _interrupt)
     # Shells have what they start in the background ignore it.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
@@ -109,7 +117,6 @@ def main() -> None:
         try:
             app()
         except BaseException as error:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             # Libraries make errors of their own of it: DuckDB a RuntimeError, Arrow an ArrowCancelled.
             if (
                 isinstance(error, Exception | KeyboardInterrupt)

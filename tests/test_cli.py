@@ -406,6 +406,7 @@ def test_main__interrupted_is_one_line_and_exit_code_130_whatever_a_library_make
 import os, threading, time
 from clipsel_core import cli
 from clipsel_core.errors import PoolFormatError
+cli._GRACE_S = 3
 threading.Timer(0.5, os.kill, (os.getpid(), {int(number)})).start()
 cli.app = lambda: exec({work!r}, globals())
 cli.main()
