@@ -16,7 +16,7 @@ from fsspec.core import split_protocol
 
 from clipsel_core import reach
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.files import portable_path
+from clipsel_core.files import expect_regular, portable_path
 from clipsel_core.pool.conventions import is_hidden
 from clipsel_core.pool.patience import ask_again, stands_for
 from clipsel_core.pool.stores import open_store, protocol_of, said
@@ -160,7 +160,8 @@ class Place:
         """The file, to read and to seek in; a remote one is read ahead in pieces, never as a whole."""
         fs = self.fs
         if fs is None:
-            return open(self._checked(), "rb")
+            expect_regular(self._checked())
+            return open(self.path, "rb")
         return io.BufferedReader(_Steady(self._ask(lambda: fs.open(self.path, "rb")), self._ask), _READ_AHEAD)
 
     def read(self, offset: int = 0, length: int | None = None) -> bytes:

@@ -8,6 +8,7 @@ the parts of an error, on stderr.
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from clipsel_core import errors, uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, reason_of
+from clipsel_core.files import expect_regular
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.conventions import padded_uid
 from clipsel_core.pool.image_lookup import JSON_PLACE
@@ -80,6 +82,8 @@ def damage_at_a_glance(tar: Path) -> str:
 
     Raises: OSError where it cannot be read.
     """
+    if odd := _no_file(tar):
+        return odd
     size = tar.stat().st_size
     with open(tar, "rb") as file:
         members = Members(file, size)
@@ -89,6 +93,15 @@ def damage_at_a_glance(tar: Path) -> str:
             return f"it cannot be read: {error}"
         file.seek(max(0, size - tarfile.BLOCKSIZE))
         return "" if not file.read().strip(b"\0") else "it has no end mark: it may be cut off"
+
+
+def _no_file(tar: Path) -> str:
+    """Why a tar is none before it is opened: it is a pipe, say, which would be waited for without end."""
+    try:
+        expect_regular(tar)
+    except OSError as error:
+        return f"it is {error.strerror}" if error.errno in (errno.EINVAL, errno.EISDIR) else ""
+    return ""
 
 
 class _Processes:
@@ -162,7 +175,9 @@ def _tables_in(printed: bytes) -> int:
 def _index_tar(path: Path) -> tuple[pa.RecordBatch, str]:
     """The images of a tar and what is wrong with it."""
     images: list[tuple[str, int, int, int, int]] = []
-    damage, left_out = "", list[Sample]()
+    damage, left_out = _no_file(path), list[Sample]()
+    if damage:
+        return _batch([]), damage
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:

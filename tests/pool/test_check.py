@@ -137,8 +137,10 @@ def test_inspect_pool__a_uid_further_on_in_a_tar_is_enough(pool):
         f"a/{number}{name[name.rindex('.') :]}": data for number in range(4) for name, data in sample(number).items()
     }
     write_tar(pool / "shards" / "0.tar", files | {"a/9.json": b'{"uid": "0123abcd-89ab-cdef-0123-456789abcdef"}'})
-    os.mkfifo(pool / "shards" / "1.tar")
     assert texts_of(pool) == []
+    os.mkfifo(pool / "shards" / "1.tar")
+    said = "it is a pipe, a socket or a device; download it again"
+    assert texts_of(pool) == [f"{pool / 'shards' / '1.tar'}: {said}"]
 
 
 def test_inspect_pool__rows_of_another_length_come_with_their_remedy(tmp_path):

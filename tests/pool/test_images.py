@@ -98,6 +98,15 @@ def test_open__a_damaged_cache_is_built_again(tars, tmp_path):
     assert len(ImageIndex.open(tars, tmp_path / "images.index")) == 3
 
 
+def test_open__a_pipe_is_no_tar_and_is_not_waited_for(tars, tmp_path):
+    os.mkfifo(tmp_path / "2.tar")
+    index = ImageIndex.open([*tars, tmp_path / "2.tar"], tmp_path / "images.index")
+    assert [(damaged[0], damaged[1]) for damaged in index.damaged] == [
+        (str(tmp_path / "2.tar"), "it is a pipe, a socket or a device")
+    ]
+    assert index.read("a" * 32) == b"first"
+
+
 def test_open__no_tars_is_an_empty_index(tmp_path):
     assert ImageIndex.open([], tmp_path / "images.index").read("a" * 32) is None
 
