@@ -289,7 +289,8 @@ def lost_in(sample: Sample) -> int:
 
 def only_inner(sample: Sample) -> bool:
     """Whether all files are an image's that was lost, or would be if it were there."""
-    return bool(inner_stems(sample)) and not any(end[1:] in (*PICTURES, "txt", "json") for end in sample.files)
+    dotted = any(ending.count(".") > 1 for ending in sample.files)
+    return dotted and not any(end[1:] in (*PICTURES, "txt", "json") for end in sample.files)
 
 
 def is_whole(sample: Sample, *, captions: bool) -> bool:

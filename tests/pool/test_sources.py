@@ -709,6 +709,24 @@ def test_source__a_caption_that_cannot_be_decoded_is_a_fault(tmp_path, kind):
     assert [record.fault for record in found] == ["", fault, ""]
 
 
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.list_(pa.string())])
+def test_parquet__text_that_is_not_utf8_is_a_fault_of_its_row(tmp_path, inside, kind):
+    texts, plain = pa.array([b"a boat", b"caf\xe9", b"caf\xc3\xa9"], pa.binary()), pa.string()
+    column = pa.Array.from_buffers(plain, 3, texts.buffers())
+    if kind != plain:
+        offsets = pa.array([0, 1, 2, 3], pa.int32())
+        column = pa.ListArray.from_arrays(offsets, column) if pa.types.is_list(kind) else column.cast(kind)
+    images = [image(n) if inside else f"{n}.jpg" for n in range(3)]
+    pq.write_table(pa.table({"image": images, "caption": column}), tmp_path / "t.parquet")
+    found = records(open_source(tmp_path / "t.parquet"))
+    assert [(record.caption, bool(record.fault)) for record in found] == [
+        ("a boat", False),
+        ("caf\ufffd", True),
+        ("caf\u00e9", False),
+    ]
+
+
 def test_csv__a_path_that_cannot_be_decoded_is_a_fault(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"path,caption\ncaf\xe9.jpg,a\nb.jpg,b\n")
     (key, fault), *_ = faults(open_source(tmp_path / "t.csv"))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, is_image_name, said_in
+from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, is_image_name, rows_in, said_in
 from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, signature_of
 
 # An image may have megabytes; few rows at once keep memory flat.
@@ -119,7 +119,7 @@ def _read_part(
             wanted = [column for column in wanted if column not in (columns.image, columns.text)]
             wanted += _path_beside(there, columns.image)
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=wanted):
-            for row in batch.to_pylist():
+            for row in rows_in(batch):
                 yield _record(row, columns, name, number, unread=names_only)
                 number += 1
 
@@ -183,7 +183,7 @@ def _reading(place: Place, **options: Any) -> Iterator[pq.ParquetFile]:
     try:
         with place.open() as raw, pq.ParquetFile(raw, **options) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0]
         raise PoolFormatError(place, expected="a whole parquet file", found=reason, remedy="get it again") from error
 

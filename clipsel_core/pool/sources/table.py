@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, said_in
+from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, rows_in, said_in
 from clipsel_core.pool.sources.delimited import Delimited, Row, open_text
 from clipsel_core.pool.sources.image_parquet import count_rows, parts_said, read_parquet_schema
 from clipsel_core.pool.sources.record import SAVE_AS, UNDECODABLE, Record, Source, clean_text, extent_of, signature_of
@@ -176,9 +176,9 @@ def _read_parquet(path: Place) -> Generator[Row, None, None]:
         with path.open() as raw, pq.ParquetFile(raw) as file:
             number = 0
             for batch in file.iter_batches(_ROWS_AT_ONCE):
-                for values in batch.to_pylist():
+                for values in rows_in(batch):
                     yield Row(number, number, values)
                     number += 1
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0]
         raise PoolFormatError(path, expected="a whole parquet file", found=reason, remedy="write it again") from error
