@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import tarfile
+import uuid
 from pathlib import Path
 
 import pandas
@@ -869,6 +870,17 @@ def test_source__an_integer_is_no_uid_whatever_the_kind(tmp_path, kind):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     found = [(record.uid, record.source_uid) for record in records(open_source(tmp_path / f"t.{kind}"))]
     assert found == [("", str(n)) for n in range(12)]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("kind", [pa.string(), pa.string_view(), pa.binary(), pa.binary(16), pa.uuid()])
+def test_parquet__uids_of_every_type(tmp_path, inside, kind):
+    value = UUID.lower()
+    held = {pa.binary(): value.encode(), pa.binary(16): uuid.UUID(value).bytes, pa.uuid(): uuid.UUID(value)}
+    columns = {"image": [image(0) if inside else "0.jpg"], "caption": ["a"], "uid": pa.array([held.get(kind, value)], kind)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    (record,) = records(open_source(tmp_path / "t.parquet"))
+    assert (record.uid, record.source_uid) == (UIDS[UUID], value)
 
 
 def test_arrow__a_saved_data_set(tmp_path):
