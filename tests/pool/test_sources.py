@@ -822,6 +822,13 @@ def test_parquet__a_hash_is_no_image(tmp_path, inside):
         assert [record.file for record in found] == [f"{n}.jpg" for n in range(9)]
 
 
+def test_parquet__paths_as_bytes_are_no_images(tmp_path):
+    (tmp_path / "0.JPG").write_bytes(image(0))
+    pq.write_table(pa.table({"image": [b"0.JPG"], "caption": ["a"]}), tmp_path / "t.parquet")
+    source = open_source(tmp_path / "t.parquet")
+    assert [(record.key, read(source, record)) for record in records(source)] == [("0.JPG", image(0))]
+
+
 def test_image_parquet__pictures_that_are_broken_are_still_images(tmp_path):
     pq.write_table(pa.table({"hash": [b"1", b"2"], "image": [b"", b"?"], "text": ["a", "b"]}), tmp_path / "t.parquet")
     assert open_source(tmp_path / "t.parquet").image_column == "image"
