@@ -890,6 +890,20 @@ def test_parquet__uids_of_every_type(tmp_path, inside, kind):
     assert (record.uid, record.source_uid) == (UIDS[UUID], value)
 
 
+@pytest.mark.parametrize("before", [1, 1200])
+def test_jsonl__uids_that_the_first_rows_have_not(tmp_path, before):
+    rows = [{"path": f"{n}.jpg", "caption": caption(n)} for n in range(before)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, [*rows, {**rows[0], "uid": "b" * 32, "url": "u"}])))
+    found = records(open_source(tmp_path / "t.jsonl"))
+    assert [(record.uid, record.url) for record in found] == [*[("", "")] * before, ("b" * 32, "u")]
+
+
+def test_jsonl__a_caption_that_the_first_row_has_not(tmp_path):
+    rows = [{"path": "0.jpg"}, {"path": "1.jpg", "caption": "a"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [record.caption for record in records(open_source(tmp_path / "t.jsonl"))] == ["", "a"]
+
+
 def test_arrow__a_saved_data_set(tmp_path):
     source = open_source(save_to_disk(tmp_path / "saved", range(9)))
     assert (source.kind, len(source.parts)) == ("arrow", 2)
