@@ -19,7 +19,8 @@ from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.files import expect_regular
 from clipsel_core.pool.conventions import find_column, is_hidden
 from clipsel_core.pool.npz import Member, read_members
-from clipsel_core.pool.sources.record import clean_text
+from clipsel_core.pool.sources.columns import as_bytes
+from clipsel_core.pool.sources.record import UNDECODABLE, clean_text
 
 _AT_ONCE = 8
 _TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")
@@ -208,20 +209,8 @@ def as_texts(column: pa.ChunkedArray) -> list[str]:
 
     What is not UTF-8 becomes U+FFFD.
     """
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-        column = pc.cast(column, kind)
-    # As bytes: a single one that is not UTF-8 would keep all from being read.
-    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
-        column = pc.cast(column, pa.binary())
-    elif pa.types.is_large_string(kind):
-        column = pc.cast(column, pa.large_binary())
-    elif pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
-        column = pc.cast(column, pa.list_(pa.binary()))
-    elif pa.types.is_boolean(kind):
-        column = pc.cast(column, pa.string())
-    return [clean_text(value) for value in column.to_pylist()]
+    column = pc.cast(column, pa.string()) if pa.types.is_boolean(column.type) else as_bytes(column)
+    return [clean_text(value).replace(UNDECODABLE, "\ufffd") for value in column.to_pylist()]
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

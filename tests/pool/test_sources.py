@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import tarfile
+import uuid
 from pathlib import Path
 
 import pandas
@@ -709,6 +710,24 @@ def test_source__a_caption_that_cannot_be_decoded_is_a_fault(tmp_path, kind):
     assert [record.fault for record in found] == ["", fault, ""]
 
 
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.list_(pa.string())])
+def test_parquet__text_that_is_not_utf8_is_a_fault_of_its_row(tmp_path, inside, kind):
+    texts, plain = pa.array([b"a boat", b"caf\xe9", b"caf\xc3\xa9"], pa.binary()), pa.string()
+    column = pa.Array.from_buffers(plain, 3, texts.buffers())
+    if kind != plain:
+        offsets = pa.array([0, 1, 2, 3], pa.int32())
+        column = pa.ListArray.from_arrays(offsets, column) if pa.types.is_list(kind) else column.cast(kind)
+    images = [image(n) if inside else f"{n}.jpg" for n in range(3)]
+    pq.write_table(pa.table({"image": images, "caption": column}), tmp_path / "t.parquet")
+    found = records(open_source(tmp_path / "t.parquet"))
+    assert [(record.caption, bool(record.fault)) for record in found] == [
+        ("a boat", False),
+        ("caf\ufffd", True),
+        ("caf\u00e9", False),
+    ]
+
+
 def test_csv__a_path_that_cannot_be_decoded_is_a_fault(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"path,caption\ncaf\xe9.jpg,a\nb.jpg,b\n")
     (key, fault), *_ = faults(open_source(tmp_path / "t.csv"))
@@ -803,6 +822,13 @@ def test_parquet__a_hash_is_no_image(tmp_path, inside):
         assert [record.file for record in found] == [f"{n}.jpg" for n in range(9)]
 
 
+def test_parquet__paths_as_bytes_are_no_images(tmp_path):
+    (tmp_path / "0.JPG").write_bytes(image(0))
+    pq.write_table(pa.table({"image": [b"0.JPG"], "caption": ["a"]}), tmp_path / "t.parquet")
+    source = open_source(tmp_path / "t.parquet")
+    assert [(record.key, read(source, record)) for record in records(source)] == [("0.JPG", image(0))]
+
+
 def test_image_parquet__pictures_that_are_broken_are_still_images(tmp_path):
     pq.write_table(pa.table({"hash": [b"1", b"2"], "image": [b"", b"?"], "text": ["a", "b"]}), tmp_path / "t.parquet")
     assert open_source(tmp_path / "t.parquet").image_column == "image"
@@ -851,6 +877,31 @@ def test_source__an_integer_is_no_uid_whatever_the_kind(tmp_path, kind):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     found = [(record.uid, record.source_uid) for record in records(open_source(tmp_path / f"t.{kind}"))]
     assert found == [("", str(n)) for n in range(12)]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("kind", [pa.string(), pa.string_view(), pa.binary(), pa.binary(16), pa.uuid()])
+def test_parquet__uids_of_every_type(tmp_path, inside, kind):
+    value = UUID.lower()
+    held = {pa.binary(): value.encode(), pa.binary(16): uuid.UUID(value).bytes, pa.uuid(): uuid.UUID(value)}
+    columns = {"image": [image(0) if inside else "0.jpg"], "caption": ["a"], "uid": pa.array([held.get(kind, value)], kind)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    (record,) = records(open_source(tmp_path / "t.parquet"))
+    assert (record.uid, record.source_uid) == (UIDS[UUID], value)
+
+
+@pytest.mark.parametrize("before", [1, 1200])
+def test_jsonl__uids_that_the_first_rows_have_not(tmp_path, before):
+    rows = [{"path": f"{n}.jpg", "caption": caption(n)} for n in range(before)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, [*rows, {**rows[0], "uid": "b" * 32, "url": "u"}])))
+    found = records(open_source(tmp_path / "t.jsonl"))
+    assert [(record.uid, record.url) for record in found] == [*[("", "")] * before, ("b" * 32, "u")]
+
+
+def test_jsonl__a_caption_that_the_first_row_has_not(tmp_path):
+    rows = [{"path": "0.jpg"}, {"path": "1.jpg", "caption": "a"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [record.caption for record in records(open_source(tmp_path / "t.jsonl"))] == ["", "a"]
 
 
 def test_arrow__a_saved_data_set(tmp_path):

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, said_in
+from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, rows_in, said_in
 from clipsel_core.pool.sources.image_parquet import NO_IMAGE, image_column, parts_said
 from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, facts_in, signature_of
 
@@ -98,7 +98,7 @@ def _read_part(base: Place, names: Sequence[str], parts: Sequence[Columns], part
         described = [column for column in columns.all if column in schema.names and column != columns.image]
         for rows, shift, position in batches:
             images = _images(place, rows.column(columns.image), shift, position, keep=base.remote)
-            for row, image in zip(rows.select(described).to_pylist(), images, strict=True):
+            for row, image in zip(rows_in(rows.select(described)), images, strict=True):
                 yield _record(row, image, columns, names[part], number, position)
                 number += 1
     if place.read(position, len(_END)) != _END:
@@ -146,7 +146,7 @@ def _reading(place: Place) -> Iterator[tuple[pa.Schema, Iterator[_Batch]]]:
             messages = pa.ipc.MessageReader.open_stream(file)
             schema = pa.ipc.read_schema(messages.read_next_message())
             yield schema, _batches(place, file, messages, schema)
-    except (pa.ArrowException, OSError, StopIteration) as error:
+    except (pa.ArrowException, OSError, StopIteration, UnicodeDecodeError) as error:
         found = str(error).split("\n")[0] or "nothing"
         raise PoolFormatError(place, expected="a whole stream of Arrow", found=found, remedy="save it again") from error
 

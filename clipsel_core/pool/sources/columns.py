@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
@@ -62,6 +63,29 @@ def said_in(row: Mapping[str, Any], columns: Columns) -> Said:
         "height": usable_side(row.get(_SIDES[1])),
         "facts": "",
     }
+
+
+def rows_in(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows by column. Of a column with text that is not UTF-8, as some writers leave it, the values are bytes."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        return pa.RecordBatch.from_arrays(list(map(as_bytes, batch.columns)), batch.schema.names).to_pylist()
+
+
+def as_bytes(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """A column of texts, or of lists of them, as bytes: one that is not UTF-8 would keep all from being read."""
+    types, kind = pa.types, column.type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+        column = pc.cast(column, kind)
+    if types.is_list(kind) and types.is_string(kind.value_type):
+        return pc.cast(column, pa.list_(pa.binary()))
+    if types.is_large_list(kind) and types.is_large_string(kind.value_type):
+        return pc.cast(column, pa.large_list(pa.large_binary()))
+    if types.is_string(kind) or types.is_string_view(kind):
+        return pc.cast(column, pa.binary())
+    return pc.cast(column, pa.large_binary()) if types.is_large_string(kind) else column
 
 
 def refuse_columns(where: str, image: str | None, text: str | None) -> None:

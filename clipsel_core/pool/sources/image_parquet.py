@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.conventions import IMAGE_ENDINGS
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, is_image_name, said_in
+from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, is_image_name, rows_in, said_in
 from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, signature_of
 
 # An image may have megabytes; few rows at once keep memory flat.
@@ -27,6 +28,8 @@ _PICTURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP|II\*\0|MM\0\*|.{4}ftyp|\xff\x0a|\0\0\0\x0cJXL",
     re.DOTALL,
 )
+
+_ENDINGS = tuple(ending.encode() for ending in IMAGE_ENDINGS)
 
 
 def image_column(schema: pa.Schema, given: str | None, values: Callable[[str], Iterable[Any]]) -> str:
@@ -40,9 +43,9 @@ def image_column(schema: pa.Schema, given: str | None, values: Callable[[str], I
     if given or (len(able) == 1 and pa.types.is_struct(schema.field(able[0]).type)):
         return next((name for name in able if given in (None, name)), "")
     seen = (name for name in able if any(_is_picture(split_image(value)[0]) for value in values(name)))
-    # Bytes that are no picture are faults of their rows, where the name leaves no doubt.
+    # Bytes that are no picture are faults of their rows, where the name leaves no doubt; some writers keep paths as bytes.
     usual = (name for name in able if is_image_name(name) or pa.types.is_struct(schema.field(name).type))
-    return next(seen, next(usual, ""))
+    return next(seen, next((name for name in usual if not any(map(_is_path, values(name)))), ""))
 
 
 def parquet_image_column(place: Place, given: str | None = None) -> str:
@@ -119,7 +122,7 @@ def _read_part(
             wanted = [column for column in wanted if column not in (columns.image, columns.text)]
             wanted += _path_beside(there, columns.image)
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=wanted):
-            for row in batch.to_pylist():
+            for row in rows_in(batch):
                 yield _record(row, columns, name, number, unread=names_only)
                 number += 1
 
@@ -183,7 +186,7 @@ def _reading(place: Place, **options: Any) -> Iterator[pq.ParquetFile]:
     try:
         with place.open() as raw, pq.ParquetFile(raw, **options) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0]
         raise PoolFormatError(place, expected="a whole parquet file", found=reason, remedy="get it again") from error
 
@@ -216,6 +219,10 @@ def _may_hold_images(kind: pa.DataType) -> bool:
 
 def _is_picture(data: bytes | None) -> bool:
     return bool(data and _PICTURE.match(data))
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, bytes) and value.lower().endswith(_ENDINGS)
 
 
 def _is_binary(kind: pa.DataType) -> bool:

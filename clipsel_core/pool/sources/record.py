@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
+from uuid import UUID
 
 import numpy as np
 
@@ -148,7 +149,12 @@ def named_in(facts: Mapping[str, Any]) -> Named:
 
 
 def uids_in(value: object) -> tuple[str, str]:
-    """A source's uid as a pool's, nothing where it cannot be one; and as the source has it, where that is another."""
+    """A source's uid as a pool's, nothing where it cannot be one; and as the source has it, where that is another.
+
+    Of bytes 16 are a UUID, as columns of them are read; others are text.
+    """
+    if isinstance(value, bytes):
+        value = UUID(bytes=value) if len(value) == 16 else clean_text(value)
     uid = usable_uid(value)
     return uid, "" if value == uid else clean_text(value)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -14,12 +15,14 @@ import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, said_in
+from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, rows_in, said_in
 from clipsel_core.pool.sources.delimited import Delimited, Row, open_text
 from clipsel_core.pool.sources.image_parquet import count_rows, parts_said, read_parquet_schema
 from clipsel_core.pool.sources.record import SAVE_AS, UNDECODABLE, Record, Source, clean_text, extent_of, signature_of
 
 _ROWS_AT_ONCE = 4096
+# Rows by which a jsonl shows its columns.
+_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,12 @@ def open_tables(
 
     def read(part: int) -> Iterator[Record]:
         table = tables[part]
+        columns = table.columns
+        if kind == "jsonl":
+            # Rows further down may have what the first ones have not.
+            columns = replace(columns, uid=columns.uid or "uid", url=columns.url or "url")
         for row in read_rows(table.path, kind):
-            yield _below(table.folder, to_record(row, table.columns, table.path.name))
+            yield _below(table.folder, to_record(row, columns, table.path.name))
 
     sizes = tuple(table.size for table in tables)
     return Source(kind, base, tuple(names), sizes, read, said + parts_said(names), signature, extent_of(lengths))
@@ -121,18 +128,26 @@ def read_rows(path: Place, kind: str) -> Generator[Row, None, None]:
 
 
 def column_names(path: Place, kind: str) -> list[str]:
-    """A table's columns. Raises PoolFormatError where it has no row to tell them by."""
+    """A table's columns; of a jsonl those of its first rows, which may differ.
+
+    Raises: PoolFormatError where it has no row to tell them by.
+    """
     if kind == "parquet":
         return read_parquet_schema(path).names
-    found, names = "no rows", list[str]()
+    found, names, seen = "no rows", list[str](), dict[str, None]()
     if kind != "jsonl":
         with open_text(path) as text:
             names = [name for name in Delimited(text, kind).names if name]
     with closing(read_rows(path, kind)) as rows:
-        for row in rows:
-            if names or isinstance(row.values, dict):
-                return names or list(row.values)
-            found = row.values if found == "no rows" else found
+        for row in islice(rows, None if names else _LOOKED_AT):
+            if names:
+                return names
+            if isinstance(row.values, dict):
+                seen |= dict.fromkeys(row.values)
+            elif found == "no rows":
+                found = row.values
+    if seen:
+        return list(seen)
     raise PoolFormatError(path, expected="a table with a row or more", found=found)
 
 
@@ -176,9 +191,9 @@ def _read_parquet(path: Place) -> Generator[Row, None, None]:
         with path.open() as raw, pq.ParquetFile(raw) as file:
             number = 0
             for batch in file.iter_batches(_ROWS_AT_ONCE):
-                for values in batch.to_pylist():
+                for values in rows_in(batch):
                     yield Row(number, number, values)
                     number += 1
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0]
         raise PoolFormatError(path, expected="a whole parquet file", found=reason, remedy="write it again") from error
