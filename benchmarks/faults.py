@@ -108,12 +108,16 @@ class Ended(NamedTuple):
     elapsed_s: float
 
     @property
-    def refusal(self) -> str:
-        """Why this is not a refusal in one line with exit code 1; nothing where it is."""
-        errors = [line for line in self.said.splitlines() if line and not _PROGRESS.fullmatch(line)]
-        if self.code != 1 or "Traceback" in self.said or not errors:
-            return f"exit code {self.code}: {self.said[-1500:]}"
-        return "" if ": expected " in errors[-1] else f"no refusal: {errors[-1]}"
+    def lines(self) -> list[str]:
+        """What was said, but for how far the work was."""
+        return [line for line in self.said.splitlines() if line and not _PROGRESS.fullmatch(line)]
+
+    def no_refusal(self, usual: Sequence[str]) -> str:
+        """Why this is not a refusal in one line with exit code 1; nothing where it is. usual: lines said beside it."""
+        lines = [line for line in self.lines if line not in usual]
+        if self.code == 1 and len(lines) == 1 and ": expected " in lines[0]:
+            return ""
+        return f"exit code {self.code}: {self.said[-1500:]}"
 
 
 class World:
@@ -122,6 +126,7 @@ class World:
     def __init__(self, root: Path) -> None:
         self.root, self.case = root, root / "case"
         self.seconds: dict[str, float] = {}
+        self.usual: dict[str, list[str]] = {}
         self.calls: dict[str, dict[str, int]] = {}
         self.after: dict[str, dict[str, bytes]] = {}
         _well(self.fork(_give, root / "given"))
@@ -129,7 +134,7 @@ class World:
         for name in _COMMANDS:
             shutil.copytree(self.case, root / f"before-{name}")
             ended = _well(self.start(name, counts=root / "counts.json"))
-            self.seconds[name], self.after[name] = ended.elapsed_s, tree(self.case)
+            self.seconds[name], self.usual[name], self.after[name] = ended.elapsed_s, ended.lines, tree(self.case)
             self.calls[name] = json.loads((root / "counts.json").read_bytes())
         shutil.copytree(self.case, root / "finished")
 
@@ -219,8 +224,8 @@ def fail(world: World, draw: random.Random) -> tuple[str, str]:
     what, ended = f"{name}, {fault}", world.start(name, fault)
     if ended.code == 0 and (wrong := world.unlike(name)):
         return what, f"exit code 0, but: {wrong}"
-    if ended.code and ended.refusal:
-        return what, ended.refusal
+    if ended.code and (wrong := ended.no_refusal(world.usual[name])):
+        return what, wrong
     if wrong := world.half_written(name):
         return what, f"half written: {wrong}"
     return what, _goes_on(world, name)
@@ -256,8 +261,10 @@ def _after_damage(world: World, path: str) -> str:
     ended = world.start("select", words=[*_COMMANDS["select"][:-1], "../case/subset.npy"])
     if ended.code == 0 and subset.read_bytes() != finished["run/exports/subset.npy"]:
         return f"another selection: {ended.said}"
-    if ended.code and (ended.refusal or subset.exists()):
-        return f"select: {ended.refusal or 'a file though it was refused'}"
+    if ended.code and (wrong := ended.no_refusal(world.usual["select"])):
+        return f"select: {wrong}"
+    if ended.code and subset.exists():
+        return "select: a file though it was refused"
     ended = world.start("verify", words=["verify", "run"])
     if "Traceback" in ended.said or ended.code not in (0, 1):
         return f"verify: exit code {ended.code}: {ended.said[-1500:]}"
@@ -272,8 +279,8 @@ def _after_damage(world: World, path: str) -> str:
     if path.startswith("pool/"):
         (world.case / "run" / "scores" / "00000001.parquet").unlink()
     ended = world.start("score")
-    if ended.code and ended.refusal:
-        return f"score: {ended.refusal}"
+    if ended.code and (wrong := ended.no_refusal(world.usual["score"])):
+        return f"score: {wrong}"
     found = tree(world.case)
     other = [each for each in finished if each.startswith("run/scores/") and finished[each] != found.get(each)]
     if ended.code == 0 and other and world.fork(_same_values, world.case, world.root / "finished").code:

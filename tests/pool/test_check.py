@@ -159,3 +159,19 @@ def test_inspect_pool__names_a_damaged_tar(pool):
     assert not report.stops
     (problem,) = [problem.text for problem in report.problems if ".tar" in problem.text]
     assert problem == f"{pool / 'shards' / 'empty.tar'}: it cannot be read: empty file; download it again"
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_inspect_pool__names_an_npz_with_a_flipped_bit(tmp_path, save, dtype):
+    """Also one that leaves the row a unit row."""
+    _, npz = write_shard(tmp_path, "0", 600, save=save)
+    rewrite_npz(npz, compressed=save is not np.savez, l14_txt=unit_rows(600, 16, 3).astype(dtype))
+    data = bytearray(npz.read_bytes())
+    data[len(data) * 3 // 4] ^= 1
+    npz.write_bytes(data)
+    report = inspect_pool(open_pool(tmp_path))
+    assert report.stops
+    (problem,) = report.problems
+    assert problem.text.startswith(f"{npz}: expected a whole .npz, found ")
+    assert inspect_pool(open_pool(tmp_path), values=False).stops == (save is not np.savez)
