@@ -19,7 +19,7 @@ from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.files import expect_regular
 from clipsel_core.pool.conventions import find_column, is_hidden
 from clipsel_core.pool.npz import Member, read_members
-from clipsel_core.pool.sources.record import clean_text
+from clipsel_core.pool.sources.record import UNDECODABLE, clean_text
 
 _AT_ONCE = 8
 _TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")
@@ -221,7 +221,7 @@ def as_texts(column: pa.ChunkedArray) -> list[str]:
         column = pc.cast(column, pa.list_(pa.binary()))
     elif pa.types.is_boolean(kind):
         column = pc.cast(column, pa.string())
-    return [clean_text(value) for value in column.to_pylist()]
+    return [clean_text(value).replace(UNDECODABLE, "\ufffd") for value in column.to_pylist()]
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

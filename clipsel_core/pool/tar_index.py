@@ -26,6 +26,7 @@ from clipsel_core import errors, uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, reason_of
+from clipsel_core.files import expect_regular
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.conventions import padded_uid
 from clipsel_core.pool.image_lookup import JSON_PLACE
@@ -76,19 +77,16 @@ def index_tars(tars: Sequence[Path]) -> Iterator[Indexed]:
 
 
 def damage_at_a_glance(tar: Path) -> str:
-    """What is wrong with a tar that is empty, cut off or none, as its first header and its end tell; else nothing.
-
-    Raises: OSError where it cannot be read.
-    """
-    size = tar.stat().st_size
-    with open(tar, "rb") as file:
-        members = Members(file, size)
-        try:
-            next(iter(members), None)
-        except DAMAGE as error:
-            return f"it cannot be read: {error}"
-        file.seek(max(0, size - tarfile.BLOCKSIZE))
-        return "" if not file.read().strip(b"\0") else "it has no end mark: it may be cut off"
+    """What is wrong with a tar that is empty, cut off or none, as its first header and its end tell; else nothing."""
+    try:
+        expect_regular(tar)
+        size = tar.stat().st_size
+        with open(tar, "rb") as file:
+            next(iter(Members(file, size)), None)
+            file.seek(max(0, size - tarfile.BLOCKSIZE))
+            return "" if not file.read().strip(b"\0") else "it has no end mark: it may be cut off"
+    except (*DAMAGE, OSError) as error:
+        return f"it cannot be read: {reason_of(error)}"
 
 
 class _Processes:

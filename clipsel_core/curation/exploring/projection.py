@@ -19,6 +19,7 @@ from clipsel_core.curation.index import beside
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError, reason_of
 from clipsel_core.files import write_atomically
+from clipsel_core.runs.seal import check_seal, sealed
 from clipsel_core.runs.store import Run
 
 Progress = Callable[[float, str], None]
@@ -67,8 +68,7 @@ def project(run: Run, *, sample: int = SAMPLE, seed: int = 0, progress: Progress
     columns = {"uid_hi": names["f0"], "uid_lo": names["f1"], "x": points[:, 0], "y": points[:, 1]}
     out = pa.table({name: np.ascontiguousarray(values) for name, values in columns.items()})
     out = out.replace_schema_metadata({_METADATA_KEY: json.dumps(settings)})
-    # The format's own checksums: without them a damaged place is a place.
-    write_atomically(run.projection_file, lambda aside: pq.write_table(out, aside, write_page_checksum=True))
+    write_atomically(run.projection_file, lambda aside: pq.write_table(sealed(out, "", ""), aside))
     report(1.0, "done")
     return run.projection_file
 
@@ -81,7 +81,8 @@ def read_projection(run: Run, table: ScoreTable | None = None) -> Projection | N
     table = table or ScoreTable.open(run)
     try:
         stat = run.projection_file.stat()
-        found = pq.read_table(run.projection_file, page_checksum_verification=True)
+        found = pq.read_table(run.projection_file)
+        check_seal(found)
         halves = tuple(found.column(name).cast(pa.uint64()).to_numpy() for name in ("uid_hi", "uid_lo"))
         x, y = _coordinates(found)
         settings = json.loads((found.schema.metadata or {}).get(_METADATA_KEY, b"{}"))

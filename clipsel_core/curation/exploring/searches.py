@@ -21,6 +21,7 @@ from clipsel_core.curation.exploring.vectors import PoolVectors, Side
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError, UidError, reason_of
 from clipsel_core.files import write_atomically
+from clipsel_core.runs.seal import check_seal, sealed
 from clipsel_core.runs.store import Run
 
 _KEY = b"clipsel.search"
@@ -150,7 +151,7 @@ def write_search(path: Path, found: Found, asked: Asked) -> None:
         if path.suffix == ".csv":
             pacsv.write_csv(columns, aside)
         else:
-            pq.write_table(columns, aside, write_page_checksum=True)
+            pq.write_table(sealed(columns, "", ""), aside)
 
     write_atomically(path, write)
 
@@ -166,7 +167,8 @@ def read_asked(path: Path) -> Asked:
 def read_found(path: Path, table: ScoreTable) -> Nearest:
     """What a search found, less pairs that the run does not have (any more). Raises RunError as read_asked does."""
     try:
-        found = pq.read_table(path, columns=["uid", "similarity"], page_checksum_verification=True)
+        found = pq.read_table(path)
+        check_seal(found)
         rows = table.rows_of(uids.from_hex(found.column("uid")))
         similarity = found.column("similarity").cast(pa.float32()).to_numpy()
     except (pa.ArrowException, UidError, LookupError, TypeError, ValueError, OSError) as error:
