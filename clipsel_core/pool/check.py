@@ -11,7 +11,7 @@ import numpy as np
 from clipsel_core import uids
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, UidError
-from clipsel_core.pool.embeddings import describe_row, read_embeddings, remedy_for, row_scale
+from clipsel_core.pool.embeddings import describe_row, read_embeddings, remedy_for, stored_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, read_uid_column
 
 # Uids held at once while looking for repeats: 1 GiB. A larger pool is read several times, each time another part of it.
@@ -73,11 +73,14 @@ def shard_problems(shard: Shard, pool: Pool, archs: list[Arch], *, values: bool 
                 found = f"{member} has width {rows.shape[1]}, in the pool's first npz {arch.width}"
                 yield Problem(f"shard {shard.name}: {found}")
             elif values:
-                yield from _value_problems(shard, member, rows)
+                try:
+                    yield from _value_problems(shard, member, rows)
+                except PoolFormatError as error:
+                    yield Problem(str(error))
 
 
 def _value_problems(shard: Shard, member: str, rows: np.ndarray) -> Iterator[Problem]:
-    scale = row_scale(rows)
+    scale = stored_scale(shard, member)
     bad = np.flatnonzero(np.isnan(scale))
     if len(bad):
         first = int(bad[0])

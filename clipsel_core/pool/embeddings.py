@@ -96,6 +96,24 @@ def read_images(shard: Shard, arch: Arch) -> np.ndarray:
     return _rescale(rows, scale)
 
 
+def stored_scale(shard: Shard, member: str) -> np.ndarray:
+    """`row_scale` of one side as it is stored, (N,) float32, without its rows being held; their CRC is compared.
+
+    Raises: PoolFormatError as `read_embeddings`, and where the values are not those that were written.
+    """
+    npz, found = _find(shard, member)
+    scale = np.empty(found.shape[0], np.float32)
+    room = np.empty((min(_BLOCK_ROWS, len(scale)), found.shape[1]), found.dtype)
+    with RowReader(npz, found, found.dtype) as reader:
+        for start in range(0, len(scale), _BLOCK_ROWS):
+            place = slice(start, min(start + _BLOCK_ROWS, len(scale)))
+            block = room[: place.stop - start]
+            reader.read(place, block)
+            reader.check(place, block)
+            scale[place] = _scale_of(block)
+    return scale
+
+
 def expect_images(shard: Shard, arch: Arch) -> None:
     """Has the system begin to read a shard's images from the disk, where it can: they are wanted soon."""
     npz, member = _find_of_width(shard, arch, arch.image_member)

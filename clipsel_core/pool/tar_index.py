@@ -78,21 +78,16 @@ def index_tars(tars: Sequence[Path]) -> Iterator[Indexed]:
 
 
 def damage_at_a_glance(tar: Path) -> str:
-    """What is wrong with a tar that is empty, cut off or none, as its first header and its end tell; else nothing.
-
-    Raises: OSError where it cannot be read.
-    """
-    if odd := _no_file(tar):
-        return odd
-    size = tar.stat().st_size
-    with open(tar, "rb") as file:
-        members = Members(file, size)
-        try:
-            next(iter(members), None)
-        except DAMAGE as error:
-            return f"it cannot be read: {error}"
-        file.seek(max(0, size - tarfile.BLOCKSIZE))
-        return "" if not file.read().strip(b"\0") else "it has no end mark: it may be cut off"
+    """What is wrong with a tar that is empty, cut off or none, as its first header and its end tell; else nothing."""
+    try:
+        expect_regular(tar)
+        size = tar.stat().st_size
+        with open(tar, "rb") as file:
+            next(iter(Members(file, size)), None)
+            file.seek(max(0, size - tarfile.BLOCKSIZE))
+            return "" if not file.read().strip(b"\0") else "it has no end mark: it may be cut off"
+    except (*DAMAGE, OSError) as error:
+        return f"it cannot be read: {reason_of(error)}"
 
 
 def _no_file(tar: Path) -> str:

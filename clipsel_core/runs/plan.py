@@ -25,7 +25,7 @@ from clipsel_core.pool.layout import Arch, Pool, Shard, metadata_files, open_poo
 from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.teachers import read_teachers
 from clipsel_core.runs.config import AddedTarget, RunConfig, ShardInfo, TargetInfo
-from clipsel_core.runs.store import read_config, score_file
+from clipsel_core.runs.store import description_files, read_config, score_file
 from clipsel_core.runs.targets import load_target
 from clipsel_core.scoring.normsim import metric_name, parse_norm
 from clipsel_core.scoring.reductions import tile_sizes, use_tile_sizes
@@ -240,9 +240,12 @@ def check_same_pool(root: Path, begun: RunConfig, now: Sequence[ShardInfo]) -> t
         found = f"{counted(len(now), 'shards')}, {counted(sum(shard.rows for shard in now), 'pairs')}"
         raise RunError(root / begun.pool, expected=expected, found=found, remedy=remedy)
     changed = [shard for old, shard in zip(begun.shards, now, strict=True) if old.digest and old.digest != shard.digest]
+    # What a shard was compared with later has its rows in the order of its scores.
+    folders = [score_file(root, "any").parent, *(file.parent for file in description_files(root)[1:])]
     for shard in changed:
         place = names.index(shard.name) // begun.mix_shards * begun.mix_shards
-        if any(score_file(root, name).exists() for name in names[place : place + begun.mix_shards]):
+        together = names[place : place + begun.mix_shards]
+        if any((folder / f"{name}.parquet").exists() for folder in folders for name in together):
             where = f"pool {root / begun.pool}, shard {shard.name}"
             raise RunError(where, expected="the uids and embeddings that were scored", found="others", remedy=remedy)
     return tuple(shard if shard in changed else old for old, shard in zip(begun.shards, now, strict=True))

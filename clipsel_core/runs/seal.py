@@ -52,6 +52,22 @@ def sealed(table: pa.Table, shard: str, digest: str) -> pa.Table:
     return table.replace_schema_metadata({**known, _SEAL: json.dumps(said)})
 
 
+def check_seal(table: pa.Table) -> None:
+    """Makes sure that a table that was read whole is what was sealed; one without a seal is of an earlier version.
+
+    Raises: ValueError or LookupError where it is not.
+    """
+    metadata = table.schema.metadata or {}
+    if _SEAL not in metadata:
+        return
+    said = _seal(metadata)
+    if said["rows"] != table.num_rows or said["metadata"] != _checksum_of_metadata(metadata):
+        raise ValueError("a damaged description")
+    for name, crc in said["columns"].items():
+        if crc != _checksum(table[name]):
+            raise ValueError(f"other values of {name}")
+
+
 def is_sealed(table: pa.Table) -> bool:
     """Whether a table that was read has a seal."""
     return _SEAL in (table.schema.metadata or {})
@@ -190,7 +206,8 @@ def _checksum(column: pa.ChunkedArray) -> int:
     for chunk in column.chunks:
         if chunk.null_count:
             raise ValueError("nulls")
-        found = zlib.crc32(as_array(chunk).data, found)
+        is_text = pa.types.is_string(chunk.type)
+        found = zlib.crc32("\0".join(chunk.to_pylist()).encode() if is_text else as_array(chunk).data, found)
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import threading
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from clipsel_core.curation.exploring.projection import read_projection
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.errors import ClipselError, PoolFormatError
+from clipsel_core.errors import ClipselError, PoolFormatError, RunError
 from clipsel_core.pool.layout import knows_images, open_pool
 from pages.parts import state
 from pages.parts.catalog import Entry
@@ -61,6 +63,21 @@ def test_keeps__is_the_bitmap_asked_for_some_pairs(entry):
         assert 0 < mask.sum() <= len(mask)
     with pytest.raises(PoolFormatError):
         state.pool_at(entry.root / "no pool")
+
+
+def test_scores_stamp__scores_written_over_in_place_are_noticed(entry, monkeypatch):
+    """Neither the folder nor its names change. A damaged file is refused, a whole one is read anew."""
+    monkeypatch.setattr(state, "_FILES_SEEN_S", -math.inf)
+    recipe = "steps:\n- {metric: clip_score, at_least: -2}\n"
+    file, stamp = state.open_run(entry).score_files[0], (entry.root / "scores").stat().st_mtime_ns
+    before, pairs, whole = state.scores_stamp(entry), len(state.picked(entry, recipe).selection), file.read_bytes()
+    file.write_bytes(whole[:-9])
+    assert (entry.root / "scores").stat().st_mtime_ns == stamp
+    assert state.scores_stamp(entry) != before
+    with pytest.raises(RunError, match=re.escape(f"{file}: expected scores as written")):
+        state.picked(entry, recipe)
+    file.write_bytes(whole)
+    assert len(state.picked(entry, recipe).selection) == pairs
 
 
 def test_map__of_a_large_run_is_opened_ahead_and_once(entry, monkeypatch):

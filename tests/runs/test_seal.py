@@ -249,6 +249,17 @@ def test_score__a_shard_may_be_mended_until_something_of_it_is_used(pool, tmp_pa
         score(pool, run.root, **OPTIONS)
 
 
+def test_score__a_shard_that_an_added_target_was_compared_with_is_used(run, pool):
+    """Its scores alone are gone: made of other rows, they would stand beside what belongs to those before."""
+    run.score_files[1].unlink()
+    parquet, whole = pool / "metadata" / "00000001.parquet", files_of(run)
+    table = pq.read_table(parquet)
+    pq.write_table(table.take(pa.array(range(table.num_rows - 1, -1, -1))), parquet)
+    with pytest.raises(RunError, match="shard 00000001: expected the uids and embeddings that were scored"):
+        score(pool, run.root, **OPTIONS)
+    assert files_of(run) == whole
+
+
 def test_score__a_pool_that_was_copied_or_got_another_teacher_is_the_same(run, pool):
     run.score_files[0].unlink()
     for shard in range(3):

@@ -17,8 +17,9 @@ from clipsel_core import uids
 from clipsel_core.curation.exploring.vectors import PoolVectors
 from clipsel_core.curation.index import beside
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.errors import RunError
+from clipsel_core.errors import RunError, reason_of
 from clipsel_core.files import write_atomically
+from clipsel_core.runs.seal import check_seal, sealed
 from clipsel_core.runs.store import Run
 
 Progress = Callable[[float, str], None]
@@ -67,7 +68,7 @@ def project(run: Run, *, sample: int = SAMPLE, seed: int = 0, progress: Progress
     columns = {"uid_hi": names["f0"], "uid_lo": names["f1"], "x": points[:, 0], "y": points[:, 1]}
     out = pa.table({name: np.ascontiguousarray(values) for name, values in columns.items()})
     out = out.replace_schema_metadata({_METADATA_KEY: json.dumps(settings)})
-    write_atomically(run.projection_file, lambda aside: pq.write_table(out, aside))
+    write_atomically(run.projection_file, lambda aside: pq.write_table(sealed(out, "", ""), aside))
     report(1.0, "done")
     return run.projection_file
 
@@ -81,16 +82,18 @@ def read_projection(run: Run, table: ScoreTable | None = None) -> Projection | N
     try:
         stat = run.projection_file.stat()
         found = pq.read_table(run.projection_file)
-        halves, x, y = tuple(found.column(name).to_numpy() for name in ("uid_hi", "uid_lo")), *_coordinates(found)
+        check_seal(found)
+        halves = tuple(found.column(name).cast(pa.uint64()).to_numpy() for name in ("uid_hi", "uid_lo"))
+        x, y = _coordinates(found)
+        settings = json.loads((found.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
     except FileNotFoundError:
         return None
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
+    except (pa.ArrowException, LookupError, ValueError, TypeError, OSError) as error:
         expected, remedy = "a map of the run", "make it again with: clipsel project RUN"
-        raise RunError(run.projection_file, expected=expected, found=str(error), remedy=remedy) from error
+        raise RunError(run.projection_file, expected=expected, found=reason_of(error), remedy=remedy) from error
     rows = _kept_rows(table, halves, f"{stat.st_mtime_ns:x}-{stat.st_size:x}")
     order = np.argsort(rows, kind="stable")
     order = order[rows[order] >= 0]
-    settings = json.loads((found.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
     return Projection(rows[order], x[order], y[order], settings)
 
 

@@ -21,6 +21,7 @@ from clipsel_core.curation.exploring.vectors import PoolVectors, Side
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError, UidError, reason_of
 from clipsel_core.files import write_atomically
+from clipsel_core.runs.seal import check_seal, sealed
 from clipsel_core.runs.store import Run
 
 _KEY = b"clipsel.search"
@@ -145,25 +146,32 @@ def write_search(path: Path, found: Found, asked: Asked) -> None:
         return
     columns = pa.table({"uid": found.names, "similarity": found.nearest.similarity})
     columns = columns.replace_schema_metadata({_KEY: json.dumps(asdict(asked))})
-    write = pq.write_table if path.suffix == ".parquet" else pacsv.write_csv
-    write_atomically(path, lambda aside: write(columns, aside))
+
+    def write(aside: Path) -> None:
+        if path.suffix == ".csv":
+            pacsv.write_csv(columns, aside)
+        else:
+            pq.write_table(sealed(columns, "", ""), aside)
+
+    write_atomically(path, write)
 
 
 def read_asked(path: Path) -> Asked:
     """What a search was for. Raises RunError where the file is damaged or something else."""
     try:
         return _ASKED.validate_json((pq.read_schema(path).metadata or {})[_KEY])
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError, OSError) as error:
+    except (pa.ArrowException, LookupError, TypeError, ValueError, OSError) as error:
         raise _unreadable(path, error) from error
 
 
 def read_found(path: Path, table: ScoreTable) -> Nearest:
     """What a search found, less pairs that the run does not have (any more). Raises RunError as read_asked does."""
     try:
-        found = pq.read_table(path, columns=["uid", "similarity"])
+        found = pq.read_table(path)
+        check_seal(found)
         rows = table.rows_of(uids.from_hex(found.column("uid")))
         similarity = found.column("similarity").cast(pa.float32()).to_numpy()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UidError, KeyError, ValueError, OSError) as error:
+    except (pa.ArrowException, UidError, LookupError, TypeError, ValueError, OSError) as error:
         raise _unreadable(path, error) from error
     return Nearest(rows[rows >= 0], similarity[rows >= 0])
 
@@ -175,5 +183,4 @@ def searches_of(run: Run) -> list[Path]:
 
 
 def _unreadable(path: Path, error: Exception) -> RunError:
-    found = str(error).split("\n")[0]
-    return RunError(path, expected="a search of the run", found=found, remedy="delete it and search again")
+    return RunError(path, expected="a search of the run", found=reason_of(error), remedy="delete it and search again")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -140,6 +142,29 @@ def test_read_projection__refuses_a_damaged_file(tmp_path, content):
     run.projection_file.write_bytes(content)
     with pytest.raises(RunError, match="make it again with"):
         read_projection(run)
+
+
+def test_read_projection__a_flipped_bit_moves_no_pair(tmp_path):
+    run, draw = pool_and_run(tmp_path, [60]), random.Random(0)
+    whole, refused = project(run).read_bytes(), 0
+    expected, table = read_projection(run), ScoreTable.open(run)
+    for bit in draw.sample(range(8 * len(whole)), 300):
+        run.projection_file.write_bytes(flipped(whole, bit))
+        try:
+            found = read_projection(run, table)
+        except RunError as error:
+            refused += 1
+            assert "\n" not in str(error)
+            continue
+        for one, other in ((found.rows, expected.rows), (found.x, expected.x), (found.y, expected.y)):
+            assert np.array_equal(one, other), bit
+    assert refused > 100
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    damaged = bytearray(data)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
 
 
 def test_read_projection__keeps_the_rows_beside_the_index(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.errors import RunError, UidError
 from clipsel_core.runs.local import score
 from tests.conftest import unit_rows
-from tests.curation.exploring.test_projection import pool_and_run
+from tests.curation.exploring.test_projection import flipped, pool_and_run
 
 ASKED = Asked(query='a "text" <b>', by="text", side="image", among="pool", pairs=126)
 
@@ -105,6 +107,24 @@ def test_read_asked__refuses_a_damaged_file(run, tmp_path, content):
         read_asked(path)
     with pytest.raises(RunError, match="search again"):
         read_found(path, ScoreTable.open(run))
+
+
+def test_read_found__a_flipped_bit_exchanges_no_pair(run, tmp_path):
+    path, draw, refused = tmp_path / "a.parquet", random.Random(0), 0
+    found = search_run(run, unit_rows(1, 16, 3)[0], limit=20)
+    write_search(path, found, ASKED)
+    whole = path.read_bytes()
+    for bit in draw.sample(range(8 * len(whole)), 300):
+        path.write_bytes(flipped(whole, bit))
+        try:
+            again = read_found(path, found.table)
+        except RunError as error:
+            refused += 1
+            assert "\n" not in str(error)
+            continue
+        assert again.rows.tolist() == found.nearest.rows.tolist(), bit
+        assert again.similarity.tolist() == found.nearest.similarity.tolist(), bit
+    assert refused > 100
 
 
 def test_read_vector__takes_one_embedding_only(tmp_path):
