@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -161,6 +162,9 @@ def _concerns(entry: Entry, run: Run) -> None:
             f"Set aside: {counted(skipped, 'rows')} without embeddings that could be scored.",
             icon=":material/warning:",
         )
+    scaled = _scaled(entry.root, state.scores_stamp(entry)) if run.config.on_bad_rows == "scale" else 0
+    if scaled:
+        st.info(f"Scaled to unit length: {counted(scaled, 'rows')} of another length.", icon=":material/straighten:")
     pool = state.find_pool(entry)
     if pool is None:
         st.warning("The pool is not where the run remembers it: no captions and no images.", icon=":material/warning:")
@@ -168,6 +172,12 @@ def _concerns(entry: Entry, run: Run) -> None:
     elif not pool.has_images:
         no_images = "The pool has no images of its own: no tars in shards/. Cards show captions and scores."
         st.info(no_images, icon=":material/image:")
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _scaled(root: Path, stamp: state.Stamp) -> int:
+    # Looks into every file of scores, of which there may be thousands.
+    return Run.open(root).scaled_rows
 
 
 def _scores(entry: Entry, run: Run) -> None:
