@@ -7,7 +7,7 @@ import streamlit as st
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.curation.selecting.selection import Selection
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, RunError
 from pages.parts import empty, state, watching
 from pages.parts.background import Report, Work
 from pages.parts.catalog import Entry
@@ -45,7 +45,11 @@ def of(entry: Entry, recipe: str) -> Keeps | None:
         if keeping.work.error:
             raise keeping.work.error
     except ClipselError as error:
-        empty.show_error(error, "A step of the recipe on the Select page does not fit this run")
+        fits = isinstance(error, RunError)  # Then the scores are to blame.
+        title = (
+            "What the recipe keeps cannot be read" if fits else "A step of the recipe on the Select page does not fit"
+        )
+        empty.show_error(error, title)
         return None
     if keeping.selection is None:
         watching.until_done(keeping.work, key="keeping", stopped="Stopped: what the recipe keeps is not shown.")
