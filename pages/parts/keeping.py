@@ -45,11 +45,8 @@ def of(entry: Entry, recipe: str) -> Keeps | None:
         if keeping.work.error:
             raise keeping.work.error
     except ClipselError as error:
-        fits = isinstance(error, RunError)  # Then the scores are to blame.
-        title = (
-            "What the recipe keeps cannot be read" if fits else "A step of the recipe on the Select page does not fit"
-        )
-        empty.show_error(error, title)
+        misfit = "A step of the recipe on the Select page does not fit this run"
+        empty.show_error(error, "What the recipe keeps cannot be read" if isinstance(error, RunError) else misfit)
         return None
     if keeping.selection is None:
         watching.until_done(keeping.work, key="keeping", stopped="Stopped: what the recipe keeps is not shown.")
