@@ -4,6 +4,8 @@
 
 const WRITTEN_IN = "input, textarea, select, [contenteditable], [role=listbox]"
 const WALKED_IN = `${WRITTEN_IN}, canvas, [role=tablist], [role=slider], [role=grid]`
+// What hears the keyboard for a frame: one at a time, whether or not what was drawn before is told that it goes.
+const hearing = new WeakMap()
 
 const draw = (frame, data) => {
   if (frame.dataset.src === data.src && frame.firstChild) return
@@ -42,6 +44,8 @@ export default function (component) {
     if (!event.repeat || what.kind === "turn") press(data.gallery, { ...what, uid: data.uid }, setTriggerValue)
   }
   // On the way down: what lies over a page lets no key out again.
+  document.removeEventListener("keydown", hearing.get(frame), true)
   document.addEventListener("keydown", told, true)
+  hearing.set(frame, told)
   return () => document.removeEventListener("keydown", told, true)
 }

@@ -405,6 +405,7 @@ def test_pair__arrows_walk_on_over_the_page_and_back_to_it(page):
     expect(dialog).to_contain_text("48 of 3,800 in this gallery")
     page.keyboard.press("ArrowRight")
     expect(dialog).to_contain_text("49 of 3,800 in this gallery")
+    settle(page)
     page.keyboard.press("k")
     expect(dialog.get_by_role("button", name="Take back")).to_be_visible()
     page.keyboard.press("Escape")

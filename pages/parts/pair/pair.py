@@ -21,7 +21,7 @@ from pages.parts.gallery import cards, deck, images, records
 from pages.parts.opened import LEFT, OPENED
 from pages.parts.pair import related, standing, verdicts
 
-_PICTURE = "opened picture"
+_PICTURE, _JUDGED = "opened picture", "judged but not on show"
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ def _leave() -> None:
 
 def _show(entry: Entry, walk: Walk) -> None:
     looking = st.session_state[OPENED]
+    if _JUDGED in st.session_state:
+        st.toast(st.session_state.pop(_JUDGED), icon=":material/check:")
     row = _row_of(looking)
     uid = _uid_of(entry, row)
     known = state.open_table(entry).metadata(np.array([row]), ("caption", "url")).iloc[0]
@@ -135,7 +137,7 @@ def _heed(entry: Entry) -> None:
     on_show = _uid_of(entry, _row_of(looking)) if looking is not None else ""
     for uid in {uid for uid, _ in before.items() ^ after.items()} - {on_show}:
         done = {"keep": "Kept by hand", "drop": "Dropped by hand", "": "Taken back"}[after.get(uid, "")]
-        st.toast(f"{done}: pair {uid[:8]}…, which was on show when the key was pressed", icon=":material/check:")
+        st.session_state[_JUDGED] = f"{done}: pair {uid[:8]}…, which was on show when the key was pressed"
 
 
 def _row_of(looking: dict) -> int:
