@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,9 +38,13 @@ def show(entry: Entry) -> None:
     jobs.panel()
     _progress(entry)
     _concerns(entry, run)
+    damage = _damage(entry, run)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        _scores(entry, run)
+        if damage is None:
+            _scores(entry, run)
+        else:
+            _mend(run, damage)
         _recipes(entry, run)
     with right:
         st.subheader("How it was made")
@@ -46,7 +52,7 @@ def show(entry: Entry) -> None:
         _targets(run)
         if not run.projection_file.exists():
             projecting.ask_for_map(entry, run)
-    if state.scored_pairs(entry):
+    if state.scored_pairs(entry) and damage is None:
         _glimpse(entry)
     health.panel()
 
@@ -161,6 +167,9 @@ def _concerns(entry: Entry, run: Run) -> None:
             f"Set aside: {counted(skipped, 'rows')} without embeddings that could be scored.",
             icon=":material/warning:",
         )
+    scaled = _scaled(entry.root, state.scores_stamp(entry)) if run.config.on_bad_rows == "scale" else 0
+    if scaled:
+        st.info(f"Scaled to unit length: {counted(scaled, 'rows')} of another length.", icon=":material/straighten:")
     pool = state.find_pool(entry)
     if pool is None:
         st.warning("The pool is not where the run remembers it: no captions and no images.", icon=":material/warning:")
@@ -168,6 +177,33 @@ def _concerns(entry: Entry, run: Run) -> None:
     elif not pool.has_images:
         no_images = "The pool has no images of its own: no tars in shards/. Cards show captions and scores."
         st.info(no_images, icon=":material/image:")
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _scaled(root: Path, stamp: state.Stamp) -> int:
+    # Looks into every file of scores, of which there may be thousands.
+    return Run.open(root).scaled_rows
+
+
+def _damage(entry: Entry, run: Run) -> ClipselError | None:
+    """What is wrong with the run's scores; None where all of them can be shown."""
+    try:
+        if state.scored_pairs(entry):
+            for name in run.metrics:
+                marginals.marginal(entry, name)
+    except ClipselError as error:
+        return error
+    return None
+
+
+def _mend(run: Run, damage: ClipselError) -> None:
+    """Says what is wrong with the run's scores, and starts what makes the damaged ones again."""
+    st.subheader("Scores")
+    empty.show_error(damage, "The scores of this run cannot be shown")
+    in_scores = Path(damage.where).parent == run.root / "scores"
+    if in_scores and run.finished and not jobs.at_work("score", run.root):
+        again: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "on_click": scoring.go_on}
+        st.button("Score the damaged shards again", key="score again", args=(run,), **again)
 
 
 def _scores(entry: Entry, run: Run) -> None:

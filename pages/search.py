@@ -63,7 +63,9 @@ def _controls(entry: Entry) -> tuple[str, str, int, str]:
         if by == TEXT:
             st.text_input("Text", key="q", placeholder="two red birds in the snow", max_chars=1000, width=260, **anew)
         elif by == PAIR:
-            st.text_input("Uid of the pair", key="like", placeholder="32 hex digits", max_chars=32, width=260, **anew)
+            # Longer than any uid: what is pasted with too much must not be cut to another pair's.
+            uid: dict[str, Any] = {"placeholder": "32 hex digits, or a UUID with dashes", "max_chars": 200}
+            st.text_input("Uid of the pair", key="like", width=330, **uid, **anew)
         said: dict[str, Any] = {"default": "images", "required": True, "help": "Whose embeddings are compared with it."}
         side = st.segmented_control("Compare with", list(whole_pool.SIDES), key="side", **said, **anew)
         names = list(state.open_table(entry).metrics)

@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.recipes.recipe_files import load_recipe
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, links, lists, recipes, state, unreadable
 from pages.parts.catalog import Entry
@@ -44,6 +44,8 @@ def show(entry: Entry) -> None:
     picked, error = _pick(entry, recipe)
     left, right = st.columns([3, 2], gap="large")
     with left:
+        if isinstance(error, RunError):  # No step is to blame.
+            raise error
         if error is not None:
             empty.show_error(error, "A step of this recipe does not fit this run")
         elif picked is None:

@@ -432,6 +432,20 @@ def test_score__check_says_what_is_wrong_and_writes_nothing(pool, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_add_target__check_says_what_is_wrong_and_writes_nothing(pool, tmp_path):
+    run = tmp_path / "run"
+    assert run_cli("score", pool, run, "--batch-size", "16", "--divisions", "2")[0] == 0
+    np.save(tmp_path / "task.npy", unit_rows(5, 16, 1))
+    np.save(tmp_path / "wide.npy", unit_rows(5, 17, 1))
+    before = sorted(run.rglob("*"))
+    code, out, err = run_cli("add-target", run, "--target", f"task={tmp_path / 'task.npy'}", "--check")
+    assert (code, err, out) == (0, "", f"{run}: 126 pairs can be compared with task\n")
+    for file, said in (("absent", "no such file"), ("wide", "expected width 16")):
+        code, _, err = run_cli("add-target", run, "--target", f"task={tmp_path / file}.npy", "--check")
+        assert (code, said in err) == (1, True)
+    assert sorted(run.rglob("*")) == before
+
+
 def test_score__a_refused_one_leaves_nothing_behind(pool, tmp_path):
     np.save(tmp_path / "wide.npy", unit_rows(5, 17, 1))
     run = tmp_path / "run"

@@ -52,6 +52,7 @@ PAGES_MAY = {
     "pool.conventions",
     "pool.images",
     "pool.layout",
+    "pool.target_files",
     "pool.making.decode",
     "pool.teachers",
     "pool.sources.record",

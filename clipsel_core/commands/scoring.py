@@ -55,7 +55,6 @@ def score(
 
     Example: clipsel score demo/pool my_run --target task=demo/target/task.npy
     """
-    from clipsel_core.runs.local import scaled_rows
     from clipsel_core.runs.local import score as score_pool
     from clipsel_core.runs.plan import plan_run
 
@@ -82,7 +81,7 @@ def score(
         )
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
-    scaled = scaled_rows(done) if done.config.on_bad_rows == "scale" else 0
+    scaled = done.scaled_rows if done.config.on_bad_rows == "scale" else 0
     aside += f"; {scaled:,} scaled to unit length" if scaled else ""
     say(f"{run}: {counted(done.config.pairs, 'pairs')} scored{aside}")
 
@@ -96,6 +95,9 @@ def add_target(
         list[str] | None, typer.Option(help="The p of each NormSim_p.", show_default="the run's, else inf and 2")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="the run's")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")
+    ] = False,
 ) -> None:
     """Compare a finished run with one more target.
 
@@ -106,8 +108,13 @@ def add_target(
     Example: clipsel add-target my_run --target more=demo/target/task.npy
     """
     from clipsel_core.runs.added import add_target as add
+    from clipsel_core.runs.added import check_target
 
     for name, path in targets_of(target).items():
+        if check:
+            pairs = check_target(run, name, path, norms=norm, device=device).config.pairs
+            say(f"{run}: {counted(pairs, 'pairs')} can be compared with {name}")
+            continue
         with Meter(f"comparing with {name}", "pairs") as meter:
             done = add(run, name, path, norms=norm, device=device, progress=meter.update)
         metrics = next(added.metrics for added in done.added if added.target.name == name)

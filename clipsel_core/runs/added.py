@@ -65,6 +65,18 @@ def add_target(
     return Run.open(root)
 
 
+def check_target(
+    root: str | Path, name: str, path: str | Path, *, norms: Sequence[str] | None = None, device: str | None = None
+) -> Run:
+    """Makes sure that `add_target` can begin, and writes nothing. Arguments and what is raised: as there.
+
+    Returns: the run as it is.
+    """
+    run = Run.open(root)
+    _plan(run, *_scored_pool(run), name, path, norms, device)
+    return run
+
+
 def _plan(
     run: Run, pool: Pool, arch: Arch, name: str, path: str | Path, norms: Sequence[str] | None, device: str | None
 ) -> tuple[AddedTarget, NormSims]:

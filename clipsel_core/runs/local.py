@@ -14,11 +14,11 @@ from clipsel_core.errors import ClipselError, PoolFormatError, RunError
 from clipsel_core.pool.layout import Shard
 from clipsel_core.runs.groups import Group, groups_left
 from clipsel_core.runs.plan import Plan, nothing_scored, plan_run
-from clipsel_core.runs.score_group import GroupScorer, read_counts
+from clipsel_core.runs.score_group import GroupScorer
 from clipsel_core.runs.seal import SealedFiles, keep_whole
 from clipsel_core.runs.share import share_out
 from clipsel_core.runs.status import Status, StatusWriter
-from clipsel_core.runs.store import Run, read_config, score_file, write_config
+from clipsel_core.runs.store import Run, read_config, read_counts, score_file, write_config
 from clipsel_core.runs.work import work_through
 
 _log = logging.getLogger(__name__)
@@ -95,11 +95,6 @@ def _check_something_left(plan: Plan, skipped: int) -> None:
     remedy = "see what clipsel inspect says; --on-bad-rows scale takes rows of any length"
     found = f"all {counted(skipped, 'pairs')} set aside"
     raise PoolFormatError(plan.pool.root, expected="a pair that can be scored", found=found, remedy=remedy)
-
-
-def scaled_rows(run: Run) -> int:
-    """Rows of a finished run that were scaled to unit length."""
-    return sum(read_counts(file)["renormalised"] for file in run.score_files)
 
 
 def _warn_of_scaled_rows(root: Path, shards: list[Shard]) -> None:

@@ -7,12 +7,10 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from clipsel_core.errors import PoolFormatError
@@ -23,6 +21,7 @@ from clipsel_core.runs.config import RunConfig
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import Plan
 from clipsel_core.runs.seal import digest_of, sealed
+from clipsel_core.runs.store import COUNTS
 from clipsel_core.scoring.checks import telling_of_memory
 from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.few import are_few, normsims_to_few
@@ -30,7 +29,6 @@ from clipsel_core.scoring.normsim import metric_name, normsim, normsim_2, second
 from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
 
-_COUNTS = b"clipsel_counts"
 _SIMILARITY = re.compile(r"clip_.+_similarity_score|similarity|clip_score|clip_similarity", re.IGNORECASE)
 _FEWEST_TO_COMPARE, _LEAST_CORRELATION = 50, 0.2
 
@@ -103,7 +101,7 @@ class GroupScorer:
         names = self._plan.config.metrics
         columns = {name: spread(metrics[name][part] if metrics else None, usable) for name in names}
         counts = {"skipped": int((~usable).sum()), "renormalised": renormalised}
-        table = _with_uids(self._plan.pool, shard, columns).replace_schema_metadata({_COUNTS: json.dumps(counts)})
+        table = _with_uids(self._plan.pool, shard, columns).replace_schema_metadata({COUNTS: json.dumps(counts)})
         return sealed(table, shard.name, self._digest)
 
     def _metrics(self, pairs: Embeddings, progress: Callable[[float], None]) -> dict[str, torch.Tensor]:
@@ -288,8 +286,3 @@ class _Steps:
     def add(self, products: float) -> None:
         self._done += products
         self._progress(min(1.0, self._done / self._total))
-
-
-def read_counts(scores: Path) -> dict[str, int]:
-    """What a finished shard's file says of its rows: how many were skipped, how many renormalised."""
-    return json.loads(pq.read_schema(scores).metadata[_COUNTS])

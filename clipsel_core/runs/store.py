@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from clipsel_core.errors import ExportError, RunError
+from clipsel_core.errors import ExportError, RunError, reason_of
 from clipsel_core.files import cache_folder, write_json
 from clipsel_core.runs.config import AddedTarget, RunConfig, TargetInfo
 
+COUNTS = b"clipsel_counts"
+"""The key of what `read_counts` reads in a file's schema."""
 # Folders of a run that hold what was picked or found in it, and nothing that the run is read from.
 _MAY_BE_WRITTEN = ("exports", "searches")
 
@@ -88,6 +92,11 @@ class Run:
         return sum(rows[file.stem] for file in self.score_files)
 
     @property
+    def scaled_rows(self) -> int:
+        """Rows of the finished shards that were scaled to unit length; looks into each file. Raises RunError."""
+        return sum(read_counts(file)["renormalised"] for file in self.score_files)
+
+    @property
     def status(self) -> dict[str, Any]:
         """Progress as status.json has it; empty where the run was never started."""
         try:
@@ -139,6 +148,18 @@ def check_outside(out: Path) -> None:
 def score_file(root: Path, shard: str) -> Path:
     """Where a shard's scores are kept; that the file exists means that the shard is done."""
     return root / "scores" / f"{shard}.parquet"
+
+
+def read_counts(scores: Path) -> dict[str, int]:
+    """What a finished shard's file says of its rows: how many were skipped, how many renormalised.
+
+    Raises: RunError where it says nothing.
+    """
+    try:
+        return json.loads(pq.read_schema(scores).metadata[COUNTS])
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        remedy = "start score again as before: it makes this shard anew and keeps the others"
+        raise RunError(scores, expected="scores as written", found=reason_of(error), remedy=remedy) from error
 
 
 def added_file(root: Path, target: str, shard: str) -> Path:

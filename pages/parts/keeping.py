@@ -7,7 +7,7 @@ import streamlit as st
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.curation.selecting.selection import Selection
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, RunError
 from pages.parts import empty, state, watching
 from pages.parts.background import Report, Work
 from pages.parts.catalog import Entry
@@ -45,7 +45,8 @@ def of(entry: Entry, recipe: str) -> Keeps | None:
         if keeping.work.error:
             raise keeping.work.error
     except ClipselError as error:
-        empty.show_error(error, "A step of the recipe on the Select page does not fit this run")
+        misfit = "A step of the recipe on the Select page does not fit this run"
+        empty.show_error(error, "What the recipe keeps cannot be read" if isinstance(error, RunError) else misfit)
         return None
     if keeping.selection is None:
         watching.until_done(keeping.work, key="keeping", stopped="Stopped: what the recipe keeps is not shown.")

@@ -1,8 +1,13 @@
-// Shows one image of a pair, whole, or says that there is none.
+// Shows one image of a pair, whole, or says that there is none. Where it is of an opened pair, that hears K, D and the
+// arrows to the side, wherever the keyboard is, but for what needs them itself. Each press is told with the pair whose
+// picture was to be seen, and the gallery's queue of presses loses none.
 
-export default function (component) {
-  const { data, parentElement } = component
-  const frame = parentElement.querySelector(".frame")
+const WRITTEN_IN = "input, textarea, select, [contenteditable], [role=listbox]"
+const WALKED_IN = `${WRITTEN_IN}, canvas, [role=tablist], [role=slider], [role=grid]`
+// What hears the keyboard for a frame: one at a time, whether or not what was drawn before is told that it goes.
+const hearing = new WeakMap()
+
+const draw = (frame, data) => {
   if (frame.dataset.src === data.src && frame.firstChild) return
   frame.dataset.src = data.src
   const missing = (why) => {
@@ -19,4 +24,28 @@ export default function (component) {
   image.referrerPolicy = "no-referrer"
   image.src = data.src
   frame.replaceChildren(image)
+}
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component
+  const frame = parentElement.querySelector(".frame")
+  draw(frame, data)
+  if (!data.uid) return
+  hear(data.gallery, data.heard, setTriggerValue)
+  const said = { k: { kind: "keep" }, d: { kind: "drop" }, ArrowLeft: { kind: "turn", by: -1 } }
+  said.ArrowRight = { kind: "turn", by: 1 }
+  const told = (event) => {
+    const what = said[event.key]
+    if (!what || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return
+    const theirs = what.by ? WALKED_IN : WRITTEN_IN
+    if (!frame.isConnected || event.composedPath().some((node) => node.matches?.(theirs))) return
+    event.preventDefault()
+    // A key that is held down judges once: each further judgement would take back the one before.
+    if (!event.repeat || what.kind === "turn") press(data.gallery, { ...what, uid: data.uid }, setTriggerValue)
+  }
+  // On the way down: what lies over a page lets no key out again.
+  document.removeEventListener("keydown", hearing.get(frame), true)
+  document.addEventListener("keydown", told, true)
+  hearing.set(frame, told)
+  return () => document.removeEventListener("keydown", told, true)
 }

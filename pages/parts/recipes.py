@@ -24,7 +24,7 @@ Draft = dict[int, AnyStep]
 
 def saved(run: Run) -> dict[str, Path]:
     """The recipes saved with the run, by name."""
-    return {path.stem: path for path in sorted(run.recipes_dir.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(run.recipes_dir.glob("[!.]*.yaml"))}
 
 
 def suggestion(run: Run) -> list[AnyStep]:

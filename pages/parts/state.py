@@ -155,8 +155,8 @@ def require_table(entry: catalog.Entry) -> ScoreTable:
 
 
 def scored_pairs(entry: catalog.Entry) -> int:
-    """Pairs in the finished shards, none where there is no such shard."""
-    return len(open_table(entry)) if open_run(entry).score_files else 0
+    """Pairs in the finished shards as the run's description says, none where there is no such shard."""
+    return open_run(entry).pairs
 
 
 def find_map(entry: catalog.Entry) -> Projection | None:

@@ -405,12 +405,74 @@ def test_pair__arrows_walk_on_over_the_page_and_back_to_it(page):
     expect(dialog).to_contain_text("48 of 3,800 in this gallery")
     page.keyboard.press("ArrowRight")
     expect(dialog).to_contain_text("49 of 3,800 in this gallery")
+    settle(page)
     page.keyboard.press("k")
     expect(dialog.get_by_role("button", name="Take back")).to_be_visible()
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     expect(page.locator(".st-key-page input")).to_have_value("2")
     expect(page.locator(".card .badge").first).to_have_text("kept by hand")
+
+
+PRESS = """(keys) => {
+  let held = document.activeElement
+  while (held.shadowRoot?.activeElement) held = held.shadowRoot.activeElement
+  for (const key of keys) {
+    held.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true, composed: true }))
+  }
+}"""
+# Walks on and judges each pair as soon as its picture is there.
+WALK = """async (times) => {
+  const press = %s
+  const deep = (root) => [...root.querySelectorAll("*")].flatMap((one) => one.shadowRoot ? deep(one.shadowRoot) : one)
+  const shown = () => deep(document).find((one) => one.matches("img.whole"))?.src
+  for (let time = 0; time < times; time += 1) {
+    const before = shown()
+    press(["ArrowRight"])
+    while (shown() === before || !shown()) await new Promise((then) => setTimeout(then, 1))
+    press(["k"])
+  }
+}"""
+
+
+def test_pair__keys_judge_the_pair_that_was_to_be_seen(page):
+    """However fast they are typed, and whatever the server is at by then."""
+    visit(page, "gallery")
+    cards, dialog = page.locator(".card"), page.get_by_role("dialog")
+    cards.first.click()
+    expect(dialog).to_contain_text("1 of 3,800 in this gallery")
+    page.evaluate(PRESS, ["ArrowRight", "k", "ArrowRight", "ArrowRight"])
+    expect(dialog).to_contain_text("4 of 3,800 in this gallery")
+    settle(page)
+    page.evaluate(WALK % PRESS, 6)
+    expect(dialog).to_contain_text("10 of 3,800 in this gallery")
+    expect(dialog.get_by_role("button", name="Take back")).to_be_visible()
+    page.evaluate(PRESS, ["ArrowLeft", "d"])
+    expect(dialog).to_contain_text("9 of 3,800 in this gallery")
+    settle(page)
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    settle(page)
+    badges = [
+        card.locator(".badge").inner_text() if card.locator(".badge").count() else "" for card in cards.all()[:11]
+    ]
+    by_hand = [badge if "hand" in badge else "" for badge in badges]
+    kept, dropped = "kept by hand", "dropped by hand"
+    assert by_hand == [kept, "", "", "", kept, kept, kept, kept, kept, dropped, ""]
+
+
+def test_pair__keys_that_a_field_needs_are_its_own(page):
+    visit(page, "gallery")
+    page.locator(".card").first.click()
+    dialog = page.get_by_role("dialog")
+    tab = dialog.get_by_role("tab", name="Scores")
+    tab.focus()
+    page.keyboard.press("ArrowRight")
+    expect(dialog.get_by_role("tab", name="Look-alikes")).to_be_focused()
+    expect(dialog).to_contain_text("1 of 3,800 in this gallery")
+    page.keyboard.press("k")
+    expect(dialog.get_by_role("button", name="Take back")).to_be_visible()
+    settle(page)
 
 
 def test_pair__opens_others_from_within_and_comes_back(page):

@@ -14,6 +14,8 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import JobError
 from clipsel_core.jobs import control
 from clipsel_core.jobs.store import listing
+from clipsel_core.pool.target_files import split_part
+from clipsel_core.runs import targets as core_targets
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
 from pages.parts.jobs import folders, health, pooling
@@ -21,7 +23,7 @@ from tests.conftest import unit_rows, write_shard
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
 from tests.pages.conftest import press, words
-from tests.pages.worlds import make_run
+from tests.pages.worlds import add_target_by_hand, make_run
 
 
 def button(app, label):
@@ -158,7 +160,8 @@ def test_target__more_like_the_pairs_kept_by_hand(opened):
     app.button(key="add target").click().run()
     assert not app.exception
     (job,) = listing(catalog.jobs_folder())
-    file = run / "targets" / "picked.npy"
+    (file,) = (run / "targets").iterdir()
+    assert file.name.startswith("picked-")
     assert job.info.words == ("add-target", str(run), f"--target=picked={file}")
     assert uids.read_subset(file).tolist() == names.tolist()
     ended(job)
@@ -222,13 +225,149 @@ def test_found__pools_targets_and_sources(data):
     assert folders.sources() == [data / "list.csv", data / "pictures", data / "birds" / "target"]
 
 
-def test_keep_upload__names_the_file_itself(data, tmp_path):
-    kept = folders.keep_upload(tmp_path / "targets", "../../<b>evil.npy", b"abc")
-    assert kept.parent == tmp_path / "targets"
+def test_check_uploads__names_the_file_itself(data, tmp_path):
+    told = []
+    look = lambda files: (told.extend(files), "")[1]  # noqa: E731
+    assert folders.check_uploads(tmp_path / "targets", [("../../<b>evil.npy", b"abc")], look) == ""
+    (kept,) = (tmp_path / "targets").iterdir()
+    assert told == [kept]
     assert kept.read_bytes() == b"abc"
     assert kept.name.startswith("b-evil-")
     with pytest.raises(JobError):
-        folders.keep_upload(tmp_path / "targets", "evil.exe", b"abc")
+        folders.check_uploads(tmp_path / "targets", [("good.npy", b"x"), ("evil.exe", b"abc")], look)
+    assert list((tmp_path / "targets").iterdir()) == [kept]
+
+
+def test_check_uploads__keeps_nothing_new_that_is_refused(tmp_path):
+    folder, files = tmp_path / "targets", [("a.npy", b"a"), ("b.npy", b"b")]
+    assert folders.check_uploads(folder, files[:1], lambda kept: "") == ""
+    before = list(folder.iterdir())
+    assert folders.check_uploads(folder, files, lambda kept: "no") == "no"
+    assert list(folder.iterdir()) == before
+    with pytest.raises(JobError):
+        folders.check_uploads(folder, files, lambda kept: folders.inside(""))
+    assert list(folder.iterdir()) == before
+
+
+def test_target_endings__are_those_that_the_core_reads():
+    assert {f".{ending}" for ending in folders.TARGET_ENDINGS} == set(core_targets._KINDS)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("birds/a#b/task.npz", "birds/a#b/task.npz"),
+        ("birds/a#b/task.npz#img/x#y", "birds/a#b/task.npz#img/x#y"),
+        ("birds/a#b/c#d.npy", "birds/a#b/c#d.npy"),
+        ("birds/../birds/a#b/c#d.npy#e", "birds/a#b/c#d.npy#e"),
+        ("birds/target/task.npy#e", "birds/target/task.npy#e"),
+    ],
+)
+def test_target__finds_the_file_as_the_core_does(data, typed, expected):
+    (data / "birds" / "a#b").mkdir()
+    for name in ("task.npz", "c#d.npy"):
+        (data / "birds" / "a#b" / name).touch()
+    found = folders.target(typed)
+    assert found == data / expected
+    assert split_part(found)[0].is_file()
+
+
+def test_target__no_link_leads_out_by_a_sign_in_its_name(data, tmp_path):
+    (tmp_path / "secret.npy").touch()
+    (data / "a#b.npy").symlink_to(tmp_path / "secret.npy")
+    with pytest.raises(JobError, match="inside"):
+        folders.target("a#b.npy")
+
+
+def test_found__nothing_that_is_hidden(data):
+    hidden = (data / ".trash" / "targets", data / ".trash" / "pool" / "metadata", data / ".trash" / "clip")
+    for folder in hidden:
+        folder.mkdir(parents=True)
+    for file in (hidden[0] / "a.npy", hidden[1] / "0.parquet", hidden[2] / "open_clip_config.json"):
+        file.touch()
+    (data / "birds" / "target" / "._task.npy").touch()
+    (data / "birds" / "target" / "more.PTH").touch()
+    (data / "apple" / "metadata").mkdir(parents=True)
+    (data / "apple" / "metadata" / "._0.parquet").touch()
+    assert folders.targets() == [data / "birds" / "target" / name for name in ("more.PTH", "task.npy")]
+    assert folders.pools() == [data / "birds" / "pool"]
+    assert folders.teachers() == []
+
+
+def test_targets__of_uploads_only_those_that_were_used(data, opened):
+    """Files that were refused before uploads were checked, or given up later, are offered to nobody."""
+    _, run = opened("overview")
+    for folder in (run / "targets", data / "targets"):
+        folder.mkdir()
+        for name in ("mine", "refused-0123456789ab", "used-0123456789ab"):
+            np.save(folder / f"{name}.npy", unit_rows(3, 8, 1))
+    add_target_by_hand(run, "used-0123456789ab")
+    described = json.loads((run / "run.json").read_text())
+    described["targets"][0]["path"] = str(data / "targets" / "used-0123456789ab.npy")
+    (run / "run.json").write_text(json.dumps(described))
+    there = [data / "targets", run / "targets"]
+    expected = [folder / f"{name}.npy" for folder in there for name in ("mine", "used-0123456789ab")]
+    assert folders.targets() == sorted([data / "birds" / "target" / "task.npy", *expected])
+
+
+def upload(app, name, content=b"abc"):
+    app.file_uploader[-1].set_value((name, content, "application/octet-stream")).run()
+
+
+@pytest.mark.parametrize("behaviour", ["finish", "fail"])
+def test_target__an_upload_stays_only_where_the_check_accepts_it(data, opened, behaviour):
+    app, run = opened("overview", behaviour)
+    button(app, "Add a target").click().run()
+    upload(app, "mine.npy")
+    app.button(key="add target").click().run()
+    assert not app.exception
+    found = listing(catalog.jobs_folder())
+    if behaviour == "fail":
+        assert "Not started" in words(app)
+        assert "pool: expected shards, found none" in words(app)
+        assert (found, list((run / "targets").iterdir())) == ([], [])
+        return
+    (kept,) = (run / "targets").iterdir()
+    assert found[0].info.words == ("add-target", str(run), f"--target=mine={kept}")
+    ended(found[0])
+
+
+def test_target__what_the_check_refuses_is_said_and_not_started(data, opened):
+    app, _ = opened("overview", "fail")
+    button(app, "Add a target").click().run()
+    field(app, "selectbox", "File").set_value("birds/target/task.npy").run()
+    app.button(key="add target").click().run()
+    assert "pool: expected shards, found none" in words(app)
+    assert listing(catalog.jobs_folder()) == []
+    assert (data / "birds" / "target" / "task.npy").exists()
+
+
+@pytest.mark.parametrize("behaviour", ["finish", "fail"])
+def test_score__an_upload_stays_only_where_the_check_accepts_it(data, opened, behaviour):
+    app, _ = opened("overview", behaviour)
+    button(app, "Score a pool").click().run()
+    app.file_uploader[-1].set_value([("mine.npy", b"abc", "application/octet-stream")]).run()
+    app.button(key="start scoring").click().run()
+    assert not app.exception
+    kept = list((data / "targets").iterdir())
+    assert len(kept) == len(listing(catalog.jobs_folder())) == (behaviour == "finish")
+    for job in listing(catalog.jobs_folder()):
+        assert f"--target={kept[0].stem}={kept[0]}" in job.info.words
+        ended(job)
+
+
+@pytest.mark.parametrize(("choice", "option"), [("error", None), ("skip", "skip"), ("scale", "scale")])
+def test_score__asks_what_becomes_of_bad_rows(data, opened, choice, option):
+    app, _ = opened("overview")
+    button(app, "Score a pool").click().run()
+    box = field(app, "selectbox", "Rows without")
+    assert box.value == "error"
+    box.set_value(choice).run()
+    app.button(key="start scoring").click().run()
+    (job,) = listing(catalog.jobs_folder())
+    said = [word for word in job.info.words if word.startswith(("--on-bad-rows", "--temperature"))]
+    assert said == ([f"--on-bad-rows={option}"] if option else [])
+    ended(job)
 
 
 def test_pool__starts_embed_with_source_and_teacher(data, opened, monkeypatch):

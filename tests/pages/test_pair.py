@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
 from pathlib import Path
@@ -65,12 +66,12 @@ def test_pair__says_which_step_dropped_it(tmp_path, open_page):
     assert verdict(app).endswith("✕ top 20 % of the pool by NormSim ∞ · task 0.0167 < 0.1167")
     open_card(app, 17)
     assert verdict(app).startswith("Kept by the recipe")
-    open_card(app, 18)
+    uid = open_card(app, 18)
     assert verdict(app).startswith("Dropped by step 1 of the recipe ✕ top 30 %")
     assert verdict(app).endswith("0.3167, out before")
-    app.button(key="keep opened").click().run()
+    app.button(key=f"keep opened {uid}").click().run()
     assert verdict(app).startswith("Kept by hand, in step 3 of the recipe")
-    app.button(key="drop opened").click().run()
+    app.button(key=f"drop opened {uid}").click().run()
     assert verdict(app).startswith("Dropped by step 1 of the recipe")
 
 
@@ -89,6 +90,39 @@ def test_pair__stays_open_when_the_page_is_drawn_anew(tmp_path, open_page):
     app.switch_page("select.py").run()
     app.switch_page("gallery.py").run()
     assert "in this gallery" not in words(app)
+
+
+def test_pair__a_key_judges_the_pair_that_the_browser_showed(tmp_path, open_page):
+    """What is pressed while the next pair is on its way is about the one before; then the page says so."""
+    app = open_page("gallery", make_run(tmp_path / "world"))
+    seen = open_card(app, 7)
+    picture = next(part for part in app.get("bidi_component") if part.proto.component_name == "clipsel_picture")
+    assert json.loads(picture.proto.json)["uid"] == seen
+    press(app, picture.proto.id, "turn", by=1, uid=seen)
+    assert "9 of 60 in this gallery" in words(app)
+    press(app, picture.proto.id, "keep", uid=seen)
+    assert "9 of 60 in this gallery" in words(app)
+    assert [toast.value for toast in app.toast] == [
+        f"Kept by hand: pair {seen[:8]}…, which was on show when the key was pressed"
+    ]
+    on_show = components(app, "clipsel_picture")[0]["uid"]
+    press(app, picture.proto.id, "drop", uid=on_show)
+    assert not app.toast
+    assert verdict(app).startswith("Dropped by hand")
+    app.run()
+    cards = components(app, "clipsel_cards")[0]["cards"]
+    by_hand = {card["uid"]: card["badge"] for card in cards if "hand" in card["badge"]}
+    assert by_hand == {seen: "kept by hand", on_show: "dropped by hand"}
+
+
+def test_pair__arrows_go_no_further_than_the_gallery(tmp_path, open_page):
+    app = open_page("gallery", make_run(tmp_path / "world"))
+    uid = open_card(app, 1)
+    picture = next(part for part in app.get("bidi_component") if part.proto.component_name == "clipsel_picture")
+    for _ in range(3):
+        press(app, picture.proto.id, "turn", by=-1, uid=uid)
+    assert not app.exception
+    assert "1 of 60 in this gallery" in words(app)
 
 
 def test_pair__the_waterfall_adds_up(open_page):

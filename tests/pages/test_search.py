@@ -6,6 +6,7 @@ import shutil
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import UUID
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -179,11 +180,30 @@ def test_search__says_that_the_teacher_is_not_at_hand(tmp_path, open_page):
 def test_search__says_what_is_wrong_with_a_uid(run, open_page):
     app = open_page("search", run)
     app.button_group(key="by").set_value("a pair").run()
-    for wrong in ("nonsense <b>", "0" * 32):
+    known = str(UUID(names(run, [0])[0]))
+    for wrong, said in (
+        ("nonsense <b>", "the pair: expected"),
+        ("0" * 32, "expected a pair of the run"),
+        (f"{known}0", "the pair: expected"),
+        (known.replace("-", "") + "0", "the pair: expected"),
+        (known.replace("-", "_"), "the pair: expected"),
+    ):
         app.text_input(key="like").set_value(wrong).run()
         assert not app.exception
         assert "This search cannot be made" in words(app)
+        assert said in words(app)
         assert "row 0" not in words(app)
+
+
+@pytest.mark.parametrize("written", [str, str.upper, lambda uid: f"  {UUID(uid)} ", lambda uid: str(UUID(uid)).upper()])
+def test_search__takes_a_uid_however_it_is_written(run, open_page, written):
+    app = open_page("search", run)
+    app.button_group(key="by").set_value("a pair").run()
+    uid = names(run, [3])[0]
+    app.text_input(key="like").set_value(written(uid)).run()
+    assert not app.exception
+    assert f"that of pair {uid[:8]}" in words(app)
+    assert found(app) == search_run(Run.open(run), uid, limit=96).names[:48]
 
 
 def test_search__says_that_the_teacher_failed_and_asks_again_when_told(run, open_page):
@@ -259,7 +279,7 @@ def test_search__by_an_uploaded_picture(run, images, asked, open_page):
         (encoded(drawn(1))[:300], "a broken one"),
         (encoded(Image.new("1", (8001, 8001)), "PNG"), "more than 64,000,000 pixels"),
         (encoded(Image.new("1", (20000, 10000)), "PNG"), "more than 64,000,000 pixels"),
-        (encoded(drawn(1), "TIFF"), "none of JPEG"),
+        (encoded(drawn(1), "PPM"), "none of JPEG"),
     ],
 )
 def test_search__refuses_what_is_no_picture(run, asked, open_page, content, why):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from decimal import Decimal
 
 import numpy as np
@@ -13,6 +15,7 @@ from clipsel_core.curation.recipes.recipe_files import load_recipe, parse_recipe
 from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
+from pages.parts.select import exporting
 from tests.pages.conftest import thumbs, trigger, words
 from tests.pages.worlds import LACKING, add_recipe, make_run
 
@@ -243,6 +246,36 @@ def test_select__asks_before_it_replaces_what_somebody_else_saved(run, open_page
     assert {name: after[name] for name in before} == before
     assert load_recipe(run / "recipes" / "mine-2.yaml").steps[0].text == "top 50 % of the pool by s_cliploss"
     assert ("mine-2.npy" in after) == (key == "export")
+
+
+@pytest.mark.parametrize("key", ["save", "export"])
+def test_select__two_who_save_a_new_name_in_the_same_moment(run, open_page, monkeypatch, key):
+    """Between the look and the writing nobody else's turn comes: the second finds the first one's file, and is asked."""
+    path, turns, taken = run / "recipes" / "mine.yaml", [], exporting._taken
+
+    def look_while_another_tries(*given):
+        found = taken(*given)
+        file = os.open(path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            turns.append("came between")
+        except BlockingIOError:
+            turns.append("waits")
+        finally:
+            os.close(file)
+        return found
+
+    monkeypatch.setattr(exporting, "_taken", look_while_another_tries)
+    first, second = open_page("select", run), open_page("select", run)
+    second.button(key="up-1").click().run()
+    for app in (first, second):
+        next(box for box in app.text_input if box.label == "Name").set_value("mine").run()
+    first.button(key=key).click().run()
+    saved = path.read_bytes()
+    second.button(key=key).click().run()
+    assert turns == ["waits", "waits"]
+    assert "Another recipe was saved as mine: nothing was written" in words(second)
+    assert path.read_bytes() == saved
 
 
 def test_select__asks_before_it_replaces_a_subset_of_another_recipe(run, open_page):

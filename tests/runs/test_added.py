@@ -10,9 +10,9 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
-from clipsel_core.errors import PoolFormatError, RunError, TargetError
+from clipsel_core.errors import PoolFormatError, RunError, ScoringError, TargetError
 from clipsel_core.runs import added
-from clipsel_core.runs.added import add_target
+from clipsel_core.runs.added import add_target, check_target
 from clipsel_core.runs.local import score, sole_worker
 from clipsel_core.runs.store import Run
 from tests.conftest import rewrite_npz, unit_rows, write_shard
@@ -157,6 +157,24 @@ def test_add_target__names_the_first_bad_row(pool, run, tmp_path, exemplars, mon
     with pytest.raises(PoolFormatError, match="shard 00000001, row 4: expected a unit row in l14_img"):
         add_target(run.root, "few", tmp_path / "few.npy")
     assert len(list((run.root / "added" / "few").glob("*.parquet"))) == 1
+
+
+def test_check_target__says_what_add_target_says_and_writes_nothing(run, pool, tmp_path, targets):
+    np.save(tmp_path / "wide.npy", unit_rows(5, 17, 1))
+    before = files_of(run.root)
+    wrong = (("task", targets["more"]), ("../more", targets["more"]), ("more", tmp_path / "absent.npy"))
+    for name, file in (*wrong, ("more", tmp_path / "wide.npy")):
+        with pytest.raises((TargetError, ScoringError)) as looked:
+            check_target(run.root, name, file)
+        assert files_of(run.root) == before
+        with pytest.raises((TargetError, ScoringError)) as begun:
+            add_target(run.root, name, file)
+        assert str(looked.value) == str(begun.value)
+    assert check_target(run.root, "more", targets["more"]).metrics == run.metrics
+    assert not (run.root / "added").exists()
+    write_shard(pool, "00000001", 24, seed=1)
+    with pytest.raises((RunError, PoolFormatError), match="as scored"):
+        check_target(run.root, "more", targets["more"])
 
 
 def test_add_target__refuses_what_does_not_fit(run, pool, tmp_path, targets):

@@ -92,7 +92,7 @@ def search_run(
 
 
 def row_of(table: ScoreTable, uid: str) -> int:
-    """The row number of a uid, 1 to 32 hex digits.
+    """The row number of a uid as a person gives it, see `uids.from_hex`.
 
     Raises: UidError where it is none, RunError where the run lacks it.
     """

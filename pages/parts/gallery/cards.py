@@ -16,7 +16,9 @@ _cards = component(
     js=("make.js", "gallery/presses.js", "gallery/cards.js"),
 )
 
-_picture = component("picture", '<div class="frame"></div>', css=("gallery/cards.css",), js=("picture.js",))
+_picture = component(
+    "picture", '<div class="frame"></div>', css=("gallery/cards.css",), js=("gallery/presses.js", "picture.js")
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,19 @@ def _heard(key: str) -> str:
     return f"heard {key}"
 
 
-def show_picture(src: str, *, key: str, alt: str = "", lack: str = "no image") -> None:
-    """One pair's image, whole. alt: what it shows, for those who cannot see it. lack: what stands where none is."""
-    _picture(data={"src": src, "alt": alt, "lack": lack}, key=key)
+def show_picture(
+    src: str,
+    *,
+    key: str,
+    alt: str = "",
+    lack: str = "no image",
+    uid: str = "",
+    pressed: Callable[[], None] = lambda: None,
+) -> None:
+    """One pair's image, whole. alt: what it shows, for those who cannot see it. lack: what stands where none is.
+
+    uid: of a pair that hears the keyboard. pressed: called as show_cards does for K, D and the arrows to the side, that
+    ask for another pair.
+    """
+    heard = {"gallery": key, "heard": st.session_state.get(_heard(key), 0)}
+    _picture(data={"src": src, "alt": alt, "lack": lack, "uid": uid, **heard}, key=key, on_pressed_change=pressed)

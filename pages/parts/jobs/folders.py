@@ -10,19 +10,23 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from clipsel_core.errors import ClipselError, JobError
 from clipsel_core.files import write_atomically
-from clipsel_core.pool.conventions import IMAGE_ENDINGS
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, is_hidden
+from clipsel_core.pool.target_files import split_part
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
 from pages.parts.jobs import addresses
 
-TARGET_ENDINGS = ("npy", "npz", "pt", "parquet")
+TARGET_ENDINGS = ("npy", "npz", "pt", "pth", "parquet")
 PICTURE_ENDINGS = tuple(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
 
+# What upload_file makes of a name.
+_UPLOADED = re.compile(r"-[0-9a-f]{12}$")
 _DEPTHS = ("*", "*/*", "*/*/*")
 _SOURCES = {".tar", ".csv", ".tsv", ".jsonl", ".parquet"}
 _MOST_LISTED = 200
@@ -47,11 +51,17 @@ def inside(text: str) -> Path:
     Raises: JobError where it is blank, lies outside the folders that may be read, by way of a link too, or does not
         exist.
     """
+    return _inside(text, lambda path: (Path(path), ""))[0]
+
+
+def _inside(text: str, split: Callable[[str], tuple[Path, str]]) -> tuple[Path, str]:
+    """As `inside`. split: from the path as it was typed to the file in it and what stands behind."""
     if not text.strip():
         raise JobError("path", expected="a file or a folder", found="blanks" if text else "none")
     allowed = roots()
     try:
-        path = Path(os.path.abspath(catalog.data_folder() / Path(text.strip()).expanduser()))
+        file, part = split(os.path.join(catalog.data_folder(), os.path.expanduser(text.strip())))
+        path = Path(os.path.abspath(file))
         is_allowed, is_there = any(path.resolve().is_relative_to(root) for root in allowed), path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # too long, the home of nobody, a zero byte
         raise JobError("path", expected="a file or a folder", found=f"{text[:200]!r}: {error}"[:300]) from error
@@ -60,7 +70,7 @@ def inside(text: str) -> Path:
         raise JobError(path, expected=f"a path inside {_in_words(allowed)}", found="another", remedy=remedy)
     if not is_there:
         raise JobError(path, expected="a file or a folder", found="nothing")
-    return path
+    return path, part
 
 
 def _in_words(allowed: list[Path]) -> str:
@@ -77,8 +87,8 @@ def source(text: str) -> Path | str:
 
 def target(text: str) -> Path:
     """A target's file that somebody chose or typed, with the #MEMBER behind it if there is one; as `inside`."""
-    file, mark, part = text.partition("#")
-    return Path(f"{inside(file)}{mark}{part}")
+    file, part = _inside(text, split_part)
+    return Path(f"{file}#{part}") if part else file
 
 
 def shown(path: Path) -> str:
@@ -93,7 +103,7 @@ def pool_to_make(name: str) -> Path:
     Raises: JobError on no name, or a folder that holds something else.
     """
     folder = catalog.data_folder().absolute() / name
-    there = catalog.NAME.fullmatch(name) and next((folder / "metadata").glob("*.parquet"), None)
+    there = catalog.NAME.fullmatch(name) and next((folder / "metadata").glob("[!.]*.parquet"), None)
     begun = catalog.NAME.fullmatch(name) and (folder / "embed" / "settings.json").is_file()
     return folder if there or begun else new(name)
 
@@ -124,14 +134,26 @@ def target_name(file: str, taken: Iterable[str]) -> str:
 
 def pools() -> list[Path]:
     """The pools that lie in the folders that may be read."""
-    return [folder.parent for folder in _found("metadata") if next(folder.glob("*.parquet"), None)]
+    return [folder.parent for folder in _found("metadata") if next(folder.glob("[!.]*.parquet"), None)]
 
 
 def targets() -> list[Path]:
-    """Files in folders named target or targets, which may be targets."""
+    """Files in folders named target or targets, which may be targets.
+
+    Of the files that were uploaded only those that a run was compared with: the others were refused or given up.
+    """
     folders = [*_found("target"), *_found("targets")]
-    files = {file for folder in folders for ending in TARGET_ENDINGS for file in folder.glob(f"*.{ending}")}
-    return sorted(files)[:_MOST_LISTED]
+    files = {
+        file
+        for folder in folders
+        for file in folder.glob("[!.]*.*")
+        if file.suffix.lower().removeprefix(".") in TARGET_ENDINGS
+    }
+    runs = [entry.root for entry in catalog.entries()]
+    kept_in = {(root / "targets").resolve() for root in (catalog.data_folder(), *runs)}
+    uploaded = {file for file in files if _UPLOADED.search(file.stem) and file.parent.resolve() in kept_in}
+    used = _targets_of(runs) if uploaded else set()
+    return sorted(file for file in files if file not in uploaded or file.resolve() in used)[:_MOST_LISTED]
 
 
 def sources() -> list[Path]:
@@ -143,7 +165,7 @@ def sources() -> list[Path]:
         for depth in _DEPTHS[:2]
         for path in sorted(root.glob(depth))
         if (path.is_dir() or path.suffix.lower() in _SOURCES)
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and not is_hidden(path.relative_to(root).as_posix())
         and not any(path.is_relative_to(other) or other.is_relative_to(path) for other in known)
     )
     return [path for _, path in zip(range(_MOST_LISTED), wanted, strict=False)]
@@ -154,11 +176,26 @@ def teachers() -> list[Path]:
     return sorted({file.parent for file in _found("open_clip_config.json")})
 
 
-def keep_upload(folder: Path, name: str, content: bytes) -> Path:
-    """Keeps an uploaded target; see upload_file and write_upload."""
-    file = upload_file(folder, name, content)
-    write_upload(file, content)
-    return file
+def check_uploads(folder: Path, uploads: Iterable[tuple[str, bytes]], check: Callable[[list[Path]], str]) -> str:
+    """Keeps uploaded targets in a folder, see upload_file, where a job accepts them.
+
+    uploads: the name and the content of each. check: from where they lie, in order, to what is wrong, "" for nothing.
+    Returns: what is wrong. Where that is something, or something is raised, no new file stays for other jobs to read.
+    Raises: JobError on another ending, OSError, and what check raises.
+    """
+    files, written, wrong = [], [], "not looked at yet"
+    try:
+        for name, content in uploads:
+            file = upload_file(folder, name, content)
+            files.append(file)
+            if not file.exists():
+                written.append(file)
+                write_upload(file, content)
+        wrong = check(files)
+    finally:
+        for file in written if wrong else []:
+            file.unlink(missing_ok=True)
+    return wrong
 
 
 def upload_file(folder: Path, name: str, content: bytes, endings: Collection[str] = TARGET_ENDINGS) -> Path:
@@ -184,7 +221,8 @@ def _found(name: str) -> list[Path]:
     found: dict[Path, Path] = {}
     for root in roots():
         for path in (root / name, *(path for depth in _DEPTHS for path in sorted(root.glob(f"{depth}/{name}")))):
-            if path.exists() and path.resolve().is_relative_to(root):
+            hidden = is_hidden(path.relative_to(root).as_posix())
+            if not hidden and path.exists() and path.resolve().is_relative_to(root):
                 found.setdefault(path.resolve(), path)
     return list(found.values())
 
@@ -196,8 +234,17 @@ def _pools_of(runs: Iterable[Path]) -> Iterator[Path]:
         except ClipselError:
             continue
         # Whatever else a run names as its pool is not opened to browsers by that.
-        if next((pool / "metadata").glob("*.parquet"), None):
+        if next((pool / "metadata").glob("[!.]*.parquet"), None):
             yield pool
+
+
+def _targets_of(runs: Iterable[Path]) -> set[Path]:
+    """The files of the targets that runs were compared with."""
+    found = set()
+    for root in runs:
+        with suppress(ClipselError):  # Said where it is opened.
+            found |= {split_part(root / target.path)[0].resolve() for target in Run.open(root).targets}
+    return found
 
 
 def _named(wish: str, fallback: str) -> str:

@@ -18,6 +18,11 @@ from pages.parts import catalog, commands, empty, facts, state, words
 from pages.parts.jobs import folders, forms, jobs
 
 _USUAL = RunConfig.model_fields
+_BAD_ROWS = {
+    "error": "stop at the first",
+    "skip": "set them aside",
+    "scale": "scale them to unit length; set aside what has no length",
+}
 
 
 @forms.form("Score a pool", width="medium")
@@ -105,16 +110,19 @@ def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
         size = right.number_input("Pairs in a batch, B", 1, None, step=1024, key=keys["B"], **forms.STAYS)
         divisions = left.number_input("Random divisions, K", 1, 1000, key=keys["K"], **forms.STAYS)
         seed = right.number_input("Seed", 0, None, key=keys["Seed"], **forms.STAYS)
-        skip = st.checkbox(
-            "Set rows without a usable embedding aside",
-            key=forms.key("aside"),
-            help="Else scoring stops at the first.",
+        bad_rows = st.selectbox(
+            "Rows without a usable embedding",
+            list(_BAD_ROWS),
+            key=forms.key("bad rows"),
+            format_func=_BAD_ROWS.__getitem__,
+            help="Usable is a row of unit length. Overview says how many were set aside or scaled.",
             **forms.STAYS,
         )
     options: dict[str, Option] = {"batch-size": int(size), "divisions": int(divisions), "seed": int(seed)}
     fields = {"batch-size": "batch_size", "divisions": "divisions", "seed": "seed"}
     options = {name: value for name, value in options.items() if value != _USUAL[fields[name]].default}
-    return {**options, "temperature": chosen if chosen != own else None, "on-bad-rows": "skip" if skip else None}
+    on_bad_rows = bad_rows if bad_rows != _USUAL["on_bad_rows"].default else None
+    return {**options, "temperature": chosen if chosen != own else None, "on-bad-rows": on_bad_rows}
 
 
 def _temperature(pool: Pool, arch: str) -> tuple[float, float, str]:
@@ -134,24 +142,19 @@ def _temperature(pool: Pool, arch: str) -> tuple[float, float, str]:
 
 
 def _start(pool: Pool, name: str, options: dict[str, Option], files: list[str], uploads: list) -> None:
-    written: list[Path] = []
+    def check(kept: list[Path]) -> str:
+        options["target"] = named([*paths, *kept])
+        with st.spinner("Checking pool, targets and options …"):
+            return jobs.check("score", [pool.root, run], options)
+
     try:
         run = folders.new(name)
         paths = [folders.target(text) for text in files]
-        for upload in uploads:
-            file = folders.upload_file(catalog.data_folder() / "targets", upload.name, upload.getvalue())
-            written += [] if file.exists() else [file]
-            folders.write_upload(file, upload.getvalue())
-            paths.append(file)
-        options |= {"target": named(paths)}
-        with st.spinner("Checking pool, targets and options …"):
-            wrong = jobs.check("score", [pool.root, run], options)
+        given = [(upload.name, upload.getvalue()) for upload in uploads]
+        wrong = folders.check_uploads(catalog.data_folder() / "targets", given, check)
     except (ClipselError, OSError) as error:
         wrong = str(empty.not_written(error, catalog.data_folder()))
     if wrong:
-        # A file that is refused must not be there for other jobs to read.
-        for file in written:
-            file.unlink(missing_ok=True)
         empty.show_error(wrong, "Not started")
     elif jobs.launch("score", [pool.root, run], options, title=f"Score {name}", about=run):
         forms.leave()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +52,7 @@ def ask_for_file(run: Run) -> None:
     if not st.button("Compare", type="primary", key="add target", disabled=not wish):
         return
 
-    def start() -> bool:
-        if uploaded:
-            catalog.check_within(run.root, _folder(run))
-            return launch(run, name, folders.keep_upload(_folder(run), uploaded.name, uploaded.getvalue()))
-        return launch(run, name, folders.target(wish))
-
-    _leave_if_started(start)
+    _start(run, name, [(uploaded.name, uploaded.getvalue())] if uploaded else [], wish)
 
 
 @forms.form("More like these")
@@ -68,23 +62,32 @@ def ask_for_pairs(run: Run, names: np.ndarray, wish: str) -> None:
     name = forms.ask_for_name(st, "Name", wish, lambda: folders.target_name(wish, _taken(run)))
     if not st.button("Compare", type="primary", key="add target"):
         return
-    _leave_if_started(lambda: launch_with_pairs(run, name, names))
+    file = io.BytesIO()
+    np.save(file, uids.unique(names), allow_pickle=False)
+    _start(run, name, [(f"{name}.npy", file.getvalue())])
 
 
-def launch_with_pairs(run: Run, name: str, names: np.ndarray) -> bool:
-    """Compares the run with some of its own pairs, (M,) uids, as a job. Raises as `launch` and writing a file does."""
-    _check_name(run, name)
-    catalog.check_within(run.root, _folder(run))
-    file = _folder(run) / f"{name}.npy"
-    uids.write_subset(file, uids.unique(names))
-    return launch(run, name, file)
+def _start(run: Run, name: str, uploads: list[tuple[str, bytes]], typed: str = "") -> None:
+    """Compares the run with an uploaded file, or else the one that was typed, as a job, where nothing is wrong."""
+    folder, options = run.root / "targets", {}
 
+    def check(kept: list[Path]) -> str:
+        options["target"] = [f"{name}={kept[0] if kept else folders.target(typed)}"]
+        with st.spinner("Checking run, target and pool …"):
+            return jobs.check("add-target", [run.root], options)
 
-def launch(run: Run, name: str, file: Path) -> bool:
-    """Compares the run with a target's file as a job; whether it was started. Raises JobError on a bad name."""
-    _check_name(run, name)
-    title, options = f"Compare with {name}", {"target": [f"{name}={file}"]}
-    return jobs.launch("add-target", [run.root], options, title=title, about=run.root) is not None
+    try:
+        _check_name(run, name)
+        catalog.check_within(run.root, folder)
+        wrong = folders.check_uploads(folder, uploads, check)
+    except (ClipselError, OSError) as error:
+        wrong = str(empty.not_written(error, "target"))
+    if wrong:
+        empty.show_error(wrong, "Not started")
+    elif jobs.launch("add-target", [run.root], options, title=f"Compare with {name}", about=run.root):
+        forms.leave()
+    else:
+        jobs.show_failure()
 
 
 def _check_name(run: Run, name: str) -> None:
@@ -97,18 +100,3 @@ def _check_name(run: Run, name: str) -> None:
 def _taken(run: Run) -> set[str]:
     """Names of the run's targets, and of those that are being added or were begun."""
     return {target.name for target in run.targets} | {folder.name for folder in (run.root / "added").glob("*")}
-
-
-def _folder(run: Run) -> Path:
-    return run.root / "targets"
-
-
-def _leave_if_started(start: Callable[[], bool]) -> None:
-    try:
-        started = start()
-    except (ClipselError, OSError) as error:
-        empty.show_error(empty.not_written(error, "target"), "Not started")
-        return
-    if started:
-        forms.leave()
-    jobs.show_failure()

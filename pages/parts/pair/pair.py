@@ -17,9 +17,11 @@ import streamlit as st
 from clipsel_core import uids
 from pages.parts import facts, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards, images, records
+from pages.parts.gallery import cards, deck, images, records
 from pages.parts.opened import LEFT, OPENED
 from pages.parts.pair import related, standing, verdicts
+
+_PICTURE, _JUDGED = "opened picture", "judged but not on show"
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,18 @@ def _leave() -> None:
 
 def _show(entry: Entry, walk: Walk) -> None:
     looking = st.session_state[OPENED]
-    row = looking["trail"][-1] if looking["trail"] else walk.row_at(looking["place"])
-    table = state.open_table(entry)
-    uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
-    known = table.metadata(np.array([row]), ("caption", "url")).iloc[0]
+    if _JUDGED in st.session_state:
+        st.toast(st.session_state.pop(_JUDGED), icon=":material/check:")
+    row = _row_of(looking)
+    uid = _uid_of(entry, row)
+    known = state.open_table(entry).metadata(np.array([row]), ("caption", "url")).iloc[0]
     _header(walk, looking)
     left, right = st.columns([2, 3], gap="medium")
     with left:
         caption = str(known["caption"])[: records.LONGEST_TEXT] or "no caption"
         src = images.sources(entry, [uid], [str(known["url"])])[0]
-        cards.show_picture(src, key="opened picture", alt=caption, lack=images.lack(entry))
+        pressed = partial(_heed, entry)
+        cards.show_picture(src, key=_PICTURE, alt=caption, lack=images.lack(entry), uid=uid, pressed=pressed)
         st.text(caption)
         verdicts.show(entry, row)
         _judging(entry, uid)
@@ -99,11 +103,11 @@ def _show(entry: Entry, walk: Walk) -> None:
 def _header(walk: Walk, looking: dict) -> None:
     place, trail = looking["place"], looking["trail"]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        for word, key, icon, step in (("Previous", "Left", "left", -1), ("Next", "Right", "right", 1)):
+        for word, icon, step in (("Previous", "left", -1), ("Next", "right", 1)):
             st.button(
                 word,
                 icon=f":material/chevron_{icon}:",
-                shortcut=key,
+                help=f"The {icon} arrow",
                 key=f"{word} pair",
                 on_click=_go,
                 args=(step,),
@@ -117,8 +121,31 @@ def _header(walk: Walk, looking: dict) -> None:
 
 
 def _go(step: int) -> None:
-    looking = st.session_state[OPENED]
-    st.session_state[OPENED] = {**looking, "place": looking["place"] + step, "trail": []}
+    looking = st.session_state.get(OPENED)
+    if looking is not None:
+        place = min(max(looking["place"] + step, 0), looking["walk"].length - 1)
+        st.session_state[OPENED] = {**looking, "place": place, "trail": []}
+
+
+@unreadable.doing
+def _heed(entry: Entry) -> None:
+    """Does what the keyboard asked for, and says of what is no longer on show by then that it was judged."""
+    run = state.open_run(entry)
+    before = recipes.by_hand(entry, run)
+    deck.heed(entry, _PICTURE, lambda uid: None, _go)
+    after, looking = recipes.by_hand(entry, run), st.session_state.get(OPENED)
+    on_show = _uid_of(entry, _row_of(looking)) if looking is not None else ""
+    for uid in {uid for uid, _ in before.items() ^ after.items()} - {on_show}:
+        done = {"keep": "Kept by hand", "drop": "Dropped by hand", "": "Taken back"}[after.get(uid, "")]
+        st.session_state[_JUDGED] = f"{done}: pair {uid[:8]}…, which was on show when the key was pressed"
+
+
+def _row_of(looking: dict) -> int:
+    return looking["trail"][-1] if looking["trail"] else looking["walk"].row_at(looking["place"])
+
+
+def _uid_of(entry: Entry, row: int) -> str:
+    return uids.to_hex(state.open_table(entry).uids_at(np.array([row])))[0].as_py()
 
 
 def _judging(entry: Entry, uid: str) -> None:
@@ -130,8 +157,9 @@ def _judging(entry: Entry, uid: str) -> None:
             st.button(
                 f"Take back: {kind} by hand" if said == kind else f"{word} by hand",
                 icon=f":material/{icon}:",
-                shortcut=key,
-                key=f"{kind} opened",
+                help=f"The key {key}",
+                # A click on the button of a pair that the server has left already is not one on the next pair's.
+                key=f"{kind} opened {uid}",
                 on_click=recipes.judge,
                 args=(entry, run, uid, kind),
             )

@@ -12,6 +12,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
+from clipsel_core import uids
 from clipsel_core.curation.exploring.searches import row_of
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.making.decode import FORMATS
@@ -97,12 +98,13 @@ def of_picture(run: Run) -> Query | None:
 
 def of_pair_asked(entry: Entry) -> Query | None:
     """The pair whose uid the field holds; None where it holds nothing. Raises UidError or RunError on another."""
-    uid = _typed("like").lower()
-    if not uid:
+    typed = _typed("like")
+    if not typed:
         facts.show_note("Open a pair anywhere, then its look-alikes; or put its uid here.")
         return None
     table = state.open_table(entry)
-    row = row_of(table, uid)
+    row = row_of(table, typed)
+    uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
     told = records.of(entry, np.array([row]), images.columns(entry))
     with st.container(horizontal=True, vertical_alignment="center", key="asked pair"):
         with st.container(width=110):

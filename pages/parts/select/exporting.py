@@ -17,6 +17,7 @@ from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe,
 from clipsel_core.curation.selecting.export import Manifest, export
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError
+from clipsel_core.files import held
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, commands, empty, facts, routes, state, watching, words
 from pages.parts.background import Report, Work
@@ -75,13 +76,11 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places | No
     agreed: _Agreed | None = st.session_state.pop(_AGREED, None)
     if agreed and agreed.about == (entry.key, name, ending, recipe):
         asked, replaces = agreed.what, agreed.replaces
-    if asked and not replaces and (found := _taken(entry, run, recipe, path, ending if asked == "export" else "")):
-        _ask(entry, run, recipe, name, ending, asked, found)
-        asked = ""
-    if asked == "export":
-        _export(entry, run, recipe, picked, path, ending)
+    written = _save(entry, run, recipe, path, asked, ending, replaces) if asked else None
+    if written is not None and asked == "export":
+        _export(entry, run, recipe, written, picked, run.exports_dir / f"{name}{ending}")
     _watch(entry)
-    if asked == "save" and _save(entry, recipe, path):
+    if written is not None and asked == "save":
         st.toast(f"Saved as {name}", icon=":material/check:")
         st.rerun()
     return Places(path, saved, st.container(), st.expander("The recipe as a file"))
@@ -184,16 +183,29 @@ def _in_file(path: Path, changed_ns: int, size: int) -> str | None:
         return None
 
 
-def _save(entry: Entry, recipe: str, path: Path) -> bool:
-    """Saves the recipe; whether that was possible."""
+def _save(entry: Entry, run: Run, recipe: str, path: Path, asked: str, ending: str, replaces: bool) -> Recipe | None:
+    """Saves the recipe; None where that was not possible, or the name is another's, which is then asked about.
+
+    asked: save, or export: then the subset's name must be free too.
+    """
     try:
-        catalog.check_within(entry.root, path.parent)
-        save_recipe(state.parse(entry, recipe), path)
+        folders = (path.parent, run.exports_dir) if asked == "export" else (path.parent,)
+        for folder in folders:
+            catalog.check_within(entry.root, folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Whoever saves under the same name in the same moment waits here, and is asked.
+        with held(path.parent):
+            found = "" if replaces else _taken(entry, run, recipe, path, ending if asked == "export" else "")
+            written = None if found else save_recipe(state.parse(entry, recipe), path)
     except (ClipselError, OSError) as error:
-        empty.show_error(empty.not_written(error, path), "The recipe was not saved")
-        return False
+        title = "Nothing was exported" if asked == "export" else "The recipe was not saved"
+        empty.show_error(empty.not_written(error, path), title)
+        return None
+    if written is None:
+        _ask(entry, run, recipe, path.stem, ending, asked, found)
+        return None
     knows(entry, path.name, recipe)
-    return True
+    return written
 
 
 class _Writing:
@@ -213,17 +225,8 @@ class _Writing:
         self.manifest = manifest
 
 
-def _export(entry: Entry, run: Run, recipe: str, picked: Selection, path: Path, ending: str) -> None:
-    """Saves the recipe and begins to write the subset beside its manifest; what takes a moment is done at once."""
-    out = run.exports_dir / f"{path.stem}{ending}"
-    try:
-        catalog.check_within(entry.root, path.parent)
-        catalog.check_within(entry.root, out.parent)
-        written = save_recipe(state.parse(entry, recipe), path)
-    except (ClipselError, OSError) as error:
-        empty.show_error(empty.not_written(error, path), "Nothing was exported")
-        return
-    knows(entry, path.name, recipe)
+def _export(entry: Entry, run: Run, recipe: str, written: Recipe, picked: Selection, out: Path) -> None:
+    """Begins to write the subset beside its manifest; what takes a moment is done at once."""
     if earlier := st.session_state.get(_writing(entry)):
         earlier.work.stop()
     writing = st.session_state[_writing(entry)] = _Writing(run, recipe, written, picked, out)
