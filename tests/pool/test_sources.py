@@ -884,7 +884,11 @@ def test_source__an_integer_is_no_uid_whatever_the_kind(tmp_path, kind):
 def test_parquet__uids_of_every_type(tmp_path, inside, kind):
     value = UUID.lower()
     held = {pa.binary(): value.encode(), pa.binary(16): uuid.UUID(value).bytes, pa.uuid(): uuid.UUID(value)}
-    columns = {"image": [image(0) if inside else "0.jpg"], "caption": ["a"], "uid": pa.array([held.get(kind, value)], kind)}
+    columns = {
+        "image": [image(0) if inside else "0.jpg"],
+        "caption": ["a"],
+        "uid": pa.array([held.get(kind, value)], kind),
+    }
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     (record,) = records(open_source(tmp_path / "t.parquet"))
     assert (record.uid, record.source_uid) == (UIDS[UUID], value)
