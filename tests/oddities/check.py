@@ -14,15 +14,17 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import as_texts, open_pool, read_column, read_uid_column
+from clipsel_core.pool.making.embed import Teacher
 from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.sources.image_parquet import with_images
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.pool.target_files import read_target_rows, split_part
-from tests.oddities.compose import Case
+from tests.oddities.compose import Case, picture
 from tests.oddities.plain import REJECTED, Row
 
 _ORDERED = ("csv", "tsv", "jsonl", "npy")
+_PICTURES = {picture(number) for number in range(100)}
 
 
 def differences(case: Case, out: Path) -> list[str]:
@@ -70,6 +72,32 @@ def row_of(source: Source, record: Record) -> Row:
         there = place.is_file() and not record.in_row and not record.file.endswith(".parquet")
         image = place.read(record.offset, record.length) if there else None
     return Row(False, record.key, record.caption, record.uid, image)
+
+
+def made_differences(case: Case, out: Path, teacher: Teacher) -> list[str]:
+    """Of a source: the pool that a teacher makes of it."""
+    wanted = [row for row in case.rows if row.image in _PICTURES and row.caption.strip()]
+    if not wanted:
+        return []
+    made = make_pool(open_source(case.path), out, teacher, arch="l14", shard_size=3, workers=1)
+    counts = (made.read, made.kept, sum(made.reasons.values()))
+    was = (len(case.rows), len(wanted), len(case.rows) - len(wanted))
+    found = [f"counts: {counts}, {was}"] * (counts != was)
+    pool = open_pool(out)
+    index = open_images(pool, out / "cache")
+    pairs: dict[str, tuple[str, bytes | None]] = {}
+    for shard in pool.shards:
+        named = uids.to_hex(uids.from_hex(read_uid_column(shard))).to_pylist()
+        for uid, text in zip(named, read_column(shard, "text").to_pylist(), strict=True):
+            pairs[uid] = text, index.read(uid) if index else None
+    lacking = Counter((row.caption, row.image) for row in wanted) - Counter(pairs.values())
+    found += [f"{count} fewer: {text!r}" for (text, _), count in lacking.items()]
+    given = Counter(row.uid for row in wanted)
+    return found + [
+        f"{row.uid} is another pair: {row}"
+        for row in wanted
+        if row.uid and given[row.uid] == 1 and pairs.get(row.uid) != (row.caption, row.image)
+    ]
 
 
 def array_differences(case: Case, out: Path) -> list[str]:

@@ -307,6 +307,7 @@ def write_json_lines(rng: Random, case: Case, rows: list[dict[str, Any]]) -> Non
         odd = rng.random()
         if odd < 0.05:
             lines.append(rng.choice(("{", "[1]", "null", '"text"', "[" * 9999, "", " ")))
+    case.refusable = not any(case.columns["text"] in row for row in rows)
     text = end.join(lines) + end * rng.randint(0, 2)
     case.path.write_bytes(in_encoding(rng, text, case.recipe))
     case.rows = plain.read_json_lines(case.path, case.columns, end)
@@ -749,7 +750,8 @@ def write_uid_text(rng: Random, case: Case, kind: str, given: Sequence[str]) -> 
         recipe["blank line"] = True
     text = end.join(lines) + end * rng.randint(0, 1) * bool(lines)
     encoding = recipe["encoding"] = rng.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16"))
-    case.refusable = case.refusable or encoding == "utf-16"
+    # pyarrow takes a lone byte order mark, or names without a line end, for no table at all.
+    case.refusable = case.refusable or encoding == "utf-16" or not given
     case.path.write_bytes(text.encode(encoding))
 
 

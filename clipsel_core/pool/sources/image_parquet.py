@@ -43,7 +43,7 @@ def image_column(schema: pa.Schema, given: str | None, values: Callable[[str], I
     if given or (len(able) == 1 and pa.types.is_struct(schema.field(able[0]).type)):
         return next((name for name in able if given in (None, name)), "")
     seen = (name for name in able if any(_is_picture(split_image(value)[0]) for value in values(name)))
-    # Bytes that are no picture are faults of their rows, where the name leaves no doubt; some writers keep paths as bytes.
+    # Bytes that are no picture are faults of their rows, where the name leaves no doubt. Paths may be bytes as well.
     usual = (name for name in able if is_image_name(name) or pa.types.is_struct(schema.field(name).type))
     return next(seen, next((name for name in usual if not any(map(_is_path, values(name)))), ""))
 
