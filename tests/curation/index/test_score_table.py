@@ -281,16 +281,19 @@ def test_categories__of_shards_that_differ(tmp_path):
     table, captions = mixed_table(tmp_path)
     found = table.categories("text")
     in_text = [caption if not 10 <= row < 12 else "" for row, caption in enumerate(captions)]
-    in_text[-2:] = ["{'en': 'x'}"] * 2
+    in_text[-2:] = [""] * 2  # an object is no text
     assert [found.labels[code] for code in found.codes] == in_text
 
 
 def test_captions__of_shards_that_differ_are_searched(tmp_path):
     table, captions = mixed_table(tmp_path)
-    scan = CaptionScan.for_words(table, ["T"])
-    while not scan.finished:
-        scan.step()
-    assert bitmaps.rows(scan.bits).tolist() == [row for row, caption in enumerate(captions) if "t" in caption.lower()]
+    for word in ("TWO", "four", "caf", "six", "seven", "eight", "thre"):
+        scan = CaptionScan.for_words(table, [word])
+        while not scan.finished:
+            scan.step()
+        # What is no UTF-8 parts words.
+        holding = [row for row, caption in enumerate(captions) if caption.rstrip("\ufffd") == word.lower()]
+        assert bitmaps.rows(scan.bits).tolist() == holding, word
 
 
 def test_metadata__refuses_a_pool_that_is_not_the_one_scored(tmp_path):
@@ -328,7 +331,7 @@ def test_metadata__refuses_a_shard_that_lost_rows_since_the_pool_was_opened(tmp_
     for read in (partial(table.metadata, np.array([0, 1])), partial(table.check_shard, shard)):
         with pytest.raises(PoolFormatError, match=r"expected .*2 rows.*, found 1"):
             read()
-    with pytest.raises(PoolFormatError, match="expected 2 rows, as were scored, found others"):
+    with pytest.raises(PoolFormatError, match="expected 2 rows, as were scored, found 1"):
         table.categories("kind")
 
 
