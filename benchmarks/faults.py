@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import builtins
-import ctypes
 import errno
 import importlib
 import io
@@ -31,7 +30,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,17 +47,53 @@ from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
 from tests.pool.pictures import write_tars, write_teacher
 
-_SCORE = "score pool run --target task=../given/task.npy --batch-size 16 --divisions 2 --device cpu".split()
+_SCORE = [
+    "score",
+    "pool",
+    "run",
+    "--target",
+    "task=../given/task.npy",
+    "--batch-size",
+    "16",
+    "--divisions",
+    "2",
+    "--device",
+    "cpu",
+]
 _COMMANDS = {
-    "embed": (
-        "embed ../given/tars pool --model local-dir:../given/teacher --arch tiny --shard-size 16 --pack --workers 1 "
-        "--device cpu --precision float32"
-    ).split(),
+    "embed": [
+        "embed",
+        "../given/tars",
+        "pool",
+        "--model",
+        "local-dir:../given/teacher",
+        "--arch",
+        "tiny",
+        "--shard-size",
+        "16",
+        "--pack",
+        "--workers",
+        "1",
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+    ],
     "score": _SCORE,
-    "add-target": "add-target run --target more=../given/more.npy --device cpu".split(),
+    "add-target": ["add-target", "run", "--target", "more=../given/more.npy", "--device", "cpu"],
     "index": [],
-    "select": "select run --recipe ../given/recipe.yaml --out run/exports/subset.npy".split(),
-    "export": "export run --recipe ../given/recipe.yaml --shards tars --pairs-per-shard 5 --scores".split(),
+    "select": ["select", "run", "--recipe", "../given/recipe.yaml", "--out", "run/exports/subset.npy"],
+    "export": [
+        "export",
+        "run",
+        "--recipe",
+        "../given/recipe.yaml",
+        "--shards",
+        "tars",
+        "--pairs-per-shard",
+        "5",
+        "--scores",
+    ],
 }
 _RECIPE = "steps: [{metric: s_cliploss, keep_top: 0.6}, {metric: normsim_2_more, keep_top: 0.4}]\n"
 # Embedding starts processes that import torch: it takes a hundred times as long as the others.
@@ -185,7 +220,7 @@ class World:
         return ", ".join(_told(path, found, expected) for path in differs)
 
     def half_written(self, name: str) -> str:
-        """Files under their final names that are neither as they will be nor whole JSON; nothing where there is none."""
+        """Files under their final names that are neither as they will be nor whole JSON; nothing where all are."""
         expected = self.after[name]
         return ", ".join(
             path
