@@ -120,8 +120,8 @@ _PATIENCE_S = 60.0
 @dataclass(frozen=True)
 class Fault:
     """What goes wrong in a process. call: a name in _ERRORS, at its number-th call below the folder; "size" and "files"
-    are limits of the system: of a file in bytes, and of files open at once. error: None for SIGKILL. lasting: also at
-    all later calls.
+    are limits of the system: of a file in bytes, and of files open at once. error: None where the process is killed.
+    lasting: also at all later calls.
     """
 
     call: str
@@ -131,7 +131,7 @@ class Fault:
 
     def __str__(self) -> str:
         if self.call in ("size", "files"):
-            return f"limit of {self.call} {self.number}"
+            return f"{self.error or 'killed'} at a limit of {self.call} {self.number}"
         return f"{self.error or 'SIGKILL'} at call {self.number} of {self.call}{' and after' * self.lasting}"
 
 
@@ -207,6 +207,12 @@ class World:
             said = (pipe.read() or b"").decode()
         return Ended(process.exitcode, said, elapsed)
 
+    def size(self, name: str, draw: random.Random) -> int:
+        """Fewer bytes than a file has that a command writes."""
+        before = tree(self.root / f"before-{name}")
+        sizes = [len(content) for path, content in self.after[name].items() if path not in before]
+        return draw.randrange(draw.choice(sizes))
+
     def unlike(self, name: str) -> str:
         """What in the case's folder is not as after an undisturbed command; nothing where all is."""
         found, expected = tree(self.case), self.after[name]
@@ -214,7 +220,7 @@ class World:
         return ", ".join(_told(path, found, expected) for path in differs)
 
     def half_written(self, name: str) -> str:
-        """Files under their final names that are neither as they will be nor whole JSON; nothing where there is none."""
+        """Files under their final names that are neither as they will be nor whole JSON; nothing where all are."""
         expected = self.after[name]
         return ", ".join(
             path
@@ -228,9 +234,12 @@ def kill(world: World, draw: random.Random) -> tuple[str, str]:
     name = _drawn(draw)
     world.begin(f"before-{name}")
     calls = {call: count for call, count in world.calls[name].items() if count}
-    if calls and draw.random() < 0.5:
+    how = draw.choice(["after a time", "at a call", "within a write"])
+    if how != "after a time" and calls:
         call = draw.choice(sorted(calls))
-        fault = Fault(call, draw.randint(1, calls[call]))
+        fault = (
+            Fault(call, draw.randint(1, calls[call])) if how == "at a call" else Fault("size", world.size(name, draw))
+        )
         what = f"{name}, {fault}"
         world.start(name, fault)
     else:
@@ -248,15 +257,14 @@ def fail(world: World, draw: random.Random) -> tuple[str, str]:
     calls = {call: count for call, count in world.calls[name].items() if count}
     call = draw.choice([*sorted(calls), "size", "files"])
     if call == "size":
-        before = tree(world.root / f"before-{name}")
-        sizes = [len(content) for path, content in world.after[name].items() if path not in before]
-        fault = Fault(call, draw.randrange(draw.choice(sizes)))
+        fault = Fault(call, world.size(name, draw), "EFBIG")
     elif call == "files":
-        fault = Fault(call, draw.randint(0, 12))
+        fault = Fault(call, draw.randint(0, 12), "EMFILE")
     else:
         fault = Fault(call, draw.randint(1, calls[call]), draw.choice(_ERRORS[call]), draw.random() < 0.5)
     world.begin(f"before-{name}")
-    what, ended = f"{name}, {fault}", world.start(name, fault)
+    ended = world.start(name, fault)
+    what = f"{name}, {fault}: exit code {ended.code}"
     if ended.code == 0 and (wrong := world.unlike(name)):
         return what, f"exit code 0, but: {wrong}"
     if ended.code and (wrong := ended.no_refusal(world.usual[name])):
@@ -417,6 +425,9 @@ def _watch_calls(root: Path, fault: Fault | None) -> dict[str, int]:
         limit = resource.RLIMIT_FSIZE if fault.call == "size" else resource.RLIMIT_NOFILE
         number = fault.number + (len(os.listdir("/proc/self/fd")) if fault.call == "files" else 0)
         resource.setrlimit(limit, (number, resource.getrlimit(limit)[1]))
+        if fault.error is None:  # The system ends the process in the midst of the write.
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         return seen
     inside = f"{root.resolve()}/"
 
