@@ -118,15 +118,6 @@ def test_gallery__a_pool_with_an_image_index_and_no_tars_has_addresses(tmp_path,
     assert all(card["src"] for card in cards)
 
 
-def test_gallery__says_why_a_pool_s_images_cannot_be_shown(tmp_path, open_page):
-    run = make_run(tmp_path / "world")
-    (tmp_path / "world" / "pool" / "shards" / "99999999.tar").write_bytes(b"no tar" * 200)
-    app = open_page("gallery", run)
-    assert "The pool's images cannot be shown" in words(app)
-    assert "99999999.tar: expected a whole tar" in words(app)
-    assert {card["src"] for card in components(app, "clipsel_cards")[0]["cards"]} == {""}
-
-
 def test_gallery__is_there_while_images_are_found_and_shows_how_far_it_is(tmp_path, open_page, monkeypatch):
     monkeypatch.setattr(background, "_AT_ONCE_S", 0)
     told, go_on, find = Event(), Event(), pictures.open_images

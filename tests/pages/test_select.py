@@ -250,7 +250,7 @@ def test_select__asks_before_it_replaces_what_somebody_else_saved(run, open_page
 
 @pytest.mark.parametrize("key", ["save", "export"])
 def test_select__two_who_save_a_new_name_in_the_same_moment(run, open_page, monkeypatch, key):
-    """Between the look and the writing nobody else's turn comes: the second finds the first one's file, and is asked."""
+    """Nobody comes between the look and the writing: the second finds the first one's file, and is asked."""
     path, turns, taken = run / "recipes" / "mine.yaml", [], exporting._taken
 
     def look_while_another_tries(*given):

@@ -13,7 +13,7 @@ from clipsel_core.jobs.store import listing
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.local import score
 from pages.parts import catalog, unreadable
-from tests.conftest import unit_rows, write_shard
+from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
 from tests.pages.conftest import MAIN, PAGES, press, thumbs, words
@@ -149,3 +149,17 @@ def test_overview__of_a_damaged_target_says_which_command_mends_it(whole, open_p
     (said,) = (code.value for code in app.code if "expected scores as written" in code.value)
     assert said.startswith(f"{whole}/added/more/00000001.parquet: {DAMAGED} normsim_2_more; start add-target again")
     assert "score again" not in [button.key for button in app.button]
+
+
+@pytest.mark.parametrize(("how", "scaled", "aside"), [("scale", 3, 1), ("skip", 0, 4)])
+def test_overview__counts_rows_that_were_scaled_or_set_aside(tmp_path, open_page, how, scaled, aside):
+    _, npz = write_shard(tmp_path / "pool", "00000000", 40)
+    with np.load(npz) as archive:
+        image = archive["l14_img"]
+    image[[1, 5, 9]] *= 3
+    image[7] = 0
+    rewrite_npz(npz, l14_img=image)
+    run = score(tmp_path / "pool", tmp_path / "run", on_bad_rows=how, batch_size=32, divisions=2).root
+    said = words(open_page("overview", run))
+    assert ("Scaled to unit length: 3 rows of another length." in said) == bool(scaled)
+    assert f"Set aside: {aside} row{'s' * (aside > 1)} without embeddings" in said

@@ -98,7 +98,7 @@ def _ask_for_targets(arch: str) -> tuple[list[str], list]:
 def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
     """tau, B, K and the seed; what is left as it is, is left to the command."""
     tau, own, told = _temperature(pool, arch)
-    with st.expander("Temperature, batches, seed"):
+    with st.expander("Temperature, batches, seed, bad rows"):
         left, right = st.columns(2)
         help_text = f"The teacher's: {tau:g} is {told}."
         # Each pool and teacher has its own; what it begins with stays, whatever other runs come and go.
