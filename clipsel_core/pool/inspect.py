@@ -171,9 +171,9 @@ def _names_no_pair(tar: Path) -> bool:
             for member in islice(members, _FIRST_MEMBERS):
                 ending = split_key(member.name)[1]
                 images += ending in IMAGE_ENDINGS
-                if ending == ".json" and member.size <= _LARGEST_JSON:
-                    if padded_uid(facts_in(members.read(member)).get("uid")):
-                        return False
+                small = ending == ".json" and member.size <= _LARGEST_JSON
+                if small and padded_uid(facts_in(members.read(member)).get("uid")):
+                    return False
     except (tarfile.TarError, OSError, EOFError, ValueError):
         return False
     return images > 0
