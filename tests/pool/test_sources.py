@@ -453,7 +453,7 @@ def test_open_source__names_what_it_cannot_take(tmp_path, name, content, message
 
 
 def test_open_source__empty_and_missing_folders(tmp_path):
-    with pytest.raises(PoolFormatError, match=r"expected a folder of \.jpg, \.png or \.webp, found none"):
+    with pytest.raises(PoolFormatError, match=r"expected a folder of images, found none"):
         open_source(tmp_path)
     with pytest.raises(PoolFormatError, match="found no such file"):
         open_source(tmp_path / "nowhere")

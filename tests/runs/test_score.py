@@ -21,7 +21,7 @@ from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.teachers import TeacherInfo, add_teacher
 from clipsel_core.runs import groups, plan, score_group
-from clipsel_core.runs.local import scaled_rows, score
+from clipsel_core.runs.local import score
 from clipsel_core.runs.score_group import disagreement
 from clipsel_core.runs.store import Run, read_config, score_file
 from clipsel_core.scoring import native, rounded
@@ -327,7 +327,7 @@ def test_score__rows_of_another_length_are_scaled_on_request_in_the_same_folder(
     with pytest.raises(PoolFormatError, match="expected a pair that can be scored, found all 126 pairs set aside"):
         score(pool, tmp_path / "run", on_bad_rows="skip", **OPTIONS)
     run = score(pool, tmp_path / "run", on_bad_rows="scale", **OPTIONS)
-    assert (run.config.on_bad_rows, run.config.skipped_rows, scaled_rows(run)) == ("scale", 0, 126)
+    assert (run.config.on_bad_rows, run.config.skipped_rows, run.scaled_rows) == ("scale", 0, 126)
     for ours, theirs in zip(run.score_files, sound.score_files, strict=True):
         found, expected = pq.read_table(ours), pq.read_table(theirs)
         for name in run.metrics:
