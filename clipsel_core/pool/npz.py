@@ -25,6 +25,12 @@ from clipsel_core.npy import read_header
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _MAGIC = b"PK\x03\x04"
 _MOST_DEFLATED = 1032  # bytes that deflate makes of one
+# What zipfile and numpy raise on bytes that are not as they were written; RuntimeError where they seem encrypted, or of
+# a method that nobody knows.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, OSError, EOFError, ValueError, LookupError, TypeError),
+    *(RuntimeError, OverflowError, MemoryError),
+)
 _POLYNOMIAL = 0xEDB88320
 _BLOCKS_TO_CHECK = 16
 _CHECKED_AT_ONCE = 1 << 20
@@ -56,7 +62,7 @@ def read_members(npz: Path) -> dict[str, Member]:
             return {member.name: member for member in members}
     except FileNotFoundError as error:
         raise PoolFormatError(npz, expected="the embeddings", found="no such file", remedy="download it") from error
-    except Exception as error:  # zipfile fails in a dozen ways: encrypted, an unknown method, zlib, struct, a name
+    except _DAMAGE as error:
         raise _unreadable(npz, error) from error
 
 
@@ -74,7 +80,7 @@ def read_array(npz: Path, member: Member) -> np.ndarray:
         if 0 in member.shape:
             return np.empty(member.shape, member.dtype, order)
         return np.memmap(npz, member.dtype, mode="c", offset=member.offset, shape=member.shape, order=order)
-    except Exception as error:  # as above
+    except _DAMAGE as error:
         raise _unreadable(npz, error) from error
 
 

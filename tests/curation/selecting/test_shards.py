@@ -298,7 +298,9 @@ def test_export_shards__names_follow_the_bytes_and_the_json_stays(tmp_path):
 @pytest.mark.parametrize("kind", ["tars", "folder", "packed"])
 def test_export_shards__keeps_the_json_of_what_was_embedded(tmp_path, teacher, kind):
     for number in range(3):
-        facts = json.dumps({"uid": f"{number + 1:032x}", "key": "k", "exif": "{}", "original_width": 24, "sizes": [number]})
+        facts = json.dumps(
+            {"uid": f"{number + 1:032x}", "key": "k", "exif": "{}", "original_width": 24, "sizes": [number]}
+        )
         pair = {f"{number}.png": image(number, "PNG"), f"{number}.txt": b"a text", f"{number}.json": facts.encode()}
         if kind == "folder":
             (tmp_path / "in").mkdir(exist_ok=True)

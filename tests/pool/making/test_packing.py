@@ -152,7 +152,11 @@ def test_check_whole__a_picture_that_was_cut_off(kind):
 
 def test_pack__keeps_what_the_json_says_and_writes_what_loaders_read(tmp_path, teachers):
     said = {"exif": "{}", "face_bboxes": [[0.5]], "width": 24}
-    pair = {"a.jpg": image(0, "TIFF"), "a.txt": b"a caption", "a.json": json.dumps({"uid": f"{7:032x}", **said}).encode()}
+    pair = {
+        "a.jpg": image(0, "TIFF"),
+        "a.txt": b"a caption",
+        "a.json": json.dumps({"uid": f"{7:032x}", **said}).encode(),
+    }
     write_tar(tmp_path / "in" / "0.tar", pair)
     build(tmp_path / "in", tmp_path / "pool", teachers[0], pack=True)
     (tar,) = open_pool(tmp_path / "pool").tars
