@@ -240,7 +240,7 @@ def test_two_tabs__of_one_person_have_drafts_of_their_own(page):
     assert mine.inner_text() == before
     page.get_by_label("Name").fill("tab")
     page.get_by_label("Name").press("Enter")
-    expect(page.get_by_text("another recipe has this name: saving replaces it")).to_be_visible()
+    expect(page.get_by_text("another recipe has this name: saving asks first")).to_be_visible()
     expect(mine).to_have_text(before)
     settle(page)
 
