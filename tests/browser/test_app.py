@@ -528,6 +528,8 @@ def test_gallery__arrows_lead_to_it_where_nobody_has_the_keyboard(page):
     expect(words).to_be_focused()
     cards.nth(3).click()
     expect(dialog).to_contain_text("4 of 3,800 in this gallery")
+    # The picture hears the keys.
+    expect(dialog.locator("img.whole")).to_be_visible()
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("ArrowRight")
     expect(dialog).to_contain_text("5 of 3,800 in this gallery")
