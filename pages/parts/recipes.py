@@ -101,21 +101,27 @@ def judge(entry: Entry, run: Run, uid: str, kind: str) -> None:
     """Keeps or drops a pair by hand; the same again takes it back. kind: keep or drop.
 
     The pair leaves every step by hand that names it and joins the last one of its kind, or a new one behind all others.
+    The draft changes once, at the end: see cards.presses.
     """
-    taken_back = by_hand(entry, run).get(uid) == kind
-    for number, step in list(draft(entry, run).items()):
+    taken_back, steps = by_hand(entry, run).get(uid) == kind, Draft()
+    for number, step in draft(entry, run).items():
         if isinstance(step, Keep | Drop) and uid in getattr(step, step.kind):
             left = tuple(other for other in getattr(step, step.kind) if other != uid)
-            change_step(entry, run, number, step.model_copy(update={step.kind: left}) if left else None)
-    if taken_back:
-        return
-    made = Keep if kind == "keep" else Drop
-    numbers = [number for number, step in draft(entry, run).items() if isinstance(step, made) and step.enabled]
-    if not numbers:
-        add_step(entry, run, made.model_validate({kind: [uid]}))
-        return
-    step = draft(entry, run)[numbers[-1]]
-    change_step(entry, run, numbers[-1], step.model_copy(update={kind: (*getattr(step, kind), uid)}))
+            if not left:
+                continue
+            step = step.model_copy(update={step.kind: left})
+        steps[number] = step
+    if not taken_back:
+        made = Keep if kind == "keep" else Drop
+        fitting = [number for number, step in steps.items() if isinstance(step, made) and step.enabled]
+        last = fitting[-1] if fitting else None
+        if last is None:
+            last = st.session_state["next step"]
+            st.session_state["next step"] = last + 1
+            steps[last] = made.model_validate({kind: [uid]})
+        else:
+            steps[last] = steps[last].model_copy(update={kind: (*getattr(steps[last], kind), uid)})
+    st.session_state[f"draft {entry.key}"] = steps
 
 
 def draft_yaml(entry: Entry, run: Run) -> str:

@@ -337,6 +337,11 @@ def test_gallery__loses_no_key_however_fast_they_are_typed(page):
     )
     expect(cards.filter(has=page.locator(".badge.kept", has_text="by hand"))).to_have_count(10)
     expect(cards.filter(has=page.locator(".badge", has_text="dropped by hand"))).to_have_count(10)
+    settle(page)
+    for _ in range(6):
+        page.keyboard.press("d")
+        page.keyboard.press("ArrowRight")
+    expect(cards.filter(has=page.locator(".badge", has_text="dropped by hand"))).to_have_count(16)
 
 
 def test_gallery__cards_that_do_not_change_stay(page):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import streamlit as st
 
@@ -72,27 +73,32 @@ def show_cards(
     last, from 0: it is marked, and has the keyboard where nothing else has it.
     """
     data = {"label": label, "turns": turns, "cards": [asdict(card) for card in cards], "at": at}
-    heard = {"gallery": key, "heard": st.session_state.get(_heard(key), 0)}
-    _cards(data={**data, **heard}, key=key, on_pressed_change=pressed)
+    _cards(data={**data, **_answer(key)}, key=key, on_pressed_change=pressed)
 
 
-def presses(key: str) -> list[Press]:
-    """What was done to a gallery since this was asked last, in order; the next drawing says that it was heard.
+def presses(key: str) -> Iterator[Press]:
+    """What was done to a gallery since this was asked last, in order; the next drawing says what of it was heard.
 
-    The browser says a press again and again until then, so that none is lost that was made while the page was busy.
+    The browser says a press again and again until then, so that none is lost that was made while the page was busy. One
+    counts as heard when the next is asked for. Whoever does it changes the session once, at the end: Streamlit ends a
+    run wherever that is touched, when a later message is there, and what was not done then is done at the next.
     """
-    said, heard = st.session_state[key].get("pressed"), st.session_state.get(_heard(key), 0)
-    found = []
+    said, heard = st.session_state[key].get("pressed"), st.session_state.setdefault(_heard(key), [0])
     for one in said if isinstance(said, list) else []:
         match one:
-            case {"press": int(number), "kind": "open" | "keep" | "drop" as kind, "uid": str(uid)} if number > heard:
-                found.append(Press(kind, uid))
-            case {"press": int(number), "kind": "turn", "by": 1 | -1 as by} if number > heard:
-                found.append(Press("turn", by=by))
+            case {"press": int(number), "kind": "open" | "keep" | "drop" as kind, "uid": str(uid)} if number > heard[0]:
+                yield Press(kind, uid)
+            case {"press": int(number), "kind": "turn", "by": 1 | -1 as by} if number > heard[0]:
+                yield Press("turn", by=by)
             case _:
                 continue
-        heard = st.session_state[_heard(key)] = number
-    return found
+        # In its place, so that the run cannot end between what was done and this.
+        heard[0] = number
+
+
+def _answer(key: str) -> dict[str, Any]:
+    """What a drawing tells the browser of the presses that were heard."""
+    return {"gallery": key, "heard": st.session_state.get(_heard(key), [0])[0]}
 
 
 def _heard(key: str) -> str:
@@ -113,5 +119,5 @@ def show_picture(
     uid: of a pair that hears the keyboard. pressed: called as show_cards does for K, D and the arrows to the side, that
     ask for another pair.
     """
-    heard = {"gallery": key, "heard": st.session_state.get(_heard(key), 0)}
-    _picture(data={"src": src, "alt": alt, "lack": lack, "uid": uid, **heard}, key=key, on_pressed_change=pressed)
+    said = {"src": src, "alt": alt, "lack": lack, "uid": uid}
+    _picture(data={**said, **_answer(key)}, key=key, on_pressed_change=pressed)
