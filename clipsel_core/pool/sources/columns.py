@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.conventions import find_column
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Named, clean_text, uids_in, usable_side
 
@@ -121,14 +122,14 @@ def guess_columns(
     return Columns(
         image=_given(table, names, image, "--image-column", _IMAGE_NAMES, needed),
         text=_given(table, names, text, "--text-column", _TEXT_NAMES, needed),
-        uid=_first(names, _UID_NAMES),
-        url=_first(names, _URL_NAMES),
-        key=_first(names, _KEY_NAMES),
+        uid=find_column(names, _UID_NAMES) or "",
+        url=find_column(names, _URL_NAMES) or "",
+        key=find_column(names, _KEY_NAMES) or "",
     )
 
 
 def _given(table: Place, names: list[str], given: str | None, option: str, usual: tuple[str, ...], needed: bool) -> str:
-    column = given if given in names else "" if given else _first(names, usual)
+    column = given if given in names else "" if given else find_column(names, usual) or ""
     if column and names.count(column) > 1:
         found, remedy = f"{names.count(column)}", "rename the others"
         raise PoolFormatError(table, expected=f"one column {column}", found=found, remedy=remedy)
@@ -138,11 +139,6 @@ def _given(table: Place, names: list[str], given: str | None, option: str, usual
         remedy = f"name it with {option}; the names stand in the table's first line"
         raise PoolFormatError(table, expected=expected, found=found, remedy=remedy)
     return column
-
-
-def _first(names: list[str], usual: tuple[str, ...]) -> str:
-    known = {name.strip().lower(): name for name in reversed(names)}
-    return next((known[name] for name in usual if name in known), "")
 
 
 def is_image_name(name: str) -> bool:
