@@ -9,12 +9,14 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
+import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.recipes.recipe_files import load_recipe, parse_recipe
 from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
+from pages.parts import recipes
 from pages.parts.select import exporting
 from tests.pages.conftest import thumbs, trigger, words
 from tests.pages.worlds import LACKING, add_recipe, make_run
@@ -94,6 +96,17 @@ def test_select__answers_say_which_move_they_have_heard(run, open_page):
     for move in (1, 2):
         sliders(app)[0].set_value(10.0 * move).run()
         assert [thumb.head["heard"] for thumb in sliders(app)] == [move, 0]
+
+
+def test_select__a_run_that_ends_before_it_took_a_move_has_not_heard_it(run, open_page, monkeypatch):
+    app = open_page("select", run)
+    with monkeypatch.context() as patched:
+        patched.setattr(recipes, "change_step", lambda *args: st.stop())
+        sliders(app)[0].set_value(10.0).run()
+    app.run()
+    assert (sliders(app)[0].value, sliders(app)[0].head["heard"]) == (30.0, 0)
+    sliders(app)[0].set_value(10.0).run()
+    assert (sliders(app)[0].value, sliders(app)[0].head["heard"]) == (10.0, 1)
 
 
 def test_select__says_that_nobody_has_the_score_of_a_step(tmp_path, open_page):

@@ -160,6 +160,8 @@ const type = (box, head, words, take) => {
   if (words.length > 1) field.select()
 }
 
+const PATIENCE_MS = 1000
+
 const jumps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 20, PageDown: -20 }
 
 export default function (component) {
@@ -176,6 +178,9 @@ export default function (component) {
     self.told = null
     self.typed = null
   }
+  // A run of the page that ended before it took the move has not heard it.
+  clearTimeout(self.again)
+  if (behind) self.again = setTimeout(() => setTriggerValue("moved", self.said), PATIENCE_MS)
   const track = box.querySelector(".track") ?? bar(head)
   if (!track.isConnected) box.replaceChildren(track)
   track.setAttribute("aria-valuemax", head.places - 1)
@@ -207,10 +212,12 @@ export default function (component) {
     self.moving = false
     if (!self.untold) return
     self.untold = false
+    clearTimeout(self.again)
     self.since = performance.now()
     // Later than all moves before it, also those of a page that this one took the place of.
     self.told = performance.timeOrigin + self.since
-    setTriggerValue("moved", { place: self.place, typed: self.typed, move: self.told })
+    self.said = { place: self.place, typed: self.typed, move: self.told }
+    setTriggerValue("moved", self.said)
   }
   const under = (event) => {
     const frame = track.querySelector(".rail").getBoundingClientRect()

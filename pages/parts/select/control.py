@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,34 +27,32 @@ _control = component(
 _COUNTS = ("below", "passes", "shown", "kept", "pool", "others", "fixed", "now")
 
 
-def show_control(head: dict[str, Any], settings: Settings | None, *, key: str, moved: Callable[[], None]) -> None:
+def show_control(
+    head: dict[str, Any], settings: Settings | None, *, key: str, moved: Callable[[int | str], object]
+) -> None:
     """Draws the thumb and, where the step can be counted, its histogram.
 
     head: what is said as words and single numbers, as control.js reads it. settings: what each place of the thumb would
-    do, None where the recipe does not fit the run. moved: called when the thumb was let go, or an amount was typed;
-    moved_to() then says where, or what.
+    do, None where the recipe does not fit the run. moved: called when the thumb was let go, with its place, or when an
+    amount was typed, with that as text.
     """
-    heard = st.session_state.get(_heard(key), 0)
-    _control(data=packed({**head, "heard": heard}, settings), key=key, on_moved_change=moved)
+    heard = st.session_state.get(f"heard {key}", [0])[0]
+    _control(data=packed({**head, "heard": heard}, settings), key=key, on_moved_change=partial(_hear, key, moved))
 
 
-def moved_to(key: str) -> int | str | None:
-    """The place that a thumb was moved to since the last run of the page, or the number that was typed, as text.
+def _hear(key: str, moved: Callable[[int | str], object]) -> None:
+    """Passes on where the thumb was moved to; the next drawing says that this was heard.
 
-    The next drawing says that this was heard.
-
-    By the number of the last move heard the browser tells the answer to an older one, which it must not follow back.
+    By the number of the last move heard the browser tells the answer to an older one, which it must not follow back. It
+    says a move that was not heard again: Streamlit ends a run at any touch of the session, when a later message waits.
     """
+    heard = st.session_state.setdefault(f"heard {key}", [0])
     match st.session_state[key].get("moved"):
-        case {"place": int(place), "move": int() | float() as move, **more}:
-            st.session_state[_heard(key)] = move
+        case {"place": int(place), "move": int() | float() as move, **more} if move != heard[0]:
             typed = more.get("typed")
-            return typed if isinstance(typed, str) else place
-    return None
-
-
-def _heard(key: str) -> str:
-    return f"heard {key}"
+            moved(typed if isinstance(typed, str) else place)
+            # Once the step is changed, and in its place, so that the run cannot end between the two.
+            heard[0] = move
 
 
 def packed(head: dict[str, Any], settings: Settings | None) -> bytes:

@@ -179,16 +179,16 @@ def _set(entry: Entry, run: Run, number: int, step: ScoreStep, place: int, picke
         report = _report(entry, run, place, step, picked.selection)
         settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
         head |= _effect(step, report, settings, picked.selection)
-    control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number, key))
+    control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number))
 
 
 @unreadable.doing
-def _move(entry: Entry, run: Run, number: int, key: str) -> None:
+def _move(entry: Entry, run: Run, number: int, moved: int | str) -> None:
     """Takes the place that the thumb was let go at into the step, as the short decimal that was shown; or what was
     typed, digit for digit, unless the step cannot have it.
     """
-    step, moved = recipes.draft(entry, run).get(number), control.moved_to(key)
-    if not isinstance(step, ScoreStep) or moved is None:
+    step = recipes.draft(entry, run).get(number)
+    if not isinstance(step, ScoreStep):
         return
     try:
         amount = _typed(step, moved) if isinstance(moved, str) else _ruler(entry, step).amount(moved)
