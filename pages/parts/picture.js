@@ -2,8 +2,6 @@
 // arrows to the side, wherever the keyboard is, but for what needs them itself. Each press is told with the pair whose
 // picture was to be seen, and the gallery's queue of presses loses none.
 
-const WRITTEN_IN = "input, textarea, select, [contenteditable], [role=listbox]"
-const WALKED_IN = `${WRITTEN_IN}, canvas, [role=tablist], [role=slider], [role=grid]`
 // What hears the keyboard for a frame: one at a time, whether or not what was drawn before is told that it goes.
 const hearing = new WeakMap()
 
@@ -32,13 +30,9 @@ export default function (component) {
   draw(frame, data)
   if (!data.uid) return
   hear(data.gallery, data.heard, setTriggerValue)
-  const said = { k: { kind: "keep" }, d: { kind: "drop" }, ArrowLeft: { kind: "turn", by: -1 } }
-  said.ArrowRight = { kind: "turn", by: 1 }
   const told = (event) => {
-    const what = said[event.key]
-    if (!what || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return
-    const theirs = what.by ? WALKED_IN : WRITTEN_IN
-    if (!frame.isConnected || event.composedPath().some((node) => node.matches?.(theirs))) return
+    const what = frame.isConnected && asked(event)
+    if (!what) return
     event.preventDefault()
     // A key that is held down judges once: each further judgement would take back the one before.
     if (!event.repeat || what.kind === "turn") press(data.gallery, { ...what, uid: data.uid }, setTriggerValue)
@@ -47,5 +41,7 @@ export default function (component) {
   document.removeEventListener("keydown", hearing.get(frame), true)
   document.addEventListener("keydown", told, true)
   hearing.set(frame, told)
+  // Whoever opened the pair tells what was typed since.
+  document.dispatchEvent(new Event("clipsel-pair"))
   return () => document.removeEventListener("keydown", told, true)
 }

@@ -2,6 +2,11 @@
 // drops by hand, Page Down and Page Up turn the page where there are several. Keys that are used here go no further.
 // Everything that comes from the pool is put in with textContent or as a property, never as markup.
 
+// Milliseconds after which a pair that was not opened is not waited for any more.
+const OPENING_MS = 30000
+
+const dialog = () => document.querySelector('[role="dialog"]')
+
 const picture = (card) => {
   const frame = make("div", "frame")
   const missing = (why) => frame.append(make("div", "none", why))
@@ -97,13 +102,38 @@ const take = (nodes, place) => {
   if (!held || held === document.body || nodes.includes(held)) nodes[place].focus({ preventScroll: true })
 }
 
+// A pair that is being opened hears no key before its picture is drawn: what is typed until then is typed again for it.
+let holding
+const holdKeys = (grid) => {
+  const typed = []
+  holding?.abort()
+  const over = new AbortController()
+  const { signal } = over
+  holding = over
+  const keydown = (event) => {
+    if (event.key === "Escape") return over.abort()
+    if (!asked(event, grid)) return
+    typed.push({ key: event.key, repeat: event.repeat, cancelable: true })
+    event.preventDefault()
+    event.stopPropagation()
+  }
+  const drawn = () => {
+    over.abort()
+    typed.forEach((key) => document.dispatchEvent(new KeyboardEvent("keydown", key)))
+  }
+  document.addEventListener("keydown", keydown, { capture: true, signal })
+  document.addEventListener("clipsel-pair", drawn, { signal })
+  setTimeout(() => { if (!dialog()) over.abort() }, OPENING_MS)
+}
+
 // An opened pair lies over the page and has the keyboard; when it is closed, the card it was opened from has it again.
 const takeBack = (grid, place) => {
   let opened = false
   const watch = new MutationObserver(() => {
-    if (document.querySelector('[role="dialog"]')) { opened = true; return }
+    if (dialog()) { opened = true; return }
     if (!opened && grid.isConnected) return
     watch.disconnect()
+    holding?.abort()
     setTimeout(() => {
       const nodes = [...grid.querySelectorAll(".card")]
       if (grid.isConnected && place < nodes.length) take(nodes, place)
@@ -117,7 +147,7 @@ const lead = (grid) => {
   const led = (event) => {
     if (!["ArrowRight", "ArrowLeft"].includes(event.key) || event.ctrlKey || event.metaKey || event.altKey) return
     if (event.defaultPrevented || (document.activeElement ?? document.body) !== document.body) return
-    if (document.querySelector('[role="dialog"]') || !grid.isConnected || !grid.getClientRects().length) return
+    if (dialog() || !grid.isConnected || !grid.getClientRects().length) return
     event.preventDefault()
     grid.querySelector('.card[tabindex="0"]')?.focus()
   }
@@ -154,6 +184,7 @@ export default function (component) {
 
   const open = (node) => {
     nodes.forEach((other) => other.setAttribute("aria-selected", String(other === node)))
+    if (!dialog()) holdKeys(grid)
     takeBack(grid, Number(node.dataset.index))
     tell("open", { uid: data.cards[node.dataset.index].uid })
   }

@@ -19,3 +19,16 @@ const hear = (gallery, heard, send) => {
   clearTimeout(resending.get(gallery))
   if (left.length) resending.set(gallery, setTimeout(() => send("pressed", unheard.get(gallery)), PATIENCE_MS))
 }
+
+const PRESSES = { k: { kind: "keep" }, d: { kind: "drop" }, ArrowLeft: { kind: "turn", by: -1 }, ArrowRight: { kind: "turn", by: 1 } }
+const WRITTEN_IN = "input, textarea, select, [contenteditable], [role=listbox]"
+const WALKED_IN = `${WRITTEN_IN}, canvas, [role=tablist], [role=slider], [role=grid]`
+
+// What a key asks of an opened pair; nothing where it is another key, or one that what has the keyboard needs itself.
+// opener: the cards that it was opened from, which may have the keyboard still.
+const asked = (event, opener) => {
+  const said = PRESSES[event.key]
+  if (!said || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return undefined
+  const theirs = said.by ? WALKED_IN : WRITTEN_IN
+  return event.composedPath().some((node) => node !== opener && node.matches?.(theirs)) ? undefined : said
+}
