@@ -13,7 +13,10 @@ from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
 CORE = "clipsel_core"
-EVERYWHERE = {"errors", "uids", "files", "npy", "cores", "counts", "processes", "reach", "__version__"}
+EVERYWHERE = {
+    "__version__",
+    *("cores", "counts", "errors", "files", "npy", "processes", "reach", "status", "tasks", "uids"),
+}
 # A room may import itself, what is everywhere, and these.
 ROOMS: dict[str, set[str]] = {
     "jobs": set(),

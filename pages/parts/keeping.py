@@ -8,8 +8,8 @@ from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError, RunError
+from clipsel_core.tasks import Report, Task
 from pages.parts import empty, state, watching
-from pages.parts.background import Report, Work
 from pages.parts.catalog import Entry
 from pages.parts.state import Keeps
 
@@ -19,14 +19,14 @@ class Keeping:
 
     def __init__(self, picker: Picker, recipe: Recipe) -> None:
         self.selection: Selection | None = None
-        self.work = Work(self._do)
+        self.work = Task(self._do)
         self._picker, self._recipe = picker, recipe
 
     def _do(self, report: Report) -> None:
         steps = self._recipe.steps
         # What is before a step is remembered, so that this takes no longer than all at once.
         for done in range(len(steps)):
-            report(done / len(steps), "Working out what the recipe keeps …")
+            report(done, len(steps), "", "Working out what the recipe keeps …")
             selection = self._picker.select(self._recipe.model_copy(update={"steps": steps[: done + 1]}))
         selection.bits()
         self.selection = selection

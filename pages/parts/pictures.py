@@ -22,8 +22,8 @@ from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.making.decode import FORMATS, Unusable, decode, hush_pillow
 from clipsel_core.runs.store import Run
+from clipsel_core.tasks import Report, Task
 from pages.parts import catalog
-from pages.parts.background import Report, Work
 
 _log = logging.getLogger(__name__)
 _MOST_PIXELS = 64_000_000
@@ -50,7 +50,7 @@ class Finding:
     def __init__(self, root: Path) -> None:
         run = Run.open(root)
         self.index: ImageIndex | None = None
-        self.pool, self.work = run.pool_root, Work(self._do)
+        self.pool, self.work = run.pool_root, Task(self._do)
         self._run, self._stamp, self._failed_s = run, _stamp(root, run.pool_root), math.inf
 
     def holds(self) -> bool:
@@ -62,7 +62,7 @@ class Finding:
     def _do(self, report: Report) -> None:
         def gone(done: int, total: int) -> None:
             said = f"Finding images: {done:,} of {counted(total, 'files')} gone through"
-            report(done / max(total, 1), said)
+            report(done, total, "files", said)
 
         try:
             self.index = open_images(open_pool(self.pool), self._run.cache_dir, gone, catalog.named_places())

@@ -33,8 +33,8 @@ from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run, description_files
+from clipsel_core.tasks import Report, Task
 from pages.parts import catalog, commands, empty
-from pages.parts.background import Report, Work
 
 Stamp = tuple[tuple[str, int, int], ...]
 # From rows, (M,) int64, to which of them are kept, (M,) bool.
@@ -105,7 +105,7 @@ class Opening:
 
     def __init__(self, root: Path) -> None:
         self.table: ScoreTable | None = None
-        self.work = Work(self._do)
+        self.work = Task(self._do)
         self._run = Run.open(root)
         self.builds = must_build(self._run)
 
@@ -119,10 +119,10 @@ class Opening:
         return self.table
 
     def _do(self, report: Report) -> None:
-        def told(done: int, of: int) -> None:
-            report(done / of, f"{done} of {of} columns are in order …")
+        def told(done: int, total: int, unit: str = "", note: str = "", /) -> None:
+            report(done, total, unit, f"{done} of {total} columns are in order …")
 
-        report(0, "Reading the scores …")
+        report(0, 0, "", "Reading the scores …")
         self.table = open_indexed(self._run, report=told)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
+from clipsel_core.tasks import Task
 from pages.parts import unreadable
-from pages.parts.background import Work
 
 SECONDS = 0.5
 
 
-def bar(work: Work, *, key: str, stopped: str = "Stopped.") -> None:
+def bar(work: Task, *, key: str, stopped: str = "Stopped.") -> None:
     """How far it is, with Stop; or that it was stopped, with Go on; nothing once it is done. stopped: says so."""
     if work.finished or work.error:
         return
@@ -19,11 +19,11 @@ def bar(work: Work, *, key: str, stopped: str = "Stopped.") -> None:
             st.text(stopped)
             st.button("Go on", icon=":material/play_arrow:", key=f"{key} on", on_click=work.start)
         else:
-            st.progress(work.share, work.said, width=420)
+            st.progress(work.share, work.note, width=420)
             st.button("Stop", icon=":material/stop:", key=f"{key} stop", on_click=work.stop)
 
 
-def until_done(work: Work, *, key: str, stopped: str = "Stopped.") -> None:
+def until_done(work: Task, *, key: str, stopped: str = "Stopped.") -> None:
     """The bar, watched: the page is drawn anew when the work ends or is stopped."""
     if work.finished:
         st.rerun()
@@ -32,7 +32,7 @@ def until_done(work: Work, *, key: str, stopped: str = "Stopped.") -> None:
     )
 
 
-def _watch(work: Work, key: str, stopped: str, drawn: tuple[bool, bool]) -> None:
+def _watch(work: Task, key: str, stopped: str, drawn: tuple[bool, bool]) -> None:
     if (work.active, work.stopped) != drawn:
         st.rerun()
     bar(work, key=key, stopped=stopped)

@@ -13,8 +13,9 @@ from streamlit.components.v2.bidi_component.main import _make_trigger_id
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
 
+from clipsel_core import tasks
 from clipsel_core.jobs import encoders
-from pages.parts import background, catalog
+from pages.parts import catalog
 from pages.parts.select import control
 from tests.waiting import PATIENCE_S
 
@@ -43,7 +44,7 @@ def cold(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages wait for what they work out in the background, so that one run of them shows all there is to be seen."""
-    monkeypatch.setattr(background, "_AT_ONCE_S", PATIENCE_S)
+    monkeypatch.setattr(tasks, "_AT_ONCE_S", PATIENCE_S)
 
 
 @pytest.fixture

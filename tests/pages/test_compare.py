@@ -7,12 +7,11 @@ import threading
 import numpy as np
 import pytest
 
-from clipsel_core import uids
+from clipsel_core import tasks, uids
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
-from pages.parts import background
 from tests.pages.conftest import components, words
 from tests.pages.worlds import add_recipe, make_run
 from tests.waiting import PATIENCE_S, until
@@ -106,7 +105,7 @@ def test_compare__one_selection_is_not_enough(run, open_page):
 
 
 def test_compare__shows_how_far_it_is_and_can_be_stopped(run, open_page, monkeypatch):
-    monkeypatch.setattr(background, "_AT_ONCE_S", 0)
+    monkeypatch.setattr(tasks, "_AT_ONCE_S", 0)
     gate, begun, select = threading.Event(), threading.Event(), Picker.select
 
     def slowly(self, recipe):
@@ -121,7 +120,7 @@ def test_compare__shows_how_far_it_is_and_can_be_stopped(run, open_page, monkeyp
     assert "only in the draft" not in words(app).lower()
     app.button(key="sharing stop").click().run()
     gate.set()
-    monkeypatch.setattr(background, "_AT_ONCE_S", PATIENCE_S)
+    monkeypatch.setattr(tasks, "_AT_ONCE_S", PATIENCE_S)
     app.run()
     assert "Stopped." in words(app)
     app.button(key="sharing on").click().run()

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipsel_core import reach
+from clipsel_core import reach, tasks
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
-from pages.parts import background, pictures
+from pages.parts import pictures
 from tests.pages.conftest import components, press, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
 from tests.waiting import PATIENCE_S
@@ -119,7 +119,7 @@ def test_gallery__a_pool_with_an_image_index_and_no_tars_has_addresses(tmp_path,
 
 
 def test_gallery__is_there_while_images_are_found_and_shows_how_far_it_is(tmp_path, open_page, monkeypatch):
-    monkeypatch.setattr(background, "_AT_ONCE_S", 0)
+    monkeypatch.setattr(tasks, "_AT_ONCE_S", 0)
     told, go_on, find = Event(), Event(), pictures.open_images
 
     def slowly(pool, cache, gone, named):
@@ -139,7 +139,7 @@ def test_gallery__is_there_while_images_are_found_and_shows_how_far_it_is(tmp_pa
     assert {(card["src"], card["lack"]) for card in cards} == {("", "not found yet")}
     assert "Finding images: 1 of 2 files gone through" in bars(app)
     go_on.set()
-    monkeypatch.setattr(background, "_AT_ONCE_S", PATIENCE_S)
+    monkeypatch.setattr(tasks, "_AT_ONCE_S", PATIENCE_S)
     pictures.find(tmp_path / "world" / "run").work.wait(PATIENCE_S)
     app.run()
     assert all(card["src"] for card in components(app, "clipsel_cards")[0]["cards"])

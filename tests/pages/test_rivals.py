@@ -12,6 +12,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from clipsel_core import tasks
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
@@ -145,7 +146,7 @@ def test_rivals__what_was_ranked_is_kept_beside_the_run(against, worlds, monkeyp
     file = next((worlds[1] / "scores").glob("*.parquet"))
     os.utime(file, ns=(1, 1))
     with pytest.raises(TypeError, match="not callable"):
-        Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))._do(lambda share, said: None)
+        Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))._do(tasks.silent)
 
 
 def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
@@ -154,14 +155,14 @@ def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
     def slowly(alignment, metric, between):
         if metric == "r_image":
             gate.wait(PATIENCE_S)
-            between(0.5)
+            between(1, 2)
         return agreement(alignment, metric, between)
 
     monkeypatch.setattr(ranking, "agreement", slowly)
     compared = Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))
     compared.work.begin()
     work = compared.work
-    until(lambda: "r image" in work.said or not work.active)
+    until(lambda: "r image" in work.note or not work.active)
     work.stop()
     gate.set()
     until(lambda: not work.active, "the work has stopped")

@@ -6,21 +6,20 @@ same order, which is checked, row i of one is row i of the other; else the secon
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from clipsel_core.curation.index import stopping
+from clipsel_core import tasks
 from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.concordance import compare_ranks, doubled_ranks, places_from_top, shared_tops, top_of
 from clipsel_core.curation.index.ordering import count_of_fraction
 from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.tasks import Report, silent
 
 PERCENTS = tuple(range(1, 101))
-Between = Callable[[float], object]
 _LOOKED_UP = 1 << 22
 
 
@@ -65,26 +64,22 @@ class Agreement:
     overlap: np.ndarray
 
 
-def align(first: ScoreTable, second: ScoreTable, between: Between = lambda share: None) -> Alignment:
-    """Finds each pair of the first run in the second. Raises RunError where a score file cannot be read.
-
-    between: called now and then with the share that is done; what it raises ends the work.
-    """
+def align(first: ScoreTable, second: ScoreTable, report: Report = silent) -> Alignment:
+    """Finds each pair of the first run in the second. Raises RunError where a score file cannot be read."""
     names = first.uids()
     if len(first) == len(second) and _equal(names, second.uids()):
         return Alignment(first, second, None, len(first))
     rows = np.empty(len(names), np.int32)
     for start in range(0, len(names), _LOOKED_UP):
-        between(start / len(names))
+        report(start, len(names), "pairs")
         rows[start : start + _LOOKED_UP] = second.rows_of(names[start : start + _LOOKED_UP])
     return Alignment(first, second, rows, int(np.count_nonzero(rows >= 0)))
 
 
-def agreement(alignment: Alignment, metric: str, between: Between = lambda share: None) -> Agreement:
+def agreement(alignment: Alignment, metric: str, report: Report = silent) -> Agreement:
     """How much two runs agree on a metric, over all pairs that both have scored.
 
-    Of pairs that tie at the edge of a top the smaller uid is in it, as recipes decide. between: called now and then
-    with the share that is done; what it raises ends the work. Memory: 10 bytes a pair.
+    Of pairs that tie at the edge of a top the smaller uid is in it, as recipes decide. Memory: 10 bytes a pair.
     """
     here, there = alignment.scored(metric)
     ours, theirs = (table.bins(metric) for table in (alignment.first, alignment.second))
@@ -92,15 +87,15 @@ def agreement(alignment: Alignment, metric: str, between: Between = lambda share
     other = members if alignment.rows is None or members is None else alignment.rows[members]
     other = alignment.rows if members is None else other
     pairs = len(here) if members is None else len(members)
-    between(0.1)
+    report(1, 10)
     with ThreadPoolExecutor(2) as threads:
         runs = ((ours, here, members), (theirs, there, other))
-        x, y = stopping.in_threads(threads, _doubled, *zip(*runs, strict=True))
-        between(0.5)
+        x, y = tasks.in_threads(threads, _doubled, *zip(*runs, strict=True))
+        report(5, 10)
         xy, xx, yy = compare_ranks(x, y, 1, pairs)[1]
         del x, y
-        x, y = stopping.in_threads(threads, _from_top, *zip(*runs, strict=True))
-        between(0.9)
+        x, y = tasks.in_threads(threads, _from_top, *zip(*runs, strict=True))
+        report(9, 10)
     shared = shared_tops(x, y)
     sizes = np.array([count_of_fraction(Fraction(percent, 100), pairs) for percent in PERCENTS])
     spearman = float(np.clip(xy / np.sqrt(xx * yy), -1, 1)) if xx * yy else float("nan")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipsel_core.curation.index import stopping
+from clipsel_core import tasks
 from clipsel_core.curation.index.passes import compiled, in_parts, read_only
 
 # Ranks that are put down before the question whether the work may go on.
@@ -20,7 +20,7 @@ def doubled_ranks(values: np.ndarray, order: np.ndarray, among: np.ndarray) -> n
     out = np.zeros(len(values), np.int32)
     values, order, among, start, below = read_only(values), read_only(order), read_only(among), 0, 0
     while start < len(order):
-        stopping.question()()
+        tasks.check()
         start, below = _doubled_ranks(values, order, among, start, start + _STEP, below, out)
     return out
 
@@ -50,7 +50,7 @@ def places_from_top(order: np.ndarray, among: np.ndarray) -> np.ndarray:
     out = np.zeros(len(among), np.int32)
     order, among, place = read_only(order), read_only(among), 0
     for stop in range(len(order), 0, -_STEP):
-        stopping.question()()
+        tasks.check()
         place = _places_from_top(order, among, max(stop - _STEP, 0), stop, place, out)
     return out
 

@@ -15,7 +15,7 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -25,12 +25,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clipsel_core import files
-from clipsel_core.curation.index import index, stopping, uid_order
+from clipsel_core import files, tasks
+from clipsel_core.curation.index import index, uid_order
 from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.score_order import Sorter
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
+from clipsel_core.tasks import Report, silent
 
 _log = logging.getLogger(__name__)
 _VERSION = 2
@@ -40,10 +41,6 @@ _STAMP = re.compile(r"[0-9a-f]{16}")
 _KEEPER = "keep index"
 
 
-# Told how many of how many columns are in order; what it raises ends the work, and nothing of it is left.
-Report = Callable[[int, int], None]
-
-
 def must_build(run: Run, fewest: int = _FEWEST_KEPT) -> bool:
     """Whether open_indexed would have to build the run's index first, which takes a while."""
     if not run.finished or run.pairs < fewest:
@@ -51,10 +48,10 @@ def must_build(run: Run, fewest: int = _FEWEST_KEPT) -> bool:
     return not index.is_there(run.root / "index" / stamp_of(run))
 
 
-def open_indexed(run: Run, fewest: int = _FEWEST_KEPT, report: Report = lambda done, of: None) -> ScoreTable:
+def open_indexed(run: Run, fewest: int = _FEWEST_KEPT, report: Report = silent) -> ScoreTable:
     """The run's table with its index, which is built where it is not there yet or not of these scores any more.
 
-    fewest: runs with fewer pairs keep none on disk. report: see Report.
+    fewest: runs with fewer pairs keep none on disk. report: told how many columns are in order.
     Raises: RunError where no shard is finished or a file is damaged.
     """
     if not run.finished or run.pairs < fewest:
@@ -167,12 +164,12 @@ def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
                 names = table.uids()
             finally:
                 uids_read.set()
-            writing = for_uids.submit(stopping.handed_on(index.write_uids), folder, names)
+            writing = for_uids.submit(tasks.carried(index.write_uids), folder, names)
             by_uid = uid_order.order_by_uid(names, records, room.codes, room.order)
             sorter = Sorter(by_uid, records)
             index.write_by_uid(folder, by_uid)
         writing.result()
-        report(next(written), columns)
+        report(next(written), columns, "columns")
         return sorter
 
     def add_metric(place: int) -> tuple[float, float]:
@@ -183,12 +180,12 @@ def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
             with sorting:
                 bins = MetricBins.of(values, sorter, room.codes, room.order)
             index.write_bins(folder, place, bins)
-        report(next(written), columns)
+        report(next(written), columns, "columns")
         return bins.low, bins.high
 
     with ThreadPoolExecutor(2) as for_uids, ThreadPoolExecutor(at_once) as threads:
-        ordered = for_uids.submit(stopping.handed_on(add_uids))
-        spans = list(threads.map(stopping.handed_on(add_metric), range(len(table.metrics))))
+        ordered = for_uids.submit(tasks.carried(add_uids))
+        spans = list(threads.map(tasks.carried(add_metric), range(len(table.metrics))))
     index.write_description(folder, dict(zip(table.metrics, spans, strict=True)), len(table))
 
 

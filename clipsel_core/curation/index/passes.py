@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from clipsel_core import tasks
 from clipsel_core.cores import allowed_cores
-from clipsel_core.curation.index import stopping
 
 _PART = 1 << 20
 _GATHERED = 1 << 16
@@ -66,7 +66,7 @@ def in_parts(work: Callable[[int, int], Any], pairs: int, *, most: int | None = 
     size = _PART if most is None else _PART * max(1, -(-pairs // (_PART * most)))
     starts = range(0, pairs, size)
     stops = [min(start + size, pairs) for start in starts]
-    return list(map(work, starts, stops)) if len(stops) < 2 else stopping.in_threads(_threads, work, starts, stops)
+    return list(map(work, starts, stops)) if len(stops) < 2 else tasks.in_threads(_threads, work, starts, stops)
 
 
 def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -79,4 +79,4 @@ def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def in_threads(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """What some work returns for each item."""
-    return stopping.in_threads(_threads, work, items)
+    return tasks.in_threads(_threads, work, items)

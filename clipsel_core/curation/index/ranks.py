@@ -7,7 +7,6 @@ what average ranks come to. Only pairs that have both metrics count.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,10 +15,12 @@ from typing import Literal
 
 import numpy as np
 
-from clipsel_core.curation.index import concordance, ordering, passes, stopping
+from clipsel_core import tasks
+from clipsel_core.curation.index import concordance, ordering, passes
 from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.saving import save
 from clipsel_core.files import write_atomically
+from clipsel_core.tasks import Report, silent
 
 _BITS = 16
 _SIGNS = {"first": 0, "second": 1}
@@ -28,7 +29,6 @@ _log = logging.getLogger(__name__)
 
 
 End = Literal["first", "second"]
-Between = Callable[[float], object]
 
 
 @dataclass(frozen=True)
@@ -106,25 +106,20 @@ def kept(found: Disagreement, folder: Path, name: str) -> Disagreement:
         return found
 
 
-def disagreement(
-    x: MetricBins, y: MetricBins, *, bins: int = 128, between: Between = lambda share: None
-) -> Disagreement:
-    """How two metrics of a run rank the same pairs. bins: cells of the density along each axis.
-
-    between: called now and then with the share that is done; what it raises ends the work.
-    """
-    between(0.0)
+def disagreement(x: MetricBins, y: MetricBins, *, bins: int = 128, report: Report = silent) -> Disagreement:
+    """How two metrics of a run rank the same pairs. bins: cells of the density along each axis."""
+    report(0, 10)
     both = ~(np.isnan(x.values) | np.isnan(y.values))
     with ThreadPoolExecutor(2) as threads:
-        ranked = stopping.in_threads(
+        ranked = tasks.in_threads(
             threads, lambda metric: concordance.doubled_ranks(metric.values, metric.order, both), (x, y)
         )
     rank_x, rank_y = ranked
-    between(0.7)
+    report(7, 10)
     pairs = int(np.count_nonzero(both))
     counts, (xy, xx, yy) = concordance.compare_ranks(rank_x, rank_y, bins, pairs)
     spearman = xy / np.sqrt(xx * yy) if xx * yy else np.nan
-    between(0.9)
+    report(9, 10)
     gaps = np.subtract(rank_x, rank_y, out=rank_x)
     return Disagreement(pairs, counts, float(spearman), passes.read_only(gaps))
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clipsel_core import tasks
 from clipsel_core.cores import allowed_cores
-from clipsel_core.curation.index import stopping
 
 _BLOCK, _WRITERS = 8 << 20, 2
 _ALIGNED = 4096
@@ -84,7 +84,7 @@ def _checksums(array: np.ndarray) -> bytes:
 def _fill(file: int, array: np.ndarray) -> bytes:
     """Writes a contiguous array. Returns its checksums, as `_checksums`."""
     header, data = _header(array), array.reshape(-1).view(np.uint8)
-    ask, checksums = stopping.question(), np.empty(-(-len(data) // _BLOCK), "<u4")
+    check, checksums = tasks.carried(tasks.check), np.empty(-(-len(data) // _BLOCK), "<u4")
 
     def write(first: int) -> None:
         with mmap.mmap(-1, _BLOCK) as room:
@@ -92,7 +92,7 @@ def _fill(file: int, array: np.ndarray) -> bytes:
                 room[:_ALIGNED] = header
                 _write(file, room, _ALIGNED, 0)
             for start in range(first, len(data), _WRITERS * _BLOCK):
-                ask()
+                check()
                 part = data[start : start + _BLOCK]
                 np.frombuffer(room, np.uint8, len(part))[:] = part
                 checksums[start // _BLOCK] = zlib.crc32(part.data)

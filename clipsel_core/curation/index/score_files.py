@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from clipsel_core import uids
+from clipsel_core import tasks, uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.curation.database import Database
-from clipsel_core.curation.index import stopping
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.errors import RunError
 from clipsel_core.runs.seal import UID_HALVES, SealedFiles, as_array
@@ -119,7 +118,7 @@ class ScoreFiles:
                 for chunk, place in zip(chunks, ends, strict=False):
                     out[place : place + len(chunk)] = as_array(chunk)
 
-        stopping.in_threads(_readers, read, range(len(self.shard_names)))
+        tasks.in_threads(_readers, read, range(len(self.shard_names)))
 
     def _gather(self, names: list[str], rows: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of one kind of file of the asked rows, in their order; opens only the files they lie in."""
@@ -135,7 +134,7 @@ class ScoreFiles:
                 values = table.column(name).combine_chunks()
                 out[name][places] = as_array(values)[rows[places] - self._starts[shard]]
 
-        stopping.in_threads(_readers, take, used.tolist(), np.split(order, firsts[1:]))
+        tasks.in_threads(_readers, take, used.tolist(), np.split(order, firsts[1:]))
         return out
 
     def _uid_batches(self) -> Iterator[pa.RecordBatch]:

@@ -15,8 +15,8 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from clipsel_core import tasks
 from clipsel_core.cores import allowed_cores
-from clipsel_core.curation.index import stopping
 from clipsel_core.curation.index.passes import compiled, read_only
 
 CODES = 65_536
@@ -45,7 +45,7 @@ class Tally:
         most = min(_PARTS, len(codes) // _FEWEST_IN_PART + 1)
         parts = tuple(len(codes) * part // most for part in range(most + 1))
         counts = np.zeros((most, CODES), np.int64)
-        stopping.in_threads(_threads, lambda *part: _count(codes, *part), parts, parts[1:], counts)
+        tasks.in_threads(_threads, lambda *part: _count(codes, *part), parts, parts[1:], counts)
         return cls(codes, parts, counts)
 
 
@@ -93,7 +93,7 @@ class Groups:
         ends = np.cumsum(self.by_part).reshape(self.by_part.shape)
         places = np.ascontiguousarray((ends - self.by_part).T)
         parts = zip(self.tally.parts[:-1], self.tally.parts[1:], places, strict=True)
-        stopping.in_threads(_threads, lambda part: lay(part[0], part[1], part[2], records), parts)
+        tasks.in_threads(_threads, lambda part: lay(part[0], part[1], part[2], records), parts)
         stops = ends[:, -1].tolist()
         starts = [0, *stops[:-1]]
         room: SimpleQueue[np.ndarray] = SimpleQueue()
@@ -106,7 +106,7 @@ class Groups:
             finish(records[start:stop], other[: stop - start], start)
             room.put(other)
 
-        stopping.in_threads(_threads, settle, starts, stops)
+        tasks.in_threads(_threads, settle, starts, stops)
 
 
 def by_bits(records: np.ndarray, other: np.ndarray, lowest: int, bits: int) -> None:

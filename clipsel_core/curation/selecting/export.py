@@ -25,6 +25,7 @@ from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError
 from clipsel_core.files import put_json, sha256_of, write_together
 from clipsel_core.runs.store import Run, check_outside
+from clipsel_core.tasks import Report, silent
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,17 @@ class Manifest:
         return self.content["size_bytes"]
 
 
-# Told the share that is done, 0 to 1, and what comes next; what it raises ends the work, and nothing is written.
-Report = Callable[[float, str], None]
-
-
 def export(
     run: Run,
     selection: Selection,
     recipe: Recipe,
     out: str | Path,
-    report: Report = lambda share, said: None,
+    report: Report = silent,
 ) -> Manifest:
     """Writes a selection's uids, ascending, and beside them <out>.manifest.json. Both appear whole, or neither does.
 
     out: its ending says what is written. .npy: dtype u8,u8, as DataComp's resharder takes it; .txt: a uid a line;
         .parquet and .csv: the uid as 32 hex digits and every metric of the run.
-    report: see Report.
     Raises: ExportError where nothing is selected, on another ending, where the file cannot be written, or would lie in
         a run or a pool (but for a run's exports/).
     """
@@ -75,17 +71,17 @@ def export(
     check_some(selection)
     writer = _WRITERS[out.suffix.lower()]
     manifest_path = out.with_name(f"{out.name}.manifest.json")
-    report(0.0, f"Writing {counted(len(selection), 'uids')} …")
+    report(0, 10, "", f"Writing {counted(len(selection), 'uids')} …")
     content = describe(run, selection, recipe)
 
     def write(aside: Path) -> None:
         writer(selection, aside)
-        report(0.8, "Reading them back for the SHA-256 …")
+        report(8, 10, "", "Reading them back for the SHA-256 …")
         content.update(file=out.name, sha256=sha256_of(aside), size_bytes=aside.stat().st_size)
 
     def tell(aside: Path) -> None:
         put_json(aside, content)
-        report(1.0, "Done")
+        report(10, 10, "", "Done")
 
     try:
         write_together({out: write, manifest_path: tell})

@@ -16,8 +16,8 @@ from clipsel_core.curation.selecting.overlap import Overlap, of_bitmaps
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
+from clipsel_core.tasks import Report, Task
 from pages.parts import empty, facts, lists, recipes, state, watching, words
-from pages.parts.background import Report, Work
 from pages.parts.catalog import Entry
 from pages.parts.compare import matrix
 from pages.parts.pair import part_gallery
@@ -145,13 +145,13 @@ class _Sharing:
 
     def __init__(self, picker: Picker, known: Mapping[str, Recipe]) -> None:
         self.found: Overlap | None = None
-        self.work = Work(self._do)
+        self.work = Task(self._do)
         self._picker, self._known = picker, known
 
     def _do(self, report: Report) -> None:
         bits = {}
         for place, (name, recipe) in enumerate(self._known.items()):
-            report(place / len(self._known), f"Working out selection {place + 1} of {len(self._known)} …")
+            report(place, len(self._known), "", f"Working out selection {place + 1} of {len(self._known)} …")
             bits[name] = self._picker.select(recipe).bits()
         self.found = of_bitmaps(bits)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from clipsel_core.curation.exploring import kept_agreement
 from clipsel_core.curation.exploring.agreement import Agreement, Alignment, agreement, align
 from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.tasks import Report, Task, part_of
 from pages.parts import metrics
-from pages.parts.background import Report, Work
 
 _MATCHING = 0.2
 
@@ -25,7 +27,7 @@ class Ranking:
         self._names = sorted(shared, key=lambda name: name != "s_cliploss")
         self._kept = kept_agreement.file_of(first.run, second.run)
         self.found: dict[str, Agreement] = kept_agreement.read(self._kept)
-        self.work = Work(self._do)
+        self.work = Task(self._do)
 
     @property
     def known(self) -> tuple:
@@ -34,20 +36,12 @@ class Ranking:
 
     def _do(self, report: Report) -> None:
         if self.alignment is None:
-            said = "Matching the pairs of both runs …"
-            report(0.0, said)
-            self.alignment = align(*self._tables, lambda share: report(_MATCHING * share, said))
+            told = part_of(report, 0, _MATCHING, "Matching the pairs of both runs …")
+            self.alignment = align(*self._tables, told)
         missing = [name for name in self._names if name not in self.found] if self.alignment.shared else []
-        for place, name in enumerate(missing):
-            self.found = {**self.found, name: self._agreement(name, place, len(missing), report)}
+        steps = np.linspace(_MATCHING, 1, len(missing) + 1)
+        for name, first, last in zip(missing, steps, steps[1:], strict=False):
+            told = part_of(report, first, last, f"Ranking both runs by {metrics.title(name)} …")
+            told(0, 1)
+            self.found = {**self.found, name: agreement(self.alignment, name, told)}
             kept_agreement.keep(self._kept, self.found)
-
-    def _agreement(self, name: str, place: int, of: int, report: Report) -> Agreement:
-        assert self.alignment is not None
-        said = f"Ranking both runs by {metrics.title(name)} …"
-
-        def between(share: float) -> None:
-            report(_MATCHING + (1 - _MATCHING) * (place + share) / of, said)
-
-        between(0)
-        return agreement(self.alignment, name, between)

@@ -10,8 +10,8 @@ import streamlit as st
 
 from clipsel_core.curation.index.ranks import Disagreement, End, disagreement, kept
 from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.tasks import Report, Task, part_of
 from pages.parts import charts, empty, facts, metrics, state, watching, words
-from pages.parts.background import Report, Work
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.gallery.cards import Bar
@@ -68,15 +68,13 @@ class _Ranking:
 
     def __init__(self, table: ScoreTable, x: str, y: str) -> None:
         self.found: Disagreement | None = None
-        self.work = Work(self._do)
+        self.work = Task(self._do)
         self._table, self._names = table, (x, y)
 
     def _do(self, report: Report) -> None:
-        def between(share: float) -> None:
-            report(share, "Ranking all pairs by both …")
-
         x, y = (self._table.bins(name) for name in self._names)
-        found, folder = disagreement(x, y, bins=_CELLS, between=between), self._table.index_folder
+        told = part_of(report, 0, 1, "Ranking all pairs by both …")
+        found, folder = disagreement(x, y, bins=_CELLS, report=told), self._table.index_folder
         if folder is not None:
             places = (self._table.metrics.index(name) for name in self._names)
             found = kept(found, folder, "-".join(f"{place:02d}" for place in places))

@@ -10,8 +10,8 @@ from clipsel_core.curation.exploring.projection import Projection
 from clipsel_core.curation.exploring.regions import CaptionWords
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ClipselError
+from clipsel_core.tasks import Report, Task, part_of
 from pages.parts import empty, state, watching
-from pages.parts.background import Report, Work
 from pages.parts.catalog import Entry
 
 Labels = list[list[tuple[str, float, float]]]
@@ -30,7 +30,7 @@ class Naming:
     """
 
     def __init__(self, table: ScoreTable, places: Projection) -> None:
-        self.work = Work(self._do)
+        self.work = Task(self._do)
         self.labels: Labels = []
         self._table, self._places = table, places
         self._named, self._said = np.empty(0, np.int64), CaptionWords([])
@@ -43,15 +43,16 @@ class Naming:
         return self._said.distinctive(member[self._named], most) if self.work.finished else None
 
     def _do(self, report: Report) -> None:
+        reading = part_of(report, 0, _SHARE_READ, "Reading captions to name the regions …")
+        naming = part_of(report, _SHARE_READ, 1, "Naming the regions …")
         named, captions = _sample(self._table, self._places), []
         for step, part in enumerate(np.array_split(named, _STEPS)):
-            report(_SHARE_READ * step / _STEPS, "Reading captions to name the regions …")
+            reading(step, _STEPS)
             captions += self._table.metadata(self._places.rows[part], ("caption",))["caption"].tolist()
         said, x, y = CaptionWords(captions), self._places.x[named], self._places.y[named]
         labels = []
         for step, smoothing in enumerate(regions.SMOOTHING):
-            share = _SHARE_READ + (1 - _SHARE_READ) * step / len(regions.SMOOTHING)
-            report(share, "Naming the regions …")
+            naming(step, len(regions.SMOOTHING))
             found = regions.find_regions(x, y, said, smoothing)
             labels.append([(" · ".join(region.words), region.x, region.y) for region in found])
         self._named, self._said, self.labels = named, said, labels

@@ -19,8 +19,8 @@ from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError
 from clipsel_core.files import held
 from clipsel_core.runs.store import Run
+from clipsel_core.tasks import Report, Task
 from pages.parts import catalog, commands, empty, facts, routes, state, watching, words
-from pages.parts.background import Report, Work
 from pages.parts.catalog import Entry
 
 # Fewer pairs are written while one waits; of more it is said how far they are.
@@ -215,7 +215,7 @@ class _Writing:
         self.recipe, self.out = recipe, out
         self.manifest: Manifest | None = None
         self.stamp = (0, 0, 0)
-        self.work = Work(self._do)
+        self.work = Task(self._do)
         self._about = run, picked, written
 
     def _do(self, report: Report) -> None:

@@ -101,11 +101,11 @@ def test_agreement__overlap_is_that_of_the_tops(tables, other):
 
 def test_agreement__can_be_ended_between_its_steps(tables):
     shares = []
-    agreement(align(*tables[:2]), "clip_score", shares.append)
+    agreement(align(*tables[:2]), "clip_score", lambda done, total, *_: shares.append(done / total))
     assert shares == sorted(shares)
     assert len(shares) > 1
 
-    def end(share: float) -> None:
+    def end(*_) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):

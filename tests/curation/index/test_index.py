@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.synthetic_run import write_run
-from clipsel_core import uids
-from clipsel_core.curation.index import indexing, passes, stopping, uid_order
+from clipsel_core import tasks, uids
+from clipsel_core.curation.index import indexing, passes, uid_order
 from clipsel_core.curation.index.indexing import open_indexed, stamp_of, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
@@ -171,7 +171,7 @@ def test_build__ends_where_the_one_who_is_told_says_so(run, allowed):
     """Who waits sees how far it is, may stop it, and finds nothing of it; the next one builds it whole."""
     told = []
 
-    def stop(done: int, of: int) -> None:
+    def stop(done: int, of: int, *_) -> None:
         told.append((done, of))
         if done > allowed:
             raise KeyboardInterrupt
@@ -183,7 +183,7 @@ def test_build__ends_where_the_one_who_is_told_says_so(run, allowed):
     assert (allowed + 1, columns) in told
     assert list((run.root / "index").iterdir()) == []
     told.clear()
-    open_indexed(run, fewest=0, report=lambda done, of: told.append((done, of)))
+    open_indexed(run, fewest=0, report=lambda done, of, *_: told.append((done, of)))
     wait_until_kept()
     assert sorted(told) == [(done, columns) for done in range(1, columns + 1)]
     assert not indexing.must_build(run, fewest=0)
@@ -199,7 +199,7 @@ def test_build__can_be_stopped_within_a_column(run, monkeypatch):
         if len(asked) > allowed:
             raise KeyboardInterrupt
 
-    with stopping.asking(partial(stop_after, 10**6)):
+    with tasks.stoppable(partial(stop_after, 10**6)):
         open_indexed(run, fewest=0)
     wait_until_kept()
     # Each metric's files are read; its pairs, one part here, are counted, laid in groups and sorted. Metrics overlap.
@@ -207,7 +207,7 @@ def test_build__can_be_stopped_within_a_column(run, monkeypatch):
     shutil.rmtree(run.root / "index")
     for allowed in range(0, len(asked) // 2, 5):
         asked.clear()
-        with stopping.asking(partial(stop_after, allowed)), pytest.raises(KeyboardInterrupt):
+        with tasks.stoppable(partial(stop_after, allowed)), pytest.raises(KeyboardInterrupt):
             open_indexed(run, fewest=0)
         assert list((run.root / "index").iterdir()) == []
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clipsel_core.curation.index import concordance, stopping
+from clipsel_core import tasks
+from clipsel_core.curation.index import concordance
 from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.concordance import doubled_ranks, places_from_top
 from clipsel_core.curation.index.ranks import disagreement, kept, standing
@@ -52,8 +53,8 @@ def test_disagreement__can_be_stopped_within_a_ranking(monkeypatch):
     monkeypatch.setattr(concordance, "_STEP", 100)
     x, y = (MetricBins.of(values) for values in two())
     asked, told = [], []
-    with stopping.asking(lambda: asked.append(len(told))):
-        disagreement(x, y, between=told.append)
+    with tasks.stoppable(lambda: asked.append(len(told))):
+        disagreement(x, y, report=lambda done, total, *_: told.append(done / total))
     assert asked.count(1) > 2 * N // 200
 
 

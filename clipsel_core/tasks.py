@@ -1,0 +1,157 @@
+"""How does long work say how far it is, and how is it asked to stop? In a thread, a process and a job alike.
+
+Work that takes long is given a `Report` and calls it as it goes on; loops deep within it call `check` between their
+parts. It ends with a value, with an error (a ClipselError, where it was foreseen), or with `Stopped`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from typing import Generic, Protocol, TypeVar
+
+Value = TypeVar("Value")
+
+_AT_ONCE_S = 0.4
+_PARTS = 10_000  # so finely is a share told
+_is_unwanted: ContextVar[Callable[[], object]] = ContextVar("is unwanted", default=lambda: False)
+
+
+class Stopped(KeyboardInterrupt):
+    """Somebody asked the work to stop. As after an interrupt from the keyboard, no handler of errors swallows it."""
+
+
+class Report(Protocol):
+    """Told how far work is. What it raises ends the work."""
+
+    def __call__(self, done: int, total: int, unit: str = "", note: str = "", /) -> object:
+        """`done` of `total` is done, counted in `unit` ("pairs"), or in "" where the two are but a share.
+
+        note: what goes on now.
+        """
+
+
+def silent(done: int, total: int, unit: str = "", note: str = "", /) -> None:
+    """The Report of work that nobody watches."""
+
+
+def part_of(report: Report, first: float, last: float, note: str = "") -> Report:
+    """The Report of a part of some work: its whole is from `first` to `last` of the work, shares from 0 to 1."""
+
+    def told(done: int, total: int, unit: str = "", said: str = "", /) -> None:
+        share = first + (last - first) * (done / total if total else 0.0)
+        report(round(share * _PARTS), _PARTS, "", said or note)
+
+    return told
+
+
+def check() -> None:
+    """Raises Stopped where the task that this is a part of was asked to stop."""
+    if _is_unwanted.get()():
+        raise Stopped
+
+
+@contextmanager
+def stoppable(is_unwanted: Callable[[], object]) -> Iterator[None]:
+    """What this thread does within it is stopped at its next `check` once `is_unwanted` says so."""
+    before = _is_unwanted.set(is_unwanted)
+    try:
+        yield
+    finally:
+        _is_unwanted.reset(before)
+
+
+def carried(work: Callable[..., Value]) -> Callable[..., Value]:
+    """The same work, for other threads: it is a part of this thread's task there, and stops with it."""
+    context = copy_context()
+    return lambda *arguments: context.copy().run(work, *arguments)
+
+
+def in_threads(threads: Executor, work: Callable[..., Value], *items: Iterable) -> list[Value]:
+    """As list(threads.map(work, *items)), each of them a part of this thread's task.
+
+    Where it ends early, no part is at work any more: what they wrote to is free again.
+    """
+    work = carried(work)
+    parts = [threads.submit(work, *part) for part in zip(*items, strict=False)]
+    found = []
+    try:
+        for part in parts:
+            check()
+            found.append(part.result())
+    except BaseException:
+        wait([part for part in parts if not part.cancel()])
+        raise
+    return found
+
+
+class Task(Generic[Value]):
+    """Work that a thread of this process does once, while anybody watches it, or stops it.
+
+    share, note: what it reported last, the share from 0 to 1. finished: whether it ended with its value.
+    error: why it failed, if it did.
+    """
+
+    def __init__(self, work: Callable[[Report], Value]) -> None:
+        self.share, self.note = 0.0, ""
+        self.value: Value | None = None
+        self.error: Exception | None = None
+        self.finished = False
+        self._work = work
+        self._asked = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def active(self) -> bool:
+        """Whether it is being done now."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody stopped it before its end."""
+        return self._asked.is_set() and not self.finished
+
+    def begin(self) -> None:
+        """Starts it, the first time that somebody looks; what takes a moment only is done before this returns."""
+        if self._thread is None:
+            self.start()
+            self.wait(_AT_ONCE_S)
+
+    def start(self) -> None:
+        """Starts it, or goes on with it after a stop; nothing where it is at work or done."""
+        with self._lock:
+            if self.finished or (self.active and not self._asked.is_set()):
+                return
+            if self._thread is not None:
+                self._thread.join()
+            self._asked.clear()
+            self.error = None
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stops it at its next report or check."""
+        self._asked.set()
+
+    def wait(self, seconds: float) -> None:
+        """Waits for its end, but no longer than this."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _run(self) -> None:
+        try:
+            with stoppable(self._asked.is_set):
+                self.value = self._work(self._report)
+            self.finished = True
+        except Stopped:
+            pass  # `stopped` says so
+        except Exception as error:  # Whatever it is, who waits for it has to hear of it.
+            self.error = error
+
+    def _report(self, done: int, total: int, unit: str = "", note: str = "", /) -> None:
+        check()
+        self.share, self.note = min(1.0, done / total) if total else 0.0, note
