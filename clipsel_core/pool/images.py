@@ -1,4 +1,7 @@
-"""Where a pair's image bytes are: found in tars, or in the index that `embed` left in the pool; reads by uid."""
+"""Where are a pair's image bytes, by uid? In tars, or where the index says that `embed` left; read from there.
+
+What is found is kept in a SQLite database, so that a pool of any size costs no memory.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,24 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+import sqlite3
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, UidError
+from clipsel_core.files import write_atomically
 from clipsel_core.pool.ahead import in_order
-from clipsel_core.pool.image_lookup import Block, Damaged, Found, Kind, Lookup, write_lookup
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.patience import PATIENT, in_passing
 from clipsel_core.pool.places import Place
@@ -27,16 +35,40 @@ from clipsel_core.pool.tar_index import index_tars
 A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
 """In place of an image's length: it is a row of a parquet (offset: which), it is all of its file, there is none."""
 
-_Blocks = Generator[Block, None, None]
-
 _log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 16
 _FAR_APART = 1 << 14
+_LARGEST_IMAGE = (1 << 31) - 1
 _CACHED = "images.index"
 _AHEAD = 8
 
-Gone = Callable[[int, int], None]
+_ENTRY = (
+    "high INTEGER, low INTEGER, file INTEGER, offset INTEGER, length INTEGER, json_offset INTEGER, json_length INTEGER"
+)
+# high, low: a uid's halves as signed numbers, which SQLite has. A database with other tables is made anew.
+_TABLES = [
+    "CREATE TABLE about (stamp TEXT, images INTEGER)",
+    "CREATE TABLE damaged (file TEXT, reason TEXT, found INTEGER)",
+    "CREATE TABLE kinds (id INTEGER PRIMARY KEY, base TEXT, image_column TEXT)",
+    "CREATE TABLE files (id INTEGER PRIMARY KEY, kind INTEGER, name TEXT)",
+    f"CREATE TABLE images ({_ENTRY}, PRIMARY KEY (high, low)) WITHOUT ROWID",
+]
+_COLUMNS = ("uid_hi", "uid_lo", "place", "offset", "length", "json_offset", "json_length")
+_FIND = """
+    SELECT base, image_column, name, offset, length, json_offset, json_length
+    FROM images JOIN files ON files.id = images.file JOIN kinds ON kinds.id = files.kind WHERE high = ? AND low = ?
+"""
+
+Progress = Callable[[int, int], None]
 """Told how many of how many files were gone through, where images have to be found first."""
+
+
+class Damaged(NamedTuple):
+    """A file that could not be read to its end. found: images that were found in it all the same."""
+
+    file: str
+    reason: str
+    found: int
 
 
 class Fetched(NamedTuple):
@@ -50,25 +82,61 @@ class Fetched(NamedTuple):
     known: bool = False
 
 
+class _Found(NamedTuple):
+    """Where an image lies. base: what the file's name is relative to, "" for nothing. image_column: of a parquet.
+
+    json_length: 0 where no json describes it.
+    """
+
+    base: str
+    image_column: str
+    name: str
+    offset: int
+    length: int
+    json_offset: int
+    json_length: int
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some images. names: of the files they lie in, relative to `base`. table: uid_hi, uid_lo, place (in names), offset
+
+    and length, perhaps json_offset and json_length too: where the json lies that describes the image, in the same file.
+    image_column: of a parquet. damage: what is wrong with the one file they lie in, if anything.
+    """
+
+    names: pa.Array
+    table: pa.Table
+    base: str = ""
+    image_column: str = ""
+    damage: str = ""
+
+
+_Blocks = Generator[_Block, None, None]
+
+
 class ImageIndex:
     """Knows for each uid the file, the offset and the length of its image.
 
     Reading one image costs a few small reads, whatever the pool's size, and knowing where they are no memory.
     """
 
-    def __init__(self, lookup: Lookup, believes: Callable[[str], bool]) -> None:
-        self._lookup, self._believes = lookup, believes
+    def __init__(self, database: sqlite3.Connection, believes: Callable[[str], bool]) -> None:
+        self._database, self._believes, self._turn = database, believes, Lock()
+        [(self._images,)] = database.execute("SELECT images FROM about")
+        self.damaged = [Damaged(*row) for row in database.execute("SELECT * FROM damaged")]
+        """The tars that could not be read to their ends."""
 
     @classmethod
-    def open(cls, tars: list[Path], cache: Path, gone: Gone | None = None) -> ImageIndex:
+    def open(cls, tars: list[Path], cache: Path, progress: Progress | None = None) -> ImageIndex:
         """The index of these tars, looked up in `cache` where that is still true of them, else built and kept there.
 
-        gone: not called where they are looked up. What it raises ends the search, and nothing is kept.
+        progress: not called where they are looked up. What it raises ends the search, and nothing is kept.
         A tar that is damaged costs the images in it that cannot be found: see `damaged`.
         Raises: PoolFormatError where no image is found and a tar is damaged; OSError where `cache` cannot be written.
         """
-        lookup = _kept(cache, tars, lambda: _blocks_of_tars(tars), gone)
-        index = cls(lookup, {str(tar) for tar in tars}.__contains__)
+        database = _open_or_write(cache, tars, lambda: _blocks_of_tars(tars), progress)
+        index = cls(database, {str(tar) for tar in tars}.__contains__)
         for tar, reason, found in index.damaged:
             if not len(index):
                 raise PoolFormatError(tar, expected="a whole tar", found=reason, remedy="download it again")
@@ -77,30 +145,32 @@ class ImageIndex:
 
     @classmethod
     def of_parts(
-        cls, root: Path, paths: list[Path], cache: Path, gone: Gone | None = None, named: Sequence[str] = ()
+        cls, root: Path, paths: list[Path], cache: Path, progress: Progress | None = None, named: Sequence[str] = ()
     ) -> ImageIndex:
         """The index that `embed` left in a pool. root: the pool's folder. paths: its images/*.parquet.
 
         named: places that images may lie below, beside the pool and the sources that this user embedded.
-        cache, gone: as in open. Raises: PoolFormatError on one that cannot be read, or whose images lie elsewhere;
+        cache, progress: as in open. Raises: PoolFormatError on one that cannot be read, or whose images lie elsewhere;
             OSError where `cache` cannot be written.
         """
-        lookup = _kept(cache, paths, lambda: _blocks_of_parts(root, paths), gone)
+        database = _open_or_write(cache, paths, lambda: _blocks_of_parts(root, paths), progress)
         believed = reach.below((str(root), *named, *reach.remembered()))
-        if away := next((base for base in lookup.bases if not believed(base)), None):
+        if away := next(
+            (
+                base
+                for (base,) in database.execute("SELECT DISTINCT base FROM kinds ORDER BY base")
+                if not believed(base)
+            ),
+            None,
+        ):
             away = away if "://" in away else os.path.normpath(away)
             expected = f"images below {root}, or below a place that somebody named"
             remedy = f"allow it with --read {away}, where you trust this pool"
             raise PoolFormatError(root / "images", expected=expected, found=away, remedy=remedy)
-        return cls(lookup, believed)
+        return cls(database, believed)
 
     def __len__(self) -> int:
-        return len(self._lookup)
-
-    @property
-    def damaged(self) -> list[Damaged]:
-        """The tars that could not be read to their ends."""
-        return self._lookup.damaged
+        return self._images
 
     def read(self, uid: str) -> bytes | None:
         """The encoded image of a uid (hex), as it lies in its file; None where there is none, or no such uid."""
@@ -127,64 +197,126 @@ class ImageIndex:
                 raise PoolFormatError(where, expected="a store that answers", found=said, remedy=remedy) from error
             return Fetched(known=True)
 
-    def _find(self, uid: str) -> Found | None:
+    def _find(self, uid: str) -> _Found | None:
         try:
-            return self._lookup.find(uids.from_hex([uid])[0])
-        except (UidError, IndexError, ValueError):
+            [(high, low)] = uids.from_hex([uid]).tolist()
+            halves = np.array([high, low], np.uint64).view(np.int64).tolist()
+            with self._turn:
+                row = self._database.execute(_FIND, halves).fetchone()
+        except (UidError, ValueError, sqlite3.Error):
             return None
+        return _Found(*row) if row else None
 
-    def _read(self, found: Found, tries: int) -> tuple[bytes | None, bytes]:
+    def _read(self, found: _Found, tries: int) -> tuple[bytes | None, bytes]:
         """As _read_found; nothing where the place may not be read on the index's word."""
         try:
-            place = Place.of(found.kind.base).patient(tries) / found.name
+            place = Place.of(found.base).patient(tries) / found.name
         except PoolFormatError:
             return None, b""
         return _read_found(found, place) if self._believes(place.address) else (None, b"")
 
 
-def open_images(pool: Pool, cache: Path, gone: Gone | None = None, named: Sequence[str] = ()) -> ImageIndex | None:
+def open_images(
+    pool: Pool, cache: Path, progress: Progress | None = None, named: Sequence[str] = ()
+) -> ImageIndex | None:
     """The images of a pool: by the index that `embed` left, else of its tars; None where it has neither.
 
-    cache: the folder that the lookup is kept in. gone: as in ImageIndex.open. named: as in ImageIndex.of_parts.
+    cache: the folder that the lookup is kept in. progress: as in ImageIndex.open. named: as in ImageIndex.of_parts.
     Raises: PoolFormatError on an index or a tar that cannot be read; OSError where the folder cannot be written to.
     """
     if pool.indexes:
-        return ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED, gone, named)
-    return ImageIndex.open(list(pool.tars), cache / _CACHED, gone) if pool.tars else None
+        return ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED, progress, named)
+    return ImageIndex.open(list(pool.tars), cache / _CACHED, progress) if pool.tars else None
 
 
-def _kept(cache: Path, files: list[Path], blocks: Callable[[], _Blocks], gone: Gone | None) -> Lookup:
-    """The lookup of these files that is kept, else a new one."""
-    stamp = _stamp(files)
-    found = Lookup.open(cache, stamp)
+def _open_or_write(
+    path: Path, files: list[Path], blocks: Callable[[], _Blocks], progress: Progress | None
+) -> sqlite3.Connection:
+    """The database of these files that is there, else a new one. Raises: OSError; whatever `progress` raises."""
+    stamped = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    stamp = hashlib.sha256(json.dumps(stamped).encode()).hexdigest()
+    found = _open_database(path, stamp)
     if found is None:
-        write_lookup(cache, stamp, _told(blocks(), len(files), gone) if gone else blocks())
-        found = Lookup.open(cache, stamp)
+        with closing(blocks()) as parts:
+            told = _report(parts, len(files), progress) if progress else parts
+            write_atomically(path, lambda aside: _write_database(aside, stamp, told))
+        found = _open_database(path, stamp)
     if found is None:
-        raise OSError(f"{cache} was changed while it was written")
+        raise OSError(f"{path} was changed while it was written")
     return found
 
 
-def _told(blocks: _Blocks, total: int, gone: Gone) -> Iterator[Block]:
-    """The blocks, a file each, as they are; what finds them ends at once where `gone` raises."""
-    with closing(blocks):
-        gone(0, total)
-        for done, block in enumerate(blocks, 1):
-            yield block
-            gone(done, total)
+def _report(blocks: Iterable[_Block], total: int, progress: Progress) -> Iterator[_Block]:
+    """The blocks, a file each, as they are."""
+    progress(0, total)
+    for done, block in enumerate(blocks, 1):
+        yield block
+        progress(done, total)
 
 
-def _stamp(paths: list[Path]) -> str:
-    """Changes when one of these does, or lies elsewhere."""
-    files = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+def _open_database(path: Path, stamp: str) -> sqlite3.Connection | None:
+    """A database of images, for any thread; None where there is none, or of other files, or not whole."""
+    # Immutable: it was renamed into its place and nobody writes to it, and not every file system has locks.
+    address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+    try:
+        database = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
+    except sqlite3.Error:
+        return None
+    with suppress(sqlite3.Error):
+        tables = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")]
+        if tables == _TABLES and database.execute("SELECT stamp FROM about").fetchall() == [(stamp,)]:
+            [(size,)] = database.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
+            if size == path.stat().st_size:
+                return database
+    database.close()
+    return None
 
 
-def _read_found(found: Found, place: Place) -> tuple[bytes | None, bytes]:
+def _write_database(path: Path, stamp: str, blocks: Iterable[_Block]) -> None:
+    """Writes a database of images, of several with the same uid the first. Memory: a block, and some 100 MB.
+
+    Raises: OSError; whatever `blocks` raises.
+    """
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            # Nothing is undone: a file that is not finished is removed.
+            for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536"):
+                database.execute(f"PRAGMA {setting}")
+            for table in _TABLES:
+                database.execute(table)
+            # First as they come, then in the order of uids: SQLite appends rows in a fraction of the time.
+            database.execute(f"CREATE TEMP TABLE given ({_ENTRY})")
+            database.execute("BEGIN")
+            for block in blocks:
+                _add_block(database, block)
+            database.execute("INSERT OR IGNORE INTO images SELECT * FROM given ORDER BY high, low, rowid")
+            database.execute("INSERT INTO about SELECT ?, count(*) FROM given", [stamp])
+            database.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise OSError(f"{path}: {error}") from error
+
+
+def _add_block(database: sqlite3.Connection, block: _Block) -> None:
+    """Adds some images; one that is too long to be read at once is left out."""
+    kind = database.execute("INSERT INTO kinds VALUES (NULL, ?, ?)", [block.base, block.image_column]).lastrowid
+    [(known,)] = database.execute("SELECT ifnull(max(id), 0) FROM files")
+    names = block.names.to_pylist()
+    database.executemany("INSERT INTO files VALUES (NULL, ?, ?)", ((kind, name) for name in names))
+    if block.damage:
+        database.execute("INSERT INTO damaged VALUES (?, ?, ?)", [names[0], block.damage, block.table.num_rows])
+    table = block.table.filter(pc.less_equal(block.table["length"], _LARGEST_IMAGE))
+    given = set(table.column_names)
+    columns = [np.asarray(table[name]) if name in given else np.zeros(len(table)) for name in _COLUMNS]
+    columns[2] = columns[2] + (known + 1)
+    rows = zip(*(column.astype(np.int64).tolist() for column in columns), strict=True)
+    database.executemany("INSERT INTO given VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _read_found(found: _Found, place: Place) -> tuple[bytes | None, bytes]:
     """An image and its json; raises OSError where its store or disk fails."""
     try:
         if found.length == A_ROW:
-            return _read_parquet_row(place, found.kind.image_column, found.offset), b""
+            return _read_parquet_row(place, found.image_column, found.offset), b""
         if found.length < 0:
             return place.read(found.offset) if found.length == WHOLE_FILE else None, b""
         spans = [(found.offset, found.length), (found.json_offset, found.json_length)][: 1 + bool(found.json_length)]
@@ -203,7 +335,7 @@ def _read_found(found: Found, place: Place) -> tuple[bytes | None, bytes]:
 def _blocks_of_tars(tars: list[Path]) -> _Blocks:
     """Where each image lies; see tar_index."""
     for tar, table, damage in index_tars(tars):
-        yield Block(Kind(""), pa.array([str(tar)], pa.string()), table, damage)
+        yield _Block(pa.array([str(tar)], pa.string()), table, damage=damage)
 
 
 def _blocks_of_parts(root: Path, paths: list[Path]) -> _Blocks:
@@ -212,17 +344,18 @@ def _blocks_of_parts(root: Path, paths: list[Path]) -> _Blocks:
             yield block
 
 
-def _block_of_part(root: Path, path: Path) -> Block:
+def _block_of_part(root: Path, path: Path) -> _Block:
     try:
         table = pq.read_table(path)
         described = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
         column = table["file"].combine_chunks()
         files = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-        kind = Kind((Place.of(root) / described["base"]).address, described["image_column"])
+        base, image_column = (Place.of(root) / described["base"]).address, described["image_column"]
     except (PoolFormatError, OSError, pa.ArrowException, KeyError, AttributeError) as error:
         found, remedy = str(error).split("\n")[0], "embed the pool again"
         raise PoolFormatError(path, expected="an index of images", found=found, remedy=remedy) from error
-    return Block(kind, files.dictionary, table.drop_columns(["file"]).append_column("place", files.indices))
+    entries = table.drop_columns(["file"]).append_column("place", files.indices)
+    return _Block(files.dictionary, entries, base, image_column)
 
 
 def _read_parquet_row(place: Place, column: str, row: int) -> bytes | None:

@@ -30,7 +30,6 @@ from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, 
 from clipsel_core.files import expect_regular
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.conventions import padded_uid
-from clipsel_core.pool.image_lookup import JSON_PLACE
 from clipsel_core.pool.sources.members import DAMAGE, Members
 from clipsel_core.pool.sources.tars import Sample, Samples
 from clipsel_core.processes import child_environment, ending, in_one_line, module_command
@@ -40,7 +39,7 @@ _LEAST_BYTES, _MOST_BYTES, _MOST_TARS = 256 << 20, 2 << 30, 500
 _EXPECTED = "a tar whose images can be found"
 _SCHEMA = pa.schema(
     {"uid_hi": pa.uint64(), "uid_lo": pa.uint64(), "place": pa.int32(), "offset": pa.int64(), "length": pa.int64()}
-    | dict.fromkeys(JSON_PLACE, pa.int64())
+    | dict.fromkeys(("json_offset", "json_length"), pa.int64())
 )
 
 

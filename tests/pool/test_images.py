@@ -1,17 +1,23 @@
-"""Images found in tars by uid."""
+"""Images are found by uid, in tars and by the index that `embed` leaves, whatever the uids are like."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import sqlite3
 import tarfile
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool import images
 from clipsel_core.pool.images import ImageIndex
+
+PAIRS, FILES = 3_000, 7
 
 
 def write_tar(path, members):
@@ -80,22 +86,98 @@ def test_read__unknown_or_malformed_uids_have_none(tars, tmp_path, uid):
     assert ImageIndex.open(tars, tmp_path / "images.index").read(uid) is None
 
 
-def test_open__is_read_from_the_cache_until_a_tar_changes(tars, tmp_path, monkeypatch):
+def test_open__is_read_from_the_cache_until_a_tar_changes(tars, tmp_path):
     ImageIndex.open(tars, tmp_path / "images.index")
     built = []
-    write = images.write_lookup
-    monkeypatch.setattr(images, "write_lookup", lambda *given: built.append(1) or write(*given))
-    assert ImageIndex.open(tars, tmp_path / "images.index").read("c" * 32) == b"third"
+    assert ImageIndex.open(tars, tmp_path / "images.index", lambda *at: built.append(at)).read("c" * 32) == b"third"
     assert not built
     write_tar(tars[1], sample("000", "c" * 32, b"another"))
     os.utime(tars[1], ns=(1, 1))
-    assert ImageIndex.open(tars, tmp_path / "images.index").read("c" * 32) == b"another"
+    assert ImageIndex.open(tars, tmp_path / "images.index", lambda *at: built.append(at)).read("c" * 32) == b"another"
     assert built
 
 
 def test_open__a_damaged_cache_is_built_again(tars, tmp_path):
-    (tmp_path / "images.index").write_bytes(b"not parquet")
-    assert len(ImageIndex.open(tars, tmp_path / "images.index")) == 3
+    path = tmp_path / "images.index"
+    ImageIndex.open(tars, path)
+    whole = path.read_bytes()
+    others = tmp_path / "others"
+    with sqlite3.connect(others) as database:
+        database.execute("CREATE TABLE images (uid TEXT)")
+    for damaged in (b"", b"x" * 15, whole[:-1], whole[:-4096], whole[:100], b"\0" * len(whole), others.read_bytes()):
+        path.write_bytes(damaged)
+        assert ImageIndex.open(tars, path).read("c" * 32) == b"third"
+        assert path.read_bytes() == whole
+
+
+def write_parts(root, *parts):
+    """The index of a pool whose pairs lie in files of random bytes. parts: uids. Returns: the index's files, and what
+
+    the image of each of these uids is.
+    """
+    draw, paths, known = np.random.default_rng(0), [], []
+    (root / "images").mkdir(exist_ok=True)
+    for number, keys in enumerate(parts):
+        names = [f"{number} pictures é {name}.jpg" for name in range(FILES)]
+        contents = [draw.bytes(9_000) for _ in names]
+        for name, content in zip(names, contents, strict=True):
+            (root / name).write_bytes(content)
+        place, offset, length = (draw.integers(0, most, len(keys)) for most in (FILES, 8_000, 999))
+        at = zip(place.tolist(), offset.tolist(), length.tolist(), strict=True)
+        known += [contents[p][o : o + n] for p, o, n in at]
+        files = pa.DictionaryArray.from_arrays(pa.array(place, pa.int32()), pa.array(names))
+        columns = {"uid_hi": keys["f0"].copy(), "uid_lo": keys["f1"].copy()}
+        table = pa.table({**columns, "file": files, "offset": offset, "length": length})
+        paths.append(root / "images" / f"{number}.parquet")
+        pq.write_table(table.replace_schema_metadata({"base": ".", "image_column": ""}), paths[-1])
+    return paths, known
+
+
+def make_keys(kind):
+    draw = np.random.default_rng(1)
+    high, low = {
+        "random": draw.integers(0, 2**64, (2, PAIRS), dtype=np.uint64),
+        "counted": (np.zeros(PAIRS, np.uint64), np.arange(PAIRS, dtype=np.uint64)),
+        "counted above": (np.arange(PAIRS, dtype=np.uint64), np.zeros(PAIRS, np.uint64)),
+    }[kind]
+    return uids.from_halves(high, low)
+
+
+@pytest.mark.parametrize("kind", ["random", "counted", "counted above"])
+def test_of_parts__answers_as_a_dictionary_does(tmp_path, kind):
+    keys = make_keys(kind)
+    paths, known = write_parts(tmp_path, *np.split(keys, [700, 701, 2_000]))
+    index = ImageIndex.of_parts(tmp_path, paths, tmp_path / "cache" / "index")
+    assert len(index) == PAIRS
+    assert [index.read(uid) for uid in uids.to_hex(keys).to_pylist()] == known
+    strange = uids.from_halves(np.arange(5, dtype=np.uint64) + 10**6, np.full(5, 10**6, np.uint64))
+    assert [index.read(uid) for uid in uids.to_hex(strange).to_pylist()] == [None] * 5
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["index"]
+
+
+def test_of_parts__of_repeated_uids_the_first(tmp_path):
+    keys = make_keys("random")[:3]
+    paths, known = write_parts(tmp_path, keys, keys[::-1])
+    index = ImageIndex.of_parts(tmp_path, paths, tmp_path / "index")
+    assert [index.read(uid) for uid in uids.to_hex(keys).to_pylist()] == known[:3]
+
+
+def test_of_parts__an_image_too_long_to_be_read_at_once_is_left_out(tmp_path):
+    paths, _ = write_parts(tmp_path, make_keys("random")[:2])
+    table = pq.read_table(paths[0])
+    pq.write_table(table.set_column(4, "length", pa.array([5, 2**31])), paths[0])
+    assert len(ImageIndex.of_parts(tmp_path, paths, tmp_path / "index")) == 1
+
+
+def test_of_parts__one_that_fails_leaves_the_older_database(tmp_path):
+    paths, _ = write_parts(tmp_path, make_keys("random"), make_keys("counted"))
+    ImageIndex.of_parts(tmp_path, paths[:1], tmp_path / "cache" / "index")
+    before = (tmp_path / "cache" / "index").read_bytes()
+    paths[1].write_bytes(b"PAR1")
+    with pytest.raises(PoolFormatError, match="an index of images"):
+        ImageIndex.of_parts(tmp_path, paths, tmp_path / "cache" / "index")
+    assert (tmp_path / "cache" / "index").read_bytes() == before
+    assert [found.name for found in (tmp_path / "cache").iterdir()] == ["index"]
 
 
 def test_open__a_pipe_is_no_tar_and_is_not_waited_for(tars, tmp_path):
