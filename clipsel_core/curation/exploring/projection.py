@@ -163,6 +163,7 @@ def _lay_out(images: np.ndarray, seed: int, report: Progress) -> np.ndarray:
     # Loading numba takes many seconds: whoever only looks at a map that exists need not wait for it.
     import umap
 
+    _keep_compiled()
     report(_READ, "finding neighbours")
     layout = umap.UMAP(
         n_neighbors=_neighbours(pairs),
@@ -174,6 +175,19 @@ def _lay_out(images: np.ndarray, seed: int, report: Progress) -> np.ndarray:
         tqdm_kwds={"disable": False, "file": _EpochReader(report), "bar_format": "{n_fmt}/{total_fmt} "},
     )
     return layout.fit_transform(images).astype(np.float32)
+
+
+def _keep_compiled() -> None:
+    """Has numba keep the machine code of UMAP's loops on the disk: to compile them takes 12 s in each process."""
+    from numba.core.dispatcher import Dispatcher
+    from umap import distances, layouts, umap_, utils
+
+    loops = [value for module in (distances, layouts, umap_, utils) for value in vars(module).values()]
+    # Where no folder for it can be written, they are compiled as before.
+    with suppress(RuntimeError, OSError):
+        for loop in loops:
+            if isinstance(loop, Dispatcher):
+                loop.enable_caching()
 
 
 class _EpochReader:
