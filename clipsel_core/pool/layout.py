@@ -19,8 +19,8 @@ from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.files import expect_regular
 from clipsel_core.pool.conventions import find_column, is_hidden
 from clipsel_core.pool.npz import Member, read_members
-from clipsel_core.pool.sources.columns import as_bytes
-from clipsel_core.pool.sources.record import UNDECODABLE, clean_text
+from clipsel_core.pool.sources.tables import as_bytes
+from clipsel_core.pool.sources.text import UNDECODABLE, clean_text
 
 _AT_ONCE = 8
 _TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")

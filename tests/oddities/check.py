@@ -16,7 +16,7 @@ from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import as_texts, open_pool, read_column, read_uid_column
 from clipsel_core.pool.making.embed import Teacher
 from clipsel_core.pool.making.make import make_pool
-from clipsel_core.pool.sources.image_parquet import with_images
+from clipsel_core.pool.sources.image_tables import with_images
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.pool.target_files import read_target_rows, split_part

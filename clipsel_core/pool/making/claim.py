@@ -13,8 +13,7 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_json
 from clipsel_core.pool.layout import metadata_files
 from clipsel_core.pool.making.decode import MOST_PIXELS
-from clipsel_core.pool.sources.arrays import EMBEDDED
-from clipsel_core.pool.sources.record import Source
+from clipsel_core.pool.sources.record import EMBEDDED, Source
 from clipsel_core.pool.teachers import check_arch
 
 SHARD_SIZE = 100_000

@@ -40,7 +40,7 @@ from clipsel_core.pool.making.shard_files import (
     write_index,
     write_parquet,
 )
-from clipsel_core.pool.sources.image_parquet import with_images
+from clipsel_core.pool.sources.image_tables import with_images
 from clipsel_core.pool.sources.record import Source
 from clipsel_core.pool.teachers import add_teacher, read_teachers
 

@@ -14,14 +14,18 @@ from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.npy import read_header
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.columns import Columns, check_texts, guess_columns, refuse_columns, said_in
-from clipsel_core.pool.sources.delimited import open_text
-from clipsel_core.pool.sources.image_parquet import count_rows, read_parquet_schema
-from clipsel_core.pool.sources.record import Record, Source, clean_text, extent_of, signature_of
-from clipsel_core.pool.sources.table import column_names, read_rows
-
-EMBEDDED = ("clip-retrieval", "npy")
-"""The kinds of sources that have embeddings."""
+from clipsel_core.pool.sources.record import Record, Source, extent_of, signature_of
+from clipsel_core.pool.sources.tables import (
+    Columns,
+    check_texts,
+    count_rows,
+    guess_columns,
+    look_into,
+    read_parquet_schema,
+    read_rows,
+    refuse_columns,
+)
+from clipsel_core.pool.sources.text import clean_text, open_text
 
 _IMAGE_WORDS, _TEXT_WORDS = ("img", "image"), ("txt", "text", "caption")
 _TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".txt")
@@ -124,9 +128,11 @@ def _columns(place: Place, table: str, image: str | None, text: str | None) -> C
         refuse_columns("a .txt of captions" if table else "a folder of .npy alone", image, text)
         return Columns(image="", text="text" if table else "")
     path = place / table
-    columns = guess_columns(path, column_names(path, path.ending), image=image, text=text, needed=False)
-    if columns.text and path.ending == "parquet":
-        check_texts(path, columns.text, read_parquet_schema(path).field(columns.text).type)
+    schema = read_parquet_schema(path) if path.ending == "parquet" else None
+    names = look_into(path, path.ending).names if schema is None else schema.names
+    columns = guess_columns(path, names, image=image, text=text, needed=False)
+    if columns.text and schema:
+        check_texts(path, columns.text, schema.field(columns.text).type)
     return columns
 
 
@@ -161,11 +167,11 @@ def _record(
         return Record(f"{part.image}:{number}", part.image, fault=row, position=number)
     path = clean_text(row.get(columns.image)).strip() if columns.image else ""
     return Record(
-        key=(clean_text(row.get(columns.key)) if columns.key else "") or path or f"{part.image}:{number}",
+        key=columns.key_in(row) or path or f"{part.image}:{number}",
         file=path if _there(base, path) else "",
         embeddings=rows,
         position=number,
-        **said_in(row, columns),
+        **columns.fields(row),
     )
 
 

@@ -15,16 +15,15 @@ from clipsel_core.pool.conventions import IMAGE_ENDINGS, IMAGES_END
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import (
     LARGEST_JSON,
-    LONGEST_CAPTION,
     Record,
     Source,
     caption_in,
-    clean_text,
     extent_of,
     facts_in,
-    named_in,
+    fields_of_json,
     signature_of,
 )
+from clipsel_core.pool.sources.text import LONGEST_CAPTION, clean_text
 
 _CAPTIONS_AT_ONCE = 32
 
@@ -74,7 +73,7 @@ def _described(base: Place, texts: dict[str, str], name: str) -> Record:
         caption = clean_text(_text(base, texts.get(_with_ending(name, ".txt")), LONGEST_CAPTION)).strip()
     except OSError as error:
         return Record(key, key, fault=f"its caption cannot be read: {error.strerror or error}")
-    return Record(key, key, caption=caption or caption_in(said).strip(), **named_in(said))
+    return Record(key, key, caption=caption or caption_in(said).strip(), **fields_of_json(said))
 
 
 def _with_ending(name: str, ending: str) -> str:

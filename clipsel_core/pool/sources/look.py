@@ -11,14 +11,18 @@ from clipsel_core.pool.conventions import IMAGE_ENDINGS, IMAGES_END
 from clipsel_core.pool.patience import PATIENT
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.arrays import open_arrays
-from clipsel_core.pool.sources.arrow import is_saved, open_arrow, saved_files
-from clipsel_core.pool.sources.columns import guess_columns, refuse_columns
-from clipsel_core.pool.sources.delimited import Delimited, open_text
 from clipsel_core.pool.sources.folder import open_folder
-from clipsel_core.pool.sources.image_parquet import open_image_parquets, parquet_image_column, read_parquet_schema
-from clipsel_core.pool.sources.record import FORMATS, Source
-from clipsel_core.pool.sources.table import open_tables
+from clipsel_core.pool.sources.image_tables import (
+    is_saved,
+    open_arrow,
+    open_image_parquets,
+    parquet_image_column,
+    saved_files,
+)
+from clipsel_core.pool.sources.record import EMBEDDED, FORMATS, Source
+from clipsel_core.pool.sources.tables import guess_columns, open_tables, read_parquet_schema, refuse_columns
 from clipsel_core.pool.sources.tars import open_tars
+from clipsel_core.pool.sources.text import Delimited, open_text
 
 _TABLES = ("csv", "tsv", "jsonl", "parquet")
 
@@ -100,7 +104,7 @@ def _open(place: Place, kind: str, image: str | None, text: str | None) -> Sourc
     base = place if folder else place.parent
     if kind in ("folder", "webdataset"):
         refuse_columns(kind, image, text)
-    if kind in ("clip-retrieval", "npy"):
+    if kind in EMBEDDED:
         return open_arrays(place, kind, image=image, text=text)
     if kind == "folder":
         if not folder or not place.files(*IMAGE_ENDINGS):

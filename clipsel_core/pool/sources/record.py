@@ -1,14 +1,13 @@
-"""What is a pair before it is in a pool, and what can be asked of the place it comes from?"""
+"""What is a pair before it is in a pool, and what can be asked of the source that it comes from?"""
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -16,29 +15,17 @@ import numpy as np
 from clipsel_core.counts import counted
 from clipsel_core.pool.conventions import usable_uid
 from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.text import SAVE_AS, UNDECODABLE, clean_text
 
 FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet", "arrow", "clip-retrieval", "npy")
-SAVE_AS = "save it as UTF-8, or as UTF-16 with a byte order mark"
-"""What to do about text that cannot be decoded."""
-LONGEST_CAPTION = 1 << 20
-"""Bytes of a caption that are read at all."""
-_NAMED = {"uid", "key", "caption", "url"}
+EMBEDDED = ("clip-retrieval", "npy")
+"""The formats that have embeddings."""
 LARGEST_JSON = 1 << 24
 """Bytes of a pair's json above which it is left unread."""
+SIDES = ("original_width", "original_height")
+"""What tables and json call an image's width and height."""
 
-UNDECODABLE = "\udcff"
-"""Stands in decoded text, until it is a record's, for bytes that mean nothing in its encoding."""
-DECODE_ERRORS = "clipsel.undecodable"
-"""The error handler that puts it there, by the name that codecs know it by."""
-codecs.register_error(DECODE_ERRORS, lambda error: (UNDECODABLE, error.end))  # type: ignore[attr-defined]
-
-# UTF-32's begins with UTF-16's.
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
-    *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
-)
-_LONE_HALVES = re.compile("[\ud800-\udcfe\udd00-\udfff]")
+_NAMED = {"uid", "key", "caption", "url"}
 _ALL_HALVES = re.compile("[\ud800-\udfff]")
 
 
@@ -109,17 +96,6 @@ class Source:
     glance: Callable[[int], Iterator[Record]] | None = None
 
 
-class Named(TypedDict):
-    """What a pair's json says of it beside the caption, named as in Record."""
-
-    uid: str
-    source_uid: str
-    url: str
-    width: int | None
-    height: int | None
-    facts: str
-
-
 def facts_in(text: bytes | str) -> dict[str, Any]:
     """What a pair's json says, or nothing where it is broken: the pair can do without."""
     try:
@@ -134,29 +110,29 @@ def caption_in(facts: Mapping[str, Any]) -> str:
     return clean_text(facts.get("caption") or facts.get("text"))
 
 
-def named_in(facts: Mapping[str, Any]) -> Named:
-    """What a pair's json says of it, as far as that can be used, and the rest as it is."""
+def fields_of_json(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pair's json says of it, as fields of a Record; what has no field of its own goes into `facts`."""
     rest = {name: value for name, value in facts.items() if name not in _NAMED}
-    uid, source_uid = uids_in(facts.get("uid"))
-    return {
-        "uid": uid,
-        "source_uid": source_uid,
-        "url": clean_text(facts.get("url")),
-        "width": usable_side(facts.get("original_width")),
-        "height": usable_side(facts.get("original_height")),
-        "facts": json.dumps(rest) if rest else "",
-    }
+    return {**fields_of(facts, "uid", "url"), "facts": json.dumps(rest) if rest else ""}
 
 
-def uids_in(value: object) -> tuple[str, str]:
-    """A source's uid as a pool's, nothing where it cannot be one; and as the source has it, where that is another.
+def fields_of(row: Mapping[str, Any], uid: str, url: str) -> dict[str, Any]:
+    """A pair's uid, source_uid, url, width and height, as fields of a Record, as far as they can be used.
 
+    uid, url: the names of the columns, "" for none: there may be a column without a name, as pandas writes its index.
     Of bytes 16 are a UUID, as columns of them are read; others are text.
     """
+    value = row.get(uid) if uid else None
     if isinstance(value, bytes):
         value = UUID(bytes=value) if len(value) == 16 else clean_text(value)
-    uid = usable_uid(value)
-    return uid, "" if value == uid else clean_text(value)
+    known = usable_uid(value)
+    return {
+        "uid": known,
+        "source_uid": "" if value == known else clean_text(value),
+        "url": clean_text(row.get(url)) if url else "",
+        "width": _usable_side(row.get(SIDES[0])),
+        "height": _usable_side(row.get(SIDES[1])),
+    }
 
 
 def signature_of(names: Sequence[str], sizes: Sequence[int], *settings: str) -> str:
@@ -176,29 +152,7 @@ def extent_of(sizes: Sequence[int]) -> str:
     return f"{counted(sum(sizes), 'bytes')} in {counted(len(sizes), 'files')}"
 
 
-def encoding_of(head: bytes) -> str:
-    """What text is encoded in, by the byte order mark at its beginning; UTF-8 where it has none."""
-    return next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
-
-
-def clean_text(value: object) -> str:
-    """A caption or url as text that any file can hold; half a character becomes a question mark.
-
-    Bytes are decoded by their byte order mark, which is not part of the text; what means nothing is UNDECODABLE.
-    Of several captions, as tables of photographs have them, the first that says something. An object is no text.
-    """
-    if isinstance(value, str):
-        return value if value.isascii() else _LONE_HALVES.sub("?", value)
-    if isinstance(value, list):
-        return next((text for item in value if (text := clean_text(item)).strip()), "")
-    if isinstance(value, bytes):
-        # A caption that was cut at the longest length may end within a character.
-        decoder = codecs.getincrementaldecoder(encoding_of(value))(DECODE_ERRORS)
-        return value.decode("ascii") if value.isascii() else decoder.decode(value, len(value) < LONGEST_CAPTION)
-    return "" if value is None or isinstance(value, dict) or value != value else str(value)
-
-
-def usable_side(value: object) -> int | None:
+def _usable_side(value: object) -> int | None:
     """A width or height that a source claims, or None where it is not a positive number."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         value = int(value)

@@ -14,16 +14,15 @@ from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.members import DAMAGE, Member, Members
 from clipsel_core.pool.sources.record import (
     LARGEST_JSON,
-    LONGEST_CAPTION,
     Record,
     Source,
     caption_in,
-    clean_text,
     extent_of,
     facts_in,
-    named_in,
+    fields_of_json,
     signature_of,
 )
+from clipsel_core.pool.sources.text import LONGEST_CAPTION, clean_text
 
 _KINDS = {**dict.fromkeys(IMAGE_ENDINGS, "image"), ".txt": "txt", ".json": "json"}
 # Bytes of samples whose files do not lie next to each other, while the rest of them is awaited.
@@ -273,5 +272,5 @@ def _record(name: str, sample: Sample) -> Record:
         length=sample.place[1],
         data=sample.data,
         position=sample.position,
-        **named_in(sample.facts),
+        **fields_of_json(sample.facts),
     )

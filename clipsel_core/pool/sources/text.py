@@ -1,7 +1,8 @@
-"""How are lines, rows and fields told apart in text? Its encoding and line ends; in csv and tsv, what is quoted."""
+"""How is text decoded, and how are its lines, rows and fields told apart? Encodings, line ends; quotes in csv, tsv."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -13,9 +14,25 @@ from typing import Any, NamedTuple
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.record import DECODE_ERRORS, SAVE_AS, encoding_of
 
-_MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+SAVE_AS = "save it as UTF-8, or as UTF-16 with a byte order mark"
+"""What to do about text that cannot be decoded."""
+LONGEST_CAPTION = 1 << 20
+"""Bytes of a caption that are read at all."""
+UNDECODABLE = "\udcff"
+"""Stands in decoded text, until it is a record's, for bytes that mean nothing in its encoding."""
+
+_DECODE_ERRORS = "clipsel.undecodable"
+codecs.register_error(_DECODE_ERRORS, lambda error: (UNDECODABLE, error.end))  # type: ignore[attr-defined]
+# UTF-32's begins with UTF-16's.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+    *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+)
+_LONE_HALVES = re.compile("[\ud800-\udcfe\udd00-\udfff]")
+
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 # Rows by which a tsv shows whether a column is quoted in all of them.
 _LOOKED_AT, _ENOUGH = 100, 2
 # How many lines of a tsv may be rows by themselves, beyond as many that are none, while a closing quote is looked for.
@@ -24,6 +41,23 @@ _DOUBTS = 4
 _MOST_LINES, _MOST_LETTERS = 1000, 1 << 20
 _ENDS = "\r\n"
 _UNCLOSED = re.compile('"[^"]*(?:""[^"]*)*\\Z')
+
+
+def clean_text(value: object) -> str:
+    """A caption or url as text that any file can hold; half a character becomes a question mark.
+
+    Bytes are decoded by their byte order mark, which is not part of the text; what means nothing is UNDECODABLE.
+    Of several captions, as tables of photographs have them, the first that says something. An object is no text.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else _LONE_HALVES.sub("?", value)
+    if isinstance(value, list):
+        return next((text for item in value if (text := clean_text(item)).strip()), "")
+    if isinstance(value, bytes):
+        # A caption that was cut at the longest length may end within a character.
+        decoder = codecs.getincrementaldecoder(_encoding_of(value))(_DECODE_ERRORS)
+        return value.decode("ascii") if value.isascii() else decoder.decode(value, len(value) < LONGEST_CAPTION)
+    return "" if value is None or isinstance(value, dict) or value != value else str(value)
 
 
 class Row(NamedTuple):
@@ -47,25 +81,20 @@ class Text(NamedTuple):
 
 @contextmanager
 def open_text(place: Place) -> Iterator[Text]:
-    """A file of text, decoded by its byte order mark; see DECODE_ERRORS. Its first line end, LF or CR, is that of all.
+    """A file of text, decoded by its byte order mark as in clean_text. Its first line end, LF or CR, is that of all.
 
     Raises: PoolFormatError where it is UTF-16 without the mark, or no text; OSError.
     """
     with place.open() as raw:
         head = raw.peek(1)  # type: ignore[attr-defined]
-        encoding = encoding_of(head)
+        encoding = _encoding_of(head)
         if encoding == "utf-8" and head[:256].count(0) * 4 > len(head[:256]):
             raise PoolFormatError(place, expected="text", found="bytes of zero", remedy=SAVE_AS)
-        ends = _line_ends(head.decode(encoding, "ignore"))
+        shown = head.decode(encoding, "ignore")
+        first = re.search("\r\n?|\n", shown)
+        ends = "\n" if first is None or first[0] != "\r" else _ENDS if "\n" in shown else "\r"
         newline = ends if len(ends) == 1 else ""
-        yield Text(io.TextIOWrapper(raw, encoding, DECODE_ERRORS, newline), ends, raw.tell)
-
-
-def _line_ends(head: str) -> str:
-    first = re.search("\r\n?|\n", head)
-    if first is None or first[0] != "\r":
-        return "\n"
-    return _ENDS if "\n" in head else "\r"
+        yield Text(io.TextIOWrapper(raw, encoding, _DECODE_ERRORS, newline), ends, raw.tell)
 
 
 class Delimited:
@@ -88,7 +117,7 @@ class Delimited:
         self._ahead, self._lines = deque[str](), chain(head, lines)
         first = re.sub('"[^"]*"', "", next((line for line in head if line.strip(_ENDS)), ""))
         usual = "\t" if kind == "tsv" else ","
-        self.mark = max(_MARKS, key=lambda mark: (first.count(mark), mark == usual))
+        self.mark = max(_SEPARATORS, key=lambda mark: (first.count(mark), mark == usual))
         self._quoted = re.compile(f'"([^"]*(?:""[^"]*)*)"(?={re.escape(self.mark)}|\\Z)')
         self._strict = self.mark != "\t" or _quoted_throughout(head)
         self._given = list[str]()
@@ -96,7 +125,7 @@ class Delimited:
         self._rows = self._split()
         self.names = [name if name.strip() else "" for name in next(self._rows, (0, [""]))[1]]
         self._width = len(self.names)
-        self.said = f", fields separated by {_MARKS[self.mark]}" if self.mark != usual else ""
+        self.said = f", fields separated by {_SEPARATORS[self.mark]}" if self.mark != usual else ""
         self.said += ", a column without a name left out" if "" in self.names and self._width > 1 else ""
 
     def __iter__(self) -> Iterator[Row]:
@@ -104,15 +133,13 @@ class Delimited:
         for number, fields in self._rows:
             if len(fields) != width:
                 if len(fields) < width or any(fields[width:]):
-                    yield Row(self._tell(), number, self._misfit(number, len(fields)))
+                    which = "more" if len(fields) > width else "fewer"
+                    said = f"{which} fields than the first line has: {len(fields)} in line {number:,}, {width} there"
+                    remedy = f"quote fields that hold {_SEPARATORS[self.mark]} or line ends"
+                    yield Row(self._tell(), number, f"{said}; {remedy}")
                     continue
                 del fields[width:]
             yield Row(self._tell(), number, dict(zip(names, fields, strict=True)))
-
-    def _misfit(self, number: int, count: int) -> str:
-        which = "more" if count > self._width else "fewer"
-        remedy = f"quote fields that hold {_MARKS[self.mark]} or line ends"
-        return f"{which} fields than the first line has: {count} in line {number:,}, {self._width} there; {remedy}"
 
     def _split(self) -> Iterator[tuple[int, list[str]]]:
         """The fields of each row, with the number of its first line; lines without anything are passed over."""
@@ -199,3 +226,8 @@ def _quoted_throughout(lines: list[str]) -> bool:
     quoted = [[len(field) > 1 and field[0] == field[-1] == '"' for field in row] for row in rows]
     values = [row for row in quoted[1:] if len(row) == len(quoted[0])]
     return all(quoted[0]) or (len(values) >= _ENOUGH and any(map(all, zip(*values, strict=True))))
+
+
+def _encoding_of(head: bytes) -> str:
+    """What text is encoded in, by the byte order mark at its beginning; UTF-8 where it has none."""
+    return next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), "utf-8")
