@@ -11,12 +11,11 @@ import streamlit as st
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.listing import Listing, ListOrder
-from pages.parts import empty, facts, marginals, metrics, recipes, state, unreadable, words
+from pages.parts import empty, facts, marginals, metrics, recipes, state, unreadable, views, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import fold, pager, scanning
-from pages.parts.gallery.leafing import Leaves
+from pages.parts.gallery import pager, scanning
 from pages.parts.jobs import targets
-from pages.parts.pair import booklet, pair
+from pages.parts.pair import galleries
 
 _ORDERS: dict[str, ListOrder] = {"highest": "descending", "lowest": "ascending", "random": "random", "near": "near"}
 _SHOWN = ("all", "kept", "dropped")
@@ -47,8 +46,11 @@ def show(entry: Entry) -> None:
     st.title("Gallery")
     run, table = state.open_run(entry), state.require_table(entry)
     names = list(table.metrics)
-    controls, summary = fold.controls("Sort and filter")
-    with controls:
+    # On a phone the controls are folded behind the switch, so that the pairs come first; the style sheet decides that.
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="folded"):
+        st.toggle("Sort and filter", key="unfold")
+        summary = st.container()
+    with st.container(key="foldable"):
         metric, order, centre, seed = _order_controls(entry, names)
         asked, shown, more, size = _card_controls(names, metric, searchable=bool(table.pool and table.pool.text_column))
         facts.show_note(_explain(metric, order, centre))
@@ -58,15 +60,17 @@ def show(entry: Entry) -> None:
     read = search.scan.done if search else 0
     view = View(metric, order, shown, size, seed, centre, recipes.draft_yaml(entry, run), asked, read)
     listing = _listed(entry, view, search)
-    page = _pager(entry, view, listing, pager.pages_of(len(listing), size), search)
+    name = entry, replace(view, recipe="") if shown == "all" else view, state.scores_stamp(entry)
+    listed = pager.SortedList(name, listing, _ORDERS[order], size, seed, centre)
+    page = _pager(entry, view, listed, search)
     if not len(listing):
         _nothing(view)
         return
     targets.offer_kept_by_hand(entry, run)
-    leaves = _leaves(entry, view, listing)
-    kept = state.keeps(entry, view.recipe) if shown == "all" else None
+    keeps = state.keeps(entry, view.recipe) if shown == "all" else None
     title = f"Pairs by {metrics.title(metric)}, {order} first"
-    booklet.show(entry, leaves, page, metric, key="page", gallery=_CARDS, title=title, kept=kept, more=more)
+    drawn: dict[str, Any] = {"title": title, "keeps": keeps, "more": more}
+    galleries.draw_gallery(entry, listed, metric, key=_CARDS, page=page, pager_key="page", **drawn)
 
 
 def _order_controls(entry: Entry, names: list[str]) -> tuple[str, str, float, int]:
@@ -143,13 +147,18 @@ def _search(entry: Entry, asked: tuple[str, ...]) -> scanning.Search | None:
     return search
 
 
-def _pager(entry: Entry, view: View, listing: Listing, pages: int, search: scanning.Search | None) -> int:
+def _pager(entry: Entry, view: View, listed: pager.SortedList, search: scanning.Search | None) -> int:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        page = pager.show("page", pages, f"{words.pairs(len(listing))}{_matched(view, search)}")
+        said = words.pairs(len(listed))
+        if search is not None:
+            said += " with these words" + (
+                "" if view.shown == "all" else f", {words.count(search.scan.found)} in the pool"
+            )
+        page = pager.choose_page("page", listed, said)
         with st.container(key="keys", width="content"):
             facts.show_note("Arrows move, Enter opens, K keeps, D drops")
         st.space("stretch")
-        if view.order in ("highest", "lowest") and len(listing):
+        if view.order in ("highest", "lowest") and len(listed):
             st.number_input(
                 "Jump to percentile",
                 min_value=0.0,
@@ -161,15 +170,9 @@ def _pager(entry: Entry, view: View, listing: Listing, pages: int, search: scann
                 label_visibility="collapsed",
                 width=200,
                 on_change=_jump,
-                args=(entry, view, listing),
+                args=(entry, view, listed.listing),
             )
     return page
-
-
-def _matched(view: View, search: scanning.Search | None) -> str:
-    if search is None:
-        return ""
-    return " with these words" + ("" if view.shown == "all" else f", {words.count(search.scan.found)} in the pool")
 
 
 @unreadable.doing
@@ -185,7 +188,7 @@ def _jump(entry: Entry, view: View, listing: Listing) -> None:
     place = below if view.order == "lowest" else above - (below + above == len(listing))
     place = min(max(place, 0), max(len(listing) - 1, 0))
     pager.turn_to("page", view.size, place)
-    pair.leave_at(entry, place, gallery=_CARDS)
+    views.get(views.Pairs).last = (entry.key, _CARDS), place
 
 
 def _listed(entry: Entry, view: View, search: scanning.Search | None) -> Listing:
@@ -211,12 +214,6 @@ def _listing(
     if _search is not None:
         bits = _search.scan.bits.copy() if bits is None else _search.scan.bits & bits
     return Listing.of(state.metric_bins(entry, metric), bits)
-
-
-def _leaves(entry: Entry, view: View, listing: Listing) -> Leaves:
-    same = replace(view, recipe="") if view.shown == "all" else view
-    name = (entry, same, state.scores_stamp(entry))
-    return Leaves(name, listing, _ORDERS[view.order], view.size, view.seed, view.centre)
 
 
 def _nothing(view: View) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, elsewhere, empty, links, opened, opening, state, unreadable
+from pages.parts import catalog, elsewhere, empty, links, opening, state, unreadable, views
 from pages.parts.gallery import images
 from pages.parts.jobs import forms, jobs, starting
 
@@ -37,7 +37,7 @@ st.set_page_config(page_title=f"{page.title} · clipsel")
 # What lies over a page, a form or a pair, does not follow to the next one.
 if st.session_state.get("page on show") != page.url_path:
     forms.close()
-    opened.forget()
+    views.close_pair()
 st.session_state["page on show"] = page.url_path
 
 entries = catalog.entries()
@@ -65,12 +65,12 @@ else:
         with st.sidebar:
             links.copier(here, link)
             jobs.glance()
-            images.switch(here)
+            images.show_switch(here)
         opening.wait_for(here)
         links.show_news(link)
         above = st.container()
         page.run()
         with above:
-            images.watch()
+            images.show_search()
     except (ClipselError, OSError) as error:
         empty.show_error(unreadable.in_words(error), "This run cannot be shown as it is")

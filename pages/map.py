@@ -11,9 +11,9 @@ import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.index.cells import Span, within
-from pages.parts import facts, metrics, recipes, state, unreadable, words
+from pages.parts import facts, metrics, recipes, state, unreadable, views, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import images, records
+from pages.parts.gallery import images, pager, texts
 from pages.parts.jobs import jobs
 from pages.parts.map import atlas, map_view, naming, projecting, region
 from pages.parts.map.atlas import AMOUNT, KEPT, Cells, Colour
@@ -102,9 +102,9 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     opened = map_view.show_map(view, key=key, drawn=drawn, moved=moved, pointed=pointed)
     map_view.show_tip(view, _tip(entry, colour, found) if few else None, key=_key(entry, "tip"))
     if opened is not None:
-        pair.open_pair(entry, pair.Walk.of_rows(_rows_in_view(entry, found)), opened, gallery=key)
-    else:
-        pair.stay_open(entry, gallery=key)
+        rows = _rows_in_view(entry, found)
+        views.get(views.Pairs).opened = views.OpenPair((entry.key, key), pager.RowList(rows, len(rows)), opened)
+    pair.draw_opened(entry, gallery=key)
     st.caption(
         "Similar images lie close together; directions have no meaning. Draw around a region to see what is in it. "
         "The wheel or two fingers zoom; single pairs appear where few are in view."
@@ -126,11 +126,11 @@ def _tip(entry: Entry, colour: Colour, found: Cells) -> Tip | None:
     if place is None or place >= len(rows):
         return None
     row = rows[place : place + 1]
-    told = records.of(entry, row, images.columns(entry))
+    told = texts.read_texts(entry, row, images.columns(entry))
     names = uids.to_hex(state.open_table(entry).uids_at(row)).to_pylist()
     values = atlas.values_of(entry, colour)
     value = None if values is None else float(values[np.searchsorted(state.open_map(entry).rows, row[0])])
-    src = images.sources(entry, names, told.get("url"))[0]
+    src = images.addresses(entry, names, told.get("url"))[0]
     return Tip(place, told["caption"][0][:_LONGEST_CAPTION], _value(colour, value), src)
 
 

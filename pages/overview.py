@@ -16,9 +16,10 @@ from clipsel_core.runs.status import Said, read_status
 from clipsel_core.runs.store import Run
 from pages.parts import commands, empty, facts, marginals, metrics, recipes, state, unreadable, words
 from pages.parts.catalog import Entry
+from pages.parts.gallery import pager
 from pages.parts.jobs import health, jobs, scoring, starting
 from pages.parts.map import projecting
-from pages.parts.pair import pairs
+from pages.parts.pair import galleries
 
 _SPARK_BINS = 64
 _GLIMPSE = 12
@@ -68,7 +69,8 @@ def _glimpse(entry: Entry) -> None:
     metric = "s_cliploss" if "s_cliploss" in known else known[0]
     rows = _glimpse_rows(entry, metric, state.scores_stamp(entry))
     st.caption(f"With their {metrics.title(metric)} and its percentile in the run.")
-    pairs.gallery(entry, rows, metric, key="glimpse", label="A few pairs at random")
+    listed = pager.RowList(rows, _GLIMPSE)
+    galleries.draw_gallery(entry, listed, metric, key="glimpse", title="A few pairs at random")
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

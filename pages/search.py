@@ -17,10 +17,10 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, facts, keeping, leading, metrics, recipes, state, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import deck, pager
+from pages.parts.gallery import cards, pager
 from pages.parts.jobs import jobs
 from pages.parts.leading import PAIR, PICTURE, TEXT
-from pages.parts.pair import booklet, fate
+from pages.parts.pair import galleries
 from pages.parts.search import query, sample, whole_pool
 from pages.parts.search.query import Query
 
@@ -85,8 +85,8 @@ def _beginning(entry: Entry, run: Run, metric: str) -> None:
         st.button("Others", icon=":material/shuffle:", key="other beginnings", on_click=_draw_others)
     scored = len(state.open_table(entry))
     drawn = random.Random(st.session_state.get(_DRAW, 0)).sample(range(scored), min(_BEGINNING, scored))
-    kept, listed = keeping.of(entry, recipes.draft_yaml(entry, run)), booklet.Rows(np.array(drawn), _BEGINNING)
-    booklet.show(entry, listed, 1, metric, key=_DRAW, gallery="beginning", title="Pairs drawn at random", kept=kept)
+    keeps, listed = keeping.of(entry, recipes.draft_yaml(entry, run)), pager.RowList(np.array(drawn), _BEGINNING)
+    galleries.draw_gallery(entry, listed, metric, key="beginning", title="Pairs drawn at random", keeps=keeps)
 
 
 def _draw_others() -> None:
@@ -121,14 +121,15 @@ def _gallery(
     high, low = (words.score(float(found.similarity[end])) for end in (0, -1))
     facts.show_title(title, f"{among} · cosine {high} to {low}")
     # A list of them is named after what they are like.
-    fate.actions(entry, run, found.rows, more, called=title[title.find("like ") :])
-    kept, listed = keeping.of(entry, recipes.draft_yaml(entry, run)), booklet.Rows(found.rows, _CARDS)
-    pager.rewind_for(_PAGE, found.rows.tobytes())
+    galleries.draw_actions(entry, run, found.rows, more, called=title[title.find("like ") :])
+    keeps, listed = keeping.of(entry, recipes.draft_yaml(entry, run)), pager.RowList(found.rows, _CARDS)
+    pager.rewind_on_change(_PAGE, found.rows.tobytes())
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        page = pager.show(_PAGE, booklet.pages_of(listed))
+        page = pager.choose_page(_PAGE, listed)
     similarity = found.similarity[(page - 1) * _CARDS : page * _CARDS]
-    also = [(replace(bar, rank=""),) for (bar,) in deck.cosine_bars(similarity)]
-    booklet.show(entry, listed, page, metric, key=_PAGE, gallery="found", title=title, kept=kept, also=also)
+    also = [(replace(bar, rank=""),) for (bar,) in cards.cosine_bars(similarity)]
+    shown: dict[str, Any] = {"title": title, "keeps": keeps, "also": also}
+    galleries.draw_gallery(entry, listed, metric, key="found", page=page, pager_key=_PAGE, **shown)
 
 
 show(state.current())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import opened
+from pages.parts import views
 
 TEXT, PICTURE, PAIR = "a text", "a picture", "a pair"
 # Of a search of the whole pool that was made before: the name of its file.
@@ -18,7 +18,7 @@ def to_search(label: str, icon: str, *, key: str, **asked: str) -> None:
         st.page_link("search.py", label=label, icon=icon, query_params=asked)
     # There a link to the page itself would change nothing.
     elif st.button(label, icon=icon, key=key, on_click=_ask, args=(asked,)):
-        opened.forget()
+        views.close_pair()
         st.rerun()
 
 

@@ -101,7 +101,7 @@ def judge(entry: Entry, run: Run, uid: str, kind: str) -> None:
     """Keeps or drops a pair by hand; the same again takes it back. kind: keep or drop.
 
     The pair leaves every step by hand that names it and joins the last one of its kind, or a new one behind all others.
-    The draft changes once, at the end: see cards.presses.
+    The draft changes once, at the end: see cards.handle_presses.
     """
     taken_back, steps = by_hand(entry, run).get(uid) == kind, Draft()
     for number, step in draft(entry, run).items():

@@ -20,8 +20,7 @@ from clipsel_core.runs.store import Run
 from pages.parts import background, catalog, drawings, recipes, state
 from pages.parts.catalog import Entry
 from pages.parts.map import map_view, naming
-from pages.parts.opened import OPENED
-from pages.parts.pair import fate
+from pages.parts.pair import galleries
 from tests.jobs import stand_in
 from tests.pages.conftest import components, trigger, words
 from tests.pages.worlds import HOSTILE, LACKING, make_run
@@ -120,7 +119,7 @@ def test_map__gallery_is_ordered(app, order, first):
 @pytest.mark.parametrize("kind", ["keep", "drop"])
 @pytest.mark.parametrize("most_inline", [1, 100])
 def test_map__keeps_and_drops_a_region(app, run, kind, most_inline, monkeypatch):
-    monkeypatch.setattr(fate, "_MOST_INLINE", most_inline)
+    monkeypatch.setattr(galleries, "_MOST_INLINE", most_inline)
     draw(app, "drawn", RIGHT_HALF)
     app.button(key=f"{kind} these").click().run()
     assert not app.exception
@@ -135,7 +134,7 @@ def test_map__keeps_and_drops_a_region(app, run, kind, most_inline, monkeypatch)
 
 
 def test_map__the_last_word_on_a_region_counts_and_is_named_after_it(app, run, monkeypatch):
-    monkeypatch.setattr(fate, "_MOST_INLINE", 1)
+    monkeypatch.setattr(galleries, "_MOST_INLINE", 1)
     draw(app, "drawn", RIGHT_HALF)
     before = len(steps(app, run))
     for kind in ("keep", "keep", "drop", "keep", "drop"):
@@ -213,7 +212,7 @@ def test_map__opens_the_pair_that_is_clicked(app):
     assert not app.exception
     assert tip["caption"] in words(app)
     assert f"4 of {len(drawn['points']['x'])} in this gallery" in words(app)
-    del app.session_state[OPENED]
+    app.session_state["pages.parts.views.Pairs "].opened = None
     for nonsense in (-1, 10_000, "3", None):
         draw(app, "opened", nonsense)
         assert not app.exception

@@ -20,7 +20,7 @@ from clipsel_core.tasks import Report, Task
 from pages.parts import empty, facts, lists, recipes, state, watching, words
 from pages.parts.catalog import Entry
 from pages.parts.compare import matrix
-from pages.parts.pair import part_gallery
+from pages.parts.pair import galleries
 
 _DRAFT = "draft"
 _MOST = 12
@@ -93,7 +93,7 @@ def _choose(names: list[str]) -> list[str]:
         max_selections=_MOST,
         placeholder="choose recipes and lists",
         bind="query-params",
-        on_change=part_gallery.rewind,
+        on_change=galleries.rewind,
     )
 
 
@@ -109,7 +109,7 @@ def _two(entry: Entry, texts: dict[str, str], found: Overlap) -> None:
     """Two of them against each other."""
     names = list(found.names)
     left, right, _ = st.columns([2, 2, 3], gap="medium")
-    shared: dict[str, Any] = {"format_func": shown, "bind": "query-params", "on_change": part_gallery.rewind}
+    shared: dict[str, Any] = {"format_func": shown, "bind": "query-params", "on_change": galleries.rewind}
     for key in ("this", "against"):
         if st.session_state.get(key, names[0]) not in names:
             del st.session_state[key]
@@ -129,7 +129,7 @@ def _parts(entry: Entry, texts: dict[str, str], found: Overlap, first: str, seco
     i, j = found.names.index(first), found.names.index(second)
     both = int(found.both[i, j])
     counts = (int(found.sizes[i]) - both, both, int(found.sizes[j]) - both)
-    part = part_gallery.choose_part(counts, key="part")
+    part = galleries.choose_part(counts, key="part")
 
     def bits() -> np.ndarray:
         mine, theirs = (state.kept_bits(entry, texts[name]) for name in (first, second))
@@ -137,7 +137,7 @@ def _parts(entry: Entry, texts: dict[str, str], found: Overlap, first: str, seco
 
     title = (f"Only in {shown(first)}", "In both", f"Only in {shown(second)}")[part]
     about = (part, *((texts[name], state.recipe_stamp(entry, texts[name])) for name in (first, second)))
-    part_gallery.show(entry, counts[part], bits, name=about, title=title)
+    galleries.draw_sorted(entry, counts[part], bits, name=about, title=title)
 
 
 class _Sharing:

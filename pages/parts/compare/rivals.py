@@ -19,7 +19,7 @@ from clipsel_core.runs.store import Run
 from pages.parts import catalog, charts, commands, empty, facts, metrics, opening, state, unreadable, watching, words
 from pages.parts.catalog import Entry
 from pages.parts.compare.ranking import Ranking
-from pages.parts.pair import part_gallery
+from pages.parts.pair import galleries
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -76,7 +76,7 @@ def _choose(others: list[Entry]) -> Entry:
     labels = [other.label for other in others]
     if st.session_state.get("rival", labels[0]) not in labels:
         del st.session_state["rival"]
-    shared: dict[str, Any] = {"bind": "query-params", "on_change": part_gallery.rewind}
+    shared: dict[str, Any] = {"bind": "query-params", "on_change": galleries.rewind}
     chosen = st.selectbox("Against the run", labels, key="rival", width=360, **shared)
     return others[labels.index(chosen)]
 
@@ -168,7 +168,7 @@ def _tops(entry: Entry, other: Entry, work: Ranking, alignment: Alignment, names
         name = st.selectbox(
             "Metric", first, format_func=metrics.title, key="ranked", bind="query-params", on_change=_resort
         )
-        shared: dict[str, Any] = {"bind": "query-params", "on_change": part_gallery.rewind}
+        shared: dict[str, Any] = {"bind": "query-params", "on_change": galleries.rewind}
         percent = st.slider("Top share", 1, 99, _USUAL, format="%d %%", key="top", **shared)
     found = work.found.get(name)
     if found is not None and not found.pairs:
@@ -199,17 +199,17 @@ def _parts(entry: Entry, about: tuple, tops: tuple[np.ndarray, np.ndarray], name
     mine, theirs = tops
     bits = (mine & ~theirs, mine & theirs, theirs & ~mine)
     counts = [bitmaps.count(part) for part in bits]
-    part = part_gallery.choose_part(counts, key="part")
+    part = galleries.choose_part(counts, key="part")
     title = (
         f"In this run's top {percent} % by {metrics.title(name)}, and not in the other's",
         f"In both runs' top {percent} % by {metrics.title(name)}",
         f"In the other run's top {percent} % by {metrics.title(name)}, and not in this one's",
     )[part]
-    part_gallery.show(entry, counts[part], lambda: bits[part], name=(part, *about), title=title, usual=name)
+    galleries.draw_sorted(entry, counts[part], lambda: bits[part], name=(part, *about), title=title, usual=name)
 
 
 def _resort() -> None:
-    part_gallery.sort_by(st.session_state["ranked"])
+    galleries.sort_by(st.session_state["ranked"])
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

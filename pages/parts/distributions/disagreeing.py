@@ -15,7 +15,7 @@ from pages.parts import charts, empty, facts, metrics, state, watching, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.gallery.cards import Bar
-from pages.parts.pair import booklet
+from pages.parts.pair import galleries
 
 _CELLS = 100
 _TOP = 30
@@ -120,10 +120,11 @@ def _gallery(entry: Entry, found: Disagreement, end: End, metrics_of: tuple[str,
         return
     ends = _End(found, end)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        page = pager.show(key, booklet.pages_of(ends))
+        page = pager.choose_page(key, ends)
     also = [(_gap(points),) for points in found.points(ends.rows(page))]
     x, y = metrics_of
-    booklet.show(entry, ends, page, x, key=key, gallery=f"cards {end}", title=title, more=[y], also=also)
+    shown: dict[str, Any] = {"title": title, "more": [y], "also": also}
+    galleries.draw_gallery(entry, ends, x, key=f"cards {end}", page=page, pager_key=key, **shown)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,20 @@
-"""How is a page of pairs shown? As cards in a listbox: image, two-line caption, some scores with their percentiles."""
+"""How is a page of pairs shown, and what is pressed on it? Cards in a listbox: image, caption, scores, percentiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
+from clipsel_core import uids
+from pages.parts import marginals, metrics, recipes, state, unreadable, words
+from pages.parts.catalog import Entry
 from pages.parts.component import component
+from pages.parts.gallery import images, texts
 
 _cards = component(
     "cards",
@@ -16,10 +22,10 @@ _cards = component(
     css=("gallery/cards.css",),
     js=("make.js", "gallery/presses.js", "gallery/cards.js"),
 )
-
 _picture = component(
-    "picture", '<div class="frame"></div>', css=("gallery/cards.css",), js=("gallery/presses.js", "picture.js")
+    "picture", '<div class="frame"></div>', css=("gallery/cards.css",), js=("gallery/presses.js", "gallery/picture.js")
 )
+_UID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class Bar:
     value: str
     rank: str
     percentile: float | None
+
+
+Bars = Sequence[tuple[Bar, ...]]
 
 
 @dataclass(frozen=True)
@@ -47,16 +56,40 @@ class Card:
     lack: str = "no image"
 
 
-@dataclass(frozen=True)
-class Press:
-    """What somebody did to a gallery. kind: open, keep or drop the pair of a uid, or turn by so many pages."""
+def score_bars(entry: Entry, rows: np.ndarray, names: Sequence[str]) -> Bars:
+    """Some metrics' scores of these rows, with the percentile in the run: a tuple a row."""
+    columns = []
+    for name in names:
+        spread, column = marginals.marginal(entry, name), []
+        for value in map(float, state.open_table(entry).take(name, rows)):
+            percentile = spread.percentile(value) if np.isfinite(value) else None
+            rank = "not scored" if percentile is None else "all alike" if spread.alike else words.percentile(percentile)
+            column.append(Bar(metrics.title(name), words.score(value), rank, percentile))
+        columns.append(column)
+    return list(zip(*columns, strict=True))
 
-    kind: str
-    uid: str = ""
-    by: int = 0
+
+def cosine_bars(similarity: np.ndarray) -> Bars:
+    """How alike each of these is to what was asked for. similarity: (M,) cosines."""
+    return [(Bar("cosine", words.score(value), "cosine", 100 * abs(float(value))),) for value in similarity]
 
 
-def show_cards(
+def make_cards(entry: Entry, rows: np.ndarray, bars: Bars, keeps: state.Keeps | None = None) -> list[Card]:
+    """The cards of these rows, in their order. bars: a tuple a card. keeps: tells which are kept, for the badge."""
+    names = uids.to_hex(state.open_table(entry).uids_at(rows)).to_pylist()
+    known = texts.read_texts(entry, rows, images.columns(entry))
+    by_hand, lack = recipes.by_hand(entry, state.open_run(entry)), images.placeholder(entry)
+    kept = [""] * len(rows) if keeps is None else ["kept" if mark else "dropped" for mark in keeps(rows)]
+    hand = {"keep": "kept by hand", "drop": "dropped by hand"}
+    return [
+        Card(name, src, caption[: texts.LONGEST_TEXT], shown, hand.get(by_hand.get(name, ""), badge), lack)
+        for name, src, caption, shown, badge in zip(
+            names, images.addresses(entry, names, known.get("url")), known["caption"], bars, kept, strict=True
+        )
+    ]
+
+
+def draw_cards(
     cards: list[Card],
     *,
     key: str,
@@ -68,56 +101,64 @@ def show_cards(
     """Draws the cards.
 
     pressed: called before the page runs again when cards were opened by click, Enter or Space, kept or dropped with the
-    keys K and D, or Page Up or Page Down asked for another page; presses() then says in which order.
+    keys K and D, or Page Up or Page Down asked for another page; it calls handle_presses.
     turns: whether there are other pages; else these two keys are left to the browser. at: the card that was looked at
     last, from 0: it is marked, and has the keyboard where nothing else has it.
     """
     data = {"label": label, "turns": turns, "cards": [asdict(card) for card in cards], "at": at}
-    _cards(data={**data, **_answer(key)}, key=key, on_pressed_change=pressed)
+    _cards(data={**data, **_heard_by(key)}, key=key, on_pressed_change=pressed)
 
 
-def presses(key: str) -> Iterator[Press]:
-    """What was done to a gallery since this was asked last, in order; the next drawing says what of it was heard.
-
-    The browser says a press again and again until then, so that none is lost that was made while the page was busy. One
-    counts as heard when the next is asked for. Whoever does it changes the session once, at the end: Streamlit ends a
-    run wherever that is touched, when a later message is there, and what was not done then is done at the next.
-    """
-    said, heard = st.session_state[key].get("pressed"), st.session_state.setdefault(_heard(key), [0])
-    for one in said if isinstance(said, list) else []:
-        match one:
-            case {"press": int(number), "kind": "open" | "keep" | "drop" as kind, "uid": str(uid)} if number > heard[0]:
-                yield Press(kind, uid)
-            case {"press": int(number), "kind": "turn", "by": 1 | -1 as by} if number > heard[0]:
-                yield Press("turn", by=by)
-            case _:
-                continue
-        # In its place, so that the run cannot end between what was done and this.
-        heard[0] = number
-
-
-def _answer(key: str) -> dict[str, Any]:
-    """What a drawing tells the browser of the presses that were heard."""
-    return {"gallery": key, "heard": st.session_state.get(_heard(key), [0])[0]}
-
-
-def _heard(key: str) -> str:
-    return f"heard {key}"
-
-
-def show_picture(
+def draw_picture(
     src: str,
     *,
     key: str,
     alt: str = "",
     lack: str = "no image",
     uid: str = "",
-    pressed: Callable[[], None] = lambda: None,
+    pressed: Callable[[], None] | None = None,
 ) -> None:
     """One pair's image, whole. alt: what it shows, for those who cannot see it. lack: what stands where none is.
 
-    uid: of a pair that hears the keyboard. pressed: called as show_cards does for K, D and the arrows to the side, that
+    uid: of a pair that hears the keyboard. pressed: called as draw_cards does for K, D and the arrows to the side, that
     ask for another pair.
     """
-    said = {"src": src, "alt": alt, "lack": lack, "uid": uid}
-    _picture(data={**said, **_answer(key)}, key=key, on_pressed_change=pressed)
+    data = {"src": src, "alt": alt, "lack": lack, "uid": uid}
+    _picture(data={**data, **_heard_by(key)}, key=key, on_pressed_change=pressed or (lambda: None))
+
+
+def _heard_by(key: str) -> dict[str, Any]:
+    """What a drawing tells the browser of the presses that were heard."""
+    return {"gallery": key, "heard": st.session_state.get(f"heard {key}", [0])[0]}
+
+
+@unreadable.doing
+def handle_presses(
+    entry: Entry, key: str, opened: Callable[[str], None], turned: Callable[[int], None] | None = None
+) -> None:
+    """Does in order what was pressed on a gallery since this was called last: K and D go into the recipe.
+
+    opened: told the uid of a pair to open. turned: told by how many pages to turn.
+
+    The browser says a press again and again until a drawing says that it was heard, so that none is lost that was made
+    while the page was busy. Whoever does it changes the session once, at the end: Streamlit ends a run wherever that is
+    touched, when a later message is there, and what was not done then is done at the next.
+    """
+    run, table = state.open_run(entry), state.open_table(entry)
+    presses, heard = st.session_state[key].get("pressed"), st.session_state.setdefault(f"heard {key}", [0])
+    for press in presses if isinstance(presses, list) else []:
+        match press:
+            case {"press": int(number), "kind": "turn", "by": 1 | -1 as by} if number > heard[0]:
+                if turned is not None:
+                    turned(by)
+            case {"press": int(number), "kind": "open" | "keep" | "drop" as kind, "uid": str(uid)} if number > heard[0]:
+                if not _UID.fullmatch(uid) or table.rows_of(uids.from_hex([uid]))[0] < 0:
+                    pass
+                elif kind == "open":
+                    opened(uid)
+                else:
+                    recipes.judge(entry, run, uid, kind)
+            case _:
+                continue
+        # In its place, so that the run cannot end between what was done and this.
+        heard[0] = number

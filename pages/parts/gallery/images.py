@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,13 +11,20 @@ from urllib.parse import urlsplit
 import streamlit as st
 
 from clipsel_core.pool.layout import knows_images
-from pages.parts import empty, pictures, routes, state, watching
+from pages.parts import empty, pictures, routes, state, views, watching
 from pages.parts.catalog import Entry
 from pages.parts.pictures import modified
 
 _LONGEST_ADDRESS = 2_000
-_AWAITED, _DAMAGED = "images awaited", "tars damaged"
 _MOST_NAMED = 3
+
+
+@dataclass
+class _Images:
+    """Of the images that the page just drawn would have shown: the search for them, and the tars that are damaged."""
+
+    awaited: pictures.Finding | None = None
+    damaged: Sequence[tuple[str, str, int]] = field(default_factory=list)
 
 
 def columns(entry: Entry) -> tuple[str, ...]:
@@ -24,32 +32,32 @@ def columns(entry: Entry) -> tuple[str, ...]:
     return ("caption", "url") if st.session_state.get(_key(entry)) and not has_images(entry) else ("caption",)
 
 
-def sources(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) -> list[str]:
+def addresses(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) -> list[str]:
     """The address of each pair's image, "" where there is none. names: uids in hex. urls: what columns() asks for."""
     if has_images(entry):
-        finding = pictures.find(entry.root)
+        finding, shown = pictures.find(entry.root), views.get(_Images)
         if finding.work.finished:
-            st.session_state[_DAMAGED] = finding.index.damaged if finding.index else []
+            shown.damaged = finding.index.damaged if finding.index else []
             return [routes.image_url(entry, name) for name in names]
-        st.session_state[_AWAITED] = finding
+        shown.awaited = finding
         return [""] * len(names)
     if urls is None or not st.session_state.get(_key(entry)):
         return [""] * len(names)
     return [web_address(url) for url in urls]
 
 
-def lack(entry: Entry) -> str:
+def placeholder(entry: Entry) -> str:
     """What stands in the place of an image without an address."""
     return "not found yet" if has_images(entry) and pictures.find(entry.root).work.active else "no image"
 
 
-def watch() -> None:
+def show_search() -> None:
     """How far finding the images is that the page just drawn would have shown, with a way to stop it; or why not.
 
     Also which of the pool's tars are damaged.
     """
-    finding: pictures.Finding | None = st.session_state.pop(_AWAITED, None)
-    damaged = st.session_state.pop(_DAMAGED, [])
+    shown = views.get(_Images)
+    finding, damaged, shown.awaited, shown.damaged = shown.awaited, shown.damaged, None, []
     if damaged:
         named = [f"{file}: {found:,} images are shown; {reason}" for file, reason, found in damaged[:_MOST_NAMED]]
         named += [f"and {len(damaged) - _MOST_NAMED:,} more"] * (len(damaged) > _MOST_NAMED)
@@ -68,7 +76,7 @@ def has_images(entry: Entry) -> bool:
     return _has_images(root, tuple(modified(root / name) for name in ("metadata", "shards", "images")))
 
 
-def switch(entry: Entry) -> None:
+def show_switch(entry: Entry) -> None:
     """Lets the curator of a pool without images have them fetched from the web: off at first, and never by a link."""
     if knows_images(state.open_run(entry).pool_root):
         return

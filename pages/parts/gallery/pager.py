@@ -1,25 +1,92 @@
-"""On which page of a gallery is the curator? A number with Previous and Next beside it, kept in the link.
+"""Which page of a list of pairs is on show, and which pairs are on it? The link holds its number.
 
 An opened pair is not in the link, so neither is a page of what is shown within it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
+from clipsel_core.curation.index.listing import Listing, ListOrder
+from clipsel_core.curation.index.recent import Recent
 from pages.parts import words
+from pages.parts.views import PairList
+
+_PAGES_AT_ONCE, _MOST_BLOCKS = 16, 64
+_blocks: Recent[np.ndarray] = Recent(_MOST_BLOCKS)
 
 
-def show(key: str, pages: int, said: str = "", *, linked: bool = True) -> int:
-    """Draws the pager into the row it is called in and returns the page, from 1.
+@dataclass(frozen=True)
+class RowList:
+    """The pages of a list that is at hand. listed: (M,) int64 row numbers. size: pairs a page."""
+
+    listed: np.ndarray
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    def rows(self, page: int) -> np.ndarray:
+        """The rows of a page, from 1."""
+        return self.listed[(page - 1) * self.size : page * self.size]
+
+    def row_at(self, place: int) -> int:
+        """The row at a place of the list, from 0."""
+        return int(self.listed[place])
+
+
+@dataclass(frozen=True)
+class SortedList:
+    """The pages of a listing in an order. name: tells it apart from all others, also from what it was before.
+
+    seed: of the order "random". centre: the score that "near" counts from.
+    """
+
+    name: Hashable
+    listing: Listing
+    order: ListOrder
+    size: int
+    seed: int = 0
+    centre: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.listing)
+
+    def rows(self, page: int) -> np.ndarray:
+        """The rows of a page, from 1. Finding one costs as much as finding many, so those around it come along."""
+        block, place = divmod(page - 1, _PAGES_AT_ONCE)
+        limit = _PAGES_AT_ONCE * self.size
+
+        def find() -> np.ndarray:
+            return self.listing.page(self.order, offset=block * limit, limit=limit, seed=self.seed, centre=self.centre)
+
+        found = _blocks.get((self.name, self.order, self.size, self.seed, self.centre, block), find)
+        return found[place * self.size : (place + 1) * self.size]
+
+    def row_at(self, place: int) -> int:
+        """The row at a place of the list, from 0."""
+        page, at = divmod(place, self.size)
+        return int(self.rows(page + 1)[at])
+
+
+def count_pages(listed: PairList) -> int:
+    """How many pages a list has; an empty one has one."""
+    return max(1, -(-len(listed) // listed.size))
+
+
+def choose_page(key: str, listed: PairList, said: str = "", *, linked: bool = True) -> int:
+    """Draws the pager of a list into the row it is called in and returns the page, from 1.
 
     said: what is listed, in words. linked: whether the link holds the page.
     """
-    _clamp(key, pages)
+    pages = count_pages(listed)
+    if key in st.session_state:
+        st.session_state[key] = min(max(1, st.session_state[key]), pages)
     if pages == 1:
         # Nowhere to turn to.
         if said:
@@ -29,32 +96,17 @@ def show(key: str, pages: int, said: str = "", *, linked: bool = True) -> int:
     bare: dict[str, Any] = {"label_visibility": "collapsed", "width": 130, "bind": "query-params" if linked else None}
     page = int(st.number_input("Page", 1, pages, key=key, **bare))
     left, right = ":material/chevron_left:", ":material/chevron_right:"
-    back.button("Previous", icon=left, on_click=_turn, args=(key, -1), disabled=page == 1, key=f"previous {key}")
+    back.button("Previous", icon=left, on_click=turn, args=(key, pages, -1), disabled=page == 1, key=f"previous {key}")
     st.text(f"of {words.count(pages)}")
-    st.button("Next", icon=right, on_click=_turn, args=(key, 1), disabled=page == pages, key=f"next {key}")
+    st.button("Next", icon=right, on_click=turn, args=(key, pages, 1), disabled=page == pages, key=f"next {key}")
     if said:
         st.text(said)
     return page
 
 
-def pages_of(listed: int, size: int) -> int:
-    """How many pages of a size there are; an empty list has one."""
-    return max(1, -(-listed // size))
-
-
-def rewind(key: str) -> None:
-    """Goes back to the first page."""
-    st.session_state[key] = 1
-
-
-def rewind_for(key: str, listed: object) -> None:
-    """Goes back to the first page where something else is listed than before. listed: tells that from others.
-
-    For lists that change in more ways than by the widgets of their page. Before the pager is drawn.
-    """
-    if st.session_state.setdefault(f"{key} of", listed) != listed:
-        st.session_state[f"{key} of"] = listed
-        rewind(key)
+def turn(key: str, pages: int, by: int) -> None:
+    """Turns by so many pages, but no further than there are."""
+    st.session_state[key] = min(max(1, st.session_state.get(key, 1) + by), pages)
 
 
 def turn_to(key: str, size: int, place: int) -> None:
@@ -62,19 +114,16 @@ def turn_to(key: str, size: int, place: int) -> None:
     st.session_state[key] = place // size + 1
 
 
-def by_keyboard(key: str, pages: int) -> Callable[[int], None]:
-    """What to call when Page Up or Page Down was pressed on a gallery's cards; told by how many pages to turn."""
-    return partial(_turn_by_key, key, pages)
+def rewind(key: str) -> None:
+    """Goes back to the first page."""
+    st.session_state[key] = 1
 
 
-def _turn_by_key(key: str, pages: int, by: int) -> None:
-    st.session_state[key] = min(max(1, st.session_state.get(key, 1) + by), pages)
+def rewind_on_change(key: str, listed: object) -> None:
+    """Goes back to the first page where something else is listed than before. listed: tells that from others.
 
-
-def _turn(key: str, step: int) -> None:
-    st.session_state[key] += step
-
-
-def _clamp(key: str, pages: int) -> None:
-    if key in st.session_state:
-        st.session_state[key] = min(max(1, st.session_state[key]), pages)
+    For lists that change in more ways than by the widgets of their page. Before the pager is drawn.
+    """
+    if st.session_state.setdefault(f"{key} of", listed) != listed:
+        st.session_state[f"{key} of"] = listed
+        rewind(key)

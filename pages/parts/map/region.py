@@ -17,7 +17,7 @@ from pages.parts.histogram import Layer, show_histogram
 from pages.parts.map import atlas
 from pages.parts.map.naming import Naming
 from pages.parts.map.shapes import Shape
-from pages.parts.pair import booklet, fate
+from pages.parts.pair import galleries
 
 _CARDS, _HEIGHT, _PAGE = 24, 470, "region_page"
 _WORDS = 8
@@ -40,7 +40,7 @@ def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
         said = names.words(atlas.members(entry, shape), _WORDS)
         if said is not None:
             facts.show_note(f"Said here more than elsewhere: {', '.join(said)}" if said else "No word sets it apart")
-        fate.actions(entry, run, rows, called=" ".join(["region", *(said or ())[:2]]))
+        galleries.draw_actions(entry, run, rows, called=" ".join(["region", *(said or ())[:2]]))
         on_map, scored = len(everyone), len(state.open_table(entry))
         if on_map < scored:
             meant = f"Only the {words.count(on_map)} pairs on the map are meant, of {words.count(scored)} in the run."
@@ -53,10 +53,11 @@ def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
         return
     _spread(entry, metric, values, "region" if shape else "map")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        page = pager.show(_PAGE, booklet.pages_of(listed))
+        page = pager.choose_page(_PAGE, listed)
     with st.container(height=_HEIGHT, border=False):
         title = f"Pairs {'in the region' if shape else 'on the map'} by {metrics.title(metric)}, {order} first"
-        booklet.show(entry, listed, page, metric, key=_PAGE, gallery="region", title=title, kept=kept)
+        shown: dict[str, Any] = {"title": title, "keeps": kept}
+        galleries.draw_gallery(entry, listed, metric, key="region", page=page, pager_key=_PAGE, **shown)
 
 
 def rewind() -> None:

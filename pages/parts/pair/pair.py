@@ -1,107 +1,75 @@
 """What is there to know about one pair? A dialog that walks on through the gallery it was opened from.
 
-The dialog is a fragment: while it is open only it runs again. Which pair it shows is kept in the session: a place in
-the gallery it was opened from, and on top of that the pairs opened one from another. Where the page is drawn anew
-meanwhile, as when a job ends, the gallery draws it again.
+The dialog is a fragment: while it is open only it runs again. Where the page is drawn anew meanwhile, as when a job
+ends, the gallery draws it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from pages.parts import facts, recipes, state, unreadable, words
+from pages.parts import facts, recipes, state, unreadable, views, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards, deck, images, records
-from pages.parts.opened import LEFT, OPENED
-from pages.parts.pair import related, standing, verdicts
+from pages.parts.gallery import cards, images, texts
+from pages.parts.pair import explanation, related
+from pages.parts.views import OpenPair
 
-_PICTURE, _JUDGED = "opened picture", "judged but not on show"
-
-
-@dataclass(frozen=True)
-class Walk:
-    """The list of pairs that Previous and Next go through. row_at: from a place in it to the row number.
-
-    first: the place of the first card on the page. left: told the last place when the dialog is closed.
-    """
-
-    length: int
-    row_at: Callable[[int], int]
-    first: int = 0
-    left: Callable[[int], None] = lambda place: None
-
-    @classmethod
-    def of_rows(cls, rows: np.ndarray) -> Walk:
-        """The list that is just these rows."""
-        return cls(len(rows), lambda place: int(rows[place]))
+_PICTURE = "opened picture"
 
 
-def open_pair(entry: Entry, walk: Walk, place: int, *, gallery: str) -> None:
-    """Opens the dialog on the pair at a place of the list. gallery: tells the page's galleries apart."""
-    st.session_state[OPENED] = {"place": place, "trail": [], "walk": walk, "of": (entry.key, gallery)}
-    _draw(entry)
+def draw_opened(entry: Entry, *, gallery: str) -> None:
+    """Draws the dialog where a pair of this gallery is open. gallery: tells the page's galleries apart."""
+    opened = views.get(views.Pairs).opened
+    if opened is not None and opened.gallery == (entry.key, gallery):
+        unreadable.dialog("Pair", width="large", on_dismiss=_close)(_draw)(entry)
 
 
-def stay_open(entry: Entry, *, gallery: str) -> None:
-    """Draws the dialog again where a pair of this gallery is open: the page is drawn anew for another reason."""
-    if st.session_state.get(OPENED, {}).get("of") == (entry.key, gallery):
-        _draw(entry)
-
-
-def left_at(entry: Entry, *, gallery: str) -> int | None:
-    """The place in this gallery's list that was looked at last; None where none was."""
-    of, place = st.session_state.get(LEFT, (None, None))
-    return place if of == (entry.key, gallery) else None
-
-
-def leave_at(entry: Entry, place: int, *, gallery: str) -> None:
-    """Has a place of this gallery's list marked as the one that was looked at last."""
-    st.session_state[LEFT] = (entry.key, gallery), place
+def _close() -> None:
+    view = views.get(views.Pairs)
+    opened, view.opened = view.opened, None
+    if opened is not None:
+        view.last = opened.gallery, opened.place
+        if opened.closed is not None:
+            opened.closed(opened.place)
 
 
 def _draw(entry: Entry) -> None:
-    walk = st.session_state[OPENED]["walk"]
-    unreadable.dialog("Pair", width="large", on_dismiss=_leave)(_show)(entry, walk)
-
-
-def _leave() -> None:
-    looking = st.session_state.pop(OPENED, None)
-    if looking is not None:
-        st.session_state[LEFT] = looking["of"], looking["place"]
-        looking["walk"].left(looking["place"])
-
-
-def _show(entry: Entry, walk: Walk) -> None:
-    looking = st.session_state[OPENED]
-    if _JUDGED in st.session_state:
-        st.toast(st.session_state.pop(_JUDGED), icon=":material/check:")
-    row = _row_of(looking)
-    uid = _uid_of(entry, row)
+    view = views.get(views.Pairs)
+    if view.opened is None:
+        return
+    if view.news:
+        st.toast(view.news, icon=":material/check:")
+        view.news = ""
+    row, uid = _shown_pair(entry, view.opened)
     known = state.open_table(entry).metadata(np.array([row]), ("caption", "url")).iloc[0]
-    _header(walk, looking)
+    _header(view.opened)
     left, right = st.columns([2, 3], gap="medium")
     with left:
-        caption = str(known["caption"])[: records.LONGEST_TEXT] or "no caption"
-        src = images.sources(entry, [uid], [str(known["url"])])[0]
-        pressed = partial(_heed, entry)
-        cards.show_picture(src, key=_PICTURE, alt=caption, lack=images.lack(entry), uid=uid, pressed=pressed)
+        caption = str(known["caption"])[: texts.LONGEST_TEXT] or "no caption"
+        src, lack = images.addresses(entry, [uid], [str(known["url"])])[0], images.placeholder(entry)
+        pressed = partial(_handle_presses, entry)
+        cards.draw_picture(src, key=_PICTURE, alt=caption, lack=lack, uid=uid, pressed=pressed)
         st.text(caption)
-        verdicts.show(entry, row)
-        _judging(entry, uid)
-        url = str(known["url"])[: records.LONGEST_TEXT] or "none"
+        explanation.show_steps(entry, row)
+        _buttons(entry, uid)
+        url = str(known["url"])[: texts.LONGEST_TEXT] or "none"
         facts.show_facts({"uid": uid, "url": url, "row": words.count(row)})
     with right:
         _tabs(entry, row, str(known["caption"]))
 
 
-def _header(walk: Walk, looking: dict) -> None:
-    place, trail = looking["place"], looking["trail"]
+def _shown_pair(entry: Entry, opened: OpenPair) -> tuple[int, str]:
+    """Row and uid of the pair on show."""
+    row = opened.trail[-1] if opened.trail else opened.listed.row_at(opened.place)
+    return row, uids.to_hex(state.open_table(entry).uids_at(np.array([row])))[0].as_py()
+
+
+def _header(opened: OpenPair) -> None:
+    place, pairs = opened.place, len(opened.listed)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         for word, icon, step in (("Previous", "left", -1), ("Next", "right", 1)):
             st.button(
@@ -109,46 +77,44 @@ def _header(walk: Walk, looking: dict) -> None:
                 icon=f":material/chevron_{icon}:",
                 help=f"The {icon} arrow",
                 key=f"{word} pair",
-                on_click=_go,
+                on_click=_turn,
                 args=(step,),
-                disabled=not 0 <= place + step < walk.length,
+                disabled=not 0 <= place + step < pairs,
             )
-        if trail:
-            st.button("Back", icon=":material/undo:", key="pair back", on_click=trail.pop)
+        if opened.trail:
+            st.button("Back", icon=":material/undo:", key="pair back", on_click=_go_back)
             st.text("opened from the pair before")
         else:
-            st.text(f"{words.count(place + 1)} of {words.count(walk.length)} in this gallery")
+            st.text(f"{words.count(place + 1)} of {words.count(pairs)} in this gallery")
 
 
-def _go(step: int) -> None:
-    looking = st.session_state.get(OPENED)
-    if looking is not None:
-        place = min(max(looking["place"] + step, 0), looking["walk"].length - 1)
-        st.session_state[OPENED] = {**looking, "place": place, "trail": []}
+def _go_back() -> None:
+    opened = views.get(views.Pairs).opened
+    if opened is not None and opened.trail:
+        opened.trail.pop()
+
+
+def _turn(by: int) -> None:
+    opened = views.get(views.Pairs).opened
+    if opened is not None:
+        opened.place = min(max(opened.place + by, 0), len(opened.listed) - 1)
+        opened.trail.clear()
 
 
 @unreadable.doing
-def _heed(entry: Entry) -> None:
+def _handle_presses(entry: Entry) -> None:
     """Does what the keyboard asked for, and says of what is no longer on show by then that it was judged."""
-    run = state.open_run(entry)
+    run, view = state.open_run(entry), views.get(views.Pairs)
     before = recipes.by_hand(entry, run)
-    deck.heed(entry, _PICTURE, lambda uid: None, _go)
-    after, looking = recipes.by_hand(entry, run), st.session_state.get(OPENED)
-    on_show = _uid_of(entry, _row_of(looking)) if looking is not None else ""
+    cards.handle_presses(entry, _PICTURE, lambda uid: None, _turn)
+    after = recipes.by_hand(entry, run)
+    on_show = _shown_pair(entry, view.opened)[1] if view.opened is not None else ""
     for uid in {uid for uid, _ in before.items() ^ after.items()} - {on_show}:
         done = {"keep": "Kept by hand", "drop": "Dropped by hand", "": "Taken back"}[after.get(uid, "")]
-        st.session_state[_JUDGED] = f"{done}: pair {uid[:8]}…, which was on show when the key was pressed"
+        view.news = f"{done}: pair {uid[:8]}…, which was on show when the key was pressed"
 
 
-def _row_of(looking: dict) -> int:
-    return looking["trail"][-1] if looking["trail"] else looking["walk"].row_at(looking["place"])
-
-
-def _uid_of(entry: Entry, row: int) -> str:
-    return uids.to_hex(state.open_table(entry).uids_at(np.array([row])))[0].as_py()
-
-
-def _judging(entry: Entry, uid: str) -> None:
+def _buttons(entry: Entry, uid: str) -> None:
     """Buttons that keep or drop the opened pair by hand."""
     run = state.open_run(entry)
     said = recipes.by_hand(entry, run).get(uid)
@@ -167,21 +133,14 @@ def _judging(entry: Entry, uid: str) -> None:
 
 def _tabs(entry: Entry, row: int, caption: str) -> None:
     """Only the open tab is worked out, and it stays open from pair to pair."""
-    others = {
-        "Scores": partial(standing.show, entry, row),
-        "Look-alikes": partial(related.look_alikes, entry, row, opened=_follow),
-        "Same caption": partial(related.same_caption, entry, row, caption, opened=_follow),
+    tabs = {
+        "Scores": partial(explanation.draw_scores, entry, row),
+        "Look-alikes": partial(related.draw_neighbours, entry, row),
+        "Same caption": partial(related.draw_same_caption, entry, row, caption),
     }
     if state.open_run(entry).targets:
-        others["Target images"] = partial(related.target_images, entry, row, opened=_follow)
-    for tab, draw in zip(st.tabs(list(others), key="pair tab", on_change="rerun"), others.values(), strict=True):
+        tabs["Target images"] = partial(related.draw_target_images, entry, row)
+    for tab, draw in zip(st.tabs(list(tabs), key="pair tab", on_change="rerun"), tabs.values(), strict=True):
         if tab.open:
             with tab:
                 draw()
-
-
-def _follow(rows: dict[str, int], uid: str) -> None:
-    """Goes to a pair that was opened from within. rows: of the cards there, by uid."""
-    row = rows.get(uid)
-    if row is not None:
-        st.session_state[OPENED]["trail"].append(row)

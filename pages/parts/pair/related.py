@@ -1,8 +1,7 @@
-"""Which others belong to an opened pair? Look-alikes, those with its caption, and the target's nearest images."""
+"""Which others belong to an opened pair? Its neighbours, those with its caption, and the target's nearest images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -16,20 +15,17 @@ from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.config import TargetInfo
-from pages.parts import empty, facts, leading, metrics, state, words
+from pages.parts import empty, facts, leading, metrics, state, views, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards, deck, pager, scanning
+from pages.parts.gallery import cards, pager, scanning
 from pages.parts.search import query, sample, whole_pool
-
-# Told the rows of the cards in a gallery by uid, and the uid of the one that was opened.
-Opened = Callable[[dict[str, int], str], None]
 
 _CARDS, _STAND_INS = 12, 4
 _TWINS = "same caption page"
 _SIDES: dict[str, Side] = {"by image": "image", "by caption": "text"}
 
 
-def look_alikes(entry: Entry, row: int, *, opened: Opened) -> None:
+def draw_neighbours(entry: Entry, row: int) -> None:
     """The pairs whose images or captions have the most similar embeddings, of those that are searched at once.
 
     Of all pairs where they were searched before; else that is offered.
@@ -51,10 +47,10 @@ def look_alikes(entry: Entry, row: int, *, opened: Opened) -> None:
         whole_pool.offer(entry, run, asked, _SIDES[side], watch=True)
     facts.show_title(f"Most alike {side}", f"of {among}, by cosine")
     shown = found.first(_CARDS)
-    _draw(entry, shown.rows, deck.cosine_bars(shown.similarity), "look-alikes", opened)
+    _draw(entry, shown.rows, cards.cosine_bars(shown.similarity), "look-alikes")
 
 
-def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> None:
+def draw_same_caption(entry: Entry, row: int, caption: str) -> None:
     """What else exactly this caption was used for. A large pool is read only when that is asked for."""
     table = state.open_table(entry)
     if len(table) > sample.AT_ONCE and st.session_state.get("caption asked") != row:
@@ -69,21 +65,20 @@ def same_caption(entry: Entry, row: int, caption: str, *, opened: Opened) -> Non
         empty.show_error(error, "Captions cannot be searched")
         return
     rows = bitmaps.rows(found.scan.bits)
-    others = rows[rows != row]
+    others = pager.RowList(rows[rows != row], _CARDS)
     if not len(others):
         facts.show_title("No other pair has this caption", found.so_far)
         return
     facts.show_title(f"{words.pairs(len(others))} more with exactly this caption", found.so_far)
     name = "s_cliploss" if "s_cliploss" in table.metrics else table.metrics[0]
-    pages, gallery = pager.pages_of(len(others), _CARDS), "same caption cards"
-    pager.rewind_for(_TWINS, (entry.key, row))
+    pager.rewind_on_change(_TWINS, (entry.key, row))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        page = pager.show(_TWINS, pages, linked=False)
-    shown, turned = others[(page - 1) * _CARDS : page * _CARDS], pager.by_keyboard(_TWINS, pages)
-    _draw(entry, shown, deck.score_bars(entry, shown, [name]), gallery, opened, turned)
+        page = pager.choose_page(_TWINS, others, linked=False)
+    shown = others.rows(page)
+    _draw(entry, shown, cards.score_bars(entry, shown, [name]), "same caption cards", others)
 
 
-def target_images(entry: Entry, row: int, *, opened: Opened) -> None:
+def draw_target_images(entry: Entry, row: int) -> None:
     """Why NormSim is what it is: the images of each target that this pair's image resembles most."""
     for info in state.open_run(entry).targets:
         asked = f"target asked {info.name}"
@@ -98,22 +93,24 @@ def target_images(entry: Entry, row: int, *, opened: Opened) -> None:
         except ClipselError as error:
             empty.show_error(error, f"The target {info.name} cannot be compared with")
             continue
-        _target(entry, row, info, found, opened)
+        if len(found):
+            _draw_target(entry, row, info, found)
 
 
-def _target(entry: Entry, row: int, info: TargetInfo, found: NearestTargets, opened: Opened) -> None:
-    if not len(found):
-        return
-    name, images = info.name, info.rows
-    nearest = metrics.title(f"normsim_inf_{name}")
-    facts.show_title(f"Nearest of {counted(images, 'images')} of {name}", "by absolute cosine")
+def _draw_target(entry: Entry, row: int, info: TargetInfo, found: NearestTargets) -> None:
+    nearest = metrics.title(f"normsim_inf_{info.name}")
+    facts.show_title(f"Nearest of {counted(info.rows, 'images')} of {info.name}", "by absolute cosine")
     text = f"{nearest} is the first of these, {words.score(abs(float(found.similarity[0])))}; the rest do not enter it."
     facts.show_note(text)
     if found.pairs:
-        _draw(entry, found.rows, deck.cosine_bars(found.similarity), f"target {name}", opened)
+        _draw(entry, found.rows, cards.cosine_bars(found.similarity), f"target {info.name}")
         return
     if found.closest is not None:
-        _stand_ins(entry, row, name, found, opened)
+        # What a target's image that has no picture looks like.
+        alike = sample.most_alike(entry, found.closest, "image", but=row).first(_STAND_INS)
+        title = f"Most like the first, row {words.count(found.rows[0])}"
+        facts.show_title(title, f"of {sample.in_words(entry)}, to see what it may show")
+        _draw(entry, alike.rows, cards.cosine_bars(alike.similarity), f"like target {info.name}")
     st.dataframe(
         {"row of the target": found.rows, "absolute cosine": np.abs(found.similarity.astype(float))},
         hide_index=True,
@@ -122,27 +119,19 @@ def _target(entry: Entry, row: int, info: TargetInfo, found: NearestTargets, ope
     st.caption("The target is a file of embeddings without pictures, so its images are named by their row, from 0.")
 
 
-def _stand_ins(entry: Entry, row: int, name: str, found: NearestTargets, opened: Opened) -> None:
-    """What a target's image that has no picture looks like: the run's pairs that are most like it."""
-    assert found.closest is not None
-    alike = sample.most_alike(entry, found.closest, "image", but=row).first(_STAND_INS)
-    title = f"Most like the first, row {words.count(found.rows[0])}"
-    facts.show_title(title, f"of {sample.in_words(entry)}, to see what it may show")
-    _draw(entry, alike.rows, deck.cosine_bars(alike.similarity), f"like target {name}", opened)
+def _draw(entry: Entry, rows: np.ndarray, bars: cards.Bars, key: str, twins: pager.RowList | None = None) -> None:
+    """Cards within an opened pair: the one that is opened takes its place. twins: the list that they are a page of."""
+    drawn = cards.make_cards(entry, rows, bars)
+    row_of = {card.uid: int(row) for card, row in zip(drawn, rows, strict=True)}
 
+    def follow(uid: str) -> None:
+        opened = views.get(views.Pairs).opened
+        if opened is not None and uid in row_of:
+            opened.trail.append(row_of[uid])
 
-def _draw(
-    entry: Entry,
-    rows: np.ndarray,
-    bars: deck.Bars,
-    key: str,
-    opened: Opened,
-    turned: Callable[[int], None] | None = None,
-) -> None:
-    drawn = deck.deck(entry, rows, bars)
-    known = {card.uid: int(row) for card, row in zip(drawn, rows, strict=True)}
-    pressed = partial(deck.heed, entry, key, partial(opened, known), turned or (lambda by: None))
-    cards.show_cards(drawn, key=key, label=key.capitalize(), pressed=pressed, turns=turned is not None)
+    turned = partial(pager.turn, _TWINS, pager.count_pages(twins)) if twins else None
+    pressed = partial(cards.handle_presses, entry, key, follow, turned)
+    cards.draw_cards(drawn, key=key, label=key.capitalize(), pressed=pressed, turns=turned is not None)
 
 
 def _ask(key: str, row: int) -> None:

@@ -19,7 +19,7 @@ from clipsel_core.pool.making.decode import FORMATS
 from clipsel_core.runs.store import Run
 from pages.parts import facts, leading, pictures, state
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards, images, records
+from pages.parts.gallery import cards, images, texts
 from pages.parts.jobs import folders
 from pages.parts.leading import PICTURE, TEXT
 from pages.parts.search import teacher
@@ -86,7 +86,7 @@ def of_picture(run: Run) -> Query | None:
     if fault := pictures.fault(data):
         raise PoolFormatError(name, expected="a picture", found=fault, remedy="upload another one")
     with st.container(width=110):
-        cards.show_picture(_thumb(data), key="asked picture")
+        cards.draw_picture(_thumb(data), key="asked picture")
     vector = teacher.of_picture(run, data)
     if vector is None:
         return None
@@ -105,12 +105,12 @@ def of_pair_asked(entry: Entry) -> Query | None:
     table = state.open_table(entry)
     row = row_of(table, typed)
     uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
-    told = records.of(entry, np.array([row]), images.columns(entry))
+    told = texts.read_texts(entry, np.array([row]), images.columns(entry))
     with st.container(horizontal=True, vertical_alignment="center", key="asked pair"):
         with st.container(width=110):
-            src = images.sources(entry, [uid], told.get("url"))[0]
-            cards.show_picture(src, key="asked picture", lack=images.lack(entry))
-        st.text(told["caption"][0][: records.LONGEST_TEXT] or "no caption")
+            src = images.addresses(entry, [uid], told.get("url"))[0]
+            cards.draw_picture(src, key="asked picture", lack=images.placeholder(entry))
+        st.text(told["caption"][0][: texts.LONGEST_TEXT] or "no caption")
     return of_pair(uid, row)
 
 

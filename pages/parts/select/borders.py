@@ -16,7 +16,7 @@ from clipsel_core.runs.store import Run
 from pages.parts import empty, facts, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
-from pages.parts.pair import booklet
+from pages.parts.pair import galleries
 
 _SIDE = 12
 
@@ -52,7 +52,7 @@ def show(entry: Entry, run: Run, recipe: str) -> None:
         ("above", found.passing if upward else found.failing),
     )
     for column, (side, listed) in zip(st.columns(2, gap="large"), sides, strict=True):
-        pager.rewind_for(_pager(side), found.cuts)
+        pager.rewind_on_change(_pager(side), found.cuts)
         with column:
             _side(entry, steps[place], side, listed, kept, passes=(side == "above") == upward)
 
@@ -75,15 +75,15 @@ def _side(entry: Entry, step: ScoreStep, side: str, listed: Side, kept: state.Ke
         return
     pages, title = _Pages(listed), st.container()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        page = pager.show(_pager(side), booklet.pages_of(pages))
+        page = pager.choose_page(_pager(side), pages)
     values = state.open_table(entry).take(step.metric, pages.rows(page))
     # In a large run the pairs of a page may differ by less than is said of a score.
     span = " to ".join(dict.fromkeys(words.score(float(end)) for end in (values.min(), values.max())))
     with title:
         said = f"{words.pairs(len(listed))}, these have {metrics.title(step.metric)} {span}"
         facts.show_title(f"Just {side}: {verb}", said)
-    shown: dict[str, Any] = {"title": f"Pairs just {side} the threshold", "kept": kept}
-    booklet.show(entry, pages, page, step.metric, key=_pager(side), gallery=f"just {side}", **shown)
+    shown: dict[str, Any] = {"title": f"Pairs just {side} the threshold", "keeps": kept, "pager_key": _pager(side)}
+    galleries.draw_gallery(entry, pages, step.metric, key=f"just {side}", page=page, **shown)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from clipsel_core.curation.selecting.stability import Stability
 from pages.parts import empty, facts, metrics, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, pager
-from pages.parts.pair import booklet
+from pages.parts.pair import galleries
 
 _LISTED, _CARDS, _PAGE = 960, 24, "edge_page"
 
@@ -56,14 +56,16 @@ def _flips(entry: Entry, found: Stability, recipe: str) -> None:
     if not len(found.rows):
         empty.show_empty("No pair is on the edge", "No pair lies so close to a threshold that chance could move it.")
         return
-    listed = booklet.Rows(found.rows, _CARDS)
+    listed = pager.RowList(found.rows, _CARDS)
     # Whoever judges a pair here goes on from there; another threshold makes another list.
-    pager.rewind_for(_PAGE, [step for step in state.parse(entry, recipe).steps if isinstance(step, ScoreStep)])
+    pager.rewind_on_change(_PAGE, [step for step in state.parse(entry, recipe).steps if isinstance(step, ScoreStep)])
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        page = pager.show(_PAGE, booklet.pages_of(listed))
-    shown: dict[str, Any] = {"title": "Pairs most likely to change sides", "kept": state.keeps(entry, recipe)}
+        page = pager.choose_page(_PAGE, listed)
+    shown: dict[str, Any] = {"title": "Pairs most likely to change sides", "keeps": state.keeps(entry, recipe)}
     bars = [(_bar(float(chance)),) for chance in found.chances[(page - 1) * _CARDS : page * _CARDS]]
-    booklet.show(entry, listed, page, stability.NOISY, key=_PAGE, gallery="on the edge", also=bars, **shown)
+    galleries.draw_gallery(
+        entry, listed, stability.NOISY, key="on the edge", page=page, pager_key=_PAGE, also=bars, **shown
+    )
 
 
 def _bar(chance: float) -> cards.Bar:

@@ -9,7 +9,7 @@ import pytest
 
 from clipsel_core.curation.index.score_table import ScoreTable
 from pages.parts import catalog
-from pages.parts.gallery import records
+from pages.parts.gallery import texts
 from tests.pages.conftest import components
 from tests.pages.worlds import make_run
 from tests.waiting import PATIENCE_S
@@ -17,7 +17,7 @@ from tests.waiting import PATIENCE_S
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(records, "_LOOK_S", 0)
+    monkeypatch.setattr(texts, "_DELAY_S", 0)
 
 
 @pytest.fixture
@@ -37,86 +37,86 @@ def captions(app) -> list[str]:
     return [card["caption"] for card in components(app, "clipsel_cards")[0]["cards"]]
 
 
-def landed() -> None:
-    for flight in list(records._flights.values()):
-        assert flight.landed.wait(PATIENCE_S)
+def prefetched() -> None:
+    for prefetch in list(texts._prefetches.values()):
+        assert prefetch.done.wait(PATIENCE_S)
 
 
-def test_next__was_read_ahead(tmp_path, open_page, asked):
+def test_next__was_prefetched(tmp_path, open_page, asked):
     app = open_page("gallery", make_run(tmp_path / "world", pairs=(100, 60)))
-    landed()
+    prefetched()
     asked.clear()
     app.button(key="next page").click().run()
-    landed()
+    prefetched()
     assert captions(app) == [f"caption of pair {row}" for row in range(111, 63, -1)]
-    assert all("ahead" in thread for _, _, thread in asked)
+    assert all("prefetch" in thread for _, _, thread in asked)
     asked.clear()
     app.button(key="previous page").click().run()
-    landed()
+    prefetched()
     assert not asked
 
 
 @pytest.mark.parametrize(("page", "key"), [("map", "next region_page"), ("distributions", "next first page")])
-def test_next__was_read_ahead_in_every_gallery_with_pages(tmp_path, open_page, asked, page, key):
+def test_next__was_prefetched_in_every_gallery_with_pages(tmp_path, open_page, asked, patient, page, key):
     app = open_page(page, make_run(tmp_path / "world", pairs=(100, 60)))
     if page == "distributions":
         app.session_state["view"] = "Rank disagreement"
         app.run()
         app.selectbox(key="other").set_value("normsim_inf_task").run()
-    landed()
+    prefetched()
     asked.clear()
     app.button(key=key).click().run()
-    landed()
+    prefetched()
     assert not app.exception
     assert asked
-    assert all("ahead" in thread for _, _, thread in asked)
+    assert all("prefetch" in thread for _, _, thread in asked)
 
 
-def test_last_page__has_nothing_ahead(tmp_path, open_page, asked):
+def test_last_page__prefetches_nothing(tmp_path, open_page, asked):
     open_page("gallery", make_run(tmp_path / "small", pairs=(30,)))
-    landed()
-    assert not [thread for _, _, thread in asked if "ahead" in thread]
+    prefetched()
+    assert not [thread for _, _, thread in asked if "prefetch" in thread]
 
 
 def test_images_from_the_web__take_one_question_a_page(tmp_path, open_page, asked):
     app = open_page("gallery", make_run(tmp_path / "world", images=False))
-    landed()
+    prefetched()
     asked.clear()
     next(toggle for toggle in app.toggle if toggle.label == "Images from the web").set_value(True).run()
-    landed()
+    prefetched()
     assert [(rows, columns) for rows, columns, _ in asked] == [(48, ("caption", "url")), (12, ("caption", "url"))]
 
 
-def test_ahead__given_up_when_the_session_goes_elsewhere(tmp_path, asked, monkeypatch):
+def test_prefetch__cancelled_when_the_session_goes_elsewhere(tmp_path, asked, monkeypatch):
     monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
-    monkeypatch.setattr(records, "_AT_ONCE", 5)
+    monkeypatch.setattr(texts, "_AT_ONCE", 5)
     run = make_run(tmp_path / "world", pairs=(200,))
     catalog.allow([run])
     entry, gate, begun = catalog.entries()[0], threading.Event(), threading.Event()
-    monkeypatch.setattr(records, "get_script_run_ctx", lambda: type("Context", (), {"session_id": "one"}))
+    monkeypatch.setattr(texts, "get_script_run_ctx", lambda: type("Context", (), {"session_id": "one"}))
 
     def slowly() -> np.ndarray:
         begun.set()
         gate.wait(PATIENCE_S)
         return np.arange(100)
 
-    records.ahead(entry, "cards", slowly, ("caption",))
-    first = records._flights["one", "cards"]
+    texts.prefetch(entry, "cards", slowly, ("caption",))
+    first = texts._prefetches["one", "cards"]
     assert begun.wait(PATIENCE_S)
-    records.ahead(entry, "cards", lambda: np.arange(100, 120), ("caption",))
-    second = records._flights["one", "cards"]
+    texts.prefetch(entry, "cards", lambda: np.arange(100, 120), ("caption",))
+    second = texts._prefetches["one", "cards"]
     gate.set()
-    assert first.landed.wait(PATIENCE_S)
-    assert second.landed.wait(PATIENCE_S)
-    assert sum(rows for rows, _, thread in asked if "ahead" in thread) == 20
+    assert first.done.wait(PATIENCE_S)
+    assert second.done.wait(PATIENCE_S)
+    assert sum(rows for rows, _, thread in asked if "prefetch" in thread) == 20
 
 
-def test_of__waits_for_what_is_on_its_way(tmp_path, asked, monkeypatch):
+def test_read_texts__waits_for_what_is_on_its_way(tmp_path, asked, monkeypatch):
     monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
     run = make_run(tmp_path / "world")
     catalog.allow([run])
     entry, gate, begun = catalog.entries()[0], threading.Event(), threading.Event()
-    monkeypatch.setattr(records, "get_script_run_ctx", lambda: type("Context", (), {"session_id": "two"}))
+    monkeypatch.setattr(texts, "get_script_run_ctx", lambda: type("Context", (), {"session_id": "two"}))
     listening = ScoreTable.metadata
 
     def slowly(self, rows, columns):
@@ -125,8 +125,8 @@ def test_of__waits_for_what_is_on_its_way(tmp_path, asked, monkeypatch):
         return listening(self, rows, columns)
 
     monkeypatch.setattr(ScoreTable, "metadata", slowly)
-    records.ahead(entry, "cards", lambda: np.arange(9), ("caption",))
+    texts.prefetch(entry, "cards", lambda: np.arange(9), ("caption",))
     assert begun.wait(PATIENCE_S)
     threading.Timer(0.1, gate.set).start()
-    assert records.of(entry, np.arange(9), ("caption",))["caption"][8] == "caption of pair 8"
+    assert texts.read_texts(entry, np.arange(9), ("caption",))["caption"][8] == "caption of pair 8"
     assert len(asked) == 1

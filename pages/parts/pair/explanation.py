@@ -1,0 +1,154 @@
+"""Why has one pair its scores, and why is it kept or dropped? Ranks on histograms, the normalizer's part, each step."""
+
+from __future__ import annotations
+
+import html
+import math
+
+import numpy as np
+import streamlit as st
+
+from clipsel_core.curation.index import ranks
+from clipsel_core.curation.recipes.recipe_steps import AtMost, Drop, Intersect, Keep, Union
+from clipsel_core.curation.selecting.verdict import Judged, judge
+from clipsel_core.errors import ClipselError
+from pages.parts import facts, marginals, metrics, recipes, state, words
+from pages.parts.catalog import Entry
+from pages.parts.component import component
+
+_BINS = 64
+_scores = component(
+    "standing",
+    '<div class="standing"></div>',
+    css=("histogram.css", "standing.css"),
+    js=("make.js", "plot.js", "standing.js"),
+)
+_PARTS = ("clip_score", "r_image", "r_text", "s_cliploss")
+
+
+def draw_scores(entry: Entry, row: int) -> None:
+    """Draws a pair's score and rank by every metric of the run, and what the normalizer took of CLIPScore."""
+    table = state.open_table(entry)
+    found = {name: float(table.take(name, np.array([row]))[0]) for name in table.metrics}
+    parts = [found.get(name, np.nan) for name in _PARTS]
+    waterfall = _waterfall(entry, *parts) if np.isfinite(parts).all() else None
+    scores = [_score(entry, name, value) for name, value in found.items()]
+    _scores(data={"scores": scores, "fall": waterfall}, key="standing")
+
+
+def _score(entry: Entry, name: str, value: float) -> dict[str, object]:
+    """A row of the table: a metric, the pair's score and rank, and the run's histogram with the pair's place on it."""
+    metric, spread = metrics.describe(name), marginals.marginal(entry, name)
+    edges, counts = spread.coarse(_BINS)
+    known = {"title": metric.title, "help": metric.help, "value": words.score(value), "counts": counts.tolist()}
+    if not np.isfinite(value):
+        return {**known, "rank": "not scored", "percentile": "", "at": None}
+    rank = ranks.standing(state.metric_bins(entry, name), value)
+    return {
+        **known,
+        "rank": f"{words.count(rank.rank)} of {words.count(rank.scored)}",
+        "percentile": "all alike" if spread.alike else words.percentile(rank.percentile),
+        "at": min(max((value - edges[0]) / (edges[-1] - edges[0]), 0), 1),
+    }
+
+
+def _waterfall(entry: Entry, clip_score: float, r_image: float, r_text: float, s_cliploss: float) -> dict[str, object]:
+    """The waterfall from CLIPScore down to s-CLIPLoss, and what it means in words."""
+    steps = [
+        ("CLIPScore", clip_score, 0.0, clip_score, "start"),
+        ("− r image", r_image, clip_score, clip_score - r_image, "taken"),
+        ("− r text", r_text, clip_score - r_image, clip_score - r_image - r_text, "taken"),
+        ("= s-CLIPLoss", s_cliploss, 0.0, s_cliploss, "end"),
+    ]
+    low = min(0.0, *(min(start, stop) for _, _, start, stop, _ in steps))
+    span = max(0.0, *(max(start, stop) for _, _, start, stop, _ in steps)) - low or 1.0
+    drawn = [
+        {
+            "title": title,
+            "value": words.score(value),
+            "from": (min(start, stop) - low) / span,
+            "to": (max(start, stop) - low) / span,
+            "kind": kind,
+        }
+        for title, value, start, stop, kind in steps
+    ]
+    return {"zero": -low / span, "steps": drawn, "text": _normalizer_in_words(entry, r_image, r_text)}
+
+
+def _normalizer_in_words(entry: Entry, r_image: float, r_text: float) -> str:
+    image, text = (marginals.marginal(entry, name) for name in ("r_image", "r_text"))
+    usual, taken = image.quantile(50) + text.quantile(50), r_image + r_text
+    compared = "about as much as" if abs(taken - usual) < 0.005 else "more than" if taken > usual else "less than"
+    return (
+        f"The normalizer took {words.score(taken)}, {compared} the {words.score(usual)} that is usual in this run. "
+        f"{words.score(r_image)} because the image also fits other captions, "
+        f"{_rank_in_words(image, r_image, 'images')}; "
+        f"{words.score(r_text)} because the caption also fits other images, "
+        f"{_rank_in_words(text, r_text, 'captions')}."
+    )
+
+
+def _rank_in_words(spread: marginals.Marginal, value: float, others: str) -> str:
+    """How many of the others have less."""
+    percent = spread.percentile(value)
+    if not percent:
+        return f"no more so than any of the {others} do"
+    return f"more so than {words.percentage(percent / 100)} of the {others} do"
+
+
+def show_steps(entry: Entry, row: int) -> None:
+    """Draws what the recipe on the Select page does with the pair in a row, a line a step."""
+    recipe = recipes.draft_yaml(entry, state.open_run(entry))
+    if not recipe:
+        facts.show_note("The recipe has no step: every pair is kept.")
+        return
+    try:
+        picked = state.picked(entry, recipe)
+        found = judge(picked.picker, picked.recipe, row)
+    except ClipselError:
+        facts.show_note("A step of the recipe does not fit this run; Select says which.")
+        return
+    kind = "kept" if found.kept else "dropped"
+    if found.set_aside:
+        headline = "Set aside when it was scored: no recipe can keep it"
+    elif found.decided is None:
+        headline = "Kept by the recipe"
+    else:
+        by_hand = "hand, in " if isinstance(found.decided.step, Keep | Drop) else ""
+        headline = f"{kind.capitalize()} by {by_hand}step {found.decided.number} of the recipe"
+    lines = "".join(_step_line(judged) for judged in found.steps)
+    st.html(f'<div class="verdict {kind}"><b>{html.escape(headline)}</b><ol>{lines}</ol></div>')
+
+
+def _step_line(judged: Judged) -> str:
+    sign, kind = ("✓", "passes") if judged.after else ("✕", "fails")
+    if not judged.before and not judged.after:
+        sign, kind = "–", "out"
+    return (
+        f'<li class="{kind}" value="{judged.number}"><span>{sign}</span>'
+        f"<span>{html.escape(recipes.step_in_words(judged.step))}</span><i>{html.escape(_reason(judged))}</i></li>"
+    )
+
+
+def _reason(judged: Judged) -> str:
+    """What the pair has and what the step asks for."""
+    if judged.score is None:
+        if isinstance(judged.step, Union | Keep):
+            return "brought back" if judged.after and not judged.before else "changes nothing"
+        if not judged.before:
+            return "out before"
+        listed = judged.after if isinstance(judged.step, Intersect) else not judged.after
+        return "on the list" if listed else "not on the list"
+    if math.isnan(judged.score):
+        return "not scored"
+    if not judged.before:
+        return f"{words.score(judged.score)}, out before"
+    if judged.threshold is None:
+        return f"{words.score(judged.score)}, keeps none"
+    score, threshold = words.score(judged.score), words.score(judged.threshold)
+    if judged.score == judged.threshold and not judged.after:
+        return f"{score}, a tie that went to smaller uids"
+    if score == threshold:  # The digits that are usually shown do not tell them apart.
+        score, threshold = f"{judged.score:.7g}", f"{judged.threshold:.7g}"
+    passes, fails = ("≤", ">") if isinstance(judged.step, AtMost) else ("≥", "<")
+    return f"{score} {passes if judged.after else fails} {threshold}"

@@ -1,0 +1,189 @@
+"""How are many pairs looked at and decided on? As a gallery, page by page; all are kept or dropped at once.
+
+Every gallery that has pages is drawn here, so that the pager, the keyboard and an opened pair go through all alike.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from clipsel_core import uids
+from clipsel_core.curation.index.listing import Listing, ListOrder
+from clipsel_core.curation.index.recent import Recent
+from clipsel_core.curation.recipes.recipe_steps import AnyStep, Drop, Keep, Subtract, Union
+from clipsel_core.errors import ClipselError
+from clipsel_core.runs.store import Run
+from pages.parts import empty, facts, lists, metrics, recipes, state, unreadable, views, words
+from pages.parts.catalog import Entry
+from pages.parts.gallery import cards, images, pager, texts
+from pages.parts.jobs import forms, targets
+from pages.parts.pair import pair
+from pages.parts.views import PairList
+
+# So many uids are written into the recipe itself; more go into a list beside it.
+_MOST_INLINE = 100
+_FAILED = "step not written"
+_PARTS = ("only this one", "both", "only the other")
+_ORDERS: dict[str, ListOrder] = {"highest": "descending", "lowest": "ascending", "random": "random"}
+# A page has one sorted gallery at a time, so that the link can hold how it is sorted and where it is opened.
+_METRIC, _ORDER, _PAGE, _CARDS = "sort", "end", "at", 48
+_listings: Recent[Listing] = Recent(2)
+
+
+def draw_gallery(
+    entry: Entry,
+    listed: PairList,
+    metric: str,
+    *,
+    key: str,
+    title: str,
+    page: int = 1,
+    pager_key: str = "",
+    keeps: state.Keeps | None = None,
+    more: Sequence[str] = (),
+    also: cards.Bars = (),
+) -> None:
+    """Draws a page, from 1, of a list of pairs as cards with a metric, and opens the one that is clicked.
+
+    title: what is listed, for who cannot see it. pager_key: of the pager that the caller drew; none where there is one
+    page. keeps: tells which pairs are kept, for the badge. more: further metrics on the cards. also: bars behind these,
+    a tuple a card.
+    """
+    rows, pages, first = listed.rows(page), pager.count_pages(listed), (page - 1) * listed.size
+    bars = cards.score_bars(entry, rows, [metric, *more])
+    if also:
+        bars = [(*scores, *last) for scores, last in zip(bars, also, strict=True)]
+    drawn = cards.make_cards(entry, rows, bars, keeps)
+    view, gallery = views.get(views.Pairs), (entry.key, key)
+    at = view.last[1] - first if view.last is not None and view.last[0] == gallery else -1
+    turned = partial(pager.turn, pager_key, pages) if pager_key else None
+
+    def ask_to_open(uid: str) -> None:
+        view.to_open[key] = uid
+
+    cards.draw_cards(
+        drawn,
+        key=key,
+        label=f"{title}, page {page} of {pages}" if pager_key else title,
+        pressed=partial(cards.handle_presses, entry, key, ask_to_open, turned),
+        turns=turned is not None,
+        at=at if 0 <= at < len(rows) else None,
+    )
+    names, asked = [card.uid for card in drawn], view.to_open.pop(key, None)
+    if asked in names:
+        closed = partial(pager.turn_to, pager_key, listed.size) if pager_key else None
+        view.opened = views.OpenPair(gallery, listed, first + names.index(asked), closed)
+    pair.draw_opened(entry, gallery=key)
+    if page < pages:
+        texts.prefetch(entry, key, partial(listed.rows, page + 1), images.columns(entry))
+
+
+def draw_sorted(
+    entry: Entry,
+    pairs: int,
+    bits: Callable[[], np.ndarray],
+    *,
+    name: Hashable,
+    title: str,
+    usual: str = "s_cliploss",
+) -> None:
+    """Draws so many pairs, those of a bitmap, by a metric from either end; the bitmap is asked for when it is new.
+
+    name: tells the pairs from others. usual: what they are sorted by at first.
+    """
+    if not pairs:
+        empty.show_empty("Nothing to show", "No pair lies in this part. Choose another one.")
+        return
+    names = list(state.open_table(entry).metrics)
+    shared: dict[str, Any] = {"bind": "query-params", "on_change": rewind}
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        # The usual one first: what a page begins with is not in its link.
+        names.sort(key=lambda name: name != usual)
+        metric = st.selectbox("By", names, format_func=metrics.title, key=_METRIC, width=220, **shared)
+        order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key=_ORDER, **shared)
+    name = (entry, metric, name, state.scores_stamp(entry))
+    listing = _listings.get(name, lambda: Listing.of(state.metric_bins(entry, metric), bits()))
+    facts.show_title(title, words.pairs(pairs))
+    if not len(listing):
+        facts.show_note(f"None of them has a {metrics.title(metric)}.")
+        return
+    listed = pager.SortedList(name, listing, _ORDERS[order], _CARDS)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        page = pager.choose_page(_PAGE, listed)
+    draw_gallery(entry, listed, metric, key="part cards", title=title, page=page, pager_key=_PAGE)
+
+
+def choose_part(counts: Sequence[int], *, key: str) -> int:
+    """Asks which of three parts to see: only this one's pairs, both's, only the other's. counts: pairs of each."""
+    part = st.segmented_control(
+        "Pairs", _PARTS, default=_PARTS[0], required=True, key=key, bind="query-params", on_change=rewind
+    )
+    said = " · ".join(f"{name} {words.count(count)}" for name, count in zip(_PARTS, counts, strict=True))
+    facts.show_note(said)
+    return _PARTS.index(part)
+
+
+def rewind() -> None:
+    """Goes back to the first page of the sorted gallery: for whatever changes what is shown."""
+    pager.rewind(_PAGE)
+
+
+def sort_by(metric: str) -> None:
+    """Sorts the sorted gallery by a metric from now on, from its first page."""
+    st.session_state[_METRIC] = metric
+    rewind()
+
+
+def draw_actions(
+    entry: Entry, run: Run, rows: np.ndarray, more: Callable[[], None] | None = None, *, called: str = "pairs"
+) -> None:
+    """Buttons that take many pairs into the recipe at once, or make a target of them. more: draws another one.
+
+    called: what they are, in a few words; a list of them is named after it.
+    """
+    with st.container(horizontal=True, gap="small", key="actions"):
+        for kind, icon in (("keep", ":material/check:"), ("drop", ":material/block:")):
+            act = partial(_add_step, entry, run, rows, kind, called)
+            st.button(f"{kind.capitalize()} these", icon=icon, key=f"{kind} these", on_click=act)
+        if forms.button("Use as target", "picked", ":material/my_location:", disabled=not run.finished):
+            targets.ask_for_pairs(run, state.open_table(entry).uids_at(rows), "picked")
+        if more is not None:
+            more()
+    if _FAILED in st.session_state:
+        empty.show_error(st.session_state.pop(_FAILED), "This could not be written")
+
+
+@unreadable.doing
+def _add_step(entry: Entry, run: Run, rows: np.ndarray, kind: str, called: str) -> None:
+    """Keeps or drops the pairs as the last step of the recipe, in place of what that one said of them."""
+    names = uids.sort(state.open_table(entry).uids_at(rows))
+    step: AnyStep
+    try:
+        if len(names) <= _MOST_INLINE:
+            step = (Keep if kind == "keep" else Drop).model_validate({kind: uids.to_hex(names).to_pylist()})
+        else:
+            file, listed = io.BytesIO(), Union if kind == "keep" else Subtract
+            np.save(file, names, allow_pickle=False)
+            step = listed.model_validate({listed.kind: lists.store(run, f"{called}.npy", file.getvalue())})
+    except (ClipselError, OSError) as error:
+        st.session_state[_FAILED] = empty.not_written(error, run.recipes_dir)
+        return
+    steps = recipes.draft(entry, run)
+    last = next(reversed(steps), None)
+    if last is not None and _same_pairs(steps[last], step):
+        recipes.change_step(entry, run, last, None)
+    recipes.add_step(entry, run, step)
+    done = "kept by hand" if kind == "keep" else "dropped by hand"
+    st.toast(f"{words.pairs(len(rows))} {done}: the last step on the Select page", icon=":material/check:")
+
+
+def _same_pairs(one: AnyStep, other: AnyStep) -> bool:
+    """Whether two steps are about the same pairs, whatever shall become of them."""
+    alike = any(isinstance(one, kinds) and isinstance(other, kinds) for kinds in (Keep | Drop, Union | Subtract))
+    return alike and getattr(one, one.kind) == getattr(other, other.kind)
