@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsel_core import uids
+from clipsel_core import tasks, uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe_steps import AtLeast
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import background, catalog, drawings, recipes, state
+from pages.parts import catalog, drawings, recipes, state
 from pages.parts.catalog import Entry
 from pages.parts.map import map_view, naming
 from pages.parts.pair import galleries
@@ -257,7 +257,7 @@ def test_map__leafs_through_a_region(app):
 
 
 def test_map__is_there_before_it_is_known_what_the_recipe_keeps(run, open_page, monkeypatch):
-    monkeypatch.setattr(background, "_AT_ONCE_S", 0)
+    monkeypatch.setattr(tasks, "_AT_ONCE_S", 0)
     gate, select = threading.Event(), Picker.select
     monkeypatch.setattr(Picker, "select", lambda self, recipe: gate.wait(PATIENCE_S) and select(self, recipe))
     app = open_page("map", run)
@@ -266,7 +266,7 @@ def test_map__is_there_before_it_is_known_what_the_recipe_keeps(run, open_page, 
     assert "kept by the recipe" not in words(app)
     assert {card["badge"] for card in components(app, "clipsel_cards")[0]["cards"]} == {""}
     gate.set()
-    monkeypatch.setattr(background, "_AT_ONCE_S", PATIENCE_S)
+    monkeypatch.setattr(tasks, "_AT_ONCE_S", PATIENCE_S)
     for thread in threading.enumerate():
         if thread.daemon and "_run" in thread.name:
             thread.join(PATIENCE_S)

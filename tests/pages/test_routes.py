@@ -20,9 +20,9 @@ import pytest
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 from starlette.applications import Starlette
 
-from clipsel_core import uids
+from clipsel_core import tasks, uids
 from clipsel_core.runs.store import Run
-from pages.parts import background, catalog, component, drawings, pictures, routes
+from pages.parts import catalog, component, drawings, pictures, routes
 from pages.parts.gallery import cards  # noqa: F401
 from tests.pages.worlds import make_run, picture
 from tests.waiting import PATIENCE_S
@@ -273,7 +273,7 @@ def test_pictures__are_looked_for_again_where_they_could_not_be_read(entry, monk
 
 def test_image__while_images_are_being_found_nobody_says_that_there_is_none(entry, monkeypatch):
     go_on, find = Event(), pictures.open_images
-    monkeypatch.setattr(background, "_AT_ONCE_S", 0)
+    monkeypatch.setattr(tasks, "_AT_ONCE_S", 0)
     monkeypatch.setattr(pictures, "_PATIENCE_S", 0)
     monkeypatch.setattr(pictures, "open_images", lambda *given: go_on.wait(PATIENCE_S) and find(*given))
     status, headers, _ = get(routes.image_url(entry, FIRST))
