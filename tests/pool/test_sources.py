@@ -30,8 +30,7 @@ def records(source: Source):
 def read(source: Source, record) -> bytes:
     if record.data is not None:
         return record.data
-    data = (source.base / record.file).read()
-    return data[record.offset :] if record.length is None else data[record.offset : record.offset + record.length]
+    return (source.base / record.file).read(record.offset, record.length)
 
 
 def faults(source: Source) -> list[tuple[str, str]]:
