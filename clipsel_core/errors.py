@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+_LONGEST_QUOTE = 60
+
 
 class ClipselError(Exception):
     """Base of every error that clipsel raises on purpose; its text is one line.
@@ -39,6 +41,16 @@ def reason_of(error: Exception) -> str:
         return error.strerror
     said = str(error).split("\n")[0] or type(error).__name__
     return "no plain array" if "pickle" in said or "Python objects" in said else said
+
+
+def quoted(text: str) -> str:
+    """Text from outside as an error quotes it: on one line, without control characters, 60 characters at most.
+
+    >>> print(quoted("a tab:\\t"))
+    'a tab:\\t'
+    """
+    said = repr(text)
+    return said if len(said) <= _LONGEST_QUOTE else f"{said[:_LONGEST_QUOTE]}..."
 
 
 def parts(error: ClipselError | OSError) -> dict[str, Any]:

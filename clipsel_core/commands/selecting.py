@@ -111,7 +111,7 @@ def compare(
     Example: clipsel compare demo/run demo/run/recipes/clip_score_30.yaml subset.npy
     """
     from clipsel_core.curation.index.score_table import ScoreTable
-    from clipsel_core.curation.recipes.difference import differences
+    from clipsel_core.curation.recipes.recipe import differences
     from clipsel_core.curation.recipes.recipe_files import load_recipe
     from clipsel_core.curation.selecting.overlap import of_list, of_recipe, overlap
 

@@ -15,9 +15,9 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from clipsel_core.counts import counted
 from clipsel_core.curation.recipes import recipe_link
+from clipsel_core.curation.recipes.recipe import AnyStep, Intersect, Subtract, Union
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.recipes.recipe_link import RecipeLink
-from clipsel_core.curation.recipes.recipe_steps import AnyStep, Intersect, Subtract, Union
 from clipsel_core.errors import RecipeError
 from clipsel_core.runs.store import Run
 from pages.parts import drafts, empty, lists, recipes, state, words
@@ -92,7 +92,7 @@ def _take(entry: Entry, run: Run, told: str, *, quiet: bool) -> None:
             recipes.replace_draft(entry, list(parse_recipe(kept, "link", run.metrics, folder=run.recipes_dir).steps))
         else:
             offered: dict[str, Any] = {"run": entry.label, "metrics": run.metrics, "lists": lists.known(run)}
-            arrived = recipe_link.unpack(told, folder=run.recipes_dir, **offered)
+            arrived = recipe_link.decode_link(told, folder=run.recipes_dir, **offered)
             recipes.replace_draft(entry, list(arrived.steps))
             news = _missing(RecipeLink(told, arrived.hand, arrived.lists)) or None
     except RecipeError as error:
@@ -106,7 +106,7 @@ def _link(entry: Entry, run: Run) -> RecipeLink:
     if steps == recipes.suggestion(run):
         return RecipeLink("")
     named = any(isinstance(step, Intersect | Union | Subtract) for step in steps)
-    link = recipe_link.pack(steps, run=entry.label, lists=lists.known(run) if named else ())
+    link = recipe_link.encode_link(steps, run=entry.label, lists=lists.known(run) if named else ())
     whole = link.text is not None and not link.hand and not link.lists
     kept = None if whole else drafts.keep(entry.label, recipes.as_yaml(steps))
     return RecipeLink(kept) if kept else link

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from clipsel_core.curation.recipes.recipe_steps import AnyStep, Intersect, Subtract, Union
+from clipsel_core.curation.recipes.recipe import AnyStep, Intersect, Subtract, Union
 from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
 from clipsel_core.runs.store import Run

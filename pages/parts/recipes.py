@@ -11,9 +11,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from clipsel_core.curation.recipes.recipe import Recipe
+from clipsel_core.curation.recipes.recipe import AnyStep, AtLeast, AtMost, Drop, Keep, KeepTop, Recipe
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe
-from clipsel_core.curation.recipes.recipe_steps import AnyStep, AtLeast, AtMost, Drop, Keep, KeepTop
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import metrics, words

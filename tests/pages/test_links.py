@@ -47,7 +47,7 @@ def opened(run, tmp_path, monkeypatch):
 
 def link_of(run: Path, text: str, label: str | None = None) -> str:
     steps = parse_recipe(text).steps
-    return recipe_link.pack(steps, run=label or catalog.entries()[0].label, lists=()).text
+    return recipe_link.encode_link(steps, run=label or catalog.entries()[0].label, lists=()).text
 
 
 def address(app: AppTest) -> str:
@@ -74,7 +74,7 @@ def test_link__follows_the_draft_and_carries_it(run, opened):
     thumbs(first)[0].set_value(12.5).run()
     link = address(first)
     entry = catalog.entries()[0]
-    steps = recipe_link.unpack(
+    steps = recipe_link.decode_link(
         link, run=entry.label, metrics=Run.open(run).metrics, lists=(), folder=run / "recipes"
     ).steps
     assert steps[0].keep_top == Decimal("0.125")
@@ -114,7 +114,7 @@ def test_link__opens_no_list_outside_the_run(run, opened, tmp_path):
     (tmp_path / "secret.txt").write_text("00000000000000000000000000000007\n")
     text = f"steps: [{{intersect: '{tmp_path}/secret.txt'}}]"
     steps = parse_recipe(text).steps
-    forged = recipe_link.pack(steps, run=catalog.entries()[0].label, lists=(f"{tmp_path}/secret.txt",))
+    forged = recipe_link.encode_link(steps, run=catalog.entries()[0].label, lists=(f"{tmp_path}/secret.txt",))
     app = opened(forged.text)
     assert "expected a uid list of this run" in words(app)
     assert kept(app) == 12

@@ -12,7 +12,7 @@ from PIL import Image
 
 from clipsel_core import tasks, uids
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe_steps import AtLeast
+from clipsel_core.curation.recipes.recipe import AtLeast
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.jobs.store import listing

@@ -6,7 +6,9 @@
       - {intersect: hype.npy}                             # or union, subtract: a list of uids beside the recipe
       - {keep: [139e4a9b22a614771f06c700a8ebe150]}        # by hand; or drop
 
-Steps run in order from the whole pool; `enabled: false` leaves one out.
+Steps run in order from the whole pool; `enabled: false` leaves one out. Only the plain part of YAML is taken: no tags,
+no anchors, no aliases (a few lines of which can stand for gigabytes). Numbers are kept as they are written, so that
+0.29 stays 29/100.
 """
 
 from __future__ import annotations
@@ -14,22 +16,32 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
-from clipsel_core.curation.recipes.recipe import Recipe, check_metrics
-from clipsel_core.curation.recipes.recipe_steps import KINDS, AnyStep, Intersect, Subtract, Union
-from clipsel_core.curation.recipes.recipe_yaml import Located, dump_yaml, parse_yaml, shown
+from clipsel_core.curation.recipes.recipe import KINDS, AnyStep, ListStep, Recipe, check_metrics, plain_decimal
 from clipsel_core.curation.recipes.uidlists import ENDINGS
-from clipsel_core.errors import RecipeError
+from clipsel_core.errors import RecipeError, quoted
 from clipsel_core.files import write_atomically
 
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,4})?")
+_BREAKS = re.compile(r"[\n\r\x85\u2028\u2029]")
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")
+}
+_DEEPEST = 6
+_MOST_CHARACTERS = 1 << 22
+
 _UID = re.compile(r"[0-9a-fA-F]{1,32}")
+_LISTS, _HAND = ("intersect", "union", "subtract"), ("keep", "drop")
 _STEP_KEYS = ["metric", *KINDS, "of", "enabled"]
-_AS_WRITTEN = ("metric", "intersect", "union", "subtract")
 _EXPECTED = {
     "metric": "the name of a metric",
     "keep_top": "a number from 0 to 1, with at most 30 decimals",
@@ -37,8 +49,8 @@ _EXPECTED = {
     "enabled": "true or false",
     "at_least": "a number",
     "at_most": "a number",
-    **dict.fromkeys(("intersect", "union", "subtract"), f"the name of a list of uids, ending in {ENDINGS}"),
-    **dict.fromkeys(("keep", "drop"), "a list of uids, each of 1 to 32 hex digits"),
+    **dict.fromkeys(_LISTS, f"the name of a list of uids, ending in {ENDINGS}"),
+    **dict.fromkeys(_HAND, "a list of uids, each of 1 to 32 hex digits"),
 }
 
 
@@ -67,19 +79,19 @@ def parse_recipe(
     >>> parse_recipe("steps: [{metric: clip_score, keep_top: 0.29}]").steps[0].text
     'top 29 % of the pool by clip_score'
     """
-    root = parse_yaml(text, where)
+    root = _parse_yaml(text, where)
     if not isinstance(root.value, dict) or "steps" not in root.value:
-        found = f"only {', '.join(map(shown, root.value))}" if isinstance(root.value, dict) else root.text or "nothing"
+        found = f"only {', '.join(map(quoted, root.value))}" if isinstance(root.value, dict) else root.text or "nothing"
         remedy = "begin with steps: and a list of them"
-        raise RecipeError(f"{where}:{root.line}", expected="steps", found=found, remedy=remedy)
-    _check_keys(root, ["name", "steps"], where)
+        raise RecipeError(root.where, expected="steps", found=found, remedy=remedy)
+    _check_keys(root, ["name", "steps"])
     name, steps = root.value.get("name"), root.value["steps"]
-    if name is not None and name.value is not None and (isinstance(name.value, list | dict) or len(name.text) > 200):
-        raise RecipeError(f"{where}:{name.line}", expected="a name of at most 200 characters", found=name.shown)
+    if name and name.value is not None and (isinstance(name.value, list | dict) or len(name.text) > 200):
+        raise RecipeError(name.where, expected="a name of at most 200 characters", found=name.shown)
     if not isinstance(steps.value, list) or not steps.value:
-        raise RecipeError(f"{where}:{steps.line}", expected="a list of one or more steps", found=steps.shown)
-    built = tuple(_step(step, where) for step in steps.value)
-    recipe = Recipe(name=name.text if name is not None and name.value is not None else None, steps=built)
+        raise RecipeError(steps.where, expected="a list of one or more steps", found=steps.shown)
+    built = tuple(map(_step, steps.value))
+    recipe = Recipe(name=name.text if name and name.value is not None else None, steps=built)
     if metrics is not None:
         check_metrics(recipe, metrics)
     return recipe.in_folder(folder or Path())
@@ -93,87 +105,194 @@ def dump_recipe(recipe: Recipe) -> str:
 def save_recipe(recipe: Recipe, path: str | Path) -> Recipe:
     """Writes a recipe to a file, whole or not at all, its uid lists named from there. Returns it as written."""
     path = Path(path)
-    moved = Recipe(name=recipe.name, steps=tuple(_moved(step, recipe.folder, path.parent) for step in recipe.steps))
-
-    def write(aside: Path) -> None:
-        aside.write_text(dump_recipe(moved), encoding="utf-8")
-
-    write_atomically(path, write)
-    return moved.in_folder(path.parent)
+    steps: list[AnyStep] = []
+    for step in recipe.steps:
+        if isinstance(step, ListStep) and not os.path.isabs(step.value):
+            moved = Path(os.path.relpath(recipe.folder / step.value, path.parent)).as_posix()
+            step = type(step).model_validate({step.kind: moved, "enabled": step.enabled})
+        steps.append(step)
+    written = Recipe(name=recipe.name, steps=tuple(steps))
+    write_atomically(path, lambda aside: aside.write_text(dump_recipe(written), encoding="utf-8"))
+    return written.in_folder(path.parent)
 
 
 @lru_cache(maxsize=16)
 def _dumped(name: str | None, steps: tuple[AnyStep, ...]) -> str:
-    """The text, kept for a while: a page asks for the same recipe's more than once, and it takes a millisecond."""
-    value: dict[str, Any] = {} if name is None else {"name": name}
-    return dump_yaml({**value, "steps": [_said(step) for step in steps]})
+    """The text, cached: a page asks for the same recipe's more than once, and it takes a millisecond.
+
+    Keys come in the order people write them; those that say the usual are left out.
+    """
+    recipe: dict[str, Any] = {} if name is None else {"name": name}
+    recipe["steps"] = []
+    for step in steps:
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in step}
+        enabled = values.pop("enabled")
+        if values.get("of") == "pool":
+            del values["of"]
+        recipe["steps"].append(values if enabled else {**values, "enabled": False})
+    return yaml.dump(recipe, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30)
 
 
-def _step(step: Located, where: str) -> AnyStep:
+@dataclass(frozen=True)
+class _Located:
+    """A YAML value and where it begins: file and line. value: None, bool, Decimal, str, a list or a dict of _Located.
+
+    text: a scalar as it is written, without quotes; "a list" or "a mapping" otherwise.
+    keys: of a dict, where each key stands.
+    """
+
+    value: Any
+    where: str
+    text: str
+    keys: dict[str, str]
+
+    @property
+    def shown(self) -> str:
+        """The value as an error quotes it: text in quotes, so that '0.3' is not taken for 0.3."""
+        return quoted(self.text) if isinstance(self.value, str) else self.text or "nothing"
+
+
+def _step(step: _Located) -> AnyStep:
     if not isinstance(step.value, dict):
-        raise RecipeError(
-            f"{where}:{step.line}", expected="a step such as {metric: clip_score, keep_top: 0.3}", found=step.shown
-        )
-    kind = _kind(step, where)
-    _check_keys(step, [key for key in _STEP_KEYS if key in KINDS[kind].model_fields], where)
-    try:
-        built = KINDS[kind].model_validate({key: _plain(key, value) for key, value in step.value.items()})
-    except ValidationError as error:
-        raise _wrong_value(error, step, where) from error
-    return built.read_at(f"{where}:{step.line}")
-
-
-def _kind(step: Located, where: str) -> str:
+        expected = "a step such as {metric: clip_score, keep_top: 0.3}"
+        raise RecipeError(step.where, expected=expected, found=step.shown)
     kinds = [key for key in step.value if key in KINDS]
-    if len(kinds) == 1:
-        return kinds[0]
-    _check_keys(step, _STEP_KEYS, where)
-    if kinds:
-        line = f"{where}:{step.key_lines[kinds[1]]}"
-        found = f"{kinds[0]} and {kinds[1]} in one step"
-        raise RecipeError(line, expected="one action a step", found=found, remedy="write two steps")
-    found = ", ".join(step.value) or "none of them"
-    raise RecipeError(f"{where}:{step.line}", expected=f"one of {', '.join(KINDS)}", found=found)
+    if len(kinds) != 1:
+        _check_keys(step, _STEP_KEYS)
+        if kinds:
+            found, remedy = f"{kinds[0]} and {kinds[1]} in one step", "write two steps"
+            raise RecipeError(step.keys[kinds[1]], expected="one action a step", found=found, remedy=remedy)
+        found = ", ".join(step.value) or "none of them"
+        raise RecipeError(step.where, expected=f"one of {', '.join(KINDS)}", found=found)
+    kind = KINDS[kinds[0]]
+    _check_keys(step, [key for key in _STEP_KEYS if key in kind.model_fields])
+    try:
+        built = kind.model_validate({key: _plain(key, value) for key, value in step.value.items()})
+    except ValidationError as error:
+        key = str(error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0])
+        if key not in step.value:
+            raise RecipeError(step.where, expected=f"a {key} beside {kinds[0]}", found="none") from error
+        wrong = value = step.value[key]
+        if key in _HAND and isinstance(value.value, list):
+            uids = (
+                item for item in value.value if isinstance(item.value, list | dict) or not _UID.fullmatch(item.text)
+            )
+            wrong = next(uids, value)
+        raise RecipeError(wrong.where, expected=f"{key} to be {_EXPECTED[key]}", found=wrong.shown) from error
+    return built.read_at(step.where)
 
 
-def _check_keys(mapping: Located, allowed: list[str], where: str) -> None:
-    for key, line in mapping.key_lines.items():
+def _check_keys(mapping: _Located, allowed: list[str]) -> None:
+    for key, where in mapping.keys.items():
         if key not in allowed:
-            raise RecipeError(f"{where}:{line}", expected=f"one of the keys {', '.join(allowed)}", found=shown(key))
+            raise RecipeError(where, expected=f"one of the keys {', '.join(allowed)}", found=quoted(key))
 
 
-def _wrong_value(error: ValidationError, step: Located, where: str) -> RecipeError:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    key = str(first["loc"][0])
-    value = step.value.get(key)
-    if value is None:
-        return RecipeError(f"{where}:{step.line}", expected=f"a {key} beside {_kind(step, where)}", found="none")
-    for item in value.value if key in ("keep", "drop") and isinstance(value.value, list) else []:
-        if not _UID.fullmatch(item.text) or isinstance(item.value, list | dict):
-            value = item
-            break
-    return RecipeError(f"{where}:{value.line}", expected=f"{key} to be {_EXPECTED[key]}", found=value.shown)
-
-
-def _plain(key: str, value: Located) -> Any:
+def _plain(key: str, value: _Located) -> Any:
     """A value as the model takes it. Uids, names and paths are text however much they look like numbers."""
     if isinstance(value.value, list):
-        return [item.text for item in value.value] if key in ("keep", "drop") else value.value
-    return value.text if key in _AS_WRITTEN and not isinstance(value.value, dict) else value.value
+        return [item.text for item in value.value] if key in _HAND else value.value
+    return value.text if key in ("metric", *_LISTS) and not isinstance(value.value, dict) else value.value
 
 
-def _said(step: AnyStep) -> dict[str, Any]:
-    """A step's keys in the order people write them, without those that say the usual."""
-    values = {key: list(value) if isinstance(value, tuple) else value for key, value in step}
-    enabled = values.pop("enabled")
-    if values.get("of") == "pool":
-        del values["of"]
-    return values if enabled else {**values, "enabled": False}
+def _parse_yaml(text: str, where: str) -> _Located:
+    """The values of a YAML document, with lines. where: what errors call it.
+
+    Raises: RecipeError where the text is not plain YAML, repeats a key, or is too long or too deep to be a recipe.
+    """
+    if len(text) > _MOST_CHARACTERS:
+        found, remedy = f"{len(text):,} characters", "put long lists of uids into a file and intersect with it"
+        raise RecipeError(where, expected=f"at most {_MOST_CHARACTERS:,}", found=found, remedy=remedy)
+    if unprintable := yaml.reader.Reader.NON_PRINTABLE.search(text):
+        number, found = text.count("\n", 0, unprintable.start()) + 1, f"the character {unprintable.group()!r}"
+        raise RecipeError(f"{where}:{number}", expected="printable text", found=found)
+    try:
+        _check_events(text, where)
+        node = yaml.compose(text, _LOADER)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "something else"
+        line = f"{where}:{mark.line + 1 if mark else 1}"
+        # Some versions of PyYAML have a limit of their own, and reach it as they look ahead: before an event is given.
+        if isinstance(error, RecursionError) or "nesting" in problem:
+            raise _too_deep(line) from error
+        raise RecipeError(line, expected="YAML", found=problem.removeprefix("but found ")) from error
+    return _located(node, where) if node else _Located(None, f"{where}:1", "", {})
 
 
-def _moved(step: AnyStep, old: Path, new: Path) -> AnyStep:
-    if not isinstance(step, Intersect | Union | Subtract):
-        return step
-    file = Path(getattr(step, step.kind))
-    moved = file if file.is_absolute() else Path(os.path.relpath(old / file, new))
-    return type(step).model_validate({step.kind: moved.as_posix(), "enabled": step.enabled})
+def _check_events(text: str, where: str) -> None:
+    """Looks at the text piece by piece, before anything is built of it."""
+    depth = 0
+    for event in yaml.parse(text, _LOADER):
+        line = f"{where}:{event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise RecipeError(line, expected="plain YAML", found="an anchor or alias", remedy="write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise _too_deep(line)
+
+
+def _too_deep(where: str) -> RecipeError:
+    remedy = "write each step as one mapping, such as {metric: clip_score, keep_top: 0.3}"
+    found = f"lists or mappings within others, more than {_DEEPEST} deep"
+    return RecipeError(where, expected="a list of steps", found=found, remedy=remedy)
+
+
+def _located(node: yaml.Node, file: str) -> _Located:
+    where = f"{file}:{node.start_mark.line + 1}"
+    if node.tag not in _PLAIN_TAGS:
+        raise RecipeError(where, expected="plain YAML", found=f"the tag {quoted(node.tag)}")
+    if isinstance(node, yaml.SequenceNode):
+        items = [_located(item, file) for item in node.value]
+        return _Located(items, where, "a list" if items else "an empty list", {})
+    if not isinstance(node, yaml.MappingNode):
+        return _Located(_scalar(node), where, node.value, {})
+    values: dict[str, _Located] = {}
+    keys: dict[str, str] = {}
+    for key, value in node.value:
+        line = f"{file}:{key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise RecipeError(line, expected="a key", found="a list or mapping")
+        if key.value in values:
+            found = f"{quoted(key.value)} twice"
+            raise RecipeError(line, expected="each key once", found=found, remedy="remove one")
+        values[key.value], keys[key.value] = _located(value, file), line
+    return _Located(values, where, "a mapping", keys)
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    if node.style:
+        return node.value
+    if node.tag.endswith(":null"):
+        return None
+    if node.tag.endswith(":bool"):
+        return node.value.lower() in ("true", "yes", "on", "y")
+    return Decimal(node.value) if _NUMBER.fullmatch(node.value) else node.value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes each mapping inside a list on one line, and decimals in full."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_decimal(self, data: Decimal) -> yaml.Node:
+        text = plain_decimal(data)
+        return self.represent_scalar(f"tag:yaml.org,2002:{'float' if '.' in text else 'int'}", text)
+
+    def represent_text(self, data: str) -> yaml.Node:
+        # Only double quotes keep line breaks, Unicode's three among them, as they are.
+        style = '"' if _BREAKS.search(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+    def represent_list_of_mappings(self, data: list[Any]) -> yaml.Node:
+        node = self.represent_sequence("tag:yaml.org,2002:seq", data)
+        for item in node.value:
+            item.flow_style = True if isinstance(item, yaml.MappingNode) else None
+        node.flow_style = not any(isinstance(item, yaml.MappingNode) for item in node.value)
+        return node
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+_Dumper.add_representer(Decimal, _Dumper.represent_decimal)
+_Dumper.add_representer(list, _Dumper.represent_list_of_mappings)

@@ -16,11 +16,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsel_core.curation.recipes.recipe import Recipe
+from clipsel_core.curation.recipes.recipe import AnyStep, HandStep, ListStep, Recipe
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, parse_recipe
-from clipsel_core.curation.recipes.recipe_steps import AnyStep, Drop, Intersect, Keep, Subtract, Union
-from clipsel_core.curation.recipes.recipe_yaml import shown
-from clipsel_core.errors import RecipeError
+from clipsel_core.errors import RecipeError, quoted
 
 # Chats, proxies and older browsers cut longer addresses.
 MOST_CHARACTERS = 4_000
@@ -34,7 +32,6 @@ _WORDS = (
     b"at_most: at_least: , enabled: false}, of: survivorsnormsim_inf_imagenet, keep_top: 0.2}\n0 0\n"
     b"steps:\n- {metric: clip_score, keep_top: 0.1}\n- {metric: s_cliploss, keep_top: 0.3}\n"
 )
-_REMEDY = "ask for the link again, or load a saved recipe"
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class RecipeLink:
 
 
 @dataclass(frozen=True)
-class Arrived:
+class LinkedSteps:
     """What came out of a link. steps: in order. hand, lists: what its maker had to leave out, as in RecipeLink."""
 
     steps: tuple[AnyStep, ...]
@@ -59,72 +56,65 @@ class Arrived:
     lists: int
 
 
-def pack(steps: Sequence[AnyStep], *, run: str, lists: Collection[str]) -> RecipeLink:
+def encode_link(steps: Sequence[AnyStep], *, run: str, lists: Collection[str]) -> RecipeLink:
     """The steps as a link holds them. run: the label of the run they are for. lists: names of the run's uid lists."""
-    known = [step for step in steps if not isinstance(step, Intersect | Union | Subtract) or _list_of(step) in lists]
-    left = len(steps) - len(known)
-    if len(known) <= MOST_STEPS:
-        text = _packed(known, run, 0, left)
-        if len(text) <= MOST_CHARACTERS:
-            return RecipeLink(text, 0, left)
-    short = [step for step in known if not isinstance(step, Keep | Drop)]
-    hand = sum(len(getattr(step, step.kind)) for step in known if isinstance(step, Keep | Drop))
-    text = _packed(short, run, hand, left)
-    fits = len(short) <= MOST_STEPS and len(text) <= MOST_CHARACTERS
-    return RecipeLink(text if fits else None, hand, left)
+    taken = [step for step in steps if not isinstance(step, ListStep) or step.value in lists]
+    left = len(steps) - len(taken)
+    text = _encoded(taken, run, 0, left)
+    if text:
+        return RecipeLink(text, 0, left)
+    hand = sum(len(step.value) for step in taken if isinstance(step, HandStep))
+    text = _encoded([step for step in taken if not isinstance(step, HandStep)], run, hand, left)
+    return RecipeLink(text, hand, left)
 
 
-def unpack(text: str, *, run: str, metrics: Collection[str], lists: Collection[str], folder: Path) -> Arrived:
+def decode_link(text: str, *, run: str, metrics: Collection[str], lists: Collection[str], folder: Path) -> LinkedSteps:
     """The steps that a link holds, checked against the run. folder: where the run's lists are named from.
 
     Raises: RecipeError where the text is broken, too long, for another run, or names a metric or list that this run
         does not offer. Takes bounded time and memory whatever the text.
     """
-    head, recipe = _unpacked(text)
+    head, recipe = _decoded(text)
     match = _HEAD.fullmatch(head)
     if match is None:
         raise _broken("another beginning")
     if match[1] != _mark(run):
         remedy = "open it with the run it was made for, or save the recipe there and copy its file"
-        raise RecipeError("link", expected=f"a recipe for {shown(run)}", found="one for another run", remedy=remedy)
+        raise RecipeError("link", expected=f"a recipe for {quoted(run)}", found="one for another run", remedy=remedy)
     steps: tuple[AnyStep, ...] = ()
     if recipe:
         try:
             steps = parse_recipe(recipe, "link", metrics, folder=folder).steps
         except RecipeError as error:
-            remedy = error.remedy or _REMEDY
-            raise RecipeError(error.where, expected=error.expected, found=error.found, remedy=remedy) from error
-    _check(steps, lists)
-    return Arrived(steps, int(match[2]), int(match[3]))
-
-
-def _check(steps: tuple[AnyStep, ...], lists: Collection[str]) -> None:
+            if error.remedy:
+                raise
+            raise _broken(error.found, error.expected, error.where) from error
     if len(steps) > MOST_STEPS:
-        raise RecipeError("link", expected=f"at most {MOST_STEPS} steps", found=f"{len(steps):,}", remedy=_REMEDY)
+        raise _broken(f"{len(steps):,}", f"at most {MOST_STEPS} steps")
     for step in steps:
-        if isinstance(step, Intersect | Union | Subtract) and _list_of(step) not in lists:
+        if isinstance(step, ListStep) and step.value not in lists:
             remedy = "add the list to this run first, then open the link again"
-            raise RecipeError("link", expected="a uid list of this run", found=shown(_list_of(step)), remedy=remedy)
+            raise RecipeError("link", expected="a uid list of this run", found=quoted(step.value), remedy=remedy)
+    return LinkedSteps(steps, int(match[2]), int(match[3]))
 
 
-def _list_of(step: Intersect | Union | Subtract) -> str:
-    return getattr(step, step.kind)
-
-
-def _packed(steps: Sequence[AnyStep], run: str, hand: int, lists: int) -> str:
+def _encoded(steps: Sequence[AnyStep], run: str, hand: int, lists: int) -> str | None:
+    """The text of a link, None where it would be too long."""
+    if len(steps) > MOST_STEPS:
+        return None
     recipe = dump_recipe(Recipe(steps=tuple(steps))) if steps else ""
     deflater = zlib.compressobj(9, zdict=_WORDS)
     data = deflater.compress(f"{_mark(run)} {hand} {lists}\n{recipe}".encode()) + deflater.flush()
-    return _VERSION + base64.urlsafe_b64encode(data).decode().rstrip("=")
+    text = _VERSION + base64.urlsafe_b64encode(data).decode().rstrip("=")
+    return text if len(text) <= MOST_CHARACTERS else None
 
 
-def _unpacked(text: str) -> tuple[str, str]:
+def _decoded(text: str) -> tuple[str, str]:
     """The first line and the rest of what a link holds."""
     if len(text) > MOST_CHARACTERS:
-        found = f"{len(text):,}"
-        raise RecipeError("link", expected=f"at most {MOST_CHARACTERS:,} characters", found=found, remedy=_REMEDY)
+        raise _broken(f"{len(text):,}", f"at most {MOST_CHARACTERS:,} characters")
     if not re.fullmatch(r"1[A-Za-z0-9_-]+", text):
-        raise _broken(shown(text))
+        raise _broken(quoted(text))
     try:
         data = base64.urlsafe_b64decode(text[1:] + "=" * (-len(text[1:]) % 4))
         inflater = zlib.decompressobj(zdict=_WORDS)
@@ -138,8 +128,11 @@ def _unpacked(text: str) -> tuple[str, str]:
     return head, rest
 
 
-def _broken(found: str) -> RecipeError:
-    return RecipeError("link", expected="a recipe as this page writes it into links", found=found, remedy=_REMEDY)
+def _broken(
+    found: str, expected: str = "a recipe as this page writes it into links", where: str = "link"
+) -> RecipeError:
+    remedy = "ask for the link again, or load a saved recipe"
+    return RecipeError(where, expected=expected, found=found, remedy=remedy)
 
 
 def _mark(run: str) -> str:

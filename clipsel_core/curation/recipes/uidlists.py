@@ -1,4 +1,4 @@
-"""How a list of uids made elsewhere is read, whatever file it came in."""
+"""How is a list of uids read that was made elsewhere, whatever file it came in?"""
 
 from __future__ import annotations
 
@@ -42,20 +42,19 @@ def _read_text(path: Path) -> np.ndarray:
 
 
 def _read_csv(path: Path) -> np.ndarray:
-    names = pacsv.open_csv(path).schema.names
-    return _read_delimited(path, pacsv.ReadOptions(), _column(path, names))
+    return _read_delimited(path, pacsv.ReadOptions(), _uid_column(path, pacsv.open_csv(path).schema.names))
 
 
 def _read_delimited(path: Path, options: pacsv.ReadOptions, name: str) -> np.ndarray:
     convert = pacsv.ConvertOptions(include_columns=[name], column_types={name: pa.string()})
-    return _of_column(path, pacsv.read_csv(path, read_options=options, convert_options=convert).column(0))
+    return _distinct(path, pacsv.read_csv(path, read_options=options, convert_options=convert).column(0))
 
 
 def _read_parquet(path: Path) -> np.ndarray:
     names = pq.read_schema(path).names
     high, low = (find_column(names, [half]) for half in ("uid_hi", "uid_lo"))
     if high is None or low is None or find_column(names, ["uid"]):
-        return _of_column(path, pq.ParquetFile(path).read([_column(path, names)]).column(0))
+        return _distinct(path, pq.ParquetFile(path).read([_uid_column(path, names)]).column(0))
     halves = pq.ParquetFile(path).read([high, low])
     for name in (high, low):
         if halves[name].type != pa.uint64() or halves[name].null_count:
@@ -64,14 +63,14 @@ def _read_parquet(path: Path) -> np.ndarray:
     return uids.distinct(uids.from_halves(halves[high].to_numpy(), halves[low].to_numpy()), path)
 
 
-def _column(path: Path, names: list[str]) -> str:
+def _uid_column(path: Path, names: list[str]) -> str:
     if (name := find_column(names, ["uid"])) is None:
         found = ", ".join(names[:20]) or "no column"
         raise UidError(path, expected="a column uid, or uid_hi and uid_lo", found=found)
     return name
 
 
-def _of_column(path: Path, column: pa.ChunkedArray) -> np.ndarray:
+def _distinct(path: Path, column: pa.ChunkedArray) -> np.ndarray:
     try:
         return uids.distinct(uids.from_hex(column), path)
     except UidError as error:

@@ -20,8 +20,7 @@ import numpy as np
 
 from clipsel_core.curation.index.bins import COARSE, FINE, MetricBins, float32_up
 from clipsel_core.curation.index.ordering import Shares, count_of_fraction, counts_of_fraction
-from clipsel_core.curation.recipes.recipe import Recipe
-from clipsel_core.curation.recipes.recipe_steps import AtLeast, KeepTop
+from clipsel_core.curation.recipes.recipe import AtLeast, KeepTop, Recipe
 from clipsel_core.curation.selecting.picker import NONE, Cut, Cuts, Picker, ScoreStep, Taken
 
 

@@ -23,8 +23,18 @@ from clipsel_core.curation.index.prefix_counts import PrefixCounts
 from clipsel_core.curation.index.rank_counts import Members
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe import Recipe, check_metrics
-from clipsel_core.curation.recipes.recipe_steps import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Union
+from clipsel_core.curation.recipes.recipe import (
+    AnyStep,
+    AtLeast,
+    AtMost,
+    Drop,
+    Intersect,
+    Keep,
+    KeepTop,
+    Recipe,
+    Union,
+    check_metrics,
+)
 from clipsel_core.curation.selecting.selection import Selection, StepReport, Work, float32_up
 
 ScoreStep = KeepTop | AtLeast | AtMost

@@ -20,8 +20,18 @@ import numpy as np
 from clipsel_core import uids
 from clipsel_core.curation.index import bins, bitmaps, ordering
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe import Recipe, check_metrics
-from clipsel_core.curation.recipes.recipe_steps import AnyStep, AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Union
+from clipsel_core.curation.recipes.recipe import (
+    AnyStep,
+    AtLeast,
+    AtMost,
+    Drop,
+    Intersect,
+    Keep,
+    KeepTop,
+    Recipe,
+    Union,
+    check_metrics,
+)
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.errors import RecipeError, UidError
 from clipsel_core.files import sha256_of

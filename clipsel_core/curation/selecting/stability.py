@@ -29,8 +29,7 @@ from itertools import pairwise
 import numpy as np
 
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe import Recipe
-from clipsel_core.curation.recipes.recipe_steps import AtLeast, AtMost, KeepTop
+from clipsel_core.curation.recipes.recipe import AtLeast, AtMost, KeepTop, Recipe
 from clipsel_core.curation.selecting.selection import Selection, Work, float32_up
 
 NOISY = "s_cliploss"

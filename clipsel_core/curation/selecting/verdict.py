@@ -11,8 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.recipes.recipe import Recipe
-from clipsel_core.curation.recipes.recipe_steps import AnyStep
+from clipsel_core.curation.recipes.recipe import AnyStep, Recipe
 from clipsel_core.curation.selecting.picker import Picker
 
 

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.recipes.difference import differences
-from clipsel_core.curation.recipes.recipe import Recipe
+from clipsel_core.curation.recipes.recipe import Intersect, Recipe, differences
 from clipsel_core.curation.recipes.recipe_files import load_recipe
-from clipsel_core.curation.recipes.recipe_steps import Intersect
 from clipsel_core.curation.selecting.overlap import Overlap, of_bitmaps
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.errors import ClipselError

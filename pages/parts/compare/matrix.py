@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.recipes.difference import Change
+from clipsel_core.curation.recipes.recipe import Change
 from clipsel_core.curation.selecting.overlap import Overlap
 from pages.parts import facts, recipes, words
 

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.curation.recipes.recipe_steps import AtMost
+from clipsel_core.curation.recipes.recipe import AtMost
 from clipsel_core.curation.selecting.boundary import Side, boundary
 from clipsel_core.curation.selecting.live import ScoreStep
 from clipsel_core.runs.store import Run

@@ -7,7 +7,7 @@ import html
 import streamlit as st
 
 from clipsel_core.counts import things_of
-from clipsel_core.curation.recipes.recipe_steps import AnyStep
+from clipsel_core.curation.recipes.recipe import AnyStep
 from clipsel_core.curation.selecting.selection import Selection
 from pages.parts import recipes, words
 

@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.index.ordering import Shares
-from clipsel_core.curation.recipes.recipe_steps import (
+from clipsel_core.curation.recipes.recipe import (
     AnyStep,
     AtLeast,
     AtMost,
@@ -22,8 +22,8 @@ from clipsel_core.curation.recipes.recipe_steps import (
     KeepTop,
     Subtract,
     Union,
+    plain_decimal,
 )
-from clipsel_core.curation.recipes.recipe_yaml import plain_decimal
 from clipsel_core.curation.selecting.live import ScoreStep, Settings, settings_of
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.runs.store import Run

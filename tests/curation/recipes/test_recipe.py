@@ -11,10 +11,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from yaml.scanner import ScannerError
 
-from clipsel_core.curation.recipes import recipe_yaml
-from clipsel_core.curation.recipes.recipe import Recipe
+from clipsel_core.curation.recipes import recipe_files
+from clipsel_core.curation.recipes.recipe import (
+    AtLeast,
+    AtMost,
+    Drop,
+    Intersect,
+    Keep,
+    KeepTop,
+    Recipe,
+    Subtract,
+    Union,
+)
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe, parse_recipe, save_recipe
-from clipsel_core.curation.recipes.recipe_steps import AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
 from clipsel_core.errors import RecipeError
 
 METRICS = ("clip_score", "s_cliploss")
@@ -150,7 +159,7 @@ def test_parse_recipe__a_parsers_own_limit_gives_the_same_line(monkeypatch, erro
     def give_up(*_):
         raise error
 
-    monkeypatch.setattr(recipe_yaml.yaml, "parse", give_up)
+    monkeypatch.setattr(recipe_files.yaml, "parse", give_up)
     with pytest.raises(
         RecipeError, match=r"my\.yaml:1: expected a list of steps, found lists or mappings .*; write each step as"
     ):

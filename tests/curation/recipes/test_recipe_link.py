@@ -12,7 +12,7 @@ import pytest
 
 from clipsel_core.curation.recipes import recipe_link
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
-from clipsel_core.curation.recipes.recipe_link import MOST_CHARACTERS, pack, unpack
+from clipsel_core.curation.recipes.recipe_link import MOST_CHARACTERS, decode_link, encode_link
 from clipsel_core.errors import RecipeError
 
 METRICS = ("clip_score", "s_cliploss", "normsim_inf_task")
@@ -41,66 +41,66 @@ def sealed(content: str) -> str:
     return "1" + base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def test_pack__unpack_gives_the_same_steps():
-    link = pack(steps_of(EVERYTHING), run="web/run", lists=LISTS)
-    arrived = unpack(link.text, **TO)
+def test_encode_link__decode_link_gives_the_same_steps():
+    link = encode_link(steps_of(EVERYTHING), run="web/run", lists=LISTS)
+    arrived = decode_link(link.text, **TO)
     assert arrived.steps == steps_of(EVERYTHING)
     assert (arrived.hand, arrived.lists) == (link.hand, link.lists) == (0, 0)
     assert set(link.text) <= set(string.ascii_letters + string.digits + "-_")
 
 
-def test_pack__the_papers_recipe_is_short():
+def test_encode_link__the_papers_recipe_is_short():
     two = "steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: normsim_inf_imagenet, keep_top: 0.2}]"
-    assert len(pack(steps_of(two), run="web/run", lists=()).text) < 60
+    assert len(encode_link(steps_of(two), run="web/run", lists=()).text) < 60
 
 
-def test_pack__no_step_at_all():
-    assert unpack(pack((), run="web/run", lists=()).text, **TO).steps == ()
+def test_encode_link__no_step_at_all():
+    assert decode_link(encode_link((), run="web/run", lists=()).text, **TO).steps == ()
 
 
-def test_pack__leaves_out_long_lists_by_hand_and_says_so():
+def test_encode_link__leaves_out_long_lists_by_hand_and_says_so():
     draw = random.Random(0)
     uids = [f"{draw.getrandbits(128):032x}" for _ in range(1000)]
     text = EVERYTHING.replace("000000000000000000000000000000aa", ", ".join(uids))
-    link = pack(steps_of(text), run="web/run", lists=LISTS)
-    arrived = unpack(link.text, **TO)
+    link = encode_link(steps_of(text), run="web/run", lists=LISTS)
+    arrived = decode_link(link.text, **TO)
     assert (arrived.hand, link.hand) == (1002, 1002)
     assert arrived.steps == steps_of(text)[:6]
 
 
-def test_pack__a_hundred_pairs_by_hand_fit():
+def test_encode_link__a_hundred_pairs_by_hand_fit():
     draw = random.Random(1)
     steps = steps_of(f"steps: [{{drop: [{', '.join(f'{draw.getrandbits(128):032x}' for _ in range(100))}]}}]")
-    link = pack(steps, run="web/run", lists=())
+    link = encode_link(steps, run="web/run", lists=())
     assert len(link.text) < MOST_CHARACTERS
-    assert unpack(link.text, **TO).steps == steps
+    assert decode_link(link.text, **TO).steps == steps
 
 
-def test_pack__leaves_out_lists_that_lie_elsewhere():
+def test_encode_link__leaves_out_lists_that_lie_elsewhere():
     steps = steps_of("steps: [{intersect: ../../secret.npy}, {metric: clip_score, keep_top: 0.5}]")
-    link = pack(steps, run="web/run", lists=LISTS)
-    arrived = unpack(link.text, **TO)
+    link = encode_link(steps, run="web/run", lists=LISTS)
+    arrived = decode_link(link.text, **TO)
     assert (link.lists, arrived.lists) == (1, 1)
     assert arrived.steps == steps[1:]
 
 
-def test_pack__says_when_nothing_fits():
+def test_encode_link__says_when_nothing_fits():
     steps = steps_of("steps: [{metric: clip_score, keep_top: 0.5}]") * 41
-    assert pack(steps, run="web/run", lists=()).text is None
+    assert encode_link(steps, run="web/run", lists=()).text is None
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd.npy", "../lists/hype.npy", "hype.npy", "lists/../lists/hype.npy"])
 @pytest.mark.parametrize("kind", ["intersect", "union", "subtract"])
-def test_unpack__opens_no_list_that_the_run_does_not_offer(kind, name):
+def test_decode_link__opens_no_list_that_the_run_does_not_offer(kind, name):
     mark = recipe_link._mark("web/run")
     with pytest.raises(RecipeError, match="expected a uid list of this run"):
-        unpack(sealed(f"{mark} 0 0\nsteps: [{{{kind}: {name}, enabled: false}}]"), **TO)
+        decode_link(sealed(f"{mark} 0 0\nsteps: [{{{kind}: {name}, enabled: false}}]"), **TO)
 
 
-def test_unpack__refuses_a_recipe_of_another_run():
-    link = pack(steps_of(EVERYTHING), run="other/run", lists=LISTS)
+def test_decode_link__refuses_a_recipe_of_another_run():
+    link = encode_link(steps_of(EVERYTHING), run="other/run", lists=LISTS)
     with pytest.raises(RecipeError, match="found one for another run"):
-        unpack(link.text, **TO)
+        decode_link(link.text, **TO)
 
 
 @pytest.mark.parametrize(
@@ -115,22 +115,22 @@ def test_unpack__refuses_a_recipe_of_another_run():
         ("steps: [" + ", ".join(["{metric: clip_score, keep_top: 0.5}"] * 41) + "]", "41"),
     ],
 )
-def test_unpack__refuses_what_is_no_recipe_with_a_remedy(recipe, found):
+def test_decode_link__refuses_what_is_no_recipe_with_a_remedy(recipe, found):
     with pytest.raises(RecipeError, match=r"link.*expected .*;") as caught:
-        unpack(sealed(f"{recipe_link._mark('web/run')} 0 0\n{recipe}"), **TO)
+        decode_link(sealed(f"{recipe_link._mark('web/run')} 0 0\n{recipe}"), **TO)
     assert found in str(caught.value)
     assert caught.value.remedy
 
 
-def test_unpack__is_not_blown_up_by_a_bomb():
+def test_decode_link__is_not_blown_up_by_a_bomb():
     bomb = sealed(f"{recipe_link._mark('web/run')} 0 0\n{'#' * 2_000_000}")
     assert len(bomb) < MOST_CHARACTERS
     with pytest.raises(RecipeError, match="too long"):
-        unpack(bomb, **TO)
+        decode_link(bomb, **TO)
 
 
-def test_unpack__any_damage_is_one_calm_line():
-    link = pack(steps_of(EVERYTHING), run="web/run", lists=LISTS).text
+def test_decode_link__any_damage_is_one_calm_line():
+    link = encode_link(steps_of(EVERYTHING), run="web/run", lists=LISTS).text
     draw = random.Random(2)
     damaged = ["", "1", "2abc", "é" * 20, "1" + "A" * 5000, "1====", "1\n", "<script>alert(1)</script>", "x" * 10_000]
     damaged += [link[:cut] for cut in range(1, len(link), 7)]
@@ -140,7 +140,7 @@ def test_unpack__any_damage_is_one_calm_line():
         # The last character holds unused bits, so a few texts say the same.
         if not _says_the_same(text, link):
             with pytest.raises(RecipeError) as caught:
-                unpack(text, **TO)
+                decode_link(text, **TO)
             assert caught.value.remedy
             assert "\n" not in str(caught.value)
 

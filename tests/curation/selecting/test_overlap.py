@@ -9,7 +9,7 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.difference import differences
+from clipsel_core.curation.recipes.recipe import differences
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting.overlap import of_list, of_recipe, overlap
 from clipsel_core.curation.selecting.selection import select

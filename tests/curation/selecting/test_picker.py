@@ -13,8 +13,17 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.curation.index.indexing import open_indexed
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe import Recipe
-from clipsel_core.curation.recipes.recipe_steps import AtLeast, AtMost, Drop, Intersect, Keep, KeepTop, Subtract, Union
+from clipsel_core.curation.recipes.recipe import (
+    AtLeast,
+    AtMost,
+    Drop,
+    Intersect,
+    Keep,
+    KeepTop,
+    Recipe,
+    Subtract,
+    Union,
+)
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import RecipeError
