@@ -16,7 +16,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from clipsel_core.curation.exploring.agreement import agreement, align, tops
+from clipsel_core.curation.exploring.agreement import align, measure_agreement, tops
 from clipsel_core.curation.index.indexing import open_indexed
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting.boundary import boundary
@@ -53,7 +53,7 @@ def main() -> None:
         "under another seed": lambda: stability(picked, recipe),
         "overlap of six selections": lambda: overlap(masks),
         "two runs: matching their pairs": lambda: align(table, alignment.second),
-        "two runs: agreement on one metric": lambda: agreement(alignment, "s_cliploss"),
+        "two runs: agreement on one metric": lambda: measure_agreement(alignment, "s_cliploss"),
         "two runs: the tops at 30 %": lambda: tops(alignment, "s_cliploss", Fraction(3, 10)),
     }
     for name, work in works.items():

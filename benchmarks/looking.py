@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.table import Row, at_least, at_most
-from clipsel_core.curation.exploring.neighbours import nearest
-from clipsel_core.curation.exploring.regions import SMOOTHING, CaptionWords, find_regions
+from clipsel_core.curation.exploring.projection import SMOOTHING, CaptionWords, find_regions
+from clipsel_core.curation.exploring.searches import nearest
 from clipsel_core.curation.exploring.vectors import HeldVectors
 from clipsel_core.curation.index.cells import map_cells, whole_span
 from pages.parts.map.shapes import Shape, inside

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.exploring.neighbours import Nearest
+from clipsel_core.curation.exploring.searches import Nearest
 from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run

@@ -12,8 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clipsel_core import cli, uids
-from clipsel_core.curation.exploring.neighbours import neighbours
-from clipsel_core.curation.exploring.searches import Asked, read_asked, read_found
+from clipsel_core.curation.exploring.searches import SearchQuery, neighbours, read_nearest, read_query
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.selecting import shards
 from clipsel_core.errors import ClipselError, PoolFormatError
@@ -219,10 +218,10 @@ def test_search__by_the_file_of_a_picture_finds_that_picture(tmp_path):
     asked = ["--image", str(tmp_path / "a.png"), "--limit", "3", "--out", str(found)]
     result = CliRunner().invoke(cli.app, ["search", str(run), *asked])
     assert result.exit_code == 0, result.output
-    nearest = read_found(found, table)
+    nearest = read_nearest(found, table)
     assert nearest.rows[0] == 70
     assert nearest.similarity[0] > 0.999
-    assert read_asked(found) == Asked(query="a.png", by="image", side="image", among="pool", pairs=len(table))
+    assert read_query(found) == SearchQuery(query="a.png", by="image", side="image", among="pool", pairs=len(table))
 
 
 def test_search__says_that_a_file_is_no_picture(tmp_path):

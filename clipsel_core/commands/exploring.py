@@ -89,7 +89,13 @@ def search(
 
     Example: clipsel search demo/run --text "two red birds" --limit 10
     """
-    from clipsel_core.curation.exploring.searches import Asked, check_ending, read_vector, search_run, write_search
+    from clipsel_core.curation.exploring.searches import (
+        SearchQuery,
+        check_ending,
+        read_vector,
+        search_run,
+        write_search,
+    )
     from clipsel_core.runs.store import Run, check_outside
 
     named = {"text": text, "image": image and image.name, "uid": uid, "vector": vector}
@@ -112,7 +118,7 @@ def search(
         raise RunError(run, expected="a pair or more that is like it", found=f"none of {counted(found.pairs, 'pairs')}")
     if out:
         (by, said) = given[0]
-        write_search(out, found, Asked(query=str(said), by=by, side=side, among=among, pairs=found.pairs))
+        write_search(out, found, SearchQuery(query=str(said), by=by, side=side, among=among, pairs=found.pairs))
         say(f"{out}: {len(found.nearest):,} of {counted(found.pairs, 'pairs')}")
     else:
         print_found(found.names, found.nearest.similarity)

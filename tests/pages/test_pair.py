@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.exploring.searches import Asked, search_run, write_search
+from clipsel_core.curation.exploring.searches import SearchQuery, search_run, write_search
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
@@ -236,7 +236,7 @@ def test_pair__look_alikes_in_the_whole_pool_are_a_job_and_stay(open_page, tmp_p
     app.button(key=f"cancel watched {job.id}").click().run()
     assert ended(job) == "cancelled"
     result = search_run(Run.open(run), uid, limit=20)
-    said = Asked(query=uid, by="uid", side="image", among="pool", pairs=result.pairs)
+    said = SearchQuery(query=uid, by="uid", side="image", among="pool", pairs=result.pairs)
     out = next(word for word in job.info.words if word.startswith("--out=")).removeprefix("--out=")
     write_search(Path(out), result, said)
     open_card(app, 0, "Look-alikes")

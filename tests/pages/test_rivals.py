@@ -140,7 +140,7 @@ def test_rivals__a_link_to_what_is_not_there_opens_the_usual(against, worlds):
 def test_rivals__what_was_ranked_is_kept_beside_the_run(against, worlds, monkeypatch):
     first = words(against(worlds[1]))
     st.cache_resource.clear()
-    monkeypatch.setattr(ranking, "agreement", None)
+    monkeypatch.setattr(ranking, "measure_agreement", None)
     assert words(against(worlds[1])) == first
     # Other scores are ranked anew.
     file = next((worlds[1] / "scores").glob("*.parquet"))
@@ -150,7 +150,7 @@ def test_rivals__what_was_ranked_is_kept_beside_the_run(against, worlds, monkeyp
 
 
 def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
-    gate, agreement = threading.Event(), ranking.agreement
+    gate, agreement = threading.Event(), ranking.measure_agreement
 
     def slowly(alignment, metric, between):
         if metric == "r_image":
@@ -158,7 +158,7 @@ def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
             between(1, 2)
         return agreement(alignment, metric, between)
 
-    monkeypatch.setattr(ranking, "agreement", slowly)
+    monkeypatch.setattr(ranking, "measure_agreement", slowly)
     compared = Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))
     compared.work.begin()
     work = compared.work

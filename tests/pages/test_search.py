@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from clipsel_core import uids
-from clipsel_core.curation.exploring.searches import Asked, read_vector, search_run, write_search
+from clipsel_core.curation.exploring.searches import SearchQuery, read_vector, search_run, write_search
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import TeacherError
 from clipsel_core.jobs import encoders
@@ -323,7 +323,7 @@ def test_search__leads_to_what_a_search_of_everything_found(run, asked, open_pag
     app.text_input(key="q").set_value("two red birds").run()
     app.button(key="search all").click().run()
     result = search_run(Run.open(run), np.eye(64)[1], limit=60)
-    said = Asked(query="two red birds", by="text", side="image", among="pool", pairs=result.pairs)
+    said = SearchQuery(query="two red birds", by="text", side="image", among="pool", pairs=result.pairs)
     write_search(started[0][3]["out"], result, said)
     app.run()
     assert found(app) != result.names[:48]
@@ -346,7 +346,7 @@ def test_search__leads_to_what_a_search_of_everything_found(run, asked, open_pag
 def test_search__shows_what_a_job_found_in_the_whole_pool(run, open_page, monkeypatch):
     opened = Run.open(run)
     result = search_run(opened, np.eye(64)[1], limit=60)
-    said = Asked(query="<i>cats</i>", by="text", side="image", among="pool", pairs=result.pairs)
+    said = SearchQuery(query="<i>cats</i>", by="text", side="image", among="pool", pairs=result.pairs)
     write_search(run / "searches" / "a.parquet", result, said)
     looked_at = []
     monkeypatch.setattr(jobs, "looked_at", lambda *args: looked_at.append(args))
@@ -380,7 +380,7 @@ def test_search__says_that_a_kept_search_is_damaged(run, open_page):
 def test_search__a_damaged_search_hides_no_other_one(run, open_page, said):
     table = ScoreTable.open(Run.open(run))
     result = search_run(Run.open(run), uids.to_hex(table.uids_at(np.array([0])))[0].as_py())
-    asked = Asked(query="two red birds", by="text", side="image", among="pool", pairs=result.pairs)
+    asked = SearchQuery(query="two red birds", by="text", side="image", among="pool", pairs=result.pairs)
     write_search(run / "searches" / "good.parquet", result, asked)
     whole = pq.read_table(run / "searches" / "good.parquet")
     pq.write_table(whole.replace_schema_metadata({b"clipsel.search": said}), run / "searches" / "bad.parquet")

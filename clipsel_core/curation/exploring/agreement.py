@@ -1,26 +1,36 @@
 """How far do two runs of one pool agree? By the order of their scores, and by who is in the top of both.
 
 Everything is in the row numbers of the first run. Pairs are matched by uid: where both runs hold the same uids in the
-same order, which is checked, row i of one is row i of the other; else the second run's rows are looked up.
+same order, which is checked, row i of one is row i of the other; else the second run's rows are looked up. What was
+measured is cached in a small file beside the first run, which is used as long as neither run changes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
 from clipsel_core import tasks
 from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.concordance import compare_ranks, doubled_ranks, places_from_top, shared_tops, top_of
+from clipsel_core.curation.index.indexing import stamp_of
 from clipsel_core.curation.index.ordering import count_of_fraction
 from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.files import write_json
+from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, silent
 
 PERCENTS = tuple(range(1, 101))
 _LOOKED_UP = 1 << 22
+_CACHE_VERSION = 1
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,41 +76,48 @@ class Agreement:
 
 def align(first: ScoreTable, second: ScoreTable, report: Report = silent) -> Alignment:
     """Finds each pair of the first run in the second. Raises RunError where a score file cannot be read."""
-    names = first.uids()
-    if len(first) == len(second) and _equal(names, second.uids()):
+    mine, theirs = first.uids(), second.uids()
+    parts = [slice(start, start + _LOOKED_UP) for start in range(0, len(mine), _LOOKED_UP)]
+    if len(mine) == len(theirs) and all(np.array_equal(mine[part], theirs[part]) for part in parts):
         return Alignment(first, second, None, len(first))
-    rows = np.empty(len(names), np.int32)
-    for start in range(0, len(names), _LOOKED_UP):
-        report(start, len(names), "pairs")
-        rows[start : start + _LOOKED_UP] = second.rows_of(names[start : start + _LOOKED_UP])
+    rows = np.empty(len(mine), np.int32)
+    for part in parts:
+        report(part.start, len(mine), "pairs")
+        rows[part] = second.rows_of(mine[part])
     return Alignment(first, second, rows, int(np.count_nonzero(rows >= 0)))
 
 
-def agreement(alignment: Alignment, metric: str, report: Report = silent) -> Agreement:
+def measure_agreement(alignment: Alignment, metric: str, report: Report = silent) -> Agreement:
     """How much two runs agree on a metric, over all pairs that both have scored.
 
     Of pairs that tie at the edge of a top the smaller uid is in it, as recipes decide. Memory: 10 bytes a pair.
     """
     here, there = alignment.scored(metric)
     ours, theirs = (table.bins(metric) for table in (alignment.first, alignment.second))
-    members = None if here.all() else np.flatnonzero(here).astype(np.int32)
-    other = members if alignment.rows is None or members is None else alignment.rows[members]
-    other = alignment.rows if members is None else other
-    pairs = len(here) if members is None else len(members)
+    pairs = int(np.count_nonzero(here))
+    members = slice(None) if pairs == len(here) else np.flatnonzero(here).astype(np.int32)
+    runs = ((ours, here, members), (theirs, there, members if alignment.rows is None else alignment.rows[members]))
     report(1, 10)
     with ThreadPoolExecutor(2) as threads:
-        runs = ((ours, here, members), (theirs, there, other))
-        x, y = tasks.in_threads(threads, _doubled, *zip(*runs, strict=True))
+        x, y = tasks.in_threads(threads, _doubled_ranks, *zip(*runs, strict=True))
         report(5, 10)
         xy, xx, yy = compare_ranks(x, y, 1, pairs)[1]
         del x, y
-        x, y = tasks.in_threads(threads, _from_top, *zip(*runs, strict=True))
+        x, y = tasks.in_threads(threads, _places_from_top, *zip(*runs, strict=True))
         report(9, 10)
     shared = shared_tops(x, y)
     sizes = np.array([count_of_fraction(Fraction(percent, 100), pairs) for percent in PERCENTS])
     spearman = float(np.clip(xy / np.sqrt(xx * yy), -1, 1)) if xx * yy else float("nan")
     with np.errstate(invalid="ignore"):
         return Agreement(pairs, spearman, np.where(sizes > 0, shared, 0) / sizes)
+
+
+def _doubled_ranks(bins: MetricBins, among: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+    return doubled_ranks(bins.values, bins.order, among)[rows]
+
+
+def _places_from_top(bins: MetricBins, among: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+    return places_from_top(bins.order, among)[rows]
 
 
 def tops(alignment: Alignment, metric: str, fraction: Fraction) -> tuple[np.ndarray, np.ndarray]:
@@ -116,19 +133,36 @@ def tops(alignment: Alignment, metric: str, fraction: Fraction) -> tuple[np.ndar
     return mine, theirs
 
 
-def _doubled(bins: MetricBins, among: np.ndarray, members: np.ndarray | None) -> np.ndarray:
-    return _of(doubled_ranks(bins.values, bins.order, among), members)
+def agreement_file(first: Run, second: Run) -> Path:
+    """Where the agreements of these two are cached; another file when the scores of either change."""
+    said = [_CACHE_VERSION, stamp_of(first), str(second.root.resolve()), stamp_of(second)]
+    digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    return first.cache_dir / "agreement" / f"{digest[:32]}.json"
 
 
-def _from_top(bins: MetricBins, among: np.ndarray, members: np.ndarray | None) -> np.ndarray:
-    return _of(places_from_top(bins.order, among), members)
+def read_agreements(path: Path) -> dict[str, Agreement]:
+    """The agreements in a file, by metric; none where there is no such file or it cannot be understood."""
+    found = {}
+    try:
+        for name, said in json.loads(path.read_bytes()).items():
+            # numpy takes JSON's null for NaN.
+            spearman, *overlap = np.array([said["spearman"], *said["overlap"]], np.float64)
+            if len(overlap) != len(PERCENTS):
+                return {}
+            found[name] = Agreement(int(said["pairs"]), float(spearman), np.array(overlap))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return found
 
 
-def _of(ranks: np.ndarray, members: np.ndarray | None) -> np.ndarray:
-    return ranks if members is None else ranks[members]
-
-
-def _equal(mine: np.ndarray, theirs: np.ndarray) -> bool:
-    """Whether two (N,) arrays of uids are the same, looked at part by part."""
-    parts = range(0, len(mine), _LOOKED_UP)
-    return all(np.array_equal(mine[start : start + _LOOKED_UP], theirs[start : start + _LOOKED_UP]) for start in parts)
+def write_agreements(path: Path, found: dict[str, Agreement]) -> None:
+    """Writes agreements by metric. Where that cannot be done it is only logged: they can be measured again."""
+    said = {}
+    for name, known in found.items():
+        # JSON has no NaN.
+        spearman, *overlap = [None if np.isnan(value) else float(value) for value in (known.spearman, *known.overlap)]
+        said[name] = {"pairs": known.pairs, "spearman": spearman, "overlap": overlap}
+    try:
+        write_json(path, said)
+    except OSError as error:
+        _log.warning("agreements are not kept in %s: %s", path, error)

@@ -1,4 +1,10 @@
-"""What in a whole run is most like a text, a picture or a pair? Searched from disk, and kept beside the run."""
+"""What is most like a text, a picture or a pair: of a run, of a sample, of a target? And how is it kept in a file?
+
+Similarity is the cosine, computed in float32 over blocks of rows; of the pairs seen so far only the best are kept. Rows
+rounded to float16 are not quite of unit length, so products are divided by the lengths; NormSim's are not, as scoring
+takes such rows as they are. Rows that could not be scored (zero, NaN, far from unit length) are never found. Equal
+similarities go to the smaller row.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +21,62 @@ import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter
 
 from clipsel_core import uids
-from clipsel_core.curation.exploring.neighbours import Nearest, nearest, neighbours
 from clipsel_core.curation.exploring.projection import read_projection
-from clipsel_core.curation.exploring.vectors import PoolVectors, Side
+from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, Side, Vectors, vector_of
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.errors import RunError, UidError, reason_of
+from clipsel_core.errors import RunError, TargetError, UidError, reason_of
 from clipsel_core.files import write_atomically
+from clipsel_core.pool.embeddings import ROUNDING, at_unit_length, row_lengths, row_scale
+from clipsel_core.pool.target_files import read_target_rows, split_part
+from clipsel_core.runs.config import TargetInfo
 from clipsel_core.runs.seal import check_seal, sealed
 from clipsel_core.runs.store import Run
+
+Progress = Callable[[int, int], None]
 
 _KEY = b"clipsel.search"
 _ENDINGS = (".parquet", ".csv", ".npy")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Nearest:
+    """What was found, most similar first. rows: (M,) int64; similarity: (M,) float32 cosines in [-1, 1]."""
+
+    rows: np.ndarray
+    similarity: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def without(self, row: int) -> Nearest:
+        """The same, less one row."""
+        others = self.rows != row
+        return Nearest(self.rows[others], self.similarity[others])
+
+    def first(self, limit: int) -> Nearest:
+        """The best of them, `limit` at most."""
+        return Nearest(self.rows[:limit], self.similarity[:limit])
+
+
+@dataclass(frozen=True)
+class NearestTargets(Nearest):
+    """Images of a target, largest |cosine| first.
+
+    pairs: whether rows are row numbers of the run, as they are where the target is a list of uids of the pool; else
+        they are places in the target's file, from 0.
+    closest: (D,) the embedding of the first; None where rows are the run's, or there is no image.
+    """
+
+    pairs: bool
+    closest: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class SearchQuery:
     """What was searched for. query: the text, a picture's file name, the pair's uid or the file of a vector.
 
-    by: which of them it is, text, image, uid or vector.
-
-    side: image or text. among: pool or map. pairs: how many were compared.
+    by: which of them it is, text, image, uid or vector. side: image or text. among: pool or map. pairs: how many were
+    compared.
     """
 
     query: str
@@ -44,12 +86,12 @@ class Asked:
     pairs: int
 
 
-_ASKED = TypeAdapter(Asked)
+_QUERY = TypeAdapter(SearchQuery)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found. pairs: how many were compared."""
+class SearchResult:
+    """What a search of a run found. pairs: how many were compared."""
 
     table: ScoreTable
     nearest: Nearest
@@ -68,8 +110,8 @@ def search_run(
     side: Side = "image",
     on_map: bool = False,
     limit: int = 100,
-    progress: Callable[[int, int], None] | None = None,
-) -> Found:
+    progress: Progress | None = None,
+) -> SearchResult:
     """The pairs of a run most like a query, which is a (D,) embedding or the uid of a pair, itself left out.
 
     side: which embeddings are compared with it. on_map: look only among the pairs on the run's map.
@@ -85,13 +127,122 @@ def search_run(
         among = places.rows
     vectors = PoolVectors(table, side, among)
     if isinstance(query, str):
-        found = neighbours(table, row_of(table, query), side=side, among=vectors, limit=limit, progress=progress)
+        found = neighbours(table, find_row(table, query), side=side, among=vectors, limit=limit, progress=progress)
     else:
         found = nearest(query, vectors, limit=limit, progress=progress)
-    return Found(table, found, vectors.rows)
+    return SearchResult(table, found, vectors.rows)
 
 
-def row_of(table: ScoreTable, uid: str) -> int:
+def neighbours(
+    table: ScoreTable,
+    row: int,
+    *,
+    side: Side = "image",
+    among: Vectors | np.ndarray | None = None,
+    limit: int = 48,
+    progress: Progress | None = None,
+) -> Nearest:
+    """The pairs whose images (or captions) are most like those of a pair; the pair itself is not among them.
+
+    side: which embeddings are compared, "image" or "text". among: the pairs to look through, as (M,) ascending row
+        numbers or as vectors of that side; None for the whole run, which reads all of its embeddings.
+    progress: called with pairs looked at and pairs in all.
+    Raises: RunError where the pool is not there or the pair has no usable embedding, PoolFormatError on damaged files.
+
+    >>> table = ScoreTable.open(Run.open("data/demo/run"))  # doctest: +SKIP
+    >>> neighbours(table, 0, limit=3).similarity            # doctest: +SKIP
+    """
+    vectors: Vectors = PoolVectors(table, side, among) if among is None or isinstance(among, np.ndarray) else among
+    return nearest(vector_of(table, row, side), vectors, limit=limit + 1, progress=progress).without(row).first(limit)
+
+
+def nearest(
+    query: np.ndarray, vectors: Vectors, *, limit: int = 48, as_normsim: bool = False, progress: Progress | None = None
+) -> Nearest:
+    """The rows whose vectors are most like a query. query: (D,) floats of any length but 0.
+
+    as_normsim: rank by the absolute value, with unit rows taken as rounding left them, so that the first is the score;
+        it may lie past 1 by that rounding. The similarities keep their signs.
+    progress: called with rows looked at and rows in all.
+    Raises: RunError where the query is not a direction, or has another width than the vectors.
+    """
+    if query.shape != (vectors.width,):
+        raise RunError("the query", expected=f"shape ({vectors.width},)", found=f"{query.shape}")
+    length = float(np.linalg.norm(query.astype(np.float64)))
+    if not np.isfinite(length) or length == 0:
+        raise RunError("the query", expected="an embedding of length 1", found="one that could not be scored")
+    as_is = as_normsim and abs(length - 1) <= ROUNDING
+    direction = (query if as_is else query.astype(np.float64) / length).astype(np.float32)
+    best, done = Nearest(np.empty(0, np.int64), np.empty(0, np.float32)), 0
+    for rows, block in vectors.blocks():
+        block = np.asarray(block, np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):
+            # NaN for rows that cannot be used.
+            products = block @ direction
+            found = products * row_scale(block) if as_normsim else np.clip(products / row_lengths(block), -1, 1)
+        best = _merge(best, Nearest(rows, found), limit, either_sign=as_normsim)
+        done += len(rows)
+        if progress:
+            progress(done, vectors.rows)
+    return best
+
+
+def _merge(best: Nearest, more: Nearest, limit: int, either_sign: bool) -> Nearest:
+    """The best of both. Rows of `more` come after those of `best`, so that a stable sort settles equal similarities."""
+    strength = np.abs if either_sign else np.asarray
+    usable = np.flatnonzero(~np.isnan(more.similarity))
+    values = strength(more.similarity[usable])
+    if len(values) > limit > 0:
+        least = np.partition(values, len(values) - limit)[len(values) - limit]
+        usable = usable[values >= least]
+    rows = np.concatenate([best.rows, more.rows[usable]])
+    similarity = np.concatenate([best.similarity, more.similarity[usable]])
+    order = np.argsort(-strength(similarity), kind="stable")[:limit]
+    return Nearest(rows[order], similarity[order])
+
+
+def nearest_targets(table: ScoreTable, target: str, embedding: np.ndarray, *, limit: int = 8) -> NearestTargets:
+    """The target's images that make a pair's NormSim_inf what it is: abs(similarity[0]) is that score.
+
+    target: its name in the run. embedding: (D,) the pair's image.
+    Raises: RunError on an unknown target; TargetError where its file is gone, has changed its size, or is a .pt, which
+        nothing but torch reads.
+
+    >>> table = ScoreTable.open(Run.open("data/demo/run"))               # doctest: +SKIP
+    >>> nearest_targets(table, "task", vector_of(table, 0)).rows         # doctest: +SKIP
+    """
+    info = next((info for info in table.run.targets if info.name == target), None)
+    if info is None:
+        known = ", ".join(info.name for info in table.run.targets) or "none"
+        raise RunError(table.run.root, expected=f"one of the targets {known}", found=repr(target))
+    vectors = _target_vectors(table, info)
+    found = nearest(embedding, vectors, limit=limit, as_normsim=True)
+    closest = None
+    if isinstance(vectors, HeldVectors) and len(found):
+        closest = vectors.held[found.rows[0]].astype(np.float32)
+    return NearestTargets(found.rows, found.similarity, info.kind == "uids", closest)
+
+
+def _target_vectors(table: ScoreTable, info: TargetInfo) -> Vectors:
+    """A target's images: those of the pool that it names, or the rows of its file, scaled as scoring takes them."""
+    file, part = split_part(table.run.root / info.path)
+    if not file.is_file():
+        raise TargetError(file, expected=f"the target {info.name}", found="no such file", remedy="bring it back")
+    if info.kind == "uids":
+        rows = np.sort(table.rows_of(uids.unique(read_target_rows(file, part, ""))))
+        return PoolVectors(table, "image", rows[rows >= 0])
+    arch = table.run.config.arch
+    usual = table.pool.arch(arch).image_member if table.pool else f"{arch}_img"
+    stored = read_target_rows(file, part, usual)
+    if stored.shape != (info.rows, info.width):
+        expected, found = f"shape ({info.rows}, {info.width}), as was scored", f"{stored.shape}"
+        raise TargetError(file, expected=expected, found=found, remedy="bring back the file that was scored")
+    if np.isnan(row_scale(stored)).any():
+        stored = at_unit_length(stored)
+    return HeldVectors(np.arange(info.rows), stored)
+
+
+def find_row(table: ScoreTable, uid: str) -> int:
     """The row number of a uid as a person gives it, see `uids.from_hex`.
 
     Raises: UidError where it is none, RunError where the run lacks it.
@@ -129,12 +280,12 @@ def write_vector(path: Path, vector: np.ndarray) -> None:
 
 def check_ending(path: Path, *endings: str) -> None:
     """Raises RunError where a file's name ends in none of these; without any, in none that write_search knows."""
-    endings = endings or tuple(_ENDINGS)
+    endings = endings or _ENDINGS
     if path.suffix not in endings:
         raise RunError(path, expected=f"a name ending in {', '.join(endings)}", found=path.suffix or "no ending")
 
 
-def write_search(path: Path, found: Found, asked: Asked) -> None:
+def write_search(path: Path, result: SearchResult, query: SearchQuery) -> None:
     """Writes what was found: uids with their similarity, best first (.parquet, .csv), or a uid list (.npy).
 
     The .npy is sorted and without similarities, as recipes and `score --target` take lists.
@@ -142,10 +293,10 @@ def write_search(path: Path, found: Found, asked: Asked) -> None:
     """
     check_ending(path)
     if path.suffix == ".npy":
-        uids.write_subset(path, uids.sort(found.table.uids_at(found.nearest.rows)))
+        uids.write_subset(path, uids.sort(result.table.uids_at(result.nearest.rows)))
         return
-    columns = pa.table({"uid": found.names, "similarity": found.nearest.similarity})
-    columns = columns.replace_schema_metadata({_KEY: json.dumps(asdict(asked))})
+    columns = pa.table({"uid": result.names, "similarity": result.nearest.similarity})
+    columns = columns.replace_schema_metadata({_KEY: json.dumps(asdict(query))})
 
     def write(aside: Path) -> None:
         if path.suffix == ".csv":
@@ -156,16 +307,16 @@ def write_search(path: Path, found: Found, asked: Asked) -> None:
     write_atomically(path, write)
 
 
-def read_asked(path: Path) -> Asked:
+def read_query(path: Path) -> SearchQuery:
     """What a search was for. Raises RunError where the file is damaged or something else."""
     try:
-        return _ASKED.validate_json((pq.read_schema(path).metadata or {})[_KEY])
+        return _QUERY.validate_json((pq.read_schema(path).metadata or {})[_KEY])
     except (pa.ArrowException, LookupError, TypeError, ValueError, OSError) as error:
         raise _unreadable(path, error) from error
 
 
-def read_found(path: Path, table: ScoreTable) -> Nearest:
-    """What a search found, less pairs that the run does not have (any more). Raises RunError as read_asked does."""
+def read_nearest(path: Path, table: ScoreTable) -> Nearest:
+    """What a search found, less pairs that the run does not have (any more). Raises RunError as read_query does."""
     try:
         found = pq.read_table(path)
         check_seal(found)
@@ -176,11 +327,11 @@ def read_found(path: Path, table: ScoreTable) -> Nearest:
     return Nearest(rows[rows >= 0], similarity[rows >= 0])
 
 
-def searches_of(run: Run) -> list[Path]:
+def _unreadable(path: Path, error: Exception) -> RunError:
+    return RunError(path, expected="a search of the run", found=reason_of(error), remedy="delete it and search again")
+
+
+def list_searches(run: Run) -> list[Path]:
     """The searches written beside the run, newest first."""
     files = (run.root / "searches").glob("[!.]*.parquet")
     return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
-
-
-def _unreadable(path: Path, error: Exception) -> RunError:
-    return RunError(path, expected="a search of the run", found=reason_of(error), remedy="delete it and search again")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
 from clipsel_core.pool.embeddings import at_unit_length, read_embeddings
-from clipsel_core.pool.layout import Arch, Pool, Shard
+from clipsel_core.pool.layout import Arch, Pool
 
 Side = Literal["image", "text"]
 
@@ -61,9 +61,18 @@ class PoolVectors:
         size = max(1, _BLOCK_BYTES // (4 * self.width))
         member = self._arch.image_member if self.side == "image" else self._arch.text_member
         scaled = self.table.run.config.on_bad_rows == "scale"
-        for shard, rows in self._by_shard():
-            self.table.check_shard(shard)
-            stored = read_embeddings(shard, member)
+        shards = {shard.name: shard for shard in self._pool.shards}
+        for name, of_shard in zip(self.table.shard_names, self.table.files.rows_of_shards(), strict=True):
+            rows = np.arange(of_shard.start, of_shard.stop)
+            if self.among is not None:
+                rows = self.among[slice(*np.searchsorted(self.among, [of_shard.start, of_shard.stop]))]
+            if not len(rows):
+                continue
+            if name not in shards:
+                found = f"shard {name} is not there"
+                raise RunError(self.table.run.pool_root, expected="the pool that was scored", found=found)
+            self.table.check_shard(shards[name])
+            stored = read_embeddings(shards[name], member)
             places = self.table.files.place_in_shard(rows)
             for start in range(0, len(rows), size):
                 part = places[start : start + size]
@@ -71,16 +80,21 @@ class PoolVectors:
                 block = stored[part[0] : part[-1] + 1] if whole else stored[part]
                 yield rows[start : start + size], at_unit_length(block) if scaled else block
 
-    def read(self) -> np.ndarray:
-        """All of them in one array, (rows, D) in the dtype they are stored in; for samples."""
-        out: np.ndarray | None = None
-        start = 0
+    def read(
+        self, dtype: np.typing.DTypeLike = None, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> np.ndarray:
+        """All of them in one array, (rows, D); for samples. dtype: None for the one they are stored in.
+
+        progress: called with rows read and rows in all.
+        """
+        out, start = np.empty((0, self.width), dtype or np.float16), 0
         for rows, block in self.blocks():
-            if out is None:
-                out = np.empty((self.rows, block.shape[1]), block.dtype)
+            if not start:
+                out = np.empty((self.rows, block.shape[1]), dtype or block.dtype)
             out[start : start + len(rows)] = block
             start += len(rows)
-        return np.empty((0, self.width), np.float16) if out is None else out
+            progress(start, self.rows)
+        return out
 
     @property
     def _arch(self) -> Arch:
@@ -92,20 +106,6 @@ class PoolVectors:
             root = self.table.run.pool_root
             raise RunError(root, expected="the pool that was scored", found="no such folder", remedy="bring it back")
         return self.table.pool
-
-    def _by_shard(self) -> Iterator[tuple[Shard, np.ndarray]]:
-        """The shards that hold any of the rows, in order, each with those rows."""
-        known = {shard.name: shard for shard in self._pool.shards}
-        for name, of_shard in zip(self.table.shard_names, self.table.files.rows_of_shards(), strict=True):
-            rows = np.arange(of_shard.start, of_shard.stop)
-            if self.among is not None:
-                rows = self.among[slice(*np.searchsorted(self.among, [of_shard.start, of_shard.stop]))]
-            if not len(rows):
-                continue
-            if name not in known:
-                found = f"shard {name} is not there"
-                raise RunError(self.table.run.pool_root, expected="the pool that was scored", found=found)
-            yield known[name], rows
 
 
 @dataclass(frozen=True)
@@ -135,4 +135,4 @@ class HeldVectors:
 
 def vector_of(table: ScoreTable, row: int, side: Side = "image") -> np.ndarray:
     """The embedding of one pair: (D,) float32, as stored."""
-    return PoolVectors(table, side, np.array([row], np.int64)).read()[0].astype(np.float32)
+    return PoolVectors(table, side, np.array([row], np.int64)).read(np.float32)[0]

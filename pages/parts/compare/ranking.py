@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipsel_core.curation.exploring import kept_agreement
-from clipsel_core.curation.exploring.agreement import Agreement, Alignment, agreement, align
+from clipsel_core.curation.exploring.agreement import (
+    Agreement,
+    Alignment,
+    agreement_file,
+    align,
+    measure_agreement,
+    read_agreements,
+    write_agreements,
+)
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.tasks import Report, Task, part_of
 from pages.parts import metrics
@@ -25,8 +32,8 @@ class Ranking:
         shared = [name for name in first.metrics if name in second.metrics]
         # The one that is looked at first comes first.
         self._names = sorted(shared, key=lambda name: name != "s_cliploss")
-        self._kept = kept_agreement.file_of(first.run, second.run)
-        self.found: dict[str, Agreement] = kept_agreement.read(self._kept)
+        self._kept = agreement_file(first.run, second.run)
+        self.found: dict[str, Agreement] = read_agreements(self._kept)
         self.work = Task(self._do)
 
     @property
@@ -43,5 +50,5 @@ class Ranking:
         for name, first, last in zip(missing, steps, steps[1:], strict=False):
             told = part_of(report, first, last, f"Ranking both runs by {metrics.title(name)} …")
             told(0, 1)
-            self.found = {**self.found, name: agreement(self.alignment, name, told)}
-            kept_agreement.keep(self._kept, self.found)
+            self.found = {**self.found, name: measure_agreement(self.alignment, name, told)}
+            write_agreements(self._kept, self.found)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.exploring import regions
-from clipsel_core.curation.exploring.projection import Projection
-from clipsel_core.curation.exploring.regions import CaptionWords
+from clipsel_core.curation.exploring import projection
+from clipsel_core.curation.exploring.projection import CaptionWords, Projection
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ClipselError
 from clipsel_core.tasks import Report, Task, part_of
@@ -51,9 +50,9 @@ class Naming:
             captions += self._table.metadata(self._places.rows[part], ("caption",))["caption"].tolist()
         said, x, y = CaptionWords(captions), self._places.x[named], self._places.y[named]
         labels = []
-        for step, smoothing in enumerate(regions.SMOOTHING):
-            naming(step, len(regions.SMOOTHING))
-            found = regions.find_regions(x, y, said, smoothing)
+        for step, smoothing in enumerate(projection.SMOOTHING):
+            naming(step, len(projection.SMOOTHING))
+            found = projection.find_regions(x, y, said, smoothing)
             labels.append([(" · ".join(region.words), region.x, region.y) for region in found])
         self._named, self._said, self.labels = named, said, labels
 

@@ -10,7 +10,7 @@ import streamlit as st
 from clipsel_core import uids
 from clipsel_core.counts import counted
 from clipsel_core.curation.exploring.captions import CaptionScan
-from clipsel_core.curation.exploring.neighbours import NearestTargets, nearest_targets
+from clipsel_core.curation.exploring.searches import NearestTargets, nearest_targets
 from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError

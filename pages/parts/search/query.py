@@ -13,7 +13,7 @@ import streamlit as st
 from PIL import Image
 
 from clipsel_core import uids
-from clipsel_core.curation.exploring.searches import row_of
+from clipsel_core.curation.exploring.searches import find_row
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.making.decode import FORMATS
 from clipsel_core.runs.store import Run
@@ -103,7 +103,7 @@ def of_pair_asked(entry: Entry) -> Query | None:
         facts.show_note("Open a pair anywhere, then its look-alikes; or put its uid here.")
         return None
     table = state.open_table(entry)
-    row = row_of(table, typed)
+    row = find_row(table, typed)
     uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
     told = texts.read_texts(entry, np.array([row]), images.columns(entry))
     with st.container(horizontal=True, vertical_alignment="center", key="asked pair"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.exploring.neighbours import Nearest, nearest
 from clipsel_core.curation.exploring.projection import SAMPLE, draw_sample
+from clipsel_core.curation.exploring.searches import Nearest, nearest
 from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, Side, Vectors
 from pages.parts import state, words
 from pages.parts.catalog import Entry

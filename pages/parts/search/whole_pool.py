@@ -10,8 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from clipsel_core.curation.exploring.neighbours import Nearest
-from clipsel_core.curation.exploring.searches import Asked, read_asked, read_found, searches_of
+from clipsel_core.curation.exploring.searches import Nearest, SearchQuery, list_searches, read_nearest, read_query
 from clipsel_core.curation.exploring.vectors import Side
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
@@ -56,18 +55,18 @@ def offer(entry: Entry, run: Run, query: Query, side: Side, *, watch: bool = Fal
 def found_before(entry: Entry, run: Run, query: Query, side: Side) -> Nearest | None:
     """What a search of the whole pool found for this, None where there was none. Raises RunError on a damaged file."""
     file = _file(run, query, side)
-    return read_found(file, state.open_table(entry)) if file.is_file() else None
+    return read_nearest(file, state.open_table(entry)) if file.is_file() else None
 
 
 def choose(entry: Entry, run: Run) -> Kept | None:
     """A field with the earlier searches of the whole pool; what the one found that somebody chooses to see."""
-    files = searches_of(run)
+    files = list_searches(run)
     if not files:
         return None
     asked = {}
     for file in files:
         try:
-            asked[file.name] = read_asked(file)
+            asked[file.name] = read_query(file)
         except ClipselError as error:
             empty.show_error(error, "An earlier search cannot be read")
     if not asked:
@@ -87,7 +86,7 @@ def choose(entry: Entry, run: Run) -> Kept | None:
     if not chosen:
         return None
     file = (run.root / "searches" / chosen).absolute()
-    found = read_found(file, state.open_table(entry))
+    found = read_nearest(file, state.open_table(entry))
     jobs.looked_at(file, run.root)
     return Kept(found, named[chosen][:1].lower() + named[chosen][1:], f"of {words.pairs(asked[chosen].pairs)}")
 
@@ -112,6 +111,6 @@ def _sides(side: str) -> str:
     return next(name for name, known in SIDES.items() if known == side).capitalize()
 
 
-def _quoted(asked: Asked) -> str:
+def _quoted(asked: SearchQuery) -> str:
     query = asked.query[:LONGEST_NAME]
     return {"uid": f"pair {query[:8]}…", "image": f"picture {query}"}.get(asked.by, f"“{query}”")

@@ -9,7 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clipsel_core.curation.exploring.agreement import Alignment, agreement, align, tops
+from clipsel_core.curation.exploring.agreement import (
+    Alignment,
+    align,
+    measure_agreement,
+    read_agreements,
+    tops,
+    write_agreements,
+)
 from clipsel_core.curation.index.ordering import keep_top
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
@@ -73,21 +80,21 @@ def columns_of(alignment: Alignment) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("other", [1, 2])
-def test_agreement__spearman_is_duckdbs(tables, other):
+def test_measure_agreement__spearman_is_duckdbs(tables, other):
     alignment = align(tables[0], tables[other])
     x, y = columns_of(alignment)
     both = ~np.isnan(x) & ~np.isnan(y)
     scores = pa.table({"x": x[both], "y": y[both]})
-    found = agreement(alignment, "clip_score")
+    found = measure_agreement(alignment, "clip_score")
     assert found.pairs == len(scores)
     assert found.spearman == pytest.approx(duckdb.connect().sql(SPEARMAN).fetchall()[0][0], abs=1e-12)
     assert 0.4 < found.spearman < 0.9
 
 
 @pytest.mark.parametrize("other", [1, 2])
-def test_agreement__overlap_is_that_of_the_tops(tables, other):
+def test_measure_agreement__overlap_is_that_of_the_tops(tables, other):
     alignment = align(tables[0], tables[other])
-    found = agreement(alignment, "clip_score")
+    found = measure_agreement(alignment, "clip_score")
     x, y = columns_of(alignment)
     both = ~np.isnan(x) & ~np.isnan(y)
     for percent in range(1, 101):
@@ -99,9 +106,9 @@ def test_agreement__overlap_is_that_of_the_tops(tables, other):
     assert found.overlap[-1] == 1
 
 
-def test_agreement__can_be_ended_between_its_steps(tables):
+def test_measure_agreement__can_be_ended_between_its_steps(tables):
     shares = []
-    agreement(align(*tables[:2]), "clip_score", lambda done, total, *_: shares.append(done / total))
+    measure_agreement(align(*tables[:2]), "clip_score", lambda done, total, *_: shares.append(done / total))
     assert shares == sorted(shares)
     assert len(shares) > 1
 
@@ -109,7 +116,7 @@ def test_agreement__can_be_ended_between_its_steps(tables):
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        agreement(align(*tables[:2]), "clip_score", end)
+        measure_agreement(align(*tables[:2]), "clip_score", end)
 
 
 def test_tops__are_what_recipes_keep(big_run):
@@ -123,12 +130,12 @@ def test_tops__are_what_recipes_keep(big_run):
     assert mine.sum() == int(Fraction("0.3") * scored)
 
 
-def test_agreement__of_a_run_with_itself_and_its_reverse(tmp_path):
+def test_measure_agreement__of_a_run_with_itself_and_its_reverse(tmp_path):
     values = np.arange(50) / 50
     names = make_uids(*range(50))
     runs = [hand_run(tmp_path / str(sign), [(names, {"clip_score": sign * values})]) for sign in (1, -1)]
     one, two = map(ScoreTable.open, runs)
-    same, other = agreement(align(one, one), "clip_score"), agreement(align(one, two), "clip_score")
+    same, other = measure_agreement(align(one, one), "clip_score"), measure_agreement(align(one, two), "clip_score")
     assert (same.spearman, other.spearman) == pytest.approx((1, -1))
     assert np.nanmin(same.overlap) == 1
     assert other.overlap[49] == 0
@@ -136,14 +143,31 @@ def test_agreement__of_a_run_with_itself_and_its_reverse(tmp_path):
 
 
 @pytest.mark.parametrize("values", [[0.5] * 4, [np.nan] * 4])
-def test_agreement__without_an_order(tmp_path, values):
+def test_measure_agreement__without_an_order(tmp_path, values):
     run = hand_run(tmp_path / "run", [(make_uids(1, 2, 3, 4), {"clip_score": values})])
     table = ScoreTable.open(run)
-    assert np.isnan(agreement(align(table, table), "clip_score").spearman)
+    assert np.isnan(measure_agreement(align(table, table), "clip_score").spearman)
 
 
 def test_align__nothing_in_common(tmp_path):
     runs = [hand_run(tmp_path / str(k), [(make_uids(k, k + 1), {"clip_score": [0, 1]})]) for k in (1, 7)]
     found = align(*map(ScoreTable.open, runs))
     assert found.shared == 0
-    assert agreement(found, "clip_score").pairs == 0
+    assert measure_agreement(found, "clip_score").pairs == 0
+
+
+def test_write_agreements__are_read_as_they_were(tmp_path):
+    runs = [hand_run(tmp_path / str(k), [(make_uids(*range(30)), {"clip_score": range(30)})]) for k in (1, 2)]
+    found = {"clip_score": measure_agreement(align(*map(ScoreTable.open, runs)), "clip_score")}
+    write_agreements(tmp_path / "a.json", found)
+    known = read_agreements(tmp_path / "a.json")["clip_score"]
+    assert (known.pairs, known.spearman) == (30, found["clip_score"].spearman)
+    assert np.array_equal(known.overlap, found["clip_score"].overlap, equal_nan=True)
+    assert np.isnan(known.overlap[0])
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"a": {"pairs": 1, "spearman": 1, "overlap": [1]}}', '{"a": 1}'])
+def test_read_agreements__takes_nothing_from_another_file(tmp_path, text):
+    if text is not None:
+        (tmp_path / "a.json").write_text(text)
+    assert read_agreements(tmp_path / "a.json") == {}
