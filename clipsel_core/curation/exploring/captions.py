@@ -11,9 +11,6 @@ any word may begin or end, theirs or another script's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import accumulate
-
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -33,7 +30,6 @@ _CAPTIONS = f"""
         FROM {ROWS}
     )
 """
-_EQUAL = _CAPTIONS + "WHERE caption = $asked"
 _UNSPACED = (
     r"\p{Han}\p{Hiragana}\p{Katakana}\x{30FC}\x{FF70}"
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Javanese}\p{Balinese}"
@@ -49,20 +45,6 @@ _HOLDS = f"""
 """
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some shards that are read together, and the row number at which each begins.
-
-    alike: whether their captions are in one column of one type.
-    """
-
-    shards: list[Shard]
-    starts: np.ndarray
-    rows: int
-    alike: bool
-
-
-@dataclass
 class CaptionScan:
     """A search through the captions of a run, done step by step.
 
@@ -75,16 +57,16 @@ class CaptionScan:
     (128, 128)
     """
 
-    total: int
-    _table: ScoreTable
-    _query: str
-    _columns: tuple[str, str]
-    _asked: dict[str, str]
-    _parts: list[_Part]
-    bits: np.ndarray
-    done: int = 0
-    found: int = 0
-    _next: int = field(default=0, repr=False)
+    def __init__(self, table: ScoreTable, condition: str, asked: dict[str, str]) -> None:
+        pool = table.pool
+        if pool is None or pool.text_column is None:
+            where, found = table.run.pool_root, "no captions" if pool else "no pool"
+            raise PoolFormatError(where, expected="a pool with captions", found=found)
+        self._table, self._pool, self._condition, self._asked = table, pool, condition, asked
+        self._parts = _parts(table, pool)
+        self.total = sum(shard.rows for part in self._parts for shard in part)
+        self.bits = np.zeros(-(-len(table) // 8), np.uint8)
+        self.done = self.found = self._next = 0
 
     @classmethod
     def for_words(cls, table: ScoreTable, words: list[str]) -> CaptionScan:
@@ -95,47 +77,12 @@ class CaptionScan:
         if not 1 <= len(words) <= MOST_WORDS:
             raise PoolFormatError("words", expected=f"1 to {MOST_WORDS} words", found=f"{len(words):,}")
         asked = {f"word{place}": word for place, word in enumerate(words)}
-        held = (_HOLDS.replace("$word", f"${name}") for name in asked)
-        return cls._of(table, f"{_CAPTIONS} WHERE {' AND '.join(held)}", asked)
+        return cls(table, " AND ".join(_HOLDS.replace("$word", f"${name}") for name in asked), asked)
 
     @classmethod
     def for_caption(cls, table: ScoreTable, caption: str) -> CaptionScan:
         """Captions that are this text, letter by letter. Raises PoolFormatError as for_words does."""
-        return cls._of(table, _EQUAL, {"asked": caption})
-
-    @classmethod
-    def _of(cls, table: ScoreTable, query: str, asked: dict[str, str]) -> CaptionScan:
-        pool = table.pool
-        if pool is None or pool.text_column is None:
-            where, found = table.run.pool_root, "no captions" if pool else "no pool"
-            raise PoolFormatError(where, expected="a pool with captions", found=found)
-        parts = _parts(table, pool)
-        total = sum(part.rows for part in parts)
-        bits = np.zeros(-(-len(table) // 8), np.uint8)
-        return cls(total, table, query, (pool.uid_column or "", pool.text_column), asked, parts, bits)
-
-    def _hits(self, part: _Part) -> pa.Table:
-        files = as_named([str(shard.parquet) for shard in part.shards])
-        asked = {"files": files, "uid": self._columns[0], "column": self._columns[1], **self._asked}
-        try:
-            with duckdb.connect(":memory:") as database:
-                return database.sql(self._query, params=asked).to_arrow_table()
-        except duckdb.InvalidInputException:  # a caption that is not UTF-8
-            return self._hits_apart(part)
-
-    def _hits_apart(self, part: _Part) -> pa.Table:
-        """The same where shards differ in their columns, or DuckDB does not read them."""
-        texts = [as_texts(read_column(s, s.text_column)) if s.text_column else [""] * s.rows for s in part.shards]
-        table = {
-            "file_index": np.repeat(np.arange(len(texts)), [len(of_shard) for of_shard in texts]),
-            "file_row_number": np.concatenate([np.arange(len(of_shard)) for of_shard in texts]),
-            "uid": pa.concat_arrays([uids.to_hex(uids.from_hex(read_uid_column(shard))) for shard in part.shards]),
-            "caption": [text for of_shard in texts for text in of_shard],
-        }
-        with duckdb.connect(":memory:") as database:
-            database.register("captions", pa.table(table))
-            query = self._query.replace(_CAPTIONS, "SELECT file_index, file_row_number, uid FROM captions ")
-            return database.sql(query, params=self._asked).to_arrow_table()
+        return cls(table, "caption = $asked", {"asked": caption})
 
     @property
     def finished(self) -> bool:
@@ -147,36 +94,59 @@ class CaptionScan:
         Raises: PoolFormatError where a file cannot be read, or a row that was found is another pair than was scored.
         """
         part = self._parts[self._next]
+        shards = list(part)
         try:
-            hits = self._hits(part) if part.alike else self._hits_apart(part)
+            hits = self._hits(shards)
         except duckdb.Error as error:
             reason = str(error).split("\n")[0]
-            where = part.shards[0].parquet.parent
+            where = shards[0].parquet.parent
             raise PoolFormatError(where, expected="readable parquet files", found=reason) from error
         files, rows = (hits.column(name).to_numpy() for name in ("file_index", "file_row_number"))
-        rows = part.starts[files.astype(np.int64)] + rows
+        rows = np.array(list(part.values()))[files.astype(np.int64)] + rows
         self._table.check_uids(rows, hits.column("uid"))
         np.bitwise_or.at(self.bits, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
         self.found += len(rows)
-        self.done += part.rows
+        self.done += sum(shard.rows for shard in shards)
         self._next += 1
 
+    def _hits(self, shards: list[Shard]) -> pa.Table:
+        uid, column = self._pool.uid_column or "", self._pool.text_column or ""
+        columns = [self._pool.columns, *(shard.columns for shard in shards)]
+        types = [{of_shard.get(name) for of_shard in columns} for name in (uid, column)]
+        if any(len(kinds) > 1 or not kinds <= {"string", "large_string"} for kinds in types):
+            return self._hits_apart(shards)
+        asked = {"files": as_named([str(shard.parquet) for shard in shards]), "uid": uid, "column": column}
+        try:
+            with duckdb.connect(":memory:") as database:
+                return database.sql(f"{_CAPTIONS} WHERE {self._condition}", params=asked | self._asked).to_arrow_table()
+        except duckdb.InvalidInputException:  # a caption that is not UTF-8
+            return self._hits_apart(shards)
 
-def _parts(table: ScoreTable, pool: Pool) -> list[_Part]:
-    """The finished shards whose metadata is there, in groups of about _STEP_ROWS rows."""
+    def _hits_apart(self, shards: list[Shard]) -> pa.Table:
+        """The same where shards differ in their columns, or DuckDB does not read them."""
+        texts = [as_texts(read_column(s, s.text_column)) if s.text_column else [""] * s.rows for s in shards]
+        table = {
+            "file_index": np.repeat(np.arange(len(texts)), [len(of_shard) for of_shard in texts]),
+            "file_row_number": np.concatenate([np.arange(len(of_shard)) for of_shard in texts]),
+            "uid": pa.concat_arrays([uids.to_hex(uids.from_hex(read_uid_column(shard))) for shard in shards]),
+            "caption": [text for of_shard in texts for text in of_shard],
+        }
+        with duckdb.connect(":memory:") as database:
+            database.register("captions", pa.table(table))
+            query = f"SELECT file_index, file_row_number, uid FROM captions WHERE {self._condition}"
+            return database.sql(query, params=self._asked).to_arrow_table()
+
+
+def _parts(table: ScoreTable, pool: Pool) -> list[dict[Shard, int]]:
+    """The finished shards whose metadata is there, in groups of about _STEP_ROWS rows, each with its first row."""
     known = {shard.name: shard for shard in pool.shards}
     sizes = {shard.name: shard.rows for shard in table.run.config.shards}
-    starts = accumulate((sizes[name] for name in table.shard_names), initial=0)
-    parts: list[list[tuple[Shard, int]]] = []
-    for name, start in zip(table.shard_names, starts, strict=False):
+    parts: list[dict[Shard, int]] = []
+    start = 0
+    for name in table.shard_names:
         if name in known:
-            if not parts or sum(shard.rows for shard, _ in parts[-1]) >= _STEP_ROWS:
-                parts.append([])
-            parts[-1].append((known[name], start))
-    return [_part([shard for shard, _ in part], np.array([start for _, start in part]), pool) for part in parts]
-
-
-def _part(shards: list[Shard], starts: np.ndarray, pool: Pool) -> _Part:
-    columns, usual = [pool.uid_column or "", pool.text_column or ""], {"string", "large_string"}
-    alike = all({shard.columns.get(name) for shard in shards} == {pool.columns.get(name)} <= usual for name in columns)
-    return _Part(shards, starts, sum(shard.rows for shard in shards), alike)
+            if not parts or sum(shard.rows for shard in parts[-1]) >= _STEP_ROWS:
+                parts.append({})
+            parts[-1][known[name]] = start
+        start += sizes[name]
+    return parts

@@ -87,7 +87,7 @@ def project(run: Run, *, sample: int = SAMPLE, seed: int = 0, progress: Progress
     table = ScoreTable.open(run)
     rows = draw_sample(table, sample, seed)
     vectors = PoolVectors(table, "image", rows)
-    images = vectors.read(np.float32, lambda done, total: report(_READ * done / total, "reading embeddings"))
+    images = vectors.read(np.float32, lambda done, total, *_: report(_READ * done / total, "reading embeddings"))
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.linalg.norm(images, axis=1)
     usable = np.isfinite(length) & (length > 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -12,6 +12,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
 from clipsel_core.pool.embeddings import at_unit_length, read_embeddings
 from clipsel_core.pool.layout import Arch, Pool
+from clipsel_core.tasks import Report, silent
 
 Side = Literal["image", "text"]
 
@@ -80,20 +81,16 @@ class PoolVectors:
                 block = stored[part[0] : part[-1] + 1] if whole else stored[part]
                 yield rows[start : start + size], at_unit_length(block) if scaled else block
 
-    def read(
-        self, dtype: np.typing.DTypeLike = None, progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> np.ndarray:
-        """All of them in one array, (rows, D); for samples. dtype: None for the one they are stored in.
-
-        progress: called with rows read and rows in all.
-        """
-        out, start = np.empty((0, self.width), dtype or np.float16), 0
+    def read(self, dtype: type | None = None, report: Report = silent) -> np.ndarray:
+        """All of them in one array, (rows, D); for samples. dtype: None for the one they are stored in."""
+        out: np.ndarray = np.empty((0, self.width), dtype or np.float16)
+        start = 0
         for rows, block in self.blocks():
             if not start:
                 out = np.empty((self.rows, block.shape[1]), dtype or block.dtype)
             out[start : start + len(rows)] = block
             start += len(rows)
-            progress(start, self.rows)
+            report(start, self.rows, "pairs")
         return out
 
     @property
