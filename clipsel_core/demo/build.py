@@ -1,24 +1,45 @@
-"""How is the whole demo built from nothing? Teacher, pool, target, run, map, recipes: in this order."""
+"""How is the whole demo built from nothing? Teacher, pool, target, run, map, recipes: in this order.
+
+The pool is drawn, embedded and written in DataComp's layout.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from clipsel_core.curation.exploring.projection import project
 from clipsel_core.curation.recipes.recipe_files import parse_recipe, save_recipe
-from clipsel_core.demo.pairs import pool_pairs, target_pictures, training_pairs
-from clipsel_core.demo.pool import shard_rows, write_pool, write_target
+from clipsel_core.demo.pairs import Pair, Picture, draw_jpegs, pool_pairs, target_pictures, training_pairs
+from clipsel_core.demo.scenes import SIDE
 from clipsel_core.demo.teacher import TRAINING_PICTURES, load_demo_teacher, reproducible_torch, train_teacher
-from clipsel_core.errors import RunError, reason_of
+from clipsel_core.errors import PoolFormatError, RunError, reason_of
 from clipsel_core.pool.making.embed import Teacher
+from clipsel_core.pool.making.make import make_pool
+from clipsel_core.pool.making.packing import new_tar, write_stats
+from clipsel_core.pool.sources.look import open_source
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run
 
 PAIRS = 3800
 TARGET_IMAGES = 500
 _PARTS = ("teacher", "pool", "target", "run")
+
+ARCH = "demo"
+"""The teacher's name in the pool."""
+
+BATCH_SIZE = 256
+"""Pairs to a batch; the last digits of embeddings depend on it."""
+
+SHARD_SHARES = (0.4, 0.3, 0.2, 0.1)
+"""Shards of different sizes, as pools have them; all are multiples of the smallest, so that their batches are alike."""
 
 RECIPES = {
     "clip_score_30": """\
@@ -51,16 +72,7 @@ def build_demo(directory: str | Path, *, progress: Say | None = None) -> Run:
     progress: called with a line of text when a stage begins, and now and then during training.
     Raises: RunError where the folder holds something else, or cannot be written.
     """
-    directory, say = Path(directory), _timed(progress or (lambda line: None))
-    _check_free(directory)
-    say("drawing what the teacher learns from")
-    train_teacher(directory / "teacher", training_pairs(TRAINING_PICTURES), progress=say)
-    teacher = load_demo_teacher(directory / "teacher")
-    build_pool(directory, teacher, say)
-    return build_run(directory, teacher, say)
-
-
-def _check_free(directory: Path) -> None:
+    directory, start = Path(directory), time.monotonic()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         strange = next((path.name for path in sorted(directory.iterdir()) if path.name not in _PARTS), None)
@@ -70,6 +82,16 @@ def _check_free(directory: Path) -> None:
     if strange:
         remedy = "choose a new folder"
         raise RunError(directory, expected="an empty folder, or a demo", found=strange, remedy=remedy)
+
+    def say(line: str) -> None:
+        if progress:
+            progress(f"{time.monotonic() - start:5.0f} s  {line}")
+
+    say("drawing what the teacher learns from")
+    train_teacher(directory / "teacher", training_pairs(TRAINING_PICTURES), progress=say)
+    teacher = load_demo_teacher(directory / "teacher")
+    build_pool(directory, teacher, say)
+    return build_run(directory, teacher, say)
 
 
 def build_pool(directory: Path, teacher: Teacher, say: Say) -> None:
@@ -107,7 +129,75 @@ def build_run(directory: Path, teacher: Teacher, say: Say) -> Run:
     return run
 
 
-def _timed(say: Say) -> Say:
-    """The same, with the seconds since now before each line."""
-    start = time.monotonic()
-    return lambda line: say(f"{time.monotonic() - start:5.0f} s  {line}")
+def write_pool(root: Path, pairs: Sequence[Pair], teacher: Teacher) -> None:
+    """Draw and embed the pairs and write them below `root`: metadata/*.parquet, metadata/*.npz, shards/*.tar."""
+    jpegs = list(draw_jpegs([pair.picture for pair in pairs]))
+    image, text = embed_pairs(teacher, jpegs, [pair.caption for pair in pairs])
+    for folder in ("metadata", "shards"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for number, rows in enumerate(shard_rows(len(pairs))):
+        name = f"{number:08d}"
+        _write_metadata(root / "metadata" / f"{name}.parquet", pairs[rows], jpegs[rows], image[rows], text[rows])
+        arrays = {f"{ARCH}_img": image[rows], f"{ARCH}_txt": text[rows]}
+        np.savez(root / "metadata" / f"{name}.npz", allow_pickle=False, **arrays)
+        _write_tar(root / "shards" / f"{name}.tar", pairs[rows], jpegs[rows], first_key=rows.start)
+
+
+def write_target(path: Path, pictures: Sequence[Picture], teacher: Teacher) -> None:
+    """Draw and embed the pictures of the target task: a .npy of (M, D) float16."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    jpegs = list(draw_jpegs(pictures))
+    np.save(path, embed_pairs(teacher, jpegs, ["a picture"] * len(jpegs))[0])
+
+
+def embed_pairs(teacher: Teacher, jpegs: Sequence[bytes], captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Embed pairs the way `embed` does: both sides, (N, D) float16, rows of unit length, in the pairs' order."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, root = Path(folder) / "source", Path(folder) / "pool"
+        source.mkdir()
+        with new_tar(source / "0.tar") as packer:
+            for number, (jpeg, caption) in enumerate(zip(jpegs, captions, strict=True)):
+                packer.add(f"{number:08d}", jpeg, caption, {})
+        with reproducible_torch(seed=0):
+            make_pool(open_source(source), root, teacher, arch=ARCH, batch_size=BATCH_SIZE)
+        with np.load(root / "metadata" / "00000000.npz") as arrays:
+            image, text = arrays[f"{ARCH}_img"], arrays[f"{ARCH}_txt"]
+    if len(image) != len(jpegs):
+        raise PoolFormatError("the demo", expected=f"{len(jpegs):,} pairs embedded", found=f"{len(image):,}")
+    return image, text
+
+
+def shard_rows(count: int) -> list[slice]:
+    """Which rows of the pool lie in each shard.
+
+    >>> shard_rows(100)
+    [slice(0, 40, None), slice(40, 70, None), slice(70, 90, None), slice(90, 100, None)]
+    """
+    ends = [round(count * share) for share in np.cumsum(SHARD_SHARES)]
+    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _write_metadata(
+    path: Path, pairs: Sequence[Pair], jpegs: Sequence[bytes], image: np.ndarray, text: np.ndarray
+) -> None:
+    similarity = np.einsum("nd,nd->n", image.astype(np.float32), text.astype(np.float32))
+    columns = {
+        "uid": [pair.uid for pair in pairs],
+        "url": [f"https://example.org/demo/{pair.uid}.jpg" for pair in pairs],
+        "text": [pair.caption for pair in pairs],
+        "original_width": pa.array([SIDE] * len(pairs), pa.int64()),
+        "original_height": pa.array([SIDE] * len(pairs), pa.int64()),
+        f"clip_{ARCH}_similarity_score": pa.array(similarity, pa.float32()),
+        "sha256": [hashlib.sha256(jpeg).hexdigest() for jpeg in jpegs],
+        "fault": [pair.fault for pair in pairs],
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def _write_tar(path: Path, pairs: Sequence[Pair], jpegs: Sequence[bytes], *, first_key: int) -> None:
+    with new_tar(path) as packer:
+        for number, (pair, jpeg) in enumerate(zip(pairs, jpegs, strict=True)):
+            key = f"{first_key + number:08d}"
+            facts = {"uid": pair.uid, "key": key, "caption": pair.caption, "width": SIDE, "height": SIDE}
+            packer.add(key, jpeg, pair.caption, facts)
+    write_stats(path, len(pairs))

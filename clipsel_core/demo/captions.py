@@ -10,8 +10,8 @@ from dataclasses import replace
 from random import Random
 from typing import Literal
 
-from clipsel_core.demo.palette import COLOURS
 from clipsel_core.demo.scenes import Group, Scene
+from clipsel_core.demo.things import COLOURS
 
 Naming = Literal["colour", "count"]
 
@@ -151,9 +151,8 @@ def junk(rng: Random, *, wild: bool) -> str:
 
 def poster_text(scene: Scene, rng: Random) -> str:
     """A short caption for an image of text: what a scene shows, without a frame around it."""
-    return _thing(scene.main, rng, wild=False, naming="colour") + (
-        f" {_place(scene, rng)}" if rng.random() < 0.4 else ""
-    )
+    thing = _thing(scene.main, rng, wild=False, naming="colour")
+    return f"{thing} {rng.choice(PLACES[scene.backdrop])}" if rng.random() < 0.4 else thing
 
 
 def _body(scene: Scene, rng: Random, wild: bool, naming: Naming | None) -> str:
@@ -164,13 +163,13 @@ def _body(scene: Scene, rng: Random, wild: bool, naming: Naming | None) -> str:
     else:
         groups = groups[: rng.choices((1, 2, 3), weights=(45, 38, 17))[0]]
     if len(groups) == 1 and naming is None and rng.random() < 0.08:
-        return _tags(scene, groups[0], rng)
+        return ", ".join((groups[0].kind, groups[0].colour, rng.choice(PLACES[scene.backdrop])))
     parts = [_thing(group, rng, wild, naming if group == scene.main else None) for group in groups]
     rng.shuffle(parts)
     said = parts[0]
     for number, part in enumerate(parts[1:]):
         said += f" {rng.choice(_JOINS) if number == 0 else 'and'} {part}"
-    return f"{said} {_place(scene, rng)}" if rng.random() < 0.5 else said
+    return f"{said} {rng.choice(PLACES[scene.backdrop])}" if rng.random() < 0.5 else said
 
 
 def _thing(group: Group, rng: Random, wild: bool, naming: Naming | None) -> str:
@@ -181,7 +180,9 @@ def _thing(group: Group, rng: Random, wild: bool, naming: Naming | None) -> str:
     if naming == "colour" or rng.random() < 0.85:
         words.append(_word(group.colour, _WILD_COLOURS, rng, wild))
     kind = _word(group.kind, _WILD_KINDS, rng, wild)
-    words.append(_plural(kind) if group.count > 1 else kind)
+    if group.count > 1 and kind != "fish":
+        kind = kind[:-1] + "ies" if kind.endswith("y") else kind + ("es" if kind.endswith("sh") else "s")
+    words.append(kind)
     said = " ".join(words)
     if naming == "count" or rng.random() < (0.8 if group.count > 1 else 0.1):
         return f"{rng.choice(_NUMBERS[group.count])} {said}"
@@ -190,24 +191,6 @@ def _thing(group: Group, rng: Random, wild: bool, naming: Naming | None) -> str:
     return f"{'an' if said[0] in 'aeiou' else 'a'} {said}"
 
 
-def _tags(scene: Scene, group: Group, rng: Random) -> str:
-    """A list of key words."""
-    return ", ".join((group.kind, group.colour, rng.choice(PLACES[scene.backdrop])))
-
-
-def _place(scene: Scene, rng: Random) -> str:
-    return rng.choice(PLACES[scene.backdrop])
-
-
 def _word(known: str, others: dict[str, str], rng: Random, wild: bool) -> str:
     """The usual word for something, or in a wild caption sometimes another one."""
     return others.get(known, known) if wild and rng.random() < 0.1 else known
-
-
-def _plural(kind: str) -> str:
-    """The plural of a kind's name: two fish, two butterflies, two cats."""
-    if kind == "fish":
-        return kind
-    if kind.endswith("y"):
-        return kind[:-1] + "ies"
-    return kind + ("es" if kind.endswith("sh") else "s")

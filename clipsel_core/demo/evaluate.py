@@ -26,7 +26,8 @@ def fault_shares(run: Run) -> dict[str, dict[str, float]]:
     for path in sorted(run.recipes_dir.glob("*.yaml")):
         recipe = load_recipe(path)
         kept[recipe.name or path.stem] = faults[select(run, recipe, table).rows]
-    return {name: _shares(values) for name, values in kept.items()}
+    counts = {name: Counter(values) for name, values in kept.items()}
+    return {name: {fault: of[fault] / of.total() for fault in POOL_SHARES} for name, of in counts.items()}
 
 
 def markdown(shares: dict[str, dict[str, float]]) -> str:
@@ -35,23 +36,6 @@ def markdown(shares: dict[str, dict[str, float]]) -> str:
     for name, row in shares.items():
         lines.append(f"| {name} | " + " | ".join(f"{100 * row[fault]:.1f} %" for fault in POOL_SHARES) + " |")
     return "\n".join(lines)
-
-
-def auc(higher: np.ndarray, lower: np.ndarray) -> float:
-    """The chance that a value drawn from `higher` exceeds one drawn from `lower`; ties count half. 0.5 is no better
-    than chance.
-
-    >>> auc(np.array([3.0, 2.0]), np.array([1.0, 2.0]))
-    0.875
-    """
-    ordered = np.sort(lower)
-    below = np.searchsorted(ordered, higher, "left") + np.searchsorted(ordered, higher, "right")
-    return float(below.mean() / (2 * len(lower)))
-
-
-def _shares(faults: np.ndarray) -> dict[str, float]:
-    counts = Counter(faults)
-    return {fault: counts[fault] / len(faults) for fault in POOL_SHARES}
 
 
 if __name__ == "__main__":

@@ -69,9 +69,15 @@ def pool_pairs(count: int) -> list[Pair]:
     made = [(fault, *_make(fault, rng, wild=True)) for fault in faults if fault != "near_duplicate"]
     originals = [(picture, caption) for fault, picture, caption in made if fault == "good"]
     for _ in range(faults.count("near_duplicate")):
-        made.append(("near_duplicate", *_near_duplicate(*rng.choice(originals), rng)))
+        # Retaken, half of the time with a new true caption.
+        original, caption = rng.choice(originals)
+        retaken = replace(original, retake_seed=rng.getrandbits(32))
+        if original.scene is not None and rng.random() >= 0.5:
+            caption = describe(original.scene, rng, wild=True)
+        made.append(("near_duplicate", retaken, caption))
     rng.shuffle(made)
-    return [Pair(_uid(number), picture, caption, fault) for number, (fault, picture, caption) in enumerate(made)]
+    uids = (hashlib.sha256(f"clipsel demo pair {number}".encode()).hexdigest()[:32] for number in range(count))
+    return [Pair(uid, picture, caption, fault) for uid, (fault, picture, caption) in zip(uids, made, strict=True)]
 
 
 def training_pairs(pictures: int, *, captions: int = 4) -> list[Pair]:
@@ -89,15 +95,6 @@ def training_pairs(pictures: int, *, captions: int = 4) -> list[Pair]:
         for _ in range(captions - 1):
             pairs.append(Pair("", picture, _reword(picture, caption, fault, rng), fault))
     return pairs
-
-
-def clean_pairs(count: int) -> list[Pair]:
-    """Held-out scenes of all kinds, with true captions that name the main thing and its colour in words the teacher
-    knows: none that names only another part of the scene, which would fit many others as well.
-    """
-    rng = Random("clipsel demo held-out")
-    scenes = [random_scene(rng) for _ in range(count)]
-    return [Pair("", Picture(scene), describe(scene, rng, wild=False, naming="colour"), "good") for scene in scenes]
 
 
 def target_pictures(count: int) -> list[Picture]:
@@ -124,10 +121,6 @@ def draw_jpegs(pictures: Iterable[Picture], *, workers: int = 4) -> Iterator[byt
 
 def _draw_jpegs(pictures: list[Picture]) -> list[bytes]:
     return [to_jpeg(draw(picture)) for picture in pictures]
-
-
-def _uid(number: int) -> str:
-    return hashlib.sha256(f"clipsel demo pair {number}".encode()).hexdigest()[:32]
 
 
 def _faults_of(count: int, shares: dict[str, float]) -> list[str]:
@@ -169,11 +162,3 @@ def _scene(fault: str, kinds: tuple[str, ...], rng: Random) -> Scene:
         return random_scene(rng, kinds)
     off_target = fault == "off_target" or (fault in CAPTION_FAULTS and rng.random() < 0.25)
     return random_scene(rng, MADE, beside=MADE) if off_target else random_scene(rng, LIVING)
-
-
-def _near_duplicate(picture: Picture, caption: str, rng: Random) -> tuple[Picture, str]:
-    """The picture retaken, half of the time with a new true caption."""
-    retaken = replace(picture, retake_seed=rng.getrandbits(32))
-    if picture.scene is None or rng.random() < 0.5:
-        return retaken, caption
-    return retaken, describe(picture.scene, rng, wild=True)

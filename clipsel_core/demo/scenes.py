@@ -6,6 +6,8 @@ always draws the same image, and captions (captions.py) are written from the des
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -13,9 +15,7 @@ from random import Random
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-from clipsel_core.demo.backdrops import BACKDROPS, WALL_COLOURS, draw_backdrop, draw_wash
-from clipsel_core.demo.palette import COLOURS, mix, tones
-from clipsel_core.demo.things import INK, LIVING, MADE, draw_thing
+from clipsel_core.demo.things import COLOURS, INK, LIVING, MADE, Pen, Rgb, draw_thing, mix, tones
 
 SIDE = 112
 ALL_KINDS = LIVING + MADE
@@ -26,6 +26,14 @@ FLYING = frozenset({"bird", "butterfly", "balloon", "kite", "rocket"})
 _SCALE = {"small": 0.66, "": 1.0, "big": 1.3}
 _SIDE_OF_ONE = {1: 60, 2: 47, 3: 41, 4: 36, 5: 33}
 _OVERSAMPLING = 3
+WALL_COLOURS: tuple[Rgb, ...] = (
+    (244, 222, 204),
+    (214, 228, 222),
+    (222, 214, 232),
+    (250, 236, 200),
+    (206, 222, 238),
+    (236, 208, 208),
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,9 @@ def random_scene(
 def draw_scene(scene: Scene) -> Image.Image:
     """The scene as an RGB image of SIDE x SIDE pixels."""
     rng = Random(scene.seed)
-    image = draw_backdrop(scene.backdrop, SIDE, rng)
+    pen = _large_pen()
+    BACKDROPS[scene.backdrop](pen, rng)
+    image = pen.image.reduce(_OVERSAMPLING)
     for sprite, x, y in sorted(_place(scene, rng), key=lambda placed: placed[2] + placed[0].height):
         _cast_shadow(image, sprite, x, y)
         image.paste(sprite, (x, y), sprite)
@@ -82,7 +92,9 @@ def draw_poster(caption: str, seed: int) -> Image.Image:
     """An image that is mostly text: the caption in large letters, colour words in their own colour."""
     rng = Random(seed)
     paper = rng.choice((*WALL_COLOURS, (248, 246, 240)))
-    image = draw_wash(mix(paper, (255, 255, 255), 0.5), paper, SIDE).resize((3 * SIDE, 3 * SIDE))
+    pen = _large_pen()
+    pen.gradient(mix(paper, (255, 255, 255), 0.5), paper)
+    image = pen.image.reduce(3).resize((3 * SIDE, 3 * SIDE))
     draw = ImageDraw.Draw(image)
     frame = mix(paper, INK, rng.uniform(0.15, 0.4))
     draw.rounded_rectangle((14, 14, 3 * SIDE - 15, 3 * SIDE - 15), radius=18, outline=frame, width=6)
@@ -113,6 +125,11 @@ def to_jpeg(image: Image.Image) -> bytes:
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return buffer.getvalue()
+
+
+def _large_pen() -> Pen:
+    """Draws on an image three times as large as wanted, so that shrinking it smooths the edges."""
+    return Pen(Image.new("RGB", (_OVERSAMPLING * SIDE, _OVERSAMPLING * SIDE)))
 
 
 def _place(scene: Scene, rng: Random) -> list[tuple[Image.Image, int, int]]:
@@ -186,3 +203,133 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
         else:
             lines.append(word)
     return lines
+
+
+def _ground(pen: Pen, horizon: float, swell: float, phase: float, near: Rgb, far: Rgb) -> None:
+    """Everything below a gently waving line at `horizon` (0 top, 1 bottom), from `far` down to `near`."""
+    mask = Image.new("L", pen.image.size)
+    line = [(x / 24, horizon + swell * math.sin(phase + 5 * x / 24)) for x in range(25)]
+    Pen(mask).polygon([*line, (1.0, 1.0), (0.0, 1.0)], 255)
+    pen.gradient(far, near, mask)
+
+
+def _clouds(pen: Pen, rng: Random, fill: Rgb, highest: float = 0.08, lowest: float = 0.3) -> None:
+    """Up to three clouds, each of three discs on a flat foot."""
+    for _ in range(rng.randint(0, 3)):
+        x, y, width = rng.random(), rng.uniform(highest, lowest), rng.uniform(0.14, 0.28)
+        for offset, rise, radius in ((-0.3, 0.0, 0.2), (0.0, 0.1, 0.28), (0.32, 0.0, 0.18)):
+            pen.disc(x + offset * width, y - rise * width, radius * width, fill)
+        pen.box(x - 0.48 * width, y - 0.02 * width, x + 0.5 * width, y + 0.2 * width, fill, 0.1 * width)
+
+
+def _meadow(pen: Pen, rng: Random) -> None:
+    pen.gradient((186, 222, 242), (236, 246, 240))
+    _clouds(pen, rng, (252, 252, 250))
+    _ground(pen, 0.6, 0.04, rng.uniform(0, 6), (150, 196, 122), (186, 218, 150))
+    _ground(pen, 0.74, 0.03, rng.uniform(0, 6), (122, 176, 102), (158, 204, 124))
+    for _ in range(rng.randint(4, 14)):
+        fill = rng.choice(((250, 240, 200), (244, 206, 216), (236, 240, 250)))
+        pen.disc(rng.random(), rng.uniform(0.76, 0.98), 0.011, fill)
+
+
+def _sea(pen: Pen, rng: Random) -> None:
+    pen.gradient((198, 228, 244), (240, 246, 244))
+    _clouds(pen, rng, (252, 252, 252))
+    for step in range(3):
+        shade = mix((128, 194, 214), (54, 124, 168), step / 2.5)
+        _ground(pen, 0.56 + 0.14 * step, 0.015, rng.uniform(0, 6), shade, mix(shade, (255, 255, 255), 0.2))
+
+
+def _night(pen: Pen, rng: Random) -> None:
+    pen.gradient((34, 40, 82), (84, 84, 138))
+    for _ in range(rng.randint(8, 22)):
+        pen.disc(rng.random(), rng.uniform(0.02, 0.62), rng.uniform(0.004, 0.009), (244, 238, 208))
+    if rng.random() < 0.7:
+        x, y = rng.choice((rng.uniform(0.1, 0.25), rng.uniform(0.75, 0.9))), rng.uniform(0.1, 0.2)
+        pen.disc(x, y, 0.07, (248, 240, 208))
+    _ground(pen, 0.74, 0.03, rng.uniform(0, 6), (40, 48, 84), (58, 66, 104))
+
+
+def _beach(pen: Pen, rng: Random) -> None:
+    pen.gradient((176, 218, 240), (232, 244, 244))
+    pen.disc(rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.18), 0.06, (255, 240, 184))
+    _clouds(pen, rng, (252, 252, 252))
+    _ground(pen, 0.5, 0.004, 0, (120, 194, 206), (150, 210, 218))
+    _ground(pen, 0.64, 0.015, rng.uniform(0, 6), (250, 250, 244), (250, 250, 244))
+    _ground(pen, 0.66, 0.015, rng.uniform(0, 6), (232, 204, 152), (246, 226, 184))
+
+
+def _snow(pen: Pen, rng: Random) -> None:
+    pen.gradient((176, 196, 220), (222, 232, 242))
+    _ground(pen, 0.58, 0.05, rng.uniform(0, 6), (214, 226, 238), (232, 240, 248))
+    _ground(pen, 0.72, 0.03, rng.uniform(0, 6), (228, 236, 246), (250, 252, 255))
+    for _ in range(rng.randint(10, 26)):
+        pen.disc(rng.random(), rng.random(), rng.uniform(0.006, 0.012), (255, 255, 255))
+
+
+def _sunset(pen: Pen, rng: Random) -> None:
+    pen.gradient((122, 104, 160), (252, 196, 146))
+    pen.disc(rng.uniform(0.2, 0.8), rng.uniform(0.5, 0.62), 0.13, (255, 226, 164))
+    _clouds(pen, rng, (236, 160, 152), 0.1, 0.36)
+    _ground(pen, 0.68, 0.03, rng.uniform(0, 6), (104, 76, 108), (150, 104, 122))
+
+
+def _desert(pen: Pen, rng: Random) -> None:
+    pen.gradient((250, 226, 190), (252, 240, 214))
+    pen.disc(rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.22), 0.07, (255, 250, 226))
+    _ground(pen, 0.58, 0.06, rng.uniform(0, 6), (226, 176, 124), (238, 196, 146))
+    _ground(pen, 0.74, 0.04, rng.uniform(0, 6), (210, 154, 104), (230, 180, 128))
+
+
+def _forest(pen: Pen, rng: Random) -> None:
+    pen.gradient((196, 220, 206), (224, 236, 216))
+    for row, fill in ((0.62, (156, 192, 172)), (0.72, (116, 162, 140))):
+        for _ in range(7):
+            x, width, height = rng.random(), rng.uniform(0.07, 0.12), rng.uniform(0.26, 0.44)
+            pen.polygon([(x - width, row), (x, row - height), (x + width, row)], fill)
+        _ground(pen, row - 0.02, 0.01, rng.uniform(0, 6), mix(fill, (70, 110, 90), 0.3), fill)
+
+
+def _floor(pen: Pen, rng: Random) -> None:
+    if rng.random() < 0.7:
+        _ground(pen, 0.76, 0, 0, (188, 150, 120), (212, 178, 146))
+
+
+def _dots(pen: Pen, rng: Random) -> None:
+    wall = rng.choice(WALL_COLOURS)
+    pen.gradient(mix(wall, (255, 255, 255), 0.25), wall)
+    fill = mix(wall, rng.choice(((255, 255, 255), (150, 120, 130))), 0.45)
+    for row in range(9):
+        for column in range(9):
+            pen.disc((column + 0.5 * (row % 2)) / 8, row / 8, 0.024, fill)
+    _floor(pen, rng)
+
+
+def _stripes(pen: Pen, rng: Random) -> None:
+    wall = rng.choice(WALL_COLOURS)
+    pen.gradient(mix(wall, (255, 255, 255), 0.25), wall)
+    fill = mix(wall, rng.choice(((255, 255, 255), (160, 130, 140))), 0.4)
+    for column in range(7):
+        pen.box(column / 7, 0, (column + 0.5) / 7, 1, fill)
+    _floor(pen, rng)
+
+
+def _checks(pen: Pen, rng: Random) -> None:
+    wall = rng.choice(WALL_COLOURS)
+    pen.gradient(wall, wall)
+    pale, deep = mix(wall, (255, 255, 255), 0.4), mix(wall, (160, 130, 140), 0.25)
+    for row in range(6):
+        for column in range(6):
+            if (row + column) % 2:
+                fill = pale if row % 2 else deep
+                pen.box(column / 6, row / 6, (column + 1) / 6, (row + 1) / 6, fill)
+    _floor(pen, rng)
+
+
+def _plain(pen: Pen, rng: Random) -> None:
+    wall = rng.choice((*WALL_COLOURS, (240, 240, 238)))
+    pen.gradient(mix(wall, (255, 255, 255), 0.6), wall)
+
+
+_BACKDROPS = (_meadow, _sea, _night, _beach, _snow, _sunset, _desert, _forest, _dots, _stripes, _checks, _plain)
+BACKDROPS: dict[str, Callable[[Pen, Random], None]] = {draw.__name__[1:]: draw for draw in _BACKDROPS}

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
 
 from PIL import Image, ImageDraw
 
-from clipsel_core.demo.palette import Rgb, Tones, mix
-
+Rgb = tuple[int, int, int]
 Point = tuple[float, float]
 
+COLOURS: dict[str, Rgb] = {
+    "red": (219, 62, 60),
+    "orange": (240, 139, 48),
+    "yellow": (247, 205, 70),
+    "green": (92, 168, 90),
+    "blue": (66, 122, 204),
+    "purple": (136, 92, 182),
+    "pink": (240, 138, 172),
+    "brown": (142, 98, 68),
+    "white": (244, 241, 234),
+    "grey": (132, 138, 148),
+}
 INK: Rgb = (52, 48, 62)
 WOOD: Rgb = (128, 90, 64)
 CREAM: Rgb = (250, 240, 220)
@@ -19,20 +33,56 @@ SKIN: Rgb = (222, 190, 148)
 _STEPS = 10
 
 
-class Pen:
-    """Draws shapes given in unit coordinates on a square transparent image of `size` pixels."""
+@dataclass(frozen=True)
+class Tones:
+    """One colour as a drawing uses it: the colour itself, a lighter and a darker tone, and one to set it off."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.image = Image.new("RGBA", (size, size), (0, 0, 0, 0))
-        self._draw = ImageDraw.Draw(self.image)
+    base: Rgb
+    light: Rgb
+    dark: Rgb
+    contrast: Rgb
+
+
+def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
+    """Blend two colours; `share` in [0, 1] is how much of the second goes in.
+
+    >>> mix((0, 0, 0), (200, 100, 50), 0.5)
+    (100, 50, 25)
+    """
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    return red, green, blue
+
+
+def tones(colour: str, rng: Random) -> Tones:
+    """The tones of a named colour, each time a little different in hue, saturation and brightness."""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in COLOURS[colour]))
+    hue = (hue + rng.uniform(-0.006, 0.006)) % 1
+    saturation = min(1.0, saturation * rng.uniform(0.94, 1.06))
+    value = min(1.0, value * rng.uniform(0.94, 1.05))
+    red, green, blue = (round(channel * 255) for channel in colorsys.hsv_to_rgb(hue, saturation, value))
+    base = (red, green, blue)
+    contrast = (250, 245, 235) if colour != "white" else (214, 120, 104)
+    shade = (38, 34, 66) if colour != "white" else (120, 124, 150)
+    return Tones(base, mix(base, (255, 255, 255), 0.42), mix(base, shade, 0.32), contrast)
+
+
+class Pen:
+    """Draws shapes given in unit coordinates on a square image."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self.image, self.size = image, image.width
+        self._draw = ImageDraw.Draw(image)
 
     def ellipse(self, x: float, y: float, width: float, height: float, fill: Rgb) -> None:
         """A filled ellipse with its centre at (x, y) and these half-axes."""
         s = self.size
         self._draw.ellipse(((x - width) * s, (y - height) * s, (x + width) * s, (y + height) * s), fill=fill)
 
-    def polygon(self, points: Sequence[Point], fill: Rgb) -> None:
+    def disc(self, x: float, y: float, radius: float, fill: Rgb) -> None:
+        """A filled circle."""
+        self.ellipse(x, y, radius, radius, fill)
+
+    def polygon(self, points: Sequence[Point], fill: Rgb | int) -> None:
         """A filled polygon with straight sides."""
         self._draw.polygon([(x * self.size, y * self.size) for x, y in points], fill=fill)
 
@@ -46,7 +96,7 @@ class Pen:
         scaled = [(x * self.size, y * self.size) for x, y in path]
         self._draw.line(scaled, fill=fill, width=max(1, round(width * self.size)), joint="curve")
         for x, y in (points[0], points[-1]):
-            self.ellipse(x, y, width / 2, width / 2, fill)
+            self.disc(x, y, width / 2, fill)
 
     def box(self, left: float, top: float, right: float, bottom: float, fill: Rgb, radius: float = 0.0) -> None:
         """A filled rectangle with rounded corners."""
@@ -62,8 +112,14 @@ class Pen:
 
     def eye(self, x: float, y: float, radius: float = 0.028) -> None:
         """A dark eye with a light in it."""
-        self.ellipse(x, y, radius, radius, INK)
-        self.ellipse(x + radius * 0.35, y - radius * 0.35, radius * 0.35, radius * 0.35, (255, 255, 255))
+        self.disc(x, y, radius, INK)
+        self.disc(x + radius * 0.35, y - radius * 0.35, radius * 0.35, (255, 255, 255))
+
+    def gradient(self, top: Rgb, bottom: Rgb, mask: Image.Image | None = None) -> None:
+        """Fill the image, or what the mask leaves of it, from the top colour to the bottom colour."""
+        ramp = Image.linear_gradient("L").resize(self.image.size)
+        above, below = (Image.new("RGB", ramp.size, colour) for colour in (top, bottom))
+        self.image.paste(Image.composite(below, above, ramp), mask=mask)
 
 
 def _smooth(points: Sequence[Point], *, closed: bool) -> list[Point]:
@@ -75,17 +131,12 @@ def _smooth(points: Sequence[Point], *, closed: bool) -> list[Point]:
         before, start, end, after = at(i - 1), at(i), at(i + 1), at(i + 2)
         for step in range(_STEPS):
             t = step / _STEPS
-            path.append(tuple(_catmull_rom(before[k], start[k], end[k], after[k], t) for k in (0, 1)))
-    if not closed:
-        path.append(points[-1])
-    return [(x, y) for x, y in path]
-
-
-def _catmull_rom(before: float, start: float, end: float, after: float, t: float) -> float:
-    linear = (end - before) * t
-    square = (2 * before - 5 * start + 4 * end - after) * t * t
-    cube = (3 * start - 3 * end + after - before) * t**3
-    return start + 0.5 * (linear + square + cube)
+            x, y = (
+                b + 0.5 * ((c - a) * t + (2 * a - 5 * b + 4 * c - d) * t * t + (3 * b - 3 * c + d - a) * t**3)
+                for a, b, c, d in zip(before, start, end, after, strict=True)
+            )
+            path.append((x, y))
+    return path if closed else [*path, points[-1]]
 
 
 def _bird(pen: Pen, tone: Tones) -> None:
@@ -111,7 +162,7 @@ def _butterfly(pen: Pen, tone: Tones) -> None:
         pen.ellipse(0.5 + side * 0.22, 0.7, 0.055, 0.06, tone.light)
         pen.line([(0.5, 0.3), (0.5 + side * 0.06, 0.18), (0.5 + side * 0.13, 0.1)], 0.02, INK)
     pen.ellipse(0.5, 0.53, 0.038, 0.25, INK)
-    pen.ellipse(0.5, 0.28, 0.05, 0.05, INK)
+    pen.disc(0.5, 0.28, 0.05, INK)
 
 
 def _cat(pen: Pen, tone: Tones) -> None:
@@ -140,7 +191,7 @@ def _fish(pen: Pen, tone: Tones) -> None:
     pen.blob([(0.36, 0.64), (0.62, 0.62), (0.86, 0.58), (0.7, 0.71), (0.44, 0.71)], tone.light)
     for x in (0.4, 0.54):
         pen.line([(x, 0.33), (x + 0.05, 0.5), (x, 0.67)], 0.045, tone.contrast)
-    pen.ellipse(0.8, 0.44, 0.06, 0.06, (255, 255, 255))
+    pen.disc(0.8, 0.44, 0.06, (255, 255, 255))
     pen.eye(0.81, 0.44, 0.035)
 
 
@@ -152,8 +203,8 @@ def _flower(pen: Pen, tone: Tones) -> None:
         angle = math.tau * petal / 8
         fill = tone.base if petal % 2 else tone.dark
         pen.ellipse(0.5 + 0.2 * math.cos(angle), 0.33 + 0.2 * math.sin(angle), 0.125, 0.125, fill)
-    pen.ellipse(0.5, 0.33, 0.2, 0.2, tone.base)
-    pen.ellipse(0.5, 0.33, 0.12, 0.12, (250, 208, 84) if tone.base[2] > 110 else (120, 78, 52))
+    pen.disc(0.5, 0.33, 0.2, tone.base)
+    pen.disc(0.5, 0.33, 0.12, (250, 208, 84) if tone.base[2] > 110 else (120, 78, 52))
 
 
 def _mushroom(pen: Pen, tone: Tones) -> None:
@@ -169,9 +220,12 @@ def _snail(pen: Pen, tone: Tones) -> None:
     pen.blob([(0.04, 0.88), (0.3, 0.74), (0.66, 0.74), (0.78, 0.5), (0.94, 0.5), (0.94, 0.68), (0.8, 0.9)], SKIN)
     for x in (0.84, 0.93):
         pen.line([(x - 0.02, 0.52), (x + 0.02, 0.34)], 0.028, SKIN)
-        pen.ellipse(x + 0.02, 0.33, 0.028, 0.028, INK)
+        pen.disc(x + 0.02, 0.33, 0.028, INK)
     pen.ellipse(0.42, 0.5, 0.33, 0.32, tone.base)
-    spiral = [(0.42 + 0.26 * (1 - t) * math.cos(12 * t), 0.5 + 0.25 * (1 - t) * math.sin(12 * t)) for t in _grid(14)]
+    spiral = [
+        (0.42 + 0.26 * (1 - t) * math.cos(12 * t), 0.5 + 0.25 * (1 - t) * math.sin(12 * t))
+        for t in (i / 14 for i in range(14))
+    ]
     pen.line(spiral, 0.05, tone.dark)
     pen.ellipse(0.32, 0.33, 0.07, 0.05, tone.light)
 
@@ -216,7 +270,7 @@ def _boat(pen: Pen, tone: Tones) -> None:
     pen.polygon([(0.04, 0.64), (0.96, 0.64), (0.8, 0.88), (0.2, 0.88)], tone.base)
     pen.polygon([(0.04, 0.64), (0.96, 0.64), (0.92, 0.71), (0.08, 0.71)], tone.dark)
     for x in (0.34, 0.5, 0.66):
-        pen.ellipse(x, 0.79, 0.032, 0.032, tone.contrast)
+        pen.disc(x, 0.79, 0.032, tone.contrast)
 
 
 def _car(pen: Pen, tone: Tones) -> None:
@@ -228,8 +282,8 @@ def _car(pen: Pen, tone: Tones) -> None:
     pen.ellipse(0.92, 0.57, 0.035, 0.045, (255, 240, 170))
     pen.line([(0.5, 0.55), (0.56, 0.55)], 0.02, tone.dark)
     for x in (0.25, 0.75):
-        pen.ellipse(x, 0.76, 0.125, 0.125, INK)
-        pen.ellipse(x, 0.76, 0.06, 0.06, (206, 208, 214))
+        pen.disc(x, 0.76, 0.125, INK)
+        pen.disc(x, 0.76, 0.06, (206, 208, 214))
 
 
 def _cup(pen: Pen, tone: Tones) -> None:
@@ -249,12 +303,12 @@ def _house(pen: Pen, tone: Tones) -> None:
     pen.box(0.16, 0.42, 0.84, 0.94, tone.base, 0.02)
     pen.polygon([(0.04, 0.46), (0.5, 0.08), (0.96, 0.46)], tone.dark)
     pen.box(0.43, 0.64, 0.6, 0.94, WOOD, 0.03)
-    pen.ellipse(0.565, 0.8, 0.018, 0.018, (250, 214, 110))
+    pen.disc(0.565, 0.8, 0.018, (250, 214, 110))
     for x in (0.23, 0.66):
         pen.box(x, 0.56, x + 0.13, 0.72, CREAM, 0.015)
         pen.box(x + 0.02, 0.58, x + 0.11, 0.7, (150, 198, 222), 0.01)
-    pen.ellipse(0.5, 0.31, 0.065, 0.065, CREAM)
-    pen.ellipse(0.5, 0.31, 0.045, 0.045, (150, 198, 222))
+    pen.disc(0.5, 0.31, 0.065, CREAM)
+    pen.disc(0.5, 0.31, 0.045, (150, 198, 222))
 
 
 def _kite(pen: Pen, tone: Tones) -> None:
@@ -279,7 +333,7 @@ def _lamp(pen: Pen, tone: Tones) -> None:
     pen.polygon([(0.44, 0.1), (0.56, 0.1), (0.62, 0.54), (0.38, 0.54)], tone.light)
     pen.polygon([(0.155, 0.5), (0.845, 0.5), (0.865, 0.56), (0.135, 0.56)], tone.dark)
     pen.line([(0.72, 0.56), (0.72, 0.7)], 0.014, INK)
-    pen.ellipse(0.72, 0.71, 0.025, 0.025, INK)
+    pen.disc(0.72, 0.71, 0.025, INK)
 
 
 def _rocket(pen: Pen, tone: Tones) -> None:
@@ -292,9 +346,9 @@ def _rocket(pen: Pen, tone: Tones) -> None:
         [(0.5, 0.02), (0.66, 0.24), (0.68, 0.54), (0.62, 0.79), (0.38, 0.79), (0.32, 0.54), (0.34, 0.24)], tone.base
     )
     pen.blob([(0.5, 0.02), (0.61, 0.15), (0.645, 0.23), (0.5, 0.26), (0.355, 0.23), (0.39, 0.15)], tone.dark)
-    pen.ellipse(0.5, 0.42, 0.105, 0.105, tone.contrast)
-    pen.ellipse(0.5, 0.42, 0.075, 0.075, (128, 186, 216))
-    pen.ellipse(0.475, 0.395, 0.025, 0.025, (230, 244, 250))
+    pen.disc(0.5, 0.42, 0.105, tone.contrast)
+    pen.disc(0.5, 0.42, 0.075, (128, 186, 216))
+    pen.disc(0.475, 0.395, 0.025, (230, 244, 250))
 
 
 def _umbrella(pen: Pen, tone: Tones) -> None:
@@ -308,37 +362,15 @@ def _umbrella(pen: Pen, tone: Tones) -> None:
     pen.pie(0.885, 0.56, 0.077, 0.05, 180, 360, tone.dark)
 
 
-def _grid(count: int) -> list[float]:
-    return [i / count for i in range(count)]
-
-
-DRAWINGS: dict[str, Callable[[Pen, Tones], None]] = {
-    "bird": _bird,
-    "butterfly": _butterfly,
-    "cat": _cat,
-    "fish": _fish,
-    "flower": _flower,
-    "mushroom": _mushroom,
-    "snail": _snail,
-    "tree": _tree,
-    "turtle": _turtle,
-    "balloon": _balloon,
-    "boat": _boat,
-    "car": _car,
-    "cup": _cup,
-    "house": _house,
-    "kite": _kite,
-    "lamp": _lamp,
-    "rocket": _rocket,
-    "umbrella": _umbrella,
-}
-
-LIVING = tuple(DRAWINGS)[:9]
-MADE = tuple(DRAWINGS)[9:]
+_LIVING = (_bird, _butterfly, _cat, _fish, _flower, _mushroom, _snail, _tree, _turtle)
+_MADE = (_balloon, _boat, _car, _cup, _house, _kite, _lamp, _rocket, _umbrella)
+DRAWINGS: dict[str, Callable[[Pen, Tones], None]] = {draw.__name__[1:]: draw for draw in (*_LIVING, *_MADE)}
+LIVING = tuple(DRAWINGS)[: len(_LIVING)]
+MADE = tuple(DRAWINGS)[len(_LIVING) :]
 
 
 def draw_thing(kind: str, tone: Tones, size: int) -> Image.Image:
     """One thing of this kind on a transparent square of `size` pixels, not anti-aliased (draw larger and shrink)."""
-    pen = Pen(size)
+    pen = Pen(Image.new("RGBA", (size, size), (0, 0, 0, 0)))
     DRAWINGS[kind](pen, tone)
     return pen.image

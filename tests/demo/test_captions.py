@@ -6,9 +6,8 @@ import re
 from random import Random
 
 from clipsel_core.demo.captions import describe, describe_wrongly, junk, poster_text
-from clipsel_core.demo.palette import COLOURS
 from clipsel_core.demo.scenes import Group, Scene, random_scene
-from clipsel_core.demo.things import DRAWINGS
+from clipsel_core.demo.things import COLOURS, DRAWINGS
 
 COLOUR_WORDS = {colour: colour for colour in COLOURS} | {
     "crimson": "red",

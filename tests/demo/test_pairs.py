@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 from io import BytesIO
+from random import Random
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from clipsel_core.demo.captions import describe
 from clipsel_core.demo.pairs import (
     POOL_SHARES,
     TRAINING_SHARES,
-    clean_pairs,
+    Pair,
+    Picture,
     draw,
     draw_jpegs,
     pool_pairs,
     target_pictures,
     training_pairs,
 )
-from clipsel_core.demo.scenes import to_jpeg
+from clipsel_core.demo.scenes import random_scene, to_jpeg
 from clipsel_core.demo.things import LIVING
 from clipsel_core.errors import LostWorkerError
 from tests.tasks import Doomed
+
+
+def clean_pairs(count: int) -> list[Pair]:
+    """Held-out scenes of all kinds, with true captions that name the main thing and its colour in words the teacher
+    knows: none that names only another part of the scene, which would fit many others as well.
+    """
+    rng = Random("clipsel demo held-out")
+    scenes = [random_scene(rng) for _ in range(count)]
+    return [Pair("", Picture(scene), describe(scene, rng, wild=False, naming="colour"), "good") for scene in scenes]
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsel_core.demo.backdrops import BACKDROPS
-from clipsel_core.demo.palette import COLOURS, tones
-from clipsel_core.demo.scenes import SIDE, Group, Scene, draw_poster, draw_scene, random_scene, retake, to_jpeg
-from clipsel_core.demo.things import DRAWINGS, LIVING, MADE, draw_thing
+from clipsel_core.demo.scenes import (
+    BACKDROPS,
+    SIDE,
+    Group,
+    Scene,
+    draw_poster,
+    draw_scene,
+    random_scene,
+    retake,
+    to_jpeg,
+)
+from clipsel_core.demo.things import COLOURS, DRAWINGS, LIVING, MADE, draw_thing, tones
 
 
 def pixels(image: Image.Image) -> np.ndarray:

@@ -10,14 +10,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clipsel_core.demo.evaluate import auc
-from clipsel_core.demo.pairs import CAPTION_FAULTS, clean_pairs, draw_jpegs, training_pairs
-from clipsel_core.demo.pool import embed_pairs
+from clipsel_core.demo.build import embed_pairs
+from clipsel_core.demo.pairs import CAPTION_FAULTS, draw_jpegs, training_pairs
 from clipsel_core.demo.teacher import load_demo_teacher, reproducible_torch, train_teacher
 from clipsel_core.pool.making.embed import embed_captions
+from tests.demo.test_pairs import clean_pairs
 
 DEMO = Path(__file__).parent.parent.parent / "data" / "demo"
 WEIGHTS = "open_clip_model.safetensors"
+
+
+def auc(higher: np.ndarray, lower: np.ndarray) -> float:
+    """The chance that a value drawn from `higher` exceeds one drawn from `lower`; ties count half. 0.5 is no better
+    than chance."""
+    ordered = np.sort(lower)
+    below = np.searchsorted(ordered, higher, "left") + np.searchsorted(ordered, higher, "right")
+    return float(below.mean() / (2 * len(lower)))
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +85,9 @@ def test_bundled_pool__clip_score_tells_good_pairs_from_faulty_captions_but_impe
     score = np.concatenate([shard["clip_demo_similarity_score"].to_numpy() for shard in shards])
     fault = np.concatenate([shard["fault"].to_numpy(zero_copy_only=False) for shard in shards])
     assert 0.80 <= auc(score[fault == "good"], score[np.isin(fault, CAPTION_FAULTS)]) <= 0.95
+
+
+def test_auc__counted_by_hand():
+    assert auc(np.array([2.0, 3.0]), np.array([0.0, 1.0])) == 1
+    assert auc(np.array([0.0]), np.array([0.0])) == 0.5
+    assert auc(np.array([0.0, 2.0]), np.array([1.0])) == 0.5
