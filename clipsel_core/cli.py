@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from clipsel_core import __version__
-from clipsel_core.commands import building, checking, dashboard, embedding, exploring, scoring, selecting
+from clipsel_core.commands import pools, runs, selections, workspace
 from clipsel_core.errors import ClipselError, reason_of
 from clipsel_core.jobs.progress import State
 from clipsel_core.terminal import complain, report_end, report_to, say
@@ -36,20 +36,20 @@ _ENDINGS: dict[object, tuple[State, str]] = {
 }
 # In the order that --help lists them in.
 _COMMANDS = (
-    dashboard.app,
-    checking.inspect,
-    embedding.embed,
-    scoring.score,
-    scoring.add_target,
-    exploring.project,
-    exploring.encode,
-    exploring.search,
-    selecting.select,
-    selecting.export,
-    selecting.compare,
-    checking.verify,
-    building.demo,
-    checking.doctor,
+    workspace.app,
+    pools.inspect,
+    pools.embed,
+    runs.score,
+    runs.add_target,
+    runs.project,
+    runs.encode,
+    runs.search,
+    selections.select,
+    selections.export,
+    selections.compare,
+    runs.verify,
+    workspace.demo,
+    workspace.doctor,
 )
 for _command in _COMMANDS:
     app.command()(_command)

@@ -18,17 +18,12 @@ _concluded: list[str] = []
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
-def say(line: str) -> None:
-    """Prints a line of the result."""
-    _out.print(line, highlight=False, markup=False, soft_wrap=True)
+def say(line: str, style: str | None = None) -> None:
+    """Prints a line of the result. style: a colour, for where there are colours."""
+    _out.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def agree(line: str) -> None:
-    """Prints a line of the result that says that all is well, in green where there are colours."""
-    _out.print(line, style="green", highlight=False, markup=False, soft_wrap=True)
-
-
-def show(table: Table) -> None:
+def print_table(table: Table) -> None:
     """Prints a table of the result."""
     _out.print(table)
 

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from clipsel_core.commands.options import ReadOption, RecipeOption, RunArgument, UnfinishedOption, run_to_pick_from
-from clipsel_core.commands.printing import print_commands, print_funnel, print_overlap
+from clipsel_core.commands.runs import RunArgument
 from clipsel_core.counts import counted
 from clipsel_core.errors import ExportError
-from clipsel_core.terminal import Meter, say
+from clipsel_core.terminal import Meter, complain, print_table, say
+
+if TYPE_CHECKING:
+    from clipsel_core.curation.selecting.overlap import Overlap
+    from clipsel_core.curation.selecting.selection import Selection
+    from clipsel_core.runs.store import Run
+
+UnfinishedOption = Annotated[
+    bool, typer.Option("--unfinished", help="Pick from the shards that are scored, where others are left to score.")
+]
+ReadOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A folder, or an address, that a pool of somebody else may have images in.",
+        metavar="PLACE",
+        show_default=False,
+    ),
+]
+RecipeOption = Annotated[Path, typer.Option(help="The recipe: a .yaml file.", show_default=False)]
 
 
 def select(
@@ -34,15 +54,15 @@ def select(
     from clipsel_core.curation.selecting.selection import select as select_pairs
 
     check_name(out)
-    opened = run_to_pick_from(run, unfinished)
+    opened = _open_run(run, unfinished)
     rule = load_recipe(recipe, metrics=opened.metrics)
     selection = select_pairs(opened, rule)
-    print_funnel(selection)
+    _print_funnel(selection)
     export(opened, selection, rule, out)
     say(f"{out}: {counted(len(selection), 'uids')}")
     if out.suffix.lower() == ".npy":
         lines = [*reshard_commands(opened.pool_root, out), *train_commands(None, selection.total)]
-        print_commands("with DataComp:", *lines)
+        _print_commands("with DataComp:", *lines)
 
 
 def export(
@@ -68,10 +88,10 @@ def export(
     from clipsel_core.curation.selecting.selection import select as select_pairs
     from clipsel_core.curation.selecting.shards import export_shards
 
-    opened = run_to_pick_from(run, unfinished)
+    opened = _open_run(run, unfinished)
     rule = load_recipe(recipe, metrics=opened.metrics)
     selection = select_pairs(opened, rule)
-    print_funnel(selection)
+    _print_funnel(selection)
     with Meter("finding images", "files") as finding, Meter("exporting", "pairs") as meter:
         done = export_shards(
             opened,
@@ -93,8 +113,8 @@ def export(
         say(f"with a caption that says nothing: {done.without_caption:,}")
     if done.encoded_again:
         say(f"images encoded again as PNG, as loaders read jpg, png and webp alone: {done.encoded_again:,}")
-    print_commands("with DataComp:", *train_commands(shards, selection.total))
-    print_commands("with open_clip:", *open_clip_commands(shards, done.tars))
+    _print_commands("with DataComp:", *train_commands(shards, selection.total))
+    _print_commands("with open_clip:", *open_clip_commands(shards, done.tars))
 
 
 def compare(
@@ -117,7 +137,7 @@ def compare(
 
     if len(selections) < 2 or len(set(selections)) < len(selections):
         raise typer.BadParameter("two or more different files are needed", param_hint="SELECTIONS")
-    opened = run_to_pick_from(run, unfinished)
+    opened = _open_run(run, unfinished)
     table = ScoreTable.open(opened)
     recipes = {
         path: load_recipe(path, metrics=opened.metrics) for path in selections if path.suffix in (".yaml", ".yml")
@@ -125,7 +145,7 @@ def compare(
     picked = {
         str(path): of_recipe(table, recipes[path]) if path in recipes else of_list(table, path) for path in selections
     }
-    print_overlap(overlap({name: found.mask for name, found in picked.items()}))
+    _print_overlap(overlap({name: found.mask for name, found in picked.items()}))
     for name, found in picked.items():
         if found.unknown:
             say(f"{name}: {counted(found.unknown, 'more uids')} that this run lacks")
@@ -134,3 +154,56 @@ def compare(
     if len(selections) == len(recipes) == 2:
         for change in differences(*recipes.values()):
             say(change.text)
+
+
+def _open_run(root: Path, unfinished: bool) -> Run:
+    """The run in a folder. Raises RunError where shards are left to score and nobody said `unfinished`."""
+    from clipsel_core.runs.store import Run
+
+    run = Run.open(root)
+    if not unfinished:
+        run.check_finished()
+    elif not run.finished:
+        said = f"{len(run.score_files):,} of {len(run.config.shards):,} shards are scored"
+        complain(f"{root}: unfinished, {said}; shares and counts are of their pairs alone")
+    return run
+
+
+def _print_funnel(selection: Selection) -> None:
+    """What each step of a recipe dropped."""
+    table = Table("step", title_justify="left")
+    for heading in ("kept", "dropped", "alone it drops", "threshold"):
+        table.add_column(heading, justify="right")
+    table.add_row("pool", f"{selection.total:,}", "", "", "")
+    for step in selection.report:
+        threshold = "" if step.threshold is None else f"{step.threshold:.6g}"
+        table.add_row(Text(step.text), f"{step.kept_after:,}", f"{step.dropped:,}", f"{step.alone_drops:,}", threshold)
+    print_table(table)
+
+
+def _print_overlap(overlap: Overlap) -> None:
+    """What each two of several selections share: pairs in both, and of the row's pairs and of either's in percent."""
+    table = Table("selection", title_justify="left")
+    table.add_column("pairs", justify="right")
+    for place, _ in enumerate(overlap.names):
+        table.add_column(f"in {place + 1}", justify="right")
+    for i, name in enumerate(overlap.names):
+        cells = [_shared(overlap, i, j) for j, _ in enumerate(overlap.names)]
+        table.add_row(Text(f"{i + 1}  {Path(name).name}"), f"{overlap.sizes[i]:,}", *cells)
+    print_table(table)
+    say("in k: pairs that selection k has too, their share of the row, and of both together (J, Jaccard)")
+
+
+def _shared(overlap: Overlap, i: int, j: int) -> str:
+    if i == j:
+        return "-"
+    part, jaccard = overlap.of_row[i, j], overlap.jaccard[i, j]
+    of_row = "-" if math.isnan(part) else f"{100 * part:.1f} %"
+    return f"{overlap.both[i, j]:,}\n{of_row}\nJ {100 * jaccard:.1f} %"
+
+
+def _print_commands(what: str, *lines: str) -> None:
+    """Command lines to go on with, ready to paste."""
+    say(what)
+    for line in lines:
+        say(f"  {line}")

@@ -1,0 +1,228 @@
+"""How is a pool made and inspected from the command line?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from clipsel_core.counts import counted
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.terminal import Meter, complain, conclude, print_table, say
+
+if TYPE_CHECKING:
+    from clipsel_core.pool.inspect import PoolReport
+    from clipsel_core.pool.making.embed import Teacher
+    from clipsel_core.pool.making.extend import Extended
+    from clipsel_core.pool.making.make import Made
+    from clipsel_core.pool.sources.record import Source
+
+PoolArgument = Annotated[Path, typer.Argument(help="The pool's folder: metadata/, shards/.", show_default=False)]
+
+
+def inspect(
+    pool: PoolArgument,
+    quick: Annotated[bool, typer.Option("--quick", help="Read headers and uids, not every embedding.")] = False,
+) -> None:
+    """Print what a pool holds and what is wrong with it.
+
+    Exit code 1 where scoring would stop at something.
+
+    Example: clipsel inspect demo/pool
+    """
+    from clipsel_core.pool.inspect import inspect_pool
+    from clipsel_core.pool.layout import open_pool
+
+    opened = open_pool(pool)
+    with Meter("inspecting", "pairs") as meter:
+        report = inspect_pool(opened, values=not quick, progress=meter.update)
+    _print_pool(report)
+    if report.stops:
+        raise typer.Exit(1)
+
+
+def _print_pool(report: PoolReport) -> None:
+    """What `inspect` found: a table of facts, then a line a problem."""
+    pool = report.pool
+    archs = ", ".join(f"{arch.name} (width {arch.width})" for arch in pool.archs.values())
+    images = counted(len(pool.tars), "tars") if pool.tars else "none in shards/"
+    images = "where they were, by the index in images/" if pool.indexes else images
+    rows = [shard.rows for shard in pool.shards]
+    span = counted(max(rows), "rows")
+    span = span if min(rows) == max(rows) else f"{min(rows):,} to {span}"
+    facts = {
+        "shards": f"{len(rows):,} ({report.npz_count:,} with embeddings), {span}",
+        "pairs": f"{pool.rows:,}",
+        "teachers": archs or "none",
+        "columns": ", ".join(pool.columns),
+        "captions": pool.text_column or "none",
+        "images": images,
+        "problems": f"{len(report.problems):,}" if report.problems else "none",
+    }
+    table = Table(title=str(pool.root), title_justify="left", show_header=False)
+    for name, fact in facts.items():
+        table.add_row(name, Text(fact))
+    print_table(table)
+    for problem in report.problems:
+        say(f"{'error' if problem.stops else 'note'}: {problem.text}")
+
+
+def embed(
+    source: Annotated[
+        str, typer.Argument(help="Tars, images, a table or embeddings: a file, a folder or a URL.", show_default=False)
+    ],
+    pool: Annotated[
+        Path, typer.Argument(help="The pool's folder: new, begun by embed, or a pool to add to.", show_default=False)
+    ],
+    arch: Annotated[str, typer.Option(help="The teacher's short name in the pool: l14, b32.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model of open_clip, its .json, or local-dir:FOLDER.", show_default="none, for embeddings"),
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="A tag of open_clip, or a checkpoint.", show_default="random weights")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="webdataset, folder, csv, tsv, jsonl, parquet, arrow, clip-retrieval, npy.",
+            show_default="told by looking",
+        ),
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="A table's column of paths or images.", show_default="guessed")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="A table's captions.", show_default="guessed")] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Pairs to a shard.", show_default="100000, or as begun")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs to a batch of the teacher.")] = 64,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that decode.", show_default="one a core")
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Larger images are rejected.", show_default="64000000, or as begun")
+    ] = None,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="Also write the pairs to POOL/shards/*.tar, images as they are.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="float32, bf16, fp16, or auto: the fastest of them that keeps the embeddings.")
+    ] = "auto",
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at the source and the pool alone, and write nothing.")
+    ] = False,
+) -> None:
+    """Make a pool of images and captions.
+
+    Embeds them with an open_clip model. The images stay where they are. Embeddings that somebody else made (.npy pairs,
+    clip-retrieval's output) are taken without a model.
+
+    Started again, it goes on where it stopped. A second teacher adds its embeddings to the same shards; to those of a
+    pool made elsewhere too, such as DataComp's, where SOURCE holds its images (POOL/shards) by uid or key.
+
+    Example: clipsel embed pictures/ my_pool --model ViT-B-32 --pretrained openai --arch b32
+    """
+    from clipsel_core.pool.making.claim import is_extendable, settings_to_extend, settings_to_make
+    from clipsel_core.pool.sources.look import open_source
+
+    if pretrained and not model:
+        raise typer.BadParameter("it says which weights --model has: give both", param_hint="--pretrained")
+    opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
+    complain(f"{source}: {opened.said}")
+    shards: dict[str, Any] = {"shard_size": shard_size, "pack": pack or None}
+    joins = is_extendable(opened, pool)
+    if joins:
+        given = [f"--{name.replace('_', '-')}" for name, value in shards.items() if value is not None]
+        if given or not model:
+            expected, found = (f"no {given[0]}", "it, and a pool that is there") if given else ("--model", "none")
+            raise PoolFormatError(pool, expected=expected, found=found)
+        settings_to_extend(opened, pool, arch, max_pixels)
+    else:
+        settings_to_make(opened, pool, arch, teacher=bool(model), most_pixels=max_pixels, **shards)
+    if check:
+        return
+    # Torch takes seconds to import; what is wrong with the rest is said before.
+    from clipsel_core.pool.making.extend import extend_pool
+    from clipsel_core.pool.making.make import make_pool
+
+    common: dict[str, Any] = {"arch": arch, "model": model or "", "pretrained": pretrained}
+    common |= {"batch_size": batch_size, "workers": workers, "most_pixels": max_pixels}
+    teacher = _load(opened, pool, arch, model, pretrained, device, precision, max_pixels) if model else None
+    if joins and teacher:
+        with Meter("finding images") as finding, Meter("embedding", "pairs") as meter:
+            extended = extend_pool(opened, pool, teacher, **common, finding=finding.update, progress=meter.update)
+        _print_extended(pool, arch, extended)
+        return
+    with Meter("embedding", counts="pairs") as meter:
+
+        def tell(done: int, total: int, records: int) -> None:
+            meter.update(done, total, counted=records)
+
+        made = make_pool(opened, pool, teacher, **common, **shards, progress=tell)
+    _print_made(pool, made)
+
+
+def _load(
+    source: Source,
+    pool: Path,
+    arch: str,
+    model: str,
+    pretrained: str | None,
+    device: str,
+    precision: str,
+    max_pixels: int | None,
+) -> Teacher:
+    """The teacher on its device; where nobody says in which precision, in the one that a trial finds best."""
+    from clipsel_core.pool.making.decode import MOST_PIXELS
+    from clipsel_core.pool.making.embed import load_teacher
+    from clipsel_core.pool.making.precision import settle
+    from clipsel_core.runs.plan import resolve_device
+
+    teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
+    if precision == "auto":
+        teacher, trial = settle(teacher, source, pool, arch, most_pixels=max_pixels or MOST_PIXELS)
+        if trial:
+            complain(f"computed in {teacher.precision}: {trial.said}")
+    return teacher
+
+
+def _print_made(root: Path, made: Made) -> None:
+    """What `embed` made, and what it could not use."""
+    rate = f"; {made.embedded:,} embedded now, {made.embedded / made.seconds:,.0f} pairs/s" if made.embedded else ""
+    conclude(f"{root}: {made.kept:,} of {counted(made.read, 'pairs')} in {counted(made.shards, 'shards')}{rate}")
+    if made.reasons:
+        conclude(f"rejected: {sum(made.reasons.values()):,}, listed in {root / 'rejected.parquet'}")
+    for reason, count in made.reasons.most_common():
+        conclude(f"  {count:,} {reason}")
+    if made.derived:
+        conclude(
+            f"uids that are neither 32 hex digits nor a UUID with dashes: {made.derived:,}; these pairs got a derived"
+            " uid, and the source's own is in the column source_uid"
+        )
+    if made.repeated:
+        conclude(f"uids that came again and were told apart: {made.repeated:,}, listed in {root / 'repeated.parquet'}")
+
+
+def _print_extended(root: Path, arch: str, extended: Extended) -> None:
+    """What `embed` added to a pool that was there, and what it could not."""
+    rate = (
+        f"; {extended.embedded:,} now, {extended.embedded / extended.seconds:,.0f} pairs/s" if extended.embedded else ""
+    )
+    done = extended.pairs - extended.set_aside
+    where = f"{counted(extended.pairs, 'pairs')} in {counted(extended.shards, 'shards')}"
+    conclude(f"{root}: {arch} for {done:,} of {where}, by {extended.by}{rate}")
+    if extended.reasons:
+        conclude(f"set aside: {extended.set_aside:,}, listed in {root / f'set_aside_{arch}.parquet'}")
+        for reason, count in extended.reasons.most_common():
+            conclude(f"  {count:,} {reason}")
+        conclude(f"score --arch {arch} --on-bad-rows skip scores the others")
+    if extended.strangers:
+        conclude(f"images of the source that are none of the pool's: {extended.strangers:,}")
+    if extended.repeated:
+        conclude(f"images of pairs that had one already: {extended.repeated:,}; the first of each was taken")

@@ -1,0 +1,297 @@
+"""How is a pool scored from the command line, and how is a run looked at: mapped, searched, verified?"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from clipsel_core.commands.pools import PoolArgument
+from clipsel_core.counts import counted
+from clipsel_core.errors import PoolFormatError, RunError
+from clipsel_core.terminal import Meter, say
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from clipsel_core.curation.exploring.vectors import Side
+    from clipsel_core.runs.store import Run
+
+RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
+CheckOption = Annotated[bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")]
+
+
+def score(
+    pool: PoolArgument,
+    run: RunArgument,
+    arch: Annotated[
+        str | None, typer.Option(help="The teacher's name in the pool.", show_default="the only one")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE of a target's image embeddings; repeat it for several.")
+    ] = None,
+    norm: Annotated[list[str], typer.Option(help="The p of each NormSim_p.")] = ["inf", "2"],  # noqa: B006 - nobody changes it
+    temperature: Annotated[
+        float | None, typer.Option(help="tau: the teacher's temperature.", show_default="the pool's, else 0.01")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="B: pairs in a batch.")] = 32768,
+    divisions: Annotated[int, typer.Option(help="K: random divisions into batches.")] = 10,
+    seed: Annotated[int, typer.Option(help="Decides the divisions.")] = 0,
+    mix_shards: Annotated[
+        int, typer.Option(help="Shards that share their batches; more than 1 where files are sorted by source.")
+    ] = 1,
+    on_bad_rows: Annotated[
+        str,
+        typer.Option(
+            help="error; skip: set rows without a usable embedding aside; scale: give rows of any length length 1."
+        ),
+    ] = "error",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda: every GPU, or some: cuda:0,cuda:2. One worker each.")
+    ] = "auto",
+    precision: Annotated[str, typer.Option(help="exact, or bf16: the normalizer faster and rounded.")] = "exact",
+    no_similarity_check: Annotated[
+        bool, typer.Option("--no-similarity-check", help="Score shards whose stored similarities fit other rows.")
+    ] = False,
+    check: CheckOption = False,
+) -> None:
+    """Score every pair of a pool.
+
+    CLIPScore, s-CLIPLoss with both halves of its normalizer, and NormSim to each target.
+
+    Started again, it goes on where it stopped; the scores are the same, byte for byte.
+
+    Example: clipsel score demo/pool my_run --target task=demo/target/task.npy
+    """
+    from clipsel_core.runs.local import score as score_pool
+    from clipsel_core.runs.plan import plan_run
+
+    options: dict[str, Any] = {
+        "arch": arch,
+        "targets": _targets_of(target or []),
+        "norms": tuple(norm),
+        "temperature": temperature,
+        "batch_size": batch_size,
+        "divisions": divisions,
+        "seed": seed,
+        "mix_shards": mix_shards,
+        "on_bad_rows": on_bad_rows,
+        "device": device,
+        "precision": precision,
+        "check_similarity": not no_similarity_check,
+    }
+    if check:
+        say(f"{run}: {counted(plan_run(pool, run, **options).config.pairs, 'pairs')} can be scored")
+        return
+    with Meter("scoring", "pairs") as meter:
+        done = score_pool(
+            pool, run, listener=lambda status: meter.update(status.pairs_done, status.pairs_total), **options
+        )
+    skipped = done.config.skipped_rows
+    aside = f"; {skipped:,} set aside" if skipped else ""
+    scaled = done.scaled_rows if done.config.on_bad_rows == "scale" else 0
+    aside += f"; {scaled:,} scaled to unit length" if scaled else ""
+    say(f"{run}: {counted(done.config.pairs, 'pairs')} scored{aside}")
+
+
+def add_target(
+    run: RunArgument,
+    target: Annotated[
+        list[str], typer.Option(help="NAME=FILE, as score takes it; repeat it for several.", show_default=False)
+    ],
+    norm: Annotated[
+        list[str] | None, typer.Option(help="The p of each NormSim_p.", show_default="the run's, else inf and 2")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="the run's")] = None,
+    check: CheckOption = False,
+) -> None:
+    """Compare a finished run with one more target.
+
+    NormSim of every pair to it becomes a metric like the others. The run's scores stay as they are.
+
+    Started again, it goes on where it stopped.
+
+    Example: clipsel add-target my_run --target more=demo/target/task.npy
+    """
+    from clipsel_core.runs.added import add_target as add
+    from clipsel_core.runs.added import check_target
+
+    for name, path in _targets_of(target).items():
+        if check:
+            pairs = check_target(run, name, path, norms=norm, device=device).config.pairs
+            say(f"{run}: {counted(pairs, 'pairs')} can be compared with {name}")
+            continue
+        with Meter(f"comparing with {name}", "pairs") as meter:
+            done = add(run, name, path, norms=norm, device=device, progress=meter.update)
+        metrics = next(added.metrics for added in done.added if added.target.name == name)
+        say(f"{run}: {', '.join(metrics)} for {counted(done.config.pairs, 'pairs')}")
+
+
+def _targets_of(options: list[str]) -> dict[str, str]:
+    """The file of each target by its name, from NAME=FILE. Raises BadParameter on anything else, and a name twice."""
+    targets = {}
+    for option in options:
+        name, equals, path = option.partition("=")
+        if not (equals and name and path):
+            raise typer.BadParameter(f"{option!r} is not NAME=FILE", param_hint="--target")
+        if name in targets:
+            raise typer.BadParameter(f"two targets are named {name!r}", param_hint="--target")
+        targets[name] = path
+    return targets
+
+
+def project(
+    run: RunArgument,
+    sample: Annotated[int, typer.Option(min=1, help="Pairs on the map.")] = 50_000,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the sample and the layout.")] = 0,
+) -> None:
+    """Lay a sample of a run's images out on a map.
+
+    UMAP on the image embeddings: like lies near like.
+
+    Example: clipsel project my_run --sample 2000
+    """
+    from clipsel_core.curation.exploring.projection import project as project_run
+    from clipsel_core.runs.store import Run
+
+    with Meter("projecting") as meter:
+        progress = partial(_update_share, meter)
+        path = project_run(Run.open(run), sample=sample, seed=seed, progress=progress)
+    say(f"{path}: written")
+
+
+def encode(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="The embedding: a .npy.", show_default=False)],
+    text: Annotated[str | None, typer.Option(help="A text.", show_default=False)] = None,
+    image: Annotated[Path | None, typer.Option(help="The file of a picture.", show_default=False)] = None,
+) -> None:
+    """Embed a text or a picture with the teacher of a run's pool.
+
+    For searching: the .npy is what `search --vector` takes.
+
+    Example: clipsel encode demo/run --text "two red birds" --out birds.npy
+    """
+    from clipsel_core.curation.exploring.searches import check_ending, write_vector
+    from clipsel_core.runs.store import Run, check_outside
+
+    if (text is None) == (image is None):
+        raise typer.BadParameter("give one of --text and --image")
+    check_ending(out, ".npy")
+    check_outside(out)
+    write_vector(out, _embedding_of(Run.open(run), text, image))
+    say(f"{out}: written")
+
+
+def search(
+    run: RunArgument,
+    text: Annotated[str | None, typer.Option(help="What the pairs should show or say.", show_default=False)] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="The file of a picture that they should be like.", show_default=False)
+    ] = None,
+    uid: Annotated[str | None, typer.Option(help="A pair that they should be like.", show_default=False)] = None,
+    vector: Annotated[
+        Path | None, typer.Option(help="A .npy of one embedding that they should be like.", show_default=False)
+    ] = None,
+    side: Annotated[str, typer.Option(help="What is compared with it: image or text.")] = "image",
+    limit: Annotated[int, typer.Option(min=1, help="Pairs to find.")] = 100,
+    among: Annotated[str, typer.Option(help="pool, or map: only the pairs on the run's map.")] = "pool",
+    out: Annotated[
+        Path | None, typer.Option(help="A file for them: .parquet, .csv, or .npy (a uid list).", show_default="printed")
+    ] = None,
+) -> None:
+    """Find the pairs most like a text, a picture or a pair.
+
+    Or like an embedding (--vector). By cosine of the teacher's embeddings; prints uids and similarities, best first.
+
+    --vector beside --text or --image spares loading the teacher.
+
+    Example: clipsel search demo/run --text "two red birds" --limit 10
+    """
+    from clipsel_core.curation.exploring.searches import (
+        SearchQuery,
+        check_ending,
+        read_vector,
+        search_run,
+        write_search,
+    )
+    from clipsel_core.runs.store import Run, check_outside
+
+    named = {"text": text, "image": image and image.name, "uid": uid, "vector": vector}
+    given = [(name, value) for name, value in named.items() if value is not None]
+    if len(given) != 1 and [name for name, _ in given] not in (["text", "vector"], ["image", "vector"]):
+        raise typer.BadParameter(
+            "give one of --text, --image, --uid and --vector; or one of the first with its --vector"
+        )
+    if side not in ("image", "text") or among not in ("pool", "map"):
+        raise typer.BadParameter("--side is image or text, --among is pool or map")
+    if out:
+        check_ending(out)
+        check_outside(out)
+    opened = Run.open(run)
+    query = uid or (read_vector(vector) if vector else _embedding_of(opened, text, image))
+    with Meter("searching", "pairs") as meter:
+        on_map = among == "map"
+        found = search_run(opened, query, side=cast("Side", side), on_map=on_map, limit=limit, progress=meter.update)
+    if not len(found.nearest):
+        raise RunError(run, expected="a pair or more that is like it", found=f"none of {counted(found.pairs, 'pairs')}")
+    if out:
+        (by, said) = given[0]
+        write_search(out, found, SearchQuery(query=str(said), by=by, side=side, among=among, pairs=found.pairs))
+        say(f"{out}: {len(found.nearest):,} of {counted(found.pairs, 'pairs')}")
+    else:
+        for name, value in zip(found.names, found.nearest.similarity, strict=True):
+            say(f"{name} {value:.6f}")
+
+
+def _update_share(meter: Meter, share: float, stage: str) -> None:
+    meter.update(int(share * 1000), 1000, stage)
+
+
+def _embedding_of(run: Run, text: str | None, image: Path | None) -> np.ndarray:
+    """The embedding of the one that is given."""
+    from clipsel_core.pool.making.queries import QueryTeacher
+
+    try:
+        data = image.read_bytes() if image else b""
+    except OSError as error:
+        raise PoolFormatError(image, expected="a picture", found=error.strerror or str(error)) from error
+    teacher = QueryTeacher.of_pool(run.pool_root, run.config.arch, run.config.width)
+    return teacher.of_image(data, image) if image else teacher.of_text(text or "")
+
+
+def verify(
+    run: RunArgument,
+    recompute: Annotated[
+        int, typer.Option(min=0, help="Pairs to compute again from the pool: CLIPScore and NormSim in float64.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which pairs.")] = 0,
+) -> None:
+    """Check that a run's files are as they were written.
+
+    Reads every score, and picks every subset in exports/ again by its recipe.
+
+    Exit code 1 where something is off.
+
+    Example: clipsel verify demo/run --recompute 100
+    """
+    from clipsel_core.curation.selecting.verify import verify as verify_run
+    from clipsel_core.runs.store import Run
+
+    opened = Run.open(run)
+    with Meter("reading", "files") as meter:
+        found = verify_run(opened, recompute=recompute, seed=seed, progress=meter.update)
+    for note in found.notes:
+        say(f"note: {note}")
+    for problem in found.problems:
+        say(f"error: {problem}")
+    if found.problems:
+        raise typer.Exit(1)
+    looked = [
+        counted(opened.pairs, "pairs"),
+        counted(found.files, "score files"),
+        counted(found.exports, "exports"),
+    ]
+    say(f"{run}: all as written: {', '.join([*looked, f'{found.pairs:,} pairs computed again'])}", style="green")
