@@ -28,34 +28,21 @@ def _quota() -> float:
 
 
 def _quotas(membership: Path, groups: Path) -> Iterator[float]:
-    try:
-        lines = membership.read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux, or nothing to see
-        return
-    for line in lines:
+    for line in _lines(membership):  # none where this is no Linux, or nothing can be seen
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
+        # Version 1 of control groups has a folder for each controller, version 2 one for all.
         base = groups / "cpu" if controllers else groups
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
         for folder in (base / path.lstrip("/"), *(base / path.lstrip("/")).parents):
-            if folder.is_relative_to(base):
-                yield from _version_1(folder) if controllers else _version_2(folder)
+            words = [word for name in names for line in _lines(folder / name) for word in line.split()]
+            if folder.is_relative_to(base) and len(words) == 2 and words[0] != "max" and int(words[0]) > 0:
+                yield int(words[0]) / int(words[1])
 
 
-def _version_2(folder: Path) -> Iterator[float]:
-    found = _words(folder / "cpu.max")
-    if len(found) == 2 and found[0] != "max":
-        yield int(found[0]) / int(found[1])
-
-
-def _version_1(folder: Path) -> Iterator[float]:
-    quota, period = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
-    if quota and period and int(quota[0]) > 0:
-        yield int(quota[0]) / int(period[0])
-
-
-def _words(file: Path) -> list[str]:
+def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8").split()
+        return file.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []

@@ -80,7 +80,10 @@ def _devices() -> Iterator[Finding]:
     flags = cpu.get("flags", "").split()
     known = [name for flag, name in _FEATURES.items() if flag in flags]
     yield Finding("devices", "cpu features", ", ".join(known) or "none known", "ok" if known else "absent")
-    yield Finding("devices", "memory", _memory())
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
+    free = next((line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")), None)
+    available = "" if free is None else f", {int(free) * 1024 / _GIB:.1f} GiB available"
+    yield Finding("devices", "memory", f"{total:.1f} GiB{available}")
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -95,13 +98,6 @@ def _devices() -> Iterator[Finding]:
         yield Finding("devices", f"cuda:{place}", value, remedy=kernels)
     if not count:
         yield Finding("devices", "gpu", "none that torch can use", "absent", "clipsel computes on the CPU")
-
-
-def _memory() -> str:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
-    lines = _lines("/proc/meminfo")
-    free = next((int(line.split()[1]) * 1024 / _GIB for line in lines if line.startswith("MemAvailable:")), None)
-    return f"{total:.1f} GiB" + ("" if free is None else f", {free:.1f} GiB available")
 
 
 def _cpuinfo() -> dict[str, str]:
@@ -121,18 +117,15 @@ def _lines(path: str) -> list[str]:
 
 
 def _teachers(folder: Path | None) -> Iterator[Finding]:
-    found = [*_own_teachers(folder), *_cached_teachers()]
+    """Folders as open_clip saves a teacher, a little below a folder; then the models that were downloaded."""
+    depths = ("", "*/", "*/*/")
+    files = sorted(file for depth in depths if folder for file in folder.glob(f"{depth}open_clip_config.json"))
+    own = [Finding("teachers", f"local-dir:{file.parent}", "a folder with its checkpoint") for file in files]
+    found = [*own, *_cached_teachers()]
     yield from found
     if not found:
         remedy = "embed downloads the one that it is asked for"
         yield Finding("teachers", "on disk", "none", "absent", remedy)
-
-
-def _own_teachers(folder: Path | None) -> Iterator[Finding]:
-    """Folders as open_clip saves a teacher, a little below a folder."""
-    depths = ("open_clip_config.json", "*/open_clip_config.json", "*/*/open_clip_config.json")
-    for file in sorted(file for depth in depths for file in (folder.glob(depth) if folder else ())):
-        yield Finding("teachers", f"local-dir:{file.parent}", "a folder with its checkpoint")
 
 
 def _cached_teachers() -> Iterator[Finding]:
@@ -152,14 +145,12 @@ def _cached_teachers() -> Iterator[Finding]:
         in_hub = bool(repository) and any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
         url = known.get("url") or ""
         if in_hub or (url and (cache / url.rpartition("/")[2]).is_file()):
-            parts = open_clip.get_model_config(model)["text_cfg"]
-            beside = {
-                parts.get("hf_tokenizer_name"): "tokenizer_config.json",
-                parts.get("hf_model_name"): "config.json",
-            }
-            lacks = any(
-                name and not isinstance(try_to_load_from_cache(name, file), str) for name, file in beside.items()
-            )
+            text = open_clip.get_model_config(model)["text_cfg"]
+            needs = [
+                (text.get("hf_tokenizer_name"), "tokenizer_config.json"),
+                (text.get("hf_model_name"), "config.json"),
+            ]
+            lacks = any(name and not isinstance(try_to_load_from_cache(name, file), str) for name, file in needs)
             remedy = "its tokenizer comes from huggingface.co when it is first used" if lacks else ""
             yield Finding("teachers", f"{model} {tag}", "downloaded", remedy=remedy)
 

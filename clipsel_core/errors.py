@@ -43,13 +43,13 @@ def reason_of(error: Exception) -> str:
     return "no plain array" if "pickle" in said or "Python objects" in said else said
 
 
-def quoted(text: str) -> str:
-    """Text from outside as an error quotes it: on one line, without control characters, 60 characters at most.
+def quoted(value: object) -> str:
+    """A value from outside as an error quotes it: on one line, without control characters, 60 characters at most.
 
     >>> print(quoted("a tab:\\t"))
     'a tab:\\t'
     """
-    said = repr(text)
+    said = repr(value)
     return said if len(said) <= _LONGEST_QUOTE else f"{said[:_LONGEST_QUOTE]}..."
 
 

@@ -1,4 +1,4 @@
-"""What array does a .npy hold? Its header is believed only as far as the file's size bears it out."""
+"""How is an array read from a .npy and written to one? A header is believed only as far as the file's size allows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import io
 import math
 import os
 import threading
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 
 from clipsel_core.errors import reason_of
-from clipsel_core.files import expect_regular
+from clipsel_core.files import expect_regular, write_atomically
 
 _LONGEST_HEADER = 10_000  # numpy's own limit
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -73,3 +74,13 @@ def map_npy(path: str | os.PathLike[str]) -> np.ndarray:
             return np.empty(header.shape, header.dtype)
         order = "F" if header.fortran_order else "C"
         return np.memmap(file, header.dtype, "r", header.begin, header.shape, order)  # type: ignore[call-overload]
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Writes an array as .npy, whole or not at all."""
+
+    def write(aside: Path) -> None:
+        with open(aside, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    write_atomically(path, write)

@@ -46,12 +46,14 @@ def below(named: Iterable[str]) -> Callable[[str], bool]:
     inside; of chained ones, a::b, each link. One that could be read in two ways lies nowhere.
     """
     places = list(named)
-    addresses = [place for place in places if _ADDRESS.match(place)]
+    addresses = [place.split("::") for place in places if _ADDRESS.match(place)]
     folders = [os.path.realpath(place) for place in places if not _ADDRESS.match(place)]
 
     def is_below(place: str) -> bool:
         if _ADDRESS.match(place):
-            return not _TWO_READINGS.search(place) and any(_below(place, root) for root in addresses)
+            links = place.split("::")
+            alike = [above for above in addresses if len(above) == len(links)]
+            return not _TWO_READINGS.search(place) and any(all(map(_link_below, links, above)) for above in alike)
         try:
             real = os.path.realpath(place)
         except (OSError, ValueError):
@@ -63,7 +65,7 @@ def below(named: Iterable[str]) -> Callable[[str], bool]:
 
 def remember(places: Iterable[str]) -> None:
     """Notes that this user embedded images from here; where that cannot be written, they are asked for later."""
-    new = set(map(_absolute, places)) - set(remembered())
+    new = {place if _ADDRESS.match(place) else os.path.realpath(place) for place in places} - set(remembered())
     if new:
         with suppress(OSError):
             path = state_folder() / "sources.jsonl"
@@ -84,15 +86,6 @@ def remembered() -> Sequence[str]:
 @lru_cache(maxsize=1)
 def _limit(said: str) -> Callable[[str], bool]:
     return below(json.loads(said))
-
-
-def _absolute(place: str) -> str:
-    return place if _ADDRESS.match(place) else os.path.realpath(place)
-
-
-def _below(address: str, root: str) -> bool:
-    links, above = address.split("::"), root.split("::")
-    return len(links) == len(above) and all(map(_link_below, links, above))
 
 
 def _link_below(address: str, root: str) -> bool:

@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipsel_core.errors import UidError, reason_of
-from clipsel_core.files import write_atomically
-from clipsel_core.npy import map_npy
+from clipsel_core.errors import UidError, quoted, reason_of
+from clipsel_core.npy import map_npy, write_npy
 
 _log = logging.getLogger(__name__)
 UID_DTYPE = np.dtype("u8,u8")
@@ -32,6 +31,15 @@ _NIBBLE[np.frombuffer(b"0123456789", np.uint8)] = np.arange(10)
 _NIBBLE[np.frombuffer(b"abcdef", np.uint8)] = np.arange(10, 16)
 _NIBBLE[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+_TEXT_TYPES = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_null,
+)
 
 
 def from_hex(values) -> np.ndarray:
@@ -184,13 +192,13 @@ def write_subset(path: str | os.PathLike[str], uids: np.ndarray) -> None:
     uids: (N,) UID_DTYPE, ascending and distinct.
     Raises: UidError where they are not.
     """
-    _check_ascending(path, uids)
-
-    def write(aside: Path) -> None:
-        with open(aside, "wb") as file:
-            np.save(file, uids, allow_pickle=False)
-
-    write_atomically(Path(path), write)
+    high, low = uids["f0"], uids["f1"]
+    ascending = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
+    if not ascending.all():
+        row = int(np.argmin(ascending)) + 1
+        found = f"a {'repeated' if uids[row] == uids[row - 1] else 'smaller'} uid at row {row}"
+        raise UidError(path, expected="uids sorted and distinct", found=found, remedy="pass it through uids.unique")
+    write_npy(Path(path), uids)
 
 
 def _halves_of_bytes(block, first_row: int) -> np.ndarray:
@@ -203,25 +211,18 @@ def _halves_of_bytes(block, first_row: int) -> np.ndarray:
 
 def _as_text(block, first_row: int):
     """A block's values as strings."""
-    if not pa.types.is_string(block.type):
-        inner = block.type.value_type if pa.types.is_dictionary(block.type) else block.type
-        if not _holds_text(inner):
-            expected = "text, or UUIDs of 16 bytes"
-            raise UidError("uids", expected=expected, found=str(block.type))
-        try:
-            # By way of the plain types: not every other one can be cast to every other.
-            block = pc.cast(pc.cast(block, inner), pa.binary() if pa.types.is_fixed_size_binary(inner) else pa.string())
-            block = pc.cast(block, pa.string())
-        except pa.ArrowInvalid as error:
-            raise UidError(f"row {first_row} or later", expected="text", found=reason_of(error)) from error
-    return block
-
-
-def _holds_text(kind: pa.DataType) -> bool:
-    types = pa.types
-    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
-    return is_text or is_bytes or types.is_fixed_size_binary(kind) or types.is_null(kind)
+    if pa.types.is_string(block.type):
+        return block
+    inner = block.type.value_type if pa.types.is_dictionary(block.type) else block.type
+    of_fixed_size = pa.types.is_fixed_size_binary(inner)
+    if not of_fixed_size and not any(is_kind(inner) for is_kind in _TEXT_TYPES):
+        raise UidError("uids", expected="text, or UUIDs of 16 bytes", found=str(block.type))
+    try:
+        # By way of the plain types: not every other one can be cast to every other.
+        plain = pc.cast(pc.cast(block, inner), pa.binary() if of_fixed_size else pa.string())
+        return pc.cast(plain, pa.string())
+    except pa.ArrowInvalid as error:
+        raise UidError(f"row {first_row} or later", expected="text", found=reason_of(error)) from error
 
 
 def _halves(block, first_row: int) -> np.ndarray:
@@ -247,9 +248,7 @@ def _halves(block, first_row: int) -> np.ndarray:
 
 
 def _refuse(block, first_row: int, row: int) -> None:
-    found = repr(block[row].as_py())
-    if len(found) > 60:
-        found = f"{found[:57]}..."
+    found = quoted(block[row].as_py())
     raise UidError(f"row {first_row + row}", expected="a uid of 1 to 32 hex digits", found=found)
 
 
@@ -268,13 +267,3 @@ def _contains_by_sorting(known: np.ndarray, needles: np.ndarray) -> np.ndarray:
     found = np.empty(len(both), bool)
     found[order] = run_is_known[run]
     return found[len(known) :]
-
-
-def _check_ascending(path, uids: np.ndarray) -> None:
-    high, low = uids["f0"], uids["f1"]
-    ascending = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
-    if not ascending.all():
-        row = int(np.argmin(ascending)) + 1
-        same = uids[row] == uids[row - 1]
-        found = f"a {'repeated' if same else 'smaller'} uid at row {row}"
-        raise UidError(path, expected="uids sorted and distinct", found=found, remedy="pass it through uids.unique")

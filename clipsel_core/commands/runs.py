@@ -174,14 +174,15 @@ def encode(
 
     Example: clipsel encode demo/run --text "two red birds" --out birds.npy
     """
-    from clipsel_core.curation.exploring.searches import check_ending, write_vector
+    from clipsel_core.curation.exploring.searches import check_ending
+    from clipsel_core.npy import write_npy
     from clipsel_core.runs.store import Run, check_outside
 
     if (text is None) == (image is None):
         raise typer.BadParameter("give one of --text and --image")
     check_ending(out, ".npy")
     check_outside(out)
-    write_vector(out, _embedding_of(Run.open(run), text, image))
+    write_npy(out, _embedding_of(Run.open(run), text, image))
     say(f"{out}: written")
 
 

@@ -268,16 +268,6 @@ def read_vector(path: Path) -> np.ndarray:
     return flat
 
 
-def write_vector(path: Path, vector: np.ndarray) -> None:
-    """Writes one embedding as .npy, whole or not at all."""
-
-    def write(aside: Path) -> None:
-        with open(aside, "wb") as file:
-            np.save(file, vector, allow_pickle=False)
-
-    write_atomically(path, write)
-
-
 def check_ending(path: Path, *endings: str) -> None:
     """Raises RunError where a file's name ends in none of these; without any, in none that write_search knows."""
     endings = endings or _ENDINGS

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.exploring.searches import read_vector, write_vector
+from clipsel_core.curation.exploring.searches import read_vector
 from clipsel_core.errors import ClipselError
 from clipsel_core.jobs.encoders import Answer, Encoder, TeacherName, encoder_of
+from clipsel_core.npy import write_npy
 from clipsel_core.pool.teachers import find_teacher
 from clipsel_core.runs.store import Run
 from pages.parts import empty, facts, words
@@ -104,7 +105,7 @@ def _embedding(run: Run, kept: Path, ask: Callable[[Encoder], Answer]) -> np.nda
         return None
     _wait(encoder, answer, kept.name)
     try:
-        write_vector(kept, answer.result())
+        write_npy(kept, answer.result())
     except ClipselError as error:
         empty.show_error(error, "The teacher could not be asked")
         _offer_again("Try again")

@@ -23,12 +23,12 @@ from clipsel_core.curation.exploring.searches import (
     read_vector,
     search_run,
     write_search,
-    write_vector,
 )
 from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, vector_of
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.errors import PoolFormatError, RunError, TargetError, UidError
+from clipsel_core.npy import write_npy
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run
@@ -138,7 +138,7 @@ def test_read_nearest__a_flipped_bit_exchanges_no_pair(run, tmp_path):
 
 def test_read_vector__takes_one_embedding_only(tmp_path):
     path = tmp_path / "q.npy"
-    write_vector(path, np.arange(4, dtype=np.float32))
+    write_npy(path, np.arange(4, dtype=np.float32))
     assert read_vector(path).tolist() == [0, 1, 2, 3]
     np.save(path, np.ones((1, 4)))
     assert read_vector(path).shape == (4,)
