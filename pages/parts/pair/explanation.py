@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.index import ranks
-from clipsel_core.curation.recipes.recipe_steps import AtMost, Drop, Intersect, Keep, Union
+from clipsel_core.curation.recipes.recipe import AtMost, Drop, Intersect, Keep, Union
 from clipsel_core.curation.selecting.verdict import Judged, judge
 from clipsel_core.errors import ClipselError
 from pages.parts import facts, marginals, metrics, recipes, state, words

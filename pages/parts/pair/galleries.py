@@ -16,7 +16,7 @@ import streamlit as st
 from clipsel_core import uids
 from clipsel_core.curation.index.listing import Listing, ListOrder
 from clipsel_core.curation.index.recent import Recent
-from clipsel_core.curation.recipes.recipe_steps import AnyStep, Drop, Keep, Subtract, Union
+from clipsel_core.curation.recipes.recipe import AnyStep, Drop, Keep, Subtract, Union
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import empty, facts, lists, metrics, recipes, state, unreadable, views, words
