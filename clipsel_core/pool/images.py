@@ -28,8 +28,8 @@ from clipsel_core.errors import PoolFormatError, UidError
 from clipsel_core.files import write_atomically
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.layout import Pool
-from clipsel_core.pool.patience import PATIENT, in_passing
 from clipsel_core.pool.places import Place
+from clipsel_core.pool.stores import PATIENT, in_passing
 from clipsel_core.pool.tar_index import index_tars
 
 A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,15 +18,23 @@ import pyarrow.parquet as pq
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.files import expect_regular
-from clipsel_core.pool.check import Problem, check_uids, shard_problems
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, padded_uid, split_key
-from clipsel_core.pool.layout import Pool, Shard, as_texts, read_column
+from clipsel_core.pool.embeddings import describe_row, read_embeddings, remedy_for, stored_scale
+from clipsel_core.pool.layout import Arch, Pool, Shard, as_texts, check_uids, read_column
 from clipsel_core.pool.sources.members import Members
 from clipsel_core.pool.sources.record import facts_in
 from clipsel_core.pool.tar_index import damage_at_a_glance
 
 _FIRST_MEMBERS = 60
 _LARGEST_JSON = 1 << 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a pool, in one line. stops: whether scoring stops at it, or mends it."""
+
+    text: str
+    stops: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ def inspect_pool(pool: Pool, *, values: bool = True, progress: Callable[[int, in
     with ThreadPoolExecutor(1) as threads:
         captions = threads.map(_look_at_captions, pool.shards if values else ())
         for shard in pool.shards:
-            problems += shard_problems(shard, pool, list(pool.archs.values()), values=values)
+            problems += _shard_problems(shard, pool, list(pool.archs.values()), values=values)
             done += shard.rows
             if progress:
                 progress(done, pool.rows)
@@ -71,6 +80,42 @@ def inspect_pool(pool: Pool, *, values: bool = True, progress: Callable[[int, in
     problems += _column_problems(pool)
     problems += _image_problems(pool)
     return PoolReport(pool, tuple(problems))
+
+
+def _shard_problems(shard: Shard, pool: Pool, archs: list[Arch], *, values: bool = True) -> Iterator[Problem]:
+    """Everything that keeps a shard from being scored, and what scoring will mend.
+
+    values: also read every embedding, to find rows that are zero, NaN, infinite or not of unit length.
+    """
+    if shard.uid_column is None:
+        yield Problem(f"shard {shard.name}: no column uid")
+    for arch in archs:
+        for member in (arch.image_member, arch.text_member):
+            try:
+                rows = read_embeddings(shard, member)
+            except PoolFormatError as error:
+                yield Problem(str(error))
+                continue
+            if rows.shape[1] != arch.width:
+                found = f"{member} has width {rows.shape[1]}, in the pool's first npz {arch.width}"
+                yield Problem(f"shard {shard.name}: {found}")
+            elif values:
+                try:
+                    yield from _value_problems(shard, member, rows)
+                except PoolFormatError as error:
+                    yield Problem(str(error))
+
+
+def _value_problems(shard: Shard, member: str, rows: np.ndarray) -> Iterator[Problem]:
+    scale = stored_scale(shard, member)
+    bad = np.flatnonzero(np.isnan(scale))
+    if len(bad):
+        first = int(bad[0])
+        found = f"the first is row {first}: {describe_row(rows[first])}; {remedy_for(rows[first])}"
+        yield Problem(f"shard {shard.name}: {counted(len(bad), 'bad rows')} in {member}, {found}")
+    if off := int((scale[np.isfinite(scale)] != 1).sum()):
+        found = f"{counted(off, 'rows')} in {member} a little off unit length; scoring scales them"
+        yield Problem(f"shard {shard.name}: {found}", stops=False)
 
 
 class _Captions(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a pool's folder holds: its shards, their columns, and the teachers whose embeddings lie beside them.
+"""What a pool's folder holds: its shards, their columns and uids, and the teachers whose embeddings lie beside them.
 
 A pool is laid out as DataComp's: `metadata/*.parquet`, a `.npz` of the same stem beside each, and `shards/*.tar`.
 """
@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clipsel_core.errors import PoolFormatError, reason_of
+from clipsel_core import uids
+from clipsel_core.errors import PoolFormatError, UidError, reason_of
 from clipsel_core.files import expect_regular
 from clipsel_core.pool.conventions import find_column, is_hidden
 from clipsel_core.pool.npz import Member, read_members
@@ -23,6 +26,9 @@ from clipsel_core.pool.sources.tables import as_bytes
 from clipsel_core.pool.sources.text import UNDECODABLE, clean_text
 
 _AT_ONCE = 8
+# Uids held at once while looking for repeats: 1 GiB. Of a larger pool a part is looked at in each of several turns.
+_UIDS_AT_ONCE = 1 << 26
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 _TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")
 _STRUCTURED = re.compile(r"struct<|map<")
 # DataComp's names first (l14_img, l14_txt), then those of the tools that write <model>-image, <model>-text.
@@ -204,6 +210,37 @@ def read_uid_column(shard: Shard) -> pa.ChunkedArray:
     return read_column(shard, shard.uid_column)
 
 
+def read_uids(pool: Pool, shard: Shard) -> np.ndarray:
+    """A shard's uids in row order, (N,) UID_DTYPE. Raises PoolFormatError naming shard and row of a malformed one."""
+    column = read_uid_column(shard)
+    try:
+        return uids.from_hex(column)
+    except UidError as error:
+        where = f"{shard.parquet}, {error.where}"
+        raise PoolFormatError(where, expected=error.expected, found=error.found) from error
+
+
+def check_uids(pool: Pool) -> None:
+    """Makes sure that every uid of the pool is well formed and stands on one row only. Memory is bounded.
+
+    Raises: PoolFormatError naming both places of a repeated uid.
+    """
+    turns = -(-pool.rows // _UIDS_AT_ONCE)
+    for turn in range(turns):
+        parts = []
+        for shard in pool.shards:
+            here = read_uids(pool, shard)
+            if turns > 1:
+                mixed = (here["f0"] * _MIX) ^ (here["f1"] * _MIX)
+                here = here[(mixed >> np.uint64(40)) % np.uint64(turns) == turn]
+            parts.append(here)
+        ordered = uids.sort(np.concatenate(parts))
+        del parts
+        same = uids.repeats(ordered)
+        if same.any():
+            _refuse_repeat(pool, ordered[same][:1])
+
+
 def as_texts(column: pa.ChunkedArray) -> list[str]:
     """A column's values as text: "" where there is none, of a list the first that says something.
 
@@ -240,3 +277,14 @@ def _opened(parquet: Path) -> pq.ParquetFile:
 
 def _unreadable(parquet: Path, error: Exception) -> PoolFormatError:
     return PoolFormatError(parquet, expected="a parquet file", found=reason_of(error), remedy="download it again")
+
+
+def _refuse_repeat(pool: Pool, repeated: np.ndarray) -> NoReturn:
+    places = []
+    for shard in pool.shards:
+        rows = np.flatnonzero(read_uids(pool, shard) == repeated[0])
+        places += [f"{shard.parquet.name} row {row}" for row in rows]
+        if len(places) > 1:
+            break
+    found = f"{uids.to_hex(repeated)[0].as_py()} at {places[0]} and {places[1]}"
+    raise PoolFormatError(pool.root, expected="each uid on one row", found=found, remedy="remove one of the two rows")

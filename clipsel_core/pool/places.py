@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import RLock
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from fsspec import AbstractFileSystem
 from fsspec.core import split_protocol
@@ -18,13 +18,10 @@ from clipsel_core import reach
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import expect_regular, portable_path
 from clipsel_core.pool.conventions import is_hidden
-from clipsel_core.pool.patience import ask_again, stands_for
-from clipsel_core.pool.stores import open_store, protocol_of, said
+from clipsel_core.pool.stores import Answer, ask_again, open_store, protocol_of, said, stands_for
 
 _READ_AHEAD = 1 << 20
 _TURN = RLock()
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ import pyarrow as pa
 import torch
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.embeddings import read_pairs
-from clipsel_core.pool.layout import Arch, Pool, Shard, read_column
+from clipsel_core.pool.layout import Arch, Pool, Shard, read_column, read_uids
 from clipsel_core.runs.config import RunConfig
 from clipsel_core.runs.groups import Group
 from clipsel_core.runs.plan import Plan

@@ -12,9 +12,8 @@ from clipsel_core import uids
 from clipsel_core.counts import counted
 from clipsel_core.errors import TargetError, reason_of
 from clipsel_core.files import expect_regular, portable_path, sha256_of
-from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.embeddings import read_embeddings
-from clipsel_core.pool.layout import Arch, Pool
+from clipsel_core.pool.layout import Arch, Pool, read_uids
 from clipsel_core.pool.target_files import ENDINGS, choose_part, read_target_rows, split_part, telling
 from clipsel_core.runs.config import NAME_PATTERN, TargetInfo, TargetKind
 from clipsel_core.scoring.targets import prepare_target

@@ -12,8 +12,7 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.check import check_uids, read_uids
-from clipsel_core.pool.layout import Arch, as_texts, knows_images, open_pool, read_column
+from clipsel_core.pool.layout import Arch, as_texts, check_uids, knows_images, open_pool, read_column, read_uids
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 
 

@@ -23,9 +23,8 @@ from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import ClipselError
 from clipsel_core.files import sha256_of
-from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.embeddings import read_embeddings, row_scale
-from clipsel_core.pool.layout import Arch, Pool, open_pool
+from clipsel_core.pool.layout import Arch, Pool, open_pool, read_uids
 from clipsel_core.pool.target_files import read_target_rows
 from clipsel_core.runs.config import TargetInfo
 from clipsel_core.runs.seal import UID_HALVES, SealedFiles, is_sealed

@@ -23,8 +23,7 @@ from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.check import read_uids
-from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool
+from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_uids
 from clipsel_core.pool.making.behind import Behind
 from clipsel_core.pool.making.claim import note, settings_to_extend, writing
 from clipsel_core.pool.making.decode import quiet_pillow

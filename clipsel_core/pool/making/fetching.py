@@ -13,9 +13,9 @@ from threading import Event
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.making.prepare import why_unread
-from clipsel_core.pool.patience import PATIENT
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source
+from clipsel_core.pool.stores import PATIENT
 
 # Failures of a store that gave no picture yet, after which its pictures are asked for once, or it counts as away.
 _HOPELESS, _AWAY = 3, 20

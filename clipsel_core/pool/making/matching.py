@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.check import read_uids
 from clipsel_core.pool.images import A_ROW, WHOLE_FILE
-from clipsel_core.pool.layout import Pool
+from clipsel_core.pool.layout import Pool, read_uids
 from clipsel_core.pool.making.shard_files import write_parquet
 from clipsel_core.pool.making.surveying import Named, hashed, name_of, survey
 from clipsel_core.pool.sources.record import Record, Source, signature_of

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, IMAGES_END
-from clipsel_core.pool.patience import PATIENT
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.arrays import open_arrays
 from clipsel_core.pool.sources.folder import open_folder
@@ -23,6 +22,7 @@ from clipsel_core.pool.sources.record import EMBEDDED, FORMATS, Source
 from clipsel_core.pool.sources.tables import guess_columns, open_tables, read_parquet_schema, refuse_columns
 from clipsel_core.pool.sources.tars import open_tars
 from clipsel_core.pool.sources.text import Delimited, open_text
+from clipsel_core.pool.stores import PATIENT
 
 _TABLES = ("csv", "tsv", "jsonl", "parquet")
 

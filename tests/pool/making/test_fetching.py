@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool import patience, stores
+from clipsel_core.pool import stores
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.places import Place
@@ -20,7 +20,7 @@ PICTURES = tuple(f"/in/{number}.png" for number in range(9))
 def waited(monkeypatch):
     """The waits, which take no time."""
     waits: list[float] = []
-    monkeypatch.setattr(patience, "sleep", waits.append)
+    monkeypatch.setattr(stores, "sleep", waits.append)
     return waits
 
 
