@@ -18,7 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from clipsel_core.curation.selecting.warming import warm_up
 from pages.parts import catalog, routes
-from pages.parts.guarding import GuardedPages
+from pages.parts.content_policy import ContentPolicy
 
 parser = argparse.ArgumentParser(prog="streamlit run app.py --")
 parser.add_argument("runs", nargs="*")
@@ -32,4 +32,4 @@ hosts = Middleware(TrustedHostMiddleware, allowed_hosts=st.get_option("server.al
 # Between the server's start and the first page there is time for what that page needs.
 warm_up()
 
-app = st.App("pages/main.py", routes=routes.ROUTES, middleware=[hosts, Middleware(GuardedPages)])
+app = st.App("pages/main.py", routes=routes.ROUTES, middleware=[hosts, Middleware(ContentPolicy)])

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import empty, state
+from pages.parts import messages, state
 from pages.parts.catalog import Entry
-from pages.parts.compare import contenders, rivals
+from pages.parts.compare import runs, selections
 
 
 def show(entry: Entry) -> None:
     st.title("Compare")
     state.require_table(entry)
-    empty.show_unfinished(state.open_run(entry))
-    selections, runs = st.tabs(["Selections", "Runs"], key="what", bind="query-params")
-    with selections:
-        if selections.open:
-            contenders.show(entry)
-    with runs:
-        if runs.open:
-            rivals.show(entry)
+    messages.show_unfinished(state.open_run(entry))
+    views = {"Selections": selections.compare_selections, "Runs": runs.compare_runs}
+    for tab, draw in zip(st.tabs(list(views), key="what", bind="query-params"), views.values(), strict=True):
+        if tab.open:
+            with tab:
+                draw(entry)
 
 
 show(state.current())

@@ -14,7 +14,7 @@ from clipsel_core.curation.index.listing import Listing, ListOrder
 from pages.parts import empty, facts, marginals, metrics, recipes, state, unreadable, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager, scanning
-from pages.parts.jobs import targets
+from pages.parts.jobs import forms
 from pages.parts.pair import galleries
 
 _ORDERS: dict[str, ListOrder] = {"highest": "descending", "lowest": "ascending", "random": "random", "near": "near"}
@@ -66,7 +66,7 @@ def show(entry: Entry) -> None:
     if not len(listing):
         _nothing(view)
         return
-    targets.offer_kept_by_hand(entry, run)
+    forms.draw_target_button(entry, run)
     keeps = state.keeps(entry, view.recipe) if shown == "all" else None
     title = f"Pairs by {metrics.title(metric)}, {order} first"
     drawn: dict[str, Any] = {"title": title, "keeps": keeps, "more": more}

@@ -1,20 +1,99 @@
-"""The frame of every page: which pages there are, and which run they show."""
+"""The frame of every page: which pages there are, and which run they show.
+
+Where the page or the run that an address names is not there, this is said before all else: without a word another run
+would be shown in its place, and exported from.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, elsewhere, empty, links, opening, state, unreadable, views
+from pages.parts import catalog, guards, links, messages, opening, routes, state, views
 from pages.parts.gallery import images
-from pages.parts.jobs import forms, jobs, starting
+from pages.parts.jobs import dialogs, forms, jobs
 
+_LONGEST = 200
 PARTS = Path(__file__).parent / "parts"
+
+
+@dataclass
+class Frame:
+    """Which page and run a session looks at, by path and label. gone: the label of a run that is not there."""
+
+    page: str | None = None
+    run: str = ""
+    gone: str = ""
+
+
+def look_for_run(labels: list[str]) -> None:
+    """Remembers which run was asked for in vain. Called before the picker draws. labels: of the runs there are."""
+    frame = views.get(Frame)
+    asked = frame.run or st.query_params.get("run", "")
+    if asked and asked not in labels:
+        frame.gone = asked
+    if frame.gone in labels:
+        forget_gone()
+
+
+def forget_gone() -> None:
+    """Somebody has chosen a run: there is nothing more to say."""
+    views.get(Frame).gone = ""
+
+
+def show_missing_page() -> None:
+    """Says that the address named no page, where it did."""
+    asked = st.query_params.get(routes.NO_PAGE)
+    if asked is None:
+        return
+    with st.container(border=True, key="no-page", gap="small"):
+        messages.show_title("There is no such page", "this is Overview; the list at the side has all pages")
+        messages.show_facts({"Asked for": f"/{asked[:_LONGEST]}"})
+        st.button("Go on", key="go on from no page", on_click=forget_missing_page)
+
+
+def forget_missing_page() -> None:
+    """The address asks for no page in vain any more."""
+    st.query_params.pop(routes.NO_PAGE, None)
+
+
+def show_missing_run(label: str) -> None:
+    """Says that a run is not there, and which one is shown instead. label: of the run on show."""
+    frame = views.get(Frame)
+    frame.run = label
+    if not frame.gone:
+        return
+    with st.container(border=True, key="elsewhere", gap="small"):
+        messages.show_title("This run is not here", "deleted, renamed, or on another server")
+        messages.show_facts({"Asked for": frame.gone, "Shown instead, on every page": label})
+        st.button("Go on with this one", key="go on with this", on_click=forget_gone)
+
+
+def show_no_runs() -> None:
+    """Says how to make a run, and starts what makes one."""
+    st.title("Nothing scored yet")
+    st.write("A run is one scoring of one pool. Make the demo's, or score a pool of your own, then reload this page.")
+    demo, own = st.columns(2, gap="medium")
+    with demo:
+        why = "A small world of images and captions with its scores and its map."
+        messages.show_empty("Try the demo", why, "clipsel demo data/demo")
+    with own:
+        commands = "clipsel inspect POOL\nclipsel score POOL data/myrun --target NAME=TARGET.npy"
+        messages.show_empty("Score your pool", "A folder with metadata/*.parquet and a .npz beside each.", commands)
+    st.caption("Runs are looked for under this folder, and where the server is told when it starts:")
+    st.code(f"{catalog.data_folder()}\nclipsel app RUN ...", language=None)
+    with st.container(horizontal=True, gap="small"):
+        forms.draw_buttons(None)
+    jobs.panel()
+
+
 st.set_page_config(page_title="clipsel", page_icon=PARTS / "icon.svg", layout="wide")
 st.html(PARTS / "style.css")
 st.logo(PARTS / "logo.svg", size="large")
+
 
 page = st.navigation(
     {
@@ -35,32 +114,29 @@ page = st.navigation(
 st.set_page_config(page_title=f"{page.title} · clipsel")
 
 # What lies over a page, a form or a pair, does not follow to the next one.
-if st.session_state.get("page on show") != page.url_path:
-    forms.close()
+if views.get(Frame).page != page.url_path:
+    dialogs.close()
     views.close_pair()
-st.session_state["page on show"] = page.url_path
+views.get(Frame).page = page.url_path
 
 entries = catalog.entries()
 labels = [entry.label for entry in entries]
-elsewhere.look_for(labels)
-elsewhere.show_no_page()
+look_for_run(labels)
+show_missing_page()
 with st.sidebar:
     if entries:
-        st.selectbox("Run", labels, key="run", bind="query-params", on_change=elsewhere.chosen)
+        st.selectbox("Run", labels, key="run", bind="query-params", on_change=forget_gone)
     for root in catalog.missing():
         st.warning("Named when the server started, but it holds no run:", icon=":material/warning:")
         st.code(str(root), language=None, wrap_lines=True)
 
-unreadable.show_undone()
+guards.show_failed_callback()
 if not entries:
-    empty.no_runs(catalog.data_folder())
-    with st.container(horizontal=True, gap="small"):
-        starting.buttons(None)
-    jobs.panel()
+    show_no_runs()
 else:
     try:
         here = state.current()
-        elsewhere.show(here.label)
+        show_missing_run(here.label)
         link = links.follow(here)
         with st.sidebar:
             links.copier(here, link)
@@ -73,4 +149,4 @@ else:
         with above:
             images.show_search()
     except (ClipselError, OSError) as error:
-        empty.show_error(unreadable.in_words(error), "This run cannot be shown as it is")
+        messages.show_error(messages.in_one_line(error), "This run cannot be shown as it is")

@@ -14,10 +14,10 @@ from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.status import Said, read_status
 from clipsel_core.runs.store import Run
-from pages.parts import commands, empty, facts, marginals, metrics, recipes, state, unreadable, words
+from pages.parts import commands, guards, marginals, messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
-from pages.parts.jobs import health, jobs, scoring, starting
+from pages.parts.jobs import forms, jobs, machine
 from pages.parts.map import projecting
 from pages.parts.pair import galleries
 
@@ -33,7 +33,7 @@ def show(entry: Entry) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="top"):
         st.title("Overview")
         st.space("stretch")
-        starting.buttons(run)
+        forms.draw_buttons(run)
     _next_step(run)
     _glance(entry, run)
     jobs.panel()
@@ -55,26 +55,26 @@ def show(entry: Entry) -> None:
             projecting.ask_for_map(entry, run)
     if state.scored_pairs(entry) and damage is None:
         _glimpse(entry)
-    health.panel()
+    machine.draw_machine()
 
 
 def _glimpse(entry: Entry) -> None:
     st.subheader("A few pairs at random")
     known = [name for name in state.open_table(entry).metrics if marginals.marginal(entry, name).pairs]
     if not known:
-        empty.show_empty(
+        messages.show_empty(
             "Nothing to show", "No pair of this run has a score: look at the pool's embeddings, then score."
         )
         return
     metric = "s_cliploss" if "s_cliploss" in known else known[0]
-    rows = _glimpse_rows(entry, metric, state.scores_stamp(entry))
+    rows = _glimpse_rows(entry, metric)
     st.caption(f"With their {metrics.title(metric)} and its percentile in the run.")
     listed = pager.RowList(rows, _GLIMPSE)
     galleries.draw_gallery(entry, listed, metric, key="glimpse", title="A few pairs at random")
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _glimpse_rows(entry: Entry, metric: str, stamp: state.Stamp) -> np.ndarray:
+@state.per_run(8)
+def _glimpse_rows(entry: Entry, metric: str) -> np.ndarray:
     # Of some pairs drawn beforehand: to shuffle 128 million takes 20 seconds.
     values = state.open_table(entry).column(metric)
     some = np.random.default_rng(1).choice(len(values), min(len(values), 50 * _GLIMPSE), replace=False)
@@ -115,16 +115,16 @@ def _progress(entry: Entry) -> None:
     if run.finished or jobs.at_work("score", run.root):
         return
     if _is_running(run):
-        unreadable.fragment(_watch, run_every=2)(entry)
+        guards.fragment(_watch, run_every=2)(entry)
     else:
         _draw_progress(entry, run)
-        empty.show_empty(
+        messages.show_empty(
             "This run is unfinished",
             f"{_SO_FAR if state.scored_pairs(entry) else ''}The same command goes on where it stopped.",
             commands.score_again(run),
         )
         st.button(
-            "Go on", type="primary", icon=":material/play_arrow:", key="go on", on_click=scoring.go_on, args=(run,)
+            "Go on", type="primary", icon=":material/play_arrow:", key="go on", on_click=jobs.score_again, args=(run,)
         )
 
 
@@ -155,7 +155,7 @@ def _draw_progress(entry: Entry, run: Run) -> None:
         text += f" · {words.count(speed)} pairs/s · {words.duration(max(total - done, 0) / speed)} left"
     st.progress(min(done / total, 1.0), text=text)
     if status.state == "failed":
-        empty.show_error(status.message or "no message", "Scoring stopped with an error:")
+        messages.show_error(status.message or "no message", "Scoring stopped with an error:")
 
 
 def _concerns(entry: Entry, run: Run) -> None:
@@ -163,13 +163,13 @@ def _concerns(entry: Entry, run: Run) -> None:
     try:
         read_status(run.root)
     except ClipselError as error:
-        empty.show_error(error, "How far the scoring was cannot be read; the scores can")
+        messages.show_error(error, "How far the scoring was cannot be read; the scores can")
     if skipped:
         st.warning(
             f"Set aside: {counted(skipped, 'rows')} without embeddings that could be scored.",
             icon=":material/warning:",
         )
-    scaled = _scaled(entry.root, state.scores_stamp(entry)) if run.config.on_bad_rows == "scale" else 0
+    scaled = _scaled_rows(entry) if run.config.on_bad_rows == "scale" else 0
     if scaled:
         st.info(f"Scaled to unit length: {counted(scaled, 'rows')} of another length.", icon=":material/straighten:")
     pool = state.find_pool(entry)
@@ -181,10 +181,10 @@ def _concerns(entry: Entry, run: Run) -> None:
         st.info(no_images, icon=":material/image:")
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
-def _scaled(root: Path, stamp: state.Stamp) -> int:
+@state.per_run(8)
+def _scaled_rows(entry: Entry) -> int:
     # Looks into every file of scores, of which there may be thousands.
-    return Run.open(root).scaled_rows
+    return state.open_run(entry).scaled_rows
 
 
 def _damage(entry: Entry, run: Run) -> ClipselError | None:
@@ -201,17 +201,17 @@ def _damage(entry: Entry, run: Run) -> ClipselError | None:
 def _mend(run: Run, damage: ClipselError) -> None:
     """Says what is wrong with the run's scores, and starts what makes the damaged ones again."""
     st.subheader("Scores")
-    empty.show_error(damage, "The scores of this run cannot be shown")
+    messages.show_error(damage, "The scores of this run cannot be shown")
     in_scores = Path(damage.where).parent == run.root / "scores"
     if in_scores and run.finished and not jobs.at_work("score", run.root):
-        again: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "on_click": scoring.go_on}
+        again: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "on_click": jobs.score_again}
         st.button("Score the damaged shards again", key="score again", args=(run,), **again)
 
 
 def _scores(entry: Entry, run: Run) -> None:
     st.subheader("Scores")
     if not state.scored_pairs(entry):
-        empty.show_empty("No shard is finished yet", "Scores appear here as soon as the first one is.")
+        messages.show_empty("No shard is finished yet", "Scores appear here as soon as the first one is.")
         return
     rows = [_score_row(entry, name) for name in run.metrics]
     number = st.column_config.NumberColumn
@@ -228,7 +228,7 @@ def _scores(entry: Entry, run: Run) -> None:
         },
     )
     with st.expander("What each metric measures, and when it misleads"):
-        facts.show_facts({metrics.title(name): metrics.describe(name).help for name in run.metrics})
+        messages.show_facts({metrics.title(name): metrics.describe(name).help for name in run.metrics})
 
 
 def _score_row(entry: Entry, name: str) -> dict[str, object]:
@@ -247,9 +247,9 @@ def _recipes(entry: Entry, run: Run) -> None:
     st.subheader("Recipes at hand")
     saved = recipes.saved(run)
     if not saved:
-        empty.show_empty("No recipe saved", "Build one on the Select page and save it; it stays with the run.")
+        messages.show_empty("No recipe saved", "Build one on the Select page and save it; it stays with the run.")
         return
-    facts.show_facts({name: recipes.in_words(path) for name, path in saved.items()})
+    messages.show_facts({name: recipes.in_words(path) for name, path in saved.items()})
 
 
 def _provenance(run: Run) -> None:
@@ -257,7 +257,7 @@ def _provenance(run: Run) -> None:
     batch = words.count(config.batch_size)
     used = dict.fromkeys([*config.norms, *(p for added in run.added for p in added.norms)])
     norms = ", ".join(f"p = {'∞' if p == 'inf' else p}" for p in used)
-    facts.show_facts(
+    messages.show_facts(
         {
             "Run": str(run.root),
             "Pool": str(run.pool_root),
@@ -285,7 +285,7 @@ def _targets(run: Run) -> None:
     st.subheader("Targets")
     targets = run.targets
     if not targets:
-        empty.show_empty(
+        messages.show_empty(
             "No target",
             "NormSim compares the pool with images of the task. Without one, only CLIPScore and s-CLIPLoss are known.",
             commands.command("add-target", run.root, "--target", "NAME=TARGET.npy"),
@@ -298,7 +298,7 @@ def _targets(run: Run) -> None:
 
 def _next_step(run: Run) -> None:
     """For who sees this for the first time: what it is, and where to go."""
-    facts.show_note(
+    messages.show_note(
         "Image-caption pairs, scored so that a CLIP is trained on the good ones. Look at pairs, choose what to keep by "
         "their scores, export the uids."
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from clipsel_core.counts import things_of
+from clipsel_core.curation.recipes.recipe import AnyStep
 from clipsel_core.curation.recipes.recipe_files import load_recipe
+from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, links, lists, recipes, state, unreadable
+from pages.parts import guards, links, messages, recipes, state, views, words
 from pages.parts.catalog import Entry
-from pages.parts.select import borders, chance, exporting, funnel, keyboard, steps
+from pages.parts.select import export, seeds, steps, thresholds
 
 
 @dataclass(frozen=True)
@@ -20,25 +24,25 @@ class _Places:
     """Where the answer to a moved thumb is written. steps: for each step of the draft, by its number.
 
     picked: whether the draft picks anything. saving: None where it does not, or has no name to be saved under.
-    at_threshold, other_seed: None while these panels are shut.
+    thresholds, seeds: None while these panels are shut.
     """
 
     picked: bool
     kept: DeltaGenerator
     steps: dict[int, DeltaGenerator]
-    saving: exporting.Places | None
-    at_threshold: DeltaGenerator | None
-    other_seed: DeltaGenerator | None
+    saving: export.Places | None
+    thresholds: DeltaGenerator | None
+    seeds: DeltaGenerator | None
 
 
 def show(entry: Entry) -> None:
     left, right = st.columns([3, 2], gap="large")
     left.title("Select")
     with left:
-        keyboard.show()
+        steps.draw_focus()
     run = state.open_run(entry)
     state.require_table(entry)
-    empty.show_unfinished(run)
+    messages.show_unfinished(run)
     kept = right.container()
     recipe = recipes.draft_yaml(entry, run)
     picked, error = _pick(entry, recipe)
@@ -47,27 +51,26 @@ def show(entry: Entry) -> None:
         if isinstance(error, RunError):  # No step is to blame.
             raise error
         if error is not None:
-            empty.show_error(error, "A step of this recipe does not fit this run")
+            messages.show_error(error, "A step of this recipe does not fit this run")
         elif picked is None:
-            empty.show_empty("No step yet", "A recipe keeps pairs step by step. Add the first, or load a saved recipe.")
-        cards = steps.cards(entry, run)
-        with st.container(horizontal=True, gap="small"):
-            steps.adder(entry, run)
-            lists.adder(entry, run)
+            why = "A recipe keeps pairs step by step. Add the first, or load a saved recipe."
+            messages.show_empty("No step yet", why)
+        cards = steps.draw_cards(entry, run)
+        steps.draw_adders(entry, run)
     with right:
         answered = st.container()
         st.subheader("Recipe")
-        _loader(entry, run)
-        saving = None if picked is None else exporting.panel(entry, run, recipe, picked.selection)
+        _draw_loader(entry, run)
+        saving = None if picked is None else export.draw_controls(entry, run, recipe, picked.selection)
     at_threshold = other_seed = None
     if picked is not None:
-        at_threshold, other_seed = borders.panel(entry, run), chance.panel()
+        at_threshold, other_seed = thresholds.draw_expander(entry, run), seeds.draw_expander()
     with answered:
         places = _Places(picked is not None, kept, cards, saving, at_threshold, other_seed)
         _answer(entry, places, recipes.draft(entry, run), links.write(entry, run))
 
 
-@unreadable.fragment
+@guards.fragment
 def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Shown) -> None:
     """All that the amounts in the draft decide. A moved thumb runs this and nothing else of the page.
 
@@ -81,17 +84,17 @@ def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Sho
         st.rerun()
     if picked is not None:
         with places.kept:
-            funnel.show_kept(picked.selection)
-        funnel.show_funnel(picked.selection, list(recipes.draft(entry, run).values()))
-    steps.answer(entry, run, picked, places.steps)
+            _show_kept(picked.selection)
+        _draw_funnel(picked.selection, list(recipes.draft(entry, run).values()))
+    steps.draw_effects(entry, run, picked, places.steps)
     if places.saving is not None:
-        exporting.answer(entry, recipe, places.saving)
-    if places.at_threshold is not None:
-        with places.at_threshold:
-            borders.show(entry, run, recipe)
-    if places.other_seed is not None:
-        with places.other_seed:
-            chance.show(entry, recipe)
+        export.draw_state(entry, recipe, places.saving)
+    if places.thresholds is not None:
+        with places.thresholds:
+            thresholds.draw_pairs(entry, run, recipe)
+    if places.seeds is not None:
+        with places.seeds:
+            seeds.draw_flips(entry, recipe)
 
 
 def _pick(entry: Entry, recipe: str) -> tuple[state.Picked | None, ClipselError | None]:
@@ -102,7 +105,38 @@ def _pick(entry: Entry, recipe: str) -> tuple[state.Picked | None, ClipselError 
         return None, error
 
 
-def _loader(entry: Entry, run: Run) -> None:
+def _show_kept(picked: Selection) -> None:
+    """Says how many pairs are kept: exactly those that an export writes."""
+    things, share = things_of(len(picked), "pairs"), words.share(len(picked), picked.total)
+    st.html(
+        f'<div class="headline" id="kept"><b>{words.count(len(picked))}</b>'
+        f"<span>{things} kept · {share} of {words.count(picked.total)}</span></div>"
+    )
+
+
+def _draw_funnel(picked: Selection, steps: list[AnyStep]) -> None:
+    """Draws a bar for the pool and one for each step, with counts and percent of the pool."""
+    aside = f"{words.count(picked.set_aside)} set aside when they were scored: never kept" if picked.set_aside else ""
+    rows = [_funnel_row("pool", picked.total, picked.total, aside)]
+    applied = [step for step in steps if step.enabled]
+    for report, step in zip(picked.report, applied, strict=True):
+        added = f", adds {words.count(report.added)}" if report.added else ""
+        note = f"drops {words.count(report.dropped)}{added}; alone it would drop {words.count(report.alone_drops)}"
+        rows.append(_funnel_row(recipes.step_in_words(step), report.kept_after, picked.total, note))
+    st.html(f'<div class="funnel">{"".join(rows)}</div>')
+
+
+def _funnel_row(label: str, kept: int, total: int, note: str) -> str:
+    width = 100 * kept / total if total else 0
+    return (
+        f'<div class="row"><div class="label"><span>{html.escape(label)}</span>'
+        f"<b>{words.count(kept)}</b><i>{words.share(kept, total)}</i></div>"
+        f'<div class="track"><div class="fill" style="width:{width:.2f}%"></div></div>'
+        f'<div class="note">{html.escape(note)}</div></div>'
+    )
+
+
+def _draw_loader(entry: Entry, run: Run) -> None:
     known = recipes.saved(run)
     st.selectbox(
         "Load a recipe",
@@ -115,8 +149,10 @@ def _loader(entry: Entry, run: Run) -> None:
         on_change=_load,
         args=(entry, run),
     )
-    if "load failed" in st.session_state:
-        empty.show_error(st.session_state.pop("load failed"), "This recipe cannot be loaded")
+    editor = views.get(steps.Editor)
+    if editor.load_failed:
+        messages.show_error(editor.load_failed, "This recipe cannot be loaded")
+        editor.load_failed = None
 
 
 def _load(entry: Entry, run: Run) -> None:
@@ -127,12 +163,12 @@ def _load(entry: Entry, run: Run) -> None:
     if path is None:
         return
     try:
-        steps = list(load_recipe(path, run.metrics).steps)
-        recipes.replace_draft(entry, steps)
-        st.session_state[exporting.name_key(entry)] = path.stem
-        exporting.knows(entry, path.name, recipes.as_yaml(steps))
+        loaded = list(load_recipe(path, run.metrics).steps)
+        recipes.replace_draft(entry, loaded)
+        st.session_state[export.name_key(entry)] = path.stem
+        export.remember_file(entry, path.name, recipes.as_yaml(loaded))
     except ClipselError as error:
-        st.session_state["load failed"] = error
+        views.get(steps.Editor).load_failed = error
 
 
 show(state.current())

@@ -1,4 +1,8 @@
-"""How are two-dimensional counts drawn? As an image binned on the server, whatever the pool's size."""
+"""How are scores drawn? From counts that are binned on the server, whatever the pool's size.
+
+A histogram is a component of ours, as the one beside a thumb is; what does not move is drawn by plotly, counts of two
+metrics as an image.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
 
+from pages.parts.component import component
+
 _OUTLINE = "#e5484d"
 # Room for half a number beyond the last tick, which plotly leaves out otherwise.
 _MARGIN = {"l": 8, "r": 18, "t": 8, "b": 8}
@@ -20,6 +26,11 @@ _CONFIG = {
     "scrollZoom": True,
     "modeBarButtonsToRemove": ["toImage", "autoScale2d"],
 }
+
+
+_histogram = component(
+    "histogram", '<div class="histogram"></div>', css=("histogram.css",), js=("make.js", "plot.js", "histogram.js")
+)
 
 
 @dataclass(frozen=True)
@@ -68,12 +79,12 @@ def _show(figure: go.Figure, key: str, **config: object) -> None:
     st.plotly_chart(figure, key=key, config=config)
 
 
-def cells(points: int) -> int:
+def bins_for(points: int) -> int:
     """Bins along each axis: fewer for few points, so that neighbours touch."""
     return int(np.clip(2.5 * np.sqrt(points), 32, 512))
 
 
-def density_image(counts: np.ndarray) -> str:
+def _density_image(counts: np.ndarray) -> str:
     """A PNG data address of counts (x bins, y bins): empty cells clear, full ones in shades of the log count."""
     level = np.log1p(counts.T[::-1].astype(np.float64))
     level /= level.max() or 1.0
@@ -87,7 +98,7 @@ def density_image(counts: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def density_figure(
+def _density_figure(
     counts: np.ndarray, x_range: tuple[float, float], y_range: tuple[float, float], *, height: int
 ) -> go.Figure:
     """A figure of one image over its two axes. counts: (x bins, y bins) over the two ranges, in their units.
@@ -96,7 +107,7 @@ def density_figure(
     """
     figure = go.Figure(go.Scatter(x=[None], y=[None], mode="markers", hoverinfo="skip", showlegend=False))
     figure.add_layout_image(
-        source=density_image(counts),
+        source=_density_image(counts),
         xref="x",
         yref="y",
         x=x_range[0],
@@ -127,7 +138,7 @@ class Line:
     label: str
 
 
-def metric_density(
+def draw_metric_density(
     counts: np.ndarray,
     x_range: tuple[float, float],
     y_range: tuple[float, float],
@@ -136,7 +147,7 @@ def metric_density(
     lines: Sequence[Line] = (),
 ) -> None:
     """Draws the joint counts of two metrics, axes in score units, and thresholds over them."""
-    figure = density_figure(counts, x_range, y_range, height=520)
+    figure = _density_figure(counts, x_range, y_range, height=520)
     figure.update_xaxes(title=x_title, showgrid=True)
     figure.update_yaxes(title=y_title, showgrid=True)
     inks = _inks()
@@ -152,16 +163,16 @@ def metric_density(
     _show(figure, "density", **_CONFIG)
 
 
-def rank_density(counts: np.ndarray, x_title: str, y_title: str) -> None:
+def draw_rank_density(counts: np.ndarray, x_title: str, y_title: str) -> None:
     """Draws joint counts of two rankings in percent, with the diagonal on which both agree."""
-    figure = density_figure(counts, (0.0, 100.0), (0.0, 100.0), height=380)
+    figure = _density_figure(counts, (0.0, 100.0), (0.0, 100.0), height=380)
     figure.update_xaxes(title=f"percentile rank by {x_title}", showgrid=True)
     figure.update_yaxes(title=f"percentile rank by {y_title}", showgrid=True)
     figure.add_shape(type="line", x0=0, y0=0, x1=100, y1=100, line={"color": _OUTLINE, "width": 1, "dash": "dot"})
     _show(figure, "rank density", **_CONFIG)
 
 
-def curves(x: np.ndarray, named: Mapping[str, np.ndarray], x_title: str, y_title: str) -> None:
+def draw_curves(x: np.ndarray, named: Mapping[str, np.ndarray], x_title: str, y_title: str) -> None:
     """Draws one or two curves over the same x, their names beside their ends."""
     figure, inks = go.Figure(), _inks()
     highest = max(named, key=lambda name: named[name][-1])
@@ -176,7 +187,7 @@ def curves(x: np.ndarray, named: Mapping[str, np.ndarray], x_title: str, y_title
     _show(figure, "curves", displayModeBar=False)
 
 
-def overlap_curve(percents: np.ndarray, shares: np.ndarray, marked: int) -> None:
+def draw_overlap_curve(percents: np.ndarray, shares: np.ndarray, marked: int) -> None:
     """Draws what two tops of equal size share, and what chance would, against that size; in percent. marked: a size."""
     figure, inks = go.Figure(), _inks()
     figure.add_scatter(x=[0, 100], y=[0, 100], mode="lines", line={"color": inks.quiet, "width": 1.5, "dash": "dot"})
@@ -188,3 +199,61 @@ def overlap_curve(percents: np.ndarray, shares: np.ndarray, marked: int) -> None
     figure.update_xaxes(title="top share of each run, in percent of the pairs that both scored", range=[0, 100])
     figure.update_yaxes(title="in both tops, percent", range=[0, 102])
     _show(figure, "overlap curve", displayModeBar=False)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Counts per bin. kind: pool (grey), pass (pale) or kept (solid); a layer without a name has no legend entry."""
+
+    kind: str
+    name: str
+    counts: np.ndarray
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A vertical line at a score. kind: line (a threshold) or quantile."""
+
+    value: float
+    text: str
+    kind: str = "quantile"
+
+
+def draw_histogram(
+    title: str,
+    note: str,
+    edges: np.ndarray,
+    layers: list[Layer],
+    marks: list[Mark],
+    *,
+    key: str,
+    unit: str = "score",
+    log: bool = False,
+    height: int = 150,
+    aside: str = "",
+    legend: bool = True,
+) -> None:
+    """Draws layers over the same equal bins. edges: (bins + 1,) ascending scores; counts of a layer: (bins,).
+
+    aside: a few words at the right of the title. legend: whether the layers are named below.
+    """
+    low, high = float(edges[0]), float(edges[-1])
+    span = high - low or 1.0
+    data = {
+        "title": title,
+        "note": note,
+        "aside": aside,
+        "low": low,
+        "high": high,
+        "unit": unit,
+        "log": log,
+        "height": height,
+        "legend": legend,
+        "layers": [{"kind": x.kind, "name": x.name, "counts": np.asarray(x.counts).tolist()} for x in layers],
+        "marks": [
+            {"at": (mark.value - low) / span, "text": mark.text, "kind": mark.kind}
+            for mark in marks
+            if low - 1e-9 <= mark.value <= high + 1e-9
+        ],
+    }
+    _histogram(data=data, key=key)

@@ -1,13 +1,22 @@
 """How does the draft get into the page's address and out of it again? With every change, so that a link is the draft.
 
-The address has no recipe while the draft is the suggestion that every session begins with. A draft that is too large
-for it is kept on the server, and the address has its name. Each change of the draft is an entry of the browser's
-history: Back undoes it, Forward does it again.
+The address has no recipe while the draft is the suggestion that every session begins with. Each change of the draft is
+an entry of the browser's history: Back undoes it, Forward does it again.
+
+A draft that is too large for an address is stored beside the data, under a name made of what it says: a link to it
+opens what it opened then, and two tabs cannot write into one. Those that nobody has opened for the longest time are
+removed where there are too many.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -18,14 +27,22 @@ from clipsel_core.curation.recipes import recipe_link
 from clipsel_core.curation.recipes.recipe import AnyStep, Intersect, Subtract, Union
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.recipes.recipe_link import RecipeLink
-from clipsel_core.errors import RecipeError
+from clipsel_core.errors import RecipeError, reason_of
+from clipsel_core.files import write_atomically
 from clipsel_core.runs.store import Run
-from pages.parts import drafts, empty, lists, recipes, state, words
+from pages.parts import catalog, messages, recipes, state, views, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 
 _PARAMETER = "recipe"
 _MOST_REMEMBERED = 100
+_NAME = re.compile(r"k[0-9a-f]{32}")
+_MOST_BYTES = 64_000_000
+_MOST_KEPT_BYTES, _MOST_KEPT = 1_000_000_000, 20_000
+# To look at all that is kept takes longer than to keep one more.
+_STORED_UNCOUNTED = 50
+_REMEDY = "ask for the link again, or load a saved recipe"
+_uncounted = 0
 _button = component(
     "link",
     '<div class="link"><button type="button"></button><input readonly hidden aria-label="Link"></div>',
@@ -42,12 +59,24 @@ class Shown:
     news: RecipeError | str | None
 
 
+@dataclass
+class _Links:
+    """What a session knows of links, of each run and over all. followed: whether the first one was.
+
+    known: the steps that a link stood for. news: a link, and what there is to say of how it was taken.
+    """
+
+    followed: bool = False
+    known: dict[str, list[AnyStep]] = field(default_factory=dict)
+    news: tuple[str | None, RecipeError | str | None] = (None, None)
+
+
 def follow(entry: Entry) -> Shown:
     """Takes the address's recipe as the draft where the session begins or Back was pressed; writes it otherwise."""
     run = state.open_run(entry)
     told = st.query_params.get(_PARAMETER, "")
-    begins = "followed" not in st.session_state
-    st.session_state["followed"] = True
+    session = views.get(_Links)
+    begins, session.followed = not session.followed, True
     if (begins and told) or (_went_back() and told != _link(entry, run).text):
         _take(entry, run, told, quiet=not begins)
     return write(entry, run)
@@ -61,7 +90,7 @@ def write(entry: Entry, run: Run) -> Shown:
         st.query_params[_PARAMETER] = link.text
     elif not link.text and told:
         del st.query_params[_PARAMETER]
-    text, news = st.session_state.get(f"link news {entry.key}", (None, None))
+    text, news = views.get(_Links, entry.key).news
     return Shown(_missing(link), news if text == link.text else None)
 
 
@@ -75,7 +104,7 @@ def copier(entry: Entry, link: Shown) -> None:
 def show_news(link: Shown) -> None:
     """What became of the recipe that the address held, until the draft is changed."""
     if isinstance(link.news, RecipeError):
-        empty.show_error(link.news, "The recipe in this link cannot be used; the usual steps are shown instead")
+        messages.show_error(link.news, "The recipe in this link cannot be used; the usual steps are shown instead")
     elif link.news is not None:
         st.info(link.news, icon=":material/link:")
 
@@ -83,21 +112,21 @@ def show_news(link: Shown) -> None:
 def _take(entry: Entry, run: Run, told: str, *, quiet: bool) -> None:
     """Puts the address's recipe in the draft's place. quiet: what cannot be used changes nothing and is not told."""
     news: RecipeError | str | None = None
-    remembered = st.session_state.get(f"links {entry.key}", {}).get(told)
+    remembered = views.get(_Links, entry.key).known.get(told)
     try:
         if remembered is not None or not told:
             recipes.replace_draft(entry, recipes.suggestion(run) if remembered is None else remembered)
-        elif drafts.is_name(told):
-            kept = drafts.read(told, entry.label)
+        elif is_stored(told):
+            kept = read_stored(told, entry.label)
             recipes.replace_draft(entry, list(parse_recipe(kept, "link", run.metrics, folder=run.recipes_dir).steps))
         else:
-            offered: dict[str, Any] = {"run": entry.label, "metrics": run.metrics, "lists": lists.known(run)}
+            offered: dict[str, Any] = {"run": entry.label, "metrics": run.metrics, "lists": recipes.list_files(run)}
             arrived = recipe_link.decode_link(told, folder=run.recipes_dir, **offered)
             recipes.replace_draft(entry, list(arrived.steps))
             news = _missing(RecipeLink(told, arrived.hand, arrived.lists)) or None
     except RecipeError as error:
         news = None if quiet else error
-    st.session_state[f"link news {entry.key}"] = _link(entry, run).text, news
+    views.get(_Links, entry.key).news = _link(entry, run).text, news
 
 
 def _link(entry: Entry, run: Run) -> RecipeLink:
@@ -106,17 +135,17 @@ def _link(entry: Entry, run: Run) -> RecipeLink:
     if steps == recipes.suggestion(run):
         return RecipeLink("")
     named = any(isinstance(step, Intersect | Union | Subtract) for step in steps)
-    link = recipe_link.encode_link(steps, run=entry.label, lists=lists.known(run) if named else ())
+    link = recipe_link.encode_link(steps, run=entry.label, lists=recipes.list_files(run) if named else ())
     whole = link.text is not None and not link.hand and not link.lists
-    kept = None if whole else drafts.keep(entry.label, recipes.as_yaml(steps))
+    kept = None if whole else store_draft(entry.label, recipes.as_yaml(steps))
     return RecipeLink(kept) if kept else link
 
 
 def _remember(entry: Entry, link: RecipeLink, steps: list[AnyStep]) -> None:
     """Keeps what a link stood for in this session, also what it had to leave out."""
     if link.text is not None:
-        known = {**st.session_state.get(f"links {entry.key}", {}), link.text: steps}
-        st.session_state[f"links {entry.key}"] = dict(list(known.items())[-_MOST_REMEMBERED:])
+        links = views.get(_Links, entry.key)
+        links.known = dict(list({**links.known, link.text: steps}.items())[-_MOST_REMEMBERED:])
 
 
 def _missing(link: RecipeLink) -> str:
@@ -136,3 +165,66 @@ def _went_back() -> bool:
     """Whether the browser's Back or Forward led here."""
     context = get_script_run_ctx()
     return bool(context and context.is_history_navigation)
+
+
+def is_stored(told: str) -> bool:
+    """Whether an address holds the name of a draft, and not the draft itself."""
+    return bool(_NAME.fullmatch(told))
+
+
+def store_draft(run: str, recipe: str) -> str | None:
+    """Keeps a recipe (YAML) of a run, by its label, and returns its name.
+
+    None where it is too large, or cannot be written.
+    """
+    data = f"{run}\n{recipe}".encode()
+    name = f"k{hashlib.sha256(data).hexdigest()[:32]}"
+    if len(data) > _MOST_BYTES:
+        return None
+    try:
+        if not _draft_file(name).exists():
+            write_atomically(_draft_file(name), lambda aside: aside.write_bytes(data))
+            _remove_oldest()
+    except OSError:
+        return None
+    return name
+
+
+def read_stored(name: str, run: str) -> str:
+    """The recipe (YAML) that was kept for a run. Raises RecipeError where it is gone, damaged, or for another run."""
+    try:
+        data = _draft_file(name).read_bytes()
+    except OSError as error:
+        expected = "a recipe that this server keeps"
+        raise RecipeError("link", expected=expected, found=reason_of(error), remedy=_REMEDY) from error
+    if hashlib.sha256(data).hexdigest()[:32] != name[1:]:
+        raise RecipeError("link", expected="a recipe as it was kept", found="a damaged one", remedy=_REMEDY)
+    label, _, recipe = data.decode().partition("\n")
+    if label != run:
+        remedy = "open it with the run it was made for, or save the recipe there and copy its file"
+        raise RecipeError("link", expected=f"a recipe for {run}", found="one for another run", remedy=remedy)
+    with suppress(OSError):
+        os.utime(_draft_file(name))
+    return recipe
+
+
+def _draft_file(name: str) -> Path:
+    return catalog.data_folder() / ".drafts" / name
+
+
+def _remove_oldest() -> None:
+    """Removes the drafts that were opened or kept longest ago, where there are too many or too large ones."""
+    global _uncounted
+    _uncounted -= 1
+    if _uncounted > 0:
+        return
+    _uncounted = _STORED_UNCOUNTED
+    with os.scandir(_draft_file("any").parent) as found:
+        files = [
+            (entry.stat().st_mtime_ns, entry.stat().st_size, entry.path) for entry in found if is_stored(entry.name)
+        ]
+    files.sort(reverse=True)
+    sizes = accumulate(size for _, size, _ in files)
+    for place, (size, (_, _, path)) in enumerate(zip(sizes, files, strict=True)):
+        if place >= _MOST_KEPT or size > _MOST_KEPT_BYTES:
+            Path(path).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import facts, state, watching
+from pages.parts import messages, state, watching
 from pages.parts.catalog import Entry
 
 _WHY = "This is done once for these scores and kept beside the run, so that counts and galleries answer at once."
@@ -30,7 +30,7 @@ def is_open(entry: Entry, called: str, *, stopped: str) -> bool:
     opening.work.begin()
     if opening.work.finished or opening.work.error:
         return True
-    facts.show_title(f"Putting {called}'s scores in order")
-    facts.show_note(_WHY)
+    messages.show_title(f"Putting {called}'s scores in order")
+    messages.show_note(_WHY)
     watching.until_done(opening.work, key="opening", stopped=stopped)
     return False

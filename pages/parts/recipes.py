@@ -1,4 +1,4 @@
-"""Which recipes are at hand, and which one is being edited? One draft a run, kept for the session.
+"""Which recipes and lists of uids are at hand, and what is being edited? One draft a run, kept for the session.
 
 The draft gives each step a number that stays with it while others come and go, so that its widgets keep their state.
 Everything that is counted or exported is the draft's YAML, read by the core's parser; "" stands for no step at all.
@@ -6,24 +6,81 @@ Everything that is counted or exported is the draft's YAML, read by the core's p
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import tempfile
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-import streamlit as st
-
 from clipsel_core.curation.recipes.recipe import AnyStep, AtLeast, AtMost, Drop, Keep, KeepTop, Recipe
 from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe
-from clipsel_core.errors import ClipselError
+from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
+from clipsel_core.errors import ClipselError, UidError
 from clipsel_core.runs.store import Run
-from pages.parts import metrics, words
+from pages.parts import catalog, metrics, views, words
 from pages.parts.catalog import Entry
 
 Draft = dict[int, AnyStep]
+_LISTS = "lists"
+
+
+@dataclass
+class Drafts:
+    """The drafts of a session, by the keys of their runs. next_number: of a new step, never used before."""
+
+    by_run: dict[str, Draft] = field(default_factory=dict)
+    next_number: int = 0
+
+    def number(self) -> int:
+        """The number of one more step."""
+        self.next_number += 1
+        return self.next_number - 1
 
 
 def saved(run: Run) -> dict[str, Path]:
     """The recipes saved with the run, by name."""
     return {path.stem: path for path in sorted(run.recipes_dir.glob("[!.]*.yaml"))}
+
+
+def list_files(run: Run) -> list[str]:
+    """The lists of uids at hand, as a recipe of the run names them: saved with the recipes, uploaded or exported."""
+    root = run.root.resolve()
+    files = [
+        file
+        for folder in (run.recipes_dir, run.recipes_dir / _LISTS, run.exports_dir)
+        for file in sorted(folder.glob("[!.]*"))
+        if file.suffix.lower() in ENDINGS.split(", ") and file.is_file() and file.resolve().is_relative_to(root)
+    ]
+    return [Path(os.path.relpath(file, run.recipes_dir)).as_posix() for file in files]
+
+
+def store_list(run: Run, name: str, content: bytes) -> str:
+    """Keeps an uploaded list beside the run's recipes, under a name of our own, and returns how recipes name it.
+
+    name: the user's file name; only its ending and its harmless characters are used. The same content under the same
+    name is stored once. Raises: UidError where it is no list of uids, RunError where the folder is a link that leads
+    out of the run; nothing is kept then.
+    """
+    given = Path(name)
+    suffix = given.suffix.lower()
+    if suffix not in ENDINGS.split(", "):
+        raise UidError(given.name, expected=f"a name ending in {ENDINGS}", found=given.suffix or "no ending")
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", given.stem).strip("-")[:40] or "list"
+    safe = f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
+    folder = run.recipes_dir / _LISTS
+    catalog.check_within(run.root, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
+        file = Path(aside) / safe
+        file.write_bytes(content)
+        try:
+            read_uid_list(file)
+        except UidError as error:
+            raise UidError(given.name, expected=error.expected, found=error.found, remedy=error.remedy) from error
+        os.replace(file, folder / safe)
+    return f"{_LISTS}/{safe}"
 
 
 def suggestion(run: Run) -> list[AnyStep]:
@@ -43,31 +100,28 @@ def suggestion(run: Run) -> list[AnyStep]:
 
 def draft(entry: Entry, run: Run) -> Draft:
     """The steps being edited in this session, in order; the suggestion at first."""
-    key = f"draft {entry.key}"
-    if key not in st.session_state:
+    drafts = views.get(Drafts).by_run
+    if entry.key not in drafts:
         replace_draft(entry, suggestion(run))
-    return st.session_state[key]
+    return drafts[entry.key]
 
 
 def replace_draft(entry: Entry, steps: list[AnyStep]) -> None:
     """Puts other steps in the draft's place, under numbers that were never used before."""
-    first = st.session_state.get("next step", 0)
-    st.session_state["next step"] = first + len(steps)
-    st.session_state[f"draft {entry.key}"] = {first + place: step for place, step in enumerate(steps)}
+    drafts = views.get(Drafts)
+    drafts.by_run[entry.key] = {drafts.number(): step for step in steps}
 
 
 def add_step(entry: Entry, run: Run, step: AnyStep) -> None:
     """Adds a step behind the others."""
-    steps = draft(entry, run)
-    number = st.session_state["next step"]
-    st.session_state["next step"] = number + 1
-    st.session_state[f"draft {entry.key}"] = {**steps, number: step}
+    steps, drafts = draft(entry, run), views.get(Drafts)
+    drafts.by_run[entry.key] = {**steps, drafts.number(): step}
 
 
 def change_step(entry: Entry, run: Run, number: int, step: AnyStep | None) -> None:
     """Puts another step in a step's place, or takes it out where there is none."""
     steps = {key: step if key == number else old for key, old in draft(entry, run).items()}
-    st.session_state[f"draft {entry.key}"] = {key: kept for key, kept in steps.items() if kept is not None}
+    views.get(Drafts).by_run[entry.key] = {key: kept for key, kept in steps.items() if kept is not None}
 
 
 def move_step(entry: Entry, run: Run, number: int, by: int) -> None:
@@ -76,7 +130,7 @@ def move_step(entry: Entry, run: Run, number: int, by: int) -> None:
     place = next(place for place, (key, _) in enumerate(steps) if key == number)
     moved = steps.pop(place)
     steps.insert(min(max(place + by, 0), len(steps)), moved)
-    st.session_state[f"draft {entry.key}"] = dict(steps)
+    views.get(Drafts).by_run[entry.key] = dict(steps)
 
 
 def same_steps(one: Draft, other: Draft) -> bool:
@@ -102,7 +156,7 @@ def judge(entry: Entry, run: Run, uid: str, kind: str) -> None:
     The pair leaves every step by hand that names it and joins the last one of its kind, or a new one behind all others.
     The draft changes once, at the end: see cards.handle_presses.
     """
-    taken_back, steps = by_hand(entry, run).get(uid) == kind, Draft()
+    taken_back, steps, drafts = by_hand(entry, run).get(uid) == kind, Draft(), views.get(Drafts)
     for number, step in draft(entry, run).items():
         if isinstance(step, Keep | Drop) and uid in getattr(step, step.kind):
             left = tuple(other for other in getattr(step, step.kind) if other != uid)
@@ -115,12 +169,11 @@ def judge(entry: Entry, run: Run, uid: str, kind: str) -> None:
         fitting = [number for number, step in steps.items() if isinstance(step, made) and step.enabled]
         last = fitting[-1] if fitting else None
         if last is None:
-            last = st.session_state["next step"]
-            st.session_state["next step"] = last + 1
+            last = drafts.number()
             steps[last] = made.model_validate({kind: [uid]})
         else:
             steps[last] = steps[last].model_copy(update={kind: (*getattr(steps[last], kind), uid)})
-    st.session_state[f"draft {entry.key}"] = steps
+    drafts.by_run[entry.key] = steps
 
 
 def draft_yaml(entry: Entry, run: Run) -> str:

@@ -27,8 +27,10 @@ from starlette.routing import Route
 
 from clipsel_core.errors import RunError
 from clipsel_core.files import sha256_of
-from pages.parts import catalog, component, drawings, elsewhere, pictures
+from pages.parts import catalog, component, drawings, pictures
 
+# The parameter of an address that says which page was asked for in vain.
+NO_PAGE = "no_page"
 _UID = re.compile(r"[0-9a-f]{32}")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -160,7 +162,7 @@ def guessed(request: Request) -> Response:
 
 def unknown(request: Request) -> Response:
     """Leads from an address that names no page to Overview, which says so; the run and all else stay as they were."""
-    told = [*request.query_params.multi_items(), (elsewhere.NO_PAGE, request.path_params["page"])]
+    told = [*request.query_params.multi_items(), (NO_PAGE, request.path_params["page"])]
     up = "../" * request.url.path.rstrip("/").count("/", 1)
     return RedirectResponse(f"{up or './'}?{urlencode(told)}", 307)
 

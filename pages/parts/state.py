@@ -1,7 +1,7 @@
 """Which run is being looked at, and what has already been read of it?
 
-Everything cached here is keyed by the run's folder and a stamp of its files, so a run that grows or changes is read
-anew, and shared between sessions, so it must not be written to.
+Everything cached here goes by the run and a stamp of its files, so a run that grows or changes is read anew, and is
+shared between sessions, so it must not be written to.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import streamlit as st
@@ -34,9 +35,12 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run, description_files
 from clipsel_core.tasks import Report, Task
-from pages.parts import catalog, commands, empty
+from pages.parts import catalog, commands, messages
+from pages.parts.cache import Cached
 
 Stamp = tuple[tuple[str, int, int], ...]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 # From rows, (M,) int64, to which of them are kept, (M,) bool.
 Keeps = Callable[[np.ndarray], np.ndarray]
 
@@ -92,9 +96,26 @@ def map_stamp(entry: catalog.Entry) -> Stamp:
     return scores_stamp(entry) + _stamp(entry.root, "projection.parquet")
 
 
+def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
+    """Changes whenever what a recipe (YAML) keeps may have: the run's scores, or a uid list that it reads."""
+    lists = parse(entry, recipe).list_files() if recipe else []
+    return scores_stamp(entry) + tuple(_file_stamp(path) for path in lists)
+
+
+def per_run(
+    most: int, *, spinner: str = "", stamp: Callable[..., Hashable] | None = None
+) -> Callable[[Callable[Arguments, Result]], Cached[Arguments, Result]]:
+    """Caches what a function works out of a run, its first argument, until the run's scores change.
+
+    most: results that are kept, see Cached. stamp: told the arguments; the run's scores_stamp where there is none.
+    """
+    return lambda work: Cached(work, most, stamp or (lambda entry, *_: scores_stamp(entry)), spinner)
+
+
+@per_run(32, stamp=lambda entry: _described(entry.root))
 def open_run(entry: catalog.Entry) -> Run:
     """The run as its files are now. Raises RunError where they cannot be understood."""
-    return _run(entry.root, _described(entry.root))
+    return Run.open(entry.root)
 
 
 class Opening:
@@ -128,7 +149,12 @@ class Opening:
 
 def opening(entry: catalog.Entry) -> Opening | None:
     """The opening of the run's scores; None where no shard is finished."""
-    return _opening(entry.root, scores_stamp(entry)) if open_run(entry).score_files else None
+    return _opening(entry) if open_run(entry).score_files else None
+
+
+@per_run(4)
+def _opening(entry: catalog.Entry) -> Opening:
+    return Opening(entry.root)
 
 
 def open_table(entry: catalog.Entry) -> ScoreTable:
@@ -136,16 +162,28 @@ def open_table(entry: catalog.Entry) -> ScoreTable:
     return open_picker(entry).table
 
 
+@per_run(4)
 def open_picker(entry: catalog.Entry) -> Picker:
     """What answers for the run's recipes; shared, so that nobody works out again what somebody asked before."""
-    return _picker(entry.root, scores_stamp(entry))
+    return Picker(_table(entry))
+
+
+@per_run(4, spinner="Opening the scores …")
+def _table(entry: catalog.Entry) -> ScoreTable:
+    table = _opening(entry).get()
+    if len(table) >= _LARGE:
+        # While another page is looked at: which rows are on the map takes a look at every uid, once.
+        ahead = threading.Timer(_LATER_S, _open_map_ahead, (entry,))
+        ahead.daemon = True
+        ahead.start()
+    return table
 
 
 def require_table(entry: catalog.Entry) -> ScoreTable:
     """The run's scores; where no shard is finished yet the page says so and stops."""
     run = open_run(entry)
     if not run.score_files:
-        empty.show_empty(
+        messages.show_empty(
             "No shard is finished yet",
             "Pairs appear here as soon as the first shard is scored. Overview says how far it is, and starts it again.",
             commands.score_again(run),
@@ -159,9 +197,15 @@ def scored_pairs(entry: catalog.Entry) -> int:
     return open_run(entry).pairs
 
 
+@per_run(4, stamp=map_stamp)
 def find_map(entry: catalog.Entry) -> Projection | None:
     """The projected sample with its rows and coordinates, or None where the run has no projection."""
-    return _projection(entry.root, map_stamp(entry))
+    return read_projection(open_run(entry), _table(entry))
+
+
+def _open_map_ahead(entry: catalog.Entry) -> None:
+    with suppress(ClipselError):  # Whoever opens the Map is told.
+        find_map(entry)
 
 
 def open_map(entry: catalog.Entry) -> Projection:
@@ -179,7 +223,7 @@ def find_pool(entry: catalog.Entry) -> Pool | None:
     """The run's pool, or None where it is not at hand any more. A pool that came back is seen at once, one whose files
     were mended within seconds."""
     root = open_run(entry).pool_root
-    sought = root, _pool_stamp(root)
+    sought = root, _stamp(root, "metadata", "shards")
     if time.monotonic() - (_lacking.peek(sought) or -math.inf) < _LACKING_S:
         return None
     try:
@@ -189,9 +233,10 @@ def find_pool(entry: catalog.Entry) -> Pool | None:
         return None
 
 
+@per_run(8, stamp=lambda root: _stamp(root, "metadata", "shards"))
 def pool_at(root: Path) -> Pool:
     """The pool in a folder, as its files are now. Raises PoolFormatError where there is none."""
-    return _pool(root, _pool_stamp(root))
+    return open_pool(root)
 
 
 @dataclass(frozen=True)
@@ -221,12 +266,6 @@ def kept_bits(entry: catalog.Entry, recipe: str) -> np.ndarray:
     return picked(entry, recipe).selection.bits() if recipe else open_picker(entry).bits(())
 
 
-def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
-    """Changes whenever what a recipe (YAML) keeps may have: the run's scores, or a uid list that it reads."""
-    lists = parse(entry, recipe).list_files() if recipe else []
-    return scores_stamp(entry) + tuple(_file_stamp(path) for path in lists)
-
-
 def metric_bins(entry: catalog.Entry, metric: str) -> MetricBins:
     """The interactive index of a metric, built once for all sessions."""
     return open_table(entry).bins(metric)
@@ -243,10 +282,6 @@ def _parsed(recipe: str, metrics: tuple[str, ...], folder: Path) -> Recipe:
     return parse_recipe(recipe, metrics=metrics, folder=folder)
 
 
-def _pool_stamp(root: Path) -> Stamp:
-    return _stamp(root, "metadata", "shards")
-
-
 def _described(root: Path) -> Stamp:
     return tuple(_file_stamp(path, path.parent.name) for path in description_files(root))
 
@@ -261,56 +296,3 @@ def _file_stamp(path: Path, name: str = "") -> tuple[str, int, int]:
     except OSError:
         return name or path.name, 0, 0
     return name or path.name, stat.st_mtime_ns, stat.st_size
-
-
-# Every move of a thumb asks for the run and its picker, and Streamlit's own caches take a millisecond to name them.
-@lru_cache(maxsize=32)
-def _run(root: Path, stamp: Stamp) -> Run:
-    return Run.open(root)
-
-
-@st.cache_resource(max_entries=4, show_spinner="Opening the scores …")
-def _table(root: Path, stamp: Stamp) -> ScoreTable:
-    table = _opening(root, stamp).get()
-    if len(table) >= _LARGE:
-        ahead = threading.Timer(_LATER_S, _open_map_ahead, (root, stamp))
-        ahead.daemon = True
-        ahead.start()
-    return table
-
-
-def _open_map_ahead(root: Path, stamp: Stamp) -> None:
-    """Opens a large run's map while another page is looked at: which rows are on it takes a look at every uid, once."""
-    with suppress(ClipselError):  # Whoever opens the Map is told.
-        _projection(root, stamp + _stamp(root, "projection.parquet"))
-
-
-@lru_cache(maxsize=4)
-def _opening(root: Path, stamp: Stamp) -> Opening:
-    return _only_opening(root, stamp)
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _only_opening(root: Path, stamp: Stamp) -> Opening:
-    return Opening(root)
-
-
-@lru_cache(maxsize=4)
-def _picker(root: Path, stamp: Stamp) -> Picker:
-    return _only_picker(root, stamp)
-
-
-# Of sessions that come together lru_cache would give each a picker of its own, with all that it remembers to work out.
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _only_picker(root: Path, stamp: Stamp) -> Picker:
-    return Picker(_table(root, stamp))
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _projection(root: Path, stamp: Stamp) -> Projection | None:
-    return read_projection(Run.open(root), _table(root, stamp[:-1]))
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _pool(root: Path, stamp: Stamp) -> Pool:
-    return open_pool(root)

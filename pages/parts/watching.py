@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import streamlit as st
 
 from clipsel_core.tasks import Task
 from pages.parts import unreadable
 
 SECONDS = 0.5
+
+Value = TypeVar("Value")
+
+
+def value_of(work: Task[Value], *, key: str, stopped: str = "Stopped.") -> Value | None:
+    """What work ended with; None while it goes on, which the page shows, to be drawn anew after. Raises its error."""
+    work.begin()
+    if work.error:
+        raise work.error
+    if not work.finished:
+        until_done(work, key=key, stopped=stopped)
+    return work.value
 
 
 def bar(work: Task, *, key: str, stopped: str = "Stopped.") -> None:

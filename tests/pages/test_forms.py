@@ -18,7 +18,7 @@ from clipsel_core.pool.target_files import split_part
 from clipsel_core.runs import targets as core_targets
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
-from pages.parts.jobs import folders, health, pooling
+from pages.parts.jobs import folders, forms, machine
 from tests.conftest import unit_rows, write_shard
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
@@ -374,7 +374,7 @@ def test_pool__starts_embed_with_source_and_teacher(data, opened, monkeypatch):
     (data / "pictures").mkdir()
     (data / "clip").mkdir()
     (data / "clip" / "open_clip_config.json").touch()
-    monkeypatch.setattr(health, "teachers", lambda: ["ViT-B-32 openai"])
+    monkeypatch.setattr(machine, "teachers", lambda: ["ViT-B-32 openai"])
     app, _ = opened("overview")
     button(app, "Make a pool").click().run()
     assert app.button(key="start pool").disabled
@@ -395,7 +395,7 @@ def test_pool__starts_embed_with_source_and_teacher(data, opened, monkeypatch):
 
 
 def test_pool__from_an_address_that_the_server_allows(data, opened, monkeypatch):
-    monkeypatch.setattr(health, "teachers", lambda: ["ViT-B-32 openai"])
+    monkeypatch.setattr(machine, "teachers", lambda: ["ViT-B-32 openai"])
     app, _ = opened("overview")
     monkeypatch.setenv("CLIPSEL_READ_ADDRESSES", "https://host:8/photos")
     button(app, "Make a pool").click().run()
@@ -453,7 +453,7 @@ def test_addresses__the_allowed_ones_and_below(data, monkeypatch):
         ("birds/target", {"model": "local-dir:{data}/birds/target"}),
         ("my clip", {"model": "local-dir:{data}/my clip"}),
         ("ViT-B-32 birds/own.pt", {"model": "ViT-B-32", "pretrained": "{data}/birds/own.pt"}),
-        (pooling._NO_TEACHER, {}),
+        (forms._NO_TEACHER, {}),
         ("ViT-B-32", None),
         ("ViT-B-32 /etc/own.pt", None),
         ("local-dir:/etc", None),
@@ -466,15 +466,15 @@ def test_pool__teachers_are_names_or_allowed_paths(data, typed, named):
     (data / "my clip" / "open_clip_config.json").touch()
     if named is None:
         with pytest.raises(JobError):
-            pooling._named(typed)
+            forms._teacher_options(typed)
     else:
-        assert pooling._named(typed) == {key: value.format(data=data) for key, value in named.items()}
+        assert forms._teacher_options(typed) == {key: value.format(data=data) for key, value in named.items()}
 
 
 def test_machine__is_examined_by_who_asks(opened, monkeypatch):
     said = [{"area": "packages", "name": "numpy", "value": "none", "state": "wrong", "remedy": "pip install numpy"}]
     asked = []
-    monkeypatch.setattr(health, "findings", lambda: (asked.append(1), said)[1])
+    monkeypatch.setattr(machine, "findings", lambda: (asked.append(1), said)[1])
     app, _ = opened("overview")
     assert not asked
     app.session_state["machine"] = True
@@ -498,7 +498,7 @@ def test_inside__a_blank_is_no_path(data, typed, read):
 
 @pytest.mark.parametrize("typed", ["   ", "\u00a0\u2003"])
 def test_pool__a_blank_source_is_refused(data, opened, monkeypatch, typed):
-    monkeypatch.setattr(health, "teachers", lambda: ["ViT-B-32 openai"])
+    monkeypatch.setattr(machine, "teachers", lambda: ["ViT-B-32 openai"])
     monkeypatch.setattr(folders, "sources", lambda: [typed])
     monkeypatch.setattr(folders, "shown", str)
     app, _ = opened("overview")
@@ -524,7 +524,7 @@ def test_pool__a_blank_source_is_refused(data, opened, monkeypatch, typed):
 )
 def test_pool__blanks_around_what_is_typed_are_nothing(data, opened, monkeypatch, label, typed, said):
     (data / "pictures").mkdir()
-    monkeypatch.setattr(health, "teachers", lambda: ["ViT-B-32 openai", "   "])
+    monkeypatch.setattr(machine, "teachers", lambda: ["ViT-B-32 openai", "   "])
     app, _ = opened("overview")
     button(app, "Make a pool").click().run()
     field(app, "selectbox", "Teacher").set_value("ViT-B-32 openai").run()
@@ -590,7 +590,7 @@ def test_score__suggests_a_name_until_somebody_types_one(data, opened):
 
 def test_pool__keeps_what_was_chosen_when_a_teacher_appears(data, opened, monkeypatch):
     (data / "pictures").mkdir()
-    monkeypatch.setattr(health, "teachers", lambda: ["ViT-B-32 openai"])
+    monkeypatch.setattr(machine, "teachers", lambda: ["ViT-B-32 openai"])
     app, _ = opened("overview")
     button(app, "Make a pool").click().run()
     field(app, "selectbox", "Source").set_value("pictures").run()

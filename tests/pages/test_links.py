@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from clipsel_core.curation.recipes import recipe_link
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, drafts, recipes
+from pages.parts import catalog, links, recipes
 from tests.pages.conftest import MAIN, thumbs, words
 from tests.pages.test_select import kept, saved_steps
 from tests.pages.worlds import add_target_by_hand, make_run
@@ -129,7 +129,7 @@ def much(run: Path, pairs: int, kind: str = "drop") -> str:
 
 def hand_of(app: AppTest) -> int:
     """How many pairs the draft keeps or drops by hand."""
-    steps = app.session_state[f"draft {catalog.entries()[0].key}"].values()
+    steps = app.session_state["pages.parts.recipes.Drafts "].by_run[catalog.entries()[0].key].values()
     return sum(len(getattr(step, step.kind)) for step in steps if step.kind in ("keep", "drop"))
 
 
@@ -174,7 +174,7 @@ def test_link__a_kept_draft_that_is_damaged_is_a_calm_error(run, opened, tmp_pat
     if damage == "gone":
         file.unlink()
     elif damage == "another run's":
-        link = drafts.keep("other/run", "steps: [{metric: clip_score, keep_top: 0.1}]")
+        link = links.store_draft("other/run", "steps: [{metric: clip_score, keep_top: 0.1}]")
     else:
         file.write_bytes(file.read_bytes()[:1000] if damage == "cut" else b"")
     other = opened(link)
@@ -185,18 +185,18 @@ def test_link__a_kept_draft_that_is_damaged_is_a_calm_error(run, opened, tmp_pat
 
 def test_drafts__are_bounded_and_the_last_ones_stay(monkeypatch, tmp_path):
     monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path))
-    for name, most in (("_KEPT_UNCOUNTED", 1), ("_MOST_KEPT", 3), ("_uncounted", 0), ("_MOST_BYTES", 1000)):
-        monkeypatch.setattr(drafts, name, most)
+    for name, most in (("_STORED_UNCOUNTED", 1), ("_MOST_KEPT", 3), ("_uncounted", 0), ("_MOST_BYTES", 1000)):
+        monkeypatch.setattr(links, name, most)
     names = []
     for number in range(6):
-        names.append(drafts.keep("run", f"steps: {number}"))
+        names.append(links.store_draft("run", f"steps: {number}"))
         os.utime(tmp_path / ".drafts" / names[-1], (number, number))
         if number == 2:
-            assert drafts.read(names[0], "run") == "steps: 0"
+            assert links.read_stored(names[0], "run") == "steps: 0"
     left = {file.name for file in (tmp_path / ".drafts").iterdir()}
     assert names[0] in left
     assert len(left) == 3
-    assert drafts.keep("run", "x" * 1001) is None
+    assert links.store_draft("run", "x" * 1001) is None
 
 
 def test_link__an_untouched_draft_is_the_same_after_a_target_was_added(tmp_path, opened, run):
@@ -217,7 +217,7 @@ def test_suggestion__of_a_run_without_a_target_stays_when_one_is_added(tmp_path)
 
 def test_link__says_what_it_leaves_out_on_both_sides(run, opened, monkeypatch):
     """Where the server can keep nothing."""
-    monkeypatch.setattr(drafts, "_MOST_BYTES", 0)
+    monkeypatch.setattr(links, "_MOST_BYTES", 0)
     pairs = ", ".join(f"{number * 7919:032x}" for number in range(900))
     (run / "recipes" / "much.yaml").write_text(f"steps: [{{metric: clip_score, keep_top: 0.5}}, {{drop: [{pairs}]}}]")
     app = opened()

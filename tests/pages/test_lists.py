@@ -12,7 +12,7 @@ from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import UidError
 from clipsel_core.runs.store import Run
-from pages.parts import lists
+from pages.parts import recipes
 from tests.pages.conftest import words
 from tests.pages.test_select import kept
 from tests.pages.worlds import make_run
@@ -40,13 +40,13 @@ def first_uids(run, number: int) -> np.ndarray:
 )
 def test_store__keeps_a_list_under_a_name_of_our_own(run, name, stem):
     opened, listed = Run.open(run), first_uids(run, 5)
-    said = lists.store(opened, name, "\n".join(uids.to_hex(listed).to_pylist()).encode())
+    said = recipes.store_list(opened, name, "\n".join(uids.to_hex(listed).to_pylist()).encode())
     file = opened.recipes_dir / said
     assert file.parent == opened.recipes_dir / "lists"
     assert file.name.startswith(stem)
     assert file.name.isascii()
     assert np.array_equal(read_uid_list(file), listed)
-    assert said in lists.known(opened)
+    assert said in recipes.list_files(opened)
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
@@ -54,8 +54,8 @@ def test_store__keeps_a_list_under_a_name_of_our_own(run, name, stem):
 def test_store__refuses_what_is_no_list(run, name, content):
     opened = Run.open(run)
     with pytest.raises(UidError, match=f"^{name}"):
-        lists.store(opened, name, content)
-    assert lists.known(opened) == []
+        recipes.store_list(opened, name, content)
+    assert recipes.list_files(opened) == []
 
 
 def test_known__leaves_out_what_lies_elsewhere(run, tmp_path):
@@ -63,7 +63,7 @@ def test_known__leaves_out_what_lies_elsewhere(run, tmp_path):
     uids.write_subset(tmp_path / "outside.npy", first_uids(run, 3))
     (opened.recipes_dir / "link.npy").symlink_to(tmp_path / "outside.npy")
     uids.write_subset(opened.exports_dir / "mine.npy", first_uids(run, 3))
-    assert lists.known(opened) == ["../exports/mine.npy"]
+    assert recipes.list_files(opened) == ["../exports/mine.npy"]
 
 
 @pytest.mark.parametrize(

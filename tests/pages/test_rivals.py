@@ -9,15 +9,14 @@ import threading
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from clipsel_core import tasks
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
-from pages.parts.compare import ranking
-from pages.parts.compare.ranking import Ranking
+from pages.parts.compare import runs
+from pages.parts.compare.runs import Agreements
 from tests.pages.conftest import MAIN, components, words
 from tests.pages.worlds import make_run, scores
 from tests.waiting import PATIENCE_S, until
@@ -139,18 +138,18 @@ def test_rivals__a_link_to_what_is_not_there_opens_the_usual(against, worlds):
 
 def test_rivals__what_was_ranked_is_kept_beside_the_run(against, worlds, monkeypatch):
     first = words(against(worlds[1]))
-    st.cache_resource.clear()
-    monkeypatch.setattr(ranking, "measure_agreement", None)
+    runs._agreements.clear()
+    monkeypatch.setattr(runs, "measure_agreement", None)
     assert words(against(worlds[1])) == first
     # Other scores are ranked anew.
     file = next((worlds[1] / "scores").glob("*.parquet"))
     os.utime(file, ns=(1, 1))
     with pytest.raises(TypeError, match="not callable"):
-        Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))._do(tasks.silent)
+        Agreements(*(ScoreTable.open(Run.open(run)) for run in worlds))._do(tasks.silent)
 
 
 def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
-    gate, agreement = threading.Event(), ranking.measure_agreement
+    gate, agreement = threading.Event(), runs.measure_agreement
 
     def slowly(alignment, metric, between):
         if metric == "r_image":
@@ -158,10 +157,10 @@ def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
             between(1, 2)
         return agreement(alignment, metric, between)
 
-    monkeypatch.setattr(ranking, "measure_agreement", slowly)
-    compared = Ranking(*(ScoreTable.open(Run.open(run)) for run in worlds))
-    compared.work.begin()
-    work = compared.work
+    monkeypatch.setattr(runs, "measure_agreement", slowly)
+    compared = Agreements(*(ScoreTable.open(Run.open(run)) for run in worlds))
+    compared.task.begin()
+    work = compared.task
     until(lambda: "r image" in work.note or not work.active)
     work.stop()
     gate.set()

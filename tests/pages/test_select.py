@@ -17,7 +17,7 @@ from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
 from pages.parts import recipes
-from pages.parts.select import exporting
+from pages.parts.select import export as export_panel
 from tests.pages.conftest import thumbs, trigger, words
 from tests.pages.worlds import LACKING, add_recipe, make_run
 
@@ -264,7 +264,7 @@ def test_select__asks_before_it_replaces_what_somebody_else_saved(run, open_page
 @pytest.mark.parametrize("key", ["save", "export"])
 def test_select__two_who_save_a_new_name_in_the_same_moment(run, open_page, monkeypatch, key):
     """Nobody comes between the look and the writing: the second finds the first one's file, and is asked."""
-    path, turns, taken = run / "recipes" / "mine.yaml", [], exporting._taken
+    path, turns, taken = run / "recipes" / "mine.yaml", [], export_panel._taken
 
     def look_while_another_tries(*given):
         found = taken(*given)
@@ -278,7 +278,7 @@ def test_select__two_who_save_a_new_name_in_the_same_moment(run, open_page, monk
             os.close(file)
         return found
 
-    monkeypatch.setattr(exporting, "_taken", look_while_another_tries)
+    monkeypatch.setattr(export_panel, "_taken", look_while_another_tries)
     first, second = open_page("select", run), open_page("select", run)
     second.button(key="up-1").click().run()
     for app in (first, second):

@@ -12,7 +12,7 @@ from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting.boundary import boundary
 from clipsel_core.curation.selecting.picker import Picker
 from clipsel_core.runs.store import Run
-from pages.parts.select import exporting
+from pages.parts.select import export as export_panel
 from tests.pages.conftest import components, press, thumbs, words
 from tests.pages.worlds import make_run
 from tests.waiting import until
@@ -121,15 +121,15 @@ def test_save__says_why_it_was_not_possible(run, open_page, key, title):
 @pytest.fixture
 def gate(monkeypatch):
     """Writing a subset takes until this is set, and everything is large enough to be watched."""
-    opened, write = threading.Event(), exporting.export
+    opened, write = threading.Event(), export_panel.export
 
     def slowly(run, picked, recipe, out, report):
         while not opened.wait(0.01):
-            report(0.5, "Writing 12 uids …")
+            report(1, 2, "", "Writing 12 uids …")
         return write(run, picked, recipe, out, report)
 
-    monkeypatch.setattr(exporting, "_FEW", 0)
-    monkeypatch.setattr(exporting, "export", slowly)
+    monkeypatch.setattr(export_panel, "_FEW", 0)
+    monkeypatch.setattr(export_panel, "export", slowly)
     yield opened
     opened.set()
 

@@ -1,62 +1,202 @@
-"""Which columns of the metadata sort the pairs into kinds, and which pair is of which kind?"""
+"""How do kinds of pairs differ? In the spread of a metric, and in what the normalizer took from each.
+
+A kind is a value of a column of the metadata; for the normalizer, a percentile of a metric, too.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from clipsel_core.curation.index import bitmaps
+from clipsel_core.curation.index.groups import GroupMeans, group_means, percentile_groups
 from clipsel_core.curation.index.metadata import Categories
-from pages.parts import empty, state
+from pages.parts import charts, commands, keeping, marginals, messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 
-LONGEST_LABEL = 80
+_LONGEST_LABEL = 80
+_MOST_ROWS = 12
+_BINS = 128
 _BLOCK = 1 << 22
+_GROUPS = 50
+_HALVES = ("r_image", "r_text")
+_SPLITS = ("percentile of a metric", "kind")
 
 
-def columns(entry: Entry) -> list[str]:
-    """The metadata's columns of few distinct values; where there is none the page says so."""
-    found = _columns(entry, state.scores_stamp(entry))
-    if not found:
-        empty.show_empty(
-            "No column to split by",
-            "Give the pool's parquet files a text column with at most 64 values, and each value has a row here.",
+def draw_kinds(entry: Entry, names: list[str]) -> None:
+    """Draws the histogram of each kind in front of the whole run's."""
+    columns = _find_columns(entry)
+    if not columns:
+        return
+    left, right = st.columns(2)
+    column = left.selectbox("Kind", columns, key="kind", bind="query-params")
+    name = right.selectbox("Metric", names, format_func=metrics.title, key="of", bind="query-params")
+    found = _categories(entry, column)
+    every = marginals.marginal(entry, name)
+    if not every.pairs:
+        show_unscored(entry, name)
+        return
+    edges, whole = every.coarse(_BINS)
+    recipe = recipes.draft_yaml(entry, state.open_run(entry))
+    kept = _kept(entry, column, recipe) if keeping.of(entry, recipe) else None
+    for row, place in enumerate(map(int, np.argsort(-found.counts)[:_MOST_ROWS])):
+        part, listed = _kind_spread(entry, column, place, name), int(found.counts[place])
+        by_recipe = "" if kept is None else f", {words.share(int(kept[place]), listed)} kept by the recipe"
+        median = part.quantile(50)
+        # Both in the same area.
+        scaled = np.round(whole * (part.pairs / max(int(whole.sum()), 1)), 1)
+        charts.draw_histogram(
+            f"{_label(found, place)}: {words.pairs(listed)}{by_recipe}, "
+            f"median {metrics.title(name)} {words.score(median)}",
+            "",
+            edges,
+            [
+                charts.Layer("pool", "whole run, same area", scaled),
+                charts.Layer("kept", "this kind", part.coarse(_BINS)[1]),
+            ],
+            [charts.Mark(median, "")] if part.pairs else [],
+            key=f"kind-{place}",
+            height=64,
+            legend=row == 0,
         )
+
+
+def draw_normalizer(entry: Entry, names: list[str]) -> None:
+    """Draws what the normalizer took on average in each group of pairs."""
+    if not set(_HALVES) <= set(names):
+        messages.show_empty(
+            "No normalizer in this run", "It has no columns r_image and r_text. Score the pool anew to have them."
+        )
+        return
+    messages.show_note(
+        "s-CLIPLoss is CLIPScore less r image, which an image pays for fitting other captions of its batch, and less "
+        "r text, which a caption pays for fitting other images."
+    )
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        split = st.segmented_control("By", _SPLITS, default=_SPLITS[0], required=True, key="split", bind="query-params")
+        if split == "kind":
+            columns = _find_columns(entry)
+            column = st.selectbox("Kind", columns, key="kind", bind="query-params", width=260) if columns else None
+        else:
+            place = names.index("clip_score") if "clip_score" in names else 0
+            of: dict[str, Any] = {"format_func": metrics.title, "key": "along", "bind": "query-params", "width": 260}
+            along = st.selectbox("Metric", names, index=place, **of)
+    if split != "kind":
+        _by_percentile(entry, along)
+    elif column:
+        _by_kind(entry, column, names)
+
+
+def show_unscored(entry: Entry, name: str) -> None:
+    """In place of a chart of a metric that no pair has."""
+    metric, run = metrics.describe(name), state.open_run(entry)
+    messages.show_title(f"{metric.title}: no pair of this run has a score")
+    messages.show_note(metric.help)
+    if metric.ours:
+        st.caption("Every row of it is empty. This says whether the pool's embeddings can be used:")
+        st.code(commands.command("inspect", run.pool_root), language="bash", wrap_lines=True)
+    else:
+        st.caption("Every row of it is empty, as it was imported.")
+
+
+def _find_columns(entry: Entry) -> list[str]:
+    """The metadata's columns of few distinct values; where there is none the page says so."""
+    found = _columns(entry)
+    if not found:
+        why = "Give the pool's parquet files a text column with at most 64 values, and each value has a row here."
+        messages.show_empty("No column to split by", why)
     return found
 
 
-def of(entry: Entry, column: str) -> Categories:
-    """A column's labels and each pair's place among them."""
-    return _categories(entry, column, state.scores_stamp(entry))
+def _by_percentile(entry: Entry, along: str) -> None:
+    found = _percentile_means(entry, along)
+    filled = found.counts > 0
+    if not filled.any():
+        messages.show_empty("Nothing to average", "No pair of this run has these scores. Choose another metric.")
+        return
+    messages.show_title(
+        f"Mean r image and r text by percentile of {metrics.title(along)}",
+        f"{words.pairs(found.counts.sum())} in {filled.sum()} groups; score units",
+    )
+    middle = (np.arange(_GROUPS) + 0.5) * (100 / _GROUPS)
+    curves = {metrics.title(name): found.means[filled, place] for place, name in enumerate(_HALVES)}
+    charts.draw_curves(middle[filled], curves, f"percentile of {metrics.title(along)}", "mean score")
+    taken = found.means[filled].sum(1)
+    messages.show_note(
+        f"The normalizer takes {words.score(taken[0])} from the lowest group and {words.score(taken[-1])} from the "
+        f"highest. Where a curve rises, pairs with a high {metrics.title(along)} are pulled down more than others."
+    )
 
 
-def label(kinds: Categories, place: int) -> str:
+def _by_kind(entry: Entry, column: str, names: list[str]) -> None:
+    shown = [name for name in ("clip_score", *_HALVES, "s_cliploss") if name in names]
+    found = _kind_means(entry, column, tuple(shown))
+    labels = _categories(entry, column)
+    means = {metrics.title(name): found.means[:, place] for place, name in enumerate(shown)}
+    halves = found.means[:, [shown.index(name) for name in _HALVES]].sum(1)
+    average = np.nansum(halves * found.counts) / max(found.counts.sum(), 1)
+    table = pd.DataFrame(
+        {
+            "kind": [_label(labels, place) for place in range(len(labels.labels))],
+            "pairs": found.counts,
+            **means,
+            "normalizer": halves,
+            "against the mean": halves - average,
+        }
+    )
+    messages.show_title("Mean scores of each kind", "in score units; the normalizer is r image + r text")
+    four = st.column_config.NumberColumn(format="%.4f")
+    config = dict.fromkeys([*means, "normalizer"], four)
+    config["against the mean"] = st.column_config.NumberColumn(format="%+.4f")
+    config["pairs"] = st.column_config.NumberColumn(format="localized")
+    st.dataframe(table.sort_values("normalizer", ascending=False), hide_index=True, column_config=config)
+
+
+@state.per_run(16, spinner="Averaging …")
+def _percentile_means(entry: Entry, along: str) -> GroupMeans:
+    table = state.open_table(entry)
+    groups = percentile_groups(state.metric_bins(entry, along), _GROUPS)
+    return group_means(groups, _GROUPS, [table.column(name) for name in _HALVES])
+
+
+@state.per_run(16, spinner="Averaging …")
+def _kind_means(entry: Entry, column: str, names: tuple[str, ...]) -> GroupMeans:
+    table, found = state.open_table(entry), _categories(entry, column)
+    return group_means(found.codes, len(found.labels), [table.column(name) for name in names])
+
+
+def _label(kinds: Categories, place: int) -> str:
     """A kind's name, cut to what fits on a line."""
-    return kinds.labels[place][:LONGEST_LABEL] or "(none)"
+    return kinds.labels[place][:_LONGEST_LABEL] or "(none)"
 
 
-def kept(entry: Entry, column: str, recipe: str) -> np.ndarray:
-    """How many pairs of each kind a recipe (YAML) keeps: (kinds,) int64."""
-    return _kept(entry, column, recipe, state.recipe_stamp(entry, recipe))
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _kept(entry: Entry, column: str, recipe: str, stamp: state.Stamp) -> np.ndarray:
-    found, bits = of(entry, column), state.kept_bits(entry, recipe)
-    counts = np.zeros(len(found.labels), np.int64)
-    for start in range(0, len(found.codes), _BLOCK):
-        codes = found.codes[start : start + _BLOCK]
-        counts += np.bincount(codes[bitmaps.unpack(bits, len(codes), start)], minlength=len(counts))
-    return counts
-
-
-@st.cache_resource(max_entries=8, show_spinner="Looking for columns to split by …")
-def _columns(entry: Entry, stamp: state.Stamp) -> list[str]:
+@state.per_run(8, spinner="Looking for columns to split by …")
+def _columns(entry: Entry) -> list[str]:
     table = state.open_table(entry)
     own = {table.pool.uid_column, table.pool.text_column, table.pool.url_column} if table.pool else set()
     return [name for name in table.category_columns() if name not in own]
 
 
-@st.cache_resource(max_entries=8, show_spinner="Reading the column …")
-def _categories(entry: Entry, column: str, stamp: state.Stamp) -> Categories:
+@state.per_run(8, spinner="Reading the column …")
+def _categories(entry: Entry, column: str) -> Categories:
+    """A column's labels and each pair's place among them."""
     return state.open_table(entry).categories(column)
+
+
+@state.per_run(128)
+def _kind_spread(entry: Entry, column: str, place: int, name: str) -> marginals.Marginal:
+    return marginals.of_bits(entry, name, bitmaps.pack(_categories(entry, column).codes == place))
+
+
+@state.per_run(16, stamp=lambda entry, column, recipe: state.recipe_stamp(entry, recipe))
+def _kept(entry: Entry, column: str, recipe: str) -> np.ndarray:
+    """How many pairs of each kind a recipe (YAML) keeps: (kinds,) int64."""
+    found, bits = _categories(entry, column), state.kept_bits(entry, recipe)
+    counts = np.zeros(len(found.labels), np.int64)
+    for start in range(0, len(found.codes), _BLOCK):
+        codes = found.codes[start : start + _BLOCK]
+        counts += np.bincount(codes[bitmaps.unpack(bits, len(codes), start)], minlength=len(counts))
+    return counts

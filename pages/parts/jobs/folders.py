@@ -1,8 +1,10 @@
-"""Which folders may jobs read from and write to, and what of use lies in them?
+"""Which folders and addresses may jobs read from and write to, and what of use lies in them?
 
-Read: the data folder, the folders that the server was told of with --read, the runs on show and their pools; addresses
-as addresses.py says.
-Written to: the data folder, where new pools, runs and uploaded targets go, and the runs on show.
+Read: the data folder, the folders and addresses that the server was told of with --read, the runs on show and their
+pools. Written to: the data folder, where new pools, runs and uploaded targets go, and the runs on show.
+
+A browser must not be able to send the server anywhere: to a machine beside it that trusts it, or to an archive or cache
+on its own disk. So an address that could be read in two ways is refused.
 """
 
 from __future__ import annotations
@@ -14,17 +16,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from clipsel_core import reach
 from clipsel_core.errors import ClipselError, JobError
 from clipsel_core.files import write_atomically
+from clipsel_core.jobs.control import ADDRESS
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, is_hidden
 from clipsel_core.pool.target_files import split_part
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
-from pages.parts.jobs import addresses
 
 TARGET_ENDINGS = ("npy", "npz", "pt", "pth", "parquet")
 PICTURE_ENDINGS = tuple(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
 
+# Chains, questions, patterns, and whatever is no plain character.
+_TWO_READINGS = re.compile(r"::|[?#@*\[\]{}]|[^\x21-\x7e]")
 # What upload_file makes of a name.
 _UPLOADED = re.compile(r"-[0-9a-f]{12}$")
 _DEPTHS = ("*", "*/*", "*/*/*")
@@ -82,7 +87,18 @@ def _in_words(allowed: list[Path]) -> str:
 
 def source(text: str) -> Path | str:
     """What a pool is to be made of: a path as `inside` gives it, or an address. Raises JobError on what is refused."""
-    return addresses.allowed(text) if addresses.is_address(text) else inside(text)
+    return _allowed_address(text) if "::" in text or ADDRESS.match(text.strip()) else inside(text)
+
+
+def _allowed_address(text: str) -> str:
+    """The address that somebody chose or typed. Raises JobError where it does not lie below an allowed one."""
+    address = text.strip()
+    known = catalog.readable_addresses()
+    if not _TWO_READINGS.search(address) and reach.below(known)(address):
+        return address
+    expected = f"an address below {', '.join(known)}" if known else "a path: no address is allowed here"
+    remedy = "start the dashboard with --read ADDRESS to allow what lies below it, or run embed in a terminal"
+    raise JobError(address, expected=expected, found="another", remedy=remedy)
 
 
 def target(text: str) -> Path:

@@ -1,77 +1,383 @@
-"""Which form lies over the page? The session remembers: a page drawn anew, as when a job ends, keeps it open."""
+"""How is work started that takes long? In forms for a new pool, a run and a target, checked as commands check them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, ParamSpec
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
 
+import numpy as np
 import streamlit as st
 
-from pages.parts import unreadable
+from clipsel_core import uids
+from clipsel_core.counts import counted
+from clipsel_core.errors import ClipselError, JobError, PoolFormatError
+from clipsel_core.jobs.control import Option
+from clipsel_core.pool.layout import Pool
+from clipsel_core.pool.sources.record import FORMATS
+from clipsel_core.pool.teachers import read_teachers
+from clipsel_core.runs.config import NAME_PATTERN, RunConfig
+from clipsel_core.runs.store import Run
+from pages.parts import catalog, messages, recipes, state, words
+from pages.parts.catalog import Entry
+from pages.parts.jobs import dialogs, folders, jobs, machine
 
-_OPEN, _ABOUT, _TURN, _SUGGESTED = "open form", "what the open form is about", "form turn", "form suggestions"
-# What is chosen stays chosen, also where the page ends before it has drawn the form.
-STAYS: dict[str, Any] = {"persist_state": "page"}
-
-Arguments = ParamSpec("Arguments")
-
-
-def form(
-    title: str, width: Literal["small", "medium"] = "small"
-) -> Callable[[Callable[Arguments, None]], Callable[Arguments, None]]:
-    """Makes a function draw its widgets in a dialog over the page."""
-    return unreadable.dialog(title, width=width, on_dismiss=close)
-
-
-def button(label: str, name: str, icon: str, *, disabled: bool = False) -> bool:
-    """A button that opens a form of this name; whether the form is to be drawn."""
-    st.button(label, icon=icon, key=f"ask {name}", disabled=disabled, on_click=open_with, args=(name,))
-    return st.session_state.get(_OPEN) == name and not disabled
-
-
-def about() -> str | None:
-    """What the open form should begin with, None where nobody said."""
-    return st.session_state.get(_ABOUT)
-
-
-def key(field: str) -> str:
-    """The key of a field of the open form; a form that is opened again has other ones, and begins anew."""
-    return f"form {st.session_state.get(_TURN, 0)} {field}"
+_NO_TEACHER = "none: the source holds embeddings"
+_LOOKED = "told by looking"
+_USUAL_SHARD = 100_000
+_USUAL = RunConfig.model_fields
+_BAD_ROWS = {
+    "error": "stop at the first",
+    "skip": "set them aside",
+    "scale": "scale them to unit length; set aside what has no length",
+}
+_TARGET = "NormSim of every pair to it becomes a metric like the others: on sliders, in recipes and galleries."
+_START: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:"}
 
 
-def beginning_with(value: object, field: str) -> str:
-    """The key of a field that begins with a value, and then keeps what it holds whatever happens around it."""
-    st.session_state.setdefault(key(field), value)
-    return key(field)
+def draw_buttons(run: Run | None) -> None:
+    """A button for each form, in a row. run: the run on show, if there is one."""
+    if dialogs.button("Make a pool", "pool", ":material/add_photo_alternate:"):
+        ask_for_pool()
+    if dialogs.button("Score a pool", "score", ":material/calculate:"):
+        ask_for_run()
+    if run and dialogs.button("Add a target", "target", ":material/my_location:", disabled=not run.finished):
+        ask_for_target(run)
 
 
-def ask_for_name(place: Any, label: str, about: object, suggest: Callable[[], str], **shown: Any) -> str:
-    """A text field with a suggestion; returns what it holds, less the blanks around it.
-
-    about: what the suggestion is made of. Where that changes there is another one, unless somebody has typed.
-    """
-    suggested, own = st.session_state.setdefault(_SUGGESTED, {}), key(label)
-    known, said = suggested.get(own, (None, ""))
-    if known != about and st.session_state.get(own, said) == said:
-        suggested[own] = about, suggest()
-        st.session_state[own] = suggested[own][1]
-    return (place.text_input(label, key=own, max_chars=64, **STAYS, **shown) or "").strip()
+def draw_target_button(entry: Entry, run: Run) -> None:
+    """Offers to compare the run with the pairs kept by hand; nothing while none is."""
+    picked = [uid for uid, kind in recipes.by_hand(entry, run).items() if kind == "keep"]
+    if not picked or not run.finished:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        messages.show_note(f"{words.pairs(len(picked))} kept by hand.")
+        if dialogs.button("More like these", "more like these", ":material/my_location:"):
+            ask_for_pairs(run, uids.from_hex(picked), "picked")
 
 
-def close() -> None:
-    """Leaves no form open; the page has to be drawn anew to show it."""
-    for kept in (_OPEN, _ABOUT, _SUGGESTED):
-        st.session_state.pop(kept, None)
+@dialogs.form("Make a pool", width="medium")
+def ask_for_pool() -> None:
+    """The form of a new pool; starts it and closes where nothing is wrong."""
+    messages.show_note("Images with captions, or embeddings that are there already, become a pool that can be scored.")
+    source = st.selectbox(
+        "Source",
+        [*(folders.shown(path) for path in folders.sources()), *catalog.readable_addresses()],
+        index=None,
+        key=dialogs.key("Source"),
+        accept_new_options=True,
+        placeholder="choose one, or type its path or address",
+        help="Webdataset tars, a folder of images with a .txt beside each, a table of paths, parquets with images.",
+        **dialogs.STAYS,
+    )
+    st.caption(
+        f"Paths count from {catalog.data_folder()}. Another folder, or an address such as `https://host/folder` or "
+        "`s3://bucket/folder`, is allowed with `--read` when the server starts."
+    )
+    own = [folders.shown(path) for path in folders.teachers()]
+    try:
+        cached = machine.teachers()
+    except ClipselError:
+        cached = []
+    teacher = st.selectbox(
+        "Teacher",
+        [*own, *cached, _NO_TEACHER],
+        index=None,
+        key=dialogs.key("Teacher"),
+        accept_new_options=True,
+        placeholder="choose one on disk, or type model and tag: ViT-B-32 openai",
+        help="A tag of open_clip that is not on disk is downloaded. A folder or a checkpoint of your own works, too.",
+        **dialogs.STAYS,
+    )
+    left, right = st.columns(2)
+    named = "Its columns' name: l14, b32."
+    arch = dialogs.ask_for_name(left, "Teacher's short name", teacher, lambda: _short(teacher or ""), help=named)
+    name = dialogs.ask_for_name(right, "Name of the pool", source, lambda: _free_name(source or ""))
+    options = {"arch": arch, **_ask_for_format()}
+    asked = st.button("Check and start", key="start pool", disabled=not (source and teacher), **_START)
+    if asked and source and teacher:
+        _start_pool(source, name, teacher, options)
 
 
-def leave() -> None:
-    """Closes the open form and draws the page anew."""
-    close()
-    st.rerun()
+def _free_name(source: str) -> str:
+    """What the pool of a source may be called, "" where there is none."""
+    return folders.free_name(PurePath(source.strip().rstrip("/")).stem) if source.strip() else ""
 
 
-def open_with(name: str, about: str | None = None) -> None:
-    """Opens a form of this name, which begins with what it is about; the page has to be drawn anew to show it."""
-    close()
-    st.session_state[_OPEN], st.session_state[_ABOUT] = name, about
-    st.session_state[_TURN] = st.session_state.get(_TURN, 0) + 1
+def _short(teacher: str) -> str:
+    """What a teacher may be called in columns: ViT-B-32 openai is b32."""
+    if not teacher.strip() or teacher == _NO_TEACHER:
+        return ""
+    model = teacher.split()[0].rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^a-z0-9]+", "", re.sub(r"^ViT-", "", model).lower())[:64]
+
+
+def _ask_for_format() -> dict[str, Option]:
+    with st.expander("Format, columns, shards"):
+        kind = st.selectbox("Format", [_LOOKED, *FORMATS], key=dialogs.key("Format"), **dialogs.STAYS)
+        left, right = st.columns(2)
+        guessed: dict[str, Any] = {"placeholder": "guessed", **dialogs.STAYS}
+        image = left.text_input("Column of images", key=dialogs.key("Column of images"), **guessed)
+        text = right.text_input("Column of captions", key=dialogs.key("Column of captions"), **guessed)
+        size = left.number_input(
+            "Pairs in a shard",
+            1,
+            None,
+            _USUAL_SHARD,
+            10_000,
+            key=dialogs.key("Pairs in a shard"),
+            help="A pool that is there keeps its own.",
+            **dialogs.STAYS,
+        )
+    return {
+        "format": kind if kind != _LOOKED else None,
+        "image-column": image.strip() or None,
+        "text-column": text.strip() or None,
+        # Unsaid, so that another teacher can join a pool of whatever shards.
+        "shard-size": int(size) if size != _USUAL_SHARD else None,
+    }
+
+
+def _start_pool(source: str, name: str, teacher: str, options: dict[str, Option]) -> None:
+    try:
+        pool = folders.pool_to_make(name)
+        paths = [folders.source(source), pool]
+        options |= _teacher_options(teacher)
+        with st.spinner("Looking at the source …"):
+            wrong = jobs.check("embed", paths, options)
+    except (ClipselError, OSError) as error:
+        wrong = str(messages.not_written(error, catalog.data_folder()))
+    if wrong:
+        messages.show_error(wrong, "Not started")
+    else:
+        _launch("embed", paths, options, title=f"Make pool {name}", about=pool)
+
+
+def _launch(
+    command: str, paths: Sequence[Path | str], options: Mapping[str, Option], *, title: str, about: Path
+) -> None:
+    """Starts a job and closes the form, or says why it could not."""
+    if jobs.launch(command, paths, options, title=title, about=about):
+        dialogs.leave()
+    else:
+        jobs.show_failure()
+
+
+def _teacher_options(teacher: str) -> dict[str, Option]:
+    """What was chosen or typed, as embed takes it. Raises JobError on a path from elsewhere, or without a tag."""
+    if teacher == _NO_TEACHER:
+        return {}
+    if teacher in [folders.shown(path) for path in folders.teachers()]:
+        return {"model": f"local-dir:{folders.inside(teacher)}"}
+    model, _, tag = teacher.strip().partition(" ")
+    named = [_located(word) for word in (model, tag.strip()) if word]
+    if len(named) < 2 and not (named and named[0].startswith(("local-dir:", "hf-hub:"))):
+        expected = "a model and its tag or checkpoint, such as ViT-B-32 openai, or a teacher's folder"
+        raise JobError("teacher", expected=expected, found=repr(teacher), remedy="without a tag its weights are random")
+    return dict(zip(("model", "pretrained"), named, strict=False))
+
+
+def _located(word: str) -> str:
+    """A part of a teacher's name: as it is, or where it is a path the path, made sure to be an allowed one."""
+    if word.startswith("hf-hub:"):
+        return word
+    path = word.removeprefix("local-dir:")
+    if path == word and "/" not in word and not word.endswith((".json", ".pt", ".bin", ".safetensors")):
+        return word
+    found = folders.inside(path)
+    return f"local-dir:{found}" if found.is_dir() else str(found)
+
+
+@dialogs.form("Score a pool", width="medium")
+def ask_for_run() -> None:
+    """The form of a new run; starts it and closes where nothing is wrong."""
+    known = [folders.shown(path) for path in folders.pools()]
+    begin = about if (about := dialogs.about()) in known else next(iter(known), None)
+    chosen = st.selectbox(
+        "Pool",
+        known,
+        None,
+        key=dialogs.beginning_with(begin, "Pool"),
+        accept_new_options=True,
+        placeholder="choose one, or type its path",
+        **dialogs.STAYS,
+    )
+    if not chosen:
+        st.caption(f"Pools are looked for in {catalog.data_folder()}; make one of images and captions first.")
+        return
+    try:
+        pool = state.pool_at(folders.inside(chosen))
+        if not pool.archs:
+            remedy = "make a pool with a teacher's"
+            raise PoolFormatError(pool.root, expected="embeddings", found="none", remedy=remedy)
+    except ClipselError as error:
+        messages.show_error(error, "This pool cannot be scored")
+        return
+    messages.show_note(f"{words.pairs(pool.rows)} in {counted(len(pool.shards), 'shards')}")
+    key = dialogs.beginning_with(next(iter(pool.archs)), f"Teacher of {pool.root}")
+    # One that has gone from the pool is refused when it is started, not exchanged for another.
+    archs = list(dict.fromkeys([*pool.archs, st.session_state[key]]))
+    arch = st.selectbox("Teacher", archs, key=key, help="Whose embeddings are scored.", **dialogs.STAYS)
+    files, uploads = _ask_for_targets(arch)
+    options = _ask_for_numbers(pool, arch)
+    wish = f"{pool.root.name}-{arch}"
+    name = dialogs.ask_for_name(st, "Name of the run", (pool.root, arch), lambda: folders.free_name(wish))
+    if st.button("Check and start", key="start scoring", **_START):
+        _start_run(pool, name, {"arch": arch, **options}, files, uploads)
+
+
+def _ask_for_targets(arch: str) -> tuple[list[str], list]:
+    known = [folders.shown(path) for path in folders.targets()]
+    files = st.multiselect(
+        "Targets",
+        known,
+        key=dialogs.key("Targets"),
+        accept_new_options=True,
+        placeholder="none: CLIPScore and s-CLIPLoss only",
+        help=f"Files of image embeddings by {arch}, or of uids of the pool. NormSim compares every pair with them.",
+        **dialogs.STAYS,
+    )
+    with st.expander("Upload a target"):
+        uploads = st.file_uploader(
+            "Target",
+            list(folders.TARGET_ENDINGS),
+            key=dialogs.key("Target"),
+            accept_multiple_files=True,
+            label_visibility="collapsed",
+        )
+    return files, list(uploads or [])
+
+
+def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
+    """tau, B, K and the seed; what is left as it is, is left to the command."""
+    tau, own, told = _temperature(pool, arch)
+    with st.expander("Temperature, batches, seed, bad rows"):
+        left, right = st.columns(2)
+        help_text = f"The teacher's: {tau:g} is {told}."
+        # Each pool and teacher has its own; what it begins with stays, whatever other runs come and go.
+        key = dialogs.beginning_with(tau, f"Temperature of {arch} of {pool.root}")
+        shown: dict[str, Any] = {"format": "%.10g", "help": help_text, "key": key}
+        chosen = left.number_input("Temperature τ", 0.001, 1.0, step=0.001, **shown, **dialogs.STAYS)
+        usual = {"B": _USUAL["batch_size"].default, "K": _USUAL["divisions"].default, "Seed": 0}
+        keys = {name: dialogs.beginning_with(value, name) for name, value in usual.items()}
+        size = right.number_input("Pairs in a batch, B", 1, None, step=1024, key=keys["B"], **dialogs.STAYS)
+        divisions = left.number_input("Random divisions, K", 1, 1000, key=keys["K"], **dialogs.STAYS)
+        seed = right.number_input("Seed", 0, None, key=keys["Seed"], **dialogs.STAYS)
+        bad_rows = st.selectbox(
+            "Rows without a usable embedding",
+            list(_BAD_ROWS),
+            key=dialogs.key("bad rows"),
+            format_func=_BAD_ROWS.__getitem__,
+            help="Usable is a row of unit length. Overview says how many were set aside or scaled.",
+            **dialogs.STAYS,
+        )
+    options: dict[str, Option] = {"batch-size": int(size), "divisions": int(divisions), "seed": int(seed)}
+    options = {name: value for name, value in options.items() if value != _USUAL[name.replace("-", "_")].default}
+    on_bad_rows = bad_rows if bad_rows != _USUAL["on_bad_rows"].default else None
+    return {**options, "temperature": chosen if chosen != own else None, "on-bad-rows": on_bad_rows}
+
+
+def _temperature(pool: Pool, arch: str) -> tuple[float, float, str]:
+    """The tau to begin with, the one that the command takes by itself, and whose the first is, in words."""
+    teacher, usual = read_teachers(pool.root).get(arch), _USUAL["temperature"].default
+    if teacher:
+        return teacher.temperature, teacher.temperature, "as the pool knows it of this teacher"
+    for entry in catalog.entries():
+        try:
+            run = state.open_run(entry)
+        except ClipselError:
+            # Said where it is opened.
+            continue
+        if run.config.arch == arch and run.pool_root.resolve() == pool.root.resolve():
+            return run.config.temperature, usual, f"that of {entry.label}, as the pool does not know its teacher's"
+    return usual, usual, "OpenAI's; the pool does not know its teacher's"
+
+
+def _start_run(pool: Pool, name: str, options: dict[str, Option], files: list[str], uploads: list) -> None:
+    def check(kept: list[Path]) -> str:
+        names: list[str] = []
+        for file in (*paths, *kept):
+            names.append(folders.target_name(file.name, names))
+        options["target"] = [f"{name}={file}" for name, file in zip(names, [*paths, *kept], strict=True)]
+        with st.spinner("Checking pool, targets and options …"):
+            return jobs.check("score", [pool.root, run], options)
+
+    try:
+        run = folders.new(name)
+        paths = [folders.target(text) for text in files]
+        given = [(upload.name, upload.getvalue()) for upload in uploads]
+        wrong = folders.check_uploads(catalog.data_folder() / "targets", given, check)
+    except (ClipselError, OSError) as error:
+        wrong = str(messages.not_written(error, catalog.data_folder()))
+    if wrong:
+        messages.show_error(wrong, "Not started")
+    else:
+        _launch("score", [pool.root, run], options, title=f"Score {name}", about=run)
+
+
+@dialogs.form("Add a target")
+def ask_for_target(run: Run) -> None:
+    """The form of a target from a file, chosen, typed or uploaded."""
+    messages.show_note(_TARGET)
+    known = [folders.shown(path) for path in folders.targets()]
+    chosen = st.selectbox(
+        "File",
+        known,
+        index=None,
+        key=dialogs.key("File"),
+        accept_new_options=True,
+        placeholder="choose one, or type its path",
+        **dialogs.STAYS,
+    )
+    uploaded = st.file_uploader("Or upload one", list(folders.TARGET_ENDINGS), key=dialogs.key("upload"))
+    st.caption(f"Image embeddings by {run.config.arch}, width {run.config.width}, or uids of the pool.")
+    wish = uploaded.name if uploaded else chosen or ""
+    name = dialogs.ask_for_name(
+        st, "Name", wish, lambda: folders.target_name(wish, _taken(run)) if wish.strip() else ""
+    )
+    if not st.button("Compare", type="primary", key="add target", disabled=not wish):
+        return
+    _start_target(run, name, [(uploaded.name, uploaded.getvalue())] if uploaded else [], wish)
+
+
+@dialogs.form("More like these")
+def ask_for_pairs(run: Run, names: np.ndarray, wish: str) -> None:
+    """The form of a target of pairs of the run. names: (M,) their uids. wish: what the target might be called."""
+    messages.show_note(f"{words.pairs(len(names))} become a target. {_TARGET}")
+    name = dialogs.ask_for_name(st, "Name", wish, lambda: folders.target_name(wish, _taken(run)))
+    if not st.button("Compare", type="primary", key="add target"):
+        return
+    file = io.BytesIO()
+    np.save(file, uids.unique(names), allow_pickle=False)
+    _start_target(run, name, [(f"{name}.npy", file.getvalue())])
+
+
+def _start_target(run: Run, name: str, uploads: list[tuple[str, bytes]], typed: str = "") -> None:
+    """Compares the run with an uploaded file, or else the one that was typed, as a job, where nothing is wrong."""
+    folder, options = run.root / "targets", {}
+
+    def check(kept: list[Path]) -> str:
+        options["target"] = [f"{name}={kept[0] if kept else folders.target(typed)}"]
+        with st.spinner("Checking run, target and pool …"):
+            return jobs.check("add-target", [run.root], options)
+
+    try:
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise JobError("name", expected="up to 64 letters, digits, - and _", found=repr(name))
+        if name in _taken(run):
+            raise JobError(name, expected="a new target's name", found="one that the run has", remedy="choose another")
+        catalog.check_within(run.root, folder)
+        wrong = folders.check_uploads(folder, uploads, check)
+    except (ClipselError, OSError) as error:
+        wrong = str(messages.not_written(error, "target"))
+    if wrong:
+        messages.show_error(wrong, "Not started")
+    else:
+        _launch("add-target", [run.root], options, title=f"Compare with {name}", about=run.root)
+
+
+def _taken(run: Run) -> set[str]:
+    """Names of the run's targets, and of those that are being added or were begun."""
+    return {target.name for target in run.targets} | {folder.name for folder in (run.root / "added").glob("*")}

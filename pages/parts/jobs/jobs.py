@@ -6,6 +6,7 @@ A page starts one with `launch`, mounts `panel` where it should be watched, and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,12 @@ from clipsel_core.jobs import control
 from clipsel_core.jobs.progress import Progress
 from clipsel_core.jobs.store import Job, State, forget, listing, note_opened
 from clipsel_core.jobs.turns import jobs_before
-from pages.parts import catalog, commands, empty, facts, leading, unreadable, words
-from pages.parts.jobs import folders, forms
+from clipsel_core.runs.store import Run
+from pages.parts import catalog, commands, guards, leading, messages, views, words
+from pages.parts.jobs import dialogs, folders
 
 _SECONDS = 0.5
 _ENDED_SHOWN = 3
-_FAILED = "job failed to start"
-_OPENED = "another run or a form opened"
 # Whose titles do not name what they are about.
 _ABOUT_A_RUN = ("add-target", "project", "search")
 _ICONS: dict[State, str] = {
@@ -32,6 +32,17 @@ _ICONS: dict[State, str] = {
     "cancelled": ":material/cancel:",
     "lost": ":material/help:",
 }
+
+
+@dataclass
+class Panel:
+    """What a session did with jobs. failed: why one could not be started or cancelled, to be said.
+
+    opened: whether another run or a form was opened from the panel, so that the page has to be drawn anew.
+    """
+
+    failed: ClipselError | None = None
+    opened: bool = False
 
 
 def launch(
@@ -63,15 +74,23 @@ def launch(
     return job
 
 
+def score_again(run: Run) -> None:
+    """Starts the scoring of an unfinished run again, as it was begun."""
+    arguments = commands.score_options(run)
+    launch("score", [run.pool_root, run.root], arguments, title=f"Score {run.root.name}", about=run.root)
+
+
 def refuse(error: ClipselError) -> None:
     """Has show_failure say why a job is not even asked for."""
-    st.session_state[_FAILED] = error
+    views.get(Panel).failed = error
 
 
 def show_failure() -> None:
     """Why a job could not be started or cancelled, once; for where no panel is drawn anew that says it."""
-    if _FAILED in st.session_state:
-        empty.show_error(st.session_state.pop(_FAILED), "The job could not be started or cancelled")
+    panel = views.get(Panel)
+    if panel.failed:
+        messages.show_error(panel.failed, "The job could not be started or cancelled")
+        panel.failed = None
 
 
 def check(command: str, paths: Sequence[Path | str], options: Mapping[str, control.Option]) -> str:
@@ -119,7 +138,7 @@ def glance() -> None:
     """One quiet line a job for the sidebar, on every page: what is at work, how far, and what waits."""
     active = [job.id for job in listing(catalog.jobs_folder()) if job.active]
     if active:
-        unreadable.fragment(_draw_glance, run_every=2 * _SECONDS)(active)
+        guards.fragment(_draw_glance, run_every=2 * _SECONDS)(active)
 
 
 def _draw_glance(active_then: list[str]) -> None:
@@ -130,18 +149,18 @@ def _draw_glance(active_then: list[str]) -> None:
         st.rerun()
     for job in reversed(active):
         if job.state == "waiting":
-            facts.show_note(f"{job.info.title} · {_place(job, found)}")
+            messages.show_note(f"{job.info.title} · {_place(job, found)}")
             continue
         progress = job.progress or Progress("running")
         share = min(1.0, progress.done / progress.total) if progress.total else 0.0
         # A title may quote what somebody typed: escaped here, where the bar's own text would be markdown.
-        facts.show_note(f"{job.info.title} · {100 * share:.0f} %")
+        messages.show_note(f"{job.info.title} · {100 * share:.0f} %")
         st.progress(share)
 
 
 def watch(job: Job) -> None:
     """How far one search is, for where it was started beside the panel; at its end, the way to what it found."""
-    unreadable.fragment(_draw_watched, run_every=_SECONDS)(job)
+    guards.fragment(_draw_watched, run_every=_SECONDS)(job)
 
 
 def _draw_watched(job: Job) -> None:
@@ -153,7 +172,7 @@ def _draw_watched(job: Job) -> None:
         return
     if not job.active:
         what: dict[State, str] = {"cancelled": "was cancelled", "failed": "failed"}
-        facts.show_note(
+        messages.show_note(
             f"The search {what.get(how, 'ended without a word')}; the Jobs on Overview and Search say more."
         )
         return
@@ -183,7 +202,7 @@ def panel(about: Path | None = None) -> None:
     if found:
         active = [job.id for job in found if job.active]
         labels = [entry.label for entry in catalog.entries()]
-        unreadable.fragment(_draw, run_every=_SECONDS if active else None)(about, active, labels)
+        guards.fragment(_draw, run_every=_SECONDS if active else None)(about, active, labels)
 
 
 def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) -> None:
@@ -192,7 +211,8 @@ def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) ->
     active = [job for job in found if job.active]
     ended = [job for job in found if job not in active]
     # Whoever else shows what a job makes has to look again: the run picker, the map, the sliders.
-    opened = st.session_state.pop(_OPENED, False)
+    session = views.get(Panel)
+    opened, session.opened = session.opened, False
     if (
         opened
         or [job.id for job in active] != active_then
@@ -235,7 +255,7 @@ def _show_active(job: Job, everywhere: list[Job]) -> None:
     notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container():
-            facts.show_title(_title(job), notes.get(how, progress.stage))
+            messages.show_title(_title(job), notes.get(how, progress.stage))
         st.button("Cancel", key=f"cancel {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
     if how == "waiting":
         return
@@ -280,7 +300,7 @@ def _show_ended(job: Job, *, brief: bool = False) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key=f"ended {job.id}" if brief else None):
         st.markdown(_ICONS[how], width="content")
         with st.container():
-            facts.show_title(_title(job), notes[how])
+            messages.show_title(_title(job), notes[how])
         if brief and how in ("failed", "lost"):
             with st.popover("Why"):
                 _show_said(job, how, progress)
@@ -329,12 +349,12 @@ def _run_on_show() -> str | None:
 
 
 def _open(label: str) -> None:
-    st.session_state["run"], st.session_state[_OPENED] = label, True
+    st.session_state["run"], views.get(Panel).opened = label, True
 
 
 def _score(job: Job) -> None:
-    forms.open_with("score", folders.shown(Path(job.info.about)))
-    st.session_state[_OPENED] = True
+    dialogs.open_with("score", folders.shown(Path(job.info.about)))
+    views.get(Panel).opened = True
 
 
 def _cancel(job: Job) -> None:

@@ -19,10 +19,10 @@ from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.recipes.recipe import AnyStep, Drop, Keep, Subtract, Union
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, lists, metrics, recipes, state, unreadable, views, words
+from pages.parts import empty, facts, metrics, recipes, state, unreadable, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, pager, texts
-from pages.parts.jobs import forms, targets
+from pages.parts.jobs import dialogs, forms
 from pages.parts.pair import pair
 from pages.parts.views import PairList
 
@@ -151,8 +151,8 @@ def draw_actions(
         for kind, icon in (("keep", ":material/check:"), ("drop", ":material/block:")):
             act = partial(_add_step, entry, run, rows, kind, called)
             st.button(f"{kind.capitalize()} these", icon=icon, key=f"{kind} these", on_click=act)
-        if forms.button("Use as target", "picked", ":material/my_location:", disabled=not run.finished):
-            targets.ask_for_pairs(run, state.open_table(entry).uids_at(rows), "picked")
+        if dialogs.button("Use as target", "picked", ":material/my_location:", disabled=not run.finished):
+            forms.ask_for_pairs(run, state.open_table(entry).uids_at(rows), "picked")
         if more is not None:
             more()
     if _FAILED in st.session_state:
@@ -170,7 +170,7 @@ def _add_step(entry: Entry, run: Run, rows: np.ndarray, kind: str, called: str) 
         else:
             file, listed = io.BytesIO(), Union if kind == "keep" else Subtract
             np.save(file, names, allow_pickle=False)
-            step = listed.model_validate({listed.kind: lists.store(run, f"{called}.npy", file.getvalue())})
+            step = listed.model_validate({listed.kind: recipes.store_list(run, f"{called}.npy", file.getvalue())})
     except (ClipselError, OSError) as error:
         st.session_state[_FAILED] = empty.not_written(error, run.recipes_dir)
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.selecting.live import Settings
+from pages.parts import views
 from pages.parts.component import component
 
 _control = component(
@@ -27,6 +29,13 @@ _control = component(
 _COUNTS = ("below", "passes", "shown", "kept", "pool", "others", "fixed", "now")
 
 
+@dataclass
+class _Thumb:
+    """The number of a thumb's last move that was heard."""
+
+    heard: float = 0
+
+
 def show_control(
     head: dict[str, Any], settings: Settings | None, *, key: str, moved: Callable[[int | str], object]
 ) -> None:
@@ -36,7 +45,7 @@ def show_control(
     do, None where the recipe does not fit the run. moved: called when the thumb was let go, with its place, or when an
     amount was typed, with that as text.
     """
-    heard = st.session_state.get(f"heard {key}", [0])[0]
+    heard = views.get(_Thumb, key).heard
     _control(data=packed({**head, "heard": heard}, settings), key=key, on_moved_change=partial(_hear, key, moved))
 
 
@@ -46,13 +55,13 @@ def _hear(key: str, moved: Callable[[int | str], object]) -> None:
     By the number of the last move heard the browser tells the answer to an older one, which it must not follow back. It
     says a move that was not heard again: Streamlit ends a run at any touch of the session, when a later message waits.
     """
-    heard = st.session_state.setdefault(f"heard {key}", [0])
+    thumb = views.get(_Thumb, key)
     match st.session_state[key].get("moved"):
-        case {"place": int(place), "move": int() | float() as move, **more} if move != heard[0]:
+        case {"place": int(place), "move": int() | float() as move, **more} if move != thumb.heard:
             typed = more.get("typed")
             moved(typed if isinstance(typed, str) else place)
             # Once the step is changed, and in its place, so that the run cannot end between the two.
-            heard[0] = move
+            thumb.heard = move
 
 
 def packed(head: dict[str, Any], settings: Settings | None) -> bytes:

@@ -1,4 +1,8 @@
-"""How is one step of a recipe edited? A card: what it does, how much it keeps, and what that does to its metric."""
+"""How are the steps of a recipe edited? A card each: what it does, how much it keeps, what that does to its metric.
+
+Below them a step is added. The browser takes the keyboard away together with a button that is drawn anew elsewhere, or
+not at all; a callback names the button that is to have it then, and the page's next drawing hands it over.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +28,15 @@ from clipsel_core.curation.recipes.recipe import (
     Union,
     plain_decimal,
 )
+from clipsel_core.curation.recipes.uidlists import ENDINGS
 from clipsel_core.curation.selecting.live import ScoreStep, Settings, settings_of
 from clipsel_core.curation.selecting.selection import Selection, StepReport
+from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import facts, marginals, metrics, recipes, state, unreadable, words
+from pages.parts import guards, marginals, messages, metrics, recipes, state, views, words
 from pages.parts.catalog import Entry
-from pages.parts.select import control, keyboard
+from pages.parts.component import component
+from pages.parts.select import control
 
 _PERMILLE = Shares.evenly(1000)
 _LAYERS = [
@@ -46,10 +53,30 @@ _RULES = {
 _FIRST_PERCENTILE = {"at_least": 70, "at_most": 30}
 _BARE: dict[str, Any] = {"label_visibility": "collapsed"}
 _ADD = "add"
+_LIST_RULES: dict[str, type[Intersect] | type[Union] | type[Subtract]] = {
+    "only those in": Intersect,
+    "add those in": Union,
+    "leave out those in": Subtract,
+}
+_focus = component("keyboard", '<div class="keyboard"></div>', js=("select/keyboard.js",))
 
 
-def cards(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
-    """A card for each step of the draft, and in each the place that `answer` fills, by the step's number."""
+@dataclass
+class Editor:
+    """What a session edits with. list_failed, load_failed: why a list or a saved recipe could not be taken, to be said.
+
+    lists_added: how many. focus: the keys of the buttons that are to have the keyboard, the focus_turn'th time.
+    """
+
+    list_failed: Exception | None = None
+    load_failed: Exception | None = None
+    lists_added: int = 0
+    focus: tuple[str, ...] = ()
+    focus_turn: int = 0
+
+
+def draw_cards(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
+    """A card for each step of the draft, and in each the place that draw_effects fills, by the step's number."""
     places = {}
     for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
         with st.container(border=True):
@@ -61,22 +88,77 @@ def cards(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
     return places
 
 
-def answer(entry: Entry, run: Run, picked: state.Picked | None, places: dict[int, DeltaGenerator]) -> None:
+def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: dict[int, DeltaGenerator]) -> None:
     """What each step does. picked: what the whole draft keeps, None where it does not fit the run."""
     for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
         with places[number]:
             if isinstance(step, ScoreStep) and step.metric in run.metrics:
                 _set(entry, run, number, step, place, picked)
             elif picked is not None and isinstance(step, Intersect | Union | Subtract):
-                _show_list(_report(entry, run, place, step, picked.selection))
+                report = _report(entry, run, place, step, picked.selection)
+                if report is not None and report.listed is not None and report.unknown is not None:
+                    listed, unknown = words.count(report.listed), words.count(report.unknown)
+                    messages.show_note(f"{listed} listed, {unknown} not in this run")
 
 
-def adder(entry: Entry, run: Run) -> None:
-    """A button that adds a step: the first metric that no step uses yet, keeping its top half."""
+def draw_adders(entry: Entry, run: Run) -> None:
+    """What adds a step: one of the first metric that no step uses yet, keeping its top half; or one with a list."""
     used = {step.metric for step in recipes.draft(entry, run).values() if isinstance(step, ScoreStep)}
     choices = [name for name in run.metrics if metrics.describe(name).selects and name not in used]
     step = KeepTop(metric=(choices or run.metrics)[0], keep_top=Decimal("0.5"))
-    st.button("Add a step", icon=":material/add:", key=_ADD, on_click=recipes.add_step, args=(entry, run, step))
+    with st.container(horizontal=True, gap="small"):
+        st.button("Add a step", icon=":material/add:", key=_ADD, on_click=recipes.add_step, args=(entry, run, step))
+        _draw_list_adder(entry, run)
+
+
+def draw_focus() -> None:
+    """Hands the keyboard over where that was asked for; nothing is seen. In one place, on every run of the page."""
+    editor = views.get(Editor)
+    _focus(data={"turn": editor.focus_turn, "keys": editor.focus}, key="keyboard")
+
+
+def _hand_focus(*keys: str) -> None:
+    """Has the next drawing give the keyboard to the first of these buttons that is there and can be pressed."""
+    editor = views.get(Editor)
+    editor.focus_turn, editor.focus = editor.focus_turn + 1, keys
+
+
+def _draw_list_adder(entry: Entry, run: Run) -> None:
+    """A panel that adds a step with a list of uids, of the run or uploaded."""
+    editor = views.get(Editor)
+    upload = f"list upload {editor.lists_added}"
+    with st.popover("Add a list", icon=":material/playlist_add:", key="lists", on_change="rerun"):
+        st.segmented_control("Keep", list(_LIST_RULES), default="only those in", required=True, key="list rule")
+        files = recipes.list_files(run)
+        where = "a list of this run" if files else "no list in this run's folders yet"
+        st.selectbox("List", files, index=None, placeholder=where, key="list file", disabled=not files)
+        endings = [ending.removeprefix(".") for ending in ENDINGS.split(", ")]
+        st.file_uploader("Or upload one", endings, key=upload)
+        st.caption("Uids as a .npy of dtype u8,u8, one a line in .txt, or a column uid in .csv or .parquet.")
+        if editor.list_failed:
+            messages.show_error(editor.list_failed, "This list cannot be used")
+            editor.list_failed = None
+        ready = bool(st.session_state.get(upload) or st.session_state.get("list file"))
+        st.button(
+            "Add", type="primary", key="add list", disabled=not ready, on_click=_add_list, args=(entry, run, upload)
+        )
+
+
+def _add_list(entry: Entry, run: Run, upload: str) -> None:
+    """Adds the uploaded list, or else the chosen one, as a step and closes the panel."""
+    uploaded, kind = st.session_state.get(upload), _LIST_RULES[st.session_state["list rule"]]
+    try:
+        name = (
+            recipes.store_list(run, uploaded.name, uploaded.getvalue()) if uploaded else st.session_state["list file"]
+        )
+        step: AnyStep = kind.model_validate({kind.kind: name})
+    except (ClipselError, OSError) as error:
+        views.get(Editor).list_failed = messages.not_written(error, run.recipes_dir / "lists")
+        return
+    recipes.add_step(entry, run, step)
+    views.get(Editor).lists_added += 1
+    # What was added appears where the panel lies.
+    st.session_state["lists"], st.session_state["list file"] = False, None
 
 
 def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> None:
@@ -118,7 +200,7 @@ def _shift(entry: Entry, run: Run, number: int, by: int) -> None:
         return
     recipes.move_step(entry, run, number, by)
     up, down = f"up-{number}", f"down-{number}"
-    keyboard.hand_to(*((up, down) if by < 0 else (down, up)))
+    _hand_focus(*((up, down) if by < 0 else (down, up)))
 
 
 def _take_out(entry: Entry, run: Run, number: int) -> None:
@@ -128,13 +210,7 @@ def _take_out(entry: Entry, run: Run, number: int) -> None:
         return
     behind = behind[behind.index(number) + 1 :]
     recipes.change_step(entry, run, number, None)
-    keyboard.hand_to(*(f"remove-{other}" for other in behind[:1]), _ADD)
-
-
-def _show_list(report: StepReport | None) -> None:
-    if report is not None and report.listed is not None and report.unknown is not None:
-        listed, unknown = words.count(report.listed), words.count(report.unknown)
-        facts.show_note(f"{listed} listed, {unknown} not in this run")
+    _hand_focus(*(f"remove-{other}" for other in behind[:1]), _ADD)
 
 
 def _choices(entry: Entry, run: Run, number: int, step: ScoreStep) -> None:
@@ -152,7 +228,7 @@ def _switch(entry: Entry, run: Run, number: int) -> None:
         recipes.change_step(entry, run, number, step.model_copy(update={"enabled": st.session_state[f"on-{number}"]}))
 
 
-@unreadable.doing
+@guards.callback
 def _rebuild(entry: Entry, run: Run, number: int) -> None:
     """The step anew after its metric or rule changed; a fraction stays, a threshold starts at a round percentile."""
     old = recipes.draft(entry, run).get(number)
@@ -182,7 +258,7 @@ def _set(entry: Entry, run: Run, number: int, step: ScoreStep, place: int, picke
     control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number))
 
 
-@unreadable.doing
+@guards.callback
 def _move(entry: Entry, run: Run, number: int, moved: int | str) -> None:
     """Takes the place that the thumb was let go at into the step, as the short decimal that was shown; or what was
     typed, digit for digit, unless the step cannot have it.

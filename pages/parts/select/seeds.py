@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 from clipsel_core.curation.selecting import stability
 from clipsel_core.curation.selecting.live import ScoreStep
 from clipsel_core.curation.selecting.stability import Stability
-from pages.parts import empty, facts, metrics, state, words
+from pages.parts import messages, metrics, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, pager
 from pages.parts.pair import galleries
@@ -18,43 +18,46 @@ from pages.parts.pair import galleries
 _LISTED, _CARDS, _PAGE = 960, 24, "edge_page"
 
 
-def panel() -> DeltaGenerator | None:
-    """An expander for `show` to fill; None while it is shut."""
+def draw_expander() -> DeltaGenerator | None:
+    """An expander for draw_flips to fill; None while it is shut."""
     box = st.expander("Under another seed", icon=":material/casino:", key="other seed", on_change="rerun")
     return box if box.open else None
 
 
-def show(entry: Entry, recipe: str) -> None:
-    """What the panel holds. recipe: the draft's YAML, which fits the run."""
-    found = _stability(entry, state.recipe_stamp(entry, recipe), recipe)
+def draw_flips(entry: Entry, recipe: str) -> None:
+    """What the expander holds. recipe: the draft's YAML, which fits the run."""
+    found = _stability(entry, recipe)
     for metric in found.unknown:
-        facts.show_note(f"A step uses {metrics.title(metric)}; how much of it is chance is not on record.")
+        messages.show_note(f"A step uses {metrics.title(metric)}; how much of it is chance is not on record.")
     if not found.noisy:
         title = "No step of this recipe depends on the seed"
-        empty.show_empty(
+        messages.show_empty(
             title, "CLIPScore and NormSim are the same under every seed; only s-CLIPLoss divides at random."
         )
     elif found.scored_once:
-        empty.show_empty("The run has no record of chance", _why_unknown(entry))
+        one = "It made one division, which shows no spread. Score with --divisions 5 or more to see how much is chance."
+        same = "Every shard is one batch, so the divisions are all the same and nothing was drawn at random."
+        why = one if state.open_run(entry).config.divisions < 2 else same
+        messages.show_empty("The run has no record of chance", why)
     else:
-        _flips(entry, found, recipe)
+        _draw_flips(entry, found, recipe)
 
 
-def _flips(entry: Entry, found: Stability, recipe: str) -> None:
+def _draw_flips(entry: Entry, found: Stability, recipe: str) -> None:
     flips = f"{found.flips:,.1f}" if found.flips < 10 else words.count(round(found.flips))
     share = words.share(found.flips, found.kept)
     share = share if share.startswith(("under", "over")) else f"about {share}"
-    facts.show_title(
+    messages.show_title(
         f"{share[:1].upper()}{share[1:]} of the selection would be other pairs under another seed",
         f"{flips} of {words.count(found.kept)} leave, as many join",
     )
     divisions = state.open_run(entry).config.divisions
-    facts.show_note(
+    messages.show_note(
         f"Estimated from how far each pair's s-CLIPLoss moved between the run's {divisions} divisions. "
         "Steps on other metrics have no part in it. Below: the pairs most likely to change sides."
     )
     if not len(found.rows):
-        empty.show_empty("No pair is on the edge", "No pair lies so close to a threshold that chance could move it.")
+        messages.show_empty("No pair is on the edge", "No pair lies so close to a threshold that chance could move it.")
         return
     listed = pager.RowList(found.rows, _CARDS)
     # Whoever judges a pair here goes on from there; another threshold makes another list.
@@ -62,25 +65,16 @@ def _flips(entry: Entry, found: Stability, recipe: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.choose_page(_PAGE, listed)
     shown: dict[str, Any] = {"title": "Pairs most likely to change sides", "keeps": state.keeps(entry, recipe)}
-    bars = [(_bar(float(chance)),) for chance in found.chances[(page - 1) * _CARDS : page * _CARDS]]
+    # One half, the most there is, fills the bar.
+    bars = [
+        (cards.Bar("chance to flip", f"{100 * chance:.0f} %", "", min(200 * float(chance), 100.0)),)
+        for chance in found.chances[(page - 1) * _CARDS : page * _CARDS]
+    ]
     galleries.draw_gallery(
         entry, listed, stability.NOISY, key="on the edge", page=page, pager_key=_PAGE, also=bars, **shown
     )
 
 
-def _bar(chance: float) -> cards.Bar:
-    """The chance that a pair changes sides; one half, the most there is, fills the bar."""
-    return cards.Bar("chance to flip", f"{100 * chance:.0f} %", "", min(200 * chance, 100.0))
-
-
-def _why_unknown(entry: Entry) -> str:
-    if state.open_run(entry).config.divisions < 2:
-        return (
-            "It made one division, which shows no spread. Score with --divisions 5 or more to see how much is chance."
-        )
-    return "Every shard is one batch, so the divisions are all the same and nothing was drawn at random."
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _stability(entry: Entry, stamp: state.Stamp, recipe: str) -> Stability:
+@state.per_run(16, stamp=state.recipe_stamp)
+def _stability(entry: Entry, recipe: str) -> Stability:
     return stability.stability(state.picked(entry, recipe).selection, state.parse(entry, recipe), most=_LISTED)

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 
-from pages.parts.guarding import GuardedPages
+from pages.parts.content_policy import ContentPolicy
 
 
 def headers_of(path: str, host: str = "localhost:8501") -> dict[str, str]:
@@ -24,7 +24,7 @@ def headers_of(path: str, host: str = "localhost:8501") -> dict[str, str]:
     served = [Route("/page", lambda _: HTMLResponse("<p>")), Route("/other", lambda _: PlainTextResponse("text"))]
     scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
     scope |= {"headers": [(b"host", host.encode())], "http_version": "1.1", "scheme": "http"}
-    asyncio.run(GuardedPages(Starlette(routes=served))(scope, receive, send))
+    asyncio.run(ContentPolicy(Starlette(routes=served))(scope, receive, send))
     return {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
 

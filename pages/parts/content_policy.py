@@ -20,7 +20,7 @@ _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _HOST = re.compile(r"[\w.-]+(?::\d+)?|\[[\da-f:]+\](?::\d+)?", re.ASCII | re.IGNORECASE)
 
 
-class GuardedPages:
+class ContentPolicy:
     """ASGI middleware that sends a content security policy with every page.
 
     The socket's address is named, because not every browser takes it for the page's own.

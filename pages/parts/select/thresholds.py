@@ -13,7 +13,7 @@ from clipsel_core.curation.recipes.recipe import AtMost
 from clipsel_core.curation.selecting.boundary import Side, boundary
 from clipsel_core.curation.selecting.live import ScoreStep
 from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, metrics, recipes, state, words
+from pages.parts import messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.pair import galleries
@@ -21,16 +21,16 @@ from pages.parts.pair import galleries
 _SIDE = 12
 
 
-def panel(entry: Entry, run: Run) -> DeltaGenerator | None:
-    """An expander for `show` to fill; None while it is shut or where no step has a threshold."""
+def draw_expander(entry: Entry, run: Run) -> DeltaGenerator | None:
+    """An expander for draw_pairs to fill; None while it is shut or where no step has a threshold."""
     if not _steps(entry, run):
         return None
     box = st.expander("Pairs at the threshold", icon=":material/compare:", key="at threshold", on_change="rerun")
     return box if box.open else None
 
 
-def show(entry: Entry, run: Run, recipe: str) -> None:
-    """What the panel holds. recipe: the draft's YAML, which fits the run."""
+def draw_pairs(entry: Entry, run: Run, recipe: str) -> None:
+    """What the expander holds. recipe: the draft's YAML, which fits the run."""
     steps = _steps(entry, run)
     first = next(iter(steps))
     if st.session_state.get("threshold of") not in steps:
@@ -46,7 +46,7 @@ def show(entry: Entry, run: Run, recipe: str) -> None:
     place = first if asked is None else asked
     found = boundary(state.open_picker(entry), state.parse(entry, recipe), place)
     upward, kept = not isinstance(steps[place], AtMost), state.keeps(entry, recipe)
-    facts.show_note("Of the pairs that reach this step, the nearest first. K keeps and D drops the pair in focus.")
+    messages.show_note("Of the pairs that reach this step, the nearest first. K keeps and D drops the pair in focus.")
     sides = (
         ("below", found.failing if upward else found.passing),
         ("above", found.passing if upward else found.failing),
@@ -71,7 +71,7 @@ def _side(entry: Entry, step: ScoreStep, side: str, listed: Side, kept: state.Ke
     verb = "passes the step" if passes else "fails the step"
     if not len(listed):
         why = f"No pair that reaches this step {verb}; move its thumb."
-        empty.show_empty(f"No pair just {side} the threshold", why)
+        messages.show_empty(f"No pair just {side} the threshold", why)
         return
     pages, title = _Pages(listed), st.container()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -81,7 +81,7 @@ def _side(entry: Entry, step: ScoreStep, side: str, listed: Side, kept: state.Ke
     span = " to ".join(dict.fromkeys(words.score(float(end)) for end in (values.min(), values.max())))
     with title:
         said = f"{words.pairs(len(listed))}, these have {metrics.title(step.metric)} {span}"
-        facts.show_title(f"Just {side}: {verb}", said)
+        messages.show_title(f"Just {side}: {verb}", said)
     shown: dict[str, Any] = {"title": f"Pairs just {side} the threshold", "keeps": kept, "pager_key": _pager(side)}
     galleries.draw_gallery(entry, pages, step.metric, key=f"just {side}", page=page, **shown)
 

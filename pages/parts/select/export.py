@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -20,12 +19,12 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.files import held
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
-from pages.parts import catalog, commands, empty, facts, routes, state, watching, words
+from pages.parts import catalog, commands, messages, routes, state, views, watching, words
 from pages.parts.catalog import Entry
 
 # Fewer pairs are written while one waits; of more it is said how far they are.
 _FEW, _SOON_S, _PATIENCE_S = 1_000_000, 0.4, 60.0
-_AGREED = "agreed to the name"
+_Stamp = tuple[int, int, int]
 _ENDINGS = {".npy": "DataComp subset", ".parquet": "uids and scores", ".csv": "uids and scores", ".txt": "a uid a line"}
 
 
@@ -56,8 +55,32 @@ class _Agreed:
     replaces: bool
 
 
-def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places | None:
-    """Name, save and export of a recipe (YAML); what can be said of it is for `answer` to write, once it has a name."""
+@dataclass(frozen=True)
+class _Export:
+    """A subset that this session writes. task: ends with its manifest, and the stamp of its file as it was written."""
+
+    recipe: str
+    out: Path
+    task: Task[tuple[Manifest, _Stamp]]
+
+
+@dataclass
+class Exports:
+    """What a session saved and exported of a run.
+
+    known: what it wrote or loaded, by the file's name: a recipe's YAML or
+    a subset's SHA-256. agreed: what the next drawing shall write. writing, last: the subset that is being written, and
+    the last that was.
+    """
+
+    known: dict[str, str] = field(default_factory=dict)
+    agreed: _Agreed | None = None
+    writing: _Export | None = None
+    last: _Export | None = None
+
+
+def draw_controls(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places | None:
+    """Name, save and export of a recipe (YAML); once it has a name, draw_state writes what can be said of it."""
     key = name_key(entry)
     st.session_state.setdefault(key, "my-recipe")
     # A widget's value is forgotten with its page; written anew it is the session's.
@@ -73,7 +96,8 @@ def panel(entry: Entry, run: Run, recipe: str, picked: Selection) -> Places | No
         exports = st.button("Save and export", type="primary", icon=":material/file_download:", key="export")
         saves = st.button("Save recipe", icon=":material/bookmark:", key="save")
     asked, replaces = "export" if exports else "save" if saves else "", False
-    agreed: _Agreed | None = st.session_state.pop(_AGREED, None)
+    session = views.get(Exports, entry.key)
+    agreed, session.agreed = session.agreed, None
     if agreed and agreed.about == (entry.key, name, ending, recipe):
         asked, replaces = agreed.what, agreed.replaces
     written = _save(entry, run, recipe, path, asked, ending, replaces) if asked else None
@@ -111,7 +135,7 @@ def _ask(entry: Entry, run: Run, recipe: str, name: str, ending: str, what: str,
     numbers = (f"{name[:60]}-{number}" for number in range(2, 1000))
     free = next(other for other in numbers if not _is_taken(run, other))
     with st.container(border=True, key="taken", gap="small"):
-        facts.show_title(f"{found}: nothing was written")
+        messages.show_title(f"{found}: nothing was written")
         with st.container(horizontal=True, gap="small"):
             for label, chosen in ((f"Take the name {free}", free), (f"Replace {name}", name)):
                 agreed = _Agreed(what, (entry.key, chosen, ending, recipe), chosen == name)
@@ -126,19 +150,20 @@ def _is_taken(run: Run, name: str) -> bool:
 
 
 def _agree(entry: Entry, agreed: _Agreed) -> None:
-    st.session_state[_AGREED], st.session_state[name_key(entry)] = agreed, agreed.about[1]
+    views.get(Exports, entry.key).agreed = agreed
+    st.session_state[name_key(entry)] = agreed.about[1]
 
 
-def knows(entry: Entry, file: str, content: str) -> None:
+def remember_file(entry: Entry, file: str, content: str) -> None:
     """Notes what this session wrote or loaded: a recipe's YAML or a subset's SHA-256, by the file's name."""
-    st.session_state[f"known files {entry.key}"] = {**_known(entry), file: content}
+    views.get(Exports, entry.key).known[file] = content
 
 
 def _known(entry: Entry) -> dict[str, str]:
-    return st.session_state.get(f"known files {entry.key}", {})
+    return views.get(Exports, entry.key).known
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path) -> _Stamp:
     """Changes when another file takes a file's place; zeros where there is none."""
     try:
         stat = path.stat()
@@ -151,27 +176,25 @@ def _manifest_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.manifest.json")
 
 
-def answer(entry: Entry, recipe: str, places: Places) -> None:
+def draw_state(entry: Entry, recipe: str, places: Places) -> None:
     """What can be said of a recipe (YAML): whether it is saved or exported, and how it looks as a file."""
+    _, changed_ns, size = _stamp(places.path)
+    there = _in_file(places.path, changed_ns, size) if size else None
+    if not size:
+        said = "not saved yet"
+    elif there == recipe:
+        said = "saved"
+    elif there is not None and there == _known(entry).get(places.path.name):
+        said = "changed since it was saved or loaded"
+    else:
+        said = "another recipe has this name: saving asks first"
     with places.saved:
-        said = _saved_state(entry, places.path, recipe)
         st.caption(f"{_ENDINGS[st.session_state['ending']]} · {said}")
-    if f"exported {entry.key}" in st.session_state:
+    if last := views.get(Exports, entry.key).last:
         with places.result:
-            _result(st.session_state[f"exported {entry.key}"], entry, recipe)
+            _show_export(entry, last, recipe)
     with places.file:
         st.code(recipe, language="yaml", wrap_lines=True)
-
-
-def _saved_state(entry: Entry, path: Path, recipe: str) -> str:
-    _, changed_ns, size = _stamp(path)
-    if not size:
-        return "not saved yet"
-    there = _in_file(path, changed_ns, size)
-    if there == recipe:
-        return "saved"
-    own = there is not None and there == _known(entry).get(path.name)
-    return "changed since it was saved or loaded" if own else "another recipe has this name: saving asks first"
 
 
 @lru_cache(maxsize=64)
@@ -199,95 +222,68 @@ def _save(entry: Entry, run: Run, recipe: str, path: Path, asked: str, ending: s
             written = None if found else save_recipe(state.parse(entry, recipe), path)
     except (ClipselError, OSError) as error:
         title = "Nothing was exported" if asked == "export" else "The recipe was not saved"
-        empty.show_error(empty.not_written(error, path), title)
+        messages.show_error(messages.not_written(error, path), title)
         return None
     if written is None:
         _ask(entry, run, recipe, path.stem, ending, asked, found)
         return None
-    knows(entry, path.name, recipe)
+    remember_file(entry, path.name, recipe)
     return written
-
-
-class _Writing:
-    """A subset being written for this session. manifest: what came of it, once it is there. stamp: of its file."""
-
-    def __init__(self, run: Run, recipe: str, written: Recipe, picked: Selection, out: Path) -> None:
-        self.recipe, self.out = recipe, out
-        self.manifest: Manifest | None = None
-        self.stamp = (0, 0, 0)
-        self.work = Task(self._do)
-        self._about = run, picked, written
-
-    def _do(self, report: Report) -> None:
-        run, picked, written = self._about
-        manifest = export(run, picked, written, self.out, report)
-        self.stamp = _stamp(self.out)
-        self.manifest = manifest
 
 
 def _export(entry: Entry, run: Run, recipe: str, written: Recipe, picked: Selection, out: Path) -> None:
     """Begins to write the subset beside its manifest; what takes a moment is done at once."""
-    if earlier := st.session_state.get(_writing(entry)):
-        earlier.work.stop()
-    writing = st.session_state[_writing(entry)] = _Writing(run, recipe, written, picked, out)
-    writing.work.start()
-    writing.work.wait(_PATIENCE_S if len(picked) < _FEW else _SOON_S)
+
+    def write(report: Report) -> tuple[Manifest, _Stamp]:
+        return export(run, picked, written, out, report), _stamp(out)
+
+    session = views.get(Exports, entry.key)
+    if session.writing:
+        session.writing.task.stop()
+    session.writing = _Export(recipe, out, Task(write))
+    session.writing.task.start()
+    session.writing.task.wait(_PATIENCE_S if len(picked) < _FEW else _SOON_S)
 
 
 def _watch(entry: Entry) -> None:
     """How far a subset is that is being written, and what came of it once it is there."""
-    writing = st.session_state.get(_writing(entry))
+    session = views.get(Exports, entry.key)
+    writing = session.writing
     if writing is None:
         return
-    if isinstance(writing.work.error, ClipselError | OSError):
-        empty.show_error(empty.not_written(writing.work.error, writing.out), "Nothing was exported")
-    elif writing.work.error:
-        raise writing.work.error
-    elif writing.manifest is None:
-        watching.until_done(writing.work, key="writing", stopped="Stopped: nothing was written.")
+    error, ended = writing.task.error, writing.task.value
+    if isinstance(error, ClipselError | OSError):
+        messages.show_error(messages.not_written(error, writing.out), "Nothing was exported")
+    elif error:
+        raise error
+    elif ended is None:
+        watching.until_done(writing.task, key="writing", stopped="Stopped: nothing was written.")
         return
     else:
-        _remember(entry, writing, writing.manifest)
-    del st.session_state[_writing(entry)]
+        remember_file(entry, writing.out.name, ended[0].sha256)
+        session.last = writing
+    session.writing = None
 
 
-def _writing(entry: Entry) -> str:
-    """Where the session keeps the subset that it is writing."""
-    return f"writing {entry.key}"
-
-
-def _remember(entry: Entry, writing: _Writing, manifest: Manifest) -> None:
-    """Keeps for this session what was exported, and from which steps."""
-    run, out = state.open_run(entry), writing.out
-    path = run.recipes_dir / f"{out.stem}.yaml"
-    knows(entry, out.name, manifest.sha256)
-    st.session_state[f"exported {entry.key}"] = {
-        "recipe": writing.recipe,
-        "out": out,
-        "stamp": writing.stamp,
-        "sha256": manifest.sha256,
-        "facts": {
+def _show_export(entry: Entry, done: _Export, recipe: str) -> None:
+    """What this session exported last, and the command that makes the same."""
+    run, out = state.open_run(entry), done.out
+    assert done.task.value is not None
+    manifest, stamp = done.task.value
+    with st.container(border=True, key="exported"):
+        if done.recipe == recipe:
+            st.markdown("**Exported**")
+        else:
+            st.markdown("**Exported earlier**, from other steps than those on this page now")
+        facts = {
             "Path": str(out),
             "Pairs": words.count(manifest.pairs),
             "Size": counted(manifest.size_bytes, "bytes"),
             "SHA-256": manifest.sha256,
             "Manifest": str(manifest.manifest_path),
-        },
-        "says": _in_short(manifest),
-        "command": commands.command(
-            "select", run.root, "--recipe", path, "--out", out, *([] if run.finished else ["--unfinished"])
-        ),
-    }
-
-
-def _result(done: dict[str, Any], entry: Entry, recipe: str) -> None:
-    with st.container(border=True, key="exported"):
-        if done["recipe"] == recipe:
-            st.markdown("**Exported**")
-        else:
-            st.markdown("**Exported earlier**, from other steps than those on this page now")
-        facts.show_facts(done["facts"])
-        if _stamp(done["out"]) != done["stamp"]:
+        }
+        messages.show_facts(facts)
+        if _stamp(out) != stamp:
             st.warning(
                 "Another file has this name by now, or none: somebody exported under it, or took it away. Export again "
                 "under a name of your own.",
@@ -295,19 +291,15 @@ def _result(done: dict[str, Any], entry: Entry, recipe: str) -> None:
             )
             return
         with st.container(horizontal=True, gap="small"):
-            for label, file, icon in (
-                ("Download", done["out"], "download"),
-                ("Manifest", _manifest_of(done["out"]), "description"),
-            ):
-                url = routes.export_url(entry, file.name, done["sha256"])
+            for label, file, icon in (("Download", out, "download"), ("Manifest", _manifest_of(out), "description")):
+                url = routes.export_url(entry, file.name, manifest.sha256)
                 st.link_button(label, url, icon=f":material/{icon}:")
         st.caption("The same from the command line, byte for byte:")
-        st.code(done["command"], language="bash", wrap_lines=True)
+        path, partly = run.recipes_dir / f"{out.stem}.yaml", [] if run.finished else ["--unfinished"]
+        again = commands.command("select", run.root, "--recipe", path, "--out", out, *partly)
+        st.code(again, language="bash", wrap_lines=True)
         with st.expander("What the manifest says"):
-            st.code(done["says"], language="json", height=320)
-
-
-def _in_short(manifest: Manifest) -> str:
-    """The manifest as JSON, but for its shards, which may be thousands."""
-    shown = {name: said for name, said in manifest.content.items() if name != "shards"}
-    return json.dumps({**shown, "shards": f"{counted(len(manifest.content['shards']), 'names')}"}, indent=1)
+            # But for its shards, which may be thousands.
+            said = {name: value for name, value in manifest.content.items() if name != "shards"}
+            said["shards"] = f"{counted(len(manifest.content['shards']), 'names')}"
+            st.code(json.dumps(said, indent=1), language="json", height=320)

@@ -12,7 +12,7 @@ import pytest
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.local import score
-from pages.parts import catalog, unreadable
+from pages.parts import catalog, guards, messages
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
@@ -22,7 +22,7 @@ from tests.pages.worlds import make_run
 
 def test_pages__draw_nothing_apart_without_a_guard():
     sources = {path.name: path.read_text() for path in MAIN.parent.rglob("*.py")}
-    assert [name for name, text in sources.items() if re.search(r"st\.(fragment|dialog)\b", text)] == ["unreadable.py"]
+    assert [name for name, text in sources.items() if re.search(r"st\.(fragment|dialog)\b", text)] == ["guards.py"]
 
 
 def act_on_select(app):
@@ -60,14 +60,14 @@ def test_page__acted_on_after_its_run_is_gone(tmp_path, open_page, page, act, go
 
 def test_fragment__says_what_is_wrong_in_one_line(monkeypatch):
     said = []
-    monkeypatch.setattr(unreadable, "show", said.append)
-    monkeypatch.setattr(unreadable.st, "fragment", lambda draw, run_every: draw)
+    monkeypatch.setattr(guards, "show_unreadable", said.append)
+    monkeypatch.setattr(guards.st, "fragment", lambda draw, run_every: draw)
 
     def draw(path: Path) -> None:
         path.read_bytes()
 
-    unreadable.fragment(draw)(Path("/nowhere/run.json"))
-    assert unreadable.in_words(said[0]) == "/nowhere/run.json: No such file or directory"
+    guards.fragment(draw)(Path("/nowhere/run.json"))
+    assert messages.in_one_line(said[0]) == "/nowhere/run.json: No such file or directory"
 
 
 @pytest.fixture

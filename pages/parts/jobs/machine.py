@@ -8,13 +8,13 @@ import streamlit as st
 
 from clipsel_core.errors import ClipselError
 from clipsel_core.jobs import control
-from pages.parts import catalog, empty
+from pages.parts import catalog, messages
 
 _SECONDS = 3600
 _MARKS = {"ok": "✓", "absent": "–", "wrong": "✗"}
 
 
-def panel() -> None:
+def draw_machine() -> None:
     """A closed panel; only who opens it waits for the answer."""
     opened = st.expander("This machine: packages, devices, teachers", key="machine", on_change="rerun")
     if not opened.open:
@@ -23,7 +23,7 @@ def panel() -> None:
         try:
             found = findings()
         except ClipselError as error:
-            empty.show_error(error, "The machine could not be examined")
+            messages.show_error(error, "The machine could not be examined")
             return
         wrong = [finding["name"] for finding in found if finding["state"] == "wrong"]
         if wrong:

@@ -1,0 +1,69 @@
+"""How does a page say something? As a title, a note, facts, or what is missing; what others wrote stays plain text."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+
+import streamlit as st
+
+from clipsel_core.errors import ClipselError, RunError, reason_of
+from clipsel_core.runs.store import Run
+
+
+def show_title(text: str, note: str = "") -> None:
+    """What a chart or a gallery shows, with a quiet note behind it."""
+    behind = f" <span>{html.escape(note)}</span>" if note else ""
+    st.html(f'<div class="shows"><b>{html.escape(text)}</b>{behind}</div>')
+
+
+def show_note(text: str) -> None:
+    """A quiet sentence."""
+    st.html(f'<div class="note">{html.escape(text)}</div>')
+
+
+def show_facts(facts: Mapping[str, str]) -> None:
+    """A quiet list of names and values."""
+    rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
+    st.html(f'<dl class="facts">{rows}</dl>')
+
+
+def show_empty(title: str, why: str, command: str = "") -> None:
+    """A calm note in place of a chart. title and why are our own words; command is shown to be copied."""
+    with st.container(border=True):
+        st.markdown(f"**{title}**")
+        st.caption(why)
+        if command:
+            st.code(command, language="bash", wrap_lines=True)
+
+
+def show_unfinished(run: Run) -> None:
+    """Says that what the page counts and exports is not the whole run's, where that is so."""
+    if not run.finished:
+        scored, planned = len(run.score_files), len(run.config.shards)
+        st.warning(
+            f"This run is unfinished: {scored:,} of {planned:,} shards are scored. Shares, counts and exports are of "
+            "their pairs alone.",
+            icon=":material/warning:",
+        )
+
+
+def show_error(error: Exception | str, title: str) -> None:
+    """An error in its own words, as text: it may quote a file that somebody else wrote."""
+    st.error(title, icon=":material/warning:")
+    st.code(str(error), language=None, wrap_lines=True)
+
+
+def in_one_line(error: Exception) -> str:
+    """An error's own words; of the system's errors the file and the reason."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {reason_of(error)}"
+    return str(error)
+
+
+def not_written(error: Exception, where: object) -> ClipselError:
+    """What is wrong with a file that cannot be written, in the words of all errors."""
+    if isinstance(error, ClipselError):
+        return error
+    found = getattr(error, "strerror", None) or str(error)
+    return RunError(where, expected="to write it", found=found, remedy="make room, or allow writing to its folder")
