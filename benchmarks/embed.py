@@ -28,12 +28,10 @@ from benchmarks.turns import median_ratio
 from clipsel_core.pool.ahead import in_batches
 from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.making.embed import Teacher, framing_of, load_teacher
-from clipsel_core.pool.making.embed_shard import Embedder
-from clipsel_core.pool.making.framing import Framing
-from clipsel_core.pool.making.lanes import compute_on_one_core, rows_at_once
+from clipsel_core.pool.making.embedder import Embedder, compute_on_one_core, lane_batch_size
 from clipsel_core.pool.making.packing import TarPacker, new_tar
 from clipsel_core.pool.making.precision import try_bf16
-from clipsel_core.pool.making.prepare import Preparer
+from clipsel_core.pool.making.prepare import Framing, Preparer
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Record, Source
 
@@ -194,7 +192,7 @@ def _ready(teacher: Teacher, source: Source, records: Sequence[Record]) -> _Read
 
     return {
         "model": batches(_BATCH, torch.contiguous_format),
-        "a batch a core": batches(rows_at_once(teacher, _BATCH), torch.channels_last),
+        "a batch a core": batches(lane_batch_size(teacher, _BATCH), torch.channels_last),
     }
 
 

@@ -17,9 +17,8 @@ from benchmarks.decoding import decode_all
 from benchmarks.table import Row
 from benchmarks.turns import median_ratio, take_turns
 from clipsel_core.pool.making.embed import Teacher, framing_of
-from clipsel_core.pool.making.embed_shard import Embedder
+from clipsel_core.pool.making.embedder import Embedder, compute_on_one_core
 from clipsel_core.pool.making.prepare import Preparer
-from clipsel_core.pool.making.quick import compute_alone
 from clipsel_core.pool.sources.record import Record, Source
 
 _WORKERS, _BATCH, _SIDE, _WIDTH = 4, 64, 224, 512
@@ -58,7 +57,7 @@ def rows(source: Source, records: Sequence[Record], light: Source, turns: int) -
     context = multiprocessing.get_context("forkserver")
     with ExitStack() as opened:
         embed, embed_light = (_embed_with(teacher, each, opened) for each in (source, light))
-        decoders = opened.enter_context(ProcessPoolExecutor(_WORKERS, context, compute_alone))
+        decoders = opened.enter_context(ProcessPoolExecutor(_WORKERS, context, compute_on_one_core))
         contenders = {"embed": embed, "decoding": lambda: decode_all(decoders, preparer, records), "light": embed_light}
         times = take_turns(contenders, turns)
     share = median_ratio(times["decoding"], times["embed"])

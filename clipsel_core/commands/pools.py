@@ -181,12 +181,12 @@ def _load(
     """The teacher on its device; where nobody says in which precision, in the one that a trial finds best."""
     from clipsel_core.pool.making.decode import MOST_PIXELS
     from clipsel_core.pool.making.embed import load_teacher
-    from clipsel_core.pool.making.precision import settle
+    from clipsel_core.pool.making.precision import choose_precision
     from clipsel_core.runs.plan import resolve_device
 
     teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
     if precision == "auto":
-        teacher, trial = settle(teacher, source, pool, arch, most_pixels=max_pixels or MOST_PIXELS)
+        teacher, trial = choose_precision(teacher, source, pool, arch, most_pixels=max_pixels or MOST_PIXELS)
         if trial:
             complain(f"computed in {teacher.precision}: {trial.said}")
     return teacher

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from clipsel_core.pool.making.slots import Slots
+from clipsel_core.pool.making.decoders import Slots
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from transformers import BertConfig, M2M100Config, MT5Config, PreTrainedTokenize
 
 from clipsel_core.errors import TeacherError
 from clipsel_core.pool.making.embed import Teacher, embed_captions, embed_images, framing_of, load_teacher
-from clipsel_core.pool.making.lanes import fitted
+from clipsel_core.pool.making.embedder import round_weights
 from tests.pool.pictures import CONFIG, drawn
 
 WORDS = ["<pad>", "</s>", "<unk>", "<cls>", "a", "boat", "on", "the", "water", "red", "Boat"]
@@ -110,7 +110,7 @@ def test_load_teacher__a_text_tower_of_hugging_faces(tmp_path, family):
     config = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": text}
     teacher = load_teacher(named(tmp_path, f"small-{family}", config))
     assert_embeds(teacher)
-    rounded = embed_captions(fitted(replace(teacher, precision="bf16")), CAPTIONS).astype(np.float32)
+    rounded = embed_captions(round_weights(replace(teacher, precision="bf16")), CAPTIONS).astype(np.float32)
     assert (rounded * embed_captions(teacher, CAPTIONS)).sum(1).min() > 1 - 2e-3
 
 

@@ -34,7 +34,7 @@ from clipsel_core.errors import ExportError
 from clipsel_core.files import made_folder, sha256_of, write_atomically, write_json
 from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.images import ImageIndex, open_images
-from clipsel_core.pool.making.claim import sole_worker
+from clipsel_core.pool.making.claim import hold_folder
 from clipsel_core.pool.making.decode import Unusable, quiet_pillow
 from clipsel_core.pool.making.packing import check_whole, for_loaders, new_tar, write_stats
 from clipsel_core.runs.store import Run, check_outside
@@ -134,7 +134,7 @@ def export_shards(
     try:
         _check_same(out, settings)
         images = _images(run, selection.table, named, finding)
-        with quiet_pillow(), made_folder(out), sole_worker(out):
+        with quiet_pillow(), made_folder(out), hold_folder(out):
             _check_same(out, settings)
             if not (out / "export.json").exists():
                 write_json(out / "export.json", settings)

@@ -45,7 +45,8 @@ def is_extendable(source: Source, root: Path) -> bool:
     own = not source.base.remote and Path(source.base.path).resolve() in ((root / "shards").resolve(), root.resolve())
     if not of_embeddings and not (own and begun.get("pack")):
         return False
-    if not _finished(root):
+    reports = sorted(path for path in (root / "embed").glob("*.json") if path.stem.isdigit())
+    if not reports or not json.loads(reports[-1].read_bytes())["last"]:
         remedy = "give the source it was begun with, to finish it first"
         raise PoolFormatError(root, expected="a finished pool", found="one that was stopped", remedy=remedy)
     return True
@@ -78,7 +79,7 @@ def settings_to_make(
         remedy = "choose a new folder"
         raise PoolFormatError(root, expected="no pool, or one of embed's", found="another pool", remedy=remedy)
     given = {"shard_size": shard_size, "most_pixels": most_pixels, "pack": pack}
-    settings = settled(path, root, {"format": 1, "kind": source.kind, **given}, source)
+    settings = _settled(path, root, {"format": 1, "kind": source.kind, **given}, source)
     if settings["pack"] and not source.base.remote and root.resolve() == Path(source.base.path).resolve():
         remedy = "the pool's tars would be taken for the source's"
         raise PoolFormatError(root, expected="another folder than the source's", found="the same", remedy=remedy)
@@ -89,18 +90,51 @@ def settings_to_extend(source: Source, root: Path, arch: str, max_pixels: int | 
     """What decides how a teacher joins a pool that is there, and the file that notes it. Raises: PoolFormatError."""
     check_arch(arch)
     path = root / "embed" / arch / "settings.json"
-    return path, settled(path, root, {"format": 1, "max_pixels": max_pixels}, source)
+    return path, _settled(path, root, {"format": 1, "max_pixels": max_pixels}, source)
 
 
-def settled(path: Path, root: Path, settings: dict[str, Any], source: Source) -> dict[str, Any]:
+def note_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Notes settings where none are noted."""
+    if not path.exists():
+        write_json(path, settings)
+
+
+@contextmanager
+def hold_folder(root: Path) -> Iterator[None]:
+    """Holds the folder for this process, and clears what a killed one was writing.
+
+    Raises: PoolFormatError where another process holds it.
+    """
+    expected, found = "a folder nobody writes into", "another process at work"
+    busy = PoolFormatError(root, expected=expected, found=found, remedy="wait for it, or take another folder")
+    with files.sole_worker(root, busy):
+        folders = [root / name for name in ("metadata", "images", "embed", "shards")]
+        files.remove_leftovers(root, *folders, *(root / "embed").glob("*/"))
+        yield
+
+
+@contextmanager
+def hold_pool(root: Path) -> Iterator[None]:
+    """Holds a pool's folder, made if need be, as hold_folder does; a disk that fails ends in a PoolFormatError."""
+    try:
+        with files.made_folder(root), hold_folder(root):
+            yield
+    except OSError as error:
+        remedy = "make room or choose another folder, then start again: finished shards are kept"
+        where, found = error.filename or root, str(error.strerror or error)
+        raise PoolFormatError(where, expected="to write the pool", found=found, remedy=remedy) from error
+
+
+def _settled(path: Path, root: Path, settings: dict[str, Any], source: Source) -> dict[str, Any]:
     """Settings with the source's signature, as they are noted in a file, where one is; None stands for as noted.
 
     Raises: PoolFormatError where others are noted, or another source is.
     """
     begun, described = _begun(path), f"{source.said}, {source.extent}"
+    before = {**_USUAL, **begun}
     now = {**settings, "signature": source.signature}
-    now = {name: begun.get(name, _USUAL.get(name)) if value is None else value for name, value in now.items()}
-    changed = [name for name in now if begun.get(name, _USUAL.get(name)) != now[name]] if begun else []
+    now = {name: before.get(name) if value is None else value for name, value in now.items()}
+    changed = [name for name in now if before.get(name) != now[name]] if begun else []
     if "signature" in changed:
         was = begun.get("source", "")
         found = described if was != described else "as many files and bytes, of other names, sizes or columns"
@@ -108,17 +142,10 @@ def settled(path: Path, root: Path, settings: dict[str, Any], source: Source) ->
         remedy = "bring it back as it was, or embed into another folder"
         raise PoolFormatError(root, expected=expected, found=found if was else "another", remedy=remedy)
     if changed:
-        name = changed[0]
         remedy = "leave it out, or embed into another folder"
-        expected, found = (_said(name, value) for value in (begun.get(name, _USUAL.get(name)), now[name]))
+        expected, found = (_said(changed[0], values.get(changed[0])) for values in (before, now))
         raise PoolFormatError(root, expected=f"{expected}, as begun", found=found, remedy=remedy)
     return {**now, "source": begun.get("source", described) if begun else described}
-
-
-def note(path: Path, settings: dict[str, Any]) -> None:
-    """Notes settings where none are noted."""
-    if not path.exists():
-        write_json(path, settings)
 
 
 def _begun(path: Path) -> dict[str, Any]:
@@ -137,40 +164,7 @@ def _begun(path: Path) -> dict[str, Any]:
     return begun
 
 
-def _finished(root: Path) -> bool:
-    """Whether the last shard's report says that nothing of the source is left."""
-    reports = sorted(path for path in (root / "embed").glob("*.json") if path.stem.isdigit())
-    return bool(reports) and json.loads(reports[-1].read_bytes())["last"]
-
-
 def _said(name: str, value: object) -> str:
     """A setting as the command line has it."""
     option = _OPTIONS.get(name, name)
     return f"{'no ' * (value is False)}{option}" if isinstance(value, bool) else f"{option} {value}"
-
-
-@contextmanager
-def sole_worker(root: Path) -> Iterator[None]:
-    """Holds the folder for this process, and clears what a killed one was writing.
-
-    Raises: PoolFormatError where another process holds it.
-    """
-    remedy = "wait for it, or take another folder"
-    found = "another process at work"
-    busy = PoolFormatError(root, expected="a folder nobody writes into", found=found, remedy=remedy)
-    with files.sole_worker(root, busy):
-        folders = [root / name for name in ("metadata", "images", "embed", "shards")]
-        files.remove_leftovers(root, *folders, *(root / "embed").glob("*/"))
-        yield
-
-
-@contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """Holds a pool's folder, made if need be, as sole_worker; a disk that fails ends in a PoolFormatError."""
-    try:
-        with files.made_folder(root), sole_worker(root):
-            yield
-    except OSError as error:
-        remedy = "make room or choose another folder, then start again: finished shards are kept"
-        where, found = error.filename or root, str(error.strerror or error)
-        raise PoolFormatError(where, expected="to write the pool", found=found, remedy=remedy) from error

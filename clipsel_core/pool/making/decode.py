@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clipsel_core.pool.conventions import MEDIA_TYPES
 
@@ -17,7 +17,6 @@ FORMATS = tuple(MEDIA_TYPES)
 """What to open pictures with: no other format of Pillow's is tried on somebody's bytes."""
 MOST_PIXELS = 64_000_000
 _LONGEST_TO_SHORTEST = 200
-_ORIENTATION = 0x0112
 # What turning a picture upright does to it, by what EXIF says: its sides are exchanged, then left and right, top and
 # bottom.
 _TURNS = {
@@ -30,7 +29,6 @@ _TURNS = {
     8: (True, False, True),
 }
 _WHITE = (255, 255, 255, 255)
-
 
 Box = tuple[float, float, float, float]
 
@@ -70,8 +68,12 @@ def decode_with_size(data: bytes, *, most_pixels: int = MOST_PIXELS, enough: int
         raise Unusable("empty file")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            _check_size(picture, most_pixels)
             width, height = picture.size
+            if width * height > most_pixels:
+                raise Unusable(f"more than {most_pixels:,} pixels")
+            if max(width, height) > _LONGEST_TO_SHORTEST * max(1, min(width, height)):
+                # A model scales the shorter side to its own: a strip of 30,000 x 1 would grow to gigabytes.
+                raise Unusable(f"more than {_LONGEST_TO_SHORTEST} times as long as wide")
             drafted = picture.draft(None, (enough, enough)) if enough else None
             picture.load()
             turn = _TURNS.get(_orientation(picture))
@@ -105,18 +107,9 @@ def hush_pillow() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
 
 
-def _check_size(picture: Image.Image, most_pixels: int) -> None:
-    width, height = picture.size
-    if width * height > most_pixels:
-        raise Unusable(f"more than {most_pixels:,} pixels")
-    if max(width, height) > _LONGEST_TO_SHORTEST * max(1, min(width, height)):
-        # A model scales the shorter side to its own: a strip of 30,000 x 1 would grow to gigabytes.
-        raise Unusable(f"more than {_LONGEST_TO_SHORTEST} times as long as wide")
-
-
 def _orientation(picture: Image.Image) -> int:
     try:
-        return picture.getexif().get(_ORIENTATION, 1)
+        return picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
         # Broken EXIF says nothing of the picture, which is whole.
         return 1

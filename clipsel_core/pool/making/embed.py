@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal, get_args
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 import open_clip
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
 
 from clipsel_core.errors import TeacherError
 from clipsel_core.pool.ahead import in_batches
-from clipsel_core.pool.making.framing import Framing
-from clipsel_core.pool.making.hub import reached_or_cached
-from clipsel_core.pool.making.tokens import Tokens
+from clipsel_core.pool.making.prepare import Framing, Tokens
 from clipsel_core.pool.teachers import TeacherInfo
 
 Precision = Literal["float32", "bf16", "fp16"]
+
+_HUB_PATIENCE_S = 5
+# What the hub's library, transformers and open_clip say, each in its way, where a file is not at hand.
+_MISSED = ("offline", "connect", "download", "cache")
 
 
 @dataclass(frozen=True)
@@ -125,10 +131,11 @@ def teacher_info(teacher: Teacher, model: str, pretrained: str | None) -> Teache
 
 def embed_images(teacher: Teacher, images: Iterable[Image.Image], *, batch_size: int = 256) -> np.ndarray:
     """Embed images, reading no more than a batch of them at a time. Returns (N, D) float16, rows of unit length."""
-    rows = [np.empty((0, 0), np.float16)]
-    for batch in in_batches(images, batch_size):
-        rows.append(embed_pixels(teacher, torch.stack([teacher.preprocess(image) for image in batch])))
-    return np.concatenate(rows[1:] or rows)
+    rows = [
+        embed_pixels(teacher, torch.stack([teacher.preprocess(image) for image in batch]))
+        for batch in in_batches(images, batch_size)
+    ]
+    return np.concatenate(rows or [np.empty((0, 0), np.float16)])
 
 
 def embed_pixels(teacher: Teacher, pixels: torch.Tensor) -> np.ndarray:
@@ -137,11 +144,29 @@ def embed_pixels(teacher: Teacher, pixels: torch.Tensor) -> np.ndarray:
     pixels: (B, 3, H, W) float32 as the teacher's preprocessing leaves them, or (B, H, W, 3) uint8 as Framing does:
         a quarter as much to send to a device, which turns them into floats itself.
     """
-    return image_rows(teacher, pixels).cpu().numpy()
+    return _image_rows(teacher, pixels).cpu().numpy()
 
 
-def image_rows(teacher: Teacher, pixels: torch.Tensor) -> torch.Tensor:
-    """The same, left on the device, which may still be at work on them."""
+def embed_captions(teacher: Teacher, captions: Iterable[str], *, batch_size: int = 256) -> np.ndarray:
+    """Embed captions, cut where the teacher's context ends. Returns (N, D) float16, rows of unit length."""
+    rows = [_caption_rows(teacher, batch).cpu().numpy() for batch in in_batches(captions, batch_size)]
+    return np.concatenate(rows or [np.empty((0, 0), np.float16)])
+
+
+def embed_batch(
+    teacher: Teacher, pixels: Sequence[np.ndarray], captions: Sequence[str] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embed a batch's images and captions. Returns two (B, D) float16, rows of unit length.
+
+    pixels: as embed_pixels takes them, one by one. captions: or their tokens, (B, L) int32 as Tokens gives them.
+    """
+    image = _image_rows(teacher, torch.from_numpy(np.stack(pixels)))
+    # Both are under way on a device before either is waited for.
+    text = _caption_rows(teacher, captions)
+    return image.cpu().numpy(), text.cpu().numpy()
+
+
+def _image_rows(teacher: Teacher, pixels: torch.Tensor) -> torch.Tensor:
     sent = _send(teacher, pixels)
     if sent.dtype == torch.uint8:
         normalize = teacher.preprocess.transforms[-1]  # type: ignore[attr-defined]
@@ -153,19 +178,7 @@ def image_rows(teacher: Teacher, pixels: torch.Tensor) -> torch.Tensor:
     return _embed(teacher, teacher.model.encode_image, sent)
 
 
-def embed_captions(teacher: Teacher, captions: Iterable[str], *, batch_size: int = 256) -> np.ndarray:
-    """Embed captions, cut where the teacher's context ends. Returns (N, D) float16, rows of unit length."""
-    rows = [np.empty((0, 0), np.float16)]
-    for batch in in_batches(captions, batch_size):
-        rows.append(caption_rows(teacher, batch).cpu().numpy())
-    return np.concatenate(rows[1:] or rows)
-
-
-def caption_rows(teacher: Teacher, captions: Sequence[str] | np.ndarray) -> torch.Tensor:
-    """The embeddings of a batch of captions, left on the device, which may still be at work on them.
-
-    captions: or their tokens, (B, L) int32 as Tokens gives them.
-    """
+def _caption_rows(teacher: Teacher, captions: Sequence[str] | np.ndarray) -> torch.Tensor:
     tokens = captions if isinstance(captions, np.ndarray) else Tokens(teacher.tokenizer)(captions)
     return _embed(teacher, teacher.model.encode_text, _send(teacher, torch.from_numpy(tokens)).long())
 
@@ -221,7 +234,7 @@ def _from_the_root(name: str, known: set[str]) -> str:
 
 
 def _named(model: str, pretrained: str | None) -> tuple[str, str | None]:
-    """Both names as open_clip takes them."""
+    """Both names as open_clip takes them. Raises: ValueError, FileNotFoundError where it has no such model or tag."""
     known = _known(model)
     for given in (pretrained, model):
         # A folder that happens to be called as a tag is, `openai`, is not what was meant.
@@ -235,16 +248,46 @@ def _named(model: str, pretrained: str | None) -> tuple[str, str | None]:
         if model not in open_clip.list_models():
             raise ValueError("a file without embed_dim, vision_cfg and text_cfg")
     if ":" not in model:
-        _check_named(model, pretrained)
+        models, tags = open_clip.list_models(), open_clip.list_pretrained_tags_by_model(model)
+        if model.replace("/", "-") not in models:
+            like = ", ".join(get_close_matches(model, models, 3, 0.5))
+            raise ValueError("no model of that name" + (f", but {like}" if like else ""))
+        if pretrained and pretrained.lower().replace("-", "_") not in tags and not Path(pretrained).exists():
+            there = f"; {model} has {', '.join(tags)}" if tags else ""
+            raise ValueError(f"neither a tag nor a file {pretrained}{there}")
     return model, pretrained
 
 
-def _check_named(model: str, pretrained: str | None) -> None:
-    """Raises ValueError where open_clip has no such model, or no such tag for it and it is no file."""
-    models, tags = open_clip.list_models(), open_clip.list_pretrained_tags_by_model(model)
-    if model.replace("/", "-") not in models:
-        like = ", ".join(get_close_matches(model, models, 3, 0.5))
-        raise ValueError("no model of that name" + (f", but {like}" if like else ""))
-    if pretrained and pretrained.lower().replace("-", "_") not in tags and not Path(pretrained).exists():
-        there = f"; {model} has {', '.join(tags)}" if tags else ""
-        raise ValueError(f"neither a tag nor a file {pretrained}{there}")
+@contextmanager
+def reached_or_cached() -> Iterator[None]:
+    """Within it, the library of huggingface.co does without the network where there is none.
+
+    It would ask for each file six times in half a minute, and open_clip for two files or more.
+    Raises: ConnectionError where something is missed that only the hub has.
+    """
+    if constants.HF_HUB_OFFLINE or _hub_answers():
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    except Exception as error:
+        if not any(word in str(error).lower() for word in _MISSED):
+            raise
+        host = urlsplit(constants.ENDPOINT).hostname
+        raise ConnectionError(f"no connection to {host}, and not all of it was downloaded before") from error
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def _hub_answers() -> bool:
+    if getproxies():
+        # Through a proxy a connection says nothing of the hub.
+        return True
+    endpoint = urlsplit(constants.ENDPOINT)
+    try:
+        port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
+        socket.create_connection((endpoint.hostname or "", port), timeout=_HUB_PATIENCE_S).close()
+    except OSError:
+        return False
+    return True

@@ -24,23 +24,24 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_uids
-from clipsel_core.pool.making.behind import Behind
-from clipsel_core.pool.making.claim import note, settings_to_extend, writing
+from clipsel_core.pool.making.claim import hold_pool, note_settings, settings_to_extend
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
-from clipsel_core.pool.making.embed_shard import BATCH_SIZE, Embedder
-from clipsel_core.pool.making.matching import Matched, found_before, keep_found, match
-from clipsel_core.pool.making.rows import kind_of
+from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder
+from clipsel_core.pool.making.matching import Matched, match, read_found, write_found
 from clipsel_core.pool.making.shard_files import (
+    EmbeddedRows,
     Images,
     ShardFiles,
+    ShardWriter,
     add_columns,
+    kind_of,
     score_column,
     write_index,
     write_parquet,
 )
 from clipsel_core.pool.sources.image_tables import with_images
-from clipsel_core.pool.sources.record import Source
+from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.pool.teachers import add_teacher, read_teachers
 
 SET_ASIDE = pa.schema({"uid": pa.string(), "file": pa.string(), "reason": pa.string()})
@@ -73,8 +74,8 @@ def extend_pool(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     most_pixels: int | None = None,
-    finding: Callable[[int, int], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    finding: Callable[[int, int], object] = lambda done, total: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Extended:
     """Embeds the pairs of a pool that is there, images from the source, captions from the pool, shard by shard.
 
@@ -90,90 +91,87 @@ def extend_pool(
     root, began = Path(root), time.monotonic()
     path, settings = settings_to_extend(source, root, arch, most_pixels)
     info = teacher_info(teacher, model, pretrained)
-    with writing(root), quiet_pillow():
+    with hold_pool(root), quiet_pillow():
         pool = open_pool(root)
         _check_free(pool, arch)
-        matched = found_before(source, pool) or match(source, pool, finding or (lambda done, total: None))
-        keep_found(source, pool, matched)
-        note(path, settings)
+        matched = read_found(source, pool) or match(source, pool, finding)
+        write_found(source, pool, matched)
+        note_settings(path, settings)
         add_teacher(root, arch, info)
         workers, most_pixels = workers or allowed_cores(), settings["max_pixels"]
-        progress = progress or (lambda done, total: None)
+        width = embed_captions(teacher, ["a"]).shape[1]
+        first = embedded = 0
         with (
             Embedder(teacher, source, workers=workers, batch_size=batch_size, most_pixels=most_pixels) as embedder,
-            Behind() as behind,
+            ShardWriter() as writer,
         ):
-            embedded = _Work(source, pool, matched, teacher, embedder, arch, progress, behind).extend()
+            for shard in pool.shards:
+                files = ShardFiles(root, shard.name)
+                if not (files.has(arch) and _aside(files, arch).exists()):
+                    work = _Work(source, pool, matched, embedder, arch, width, progress, writer)
+                    embedded += work.extend(shard, files, first)
+                first += shard.rows
+                writer.check()
+                progress(first, pool.rows)
+            writer.wait()
     return _finish(pool, matched, arch, embedded, time.monotonic() - began)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Adding to a pool, with all that it takes."""
+    """Adding to a pool's shards, with all that it takes. width: of the teacher's embeddings."""
 
     source: Source
     pool: Pool
     matched: Matched
-    teacher: Teacher
     embedder: Embedder
     arch: str
-    progress: Callable[[int, int], None]
-    behind: Behind
+    width: int
+    progress: Callable[[int, int], object]
+    writer: ShardWriter
 
-    def extend(self) -> int:
-        """Goes through the shards, those that have the teacher passed over; how many pairs were embedded."""
-        width = embed_captions(self.teacher, ["a"]).shape[1]
-        first = embedded = 0
-        for shard in self.pool.shards:
-            files = ShardFiles(self.pool.root, shard.name)
-            if not (files.has(self.arch) and _aside(files, self.arch).exists()):
-                embedded += self._extend_shard(shard, files, first, width)
-            first += shard.rows
-            self._tell(first)
-        self.behind.wait()
-        return embedded
-
-    def _tell(self, done: int) -> None:
-        self.behind.check()
-        self.progress(done, self.pool.rows)
-
-    def _extend_shard(self, shard: Shard, files: ShardFiles, first: int, width: int) -> int:
+    def extend(self, shard: Shard, files: ShardFiles, first: int) -> int:
+        """Embeds a shard's pairs and has them written. first: its first row in the pool. Returns how many it were."""
         table, named = pq.ParquetFile(shard.parquet).read(), read_uids(self.pool, shard)
         names = uids.to_hex(named).to_pylist()
-        captions = as_texts(table[shard.text_column]) if shard.text_column else [""] * shard.rows
-        # Rows go back to their places below: meanwhile they come as their images lie, so that none is sought.
-        listed = (
-            self.matched.record(first + row, str(row), captions[row])
-            for row in self.matched.in_reading_order(first, shard.rows).tolist()
-        )
-        records = with_images(self.source.base, self.source.image_column, listed)
-        rows = self.embedder.embed(records, lambda _, read: self._tell(first + read), lambda *_: None)
-        image, text = np.zeros((2, len(names), width), np.float16)
+        rows = self._embed(shard, table, first)
+        image, text = np.zeros((2, len(names), self.width), np.float16)
         kept = [int(item.record.key) for item in rows.kept]
         if kept:
             image[kept], text[kept] = rows.image, rows.text
         if len(kept) + len(rows.rejected) != shard.rows:
+            expected = f"{counted(shard.rows, 'pairs')} accounted for"
             found = f"{len(kept):,} embedded and {len(rows.rejected):,} set aside"
-            raise PoolFormatError(
-                f"shard {shard.name}", expected=f"{counted(shard.rows, 'pairs')} accounted for", found=found
-            )
+            raise PoolFormatError(f"shard {shard.name}", expected=expected, found=found)
         rejected = sorted((int(key), file, reason) for file, key, reason in rows.rejected)
-        lines = [[names[row] for row, _, _ in rejected], *([line[n] for line in rejected] for n in (1, 2))]
+        aside = [{"uid": names[row], "file": file, "reason": reason} for row, file, reason in rejected]
 
         def write() -> None:
-            if not self.pool.tars and kept and not _has_places(files):
+            index = files.side("images")
+            # An index may be there and empty, where embeddings came without images.
+            if not self.pool.tars and kept and not (index.exists() and pq.read_metadata(index).num_rows):
                 write_index(files, Images(self.source.base, self.source.image_column), rows.kept, named[kept])
-            write_parquet(_aside(files, self.arch), pa.table(lines, schema=SET_ASIDE))
+            write_parquet(_aside(files, self.arch), pa.Table.from_pylist(aside, SET_ASIDE))
             add_columns(files, table, self.arch, image, text)
 
-        self.behind.do(write)
+        self.writer.begin(write)
         return len(kept)
 
+    def _embed(self, shard: Shard, table: pa.Table, first: int) -> EmbeddedRows:
+        """What becomes of a shard's pairs, whose keys are their rows in it. They come as their images lie, so that none
+        is sought."""
+        captions = as_texts(table[shard.text_column]) if shard.text_column else [""] * shard.rows
+        listed = (
+            self.matched.record(first + row, str(row), captions[row])
+            for row in self.matched.in_reading_order(first, shard.rows).tolist()
+        )
 
-def _has_places(files: ShardFiles) -> bool:
-    """Whether a shard's index says where an image is: it may be there and empty, where embeddings came without."""
-    index = files.side("images")
-    return index.exists() and pq.read_metadata(index).num_rows > 0
+        def tell(_: Record, read: int) -> None:
+            self.writer.check()
+            self.progress(first + read, self.pool.rows)
+
+        records = with_images(self.source.base, self.source.image_column, listed)
+        return self.embedder.embed(records, tell, lambda *_: None)
 
 
 def _aside(files: ShardFiles, arch: str) -> Path:
@@ -182,13 +180,10 @@ def _aside(files: ShardFiles, arch: str) -> Path:
 
 def _check_free(pool: Pool, arch: str) -> None:
     """Makes sure that the teacher's columns are not somebody else's, and that there are captions to embed."""
-    if arch not in read_teachers(pool.root):
-        taken = [f"embeddings {arch}"] * (arch in pool.archs) + [score_column(arch)] * (
-            score_column(arch) in pool.columns
-        )
-        if taken:
-            remedy = "choose another --arch"
-            raise PoolFormatError(pool.root, expected=f"no {arch} in the pool yet", found=taken[0], remedy=remedy)
+    if arch not in read_teachers(pool.root) and (arch in pool.archs or score_column(arch) in pool.columns):
+        found = f"embeddings {arch}" if arch in pool.archs else score_column(arch)
+        expected, remedy = f"no {arch} in the pool yet", "choose another --arch"
+        raise PoolFormatError(pool.root, expected=expected, found=found, remedy=remedy)
     if pool.text_column is None:
         found = ", ".join(pool.columns)
         raise PoolFormatError(pool.shards[0].parquet, expected="captions in a column text or caption", found=found)
@@ -200,15 +195,15 @@ def _finish(pool: Pool, matched: Matched, arch: str, embedded: int, seconds: flo
     aside = pa.concat_tables([SET_ASIDE.empty_table(), *(pq.read_table(_aside(file, arch)) for file in files)])
     if aside.num_rows:
         write_parquet(pool.root / f"set_aside_{arch}.parquet", aside)
+    reasons = Counter(kind_of(reason) for reason in aside["reason"].to_pylist())
     if aside.num_rows == pool.rows:
-        found = ", ".join(sorted({kind_of(reason) for reason in aside["reason"].to_pylist()})[:3])
-        remedy = f"see set_aside_{arch}.parquet"
+        found, remedy = ", ".join(sorted(reasons)[:3]), f"see set_aside_{arch}.parquet"
         raise PoolFormatError(pool.root, expected="a pair that can be used", found=found, remedy=remedy)
     return Extended(
         shards=len(files),
         pairs=pool.rows,
         set_aside=aside.num_rows,
-        reasons=Counter(kind_of(reason) for reason in aside["reason"].to_pylist()),
+        reasons=reasons,
         by=matched.by,
         strangers=matched.strangers,
         repeated=matched.repeated,

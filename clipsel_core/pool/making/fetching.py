@@ -52,9 +52,6 @@ class Fetcher:
             place = self._base / record.file
         except PoolFormatError as error:
             return replace(record, fault=f"its address cannot be opened: {error}")
-        return self._fetched(place, record)
-
-    def _fetched(self, place: Place, record: Record) -> Record:
         hopeless = self._failed[place.store] >= _HOPELESS and place.store not in self._had
         try:
             data = (place.patient(1) if hopeless else place).read(record.offset, record.length)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,23 +22,23 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically
-from clipsel_core.pool.making.behind import Behind
-from clipsel_core.pool.making.claim import note, settings_to_make, writing
-from clipsel_core.pool.making.copy_shard import Copier
+from clipsel_core.pool.making.claim import hold_pool, note_settings, settings_to_make
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, teacher_info
-from clipsel_core.pool.making.embed_shard import BATCH_SIZE, Embedder, Took
-from clipsel_core.pool.making.feed import Cursor, Feed
-from clipsel_core.pool.making.naming import Namer
-from clipsel_core.pool.making.packing import TarPacker, for_loaders, new_tar, write_stats
-from clipsel_core.pool.making.rows import Kept, Rows, kind_of
+from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached, Took, copy_embeddings
+from clipsel_core.pool.making.packing import for_loaders, new_tar, write_stats
 from clipsel_core.pool.making.shard_files import (
     REJECTED,
     REPEATED,
+    EmbeddedPair,
+    EmbeddedRows,
     Images,
-    Report,
+    Namer,
     ShardFiles,
+    ShardReport,
+    ShardWriter,
     add_to_shard,
+    kind_of,
     write_parquet,
     write_shard,
 )
@@ -101,12 +102,12 @@ def make_pool(
     if min(settings["shard_size"], batch_size) < 1:
         found = f"{settings['shard_size']} and {batch_size}"
         raise PoolFormatError("--shard-size, --batch-size", expected="1 or more", found=found)
-    with writing(root), quiet_pillow(), ExitStack() as working:
-        note(root / "embed" / "settings.json", settings)
-        worker: Embedder | Copier = Copier()
+    with hold_pool(root), quiet_pillow(), ExitStack() as working:
+        note_settings(root / "embed" / "settings.json", settings)
+        embed: Callable[[Iterable[Record], Reached, Took], EmbeddedRows] = copy_embeddings
         if teacher:
             add_teacher(root, arch, teacher_info(teacher, model, pretrained))
-            worker = Embedder(
+            embedder = Embedder(
                 teacher,
                 source,
                 workers=workers or allowed_cores(),
@@ -114,19 +115,11 @@ def make_pool(
                 most_pixels=settings["most_pixels"],
                 keep=settings["pack"],
             )
-            working.enter_context(worker)
+            embed = working.enter_context(embedder).embed
         shards = {"shard_size": settings["shard_size"], "pack": settings["pack"]}
         progress = progress or (lambda done, total, records: None)
-        behind = working.enter_context(Behind())
-        return _Work(source, root, worker, arch, **shards, progress=progress, behind=behind).make()
-
-
-class _Shard(NamedTuple):
-    """A shard that is embedded and not written. uids: of its pairs, UID_DTYPE."""
-
-    report: Report
-    uids: np.ndarray
-    write: Callable[[], object]
+        writer = working.enter_context(ShardWriter())
+        return _Work(source, root, embed, arch, **shards, progress=progress, writer=writer).make()
 
 
 @dataclass(frozen=True)
@@ -135,12 +128,12 @@ class _Work:
 
     source: Source
     root: Path
-    worker: Embedder | Copier
+    embed: Callable[[Iterable[Record], Reached, Took], EmbeddedRows]
     arch: str
     shard_size: int
     pack: bool
     progress: Callable[[int, int, int], None]
-    behind: Behind
+    writer: ShardWriter
 
     def make(self) -> Made:
         """Goes through the shards; those that are there with this teacher are passed over."""
@@ -152,21 +145,24 @@ class _Work:
             report = files.report()
             if report is None or (report.kept and not files.has(self.arch)):
                 feed = feed.continued(cursor)
-                shard = self._embedded(files, report, feed, taken, gone_through)
-                self.behind.do(shard.write)
-                report, named = shard.report, shard.uids
+                report, named = self._make_shard(files, report, feed, taken, gone_through)
                 embedded += report.kept
                 gone_through += report.read
             else:
                 named = _uids_of(files, report)
             taken = uids.union(taken, named)
             cursor, last, number = Cursor(*report.following), report.last, number + 1
-        self.behind.wait()
+        self.writer.wait()
         self.progress(sum(self.source.sizes), sum(self.source.sizes), gone_through)
         return _finish(self.root, number, embedded, time.monotonic() - start)
 
-    def _embedded(self, files: ShardFiles, old: Report | None, feed: Feed, taken: np.ndarray, before: int) -> _Shard:
-        """Embeds a shard's records. old: the shard's report, if others embedded it. before: records gone through."""
+    def _make_shard(
+        self, files: ShardFiles, old: ShardReport | None, feed: Feed, taken: np.ndarray, before: int
+    ) -> tuple[ShardReport, np.ndarray]:
+        """Embeds a shard's records and has them written. old: the shard's report, if others embedded it.
+
+        before: records gone through. Returns the shard's report and its pairs' uids, UID_DTYPE.
+        """
         namer = Namer(taken)
         if self.pack and not old:
             rows = self._packed(files, feed, namer, before)
@@ -176,69 +172,62 @@ class _Work:
             found = f"{len(rows.kept):,} kept and {len(rows.rejected):,} rejected"
             expected = f"{counted(rows.read, 'records')} accounted for"
             raise PoolFormatError(f"shard {files.name}", expected=expected, found=found)
-        following = feed.following()
         if old:
-            return _Shard(old, _uids_of(files, old), partial(_add, files, old, rows, self.arch))
-        names = namer.names()
-        report = Report(
+            named = _uids_of(files, old)
+            self.writer.begin(partial(add_to_shard, files, old, rows, self.arch))
+            return old, named
+        report = ShardReport(
             read=rows.read,
             kept=len(rows.kept),
             rejected=len(rows.rejected),
-            repeated=len(names.repeated),
+            repeated=len(namer.repeated),
             derived=sum(bool(item.record.source_uid and not item.record.uid) for item in rows.kept),
-            following=(following.part, following.before),
+            following=feed.following(),
             last=feed.exhausted(),
         )
         where = Images(Place.of(self.root), "") if self.pack else Images(self.source.base, self.source.image_column)
-        write = partial(write_shard, files, where, rows, names, self.arch, report)
-        return _Shard(report, names.uids, write)
+        self.writer.begin(partial(write_shard, files, where, rows, namer, self.arch, report))
+        return report, namer.uids()
 
-    def _rows(self, feed: Feed, before: int, took: Took) -> Rows:
+    def _rows(self, feed: Feed, before: int, took: Took) -> EmbeddedRows:
         total, earlier = sum(self.source.sizes), feed.handed_out
 
         def tell(last: Record, read: int) -> None:
-            self.behind.check()
+            self.writer.check()
             self.progress(feed.reached(last, earlier + read), total, before + read)
 
-        return self.worker.embed(islice(feed, self.shard_size), tell, took)
+        return self.embed(islice(feed, self.shard_size), tell, took)
 
-    def _packed(self, files: ShardFiles, feed: Feed, namer: Namer, before: int) -> Rows:
+    def _packed(self, files: ShardFiles, feed: Feed, namer: Namer, before: int) -> EmbeddedRows:
         """The rows, and their pairs in a tar, where the rows' images are then."""
-        made: list[Rows] = []
+        places: list[tuple[int, int]] = []
+        rows = EmbeddedRows()
 
         def fill(aside: Path) -> None:
-            places: list[tuple[int, int]] = []
+            nonlocal rows
             with new_tar(aside) as packer:
 
-                def took(kept: Kept, data: bytes | None) -> None:
+                def took(kept: EmbeddedPair, data: bytes | None) -> None:
                     assert data is not None
-                    image = for_loaders(data)
-                    places.append((_pack(packer, files.name, kept, namer.name(kept.record), image), len(image)))
+                    image, key = for_loaders(data), f"{files.name}{packer.count:08d}"
+                    facts = _facts_of(kept, namer.name(kept.record), key)
+                    places.append((packer.add(key, image, kept.record.caption, facts), len(image)))
 
-                made.append(self._rows(feed, before, took))
-            inner = files.tar.relative_to(files.root).as_posix()
-            for row, (offset, length) in enumerate(places):
-                made[0].kept[row] = replace(made[0].kept[row], file=inner, offset=offset, length=length)
+                rows = self._rows(feed, before, took)
 
         write_atomically(files.tar, fill)
-        write_stats(files.tar, len(made[0].kept))
-        return made[0]
+        inner = files.tar.relative_to(files.root).as_posix()
+        rows.kept = [
+            replace(kept, file=inner, offset=offset, length=length)
+            for kept, (offset, length) in zip(rows.kept, places, strict=True)
+        ]
+        write_stats(files.tar, len(rows.kept))
+        return rows
 
 
-def _uids_of(files: ShardFiles, report: Report) -> np.ndarray:
-    """The uids of a shard that is written."""
-    return uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"] if report.kept else [])
-
-
-def _add(files: ShardFiles, old: Report, rows: Rows, arch: str) -> None:
-    add_to_shard(files, rows, arch)
-    if (len(rows.kept), len(rows.rejected)) != (old.kept, old.rejected):
-        expected, found = (f"{count:,} rejected" for count in (old.rejected, len(rows.rejected)))
-        raise PoolFormatError(files.parquet, expected=expected, found=found)
-
-
-def _pack(packer: TarPacker, shard: str, kept: Kept, uid: str, data: bytes) -> int:
-    record, key = kept.record, f"{shard}{packer.count:08d}"
+def _facts_of(kept: EmbeddedPair, uid: str, key: str) -> dict[str, object]:
+    """What a packed pair's json says. key: its name in the tar."""
+    record = kept.record
     facts = {
         **facts_in(record.facts),
         "uid": uid,
@@ -250,21 +239,21 @@ def _pack(packer: TarPacker, shard: str, kept: Kept, uid: str, data: bytes) -> i
         "sha256": kept.sha256,
         "source_key": record.key,
     }
-    if record.source_uid:
-        facts["source_uid"] = record.source_uid
-    return packer.add(key, data, record.caption, facts)
+    return {**facts, "source_uid": record.source_uid} if record.source_uid else facts
+
+
+def _uids_of(files: ShardFiles, report: ShardReport) -> np.ndarray:
+    """The uids of a shard that is written."""
+    return uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"] if report.kept else [])
 
 
 def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
     """Puts the shards' lists together and checks the counts against them."""
-    reports = []
-    names = [f"{number:08d}" for number in range(shards)]
-    for name in names:
-        report = ShardFiles(root, name).report()
-        assert report is not None
-        reports.append(report)
+    written = [ShardFiles(root, f"{number:08d}") for number in range(shards)]
+    reports = [report for files in written if (report := files.report())]
+    assert len(reports) == shards
     rejected, repeated = (
-        pa.concat_tables([schema.empty_table(), *(pq.read_table(ShardFiles(root, name).side(what)) for name in names)])
+        pa.concat_tables([schema.empty_table(), *(pq.read_table(files.side(what)) for files in written)])
         for what, schema in (("rejected", REJECTED), ("repeated", REPEATED))
     )
     read, kept = sum(report.read for report in reports), sum(report.kept for report in reports)
@@ -278,6 +267,70 @@ def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
     if not kept:
         found = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3)) or "none"
         raise PoolFormatError(root, expected="a pair that can be used", found=found, remedy="see rejected.parquet")
-    written = sum(report.kept > 0 for report in reports)
-    derived = sum(report.derived for report in reports)
-    return Made(written, read, kept, reasons, repeated.num_rows, derived, embedded, seconds)
+    return Made(
+        shards=sum(report.kept > 0 for report in reports),
+        read=read,
+        kept=kept,
+        reasons=reasons,
+        repeated=repeated.num_rows,
+        derived=sum(report.derived for report in reports),
+        embedded=embedded,
+        seconds=seconds,
+    )
+
+
+class Cursor(NamedTuple):
+    """Where in the source a shard begins: the part, and how many of its records come before."""
+
+    part: int = 0
+    before: int = 0
+
+
+class Feed:
+    """The source's records from a cursor on, and where they have got to. handed_out: how many records were."""
+
+    def __init__(self, source: Source, cursor: Cursor) -> None:
+        self._at, self._following = cursor, cursor
+        self._source, self._ahead, self.handed_out = source, list[Record](), 0
+        self._starts = [0, *accumulate(source.sizes)]
+        # The number of a record, counted from the cursor on, with which each part from the cursor's on begins.
+        self._first, self._begun = cursor.part, list[int]()
+        self._records = self._from(cursor)
+
+    def __iter__(self) -> Iterator[Record]:
+        return self
+
+    def __next__(self) -> Record:
+        record = self._ahead.pop() if self._ahead else next(self._records)
+        self._following = self._at
+        self.handed_out += 1
+        return record
+
+    def continued(self, cursor: Cursor) -> Feed:
+        """The records from a cursor on: this feed where it stands there, so that what came before is read once."""
+        return self if cursor == self._following else Feed(self._source, cursor)
+
+    def reached(self, record: Record, number: int) -> int:
+        """How far the source is read with the `number`th record that was handed out, in the unit of its sizes."""
+        part = self._first + bisect_left(self._begun, number) - 1
+        return self._starts[part] + min(record.position, self._source.sizes[part])
+
+    def following(self) -> Cursor:
+        """Where the first record lies that has not been handed out."""
+        return self._following
+
+    def exhausted(self) -> bool:
+        """Whether there is no record left."""
+        if not self._ahead:
+            self._ahead += islice(self._records, 1)
+        return not self._ahead
+
+    def _from(self, cursor: Cursor) -> Iterator[Record]:
+        handed_out = 0
+        for part in range(cursor.part, len(self._source.parts)):
+            skipped = cursor.before if part == cursor.part else 0
+            self._begun.append(handed_out)
+            for before, record in enumerate(islice(self._source.read(part), skipped, None), skipped + 1):
+                self._at = Cursor(part, before)
+                handed_out += 1
+                yield record

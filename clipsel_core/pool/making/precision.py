@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import cast
 
@@ -15,11 +15,8 @@ import torch
 
 from clipsel_core.counts import counted
 from clipsel_core.pool.making.decode import MOST_PIXELS, quiet_pillow
-from clipsel_core.pool.making.embed import Precision, Teacher
-from clipsel_core.pool.making.embed_shard import Embedder
-from clipsel_core.pool.making.feed import Cursor, Feed
-from clipsel_core.pool.making.lanes import compute_on_one_core, embed_batch, fitted
-from clipsel_core.pool.making.workers import Prepared
+from clipsel_core.pool.making.embed import Precision, Teacher, embed_batch
+from clipsel_core.pool.making.embedder import Embedder, compute_on_one_core, round_weights
 from clipsel_core.pool.sources.record import Source
 from clipsel_core.pool.teachers import read_teachers
 
@@ -56,7 +53,7 @@ class Trial:
         )
 
 
-def settle(
+def choose_precision(
     teacher: Teacher, source: Source, root: Path, arch: str, *, most_pixels: int = MOST_PIXELS
 ) -> tuple[Teacher, Trial | None]:
     """The teacher as it is to embed into this pool, and the trial that decided it, if one did.
@@ -69,39 +66,40 @@ def settle(
         return (replace(teacher, precision=cast(Precision, noted.precision)) if possible else teacher), None
     if source.embedded or teacher.device.type != "cpu" or not _multiplies_bf16():
         return teacher, None
-    prepared = _first_pairs(teacher, source, most_pixels)
+    records = islice(chain.from_iterable(map(source.read, range(len(source.parts)))), _RECORDS)
+    with quiet_pillow(), Embedder(teacher, source, workers=1, batch_size=_PAIRS, most_pixels=most_pixels) as embedder:
+        outcomes = (outcome for _, outcome in embedder.prepare(records))
+        prepared = list(islice((pair for pair in outcomes if not isinstance(pair, str)), _PAIRS))
     if not prepared:
         return teacher, None
-    trial = try_bf16(teacher, [pair.pixels for pair in prepared], [pair.kept.record.caption for pair in prepared])
+    trial = try_bf16(teacher, [pair.pixels for pair in prepared], [pair.record.caption for pair in prepared])
     return (replace(teacher, precision="bf16") if trial.pays else teacher), trial
 
 
 def try_bf16(teacher: Teacher, pixels: Sequence[np.ndarray], captions: Sequence[str]) -> Trial:
     """Embeds a few pairs in float32 and in bf16, by the time of one core, which other work beside it hardly changes."""
     threads = torch.get_num_threads()
-    contenders = [replace(teacher, precision="float32"), fitted(replace(teacher, precision="bf16"))]
-    with ThreadPoolExecutor(1, initializer=compute_on_one_core) as core:
-        (slow, exact), (quick, rounded) = core.submit(_race, contenders, pixels, captions).result()
-    torch.set_num_threads(threads)
-    furthest = max(_furthest(one, other) for one, other in zip(exact, rounded, strict=True))
-    return Trial(len(pixels), slow / quick, furthest)
-
-
-def _race(
-    contenders: Sequence[Teacher], pixels: Sequence[np.ndarray], captions: Sequence[str]
-) -> list[tuple[float, tuple[np.ndarray, np.ndarray]]]:
-    """The least seconds of each, which take turns, with its embeddings."""
-    seconds, start = [float("inf")] * len(contenders), time.thread_time()
+    contenders = [replace(teacher, precision="float32"), round_weights(replace(teacher, precision="bf16"))]
+    seconds: list[list[float]] = [[], []]
     rows: list[tuple[np.ndarray, np.ndarray]] = []
-    for turn in range(_MOST_ROUNDS):
-        if turn >= _LEAST_ROUNDS and time.thread_time() - start > _ROUNDS_S:
-            break
-        rows = []
-        for place, teacher in enumerate(contenders):
-            before = time.thread_time()
-            rows.append(embed_batch(teacher, pixels, captions))
-            seconds[place] = min(seconds[place], time.thread_time() - before)
-    return list(zip(seconds, rows, strict=True))
+
+    def take_turns() -> None:
+        start = time.thread_time()
+        for turn in range(_MOST_ROUNDS):
+            if turn >= _LEAST_ROUNDS and time.thread_time() - start > _ROUNDS_S:
+                break
+            rows.clear()
+            for each, spent in zip(contenders, seconds, strict=True):
+                before = time.thread_time()
+                rows.append(embed_batch(each, pixels, captions))
+                spent.append(time.thread_time() - before)
+
+    with ThreadPoolExecutor(1, initializer=compute_on_one_core) as core:
+        core.submit(take_turns).result()
+    torch.set_num_threads(threads)
+    furthest = max(_furthest(one, other) for one, other in zip(*rows, strict=True))
+    slow, quick = map(min, seconds)
+    return Trial(len(pixels), slow / quick, furthest)
 
 
 def _furthest(exact: np.ndarray, rounded: np.ndarray) -> float:
@@ -109,12 +107,6 @@ def _furthest(exact: np.ndarray, rounded: np.ndarray) -> float:
     one, other = exact.astype(np.float64), rounded.astype(np.float64)
     cosines = (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
     return float((1 - cosines).max()) if np.isfinite(cosines).all() else float("inf")
-
-
-def _first_pairs(teacher: Teacher, source: Source, most_pixels: int) -> list[Prepared]:
-    with quiet_pillow(), Embedder(teacher, source, workers=1, batch_size=_PAIRS, most_pixels=most_pixels) as embedder:
-        prepared = embedder.prepare(islice(Feed(source, Cursor()), _RECORDS))
-        return list(islice((outcome for _, outcome in prepared if not isinstance(outcome, str)), _PAIRS))
 
 
 def _multiplies_bf16() -> bool:

@@ -9,12 +9,17 @@ embed/<shard>.rejected.parquet, embed/<shard>.repeated.parquet
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +32,9 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically, write_json
 from clipsel_core.pool.images import NOWHERE
 from clipsel_core.pool.layout import read_schema
-from clipsel_core.pool.making.naming import Names
-from clipsel_core.pool.making.rows import Kept, Rows
 from clipsel_core.pool.npz import read_array, read_members
 from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.record import Record
 
 REJECTED = pa.schema({"file": pa.string(), "key": pa.string(), "reason": pa.string()})
 REPEATED = pa.schema({"file": pa.string(), "key": pa.string(), "uid": pa.string(), "renamed_to": pa.string()})
@@ -45,7 +49,38 @@ INDEX = pa.schema(
 )
 
 
-class Report(BaseModel):
+@dataclass(frozen=True)
+class EmbeddedPair:
+    """A pair that has its embeddings; the record's image bytes are let go.
+
+    file, offset, length: where its image is, for the index; see images.py.
+    sha256: of the image's bytes; None where they were not seen.
+    """
+
+    record: Record
+    file: str
+    offset: int
+    length: int
+    width: int | None
+    height: int | None
+    sha256: str | None
+
+
+@dataclass
+class EmbeddedRows:
+    """What became of a stretch of records: M kept with (M, D) float16 embeddings, and the rejected.
+
+    rejected: file, key and reason. read: how many records there were; kept and rejected add up to it.
+    """
+
+    kept: list[EmbeddedPair] = field(default_factory=list)
+    image: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float16))
+    text: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float16))
+    rejected: list[tuple[str, str, str]] = field(default_factory=list)
+    read: int = 0
+
+
+class ShardReport(BaseModel):
     """What became of a shard's records. following: part and place in it of the first record after them.
 
     repeated: pairs whose uid another has. derived: those whose source has a uid that cannot be a pool's.
@@ -95,11 +130,11 @@ class ShardFiles(NamedTuple):
         folder, ending = ("images", "") if what == "images" else ("embed", f".{what}")
         return self.root / folder / f"{self.name}{ending}.parquet"
 
-    def report(self) -> Report | None:
+    def report(self) -> ShardReport | None:
         """The report of a shard that is written, by whichever teacher; else None. Raises PoolFormatError."""
         path = self.root / "embed" / f"{self.name}.json"
         try:
-            return Report.model_validate(json.loads(path.read_bytes()))
+            return ShardReport.model_validate(json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, ValidationError) as error:
@@ -121,23 +156,31 @@ def score_column(arch: str) -> str:
     return f"clip_{arch}_similarity_score"
 
 
-def write_shard(files: ShardFiles, images: Images, rows: Rows, names: Names, arch: str, report: Report) -> None:
+def write_shard(
+    files: ShardFiles, images: Images, rows: EmbeddedRows, namer: Namer, arch: str, report: ShardReport
+) -> None:
     """Writes a new shard. One that kept nothing has a report and rejected rows, but no metadata."""
-    write_parquet(files.side("rejected"), _table(rows.rejected, REJECTED))
-    write_parquet(files.side("repeated"), _repeated(rows.kept, names))
+    rejected = [dict(zip(REJECTED.names, row, strict=True)) for row in rows.rejected]
+    write_parquet(files.side("rejected"), pa.Table.from_pylist(rejected, REJECTED))
+    named = namer.uids()
+    names = uids.to_hex(named).to_pylist()
+    repeated = [
+        {"file": rows.kept[row].record.file, "key": rows.kept[row].record.key, "uid": old, "renamed_to": names[row]}
+        for row, old in namer.repeated
+    ]
+    write_parquet(files.side("repeated"), pa.Table.from_pylist(repeated, REPEATED))
     if rows.kept:
-        write_index(files, images, rows.kept, names.uids)
+        write_index(files, images, rows.kept, named)
         _save(files.npz, {f"{arch}_img": rows.image, f"{arch}_txt": rows.text})
-        write_parquet(
-            files.parquet, _metadata(rows.kept, names.uids).append_column(*_scores(arch, rows.image, rows.text))
-        )
+        table = _metadata(rows.kept, names).append_column(*_scores(arch, rows.image, rows.text))
+        write_parquet(files.parquet, table)
     write_json(files.root / "embed" / f"{files.name}.json", report.model_dump())
 
 
-def add_to_shard(files: ShardFiles, rows: Rows, arch: str) -> None:
+def add_to_shard(files: ShardFiles, report: ShardReport, rows: EmbeddedRows, arch: str) -> None:
     """Adds a teacher's arrays and scores to a shard that is there; what is in it keeps its values.
 
-    Raises: PoolFormatError where the shard's pairs are not the same, in the same order.
+    report: the shard's. Raises: PoolFormatError where its pairs are not the same in the same order, or others rejected.
     """
     table = pq.read_table(files.parquet)
     if found := _difference(rows.kept, table):
@@ -146,24 +189,9 @@ def add_to_shard(files: ShardFiles, rows: Rows, arch: str) -> None:
             files.parquet, expected=f"the same {counted(table.num_rows, 'pairs')}", found=found, remedy=remedy
         )
     add_columns(files, table, arch, rows.image, rows.text)
-
-
-def _difference(kept: list[Kept], table: pa.Table) -> str:
-    """Where pairs are not those of a shard that is there: the first that is another; nothing where they are."""
-    if len(kept) != table.num_rows:
-        return f"{len(kept):,}"
-    keys = [item.record.key for item in kept]
-    compared: list[tuple[str, str, list[Any]]] = [
-        ("key", "pair", keys),
-        ("sha256", "image", [item.sha256 for item in kept]),
-        ("text", "caption", [item.record.caption for item in kept]),
-    ]
-    for column, word, now in compared:
-        was = table[column].to_pylist()
-        if now != was:
-            row = next(row for row, (one, other) in enumerate(zip(now, was, strict=True)) if one != other)
-            return f"another {word} in row {row:,}, {keys[row]}"
-    return ""
+    if len(rows.rejected) != report.rejected:
+        expected, found = (f"{count:,} rejected" for count in (report.rejected, len(rows.rejected)))
+        raise PoolFormatError(files.parquet, expected=expected, found=found)
 
 
 def add_columns(files: ShardFiles, table: pa.Table, arch: str, image: np.ndarray, text: np.ndarray) -> None:
@@ -180,17 +208,31 @@ def add_columns(files: ShardFiles, table: pa.Table, arch: str, image: np.ndarray
     write_parquet(files.parquet, table.append_column(*_scores(arch, image, text)))
 
 
-def write_index(files: ShardFiles, images: Images, kept: list[Kept], named: np.ndarray) -> None:
+def write_index(files: ShardFiles, images: Images, kept: list[EmbeddedPair], named: np.ndarray) -> None:
     """Writes where the images of these pairs lie, for the gallery. named: (M,) UID_DTYPE, their uids."""
     elsewhere = {os.path.dirname(item.file) for item in kept if "://" in item.file or os.path.isabs(item.file)}
     reach.remember({images.base.address, *elsewhere})
+    there = [row for row, item in enumerate(kept) if item.length != NOWHERE]
+    kept, named = [kept[row] for row in there], named[there]
+    columns = [
+        pa.array(named["f0"].copy()),
+        pa.array(named["f1"].copy()),
+        pa.array([item.file for item in kept], pa.string()).dictionary_encode(),
+        pa.array([item.offset for item in kept], pa.int64()),
+        pa.array([item.length for item in kept], pa.int64()),
+    ]
     described = {"base": images.base.relative_to(files.root), "image_column": images.column}
-    write_parquet(files.side("images"), _index(kept, named).replace_schema_metadata(described))
+    write_parquet(files.side("images"), pa.table(columns, schema=INDEX).replace_schema_metadata(described))
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Writes a table, whole or not at all."""
     write_atomically(path, partial(pq.write_table, table, compression="zstd"))
+
+
+def kind_of(reason: str) -> str:
+    """A reason of a rejection without what differs from one picture to the next."""
+    return re.sub(r" at byte [\d,]+", "", reason.partition(":")[0])
 
 
 def _save(npz: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -201,23 +243,23 @@ def _save(npz: Path, arrays: dict[str, np.ndarray]) -> None:
     write_atomically(npz, write)
 
 
-def _metadata(kept: list[Kept], named: np.ndarray) -> pa.Table:
-    names = uids.to_hex(named)
+def _metadata(kept: list[EmbeddedPair], names: list[str]) -> pa.Table:
+    records = [item.record for item in kept]
     own = [
-        item.record.source_uid or (item.record.uid if item.record.uid != name else "") or None
-        for item, name in zip(kept, names.to_pylist(), strict=True)
+        record.source_uid or (record.uid if record.uid != name else "") or None
+        for record, name in zip(records, names, strict=True)
     ]
     columns = {
-        "uid": names,
-        "url": pa.array([item.record.url for item in kept], pa.string()),
-        "text": pa.array([item.record.caption for item in kept], pa.string()),
+        "uid": pa.array(names, pa.string()),
+        "url": pa.array([record.url for record in records], pa.string()),
+        "text": pa.array([record.caption for record in records], pa.string()),
         "original_width": pa.array([item.width for item in kept], pa.int64()),
         "original_height": pa.array([item.height for item in kept], pa.int64()),
         "sha256": pa.array([item.sha256 for item in kept], pa.string()),
-        "key": pa.array([item.record.key for item in kept], pa.string()),
+        "key": pa.array([record.key for record in records], pa.string()),
         "source_uid": pa.array(own, pa.string()),
         # Read back by `export`, which writes it into the pair's json again.
-        "json": pa.array([item.record.facts or None for item in kept], pa.string()),
+        "json": pa.array([record.facts or None for record in records], pa.string()),
     }
     return pa.table(columns)
 
@@ -227,26 +269,97 @@ def _scores(arch: str, image: np.ndarray, text: np.ndarray) -> tuple[str, pa.Arr
     return score_column(arch), pa.array(similarity, pa.float32(), mask=~image.any(1))
 
 
-def _index(kept: list[Kept], named: np.ndarray) -> pa.Table:
-    there = [row for row, item in enumerate(kept) if item.length != NOWHERE]
-    kept, named = [kept[row] for row in there], named[there]
-    columns = [
-        pa.array(named["f0"].copy()),
-        pa.array(named["f1"].copy()),
-        pa.array([item.file for item in kept], pa.string()).dictionary_encode(),
-        pa.array([item.offset for item in kept], pa.int64()),
-        pa.array([item.length for item in kept], pa.int64()),
-    ]
-    return pa.table(columns, schema=INDEX)
+def _difference(kept: list[EmbeddedPair], table: pa.Table) -> str:
+    """Where pairs are not those of a shard that is there: the first that is another; nothing where they are."""
+    if len(kept) != table.num_rows:
+        return f"{len(kept):,}"
+    keys = [item.record.key for item in kept]
+    for column, word, now in (
+        ("key", "pair", keys),
+        ("sha256", "image", [item.sha256 for item in kept]),
+        ("text", "caption", [item.record.caption for item in kept]),
+    ):
+        was = table[column].to_pylist()
+        if now != was:
+            row = next(row for row, (one, other) in enumerate(zip(now, was, strict=True)) if one != other)
+            return f"another {word} in row {row:,}, {keys[row]}"
+    return ""
 
 
-def _repeated(kept: list[Kept], names: Names) -> pa.Table:
-    new = uids.to_hex(names.uids)
-    rows = [(kept[row].record.file, kept[row].record.key, old, new[row].as_py()) for row, old in names.repeated]
-    return _table(rows, REPEATED)
+def derive_uid(key: str, caption: str, turn: int = 0) -> str:
+    """128 bits of BLAKE2b over key and caption as 32 hex digits: the same on every machine.
+
+    turn: for pairs whose uid is taken already, 1, 2, ... until one is free.
+
+    >>> derive_uid("000000012", "a red boat")
+    '5b83b73440f95326b5d715b98ad9bd18'
+    """
+    parts = [key.encode(), caption.encode(), str(turn).encode() if turn else b""]
+    framed = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    return hashlib.blake2b(framed, digest_size=16).hexdigest()
 
 
-def _table(rows: Sequence[tuple[str, ...]], schema: pa.Schema) -> pa.Table:
-    return pa.table(
-        [pa.array(column, pa.string()) for column in zip(*rows, strict=True)] or [[]] * len(schema), schema=schema
-    )
+class Namer:
+    """Gives a shard's records their uids as they come: their own where they have one, else one of key and caption.
+
+    The first of several pairs with one uid keeps it; each further one gets a derived uid, decided by the order alone.
+
+    taken: (T,) UID_DTYPE, sorted: the uids of the shards before it. repeated: rows whose first uid was taken, with
+    that uid (hex).
+    """
+
+    def __init__(self, taken: np.ndarray) -> None:
+        # Searching in a field of pairs would copy the field each time.
+        self._high, self._low = (np.ascontiguousarray(taken[half]) for half in ("f0", "f1"))
+        # In the order of the records: dicts keep it.
+        self._here: dict[str, None] = {}
+        self.repeated: list[tuple[int, str]] = []
+
+    def name(self, record: Record) -> str:
+        """The uid of the next record, 32 hex digits."""
+        wanted = new = record.uid or derive_uid(record.key, record.caption)
+        turn = 0
+        while new in self._here or self._is_taken(new):
+            turn += 1
+            new = derive_uid(record.key, record.caption, turn)
+        if turn:
+            self.repeated.append((len(self._here), wanted))
+        self._here[new] = None
+        return new
+
+    def uids(self) -> np.ndarray:
+        """Those of all records so far, in their order: (M,) UID_DTYPE."""
+        return uids.from_hex(list(self._here))
+
+    def _is_taken(self, name: str) -> bool:
+        high, low = (np.uint64(int(half, 16)) for half in (name[:16], name[16:]))
+        first, last = (np.searchsorted(self._high, high, side) for side in ("left", "right"))
+        return bool((self._low[first:last] == low).any())
+
+
+class ShardWriter(AbstractContextManager):
+    """Writes one shard at a time while the next is embedded. What fails is raised by the next call."""
+
+    def __init__(self) -> None:
+        self._thread, self._last = ThreadPoolExecutor(1), Future[object]()
+        self._last.set_result(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def begin(self, work: Callable[[], object]) -> None:
+        """Begins with this when the shard before is written, so that no more than one waits in memory."""
+        self.wait()
+        self._last = self._thread.submit(work)
+
+    def check(self) -> None:
+        """Raises what went wrong, if anything did by now."""
+        if self._last.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until all is done."""
+        self._last.result()

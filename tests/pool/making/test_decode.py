@@ -11,7 +11,7 @@ from PIL import EpsImagePlugin, Image
 
 from clipsel_core.pool.conventions import MEDIA_TYPES
 from clipsel_core.pool.making.decode import Unusable, decode, decode_with_size
-from clipsel_core.pool.making.framing import Framing
+from clipsel_core.pool.making.prepare import Framing
 from tests.pool.pictures import drawn, encoded, image
 
 

@@ -144,7 +144,7 @@ def test_load_teacher__without_a_network_is_soon_said(model, tag, monkeypatch, t
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr("clipsel_core.pool.making.hub.getproxies", dict)
+    monkeypatch.setattr("clipsel_core.pool.making.embed.getproxies", dict)
     with pytest.raises(TeacherError, match=r"found no connection to 127\.0\.0\.1, and not all of it was downloaded"):
         load_teacher(model, pretrained=tag)
     assert not huggingface_hub.constants.HF_HUB_OFFLINE

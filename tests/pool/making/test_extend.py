@@ -20,7 +20,7 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.making import extend as extending
-from clipsel_core.pool.making import matching, surveying
+from clipsel_core.pool.making import matching
 from clipsel_core.pool.making.claim import is_extendable
 from clipsel_core.pool.making.extend import extend_pool
 from clipsel_core.pool.making.make import make_pool
@@ -206,7 +206,7 @@ def test_match__no_image_is_read_and_several_tars_at_once_give_the_same(tmp_path
     pool = open_pool(datacomp_pool(tmp_path / "pool"))
     source = open_source(tars(tmp_path / "in"))
     plain = matching.match(source, pool, lambda *_: None)
-    monkeypatch.setattr(surveying, "_WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(matching, "_WORTH_A_PROCESS", 0)
     told = []
     at_once = matching.match(source, pool, lambda done, total: told.append((done, total)))
     for name in ("file", "offset", "length"):
@@ -229,7 +229,7 @@ def embedding_tars(tmp_path):
     write_tar(tmp_path / "in" / "0.tar", pairs)
     tars(tmp_path / "in")
     with open(tmp_path / "in" / "9.tar", "wb") as empty:
-        empty.truncate(surveying._WORTH_A_PROCESS)
+        empty.truncate(matching._WORTH_A_PROCESS)
     root, teacher = datacomp_pool(tmp_path / "pool"), write_teacher(tmp_path / "teacher", 0)
     command = [sys.executable, "-m", "clipsel_core", "embed", str(tmp_path / "in"), str(root), "--precision", "float32"]
     command += ["--model", f"local-dir:{teacher}", "--arch", "b32"]

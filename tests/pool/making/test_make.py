@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
@@ -28,10 +29,12 @@ from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.making import make, shard_files
 from clipsel_core.pool.making.claim import is_extendable
 from clipsel_core.pool.making.embed import load_teacher, teacher_info
-from clipsel_core.pool.making.make import make_pool
-from clipsel_core.pool.making.naming import derive_uid
+from clipsel_core.pool.making.make import Cursor, Feed, make_pool
+from clipsel_core.pool.making.shard_files import derive_uid
 from clipsel_core.pool.npz import read_members
+from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.look import open_source
+from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.pool.teachers import read_teachers
 from tests.pool.pictures import caption, drawn, encoded, image, sample, save_to_disk, write_tar, write_tars
 from tests.waiting import PATIENCE_S, until
@@ -615,3 +618,54 @@ def test_embed__interrupted_at_a_terminal_says_one_line(tmp_path, teacher_folder
     assert "Traceback" not in said
     assert said.splitlines()[-1] == "interrupted; start it again to go on"
     assert not list((tmp_path / "pool").rglob("*.partial"))
+
+
+PARTS = [3, 0, 4, 1, 0]
+
+
+@pytest.fixture
+def source():
+    def read(part):
+        return (Record(f"{part}-{number}", "", position=10 * number) for number in range(PARTS[part]))
+
+    names = tuple(map(str, range(len(PARTS))))
+    return Source("folder", Place.of("."), names, tuple(10 * size for size in PARTS), read, "", "", "")
+
+
+def keys(records):
+    return [record.key for record in records]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 20])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_feed__shards_of_any_size_hold_every_record_once(source, size, resumed):
+    feed, cursor, found, lengths = Feed(source, Cursor()), Cursor(), [], []
+    while True:
+        feed = Feed(source, cursor) if resumed else feed.continued(cursor)
+        some = keys(itertools.islice(feed, size))
+        found, lengths, cursor = found + some, [*lengths, len(some)], feed.following()
+        if feed.exhausted():
+            break
+    assert found == keys(record for part in range(len(PARTS)) for record in source.read(part))
+    assert set(lengths[:-1]) <= {size}
+
+
+def test_feed__goes_on_only_where_it_stands(source):
+    feed = Feed(source, Cursor())
+    assert keys(itertools.islice(feed, 4)) == ["0-0", "0-1", "0-2", "2-0"]
+    assert not feed.exhausted()
+    assert feed.following() == Cursor(2, 1)
+    assert feed.continued(Cursor(2, 1)) is feed
+    other = feed.continued(Cursor(0, 2))
+    assert other is not feed
+    assert next(other).key == "0-2"
+    assert next(feed).key == "2-1"
+
+
+def test_feed__reached__from_the_start_and_from_a_cursor(source):
+    whole, ends = Feed(source, Cursor()), [0, 30, 30, 70, 80]
+    reached = [whole.reached(record, number) for number, record in enumerate(whole, 1)]
+    assert reached == [ends[part] + 10 * number for part in range(5) for number in range(PARTS[part])]
+    late = Feed(source, Cursor(2, 2))
+    assert [late.reached(record, number) for number, record in enumerate(late, 1)] == reached[5:]
+    assert late.handed_out == 3

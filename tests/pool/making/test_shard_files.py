@@ -1,16 +1,19 @@
-"""Does each pair get one uid, the same everywhere, and never one twice?"""
+"""Does each pair get one uid, the same everywhere? Are shards written one at a time while their giver goes on?"""
 
 from __future__ import annotations
 
 import hashlib
+from threading import Event
 from uuid import UUID
 
 import numpy as np
+import pytest
 
 from clipsel_core import uids
 from clipsel_core.pool.conventions import padded_uid, usable_uid
-from clipsel_core.pool.making.naming import Namer, derive_uid
+from clipsel_core.pool.making.shard_files import Namer, ShardWriter, derive_uid
 from clipsel_core.pool.sources.record import Record
+from tests.waiting import PATIENCE_S
 
 NONE = uids.from_hex([])
 
@@ -19,11 +22,11 @@ def named(records, taken):
     namer = Namer(taken)
     for record in records:
         namer.name(record)
-    return namer.names()
+    return namer
 
 
 def hexes(names) -> list[str]:
-    return uids.to_hex(names.uids).to_pylist()
+    return uids.to_hex(names.uids()).to_pylist()
 
 
 def test_derive_uid__is_blake2b_over_framed_key_and_caption():
@@ -53,8 +56,8 @@ def test_namer__shards_before_count_too():
 
 
 def test_namer__none():
-    assert len(named([], NONE).uids) == 0
-    assert named([], NONE).uids.dtype == np.dtype("u8,u8")
+    assert len(named([], NONE).uids()) == 0
+    assert named([], NONE).uids().dtype == np.dtype("u8,u8")
 
 
 def test_usable_uid__well_formed_or_nothing():
@@ -68,3 +71,37 @@ def test_usable_uid__well_formed_or_nothing():
 def test_padded_uid__a_short_one_as_pools_have_them():
     assert [padded_uid(value) for value in ("AB", "a" * 32, "7")] == ["ab".zfill(32), "a" * 32, "7".zfill(32)]
     assert [padded_uid(value) for value in (None, 7, "", "x", "a" * 33)] == [""] * 5
+
+
+def failing():
+    raise OSError("no room")
+
+
+def test_shard_writer__goes_on_while_a_piece_is_done_and_waits_before_the_next():
+    allowed, done = Event(), []
+    with ShardWriter() as writer:
+        writer.begin(lambda: done.append(allowed.wait(PATIENCE_S)))
+        writer.check()
+        assert not done
+        allowed.set()
+        writer.begin(lambda: done.append("second"))
+        assert done[0] is True
+        writer.wait()
+        assert done == [True, "second"]
+
+
+@pytest.mark.parametrize("call", ["check", "wait", "begin"])
+def test_shard_writer__what_fails_is_raised_by_the_next_call(call):
+    with ShardWriter() as writer:
+        writer.begin(failing)
+        writer._thread.submit(int).result(PATIENCE_S)
+        with pytest.raises(OSError, match="no room"):
+            getattr(writer, call)(*[failing] * (call == "begin"))
+
+
+def test_shard_writer__ends_a_piece_that_is_begun():
+    done, allowed = [], Event()
+    with ShardWriter() as writer:
+        writer.begin(lambda: done.append(allowed.wait(PATIENCE_S)))
+        allowed.set()
+    assert done == [True]

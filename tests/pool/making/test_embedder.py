@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from clipsel_core.pool.making.embed import embed_captions, embed_images
-from clipsel_core.pool.making.framing import Framing
-from clipsel_core.pool.making.lanes import Lanes, fitted, rows_at_once
-from clipsel_core.pool.making.tokens import Tokens
+from clipsel_core.pool.making.embedder import Lanes, lane_batch_size, round_weights
+from clipsel_core.pool.making.prepare import Framing, Tokens
 from tests.pool.pictures import caption, drawn
 from tests.waiting import PATIENCE_S
 
@@ -62,19 +61,19 @@ def test_lanes__an_error_reaches_whoever_waits(teachers):
         lanes.embed([np.zeros((16, 16, 3), np.uint8), np.zeros((9, 9, 3), np.uint8)], ["a", "b"]).result(PATIENCE_S)
 
 
-def test_fitted__weights_are_rounded_in_a_copy_alone(teachers):
+def test_round_weights__weights_are_rounded_in_a_copy_alone(teachers):
     exact = replace(teachers[0], precision="bf16")
-    rounded = fitted(exact)
+    rounded = round_weights(exact)
     kinds = {name: weights.dtype for name, weights in rounded.model.named_parameters()}
     assert kinds["transformer.resblocks.0.mlp.c_fc.weight"] == torch.bfloat16
     assert kinds["transformer.resblocks.0.attn.in_proj_weight"] == torch.bfloat16
     assert kinds["transformer.resblocks.0.ln_1.weight"] == kinds["token_embedding.weight"] == torch.float32
     assert {weights.dtype for weights in exact.model.parameters()} == {torch.float32}
     assert rounded.model.token_embedding.weight is exact.model.token_embedding.weight
-    assert fitted(teachers[0]) is teachers[0]
+    assert round_weights(teachers[0]) is teachers[0]
 
 
-def test_fitted__embeds_nearly_as_float32(teachers):
+def test_round_weights__embeds_nearly_as_float32(teachers):
     exact, rounded = embedded(teachers[0]), embedded(replace(teachers[0], precision="bf16"))
     for one, other in zip(exact, rounded, strict=True):
         cosines = (one.astype(np.float64) * other.astype(np.float64)).sum(1)
@@ -82,8 +81,8 @@ def test_fitted__embeds_nearly_as_float32(teachers):
         assert cosines.min() > 1 - 2e-3
 
 
-def test_rows_at_once__a_large_teacher_gets_fewer(teachers):
-    assert rows_at_once(teachers[0], 64) == 64
+def test_lane_batch_size__a_large_teacher_gets_fewer(teachers):
+    assert lane_batch_size(teachers[0], 64) == 64
     large = replace(teachers[0], model=torch.nn.Linear(8000, 8000, device="meta"))
-    assert (rows_at_once(large, 64), rows_at_once(large, 5)) == (16, 5)
-    assert rows_at_once(replace(large, device=torch.device("cuda")), 64) == 64
+    assert (lane_batch_size(large, 64), lane_batch_size(large, 5)) == (16, 5)
+    assert lane_batch_size(replace(large, device=torch.device("cuda")), 64) == 64

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
+import os
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
-import torch
 from PIL import Image
 
 from clipsel_core.errors import PoolFormatError, WorkerError
-from clipsel_core.pool.making.embed import embed_images, embed_pixels, framing_of
-from clipsel_core.pool.making.prepare import Preparer
-from clipsel_core.pool.making.tokens import Tokens
-from clipsel_core.pool.making.workers import Workers
+from clipsel_core.pool.making import decoders as module
+from clipsel_core.pool.making.decoders import Decoders, Slots
+from clipsel_core.pool.making.prepare import Preparer, Tokens
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record
-from tests.pool.deadly import Deadly, Failing, Killed, Letters
+from tests.pool.deadly import Deadly, Failing, Killed, Letters, fill
 from tests.pool.pictures import drawn
 from tests.tasks import Doomed
+from tests.waiting import PATIENCE_S
 
 
 def pictures(folder, sizes):
@@ -30,14 +33,14 @@ def pictures(folder, sizes):
 
 
 def working(folder, shape=(2, 2, 3), held=100, frame=None, **more):
-    return Workers(Preparer(Place.of(folder), frame or Deadly(), None, 10_000), 2, shape, ahead=8, held=held, **more)
+    return Decoders(Preparer(Place.of(folder), frame or Deadly(), None, 10_000), 2, shape, ahead=8, held=held, **more)
 
 
 def corner(number, size=(8, 8)):
     return np.array(drawn(number, size))[:2, :2]
 
 
-def test_workers__a_picture_that_ends_its_worker_is_rejected_alone(tmp_path):
+def test_decoders__a_picture_that_ends_its_worker_is_rejected_alone(tmp_path):
     sizes = [(8, 8)] * 30
     sizes[11] = sizes[25] = (7, 7)
     with working(tmp_path) as workers:
@@ -50,7 +53,7 @@ def test_workers__a_picture_that_ends_its_worker_is_rejected_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("times", "kept"), [(1, True), (2, True), (3, False)])
-def test_workers__a_picture_is_tried_alone_before_it_is_called_bad(tmp_path, times, kept):
+def test_decoders__a_picture_is_tried_alone_before_it_is_called_bad(tmp_path, times, kept):
     """Where memory runs out the machine ends any process, at any picture."""
     (tmp_path / "notes").mkdir()
     sizes = [(8, 8)] * 20
@@ -62,7 +65,7 @@ def test_workers__a_picture_is_tried_alone_before_it_is_called_bad(tmp_path, tim
     assert len([outcome for outcome in found if not isinstance(outcome, str)]) == len(found)
 
 
-def test_workers__that_are_killed_whatever_they_do_end_the_run(tmp_path):
+def test_decoders__that_are_killed_whatever_they_do_end_the_run(tmp_path):
     remedy = "see whether memory runs out; a script that embeds needs the line if __name__ == '__main__'"
     found = f"expected processes that prepare pictures, found that its process ended by SIGKILL; {remedy}"
     with working(tmp_path, frame=Doomed()) as workers, pytest.raises(PoolFormatError, match=f"^the workers: {found}$"):
@@ -70,7 +73,7 @@ def test_workers__that_are_killed_whatever_they_do_end_the_run(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 3), None])
-def test_workers__one_that_fails_as_nothing_should_says_at_what(tmp_path, shape):
+def test_decoders__one_that_fails_as_nothing_should_says_at_what(tmp_path, shape):
     expected = "25.png: expected an image that can be prepared, found ZeroDivisionError: in between; start it with"
     sizes = [(8, 8)] * 30
     sizes[25] = (7, 7)
@@ -78,7 +81,7 @@ def test_workers__one_that_fails_as_nothing_should_says_at_what(tmp_path, shape)
         list(workers.prepare(pictures(tmp_path, sizes)))
 
 
-def test_workers__say_nothing_of_huge_pictures(tmp_path, capfd):
+def test_decoders__say_nothing_of_huge_pictures(tmp_path, capfd):
     """Pillow warns of 90 million pixels, on stderr; the picture is listed, which is enough."""
     Image.new("1", (9_500, 9_500)).save(tmp_path / "0.png")
     with working(tmp_path) as workers:
@@ -87,18 +90,19 @@ def test_workers__say_nothing_of_huge_pictures(tmp_path, capfd):
     assert "Warning" not in capfd.readouterr().err
 
 
-def test_workers__threads_give_the_same(tmp_path):
+def test_decoders__threads_give_the_same(tmp_path):
     outcomes, records = [], pictures(tmp_path, [(8, 8), (9, 9)])
     for shape in ((2, 2, 3), None):
         with working(tmp_path, shape) as workers:
             outcomes.append(list(workers.prepare(records)))
     for one, other in zip(*outcomes, strict=True):
         assert one[0] == other[0]
-        assert one[1].kept == other[1].kept
+        assert one[1].record == other[1].record
+        assert one[1].ready._replace(pixels=None) == other[1].ready._replace(pixels=None)
         assert np.array_equal(one[1].pixels, other[1].pixels)
 
 
-def test_workers__pixels_stay_until_they_are_released(tmp_path):
+def test_decoders__pixels_stay_until_they_are_released(tmp_path):
     """Many times as many pictures as there is room for, some held back, the rejected among them."""
     records = pictures(tmp_path, [(8, 8)] * 300)
     for number in range(0, 300, 7):
@@ -120,42 +124,73 @@ def test_workers__pixels_stay_until_they_are_released(tmp_path):
     assert len(kept) == 300 - len(reasons) - 19
 
 
-def test_workers__tokenize_captions_where_they_are_to(tmp_path):
+def test_decoders__tokenize_captions_where_they_are_to(tmp_path):
     records = [replace(record, caption=f"{record.key} is it") for record in pictures(tmp_path, [(8, 8)] * 40)]
     records[3], records[7] = replace(records[3], caption=""), replace(records[7], caption="x" * 10_000)
     tokens = Tokens(Letters())
     with working(tmp_path, tokens=tokens) as workers:
         found = [outcome for _, outcome in workers.prepare(records)]
     assert found.pop(3) == "no caption"
-    assert [outcome.kept.record.caption for outcome in found] == [each.caption for each in records if each.caption]
-    rows = np.stack([np.frombuffer(outcome.tokens, np.int32) for outcome in found])
-    assert np.array_equal(rows, tokens([outcome.kept.record.caption for outcome in found]))
+    assert [outcome.record.caption for outcome in found] == [each.caption for each in records if each.caption]
+    rows = np.stack([np.frombuffer(outcome.ready.tokens, np.int32) for outcome in found])
+    assert np.array_equal(rows, tokens([outcome.record.caption for outcome in found]))
     assert len(tokens.cut("x" * 10_000)) == 160
 
 
-def test_tokens__travel_unless_their_tokenizer_cannot(teachers):
-    assert Tokens(teachers[0].tokenizer).travels
-    assert not Tokens(lambda captions: captions).travels
+def files():
+    """How many files in memory this process holds open; threads of others open and close other files meanwhile."""
+    held = 0
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            held += os.readlink(file).startswith("/memfd:")
+    return held
 
 
-def test_framing__is_what_the_teachers_own_preprocessing_does(teachers):
-    framing = framing_of(teachers[0])
-    pictures = [drawn(number, size) for number, size in enumerate([(24, 20), (16, 16), (101, 33), (33, 101), (16, 40)])]
-    pixels = torch.from_numpy(np.stack([framing(picture) for picture in pictures]))
-    own = torch.stack([teachers[0].preprocess(picture) for picture in pictures])
-    normalize = teachers[0].preprocess.transforms[-1]
-    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (normalize.mean, normalize.std))
-    assert torch.equal(pixels.permute(0, 3, 1, 2).float().div(255).sub(mean).div(std), own)
-    assert np.array_equal(embed_pixels(teachers[0], pixels), embed_images(teachers[0], pictures))
+@pytest.mark.parametrize("named", [False, True])
+def test_slots__what_a_process_writes_is_here(monkeypatch, named):
+    if named:
+        # As on systems without files in memory.
+        monkeypatch.delattr(module.os, "memfd_create")
+    slots = Slots(5, (2, 3, 3))
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=fill, args=(slots, 3))
+    process.start()
+    process.join(PATIENCE_S)
+    assert process.exitcode == 0
+    assert np.array_equal(slots[3].ravel(), np.arange(18))
+    assert not slots[2].any()
+    slots.close()
 
 
-@pytest.mark.parametrize("kind", ["squash", "longest"])
-def test_framing__other_ways_of_resizing(teachers, kind):
-    own = open_clip.image_transform((16, 16), is_train=False, resize_mode=kind)
-    framing = framing_of(type(teachers[0])(teachers[0].model, own, teachers[0].tokenizer, teachers[0].device))
-    if kind == "longest":
-        assert framing is None
-    else:
-        picture = drawn(3, (50, 30))
-        pixels = torch.from_numpy(framing(picture)).permute(2, 0, 1).float().div(255)
-        assert torch.equal(own.transforms[-1](pixels), own(picture))
+def test_slots__each_is_taken_by_one():
+    slots = Slots(3, (1, 1, 3))
+    taken = [slots.take() for _ in range(3)]
+    assert sorted(taken) == [0, 1, 2]
+    with pytest.raises(IndexError):
+        slots.take()
+    slots.give_back(taken[:2])
+    assert slots.take() == taken[1]
+    slots.close()
+
+
+def test_slots__nothing_stays():
+    before = files()
+    for _ in range(3):
+        slots = Slots(1000, (64, 64, 3))
+        slots[999][...] = 1
+        slots.close()
+    del slots
+    gc.collect()
+    assert files() <= before
+
+
+def test_slots__encoded_pictures_lie_beside_the_pixels():
+    slots = Slots(3, (2, 3, 3))
+    slots[1][...] = 7
+    large = bytes(range(256)) * 1024
+    assert slots.lend(1, b"encoded")
+    assert slots.lend(2, large)
+    assert (slots.lent(1, 7), slots.lent(2, len(large))) == (b"encoded", large)
+    assert (slots[1] == 7).all()
+    assert not slots.lend(0, large + b"1")
+    slots.close()
