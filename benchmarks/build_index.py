@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from clipsel_core.curation.index.indexing import open_indexed, wait_until_kept
+from clipsel_core.curation.index.index import open_indexed, wait_until_kept
 from clipsel_core.runs.store import Run
 
 

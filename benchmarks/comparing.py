@@ -17,12 +17,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from clipsel_core.curation.exploring.agreement import align, measure_agreement, tops
-from clipsel_core.curation.index.indexing import open_indexed
+from clipsel_core.curation.index.index import open_indexed
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
-from clipsel_core.curation.selecting.boundary import boundary
+from clipsel_core.curation.selecting.live import boundary
 from clipsel_core.curation.selecting.overlap import overlap
-from clipsel_core.curation.selecting.picker import Picker
-from clipsel_core.curation.selecting.selection import select
+from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.curation.selecting.stability import stability
 from clipsel_core.runs.store import Run
 

@@ -20,10 +20,10 @@ from benchmarks.synthetic_run import write_run
 from benchmarks.table import Row
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.index.groups import group_means, percentile_groups
-from clipsel_core.curation.index.indexing import open_indexed
-from clipsel_core.curation.index.listing import Listing
-from clipsel_core.curation.index.ranks import disagreement, standing
+from clipsel_core.curation.index.concordance import disagreement, standing
+from clipsel_core.curation.index.counts import group_means, percentile_groups
+from clipsel_core.curation.index.index import open_indexed
+from clipsel_core.curation.index.ordering import Listing
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 
@@ -48,7 +48,7 @@ Shown = tuple[str, str, bool | None]
 
 def _compared(table: ScoreTable, rounds: int) -> Iterator[tuple[str, Shown]]:
     """What has a plain way to compare with."""
-    x, y = table.bins(_X), table.bins(_Y)
+    x, y = table.ranking(_X), table.ranking(_Y)
     mask = y.values > np.median(y.values[: 1 << 16])
     half = Listing.of(x, bitmaps.pack(mask))
     ways: dict[str, tuple[Callable[[], object], Callable[[], object], float]] = {
@@ -76,7 +76,7 @@ def _compared(table: ScoreTable, rounds: int) -> Iterator[tuple[str, Shown]]:
 
 
 def _alone(table: ScoreTable, rounds: int) -> Iterator[tuple[str, Shown]]:
-    x = table.bins(_X)
+    x = table.ranking(_X)
     everyone = Listing.of(x)
     halves = [table.column(name) for name in ("r_image", "r_text")]
     ways: dict[str, tuple[Callable[[], object], float]] = {

@@ -42,7 +42,7 @@ import pyarrow.parquet as pq
 
 import clipsel_core
 from benchmarks.table import Row, markdown
-from clipsel_core.curation.index.indexing import open_indexed, wait_until_kept
+from clipsel_core.curation.index.index import open_indexed, wait_until_kept
 from clipsel_core.runs.store import Run
 from tests.conftest import unit_rows
 from tests.pool.pictures import write_tars, write_teacher

@@ -12,7 +12,7 @@ from benchmarks.table import Row, at_least, at_most
 from clipsel_core.curation.exploring.projection import SMOOTHING, CaptionWords, find_regions
 from clipsel_core.curation.exploring.searches import nearest
 from clipsel_core.curation.exploring.vectors import HeldVectors
-from clipsel_core.curation.index.cells import map_cells, whole_span
+from clipsel_core.curation.index.counts import map_cells, whole_span
 from pages.parts.map.shapes import Shape, inside
 
 _ON_MAP, _NAMED, _CORNERS = 1_000_000, 50_000, 120

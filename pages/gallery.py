@@ -10,7 +10,7 @@ import streamlit as st
 
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.index.listing import Listing, ListOrder
+from clipsel_core.curation.index.ordering import Listing, ListOrder
 from pages.parts import empty, facts, marginals, metrics, recipes, state, unreadable, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager, scanning
@@ -213,7 +213,7 @@ def _listing(
         bits = kept if shown == "kept" else bitmaps.first(len(state.open_table(entry))) & ~kept
     if _search is not None:
         bits = _search.scan.bits.copy() if bits is None else _search.scan.bits & bits
-    return Listing.of(state.metric_bins(entry, metric), bits)
+    return Listing.of(state.ranking(entry, metric), bits)
 
 
 def _nothing(view: View) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from clipsel_core.curation.index.cells import Span, within
+from clipsel_core.curation.index.counts import Span, within
 from pages.parts import facts, metrics, recipes, state, unreadable, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import images, pager, texts

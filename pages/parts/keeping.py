@@ -5,8 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from clipsel_core.curation.recipes.recipe import Recipe
-from clipsel_core.curation.selecting.picker import Picker
-from clipsel_core.curation.selecting.selection import Selection
+from clipsel_core.curation.selecting.selection import Picker, Selection
 from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.tasks import Report, Task
 from pages.parts import empty, state, watching

@@ -59,9 +59,9 @@ def marginal(entry: Entry, metric: str) -> Marginal:
 
 def of_bits(entry: Entry, metric: str, bits: np.ndarray | None) -> Marginal:
     """The spread of a metric over the pairs of a bitmap; over all pairs where it is None."""
-    bins = state.metric_bins(entry, metric)
-    counts = bins.everything if bits is None else bins.spread(bits).fine
-    return Marginal(np.linspace(bins.low, bins.high, len(counts) + 1), np.concatenate([[0], np.cumsum(counts)]))
+    ranking = state.ranking(entry, metric)
+    counts = ranking.everything if bits is None else ranking.spread(bits).fine
+    return Marginal(np.linspace(ranking.low, ranking.high, len(counts) + 1), np.concatenate([[0], np.cumsum(counts)]))
 
 
 def of_values(values: np.ndarray, like: Marginal) -> Marginal:

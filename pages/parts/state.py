@@ -23,14 +23,13 @@ import streamlit as st
 
 from clipsel_core.curation.exploring.projection import Projection, read_projection
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.index.bins import MetricBins
-from clipsel_core.curation.index.indexing import must_build, open_indexed
+from clipsel_core.curation.index.index import must_build, open_indexed
+from clipsel_core.curation.index.ranking import Ranking
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
-from clipsel_core.curation.selecting.picker import Picker, Taken
-from clipsel_core.curation.selecting.selection import Selection
+from clipsel_core.curation.selecting.selection import Picker, Selection, Taken
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run, description_files
@@ -266,9 +265,9 @@ def kept_bits(entry: catalog.Entry, recipe: str) -> np.ndarray:
     return picked(entry, recipe).selection.bits() if recipe else open_picker(entry).bits(())
 
 
-def metric_bins(entry: catalog.Entry, metric: str) -> MetricBins:
+def ranking(entry: catalog.Entry, metric: str) -> Ranking:
     """The interactive index of a metric, built once for all sessions."""
-    return open_table(entry).bins(metric)
+    return open_table(entry).ranking(metric)
 
 
 def parse(entry: catalog.Entry, recipe: str) -> Recipe:

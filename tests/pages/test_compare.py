@@ -9,8 +9,7 @@ import pytest
 
 from clipsel_core import tasks, uids
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
-from clipsel_core.curation.selecting.picker import Picker
-from clipsel_core.curation.selecting.selection import select
+from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.runs.store import Run
 from tests.pages.conftest import components, words
 from tests.pages.worlds import add_recipe, make_run

@@ -13,8 +13,7 @@ from PIL import Image
 from clipsel_core import tasks, uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import AtLeast
-from clipsel_core.curation.selecting.picker import Picker
-from clipsel_core.curation.selecting.selection import select
+from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, drawings, recipes, state

@@ -9,8 +9,8 @@ import pytest
 
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
-from clipsel_core.curation.selecting.boundary import boundary
-from clipsel_core.curation.selecting.picker import Picker
+from clipsel_core.curation.selecting.live import boundary
+from clipsel_core.curation.selecting.selection import Picker
 from clipsel_core.runs.store import Run
 from pages.parts.select import export as export_panel
 from tests.pages.conftest import components, press, thumbs, words

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import tasks
-from clipsel_core.curation.index.bins import MetricBins
 from clipsel_core.curation.index.concordance import compare_ranks, doubled_ranks, places_from_top, shared_tops, top_of
-from clipsel_core.curation.index.indexing import stamp_of
+from clipsel_core.curation.index.index import stamp_of
 from clipsel_core.curation.index.ordering import count_of_fraction
+from clipsel_core.curation.index.ranking import Ranking
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.files import write_json
 from clipsel_core.runs.store import Run
@@ -93,7 +93,7 @@ def measure_agreement(alignment: Alignment, metric: str, report: Report = silent
     Of pairs that tie at the edge of a top the smaller uid is in it, as recipes decide. Memory: 10 bytes a pair.
     """
     here, there = alignment.scored(metric)
-    ours, theirs = (table.bins(metric) for table in (alignment.first, alignment.second))
+    ours, theirs = (table.ranking(metric) for table in (alignment.first, alignment.second))
     pairs = int(np.count_nonzero(here))
     members = slice(None) if pairs == len(here) else np.flatnonzero(here).astype(np.int32)
     runs = ((ours, here, members), (theirs, there, members if alignment.rows is None else alignment.rows[members]))
@@ -112,11 +112,11 @@ def measure_agreement(alignment: Alignment, metric: str, report: Report = silent
         return Agreement(pairs, spearman, np.where(sizes > 0, shared, 0) / sizes)
 
 
-def _doubled_ranks(bins: MetricBins, among: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+def _doubled_ranks(bins: Ranking, among: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
     return doubled_ranks(bins.values, bins.order, among)[rows]
 
 
-def _places_from_top(bins: MetricBins, among: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+def _places_from_top(bins: Ranking, among: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
     return places_from_top(bins.order, among)[rows]
 
 
@@ -125,8 +125,8 @@ def tops(alignment: Alignment, metric: str, fraction: Fraction) -> tuple[np.ndar
     the first run's rows."""
     here, there = alignment.scored(metric)
     k = count_of_fraction(fraction, int(np.count_nonzero(here)))
-    mine = top_of(alignment.first.bins(metric).order, here, k)
-    theirs = top_of(alignment.second.bins(metric).order, there, k)
+    mine = top_of(alignment.first.ranking(metric).order, here, k)
+    theirs = top_of(alignment.second.ranking(metric).order, there, k)
     if alignment.rows is not None:
         here[here] = theirs[alignment.rows[here]]
         theirs = here

@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.curation.exploring.vectors import PoolVectors
-from clipsel_core.curation.index import beside
-from clipsel_core.curation.index.cells import map_cells, whole_span
+from clipsel_core.curation.index import array_files
+from clipsel_core.curation.index.counts import map_cells, whole_span
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError, reason_of
 from clipsel_core.files import write_atomically
@@ -211,7 +211,7 @@ def _rows_on_map(table: ScoreTable, names: np.ndarray, stamp: str) -> np.ndarray
                 older.unlink()
         return table.rows_of(names)
 
-    return beside.kept(folder / f"map-{stamp}.npy" if folder else None, (len(names),), np.int64, look_up)
+    return array_files.load_or_make(folder / f"map-{stamp}.npy" if folder else None, (len(names),), np.int64, look_up)
 
 
 @dataclass(frozen=True)

@@ -1,63 +1,88 @@
-"""What does RUN/index/ hold, and how is it read? The order of every metric and the uids, as arrays mapped from files.
+"""How does a run get its index, the order of every metric and of the uids, and how is it read?
 
     RUN/index/<stamp>/index.json        the metrics and their spans
     RUN/index/<stamp>/uids.npy          (N,) UID_DTYPE, in row order
     RUN/index/<stamp>/by-uid.npy        (N,) uint32, the rows in ascending order of their uids
-    RUN/index/<stamp>/03-values.npy     and 03-codes, 03-order, 03-starts: MetricBins of the fourth metric
+    RUN/index/<stamp>/03-values.npy     and 03-codes, 03-order, 03-starts: the Ranking of the fourth metric
+    RUN/index/<stamp>/from-00-01.npy    of two metrics that were counted together: PrefixCounts.sums
     RUN/index/<stamp>/gaps-00-01.npy    of two metrics that were ranked against each other: Disagreement.gaps
     RUN/index/<stamp>/map-<stamp>.npy   of the pairs on the map: their rows, in the order of its file
 
-The stamp changes with the run's score files. The folder appears whole or not at all, can be deleted at any time, and
-is made again from the scores, the same to the byte.
+It is built once from the scores, kept beside them, and mapped from then on. The stamp changes with the run's score
+files. The folder appears whole or not at all, can be deleted at any time, and is made again, the same to the byte.
+
+Any number of servers may build at once: each fills a folder of its own and uses it at once; the first to have it on the
+disk gives it its name, and the others throw theirs away. Where the run's folder cannot be written to, or the run is
+small or still being scored, every metric is put in order in memory when it is first asked for.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import mmap
+import os
+import re
+import shutil
 import threading
+import uuid
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clipsel_core.curation.index import passes, uid_order
-from clipsel_core.curation.index.bins import MetricBins
-from clipsel_core.curation.index.saving import is_as_saved, load, save
+from clipsel_core import files, tasks
+from clipsel_core.curation.index import passes, sorting
+from clipsel_core.curation.index.array_files import is_as_saved, load, save
+from clipsel_core.curation.index.ranking import Ranking
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.runs.store import Run
+from clipsel_core.tasks import Report, silent
 from clipsel_core.uids import UID_DTYPE
 
 _log = logging.getLogger(__name__)
+_VERSION = 2
 _DESCRIPTION, _UIDS, _BY_UID = "index.json", "uids.npy", "by-uid.npy"
+_PARTS = {"values": np.float32, "codes": np.uint16, "order": np.uint32, "starts": np.int64}
+_FEWEST_KEPT = 500_000
+# What is held in memory while an index is built.
+_BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 16, 10, 3
+_STAMP = re.compile(r"[0-9a-f]{16}")
+_KEEPER = "keep index"
+
 # The arrays that belong to a metric, or to the uids, by the names of their files.
 Files = Mapping[str, Mapping[str, np.ndarray]]
-_PARTS = {"values": np.float32, "codes": np.uint16, "order": np.uint32, "starts": np.int64}
 
 
 class Index:
-    """A run's pairs in order: the uids, and each metric's bins. What is damaged is noticed when it is first asked for.
+    """A run's pairs in order: the uids, and each metric's ranking. What is damaged is noticed when it is first asked
+    for.
 
     folder: where it lies, as soon as it is safe on the disk. Any thread may call its methods.
     """
 
     def __init__(
-        self, folder: Path, names: np.ndarray, by_uid: np.ndarray, bins: Mapping[str, MetricBins], files: Files
+        self, folder: Path, names: np.ndarray, by_uid: np.ndarray, rankings: Mapping[str, Ranking], files: Files
     ) -> None:
         self.folder = folder
-        self._names, self._by_uid, self._bins, self._files = names, by_uid, bins, files
+        self._names, self._by_uid, self._rankings, self._files = names, by_uid, rankings, files
         self._lock = threading.Lock()
         self._found: dict[str, bool] = {}
 
-    def bins(self, metric: str) -> MetricBins | None:
+    def ranking(self, metric: str) -> Ranking | None:
         """What belongs to a metric; None where it is damaged."""
-        return self._bins[metric] if self._is_whole(metric) else None
+        return self._rankings[metric] if self._is_whole(metric) else None
 
     def extent(self, metric: str) -> tuple[float, float]:
         """The span of a metric's finite scores."""
-        return self._bins[metric].low, self._bins[metric].high
+        return self._rankings[metric].low, self._rankings[metric].high
 
     @property
     def uids(self) -> np.ndarray | None:
@@ -71,7 +96,7 @@ class Index:
         """
         if not (self._is_whole(_UIDS) and self._is_whole(_BY_UID)):
             return None
-        return uid_order.rows_of(self._names, self._by_uid, wanted, partial(_let_go, self._names))
+        return sorting.rows_of(self._names, self._by_uid, wanted, partial(_let_go, self._names))
 
     def _is_whole(self, part: str) -> bool:
         """Whether the files of a part hold what was written; where not, the next to open the run builds it again."""
@@ -94,32 +119,53 @@ class Index:
         return found
 
 
-def write_uids(folder: Path, names: np.ndarray) -> None:
-    """Writes the uids."""
-    save(folder / _UIDS, names)
+def must_build(run: Run, fewest: int = _FEWEST_KEPT) -> bool:
+    """Whether open_indexed would have to build the run's index first, which takes a while."""
+    if not run.finished or run.pairs < fewest:
+        return False
+    return not (run.root / "index" / stamp_of(run) / _DESCRIPTION).is_file()
 
 
-def write_by_uid(folder: Path, by_uid: np.ndarray) -> None:
-    """Writes their order."""
-    save(folder / _BY_UID, by_uid)
+def open_indexed(run: Run, fewest: int = _FEWEST_KEPT, report: Report = silent) -> ScoreTable:
+    """The run's table with its index, which is built where it is not there yet or not of these scores any more.
+
+    fewest: runs with fewer pairs keep none on disk. report: told how many columns are in order.
+    Raises: RunError where no shard is finished or a file is damaged.
+    """
+    table = ScoreTable.open(run)
+    if not run.finished or run.pairs < fewest:
+        return table
+    folder = run.root / "index" / stamp_of(run)
+    found = read_index(folder, table.metrics, len(table))
+    if found is None:
+        try:
+            found = _build(table, folder, report)
+        except OSError as error:
+            _log.warning("no index is kept in %s: %s", folder.parent, error)
+            return table
+    table.use(found)
+    return table
 
 
-def write_bins(folder: Path, place: int, bins: MetricBins) -> None:
-    """Writes what belongs to one metric; place: of it among the run's."""
-    for part in _PARTS:
-        save(folder / f"{place:02d}-{part}.npy", getattr(bins, part))
+def wait_until_kept() -> None:
+    """Waits until what was built is safe on the disk under its name."""
+    for thread in threading.enumerate():
+        if thread.name == _KEEPER:
+            thread.join()
 
 
-def write_description(folder: Path, spans: Mapping[str, tuple[float, float]], pairs: int) -> None:
-    """Writes index.json. spans: low and high of each metric, in the run's order. pairs: in the run."""
-    metrics = [{"name": name, "low": low, "high": high} for name, (low, high) in spans.items()]
-    said = {"pairs": pairs, "metrics": metrics}
-    (folder / _DESCRIPTION).write_text(json.dumps({**said, "crc32": _checksum(said)}) + "\n")
-
-
-def is_there(folder: Path) -> bool:
-    """Whether an index was written to a folder; `read_index` says whether it can be used."""
-    return (folder / _DESCRIPTION).is_file()
+def stamp_of(run: Run) -> str:
+    """16 hex digits that change whenever the run's metrics or score files do."""
+    shards = [file.stem for file in run.score_files]
+    # All files of a metric lie in one folder: asking for each one's path would take longer than looking at it.
+    folders = sorted({run.file_with(metric, shard).parent for metric in run.metrics for shard in shards[:1]})
+    files = []
+    for folder in folders:
+        within = folder.relative_to(run.root).as_posix()
+        for name in sorted(f"{shard}.parquet" for shard in shards):
+            stat = os.stat(folder / name)
+            files.append((f"{within}/{name}", stat.st_size, stat.st_mtime_ns))
+    return hashlib.sha256(json.dumps([_VERSION, run.metrics, shards, files]).encode()).hexdigest()[:16]
 
 
 def read_index(folder: Path, metrics: tuple[str, ...], pairs: int) -> Index | None:
@@ -135,16 +181,23 @@ def read_index(folder: Path, metrics: tuple[str, ...], pairs: int) -> Index | No
         if tuple(metric["name"] for metric in said["metrics"]) != metrics:
             return None
         names, by_uid = _map(folder / _UIDS, UID_DTYPE, pairs), _map(folder / _BY_UID, np.uint32, pairs)
-        files, bins = {_UIDS: {_UIDS: names}, _BY_UID: {_BY_UID: by_uid}}, {}
+        files, rankings = {_UIDS: {_UIDS: names}, _BY_UID: {_BY_UID: by_uid}}, {}
         for place, metric in enumerate(said["metrics"]):
             parts = {part: _map(folder / f"{place:02d}-{part}.npy", dtype) for part, dtype in _PARTS.items()}
             if not len(parts["values"]) == len(parts["codes"]) == pairs or parts["starts"][-1] != len(parts["order"]):
                 return None
-            bins[metric["name"]] = MetricBins(**parts, low=metric["low"], high=metric["high"])
+            rankings[metric["name"]] = Ranking(**parts, low=metric["low"], high=metric["high"])
             files[metric["name"]] = {f"{place:02d}-{part}.npy": array for part, array in parts.items()}
-        return Index(folder, names, by_uid, bins, files)
+        return Index(folder, names, by_uid, rankings, files)
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def _map(path: Path, dtype: np.dtype | type, length: int | None = None) -> np.ndarray:
+    found = load(path, mapped=True)
+    if found.dtype != np.dtype(dtype) or found.ndim != 1 or (length is not None and len(found) != length):
+        raise ValueError(f"{path}: dtype {found.dtype}, shape {found.shape}")
+    return passes.read_only(found)
 
 
 def _checksum(said: Any) -> int:
@@ -162,8 +215,81 @@ def _let_go(array: np.ndarray, start: int, stop: int) -> None:
         owner.madvise(mmap.MADV_DONTNEED, first, ahead + stop * array.itemsize - first)
 
 
-def _map(path: Path, dtype: np.dtype | type, length: int | None = None) -> np.ndarray:
-    found = load(path, mapped=True)
-    if found.dtype != np.dtype(dtype) or found.ndim != 1 or (length is not None and len(found) != length):
-        raise ValueError(f"{path}: dtype {found.dtype}, shape {found.shape}")
-    return passes.read_only(found)
+def _build(table: ScoreTable, folder: Path, report: Report) -> Index:
+    """Fills a folder aside, which is used from then on; it gets its name when a power cut cannot harm it any more."""
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    aside.mkdir(parents=True)
+    holding = ExitStack()
+    try:
+        holding.enter_context(files.held(aside))
+        files.remove_abandoned(folder.parent)
+        _fill(table, aside, report)
+        found = read_index(aside, table.metrics, len(table))
+        if found is None:
+            raise OSError(f"{aside}: not what was written")
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        holding.close()
+        raise
+    # Not a daemon: a command that ends first waits for it.
+    threading.Thread(target=_keep, args=(aside, folder, table.metrics, len(table), holding), name=_KEEPER).start()
+    found.folder = folder
+    return found
+
+
+def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
+    """Puts uids and metrics in order one after another, on all cores; meanwhile the next is read, the last written."""
+    done, columns = count(1), 1 + len(table.metrics)
+
+    def add_metric(place: int) -> dict[str, Any]:
+        metric = table.metrics[place]
+        ranking = Ranking.of(table.files.column(metric), sorter)
+        for part in _PARTS:
+            save(folder / f"{place:02d}-{part}.npy", getattr(ranking, part))
+        report(next(done), columns, "columns")
+        return {"name": metric, "low": ranking.low, "high": ranking.high}
+
+    with ThreadPoolExecutor(1) as for_uids, ThreadPoolExecutor(_at_once(len(table))) as threads:
+        names = table.uids()
+        writing = for_uids.submit(tasks.carried(save), folder / _UIDS, names)
+        by_uid = sorting.order_by_uid(names)
+        del names
+        sorter = sorting.Sorter(by_uid)
+        save(folder / _BY_UID, by_uid)
+        report(next(done), columns, "columns")
+        said = {"pairs": len(table), "metrics": list(threads.map(tasks.carried(add_metric), range(columns - 1)))}
+        writing.result()
+    (folder / _DESCRIPTION).write_text(json.dumps({**said, "crc32": _checksum(said)}) + "\n")
+
+
+def _at_once(pairs: int) -> int:
+    """Metrics that are read, put in order and written side by side: as many as a quarter of the memory holds."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(max(1, min(_MOST_AT_ONCE, (memory // 4 // max(pairs, 1) - _BYTES_A_PAIR) // _BYTES_A_METRIC)))
+
+
+def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int, holding: ExitStack) -> None:
+    """Has a folder written to the disk, gives it its name, and takes away indexes of what the scores were before."""
+    try:
+        _sync(aside)
+        if read_index(folder, metrics, pairs) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                os.rename(aside, folder)
+            except OSError:
+                if not folder.is_dir():  # Else another server was quicker, with the same bytes.
+                    raise
+        for other in folder.parent.iterdir():
+            if _STAMP.fullmatch(other.name) and other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+    except OSError as error:
+        _log.warning("no index is kept in %s: %s", folder.parent, error)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        holding.close()
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())

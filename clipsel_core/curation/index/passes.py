@@ -1,7 +1,6 @@
-"""How does a loop over every pair run? Compiled, in parts, and any number of them side by side. Arrays in, arrays out.
+"""How does a loop over every pair run? In parts, any number of them side by side, and compiled where that pays.
 
-numpy goes over the pairs in several sweeps that hold the interpreter, so that threads wait for one another; a compiled
-loop is one sweep that lets go of it.
+numpy goes over the pairs in several sweeps; a compiled loop is one sweep, which lets go of the interpreter.
 """
 
 from __future__ import annotations
@@ -10,17 +9,50 @@ import functools
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from clipsel_core import tasks
 from clipsel_core.cores import allowed_cores
 
+T = TypeVar("T")
+
 _PART = 1 << 20
 _GATHERED = 1 << 16
 _threads = ThreadPoolExecutor(allowed_cores(), "pass")
 _guard = threading.Lock()
+
+
+def in_threads(work: Callable[..., T], *items: Iterable) -> list[T]:
+    """What some work returns for each item, or each pair of items and so on."""
+    return tasks.in_threads(_threads, work, *items)
+
+
+def in_parts(work: Callable[[int, int], T], pairs: int, *, most: int | None = None) -> list[T]:
+    """What some work returns for each part of the pairs, whole bytes of their bitmaps; large ones run in threads.
+
+    most: of how many parts, where putting their answers together takes long.
+    """
+    size = _PART if most is None else _PART * max(1, -(-pairs // (_PART * most)))
+    starts = range(0, pairs, size)
+    stops = [min(start + size, pairs) for start in starts]
+    return list(map(work, starts, stops)) if len(stops) < 2 else in_threads(work, starts, stops)
+
+
+def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The array's entries at some rows, (M,) integers: many are fetched by threads, for most of it waits."""
+    if len(rows) <= _GATHERED:
+        return array[rows]
+    parts = [rows[start : start + _GATHERED] for start in range(0, len(rows), _GATHERED)]
+    return np.concatenate(in_threads(lambda part: np.take(array, part), parts))
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """The same numbers as a plain array that cannot be written to: one kind of array, compiled for once."""
+    view = np.asarray(array).view()
+    view.setflags(write=False)
+    return view
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,34 +81,3 @@ def _machine_code(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # No folder to keep it in: compiled once a process.
         return numba.njit(nogil=True)(function)
-
-
-def read_only(array: np.ndarray) -> np.ndarray:
-    """The same numbers as a plain array that cannot be written to: one kind of array, compiled for once."""
-    view = np.asarray(array).view()
-    view.setflags(write=False)
-    return view
-
-
-def in_parts(work: Callable[[int, int], Any], pairs: int, *, most: int | None = None) -> list[Any]:
-    """What some work returns for each part of the pairs, whole bytes of their bitmaps; large ones run in threads.
-
-    most: of how many parts, where putting their answers together takes long.
-    """
-    size = _PART if most is None else _PART * max(1, -(-pairs // (_PART * most)))
-    starts = range(0, pairs, size)
-    stops = [min(start + size, pairs) for start in starts]
-    return list(map(work, starts, stops)) if len(stops) < 2 else tasks.in_threads(_threads, work, starts, stops)
-
-
-def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The array's entries at some rows, (M,) integers: many are fetched by threads, for most of it waits."""
-    if len(rows) <= _GATHERED:
-        return array[rows]
-    parts = [rows[start : start + _GATHERED] for start in range(0, len(rows), _GATHERED)]
-    return np.concatenate(in_threads(lambda part: np.take(array, part), parts))
-
-
-def in_threads(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """What some work returns for each item."""
-    return tasks.in_threads(_threads, work, items)

@@ -8,26 +8,18 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipsel_core.cores import allowed_cores
-from clipsel_core.curation.index import beside
-from clipsel_core.curation.index.binning import CODES
+from clipsel_core.curation.index import array_files
+from clipsel_core.curation.index.bitmaps import CODES
 from clipsel_core.curation.index.passes import compiled, read_only
 
-if TYPE_CHECKING:
-    from clipsel_core.curation.index.bins import MetricBins
-
 _LEVELS = 64
-# Where many pairs share a score, ranks at the ends of bins may lie so many times as far apart as they should.
-_WIDEST = 4
-_WORKERS = max(1, allowed_cores() // 2)
 # Threads of their own, and not all cores: whoever waits for a page comes first.
-_threads = ThreadPoolExecutor(_WORKERS, "crossing")
+_threads = ThreadPoolExecutor(max(1, allowed_cores() // 2), "crossing")
 
 
 @dataclass(frozen=True)
@@ -45,26 +37,20 @@ class PrefixCounts:
     sums: np.ndarray
 
     @classmethod
-    def of(cls, first: MetricBins, codes: np.ndarray, bits: np.ndarray, file: Path | None = None) -> PrefixCounts:
-        """Counts a set once, along the order of the first metric. The rest as above.
+    def of(cls, order: np.ndarray, codes: np.ndarray, bits: np.ndarray, file: Path | None = None) -> PrefixCounts:
+        """Counts a set once. The rest as above.
 
         file: where the counts of just these are kept, or will be; None keeps none. Anything may delete it.
         """
-        order, codes, bits = read_only(first.order), read_only(codes), read_only(bits)
-        wanted = np.linspace(0, len(order), _LEVELS + 1).astype(np.int64)
-        ends = np.searchsorted(first.starts, wanted)
-        ranks = first.starts[ends]
-        even = np.diff(ranks).max() <= _WIDEST * (len(order) // _LEVELS + 1)
-        ranks = ranks if even else wanted
+        order, codes, bits = read_only(order), read_only(codes), read_only(bits)
+        ranks = np.linspace(0, len(order), _LEVELS + 1).astype(np.int64)
 
         def count() -> np.ndarray:
-            own = read_only(first.codes)
-            sums = _by_rows(own, ends, codes, bits) if even else _by_ranks(order, wanted, codes, bits)
-            for level in reversed(range(_LEVELS)):
-                sums[level] += sums[level + 1]
-            return sums
+            sums = np.zeros((_LEVELS + 1, CODES), np.uint32)
+            list(_threads.map(lambda *part: _walk(order, codes, bits, *part), ranks, ranks[1:], [1] * _LEVELS, sums))
+            return np.cumsum(sums[::-1], axis=0, dtype=np.uint32)[::-1]
 
-        sums = beside.kept(file, (_LEVELS + 1, CODES), np.uint32, count)
+        sums = array_files.load_or_make(file, (_LEVELS + 1, CODES), np.uint32, count)
         return cls(order, codes, bits, ranks, sums)
 
     def from_rank(self, rank: int) -> np.ndarray:
@@ -79,39 +65,6 @@ class PrefixCounts:
     def below_rank(self, rank: int) -> np.ndarray:
         """Pairs that have a rank, below this one, by code: (65536,) int64."""
         return self.sums[0].astype(np.int64) - self.from_rank(rank)
-
-
-def _by_rows(own: np.ndarray, ends: np.ndarray, codes: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """Pairs by the level of their own bin and their code: (65, 65536) uint32. They are taken as they lie in memory:
-    following the order takes longer by half, and would fetch all of it."""
-    levels = np.full(CODES, _LEVELS, np.uint8)
-    for level, (start, stop) in enumerate(pairwise(ends.tolist())):
-        levels[start:stop] = level
-    cuts = [len(own) * part // _WORKERS // 8 * 8 for part in range(_WORKERS)] + [len(own)]
-
-    def count(start: int, stop: int) -> np.ndarray:
-        sums = np.zeros((_LEVELS + 1, CODES), np.uint32)
-        _cross(own, levels, codes, bits, start, stop, sums)
-        return sums
-
-    found, *others = _threads.map(count, cuts, cuts[1:])
-    for other in others:
-        found += other
-    found[_LEVELS] = 0  # Those without a score of their own have no rank.
-    return found
-
-
-def _by_ranks(order: np.ndarray, ranks: np.ndarray, codes: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """The same between any ranks, following the order."""
-    sums = np.zeros((_LEVELS + 1, CODES), np.uint32)
-    list(_threads.map(lambda at: _walk(order, codes, bits, ranks[at], ranks[at + 1], 1, sums[at]), range(_LEVELS)))
-    return sums
-
-
-@compiled
-def _cross(own, levels, codes, bits, start, stop, sums):
-    for row in range(start, stop):
-        sums[levels[own[row]], codes[row]] += (bits[row >> 3] >> (row & 7)) & 1
 
 
 @compiled

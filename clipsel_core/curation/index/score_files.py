@@ -53,9 +53,9 @@ class ScoreFiles:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def column(self, metric: str, out: np.ndarray | None = None) -> np.ndarray:
-        """A metric of every pair: (N,) float32. metric: one of the run's. out: where to put it, else in new memory."""
-        out = np.empty(len(self), np.float32) if out is None else out
+    def column(self, metric: str) -> np.ndarray:
+        """A metric of every pair: (N,) float32. metric: one of the run's."""
+        out = np.empty(len(self), np.float32)
         self._read({metric: out})
         return read_only(out)
 

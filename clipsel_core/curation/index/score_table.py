@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from clipsel_core.curation.index import binning, bitmaps, counts, ordering, passes, uid_order
-from clipsel_core.curation.index.bins import MetricBins
-from clipsel_core.curation.index.index import Index
+from clipsel_core.curation.index import bitmaps, counts, ordering, passes, sorting
 from clipsel_core.curation.index.metadata import Categories, Metadata
+from clipsel_core.curation.index.ranking import NO_SCORE, Ranking
 from clipsel_core.curation.index.score_files import ScoreFiles
-from clipsel_core.curation.index.score_order import Sorter
 from clipsel_core.errors import RunError
 from clipsel_core.pool.layout import Pool, Shard
 from clipsel_core.runs.store import Run
@@ -25,6 +23,8 @@ from clipsel_core.runs.store import Run
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    from clipsel_core.curation.index.index import Index
 
 Order = Literal["ascending", "descending", "random"]
 
@@ -50,8 +50,8 @@ class ScoreTable:
         self._columns: dict[str, np.ndarray] = {}
         self._extents: dict[str, tuple[float, float]] = {}
         self._index: Index | None = None
-        self._binning = threading.Lock()
-        self._bins: dict[str, MetricBins] = {}
+        self._ranking = threading.Lock()
+        self._rankings: dict[str, Ranking] = {}
 
     @classmethod
     def open(cls, run: Run) -> ScoreTable:
@@ -67,14 +67,19 @@ class ScoreTable:
         return self._metadata.pool
 
     @property
+    def has_index(self) -> bool:
+        """Whether its metrics are in order, so that a question takes no look at all pairs."""
+        return self._index is not None
+
+    @property
     def index_folder(self) -> Path | None:
         """Where the run's index lies, None where it has none on disk, or not yet under its name."""
         return self._index.folder if self._index is not None and self._index.folder.is_dir() else None
 
     def column(self, metric: str) -> np.ndarray:
         """A metric of every pair: (N,) float32, NaN where it was set aside. Raises RunError on an unknown metric."""
-        if self._index is not None and (bins := self._index.bins(self._known(metric))):
-            return bins.values
+        if self._index is not None and (ranking := self._index.ranking(self._known(metric))):
+            return ranking.values
         found = self._columns.get(metric)
         if found is None:
             with self._lock:
@@ -92,22 +97,22 @@ class ScoreTable:
         """Takes columns, uids and orders from the run's index from now on."""
         self._index = index
 
-    def bins(self, metric: str) -> MetricBins:
+    def ranking(self, metric: str) -> Ranking:
         """Where each pair stands by a metric. Found when it is first asked for, and kept."""
-        found = self._bins.get(metric)
+        found = self._rankings.get(metric)
         if found is None:
-            found = self._index.bins(self._known(metric)) if self._index is not None else None
+            found = self._index.ranking(self._known(metric)) if self._index is not None else None
             values = self.column(metric)
-            with self._binning:
-                found = self._bins.setdefault(metric, found) if found else self._bins.get(metric)
+            with self._ranking:
+                found = self._rankings.setdefault(metric, found) if found else self._rankings.get(metric)
                 if found is None:
-                    found = self._bins[metric] = MetricBins.of(values, Sorter(self._by_uid))
+                    found = self._rankings[metric] = Ranking.of(values, sorting.Sorter(self._by_uid))
         return found
 
     @cached_property
     def _by_uid(self) -> np.ndarray:
         """The rows in ascending order of their uids: (N,) uint32."""
-        return passes.read_only(uid_order.order_by_uid(self.uids()))
+        return passes.read_only(sorting.order_by_uid(self.uids()))
 
     def selectable(self) -> np.ndarray:
         """Which pairs may be selected at all: (N,) bool, false for those that the scoring set aside."""
@@ -117,11 +122,11 @@ class ScoreTable:
         """The same as a bitmap; where the run has an index, without looking at the scores."""
         if self._index is None:
             return bitmaps.pack(self.selectable())
-        scored, pairs = self.bins("clip_score"), len(self)
+        scored, pairs = self.ranking("clip_score"), len(self)
         everything = bitmaps.first(pairs)
         if scored.scored == pairs:
             return everything
-        return passes.read_only(binning.between(scored.codes, everything, 0, binning.NO_SCORE - 1))
+        return passes.read_only(bitmaps.between(scored.codes, everything, 0, NO_SCORE - 1))
 
     def uids(self) -> np.ndarray:
         """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept in memory: 16 bytes a pair."""
@@ -144,7 +149,7 @@ class ScoreTable:
         mask: (N,) bool, the pairs to count; None for all.
         """
         if mask is None and self._index is not None:
-            return self.bins(metric).histogram(bins)
+            return self.ranking(metric).histogram(bins)
         return counts.histogram(self.column(metric), bins, self.extent(metric), mask)
 
     def density(self, metric_x: str, metric_y: str, bins: int = 100, mask: np.ndarray | None = None) -> counts.Density:
@@ -156,8 +161,8 @@ class ScoreTable:
         """The range a metric is drawn over: its smallest and largest finite value, spread by 1 where they are equal."""
         if self._index is not None:
             return self._index.extent(self._known(metric))
-        if metric in self._bins:
-            return self._bins[metric].low, self._bins[metric].high
+        if metric in self._rankings:
+            return self._rankings[metric].low, self._rankings[metric].high
         if metric not in self._extents:
             self._extents[metric] = counts.extent(self.column(metric))
         return self._extents[metric]

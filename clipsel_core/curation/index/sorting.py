@@ -1,155 +1,226 @@
-"""In what order do all pairs stand by a score or a uid? Every core sorts: groups of neighbours first, then each alone.
+"""In what order do all pairs stand by a score or by their uids, and which row is a uid's?
 
-A record has 64 bits: the upper ones are the key, the lower ones say whose it is. All that is known before is a 16-bit
-code of each pair that ascends with its key. Pairs with neighbouring codes make a group of a size that a core's cache
-holds; one pass over the pairs lays each record into its group, and the groups are sorted by radix, side by side.
-Nothing but that pass goes back and forth in memory.
+numpy sorts plain numbers of 64 bits fastest: their upper half is compared first, the lower half settles ties. Many are
+first parted into groups that ascend, which all cores then sort, each in its cache.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from queue import SimpleQueue
 
 import numpy as np
 
-from clipsel_core import tasks
+from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
-from clipsel_core.curation.index.passes import compiled, read_only
+from clipsel_core.curation.index.passes import compiled, in_parts, in_threads, read_only
 
-CODES = 65_536
-_PARTS, _FEWEST_IN_PART = 32, 1 << 16
-_GROUPS, _FEWEST_IN_GROUP = 1024, 1 << 16
-_LARGEST_DIGIT = 2047
-_WORKERS = allowed_cores()
-_threads = ThreadPoolExecutor(_WORKERS, "sort")
+# Pairs with neighbouring codes make a group, which a core's cache holds.
+_GROUPS, _SHIFT, _AT_ONCE = 1 << 10, 6, 16
+_BLOCK = 1 << 18
+_MANY_KEYS = 1 << 20
+_UPPER, _LOWER = np.uint64(0xFFFFFFFF00000000), np.uint64(0xFFFFFFFF)
+_LONGEST_RUN = 64
+# Asked for more than one of so many pairs, one look at each is quicker than a search for each that is asked for.
+MANY = 1000
 
 
-@dataclass(frozen=True)
-class Tally:
-    """How many pairs have each code. codes: (N,) uint16. parts: where each part of the pairs begins, and N.
+def order_by_uid(names: np.ndarray) -> np.ndarray:
+    """The rows in ascending order of their uids, (N,) UID_DTYPE: (N,) uint32. Repeated uids in the order of rows."""
+    codes, keys, upper = np.empty(len(names), np.uint16), np.empty(len(names), np.uint64), names["f0"]
+    in_parts(
+        lambda start, stop: np.right_shift(upper[start:stop], 48, out=codes[start:stop], casting="unsafe"), len(codes)
+    )
 
-    counts: (P, 65536) int64, of each part.
+    def pack(start: int, stop: int) -> np.ndarray:
+        return (upper[start:stop] & _UPPER) | np.arange(start, stop, dtype=np.uint64)
+
+    _sort(pack, codes, keys, 32)
+    rows = keys.astype(np.uint32)
+    keys >>= np.uint64(32)
+    alike = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(alike):  # By their upper 32 bits, as some are by chance in a large run.
+        places = np.union1d(alike, alike + 1)
+        tied = rows[places]
+        rows[places] = tied[np.lexsort((names["f1"][tied], upper[tied]))]
+    return rows
+
+
+class Sorter:
+    """Puts metrics of the same pairs in order. by_uid: (N,) uint32, the rows in ascending order of their uids.
+
+    Any thread may ask; they take turns, in the same memory: new memory costs more than sorting.
     """
 
-    codes: np.ndarray
-    parts: tuple[int, ...]
-    counts: np.ndarray
+    def __init__(self, by_uid: np.ndarray) -> None:
+        self._descending, self._turn = np.ascontiguousarray(by_uid[::-1]), threading.Lock()
+        self._place = np.empty(len(by_uid), np.uint32)
+        self._place[self._descending] = np.arange(len(by_uid), dtype=np.uint32)
+        self._keys = np.empty(len(by_uid), np.uint64)
 
-    @classmethod
-    def of(cls, codes: np.ndarray) -> Tally:
-        """The tally of some codes."""
-        codes = read_only(codes)
-        most = min(_PARTS, len(codes) // _FEWEST_IN_PART + 1)
-        parts = tuple(len(codes) * part // most for part in range(most + 1))
-        counts = np.zeros((most, CODES), np.int64)
-        tasks.in_threads(_threads, lambda *part: _count(codes, *part), parts, parts[1:], counts)
-        return cls(codes, parts, counts)
+    def order(self, values: np.ndarray, codes: np.ndarray, scored: int) -> np.ndarray:
+        """The rows that have a score, worst first, and of equal scores the smaller uid higher: (scored,) uint32.
 
-
-@dataclass(frozen=True)
-class Groups:
-    """Pairs with neighbouring codes, as many as a core's cache holds; one code alone may have more.
-
-    tally: of all pairs. group_of: (65536,) int32, the group of each code, -1 for none. firsts: (G,) int64, the first
-    code of each group. by_part: (G, P) int64, how many records each part has for it.
-    """
-
-    tally: Tally
-    group_of: np.ndarray
-    firsts: np.ndarray
-    by_part: np.ndarray
-
-    @classmethod
-    def of(cls, tally: Tally, codes: int = CODES) -> Groups:
-        """The groups of a tally. codes: pairs with a code below this have a record, the others none."""
-        counts = tally.counts[:, :codes]
-        behind = np.cumsum(counts.sum(0))
-        size = max(int(behind[-1]) // _GROUPS, _FEWEST_IN_GROUP)
-        group = (behind - 1) // size  # By the last of a code's pairs: a group holds so many, or one code holds more.
-        firsts = np.flatnonzero(np.diff(group, prepend=-2))
-        group_of = np.full(CODES, -1, np.int32)
-        group_of[: len(group)] = np.cumsum(np.diff(group, prepend=group[0]) > 0)
-        return cls(tally, read_only(group_of), firsts, np.add.reduceat(counts, firsts, axis=1).T)
-
-    def sort(
-        self,
-        lay: Callable[[int, int, np.ndarray, np.ndarray], object],
-        finish: Callable[[np.ndarray, np.ndarray, int], object],
-        records: np.ndarray,
-        lowest: int = 32,
-        bits: int = 32,
-    ) -> None:
-        """Sorts records by their keys and has each sorted group finished; what counts as equal stays as it was.
-
-        Both functions are asked from several threads.
-        lay: given where a part of the pairs starts and stops, where this part's next record of each group goes (G,)
-            int64, and the records; it lays the part's.
-        finish: given a group's records when they are sorted, room for as many, and how many lie in groups before.
-        records: (M,) uint64, room for all of them. lowest, bits: as in by_bits.
+        values: (N,) float32; NaN is no score. codes: (N,) uint16, ascend with the scores; behind all where there is
+        none. scored: how many have one.
         """
-        ends = np.cumsum(self.by_part).reshape(self.by_part.shape)
-        places = np.ascontiguousarray((ends - self.by_part).T)
-        parts = zip(self.tally.parts[:-1], self.tally.parts[1:], places, strict=True)
-        tasks.in_threads(_threads, lambda part: lay(part[0], part[1], part[2], records), parts)
-        stops = ends[:, -1].tolist()
-        starts = [0, *stops[:-1]]
-        room: SimpleQueue[np.ndarray] = SimpleQueue()
-        for _ in range(_WORKERS):
-            room.put(np.empty(max(np.subtract(stops, starts)), np.uint64))
 
-        def settle(start: int, stop: int) -> None:
-            other = room.get()
-            by_bits(records[start:stop], other[: stop - start], lowest, bits)
-            finish(records[start:stop], other[: stop - start], start)
-            room.put(other)
+        def pack(start: int, stop: int) -> np.ndarray:
+            bits = (values[start:stop] + np.float32(0)).view(np.uint32)  # -0 and 0 are the same score.
+            # So turned they ascend with the scores.
+            bits ^= np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(1 << 31))
+            bits[np.isnan(values[start:stop])] = 0xFFFFFFFF
+            return (bits.astype(np.uint64) << np.uint64(32)) | self._place[start:stop]
 
-        tasks.in_threads(_threads, settle, starts, stops)
+        order = np.empty(scored, np.uint32)
+
+        def unpack(start: int, stop: int) -> None:
+            places = (self._keys[start:stop] & _LOWER).view(np.int64)
+            np.take(self._descending, places, out=order[start:stop], mode="clip")
+
+        with self._turn:
+            _sort(pack, codes, self._keys)
+            in_parts(unpack, scored)
+        return order
 
 
-def by_bits(records: np.ndarray, other: np.ndarray, lowest: int, bits: int) -> None:
-    """Sorts some records by the highest so many bits that differ in them, but none below the lowest; in one thread.
+def _sort(pack: Callable[[int, int], np.ndarray], codes: np.ndarray, keys: np.ndarray, lowest: int = 0) -> None:
+    """Fills an array with sorted keys; those that are equal from the lowest bit on stay in the order of their rows.
 
-    other: room for as many.
+    pack: gives the keys of some rows, (M,) uint64. codes: (N,) uint16, ascend with the keys. keys: (N,) uint64.
     """
-    _sort(records, other, np.zeros(_LARGEST_DIGIT + 1, np.int64), lowest, bits)
+    if len(keys) < _MANY_KEYS:
+        keys[:] = pack(0, len(keys))
+        keys.sort()
+        return
+    codes = read_only(codes)
+    cuts = np.linspace(0, len(keys), 2 * allowed_cores() + 1).astype(np.int64).tolist()
+    counts = np.zeros((len(cuts) - 1, _GROUPS), np.int64)
+    in_threads(lambda *part: _count(codes, *part), cuts, cuts[1:], counts)
+    ends = np.cumsum(counts.T).reshape(_GROUPS, -1)
+
+    def distribute(start: int, stop: int, places: np.ndarray) -> None:
+        for block in range(start, stop, _BLOCK):
+            upto = min(block + _BLOCK, stop)
+            _distribute(pack(block, upto), codes[block:upto], places, keys)
+
+    in_threads(distribute, cuts, cuts[1:], np.ascontiguousarray((ends - counts.T).T))
+    edges = np.unique([0, *ends[:, -1]])
+    in_threads(
+        lambda first: _sort_groups(keys, edges[first : first + _AT_ONCE + 1], lowest), range(0, len(edges), _AT_ONCE)
+    )
+
+
+def rows_of(
+    names: np.ndarray, by_uid: np.ndarray, wanted: np.ndarray, seen: Callable[[int, int], object] = lambda *_: None
+) -> np.ndarray:
+    """The row of each wanted uid: (M,) int64, -1 where there is none. names, wanted: UID_DTYPE; by_uid: (N,) uint32.
+
+    seen: told of each part of the names that was looked through, from several threads.
+    """
+    halves, asked = (read_only(np.ascontiguousarray(a).view(np.uint64)) for a in (names, wanted))
+    if len(wanted) * MANY >= len(names) and (found := _rows_of_many(halves, wanted, seen)) is not None:
+        return found
+    return _rows_of(halves, read_only(by_uid), asked)
+
+
+def _rows_of_many(halves: np.ndarray, wanted: np.ndarray, seen: Callable[[int, int], object]) -> np.ndarray | None:
+    """The same by one look at each pair, in order, where looking up would fetch most of a large file, page by page.
+
+    None where many of the wanted uids begin alike.
+    """
+    order = uids.argsort(wanted)
+    asked = read_only(wanted[order].view(np.uint64))
+    bits = max(len(wanted).bit_length(), 8)
+    begin = asked[::2] >> np.uint64(64 - bits)
+    starts = np.searchsorted(begin, np.arange(2**bits + 1, dtype=np.uint64))
+    if not len(wanted) or np.diff(starts).max() > _LONGEST_RUN:
+        return None
+    found = np.full(len(wanted), -1, np.int64)
+    shift = np.uint64(64 - bits)
+
+    def look(start: int, stop: int) -> None:
+        _look(halves, start, stop, asked, starts, shift, found)
+        seen(start, stop)
+
+    in_parts(look, len(halves) // 2)
+    rows = np.empty_like(found)
+    rows[order] = found
+    return rows
 
 
 @compiled
 def _count(codes, start, stop, counts):
     for row in range(start, stop):
-        counts[codes[row]] += 1
+        counts[codes[row] >> _SHIFT] += 1
 
 
 @compiled
-def _sort(records, other, places, lowest, most):
-    """By as few digits, of 11 bits at most, as the differing bits of the keys take; the lowest first."""
-    differing = np.uint64(0)
-    for record in records:
-        differing |= record ^ records[0]
-    low, high = np.uint64(lowest), np.uint64(lowest)
-    while high < 64 and differing >> high:
-        high += np.uint64(1)
-    if high - low > np.uint64(most):
-        low = high - np.uint64(most)
-    turns = (high - low + np.uint64(10)) // np.uint64(11)
-    bits = (high - low + turns - np.uint64(1)) // max(turns, np.uint64(1))
-    mask = (np.uint64(1) << bits) - np.uint64(1)
-    there, here = other, records
-    for _ in range(turns):
-        places[:] = 0
-        for record in here:
-            places[(record >> low) & mask] += 1
-        before = 0
-        for digit in range(mask + np.uint64(1)):
-            places[digit], before = before, before + places[digit]
-        for record in here:
-            digit = (record >> low) & mask
-            there[places[digit]] = record
-            places[digit] += 1
-        low += bits
-        there, here = here, there
-    if turns & np.uint64(1):
-        records[:] = other
+def _distribute(keys, codes, places, out):
+    for row in range(len(keys)):
+        group = codes[row] >> _SHIFT
+        out[places[group]] = keys[row]
+        places[group] += 1
+
+
+@compiled
+def _sort_groups(keys, edges, lowest):
+    """By digits of 11 bits at most, the lowest first: as few as the bits take in which a group's keys differ."""
+    places = np.empty(2048, np.int64)
+    for group in range(len(edges) - 1):
+        here = keys[edges[group] : edges[group + 1]]
+        there = np.empty_like(here)
+        differing = np.uint64(0)
+        for key in here:
+            differing |= key ^ here[0]
+        low, high = np.uint64(lowest), np.uint64(lowest)
+        while high < 64 and differing >> high:
+            high += np.uint64(1)
+        digits = (high - low + np.uint64(10)) // np.uint64(11)
+        bits = (high - low + digits - np.uint64(1)) // max(digits, np.uint64(1))
+        mask = (np.uint64(1) << bits) - np.uint64(1)
+        for _ in range(digits):
+            places[:] = 0
+            for key in here:
+                places[(key >> low) & mask] += 1
+            before = 0
+            for digit in range(mask + np.uint64(1)):
+                places[digit], before = before, before + places[digit]
+            for key in here:
+                digit = (key >> low) & mask
+                there[places[digit]] = key
+                places[digit] += 1
+            low += bits
+            here, there = there, here
+        if digits & np.uint64(1):
+            there[:] = here
+
+
+@compiled
+def _look(halves, start, stop, asked, starts, shift, found):
+    for row in range(start, stop):
+        high = halves[2 * row]
+        begin = high >> shift
+        for place in range(starts[begin], starts[begin + np.uint64(1)]):
+            if asked[2 * place] == high and asked[2 * place + 1] == halves[2 * row + 1]:
+                found[place] = row
+
+
+@compiled
+def _rows_of(names, by_uid, wanted):
+    out = np.full(len(wanted) // 2, -1, np.int64)
+    for place in range(len(out)):
+        high, low = wanted[2 * place], wanted[2 * place + 1]
+        first, last = 0, len(by_uid)
+        while first < last:
+            middle = (first + last) // 2
+            row = np.int64(by_uid[middle])
+            if names[2 * row] < high or (names[2 * row] == high and names[2 * row + 1] < low):
+                first = middle + 1
+            else:
+                last = middle
+        if first < len(by_uid):
+            row = np.int64(by_uid[first])
+            if names[2 * row] == high and names[2 * row + 1] == low:
+                out[place] = row
+    return out

@@ -1,4 +1,6 @@
-"""What would a recipe keep if one of its steps were set otherwise? Every setting of a thumb at once, before it moves.
+"""What would a recipe keep if one of its steps were set otherwise, and which pairs lie around its threshold?
+
+Every setting of a thumb is worked out at once, before it moves.
 
 One step is moved, the others stay as they are written: a later keep_top keeps its share, and so lets more or fewer of
 the pairs that reach it through. For every place of the thumb we say what the step would let through and how many pairs
@@ -13,15 +15,17 @@ false.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
-from clipsel_core.curation.index.bins import COARSE, FINE, MetricBins, float32_up
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.ordering import Shares, count_of_fraction, counts_of_fraction
+from clipsel_core.curation.index.ranking import COARSE, FINE, Ranking, Spread, float32_up
 from clipsel_core.curation.recipes.recipe import AtLeast, KeepTop, Recipe
-from clipsel_core.curation.selecting.picker import NONE, Cut, Cuts, Picker, ScoreStep, Taken
+from clipsel_core.curation.selecting.selection import NONE, Cut, Cuts, Picker, ScoreStep, Taken
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def settings_of(
     earlier = sum(other.enabled for other in recipe.steps[:place])
     now, later = taken[earlier] if step.enabled else None, taken[earlier + step.enabled :]
     before = tuple(other.cut for other in taken[:earlier])
-    alone = list(itertools.takewhile(lambda other: not isinstance(other.work.step, KeepTop), later))
+    alone = list(itertools.takewhile(lambda other: not isinstance(other.step, KeepTop), later))
     moved = _Moved.of(picker, before, step, amounts, exact=bool(alone))
     arriving = moved.counts(_through(before, alone)) + moved.fixed(alone) if alone else moved.passes
     kept, exact = _through_shares(arriving, later[len(alone) :], picker)
@@ -95,6 +99,67 @@ def settings_of(
 
 
 @dataclass(frozen=True)
+class Side:
+    """The pairs on one side of a rank, the nearest first, to be read from any place on.
+
+    pairs: how many there are. bits: the bitmap that they are of, and how that lies over the metric. above: how many of
+    its pairs stand at the rank or above. upwards: from the rank on; else below it.
+    """
+
+    pairs: int
+    ranking: Ranking = field(repr=False)
+    bits: np.ndarray = field(repr=False)
+    spread: Spread = field(repr=False)
+    above: int
+    upwards: bool
+
+    def __len__(self) -> int:
+        return self.pairs
+
+    def rows(self, offset: int, limit: int) -> np.ndarray:
+        """Row numbers from a place on, at most so many: (M,) int64. As quick far from the threshold as beside it."""
+        if not 0 <= offset < self.pairs:
+            return np.empty(0, np.int64)
+        from_top = self.above - offset if self.upwards else self.above + 1 + offset
+        first = int(self.ranking.ranks_of_top(partial(bitmaps.holds, self.bits), self.spread, np.array([from_top]))[0])
+        most, rank = min(limit, self.pairs - offset), first if self.upwards else first + 1
+        return self.ranking.nearest(self.bits, rank, most, upwards=self.upwards)
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The pairs on both sides of a threshold, of those that reach the step.
+
+    passing, failing: the pairs that pass the step and those that fail it. cuts: the step and what comes before it,
+    which tell this threshold from others.
+    """
+
+    passing: Side
+    failing: Side
+    cuts: Cuts
+
+
+def boundary(picker: Picker, recipe: Recipe, place: int) -> Boundary:
+    """The pairs around the threshold of the step at a place of the recipe.
+
+    Only the enabled steps before it count; the step is looked at as if it were on. Pairs without its metric are on
+    neither side. Ties at the threshold are split as the selection splits them.
+    Raises: TypeError where the step has no metric; RecipeError as select does.
+    """
+    step = recipe.steps[place]
+    if not isinstance(step, ScoreStep):
+        raise TypeError(f"a step with a metric is expected, found {step.kind}")
+    up_to = (*recipe.steps[:place], step.model_copy(update={"enabled": True}))
+    reached = picker.take(recipe.model_copy(update={"steps": up_to}))[-1]
+    spread = picker.spread(reached.before, step.metric)
+    above = int(picker.counts_from(reached.before, step.metric, np.array([reached.cut.rank]))[0])
+    around = picker.table.ranking(step.metric), picker.bits(reached.before), spread, above
+    upper, lower = Side(above, *around, upwards=True), Side(spread.scored - above, *around, upwards=False)
+    cuts = (*reached.before, reached.cut)
+    return Boundary(upper, lower, cuts) if reached.cut.kind == "from" else Boundary(lower, upper, cuts)
+
+
+@dataclass(frozen=True)
 class _Moved:
     """The moved step at all its amounts. ranks: (P,) int64, the first rank that passes, or with at_most that does not.
 
@@ -104,7 +169,7 @@ class _Moved:
 
     picker: Picker
     metric: str
-    bins: MetricBins
+    bins: Ranking
     ranks: np.ndarray
     thresholds: np.ndarray
     below: np.ndarray
@@ -114,7 +179,7 @@ class _Moved:
     @classmethod
     def of(cls, picker: Picker, before: Cuts, step: ScoreStep, amounts: Shares | np.ndarray, *, exact: bool) -> _Moved:
         """exact: whether anything is counted by the ranks; otherwise they are found to the bin."""
-        bins, spread = picker.table.bins(step.metric), picker.spread(before, step.metric)
+        bins, spread = picker.table.ranking(step.metric), picker.spread(before, step.metric)
         if isinstance(amounts, Shares):
             of_survivors = isinstance(step, KeepTop) and step.of == "survivors"
             pairs = picker.size(before) if of_survivors else len(picker.table)
@@ -160,7 +225,7 @@ class _Moved:
         rank = np.array([cut.rank])
         above = self.picker.counts_from(cuts, self.metric, rank) - self.picker.counts_from(without, self.metric, rank)
         # The bins on the passing side are whole, but for the one that the rank cuts: it takes what they leave.
-        found, at = np.zeros_like(coarse), self.bins.bin_of(cut.rank) // (FINE // COARSE)
+        found, at = np.zeros_like(coarse), int(self.bins.bins_of(rank)[0]) // (FINE // COARSE)
         whole = slice(at + 1, None) if cut.kind == "from" else slice(at)
         left = int(above[0]) if cut.kind == "from" else int(coarse.sum()) - int(above[0])
         found[whole] = coarse[whole]
@@ -183,7 +248,7 @@ def _through_shares(arriving: np.ndarray, later: list[Taken], picker: Picker) ->
     """How many are left after the first later keep_top and all that follows it, and whether that is exact."""
     kept, exact = arriving, True
     for other in later:
-        step, report = other.work.step, other.report
+        step, report = other.step, other.report
         if isinstance(step, KeepTop):
             part = Fraction(step.keep_top)
             pool = step.of == "pool"

@@ -1,4 +1,4 @@
-"""Which pairs a recipe picks from a run, and what each of its steps did.
+"""Which pairs a recipe picks from a run, and what each of its steps did. Everything that picks or counts asks here.
 
 The rule, exactly: N is the number of pairs in the run's finished shards. keep_top f keeps floor(f * N) of the pairs
 that are left (floor(f * their number) with "of: survivors"), computed on the decimal as written; equal values go to the
@@ -6,19 +6,32 @@ smaller uid; fewer pairs left than that are all kept. at_least and at_most are i
 compared with the threshold as a number, so the threshold itself is not rounded to float32. A pair without the step's
 metric (NaN) does not pass the step. A pair that the scoring set aside (no clip_score) is never selected, not even by
 hand.
+
+A step that was looked at is a *cut*: the pairs from a rank on, or below it, or those of a list. A set of pairs is the
+run after some cuts. A Picker keeps sets, and how metrics are spread over them, under the names of their cuts, so that a
+recipe with one step changed is counted without a look at each pair. Whoever asks once, of a run without an index, has
+nothing put in order: there each step looks at all scores, and its cut is a list of those that pass.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.curation.index import bins, bitmaps, ordering
+from clipsel_core.curation.index import bitmaps, ordering, passes, ranking
+from clipsel_core.curation.index.prefix_counts import PrefixCounts
+from clipsel_core.curation.index.ranking import NO_SCORE, Spread
+from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import (
     AnyStep,
@@ -36,6 +49,32 @@ from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.errors import RecipeError, UidError
 from clipsel_core.files import sha256_of
 from clipsel_core.runs.store import Run
+
+ScoreStep = KeepTop | AtLeast | AtMost
+_SET_BYTES = 32 << 20
+_MOST_SETS, _FEWEST_SETS = 256, 8
+_MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 128, 4096, 32
+_MOST_CROSSED, _MOST_ASKED = 6, 256
+# Of a smaller part of all pairs than one of so many each is looked up alone.
+_FEW = 64
+# Looking at every pair of a smaller run takes no longer than looking up what was counted beforehand.
+_MANY_PAIRS = 1 << 20
+_crossing = ThreadPoolExecutor(1, "crossing")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a step does to a set. kind: "from" or "below" a rank of the metric `name`; "in", "out" or "add" the bitmap
+    `listed` of the list `name`; or "none", which empties the set."""
+
+    kind: str
+    name: str = ""
+    rank: int = 0
+    listed: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8), compare=False, repr=False)
+
+
+Cuts = tuple[Cut, ...]
+NONE = Cut("none")
 
 
 @dataclass(frozen=True)
@@ -67,12 +106,13 @@ class StepReport:
 class Selection:
     """The pairs a recipe picked. pairs: how many. bits: asked for their bitmap, as bitmaps.py has them.
 
-    total: pairs in the run, N. set_aside: pairs without a clip_score, which no recipe can pick. report: one entry for
-    each enabled step.
+    cuts, report: one entry for each enabled step. total: pairs in the run, N. set_aside: pairs without a clip_score,
+    which no recipe can pick.
     """
 
     pairs: int
     bits: Callable[[], np.ndarray]
+    cuts: Cuts
     report: tuple[StepReport, ...]
     total: int
     set_aside: int
@@ -99,6 +139,16 @@ class Selection:
         return uids.sort(self.table.uids_at(self.rows))
 
 
+@dataclass(frozen=True)
+class Taken:
+    """An enabled step of a recipe: its cut, the cuts before it, and what it did."""
+
+    step: AnyStep
+    cut: Cut
+    before: Cuts
+    report: StepReport
+
+
 def select(run: Run, recipe: Recipe, table: ScoreTable | None = None) -> Selection:
     """Runs a recipe's enabled steps in order, from the whole run.
 
@@ -107,113 +157,246 @@ def select(run: Run, recipe: Recipe, table: ScoreTable | None = None) -> Selecti
         adds, or that was dropped by hand, is not in the run.
     """
     table = table or ScoreTable.open(run)
-    check_metrics(recipe, table.metrics)
-    everything = table.selectable()
-    survivors, reports = everything, []
-    for step in (step for step in recipe.steps if step.enabled):
-        work = Work.of(step, recipe, table)
-        kept, threshold = work.apply(survivors)
-        before, after = int(survivors.sum()), int(kept.sum())
-        alone = after if survivors is everything else work.count_alone(everything)
-        reports.append(work.report(before, after, int(everything.sum()) - alone, threshold))
-        survivors = kept
-    bits, set_aside = bitmaps.pack(survivors), len(table) - int(everything.sum())
-    return Selection(int(survivors.sum()), lambda: bits, tuple(reports), len(table), set_aside, table)
+    return Picker(table, ranks=table.has_index).select(recipe)
+
+
+class Picker:
+    """Answers for one table. Any thread may ask; what is handed out must not be written to.
+
+    ranks: whether metrics are put in order for it, so that it answers again and again; else it looks at all scores.
+    """
+
+    def __init__(self, table: ScoreTable, *, ranks: bool = True) -> None:
+        self.table = table
+        size = len(table) // 8 + 1
+        self._ranks, self._numbers = ranks, itertools.count()
+        self._everything = table.selectable_bits()
+        self._sets: Recent[np.ndarray] = Recent(min(max(_SET_BYTES // size, _FEWEST_SETS), _MOST_SETS))
+        self._spreads: Recent[Spread] = Recent(_MOST_COUNTS)
+        self._sizes: Recent[int] = Recent(_MOST_SIZES)
+        self._lists: Recent[_Listed] = Recent(_MOST_LISTS)
+        self._crossed: Recent[Future[PrefixCounts]] = Recent(_MOST_CROSSED)
+        # Counting takes all pairs: whoever comes while it is begun takes the same.
+        self._beginning = threading.Lock()
+        self._asked: Recent[np.ndarray] = Recent(_MOST_ASKED)
+
+    def select(self, recipe: Recipe) -> Selection:
+        """What the recipe picks. Raises RecipeError as select() does."""
+        return self.selection(self.take(recipe))
+
+    def selection(self, taken: list[Taken]) -> Selection:
+        """What is left after all of a recipe's steps, as `take` gave them."""
+        cuts, reports = tuple(step.cut for step in taken), tuple(step.report for step in taken)
+        total = len(self.table)
+        set_aside = total - self.size(())
+        return Selection(self.size(cuts), lambda: self.bits(cuts), cuts, reports, total, set_aside, self.table)
+
+    def take(self, recipe: Recipe) -> list[Taken]:
+        """The recipe's enabled steps in order, from the whole run. Raises RecipeError as select() does."""
+        check_metrics(recipe, self.table.metrics)
+        taken: list[Taken] = []
+        before: Cuts = ()
+        for step in (step for step in recipe.steps if step.enabled):
+            listed, threshold = None, None
+            if isinstance(step, ScoreStep):
+                cut, threshold = (self._ranked if self._ranks else self._looked_at)(step, before)
+            else:
+                listed = self._listed(step, recipe)
+                kind = "add" if isinstance(step, Union | Keep) else "in" if isinstance(step, Intersect) else "out"
+                cut = Cut(kind, listed.name, listed=listed.bits)
+            was, left, everything = self.size(before), self.size((*before, cut)), self.size(())
+            # Which pairs a share keeps depends on those before it, how many it keeps alone does not.
+            alone = self._most(step, ()) if isinstance(step, KeepTop) else self.size((cut,))
+            report = StepReport(
+                text=step.text,
+                kind=step.kind,
+                metric=step.metric if isinstance(step, ScoreStep) else None,
+                kept_before=was,
+                kept_after=left,
+                dropped=max(was - left, 0),
+                added=max(left - was, 0),
+                alone_drops=everything - alone,
+                threshold=threshold,
+                listed=listed.named if listed else None,
+                unknown=listed.unknown if listed else None,
+                sha256=listed.sha256 if listed else None,
+            )
+            taken.append(Taken(step, cut, before, report))
+            before = (*before, cut)
+        return taken
+
+    def bits(self, cuts: Cuts) -> np.ndarray:
+        """The bitmap of the pairs that are left after some cuts."""
+        return self._sets.get(_named(cuts), lambda: self._apply(cuts)) if cuts else self._everything
+
+    def holds(self, cuts: Cuts, rows: np.ndarray) -> np.ndarray:
+        """Which of these rows, (M,) integers, are left after some cuts: (M,) bool.
+
+        For a few rows no bitmap is made of what is left.
+        """
+        last = cuts[-1] if cuts else NONE
+        many, known = len(rows) * _FEW > len(self.table), self._sets.peek(_named(cuts)) is not None
+        if many or known or last.kind not in ("from", "below"):
+            return bitmaps.holds(self.bits(cuts), rows)
+        found, ranking = self.holds(cuts[:-1], rows), self.table.ranking(last.name)
+        above = ranking.stand_from(last.rank, rows)
+        scored = ranking.codes[rows] != NO_SCORE
+        return found & scored & (above == (last.kind == "from"))
+
+    def spread(self, cuts: Cuts, metric: str) -> Spread:
+        """How they lie over a metric."""
+        return self._spreads.get((_named(cuts), metric), lambda: self._spread(_named(cuts), metric))
+
+    def size(self, cuts: Cuts) -> int:
+        """How many are left."""
+        return self._sizes.get(_named(cuts), lambda: self._size(cuts))
+
+    def counts_from(self, cuts: Cuts, metric: str, ranks: np.ndarray) -> np.ndarray:
+        """How many of them stand at each rank of a metric or above: (T,) int64."""
+        count, name = self.table.ranking(metric).counts_from, ("counts", _named(cuts), metric, ranks.tobytes())
+        return self._asked.get(name, lambda: count(partial(self.holds, cuts), self.spread(cuts, metric), ranks))
+
+    def ranks_of_top(self, cuts: Cuts, metric: str, most: np.ndarray) -> np.ndarray:
+        """The ranks from which on just so many of them stand: (T,) int64. most: (T,) int64, at most all of them."""
+        find, name = self.table.ranking(metric).ranks_of_top, ("ranks", _named(cuts), metric, most.tobytes())
+        return self._asked.get(name, lambda: find(partial(self.holds, cuts), self.spread(cuts, metric), most))
+
+    def below(self, metric: str, ranks: np.ndarray) -> np.ndarray:
+        """How many pairs of the pool have a lower score than the one at each rank: (T,) int64."""
+        found = self.table.ranking(metric)
+        return self._asked.get(("below", metric, ranks.tobytes()), lambda: found.below(ranks))
+
+    def _most(self, step: KeepTop, before: Cuts) -> int:
+        """How many pairs a step keeps of those that reach it, where any of them has the metric."""
+        pairs = len(self.table) if step.of == "pool" else self.size(before)
+        if self._ranks:
+            scored = self.spread(before, step.metric).scored
+        else:
+            scored = int(np.count_nonzero(self._reaching(before) & ~np.isnan(self.table.column(step.metric))))
+        return min(ordering.count_of_fraction(Fraction(step.keep_top), pairs), scored)
+
+    def _ranked(self, step: ScoreStep, before: Cuts) -> tuple[Cut, float | None]:
+        """What a step cuts from what reaches it, by ranks, and the threshold that it finds or was given."""
+        found = self.table.ranking(step.metric)
+        if isinstance(step, KeepTop):
+            most = self._most(step, before)
+            rank = self.ranks_of_top(before, step.metric, np.array([most]))
+            return Cut("from", step.metric, int(rank[0])), float(found.scores_at(rank)[0]) if most else None
+        value, upward = _limit(step), isinstance(step, AtLeast)
+        rank = found.ranks_of_scores(np.array([value]), above=not upward)
+        return Cut("from" if upward else "below", step.metric, int(rank[0])), getattr(step, step.kind)
+
+    def _looked_at(self, step: ScoreStep, before: Cuts) -> tuple[Cut, float | None]:
+        """The same by a look at all scores."""
+        values = self.table.column(step.metric)
+        if isinstance(step, KeepTop):
+            most, reaching = self._most(step, before), self._reaching(before)
+            passing, threshold = ordering.keep_top(values, reaching, most, self.table.uids_at)
+        else:
+            passing = values >= _limit(step) if isinstance(step, AtLeast) else values <= _limit(step)
+            threshold = getattr(step, step.kind)
+        return Cut("in", f"{step.metric} {next(self._numbers)}", listed=bitmaps.pack(passing)), threshold
+
+    def _reaching(self, cuts: Cuts) -> np.ndarray:
+        return bitmaps.unpack(self.bits(cuts), len(self.table))
+
+    def _spread(self, cuts: Cuts, metric: str) -> Spread:
+        """Looked up where one score cuts and the two metrics were counted together, which happens beside the first."""
+        if len(cuts) == 1 and cuts[0].kind in ("from", "below") and len(self.table) >= _MANY_PAIRS:
+            (cut,) = cuts
+            with self._beginning:
+                crossed = self._crossed.get((cut.name, metric), lambda: self._count_along(cut.name, metric))
+            if crossed.done():
+                counts = crossed.result()
+                found = counts.from_rank(cut.rank) if cut.kind == "from" else counts.below_rank(cut.rank)
+                return Spread.of(found[: ranking.FINE])
+        return self.table.ranking(metric).spread(self.bits(cuts))
+
+    def _count_along(self, name: str, metric: str) -> Future[PrefixCounts]:
+        """Begins to count all pairs along one metric over the bins of another; the index keeps what was counted."""
+        order, codes = self.table.ranking(name).order, self.table.ranking(metric).codes
+        folder, places = self.table.index_folder, (self.table.metrics.index(each) for each in (name, metric))
+        file = folder / "from-{:02d}-{:02d}.npy".format(*places) if folder else None
+        return _crossing.submit(PrefixCounts.of, order, codes, self._everything, file)
+
+    def _size(self, cuts: Cuts) -> int:
+        if not cuts or cuts[-1].kind not in ("from", "below"):
+            return bitmaps.count(self.bits(cuts))
+        *others, last = cuts
+        above = int(self.counts_from(tuple(others), last.name, np.array([last.rank]))[0])
+        return above if last.kind == "from" else self.spread(tuple(others), last.name).scored - above
+
+    def _apply(self, cuts: Cuts) -> np.ndarray:
+        cut, before = cuts[-1], self.bits(cuts[:-1])
+        match cut.kind:
+            case "none":
+                found = np.zeros_like(before)
+            case "from":
+                found = self.table.ranking(cut.name).from_rank(before, cut.rank)
+            case "below":
+                found = self.table.ranking(cut.name).below_rank(before, cut.rank)
+            case "add":
+                found = before | (cut.listed & self._everything)
+            case _:
+                found = before & (cut.listed if cut.kind == "in" else ~cut.listed)
+        return passes.read_only(found)
+
+    def _listed(self, step: AnyStep, recipe: Recipe) -> _Listed:
+        """A step's list, which is read once as long as its file stays as it is."""
+        if isinstance(step, Keep | Drop):
+            names, path = " ".join(getattr(step, step.kind)), None
+            name = f"{step.kind} {hashlib.sha256(names.encode()).hexdigest()}"
+        else:
+            path = recipe.folder / getattr(step, step.kind)
+            name = f"{step.kind} {path}"
+            if path.exists():  # Else reading it says what is wrong.
+                name += f" {path.stat().st_mtime_ns} {path.stat().st_size}"
+        return self._lists.get(name, lambda: _Listed.of(step, path, name, self.table))
 
 
 @dataclass(frozen=True)
-class Work:
-    """A step together with what it reads. listed_rows: its list's uids as rows of the run (-1: not there).
+class _Listed:
+    """The pairs that a step's list names. bits: those of the run, a bitmap. named, unknown: uids in the list, and those
+    that the run lacks. sha256: of its file."""
 
-    sha256: of the list's file.
-    """
-
-    step: AnyStep
-    table: ScoreTable
-    listed_rows: np.ndarray
+    name: str
+    bits: np.ndarray
+    named: int
+    unknown: int
     sha256: str | None
 
     @classmethod
-    def of(cls, step: AnyStep, recipe: Recipe, table: ScoreTable) -> Work:
-        """Reads the step's list, if it has one. Raises RecipeError as select does."""
-        if isinstance(step, KeepTop | AtLeast | AtMost):
-            return cls(step, table, np.empty(0, np.int64), None)
-        if isinstance(step, Keep | Drop):
-            named = uids.unique(uids.from_hex(list(step.keep if isinstance(step, Keep) else step.drop)))
-            digest = None
+    def of(cls, step: AnyStep, path: Path | None, name: str, table: ScoreTable) -> _Listed:
+        """Reads the step's list. Raises RecipeError as select does."""
+        if path is None:
+            named, digest = uids.unique(uids.from_hex(list(getattr(step, step.kind)))), None
         else:
-            named, digest = _read_list(step, recipe.folder / getattr(step, step.kind))
+            try:
+                named, digest = read_uid_list(path), sha256_of(path)
+            except UidError as error:
+                where = f"{step.where}: {error.where}"
+                raise RecipeError(where, expected=error.expected, found=error.found, remedy=error.remedy) from error
         rows = table.rows_of(named)
-        if isinstance(step, Union | Keep | Drop):
-            _check_all_known(step, named, rows, table)
-        return cls(step, table, rows, digest)
-
-    def apply(self, survivors: np.ndarray) -> tuple[np.ndarray, float | None]:
-        """Who is left of these survivors, (N,) bool, and the threshold found."""
-        step = self.step
-        if isinstance(step, KeepTop):
-            k = _wanted(step, survivors)
-            return ordering.keep_top(self.table.column(step.metric), survivors, k, self.table.uids_at)
-        if isinstance(step, AtLeast):
-            return survivors & (self.table.column(step.metric) >= float32_up(step.at_least)), step.at_least
-        if isinstance(step, AtMost):
-            return survivors & (self.table.column(step.metric) <= -float32_up(-step.at_most)), step.at_most
-        listed = np.zeros(len(survivors), bool)
-        listed[self.listed_rows[self.listed_rows >= 0]] = True
-        if isinstance(step, Union | Keep):
-            return survivors | (listed & self.table.selectable()), None
-        return survivors & (listed if isinstance(step, Intersect) else ~listed), None
-
-    def count_alone(self, everything: np.ndarray) -> int:
-        """How many it keeps of all that may be selected, (N,) bool, as the only step."""
-        if isinstance(self.step, KeepTop):  # whichever these are
-            scored = everything & ~np.isnan(self.table.column(self.step.metric))
-            return min(_wanted(self.step, everything), int(np.count_nonzero(scored)))
-        return int(self.apply(everything)[0].sum())
-
-    def report(self, before: int, after: int, alone_drops: int, threshold: float | None) -> StepReport:
-        """What it did: survivors before and after it, what it drops alone, and the threshold. A step never does both,
-        drop some and add others."""
-        step, has_list = self.step, not isinstance(self.step, KeepTop | AtLeast | AtMost)
-        return StepReport(
-            text=step.text,
-            kind=step.kind,
-            metric=None if has_list else getattr(step, "metric", None),
-            kept_before=before,
-            kept_after=after,
-            dropped=max(before - after, 0),
-            added=max(after - before, 0),
-            alone_drops=alone_drops,
-            threshold=threshold,
-            listed=len(self.listed_rows) if has_list else None,
-            unknown=int((self.listed_rows < 0).sum()) if has_list else None,
-            sha256=self.sha256,
-        )
+        unknown = named[rows < 0]
+        if isinstance(step, Union | Keep | Drop) and len(unknown):
+            example = uids.to_hex(unknown[:1])[0].as_py()
+            found = f"{len(unknown):,} that it lacks, such as {example}"
+            remedy = "take them out" if table.run.finished else "take them out, or wait until the run has finished"
+            raise RecipeError(step.where, expected="uids of the run", found=found, remedy=remedy)
+        listed = np.zeros(len(table), bool)
+        listed[rows[rows >= 0]] = True
+        return cls(name, bitmaps.pack(listed), len(rows), len(unknown), digest)
 
 
-def _wanted(step: KeepTop, survivors: np.ndarray) -> int:
-    """How many pairs the step keeps where there are so many."""
-    pairs = len(survivors) if step.of == "pool" else int(survivors.sum())
-    return ordering.count_of_fraction(Fraction(step.keep_top), pairs)
+def _limit(step: AtLeast | AtMost) -> np.float32:
+    """The float32 that a score is compared with: as if with the threshold as it is written."""
+    if isinstance(step, AtLeast):
+        return np.float32(ranking.float32_up(np.array([step.at_least], np.float64))[0])
+    return np.float32(-ranking.float32_up(np.array([-step.at_most], np.float64))[0])
 
 
-def float32_up(value: float) -> np.float32:
-    """The smallest float32 that is not below a number."""
-    return np.float32(bins.float32_up(np.array([value], np.float64))[0])
-
-
-def _read_list(step: AnyStep, path: Path) -> tuple[np.ndarray, str]:
-    try:
-        return read_uid_list(path), sha256_of(path)
-    except UidError as error:
-        where = f"{step.where}: {error.where}"
-        raise RecipeError(where, expected=error.expected, found=error.found, remedy=error.remedy) from error
-
-
-def _check_all_known(step: AnyStep, named: np.ndarray, rows: np.ndarray, table: ScoreTable) -> None:
-    unknown = named[rows < 0]
-    if len(unknown):
-        example = uids.to_hex(unknown[:1])[0].as_py()
-        found = f"{len(unknown):,} that it lacks, such as {example}"
-        remedy = "take them out" if table.run.finished else "take them out, or wait until the run has finished"
-        raise RecipeError(step.where, expected="uids of the run", found=found, remedy=remedy)
+def _named(cuts: Cuts) -> Cuts:
+    """One name for a set, however it came about: cuts that only take away may come in any order, and once is enough."""
+    if any(cut.kind in ("add", "none") for cut in cuts):
+        return cuts
+    return tuple(sorted(set(cuts), key=lambda cut: (cut.kind, cut.name, cut.rank)))

@@ -28,9 +28,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from clipsel_core.curation.index import bitmaps
+from clipsel_core.curation.index.ranking import float32_up
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import AtLeast, AtMost, KeepTop, Recipe
-from clipsel_core.curation.selecting.selection import Selection, Work, float32_up
+from clipsel_core.curation.selecting.selection import Selection
 
 NOISY = "s_cliploss"
 _ERROR = "normalizer_se"
@@ -73,10 +75,7 @@ class Stability:
 
 
 def stability(selection: Selection, recipe: Recipe, *, most: int = 48) -> Stability:
-    """Estimates what another seed would change. selection: what the recipe keeps. most: rows to name.
-
-    Raises: RecipeError where a list of the recipe cannot be read any more.
-    """
+    """Estimates what another seed would change. selection: what the recipe keeps. most: rows to name."""
     table = selection.table
     steps = [step for step in recipe.steps if step.enabled]
     metrics = [step.metric for step in steps if isinstance(step, KeepTop | AtLeast | AtMost)]
@@ -106,18 +105,22 @@ def _regions(selection: Selection, recipe: Recipe) -> tuple[np.ndarray, list[np.
     limits = [np.inf if report.threshold is None else report.threshold for report in selection.report]
     noisy = [getattr(step, "metric", None) == NOISY for step in steps]
     edges = np.unique([limit for limit, counts in zip(limits, noisy, strict=True) if counts and math.isfinite(limit)])
-    works = [Work.of(step, recipe, table) for step in steps]
     answers = []
     for part in range(len(edges) + 1):
         left = table.selectable()
-        for work, limit, counts in zip(works, limits, noisy, strict=True):
+        for step, cut, limit, counts in zip(steps, selection.cuts, limits, noisy, strict=True):
             if counts:
                 above = bool(part > np.searchsorted(edges, limit))
-                left = left if above != isinstance(work.step, AtMost) else np.zeros_like(left)
-            elif isinstance(work.step, KeepTop):
-                left = left & (table.column(work.step.metric) >= float32_up(limit))
+                left = left if above != isinstance(step, AtMost) else np.zeros_like(left)
+            elif isinstance(step, KeepTop | AtLeast):
+                left = left & (table.column(step.metric) >= float32_up(np.array(limit)))
+            elif isinstance(step, AtMost):
+                left = left & (table.column(step.metric) <= -float32_up(np.array(-limit)))
             else:
-                left = work.apply(left)[0]
+                listed = bitmaps.unpack(cut.listed, len(left))
+                left = (
+                    left | listed & table.selectable() if cut.kind == "add" else left & (listed == (cut.kind == "in"))
+                )
         answers.append(left)
     return edges, answers
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.recipes.recipe import AnyStep, Recipe
-from clipsel_core.curation.selecting.picker import Picker
+from clipsel_core.curation.selecting.selection import Picker
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def judge(picker: Picker, recipe: Recipe, row: int) -> Verdict:
     held = selectable = bool(bitmaps.holds(picker.bits(()), one)[0])
     for number, taken in zip(numbers, picker.take(recipe), strict=True):
         after = bool(bitmaps.holds(picker.bits((*taken.before, taken.cut)), one)[0])
-        step, report = taken.work.step, taken.report
+        step, report = taken.step, taken.report
         score = float(picker.table.take(report.metric, one)[0]) if report.metric else None
         judged.append(Judged(number, step, held, after, score, report.threshold))
         held = after

@@ -15,8 +15,7 @@ import numpy as np
 from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
-from clipsel_core.curation.index.index import read_index
-from clipsel_core.curation.index.indexing import stamp_of
+from clipsel_core.curation.index.index import read_index, stamp_of
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.recipes.uidlists import read_uid_list
@@ -131,7 +130,7 @@ def _index_problems(run: Run, table: ScoreTable) -> Iterator[str]:
         return
     index = read_index(folder, table.metrics, len(table))
     damaged = index is None or index.uids is None or index.rows_of(index.uids[:1]) is None
-    if damaged or any(index.bins(metric) is None for metric in table.metrics):  # type: ignore[union-attr]
+    if damaged or any(index.ranking(metric) is None for metric in table.metrics):  # type: ignore[union-attr]
         yield f"{folder}: expected the index as written, found it damaged; delete it: it is built again"
 
 

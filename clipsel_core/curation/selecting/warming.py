@@ -35,28 +35,12 @@ def _warm() -> None:
 
 
 def _run_loops() -> None:
-    """Asks a metric of two pairs what Select asks first."""
+    """Asks for what Select asks of a large run first: counts over bins, and along the order of another metric."""
     import numpy as np
 
     from clipsel_core.curation.index import bitmaps
-    from clipsel_core.curation.index.bins import FINE, MetricBins
-    from clipsel_core.curation.index.passes import read_only
-    from clipsel_core.curation.index.rank_counts import Members
+    from clipsel_core.curation.index.prefix_counts import PrefixCounts
 
-    starts = np.concatenate([[0], np.ones(FINE - 1, np.int64), [2]])
-    metric = MetricBins(
-        values=read_only(np.array([0, 1], np.float32)),
-        codes=read_only(np.array([0, FINE - 1], np.uint16)),
-        order=read_only(np.array([0, 1], np.uint32)),
-        starts=read_only(starts),
-        low=0.0,
-        high=1.0,
-    )
-    bits = bitmaps.pack(np.ones(2, bool))
-    spread = metric.spread(bits)
-    ranks = metric.ranks_of_top(Members(bits), spread, np.array([1]))
-    metric.counts_from(metric.side(bits, 1, upwards=True), spread, ranks)
-    metric.below(ranks)
-    for rank in (0, 1, 2):
-        metric.below_rank(metric.from_rank(bits, rank), rank)
-    metric.codes_of(metric.scores_at(ranks))
+    bits = bitmaps.first(bitmaps.MANY)
+    bitmaps.histogram(np.zeros(bitmaps.MANY, np.uint16), bits)
+    PrefixCounts.of(np.zeros(1, np.uint32), np.zeros(1, np.uint16), bits).from_rank(0)

@@ -12,8 +12,9 @@ import pandas as pd
 import streamlit as st
 
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.index.groups import GroupMeans, group_means, percentile_groups
+from clipsel_core.curation.index.counts import GroupMeans, group_means
 from clipsel_core.curation.index.metadata import Categories
+from clipsel_core.curation.index.ranking import percentile_groups
 from pages.parts import charts, commands, keeping, marginals, messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 
@@ -158,7 +159,7 @@ def _by_kind(entry: Entry, column: str, names: list[str]) -> None:
 @state.per_run(16, spinner="Averaging …")
 def _percentile_means(entry: Entry, along: str) -> GroupMeans:
     table = state.open_table(entry)
-    groups = percentile_groups(state.metric_bins(entry, along), _GROUPS)
+    groups = percentile_groups(state.ranking(entry, along), _GROUPS)
     return group_means(groups, _GROUPS, [table.column(name) for name in _HALVES])
 
 

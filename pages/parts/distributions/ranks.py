@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.index.ranks import Disagreement, End, disagreement, kept
+from clipsel_core.curation.index.concordance import Disagreement, End, disagreement, keep_gaps
 from clipsel_core.tasks import Report, Task, part_of
 from pages.parts import charts, messages, metrics, state, watching, words
 from pages.parts.catalog import Entry
@@ -60,10 +60,10 @@ def _disagreement(entry: Entry, x: str, y: str) -> Task[Disagreement]:
 
     def rank(report: Report) -> Disagreement:
         told = part_of(report, 0, 1, "Ranking all pairs by both …")
-        found = disagreement(table.bins(x), table.bins(y), bins=_CELLS, report=told)
+        found = disagreement(table.ranking(x), table.ranking(y), bins=_CELLS, report=told)
         if table.index_folder is None:
             return found
-        return kept(found, table.index_folder, "-".join(f"{table.metrics.index(name):02d}" for name in (x, y)))
+        return keep_gaps(found, table.index_folder, "-".join(f"{table.metrics.index(name):02d}" for name in (x, y)))
 
     return Task(rank)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.index.listing import Listing, ListOrder
+from clipsel_core.curation.index.ordering import Listing, ListOrder
 from clipsel_core.curation.index.recent import Recent
 from pages.parts import words
 from pages.parts.views import PairList

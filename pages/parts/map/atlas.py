@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.index import cells
-from clipsel_core.curation.index.cells import Cells, Span
+from clipsel_core.curation.index import counts
+from clipsel_core.curation.index.counts import Cells, Span
 from pages.parts import drawings, metrics, routes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.map.map_view import Bar
@@ -112,7 +112,7 @@ def rows_in(entry: Entry, shape: Shape) -> np.ndarray:
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _home(entry: Entry, stamp: state.Stamp) -> Span:
     places = state.open_map(entry)
-    return cells.whole_span(places.x, places.y)
+    return counts.whole_span(places.x, places.y)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -149,7 +149,7 @@ def _overall(entry: Entry, colour: Colour, stamp: state.Stamp) -> float:
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _cells(entry: Entry, colour: Colour, span: Span, stamp: state.Stamp) -> Cells:
     places = state.open_map(entry)
-    return cells.map_cells(places.x, places.y, span, values=_values(entry, colour, stamp))
+    return counts.map_cells(places.x, places.y, span, values=_values(entry, colour, stamp))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

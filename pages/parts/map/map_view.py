@@ -12,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from clipsel_core.curation.index.cells import Span
+from clipsel_core.curation.index.counts import Span
 from pages.parts.component import component
 from pages.parts.map.shapes import Shape, shape_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from clipsel_core.curation.index.cells import Cells
+from clipsel_core.curation.index.counts import Cells
 
 Stops = tuple[tuple[int, int, int], ...]
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.index import ranks
+from clipsel_core.curation.index import ranking
 from clipsel_core.curation.recipes.recipe import AtMost, Drop, Intersect, Keep, Union
 from clipsel_core.curation.selecting.verdict import Judged, judge
 from clipsel_core.errors import ClipselError
@@ -43,7 +43,7 @@ def _score(entry: Entry, name: str, value: float) -> dict[str, object]:
     known = {"title": metric.title, "help": metric.help, "value": words.score(value), "counts": counts.tolist()}
     if not np.isfinite(value):
         return {**known, "rank": "not scored", "percentile": "", "at": None}
-    rank = ranks.standing(state.metric_bins(entry, name), value)
+    rank = ranking.standing(state.ranking(entry, name), value)
     return {
         **known,
         "rank": f"{words.count(rank.rank)} of {words.count(rank.scored)}",

@@ -14,7 +14,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from clipsel_core.curation.index.listing import Listing, ListOrder
+from clipsel_core.curation.index.ordering import Listing, ListOrder
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.recipes.recipe import AnyStep, Drop, Keep, Subtract, Union
 from clipsel_core.errors import ClipselError
@@ -108,7 +108,7 @@ def draw_sorted(
         metric = st.selectbox("By", names, format_func=metrics.title, key=_METRIC, width=220, **shared)
         order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key=_ORDER, **shared)
     name = (entry, metric, name, state.scores_stamp(entry))
-    listing = _listings.get(name, lambda: Listing.of(state.metric_bins(entry, metric), bits()))
+    listing = _listings.get(name, lambda: Listing.of(state.ranking(entry, metric), bits()))
     facts.show_title(title, words.pairs(pairs))
     if not len(listing):
         facts.show_note(f"None of them has a {metrics.title(metric)}.")

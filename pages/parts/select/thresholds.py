@@ -10,8 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.recipes.recipe import AtMost
-from clipsel_core.curation.selecting.boundary import Side, boundary
-from clipsel_core.curation.selecting.live import ScoreStep
+from clipsel_core.curation.selecting.live import ScoreStep, Side, boundary
 from clipsel_core.runs.store import Run
 from pages.parts import messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.synthetic_run import write_run
 from clipsel_core.curation.exploring.projection import SMOOTHING, CaptionWords, find_regions, project, read_projection
-from clipsel_core.curation.index import indexing
+from clipsel_core.curation.index.index import open_indexed, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
 from clipsel_core.pool.layout import open_pool, read_uid_column
@@ -169,9 +169,9 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 def test_read_projection__keeps_the_rows_beside_the_index(tmp_path, monkeypatch):
     run = Run.open(write_run(tmp_path, rows=3_000, shards=3))
-    indexing.open_indexed(run, fewest=1)
-    indexing.wait_until_kept()
-    table = indexing.open_indexed(run, fewest=1)
+    open_indexed(run, fewest=1)
+    wait_until_kept()
+    table = open_indexed(run, fewest=1)
     looked = []
     look = ScoreTable.rows_of
     monkeypatch.setattr(ScoreTable, "rows_of", lambda table, names: looked.append(len(names)) or look(table, names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsel_core.curation.index.cells import map_cells, whole_span, within
+from clipsel_core.curation.index.counts import map_cells, whole_span, within
 
 RNG = np.random.default_rng(3)
 X, Y = RNG.standard_normal((2, 30_000)).astype(np.float32)

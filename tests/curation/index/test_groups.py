@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from clipsel_core.curation.index.bins import MetricBins
-from clipsel_core.curation.index.groups import group_means, percentile_groups
+from clipsel_core.curation.index.counts import group_means
+from clipsel_core.curation.index.ranking import Ranking, percentile_groups
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 6])
@@ -19,14 +19,14 @@ def test_percentile_groups__are_shares_of_lower_ranks(groups, decimals):
     values[::17] = np.nan
     scored = ~np.isnan(values)
     lower = stats.rankdata(values[scored], method="min").astype(int) - 1
-    found = percentile_groups(MetricBins.of(values), groups)
+    found = percentile_groups(Ranking.of(values), groups)
     assert (found[scored] == groups * lower // scored.sum()).all()
     assert (found[~scored] == -1).all()
 
 
 @pytest.mark.parametrize("values", [[], [np.nan, np.nan], [0.5], [0.5, 0.5, 0.5]])
 def test_percentile_groups__of_hardly_anything(values):
-    found = percentile_groups(MetricBins.of(np.array(values, np.float32)), 20)
+    found = percentile_groups(Ranking.of(np.array(values, np.float32)), 20)
     assert found.tolist() == [-1 if np.isnan(value) else 0 for value in values]
 
 

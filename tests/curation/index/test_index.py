@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.synthetic_run import write_run
-from clipsel_core import tasks, uids
-from clipsel_core.curation.index import indexing, passes, uid_order
-from clipsel_core.curation.index.indexing import open_indexed, stamp_of, wait_until_kept
+from clipsel_core import tasks
+from clipsel_core.curation.index import index, passes
+from clipsel_core.curation.index.index import open_indexed, stamp_of, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
 from clipsel_core.files import held
@@ -52,11 +52,11 @@ def test_open__maps_what_memory_would_hold(run):
         for metric in plain.metrics:
             for part in PARTS:
                 assert np.array_equal(
-                    getattr(table.bins(metric), part), getattr(plain.bins(metric), part), equal_nan=True
+                    getattr(table.ranking(metric), part), getattr(plain.ranking(metric), part), equal_nan=True
                 )
-            assert (table.bins(metric).low, table.bins(metric).high) == (
-                plain.bins(metric).low,
-                plain.bins(metric).high,
+            assert (table.ranking(metric).low, table.ranking(metric).high) == (
+                plain.ranking(metric).low,
+                plain.ranking(metric).high,
             )
             assert np.array_equal(table.take(metric, rows), plain.take(metric, rows), equal_nan=True)
         assert np.array_equal(table.uids_at(rows), plain.uids_at(rows))
@@ -95,7 +95,7 @@ def test_open__makes_a_damaged_index_again(run, damage):
         path.unlink()
     else:
         path.write_bytes({"cut short": path.read_bytes()[:-8], "emptied": b""}.get(damage, b'{"pairs": 3}'))
-    assert open_kept(run).bins("clip_score").scored == ScoreTable.open(run).bins("clip_score").scored
+    assert open_kept(run).ranking("clip_score").scored == ScoreTable.open(run).ranking("clip_score").scored
     assert files_of(run) == whole
 
 
@@ -103,7 +103,7 @@ def test_open__does_without_where_nothing_can_be_written(run, caplog):
     (run.root / "index").write_text("not a folder")
     table = open_kept(run)
     assert "no index is kept" in caplog.text
-    assert np.array_equal(table.bins("s_cliploss").order, ScoreTable.open(run).bins("s_cliploss").order)
+    assert np.array_equal(table.ranking("s_cliploss").order, ScoreTable.open(run).ranking("s_cliploss").order)
 
 
 def test_open__lets_servers_build_at_once(run):
@@ -112,16 +112,16 @@ def test_open__lets_servers_build_at_once(run):
     for thread in threads:
         thread.start()
     join(threads)
-    assert len({table.bins("r_image").order.tobytes() for table in tables}) == 1
+    assert len({table.ranking("r_image").order.tobytes() for table in tables}) == 1
     assert len(tables) == 4
     assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
 
 
 def test_open__is_not_kept_waiting_by_the_disk(run, monkeypatch):
     may_sync = threading.Event()
-    monkeypatch.setattr(indexing, "_sync", lambda folder: may_sync.wait(PATIENCE_S))
+    monkeypatch.setattr(index, "_sync", lambda folder: may_sync.wait(PATIENCE_S))
     table = open_indexed(run, fewest=0)
-    assert np.array_equal(table.bins("r_text").order, ScoreTable.open(run).bins("r_text").order)
+    assert np.array_equal(table.ranking("r_text").order, ScoreTable.open(run).ranking("r_text").order)
     assert not (run.root / "index" / stamp_of(run)).exists()
     may_sync.set()
     wait_until_kept()
@@ -144,15 +144,18 @@ def test_open__keeps_none_of_small_or_unfinished_runs(run, tmp_path):
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-@pytest.mark.parametrize("failing", ["write_uids", "write_by_uid", "write_bins", "write_description"])
+@pytest.mark.parametrize("failing", ["uids.npy", "by-uid.npy", "03-order.npy", "index.json"])
 def test_build__leaves_nothing_behind_when_it_fails(run, monkeypatch, failing, at_once):
-    def fail(*_):
-        raise OSError("disk full")
+    def fail(path: Path, *_):
+        if path.name == failing:
+            raise OSError("disk full")
+        usual(path, *_)
 
-    monkeypatch.setattr(indexing, "_at_once", lambda _: at_once)
-    monkeypatch.setattr(indexing.index, failing, fail)
+    usual, part = (index.save, "save") if failing.endswith("npy") else (Path.write_text, "write_text")
+    monkeypatch.setattr(index if part == "save" else Path, part, fail)
+    monkeypatch.setattr(index, "_at_once", lambda _: at_once)
     table = open_kept(run)
-    assert len(table.bins("clip_score").order)
+    assert len(table.ranking("clip_score").order)
     assert list((run.root / "index").iterdir()) == []
 
 
@@ -176,7 +179,7 @@ def test_build__ends_where_the_one_who_is_told_says_so(run, allowed):
         if done > allowed:
             raise KeyboardInterrupt
 
-    assert indexing.must_build(run, fewest=0)
+    assert index.must_build(run, fewest=0)
     with pytest.raises(KeyboardInterrupt):
         open_indexed(run, fewest=0, report=stop)
     columns = 1 + len(run.metrics)
@@ -186,12 +189,12 @@ def test_build__ends_where_the_one_who_is_told_says_so(run, allowed):
     open_indexed(run, fewest=0, report=lambda done, of, *_: told.append((done, of)))
     wait_until_kept()
     assert sorted(told) == [(done, columns) for done in range(1, columns + 1)]
-    assert not indexing.must_build(run, fewest=0)
-    assert not indexing.must_build(run)
+    assert not index.must_build(run, fewest=0)
+    assert not index.must_build(run)
 
 
 def test_build__can_be_stopped_within_a_column(run, monkeypatch):
-    """Whoever asks for it need not wait for the next report: each file read and each part sorted is a place to end."""
+    """Whoever asks for it need not wait for the next report: reading a file and writing an array can end early."""
     asked = []
 
     def stop_after(allowed: int) -> None:
@@ -202,8 +205,8 @@ def test_build__can_be_stopped_within_a_column(run, monkeypatch):
     with tasks.stoppable(partial(stop_after, 10**6)):
         open_indexed(run, fewest=0)
     wait_until_kept()
-    # Each metric's files are read; its pairs, one part here, are counted, laid in groups and sorted. Metrics overlap.
-    assert len(asked) >= len(run.metrics) * (len(run.score_files) + 3)
+    # Each metric's files are read, and each of its arrays is written. Metrics overlap.
+    assert len(asked) >= len(run.metrics) * (len(run.score_files) + len(PARTS))
     shutil.rmtree(run.root / "index")
     for allowed in range(0, len(asked) // 2, 5):
         asked.clear()
@@ -234,8 +237,8 @@ def resident_kib(run) -> int:
 
 def test_rows_of__does_not_keep_the_uids_in_memory(run, monkeypatch):
     table, let_go = open_kept(run), []
-    real = indexing.index._let_go
-    monkeypatch.setattr(indexing.index, "_let_go", lambda array, *part: (real(array, *part), let_go.append(part)))
+    real = index._let_go
+    monkeypatch.setattr(index, "_let_go", lambda array, *part: (real(array, *part), let_go.append(part)))
     monkeypatch.setattr(passes, "_PART", 1024)
     wanted = table.uids_at(np.arange(100))
     let_go.clear()
@@ -253,19 +256,6 @@ def test_selectable_bits__are_all_where_no_pair_was_set_aside(tmp_path, pairs):
     run = Run.open(write_run(tmp_path, rows=pairs, shards=1, pool=False))
     found = open_kept(run).selectable_bits()
     assert np.array_equal(found, np.packbits(np.ones(pairs, bool), bitorder="little"))
-
-
-def test_order_by_uid__sorts_any_uids():
-    draw = np.random.default_rng(3)
-    for high, low in (
-        draw.integers(0, 2**64, (2, 5000), dtype=np.uint64),
-        draw.integers(0, 3, (2, 5000), dtype=np.uint64),
-        (draw.integers(0, 40, 5000).astype(np.uint64) << np.uint64(32), draw.integers(0, 2**64, 5000, dtype=np.uint64)),
-    ):
-        names = uids.from_halves(high, low)
-        order = uid_order.order_by_uid(names)
-        assert np.array_equal(names[order], uids.sort(names))
-        assert np.array_equal(np.sort(order), np.arange(5000))
 
 
 def test_open__looks_into_no_score_file_once_there_is_an_index(run):
@@ -294,7 +284,7 @@ def test_index__what_a_flipped_bit_changed_is_read_from_the_scores_and_built_aga
         flip(path, byte)
         table = open_kept(run)
         for metric in plain.metrics:
-            assert np.array_equal(table.bins(metric).order, plain.bins(metric).order)
+            assert np.array_equal(table.ranking(metric).order, plain.ranking(metric).order)
             assert np.array_equal(table.column(metric), plain.column(metric), equal_nan=True)
             assert table.extent(metric) == plain.extent(metric)
         assert np.array_equal(table.selectable_bits(), plain.selectable_bits())
@@ -315,11 +305,11 @@ def test_index__any_flipped_bit_of_a_description_is_noticed(run, file):
     for byte in range(min(len(whole), 128)):
         (folder / file).write_bytes(whole)
         flip(folder / file, byte)
-        found = indexing.index.read_index(folder, plain.metrics, len(plain))
+        found = index.read_index(folder, plain.metrics, len(plain))
         if found and file == "index.json":
             assert found.extent("clip_score") == plain.extent("clip_score")
-        elif found and (bins := found.bins("r_text")) and found.uids is not None:
-            assert np.array_equal(bins.codes, plain.bins("r_text").codes)
+        elif found and (bins := found.ranking("r_text")) and found.uids is not None:
+            assert np.array_equal(bins.codes, plain.ranking("r_text").codes)
             assert np.array_equal(found.uids, plain.uids())
         else:
             (folder / "index.json").write_bytes(said)

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.index.bins import MetricBins
-from clipsel_core.curation.index.indexing import open_indexed, wait_until_kept
+from clipsel_core.curation.index.array_files import save
+from clipsel_core.curation.index.index import open_indexed, wait_until_kept
 from clipsel_core.curation.index.ordering import Shares, count_of_fraction, counts_of_fraction
 from clipsel_core.curation.index.prefix_counts import PrefixCounts
-from clipsel_core.curation.index.saving import save
+from clipsel_core.curation.index.ranking import Ranking
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
-from clipsel_core.curation.selecting import picker
-from clipsel_core.curation.selecting.picker import Picker
-from clipsel_core.curation.selecting.selection import select
+from clipsel_core.curation.selecting import selection
+from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.runs.store import Run
 from tests.waiting import PATIENCE_S
 
@@ -29,10 +28,10 @@ def test_prefix_counts__are_those_of_each_pair(pairs, alike):
     draw = np.random.default_rng(pairs)
     values = np.where(draw.random(pairs) < alike, 0.5, draw.normal(0, 1, pairs)).astype(np.float32)
     values[draw.random(pairs) < 0.1] = np.nan
-    first = MetricBins.of(values)
+    first = Ranking.of(values)
     order, codes = first.order, draw.integers(0, 300, pairs).astype(np.uint16)
     mask = draw.random(pairs) < 0.7
-    counts = PrefixCounts.of(first, codes, bitmaps.pack(mask))
+    counts = PrefixCounts.of(first.order, codes, bitmaps.pack(mask))
     for rank in {0, 1, len(order) // 3, len(order) // 2 + 1, len(order) - 1, len(order)}:
         for found, rows in ((counts.from_rank(rank), order[rank:]), (counts.below_rank(rank), order[:rank])):
             assert (found == np.bincount(codes[rows][mask[rows]], minlength=65_536)).all()
@@ -42,8 +41,8 @@ def test_prefix_counts__are_those_of_each_pair(pairs, alike):
 def test_prefix_counts__are_kept_and_counted_anew_where_they_are_damaged(tmp_path, alike):
     draw, file = np.random.default_rng(5), tmp_path / "along.npy"
     values = np.where(draw.random(9_000) < alike, 0.5, draw.normal(0, 1, 9_000)).astype(np.float32)
-    first, codes = MetricBins.of(values), draw.integers(0, 300, 9_000).astype(np.uint16)
-    given = first, codes, bitmaps.pack(draw.random(9_000) < 0.7)
+    first, codes = Ranking.of(values), draw.integers(0, 300, 9_000).astype(np.uint16)
+    given = first.order, codes, bitmaps.pack(draw.random(9_000) < 0.7)
     counted = PrefixCounts.of(*given)
     assert (PrefixCounts.of(*given, file).sums == counted.sums).all()
     read = PrefixCounts.of(*given, file)
@@ -58,7 +57,7 @@ def test_prefix_counts__are_kept_and_counted_anew_where_they_are_damaged(tmp_pat
 
 
 def test_picker__keeps_them_beside_the_index(big_run, monkeypatch, tmp_path):
-    monkeypatch.setattr(picker, "_MANY_PAIRS", 0)
+    monkeypatch.setattr(selection, "_MANY_PAIRS", 0)
     table = open_indexed(Run.open(shutil.copytree(big_run.root, tmp_path / "run")), fewest=0)
     wait_until_kept()
     recipe = parse_recipe("steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: clip_score, keep_top: 0.2}]")
@@ -67,12 +66,12 @@ def test_picker__keeps_them_beside_the_index(big_run, monkeypatch, tmp_path):
     for counting in asked._crossed._known.values():
         counting.result(PATIENCE_S)
     assert table.index_folder is not None
-    assert list(table.index_folder.glob("along-*.npy"))
+    assert list(table.index_folder.glob("from-*.npy"))
     assert Picker(table).select(recipe).report == select(big_run, recipe, table).report
 
 
 def test_picker__counts_the_same_with_and_without_them(big_run, monkeypatch):
-    monkeypatch.setattr(picker, "_MANY_PAIRS", 0)
+    monkeypatch.setattr(selection, "_MANY_PAIRS", 0)
     table = ScoreTable.open(big_run)
     asked, draw = Picker(table), np.random.default_rng(2)
     for _ in range(20):

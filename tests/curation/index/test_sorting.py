@@ -1,4 +1,4 @@
-"""Sorting in groups on all cores against numpy's stable sort, where groups, parts and ties could go wrong."""
+"""Orders by score and by uid against numpy's stable sort, where groups, parts and ties could go wrong."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.index import binning, counts, score_order, sorting, uid_order
-from clipsel_core.curation.index.bins import FINE
-from clipsel_core.curation.index.score_order import Sorter
+from clipsel_core.curation.index import counts, sorting
+from clipsel_core.curation.index.ranking import bin_codes
+from clipsel_core.curation.index.sorting import Sorter
 
 PAIRS = 30_011
 DRAW = np.random.default_rng(0)
@@ -25,20 +25,33 @@ SCORES = {
 }
 
 
-@pytest.mark.parametrize(("most_in_group", "place_bits"), [(50, 32), (50, 2), (5_000, 2)])
+@pytest.mark.parametrize("many", [1, 10**6], ids=["in groups", "at once"])
 @pytest.mark.parametrize("scores", SCORES)
-def test_order__is_numpys_in_many_groups_and_parts(scores, most_in_group, place_bits, monkeypatch):
-    for name, few in (("_FEWEST_IN_PART", 1000), ("_FEWEST_IN_GROUP", most_in_group)):
-        monkeypatch.setattr(sorting, name, few)
-    monkeypatch.setattr(score_order, "_PLACE_BITS", place_bits)  # As few as there is room for in large runs.
+def test_order__is_numpys_in_groups_and_at_once(scores, many, monkeypatch):
+    monkeypatch.setattr(sorting, "_MANY_KEYS", many)
+    monkeypatch.setattr(sorting, "_BLOCK", 1000)
     values, by_uid = SCORES[scores].astype(np.float32), DRAW.permutation(PAIRS).astype(np.uint32)
     sorter = Sorter(by_uid)
-    for turn in values, -values:  # In the same room, twice.
-        span = counts.extent(turn)
-        found = sorter.order(turn, span, FINE, sorting.Tally.of(binning.codes(turn, *span, FINE)))
-        descending = by_uid[::-1]
+    for turn in values, -values:  # In the same memory, twice.
+        codes = bin_codes(turn, *counts.extent(turn))
+        descending, scored = by_uid[::-1], int((~np.isnan(turn)).sum())
         expected = descending[np.argsort(turn[descending] + np.float32(0), kind="stable")]
-        assert np.array_equal(found, expected[: int((~np.isnan(turn)).sum())])
+        assert np.array_equal(sorter.order(turn, codes, scored), expected[:scored])
+
+
+@pytest.mark.parametrize("many", [1, 10**6], ids=["in groups", "at once"])
+def test_order_by_uid__sorts_any_uids(many, monkeypatch):
+    monkeypatch.setattr(sorting, "_MANY_KEYS", many)
+    draw = np.random.default_rng(3)
+    for high, low in (
+        draw.integers(0, 2**64, (2, 5000), dtype=np.uint64),
+        draw.integers(0, 3, (2, 5000), dtype=np.uint64),
+        (draw.integers(0, 40, 5000).astype(np.uint64) << np.uint64(32), draw.integers(0, 2**64, 5000, dtype=np.uint64)),
+    ):
+        names = uids.from_halves(high, low)
+        order = sorting.order_by_uid(names)
+        assert np.array_equal(names[order], uids.sort(names))
+        assert np.array_equal(np.sort(order), np.arange(5000))
 
 
 def test_extent__looks_at_finite_scores_alone():
@@ -54,6 +67,6 @@ def test_rows_of__finds_few_and_many_alike(many, alike):
     names = uids.from_halves(np.zeros_like(high) if alike else high, low)
     rows = DRAW.integers(0, PAIRS, many)  # Some of them twice.
     wanted = np.concatenate([names[rows], uids.from_halves(high[:5] + np.uint64(1), low[:5])])
-    found = uid_order.rows_of(names, uid_order.order_by_uid(names), wanted)
+    found = sorting.rows_of(names, sorting.order_by_uid(names), wanted)
     assert found.tolist() == [*rows.tolist(), *[-1] * 5]
-    assert len(uid_order.rows_of(names, uid_order.order_by_uid(names), wanted[:0])) == 0
+    assert len(sorting.rows_of(names, sorting.order_by_uid(names), wanted[:0])) == 0

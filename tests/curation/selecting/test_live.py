@@ -20,10 +20,9 @@ from clipsel_core.curation.recipes.recipe import (
     Subtract,
     Union,
 )
-from clipsel_core.curation.selecting import picker
+from clipsel_core.curation.selecting import selection
 from clipsel_core.curation.selecting.live import Settings, settings_of
-from clipsel_core.curation.selecting.picker import Picker
-from clipsel_core.curation.selecting.selection import select
+from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run, make_uids
 
@@ -66,9 +65,9 @@ def amount(amounts, at: int) -> float:
 
 @pytest.mark.parametrize("seed", range(50))
 def test_settings__agree_with_select_wherever_the_thumb_goes(big_run, seed, monkeypatch):
-    if seed % 2:  # As in a large run, whose sets have no bitmap before one is needed.
-        monkeypatch.setattr(picker, "_MANY_PAIRS", 0)
-        monkeypatch.setattr(picker, "_SMALL_BIN", 1)
+    if seed % 2:  # As in a large run, where metrics are counted along one another, and sets made when they are needed.
+        monkeypatch.setattr(selection, "_MANY_PAIRS", 0)
+        monkeypatch.setattr(selection, "_FEW", 1)
     draw, table = np.random.default_rng(seed), ScoreTable.open(big_run)
     recipe = Recipe(steps=tuple(random_step(draw, table) for _ in range(draw.integers(1, 5))))
     place = int(draw.integers(len(recipe.steps)))
@@ -80,7 +79,7 @@ def test_settings__agree_with_select_wherever_the_thumb_goes(big_run, seed, monk
         if found.exact:
             assert found.kept[at] == len(then)
         if isinstance(recipe.steps[place], KeepTop):
-            threshold, bins = then.report[place].threshold, table.bins(recipe.steps[place].metric)
+            threshold, bins = then.report[place].threshold, table.ranking(recipe.steps[place].metric)
             near = found.thresholds[at]
             assert np.isnan(near) if threshold is None else np.ptp(bins.codes_of(np.float32([near, threshold]))) == 0
 

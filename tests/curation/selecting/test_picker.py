@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.index.indexing import open_indexed
+from clipsel_core.curation.index.index import open_indexed
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import (
     AtLeast,
@@ -24,8 +24,7 @@ from clipsel_core.curation.recipes.recipe import (
     Subtract,
     Union,
 )
-from clipsel_core.curation.selecting.picker import Picker
-from clipsel_core.curation.selecting.selection import select
+from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.errors import RecipeError
 
 METRICS = ("clip_score", "s_cliploss", "normsim_inf_task", "normsim_2_task")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipsel_core.curation.index.indexing import open_indexed, wait_until_kept
+from clipsel_core.curation.index.index import open_indexed, wait_until_kept
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select

@@ -10,9 +10,8 @@ from scipy import stats
 
 from clipsel_core import tasks
 from clipsel_core.curation.index import concordance
-from clipsel_core.curation.index.bins import MetricBins
-from clipsel_core.curation.index.concordance import doubled_ranks, places_from_top
-from clipsel_core.curation.index.ranks import disagreement, kept, standing
+from clipsel_core.curation.index.concordance import disagreement, doubled_ranks, keep_gaps, places_from_top
+from clipsel_core.curation.index.ranking import Ranking, standing
 
 N = 4_000
 
@@ -33,7 +32,7 @@ def test_doubled_ranks__are_scipys_average_ranks(decimals, step, monkeypatch):
     monkeypatch.setattr(concordance, "_STEP", step)
     values, other = two(decimals)
     among = ~np.isnan(values) & ~np.isnan(other)
-    found = doubled_ranks(values, MetricBins.of(values).order, among)
+    found = doubled_ranks(values, Ranking.of(values).order, among)
     assert (found[among] == 2 * stats.rankdata(values[among]) - 1).all()
     assert not found[~among].any()
 
@@ -43,7 +42,7 @@ def test_places_from_top__count_who_stands_above(step, monkeypatch):
     monkeypatch.setattr(concordance, "_STEP", step)
     values, other = two()
     among = ~np.isnan(values) & ~np.isnan(other)
-    order = MetricBins.of(values).order
+    order = Ranking.of(values).order
     found = places_from_top(order, among)
     assert found[order[among[order]]].tolist() == list(range(np.count_nonzero(among)))[::-1]
     assert not found[~among].any()
@@ -51,7 +50,7 @@ def test_places_from_top__count_who_stands_above(step, monkeypatch):
 
 def test_disagreement__can_be_stopped_within_a_ranking(monkeypatch):
     monkeypatch.setattr(concordance, "_STEP", 100)
-    x, y = (MetricBins.of(values) for values in two())
+    x, y = (Ranking.of(values) for values in two())
     asked, told = [], []
     with tasks.stoppable(lambda: asked.append(len(told))):
         disagreement(x, y, report=lambda done, total, *_: told.append(done / total))
@@ -60,7 +59,7 @@ def test_disagreement__can_be_stopped_within_a_ranking(monkeypatch):
 
 def test_doubled_ranks__by_hand():
     values = np.array([0.5, -np.inf, 0.0, -0.0, np.nan, -3, np.inf], np.float32)
-    found = doubled_ranks(values, MetricBins.of(values).order, ~np.isnan(values))
+    found = doubled_ranks(values, Ranking.of(values).order, ~np.isnan(values))
     assert found.tolist() == [9, 1, 6, 6, 0, 3, 11]
 
 
@@ -68,7 +67,7 @@ def test_doubled_ranks__by_hand():
 def test_disagreement__against_scipy(decimals):
     x, y = two(decimals)
     both = ~np.isnan(x) & ~np.isnan(y)
-    found = disagreement(MetricBins.of(x), MetricBins.of(y), bins=10)
+    found = disagreement(Ranking.of(x), Ranking.of(y), bins=10)
     assert found.pairs == both.sum()
     assert found.spearman == pytest.approx(stats.spearmanr(x[both], y[both]).statistic, abs=1e-12)
     rank_x, rank_y = (100 * (stats.rankdata(v[both]) - 0.5) / both.sum() for v in (x, y))
@@ -84,19 +83,19 @@ def test_disagreement__against_scipy(decimals):
 
 
 def test_disagreement__kept_on_disk_is_the_same(tmp_path):
-    x, y = (MetricBins.of(values) for values in two())
+    x, y = (Ranking.of(values) for values in two())
     found = disagreement(x, y)
     for number in range(6):
-        mapped = kept(found, tmp_path, f"{number:02d}-99")
+        mapped = keep_gaps(found, tmp_path, f"{number:02d}-99")
         os.utime(tmp_path / f"gaps-{number:02d}-99.npy", (number, number))  # Clocks of files may tick slowly.
     assert [file.name for file in sorted(tmp_path.iterdir())] == [f"gaps-{n:02d}-99.npy" for n in (2, 3, 4, 5)]
     assert mapped.page("second", offset=99).tolist() == found.page("second", offset=99).tolist()
-    assert kept(found, tmp_path / "nowhere" / "file", "a").listed("first") == found.listed("first")
+    assert keep_gaps(found, tmp_path / "nowhere" / "file", "a").listed("first") == found.listed("first")
 
 
 def test_disagreement__of_a_metric_with_itself_names_nobody():
     x = two()[0]
-    found = disagreement(MetricBins.of(x), MetricBins.of(x))
+    found = disagreement(Ranking.of(x), Ranking.of(x))
     assert found.spearman == pytest.approx(1)
     assert not found.listed("first")
     assert not len(found.page("second"))
@@ -105,19 +104,17 @@ def test_disagreement__of_a_metric_with_itself_names_nobody():
 
 def test_disagreement__where_there_is_nothing_to_rank():
     none = np.full(3, np.nan, np.float32)
-    found = disagreement(MetricBins.of(none), MetricBins.of(none))
+    found = disagreement(Ranking.of(none), Ranking.of(none))
     assert found.pairs == found.counts.sum() == 0
     assert np.isnan(found.spearman)
-    assert np.isnan(
-        disagreement(*(MetricBins.of(np.asarray(x, np.float32)) for x in (np.ones(5), np.arange(5)))).spearman
-    )
+    assert np.isnan(disagreement(*(Ranking.of(np.asarray(x, np.float32)) for x in (np.ones(5), np.arange(5)))).spearman)
 
 
 def test_standing__against_scipy():
     values = two(2)[0]
     scored = values[~np.isnan(values)]
     for value in scored[:40]:
-        found = standing(MetricBins.of(values), float(value))
+        found = standing(Ranking.of(values), float(value))
         assert found.rank == (scored > value).sum() + 1
         assert found.scored == len(scored)
         assert found.percentile == pytest.approx(stats.percentileofscore(scored, value, kind="strict"))

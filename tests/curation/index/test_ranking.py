@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from clipsel_core.curation.index import bitmaps, counts
-from clipsel_core.curation.index.bins import MetricBins
-from clipsel_core.curation.index.rank_counts import Members
-from clipsel_core.curation.index.score_order import Sorter
+from clipsel_core.curation.index import bitmaps, counts, ranking
+from clipsel_core.curation.index.ranking import Ranking
+from clipsel_core.curation.index.sorting import Sorter
 
 NAN, INF = float("nan"), float("inf")
 SCORES = {
@@ -33,29 +34,33 @@ def some(scores: np.ndarray, seed: int = 5) -> np.ndarray:
     return np.random.default_rng(seed).random(len(scores)) < 0.6
 
 
-def test_above__counts_as_numpy_does(scores):
-    bins, mask = MetricBins.of(scores), some(scores)
+def test_counts_from__counts_above_any_score_as_numpy_does(scores):
+    bins, mask = Ranking.of(scores), some(scores)
     thresholds = np.concatenate([scores[~np.isnan(scores)], [-INF, -2, 0, 0.25, 0.5, 2, INF]]).astype(np.float32)
-    above, at = bins.above(bitmaps.pack(mask), bins.spread(bitmaps.pack(mask)).fine, thresholds)
-    chosen = scores[mask]
-    assert above.tolist() == [int((chosen > value).sum()) for value in thresholds]
-    assert at.tolist() == [int((chosen >= value).sum()) for value in thresholds]
+    bits, chosen = bitmaps.pack(mask), scores[mask]
+    for above, passes in ((True, np.greater), (False, np.greater_equal)):
+        found = bins.counts_from(
+            partial(bitmaps.holds, bits), bins.spread(bits), bins.ranks_of_scores(thresholds, above=above)
+        )
+        assert found.tolist() == [int(passes(chosen, value).sum()) for value in thresholds]
 
 
 def test_ranks_of_top__find_every_place(scores):
-    bins, mask = MetricBins.of(scores), some(scores)
+    bins, mask = Ranking.of(scores), some(scores)
     chosen = scores[mask]
     ordered = np.sort(chosen[~np.isnan(chosen)])[::-1]
     bits = bitmaps.pack(mask)
-    ranks = bins.ranks_of_top(Members(bits), bins.spread(bits), np.arange(len(ordered) + 1))
+    ranks = bins.ranks_of_top(partial(bitmaps.holds, bits), bins.spread(bits), np.arange(len(ordered) + 1))
     found = bins.scores_at(ranks)
     assert np.isnan(found[0])
     assert np.array_equal(found[1:], ordered)
-    assert bins.counts_from(Members(bits), bins.spread(bits), ranks).tolist() == list(range(len(ordered) + 1))
+    assert bins.counts_from(partial(bitmaps.holds, bits), bins.spread(bits), ranks).tolist() == list(
+        range(len(ordered) + 1)
+    )
 
 
 def test_below__counts_lower_scores(scores):
-    bins = MetricBins.of(scores)
+    bins = Ranking.of(scores)
     known = scores[~np.isnan(scores)]
     ordered = np.sort(known)
     expected = [int((known < value).sum()) for value in ordered[:: max(len(ordered) // 60, 1)]]
@@ -64,29 +69,24 @@ def test_below__counts_lower_scores(scores):
     assert bins.below(ranks)[-1] == bins.scored
 
 
-@pytest.mark.parametrize("upwards", [True, False])
-def test_side__is_the_set_that_a_rank_parts_off(scores, upwards):
-    other = np.random.default_rng(2).permutation(len(scores)).astype(np.float32)
-    bins, along, bits = MetricBins.of(scores), MetricBins.of(other), bitmaps.pack(some(scores))
-    ranks = np.arange(along.scored + 1)
-    for rank in {0, bins.scored // 3, bins.scored // 2, bins.scored}:
-        whole = bins.from_rank(bits, rank) if upwards else bins.below_rank(bits, rank)
-        side, spread = bins.side(bits, rank, upwards=upwards), along.spread(whole)
-        counts = along.counts_from(side, spread, ranks)
-        assert counts.tolist() == along.counts_from(Members(whole), spread, ranks).tolist()
-        assert counts[0] == bitmaps.count(whole)
-        places = np.arange(counts[0] + 1)
-        expected = len(other) - np.searchsorted(counts[::-1], places)
-        assert along.ranks_of_top(side, spread, places).tolist() == expected.tolist()
+def test_nearest__are_the_set_along_the_order_from_a_rank_on(scores, monkeypatch):
+    monkeypatch.setattr(ranking, "_FIRST_LOOK", 3)
+    bins, mask = Ranking.of(scores), some(scores)
+    for rank in {0, bins.scored // 3, bins.scored}:
+        for upwards, rows in ((True, bins.order[rank:]), (False, bins.order[:rank][::-1])):
+            expected = rows[mask[rows]].tolist()
+            for most in (0, 1, 40, len(scores)):
+                found = bins.nearest(bitmaps.pack(mask), rank, most, upwards=upwards)
+                assert found.tolist() == expected[:most]
 
 
 def test_near__is_right_but_for_the_bin_that_is_cut(scores):
-    bins, bits = MetricBins.of(scores), bitmaps.pack(some(scores))
+    bins, bits = Ranking.of(scores), bitmaps.pack(some(scores))
     spread, everything = bins.spread(bits), bins.spread(bitmaps.pack(np.ones(len(scores), bool)))
     most = np.arange(spread.scored + 1)
-    near, ranks = bins.ranks_near_top(spread, most), bins.ranks_of_top(Members(bits), spread, most)
-    assert [bins.bin_of(rank) for rank in near] == [bins.bin_of(rank) for rank in ranks]
-    counts, cut = bins.counts_near(spread, ranks), [bins.bin_of(rank) for rank in ranks]
+    near, ranks = bins.ranks_near_top(spread, most), bins.ranks_of_top(partial(bitmaps.holds, bits), spread, most)
+    assert bins.bins_of(near).tolist() == bins.bins_of(ranks).tolist()
+    counts, cut = bins.counts_near(spread, ranks), bins.bins_of(ranks)
     assert (np.abs(counts - most) <= spread.fine[cut]).all()
     # Of all pairs nothing has to be guessed.
     places = np.arange(bins.scored + 1)
@@ -96,14 +96,20 @@ def test_near__is_right_but_for_the_bin_that_is_cut(scores):
 
 def test_order__gives_equal_scores_to_the_smaller_uid(scores):
     by_uid = np.random.default_rng(9).permutation(len(scores)).astype(np.uint32)
-    bins, place = MetricBins.of(scores, Sorter(by_uid)), np.argsort(by_uid)
+    bins, place = Ranking.of(scores, Sorter(by_uid)), np.argsort(by_uid)
     rows = np.flatnonzero(~np.isnan(scores))
     expected = rows[np.lexsort((-place[rows], scores[rows] + np.float32(0)))]
     assert np.array_equal(bins.order, expected)
 
 
+def test_stand_from__says_of_rows_what_the_order_does(scores):
+    bins, rows = Ranking.of(scores), np.random.default_rng(3).permutation(len(scores)).astype(np.uint32)
+    for rank in {0, 1, bins.scored // 3, bins.scored}:
+        assert np.array_equal(bins.stand_from(rank, rows), np.isin(rows, bins.order[rank:]))
+
+
 def test_from_rank__and_below_it_part_the_scored(scores):
-    bins, mask = MetricBins.of(scores), some(scores)
+    bins, mask = Ranking.of(scores), some(scores)
     for rank in {0, 1, bins.scored // 3, bins.scored - 1, bins.scored} & set(range(bins.scored + 1)):
         upper, lower = bins.from_rank(bitmaps.pack(mask), rank), bins.below_rank(bitmaps.pack(mask), rank)
         expected = np.zeros(len(scores), bool)
@@ -115,14 +121,14 @@ def test_from_rank__and_below_it_part_the_scored(scores):
 
 @pytest.mark.parametrize("number", [1, 7, 128, 1000])
 def test_histogram__counts_as_one_does_by_looking_at_each(scores, number):
-    bins = MetricBins.of(scores)
+    bins = Ranking.of(scores)
     found, plain = bins.histogram(number), counts.histogram(scores, number, counts.extent(scores))
     assert np.array_equal(found.edges, plain.edges)
     assert np.array_equal(found.counts, plain.counts)
 
 
 def test_counts__are_of_scored_pairs_only(scores):
-    bins, mask = MetricBins.of(scores), some(scores)
+    bins, mask = Ranking.of(scores), some(scores)
     assert bins.spread(bitmaps.pack(mask)).coarse.sum() == (~np.isnan(scores[mask])).sum()
     assert bins.everything.sum() == (~np.isnan(scores)).sum()
     assert len(bins.edges()) == 129
@@ -130,9 +136,10 @@ def test_counts__are_of_scored_pairs_only(scores):
 
 def test_counts__in_many_parts_are_those_of_the_whole():
     scores = np.random.default_rng(2).normal(size=(1 << 20) * 2 + 77).astype(np.float32)
-    bins, mask = MetricBins.of(scores), some(scores)
+    bins, mask = Ranking.of(scores), some(scores)
     thresholds = np.linspace(-4, 4, 50).astype(np.float32)
-    above, _ = bins.above(bitmaps.pack(mask), bins.spread(bitmaps.pack(mask)).fine, thresholds)
+    ranks, bits = bins.ranks_of_scores(thresholds, above=True), bitmaps.pack(mask)
+    above = bins.counts_from(partial(bitmaps.holds, bits), bins.spread(bits), ranks)
     assert above.tolist() == [int((scores[mask] > value).sum()) for value in thresholds]
     rows = bins.rows_in(bitmaps.pack(mask), bins.codes_of(thresholds))
     assert (np.diff(rows) > 0).all()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.index.bins import MetricBins
-from clipsel_core.curation.index.listing import Listing
+from clipsel_core.curation.index.ordering import Listing
+from clipsel_core.curation.index.ranking import Ranking
 
 N = 3_000
 KINDS = ("spread", "ties", "equal", "outlier", "none")
@@ -30,7 +30,7 @@ def scores(kind: str) -> np.ndarray:
 def listing(values: np.ndarray, masked: bool) -> tuple[Listing, np.ndarray]:
     mask = np.random.default_rng(1).random(N) < 0.4 if masked else None
     rows = np.flatnonzero(~np.isnan(values) & (np.ones(N, bool) if mask is None else mask))
-    return Listing.of(MetricBins.of(values), None if mask is None else bitmaps.pack(mask)), rows
+    return Listing.of(Ranking.of(values), None if mask is None else bitmaps.pack(mask)), rows
 
 
 def whole(found: Listing, order: str, size: int, **options) -> list[int]:
@@ -83,7 +83,7 @@ def test_place_of__counts_those_that_stand_before(kind):
 
 
 def test_listing__of_nothing():
-    found = Listing.of(MetricBins.of(np.zeros(0, np.float32)))
+    found = Listing.of(Ranking.of(np.zeros(0, np.float32)))
     assert len(found) == 0
     assert not len(found.page("near", centre=0.3))
     assert found.place_of(0.3, "descending") == 0

@@ -1,0 +1,327 @@
+"""Where does each pair stand by a metric, and how many pairs of a set stand above any place?
+
+Each pair has a 16-bit bin of its score, and all pairs stand in one order: by score, and of equal scores the smaller uid
+higher, which is the rule by which keep_top chooses. A pair's place in that order is its rank, 0 for the worst. How many
+pairs of a set stand at a rank or above is the sum over the bins above, and a look at the pairs of the one bin that the
+rank cuts. So a thousand places cost about as much as one, no set is ever sorted, and nothing is rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from clipsel_core.curation.index import bitmaps, counts, passes
+from clipsel_core.curation.index.sorting import Sorter
+
+# From rows, (M,) integers, to which of them are in a set, (M,) bool.
+Holds = Callable[[np.ndarray], np.ndarray]
+
+COARSE = 128
+FINE = 511 * COARSE
+NO_SCORE = bitmaps.CODES - 1
+# Where more than this share of all pairs is asked for, looking at every pair is quicker than following the order.
+_MANY = 1 / 16
+_FIRST_LOOK = 1 << 12
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a set's scored pairs lie over a metric.
+
+    fine: (65408,) int64, pairs in each bin. suffix: (65409,) int64, pairs in a bin or in one above it, the last one 0.
+    """
+
+    fine: np.ndarray
+    suffix: np.ndarray
+
+    @classmethod
+    def of(cls, fine: np.ndarray) -> Spread:
+        """The spread with these counts."""
+        return cls(fine, np.concatenate([np.cumsum(fine[::-1])[::-1], [0]]))
+
+    @property
+    def scored(self) -> int:
+        """Pairs of the set that have the metric."""
+        return int(self.suffix[0])
+
+    @cached_property
+    def coarse(self) -> np.ndarray:
+        """The same counts in 128 bins for drawing: (128,) int64."""
+        return self.fine.reshape(COARSE, -1).sum(1)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A metric's scores, their bins and their order. Arrays may be mapped from files and must not be written to.
+
+    values: (N,) float32. codes: (N,) uint16, ascending with the score; 65,535 where there is none.
+    order: (scored,) uint32, the rows by rank. starts: (65409,) int64, the rank that each bin starts at.
+    low, high: the span of the finite scores.
+    """
+
+    values: np.ndarray
+    codes: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray, sorter: Sorter | None = None) -> Ranking:
+        """The ranking by a metric. values: (N,) float32; NaN is no score and has no rank.
+
+        sorter: knows the order of the uids; None takes the order of the rows.
+        """
+        low, high = counts.extent(values)
+        codes = bin_codes(values, low, high)
+        sizes = bitmaps.histogram(codes, bitmaps.first(len(codes)))[:FINE]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        sorter = sorter or Sorter(np.arange(len(values), dtype=np.uint32))
+        order = sorter.order(values, codes, int(starts[-1]))
+        return cls(values, passes.read_only(codes), passes.read_only(order), passes.read_only(starts), low, high)
+
+    @cached_property
+    def everything(self) -> np.ndarray:
+        """Scored pairs in each of the fine bins: (65408,) int64."""
+        return np.diff(self.starts)
+
+    @cached_property
+    def pool(self) -> Spread:
+        """How all scored pairs lie over the fine bins."""
+        return Spread.of(self.everything)
+
+    @property
+    def scored(self) -> int:
+        """Pairs that have the metric; ranks run from 0 to this."""
+        return len(self.order)
+
+    def spread(self, bits: np.ndarray) -> Spread:
+        """How the scored pairs of a bitmap lie over the fine bins."""
+        if self.scored == len(self.codes) and bitmaps.count(bits) == self.scored:  # All of them: known without looking.
+            return self.pool
+        return Spread.of(bitmaps.histogram(self.codes, bits)[:FINE])
+
+    def edges(self) -> np.ndarray:
+        """The scores between the coarse bins: (129,) float64."""
+        return np.linspace(self.low, self.high, COARSE + 1)
+
+    def codes_of(self, thresholds: np.ndarray) -> np.ndarray:
+        """The bins that thresholds, (T,) float32 without NaN, lie in: (T,) int64."""
+        return bin_codes(thresholds, self.low, self.high).astype(np.int64)
+
+    def bins_of(self, ranks: np.ndarray) -> np.ndarray:
+        """The last bin that starts at each rank or below it: (T,) int64."""
+        return np.minimum(np.searchsorted(self.starts, ranks, side="right") - 1, FINE - 1)
+
+    def ranks_of_scores(self, thresholds: np.ndarray, *, above: bool = False) -> np.ndarray:
+        """The first rank whose score is at each threshold or above it, or only above it: (T,) int64.
+
+        thresholds: (T,) float32 without NaN. `scored` where no pair is so high.
+        """
+        bins = self.codes_of(thresholds)
+        first, last = self.starts[bins], self.starts[bins + 1]
+        while len(left := np.flatnonzero(first < last)):  # By halving, all at once.
+            middle = (first[left] + last[left]) // 2
+            found, asked = self.values[self.order[middle]], thresholds[left]
+            higher = found <= asked if above else found < asked
+            first[left] = np.where(higher, middle + 1, first[left])
+            last[left] = np.where(higher, last[left], middle)
+        return first
+
+    def scores_at(self, ranks: np.ndarray) -> np.ndarray:
+        """The score at each rank: (T,) float32, NaN at rank `scored`."""
+        found = np.full(len(ranks), np.nan, np.float32)
+        there = ranks < self.scored
+        found[there] = self.values[self.order[ranks[there]]]
+        return found
+
+    def below(self, ranks: np.ndarray) -> np.ndarray:
+        """Scored pairs under the score at each rank, all of them under rank `scored`: (T,) int64."""
+        found, scores = np.full(len(ranks), self.scored), self.scores_at(ranks)
+        there = ranks < self.scored
+        found[there] = self.ranks_of_scores(scores[there])
+        return found
+
+    def histogram(self, bins: int) -> counts.Histogram:
+        """Scored pairs in equal bins over the span, as counts.histogram counts them, without looking at each."""
+        edges = np.linspace(self.low, self.high, bins + 1)
+        below = self.ranks_of_scores(float32_up(edges))
+        below[-1] = self.ranks_of_scores(np.array([self.high], np.float32), above=True)[0]
+        return counts.Histogram(edges, np.diff(below))
+
+    def counts_from(self, holds: Holds, spread: Spread, ranks: np.ndarray) -> np.ndarray:
+        """Pairs of a set at each rank or above: (T,) int64.
+
+        holds: says which pairs are in the set. spread: of the same set. ranks: (T,) int64 from 0 to `scored`.
+        """
+        cut = self.bins_of(ranks)
+        found, inside = spread.suffix[cut], np.flatnonzero(ranks > self.starts[cut])
+        if len(inside):
+            cut, place = np.unique(cut[inside], return_inverse=True)
+            starts, held = self._held_before(holds, cut)
+            first = starts[place]
+            found[inside] -= held[first + ranks[inside] - self.starts[cut][place]] - held[first]
+        return found
+
+    def ranks_of_top(self, holds: Holds, spread: Spread, most: np.ndarray) -> np.ndarray:
+        """The ranks from which on a set has just so many pairs: (T,) int64, `scored` for none.
+
+        most: (T,) int64, at most as many as the set has scored pairs. holds, spread: of the set, as in counts_from.
+        """
+        found, some = np.full(len(most), self.scored), np.flatnonzero(most)
+        if len(some):
+            cut, place = np.unique(FINE - np.searchsorted(spread.suffix[::-1], most[some]), return_inverse=True)
+            starts, held = self._held_before(holds, cut)
+            # The bin's pairs that stand below the one that is sought, and itself.
+            upto = spread.suffix[cut][place] - most[some] + 1
+            at = np.searchsorted(held, held[starts[place]] + upto)
+            found[some] = self.starts[cut][place] + at - starts[place] - 1
+        return found
+
+    def _held_before(self, holds: Holds, bins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs of some bins, (K,) ascending, one after another: where each bin starts, (K,) int64, and how many
+        before each place are in a set, one entry more than there are pairs."""
+        slices = [self.order[self.starts[one] : self.starts[one + 1]] for one in bins.tolist()]
+        held = np.cumsum(holds(np.concatenate(slices)))
+        return np.cumsum([0, *map(len, slices[:-1])]), np.concatenate([[0], held])
+
+    def counts_near(self, spread: Spread, ranks: np.ndarray) -> np.ndarray:
+        """About how many pairs of a set stand at each rank or above: (T,) int64, exact but for the bin of the rank.
+
+        In that bin the set is taken to be spread as all pairs are.
+        """
+        cut = self.bins_of(ranks)
+        share = (self.starts[cut + 1] - ranks) / np.maximum(self.everything[cut], 1)
+        return spread.suffix[cut + 1] + np.rint(share * spread.fine[cut]).astype(np.int64)
+
+    def ranks_near_top(self, spread: Spread, most: np.ndarray) -> np.ndarray:
+        """About the ranks that ranks_of_top finds: (T,) int64, in the very same bins; guessed as above."""
+        cut = np.minimum(FINE - np.searchsorted(spread.suffix[::-1], most), FINE - 1)
+        share = (most - spread.suffix[cut + 1]) / np.maximum(spread.fine[cut], 1)
+        above = np.maximum(np.rint(share * self.everything[cut]).astype(np.int64), np.minimum(most, 1))
+        return np.where(most > 0, self.starts[cut + 1] - above, self.scored)
+
+    def stand_from(self, rank: int, rows: np.ndarray) -> np.ndarray:
+        """Which of some pairs, (M,) rows, stand at a rank or above: (M,) bool."""
+        cut, codes = int(self.bins_of(np.array([rank]))[0]), self.codes[rows]
+        found, at = (codes > cut) & (codes != NO_SCORE), np.flatnonzero(codes == cut)
+        found[at] = np.isin(rows[at], self.order[rank : self.starts[cut + 1]])
+        return found
+
+    def from_rank(self, bits: np.ndarray, rank: int) -> np.ndarray:
+        """Pairs of a bitmap at a rank or above: a bitmap."""
+        cut = int(self.bins_of(np.array([rank]))[0])
+        out = bitmaps.between(self.codes, bits, cut + 1, FINE - 1)
+        return _with_rows(out, bits, self.order[rank : self.starts[cut + 1]])
+
+    def below_rank(self, bits: np.ndarray, rank: int) -> np.ndarray:
+        """Scored pairs of a bitmap below a rank: a bitmap."""
+        cut = int(self.bins_of(np.array([rank]))[0])
+        out = bitmaps.between(self.codes, bits, 0, cut - 1)
+        return _with_rows(out, bits, self.order[self.starts[cut] : rank])
+
+    def nearest(self, bits: np.ndarray, rank: int, most: int, *, upwards: bool) -> np.ndarray:
+        """The bitmap's pairs that are next to a rank, the nearest first, `most` at most: (M,) int64 rows.
+
+        upwards: from the rank on; else below it.
+        """
+        rows = self.order[rank:] if upwards else self.order[:rank][::-1]
+        found, start, size = [np.empty(0, np.int64)], 0, _FIRST_LOOK
+        while most > 0 and start < len(rows):
+            some = rows[start : start + size]
+            found.append(some[bitmaps.holds(bits, some)][:most].astype(np.int64))
+            most, start, size = most - len(found[-1]), start + size, 2 * size
+        return np.concatenate(found)
+
+    def rows_in(self, bits: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """The row numbers of a bitmap's pairs in certain bins, ascending: (M,) int64."""
+        wanted = np.unique(codes)
+        if int(self.everything[wanted].sum()) <= len(self.codes) * _MANY:
+            slices = [self.order[self.starts[code] : self.starts[code + 1]] for code in wanted.tolist()]
+            rows = np.sort(np.concatenate([np.empty(0, np.uint32), *slices])).astype(np.int64)
+            return rows[bitmaps.holds(bits, rows)]
+        is_wanted = np.zeros(bitmaps.CODES, bool)
+        is_wanted[wanted] = True
+
+        def find(start: int, stop: int) -> np.ndarray:
+            listed = bitmaps.unpack(bits, stop - start, start)
+            return np.flatnonzero(listed & is_wanted[self.codes[start:stop]]) + start
+
+        return np.concatenate([np.empty(0, np.int64), *passes.in_parts(find, len(self.codes))])
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A score's place among all. rank: 1 for the highest; equal scores share it. scored: pairs that have the metric.
+
+    percentile: the percentage of them that score less.
+    """
+
+    rank: int
+    scored: int
+    percentile: float
+
+
+def standing(metric: Ranking, value: float) -> Standing:
+    """Where a score stands among those of its metric."""
+    asked = np.array([value], np.float32)
+    not_above, below = (int(metric.ranks_of_scores(asked, above=above)[0]) for above in (True, False))
+    return Standing(metric.scored - not_above + 1, metric.scored, 100 * below / max(metric.scored, 1))
+
+
+def percentile_groups(metric: Ranking, groups: int) -> np.ndarray:
+    """The group of each pair: floor(groups * share of the scored pairs that score less), so that ties stay together.
+
+    groups: 1 to 32767. Returns: (N,) int16, -1 where there is no score.
+    """
+    out = np.full(len(metric.values), -1, np.int16)
+    if not metric.scored:
+        return out
+    # The k-th group begins where ceil(k * scored / groups) pairs score less: above the last of those.
+    firsts = np.array([-(-k * metric.scored // groups) for k in range(1, groups)], np.int64)
+    ends = metric.scores_at(firsts - 1)
+
+    def fill(start: int, stop: int) -> None:
+        block = metric.values[start:stop]
+        out[start:stop] = np.where(np.isnan(block), -1, np.searchsorted(ends, block, side="left"))
+
+    passes.in_parts(fill, len(out))
+    return out
+
+
+def bin_codes(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The bin of each score over a span, beyond it the first or the last, NO_SCORE for NaN: (N,) uint16.
+
+    Rounding may move an edge, but never changes the order of two scores.
+    """
+    out = np.empty(len(values), np.uint16)
+    with np.errstate(over="ignore"):
+        scale = np.float32(min(FINE / (high - low), float(np.finfo(np.float32).max)))
+
+    def fill(start: int, stop: int) -> None:
+        part = values[start:stop]
+        with np.errstate(over="ignore", invalid="ignore"):  # Infinity less infinity lies in the first bin.
+            place = np.fmin(np.fmax((part - np.float32(low)) * scale, 0), FINE - 1)
+        out[start:stop] = place
+        out[start:stop][np.isnan(part)] = NO_SCORE
+
+    passes.in_parts(fill, len(values))
+    return out
+
+
+def float32_up(values: np.ndarray) -> np.ndarray:
+    """The smallest float32 not below each float64: comparing scores with it compares them with the number."""
+    with np.errstate(over="ignore"):
+        near = values.astype(np.float32)
+    return np.where(near < values, np.nextafter(near, np.float32(np.inf)), near)
+
+
+def _with_rows(out: np.ndarray, bits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """A bitmap, and those of some rows that another one holds."""
+    held = rows[bitmaps.holds(bits, rows)]
+    np.bitwise_or.at(out, held >> 3, (1 << (held & 7)).astype(np.uint8))
+    return passes.read_only(out)
