@@ -18,7 +18,7 @@ import typer
 from clipsel_core import __version__
 from clipsel_core.commands import pools, runs, selections, workspace
 from clipsel_core.errors import ClipselError, reason_of
-from clipsel_core.jobs.progress import State
+from clipsel_core.status import State
 from clipsel_core.terminal import complain, report_end, report_to, say
 
 app = typer.Typer(

@@ -10,10 +10,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from clipsel_core.counts import counted
-from clipsel_core.jobs.progress import Pace, ProgressFile, State
+from clipsel_core.status import State, StatusFile
 
 _out, _err = Console(), Console(stderr=True)
-_watched: list[ProgressFile] = []
+_watched: list[StatusFile] = []
 _concluded: list[str] = []
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -41,7 +41,7 @@ def complain(line: str) -> None:
 
 def report_to(status: Path) -> None:
     """Has every meter tell this file, too, how far the command is."""
-    _watched.append(ProgressFile(status))
+    _watched.append(StatusFile(status))
 
 
 def report_end(state: State, message: str = "") -> None:
@@ -55,15 +55,14 @@ def report_end(state: State, message: str = "") -> None:
 class Meter:
     """Progress on stderr: a bar with the time left on a terminal, elsewhere a plain line at each tenth.
 
-    unit: what is counted, for the plain lines; nothing where it is only a share. counts: what is counted besides, where
-    it is; its speed is shown. Of several that are open, the one that was updated last is what goes on.
+    `report` is the tasks.Report of what is done. Of several meters that are open, the one that was told last is what
+    goes on.
     """
 
     _last: Meter | None = None
 
-    def __init__(self, what: str, unit: str = "", *, counts: str = "") -> None:
-        self._what, self._unit, self._counts, self._tenths_said = what, unit, counts, 0
-        self._pace, self._shown = Pace(), 0.0
+    def __init__(self, what: str) -> None:
+        self._what, self._tenths_said, self._shown = what, 0, 0.0
         self._bar = _bar() if _err.is_terminal else None
         self._task: TaskID | None = None
         self._begin()
@@ -75,44 +74,30 @@ class Meter:
         if self._bar:
             self._bar.stop()
 
-    def update(self, done: int, total: int, stage: str = "", counted: int = 0) -> None:
-        """Shows that `done` of `total` is done. stage: what of it goes on now, for whoever watches from outside."""
+    def report(self, done: int, total: int, unit: str = "", note: str = "", /) -> None:
+        """As tasks.Report; where what is done has no unit, the note is shown beside it."""
         if Meter._last is not self:
             self._begin()
         for file in _watched:
-            file.update(done, total, stage, counted)
+            file.report(done, total, unit, note)
         if self._bar is None:
-            self._say_tenth(done, total, counted)
+            tenths = 10 * done // max(1, total)
+            if tenths > self._tenths_said:
+                self._tenths_said = tenths
+                count = f"{done:,} of {counted(total, unit)}" if unit else note
+                complain(f"{self._what}: {10 * tenths} %" + (f" ({count})" if count else ""))
         elif self._task is None:
-            self._pace.per_s(counted)
             self._bar.start()
             self._task = self._bar.add_task(self._what, total=total, completed=done)
         elif done == total or time.monotonic() - self._shown > _SECONDS_BETWEEN_LOOKS:
             self._shown = time.monotonic()
-            self._bar.update(
-                self._task, completed=done, description=" ".join([self._what, self._said(counted)]).strip()
-            )
+            description = f"{self._what} {'' if unit else note}".strip()
+            self._bar.update(self._task, completed=done, description=description)
 
     def _begin(self) -> None:
         Meter._last = self
         for file in _watched:
-            file.begin(self._what, self._unit, self._counts)
-
-    def _say_tenth(self, done: int, total: int, number: int) -> None:
-        tenths = 10 * done // max(1, total)
-        if tenths > self._tenths_said or self._tenths_said == 0:
-            said = self._said(number)
-        if tenths > self._tenths_said:
-            self._tenths_said = tenths
-            count = f"{done:,} of {counted(total, self._unit)}" if self._unit else said
-            complain(f"{self._what}: {10 * tenths} %" + (f" ({count})" if count else ""))
-
-    def _said(self, number: int) -> str:
-        """What was counted, with its speed."""
-        per_s = self._pace.per_s(number)
-        if not (self._counts and number):
-            return ""
-        return counted(number, self._counts) + (f", {per_s:,.0f}/s" if per_s else "")
+            file.begin(self._what)
 
 
 def _bar() -> Progress:

@@ -12,8 +12,8 @@ import streamlit as st
 
 from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError
-from clipsel_core.runs.status import Said, read_status
 from clipsel_core.runs.store import Run
+from clipsel_core.status import Status, read_status
 from pages.parts import commands, guards, marginals, messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
@@ -137,20 +137,20 @@ def _is_running(run: Run) -> bool:
     return status.state == "running" and said is not None and (datetime.now(UTC) - said).total_seconds() < _SILENCE_S
 
 
-def _status(run: Run) -> Said:
+def _status(run: Run) -> Status:
     """How far the run is; nothing where its status.json is damaged, of which _concerns tells."""
     try:
-        return read_status(run.root)
+        return read_status(run.root / "status.json")
     except ClipselError:
-        return Said()
+        return Status()
 
 
 def _draw_progress(entry: Entry, run: Run) -> None:
     status = _status(run)
-    done = state.scored_pairs(entry) if status.pairs_done is None else status.pairs_done
-    total = status.pairs_total or run.config.pairs or 1
+    done = state.scored_pairs(entry) if status.done is None else status.done
+    total = status.total or run.config.pairs or 1
     text = f"{words.count(done)} of {words.pairs(total)} scored"
-    speed = status.pairs_per_s or 0
+    speed = status.per_s or 0
     if _is_running(run) and speed > 0:
         text += f" · {words.count(speed)} pairs/s · {words.duration(max(total - done, 0) / speed)} left"
     st.progress(min(done / total, 1.0), text=text)
@@ -161,7 +161,7 @@ def _draw_progress(entry: Entry, run: Run) -> None:
 def _concerns(entry: Entry, run: Run) -> None:
     skipped = run.config.skipped_rows
     try:
-        read_status(run.root)
+        read_status(run.root / "status.json")
     except ClipselError as error:
         messages.show_error(error, "How far the scoring was cannot be read; the scores can")
     if skipped:
@@ -276,7 +276,7 @@ def _when(run: Run) -> str:
     status = _status(run)
     if status.updated_at is None:
         return "not recorded"
-    said, speed = status.updated_at.astimezone(UTC), status.pairs_per_s or 0
+    said, speed = status.updated_at.astimezone(UTC), status.per_s or 0
     state = "finished" if run.finished else "unfinished, last written"
     return f"{state} {said.day} {said:%b %Y, %H:%M} UTC" + (f", at {words.count(speed)} pairs/s" if speed else "")
 

@@ -16,9 +16,9 @@ from clipsel_core.curation.exploring.searches import SearchQuery, neighbours, re
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.selecting import shards
 from clipsel_core.errors import ClipselError, PoolFormatError
-from clipsel_core.jobs.progress import read_progress
 from clipsel_core.pool.images import open_images
 from clipsel_core.runs.store import Run
+from clipsel_core.status import read_status
 from tests.conftest import unit_rows, write_shard
 from tests.pool.making.test_extend import datacomp_pool, tars
 from tests.pool.pictures import write_tars, write_teacher
@@ -259,7 +259,7 @@ def test_embed__makes_a_pool_that_score_takes_at_the_teachers_temperature(tmp_pa
     code, out, err = run_cli("--status", tmp_path / "status", "embed", source, tmp_path / "pool", *options)
     assert code == 0, err
     assert "9 of 9 pairs in 1 shard" in out
-    said = read_progress(tmp_path / "status")
+    said = read_status(tmp_path / "status")
     assert (said.state, said.message) == ("done", out.strip())
     assert "webdataset, 2 tars" in err
     code, _, err = run_cli("score", tmp_path / "pool", tmp_path / "run")

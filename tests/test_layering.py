@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "pool": set(),
     "scoring": set(),
     "runs": {"pool", "scoring"},
-    "curation": {"pool", "runs.store", "runs.config", "runs.seal"},
+    "curation": {"pool", "runs.store", "runs.seal"},
     "demo": {"pool", "runs", "curation", "scoring"},
     "commands": {"pool", "runs", "curation", "demo", "doctor", "terminal"},
 }
@@ -50,8 +50,6 @@ PAGES_MAY = {
     "curation",
     "jobs",
     "runs.store",
-    "runs.config",
-    "runs.status",
     "pool.conventions",
     "pool.images",
     "pool.layout",

@@ -53,7 +53,7 @@ def test_module_command__jobs_and_checks(hostile, tmp_path):
     paths = [hostile / "nowhere", tmp_path / "run"]
     job = control.start(tmp_path / "jobs", "score", paths, title="A job", about=tmp_path)
     assert ended(job) == "failed", job.log_tail
-    assert NONE in job.progress.message
+    assert NONE in job.status.message
 
 
 @pytest.mark.usefixtures("hostile")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clipsel_core import terminal
-from clipsel_core.jobs.progress import read_progress
+from clipsel_core.status import read_status
 
 
 @pytest.fixture
@@ -16,13 +16,13 @@ def status(tmp_path):
 
 
 def test_meter__of_two_the_one_that_was_updated_last_is_told(status):
-    with terminal.Meter("finding images") as finding, terminal.Meter("embedding", "pairs") as meter:
-        finding.update(5, 10)
-        found = read_progress(status)
+    with terminal.Meter("finding images") as finding, terminal.Meter("embedding") as meter:
+        finding.report(5, 10)
+        found = read_status(status)
         assert (found.what, found.unit, found.total) == ("finding images", "", 0)
-        finding.update(7, 10, "on")
-        found = read_progress(status)
+        finding.report(7, 10, "", "on")
+        found = read_status(status)
         assert (found.what, found.done, found.total) == ("finding images", 7, 10)
-        meter.update(0, 300, "on")
-        found = read_progress(status)
+        meter.report(0, 300, "pairs", "on")
+        found = read_status(status)
         assert (found.what, found.unit, found.total) == ("embedding", "pairs", 300)

@@ -37,8 +37,8 @@ def inspect(
     from clipsel_core.pool.layout import open_pool
 
     opened = open_pool(pool)
-    with Meter("inspecting", "pairs") as meter:
-        report = inspect_pool(opened, values=not quick, progress=meter.update)
+    with Meter("inspecting") as meter:
+        report = inspect_pool(opened, values=not quick, report=meter.report)
     _print_pool(report)
     if report.stops:
         raise typer.Exit(1)
@@ -155,16 +155,12 @@ def embed(
     common |= {"batch_size": batch_size, "workers": workers, "most_pixels": max_pixels}
     teacher = _load(opened, pool, arch, model, pretrained, device, precision, max_pixels) if model else None
     if joins and teacher:
-        with Meter("finding images") as finding, Meter("embedding", "pairs") as meter:
-            extended = extend_pool(opened, pool, teacher, **common, finding=finding.update, progress=meter.update)
+        with Meter("finding images") as finding, Meter("embedding") as meter:
+            extended = extend_pool(opened, pool, teacher, **common, finding=finding.report, report=meter.report)
         _print_extended(pool, arch, extended)
         return
-    with Meter("embedding", counts="pairs") as meter:
-
-        def tell(done: int, total: int, records: int) -> None:
-            meter.update(done, total, counted=records)
-
-        made = make_pool(opened, pool, teacher, **common, **shards, progress=tell)
+    with Meter("embedding") as meter:
+        made = make_pool(opened, pool, teacher, **common, **shards, report=meter.report)
     _print_made(pool, made)
 
 

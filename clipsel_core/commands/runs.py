@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -85,10 +84,8 @@ def score(
     if check:
         say(f"{run}: {counted(plan_run(pool, run, **options).config.pairs, 'pairs')} can be scored")
         return
-    with Meter("scoring", "pairs") as meter:
-        done = score_pool(
-            pool, run, listener=lambda status: meter.update(status.pairs_done, status.pairs_total), **options
-        )
+    with Meter("scoring") as meter:
+        done = score_pool(pool, run, report=meter.report, **options)
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
     scaled = done.scaled_rows if done.config.on_bad_rows == "scale" else 0
@@ -123,8 +120,8 @@ def add_target(
             pairs = check_target(run, name, path, norms=norm, device=device).config.pairs
             say(f"{run}: {counted(pairs, 'pairs')} can be compared with {name}")
             continue
-        with Meter(f"comparing with {name}", "pairs") as meter:
-            done = add(run, name, path, norms=norm, device=device, progress=meter.update)
+        with Meter(f"comparing with {name}") as meter:
+            done = add(run, name, path, norms=norm, device=device, report=meter.report)
         metrics = next(added.metrics for added in done.added if added.target.name == name)
         say(f"{run}: {', '.join(metrics)} for {counted(done.config.pairs, 'pairs')}")
 
@@ -157,8 +154,7 @@ def project(
     from clipsel_core.runs.store import Run
 
     with Meter("projecting") as meter:
-        progress = partial(_update_share, meter)
-        path = project_run(Run.open(run), sample=sample, seed=seed, progress=progress)
+        path = project_run(Run.open(run), sample=sample, seed=seed, report=meter.report)
     say(f"{path}: written")
 
 
@@ -233,9 +229,9 @@ def search(
         check_outside(out)
     opened = Run.open(run)
     query = uid or (read_vector(vector) if vector else _embedding_of(opened, text, image))
-    with Meter("searching", "pairs") as meter:
+    with Meter("searching") as meter:
         on_map = among == "map"
-        found = search_run(opened, query, side=cast("Side", side), on_map=on_map, limit=limit, progress=meter.update)
+        found = search_run(opened, query, side=cast("Side", side), on_map=on_map, limit=limit, report=meter.report)
     if not len(found.nearest):
         raise RunError(run, expected="a pair or more that is like it", found=f"none of {counted(found.pairs, 'pairs')}")
     if out:
@@ -245,10 +241,6 @@ def search(
     else:
         for name, value in zip(found.names, found.nearest.similarity, strict=True):
             say(f"{name} {value:.6f}")
-
-
-def _update_share(meter: Meter, share: float, stage: str) -> None:
-    meter.update(int(share * 1000), 1000, stage)
 
 
 def _embedding_of(run: Run, text: str | None, image: Path | None) -> np.ndarray:
@@ -282,8 +274,8 @@ def verify(
     from clipsel_core.runs.store import Run
 
     opened = Run.open(run)
-    with Meter("reading", "files") as meter:
-        found = verify_run(opened, recompute=recompute, seed=seed, progress=meter.update)
+    with Meter("reading") as meter:
+        found = verify_run(opened, recompute=recompute, seed=seed, report=meter.report)
     for note in found.notes:
         say(f"note: {note}")
     for problem in found.problems:

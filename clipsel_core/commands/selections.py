@@ -92,7 +92,7 @@ def export(
     rule = load_recipe(recipe, metrics=opened.metrics)
     selection = select_pairs(opened, rule)
     _print_funnel(selection)
-    with Meter("finding images", "files") as finding, Meter("exporting", "pairs") as meter:
+    with Meter("finding images") as finding, Meter("exporting") as meter:
         done = export_shards(
             opened,
             selection,
@@ -101,8 +101,8 @@ def export(
             pairs_per_shard=pairs_per_shard,
             scores=scores,
             named=read or (),
-            finding=finding.update,
-            progress=meter.update,
+            finding=finding.report,
+            report=meter.report,
         )
     say(f"{shards}: {done.written:,} of {counted(len(selection), 'pairs')} in {counted(len(done.tars), 'tars')}")
     if done.missing:

@@ -21,9 +21,10 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from clipsel_core.errors import ClipselError
 from clipsel_core.files import write_json
 from clipsel_core.jobs import process
-from clipsel_core.jobs.progress import Progress, read_progress
+from clipsel_core.status import Status, read_status
 
 State = Literal["waiting", "running", "stopping", "done", "failed", "cancelled", "lost"]
 
@@ -84,9 +85,12 @@ class Job:
         return (self.folder / _OPENED).exists()
 
     @property
-    def progress(self) -> Progress | None:
-        """How far it is, as it said last."""
-        return read_progress(self.folder / "status.json")
+    def status(self) -> Status:
+        """How far it is, as it said last; nothing where that cannot be understood."""
+        try:
+            return read_status(self.folder / "status.json")
+        except ClipselError:
+            return Status()
 
     @property
     def state(self) -> State:
@@ -95,18 +99,18 @@ class Job:
         waiting: others are before it. failed: the command said why. cancelled: on request. lost: its process is gone
         without a word, because it was killed from outside or the machine was restarted.
         """
-        return self.state_at(self.progress)
+        return self.state_at(self.status)
 
-    def state_at(self, progress: Progress | None) -> State:
-        """The state, where the progress has been read already."""
-        if progress and progress.state == "done":
+    def state_at(self, status: Status) -> State:
+        """The state, where the status has been read already."""
+        if status.state == "done":
             return "done"
         asked_to_stop = (self.folder / "cancelled").exists()
         if self._alive():
             return "stopping" if asked_to_stop else "running" if self.begun else "waiting"
         if asked_to_stop:
             return "cancelled"
-        return "failed" if progress and progress.state == "failed" else "lost"
+        return "failed" if status.state == "failed" else "lost"
 
     @property
     def seconds(self) -> float:

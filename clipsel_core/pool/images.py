@@ -31,6 +31,7 @@ from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.stores import PATIENT, in_passing
 from clipsel_core.pool.tar_index import index_tars
+from clipsel_core.tasks import Report, silent
 
 A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
 """In place of an image's length: it is a row of a parquet (offset: which), it is all of its file, there is none."""
@@ -58,9 +59,6 @@ _FIND = """
     SELECT base, image_column, name, offset, length, json_offset, json_length
     FROM images JOIN files ON files.id = images.file JOIN kinds ON kinds.id = files.kind WHERE high = ? AND low = ?
 """
-
-Progress = Callable[[int, int], None]
-"""Told how many of how many files were gone through, where images have to be found first."""
 
 
 class Damaged(NamedTuple):
@@ -128,14 +126,15 @@ class ImageIndex:
         """The tars that could not be read to their ends."""
 
     @classmethod
-    def open(cls, tars: list[Path], cache: Path, progress: Progress | None = None) -> ImageIndex:
+    def open(cls, tars: list[Path], cache: Path, report: Report = silent) -> ImageIndex:
         """The index of these tars, looked up in `cache` where that is still true of them, else built and kept there.
 
-        progress: not called where they are looked up. What it raises ends the search, and nothing is kept.
+        report: told how many files were gone through, where they are not looked up. What it raises ends the search,
+            and nothing is kept.
         A tar that is damaged costs the images in it that cannot be found: see `damaged`.
         Raises: PoolFormatError where no image is found and a tar is damaged; OSError where `cache` cannot be written.
         """
-        database = _open_or_write(cache, tars, lambda: _blocks_of_tars(tars), progress)
+        database = _open_or_write(cache, tars, lambda: _blocks_of_tars(tars), report)
         index = cls(database, {str(tar) for tar in tars}.__contains__)
         for tar, reason, found in index.damaged:
             if not len(index):
@@ -145,15 +144,15 @@ class ImageIndex:
 
     @classmethod
     def of_parts(
-        cls, root: Path, paths: list[Path], cache: Path, progress: Progress | None = None, named: Sequence[str] = ()
+        cls, root: Path, paths: list[Path], cache: Path, report: Report = silent, named: Sequence[str] = ()
     ) -> ImageIndex:
         """The index that `embed` left in a pool. root: the pool's folder. paths: its images/*.parquet.
 
         named: places that images may lie below, beside the pool and the sources that this user embedded.
-        cache, progress: as in open. Raises: PoolFormatError on one that cannot be read, or whose images lie elsewhere;
+        cache, report: as in open. Raises: PoolFormatError on one that cannot be read, or whose images lie elsewhere;
             OSError where `cache` cannot be written.
         """
-        database = _open_or_write(cache, paths, lambda: _blocks_of_parts(root, paths), progress)
+        database = _open_or_write(cache, paths, lambda: _blocks_of_parts(root, paths), report)
         believed = reach.below((str(root), *named, *reach.remembered()))
         if away := next(
             (
@@ -216,29 +215,25 @@ class ImageIndex:
         return _read_found(found, place) if self._believes(place.address) else (None, b"")
 
 
-def open_images(
-    pool: Pool, cache: Path, progress: Progress | None = None, named: Sequence[str] = ()
-) -> ImageIndex | None:
+def open_images(pool: Pool, cache: Path, report: Report = silent, named: Sequence[str] = ()) -> ImageIndex | None:
     """The images of a pool: by the index that `embed` left, else of its tars; None where it has neither.
 
-    cache: the folder that the lookup is kept in. progress: as in ImageIndex.open. named: as in ImageIndex.of_parts.
+    cache: the folder that the lookup is kept in. report: as in ImageIndex.open. named: as in ImageIndex.of_parts.
     Raises: PoolFormatError on an index or a tar that cannot be read; OSError where the folder cannot be written to.
     """
     if pool.indexes:
-        return ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED, progress, named)
-    return ImageIndex.open(list(pool.tars), cache / _CACHED, progress) if pool.tars else None
+        return ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED, report, named)
+    return ImageIndex.open(list(pool.tars), cache / _CACHED, report) if pool.tars else None
 
 
-def _open_or_write(
-    path: Path, files: list[Path], blocks: Callable[[], _Blocks], progress: Progress | None
-) -> sqlite3.Connection:
-    """The database of these files that is there, else a new one. Raises: OSError; whatever `progress` raises."""
+def _open_or_write(path: Path, files: list[Path], blocks: Callable[[], _Blocks], report: Report) -> sqlite3.Connection:
+    """The database of these files that is there, else a new one. Raises: OSError; whatever `report` raises."""
     stamped = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     stamp = hashlib.sha256(json.dumps(stamped).encode()).hexdigest()
     found = _open_database(path, stamp)
     if found is None:
         with closing(blocks()) as parts:
-            told = _report(parts, len(files), progress) if progress else parts
+            told = _report(parts, len(files), report)
             write_atomically(path, lambda aside: _write_database(aside, stamp, told))
         found = _open_database(path, stamp)
     if found is None:
@@ -246,12 +241,12 @@ def _open_or_write(
     return found
 
 
-def _report(blocks: Iterable[_Block], total: int, progress: Progress) -> Iterator[_Block]:
+def _report(blocks: Iterable[_Block], total: int, report: Report) -> Iterator[_Block]:
     """The blocks, a file each, as they are."""
-    progress(0, total)
+    report(0, total, "files")
     for done, block in enumerate(blocks, 1):
         yield block
-        progress(done, total)
+        report(done, total, "files")
 
 
 def _open_database(path: Path, stamp: str) -> sqlite3.Connection | None:

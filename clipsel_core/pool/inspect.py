@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +24,7 @@ from clipsel_core.pool.layout import Arch, Pool, Shard, as_texts, check_uids, re
 from clipsel_core.pool.sources.members import Members
 from clipsel_core.pool.sources.record import facts_in
 from clipsel_core.pool.tar_index import damage_at_a_glance
+from clipsel_core.tasks import Report, silent
 
 _FIRST_MEMBERS = 60
 _LARGEST_JSON = 1 << 20
@@ -55,10 +56,10 @@ class PoolReport:
         return sum(shard.npz is not None for shard in self.pool.shards)
 
 
-def inspect_pool(pool: Pool, *, values: bool = True, progress: Callable[[int, int], None] | None = None) -> PoolReport:
+def inspect_pool(pool: Pool, *, values: bool = True, report: Report = silent) -> PoolReport:
     """Checks a pool's uids, headers and, with `values`, every embedding and caption; collects what it finds.
 
-    progress: told after each shard how many of how many pairs are done.
+    report: told after each shard how many of how many pairs are done.
     """
     problems = []
     if not pool.archs:
@@ -70,8 +71,7 @@ def inspect_pool(pool: Pool, *, values: bool = True, progress: Callable[[int, in
         for shard in pool.shards:
             problems += _shard_problems(shard, pool, list(pool.archs.values()), values=values)
             done += shard.rows
-            if progress:
-                progress(done, pool.rows)
+            report(done, pool.rows, "pairs")
         problems += _caption_problems(pool, captions)
     try:
         check_uids(pool)

@@ -8,7 +8,7 @@ The values are those that `score` gives with this target from the start, on the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,15 +22,15 @@ from clipsel_core.errors import RunError, TargetError
 from clipsel_core.files import remove_leftovers, write_atomically, write_json
 from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, expect_images, read_images, read_pairs, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
-from clipsel_core.runs.config import AddedTarget, RunConfig
 from clipsel_core.runs.local import sole_worker
 from clipsel_core.runs.plan import check_same_pool, parse_norms, resolve_device, shard_infos, tiles_as, versions
 from clipsel_core.runs.score_group import NormSims, spread, usable_rows
 from clipsel_core.runs.seal import UID_HALVES, SealedFiles, digest_of, keep_whole, sealed
-from clipsel_core.runs.store import Run, added_file, read_added
+from clipsel_core.runs.store import AddedTarget, Run, RunConfig, added_file, read_added
 from clipsel_core.runs.targets import load_target
-from clipsel_core.runs.work import in_turn
+from clipsel_core.runs.worker import in_turn
 from clipsel_core.scoring.checks import telling_of_memory
+from clipsel_core.tasks import Report, silent
 
 # Rows are of unit length within ROUNDING; whether those near its edge are is for row_scale to say.
 _SURELY_UNIT = 0.9 * ROUNDING
@@ -43,12 +43,12 @@ def add_target(
     *,
     norms: Sequence[str] | None = None,
     device: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    report: Report = silent,
 ) -> Run:
     """Computes NormSim of a finished run's pairs to a target, or goes on with what was begun.
 
     name, path: as in `load_target`. norms: the p of each NormSim_p; None for those of the run, inf and 2 where it has
-    none. device: None for the run's. progress: called with pairs done and pairs in all.
+    none. device: None for the run's. report: told how many of the run's pairs are done.
     Returns: the run with its new metrics, normsim_<p>_<name>.
     Raises: RunError where the run is unfinished, has another target of this name, or its pool has changed; TargetError
         on a file that does not fit; what scoring raises. Shards that were finished stay.
@@ -58,7 +58,7 @@ def add_target(
         with sole_worker(run.root):
             pool, arch = _scored_pool(run)
             plan, sims = _plan(run, pool, arch, name, path, norms, device)
-            _compute(run, pool, arch, plan, sims, progress or (lambda done, total: None))
+            _compute(run, pool, arch, plan, sims, report)
     except OSError as error:
         remedy, found = "make room, then start it again", str(error.strerror or error)
         raise RunError(error.filename or root, expected="to write scores", found=found, remedy=remedy) from error
@@ -95,9 +95,7 @@ def _plan(
     return begun or plan, sims
 
 
-def _compute(
-    run: Run, pool: Pool, arch: Arch, plan: AddedTarget, sims: NormSims, progress: Callable[[int, int], None]
-) -> None:
+def _compute(run: Run, pool: Pool, arch: Arch, plan: AddedTarget, sims: NormSims, report: Report) -> None:
     """Computes the shards that are not there yet, then says that all are."""
     name = plan.target.name
     folder = _description(run.root, name).parent
@@ -111,9 +109,13 @@ def _compute(
 
     def compute(shard: Shard, read: _Read) -> tuple[_Read, dict[str, torch.Tensor]]:
         nonlocal done
-        found = comparison.compute(shard, read, partial(_tell, progress, done, shard.rows, pool.rows))
-        done += shard.rows
-        progress(done, pool.rows)
+        before, done = done, done + shard.rows
+
+        def tell(share: float, of: float, *_: object) -> None:
+            report(before + int(shard.rows * share / of), pool.rows, "pairs")
+
+        found = comparison.compute(shard, read, tell)
+        tell(1, 1)
         return read, found
 
     def write(shard: Shard, made: tuple[_Read, dict[str, torch.Tensor]]) -> None:
@@ -161,19 +163,12 @@ class _Comparison:
         expect_images(shard, self.arch)
         return _Read(keys, None, everything)
 
-    def compute(self, shard: Shard, read: _Read, told: Callable[[float], None]) -> dict[str, torch.Tensor]:
-        """Each metric of the usable rows. told: the share that is done."""
-        products, work = 0.0, max(1, self.sims.work(shard.rows))
-
-        def add(done: float) -> None:
-            nonlocal products
-            products += done
-            told(products / work)
-
+    def compute(self, shard: Shard, read: _Read, report: Report) -> dict[str, torch.Tensor]:
+        """Each metric of the usable rows."""
         if read.image is None:
             return self._in_one_pass(shard)
         with telling_of_memory(self.device):
-            return self.sims.of(read.image, add) if len(read.image) else {}
+            return self.sims.of(read.image, report) if len(read.image) else {}
 
     def table(self, read: _Read, found: dict[str, torch.Tensor]) -> pa.Table:
         """The shard's uids and metrics; rows that the run set aside are NaN."""
@@ -213,10 +208,6 @@ def _put_scaled(shard: Shard, arch: Arch, blocks: ImageBlocks, place: slice, out
     if np.isnan(scale).any():
         read_images(shard, arch)  # says which row it is
     out.mul_(torch.from_numpy(scale)[:, None])
-
-
-def _tell(progress: Callable[[int, int], None], before: int, rows: int, total: int, share: float) -> None:
-    progress(before + int(rows * min(1.0, share)), total)
 
 
 def _scored_pool(run: Run) -> tuple[Pool, Arch]:

@@ -23,8 +23,15 @@ from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, Shard, check_uids, metadata_files, open_pool, read_uids
 from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.teachers import read_teachers
-from clipsel_core.runs.config import AddedTarget, RunConfig, ShardInfo, TargetInfo
-from clipsel_core.runs.store import description_files, read_config, score_file
+from clipsel_core.runs.store import (
+    AddedTarget,
+    RunConfig,
+    ShardInfo,
+    TargetInfo,
+    description_files,
+    read_config,
+    score_file,
+)
 from clipsel_core.runs.targets import load_target
 from clipsel_core.scoring.normsim import metric_name, parse_norm
 from clipsel_core.scoring.reductions import tile_sizes, use_tile_sizes
@@ -96,6 +103,34 @@ def plan_run(
         check_uids(pool)
     loaded_rows = {name: rows for name, (_, rows) in loaded.items()}
     return Plan(root, pool, teacher, config, loaded_rows, devices, check_similarity)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Shards that are divided into batches together. left: those of them that have no scores yet."""
+
+    shards: tuple[Shard, ...]
+    left: tuple[Shard, ...]
+
+    @property
+    def name(self) -> str:
+        """What seeds the group's divisions; a single shard's name is its own."""
+        return "\n".join(shard.name for shard in self.shards)
+
+    def without(self, shard: str) -> Group:
+        """The same group once a shard of it has its scores."""
+        return Group(self.shards, tuple(one for one in self.left if one.name != shard))
+
+
+def groups_left(root: Path, shards: Sequence[Shard], together: int) -> list[Group]:
+    """The groups of a run that have something left to score, in the pool's order.
+
+    together: shards in a group; the last may have fewer. A group is a function of the pool alone, so a run that is
+    taken up again has the same batches.
+    """
+    sets = (tuple(shards[start : start + together]) for start in range(0, len(shards), together))
+    groups = (Group(s, tuple(shard for shard in s if not score_file(root, shard.name).exists())) for s in sets)
+    return [group for group in groups if group.left]
 
 
 def nothing_scored(root: Path) -> bool:

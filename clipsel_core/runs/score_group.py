@@ -16,9 +16,7 @@ import torch
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.embeddings import read_pairs
 from clipsel_core.pool.layout import Arch, Pool, Shard, read_column, read_uids
-from clipsel_core.runs.config import RunConfig
-from clipsel_core.runs.groups import Group
-from clipsel_core.runs.plan import Plan
+from clipsel_core.runs.plan import Group, Plan
 from clipsel_core.runs.seal import digest_of, sealed
 from clipsel_core.runs.store import COUNTS
 from clipsel_core.scoring.checks import telling_of_memory
@@ -27,6 +25,7 @@ from clipsel_core.scoring.few import are_few, normsims_to_few
 from clipsel_core.scoring.normsim import metric_name, normsim, normsim_2, second_moment
 from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
+from clipsel_core.tasks import Report, part_of
 
 _SIMILARITY = re.compile(r"clip_.+_similarity_score|similarity|clip_score|clip_similarity", re.IGNORECASE)
 _FEWEST_TO_COMPARE, _LEAST_CORRELATION = 50, 0.2
@@ -79,14 +78,14 @@ class GroupScorer:
         with torch.cuda.device(self._device):
             return torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True).numpy()
 
-    def score(self, pairs: Embeddings, progress: Callable[[float], None]) -> dict[str, pa.Table]:
+    def score(self, pairs: Embeddings, report: Report) -> dict[str, pa.Table]:
         """The scores of the shards that are left, by name, a row a pair in the shard's order; NaN where set aside.
 
-        progress: told the share of the group's work that is done, in [0, 1].
+        report: told how much of the group's work is done.
         Returns: uid_hi, uid_lo (uint64) and the config's metrics (float32); counts in the schema's metadata.
         """
         with telling_of_memory(self._device):
-            metrics = self._metrics(pairs, progress) if len(pairs.image) else {}
+            metrics = self._metrics(pairs, report) if len(pairs.image) else {}
         ends = np.cumsum([mask.sum() for mask in pairs.usable])
         return {
             shard.name: self._table(shard, mask, scaled, metrics, slice(end - mask.sum(), end))
@@ -103,12 +102,15 @@ class GroupScorer:
         table = _with_uids(self._plan.pool, shard, columns).replace_schema_metadata({COUNTS: json.dumps(counts)})
         return sealed(table, shard.name, self._digest)
 
-    def _metrics(self, pairs: Embeddings, progress: Callable[[float], None]) -> dict[str, torch.Tensor]:
+    def _metrics(self, pairs: Embeddings, report: Report) -> dict[str, torch.Tensor]:
         config, image, text = self._plan.config, pairs.image, pairs.text
         own = clip_score(image, text).cpu()
         if self._plan.check_similarity:
             _check_similarities(pairs, own.numpy(), self._plan.arch)
-        steps = _Steps(config, self._normsims.work(len(image)), len(image), progress)
+        # In products of embeddings. One batch is computed once, though it counts for every division.
+        batches = -(-len(image) // config.batch_size)
+        work = len(image) ** 2 * (config.divisions / batches if batches > 1 else 1)
+        share = work / (work + self._normsims.work(len(image)))
         halves = normalizer(
             image,
             text,
@@ -119,7 +121,7 @@ class GroupScorer:
             name=pairs.group.name,
             device=self._device,
             precision=config.precision,
-            progress=steps.advance,
+            report=part_of(report, 0, share),
         )
         metrics = {
             "clip_score": own,
@@ -128,7 +130,7 @@ class GroupScorer:
             "r_text": halves.r_text,
             "normalizer_se": halves.standard_error,
         }
-        return metrics | self._normsims.of(image, steps.add)
+        return metrics | self._normsims.of(image, part_of(report, share, 1))
 
 
 class NormSims:
@@ -149,12 +151,22 @@ class NormSims:
         return tuple(metric_name(p, target) for target in self._targets for p in self._norms)
 
     def work(self, pairs: int) -> int:
-        """How many products of embeddings so many pairs take, as `of` reports them."""
+        """How many products of embeddings so many pairs take."""
         return pairs * sum(map(len, self._targets.values())) * sum(p != 2 for p in self._norms)
 
-    def of(self, image: torch.Tensor, progress: Callable[[float], None]) -> dict[str, torch.Tensor]:
-        """Each metric of these images, (N, D) unit rows: (N,) float32. progress: told the products done since."""
-        return {metric_name(p, t): self._one(image, t, p, progress) for t in self._targets for p in self._norms}
+    def of(self, image: torch.Tensor, report: Report) -> dict[str, torch.Tensor]:
+        """Each metric of these images, (N, D) unit rows: (N,) float32."""
+        found, done, work = {}, 0, max(1, self.work(len(image)))
+        for target, rows in self._targets.items():
+            for p in self._norms:
+                before, done = done, done + (len(image) * len(rows) if p != 2 else 0)
+                if p == 2 and target in self._moments:
+                    values = normsim_2(image, self._moments[target], device=self._device)
+                else:
+                    told = part_of(report, before / work, done / work)
+                    values = normsim(image, rows, p=p, device=self._device, report=told)
+                found[metric_name(p, target)] = values
+        return found
 
     @property
     def are_few(self) -> bool:
@@ -166,12 +178,6 @@ class NormSims:
         (rows,) = self._targets.values()
         found = normsims_to_few(read, pairs, rows, self._norms)
         return dict(zip(self.metrics, found, strict=True))
-
-    def _one(self, image: torch.Tensor, target: str, p: float, progress: Callable[[float], None]) -> torch.Tensor:
-        if p == 2 and target in self._moments:
-            return normsim_2(image, self._moments[target], device=self._device)
-        rows = self._targets[target]
-        return normsim(image, rows, p=p, device=self._device, progress=lambda pairs: progress(pairs * len(rows)))
 
 
 def _check_similarities(pairs: Embeddings, computed: np.ndarray, arch: Arch) -> None:
@@ -267,21 +273,3 @@ def _moved(rows: torch.Tensor, device: str, beside: torch.cuda.Stream | None) ->
     beside.synchronize()
     moved.record_stream(torch.cuda.default_stream(device))
     return moved
-
-
-class _Steps:
-    """Turns what each metric reports into the share of the shard's work, counted in products of embeddings."""
-
-    def __init__(self, config: RunConfig, sweeps: int, pairs: int, progress: Callable[[float], None]) -> None:
-        batches = -(-pairs // config.batch_size)
-        # One batch is computed once, though it counts for every division.
-        self._batch = pairs / batches if batches > 1 else pairs / config.divisions
-        self._total = pairs * self._batch * config.divisions + sweeps
-        self._done, self._progress = 0.0, progress
-
-    def advance(self, pairs: int) -> None:
-        self.add(pairs * self._batch)
-
-    def add(self, products: float) -> None:
-        self._done += products
-        self._progress(min(1.0, self._done / self._total))

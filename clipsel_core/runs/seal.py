@@ -24,8 +24,7 @@ import pyarrow.parquet as pq
 from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import RunError
-from clipsel_core.runs.config import AddedTarget, RunConfig, ShardInfo
-from clipsel_core.runs.store import added_file, score_file
+from clipsel_core.runs.store import AddedTarget, RunConfig, ShardInfo, added_file, score_file
 
 _log = logging.getLogger(__name__)
 _SEAL = b"clipsel_seal"

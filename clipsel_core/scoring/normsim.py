@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from clipsel_core.scoring.checks import check_finite, check_rows, check_width, u
 from clipsel_core.scoring.few import SAFE_COSINE, are_few, normsims_to_few
 from clipsel_core.scoring.reductions import max_abs, p_norm
 from clipsel_core.scoring.workers import float32_products, for_each
+from clipsel_core.tasks import Report, silent
 
 _BLOCK = 2048
 _LARGE_BLOCK = 16 * _BLOCK
@@ -26,7 +26,7 @@ def normsim(
     *,
     p: float,
     device: str | torch.device = "cpu",
-    progress: Callable[[int], None] | None = None,
+    report: Report = silent,
 ) -> Tensor:
     """NormSim_p: the p-norm of an image's cosines with all images of a target. Higher is better.
 
@@ -35,7 +35,7 @@ def normsim(
     p: at least 1; 2 and inf in the paper. For p = 2, many calls and more than a few targets, keep second_moment(target)
         and call normsim_2.
     device: where to compute.
-    progress: called now and then with the number of pairs done since; the numbers add up to N.
+    report: told now and then how many of the N pairs are done.
     Returns: (N,) float32 on the CPU, in [0, M^(1/p)], within 2e-6 of its value + 1e-7.
     Raises: ScoringError where an argument does not fit or a row is not finite.
     Reference: arXiv 2405.19547, section 3.2, equation 3.
@@ -48,17 +48,17 @@ def normsim(
     device = usable_device(device)
     if are_few(target, device):
         (found,) = normsims_to_few(lambda place, out: out.copy_(image[place]), len(image), target, [p])
-        _report(progress, len(image))
+        report(len(image), len(image), "pairs")
         return _checked(found, image, target)
     if p == 2:
-        return normsim_2(image, second_moment(target, device=device), device=device, progress=progress)
+        return normsim_2(image, second_moment(target, device=device), device=device, report=report)
     target = target.to(device)
     out = torch.empty(len(image), dtype=torch.float32)
     for start in range(0, len(image), _LARGE_BLOCK):
         x = image[start : start + _LARGE_BLOCK].to(device)
         found = max_abs(x, target) if p == math.inf else p_norm(x, target, p=p)
         out[start : start + _LARGE_BLOCK] = found.cpu()
-        _report(progress, len(x))
+        report(start + len(x), len(image), "pairs")
     return _checked(out, image, target)
 
 
@@ -93,12 +93,12 @@ def normsim_2(
     moment: Tensor,
     *,
     device: str | torch.device = "cpu",
-    progress: Callable[[int], None] | None = None,
+    report: Report = silent,
 ) -> Tensor:
     """NormSim_2 from the target's second moment, in time that does not depend on the target's size. Higher is better.
 
     normsim_i = sqrt(x_i^T S x_i)
-    image: (N, D), unit rows. moment: (D, D) float64, of second_moment. progress: as for normsim.
+    image: (N, D), unit rows. moment: (D, D) float64, of second_moment. report: as for normsim.
     Returns: (N,) float32 on the CPU, in [0, sqrt(M)], within 2e-6 of its value.
     Raises: ScoringError where the widths differ or a row is not finite.
     """
@@ -117,7 +117,7 @@ def normsim_2(
         out[block] = compute(image[block].to(device), moment).cpu()
 
     for_each(norm, -(-len(image) // rows), device=device)
-    _report(progress, len(image))
+    report(len(image), len(image), "pairs")
     return _checked(out, image, None)
 
 
@@ -163,11 +163,6 @@ def metric_name(p: float, target: str) -> str:
     ('normsim_inf_imagenet', 'normsim_2_imagenet')
     """
     return f"normsim_{p:g}_{target}"
-
-
-def _report(progress: Callable[[int], None] | None, pairs: int) -> None:
-    if progress is not None:
-        progress(pairs)
 
 
 def _checked(out: Tensor, image: Tensor, target: Tensor | None) -> Tensor:

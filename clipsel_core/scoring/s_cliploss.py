@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from clipsel_core.scoring import rounded
 from clipsel_core.scoring.checks import check_count, check_finite, check_pairs, check_temperature, usable_device
 from clipsel_core.scoring.reductions import log_sum_exp
 from clipsel_core.scoring.rounded import check_precision
+from clipsel_core.tasks import Report, silent
 
 
 class Normalizer(NamedTuple):
@@ -56,7 +57,7 @@ def normalizer(
     name: str,
     device: str | torch.device = "cpu",
     precision: str = "exact",
-    progress: Callable[[int], None] | None = None,
+    report: Report = silent,
 ) -> Normalizer:
     """The normalizer of s-CLIPLoss: how well each image fits any caption, and each caption any image. Lower is better.
 
@@ -70,8 +71,7 @@ def normalizer(
     seed, name: which divisions; name is the shard's, so that shards can be scored in any order.
     device: where to compute.
     precision: "exact", or "bf16" on a CPU that multiplies bfloat16: twice as fast, for ranking, see rounded.
-    progress: called after each batch with a number of pairs; the numbers add up to N * divisions. What it raises
-        ends the computation.
+    report: told after each batch how many of N * divisions pairs are done.
     Returns: Normalizer, on the CPU, r within [-1/2, 1/2 + tau/2 log(B)]. Bitwise the same on any number
         of cores.
     Raises: ScoringError where an argument does not fit or a row is not finite.
@@ -89,7 +89,7 @@ def normalizer(
 
     n = len(image)
     rounds = 1 if n <= batch_size else divisions
-    mean = _RunningMean(n)
+    mean, done = _RunningMean(n), 0
     for order in range(rounds):
         halves = np.empty((2, n), np.float64)
         for batch in division(n, batch_size=batch_size, seed=seed, name=name, index=order):
@@ -99,8 +99,8 @@ def normalizer(
             else:
                 logs = log_sum_exp(image[rows], text[rows], temperature=temperature)
             halves[:, batch] = 0.5 * temperature * np.stack([log.cpu().numpy() for log in logs])
-            if progress is not None:
-                progress(len(batch) * (divisions // rounds))
+            done += len(batch) * (divisions // rounds)
+            report(done, n * divisions, "pairs")
         mean.add(halves)
     return mean.normalizer()
 

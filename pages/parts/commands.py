@@ -6,8 +6,7 @@ import shlex
 from pathlib import Path
 
 from clipsel_core.jobs.control import Option
-from clipsel_core.runs.config import RunConfig
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.store import Run, RunConfig
 
 
 def command(*words: object) -> str:

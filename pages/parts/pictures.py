@@ -60,9 +60,8 @@ class Finding:
         return as_it_was and time.monotonic() < self._failed_s + _LOOK_AGAIN_S
 
     def _do(self, report: Report) -> None:
-        def gone(done: int, total: int) -> None:
-            said = f"Finding images: {done:,} of {counted(total, 'files')} gone through"
-            report(done, total, "files", said)
+        def gone(done: int, total: int, unit: str = "", note: str = "", /) -> None:
+            report(done, total, unit, f"Finding images: {done:,} of {counted(total, unit)} gone through")
 
         try:
             self.index = open_images(open_pool(self.pool), self._run.cache_dir, gone, catalog.named_places())

@@ -13,9 +13,8 @@ import pytest
 from benchmarks.synthetic_run import write_run
 from clipsel_core import uids
 from clipsel_core.files import write_json
-from clipsel_core.runs.config import RunConfig, ShardInfo
 from clipsel_core.runs.seal import digest_of, sealed
-from clipsel_core.runs.store import Run, score_file, write_config
+from clipsel_core.runs.store import Run, RunConfig, ShardInfo, score_file, write_config
 
 Columns = Mapping[str, Sequence[float] | np.ndarray]
 

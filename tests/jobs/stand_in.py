@@ -13,17 +13,16 @@ from tests.waiting import until
 _SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
-from clipsel_core.jobs.progress import ProgressFile
+from clipsel_core.status import StatusFile
 
 if sys.argv[-1] == "--check":
     sys.exit("pool: expected shards, found none" if os.environ["STAND_IN"] == "fail" else 0)
 status, command, *rest = Path(sys.argv[2]), *sys.argv[3:]
 command = os.environ["STAND_IN"] or command
-file = ProgressFile(status)
-file.begin("working", "pairs")
+file = StatusFile(status, "working")
 if command == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-file.update(1, 4)
+file.report(1, 4, "pairs")
 print("at work", rest, flush=True)
 if command in ("wait", "deaf", "search"):
     time.sleep(600)

@@ -30,7 +30,7 @@ def test_state__says_how_it_ended(jobs, command, state):
     assert ended(job) == state
     assert "at work []" in job.log_tail
     if state == "failed":
-        assert job.progress.message == "pool: expected shards, found none"
+        assert job.status.message == "pool: expected shards, found none"
 
 
 def test_start__hands_over_paths_and_options_as_they_are(jobs):

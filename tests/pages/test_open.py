@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from clipsel_core.runs.config import ShardInfo
-from clipsel_core.runs.store import Run, write_config
+from clipsel_core.runs.store import Run, ShardInfo, write_config
 from pages.parts import catalog, commands, state
 from tests.pages.conftest import MAIN, PAGES, words
 from tests.pages.worlds import HOSTILE, LACKING, add_recipe, make_run

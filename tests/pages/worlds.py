@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from clipsel_core import uids
-from clipsel_core.runs.config import AddedTarget, RunConfig, ShardInfo, TargetInfo
-from clipsel_core.runs.store import write_config
+from clipsel_core.runs.store import AddedTarget, RunConfig, ShardInfo, TargetInfo, write_config
 from tests.pages import hostile
 
 METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se", "normsim_inf_task", "normsim_2_task")

@@ -20,12 +20,13 @@ from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.teachers import TeacherInfo, add_teacher
-from clipsel_core.runs import groups, plan, score_group
+from clipsel_core.runs import plan, score_group
 from clipsel_core.runs.local import score
 from clipsel_core.runs.score_group import disagreement
 from clipsel_core.runs.store import Run, read_config, score_file
 from clipsel_core.scoring import native, rounded
 from clipsel_core.scoring.s_cliploss import division
+from clipsel_core.status import read_status
 from tests import reference
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.waiting import PATIENCE_S, until
@@ -395,7 +396,8 @@ def test_score__what_was_finished_stays_when_a_later_shard_fails(pool, tmp_path)
     run = Run.open(tmp_path / "run")
     assert [path.stem for path in run.score_files] == ["00000000", "00000001"]
     assert not run.finished
-    assert (run.status["state"], run.status["shards_done"]) == ("failed", 2)
+    said = read_status(run.root / "status.json")
+    assert (said.state, said.note) == ("failed", "2 of 3 shards")
     np.savez(npz, **sound)
     score(pool, tmp_path / "run", **OPTIONS)
     score(pool, tmp_path / "undisturbed", **OPTIONS)
@@ -419,7 +421,7 @@ def test_score__a_full_disk_is_one_line_and_keeps_what_is_done(pool, tmp_path, m
         "00000000.parquet",
         "00000001.parquet",
     ]
-    assert Run.open(tmp_path / "run").status["state"] == "failed"
+    assert read_status(tmp_path / "run" / "status.json").state == "failed"
     monkeypatch.undo()
     score(pool, tmp_path / "run", **OPTIONS)
     score(pool, tmp_path / "undisturbed", **OPTIONS)
@@ -427,41 +429,42 @@ def test_score__a_full_disk_is_one_line_and_keeps_what_is_done(pool, tmp_path, m
 
 
 def test_score__two_at_once_in_one_folder(pool, tmp_path):
-    def meanwhile(_status):
+    def meanwhile(*_):
         with pytest.raises(RunError, match="expected a folder nobody works in"):
             score(pool, tmp_path / "run", **OPTIONS)
 
-    score(pool, tmp_path / "run", listener=meanwhile, **OPTIONS)
+    score(pool, tmp_path / "run", report=meanwhile, **OPTIONS)
 
 
 def test_score__status_counts_up_to_the_whole(pool, tmp_path):
     seen = []
-    score(pool, tmp_path / "run", listener=seen.append, **OPTIONS)
-    done = [status.pairs_done for status in seen]
+    file = tmp_path / "run" / "status.json"
+    score(pool, tmp_path / "run", report=lambda *said: seen.append((*said, read_status(file).state)), **OPTIONS)
+    done = [pairs for pairs, *_ in seen]
     assert done == sorted(done)
-    assert (done[0], done[-1], seen[-1].pairs_total) == (0, 126, 126)
-    assert [status.state for status in seen[-2:]] == ["running", "done"]
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "done"
+    assert (done[0], seen[-1]) == (0, (126, 126, "pairs", "3 of 3 shards", "running"))
+    said = read_status(file)
+    assert (said.state, said.what, said.done, said.total, said.unit) == ("done", "scoring", 126, 126, "pairs")
 
 
 def test_group_scorer__tells_shares_up_to_the_whole(pool, tmp_path, target):
     planned = plan.plan_run(pool, tmp_path / "run", targets={"task": target}, device="cpu", **OPTIONS)
     scorer = score_group.GroupScorer(planned, "cpu")
-    (group, *_), shares = groups.groups_left(tmp_path / "run", planned.pool.shards, 1), []
-    scorer.score(scorer.read(group), shares.append)
+    (group, *_), shares = plan.groups_left(tmp_path / "run", planned.pool.shards, 1), []
+    scorer.score(scorer.read(group), lambda done, total, *_: shares.append(done / total))
     assert shares == sorted(shares)
     assert 0 < shares[0] < 0.5
     assert shares[-1] == pytest.approx(1)
 
 
 def test_score__interrupted_says_so_and_goes_on(pool, tmp_path):
-    def interrupt(status):
-        if status.shards_done == 1 and status.state == "running":
+    def interrupt(done, total, unit, shards):
+        if shards == "1 of 3 shards":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        score(pool, tmp_path / "run", listener=interrupt, **OPTIONS)
-    assert Run.open(tmp_path / "run").status["state"] == "stopped"
+        score(pool, tmp_path / "run", report=interrupt, **OPTIONS)
+    assert read_status(tmp_path / "run" / "status.json").state == "stopped"
     assert score(pool, tmp_path / "run", **OPTIONS).finished
 
 
@@ -544,4 +547,4 @@ def test_score__a_device_without_memory_is_named(pool, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "mm", no_room)
     with pytest.raises(ScoringError, match="device cpu: expected memory to score, found that it is out of memory; end"):
         score(pool, tmp_path / "run", **OPTIONS)
-    assert Run.open(tmp_path / "run").status["state"] == "failed"
+    assert read_status(tmp_path / "run" / "status.json").state == "failed"

@@ -16,11 +16,12 @@ import pytest
 
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
-from clipsel_core.runs import share
+from clipsel_core.runs import local, plan
 from clipsel_core.runs.local import score
 from clipsel_core.runs.plan import resolve_devices
-from clipsel_core.runs.store import Run, score_file
+from clipsel_core.runs.store import score_file
 from clipsel_core.scoring.s_cliploss import division
+from clipsel_core.status import read_status
 from tests import reference, traps
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.runs.test_score import OPTIONS, files_of
@@ -39,9 +40,9 @@ def test_workers__give_the_bytes_of_one(pool, tmp_path, target):
     options = {"targets": {"task": target}, "mix_shards": 2}
     score(pool, tmp_path / "one", **OPTIONS, **options)
     seen = []
-    score(pool, tmp_path / "two", listener=seen.append, **TWO, **options)
+    score(pool, tmp_path / "two", report=lambda *said: seen.append(said), **TWO, **options)
     assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
-    assert (seen[-1].state, seen[-1].pairs_done, seen[-1].shards_done) == ("done", 126, 3)
+    assert seen[-1] == (126, 126, "pairs", "3 of 3 shards")
 
 
 def test_workers__what_one_cannot_score_stops_all_in_its_own_words(pool, tmp_path):
@@ -52,7 +53,7 @@ def test_workers__what_one_cannot_score_stops_all_in_its_own_words(pool, tmp_pat
     rewrite_npz(npz, l14_img=broken)
     with pytest.raises(PoolFormatError, match="shard 00000001, row 7: expected a unit row in l14_img, found NaN"):
         score(pool, tmp_path / "run", **TWO)
-    assert Run.open(tmp_path / "run").status["state"] == "failed"
+    assert read_status(tmp_path / "run" / "status.json").state == "failed"
 
 
 def large_pool(root):
@@ -80,17 +81,17 @@ def test_workers__one_that_dies_gives_its_work_back(tmp_path):
     options = {"temperature": 0.05, "batch_size": 1500, "divisions": 8, "seed": 1}
     killed = []
 
-    def kill_one(status):
-        if not killed and status.pairs_done > 0:
+    def kill_one(done, *_):
+        if not killed and done > 0:
             killed.append(children()[0])
             os.kill(killed[0], signal.SIGKILL)
 
-    score(pool, tmp_path / "run", device="cpu,cpu", listener=kill_one, **options)
+    score(pool, tmp_path / "run", device="cpu,cpu", report=kill_one, **options)
     assert killed
     score(pool, tmp_path / "one", **options)
     assert files_of(tmp_path / "run") == files_of(tmp_path / "one")
-    status = Run.open(tmp_path / "run").status
-    assert (status["pairs_done"], status["shards_done"]) == (15_000, 5)
+    status = read_status(tmp_path / "run" / "status.json")
+    assert (status.done, status.note) == (15_000, "5 of 5 shards")
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds its children in /proc")
@@ -112,7 +113,7 @@ def test_workers__that_die_again_and_again_are_given_up(tmp_path):
     finally:
         stop.set()
         join([killer])
-    assert Run.open(tmp_path / "run").status["state"] == "failed"
+    assert read_status(tmp_path / "run" / "status.json").state == "failed"
     assert score(pool, tmp_path / "run", device="cpu", batch_size=1500, divisions=8).finished
 
 
@@ -130,13 +131,13 @@ def test_workers__that_fail_as_nothing_should_are_given_up_in_one_line(pool, tmp
 
 
 def test_workers__interrupted_leave_nobody_behind(tmp_path):
-    def interrupt(status):
-        if status.pairs_done > 0 and status.state == "running":
+    def interrupt(done, total, *_):
+        if 0 < done < total:
             raise KeyboardInterrupt
 
     pool = large_pool(tmp_path / "pool")
     with pytest.raises(KeyboardInterrupt):
-        score(pool, tmp_path / "run", device="cpu,cpu", listener=interrupt, batch_size=1500, divisions=8)
+        score(pool, tmp_path / "run", device="cpu,cpu", report=interrupt, batch_size=1500, divisions=8)
     assert not children()
 
 
@@ -200,9 +201,9 @@ def test_mix__bad_rows_take_no_part(tmp_path):
 
 
 def test_desk__what_a_lost_worker_held_waits_again_and_counts_as_not_begun(pool):
-    first, *others = [share.Group((shard,), (shard,)) for shard in open_pool(pool).shards]
+    first, *others = [plan.Group((shard,), (shard,)) for shard in open_pool(pool).shards]
     told = []
-    desk = share._Desk([first, *others], SimpleNamespace(set_back=told.append))
+    desk = local._Desk([first, *others], SimpleNamespace(set_back=told.append))
     assert desk.take() is first
     desk.give_back([first], "cuda:1", "by SIGKILL", "look")
     assert told == [first]
@@ -214,6 +215,6 @@ def test_desk__what_a_lost_worker_held_waits_again_and_counts_as_not_begun(pool)
 
 
 def test_share__a_worker_that_finished_part_of_a_group_gives_back_the_rest(pool, tmp_path):
-    (group,) = (share.Group(tuple(s), tuple(s)) for s in [open_pool(pool).shards])
+    (group,) = (plan.Group(tuple(s), tuple(s)) for s in [open_pool(pool).shards])
     assert [shard.name for shard in group.without("00000001").left] == ["00000000", "00000002"]
     assert group.without("00000001").name == group.name

@@ -99,16 +99,17 @@ def test_normalizer__seed_and_name_decide(rows):
 
 def test_normalizer__progress_adds_up_and_can_cancel(rows):
     image, text = rows(250, 8, 1), rows(250, 8, 2)
+    told = []
     for batch_size, calls in ((100, 12), (250, 1), (1000, 1)):
-        told = []
-        normalize(image, text, batch_size=batch_size, divisions=4, progress=told.append)
-        assert (len(told), sum(told)) == (calls, 250 * 4)
+        told.clear()
+        normalize(image, text, batch_size=batch_size, divisions=4, report=lambda *said: told.append(said))
+        assert (len(told), told[-1]) == (calls, (250 * 4, 250 * 4, "pairs"))
 
-    def cancel(pairs):
+    def cancel(*_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        normalize(image, text, progress=cancel)
+        normalize(image, text, report=cancel)
 
 
 def test_normalizer__refuses_bad_arguments(rows):

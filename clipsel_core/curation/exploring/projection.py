@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,7 @@ from clipsel_core.errors import RunError, reason_of
 from clipsel_core.files import write_atomically
 from clipsel_core.runs.seal import check_seal, sealed
 from clipsel_core.runs.store import Run
-
-Progress = Callable[[float, str], None]
+from clipsel_core.tasks import Report, part_of, silent
 
 # Pairs on a map where nobody says how many.
 SAMPLE = 50_000
@@ -74,20 +73,19 @@ class Projection:
     settings: dict[str, Any]
 
 
-def project(run: Run, *, sample: int = SAMPLE, seed: int = 0, progress: Progress | None = None) -> Path:
+def project(run: Run, *, sample: int = SAMPLE, seed: int = 0, report: Report = silent) -> Path:
     """Lays out a random sample of the run's pairs by their images with UMAP (cosine) and writes RUN/projection.parquet.
 
     sample: pairs to lay out; all where the run has fewer. Pairs that were set aside are not drawn. The same seed gives
         the same sample, and on one machine and one version of umap-learn the same map.
-    progress: called with the share done, 0 to 1, and the stage.
+    report: told the share that is done, and the stage.
     Raises: RunError where the pool is not there or there is nothing to lay out; PoolFormatError on damaged embeddings.
     Reference: McInnes, Healy, Melville, "UMAP", arXiv 1802.03426.
     """
-    report = progress or (lambda share, stage: None)
     table = ScoreTable.open(run)
     rows = draw_sample(table, sample, seed)
     vectors = PoolVectors(table, "image", rows)
-    images = vectors.read(np.float32, lambda done, total, *_: report(_READ * done / total, "reading embeddings"))
+    images = vectors.read(np.float32, part_of(report, 0, _READ, "reading embeddings"))
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.linalg.norm(images, axis=1)
     usable = np.isfinite(length) & (length > 0)
@@ -101,7 +99,7 @@ def project(run: Run, *, sample: int = SAMPLE, seed: int = 0, progress: Progress
     out = pa.table({name: np.ascontiguousarray(values) for name, values in columns.items()})
     out = out.replace_schema_metadata({_METADATA_KEY: json.dumps(settings)})
     write_atomically(run.projection_file, lambda aside: pq.write_table(sealed(out, "", ""), aside))
-    report(1.0, "done")
+    report(1, 1, "", "done")
     return run.projection_file
 
 
@@ -122,18 +120,18 @@ def draw_sample(table: ScoreTable, sample: int, seed: int) -> np.ndarray:
     return candidates[np.sort(places)]
 
 
-def _lay_out(images: np.ndarray, neighbours: int, seed: int, report: Progress) -> np.ndarray:
+def _lay_out(images: np.ndarray, neighbours: int, seed: int, report: Report) -> np.ndarray:
     """Places of the images on the map, (M, 2) float32. Up to three lie on a circle: there is nothing to lay out."""
     pairs = len(images)
     if pairs <= 3:
         angle = 2 * np.pi * np.arange(pairs) / max(1, pairs)
         return np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32) * (pairs > 1)
-    report(_READ, "starting UMAP")
+    part_of(report, _READ, 1, "starting UMAP")(0, 1)
     # Loading numba takes many seconds: whoever only looks at a map that exists need not wait for it.
     import umap
 
     _keep_compiled()
-    report(_READ, "finding neighbours")
+    part_of(report, _READ, 1, "finding neighbours")(0, 1)
     layout = umap.UMAP(
         n_neighbors=neighbours,
         min_dist=_MIN_DIST,
@@ -162,13 +160,13 @@ def _keep_compiled() -> None:
 class _EpochReader:
     """A file that UMAP draws its progress bar into: the only way it tells how far the layout is."""
 
-    def __init__(self, report: Progress) -> None:
-        self._report = report
+    def __init__(self, report: Report) -> None:
+        self._report = part_of(report, _LINKED, 1, "laying out")
 
     def write(self, text: str) -> None:
         done, slash, total = text.strip().partition("/")
         if slash and done.isdigit() and total.isdigit() and int(total):
-            self._report(_LINKED + (1 - _LINKED) * int(done) / int(total), "laying out")
+            self._report(int(done), int(total))
 
     def flush(self) -> None:
         """Nothing is held back."""

@@ -9,7 +9,6 @@ similarities go to the smaller row.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,11 +27,9 @@ from clipsel_core.errors import RunError, TargetError, UidError, reason_of
 from clipsel_core.files import write_atomically
 from clipsel_core.pool.embeddings import ROUNDING, at_unit_length, row_lengths, row_scale
 from clipsel_core.pool.target_files import read_target_rows, split_part
-from clipsel_core.runs.config import TargetInfo
 from clipsel_core.runs.seal import check_seal, sealed
-from clipsel_core.runs.store import Run
-
-Progress = Callable[[int, int], None]
+from clipsel_core.runs.store import Run, TargetInfo
+from clipsel_core.tasks import Report, silent
 
 _KEY = b"clipsel.search"
 _ENDINGS = (".parquet", ".csv", ".npy")
@@ -110,12 +107,12 @@ def search_run(
     side: Side = "image",
     on_map: bool = False,
     limit: int = 100,
-    progress: Progress | None = None,
+    report: Report = silent,
 ) -> SearchResult:
     """The pairs of a run most like a query, which is a (D,) embedding or the uid of a pair, itself left out.
 
     side: which embeddings are compared with it. on_map: look only among the pairs on the run's map.
-    progress: called with pairs looked at and pairs in all.
+    report: told how many of the pairs were looked at.
     Raises: RunError where the run has no such pair or no map; PoolFormatError on damaged embeddings.
     """
     table, among = ScoreTable.open(run), None
@@ -127,9 +124,9 @@ def search_run(
         among = places.rows
     vectors = PoolVectors(table, side, among)
     if isinstance(query, str):
-        found = neighbours(table, find_row(table, query), side=side, among=vectors, limit=limit, progress=progress)
+        found = neighbours(table, find_row(table, query), side=side, among=vectors, limit=limit, report=report)
     else:
-        found = nearest(query, vectors, limit=limit, progress=progress)
+        found = nearest(query, vectors, limit=limit, report=report)
     return SearchResult(table, found, vectors.rows)
 
 
@@ -140,30 +137,30 @@ def neighbours(
     side: Side = "image",
     among: Vectors | np.ndarray | None = None,
     limit: int = 48,
-    progress: Progress | None = None,
+    report: Report = silent,
 ) -> Nearest:
     """The pairs whose images (or captions) are most like those of a pair; the pair itself is not among them.
 
     side: which embeddings are compared, "image" or "text". among: the pairs to look through, as (M,) ascending row
         numbers or as vectors of that side; None for the whole run, which reads all of its embeddings.
-    progress: called with pairs looked at and pairs in all.
+    report: told how many of the pairs were looked at.
     Raises: RunError where the pool is not there or the pair has no usable embedding, PoolFormatError on damaged files.
 
     >>> table = ScoreTable.open(Run.open("data/demo/run"))  # doctest: +SKIP
     >>> neighbours(table, 0, limit=3).similarity            # doctest: +SKIP
     """
     vectors: Vectors = PoolVectors(table, side, among) if among is None or isinstance(among, np.ndarray) else among
-    return nearest(vector_of(table, row, side), vectors, limit=limit + 1, progress=progress).without(row).first(limit)
+    return nearest(vector_of(table, row, side), vectors, limit=limit + 1, report=report).without(row).first(limit)
 
 
 def nearest(
-    query: np.ndarray, vectors: Vectors, *, limit: int = 48, as_normsim: bool = False, progress: Progress | None = None
+    query: np.ndarray, vectors: Vectors, *, limit: int = 48, as_normsim: bool = False, report: Report = silent
 ) -> Nearest:
     """The rows whose vectors are most like a query. query: (D,) floats of any length but 0.
 
     as_normsim: rank by the absolute value, with unit rows taken as rounding left them, so that the first is the score;
         it may lie past 1 by that rounding. The similarities keep their signs.
-    progress: called with rows looked at and rows in all.
+    report: told how many of the rows were looked at.
     Raises: RunError where the query is not a direction, or has another width than the vectors.
     """
     if query.shape != (vectors.width,):
@@ -182,8 +179,7 @@ def nearest(
             found = products * row_scale(block) if as_normsim else np.clip(products / row_lengths(block), -1, 1)
         best = _merge(best, Nearest(rows, found), limit, either_sign=as_normsim)
         done += len(rows)
-        if progress:
-            progress(done, vectors.rows)
+        report(done, vectors.rows, "pairs")
     return best
 
 

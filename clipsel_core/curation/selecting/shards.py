@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +38,7 @@ from clipsel_core.pool.making.claim import hold_folder
 from clipsel_core.pool.making.decode import Unusable, quiet_pillow
 from clipsel_core.pool.making.packing import check_whole, for_loaders, new_tar, write_stats
 from clipsel_core.runs.store import Run, check_outside
+from clipsel_core.tasks import Report, silent
 
 PAIRS_PER_SHARD = 10_000
 
@@ -103,8 +104,8 @@ def export_shards(
     pairs_per_shard: int = PAIRS_PER_SHARD,
     scores: bool = False,
     named: Sequence[str] = (),
-    finding: Callable[[int, int], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    finding: Report = silent,
+    report: Report = silent,
 ) -> Shards:
     """Writes the selected pairs as webdataset tars, in the pool's order, or goes on with that.
 
@@ -114,7 +115,7 @@ def export_shards(
 
     scores: also write each pair's metrics into its json. named: places that images may lie below, see reach.
     finding: told how many of the pool's files were gone through for its images, where nobody did so before.
-    progress: told after each tar how many of how many pairs are done.
+    report: told after each tar how many of how many pairs are done.
     Raises: ExportError where nothing is selected, the pool is not there, no pair has an image, `out` holds something
         else, or cannot be written; PoolFormatError where a store that holds images stays away, or the pool is not as it
         was scored.
@@ -144,8 +145,7 @@ def export_shards(
             for number, part in enumerate(np.array_split(rows, -(-len(rows) // pairs_per_shard))):
                 work.write(out / f"{number:08d}.tar", part)
                 done += len(part)
-                if progress:
-                    progress(done, len(rows))
+                report(done, len(rows), "pairs")
             return _finish(run, selection, recipe, out, settings)
     except OSError as error:
         found, remedy = error.strerror or str(error), "make room and start again: finished tars are kept"
@@ -232,9 +232,7 @@ def _numbers(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 
-def _images(
-    run: Run, table: ScoreTable, named: Sequence[str], finding: Callable[[int, int], None] | None
-) -> ImageIndex:
+def _images(run: Run, table: ScoreTable, named: Sequence[str], finding: Report) -> ImageIndex:
     if table.pool is None:
         remedy = "bring the pool back to where it was scored"
         raise ExportError(run.pool_root, expected="the pool of the run", found="no such folder", remedy=remedy)

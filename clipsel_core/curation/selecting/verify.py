@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +25,9 @@ from clipsel_core.files import sha256_of
 from clipsel_core.pool.embeddings import read_embeddings, row_scale
 from clipsel_core.pool.layout import Arch, Pool, open_pool, read_uids
 from clipsel_core.pool.target_files import read_target_rows
-from clipsel_core.runs.config import TargetInfo
 from clipsel_core.runs.seal import UID_HALVES, SealedFiles, is_sealed
-from clipsel_core.runs.store import Run, score_file
+from clipsel_core.runs.store import Run, TargetInfo, score_file
+from clipsel_core.tasks import Report, silent
 
 # What float32 may differ by from float64, of values of about 1 and in proportion.
 _TOLERANCE = 2e-5
@@ -49,16 +49,14 @@ class Verified:
     pairs: int = 0
 
 
-def verify(
-    run: Run, *, recompute: int = 0, seed: int = 0, progress: Callable[[int, int], None] = lambda done, of: None
-) -> Verified:
+def verify(run: Run, *, recompute: int = 0, seed: int = 0, report: Report = silent) -> Verified:
     """Reads every file of a run, holds exports against their recipes, and computes some pairs again in float64.
 
     recompute: how many pairs, drawn by `seed`; CLIPScore and NormSim of them, and that their uids are the pool's.
-    progress: told how many of how many files of scores were read.
+    report: told how many of how many files of scores were read.
     """
     found = Verified()
-    _check_files(run, found, progress)
+    _check_files(run, found, report)
     if not found.problems:
         table = ScoreTable.open(run)
         for check in (_uid_problems, _score_problems, _index_problems):
@@ -71,7 +69,7 @@ def verify(
     return found
 
 
-def _check_files(run: Run, found: Verified, progress: Callable[[int, int], None]) -> None:
+def _check_files(run: Run, found: Verified, report: Report) -> None:
     """Reads all columns of all shards, and says where an added target's uids are not those of the scores."""
     scores = SealedFiles(run.root, run.config)
     added = [SealedFiles(run.root, run.config, target) for target in run.added]
@@ -97,7 +95,7 @@ def _check_files(run: Run, found: Verified, progress: Callable[[int, int], None]
             found.problems += problems
             found.files += 1 + len(added)
             unsealed += not sealed and not problems
-            progress(found.files, len(names) * (1 + len(added)))
+            report(found.files, len(names) * (1 + len(added)), "files")
     if unsealed:
         found.notes.append(f"{counted(unsealed, 'shards')} of an earlier version, which has no checksums")
 

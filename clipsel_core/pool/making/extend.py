@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +42,7 @@ from clipsel_core.pool.making.shard_files import (
 from clipsel_core.pool.sources.image_tables import with_images
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.pool.teachers import add_teacher, read_teachers
+from clipsel_core.tasks import Report, silent
 
 SET_ASIDE = pa.schema({"uid": pa.string(), "file": pa.string(), "reason": pa.string()})
 
@@ -74,8 +74,8 @@ def extend_pool(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     most_pixels: int | None = None,
-    finding: Callable[[int, int], object] = lambda done, total: None,
-    progress: Callable[[int, int], object] = lambda done, total: None,
+    finding: Report = silent,
+    report: Report = silent,
 ) -> Extended:
     """Embeds the pairs of a pool that is there, images from the source, captions from the pool, shard by shard.
 
@@ -84,7 +84,7 @@ def extend_pool(
     again, it goes on at the shard and ends with the same bytes.
 
     most_pixels: None for as this teacher was begun, else for 64 million.
-    finding, progress: called with how far the source is searched, and how many of the pool's pairs are done.
+    finding, report: told how far the source is searched, and how many of the pool's pairs are done.
     Raises: PoolFormatError where the arch is the pool's already, the pool has no captions or uids, or source and pool
         share no pair.
     """
@@ -108,11 +108,11 @@ def extend_pool(
             for shard in pool.shards:
                 files = ShardFiles(root, shard.name)
                 if not (files.has(arch) and _aside(files, arch).exists()):
-                    work = _Work(source, pool, matched, embedder, arch, width, progress, writer)
+                    work = _Work(source, pool, matched, embedder, arch, width, report, writer)
                     embedded += work.extend(shard, files, first)
                 first += shard.rows
                 writer.check()
-                progress(first, pool.rows)
+                report(first, pool.rows, "pairs")
             writer.wait()
     return _finish(pool, matched, arch, embedded, time.monotonic() - began)
 
@@ -127,7 +127,7 @@ class _Work:
     embedder: Embedder
     arch: str
     width: int
-    progress: Callable[[int, int], object]
+    report: Report
     writer: ShardWriter
 
     def extend(self, shard: Shard, files: ShardFiles, first: int) -> int:
@@ -168,7 +168,7 @@ class _Work:
 
         def tell(_: Record, read: int) -> None:
             self.writer.check()
-            self.progress(first + read, self.pool.rows)
+            self.report(first + read, self.pool.rows, "pairs")
 
         records = with_images(self.source.base, self.source.image_column, listed)
         return self.embedder.embed(records, tell, lambda *_: None)

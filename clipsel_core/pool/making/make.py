@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, islice
 from pathlib import Path
@@ -45,6 +45,8 @@ from clipsel_core.pool.making.shard_files import (
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source, facts_in
 from clipsel_core.pool.teachers import add_teacher
+from clipsel_core.status import Pace
+from clipsel_core.tasks import Report, silent
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def make_pool(
     workers: int | None = None,
     most_pixels: int | None = None,
     pack: bool | None = None,
-    progress: Callable[[int, int, int], None] | None = None,
+    report: Report = silent,
 ) -> Made:
     """Embeds a source into a pool in DataComp's layout, or goes on with what was begun there.
 
@@ -91,8 +93,8 @@ def make_pool(
     shard_size: records to a shard, the rejected among them. workers: processes that decode; None for as many as
         cores. pack: also write the pairs to shards/<shard>.tar, images as they are. shard_size, most_pixels, pack:
         None for as the pool was begun, else for 100,000, 64 million and no.
-    progress: called with how far the source has been read, how far it goes, both in a unit of the source's own, and
-        how many of its records this call has been through; the last time when all is written.
+    report: told how far the source has been read, in a unit of its own; the note, how many of its records this call has
+        been through; the last time when all is written.
     Raises: PoolFormatError where the source is not the one that was begun with, or none of it can be used.
     """
     root = Path(root)
@@ -117,9 +119,8 @@ def make_pool(
             )
             embed = working.enter_context(embedder).embed
         shards = {"shard_size": settings["shard_size"], "pack": settings["pack"]}
-        progress = progress or (lambda done, total, records: None)
         writer = working.enter_context(ShardWriter())
-        return _Work(source, root, embed, arch, **shards, progress=progress, writer=writer).make()
+        return _Work(source, root, embed, arch, **shards, report=report, writer=writer).make()
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,9 @@ class _Work:
     arch: str
     shard_size: int
     pack: bool
-    progress: Callable[[int, int, int], None]
+    report: Report
     writer: ShardWriter
+    pace: Pace = field(default_factory=Pace)
 
     def make(self) -> Made:
         """Goes through the shards; those that are there with this teacher are passed over."""
@@ -153,7 +155,7 @@ class _Work:
             taken = uids.union(taken, named)
             cursor, last, number = Cursor(*report.following), report.last, number + 1
         self.writer.wait()
-        self.progress(sum(self.source.sizes), sum(self.source.sizes), gone_through)
+        self._tell(sum(self.source.sizes), gone_through)
         return _finish(self.root, number, embedded, time.monotonic() - start)
 
     def _make_shard(
@@ -190,13 +192,18 @@ class _Work:
         return report, namer.uids()
 
     def _rows(self, feed: Feed, before: int, took: Took) -> EmbeddedRows:
-        total, earlier = sum(self.source.sizes), feed.handed_out
+        earlier = feed.handed_out
 
         def tell(last: Record, read: int) -> None:
             self.writer.check()
-            self.progress(feed.reached(last, earlier + read), total, before + read)
+            self._tell(feed.reached(last, earlier + read), before + read)
 
         return self.embed(islice(feed, self.shard_size), tell, took)
+
+    def _tell(self, reached: int, records: int) -> None:
+        per_s = self.pace.per_s(records)
+        note = counted(records, "pairs") + (f", {per_s:,.0f}/s" if per_s else "")
+        self.report(reached, sum(self.source.sizes), "", note if records else "")
 
     def _packed(self, files: ShardFiles, feed: Feed, namer: Namer, before: int) -> EmbeddedRows:
         """The rows, and their pairs in a tar, where the rows' images are then."""

@@ -27,6 +27,7 @@ from clipsel_core.pool.layout import Pool, read_uids
 from clipsel_core.pool.making.shard_files import write_parquet
 from clipsel_core.pool.sources.record import Record, Source, signature_of
 from clipsel_core.processes import Crew
+from clipsel_core.tasks import Report
 
 NO_IMAGE = "no image in the source"
 
@@ -81,10 +82,10 @@ class Matched:
         return np.lexsort((offset, file))
 
 
-def match(source: Source, pool: Pool, progress: Callable[[int, int], object]) -> Matched:
+def match(source: Source, pool: Pool, report: Report) -> Matched:
     """Goes through the source once, its images unread, and notes where those of the pool's pairs lie.
 
-    progress: called with how far the source has been gone through, and how far it goes.
+    report: told how far the source has been gone through.
     Memory: 60 bytes a pair of the pool. Raises: PoolFormatError where source and pool have no names in common.
     """
     for by in _named_by(source, pool):
@@ -93,7 +94,7 @@ def match(source: Source, pool: Pool, progress: Callable[[int, int], object]) ->
         for part, stretches in _parts(source, by):
             for stretch in stretches:
                 work.take(stretch)
-                progress(before + min(stretch.position, source.sizes[part]), total)
+                report(before + min(stretch.position, source.sizes[part]), total)
             before += source.sizes[part]
         matched = work.matched(by)
         if matched.found:

@@ -18,8 +18,7 @@ from clipsel_core.jobs.control import Option
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.sources.record import FORMATS
 from clipsel_core.pool.teachers import read_teachers
-from clipsel_core.runs.config import NAME_PATTERN, RunConfig
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.store import NAME_PATTERN, Run, RunConfig
 from pages.parts import catalog, messages, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.jobs import dialogs, folders, jobs, machine

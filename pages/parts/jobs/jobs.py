@@ -15,10 +15,10 @@ import streamlit as st
 from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError
 from clipsel_core.jobs import control
-from clipsel_core.jobs.progress import Progress
 from clipsel_core.jobs.store import Job, State, forget, listing, note_opened
 from clipsel_core.jobs.turns import jobs_before
 from clipsel_core.runs.store import Run
+from clipsel_core.status import Status
 from pages.parts import catalog, commands, guards, leading, messages, views, words
 from pages.parts.jobs import dialogs, folders
 
@@ -151,11 +151,10 @@ def _draw_glance(active_then: list[str]) -> None:
         if job.state == "waiting":
             messages.show_note(f"{job.info.title} · {_place(job, found)}")
             continue
-        progress = job.progress or Progress("running")
-        share = min(1.0, progress.done / progress.total) if progress.total else 0.0
+        status = job.status
         # A title may quote what somebody typed: escaped here, where the bar's own text would be markdown.
-        messages.show_note(f"{job.info.title} · {100 * share:.0f} %")
-        st.progress(share)
+        messages.show_note(f"{job.info.title} · {100 * status.share:.0f} %")
+        st.progress(status.share)
 
 
 def watch(job: Job) -> None:
@@ -165,8 +164,8 @@ def watch(job: Job) -> None:
 
 def _draw_watched(job: Job) -> None:
     control.reap()
-    progress = job.progress or Progress("running")
-    how = job.state_at(progress)
+    status = job.status
+    how = job.state_at(status)
     if how == "done":
         _lead_to_found(job, key=f"watched {job.id}")
         return
@@ -178,8 +177,7 @@ def _draw_watched(job: Job) -> None:
         return
     notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, listing(catalog.jobs_folder()))}
     with st.container(horizontal=True, vertical_alignment="center"):
-        share = min(progress.done / progress.total, 1.0) if progress.total else 0.0
-        st.progress(share, text=f"All pairs: {notes.get(how) or _how_far(job, progress)}")
+        st.progress(status.share, text=f"All pairs: {notes.get(how) or _how_far(job, status)}")
         st.button("Cancel", key=f"cancel watched {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
 
 
@@ -250,17 +248,16 @@ def _tells(job: Job) -> bool:
 
 
 def _show_active(job: Job, everywhere: list[Job]) -> None:
-    progress = job.progress or Progress("running")
-    how = job.state_at(progress)
+    status = job.status
+    how = job.state_at(status)
     notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container():
-            messages.show_title(_title(job), notes.get(how, progress.stage))
+            messages.show_title(_title(job), notes.get(how, status.note))
         st.button("Cancel", key=f"cancel {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
     if how == "waiting":
         return
-    share = progress.done / progress.total if progress.total else 0.0
-    st.progress(min(share, 1.0), text=_how_far(job, progress))
+    st.progress(status.share, text=_how_far(job, status))
     with st.expander("Log", key=f"log {job.id}"):
         st.code(job.log_tail or "nothing printed yet", language=None, wrap_lines=True)
 
@@ -271,25 +268,22 @@ def _place(job: Job, everywhere: list[Job]) -> str:
     return f"waiting, {words.count(before)} before it" if before else "starting"
 
 
-def _how_far(job: Job, progress: Progress) -> str:
-    if not progress.total:
+def _how_far(job: Job, status: Status) -> str:
+    if not status.total:
         return f"starting · {words.duration(job.seconds)}"
-    if progress.unit:
-        parts = [f"{words.count(progress.done)} of {counted(progress.total, progress.unit)}"]
-        parts += [f"{words.rate(progress.per_s)} {progress.unit}/s"] if progress.per_s else []
+    if status.unit:
+        parts = [f"{words.count(status.done or 0)} of {counted(status.total, status.unit)}"]
+        parts += [f"{words.rate(status.per_s)} {status.unit}/s"] if status.per_s else []
     else:
-        parts = [f"{100 * progress.done / progress.total:.0f} %"]
-    if progress.counts:
-        parts += [counted(progress.counted, progress.counts)]
-        parts += [f"{words.rate(progress.counted_per_s)} {progress.counts}/s"] if progress.counted_per_s else []
-    left = f"{words.duration(progress.left_s)} left" if progress.left_s else f"{words.duration(job.seconds)} so far"
+        parts = [f"{100 * status.share:.0f} %"]
+    left = f"{words.duration(status.left_s)} left" if status.left_s else f"{words.duration(job.seconds)} so far"
     return " · ".join([*parts, left])
 
 
 def _show_ended(job: Job, *, brief: bool = False) -> None:
     """How a job ended and what can be done now. brief: in one line, with what it said behind a button."""
-    progress = job.progress
-    how = job.state_at(progress)
+    status = job.status
+    how = job.state_at(status)
     goes_on = "; it goes on where it stopped" if job.command in control.RESUMES else ""
     notes: dict[State, str] = {
         "done": f"done in {words.duration(job.seconds)}",
@@ -303,12 +297,12 @@ def _show_ended(job: Job, *, brief: bool = False) -> None:
             messages.show_title(_title(job), notes[how])
         if brief and how in ("failed", "lost"):
             with st.popover("Why"):
-                _show_said(job, how, progress)
+                _show_said(job, how, status)
         _offer_next(job, how)
         away: dict[str, Any] = {"icon": ":material/close:", "help": "Dismiss", "type": "tertiary"}
         st.button("Dismiss", key=f"forget {job.id}", on_click=forget, args=(job,), **away)
     if not brief:
-        _show_said(job, how, progress)
+        _show_said(job, how, status)
 
 
 def _offer_next(job: Job, how: State) -> None:
@@ -323,9 +317,9 @@ def _offer_next(job: Job, how: State) -> None:
         st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
 
 
-def _show_said(job: Job, how: State, progress: Progress | None) -> None:
-    if how in ("done", "failed") and progress and progress.message:
-        st.code(progress.message, language=None, wrap_lines=True)
+def _show_said(job: Job, how: State, status: Status) -> None:
+    if how in ("done", "failed") and status.message:
+        st.code(status.message, language=None, wrap_lines=True)
     if how in ("failed", "lost"):
         with st.expander("Log and command", key=f"log {job.id}"):
             st.code(job.log_tail or "nothing was printed", language=None, wrap_lines=True)

@@ -14,7 +14,7 @@ from clipsel_core.curation.exploring.searches import NearestTargets, nearest_tar
 from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError
-from clipsel_core.runs.config import TargetInfo
+from clipsel_core.runs.store import TargetInfo
 from pages.parts import empty, facts, leading, metrics, state, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, pager, scanning

@@ -42,7 +42,7 @@ def pool_and_run(root, sizes: list[int], nan_rows: tuple[int, ...] = ()) -> Run:
 
 def test_project__is_the_same_each_time_and_separates_clusters(tmp_path):
     run, told = pool_and_run(tmp_path, [60, 41], nan_rows=(4, 7)), []
-    first = project(run, progress=lambda share, stage: told.append((share, stage))).read_bytes()
+    first = project(run, report=lambda done, total, _unit, stage: told.append((done / total, stage))).read_bytes()
     assert project(run).read_bytes() == first
     found = read_projection(run)
     assert len(found.rows) == 99

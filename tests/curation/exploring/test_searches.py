@@ -51,7 +51,7 @@ def every(run, member: str = "l14_img") -> np.ndarray:
 @pytest.mark.parametrize(("side", "member"), [("image", "l14_img"), ("text", "l14_txt")])
 def test_search_run__by_vector_is_a_search_in_float64(run, side, member):
     query, told = unit_rows(1, 16, 3)[0].astype(np.float32), []
-    found = search_run(run, query, side=side, limit=9, progress=lambda done, total: told.append((done, total)))
+    found = search_run(run, query, side=side, limit=9, report=lambda done, total, *_: told.append((done, total)))
     cosines = every(run, member) @ query.astype(np.float64)
     assert found.nearest.rows.tolist() == np.argsort(-cosines, kind="stable")[:9].tolist()
     np.testing.assert_allclose(found.nearest.similarity, cosines[found.nearest.rows], atol=1e-3)
@@ -238,7 +238,7 @@ def test_nearest__twins_have_a_cosine_of_1_whatever_rounding_made_of_their_lengt
 
 def test_nearest__reports_how_far_it_is(table):
     told = []
-    nearest(np.ones(16), PoolVectors(table), progress=lambda done, total: told.append((done, total)))
+    nearest(np.ones(16), PoolVectors(table), report=lambda done, total, *_: told.append((done, total)))
     assert told == [(40, 126), (65, 126), (126, 126)]
 
 

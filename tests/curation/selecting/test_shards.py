@@ -152,7 +152,7 @@ def test_export_shards__finished_tars_are_not_written_again(tmp_path, made, monk
     monkeypatch.setattr(shards, "new_tar", None)
     told = []
     export_shards(
-        run, selection, recipe, tmp_path / "out", pairs_per_shard=2, progress=lambda *counts: told.append(counts)
+        run, selection, recipe, tmp_path / "out", pairs_per_shard=2, report=lambda *counts: told.append(counts[:2])
     )
     assert told == [(2, 7), (4, 7), (6, 7), (7, 7)]
 

@@ -47,7 +47,7 @@ def problems(run: Run, **options) -> list[str]:
 
 def test_verify__has_nothing_to_say_of_a_sound_run(run):
     told = []
-    found = verify(run, recompute=1_000, progress=lambda *said: told.append(said))
+    found = verify(run, recompute=1_000, report=lambda done, total, _unit: told.append((done, total)))
     assert found.problems == []
     assert (found.files, found.exports, found.pairs) == (6, 2, 126)
     assert told[-1] == (6, 6)

@@ -325,6 +325,12 @@ def test_make_pool__stopped_anywhere_ends_with_the_same_bytes(tmp_path, teachers
     assert bytes_of(tmp_path / "pool") == whole
 
 
+def gone_through(told):
+    """How far the source has been read, how far it goes, and how many records that is, of what a Report is told."""
+    done, total, _, note = told
+    return done, total, int(note.partition(" ")[0].replace(",", "") or 0)
+
+
 def stopping(write, left):
     """The same, but it is interrupted once as many more files are written as `left` says."""
 
@@ -409,24 +415,24 @@ def test_make_pool__from_tars_in_its_own_shards_folder(tmp_path, teachers):
     write_tars(root / "shards", (5, 4))
     source = open_source(root / "shards")
 
-    def stop(done, total, records):
-        if records > 4:
+    def stop(*told):
+        if gone_through(told)[2] > 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(root / "shards", root, teachers[0], shard_size=3, batch_size=1, progress=stop)
+        build(root / "shards", root, teachers[0], shard_size=3, batch_size=1, report=stop)
     assert not is_extendable(source, root)
     assert build(root / "shards", root, teachers[0]).kept == 9
 
 
 def test_make_pool__a_packed_pool_that_was_stopped_is_no_source_yet(tmp_path, teachers):
-    def stop(done, total, records):
-        if records > 4:
+    def stop(*told):
+        if gone_through(told)[2] > 4:
             raise KeyboardInterrupt
 
     source, root = write_tars(tmp_path / "in"), tmp_path / "pool"
     with pytest.raises(KeyboardInterrupt):
-        build(source, root, teachers[0], shard_size=3, batch_size=1, pack=True, progress=stop)
+        build(source, root, teachers[0], shard_size=3, batch_size=1, pack=True, report=stop)
     with pytest.raises(PoolFormatError, match="expected a finished pool, found one that was stopped"):
         is_extendable(open_source(root / "shards"), root)
     build(source, root, teachers[0])
@@ -510,15 +516,17 @@ def test_make_pool__pool_and_pictures_move_together(tmp_path, teachers):
 
 def test_make_pool__progress_goes_to_the_end(tmp_path, teachers):
     told = []
-    build(
-        write_tars(tmp_path / "in"), tmp_path / "pool", teachers[0], progress=lambda *at: told.append(at), shard_size=4
-    )
+
+    def note(*at):
+        told.append(gone_through(at))
+
+    build(write_tars(tmp_path / "in"), tmp_path / "pool", teachers[0], report=note, shard_size=4)
     assert told[-1] == (sum(open_source(tmp_path / "in").sizes),) * 2 + (9,)
     assert all(0 <= done <= total for done, total, _ in told)
     assert told == sorted(told)
     folder = folder_of_pictures(tmp_path / "folder")
     told.clear()
-    build(folder, tmp_path / "other", teachers[0], progress=lambda *at: told.append(at), shard_size=4)
+    build(folder, tmp_path / "other", teachers[0], report=note, shard_size=4)
     assert told == sorted(told)
 
 
@@ -569,7 +577,7 @@ def test_make_pool__a_disk_that_is_full_stops_the_next_shard(tmp_path, teachers,
             tmp_path / "pool",
             teachers[0],
             shard_size=3,
-            progress=lambda *at: told.append(at),
+            report=lambda *at: told.append(gone_through(at)),
         )
     assert told[-1][2] <= 6
     assert not list((tmp_path / "pool").glob("metadata/*"))

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from clipsel_core.runs.work import in_turn
+from clipsel_core.runs.worker import in_turn
 
 
 def test_in_turn__reads_the_next_and_writes_the_last_meanwhile():

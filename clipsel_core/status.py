@@ -1,0 +1,152 @@
+"""How far is work that another process does? One small JSON file says it, replaced whole twice a second.
+
+A command writes it (`clipsel --status FILE ...`), and a run has one of its scoring. Who watches needs nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+
+from clipsel_core.counts import counted
+from clipsel_core.errors import ClipselError, reason_of
+from clipsel_core.files import write_json
+
+State = Literal["running", "done", "failed", "stopped"]
+_Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+_SECONDS_BETWEEN_WRITES = 0.4
+# Sooner than this nobody can say how long the rest will take.
+_SECONDS_TO_JUDGE = 1.0
+# What earlier versions called the fields: a run's, and a job's.
+_EARLIER = {"pairs_done": "done", "pairs_total": "total", "pairs_per_s": "per_s", "eta_s": "left_s", "stage": "note"}
+
+
+class Status(BaseModel):
+    """How far work is, each of it as far as it is known.
+
+    state: "stopped" where somebody ended it from outside. what: "scoring". note: what of it goes on now.
+    done, total: counted in `unit`, "" where they are but a share.
+    per_s: units a second; left_s: seconds left; of what goes on now, None until they can be judged.
+    message: the error of work that failed; of work that is done what came out, a line each, where it says so.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    state: State | None = None
+    what: str = ""
+    note: str = ""
+    done: NonNegativeInt | None = None
+    total: NonNegativeInt | None = None
+    unit: str = ""
+    per_s: _Rate | None = None
+    left_s: _Rate | None = None
+    started_at: AwareDatetime | None = None
+    updated_at: AwareDatetime | None = None
+    pid: int | None = None
+    message: str = ""
+
+    @property
+    def share(self) -> float:
+        """The share that is done, 0 to 1; 0 where it is not known."""
+        return min(1.0, (self.done or 0) / self.total) if self.total else 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_earlier(cls, said: Any) -> Any:
+        if not isinstance(said, dict):
+            return said
+        now = {_EARLIER.get(name, name): value for name, value in said.items()}
+        if "pairs_total" in said:
+            now["unit"] = "pairs"
+        if said.get("counts") and isinstance(said.get("counted"), int):
+            now["note"] = counted(said["counted"], said["counts"])
+        return now
+
+
+class Pace:
+    """How many a second, from the first count on: what was there before counts for no speed."""
+
+    def __init__(self) -> None:
+        self._since, self._before = 0.0, -1
+
+    def per_s(self, count: int) -> float | None:
+        """None until it can be judged."""
+        clock = time.monotonic()
+        if self._before < 0:
+            self._since, self._before = clock, count
+        seconds, here = clock - self._since, count - self._before
+        return round(here / seconds, 3) if here > 0 and seconds > _SECONDS_TO_JUDGE else None
+
+
+class StatusFile:
+    """Keeps the file true while the work goes on; any thread may tell it."""
+
+    def __init__(self, path: Path, what: str = "") -> None:
+        self._path, self._written, self._guard = path, 0.0, threading.RLock()
+        self._status, self._pace = Status(state="running", started_at=_now(), pid=os.getpid()), Pace()
+        self.begin(what)
+
+    def begin(self, what: str) -> None:
+        """Notes what is about to be done."""
+        with self._guard:
+            begun = {"what": what, "note": "", "done": 0, "total": 0, "unit": "", "per_s": None, "left_s": None}
+            self._status, self._pace = self._status.model_copy(update=begun), Pace()
+            self._write()
+
+    def report(self, done: int, total: int, unit: str = "", note: str = "", /) -> None:
+        """As tasks.Report. A note that differs in more than its numbers begins a stage, whose speed is its own."""
+        with self._guard:
+            is_new_stage = _without_numbers(note) != _without_numbers(self._status.note)
+            if is_new_stage:
+                self._pace = Pace()
+            per_s = self._pace.per_s(done)
+            left_s = round((total - done) / per_s, 3) if per_s else None
+            told = {"done": done, "total": total, "unit": unit, "note": note, "per_s": per_s, "left_s": left_s}
+            self._status = self._status.model_copy(update=told)
+            if is_new_stage or time.monotonic() - self._written >= _SECONDS_BETWEEN_WRITES:
+                self._write()
+
+    def close(self, state: State, message: str = "") -> None:
+        """Notes how the work ended."""
+        with self._guard:
+            self._status = self._status.model_copy(update={"state": state, "message": message, "left_s": None})
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        self._status = self._status.model_copy(update={"updated_at": _now()})
+        # A full disk must not end the work because it cannot say how far it is, nor hide why it failed.
+        with suppress(OSError):
+            write_json(self._path, self._status.model_dump(mode="json"))
+
+
+def read_status(path: Path) -> Status:
+    """What was last said; nothing where there is no file. Raises ClipselError where it cannot be understood."""
+    try:
+        return Status.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Status()
+    except (OSError, ValidationError) as error:
+        found = reason_of(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_context=False)[0]
+            found = f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
+        remedy = "delete it: it says how far the scoring was, and holds no scores"
+        raise ClipselError(path, expected="how far the run is", found=found, remedy=remedy) from error
+
+
+def _without_numbers(note: str) -> str:
+    return re.sub(r"[\d.,]", "", note)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
