@@ -17,7 +17,7 @@ from benchmarks import materialising
 from benchmarks.pools import clip_like_pairs
 from benchmarks.table import Row, at_least, at_most
 from clipsel_core.scoring.reductions import log_sum_exp, max_abs, tile_sizes
-from clipsel_core.scoring.workers import float32_products
+from clipsel_core.scoring.threads import float32_products
 
 _WIDTH, _TEMPERATURE, _SMALL_TEMPERATURE = 768, 0.01, 0.004
 _WIDTHS = (512, 640, 768, 1024, 1152, 1280, 507)

@@ -19,7 +19,7 @@ from benchmarks.turns import median_ratio, take_turns
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import rounded
 from clipsel_core.scoring.reductions import log_sum_exp, max_abs
-from clipsel_core.scoring.workers import float32_products, for_each
+from clipsel_core.scoring.threads import float32_products, for_each
 
 WIDTH, TEMPERATURE = 768, 0.01
 _GEMM_SIZE = 8192
@@ -56,8 +56,8 @@ def normalizer_rows(batch_size: int, rounds: int, *, ratio_to_hold: float) -> li
 def _rounded_rows(name: str, times: dict[str, list[float]]) -> list[Row]:
     against = {other: median_ratio(times[other], times["bf16"]) for other in ("materialising", "ours")}
     return [
-        at_least(f"{name}, bf16, against materialising", against["materialising"], 3.5, "x"),
-        Row(f"{name}, bf16, against exact", f"{against['ours']:.2f}x"),
+        Row(f"{name}, bf16, against materialising", f"{against['materialising']:.2f}x"),
+        at_least(f"{name}, bf16, against exact", against["ours"], 1.5, "x"),
     ]
 
 

@@ -52,15 +52,15 @@ def test_allowed_cores__keeps_to_the_quota(monkeypatch, share, expected):
 
 
 @pytest.mark.parametrize(("environment", "bind", "expected"), [({"OMP_NUM_THREADS": "2"}, 3, 2), ({}, 1, 1)])
-def test_usable_cores__are_those_that_the_user_left(environment, bind, expected):
+def test_thread_count__are_those_that_the_user_left(environment, bind, expected):
     if len(os.sched_getaffinity(0)) < bind:
         pytest.skip("this process has fewer cores")
     code = f"""
 import os
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{bind}])
-from clipsel_core.scoring.workers import usable_cores
+from clipsel_core.scoring.threads import thread_count
 from tests.waiting import PATIENCE_S
-print(usable_cores())
+print(thread_count())
 """
     kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", code]

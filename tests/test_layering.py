@@ -59,7 +59,7 @@ PAGES_MAY = {
     "pool.sources.record",
 }
 SCORING_PACKAGES = {"torch", "numpy"}
-TRITON_FILES = {"blocks.py", "kernels.py"}
+TRITON_FILES = {"kernels.py"}
 
 
 def imports_of(file: Path) -> set[str]:

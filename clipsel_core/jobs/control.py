@@ -1,28 +1,41 @@
-"""How is a job started, so that it outlives the page, the browser and the server, and how is it stopped?"""
+"""How is a job started, so that it outlives the page, the browser and the server, when is its turn, how is it stopped?
+
+Jobs that would fight for the same cores and memory run one after the other, in order. There are two lanes: a search
+reads the pool once and is over soon, so that it waits for other searches only; all else waits for all else. Each job is
+a process from the start. While it waits it runs this module, looking at the jobs folder five times a second; when its
+turn comes, the command takes its place in the same process. So nothing but the folder holds the queue: it needs no
+server, and whoever dies, by whatever means, is no longer before anybody.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from clipsel_core import reach
 from clipsel_core.errors import JobError
-from clipsel_core.jobs import process
-from clipsel_core.jobs.store import Job, JobInfo, listing, write_info
-from clipsel_core.jobs.turns import alone, waiting_for_turn
+from clipsel_core.jobs.store import BEGUN, Job, JobInfo, birth_of, listing, read_job, write_info
 from clipsel_core.processes import child_environment, ending, module_command
 
 COMMANDS = ("add-target", "doctor", "embed", "project", "score", "search")
 # Those that go on where they stopped; the others begin anew.
 RESUMES = ("add-target", "embed", "score")
 _PACKAGE = "clipsel_core"
+QUICK = ("search",)
+_PAUSE_S = 0.2
+_GRACE_S = 2.0
 
 # The dashboard stays quick while jobs compute.
 _NICENESS = 5
@@ -104,25 +117,58 @@ def cancel(job: Job) -> None:
     """
     if job.info.pid is not None and job.info.birth is not None and job.active:
         try:
-            _mark_cancelled(job)
-            process.end(job.info.pid, job.info.birth)
+            try:
+                (job.folder / "cancelled").touch()
+            except PermissionError:
+                raise
+            except OSError:
+                pass  # On a full disk it has to end all the same; it is shown as lost then.
+            end(job.info.pid, job.info.birth)
         except PermissionError as error:
             remedy = "ask who started it"
             raise JobError(job.folder, expected="a job of yours", found="another user's", remedy=remedy) from error
 
 
-def _mark_cancelled(job: Job) -> None:
-    try:
-        (job.folder / "cancelled").touch()
-    except PermissionError:
-        raise
-    except OSError:
-        pass  # On a full disk it has to end all the same; it is shown as lost then.
-
-
 def reap() -> None:
     """Lets go of the processes that have ended."""
     _children[:] = [child for child in _children if child.poll() is None]
+
+
+def end(pid: int, birth: str) -> None:
+    """Asks the process and those that it started to end, and makes them where they do not within 2 seconds.
+
+    pid: of the leader of a process group. Nothing happens to a process that merely has the same pid.
+    """
+    if _signal(pid, birth, signal.SIGTERM):
+        timer = threading.Timer(_GRACE_S, _signal, (pid, birth, signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+
+
+def jobs_before(job: Job, among: Iterable[Job]) -> int:
+    """How many jobs have to end before this one's turn comes: those of its lane that run, or have waited longer."""
+    is_quick = job.command in QUICK
+    return sum(
+        other.id != job.id
+        and (other.command in QUICK) == is_quick
+        and (other.begun or other.id < job.id)
+        and other.active
+        for other in among
+    )
+
+
+@contextmanager
+def alone(jobs: Path) -> Iterator[None]:
+    """Holds a jobs folder for a moment, so that nobody else starts a job or takes a turn meanwhile.
+
+    Reading the lock's file is enough to hold it: people who share the folder need not own it.
+    """
+    lock = os.open(jobs / ".lock", os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _words(command: str, paths: Sequence[Path | str], options: Mapping[str, Option]) -> tuple[str, ...]:
@@ -174,7 +220,7 @@ def _launch_in(folder: Path, info: JobInfo, may_read: Sequence[str | Path]) -> J
     command = module_command(_PACKAGE, "--status", folder / "status.json", *info.words)
     with open(folder / "log", "wb") as log:
         child = subprocess.Popen(
-            waiting_for_turn(folder, command),
+            module_command("clipsel_core.jobs.control", folder, *command),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -184,9 +230,7 @@ def _launch_in(folder: Path, info: JobInfo, may_read: Sequence[str | Path]) -> J
     _children.append(child)
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, child.pid, _NICENESS)
-    return write_info(
-        folder, info.model_copy(update={"pid": child.pid, "birth": process.birth_of(child.pid) or "gone"})
-    )
+    return write_info(folder, info.model_copy(update={"pid": child.pid, "birth": birth_of(child.pid) or "gone"}))
 
 
 def _wait(
@@ -211,3 +255,30 @@ def _ended(done: subprocess.CompletedProcess[str]) -> str:
 
 def _environment(may_read: Sequence[str | Path]) -> dict[str, str]:
     return {**child_environment(), **reach.only(may_read), "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+
+
+def _signal(pid: int, birth: str, number: signal.Signals) -> bool:
+    if birth_of(pid) != birth:
+        return False
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait_for_turn(folder: Path) -> bool:
+    """Waits for the turn of the job of this process. False where nobody knows it (any more)."""
+    while True:
+        with alone(folder.parent):
+            job = read_job(folder)
+            if job is None or job.info.pid != os.getpid():
+                return False
+            if not jobs_before(job, listing(folder.parent)):
+                (folder / BEGUN).touch()
+                return True
+        time.sleep(_PAUSE_S)
+
+
+if __name__ == "__main__" and _wait_for_turn(Path(sys.argv[1])):
+    os.execv(sys.argv[2], sys.argv[2:])

@@ -3,7 +3,7 @@
 JOBS/<id>/job.json     what was started, when, and as which process
 JOBS/<id>/status.json  how far it is: the command writes it
 JOBS/<id>/log          what the command printed
-JOBS/<id>/begun        there since its turn came; before, it waits (see turns.py)
+JOBS/<id>/begun        there since its turn came; before, it waits (see control.py)
 JOBS/<id>/cancelled    there where somebody asked it to stop
 JOBS/<id>/opened       there where somebody has looked at what it made
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from clipsel_core.errors import ClipselError
 from clipsel_core.files import write_json
-from clipsel_core.jobs import process
 from clipsel_core.status import Status, read_status
 
 State = Literal["waiting", "running", "stopping", "done", "failed", "cancelled", "lost"]
@@ -33,13 +32,14 @@ _OPENED = "opened"
 
 _TAIL_BYTES, _TAIL_LINES = 8192, 12
 _SECONDS_TO_START = 10.0
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class JobInfo(BaseModel):
     """What job.json says.
 
     title: what people read. words: the command line behind `clipsel`. about: the folder that the job
-    works on. created: UTC, ISO 8601. pid and birth: the process, see process.birth_of; None while it is being started.
+    works on. created: UTC, ISO 8601. pid and birth: the process, see birth_of; None while it is being started.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -115,7 +115,10 @@ class Job:
     @property
     def seconds(self) -> float:
         """How long it has been at work, or was: until it last said something. While it waits: how long it has."""
-        end = datetime.now(UTC).timestamp() if self.active else _changed(self.folder)
+        end = datetime.now(UTC).timestamp()
+        if not self.active:
+            files = [self.folder / name for name in ("status.json", "log", "cancelled", "job.json")]
+            end = max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
         begun = self.folder / BEGUN
         start = begun.stat().st_mtime if begun.exists() else self.info.created.timestamp()
         return max(0.0, end - start)
@@ -134,13 +137,14 @@ class Job:
     def _alive(self) -> bool:
         if self.info.pid is None or self.info.birth is None:
             return (datetime.now(UTC) - self.info.created).total_seconds() < _SECONDS_TO_START
-        return process.is_alive(self.info.pid, self.info.birth)
+        return birth_of(self.info.pid) == self.info.birth
 
 
 def listing(jobs: Path, about: Path | None = None) -> list[Job]:
     """The jobs there are, the latest first; only those about a folder where one is given."""
-    found = sorted(_read(jobs), key=lambda job: job.id, reverse=True)
-    return [job for job in found if about is None or job.info.about == str(about)]
+    found = filter(None, (read_job(file.parent) for file in jobs.glob("*/job.json")))
+    chosen = (job for job in found if about is None or job.info.about == str(about))
+    return sorted(chosen, key=lambda job: job.id, reverse=True)
 
 
 def read_job(folder: Path) -> Job | None:
@@ -169,14 +173,18 @@ def forget(job: Job) -> None:
         shutil.rmtree(job.folder, ignore_errors=True)
 
 
-def _read(jobs: Path) -> Iterator[Job]:
-    for file in jobs.glob("*/job.json"):
-        job = read_job(file.parent)
-        if job is not None:
-            yield job
+def birth_of(pid: int) -> str | None:
+    """When a process began, in words that no other process of this machine ever shares with this pid.
 
-
-def _changed(folder: Path) -> float:
-    """When a command last wrote something, in seconds since 1970."""
-    files = [folder / name for name in ("status.json", "log", "cancelled", "job.json")]
-    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+    None where there is no such process, or it has ended and only waits to be asked how.
+    """
+    if _BOOT.exists():
+        try:
+            # The name in brackets may hold anything; what follows it is state, ..., and the ticks at the 20th place.
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in "ZX" else f"{_BOOT.read_text().strip()} {fields[19]}"
+    asked = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    state, _, began = subprocess.run(asked, capture_output=True, text=True).stdout.strip().partition(" ")
+    return None if not state or state.startswith("Z") else " ".join(began.split())

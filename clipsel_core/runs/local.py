@@ -30,7 +30,7 @@ from clipsel_core.runs.score_group import GroupScorer
 from clipsel_core.runs.seal import SealedFiles, keep_whole
 from clipsel_core.runs.store import Run, read_config, read_counts, score_file, write_config
 from clipsel_core.runs.worker import work_through
-from clipsel_core.scoring.workers import usable_cores
+from clipsel_core.scoring.threads import thread_count
 from clipsel_core.status import StatusFile
 from clipsel_core.tasks import Report, silent
 
@@ -207,7 +207,7 @@ class _Worker:
 
     def __init__(self, plan: Plan, device: str, desk: _Desk) -> None:
         self._device, self._desk, self._taken = device, desk, list[Group]()
-        threads = max(1, usable_cores() // len(plan.devices)) if torch.device(device).type == "cpu" else usable_cores()
+        threads = max(1, thread_count() // len(plan.devices)) if torch.device(device).type == "cpu" else thread_count()
         checks = int(plan.check_similarity)
         command = module_command("clipsel_core.runs.worker", plan.root, device, threads, checks)
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}

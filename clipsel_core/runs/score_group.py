@@ -21,8 +21,7 @@ from clipsel_core.runs.seal import digest_of, sealed
 from clipsel_core.runs.store import COUNTS
 from clipsel_core.scoring.checks import telling_of_memory
 from clipsel_core.scoring.clip_score import clip_score
-from clipsel_core.scoring.few import are_few, normsims_to_few
-from clipsel_core.scoring.normsim import metric_name, normsim, normsim_2, second_moment
+from clipsel_core.scoring.normsim import are_few, metric_name, normsim, normsim_2, normsims_to_few, second_moment
 from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
 from clipsel_core.tasks import Report, part_of

@@ -16,7 +16,7 @@ from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, read_uids
 from clipsel_core.pool.target_files import ENDINGS, choose_part, read_target_rows, split_part, telling
 from clipsel_core.runs.store import NAME_PATTERN, TargetInfo, TargetKind
-from clipsel_core.scoring.targets import prepare_target
+from clipsel_core.scoring.normsim import prepare_target
 
 _KINDS: dict[str, TargetKind] = {".npy": "npy", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".parquet": "parquet"}
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clipsel_core.errors import ScoringError
-from clipsel_core.scoring.workers import for_each
+from clipsel_core.scoring.threads import for_each
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 TEMPERATURE_RANGE = (0.001, 10.0)

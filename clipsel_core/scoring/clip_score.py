@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clipsel_core.scoring.checks import check_pairs
-from clipsel_core.scoring.workers import for_each
+from clipsel_core.scoring.threads import for_each
 
 _CPU_BLOCK = 256  # rows whose float64 copies a core's cache holds
 _BLOCK = 8192

@@ -26,11 +26,12 @@ from pathlib import Path
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from clipsel_core.errors import ScoringError
-from clipsel_core.scoring import blocks, tiled
 from clipsel_core.scoring import tile_sizes as tiles
+from clipsel_core.scoring import tiled
 from clipsel_core.scoring.tile_sizes import DEPTH, TileSizes
 from clipsel_core.scoring.tiled import Tiling
 
@@ -118,9 +119,7 @@ def sizes_for(device: torch.device, width: int) -> TileSizes:
 
 def check_key(device: torch.device, width: int) -> str:
     """What decides whether the kernels are right: device, width, Triton, tile sizes and their own source."""
-    digest = hashlib.sha256()
-    for source in (__file__, blocks.__file__):
-        digest.update(Path(source).read_bytes())
+    digest = hashlib.sha256(Path(__file__).read_bytes())
     sizes = "x".join(str(size) for size in sizes_for(device, width).as_dict().values())
     return f"{_key(device, width)}, tiles {sizes}, kernels {digest.hexdigest()[:12]}"
 
@@ -168,7 +167,7 @@ def _sum_exp2(x: Tensor, y: Tensor, scale: float, shift: float, s: TileSizes, cu
     for r in _slices(len(x), cut.strip):
         for c in _slices(len(y), cut.tile):
             xs, ys = x[r], y[c]
-            _launch(blocks.sum_exp2, s, xs, ys, row_parts, column_parts, len(xs), len(ys), scale, shift)
+            _launch(sum_exp2_block, s, xs, ys, row_parts, column_parts, len(xs), len(ys), scale, shift)
             _add_parts(row_parts, row[r], -(-len(ys) // s.columns))
             _add_parts(column_parts, column[c], -(-len(xs) // s.rows))
     return row, column
@@ -182,7 +181,7 @@ def _log_sums(x: Tensor, y: Tensor, scale: float, s: TileSizes, cut: Tiling) -> 
     for r in _slices(len(x), cut.strip):
         for c in _slices(len(y), cut.tile):
             xs, ys = x[r], y[c]
-            _launch(blocks.log2_sum, s, xs, ys, *buffers, len(xs), len(ys), scale)
+            _launch(log2_sum_block, s, xs, ys, *buffers, len(xs), len(ys), scale)
             _add_log_parts(row[r], -(-len(ys) // s.columns), *buffers[:2])
             _add_log_parts(column[c], -(-len(xs) // s.rows), *buffers[2:])
     return row.mul_(math.log(2.0)), column.mul_(math.log(2.0))
@@ -194,7 +193,7 @@ def _max_abs(x: Tensor, y: Tensor, s: TileSizes, cut: Tiling) -> Tensor:
     for r in _slices(len(x), cut.strip):
         for c in _slices(len(y), cut.tile):
             xs, ys = x[r], y[c]
-            _launch(blocks.max_abs, s, xs, ys, parts, len(xs), len(ys))
+            _launch(max_abs_block, s, xs, ys, parts, len(xs), len(ys))
             across = -(-len(ys) // s.columns)
             largest = parts[: across * len(xs)].view(across, len(xs)).amax(0)
             torch.maximum(out[r], largest, out=out[r])
@@ -210,7 +209,7 @@ def _launch(kernel, s: TileSizes, x: Tensor, y: Tensor, *arguments) -> None:
 def _add_parts(parts: Tensor, out: Tensor, count: int) -> None:
     columns = 2048 if INTERPRETED else 128
     programs, sizes = triton.cdiv(len(out), columns), {"PARTS": 16, "COLUMNS": columns}
-    blocks.add_parts[(programs,)](parts, out, count, len(out), **sizes, enable_fp_fusion=True)
+    add_parts_block[(programs,)](parts, out, count, len(out), **sizes, enable_fp_fusion=True)
 
 
 def _add_log_parts(out: Tensor, count: int, tops: Tensor, sums: Tensor) -> None:
@@ -248,3 +247,128 @@ def _pieces() -> Tiling:
 
 def _launching_on(device: torch.device) -> contextlib.AbstractContextManager:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+# What one Triton program computes: a block of products, reduced before it ever reaches memory.
+
+
+@triton.jit
+def _products(x, y, n, m, first, second, WIDTH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    """The block x[first:first+BM] @ y[second:second+BN].T, float32; past the edges the last row repeats."""
+    rows = tl.minimum(first + tl.arange(0, BM), n - 1).to(tl.int64)
+    columns = tl.minimum(second + tl.arange(0, BN), m - 1).to(tl.int64)
+    depth = tl.arange(0, BK)
+    x_block = x + rows[:, None] * WIDTH + depth[None, :]
+    y_block = y + columns[None, :] * WIDTH + depth[:, None]
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    for _ in range(0, WIDTH, BK):
+        total = tl.dot(tl.load(x_block), tl.load(y_block), total)
+        x_block += BK
+        y_block += BK
+    return total
+
+
+@triton.jit
+def _place(n, m, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
+    """The block that this program computes: down GROUP blocks, then right, so that neighbours share rows in the L2."""
+    number = tl.program_id(0)
+    down, across = tl.cdiv(n, BM), tl.cdiv(m, BN)
+    first = number // (GROUP * across) * GROUP
+    height = tl.minimum(down - first, GROUP)
+    inside = number % (GROUP * across)
+    return first + inside % height, inside // height
+
+
+@triton.jit
+def sum_exp2_block(
+    x,
+    y,
+    row_parts,
+    column_parts,
+    n,
+    m,
+    scale,
+    shift,
+    WIDTH: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """row_parts (across, n) and column_parts (down, m): sums of 2^(scale x_i . y_j - shift) within one block."""
+    down, across = _place(n, m, BM, BN, GROUP)
+    products = _products(x, y, n, m, down * BM, across * BN, WIDTH, BM, BN, BK)
+    rows, columns = down * BM + tl.arange(0, BM), across * BN + tl.arange(0, BN)
+    inside = (rows < n)[:, None] & (columns < m)[None, :]
+    e = tl.where(inside, tl.exp2(products * scale - shift), 0.0)
+    tl.store(row_parts + across.to(tl.int64) * n + rows, tl.sum(e, 1), mask=rows < n)
+    tl.store(column_parts + down.to(tl.int64) * m + columns, tl.sum(e, 0), mask=columns < m)
+
+
+@triton.jit
+def log2_sum_block(
+    x,
+    y,
+    row_tops,
+    row_parts,
+    column_tops,
+    column_parts,
+    n,
+    m,
+    scale,
+    WIDTH: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """Of one block, the largest scale x_i . y_j of each row and column, and the sum of 2^(scale x_i . y_j - largest).
+
+    row_tops, row_parts: (across, n); column_tops, column_parts: (down, m). No product is too large or too small.
+    """
+    down, across = _place(n, m, BM, BN, GROUP)
+    products = _products(x, y, n, m, down * BM, across * BN, WIDTH, BM, BN, BK)
+    rows, columns = down * BM + tl.arange(0, BM), across * BN + tl.arange(0, BN)
+    inside = (rows < n)[:, None] & (columns < m)[None, :]
+    scaled = tl.where(inside, products * scale, -3e38)
+    row_place, column_place = across.to(tl.int64) * n + rows, down.to(tl.int64) * m + columns
+    top = tl.max(scaled, 1)
+    tl.store(row_tops + row_place, top, mask=rows < n)
+    tl.store(row_parts + row_place, tl.sum(tl.exp2(scaled - top[:, None]), 1), mask=rows < n)
+    top = tl.max(scaled, 0)
+    tl.store(column_tops + column_place, top, mask=columns < m)
+    tl.store(column_parts + column_place, tl.sum(tl.exp2(scaled - top[None, :]), 0), mask=columns < m)
+
+
+@triton.jit
+def max_abs_block(
+    x,
+    y,
+    row_parts,
+    n,
+    m,
+    WIDTH: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """row_parts (across, n): the largest |x_i . y_j| within one block. A repeated last column changes no maximum."""
+    down, across = _place(n, m, BM, BN, GROUP)
+    products = _products(x, y, n, m, down * BM, across * BN, WIDTH, BM, BN, BK)
+    rows = down * BM + tl.arange(0, BM)
+    tl.store(row_parts + across.to(tl.int64) * n + rows, tl.max(tl.abs(products), 1), mask=rows < n)
+
+
+@triton.jit
+def add_parts_block(parts, out, count, n, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
+    """out (n,) float64 += the sum over the first axis of parts (count, n) float32, PARTS at a time, in order."""
+    columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    total = tl.zeros((COLUMNS,), dtype=tl.float64)
+    for start in range(0, count, PARTS):
+        index = start + tl.arange(0, PARTS)
+        inside = (index < count)[:, None] & (columns < n)[None, :]
+        part = tl.load(parts + index.to(tl.int64)[:, None] * n + columns[None, :], mask=inside, other=0.0)
+        total += tl.sum(part.to(tl.float64), 0)
+    before = tl.load(out + columns, mask=columns < n, other=0.0)
+    tl.store(out + columns, before + total, mask=columns < n)

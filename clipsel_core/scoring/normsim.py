@@ -1,23 +1,38 @@
-"""How similar is an image to the images of a target task?"""
+"""How similar is an image to the images of a target task, and which embeddings can serve as a target?
+
+Of a target of a handful of exemplars the products cost less than reading the images from memory twice: each block is
+read, converted, multiplied and reduced for every norm while it is in a core's cache. The images may lie anywhere;
+nothing of their size is ever held. MKL, rather than the product that suits large matrices, because it is faster where
+one side has few rows.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clipsel_core.errors import ScoringError
-from clipsel_core.scoring.checks import check_finite, check_rows, check_width, usable_device
-from clipsel_core.scoring.few import SAFE_COSINE, are_few, normsims_to_few
+from clipsel_core.errors import ScoringError, TargetError
+from clipsel_core.scoring.checks import DTYPES, check_finite, check_rows, check_width, usable_device
 from clipsel_core.scoring.reductions import max_abs, p_norm
-from clipsel_core.scoring.workers import float32_products, for_each
+from clipsel_core.scoring.threads import float32_products, for_each
 from clipsel_core.tasks import Report, silent
 
 _BLOCK = 2048
 _LARGE_BLOCK = 16 * _BLOCK
 _MOMENT_PARTS = 8
+_FEW = 64
+_FEW_BLOCK = 1024
+_FEW_STRIP = 4 * _FEW_BLOCK  # images that are reduced together: fewer calls, which hold Python's lock
+_CPU = torch.device("cpu")
+# float32 products are off by less than 2e-7. Of cosines whose root mean square is this large that is below 1e-6.
+_SAFE_COSINE = 0.25
+_ROUNDING = 1e-3  # a unit row rounded to float16 has a length this close to 1
+_log = logging.getLogger(__name__)
 
 
 def normsim(
@@ -136,9 +151,104 @@ def _two_norm_in_float32(x: Tensor, moment: Tensor) -> Tensor:
     single = x.float()
     with float32_products(x.device):
         found = (single @ moment.float()).mul_(single).sum(1, dtype=torch.float64).clamp_(min=0).sqrt_()
-    coarse = torch.nonzero(~(found >= SAFE_COSINE * moment.trace().sqrt()))[:, 0]
+    coarse = torch.nonzero(~(found >= _SAFE_COSINE * moment.trace().sqrt()))[:, 0]
     found[coarse] = _two_norm(x[coarse], moment)
     return found
+
+
+def are_few(target: Tensor, device: str | torch.device) -> bool:
+    """Whether a target, (M, D), is so small that one pass over the images is the quickest, for p = 2 as well."""
+    return torch.device(device).type == "cpu" and len(target) <= _FEW
+
+
+def normsims_to_few(
+    read: Callable[[slice, Tensor], object], n: int, target: Tensor, norms: Sequence[float]
+) -> list[Tensor]:
+    """NormSim_p of n images to a target of a few rows, for each p. Checked arguments.
+
+    read: puts the images of a place, start and stop given, into a (stop - start, D) float32 tensor; called from
+        several threads, now and then twice for a place.
+    target: (M, D) on the CPU. norms: p, at least 1 each; inf is the maximum.
+    Returns: (n,) float32 for each p, bitwise the same on any number of cores.
+    """
+    target, width = target.float(), target.shape[1]
+    found = [torch.empty(n, dtype=torch.float32) for _ in norms]
+
+    def compare(i: int, scratch: Tensor) -> None:
+        strip = slice(i * _FEW_STRIP, min((i + 1) * _FEW_STRIP, n))
+        size = torch.empty((len(target), strip.stop - strip.start), dtype=torch.float32)
+        for place in _blocks(strip):
+            rows = scratch[: (place.stop - place.start) * width].view(-1, width)
+            read(place, rows)
+            torch.mm(target, rows.T, out=size[:, place.start - strip.start : place.stop - strip.start])
+        size.abs_()
+        for p, out in zip(norms, found, strict=True):
+            out[strip] = _norm(size, p)
+            if p == 2:
+                _mend(out, strip, read, target)
+
+    with torch.no_grad():
+        for_each(compare, -(-n // _FEW_STRIP), device=_CPU, scratch=_FEW_BLOCK * width)
+    return found
+
+
+def _blocks(strip: slice) -> Iterator[slice]:
+    return (slice(start, min(start + _FEW_BLOCK, strip.stop)) for start in range(strip.start, strip.stop, _FEW_BLOCK))
+
+
+def _norm(size: Tensor, p: float) -> Tensor:
+    """The p-norm of each column of absolute values: (M, n) float32 to (n,)."""
+    if p == 2:
+        return size.square().sum(0, dtype=torch.float64).sqrt_()
+    top = size.amax(0)
+    if p == math.inf:
+        return top
+    top.clamp_(min=torch.finfo(torch.float32).tiny)  # the scale that keeps powers from underflowing
+    total = (size / top).pow_(p).sum(0, dtype=torch.float64)
+    return (total.pow_(1.0 / p) * top).float()
+
+
+def _mend(norms: Tensor, strip: slice, read: Callable[[slice, Tensor], object], target: Tensor) -> None:
+    """Computes anew, in float64, those of a strip's 2-norms for which float32 products may be too coarse."""
+    least = _SAFE_COSINE * math.sqrt(len(target))
+    for place in _blocks(strip) if float(norms[strip].amin()) < least else ():
+        small = torch.nonzero(norms[place] < least)[:, 0]
+        rows = torch.empty((place.stop - place.start, target.shape[1]), dtype=torch.float32)
+        read(place, rows)
+        products = torch.mm(target.double(), rows[small].double().T)
+        norms[place][small] = products.square_().sum(0).sqrt_().float()
+
+
+def prepare_target(rows: Tensor, *, name: str, width: int) -> Tensor:
+    """The image embeddings of a target, checked and of unit length.
+
+    rows: (M, D) of any floating dtype; float64 is rounded to float32. name: of the target, for messages.
+    width: D of the pool's embeddings.
+    Returns: (M, D), float16, bfloat16 or float32: rows itself where all lengths are 1 to float16's rounding, else a
+        float32 copy divided by the lengths, with one logged warning.
+    Raises: TargetError where the shape or dtype does not fit, or a row is not finite or all zeros.
+    """
+    where = f"target {name}"
+    if rows.ndim != 2 or len(rows) == 0:
+        raise TargetError(where, expected=f"a shape (M, {width}) with at least one row", found=f"{tuple(rows.shape)}")
+    if rows.shape[1] != width:
+        remedy = "embed the target with the pool's teacher"
+        raise TargetError(where, expected=f"width {width}, as the pool's", found=f"{rows.shape[1]}", remedy=remedy)
+    if rows.dtype == torch.float64:
+        rows = rows.float()
+    if rows.dtype not in DTYPES:
+        raise TargetError(where, expected="floating numbers", found=str(rows.dtype).removeprefix("torch."))
+    length = torch.cat([block.double().norm(dim=1) for block in rows.split(_LARGE_BLOCK)])
+    bad = ~(length.isfinite() & (length.float() > 0))
+    if bad.any():
+        row, remedy = int(torch.argmax(bad.to(torch.uint8))), "remove zero and broken rows"
+        found = f"{float(length[row]):.4g}"
+        raise TargetError(f"{where}, row {row}", expected="a row with a length", found=found, remedy=remedy)
+    off = (length - 1).abs() > _ROUNDING
+    if not off.any():
+        return rows
+    _log.warning("%s: %d of %d rows are not of unit length; renormalised", where, int(off.sum()), len(rows))
+    return rows.float() / length.float()[:, None]
 
 
 def parse_norm(text: str) -> float:

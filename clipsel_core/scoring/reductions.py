@@ -3,8 +3,8 @@
 Three reductions over X Y^T: log-sum-exp per row and per column in one sweep, the largest absolute value per row, and
 the p-norm per row. Each has one signature and several implementations; `impl` forces one, otherwise the device and the
 dtypes of the tensors choose: "triton" for float16 or bfloat16 on an NVIDIA GPU where its kernels pass a check against
-float64, "tiled" for everything else. An implementation is a module with these three functions, which may assume checked
-arguments.
+float64, "tiled" for everything else. The check is there because compilers and drivers have been wrong before, and wrong
+scores look like scores. An implementation is a module with these three functions, which may assume checked arguments.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from torch import Tensor
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import tiled
 from clipsel_core.scoring.checks import check_rows, check_temperature, check_width
-from clipsel_core.scoring.self_check import why_wrong
-from clipsel_core.scoring.tile_sizes import cache_file, remembered
+from clipsel_core.scoring.tile_sizes import TileSizes, cache_file, remembered
 
 IMPLEMENTATIONS = ("tiled", "triton")
 _HALF = (torch.float16, torch.bfloat16)
 _log = logging.getLogger(__name__)
+# Of r_image + r_text, and relative of NormSim_inf. Tensor cores cut off, rather than round, each time they add to a
+# product, which comes to about 1e-6 at width 768 for a cosine of 1, and more in wider rows.
+_LARGEST_ERROR, _AT_WIDTH = 2e-6, 768
+_TEMPERATURES = (0.01, 0.004)  # with the constant shift, and with sums relative to their largest terms
 
 
 def log_sum_exp(x: Tensor, y: Tensor, *, temperature: float, impl: str | None = None) -> tuple[Tensor, Tensor]:
@@ -87,6 +90,45 @@ def use_tile_sizes(device: str | torch.device, width: int, sizes: Mapping[str, i
     if _has_tensor_cores(device):
         _are_kernels_right.cache_clear()
         _kernels().use_sizes(device, width, sizes)
+
+
+def why_wrong(
+    implementation: ModuleType, device: torch.device, width: int, dtype: torch.dtype, *, sizes: TileSizes
+) -> str:
+    """What is wrong with the implementation for rows of this width and dtype there; "" where nothing is.
+
+    sizes: of its block of products; the batch has about nine by two of them, and every edge that fits no block:
+    planted cosines of 1 and -1, rows that fit nothing.
+    """
+    bound = _LARGEST_ERROR * max(1.0, width / _AT_WIDTH)
+    n, m = 9 * sizes.rows + 3, 2 * sizes.columns - 5
+    x, y = _drawn(n, m, width, dtype, device)
+    products = x.double() @ y.double().T
+    found = implementation.max_abs(x, y).double()
+    worst = _largest((found - products.abs().amax(1)) / products.abs().amax(1))
+    if not worst <= bound:
+        return f"a relative error of {worst:.1e} in NormSim_inf, D = {width}, {dtype}"
+    for temperature in _TEMPERATURES:
+        halves = implementation.log_sum_exp(x, y, temperature=temperature)
+        truth = ((products / temperature).logsumexp(axis) for axis in (1, 0))
+        errors = (_largest(half - true) * temperature / 2 for half, true in zip(halves, truth, strict=True))
+        worst = sum(errors)
+        if not worst <= bound:
+            return f"an error of {worst:.1e} in the normalizer at temperature {temperature:g}, D = {width}, {dtype}"
+    return ""
+
+
+def _drawn(n: int, m: int, width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    numbers = torch.Generator().manual_seed(0)
+    drawn = (torch.randn(count, width, generator=numbers) + 0.3 for count in (n, m))
+    x, y = (torch.nn.functional.normalize(rows) for rows in drawn)
+    x[:20], x[20:25], x[-1] = y[:20], -y[20:25], y[-1]
+    x[30] = -y.mean(0) / y.mean(0).norm()
+    return x.to(device=device, dtype=dtype), y.to(device=device, dtype=dtype)
+
+
+def _largest(errors: Tensor) -> float:
+    return float(errors.abs().max())
 
 
 def _check_both(name: str, x: Tensor, other: Tensor) -> None:

@@ -27,7 +27,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from clipsel_core.scoring.workers import float32_products, for_each, usable_cores
+from clipsel_core.scoring.threads import float32_products, for_each, thread_count
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -53,7 +53,7 @@ def tiling_for(n: int, device: torch.device) -> Tiling:
     if device.type != "cpu":
         return Tiling(strip=4096, tile=4096, workers=1)
     strip = min(1024, max(128, -(-n // 16 // 64) * 64))
-    return Tiling(strip=strip, tile=1024, workers=usable_cores())
+    return Tiling(strip=strip, tile=1024, workers=thread_count())
 
 
 def log_sum_exp(x: Tensor, y: Tensor, *, temperature: float, tiling: Tiling | None = None) -> tuple[Tensor, Tensor]:

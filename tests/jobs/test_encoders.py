@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from clipsel_core.errors import ClipselError, PoolFormatError, TeacherError
-from clipsel_core.jobs import encoders, process
+from clipsel_core.jobs import encoders
 from clipsel_core.jobs.encoders import Encoder, TeacherName, encoder_of
+from clipsel_core.jobs.store import birth_of
 from tests.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +119,7 @@ def test_encoder__ends_when_nobody_asks(starts, monkeypatch):
     monkeypatch.setattr(encoders, "_IDLE_S", 0.1)
     encoder = encoder_of(NAME)
     assert encoder.text("abc").result(PATIENCE_S)[0] == 3
-    until(lambda: process.birth_of(starts()[0]) is None)
+    until(lambda: birth_of(starts()[0]) is None)
     assert not encoder.ready
     assert encoder.text("abc").result(PATIENCE_S)[0] == 3
     assert len(starts()) == 2
@@ -144,7 +145,7 @@ def test_stop__ends_a_process_that_nobody_else_waits_for(starts):
     encoder.stop(mine)
     with pytest.raises(ClipselError, match="stopped on request"):
         mine.result(PATIENCE_S)
-    assert process.birth_of(starts()[0]) is None
+    assert birth_of(starts()[0]) is None
 
 
 def test_stop__an_answer_that_came_ends_nothing(starts):
@@ -158,8 +159,8 @@ def test_stop__an_answer_that_came_ends_nothing(starts):
 def test_encoder_of__holds_two_teachers_at_most(starts):
     for name in ("one", "two", "three"):
         assert encoder_of(TeacherName(name, None, "", 2)).text("abc").result(PATIENCE_S)[0] == 3
-    until(lambda: process.birth_of(starts()[0]) is None)
-    assert all(process.birth_of(pid) for pid in starts()[1:])
+    until(lambda: birth_of(starts()[0]) is None)
+    assert all(birth_of(pid) for pid in starts()[1:])
 
 
 def test_encoder__ends_with_its_server_however_that_ends(starts):
@@ -173,10 +174,10 @@ def test_encoder__ends_with_its_server_however_that_ends(starts):
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment)
     assert server.stdout.readline()
     (pid,) = starts()
-    assert process.birth_of(pid)
+    assert birth_of(pid)
     server.kill()
     server.communicate(timeout=PATIENCE_S)
-    until(lambda: process.birth_of(pid) is None)
+    until(lambda: birth_of(pid) is None)
 
 
 def test_encoder__of_the_demos_own_teacher():

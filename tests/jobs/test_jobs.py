@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from clipsel_core.errors import JobError
-from clipsel_core.jobs import control, process
-from clipsel_core.jobs.store import JobInfo, forget, listing, write_info
+from clipsel_core.jobs import control
+from clipsel_core.jobs.store import JobInfo, birth_of, forget, listing, write_info
 from tests import traps
 from tests.jobs.stand_in import ended
 from tests.waiting import PATIENCE_S, until
@@ -86,7 +86,7 @@ def test_start__the_same_twice_is_one_job(jobs):
 
 
 def test_cancel__is_seen_at_once_and_asking_is_enough(jobs, monkeypatch):
-    monkeypatch.setattr(process, "_GRACE_S", 10 * PATIENCE_S)
+    monkeypatch.setattr(control, "_GRACE_S", 10 * PATIENCE_S)
     job = start(jobs, "wait")
     until(lambda: "at work" in job.log_tail)
     control.cancel(job)
@@ -97,10 +97,10 @@ def test_cancel__is_seen_at_once_and_asking_is_enough(jobs, monkeypatch):
 def test_cancel__ends_even_what_does_not_listen(jobs, monkeypatch):
     job = start(jobs, "deaf")
     until(lambda: "at work" in job.log_tail)
-    monkeypatch.setattr(process, "_GRACE_S", 10 * PATIENCE_S)
+    monkeypatch.setattr(control, "_GRACE_S", 10 * PATIENCE_S)
     control.cancel(job)
     assert job.state == "stopping"
-    monkeypatch.setattr(process, "_GRACE_S", 0)
+    monkeypatch.setattr(control, "_GRACE_S", 0)
     control.cancel(job)
     assert ended(job) == "cancelled"
 
@@ -113,11 +113,11 @@ def test_cancel__leaves_a_process_alone_that_merely_has_the_pid(jobs):
     job = write_info(folder, JobInfo(**{**info.model_dump(), "pid": stranger.pid, "birth": "another boot 1"}))
     assert job.state == "lost"
     control.cancel(job)
-    process.end(stranger.pid, "another boot 1")
+    control.end(stranger.pid, "another boot 1")
     assert stranger.poll() is None
-    assert process.is_alive(stranger.pid, process.birth_of(stranger.pid))
+    assert birth_of(stranger.pid)
     stranger.communicate(timeout=PATIENCE_S)
-    assert process.birth_of(stranger.pid) is None
+    assert birth_of(stranger.pid) is None
 
 
 def test_job__outlives_whoever_started_it(jobs):
@@ -146,7 +146,7 @@ def test_again__starts_what_was_lost(jobs):
 
 def test_reap__leaves_no_zombie(jobs):
     job = start(jobs, "finish")
-    until(lambda: process.birth_of(job.info.pid) is None)
+    until(lambda: birth_of(job.info.pid) is None)
     control.reap()
     assert not Path(f"/proc/{job.info.pid}").exists()
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from clipsel_core.jobs import control, turns
+from clipsel_core.jobs import control
 from clipsel_core.jobs.store import BEGUN, listing, write_info
+from clipsel_core.processes import module_command
 from tests.jobs.stand_in import ended
 from tests.waiting import PATIENCE_S, until
 
@@ -34,7 +35,7 @@ def start(jobs):
 
 
 def before(job) -> int:
-    return turns.jobs_before(job, listing(job.folder.parent))
+    return control.jobs_before(job, listing(job.folder.parent))
 
 
 def test_jobs__run_one_after_the_other_in_order(start):
@@ -116,7 +117,7 @@ def test_jobs__a_process_that_the_folder_does_not_know_runs_nothing(jobs, start)
     """Its server was killed before it could write down which process it had started."""
     job = start("finish")
     ended(job)
-    command = turns.waiting_for_turn(job.folder, [sys.executable, "-c", "print('ran')"])
+    command = module_command("clipsel_core.jobs.control", job.folder, *[sys.executable, "-c", "print('ran')"])
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.stdout, done.returncode) == ("", 0)
 

@@ -24,7 +24,7 @@ from clipsel_core.runs import plan, score_group
 from clipsel_core.runs.local import score
 from clipsel_core.runs.score_group import disagreement
 from clipsel_core.runs.store import Run, read_config, score_file
-from clipsel_core.scoring import native, rounded
+from clipsel_core.scoring import rounded
 from clipsel_core.scoring.s_cliploss import division
 from clipsel_core.status import read_status
 from tests import reference
@@ -94,7 +94,6 @@ def test_score__bf16_rounds_the_normalizer_alone(pool, tmp_path, target):
 
 def test_score__refuses_bf16_where_the_cpu_has_none(pool, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    native.sum_exp2.cache_clear()
     with pytest.raises(ScoringError, match=r"precision bf16: expected a CPU .*; use exact"):
         score(pool, tmp_path / "run", device="cpu", precision="bf16", **OPTIONS)
     assert not (tmp_path / "run" / "run.json").exists()

@@ -11,7 +11,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from clipsel_core.scoring import blocks
+from clipsel_core.scoring import kernels
 from clipsel_core.scoring.tile_sizes import CANDIDATES
 
 INSTRUCTIONS = ("wgmma.mma_async", "mma.sync", "atom.", "red.")
@@ -28,10 +28,10 @@ def report(capability: int, dtype: str, which: int, ones: bool) -> None:
     compiled = {
         kernel.__name__: _compiled(kernel, constants | (_ones(kernel) if ones else {}), dtype, sizes, capability)
         for kernel, constants in (
-            (blocks.sum_exp2, block),
-            (blocks.log2_sum, block),
-            (blocks.max_abs, block),
-            (blocks.add_parts, {"PARTS": 16, "COLUMNS": 128}),
+            (kernels.sum_exp2_block, block),
+            (kernels.log2_sum_block, block),
+            (kernels.max_abs_block, block),
+            (kernels.add_parts_block, {"PARTS": 16, "COLUMNS": 128}),
         )
     }
     print(json.dumps(compiled))

@@ -373,4 +373,4 @@ def test_kernels__compile_for_gpus(tmp_path, capability, dtype, which, ones, sha
         assert kernel["shared"] <= shared * 1024, name
         assert kernel["stack"] == 0, name
         assert not {"atom.", "red."} & set(kernel["instructions"]), name
-        assert product in kernel["instructions"] or name == "add_parts"
+        assert product in kernel["instructions"] or name == "add_parts_block"

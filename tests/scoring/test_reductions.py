@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clipsel_core.errors import ScoringError
-from clipsel_core.scoring import tiled, workers
+from clipsel_core.scoring import threads, tiled
 from clipsel_core.scoring.reductions import log_sum_exp, max_abs, p_norm
 from clipsel_core.scoring.tiled import Tiling
 from tests import reference
@@ -166,7 +166,7 @@ def test_tiled__same_bits_on_any_number_of_workers(rows):
 def test_tiled__the_cut_does_not_depend_on_the_cores(monkeypatch):
     device = torch.device("cpu")
     before = tiled.tiling_for(5000, device)
-    monkeypatch.setattr(tiled, "usable_cores", lambda: 64, raising=False)
+    monkeypatch.setattr(tiled, "thread_count", lambda: 64, raising=False)
     after = tiled.tiling_for(5000, device)
     assert (before.strip, before.tile) == (after.strip, after.tile)
 
@@ -287,20 +287,20 @@ def test_settings__survive_computations_that_overlap(rows):
     def compute():
         for _ in range(5):
             max_abs(x, x)
-        seen.append(workers.usable_cores())
+        seen.append(threads.thread_count())
 
     threads = [threading.Thread(target=compute) for _ in range(4)]
     for thread in threads:
         thread.start()
     join(threads)
     assert (torch.get_num_threads(), torch.backends.mkldnn.matmul.fp32_precision) == before
-    assert seen == [workers.usable_cores()] * 4
+    assert seen == [threads.thread_count()] * 4
 
 
 def test_fastest_cpu_precision__refuses_a_mode_that_rounds_to_bfloat16(monkeypatch):
     exact_mm = torch.mm
     monkeypatch.setattr(torch, "mm", lambda a, b: exact_mm(a.bfloat16().float(), b.bfloat16().float()))
-    assert workers.fastest_cpu_precision.__wrapped__() == "ieee"
+    assert threads.fastest_cpu_precision.__wrapped__() == "ieee"
 
 
 def test_for_each__stops_the_others_after_a_failure():
@@ -315,11 +315,11 @@ def test_for_each__stops_the_others_after_a_failure():
         done.append(i)
 
     with pytest.raises(RuntimeError, match="strip 3"):
-        workers.for_each(work, 100_000, device=torch.device("cpu"), workers=2)
+        threads.for_each(work, 100_000, device=torch.device("cpu"), workers=2)
     assert len(done) < 99_999
 
 
 def test_for_each__elsewhere_goes_in_order():
     seen, device = [], torch.device("meta")
-    workers.for_each(lambda i, buffer: seen.append((i, buffer.shape, buffer.device)), 3, device=device, scratch=5)
+    threads.for_each(lambda i, buffer: seen.append((i, buffer.shape, buffer.device)), 3, device=device, scratch=5)
     assert seen == [(i, (5,), device) for i in range(3)]

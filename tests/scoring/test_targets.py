@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clipsel_core.errors import TargetError
-from clipsel_core.scoring.targets import prepare_target
+from clipsel_core.scoring.normsim import prepare_target
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

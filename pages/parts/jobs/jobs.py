@@ -16,7 +16,6 @@ from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError
 from clipsel_core.jobs import control
 from clipsel_core.jobs.store import Job, State, forget, listing, note_opened
-from clipsel_core.jobs.turns import jobs_before
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status
 from pages.parts import catalog, commands, guards, leading, messages, views, words
@@ -264,7 +263,7 @@ def _show_active(job: Job, everywhere: list[Job]) -> None:
 
 def _place(job: Job, everywhere: list[Job]) -> str:
     """Where a job stands in the queue."""
-    before = jobs_before(job, everywhere)
+    before = control.jobs_before(job, everywhere)
     return f"waiting, {words.count(before)} before it" if before else "starting"
 
 

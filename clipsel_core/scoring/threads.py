@@ -21,7 +21,7 @@ _PROBE_SHAPE = (512, 768)
 _FLOAT32_ERROR = 2e-6
 
 
-def usable_cores() -> int:
+def thread_count() -> int:
     """Cores that this process may use, or torch's threads where OMP_NUM_THREADS or the caller set these lower."""
     return max(1, min(allowed_cores(), _CALLERS_THREADS.count()))
 
@@ -42,7 +42,7 @@ def for_each(
     current call and is raised here.
     """
     if device.type == "cpu":
-        _for_each_on_threads(work, count, scratch, workers or usable_cores())
+        _for_each_on_threads(work, count, scratch, workers or thread_count())
         return
     buffer = torch.empty(scratch, dtype=torch.float32, device=device)
     for i in range(count):
