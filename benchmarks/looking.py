@@ -13,7 +13,7 @@ from clipsel_core.curation.exploring.projection import SMOOTHING, CaptionWords, 
 from clipsel_core.curation.exploring.searches import nearest
 from clipsel_core.curation.exploring.vectors import HeldVectors
 from clipsel_core.curation.index.counts import map_cells, whole_span
-from pages.parts.map.shapes import Shape, inside
+from pages.parts.map.canvas import Shape
 
 _ON_MAP, _NAMED, _CORNERS = 1_000_000, 50_000, 120
 _SAMPLE, _WIDTH, _LIMIT = 50_000, 768, 48
@@ -40,7 +40,7 @@ def _map_rows(rounds: int) -> list[Row]:
             find_regions(x[:_NAMED], y[:_NAMED], said, smoothing)
 
     works: dict[str, Callable[[], object]] = {
-        f"a lasso of {_CORNERS} corners over {_ON_MAP:,} pairs": lambda: inside(lasso, x, y),
+        f"a lasso of {_CORNERS} corners over {_ON_MAP:,} pairs": lambda: lasso.holds(x, y),
         f"{_ON_MAP:,} pairs binned, with the mean of a metric": lambda: map_cells(x, y, span, values=score),
         f"regions named by {_NAMED:,} captions, once": name_regions,
     }

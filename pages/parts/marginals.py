@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import streamlit as st
 
 from clipsel_core.curation.index import counts
 from pages.parts import state
@@ -52,9 +51,10 @@ class Marginal:
         return self.edges[::step], np.diff(self.below[::step])
 
 
+@state.per_run(96)
 def marginal(entry: Entry, metric: str) -> Marginal:
     """The spread of a metric over the run."""
-    return _marginal(entry, metric, state.scores_stamp(entry))
+    return of_bits(entry, metric, None)
 
 
 def of_bits(entry: Entry, metric: str, bits: np.ndarray | None) -> Marginal:
@@ -69,8 +69,3 @@ def of_values(values: np.ndarray, like: Marginal) -> Marginal:
     span = float(like.edges[0]), float(like.edges[-1])
     found = counts.histogram(values, len(like.edges) - 1, span).counts
     return Marginal(like.edges, np.concatenate([[0], np.cumsum(found)]))
-
-
-@st.cache_resource(max_entries=96, show_spinner=False)
-def _marginal(entry: Entry, metric: str, stamp: state.Stamp) -> Marginal:
-    return of_bits(entry, metric, None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import messages, state, watching
+from pages.parts import messages, progress_bars, state
 from pages.parts.catalog import Entry
 
 _WHY = "This is done once for these scores and kept beside the run, so that counts and galleries answer at once."
@@ -32,5 +32,5 @@ def is_open(entry: Entry, called: str, *, stopped: str) -> bool:
         return True
     messages.show_title(f"Putting {called}'s scores in order")
     messages.show_note(_WHY)
-    watching.until_done(opening.work, key="opening", stopped=stopped)
+    progress_bars.watch(opening.work, key="opening", stopped=stopped)
     return False

@@ -1,7 +1,8 @@
-"""Which bytes may be shown as a pair's image, and how? Only those that Pillow decodes to a picture of sane size."""
+"""Which pictures does the server hand to browsers? Images that Pillow decodes to a sane size, and our drawings."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import math
@@ -31,7 +32,7 @@ _MOST_PIXELS = 64_000_000
 _UNSEEN, _WIDEST = ("TIFF",), 4096
 # Pixels that are decoded at once, at up to 16 bytes each: a larger picture is decoded while no other is.
 _PIXELS_AT_ONCE = 16 << 20
-_MOST_INDEXES = 4
+_MOST_INDEXES, _MOST_DRAWINGS = 4, 64
 _LOOK_AGAIN_S = 10.0
 _PATIENCE_S = 2.0
 
@@ -72,6 +73,7 @@ class Finding:
 
 
 _findings: Recent[Finding] = Recent(_MOST_INDEXES)
+_drawings: Recent[bytes] = Recent(_MOST_DRAWINGS)
 _lock = threading.Lock()
 
 
@@ -175,6 +177,21 @@ _room = _Room(_PIXELS_AT_ONCE)
 _decoders = ThreadPoolExecutor(2, "decoding")
 # Of broken pictures, and of those that are larger than may be shown, nothing need be said on the server's console.
 hush_pillow()
+
+
+def keep_drawing(png: bytes) -> str:
+    """Keeps a picture that a page drew until the browser fetches it, and returns the name that it is fetched by.
+
+    The same picture has the same name. A page says only its address, so that it does not send it again with all else.
+    """
+    name = hashlib.sha256(png).hexdigest()[:32]
+    _drawings.put(name, png)
+    return name
+
+
+def read_drawing(name: str) -> bytes | None:
+    """The drawing of a name; None where nothing of that name was drawn lately."""
+    return _drawings.peek(name)
 
 
 def _stamp(root: Path, pool: Path) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from clipsel_core.errors import RunError
 from clipsel_core.files import sha256_of
-from pages.parts import catalog, component, drawings, pictures
+from pages.parts import catalog, component, pictures
 
 # The parameter of an address that says which page was asked for in vain.
 NO_PAGE = "no_page"
@@ -135,7 +135,7 @@ def _digest(file: Path, inode: int, changed_ns: int, size: int) -> str:
 
 async def drawing(request: Request) -> Response:
     """A picture that a page drew and named in what it sent. It is at hand: no thread is asked for it."""
-    data = drawings.read(request.path_params["name"])
+    data = pictures.read_drawing(request.path_params["name"])
     return _by_contents(data, "image/png", "no such drawing")
 
 

@@ -90,6 +90,11 @@ def _files_stamp(root: Path, said: Stamp) -> Stamp:
     return found
 
 
+def per_map(most: int, *, spinner: str = "") -> Callable[[Callable[Arguments, Result]], Cached[Arguments, Result]]:
+    """The same for what is worked out of the map too: until the scores or the map change."""
+    return per_run(most, spinner=spinner, stamp=lambda entry, *_: map_stamp(entry))
+
+
 def map_stamp(entry: catalog.Entry) -> Stamp:
     """Changes whenever the run's scores or its projection do."""
     return scores_stamp(entry) + _stamp(entry.root, "projection.parquet")

@@ -295,7 +295,7 @@ def test_gallery__a_stopped_search_shows_what_it_found_and_goes_on(tmp_path, ope
     run = make_run(tmp_path / "world")
     app = open_page("gallery", run)
     app.text_input(key="words").set_value("caption").run()
-    search = app.session_state["words search"]
+    search = app.session_state["pages.parts.progress_bars.CaptionSearch words search"]
     search.scan, search.stopped = CaptionScan.for_words(ScoreTable.open(Run.open(run)), ["caption"]), True
     search.scan.step()
     app.run()

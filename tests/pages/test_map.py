@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from clipsel_core.curation.exploring.regions import CaptionWords
 from PIL import Image
 
 from clipsel_core import tasks, uids
@@ -16,9 +17,9 @@ from clipsel_core.curation.recipes.recipe import AtLeast
 from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, drawings, recipes, state
+from pages.parts import catalog, pictures, recipes, state
 from pages.parts.catalog import Entry
-from pages.parts.map import map_view, naming
+from pages.parts.map import canvas, region
 from pages.parts.pair import galleries
 from tests.jobs import stand_in
 from tests.pages.conftest import components, trigger, words
@@ -223,7 +224,7 @@ def test_map__is_coloured_and_says_how(app, colour):
     app.selectbox(key="map_colour").set_value(colour).run()
     assert not app.exception
     (drawn,) = components(app, "clipsel_map")
-    picture = Image.open(io.BytesIO(drawings.read(drawn["image"].removeprefix("./drawings/"))))
+    picture = Image.open(io.BytesIO(pictures.read_drawing(drawn["image"].removeprefix("./drawings/"))))
     pixels = np.asarray(picture.convert("RGBA"))
     assert (pixels[..., 3] > 0).any()
     assert (pixels[..., 3] == 0).any()
@@ -241,7 +242,7 @@ def test_map__captions_stay_text(tmp_path, open_page):
         assert "<script" not in words(app)
 
 
-def test_map__leafs_through_a_region(app):
+def test_map__pages_through_a_region(app):
     draw(app, "drawn", RIGHT_HALF)
     first = shown(app)
     app.button(key="next region_page").click().run()
@@ -285,19 +286,20 @@ def test_map__stays_where_the_recipe_does_not_fit(run, open_page):
 
 
 def test_map__has_names_that_were_found_while_it_was_drawn(run, open_page, monkeypatch):
-    open_page("map", run)
-    found = naming.of(Entry("", run.resolve()))
     labels = [[("red · bird", 0.0, 0.0)]]
-    draws, draw_map = [], map_view.show_map
+    task = tasks.Task(lambda report: region.Names(labels, np.arange(1), CaptionWords(["red bird"])))
+    draws, draw_map = [], canvas.draw_map
 
-    def named_meanwhile(view, **said):
+    def named_meanwhile(view, *session, **said):
         draws.append(view.labels)
-        found.labels = labels
-        return draw_map(view, **said)
+        task.start()
+        task.wait(PATIENCE_S)
+        return draw_map(view, *session, **said)
 
-    monkeypatch.setattr(naming, "of", lambda entry: found)
-    monkeypatch.setattr(map_view, "show_map", named_meanwhile)
+    monkeypatch.setattr(task, "begin", lambda: None)
+    monkeypatch.setattr(region, "naming_task", lambda entry: task)
+    monkeypatch.setattr(canvas, "draw_map", named_meanwhile)
     app = open_page("map", run)
     assert not app.exception
-    assert draws[-1] == labels
+    assert (draws[0], draws[-1]) == ([], labels)
     assert components(app, "clipsel_map")[0]["labels"] == [[["red · bird", 0.0, 0.0]]]

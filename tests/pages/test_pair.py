@@ -17,7 +17,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
-from pages.parts.search import sample
+from pages.parts.search import results
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
 from tests.pages.conftest import components, press, words
@@ -172,7 +172,7 @@ def test_pair__same_caption(tmp_path, open_page):
 
 
 def test_pair__a_large_pool_is_read_only_on_request(tmp_path, open_page, monkeypatch):
-    monkeypatch.setattr(sample, "AT_ONCE", 10)
+    monkeypatch.setattr(results, "AT_ONCE", 10)
     app = open_page("gallery", make_run(tmp_path / "world", projection=False))
     open_card(app, 0, "Same caption")
     assert "Looks through the captions of all 60 pairs" in words(app)
@@ -220,7 +220,7 @@ def test_pair__says_what_is_missing(tmp_path, open_page, tab):
 
 
 def test_pair__look_alikes_in_the_whole_pool_are_a_job_and_stay(open_page, tmp_path, monkeypatch):
-    monkeypatch.setattr(sample, "AT_ONCE", 100)
+    monkeypatch.setattr(results, "AT_ONCE", 100)
     run = shutil.copytree(DEMO, tmp_path / "demo" / "run", ignore=shutil.ignore_patterns("exports", "cache"))
     (tmp_path / "demo" / "pool").symlink_to(DEMO.parent / "pool")
     stand_in.install(tmp_path / "home", monkeypatch)

@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 
 from pages.parts import metrics, recipes, words
-from pages.parts.map import shapes
-from pages.parts.map.shapes import Shape
+from pages.parts.map.canvas import Shape, read_shape
 from pages.parts.marginals import Marginal
 
 
-def test_inside__square_by_hand():
+def test_holds__square_by_hand():
     x, y = np.array([0.5, 1.5, -0.1, 0.5, 0.5]), np.array([0.5, 0.5, 0.5, 1.2, 0.01])
-    found = shapes.inside(Shape((0.0, 1, 1, 0), (0.0, 0, 1, 1)), x, y)
+    found = Shape((0.0, 1, 1, 0), (0.0, 0, 1, 1)).holds(x, y)
     assert found.tolist() == [True, False, False, False, True]
 
 
-def test_inside__concave_against_angles():
+def test_holds__concave_against_angles():
     """A point is inside exactly where the corners turn around it by a whole circle."""
     rng = np.random.default_rng(0)
     angle = np.sort(rng.uniform(0, 2 * np.pi, 40))
@@ -29,7 +28,7 @@ def test_inside__concave_against_angles():
     turns = np.arctan2(corner_y[None] - y[:, None], corner_x[None] - x[:, None])
     steps = np.diff(np.concatenate([turns, turns[:, :1]], 1), axis=1)
     winding = np.abs(((steps + np.pi) % (2 * np.pi) - np.pi).sum(1)) > np.pi
-    assert np.array_equal(shapes.inside(Shape(tuple(corner_x), tuple(corner_y)), x, y), winding)
+    assert np.array_equal(Shape(tuple(corner_x), tuple(corner_y)).holds(x, y), winding)
 
 
 @pytest.mark.parametrize(
@@ -45,9 +44,9 @@ def test_inside__concave_against_angles():
         [[0, 0], [1, 1], [2, 2]],
     ],
 )
-def test_shape_of__takes_nothing_but_a_polygon(said):
-    assert shapes.shape_of(said) is None
-    assert shapes.shape_of({"x": [0, 1, 1], "y": [0, 0, 1]}) == Shape((0.0, 1.0, 1.0), (0.0, 0.0, 1.0))
+def test_read_shape__takes_nothing_but_a_polygon(said):
+    assert read_shape(said) is None
+    assert read_shape({"x": [0, 1, 1], "y": [0, 0, 1]}) == Shape((0.0, 1.0, 1.0), (0.0, 0.0, 1.0))
 
 
 def test_marginal__percentiles_by_hand():

@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 
 from clipsel_core import tasks, uids
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, component, drawings, pictures, routes
+from pages.parts import catalog, component, pictures, routes
 from pages.parts.gallery import cards  # noqa: F401
 from tests.pages.worlds import make_run, picture
 from tests.waiting import PATIENCE_S
@@ -359,14 +359,14 @@ def test_by_key__sees_other_folders_and_new_runs_at_once(tmp_path, monkeypatch):
 
 
 def test_drawing__is_kept_by_what_is_in_it_until_others_were_drawn():
-    address = routes.drawing_url(drawings.keep(b"a picture")).removeprefix(".")
-    assert address == routes.drawing_url(drawings.keep(b"a picture")).removeprefix(".")
+    address = routes.drawing_url(pictures.keep_drawing(b"a picture")).removeprefix(".")
+    assert address == routes.drawing_url(pictures.keep_drawing(b"a picture")).removeprefix(".")
     status, headers, body = get(address)
     assert (status, headers["content-type"], body) == (200, "image/png", b"a picture")
     assert headers["x-content-type-options"] == "nosniff"
     assert "immutable" in headers["cache-control"]
     for place in range(100):
-        drawings.keep(b"%d" % place)
+        pictures.keep_drawing(b"%d" % place)
     status, headers, _ = get(address)
     assert status == 404
     assert "cache-control" not in headers

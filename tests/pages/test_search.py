@@ -22,7 +22,7 @@ from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.store import Run
 from pages.parts.jobs import jobs
-from pages.parts.search import sample, teacher
+from pages.parts.search import queries, results
 from tests.pages.conftest import components, words
 from tests.pages.worlds import make_run
 from tests.pool.pictures import drawn, encoded
@@ -153,10 +153,10 @@ def test_search__by_text_and_picture_with_the_demos_own_teacher(run, open_page):
     app.session_state["q"] = "two red birds"
     app.run(timeout=PATIENCE_S)
     assert not app.exception
-    vector = read_vector(teacher.kept_text(Run.open(run), "two red birds"))
+    vector = read_vector(queries.embedding_file(Run.open(run), "texts", b"two red birds"))
     expected = search_run(Run.open(run), vector, limit=48)
     assert found(app) == expected.names
-    encoder = teacher._encoder(Run.open(run))
+    encoder = queries._encoder(Run.open(run))
     assert encoder.ready
     app.session_state["q"] = "a green house"
     app.run()
@@ -166,7 +166,7 @@ def test_search__by_text_and_picture_with_the_demos_own_teacher(run, open_page):
     upload(app, "a.png", picture)
     assert not app.exception
     assert found(app)[0] == uid
-    assert teacher._encoder(Run.open(run)) is encoder
+    assert queries._encoder(Run.open(run)) is encoder
     encoders.end_all()
 
 
@@ -226,18 +226,17 @@ def test_search__says_that_the_teacher_failed_and_asks_again_when_told(run, open
 def test_search__waiting_for_the_teacher_can_be_stopped(run, open_page, monkeypatch):
     """AppTest cannot click while the script waits: the button's callback is called as the click would call it."""
     stopped = []
-    monkeypatch.setattr(teacher, "_SECONDS_UNSAID", 0)
+    monkeypatch.setattr(queries, "_SECONDS_UNSAID", 0)
     monkeypatch.setattr(encoders.Encoder, "text", lambda self, text: Future())
     monkeypatch.setattr(encoders.Encoder, "stop", lambda self, answer: stopped.append(answer))
 
     def wait(answers, timeout):
         if timeout and not answers[0].done():
-            kept = teacher.kept_text(Run.open(run), "two red birds")
-            teacher._stop(teacher._encoder(Run.open(run)), answers[0], kept.name)
+            queries._stop(queries._encoder(Run.open(run)), answers[0])
             answers[0].set_exception(TeacherError("t", expected="an answer", found="stopped"))
         return SimpleNamespace(done=answers[0].done())
 
-    monkeypatch.setattr(teacher, "wait", wait)
+    monkeypatch.setattr(queries, "wait", wait)
     app = open_page("search", run)
     app.text_input(key="q").set_value("two red birds").run()
     app.run()
@@ -292,8 +291,8 @@ def test_search__refuses_what_is_no_picture(run, asked, open_page, content, why)
 
 
 def test_search__of_a_large_run_looks_at_a_sample_and_offers_the_rest(run, images, asked, open_page, monkeypatch):
-    monkeypatch.setattr(sample, "AT_ONCE", 100)
-    monkeypatch.setattr(sample, "SAMPLE", 500)
+    monkeypatch.setattr(results, "AT_ONCE", 100)
+    monkeypatch.setattr(results, "SAMPLE", 500)
     (run / "projection.parquet").unlink()
     started = []
     monkeypatch.setattr(jobs.control, "start", lambda *args, **options: started.append(args))
@@ -316,7 +315,7 @@ def test_search__of_a_large_run_looks_at_a_sample_and_offers_the_rest(run, image
 
 
 def test_search__leads_to_what_a_search_of_everything_found(run, asked, open_page, monkeypatch):
-    monkeypatch.setattr(sample, "AT_ONCE", 100)
+    monkeypatch.setattr(results, "AT_ONCE", 100)
     started = []
     monkeypatch.setattr(jobs.control, "start", lambda *args, **options: started.append(args))
     app = open_page("search", run)

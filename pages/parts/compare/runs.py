@@ -30,7 +30,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import catalog, charts, commands, guards, messages, metrics, opening, state, watching, words
+from pages.parts import catalog, charts, commands, guards, messages, metrics, opening, progress_bars, state, words
 from pages.parts.catalog import Entry
 from pages.parts.pair import galleries
 
@@ -84,7 +84,7 @@ def compare_runs(entry: Entry) -> None:
         here, there = (words.count(len(table) - alignment.shared) for table in (alignment.first, alignment.second))
         by_uid = f"{shared} in both, matched by uid; {here} only here, {there} only there."
         messages.show_note(f"The same {shared}, in the same order." if alignment.rows is None else by_uid)
-    guards.fragment(_table, run_every=watching.SECONDS if work.task.active else None)(work, names, work.known)
+    guards.fragment(_table, run_every=progress_bars.SECONDS if work.task.active else None)(work, names, work.known)
     if alignment:
         _compare_tops(entry, other, work, names)
 
@@ -125,7 +125,7 @@ def _table(work: Agreements, names: list[str], known: tuple) -> None:
     st.html(f'<div class="matrix"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>')
     ranked = sum(name in work.found for name in names)
     stopped = f"Stopped: {words.count(ranked)} of {counted(len(names), 'metrics')} are ranked."
-    watching.bar(work.task, key="rank", stopped=stopped)
+    progress_bars.draw_bar(work.task, key="rank", stopped=stopped)
 
 
 def _row(name: str, found: Agreement | None) -> str:

@@ -15,7 +15,7 @@ from clipsel_core.curation.selecting.overlap import Overlap, of_bitmaps
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
-from pages.parts import messages, recipes, state, watching, words
+from pages.parts import messages, progress_bars, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.pair import galleries
 
@@ -43,7 +43,7 @@ def compare_selections(entry: Entry) -> None:
     if len(names) < 2:
         messages.show_empty("Choose two or more", "Their overlaps are shown here.")
         return
-    found = watching.value_of(_overlap(entry, tuple((name, texts[name]) for name in names)), key="sharing")
+    found = progress_bars.value_of(_overlap(entry, tuple((name, texts[name]) for name in names)), key="sharing")
     if found is None:
         return
     _draw_overlap([_shown(name) for name in names], found)

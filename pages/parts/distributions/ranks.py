@@ -10,7 +10,7 @@ import streamlit as st
 
 from clipsel_core.curation.index.concordance import Disagreement, End, disagreement, keep_gaps
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import charts, messages, metrics, state, watching, words
+from pages.parts import charts, messages, metrics, progress_bars, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.gallery.cards import Bar
@@ -35,7 +35,7 @@ def compare_ranks(entry: Entry, names: list[str]) -> None:
     if x == y:
         messages.show_empty("One metric agrees with itself", "Choose another one to compare it with.")
         return
-    found = watching.value_of(_disagreement(entry, x, y), key="disagreement")
+    found = progress_bars.value_of(_disagreement(entry, x, y), key="disagreement")
     if found is None:
         return
     if not found.pairs:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import streamlit as st
 
 from clipsel_core.pool.layout import knows_images
-from pages.parts import empty, pictures, routes, state, views, watching
+from pages.parts import messages, pictures, progress_bars, routes, state, views
 from pages.parts.catalog import Entry
 from pages.parts.pictures import modified
 
@@ -61,13 +61,13 @@ def show_search() -> None:
     if damaged:
         named = [f"{file}: {found:,} images are shown; {reason}" for file, reason, found in damaged[:_MOST_NAMED]]
         named += [f"and {len(damaged) - _MOST_NAMED:,} more"] * (len(damaged) > _MOST_NAMED)
-        empty.show_error("\n".join(named), "Not all of the pool's images can be shown")
+        messages.show_error("\n".join(named), "Not all of the pool's images can be shown")
     if finding is None:
         return
     if finding.work.error:
-        empty.show_error(finding.work.error, "The pool's images cannot be shown")
+        messages.show_error(finding.work.error, "The pool's images cannot be shown")
     else:
-        watching.until_done(finding.work, key="finding images", stopped="Stopped: images are not shown.")
+        progress_bars.watch(finding.work, key="finding images", stopped="Stopped: images are not shown.")
 
 
 def has_images(entry: Entry) -> bool:

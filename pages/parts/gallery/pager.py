@@ -5,7 +5,7 @@ An opened pair is not in the link, so neither is a page of what is shown within 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from clipsel_core.curation.index.recent import Recent
 from pages.parts import words
 from pages.parts.views import PairList
 
-_PAGES_AT_ONCE, _MOST_BLOCKS = 16, 64
-_blocks: Recent[np.ndarray] = Recent(_MOST_BLOCKS)
+_PAGES_AT_ONCE = 16
+_blocks: Recent[np.ndarray] = Recent(64)
+_listings: Recent[Listing] = Recent(10)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,13 @@ class SortedList:
         """The row at a place of the list, from 0."""
         page, at = divmod(place, self.size)
         return int(self.rows(page + 1)[at])
+
+
+def sort_pairs(
+    name: Hashable, find: Callable[[], Listing], order: ListOrder, size: int, *, seed: int = 0, centre: float = 0.0
+) -> SortedList:
+    """The pages of a listing in an order; it is found where it is not known by its name yet. See SortedList."""
+    return SortedList(name, _listings.get(name, find), order, size, seed, centre)
 
 
 def count_pages(listed: PairList) -> int:

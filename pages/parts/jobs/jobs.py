@@ -18,7 +18,7 @@ from clipsel_core.jobs import control
 from clipsel_core.jobs.store import Job, State, forget, listing, note_opened
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status
-from pages.parts import catalog, commands, guards, leading, messages, views, words
+from pages.parts import catalog, commands, guards, messages, search_links, views, words
 from pages.parts.jobs import dialogs, folders
 
 _SECONDS = 0.5
@@ -184,7 +184,7 @@ def _lead_to_found(job: Job, *, key: str) -> None:
     """What a search found can be seen where the run is on show that it was made in."""
     file = next((Path(word.removeprefix("--out=")) for word in job.info.words if word.startswith("--out=")), None)
     if file and file.is_file() and _run_label(job) == _run_on_show():
-        leading.to_search("See what it found", ":material/travel_explore:", key=key, kept=file.name)
+        search_links.draw_link("See what it found", ":material/travel_explore:", key=key, kept=file.name)
 
 
 def panel(about: Path | None = None) -> None:

@@ -1,4 +1,7 @@
-"""What lies in a region of the map? Its words, how its scores are spread, and its pairs."""
+"""What lies in a region of the map? Its words, how its scores are spread, and its pairs.
+
+Regions are named by their captions, which a task reads once for all sessions.
+"""
 
 from __future__ import annotations
 
@@ -8,55 +11,113 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from clipsel_core.curation.exploring.projection import SMOOTHING, CaptionWords, find_regions
 from clipsel_core.curation.index import ordering
+from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, keeping, marginals, metrics, recipes, state, words
+from clipsel_core.tasks import Report, Task, part_of
+from pages.parts import marginals, membership, messages, metrics, progress_bars, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.histogram import Layer, show_histogram
-from pages.parts.map import atlas
-from pages.parts.map.naming import Naming
-from pages.parts.map.shapes import Shape
+from pages.parts.map import colours
+from pages.parts.map.canvas import Shape
 from pages.parts.pair import galleries
+
+Labels = list[list[tuple[str, float, float]]]
 
 _CARDS, _HEIGHT, _PAGE = 24, 470, "region_page"
 _WORDS = 8
 _ORDERS = ("highest", "lowest", "random")
 _BINS = 64
+# So many pairs name the regions, of so many whose captions may be read for it.
+_NAMED, _READ = 50_000, 16_000_000
+_STEPS, _SHARE_READ = 16, 0.8
 
 
-def panel(entry: Entry, run: Run, shape: Shape | None, names: Naming) -> None:
-    """Everything about what was drawn; about the whole map where nothing was. names: of its regions."""
+@dataclass(frozen=True)
+class Names:
+    """The names of a map's regions. labels: text, x, y, a few for the whole map, then more for each zoom.
+
+    sampled: (K,) int64 places, among the map's pairs, of those whose captions were read.
+    """
+
+    labels: Labels
+    sampled: np.ndarray
+    captions: CaptionWords
+
+
+@state.per_map(4)
+def naming_task(entry: Entry) -> Task[Names]:
+    """The naming of a map's regions, shared by all who look at it."""
+    table, places = state.open_table(entry), state.open_map(entry)
+
+    def work(report: Report) -> Names:
+        reading = part_of(report, 0, _SHARE_READ, "Reading captions to name the regions …")
+        naming = part_of(report, _SHARE_READ, 1, "Naming the regions …")
+        # Of a large run only every so many-th shard: to read one caption of a shard takes as long as to read them all.
+        shards = table.files.shard_of(places.rows)
+        read = np.flatnonzero(shards % max(1, -(-len(table) // _READ)) == 0)
+        read = read if len(read) else np.arange(len(places.rows))
+        sampled, captions = read[:: max(1, -(-len(read) // _NAMED))], []
+        for step, part in enumerate(np.array_split(sampled, _STEPS)):
+            reading(step, _STEPS)
+            captions += table.metadata(places.rows[part], ("caption",))["caption"].tolist()
+        said, labels = CaptionWords(captions), []
+        for step, smoothing in enumerate(SMOOTHING):
+            naming(step, len(SMOOTHING))
+            found = find_regions(places.x[sampled], places.y[sampled], said, smoothing)
+            labels.append([(" · ".join(region.words), region.x, region.y) for region in found])
+        return Names(labels, sampled, said)
+
+    return Task(work)
+
+
+def show_naming(task: Task[Names], drawn: Names | None) -> None:
+    """How far it is, with a way to stop it; the page is drawn anew at its end. An error does not take the map away.
+
+    drawn: the names that the map was drawn with; the task may have ended since.
+    """
+    if isinstance(task.error, ClipselError):
+        messages.show_error(task.error, "The map's regions have no names, since captions cannot be read")
+    elif task.error:
+        raise task.error
+    elif task.value is not drawn or not task.finished:
+        progress_bars.watch(task, key="naming")
+
+
+@state.per_map(32)
+def _members(entry: Entry, shape: Shape) -> np.ndarray:
+    """Which of the map's pairs lie in a shape: (M,) bool."""
+    places = state.open_map(entry)
+    return shape.holds(places.x, places.y)
+
+
+def show_region(entry: Entry, run: Run, shape: Shape | None, names: Names | None) -> None:
+    """Everything about what was drawn; about the whole map where nothing was. names: of its regions, if known."""
     everyone = state.open_map(entry).rows
-    member = atlas.members(entry, shape) if shape else slice(None)
+    member = _members(entry, shape) if shape else slice(None)
     rows = everyone[member]
     if not len(rows):
-        empty.show_empty("No pair in this region", "Draw around a coloured part of the map.")
+        messages.show_empty("No pair in this region", "Draw around a coloured part of the map.")
         return
-    kept = keeping.of(entry, recipes.draft_yaml(entry, run))
-    share = f"{words.share(int(kept(rows).sum()), len(rows))} kept by the recipe" if kept else ""
-    facts.show_title(f"{words.pairs(len(rows))} {'in the region' if shape else 'on the map'}", share)
+    keeps = membership.find_keeps(entry, recipes.draft_yaml(entry, run))
+    share = f"{words.share(int(keeps(rows).sum()), len(rows))} kept by the recipe" if keeps else ""
+    messages.show_title(f"{words.pairs(len(rows))} {'in the region' if shape else 'on the map'}", share)
     if shape:
-        said = names.words(atlas.members(entry, shape), _WORDS)
-        if said is not None:
-            facts.show_note(f"Said here more than elsewhere: {', '.join(said)}" if said else "No word sets it apart")
-        galleries.draw_actions(entry, run, rows, called=" ".join(["region", *(said or ())[:2]]))
-        on_map, scored = len(everyone), len(state.open_table(entry))
-        if on_map < scored:
-            meant = f"Only the {words.count(on_map)} pairs on the map are meant, of {words.count(scored)} in the run."
-            facts.show_note(meant)
+        _show_words(entry, run, rows, _members(entry, shape), names)
     metric, order = _controls(entry)
-    values = atlas.scores_of(entry, metric)[member]
-    listed = _Listed.of(rows, values, order)
+    values = colours.scores_of(entry, metric)[member]
+    listed = _sorted_list(rows, values, order)
     if not len(listed):
-        empty.show_empty("Nothing to show", f"None of them has a {metrics.title(metric)}. Choose another metric.")
+        messages.show_empty("Nothing to show", f"None of them has a {metrics.title(metric)}. Choose another metric.")
         return
-    _spread(entry, metric, values, "region" if shape else "map")
+    _draw_histogram(entry, metric, values, "region" if shape else "map")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.choose_page(_PAGE, listed)
     with st.container(height=_HEIGHT, border=False):
         title = f"Pairs {'in the region' if shape else 'on the map'} by {metrics.title(metric)}, {order} first"
-        shown: dict[str, Any] = {"title": title, "keeps": kept}
+        shown: dict[str, Any] = {"title": title, "keeps": keeps}
         galleries.draw_gallery(entry, listed, metric, key="region", page=page, pager_key=_PAGE, **shown)
 
 
@@ -65,30 +126,44 @@ def rewind() -> None:
     pager.rewind(_PAGE)
 
 
+def _show_words(entry: Entry, run: Run, rows: np.ndarray, member: np.ndarray, names: Names | None) -> None:
+    """The words that set a region's captions apart, and what can be done with all its pairs."""
+    said: tuple[str, ...] = ()
+    if names is not None:
+        said = tuple(names.captions.distinctive(member[names.sampled], _WORDS))
+        messages.show_note(f"Said here more than elsewhere: {', '.join(said)}" if said else "No word sets it apart")
+    galleries.draw_actions(entry, run, rows, called=" ".join(["region", *said[:2]]))
+    on_map, scored = len(member), len(state.open_table(entry))
+    if on_map < scored:
+        meant = f"Only the {words.count(on_map)} pairs on the map are meant, of {words.count(scored)} in the run."
+        messages.show_note(meant)
+
+
 @dataclass(frozen=True)
-class _Listed:
+class _SortedList:
     """A region's pairs in an order, in pages. Only the map's own pairs are looked at, however many the run has."""
 
     keys: np.ndarray
-    scored: np.ndarray
+    listed: np.ndarray
     size: int = _CARDS
 
-    @classmethod
-    def of(cls, rows: np.ndarray, values: np.ndarray, order: str) -> _Listed:
-        """Those that have a score. rows: (M,) int64; values: their scores, (M,) floats."""
-        scored = ~np.isnan(values)
-        rows, values = rows[scored], values[scored]
-        keys = {"highest": -values, "lowest": values}.get(order)
-        return cls(ordering.shuffled_keys(rows, 0) if keys is None else keys, rows)
-
     def __len__(self) -> int:
-        return len(self.scored)
+        return len(self.listed)
 
     def rows(self, page: int) -> np.ndarray:
-        return ordering.page_of(self.keys, self.scored, (page - 1) * self.size, self.size)
+        return ordering.page_of(self.keys, self.listed, (page - 1) * self.size, self.size)
 
     def row_at(self, place: int) -> int:
-        return int(ordering.page_of(self.keys, self.scored, place, 1)[0])
+        return int(ordering.page_of(self.keys, self.listed, place, 1)[0])
+
+
+def _sorted_list(rows: np.ndarray, values: np.ndarray, order: str) -> _SortedList:
+    """Those that have a score. rows: (M,) int64; values: their scores, (M,) floats."""
+    scored = ~np.isnan(values)
+    rows, values = rows[scored], values[scored]
+    if order == "random":
+        return _SortedList(ordering.shuffled_keys(rows, 0), rows)
+    return _SortedList(-values if order == "highest" else values, rows)
 
 
 def _controls(entry: Entry) -> tuple[str, str]:
@@ -100,7 +175,7 @@ def _controls(entry: Entry) -> tuple[str, str]:
     return metric, order
 
 
-def _spread(entry: Entry, metric: str, values: np.ndarray, what: str) -> None:
+def _draw_histogram(entry: Entry, metric: str, values: np.ndarray, what: str) -> None:
     """The region's scores in front of the run's, both over the same area."""
     everything = marginals.marginal(entry, metric)
     edges, whole = everything.coarse(_BINS)

@@ -12,7 +12,7 @@ from clipsel_core.curation.index import ranking
 from clipsel_core.curation.recipes.recipe import AtMost, Drop, Intersect, Keep, Union
 from clipsel_core.curation.selecting.verdict import Judged, judge
 from clipsel_core.errors import ClipselError
-from pages.parts import facts, marginals, metrics, recipes, state, words
+from pages.parts import marginals, messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 
@@ -100,13 +100,13 @@ def show_steps(entry: Entry, row: int) -> None:
     """Draws what the recipe on the Select page does with the pair in a row, a line a step."""
     recipe = recipes.draft_yaml(entry, state.open_run(entry))
     if not recipe:
-        facts.show_note("The recipe has no step: every pair is kept.")
+        messages.show_note("The recipe has no step: every pair is kept.")
         return
     try:
         picked = state.picked(entry, recipe)
         found = judge(picked.picker, picked.recipe, row)
     except ClipselError:
-        facts.show_note("A step of the recipe does not fit this run; Select says which.")
+        messages.show_note("A step of the recipe does not fit this run; Select says which.")
         return
     kind = "kept" if found.kept else "dropped"
     if found.set_aside:

@@ -15,11 +15,10 @@ import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.index.ordering import Listing, ListOrder
-from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.recipes.recipe import AnyStep, Drop, Keep, Subtract, Union
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import empty, facts, metrics, recipes, state, unreadable, views, words
+from pages.parts import guards, messages, metrics, recipes, state, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, pager, texts
 from pages.parts.jobs import dialogs, forms
@@ -33,7 +32,6 @@ _PARTS = ("only this one", "both", "only the other")
 _ORDERS: dict[str, ListOrder] = {"highest": "descending", "lowest": "ascending", "random": "random"}
 # A page has one sorted gallery at a time, so that the link can hold how it is sorted and where it is opened.
 _METRIC, _ORDER, _PAGE, _CARDS = "sort", "end", "at", 48
-_listings: Recent[Listing] = Recent(2)
 
 
 def draw_gallery(
@@ -98,7 +96,7 @@ def draw_sorted(
     name: tells the pairs from others. usual: what they are sorted by at first.
     """
     if not pairs:
-        empty.show_empty("Nothing to show", "No pair lies in this part. Choose another one.")
+        messages.show_empty("Nothing to show", "No pair lies in this part. Choose another one.")
         return
     names = list(state.open_table(entry).metrics)
     shared: dict[str, Any] = {"bind": "query-params", "on_change": rewind}
@@ -108,12 +106,11 @@ def draw_sorted(
         metric = st.selectbox("By", names, format_func=metrics.title, key=_METRIC, width=220, **shared)
         order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key=_ORDER, **shared)
     name = (entry, metric, name, state.scores_stamp(entry))
-    listing = _listings.get(name, lambda: Listing.of(state.ranking(entry, metric), bits()))
-    facts.show_title(title, words.pairs(pairs))
-    if not len(listing):
-        facts.show_note(f"None of them has a {metrics.title(metric)}.")
+    listed = pager.sort_pairs(name, lambda: Listing.of(state.ranking(entry, metric), bits()), _ORDERS[order], _CARDS)
+    messages.show_title(title, words.pairs(pairs))
+    if not len(listed):
+        messages.show_note(f"None of them has a {metrics.title(metric)}.")
         return
-    listed = pager.SortedList(name, listing, _ORDERS[order], _CARDS)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.choose_page(_PAGE, listed)
     draw_gallery(entry, listed, metric, key="part cards", title=title, page=page, pager_key=_PAGE)
@@ -125,7 +122,7 @@ def choose_part(counts: Sequence[int], *, key: str) -> int:
         "Pairs", _PARTS, default=_PARTS[0], required=True, key=key, bind="query-params", on_change=rewind
     )
     said = " · ".join(f"{name} {words.count(count)}" for name, count in zip(_PARTS, counts, strict=True))
-    facts.show_note(said)
+    messages.show_note(said)
     return _PARTS.index(part)
 
 
@@ -156,10 +153,10 @@ def draw_actions(
         if more is not None:
             more()
     if _FAILED in st.session_state:
-        empty.show_error(st.session_state.pop(_FAILED), "This could not be written")
+        messages.show_error(st.session_state.pop(_FAILED), "This could not be written")
 
 
-@unreadable.doing
+@guards.callback
 def _add_step(entry: Entry, run: Run, rows: np.ndarray, kind: str, called: str) -> None:
     """Keeps or drops the pairs as the last step of the recipe, in place of what that one said of them."""
     names = uids.sort(state.open_table(entry).uids_at(rows))
@@ -172,7 +169,7 @@ def _add_step(entry: Entry, run: Run, rows: np.ndarray, kind: str, called: str) 
             np.save(file, names, allow_pickle=False)
             step = listed.model_validate({listed.kind: recipes.store_list(run, f"{called}.npy", file.getvalue())})
     except (ClipselError, OSError) as error:
-        st.session_state[_FAILED] = empty.not_written(error, run.recipes_dir)
+        st.session_state[_FAILED] = messages.not_written(error, run.recipes_dir)
         return
     steps = recipes.draft(entry, run)
     last = next(reversed(steps), None)

@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from pages.parts import facts, recipes, state, unreadable, views, words
+from pages.parts import guards, messages, recipes, state, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, texts
 from pages.parts.pair import explanation, related
@@ -25,7 +25,7 @@ def draw_opened(entry: Entry, *, gallery: str) -> None:
     """Draws the dialog where a pair of this gallery is open. gallery: tells the page's galleries apart."""
     opened = views.get(views.Pairs).opened
     if opened is not None and opened.gallery == (entry.key, gallery):
-        unreadable.dialog("Pair", width="large", on_dismiss=_close)(_draw)(entry)
+        guards.dialog("Pair", width="large", on_dismiss=_close)(_draw)(entry)
 
 
 def _close() -> None:
@@ -57,7 +57,7 @@ def _draw(entry: Entry) -> None:
         explanation.show_steps(entry, row)
         _buttons(entry, uid)
         url = str(known["url"])[: texts.LONGEST_TEXT] or "none"
-        facts.show_facts({"uid": uid, "url": url, "row": words.count(row)})
+        messages.show_facts({"uid": uid, "url": url, "row": words.count(row)})
     with right:
         _tabs(entry, row, str(known["caption"]))
 
@@ -101,7 +101,7 @@ def _turn(by: int) -> None:
         opened.trail.clear()
 
 
-@unreadable.doing
+@guards.callback
 def _handle_presses(entry: Entry) -> None:
     """Does what the keyboard asked for, and says of what is no longer on show by then that it was judged."""
     run, view = state.open_run(entry), views.get(views.Pairs)

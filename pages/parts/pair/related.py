@@ -15,10 +15,10 @@ from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import TargetInfo
-from pages.parts import empty, facts, leading, metrics, state, views, words
+from pages.parts import messages, metrics, progress_bars, search_links, state, views, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards, pager, scanning
-from pages.parts.search import query, sample, whole_pool
+from pages.parts.gallery import cards, pager
+from pages.parts.search import queries, results
 
 _CARDS, _STAND_INS = 12, 4
 _TWINS = "same caption page"
@@ -33,19 +33,19 @@ def draw_neighbours(entry: Entry, row: int) -> None:
     side = st.segmented_control("Alike", list(_SIDES), default="by image", required=True, key="alike side")
     table, run = state.open_table(entry), state.open_run(entry)
     uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
-    asked = query.of_pair(uid, row)
+    asked = queries.pair_query(uid, row)
     try:
-        found, among = whole_pool.found_before(entry, run, asked, _SIDES[side]), f"all {words.pairs(len(table))}"
+        found, among = results.read_full_search(entry, run, asked, _SIDES[side]), f"all {words.pairs(len(table))}"
         if found is None:
-            vector, among = vector_of(table, row, _SIDES[side]), sample.in_words(entry)
-            found = sample.most_alike(entry, vector, _SIDES[side], but=row)
+            vector, among = vector_of(table, row, _SIDES[side]), results.describe_sample(entry)
+            found = results.find_nearest(entry, vector, _SIDES[side], but=row)
     except ClipselError as error:
-        empty.show_error(error, "Look-alikes cannot be found")
+        messages.show_error(error, "Look-alikes cannot be found")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        leading.to_search("More of them", ":material/search:", key="more alike", like=uid)
-        whole_pool.offer(entry, run, asked, _SIDES[side], watch=True)
-    facts.show_title(f"Most alike {side}", f"of {among}, by cosine")
+        search_links.draw_link("More of them", ":material/search:", key="more alike", like=uid)
+        results.offer_full_search(entry, run, asked, _SIDES[side], watch=True)
+    messages.show_title(f"Most alike {side}", f"of {among}, by cosine")
     shown = found.first(_CARDS)
     _draw(entry, shown.rows, cards.cosine_bars(shown.similarity), "look-alikes")
 
@@ -53,23 +53,23 @@ def draw_neighbours(entry: Entry, row: int) -> None:
 def draw_same_caption(entry: Entry, row: int, caption: str) -> None:
     """What else exactly this caption was used for. A large pool is read only when that is asked for."""
     table = state.open_table(entry)
-    if len(table) > sample.AT_ONCE and st.session_state.get("caption asked") != row:
+    if len(table) > results.AT_ONCE and st.session_state.get("caption asked") != row:
         st.text(f"Looks through the captions of all {words.pairs(len(table))}; takes some seconds.")
         st.button("Find this caption", icon=":material/search:", on_click=_ask, args=("caption asked", row))
         return
     try:
         asked = (entry.root, state.scores_stamp(entry), caption)
-        found = scanning.search("same caption", asked, partial(CaptionScan.for_caption, table, caption))
-        scanning.go_on("same caption", found)
+        make = partial(CaptionScan.for_caption, table, caption)
+        scan, so_far = progress_bars.search_captions("same caption", asked, make)
     except ClipselError as error:
-        empty.show_error(error, "Captions cannot be searched")
+        messages.show_error(error, "Captions cannot be searched")
         return
-    rows = bitmaps.rows(found.scan.bits)
+    rows = bitmaps.rows(scan.bits)
     others = pager.RowList(rows[rows != row], _CARDS)
     if not len(others):
-        facts.show_title("No other pair has this caption", found.so_far)
+        messages.show_title("No other pair has this caption", so_far)
         return
-    facts.show_title(f"{words.pairs(len(others))} more with exactly this caption", found.so_far)
+    messages.show_title(f"{words.pairs(len(others))} more with exactly this caption", so_far)
     name = "s_cliploss" if "s_cliploss" in table.metrics else table.metrics[0]
     pager.rewind_on_change(_TWINS, (entry.key, row))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -82,7 +82,7 @@ def draw_target_images(entry: Entry, row: int) -> None:
     """Why NormSim is what it is: the images of each target that this pair's image resembles most."""
     for info in state.open_run(entry).targets:
         asked = f"target asked {info.name}"
-        if info.rows > sample.AT_ONCE and st.session_state.get(asked) != row:
+        if info.rows > results.AT_ONCE and st.session_state.get(asked) != row:
             look = f"Look through {counted(info.rows, 'images')} of {info.name}"
             st.button(look, icon=":material/search:", key=f"look {info.name}", on_click=_ask, args=(asked, row))
             continue
@@ -91,7 +91,7 @@ def draw_target_images(entry: Entry, row: int) -> None:
                 table = state.open_table(entry)
                 found = nearest_targets(table, info.name, vector_of(table, row), limit=_CARDS)
         except ClipselError as error:
-            empty.show_error(error, f"The target {info.name} cannot be compared with")
+            messages.show_error(error, f"The target {info.name} cannot be compared with")
             continue
         if len(found):
             _draw_target(entry, row, info, found)
@@ -99,17 +99,17 @@ def draw_target_images(entry: Entry, row: int) -> None:
 
 def _draw_target(entry: Entry, row: int, info: TargetInfo, found: NearestTargets) -> None:
     nearest = metrics.title(f"normsim_inf_{info.name}")
-    facts.show_title(f"Nearest of {counted(info.rows, 'images')} of {info.name}", "by absolute cosine")
+    messages.show_title(f"Nearest of {counted(info.rows, 'images')} of {info.name}", "by absolute cosine")
     text = f"{nearest} is the first of these, {words.score(abs(float(found.similarity[0])))}; the rest do not enter it."
-    facts.show_note(text)
+    messages.show_note(text)
     if found.pairs:
         _draw(entry, found.rows, cards.cosine_bars(found.similarity), f"target {info.name}")
         return
     if found.closest is not None:
         # What a target's image that has no picture looks like.
-        alike = sample.most_alike(entry, found.closest, "image", but=row).first(_STAND_INS)
+        alike = results.find_nearest(entry, found.closest, "image", but=row).first(_STAND_INS)
         title = f"Most like the first, row {words.count(found.rows[0])}"
-        facts.show_title(title, f"of {sample.in_words(entry)}, to see what it may show")
+        messages.show_title(title, f"of {results.describe_sample(entry)}, to see what it may show")
         _draw(entry, alike.rows, cards.cosine_bars(alike.similarity), f"like target {info.name}")
     st.dataframe(
         {"row of the target": found.rows, "absolute cosine": np.abs(found.similarity.astype(float))},

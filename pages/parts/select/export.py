@@ -19,7 +19,7 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.files import held
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
-from pages.parts import catalog, commands, messages, routes, state, views, watching, words
+from pages.parts import catalog, commands, messages, progress_bars, routes, state, views, words
 from pages.parts.catalog import Entry
 
 # Fewer pairs are written while one waits; of more it is said how far they are.
@@ -257,7 +257,7 @@ def _watch(entry: Entry) -> None:
     elif error:
         raise error
     elif ended is None:
-        watching.until_done(writing.task, key="writing", stopped="Stopped: nothing was written.")
+        progress_bars.watch(writing.task, key="writing", stopped="Stopped: nothing was written.")
         return
     else:
         remember_file(entry, writing.out.name, ended[0].sha256)

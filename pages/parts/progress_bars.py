@@ -1,0 +1,99 @@
+"""How far is work, and how is it stopped? A bar with a button, beside all else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import streamlit as st
+
+from clipsel_core.counts import counted
+from clipsel_core.curation.exploring.captions import CaptionScan
+from clipsel_core.tasks import Task
+from pages.parts import guards, views, words
+
+SECONDS = 0.5
+Value = TypeVar("Value")
+
+
+def draw_bar(task: Task, *, key: str, stopped: str = "Stopped.") -> None:
+    """How far it is, with Stop; or that it was stopped, with Go on; nothing once it is done. stopped: says so."""
+    if task.finished or task.error:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if task.stopped:
+            st.text(stopped)
+            st.button("Go on", icon=":material/play_arrow:", key=f"{key} on", on_click=task.start)
+        else:
+            st.progress(task.share, task.note, width=420)
+            st.button("Stop", icon=":material/stop:", key=f"{key} stop", on_click=task.stop)
+
+
+def value_of(task: Task[Value], *, key: str, stopped: str = "Stopped.") -> Value | None:
+    """What a task ended with; None while it goes on, which the page shows, to be drawn anew after. Raises its error."""
+    task.begin()
+    if task.error:
+        raise task.error
+    if not task.finished:
+        watch(task, key=key, stopped=stopped)
+    return task.value
+
+
+def watch(task: Task, *, key: str, stopped: str = "Stopped.") -> None:
+    """The bar, watched: the page is drawn anew when the task ends or is stopped."""
+    if task.finished:
+        st.rerun()
+    drawn = task.active, task.stopped
+
+    def draw() -> None:
+        if (task.active, task.stopped) != drawn:
+            st.rerun()
+        draw_bar(task, key=key, stopped=stopped)
+
+    guards.fragment(draw, run_every=SECONDS if task.active else None)()
+
+
+@dataclass
+class CaptionSearch:
+    """A session's search through all captions: what was asked for, its scan, and whether somebody stopped it."""
+
+    asked: tuple = ()
+    scan: CaptionScan | None = None
+    stopped: bool = False
+
+
+def search_captions(key: str, asked: tuple, make: Callable[[], CaptionScan]) -> tuple[CaptionScan, str]:
+    """Carries a search to its end, with a bar and a button that stops it, or shows that it was stopped.
+
+    Returns the scan, and words to stand behind a count that may still grow. key: tells the session's searches apart; a
+    new one is made where something else is asked for. Each step of the bar is a point where Streamlit may start the
+    page anew, so a click anywhere is answered within a step, and the next run of the page takes the search up again.
+    """
+    search, slot = views.get(CaptionSearch, key), st.empty()
+    scan = search.scan
+    if scan is None or search.asked != asked:
+        search.asked, search.stopped = asked, False
+        scan = search.scan = make()
+
+    def so_far() -> str:
+        return f"{words.count(scan.done)} of {counted(scan.total, 'captions')} read, {words.count(scan.found)} match"
+
+    def stop(stopped: bool) -> None:
+        search.stopped = stopped
+
+    if scan.finished:
+        return scan, ""
+    behind = f" in the first {words.count(scan.done)} of {counted(scan.total, 'captions')}"
+    with slot.container(horizontal=True, vertical_alignment="center"):
+        if search.stopped:
+            st.text(f"Stopped: {words.count(scan.found)} match{behind}.")
+            st.button("Go on", icon=":material/play_arrow:", key=f"{key} on", on_click=stop, args=(False,))
+            return scan, behind
+        bar = st.progress(scan.done / max(scan.total, 1), so_far(), width=420)
+        st.button("Stop", icon=":material/stop:", key=f"{key} stop", on_click=stop, args=(True,))
+    while not scan.finished:
+        scan.step()
+        bar.progress(scan.done / max(scan.total, 1), so_far())
+    slot.empty()
+    return scan, ""
