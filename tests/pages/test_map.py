@@ -8,10 +8,10 @@ import threading
 
 import numpy as np
 import pytest
-from clipsel_core.curation.exploring.regions import CaptionWords
 from PIL import Image
 
 from clipsel_core import tasks, uids
+from clipsel_core.curation.exploring.projection import CaptionWords
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import AtLeast
 from clipsel_core.curation.selecting.selection import Picker, select
