@@ -44,31 +44,27 @@ def _each(entry: Entry, names: list[str]) -> None:
         persist_state="session",
         label_visibility="collapsed",
     )
-    for first in range(0, len(names), 2):
-        for column, name in zip(st.columns(2, gap="medium"), names[first : first + 2], strict=False):
-            with column:
-                _one(entry, name, log=scale == "log")
-
-
-def _one(entry: Entry, name: str, *, log: bool) -> None:
-    spread, metric = marginals.marginal(entry, name), metrics.describe(name)
-    edges, counts = spread.coarse(_BINS)
-    found = {percent: spread.quantile(percent) for percent in _QUANTILES} if spread.pairs else {}
-    with st.container(border=True, height="stretch"):
-        if not spread.pairs:
-            kinds.show_unscored(entry, name)
-            return
-        charts.draw_histogram(
-            f"{metric.title} of {words.pairs(spread.pairs)}",
-            metric.help,
-            edges,
-            [charts.Layer("kept", "", counts)],
-            [charts.Mark(value, "") for value in found.values()],
-            key=f"spread-{name}",
-            aside=" · ".join(f"P{percent} {words.score(value)}" for percent, value in found.items()),
-            unit="score",
-            log=log,
-        )
+    for place, name in enumerate(names):
+        if place % 2 == 0:
+            columns = st.columns(2, gap="medium")
+        spread, metric = marginals.marginal(entry, name), metrics.describe(name)
+        with columns[place % 2].container(border=True, height="stretch"):
+            if not spread.pairs:
+                kinds.show_unscored(entry, name)
+                continue
+            edges, counts = spread.coarse(_BINS)
+            found = {percent: spread.quantile(percent) for percent in _QUANTILES}
+            charts.draw_histogram(
+                f"{metric.title} of {words.pairs(spread.pairs)}",
+                metric.help,
+                edges,
+                [charts.Layer("kept", "", counts)],
+                [charts.Mark(value, "") for value in found.values()],
+                key=f"spread-{name}",
+                aside=" · ".join(f"P{percent} {words.score(value)}" for percent, value in found.items()),
+                unit="score",
+                log=scale == "log",
+            )
 
 
 def _two(entry: Entry, names: list[str]) -> None:

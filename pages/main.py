@@ -87,7 +87,7 @@ def show_no_runs() -> None:
     st.code(f"{catalog.data_folder()}\nclipsel app RUN ...", language=None)
     with st.container(horizontal=True, gap="small"):
         forms.draw_buttons(None)
-    jobs.panel()
+    jobs.draw_panel()
 
 
 st.set_page_config(page_title="clipsel", page_icon=PARTS / "icon.svg", layout="wide")
@@ -126,7 +126,7 @@ show_missing_page()
 with st.sidebar:
     if entries:
         st.selectbox("Run", labels, key="run", bind="query-params", on_change=forget_gone)
-    for root in catalog.missing():
+    for root in catalog.missing_runs():
         st.warning("Named when the server started, but it holds no run:", icon=":material/warning:")
         st.code(str(root), language=None, wrap_lines=True)
 
@@ -139,8 +139,8 @@ else:
         show_missing_run(here.label)
         link = links.follow(here)
         with st.sidebar:
-            links.copier(here, link)
-            jobs.glance()
+            links.draw_copy_button(here, link)
+            jobs.draw_glance()
             images.show_switch(here)
         opening.wait_for(here)
         links.show_news(link)

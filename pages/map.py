@@ -38,7 +38,7 @@ def show(entry: Entry) -> None:
     run = state.open_run(entry)
     state.require_table(entry)
     if state.find_map(entry) is None:
-        jobs.panel(run.root)
+        jobs.draw_panel(run.root)
         projecting.ask_for_map(entry, run)
         return
     naming = region.naming_task(entry)
@@ -50,7 +50,7 @@ def show(entry: Entry) -> None:
         _draw_guarded(entry, replace(shown, colour=_choose_colour(entry, shown.recipe)))
         region.show_naming(naming, shown.names)
     with right:
-        jobs.panel(run.root)
+        jobs.draw_panel(run.root)
         region.show_region(entry, run, shape, naming.value)
 
 

@@ -36,7 +36,7 @@ def show(entry: Entry) -> None:
         forms.draw_buttons(run)
     _next_step(run)
     _glance(entry, run)
-    jobs.panel()
+    jobs.draw_panel()
     _progress(entry)
     _concerns(entry, run)
     damage = _damage(entry, run)
@@ -84,6 +84,7 @@ def _glimpse_rows(entry: Entry, metric: str) -> np.ndarray:
 def _glance(entry: Entry, run: Run) -> None:
     config = run.config
     finished, shards = words.count(len(run.score_files)), words.count(len(config.shards))
+    set_aside = "not known yet" if config.skipped_rows is None else words.count(config.skipped_rows)
     cells = {
         "Pairs scored": (
             words.count(state.scored_pairs(entry)),
@@ -91,16 +92,12 @@ def _glance(entry: Entry, run: Run) -> None:
         ),
         "Shards": (f"{finished} of {shards}", "A shard is one metadata file of the pool."),
         "Metrics": (words.count(len(run.metrics)), "Score columns of every pair."),
-        "Set aside": (_set_aside(run), "Rows whose embeddings could not be used; never selected."),
+        "Set aside": (set_aside, "Rows whose embeddings could not be used; never selected."),
         "Teacher": (config.arch, "The frozen CLIP whose embeddings were scored."),
     }
     with st.container(horizontal=True, gap="small", key="glance"):
         for name, (value, help_text) in cells.items():
             st.metric(name, value, help=help_text, border=True)
-
-
-def _set_aside(run: Run) -> str:
-    return "not known yet" if run.config.skipped_rows is None else words.count(run.config.skipped_rows)
 
 
 def _watch(entry: Entry) -> None:
@@ -124,7 +121,12 @@ def _progress(entry: Entry) -> None:
             commands.score_again(run),
         )
         st.button(
-            "Go on", type="primary", icon=":material/play_arrow:", key="go on", on_click=jobs.score_again, args=(run,)
+            "Go on",
+            type="primary",
+            icon=":material/play_arrow:",
+            key="go on",
+            on_click=jobs.resume_scoring,
+            args=(run,),
         )
 
 
@@ -204,7 +206,7 @@ def _mend(run: Run, damage: ClipselError) -> None:
     messages.show_error(damage, "The scores of this run cannot be shown")
     in_scores = Path(damage.where).parent == run.root / "scores"
     if in_scores and run.finished and not jobs.at_work("score", run.root):
-        again: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "on_click": jobs.score_again}
+        again: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "on_click": jobs.resume_scoring}
         st.button("Score the damaged shards again", key="score again", args=(run,), **again)
 
 
@@ -213,7 +215,12 @@ def _scores(entry: Entry, run: Run) -> None:
     if not state.scored_pairs(entry):
         messages.show_empty("No shard is finished yet", "Scores appear here as soon as the first one is.")
         return
-    rows = [_score_row(entry, name) for name in run.metrics]
+    rows = []
+    for name in run.metrics:
+        spread = marginals.marginal(entry, name)
+        low, median, high = (words.unsigned_zero(spread.quantile(percent)) for percent in (5, 50, 95))
+        drawn = spread.coarse(_SPARK_BINS)[1].tolist()
+        rows.append({"metric": metrics.title(name), "spread": drawn, "5 %": low, "median": median, "95 %": high})
     number = st.column_config.NumberColumn
     st.dataframe(
         pd.DataFrame(rows),
@@ -229,18 +236,6 @@ def _scores(entry: Entry, run: Run) -> None:
     )
     with st.expander("What each metric measures, and when it misleads"):
         messages.show_facts({metrics.title(name): metrics.describe(name).help for name in run.metrics})
-
-
-def _score_row(entry: Entry, name: str) -> dict[str, object]:
-    spread = marginals.marginal(entry, name)
-    low, median, high = (words.unsigned_zero(spread.quantile(percent)) for percent in (5, 50, 95))
-    return {
-        "metric": metrics.title(name),
-        "spread": spread.coarse(_SPARK_BINS)[1].tolist(),
-        "5 %": low,
-        "median": median,
-        "95 %": high,
-    }
 
 
 def _recipes(entry: Entry, run: Run) -> None:

@@ -36,7 +36,7 @@ def show(entry: Entry) -> None:
     by, side, size, metric = _controls(entry)
     try:
         earlier = results.choose_full_search(entry, run)
-        jobs.panel(run.root)
+        jobs.draw_panel(run.root)
         if earlier is not None:
             best = earlier.nearest.first(size)
             title = f"The best {words.count(len(best))} of {words.count(len(earlier.nearest))} {earlier.name}"

@@ -83,9 +83,7 @@ def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Sho
     if links.write(entry, run) != link or not fits or not recipes.same_steps(recipes.draft(entry, run), drawn):
         st.rerun()
     if picked is not None:
-        with places.kept:
-            _show_kept(picked.selection)
-        _draw_funnel(picked.selection, list(recipes.draft(entry, run).values()))
+        _draw_counts(places.kept, picked.selection, list(recipes.draft(entry, run).values()))
     steps.draw_effects(entry, run, picked, places.steps)
     if places.saving is not None:
         export.draw_state(entry, recipe, places.saving)
@@ -105,21 +103,16 @@ def _pick(entry: Entry, recipe: str) -> tuple[state.Picked | None, ClipselError 
         return None, error
 
 
-def _show_kept(picked: Selection) -> None:
-    """Says how many pairs are kept: exactly those that an export writes."""
+def _draw_counts(headline: DeltaGenerator, picked: Selection, steps: list[AnyStep]) -> None:
+    """How many pairs are kept, exactly those that an export writes; and a bar for the pool and each step."""
     things, share = things_of(len(picked), "pairs"), words.share(len(picked), picked.total)
-    st.html(
+    headline.html(
         f'<div class="headline" id="kept"><b>{words.count(len(picked))}</b>'
         f"<span>{things} kept · {share} of {words.count(picked.total)}</span></div>"
     )
-
-
-def _draw_funnel(picked: Selection, steps: list[AnyStep]) -> None:
-    """Draws a bar for the pool and one for each step, with counts and percent of the pool."""
     aside = f"{words.count(picked.set_aside)} set aside when they were scored: never kept" if picked.set_aside else ""
     rows = [_funnel_row("pool", picked.total, picked.total, aside)]
-    applied = [step for step in steps if step.enabled]
-    for report, step in zip(picked.report, applied, strict=True):
+    for report, step in zip(picked.report, (step for step in steps if step.enabled), strict=True):
         added = f", adds {words.count(report.added)}" if report.added else ""
         note = f"drops {words.count(report.dropped)}{added}; alone it would drop {words.count(report.alone_drops)}"
         rows.append(_funnel_row(recipes.step_in_words(step), report.kept_after, picked.total, note))

@@ -62,14 +62,17 @@ def allow(runs: Iterable[str | os.PathLike[str]], read: Iterable[str | os.PathLi
 def entries() -> list[Entry]:
     """The runs that may be shown: the named ones first, then those found, each once, labels distinct."""
     found: dict[Path, str] = {}
-    for root in _named():
-        found.setdefault(root.resolve(), _short(root))
+    for root in _paths("CLIPSEL_RUNS"):
+        short = root.is_absolute() and len(root.parts) > 2
+        found.setdefault(root.resolve(), "/".join(root.parts[-2:]) if short else str(root))
     data = data_folder().resolve()
     for path in sorted(file for depth in _DEPTHS for file in data.glob(depth)):
         root = path.parent.resolve()
         if root.is_relative_to(data):
             found.setdefault(root, root.relative_to(data).as_posix())
-    return [Entry(label, root) for root, label in _distinct(found).items()]
+    labels = list(found.values())
+    # A label that several runs share gives way to the full path.
+    return [Entry(label if labels.count(label) == 1 else str(root), root) for root, label in found.items()]
 
 
 def check_within(run: Path, folder: Path) -> None:
@@ -83,9 +86,9 @@ def check_within(run: Path, folder: Path) -> None:
         raise RunError(folder, expected=expected, found=f"a link to {real}", remedy=remedy)
 
 
-def missing() -> list[Path]:
+def missing_runs() -> list[Path]:
     """Folders that were named when the server was started and hold no run."""
-    return [root for root in _named() if not (root / "run.json").is_file()]
+    return [root for root in _paths("CLIPSEL_RUNS") if not (root / "run.json").is_file()]
 
 
 def by_key(key: str) -> Entry | None:
@@ -123,19 +126,5 @@ def jobs_folder() -> Path:
     return data_folder().absolute() / ".jobs"
 
 
-def _named() -> list[Path]:
-    return _paths("CLIPSEL_RUNS")
-
-
 def _paths(variable: str) -> list[Path]:
     return [Path(text) for text in os.environ.get(variable, "").split(os.pathsep) if text]
-
-
-def _short(root: Path) -> str:
-    return "/".join(root.parts[-2:]) if root.is_absolute() and len(root.parts) > 2 else str(root)
-
-
-def _distinct(labels: dict[Path, str]) -> dict[Path, str]:
-    """Labels under which no two runs hide: a shared one gives way to the full path."""
-    taken = list(labels.values())
-    return {root: label if taken.count(label) == 1 else str(root) for root, label in labels.items()}

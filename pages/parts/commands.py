@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 from clipsel_core.jobs.control import Option
 from clipsel_core.runs.store import Run, RunConfig
@@ -36,11 +35,7 @@ def score_options(run: Run) -> dict[str, Option]:
         if usual[field].is_required() or value != usual[field].default:
             options[field.replace("_", "-")] = value
     if config.targets:
-        options["target"] = [f"{target.name}={_located(run.root, target.path)}" for target in config.targets]
+        options["target"] = [f"{target.name}={(run.root / target.path).resolve()}" for target in config.targets]
     if config.targets and config.norms != usual["norms"].default:
         options["norm"] = list(config.norms)
     return options
-
-
-def _located(root: Path, path: str) -> Path:
-    return (root / path).resolve()

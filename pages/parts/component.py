@@ -39,7 +39,7 @@ def component(name: str, html: str, *, css: tuple[str, ...] = (), js: tuple[str,
     return st.components.v2.component(f"clipsel_{name}", html=html, js=_LOADER.replace("NAME", file))
 
 
-def script(file: str) -> bytes | None:
+def read_script(file: str) -> bytes | None:
     """The script that a component fetches by this name; None where there is no such component."""
     return _scripts.get(file)
 

@@ -29,7 +29,9 @@ class ContentPolicy:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         page = Path(streamlit.__file__).parent / "static" / "index.html"
-        self._scripts = " ".join(_hashes(page.read_text("utf-8")))
+        # What a policy calls the scripts that stand in the page's own text.
+        digests = (hashlib.sha256(script.encode()).digest() for script in _INLINE.findall(page.read_text("utf-8")))
+        self._scripts = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,9 +69,3 @@ class ContentPolicy:
                 "frame-ancestors 'self'",
             )
         )
-
-
-def _hashes(page: str) -> list[str]:
-    """What a policy calls the scripts that stand in a page's own text."""
-    digests = (hashlib.sha256(script.encode()).digest() for script in _INLINE.findall(page))
-    return [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]

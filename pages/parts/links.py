@@ -75,9 +75,10 @@ def follow(entry: Entry) -> Shown:
     """Takes the address's recipe as the draft where the session begins or Back was pressed; writes it otherwise."""
     run = state.open_run(entry)
     told = st.query_params.get(_PARAMETER, "")
-    session = views.get(_Links)
+    session, context = views.get(_Links), get_script_run_ctx()
+    back = bool(context and context.is_history_navigation)  # or Forward
     begins, session.followed = not session.followed, True
-    if (begins and told) or (_went_back() and told != _link(entry, run).text):
+    if (begins and told) or (back and told != _link(entry, run).text):
         _take(entry, run, told, quiet=not begins)
     return write(entry, run)
 
@@ -85,7 +86,10 @@ def follow(entry: Entry) -> Shown:
 def write(entry: Entry, run: Run) -> Shown:
     """Puts the draft into the page's address, and returns what there is to say of it."""
     link, told = _link(entry, run), st.query_params.get(_PARAMETER, "")
-    _remember(entry, link, list(recipes.draft(entry, run).values()))
+    if link.text is not None:
+        # Also what the link had to leave out.
+        links, steps = views.get(_Links, entry.key), list(recipes.draft(entry, run).values())
+        links.known = dict(list({**links.known, link.text: steps}.items())[-_MOST_REMEMBERED:])
     if link.text and link.text != told:
         st.query_params[_PARAMETER] = link.text
     elif not link.text and told:
@@ -94,7 +98,7 @@ def write(entry: Entry, run: Run) -> Shown:
     return Shown(_missing(link), news if text == link.text else None)
 
 
-def copier(entry: Entry, link: Shown) -> None:
+def draw_copy_button(entry: Entry, link: Shown) -> None:
     """A button that copies the address with the draft in it, and what is missing from it, if anything."""
     _button(data={"run": entry.label}, key="copy link")
     if link.missing:
@@ -141,13 +145,6 @@ def _link(entry: Entry, run: Run) -> RecipeLink:
     return RecipeLink(kept) if kept else link
 
 
-def _remember(entry: Entry, link: RecipeLink, steps: list[AnyStep]) -> None:
-    """Keeps what a link stood for in this session, also what it had to leave out."""
-    if link.text is not None:
-        links = views.get(_Links, entry.key)
-        links.known = dict(list({**links.known, link.text: steps}.items())[-_MOST_REMEMBERED:])
-
-
 def _missing(link: RecipeLink) -> str:
     """What a link does not hold, in a sentence or two."""
     if link.text is None:
@@ -159,12 +156,6 @@ def _missing(link: RecipeLink) -> str:
         steps = f"{counted(link.lists, 'steps')}"
         said.append(f"The link leaves out {steps} with a uid list from outside the run's folders.")
     return " ".join(said)
-
-
-def _went_back() -> bool:
-    """Whether the browser's Back or Forward led here."""
-    context = get_script_run_ctx()
-    return bool(context and context.is_history_navigation)
 
 
 def is_stored(told: str) -> bool:

@@ -141,7 +141,7 @@ async def drawing(request: Request) -> Response:
 
 async def script(request: Request) -> Response:
     """What a component of ours is made of."""
-    data = component.script(request.path_params["name"])
+    data = component.read_script(request.path_params["name"])
     return _by_contents(data, "text/javascript; charset=utf-8", "no such script")
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.components.v2.bidi_component.main import _make_trigger_id
 from streamlit.proto.WidgetStates_pb2 import WidgetState
@@ -16,7 +19,6 @@ from streamlit.testing.v1 import AppTest
 from clipsel_core import tasks
 from clipsel_core.jobs import encoders
 from pages.parts import catalog
-from pages.parts.select import control
 from tests.waiting import PATIENCE_S
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
@@ -83,12 +85,22 @@ def press(app: AppTest, component: str, kind: str, **said: object) -> AppTest:
     return trigger(app, component, "pressed", [{"kind": kind, **said, "press": next(_presses)}])
 
 
+def unpacked(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The words and the numbers of a message to a thumb, as the browser reads them; see control.packed."""
+    start = 4 + struct.unpack_from("<I", message)[0]
+    head, arrays = json.loads(message[4:start]), {}
+    for name, length in head["arrays"]:
+        arrays[name] = np.frombuffer(message, "<f4" if name == "thresholds" else "<u4", length, start)
+        start += 4 * length
+    return head, arrays
+
+
 class Thumb:
     """The thumb of a step's card: an inline component, moved here as the browser moves it."""
 
     def __init__(self, app: AppTest, element) -> None:
         self.app, self.id = app, element.proto.id
-        self.head, self.arrays = control.unpacked(element.proto.bytes)
+        self.head, self.arrays = unpacked(element.proto.bytes)
         self.place = self.head["place"]
 
     @property

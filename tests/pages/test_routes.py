@@ -343,7 +343,7 @@ def test_entries__no_two_labels_are_the_same(tmp_path, monkeypatch):
     catalog.allow([*runs, runs[0], Path(tmp_path / "missing")])
     labels = [entry.label for entry in catalog.entries()]
     assert len(set(labels)) == len(labels) == 3
-    assert catalog.missing() == [tmp_path / "missing"]
+    assert catalog.missing_runs() == [tmp_path / "missing"]
 
 
 def test_by_key__sees_other_folders_and_new_runs_at_once(tmp_path, monkeypatch):

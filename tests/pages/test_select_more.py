@@ -34,11 +34,11 @@ def captions(app) -> list[list[str]]:
     return [[card["caption"] for card in gallery["cards"]] for gallery in components(app, "clipsel_cards")]
 
 
-def test_borders__wait_to_be_opened(run, open_page):
+def test_thresholds__wait_to_be_opened(run, open_page):
     assert captions(open_page("select", run)) == []
 
 
-def test_borders__show_both_sides_and_follow_the_thumb(run, open_page):
+def test_thresholds__show_both_sides_and_follow_the_thumb(run, open_page):
     app = opened(open_page, run, "at threshold")
     below, above = captions(app)
     assert below[:2] == ["caption of pair 41", "caption of pair 40"]
@@ -49,7 +49,7 @@ def test_borders__show_both_sides_and_follow_the_thumb(run, open_page):
     assert not app.exception
 
 
-def test_borders__of_a_chosen_step_are_the_cores(run, open_page):
+def test_thresholds__of_a_chosen_step_are_the_cores(run, open_page):
     app = opened(open_page, run, "at threshold")
     app.segmented_control(key="threshold of").set_value(1).run()
     text = "steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: normsim_inf_task, keep_top: 0.2}]"
@@ -58,7 +58,7 @@ def test_borders__of_a_chosen_step_are_the_cores(run, open_page):
     assert captions(app) == [[f"caption of pair {row}" for row in rows] for rows in sides]
 
 
-def test_borders__have_pages_that_a_moved_thumb_turns_back(run, open_page):
+def test_thresholds__have_pages_that_a_moved_thumb_turns_back(run, open_page):
     app = opened(open_page, run, "at threshold")
     app.button(key="next below_page").click().run()
     below, above = captions(app)
@@ -70,7 +70,7 @@ def test_borders__have_pages_that_a_moved_thumb_turns_back(run, open_page):
     assert not app.exception
 
 
-def test_borders__a_pair_judged_by_hand_turns_no_page(run, open_page):
+def test_thresholds__a_pair_judged_by_hand_turns_no_page(run, open_page):
     app = opened(open_page, run, "at threshold")
     app.button(key="next below_page").click().run()
     below = next(element for element in app.get("bidi_component") if element.proto.component_name == "clipsel_cards")
@@ -80,13 +80,13 @@ def test_borders__a_pair_judged_by_hand_turns_no_page(run, open_page):
     assert (card["caption"], card["badge"]) == ("caption of pair 29", "kept by hand")
 
 
-def test_borders__an_empty_side_says_so(run, open_page):
+def test_thresholds__an_empty_side_says_so(run, open_page):
     app = opened(open_page, run, "at threshold")
     thumbs(app)[0].set_value(100.0).run()
     assert "No pair just below the threshold" in words(app)
 
 
-def test_chance__says_how_much_would_flip(run, open_page):
+def test_seeds__says_how_much_would_flip(run, open_page):
     app = opened(open_page, run, "other seed")
     assert "of the selection would be other pairs under another seed" in words(app)
     bars = [card["bars"][-1] for card in components(app, "clipsel_cards")[0]["cards"]]
@@ -94,13 +94,13 @@ def test_chance__says_how_much_would_flip(run, open_page):
     assert {bar["title"] for bar in bars} == {"chance to flip"}
 
 
-def test_chance__of_steps_without_a_seed(run, open_page):
+def test_seeds__of_steps_without_a_seed(run, open_page):
     app = opened(open_page, run, "other seed")
     app.button(key="remove-0").click().run()
     assert "No step of this recipe depends on the seed" in words(app)
 
 
-def test_chance__without_a_record(tmp_path, open_page):
+def test_seeds__without_a_record(tmp_path, open_page):
     run = make_run(tmp_path / "still", changed={"normalizer_se": np.zeros(60)})
     assert "Every shard is one batch" in words(opened(open_page, run, "other seed"))
 

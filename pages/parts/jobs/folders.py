@@ -45,7 +45,7 @@ def roots() -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in found))
 
 
-def readable() -> list[str]:
+def job_roots() -> list[str]:
     """The folders, and the addresses, that may be read."""
     return [*map(str, roots()), *catalog.readable_addresses()]
 
@@ -71,29 +71,25 @@ def _inside(text: str, split: Callable[[str], tuple[Path, str]]) -> tuple[Path, 
     except (OSError, RuntimeError, ValueError) as error:  # too long, the home of nobody, a zero byte
         raise JobError("path", expected="a file or a folder", found=f"{text[:200]!r}: {error}"[:300]) from error
     if not is_allowed:
+        # Those that lie in none of the others.
+        widest = [root for root in allowed if not any(root != one and root.is_relative_to(one) for one in allowed)]
+        named, more = ", ".join(map(str, widest[:_MOST_NAMED])), len(widest) - _MOST_NAMED
+        named = named if more <= 0 else f"{named} or {more} more {'folder' if more == 1 else 'folders'}"
         remedy = "start the dashboard with --read FOLDER to allow another"
-        raise JobError(path, expected=f"a path inside {_in_words(allowed)}", found="another", remedy=remedy)
+        raise JobError(path, expected=f"a path inside {named}", found="another", remedy=remedy)
     if not is_there:
         raise JobError(path, expected="a file or a folder", found="nothing")
     return path, part
 
 
-def _in_words(allowed: list[Path]) -> str:
-    """The first of the folders that lie in none of the others, and how many more there are."""
-    widest = [root for root in allowed if not any(root != other and root.is_relative_to(other) for other in allowed)]
-    named, more = ", ".join(map(str, widest[:_MOST_NAMED])), len(widest) - _MOST_NAMED
-    return named if more <= 0 else f"{named} or {more} more {'folder' if more == 1 else 'folders'}"
-
-
 def source(text: str) -> Path | str:
-    """What a pool is to be made of: a path as `inside` gives it, or an address. Raises JobError on what is refused."""
-    return _allowed_address(text) if "::" in text or ADDRESS.match(text.strip()) else inside(text)
+    """What a pool is to be made of: a path as `inside` gives it, or an address below an allowed one.
 
-
-def _allowed_address(text: str) -> str:
-    """The address that somebody chose or typed. Raises JobError where it does not lie below an allowed one."""
-    address = text.strip()
-    known = catalog.readable_addresses()
+    Raises: JobError on what is refused.
+    """
+    address, known = text.strip(), catalog.readable_addresses()
+    if "::" not in text and not ADDRESS.match(address):
+        return inside(text)
     if not _TWO_READINGS.search(address) and reach.below(known)(address):
         return address
     expected = f"an address below {', '.join(known)}" if known else "a path: no address is allowed here"

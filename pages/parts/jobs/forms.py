@@ -90,19 +90,17 @@ def ask_for_pool() -> None:
         help="A tag of open_clip that is not on disk is downloaded. A folder or a checkpoint of your own works, too.",
         **dialogs.STAYS,
     )
+    given = (source or "").strip().rstrip("/")
     left, right = st.columns(2)
     named = "Its columns' name: l14, b32."
     arch = dialogs.ask_for_name(left, "Teacher's short name", teacher, lambda: _short(teacher or ""), help=named)
-    name = dialogs.ask_for_name(right, "Name of the pool", source, lambda: _free_name(source or ""))
+    name = dialogs.ask_for_name(
+        right, "Name of the pool", source, lambda: folders.free_name(PurePath(given).stem) if given else ""
+    )
     options = {"arch": arch, **_ask_for_format()}
     asked = st.button("Check and start", key="start pool", disabled=not (source and teacher), **_START)
     if asked and source and teacher:
         _start_pool(source, name, teacher, options)
-
-
-def _free_name(source: str) -> str:
-    """What the pool of a source may be called, "" where there is none."""
-    return folders.free_name(PurePath(source.strip().rstrip("/")).stem) if source.strip() else ""
 
 
 def _short(teacher: str) -> str:

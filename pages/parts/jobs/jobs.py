@@ -1,6 +1,7 @@
 """Which jobs are at work, how far are they, and how did the others end? The panel that shows them on any page.
 
-A page starts one with `launch`, mounts `panel` where it should be watched, and asks `at_work` before it offers another.
+A page starts one with `launch`, calls `draw_panel` where it is to be watched, and asks `at_work` before it offers
+another.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def launch(
             options,
             title=title,
             about=about.absolute(),
-            may_read=folders.readable(),
+            may_read=folders.job_roots(),
         )
     except ClipselError as error:
         refuse(error)
@@ -73,7 +74,7 @@ def launch(
     return job
 
 
-def score_again(run: Run) -> None:
+def resume_scoring(run: Run) -> None:
     """Starts the scoring of an unfinished run again, as it was begun."""
     arguments = commands.score_options(run)
     launch("score", [run.pool_root, run.root], arguments, title=f"Score {run.root.name}", about=run.root)
@@ -94,7 +95,7 @@ def show_failure() -> None:
 
 def check(command: str, paths: Sequence[Path | str], options: Mapping[str, control.Option]) -> str:
     """What a command finds wrong with its arguments, "" where it would start; see control.check."""
-    return control.check(command, _absolute(paths), options, may_read=folders.readable())
+    return control.check(command, _absolute(paths), options, may_read=folders.job_roots())
 
 
 def at_work(command: str, about: Path) -> Job | None:
@@ -133,14 +134,14 @@ def _all(command: str, about: Path) -> list[Job]:
     return [job for job in listing(catalog.jobs_folder(), about.absolute()) if job.command == command]
 
 
-def glance() -> None:
+def draw_glance() -> None:
     """One quiet line a job for the sidebar, on every page: what is at work, how far, and what waits."""
     active = [job.id for job in listing(catalog.jobs_folder()) if job.active]
     if active:
-        guards.fragment(_draw_glance, run_every=2 * _SECONDS)(active)
+        guards.fragment(_glance, run_every=2 * _SECONDS)(active)
 
 
-def _draw_glance(active_then: list[str]) -> None:
+def _glance(active_then: list[str]) -> None:
     control.reap()
     found = listing(catalog.jobs_folder())
     active = [job for job in found if job.active]
@@ -156,12 +157,12 @@ def _draw_glance(active_then: list[str]) -> None:
         st.progress(status.share)
 
 
-def watch(job: Job) -> None:
+def draw_search(job: Job) -> None:
     """How far one search is, for where it was started beside the panel; at its end, the way to what it found."""
-    guards.fragment(_draw_watched, run_every=_SECONDS)(job)
+    guards.fragment(_search, run_every=_SECONDS)(job)
 
 
-def _draw_watched(job: Job) -> None:
+def _search(job: Job) -> None:
     control.reap()
     status = job.status
     how = job.state_at(status)
@@ -187,7 +188,7 @@ def _lead_to_found(job: Job, *, key: str) -> None:
         search_links.draw_link("See what it found", ":material/travel_explore:", key=key, kept=file.name)
 
 
-def panel(about: Path | None = None) -> None:
+def draw_panel(about: Path | None = None) -> None:
     """The jobs; nothing where there is none. The page is drawn anew when one ends.
 
     about: only those about a folder, for a page that has other things to show: of those that ended one line.
@@ -359,7 +360,7 @@ def _cancel(job: Job) -> None:
 
 def _again(job: Job) -> None:
     try:
-        control.again(catalog.jobs_folder(), job, may_read=folders.readable())
+        control.again(catalog.jobs_folder(), job, may_read=folders.job_roots())
     except ClipselError as error:
         refuse(error)
         return

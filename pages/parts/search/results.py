@@ -99,7 +99,7 @@ def offer_full_search(entry: Entry, run: Run, query: Query, side: Side, *, watch
         search_links.draw_link(label, ":material/travel_explore:", key="see all", kept=file.name)
     elif job := jobs.making(file, run.root):
         if watch:
-            jobs.watch(job)
+            jobs.draw_search(job)
     else:
         act = partial(_search_all, run, query, side, file)
         st.button(f"Search all {every}", icon=":material/travel_explore:", key="search all", on_click=act)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.selecting.live import Settings
@@ -78,13 +77,3 @@ def packed(head: dict[str, Any], settings: Settings | None) -> bytes:
     padding = b" " * (-len(words) % 4)
     start = struct.pack("<I", len(words) + len(padding))
     return b"".join((start, words, padding, *(values.data for values in arrays.values())))
-
-
-def unpacked(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The words and the numbers of a message, as the browser reads them."""
-    start = 4 + struct.unpack_from("<I", message)[0]
-    head, arrays = json.loads(message[4:start]), {}
-    for name, length in head["arrays"]:
-        arrays[name] = np.frombuffer(message, "<f4" if name == "thresholds" else "<u4", length, start)
-        start += 4 * length
-    return head, arrays

@@ -267,16 +267,16 @@ def _move(entry: Entry, run: Run, number: int, moved: int | str) -> None:
     if not isinstance(step, ScoreStep):
         return
     try:
-        amount = _typed(step, moved) if isinstance(moved, str) else _ruler(entry, step).amount(moved)
+        if not isinstance(moved, str):
+            amount = _ruler(entry, step).amount(moved)
+        elif isinstance(step, KeepTop):  # percent as a fraction, with all its digits
+            amount = Context(prec=100).multiply(Decimal(moved), Decimal("0.01"))
+        else:
+            amount = float(moved)
         made = type(step).model_validate({**step.model_dump(), step.kind: amount})
     except (ArithmeticError, ValueError):
         return
     recipes.change_step(entry, run, number, made)
-
-
-def _typed(step: ScoreStep, said: str) -> Decimal | float:
-    """A typed amount as the step has it: percent as a fraction, with all its digits."""
-    return Context(prec=100).multiply(Decimal(said), Decimal("0.01")) if isinstance(step, KeepTop) else float(said)
 
 
 @dataclass(frozen=True)

@@ -53,13 +53,13 @@ def captions(app) -> list[str]:
     return [card["caption"] for card in components(app, "clipsel_cards")[0]["cards"]]
 
 
-def test_rivals__alone_says_how_to_make_another(against):
+def test_compare_runs__alone_says_how_to_make_another(against):
     app = against()
     assert "No other run to compare with" in words(app)
     assert "--seed 1" in words(app)
 
 
-def test_rivals__agree_and_disagree_by_metric(against, worlds):
+def test_compare_runs__agree_and_disagree_by_metric(against, worlds):
     app = against(worlds[1])
     assert "The same 60 pairs, in the same order" in words(app)
     table = next(element.proto.body for element in app.get("html") if "<td" in element.proto.body)
@@ -74,21 +74,21 @@ ENDS = [("only this one", range(59, 41, -1)), ("only the other", range(17, -1, -
 
 
 @pytest.mark.parametrize(("part", "rows"), ENDS)
-def test_rivals__show_who_the_other_leaves_out(against, worlds, part, rows):
+def test_compare_runs__show_who_the_other_leaves_out(against, worlds, part, rows):
     app = against(worlds[1])
     app.selectbox(key="ranked").set_value("clip_score").run()
     app.segmented_control(key="part").set_value(part).run()
     assert captions(app) == [f"caption of pair {row}" for row in rows]
 
 
-def test_rivals__top_share_moves_the_parts(against, worlds):
+def test_compare_runs__top_share_moves_the_parts(against, worlds):
     app = against(worlds[1])
     app.selectbox(key="ranked").set_value("clip_score").run()
     app.slider(key="top").set_value(5).run()
     assert captions(app) == ["caption of pair 59", "caption of pair 58", "caption of pair 57"]
 
 
-def test_rivals__an_unreadable_one_is_not_offered(against, worlds, tmp_path):
+def test_compare_runs__an_unreadable_one_is_not_offered(against, worlds, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(worlds[1], broken)
     (broken / "run.json").write_text("{}")
@@ -96,7 +96,7 @@ def test_rivals__an_unreadable_one_is_not_offered(against, worlds, tmp_path):
     assert "No other run to compare with" in words(app)
 
 
-def test_rivals__of_other_pairs_have_nothing_in_common(against, tmp_path, monkeypatch):
+def test_compare_runs__of_other_pairs_have_nothing_in_common(against, tmp_path, monkeypatch):
     other = make_run(tmp_path / "other")
     for file in (other / "scores").glob("*.parquet"):
         table = pq.read_table(file)
@@ -115,7 +115,7 @@ def followed(link: dict):
     return ranked(app.switch_page("compare.py").run())
 
 
-def test_rivals__a_link_shows_the_same(against, worlds):
+def test_compare_runs__a_link_shows_the_same(against, worlds):
     app = against(worlds[1])
     app.selectbox(key="ranked").set_value("clip_score").run()
     app.slider(key="top").set_value(10).run()
@@ -128,7 +128,7 @@ def test_rivals__a_link_shows_the_same(against, worlds):
     assert "top 10 % by CLIPScore, and not in this one" in words(other)
 
 
-def test_rivals__a_link_to_what_is_not_there_opens_the_usual(against, worlds):
+def test_compare_runs__a_link_to_what_is_not_there_opens_the_usual(against, worlds):
     against(worlds[1])
     app = followed({"what": "Runs", "rival": "nobody", "ranked": "nothing", "top": "900", "part": "none", "at": "77"})
     assert app.slider(key="top").value in (30, 99)
@@ -136,7 +136,7 @@ def test_rivals__a_link_to_what_is_not_there_opens_the_usual(against, worlds):
     assert not app.exception
 
 
-def test_rivals__what_was_ranked_is_kept_beside_the_run(against, worlds, monkeypatch):
+def test_compare_runs__what_was_ranked_is_kept_beside_the_run(against, worlds, monkeypatch):
     first = words(against(worlds[1]))
     runs._agreements.clear()
     monkeypatch.setattr(runs, "measure_agreement", None)
@@ -148,7 +148,7 @@ def test_rivals__what_was_ranked_is_kept_beside_the_run(against, worlds, monkeyp
         Agreements(*(ScoreTable.open(Run.open(run)) for run in worlds))._do(tasks.silent)
 
 
-def test_ranking__stopped_and_taken_up_again(worlds, monkeypatch):
+def test_agreements__stopped_and_taken_up_again(worlds, monkeypatch):
     gate, agreement = threading.Event(), runs.measure_agreement
 
     def slowly(alignment, metric, between):
