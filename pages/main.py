@@ -12,7 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, guards, links, messages, opening, routes, state, views
+from pages.parts import catalog, guards, links, messages, progress_bars, routes, state, views
 from pages.parts.gallery import images
 from pages.parts.jobs import dialogs, forms, jobs
 
@@ -142,7 +142,8 @@ else:
             links.draw_copy_button(here, link)
             jobs.draw_glance()
             images.show_switch(here)
-        opening.wait_for(here)
+        if not progress_bars.is_open(here, "the run", stopped="Stopped: the run cannot be shown without."):
+            st.stop()
         links.show_news(link)
         above = st.container()
         page.run()

@@ -14,7 +14,7 @@ from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status, read_status
-from pages.parts import commands, guards, marginals, messages, metrics, recipes, state, words
+from pages.parts import guards, marginals, messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms, jobs, machine
@@ -118,7 +118,7 @@ def _progress(entry: Entry) -> None:
         messages.show_empty(
             "This run is unfinished",
             f"{_SO_FAR if state.scored_pairs(entry) else ''}The same command goes on where it stopped.",
-            commands.score_again(run),
+            messages.score_again(run),
         )
         st.button(
             "Go on",
@@ -283,7 +283,7 @@ def _targets(run: Run) -> None:
         messages.show_empty(
             "No target",
             "NormSim compares the pool with images of the task. Without one, only CLIPScore and s-CLIPLoss are known.",
-            commands.command("add-target", run.root, "--target", "NAME=TARGET.npy"),
+            messages.command("add-target", run.root, "--target", "NAME=TARGET.npy"),
         )
         return
     rows = [{"name": t.name, "images": t.rows, "file": t.path, "sha256": t.sha256[:12]} for t in targets]

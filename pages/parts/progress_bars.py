@@ -11,7 +11,8 @@ import streamlit as st
 from clipsel_core.counts import counted
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.tasks import Task
-from pages.parts import guards, views, words
+from pages.parts import guards, messages, state, views, words
+from pages.parts.catalog import Entry
 
 SECONDS = 0.5
 Value = TypeVar("Value")
@@ -52,6 +53,26 @@ def watch(task: Task, *, key: str, stopped: str = "Stopped.") -> None:
         draw_bar(task, key=key, stopped=stopped)
 
     guards.fragment(draw, run_every=SECONDS if task.active else None)()
+
+
+def is_open(entry: Entry, called: str, *, stopped: str) -> bool:
+    """Whether a run can be looked at; where its index is not there yet, shows how far that is.
+
+    What is read of the disk in a second or two is not worth a bar; `state` opens that in passing. called: what the page
+    calls the run. stopped: what is said once the building was stopped.
+    """
+    opening = state.opening(entry)
+    if opening is None or not opening.builds or opening.table is not None:
+        return True
+    opening.work.begin()
+    if opening.work.finished or opening.work.error:
+        return True
+    messages.show_title(f"Putting {called}'s scores in order")
+    messages.show_note(
+        "This is done once for these scores and kept beside the run, so that counts and galleries answer at once."
+    )
+    watch(opening.work, key="opening", stopped=stopped)
+    return False
 
 
 @dataclass

@@ -34,7 +34,7 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run, description_files
 from clipsel_core.tasks import Report, Task
-from pages.parts import catalog, commands, messages
+from pages.parts import catalog, messages
 from pages.parts.cache import Cached
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -190,7 +190,7 @@ def require_table(entry: catalog.Entry) -> ScoreTable:
         messages.show_empty(
             "No shard is finished yet",
             "Pairs appear here as soon as the first shard is scored. Overview says how far it is, and starts it again.",
-            commands.score_again(run),
+            messages.score_again(run),
         )
         st.stop()
     return open_table(entry)

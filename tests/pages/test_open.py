@@ -13,7 +13,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from clipsel_core.runs.store import Run, ShardInfo, write_config
-from pages.parts import catalog, commands, state
+from pages.parts import catalog, messages, state
 from tests.pages.conftest import MAIN, PAGES, words
 from tests.pages.worlds import HOSTILE, LACKING, add_recipe, make_run
 from tests.waiting import PATIENCE_S
@@ -84,7 +84,7 @@ def test_overview__shows_progress_and_how_to_go_on(tmp_path, open_page):
 
 def test_overview__names_the_command_with_all_that_it_said(tmp_path):
     run = make_run(tmp_path / "a world", finished=1)
-    said = shlex.split(commands.score_again(Run.open(run)))
+    said = shlex.split(messages.score_again(Run.open(run)))
     world = tmp_path / "a world"
     assert said[:3] == ["clipsel", "score", str(world / "pool")]
     assert said[3:] == [str(run), "--arch", "demo", "--target", f"task={world / 'task.npy'}"]

@@ -30,7 +30,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import catalog, charts, commands, guards, messages, metrics, opening, progress_bars, state, words
+from pages.parts import catalog, charts, guards, messages, metrics, progress_bars, state, words
 from pages.parts.catalog import Entry
 from pages.parts.pair import galleries
 
@@ -54,7 +54,7 @@ def compare_runs(entry: Entry) -> None:
     """Draws how far another run agrees with this one, and the pairs that only one of them ranks high."""
     run, others = state.open_run(entry), _others(entry)
     if not others:
-        again = commands.command("score", run.pool_root, f"{run.root}-seed1", "--arch", run.config.arch, "--seed", 1)
+        again = messages.command("score", run.pool_root, f"{run.root}-seed1", "--arch", run.config.arch, "--seed", 1)
         why = "Score the pool again with another seed, teacher, temperature, batch size or number of divisions."
         messages.show_empty("No other run to compare with", why, again)
         return
@@ -64,7 +64,7 @@ def compare_runs(entry: Entry) -> None:
     linked: dict[str, Any] = {"bind": "query-params", "on_change": galleries.rewind}
     other = others[labels.index(st.selectbox("Against the run", labels, key="rival", width=360, **linked))]
     _show_settings(run, state.open_run(other))
-    if not opening.is_open(other, "the other run", stopped="Stopped: the runs cannot be compared without."):
+    if not progress_bars.is_open(other, "the other run", stopped="Stopped: the runs cannot be compared without."):
         return
     try:
         work = _agreements(entry, other)

@@ -15,7 +15,7 @@ from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.counts import GroupMeans, group_means
 from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.index.ranking import percentile_groups
-from pages.parts import charts, commands, marginals, membership, messages, metrics, recipes, state, words
+from pages.parts import charts, marginals, membership, messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry
 
 _LONGEST_LABEL = 80
@@ -98,7 +98,7 @@ def show_unscored(entry: Entry, name: str) -> None:
     messages.show_note(metric.help)
     if metric.ours:
         st.caption("Every row of it is empty. This says whether the pool's embeddings can be used:")
-        st.code(commands.command("inspect", run.pool_root), language="bash", wrap_lines=True)
+        st.code(messages.command("inspect", run.pool_root), language="bash", wrap_lines=True)
     else:
         st.caption("Every row of it is empty, as it was imported.")
 

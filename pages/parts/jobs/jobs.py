@@ -19,7 +19,7 @@ from clipsel_core.jobs import control
 from clipsel_core.jobs.store import Job, State, forget, listing, note_opened
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status
-from pages.parts import catalog, commands, guards, messages, search_links, views, words
+from pages.parts import catalog, guards, messages, search_links, views, words
 from pages.parts.jobs import dialogs, folders
 
 _SECONDS = 0.5
@@ -76,7 +76,7 @@ def launch(
 
 def resume_scoring(run: Run) -> None:
     """Starts the scoring of an unfinished run again, as it was begun."""
-    arguments = commands.score_options(run)
+    arguments = messages.score_options(run)
     launch("score", [run.pool_root, run.root], arguments, title=f"Score {run.root.name}", about=run.root)
 
 
@@ -323,7 +323,7 @@ def _show_said(job: Job, how: State, status: Status) -> None:
     if how in ("failed", "lost"):
         with st.expander("Log and command", key=f"log {job.id}"):
             st.code(job.log_tail or "nothing was printed", language=None, wrap_lines=True)
-            st.code(commands.command(*job.info.words), language="bash", wrap_lines=True)
+            st.code(messages.command(*job.info.words), language="bash", wrap_lines=True)
 
 
 def _title(job: Job) -> str:

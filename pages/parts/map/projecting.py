@@ -6,7 +6,7 @@ import streamlit as st
 
 from clipsel_core.curation.exploring.projection import SAMPLE
 from clipsel_core.runs.store import Run
-from pages.parts import commands, state, words
+from pages.parts import messages, state, words
 from pages.parts.catalog import Entry
 from pages.parts.jobs import jobs
 
@@ -27,7 +27,7 @@ def ask_for_map(entry: Entry, run: Run) -> None:
                 st.number_input("Pairs on it", 1, most, min(SAMPLE, most), key="map sample", width=170)
                 st.button("Make a map", type="primary", icon=":material/map:", on_click=_make, args=(run,))
         with st.expander("From the command line"):
-            st.code(commands.command("project", run.root), language="bash", wrap_lines=True)
+            st.code(messages.command("project", run.root), language="bash", wrap_lines=True)
 
 
 def _make(run: Run) -> None:

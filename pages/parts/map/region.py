@@ -18,8 +18,8 @@ from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
 from pages.parts import marginals, membership, messages, metrics, progress_bars, recipes, state, words
 from pages.parts.catalog import Entry
+from pages.parts.charts import Layer, draw_histogram
 from pages.parts.gallery import pager
-from pages.parts.histogram import Layer, show_histogram
 from pages.parts.map import colours
 from pages.parts.map.canvas import Shape
 from pages.parts.pair import galleries
@@ -183,7 +183,7 @@ def _draw_histogram(entry: Entry, metric: str, values: np.ndarray, what: str) ->
     part = region.coarse(_BINS)[1]
     scaled = np.round(whole * (int(part.sum()) / max(int(whole.sum()), 1)), 1 if part.sum() < 1000 else 0)
     here, all_of = (words.score(spread.quantile(50)) for spread in (region, everything))
-    show_histogram(
+    draw_histogram(
         f"{metrics.title(metric)}: median {here} here, {all_of} in the run",
         "",
         edges,

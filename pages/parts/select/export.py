@@ -19,7 +19,7 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.files import held
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
-from pages.parts import catalog, commands, messages, progress_bars, routes, state, views, words
+from pages.parts import catalog, messages, progress_bars, routes, state, views, words
 from pages.parts.catalog import Entry
 
 # Fewer pairs are written while one waits; of more it is said how far they are.
@@ -296,7 +296,7 @@ def _show_export(entry: Entry, done: _Export, recipe: str) -> None:
                 st.link_button(label, url, icon=f":material/{icon}:")
         st.caption("The same from the command line, byte for byte:")
         path, partly = run.recipes_dir / f"{out.stem}.yaml", [] if run.finished else ["--unfinished"]
-        again = commands.command("select", run.root, "--recipe", path, "--out", out, *partly)
+        again = messages.command("select", run.root, "--recipe", path, "--out", out, *partly)
         st.code(again, language="bash", wrap_lines=True)
         with st.expander("What the manifest says"):
             # But for its shards, which may be thousands.
