@@ -274,18 +274,7 @@ def _find(shard: Shard, name: str) -> tuple[Path, Member]:
     members = read_members(shard.npz)
     if name not in members:
         raise PoolFormatError(shard.npz, expected=f"an array {name}", found=", ".join(members) or "none")
-    _check_header(shard, members[name])
-    return shard.npz, members[name]
-
-
-def _rescale(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    if not np.any(scale[np.isfinite(scale)] != 1):
-        return rows
-    with np.errstate(invalid="ignore"):
-        return rows * np.nan_to_num(scale)[:, None]
-
-
-def _check_header(shard: Shard, member: Member) -> None:
+    member = members[name]
     if len(member.shape) != 2 or member.dtype.kind != "f" or member.dtype.itemsize > 8:
         found = f"shape {member.shape}, {member.dtype}"
         raise PoolFormatError(f"shard {shard.name}", expected=f"{member.name} of shape (N, D), float16", found=found)
@@ -294,3 +283,11 @@ def _check_header(shard: Shard, member: Member) -> None:
         remedy = f"download {shard.name}.npz and {shard.name}.parquet again"
         expected = f"{counted(shard.rows, 'rows')}, as in the parquet"
         raise PoolFormatError(f"shard {shard.name}", expected=expected, found=found, remedy=remedy)
+    return shard.npz, member
+
+
+def _rescale(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    if not np.any(scale[np.isfinite(scale)] != 1):
+        return rows
+    with np.errstate(invalid="ignore"):
+        return rows * np.nan_to_num(scale)[:, None]

@@ -328,7 +328,6 @@ def _read_found(found: _Found, place: Place) -> tuple[bytes | None, bytes]:
 
 
 def _blocks_of_tars(tars: list[Path]) -> _Blocks:
-    """Where each image lies; see tar_index."""
     for tar, table, damage in index_tars(tars):
         yield _Block(pa.array([str(tar)], pa.string()), table, damage=damage)
 

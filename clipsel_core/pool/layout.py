@@ -131,7 +131,7 @@ def open_pool(root: str | Path) -> Pool:
     usual = _columns_of(first)
     # A large pool has thousands of them; where they are not in memory each waits for the disk.
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        shards = tuple(threads.map(lambda parquet: _shard(parquet, first, usual), parquets))
+        shards = tuple(threads.map(lambda parquet: _open_shard(parquet, first, usual), parquets))
     with_npz = next((shard.npz for shard in shards if shard.npz), None)
     members = read_members(with_npz) if with_npz else {}
     columns = dict(usual)
@@ -258,7 +258,7 @@ def _columns_of(schema: pa.Schema) -> dict[str, str]:
     return {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
 
 
-def _shard(parquet: Path, first: pa.Schema, usual: dict[str, str]) -> Shard:
+def _open_shard(parquet: Path, first: pa.Schema, usual: dict[str, str]) -> Shard:
     """first, usual: the first shard's columns; most pools' shards are alike, and share what describes them."""
     npz, file = parquet.with_suffix(".npz"), _opened(parquet)
     columns = usual if file.schema_arrow.equals(first) else _columns_of(file.schema_arrow)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import RLock
@@ -262,17 +262,12 @@ def _walk(base: str, deep: bool, endings: tuple[str, ...]) -> Iterator[tuple[str
         inner = os.path.relpath(folder, base)
         for name in names:
             if not is_hidden(name) and _ends(name, endings):
+                size = 0
                 # A link that leads nowhere is listed all the same: whoever reads it says so.
-                size = _size(os.path.join(folder, name))
+                with suppress(FileNotFoundError):
+                    size = os.path.getsize(os.path.join(folder, name))
                 yield os.path.normpath(os.path.join(inner, name)), size
 
 
 def _ends(name: str, endings: tuple[str, ...]) -> bool:
     return not endings or name.lower().endswith(endings)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except FileNotFoundError:
-        return 0

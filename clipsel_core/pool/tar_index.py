@@ -89,15 +89,6 @@ def damage_at_a_glance(tar: Path) -> str:
         return f"it cannot be read: {reason_of(error)}"
 
 
-def _no_file(tar: Path) -> str:
-    """Why a tar is none before it is opened: it is a pipe, say, which would be waited for without end."""
-    try:
-        expect_regular(tar)
-    except OSError as error:
-        return f"it is {error.strerror}" if error.errno in (errno.EINVAL, errno.EISDIR) else ""
-    return ""
-
-
 class _Processes:
     """Those at work, which can be ended all at once; then no other is started."""
 
@@ -151,27 +142,26 @@ def _elsewhere(tars: list[Path], processes: _Processes) -> list[tuple[pa.RecordB
     try:
         error: Exception = errors.from_parts(json.loads(said.splitlines()[-1]))
     except (IndexError, ValueError):
-        tar = tars[min(_tables_in(found), len(tars) - 1)]
+        done = 0
+        with suppress(pa.ArrowException, OSError):
+            for _ in pa.ipc.open_stream(found):
+                done += 1
+        tar = tars[min(done, len(tars) - 1)]
         wrong, remedy = f"that its process ended {ending(status)}", "see whether memory runs out, then start again"
         error = LostWorkerError(tar, expected=_EXPECTED, found=wrong, remedy=remedy)
     raise error
 
 
-def _tables_in(printed: bytes) -> int:
-    """How many tables a process printed before it ended."""
-    count = 0
-    with suppress(pa.ArrowException, OSError):
-        for _ in pa.ipc.open_stream(printed):
-            count += 1
-    return count
-
-
 def _index_tar(path: Path) -> tuple[pa.RecordBatch, str]:
     """The images of a tar and what is wrong with it."""
     images: list[tuple[str, int, int, int, int]] = []
-    damage, left_out = _no_file(path), list[Sample]()
-    if damage:
-        return _batch([]), damage
+    damage, left_out = "", list[Sample]()
+    try:
+        expect_regular(path)
+    except OSError as error:
+        # A pipe, say, would be waited for without end.
+        if error.errno in (errno.EINVAL, errno.EISDIR):
+            return _batch([]), f"it is {error.strerror}"
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:

@@ -98,7 +98,8 @@ def _read_parquet(file: Path, part: str, usual: str) -> np.ndarray:
     expect_regular(file)
     parquet = pq.ParquetFile(file)
     schema = parquet.schema_arrow
-    lists = {f.name: f for f in schema if _is_list(f.type)}
+    is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    lists = {f.name: f for f in schema if any(is_kind(f.type) for is_kind in is_list)}
     uid = find_column(schema.names, ["uid"])
     if part in ("", uid) and not lists and uid:
         return uids.from_hex(parquet.read([uid]).column(0))
@@ -112,10 +113,6 @@ def _read_parquet(file: Path, part: str, usual: str) -> np.ndarray:
         raise TargetError(file, expected="lists of one length", found=found)
     flat = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate(flat).reshape(len(column), -1) if len(column) else np.empty((0, 0), np.float32)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 _READERS: dict[str, Callable[[Path, str, str], np.ndarray]] = {

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -73,7 +71,7 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
         base=place,
         parts=tuple(part.image for part in parts),
         sizes=tuple(part.rows for part in parts),
-        read=lambda number: _read_part(place, parts[number], parts[number].columns),
+        read=lambda number: _read_part(place, parts[number]),
         said=said,
         signature=signature_of(names, sizes, kind, *dict.fromkeys(name for part in parts for name in part.columns.all)),
         extent=extent_of(sizes),
@@ -102,7 +100,7 @@ def _npy_files(place: Place) -> tuple[list[str], list[str], list[str]]:
     return _in_turn(images), _in_turn(texts), _in_turn(name for name, _ in place.files(*_TABLES, deep=False))
 
 
-def _in_turn(names: Any) -> list[str]:
+def _in_turn(names: Iterable[str]) -> list[str]:
     """Names in the order of the numbers in them: img_emb_2.npy before img_emb_10.npy."""
 
     def turn(name: str) -> tuple[list[int], str]:
@@ -114,7 +112,10 @@ def _in_turn(names: Any) -> list[str]:
 
 def _part(place: Place, image: str, text: str, table: str, columns: Columns) -> _Part:
     """A part whose rows agree. A csv's are counted as they are read."""
-    rows = {name: _shape(place / name)[0] for name in (image, text)}
+    rows = {}
+    for name in (image, text):
+        with (place / name).open() as file:
+            rows[name] = _read_header(place / name, file)[0][0]
     if table.endswith(".parquet"):
         rows[table] = count_rows(place / table)
     if len(set(rows.values())) > 1:
@@ -136,18 +137,26 @@ def _columns(place: Place, table: str, image: str | None, text: str | None) -> C
     return columns
 
 
-def _read_part(base: Place, part: _Part, columns: Columns) -> Iterator[Record]:
-    rows = _table_rows(base, part)
+def _read_part(base: Place, part: _Part) -> Iterator[Record]:
+    columns, rows = part.columns, _table_rows(base, part)
     with (base / part.image).open() as images, (base / part.text).open() as texts:
         pairs = zip(_read_array(base / part.image, images), _read_array(base / part.text, texts), strict=True)
         for number, (image, text) in enumerate(pairs):
             row = next(rows, f"{part.table} ends at its row {number:,}")
-            yield _record(base, part, row, columns, number, np.stack([image, text]))
+            if isinstance(row, str):
+                yield Record(f"{part.image}:{number}", part.image, fault=row, position=number)
+                continue
+            path = clean_text(row.get(columns.image)).strip() if columns.image else ""
+            yield Record(
+                key=columns.key_in(row) or path or f"{part.image}:{number}",
+                file=path if _is_there(base, path) else "",
+                embeddings=np.stack([image, text]),
+                position=number,
+                **columns.fields(row),
+            )
     if next(rows, None) is not None and part.table:
-        found = "more"
-        raise PoolFormatError(
-            base / part.table, expected=f"{counted(part.rows, 'rows')}, as in {part.image}", found=found
-        )
+        expected = f"{counted(part.rows, 'rows')}, as in {part.image}"
+        raise PoolFormatError(base / part.table, expected=expected, found="more")
 
 
 def _table_rows(base: Place, part: _Part) -> Iterator[Mapping[str, Any] | str]:
@@ -160,34 +169,14 @@ def _table_rows(base: Place, part: _Part) -> Iterator[Mapping[str, Any] | str]:
         yield from (row.values for row in read_rows(base / part.table, (base / part.table).ending))
 
 
-def _record(
-    base: Place, part: _Part, row: Mapping[str, Any] | str, columns: Columns, number: int, rows: np.ndarray
-) -> Record:
-    if isinstance(row, str):
-        return Record(f"{part.image}:{number}", part.image, fault=row, position=number)
-    path = clean_text(row.get(columns.image)).strip() if columns.image else ""
-    return Record(
-        key=columns.key_in(row) or path or f"{part.image}:{number}",
-        file=path if _there(base, path) else "",
-        embeddings=rows,
-        position=number,
-        **columns.fields(row),
-    )
-
-
-def _there(base: Place, path: str) -> bool:
+def _is_there(base: Place, path: str) -> bool:
     """Whether an image can be expected at a path: clip-retrieval writes a tar's keys in its place."""
     if not path or "\0" in path or path.startswith("data:"):
         return False
     return "://" in path or base.remote or (base / path).is_file()
 
 
-def _shape(place: Place) -> tuple[int, ...]:
-    with place.open() as file:
-        return _header(place, file)[0]
-
-
-def _header(place: Place, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+def _read_header(place: Place, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of a .npy; the file stands at its values then. Raises PoolFormatError on what is no (N, D)."""
     try:
         header = read_header(file, place.size())
@@ -202,16 +191,11 @@ def _header(place: Place, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
 
 def _read_array(place: Place, file: BinaryIO) -> Iterator[np.ndarray]:
     """The rows of a .npy, read in blocks: (D,) each, as stored."""
-    (count, width), dtype = _header(place, file)
-    starts = range(0, count, _ROWS_AT_ONCE)
-    return chain.from_iterable(map(partial(_block, place, file, count, width, dtype), starts))
-
-
-def _block(place: Place, file: BinaryIO, count: int, width: int, dtype: np.dtype, start: int) -> np.ndarray:
-    rows = min(_ROWS_AT_ONCE, count - start)
-    data = file.read(rows * width * dtype.itemsize)
-    if len(data) < rows * width * dtype.itemsize:
-        raise PoolFormatError(
-            place, expected=counted(count, "rows"), found="a file that is cut off", remedy="get it again"
-        )
-    return np.frombuffer(data, dtype).reshape(rows, width)
+    (count, width), dtype = _read_header(place, file)
+    for start in range(0, count, _ROWS_AT_ONCE):
+        rows = min(_ROWS_AT_ONCE, count - start)
+        data = file.read(rows * width * dtype.itemsize)
+        if len(data) < rows * width * dtype.itemsize:
+            expected, found = counted(count, "rows"), "a file that is cut off"
+            raise PoolFormatError(place, expected=expected, found=found, remedy="get it again")
+        yield from np.frombuffer(data, dtype).reshape(rows, width)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,12 +46,8 @@ _SPLITS, _STATE = "dataset_dict.json", "state.json"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
-class _Batch(NamedTuple):
-    """Rows of a stream. shift: what makes an address in them an offset in the file. position: where they end."""
-
-    rows: pa.RecordBatch
-    shift: int
-    position: int
+_Batches = Iterator[tuple[pa.RecordBatch, int, int]]
+"""Rows of a stream; what makes an address in them an offset in the file; where they end in the file."""
 
 
 def parquet_image_column(place: Place, given: str | None = None) -> str:
@@ -101,7 +97,13 @@ def with_images(base: Place, column: str, records: Iterable[Record]) -> Iterator
             continue
         listed = list(some)
         values = _read_values(base / name, column, [record.offset for record in listed])
-        yield from (_with_image(record, value) for record, value in zip(listed, values, strict=True))
+        for record, value in zip(listed, values, strict=True):
+            data, path = _split_image(value)
+            if data is not None:
+                yield replace(record, data=data)
+            else:
+                fault = "" if path else _NO_IMAGE
+                yield replace(record, file=path or record.file, in_row=False, offset=0, fault=fault)
 
 
 def is_saved(folder: Place) -> bool:
@@ -152,14 +154,16 @@ def _image_column(schema: pa.Schema, given: str | None, values: Callable[[str], 
     able = [name for name in schema.names if _may_hold_images(schema.field(name).type)]
     if given or (len(able) == 1 and pa.types.is_struct(schema.field(able[0]).type)):
         return next((name for name in able if given in (None, name)), "")
-    seen = (
-        name
-        for name in able
-        if any((data := _split_image(value)[0]) and _PICTURE.match(data) for value in values(name))
-    )
-    # Bytes that are no picture are faults of their rows, where the name leaves no doubt. Paths may be bytes as well.
-    usual = (name for name in able if is_image_name(name) or pa.types.is_struct(schema.field(name).type))
-    return next(seen, next((name for name in usual if not any(_is_path(value) for value in values(name))), ""))
+    for name in able:
+        if any((data := _split_image(value)[0]) and _PICTURE.match(data) for value in values(name)):
+            return name
+    for name in able:
+        # Bytes that are no picture are faults of their rows, where the name leaves no doubt. Paths may be bytes too.
+        if is_image_name(name) or pa.types.is_struct(schema.field(name).type):
+            paths = (isinstance(value, bytes) and value.lower().endswith(_ENDINGS) for value in values(name))
+            if not any(paths):
+                return name
+    return ""
 
 
 def _may_hold_images(kind: pa.DataType) -> bool:
@@ -169,10 +173,6 @@ def _may_hold_images(kind: pa.DataType) -> bool:
             return False
         kind = kind.field(index).type
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _is_path(value: Any) -> bool:
-    return isinstance(value, bytes) and value.lower().endswith(_ENDINGS)
 
 
 def _checked(place: Place, schema: pa.Schema, columns: Columns, holds_images: bool, remedy: str) -> Columns:
@@ -210,7 +210,7 @@ def _arrow_columns(place: Place, image: str | None, text: str | None) -> Columns
         first = next(batches, None)
 
     def values(column: str) -> list[Any]:
-        return first.rows.column(column)[:_SEEN].to_pylist() if first else []
+        return first[0].column(column)[:_SEEN].to_pylist() if first else []
 
     inside = _image_column(schema, image, values)
     columns = guess_columns(place, schema.names, image=inside or image, text=text)
@@ -267,13 +267,6 @@ def _read_values(place: Place, column: str, rows: Sequence[int]) -> Iterator[Any
             first = last
 
 
-def _with_image(record: Record, value: Any) -> Record:
-    data, path = _split_image(value)
-    if data is not None:
-        return replace(record, data=data)
-    return replace(record, file=path or record.file, in_row=False, offset=0, fault="" if path else _NO_IMAGE)
-
-
 def _split_image(value: Any) -> tuple[bytes | None, str]:
     """An image's bytes and its path, of which one may be absent."""
     if isinstance(value, dict):
@@ -309,7 +302,7 @@ def _images_in(
 
 
 @contextmanager
-def _open_stream(place: Place) -> Iterator[tuple[pa.Schema, Iterator[_Batch]]]:
+def _open_stream(place: Place) -> Iterator[tuple[pa.Schema, _Batches]]:
     """A stream's columns and rows. Raises: PoolFormatError where it is none, or damaged, or its store fails."""
     try:
         with place.open() as raw, pa.PythonFile(raw, "r") if place.remote else pa.memory_map(place.path) as file:
@@ -321,10 +314,10 @@ def _open_stream(place: Place) -> Iterator[tuple[pa.Schema, Iterator[_Batch]]]:
         raise PoolFormatError(place, expected="a whole stream of Arrow", found=found, remedy="save it again") from error
 
 
-def _batches(place: Place, file: Any, messages: pa.ipc.MessageReader, schema: pa.Schema) -> Iterator[_Batch]:
+def _batches(place: Place, file: Any, messages: pa.ipc.MessageReader, schema: pa.Schema) -> _Batches:
     for message in messages:
         if message.type != "record batch":
             remedy = "save it without dictionaries"
             raise PoolFormatError(place, expected="rows alone", found=message.type, remedy=remedy)
         end, body = file.tell(), message.body
-        yield _Batch(pa.ipc.read_record_batch(message, schema), end - body.size - body.address, end)
+        yield pa.ipc.read_record_batch(message, schema), end - body.size - body.address, end

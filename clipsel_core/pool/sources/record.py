@@ -113,7 +113,9 @@ def caption_in(facts: Mapping[str, Any]) -> str:
 def fields_of_json(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a pair's json says of it, as fields of a Record; what has no field of its own goes into `facts`."""
     rest = {name: value for name, value in facts.items() if name not in _NAMED}
-    return {**fields_of(facts, "uid", "url"), "facts": json.dumps(rest) if rest else ""}
+    fields = fields_of(facts, "uid", "url")
+    fields["facts"] = json.dumps(rest) if rest else ""
+    return fields
 
 
 def fields_of(row: Mapping[str, Any], uid: str, url: str) -> dict[str, Any]:

@@ -52,7 +52,9 @@ class Columns:
 
     def fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What a row says of its pair beside the image and the key, as fields of a Record."""
-        return {**fields_of(row, self.uid, self.url), "caption": clean_text(row.get(self.text))}
+        fields = fields_of(row, self.uid, self.url)
+        fields["caption"] = clean_text(row.get(self.text))
+        return fields
 
     def key_in(self, row: Mapping[str, Any]) -> str:
         """The key that a row gives its pair, if any."""
@@ -235,7 +237,6 @@ class _Table:
     """One of a source's tables. folder: what its paths are relative to. size: in the unit of positions."""
 
     path: Place
-    kind: str
     columns: Columns
     folder: str
     size: int
@@ -257,7 +258,7 @@ def _table(base: Place, name: str, kind: str, image: str | None, text: str | Non
     said += f", images in {inner}/" if inner else ""
     size = count_rows(path) if kind == "parquet" else path.size()
     folders = (name.rpartition("/")[0], inner)
-    return _Table(path, kind, columns, "/".join(part for part in folders if part), size, said)
+    return _Table(path, columns, "/".join(part for part in folders if part), size, said)
 
 
 def _inner_folder(path: Place, file: str) -> str:

@@ -99,14 +99,16 @@ class Samples:
 
     def __iter__(self) -> Iterator[Sample]:
         sample: Sample | None = None
-        fault, tar = "", self._tar
+        tar = self._tar
         try:
             for member in tar:
                 key, ending = split_key(member.name)
                 if sample is None or key != sample.key or ending in sample.endings or len(sample.endings) > _MOST_FILES:
                     if not key or key[-1] == "/" or (("/." in key or key[0] == ".") and is_hidden(key)):
                         if member.fault:
-                            yield Sample("", fault=_not_read(member), position=self._position)
+                            lost = f"{member.fault} at byte {member.offset:,}"
+                            lost += ", and the file that it describes is not read"
+                            yield Sample("", fault=lost, position=self._position)
                         continue
                     if sample is None:
                         pass
@@ -213,35 +215,28 @@ class Samples:
         self._apart, self._held = {}, 0
 
 
-def _not_read(member: Member) -> str:
-    return f"{member.fault} at byte {member.offset:,}, and the file that it describes is not read"
-
-
 def open_tars(base: Place, names: tuple[str, ...]) -> Source:
     """The pairs of these tars, which lie below `base`. A remote tar is read once from end to end, images and all.
 
     Raises: PoolFormatError where not one of them is a tar; OSError where one cannot be read.
     """
-    _check_one_is_a_tar(base, names)
+    found = ""
+    for name in names:
+        # One that begins as a tar is enough: a damaged one is its own fault, not the source's.
+        try:
+            with (base / name).open() as raw:
+                next(iter(Members(raw, (base / name).size())), None)
+            break
+        except DAMAGE as error:
+            found = found or str(error)
+    else:
+        remedy = "give tars that are not compressed, or another --format"
+        raise PoolFormatError(base / names[0], expected="a tar", found=found, remedy=remedy)
     sizes = tuple((base / name).size() for name in names)
     said = f"webdataset, {counted(len(names), 'tars')}"
     read, glance = (partial(_read_part, base, names, names_only=only) for only in (False, True))
     signature = signature_of(names, sizes, "webdataset")
     return Source("webdataset", base, names, sizes, read, said, signature, extent_of(sizes), glance=glance)
-
-
-def _check_one_is_a_tar(base: Place, names: tuple[str, ...]) -> None:
-    """Tells tars, damaged ones among them, from files that were only called so. Raises: PoolFormatError, OSError."""
-    found = ""
-    for name in names:
-        try:
-            with (base / name).open() as raw:
-                next(iter(Members(raw, (base / name).size())), None)
-            return
-        except DAMAGE as error:
-            found = found or str(error)
-    remedy = "give tars that are not compressed, or another --format"
-    raise PoolFormatError(base / names[0], expected="a tar", found=found, remedy=remedy)
 
 
 def _read_part(base: Place, names: tuple[str, ...], part: int, *, names_only: bool) -> Iterator[Record]:
