@@ -5,6 +5,7 @@ What is found is kept in a SQLite database, so that a pool of any size costs no 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -288,7 +289,8 @@ def _write_database(path: Path, stamp: str, blocks: Iterable[_Block]) -> None:
             database.execute("INSERT INTO about SELECT ?, count(*) FROM given", [stamp])
             database.execute("COMMIT")
     except sqlite3.Error as error:
-        raise OSError(f"{path}: {error}") from error
+        full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
 
 
 def _add_block(database: sqlite3.Connection, block: _Block) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import sqlite3
 import tarfile
 
@@ -219,3 +220,16 @@ def test_open__what_is_no_tar_is_named(tmp_path):
     (tmp_path / "0.tar").write_bytes(b"<html>" * 200)
     with pytest.raises(PoolFormatError, match=r"0\.tar: expected a whole tar, found .*; download it again"):
         ImageIndex.open([tmp_path / "0.tar"], tmp_path / "images.index")
+
+
+def test_of_parts__a_disk_that_takes_no_more_is_an_os_error_of_the_database(tmp_path):
+    paths, _ = write_parts(tmp_path, make_keys("random"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Input/output error") as raised:
+            ImageIndex.of_parts(tmp_path, paths, tmp_path / "cache" / "index")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.filename == str(tmp_path / "cache" / "index")
+    assert list((tmp_path / "cache").iterdir()) == []
