@@ -63,7 +63,7 @@ def write_together(writes: Mapping[Path, Callable[[Path], object]]) -> None:
     holding = ExitStack()
     try:
         for path, write in writes.items():
-            holding.enter_context(held(asides[path]))
+            holding.enter_context(locked(asides[path]))
             write(asides[path])
             with open(asides[path], "rb") as file:
                 os.fsync(file.fileno())
@@ -95,7 +95,7 @@ def made_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def sole_worker(folder: Path, busy: ClipselError) -> Iterator[None]:
+def lock_folder(folder: Path, busy: ClipselError) -> Iterator[None]:
     """Holds a folder for this process; the kernel lets go of it however the process ends.
 
     Raises: busy where another process holds it.
@@ -109,7 +109,7 @@ def sole_worker(folder: Path, busy: ClipselError) -> Iterator[None]:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Locks what is being filled, a folder or a file that is made here, so that `remove_abandoned` lets it be."""
     file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_WRONLY | os.O_CREAT, 0o666)
     try:

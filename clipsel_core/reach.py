@@ -27,19 +27,19 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(://|::)")
 _TWO_READINGS = re.compile(r"%2e|%2f|%5c|[\\\x00-\x20\x7f]", re.IGNORECASE)
 
 
-def only(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+def limiting_environment(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
     """The environment variable that limits a process, and those that it starts, to what lies below these places."""
     return {_VARIABLE: json.dumps([os.fspath(place) for place in places])}
 
 
-def check(place: str) -> None:
+def check_place(place: str) -> None:
     """Raises PermissionError where this process is limited and a path or an address lies outside of its places."""
     said = os.environ.get(_VARIABLE)
     if said is not None and not _limit(said)(place):
         raise PermissionError(errno.EACCES, "it lies outside of the places that were named with --read", place)
 
 
-def below(named: Iterable[str]) -> Callable[[str], bool]:
+def make_filter(named: Iterable[str]) -> Callable[[str], bool]:
     """Tells whether a path, or an address, is one of the places named or lies below one.
 
     Links are followed in paths. Addresses are compared letter by letter: the same protocol, host and port, and a path
@@ -63,9 +63,9 @@ def below(named: Iterable[str]) -> Callable[[str], bool]:
     return is_below
 
 
-def remember(places: Iterable[str]) -> None:
+def remember_sources(places: Iterable[str]) -> None:
     """Notes that this user embedded images from here; where that cannot be written, they are asked for later."""
-    new = {place if _ADDRESS.match(place) else os.path.realpath(place) for place in places} - set(remembered())
+    new = {place if _ADDRESS.match(place) else os.path.realpath(place) for place in places} - set(read_sources())
     if new:
         with suppress(OSError):
             path = state_folder() / "sources.jsonl"
@@ -74,7 +74,7 @@ def remember(places: Iterable[str]) -> None:
                 file.write("".join(f"{json.dumps(place)}\n" for place in sorted(new)))
 
 
-def remembered() -> Sequence[str]:
+def read_sources() -> Sequence[str]:
     """The places that this user embedded images from."""
     try:
         lines = (state_folder() / "sources.jsonl").read_text(encoding="ascii").splitlines()
@@ -85,7 +85,7 @@ def remembered() -> Sequence[str]:
 
 @lru_cache(maxsize=1)
 def _limit(said: str) -> Callable[[str], bool]:
-    return below(json.loads(said))
+    return make_filter(json.loads(said))
 
 
 def _link_below(address: str, root: str) -> bool:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipsel_core.files import held, remove_abandoned, write_atomically
+from clipsel_core.files import locked, remove_abandoned, write_atomically
 from tests.waiting import PATIENCE_S
 
 
@@ -71,7 +71,7 @@ def test_remove_abandoned__takes_folders_too_unless_they_are_held(tmp_path):
     left, used = tmp_path / ".images-a1b2c3d4", tmp_path / ".0123456789abcdef.0a1b2c3d.partial"
     for folder in (left, used):
         (folder / "within").mkdir(parents=True)
-    with held(used):
+    with locked(used):
         remove_abandoned(tmp_path)
         assert list(tmp_path.iterdir()) == [used]
     remove_abandoned(tmp_path)

@@ -254,7 +254,7 @@ def _ended(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _environment(may_read: Sequence[str | Path]) -> dict[str, str]:
-    return {**child_environment(), **reach.only(may_read), "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    return {**child_environment(), **reach.limiting_environment(may_read), "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
 
 
 def _signal(pid: int, birth: str, number: signal.Signals) -> bool:

@@ -154,7 +154,7 @@ class ImageIndex:
             OSError where `cache` cannot be written.
         """
         database = _open_or_write(cache, paths, lambda: _blocks_of_parts(root, paths), report)
-        believed = reach.below((str(root), *named, *reach.remembered()))
+        believed = reach.make_filter((str(root), *named, *reach.read_sources()))
         if away := next(
             (
                 base

@@ -54,7 +54,7 @@ class Place:
         if protocol_of(address) is None:
             return cls(None, split_protocol(address)[1] if "://" in address else address)
         try:
-            reach.check(address)
+            reach.check_place(address)
         except PermissionError as error:
             expected, remedy = "an address below one that was named", "start the dashboard with --read ADDRESS"
             raise PoolFormatError(address, expected=expected, found="another", remedy=remedy) from error
@@ -176,7 +176,7 @@ class Place:
 
     def _checked(self) -> str:
         """The path on this machine, where this process may read it. Raises: PermissionError where it may not."""
-        reach.check(self.path)
+        reach.check_place(self.path)
         return self.path
 
     def _within_reach(self) -> bool:

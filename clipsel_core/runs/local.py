@@ -88,7 +88,7 @@ def sole_worker(root: Path) -> AbstractContextManager[None]:
     """Holds a run's folder for this process. Raises RunError where another process holds it."""
     remedy = "wait for it, or score into another folder"
     busy = RunError(root, expected="a folder nobody works in", found="a run going on", remedy=remedy)
-    return files.sole_worker(root, busy)
+    return files.lock_folder(root, busy)
 
 
 class Tally:

@@ -110,7 +110,7 @@ def test_gallery__a_pool_with_an_image_index_and_no_tars_has_addresses(tmp_path,
     run = make_run(tmp_path / "world", images=False)
     index = tmp_path / "world" / "pool" / "images" / "00000000.parquet"
     index.parent.mkdir()
-    reach.remember([str(tmp_path)])
+    reach.remember_sources([str(tmp_path)])
     where = {"file": pa.array(["0.jpg"]).dictionary_encode(), "offset": [0], "length": [9]}
     table = pa.table({"uid_hi": np.uint64([7]), "uid_lo": np.uint64([0]), **where})
     pq.write_table(table.replace_schema_metadata({"base": str(tmp_path), "image_column": ""}), index)

@@ -55,7 +55,7 @@ def test_below(tmp_path, monkeypatch, place, named, below):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "out").symlink_to("/")
-    assert reach.below(named)(place) == below
+    assert reach.make_filter(named)(place) == below
 
 
 @pytest.mark.parametrize("limited", [True, False])
@@ -79,7 +79,7 @@ def test_table__names_only_what_lies_below_the_places_of_a_limited_process(tmp_p
             "--model",
             f"local-dir:{teacher_folders[0]}",
         ]
-        environment = child_environment() | (reach.only([inside]) if limited else {})
+        environment = child_environment() | (reach.limiting_environment([inside]) if limited else {})
         done = subprocess.run(module_command("clipsel_core", *words), env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert bool(served.asked) != limited
@@ -95,7 +95,7 @@ def test_source__outside_of_the_places_of_a_limited_process_is_refused(tmp_path,
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "t.csv").write_text("path,caption\na.png,a\n")
     (tmp_path / "data" / "t.csv").symlink_to(tmp_path / "other" / "t.csv")
-    monkeypatch.setenv(*next(iter(reach.only([tmp_path / "data"]).items())))
+    monkeypatch.setenv(*next(iter(reach.limiting_environment([tmp_path / "data"]).items())))
     for named in (tmp_path / "other" / "t.csv", tmp_path / "data" / "t.csv", "https://127.0.0.1:1/x.tar"):
         with pytest.raises(PoolFormatError):
             open_source(named)
@@ -131,7 +131,7 @@ def test_images__of_a_pool_of_somebody_else_lie_below_it_or_are_named(tmp_path, 
 
 def test_images__of_a_pool_that_this_user_embedded_are_read(tmp_path, monkeypatch, by_a_stranger, teachers):
     source, pool = by_a_stranger
-    reach.remember([os.path.relpath(source)])
+    reach.remember_sources([os.path.relpath(source)])
     index = open_images(open_pool(pool), tmp_path / "cache")
     assert None not in [index.read(uid) for uid in uids_of(pool)]
 

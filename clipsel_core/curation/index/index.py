@@ -221,7 +221,7 @@ def _build(table: ScoreTable, folder: Path, report: Report) -> Index:
     aside.mkdir(parents=True)
     holding = ExitStack()
     try:
-        holding.enter_context(files.held(aside))
+        holding.enter_context(files.locked(aside))
         files.remove_abandoned(folder.parent)
         _fill(table, aside, report)
         found = read_index(aside, table.metrics, len(table))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
@@ -110,11 +110,20 @@ class Step(Frozen):
         """What the step does, in words."""
 
 
-class KeepTop(Step):
+class MetricStep(Step):
+    """Looks at each pair's value of a metric."""
+
+    metric: Metric
+
+    @property
+    def text(self) -> str:
+        return f"{self.metric} {self.kind.replace('_', ' ')} {self.value!r}"
+
+
+class KeepTop(MetricStep):
     """Keeps the highest of a metric: floor(keep_top * N) pairs, N the pool's or the survivors' number."""
 
     kind = "keep_top"
-    metric: Metric
     keep_top: Part
     of: Literal["pool", "survivors"] = "pool"
 
@@ -123,92 +132,75 @@ class KeepTop(Step):
         return f"top {plain_decimal(self.keep_top * 100)} % of the {self.of} by {self.metric}"
 
 
-class AtLeast(Step):
+class AtLeast(MetricStep):
     """Keeps pairs whose metric is this value or more."""
 
     kind = "at_least"
-    metric: Metric
     at_least: Threshold
 
-    @property
-    def text(self) -> str:
-        return f"{self.metric} at least {self.at_least!r}"
 
-
-class AtMost(Step):
+class AtMost(MetricStep):
     """Keeps pairs whose metric is this value or less."""
 
     kind = "at_most"
-    metric: Metric
     at_most: Threshold
 
+
+class ListStep(Step):
+    """Looks whether a list of uids names a pair. words: what its text says before "those in" the list."""
+
+    words: ClassVar[str]
+
     @property
     def text(self) -> str:
-        return f"{self.metric} at most {self.at_most!r}"
+        return f"{self.words} those in {self.value}"
 
 
-class Intersect(Step):
+class Intersect(ListStep):
     """Keeps pairs that a list names."""
 
-    kind = "intersect"
+    kind, words = "intersect", "only"
     intersect: ListFile
 
-    @property
-    def text(self) -> str:
-        return f"only those in {self.intersect}"
 
-
-class Union(Step):
+class Union(ListStep):
     """Adds the pairs that a list names; the run must have them all."""
 
-    kind = "union"
+    kind, words = "union", "and"
     union: ListFile
 
-    @property
-    def text(self) -> str:
-        return f"and those in {self.union}"
 
-
-class Subtract(Step):
+class Subtract(ListStep):
     """Drops pairs that a list names."""
 
-    kind = "subtract"
+    kind, words = "subtract", "without"
     subtract: ListFile
+
+
+class HandStep(Step):
+    """Looks whether a pair was picked by hand."""
 
     @property
     def text(self) -> str:
-        return f"without those in {self.subtract}"
+        return f"{self.kind} {len(self.value):,} by hand"
 
 
-class Keep(Step):
+class Keep(HandStep):
     """Adds pairs by hand; the run must have them all. keep: uids as 32 hex digits."""
 
     kind = "keep"
     keep: Uids
 
-    @property
-    def text(self) -> str:
-        return f"keep {len(self.keep):,} by hand"
 
-
-class Drop(Step):
+class Drop(HandStep):
     """Drops pairs by hand; the run must have them all. drop: uids as 32 hex digits."""
 
     kind = "drop"
     drop: Uids
 
-    @property
-    def text(self) -> str:
-        return f"drop {len(self.drop):,} by hand"
 
-
-MetricStep = KeepTop | AtLeast | AtMost
-ListStep = Intersect | Union | Subtract
-HandStep = Keep | Drop
-AnyStep = MetricStep | ListStep | HandStep
-KINDS: dict[str, type[AnyStep]] = {
-    step.kind: step for step in (KeepTop, AtLeast, AtMost, Intersect, Union, Subtract, Keep, Drop)
-}
+AnyStep = KeepTop | AtLeast | AtMost | Intersect | Union | Subtract | Keep | Drop
+KINDS: dict[str, type[AnyStep]] = {step.kind: step for step in get_args(AnyStep)}
 
 
 class Recipe(Frozen):

@@ -107,7 +107,7 @@ def hold_folder(root: Path) -> Iterator[None]:
     """
     expected, found = "a folder nobody writes into", "another process at work"
     busy = PoolFormatError(root, expected=expected, found=found, remedy="wait for it, or take another folder")
-    with files.sole_worker(root, busy):
+    with files.lock_folder(root, busy):
         folders = [root / name for name in ("metadata", "images", "embed", "shards")]
         files.remove_leftovers(root, *folders, *(root / "embed").glob("*/"))
         yield

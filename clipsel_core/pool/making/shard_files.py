@@ -211,7 +211,7 @@ def add_columns(files: ShardFiles, table: pa.Table, arch: str, image: np.ndarray
 def write_index(files: ShardFiles, images: Images, kept: list[EmbeddedPair], named: np.ndarray) -> None:
     """Writes where the images of these pairs lie, for the gallery. named: (M,) UID_DTYPE, their uids."""
     elsewhere = {os.path.dirname(item.file) for item in kept if "://" in item.file or os.path.isabs(item.file)}
-    reach.remember({images.base.address, *elsewhere})
+    reach.remember_sources({images.base.address, *elsewhere})
     there = [row for row, item in enumerate(kept) if item.length != NOWHERE]
     kept, named = [kept[row] for row in there], named[there]
     columns = [

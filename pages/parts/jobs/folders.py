@@ -90,7 +90,7 @@ def source(text: str) -> Path | str:
     address, known = text.strip(), catalog.readable_addresses()
     if "::" not in text and not ADDRESS.match(address):
         return inside(text)
-    if not _TWO_READINGS.search(address) and reach.below(known)(address):
+    if not _TWO_READINGS.search(address) and reach.make_filter(known)(address):
         return address
     expected = f"an address below {', '.join(known)}" if known else "a path: no address is allowed here"
     remedy = "start the dashboard with --read ADDRESS to allow what lies below it, or run embed in a terminal"

@@ -16,7 +16,7 @@ from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe,
 from clipsel_core.curation.selecting.export import Manifest, export
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError
-from clipsel_core.files import held
+from clipsel_core.files import locked
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
 from pages.parts import catalog, messages, progress_bars, routes, state, views, words
@@ -217,7 +217,7 @@ def _save(entry: Entry, run: Run, recipe: str, path: Path, asked: str, ending: s
             catalog.check_within(entry.root, folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Whoever saves under the same name in the same moment waits here, and is asked.
-        with held(path.parent):
+        with locked(path.parent):
             found = "" if replaces else _taken(entry, run, recipe, path, ending if asked == "export" else "")
             written = None if found else save_recipe(state.parse(entry, recipe), path)
     except (ClipselError, OSError) as error:

@@ -19,7 +19,7 @@ from clipsel_core.curation.index import index, passes
 from clipsel_core.curation.index.index import open_indexed, stamp_of, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
-from clipsel_core.files import held
+from clipsel_core.files import locked
 from clipsel_core.runs.seal import digest_of, sealed
 from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run, make_uids
@@ -222,7 +222,7 @@ def test_tidy__takes_away_what_a_killed_builder_left(run):
     building.mkdir()
     other = run.root / "index" / "notes"
     other.mkdir()
-    with held(building):
+    with locked(building):
         open_kept(run)
     assert not left.exists()
     assert building.exists()
