@@ -134,37 +134,31 @@ def _large_pen() -> Pen:
 
 def _place(scene: Scene, rng: Random) -> list[tuple[Image.Image, int, int]]:
     """Each thing's sprite with its left and top pixel; a new place is the best of several throws."""
-    total = sum(group.count for group in scene.groups)
-    usual = _SIDE_OF_ONE.get(total, 30)
+    usual = _SIDE_OF_ONE.get(sum(group.count for group in scene.groups), 30)
     centres: list[tuple[float, float, float]] = []
     placed = []
     for group in scene.groups:
         side = round(usual * _SCALE[group.size])
         tone = tones(group.colour, rng)
+        flies, margin = group.kind in FLYING, side / 2 + 2
+        # Flying kinds stay above, others stand on the ground.
+        low, high = (margin, SIDE * 0.6) if flies else (SIDE * 0.5, SIDE - margin + 1)
+
+        def clearance(throw: tuple[float, float], side: int = side) -> float:
+            """How far a thing is from the nearest other one, in units of the distance at which they would touch."""
+            x, y = throw
+            return min((((x - a) ** 2 + (y - b) ** 2) ** 0.5 / (side + other) for a, b, other in centres), default=1.0)
+
         for _ in range(group.count):
-            throws = [_throw(group.kind, side, rng) for _ in range(40)]
-            x, y = max(throws, key=lambda throw: _clearance(throw, side, centres))
+            throws = [(rng.uniform(margin, SIDE - margin), rng.uniform(min(low, high), high)) for _ in range(40)]
+            x, y = max(throws, key=clearance)
             centres.append((x, y, side))
             thing = draw_thing(group.kind, tone, side * _OVERSAMPLING)
-            tilt = rng.uniform(-7, 7) if group.kind in FLYING else rng.uniform(-2, 2)
-            thing = thing.rotate(tilt, Image.Resampling.BILINEAR)
+            thing = thing.rotate(rng.uniform(-7, 7) if flies else rng.uniform(-2, 2), Image.Resampling.BILINEAR)
             if rng.random() < 0.5:
                 thing = thing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             placed.append((thing.reduce(_OVERSAMPLING), round(x - side / 2), round(y - side / 2)))
     return placed
-
-
-def _throw(kind: str, side: int, rng: Random) -> tuple[float, float]:
-    """A place for a thing's centre: flying kinds stay above, others stand on the ground."""
-    margin = side / 2 + 2
-    low, high = (margin, SIDE * 0.6) if kind in FLYING else (SIDE * 0.5, SIDE - margin + 1)
-    return rng.uniform(margin, SIDE - margin), rng.uniform(min(low, high), high)
-
-
-def _clearance(throw: tuple[float, float], side: int, centres: list[tuple[float, float, float]]) -> float:
-    """How far a thing is from the nearest other one, in units of the distance at which they would touch."""
-    x, y = throw
-    return min((((x - a) ** 2 + (y - b) ** 2) ** 0.5 / (side + other) for a, b, other in centres), default=1.0)
 
 
 def _cast_shadow(image: Image.Image, sprite: Image.Image, x: int, y: int) -> None:

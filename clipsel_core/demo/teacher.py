@@ -57,7 +57,10 @@ def train_teacher(
         # Twice as fast as the usual order of dimensions for convolutions this narrow.
         model = open_clip.CLIP(**CONFIG["model_cfg"]).to(memory_format=torch.channels_last)
         _fit(model, _load(pairs), steps, batch_size, progress)
-    weights = {name: _halved(value) for name, value in model.state_dict().items()}
+    weights = {
+        name: (value.to(torch.float16) if value.is_floating_point() else value).contiguous()
+        for name, value in model.state_dict().items()
+    }
     save_file(weights, directory / "open_clip_model.safetensors")
 
 
@@ -124,7 +127,3 @@ def _vary(images: torch.Tensor) -> torch.Tensor:
     mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
     moved = torch.roll(images.float(), torch.randint(-2, 3, (2,)).tolist(), dims=(2, 3))
     return torch.where(mirrored, moved.flip(3), moved).contiguous(memory_format=torch.channels_last)
-
-
-def _halved(value: torch.Tensor) -> torch.Tensor:
-    return value.to(torch.float16).contiguous() if value.is_floating_point() else value.contiguous()
