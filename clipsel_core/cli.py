@@ -35,7 +35,7 @@ _ENDINGS: dict[object, tuple[State, str]] = {
     130: ("stopped", "interrupted; start it again to go on"),
 }
 # In the order that --help lists them in.
-_COMMANDS = (
+for _command in (
     workspace.app,
     pools.inspect,
     pools.embed,
@@ -50,8 +50,7 @@ _COMMANDS = (
     runs.verify,
     workspace.demo,
     workspace.doctor,
-)
-for _command in _COMMANDS:
+):
     app.command()(_command)
 
 
@@ -77,13 +76,6 @@ def _options(
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if debug:
         os.environ["CLIPSEL_DEBUG"] = "1"
-
-
-def _failed_file(error: OSError) -> ClipselError:
-    """In the words of all errors, a file or a disk that failed where no command expected it."""
-    remedy = "make room, or choose another folder, then start again"
-    where = error.filename or "the disk"
-    return ClipselError(where, expected="to read and write it", found=reason_of(error), remedy=remedy)
 
 
 _interrupted: list[int] = []
@@ -126,7 +118,12 @@ def main() -> None:
                 raise SystemExit(130) from error
             raise
     except (ClipselError, OSError) as error:
-        said = str(error if isinstance(error, ClipselError) else _failed_file(error))
+        if isinstance(error, OSError):
+            # A file or a disk failed where no command expected it.
+            where, remedy = error.filename or "the disk", "make room, or choose another folder, then start again"
+            said = str(ClipselError(where, expected="to read and write it", found=reason_of(error), remedy=remedy))
+        else:
+            said = str(error)
         report_end("failed", said)
         if os.environ.get("CLIPSEL_DEBUG"):
             raise

@@ -1,7 +1,7 @@
 """How is a scene put into words, truly or not?
 
-The teacher learns from `describe(..., wild=False)`. The pool's captions are wild: they also use phrases, words and junk
-that the teacher never saw, as captions on the web do.
+The teacher learns from `describe_scene(..., wild=False)`. The pool's captions are wild: they also use phrases, words
+and junk that the teacher never saw, as captions on the web do.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ _WILD_JUNK = (
 )
 
 
-def describe(scene: Scene, rng: Random, *, wild: bool, naming: Naming | None = None) -> str:
+def describe_scene(scene: Scene, rng: Random, *, wild: bool, naming: Naming | None = None) -> str:
     """A true caption of the scene, or of a part of it.
 
     wild: also use frames and words that the teacher never saw.
@@ -139,9 +139,9 @@ def describe_wrongly(scene: Scene, rng: Random) -> str:
     main = scene.main
     if rng.random() < 0.75:
         wrong = replace(main, colour=rng.choice([colour for colour in COLOURS if colour != main.colour]))
-        return describe(replace(scene, groups=(wrong, *scene.groups[1:])), rng, wild=True, naming="colour")
+        return describe_scene(replace(scene, groups=(wrong, *scene.groups[1:])), rng, wild=True, naming="colour")
     wrong = replace(main, count=rng.choice([count for count in (2, 3, 4) if count != main.count]))
-    return describe(replace(scene, groups=(wrong, *scene.groups[1:])), rng, wild=True, naming="count")
+    return describe_scene(replace(scene, groups=(wrong, *scene.groups[1:])), rng, wild=True, naming="count")
 
 
 def junk(rng: Random, *, wild: bool) -> str:

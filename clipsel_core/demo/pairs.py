@@ -21,7 +21,7 @@ from random import Random
 
 from PIL import Image
 
-from clipsel_core.demo.captions import describe, describe_wrongly, junk, poster_text
+from clipsel_core.demo.captions import describe_scene, describe_wrongly, junk, poster_text
 from clipsel_core.demo.scenes import ALL_KINDS, Scene, draw_poster, draw_scene, random_scene, retake, to_jpeg
 from clipsel_core.demo.things import LIVING, MADE
 from clipsel_core.pool.ahead import in_batches, in_order
@@ -73,7 +73,7 @@ def pool_pairs(count: int) -> list[Pair]:
         original, caption = rng.choice(originals)
         retaken = replace(original, retake_seed=rng.getrandbits(32))
         if original.scene is not None and rng.random() >= 0.5:
-            caption = describe(original.scene, rng, wild=True)
+            caption = describe_scene(original.scene, rng, wild=True)
         made.append(("near_duplicate", retaken, caption))
     rng.shuffle(made)
     uids = (hashlib.sha256(f"clipsel demo pair {number}".encode()).hexdigest()[:32] for number in range(count))
@@ -139,12 +139,12 @@ def _make(fault: str, rng: Random, *, wild: bool, kinds: tuple[str, ...] = ()) -
         caption = poster_text(scene, rng)
         return Picture(poster=caption, poster_seed=rng.getrandbits(32)), caption
     if fault == "mismatched":
-        return Picture(scene), describe(_scene(fault, kinds, rng), rng, wild=wild)
+        return Picture(scene), describe_scene(_scene(fault, kinds, rng), rng, wild=wild)
     if fault == "partly_wrong":
         return Picture(scene), describe_wrongly(scene, rng)
     if fault == "generic":
         return Picture(scene), junk(rng, wild=wild)
-    return Picture(scene), describe(scene, rng, wild=wild)
+    return Picture(scene), describe_scene(scene, rng, wild=wild)
 
 
 def _reword(picture: Picture, caption: str, fault: str, rng: Random) -> str:
@@ -153,7 +153,7 @@ def _reword(picture: Picture, caption: str, fault: str, rng: Random) -> str:
         return caption
     if fault == "generic":
         return junk(rng, wild=False)
-    return describe(random_scene(rng) if fault == "mismatched" else picture.scene, rng, wild=False)
+    return describe_scene(random_scene(rng) if fault == "mismatched" else picture.scene, rng, wild=False)
 
 
 def _scene(fault: str, kinds: tuple[str, ...], rng: Random) -> Scene:

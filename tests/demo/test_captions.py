@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from random import Random
 
-from clipsel_core.demo.captions import describe, describe_wrongly, junk, poster_text
+from clipsel_core.demo.captions import describe_scene, describe_wrongly, junk, poster_text
 from clipsel_core.demo.scenes import Group, Scene, random_scene
 from clipsel_core.demo.things import COLOURS, DRAWINGS
 
@@ -70,34 +70,34 @@ def is_true(scene: Scene, claim: tuple[str, set[str], int | None, str | None]) -
     return colours <= {group.colour} and number in (None, group.count) and size in (None, group.size)
 
 
-def test_describe__says_only_true_things():
+def test_describe_scene__says_only_true_things():
     rng = Random(0)
     for wild in (True, False):
         for _ in range(2000):
             scene = random_scene(rng)
-            caption = describe(scene, rng, wild=wild)
+            caption = describe_scene(scene, rng, wild=wild)
             assert claims(caption), caption
             assert all(is_true(scene, claim) for claim in claims(caption)), (scene, caption)
 
 
-def test_describe__often_leaves_the_main_group_out():
+def test_describe_scene__often_leaves_the_main_group_out():
     rng = Random(1)
     scene = Scene("sea", (Group("cat", "red", 1, ""), Group("boat", "blue", 2, "")), 0)
-    kinds = [{claim[0] for claim in claims(describe(scene, rng, wild=False))} for _ in range(500)]
+    kinds = [{claim[0] for claim in claims(describe_scene(scene, rng, wild=False))} for _ in range(500)]
     assert 50 < sum(kind == {"boat"} for kind in kinds) < 200
 
 
-def test_describe__has_thousands_of_captions():
+def test_describe_scene__has_thousands_of_captions():
     rng = Random(2)
-    assert len({describe(random_scene(rng), rng, wild=True) for _ in range(4000)}) > 3500
+    assert len({describe_scene(random_scene(rng), rng, wild=True) for _ in range(4000)}) > 3500
 
 
-def test_describe__words_that_the_teacher_never_saw_only_where_wild():
+def test_describe_scene__words_that_the_teacher_never_saw_only_where_wild():
     rng = Random(3)
     scenes = [random_scene(rng) for _ in range(1000)]
     unseen = re.compile("|".join([*OTHER_KINDS, "crimson", "wallpaper hd", "shipping", "postcard"]))
-    assert not any(unseen.search(describe(scene, rng, wild=False).lower()) for scene in scenes)
-    assert sum(bool(unseen.search(describe(scene, rng, wild=True).lower())) for scene in scenes) > 100
+    assert not any(unseen.search(describe_scene(scene, rng, wild=False).lower()) for scene in scenes)
+    assert sum(bool(unseen.search(describe_scene(scene, rng, wild=True).lower())) for scene in scenes) > 100
 
 
 def test_describe_wrongly__right_kind_and_something_false():

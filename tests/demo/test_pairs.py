@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsel_core.demo.captions import describe
+from clipsel_core.demo.captions import describe_scene
 from clipsel_core.demo.pairs import (
     POOL_SHARES,
     TRAINING_SHARES,
@@ -34,7 +34,9 @@ def clean_pairs(count: int) -> list[Pair]:
     """
     rng = Random("clipsel demo held-out")
     scenes = [random_scene(rng) for _ in range(count)]
-    return [Pair("", Picture(scene), describe(scene, rng, wild=False, naming="colour"), "good") for scene in scenes]
+    return [
+        Pair("", Picture(scene), describe_scene(scene, rng, wild=False, naming="colour"), "good") for scene in scenes
+    ]
 
 
 @pytest.fixture(scope="module")
