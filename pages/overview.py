@@ -248,7 +248,12 @@ def _recipes(entry: Entry, run: Run) -> None:
 
 
 def _provenance(run: Run) -> None:
-    config = run.config
+    """How the run was made, when its scores were finished, and how quickly those of the last start came."""
+    config, status, scored = run.config, _status(run), "not recorded"
+    if status.updated_at is not None:
+        said, ended = status.updated_at.astimezone(UTC), "finished" if run.finished else "unfinished, last written"
+        scored = f"{ended} {said.day} {said:%b %Y, %H:%M} UTC"
+        scored += f", at {words.count(status.per_s)} pairs/s" if status.per_s else ""
     batch = words.count(config.batch_size)
     used = dict.fromkeys([*config.norms, *(p for added in run.added for p in added.norms)])
     norms = ", ".join(f"p = {'∞' if p == 'inf' else p}" for p in used)
@@ -260,20 +265,10 @@ def _provenance(run: Run) -> None:
             "s-CLIPLoss": f"batches of {batch}, {config.divisions} divisions, seed {config.seed}",
             "NormSim": norms if run.targets else "no target",
             "Computed": f"{_PRECISIONS[config.precision]}, on {config.device.upper()}",
-            "Scored": _when(run),
+            "Scored": scored,
             "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
         }
     )
-
-
-def _when(run: Run) -> str:
-    """When the scores were finished, and how quickly those of the last start came."""
-    status = _status(run)
-    if status.updated_at is None:
-        return "not recorded"
-    said, speed = status.updated_at.astimezone(UTC), status.per_s or 0
-    state = "finished" if run.finished else "unfinished, last written"
-    return f"{state} {said.day} {said:%b %Y, %H:%M} UTC" + (f", at {words.count(speed)} pairs/s" if speed else "")
 
 
 def _targets(run: Run) -> None:

@@ -39,7 +39,20 @@ def compare_selections(entry: Entry) -> None:
         why = "Save a recipe on the Select page, or add a list of uids there; each can be compared with the draft."
         messages.show_empty("Nothing to compare with yet", why)
         return
-    names = _choose(list(texts))
+    # The draft and a few saved ones at first.
+    if not set(st.session_state.get("compared", ())) <= set(texts):
+        del st.session_state["compared"]
+    names = st.multiselect(
+        "Selections",
+        list(texts),
+        list(texts)[:_USUAL],
+        key="compared",
+        format_func=_shown,
+        max_selections=_MOST,
+        placeholder="choose recipes and lists",
+        bind="query-params",
+        on_change=galleries.rewind,
+    )
     if len(names) < 2:
         messages.show_empty("Choose two or more", "Their overlaps are shown here.")
         return
@@ -79,23 +92,6 @@ def _known(entry: Entry, run: Run) -> tuple[dict[str, str], dict[str, ClipselErr
     return fitting, errors
 
 
-def _choose(names: list[str]) -> list[str]:
-    """The selections that the curator wants to see, the draft and a few saved ones at first."""
-    if not set(st.session_state.get("compared", ())) <= set(names):
-        del st.session_state["compared"]
-    return st.multiselect(
-        "Selections",
-        names,
-        names[:_USUAL],
-        key="compared",
-        format_func=_shown,
-        max_selections=_MOST,
-        placeholder="choose recipes and lists",
-        bind="query-params",
-        on_change=galleries.rewind,
-    )
-
-
 def _two(entry: Entry, texts: dict[str, str], found: Overlap) -> None:
     """Two of them against each other."""
     names = list(found.names)
@@ -112,11 +108,7 @@ def _two(entry: Entry, texts: dict[str, str], found: Overlap) -> None:
     if not any(name.startswith("list ") for name in (first, second)):
         changes = differences(state.parse(entry, texts[first]), state.parse(entry, texts[second]))
         _draw_changes(_shown(first), _shown(second), changes)
-    _parts(entry, texts, found, first, second)
-
-
-def _parts(entry: Entry, texts: dict[str, str], found: Overlap, first: str, second: str) -> None:
-    """The pairs of one and not the other, and of both."""
+    # The pairs of one and not the other, and of both.
     i, j = found.names.index(first), found.names.index(second)
     both = int(found.both[i, j])
     counts = (int(found.sizes[i]) - both, both, int(found.sizes[j]) - both)

@@ -217,7 +217,8 @@ def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) ->
         or [entry.label for entry in catalog.entries()] != labels_then
     ):
         st.rerun()
-    telling = [job for job in ended if _tells(job)][:1]
+    # What a job made tells of itself where it is seen, and a map is seen where it was waited for.
+    telling = [job for job in ended if job.state != "done" or not (job.opened or job.command == "project")][:1]
     if about is None:
         with st.container(border=True, key="jobs", gap="small"):
             _show_all(active, ended)
@@ -240,11 +241,6 @@ def _show_all(active: list[Job], ended: list[Job]) -> None:
     if len(ended) > 1:
         with st.container(horizontal=True, horizontal_alignment="right"):
             st.button("Clear those that ended", type="tertiary", key="clear jobs", on_click=_clear, args=(ended,))
-
-
-def _tells(job: Job) -> bool:
-    """Whether a job that ended has something to say beside what it made: a map is seen where it was waited for."""
-    return job.state != "done" or not (job.opened or job.command == "project")
 
 
 def _show_active(job: Job, everywhere: list[Job]) -> None:
@@ -298,23 +294,19 @@ def _show_ended(job: Job, *, brief: bool = False) -> None:
         if brief and how in ("failed", "lost"):
             with st.popover("Why"):
                 _show_said(job, how, status)
-        _offer_next(job, how)
+        label = _run_label(job)
+        if how == "done" and job.command in ("score", "search") and label not in (None, _run_on_show()):
+            st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
+        if how == "done" and job.command == "embed":
+            st.button("Score it", key=f"score {job.id}", on_click=_score, args=(job,))
+        if how == "done" and job.command == "search":
+            _lead_to_found(job, key=f"found {job.id}")
+        if how != "done":
+            st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
         away: dict[str, Any] = {"icon": ":material/close:", "help": "Dismiss", "type": "tertiary"}
         st.button("Dismiss", key=f"forget {job.id}", on_click=forget, args=(job,), **away)
     if not brief:
         _show_said(job, how, status)
-
-
-def _offer_next(job: Job, how: State) -> None:
-    makes_seen = job.command in ("score", "search")
-    if how == "done" and makes_seen and (label := _run_label(job)) not in (None, _run_on_show()):
-        st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
-    if how == "done" and job.command == "embed":
-        st.button("Score it", key=f"score {job.id}", on_click=_score, args=(job,))
-    if how == "done" and job.command == "search":
-        _lead_to_found(job, key=f"found {job.id}")
-    if how != "done":
-        st.button("Start again", key=f"again {job.id}", on_click=_again, args=(job,))
 
 
 def _show_said(job: Job, how: State, status: Status) -> None:

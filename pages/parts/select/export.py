@@ -133,7 +133,12 @@ def _taken(entry: Entry, run: Run, recipe: str, path: Path, ending: str) -> str:
 def _ask(entry: Entry, run: Run, recipe: str, name: str, ending: str, what: str, found: str) -> None:
     """Says that a name is taken; another one or the same has to be chosen before anything is written."""
     numbers = (f"{name[:60]}-{number}" for number in range(2, 1000))
-    free = next(other for other in numbers if not _is_taken(run, other))
+    free = next(
+        other
+        for other in numbers
+        if not (run.recipes_dir / f"{other}.yaml").exists()
+        and not any((run.exports_dir / f"{other}{ending}").exists() for ending in _ENDINGS)
+    )
     with st.container(border=True, key="taken", gap="small"):
         messages.show_title(f"{found}: nothing was written")
         with st.container(horizontal=True, gap="small"):
@@ -141,12 +146,6 @@ def _ask(entry: Entry, run: Run, recipe: str, name: str, ending: str, what: str,
                 agreed = _Agreed(what, (entry.key, chosen, ending, recipe), chosen == name)
                 key = "replace taken" if agreed.replaces else "another name"
                 st.button(label, key=key, on_click=_agree, args=(entry, agreed))
-
-
-def _is_taken(run: Run, name: str) -> bool:
-    return (run.recipes_dir / f"{name}.yaml").exists() or any(
-        (run.exports_dir / f"{name}{ending}").exists() for ending in _ENDINGS
-    )
 
 
 def _agree(entry: Entry, agreed: _Agreed) -> None:

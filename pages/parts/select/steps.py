@@ -165,7 +165,11 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{place + 1}**")
         if isinstance(step, ScoreStep):
-            _choices(entry, run, number, step)
+            names, rules = list(dict.fromkeys([*run.metrics, step.metric])), list(_RULES)
+            metric, rule = names.index(step.metric), rules.index(step.of if isinstance(step, KeepTop) else step.kind)
+            again: dict[str, Any] = {"on_change": _rebuild, "args": (entry, run, number), **_BARE}
+            st.selectbox("Metric", names, metric, metrics.title, key=f"metric-{number}", width=165, **again)
+            st.selectbox("Rule", rules, rule, _RULES.__getitem__, key=f"rule-{number}", width=195, **again)
         else:
             st.text(step.text)
         st.space("stretch")
@@ -211,14 +215,6 @@ def _take_out(entry: Entry, run: Run, number: int) -> None:
     behind = behind[behind.index(number) + 1 :]
     recipes.change_step(entry, run, number, None)
     _hand_focus(*(f"remove-{other}" for other in behind[:1]), _ADD)
-
-
-def _choices(entry: Entry, run: Run, number: int, step: ScoreStep) -> None:
-    names, rules = list(dict.fromkeys([*run.metrics, step.metric])), list(_RULES)
-    rule = step.of if isinstance(step, KeepTop) else step.kind
-    again: dict[str, Any] = {"on_change": _rebuild, "args": (entry, run, number), **_BARE}
-    st.selectbox("Metric", names, names.index(step.metric), metrics.title, key=f"metric-{number}", width=165, **again)
-    st.selectbox("Rule", rules, rules.index(rule), _RULES.__getitem__, key=f"rule-{number}", width=195, **again)
 
 
 def _switch(entry: Entry, run: Run, number: int) -> None:
