@@ -84,7 +84,7 @@ def test_panel__says_that_a_job_is_another_users(run, open_page, monkeypatch):
     def refused(pid, birth):
         raise PermissionError
 
-    monkeypatch.setattr(control.process, "end", refused)
+    monkeypatch.setattr(control, "end", refused)
     button(app, "Cancel").click().run()
     assert not app.exception
     assert "another user's" in words(app)
