@@ -45,12 +45,12 @@ def main() -> None:
     picker = Picker(table)
     picked = select(run, recipe, table)
     alignment = align(table, open_indexed(run))
-    masks = {str(place): picked.mask() for place in range(6)}
+    sets = {str(place): picked.bits() for place in range(6)}
     works: dict[str, Callable[[], object]] = {
         "pairs at the threshold of step 1": lambda: boundary(picker, recipe, 0),
         "pairs at the threshold of step 2": lambda: boundary(picker, recipe, 1),
         "under another seed": lambda: stability(picked, recipe),
-        "overlap of six selections": lambda: overlap(masks),
+        "overlap of six selections": lambda: overlap(sets),
         "two runs: matching their pairs": lambda: align(table, alignment.second),
         "two runs: agreement on one metric": lambda: measure_agreement(alignment, "s_cliploss"),
         "two runs: the tops at 30 %": lambda: tops(alignment, "s_cliploss", Fraction(3, 10)),

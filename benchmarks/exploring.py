@@ -54,7 +54,7 @@ def _compared(table: ScoreTable, rounds: int) -> Iterator[tuple[str, Shown]]:
     ways: dict[str, tuple[Callable[[], object], Callable[[], object], float]] = {
         "gallery page in the middle of half the pool": (
             lambda: half.page("descending", offset=len(half) // 2, limit=_PAGE),
-            lambda: table.page(_X, "descending", offset=len(half) // 2, limit=_PAGE, mask=mask),
+            lambda: _plain_page(x.values, mask, len(half) // 2),
             200,
         ),
         "a pair's rank and percentile": (
@@ -105,6 +105,11 @@ def _scanned(scan: CaptionScan) -> tuple[float, float]:
     while not scan.finished:
         steps.append(_ms(scan.step))
     return max(steps), sum(steps)
+
+
+def _plain_page(values: np.ndarray, mask: np.ndarray, offset: int) -> np.ndarray:
+    rows = np.flatnonzero(mask & ~np.isnan(values))
+    return rows[np.argpartition(-values[rows], (offset, offset + _PAGE))[offset : offset + _PAGE]]
 
 
 def _plain_ranks(values: np.ndarray) -> np.ndarray:

@@ -133,7 +133,8 @@ def compare(
     from clipsel_core.curation.index.score_table import ScoreTable
     from clipsel_core.curation.recipes.recipe import differences
     from clipsel_core.curation.recipes.recipe_files import load_recipe
-    from clipsel_core.curation.selecting.overlap import of_list, of_recipe, overlap
+    from clipsel_core.curation.selecting.overlap import listed_pairs, overlap
+    from clipsel_core.curation.selecting.selection import select as select_pairs
 
     if len(selections) < 2 or len(set(selections)) < len(selections):
         raise typer.BadParameter("two or more different files are needed", param_hint="SELECTIONS")
@@ -142,14 +143,14 @@ def compare(
     recipes = {
         path: load_recipe(path, metrics=opened.metrics) for path in selections if path.suffix in (".yaml", ".yml")
     }
-    picked = {
-        str(path): of_recipe(table, recipes[path]) if path in recipes else of_list(table, path) for path in selections
-    }
-    _print_overlap(overlap({name: found.mask for name, found in picked.items()}))
-    for name, found in picked.items():
-        if found.unknown:
-            say(f"{name}: {counted(found.unknown, 'more uids')} that this run lacks")
-    if empty := next((name for name, found in picked.items() if not found.mask.any()), None):
+    picked = {path: select_pairs(opened, recipe, table).bits() for path, recipe in recipes.items()}
+    lists = {path: listed_pairs(table, path) for path in selections if path not in recipes}
+    picked |= {path: bits for path, (bits, _) in lists.items()}
+    _print_overlap(overlap({str(path): picked[path] for path in selections}))
+    for path, (_, unknown) in lists.items():
+        if unknown:
+            say(f"{path}: {counted(unknown, 'more uids')} that this run lacks")
+    if empty := next((path for path in selections if not picked[path].any()), None):
         raise ExportError(empty, expected="a pair or more", found="none")
     if len(selections) == len(recipes) == 2:
         for change in differences(*recipes.values()):

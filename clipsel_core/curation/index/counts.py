@@ -82,38 +82,29 @@ def extent(values: np.ndarray) -> tuple[float, float]:
     return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
-def histogram(values: np.ndarray, bins: int, span: tuple[float, float], mask: np.ndarray | None = None) -> Histogram:
+def histogram(values: np.ndarray, bins: int, span: tuple[float, float]) -> Histogram:
     """Counts of values in equal bins over a span; NaN and values outside the span are in no bin.
 
-    values: (N,) floats. bins: 1 or more. mask: (N,) bool, which values count; None for all.
+    values: (N,) floats. bins: 1 or more.
     """
     edges = np.linspace(*span, bins + 1)
     counts = np.zeros(bins, np.int64)
     for start in range(0, len(values), _BLOCK):
-        block = values[start : start + _BLOCK]
-        if mask is not None:
-            block = block[mask[start : start + _BLOCK]]
-        bin_of, inside = _bins_of(block, edges)
+        bin_of, inside = _bins_of(values[start : start + _BLOCK], edges)
         counts += np.bincount(bin_of[inside], minlength=bins)
     return Histogram(edges, counts)
 
 
 def density(
-    x: np.ndarray,
-    y: np.ndarray,
-    bins: int,
-    x_span: tuple[float, float],
-    y_span: tuple[float, float],
-    mask: np.ndarray | None = None,
+    x: np.ndarray, y: np.ndarray, bins: int, x_span: tuple[float, float], y_span: tuple[float, float]
 ) -> Density:
     """Joint counts of two metrics in bins x bins cells over two spans; rules as in histogram. x, y: (N,) floats."""
     x_edges, y_edges = np.linspace(*x_span, bins + 1), np.linspace(*y_span, bins + 1)
     counts = np.zeros(bins * bins, np.int64)
     for start in range(0, len(x), _BLOCK):
         part = slice(start, start + _BLOCK)
-        chosen = slice(None) if mask is None else mask[part]
-        x_bin, x_inside = _bins_of(x[part][chosen], x_edges)
-        y_bin, y_inside = _bins_of(y[part][chosen], y_edges)
+        x_bin, x_inside = _bins_of(x[part], x_edges)
+        y_bin, y_inside = _bins_of(y[part], y_edges)
         cell = (x_bin * bins + y_bin)[x_inside & y_inside]
         counts += np.bincount(cell, minlength=bins * bins)
     return Density(x_edges, y_edges, counts.reshape(bins, bins))

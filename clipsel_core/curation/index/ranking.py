@@ -146,13 +146,6 @@ class Ranking:
         found[there] = self.ranks_of_scores(scores[there])
         return found
 
-    def histogram(self, bins: int) -> counts.Histogram:
-        """Scored pairs in equal bins over the span, as counts.histogram counts them, without looking at each."""
-        edges = np.linspace(self.low, self.high, bins + 1)
-        below = self.ranks_of_scores(float32_up(edges))
-        below[-1] = self.ranks_of_scores(np.array([self.high], np.float32), above=True)[0]
-        return counts.Histogram(edges, np.diff(below))
-
     def counts_from(self, holds: Holds, spread: Spread, ranks: np.ndarray) -> np.ndarray:
         """Pairs of a set at each rank or above: (T,) int64.
 

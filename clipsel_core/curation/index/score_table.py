@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipsel_core.curation.index import bitmaps, counts, ordering, passes, sorting
+from clipsel_core.curation.index import bitmaps, counts, passes, sorting
 from clipsel_core.curation.index.metadata import Categories, Metadata
 from clipsel_core.curation.index.ranking import NO_SCORE, Ranking
 from clipsel_core.curation.index.score_files import ScoreFiles
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from clipsel_core.curation.index.index import Index
 
-Order = Literal["ascending", "descending", "random"]
-
 
 class ScoreTable:
     """The finished shards of a run, as columns. Open one per run and share it: any thread may call its methods.
@@ -36,8 +34,8 @@ class ScoreTable:
     time, for the asked rows only. Arrays handed out are read-only. files: what it all comes from.
 
     >>> table = ScoreTable.open(Run.open("data/demo/run"))     # doctest: +SKIP
-    >>> len(table.page("s_cliploss", "descending", limit=48))  # doctest: +SKIP
-    48
+    >>> table.ranking("s_cliploss").scored                    # doctest: +SKIP
+    3800
     """
 
     def __init__(self, files: ScoreFiles) -> None:
@@ -143,19 +141,10 @@ class ScoreTable:
         found = self._index.rows_of(wanted) if self._index is not None else None
         return self.files.rows_of(wanted) if found is None else found
 
-    def histogram(self, metric: str, bins: int = 100, mask: np.ndarray | None = None) -> counts.Histogram:
-        """Counts of a metric in equal bins over its whole range in the run, whatever the mask: layers share an axis.
-
-        mask: (N,) bool, the pairs to count; None for all.
-        """
-        if mask is None and self._index is not None:
-            return self.ranking(metric).histogram(bins)
-        return counts.histogram(self.column(metric), bins, self.extent(metric), mask)
-
-    def density(self, metric_x: str, metric_y: str, bins: int = 100, mask: np.ndarray | None = None) -> counts.Density:
-        """Joint counts of two metrics over their ranges; mask as in histogram."""
+    def density(self, metric_x: str, metric_y: str, bins: int = 100) -> counts.Density:
+        """Joint counts of two metrics over their ranges."""
         x, y = self.column(metric_x), self.column(metric_y)
-        return counts.density(x, y, bins, self.extent(metric_x), self.extent(metric_y), mask)
+        return counts.density(x, y, bins, self.extent(metric_x), self.extent(metric_y))
 
     def extent(self, metric: str) -> tuple[float, float]:
         """The range a metric is drawn over: its smallest and largest finite value, spread by 1 where they are equal."""
@@ -166,30 +155,6 @@ class ScoreTable:
         if metric not in self._extents:
             self._extents[metric] = counts.extent(self.column(metric))
         return self._extents[metric]
-
-    def page(
-        self,
-        metric: str,
-        order: Order = "descending",
-        *,
-        offset: int = 0,
-        limit: int = 48,
-        mask: np.ndarray | None = None,
-        seed: int = 0,
-    ) -> np.ndarray:
-        """Row numbers from place `offset` of an ordering on, `limit` at most: (M,) int64.
-
-        Pairs without the metric (NaN) and pairs outside the mask (N,) are on no page; equal values come in row order.
-        "random" is a shuffle by seed that leaves each pair its place relative to the others whatever the mask.
-        """
-        values = self.column(metric)
-        listed = ~np.isnan(values) if mask is None else mask & ~np.isnan(values)
-        rows = np.flatnonzero(listed)
-        if order == "random":
-            keys = ordering.shuffled_keys(rows, seed)
-        else:
-            keys = values[rows] if order == "ascending" else -values[rows]
-        return ordering.page_of(keys, rows, offset, limit)
 
     def metadata(self, rows: np.ndarray, columns: tuple[str, ...] = ("caption", "url")) -> pd.DataFrame:
         """Metadata of the asked rows, a row for each, "" where there is none; as Metadata.of."""

@@ -11,7 +11,7 @@ import streamlit as st
 
 from clipsel_core.curation.recipes.recipe import AnyStep, Change, Intersect, differences
 from clipsel_core.curation.recipes.recipe_files import load_recipe
-from clipsel_core.curation.selecting.overlap import Overlap, of_bitmaps
+from clipsel_core.curation.selecting.overlap import Overlap, overlap
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
@@ -133,7 +133,7 @@ def _overlap(entry: Entry, known: tuple[tuple[str, str], ...]) -> Task[Overlap]:
         for place, (name, recipe) in enumerate(parsed.items()):
             report(place, len(parsed), "", f"Working out selection {place + 1} of {len(parsed)} …")
             bits[name] = picker.select(recipe).bits()
-        return of_bitmaps(bits)
+        return overlap(bits)
 
     return Task(count)
 

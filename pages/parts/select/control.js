@@ -1,19 +1,5 @@
-// One step's thumb with its histogram. The message from Python holds, for each place of the thumb, the threshold and four
-// counts; while the thumb moves, everything is redrawn from these and Python is told nothing. It is told on release.
-
-const read = (message) => {
-  const bytes = message.slice()
-  const view = new DataView(bytes.buffer)
-  let start = 4 + view.getUint32(0, true)
-  const head = JSON.parse(new TextDecoder().decode(bytes.subarray(4, start)))
-  head.at = {}
-  head.arrays.forEach(([name, length]) => {
-    head.at[name] = new (name === "thresholds" ? Float32Array : Uint32Array)(bytes.buffer, start, length)
-    start += 4 * length
-  })
-  head.layers = (head.layers ?? []).map((layer) => ({ ...layer, counts: Array.from(head.at[layer.counts]) }))
-  return head
-}
+// One step's thumb with its histogram. While the thumb moves, everything is redrawn from what mirror.js reads off the last
+// message, and Python is told nothing. It is told on release.
 
 const score = (value) => (Math.abs(value) < 10 ? value.toFixed(4)
   : value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 }))
@@ -25,8 +11,6 @@ const percentileOf = (percent) => {
 }
 
 const amount = (head, place) => (head.start + place * head.pace).toFixed(head.digits) + head.suffix
-
-const threshold = (head, place) => (head.absolute ? head.start + place * head.pace : head.at.thresholds[place])
 
 const title = (head, place) => {
   if (!head.on) return `${head.metric}: this step is off`
@@ -43,24 +27,6 @@ const marks = (head, place) => {
   if (!head.on || Number.isNaN(found) || at < -1e-9 || at > 1 + 1e-9) return []
   const percentile = (100 * head.at.below[place]) / Math.max(head.scored, 1)
   return [{ at, text: `${score(found)} · ${percentileOf(percentile)}`, kind: "line" }]
-}
-
-// What is kept of the pairs that pass the other steps. The bin that the threshold cuts takes what the whole bins leave.
-// A later share takes more or fewer of them than its present threshold would: the layer then has the right size, and is
-// the right shape as far as the two metrics are independent.
-const kept = (head, place) => {
-  const { others, fixed, shown } = head.at
-  const bins = others.length
-  const counts = Array.from(fixed)
-  let left = shown[place]
-  for (let step = 0; step < bins && left > 0; step += 1) {
-    const bin = head.upward ? bins - 1 - step : step
-    const part = Math.min(left, others[bin] - fixed[bin])
-    counts[bin] += part
-    left -= part
-  }
-  const sum = counts.reduce((total, count) => total + count, 0)
-  return sum > 0 ? counts.map((count) => (count * head.at.kept[place]) / sum) : counts
 }
 
 // As words.percentage says it: only all of it is 100.0 %, and only nothing is 0.0 %.
@@ -81,7 +47,7 @@ const tell = (head, count, exact) => {
 // The picture of a place: as Python counted it where the step stands, as the message foresees it elsewhere.
 const pictured = (head, place) => {
   if (place === head.place) return head
-  const layers = head.layers.map((layer) => (layer.kind === "kept" && head.on ? { ...layer, counts: kept(head, place) } : layer))
+  const layers = head.layers.map((layer) => (layer.kind === "kept" && head.on ? { ...layer, counts: keptLayer(head, place) } : layer))
   return { ...head, title: title(head, place), layers, marks: marks(head, place) }
 }
 

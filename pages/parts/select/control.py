@@ -23,7 +23,7 @@ _control = component(
     "control",
     '<div class="control"><div class="thumb-box"></div><div class="histogram"></div></div>',
     css=("histogram.css", "select/control.css"),
-    js=("make.js", "plot.js", "select/control.js"),
+    js=("make.js", "plot.js", "select/mirror.js", "select/control.js"),
 )
 _COUNTS = ("below", "passes", "shown", "kept", "pool", "others", "fixed", "now")
 
@@ -40,7 +40,7 @@ def show_control(
 ) -> None:
     """Draws the thumb and, where the step can be counted, its histogram.
 
-    head: what is said as words and single numbers, as control.js reads it. settings: what each place of the thumb would
+    head: what is said as words and single numbers, as mirror.js reads it. settings: what each place of the thumb would
     do, None where the recipe does not fit the run. moved: called when the thumb was let go, with its place, or when an
     amount was typed, with that as text.
     """

@@ -71,6 +71,7 @@ def test_page__random_lists_each_pair_once_and_holds_its_order_under_a_mask():
     listed = set(rows.tolist())
     assert whole(some, "random", 170, seed=3) == [row for row in order if row in listed]
     assert whole(some, "random", 170, seed=4) != whole(some, "random", 170, seed=3)
+    assert abs(np.corrcoef(np.arange(len(order)), order)[0, 1]) < 0.05
 
 
 @pytest.mark.parametrize("kind", KINDS)

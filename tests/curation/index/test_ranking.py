@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from clipsel_core.curation.index import bitmaps, counts, ranking
+from clipsel_core.curation.index import bitmaps, ranking
 from clipsel_core.curation.index.ranking import Ranking
 from clipsel_core.curation.index.sorting import Sorter
 
@@ -117,14 +117,6 @@ def test_from_rank__and_below_it_part_the_scored(scores):
         assert np.array_equal(bitmaps.unpack(upper, len(scores)), expected & mask)
         assert np.array_equal(bitmaps.unpack(lower, len(scores)), ~expected & mask & ~np.isnan(scores))
         assert bitmaps.count(upper) == (expected & mask).sum()
-
-
-@pytest.mark.parametrize("number", [1, 7, 128, 1000])
-def test_histogram__counts_as_one_does_by_looking_at_each(scores, number):
-    bins = Ranking.of(scores)
-    found, plain = bins.histogram(number), counts.histogram(scores, number, counts.extent(scores))
-    assert np.array_equal(found.edges, plain.edges)
-    assert np.array_equal(found.counts, plain.counts)
 
 
 def test_counts__are_of_scored_pairs_only(scores):

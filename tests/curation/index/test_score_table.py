@@ -122,19 +122,18 @@ def test_selectable__leaves_out_what_was_set_aside(table, scores):
 
 @pytest.mark.parametrize("bins", [1, 7, 100, 1000])
 def test_histogram__agrees_with_numpy(table, scores, bins):
-    values = scores["s_cliploss"].dropna().to_numpy().astype(np.float64)
-    for mask in (None, scores["clip_score"].to_numpy() > 0.22):
-        chosen = values if mask is None else scores["s_cliploss"].to_numpy(np.float64)[mask]
-        found = table.histogram("s_cliploss", bins, mask)
-        expected, edges = np.histogram(chosen, bins, (values.min(), values.max()))
+    values = scores["s_cliploss"].to_numpy()
+    span = float(np.nanmin(values)), float(np.nanmax(values))
+    for chosen in (values, values[scores["clip_score"].to_numpy() > 0.22]):
+        found = counts.histogram(chosen, bins, table.extent("s_cliploss"))
+        expected, edges = np.histogram(chosen[~np.isnan(chosen)].astype(np.float64), bins, span)
         np.testing.assert_array_equal(found.edges, edges)
         np.testing.assert_array_equal(found.counts, expected)
 
 
 def test_density__agrees_with_numpy(table, scores):
-    mask = scores["r_text"].to_numpy() > 0.1
-    x, y = (scores[name].to_numpy(np.float64)[mask] for name in ("clip_score", "normsim_inf_task"))
-    found = table.density("clip_score", "normsim_inf_task", 30, mask)
+    x, y = (scores[name].dropna().to_numpy(np.float64) for name in ("clip_score", "normsim_inf_task"))
+    found = table.density("clip_score", "normsim_inf_task", 30)
     spans = [table.extent(name) for name in ("clip_score", "normsim_inf_task")]
     expected, x_edges, y_edges = np.histogram2d(x, y, 30, spans)
     np.testing.assert_array_equal(found.counts, expected)
@@ -145,7 +144,7 @@ def test_density__agrees_with_numpy(table, scores):
 def test_histogram__counts_equal_scores_and_none(tmp_path):
     shard = (make_uids(1, 2, 3), {"clip_score": [0.5, 0.5, 0.5], "s_cliploss": [NAN] * 3})
     table = ScoreTable.open(hand_run(tmp_path / "run", [shard]))
-    same, none = table.histogram("clip_score", 4), table.histogram("s_cliploss", 4)
+    same, none = (counts.histogram(table.column(name), 4, table.extent(name)) for name in ("clip_score", "s_cliploss"))
     assert (same.counts.sum(), same.edges.tolist()) == (3, [0, 0.25, 0.5, 0.75, 1])
     assert (none.counts.sum(), none.edges.tolist()) == (0, [0, 0.25, 0.5, 0.75, 1])
 
@@ -163,35 +162,9 @@ def test_histogram__puts_values_at_an_edge_where_numpy_puts_them(values, bins):
 
 def test_histogram__leaves_infinite_scores_out(tmp_path):
     shard = (make_uids(1, 2, 3, 4), {"clip_score": [0, 1, np.inf, -np.inf]})
-    found = ScoreTable.open(hand_run(tmp_path / "run", [shard])).histogram("clip_score", 2)
+    table = ScoreTable.open(hand_run(tmp_path / "run", [shard]))
+    found = counts.histogram(table.column("clip_score"), 2, table.extent("clip_score"))
     assert (found.counts.tolist(), found.edges.tolist()) == ([1, 1], [0, 0.5, 1])
-
-
-# --- pages
-
-
-@pytest.mark.parametrize("order", ["ascending", "descending"])
-def test_page__walks_the_whole_order(table, scores, order):
-    mask = scores["clip_score"].to_numpy() > 0.25
-    listed = scores["s_cliploss"][mask].dropna()
-    expected = listed.sort_values(ascending=order == "ascending", kind="stable").index.to_numpy()
-    pages = [table.page("s_cliploss", order, offset=start, limit=997, mask=mask) for start in range(0, 8000, 997)]
-    np.testing.assert_array_equal(np.concatenate(pages), expected[: 9 * 997])
-    assert len(table.page("s_cliploss", order, offset=10**6)) == 0
-    assert len(table.page("s_cliploss", order, limit=0)) == 0
-
-
-def test_page__at_random_is_a_shuffle_that_outlives_the_mask(table):
-    everything = np.concatenate(
-        [table.page("r_text", "random", offset=o, limit=6000, seed=4) for o in range(0, 24000, 6000)]
-    )
-    assert sorted(everything) == np.flatnonzero(table.selectable()).tolist()
-    mask = np.random.default_rng(0).random(len(table)) < 0.1
-    np.testing.assert_array_equal(
-        table.page("r_text", "random", limit=len(table), mask=mask, seed=4), everything[mask[everything]]
-    )
-    assert not np.array_equal(everything[:50], table.page("r_text", "random", limit=50, seed=5))
-    assert abs(np.corrcoef(np.arange(len(everything)), everything)[0, 1]) < 0.03
 
 
 # --- metadata
@@ -300,7 +273,7 @@ def test_metadata__refuses_a_pool_that_is_not_the_one_scored(tmp_path):
     write_shard(tmp_path / "pool", "a", 3)
     run = hand_run(tmp_path / "run", [(make_uids(1, 2), {"clip_score": [1, 2]})], names=["a"])
     table = ScoreTable.open(run)
-    assert table.page("clip_score").tolist() == [1, 0], "scores alone are enough to pick by"
+    assert table.ranking("clip_score").order.tolist() == [0, 1], "scores alone are enough to pick by"
     with pytest.raises(PoolFormatError, match=r"a\.parquet: expected 2 rows, as were scored, found 3"):
         table.metadata(np.array([0]))
 

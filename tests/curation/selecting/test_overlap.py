@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from clipsel_core import uids
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import differences
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
-from clipsel_core.curation.selecting.overlap import of_list, of_recipe, overlap
+from clipsel_core.curation.selecting.overlap import listed_pairs, overlap
 from clipsel_core.curation.selecting.selection import select
 from tests.curation.conftest import make_uids
 
@@ -25,11 +26,12 @@ def test_overlap__counts_what_duckdb_counts(big_run, tmp_path):
     draw = np.random.default_rng(0)
     some = uids.unique(np.concatenate([table.uids_at(draw.choice(len(table), 3000, False)), make_uids(*range(1, 51))]))
     uids.write_subset(tmp_path / "list.npy", some)
-    listed = of_list(table, tmp_path / "list.npy")
-    assert listed.unknown == 50
-    sets = {name: of_recipe(table, parse_recipe(text)).mask for name, text in (("a", A), ("b", B), ("none", NONE))}
-    found = overlap({**sets, "list": listed.mask})
-    rows = pa.table({**sets, "list": listed.mask})
+    listed, unknown = listed_pairs(table, tmp_path / "list.npy")
+    assert unknown == 50
+    recipes = {name: select(big_run, parse_recipe(text)) for name, text in (("a", A), ("b", B), ("none", NONE))}
+    found = overlap({**{name: selection.bits() for name, selection in recipes.items()}, "list": listed})
+    masks = {name: selection.mask() for name, selection in recipes.items()}
+    rows = pa.table({**masks, "list": bitmaps.unpack(listed, len(table))})
     for i, first in enumerate(found.names):
         for j, second in enumerate(found.names):
             counted = f'count(*) FILTER ("{first}" AND "{second}"), count(*) FILTER ("{first}" OR "{second}")'
@@ -44,7 +46,7 @@ def test_overlap__counts_what_duckdb_counts(big_run, tmp_path):
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 9])
 def test_overlap__any_number_of_pairs(rows):
-    found = overlap({"all": np.ones(rows, bool), "none": np.zeros(rows, bool)})
+    found = overlap({"all": bitmaps.pack(np.ones(rows, bool)), "none": bitmaps.pack(np.zeros(rows, bool))})
     assert found.both.tolist() == [[rows, 0], [0, 0]]
 
 
