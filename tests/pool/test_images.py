@@ -67,13 +67,13 @@ def test_read__uids_that_differ_in_one_half_alone(tmp_path):
 def test_open__tells_how_far_it_is_where_tars_are_gone_through(tars, tmp_path):
     told = []
     ImageIndex.open(tars, tmp_path / "images.index", lambda *at: told.append(at))
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert told == [(0, 2, "files"), (1, 2, "files"), (2, 2, "files")]
     ImageIndex.open(tars, tmp_path / "images.index", lambda *at: told.append(at))
     assert len(told) == 3
 
 
 def test_open__stopped_on_the_way_keeps_nothing(tars, tmp_path):
-    def stop(done, total):
+    def stop(done, total, unit):
         if done:
             raise KeyboardInterrupt
 
