@@ -87,11 +87,6 @@ class Encoder:
         if self._waited_for <= {answer} and self._child:
             self._child.end("stopped on request")
 
-    @property
-    def pid(self) -> int | None:
-        """The process that holds the teacher, None where there is none."""
-        return self._child.pid if self._child and self._child.alive else None
-
     def close(self) -> None:
         """Ends the process after the questions that were asked already."""
         self._questions.put(None)
@@ -186,10 +181,6 @@ class _Child:
         )
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
@@ -200,8 +191,7 @@ class _Child:
             self.ready = True
         if not question:
             return np.empty(0, np.float32)
-        said = self._exchange(question, _LONGEST_TO_ANSWER_S)
-        return np.array(said["vector"], np.float32)
+        return np.array(self._exchange(question, _LONGEST_TO_ANSWER_S)["vector"], np.float32)
 
     def end(self, why: str) -> None:
         self._ended_for = why

@@ -131,7 +131,7 @@ def test_encoder__does_not_wait_forever(starts, monkeypatch, limit):
     encoder = encoder_of(TeacherName("slow", None, "", 2) if "LOAD" in limit else NAME)
     with pytest.raises(ClipselError, match="no answer within"):
         encoder.text("hang").result(PATIENCE_S)
-    until(lambda: encoder.pid is None, "the process is gone")
+    until(lambda: all(birth_of(pid) is None for pid in starts()), "the process is gone")
 
 
 def test_stop__ends_a_process_that_nobody_else_waits_for(starts):

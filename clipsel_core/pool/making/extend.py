@@ -131,7 +131,7 @@ class _Work:
     writer: ShardWriter
 
     def extend(self, shard: Shard, files: ShardFiles, first: int) -> int:
-        """Embeds a shard's pairs and has them written. first: its first row in the pool. Returns how many it were."""
+        """Embeds a shard's pairs and has them written; how many were embedded. first: its first row in the pool."""
         table, named = pq.ParquetFile(shard.parquet).read(), read_uids(self.pool, shard)
         names = uids.to_hex(named).to_pylist()
         rows = self._embed(shard, table, first)

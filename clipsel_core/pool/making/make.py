@@ -118,9 +118,8 @@ def make_pool(
                 keep=settings["pack"],
             )
             embed = working.enter_context(embedder).embed
-        shards = {"shard_size": settings["shard_size"], "pack": settings["pack"]}
         writer = working.enter_context(ShardWriter())
-        return _Work(source, root, embed, arch, **shards, report=report, writer=writer).make()
+        return _Work(source, root, embed, arch, settings["shard_size"], settings["pack"], report, writer).make()
 
 
 @dataclass(frozen=True)
