@@ -123,8 +123,8 @@ def test_gallery__is_there_while_images_are_found_and_shows_how_far_it_is(tmp_pa
     told, go_on, find = Event(), Event(), pictures.open_images
 
     def slowly(pool, cache, gone, named):
-        def wait(done, total):
-            gone(done, total)
+        def wait(done, total, unit):
+            gone(done, total, unit)
             if done:
                 told.set()
                 go_on.wait(PATIENCE_S)
