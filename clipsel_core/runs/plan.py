@@ -81,7 +81,8 @@ def plan_run(
     """
     root, pool = Path(root), open_pool(pool_root)
     teacher = pool.arch(arch)
-    _check_no_pool(root)
+    if metadata_files(root):
+        raise RunError(root, expected="a folder for the run", found="a pool", remedy="choose a new folder")
     parsed = parse_norms(norms)
     norms = parsed if targets else ()
     devices = resolve_devices(device)
@@ -91,7 +92,8 @@ def plan_run(
     loaded = {name: load_target(name, path, pool, teacher, root) for name, path in (targets or {}).items()}
     infos = tuple(info for info, _ in loaded.values())
     if temperature is None:
-        temperature = begun.temperature if begun else _own_temperature(pool, teacher)
+        known = begun or read_teachers(pool.root).get(teacher.name)
+        temperature = known.temperature if known else RunConfig.model_fields["temperature"].default
     computed = {"norms": norms, "device": kind, "tiles": tiles_as(begun, devices[0], teacher.width)}
     config = _config(root, pool, teacher, infos, shards, temperature=temperature, **computed, **options)
     check_precision(config.precision, kind)
@@ -220,16 +222,6 @@ def _config(
         expected = first["msg"].lower().removeprefix("input should be ")
         expected = f"a number {expected}" if expected.startswith(("greater", "less")) else expected
         raise ScoringError(where, expected=expected, found=repr(first["input"])) from error
-
-
-def _check_no_pool(root: Path) -> None:
-    if metadata_files(root):
-        raise RunError(root, expected="a folder for the run", found="a pool", remedy="choose a new folder")
-
-
-def _own_temperature(pool: Pool, arch: Arch) -> float:
-    known = read_teachers(pool.root).get(arch.name)
-    return known.temperature if known else RunConfig.model_fields["temperature"].default
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
-from clipsel_core.errors import RunError
+from clipsel_core.errors import RunError, reason_of
 from clipsel_core.runs.store import AddedTarget, RunConfig, ShardInfo, added_file, score_file
 
 _log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class SealedFiles:
             self._check(shard, table, names, metadata)
         except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise RunError(
-                file, expected="scores as written", found=_said(error), remedy=self._remedy(shard)
+                file, expected="scores as written", found=reason_of(error), remedy=self._remedy(shard)
             ) from error
         return table
 
@@ -130,7 +130,8 @@ class SealedFiles:
         if said["rows"] != rows or said["metadata"] != _checksum_of_metadata(metadata):
             raise ValueError("a damaged description")
         for name in names:
-            if _type_of(name) != table.schema.field(name).type or said["columns"][name] != _checksum(table[name]):
+            kind = pa.uint64() if name in UID_HALVES else pa.float32()
+            if kind != table.schema.field(name).type or said["columns"][name] != _checksum(table[name]):
                 raise ValueError(f"other values of {name}")
         if said["config"] != self._digest:
             raise OtherConfigError(
@@ -196,10 +197,6 @@ def _seal(metadata: dict[bytes, bytes]) -> dict[str, Any]:
     return said
 
 
-def _type_of(name: str) -> pa.DataType:
-    return pa.uint64() if name in UID_HALVES else pa.float32()
-
-
 def _checksum(column: pa.ChunkedArray) -> int:
     found = 0
     for chunk in column.chunks:
@@ -214,7 +211,3 @@ def _checksum_of_metadata(metadata: dict[bytes, bytes]) -> int:
     """Of what else the schema says; Arrow's own entry is made by whoever writes the file."""
     others = sorted((key, value) for key, value in metadata.items() if key not in (_SEAL, b"ARROW:schema"))
     return zlib.crc32(repr(others).encode())
-
-
-def _said(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error).split("\n")[0] or type(error).__name__

@@ -39,7 +39,7 @@ INTERPRETED = triton.knobs.runtime.interpret
 DTYPES = (torch.float16,) if INTERPRETED else (torch.float16, torch.bfloat16)  # it multiplies bfloat16's bits
 _log = logging.getLogger(__name__)
 _CAPABILITY = (8, 0)  # Ampere, from which on tensor cores take bfloat16 too
-_PIECE = 32768
+_PIECES = Tiling(strip=32768, tile=32768, workers=1)
 _GROUP = 8
 _SMALL = TileSizes(32, 64, 32, warps=4, stages=2)  # for the interpreter, whose time goes by the element
 _TIMED_ROWS = 8192
@@ -62,11 +62,12 @@ def log_sum_exp(
         if not tiled.constant_shift_suits(temperature):
             return _log_sums(left, right, scale, sizes, cut)
         row, column = _sum_exp2(left, right, scale, shift, sizes, cut)
-        redo = _within(tiled.tiling_for(len(x), x.device), cut)
+        redo = tiled.tiling_for(len(x), x.device)
+        redo = replace(redo, strip=min(redo.strip, cut.strip), tile=min(redo.tile, cut.tile))
         return tiled.finish(row, x, y, scale, shift, redo), tiled.finish(column, y, x, scale, shift, redo)
 
     with _launching_on(x.device):
-        return tiled.with_smaller_tiles(sweep, pieces or _pieces(), x.device)
+        return tiled.with_smaller_tiles(sweep, pieces or _PIECES, x.device)
 
 
 def max_abs(x: Tensor, t: Tensor, *, sizes: TileSizes | None = None, pieces: Tiling | None = None) -> Tensor:
@@ -75,7 +76,7 @@ def max_abs(x: Tensor, t: Tensor, *, sizes: TileSizes | None = None, pieces: Til
     left, right = _ready(x), _ready(t)
     sizes = sizes or sizes_for(x.device, left.shape[1])
     with _launching_on(x.device):
-        return tiled.with_smaller_tiles(partial(_max_abs, left, right, sizes), pieces or _pieces(), x.device)
+        return tiled.with_smaller_tiles(partial(_max_abs, left, right, sizes), pieces or _PIECES, x.device)
 
 
 p_norm = tiled.p_norm
@@ -147,7 +148,7 @@ def _seconds(device: torch.device, width: int, sizes: TileSizes) -> float:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             try:
-                _sum_exp2(rows, rows, scale, shift, sizes, _pieces())
+                _sum_exp2(rows, rows, scale, shift, sizes, _PIECES)
             except torch.OutOfMemoryError:
                 raise  # other programs' doing, and nothing to remember
             except Exception as error:  # too little shared memory, or a compiler that fails at these sizes
@@ -223,10 +224,6 @@ def _buffer(n: int, m: int, side: int, device: torch.device) -> Tensor:
     return torch.empty(triton.cdiv(m, side) * n, dtype=torch.float32, device=device)
 
 
-def _within(redo: Tiling, cut: Tiling) -> Tiling:
-    return replace(redo, strip=min(redo.strip, cut.strip), tile=min(redo.tile, cut.tile))
-
-
 def _ready(rows: Tensor) -> Tensor:
     """The rows, contiguous, with zeros added up to a multiple of DEPTH: loads stay aligned, and no sum changes."""
     missing = _padded(rows.shape[1]) - rows.shape[1]
@@ -239,10 +236,6 @@ def _padded(width: int) -> int:
 
 def _slices(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
-
-
-def _pieces() -> Tiling:
-    return Tiling(strip=_PIECE, tile=_PIECE, workers=1)
 
 
 def _launching_on(device: torch.device) -> contextlib.AbstractContextManager:

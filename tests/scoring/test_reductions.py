@@ -289,10 +289,10 @@ def test_settings__survive_computations_that_overlap(rows):
             max_abs(x, x)
         seen.append(threads.thread_count())
 
-    threads = [threading.Thread(target=compute) for _ in range(4)]
-    for thread in threads:
+    callers = [threading.Thread(target=compute) for _ in range(4)]
+    for thread in callers:
         thread.start()
-    join(threads)
+    join(callers)
     assert (torch.get_num_threads(), torch.backends.mkldnn.matmul.fp32_precision) == before
     assert seen == [threads.thread_count()] * 4
 
