@@ -14,11 +14,11 @@ def test_counted__one_is_no_plural(number, said):
     assert said.endswith(" " + things_of(number, "pairs"))
 
 
-@pytest.mark.parametrize("how", [{"unit": "pairs"}, {"counts": "pairs"}])
-def test_meter__a_plain_line_of_one_pair(how, capsys, monkeypatch):
+@pytest.mark.parametrize("told", [(1, 1, "pairs"), (7, 7, "", counted(1, "pairs"))])
+def test_meter__a_plain_line_of_one_pair(told, capsys, monkeypatch):
     monkeypatch.setattr(terminal, "_err", terminal.Console(stderr=True, force_terminal=False))
-    with terminal.Meter("embedding", **how) as meter:
-        meter.update(1, 1, counted=1)
+    with terminal.Meter("embedding") as meter:
+        meter.report(*told)
     assert capsys.readouterr().err.splitlines()[0] in (
         "embedding: 100 % (1 of 1 pair)",
         "embedding: 100 % (1 pair)",
