@@ -98,7 +98,7 @@ def _draw(entry: Entry, shown: _Shown, session: MapState) -> None:
         shape=shown.shape,
     )
     key, rows = f"map {entry.key}", places.rows[within(found.span, places.x, places.y)] if few else places.rows[:0]
-    opened = canvas.draw_map(view, session, key=key, drawn=region.rewind)
+    opened = canvas.draw_map(view, session, key=key, drawn=region.rewind_region)
     canvas.draw_tip(view, _tip(entry, colour, session, rows), key=f"tip {entry.key}")
     if opened is not None:
         views.get(views.Pairs).opened = views.OpenPair((entry.key, key), pager.RowList(rows, len(rows)), opened)

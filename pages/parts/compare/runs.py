@@ -61,7 +61,7 @@ def compare_runs(entry: Entry) -> None:
     labels = [other.label for other in others]
     if st.session_state.get("rival", labels[0]) not in labels:
         del st.session_state["rival"]
-    linked: dict[str, Any] = {"bind": "query-params", "on_change": galleries.rewind}
+    linked: dict[str, Any] = {"bind": "query-params", "on_change": galleries.rewind_sorted}
     other = others[labels.index(st.selectbox("Against the run", labels, key="rival", width=360, **linked))]
     _show_settings(run, state.open_run(other))
     if not progress_bars.is_open(other, "the other run", stopped="Stopped: the runs cannot be compared without."):
@@ -157,7 +157,7 @@ def _compare_tops(entry: Entry, other: Entry, work: Agreements, names: list[str]
         # The usual one first: what a page begins with is not in its link.
         first = sorted(names, key=lambda name: name != "s_cliploss")
         name = st.selectbox("Metric", first, format_func=metrics.title, key="ranked", on_change=_sort_parts, **linked)
-        size: dict[str, Any] = {"format": "%d %%", "key": "top", "on_change": galleries.rewind}
+        size: dict[str, Any] = {"format": "%d %%", "key": "top", "on_change": galleries.rewind_sorted}
         percent = st.slider("Top share", 1, 99, _USUAL, **size, **linked)
     found, title = work.found.get(name), metrics.title(name)
     if found is not None and not found.pairs:

@@ -51,7 +51,7 @@ def compare_selections(entry: Entry) -> None:
         max_selections=_MOST,
         placeholder="choose recipes and lists",
         bind="query-params",
-        on_change=galleries.rewind,
+        on_change=galleries.rewind_sorted,
     )
     if len(names) < 2:
         messages.show_empty("Choose two or more", "Their overlaps are shown here.")
@@ -96,7 +96,7 @@ def _two(entry: Entry, texts: dict[str, str], found: Overlap) -> None:
     """Two of them against each other."""
     names = list(found.names)
     left, right, _ = st.columns([2, 2, 3], gap="medium")
-    shared: dict[str, Any] = {"format_func": _shown, "bind": "query-params", "on_change": galleries.rewind}
+    shared: dict[str, Any] = {"format_func": _shown, "bind": "query-params", "on_change": galleries.rewind_sorted}
     for key in ("this", "against"):
         if st.session_state.get(key, names[0]) not in names:
             del st.session_state[key]

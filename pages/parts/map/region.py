@@ -121,7 +121,7 @@ def show_region(entry: Entry, run: Run, shape: Shape | None, names: Names | None
         galleries.draw_gallery(entry, listed, metric, key="region", page=page, pager_key=_PAGE, **shown)
 
 
-def rewind() -> None:
+def rewind_region() -> None:
     """Goes back to the first page: for whatever changes what is shown."""
     pager.rewind(_PAGE)
 
@@ -169,7 +169,7 @@ def _sorted_list(rows: np.ndarray, values: np.ndarray, order: str) -> _SortedLis
 def _controls(entry: Entry) -> tuple[str, str]:
     names = state.open_table(entry).metrics
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        shared: dict[str, Any] = {"persist_state": "session", "on_change": rewind}
+        shared: dict[str, Any] = {"persist_state": "session", "on_change": rewind_region}
         metric = st.selectbox("Metric", names, format_func=metrics.title, key="map_metric", width=170, **shared)
         order = st.segmented_control("First", _ORDERS, default="highest", required=True, key="map_order", **shared)
     return metric, order

@@ -99,7 +99,7 @@ def draw_sorted(
         messages.show_empty("Nothing to show", "No pair lies in this part. Choose another one.")
         return
     names = list(state.open_table(entry).metrics)
-    shared: dict[str, Any] = {"bind": "query-params", "on_change": rewind}
+    shared: dict[str, Any] = {"bind": "query-params", "on_change": rewind_sorted}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         # The usual one first: what a page begins with is not in its link.
         names.sort(key=lambda name: name != usual)
@@ -119,14 +119,14 @@ def draw_sorted(
 def choose_part(counts: Sequence[int], *, key: str) -> int:
     """Asks which of three parts to see: only this one's pairs, both's, only the other's. counts: pairs of each."""
     part = st.segmented_control(
-        "Pairs", _PARTS, default=_PARTS[0], required=True, key=key, bind="query-params", on_change=rewind
+        "Pairs", _PARTS, default=_PARTS[0], required=True, key=key, bind="query-params", on_change=rewind_sorted
     )
     said = " · ".join(f"{name} {words.count(count)}" for name, count in zip(_PARTS, counts, strict=True))
     messages.show_note(said)
     return _PARTS.index(part)
 
 
-def rewind() -> None:
+def rewind_sorted() -> None:
     """Goes back to the first page of the sorted gallery: for whatever changes what is shown."""
     pager.rewind(_PAGE)
 
@@ -134,7 +134,7 @@ def rewind() -> None:
 def sort_by(metric: str) -> None:
     """Sorts the sorted gallery by a metric from now on, from its first page."""
     st.session_state[_METRIC] = metric
-    rewind()
+    rewind_sorted()
 
 
 def draw_actions(
