@@ -151,8 +151,8 @@ def test_export__leaves_both_old_files_when_the_manifest_cannot_be_written(
 
 @pytest.mark.parametrize("stop_at", [0.0, 0.8, 1.0])
 def test_export__ends_where_the_one_who_is_told_says_so(tmp_path, big_run, recipe, chosen, stop_at):
-    def stop(share: float, said: str) -> None:
-        if share == stop_at:
+    def stop(done: int, total: int, unit: str, note: str) -> None:
+        if done / total == stop_at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
