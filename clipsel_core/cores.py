@@ -36,8 +36,10 @@ def _quotas(membership: Path, groups: Path) -> Iterator[float]:
         base = groups / "cpu" if controllers else groups
         names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
         for folder in (base / path.lstrip("/"), *(base / path.lstrip("/")).parents):
+            if not folder.is_relative_to(base):
+                continue
             words = [word for name in names for line in _lines(folder / name) for word in line.split()]
-            if folder.is_relative_to(base) and len(words) == 2 and words[0] != "max" and int(words[0]) > 0:
+            if len(words) == 2 and words[0] != "max" and int(words[0]) > 0:
                 yield int(words[0]) / int(words[1])
 
 
