@@ -47,7 +47,8 @@ def from_hex(values) -> np.ndarray:
 
     values: (N,) strings of 1 to 32 hex digits, either case, padded with zeros on the left when short, or UUIDs with
         their dashes; a pyarrow array of text of any type, or anything that pyarrow makes strings of (list, pandas
-        column, numpy strings). A pyarrow array of 16 bytes each is taken for UUIDs, the most significant byte first.
+        column, numpy strings). A pyarrow array of 16 bytes each is taken for UUIDs, the most significant byte first;
+        where all bytes are printable ASCII, for text.
     Returns: (N,) UID_DTYPE.
     Raises: UidError naming the first malformed value and its row, or the type of what is neither text nor UUIDs.
 
@@ -57,11 +58,16 @@ def from_hex(values) -> np.ndarray:
     strings = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, pa.string())
     if isinstance(strings.type, pa.BaseExtensionType):
         strings = pc.cast(strings, strings.type.storage_type)
-    of_block = _halves_of_bytes if strings.type == pa.binary(16) else _halves
     out = np.empty((len(strings), 2), np.uint64)
     for start in range(0, len(strings), _BLOCK):
         block = strings.slice(start, _BLOCK)
-        out[start : start + len(block)] = of_block(block, start)
+        if strings.type == pa.binary(16):
+            if block.null_count:
+                _refuse(block, start, int(np.argmax(block.is_null().to_numpy(zero_copy_only=False))))
+            if not ((raw := _octets(block)) - 0x20 < 0x5F).all():  # any that is not printable ASCII
+                out[start : start + len(block)] = raw.view(">u8")
+                continue
+        out[start : start + len(block)] = _halves(block, start)
     return from_halves(out[:, 0], out[:, 1])
 
 
@@ -201,12 +207,11 @@ def write_subset(path: str | os.PathLike[str], uids: np.ndarray) -> None:
     write_npy(Path(path), uids)
 
 
-def _halves_of_bytes(block, first_row: int) -> np.ndarray:
-    if block.null_count:
-        _refuse(block, first_row, int(np.argmax(block.is_null().to_numpy(zero_copy_only=False))))
+def _octets(block) -> np.ndarray:
+    """The bytes of values of a fixed size, (N, size) uint8."""
     array = block.combine_chunks() if isinstance(block, pa.ChunkedArray) else block
-    raw = np.frombuffer(array.buffers()[1], ">u8")[array.offset * 2 :][: len(array) * 2]
-    return raw.reshape(-1, 2).astype(np.uint64)
+    raw = np.frombuffer(array.buffers()[1], np.uint8).reshape(-1, array.type.byte_width)
+    return raw[array.offset :][: len(array)]
 
 
 def _as_text(block, first_row: int):
@@ -236,10 +241,7 @@ def _halves(block, first_row: int) -> np.ndarray:
         found = lengths.to_numpy(zero_copy_only=False)
         _refuse(block, first_row, int(np.argmax(np.isnan(found) | (found < 1) | (found > _DIGITS))))
     padded = pc.ascii_lpad(block, _DIGITS, "0") if ends["min"] < _DIGITS else block
-    fixed = pc.cast(pc.cast(padded, pa.binary()), pa.binary(_DIGITS))
-    array = fixed.combine_chunks() if isinstance(fixed, pa.ChunkedArray) else fixed
-    raw = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * _DIGITS :][: len(array) * _DIGITS]
-    nibbles = _NIBBLE[raw.reshape(-1, _DIGITS)]
+    nibbles = _NIBBLE[_octets(pc.cast(pc.cast(padded, pa.binary()), pa.binary(_DIGITS)))]
     malformed = (nibbles == 255).any(1)
     if malformed.any():
         _refuse(block, first_row, int(np.argmax(malformed)))

@@ -76,6 +76,16 @@ def test_from_hex__reads_uuids_as_bytes():
         uids.from_hex(pa.array([b"x" * 16, None], pa.binary(16)))
 
 
+def test_from_hex__sixteen_letters_are_text():
+    """No UUID is of ASCII alone: a byte in the middle is 128 or more."""
+    for kind in (pa.binary(16), pa.dictionary(pa.int32(), pa.binary(16))):
+        column = pa.array([b"%016x" % number for number in range(5)], pa.binary(16))
+        column = column.dictionary_encode() if pa.types.is_dictionary(kind) else column
+        assert uids.from_hex(column).tolist() == [(0, number) for number in range(5)]
+    with pytest.raises(UidError, match=r"row 1: expected a uid of 1 to 32 hex digits, found .*photo_0000000001"):
+        uids.from_hex(pa.array([b"0123456789abcdef", b"photo_0000000001"], pa.binary(16)))
+
+
 def test_from_hex__dashed_and_plain_ones_in_one_column():
     value = uuid.UUID(int=2**127 + 5)
     assert numbers_of(uids.from_hex(["1", str(value), value.hex])) == [1, value.int, value.int]

@@ -81,7 +81,8 @@ def uid_of(value: Any, *, short: bool = False) -> str:
     if isinstance(value, UUID):
         return value.hex
     if isinstance(value, bytes):
-        return value.hex() if len(value) == 16 else uid_of(decoded(value), short=short)
+        is_text = len(value) != 16 or all(32 <= byte < 127 for byte in value)
+        return uid_of(decoded(value), short=short) if is_text else value.hex()
     if not isinstance(value, str):
         return ""
     parts = value.split("-")

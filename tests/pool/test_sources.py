@@ -784,6 +784,22 @@ def test_jsonl__captions_that_are_no_texts_are_refused_by_name(tmp_path, value):
     assert [record.caption for record in records(open_source(tmp_path / "t.jsonl"))] == ["a", ""]
 
 
+def test_tars__a_json_far_from_its_image_is_told(tmp_path):
+    """webdataset joins neighbours alone: the pair is made without it, and who looks for its uid finds why."""
+    pairs = [(f"{n}{ending}", content) for n in range(3) for ending, content in ((".jpg", image(n)), (".txt", b"a"))]
+    facts = [(f"{n}.json", json.dumps({"uid": f"{n:032x}"}).encode()) for n in (*range(3), 7)]
+    write_tar(tmp_path / "0.tar", pairs + facts)
+    source = open_source(tmp_path)
+    found = records(source)
+    assert [(record.key, record.uid) for record in found if not record.fault] == [("0", ""), ("1", ""), ("2", "")]
+    late = (
+        "a json that lies apart from its image: the pair was made without the uid and the rest that it says"
+    )
+    assert [(r.file, r.key, r.fault) for r in found[3:6]] == [("0.tar", str(n), late) for n in range(3)]
+    assert found[6].fault.startswith("a key without an image: 7.json; ")
+    assert [record.uid for record in source.glance(0) if not record.fault] == [f"{n:032x}" for n in range(3)]
+
+
 def test_tars__an_object_in_the_json_is_no_caption(tmp_path):
     write_tar(tmp_path / "0.tar", {"0.jpg": image(0), "0.json": b'{"caption": {"en": "x"}}'})
     assert records(open_source(tmp_path))[0].caption == ""
@@ -891,6 +907,14 @@ def test_parquet__uids_of_every_type(tmp_path, inside, kind):
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     (record,) = records(open_source(tmp_path / "t.parquet"))
     assert (record.uid, record.source_uid) == (UIDS[UUID], value)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.binary(16), pa.dictionary(pa.int32(), pa.binary())])
+def test_parquet__sixteen_letters_are_text_and_no_uuid(tmp_path, kind):
+    columns = {"image": ["0.jpg"], "caption": ["a"], "uid": pa.array([b"photo_0000000001"]).cast(kind)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    (record,) = records(open_source(tmp_path / "t.parquet"))
+    assert (record.uid, record.source_uid) == ("", "photo_0000000001")
 
 
 @pytest.mark.parametrize("before", [1, 1200])

@@ -14,13 +14,17 @@ from clipsel_core import uids
 from clipsel_core.errors import UidError, reason_of
 from clipsel_core.files import expect_regular
 from clipsel_core.pool.conventions import find_column
+from clipsel_core.pool.sources.text import encoding_of, separator_of
+
+_HEAD_BYTES = 1 << 16
 
 
 def read_uid_list(path: Path) -> np.ndarray:
     """The distinct uids of a list, ascending: (M,) UID_DTYPE. Repeats are counted in a logged warning.
 
-    By ending: .npy as `uids.read_subset` takes it; .txt with a uid a line; .csv with a column uid; .parquet with a
-    column uid, or with uid_hi and uid_lo of uint64. The columns' names may be in any case.
+    By ending: .npy as `uids.read_subset` takes it; .txt with a uid a line; .csv with a column uid, its fields separated
+    by commas, semicolons, tabs or bars; .parquet with a column uid, or with uid_hi and uid_lo of uint64. The columns'
+    names may be in any case. Text is UTF-8, or what its byte order mark says.
     Raises: UidError where the file is not there, has another ending, or holds something that is no uid.
     """
     reader = _READERS.get(path.suffix.lower())
@@ -36,18 +40,19 @@ def read_uid_list(path: Path) -> np.ndarray:
 
 
 def _read_text(path: Path) -> np.ndarray:
-    if not path.stat().st_size:
-        return np.empty(0, uids.UID_DTYPE)
-    return _read_delimited(path, pacsv.ReadOptions(column_names=["uid"]), "uid")
-
-
-def _read_csv(path: Path) -> np.ndarray:
-    return _read_delimited(path, pacsv.ReadOptions(), _uid_column(path, pacsv.open_csv(path).schema.names))
-
-
-def _read_delimited(path: Path, options: pacsv.ReadOptions, name: str) -> np.ndarray:
+    with open(path, "rb") as file:
+        head = file.read(_HEAD_BYTES)
+    encoding = encoding_of(head)
+    first = next(filter(None, head.decode(encoding, "ignore").splitlines()), "")
+    if path.suffix.lower() == ".txt":
+        if not first:
+            return np.empty(0, uids.UID_DTYPE)
+        name, options, parse = "uid", pacsv.ReadOptions(column_names=["uid"], encoding=encoding), None
+    else:
+        options, parse = pacsv.ReadOptions(encoding=encoding), pacsv.ParseOptions(delimiter=separator_of(first))
+        name = _uid_column(path, pacsv.open_csv(path, options, parse).schema.names)
     convert = pacsv.ConvertOptions(include_columns=[name], column_types={name: pa.string()})
-    return _distinct(path, pacsv.read_csv(path, read_options=options, convert_options=convert).column(0))
+    return _distinct(path, pacsv.read_csv(path, options, parse, convert).column(0))
 
 
 def _read_parquet(path: Path) -> np.ndarray:
@@ -80,7 +85,7 @@ def _distinct(path: Path, column: pa.ChunkedArray) -> np.ndarray:
 _READERS: dict[str, Callable[[Path], np.ndarray]] = {
     ".npy": uids.read_subset,
     ".txt": _read_text,
-    ".csv": _read_csv,
+    ".csv": _read_text,
     ".parquet": _read_parquet,
 }
 ENDINGS = ", ".join(_READERS)

@@ -122,11 +122,12 @@ def fields_of(row: Mapping[str, Any], uid: str, url: str) -> dict[str, Any]:
     """A pair's uid, source_uid, url, width and height, as fields of a Record, as far as they can be used.
 
     uid, url: the names of the columns, "" for none: there may be a column without a name, as pandas writes its index.
-    Of bytes 16 are a UUID, as columns of them are read; others are text.
+    Of bytes 16 are a UUID, unless all are letters, digits and signs of ASCII: no UUID's are. Others are text.
     """
     value = row.get(uid) if uid else None
     if isinstance(value, bytes):
-        value = UUID(bytes=value) if len(value) == 16 else clean_text(value)
+        is_text = len(value) != 16 or (value.isascii() and value.decode().isprintable())
+        value = clean_text(value) if is_text else UUID(bytes=value)
     known = usable_uid(value)
     return {
         "uid": known,

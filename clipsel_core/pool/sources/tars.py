@@ -31,6 +31,11 @@ _BYTES_OF_A_SAMPLE = 1024
 # Files of one key that are held: where keys have dots, all files may have the same.
 _MOST_FILES = 1 << 16
 _APART = "no image or no caption next to it: files of a key that lie further apart in the tar are not joined"
+_LATE_JSON = (
+    "a json that lies apart from its image: the pair was made without the uid and the rest that it says"
+)
+# Keys of pairs without a json that are remembered for that.
+_MOST_BARE = 1 << 20
 _TWICE = "its key is repeated in the tar, and which of its files belong together cannot be told"
 
 
@@ -92,6 +97,7 @@ class Samples:
     def __init__(self, tar: Members, size: int, *, keep: bool = False, captions: bool = True) -> None:
         self._tar, self._size, self._keep, self._captions = tar, size, keep, captions
         self._apart: dict[str, Sample] = {}
+        self._bare = set[str]()
         self._held = self._position = 0
         # The last of several samples in a row with the same key, and whether they differ in their files.
         self._twin: Sample | None = None
@@ -113,7 +119,7 @@ class Samples:
                     if sample is None:
                         pass
                     elif key != sample.key and self._is_plain(sample):
-                        yield sample
+                        yield self._noted(sample)
                     else:
                         yield from self._closed(sample, again=key == sample.key)
                     sample = Sample(key)
@@ -197,7 +203,7 @@ class Samples:
             if before:
                 # In a.jpg b.jpg a.jpg a.txt b.txt a.txt the second image is not the first caption's.
                 before.fault, sample.fault = before.fault or _TWICE, sample.fault or _TWICE
-            yield sample
+            yield self._noted(sample)
         else:
             sample.data = None
             self._apart[sample.key] = sample
@@ -205,10 +211,18 @@ class Samples:
             if self._held > _HELD_BYTES:
                 yield from self._let_go(_APART)
 
+    def _noted(self, sample: Sample) -> Sample:
+        """The sample; its key is remembered where a json of it may come yet."""
+        if ".json" not in sample.endings and len(self._bare) < _MOST_BARE:
+            self._bare.add(sample.key)
+        return sample
+
     def _let_go(self, fault: str) -> Iterator[Sample]:
         """The samples whose files lie apart, as far as they have come by. fault: of those that are not complete."""
         for sample in self._apart.values():
             sample.position = self._position
+            if sample.place is None and ".json" in sample.endings and sample.key in self._bare:
+                sample.fault = sample.fault or _LATE_JSON
             if self._captions and not self._is_complete(sample):
                 sample.fault = sample.fault or fault
             yield sample

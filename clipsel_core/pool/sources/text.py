@@ -55,9 +55,20 @@ def clean_text(value: object) -> str:
         return next((text for item in value if (text := clean_text(item)).strip()), "")
     if isinstance(value, bytes):
         # A caption that was cut at the longest length may end within a character.
-        decoder = codecs.getincrementaldecoder(_encoding_of(value))(_DECODE_ERRORS)
+        decoder = codecs.getincrementaldecoder(encoding_of(value))(_DECODE_ERRORS)
         return value.decode("ascii") if value.isascii() else decoder.decode(value, len(value) < LONGEST_CAPTION)
     return "" if value is None or isinstance(value, dict) or value != value else str(value)
+
+
+def encoding_of(head: bytes) -> str:
+    """What text is encoded in, by the byte order mark at its beginning; UTF-8 where it has none."""
+    return next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), "utf-8")
+
+
+def separator_of(line: str, usual: str = ",") -> str:
+    """What separates the fields of a table's first line: the most frequent of , tab ; and | outside quotes."""
+    bare = re.sub('"[^"]*"', "", line)
+    return max(_SEPARATORS, key=lambda mark: (bare.count(mark), mark == usual))
 
 
 class Row(NamedTuple):
@@ -87,7 +98,7 @@ def open_text(place: Place) -> Iterator[Text]:
     """
     with place.open() as raw:
         head = raw.peek(1)  # type: ignore[attr-defined]
-        encoding = _encoding_of(head)
+        encoding = encoding_of(head)
         if encoding == "utf-8" and head[:256].count(0) * 4 > len(head[:256]):
             raise PoolFormatError(place, expected="text", found="bytes of zero", remedy=SAVE_AS)
         shown = head.decode(encoding, "ignore")
@@ -115,9 +126,8 @@ class Delimited:
         lines = iter(text.lines)
         head = list(islice(lines, _LOOKED_AT))
         self._ahead, self._lines = deque[str](), chain(head, lines)
-        first = re.sub('"[^"]*"', "", next((line for line in head if line.strip(_ENDS)), ""))
         usual = "\t" if kind == "tsv" else ","
-        self.mark = max(_SEPARATORS, key=lambda mark: (first.count(mark), mark == usual))
+        self.mark = separator_of(next((line for line in head if line.strip(_ENDS)), ""), usual)
         self._quoted = re.compile(f'"([^"]*(?:""[^"]*)*)"(?={re.escape(self.mark)}|\\Z)')
         self._strict = self.mark != "\t" or _quoted_throughout(head)
         self._given = list[str]()
@@ -226,8 +236,3 @@ def _quoted_throughout(lines: list[str]) -> bool:
     quoted = [[len(field) > 1 and field[0] == field[-1] == '"' for field in row] for row in rows]
     values = [row for row in quoted[1:] if len(row) == len(quoted[0])]
     return all(quoted[0]) or (len(values) >= _ENOUGH and any(map(all, zip(*values, strict=True))))
-
-
-def _encoding_of(head: bytes) -> str:
-    """What text is encoded in, by the byte order mark at its beginning; UTF-8 where it has none."""
-    return next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), "utf-8")

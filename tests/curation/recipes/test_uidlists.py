@@ -142,3 +142,18 @@ def test_read_uid_list__a_column_name_that_is_no_utf8(tmp_path):
     (tmp_path / "list.parquet").write_bytes(data.replace(b"uidx", b"uid\xff"))
     with pytest.raises(UidError, match=r"list\.parquet: expected"):
         read_uid_list(tmp_path / "list.parquet")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("mark", [None, ",", ";", "\t", "|"])
+def test_read_uid_list__its_first_bytes_and_line_tell_its_form(tmp_path, encoding, mark):
+    lines = HEXES if mark is None else [f"n{mark}Uid", *(f"{n}{mark}{uid}" for n, uid in enumerate(HEXES))]
+    path = tmp_path / ("list.txt" if mark is None else "list.csv")
+    path.write_text("\n".join(lines), encoding=encoding)
+    assert read_uid_list(path).tolist() == make_uids(2, 0x1F, 0x30).tolist()
+
+
+def test_read_uid_list__utf16_that_breaks_off(tmp_path):
+    (tmp_path / "list.csv").write_bytes("uid\nab\n".encode("utf-16") + b"\0")
+    with pytest.raises(UidError, match=r"list\.csv: expected a \.csv file of uids, found "):
+        read_uid_list(tmp_path / "list.csv")
