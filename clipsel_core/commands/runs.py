@@ -258,7 +258,7 @@ def _embedding_of(run: Run, text: str | None, image: Path | None) -> np.ndarray:
 def verify(
     run: RunArgument,
     recompute: Annotated[
-        int, typer.Option(min=0, help="Pairs to compute again from the pool: CLIPScore and NormSim in float64.")
+        int, typer.Option(min=0, help="Pairs to compute again from the pool, in float64: every metric of theirs.")
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Decides which pairs.")] = 0,
 ) -> None:
@@ -275,7 +275,14 @@ def verify(
 
     opened = Run.open(run)
     with Meter("reading") as meter:
-        found = verify_run(opened, recompute=recompute, seed=seed, report=meter.report)
+        found = verify_run(opened, report=meter.report)
+    if recompute and not found.problems:
+        from clipsel_core.runs.recompute import recompute as recompute_pairs
+
+        with Meter("computing") as meter:
+            problems, notes = recompute_pairs(opened, recompute, seed=seed, report=meter.report)
+        found.problems += problems
+        found.notes += notes
     for note in found.notes:
         say(f"note: {note}")
     for problem in found.problems:
@@ -287,4 +294,6 @@ def verify(
         counted(found.files, "score files"),
         counted(found.exports, "exports"),
     ]
-    say(f"{run}: all as written: {', '.join([*looked, f'{found.pairs:,} pairs computed again'])}", style="green")
+    if recompute:
+        looked.append(f"{min(recompute, opened.pairs):,} pairs computed again")
+    say(f"{run}: all as written: {', '.join(looked)}", style="green")

@@ -1,4 +1,4 @@
-"""Is everything in a run's folder as it was written, and are the scores those of the pool?"""
+"""Is everything in a run's folder as it was written?"""
 
 from __future__ import annotations
 
@@ -22,37 +22,30 @@ from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import ClipselError
 from clipsel_core.files import sha256_of
-from clipsel_core.pool.embeddings import read_embeddings, row_scale
-from clipsel_core.pool.layout import Arch, Pool, open_pool, read_uids
-from clipsel_core.pool.target_files import read_target_rows
 from clipsel_core.runs.seal import UID_HALVES, SealedFiles, is_sealed
-from clipsel_core.runs.store import Run, TargetInfo, score_file
+from clipsel_core.runs.store import Run, score_file
 from clipsel_core.tasks import Report, silent
 
 # What float32 may differ by from float64, of values of about 1 and in proportion.
 _TOLERANCE = 2e-5
-_TARGET_BLOCK = 1 << 14
-_READ_AS_ROWS = ("npy", "npz", "parquet")
 
 
 @dataclass
 class Verified:
     """What was found. problems: a line each, none where all is well. notes: what could not be looked at, and why.
 
-    files: files of scores that were read whole. exports: subsets that were picked again. pairs: that were recomputed.
+    files: files of scores that were read whole. exports: subsets that were picked again.
     """
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: int = 0
     exports: int = 0
-    pairs: int = 0
 
 
-def verify(run: Run, *, recompute: int = 0, seed: int = 0, report: Report = silent) -> Verified:
-    """Reads every file of a run, holds exports against their recipes, and computes some pairs again in float64.
+def verify(run: Run, *, report: Report = silent) -> Verified:
+    """Reads every file of a run, and holds exports against their recipes.
 
-    recompute: how many pairs, drawn by `seed`; CLIPScore and NormSim of them, and that their uids are the pool's.
     report: told how many of how many files of scores were read.
     """
     found = Verified()
@@ -64,8 +57,6 @@ def verify(run: Run, *, recompute: int = 0, seed: int = 0, report: Report = sile
         for manifest in sorted([*run.exports_dir.glob("*.manifest.json"), *run.exports_dir.glob("*/manifest.json")]):
             found.exports += 1
             found.problems += [f"{manifest}: {problem}" for problem in _export_problems(run, table, manifest)]
-        if recompute:
-            _recompute(run, table, recompute, seed, found)
     return found
 
 
@@ -159,82 +150,6 @@ def _export_problems(run: Run, table: ScoreTable, manifest: Path) -> Iterator[st
         yield str(error)
     except (ValueError, LookupError, TypeError) as error:
         yield f"expected an export's manifest, found {type(error).__name__}: {str(error).splitlines()[:1]}"
-
-
-def _recompute(run: Run, table: ScoreTable, pairs: int, seed: int, found: Verified) -> None:
-    """Compares pairs with float64; says what is not computed again."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(table))[:pairs])
-    try:
-        pool = open_pool(run.pool_root)
-        arch = pool.arch(run.config.arch)
-        names, image, text = _embeddings(pool, arch, table, rows)
-    except ClipselError as error:
-        found.problems.append(str(error))
-        return
-    for row in np.flatnonzero(names != table.uids_at(rows)):
-        found.problems.append(f"{_place(table, rows[row])}: expected the pool's uid, found another")
-    found.pairs = len(rows)
-    expected: dict[str, np.ndarray] = {"clip_score": np.einsum("nd,nd->n", image, text)}
-    for info in run.targets:
-        norms = next((added.norms for added in run.added if added.target.name == info.name), run.config.norms)
-        try:
-            target = _target_rows(run, arch, info)
-        except ClipselError as error:
-            found.problems.append(str(error))
-            continue
-        if target is None:
-            found.notes.append(f"NormSim to {info.name} is not computed again: its target is of kind {info.kind}")
-        else:
-            expected |= {f"normsim_{p}_{info.name}": _normsim(image, target, float(p)) for p in norms}
-    for metric, values in expected.items():
-        scored = table.take(metric, rows)
-        off = ~np.isnan(scored) & ~np.isclose(scored, values, rtol=_TOLERANCE, atol=_TOLERANCE)
-        for row in np.flatnonzero(off)[:3]:
-            where = f"{_place(table, rows[row])}: expected {metric}"
-            found.problems.append(f"{where} {values[row]:.6f}, as in float64, found {scored[row]:.6f}")
-    found.notes.append("r_image, r_text and normalizer_se are not computed again: they take whole batches")
-
-
-def _embeddings(
-    pool: Pool, arch: Arch, table: ScoreTable, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of some rows of a run: uids, (n,) UID_DTYPE, images and captions, (n, D) float64, of unit length."""
-    shards, places = table.files.shard_of(rows), table.files.place_in_shard(rows)
-    known = {shard.name: shard for shard in pool.shards}
-    names = np.empty(len(rows), uids.UID_DTYPE)
-    sides = {member: np.empty((len(rows), arch.width)) for member in (arch.image_member, arch.text_member)}
-    for number in np.unique(shards):
-        shard, here = known.get(table.shard_names[number]), shards == number
-        if shard is None or places[here].max() >= shard.rows:
-            where = f"{pool.root}, shard {table.shard_names[number]}"
-            raise ClipselError(where, expected="the pool that was scored", found="another")
-        names[here] = read_uids(pool, shard)[places[here]]
-        for member, side in sides.items():
-            stored = np.asarray(read_embeddings(shard, member)[places[here]])
-            side[here] = stored.astype(np.float64) * row_scale(stored)[:, None]
-    return names, *sides.values()  # type: ignore[return-value]
-
-
-def _target_rows(run: Run, arch: Arch, info: TargetInfo) -> np.ndarray | None:
-    """A target's rows, (M, D), of unit length; None where reading them takes more than plain arrays."""
-    path, _, part = info.path.partition("#")
-    file = run.root / path
-    if not file.is_file() or sha256_of(file) != info.sha256:
-        found = "another file" if file.is_file() else "no such file"
-        raise ClipselError(file, expected=f"the target {info.name} as it was scored with", found=found)
-    if info.kind not in _READ_AS_ROWS:
-        return None
-    rows = np.asarray(read_target_rows(file, part, arch.image_member))
-    return rows.astype(np.float32) * row_scale(rows)[:, None] if (row_scale(rows) != 1).any() else rows
-
-
-def _normsim(image: np.ndarray, target: np.ndarray, p: float) -> np.ndarray:
-    """(sum over m of |x . t_m|^p)^(1/p), in float64."""
-    total = np.zeros(len(image))
-    for start in range(0, len(target), _TARGET_BLOCK):
-        near = np.abs(image @ target[start : start + _TARGET_BLOCK].astype(np.float64).T)
-        total = np.maximum(total, near.max(1)) if np.isinf(p) else total + (near**p).sum(1)
-    return total if np.isinf(p) else total ** (1 / p)
 
 
 def _place(table: ScoreTable, row: Any) -> str:

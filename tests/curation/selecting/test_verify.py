@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.curation.index.index import open_indexed, wait_until_kept
@@ -18,9 +14,8 @@ from clipsel_core.curation.selecting.selection import select
 from clipsel_core.curation.selecting.verify import verify
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.local import score
-from clipsel_core.runs.seal import digest_of, sealed
 from clipsel_core.runs.store import Run
-from tests.conftest import rewrite_npz, unit_rows, write_shard
+from tests.conftest import unit_rows
 from tests.curation.conftest import hand_run, make_uids
 
 OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 2}
@@ -47,11 +42,11 @@ def problems(run: Run, **options) -> list[str]:
 
 def test_verify__has_nothing_to_say_of_a_sound_run(run):
     told = []
-    found = verify(run, recompute=1_000, report=lambda done, total, _unit: told.append((done, total)))
+    found = verify(run, report=lambda done, total, _unit: told.append((done, total)))
     assert found.problems == []
-    assert (found.files, found.exports, found.pairs) == (6, 2, 126)
+    assert (found.files, found.exports) == (6, 2)
     assert told[-1] == (6, 6)
-    assert found.notes == ["r_image, r_text and normalizer_se are not computed again: they take whole batches"]
+    assert found.notes == []
 
 
 @pytest.mark.parametrize(
@@ -91,46 +86,10 @@ def test_verify__names_an_export_that_is_not_its_recipe_s(run, change):
     assert found.startswith(f"{manifest}: {expected}")
 
 
-def test_verify__names_pairs_whose_scores_are_not_those_of_the_pool(run, pool):
-    """A file that is as it was written may still have been written wrongly."""
-    file = run.score_files[1]
-    table = pq.read_table(file)
-    for metric in ("clip_score", "normsim_inf_task", "normsim_2_task", "normsim_3_task", "s_cliploss"):
-        values = table[metric].to_numpy().copy()
-        values[4] += 1e-3
-        place = table.column_names.index(metric)
-        changed = table.set_column(place, metric, pa.array(values))
-        counts = {key: value for key, value in table.schema.metadata.items() if key == b"clipsel_counts"}
-        pq.write_table(sealed(changed.replace_schema_metadata(counts), file.stem, digest_of(run.config)), file)
-        shutil.rmtree(run.exports_dir, ignore_errors=True)
-        found = problems(run, recompute=1_000)
-        assert [re.sub(r"found.*", "", line) for line in found if metric in line], metric
-        assert all(line.startswith(f"{file}, row 4: expected ") for line in found)
-
-
-def test_verify__names_a_pool_that_is_another(run, pool):
-    npz = pool / "metadata" / "00000002.npz"
-    with np.load(npz) as archive:
-        image = archive["l14_img"].copy()
-    rewrite_npz(npz, l14_img=image[::-1])
-    assert any("00000002.parquet, row" in line and "clip_score" in line for line in problems(run, recompute=1_000))
-    write_shard(pool, "00000002", 61, seed=9)
-    assert any("expected the pool's uid" in line for line in problems(run, recompute=1_000))
-    shutil.rmtree(pool)
-    (found,) = problems(run, recompute=10)
-    assert "metadata: expected *.parquet" in found
-
-
 def test_verify__names_a_uid_that_comes_twice(tmp_path):
     shards = [(make_uids(1, 2), {"clip_score": [1, 2]}), (make_uids(3, 2), {"clip_score": [3, 4]})]
     (found,) = problems(hand_run(tmp_path / "run", shards))
     assert found.endswith(f"expected each uid once, found 1 repeat, such as {'2':0>32}")
-
-
-def test_verify__names_a_target_that_is_another_file(run, tmp_path):
-    np.save(tmp_path / "task.npy", unit_rows(70, 16, 71))
-    (found,) = problems(run, recompute=5)
-    assert "task.npy: expected the target task as it was scored with, found another file" in found
 
 
 def test_verify__says_what_an_unfinished_run_lacks(run):
