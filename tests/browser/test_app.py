@@ -436,7 +436,7 @@ WALK = """async (times) => {
 }"""
 
 
-def test_pair__keys_judge_the_pair_that_was_to_be_seen(page):
+def test_pair__keys_judge_the_pair_that_the_arrows_before_them_lead_to(page):
     """However fast they are typed, and whatever the server is at by then."""
     visit(page, "gallery")
     cards, dialog = page.locator(".card"), page.get_by_role("dialog")
@@ -451,13 +451,17 @@ def test_pair__keys_judge_the_pair_that_was_to_be_seen(page):
     expect(dialog.get_by_role("button", name="Take back")).to_be_visible()
     page.evaluate(PRESS, ["ArrowLeft", "d"])
     expect(dialog).to_contain_text("9 of 3,800 in this gallery")
+    page.evaluate(PRESS, [*["ArrowRight"] * 3, "d", "ArrowRight", "k", "ArrowRight", "k"])
+    expect(dialog).to_contain_text("14 of 3,800 in this gallery")
     settle(page)
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     settle(page)
     # The page may draw the cards once more after it has come to rest, so each badge is waited for.
     kept, dropped = "kept by hand", "dropped by hand"
-    for place, said in enumerate([kept, "", "", "", kept, kept, kept, kept, kept, dropped, ""]):
+    for place, said in enumerate(
+        ["", kept, "", "", kept, kept, kept, kept, dropped, kept, "", dropped, kept, kept, ""]
+    ):
         expect(cards.nth(place).locator(".badge")).to_have_text(said or re.compile("^(kept|dropped)$"))
 
 
@@ -483,7 +487,7 @@ def test_pair__keys_are_heard_that_are_typed_before_its_picture_is_drawn(page):
     settle(page)
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
-    expect(cards.nth(2).locator(".badge")).to_have_text("dropped by hand")
+    expect(cards.nth(3).locator(".badge")).to_have_text("dropped by hand")
     page.keyboard.press("k")
     expect(cards.nth(4).locator(".badge")).to_have_text("kept by hand")
     assert page.locator(".badge", has_text="by hand").count() == 2

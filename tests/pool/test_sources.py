@@ -792,9 +792,7 @@ def test_tars__a_json_far_from_its_image_is_told(tmp_path):
     source = open_source(tmp_path)
     found = records(source)
     assert [(record.key, record.uid) for record in found if not record.fault] == [("0", ""), ("1", ""), ("2", "")]
-    late = (
-        "a json that lies apart from its image: the pair was made without the uid and the rest that it says"
-    )
+    late = "a json that lies apart from its image: the pair was made without the uid and the rest that it says"
     assert [(r.file, r.key, r.fault) for r in found[3:6]] == [("0.tar", str(n), late) for n in range(3)]
     assert found[6].fault.startswith("a key without an image: 7.json; ")
     assert [record.uid for record in source.glance(0) if not record.fault] == [f"{n:032x}" for n in range(3)]
