@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from clipsel_core.pool.ahead import in_batches
-from clipsel_core.pool.making.prepare import Preparer, Wanted
+from clipsel_core.pool.making.decode import Preparer, Wanted
+from clipsel_core.pool.prefetch import in_batches
 from clipsel_core.pool.sources.record import Record
 
 _AT_ONCE = 16

@@ -25,13 +25,13 @@ from benchmarks import embed_device, process
 from benchmarks.decoding import decode_all, wanted_of
 from benchmarks.table import Row
 from benchmarks.turns import median_ratio
-from clipsel_core.pool.ahead import in_batches
 from clipsel_core.pool.images import ImageIndex
+from clipsel_core.pool.making.decode import Framing, Preparer
 from clipsel_core.pool.making.embed import Teacher, framing_of, load_teacher
 from clipsel_core.pool.making.embedder import Embedder, compute_on_one_core, lane_batch_size
 from clipsel_core.pool.making.packing import TarPacker, new_tar
 from clipsel_core.pool.making.precision import try_bf16
-from clipsel_core.pool.making.prepare import Framing, Preparer
+from clipsel_core.pool.prefetch import in_batches
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Record, Source
 

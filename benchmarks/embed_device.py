@@ -16,9 +16,9 @@ import torch
 from benchmarks.decoding import decode_all
 from benchmarks.table import Row
 from benchmarks.turns import median_ratio, take_turns
+from clipsel_core.pool.making.decode import Preparer
 from clipsel_core.pool.making.embed import Teacher, framing_of
 from clipsel_core.pool.making.embedder import Embedder, compute_on_one_core
-from clipsel_core.pool.making.prepare import Preparer
 from clipsel_core.pool.sources.record import Record, Source
 
 _WORKERS, _BATCH, _SIDE, _WIDTH = 4, 64, 224, 512

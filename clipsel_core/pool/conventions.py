@@ -1,9 +1,12 @@
-"""How does the field name things? A pair's key and uid, the endings of pictures, what is hidden: decided here alone."""
+"""How does the field write things down? Keys, uids, endings of pictures, names of columns, encodings: decided here."""
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -24,7 +27,35 @@ MEDIA_TYPES = {
 An MPO, a camera's file of several JPEGs, is opened as JPEG. No other format is tried: for EPS Pillow starts another
 program.
 """
+IMAGE_COLUMNS = (
+    *("image_path", "img_path", "path", "filepath", "file_path", "file_name", "filename", "file"),
+    *("image", "img", "image_name", "image_file", "image_id", "photo", "picture", "jpg", "png", "webp"),
+)
+"""What sources call their column of images or of their paths, the usual names first; and the one of captions:"""
+TEXT_COLUMNS = ("caption", "text", "txt", "captions", "description", "title", "alt", "alt_text", "sentence", "comment")
+POOL_TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")
+"""What pools call their column of captions."""
+LONGEST_CAPTION = 1 << 20
+"""Bytes of a caption that are read at all."""
+LARGEST_JSON = 1 << 24
+"""Bytes of a pair's json above which it is left unread."""
+UNDECODABLE = "\udcff"
+"""Stands in decoded text, until it is a record's, for bytes that mean nothing in its encoding."""
+DECODE_ERRORS = "clipsel.undecodable"
+"""How Python's decoders are told so."""
+SAVE_AS = "save it as UTF-8, or as UTF-16 with a byte order mark"
+"""What to do about text that cannot be decoded."""
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+"""What separates the fields of a table, and its name."""
 
+codecs.register_error(DECODE_ERRORS, lambda error: (UNDECODABLE, error.end))  # type: ignore[attr-defined]
+# UTF-32's begins with UTF-16's.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+    *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+)
+_LONE_HALVES = re.compile("[\ud800-\udcfe\udd00-\udfff]")
 _UID = re.compile("[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _SHORT_UID = re.compile("[0-9A-Fa-f]{1,31}")
 
@@ -77,3 +108,47 @@ def padded_uid(value: object) -> str:
     """The same for a uid that is only compared with a pool's: there fewer digits are padded with zeros."""
     short = isinstance(value, str) and _SHORT_UID.fullmatch(value)
     return str(value).lower().zfill(32) if short else usable_uid(value)
+
+
+def encoding_of(head: bytes) -> str:
+    """What text is encoded in, by the byte order mark at its beginning; UTF-8 where it has none."""
+    return next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), "utf-8")
+
+
+def separator_of(line: str, usual: str = ",") -> str:
+    """What separates the fields of a table's first line: the most frequent of SEPARATORS outside quotes."""
+    bare = re.sub('"[^"]*"', "", line)
+    return max(SEPARATORS, key=lambda mark: (bare.count(mark), mark == usual))
+
+
+def clean_text(value: object) -> str:
+    """A caption or url as text that any file can hold; half a character becomes a question mark.
+
+    Bytes are decoded by their byte order mark, which is not part of the text; what means nothing is UNDECODABLE.
+    Of several captions, as tables of photographs have them, the first that says something. An object is no text.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else _LONE_HALVES.sub("?", value)
+    if isinstance(value, list):
+        return next((text for item in value if (text := clean_text(item)).strip()), "")
+    if isinstance(value, bytes):
+        if value.isascii():
+            return value.decode("ascii")
+        # A caption that was cut at the longest length may end within a character.
+        decoder = codecs.getincrementaldecoder(encoding_of(value))(DECODE_ERRORS)
+        return decoder.decode(value, len(value) < LONGEST_CAPTION)
+    return "" if value is None or isinstance(value, dict) or value != value else str(value)
+
+
+def facts_in(text: bytes | str) -> dict[str, Any]:
+    """What a pair's json says, or nothing where it is broken: the pair can do without."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def caption_in(facts: Mapping[str, Any]) -> str:
+    """The caption that a pair's json gives, if any."""
+    return clean_text(facts.get("caption") or facts.get("text"))

@@ -27,10 +27,9 @@ import pyarrow.parquet as pq
 from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, UidError
 from clipsel_core.files import write_atomically
-from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.layout import Pool
-from clipsel_core.pool.places import Place
-from clipsel_core.pool.stores import PATIENT, in_passing
+from clipsel_core.pool.places import PATIENT, Place, in_passing
+from clipsel_core.pool.prefetch import in_order
 from clipsel_core.pool.tar_index import index_tars
 from clipsel_core.tasks import Report, silent
 

@@ -20,16 +20,13 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, UidError, reason_of
 from clipsel_core.files import expect_regular
-from clipsel_core.pool.conventions import find_column, is_hidden
+from clipsel_core.pool.conventions import POOL_TEXT_COLUMNS, UNDECODABLE, clean_text, find_column, is_hidden
 from clipsel_core.pool.npz import Member, read_members
-from clipsel_core.pool.sources.tables import as_bytes
-from clipsel_core.pool.sources.text import UNDECODABLE, clean_text
 
 _AT_ONCE = 8
 # Uids held at once while looking for repeats: 1 GiB. Of a larger pool a part is looked at in each of several turns.
 _UIDS_AT_ONCE = 1 << 26
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")
 _STRUCTURED = re.compile(r"struct<|map<")
 # DataComp's names first (l14_img, l14_txt), then those of the tools that write <model>-image, <model>-text.
 _FAMILIES = (("_img", "_txt", "clip_{arch}_similarity_score"), ("-image", "-text", "{arch}-score"))
@@ -172,7 +169,7 @@ def caption_column(columns: Mapping[str, str]) -> str | None:
     >>> caption_column({"UID": "string", "TEXT": "string"})
     'TEXT'
     """
-    return find_column((name for name, kind in columns.items() if not _STRUCTURED.search(kind)), _TEXT_COLUMNS)
+    return find_column((name for name, kind in columns.items() if not _STRUCTURED.search(kind)), POOL_TEXT_COLUMNS)
 
 
 def detect_archs(members: dict[str, Member], columns: list[str]) -> dict[str, Arch]:
@@ -239,6 +236,21 @@ def check_uids(pool: Pool) -> None:
         same = uids.repeats(ordered)
         if same.any():
             _refuse_repeat(pool, ordered[same][:1])
+
+
+def as_bytes(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """A column of texts, or of lists of them, as bytes: one that is not UTF-8 would keep all from being read."""
+    types, kind = pa.types, column.type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+        column = pc.cast(column, kind)
+    if types.is_list(kind) and types.is_string(kind.value_type):
+        return pc.cast(column, pa.list_(pa.binary()))
+    if types.is_large_list(kind) and types.is_large_string(kind.value_type):
+        return pc.cast(column, pa.large_list(pa.large_binary()))
+    if types.is_string(kind) or types.is_string_view(kind):
+        return pc.cast(column, pa.binary())
+    return pc.cast(column, pa.large_binary()) if types.is_large_string(kind) else column
 
 
 def as_texts(column: pa.ChunkedArray) -> list[str]:

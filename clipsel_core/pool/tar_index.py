@@ -12,7 +12,6 @@ import errno
 import json
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,10 +27,10 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, reason_of
 from clipsel_core.files import expect_regular
-from clipsel_core.pool.ahead import in_order
 from clipsel_core.pool.conventions import padded_uid
-from clipsel_core.pool.sources.members import DAMAGE, Members
-from clipsel_core.pool.sources.tars import Sample, Samples
+from clipsel_core.pool.prefetch import in_order
+from clipsel_core.pool.sources.members import Members
+from clipsel_core.pool.sources.samples import Sample, Samples
 from clipsel_core.processes import child_environment, ending, in_one_line, module_command
 
 # Of tars that a process goes through: a few seconds of work, as it takes half a second to start.
@@ -74,19 +73,6 @@ def index_tars(tars: Sequence[Path]) -> Iterator[Indexed]:
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         processes.end()
-
-
-def damage_at_a_glance(tar: Path) -> str:
-    """What is wrong with a tar that is empty, cut off or none, as its first header and its end tell; else nothing."""
-    try:
-        expect_regular(tar)
-        size = tar.stat().st_size
-        with open(tar, "rb") as file:
-            next(iter(Members(file, size)), None)
-            file.seek(max(0, size - tarfile.BLOCKSIZE))
-            return "" if not file.read().strip(b"\0") else "it has no end mark: it may be cut off"
-    except (*DAMAGE, OSError) as error:
-        return f"it cannot be read: {reason_of(error)}"
 
 
 class _Processes:

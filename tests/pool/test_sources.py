@@ -17,7 +17,7 @@ import pytest
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, split_key
-from clipsel_core.pool.sources import tars
+from clipsel_core.pool.sources import samples as tars
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Source
 from tests.pool.pictures import caption, image, sample, save_to_disk, write_tar, write_tars

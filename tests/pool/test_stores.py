@@ -9,7 +9,7 @@ import pytest
 from fsspec import available_protocols
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool import stores
+from clipsel_core.pool import places as stores
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.places import Place

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.errors import UidError, reason_of
 from clipsel_core.files import expect_regular
-from clipsel_core.pool.conventions import find_column
-from clipsel_core.pool.sources.text import encoding_of, separator_of
+from clipsel_core.pool.conventions import encoding_of, find_column, separator_of
 
 _HEAD_BYTES = 1 << 16
 

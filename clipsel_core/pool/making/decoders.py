@@ -21,9 +21,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from clipsel_core.errors import LostWorkerError, PoolFormatError
-from clipsel_core.pool.ahead import in_batches
-from clipsel_core.pool.making.decode import hush_pillow
-from clipsel_core.pool.making.prepare import Preparer, Ready, Tokens, Wanted
+from clipsel_core.pool.making.decode import Preparer, Ready, Tokens, Wanted, hush_pillow
+from clipsel_core.pool.prefetch import in_batches
 from clipsel_core.pool.sources.record import Record
 from clipsel_core.processes import Crew, in_one_line, server_context
 

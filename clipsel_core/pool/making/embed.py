@@ -21,8 +21,8 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
 
 from clipsel_core.errors import TeacherError
-from clipsel_core.pool.ahead import in_batches
-from clipsel_core.pool.making.prepare import Framing, Tokens
+from clipsel_core.pool.making.decode import Framing, Tokens
+from clipsel_core.pool.prefetch import in_batches
 from clipsel_core.pool.teachers import TeacherInfo
 
 Precision = Literal["float32", "bf16", "fp16"]

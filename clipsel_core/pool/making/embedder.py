@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from clipsel_core.pool.ahead import Done, in_order
 from clipsel_core.pool.embeddings import describe_row
 from clipsel_core.pool.images import A_ROW, NOWHERE, WHOLE_FILE
+from clipsel_core.pool.making.decode import Preparer, Tokens
 from clipsel_core.pool.making.decoders import Decoders, Prepared
 from clipsel_core.pool.making.embed import Teacher, embed_batch, framing_of
-from clipsel_core.pool.making.fetching import Fetcher
-from clipsel_core.pool.making.prepare import Preparer, Tokens
+from clipsel_core.pool.making.feed import Fetcher
 from clipsel_core.pool.making.shard_files import EmbeddedPair, EmbeddedRows
 from clipsel_core.pool.places import Place
+from clipsel_core.pool.prefetch import Done, in_order
 from clipsel_core.pool.sources.record import Record, Source
 
 # Pairs to a batch of the teacher where nobody says how many.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +20,12 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically
+from clipsel_core.pool.conventions import facts_in
 from clipsel_core.pool.making.claim import hold_pool, note_settings, settings_to_make
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached, Took, copy_embeddings
+from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.packing import for_loaders, new_tar, write_stats
 from clipsel_core.pool.making.shard_files import (
     REJECTED,
@@ -43,7 +43,7 @@ from clipsel_core.pool.making.shard_files import (
     write_shard,
 )
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.record import Record, Source, facts_in
+from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.pool.teachers import add_teacher
 from clipsel_core.status import Pace
 from clipsel_core.tasks import Report, silent
@@ -283,60 +283,3 @@ def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
         embedded=embedded,
         seconds=seconds,
     )
-
-
-class Cursor(NamedTuple):
-    """Where in the source a shard begins: the part, and how many of its records come before."""
-
-    part: int = 0
-    before: int = 0
-
-
-class Feed:
-    """The source's records from a cursor on, and where they have got to. handed_out: how many records were."""
-
-    def __init__(self, source: Source, cursor: Cursor) -> None:
-        self._at, self._following = cursor, cursor
-        self._source, self._ahead, self.handed_out = source, list[Record](), 0
-        self._starts = [0, *accumulate(source.sizes)]
-        # The number of a record, counted from the cursor on, with which each part from the cursor's on begins.
-        self._first, self._begun = cursor.part, list[int]()
-        self._records = self._from(cursor)
-
-    def __iter__(self) -> Iterator[Record]:
-        return self
-
-    def __next__(self) -> Record:
-        record = self._ahead.pop() if self._ahead else next(self._records)
-        self._following = self._at
-        self.handed_out += 1
-        return record
-
-    def continued(self, cursor: Cursor) -> Feed:
-        """The records from a cursor on: this feed where it stands there, so that what came before is read once."""
-        return self if cursor == self._following else Feed(self._source, cursor)
-
-    def reached(self, record: Record, number: int) -> int:
-        """How far the source is read with the `number`th record that was handed out, in the unit of its sizes."""
-        part = self._first + bisect_left(self._begun, number) - 1
-        return self._starts[part] + min(record.position, self._source.sizes[part])
-
-    def following(self) -> Cursor:
-        """Where the first record lies that has not been handed out."""
-        return self._following
-
-    def exhausted(self) -> bool:
-        """Whether there is no record left."""
-        if not self._ahead:
-            self._ahead += islice(self._records, 1)
-        return not self._ahead
-
-    def _from(self, cursor: Cursor) -> Iterator[Record]:
-        handed_out = 0
-        for part in range(cursor.part, len(self._source.parts)):
-            skipped = cursor.before if part == cursor.part else 0
-            self._begun.append(handed_out)
-            for before, record in enumerate(islice(self._source.read(part), skipped, None), skipped + 1):
-                self._at = Cursor(part, before)
-                handed_out += 1
-                yield record

@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.ahead import in_batches, in_order
 from clipsel_core.pool.conventions import padded_uid
 from clipsel_core.pool.images import A_ROW, WHOLE_FILE
 from clipsel_core.pool.layout import Pool, read_uids
 from clipsel_core.pool.making.shard_files import write_parquet
+from clipsel_core.pool.prefetch import in_batches, in_order
 from clipsel_core.pool.sources.record import Record, Source, signature_of
 from clipsel_core.processes import Crew
 from clipsel_core.tasks import Report

@@ -11,19 +11,20 @@ import numpy as np
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.npy import read_header
+from clipsel_core.pool.conventions import clean_text
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.record import Record, Source, extent_of, signature_of
+from clipsel_core.pool.sources.record import Record, Source, source_of_files
 from clipsel_core.pool.sources.tables import (
     Columns,
     check_texts,
     count_rows,
     guess_columns,
     look_into,
+    open_text,
     read_parquet_schema,
     read_rows,
     refuse_columns,
 )
-from clipsel_core.pool.sources.text import clean_text, open_text
 
 _IMAGE_WORDS, _TEXT_WORDS = ("img", "image"), ("txt", "text", "caption")
 _TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".txt")
@@ -49,8 +50,7 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
     caption, uid, url, key and the path of the image, where it has them.
     Raises: PoolFormatError where files are missing or disagree in their rows.
     """
-    finders = _clip_retrieval_files if kind == "clip-retrieval" else _npy_files
-    images, texts, tables = finders(place)
+    images, texts, tables = _clip_retrieval_files(place) if kind == "clip-retrieval" else _npy_files(place)
     if not images or len(images) != len(texts) or (tables and len(tables) != len(images)):
         found = f"{len(images)} of images, {len(texts)} of captions, {counted(len(tables), 'tables')}"
         expected = "as many .npy of captions as of images, and as many tables or none"
@@ -64,18 +64,15 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
         raise PoolFormatError(place / without.table, expected=expected, found="none", remedy=remedy)
     described = f", captions from {columns.text!r}" if columns.text else ", no captions"
     said = f"embeddings of {counted(sum(part.rows for part in parts), 'pairs')} in {len(parts):,} .npy each{described}"
-    names = [name for part in parts for name in (part.image, part.text, part.table) if name]
-    sizes = [(place / name).size() for name in names]
-    return Source(
-        kind=kind,
-        base=place,
+    return source_of_files(
+        kind,
+        place,
+        [name for part in parts for name in (part.image, part.text, part.table) if name],
+        lambda number: _read_part(place, parts[number]),
+        said,
+        columns=[name for part in parts for name in part.columns.all],
         parts=tuple(part.image for part in parts),
         sizes=tuple(part.rows for part in parts),
-        read=lambda number: _read_part(place, parts[number]),
-        said=said,
-        signature=signature_of(names, sizes, kind, *dict.fromkeys(name for part in parts for name in part.columns.all)),
-        extent=extent_of(sizes),
-        embedded=True,
     )
 
 
@@ -163,8 +160,8 @@ def _table_rows(base: Place, part: _Part) -> Iterator[Mapping[str, Any] | str]:
     if not part.table:
         yield from ({} for _ in range(part.rows))
     elif part.table.endswith(".txt"):
-        with open_text(base / part.table) as text:
-            yield from ({"text": line.rstrip("\r\n")} for line in text.lines)
+        with open_text(base / part.table) as (lines, _, _):
+            yield from ({"text": line.rstrip("\r\n")} for line in lines)
     else:
         yield from (row.values for row in read_rows(base / part.table, (base / part.table).ending))
 

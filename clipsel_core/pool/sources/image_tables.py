@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.conventions import IMAGE_ENDINGS
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, clean_text, facts_in
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.record import Record, Source, extent_of, facts_in, signature_of
+from clipsel_core.pool.sources.record import Record, Source, source_of_files
 from clipsel_core.pool.sources.tables import (
     Columns,
     check_texts,
@@ -30,7 +30,6 @@ from clipsel_core.pool.sources.tables import (
     read_parquet_schema,
     rows_in,
 )
-from clipsel_core.pool.sources.text import clean_text
 
 # An image may have megabytes; few rows at once keep memory flat.
 _ROWS_AT_ONCE = 32
@@ -44,10 +43,6 @@ _PICTURE = re.compile(
 _ENDINGS = tuple(ending.encode() for ending in IMAGE_ENDINGS)
 _SPLITS, _STATE = "dataset_dict.json", "state.json"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
-
-
-_Batches = Iterator[tuple[pa.RecordBatch, int, int]]
-"""Rows of a stream; what makes an address in them an offset in the file; where they end in the file."""
 
 
 def parquet_image_column(place: Place, given: str | None = None) -> str:
@@ -67,22 +62,21 @@ def open_image_parquets(base: Place, names: tuple[str, ...], *, image: str, text
     image: the column of images, the same in all; the others are found for each file.
     Raises: PoolFormatError naming a file without such columns.
     """
-    schemas, rows, columns = [], [], []
+    rows, columns, several = list[int](), list[Columns](), ""
     for name in names:
         with open_parquet(base / name) as file:
-            schemas.append(file.schema_arrow)
-            rows.append(file.metadata.num_rows)
-        given = guess_columns(base / name, schemas[-1].names, image=image, text=text)
-        holds = _may_hold_images(schemas[-1].field(image).type)
-        columns.append(_checked(base / name, schemas[-1], given, holds, "give the files alone"))
-    sizes = [(base / name).size() for name in names]
-    several = ", the first of each" * pa.types.is_nested(schemas[0].field(columns[0].text).type)
+            schema, count = file.schema_arrow, file.metadata.num_rows
+        given = guess_columns(base / name, schema.names, image=image, text=text)
+        holds = _may_hold_images(schema.field(image).type)
+        columns.append(_checked(base / name, schema, given, holds, "give the files alone"))
+        if not rows:
+            several = ", the first of each" * pa.types.is_nested(schema.field(given.text).type)
+        rows.append(count)
     said = f"parquet, images from column {image!r}, captions from {columns[0].text!r}{several}{parts_said(names)}"
-    signature = signature_of(names, sizes, "parquet", *dict.fromkeys(name for part in columns for name in part.all))
     read, glance = (partial(_read_parquet, base, names, columns, names_only=only) for only in (False, True))
-    return Source(
-        "parquet", base, names, tuple(rows), read, said, signature, extent_of(sizes), image_column=image, glance=glance
-    )
+    read_columns = [name for part in columns for name in part.all]
+    more: dict[str, Any] = {"image_column": image, "glance": glance}
+    return source_of_files("parquet", base, names, read, said, columns=read_columns, sizes=tuple(rows), **more)
 
 
 def with_images(base: Place, column: str, records: Iterable[Record]) -> Iterator[Record]:
@@ -137,11 +131,10 @@ def open_arrow(base: Place, names: Sequence[str], *, image: str | None, text: st
     each file where None.
     Raises: PoolFormatError naming a file that has no such columns, or cannot be read.
     """
-    columns, sizes = [_arrow_columns(base / name, image, text) for name in names], [(base / n).size() for n in names]
+    columns = [_arrow_columns(base / name, image, text) for name in names]
     said = f"arrow, images from column {columns[0].image!r}, captions from {columns[0].text!r}{parts_said(names)}"
-    signature = signature_of(names, sizes, "arrow", *dict.fromkeys(name for part in columns for name in part.all))
-    read = partial(_read_arrow, base, names, columns)
-    return Source("arrow", base, tuple(names), tuple(sizes), read, said, signature, extent_of(sizes))
+    read, read_columns = partial(_read_arrow, base, names, columns), [name for part in columns for name in part.all]
+    return source_of_files("arrow", base, names, read, said, columns=read_columns)
 
 
 def _image_column(schema: pa.Schema, given: str | None, values: Callable[[str], Iterable[Any]]) -> str:
@@ -302,22 +295,27 @@ def _images_in(
 
 
 @contextmanager
-def _open_stream(place: Place) -> Iterator[tuple[pa.Schema, _Batches]]:
-    """A stream's columns and rows. Raises: PoolFormatError where it is none, or damaged, or its store fails."""
+def _open_stream(place: Place) -> Iterator[tuple[pa.Schema, Iterator[tuple[pa.RecordBatch, int, int]]]]:
+    """A stream's columns and rows, these with what makes an address in them an offset in the file, and their end there.
+
+    Raises: PoolFormatError where it is none, or damaged, or its store fails.
+    """
+
+    def batches(
+        file: Any, messages: pa.ipc.MessageReader, schema: pa.Schema
+    ) -> Iterator[tuple[pa.RecordBatch, int, int]]:
+        for message in messages:
+            if message.type != "record batch":
+                remedy = "save it without dictionaries"
+                raise PoolFormatError(place, expected="rows alone", found=message.type, remedy=remedy)
+            end, body = file.tell(), message.body
+            yield pa.ipc.read_record_batch(message, schema), end - body.size - body.address, end
+
     try:
         with place.open() as raw, pa.PythonFile(raw, "r") if place.remote else pa.memory_map(place.path) as file:
             messages = pa.ipc.MessageReader.open_stream(file)
             schema = pa.ipc.read_schema(messages.read_next_message())
-            yield schema, _batches(place, file, messages, schema)
+            yield schema, batches(file, messages, schema)
     except (pa.ArrowException, OSError, StopIteration, UnicodeDecodeError) as error:
         found = str(error).split("\n")[0] or "nothing"
         raise PoolFormatError(place, expected="a whole stream of Arrow", found=found, remedy="save it again") from error
-
-
-def _batches(place: Place, file: Any, messages: pa.ipc.MessageReader, schema: pa.Schema) -> _Batches:
-    for message in messages:
-        if message.type != "record batch":
-            remedy = "save it without dictionaries"
-            raise PoolFormatError(place, expected="rows alone", found=message.type, remedy=remedy)
-        end, body = file.tell(), message.body
-        yield pa.ipc.read_record_batch(message, schema), end - body.size - body.address, end

@@ -8,9 +8,8 @@ import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, IMAGES_END
-from clipsel_core.pool.places import Place
+from clipsel_core.pool.places import PATIENT, Place
 from clipsel_core.pool.sources.arrays import open_arrays
-from clipsel_core.pool.sources.folder import open_folder
 from clipsel_core.pool.sources.image_tables import (
     is_saved,
     open_arrow,
@@ -19,10 +18,15 @@ from clipsel_core.pool.sources.image_tables import (
     saved_files,
 )
 from clipsel_core.pool.sources.record import EMBEDDED, FORMATS, Source
-from clipsel_core.pool.sources.tables import guess_columns, open_tables, read_parquet_schema, refuse_columns
-from clipsel_core.pool.sources.tars import open_tars
-from clipsel_core.pool.sources.text import Delimited, open_text
-from clipsel_core.pool.stores import PATIENT
+from clipsel_core.pool.sources.samples import open_folder, open_tars
+from clipsel_core.pool.sources.tables import (
+    Delimited,
+    guess_columns,
+    open_tables,
+    open_text,
+    read_parquet_schema,
+    refuse_columns,
+)
 
 _TABLES = ("csv", "tsv", "jsonl", "parquet")
 
@@ -86,8 +90,8 @@ def _look(place: Place) -> str:
 
 def _table_within(text: Place) -> str:
     """csv or tsv, where a .txt is one by its first line, as Flickr's captions come; else nothing."""
-    with open_text(text) as lines:
-        table = Delimited(lines, "csv")
+    with open_text(text) as opened:
+        table = Delimited(*opened, "csv")
     columns = guess_columns(text, table.names, image=None, text=None, needed=False)
     kind = "tsv" if table.mark == "\t" else "csv"
     return kind if columns.image and columns.text else ""

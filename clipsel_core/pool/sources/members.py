@@ -5,7 +5,11 @@ from __future__ import annotations
 import tarfile
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from clipsel_core.errors import reason_of
+from clipsel_core.files import expect_regular
 
 DAMAGE = (tarfile.TarError, EOFError, ValueError)
 """What reading a damaged tar raises."""
@@ -144,6 +148,19 @@ class Members:
         except Exception as error:
             # Numbers without end, headers nested without end: tarfile fails at them in many ways.
             raise tarfile.ReadError(_NONSENSE) from error
+
+
+def damage_at_a_glance(tar: Path) -> str:
+    """What is wrong with a tar that is empty, cut off or none, as its first header and its end tell; else nothing."""
+    try:
+        expect_regular(tar)
+        size = tar.stat().st_size
+        with open(tar, "rb") as file:
+            next(iter(Members(file, size)), None)
+            file.seek(max(0, size - tarfile.BLOCKSIZE))
+            return "" if not file.read().strip(b"\0") else "it has no end mark: it may be cut off"
+    except (*DAMAGE, OSError) as error:
+        return f"it cannot be read: {reason_of(error)}"
 
 
 class _Limited:

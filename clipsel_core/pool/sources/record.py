@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -13,15 +13,12 @@ from uuid import UUID
 import numpy as np
 
 from clipsel_core.counts import counted
-from clipsel_core.pool.conventions import usable_uid
+from clipsel_core.pool.conventions import SAVE_AS, UNDECODABLE, clean_text, usable_uid
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.text import SAVE_AS, UNDECODABLE, clean_text
 
 FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet", "arrow", "clip-retrieval", "npy")
 EMBEDDED = ("clip-retrieval", "npy")
 """The formats that have embeddings."""
-LARGEST_JSON = 1 << 24
-"""Bytes of a pair's json above which it is left unread."""
 SIDES = ("original_width", "original_height")
 """What tables and json call an image's width and height."""
 
@@ -80,7 +77,6 @@ class Source:
     image_column: what holds the image's bytes in a parquet, else nothing. signature: changes when what is in it does.
     extent: how much it is, for people.
     glance: the same records without images and captions, where that is quicker; it can be handed to another process.
-    embedded: whether the records have their embeddings, and need no teacher.
     """
 
     kind: str
@@ -92,37 +88,45 @@ class Source:
     signature: str
     extent: str
     image_column: str = ""
-    embedded: bool = False
     glance: Callable[[int], Iterator[Record]] | None = None
 
-
-def facts_in(text: bytes | str) -> dict[str, Any]:
-    """What a pair's json says, or nothing where it is broken: the pair can do without."""
-    try:
-        facts = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
+    @property
+    def embedded(self) -> bool:
+        """Whether the records have their embeddings, and need no teacher."""
+        return self.kind in EMBEDDED
 
 
-def caption_in(facts: Mapping[str, Any]) -> str:
-    """The caption that a pair's json gives, if any."""
-    return clean_text(facts.get("caption") or facts.get("text"))
+def source_of_files(
+    kind: str,
+    base: Place,
+    names: Sequence[str],
+    read: Callable[[int], Iterator[Record]],
+    said: str,
+    *,
+    lengths: Sequence[int] | None = None,
+    columns: Iterable[str] = (),
+    **more: Any,
+) -> Source:
+    """The source that these files are. lengths: their bytes, where known. more: parts and sizes, where these are others
+    than the files and their bytes, and the rest of Source. columns: those that are read; each counts once."""
+    lengths = tuple((base / name).size() for name in names) if lengths is None else lengths
+    fields = {"parts": tuple(names), "sizes": tuple(lengths), **more}
+    signature = signature_of(names, lengths, kind, *dict.fromkeys(columns))
+    extent = f"{counted(sum(lengths), 'bytes')} in {counted(len(lengths), 'files')}"
+    return Source(kind=kind, base=base, read=read, said=said, signature=signature, extent=extent, **fields)
 
 
 def fields_of_json(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a pair's json says of it, as fields of a Record; what has no field of its own goes into `facts`."""
     rest = {name: value for name, value in facts.items() if name not in _NAMED}
-    fields = fields_of(facts, "uid", "url")
-    fields["facts"] = json.dumps(rest) if rest else ""
-    return fields
+    return {**fields_of(facts, "uid", "url"), "facts": json.dumps(rest) if rest else ""}
 
 
 def fields_of(row: Mapping[str, Any], uid: str, url: str) -> dict[str, Any]:
     """A pair's uid, source_uid, url, width and height, as fields of a Record, as far as they can be used.
 
     uid, url: the names of the columns, "" for none: there may be a column without a name, as pandas writes its index.
-    Of bytes 16 are a UUID, unless all are letters, digits and signs of ASCII: no UUID's are. Others are text.
+    Of bytes 16 are a UUID, unless all are printable ASCII: no UUID's are. Others are text.
     """
     value = row.get(uid) if uid else None
     if isinstance(value, bytes):
@@ -144,15 +148,6 @@ def signature_of(names: Sequence[str], sizes: Sequence[int], *settings: str) -> 
     for word in (*settings, "", *(f"{size} {name}" for name, size in zip(names, sizes, strict=True))):
         digest.update(word.encode("utf-8", "surrogateescape") + b"\0")
     return digest.hexdigest()
-
-
-def extent_of(sizes: Sequence[int]) -> str:
-    """How much files of these sizes are, for people.
-
-    >>> extent_of([1000, 234])
-    '1,234 bytes in 2 files'
-    """
-    return f"{counted(sum(sizes), 'bytes')} in {counted(len(sizes), 'files')}"
 
 
 def _usable_side(value: object) -> int | None:

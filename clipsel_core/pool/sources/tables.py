@@ -1,37 +1,68 @@
-"""Which columns and rows has a table, and what pairs does one of paths and captions name? csv, tsv, jsonl, parquet."""
+"""Which columns and rows has a table, and what pairs does one of paths and captions name? csv, tsv, jsonl, parquet.
+
+Text is decoded by its byte order mark; line ends and separators are told by the first line.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+import re
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.conventions import find_column
-from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.record import SIDES, Record, Source, extent_of, fields_of, signature_of
-from clipsel_core.pool.sources.text import SAVE_AS, UNDECODABLE, Delimited, Row, Text, clean_text, open_text
-
-_IMAGE_NAMES = (
-    *("image_path", "img_path", "path", "filepath", "file_path", "file_name", "filename", "file"),
-    *("image", "img", "image_name", "image_file", "image_id", "photo", "picture", "jpg", "png", "webp"),
+from clipsel_core.pool.conventions import (
+    DECODE_ERRORS,
+    IMAGE_COLUMNS,
+    SAVE_AS,
+    SEPARATORS,
+    TEXT_COLUMNS,
+    UNDECODABLE,
+    clean_text,
+    encoding_of,
+    find_column,
+    separator_of,
 )
-_TEXT_NAMES = ("caption", "text", "txt", "captions", "description", "title", "alt", "alt_text", "sentence", "comment")
+from clipsel_core.pool.layout import as_bytes
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.record import SIDES, Record, Source, fields_of, source_of_files
+
 _TEXT_KINDS = (
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null),
     *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
 )
 _ROWS_AT_ONCE = 4096
 # Rows by which a jsonl shows its columns.
-_LOOKED_AT = 1000
+_COLUMNS_WITHIN = 1000
+# Rows by which a tsv shows whether a column is quoted in all of them.
+_LOOKED_AT, _ENOUGH = 100, 2
+# How many lines of a tsv may be rows by themselves, beyond as many that are none, while a closing quote is looked for.
+_DOUBTS = 4
+# Beyond these a quote that nothing closes is taken for a quote.
+_MOST_LINES, _MOST_LETTERS = 1000, 1 << 20
+_ENDS = "\r\n"
+_UNCLOSED = re.compile('"[^"]*(?:""[^"]*)*\\Z')
+
+
+class Row(NamedTuple):
+    """A row of a table. position: how far the table is read. number: of its line, from 1; in a parquet, from 0.
+
+    values: by column, or a text that says why it cannot be read.
+    """
+
+    position: int
+    number: int
+    values: dict[str, Any] | str
 
 
 @dataclass(frozen=True)
@@ -82,12 +113,9 @@ def open_tables(
     Raises: PoolFormatError where there is no such column, or the table cannot be read.
     """
     tables = [_table(base, name, kind, image, text) for name in names]
-    first, lengths = tables[0], [(base / name).size() for name in names]
+    first = tables[0]
     if len(tables) == 1:
         base, names, tables = base / first.folder, [first.path.name], [replace(first, folder="")]
-    said = f"{kind}, image paths from column {first.columns.image!r}, captions from {first.columns.text!r}{first.said}"
-    columns = dict.fromkeys(name for table in tables for name in table.columns.all)
-    signature = signature_of(names, lengths, kind, *columns)
 
     def read(part: int) -> Iterator[Record]:
         table = tables[part]
@@ -98,8 +126,17 @@ def open_tables(
         for row in read_rows(table.path, kind):
             yield _record(row, columns, table.path.name, table.folder)
 
-    sizes = tuple(table.size for table in tables)
-    return Source(kind, base, tuple(names), sizes, read, said + parts_said(names), signature, extent_of(lengths))
+    said = f"{kind}, image paths from column {first.columns.image!r}, captions from {first.columns.text!r}{first.said}"
+    return source_of_files(
+        kind,
+        base,
+        names,
+        read,
+        said + parts_said(names),
+        lengths=[table.path.size() for table in tables],
+        columns=[name for table in tables for name in table.columns.all],
+        sizes=tuple(table.size for table in tables),
+    )
 
 
 def guess_columns(
@@ -111,8 +148,8 @@ def guess_columns(
     """
     names = list(names)
     return Columns(
-        image=_given(table, names, image, "--image-column", _IMAGE_NAMES, needed),
-        text=_given(table, names, text, "--text-column", _TEXT_NAMES, needed),
+        image=_given(table, names, image, "--image-column", IMAGE_COLUMNS, needed),
+        text=_given(table, names, text, "--text-column", TEXT_COLUMNS, needed),
         uid=find_column(names, ["uid"]) or "",
         url=find_column(names, ["url", "image_url"]) or "",
         key=find_column(names, ["key", "__key__"]) or "",
@@ -143,7 +180,7 @@ def check_texts(table: Place, column: str, kind: pa.DataType | None, option: str
 
 def is_image_name(name: str) -> bool:
     """Whether a column with this name usually holds images or their paths."""
-    return name.strip().lower() in _IMAGE_NAMES
+    return name.strip().lower() in IMAGE_COLUMNS
 
 
 def rows_in(batch: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -152,21 +189,6 @@ def rows_in(batch: pa.RecordBatch) -> list[dict[str, Any]]:
         return batch.to_pylist()
     except UnicodeDecodeError:
         return pa.RecordBatch.from_arrays(list(map(as_bytes, batch.columns)), batch.schema.names).to_pylist()
-
-
-def as_bytes(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """A column of texts, or of lists of them, as bytes: one that is not UTF-8 would keep all from being read."""
-    types, kind = pa.types, column.type
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-        column = pc.cast(column, kind)
-    if types.is_list(kind) and types.is_string(kind.value_type):
-        return pc.cast(column, pa.list_(pa.binary()))
-    if types.is_large_list(kind) and types.is_large_string(kind.value_type):
-        return pc.cast(column, pa.large_list(pa.large_binary()))
-    if types.is_string(kind) or types.is_string_view(kind):
-        return pc.cast(column, pa.binary())
-    return pc.cast(column, pa.large_binary()) if types.is_large_string(kind) else column
 
 
 @contextmanager
@@ -199,8 +221,26 @@ def read_rows(path: Place, kind: str) -> Generator[Row, None, None]:
             rows = chain.from_iterable(map(rows_in, file.iter_batches(_ROWS_AT_ONCE)))
             yield from (Row(number, number, values) for number, values in enumerate(rows))
         return
-    with open_text(path) as text:
-        yield from Delimited(text, kind) if kind != "jsonl" else _json_rows(text)
+    with open_text(path) as (lines, ends, tell):
+        yield from Delimited(lines, ends, tell, kind) if kind != "jsonl" else _json_rows(lines, tell)
+
+
+@contextmanager
+def open_text(place: Place) -> Iterator[tuple[Iterator[str], str, Callable[[], int]]]:
+    """A file's lines, the letters that each of them ends with one or both of, and what tells how many bytes are read.
+
+    Decoded by its byte order mark as in clean_text. Its first line end, LF or CR, is that of all.
+    Raises: PoolFormatError where it is UTF-16 without the mark, or no text; OSError.
+    """
+    with place.open() as raw:
+        head = raw.peek(1)  # type: ignore[attr-defined]
+        encoding = encoding_of(head)
+        if encoding == "utf-8" and head[:256].count(0) * 4 > len(head[:256]):
+            raise PoolFormatError(place, expected="text", found="bytes of zero", remedy=SAVE_AS)
+        shown = head.decode(encoding, "ignore")
+        first = re.search("\r\n?|\n", shown)
+        ends = "\n" if first is None or first[0] != "\r" else _ENDS if "\n" in shown else "\r"
+        yield io.TextIOWrapper(raw, encoding, DECODE_ERRORS, ends if len(ends) == 1 else ""), ends, raw.tell
 
 
 def look_into(path: Place, kind: str) -> Glimpse:
@@ -212,11 +252,11 @@ def look_into(path: Place, kind: str) -> Glimpse:
         names = read_parquet_schema(path).names
         with closing(read_rows(path, kind)) as rows:
             return Glimpse(names, next((row.values for row in rows if isinstance(row.values, dict)), {}), "")
-    with open_text(path) as text:
-        table = Delimited(text, kind) if kind != "jsonl" else None
+    with open_text(path) as (lines, ends, tell):
+        table = Delimited(lines, ends, tell, kind) if kind != "jsonl" else None
         names, said = ([name for name in table.names if name], table.said) if table else ([], "")
-        rest = iter(table) if table else _json_rows(text)
-        seen = list(islice(rest, 1 if names else _LOOKED_AT))
+        rest = iter(table) if table else _json_rows(lines, tell)
+        seen = list(islice(rest, 1 if names else _COLUMNS_WITHIN))
         names = names or list(
             dict.fromkeys(name for row in seen if isinstance(row.values, dict) for name in row.values)
         )
@@ -275,6 +315,135 @@ def _inner_folder(path: Place, file: str) -> str:
     return holding[0] if len(holding) == 1 else ""
 
 
+class Delimited:
+    """The rows of a csv or tsv. names: of its columns in order, "" where one has none. mark: what separates fields.
+
+    kind: csv or tsv; the mark is found in the first line, whatever the kind, and said where it is not the usual one.
+
+    A field is quoted where it begins with a quote and a quote closes it before the next mark or line end. In a tsv
+    this may as well be text with quotes in it. There a field counts as quoted only where a writer had to quote it (it
+    holds a tab, a line end or a doubled quote), or where a column or the first line is quoted throughout; and lines
+    of which most are a row each by itself are not joined to one.
+    A row with more or fewer fields than the first line cannot be read: nothing tells which field is too many, and a
+    row that is cut within its caption looks like one that is short of a field.
+    """
+
+    def __init__(self, lines: Iterator[str], ends: str, tell: Callable[[], int], kind: str) -> None:
+        self._tell, self._ends, self._width, self._number = tell, ends, 0, 0
+        head = list(islice(lines, _LOOKED_AT))
+        self._ahead, self._lines = deque[str](), chain(head, lines)
+        usual = "\t" if kind == "tsv" else ","
+        self.mark = separator_of(next((line for line in head if line.strip(_ENDS)), ""), usual)
+        self._quoted = re.compile(f'"([^"]*(?:""[^"]*)*)"(?={re.escape(self.mark)}|\\Z)')
+        self._strict = self.mark != "\t" or _quoted_throughout(head)
+        self._given = list[str]()
+        self._plain = csv.reader(iter(self._given.pop, None), delimiter=self.mark, strict=True)
+        self._rows = self._split()
+        self.names = [name if name.strip() else "" for name in next(self._rows, (0, [""]))[1]]
+        self._width = len(self.names)
+        self.said = f", fields separated by {SEPARATORS[self.mark]}" if self.mark != usual else ""
+        self.said += ", a column without a name left out" if "" in self.names and self._width > 1 else ""
+
+    def __iter__(self) -> Iterator[Row]:
+        names, width = self.names, self._width
+        for number, fields in self._rows:
+            if len(fields) != width:
+                if len(fields) < width or any(fields[width:]):
+                    which = "more" if len(fields) > width else "fewer"
+                    said = f"{which} fields than the first line has: {len(fields)} in line {number:,}, {width} there"
+                    remedy = f"quote fields that hold {SEPARATORS[self.mark]} or line ends"
+                    yield Row(self._tell(), number, f"{said}; {remedy}")
+                    continue
+                del fields[width:]
+            yield Row(self._tell(), number, dict(zip(names, fields, strict=True)))
+
+    def _split(self) -> Iterator[tuple[int, list[str]]]:
+        """The fields of each row, with the number of its first line; lines without anything are passed over."""
+        while (line := self._ahead.popleft() if self._ahead else next(self._lines, None)) is not None:
+            self._number += 1
+            bare = line.rstrip(_ENDS)
+            if '"' not in bare:
+                if bare:
+                    yield self._number, bare.split(self.mark)
+                continue
+            number = self._number
+            yield number, self._joined(line) or self._fields(bare, meant=False) or []
+
+    def _joined(self, line: str) -> list[str] | None:
+        """The fields of a row that a line begins and perhaps further ones go on with; none where quotes say nothing."""
+        bare = line.rstrip(_ENDS)
+        if self._strict:
+            # Most lines are a row, which the csv module splits in a fraction of the time; it asks for more where not.
+            self._given.append(bare)
+            try:
+                return next(self._plain)
+            except (csv.Error, IndexError):
+                self._given.clear()
+        if fields := self._fields(bare):
+            return fields
+        text, whole = line, self._is_whole(line)
+        for count, more in enumerate(self._following(), 1):
+            text += more
+            whole += self._is_whole(more)
+            if len(text) > _MOST_LETTERS or (2 * whole > count + _DOUBTS and not self._strict):
+                break
+            fields = self._fields(text.rstrip(_ENDS)) if '"' in more else None
+            if fields is None:
+                continue
+            if 2 * whole > count + 1 and not self._strict:
+                break
+            for _ in range(count if fields else 0):
+                self._ahead.popleft()
+                self._number += 1
+            return fields
+        return None
+
+    def _is_whole(self, line: str) -> int:
+        return int(line.count(self.mark) == self._width - 1)
+
+    def _following(self) -> Iterator[str]:
+        """The next lines, which stay to be read."""
+        for place in range(_MOST_LINES):
+            if place == len(self._ahead):
+                self._ahead.extend(islice(self._lines, 1))
+            if place == len(self._ahead):
+                return
+            yield self._ahead[place]
+
+    def _fields(self, text: str, *, meant: bool = True) -> list[str] | None:
+        """The fields of one row; None where a quote in it is not closed, none where it is not one row.
+
+        meant: whether quotes that nothing closes are still expected to be closed.
+        """
+        fields, at = list[str](), 0
+        while True:
+            found = self._quoted.match(text, at)
+            if found and (self._strict or not found[1] or any(mark in found[1] for mark in ('""', self.mark, *_ENDS))):
+                fields.append(found[1].replace('""', '"'))
+                end = found.end()
+            elif meant and not found and _UNCLOSED.match(text, at):
+                return None
+            else:
+                end = text.find(self.mark, at)
+                end = len(text) if end < 0 else end
+                fields.append(text[at:end])
+                if any(letter in fields[-1] for letter in self._ends):
+                    return []
+            if end == len(text):
+                return fields
+            at = end + 1
+
+
+def _quoted_throughout(lines: list[str]) -> bool:
+    """Whether a tsv's names are all quoted, or all values of one of its columns."""
+    rows = [line.rstrip(_ENDS).split("\t") for line in lines if line.strip(_ENDS)]
+    if not rows:
+        return False
+    quoted = [[len(field) > 1 and field[0] == field[-1] == '"' for field in row] for row in rows]
+    values = [row for row in quoted[1:] if len(row) == len(quoted[0])]
+    return all(quoted[0]) or (len(values) >= _ENOUGH and any(map(all, zip(*values, strict=True))))
+
+
 def _given(table: Place, names: list[str], given: str | None, option: str, usual: tuple[str, ...], needed: bool) -> str:
     column = given if given in names else "" if given else find_column(names, usual) or ""
     if column and names.count(column) > 1:
@@ -311,12 +480,12 @@ def _record(row: Row, columns: Columns, table: str, folder: str) -> Record:
     return Record(key=key or file, file=file, position=row.position, **columns.fields(row.values))
 
 
-def _json_rows(text: Text) -> Iterator[Row]:
-    for number, line in enumerate(text.lines, 1):
+def _json_rows(lines: Iterable[str], tell: Callable[[], int]) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
         except (ValueError, RecursionError):
             values = None
-        yield Row(text.tell(), number, values if isinstance(values, dict) else "a line that is not a JSON object")
+        yield Row(tell(), number, values if isinstance(values, dict) else "a line that is not a JSON object")

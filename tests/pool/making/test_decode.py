@@ -10,8 +10,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from clipsel_core.pool.conventions import MEDIA_TYPES
-from clipsel_core.pool.making.decode import Unusable, decode, decode_with_size
-from clipsel_core.pool.making.prepare import Framing
+from clipsel_core.pool.making.decode import Framing, Unusable, decode, decode_with_size
 from tests.pool.pictures import drawn, encoded, image
 
 

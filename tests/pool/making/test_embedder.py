@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from clipsel_core.pool.making.decode import Framing, Tokens
 from clipsel_core.pool.making.embed import embed_captions, embed_images
 from clipsel_core.pool.making.embedder import Lanes, lane_batch_size, round_weights
-from clipsel_core.pool.making.prepare import Framing, Tokens
 from tests.pool.pictures import caption, drawn
 from tests.waiting import PATIENCE_S
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool import stores
+from clipsel_core.pool import places as stores
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.places import Place

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from clipsel_core.pool.making.decode import Framing, Preparer, Tokens, Wanted
 from clipsel_core.pool.making.decoders import Decoders
 from clipsel_core.pool.making.embed import embed_images, embed_pixels, framing_of
-from clipsel_core.pool.making.prepare import Framing, Preparer, Tokens, Wanted
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record
 from tests.pool.pictures import drawn

@@ -1,24 +1,84 @@
-"""How is an image got from a store that may fail? Asked again in passing; a store that stays away ends the run.
+"""Which records of a source come next, and how are their images got from a store that may fail?
 
-One picture that cannot be had is rejected, and the run goes on. But were every picture rejected that was asked for
-while a store was down, good pairs would be lost by the thousand. So whoever fails is compared with one that was had
-from the same store before: where that one can be had no more, it is the store that failed.
+A picture that cannot be had is rejected, and the run goes on. Were every picture rejected that was asked for while a
+store was down, good pairs would be lost by the thousand. So one that fails is compared with one that was had from the
+same store before: where that one can be had no more, the store failed, which ends the run.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import accumulate, islice
 from threading import Event
+from typing import NamedTuple
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.making.prepare import why_unread
-from clipsel_core.pool.places import Place
+from clipsel_core.pool.making.decode import why_unread
+from clipsel_core.pool.places import PATIENT, Place
 from clipsel_core.pool.sources.record import Record, Source
-from clipsel_core.pool.stores import PATIENT
 
 # Failures of a store that gave no picture yet, after which its pictures are asked for once, or it counts as away.
 _HOPELESS, _AWAY = 3, 20
+
+
+class Cursor(NamedTuple):
+    """Where in the source a shard begins: the part, and how many of its records come before."""
+
+    part: int = 0
+    before: int = 0
+
+
+class Feed:
+    """The source's records from a cursor on, and where they have got to. handed_out: how many records were."""
+
+    def __init__(self, source: Source, cursor: Cursor) -> None:
+        self._at, self._following = cursor, cursor
+        self._source, self._ahead, self.handed_out = source, list[Record](), 0
+        self._starts = [0, *accumulate(source.sizes)]
+        # The number of a record, counted from the cursor on, with which each part from the cursor's on begins.
+        self._first, self._begun = cursor.part, list[int]()
+        self._records = self._from(cursor)
+
+    def __iter__(self) -> Iterator[Record]:
+        return self
+
+    def __next__(self) -> Record:
+        record = self._ahead.pop() if self._ahead else next(self._records)
+        self._following = self._at
+        self.handed_out += 1
+        return record
+
+    def continued(self, cursor: Cursor) -> Feed:
+        """The records from a cursor on: this feed where it stands there, so that what came before is read once."""
+        return self if cursor == self._following else Feed(self._source, cursor)
+
+    def reached(self, record: Record, number: int) -> int:
+        """How far the source is read with the `number`th record that was handed out, in the unit of its sizes."""
+        part = self._first + bisect_left(self._begun, number) - 1
+        return self._starts[part] + min(record.position, self._source.sizes[part])
+
+    def following(self) -> Cursor:
+        """Where the first record lies that has not been handed out."""
+        return self._following
+
+    def exhausted(self) -> bool:
+        """Whether there is no record left."""
+        if not self._ahead:
+            self._ahead += islice(self._records, 1)
+        return not self._ahead
+
+    def _from(self, cursor: Cursor) -> Iterator[Record]:
+        handed_out = 0
+        for part in range(cursor.part, len(self._source.parts)):
+            skipped = cursor.before if part == cursor.part else 0
+            self._begun.append(handed_out)
+            for before, record in enumerate(islice(self._source.read(part), skipped, None), skipped + 1):
+                self._at = Cursor(part, before)
+                handed_out += 1
+                yield record
 
 
 class Fetcher:

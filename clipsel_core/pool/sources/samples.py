@@ -1,28 +1,31 @@
-"""What pairs lie in webdataset tars? img2dataset's layout: <key>.jpg, <key>.txt, <key>.json, one after the other."""
+"""What pairs do files named alike make: <key>.jpg, <key>.txt, <key>.json? In webdataset tars, or in a folder."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, reason_of
-from clipsel_core.pool.conventions import IMAGE_ENDINGS, IMAGES_END, is_hidden, split_key
-from clipsel_core.pool.places import Place
-from clipsel_core.pool.sources.members import DAMAGE, Member, Members
-from clipsel_core.pool.sources.record import (
+from clipsel_core.pool.conventions import (
+    IMAGE_ENDINGS,
+    IMAGES_END,
     LARGEST_JSON,
-    Record,
-    Source,
+    LONGEST_CAPTION,
     caption_in,
-    extent_of,
+    clean_text,
     facts_in,
-    fields_of_json,
-    signature_of,
+    is_hidden,
+    split_key,
 )
-from clipsel_core.pool.sources.text import LONGEST_CAPTION, clean_text
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.prefetch import in_order
+from clipsel_core.pool.sources.members import DAMAGE, Member, Members
+from clipsel_core.pool.sources.record import Record, Source, fields_of_json, source_of_files
 
 _KINDS = {**dict.fromkeys(IMAGE_ENDINGS, "image"), ".txt": "txt", ".json": "json"}
 # Bytes of samples whose files do not lie next to each other, while the rest of them is awaited.
@@ -30,12 +33,11 @@ _HELD_BYTES = 256 << 20
 _BYTES_OF_A_SAMPLE = 1024
 # Files of one key that are held: where keys have dots, all files may have the same.
 _MOST_FILES = 1 << 16
-_APART = "no image or no caption next to it: files of a key that lie further apart in the tar are not joined"
-_LATE_JSON = (
-    "a json that lies apart from its image: the pair was made without the uid and the rest that it says"
-)
-# Keys of pairs without a json that are remembered for that.
+# Keys of pairs without a json that are remembered, in case one comes later.
 _MOST_BARE = 1 << 20
+_CAPTIONS_AT_ONCE = 32
+_APART = "no image or no caption next to it: files of a key that lie further apart in the tar are not joined"
+_LATE_JSON = "a json that lies apart from its image: the pair was made without the uid and the rest that it says"
 _TWICE = "its key is repeated in the tar, and which of its files belong together cannot be told"
 
 
@@ -43,10 +45,8 @@ _TWICE = "its key is repeated in the tar, and which of its files belong together
 class Sample:
     """The files of a tar that belong together. place, json_place: offset and length of the image, and of the json.
 
-    data: the image's bytes, where kept.
-
-    caption: of the .txt. endings: of all its files, in their order. fault: why it is no pair. position: how far the tar
-    has been read. held: about how many bytes of memory it takes.
+    data: the image's bytes, where kept. caption: of the .txt. endings: of all its files, in their order.
+    fault: why it is no pair. position: how far the tar has been read. held: about how many bytes of memory it takes.
     """
 
     key: str
@@ -63,9 +63,8 @@ class Sample:
 
     def join(self, other: Sample) -> None:
         """Takes the files of another that it has not."""
-        self.place, self.caption = self.place or other.place, self.caption or other.caption
-        self.facts, self.dotted = self.facts or other.facts, self.dotted or other.dotted
-        self.json_place = self.json_place or other.json_place
+        for name in ("place", "caption", "facts", "dotted", "json_place"):
+            setattr(self, name, getattr(self, name) or getattr(other, name))
         self.endings |= other.endings
 
     def merged(self) -> Iterator[Sample]:
@@ -119,6 +118,7 @@ class Samples:
                     if sample is None:
                         pass
                     elif key != sample.key and self._is_plain(sample):
+                        # As in nearly all tars: it is complete as it came by, and nothing else has to be looked at.
                         yield self._noted(sample)
                     else:
                         yield from self._closed(sample, again=key == sample.key)
@@ -159,7 +159,6 @@ class Samples:
             sample.dotted = True
 
     def _is_plain(self, sample: Sample) -> bool:
-        """Whether a sample is complete as it came by, and nothing else has to be looked at, as in nearly all tars."""
         if sample.dotted or sample.fault or sample.place is None or self._twin or self._apart:
             return False
         return self._is_complete(sample)
@@ -175,12 +174,6 @@ class Samples:
             yield from sample.merged()
             if sample.place is None and _KINDS.keys().isdisjoint(sample.endings):
                 return
-        if self._twin or again:
-            yield from self._closed_twin(sample, again=again)
-        else:
-            yield from self._settled(sample)
-
-    def _closed_twin(self, sample: Sample, *, again: bool) -> Iterator[Sample]:
         before, self._twin = self._twin, sample if again else None
         if before:
             # a.jpg a.txt a.json a.jpg a.txt a.json are two pairs; in a.jpg a.txt a.json a.jpg a.txt the json may be
@@ -246,21 +239,32 @@ def open_tars(base: Place, names: tuple[str, ...]) -> Source:
     else:
         remedy = "give tars that are not compressed, or another --format"
         raise PoolFormatError(base / names[0], expected="a tar", found=found, remedy=remedy)
-    sizes = tuple((base / name).size() for name in names)
-    said = f"webdataset, {counted(len(names), 'tars')}"
-    read, glance = (partial(_read_part, base, names, names_only=only) for only in (False, True))
-    signature = signature_of(names, sizes, "webdataset")
-    return Source("webdataset", base, names, sizes, read, said, signature, extent_of(sizes), glance=glance)
+    read, glance = (partial(_read_tar, base, names, names_only=only) for only in (False, True))
+    return source_of_files("webdataset", base, names, read, f"webdataset, {counted(len(names), 'tars')}", glance=glance)
 
 
-def _read_part(base: Place, names: tuple[str, ...], part: int, *, names_only: bool) -> Iterator[Record]:
+def _read_tar(base: Place, names: tuple[str, ...], part: int, *, names_only: bool) -> Iterator[Record]:
     name = names[part]
     try:
         size = (base / name).size()
         with (base / name).open() as raw:
             keep = base.remote and not names_only
             for sample in Samples(Members(raw, size), size, keep=keep, captions=not names_only):
-                yield _record(name, sample)
+                if sample.fault or sample.place is None:
+                    files = " and ".join(f"{sample.key}{ending}" for ending in list(sample.endings)[:3])
+                    fault = sample.fault or f"a key without an image: {files}; {IMAGES_END}"
+                    yield Record(sample.key, name, fault=fault, position=sample.position)
+                    continue
+                yield Record(
+                    key=sample.key,
+                    file=name,
+                    caption=sample.caption or caption_in(sample.facts),
+                    offset=sample.place[0],
+                    length=sample.place[1],
+                    data=sample.data,
+                    position=sample.position,
+                    **fields_of_json(sample.facts),
+                )
     except OSError as error:
         # A tar that comes to an end is damage, and listed; a store or a disk that fails is not the tar's fault.
         remedy = "start again when it can be: finished shards are kept"
@@ -268,18 +272,57 @@ def _read_part(base: Place, names: tuple[str, ...], part: int, *, names_only: bo
         raise PoolFormatError(base / name, expected="a tar that can be read", found=found, remedy=remedy) from error
 
 
-def _record(name: str, sample: Sample) -> Record:
-    if sample.fault or sample.place is None:
-        files = " and ".join(f"{sample.key}{ending}" for ending in list(sample.endings)[:3])
-        fault = sample.fault or f"a key without an image: {files}; {IMAGES_END}"
-        return Record(sample.key, name, fault=fault, position=sample.position)
-    return Record(
-        key=sample.key,
-        file=name,
-        caption=sample.caption or caption_in(sample.facts),
-        offset=sample.place[0],
-        length=sample.place[1],
-        data=sample.data,
-        position=sample.position,
-        **fields_of_json(sample.facts),
-    )
+def open_folder(base: Place) -> Source:
+    """The images below `base`, at any depth, in the order of their names; a pair's key is its path. A .txt beside no
+    image comes after them, as a fault.
+
+    A .json beside an image, as img2dataset writes them, is read too: uid, url and caption.
+    Raises: PoolFormatError where none has either.
+    """
+    files = base.files(*IMAGE_ENDINGS)
+    names, sizes = [name for name, _ in files], [size for _, size in files]
+    # By the name with its ending in lower case, how it is spelt; a name spelt so comes last, and goes before others.
+    texts = {_with_ending(name, name[name.rindex(".") :].lower()): name for name, _ in base.files(".txt", ".json")}
+    facts = sum(_with_ending(name, ".json") in texts for name in names)
+    taken = {_with_ending(name, ".txt") for name in names}
+    if not facts and texts.keys().isdisjoint(taken):
+        expected, found = "a .txt or .json beside each image", ", ".join(sorted(texts.values())[:3]) or "none"
+        remedy = "give the table of captions instead of the folder"
+        raise PoolFormatError(base, expected=expected, found=found, remedy=remedy)
+    said = f"a folder of {counted(len(names), 'images')}, captions from the .txt beside each"
+    said += f" and uids from the .json of {f'{facts:,}' if facts < len(names) else 'each'}" * (facts > 0)
+    lone = sorted(name for text, name in texts.items() if text.endswith(".txt") and text not in taken)
+    read, rows = partial(_read_folder, base, names, texts, lone), (len(names) + len(lone),)
+    return source_of_files("folder", base, names, read, said, lengths=sizes, parts=("",), sizes=rows)
+
+
+def _read_folder(base: Place, names: list[str], texts: dict[str, str], lone: list[str], _: int) -> Iterator[Record]:
+    def beside(name: str, ending: str, most: int) -> bytes:
+        try:
+            file = texts.get(_with_ending(name, ending))
+            return (base / file).read(0, most) if file else b""
+        except FileNotFoundError:
+            return b""
+
+    def described(name: str) -> Record:
+        """An image with what lies beside it, or what is wrong with that."""
+        key = clean_text(os.fsencode(name))
+        try:
+            said = facts_in(beside(name, ".json", LARGEST_JSON))
+            caption = clean_text(beside(name, ".txt", LONGEST_CAPTION)).strip()
+        except OSError as error:
+            return Record(key, key, fault=f"its caption cannot be read: {error.strerror or error}")
+        return Record(key, key, caption=caption or caption_in(said).strip(), **fields_of_json(said))
+
+    with ThreadPoolExecutor(_CAPTIONS_AT_ONCE if base.remote else 1) as threads:
+        found = in_order(names, lambda name: threads.submit(described, name), 2 * _CAPTIONS_AT_ONCE)
+        for number, (name, record) in enumerate(found):
+            fault = record.fault or ("" if record.key == name else "its name is not UTF-8")
+            yield replace(record, fault=fault, position=number)
+    for number, name in enumerate(lone, len(names)):
+        key = clean_text(os.fsencode(name))
+        yield Record(key, key, fault=f"a caption without an image: {key}; {IMAGES_END}", position=number)
+
+
+def _with_ending(name: str, ending: str) -> str:
+    return name[: name.rindex(".")] + ending
