@@ -18,7 +18,7 @@ import typer
 from clipsel_core import __version__
 from clipsel_core.commands import pools, runs, selections, workspace
 from clipsel_core.errors import ClipselError, reason_of
-from clipsel_core.status import State
+from clipsel_core.status import INTERRUPTED, State
 from clipsel_core.terminal import complain, report_end, report_to, say
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ app = typer.Typer(
 _ENDINGS: dict[object, tuple[State, str]] = {
     0: ("done", ""),
     2: ("failed", "wrong usage"),
-    130: ("stopped", "interrupted; start it again to go on"),
+    130: ("stopped", INTERRUPTED),
 }
 # In the order that --help lists them in.
 for _command in (
@@ -94,8 +94,8 @@ def _interrupt(number: int, _: object) -> None:
 
 def _end() -> None:
     """Ends the process where it stands; its next start clears up as after any other kill."""
-    report_end("stopped", _ENDINGS[130][1])
-    complain(_ENDINGS[130][1])
+    report_end("stopped", INTERRUPTED)
+    complain(INTERRUPTED)
     os._exit(130)
 
 

@@ -8,6 +8,7 @@ import pickle
 import signal
 import site
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,14 +18,17 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from threading import Lock, local
+from threading import Lock, Thread
 from typing import Any, NamedTuple, Self, TypeVar
 
 import clipsel_core
 from clipsel_core import errors
 from clipsel_core.errors import ClipselError, LostWorkerError, WorkerError
+from clipsel_core.tasks import Report
 
 Result = TypeVar("Result")
+
+_SECONDS_BETWEEN_WORDS = 0.3
 
 
 def module_command(module: str, *words: object) -> list[str]:
@@ -101,19 +105,20 @@ def server_context(preload: Sequence[str]) -> ForkServerContext:
     return context
 
 
-class _Process(NamedTuple):
-    """A process that was started, and the line to it."""
+class _Line(NamedTuple):
+    """A line to a process that was started: over each it does one piece of work at a time."""
 
     process: ForkServerProcess
-    line: Connection
+    connection: Connection
 
 
 class Crew(AbstractContextManager):
-    """Processes that do pieces of work, each one at a time. One that ends costs its piece alone: another is started.
+    """Processes that do pieces of work. One that ends costs its pieces alone: another is started.
 
     What they do has to be a module's function, and what it takes and gives has to be picklable.
-    Those that are at work when the crew is left are ended.
+    Those that are at work when the crew is left are ended, and so they are with this process.
 
+    count: processes. at_once: pieces that each does side by side, in threads.
     expected: what is expected of whatever a piece is about, for errors. preload: see server_context. settle: called
     with `given` in each new process.
     """
@@ -123,14 +128,15 @@ class Crew(AbstractContextManager):
         count: int,
         expected: str,
         *,
+        at_once: int = 1,
         preload: Sequence[str] = (),
         settle: Callable[..., object] | None = None,
         given: tuple[Any, ...] = (),
     ) -> None:
-        self._expected, self._settle, self._given = expected, settle, given
+        self._expected, self._at_once, self._settled = expected, at_once, (os.getcwd(), settle, given)
         self._context = server_context([__name__, *preload])
-        self._threads, self._of_thread = ThreadPoolExecutor(count), local()
-        self._lock, self._at_work, self._left = Lock(), list[_Process](), False
+        self._threads, self._lock = ThreadPoolExecutor(count * at_once), Lock()
+        self._at_work, self._free, self._left = set[ForkServerProcess](), list[_Line](), False
 
     def __enter__(self) -> Self:
         return self
@@ -139,79 +145,122 @@ class Crew(AbstractContextManager):
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._left = True
-            for process, _line in self._at_work:
+            for process in self._at_work:
                 process.kill()
         self._threads.shutdown()
-        for one in list(self._at_work):
-            self._bury(one)
+        for process in list(self._at_work):
+            self._bury(process)
 
-    def submit(self, where: object, work: Callable[..., Result], *arguments: object) -> Future[Result]:
+    def submit(
+        self, where: object, work: Callable[..., Result], *arguments: object, report: Report | None = None
+    ) -> Future[Result]:
         """Has a process do a piece of work. where: what it is about.
 
+        report: told, a few times a second, what the work tells the Report that it gets as its last argument then. What
+            it raises ends the process.
         The result raises what the work raises, where it is an error of ours or of a file; else WorkerError, and
         LostWorkerError where the process ends.
         """
-        return self._threads.submit(self._have_done, str(where), work, arguments)
+        return self._threads.submit(self._have_done, str(where), work, arguments, report)
 
-    def _have_done(self, where: str, work: Callable[..., Result], arguments: tuple[object, ...]) -> Result:
+    def _have_done(
+        self, where: str, work: Callable[..., Result], arguments: tuple[object, ...], report: Report | None
+    ) -> Result:
         asked = bytes(ForkingPickler.dumps((work, arguments)))
-        one: _Process | None = None
+        line: _Line | None = None
         try:
-            one = self._own()
-            one.line.send((where, self._expected, asked))
-            done, answer = one.line.recv()
+            line = self._take_line()
+            line.connection.send((where, self._expected, asked, report is not None))
+            while (heard := line.connection.recv())[0] == "told":
+                if report:
+                    report(*heard[1])
         except (EOFError, ConnectionError):
-            found = "that no process can be started" if one is None else f"that its process ended {self._bury(one)}"
+            found = "that no process can be started" if line is None else f"that its process ended {self._bury(*line)}"
             remedy = "see whether memory runs out, then start again"
             raise LostWorkerError(where, expected=self._expected, found=found, remedy=remedy) from None
-        if done:
-            return answer
-        raise errors.from_parts(answer)
+        except BaseException:
+            if line:
+                line.process.kill()
+                self._bury(*line)
+            raise
+        with self._lock:
+            self._free.append(line)
+        if heard[0] == "done":
+            return heard[1]
+        raise errors.from_parts(heard[1])
 
-    def _own(self) -> _Process:
-        """This thread's process."""
-        one: _Process | None = getattr(self._of_thread, "one", None)
-        if one is None or one not in self._at_work:
-            with self._lock:
-                if self._left:
-                    raise EOFError
-                ours, theirs = self._context.Pipe()
-                process = self._context.Process(target=_serve, args=(theirs, self._settle, self._given), daemon=True)
-                with theirs:
-                    process.start()
-                one = self._of_thread.one = _Process(process, ours)
-                self._at_work.append(one)
-        return one
+    def _take_line(self) -> _Line:
+        """A line to a process that has time, or to a new one."""
+        with self._lock:
+            while self._free:
+                line = self._free.pop()
+                if line.process in self._at_work:
+                    return line
+            if self._left:
+                raise EOFError
+            ours, theirs = zip(*(self._context.Pipe() for _ in range(self._at_once)), strict=True)
+            process = self._context.Process(target=_serve, args=(theirs, *self._settled), daemon=True)
+            try:
+                process.start()
+            finally:
+                for connection in theirs:
+                    connection.close()
+            self._at_work.add(process)
+            self._free += [_Line(process, connection) for connection in ours]
+            return self._free.pop()
 
-    def _bury(self, one: _Process) -> str:
+    def _bury(self, process: ForkServerProcess, *lines: Connection) -> str:
         """Lets go of a process that has ended, or is about to; how it ended."""
         # No two threads may ask at once how a process ended: multiprocessing tells it once.
         with self._lock:
-            self._at_work.remove(one)
-            one.process.join()
-        one.line.close()
-        return ending(one.process.exitcode or 0)
+            self._at_work.discard(process)
+            process.join()
+        for line in lines:
+            line.close()
+        return ending(process.exitcode or 0)
 
 
 _start = Lock()
 
 
-def _serve(line: Connection, settle: Callable[..., object] | None, given: tuple[Any, ...]) -> None:
+def _serve(
+    lines: Sequence[Connection], folder: str, settle: Callable[..., object] | None, given: tuple[Any, ...]
+) -> None:
     """In a process: does what it is asked until there is nobody any more who asks."""
     # A terminal interrupts all processes at once: what that means is said by the one that started them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir(folder)
     if settle:
         settle(*given)
-    with suppress(EOFError, BrokenPipeError):
+    for line in lines:
+        Thread(target=_answer, args=(line,), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _answer(line: Connection) -> None:
+    """Does what is asked over one line, a piece after the other."""
+    with suppress(EOFError, ConnectionError):
         while True:
-            line.send_bytes(_outcome(*line.recv()))
+            line.send_bytes(_outcome(line, *line.recv()))
+    os._exit(0)
 
 
-def _outcome(where: str, expected: str, asked: bytes) -> Any:
-    """The bytes of (True, result) or of (False, parts of an error)."""
+def _outcome(line: Connection, where: str, expected: str, asked: bytes, is_watched: bool) -> Any:
+    """The bytes of ("done", result) or of ("failed", parts of an error)."""
+    said_at = 0.0
+
+    def tell(*said: Any) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at > _SECONDS_BETWEEN_WORDS:
+            said_at = time.monotonic()
+            line.send(("told", said))
+
     try:
         with in_one_line(where, expected):
             work, arguments = pickle.loads(asked)
-            return ForkingPickler.dumps((True, work(*arguments)))
+            return ForkingPickler.dumps(("done", work(*arguments, *([tell] if is_watched else []))))
     except (ClipselError, OSError) as error:
-        return pickle.dumps((False, errors.parts(error)))
+        return pickle.dumps(("failed", errors.parts(error)))

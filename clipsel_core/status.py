@@ -12,15 +12,17 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError, reason_of
 from clipsel_core.files import write_json
+from clipsel_core.tasks import Report, silent
 
 State = Literal["running", "done", "failed", "stopped"]
+INTERRUPTED = "interrupted; start it again to go on"
 _Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 _SECONDS_BETWEEN_WRITES = 0.4
@@ -88,12 +90,26 @@ class Pace:
 
 
 class StatusFile:
-    """Keeps the file true while the work goes on; any thread may tell it."""
+    """Keeps the file true while the work goes on; any thread may tell it.
 
-    def __init__(self, path: Path, what: str = "") -> None:
-        self._path, self._written, self._guard = path, 0.0, threading.RLock()
+    As a context it also says how the work within it ended. beside: a Report that is told the same.
+    """
+
+    def __init__(self, path: Path, what: str = "", beside: Report = silent) -> None:
+        self._path, self._beside, self._written, self._guard = path, beside, 0.0, threading.RLock()
         self._status, self._pace = Status(state="running", started_at=_now(), pid=os.getpid()), Pace()
         self.begin(what)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is None:
+            self.close("done")
+        elif isinstance(error, KeyboardInterrupt):
+            self.close("stopped", INTERRUPTED)
+        elif isinstance(error, ClipselError | OSError):
+            self.close("failed", str(error))
 
     def begin(self, what: str) -> None:
         """Notes what is about to be done."""
@@ -114,6 +130,7 @@ class StatusFile:
             self._status = self._status.model_copy(update=told)
             if is_new_stage or time.monotonic() - self._written >= _SECONDS_BETWEEN_WRITES:
                 self._write()
+        self._beside(done, total, unit, note)
 
     def close(self, state: State, message: str = "") -> None:
         """Notes how the work ended."""

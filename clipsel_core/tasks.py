@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Generic, Protocol, TypeVar
@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 Value = TypeVar("Value")
 
 _AT_ONCE_S = 0.4
+_SECONDS_BETWEEN_CHECKS = 0.1
 _PARTS = 10_000  # so finely is a share told
 _is_unwanted: ContextVar[Callable[[], object]] = ContextVar("is unwanted", default=lambda: False)
 
@@ -73,19 +74,33 @@ def carried(work: Callable[..., Value]) -> Callable[..., Value]:
 def in_threads(threads: Executor, work: Callable[..., Value], *items: Iterable) -> list[Value]:
     """As list(threads.map(work, *items)), each of them a part of this thread's task.
 
-    Where it ends early, no part is at work any more: what they wrote to is free again.
+    Where one fails, those after it are asked to stop. Where it ends early, no part is at work any more: what they wrote
+    to is free again.
     """
-    work = carried(work)
-    parts = [threads.submit(work, *part) for part in zip(*items, strict=False)]
+    left, is_unwanted = threading.Event(), _is_unwanted.get()
+
+    def do(*part: object) -> Value:
+        with stoppable(lambda: left.is_set() or is_unwanted()):
+            return work(*part)
+
+    parts = [threads.submit(carried(do), *part) for part in zip(*items, strict=False)]
     found = []
     try:
         for part in parts:
             check()
             found.append(part.result())
     except BaseException:
+        left.set()
         wait([part for part in parts if not part.cancel()])
         raise
     return found
+
+
+def result_of(answer: Future[Value]) -> Value:
+    """What another thread or process ends with. Raises its error, and Stopped where this task is asked to stop."""
+    while wait([answer], _SECONDS_BETWEEN_CHECKS).not_done:
+        check()
+    return answer.result()
 
 
 class Task(Generic[Value]):

@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "pool": set(),
     "scoring": set(),
     "runs": {"pool", "scoring"},
-    "curation": {"pool", "runs.store", "runs.seal"},
+    "curation": {"pool", "runs.store"},
     "demo": {"pool", "runs", "curation", "scoring"},
     "commands": {"pool", "runs", "curation", "demo", "doctor", "terminal"},
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -176,6 +176,23 @@ def test_in_threads__leaves_what_was_not_begun_and_waits_for_what_was():
             tasks.in_threads(threads, work, range(20))
         assert len(begun) < 20
         assert sorted(ended) == sorted(begun)
+
+
+def test_in_threads__stops_those_at_work_after_one_that_failed():
+    def work(part: int) -> None:
+        if part == 1:
+            raise ValueError(part)
+        while part:
+            tasks.check()
+
+    with ThreadPoolExecutor(3) as threads, pytest.raises(ValueError, match="1"):
+        tasks.in_threads(threads, work, range(3))
+
+
+def test_result_of__ends_with_the_task():
+    assert tasks.result_of(ThreadPoolExecutor(1).submit(int, "7")) == 7
+    with tasks.stoppable(lambda: True), pytest.raises(tasks.Stopped):
+        tasks.result_of(Future())
 
 
 def test_in_threads__hands_over_what_the_work_raises():

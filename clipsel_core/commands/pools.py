@@ -178,9 +178,9 @@ def _load(
     from clipsel_core.pool.making.decode import MOST_PIXELS
     from clipsel_core.pool.making.embed import load_teacher
     from clipsel_core.pool.making.precision import choose_precision
-    from clipsel_core.runs.plan import resolve_device
+    from clipsel_core.runs.plan import resolve_devices
 
-    teacher = load_teacher(model, pretrained=pretrained, device=resolve_device(device), precision=precision)
+    teacher = load_teacher(model, pretrained=pretrained, device=resolve_devices(device)[0], precision=precision)
     if precision == "auto":
         teacher, trial = choose_precision(teacher, source, pool, arch, most_pixels=max_pixels or MOST_PIXELS)
         if trial:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core.errors import RunError
-from clipsel_core.runs.seal import as_array
+from clipsel_core.runs.store import as_array
 
 # The rows of the parquet files that the parameter `files` lists. A folder named text=hello is no column of theirs.
 ROWS = "read_parquet($files, hive_partitioning = false)"

@@ -8,6 +8,7 @@ The values are those that `score` gives with this target from the start, on the 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,22 +16,28 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from clipsel_core.errors import RunError, TargetError
-from clipsel_core.files import remove_leftovers, write_atomically, write_json
+from clipsel_core.files import remove_leftovers, write_json
 from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, expect_images, read_images, read_pairs, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
-from clipsel_core.runs.local import sole_worker
-from clipsel_core.runs.plan import check_same_pool, parse_norms, resolve_device, shard_infos, tiles_as, versions
-from clipsel_core.runs.score_group import NormSims, spread, usable_rows
-from clipsel_core.runs.seal import UID_HALVES, SealedFiles, digest_of, keep_whole, sealed
-from clipsel_core.runs.store import AddedTarget, Run, RunConfig, added_file, read_added
+from clipsel_core.runs.groups import NormSims, spread, usable_rows
+from clipsel_core.runs.local import side_by_side, sole_worker
+from clipsel_core.runs.plan import check_same_pool, parse_norms, resolve_devices, shard_infos, tiles_as, versions
+from clipsel_core.runs.store import (
+    UID_HALVES,
+    AddedTarget,
+    Run,
+    RunConfig,
+    SealedFiles,
+    added_file,
+    keep_whole,
+    read_added,
+)
 from clipsel_core.runs.targets import load_target
-from clipsel_core.runs.worker import in_turn
 from clipsel_core.scoring.checks import telling_of_memory
-from clipsel_core.tasks import Report, silent
+from clipsel_core.tasks import Report, check, silent
 
 # Rows are of unit length within ROUNDING; whether those near its edge are is for row_scale to say.
 _SURELY_UNIT = 0.9 * ROUNDING
@@ -84,7 +91,7 @@ def _plan(
     info, rows = load_target(name, path, pool, arch, run.root)
     if any(target.name == name for target in run.config.targets):
         raise TargetError(run.root, expected="a new target's name", found=name, remedy="choose another name")
-    chosen, file = resolve_device(device or run.config.device), _description(run.root, name)
+    (chosen, *_), file = resolve_devices(device or run.config.device), _description(run.root, name)
     begun = read_added(file) if file.exists() else None
     wanted = parse_norms(norms or run.config.norms or RunConfig.model_fields["norms"].default)
     tiles = tiles_as(begun or run.config, chosen, arch.width)
@@ -102,28 +109,29 @@ def _compute(run: Run, pool: Pool, arch: Arch, plan: AddedTarget, sims: NormSims
     if not _description(run.root, name).exists():
         write_json(_description(run.root, name), plan.model_dump(mode="json"))
     remove_leftovers(folder)
-    keep_whole(SealedFiles(run.root, run.config, plan))
+    files = SealedFiles(run.root, run.config, plan)
+    keep_whole(files)
     left = [shard for shard in pool.shards if not added_file(run.root, name, shard.name).exists()]
     done = pool.rows - sum(shard.rows for shard in left)
-    comparison, digest = _Comparison(run, pool, arch, sims, plan.device), digest_of(plan)
+    room, computing = threading.Semaphore(2), threading.Lock()
+    comparison = _Comparison(run, pool, arch, sims, plan.device)
 
-    def compute(shard: Shard, read: _Read) -> tuple[_Read, dict[str, torch.Tensor]]:
+    def add(shard: Shard) -> None:
         nonlocal done
-        before, done = done, done + shard.rows
-
-        def tell(share: float, of: float, *_: object) -> None:
-            report(before + int(shard.rows * share / of), pool.rows, "pairs")
-
-        found = comparison.compute(shard, read, tell)
-        tell(1, 1)
-        return read, found
-
-    def write(shard: Shard, made: tuple[_Read, dict[str, torch.Tensor]]) -> None:
+        with room:
+            check()
+            read = comparison.read(shard)
+            with computing:
+                check()
+                found = comparison.compute(
+                    shard, read, lambda part, of, *_: report(done + shard.rows * part // of, pool.rows, "pairs")
+                )
+                done += shard.rows
+                report(done, pool.rows, "pairs")
         # Uids and scores are as good as random: a dictionary would take longer than the comparison.
-        path, table = added_file(run.root, name, shard.name), sealed(comparison.table(*made), shard.name, digest)
-        write_atomically(path, partial(pq.write_table, table, use_dictionary=False))
+        files.write(shard.name, comparison.table(read, found), use_dictionary=False)
 
-    in_turn(left, comparison.read, compute, write)
+    side_by_side(left, add)
     finished = plan.model_copy(update={"complete": True})
     write_json(_description(run.root, name), finished.model_dump(mode="json"))
 

@@ -6,7 +6,7 @@ import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -119,9 +119,10 @@ class Group:
         """What seeds the group's divisions; a single shard's name is its own."""
         return "\n".join(shard.name for shard in self.shards)
 
-    def without(self, shard: str) -> Group:
-        """The same group once a shard of it has its scores."""
-        return Group(self.shards, tuple(one for one in self.left if one.name != shard))
+    @property
+    def rows_left(self) -> int:
+        """Pairs of the shards that have no scores yet."""
+        return sum(shard.rows for shard in self.left)
 
 
 def groups_left(root: Path, shards: Sequence[Shard], together: int) -> list[Group]:
@@ -140,16 +141,14 @@ def nothing_scored(root: Path) -> bool:
     return not any(path.suffix == ".parquet" and not is_hidden(path.name) for path in (root / "scores").glob("*"))
 
 
-def begun_plan(root: Path, device: str, *, check_similarity: bool) -> Plan:
-    """The plan of a run that has begun, for one of its workers. Raises RunError where a target has changed."""
-    config = read_config(root)
-    pool = open_pool(root / config.pool)
-    arch = pool.arch(config.arch)
-    loaded = [load_target(target.name, root / target.path, pool, arch, root) for target in config.targets]
-    for was, (now, _) in zip(config.targets, loaded, strict=True):
+def with_targets(plan: Plan) -> Plan:
+    """A plan with its targets, read again from their files. Raises RunError where one has changed."""
+    targets = {}
+    for was in plan.config.targets:
+        now, targets[was.name] = load_target(was.name, plan.root / was.path, plan.pool, plan.arch, plan.root)
         if was != now:
             raise RunError(now.path, expected="the target as it was begun with", found="another file")
-    return Plan(root, pool, arch, config, {info.name: rows for info, rows in loaded}, (device,), check_similarity)
+    return replace(plan, targets=targets)
 
 
 def parse_norms(norms: Sequence[str]) -> tuple[str, ...]:
@@ -168,24 +167,16 @@ def resolve_devices(text: str) -> tuple[str, ...]:
     if text == "auto":
         return gpus or ("cpu",)
     names = tuple(name.strip() for name in text.split(","))
-    found = gpus if names == ("cuda",) and gpus else tuple(_usable(name) for name in names)
-    if len({torch.device(name).type for name in found}) > 1:
-        raise ScoringError("--device", expected="devices of one kind", found=text, remedy="score on the GPUs alone")
-    return found
-
-
-def resolve_device(device: str) -> str:
-    """The device for what has one worker: the first of `resolve_devices`."""
-    return resolve_devices(device)[0]
-
-
-def _usable(device: str) -> str:
+    if names == ("cuda",) and gpus:
+        return gpus
     try:
-        torch.empty(1, device=device)
+        kinds = {torch.empty(1, device=name).device.type for name in names}
     except (RuntimeError, AssertionError) as error:
         found = str(error).split("\n")[0]
         raise ScoringError("--device", expected="auto, cpu or devices of this machine", found=found) from error
-    return device
+    if len(kinds) > 1:
+        raise ScoringError("--device", expected="devices of one kind", found=text, remedy="score on the GPUs alone")
+    return names
 
 
 def tiles_as(begun: RunConfig | AddedTarget | None, device: str, width: int) -> dict[str, int] | None:

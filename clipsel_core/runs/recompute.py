@@ -9,8 +9,7 @@ import numpy as np
 from clipsel_core.errors import ClipselError, RunError, TargetError
 from clipsel_core.pool.embeddings import read_pairs
 from clipsel_core.pool.layout import Pool, Shard, open_pool, read_uids
-from clipsel_core.runs.seal import UID_HALVES, SealedFiles, as_array
-from clipsel_core.runs.store import Run, TargetInfo
+from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, TargetInfo, as_array
 from clipsel_core.runs.targets import load_target
 from clipsel_core.scoring.s_cliploss import division
 from clipsel_core.tasks import Report, silent

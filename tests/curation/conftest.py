@@ -13,8 +13,7 @@ import pytest
 from benchmarks.synthetic_run import write_run
 from clipsel_core import uids
 from clipsel_core.files import write_json
-from clipsel_core.runs.seal import digest_of, sealed
-from clipsel_core.runs.store import Run, RunConfig, ShardInfo, score_file, write_config
+from clipsel_core.runs.store import Run, RunConfig, ShardInfo, digest_of, score_file, sealed, write_config
 
 Columns = Mapping[str, Sequence[float] | np.ndarray]
 

@@ -15,8 +15,7 @@ from clipsel_core.pool.layout import open_pool, read_uids
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.local import score
 from clipsel_core.runs.recompute import recompute
-from clipsel_core.runs.seal import digest_of, sealed
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.store import Run, digest_of, sealed
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 
 OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 3}

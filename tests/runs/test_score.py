@@ -20,9 +20,9 @@ from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.teachers import TeacherInfo, add_teacher
-from clipsel_core.runs import plan, score_group
+from clipsel_core.runs import groups, plan
+from clipsel_core.runs.groups import disagreement
 from clipsel_core.runs.local import score
-from clipsel_core.runs.score_group import disagreement
 from clipsel_core.runs.store import Run, read_config, score_file
 from clipsel_core.scoring import rounded
 from clipsel_core.scoring.s_cliploss import division
@@ -116,7 +116,7 @@ def test_score__records_the_tiles_and_goes_on_with_them(pool, tmp_path, monkeypa
 
     monkeypatch.setattr(plan, "tile_sizes", lambda device, width: dict(chosen))
     monkeypatch.setattr(plan, "use_tile_sizes", take)
-    monkeypatch.setattr(score_group, "use_tile_sizes", take)
+    monkeypatch.setattr(groups, "use_tile_sizes", take)
     run = score(pool, tmp_path / "run", device="cpu", **OPTIONS)
     before = files_of(tmp_path / "run")
     assert run.config.tiles == {"rows": 128, "columns": 256}
@@ -448,7 +448,7 @@ def test_score__status_counts_up_to_the_whole(pool, tmp_path):
 
 def test_group_scorer__tells_shares_up_to_the_whole(pool, tmp_path, target):
     planned = plan.plan_run(pool, tmp_path / "run", targets={"task": target}, device="cpu", **OPTIONS)
-    scorer = score_group.GroupScorer(planned, "cpu")
+    scorer = groups.GroupScorer(planned, "cpu")
     (group, *_), shares = plan.groups_left(tmp_path / "run", planned.pool.shards, 1), []
     scorer.score(scorer.read(group), lambda done, total, *_: shares.append(done / total))
     assert shares == sorted(shares)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from contextlib import suppress
-from types import SimpleNamespace
+from multiprocessing import forkserver
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +17,6 @@ import pytest
 
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
-from clipsel_core.runs import local, plan
 from clipsel_core.runs.local import score
 from clipsel_core.runs.plan import resolve_devices
 from clipsel_core.runs.store import score_file
@@ -64,18 +64,9 @@ def large_pool(root):
 
 def children():
     """The workers of this process that are alive."""
-    mine = []
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{entry}/stat") as stat, open(f"/proc/{entry}/cmdline") as command:
-                if stat.read().rpartition(")")[2].split()[1] == str(os.getpid()) and "runs.worker" in command.read():
-                    mine.append(int(entry))
-        except OSError:
-            pass
-    return mine
+    return [process.pid for process in multiprocessing.active_children()]
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds its children in /proc")
 def test_workers__one_that_dies_gives_its_work_back(tmp_path):
     pool = large_pool(tmp_path / "pool")
     options = {"temperature": 0.05, "batch_size": 1500, "divisions": 8, "seed": 1}
@@ -94,7 +85,6 @@ def test_workers__one_that_dies_gives_its_work_back(tmp_path):
     assert (status.done, status.note) == (15_000, "5 of 5 shards")
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds its children in /proc")
 def test_workers__that_die_again_and_again_are_given_up(tmp_path):
     pool, stop = large_pool(tmp_path / "pool"), threading.Event()
 
@@ -117,6 +107,15 @@ def test_workers__that_die_again_and_again_are_given_up(tmp_path):
     assert score(pool, tmp_path / "run", device="cpu", batch_size=1500, divisions=8).finished
 
 
+@pytest.fixture
+def new_server():
+    """Has workers start from a server with this process's environment of now."""
+    forkserver._forkserver._stop()
+    yield
+    forkserver._forkserver._stop()
+
+
+@pytest.mark.usefixtures("new_server")
 def test_workers__that_fail_as_nothing_should_are_given_up_in_one_line(pool, tmp_path, monkeypatch, capfd):
     npz = pool / "metadata" / "00000001.npz"
     for name, value in traps.setting(npz, tmp_path / "hook", "1 / 0").items():
@@ -198,23 +197,3 @@ def test_mix__bad_rows_take_no_part(tmp_path):
     missing = [np.flatnonzero(np.isnan(pq.read_table(file)["r_text"].to_numpy())).tolist() for file in run.score_files]
     assert missing == [[0, 19], []]
     assert run.config.skipped_rows == 2
-
-
-def test_desk__what_a_lost_worker_held_waits_again_and_counts_as_not_begun(pool):
-    first, *others = [plan.Group((shard,), (shard,)) for shard in open_pool(pool).shards]
-    told = []
-    desk = local._Desk([first, *others], SimpleNamespace(set_back=told.append))
-    assert desk.take() is first
-    desk.give_back([first], "cuda:1", "by SIGKILL", "look")
-    assert told == [first]
-    assert list(desk.waiting) == [first, *others]
-    assert not desk.failures
-    desk.give_back([desk.take()], "cuda:0", "by SIGKILL", "look")
-    assert [error.where for error in desk.failures] == [first.shards[0].name]
-    assert desk.take() is None
-
-
-def test_share__a_worker_that_finished_part_of_a_group_gives_back_the_rest(pool, tmp_path):
-    (group,) = (plan.Group(tuple(s), tuple(s)) for s in [open_pool(pool).shards])
-    assert [shard.name for shard in group.without("00000001").left] == ["00000000", "00000002"]
-    assert group.without("00000001").name == group.name

@@ -32,8 +32,7 @@ from clipsel_core.curation.index.counts import map_cells, whole_span
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError, reason_of
 from clipsel_core.files import write_atomically
-from clipsel_core.runs.seal import check_seal, sealed
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.store import Run, check_seal, sealed
 from clipsel_core.tasks import Report, part_of, silent
 
 # Pairs on a map where nobody says how many.

@@ -27,8 +27,7 @@ from clipsel_core.errors import RunError, TargetError, UidError, reason_of
 from clipsel_core.files import write_atomically
 from clipsel_core.pool.embeddings import ROUNDING, at_unit_length, row_lengths, row_scale
 from clipsel_core.pool.target_files import read_target_rows, split_part
-from clipsel_core.runs.seal import check_seal, sealed
-from clipsel_core.runs.store import Run, TargetInfo
+from clipsel_core.runs.store import Run, TargetInfo, check_seal, sealed
 from clipsel_core.tasks import Report, silent
 
 _KEY = b"clipsel.search"

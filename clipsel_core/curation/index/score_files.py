@@ -18,8 +18,7 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.curation.database import Database
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.errors import RunError
-from clipsel_core.runs.seal import UID_HALVES, SealedFiles, as_array
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
 
 _readers = ThreadPoolExecutor(allowed_cores(), "read")
 _PAIR = pa.schema([*((half, pa.uint64()) for half in UID_HALVES), ("row", pa.int64())])

@@ -22,8 +22,7 @@ from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import ClipselError
 from clipsel_core.files import sha256_of
-from clipsel_core.runs.seal import UID_HALVES, SealedFiles, is_sealed
-from clipsel_core.runs.store import Run, score_file
+from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, is_sealed, score_file
 from clipsel_core.tasks import Report, silent
 
 # What float32 may differ by from float64, of values of about 1 and in proportion.

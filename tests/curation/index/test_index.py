@@ -20,8 +20,7 @@ from clipsel_core.curation.index.index import open_indexed, stamp_of, wait_until
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
 from clipsel_core.files import locked
-from clipsel_core.runs.seal import digest_of, sealed
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.store import Run, digest_of, sealed
 from tests.curation.conftest import hand_run, make_uids
 from tests.waiting import PATIENCE_S, join
 

@@ -1,10 +1,10 @@
-"""How is a group of shards scored? Embeddings in, a table of scores for each shard out."""
+"""How is a group of shards scored? Embeddings in, a column a metric out, written for each shard."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +15,15 @@ import torch
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.embeddings import read_pairs
-from clipsel_core.pool.layout import Arch, Pool, Shard, read_column, read_uids
+from clipsel_core.pool.layout import Arch, Shard, read_column, read_uids
 from clipsel_core.runs.plan import Group, Plan
-from clipsel_core.runs.seal import digest_of, sealed
-from clipsel_core.runs.store import COUNTS
+from clipsel_core.runs.store import UID_HALVES, SealedFiles
 from clipsel_core.scoring.checks import telling_of_memory
 from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.normsim import are_few, metric_name, normsim, normsim_2, normsims_to_few, second_moment
 from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
-from clipsel_core.tasks import Report, part_of
+from clipsel_core.tasks import Report, check, part_of
 
 _SIMILARITY = re.compile(r"clip_.+_similarity_score|similarity|clip_score|clip_similarity", re.IGNORECASE)
 _FEWEST_TO_COMPARE, _LEAST_CORRELATION = 50, 0.2
@@ -49,15 +48,42 @@ class GroupScorer:
     """Scores groups of shards of one plan on one device; what they share, such as a second moment, is computed once.
 
     A group's scores depend on the plan and the group alone, not on the order, the worker or which device of a kind.
+    For several threads: one group is computed at a time, while others are read and written.
     """
 
     def __init__(self, plan: Plan, device: str) -> None:
-        self._plan, self._device, self._digest = plan, device, digest_of(plan.config)
+        self._plan, self._device = plan, device
+        # As much as is held at a time: what is computed, and what is read for after it.
+        self._held, self._computing = threading.Semaphore(2), threading.Lock()
+        self._files = SealedFiles(plan.root, plan.config)
         self._beside = torch.cuda.Stream(device) if torch.device(device).type == "cuda" else None
         if plan.config.tiles:
             use_tile_sizes(device, plan.config.width, plan.config.tiles)
         with telling_of_memory(device):
             self._normsims = NormSims(plan.targets, plan.config.norms, device)
+
+    def score_and_write(self, group: Group, report: Report) -> None:
+        """Scores a group and writes the scores of its shards that are left, NaN in rows set aside. report: as `score`.
+
+        Raises: PoolFormatError on what cannot be scored, ScoringError where the device has no memory, OSError.
+        """
+        with self._held:
+            check()
+            pairs = self.read(group)
+            with self._computing:
+                check()
+                metrics = self.score(pairs, report)
+            masks, scaled = pairs.usable, pairs.renormalised
+            del pairs
+        ends = np.cumsum([mask.sum() for mask in masks])
+        for shard, usable, renormalised, end in zip(group.shards, masks, scaled, ends, strict=True):
+            if shard in group.left:
+                part, keys = slice(end - usable.sum(), end), read_uids(self._plan.pool, shard)
+                columns = {name: keys[half].copy() for name, half in zip(UID_HALVES, ("f0", "f1"), strict=True)}
+                for name in self._plan.config.metrics:
+                    columns[name] = spread(metrics[name][part] if metrics else None, usable)
+                counts = {"skipped": int((~usable).sum()), "renormalised": renormalised}
+                self._files.write(shard.name, pa.table(columns), counts)
 
     def read(self, group: Group) -> Embeddings:
         """A group's embeddings, checked, on the device. May be called while another group is scored."""
@@ -77,29 +103,13 @@ class GroupScorer:
         with torch.cuda.device(self._device):
             return torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True).numpy()
 
-    def score(self, pairs: Embeddings, report: Report) -> dict[str, pa.Table]:
-        """The scores of the shards that are left, by name, a row a pair in the shard's order; NaN where set aside.
+    def score(self, pairs: Embeddings, report: Report) -> dict[str, torch.Tensor]:
+        """The config's metrics of a group's usable rows: (n,) float32 each, on the CPU; none where there are no rows.
 
         report: told how much of the group's work is done.
-        Returns: uid_hi, uid_lo (uint64) and the config's metrics (float32); counts in the schema's metadata.
         """
         with telling_of_memory(self._device):
-            metrics = self._metrics(pairs, report) if len(pairs.image) else {}
-        ends = np.cumsum([mask.sum() for mask in pairs.usable])
-        return {
-            shard.name: self._table(shard, mask, scaled, metrics, slice(end - mask.sum(), end))
-            for shard, mask, scaled, end in zip(pairs.group.shards, pairs.usable, pairs.renormalised, ends, strict=True)
-            if shard in pairs.group.left
-        }
-
-    def _table(
-        self, shard: Shard, usable: np.ndarray, renormalised: int, metrics: dict[str, torch.Tensor], part: slice
-    ) -> pa.Table:
-        names = self._plan.config.metrics
-        columns = {name: spread(metrics[name][part] if metrics else None, usable) for name in names}
-        counts = {"skipped": int((~usable).sum()), "renormalised": renormalised}
-        table = _with_uids(self._plan.pool, shard, columns).replace_schema_metadata({COUNTS: json.dumps(counts)})
-        return sealed(table, shard.name, self._digest)
+            return self._metrics(pairs, report) if len(pairs.image) else {}
 
     def _metrics(self, pairs: Embeddings, report: Report) -> dict[str, torch.Tensor]:
         config, image, text = self._plan.config, pairs.image, pairs.text
@@ -230,12 +240,6 @@ def disagreement(computed: np.ndarray, stored: np.ndarray, *, same_teacher: bool
         rows = rows if rows <= len(a) // 2 else rows - len(a)
         return f"a correlation of {r:.2f}, and of {shifted[rows]:.2f} with {abs(rows):,} rows between them"
     return f"a correlation of {r:.2f}" if same_teacher else ""
-
-
-def _with_uids(pool: Pool, shard: Shard, columns: Mapping[str, np.ndarray]) -> pa.Table:
-    """A table of a shard's uids, uid_hi and uid_lo (uint64), and these columns beside them."""
-    keys = read_uids(pool, shard)
-    return pa.table({"uid_hi": keys["f0"].copy(), "uid_lo": keys["f1"].copy(), **columns})
 
 
 def spread(values: torch.Tensor | None, usable: np.ndarray) -> np.ndarray:

@@ -1,0 +1,73 @@
+"""What happens side by side: the next item is read and the last one written while one is computed."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from clipsel_core.runs.local import side_by_side
+from clipsel_core.tasks import check
+from tests.waiting import until
+
+
+def in_turn(items, read, compute, write):
+    """Works as a run does with its groups: computes under a lock."""
+    room, computing = threading.Semaphore(2), threading.Lock()
+
+    def work(item):
+        with room:
+            found = read(item)
+            with computing:
+                check()
+                done = compute(item, found)
+        write(item, done)
+
+    side_by_side(items, work)
+
+
+def test_side_by_side__reads_the_next_and_writes_the_last_meanwhile():
+    """Each computation waits until another item is read; each writing, until another is computed."""
+    read, computed, held, most, seen = [], [], set(), [], []
+
+    def reading(item):
+        held.add(item)
+        most.append(len(held))
+        read.append(item)
+        return 10 * item
+
+    def computing(item, found):
+        assert found == 10 * item
+        until(lambda: len(read) >= min(5, len(computed) + 2))
+        held.discard(item)
+        computed.append(item)
+        return found + 1
+
+    def writing(item, done):
+        place = computed.index(item)
+        until(lambda: len(computed) >= min(5, place + 2))
+        seen.append((item, done))
+
+    in_turn(range(5), reading, computing, writing)
+    assert sorted(seen) == [(item, 10 * item + 1) for item in range(5)]
+    assert max(most) == 2
+
+
+@pytest.mark.parametrize("fails", ["read", "compute", "write"])
+def test_side_by_side__finishes_what_came_before_a_failure(fails):
+    """Those after it are stopped at work, wherever they are."""
+    written = []
+
+    def step(name, item):
+        if name == fails and item == 2:
+            raise ValueError(name)
+        while name == "compute" and item > 2:
+            check()
+
+    def write(item, done):
+        step("write", item)
+        written.append(item)
+
+    with pytest.raises(ValueError, match=fails):
+        in_turn(range(9), lambda i: step("read", i), lambda i, found: step("compute", i), write)
+    assert written == [0, 1]
