@@ -16,8 +16,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from clipsel_core.curation.selecting.warming import warm_up
-from pages.parts import catalog, routes
+from pages.parts import catalog, routes, warming
 from pages.parts.content_policy import ContentPolicy
 
 parser = argparse.ArgumentParser(prog="streamlit run app.py --")
@@ -30,6 +29,6 @@ catalog.allow(given.runs, given.read)
 hosts = Middleware(TrustedHostMiddleware, allowed_hosts=st.get_option("server.allowedHosts") or ["*"])
 
 # Between the server's start and the first page there is time for what that page needs.
-warm_up()
+warming.warm_up()
 
 app = st.App("pages/main.py", routes=routes.ROUTES, middleware=[hosts, Middleware(ContentPolicy)])

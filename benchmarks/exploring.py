@@ -89,7 +89,7 @@ def _alone(table: ScoreTable, rounds: int) -> Iterator[tuple[str, Shown]]:
         yield name, (_in_words(took), f"<= {most_ms:g} ms", took <= most_ms)
     if table.pool is None:
         return
-    text = table.metadata(np.array([77]), ("caption",))["caption"].iloc[0]
+    text = table.metadata(np.array([77]), ("caption",))["caption"][0]
     scans = {
         "two words in all captions": lambda: CaptionScan.for_words(table, ["red", "house"]),
         "one caption in all captions": lambda: CaptionScan.for_caption(table, text),

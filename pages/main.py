@@ -12,7 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, guards, links, messages, progress_bars, routes, state, views
+from pages.parts import catalog, guards, links, messages, progress_bars, routes, state, views, warming
 from pages.parts.gallery import images
 from pages.parts.jobs import dialogs, forms, jobs
 
@@ -149,5 +149,6 @@ else:
         page.run()
         with above:
             images.show_search()
+        warming.page_drawn()
     except (ClipselError, OSError) as error:
         messages.show_error(messages.in_one_line(error), "This run cannot be shown as it is")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from clipsel_core.counts import counted
@@ -222,11 +221,8 @@ def _scores(entry: Entry, run: Run) -> None:
         drawn = spread.coarse(_SPARK_BINS)[1].tolist()
         rows.append({"metric": metrics.title(name), "spread": drawn, "5 %": low, "median": median, "95 %": high})
     number = st.column_config.NumberColumn
-    st.dataframe(
-        pd.DataFrame(rows),
-        hide_index=True,
-        width="stretch",
-        placeholder="–",
+    messages.show_table(
+        rows,
         column_config={
             "spread": st.column_config.AreaChartColumn("spread", help="Histogram from lowest to highest score."),
             "5 %": number(format="%.4f", help="5 % of the pairs score less."),
@@ -283,7 +279,7 @@ def _targets(run: Run) -> None:
         return
     rows = [{"name": t.name, "images": t.rows, "file": t.path, "sha256": t.sha256[:12]} for t in targets]
     images = st.column_config.NumberColumn(format="localized")
-    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", column_config={"images": images})
+    messages.show_table(rows, column_config={"images": images})
 
 
 def _next_step(run: Run) -> None:

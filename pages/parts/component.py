@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import streamlit as st
-
-if TYPE_CHECKING:
-    from streamlit.components.v2 import ComponentRenderer
 
 _HERE = Path(__file__).parent
 _LOADER = """
@@ -29,14 +27,22 @@ export default (component) => {
 _scripts: dict[str, bytes] = {}
 
 
-def component(name: str, html: str, *, css: tuple[str, ...] = (), js: tuple[str, ...]) -> ComponentRenderer:
+def component(name: str, html: str, *, css: tuple[str, ...] = (), js: tuple[str, ...]) -> Callable[..., Any]:
     """A component with this markup. css, js: names of files, one behind the other as if they were one."""
     sheet = f"export const sheet = new CSSStyleSheet()\nsheet.replaceSync({json.dumps(_text(css))})\n"
     script = (sheet + _text(js)).encode()
     # Another script has another name, so that a browser may keep what it has fetched.
     file = f"{name}-{hashlib.sha256(script).hexdigest()[:16]}.js"
     _scripts[file] = script
-    return st.components.v2.component(f"clipsel_{name}", html=html, js=_LOADER.replace("NAME", file))
+    draw = st.components.v2.component(f"clipsel_{name}", html=html, js=_LOADER.replace("NAME", file))
+
+    def drawn(*, data: dict[str, Any] | bytes, **shown: Any) -> Any:
+        # A list might be a table to Streamlit, which imports pandas to find out; a tuple is the same to a browser.
+        if isinstance(data, dict):
+            data = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+        return draw(data=data, **shown)
+
+    return drawn
 
 
 def read_script(file: str) -> bytes | None:

@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from clipsel_core.errors import RunError
 from clipsel_core.files import sha256_of
-from pages.parts import catalog, component, pictures
+from pages.parts import catalog, component
 
 # The parameter of an address that says which page was asked for in vain.
 NO_PAGE = "no_page"
@@ -76,6 +76,8 @@ def export_url(entry: catalog.Entry, name: str, sha256: str) -> str:
 
 def image(request: Request) -> Response:
     """One pair's image, decoded once to be sure that it is one; its stored bytes, if browsers show those."""
+    from pages.parts import pictures  # with all that reads a pool, which the server need not wait for to answer
+
     entry = catalog.by_key(request.path_params["run"])
     uid = request.path_params["uid"]
     try:
@@ -135,6 +137,8 @@ def _digest(file: Path, inode: int, changed_ns: int, size: int) -> str:
 
 async def drawing(request: Request) -> Response:
     """A picture that a page drew and named in what it sent. It is at hand: no thread is asked for it."""
+    from pages.parts import pictures
+
     data = pictures.read_drawing(request.path_params["name"])
     return _by_contents(data, "image/png", "no such drawing")
 

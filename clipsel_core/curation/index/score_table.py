@@ -21,7 +21,6 @@ from clipsel_core.pool.layout import Pool, Shard
 from clipsel_core.runs.store import Run
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
     from clipsel_core.curation.index.index import Index
@@ -156,8 +155,8 @@ class ScoreTable:
             self._extents[metric] = counts.extent(self.column(metric))
         return self._extents[metric]
 
-    def metadata(self, rows: np.ndarray, columns: tuple[str, ...] = ("caption", "url")) -> pd.DataFrame:
-        """Metadata of the asked rows, a row for each, "" where there is none; as Metadata.of."""
+    def metadata(self, rows: np.ndarray, columns: tuple[str, ...] = ("caption", "url")) -> dict[str, np.ndarray]:
+        """Metadata of the asked rows by column, (M,) objects each, "" where there is none; as Metadata.of."""
         return self._metadata.of(rows, columns)
 
     def check_uids(self, rows: np.ndarray, found: pa.ChunkedArray) -> None:

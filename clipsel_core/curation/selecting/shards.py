@@ -201,7 +201,7 @@ class _Work:
             found = in_order(names, lambda uid: threads.submit(self._fetch, uid), 2 * _READERS)
             for place, (_, pair) in enumerate(found):
                 if noted:
-                    pair = pair._replace(json=said["json"].iat[place])
+                    pair = pair._replace(json=said["json"][place])
                 yield pair, {name: values[place] for name, values in columns.items()}
         finally:
             threads.shutdown(wait=False, cancel_futures=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from clipsel_core.curation.index import bitmaps
@@ -139,21 +138,18 @@ def _by_kind(entry: Entry, column: str, names: list[str]) -> None:
     means = {metrics.title(name): found.means[:, place] for place, name in enumerate(shown)}
     halves = found.means[:, [shown.index(name) for name in _HALVES]].sum(1)
     average = np.nansum(halves * found.counts) / max(found.counts.sum(), 1)
-    table = pd.DataFrame(
-        {
-            "kind": [_label(labels, place) for place in range(len(labels.labels))],
-            "pairs": found.counts,
-            **means,
-            "normalizer": halves,
-            "against the mean": halves - average,
-        }
-    )
+    columns = {"pairs": found.counts, **means, "normalizer": halves, "against the mean": halves - average}
+    # The highest first, and behind all others a kind without a score.
+    order = np.argsort(-halves, kind="stable")
+    rows = [
+        {"kind": _label(labels, place), **{name: of[place].item() for name, of in columns.items()}} for place in order
+    ]
     messages.show_title("Mean scores of each kind", "in score units; the normalizer is r image + r text")
     four = st.column_config.NumberColumn(format="%.4f")
     config = dict.fromkeys([*means, "normalizer"], four)
     config["against the mean"] = st.column_config.NumberColumn(format="%+.4f")
     config["pairs"] = st.column_config.NumberColumn(format="localized")
-    st.dataframe(table.sort_values("normalizer", ascending=False), hide_index=True, column_config=config)
+    messages.show_table(rows, column_config=config)
 
 
 @state.per_run(16, spinner="Averaging …")

@@ -113,8 +113,8 @@ def _read(source: _Source, table: ScoreTable, rows: np.ndarray) -> list[tuple[st
     known = {row: texts for row in asked if (texts := _cache.peek((source, row))) is not None}
     missing = [row for row in asked if row not in known]
     if missing:
-        frame = table.metadata(np.array(missing), source.columns)
-        columns = [[str(text)[: LONGEST_TEXT + 1] for text in frame[name]] for name in source.columns]
+        found = table.metadata(np.array(missing), source.columns)
+        columns = [[str(text)[: LONGEST_TEXT + 1] for text in found[name]] for name in source.columns]
         for row, texts in zip(missing, zip(*columns, strict=True), strict=True):
             known[row] = _cache.put((source, row), texts)
     return [known[row] for row in rows.tolist()]

@@ -45,21 +45,22 @@ def _draw(entry: Entry) -> None:
         st.toast(view.news, icon=":material/check:")
         view.news = ""
     row, uid = _shown_pair(entry, view.opened)
-    known = state.open_table(entry).metadata(np.array([row]), ("caption", "url")).iloc[0]
+    metadata = state.open_table(entry).metadata(np.array([row]), ("caption", "url"))
+    known = {name: str(values[0]) for name, values in metadata.items()}
     _header(view.opened)
     left, right = st.columns([2, 3], gap="medium")
     with left:
-        caption = str(known["caption"])[: texts.LONGEST_TEXT] or "no caption"
-        src, lack = images.addresses(entry, [uid], [str(known["url"])])[0], images.placeholder(entry)
+        caption = known["caption"][: texts.LONGEST_TEXT] or "no caption"
+        src, lack = images.addresses(entry, [uid], [known["url"]])[0], images.placeholder(entry)
         pressed = partial(_handle_presses, entry)
         cards.draw_picture(src, key=_PICTURE, alt=caption, lack=lack, uid=uid, pressed=pressed)
         st.text(caption)
         explanation.show_steps(entry, row)
         _buttons(entry, uid)
-        url = str(known["url"])[: texts.LONGEST_TEXT] or "none"
+        url = known["url"][: texts.LONGEST_TEXT] or "none"
         messages.show_facts({"uid": uid, "url": url, "row": words.count(row)})
     with right:
-        _tabs(entry, row, str(known["caption"]))
+        _tabs(entry, row, known["caption"])
 
 
 def _shown_pair(entry: Entry, opened: OpenPair) -> tuple[int, str]:

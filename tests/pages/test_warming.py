@@ -8,14 +8,14 @@ from pathlib import Path
 
 from tests.waiting import PATIENCE_S
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def test_warm_up__leaves_the_imported_out_of_the_search_for_garbage():
     code = """
 import gc
-from clipsel_core.curation.selecting import warming
-warming._LATER_S = 0
+from pages.parts import warming
+warming._NO_PAGE_S = 0
 warming.warm_up().join()
 print(len(gc.get_objects()) < gc.get_freeze_count())
 """
