@@ -194,14 +194,14 @@ def in_words(path: Path) -> str:
         return str(error)
 
 
-def step_in_words(step: AnyStep) -> str:
-    """One step as a person would say it."""
+def step_in_words(step: AnyStep, amount: str | None = None) -> str:
+    """One step as a person would say it. amount: said in place of its own, of a step with a metric."""
     if isinstance(step, KeepTop):
-        text = f"top {words.percent(step.keep_top)} of the {step.of} by {metrics.title(step.metric)}"
+        text = f"top {amount or words.percent(step.keep_top)} of the {step.of} by {metrics.title(step.metric)}"
     elif isinstance(step, AtLeast):
-        text = f"{metrics.title(step.metric)} ≥ {step.at_least:.15g}"
+        text = f"{metrics.title(step.metric)} ≥ {amount or f'{step.at_least:.15g}'}"
     elif isinstance(step, AtMost):
-        text = f"{metrics.title(step.metric)} ≤ {step.at_most:.15g}"
+        text = f"{metrics.title(step.metric)} ≤ {amount or f'{step.at_most:.15g}'}"
     else:
         text = step.text
     return text if step.enabled else f"{text} (off)"

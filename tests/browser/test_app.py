@@ -98,24 +98,51 @@ def drag(page, thumb, share: float) -> None:
     page.mouse.move(track["x"] + 10 + share * (track["width"] - 20), y, steps=6)
 
 
+def counts(page) -> list[str]:
+    """All that Select counts: the headline, the funnel's rows, and of each card how many it keeps of how many."""
+    kept = [title.partition(" keeps ")[2] for title in page.locator(".control .title").all_inner_texts()]
+    return [page.locator(".headline").inner_text(), *page.locator(".funnel .row").all_inner_texts(), *kept]
+
+
 @pytest.mark.parametrize(("step", "share"), [(1, 0.05), (1, 0.6), (0, 0.1), (0, 0.9)])
 def test_select__dragging_counts_what_release_finds(page, step, share):
-    """The browser alone counts while the thumb moves; the server then finds the same."""
+    """The browser alone counts all steps while the thumb moves; the server then finds the same."""
     frames = []
     page.on("websocket", lambda socket: socket.on("framesent", lambda frame: frames.append(frame)))
     visit(page, "select")
-    card, headline = page.locator(f".st-key-effect-{step}"), page.locator(".headline")
-    before, said = headline.inner_text(), len(frames)
-    drag(page, card.locator(".thumb"), share)
-    live = headline.inner_text(), card.locator(".title").inner_text(), card.locator("[role=slider]").inner_text()
-    assert len(frames) == said
-    assert live[1] in card.locator("[role=slider]").get_attribute("aria-valuetext")
-    page.mouse.up()
-    funnel = page.locator(".funnel .row").nth(step + 1)
-    expect(funnel).to_contain_text(live[2].replace(".0", ""))
+    page.get_by_role("button", name="Add a step").click()
+    expect(page.locator(".funnel .row")).to_have_count(4)
     settle(page)
-    assert (headline.inner_text(), card.locator(".title").inner_text()) == live[:2]
-    assert share == 0.6 or share == 0.9 or live[0] != before
+    card, before, said = page.locator(f".st-key-effect-{step}"), counts(page), len(frames)
+    drag(page, card.locator(".thumb"), share)
+    live, title = counts(page), card.locator(".title").inner_text()
+    assert len(frames) == said
+    assert live != before
+    assert not [text for text in live if "about" in text]
+    assert title in card.locator("[role=slider]").get_attribute("aria-valuetext")
+    page.mouse.up()
+    expect(page.locator(".dimmed")).to_have_count(0)
+    settle(page)
+    assert counts(page) == live
+    assert card.locator(".title").inner_text() == title
+
+
+def test_select__dragging_says_of_what_it_can_only_guess_that_it_is_about(page):
+    """A threshold behind a share judges pairs that nobody knows until the share is."""
+    visit(page, "select")
+    page.get_by_role("button", name="Add a step").click()
+    page.locator(".st-key-rule-2").get_by_role("combobox").click()
+    page.get_by_role("option", name="at least").click()
+    expect(page.locator(".funnel .row").nth(3)).to_contain_text("≥")
+    settle(page)
+    drag(page, page.locator(".st-key-effect-0 .thumb"), 0.1)
+    headline, *rows = counts(page)[:5]
+    assert ["about" in row for row in rows] == [False, False, False, True]
+    assert headline.startswith("about ")
+    page.mouse.up()
+    settle(page)
+    expect(page.locator(".headline")).not_to_contain_text("about")
+    expect(page.locator(".funnel")).not_to_contain_text("about")
 
 
 def test_select__thumb_obeys_the_keyboard(page):

@@ -21,7 +21,7 @@ METRICS = ("clip_score", "s_cliploss", "normsim_inf_task")
 READ = """([bytes, places]) => {
   const head = read(Uint8Array.from(bytes))
   const counted = (place) => ({
-    threshold: threshold(head, place), passes: head.at.passes[place], kept: head.at.kept[place],
+    threshold: threshold(head, place), left: leftAt(head, place), alone: head.at.alone[place],
     layer: Array.from(keptLayer(head, place)),
   })
   return places.map(counted)
@@ -63,17 +63,20 @@ def test_mirror__counts_what_select_picks(picker, tab, seed):
     amounts = Shares.evenly(1000) if shares else (start + pace * np.arange(300)).round(3)
     settings = settings_of(picker, recipe, picker.take(recipe), at, amounts)
     head = {"start": start, "pace": pace, "absolute": not shares, "upward": not isinstance(moved, AtMost), "layers": []}
+    head |= {"places": len(amounts)}
     places = draw.integers(0, len(amounts), 5).tolist()
     for place, seen in zip(places, tab.evaluate(READ, [list(packed(head, settings)), places]), strict=True):
         amount = place / 1000 if shares else float(amounts[place])
         steps[at] = type(moved).model_validate({**moved.model_dump(), moved.kind: amount})
         picked = select(table.run, Recipe(steps=tuple(steps)), table)
         threshold, layer = picked.report[at].threshold, np.array(seen["layer"])
-        assert seen["passes"] == picked.report[at].kept_after
+        left = [report.kept_after for report in picked.report[at:]]
+        assert seen["left"][: settings.exact] == left[: settings.exact]
+        assert len(seen["left"]) == len(left)
+        assert seen["alone"] == picked.report[at].alone_drops
         if threshold is not None:  # Of a share behind other steps it may lie at a pair beside it.
             assert seen["threshold"] == pytest.approx(threshold, abs=np.ptp(settings.edges) / 65_000)
-        if settings.exact:
-            assert seen["kept"] == len(picked)
+        if settings.exact == len(left):
             # Nothing is drawn where none of them passes the later shares as these stand.
             assert not layer.any() or layer.sum() == pytest.approx(len(picked))
         if not any(isinstance(step, KeepTop) for step in steps[at + 1 :]):

@@ -36,7 +36,10 @@ class Settings:
         behind other steps it is the score of a pair near it, no farther than a 65,000th of the metric's span.
     below: scored pairs of the pool under the threshold. passes: pairs that pass the moved step, exactly.
     shown: about how many of the histogram's pairs pass it (those that also pass the other steps as they stand).
-    kept: pairs kept in the end. exact: whether `kept` is; if not it is an estimate.
+    left: (S, P), pairs left after the moved step and after each enabled step behind it; the last are kept in the end.
+        (0, P) where the moved step is off, since it changes none. exact: the first so many of these S are exact, the
+        others are estimates.
+    alone: pairs that the moved step would drop if it were the only one.
     pool, others, fixed, now: (128,) coarse counts of the metric: the pool; what passes the other steps, their shares
         held at the thresholds found; what a later step adds whatever this one does; what is kept as the recipe stands.
     edges: (129,) the scores between the coarse bins. scored: pairs of the pool that have the metric.
@@ -47,8 +50,9 @@ class Settings:
     below: np.ndarray
     passes: np.ndarray
     shown: np.ndarray
-    kept: np.ndarray
-    exact: bool
+    left: np.ndarray
+    exact: int
+    alone: np.ndarray
     pool: np.ndarray
     others: np.ndarray
     fixed: np.ndarray
@@ -75,8 +79,11 @@ def settings_of(
     before = tuple(other.cut for other in taken[:earlier])
     alone = list(itertools.takewhile(lambda other: not isinstance(other.step, KeepTop), later))
     moved = _Moved.of(picker, before, step, amounts, exact=bool(alone))
-    arriving = moved.counts(_through(before, alone)) + moved.fixed(alone) if alone else moved.passes
-    kept, exact = _through_shares(arriving, later[len(alone) :], picker)
+    left = [moved.passes]
+    for upto in (alone[: place + 1] for place in range(len(alone))):
+        left.append(moved.counts(_through(before, upto)) + moved.fixed(upto))
+    behind, exact = _through_shares(left[-1], later[len(alone) :], picker)
+    left = [*left, *behind] if step.enabled else []
     others, without = _through(before, later), _emptied(later)
     fixed, movable = moved.coarse(without), moved.coarse(others) - moved.coarse(without)
     passing = moved.passing(movable, others, without, now.cut) if now else movable
@@ -86,8 +93,9 @@ def settings_of(
         below=moved.below,
         passes=moved.passes,
         shown=np.maximum(moved.near(others) - moved.near(without), 0),
-        kept=kept if step.enabled else np.full_like(kept, taken[-1].report.kept_after if taken else picker.size(())),
-        exact=exact,
+        left=np.array(left, np.int64).reshape(-1, len(moved.ranks)),
+        exact=len(left) - len(behind) + exact if step.enabled else 0,
+        alone=picker.size(()) - moved.alone(step, amounts),
         pool=bins.pool.coarse,
         others=movable + fixed,
         fixed=fixed,
@@ -207,6 +215,14 @@ class _Moved:
         found = self.picker.counts_from(cuts, self.metric, self.ranks)
         return found if self.upward else self.picker.spread(cuts, self.metric).scored - found
 
+    def alone(self, step: ScoreStep, amounts: Shares | np.ndarray) -> np.ndarray:
+        """Pairs that the step lets through of the whole run, at each amount: (P,) int64."""
+        if not isinstance(amounts, Shares):
+            return self.counts(())
+        of_survivors = isinstance(step, KeepTop) and step.of == "survivors"
+        pairs = self.picker.size(()) if of_survivors else len(self.picker.table)
+        return np.minimum(amounts.counts(pairs), self.picker.spread((), self.metric).scored)
+
     def near(self, cuts: Cuts) -> np.ndarray:
         """The same, but for the bin that each rank lies in, which is enough to draw: (P,) int64."""
         if cuts == (NONE,):
@@ -244,9 +260,10 @@ def _emptied(later: list[Taken]) -> Cuts:
     return (NONE, *(other.cut for other in later[first:]))
 
 
-def _through_shares(arriving: np.ndarray, later: list[Taken], picker: Picker) -> tuple[np.ndarray, bool]:
-    """How many are left after the first later keep_top and all that follows it, and whether that is exact."""
-    kept, exact = arriving, True
+def _through_shares(arriving: np.ndarray, later: list[Taken], picker: Picker) -> tuple[list[np.ndarray], int]:
+    """How many are left after the first later keep_top and each step behind it, and how many of these are exact."""
+    left: list[np.ndarray] = []
+    kept, exact = arriving, 0
     for other in later:
         step, report = other.step, other.report
         if isinstance(step, KeepTop):
@@ -254,9 +271,9 @@ def _through_shares(arriving: np.ndarray, later: list[Taken], picker: Picker) ->
             pool = step.of == "pool"
             allowed = count_of_fraction(part, len(picker.table)) if pool else counts_of_fraction(part, kept)
             kept = np.minimum(kept, allowed)
-            exact = exact and picker.spread((), step.metric).scored == picker.size(())
+            exact += exact == len(left) and picker.spread((), step.metric).scored == picker.size(())
         else:
             dropped = report.dropped / max(report.kept_before, 1)
             kept = np.rint(kept * (1 - dropped)).astype(np.int64) + report.added
-            exact = False
-    return kept, exact
+        left.append(kept)
+    return left, exact

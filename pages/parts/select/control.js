@@ -1,5 +1,5 @@
-// One step's thumb with its histogram. While the thumb moves, everything is redrawn from what mirror.js reads off the last
-// message, and Python is told nothing. It is told on release.
+// One step's thumb with its histogram. While the thumb moves, its histogram and the counts of all steps are redrawn from what
+// mirror.js reads off the last message, and Python is told nothing. It is told on release.
 
 const score = (value) => (Math.abs(value) < 10 ? value.toFixed(4)
   : value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 }))
@@ -12,12 +12,16 @@ const percentileOf = (percent) => {
 
 const amount = (head, place) => (head.start + place * head.pace).toFixed(head.digits) + head.suffix
 
+// The same with no more digits than it needs, as the funnel has it; or what was typed.
+const plain = ({ head, place, typed }) => (
+  typed ?? String(Number((head.start + place * head.pace).toFixed(head.digits)))) + head.suffix
+
 const title = (head, place) => {
   if (!head.on) return `${head.metric}: this step is off`
   if (!head.scored) return `${head.metric}: no pair of this run has a score`
   const found = threshold(head, place)
   if (Number.isNaN(found)) return `${head.metric}: this step keeps none`
-  const passes = number.format(head.at.passes[place])
+  const passes = number.format(leftAt(head, place)[0])
   return `${head.metric} ${head.upward ? "≥" : "≤"} ${score(found)} keeps ${passes} of ${number.format(head.reaching)}`
 }
 
@@ -35,13 +39,41 @@ const percentage = (part) => {
   return part >= 0.9995 && part < 1 ? "over 99.9 %" : `${(100 * part).toFixed(1)} %`
 }
 
-const tell = (head, count, exact) => {
+// The thumbs on the page. One is off its place from the first touch until Python's answer to the last move is there.
+const thumbs = new Set()
+const offPlace = (self) => self.moving || self.typed != null || self.place !== self.head.place
+
+// The page's counts from a thumb's step on: the headline, the funnel's rows, the other cards. What only Python can count is
+// said as "about".
+const tell = (self) => {
+  const { head, place } = self
+  const left = leftAt(head, place)
+  if (!left.length) return
+  const still = place === head.place && self.typed == null
+  const exact = self.typed == null ? head.exact : 0
+  const said = (count, step) => (still || step < exact ? "" : "about ") + number.format(count)
+  const rows = document.querySelectorAll(".funnel .row")
+  left.forEach((count, step) => {
+    const row = rows[head.row + step]
+    if (!row) return
+    const before = step ? left[step - 1] : head.reaching
+    const added = count > before ? `, adds ${said(count - before, step)}` : ""
+    const note = row.querySelector(".note")
+    const alone = step ? note.textContent.split("it would drop ")[1] : number.format(still ? head.drops : head.at.alone[place])
+    note.textContent = `drops ${said(Math.max(before - count, 0), step)}${added}; alone it would drop ${alone}`
+    row.querySelector("b").textContent = said(count, step)
+    const part = head.total ? count / head.total : 0
+    row.querySelector("i").textContent = percentage(part)
+    row.querySelector(".fill").style.width = `${(100 * part).toFixed(2)}%`
+    if (!step) row.querySelector("span").textContent = still ? head.words : head.rule.replace("{}", plain(self))
+  })
+  thumbs.forEach((other) => { if (other !== self) other.hear(head.row, left, said, still) })
   const headline = document.querySelector(".headline")
   if (!headline) return
-  const text = `${exact ? "" : "about "}${number.format(count)}`
-  const share = percentage(head.total ? count / head.total : 0)
-  headline.querySelector("b").textContent = text
-  headline.querySelector("span").textContent = `${count === 1 ? "pair" : "pairs"} kept · ${share} of ${number.format(head.total)}`
+  const kept = left.at(-1)
+  const share = percentage(head.total ? kept / head.total : 0)
+  headline.querySelector("b").textContent = said(kept, left.length - 1)
+  headline.querySelector("span").textContent = `${kept === 1 ? "pair" : "pairs"} kept · ${share} of ${number.format(head.total)}`
 }
 
 // The picture of a place: as Python counted it where the step stands, as the message foresees it elsewhere.
@@ -136,7 +168,7 @@ export default function (component) {
   const box = parentElement.querySelector(".thumb-box")
   const self = (parentElement.clipsel ??= { place: 0, told: null, moving: false })
   const head = (self.head = read(component.data))
-  const counted = Boolean(head.at.kept)
+  const counted = Boolean(head.at.left)
   // An answer to an older move must not pull the thumb back from where it has gone since.
   const behind = self.told !== null && head.heard < self.told && performance.now() - self.since < 10_000
   if (!self.moving && !behind) {
@@ -150,6 +182,8 @@ export default function (component) {
   const track = box.querySelector(".track") ?? bar(head)
   if (!track.isConnected) box.replaceChildren(track)
   track.setAttribute("aria-valuemax", head.places - 1)
+  if (counted) thumbs.add(self)
+  else thumbs.delete(self)
   const scale = counted && (() => { const top = most(head); return (n) => n / top })()
 
   const set = () => {
@@ -170,9 +204,8 @@ export default function (component) {
     self.untold = true
     set()
     if (!counted) return
-    const still = next === head.place
     redraw(root, head, next, scale)
-    tell(head, still ? head.kept : head.at.kept[next], still || head.exact)
+    tell(self)
   }
   const release = () => {
     self.moving = false
@@ -193,10 +226,10 @@ export default function (component) {
     if (said !== null) {
       // Drawn as the nearest place until Python, which is told what was typed, has counted.
       move((Number(said) - head.start) / head.pace)
-      if (counted) tell(head, head.at.kept[self.place], false)
       self.typed = said
       self.untold = true
       set()
+      if (counted) tell(self)
       release()
     }
     if (back) track.focus()
@@ -233,15 +266,27 @@ export default function (component) {
   track.onkeyup = release
   track.onblur = release
 
+  // Another thumb moves: what reaches this step changes, and what it keeps. Its histogram is dimmed until it is drawn anew.
+  self.hear = (row, left, said, still) => {
+    const step = head.row - row
+    root.querySelector(".plot")?.classList.toggle("dimmed", !still)
+    if (!head.on || step <= 0) return
+    const counts = `${said(left[step], step)} of ${said(left[step - 1], step - 1)}`
+    root.querySelector(".title").textContent = still ? pictured(head, self.place).title : `${head.says} keeps ${counts}`
+  }
   const picture = () => show(root, pictured(head, self.place))
   set()
   if (counted) {
     picture()
-    if (self.place === head.place && !self.moving) tell(head, head.kept, true)
+    // In answer to an older move, what was drawn gives way to the thumb that has moved on.
+    tell([...thumbs].find(offPlace) ?? self)
   } else root.replaceChildren()
   const observer = new ResizeObserver(() => {
     if (counted && root.clientWidth && root.clientWidth !== Number(root.dataset.width)) picture()
   })
   observer.observe(root)
-  return () => observer.disconnect()
+  return () => {
+    observer.disconnect()
+    thumbs.delete(self)
+  }
 }

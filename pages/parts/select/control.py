@@ -1,4 +1,4 @@
-"""How is one step of a recipe set by hand? With a thumb that redraws its histogram and the kept count as it moves.
+"""How is one step of a recipe set by hand? With a thumb that redraws its histogram and all steps' counts as it moves.
 
 Everything that the thumb can show is sent before it is touched, as raw bytes: a few numbers for each of its places.
 While it moves the browser asks nobody; when it is let go Python is told its place, once.
@@ -25,7 +25,7 @@ _control = component(
     css=("histogram.css", "select/control.css"),
     js=("make.js", "plot.js", "select/mirror.js", "select/control.js"),
 )
-_COUNTS = ("below", "passes", "shown", "kept", "pool", "others", "fixed", "now")
+_COUNTS = ("below", "left", "shown", "alone", "pool", "others", "fixed", "now")
 
 
 @dataclass
@@ -71,7 +71,7 @@ def packed(head: dict[str, Any], settings: Settings | None) -> bytes:
     arrays = {}
     if settings is not None:
         arrays["thresholds"] = settings.thresholds.astype("<f4")
-        arrays.update((name, getattr(settings, name).astype("<u4")) for name in _COUNTS)
+        arrays.update((name, getattr(settings, name).ravel().astype("<u4")) for name in _COUNTS)
     said = {**head, "arrays": [[name, len(values)] for name, values in arrays.items()]}
     words = json.dumps(said).encode()
     padding = b" " * (-len(words) % 4)

@@ -1,5 +1,5 @@
-// What a step would keep at each place of its thumb, in the browser: Python's count (live.py) of every place, read off its
-// message. tests/browser/test_mirror.py holds the two together.
+// What a step and those behind it would keep at each place of its thumb, in the browser: Python's count (live.py) of every
+// place, read off its message. tests/browser/test_mirror.py holds the two together.
 
 const read = (message) => {
   const bytes = message.slice()
@@ -17,6 +17,13 @@ const read = (message) => {
 
 const threshold = (head, place) => (head.absolute ? head.start + place * head.pace : head.at.thresholds[place])
 
+// Pairs left after the step and after each one behind it, as Python counted them where the step stands; none if it is off.
+const leftAt = (head, place) => {
+  if (place === head.place) return head.stands
+  const steps = head.at.left.length / head.places
+  return Array.from({ length: steps }, (_, step) => head.at.left[step * head.places + place])
+}
+
 // What is kept of the pairs that pass the other steps. The bin that the threshold cuts takes what the whole bins leave.
 // A later share takes more or fewer of them than its present threshold would: the layer then has the right size, and is
 // the right shape as far as the two metrics are independent.
@@ -32,5 +39,5 @@ const keptLayer = (head, place) => {
     left -= part
   }
   const sum = counts.reduce((total, count) => total + count, 0)
-  return sum > 0 ? counts.map((count) => (count * head.at.kept[place]) / sum) : counts
+  return sum > 0 ? counts.map((count) => (count * leftAt(head, place).at(-1)) / sum) : counts
 }

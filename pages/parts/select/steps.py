@@ -90,15 +90,17 @@ def draw_cards(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
 
 def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: dict[int, DeltaGenerator]) -> None:
     """What each step does. picked: what the whole draft keeps, None where it does not fit the run."""
+    earlier = 0
     for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
         with places[number]:
             if isinstance(step, ScoreStep) and step.metric in run.metrics:
-                _set(entry, run, number, step, place, picked)
-            elif picked is not None and isinstance(step, Intersect | Union | Subtract):
-                report = _report(entry, run, place, step, picked.selection)
-                if report is not None and report.listed is not None and report.unknown is not None:
+                _set(entry, run, number, step, place, earlier, picked)
+            elif picked is not None and step.enabled and isinstance(step, Intersect | Union | Subtract):
+                report = picked.selection.report[earlier]
+                if report.listed is not None and report.unknown is not None:
                     listed, unknown = words.count(report.listed), words.count(report.unknown)
                     messages.show_note(f"{listed} listed, {unknown} not in this run")
+        earlier += step.enabled
 
 
 def draw_adders(entry: Entry, run: Run) -> None:
@@ -241,16 +243,20 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
     recipes.change_step(entry, run, number, step)
 
 
-def _set(entry: Entry, run: Run, number: int, step: ScoreStep, place: int, picked: state.Picked | None) -> None:
-    """The thumb and what it does: percent for a fraction, the metric's own range for a threshold."""
+def _set(
+    entry: Entry, run: Run, number: int, step: ScoreStep, place: int, earlier: int, picked: state.Picked | None
+) -> None:
+    """The thumb and what it does: percent for a fraction, the metric's own range for a threshold.
+
+    earlier: the enabled steps before it.
+    """
     ruler = _ruler(entry, step)
     key = f"share-{number}" if isinstance(step, KeepTop) else f"{step.kind}-{number}-{step.metric}"
     head: dict[str, Any] = {**ruler.head(step), "label": f"Step {place + 1}: {metrics.title(step.metric)}"}
     settings = None
     if picked is not None:
-        report = _report(entry, run, place, step, picked.selection)
         settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
-        head |= _effect(step, report, settings, picked.selection)
+        head |= _effect(step, earlier, settings, picked.selection)
     control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number))
 
 
@@ -324,12 +330,6 @@ def _values(low: float, high: float, pace: float) -> np.ndarray:
     return np.array([round(low + place * pace, _digits(pace)) for place in range(round((high - low) / pace) + 1)])
 
 
-def _report(entry: Entry, run: Run, place: int, step: AnyStep, picked: Selection) -> StepReport | None:
-    """What the step at a place did, None where it is off."""
-    before = sum(other.enabled for other in list(recipes.draft(entry, run).values())[:place])
-    return picked.report[before] if step.enabled else None
-
-
 def _scale(entry: Entry, metric: str) -> tuple[float, float, float]:
     """The range of a metric and a decimal step of a 500th of it or less, so that thresholds are short numbers."""
     low, high = state.open_table(entry).extent(metric)
@@ -342,11 +342,23 @@ def _digits(pace: float) -> int:
     return max(0, round(-np.log10(pace)))
 
 
-def _effect(step: ScoreStep, report: StepReport | None, settings: Settings, picked: Selection) -> dict[str, Any]:
-    """The metric's histogram in three layers: the pool, what the other steps let through, what is kept in the end."""
+def _effect(step: ScoreStep, earlier: int, settings: Settings, picked: Selection) -> dict[str, Any]:
+    """The metric's histogram in three layers: the pool, what the other steps let through, what is kept in the end.
+
+    And what the funnel and the other cards say as the step stands. earlier: the enabled steps before it.
+    """
     low, high = float(settings.edges[0]), float(settings.edges[-1])
+    behind = picked.report[earlier:] if step.enabled else ()
+    report = behind[0] if behind else None
+    title, says = _heading(step, report, settings.scored)
     return {
-        "title": _heading(step, report, settings.scored),
+        "title": title,
+        "says": says,
+        "words": recipes.step_in_words(step),
+        "rule": recipes.step_in_words(step, "{}"),
+        "row": 1 + earlier,
+        "stands": [other.kept_after for other in behind],
+        "drops": report.alone_drops if report else 0,
         "note": metrics.describe(step.metric).help,
         "metric": metrics.title(step.metric),
         "on": step.enabled,
@@ -363,22 +375,23 @@ def _effect(step: ScoreStep, report: StepReport | None, settings: Settings, pick
         "reaching": settings.reaching,
         "scored": settings.scored,
         "total": picked.total,
-        "kept": len(picked),
         "exact": settings.exact,
     }
 
 
-def _heading(step: ScoreStep, report: StepReport | None, scored: int) -> str:
+def _heading(step: ScoreStep, report: StepReport | None, scored: int) -> tuple[str, str]:
+    """What the card says as the step stands; and what stands before its counts while another thumb moves. Which score a
+    share ends at is not known then."""
     title = metrics.title(step.metric)
     if report is None:
-        return f"{title}: this step is off"
+        return f"{title}: this step is off", title
     if not scored:
-        return f"{title}: no pair of this run has a score"
+        return f"{title}: no pair of this run has a score", title
     if report.threshold is None:
-        return f"{title}: this step keeps none"
-    sign = "≤" if isinstance(step, AtMost) else "≥"
+        return f"{title}: this step keeps none", title
+    rule = f"{title} {'≤' if isinstance(step, AtMost) else '≥'} {words.score(report.threshold)}"
     before, after = words.count(report.kept_before), words.count(report.kept_after)
-    return f"{title} {sign} {words.score(report.threshold)} keeps {after} of {before}"
+    return f"{rule} keeps {after} of {before}", title if isinstance(step, KeepTop) else rule
 
 
 def _marks(report: StepReport | None, settings: Settings, low: float, high: float) -> list[dict[str, Any]]:

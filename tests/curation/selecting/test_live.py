@@ -76,8 +76,11 @@ def test_settings__agree_with_select_wherever_the_thumb_goes(big_run, seed, monk
     for at in draw.integers(0, len(amounts), 6):
         then = select(big_run, moved(recipe, place, amount(amounts, at)), table)
         assert found.passes[at] == then.report[place].kept_after
-        if found.exact:
-            assert found.kept[at] == len(then)
+        after = [report.kept_after for report in then.report[place:]]
+        assert found.left[: found.exact, at].tolist() == after[: found.exact]
+        assert found.exact >= 1
+        assert len(found.left) == len(after)
+        assert found.alone[at] == then.report[place].alone_drops
         if isinstance(recipe.steps[place], KeepTop):
             threshold, bins = then.report[place].threshold, table.ranking(recipe.steps[place].metric)
             near = found.thresholds[at]
@@ -90,14 +93,15 @@ def test_settings__most_recipes_are_exact(big_run):
     first, second = KeepTop(metric="s_cliploss", keep_top=0.3), KeepTop(metric="normsim_inf_task", keep_top=0.2)
     floor = AtLeast(metric="clip_score", at_least=0.2)
     for steps, place, exact in (
-        ((first, second), 0, True),
-        ((first, second), 1, True),
-        ((floor, first, second), 0, True),
-        ((first, floor, second), 0, True),
-        ((first, second, floor), 1, True),
-        ((first, second, floor), 0, False),
+        ((first, second), 0, 2),
+        ((first, second), 1, 1),
+        ((floor, first, second), 0, 3),
+        ((first, floor, second), 0, 3),
+        ((first, second, floor), 1, 2),
+        ((first, second, floor), 0, 2),
     ):
-        assert settings(table, Recipe(steps=steps), place, amounts_for(steps[place], table)).exact is exact
+        found = settings(table, Recipe(steps=steps), place, amounts_for(steps[place], table))
+        assert (found.exact, len(found.left)) == (exact, len(steps) - place)
 
 
 def test_settings__agree_with_sql_at_every_threshold(big_run):
@@ -112,7 +116,7 @@ def test_settings__agree_with_sql_at_every_threshold(big_run):
     """
     files = [str(file) for file in big_run.score_files]
     for at, value in enumerate(values.tolist()):
-        assert found.kept[at] == duckdb.connect().execute(query, {"files": files, "value": value}).fetchone()[0]
+        assert found.left[-1, at] == duckdb.connect().execute(query, {"files": files, "value": value}).fetchone()[0]
 
 
 def test_settings__with_lists_and_pairs_by_hand(big_run, tmp_path):
@@ -132,10 +136,11 @@ def test_settings__with_lists_and_pairs_by_hand(big_run, tmp_path):
         recipe = Recipe(steps=steps).in_folder(tmp_path)
         amounts = amounts_for(steps[place], table)
         found = settings(table, recipe, place, amounts)
-        assert found.exact
+        assert found.exact == len(found.left) == len(steps) - place
         for at in draw.integers(0, len(amounts), 8):
             then = select(big_run, moved(recipe, place, amount(amounts, at)), table)
-            assert (found.passes[at], found.kept[at]) == (then.report[place].kept_after, len(then))
+            assert found.left[:, at].tolist() == [report.kept_after for report in then.report[place:]]
+            assert found.alone[at] == then.report[place].alone_drops
 
 
 @pytest.mark.parametrize(
@@ -158,7 +163,8 @@ def test_settings__on_awkward_runs(tmp_path, scores):
             found = settings(table, recipe, place, amounts)
             for at in range(0, len(amounts), 37):
                 then = select(run, moved(recipe, place, amount(amounts, at)), table)
-                assert (found.passes[at], found.kept[at]) == (then.report[place].kept_after, len(then))
+                assert (found.passes[at], found.left[-1, at]) == (then.report[place].kept_after, len(then))
+                assert found.alone[at] == then.report[place].alone_drops
 
 
 def test_settings__layers_lie_within_each_other(big_run):
@@ -168,7 +174,7 @@ def test_settings__layers_lie_within_each_other(big_run):
     assert (found.fixed <= found.others).all()
     assert (found.others <= found.pool).all()
     assert found.shown[-1] == found.others.sum()
-    assert found.shown[0] == found.kept[0] == 0
+    assert found.shown[0] == found.left[-1, 0] == 0
     assert (np.diff(found.below) <= 0).all()
     assert found.reaching == table.selectable().sum()
 
@@ -180,7 +186,7 @@ def test_settings__a_step_that_is_off_changes_nothing(big_run):
         KeepTop(metric="normsim_inf_task", keep_top=0.2),
     )
     found = settings(table, Recipe(steps=steps), 0, PERMILLE)
-    assert set(found.kept.tolist()) == {len(select(big_run, Recipe(steps=steps), table))}
+    assert found.left.shape == (0, 1001)
     assert found.passes[300] == int(0.3 * len(table))
 
 
