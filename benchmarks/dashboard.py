@@ -36,9 +36,27 @@ _SCRIPT = (Path(__file__).parent / "settling.js").read_text(encoding="utf-8")
 _PATIENCE_MS = 120_000
 # The bounds by rows of the run, in milliseconds and MiB: small runs are held to the same as the small pool.
 _HOLD = {
-    12_800_000: {"drag": 5, "settle": 200, "three": 150, "open": 3000, "build": 3000, "page": 500, "lasso": 500}
+    12_800_000: {
+        "drag": 5,
+        "final": 15,
+        "settle": 200,
+        "three": 150,
+        "open": 3000,
+        "build": 3000,
+        "page": 500,
+        "lasso": 500,
+    }
     | {"crowd": 100, "memory": 1536},
-    128_000_000: {"drag": 5, "settle": 300, "three": 700, "open": 5000, "build": 25_000, "page": 800, "lasso": 500}
+    128_000_000: {
+        "drag": 5,
+        "final": 15,
+        "settle": 300,
+        "three": 700,
+        "open": 5000,
+        "build": 25_000,
+        "page": 800,
+        "lasso": 500,
+    }
     | {"crowd": 150, "memory": 6144},
 }
 
@@ -94,10 +112,14 @@ class _Measuring:
                 yield self._row("open Select in a fresh server, index kept", "open", *opened)
             if "settle" in waits:
                 dragged, settled, settled_plain = self._thumb(browser, ours, plain)
-                yield self._row("redraw while a thumb is dragged", "drag", dragged, settled_plain)
+                yield self._row(
+                    "redraw while a thumb is dragged, all steps' counts too", "drag", dragged, settled_plain
+                )
                 yield self._row("let go -> page at rest, two steps", "settle", settled, settled_plain)
             if "three" in waits:
-                yield self._row("let go -> exact count, three steps", "three", *self._three(browser, ours, plain))
+                (final, final_plain), counted = self._three(browser, ours, plain)
+                yield self._row("let go -> the final numbers stand, three steps", "final", final, final_plain)
+                yield self._row("let go -> the server has counted them, three steps", "three", *counted)
             yield self._memory("memory of the server on Select, peak", ours, plain)
             if "crowd" in waits:
                 yield self._crowds(ours, plain)
@@ -111,7 +133,8 @@ class _Measuring:
             yield self._memory("the same after all of this, peak", ours, None)
 
     def _row(self, what: str, name: str, ours_ms: float, plain_ms: float | None = None) -> Row:
-        beside = "" if plain_ms is None else f"; plain page {plain_ms:,.0f} ms, {plain_ms / ours_ms:.1f}x"
+        times = f", {plain_ms / ours_ms:.1f}x" if plain_ms and ours_ms else ""
+        beside = "" if plain_ms is None else f"; plain page {plain_ms:,.0f} ms{times}"
         bound = self.hold[name]
         shown = f"{ours_ms:.2g}" if ours_ms < 10 else f"{ours_ms:,.0f}"
         return Row(what, f"{shown} ms{beside}", f"<= {bound:,.0f} ms", ours_ms <= bound)
@@ -157,13 +180,13 @@ class _Measuring:
             dragged = track.evaluate("node => window.settling.drag(node, 100)")
             return dragged, *self._turns(mine, other)
 
-    def _three(self, browser: Browser, ours: Served, plain: Served | None) -> tuple[float, float | None]:
-        """The same with three steps, of which any is moved."""
+    def _three(self, browser: Browser, ours: Served, plain: Served | None) -> list[tuple[float, float | None]]:
+        """With three steps, of which any is moved: until the final numbers stand, and until the server has counted."""
         with browser_tab(browser, ours) as mine, browser_tab(browser, plain) as other:
             opened(mine, f"/select?{self.query}")
             _load(mine, "three")
             opened(other, "/?steps=3")
-            return self._turns(mine, other, "toCount")
+            return [self._turns(mine, other, what) for what in ("toFinal", "toCount")]
 
     def _turns(self, mine: Page, other: Page | None, what: str = "took") -> tuple[float, float | None]:
         found: dict[Page, list[float]] = {page: [] for page in (mine, other) if page}

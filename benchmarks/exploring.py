@@ -20,10 +20,11 @@ from benchmarks.synthetic_run import write_run
 from benchmarks.table import Row
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.index.concordance import disagreement, standing
-from clipsel_core.curation.index.counts import group_means, percentile_groups
+from clipsel_core.curation.index.concordance import disagreement
+from clipsel_core.curation.index.counts import group_means
 from clipsel_core.curation.index.index import open_indexed
 from clipsel_core.curation.index.ordering import Listing
+from clipsel_core.curation.index.ranking import percentile_groups, standing
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 

@@ -2,13 +2,19 @@
 
 (() => {
   if (window.settling) return
-  const self = (window.settling = { from: null, ran: false, done: null, changed: 0, counted: null })
-  // What Python counted: our funnel, the plain page's number. Our headline moves with the thumb and proves nothing.
-  const count = () => document.querySelector('.funnel, [data-testid="stMetricValue"]')?.textContent
-  let before
+  const self = (window.settling = { from: null, ran: false, done: null, changed: 0, counted: null, stood: null })
+  // What Python counted: our funnel, which comes as a new node, or the plain page's number. What our funnel says moves with
+  // the thumb and proves nothing.
+  const count = () => (
+    document.querySelector(".funnel") ?? document.querySelector('[data-testid="stMetricValue"]')?.textContent)
+  const numbers = () => [...document.querySelectorAll('.headline, .funnel, [data-testid="stMetricValue"]')]
+    .map((node) => node.textContent).join()
+  let before, said
   const start = () => {
     before = count()
-    Object.assign(self, { from: performance.now(), ran: false, done: null, changed: 0, counted: null })
+    said = numbers()
+    const from = performance.now()
+    Object.assign(self, { from, ran: false, done: null, changed: 0, counted: null, stood: from })
   }
   for (const kind of ["keyup", "pointerup"]) document.addEventListener(kind, start, true)
   const running = () => document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState === "running"
@@ -16,6 +22,8 @@
     if (self.from === null) return
     const now = performance.now()
     if (self.counted === null && count() !== before) self.counted = now
+    const shown = numbers()
+    if (shown !== said) [self.stood, said] = [now, shown]
     const states = records.some((record) => record.type === "attributes")
     if (states && running()) Object.assign(self, { ran: true, done: null })
     else if (states && self.ran) self.done = now
@@ -27,6 +35,8 @@
   const ended = () => self.done !== null || (self.counted !== null && !running())
   self.rested = () => ended() && performance.now() - Math.max(self.done, self.changed) > 200
   self.toCount = () => (self.counted === null ? self.took() : self.counted - self.from)
+  // Until the numbers are the final ones.
+  self.toFinal = () => self.stood - self.from
   self.took = () => Math.max(self.done, self.changed) - self.from
   // The cards of a gallery lie in a shadow root; filled is when they are there and each in view shows its picture.
   const cards = () => [...document.querySelectorAll("*")].flatMap((node) => (
