@@ -43,6 +43,12 @@ const percentage = (part) => {
 const thumbs = new Set()
 const offPlace = (self) => self.moving || self.typed != null || self.place !== self.head.place
 
+// Words that replace others in the same text node cost no new styles.
+const say = (node, words) => {
+  if (node.firstChild) node.firstChild.data = words
+  else node.textContent = words
+}
+
 // The page's counts from a thumb's step on: the headline, the funnel's rows, the other cards. What only Python can count is
 // said as "about".
 const tell = (self) => {
@@ -60,20 +66,20 @@ const tell = (self) => {
     const added = count > before ? `, adds ${said(count - before, step)}` : ""
     const note = row.querySelector(".note")
     const alone = step ? note.textContent.split("it would drop ")[1] : number.format(still ? head.drops : head.at.alone[place])
-    note.textContent = `drops ${said(Math.max(before - count, 0), step)}${added}; alone it would drop ${alone}`
-    row.querySelector("b").textContent = said(count, step)
+    say(note, `drops ${said(Math.max(before - count, 0), step)}${added}; alone it would drop ${alone}`)
+    say(row.querySelector("b"), said(count, step))
     const part = head.total ? count / head.total : 0
-    row.querySelector("i").textContent = percentage(part)
+    say(row.querySelector("i"), percentage(part))
     row.querySelector(".fill").style.width = `${(100 * part).toFixed(2)}%`
-    if (!step) row.querySelector("span").textContent = still ? head.words : head.rule.replace("{}", plain(self))
+    if (!step) say(row.querySelector("span"), still ? head.words : head.rule.replace("{}", plain(self)))
   })
   thumbs.forEach((other) => { if (other !== self) other.hear(head.row, left, said, still) })
   const headline = document.querySelector(".headline")
   if (!headline) return
   const kept = left.at(-1)
   const share = percentage(head.total ? kept / head.total : 0)
-  headline.querySelector("b").textContent = said(kept, left.length - 1)
-  headline.querySelector("span").textContent = `${kept === 1 ? "pair" : "pairs"} kept · ${share} of ${number.format(head.total)}`
+  say(headline.querySelector("b"), said(kept, left.length - 1))
+  say(headline.querySelector("span"), `${kept === 1 ? "pair" : "pairs"} kept · ${share} of ${number.format(head.total)}`)
 }
 
 // The picture of a place: as Python counted it where the step stands, as the message foresees it elsewhere.
@@ -97,7 +103,7 @@ const redraw = (root, head, at, scale) => {
   const now = pictured(head, at)
   const box = root.querySelector(".plot")
   const width = Number(root.dataset.width)
-  root.querySelector(".title").textContent = now.title
+  say(root.querySelector(".title"), now.title)
   const solid = box.querySelector("path.kept")
   solid.setAttribute("d", outline(now.layers[2].counts, width, now.height, scale))
   box.querySelectorAll("line, .mark").forEach((node) => node.remove())
@@ -272,7 +278,7 @@ export default function (component) {
     root.querySelector(".plot")?.classList.toggle("dimmed", !still)
     if (!head.on || step <= 0) return
     const counts = `${said(left[step], step)} of ${said(left[step - 1], step - 1)}`
-    root.querySelector(".title").textContent = still ? pictured(head, self.place).title : `${head.says} keeps ${counts}`
+    say(root.querySelector(".title"), still ? pictured(head, self.place).title : `${head.says} keeps ${counts}`)
   }
   const picture = () => show(root, pictured(head, self.place))
   set()
