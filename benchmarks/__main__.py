@@ -3,8 +3,8 @@
 Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
 when they are named: score, add-target and embed, which take minutes (embed comes in parts, too: embed-device,
 embed-vit, embed-rn50, embed-mobile, embed-small, embed-memory, embed-image), exploring, which needs a run of --rows
-pairs, dashboard, which needs Chromium and minutes besides, and growth, which takes minutes and writes the plots in
-benchmarks/growth.
+pairs, dashboard and starting, which need Chromium and minutes besides, and growth, which takes minutes and writes the
+plots in benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from benchmarks import (
     reading,
     selection,
     speed,
+    starting,
 )
 from benchmarks.table import Row, machine, markdown
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parts = (
         "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, add-target, exploring, "
-        f"dashboard, embed, {', '.join(embed.PARTS)}, growth"
+        f"dashboard, starting, embed, {', '.join(embed.PARTS)}, growth"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
@@ -67,6 +68,7 @@ def main() -> None:
         "add-target": lambda: exemplars.measure(asked.rounds),
         "embed": lambda: embed.measure(turns=asked.rounds),
         **{part: partial(embed.measure, [part], asked.rounds, large) for part in embed.PARTS},
+        "starting": lambda: starting.measure(max(1, asked.rounds // 2)),
         "growth": lambda: growth.measure(asked.pairs or 1_000_000),
     }
     unknown = [part for part in asked.parts if part not in known | alone]
