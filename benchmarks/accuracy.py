@@ -8,9 +8,9 @@ import torch
 from benchmarks.pools import clip_like_pairs
 from benchmarks.table import Row, at_least, at_most
 from clipsel_core.errors import ScoringError
+from clipsel_core.scoring.checks import check_precision
 from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.normsim import metric_name, normsim
-from clipsel_core.scoring.rounded import check_precision
 from clipsel_core.scoring.s_cliploss import division, normalizer, s_cliploss
 from tests import reference
 

@@ -24,7 +24,7 @@ from benchmarks import process
 from benchmarks.pools import clip_like_pairs, write_pool
 from benchmarks.table import Row, machine
 from clipsel_core.errors import ScoringError
-from clipsel_core.scoring.rounded import check_precision
+from clipsel_core.scoring.checks import check_precision
 from clipsel_core.scoring.s_cliploss import normalizer
 
 FOLDER = Path(__file__).parent / "growth"

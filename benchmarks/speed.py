@@ -18,6 +18,7 @@ from benchmarks.table import Row, at_least
 from benchmarks.turns import median_ratio, take_turns
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import rounded
+from clipsel_core.scoring.checks import check_precision
 from clipsel_core.scoring.reductions import log_sum_exp, max_abs
 from clipsel_core.scoring.threads import float32_products, for_each
 
@@ -63,7 +64,7 @@ def _rounded_rows(name: str, times: dict[str, list[float]]) -> list[Row]:
 
 def _has_bf16() -> bool:
     try:
-        rounded.check_precision("bf16", "cpu")
+        check_precision("bf16", "cpu")
     except ScoringError:
         return False
     return True

@@ -33,9 +33,9 @@ from clipsel_core.runs.store import (
     score_file,
 )
 from clipsel_core.runs.targets import load_target
+from clipsel_core.scoring.checks import check_precision
 from clipsel_core.scoring.normsim import metric_name, parse_norm
 from clipsel_core.scoring.reductions import tile_sizes, use_tile_sizes
-from clipsel_core.scoring.rounded import check_precision
 
 _AT_ONCE = 8
 _BASE_METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se")

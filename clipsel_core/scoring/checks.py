@@ -17,6 +17,7 @@ from clipsel_core.scoring.threads import for_each
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 TEMPERATURE_RANGE = (0.001, 10.0)
+PRECISIONS = ("exact", "bf16")
 _BLOCK = 1024
 
 
@@ -73,6 +74,20 @@ def check_finite(name: str, rows: Tensor) -> None:
     if found:
         where, remedy = f"{name}, row {min(found)}", "leave the row out"
         raise ScoringError(where, expected="finite numbers", found="NaN or inf", remedy=remedy)
+
+
+def check_precision(precision: str, device: str | torch.device) -> None:
+    """Raises ScoringError unless the precision is a known one that this device and machine have."""
+    if precision not in PRECISIONS:
+        raise ScoringError("precision", expected=f"one of {', '.join(PRECISIONS)}", found=repr(precision))
+    if precision == "exact":
+        return
+    if torch.device(device).type != "cpu":
+        expected = "a CPU; a GPU multiplies float16 exactly and as fast"
+        raise ScoringError("precision bf16", expected=expected, found=f"{device}", remedy="use exact")
+    if not torch.cpu.get_capabilities().get("avx512_bf16"):
+        expected = "a CPU that multiplies bfloat16 (AVX-512 BF16: Zen 4, Sapphire Rapids, or newer)"
+        raise ScoringError("precision bf16", expected=expected, found="another", remedy="use exact")
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Mapping
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,7 +23,9 @@ from torch import Tensor
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import tiled
 from clipsel_core.scoring.checks import check_rows, check_temperature, check_width
-from clipsel_core.scoring.tile_sizes import TileSizes, cache_file, remembered
+
+if TYPE_CHECKING:
+    from clipsel_core.scoring.tile_sizes import TileSizes
 
 IMPLEMENTATIONS = ("tiled", "triton")
 _HALF = (torch.float16, torch.bfloat16)
@@ -182,9 +185,10 @@ def _are_kernels_right(device: torch.device, width: int) -> bool:
         found = (why_wrong(kernels, device, width, dtype, sizes=sizes) for dtype in kernels.DTYPES)
         return next(filter(None, found), "")
 
-    wrong = remembered(kernels.check_key(device, width), find_out)
+    wrong = kernels.tiles.remembered(kernels.check_key(device, width), find_out)
     if wrong:
-        remedy = f"computing without tensor cores; after an update of the driver or Triton, delete {cache_file()}"
+        file = kernels.tiles.cache_file()
+        remedy = f"computing without tensor cores; after an update of the driver or Triton, delete {file}"
         _log.warning("%s: the Triton kernels are not right: %s; %s", device, wrong, remedy)
     return not wrong
 

@@ -11,28 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import tiled
 from clipsel_core.scoring.threads import for_each
 
-PRECISIONS = ("exact", "bf16")
 _BLOCK = 1024
 _CENTRE_ROWS = 1024
 _CPU = torch.device("cpu")
-
-
-def check_precision(precision: str, device: str | torch.device) -> None:
-    """Raises ScoringError unless the precision is a known one that this device and machine have."""
-    if precision not in PRECISIONS:
-        raise ScoringError("precision", expected=f"one of {', '.join(PRECISIONS)}", found=repr(precision))
-    if precision == "exact":
-        return
-    if torch.device(device).type != "cpu":
-        expected = "a CPU; a GPU multiplies float16 exactly and as fast"
-        raise ScoringError("precision bf16", expected=expected, found=f"{device}", remedy="use exact")
-    if not torch.cpu.get_capabilities().get("avx512_bf16"):
-        expected = "a CPU that multiplies bfloat16 (AVX-512 BF16: Zen 4, Sapphire Rapids, or newer)"
-        raise ScoringError("precision bf16", expected=expected, found="another", remedy="use exact")
 
 
 def log_sum_exp(

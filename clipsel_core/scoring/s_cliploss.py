@@ -12,9 +12,15 @@ from torch import Tensor
 
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import rounded
-from clipsel_core.scoring.checks import check_count, check_finite, check_pairs, check_temperature, usable_device
+from clipsel_core.scoring.checks import (
+    check_count,
+    check_finite,
+    check_pairs,
+    check_precision,
+    check_temperature,
+    usable_device,
+)
 from clipsel_core.scoring.reductions import log_sum_exp
-from clipsel_core.scoring.rounded import check_precision
 from clipsel_core.tasks import Report, silent
 
 

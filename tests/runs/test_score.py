@@ -24,7 +24,7 @@ from clipsel_core.runs import groups, plan
 from clipsel_core.runs.groups import disagreement
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run, read_config, score_file
-from clipsel_core.scoring import rounded
+from clipsel_core.scoring.checks import check_precision
 from clipsel_core.scoring.s_cliploss import division
 from clipsel_core.status import read_status
 from tests import reference
@@ -76,7 +76,7 @@ def test_score__agrees_with_the_formulas_in_float64(pool, tmp_path, target):
 
 def test_score__bf16_rounds_the_normalizer_alone(pool, tmp_path, target):
     try:
-        rounded.check_precision("bf16", "cpu")
+        check_precision("bf16", "cpu")
     except ScoringError as error:
         pytest.skip(str(error))
     options = {**OPTIONS, "device": "cpu", "targets": {"task": target}}

@@ -8,7 +8,7 @@ import torch
 
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import reductions, rounded
-from clipsel_core.scoring.rounded import check_precision
+from clipsel_core.scoring.checks import check_precision
 from clipsel_core.scoring.s_cliploss import normalizer
 from tests import reference
 
