@@ -28,9 +28,8 @@ from benchmarks.turns import median_ratio
 from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.making.decode import Framing, Preparer
 from clipsel_core.pool.making.embed import Teacher, framing_of, load_teacher
-from clipsel_core.pool.making.embedder import Embedder, compute_on_one_core, lane_batch_size
+from clipsel_core.pool.making.embedder import Embedder, compute_on_one_core, lane_batch_size, try_bf16
 from clipsel_core.pool.making.packing import TarPacker, new_tar
-from clipsel_core.pool.making.precision import try_bf16
 from clipsel_core.pool.prefetch import in_batches
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Record, Source

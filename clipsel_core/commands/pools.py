@@ -128,7 +128,7 @@ def embed(
 
     Example: clipsel embed pictures/ my_pool --model ViT-B-32 --pretrained openai --arch b32
     """
-    from clipsel_core.pool.making.claim import is_extendable, settings_to_extend, settings_to_make
+    from clipsel_core.pool.making.settings import is_extendable, settings_to_extend, settings_to_make
     from clipsel_core.pool.sources.look import open_source
 
     if pretrained and not model:
@@ -177,7 +177,7 @@ def _load(
     """The teacher on its device; where nobody says in which precision, in the one that a trial finds best."""
     from clipsel_core.pool.making.decode import MOST_PIXELS
     from clipsel_core.pool.making.embed import load_teacher
-    from clipsel_core.pool.making.precision import choose_precision
+    from clipsel_core.pool.making.embedder import choose_precision
     from clipsel_core.runs.plan import resolve_devices
 
     teacher = load_teacher(model, pretrained=pretrained, device=resolve_devices(device)[0], precision=precision)

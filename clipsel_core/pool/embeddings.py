@@ -40,14 +40,36 @@ class Pairs:
     renormalised: int
 
 
+def find_member(shard: Shard, name: str) -> tuple[Path, Member]:
+    """A shard's npz and one of its arrays, such as `Arch.image_member`. Only headers are read.
+
+    Raises: PoolFormatError on a missing npz or member, another number of rows than the parquet, or another dtype.
+    """
+    if shard.npz is None:
+        npz = shard.parquet.with_suffix(".npz")
+        expected, remedy = f"the embeddings of {shard.parquet.name}", f"download {npz.name}"
+        raise PoolFormatError(npz, expected=expected, found="no such file", remedy=remedy)
+    members = read_members(shard.npz)
+    if name not in members:
+        raise PoolFormatError(shard.npz, expected=f"an array {name}", found=", ".join(members) or "none")
+    member = members[name]
+    if len(member.shape) != 2 or member.dtype.kind != "f" or member.dtype.itemsize > 8:
+        found = f"shape {member.shape}, {member.dtype}"
+        raise PoolFormatError(f"shard {shard.name}", expected=f"{member.name} of shape (N, D), float16", found=found)
+    if member.shape[0] != shard.rows:
+        found = f"{counted(member.shape[0], 'rows')} in {member.name}"
+        remedy = f"download {shard.name}.npz and {shard.name}.parquet again"
+        expected = f"{counted(shard.rows, 'rows')}, as in the parquet"
+        raise PoolFormatError(f"shard {shard.name}", expected=expected, found=found, remedy=remedy)
+    return shard.npz, member
+
+
 def read_embeddings(shard: Shard, member: str) -> np.ndarray:
     """One side of a shard's embeddings, as stored: (N, D) float16, float32 or float64, mapped where possible.
 
-    member: its name in the npz, such as `Arch.image_member`. Values are not checked.
-    Raises: PoolFormatError on a missing npz or member, another number of rows than the parquet, or another dtype.
+    Values are not checked. Raises: PoolFormatError as find_member.
     """
-    npz, found = _find(shard, member)
-    return read_array(npz, found)
+    return read_array(*find_member(shard, member))
 
 
 def read_pairs(
@@ -96,15 +118,14 @@ def read_images(shard: Shard, arch: Arch) -> np.ndarray:
     return _rescale(rows, scale)
 
 
-def stored_scale(shard: Shard, member: str) -> np.ndarray:
+def stored_scale(npz: Path, member: Member) -> np.ndarray:
     """`row_scale` of one side as it is stored, (N,) float32, without its rows being held; their CRC is compared.
 
-    Raises: PoolFormatError as `read_embeddings`, and where the values are not those that were written.
+    npz, member: as find_member gives them. Raises: PoolFormatError where the values are not those that were written.
     """
-    npz, found = _find(shard, member)
-    scale = np.empty(found.shape[0], np.float32)
-    room = np.empty((min(_BLOCK_ROWS, len(scale)), found.shape[1]), found.dtype)
-    with RowReader(npz, found, found.dtype) as reader:
+    scale = np.empty(member.shape[0], np.float32)
+    room = np.empty((min(_BLOCK_ROWS, len(scale)), member.shape[1]), member.dtype)
+    with RowReader(npz, member, member.dtype) as reader:
         for start in range(0, len(scale), _BLOCK_ROWS):
             place = slice(start, min(start + _BLOCK_ROWS, len(scale)))
             block = room[: place.stop - start]
@@ -254,7 +275,7 @@ def _read_side(
 
 
 def _find_of_width(shard: Shard, arch: Arch, name: str) -> tuple[Path, Member]:
-    npz, member = _find(shard, name)
+    npz, member = find_member(shard, name)
     if member.shape[1] != arch.width:
         expected = f"{name} of width {arch.width}, as in the pool's first npz"
         raise PoolFormatError(npz, expected=expected, found=f"width {member.shape[1]}")
@@ -263,27 +284,6 @@ def _find_of_width(shard: Shard, arch: Arch, name: str) -> tuple[Path, Member]:
 
 def _dtype_in_memory(member: Member) -> np.dtype:
     return np.dtype(np.float16 if member.dtype.itemsize == 2 else np.float32)
-
-
-def _find(shard: Shard, name: str) -> tuple[Path, Member]:
-    """A shard's npz and one of its arrays, whose shape and dtype are those of embeddings."""
-    if shard.npz is None:
-        npz = shard.parquet.with_suffix(".npz")
-        expected, remedy = f"the embeddings of {shard.parquet.name}", f"download {npz.name}"
-        raise PoolFormatError(npz, expected=expected, found="no such file", remedy=remedy)
-    members = read_members(shard.npz)
-    if name not in members:
-        raise PoolFormatError(shard.npz, expected=f"an array {name}", found=", ".join(members) or "none")
-    member = members[name]
-    if len(member.shape) != 2 or member.dtype.kind != "f" or member.dtype.itemsize > 8:
-        found = f"shape {member.shape}, {member.dtype}"
-        raise PoolFormatError(f"shard {shard.name}", expected=f"{member.name} of shape (N, D), float16", found=found)
-    if member.shape[0] != shard.rows:
-        found = f"{counted(member.shape[0], 'rows')} in {member.name}"
-        remedy = f"download {shard.name}.npz and {shard.name}.parquet again"
-        expected = f"{counted(shard.rows, 'rows')}, as in the parquet"
-        raise PoolFormatError(f"shard {shard.name}", expected=expected, found=found, remedy=remedy)
-    return shard.npz, member
 
 
 def _rescale(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:

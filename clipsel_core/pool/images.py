@@ -14,7 +14,6 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -95,22 +94,19 @@ class _Found(NamedTuple):
     json_length: int
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Some images. names: of the files they lie in, relative to `base`. table: uid_hi, uid_lo, place (in names), offset
+class _Block(NamedTuple):
+    """Some images. names: of the files they lie in, relative to `base`.
 
-    and length, perhaps json_offset and json_length too: where the json lies that describes the image, in the same file.
-    image_column: of a parquet. damage: what is wrong with the one file they lie in, if anything.
+    table: uid_hi, uid_lo, place (in names), offset and length, perhaps json_offset and json_length too: where the json
+    lies that describes the image, in the same file. image_column: of a parquet. damage: what is wrong with the one file
+    they lie in, if anything.
     """
 
-    names: pa.Array
+    names: list[str]
     table: pa.Table
     base: str = ""
     image_column: str = ""
     damage: str = ""
-
-
-_Blocks = Generator[_Block, None, None]
 
 
 class ImageIndex:
@@ -154,14 +150,8 @@ class ImageIndex:
         """
         database = _open_or_write(cache, paths, lambda: _blocks_of_parts(root, paths), report)
         believed = reach.make_filter((str(root), *named, *reach.read_sources()))
-        if away := next(
-            (
-                base
-                for (base,) in database.execute("SELECT DISTINCT base FROM kinds ORDER BY base")
-                if not believed(base)
-            ),
-            None,
-        ):
+        bases = [base for (base,) in database.execute("SELECT DISTINCT base FROM kinds ORDER BY base")]
+        if away := next((base for base in bases if not believed(base)), None):
             away = away if "://" in away else os.path.normpath(away)
             expected = f"images below {root}, or below a place that somebody named"
             remedy = f"allow it with --read {away}, where you trust this pool"
@@ -226,27 +216,29 @@ def open_images(pool: Pool, cache: Path, report: Report = silent, named: Sequenc
     return ImageIndex.open(list(pool.tars), cache / _CACHED, report) if pool.tars else None
 
 
-def _open_or_write(path: Path, files: list[Path], blocks: Callable[[], _Blocks], report: Report) -> sqlite3.Connection:
-    """The database of these files that is there, else a new one. Raises: OSError; whatever `report` raises."""
+def _open_or_write(
+    path: Path, files: list[Path], blocks: Callable[[], Generator[_Block, None, None]], report: Report
+) -> sqlite3.Connection:
+    """The database of these files that is there, else a new one. blocks: one a file.
+
+    Raises: OSError; whatever `report` raises.
+    """
     stamped = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     stamp = hashlib.sha256(json.dumps(stamped).encode()).hexdigest()
-    found = _open_database(path, stamp)
-    if found is None:
-        with closing(blocks()) as parts:
-            told = _report(parts, len(files), report)
-            write_atomically(path, lambda aside: _write_database(aside, stamp, told))
-        found = _open_database(path, stamp)
-    if found is None:
-        raise OSError(f"{path} was changed while it was written")
-    return found
+    if found := _open_database(path, stamp):
+        return found
+    with closing(blocks()) as parts:
+        report(0, len(files), "files")
 
+        def told() -> Iterator[_Block]:
+            for done, block in enumerate(parts, 1):
+                yield block
+                report(done, len(files), "files")
 
-def _report(blocks: Iterable[_Block], total: int, report: Report) -> Iterator[_Block]:
-    """The blocks, a file each, as they are."""
-    report(0, total, "files")
-    for done, block in enumerate(blocks, 1):
-        yield block
-        report(done, total, "files")
+        write_atomically(path, lambda aside: _write_database(aside, stamp, told()))
+    if found := _open_database(path, stamp):
+        return found
+    raise OSError(f"{path} was changed while it was written")
 
 
 def _open_database(path: Path, stamp: str) -> sqlite3.Connection | None:
@@ -296,10 +288,9 @@ def _add_block(database: sqlite3.Connection, block: _Block) -> None:
     """Adds some images; one that is too long to be read at once is left out."""
     kind = database.execute("INSERT INTO kinds VALUES (NULL, ?, ?)", [block.base, block.image_column]).lastrowid
     [(known,)] = database.execute("SELECT ifnull(max(id), 0) FROM files")
-    names = block.names.to_pylist()
-    database.executemany("INSERT INTO files VALUES (NULL, ?, ?)", ((kind, name) for name in names))
+    database.executemany("INSERT INTO files VALUES (NULL, ?, ?)", ((kind, name) for name in block.names))
     if block.damage:
-        database.execute("INSERT INTO damaged VALUES (?, ?, ?)", [names[0], block.damage, block.table.num_rows])
+        database.execute("INSERT INTO damaged VALUES (?, ?, ?)", [block.names[0], block.damage, block.table.num_rows])
     table = block.table.filter(pc.less_equal(block.table["length"], _LARGEST_IMAGE))
     given = set(table.column_names)
     columns = [np.asarray(table[name]) if name in given else np.zeros(len(table)) for name in _COLUMNS]
@@ -328,29 +319,28 @@ def _read_found(found: _Found, place: Place) -> tuple[bytes | None, bytes]:
         return None, b""
 
 
-def _blocks_of_tars(tars: list[Path]) -> _Blocks:
+def _blocks_of_tars(tars: list[Path]) -> Generator[_Block, None, None]:
     for tar, table, damage in index_tars(tars):
-        yield _Block(pa.array([str(tar)], pa.string()), table, damage=damage)
+        yield _Block([str(tar)], table, damage=damage)
 
 
-def _blocks_of_parts(root: Path, paths: list[Path]) -> _Blocks:
+def _blocks_of_parts(root: Path, paths: list[Path]) -> Generator[_Block, None, None]:
+    def read(path: Path) -> _Block:
+        try:
+            table = pq.read_table(path)
+            described = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
+            file = table["file"].combine_chunks()
+            file = file.chunk(0) if isinstance(file, pa.ChunkedArray) else file
+            base, image_column = (Place.of(root) / described["base"]).address, described["image_column"]
+            entries = table.drop_columns(["file"]).append_column("place", file.indices)
+            return _Block(file.dictionary.to_pylist(), entries, base, image_column)
+        except (PoolFormatError, OSError, pa.ArrowException, KeyError, AttributeError) as error:
+            found, remedy = str(error).split("\n")[0], "embed the pool again"
+            raise PoolFormatError(path, expected="an index of images", found=found, remedy=remedy) from error
+
     with ThreadPoolExecutor() as threads:
-        for _, block in in_order(paths, lambda path: threads.submit(_block_of_part, root, path), _AHEAD):
+        for _, block in in_order(paths, lambda path: threads.submit(read, path), _AHEAD):
             yield block
-
-
-def _block_of_part(root: Path, path: Path) -> _Block:
-    try:
-        table = pq.read_table(path)
-        described = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
-        column = table["file"].combine_chunks()
-        files = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-        base, image_column = (Place.of(root) / described["base"]).address, described["image_column"]
-    except (PoolFormatError, OSError, pa.ArrowException, KeyError, AttributeError) as error:
-        found, remedy = str(error).split("\n")[0], "embed the pool again"
-        raise PoolFormatError(path, expected="an index of images", found=found, remedy=remedy) from error
-    entries = table.drop_columns(["file"]).append_column("place", files.indices)
-    return _Block(files.dictionary, entries, base, image_column)
 
 
 def _read_parquet_row(place: Place, column: str, row: int) -> bytes | None:

@@ -19,8 +19,9 @@ from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.files import expect_regular
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, facts_in, padded_uid, split_key
-from clipsel_core.pool.embeddings import describe_row, read_embeddings, remedy_for, stored_scale
+from clipsel_core.pool.embeddings import describe_row, find_member, remedy_for, stored_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, as_texts, check_uids, read_column
+from clipsel_core.pool.npz import Member, read_array
 from clipsel_core.pool.sources.members import Members, damage_at_a_glance
 from clipsel_core.tasks import Report, silent
 
@@ -67,7 +68,7 @@ def inspect_pool(pool: Pool, *, values: bool = True, report: Report = silent) ->
     with ThreadPoolExecutor(1) as threads:
         captions = threads.map(_look_at_captions, pool.shards if values else ())
         for shard in pool.shards:
-            problems += _shard_problems(shard, pool, list(pool.archs.values()), values=values)
+            problems += _shard_problems(shard, list(pool.archs.values()), values=values)
             done += shard.rows
             report(done, pool.rows, "pairs")
         problems += _caption_problems(pool, captions)
@@ -80,7 +81,7 @@ def inspect_pool(pool: Pool, *, values: bool = True, report: Report = silent) ->
     return PoolReport(pool, tuple(problems))
 
 
-def _shard_problems(shard: Shard, pool: Pool, archs: list[Arch], *, values: bool = True) -> Iterator[Problem]:
+def _shard_problems(shard: Shard, archs: list[Arch], *, values: bool) -> Iterator[Problem]:
     """Everything that keeps a shard from being scored, and what scoring will mend.
 
     values: also read every embedding, to find rows that are zero, NaN, infinite or not of unit length.
@@ -90,29 +91,28 @@ def _shard_problems(shard: Shard, pool: Pool, archs: list[Arch], *, values: bool
     for arch in archs:
         for member in (arch.image_member, arch.text_member):
             try:
-                rows = read_embeddings(shard, member)
+                npz, found = find_member(shard, member)
+                if found.shape[1] != arch.width:
+                    said = f"{member} has width {found.shape[1]}, in the pool's first npz {arch.width}"
+                    yield Problem(f"shard {shard.name}: {said}")
+                elif values:
+                    yield from _value_problems(shard, npz, found)
+                else:
+                    read_array(npz, found)  # one that is compressed may be damaged
             except PoolFormatError as error:
                 yield Problem(str(error))
-                continue
-            if rows.shape[1] != arch.width:
-                found = f"{member} has width {rows.shape[1]}, in the pool's first npz {arch.width}"
-                yield Problem(f"shard {shard.name}: {found}")
-            elif values:
-                try:
-                    yield from _value_problems(shard, member, rows)
-                except PoolFormatError as error:
-                    yield Problem(str(error))
 
 
-def _value_problems(shard: Shard, member: str, rows: np.ndarray) -> Iterator[Problem]:
-    scale = stored_scale(shard, member)
+def _value_problems(shard: Shard, npz: Path, member: Member) -> Iterator[Problem]:
+    scale = stored_scale(npz, member)
     bad = np.flatnonzero(np.isnan(scale))
     if len(bad):
         first = int(bad[0])
-        found = f"the first is row {first}: {describe_row(rows[first])}; {remedy_for(rows[first])}"
-        yield Problem(f"shard {shard.name}: {counted(len(bad), 'bad rows')} in {member}, {found}")
+        row = read_array(npz, member)[first]
+        found = f"the first is row {first}: {describe_row(row)}; {remedy_for(row)}"
+        yield Problem(f"shard {shard.name}: {counted(len(bad), 'bad rows')} in {member.name}, {found}")
     if off := int((scale[np.isfinite(scale)] != 1).sum()):
-        found = f"{counted(off, 'rows')} in {member} a little off unit length; scoring scales them"
+        found = f"{counted(off, 'rows')} in {member.name} a little off unit length; scoring scales them"
         yield Problem(f"shard {shard.name}: {found}", stops=False)
 
 

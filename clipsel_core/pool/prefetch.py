@@ -30,9 +30,15 @@ def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def in_order(
-    items: Iterable[Item], submit: Callable[[Item], Future[Result] | Done[Result]], depth: int
+    items: Iterable[Item],
+    submit: Callable[[Item], Future[Result] | Done[Result]],
+    depth: int,
+    *,
+    failed: Callable[[Item, Exception], Result] | None = None,
 ) -> Iterator[tuple[Item, Result]]:
     """Each item with the result of its work, in the items' order; at most `depth` are under way or waiting.
+
+    failed: gives the result of work that raised; without it the error ends all.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> with ThreadPoolExecutor() as threads:
@@ -43,6 +49,11 @@ def in_order(
     waiting = deque((item, submit(item)) for item in islice(rest, max(1, depth)))
     while waiting:
         item, future = waiting.popleft()
-        result = future.result()
+        try:
+            result = future.result()
+        except Exception as error:
+            if failed is None:
+                raise
+            result = failed(item, error)
         yield item, result
         waiting.extend((item, submit(item)) for item in islice(rest, 1))

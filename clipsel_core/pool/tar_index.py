@@ -43,7 +43,7 @@ _SCHEMA = pa.schema(
 
 
 class Indexed(NamedTuple):
-    """A tar with its images: uid_hi, uid_lo, place (0), offset, length and where their json is, as Block has them.
+    """A tar with its images: uid_hi, uid_lo, place (0), offset, length and where their json is.
 
     damage: what is wrong with the tar, where that is something; the images are those that were found all the same.
     """

@@ -8,6 +8,7 @@ import pytest
 
 from clipsel_core.errors import LostWorkerError, PoolFormatError
 from clipsel_core.pool import tar_index
+from clipsel_core.pool.sources.members import damage_at_a_glance
 from clipsel_core.pool.tar_index import index_tars
 from tests import traps
 from tests.pool.pictures import sample, write_tar
@@ -65,7 +66,7 @@ def test_index_tars__a_damaged_one_costs_itself_alone(tars, monkeypatch, alone):
     assert damages[1] == f"the tar cannot be read on at byte {second + 9:,}: unexpected end of data"
     assert damages[2].startswith("the tar cannot be read at all: ")
     assert damages[3] == ""
-    told = [tar_index.damage_at_a_glance(tar) for tar in tars]
+    told = [damage_at_a_glance(tar) for tar in tars]
     assert told[0] == "it cannot be read: empty file"
     assert [bool(damage) for damage in told] == [True, True, True, False]
     assert told[1] == "it has no end mark: it may be cut off"

@@ -6,12 +6,10 @@ import math
 import mmap
 import multiprocessing
 import os
-import signal
 import tempfile
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing import connection
 from multiprocessing.reduction import DupFd
@@ -22,13 +20,14 @@ import numpy as np
 
 from clipsel_core.errors import LostWorkerError, PoolFormatError
 from clipsel_core.pool.making.decode import Preparer, Ready, Tokens, Wanted, hush_pillow
-from clipsel_core.pool.prefetch import in_batches
+from clipsel_core.pool.prefetch import in_batches, in_order
 from clipsel_core.pool.sources.record import Record
-from clipsel_core.processes import Crew, in_one_line, server_context
+from clipsel_core.processes import Crew, in_one_line
 
 # Records that go to a worker together: with more, less is spent on handing over, and more waits for one slow picture.
 _AT_ONCE = 16
-# How often a record is tried that ended its worker, or was near another that did.
+# How often a record is tried alone that ended its worker, or was near another that did: where memory ran out, the
+# machine ended a process that had done no wrong.
 _TIMES_ALONE = 2
 # The most bytes of an encoded picture that a slot has room for. With four cores there are some 600 slots.
 _ROOM = 1 << 18
@@ -46,12 +45,8 @@ class Prepared(NamedTuple):
     slot: int
 
 
-class _Chunk(NamedTuple):
-    """Records that are prepared together. slots: where their pixels go. found: of those that can have any."""
-
-    records: list[Record]
-    slots: list[int]
-    found: Future[list[Ready | str]]
+_Chunk = tuple[list[Record], list[int]]
+"""Records that are prepared together, and the slots that their pixels go to."""
 
 
 class Decoders:
@@ -72,68 +67,62 @@ class Decoders:
         held: int,
         tokens: Tokens | None = None,
     ) -> None:
-        self._preparer, self._count, self._tokens = preparer, count, tokens
+        self._preparer, self._tokens, self._open = preparer, tokens, ExitStack()
         self._depth = count + -(-ahead // _AT_ONCE)
-        self._slots = Slots(self._depth * _AT_ONCE + held, shape) if shape else None
+        self._slots: Slots | None = None
+        if shape is None:
+            self._threads = self._open.enter_context(ThreadPoolExecutor(count))
+            return
+        self._slots = Slots(self._depth * _AT_ONCE + held, shape)
+        self._open.callback(self._slots.close)
         quick = getattr(preparer.frame, "quick", False)
         # The server of processes imports what they need once: they start in milliseconds, and without torch's threads.
-        self._preload = [__name__, "PIL.JpegImagePlugin", *(["torch"] if quick else [])]
-        self._preload += [type(tokens.tokenizer).__module__] if tokens else []
-        self._given = (quick, preparer, self._slots, tokens)
-        self._executor = self._start()
+        preload = [__name__, "PIL.JpegImagePlugin", *(["torch"] if quick else [])]
+        preload += [type(tokens.tokenizer).__module__] if tokens else []
+        given = (quick, preparer, self._slots, tokens)
+        self._crew = self._open.enter_context(
+            Crew(count, "to be prepared", preload=preload, settle=_settle, given=given)
+        )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._executor.shutdown(cancel_futures=True)
-        if self._slots:
-            self._slots.close()
+        self._open.close()
 
     def prepare(self, records: Iterable[Record]) -> Iterator[tuple[Record, Prepared | str]]:
         """Each record, ready for the teacher, or why it is rejected. Whoever is done with a pair's pixels says so."""
-        following = in_batches(records, _AT_ONCE)
-        waiting: deque[_Chunk] = deque()
-        while True:
-            while len(waiting) < self._depth and (some := next(following, None)):
-                slots = [self._slots.take() if self._slots else -1 for _ in some]
-                waiting.append(_Chunk(some, slots, self._submit(some, slots)))
-            if not waiting:
-                return
-            chunk = waiting.popleft()
-            try:
-                found = chunk.found.result()
-            except BrokenProcessPool:
-                found = self._one_by_one(chunk)
-                waiting = deque(_Chunk(more, slots, self._submit(more, slots)) for more, slots, _ in waiting)
-            yield from self._outcomes(chunk, found)
+        batches = in_batches(records, _AT_ONCE)
+        chunks = ((some, [self._slots.take() if self._slots else -1 for _ in some]) for some in batches)
+        for (some, slots), found in in_order(chunks, self._submit, self._depth, failed=self._one_by_one):
+            ready = iter(found)
+            for record, slot in zip(some, slots, strict=True):
+                outcome = _fault(record) or next(ready)
+                if isinstance(outcome, str):
+                    if self._slots:
+                        self._slots.give_back([slot])
+                    yield record, outcome
+                    continue
+                pixels = self._slots[slot] if self._slots else outcome.pixels
+                assert pixels is not None
+                record = record if record.data is None else replace(record, data=None)
+                yield record, Prepared(record, outcome, pixels, slot)
 
     def release(self, pairs: Iterable[Prepared]) -> None:
         """The pixels of these pairs are not wanted any more: others will lie in their place."""
         if self._slots:
             self._slots.give_back(pair.slot for pair in pairs)
 
-    def _start(self) -> Executor:
-        if not self._slots:
-            return ThreadPoolExecutor(self._count)
-        return ProcessPoolExecutor(self._count, server_context(self._preload), _settle, self._given)
+    def _submit(self, chunk: _Chunk) -> Future[list[Ready | str]]:
+        wanted = self._wanted(chunk)
+        if self._slots is None:
+            return self._threads.submit(_prepare, self._preparer, None, None, wanted)
+        return self._crew.submit("the workers", _prepare_here, wanted)
 
-    def _submit(self, records: Sequence[Record], slots: Sequence[int]) -> Future[list[Ready | str]]:
-        wanted = self._wanted(records, slots)
-        if not self._slots:
-            return self._executor.submit(_prepare, self._preparer, None, None, wanted)
-        try:
-            return self._executor.submit(_prepare_here, wanted)
-        except (BrokenProcessPool, EOFError, ConnectionError) as error:
-            # The last two where the server of processes is gone.
-            broken: Future[list[Ready | str]] = Future()
-            broken.set_exception(BrokenProcessPool(str(error)))
-            return broken
-
-    def _wanted(self, records: Sequence[Record], slots: Sequence[int]) -> list[Wanted]:
+    def _wanted(self, chunk: _Chunk) -> list[Wanted]:
         """What a worker is told of the records that can have an image; encoded images that fit lie in the slots."""
         wanted = []
-        for record, slot in zip(records, slots, strict=True):
+        for record, slot in zip(*chunk, strict=True):
             if _fault(record):
                 continue
             data, lent = record.data, -1
@@ -143,56 +132,37 @@ class Decoders:
             wanted.append(Wanted(record.file, record.offset, record.length, data, caption, slot, lent))
         return wanted
 
-    def _outcomes(self, chunk: _Chunk, found: list[Ready | str]) -> Iterator[tuple[Record, Prepared | str]]:
-        ready = iter(found)
-        for record, slot in zip(chunk.records, chunk.slots, strict=True):
-            outcome = _fault(record) or next(ready)
-            if isinstance(outcome, str):
-                if self._slots:
-                    self._slots.give_back([slot])
-                yield record, outcome
-                continue
-            pixels = self._slots[slot] if self._slots else outcome.pixels
-            assert pixels is not None
-            yield record, Prepared(record if record.data is None else replace(record, data=None), outcome, pixels, slot)
-
-    def _one_by_one(self, chunk: _Chunk) -> list[Ready | str]:
-        """The outcomes of records one of which ended its worker, and new workers. Who ends one alone is rejected.
-
-        Twice alone: where memory ran out, the machine ended a process that had done no wrong.
-        """
-        # All are gone when this returns; else one might still write where by then another picture lies.
-        self._executor.shutdown()
+    def _one_by_one(self, chunk: _Chunk, error: Exception) -> list[Ready | str]:
+        """The outcomes of records one of which ended its worker. Who ends one alone is rejected."""
+        if not isinstance(error, LostWorkerError):
+            raise error
+        self._make_sure()
         found: list[Ready | str] = []
         outcome: Ready | str
-        with Crew(1, "to be prepared", settle=_settle, given=self._given, preload=self._preload) as alone:
-            _make_sure(alone)
-            for wanted in self._wanted(chunk.records, chunk.slots):
-                for _ in range(_TIMES_ALONE):
-                    try:
-                        outcome = alone.submit(wanted.file, _prepare_here, [wanted]).result()[0]
-                        break
-                    except LostWorkerError as error:
-                        outcome = f"it ends the program that decodes it: {error.found.removeprefix('that ')}"
-                        _make_sure(alone)
-                found.append(outcome)
-        self._executor = self._start()
+        for wanted in self._wanted(chunk):
+            for _ in range(_TIMES_ALONE):
+                try:
+                    outcome = self._crew.submit(wanted.file, _prepare_here, [wanted]).result()[0]
+                    break
+                except LostWorkerError as lost:
+                    outcome = f"it ends the program that decodes it: {lost.found.removeprefix('that ')}"
+                    self._make_sure()
+            found.append(outcome)
         return found
+
+    def _make_sure(self) -> None:
+        """Raises PoolFormatError where it is not for a picture that workers end."""
+        try:
+            self._crew.submit("the workers", int).result()
+        except LostWorkerError as error:
+            remedy = "see whether memory runs out; a script that embeds needs the line if __name__ == '__main__'"
+            expected = "processes that prepare pictures"
+            raise PoolFormatError("the workers", expected=expected, found=error.found, remedy=remedy) from error
 
 
 def _fault(record: Record) -> str:
     """Why a record is rejected before its image is looked at, if it is."""
     return record.fault or ("" if record.caption.strip() else "no caption")
-
-
-def _make_sure(alone: Crew) -> None:
-    """Raises PoolFormatError where it is not for a picture that workers end."""
-    try:
-        alone.submit("the workers", int).result()
-    except LostWorkerError as error:
-        remedy = "see whether memory runs out; a script that embeds needs the line if __name__ == '__main__'"
-        expected = "processes that prepare pictures"
-        raise PoolFormatError("the workers", expected=expected, found=error.found, remedy=remedy) from error
 
 
 # In a worker: what it prepares with, and where pixels go.
@@ -201,22 +171,14 @@ _own: list[tuple[Preparer, Slots | None, Tokens | None]] = []
 
 def _settle(quick: bool, preparer: Preparer, slots: Slots | None, tokens: Tokens | None) -> None:
     """In a new worker: knows its work, ends when the run is killed, and keeps to one core."""
-    # A terminal interrupts all processes at once: the run decides what that means, and says so alone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _own[:] = [(preparer, slots, tokens)]
     hush_pillow()
     if quick:
         import torch
 
         torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    if parent:
-        Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
+    if parent := multiprocessing.parent_process():
+        Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
 def _prepare_here(wanted: Sequence[Wanted]) -> list[Ready | str]:
@@ -249,11 +211,18 @@ class Slots:
     large. Nothing of it stays when the processes end, however they do, and only what was used takes memory.
     """
 
-    def __init__(self, count: int, shape: tuple[int, ...], file: int | None = None) -> None:
+    def __init__(self, count: int, shape: tuple[int, ...], file: int = -1) -> None:
         self._count, self._shape = count, shape
         pixels = count * math.prod(shape)
         size = max(1, pixels + count * _ROOM)
-        self._file = _nameless(size) if file is None else file
+        if file < 0:
+            if hasattr(os, "memfd_create"):
+                file = os.memfd_create("pixels")
+            else:
+                with tempfile.TemporaryFile() as made:
+                    file = os.dup(made.fileno())
+            os.ftruncate(file, size)
+        self._file = file
         # Freed with the last array that shows it.
         shared = np.frombuffer(mmap.mmap(self._file, size), np.uint8)[: pixels + count * _ROOM]
         self._pixels, self._rooms = shared[:pixels].reshape(count, *shape), shared[pixels:].reshape(count, _ROOM)
@@ -288,17 +257,6 @@ class Slots:
     def close(self) -> None:
         """No process can be handed it after this; arrays of it can still be read."""
         os.close(self._file)
-
-
-def _nameless(size: int) -> int:
-    """A file in memory that has no name; where the system knows none, one on the disk that is removed already."""
-    if hasattr(os, "memfd_create"):
-        file = os.memfd_create("pixels")
-    else:
-        with tempfile.TemporaryFile() as made:
-            file = os.dup(made.fileno())
-    os.ftruncate(file, size)
-    return file
 
 
 def _attach(count: int, shape: tuple[int, ...], file: Any) -> Slots:

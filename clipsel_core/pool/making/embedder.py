@@ -1,28 +1,33 @@
-"""How does a stretch of records become rows? Prepared by workers and embedded in batches, or copied; none is lost."""
+"""How does a stretch of records become rows, and in which precision? Prepared by workers and embedded in batches."""
 
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from clipsel_core.counts import counted
 from clipsel_core.pool.embeddings import describe_row
 from clipsel_core.pool.images import A_ROW, NOWHERE, WHOLE_FILE
-from clipsel_core.pool.making.decode import Preparer, Tokens
+from clipsel_core.pool.making.decode import MOST_PIXELS, Preparer, Tokens, quiet_pillow
 from clipsel_core.pool.making.decoders import Decoders, Prepared
-from clipsel_core.pool.making.embed import Teacher, embed_batch, framing_of
+from clipsel_core.pool.making.embed import Precision, Teacher, embed_batch, framing_of
 from clipsel_core.pool.making.feed import Fetcher
 from clipsel_core.pool.making.shard_files import EmbeddedPair, EmbeddedRows
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.prefetch import Done, in_order
 from clipsel_core.pool.sources.record import Record, Source
+from clipsel_core.pool.teachers import read_teachers
 
 # Pairs to a batch of the teacher where nobody says how many.
 BATCH_SIZE = 64
@@ -32,7 +37,16 @@ _FETCHED_AT_ONCE = 32
 _LARGE = 50_000_000
 _ROWS_OF_A_LARGE_ONE = 16
 
+# A trial's pairs, and the records in which they are sought.
+_PAIRS, _RECORDS = 8, 64
+# Rounds of a trial: the first prepares the products for their sizes; small teachers take many, which costs little.
+_LEAST_ROUNDS, _MOST_ROUNDS, _ROUNDS_S = 2, 20, 2.0
+# Embeddings may be off by 2e-3; a trial sees a few of them only.
+_FASTER, _FURTHEST = 1.5, 1e-3
+_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
+
 Took = Callable[[EmbeddedPair, bytes | None], object]
+"""Told of a pair that is kept, and its encoded image."""
 Reached = Callable[[Record, int], object]
 """Told of a record that was gone through, and how many were."""
 
@@ -45,8 +59,7 @@ def copy_embeddings(records: Iterable[Record], progress: Reached, took: Took) ->
     rows, sides = EmbeddedRows(), []
     for record in records:
         rows.read += 1
-        fault = record.fault or _fault_of(record.embeddings)
-        if fault:
+        if fault := record.fault or _fault_of(record.embeddings):
             rows.rejected.append((record.file, record.key, fault))
         else:
             exact = np.asarray(record.embeddings, np.float64)
@@ -70,12 +83,8 @@ def _fault_of(embeddings: np.ndarray | None) -> str:
     return ""
 
 
-class _Batch(NamedTuple):
-    """Pairs to embed together. last: the record that was read last for it, read: how many were until then."""
-
-    pairs: list[Prepared]
-    last: Record
-    read: int
+_Batch = tuple[list[Prepared], Record, int]
+"""Pairs to embed together, the record that was read last for them, and how many were until then."""
 
 
 class Embedder(AbstractContextManager):
@@ -120,10 +129,10 @@ class Embedder(AbstractContextManager):
         """
         rows = EmbeddedRows()
         images, texts = [rows.image], [rows.text]
-        for batch, (image, text) in in_order(self._batches(records, rows), self._send, self._lanes.depth):
-            self._workers.release(batch.pairs)
+        for (pairs, last, read), (image, text) in in_order(self._batches(records, rows), self._send, self._lanes.depth):
+            self._workers.release(pairs)
             good = np.isfinite(image).all(1) & np.isfinite(text).all(1)
-            for (record, ready, _, _), fine in zip(batch.pairs, good, strict=True):
+            for (record, ready, _, _), fine in zip(pairs, good, strict=True):
                 if not fine:
                     rows.rejected.append((record.file, record.key, "its embedding is not finite"))
                     continue
@@ -133,18 +142,18 @@ class Embedder(AbstractContextManager):
                 took(rows.kept[-1], ready.data)
             images.append(image[good])
             texts.append(text[good])
-            progress(batch.last, batch.read)
+            progress(last, read)
         rows.image, rows.text = (np.concatenate(parts[1:] or parts) for parts in (images, texts))
         return rows
 
     def prepare(self, records: Iterable[Record]) -> Iterator[tuple[Record, Prepared | str]]:
         """Each record, ready for the teacher, or why it is rejected. A few batches of pixels may be kept."""
-        # Stores are asked by threads of this process.
-        fetched = in_order(records, self._fetch_soon, 2 * _FETCHED_AT_ONCE)
-        return self._workers.prepare(record for _, record in fetched)
 
-    def _fetch_soon(self, record: Record) -> Future[Record] | Done[Record]:
-        return self._fetchers.submit(self._fetch, record) if self._fetch.needed(record) else Done(record)
+        def fetch(record: Record) -> Future[Record] | Done[Record]:
+            return self._fetchers.submit(self._fetch, record) if self._fetch.needed(record) else Done(record)
+
+        # Stores are asked by threads of this process.
+        return self._workers.prepare(record for _, record in in_order(records, fetch, 2 * _FETCHED_AT_ONCE))
 
     def _batches(self, records: Iterable[Record], rows: EmbeddedRows) -> Iterator[_Batch]:
         pairs: list[Prepared] = []
@@ -155,17 +164,17 @@ class Embedder(AbstractContextManager):
             else:
                 pairs.append(outcome)
             if len(pairs) == self._batch_size:
-                yield _Batch(pairs, record, rows.read)
+                yield pairs, record, rows.read
                 pairs = []
         if pairs:
-            yield _Batch(pairs, record, rows.read)
+            yield pairs, record, rows.read
 
     def _send(self, batch: _Batch) -> Future[tuple[np.ndarray, np.ndarray]]:
-        pixels = [pair.pixels for pair in batch.pairs]
-        tokens = [pair.ready.tokens for pair in batch.pairs if pair.ready.tokens]
+        pairs = batch[0]
+        pixels, tokens = [pair.pixels for pair in pairs], [pair.ready.tokens for pair in pairs if pair.ready.tokens]
         if tokens:
             return self._lanes.embed(pixels, np.frombuffer(bytearray().join(tokens), np.int32).reshape(len(tokens), -1))
-        return self._lanes.embed(pixels, [pair.record.caption for pair in batch.pairs])
+        return self._lanes.embed(pixels, [pair.record.caption for pair in pairs])
 
 
 class Lanes(AbstractContextManager):
@@ -227,3 +236,83 @@ def round_weights(teacher: Teacher) -> Teacher:
                     # Of weights that want no gradient torch makes a copy for each place of a sequence (`should_fold`).
                     rounded[id(weights)] = nn.Parameter(weights.detach().bfloat16(), requires_grad=True)
     return replace(teacher, model=copy.deepcopy(teacher.model, rounded))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """bf16 beside float32, on a source's first pairs.
+
+    faster: how many times as fast. furthest: the greatest 1 - cosine between the two embeddings of an image or caption.
+    """
+
+    pairs: int
+    faster: float
+    furthest: float
+
+    @property
+    def pays(self) -> bool:
+        """Whether bf16 is worth it: much faster, and the embeddings hardly move."""
+        return self.faster >= _FASTER and self.furthest <= _FURTHEST
+
+    @property
+    def said(self) -> str:
+        """What came out, for people."""
+        return (
+            f"on this CPU bf16 takes {1 / self.faster:.2f} of float32's time, and moves embeddings by "
+            f"{self.furthest:.0e} (1 - cosine) at most, tried on {counted(self.pairs, 'pairs')}"
+        )
+
+
+def choose_precision(
+    teacher: Teacher, source: Source, root: Path, arch: str, *, most_pixels: int = MOST_PIXELS
+) -> tuple[Teacher, Trial | None]:
+    """The teacher as it is to embed into this pool, and the trial that decided it, if one did.
+
+    A choice made by the clock may be another one next time: what a pool was begun with, it goes on with.
+    """
+    noted = read_teachers(root).get(arch)
+    if noted:
+        possible = noted.precision != "fp16" or teacher.device.type != "cpu"
+        return (replace(teacher, precision=cast(Precision, noted.precision)) if possible else teacher), None
+    # Where the CPU has no such product, finding out would take many times as long.
+    able = torch.cpu.get_capabilities()
+    if source.embedded or teacher.device.type != "cpu" or not any(able.get(name) for name in _BF16):
+        return teacher, None
+    records = islice(chain.from_iterable(map(source.read, range(len(source.parts)))), _RECORDS)
+    with quiet_pillow(), Embedder(teacher, source, workers=1, batch_size=_PAIRS, most_pixels=most_pixels) as embedder:
+        outcomes = (outcome for _, outcome in embedder.prepare(records))
+        prepared = list(islice((pair for pair in outcomes if not isinstance(pair, str)), _PAIRS))
+    if not prepared:
+        return teacher, None
+    trial = try_bf16(teacher, [pair.pixels for pair in prepared], [pair.record.caption for pair in prepared])
+    return (replace(teacher, precision="bf16") if trial.pays else teacher), trial
+
+
+def try_bf16(teacher: Teacher, pixels: Sequence[np.ndarray], captions: Sequence[str]) -> Trial:
+    """Embeds a few pairs in float32 and in bf16, by the time of one core, which other work beside it hardly changes."""
+    threads = torch.get_num_threads()
+    contenders = [replace(teacher, precision="float32"), round_weights(replace(teacher, precision="bf16"))]
+    seconds: list[list[float]] = [[], []]
+    rows: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def take_turns() -> None:
+        start = time.thread_time()
+        for turn in range(_MOST_ROUNDS):
+            if turn >= _LEAST_ROUNDS and time.thread_time() - start > _ROUNDS_S:
+                break
+            rows.clear()
+            for each, spent in zip(contenders, seconds, strict=True):
+                before = time.thread_time()
+                rows.append(embed_batch(each, pixels, captions))
+                spent.append(time.thread_time() - before)
+
+    with ThreadPoolExecutor(1, initializer=compute_on_one_core) as core:
+        core.submit(take_turns).result()
+    torch.set_num_threads(threads)
+    furthest = 0.0
+    for exact, rounded in zip(*rows, strict=True):
+        one, other = exact.astype(np.float64), rounded.astype(np.float64)
+        cosines = (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+        furthest = max(furthest, float((1 - cosines).max()) if np.isfinite(cosines).all() else float("inf"))
+    slow, quick = map(min, seconds)
+    return Trial(len(pixels), slow / quick, furthest)

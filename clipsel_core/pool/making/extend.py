@@ -22,14 +22,14 @@ from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.files import write_json
 from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_uids
-from clipsel_core.pool.making.claim import hold_pool, note_settings, settings_to_extend
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder
 from clipsel_core.pool.making.matching import Matched, match, read_found, write_found
+from clipsel_core.pool.making.settings import hold_pool, settings_to_extend
 from clipsel_core.pool.making.shard_files import (
-    EmbeddedRows,
     Images,
     ShardFiles,
     ShardWriter,
@@ -96,7 +96,8 @@ def extend_pool(
         _check_free(pool, arch)
         matched = read_found(source, pool) or match(source, pool, finding)
         write_found(source, pool, matched)
-        note_settings(path, settings)
+        if not path.exists():
+            write_json(path, settings)
         add_teacher(root, arch, info)
         workers, most_pixels = workers or allowed_cores(), settings["max_pixels"]
         width = embed_captions(teacher, ["a"]).shape[1]
@@ -105,10 +106,10 @@ def extend_pool(
             Embedder(teacher, source, workers=workers, batch_size=batch_size, most_pixels=most_pixels) as embedder,
             ShardWriter() as writer,
         ):
+            work = _Work(source, pool, matched, embedder, arch, width, report, writer)
             for shard in pool.shards:
                 files = ShardFiles(root, shard.name)
                 if not (files.has(arch) and _aside(files, arch).exists()):
-                    work = _Work(source, pool, matched, embedder, arch, width, report, writer)
                     embedded += work.extend(shard, files, first)
                 first += shard.rows
                 writer.check()
@@ -131,10 +132,24 @@ class _Work:
     writer: ShardWriter
 
     def extend(self, shard: Shard, files: ShardFiles, first: int) -> int:
-        """Embeds a shard's pairs and has them written; how many were embedded. first: its first row in the pool."""
+        """Embeds a shard's pairs and has them written; how many were embedded. first: its first row in the pool.
+
+        As records their keys are their rows. They come as their images lie, so that none is sought.
+        """
         table, named = pq.ParquetFile(shard.parquet).read(), read_uids(self.pool, shard)
         names = uids.to_hex(named).to_pylist()
-        rows = self._embed(shard, table, first)
+        captions = as_texts(table[shard.text_column]) if shard.text_column else [""] * shard.rows
+        listed = (
+            self.matched.record(first + row, str(row), captions[row])
+            for row in self.matched.in_reading_order(first, shard.rows).tolist()
+        )
+
+        def tell(_: Record, read: int) -> None:
+            self.writer.check()
+            self.report(first + read, self.pool.rows, "pairs")
+
+        records = with_images(self.source.base, self.source.image_column, listed)
+        rows = self.embedder.embed(records, tell, lambda *_: None)
         image, text = np.zeros((2, len(names), self.width), np.float16)
         kept = [int(item.record.key) for item in rows.kept]
         if kept:
@@ -156,22 +171,6 @@ class _Work:
 
         self.writer.begin(write)
         return len(kept)
-
-    def _embed(self, shard: Shard, table: pa.Table, first: int) -> EmbeddedRows:
-        """What becomes of a shard's pairs, whose keys are their rows in it. They come as their images lie, so that none
-        is sought."""
-        captions = as_texts(table[shard.text_column]) if shard.text_column else [""] * shard.rows
-        listed = (
-            self.matched.record(first + row, str(row), captions[row])
-            for row in self.matched.in_reading_order(first, shard.rows).tolist()
-        )
-
-        def tell(_: Record, read: int) -> None:
-            self.writer.check()
-            self.report(first + read, self.pool.rows, "pairs")
-
-        records = with_images(self.source.base, self.source.image_column, listed)
-        return self.embedder.embed(records, tell, lambda *_: None)
 
 
 def _aside(files: ShardFiles, arch: str) -> Path:

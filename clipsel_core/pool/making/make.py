@@ -19,14 +19,14 @@ from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.files import write_atomically
+from clipsel_core.files import write_atomically, write_json
 from clipsel_core.pool.conventions import facts_in
-from clipsel_core.pool.making.claim import hold_pool, note_settings, settings_to_make
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached, Took, copy_embeddings
 from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.packing import for_loaders, new_tar, write_stats
+from clipsel_core.pool.making.settings import hold_pool, settings_to_make
 from clipsel_core.pool.making.shard_files import (
     REJECTED,
     REPEATED,
@@ -105,7 +105,8 @@ def make_pool(
         found = f"{settings['shard_size']} and {batch_size}"
         raise PoolFormatError("--shard-size, --batch-size", expected="1 or more", found=found)
     with hold_pool(root), quiet_pillow(), ExitStack() as working:
-        note_settings(root / "embed" / "settings.json", settings)
+        if not (root / "embed" / "settings.json").exists():
+            write_json(root / "embed" / "settings.json", settings)
         embed: Callable[[Iterable[Record], Reached, Took], EmbeddedRows] = copy_embeddings
         if teacher:
             add_teacher(root, arch, teacher_info(teacher, model, pretrained))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import chain, islice
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,47 +39,38 @@ _WORTH_A_PROCESS = 64 << 20
 _REMOTE_AT_ONCE = 16
 
 
+PLACE = np.dtype([("file", "i4"), ("offset", "i8"), ("length", "i8")])
+"""Where an image lies: the number of its file, -1 for none, and offset and length as in images.py."""
+
+
 @dataclass(frozen=True)
 class Matched:
     """Where each pair's image lies, in the order of the pool's rows.
 
-    by: "uid" or "key". files: names in the source. file: (N,) int32, a place in `files`, -1 where there is no image.
-    offset, length: (N,) int64; see images.py. faults: why a row's image cannot be used, where the source says.
+    by: "uid" or "key". files: names in the source. places: (N,) PLACE, with numbers of `files`.
+    faults: why a row's image cannot be used, where the source says.
     strangers: images of the source that belong to no pair of the pool; repeated: those of a pair that had one already.
     """
 
     by: str
     files: list[str]
-    file: np.ndarray
-    offset: np.ndarray
-    length: np.ndarray
+    places: np.ndarray
     faults: dict[int, str]
     strangers: int
     repeated: int
 
-    @property
-    def found(self) -> int:
-        """Pairs that have an image."""
-        return int((self.file >= 0).sum())
-
     def record(self, row: int, key: str, caption: str) -> Record:
         """A pair of the pool as a record of the source. row: in the pool."""
-        if self.file[row] < 0:
+        file, offset, length = self.places[row].item()
+        if file < 0:
             return Record(key, "", fault=self.faults.get(row, NO_IMAGE))
-        length = int(self.length[row])
-        return Record(
-            key=key,
-            file=self.files[self.file[row]],
-            caption=caption,
-            offset=int(self.offset[row]),
-            length=None if length in (WHOLE_FILE, A_ROW) else length,
-            in_row=length == A_ROW,
-        )
+        whole = length in (WHOLE_FILE, A_ROW)
+        return Record(key, self.files[file], caption, offset, None if whole else length, in_row=length == A_ROW)
 
     def in_reading_order(self, first: int, rows: int) -> np.ndarray:
         """A shard's rows, counted from its `first`, in the order in which their images lie in the source."""
-        file, offset = (values[first : first + rows] for values in (self.file, self.offset))
-        return np.lexsort((offset, file))
+        places = self.places[first : first + rows]
+        return np.lexsort((places["offset"], places["file"]))
 
 
 def match(source: Source, pool: Pool, report: Report) -> Matched:
@@ -96,56 +87,47 @@ def match(source: Source, pool: Pool, report: Report) -> Matched:
                 work.take(stretch)
                 report(before + min(stretch.position, source.sizes[part]), total)
             before += source.sizes[part]
-        matched = work.matched(by)
-        if matched.found:
-            return matched
-    found = f"none of {matched.strangers:,}"
+        if (work.places["file"] >= 0).any():
+            return Matched(by, list(work.files), work.places, work.faults, work.strangers, work.repeated)
+    found = f"none of {work.strangers:,}"
     expected = f"images of pairs of {pool.root}, by {by}"
     raise PoolFormatError(source.base, expected=expected, found=found, remedy="give the pool's own images")
 
 
 def write_found(source: Source, pool: Pool, matched: Matched) -> None:
     """Keeps in the pool what was found, for a run that goes on and for the next teacher."""
-    file = pa.DictionaryArray.from_arrays(
-        pa.array(matched.file, mask=matched.file < 0), pa.array(matched.files, pa.string())
-    )
-    faults = (
-        [matched.faults.get(row) for row in range(pool.rows)] if matched.faults else pa.nulls(pool.rows, pa.string())
-    )
-    columns = {"file": file, "offset": matched.offset, "length": matched.length, "fault": pa.array(faults, pa.string())}
+    places, faults = matched.places, [matched.faults.get(row) for row in range(pool.rows)]
+    numbers = pa.array(places["file"].copy(), mask=places["file"] < 0)
+    columns = {
+        "file": pa.DictionaryArray.from_arrays(numbers, pa.array(matched.files, pa.string())),
+        "offset": places["offset"].copy(),
+        "length": places["length"].copy(),
+        "fault": pa.array(faults, pa.string()),
+    }
     said = {
         "of": _stamp(source, pool),
         "by": matched.by,
         "strangers": str(matched.strangers),
         "repeated": str(matched.repeated),
     }
-    write_parquet(_found_path(pool), pa.table(columns).replace_schema_metadata(said))
+    write_parquet(pool.root / "embed" / "found.parquet", pa.table(columns).replace_schema_metadata(said))
 
 
 def read_found(source: Source, pool: Pool) -> Matched | None:
     """What write_found kept, where source and pool are still the same."""
     try:
-        table = pq.read_table(_found_path(pool)).combine_chunks()
+        table = pq.read_table(pool.root / "embed" / "found.parquet").combine_chunks()
         said = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
         if said["of"] != _stamp(source, pool):
             return None
-        file = table["file"].chunk(0)
-        return Matched(
-            by=said["by"],
-            files=file.dictionary.to_pylist(),
-            file=file.indices.fill_null(-1).to_numpy().astype(np.int32),
-            offset=table["offset"].to_numpy(),
-            length=table["length"].to_numpy(),
-            faults={row: text for row, text in enumerate(table["fault"].to_pylist()) if text},
-            strangers=int(said["strangers"]),
-            repeated=int(said["repeated"]),
-        )
+        file, places = table["file"].chunk(0), np.empty(len(table), PLACE)
+        places["file"] = file.indices.fill_null(-1).to_numpy()
+        places["offset"], places["length"] = table["offset"].to_numpy(), table["length"].to_numpy()
+        faults = {row: text for row, text in enumerate(table["fault"].to_pylist()) if text}
+        counts = int(said["strangers"]), int(said["repeated"])
+        return Matched(said["by"], file.dictionary.to_pylist(), places, faults, *counts)
     except (OSError, pa.ArrowException, KeyError, ValueError, AttributeError):
         return None
-
-
-def _found_path(pool: Pool) -> Path:
-    return pool.root / "embed" / "found.parquet"
 
 
 def _stamp(source: Source, pool: Pool) -> str:
@@ -191,19 +173,16 @@ def _hashed(key: str) -> str:
     return blake2b(key.encode(), digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True)
-class _Stretch:
+class _Stretch(NamedTuple):
     """Some of a source's images, those with a name, in its order.
 
-    names: (N,) UID_DTYPE. files, file, offset, length: as in Matched. faults: by their number.
+    names: (N,) UID_DTYPE. files, places: as in Matched. faults: by their number.
     position: how far the source's part has been gone through.
     """
 
     names: np.ndarray
     files: list[str]
-    file: np.ndarray
-    offset: np.ndarray
-    length: np.ndarray
+    places: np.ndarray
     faults: dict[int, str]
     position: int
 
@@ -218,7 +197,7 @@ def _parts(source: Source, by: str) -> Iterator[tuple[int, Iterable[_Stretch]]]:
         for part in parts:
             yield part, _stretches(look or source.read, by, part)
         return
-    work, depth = partial(_all_stretches, look, by), 2 * allowed_cores()
+    work, depth = partial(_listed, look, by), 2 * allowed_cores()
     if source.base.remote:
         with ThreadPoolExecutor(min(len(parts), _REMOTE_AT_ONCE)) as threads:
             try:
@@ -233,7 +212,7 @@ def _parts(source: Source, by: str) -> Iterator[tuple[int, Iterable[_Stretch]]]:
         yield from in_order(parts, lambda part: crew.submit(places[part], work, part), depth)
 
 
-def _all_stretches(look: Callable[[int], Iterator[Record]], by: str, part: int) -> list[_Stretch]:
+def _listed(look: Callable[[int], Iterator[Record]], by: str, part: int) -> list[_Stretch]:
     return list(_stretches(look, by, part))
 
 
@@ -241,54 +220,45 @@ def _stretches(look: Callable[[int], Iterator[Record]], by: str, part: int) -> I
     """What a part's records name, some thousands at a time."""
     for batch in in_batches(look(part), _AT_ONCE):
         named = [(name, record) for record in batch if (name := _name_of(record, by))]
-        records = [record for _, record in named]
-        lengths = [
-            A_ROW if record.in_row else WHOLE_FILE if record.length is None else record.length for record in records
-        ]
-        places: dict[str, int] = {}
-        yield _Stretch(
-            names=uids.from_hex([name for name, _ in named]),
-            file=np.array([places.setdefault(record.file, len(places)) for record in records], np.int32),
-            files=list(places),
-            offset=np.array([record.offset for record in records], np.int64),
-            length=np.array(lengths, np.int64),
-            faults={number: record.fault for number, record in enumerate(records) if record.fault},
-            position=batch[-1].position,
-        )
+        files: dict[str, int] = {}
+        places, faults = np.empty(len(named), PLACE), {}
+        for number, (_, record) in enumerate(named):
+            length = A_ROW if record.in_row else WHOLE_FILE if record.length is None else record.length
+            places[number] = files.setdefault(record.file, len(files)), record.offset, length
+            if record.fault:
+                faults[number] = record.fault
+        yield _Stretch(uids.from_hex([name for name, _ in named]), list(files), places, faults, batch[-1].position)
 
 
 class _Matching:
-    """The places found so far. names: (N,) UID_DTYPE, of the pool's pairs."""
+    """The places found so far, as in Matched. names: (N,) UID_DTYPE, of the pool's pairs. files: with their numbers."""
 
     def __init__(self, names: np.ndarray) -> None:
         self._order = uids.argsort(names)
         self._high, self._low = (names[half][self._order] for half in ("f0", "f1"))
-        self._files: dict[str, int] = {}
-        self._file = np.full(len(names), -1, np.int32)
-        self._offset, self._length = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
-        self._faults: dict[int, str] = {}
-        self._strangers = self._repeated = 0
+        self.files: dict[str, int] = {}
+        self.places = np.zeros(len(names), PLACE)
+        self.places["file"] = -1
+        self.faults: dict[int, str] = {}
+        self.strangers = self.repeated = 0
 
     def take(self, stretch: _Stretch) -> None:
         """Notes where these lie, those that belong to a pair; of several for one pair the first."""
         row = self._rows_of(stretch.names)
-        self._strangers += int((row < 0).sum())
+        self.strangers += int((row < 0).sum())
         faulty = np.zeros(len(row), bool)
         faulty[list(stretch.faults)] = True
         usable = np.flatnonzero((row >= 0) & ~faulty)
         new = usable[np.unique(row[usable], return_index=True)[1]]
-        new = new[self._file[row[new]] < 0]
-        self._repeated += len(usable) - len(new)
-        numbers, inverse = np.unique(stretch.file[new], return_inverse=True)
-        places = [self._files.setdefault(stretch.files[number], len(self._files)) for number in numbers]
-        self._file[row[new]] = np.array(places, np.int32)[inverse]
-        self._offset[row[new]], self._length[row[new]] = stretch.offset[new], stretch.length[new]
-        self._faults |= {int(row[number]): fault for number, fault in stretch.faults.items() if row[number] >= 0}
-
-    def matched(self, by: str) -> Matched:
-        """All that was found."""
-        places = (self._file, self._offset, self._length)
-        return Matched(by, list(self._files), *places, self._faults, self._strangers, self._repeated)
+        new = new[self.places["file"][row[new]] < 0]
+        self.repeated += len(usable) - len(new)
+        found = stretch.places[new]
+        # Only files that hold a pair's image get a number.
+        numbers, inverse = np.unique(found["file"], return_inverse=True)
+        known = [self.files.setdefault(stretch.files[number], len(self.files)) for number in numbers]
+        found["file"] = np.array(known, np.int32)[inverse]
+        self.places[row[new]] = found
+        self.faults |= {int(row[number]): fault for number, fault in stretch.faults.items() if row[number] >= 0}
 
     def _rows_of(self, names: np.ndarray) -> np.ndarray:
         """The pool's row of each name, -1 where it has none: (N,) int64. The first of several."""

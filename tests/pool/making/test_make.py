@@ -27,10 +27,10 @@ from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.making import make, shard_files
-from clipsel_core.pool.making.claim import is_extendable
 from clipsel_core.pool.making.embed import load_teacher, teacher_info
 from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.make import make_pool
+from clipsel_core.pool.making.settings import is_extendable
 from clipsel_core.pool.making.shard_files import derive_uid
 from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.places import Place

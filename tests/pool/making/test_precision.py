@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clipsel_core.pool.making import precision
+from clipsel_core.pool.making import embedder
+from clipsel_core.pool.making.embedder import Trial, choose_precision, try_bf16
 from clipsel_core.pool.making.make import make_pool
-from clipsel_core.pool.making.precision import Trial, choose_precision, try_bf16
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.teachers import read_teachers
 from tests.pool.pictures import caption, write_tar, write_tars
@@ -21,9 +21,9 @@ def says(monkeypatch):
     held = []
 
     def set_to(faster, furthest=0.0):
-        monkeypatch.setattr(precision, "_multiplies_bf16", lambda: True)
+        monkeypatch.setattr(embedder.torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
         monkeypatch.setattr(
-            precision, "try_bf16", lambda _, pixels, captions: held.append(captions) or Trial(9, faster, furthest)
+            embedder, "try_bf16", lambda _, pixels, captions: held.append(captions) or Trial(9, faster, furthest)
         )
         return held
 
@@ -68,7 +68,7 @@ def test_choose_precision__nothing_to_try_it_on(tmp_path, teachers, says):
 
 def test_choose_precision__a_cpu_that_cannot_is_not_tried(tmp_path, teachers, says, monkeypatch):
     held = says(2.0)
-    monkeypatch.setattr(precision, "_multiplies_bf16", lambda: False)
+    monkeypatch.setattr(embedder.torch.cpu, "get_capabilities", dict)
     teacher, _ = choose_precision(teachers[0], open_source(write_tars(tmp_path / "in")), tmp_path / "pool", "l14")
     assert (teacher.precision, held) == ("float32", [])
 

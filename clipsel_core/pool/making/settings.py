@@ -10,7 +10,6 @@ from typing import Any
 
 from clipsel_core import files
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.files import write_json
 from clipsel_core.pool.layout import metadata_files
 from clipsel_core.pool.making.decode import MOST_PIXELS
 from clipsel_core.pool.sources.record import EMBEDDED, Source
@@ -93,12 +92,6 @@ def settings_to_extend(source: Source, root: Path, arch: str, max_pixels: int | 
     return path, _settled(path, root, {"format": 1, "max_pixels": max_pixels}, source)
 
 
-def note_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Notes settings where none are noted."""
-    if not path.exists():
-        write_json(path, settings)
-
-
 @contextmanager
 def hold_folder(root: Path) -> Iterator[None]:
     """Holds the folder for this process, and clears what a killed one was writing.
@@ -130,6 +123,11 @@ def _settled(path: Path, root: Path, settings: dict[str, Any], source: Source) -
 
     Raises: PoolFormatError where others are noted, or another source is.
     """
+
+    def said(name: str, value: object) -> str:
+        option = _OPTIONS.get(name, name)
+        return f"{'no ' * (value is False)}{option}" if isinstance(value, bool) else f"{option} {value}"
+
     begun, described = _begun(path), f"{source.said}, {source.extent}"
     before = {**_USUAL, **begun}
     now = {**settings, "signature": source.signature}
@@ -143,7 +141,7 @@ def _settled(path: Path, root: Path, settings: dict[str, Any], source: Source) -
         raise PoolFormatError(root, expected=expected, found=found if was else "another", remedy=remedy)
     if changed:
         remedy = "leave it out, or embed into another folder"
-        expected, found = (_said(changed[0], values.get(changed[0])) for values in (before, now))
+        expected, found = (said(changed[0], values.get(changed[0])) for values in (before, now))
         raise PoolFormatError(root, expected=f"{expected}, as begun", found=found, remedy=remedy)
     return {**now, "source": begun.get("source", described) if begun else described}
 
@@ -162,9 +160,3 @@ def _begun(path: Path) -> dict[str, Any]:
     if not isinstance(begun, dict):
         raise PoolFormatError(path, expected="the settings of a pool", found=type(begun).__name__)
     return begun
-
-
-def _said(name: str, value: object) -> str:
-    """A setting as the command line has it."""
-    option = _OPTIONS.get(name, name)
-    return f"{'no ' * (value is False)}{option}" if isinstance(value, bool) else f"{option} {value}"
