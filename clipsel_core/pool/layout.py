@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -126,9 +125,16 @@ def open_pool(root: str | Path) -> Pool:
         raise PoolFormatError(root / "metadata", expected="*.parquet", found=found, remedy=remedy)
     first = read_schema(parquets[0])
     usual = _columns_of(first)
+
+    def open_shard(parquet: Path) -> Shard:
+        npz, file = parquet.with_suffix(".npz"), _opened(parquet)
+        # Most pools' shards are alike, and share what describes them.
+        columns = usual if file.schema_arrow.equals(first) else _columns_of(file.schema_arrow)
+        return Shard(parquet.stem, parquet, npz if npz.exists() else None, file.metadata.num_rows, columns)
+
     # A large pool has thousands of them; where they are not in memory each waits for the disk.
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        shards = tuple(threads.map(lambda parquet: _open_shard(parquet, first, usual), parquets))
+        shards = tuple(threads.map(open_shard, parquets))
     with_npz = next((shard.npz for shard in shards if shard.npz), None)
     members = read_members(with_npz) if with_npz else {}
     columns = dict(usual)
@@ -235,7 +241,15 @@ def check_uids(pool: Pool) -> None:
         del parts
         same = uids.repeats(ordered)
         if same.any():
-            _refuse_repeat(pool, ordered[same][:1])
+            repeated, places = ordered[same][:1], list[str]()
+            for shard in pool.shards:
+                rows = np.flatnonzero(read_uids(pool, shard) == repeated[0])
+                places += [f"{shard.parquet.name} row {row}" for row in rows]
+                if len(places) > 1:
+                    break
+            found = f"{uids.to_hex(repeated)[0].as_py()} at {places[0]} and {places[1]}"
+            remedy = "remove one of the two rows"
+            raise PoolFormatError(pool.root, expected="each uid on one row", found=found, remedy=remedy)
 
 
 def as_bytes(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -270,13 +284,6 @@ def _columns_of(schema: pa.Schema) -> dict[str, str]:
     return {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
 
 
-def _open_shard(parquet: Path, first: pa.Schema, usual: dict[str, str]) -> Shard:
-    """first, usual: the first shard's columns; most pools' shards are alike, and share what describes them."""
-    npz, file = parquet.with_suffix(".npz"), _opened(parquet)
-    columns = usual if file.schema_arrow.equals(first) else _columns_of(file.schema_arrow)
-    return Shard(parquet.stem, parquet, npz if npz.exists() else None, file.metadata.num_rows, columns)
-
-
 def _opened(parquet: Path) -> pq.ParquetFile:
     try:
         expect_regular(parquet)
@@ -289,14 +296,3 @@ def _opened(parquet: Path) -> pq.ParquetFile:
 
 def _unreadable(parquet: Path, error: Exception) -> PoolFormatError:
     return PoolFormatError(parquet, expected="a parquet file", found=reason_of(error), remedy="download it again")
-
-
-def _refuse_repeat(pool: Pool, repeated: np.ndarray) -> NoReturn:
-    places = []
-    for shard in pool.shards:
-        rows = np.flatnonzero(read_uids(pool, shard) == repeated[0])
-        places += [f"{shard.parquet.name} row {row}" for row in rows]
-        if len(places) > 1:
-            break
-    found = f"{uids.to_hex(repeated)[0].as_py()} at {places[0]} and {places[1]}"
-    raise PoolFormatError(pool.root, expected="each uid on one row", found=found, remedy="remove one of the two rows")

@@ -180,7 +180,8 @@ class RowReader:
         crc, row = self._member.crc_of_header, 0
         while row in self._read:
             stop, part = self._read[row]
-            crc, row = _joined_crc(crc, part, (stop - row) * self._row_bytes), stop
+            # The CRC of two pieces of data one after the other.
+            crc, row = _product(_power((stop - row) * self._row_bytes), crc) ^ part, stop
             if stop == self._member.shape[0] and crc != self._member.crc:
                 raise _unreadable(self._npz, ValueError(f"{self._member.name} with another CRC than was written"))
             if stop == self._member.shape[0]:
@@ -210,22 +211,15 @@ def _member(archive: zipfile.ZipFile, raw, info: zipfile.ZipInfo) -> Member:
             raise ValueError(f"{name}: {error}") from error
         stream.seek(0)
         crc_of_header = zlib.crc32(stream.read(header.begin))
-    offset = _data_offset(raw, info) + header.begin if stored else None
+    offset = None
+    if stored:
+        # The local header's name and extra field may differ from the central directory's.
+        raw.seek(info.header_offset)
+        magic, *_, name_length, extra_length = _LOCAL_HEADER.unpack(raw.read(_LOCAL_HEADER.size))
+        if magic != _MAGIC:
+            raise ValueError(f"{info.filename} has no local header")
+        offset = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length + header.begin
     return Member(name, header.shape, header.dtype, header.fortran_order, offset, info.CRC, crc_of_header)
-
-
-def _data_offset(raw, info: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin; the local header's name and extra field may differ from the central directory's."""
-    raw.seek(info.header_offset)
-    magic, *_, name_length, extra_length = _LOCAL_HEADER.unpack(raw.read(_LOCAL_HEADER.size))
-    if magic != _MAGIC:
-        raise ValueError(f"{info.filename} has no local header")
-    return info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-
-
-def _joined_crc(first: int, second: int, length: int) -> int:
-    """The CRC-32 of two pieces of data, of which the second has this length, in bytes."""
-    return _product(_power(length), first) ^ second
 
 
 @lru_cache

@@ -181,8 +181,15 @@ class Place:
 
         endings: such as ".jpg", in any case. deep: also in inner folders. Hidden files and folders are left out.
         """
-        found = self._ask(lambda: list(self._found(deep))) if self.fs else _walk(self._checked(), deep, endings)
-        return sorted((name, size) for name, size in found if _ends(name, endings))
+        fs, found = self.fs, list[tuple[str, int]]()
+        if fs is None:
+            return sorted(_walk(self._checked(), deep, endings))
+        listed = self._ask(lambda: fs.find(self.path, maxdepth=None if deep else 1, detail=True))
+        for path, info in listed.items():
+            name = path.removeprefix(self.path).lstrip("/")
+            if not is_hidden(name) and _ends(name, endings):
+                found.append((name, int(info.get("size") or 0)))
+        return sorted(found)
 
     def open(self) -> BinaryIO:
         """The file, to read and to seek in; a remote one is read ahead in pieces, never as a whole."""
@@ -225,14 +232,6 @@ class Place:
 
         return ask_again(once, self.tries)
 
-    def _found(self, deep: bool) -> Iterator[tuple[str, int]]:
-        assert self.fs is not None
-        listed = self.fs.find(self.path, maxdepth=None if deep else 1, detail=True)
-        for path, info in listed.items():
-            name = path.removeprefix(self.path).lstrip("/")
-            if not is_hidden(name):
-                yield name, int(info.get("size") or 0)
-
 
 def protocol_of(address: str) -> str | None:
     """What the address begins with, where that makes it one of a store; None for a path on this machine.
@@ -250,7 +249,12 @@ def open_store(address: str) -> Place:
 
     Raises: PoolFormatError, one line, on a protocol that is unknown, refused, or whose package is not installed.
     """
-    links = [_link(text) for text in address.split("::")]
+    links = []
+    for text in address.split("::"):
+        # As fsspec takes it; a path on this machine from the root on, as others will read it.
+        protocol, rest = split_protocol(text)
+        local = f"file://{os.path.abspath(rest)}" if protocol in (None, *LOCAL) else text
+        links.append(f"{text}://" if text in _known() else local)
     protocols = [_checked(address, link) for link in links]
     if protocols[-1] in (*_CACHES, *_ARCHIVES):
         expected = f"what it lies in: {protocols[-1]}://PATH::ADDRESS, or {protocols[-1]}::ADDRESS"
@@ -388,14 +392,6 @@ def _ends(name: str, endings: tuple[str, ...]) -> bool:
 
 def _known() -> set[str]:
     return {*available_protocols(), *_CACHES}
-
-
-def _link(text: str) -> str:
-    """A link of a chain as fsspec takes it; a path on this machine from the root on, as others will read it."""
-    if text in _known():
-        return f"{text}://"
-    protocol, rest = split_protocol(text)
-    return f"file://{os.path.abspath(rest)}" if protocol in (None, *LOCAL) else text
 
 
 def _checked(address: str, link: str) -> str:

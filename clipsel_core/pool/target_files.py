@@ -82,10 +82,6 @@ def choose_part(file: Path, part: str, known: Mapping[str, object], usual: str) 
     raise TargetError(file, expected=f"an array {part or usual!r}", found=names, remedy=remedy)
 
 
-def _read_npy(file: Path, part: str, usual: str) -> np.ndarray:
-    return map_npy(file)
-
-
 def _read_npz(file: Path, part: str, usual: str) -> np.ndarray:
     try:
         members = read_members(file)
@@ -116,7 +112,7 @@ def _read_parquet(file: Path, part: str, usual: str) -> np.ndarray:
 
 
 _READERS: dict[str, Callable[[Path, str, str], np.ndarray]] = {
-    ".npy": _read_npy,
+    ".npy": lambda file, part, usual: map_npy(file),
     ".npz": _read_npz,
     ".parquet": _read_parquet,
 }

@@ -37,7 +37,7 @@ _TURNS = {
 }
 _WHITE = (255, 255, 255, 255)
 # Pillow's filters that torch has, too.
-_TORCH_FILTERS = {Image.Resampling.BICUBIC: "bicubic", Image.Resampling.BILINEAR: "bilinear"}
+_TORCH_FILTERS: dict[int, str] = {Image.Resampling.BICUBIC: "bicubic", Image.Resampling.BILINEAR: "bilinear"}
 # Characters of a caption that are tokenized, for each token that the teacher takes. Of a word of 100 kB the tokenizer
 # would otherwise join letters for hours, to keep 77 tokens of it.
 _CHARACTERS_A_TOKEN = 32
@@ -231,20 +231,17 @@ class Framing:
         if box == whole == (0, 0, *size):
             pixels = np.array(picture)
         elif self.quick and box == whole and self.resample in _TORCH_FILTERS:
-            pixels = _scaled_by_torch(picture, size, _TORCH_FILTERS[Image.Resampling(self.resample)])
+            import torch
+
+            whole_picture = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+            small = torch.nn.functional.interpolate(
+                whole_picture, (size[1], size[0]), mode=_TORCH_FILTERS[self.resample], antialias=True
+            )
+            pixels = small[0].permute(1, 2, 0).contiguous().numpy()
         else:
             pixels = np.array(picture.resize(size, Image.Resampling(self.resample), box=box))
         left, top = round((size[0] - self.width) / 2.0), round((size[1] - self.height) / 2.0)
         return np.ascontiguousarray(pixels[top : top + self.height, left : left + self.width])
-
-
-def _scaled_by_torch(picture: Image.Image, size: tuple[int, int], mode: str) -> np.ndarray:
-    """An RGB picture at another size, (width, height), as (height, width, 3) uint8; in whole numbers, as Pillow."""
-    import torch
-
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-    small = torch.nn.functional.interpolate(pixels, (size[1], size[0]), mode=mode, antialias=True)
-    return small[0].permute(1, 2, 0).contiguous().numpy()
 
 
 @dataclass(frozen=True)

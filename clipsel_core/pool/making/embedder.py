@@ -18,12 +18,11 @@ from torch import nn
 
 from clipsel_core.counts import counted
 from clipsel_core.pool.embeddings import describe_row
-from clipsel_core.pool.images import A_ROW, NOWHERE, WHOLE_FILE
 from clipsel_core.pool.making.decode import MOST_PIXELS, Preparer, Tokens, quiet_pillow
 from clipsel_core.pool.making.decoders import Decoders, Prepared
 from clipsel_core.pool.making.embed import Precision, Teacher, embed_batch, framing_of
 from clipsel_core.pool.making.feed import Fetcher
-from clipsel_core.pool.making.shard_files import EmbeddedPair, EmbeddedRows
+from clipsel_core.pool.making.shard_files import EmbeddedRows
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.prefetch import Done, in_order
 from clipsel_core.pool.sources.record import Record, Source
@@ -45,7 +44,7 @@ _LEAST_ROUNDS, _MOST_ROUNDS, _ROUNDS_S = 2, 20, 2.0
 _FASTER, _FURTHEST = 1.5, 1e-3
 _BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 
-Took = Callable[[EmbeddedPair, bytes | None], object]
+Took = Callable[[Record, bytes | None], object]
 """Told of a pair that is kept, and its encoded image."""
 Reached = Callable[[Record, int], object]
 """Told of a record that was gone through, and how many were."""
@@ -64,9 +63,7 @@ def copy_embeddings(records: Iterable[Record], progress: Reached, took: Took) ->
         else:
             exact = np.asarray(record.embeddings, np.float64)
             sides.append((exact / np.linalg.norm(exact, axis=1, keepdims=True)).astype(np.float16))
-            where = WHOLE_FILE if record.file else NOWHERE
-            size = record.width, record.height
-            rows.kept.append(EmbeddedPair(replace(record, embeddings=None), record.file, 0, where, *size, None))
+            rows.kept.append(replace(record, embeddings=None))
             took(rows.kept[-1], None)
         progress(record, rows.read)
     if sides:
@@ -136,9 +133,9 @@ class Embedder(AbstractContextManager):
                 if not fine:
                     rows.rejected.append((record.file, record.key, "its embedding is not finite"))
                     continue
-                length = A_ROW if record.in_row else ready.size
-                size = record.width or ready.width, record.height or ready.height
-                rows.kept.append(EmbeddedPair(record, record.file, record.offset, length, *size, ready.sha256))
+                length = None if record.in_row else ready.size
+                width, height = record.width or ready.width, record.height or ready.height
+                rows.kept.append(replace(record, length=length, width=width, height=height, sha256=ready.sha256))
                 took(rows.kept[-1], ready.data)
             images.append(image[good])
             texts.append(text[good])

@@ -35,6 +35,7 @@ from clipsel_core.pool.making.shard_files import (
     ShardWriter,
     add_columns,
     kind_of,
+    place_of,
     score_column,
     write_index,
     write_parquet,
@@ -151,7 +152,7 @@ class _Work:
         records = with_images(self.source.base, self.source.image_column, listed)
         rows = self.embedder.embed(records, tell, lambda *_: None)
         image, text = np.zeros((2, len(names), self.width), np.float16)
-        kept = [int(item.record.key) for item in rows.kept]
+        kept = [int(record.key) for record in rows.kept]
         if kept:
             image[kept], text[kept] = rows.image, rows.text
         if len(kept) + len(rows.rejected) != shard.rows:
@@ -165,7 +166,8 @@ class _Work:
             index = files.side("images")
             # An index may be there and empty, where embeddings came without images.
             if not self.pool.tars and kept and not (index.exists() and pq.read_metadata(index).num_rows):
-                write_index(files, Images(self.source.base, self.source.image_column), rows.kept, named[kept])
+                places = [place_of(record) for record in rows.kept]
+                write_index(files, Images(self.source.base, self.source.image_column, places), named[kept])
             write_parquet(_aside(files, self.arch), pa.Table.from_pylist(aside, SET_ASIDE))
             add_columns(files, table, self.arch, image, text)
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,8 +30,8 @@ from clipsel_core.pool.making.settings import hold_pool, settings_to_make
 from clipsel_core.pool.making.shard_files import (
     REJECTED,
     REPEATED,
-    EmbeddedPair,
     EmbeddedRows,
+    ImagePlace,
     Images,
     Namer,
     ShardFiles,
@@ -39,6 +39,7 @@ from clipsel_core.pool.making.shard_files import (
     ShardWriter,
     add_to_shard,
     kind_of,
+    place_of,
     write_parquet,
     write_shard,
 )
@@ -166,10 +167,11 @@ class _Work:
         before: records gone through. Returns the shard's report and its pairs' uids, UID_DTYPE.
         """
         namer = Namer(taken)
+        places: list[ImagePlace] = []
         if self.pack and not old:
-            rows = self._packed(files, feed, namer, before)
+            rows = self._packed(files, feed, namer, before, places)
         else:
-            rows = self._rows(feed, before, lambda kept, _: namer.name(kept.record))
+            rows = self._rows(feed, before, lambda kept, _: namer.name(kept))
         if len(rows.kept) + len(rows.rejected) != rows.read or len(rows.image) != len(rows.kept):
             found = f"{len(rows.kept):,} kept and {len(rows.rejected):,} rejected"
             expected = f"{counted(rows.read, 'records')} accounted for"
@@ -183,11 +185,14 @@ class _Work:
             kept=len(rows.kept),
             rejected=len(rows.rejected),
             repeated=len(namer.repeated),
-            derived=sum(bool(item.record.source_uid and not item.record.uid) for item in rows.kept),
+            derived=sum(bool(record.source_uid and not record.uid) for record in rows.kept),
             following=feed.following(),
             last=feed.exhausted(),
         )
-        where = Images(Place.of(self.root), "") if self.pack else Images(self.source.base, self.source.image_column)
+        if self.pack:
+            where = Images(Place.of(self.root), "", places)
+        else:
+            where = Images(self.source.base, self.source.image_column, [place_of(record) for record in rows.kept])
         self.writer.begin(partial(write_shard, files, where, rows, namer, self.arch, report))
         return report, namer.uids()
 
@@ -205,45 +210,40 @@ class _Work:
         note = counted(records, "pairs") + (f", {per_s:,.0f}/s" if per_s else "")
         self.report(reached, sum(self.source.sizes), "", note if records else "")
 
-    def _packed(self, files: ShardFiles, feed: Feed, namer: Namer, before: int) -> EmbeddedRows:
-        """The rows, and their pairs in a tar, where the rows' images are then."""
-        places: list[tuple[int, int]] = []
-        rows = EmbeddedRows()
+    def _packed(
+        self, files: ShardFiles, feed: Feed, namer: Namer, before: int, places: list[ImagePlace]
+    ) -> EmbeddedRows:
+        """The rows, and their pairs in a tar. places: gets where the images lie in it."""
+        rows, inner = EmbeddedRows(), files.tar.relative_to(files.root).as_posix()
 
         def fill(aside: Path) -> None:
             nonlocal rows
             with new_tar(aside) as packer:
 
-                def took(kept: EmbeddedPair, data: bytes | None) -> None:
+                def took(kept: Record, data: bytes | None) -> None:
                     assert data is not None
                     image, key = for_loaders(data), f"{files.name}{packer.count:08d}"
-                    facts = _facts_of(kept, namer.name(kept.record), key)
-                    places.append((packer.add(key, image, kept.record.caption, facts), len(image)))
+                    facts = _facts_of(kept, namer.name(kept), key)
+                    places.append((inner, packer.add(key, image, kept.caption, facts), len(image)))
 
                 rows = self._rows(feed, before, took)
 
         write_atomically(files.tar, fill)
-        inner = files.tar.relative_to(files.root).as_posix()
-        rows.kept = [
-            replace(kept, file=inner, offset=offset, length=length)
-            for kept, (offset, length) in zip(rows.kept, places, strict=True)
-        ]
         write_stats(files.tar, len(rows.kept))
         return rows
 
 
-def _facts_of(kept: EmbeddedPair, uid: str, key: str) -> dict[str, object]:
+def _facts_of(record: Record, uid: str, key: str) -> dict[str, object]:
     """What a packed pair's json says. key: its name in the tar."""
-    record = kept.record
     facts = {
         **facts_in(record.facts),
         "uid": uid,
         "key": key,
         "caption": record.caption,
         "url": record.url,
-        "original_width": kept.width,
-        "original_height": kept.height,
-        "sha256": kept.sha256,
+        "original_width": record.width,
+        "original_height": record.height,
+        "sha256": record.sha256,
         "source_key": record.key,
     }
     return {**facts, "source_uid": record.source_uid} if record.source_uid else facts

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from clipsel_core import reach, uids
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically, write_json
-from clipsel_core.pool.images import NOWHERE
+from clipsel_core.pool.images import A_ROW, NOWHERE, WHOLE_FILE
 from clipsel_core.pool.layout import read_schema
 from clipsel_core.pool.npz import read_array, read_members
 from clipsel_core.pool.places import Place
@@ -49,31 +49,14 @@ INDEX = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class EmbeddedPair:
-    """A pair that has its embeddings; the record's image bytes are let go.
-
-    file, offset, length: where its image is, for the index; see images.py.
-    sha256: of the image's bytes; None where they were not seen.
-    """
-
-    record: Record
-    file: str
-    offset: int
-    length: int
-    width: int | None
-    height: int | None
-    sha256: str | None
-
-
 @dataclass
 class EmbeddedRows:
-    """What became of a stretch of records: M kept with (M, D) float16 embeddings, and the rejected.
+    """What became of a stretch of records: M kept, without their images' bytes, with (M, D) float16 embeddings.
 
     rejected: file, key and reason. read: how many records there were; kept and rejected add up to it.
     """
 
-    kept: list[EmbeddedPair] = field(default_factory=list)
+    kept: list[Record] = field(default_factory=list)
     image: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float16))
     text: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float16))
     rejected: list[tuple[str, str, str]] = field(default_factory=list)
@@ -97,11 +80,19 @@ class ShardReport(BaseModel):
     last: bool
 
 
+ImagePlace = tuple[str, int, int]
+"""The file that an image lies in, its offset and its length there, see images.py."""
+
+
 class Images(NamedTuple):
-    """What a shard's images lie in. base: what their files are relative to. column: of parquets, with the bytes."""
+    """What a shard's images lie in. base: what their files are relative to. column: of parquets, with the bytes.
+
+    places: where they lie, in the order of the pairs kept.
+    """
 
     base: Place
     column: str
+    places: Sequence[ImagePlace]
 
 
 class ShardFiles(NamedTuple):
@@ -165,12 +156,12 @@ def write_shard(
     named = namer.uids()
     names = uids.to_hex(named).to_pylist()
     repeated = [
-        {"file": rows.kept[row].record.file, "key": rows.kept[row].record.key, "uid": old, "renamed_to": names[row]}
+        {"file": rows.kept[row].file, "key": rows.kept[row].key, "uid": old, "renamed_to": names[row]}
         for row, old in namer.repeated
     ]
     write_parquet(files.side("repeated"), pa.Table.from_pylist(repeated, REPEATED))
     if rows.kept:
-        write_index(files, images, rows.kept, named)
+        write_index(files, images, named)
         _save(files.npz, {f"{arch}_img": rows.image, f"{arch}_txt": rows.text})
         table = _metadata(rows.kept, names).append_column(*_scores(arch, rows.image, rows.text))
         write_parquet(files.parquet, table)
@@ -208,18 +199,24 @@ def add_columns(files: ShardFiles, table: pa.Table, arch: str, image: np.ndarray
     write_parquet(files.parquet, table.append_column(*_scores(arch, image, text)))
 
 
-def write_index(files: ShardFiles, images: Images, kept: list[EmbeddedPair], named: np.ndarray) -> None:
-    """Writes where the images of these pairs lie, for the gallery. named: (M,) UID_DTYPE, their uids."""
-    elsewhere = {os.path.dirname(item.file) for item in kept if "://" in item.file or os.path.isabs(item.file)}
+def place_of(record: Record) -> ImagePlace:
+    """Where a record's image lies in its source."""
+    length = A_ROW if record.in_row else record.length
+    return record.file, record.offset, length if length is not None else WHOLE_FILE if record.file else NOWHERE
+
+
+def write_index(files: ShardFiles, images: Images, named: np.ndarray) -> None:
+    """Writes where the images of some pairs lie, for the gallery. named: (M,) UID_DTYPE, the pairs' uids."""
+    elsewhere = {os.path.dirname(file) for file, _, _ in images.places if "://" in file or os.path.isabs(file)}
     reach.remember_sources({images.base.address, *elsewhere})
-    there = [row for row, item in enumerate(kept) if item.length != NOWHERE]
-    kept, named = [kept[row] for row in there], named[there]
+    there = [row for row, (_, _, length) in enumerate(images.places) if length != NOWHERE]
+    file, offset, length = zip(*(images.places[row] for row in there), strict=True) if there else ((), (), ())
     columns = [
-        pa.array(named["f0"].copy()),
-        pa.array(named["f1"].copy()),
-        pa.array([item.file for item in kept], pa.string()).dictionary_encode(),
-        pa.array([item.offset for item in kept], pa.int64()),
-        pa.array([item.length for item in kept], pa.int64()),
+        pa.array(named["f0"][there]),
+        pa.array(named["f1"][there]),
+        pa.array(file, pa.string()).dictionary_encode(),
+        pa.array(offset, pa.int64()),
+        pa.array(length, pa.int64()),
     ]
     described = {"base": images.base.relative_to(files.root), "image_column": images.column}
     write_parquet(files.side("images"), pa.table(columns, schema=INDEX).replace_schema_metadata(described))
@@ -243,23 +240,22 @@ def _save(npz: Path, arrays: dict[str, np.ndarray]) -> None:
     write_atomically(npz, write)
 
 
-def _metadata(kept: list[EmbeddedPair], names: list[str]) -> pa.Table:
-    records = [item.record for item in kept]
+def _metadata(kept: list[Record], names: list[str]) -> pa.Table:
     own = [
         record.source_uid or (record.uid if record.uid != name else "") or None
-        for record, name in zip(records, names, strict=True)
+        for record, name in zip(kept, names, strict=True)
     ]
     columns = {
         "uid": pa.array(names, pa.string()),
-        "url": pa.array([record.url for record in records], pa.string()),
-        "text": pa.array([record.caption for record in records], pa.string()),
-        "original_width": pa.array([item.width for item in kept], pa.int64()),
-        "original_height": pa.array([item.height for item in kept], pa.int64()),
-        "sha256": pa.array([item.sha256 for item in kept], pa.string()),
-        "key": pa.array([record.key for record in records], pa.string()),
+        "url": pa.array([record.url for record in kept], pa.string()),
+        "text": pa.array([record.caption for record in kept], pa.string()),
+        "original_width": pa.array([record.width for record in kept], pa.int64()),
+        "original_height": pa.array([record.height for record in kept], pa.int64()),
+        "sha256": pa.array([record.sha256 for record in kept], pa.string()),
+        "key": pa.array([record.key for record in kept], pa.string()),
         "source_uid": pa.array(own, pa.string()),
         # Read back by `export`, which writes it into the pair's json again.
-        "json": pa.array([record.facts or None for record in records], pa.string()),
+        "json": pa.array([record.facts or None for record in kept], pa.string()),
     }
     return pa.table(columns)
 
@@ -269,20 +265,14 @@ def _scores(arch: str, image: np.ndarray, text: np.ndarray) -> tuple[str, pa.Arr
     return score_column(arch), pa.array(similarity, pa.float32(), mask=~image.any(1))
 
 
-def _difference(kept: list[EmbeddedPair], table: pa.Table) -> str:
+def _difference(kept: list[Record], table: pa.Table) -> str:
     """Where pairs are not those of a shard that is there: the first that is another; nothing where they are."""
     if len(kept) != table.num_rows:
         return f"{len(kept):,}"
-    keys = [item.record.key for item in kept]
-    for column, word, now in (
-        ("key", "pair", keys),
-        ("sha256", "image", [item.sha256 for item in kept]),
-        ("text", "caption", [item.record.caption for item in kept]),
-    ):
-        was = table[column].to_pylist()
-        if now != was:
-            row = next(row for row, (one, other) in enumerate(zip(now, was, strict=True)) if one != other)
-            return f"another {word} in row {row:,}, {keys[row]}"
+    for column, name, word in (("key", "key", "pair"), ("sha256", "sha256", "image"), ("text", "caption", "caption")):
+        for row, (record, was) in enumerate(zip(kept, table[column].to_pylist(), strict=True)):
+            if getattr(record, name) != was:
+                return f"another {word} in row {row:,}, {record.key}"
     return ""
 
 

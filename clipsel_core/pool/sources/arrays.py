@@ -50,7 +50,16 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
     caption, uid, url, key and the path of the image, where it has them.
     Raises: PoolFormatError where files are missing or disagree in their rows.
     """
-    images, texts, tables = _clip_retrieval_files(place) if kind == "clip-retrieval" else _npy_files(place)
+    if kind == "clip-retrieval":
+        folders = (("img_emb", ".npy"), ("text_emb", ".npy"), ("metadata", ".parquet"))
+        images, texts, tables = (
+            [f"{folder}/{name}" for name in _in_turn((place / folder).files(ending, deep=False))]
+            if (place / folder).is_dir()
+            else []
+            for folder, ending in folders
+        )
+    else:
+        images, texts, tables = _npy_files(place)
     if not images or len(images) != len(texts) or (tables and len(tables) != len(images)):
         found = f"{len(images)} of images, {len(texts)} of captions, {counted(len(tables), 'tables')}"
         expected = "as many .npy of captions as of images, and as many tables or none"
@@ -76,35 +85,26 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
     )
 
 
-def _clip_retrieval_files(place: Place) -> tuple[list[str], list[str], list[str]]:
-    folders = (("img_emb", ".npy"), ("text_emb", ".npy"), ("metadata", ".parquet"))
-    found = []
-    for folder, ending in folders:
-        files = (place / folder).files(ending, deep=False) if (place / folder).is_dir() else []
-        found.append([f"{folder}/{name}" for name in _in_turn(name for name, _ in files)])
-    return found[0], found[1], found[2]
-
-
 def _npy_files(place: Place) -> tuple[list[str], list[str], list[str]]:
     if not place.is_dir():
         raise PoolFormatError(place, expected="a folder with .npy files", found="a file", remedy="give its folder")
-    arrays = [name for name, _ in place.files(".npy", deep=False)]
+    arrays = _in_turn(place.files(".npy", deep=False))
     images = [name for name in arrays if any(word in name.lower() for word in _IMAGE_WORDS)]
     texts = [name for name in arrays if name not in images and any(word in name.lower() for word in _TEXT_WORDS)]
     if left := [name for name in arrays if name not in (*images, *texts)]:
         expected = f"each .npy named after {', '.join(_IMAGE_WORDS)} or {', '.join(_TEXT_WORDS)}"
         raise PoolFormatError(place, expected=expected, found=left[0], remedy="rename it")
-    return _in_turn(images), _in_turn(texts), _in_turn(name for name, _ in place.files(*_TABLES, deep=False))
+    return images, texts, _in_turn(place.files(*_TABLES, deep=False))
 
 
-def _in_turn(names: Iterable[str]) -> list[str]:
-    """Names in the order of the numbers in them: img_emb_2.npy before img_emb_10.npy."""
+def _in_turn(files: Iterable[tuple[str, int]]) -> list[str]:
+    """The names of files in the order of the numbers in them: img_emb_2.npy before img_emb_10.npy."""
 
     def turn(name: str) -> tuple[list[int], str]:
         digits = "".join(letter if letter.isascii() and letter.isdigit() else " " for letter in name)
         return [int(number) for number in digits.split()], name
 
-    return sorted(names, key=turn)
+    return sorted((name for name, _ in files), key=turn)
 
 
 def _part(place: Place, image: str, text: str, table: str, columns: Columns) -> _Part:

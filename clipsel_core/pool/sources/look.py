@@ -57,8 +57,13 @@ def open_source(
 def _look(place: Place) -> str:
     if not place.is_dir():
         ending = place.ending
-        if ending == "txt" and (kind := _table_within(place)):
-            return kind
+        if ending == "txt":
+            # Flickr's captions come as a table in a .txt, by its first line.
+            with open_text(place) as opened:
+                table = Delimited(*opened, "csv")
+            columns = guess_columns(place, table.names, image=None, text=None, needed=False)
+            if columns.image and columns.text:
+                return "tsv" if table.mark == "\t" else "csv"
         if ending in (*_TABLES, "arrow", "tar"):
             return "webdataset" if ending == "tar" else ending
         expected, remedy = "a .tar, .csv, .tsv, .jsonl, .parquet or .arrow, or a folder", "say which with --format"
@@ -72,9 +77,12 @@ def _look(place: Place) -> str:
     if place.files(".npy", deep=False) and not place.files(*IMAGE_ENDINGS):
         return "npy"
     tables = {kind: _names(place, kind) for kind in _TABLES}
-    if tables["parquet"] and not _names_images(place / tables["parquet"][0]) and place.files(*IMAGE_ENDINGS):
-        # img2dataset describes its folders of images in parquets beside them.
-        tables["parquet"] = []
+    if tables["parquet"] and place.files(*IMAGE_ENDINGS):
+        first = place / tables["parquet"][0]
+        columns = guess_columns(first, read_parquet_schema(first).names, image=None, text=None, needed=False)
+        if not parquet_image_column(first) and not columns.image:
+            # img2dataset describes its folders of images in parquets beside them.
+            tables["parquet"] = []
     there = [kind for kind, names in tables.items() if names]
     if len(there) == 1 and (len(tables[there[0]]) == 1 or there == ["parquet"]):
         return there[0]
@@ -86,21 +94,6 @@ def _look(place: Place) -> str:
         found = ", ".join(_inner_names(place, kind)[0] for kind in inner)
         raise PoolFormatError(place, expected="tables of one kind", found=found, remedy="say which with --format")
     return inner[0] if inner else "folder"
-
-
-def _table_within(text: Place) -> str:
-    """csv or tsv, where a .txt is one by its first line, as Flickr's captions come; else nothing."""
-    with open_text(text) as opened:
-        table = Delimited(*opened, "csv")
-    columns = guess_columns(text, table.names, image=None, text=None, needed=False)
-    kind = "tsv" if table.mark == "\t" else "csv"
-    return kind if columns.image and columns.text else ""
-
-
-def _names_images(table: Place) -> bool:
-    """Whether a parquet holds images, or paths of some."""
-    names = read_parquet_schema(table).names
-    return bool(parquet_image_column(table) or guess_columns(table, names, image=None, text=None, needed=False).image)
 
 
 def _open(place: Place, kind: str, image: str | None, text: str | None) -> Source:

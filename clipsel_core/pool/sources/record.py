@@ -35,7 +35,7 @@ class Record:
     data: the encoded image where the source had to read it anyway. in_row: offset is a row of the file, a parquet.
     embeddings: of image and caption, (2, D), where the source has these; it may have no image then, and file is "".
     uid: 32 hex digits, or nothing where the source has none. source_uid: the source's own text, where it is another.
-    width, height: of the original, where the source knows.
+    width, height: of the original, where the source knows. sha256: of the image's bytes, once they were seen.
     facts: the JSON of whatever else the source's json says of the pair, or nothing.
     fault: why this is no pair after all; then the rest may be missing. position: how far the part has been read.
     """
@@ -53,6 +53,7 @@ class Record:
     url: str = ""
     width: int | None = None
     height: int | None = None
+    sha256: str | None = None
     facts: str = ""
     fault: str = ""
     position: int = 0

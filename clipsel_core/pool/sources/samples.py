@@ -115,12 +115,11 @@ class Samples:
                             lost += ", and the file that it describes is not read"
                             yield Sample("", fault=lost, position=self._position)
                         continue
-                    if sample is None:
-                        pass
-                    elif key != sample.key and self._is_plain(sample):
-                        # As in nearly all tars: it is complete as it came by, and nothing else has to be looked at.
+                    odd = sample is None or sample.dotted or sample.fault or self._twin or self._apart
+                    if sample and not odd and key != sample.key and self._is_complete(sample):
+                        # As in nearly all tars: nothing else has to be looked at.
                         yield self._noted(sample)
-                    else:
+                    elif sample:
                         yield from self._closed(sample, again=key == sample.key)
                     sample = Sample(key)
                 self._position = sample.position = member.offset
@@ -157,11 +156,6 @@ class Samples:
                 sample.json_place = member.offset, member.size
         elif ending.count(".") > 1:
             sample.dotted = True
-
-    def _is_plain(self, sample: Sample) -> bool:
-        if sample.dotted or sample.fault or sample.place is None or self._twin or self._apart:
-            return False
-        return self._is_complete(sample)
 
     def _is_complete(self, sample: Sample) -> bool:
         if not self._captions:
