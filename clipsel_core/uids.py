@@ -116,12 +116,18 @@ def from_halves(high: np.ndarray, low: np.ndarray) -> np.ndarray:
 
 
 def argsort(uids: np.ndarray) -> np.ndarray:
-    """The order that sorts uids, (N,) int64; equal uids keep their order only where high halves repeat."""
+    """The order that sorts uids, (N,) int64; equal uids keep their order. N: below 2**32."""
     high = np.ascontiguousarray(uids["f0"])
-    order = np.argsort(high)
-    ordered = high[order]
-    if np.any(ordered[1:] == ordered[:-1]):
-        return np.lexsort((uids["f1"], high))
+    # Sorting plain numbers takes half as long as argsort: the upper 32 bits are compared, the lower ones hold the row.
+    keys = (high & np.uint64(0xFFFFFFFF00000000)) | np.arange(len(high), dtype=np.uint64)
+    keys.sort()
+    order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    keys >>= np.uint64(32)
+    alike = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(alike):
+        places = np.union1d(alike, alike + 1)
+        tied = order[places]
+        order[places] = tied[np.lexsort((uids["f1"][tied], high[tied]))]
     return order
 
 

@@ -117,6 +117,12 @@ def test_sort__agrees_with_sorted(numbers):
     assert numbers_of(uids.sort(of(numbers))) == sorted(numbers)
 
 
+def test_sort__of_uids_that_begin_alike():
+    draw = np.random.default_rng(3)
+    numbers = [int(high) << 96 | int(low) << 40 for high, low in draw.integers(0, (40, 9000), (2000, 2))]
+    assert numbers_of(uids.sort(of(numbers))) == sorted(numbers)
+
+
 @given(NUMBERS, NUMBERS)
 def test_unique_and_union__agree_with_sets(a, b):
     x, y = of(a), of(b)
