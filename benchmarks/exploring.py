@@ -88,9 +88,9 @@ def _alone(table: ScoreTable, rounds: int) -> Iterator[tuple[str, Shown]]:
     for name, (ours, most_ms) in ways.items():
         took = statistics.median(_ms(ours) for _ in range(rounds))
         yield name, (_in_words(took), f"<= {most_ms:g} ms", took <= most_ms)
-    if table.pool is None:
+    if table.metadata.pool is None:
         return
-    text = table.metadata(np.array([77]), ("caption",))["caption"][0]
+    text = table.metadata.of(np.array([77]), ("caption",))["caption"][0]
     scans = {
         "two words in all captions": lambda: CaptionScan.for_words(table, ["red", "house"]),
         "one caption in all captions": lambda: CaptionScan.for_caption(table, text),

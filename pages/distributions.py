@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from clipsel_core.curation.index.counts import Density
+from clipsel_core.curation.index.counts import Density, density
 from clipsel_core.curation.selecting.live import ScoreStep
 from clipsel_core.errors import ClipselError
 from pages.parts import charts, marginals, messages, metrics, recipes, state, words
@@ -120,7 +120,8 @@ def _thresholds(entry: Entry, x: str, y: str) -> tuple[list[charts.Line], dict[s
 @state.per_run(16)
 def _density(entry: Entry, x: str, y: str) -> Density:
     table = state.open_table(entry)
-    return table.density(x, y, bins=charts.bins_for(len(table)))
+    spans = table.extent(x), table.extent(y)
+    return density(table.column(x), table.column(y), charts.bins_for(len(table)), *spans)
 
 
 show(state.current())

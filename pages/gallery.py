@@ -51,7 +51,9 @@ def show(entry: Entry) -> None:
         summary = st.container()
     with st.container(key="foldable"):
         _order_controls(entry, view, list(table.metrics))
-        _card_controls(view, list(table.metrics), searchable=bool(table.pool and table.pool.text_column))
+        _card_controls(
+            view, list(table.metrics), searchable=bool(table.metadata.pool and table.metadata.pool.text_column)
+        )
         near = f"Nearest to {words.score(view.centre)} first. " if view.order == "near" else ""
         messages.show_note(near + metrics.describe(view.metric).help)
     title = metrics.title(view.metric)

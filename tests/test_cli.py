@@ -213,7 +213,7 @@ def test_search__by_the_file_of_a_picture_finds_that_picture(tmp_path):
     run = Path(__file__).parents[1] / "data" / "demo" / "run"
     table = ScoreTable.open(Run.open(run))
     uid = uids.to_hex(table.uids_at(np.array([70])))[0].as_py()
-    (tmp_path / "a.png").write_bytes(open_images(table.pool, tmp_path / "index").read(uid))
+    (tmp_path / "a.png").write_bytes(open_images(table.metadata.pool, tmp_path / "index").read(uid))
     found = tmp_path / "found.parquet"
     asked = ["--image", str(tmp_path / "a.png"), "--limit", "3", "--out", str(found)]
     result = CliRunner().invoke(cli.app, ["search", str(run), *asked])

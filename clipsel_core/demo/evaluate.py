@@ -21,7 +21,7 @@ from clipsel_core.runs.store import Run
 def fault_shares(run: Run) -> dict[str, dict[str, float]]:
     """For the whole pool and for each of the run's recipes: which share of the kept pairs has each fault, in [0, 1]."""
     table = ScoreTable.open(run)
-    faults = table.metadata(np.arange(len(table)), ("fault",))["fault"]
+    faults = table.metadata.of(np.arange(len(table)), ("fault",))["fault"]
     kept = {"the whole pool": faults}
     for path in sorted(run.recipes_dir.glob("*.yaml")):
         recipe = load_recipe(path)

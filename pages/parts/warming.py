@@ -61,7 +61,7 @@ def _run_loops() -> None:
     import numpy as np
 
     from clipsel_core.curation.index import bitmaps
-    from clipsel_core.curation.index.prefix_counts import PrefixCounts
+    from clipsel_core.curation.index.ranking import PrefixCounts
 
     bits = bitmaps.first(bitmaps.MANY)
     bitmaps.histogram(np.zeros(bitmaps.MANY, np.uint16), bits)

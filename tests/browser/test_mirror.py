@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic_run import write_run
-from clipsel_core.curation.index.ordering import Shares
+from clipsel_core.curation.index.ranking import Shares
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import AtLeast, AtMost, KeepTop, Recipe
 from clipsel_core.curation.selecting.live import settings_of

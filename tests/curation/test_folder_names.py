@@ -44,7 +44,7 @@ def test_select__answers_the_same_in_any_folder(named):
 def test_captions__are_the_pairs_own_in_any_folder(named):
     table, plain = ScoreTable.open(named), ScoreTable.open(Run.open(DEMO / "run"))
     rows = np.array([0, 17, 2000, 3799])
-    found, expected = table.metadata(rows), plain.metadata(rows)
+    found, expected = table.metadata.of(rows), plain.metadata.of(rows)
     assert {name: texts.tolist() for name, texts in found.items()} == {
         name: texts.tolist() for name, texts in expected.items()
     }

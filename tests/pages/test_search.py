@@ -40,7 +40,10 @@ def run(tmp_path):
 
 @pytest.fixture
 def images(run):
-    parts = [np.load(shard.npz)["demo_img"].astype(np.float64) for shard in ScoreTable.open(Run.open(run)).pool.shards]
+    parts = [
+        np.load(shard.npz)["demo_img"].astype(np.float64)
+        for shard in ScoreTable.open(Run.open(run)).metadata.pool.shards
+    ]
     rows = np.concatenate(parts)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 

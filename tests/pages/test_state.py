@@ -32,10 +32,10 @@ def test_find_pool__that_is_gone_is_sought_once_and_found_when_it_comes_back(ent
     assert [state.find_pool(entry) for _ in range(3)] == [None] * 3
     assert len(tries) == 1
     table = state.open_table(entry)
-    assert table.pool is None
+    assert table.metadata.pool is None
     root.with_name("away").rename(root)
     assert state.find_pool(entry).rows == 60
-    assert table.pool.rows == 60
+    assert table.metadata.pool.rows == 60
 
 
 def test_find_pool__that_was_mended_inside_is_found_within_seconds(entry, monkeypatch):

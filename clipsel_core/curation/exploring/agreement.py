@@ -20,8 +20,7 @@ import numpy as np
 from clipsel_core import tasks
 from clipsel_core.curation.index.concordance import compare_ranks, doubled_ranks, places_from_top, shared_tops, top_of
 from clipsel_core.curation.index.index import stamp_of
-from clipsel_core.curation.index.ordering import count_of_fraction
-from clipsel_core.curation.index.ranking import Ranking
+from clipsel_core.curation.index.ranking import Ranking, count_of_fraction
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.files import write_json
 from clipsel_core.runs.store import Run

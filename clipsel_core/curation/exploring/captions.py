@@ -58,7 +58,7 @@ class CaptionScan:
     """
 
     def __init__(self, table: ScoreTable, condition: str, asked: dict[str, str]) -> None:
-        pool = table.pool
+        pool = table.metadata.pool
         if pool is None or pool.text_column is None:
             where, found = table.run.pool_root, "no captions" if pool else "no pool"
             raise PoolFormatError(where, expected="a pool with captions", found=found)
@@ -103,7 +103,7 @@ class CaptionScan:
             raise PoolFormatError(where, expected="readable parquet files", found=reason) from error
         files, rows = (hits.column(name).to_numpy() for name in ("file_index", "file_row_number"))
         rows = np.array(list(part.values()))[files.astype(np.int64)] + rows
-        self._table.check_uids(rows, hits.column("uid"))
+        self._table.metadata.check_uids(rows, hits.column("uid"))
         np.bitwise_or.at(self.bits, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
         self.found += len(rows)
         self.done += sum(shard.rows for shard in shards)

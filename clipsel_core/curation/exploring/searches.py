@@ -227,7 +227,7 @@ def _target_vectors(table: ScoreTable, info: TargetInfo) -> Vectors:
         rows = np.sort(table.rows_of(uids.unique(read_target_rows(file, part, ""))))
         return PoolVectors(table, "image", rows[rows >= 0])
     arch = table.run.config.arch
-    usual = table.pool.arch(arch).image_member if table.pool else f"{arch}_img"
+    usual = table.metadata.pool.arch(arch).image_member if table.metadata.pool else f"{arch}_img"
     stored = read_target_rows(file, part, usual)
     if stored.shape != (info.rows, info.width):
         expected, found = f"shape ({info.rows}, {info.width}), as was scored", f"{stored.shape}"

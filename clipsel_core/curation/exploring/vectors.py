@@ -72,7 +72,7 @@ class PoolVectors:
             if name not in shards:
                 found = f"shard {name} is not there"
                 raise RunError(self.table.run.pool_root, expected="the pool that was scored", found=found)
-            self.table.check_shard(shards[name])
+            self.table.metadata.check_shard(shards[name])
             stored = read_embeddings(shards[name], member)
             places = self.table.files.place_in_shard(rows)
             for start in range(0, len(rows), size):
@@ -99,10 +99,10 @@ class PoolVectors:
 
     @property
     def _pool(self) -> Pool:
-        if self.table.pool is None:
+        if self.table.metadata.pool is None:
             root = self.table.run.pool_root
             raise RunError(root, expected="the pool that was scored", found="no such folder", remedy="bring it back")
-        return self.table.pool
+        return self.table.metadata.pool
 
 
 @dataclass(frozen=True)

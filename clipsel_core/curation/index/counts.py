@@ -67,21 +67,6 @@ class Cells:
         return 1.0 if self.sigma == 0 else 1 / (2 * np.pi * self.sigma**2)
 
 
-def extent(values: np.ndarray) -> tuple[float, float]:
-    """The smallest and the largest finite value; (0, 1) where there is none, and a span of 1 where all are equal."""
-
-    def ends(start: int, stop: int) -> tuple[float, float]:
-        part = values[start:stop]
-        finite = part[np.isfinite(part)]
-        return float(finite.min(initial=np.inf)), float(finite.max(initial=-np.inf))
-
-    found = in_parts(ends, len(values))
-    low, high = min((low for low, _ in found), default=np.inf), max((high for _, high in found), default=-np.inf)
-    if low > high:
-        return 0.0, 1.0
-    return (low, high) if low < high else (low - 0.5, high + 0.5)
-
-
 def histogram(values: np.ndarray, bins: int, span: tuple[float, float]) -> Histogram:
     """Counts of values in equal bins over a span; NaN and values outside the span are in no bin.
 

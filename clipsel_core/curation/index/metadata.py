@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,11 @@ from clipsel_core import uids
 from clipsel_core.counts import counted
 from clipsel_core.curation.database import COLUMNS, ROWS
 from clipsel_core.curation.index.passes import read_only
-from clipsel_core.curation.index.score_files import ScoreFiles
 from clipsel_core.errors import PoolFormatError, RunError, UidError
 from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column, read_uid_column
+
+if TYPE_CHECKING:
+    from clipsel_core.curation.index.score_table import ScoreFiles
 
 _MOST_CATEGORIES = 64
 # Types whose values are not the text that they stand for.
@@ -83,7 +85,7 @@ class Metadata:
                 raise self._other(shard.parquet, expected, f"{shard.rows:,}")
         return pool
 
-    def of(self, rows: np.ndarray, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def of(self, rows: np.ndarray, columns: tuple[str, ...] = ("caption", "url")) -> dict[str, np.ndarray]:
         """Metadata of the asked rows, in their order, read by position from the pool's parquet files.
 
         columns: names of the pool's columns; "caption" and "url" stand for whatever the pool calls them.

@@ -1,4 +1,4 @@
-"""Which pairs come first: the exact top k of a metric, and pages of an ordering, without sorting the whole pool.
+"""Which pairs does a page of an ordering show? Without sorting the whole pool.
 
 A gallery's listing works on the bins of its metric: they say in which few bins a page's pairs lie, and only those are
 sorted. So a page far on in an ordered list costs as much as the first. Equal scores come in the order of the rows.
@@ -7,83 +7,16 @@ sorted. So a page far on in an ordered list costs as much as the first. Equal sc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from clipsel_core import uids
 from clipsel_core.curation.index import bitmaps, passes
 from clipsel_core.curation.index.ranking import NO_SCORE, Ranking, Spread
 
 ListOrder = Literal["ascending", "descending", "random", "near"]
-
-
-def count_of_fraction(fraction: Fraction, pairs: int) -> int:
-    """floor(fraction * pairs) without rounding: 29/100 of 100 is 29, where 0.29 * 100 in floats is 28.999..."""
-    return fraction.numerator * pairs // fraction.denominator
-
-
-@dataclass(frozen=True)
-class Shares:
-    """Fractions with one denominator, ascending. parts: (P,) int64. whole: what they are parts of.
-
-    >>> Shares.evenly(4).counts(10)
-    array([ 0,  2,  5,  7, 10])
-    """
-
-    parts: np.ndarray
-    whole: int
-
-    @classmethod
-    def evenly(cls, whole: int) -> Shares:
-        """0, 1 / whole, 2 / whole and so on to 1."""
-        return cls(np.arange(whole + 1), whole)
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def counts(self, pairs: int) -> np.ndarray:
-        """floor(share * pairs) of each, without rounding: (P,) int64."""
-        return self.parts * pairs // self.whole
-
-
-def counts_of_fraction(fraction: Fraction, pairs: np.ndarray) -> np.ndarray:
-    """floor(fraction * pairs) of each number of pairs, (P,) int64, without rounding: (P,) int64."""
-    exact = fraction.numerator * int(pairs.max(initial=0)) < 2**63
-    found = (pairs if exact else pairs.astype(object)) * fraction.numerator // fraction.denominator
-    return found.astype(np.int64)
-
-
-def keep_top(
-    values: np.ndarray, allowed: np.ndarray, k: int, uids_at: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, float | None]:
-    """The k allowed pairs with the highest values; equal values go to the smaller uid; NaN is never kept.
-
-    values: (N,) float32. allowed: (N,) bool. uids_at: from (M,) rows to (M,) UID_DTYPE; asked only for the pairs that
-        tie at the threshold.
-    Returns: (N,) bool, with fewer than k set where fewer are allowed; and the lowest value kept, None where none is.
-    """
-    candidates = allowed & ~np.isnan(values)
-    count = int(np.count_nonzero(candidates))
-    k = min(k, count)
-    if k == 0:
-        return np.zeros(len(values), bool), None
-    if k == count:
-        return candidates, float(values[candidates].min())
-    chosen = values[candidates]
-    chosen.partition(count - k)
-    threshold = chosen[count - k]
-    kept = candidates & (values > threshold)
-    wanted = k - int(np.count_nonzero(kept))
-    ties = np.flatnonzero(candidates & (values == threshold))
-    if len(ties) > wanted:
-        ties = ties[uids.argsort(uids_at(ties))[:wanted]]
-    kept[ties] = True
-    return kept, float(threshold)
 
 
 def page_of(keys: np.ndarray, rows: np.ndarray, offset: int, limit: int) -> np.ndarray:

@@ -9,12 +9,17 @@ rank cuts. So a thousand places cost about as much as one, no set is ever sorted
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from clipsel_core.curation.index import bitmaps, counts, passes
+from clipsel_core import uids
+from clipsel_core.cores import allowed_cores
+from clipsel_core.curation.index import array_files, bitmaps, passes
 from clipsel_core.curation.index.sorting import Sorter
 
 # From rows, (M,) integers, to which of them are in a set, (M,) bool.
@@ -26,6 +31,9 @@ NO_SCORE = bitmaps.CODES - 1
 # Where more than this share of all pairs is asked for, looking at every pair is quicker than following the order.
 _MANY = 1 / 16
 _FIRST_LOOK = 1 << 12
+_LEVELS = 64
+# Threads of their own, and not all cores: whoever waits for a page comes first.
+_threads = ThreadPoolExecutor(max(1, allowed_cores() // 2), "crossing")
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Ranking:
 
         sorter: knows the order of the uids; None takes the order of the rows.
         """
-        low, high = counts.extent(values)
+        low, high = extent(values)
         codes = bin_codes(values, low, high)
         sizes = bitmaps.histogram(codes, bitmaps.first(len(codes)))[:FINE]
         starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -248,6 +256,54 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class PrefixCounts:
+    """How the pairs of a set that stand from a rank of one metric on lie over the bins of another.
+
+    Their counts are kept at 64 ranks of the order; from the nearest of these only the pairs between are walked through.
+    Beside an index they are kept in a file of 17 MB: at 128 million pairs counting takes all cores for seconds.
+
+    order: (scored,) uint32, rows by rank. codes: (N,) uint16, their bins. bits: the set, a bitmap.
+    ranks: (65,) int64, where sums were taken. sums: (65, 65536) uint32, pairs at that rank or above it, by code.
+    """
+
+    order: np.ndarray
+    codes: np.ndarray
+    bits: np.ndarray
+    ranks: np.ndarray
+    sums: np.ndarray
+
+    @classmethod
+    def of(cls, order: np.ndarray, codes: np.ndarray, bits: np.ndarray, file: Path | None = None) -> PrefixCounts:
+        """Counts a set once. The rest as above.
+
+        file: where the counts of just these are kept, or will be; None keeps none. Anything may delete it.
+        """
+        order, codes, bits = passes.read_only(order), passes.read_only(codes), passes.read_only(bits)
+        ranks = np.linspace(0, len(order), _LEVELS + 1).astype(np.int64)
+
+        def count() -> np.ndarray:
+            sums = np.zeros((_LEVELS + 1, bitmaps.CODES), np.uint32)
+            list(_threads.map(lambda *part: _walk(order, codes, bits, *part), ranks, ranks[1:], [1] * _LEVELS, sums))
+            return np.cumsum(sums[::-1], axis=0, dtype=np.uint32)[::-1]
+
+        sums = array_files.load_or_make(file, (_LEVELS + 1, bitmaps.CODES), np.uint32, count)
+        return cls(order, codes, bits, ranks, sums)
+
+    def from_rank(self, rank: int) -> np.ndarray:
+        """Pairs at a rank or above it, by code: (65536,) int64."""
+        level = int(np.argmin(np.abs(self.ranks - rank)))
+        found, known = self.sums[level].astype(np.int64), self.ranks[level]
+        # What lies between is missing from the counts, or has to leave them.
+        sign = 1 if rank < known else -1
+        _walk(self.order, self.codes, self.bits, min(rank, known), max(rank, known), sign, found)
+        return found
+
+    def below_rank(self, rank: int) -> np.ndarray:
+        """Pairs that have a rank, below this one, by code: (65536,) int64."""
+        return self.sums[0].astype(np.int64) - self.from_rank(rank)
+
+
+@dataclass(frozen=True)
 class Standing:
     """A score's place among all. rank: 1 for the highest; equal scores share it. scored: pairs that have the metric.
 
@@ -286,6 +342,85 @@ def percentile_groups(metric: Ranking, groups: int) -> np.ndarray:
     return out
 
 
+def count_of_fraction(fraction: Fraction, pairs: int) -> int:
+    """floor(fraction * pairs) without rounding: 29/100 of 100 is 29, where 0.29 * 100 in floats is 28.999..."""
+    return fraction.numerator * pairs // fraction.denominator
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Fractions with one denominator, ascending. parts: (P,) int64. whole: what they are parts of.
+
+    >>> Shares.evenly(4).counts(10)
+    array([ 0,  2,  5,  7, 10])
+    """
+
+    parts: np.ndarray
+    whole: int
+
+    @classmethod
+    def evenly(cls, whole: int) -> Shares:
+        """0, 1 / whole, 2 / whole and so on to 1."""
+        return cls(np.arange(whole + 1), whole)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def counts(self, pairs: int) -> np.ndarray:
+        """floor(share * pairs) of each, without rounding: (P,) int64."""
+        return self.parts * pairs // self.whole
+
+
+def counts_of_fraction(fraction: Fraction, pairs: np.ndarray) -> np.ndarray:
+    """floor(fraction * pairs) of each number of pairs, (P,) int64, without rounding: (P,) int64."""
+    exact = fraction.numerator * int(pairs.max(initial=0)) < 2**63
+    found = (pairs if exact else pairs.astype(object)) * fraction.numerator // fraction.denominator
+    return found.astype(np.int64)
+
+
+def keep_top(
+    values: np.ndarray, allowed: np.ndarray, k: int, uids_at: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, float | None]:
+    """The k allowed pairs with the highest values; equal values go to the smaller uid; NaN is never kept.
+
+    values: (N,) float32. allowed: (N,) bool. uids_at: from (M,) rows to (M,) UID_DTYPE; asked only for the pairs that
+        tie at the threshold.
+    Returns: (N,) bool, with fewer than k set where fewer are allowed; and the lowest value kept, None where none is.
+    """
+    candidates = allowed & ~np.isnan(values)
+    count = int(np.count_nonzero(candidates))
+    k = min(k, count)
+    if k == 0:
+        return np.zeros(len(values), bool), None
+    if k == count:
+        return candidates, float(values[candidates].min())
+    chosen = values[candidates]
+    chosen.partition(count - k)
+    threshold = chosen[count - k]
+    kept = candidates & (values > threshold)
+    wanted = k - int(np.count_nonzero(kept))
+    ties = np.flatnonzero(candidates & (values == threshold))
+    if len(ties) > wanted:
+        ties = ties[uids.argsort(uids_at(ties))[:wanted]]
+    kept[ties] = True
+    return kept, float(threshold)
+
+
+def extent(values: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest finite value; (0, 1) where there is none, and a span of 1 where all are equal."""
+
+    def ends(start: int, stop: int) -> tuple[float, float]:
+        part = values[start:stop]
+        finite = part[np.isfinite(part)]
+        return float(finite.min(initial=np.inf)), float(finite.max(initial=-np.inf))
+
+    found = passes.in_parts(ends, len(values))
+    low, high = min((low for low, _ in found), default=np.inf), max((high for _, high in found), default=-np.inf)
+    if low > high:
+        return 0.0, 1.0
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
 def bin_codes(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """The bin of each score over a span, beyond it the first or the last, NO_SCORE for NaN: (N,) uint16.
 
@@ -318,3 +453,10 @@ def _with_rows(out: np.ndarray, bits: np.ndarray, rows: np.ndarray) -> np.ndarra
     held = rows[bitmaps.holds(bits, rows)]
     np.bitwise_or.at(out, held >> 3, (1 << (held & 7)).astype(np.uint8))
     return passes.read_only(out)
+
+
+@passes.compiled
+def _walk(order, codes, bits, start, stop, sign, counts):
+    for rank in range(start, stop):
+        row = order[rank]
+        counts[codes[row]] += sign * ((bits[row >> 3] >> (row & 7)) & 1)

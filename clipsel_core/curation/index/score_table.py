@@ -1,29 +1,33 @@
-"""Which pairs does a run have, and how do they lie by a metric? What was read is kept, and taken from the index if any.
+"""Which pairs does a run have, and how do they lie by a metric? Read from its score files, or taken from its index.
 
-Rows are numbered as in score_files.
+A *row number* is a pair's place in the run: the files of its finished shards one after another, in the pool's order.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
-from clipsel_core.curation.index import bitmaps, counts, passes, sorting
-from clipsel_core.curation.index.metadata import Categories, Metadata
-from clipsel_core.curation.index.ranking import NO_SCORE, Ranking
-from clipsel_core.curation.index.score_files import ScoreFiles
+from clipsel_core import uids
+from clipsel_core.curation.index import bitmaps, passes, sorting
+from clipsel_core.curation.index.ranking import NO_SCORE, Ranking, extent
 from clipsel_core.errors import RunError
-from clipsel_core.pool.layout import Pool, Shard
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
+    from clipsel_core.curation.database import Database
     from clipsel_core.curation.index.index import Index
+    from clipsel_core.curation.index.metadata import Metadata
+
+_PAIR = pa.schema([*((half, pa.uint64()) for half in UID_HALVES), ("row", pa.int64())])
+_ROWS_OF_UIDS = "SELECT wanted.place, pairs.row FROM pairs JOIN wanted USING (uid_hi, uid_lo)"
 
 
 class ScoreTable:
@@ -42,7 +46,6 @@ class ScoreTable:
         self.files = files
         self.shard_names = files.shard_names
         self.metrics = tuple(files.run.metrics)
-        self._metadata = Metadata(files, self.uids_at)
         self._lock = threading.Lock()
         self._columns: dict[str, np.ndarray] = {}
         self._extents: dict[str, tuple[float, float]] = {}
@@ -58,10 +61,12 @@ class ScoreTable:
     def __len__(self) -> int:
         return len(self.files)
 
-    @property
-    def pool(self) -> Pool | None:
-        """The pool that was scored, None where it is not on this machine. Raises PoolFormatError as Metadata.pool."""
-        return self._metadata.pool
+    @cached_property
+    def metadata(self) -> Metadata:
+        """What the pool says of the pairs."""
+        from clipsel_core.curation.index.metadata import Metadata
+
+        return Metadata(self.files, self.uids_at)
 
     @property
     def has_index(self) -> bool:
@@ -140,11 +145,6 @@ class ScoreTable:
         found = self._index.rows_of(wanted) if self._index is not None else None
         return self.files.rows_of(wanted) if found is None else found
 
-    def density(self, metric_x: str, metric_y: str, bins: int = 100) -> counts.Density:
-        """Joint counts of two metrics over their ranges."""
-        x, y = self.column(metric_x), self.column(metric_y)
-        return counts.density(x, y, bins, self.extent(metric_x), self.extent(metric_y))
-
     def extent(self, metric: str) -> tuple[float, float]:
         """The range a metric is drawn over: its smallest and largest finite value, spread by 1 where they are equal."""
         if self._index is not None:
@@ -152,30 +152,135 @@ class ScoreTable:
         if metric in self._rankings:
             return self._rankings[metric].low, self._rankings[metric].high
         if metric not in self._extents:
-            self._extents[metric] = counts.extent(self.column(metric))
+            self._extents[metric] = extent(self.column(metric))
         return self._extents[metric]
-
-    def metadata(self, rows: np.ndarray, columns: tuple[str, ...] = ("caption", "url")) -> dict[str, np.ndarray]:
-        """Metadata of the asked rows by column, (M,) objects each, "" where there is none; as Metadata.of."""
-        return self._metadata.of(rows, columns)
-
-    def check_uids(self, rows: np.ndarray, found: pa.ChunkedArray) -> None:
-        """Makes sure that the pool has the pairs that were scored at these rows; as Metadata.check_uids."""
-        self._metadata.check_uids(rows, found)
-
-    def check_shard(self, shard: Shard) -> None:
-        """The same for all rows of one of the pool's shards; as Metadata.check_shard."""
-        self._metadata.check_shard(shard)
-
-    def category_columns(self) -> list[str]:
-        """Metadata columns with few distinct values; as Metadata.category_columns."""
-        return self._metadata.category_columns()
-
-    def categories(self, column: str) -> Categories:
-        """A metadata column as labels and a code for each pair; as Metadata.categories."""
-        return self._metadata.categories(column)
 
     def _known(self, metric: str) -> str:
         if metric not in self.metrics:
             raise RunError(self.run.root, expected=f"one of the metrics {', '.join(self.metrics)}", found=repr(metric))
         return metric
+
+
+class ScoreFiles:
+    """The score files of a run's finished shards. Any thread may call its methods. sizes: the rows of each.
+
+    Everything is read anew when it is asked for. Every value is held against the seal of its file.
+    """
+
+    def __init__(self, run: Run, files: list[Path]) -> None:
+        rows = {shard.name: shard.rows for shard in run.config.shards}
+        self.run = run
+        self.shard_names = tuple(file.stem for file in files)
+        self.sizes = [rows[name] for name in self.shard_names]
+        self._held: dict[str, SealedFiles] = {}
+        self._starts = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)])
+
+    @classmethod
+    def open(cls, run: Run) -> ScoreFiles:
+        """Those of a run. Raises RunError where there is none yet or a file is damaged."""
+        files = run.score_files
+        if not files:
+            remedy = "wait for the first shard, or start the scoring again: it goes on where it stopped"
+            raise RunError(run.root / "scores", expected="a finished shard", found="none", remedy=remedy)
+        return cls(run, files)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @cached_property
+    def database(self) -> Database:
+        """What answers questions in SQL, with the run's folder for what does not fit into memory."""
+        from clipsel_core.curation.database import Database
+
+        return Database(self.run.root)
+
+    def column(self, metric: str) -> np.ndarray:
+        """A metric of every pair: (N,) float32. metric: one of the run's."""
+        out = np.empty(len(self), np.float32)
+        self._read({metric: out})
+        return passes.read_only(out)
+
+    def take(self, metric: str, rows: np.ndarray) -> np.ndarray:
+        """A metric of the asked rows, in their order: (M,) float32."""
+        return self._gather([metric], rows)[metric]
+
+    def uids(self) -> np.ndarray:
+        """The uids of all pairs, in row order: (N,) UID_DTYPE."""
+        out = np.empty(len(self), uids.UID_DTYPE)
+        self._read(dict(zip(UID_HALVES, (out["f0"], out["f1"]), strict=True)))
+        return out
+
+    def uids_at(self, rows: np.ndarray) -> np.ndarray:
+        """The uids of the asked rows, in their order: (M,) UID_DTYPE."""
+        halves = self._gather(list(UID_HALVES), rows)
+        return uids.from_halves(halves["uid_hi"], halves["uid_lo"])
+
+    def rows_of(self, wanted: np.ndarray) -> np.ndarray:
+        """The row number of each uid: (M,) int64, -1 where the run lacks it. Uids in any order, repeats allowed."""
+        places = np.arange(len(wanted), dtype=np.int64)
+        halves = [np.ascontiguousarray(wanted[half]) for half in ("f0", "f1")]
+        asked = pa.table([places, *halves], ["place", *UID_HALVES])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            files = self._sealed(UID_HALVES[0])
+            for shard, numbers in zip(self.shard_names, self.rows_of_shards(), strict=True):
+                table = files.read(shard, UID_HALVES).select(UID_HALVES)
+                yield from table.append_column("row", pa.array(np.arange(numbers.start, numbers.stop))).to_batches()
+
+        pairs = pa.RecordBatchReader.from_batches(_PAIR, batches())
+        rows = np.full(len(wanted), -1, np.int64)
+        for batch in self.database.batches(_ROWS_OF_UIDS, {}, wanted=asked, pairs=pairs):
+            rows[batch["place"]] = batch["row"]
+        return rows
+
+    def shard_of(self, rows: np.ndarray) -> np.ndarray:
+        """The shard each row lies in, as a place in shard_names: (M,) int64."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
+    def rows_of_shards(self) -> list[range]:
+        """The row numbers of each of shard_names."""
+        return [range(*ends) for ends in pairwise(self._starts.tolist())]
+
+    def place_in_shard(self, rows: np.ndarray) -> np.ndarray:
+        """The row of its shard that each row number stands for: (M,) int64."""
+        return rows - self._starts[self.shard_of(rows)]
+
+    def _sealed(self, column: str) -> SealedFiles:
+        """The files that hold a column: the scores, or what was added beside them later."""
+        added = self.run.added_with(column)
+        name = added.target.name if added else ""
+        if name not in self._held:
+            self._held[name] = SealedFiles(self.run.root, self.run.config, added)
+        return self._held[name]
+
+    def _read(self, columns: dict[str, np.ndarray]) -> None:
+        """Whole columns of one kind of file, (N,) each: several files at once, in a third of a query's time."""
+        names = list(columns)
+        files = self._sealed(names[0])
+
+        def read(shard: int) -> None:
+            table = files.read(self.shard_names[shard], names)
+            for name, out in columns.items():
+                chunks = table.column(name).chunks
+                ends = np.cumsum([self._starts[shard], *map(len, chunks)])
+                for chunk, place in zip(chunks, ends, strict=False):
+                    out[place : place + len(chunk)] = as_array(chunk)
+
+        passes.in_threads(read, range(len(self.shard_names)))
+
+    def _gather(self, names: list[str], rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of one kind of file of the asked rows, in their order; opens only the files they lie in."""
+        rows = np.asarray(rows, np.int64)
+        order = np.argsort(rows, kind="stable")
+        used, firsts = np.unique(self.shard_of(rows[order]), return_index=True)
+        files = self._sealed(names[0])
+        out = {name: np.empty(len(rows), np.uint64 if name in UID_HALVES else np.float32) for name in names}
+
+        def take(shard: int, places: np.ndarray) -> None:
+            table = files.read(self.shard_names[shard], names)
+            for name in names:
+                values = table.column(name).combine_chunks()
+                out[name][places] = as_array(values)[rows[places] - self._starts[shard]]
+
+        passes.in_threads(take, used.tolist(), np.split(order, firsts[1:]))
+        return out

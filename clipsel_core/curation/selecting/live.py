@@ -22,8 +22,16 @@ from functools import partial
 import numpy as np
 
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.index.ordering import Shares, count_of_fraction, counts_of_fraction
-from clipsel_core.curation.index.ranking import COARSE, FINE, Ranking, Spread, float32_up
+from clipsel_core.curation.index.ranking import (
+    COARSE,
+    FINE,
+    Ranking,
+    Shares,
+    Spread,
+    count_of_fraction,
+    counts_of_fraction,
+    float32_up,
+)
 from clipsel_core.curation.recipes.recipe import AtLeast, KeepTop, Recipe
 from clipsel_core.curation.selecting.selection import NONE, Cut, Cuts, Picker, ScoreStep, Taken
 

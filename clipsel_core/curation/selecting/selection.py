@@ -28,9 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.curation.index import bitmaps, ordering, passes, ranking
-from clipsel_core.curation.index.prefix_counts import PrefixCounts
-from clipsel_core.curation.index.ranking import NO_SCORE, Spread
+from clipsel_core.curation.index import bitmaps, passes, ranking
+from clipsel_core.curation.index.ranking import NO_SCORE, PrefixCounts, Spread
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import (
@@ -273,7 +272,7 @@ class Picker:
             scored = self.spread(before, step.metric).scored
         else:
             scored = int(np.count_nonzero(self._reaching(before) & ~np.isnan(self.table.column(step.metric))))
-        return min(ordering.count_of_fraction(Fraction(step.keep_top), pairs), scored)
+        return min(ranking.count_of_fraction(Fraction(step.keep_top), pairs), scored)
 
     def _ranked(self, step: ScoreStep, before: Cuts) -> tuple[Cut, float | None]:
         """What a step cuts from what reaches it, by ranks, and the threshold that it finds or was given."""
@@ -291,7 +290,7 @@ class Picker:
         values = self.table.column(step.metric)
         if isinstance(step, KeepTop):
             most, reaching = self._most(step, before), self._reaching(before)
-            passing, threshold = ordering.keep_top(values, reaching, most, self.table.uids_at)
+            passing, threshold = ranking.keep_top(values, reaching, most, self.table.uids_at)
         else:
             passing = values >= _limit(step) if isinstance(step, AtLeast) else values <= _limit(step)
             threshold = getattr(step, step.kind)

@@ -191,8 +191,8 @@ class _Work:
     def _pairs(self, rows: np.ndarray) -> Iterator[tuple[_Pair, dict[str, Any]]]:
         """Each pair with its facts, in order; some images are read ahead."""
         names = uids.to_hex(self.table.uids_at(rows)).to_pylist()
-        noted = ("json",) if self.table.pool and "json" in self.table.pool.columns else ()
-        said = self.table.metadata(rows, ("caption", "url", *noted))
+        noted = ("json",) if self.table.metadata.pool and "json" in self.table.metadata.pool.columns else ()
+        said = self.table.metadata.of(rows, ("caption", "url", *noted))
         columns = {name: said[name].tolist() for name in ("caption", "url")}
         if self.scores:
             columns |= {metric: _numbers(self.table.take(metric, rows)) for metric in self.table.metrics}
@@ -233,10 +233,10 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 
 
 def _images(run: Run, table: ScoreTable, named: Sequence[str], finding: Report) -> ImageIndex:
-    if table.pool is None:
+    if table.metadata.pool is None:
         remedy = "bring the pool back to where it was scored"
         raise ExportError(run.pool_root, expected="the pool of the run", found="no such folder", remedy=remedy)
-    images = open_images(table.pool, run.cache_dir, finding, named)
+    images = open_images(table.metadata.pool, run.cache_dir, finding, named)
     if images is None:
         remedy = "export uids with select, and use DataComp's resharder"
         expected = "images: shards/*.tar, or a pool that embed made"
@@ -303,7 +303,7 @@ def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings:
 
 
 def _no_image(selection: Selection, counts: dict[str, int]) -> ExportError:
-    pool = selection.table.pool
+    pool = selection.table.metadata.pool
     assert pool is not None
     found = f"none: {counts['missing']:,} have no image in the pool, {counts['unreadable']:,} one that cannot be read"
     remedy = "bring the images back to where they were"

@@ -173,14 +173,15 @@ def _label(kinds: Categories, place: int) -> str:
 @state.per_run(8, spinner="Looking for columns to split by …")
 def _columns(entry: Entry) -> list[str]:
     table = state.open_table(entry)
-    own = {table.pool.uid_column, table.pool.text_column, table.pool.url_column} if table.pool else set()
-    return [name for name in table.category_columns() if name not in own]
+    pool = table.metadata.pool
+    own = {pool.uid_column, pool.text_column, pool.url_column} if pool else set()
+    return [name for name in table.metadata.category_columns() if name not in own]
 
 
 @state.per_run(8, spinner="Reading the column …")
 def _categories(entry: Entry, column: str) -> Categories:
     """A column's labels and each pair's place among them."""
-    return state.open_table(entry).categories(column)
+    return state.open_table(entry).metadata.categories(column)
 
 
 @state.per_run(128)

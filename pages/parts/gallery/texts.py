@@ -113,7 +113,7 @@ def _read(source: _Source, table: ScoreTable, rows: np.ndarray) -> list[tuple[st
     known = {row: texts for row in asked if (texts := _cache.peek((source, row))) is not None}
     missing = [row for row in asked if row not in known]
     if missing:
-        found = table.metadata(np.array(missing), source.columns)
+        found = table.metadata.of(np.array(missing), source.columns)
         columns = [[str(text)[: LONGEST_TEXT + 1] for text in found[name]] for name in source.columns]
         for row, texts in zip(missing, zip(*columns, strict=True), strict=True):
             known[row] = _cache.put((source, row), texts)

@@ -62,7 +62,7 @@ def naming_task(entry: Entry) -> Task[Names]:
         sampled, captions = read[:: max(1, -(-len(read) // _NAMED))], []
         for step, part in enumerate(np.array_split(sampled, _STEPS)):
             reading(step, _STEPS)
-            captions += table.metadata(places.rows[part], ("caption",))["caption"].tolist()
+            captions += table.metadata.of(places.rows[part], ("caption",))["caption"].tolist()
         said, labels = CaptionWords(captions), []
         for step, smoothing in enumerate(SMOOTHING):
             naming(step, len(SMOOTHING))

@@ -45,7 +45,7 @@ def _draw(entry: Entry) -> None:
         st.toast(view.news, icon=":material/check:")
         view.news = ""
     row, uid = _shown_pair(entry, view.opened)
-    metadata = state.open_table(entry).metadata(np.array([row]), ("caption", "url"))
+    metadata = state.open_table(entry).metadata.of(np.array([row]), ("caption", "url"))
     known = {name: str(values[0]) for name, values in metadata.items()}
     _header(view.opened)
     left, right = st.columns([2, 3], gap="medium")

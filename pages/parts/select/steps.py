@@ -15,7 +15,7 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.curation.index.ordering import Shares
+from clipsel_core.curation.index.ranking import Shares
 from clipsel_core.curation.recipes.recipe import (
     AnyStep,
     AtLeast,

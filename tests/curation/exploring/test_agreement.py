@@ -17,7 +17,7 @@ from clipsel_core.curation.exploring.agreement import (
     tops,
     write_agreements,
 )
-from clipsel_core.curation.index.ordering import keep_top
+from clipsel_core.curation.index.ranking import keep_top
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting.selection import select

@@ -44,7 +44,7 @@ def run(pool, tmp_path):
 
 
 def every(run, member: str = "l14_img") -> np.ndarray:
-    parts = [np.load(shard.npz)[member].astype(np.float64) for shard in ScoreTable.open(run).pool.shards]
+    parts = [np.load(shard.npz)[member].astype(np.float64) for shard in ScoreTable.open(run).metadata.pool.shards]
     return np.concatenate(parts)
 
 
@@ -173,7 +173,7 @@ def table(pool, tmp_path) -> ScoreTable:
 
 def all_rows(table: ScoreTable, side: str) -> np.ndarray:
     """The embeddings of every pair in float64, read with numpy alone."""
-    parts = [np.load(shard.npz)[MEMBERS[side]].astype(np.float64) for shard in table.pool.shards]
+    parts = [np.load(shard.npz)[MEMBERS[side]].astype(np.float64) for shard in table.metadata.pool.shards]
     rows = np.concatenate(parts)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -192,7 +192,7 @@ def test_neighbours__are_those_of_a_search_in_float64(table, side, block, monkey
 
 
 def test_neighbours__refuse_a_shard_whose_rows_are_other_pairs_than_were_scored(table):
-    path = table.pool.shards[1].parquet
+    path = table.metadata.pool.shards[1].parquet
     assert len(neighbours(table, 3, limit=200)) == 125
     pq.write_table(pq.read_table(path).take(list(range(24, -1, -1))), path)
     with pytest.raises(PoolFormatError, match=r"00000001\.parquet, row 0: expected the pair that was scored"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
 import pytest
 
 from clipsel_core.curation.index import bitmaps, ranking
-from clipsel_core.curation.index.ranking import Ranking
+from clipsel_core.curation.index.array_files import save
+from clipsel_core.curation.index.ranking import PrefixCounts, Ranking, Shares, count_of_fraction, counts_of_fraction
 from clipsel_core.curation.index.sorting import Sorter
 
 NAN, INF = float("nan"), float("inf")
@@ -151,3 +153,50 @@ def test_count__of_bitmaps_of_any_length(pairs):
     mask = np.random.default_rng(pairs).random(pairs) < 0.6
     assert bitmaps.count(bitmaps.pack(mask)) == mask.sum()
     assert bitmaps.count(bitmaps.pack(np.repeat(mask, 16))[::2]) == 8 * mask.sum()
+
+
+@pytest.mark.parametrize("alike", [0, 0.6])
+@pytest.mark.parametrize("pairs", [1, 63, 1_000, 20_011])
+def test_prefix_counts__are_those_of_each_pair(pairs, alike):
+    draw = np.random.default_rng(pairs)
+    values = np.where(draw.random(pairs) < alike, 0.5, draw.normal(0, 1, pairs)).astype(np.float32)
+    values[draw.random(pairs) < 0.1] = np.nan
+    first = Ranking.of(values)
+    order, codes = first.order, draw.integers(0, 300, pairs).astype(np.uint16)
+    mask = draw.random(pairs) < 0.7
+    counts = PrefixCounts.of(first.order, codes, bitmaps.pack(mask))
+    for rank in {0, 1, len(order) // 3, len(order) // 2 + 1, len(order) - 1, len(order)}:
+        for found, rows in ((counts.from_rank(rank), order[rank:]), (counts.below_rank(rank), order[:rank])):
+            assert (found == np.bincount(codes[rows][mask[rows]], minlength=65_536)).all()
+
+
+@pytest.mark.parametrize("alike", [0, 0.6])
+def test_prefix_counts__are_kept_and_counted_anew_where_they_are_damaged(tmp_path, alike):
+    draw, file = np.random.default_rng(5), tmp_path / "along.npy"
+    values = np.where(draw.random(9_000) < alike, 0.5, draw.normal(0, 1, 9_000)).astype(np.float32)
+    first, codes = Ranking.of(values), draw.integers(0, 300, 9_000).astype(np.uint16)
+    given = first.order, codes, bitmaps.pack(draw.random(9_000) < 0.7)
+    counted = PrefixCounts.of(*given)
+    assert (PrefixCounts.of(*given, file).sums == counted.sums).all()
+    read = PrefixCounts.of(*given, file)
+    assert all((read.from_rank(rank) == counted.from_rank(rank)).all() for rank in (0, 1_234, 8_999))
+    save(file, counted.sums + np.uint32(1))
+    assert (PrefixCounts.of(*given, file).sums == counted.sums + 1).all(), "what is kept is not counted again"
+    for damage in (file.read_bytes()[:-1], b"", b"no array"):
+        file.write_bytes(damage)
+        assert (PrefixCounts.of(*given, file).sums == counted.sums).all()
+    assert (PrefixCounts.of(*given, tmp_path / "gone" / "along.npy").sums == counted.sums).all()
+    assert not (tmp_path / "gone").exists()
+
+
+def test_shares__are_exact():
+    shares = Shares.evenly(1000)
+    for pairs in (0, 1, 100, 128_000_001):
+        assert shares.counts(pairs).tolist() == [count_of_fraction(Fraction(p, 1000), pairs) for p in range(1001)]
+
+
+def test_counts_of_fraction__are_exact():
+    pairs = np.array([0, 1, 100, 12_800_000_000])
+    for part in (Fraction(29, 100), Fraction(0), Fraction(1), Fraction(0.1), Fraction(10**30 - 1, 10**30)):
+        expected = [count_of_fraction(part, int(count)) for count in pairs]
+        assert counts_of_fraction(part, pairs).tolist() == expected

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from clipsel_core import uids
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index import bitmaps, counts
+from clipsel_core.curation.index.ranking import extent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError, RunError
 from clipsel_core.runs.store import Run
@@ -133,8 +134,9 @@ def test_histogram__agrees_with_numpy(table, scores, bins):
 
 def test_density__agrees_with_numpy(table, scores):
     x, y = (scores[name].dropna().to_numpy(np.float64) for name in ("clip_score", "normsim_inf_task"))
-    found = table.density("clip_score", "normsim_inf_task", 30)
-    spans = [table.extent(name) for name in ("clip_score", "normsim_inf_task")]
+    names = ("clip_score", "normsim_inf_task")
+    spans = [table.extent(name) for name in names]
+    found = counts.density(*map(table.column, names), 30, *spans)
     expected, x_edges, y_edges = np.histogram2d(x, y, 30, spans)
     np.testing.assert_array_equal(found.counts, expected)
     np.testing.assert_array_equal(found.x_edges, x_edges)
@@ -155,7 +157,7 @@ def test_histogram__counts_equal_scores_and_none(tmp_path):
 )
 def test_histogram__puts_values_at_an_edge_where_numpy_puts_them(values, bins):
     values = np.array(values, np.float32)
-    span = counts.extent(values)
+    span = extent(values)
     expected, _ = np.histogram(values.astype(np.float64), bins, span)
     np.testing.assert_array_equal(counts.histogram(values, bins, span).counts, expected)
 
@@ -172,7 +174,7 @@ def test_histogram__leaves_infinite_scores_out(tmp_path):
 
 def test_metadata__is_read_by_position(table, scores):
     rows = np.random.default_rng(2).permutation(len(table))[:60]
-    frame = table.metadata(rows, ("caption", "url", "uid", "text", "fault"))
+    frame = table.metadata.of(rows, ("caption", "url", "uid", "text", "fault"))
     assert frame["uid"].tolist() == uids.to_hex(table.uids_at(rows)).to_pylist()
     assert frame["caption"].tolist() == frame["text"].tolist()
     assert [int(text.split()[-1]) for text in frame["caption"]] == table.files.place_in_shard(rows).tolist()
@@ -180,14 +182,17 @@ def test_metadata__is_read_by_position(table, scores):
 
 
 def test_metadata__takes_repeated_rows_and_none(table):
-    frame = table.metadata(np.array([7, 9000, 7]), ("uid",))
+    frame = table.metadata.of(np.array([7, 9000, 7]), ("uid",))
     assert frame["uid"].tolist() == uids.to_hex(table.uids_at(np.array([7, 9000, 7]))).to_pylist()
-    assert {name: len(found) for name, found in table.metadata(np.array([], int)).items()} == {"caption": 0, "url": 0}
+    assert {name: len(found) for name, found in table.metadata.of(np.array([], int)).items()} == {
+        "caption": 0,
+        "url": 0,
+    }
 
 
 def test_metadata__is_empty_text_without_the_pool(tmp_path):
     run = hand_run(tmp_path / "run", [(make_uids(1, 2), {"clip_score": [1, 2]})], pool="../gone")
-    found = ScoreTable.open(run).metadata(np.array([1, 0]), ("caption", "url", "fault"))
+    found = ScoreTable.open(run).metadata.of(np.array([1, 0]), ("caption", "url", "fault"))
     assert list(found) == ["caption", "url", "fault"]
     assert [texts.tolist() for texts in found.values()] == [["", ""]] * 3
 
@@ -200,7 +205,7 @@ def test_metadata__is_empty_text_where_a_value_a_column_or_a_file_is_missing(tmp
         path = tmp_path / "pool" / "metadata" / f"{name}.parquet"
         pq.write_table(pq.read_table(path).drop_columns(["url"]), path)
     shards = [(make_uids(1, 2), {"clip_score": [1, 2]}), (make_uids(3, 4), {"clip_score": [1, 2]})]
-    frame = ScoreTable.open(hand_run(tmp_path / "run", shards, names=["a", "b"])).metadata(np.array([2, 0, 1, 3]))
+    frame = ScoreTable.open(hand_run(tmp_path / "run", shards, names=["a", "b"])).metadata.of(np.array([2, 0, 1, 3]))
     assert frame["caption"].tolist() == ["", "one", "", ""]
     assert frame["url"].tolist() == ["", "", "", ""]
 
@@ -238,21 +243,21 @@ def mixed_table(tmp_path):
 def test_metadata__of_shards_that_differ(tmp_path):
     table, captions = mixed_table(tmp_path)
     rows = np.random.default_rng(0).permutation(len(captions))
-    frame = table.metadata(rows)
+    frame = table.metadata.of(rows)
     assert frame["caption"].tolist() == [captions[row] for row in rows]
     assert [bool(url) for url in frame["url"]] == [not 10 <= row < 14 for row in rows]
 
 
 def test_metadata__of_shards_one_by_one(tmp_path):
     table, captions = mixed_table(tmp_path)
-    assert [table.metadata(np.array([row]))["caption"].tolist() for row in range(len(captions))] == [
+    assert [table.metadata.of(np.array([row]))["caption"].tolist() for row in range(len(captions))] == [
         [c] for c in captions
     ]
 
 
 def test_categories__of_shards_that_differ(tmp_path):
     table, captions = mixed_table(tmp_path)
-    found = table.categories("text")
+    found = table.metadata.categories("text")
     in_text = [caption if not 10 <= row < 12 else "" for row, caption in enumerate(captions)]
     in_text[-2:] = [""] * 2  # an object is no text
     assert [found.labels[code] for code in found.codes] == in_text
@@ -275,7 +280,7 @@ def test_metadata__refuses_a_pool_that_is_not_the_one_scored(tmp_path):
     table = ScoreTable.open(run)
     assert table.ranking("clip_score").order.tolist() == [0, 1], "scores alone are enough to pick by"
     with pytest.raises(PoolFormatError, match=r"a\.parquet: expected 2 rows, as were scored, found 3"):
-        table.metadata(np.array([0]))
+        table.metadata.of(np.array([0]))
 
 
 @pytest.mark.parametrize("now", [["3", "1", "2"], ["1", "2", "7"], ["1", "2", None]])
@@ -285,42 +290,42 @@ def test_metadata__refuses_a_shard_whose_rows_are_other_pairs_than_were_scored(t
     parquet, _ = write_shard(tmp_path / "pool", "b", 3, columns=columns)
     scored = [(make_uids(8, 9), {"clip_score": [1, 2]}), (make_uids(1, 2, 3), {"clip_score": [1, 2, 3]})]
     table = ScoreTable.open(hand_run(tmp_path / "run", scored, names=["a", "b"]))
-    assert table.metadata(np.array([4, 2]))["caption"].tolist() == ["three", "one"]
-    assert table.categories("kind").codes.tolist() == [1, 0, 1, 0, 0]
+    assert table.metadata.of(np.array([4, 2]))["caption"].tolist() == ["three", "one"]
+    assert table.metadata.categories("kind").codes.tolist() == [1, 0, 1, 0, 0]
     pq.write_table(pq.read_table(parquet).set_column(0, "uid", pa.array(now)), parquet)
-    for read in (partial(table.metadata, np.array([0, 4])), partial(table.categories, "kind")):
+    for read in (partial(table.metadata.of, np.array([0, 4])), partial(table.metadata.categories, "kind")):
         with pytest.raises(
             PoolFormatError, match=rf"{'b.parquet, row' if now[2] else 'metadata'}.*scored.*; bring back"
         ):
             read()
-    assert len(table.metadata(np.array([0, 1]))["caption"]) == 2
+    assert len(table.metadata.of(np.array([0, 1]))["caption"]) == 2
 
 
 def test_metadata__refuses_a_shard_that_lost_rows_since_the_pool_was_opened(tmp_path):
     parquet, _ = write_shard(tmp_path / "pool", "a", 2, columns={"uid": ["1", "2"], "kind": ["x", "y"]})
     table = ScoreTable.open(hand_run(tmp_path / "run", [(make_uids(1, 2), {"clip_score": [1, 2]})], names=["a"]))
-    shard = table.pool.shards[0]
+    shard = table.metadata.pool.shards[0]
     pq.write_table(pq.read_table(parquet).slice(0, 1), parquet)
-    for read in (partial(table.metadata, np.array([0, 1])), partial(table.check_shard, shard)):
+    for read in (partial(table.metadata.of, np.array([0, 1])), partial(table.metadata.check_shard, shard)):
         with pytest.raises(PoolFormatError, match=r"expected .*2 rows.*, found 1"):
             read()
     with pytest.raises(PoolFormatError, match="expected 2 rows, as were scored, found 1"):
-        table.categories("kind")
+        table.metadata.categories("kind")
 
 
 def test_metadata__refuses_a_column_nobody_knows(table):
     with pytest.raises(PoolFormatError, match=r"one of the columns uid, url, .* found 'falt'"):
-        table.metadata(np.array([0]), ("falt",))
+        table.metadata.of(np.array([0]), ("falt",))
 
 
 def test_categories__codes_each_pair(table, big_run):
     pool = big_run.pool_root / "metadata"
     faults = pd.concat([pd.read_parquet(file, columns=["fault"]) for file in sorted(pool.glob("*.parquet"))])["fault"]
-    found = table.categories("fault")
+    found = table.metadata.categories("fault")
     assert [found.labels[code] for code in found.codes] == faults.tolist()
     assert found.labels == tuple(faults.value_counts().index)
     assert found.counts.tolist() == faults.value_counts().tolist()
-    assert table.category_columns() == ["fault"]
+    assert table.metadata.category_columns() == ["fault"]
 
 
 def test_categories__calls_absent_values_empty(tmp_path):
@@ -328,7 +333,7 @@ def test_categories__calls_absent_values_empty(tmp_path):
     write_shard(tmp_path / "pool", "a", 4, columns=columns)
     run = hand_run(tmp_path / "run", [(make_uids(1, 2, 3, 4), {"clip_score": [1, 2, 3, 4]})], names=["a"])
     table = ScoreTable.open(run)
-    kind, ok = table.categories("kind"), table.categories("ok")
+    kind, ok = table.metadata.categories("kind"), table.metadata.categories("ok")
     assert [kind.labels[code] for code in kind.codes] == ["x", "", "", "x"]
     assert [ok.labels[code] for code in ok.codes] == ["true", "false", "", "true"]
     assert kind.counts.tolist() == [2, 2]
@@ -337,7 +342,7 @@ def test_categories__calls_absent_values_empty(tmp_path):
 @pytest.mark.parametrize("column", ["url", "nothing"])
 def test_categories__refuses_many_values_and_no_column(table, column):
     with pytest.raises(PoolFormatError, match=r"at most 64|one of the columns"):
-        table.categories(column)
+        table.metadata.categories(column)
 
 
 # --- threads and files
@@ -352,9 +357,9 @@ def test_score_table__answers_many_threads_as_it_answers_one(big_run, scores):
     def answer(rows: np.ndarray) -> None:
         metric = big_run.metrics[int(rows[0]) % len(big_run.metrics)]
         np.testing.assert_array_equal(table.column(metric), scores[metric].to_numpy())
-        assert table.metadata(rows, ("uid",))["uid"].tolist() == [hexes[row] for row in rows]
+        assert table.metadata.of(rows, ("uid",))["uid"].tolist() == [hexes[row] for row in rows]
         np.testing.assert_array_equal(table.rows_of(table.uids_at(rows)), rows)
-        assert table.categories("fault").counts.sum() == len(scores)
+        assert table.metadata.categories("fault").counts.sum() == len(scores)
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(answer, asked))

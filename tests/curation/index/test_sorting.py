@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.index import counts, sorting
-from clipsel_core.curation.index.ranking import bin_codes
+from clipsel_core.curation.index import sorting
+from clipsel_core.curation.index.ranking import bin_codes, extent
 from clipsel_core.curation.index.sorting import Sorter
 
 PAIRS = 30_011
@@ -33,7 +33,7 @@ def test_order__is_numpys_in_groups_and_at_once(scores, many, monkeypatch):
     values, by_uid = SCORES[scores].astype(np.float32), DRAW.permutation(PAIRS).astype(np.uint32)
     sorter = Sorter(by_uid)
     for turn in values, -values:  # In the same memory, twice.
-        codes = bin_codes(turn, *counts.extent(turn))
+        codes = bin_codes(turn, *extent(turn))
         descending, scored = by_uid[::-1], int((~np.isnan(turn)).sum())
         expected = descending[np.argsort(turn[descending] + np.float32(0), kind="stable")]
         assert np.array_equal(sorter.order(turn, codes, scored), expected[:scored])
@@ -55,9 +55,9 @@ def test_order_by_uid__sorts_any_uids(many, monkeypatch):
 
 
 def test_extent__looks_at_finite_scores_alone():
-    assert counts.extent(np.array([np.nan, -np.inf, 2, -3, np.inf], np.float32)) == (-3, 2)
-    assert counts.extent(np.array([np.nan], np.float32)) == (0, 1)
-    assert counts.extent(np.array([4, 4], np.float32)) == (3.5, 4.5)
+    assert extent(np.array([np.nan, -np.inf, 2, -3, np.inf], np.float32)) == (-3, 2)
+    assert extent(np.array([np.nan], np.float32)) == (0, 1)
+    assert extent(np.array([4, 4], np.float32)) == (3.5, 4.5)
 
 
 @pytest.mark.parametrize("alike", [False, True])

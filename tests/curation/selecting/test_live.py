@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.index.ordering import Shares
+from clipsel_core.curation.index.ranking import Shares
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import (
     AtLeast,

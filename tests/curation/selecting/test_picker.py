@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.curation.index.index import open_indexed
+from clipsel_core.curation.index.index import open_indexed, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import (
     AtLeast,
@@ -24,8 +25,12 @@ from clipsel_core.curation.recipes.recipe import (
     Subtract,
     Union,
 )
+from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.selecting import selection
 from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.errors import RecipeError
+from clipsel_core.runs.store import Run
+from tests.waiting import PATIENCE_S
 
 METRICS = ("clip_score", "s_cliploss", "normsim_inf_task", "normsim_2_task")
 LISTS = ("a.npy", "b.npy", "c.npy")
@@ -153,3 +158,33 @@ def test_select__is_the_same_from_the_index_on_disk(big_run, picker):
     found, again = picker.select(Recipe(steps=steps)), indexed.select(Recipe(steps=steps))
     assert found.report == again.report
     assert np.array_equal(found.uids(), again.uids())
+
+
+def test_picker__keeps_what_it_counts_along_a_metric_beside_the_index(big_run, monkeypatch, tmp_path):
+    monkeypatch.setattr(selection, "_MANY_PAIRS", 0)
+    table = open_indexed(
+        Run.open(shutil.copytree(big_run.root, tmp_path / "run", ignore=shutil.ignore_patterns("index"))), fewest=0
+    )
+    wait_until_kept()
+    recipe = parse_recipe("steps: [{metric: s_cliploss, keep_top: 0.3}, {metric: clip_score, keep_top: 0.2}]")
+    asked = Picker(table)
+    asked.select(recipe)
+    for counting in asked._crossed._known.values():
+        counting.result(PATIENCE_S)
+    assert table.index_folder is not None
+    assert list(table.index_folder.glob("from-*.npy"))
+    assert Picker(table).select(recipe).report == select(big_run, recipe, table).report
+
+
+def test_picker__counts_the_same_with_and_without_counts_along_a_metric(big_run, monkeypatch):
+    monkeypatch.setattr(selection, "_MANY_PAIRS", 0)
+    table = ScoreTable.open(big_run)
+    asked, draw = Picker(table), np.random.default_rng(2)
+    for _ in range(20):
+        first, second = (int(share) / 1000 for share in draw.integers(0, 1001, 2))
+        kind = ["keep_top", "at_most"][int(draw.integers(2))]
+        text = f"steps: [{{metric: s_cliploss, {kind}: {first}}}, {{metric: clip_score, keep_top: {second}}}]"
+        recipe = parse_recipe(text)
+        assert asked.select(recipe).report == select(big_run, recipe, table).report
+        for counting in asked._crossed._known.values():
+            counting.result(PATIENCE_S)
