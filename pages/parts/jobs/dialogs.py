@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, ParamSpec
 
@@ -56,6 +56,12 @@ def beginning_with(value: object, field: str) -> str:
     """The key of a field that begins with a value, and then keeps what it holds whatever happens around it."""
     st.session_state.setdefault(key(field), value)
     return key(field)
+
+
+def choose(label: str, options: Sequence[str], placeholder: str, **shown: Any) -> str | None:
+    """A field whose value is chosen or typed, None where it is neither. shown: as st.selectbox takes it."""
+    asked = {"index": None, "key": key(label), "accept_new_options": True, "placeholder": placeholder}
+    return st.selectbox(label, options, **{**asked, **STAYS, **shown})
 
 
 def ask_for_name(place: Any, label: str, about: object, suggest: Callable[[], str], **shown: Any) -> str:

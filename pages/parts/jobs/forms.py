@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,6 +14,7 @@ import streamlit as st
 from clipsel_core import uids
 from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError, JobError, PoolFormatError
+from clipsel_core.jobs import control
 from clipsel_core.jobs.control import Option
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.sources.record import FORMATS
@@ -33,6 +34,8 @@ _BAD_ROWS = {
     "scale": "scale them to unit length; set aside what has no length",
 }
 _TARGET = "NormSim of every pair to it becomes a metric like the others: on sliders, in recipes and galleries."
+# A command's paths, of which the last is the folder that it works on, and its options, from where the uploads are kept.
+_Prepared = tuple[list[Path | str], Callable[[list[Path]], Mapping[str, Option]]]
 _START: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:"}
 
 
@@ -61,15 +64,11 @@ def draw_target_button(entry: Entry, run: Run) -> None:
 def ask_for_pool() -> None:
     """The form of a new pool; starts it and closes where nothing is wrong."""
     messages.show_note("Images with captions, or embeddings that are there already, become a pool that can be scored.")
-    source = st.selectbox(
+    source = dialogs.choose(
         "Source",
         [*(folders.shown(path) for path in folders.sources()), *catalog.readable_addresses()],
-        index=None,
-        key=dialogs.key("Source"),
-        accept_new_options=True,
-        placeholder="choose one, or type its path or address",
+        "choose one, or type its path or address",
         help="Webdataset tars, a folder of images with a .txt beside each, a table of paths, parquets with images.",
-        **dialogs.STAYS,
     )
     st.caption(
         f"Paths count from {catalog.data_folder()}. Another folder, or an address such as `https://host/folder` or "
@@ -80,15 +79,11 @@ def ask_for_pool() -> None:
         cached = machine.teachers()
     except ClipselError:
         cached = []
-    teacher = st.selectbox(
+    teacher = dialogs.choose(
         "Teacher",
         [*own, *cached, _NO_TEACHER],
-        index=None,
-        key=dialogs.key("Teacher"),
-        accept_new_options=True,
-        placeholder="choose one on disk, or type model and tag: ViT-B-32 openai",
+        "choose one on disk, or type model and tag: ViT-B-32 openai",
         help="A tag of open_clip that is not on disk is downloaded. A folder or a checkpoint of your own works, too.",
-        **dialogs.STAYS,
     )
     given = (source or "").strip().rstrip("/")
     left, right = st.columns(2)
@@ -100,7 +95,14 @@ def ask_for_pool() -> None:
     options = {"arch": arch, **_ask_for_format()}
     asked = st.button("Check and start", key="start pool", disabled=not (source and teacher), **_START)
     if asked and source and teacher:
-        _start_pool(source, name, teacher, options)
+
+        def prepare() -> _Prepared:
+            pool = folders.pool_to_make(name)
+            paths = [folders.source(source), pool]
+            named = _teacher_options(teacher)
+            return paths, lambda kept: {**options, **named}
+
+        _start("embed", prepare, title=f"Make pool {name}", looking="Looking at the source …")
 
 
 def _short(teacher: str) -> str:
@@ -137,26 +139,35 @@ def _ask_for_format() -> dict[str, Option]:
     }
 
 
-def _start_pool(source: str, name: str, teacher: str, options: dict[str, Option]) -> None:
+def _start(
+    command: str,
+    prepare: Callable[[], _Prepared],
+    *,
+    title: str,
+    looking: str,
+    folder: Path | None = None,
+    uploads: Sequence[tuple[str, bytes]] = (),
+) -> None:
+    """Has a command check what was asked for, starts it as a job and closes the form, or says what is wrong.
+
+    prepare: makes sure of what was typed. looking: what is said meanwhile. uploads: names and contents. folder: where they
+    are kept, None for that of the data folder.
+    """
+    options: dict[str, Option] = {}
+
+    def check(kept: list[Path]) -> str:
+        options.update(options_with(kept))
+        with st.spinner(looking):
+            return control.check(command, paths, options, may_read=folders.job_roots())
+
     try:
-        pool = folders.pool_to_make(name)
-        paths = [folders.source(source), pool]
-        options |= _teacher_options(teacher)
-        with st.spinner("Looking at the source …"):
-            wrong = jobs.check("embed", paths, options)
+        paths, options_with = prepare()
+        wrong = folders.check_uploads(folder or catalog.data_folder() / "targets", uploads, check)
     except (ClipselError, OSError) as error:
-        wrong = str(messages.not_written(error, catalog.data_folder()))
+        wrong = str(messages.not_written(error, folder or catalog.data_folder()))
     if wrong:
         messages.show_error(wrong, "Not started")
-    else:
-        _launch("embed", paths, options, title=f"Make pool {name}", about=pool)
-
-
-def _launch(
-    command: str, paths: Sequence[Path | str], options: Mapping[str, Option], *, title: str, about: Path
-) -> None:
-    """Starts a job and closes the form, or says why it could not."""
-    if jobs.launch(command, paths, options, title=title, about=about):
+    elif jobs.launch(command, paths, options, title=title, about=Path(paths[-1])):
         dialogs.leave()
     else:
         jobs.show_failure()
@@ -192,15 +203,7 @@ def ask_for_run() -> None:
     """The form of a new run; starts it and closes where nothing is wrong."""
     known = [folders.shown(path) for path in folders.pools()]
     begin = about if (about := dialogs.about()) in known else next(iter(known), None)
-    chosen = st.selectbox(
-        "Pool",
-        known,
-        None,
-        key=dialogs.beginning_with(begin, "Pool"),
-        accept_new_options=True,
-        placeholder="choose one, or type its path",
-        **dialogs.STAYS,
-    )
+    chosen = dialogs.choose("Pool", known, "choose one, or type its path", key=dialogs.beginning_with(begin, "Pool"))
     if not chosen:
         st.caption(f"Pools are looked for in {catalog.data_folder()}; make one of images and captions first.")
         return
@@ -221,11 +224,27 @@ def ask_for_run() -> None:
     options = _ask_for_numbers(pool, arch)
     wish = f"{pool.root.name}-{arch}"
     name = dialogs.ask_for_name(st, "Name of the run", (pool.root, arch), lambda: folders.free_name(wish))
-    if st.button("Check and start", key="start scoring", **_START):
-        _start_run(pool, name, {"arch": arch, **options}, files, uploads)
+    if not st.button("Check and start", key="start scoring", **_START):
+        return
+
+    def prepare() -> _Prepared:
+        run = folders.new(name)
+        paths = [folders.target(text) for text in files]
+
+        def options_with(kept: list[Path]) -> dict[str, Option]:
+            names: list[str] = []
+            for file in (*paths, *kept):
+                names.append(folders.target_name(file.name, names))
+            named = [f"{name}={file}" for name, file in zip(names, [*paths, *kept], strict=True)]
+            return {"arch": arch, **options, "target": named}
+
+        return [pool.root, run], options_with
+
+    _start("score", prepare, title=f"Score {name}", looking="Checking pool, targets and options …", uploads=uploads)
 
 
-def _ask_for_targets(arch: str) -> tuple[list[str], list]:
+def _ask_for_targets(arch: str) -> tuple[list[str], list[tuple[str, bytes]]]:
+    """The files that were chosen or typed; the name and the content of each that was uploaded."""
     known = [folders.shown(path) for path in folders.targets()]
     files = st.multiselect(
         "Targets",
@@ -244,7 +263,7 @@ def _ask_for_targets(arch: str) -> tuple[list[str], list]:
             accept_multiple_files=True,
             label_visibility="collapsed",
         )
-    return files, list(uploads or [])
+    return files, [(upload.name, upload.getvalue()) for upload in uploads or []]
 
 
 def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
@@ -292,42 +311,12 @@ def _temperature(pool: Pool, arch: str) -> tuple[float, float, str]:
     return usual, usual, "OpenAI's; the pool does not know its teacher's"
 
 
-def _start_run(pool: Pool, name: str, options: dict[str, Option], files: list[str], uploads: list) -> None:
-    def check(kept: list[Path]) -> str:
-        names: list[str] = []
-        for file in (*paths, *kept):
-            names.append(folders.target_name(file.name, names))
-        options["target"] = [f"{name}={file}" for name, file in zip(names, [*paths, *kept], strict=True)]
-        with st.spinner("Checking pool, targets and options …"):
-            return jobs.check("score", [pool.root, run], options)
-
-    try:
-        run = folders.new(name)
-        paths = [folders.target(text) for text in files]
-        given = [(upload.name, upload.getvalue()) for upload in uploads]
-        wrong = folders.check_uploads(catalog.data_folder() / "targets", given, check)
-    except (ClipselError, OSError) as error:
-        wrong = str(messages.not_written(error, catalog.data_folder()))
-    if wrong:
-        messages.show_error(wrong, "Not started")
-    else:
-        _launch("score", [pool.root, run], options, title=f"Score {name}", about=run)
-
-
 @dialogs.form("Add a target")
 def ask_for_target(run: Run) -> None:
     """The form of a target from a file, chosen, typed or uploaded."""
     messages.show_note(_TARGET)
     known = [folders.shown(path) for path in folders.targets()]
-    chosen = st.selectbox(
-        "File",
-        known,
-        index=None,
-        key=dialogs.key("File"),
-        accept_new_options=True,
-        placeholder="choose one, or type its path",
-        **dialogs.STAYS,
-    )
+    chosen = dialogs.choose("File", known, "choose one, or type its path")
     uploaded = st.file_uploader("Or upload one", list(folders.TARGET_ENDINGS), key=dialogs.key("upload"))
     st.caption(f"Image embeddings by {run.config.arch}, width {run.config.width}, or uids of the pool.")
     wish = uploaded.name if uploaded else chosen or ""
@@ -353,26 +342,18 @@ def ask_for_pairs(run: Run, names: np.ndarray, wish: str) -> None:
 
 def _start_target(run: Run, name: str, uploads: list[tuple[str, bytes]], typed: str = "") -> None:
     """Compares the run with an uploaded file, or else the one that was typed, as a job, where nothing is wrong."""
-    folder, options = run.root / "targets", {}
+    folder = run.root / "targets"
 
-    def check(kept: list[Path]) -> str:
-        options["target"] = [f"{name}={kept[0] if kept else folders.target(typed)}"]
-        with st.spinner("Checking run, target and pool …"):
-            return jobs.check("add-target", [run.root], options)
-
-    try:
+    def prepare() -> _Prepared:
         if not re.fullmatch(NAME_PATTERN, name):
             raise JobError("name", expected="up to 64 letters, digits, - and _", found=repr(name))
         if name in _taken(run):
             raise JobError(name, expected="a new target's name", found="one that the run has", remedy="choose another")
         catalog.check_within(run.root, folder)
-        wrong = folders.check_uploads(folder, uploads, check)
-    except (ClipselError, OSError) as error:
-        wrong = str(messages.not_written(error, "target"))
-    if wrong:
-        messages.show_error(wrong, "Not started")
-    else:
-        _launch("add-target", [run.root], options, title=f"Compare with {name}", about=run.root)
+        return [run.root], lambda kept: {"target": [f"{name}={kept[0] if kept else folders.target(typed)}"]}
+
+    title, looking = f"Compare with {name}", "Checking run, target and pool …"
+    _start("add-target", prepare, title=title, looking=looking, folder=folder, uploads=uploads)
 
 
 def _taken(run: Run) -> set[str]:

@@ -58,10 +58,10 @@ def launch(
         job = control.start(
             catalog.jobs_folder(),
             command,
-            _absolute(paths),
+            paths,
             options,
             title=title,
-            about=about.absolute(),
+            about=about,
             may_read=folders.job_roots(),
         )
     except ClipselError as error:
@@ -93,11 +93,6 @@ def show_failure() -> None:
         panel.failed = None
 
 
-def check(command: str, paths: Sequence[Path | str], options: Mapping[str, control.Option]) -> str:
-    """What a command finds wrong with its arguments, "" where it would start; see control.check."""
-    return control.check(command, _absolute(paths), options, may_read=folders.job_roots())
-
-
 def at_work(command: str, about: Path) -> Job | None:
     """The job of this command that is at work on a folder, or waits to be; None where there is none."""
     found = (job for job in _all(command, about) if job.active)
@@ -123,11 +118,6 @@ def looked_at(file: Path, about: Path) -> None:
 
 def _writing(file: Path, about: Path) -> list[Job]:
     return [job for job in listing(catalog.jobs_folder(), about.absolute()) if f"--out={file}" in job.info.words]
-
-
-def _absolute(paths: Sequence[Path | str]) -> list[Path | str]:
-    """The paths from the root on; addresses as they are."""
-    return [path.absolute() if isinstance(path, Path) else path for path in paths]
 
 
 def _all(command: str, about: Path) -> list[Job]:
