@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsel_core.files import bundled
-from clipsel_core.terminal import complain, print_table, say
+from clipsel_core.terminal import Meter, print_table, say
 
 if TYPE_CHECKING:
     from clipsel_core.doctor import Finding
@@ -72,7 +72,8 @@ def demo(
     if build:
         from clipsel_core.demo.build import build_demo
 
-        build_demo(directory, progress=complain)
+        with Meter("building the demo") as meter:
+            build_demo(directory, report=meter.report)
         say(f"{directory}: written")
     else:
         from clipsel_core.demo.copy import copy_demo

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from clipsel_core.pool.making.packing import new_tar, write_stats
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run
+from clipsel_core.tasks import Report, part_of, silent
 
 PAIRS = 3800
 TARGET_IMAGES = 500
@@ -60,19 +60,17 @@ steps:
 """,
 }
 
-Say = Callable[[str], None]
 
-
-def build_demo(directory: str | Path, *, progress: Say | None = None) -> Run:
+def build_demo(directory: str | Path, *, report: Report = silent) -> Run:
     """Build the demo below `directory`: teacher/, pool/, target/task.npy and the finished run/. Returns the run.
 
     Everything comes from fixed seeds: on the same machine and versions the files are the same, byte for byte, but for
     the run's status.json, which holds clock times. A teacher, pool or run that is there already is replaced.
 
-    progress: called with a line of text when a stage begins, and now and then during training.
+    report: told, as its note, when a stage begins, and now and then during training.
     Raises: RunError where the folder holds something else, or cannot be written.
     """
-    directory, start = Path(directory), time.monotonic()
+    directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         strange = next((path.name for path in sorted(directory.iterdir()) if path.name not in _PARTS), None)
@@ -82,34 +80,26 @@ def build_demo(directory: str | Path, *, progress: Say | None = None) -> Run:
     if strange:
         remedy = "choose a new folder"
         raise RunError(directory, expected="an empty folder, or a demo", found=strange, remedy=remedy)
-
-    def say(line: str) -> None:
-        if progress:
-            progress(f"{time.monotonic() - start:5.0f} s  {line}")
-
-    say("drawing what the teacher learns from")
-    train_teacher(directory / "teacher", training_pairs(TRAINING_PICTURES), progress=say)
+    report(0, 100, "", "drawing what the teacher learns from")
+    train_teacher(directory / "teacher", training_pairs(TRAINING_PICTURES), report=part_of(report, 0.1, 0.8))
     teacher = load_demo_teacher(directory / "teacher")
-    build_pool(directory, teacher, say)
-    return build_run(directory, teacher, say)
-
-
-def build_pool(directory: Path, teacher: Teacher, say: Say) -> None:
-    """Draw and embed pool/ and target/task.npy with a teacher that is there."""
-    say(f"drawing and embedding {PAIRS:,} pairs")
+    report(80, 100, "", f"drawing and embedding {PAIRS:,} pairs")
     write_pool(directory / "pool", pool_pairs(PAIRS), teacher)
-    say(f"drawing and embedding {TARGET_IMAGES} images of the target task")
+    report(90, 100, "", f"drawing and embedding {TARGET_IMAGES} images of the target task")
     write_target(directory / "target" / "task.npy", target_pictures(TARGET_IMAGES), teacher)
+    report(93, 100, "", f"scoring with temperature {teacher.temperature:.4f}, and laying out the map")
+    run = build_run(directory, teacher)
+    report(100, 100, "", "done")
+    return run
 
 
-def build_run(directory: Path, teacher: Teacher, say: Say) -> Run:
+def build_run(directory: Path, teacher: Teacher) -> Run:
     """Score the pool into run/, lay out its map and save three recipes.
 
     The temperature is the teacher's own. The batch is as large as the smallest shard, of which the other shards are
     multiples: every pair meets equally many others, in every shard.
     """
     smallest = min(rows.stop - rows.start for rows in shard_rows(PAIRS))
-    say(f"scoring with temperature {teacher.temperature:.4f} in batches of {smallest}")
     for old in (*(directory / "run").glob("scores/*.parquet"), directory / "run" / "run.json"):
         old.unlink(missing_ok=True)
     with reproducible_torch(seed=0):
@@ -121,11 +111,9 @@ def build_run(directory: Path, teacher: Teacher, say: Say) -> Run:
             batch_size=smallest,
             device="cpu",
         )
-    say("laying out the map")
     project(run)
     for name, text in RECIPES.items():
         save_recipe(parse_recipe(text, metrics=run.metrics), run.recipes_dir / f"{name}.yaml")
-    say("done")
     return run
 
 

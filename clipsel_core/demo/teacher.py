@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from clipsel_core.demo.pairs import Pair, draw_jpegs
 from clipsel_core.pool.making.embed import Teacher, load_teacher
+from clipsel_core.tasks import Report, silent
 
 THREADS = 2
 """Sums are split by thread, so the number of threads is part of what makes two builds the same."""
@@ -35,8 +36,6 @@ CONFIG: dict[str, Any] = {
     "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize_mode": "squash"},
 }
 
-Say = Callable[[str], None]
-
 
 def train_teacher(
     directory: Path,
@@ -45,10 +44,11 @@ def train_teacher(
     steps: int = STEPS,
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
-    progress: Say | None = None,
+    report: Report = silent,
 ) -> None:
     """Train the teacher on these pairs and write its configuration and float16 weights into `directory`.
 
+    report: told the steps that are done, and the loss in its note.
     Same pairs, steps, batch size and seed, on the same machine and versions: same bytes.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def train_teacher(
     with reproducible_torch(seed):
         # Twice as fast as the usual order of dimensions for convolutions this narrow.
         model = open_clip.CLIP(**CONFIG["model_cfg"]).to(memory_format=torch.channels_last)
-        _fit(model, _load(pairs), steps, batch_size, progress)
+        _fit(model, _load(pairs), steps, batch_size, report)
     weights = {
         name: (value.to(torch.float16) if value.is_floating_point() else value).contiguous()
         for name, value in model.state_dict().items()
@@ -101,7 +101,7 @@ def _fit(
     examples: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     steps: int,
     batch_size: int,
-    progress: Say | None,
+    report: Report,
 ) -> None:
     """Train with the contrastive loss on random batches; the learning rate warms up and then falls to nothing."""
     loss_of = open_clip.ClipLoss()
@@ -118,8 +118,10 @@ def _fit(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if progress is not None and (step + 1) % 50 == 0:
-            progress(f"training the teacher: step {step + 1} of {steps}, loss {loss.item():.2f}")
+        if (step + 1) % 50 == 0:
+            report(
+                step + 1, steps, "steps", f"training the teacher: step {step + 1} of {steps}, loss {loss.item():.2f}"
+            )
 
 
 def _vary(images: torch.Tensor) -> torch.Tensor:

@@ -208,29 +208,25 @@ def _launch(jobs: Path, info: JobInfo, may_read: Sequence[str | Path]) -> Job:
     folder = jobs / f"{info.created:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     folder.mkdir()
     try:
-        return _launch_in(folder, info, may_read)
+        write_info(folder, info)
+        command = module_command(_PACKAGE, "--status", folder / "status.json", *info.words)
+        with open(folder / "log", "wb") as log:
+            child = subprocess.Popen(
+                module_command("clipsel_core.jobs.control", folder, *command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=_environment(may_read),
+            )
+        _children.append(child)
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, child.pid, _NICENESS)
+        return write_info(folder, info.model_copy(update={"pid": child.pid, "birth": birth_of(child.pid) or "gone"}))
     except OSError:
         # Nobody is to find half a job; a process that was started already ends, as no job names it.
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _launch_in(folder: Path, info: JobInfo, may_read: Sequence[str | Path]) -> Job:
-    write_info(folder, info)
-    command = module_command(_PACKAGE, "--status", folder / "status.json", *info.words)
-    with open(folder / "log", "wb") as log:
-        child = subprocess.Popen(
-            module_command("clipsel_core.jobs.control", folder, *command),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=_environment(may_read),
-        )
-    _children.append(child)
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, child.pid, _NICENESS)
-    return write_info(folder, info.model_copy(update={"pid": child.pid, "birth": birth_of(child.pid) or "gone"}))
 
 
 def _wait(

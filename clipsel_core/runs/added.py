@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +30,6 @@ from clipsel_core.runs.store import (
     Run,
     RunConfig,
     SealedFiles,
-    added_file,
     keep_whole,
     read_added,
 )
@@ -104,109 +102,94 @@ def _plan(
 
 def _compute(run: Run, pool: Pool, arch: Arch, plan: AddedTarget, sims: NormSims, report: Report) -> None:
     """Computes the shards that are not there yet, then says that all are."""
-    name = plan.target.name
-    folder = _description(run.root, name).parent
-    if not _description(run.root, name).exists():
-        write_json(_description(run.root, name), plan.model_dump(mode="json"))
-    remove_leftovers(folder)
+    description = _description(run.root, plan.target.name)
+    if not description.exists():
+        write_json(description, plan.model_dump(mode="json"))
+    remove_leftovers(description.parent)
     files = SealedFiles(run.root, run.config, plan)
     keep_whole(files)
-    left = [shard for shard in pool.shards if not added_file(run.root, name, shard.name).exists()]
-    done = pool.rows - sum(shard.rows for shard in left)
-    room, computing = threading.Semaphore(2), threading.Lock()
+    left = [shard for shard in pool.shards if not files.file(shard.name).exists()]
+    done = {shard.name: shard.rows for shard in pool.shards} | {shard.name: 0 for shard in left}
     comparison = _Comparison(run, pool, arch, sims, plan.device)
 
     def add(shard: Shard) -> None:
-        nonlocal done
-        with room:
-            check()
-            read = comparison.read(shard)
-            with computing:
-                check()
-                found = comparison.compute(
-                    shard, read, lambda part, of, *_: report(done + shard.rows * part // of, pool.rows, "pairs")
-                )
-                done += shard.rows
-                report(done, pool.rows, "pairs")
+        def tell(part: int, of: int, *_: object) -> None:
+            done[shard.name] = shard.rows * part // of
+            report(sum(done.values()), pool.rows, "pairs")
+
         # Uids and scores are as good as random: a dictionary would take longer than the comparison.
-        files.write(shard.name, comparison.table(read, found), use_dictionary=False)
+        files.write(shard.name, comparison.table(shard, tell), use_dictionary=False)
+        tell(1, 1)
 
     side_by_side(left, add)
     finished = plan.model_copy(update={"complete": True})
-    write_json(_description(run.root, name), finished.model_dump(mode="json"))
+    write_json(description, finished.model_dump(mode="json"))
 
 
-@dataclass(frozen=True)
-class _Read:
-    """What is read of a shard ahead: its uids and, where they are not read in the same pass, its images.
+class _Comparison:
+    """How shards are compared with the target: a few exemplars as the images are read, more of them afterwards.
 
-    image: (n, D), the usable rows, or None. usable: (N,) bool.
+    For several threads: one shard is computed at a time, while others are read and written.
     """
 
-    uids: pa.Table
-    image: torch.Tensor | None
-    usable: np.ndarray
+    def __init__(self, run: Run, pool: Pool, arch: Arch, sims: NormSims, device: str) -> None:
+        self._run, self._pool, self._arch, self._sims, self._device = run, pool, arch, sims, device
+        self._held, self._computing = threading.Semaphore(2), threading.Lock()
 
-
-@dataclass(frozen=True)
-class _Comparison:
-    """How shards are compared with the target: a few exemplars as the images are read, more of them afterwards."""
-
-    run: Run
-    pool: Pool
-    arch: Arch
-    sims: NormSims
-    device: str
-
-    def read(self, shard: Shard) -> _Read:
-        """What of a shard is wanted before its turn. Captions are read only where some rows were set
-        aside, or may have been scaled."""
-        keys = self._uids(shard)
-        if self.run.config.skipped_rows or self.run.config.on_bad_rows == "scale":
-            pairs = read_pairs(self.pool, shard, self.arch, on_bad_rows=self.run.config.on_bad_rows)
-            return _Read(keys, usable_rows(pairs.image, pairs.usable), pairs.usable)
-        everything = np.ones(shard.rows, bool)
-        if not self.sims.are_few:
-            return _Read(keys, torch.from_numpy(read_images(shard, self.arch)), everything)
-        expect_images(shard, self.arch)
-        return _Read(keys, None, everything)
-
-    def compute(self, shard: Shard, read: _Read, report: Report) -> dict[str, torch.Tensor]:
-        """Each metric of the usable rows."""
-        if read.image is None:
-            return self._in_one_pass(shard)
-        with telling_of_memory(self.device):
-            return self.sims.of(read.image, report) if len(read.image) else {}
-
-    def table(self, read: _Read, found: dict[str, torch.Tensor]) -> pa.Table:
-        """The shard's uids and metrics; rows that the run set aside are NaN."""
-        table = read.uids
-        for metric in self.sims.metrics:
-            values = spread(found.get(metric), read.usable)
+    def table(self, shard: Shard, report: Report) -> pa.Table:
+        """The shard's uids and metrics; rows that the run set aside are NaN. report: told how much is done."""
+        with self._held:
+            check()
+            usable, image = self._read(shard)
+            with self._computing:
+                check()
+                found = self._compute(shard, image, report)
+            del image
+        scores = SealedFiles(self._run.root, self._run.config)
+        table = scores.read(shard.name, UID_HALVES).replace_schema_metadata(None)
+        for metric in self._sims.metrics:
+            values = spread(found.get(metric), usable)
             # pa.array would import pandas, which takes longer than comparing half a million pairs
             column = pa.Array.from_buffers(pa.float32(), len(values), [None, pa.py_buffer(values)])
             table = table.append_column(metric, column)
         return table
 
+    def _read(self, shard: Shard) -> tuple[np.ndarray, torch.Tensor | None]:
+        """Which rows are usable, (N,) bool, and their images, (n, D); None where these are read in the one pass.
+
+        Captions are read only where some rows were set aside, or may have been scaled.
+        """
+        config = self._run.config
+        if config.skipped_rows or config.on_bad_rows == "scale":
+            pairs = read_pairs(self._pool, shard, self._arch, on_bad_rows=config.on_bad_rows)
+            return pairs.usable, usable_rows(pairs.image, pairs.usable)
+        everything = np.ones(shard.rows, bool)
+        if not self._sims.are_few:
+            return everything, torch.from_numpy(read_images(shard, self._arch))
+        expect_images(shard, self._arch)
+        return everything, None
+
+    def _compute(self, shard: Shard, image: torch.Tensor | None, report: Report) -> dict[str, torch.Tensor]:
+        """Each metric of the usable rows."""
+        if image is None:
+            return self._in_one_pass(shard)
+        with telling_of_memory(self._device):
+            return self._sims.of(image, report) if len(image) else {}
+
     def _in_one_pass(self, shard: Shard) -> dict[str, torch.Tensor]:
-        """As `compute`, of images that are read as they are compared; once more where their lengths ask for it."""
-        with ImageBlocks(shard, self.arch) as blocks:
+        """As `_compute`, of images that are read as they are compared; once more where their lengths ask for it."""
+        with ImageBlocks(shard, self._arch) as blocks:
             length = torch.ones(blocks.rows)
 
             def put(place: slice, out: torch.Tensor) -> None:
                 out.copy_(torch.from_numpy(blocks.read(place)))
                 torch.linalg.vector_norm(out, dim=1, out=length[place])
 
-            found = self.sims.in_one_pass(put, blocks.rows)
+            found = self._sims.in_one_pass(put, blocks.rows)
             # Written so that a length of NaN is not taken for 1.
             if bool((length.sub_(1).abs_() < _SURELY_UNIT).all()):
                 return found
-            return self.sims.in_one_pass(partial(_put_scaled, shard, self.arch, blocks), blocks.rows)
-
-    def _uids(self, shard: Shard) -> pa.Table:
-        """uid_hi and uid_lo of the run's pairs."""
-        scores = SealedFiles(self.run.root, self.run.config)
-        return scores.read(shard.name, UID_HALVES).replace_schema_metadata(None)
+            return self._sims.in_one_pass(partial(_put_scaled, shard, self._arch, blocks), blocks.rows)
 
 
 def _put_scaled(shard: Shard, arch: Arch, blocks: ImageBlocks, place: slice, out: torch.Tensor) -> None:

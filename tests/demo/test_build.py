@@ -165,20 +165,22 @@ def test_build_demo__everything_from_nothing_twice_the_same(tmp_path, monkeypatc
     for name, value in small.items():
         monkeypatch.setattr(build, name, value)
     monkeypatch.setattr(build, "train_teacher", _train_shortly)
-    lines: list[str] = []
+    told: list[tuple] = []
     for name in ("first", "again"):
-        build.build_demo(tmp_path / name, progress=lines.append)
+        build.build_demo(tmp_path / name, report=lambda *said: told.append(said))
     first, again = (_contents(tmp_path / name) for name in ("first", "again"))
     assert first == again
     assert json.loads((tmp_path / "first" / "run" / "status.json").read_text())["state"] == "done"
     assert pq.read_table(tmp_path / "first" / "run" / "projection.parquet").num_rows == 200
-    assert [line.split(maxsplit=2)[2] for line in lines].count("done") == 2
+    assert told.count((100, 100, "", "done")) == 2
+    shares = [done / total for done, total, *_ in told[: len(told) // 2]]
+    assert shares == sorted(shares)
 
 
-def _train_shortly(directory, pairs, *, progress):
+def _train_shortly(directory, pairs, *, report):
     from clipsel_core.demo.teacher import train_teacher
 
-    train_teacher(directory, pairs, steps=3, batch_size=16, progress=progress)
+    train_teacher(directory, pairs, steps=3, batch_size=16, report=report)
 
 
 def _contents(root: Path) -> dict[str, bytes]:

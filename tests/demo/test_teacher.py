@@ -44,9 +44,10 @@ def test_train_teacher__same_seed_same_bytes_other_seed_others(tmp_path):
 
 def test_train_teacher__what_it_writes_loads_and_embeds(tmp_path):
     said = []
-    train_teacher(tmp_path, training_pairs(32), steps=50, batch_size=4, progress=said.append)
+    train_teacher(tmp_path, training_pairs(32), steps=50, batch_size=4, report=lambda *told: said.append(told))
     teacher = load_demo_teacher(tmp_path)
-    assert [line.split(",")[0] for line in said] == ["training the teacher: step 50 of 50"]
+    assert [told[:3] for told in said] == [(50, 50, "steps")]
+    assert said[0][3].startswith("training the teacher: step 50 of 50, loss ")
     assert embed_captions(teacher, ["a red cat"]).shape == (1, 64)
 
 

@@ -85,9 +85,9 @@ def test_add_target__killed_goes_on_with_the_same_bytes(run, tmp_path, targets, 
     whole = files_of(add_target(run.root, "more", targets["more"]).root / "added")
     for file in (run.root / "added" / "more").iterdir():
         file.unlink()
-    compute = added._Comparison.compute
+    compute = added._Comparison._compute
     stop = lambda *args: compute(*args) if args[1].name != "00000001" else 1 / 0  # noqa: E731
-    monkeypatch.setattr(added._Comparison, "compute", stop)
+    monkeypatch.setattr(added._Comparison, "_compute", stop)
     with pytest.raises(ZeroDivisionError):
         add_target(run.root, "more", targets["more"])
     assert Run.open(run.root).metrics == run.metrics
@@ -96,7 +96,7 @@ def test_add_target__killed_goes_on_with_the_same_bytes(run, tmp_path, targets, 
     (run.root / "added" / "more" / ".00000001.parquet.9-9.partial").touch()
     computed = []
     note = lambda *args: (computed.append(args[1].name), compute(*args))[1]  # noqa: E731
-    monkeypatch.setattr(added._Comparison, "compute", note)
+    monkeypatch.setattr(added._Comparison, "_compute", note)
     assert "normsim_2_more" in add_target(run.root, "more", targets["more"]).metrics
     assert {*computed} == {"00000001", "00000002"} - there
     assert files_of(run.root / "added") == whole

@@ -150,8 +150,8 @@ def _start(
 ) -> None:
     """Has a command check what was asked for, starts it as a job and closes the form, or says what is wrong.
 
-    prepare: makes sure of what was typed. looking: what is said meanwhile. uploads: names and contents. folder: where they
-    are kept, None for that of the data folder.
+    prepare: makes sure of what was typed. looking: what is said meanwhile. uploads: names and contents.
+    folder: where these are kept; None for the data folder's.
     """
     options: dict[str, Option] = {}
 
