@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
+from clipsel_core.curation.exploring import small_maps
 from clipsel_core.curation.exploring.vectors import PoolVectors
 from clipsel_core.curation.index import array_files
 from clipsel_core.curation.index.counts import map_cells, whole_span
@@ -40,8 +41,8 @@ SAMPLE = 50_000
 
 _NEIGHBOURS = 15
 _MIN_DIST = 0.1
-# A spectral layout wants clearly more points than dimensions; fewer points start from random places.
-_FEWEST_FOR_SPECTRAL = 50
+# So many are laid out here before umap-learn is imported.
+_FEW = 3_000
 _METADATA_KEY = b"clipsel.projection"
 _READ, _LINKED = 0.15, 0.4
 
@@ -125,6 +126,9 @@ def _lay_out(images: np.ndarray, neighbours: int, seed: int, report: Report) -> 
     if pairs <= 3:
         angle = 2 * np.pi * np.arange(pairs) / max(1, pairs)
         return np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32) * (pairs > 1)
+    if pairs <= _FEW:
+        part_of(report, _READ, 1, "finding neighbours")(0, 1)
+        return small_maps.lay_out(images, neighbours, seed, part_of(report, _LINKED, 1, "laying out"))
     part_of(report, _READ, 1, "starting UMAP")(0, 1)
     # Loading numba takes many seconds: whoever only looks at a map that exists need not wait for it.
     import umap
@@ -135,7 +139,6 @@ def _lay_out(images: np.ndarray, neighbours: int, seed: int, report: Report) -> 
         n_neighbors=neighbours,
         min_dist=_MIN_DIST,
         metric="cosine",
-        init="spectral" if pairs >= _FEWEST_FOR_SPECTRAL else "random",
         random_state=seed,
         n_jobs=1,
         tqdm_kwds={"disable": False, "file": _EpochReader(report), "bar_format": "{n_fmt}/{total_fmt} "},

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.synthetic_run import write_run
+from clipsel_core.curation.exploring import projection
 from clipsel_core.curation.exploring.projection import SMOOTHING, CaptionWords, find_regions, project, read_projection
 from clipsel_core.curation.index.index import open_indexed, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
@@ -40,7 +41,9 @@ def pool_and_run(root, sizes: list[int], nan_rows: tuple[int, ...] = ()) -> Run:
     return hand_run(root / "run", shards)
 
 
-def test_project__is_the_same_each_time_and_separates_clusters(tmp_path):
+@pytest.mark.parametrize("few", [0, 3_000])
+def test_project__is_the_same_each_time_and_separates_clusters(tmp_path, monkeypatch, few):
+    monkeypatch.setattr(projection, "_FEW", few)
     run, told = pool_and_run(tmp_path, [60, 41], nan_rows=(4, 7)), []
     first = project(run, report=lambda done, total, _unit, stage: told.append((done / total, stage))).read_bytes()
     assert project(run).read_bytes() == first
