@@ -1,8 +1,8 @@
 """Who embeds a text or a picture while somebody waits? A process a teacher, loaded once and shared by all who ask.
 
-It starts when it is first needed, answers one question after the other (see pool/making/queries.py), ends when nobody
-has asked for ten minutes or when this process ends, however it does, and is started again after a crash. At most two
-teachers are held at once: a model may take gigabytes.
+It starts when it is first needed and answers one question after the other, see pool/making/query_server.py. It ends when
+nobody has asked for ten minutes or when this process ends, however it does, and is started again after a crash. At most
+two teachers are held at once: a model may take gigabytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from clipsel_core import errors
 from clipsel_core.errors import ClipselError, TeacherError
 from clipsel_core.processes import child_environment, ending, module_command
 
-_MODULE = "clipsel_core.pool.making.queries"
+_MODULE = "clipsel_core.pool.making.query_server"
 _IDLE_S = 600.0
 _LONGEST_TO_LOAD_S, _LONGEST_TO_ANSWER_S = 600.0, 120.0
 _MOST = 2

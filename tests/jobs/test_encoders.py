@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 DEMO = TeacherName(f"local-dir:{ROOT / 'data' / 'demo' / 'teacher'}", None, "", 64)
 NAME = TeacherName("a teacher", None, "", 2)
 
-# Speaks as pool/making/queries.py does, and misbehaves on request; notes each start in a file.
+# Speaks as pool/making/query_server.py does, and misbehaves on request; notes each start in a file.
 _STAND_IN = """
 import json, os, select, sys, time
 from clipsel_core.errors import TeacherError, PoolFormatError, parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
 from tests.pages.conftest import press, words
 from tests.pages.worlds import add_target_by_hand, make_run
+from tests.waiting import PATIENCE_S, until
 
 
 def button(app, label):
@@ -469,6 +471,31 @@ def test_pool__teachers_are_names_or_allowed_paths(data, typed, named):
             forms._teacher_options(typed)
     else:
         assert forms._teacher_options(typed) == {key: value.format(data=data) for key, value in named.items()}
+
+
+def test_pool__its_form_is_there_while_the_machine_is_examined(opened, monkeypatch):
+    said = [{"area": "teachers", "name": "ViT-B-32 openai", "value": "downloaded", "state": "ok", "remedy": ""}]
+    asked, answer = [], threading.Event()
+
+    def ask(command, options):
+        asked.append(command)
+        answer.wait(PATIENCE_S)
+        return json.dumps(said)
+
+    monkeypatch.setattr(control, "ask", ask)
+    machine._examination.clear()
+    app, _ = opened("overview")
+    button(app, "Make a pool").click().run()
+    assert app.button(key="start pool").disabled
+    assert "downloaded teachers" in words(app)
+    answer.set()
+    until(lambda: "ViT-B-32 openai" in machine.teachers())
+    app.run()
+    teacher = next(box for box in app.selectbox if box.label == "Teacher")
+    assert "ViT-B-32 openai" in teacher.options
+    assert "downloaded teachers" not in words(app)
+    assert asked == ["doctor"]
+    machine._examination.clear()
 
 
 def test_machine__is_examined_by_who_asks(opened, monkeypatch):

@@ -1,21 +1,26 @@
-"""What is this machine able to do, and which teachers does it have? What `doctor` says, asked once an hour."""
+"""What is this machine able to do, and which teachers does it have? What `doctor` says, asked once an hour.
+
+That takes seconds, since it imports all packages: pages do not wait for it, and are drawn anew after.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
 from clipsel_core.jobs import control
-from pages.parts import catalog, messages
+from clipsel_core.tasks import Task
+from pages.parts import catalog, guards, messages
 
-_SECONDS = 3600
+_SECONDS, _WATCHED_S = 3600, 0.5
 _MARKS = {"ok": "✓", "absent": "–", "wrong": "✗"}
 
 
 def draw_machine() -> None:
-    """A closed panel; only who opens it waits for the answer."""
+    """A closed panel; the machine is only examined for who opens it."""
     opened = st.expander("This machine: packages, devices, teachers", key="machine", on_change="rerun")
     if not opened.open:
         return
@@ -24,6 +29,8 @@ def draw_machine() -> None:
             found = findings()
         except ClipselError as error:
             messages.show_error(error, "The machine could not be examined")
+            return
+        if found is None:
             return
         wrong = [finding["name"] for finding in found if finding["state"] == "wrong"]
         if wrong:
@@ -42,12 +49,33 @@ def draw_machine() -> None:
 
 
 def teachers() -> list[str]:
-    """Teachers of open_clip that are on disk, "MODEL TAG" each."""
-    names = (one["name"] for one in findings() if one["area"] == "teachers" and one["state"] == "ok")
+    """Teachers of open_clip that are on disk, "MODEL TAG" each; none while they are looked for, which the page says."""
+    names = (one["name"] for one in findings() or () if one["area"] == "teachers" and one["state"] == "ok")
     return [name for name in names if not name.startswith("local-dir:")]
 
 
-@st.cache_data(ttl=_SECONDS, max_entries=1, show_spinner="Examining the machine …")
-def findings() -> list[dict[str, str]]:
-    """What `doctor --json` says. Raises JobError where it does not answer."""
-    return json.loads(control.ask("doctor", {"json": True, "folder": catalog.data_folder().absolute()}))
+def findings() -> list[dict[str, str]] | None:
+    """What `doctor --json` says; None while it is asked, which the page says.
+
+    Raises: JobError where it does not answer.
+    """
+    task = _examination(catalog.data_folder().absolute())
+    task.begin()
+    if task.error:
+        _examination.clear()
+        raise task.error
+    if task.active:
+        guards.fragment(_watch, run_every=_WATCHED_S)(task)
+    return task.value
+
+
+def _watch(task: Task) -> None:
+    if not task.active:
+        st.rerun()
+    messages.show_note("Looking for packages, devices and downloaded teachers …")
+
+
+@st.cache_resource(ttl=_SECONDS, max_entries=1, show_spinner=False)
+def _examination(folder: Path) -> Task[list[dict[str, str]]]:
+    """What asks `doctor`, once for all sessions. folder: where teachers of one's own are looked for."""
+    return Task(lambda report: json.loads(control.ask("doctor", {"json": True, "folder": folder})))
