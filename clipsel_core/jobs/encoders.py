@@ -1,6 +1,6 @@
 """Who embeds a text or a picture while somebody waits? A process a teacher, loaded once and shared by all who ask.
 
-It starts when it is first needed and answers one question after the other, see pool/making/query_server.py. It ends when
+It starts when it is first needed and answers one question after the other (pool/making/query_server.py). It ends when
 nobody has asked for ten minutes or when this process ends, however it does, and is started again after a crash. At most
 two teachers are held at once: a model may take gigabytes.
 """
