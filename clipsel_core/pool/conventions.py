@@ -39,6 +39,8 @@ LONGEST_CAPTION = 1 << 20
 """Bytes of a caption that are read at all."""
 LARGEST_JSON = 1 << 24
 """Bytes of a pair's json above which it is left unread."""
+A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
+"""In place of an image's length: it is a row of a parquet (offset: which), it is all of its file, there is none."""
 UNDECODABLE = "\udcff"
 """Stands in decoded text, until it is a record's, for bytes that mean nothing in its encoding."""
 DECODE_ERRORS = "clipsel.undecodable"

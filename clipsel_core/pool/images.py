@@ -26,14 +26,12 @@ import pyarrow.parquet as pq
 from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, UidError
 from clipsel_core.files import write_atomically
+from clipsel_core.pool.conventions import A_ROW, NOWHERE, WHOLE_FILE
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.places import PATIENT, Place, in_passing
 from clipsel_core.pool.prefetch import in_order
 from clipsel_core.pool.tar_index import index_tars
 from clipsel_core.tasks import Report, silent
-
-A_ROW, WHOLE_FILE, NOWHERE = -1, -2, -3
-"""In place of an image's length: it is a row of a parquet (offset: which), it is all of its file, there is none."""
 
 _log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 16

@@ -11,7 +11,8 @@ import pytest
 
 from clipsel_core import reach
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.images import WHOLE_FILE, open_images
+from clipsel_core.pool.conventions import WHOLE_FILE
+from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.sources.look import open_source

@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.conventions import padded_uid
-from clipsel_core.pool.images import A_ROW, WHOLE_FILE
+from clipsel_core.pool.conventions import A_ROW, WHOLE_FILE, padded_uid
 from clipsel_core.pool.layout import Pool, read_uids
 from clipsel_core.pool.making.shard_files import write_parquet
 from clipsel_core.pool.prefetch import in_batches, in_order
@@ -40,7 +39,7 @@ _REMOTE_AT_ONCE = 16
 
 
 PLACE = np.dtype([("file", "i4"), ("offset", "i8"), ("length", "i8")])
-"""Where an image lies: the number of its file, -1 for none, and offset and length as in images.py."""
+"""Where an image lies: the number of its file, -1 for none, and offset and length as in conventions."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from clipsel_core import reach, uids
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically, write_json
-from clipsel_core.pool.images import A_ROW, NOWHERE, WHOLE_FILE
+from clipsel_core.pool.conventions import A_ROW, NOWHERE, WHOLE_FILE
 from clipsel_core.pool.layout import read_schema
 from clipsel_core.pool.npz import read_array, read_members
 from clipsel_core.pool.places import Place
@@ -81,7 +81,7 @@ class ShardReport(BaseModel):
 
 
 ImagePlace = tuple[str, int, int]
-"""The file that an image lies in, its offset and its length there, see images.py."""
+"""The file that an image lies in, its offset and its length there, see conventions."""
 
 
 class Images(NamedTuple):

@@ -17,11 +17,10 @@ from clipsel_core.pool.sources.record import Record, Source, source_of_files
 from clipsel_core.pool.sources.tables import (
     Columns,
     check_texts,
-    count_rows,
     guess_columns,
     look_into,
     open_text,
-    read_parquet_schema,
+    read_parquet_metadata,
     read_rows,
     refuse_columns,
 )
@@ -114,7 +113,7 @@ def _part(place: Place, image: str, text: str, table: str, columns: Columns) -> 
         with (place / name).open() as file:
             rows[name] = _read_header(place / name, file)[0][0]
     if table.endswith(".parquet"):
-        rows[table] = count_rows(place / table)
+        rows[table] = read_parquet_metadata(place / table)[1]
     if len(set(rows.values())) > 1:
         found = ", ".join(f"{count:,} in {name}" for name, count in rows.items())
         raise PoolFormatError(place, expected=f"as many rows as in {image}", found=found)
@@ -126,8 +125,8 @@ def _columns(place: Place, table: str, image: str | None, text: str | None) -> C
         refuse_columns("a .txt of captions" if table else "a folder of .npy alone", image, text)
         return Columns(image="", text="text" if table else "")
     path = place / table
-    schema = read_parquet_schema(path) if path.ending == "parquet" else None
-    names = look_into(path, path.ending).names if schema is None else schema.names
+    schema = read_parquet_metadata(path)[0] if path.ending == "parquet" else None
+    names = look_into(path, path.ending)[0] if schema is None else schema.names
     columns = guess_columns(path, names, image=image, text=text, needed=False)
     if columns.text and schema:
         check_texts(path, columns.text, schema.field(columns.text).type)

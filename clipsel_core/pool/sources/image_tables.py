@@ -17,17 +17,16 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.conventions import IMAGE_ENDINGS, clean_text, facts_in
+from clipsel_core.pool.conventions import IMAGE_COLUMNS, IMAGE_ENDINGS, clean_text, facts_in
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source, source_of_files
 from clipsel_core.pool.sources.tables import (
     Columns,
     check_texts,
     guess_columns,
-    is_image_name,
     open_parquet,
     parts_said,
-    read_parquet_schema,
+    read_parquet_metadata,
     rows_in,
 )
 
@@ -53,7 +52,7 @@ def parquet_image_column(place: Place, given: str | None = None) -> str:
             batch = next(file.iter_batches(_SEEN, columns=[column]), None)
             return [] if batch is None else batch.column(0).to_pylist()
 
-    return _image_column(read_parquet_schema(place), given, values)
+    return _image_column(read_parquet_metadata(place)[0], given, values)
 
 
 def open_image_parquets(base: Place, names: tuple[str, ...], *, image: str, text: str | None) -> Source:
@@ -152,7 +151,7 @@ def _image_column(schema: pa.Schema, given: str | None, values: Callable[[str], 
             return name
     for name in able:
         # Bytes that are no picture are faults of their rows, where the name leaves no doubt. Paths may be bytes too.
-        if is_image_name(name) or pa.types.is_struct(schema.field(name).type):
+        if name.strip().lower() in IMAGE_COLUMNS or pa.types.is_struct(schema.field(name).type):
             paths = (isinstance(value, bytes) and value.lower().endswith(_ENDINGS) for value in values(name))
             if not any(paths):
                 return name

@@ -24,7 +24,7 @@ from clipsel_core.pool.sources.tables import (
     guess_columns,
     open_tables,
     open_text,
-    read_parquet_schema,
+    read_parquet_metadata,
     refuse_columns,
 )
 
@@ -79,7 +79,7 @@ def _look(place: Place) -> str:
     tables = {kind: _names(place, kind) for kind in _TABLES}
     if tables["parquet"] and place.files(*IMAGE_ENDINGS):
         first = place / tables["parquet"][0]
-        columns = guess_columns(first, read_parquet_schema(first).names, image=None, text=None, needed=False)
+        columns = guess_columns(first, read_parquet_metadata(first)[0].names, image=None, text=None, needed=False)
         if not parquet_image_column(first) and not columns.image:
             # img2dataset describes its folders of images in parquets beside them.
             tables["parquet"] = []

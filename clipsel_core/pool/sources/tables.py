@@ -92,14 +92,6 @@ class Columns:
         return clean_text(row.get(self.key)) if self.key else ""
 
 
-class Glimpse(NamedTuple):
-    """What a table shows at its beginning. first: its first row that can be read. said: what is unusual about it."""
-
-    names: list[str]
-    first: dict[str, Any]
-    said: str
-
-
 def open_tables(
     base: Place, names: Sequence[str], kind: str, *, image: str | None = None, text: str | None = None
 ) -> Source:
@@ -178,11 +170,6 @@ def check_texts(table: Place, column: str, kind: pa.DataType | None, option: str
     raise PoolFormatError(table, expected=f"texts in column {column}", found=str(kind), remedy=remedy)
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a column with this name usually holds images or their paths."""
-    return name.strip().lower() in IMAGE_COLUMNS
-
-
 def rows_in(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Rows by column. Of a column with text that is not UTF-8, as some writers leave it, the values are bytes."""
     try:
@@ -202,16 +189,10 @@ def open_parquet(place: Place, *, remedy: str = "get it again", **options: Any) 
         raise PoolFormatError(place, expected="a whole parquet file", found=reason, remedy=remedy) from error
 
 
-def read_parquet_schema(place: Place) -> pa.Schema:
-    """The columns of a parquet, wherever it lies."""
-    with place.open() as file:
-        return pq.read_schema(file)
-
-
-def count_rows(place: Place) -> int:
-    """The rows of a parquet, wherever it lies."""
-    with place.open() as file:
-        return pq.read_metadata(file).num_rows
+def read_parquet_metadata(place: Place) -> tuple[pa.Schema, int]:
+    """The columns of a parquet and its number of rows, wherever it lies."""
+    with place.open() as raw, pq.ParquetFile(raw) as file:
+        return file.schema_arrow, file.metadata.num_rows
 
 
 def read_rows(path: Place, kind: str) -> Generator[Row, None, None]:
@@ -243,15 +224,16 @@ def open_text(place: Place) -> Iterator[tuple[Iterator[str], str, Callable[[], i
         yield io.TextIOWrapper(raw, encoding, DECODE_ERRORS, ends if len(ends) == 1 else ""), ends, raw.tell
 
 
-def look_into(path: Place, kind: str) -> Glimpse:
-    """A table's columns and its first row; a jsonl's columns are those of its first rows, which may differ.
+def look_into(path: Place, kind: str) -> tuple[list[str], dict[str, Any], str]:
+    """A table's columns, its first row that can be read, and what is unusual about it.
 
+    A jsonl's columns are those of its first rows, which may differ.
     Raises: PoolFormatError where it has no row to tell them by, unless it is a parquet.
     """
     if kind == "parquet":
-        names = read_parquet_schema(path).names
+        names = read_parquet_metadata(path)[0].names
         with closing(read_rows(path, kind)) as rows:
-            return Glimpse(names, next((row.values for row in rows if isinstance(row.values, dict)), {}), "")
+            return names, next((row.values for row in rows if isinstance(row.values, dict)), {}), ""
     with open_text(path) as (lines, ends, tell):
         table = Delimited(lines, ends, tell, kind) if kind != "jsonl" else None
         names, said = ([name for name in table.names if name], table.said) if table else ([], "")
@@ -263,7 +245,7 @@ def look_into(path: Place, kind: str) -> Glimpse:
         if not names or not seen:
             found = next((row.values for row in seen if isinstance(row.values, str)), "no rows")
             raise PoolFormatError(path, expected="a table with a row or more", found=found)
-        return Glimpse(names, next((row.values for row in chain(seen, rest) if isinstance(row.values, dict)), {}), said)
+        return names, next((row.values for row in chain(seen, rest) if isinstance(row.values, dict)), {}), said
 
 
 def parts_said(names: Sequence[str]) -> str:
@@ -289,14 +271,14 @@ def _table(base: Place, name: str, kind: str, image: str | None, text: str | Non
     columns = guess_columns(path, names, image=image, text=text)
     for column, option in ((columns.text, "--text-column"), (columns.image, "--image-column")):
         if kind == "parquet":
-            check_texts(path, column, read_parquet_schema(path).field(column).type, option)
+            check_texts(path, column, read_parquet_metadata(path)[0].field(column).type, option)
         elif kind == "jsonl" and (value := first.get(column)):
             inner = value[0] if isinstance(value, list) else value
             check_texts(path, column, pa.struct([]) if isinstance(inner, dict) else None, option)
     inner = _inner_folder(path, clean_text(first.get(columns.image)).strip())
     said = ", the first of each" * isinstance(first.get(columns.text), list) + said
     said += f", images in {inner}/" if inner else ""
-    size = count_rows(path) if kind == "parquet" else path.size()
+    size = read_parquet_metadata(path)[1] if kind == "parquet" else path.size()
     folders = (name.rpartition("/")[0], inner)
     return _Table(path, columns, "/".join(part for part in folders if part), size, said)
 
