@@ -96,11 +96,8 @@ def read_pairs(
     if on_bad_rows == "error" and not usable.all():
         row = int(np.argmin(usable))
         member, side = (arch.image_member, image) if not np.isfinite(image_scale[row]) else (arch.text_member, text)
-        remedy = remedy_for(side[row])
-        found = describe_row(side[row])
-        raise PoolFormatError(
-            f"shard {shard.name}, row {row}", expected=f"a unit row in {member}", found=found, remedy=remedy
-        )
+        where, expected, found = f"shard {shard.name}, row {row}", f"a unit row in {member}", describe_row(side[row])
+        raise PoolFormatError(where, expected=expected, found=found, remedy=remedy_for(side[row]))
     scaled = usable & ((image_scale != 1) | (text_scale != 1))
     return Pairs(_rescale(image, image_scale), _rescale(text, text_scale), usable, int(scaled.sum()))
 
@@ -199,10 +196,7 @@ def row_scale(rows: np.ndarray, *, any_length: bool = False) -> np.ndarray:
 
     rows: (N, D) floats. any_length: whether only zeros, NaN and infinite values make a row bad. Returns: (N,) float32.
     """
-    scale = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        scale[start : start + _BLOCK_ROWS] = _scale_of(rows[start : start + _BLOCK_ROWS], any_length=any_length)
-    return scale
+    return _by_block(rows, lambda block: _scale_of(block, any_length=any_length))
 
 
 def at_unit_length(rows: np.ndarray) -> np.ndarray:
@@ -215,11 +209,15 @@ def row_lengths(rows: np.ndarray) -> np.ndarray:
 
     rows: (N, D) floats. Returns: (N,) float32.
     """
-    lengths = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        lengths[start : start + _BLOCK_ROWS] = np.sqrt(_squared_lengths(rows[start : start + _BLOCK_ROWS]))
+    lengths = _by_block(rows, lambda block: np.sqrt(_squared_lengths(block)))
     lengths[~(np.abs(lengths - 1) <= UNIT_TOLERANCE)] = np.nan
     return lengths
+
+
+def _by_block(rows: np.ndarray, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A number for each row: (N,) float32."""
+    parts = [measure(rows[start : start + _BLOCK_ROWS]) for start in range(0, len(rows), _BLOCK_ROWS)]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
 def _scale_of(block: np.ndarray, *, any_length: bool = False) -> np.ndarray:

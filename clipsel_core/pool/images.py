@@ -128,7 +128,11 @@ class ImageIndex:
         A tar that is damaged costs the images in it that cannot be found: see `damaged`.
         Raises: PoolFormatError where no image is found and a tar is damaged; OSError where `cache` cannot be written.
         """
-        database = _open_or_write(cache, tars, lambda: _blocks_of_tars(tars), report)
+
+        def blocks() -> Generator[_Block, None, None]:
+            yield from (_Block([str(tar)], table, damage=damage) for tar, table, damage in index_tars(tars))
+
+        database = _open_or_write(cache, tars, blocks, report)
         index = cls(database, {str(tar) for tar in tars}.__contains__)
         for tar, reason, found in index.damaged:
             if not len(index):
@@ -195,12 +199,30 @@ class ImageIndex:
         return _Found(*row) if row else None
 
     def _read(self, found: _Found, tries: int) -> tuple[bytes | None, bytes]:
-        """As _read_found; nothing where the place may not be read on the index's word."""
+        """An image and its json; nothing where the place may not be read on the index's word.
+
+        Raises: OSError where its store or disk fails.
+        """
         try:
             place = Place.of(found.base).patient(tries) / found.name
-        except PoolFormatError:
+            if not self._believes(place.address):
+                return None, b""
+            if found.length == A_ROW:
+                return _read_parquet_row(place, found.image_column, found.offset), b""
+            if found.length < 0:
+                return place.read(found.offset) if found.length == WHOLE_FILE else None, b""
+            spans = [(found.offset, found.length), (found.json_offset, found.json_length)]
+            spans = spans[: 1 + bool(found.json_length)]
+            first, end = min(offset for offset, _ in spans), max(sum(span) for span in spans)
+            if end - first > sum(length for _, length in spans) + _FAR_APART:
+                image, *json = (place.read(*span) for span in spans)
+            else:
+                # Mostly they lie side by side: one read takes half the time of two.
+                data = place.read(first, end - first)
+                image, *json = (data[offset - first : offset - first + length] for offset, length in spans)
+            return image, json[0] if json else b""
+        except (PoolFormatError, pa.ArrowException, IndexError, ValueError):
             return None, b""
-        return _read_found(found, place) if self._believes(place.address) else (None, b"")
 
 
 def open_images(pool: Pool, cache: Path, report: Report = silent, named: Sequence[str] = ()) -> ImageIndex | None:
@@ -295,31 +317,6 @@ def _add_block(database: sqlite3.Connection, block: _Block) -> None:
     columns[2] = columns[2] + (known + 1)
     rows = zip(*(column.astype(np.int64).tolist() for column in columns), strict=True)
     database.executemany("INSERT INTO given VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-
-
-def _read_found(found: _Found, place: Place) -> tuple[bytes | None, bytes]:
-    """An image and its json; raises OSError where its store or disk fails."""
-    try:
-        if found.length == A_ROW:
-            return _read_parquet_row(place, found.image_column, found.offset), b""
-        if found.length < 0:
-            return place.read(found.offset) if found.length == WHOLE_FILE else None, b""
-        spans = [(found.offset, found.length), (found.json_offset, found.json_length)][: 1 + bool(found.json_length)]
-        first, end = min(offset for offset, _ in spans), max(sum(span) for span in spans)
-        if end - first > sum(length for _, length in spans) + _FAR_APART:
-            image, *json = (place.read(*span) for span in spans)
-        else:
-            # Mostly they lie side by side: one read takes half the time of two.
-            data = place.read(first, end - first)
-            image, *json = (data[offset - first : offset - first + length] for offset, length in spans)
-        return image, json[0] if json else b""
-    except (PoolFormatError, pa.ArrowException, IndexError, ValueError):
-        return None, b""
-
-
-def _blocks_of_tars(tars: list[Path]) -> Generator[_Block, None, None]:
-    for tar, table, damage in index_tars(tars):
-        yield _Block([str(tar)], table, damage=damage)
 
 
 def _blocks_of_parts(root: Path, paths: list[Path]) -> Generator[_Block, None, None]:

@@ -99,6 +99,7 @@ def hold_folder(root: Path) -> Iterator[None]:
     Raises: PoolFormatError where another process holds it.
     """
     expected, found = "a folder nobody writes into", "another process at work"
+    expected, found = "a folder nobody writes into", "another process at work"
     busy = PoolFormatError(root, expected=expected, found=found, remedy="wait for it, or take another folder")
     with files.lock_folder(root, busy):
         folders = [root / name for name in ("metadata", "images", "embed", "shards")]
