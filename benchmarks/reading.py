@@ -17,7 +17,7 @@ from benchmarks.table import Row, at_least, at_most
 from benchmarks.turns import median_ratio, take_turns
 from clipsel_core.pool.embeddings import read_embeddings, read_pairs
 from clipsel_core.pool.layout import Pool, open_pool
-from clipsel_core.pool.npz import read_members, read_rows
+from clipsel_core.pool.npz import fill_rows, read_members
 from clipsel_core.scoring.normsim import normsim
 
 _ROWS, _EXEMPLARS = 40_000, 20
@@ -53,7 +53,7 @@ def _measure(pool: Pool, folder: Path, rounds: int) -> list[Row]:
             "fromfile": lambda: [np.fromfile(raw[member], np.float16) for member in members],
             "pairs": lambda: read_pairs(pool, shard, arch),
             "readinto": into_kept,
-            "rows": lambda: list(read_rows(shard.npz, image, kept, block=256)),
+            "rows": lambda: list(fill_rows(shard.npz, image, kept, block=256)),
             "exemplars": compare,
         },
         rounds,

@@ -14,7 +14,7 @@ import numpy as np
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.layout import Arch, Pool, Shard
-from clipsel_core.pool.npz import Member, RowReader, read_array, read_members, read_rows, will_need
+from clipsel_core.pool.npz import Member, RowReader, fill_rows, read_array, read_members, will_need
 
 # Rounding a unit row to float16 moves its length by less than this: such rows are unit rows, used as they are.
 ROUNDING = 1e-3
@@ -267,7 +267,7 @@ def _read_side(
     npz, member = _find_of_width(shard, arch, name)
     rows = room(member.shape, _dtype_in_memory(member))
     scale = np.empty(len(rows), np.float32)
-    for place in read_rows(npz, member, rows, block=_BLOCK_ROWS):
+    for place in fill_rows(npz, member, rows, block=_BLOCK_ROWS):
         scale[place] = _scale_of(rows[place], any_length=any_length)
     return rows, scale
 

@@ -84,7 +84,7 @@ def read_array(npz: Path, member: Member) -> np.ndarray:
         raise _unreadable(npz, error) from error
 
 
-def read_rows(npz: Path, member: Member, out: np.ndarray, *, block: int) -> Iterator[slice]:
+def fill_rows(npz: Path, member: Member, out: np.ndarray, *, block: int) -> Iterator[slice]:
     """Reads an array of rows into `out`, `block` rows at a time, and yields each block's place once it is there.
 
     out: C-contiguous, of the member's shape; of its dtype, or of one that its values are rounded to.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.npz import read_array, read_members, read_rows
+from clipsel_core.pool.npz import fill_rows, read_array, read_members
 from tests.conftest import unit_rows
 
 
@@ -61,7 +61,7 @@ def test_read_members__objects_are_never_unpickled(tmp_path):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("rows", [0, 1, 10, 37])
-def test_read_rows__fills_what_it_is_given_block_by_block(tmp_path, save, rows):
+def test_fill_rows__fills_what_it_is_given_block_by_block(tmp_path, save, rows):
     arrays = {
         "a": unit_rows(rows, 5),
         "b": np.asfortranarray(unit_rows(rows, 3, 1)),
@@ -72,13 +72,13 @@ def test_read_rows__fills_what_it_is_given_block_by_block(tmp_path, save, rows):
     for name, array in arrays.items():
         out = np.full(array.shape, 9, array.dtype if name != "c" else np.float32)
         told = []
-        for place in read_rows(tmp_path / "x.npz", members[name], out, block=10):
+        for place in fill_rows(tmp_path / "x.npz", members[name], out, block=10):
             np.testing.assert_array_equal(out[place], array[place].astype(out.dtype))
             told += range(rows)[place]
         assert told == list(range(rows))
 
 
-def test_read_rows__a_file_cut_short_meanwhile_is_named(tmp_path):
+def test_fill_rows__a_file_cut_short_meanwhile_is_named(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, a=unit_rows(100, 8))
     member, out = read_members(path)["a"], np.empty((100, 8), np.float16)
@@ -86,7 +86,7 @@ def test_read_rows__a_file_cut_short_meanwhile_is_named(tmp_path):
     with pytest.raises(
         PoolFormatError, match=r"x\.npz: expected a whole \.npz, found it ends in the middle of an array"
     ):
-        list(read_rows(path, member, out, block=10))
+        list(fill_rows(path, member, out, block=10))
 
 
 def test_read_array__writing_to_it_leaves_the_file_alone(tmp_path):

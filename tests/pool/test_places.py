@@ -1,20 +1,35 @@
-"""Are files read the same way from a store of fsspec's as from the disk, and is what fails an OSError?"""
+"""Are places found, listed and read, here and in stores, and is a store that fails asked again?"""
 
 from __future__ import annotations
+
+import tarfile
+import zipfile
 
 import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from fsspec import available_protocols
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool import places
-from clipsel_core.pool.images import ImageIndex
+from clipsel_core.pool import places as stores
+from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.look import open_source
-from tests.pool.making.test_make import SOURCES
+from tests.pool.making.test_make import (
+    SOURCES,
+    arrays_of,
+    build,
+    csv_of_pictures,
+    folder_of_pictures,
+    table_of,
+    write_tars,
+)
+from tests.pool.pictures import image
+from tests.pool.servers import serving
 from tests.pool.test_arrays import clip_retrieval
 
 
@@ -104,3 +119,115 @@ def test_place__whatever_a_store_raises_is_an_os_error(store, monkeypatch):
     monkeypatch.setattr(store, "cat_file", lambda *_: (_ for _ in ()).throw(RuntimeError("no credentials\nat all")))
     with pytest.raises(OSError, match="no credentials"):
         Place.of("memory://bucket/x").read()
+
+
+OPENED_WITHOUT_A_NETWORK = {"data", "file", "http", "https", "local", "memory", "webhdfs", "hf"}
+
+
+def packed(folder, out):
+    """A zip or a tar of a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if out.suffix == ".zip":
+        with zipfile.ZipFile(out, "w") as archive:
+            for path in files:
+                archive.write(path, path.relative_to(folder.parent))
+    else:
+        with tarfile.open(out, "w") as archive:
+            for path in files:
+                archive.add(path, path.relative_to(folder.parent))
+    return out
+
+
+@pytest.mark.parametrize(
+    "protocol", sorted({*available_protocols()} - OPENED_WITHOUT_A_NETWORK - stores.REFUSED.keys())
+)
+def test_open_store__every_protocol_opens_or_says_in_one_line_why_not(protocol, monkeypatch):
+    def closed(*_, **__):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("socket.getaddrinfo", closed)
+    with pytest.raises(PoolFormatError) as error:
+        stores.open_store(f"{protocol}://127.0.0.1:1/x")
+    assert protocol in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("protocol", sorted(OPENED_WITHOUT_A_NETWORK - {"file", "local"}))
+def test_open_store__opens_without_asking_the_network(protocol):
+    assert Place.of(f"{protocol}://host/a/b.jpg").address == f"{protocol}://host/a/b.jpg"
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("reference://x", "found reference://, which is not opened; its files name further addresses"),
+        ("dask://x", "found dask://, which is not opened"),
+        ("simplecache::reference://x", "found reference://, which is not opened"),
+        ("zip://a.jpg::reference://x", "found reference://, which is not opened"),
+        ("memory://a::memory://b", "before each ::, found memory://"),
+        ("nonsense://x", "expected a path or one of .* memory, .* s3, .*, found nonsense"),
+        ("simplecache::nonsense://x", "found nonsense"),
+        ("simplecache://x", "expected what it lies in: .*, found nothing after it"),
+        ("zip://x", "expected what it lies in: zip://PATH::ADDRESS"),
+        ("s3://bucket/x", "the package for s3://, found Install s3fs"),
+        ("zip://a::s3://bucket/x.zip", "the package for zip:// and s3://, found Install s3fs"),
+    ],
+)
+def test_place__only_stores_are_opened(address, says, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
+    with pytest.raises(PoolFormatError, match=says):
+        Place.of(address)
+
+
+def test_place__a_path_with_colons_is_a_path(tmp_path):
+    (tmp_path / "a::b.jpg").write_bytes(b"x")
+    assert Place.of(tmp_path / "a::b.jpg").read() == b"x"
+
+
+@pytest.mark.parametrize(
+    "chain", ["zip://in::{}", "tar://in::{}", "simplecache::zip://in::{}", "simplecache::zip://in::file://{}"]
+)
+def test_make_pool__a_folder_in_an_archive(tmp_path, teachers, chain):
+    folder_of_pictures(tmp_path / "in")
+    build(tmp_path / "in", tmp_path / "here", teachers[0])
+    archive = packed(tmp_path / "in", tmp_path / ("x.tar" if chain.startswith("tar") else "x.zip"))
+    build(chain.format(archive), tmp_path / "there", teachers[0])
+    assert table_of(tmp_path / "there") == table_of(tmp_path / "here")
+    assert (arrays_of(tmp_path / "there", "l14_img") == arrays_of(tmp_path / "here", "l14_img")).all()
+    pool = open_pool(tmp_path / "there")
+    index = open_images(pool, tmp_path / "cache")
+    assert [index.read(uid) for uid in table_of(pool.root)["uid"].to_pylist()] == [image(n, "PNG") for n in range(9)]
+
+
+@pytest.mark.parametrize("chain", ["{}", "simplecache::{}", "filecache::{}"])
+@pytest.mark.parametrize("kind", ["tars", "csv", "zip"])
+def test_make_pool__from_a_web_server(tmp_path, teachers, chain, kind):
+    if kind == "tars":
+        local, name = write_tars(tmp_path / "in"), "in"
+    else:
+        local, name = csv_of_pictures(tmp_path / "in"), "in/captions.csv"
+    build(local, tmp_path / "here", teachers[0])
+    with serving(tmp_path) as served:
+        address = chain.format(f"{served.address}/{name}")
+        if kind == "zip":
+            packed(tmp_path / "in", tmp_path / "x.zip")
+            address = "zip://in/captions.csv::" + chain.format(f"{served.address}/x.zip")
+        build(address, tmp_path / "there", teachers[0])
+        pool = open_pool(tmp_path / "there")
+        index = open_images(pool, tmp_path / "cache")
+        names = table_of(pool.root)["uid"].to_pylist()
+        kinds = ("JPEG", "PNG", "WEBP") if kind == "tars" else ("PNG",) * 3
+        assert [index.read(uid) for uid in names] == [image(n, kinds[n % 3]) for n in range(9)]
+    assert table_of(pool.root) == table_of(tmp_path / "here")
+
+
+def test_place__a_server_without_ranges_sends_files_and_the_part_is_cut_out(tmp_path):
+    (tmp_path / "x.tar").write_bytes(b"0123456789")
+    with serving(tmp_path, ranges=False) as served:
+        assert Place.of(f"{served.address}/x.tar").read(3, 4) == b"3456"
+
+
+def test_open_source__relative_paths_of_archives_are_noted_from_the_root_on(tmp_path, teachers, monkeypatch):
+    packed(folder_of_pictures(tmp_path / "in"), tmp_path / "x.zip")
+    monkeypatch.chdir(tmp_path)
+    assert open_source("zip://in::x.zip").base.address == f"zip://in::file://{tmp_path}/x.zip"
