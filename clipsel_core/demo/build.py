@@ -128,7 +128,13 @@ def write_pool(root: Path, pairs: Sequence[Pair], teacher: Teacher) -> None:
         _write_metadata(root / "metadata" / f"{name}.parquet", pairs[rows], jpegs[rows], image[rows], text[rows])
         arrays = {f"{ARCH}_img": image[rows], f"{ARCH}_txt": text[rows]}
         np.savez(root / "metadata" / f"{name}.npz", allow_pickle=False, **arrays)
-        _write_tar(root / "shards" / f"{name}.tar", pairs[rows], jpegs[rows], first_key=rows.start)
+        tar = root / "shards" / f"{name}.tar"
+        with new_tar(tar) as packer:
+            for row in range(rows.start, rows.stop):
+                key, pair = f"{row:08d}", pairs[row]
+                facts = {"uid": pair.uid, "key": key, "caption": pair.caption, "width": SIDE, "height": SIDE}
+                packer.add(key, jpegs[row], pair.caption, facts)
+        write_stats(tar, len(pairs[rows]))
 
 
 def write_target(path: Path, pictures: Sequence[Picture], teacher: Teacher) -> None:
@@ -180,12 +186,3 @@ def _write_metadata(
         "fault": [pair.fault for pair in pairs],
     }
     pq.write_table(pa.table(columns), path, compression="zstd")
-
-
-def _write_tar(path: Path, pairs: Sequence[Pair], jpegs: Sequence[bytes], *, first_key: int) -> None:
-    with new_tar(path) as packer:
-        for number, (pair, jpeg) in enumerate(zip(pairs, jpegs, strict=True)):
-            key = f"{first_key + number:08d}"
-            facts = {"uid": pair.uid, "key": key, "caption": pair.caption, "width": SIDE, "height": SIDE}
-            packer.add(key, jpeg, pair.caption, facts)
-    write_stats(path, len(pairs))

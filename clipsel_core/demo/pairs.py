@@ -93,7 +93,13 @@ def training_pairs(pictures: int, *, captions: int = 4) -> list[Pair]:
         picture, caption = _make(fault, rng, wild=False, kinds=ALL_KINDS)
         pairs.append(Pair("", picture, caption, fault))
         for _ in range(captions - 1):
-            pairs.append(Pair("", picture, _reword(picture, caption, fault, rng), fault))
+            # Another caption with the same fault; a poster has only the one that it shows.
+            if fault == "generic":
+                caption = junk(rng, wild=False)
+            elif picture.scene is not None:
+                shown = random_scene(rng) if fault == "mismatched" else picture.scene
+                caption = describe_scene(shown, rng, wild=False)
+            pairs.append(Pair("", picture, caption, fault))
     return pairs
 
 
@@ -145,15 +151,6 @@ def _make(fault: str, rng: Random, *, wild: bool, kinds: tuple[str, ...] = ()) -
     if fault == "generic":
         return Picture(scene), junk(rng, wild=wild)
     return Picture(scene), describe_scene(scene, rng, wild=wild)
-
-
-def _reword(picture: Picture, caption: str, fault: str, rng: Random) -> str:
-    """Another caption with the same fault for a picture of the teacher's web; a poster has only the one it shows."""
-    if picture.scene is None:
-        return caption
-    if fault == "generic":
-        return junk(rng, wild=False)
-    return describe_scene(random_scene(rng) if fault == "mismatched" else picture.scene, rng, wild=False)
 
 
 def _scene(fault: str, kinds: tuple[str, ...], rng: Random) -> Scene:

@@ -25,7 +25,7 @@ FLYING = frozenset({"bird", "butterfly", "balloon", "kite", "rocket"})
 
 _SCALE = {"small": 0.66, "": 1.0, "big": 1.3}
 _SIDE_OF_ONE = {1: 60, 2: 47, 3: 41, 4: 36, 5: 33}
-_OVERSAMPLING = 3
+_OVERSAMPLING, _MARGIN = 3, 4
 WALL_COLOURS: tuple[Rgb, ...] = (
     (244, 222, 204),
     (214, 228, 222),
@@ -83,7 +83,11 @@ def draw_scene(scene: Scene) -> Image.Image:
     BACKDROPS[scene.backdrop](pen, rng)
     image = pen.image.reduce(_OVERSAMPLING)
     for sprite, x, y in sorted(_place(scene, rng), key=lambda placed: placed[2] + placed[0].height):
-        _cast_shadow(image, sprite, x, y)
+        # Its shadow, soft, below and to the right.
+        alpha = Image.new("L", (sprite.width + 2 * _MARGIN, sprite.height + 2 * _MARGIN))
+        alpha.paste(sprite.getchannel("A").point(lambda value: value * 0.38), (_MARGIN, _MARGIN))
+        soft = alpha.filter(ImageFilter.GaussianBlur(1.8))
+        image.paste((40, 38, 62), (x - _MARGIN + 1, y - _MARGIN + 3), soft)
         image.paste(sprite, (x, y), sprite)
     return image
 
@@ -159,15 +163,6 @@ def _place(scene: Scene, rng: Random) -> list[tuple[Image.Image, int, int]]:
                 thing = thing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             placed.append((thing.reduce(_OVERSAMPLING), round(x - side / 2), round(y - side / 2)))
     return placed
-
-
-def _cast_shadow(image: Image.Image, sprite: Image.Image, x: int, y: int) -> None:
-    """Darken the image softly, below and to the right of where the sprite will be."""
-    margin = 4
-    alpha = Image.new("L", (sprite.width + 2 * margin, sprite.height + 2 * margin))
-    alpha.paste(sprite.getchannel("A").point(lambda value: value * 0.38), (margin, margin))
-    soft = alpha.filter(ImageFilter.GaussianBlur(1.8))
-    image.paste((40, 38, 62), (x - margin + 1, y - margin + 3), soft)
 
 
 def _fit(text: str, width: int) -> tuple[ImageFont.FreeTypeFont, list[str]]:

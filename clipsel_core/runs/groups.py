@@ -15,7 +15,7 @@ import torch
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.embeddings import read_pairs
-from clipsel_core.pool.layout import Arch, Shard, read_column, read_uids
+from clipsel_core.pool.layout import Arch, read_column, read_uids
 from clipsel_core.runs.plan import Group, Plan
 from clipsel_core.runs.store import UID_HALVES, SealedFiles
 from clipsel_core.scoring.checks import telling_of_memory
@@ -93,7 +93,7 @@ class GroupScorer:
         usable = tuple(part.usable for part in parts)
         sides = ([part.image for part in parts], [part.text for part in parts])
         with telling_of_memory(self._device):
-            image, text = (_moved(_joined(side, usable), self._device, self._beside) for side in sides)
+            image, text = (_moved(usable_rows(side, usable), self._device, self._beside) for side in sides)
         return Embeddings(group, image, text, usable, tuple(part.renormalised for part in parts))
 
     def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -196,7 +196,8 @@ def _check_similarities(pairs: Embeddings, computed: np.ndarray, arch: Arch) -> 
     """
     first = 0
     for shard, usable in zip(pairs.group.shards, pairs.usable, strict=True):
-        own, others = _stored_similarities(shard, arch)
+        own = [name for name in shard.columns if name == arch.score_column]
+        others = [name for name in shard.columns if _SIMILARITY.fullmatch(name) and name not in own]
         part, first = computed[first : first + usable.sum()], first + int(usable.sum())
         for name in own or others:
             try:
@@ -207,13 +208,6 @@ def _check_similarities(pairs: Embeddings, computed: np.ndarray, arch: Arch) -> 
                 expected = f"similarities that follow the embeddings, as in {name}"
                 remedy = "download its .npz and .parquet again, or give --no-similarity-check"
                 raise PoolFormatError(f"shard {shard.name}", expected=expected, found=found, remedy=remedy)
-
-
-def _stored_similarities(shard: Shard, arch: Arch) -> tuple[list[str], list[str]]:
-    """The columns of a shard with similarities: those of this teacher, and those of others."""
-    named = [name for name in shard.columns if _SIMILARITY.fullmatch(name)]
-    own = [name for name in shard.columns if name == arch.score_column]
-    return own, [name for name in named if name not in own]
 
 
 def disagreement(computed: np.ndarray, stored: np.ndarray, *, same_teacher: bool) -> str:
@@ -250,12 +244,7 @@ def spread(values: torch.Tensor | None, usable: np.ndarray) -> np.ndarray:
     return column
 
 
-def usable_rows(rows: np.ndarray, usable: np.ndarray) -> torch.Tensor:
-    """The rows that can be scored, as a tensor of their own."""
-    return _joined([rows], [usable])
-
-
-def _joined(parts: Sequence[np.ndarray], usable: Sequence[np.ndarray]) -> torch.Tensor:
+def usable_rows(parts: Sequence[np.ndarray], usable: Sequence[np.ndarray]) -> torch.Tensor:
     """The usable rows of all parts below each other; copied only where there is something to leave out or to join."""
     if len(parts) == 1 and usable[0].all():
         return torch.from_numpy(parts[0])

@@ -107,7 +107,7 @@ def _score_groups(plan: Plan, report: Report) -> None:
         for name, rows in [found for found in scaled if found[1]][:1]:  # the first is example enough
             _log.warning("shard %s: %d rows a little off unit length were scaled to it", name, rows)
     skipped = sum(count["skipped"] for count in counts.values())
-    if skipped and skipped >= plan.pool.rows:
+    if skipped and skipped >= plan.config.pairs:
         for shard in shards:
             score_file(root, shard.name).unlink(missing_ok=True)
         remedy = "see what clipsel inspect says; --on-bad-rows scale takes rows of any length"
@@ -121,7 +121,7 @@ class _Tally:
 
     def __init__(self, plan: Plan, left: Sequence[Group], report: Report) -> None:
         self._report, self._guard, self._in_work = report, threading.RLock(), dict[str, int]()
-        self._all_pairs, self._all_shards = plan.pool.rows, len(plan.pool.shards)
+        self._all_pairs, self._all_shards = plan.config.pairs, len(plan.pool.shards)
         self._pairs = self._all_pairs - sum(group.rows_left for group in left)
         self._shards = self._all_shards - sum(len(group.left) for group in left)
         self._tell()

@@ -165,12 +165,10 @@ def _sum_exp2(x: Tensor, y: Tensor, scale: float, shift: float, s: TileSizes, cu
     row, column = (torch.zeros(len(rows), dtype=torch.float64, device=x.device) for rows in (x, y))
     n, m = min(cut.strip, len(x)), min(cut.tile, len(y))
     row_parts, column_parts = _buffer(n, m, s.columns, x.device), _buffer(m, n, s.rows, x.device)
-    for r in _slices(len(x), cut.strip):
-        for c in _slices(len(y), cut.tile):
-            xs, ys = x[r], y[c]
-            _launch(sum_exp2_block, s, xs, ys, row_parts, column_parts, len(xs), len(ys), scale, shift)
-            _add_parts(row_parts, row[r], -(-len(ys) // s.columns))
-            _add_parts(column_parts, column[c], -(-len(xs) // s.rows))
+    for r, c, xs, ys in _pieces_of(x, y, cut):
+        _launch(sum_exp2_block, s, xs, ys, row_parts, column_parts, len(xs), len(ys), scale, shift)
+        _add_parts(row_parts, row[r], -(-len(ys) // s.columns))
+        _add_parts(column_parts, column[c], -(-len(xs) // s.rows))
     return row, column
 
 
@@ -179,25 +177,21 @@ def _log_sums(x: Tensor, y: Tensor, scale: float, s: TileSizes, cut: Tiling) -> 
     row, column = (torch.full((len(rows),), -math.inf, dtype=torch.float64, device=x.device) for rows in (x, y))
     n, m = min(cut.strip, len(x)), min(cut.tile, len(y))
     buffers = [_buffer(*shape, x.device) for shape in ((n, m, s.columns), (m, n, s.rows)) for _ in range(2)]
-    for r in _slices(len(x), cut.strip):
-        for c in _slices(len(y), cut.tile):
-            xs, ys = x[r], y[c]
-            _launch(log2_sum_block, s, xs, ys, *buffers, len(xs), len(ys), scale)
-            _add_log_parts(row[r], -(-len(ys) // s.columns), *buffers[:2])
-            _add_log_parts(column[c], -(-len(xs) // s.rows), *buffers[2:])
+    for r, c, xs, ys in _pieces_of(x, y, cut):
+        _launch(log2_sum_block, s, xs, ys, *buffers, len(xs), len(ys), scale)
+        _add_log_parts(row[r], -(-len(ys) // s.columns), *buffers[:2])
+        _add_log_parts(column[c], -(-len(xs) // s.rows), *buffers[2:])
     return row.mul_(math.log(2.0)), column.mul_(math.log(2.0))
 
 
 def _max_abs(x: Tensor, y: Tensor, s: TileSizes, cut: Tiling) -> Tensor:
     out = torch.zeros(len(x), dtype=torch.float32, device=x.device)
     parts = _buffer(min(cut.strip, len(x)), min(cut.tile, len(y)), s.columns, x.device)
-    for r in _slices(len(x), cut.strip):
-        for c in _slices(len(y), cut.tile):
-            xs, ys = x[r], y[c]
-            _launch(max_abs_block, s, xs, ys, parts, len(xs), len(ys))
-            across = -(-len(ys) // s.columns)
-            largest = parts[: across * len(xs)].view(across, len(xs)).amax(0)
-            torch.maximum(out[r], largest, out=out[r])
+    for r, _, xs, ys in _pieces_of(x, y, cut):
+        _launch(max_abs_block, s, xs, ys, parts, len(xs), len(ys))
+        across = -(-len(ys) // s.columns)
+        largest = parts[: across * len(xs)].view(across, len(xs)).amax(0)
+        torch.maximum(out[r], largest, out=out[r])
     return out
 
 
@@ -234,8 +228,11 @@ def _padded(width: int) -> int:
     return -(-width // DEPTH) * DEPTH
 
 
-def _slices(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+def _pieces_of(x: Tensor, y: Tensor, cut: Tiling) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """The places of the pieces of X and of Y that are swept together, and their rows."""
+    for rows in (slice(start, start + cut.strip) for start in range(0, len(x), cut.strip)):
+        for columns in (slice(start, start + cut.tile) for start in range(0, len(y), cut.tile)):
+            yield rows, columns, x[rows], y[columns]
 
 
 def _launching_on(device: torch.device) -> contextlib.AbstractContextManager:

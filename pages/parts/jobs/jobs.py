@@ -93,35 +93,29 @@ def show_failure() -> None:
         panel.failed = None
 
 
-def at_work(command: str, about: Path) -> Job | None:
-    """The job of this command that is at work on a folder, or waits to be; None where there is none."""
-    found = (job for job in _all(command, about) if job.active)
-    return next(found, None)
+def at_work(word: str, about: Path) -> Job | None:
+    """The job about a folder that is at work, or waits to be, and has this word in its command line; None without one.
+
+    word: the command, or where it writes to: --out=FILE.
+    """
+    return next((job for job in _jobs(word, about) if job.active), None)
 
 
 def latest(command: str, about: Path) -> Job | None:
     """The job of this command that was started last on a folder, None where there is none."""
-    return next(iter(_all(command, about)), None)
-
-
-def making(file: Path, about: Path) -> Job | None:
-    """The job about a folder that is at work on this file (--out), or waits to be; None where there is none."""
-    return next((job for job in _writing(file, about) if job.active), None)
+    return next(iter(_jobs(command, about)), None)
 
 
 def looked_at(file: Path, about: Path) -> None:
     """Notes that what the jobs about a folder wrote into this file (--out) is on show: no page need lead there now."""
-    for job in _writing(file, about):
+    for job in _jobs(f"--out={file}", about):
         if job.state == "done" and not job.opened:
             note_opened(job)
 
 
-def _writing(file: Path, about: Path) -> list[Job]:
-    return [job for job in listing(catalog.jobs_folder(), about.absolute()) if f"--out={file}" in job.info.words]
-
-
-def _all(command: str, about: Path) -> list[Job]:
-    return [job for job in listing(catalog.jobs_folder(), about.absolute()) if job.command == command]
+def _jobs(word: str, about: Path) -> list[Job]:
+    """The jobs about a folder whose command lines have this word, the latest first."""
+    return [job for job in listing(catalog.jobs_folder(), about.absolute()) if word in job.info.words]
 
 
 def draw_glance() -> None:
@@ -174,7 +168,7 @@ def _search(job: Job) -> None:
 def _lead_to_found(job: Job, *, key: str) -> None:
     """What a search found can be seen where the run is on show that it was made in."""
     file = next((Path(word.removeprefix("--out=")) for word in job.info.words if word.startswith("--out=")), None)
-    if file and file.is_file() and _run_label(job) == _run_on_show():
+    if file and file.is_file() and _run_label(job) == st.session_state.get("run"):
         search_links.draw_link("See what it found", ":material/travel_explore:", key=key, kept=file.name)
 
 
@@ -285,7 +279,7 @@ def _show_ended(job: Job, *, brief: bool = False) -> None:
             with st.popover("Why"):
                 _show_said(job, how, status)
         label = _run_label(job)
-        if how == "done" and job.command in ("score", "search") and label not in (None, _run_on_show()):
+        if how == "done" and job.command in ("score", "search") and label not in (None, st.session_state.get("run")):
             st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
         if how == "done" and job.command == "embed":
             st.button("Score it", key=f"score {job.id}", on_click=_score, args=(job,))
@@ -311,17 +305,13 @@ def _show_said(job: Job, how: State, status: Status) -> None:
 def _title(job: Job) -> str:
     """What the job is, and which run it is about where that is not the one on show."""
     label = _run_label(job) if job.command in _ABOUT_A_RUN else None
-    return job.info.title if label in (None, _run_on_show()) else f"{job.info.title} · {label}"
+    return job.info.title if label in (None, st.session_state.get("run")) else f"{job.info.title} · {label}"
 
 
 def _run_label(job: Job) -> str | None:
     """What the run picker calls the run that the job is about; None where it does not show it."""
     root = Path(job.info.about).resolve()
     return next((entry.label for entry in catalog.entries() if entry.root == root), None)
-
-
-def _run_on_show() -> str | None:
-    return st.session_state.get("run")
 
 
 def _open(label: str) -> None:
@@ -343,10 +333,9 @@ def _cancel(job: Job) -> None:
 def _again(job: Job) -> None:
     try:
         control.again(catalog.jobs_folder(), job, may_read=folders.job_roots())
+        forget(job)
     except ClipselError as error:
         refuse(error)
-        return
-    forget(job)
 
 
 def _clear(ended: list[Job]) -> None:

@@ -97,7 +97,7 @@ def offer_full_search(entry: Entry, run: Run, query: Query, side: Side, *, watch
     if file.is_file():
         label = f"See the best of all {every}"
         search_links.draw_link(label, ":material/travel_explore:", key="see all", kept=file.name)
-    elif job := jobs.making(file, run.root):
+    elif job := jobs.at_work(f"--out={file}", run.root):
         if watch:
             jobs.draw_search(job)
     else:
