@@ -402,7 +402,9 @@ time.sleep(300)
 @pytest.mark.parametrize("work", [_A_QUERY, _AN_ERROR, _A_DEAF_LIBRARY])
 def test_main__interrupted_is_one_line_and_exit_code_130_whatever_a_library_makes_of_it(number, work):
     script = f"""
-import os, threading, time
+import os, signal, threading, time
+# Whoever started the tests in the background of a script may have had them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from clipsel_core import cli
 from clipsel_core.errors import PoolFormatError
 cli._GRACE_S = 3
