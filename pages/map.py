@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
@@ -41,17 +41,29 @@ def show(entry: Entry) -> None:
         jobs.draw_panel(run.root)
         projecting.ask_for_map(entry, run)
         return
+    _explore(entry, recipes.draft_yaml(entry, run))
+
+
+@guards.fragment
+def _explore(entry: Entry, recipe: str) -> None:
+    """The map beside what was drawn on it, which runs this and nothing else of the page.
+
+    recipe: the draft's YAML that the rest shows; where it is another one meanwhile, the page is drawn anew.
+    """
+    run, session = state.open_run(entry), views.get(MapState, entry.key)
+    if recipes.draft_yaml(entry, run) != recipe:
+        st.rerun()
     naming = region.naming_task(entry)
     naming.begin()
-    shape = views.get(MapState, entry.key).shape
-    shown = _Shown(Colour(AMOUNT), shape, recipes.draft_yaml(entry, run), naming.value)
     left, right = st.columns([4, 3], gap="large")
     with left:
-        _draw_guarded(entry, replace(shown, colour=_choose_colour(entry, shown.recipe)))
+        shown = _Shown(_choose_colour(entry, recipe), session.shape, recipe, naming.value)
+        _draw(entry, shown)
+        canvas.hear_lasso(session, key=f"lasso {entry.key}", drawn=region.rewind_region)
         region.show_naming(naming, shown.names)
     with right:
         jobs.draw_panel(run.root)
-        region.show_region(entry, run, shape, naming.value)
+        region.show_region(entry, run, session.shape, naming.value)
 
 
 def _choose_colour(entry: Entry, recipe: str) -> Colour:
@@ -68,16 +80,12 @@ def _choose_colour(entry: Entry, recipe: str) -> Colour:
 
 
 @guards.fragment
-def _draw_guarded(entry: Entry, shown: _Shown) -> None:
-    """The map itself. Zooming and moving run this and nothing else; what concerns the whole page draws it anew."""
-    session = views.get(MapState, entry.key)
-    if session.shape != shown.shape or recipes.draft_yaml(entry, state.open_run(entry)) != shown.recipe:
+def _draw(entry: Entry, shown: _Shown) -> None:
+    """The map itself. Zooming and moving run this and nothing else."""
+    if recipes.draft_yaml(entry, state.open_run(entry)) != shown.recipe:
         st.rerun()
-    _draw(entry, shown, session)
-
-
-def _draw(entry: Entry, shown: _Shown, session: MapState) -> None:
-    places, whole, colour = state.open_map(entry), colours.whole_span(entry), shown.colour
+    session, places = views.get(MapState, entry.key), state.open_map(entry)
+    whole, colour = colours.whole_span(entry), shown.colour
     span = session.span or whole
     found = colours.cells_of(entry, colour, span)
     scale = colours.scale_of(entry, colour, found)
@@ -98,7 +106,7 @@ def _draw(entry: Entry, shown: _Shown, session: MapState) -> None:
         shape=shown.shape,
     )
     key, rows = f"map {entry.key}", places.rows[within(found.span, places.x, places.y)] if few else places.rows[:0]
-    opened = canvas.draw_map(view, session, key=key, drawn=region.rewind_region)
+    opened = canvas.draw_map(view, session, key=key)
     canvas.draw_tip(view, _tip(entry, colour, session, rows), key=f"tip {entry.key}")
     if opened is not None:
         views.get(views.Pairs).opened = views.OpenPair((entry.key, key), pager.RowList(rows, len(rows)), opened)

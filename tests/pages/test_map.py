@@ -37,7 +37,8 @@ def on_right(pairs: int = 60) -> np.ndarray:
 
 
 def draw(app, event: str, value: object):
-    element = next(part for part in app.get("bidi_component") if part.proto.component_name == "clipsel_map")
+    name = "clipsel_lasso" if event == "drawn" else "clipsel_map"
+    element = next(part for part in app.get("bidi_component") if part.proto.component_name == name)
     return trigger(app, element.proto.id, event, value)
 
 

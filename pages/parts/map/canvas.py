@@ -17,6 +17,7 @@ from clipsel_core.curation.index.counts import Span
 from pages.parts.component import component
 
 _map = component("map", '<div class="map"></div>', css=("map/map.css",), js=("make.js", "map/plane.js", "map/map.js"))
+_lasso = component("lasso", "<i hidden></i>", js=("map/lasso.js",))
 _tip = component("tip", "<i hidden></i>", js=("map/tip.js",))
 _MOST_CORNERS = 4_000
 
@@ -109,16 +110,24 @@ class MapState:
     pointed: int | None = None
 
 
-def draw_map(view: View, session: MapState, *, key: str, drawn: Callable[[], None]) -> int | None:
-    """Draws the map and returns the place among its points of the one that was just clicked, if any.
+def hear_lasso(session: MapState, *, key: str, drawn: Callable[[], None]) -> None:
+    """Takes what is drawn on the map, or taken away, into the session, and runs again where this is called.
 
-    session: changed when something is drawn or taken away, another part comes into view, or the pointer rests on a
-    point that has not been told in words yet. drawn: called besides when something was drawn.
+    drawn: called besides.
     """
 
     def take_shape() -> None:
         session.shape = read_shape(st.session_state[key].get("drawn"))
         drawn()
+
+    _lasso(data={}, key=key, on_drawn_change=take_shape)
+
+
+def draw_map(view: View, session: MapState, *, key: str) -> int | None:
+    """Draws the map and returns the place among its points of the one that was just clicked, if any.
+
+    session: changed when another part comes into view, or the pointer rests on a point that has not been told in words.
+    """
 
     def take_span() -> None:
         session.span = read_span(st.session_state[key].get("moved")) or session.span
@@ -130,7 +139,6 @@ def draw_map(view: View, session: MapState, *, key: str, drawn: Callable[[], Non
     shown = _map(
         data=asdict(view),
         key=key,
-        on_drawn_change=take_shape,
         on_moved_change=take_span,
         on_pointed_change=take_pointed,
         on_opened_change=lambda: None,

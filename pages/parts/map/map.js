@@ -179,7 +179,8 @@ const lay = (self, image, { colouring, span }) => {
 const tellDrawn = (self, trail) => {
   self.trail = trail
   paint(self)
-  self.tell("drawn", trail ? { x: trail.map((at) => at[0]), y: trail.map((at) => at[1]) } : { x: [], y: [] })
+  const detail = trail ? { x: trail.map((at) => at[0]), y: trail.map((at) => at[1]) } : { x: [], y: [] }
+  document.dispatchEvent(new CustomEvent("clipsel-lasso", { detail }))
 }
 
 const hide = (self) => {
