@@ -15,7 +15,7 @@ from pages.parts.catalog import Entry
 from pages.parts.gallery import images, pager, texts
 from pages.parts.jobs import jobs
 from pages.parts.map import canvas, colours, projecting, region
-from pages.parts.map.canvas import MapState, Points, Shape, Tip, View
+from pages.parts.map.canvas import MapState, Points, Tip, View
 from pages.parts.map.colours import AMOUNT, KEPT, Colour
 from pages.parts.pair import pair
 
@@ -28,7 +28,6 @@ class _Shown:
     """What the rest of the page shows. recipe: the draft's YAML. names: of the regions so far."""
 
     colour: Colour
-    shape: Shape | None
     recipe: str
     names: region.Names | None
 
@@ -41,29 +40,16 @@ def show(entry: Entry) -> None:
         jobs.draw_panel(run.root)
         projecting.ask_for_map(entry, run)
         return
-    _explore(entry, recipes.draft_yaml(entry, run))
-
-
-@guards.fragment
-def _explore(entry: Entry, recipe: str) -> None:
-    """The map beside what was drawn on it, which runs this and nothing else of the page.
-
-    recipe: the draft's YAML that the rest shows; where it is another one meanwhile, the page is drawn anew.
-    """
-    run, session = state.open_run(entry), views.get(MapState, entry.key)
-    if recipes.draft_yaml(entry, run) != recipe:
-        st.rerun()
-    naming = region.naming_task(entry)
+    recipe, naming = recipes.draft_yaml(entry, run), region.naming_task(entry)
     naming.begin()
+    names = naming.value
     left, right = st.columns([4, 3], gap="large")
     with left:
-        shown = _Shown(_choose_colour(entry, recipe), session.shape, recipe, naming.value)
-        _draw(entry, shown)
-        canvas.hear_lasso(session, key=f"lasso {entry.key}", drawn=region.rewind_region)
-        region.show_naming(naming, shown.names)
+        _draw(entry, _Shown(_choose_colour(entry, recipe), recipe, names))
+        region.show_naming(naming, names)
     with right:
         jobs.draw_panel(run.root)
-        region.show_region(entry, run, session.shape, naming.value)
+        _draw_region(entry, recipe, names)
 
 
 def _choose_colour(entry: Entry, recipe: str) -> Colour:
@@ -103,7 +89,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
         bar=colours.legend_of(entry, colour, found, scale),
         labels=shown.names.labels if shown.names else [],
         points=colours.points_in(entry, colour, found, scale) if few else Points(),
-        shape=shown.shape,
+        shape=session.shape,
     )
     key, rows = f"map {entry.key}", places.rows[within(found.span, places.x, places.y)] if few else places.rows[:0]
     opened = canvas.draw_map(view, session, key=key)
@@ -115,6 +101,16 @@ def _draw(entry: Entry, shown: _Shown) -> None:
         "Similar images lie close together; directions have no meaning. Draw around a region to see what is in it. "
         "The wheel or two fingers zoom; single pairs appear where few are in view."
     )
+
+
+@guards.fragment
+def _draw_region(entry: Entry, recipe: str, names: region.Names | None) -> None:
+    """What lies in what was drawn, which runs this and nothing else; the map shows by itself what is drawn on it."""
+    run, session = state.open_run(entry), views.get(MapState, entry.key)
+    if recipes.draft_yaml(entry, run) != recipe:
+        st.rerun()
+    canvas.hear_lasso(session, key=f"lasso {entry.key}", drawn=region.rewind_region)
+    region.show_region(entry, run, recipe, session.shape, names)
 
 
 def _tip(entry: Entry, colour: Colour, session: MapState, rows: np.ndarray) -> Tip | None:

@@ -15,7 +15,7 @@ from clipsel_core.curation.exploring.searches import Nearest
 from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import membership, messages, metrics, recipes, search_links, state, words
+from pages.parts import messages, metrics, recipes, search_links, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, pager
 from pages.parts.jobs import jobs
@@ -89,10 +89,8 @@ def _show_beginning(entry: Entry, run: Run, metric: str) -> None:
         st.button("Others", icon=":material/shuffle:", key="other beginnings", on_click=_draw_others)
     scored = len(state.open_table(entry))
     drawn = random.Random(st.session_state.get(_DRAW, 0)).sample(range(scored), min(_BEGINNING, scored))
-    keeps, listed = (
-        membership.find_keeps(entry, recipes.draft_yaml(entry, run)),
-        pager.RowList(np.array(drawn), _BEGINNING),
-    )
+    keeps = galleries.find_keeps(entry, recipes.draft_yaml(entry, run))
+    listed = pager.RowList(np.array(drawn), _BEGINNING)
     galleries.draw_gallery(entry, listed, metric, key="beginning", title="Pairs drawn at random", keeps=keeps)
 
 
@@ -129,7 +127,7 @@ def _show_found(
     messages.show_title(title, f"{among} · cosine {high} to {low}")
     # A list of them is named after what they are like.
     galleries.draw_actions(entry, run, found.rows, more, called=title[title.find("like ") :])
-    keeps, listed = membership.find_keeps(entry, recipes.draft_yaml(entry, run)), pager.RowList(found.rows, _CARDS)
+    keeps, listed = galleries.find_keeps(entry, recipes.draft_yaml(entry, run)), pager.RowList(found.rows, _CARDS)
     pager.rewind_on_change(_PAGE, found.rows.tobytes())
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.choose_page(_PAGE, listed)

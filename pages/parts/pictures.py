@@ -180,13 +180,14 @@ hush_pillow()
 
 
 def keep_drawing(png: bytes) -> str:
-    """Keeps a picture that a page drew until the browser fetches it, and returns the name that it is fetched by.
+    """Keeps a picture that a page drew until the browser fetches it, and returns the address that it is fetched by.
 
-    The same picture has the same name. A page says only its address, so that it does not send it again with all else.
+    The same picture has the same address, seen from a page: also behind a proxy's path. A page says only that, so that
+    it does not send the picture again with all else.
     """
     name = hashlib.sha256(png).hexdigest()[:32]
     _drawings.put(name, png)
-    return name
+    return f"./drawings/{name}"
 
 
 def read_drawing(name: str) -> bytes | None:

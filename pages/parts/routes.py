@@ -59,16 +59,6 @@ class _Unknown(StringConvertor):
 register_url_convertor("unknown", _Unknown())
 
 
-def image_url(entry: catalog.Entry, uid: str) -> str:
-    """Where a pair's image is served."""
-    return f"/pairs/{entry.key}/{uid}"
-
-
-def drawing_url(name: str) -> str:
-    """Where a picture that is kept by this name is served, seen from a page: also behind a proxy's path."""
-    return f"./drawings/{name}"
-
-
 def export_url(entry: catalog.Entry, name: str, sha256: str) -> str:
     """Where an exported file, or its manifest, can be downloaded while the subset has this SHA-256."""
     return f"/exports/{entry.key}/{quote(name, safe='')}?sha256={sha256}"

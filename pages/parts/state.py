@@ -11,12 +11,13 @@ import math
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 import streamlit as st
@@ -35,7 +36,6 @@ from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run, description_files
 from clipsel_core.tasks import Report, Task
 from pages.parts import catalog, messages
-from pages.parts.cache import Cached
 
 Stamp = tuple[tuple[str, int, int], ...]
 Arguments = ParamSpec("Arguments")
@@ -51,6 +51,51 @@ _files_seen: Recent[tuple[float, Stamp]] = Recent(64)
 _FILES_SEEN_S = 1.0
 # Runs with so many pairs have their map opened so long after their scores: whoever came first does not wait for it.
 _LARGE, _LATER_S = 10_000_000, 5.0
+
+
+# By function: a page's script defines its functions anew whenever it is run.
+_results: dict[tuple[str, str], OrderedDict[Hashable, Any]] = {}
+_lock = threading.Lock()
+
+
+class _Slot:
+    """Room for one result, which one session works out and the others wait for."""
+
+    def __init__(self) -> None:
+        self.lock, self.filled, self.result = threading.Lock(), False, None
+
+
+class Cached(Generic[Arguments, Result]):
+    """A function that keeps its last `most` results. They are shared between sessions: nobody may write to them.
+
+    stamp: told the arguments; a result is kept by them and by what this returns. spinner: said while it is worked out.
+    Streamlit's own caches take a millisecond to name a result, and a moved thumb asks for dozens.
+    """
+
+    def __init__(
+        self, work: Callable[Arguments, Result], most: int, stamp: Callable[..., Hashable], spinner: str
+    ) -> None:
+        self._work, self._most, self._stamp, self._spinner = work, most, stamp, spinner
+        code = work.__code__
+        self._slots = _results.setdefault((code.co_filename, code.co_qualname), OrderedDict())
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        name = args, tuple(kwargs.items()), self._stamp(*args, **kwargs)
+        with _lock:
+            slot = self._slots.setdefault(name, _Slot())
+            self._slots.move_to_end(name)
+            while len(self._slots) > self._most:
+                self._slots.popitem(last=False)
+        with slot.lock:
+            if not slot.filled:
+                with st.spinner(self._spinner) if self._spinner else nullcontext():
+                    slot.result, slot.filled = self._work(*args, **kwargs), True
+        return slot.result
+
+    def clear(self) -> None:
+        """Forgets all results."""
+        with _lock:
+            self._slots.clear()
 
 
 def current() -> catalog.Entry:

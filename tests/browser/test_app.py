@@ -18,7 +18,7 @@ from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, routes
+from pages.parts import catalog
 from tests.browser.conftest import PATIENCE_MS, ROOT, settle, visit
 from tests.pages.worlds import HOSTILE, LACKING
 from tests.waiting import PATIENCE_S, until
@@ -45,7 +45,7 @@ def test_pages__open_quietly_on_a_run_that_lacks_something(page, world):
 def test_routes__answer_only_to_our_own_name(server):
     entry = catalog.Entry("demo/run", (server.data / "demo" / "run").resolve())
     uid = uids.to_hex(ScoreTable.open(Run.open(entry.root)).uids_at(np.arange(1)))[0].as_py()
-    url = server.url + routes.image_url(entry, uid)
+    url = server.url + f"/pairs/{entry.key}/{uid}"
     assert urllib.request.urlopen(url).status == 200
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(urllib.request.Request(url, headers={"Host": "evil.example"}))

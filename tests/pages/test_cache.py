@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pages.parts.cache import Cached
+from pages.parts.state import Cached
 from tests.waiting import PATIENCE_S
 
 

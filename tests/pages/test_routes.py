@@ -66,7 +66,7 @@ def entry(tmp_path, monkeypatch):
 
 
 def test_image__comes_by_uid_as_it_lies_in_the_tar(entry):
-    status, headers, body = get(routes.image_url(entry, FIRST))
+    status, headers, body = get(f"/pairs/{entry.key}/{FIRST}")
     assert status == 200
     assert body == picture(0)
     assert headers["content-type"] == "image/jpeg"
@@ -94,7 +94,7 @@ def test_image__bytes_that_are_no_picture_are_415(entry, monkeypatch):
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     ):
         monkeypatch.setattr(pictures, "read", lambda root, uid, data=data: data)
-        status, headers, body = get(routes.image_url(entry, FIRST))
+        status, headers, body = get(f"/pairs/{entry.key}/{FIRST}")
         assert status == 415
         assert headers["content-type"].startswith("text/plain")
         assert b"script" not in body
@@ -133,7 +133,7 @@ def test_shown__a_wide_tiff_no_larger_than_a_screen(monkeypatch):
 
 def test_image__a_tiff_is_shown_by_the_route(entry, monkeypatch):
     monkeypatch.setattr(pictures, "read", lambda root, uid: picture(0, "TIFF"))
-    status, headers, body = get(routes.image_url(entry, FIRST))
+    status, headers, body = get(f"/pairs/{entry.key}/{FIRST}")
     assert (status, headers["content-type"], body[:2]) == (200, "image/jpeg", b"\xff\xd8")
 
 
@@ -263,12 +263,12 @@ def test_pictures__are_looked_for_again_where_they_could_not_be_read(entry, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pictures, "open_images", fail)
-    assert get(routes.image_url(entry, FIRST))[0] == 404
+    assert get(f"/pairs/{entry.key}/{FIRST}")[0] == 404
     monkeypatch.setattr(pictures, "open_images", read)
-    assert get(routes.image_url(entry, FIRST))[0] == 404
+    assert get(f"/pairs/{entry.key}/{FIRST}")[0] == 404
     later = pictures.time.monotonic() + 11
     monkeypatch.setattr(pictures, "time", SimpleNamespace(monotonic=lambda: later))
-    assert get(routes.image_url(entry, FIRST))[0] == 200
+    assert get(f"/pairs/{entry.key}/{FIRST}")[0] == 200
 
 
 def test_image__while_images_are_being_found_nobody_says_that_there_is_none(entry, monkeypatch):
@@ -276,11 +276,11 @@ def test_image__while_images_are_being_found_nobody_says_that_there_is_none(entr
     monkeypatch.setattr(tasks, "_AT_ONCE_S", 0)
     monkeypatch.setattr(pictures, "_PATIENCE_S", 0)
     monkeypatch.setattr(pictures, "open_images", lambda *given: go_on.wait(PATIENCE_S) and find(*given))
-    status, headers, _ = get(routes.image_url(entry, FIRST))
+    status, headers, _ = get(f"/pairs/{entry.key}/{FIRST}")
     assert (status, headers["retry-after"]) == (503, "5")
     go_on.set()
     pictures.find(entry.root).work.wait(PATIENCE_S)
-    assert get(routes.image_url(entry, FIRST))[0] == 200
+    assert get(f"/pairs/{entry.key}/{FIRST}")[0] == 200
 
 
 def test_pictures__pool_without_images_has_none(tmp_path):
@@ -302,7 +302,7 @@ def test_image__of_an_embedded_pool_comes_from_where_it_was_left(tmp_path, monke
     monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
     monkeypatch.setenv("CLIPSEL_RUNS", str(run))
     entry = catalog.entries()[0]
-    assert get(routes.image_url(entry, FIRST))[0] == 404
+    assert get(f"/pairs/{entry.key}/{FIRST}")[0] == 404
     high, low = (half[:1] for half in _halves(1))
     where = {"file": pa.array(["0.jpg"]).dictionary_encode(), "offset": [0], "length": [len(picture(0))]}
     table = pa.table({"uid_hi": high, "uid_lo": low, **where})
@@ -310,11 +310,11 @@ def test_image__of_an_embedded_pool_comes_from_where_it_was_left(tmp_path, monke
     described = {"base": str(tmp_path / "elsewhere"), "image_column": ""}
     index = tmp_path / "world" / "pool" / "images" / "00000000.parquet"
     pq.write_table(table.replace_schema_metadata(described), index)
-    assert get(routes.image_url(entry, FIRST))[0] == 404
+    assert get(f"/pairs/{entry.key}/{FIRST}")[0] == 404
     monkeypatch.setenv("CLIPSEL_READ", str(tmp_path / "elsewhere"))
     later = pictures.time.monotonic() + 11
     monkeypatch.setattr(pictures, "time", SimpleNamespace(monotonic=lambda: later))
-    assert get(routes.image_url(entry, FIRST))[::2] == (200, picture(0))
+    assert get(f"/pairs/{entry.key}/{FIRST}")[::2] == (200, picture(0))
     for other in ("other.jpg", "..%2felsewhere%2fother.jpg", uids.to_hex(uids.from_halves(*_halves(2)))[1].as_py()):
         assert get(f"/pairs/{entry.key}/{other}")[0] == 404
 
@@ -359,8 +359,8 @@ def test_by_key__sees_other_folders_and_new_runs_at_once(tmp_path, monkeypatch):
 
 
 def test_drawing__is_kept_by_what_is_in_it_until_others_were_drawn():
-    address = routes.drawing_url(pictures.keep_drawing(b"a picture")).removeprefix(".")
-    assert address == routes.drawing_url(pictures.keep_drawing(b"a picture")).removeprefix(".")
+    address = pictures.keep_drawing(b"a picture").removeprefix(".")
+    assert address == pictures.keep_drawing(b"a picture").removeprefix(".")
     status, headers, body = get(address)
     assert (status, headers["content-type"], body) == (200, "image/png", b"a picture")
     assert headers["x-content-type-options"] == "nosniff"

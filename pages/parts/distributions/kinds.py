@@ -14,8 +14,9 @@ from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.counts import GroupMeans, group_means
 from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.index.ranking import percentile_groups
-from pages.parts import charts, marginals, membership, messages, metrics, recipes, state, words
+from pages.parts import charts, marginals, messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry
+from pages.parts.pair import galleries
 
 _LONGEST_LABEL = 80
 _MOST_ROWS = 12
@@ -41,7 +42,7 @@ def draw_kinds(entry: Entry, names: list[str]) -> None:
         return
     edges, whole = every.coarse(_BINS)
     recipe = recipes.draft_yaml(entry, state.open_run(entry))
-    kept = _kept(entry, column, recipe) if membership.find_keeps(entry, recipe) else None
+    kept = _kept(entry, column, recipe) if galleries.find_keeps(entry, recipe) else None
     for row, place in enumerate(map(int, np.argsort(-found.counts)[:_MOST_ROWS])):
         part, listed = _kind_spread(entry, column, place, name), int(found.counts[place])
         by_recipe = "" if kept is None else f", {words.share(int(kept[place]), listed)} kept by the recipe"

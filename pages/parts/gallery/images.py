@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import streamlit as st
 
 from clipsel_core.pool.layout import knows_images
-from pages.parts import messages, pictures, progress_bars, routes, state, views
+from pages.parts import messages, pictures, progress_bars, state, views
 from pages.parts.catalog import Entry
 from pages.parts.pictures import modified
 
@@ -38,7 +38,7 @@ def addresses(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) ->
         finding, shown = pictures.find(entry.root), views.get(_Images)
         if finding.work.finished:
             shown.damaged = finding.index.damaged if finding.index else []
-            return [routes.image_url(entry, name) for name in names]
+            return [f"/pairs/{entry.key}/{name}" for name in names]
         shown.awaited = finding
         return [""] * len(names)
     if urls is None or not st.session_state.get(_key(entry)):

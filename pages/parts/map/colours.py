@@ -11,7 +11,7 @@ from PIL import Image
 
 from clipsel_core.curation.index import counts as binning
 from clipsel_core.curation.index.counts import Cells, Span
-from pages.parts import metrics, pictures, routes, state, words
+from pages.parts import metrics, pictures, state, words
 from pages.parts.catalog import Entry
 from pages.parts.map.canvas import Legend, Points
 
@@ -111,7 +111,7 @@ def draw_cells(cells: Cells, scale: Scale) -> bytes:
 def image_address(entry: Entry, colour: Colour, span: Span) -> str:
     """The address of a picture of a part of the map."""
     # Kept anew each time: whoever is sent the address will ask for it soon.
-    return routes.drawing_url(pictures.keep_drawing(_image(entry, colour, span, st.context.theme.type == "dark")))
+    return pictures.keep_drawing(_image(entry, colour, span, st.context.theme.type == "dark"))
 
 
 @state.per_map(16)

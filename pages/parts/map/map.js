@@ -180,6 +180,9 @@ const tellDrawn = (self, trail) => {
   self.trail = trail
   paint(self)
   const detail = trail ? { x: trail.map((at) => at[0]), y: trail.map((at) => at[1]) } : { x: [], y: [] }
+  // Python does not draw the map anew for it.
+  self.data = { ...self.data, shape: trail && detail }
+  drawTools(self)
   document.dispatchEvent(new CustomEvent("clipsel-lasso", { detail }))
 }
 

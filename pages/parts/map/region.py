@@ -16,7 +16,7 @@ from clipsel_core.curation.index import ordering
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import marginals, membership, messages, metrics, progress_bars, recipes, state, words
+from pages.parts import marginals, messages, metrics, progress_bars, state, words
 from pages.parts.catalog import Entry
 from pages.parts.charts import Layer, draw_histogram
 from pages.parts.gallery import pager
@@ -93,15 +93,18 @@ def _members(entry: Entry, shape: Shape) -> np.ndarray:
     return shape.holds(places.x, places.y)
 
 
-def show_region(entry: Entry, run: Run, shape: Shape | None, names: Names | None) -> None:
-    """Everything about what was drawn; about the whole map where nothing was. names: of its regions, if known."""
+def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names: Names | None) -> None:
+    """Everything about what was drawn; about the whole map where nothing was.
+
+    recipe: the draft's YAML. names: of the map's regions, if known.
+    """
     everyone = state.open_map(entry).rows
     member = _members(entry, shape) if shape else slice(None)
     rows = everyone[member]
     if not len(rows):
         messages.show_empty("No pair in this region", "Draw around a coloured part of the map.")
         return
-    keeps = membership.find_keeps(entry, recipes.draft_yaml(entry, run))
+    keeps = galleries.find_keeps(entry, recipe)
     share = f"{words.share(int(keeps(rows).sum()), len(rows))} kept by the recipe" if keeps else ""
     messages.show_title(f"{words.pairs(len(rows))} {'in the region' if shape else 'on the map'}", share)
     if shape:
