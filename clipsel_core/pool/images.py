@@ -295,28 +295,26 @@ def _write_database(path: Path, stamp: str, blocks: Iterable[_Block]) -> None:
             database.execute(f"CREATE TEMP TABLE given ({_ENTRY})")
             database.execute("BEGIN")
             for block in blocks:
-                _add_block(database, block)
+                kind = database.execute("INSERT INTO kinds VALUES (NULL, ?, ?)", [block.base, block.image_column])
+                [(known,)] = database.execute("SELECT ifnull(max(id), 0) FROM files")
+                files = ((kind.lastrowid, name) for name in block.names)
+                database.executemany("INSERT INTO files VALUES (NULL, ?, ?)", files)
+                if block.damage:
+                    damaged = [block.names[0], block.damage, block.table.num_rows]
+                    database.execute("INSERT INTO damaged VALUES (?, ?, ?)", damaged)
+                # One that is too long to be read at once is left out.
+                table = block.table.filter(pc.less_equal(block.table["length"], _LARGEST_IMAGE))
+                given = set(table.column_names)
+                columns = [np.asarray(table[name]) if name in given else np.zeros(len(table)) for name in _COLUMNS]
+                columns[2] = columns[2] + (known + 1)
+                rows = zip(*(column.astype(np.int64).tolist() for column in columns), strict=True)
+                database.executemany("INSERT INTO given VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             database.execute("INSERT OR IGNORE INTO images SELECT * FROM given ORDER BY high, low, rowid")
             database.execute("INSERT INTO about SELECT ?, count(*) FROM given", [stamp])
             database.execute("COMMIT")
     except sqlite3.Error as error:
         full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
-
-
-def _add_block(database: sqlite3.Connection, block: _Block) -> None:
-    """Adds some images; one that is too long to be read at once is left out."""
-    kind = database.execute("INSERT INTO kinds VALUES (NULL, ?, ?)", [block.base, block.image_column]).lastrowid
-    [(known,)] = database.execute("SELECT ifnull(max(id), 0) FROM files")
-    database.executemany("INSERT INTO files VALUES (NULL, ?, ?)", ((kind, name) for name in block.names))
-    if block.damage:
-        database.execute("INSERT INTO damaged VALUES (?, ?, ?)", [block.names[0], block.damage, block.table.num_rows])
-    table = block.table.filter(pc.less_equal(block.table["length"], _LARGEST_IMAGE))
-    given = set(table.column_names)
-    columns = [np.asarray(table[name]) if name in given else np.zeros(len(table)) for name in _COLUMNS]
-    columns[2] = columns[2] + (known + 1)
-    rows = zip(*(column.astype(np.int64).tolist() for column in columns), strict=True)
-    database.executemany("INSERT INTO given VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def _blocks_of_parts(root: Path, paths: list[Path]) -> Generator[_Block, None, None]:

@@ -21,7 +21,7 @@ from clipsel_core import uids
 from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.conventions import A_ROW, WHOLE_FILE, padded_uid
-from clipsel_core.pool.layout import Pool, read_uids
+from clipsel_core.pool.layout import Pool, Shard, read_uids
 from clipsel_core.pool.making.shard_files import write_parquet
 from clipsel_core.pool.prefetch import in_batches, in_order
 from clipsel_core.pool.sources.record import Record, Source, signature_of
@@ -79,7 +79,7 @@ def match(source: Source, pool: Pool, report: Report) -> Matched:
     Memory: 60 bytes a pair of the pool. Raises: PoolFormatError where source and pool have no names in common.
     """
     for by in _named_by(source, pool):
-        work = _Matching(np.concatenate([_names(pool, number, by) for number in range(len(pool.shards))]))
+        work = _Matching(np.concatenate([_names(pool, shard, by) for shard in pool.shards]))
         total, before = sum(source.sizes), 0
         for part, stretches in _parts(source, by):
             for stretch in stretches:
@@ -153,11 +153,11 @@ def _named_by(source: Source, pool: Pool) -> list[str]:
     return [way for way, known in ways.items() if known]
 
 
-def _names(pool: Pool, shard: int, by: str) -> np.ndarray:
+def _names(pool: Pool, shard: Shard, by: str) -> np.ndarray:
     """The names of a shard's pairs, (N,) UID_DTYPE; keys as 128 bits of their hash."""
     if by == "uid":
-        return read_uids(pool, pool.shards[shard])
-    keys = pq.read_table(pool.shards[shard].parquet, columns=["key"])["key"].cast(pa.string())
+        return read_uids(pool, shard)
+    keys = pq.read_table(shard.parquet, columns=["key"])["key"].cast(pa.string())
     return uids.from_hex([_hashed(key or "") for key in keys.to_pylist()])
 
 

@@ -143,9 +143,12 @@ def _read_part(base: Place, part: _Part) -> Iterator[Record]:
                 yield Record(f"{part.image}:{number}", part.image, fault=row, position=number)
                 continue
             path = clean_text(row.get(columns.image)).strip() if columns.image else ""
+            # clip-retrieval writes a tar's keys in the place of paths.
+            able = path and "\0" not in path and not path.startswith("data:")
+            there = able and ("://" in path or base.remote or (base / path).is_file())
             yield Record(
                 key=columns.key_in(row) or path or f"{part.image}:{number}",
-                file=path if _is_there(base, path) else "",
+                file=path if there else "",
                 embeddings=np.stack([image, text]),
                 position=number,
                 **columns.fields(row),
@@ -163,13 +166,6 @@ def _table_rows(base: Place, part: _Part) -> Iterator[Mapping[str, Any] | str]:
             yield from ({"text": line.rstrip("\r\n")} for line in lines)
     else:
         yield from (row.values for row in read_rows(base / part.table, (base / part.table).ending))
-
-
-def _is_there(base: Place, path: str) -> bool:
-    """Whether an image can be expected at a path: clip-retrieval writes a tar's keys in its place."""
-    if not path or "\0" in path or path.startswith("data:"):
-        return False
-    return "://" in path or base.remote or (base / path).is_file()
 
 
 def _read_header(place: Place, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
