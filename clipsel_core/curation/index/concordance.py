@@ -171,7 +171,13 @@ def places_from_top(order: np.ndarray, among: np.ndarray) -> np.ndarray:
 def top_of(order: np.ndarray, among: np.ndarray, most: int) -> np.ndarray:
     """The pairs of a set that stand highest, so many or all: (N,) bool."""
     out = np.zeros(len(among), bool)
-    _top_of(read_only(order), read_only(among), most, out)
+    for stop in range(len(order), 0, -_STEP):
+        rows = order[max(stop - _STEP, 0) : stop][::-1]
+        rows = rows[among[rows]]
+        out[rows[:most]] = True
+        most -= min(most, len(rows))
+        if not most:
+            break
     return out
 
 
@@ -180,12 +186,11 @@ def shared_tops(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     x, y: (M,) int32 places from the top in rankings of the same M pairs. A top of p percent has floor(p M / 100) pairs.
     """
-    x, y = read_only(x), read_only(y)
 
     def work(start: int, stop: int) -> np.ndarray:
-        counts = np.zeros(101, np.int64)
-        _shared_tops(x, y, start, stop, counts)
-        return counts
+        in_both = np.maximum(x[start:stop], y[start:stop]).astype(np.int64) + 1
+        # The first percentage whose top has so many pairs: rounded up.
+        return np.bincount((in_both * 100 + len(x) - 1) // len(x), minlength=101)
 
     return np.cumsum(sum(in_parts(work, len(x)), np.zeros(101, np.int64)))[1:]
 
@@ -193,12 +198,11 @@ def shared_tops(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def gap_sizes(gaps: np.ndarray, shift: int, bins: int) -> np.ndarray:
     """How many gaps are of which size, those above 0 and those below: (2, bins) int64; the size is shifted by so many
     bits. gaps: (N,) int32; 0 counts nowhere."""
-    gaps = read_only(gaps)
 
     def work(start: int, stop: int) -> np.ndarray:
-        counts = np.zeros((2, bins), np.int64)
-        _gap_sizes(gaps, start, stop, shift, counts)
-        return counts
+        some = gaps[start:stop]
+        signs = (some[some > 0], -some[some < 0])
+        return np.stack([np.bincount(sizes >> shift, minlength=bins) for sizes in signs])
 
     return sum(in_parts(work, len(gaps)), np.zeros((2, bins), np.int64))
 
@@ -241,31 +245,3 @@ def _places_from_top(order, among, start, stop, place, out):
             out[row] = place
             place += 1
     return place
-
-
-@compiled
-def _top_of(order, among, most, out):
-    for rank in range(len(order) - 1, -1, -1):
-        if most <= 0:
-            return
-        row = order[rank]
-        if among[row]:
-            out[row] = True
-            most -= 1
-
-
-@compiled
-def _shared_tops(x, y, start, stop, counts):
-    pairs = len(x)
-    for row in range(start, stop):
-        in_both = max(x[row], y[row]) + 1
-        # The first percentage whose top has so many pairs: rounded up.
-        counts[(in_both * 100 + pairs - 1) // pairs] += 1
-
-
-@compiled
-def _gap_sizes(gaps, start, stop, shift, counts):
-    for row in range(start, stop):
-        gap = np.int64(gaps[row])
-        if gap:
-            counts[0 if gap > 0 else 1, abs(gap) >> shift] += 1
