@@ -17,7 +17,6 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pages.parts import catalog, routes, warming
-from pages.parts.content_policy import ContentPolicy
 
 parser = argparse.ArgumentParser(prog="streamlit run app.py --")
 parser.add_argument("runs", nargs="*")
@@ -31,4 +30,4 @@ hosts = Middleware(TrustedHostMiddleware, allowed_hosts=st.get_option("server.al
 # Between the server's start and the first page there is time for what that page needs.
 warming.warm_up()
 
-app = st.App("pages/main.py", routes=routes.ROUTES, middleware=[hosts, Middleware(ContentPolicy)])
+app = st.App("pages/main.py", routes=routes.ROUTES, middleware=[hosts, Middleware(routes.ContentPolicy)])

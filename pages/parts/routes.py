@@ -14,16 +14,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+import streamlit
 from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clipsel_core.errors import RunError
 from clipsel_core.files import sha256_of
@@ -48,6 +53,10 @@ _GUESSED = dict.fromkeys(("overview", "Overview", "home", "index.html", "jobs"),
 # Below these Streamlit and our routes answer; its other addresses have a part with a dot in it or a _ in front.
 _OTHERS = "app|auth|component|exports|media|pairs|static"
 _KNOWN = "|".join((*_PAGES, "oauth2callback"))
+
+
+_INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+_HOST = re.compile(r"[\w.-]+(?::\d+)?|\[[\da-f:]+\](?::\d+)?", re.ASCII | re.IGNORECASE)
 
 
 class _Unknown(StringConvertor):
@@ -169,3 +178,58 @@ ROUTES = [
     *(Route(f"/{name}", guessed) for name in _GUESSED),
     Route("/{page:unknown}", unknown),
 ]
+
+
+class ContentPolicy:
+    """ASGI middleware that says with every page what it may do in the browser, which holds the page to it.
+
+    Captions, urls and names are put on the pages as text. Should one ever get through as markup, no script runs that is
+    not a file of this server, other addresses are asked for nothing but pictures (which a curator may switch on), no
+    form is sent, and no other site shows the pages in a frame of its own, where a click could be led astray.
+
+    The socket's address is named, because not every browser takes it for the page's own.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        page = Path(streamlit.__file__).parent / "static" / "index.html"
+        # What a policy calls the scripts that stand in the page's own text.
+        digests = (hashlib.sha256(script.encode()).digest() for script in _INLINE.findall(page.read_text("utf-8")))
+        self._scripts = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        host = Headers(scope=scope).get("host", "")
+        policy = self._policy(host if _HOST.fullmatch(host) else "")
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if headers.get("content-type", "").startswith("text/html"):
+                    headers["Content-Security-Policy"] = policy
+                    headers["X-Content-Type-Options"] = "nosniff"
+                    headers["Referrer-Policy"] = "same-origin"
+            await send(message)
+
+        await self._app(scope, receive, guarded)
+
+    def _policy(self, host: str) -> str:
+        """The policy for pages that were asked for under this name, if that is one."""
+        sockets = f" ws://{host} wss://{host}" if host else ""
+        return "; ".join(
+            (
+                "default-src 'self'",
+                f"script-src 'self' blob: {self._scripts}",
+                "style-src 'self' 'unsafe-inline'",
+                "img-src 'self' data: blob: http: https:",
+                "font-src 'self' data:",
+                f"connect-src 'self'{sockets}",
+                "frame-src 'none'",
+                "object-src 'none'",
+                "base-uri 'self'",
+                "form-action 'none'",
+                "frame-ancestors 'self'",
+            )
+        )

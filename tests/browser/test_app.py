@@ -538,7 +538,7 @@ def test_pair__opens_others_from_within_and_comes_back(page):
     visit(page, "gallery")
     page.locator(".card").first.click()
     dialog = page.get_by_role("dialog")
-    expect(dialog.locator(".standing .row")).to_have_count(11)
+    expect(dialog.locator(".scores .row")).to_have_count(11)
     for tab, sign in (
         ("Target images", "is the first of these"),
         ("Same caption", "exactly"),

@@ -64,7 +64,7 @@ def test_views__can_be_read_and_reached(screen):
     found["recipe"] = wrong(page, finger)
     visit(page, "gallery")
     page.locator(".card").nth(2).click()
-    expect(page.get_by_role("dialog").locator(".standing .row").first).to_be_visible()
+    expect(page.get_by_role("dialog").locator(".scores .row").first).to_be_visible()
     settle(page)
     found["pair"] = wrong(page, finger)
     assert not any(found.values()), found

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 
-from pages.parts.content_policy import ContentPolicy
+from pages.parts.routes import ContentPolicy
 
 
 def headers_of(path: str, host: str = "localhost:8501") -> dict[str, str]:

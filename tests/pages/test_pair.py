@@ -37,7 +37,7 @@ def open_card(app, place: int, tab: str = "Scores"):
 def test_pair__every_score_with_rank_and_percentile(tmp_path, open_page):
     app = open_page("gallery", make_run(tmp_path / "world"))
     uid = open_card(app, 7)
-    (drawn,) = components(app, "clipsel_standing")
+    (drawn,) = components(app, "clipsel_scores")
     assert uid in words(app)
     assert "8 of 60 in this gallery" in words(app)
     row = 59 - 7
@@ -128,7 +128,7 @@ def test_pair__arrows_go_no_further_than_the_gallery(tmp_path, open_page):
 def test_pair__the_waterfall_adds_up(open_page):
     app = open_page("gallery", DEMO)
     open_card(app, 3)
-    fall = components(app, "clipsel_standing")[0]["fall"]
+    fall = components(app, "clipsel_scores")[0]["fall"]
     clip, image, text, loss = (float(step["value"]) for step in fall["steps"])
     assert clip - image - text == pytest.approx(loss, abs=2e-4)
     ends = [(step["from"], step["to"]) for step in fall["steps"]]
@@ -144,7 +144,7 @@ def test_pair__without_scores_there_is_no_waterfall(tmp_path, open_page):
     app.selectbox(key="metric").set_value("r_image").run()
     app.button_group(key="order").set_value("lowest").run()
     open_card(app, 0)
-    (drawn,) = components(app, "clipsel_standing")
+    (drawn,) = components(app, "clipsel_scores")
     assert drawn["fall"] is None
     assert [shown["rank"] for shown in drawn["scores"][:2]] == ["not scored", "not scored"]
 

@@ -53,6 +53,6 @@ def test_cards__of_equal_scores_say_so(tmp_path, open_page):
     assert [bar["rank"] for bar in card["bars"]] == ["all alike"]
     component = next(e for e in app.get("bidi_component") if e.proto.component_name == "clipsel_cards")
     app = press(app, component.proto.id, "open", uid=card["uid"])
-    score = components(app, "clipsel_standing")[0]["scores"][0]
+    score = components(app, "clipsel_scores")[0]["scores"][0]
     assert (score["rank"], score["percentile"]) == ("1 of 60", "all alike")
     assert "100 %" not in said(app)

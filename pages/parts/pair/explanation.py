@@ -18,10 +18,10 @@ from pages.parts.component import component
 
 _BINS = 64
 _scores = component(
-    "standing",
-    '<div class="standing"></div>',
-    css=("histogram.css", "standing.css"),
-    js=("make.js", "plot.js", "standing.js"),
+    "scores",
+    '<div class="scores"></div>',
+    css=("histogram.css", "pair/scores.css"),
+    js=("make.js", "plot.js", "pair/scores.js"),
 )
 _PARTS = ("clip_score", "r_image", "r_text", "s_cliploss")
 
@@ -33,7 +33,7 @@ def draw_scores(entry: Entry, row: int) -> None:
     parts = [found.get(name, np.nan) for name in _PARTS]
     waterfall = _waterfall(entry, *parts) if np.isfinite(parts).all() else None
     scores = [_score(entry, name, value) for name, value in found.items()]
-    _scores(data={"scores": scores, "fall": waterfall}, key="standing")
+    _scores(data={"scores": scores, "fall": waterfall}, key="pair scores")
 
 
 def _score(entry: Entry, name: str, value: float) -> dict[str, object]:

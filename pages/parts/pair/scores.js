@@ -1,6 +1,6 @@
-// Draws where a pair stands: a row for each metric with a small histogram, and the way from CLIPScore to s-CLIPLoss.
+// Draws the scores of a pair: a row for each metric with a small histogram, and the way from CLIPScore to s-CLIPLoss.
 
-const standing = (score) => {
+const scoreRow = (score) => {
   const row = make("div", "row")
   row.title = score.help
   const marks = score.at === null ? [] : [{ at: score.at, kind: "line" }]
@@ -38,6 +38,6 @@ const fall = (data) => {
 export default function (component) {
   const { data, parentElement } = component
   const table = make("div", "table")
-  table.append(make("div", "head", "Rank in the run, 1 is the highest, and percentile"), ...data.scores.map(standing))
-  parentElement.querySelector(".standing").replaceChildren(...(data.fall ? [fall(data.fall)] : []), table)
+  table.append(make("div", "head", "Rank in the run, 1 is the highest, and percentile"), ...data.scores.map(scoreRow))
+  parentElement.querySelector(".scores").replaceChildren(...(data.fall ? [fall(data.fall)] : []), table)
 }
