@@ -83,14 +83,18 @@ def build_demo(directory: str | Path, *, report: Report = silent) -> Run:
     report(0, 100, "", "drawing what the teacher learns from")
     train_teacher(directory / "teacher", training_pairs(TRAINING_PICTURES), report=part_of(report, 0.1, 0.8))
     teacher = load_demo_teacher(directory / "teacher")
-    report(80, 100, "", f"drawing and embedding {PAIRS:,} pairs")
-    write_pool(directory / "pool", pool_pairs(PAIRS), teacher)
-    report(90, 100, "", f"drawing and embedding {TARGET_IMAGES} images of the target task")
-    write_target(directory / "target" / "task.npy", target_pictures(TARGET_IMAGES), teacher)
+    report(80, 100, "", f"drawing and embedding {PAIRS:,} pairs and {TARGET_IMAGES} images of the target task")
+    build_pool(directory, teacher)
     report(93, 100, "", f"scoring with temperature {teacher.temperature:.4f}, and laying out the map")
     run = build_run(directory, teacher)
     report(100, 100, "", "done")
     return run
+
+
+def build_pool(directory: Path, teacher: Teacher) -> None:
+    """Draw and embed pool/ and target/task.npy with a teacher that is there."""
+    write_pool(directory / "pool", pool_pairs(PAIRS), teacher)
+    write_target(directory / "target" / "task.npy", target_pictures(TARGET_IMAGES), teacher)
 
 
 def build_run(directory: Path, teacher: Teacher) -> Run:

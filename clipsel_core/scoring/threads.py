@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from clipsel_core.cores import allowed_cores
+from clipsel_core.tasks import carried, check
 
 _PROBE_SHAPE = (512, 768)
 _FLOAT32_ERROR = 2e-6
@@ -39,19 +40,21 @@ def for_each(
     device: where work computes. scratch: float32 elements of the buffer there, which a worker keeps from call to call.
     workers: threads on the CPU; None for as many as there are usable cores. Every torch operation inside work runs on
     one thread, and the caller's thread count is restored. The first exception of a worker stops the others after their
-    current call and is raised here.
+    current call and is raised here; so is tasks.Stopped, where this task is asked to stop.
     """
     if device.type == "cpu":
         _for_each_on_threads(work, count, scratch, workers or thread_count())
         return
     buffer = torch.empty(scratch, dtype=torch.float32, device=device)
     for i in range(count):
+        check()
         work(i, buffer)
 
 
 def _for_each_on_threads(work: Callable[[int, Tensor], None], count: int, scratch: int, workers: int) -> None:
     remaining, guard = iter(range(count)), threading.Lock()
     failures: list[BaseException] = []
+    check_here = carried(check)
 
     def take() -> int | None:
         with guard:
@@ -63,6 +66,7 @@ def _for_each_on_threads(work: Callable[[int, Tensor], None], count: int, scratc
             buffer = torch.empty(scratch, dtype=torch.float32)
             with torch.no_grad():
                 while (i := take()) is not None:
+                    check_here()
                     work(i, buffer)
         except BaseException as error:
             failures.append(error)

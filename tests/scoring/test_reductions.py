@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from clipsel_core import tasks
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import threads, tiled
 from clipsel_core.scoring.reductions import log_sum_exp, max_abs, p_norm
@@ -317,6 +318,14 @@ def test_for_each__stops_the_others_after_a_failure():
     with pytest.raises(RuntimeError, match="strip 3"):
         threads.for_each(work, 100_000, device=torch.device("cpu"), workers=2)
     assert len(done) < 99_999
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_for_each__stops_with_its_task(device):
+    done = []
+    with tasks.stoppable(lambda: len(done) > 3), pytest.raises(tasks.Stopped):
+        threads.for_each(lambda i, buffer: done.append(i), 100_000, device=torch.device(device), workers=2)
+    assert len(done) < 10
 
 
 def test_for_each__elsewhere_goes_in_order():
