@@ -18,7 +18,7 @@ from pathlib import Path
 
 from clipsel_core.curation.exploring.agreement import align, measure_agreement, tops
 from clipsel_core.curation.index.index import open_indexed
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.live import boundary
 from clipsel_core.curation.selecting.overlap import overlap
 from clipsel_core.curation.selecting.selection import Picker, select

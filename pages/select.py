@@ -9,8 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.counts import things_of
-from clipsel_core.curation.recipes.recipe import AnyStep
-from clipsel_core.curation.recipes.recipe_files import load_recipe
+from clipsel_core.curation.recipes.recipe import AnyStep, load_recipe
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run

@@ -48,9 +48,8 @@ def select(
 
     Example: clipsel select demo/run --recipe demo/run/recipes/two_steps.yaml --out subset.npy
     """
-    from clipsel_core.curation.recipes.recipe_files import load_recipe
-    from clipsel_core.curation.selecting.datacomp import reshard_commands, train_commands
-    from clipsel_core.curation.selecting.export import check_name, export
+    from clipsel_core.curation.recipes.recipe import load_recipe
+    from clipsel_core.curation.selecting.export import check_name, export, reshard_commands, train_commands
     from clipsel_core.curation.selecting.selection import select as select_pairs
 
     check_name(out)
@@ -83,8 +82,8 @@ def export(
 
     Example: clipsel export demo/run --recipe demo/run/recipes/two_steps.yaml --shards my_tars
     """
-    from clipsel_core.curation.recipes.recipe_files import load_recipe
-    from clipsel_core.curation.selecting.datacomp import open_clip_commands, train_commands
+    from clipsel_core.curation.recipes.recipe import load_recipe
+    from clipsel_core.curation.selecting.export import open_clip_commands, train_commands
     from clipsel_core.curation.selecting.selection import select as select_pairs
     from clipsel_core.curation.selecting.shards import export_shards
 
@@ -131,8 +130,7 @@ def compare(
     Example: clipsel compare demo/run demo/run/recipes/clip_score_30.yaml subset.npy
     """
     from clipsel_core.curation.index.score_table import ScoreTable
-    from clipsel_core.curation.recipes.recipe import differences
-    from clipsel_core.curation.recipes.recipe_files import load_recipe
+    from clipsel_core.curation.recipes.recipe import differences, load_recipe
     from clipsel_core.curation.selecting.overlap import listed_pairs, overlap
     from clipsel_core.curation.selecting.selection import select as select_pairs
 

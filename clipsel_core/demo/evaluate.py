@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe_files import load_recipe
+from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.demo.pairs import POOL_SHARES
 from clipsel_core.runs.store import Run

@@ -14,8 +14,17 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-from clipsel_core.curation.recipes.recipe import AnyStep, AtLeast, AtMost, Drop, Keep, KeepTop, Recipe
-from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe
+from clipsel_core.curation.recipes.recipe import (
+    AnyStep,
+    AtLeast,
+    AtMost,
+    Drop,
+    Keep,
+    KeepTop,
+    Recipe,
+    dump_recipe,
+    load_recipe,
+)
 from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
 from clipsel_core.runs.store import Run

@@ -28,8 +28,7 @@ from clipsel_core.curation.index.index import must_build, open_indexed
 from clipsel_core.curation.index.ranking import Ranking
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe import Recipe
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import Recipe, parse_recipe
 from clipsel_core.curation.selecting.selection import Picker, Selection, Taken
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.layout import Pool, open_pool

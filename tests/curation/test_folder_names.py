@@ -12,7 +12,7 @@ import pytest
 
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe_files import load_recipe
+from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
 

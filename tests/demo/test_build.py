@@ -17,7 +17,7 @@ from PIL import Image
 
 from clipsel_core import uids
 from clipsel_core.curation.exploring.projection import read_projection
-from clipsel_core.curation.recipes.recipe_files import load_recipe
+from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.demo import build
 from clipsel_core.demo.build import PAIRS, shard_rows, write_pool, write_target

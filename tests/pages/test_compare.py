@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipsel_core import tasks, uids
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.runs.store import Run
 from tests.pages.conftest import components, words

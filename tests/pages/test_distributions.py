@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from clipsel_core import uids
-from clipsel_core.curation.recipes.recipe_files import load_recipe
+from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run
 from pages.parts import words as words_of

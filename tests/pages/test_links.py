@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from clipsel_core.curation.recipes import recipe_link
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, links, recipes
 from tests.pages.conftest import MAIN, thumbs, words

@@ -7,7 +7,7 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import UidError

@@ -12,7 +12,7 @@ import pytest
 import streamlit as st
 
 from clipsel_core import uids
-from clipsel_core.curation.recipes.recipe_files import load_recipe, parse_recipe
+from clipsel_core.curation.recipes.recipe import load_recipe, parse_recipe
 from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.store import Run

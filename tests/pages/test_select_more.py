@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.live import boundary
 from clipsel_core.curation.selecting.selection import Picker
 from clipsel_core.runs.store import Run

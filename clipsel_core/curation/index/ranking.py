@@ -32,8 +32,6 @@ NO_SCORE = bitmaps.CODES - 1
 _MANY = 1 / 16
 _FIRST_LOOK = 1 << 12
 _LEVELS = 64
-# Threads of their own, and not all cores: whoever waits for a page comes first.
-_threads = ThreadPoolExecutor(max(1, allowed_cores() // 2), "crossing")
 
 
 @dataclass(frozen=True)
@@ -283,7 +281,9 @@ class PrefixCounts:
 
         def count() -> np.ndarray:
             sums = np.zeros((_LEVELS + 1, bitmaps.CODES), np.uint32)
-            list(_threads.map(lambda *part: _walk(order, codes, bits, *part), ranks, ranks[1:], [1] * _LEVELS, sums))
+            # Threads of their own, and not all cores: whoever waits for a page comes first.
+            with ThreadPoolExecutor(max(1, allowed_cores() // 2), "crossing") as threads:
+                list(threads.map(lambda *part: _walk(order, codes, bits, *part), ranks, ranks[1:], [1] * _LEVELS, sums))
             return np.cumsum(sums[::-1], axis=0, dtype=np.uint32)[::-1]
 
         sums = array_files.load_or_make(file, (_LEVELS + 1, bitmaps.CODES), np.uint32, count)

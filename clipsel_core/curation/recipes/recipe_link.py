@@ -16,8 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsel_core.curation.recipes.recipe import AnyStep, HandStep, ListStep, Recipe
-from clipsel_core.curation.recipes.recipe_files import dump_recipe, parse_recipe
+from clipsel_core.curation.recipes.recipe import AnyStep, HandStep, ListStep, Recipe, dump_recipe, parse_recipe
 from clipsel_core.errors import RecipeError, quoted
 
 # Chats, proxies and older browsers cut longer addresses.

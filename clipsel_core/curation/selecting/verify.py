@@ -17,7 +17,7 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.curation.index.index import read_index, stamp_of
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import ClipselError

@@ -11,8 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.counts import counted
-from clipsel_core.curation.recipes.recipe import Recipe
-from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe, save_recipe
+from clipsel_core.curation.recipes.recipe import Recipe, dump_recipe, load_recipe, save_recipe
 from clipsel_core.curation.selecting.export import Manifest, export
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError

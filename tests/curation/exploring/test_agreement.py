@@ -19,7 +19,7 @@ from clipsel_core.curation.exploring.agreement import (
 )
 from clipsel_core.curation.index.ranking import keep_top
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.selection import select
 from tests.curation.conftest import hand_run, make_uids
 

@@ -6,12 +6,12 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from yaml.scanner import ScannerError
 
-from clipsel_core.curation.recipes import recipe_files
 from clipsel_core.curation.recipes.recipe import (
     AtLeast,
     AtMost,
@@ -22,8 +22,11 @@ from clipsel_core.curation.recipes.recipe import (
     Recipe,
     Subtract,
     Union,
+    dump_recipe,
+    load_recipe,
+    parse_recipe,
+    save_recipe,
 )
-from clipsel_core.curation.recipes.recipe_files import dump_recipe, load_recipe, parse_recipe, save_recipe
 from clipsel_core.errors import RecipeError
 
 METRICS = ("clip_score", "s_cliploss")
@@ -159,7 +162,7 @@ def test_parse_recipe__a_parsers_own_limit_gives_the_same_line(monkeypatch, erro
     def give_up(*_):
         raise error
 
-    monkeypatch.setattr(recipe_files.yaml, "parse", give_up)
+    monkeypatch.setattr(yaml, "parse", give_up)
     with pytest.raises(
         RecipeError, match=r"my\.yaml:1: expected a list of steps, found lists or mappings .*; write each step as"
     ):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clipsel_core.curation.recipes import recipe_link
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.recipes.recipe_link import MOST_CHARACTERS, decode_link, encode_link
 from clipsel_core.errors import RecipeError
 

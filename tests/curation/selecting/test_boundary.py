@@ -7,7 +7,7 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.live import boundary
 from clipsel_core.curation.selecting.selection import Picker, select
 from tests.curation.conftest import hand_run, make_uids

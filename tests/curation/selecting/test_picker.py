@@ -24,8 +24,8 @@ from clipsel_core.curation.recipes.recipe import (
     Recipe,
     Subtract,
     Union,
+    parse_recipe,
 )
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
 from clipsel_core.curation.selecting import selection
 from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.errors import RecipeError

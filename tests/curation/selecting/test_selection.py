@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe import AtLeast, AtMost, Drop, Keep, KeepTop, Recipe
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import AtLeast, AtMost, Drop, Keep, KeepTop, Recipe, parse_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import RecipeError
 from clipsel_core.runs.store import Run

@@ -18,9 +18,9 @@ import webdataset
 from open_clip_train import data
 
 from clipsel_core import uids
-from clipsel_core.curation.recipes.recipe_files import dump_recipe, parse_recipe
+from clipsel_core.curation.recipes.recipe import dump_recipe, parse_recipe
 from clipsel_core.curation.selecting import shards
-from clipsel_core.curation.selecting.datacomp import open_clip_commands
+from clipsel_core.curation.selecting.export import open_clip_commands
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.curation.selecting.shards import export_shards
 from clipsel_core.errors import ExportError, PoolFormatError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.curation.selecting.stability import Stability, stability
 from clipsel_core.runs.store import Run

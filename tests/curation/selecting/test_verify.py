@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation.index.index import open_indexed, wait_until_kept
-from clipsel_core.curation.recipes.recipe_files import parse_recipe
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.curation.selecting.verify import verify
