@@ -15,7 +15,7 @@ from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run
 from pages.parts import guards, links, messages, recipes, state, views, words
 from pages.parts.catalog import Entry
-from pages.parts.select import export, seeds, steps, thresholds
+from pages.parts.select import borderline, export, steps
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def show(entry: Entry) -> None:
         saving = None if picked is None else export.draw_controls(entry, run, recipe, picked.selection)
     at_threshold = other_seed = None
     if picked is not None:
-        at_threshold, other_seed = thresholds.draw_expander(entry, run), seeds.draw_expander()
+        at_threshold, other_seed = borderline.draw_threshold_expander(entry, run), borderline.draw_seed_expander()
     with answered:
         places = _Places(picked is not None, kept, cards, saving, at_threshold, other_seed)
         _answer(entry, places, recipes.draft(entry, run), links.write(entry, run))
@@ -88,10 +88,10 @@ def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Sho
         export.draw_state(entry, recipe, places.saving)
     if places.thresholds is not None:
         with places.thresholds:
-            thresholds.draw_pairs(entry, run, recipe)
+            borderline.draw_threshold(entry, run, recipe)
     if places.seeds is not None:
         with places.seeds:
-            seeds.draw_flips(entry, recipe)
+            borderline.draw_seed(entry, recipe)
 
 
 def _pick(entry: Entry, recipe: str) -> tuple[state.Picked | None, ClipselError | None]:

@@ -103,17 +103,18 @@ def export(
             finding=finding.report,
             report=meter.report,
         )
-    say(f"{shards}: {done.written:,} of {counted(len(selection), 'pairs')} in {counted(len(done.tars), 'tars')}")
-    if done.missing:
-        say(f"without an image: {done.missing:,}, listed in {shards / 'missing.txt'}")
-    if done.unreadable:
-        say(f"with an image that cannot be read: {done.unreadable:,}, listed in {shards / 'unreadable.txt'}")
-    if done.without_caption:
-        say(f"with a caption that says nothing: {done.without_caption:,}")
-    if done.encoded_again:
-        say(f"images encoded again as PNG, as loaders read jpg, png and webp alone: {done.encoded_again:,}")
+    tars = [tar["file"] for tar in done["tars"]]
+    say(f"{shards}: {done['written']:,} of {counted(len(selection), 'pairs')} in {counted(len(tars), 'tars')}")
+    if done["missing"]:
+        say(f"without an image: {done['missing']:,}, listed in {shards / 'missing.txt'}")
+    if done["unreadable"]:
+        say(f"with an image that cannot be read: {done['unreadable']:,}, listed in {shards / 'unreadable.txt'}")
+    if done["without_caption"]:
+        say(f"with a caption that says nothing: {done['without_caption']:,}")
+    if done["encoded_again"]:
+        say(f"images encoded again as PNG, as loaders read jpg, png and webp alone: {done['encoded_again']:,}")
     _print_commands("with DataComp:", *train_commands(shards, selection.total))
-    _print_commands("with open_clip:", *open_clip_commands(shards, done.tars))
+    _print_commands("with open_clip:", *open_clip_commands(shards, tars))
 
 
 def compare(

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.index.metadata import Metadata
 from pages.parts import catalog
 from pages.parts.gallery import texts
 from tests.pages.conftest import components
@@ -23,13 +23,13 @@ def at_once(monkeypatch):
 @pytest.fixture
 def asked(monkeypatch):
     """The rows and columns that the metadata was asked for, in turn."""
-    said, metadata = [], ScoreTable.metadata
+    said, metadata = [], Metadata.of
 
     def listening(self, rows, columns=("caption", "url")):
         said.append((len(rows), tuple(columns), threading.current_thread().name))
         return metadata(self, rows, columns)
 
-    monkeypatch.setattr(ScoreTable, "metadata", listening)
+    monkeypatch.setattr(Metadata, "of", listening)
     return said
 
 
@@ -117,14 +117,14 @@ def test_read_texts__waits_for_what_is_on_its_way(tmp_path, asked, monkeypatch):
     catalog.allow([run])
     entry, gate, begun = catalog.entries()[0], threading.Event(), threading.Event()
     monkeypatch.setattr(texts, "get_script_run_ctx", lambda: type("Context", (), {"session_id": "two"}))
-    listening = ScoreTable.metadata
+    listening = Metadata.of
 
     def slowly(self, rows, columns):
         begun.set()
         gate.wait(PATIENCE_S)
         return listening(self, rows, columns)
 
-    monkeypatch.setattr(ScoreTable, "metadata", slowly)
+    monkeypatch.setattr(Metadata, "of", slowly)
     texts.prefetch(entry, "cards", lambda: np.arange(9), ("caption",))
     assert begun.wait(PATIENCE_S)
     threading.Timer(0.1, gate.set).start()

@@ -1,4 +1,4 @@
-"""Which pairs a recipe picks from a run, and what each of its steps did. Everything that picks or counts asks here.
+"""Which pairs does a recipe pick, and what did each step do, with all pairs or one? All that picks or counts asks here.
 
 The rule, exactly: N is the number of pairs in the run's finished shards. keep_top f keeps floor(f * N) of the pairs
 that are left (floor(f * their number) with "of: survivors"), computed on the decimal as written; equal values go to the
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +148,40 @@ class Taken:
     report: StepReport
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What one enabled step did with a pair. number: of the step in the recipe, from 1, those that are off counted.
+
+    before, after: whether the pair was in the selection. score: the pair's by the step's metric, NaN where it has none;
+    None for a list. threshold: as in StepReport; None where the step has none, or kept nothing.
+    """
+
+    number: int
+    step: AnyStep
+    before: bool
+    after: bool
+    score: float | None
+    threshold: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a pair. set_aside: it has no clip_score, so that no recipe can keep it."""
+
+    set_aside: bool
+    steps: tuple[Judged, ...]
+
+    @property
+    def kept(self) -> bool:
+        """Whether the recipe keeps it; one without an enabled step keeps every pair that may be selected."""
+        return self.steps[-1].after if self.steps else not self.set_aside
+
+    @cached_property
+    def decided(self) -> Judged | None:
+        """The step that took it out, or brought it back, last; None where it went in and passed them all."""
+        return next((judged for judged in reversed(self.steps) if judged.before != judged.after), None)
+
+
 def select(run: Run, recipe: Recipe, table: ScoreTable | None = None) -> Selection:
     """Runs a recipe's enabled steps in order, from the whole run.
 
@@ -157,6 +191,24 @@ def select(run: Run, recipe: Recipe, table: ScoreTable | None = None) -> Selecti
     """
     table = table or ScoreTable.open(run)
     return Picker(table, ranks=table.has_index).select(recipe)
+
+
+def judge(picker: Picker, recipe: Recipe, row: int) -> Verdict:
+    """What each enabled step of a recipe does with the pair in a row. Raises RecipeError as select() does.
+
+    It is looked up in the sets that select() makes, so that ties at a threshold come out as they do in an export.
+    """
+    numbers = [number for number, step in enumerate(recipe.steps, 1) if step.enabled]
+    judged = []
+    one = np.array([row])
+    held = selectable = bool(bitmaps.holds(picker.bits(()), one)[0])
+    for number, taken in zip(numbers, picker.take(recipe), strict=True):
+        after = bool(bitmaps.holds(picker.bits((*taken.before, taken.cut)), one)[0])
+        step, report = taken.step, taken.report
+        score = float(picker.table.take(report.metric, one)[0]) if report.metric else None
+        judged.append(Judged(number, step, held, after, score, report.threshold))
+        held = after
+    return Verdict(not selectable, tuple(judged))
 
 
 class Picker:

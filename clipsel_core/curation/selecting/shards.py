@@ -48,44 +48,6 @@ _COUNTED = ("encoded_again", "without_caption")
 _WORDS = {"run_json_sha256": "run", "selection_sha256": "selection"}
 
 
-@dataclass(frozen=True)
-class Shards:
-    """What was exported. content: the manifest as its JSON says it."""
-
-    out: Path
-    content: dict[str, Any]
-
-    @property
-    def written(self) -> int:
-        """Pairs in the tars."""
-        return self.content["written"]
-
-    @property
-    def missing(self) -> int:
-        """Selected pairs that have no image."""
-        return self.content["missing"]
-
-    @property
-    def unreadable(self) -> int:
-        """Selected pairs whose image cannot be read, or is broken."""
-        return self.content["unreadable"]
-
-    @property
-    def encoded_again(self) -> int:
-        """Pairs in the tars whose image is a PNG there, as loaders do not read what it was."""
-        return self.content["encoded_again"]
-
-    @property
-    def without_caption(self) -> int:
-        """Pairs in the tars whose caption says nothing."""
-        return self.content["without_caption"]
-
-    @property
-    def tars(self) -> list[str]:
-        """The names of the tars."""
-        return [tar["file"] for tar in self.content["tars"]]
-
-
 class _Pair(NamedTuple):
     """A selected pair. image: as loaders read it; else why there is none, "missing" or "unreadable"."""
 
@@ -106,12 +68,16 @@ def export_shards(
     named: Sequence[str] = (),
     finding: Report = silent,
     report: Report = silent,
-) -> Shards:
+) -> dict[str, Any]:
     """Writes the selected pairs as webdataset tars, in the pool's order, or goes on with that.
 
     Images are copied byte for byte from where the pool has them: its tars, or the places that `embed` noted. What
     training loaders do not read is encoded again; see packing.for_loaders. The same run, recipe and options give the
     same bytes. The json of a pair keeps what the source's says.
+
+    Returns: the manifest as its JSON says it. written: pairs in the tars; missing, unreadable: selected pairs without
+    an image, and with one that cannot be read; encoded_again: pairs whose image is a PNG in the tars, as loaders do not
+    read what it was; without_caption: pairs whose caption says nothing; tars: each tar's file, pairs, size and SHA-256.
 
     scores: also write each pair's metrics into its json. named: places that images may lie below, see reach.
     finding: told how many of the pool's files were gone through for its images, where nobody did so before.
@@ -265,7 +231,7 @@ def _check_same(out: Path, settings: dict[str, Any]) -> None:
         raise ExportError(out, expected=expected, found=other, remedy=remedy)
 
 
-def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings: dict[str, Any]) -> Shards:
+def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Puts the tars' stats together and checks that every selected pair is accounted for."""
     tars, noted = [], dict.fromkeys(_COUNTED, 0)
     lost: dict[str, list[str]] = {"missing": [], "unreadable": []}
@@ -299,7 +265,7 @@ def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings:
     write_json(out / "__len__", written)
     content = describe(run, selection, recipe) | settings | counts | noted | {"tars": tars}
     write_json(out / "manifest.json", content)
-    return Shards(out, content)
+    return content
 
 
 def _no_image(selection: Selection, counts: dict[str, int]) -> ExportError:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from clipsel_core.curation.index import ranking
 from clipsel_core.curation.recipes.recipe import AtMost, Drop, Intersect, Keep, Union
-from clipsel_core.curation.selecting.verdict import Judged, judge
+from clipsel_core.curation.selecting.selection import Judged, judge
 from clipsel_core.errors import ClipselError
 from pages.parts import marginals, messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry

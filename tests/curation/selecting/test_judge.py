@@ -8,8 +8,7 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import AtMost, Drop, Keep, KeepTop, Recipe
-from clipsel_core.curation.selecting.selection import Picker, select
-from clipsel_core.curation.selecting.verdict import judge
+from clipsel_core.curation.selecting.selection import Picker, judge, select
 
 
 @pytest.fixture(scope="module")
