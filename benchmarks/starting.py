@@ -20,13 +20,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from benchmarks.pools import write_pool
 from benchmarks.serving import ROOT, Served, serving
-from benchmarks.synthetic_run import write_run
 from benchmarks.table import Row
-from clipsel_core.runs.store import Run
 from tests.browser.conftest import FLAGS, find_chromium
 
 _PATIENCE_MS = 180_000
@@ -107,17 +107,16 @@ def _asked(chromium: Browser, folder: Path, rounds: int) -> Iterator[Row]:
 
 def _map(folder: Path, pairs: int) -> Row:
     """`project` in processes that find nothing compiled at first, and what the first kept afterwards."""
-    data, cache = folder / f"map-{pairs}", folder / f"compiled-{pairs}"
-    demo = Run.open(folder / "data" / "demo" / "run").root
-    if pairs > 3_800:
-        write_run(data, rows=pairs, shards=5)
-        demo = data / "run"
-    command = [sys.executable, "-m", "clipsel_core", "project", str(demo), "--sample", str(pairs)]
+    root, cache = folder / f"map-{pairs}" / "run", folder / f"compiled-{pairs}"
+    pool = write_pool(root.parent, [max(pairs, 2_000)], width=512)
+    clipsel = [sys.executable, "-m", "clipsel_core"]
+    usual: dict[str, Any] = {"cwd": ROOT, "check": True, "capture_output": True}
+    subprocess.run([*clipsel, "score", str(pool), str(root), "--divisions", "1", "--batch-size", "1000"], **usual)
     times = []
     for _ in range(2):
         before, start = os.times(), time.perf_counter()
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=environment)
+        subprocess.run([*clipsel, "project", str(root), "--sample", str(pairs)], env=environment, **usual)
         after = os.times()
         used = sum(after[2:4]) - sum(before[2:4])
         times.append((time.perf_counter() - start, used))
