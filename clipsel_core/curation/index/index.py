@@ -249,7 +249,10 @@ def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
         report(next(done), columns, "columns")
         return {"name": metric, "low": ranking.low, "high": ranking.high}
 
-    with ThreadPoolExecutor(1) as for_uids, ThreadPoolExecutor(_at_once(len(table))) as threads:
+    # As many are read, put in order and written side by side as a quarter of the memory holds.
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    at_once = min(_MOST_AT_ONCE, (memory // 4 // max(len(table), 1) - _BYTES_A_PAIR) // _BYTES_A_METRIC)
+    with ThreadPoolExecutor(1) as for_uids, ThreadPoolExecutor(max(1, at_once)) as threads:
         names = table.uids()
         writing = for_uids.submit(tasks.carried(save), folder / _UIDS, names)
         by_uid = sorting.order_by_uid(names)
@@ -260,12 +263,6 @@ def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
         said = {"pairs": len(table), "metrics": list(threads.map(tasks.carried(add_metric), range(columns - 1)))}
         writing.result()
     (folder / _DESCRIPTION).write_text(json.dumps({**said, "crc32": _checksum(said)}) + "\n")
-
-
-def _at_once(pairs: int) -> int:
-    """Metrics that are read, put in order and written side by side: as many as a quarter of the memory holds."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(max(1, min(_MOST_AT_ONCE, (memory // 4 // max(pairs, 1) - _BYTES_A_PAIR) // _BYTES_A_METRIC)))
 
 
 def _keep(aside: Path, folder: Path, metrics: tuple[str, ...], pairs: int, holding: ExitStack) -> None:

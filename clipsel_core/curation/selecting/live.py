@@ -95,7 +95,7 @@ def settings_of(
     others, without = _through(before, later), _emptied(later)
     fixed, movable = moved.coarse(without), moved.coarse(others) - moved.coarse(without)
     passing = moved.passing(movable, others, without, now.cut) if now else movable
-    bins = moved.bins
+    bins, everything = moved.bins, picker.size(())
     return Settings(
         thresholds=moved.thresholds.astype(np.float64),
         below=moved.below,
@@ -103,7 +103,8 @@ def settings_of(
         shown=np.maximum(moved.near(others) - moved.near(without), 0),
         left=np.array(left, np.int64).reshape(-1, len(moved.ranks)),
         exact=len(left) - len(behind) + exact if step.enabled else 0,
-        alone=picker.size(()) - moved.alone(step, amounts),
+        # Which pairs a share keeps depends on those before it, how many it keeps alone does not.
+        alone=everything - (_most(picker, (), step, amounts) if isinstance(amounts, Shares) else moved.counts(())),
         pool=bins.pool.coarse,
         others=movable + fixed,
         fixed=fixed,
@@ -197,9 +198,7 @@ class _Moved:
         """exact: whether anything is counted by the ranks; otherwise they are found to the bin."""
         bins, spread = picker.table.ranking(step.metric), picker.spread(before, step.metric)
         if isinstance(amounts, Shares):
-            of_survivors = isinstance(step, KeepTop) and step.of == "survivors"
-            pairs = picker.size(before) if of_survivors else len(picker.table)
-            most = np.minimum(amounts.counts(pairs), spread.scored)
+            most = _most(picker, before, step, amounts)
             if exact or not before:
                 ranks = picker.ranks_of_top(before, step.metric, most)
             else:
@@ -222,14 +221,6 @@ class _Moved:
         """Pairs of a set that pass, at each amount: (P,) int64."""
         found = self.picker.counts_from(cuts, self.metric, self.ranks)
         return found if self.upward else self.picker.spread(cuts, self.metric).scored - found
-
-    def alone(self, step: ScoreStep, amounts: Shares | np.ndarray) -> np.ndarray:
-        """Pairs that the step lets through of the whole run, at each amount: (P,) int64."""
-        if not isinstance(amounts, Shares):
-            return self.counts(())
-        of_survivors = isinstance(step, KeepTop) and step.of == "survivors"
-        pairs = self.picker.size(()) if of_survivors else len(self.picker.table)
-        return np.minimum(amounts.counts(pairs), self.picker.spread((), self.metric).scored)
 
     def near(self, cuts: Cuts) -> np.ndarray:
         """The same, but for the bin that each rank lies in, which is enough to draw: (P,) int64."""
@@ -255,6 +246,13 @@ class _Moved:
         found[whole] = coarse[whole]
         found[at] = left - int(found.sum())
         return found
+
+
+def _most(picker: Picker, cuts: Cuts, step: ScoreStep, shares: Shares) -> np.ndarray:
+    """Pairs that keep_top keeps of a set at each share, as far as they have the metric: (P,) int64."""
+    of_survivors = isinstance(step, KeepTop) and step.of == "survivors"
+    pairs = picker.size(cuts) if of_survivors else len(picker.table)
+    return np.minimum(shares.counts(pairs), picker.spread(cuts, step.metric).scored)
 
 
 def _through(before: Cuts, later: list[Taken]) -> Cuts:

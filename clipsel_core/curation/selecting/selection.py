@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.curation.index import bitmaps, passes, ranking
+from clipsel_core.curation.index import bitmaps, ranking
 from clipsel_core.curation.index.ranking import NO_SCORE, PrefixCounts, Spread
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
@@ -390,7 +390,8 @@ class Picker:
                 found = before | (cut.listed & self._everything)
             case _:
                 found = before & (cut.listed if cut.kind == "in" else ~cut.listed)
-        return passes.read_only(found)
+        found.setflags(write=False)
+        return found
 
     def _listed(self, step: AnyStep, recipe: Recipe) -> _Listed:
         """A step's list, which is read once as long as its file stays as it is."""

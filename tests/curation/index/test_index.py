@@ -152,7 +152,7 @@ def test_build__leaves_nothing_behind_when_it_fails(run, monkeypatch, failing, a
 
     usual, part = (index.save, "save") if failing.endswith("npy") else (Path.write_text, "write_text")
     monkeypatch.setattr(index if part == "save" else Path, part, fail)
-    monkeypatch.setattr(index, "_at_once", lambda _: at_once)
+    monkeypatch.setattr(index, "_MOST_AT_ONCE", at_once)
     table = open_kept(run)
     assert len(table.ranking("clip_score").order)
     assert list((run.root / "index").iterdir()) == []
