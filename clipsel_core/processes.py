@@ -19,6 +19,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from threading import Lock, Thread
+from types import ModuleType
 from typing import Any, NamedTuple, Self, TypeVar
 
 import clipsel_core
@@ -200,9 +201,13 @@ class Crew(AbstractContextManager):
                 raise EOFError
             ours, theirs = zip(*(self._context.Pipe() for _ in range(self._at_once)), strict=True)
             process = self._context.Process(target=_serve, args=(theirs, *self._settled), daemon=True)
+            # The script that this process runs is none of theirs: it would be run again, line by line, if it has no
+            # if __name__ == "__main__".
+            script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
             try:
                 process.start()
             finally:
+                sys.modules["__main__"] = script
                 for connection in theirs:
                     connection.close()
             self._at_work.add(process)

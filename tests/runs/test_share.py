@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -17,6 +19,7 @@ import pytest
 
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import open_pool
+from clipsel_core.processes import child_environment
 from clipsel_core.runs.local import score
 from clipsel_core.runs.plan import resolve_devices
 from clipsel_core.runs.store import score_file
@@ -127,6 +130,14 @@ def test_workers__that_fail_as_nothing_should_are_given_up_in_one_line(pool, tmp
     ):
         score(pool, tmp_path / "run", **TWO)
     assert capfd.readouterr().err == ""
+
+
+def test_workers__of_a_script_without_a_guard(pool, tmp_path):
+    script = tmp_path / "script.py"
+    words = f"{str(pool)!r}, {str(tmp_path / 'run')!r}, device='cpu,cpu', batch_size=16, divisions=2"
+    script.write_text(f"from clipsel_core.runs.local import score\nprint(score({words}).finished)\n")
+    done = subprocess.run([sys.executable, script], env=child_environment(), capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
 
 
 def test_workers__interrupted_leave_nobody_behind(tmp_path):
