@@ -20,7 +20,7 @@ import numpy as np
 from clipsel_core import tasks
 from clipsel_core.curation.index.concordance import compare_ranks, doubled_ranks, places_from_top, shared_tops, top_of
 from clipsel_core.curation.index.index import stamp_of
-from clipsel_core.curation.index.ranking import Ranking, count_of_fraction
+from clipsel_core.curation.index.ranking import count_of_fraction
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.files import write_json
 from clipsel_core.runs.store import Run
@@ -98,25 +98,23 @@ def measure_agreement(alignment: Alignment, metric: str, report: Report = silent
     runs = ((ours, here, members), (theirs, there, members if alignment.rows is None else alignment.rows[members]))
     report(1, 10)
     with ThreadPoolExecutor(2) as threads:
-        x, y = tasks.in_threads(threads, _doubled_ranks, *zip(*runs, strict=True))
+        x, y = tasks.in_threads(
+            threads,
+            lambda run, among, rows: doubled_ranks(run.values, run.order, among)[rows],
+            *zip(*runs, strict=True),
+        )
         report(5, 10)
         xy, xx, yy = compare_ranks(x, y, 1, pairs)[1]
         del x, y
-        x, y = tasks.in_threads(threads, _places_from_top, *zip(*runs, strict=True))
+        x, y = tasks.in_threads(
+            threads, lambda run, among, rows: places_from_top(run.order, among)[rows], *zip(*runs, strict=True)
+        )
         report(9, 10)
     shared = shared_tops(x, y)
     sizes = np.array([count_of_fraction(Fraction(percent, 100), pairs) for percent in PERCENTS])
     spearman = float(np.clip(xy / np.sqrt(xx * yy), -1, 1)) if xx * yy else float("nan")
     with np.errstate(invalid="ignore"):
         return Agreement(pairs, spearman, np.where(sizes > 0, shared, 0) / sizes)
-
-
-def _doubled_ranks(bins: Ranking, among: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
-    return doubled_ranks(bins.values, bins.order, among)[rows]
-
-
-def _places_from_top(bins: Ranking, among: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
-    return places_from_top(bins.order, among)[rows]
 
 
 def tops(alignment: Alignment, metric: str, fraction: Fraction) -> tuple[np.ndarray, np.ndarray]:

@@ -198,7 +198,7 @@ class Metadata:
         kinds = ("string", "large_string", "bool")
         names = [name for name, kind in self.pool.columns.items() if kind in kinds] if self.pool else []
         first = self._metadata_files()[:1]
-        return [name for name in names if first and self._is_categorical(name, first)]
+        return [name for name in names if first and len(self._value_counts(name, first)) <= _MOST_CATEGORIES]
 
     def categories(self, column: str) -> Categories:
         """A metadata column as labels and a code for each pair; the labels are the column's values as text.
@@ -247,9 +247,6 @@ class Metadata:
             if len(counts) > _MOST_CATEGORIES:
                 break
         return [value for value, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-
-    def _is_categorical(self, column: str, files: list[str]) -> bool:
-        return len(self._value_counts(column, files)) <= _MOST_CATEGORIES
 
     def _value_counts(self, column: str, files: list[str]) -> list[str | None]:
         """A column's distinct values, most frequent first, and one more than there may be where there are too many."""
