@@ -42,7 +42,10 @@ def show_table(rows: Sequence[Mapping[str, Any]], **shown: Any) -> None:
     # JSON has no NaN, which alone is not equal to itself.
     lines = [json.dumps({name: value if value == value else None for name, value in row.items()}) for row in rows]
     # Made of JSON: of Python's values pyarrow makes arrays with pandas alone, whose import takes 0.3 s.
-    table = pajson.read_json(pa.BufferReader("\n".join(lines).encode()))
+    # Texts are named as such: those that look like dates would become dates.
+    texts = pa.schema([(name, pa.string()) for name in rows[0] if any(isinstance(row[name], str) for row in rows)])
+    source = pa.BufferReader("\n".join(lines).encode())
+    table = pajson.read_json(source, parse_options=pajson.ParseOptions(explicit_schema=texts))
     st.dataframe(table, hide_index=True, placeholder="–", **shown)
 
 

@@ -1,4 +1,4 @@
-"""The parts that only compute: shapes on the map, percentiles, words for numbers."""
+"""The parts that only compute: shapes on the map, percentiles, words for numbers, tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from pages.parts import metrics, recipes, words
+from pages.parts import messages, metrics, recipes, words
 from pages.parts.map.canvas import Shape, read_shape
 from pages.parts.marginals import Marginal
 
@@ -103,3 +103,17 @@ def test_describe__every_metric_says_when_it_misleads():
 
 def test_as_yaml__of_no_step_is_nothing():
     assert recipes.as_yaml([]) == ""
+
+
+def test_show_table__shows_the_values_as_they_are(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(messages.st, "dataframe", lambda table, **shown: drawn.append((table, shown)))
+    rows = [
+        {"kind": "2024-01-01", "pairs": 3, "mean": 0.0, "spread": [1, 2]},
+        {"kind": "2024-02-29", "pairs": 12_800_000_000, "mean": float("nan"), "spread": []},
+        {"kind": None, "pairs": 0, "mean": -0.25, "spread": [0]},
+    ]
+    messages.show_table(rows, height=9)
+    ((table, shown),) = drawn
+    assert table.to_pylist() == [rows[0], {**rows[1], "mean": None}, rows[2]]
+    assert (shown["height"], shown["placeholder"]) == (9, "–")
