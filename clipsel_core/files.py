@@ -110,11 +110,20 @@ def lock_folder(folder: Path, busy: ClipselError) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Locks what is being filled, a folder or a file that is made here, so that `remove_abandoned` lets it be."""
-    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_WRONLY | os.O_CREAT, 0o666)
-    try:
+    """Locks what is being filled, a folder or a file, made here, so that `remove_abandoned` lets it be."""
+    is_folder = path.is_dir()
+    while True:
+        if is_folder:
+            path.mkdir(exist_ok=True)
+        file = os.open(path, os.O_RDONLY if is_folder else os.O_WRONLY | os.O_CREAT, 0o666)
         with suppress(OSError):  # Some file systems have no locks; there, nothing is ever taken for abandoned.
             fcntl.flock(file, fcntl.LOCK_EX)
+        # Between the two somebody may have found it unheld, and removed it.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), os.stat(path)):
+                break
+        os.close(file)
+    try:
         yield
     finally:
         os.close(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 
@@ -76,3 +77,24 @@ def test_remove_abandoned__takes_folders_too_unless_they_are_held(tmp_path):
         assert list(tmp_path.iterdir()) == [used]
     remove_abandoned(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_locked__holds_what_lies_there_where_it_was_removed_before_it_was_held(tmp_path, monkeypatch, is_folder):
+    """Another process may look for what is abandoned between the making of a file and its lock."""
+    path, lock, calls = tmp_path / ".a.1-2.partial", fcntl.flock, []
+    if is_folder:
+        path.mkdir()
+
+    def late(file, how):
+        calls.append(how)
+        if len(calls) == 1:
+            path.rmdir() if is_folder else path.unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(path):
+        remove_abandoned(tmp_path)
+        assert path.is_dir() if is_folder else path.is_file()
+    remove_abandoned(tmp_path)
+    assert not path.exists()

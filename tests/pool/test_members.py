@@ -228,7 +228,7 @@ def test_members__headers_that_mean_harm(hostile):
 def test_members__words_on_all_files_without_end():
     words = b"".join(
         header(b"g", len(line)) + line.ljust(512, b"\0") + whole("a.jpg")
-        for line in (b"%d k%05d=%s\n" % (300, number, b"v" * 289) for number in range(500))
+        for line in (b"%d k%05d=%s\n" % (300, number, b"v" * 288) for number in range(500))
     )
     found, _, fault = by_members(words + bytes(1024))
     assert len(found) == 100
