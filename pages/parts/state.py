@@ -48,6 +48,8 @@ _LACKING_S = 5.0
 # When the files of a run's scores are looked at again, and their stamp.
 _files_seen: Recent[tuple[float, Stamp]] = Recent(64)
 _FILES_SEEN_S = 1.0
+# And how many times as long as it took they are not looked at again.
+_FILES_REST = 100
 # Runs with so many pairs have their map opened so long after their scores: whoever came first does not wait for it.
 _LARGE, _LATER_S = 10_000_000, 5.0
 
@@ -122,7 +124,7 @@ def _files_stamp(root: Path, said: Stamp) -> Stamp:
     """
     now = time.monotonic()
     again_at, found = _files_seen.peek((root, said)) or (-math.inf, ())
-    if now > again_at:
+    if now >= again_at:
         digest = hashlib.sha256()
         for folder in (root / "scores", *sorted(file.parent for file in description_files(root)[1:])):
             with suppress(OSError), os.scandir(folder) as files:
@@ -130,7 +132,7 @@ def _files_stamp(root: Path, said: Stamp) -> Stamp:
                 for name, stat in sorted((file.name, file.stat()) for file in files if file.name.endswith(".parquet")):
                     digest.update(f"{folder} {name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         found = (("scores/*", int.from_bytes(digest.digest()[:8]), 0),)
-        _files_seen.put((root, said), (now + max(_FILES_SEEN_S, 100 * (time.monotonic() - now)), found))
+        _files_seen.put((root, said), (now + max(_FILES_SEEN_S, _FILES_REST * (time.monotonic() - now)), found))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 
@@ -67,7 +66,8 @@ def test_keeps__is_the_bitmap_asked_for_some_pairs(entry):
 
 def test_scores_stamp__scores_written_over_in_place_are_noticed(entry, monkeypatch):
     """Neither the folder nor its names change. A damaged file is refused, a whole one is read anew."""
-    monkeypatch.setattr(state, "_FILES_SEEN_S", -math.inf)
+    monkeypatch.setattr(state, "_FILES_SEEN_S", 0.0)
+    monkeypatch.setattr(state, "_FILES_REST", 0)
     recipe = "steps:\n- {metric: clip_score, at_least: -2}\n"
     file, stamp = state.open_run(entry).score_files[0], (entry.root / "scores").stat().st_mtime_ns
     before, pairs, whole = state.scores_stamp(entry), len(state.picked(entry, recipe).selection), file.read_bytes()
