@@ -92,6 +92,11 @@ def in_threads(threads: Executor, work: Callable[..., Value], *items: Iterable) 
     except BaseException:
         left.set()
         wait([part for part in parts if not part.cancel()])
+        for part in parts:
+            # What fails beside an interrupted part, such as one in the same process, fails because of it.
+            error = None if part.cancelled() else part.exception()
+            if isinstance(error, KeyboardInterrupt) and not isinstance(error, Stopped):
+                raise error from None
         raise
     return found
 

@@ -195,6 +195,21 @@ def test_result_of__ends_with_the_task():
         tasks.result_of(Future())
 
 
+def test_in_threads__an_interrupted_part_is_what_it_ends_with():
+    """Another part may fail because of it before it is asked for its value."""
+    interrupted = threading.Event()
+
+    def work(part):
+        if part:
+            interrupted.set()
+            raise KeyboardInterrupt
+        assert interrupted.wait(PATIENCE_S)
+        raise RuntimeError("its process is gone")
+
+    with ThreadPoolExecutor(2) as threads, pytest.raises(KeyboardInterrupt):
+        tasks.in_threads(threads, work, range(2))
+
+
 def test_in_threads__hands_over_what_the_work_raises():
     def fail(part: int) -> None:
         raise ValueError(part)
