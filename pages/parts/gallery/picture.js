@@ -28,6 +28,14 @@ const draw = (frame, data) => {
   frame.replaceChildren(image)
 }
 
+// What had the keyboard may have been drawn anew, and nobody has it: the dialog does not hear Escape by itself then.
+const escape = (event) => {
+  const dialog = document.querySelector('[role="dialog"]')
+  if (!dialog || event.target !== document.body) return
+  dialog.focus()
+  dialog.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true, cancelable: true }))
+}
+
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component
   const frame = parentElement.querySelector(".frame")
@@ -36,6 +44,7 @@ export default function (component) {
   hear(data.gallery, data.heard, setTriggerValue)
   if (!hearing.has(frame)) waiting.delete(data.gallery)
   const told = (event) => {
+    if (event.key === "Escape" && frame.isConnected) return escape(event)
     const what = frame.isConnected && asked(event)
     if (!what) return
     event.preventDefault()
