@@ -30,6 +30,8 @@ from pages.parts.views import PairList
 # So many uids are written into the recipe itself; more go into a list beside it.
 _MOST_INLINE = 100
 _FAILED = "step not written"
+# What was done at the last press. Said when the buttons are drawn: in a callback of a fragment nothing can be.
+_DONE = "pairs taken into the recipe"
 _PARTS = ("only this one", "both", "only the other")
 _ORDERS: dict[str, ListOrder] = {"highest": "descending", "lowest": "ascending", "random": "random"}
 # A page has one sorted gallery at a time, so that the link can hold how it is sorted and where it is opened.
@@ -156,6 +158,8 @@ def draw_actions(
             more()
     if _FAILED in st.session_state:
         messages.show_error(st.session_state.pop(_FAILED), "This could not be written")
+    if _DONE in st.session_state:
+        st.toast(st.session_state.pop(_DONE), icon=":material/check:")
 
 
 @guards.callback
@@ -179,7 +183,7 @@ def _add_step(entry: Entry, run: Run, rows: np.ndarray, kind: str, called: str) 
         recipes.change_step(entry, run, last, None)
     recipes.add_step(entry, run, step)
     done = "kept by hand" if kind == "keep" else "dropped by hand"
-    st.toast(f"{words.pairs(len(rows))} {done}: the last step on the Select page", icon=":material/check:")
+    st.session_state[_DONE] = f"{words.pairs(len(rows))} {done}: the last step on the Select page"
 
 
 def _same_pairs(one: AnyStep, other: AnyStep) -> bool:
