@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 
 from clipsel_core.pool.making.decode import Preparer, Wanted
-from clipsel_core.pool.prefetch import in_batches
 from clipsel_core.pool.sources.record import Record
+from clipsel_core.tasks import in_batches
 
 _AT_ONCE = 16
 

@@ -30,9 +30,9 @@ from clipsel_core.pool.making.decode import Framing, Preparer
 from clipsel_core.pool.making.embed import Teacher, framing_of, load_teacher
 from clipsel_core.pool.making.embedder import Embedder, compute_on_one_core, lane_batch_size, try_bf16
 from clipsel_core.pool.making.packing import TarPacker, new_tar
-from clipsel_core.pool.prefetch import in_batches
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Record, Source
+from clipsel_core.tasks import in_batches
 
 _Ready = Mapping[str, list[tuple[torch.Tensor, torch.Tensor]]]
 """A turn's batches of floats and tokens, as each way of running the model alone takes them."""

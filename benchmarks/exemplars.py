@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 from benchmarks.pools import clip_like_pairs
 from benchmarks.table import Row, at_most
 from clipsel_core import uids
+from clipsel_core.npy import read_members
 from clipsel_core.pool.layout import Pool, open_pool
-from clipsel_core.pool.npz import read_members
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run

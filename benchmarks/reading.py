@@ -15,9 +15,9 @@ import torch
 from benchmarks.pools import clip_like_pairs, write_pool
 from benchmarks.table import Row, at_least, at_most
 from benchmarks.turns import median_ratio, take_turns
+from clipsel_core.npy import fill_rows, read_members
 from clipsel_core.pool.embeddings import read_embeddings, read_pairs
 from clipsel_core.pool.layout import Pool, open_pool
-from clipsel_core.pool.npz import fill_rows, read_members
 from clipsel_core.scoring.normsim import normsim
 
 _ROWS, _EXEMPLARS = 40_000, 20

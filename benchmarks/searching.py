@@ -24,8 +24,7 @@ from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.jobs.encoders import TeacherName, encoder_of, end_all
 from clipsel_core.pool.images import open_images
-from clipsel_core.pool.layout import open_pool
-from clipsel_core.pool.teachers import find_teacher
+from clipsel_core.pool.layout import find_teacher, open_pool
 from clipsel_core.runs.store import Run
 
 _TIMES = 20

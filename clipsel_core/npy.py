@@ -1,17 +1,27 @@
-"""How is an array read from a .npy and written to one? A header is believed only as far as the file's size allows."""
+"""How is an array read from a .npy, or from one within a .npz, and written to one?
+
+A header is believed only as far as the file's size allows. The zip format has a CRC-32 of each array: whoever reads an
+array of a .npz as a whole has it compared, as numpy does.
+"""
 
 from __future__ import annotations
 
 import io
 import math
 import os
+import struct
 import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
-from clipsel_core.errors import reason_of
+from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.files import expect_regular, write_atomically
 
 _LONGEST_HEADER = 10_000  # numpy's own limit
@@ -19,6 +29,19 @@ _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 # numpy has Python's own parser read headers, which threads that parse at once can mix up: gh-106905, mended in 3.12.
 _parsing = threading.Lock()
+
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+_MAGIC = b"PK\x03\x04"
+_MOST_DEFLATED = 1032  # bytes that deflate makes of one
+# What zipfile and numpy raise on bytes that are not as they were written; RuntimeError where they seem encrypted, or of
+# a method that nobody knows.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, OSError, EOFError, ValueError, LookupError, TypeError),
+    *(RuntimeError, OverflowError, MemoryError),
+)
+_POLYNOMIAL = 0xEDB88320
+_BLOCKS_TO_CHECK = 16
+_CHECKED_AT_ONCE = 1 << 20
 
 
 class Header(NamedTuple):
@@ -84,3 +107,214 @@ def write_npy(path: Path, array: np.ndarray) -> None:
             np.save(file, array, allow_pickle=False)
 
     write_atomically(path, write)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of an npz. offset: where its values begin in the file, or None where they are compressed.
+
+    crc: the CRC-32 of header and values, as the file says it. crc_of_header: of what comes before the values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran_order: bool
+    offset: int | None
+    crc: int
+    crc_of_header: int
+
+
+def read_members(npz: Path) -> dict[str, Member]:
+    """The arrays of an npz by name; reads headers only. Raises PoolFormatError where it is not a whole npz."""
+    try:
+        expect_regular(npz)
+        with zipfile.ZipFile(npz) as archive, open(npz, "rb") as raw:
+            infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            members = (_member(archive, raw, info) for info in infos)
+            return {member.name: member for member in members}
+    except FileNotFoundError as error:
+        raise PoolFormatError(npz, expected="the embeddings", found="no such file", remedy="download it") from error
+    except _DAMAGE as error:
+        raise _unreadable(npz, error) from error
+
+
+def read_array(npz: Path, member: Member) -> np.ndarray:
+    """An array of an npz: mapped from the file where it is stored, read into memory where it is compressed.
+
+    Who writes to it changes a copy of the page that is written to, never the file.
+    Raises: PoolFormatError where the file is cut short or damaged.
+    """
+    try:
+        if member.offset is None:
+            with zipfile.ZipFile(npz) as archive, archive.open(f"{member.name}.npy") as stream:
+                return np.lib.format.read_array(stream, allow_pickle=False)
+        order: Literal["F", "C"] = "F" if member.fortran_order else "C"
+        if 0 in member.shape:
+            return np.empty(member.shape, member.dtype, order)
+        return np.memmap(npz, member.dtype, mode="c", offset=member.offset, shape=member.shape, order=order)
+    except _DAMAGE as error:
+        raise _unreadable(npz, error) from error
+
+
+def fill_rows(npz: Path, member: Member, out: np.ndarray, *, block: int) -> Iterator[slice]:
+    """Reads an array of rows into `out`, `block` rows at a time, and yields each block's place once it is there.
+
+    out: C-contiguous, of the member's shape; of its dtype, or of one that its values are rounded to.
+    Raises: PoolFormatError where the file is cut short or damaged.
+    """
+    with RowReader(npz, member, out.dtype) as reader:
+        checked = 0
+        for start in range(0, len(out), block):
+            place = slice(start, min(start + block, len(out)))
+            reader.read(place, out[place])
+            yield place
+            if place.stop - checked >= _BLOCKS_TO_CHECK * block or place.stop == len(out):
+                reader.check(slice(checked, place.stop), out[checked : place.stop])
+                checked = place.stop
+
+
+def will_need(npz: Path, member: Member) -> None:
+    """Tells the system, where it can be told, that an array is going to be read, so that the disk need not wait.
+
+    Raises: PoolFormatError where the file cannot be opened.
+    """
+    if member.offset is None or not hasattr(os, "posix_fadvise"):
+        return
+    try:
+        with open(npz, "rb") as file:
+            size = member.dtype.itemsize * math.prod(member.shape)
+            os.posix_fadvise(file.fileno(), member.offset, size, os.POSIX_FADV_WILLNEED)
+    except OSError as error:
+        raise _unreadable(npz, error) from error
+
+
+class RowReader:
+    """Reads rows of an array of an npz, from any thread; a context manager, since it holds the file open.
+
+    dtype: of what is read into. Stored values of the same dtype go from the file into place and nowhere else; all
+    others come by way of `read_array`. Where `check` was told all rows, their CRC is compared when the reader is left.
+    Raises: PoolFormatError where the file is cut short or damaged.
+    """
+
+    def __init__(self, npz: Path, member: Member, dtype: np.dtype) -> None:
+        self._npz, self._member = npz, member
+        self._read: dict[int, tuple[int, int]] = {}  # the row that a place begins with: the one it ends at, its CRC
+        copied = member.offset is None or member.fortran_order or member.dtype != dtype or 0 in member.shape
+        self._array = read_array(npz, member) if copied else None
+        self._row_bytes = member.dtype.itemsize * int(np.prod(member.shape[1:]))
+        try:
+            self._file = os.open(npz, os.O_RDONLY)
+        except OSError as error:
+            raise _unreadable(npz, error) from error
+        if copied and member.offset is not None:
+            self._read_for_crc(member.offset, self._row_bytes * member.shape[0])
+
+    def __enter__(self) -> RowReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        os.close(self._file)
+        if kind is None:
+            self._check_crc()
+
+    def read(self, place: slice, out: np.ndarray) -> None:
+        """Reads the rows of a place, start and stop given, into a C-contiguous array of their shape."""
+        if self._array is not None:
+            with np.errstate(over="ignore"):
+                out[...] = self._array[place]
+            return
+        assert self._member.offset is not None
+        try:
+            self._read_whole(out.reshape(-1).view(np.uint8), self._member.offset + place.start * self._row_bytes)
+        except (OSError, EOFError) as error:
+            raise _unreadable(self._npz, error) from error
+
+    def check(self, place: slice, values: np.ndarray) -> None:
+        """Notes the CRC of the rows that were read from a place, C-contiguous; many at a time cost threads less."""
+        if self._array is None:
+            self._read[place.start] = place.stop, zlib.crc32(values.reshape(-1).view(np.uint8).data)
+
+    def _read_for_crc(self, offset: int, size: int) -> None:
+        """Reads values that are going to be taken from a map, a block at a time, for their CRC alone."""
+        block, crc = np.empty(min(size, _CHECKED_AT_ONCE), np.uint8), 0
+        try:
+            for start in range(0, size, _CHECKED_AT_ONCE):
+                part = block[: size - start]
+                self._read_whole(part, offset + start)
+                crc = zlib.crc32(part.data, crc)
+        except (OSError, EOFError) as error:
+            os.close(self._file)
+            raise _unreadable(self._npz, error) from error
+        self._read[0] = self._member.shape[0], crc
+
+    def _check_crc(self) -> None:
+        """Compares the CRC of the rows where all were read. Raises PoolFormatError where it is another."""
+        crc, row = self._member.crc_of_header, 0
+        while row in self._read:
+            stop, part = self._read[row]
+            # The CRC of two pieces of data one after the other.
+            crc, row = _product(_power((stop - row) * self._row_bytes), crc) ^ part, stop
+            if stop == self._member.shape[0] and crc != self._member.crc:
+                raise _unreadable(self._npz, ValueError(f"{self._member.name} with another CRC than was written"))
+            if stop == self._member.shape[0]:
+                return
+
+    def _read_whole(self, out: np.ndarray, offset: int) -> None:
+        done = 0
+        while done < len(out):
+            count = os.preadv(self._file, [out[done:].data], offset + done)
+            if not count:
+                raise EOFError("it ends in the middle of an array")
+            done += count
+
+
+def _member(archive: zipfile.ZipFile, raw, info: zipfile.ZipInfo) -> Member:
+    name = info.filename.removesuffix(".npy")
+    stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
+    size = info.file_size
+    if stored:
+        size = min(size, os.fstat(raw.fileno()).st_size)
+    elif info.compress_type == zipfile.ZIP_DEFLATED:
+        size = min(size, _MOST_DEFLATED * info.compress_size + _MOST_DEFLATED)
+    with archive.open(info) as stream:
+        try:
+            header = read_header(stream, size)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        stream.seek(0)
+        crc_of_header = zlib.crc32(stream.read(header.begin))
+    offset = None
+    if stored:
+        # The local header's name and extra field may differ from the central directory's.
+        raw.seek(info.header_offset)
+        magic, *_, name_length, extra_length = _LOCAL_HEADER.unpack(raw.read(_LOCAL_HEADER.size))
+        if magic != _MAGIC:
+            raise ValueError(f"{info.filename} has no local header")
+        offset = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length + header.begin
+    return Member(name, header.shape, header.dtype, header.fortran_order, offset, info.CRC, crc_of_header)
+
+
+@lru_cache
+def _power(length: int) -> int:
+    """x to the power of 8 * length, modulo the CRC's polynomial; the highest bit stands for 1."""
+    found, square = 1 << 31, 1 << 23
+    while length:
+        if length & 1:
+            found = _product(found, square)
+        square, length = _product(square, square), length >> 1
+    return found
+
+
+def _product(first: int, second: int) -> int:
+    """Of two polynomials over the numbers 0 and 1, modulo the CRC's."""
+    found = 0
+    for bit in range(31, -1, -1):
+        if first >> bit & 1:
+            found ^= second
+        second = second >> 1 ^ (_POLYNOMIAL if second & 1 else 0)
+    return found
+
+
+def _unreadable(npz: Path, error: Exception) -> PoolFormatError:
+    return PoolFormatError(npz, expected="a whole .npz", found=reason_of(error), remedy="download it again")

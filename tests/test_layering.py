@@ -55,7 +55,6 @@ PAGES_MAY = {
     "pool.layout",
     "pool.target_files",
     "pool.making.decode",
-    "pool.teachers",
     "pool.sources.record",
 }
 SCORING_PACKAGES = {"torch", "numpy"}

@@ -1,13 +1,17 @@
-"""A .npy's header is believed only as far as its file bears it out."""
+"""A .npy's header is believed only as far as its file bears it out; arrays of a .npz against numpy's own reader."""
 
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
 
-from clipsel_core.npy import map_npy
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.npy import fill_rows, map_npy, read_array, read_members
+from tests.conftest import unit_rows
 
 
 def with_header(path, header: str, values: bytes = b"\0" * 64):
@@ -79,3 +83,138 @@ def test_map_npy__what_is_no_file_is_not_opened(tmp_path):
         map_npy("/dev/zero")
     with pytest.raises(OSError, match="a folder"):
         map_npy(tmp_path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("rows", [0, 1, 37])
+def test_read_array__agrees_with_numpy(tmp_path, save, rows):
+    arrays = {"a": unit_rows(rows, 5), "b": np.asfortranarray(unit_rows(rows, 3).astype("f4")), "c": np.arange(rows)}
+    save(tmp_path / "x.npz", **arrays)
+    members = read_members(tmp_path / "x.npz")
+    assert list(members) == list(arrays)
+    for name, array in arrays.items():
+        read = read_array(tmp_path / "x.npz", members[name])
+        assert read.dtype == array.dtype
+        np.testing.assert_array_equal(read, array)
+
+
+def test_read_array__maps_what_is_stored_and_reads_what_is_compressed(tmp_path):
+    np.savez(tmp_path / "stored.npz", a=unit_rows(9, 4))
+    np.savez_compressed(tmp_path / "small.npz", a=unit_rows(9, 4))
+    kinds = [type(read_array(p, read_members(p)["a"])) for p in (tmp_path / "stored.npz", tmp_path / "small.npz")]
+    assert kinds == [np.memmap, np.ndarray]
+
+
+def test_read_members__finds_values_behind_an_extra_field(tmp_path):
+    """Some writers align members with an extra field in the local header that the central directory lacks."""
+    np.save(tmp_path / "a.npy", unit_rows(6, 4))
+    info = zipfile.ZipInfo("a.npy")
+    info.extra = b"\x99\x99\x08\x00paddingX"
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr(info, (tmp_path / "a.npy").read_bytes())
+    read = read_array(tmp_path / "x.npz", read_members(tmp_path / "x.npz")["a"])
+    np.testing.assert_array_equal(read, unit_rows(6, 4))
+
+
+def test_read_members__a_file_cut_short_is_named(tmp_path):
+    np.savez(tmp_path / "x.npz", a=unit_rows(100, 8))
+    whole = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "x.npz").write_bytes(whole[:1000])
+    with pytest.raises(PoolFormatError, match=r"x\.npz: expected a whole \.npz, found .*; download it again"):
+        read_members(tmp_path / "x.npz")
+
+
+def test_read_members__objects_are_never_unpickled(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.array([{}], object))
+    with pytest.raises(PoolFormatError, match="never loaded"):
+        read_members(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("rows", [0, 1, 10, 37])
+def test_fill_rows__fills_what_it_is_given_block_by_block(tmp_path, save, rows):
+    arrays = {
+        "a": unit_rows(rows, 5),
+        "b": np.asfortranarray(unit_rows(rows, 3, 1)),
+        "c": unit_rows(rows, 4).astype("f8"),
+    }
+    save(tmp_path / "x.npz", **arrays)
+    members = read_members(tmp_path / "x.npz")
+    for name, array in arrays.items():
+        out = np.full(array.shape, 9, array.dtype if name != "c" else np.float32)
+        told = []
+        for place in fill_rows(tmp_path / "x.npz", members[name], out, block=10):
+            np.testing.assert_array_equal(out[place], array[place].astype(out.dtype))
+            told += range(rows)[place]
+        assert told == list(range(rows))
+
+
+def test_fill_rows__a_file_cut_short_meanwhile_is_named(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, a=unit_rows(100, 8))
+    member, out = read_members(path)["a"], np.empty((100, 8), np.float16)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(
+        PoolFormatError, match=r"x\.npz: expected a whole \.npz, found it ends in the middle of an array"
+    ):
+        list(fill_rows(path, member, out, block=10))
+
+
+def test_read_array__writing_to_it_leaves_the_file_alone(tmp_path):
+    np.savez(tmp_path / "x.npz", a=unit_rows(9, 4))
+    before = (tmp_path / "x.npz").read_bytes()
+    read_array(tmp_path / "x.npz", read_members(tmp_path / "x.npz")["a"])[:] = 0
+    assert (tmp_path / "x.npz").read_bytes() == before
+
+
+def patched(path, places, value):
+    """Changes a two-byte field at an offset of each local header, and of each entry of the central directory."""
+    data = bytearray(path.read_bytes())
+    for mark, offset in zip((b"PK\x03\x04", b"PK\x01\x02"), places, strict=True):
+        at = data.find(mark)
+        while at >= 0:
+            data[at + offset : at + offset + 2] = value.to_bytes(2, "little")
+            at = data.find(mark, at + 1)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("method", [9, 93, 98, 99, 12, 14])
+def test_read_members__a_method_that_it_is_not_compressed_with(tmp_path, method):
+    np.savez_compressed(tmp_path / "x.npz", a=unit_rows(9, 4))
+    patched(tmp_path / "x.npz", (8, 10), method)
+    with pytest.raises(PoolFormatError, match=r"x\.npz: expected a whole \.npz, found .*; download it again"):
+        read_array(tmp_path / "x.npz", read_members(tmp_path / "x.npz")["a"])
+
+
+def test_read_members__an_encrypted_one(tmp_path):
+    np.savez(tmp_path / "x.npz", a=unit_rows(9, 4))
+    patched(tmp_path / "x.npz", (6, 8), 1)
+    with pytest.raises(PoolFormatError, match=r"x\.npz: expected a whole \.npz, found .*encrypted"):
+        read_members(tmp_path / "x.npz")
+
+
+def test_read_array__compressed_bytes_that_are_damaged(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", a=unit_rows(500, 8))
+    member = read_members(tmp_path / "x.npz")["a"]
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    data[400:500] = zlib.compress(b"other")[:1] * 100
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(PoolFormatError, match=r"x\.npz: expected a whole \.npz"):
+        read_array(tmp_path / "x.npz", member)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("shape", ["(98765432109876, 4)", "(3, 5)", "(-3, 4)", "(True, 4)"])
+def test_read_members__a_header_that_cannot_be_true(tmp_path, shape, compression):
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".encode()
+    content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(48)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", compression) as archive:
+        archive.writestr("a.npy", content)
+    with pytest.raises(PoolFormatError, match=r"x\.npz: expected a whole \.npz, found a: "):
+        read_members(tmp_path / "x.npz")
+
+
+def test_read_members__a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.npz")
+    with pytest.raises(PoolFormatError, match=r"x\.npz: expected a whole \.npz, found a pipe"):
+        read_members(tmp_path / "x.npz")

@@ -24,8 +24,8 @@ from PIL import Image
 from clipsel_core.demo.captions import describe_scene, describe_wrongly, junk, poster_text
 from clipsel_core.demo.scenes import ALL_KINDS, Scene, draw_poster, draw_scene, random_scene, retake, to_jpeg
 from clipsel_core.demo.things import LIVING, MADE
-from clipsel_core.pool.prefetch import in_batches, in_order
 from clipsel_core.processes import Crew
+from clipsel_core.tasks import in_batches, in_order
 
 POOL_SHARES: dict[str, float] = {
     "good": 0.38,

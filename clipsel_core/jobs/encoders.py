@@ -39,7 +39,7 @@ Answer = Future[np.ndarray]
 
 @dataclass(frozen=True)
 class TeacherName:
-    """Which teacher: model, pretrained and weights as teachers.find_teacher says, and the width of its embeddings."""
+    """Which teacher: model, pretrained and weights as layout.find_teacher says, and the width of its embeddings."""
 
     model: str
     pretrained: str | None

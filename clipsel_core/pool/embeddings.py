@@ -13,8 +13,8 @@ import numpy as np
 
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.npy import Member, RowReader, fill_rows, read_array, read_members, will_need
 from clipsel_core.pool.layout import Arch, Pool, Shard
-from clipsel_core.pool.npz import Member, RowReader, fill_rows, read_array, read_members, will_need
 
 # Rounding a unit row to float16 moves its length by less than this: such rows are unit rows, used as they are.
 ROUNDING = 1e-3

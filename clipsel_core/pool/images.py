@@ -29,9 +29,8 @@ from clipsel_core.files import write_atomically
 from clipsel_core.pool.conventions import A_ROW, NOWHERE, WHOLE_FILE
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.places import PATIENT, Place, in_passing
-from clipsel_core.pool.prefetch import in_order
 from clipsel_core.pool.tar_index import index_tars
-from clipsel_core.tasks import Report, silent
+from clipsel_core.tasks import Report, in_order, silent
 
 _log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 16

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.files import expect_regular
+from clipsel_core.npy import Member, read_array
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, facts_in, padded_uid, split_key
 from clipsel_core.pool.embeddings import describe_row, find_member, remedy_for, stored_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, as_texts, check_uids, read_column
-from clipsel_core.pool.npz import Member, read_array
 from clipsel_core.pool.sources.members import Members, damage_at_a_glance
 from clipsel_core.tasks import Report, silent
 

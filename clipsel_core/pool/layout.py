@@ -1,10 +1,12 @@
 """What a pool's folder holds: its shards, their columns and uids, and the teachers whose embeddings lie beside them.
 
 A pool is laid out as DataComp's: `metadata/*.parquet`, a `.npz` of the same stem beside each, and `shards/*.tar`.
+`embed` notes in teachers.json which CLIP made embeddings, and at what temperature.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,17 +17,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, UidError, reason_of
-from clipsel_core.files import expect_regular
+from clipsel_core.files import expect_regular, write_json
+from clipsel_core.npy import Member, read_members
 from clipsel_core.pool.conventions import POOL_TEXT_COLUMNS, UNDECODABLE, clean_text, find_column, is_hidden
-from clipsel_core.pool.npz import Member, read_members
 
 _AT_ONCE = 8
 # Uids held at once while looking for repeats: 1 GiB. Of a larger pool a part is looked at in each of several turns.
 _UIDS_AT_ONCE = 1 << 26
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+_ARCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 _STRUCTURED = re.compile(r"struct<|map<")
 # DataComp's names first (l14_img, l14_txt), then those of the tools that write <model>-image, <model>-text.
 _FAMILIES = (("_img", "_txt", "clip_{arch}_similarity_score"), ("-image", "-text", "{arch}-score"))
@@ -274,6 +278,72 @@ def as_texts(column: pa.ChunkedArray) -> list[str]:
     """
     column = pc.cast(column, pa.string()) if pa.types.is_boolean(column.type) else as_bytes(column)
     return [clean_text(value).replace(UNDECODABLE, "\ufffd") for value in column.to_pylist()]
+
+
+class TeacherInfo(BaseModel):
+    """A teacher as the pool remembers it.
+
+    model, pretrained: what open_clip was asked for. temperature: tau, 1 / exp(logit scale). weights: 32 hex digits that
+    differ where any weight does. precision: what the embeddings were computed in.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    pretrained: str | None = None
+    temperature: float = Field(gt=0, allow_inf_nan=False)
+    weights: str = ""
+    precision: str = "float32"
+
+
+def read_teachers(root: Path) -> dict[str, TeacherInfo]:
+    """The teachers by arch; none where the pool does not say. Raises PoolFormatError where the file is damaged."""
+    path = root / "teachers.json"
+    try:
+        found = json.loads(path.read_bytes())
+        return {arch: TeacherInfo.model_validate(info) for arch, info in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
+        reason = str(error).split("\n")[0]
+        remedy = "give --temperature and move the file away"
+        raise PoolFormatError(path, expected="teachers by arch", found=reason, remedy=remedy) from error
+
+
+def find_teacher(root: Path, arch: str) -> tuple[str, str | None, str] | None:
+    """The model behind a pool's embeddings as open_clip is asked for it, None where nobody says which it was.
+
+    As the pool notes it, else the folder `teacher` beside the pool, where the demo leaves its own.
+    Returns: model, pretrained, and the digest of its weights ("" where that is not known).
+    Raises: PoolFormatError where teachers.json is damaged.
+    """
+    noted = read_teachers(root).get(arch)
+    beside = root.resolve().parent / "teacher"
+    if noted is None and (beside / "open_clip_config.json").is_file():
+        return f"local-dir:{beside}", None, ""
+    return (noted.model, noted.pretrained, noted.weights) if noted else None
+
+
+def check_arch(arch: str) -> None:
+    """Makes sure that a teacher's name can be part of those of columns and files. Raises PoolFormatError."""
+    if not _ARCH.fullmatch(arch):
+        raise PoolFormatError("--arch", expected="letters, digits, _ and -", found=repr(arch))
+
+
+def add_teacher(root: Path, arch: str, info: TeacherInfo) -> None:
+    """Notes a teacher, or makes sure that the one noted under this name is the same.
+
+    Raises: PoolFormatError where another one is.
+    """
+    known = read_teachers(root)
+    if arch in known and (known[arch].weights, known[arch].precision) != (info.weights, info.precision):
+        words = ((t.model, t.pretrained, t.weights[:8], t.precision) for t in (known[arch], info))
+        was, now = (" ".join(filter(None, said)) for said in words)
+        remedy = "give this teacher another --arch"
+        raise PoolFormatError(root / "teachers.json", expected=f"{arch} to be {was}", found=now, remedy=remedy)
+    if arch not in known:
+        teachers = {**known, arch: info}
+        write_json(root / "teachers.json", {name: teacher.model_dump() for name, teacher in sorted(teachers.items())})
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.errors import ClipselError, PoolFormatError, TargetError, UidError, reason_of
 from clipsel_core.files import expect_regular
-from clipsel_core.npy import map_npy
+from clipsel_core.npy import map_npy, read_array, read_members
 from clipsel_core.pool.conventions import find_column
-from clipsel_core.pool.npz import read_array, read_members
 
 ENDINGS = ".npy, .npz, .pt, .pth or .parquet"
 # What embeddings of images are usually called in a file that holds several arrays.

@@ -18,11 +18,10 @@ from clipsel_core import __version__
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.files import portable_path
+from clipsel_core.npy import read_members
 from clipsel_core.pool.conventions import is_hidden
 from clipsel_core.pool.embeddings import read_embeddings
-from clipsel_core.pool.layout import Arch, Pool, Shard, check_uids, metadata_files, open_pool, read_uids
-from clipsel_core.pool.npz import read_members
-from clipsel_core.pool.teachers import read_teachers
+from clipsel_core.pool.layout import Arch, Pool, Shard, check_uids, metadata_files, open_pool, read_teachers, read_uids
 from clipsel_core.runs.store import (
     AddedTarget,
     RunConfig,

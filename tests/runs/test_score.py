@@ -18,8 +18,7 @@ import torch
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
-from clipsel_core.pool.layout import open_pool
-from clipsel_core.pool.teachers import TeacherInfo, add_teacher
+from clipsel_core.pool.layout import TeacherInfo, add_teacher, open_pool
 from clipsel_core.runs import groups, plan
 from clipsel_core.runs.groups import disagreement
 from clipsel_core.runs.local import score

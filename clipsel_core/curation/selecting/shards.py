@@ -36,9 +36,8 @@ from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.making.decode import Unusable, quiet_pillow
 from clipsel_core.pool.making.packing import check_whole, for_loaders, new_tar, write_stats
 from clipsel_core.pool.making.settings import hold_folder
-from clipsel_core.pool.prefetch import in_order
 from clipsel_core.runs.store import Run, check_outside
-from clipsel_core.tasks import Report, silent
+from clipsel_core.tasks import Report, in_order, silent
 
 PAIRS_PER_SHARD = 10_000
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from clipsel_core.errors import LostWorkerError, PoolFormatError
 from clipsel_core.pool.making.decode import Preparer, Ready, Tokens, Wanted, hush_pillow
-from clipsel_core.pool.prefetch import in_batches, in_order
 from clipsel_core.pool.sources.record import Record
 from clipsel_core.processes import Crew, in_one_line
+from clipsel_core.tasks import in_batches, in_order
 
 # Records that go to a worker together: with more, less is spent on handing over, and more waits for one slow picture.
 _AT_ONCE = 16

@@ -21,9 +21,9 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
 
 from clipsel_core.errors import TeacherError
+from clipsel_core.pool.layout import TeacherInfo
 from clipsel_core.pool.making.decode import Framing, Tokens
-from clipsel_core.pool.prefetch import in_batches
-from clipsel_core.pool.teachers import TeacherInfo
+from clipsel_core.tasks import in_batches
 
 Precision = Literal["float32", "bf16", "fp16"]
 

@@ -18,15 +18,15 @@ from torch import nn
 
 from clipsel_core.counts import counted
 from clipsel_core.pool.embeddings import describe_row
+from clipsel_core.pool.layout import read_teachers
 from clipsel_core.pool.making.decode import MOST_PIXELS, Preparer, Tokens, quiet_pillow
 from clipsel_core.pool.making.decoders import Decoders, Prepared
 from clipsel_core.pool.making.embed import Precision, Teacher, embed_batch, framing_of
 from clipsel_core.pool.making.feed import Fetcher
 from clipsel_core.pool.making.shard_files import EmbeddedRows
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.prefetch import Done, in_order
 from clipsel_core.pool.sources.record import Record, Source
-from clipsel_core.pool.teachers import read_teachers
+from clipsel_core.tasks import Done, in_order
 
 # Pairs to a batch of the teacher where nobody says how many.
 BATCH_SIZE = 64

@@ -23,7 +23,7 @@ from clipsel_core.cores import allowed_cores
 from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_json
-from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_uids
+from clipsel_core.pool.layout import Pool, Shard, add_teacher, as_texts, open_pool, read_teachers, read_uids
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder
@@ -42,7 +42,6 @@ from clipsel_core.pool.making.shard_files import (
 )
 from clipsel_core.pool.sources.image_tables import with_images
 from clipsel_core.pool.sources.record import Record, Source
-from clipsel_core.pool.teachers import add_teacher, read_teachers
 from clipsel_core.tasks import Report, silent
 
 SET_ASIDE = pa.schema({"uid": pa.string(), "file": pa.string(), "reason": pa.string()})

@@ -21,6 +21,7 @@ from clipsel_core.counts import counted
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.files import write_atomically, write_json
 from clipsel_core.pool.conventions import facts_in
+from clipsel_core.pool.layout import add_teacher
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached, Took, copy_embeddings
@@ -45,7 +46,6 @@ from clipsel_core.pool.making.shard_files import (
 )
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source
-from clipsel_core.pool.teachers import add_teacher
 from clipsel_core.status import Pace
 from clipsel_core.tasks import Report, silent
 

@@ -23,10 +23,9 @@ from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.conventions import A_ROW, WHOLE_FILE, padded_uid
 from clipsel_core.pool.layout import Pool, Shard, read_uids
 from clipsel_core.pool.making.shard_files import write_parquet
-from clipsel_core.pool.prefetch import in_batches, in_order
 from clipsel_core.pool.sources.record import Record, Source, signature_of
 from clipsel_core.processes import Crew
-from clipsel_core.tasks import Report
+from clipsel_core.tasks import Report, in_batches, in_order
 
 NO_IMAGE = "no image in the source"
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from clipsel_core.errors import PoolFormatError, TeacherError
+from clipsel_core.pool.layout import find_teacher
 from clipsel_core.pool.making.decode import Unusable, decode_with_size, quiet_pillow
 from clipsel_core.pool.making.embed import (
     Teacher,
@@ -23,7 +24,6 @@ from clipsel_core.pool.making.embed import (
     load_teacher,
     weights_digest,
 )
-from clipsel_core.pool.teachers import find_teacher
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from typing import Any
 
 from clipsel_core import files
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.layout import metadata_files
+from clipsel_core.pool.layout import check_arch, metadata_files
 from clipsel_core.pool.making.decode import MOST_PIXELS
 from clipsel_core.pool.sources.record import EMBEDDED, Source
-from clipsel_core.pool.teachers import check_arch
 
 SHARD_SIZE = 100_000
 

@@ -23,9 +23,9 @@ from clipsel_core.pool.conventions import (
     split_key,
 )
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.prefetch import in_order
 from clipsel_core.pool.sources.members import DAMAGE, Member, Members
 from clipsel_core.pool.sources.record import Record, Source, fields_of_json, source_of_files
+from clipsel_core.tasks import in_order
 
 _KINDS = {**dict.fromkeys(IMAGE_ENDINGS, "image"), ".txt": "txt", ".json": "json"}
 # Bytes of samples whose files do not lie next to each other, while the rest of them is awaited.

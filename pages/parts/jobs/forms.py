@@ -16,9 +16,8 @@ from clipsel_core.counts import counted
 from clipsel_core.errors import ClipselError, JobError, PoolFormatError
 from clipsel_core.jobs import control
 from clipsel_core.jobs.control import Option
-from clipsel_core.pool.layout import Pool
+from clipsel_core.pool.layout import Pool, read_teachers
 from clipsel_core.pool.sources.record import FORMATS
-from clipsel_core.pool.teachers import read_teachers
 from clipsel_core.runs.store import NAME_PATTERN, Run, RunConfig
 from pages.parts import catalog, messages, recipes, state, words
 from pages.parts.catalog import Entry

@@ -25,8 +25,8 @@ from clipsel_core.curation.exploring.searches import find_row, read_vector
 from clipsel_core.errors import ClipselError, PoolFormatError
 from clipsel_core.jobs.encoders import Answer, Encoder, TeacherName, encoder_of
 from clipsel_core.npy import write_npy
+from clipsel_core.pool.layout import find_teacher
 from clipsel_core.pool.making.decode import FORMATS
-from clipsel_core.pool.teachers import find_teacher
 from clipsel_core.runs.store import Run
 from pages.parts import messages, pictures, search_links, state, views, words
 from pages.parts.catalog import Entry

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from clipsel_core.pool.layout import read_teachers
 from clipsel_core.pool.making import embedder
 from clipsel_core.pool.making.decode import Framing, Tokens
 from clipsel_core.pool.making.embed import embed_captions, embed_images
 from clipsel_core.pool.making.embedder import Lanes, Trial, choose_precision, lane_batch_size, round_weights, try_bf16
 from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.sources.look import open_source
-from clipsel_core.pool.teachers import read_teachers
 from tests.pool.pictures import caption, drawn, write_tar, write_tars
 from tests.waiting import PATIENCE_S
 

@@ -17,16 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.npy import read_members
 from clipsel_core.pool.images import open_images
-from clipsel_core.pool.layout import open_pool
+from clipsel_core.pool.layout import open_pool, read_teachers
 from clipsel_core.pool.making import extend as extending
 from clipsel_core.pool.making import matching
 from clipsel_core.pool.making.extend import extend_pool
 from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.making.settings import is_extendable
-from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.sources.look import open_source
-from clipsel_core.pool.teachers import read_teachers
 from tests import traps
 from tests.pool.making.test_make import arrays_of, build, bytes_of, folder_of_pictures, plain_loop, table_of
 from tests.pool.pictures import caption, image, sample, write_tar, write_teacher

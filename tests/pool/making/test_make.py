@@ -23,20 +23,19 @@ from PIL import Image
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.npy import read_members
 from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.inspect import inspect_pool
-from clipsel_core.pool.layout import open_pool
+from clipsel_core.pool.layout import open_pool, read_teachers
 from clipsel_core.pool.making import make, shard_files
 from clipsel_core.pool.making.embed import load_teacher, teacher_info
 from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.making.settings import is_extendable
 from clipsel_core.pool.making.shard_files import derive_uid
-from clipsel_core.pool.npz import read_members
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Record, Source
-from clipsel_core.pool.teachers import read_teachers
 from tests.pool.pictures import caption, drawn, encoded, image, sample, save_to_disk, write_tar, write_tars
 from tests.waiting import PATIENCE_S, until
 
