@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.synthetic_map import add_map
 from clipsel_core import uids
-from clipsel_core.cores import allowed_cores
 from clipsel_core.files import write_json
 from clipsel_core.runs.store import Run, RunConfig, ShardInfo, TargetInfo, digest_of, score_file, sealed, write_config
+from clipsel_core.tasks import allowed_cores
 
 METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se", "normsim_inf_task", "normsim_2_task")
 _FAULTS = np.array(["none", "wrong caption", "generic caption", "near duplicate"])

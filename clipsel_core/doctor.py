@@ -13,7 +13,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from clipsel_core.cores import allowed_cores
+from clipsel_core.tasks import allowed_cores
 
 State = Literal["ok", "absent", "wrong"]
 

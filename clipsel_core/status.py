@@ -16,8 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
-from clipsel_core.counts import counted
-from clipsel_core.errors import ClipselError, reason_of
+from clipsel_core.errors import ClipselError, counted, reason_of
 from clipsel_core.files import write_json
 from clipsel_core.tasks import Report, silent
 

@@ -1,4 +1,5 @@
-"""How does long work say how far it is, and how is it asked to stop? In a thread, a process and a job alike.
+"""How does long work say how far it is, how is it asked to stop, and how many cores may it take? In a thread, a process
+and a job alike.
 
 Work that takes long is given a `Report` and calls it as it goes on; loops deep within it call `check` between their
 parts. It ends with a value, with an error (a ClipselError, where it was foreseen), or with `Stopped`. Slow steps of it
@@ -7,6 +8,9 @@ are kept some items ahead of whoever takes their results: `in_order`.
 
 from __future__ import annotations
 
+import functools
+import math
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +18,7 @@ from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from itertools import islice
+from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 Value = TypeVar("Value")
@@ -23,6 +28,7 @@ Result = TypeVar("Result")
 _AT_ONCE_S = 0.4
 _SECONDS_BETWEEN_CHECKS = 0.1
 _PARTS = 10_000  # so finely is a share told
+_GROUPS, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _is_unwanted: ContextVar[Callable[[], object]] = ContextVar("is unwanted", default=lambda: False)
 
 
@@ -227,3 +233,40 @@ class Task(Generic[Value]):
     def _report(self, done: int, total: int, unit: str = "", note: str = "", /) -> None:
         check()
         self.share, self.note = min(1.0, done / total) if total else 0.0, note
+
+
+def allowed_cores() -> int:
+    """Cores that this process may compute on at a time, at least 1.
+
+    The cores it is bound to (taskset, cpusets), and no more than its control groups have time for, as containers set
+    it (`docker --cpus 2.5` is 3 here). The quota is read once per process.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(bound, math.ceil(_quota(_MEMBERSHIP, _GROUPS))))
+
+
+@functools.cache
+def _quota(membership: Path, groups: Path) -> float:
+    """The least time, in cores, that a control group of this process or one above it allows; many where none does."""
+    found = float(1 << 20)
+    for line in _lines(membership):  # none where this is no Linux, or nothing can be seen
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # Version 1 of control groups has a folder for each controller, version 2 one for all.
+        base = groups / "cpu" if controllers else groups
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+        for folder in (base / path.lstrip("/"), *(base / path.lstrip("/")).parents):
+            if not folder.is_relative_to(base):
+                continue
+            words = [word for name in names for line in _lines(folder / name) for word in line.split()]
+            if len(words) == 2 and words[0] != "max" and int(words[0]) > 0:
+                found = min(found, int(words[0]) / int(words[1]))
+    return found
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

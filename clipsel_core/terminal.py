@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from clipsel_core.counts import counted
+from clipsel_core.errors import counted
 from clipsel_core.status import State, StatusFile
 
 _out, _err = Console(), Console(stderr=True)

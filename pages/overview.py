@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from clipsel_core.counts import counted
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status, read_status
 from pages.parts import guards, marginals, messages, metrics, recipes, state, words

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.counts import things_of
 from clipsel_core.curation.recipes.recipe import AnyStep, load_recipe
 from clipsel_core.curation.selecting.selection import Selection
-from clipsel_core.errors import ClipselError, RunError
+from clipsel_core.errors import ClipselError, RunError, things_of
 from clipsel_core.runs.store import Run
 from pages.parts import guards, links, messages, recipes, state, views, words
 from pages.parts.catalog import Entry

@@ -15,7 +15,7 @@ import pytest
 
 from clipsel_core import errors, uids
 from clipsel_core.curation.exploring.searches import read_vector
-from clipsel_core.errors import ClipselError, RunError, UidError, from_parts, parts, reason_of
+from clipsel_core.errors import ClipselError, RunError, UidError, counted, from_parts, parts, reason_of, things_of
 
 CORE = Path(errors.__file__).parent
 PARTS = {"where": "00012.npz", "expected": "10 rows", "found": "9", "remedy": "download it again"}
@@ -130,3 +130,9 @@ def test_reason_of__a_file_that_is_not_there(tmp_path):
     with pytest.raises(RunError, match=r"a\.npy: expected a \.npy of one embedding, found No such file or directory$"):
         read_vector(tmp_path / "a.npy")
     assert reason_of(io.UnsupportedOperation("fileno")) == "fileno"
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 pairs"), (1, "1 pair"), (2, "2 pairs"), (1234, "1,234 pairs")])
+def test_counted__one_is_no_plural(number, said):
+    assert counted(number, "pairs") == said
+    assert said.endswith(" " + things_of(number, "pairs"))

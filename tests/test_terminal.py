@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clipsel_core import terminal
+from clipsel_core.errors import counted
 from clipsel_core.status import read_status
 
 
@@ -26,3 +27,14 @@ def test_meter__of_two_the_one_that_was_updated_last_is_told(status):
         meter.report(0, 300, "pairs", "on")
         found = read_status(status)
         assert (found.what, found.unit, found.total) == ("embedding", "pairs", 300)
+
+
+@pytest.mark.parametrize("told", [(1, 1, "pairs"), (7, 7, "", counted(1, "pairs"))])
+def test_meter__a_plain_line_of_one_pair(told, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_err", terminal.Console(stderr=True, force_terminal=False))
+    with terminal.Meter("embedding") as meter:
+        meter.report(*told)
+    assert capsys.readouterr().err.splitlines()[0] in (
+        "embedding: 100 % (1 of 1 pair)",
+        "embedding: 100 % (1 pair)",
+    )

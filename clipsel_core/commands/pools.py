@@ -9,8 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.terminal import Meter, complain, conclude, print_table, say
 
 if TYPE_CHECKING:

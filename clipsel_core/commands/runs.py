@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from clipsel_core.commands.pools import PoolArgument
-from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError, RunError
+from clipsel_core.errors import PoolFormatError, RunError, counted
 from clipsel_core.terminal import Meter, say
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsel_core.commands.runs import RunArgument
-from clipsel_core.counts import counted
-from clipsel_core.errors import ExportError
+from clipsel_core.errors import ExportError, counted
 from clipsel_core.terminal import Meter, complain, print_table, say
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.npy import Member, RowReader, fill_rows, read_array, read_members, will_need
 from clipsel_core.pool.layout import Arch, Pool, Shard
 

@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError, reason_of
+from clipsel_core.errors import PoolFormatError, counted, reason_of
 from clipsel_core.files import expect_regular
 from clipsel_core.npy import Member, read_array
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, facts_in, padded_uid, split_key

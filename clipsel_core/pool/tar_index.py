@@ -23,9 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core import errors, uids
-from clipsel_core.cores import allowed_cores
-from clipsel_core.counts import counted
-from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, reason_of
+from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, counted, reason_of
 from clipsel_core.files import expect_regular
 from clipsel_core.pool.conventions import padded_uid
 from clipsel_core.pool.sources.members import Members

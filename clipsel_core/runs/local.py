@@ -20,8 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from clipsel_core import files
-from clipsel_core.counts import counted
-from clipsel_core.errors import LostWorkerError, PoolFormatError, RunError, WorkerError
+from clipsel_core.errors import LostWorkerError, PoolFormatError, RunError, WorkerError, counted
 from clipsel_core.processes import Crew
 from clipsel_core.runs.groups import GroupScorer
 from clipsel_core.runs.plan import Group, Plan, groups_left, nothing_scored, plan_run, with_targets

@@ -15,8 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from clipsel_core import __version__
-from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError, RunError, ScoringError
+from clipsel_core.errors import PoolFormatError, RunError, ScoringError, counted
 from clipsel_core.files import portable_path
 from clipsel_core.npy import read_members
 from clipsel_core.pool.conventions import is_hidden

@@ -24,10 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from clipsel_core.cores import allowed_cores
-from clipsel_core.counts import counted
-from clipsel_core.errors import ExportError, RunError, reason_of
+from clipsel_core.errors import ExportError, RunError, counted, reason_of
 from clipsel_core.files import cache_folder, write_atomically, write_json
+from clipsel_core.tasks import allowed_cores
 
 _log = logging.getLogger(__name__)
 TargetKind = Literal["npy", "npz", "pt", "parquet", "uids"]

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from clipsel_core import uids
-from clipsel_core.counts import counted
-from clipsel_core.errors import TargetError, reason_of
+from clipsel_core.errors import TargetError, counted, reason_of
 from clipsel_core.files import expect_regular, portable_path, sha256_of
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, read_uids

@@ -15,8 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from clipsel_core.cores import allowed_cores
-from clipsel_core.tasks import carried, check
+from clipsel_core.tasks import allowed_cores, carried, check
 
 _PROBE_SHAPE = (512, 768)
 _FLOAT32_ERROR = 2e-6

@@ -22,11 +22,10 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from clipsel_core.counts import counted
 from clipsel_core.curation.recipes import recipe_link
 from clipsel_core.curation.recipes.recipe import AnyStep, Intersect, Subtract, Union, parse_recipe
 from clipsel_core.curation.recipes.recipe_link import RecipeLink
-from clipsel_core.errors import RecipeError, reason_of
+from clipsel_core.errors import RecipeError, counted, reason_of
 from clipsel_core.files import write_atomically
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, messages, recipes, state, views, words

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from clipsel_core.counts import counted
 from clipsel_core.curation.index.recent import Recent
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, counted
 from clipsel_core.pool.conventions import MEDIA_TYPES
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.layout import open_pool

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import streamlit as st
 
-from clipsel_core.counts import counted
 from clipsel_core.curation.exploring.captions import CaptionScan
+from clipsel_core.errors import counted
 from clipsel_core.tasks import Task
 from pages.parts import guards, messages, state, views, words
 from pages.parts.catalog import Entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-from clipsel_core.counts import counted
+from clipsel_core.errors import counted
 
 
 def count(number: float) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import tasks
-from clipsel_core.cores import allowed_cores
 from clipsel_core.files import write_atomically
+from clipsel_core.tasks import allowed_cores
 
 _log = logging.getLogger(__name__)
 _BLOCK = 8 << 20

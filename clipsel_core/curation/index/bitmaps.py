@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipsel_core.cores import allowed_cores
 from clipsel_core.curation.index.passes import compiled, in_parts, read_only
+from clipsel_core.tasks import allowed_cores
 
 CODES = 1 << 16
 # Below so many pairs a compiled loop takes longer to fetch than it saves.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from clipsel_core import tasks
-from clipsel_core.cores import allowed_cores
+from clipsel_core.tasks import allowed_cores
 
 T = TypeVar("T")
 

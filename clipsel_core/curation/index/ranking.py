@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.cores import allowed_cores
 from clipsel_core.curation.index import array_files, bitmaps, passes
 from clipsel_core.curation.index.sorting import Sorter
+from clipsel_core.tasks import allowed_cores
 
 # From rows, (M,) integers, to which of them are in a set, (M,) bool.
 Holds = Callable[[np.ndarray], np.ndarray]

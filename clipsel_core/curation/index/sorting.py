@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.cores import allowed_cores
 from clipsel_core.curation.index.passes import compiled, in_parts, in_threads, read_only
+from clipsel_core.tasks import allowed_cores
 
 # Pairs with neighbouring codes make a group, which a core's cache holds.
 _GROUPS, _SHIFT, _AT_ONCE = 1 << 10, 6, 16

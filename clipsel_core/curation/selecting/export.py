@@ -22,10 +22,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from clipsel_core import __version__, uids
-from clipsel_core.counts import counted
 from clipsel_core.curation.recipes.recipe import Recipe, dump_recipe
 from clipsel_core.curation.selecting.selection import Selection
-from clipsel_core.errors import ExportError
+from clipsel_core.errors import ExportError, counted
 from clipsel_core.files import put_json, sha256_of, write_together
 from clipsel_core.runs.store import Run, check_outside
 from clipsel_core.tasks import Report, silent

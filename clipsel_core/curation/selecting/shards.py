@@ -25,12 +25,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
-from clipsel_core.counts import counted
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.selecting.export import check_some, describe
 from clipsel_core.curation.selecting.selection import Selection
-from clipsel_core.errors import ExportError
+from clipsel_core.errors import ExportError, counted
 from clipsel_core.files import made_folder, sha256_of, write_atomically, write_json
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.making.decode import Unusable, quiet_pillow

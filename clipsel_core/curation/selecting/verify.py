@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.cores import allowed_cores
-from clipsel_core.counts import counted
 from clipsel_core.curation.index.index import read_index, stamp_of
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.curation.selecting.selection import select
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, counted
 from clipsel_core.files import sha256_of
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, is_sealed, score_file
-from clipsel_core.tasks import Report, silent
+from clipsel_core.tasks import Report, allowed_cores, silent
 
 # What float32 may differ by from float64, of values of about 1 and in proportion.
 _TOLERANCE = 2e-5

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from clipsel_core.counts import counted
+from clipsel_core.errors import counted
 from clipsel_core.pool.embeddings import describe_row
 from clipsel_core.pool.layout import read_teachers
 from clipsel_core.pool.making.decode import MOST_PIXELS, Preparer, Tokens, quiet_pillow

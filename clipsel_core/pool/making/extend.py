@@ -19,9 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
-from clipsel_core.cores import allowed_cores
-from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.files import write_json
 from clipsel_core.pool.layout import Pool, Shard, add_teacher, as_texts, open_pool, read_teachers, read_uids
 from clipsel_core.pool.making.decode import quiet_pillow

@@ -16,9 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
-from clipsel_core.cores import allowed_cores
-from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.files import write_atomically, write_json
 from clipsel_core.pool.conventions import facts_in
 from clipsel_core.pool.layout import add_teacher
@@ -47,7 +45,7 @@ from clipsel_core.pool.making.shard_files import (
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.status import Pace
-from clipsel_core.tasks import Report, silent
+from clipsel_core.tasks import Report, allowed_cores, silent
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
-from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.conventions import A_ROW, WHOLE_FILE, padded_uid
 from clipsel_core.pool.layout import Pool, Shard, read_uids

@@ -27,8 +27,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clipsel_core import reach, uids
-from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.files import write_atomically, write_json
 from clipsel_core.npy import read_array, read_members
 from clipsel_core.pool.conventions import A_ROW, NOWHERE, WHOLE_FILE

@@ -8,8 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError, reason_of
+from clipsel_core.errors import PoolFormatError, counted, reason_of
 from clipsel_core.npy import read_header
 from clipsel_core.pool.conventions import clean_text
 from clipsel_core.pool.places import Place

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import numpy as np
 
-from clipsel_core.counts import counted
+from clipsel_core.errors import counted
 from clipsel_core.pool.conventions import SAVE_AS, UNDECODABLE, clean_text, usable_uid
 from clipsel_core.pool.places import Place
 

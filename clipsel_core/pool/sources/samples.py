@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from clipsel_core.counts import counted
-from clipsel_core.errors import PoolFormatError, reason_of
+from clipsel_core.errors import PoolFormatError, counted, reason_of
 from clipsel_core.pool.conventions import (
     IMAGE_ENDINGS,
     IMAGES_END,

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from clipsel_core.counts import counted
 from clipsel_core.curation.exploring.agreement import (
     PERCENTS,
     Agreement,
@@ -27,7 +26,7 @@ from clipsel_core.curation.exploring.agreement import (
 )
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
 from pages.parts import catalog, charts, guards, messages, metrics, progress_bars, state, words

@@ -12,8 +12,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from clipsel_core.counts import counted
-from clipsel_core.errors import ClipselError, JobError, PoolFormatError
+from clipsel_core.errors import ClipselError, JobError, PoolFormatError, counted
 from clipsel_core.jobs import control
 from clipsel_core.jobs.control import Option
 from clipsel_core.pool.layout import Pool, read_teachers

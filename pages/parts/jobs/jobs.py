@@ -13,8 +13,7 @@ from typing import Any
 
 import streamlit as st
 
-from clipsel_core.counts import counted
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, counted
 from clipsel_core.jobs import control
 from clipsel_core.jobs.store import Job, State, forget, listing, note_opened
 from clipsel_core.runs.store import Run

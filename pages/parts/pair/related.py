@@ -8,12 +8,11 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from clipsel_core.counts import counted
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.exploring.searches import NearestTargets, nearest_targets
 from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import TargetInfo
 from pages.parts import messages, metrics, progress_bars, search_links, state, views, words
 from pages.parts.catalog import Entry

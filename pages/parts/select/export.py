@@ -10,11 +10,10 @@ from pathlib import Path
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.counts import counted
 from clipsel_core.curation.recipes.recipe import Recipe, dump_recipe, load_recipe, save_recipe
 from clipsel_core.curation.selecting.export import Manifest, export
 from clipsel_core.curation.selecting.selection import Selection
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, counted
 from clipsel_core.files import locked
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
