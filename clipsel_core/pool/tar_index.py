@@ -29,7 +29,7 @@ from clipsel_core.pool.conventions import padded_uid
 from clipsel_core.pool.sources.members import Members
 from clipsel_core.pool.sources.samples import Sample, Samples
 from clipsel_core.processes import child_environment, ending, in_one_line, module_command
-from clipsel_core.tasks import in_order
+from clipsel_core.tasks import allowed_cores, in_order
 
 # Of tars that a process goes through: a few seconds of work, as it takes half a second to start.
 _LEAST_BYTES, _MOST_BYTES, _MOST_TARS = 256 << 20, 2 << 30, 500

@@ -40,7 +40,7 @@ from clipsel_core.pool.making.shard_files import (
 )
 from clipsel_core.pool.sources.image_tables import with_images
 from clipsel_core.pool.sources.record import Record, Source
-from clipsel_core.tasks import Report, silent
+from clipsel_core.tasks import Report, allowed_cores, silent
 
 SET_ASIDE = pa.schema({"uid": pa.string(), "file": pa.string(), "reason": pa.string()})
 

@@ -24,7 +24,7 @@ from clipsel_core.pool.layout import Pool, Shard, read_uids
 from clipsel_core.pool.making.shard_files import write_parquet
 from clipsel_core.pool.sources.record import Record, Source, signature_of
 from clipsel_core.processes import Crew
-from clipsel_core.tasks import Report, in_batches, in_order
+from clipsel_core.tasks import Report, allowed_cores, in_batches, in_order
 
 NO_IMAGE = "no image in the source"
 
