@@ -149,7 +149,7 @@ def project(
 
     Example: clipsel project my_run --sample 2000
     """
-    from clipsel_core.curation.exploring.projection import project as project_run
+    from clipsel_core.curation.exploring.map_layout import project as project_run
     from clipsel_core.runs.store import Run
 
     with Meter("projecting") as meter:

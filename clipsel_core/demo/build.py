@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsel_core.curation.exploring.projection import project
+from clipsel_core.curation.exploring.map_layout import project
 from clipsel_core.curation.recipes.recipe import parse_recipe, save_recipe
 from clipsel_core.demo.pairs import Pair, Picture, draw_jpegs, pool_pairs, target_pictures, training_pairs
 from clipsel_core.demo.scenes import SIDE

@@ -1,6 +1,6 @@
 """What does the map of a run show: where do its pairs lie, and what is each region about?
 
-A sample is laid out in two dimensions such that similar images lie together.
+A sample is laid out in two dimensions such that similar images lie together: `map_layout` does it.
 
 A region is a hill of the map's density: every pair belongs to the peak that it reaches by always going up. Words are
 compared by the log-odds of a caption holding them in the region and outside it, divided by their standard error, times
@@ -18,7 +18,6 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,25 +25,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
-from clipsel_core.curation.exploring import small_maps
-from clipsel_core.curation.exploring.vectors import PoolVectors
-from clipsel_core.curation.index import array_files
+from clipsel_core.curation.index.array_files import load_or_make
 from clipsel_core.curation.index.counts import map_cells, whole_span
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError, reason_of
-from clipsel_core.files import write_atomically
-from clipsel_core.runs.store import Run, check_seal, sealed
-from clipsel_core.tasks import Report, part_of, silent
+from clipsel_core.runs.store import Run, check_seal
 
 # Pairs on a map where nobody says how many.
 SAMPLE = 50_000
 
-_NEIGHBOURS = 15
-_MIN_DIST = 0.1
-# So many are laid out here before umap-learn is imported.
-_FEW = 3_000
-_METADATA_KEY = b"clipsel.projection"
-_READ, _LINKED = 0.15, 0.4
+# Under which the file's metadata holds the settings, as JSON.
+SETTINGS_KEY = b"clipsel.projection"
 
 # Two letters of the Latin alphabet are nearly always a small word; two of another may well be a noun.
 _WORD = re.compile(r"[^\W\d_]{3,24}|[^\W\d_a-z]{2}")
@@ -73,36 +64,6 @@ class Projection:
     settings: dict[str, Any]
 
 
-def project(run: Run, *, sample: int = SAMPLE, seed: int = 0, report: Report = silent) -> Path:
-    """Lays out a random sample of the run's pairs by their images with UMAP (cosine) and writes RUN/projection.parquet.
-
-    sample: pairs to lay out; all where the run has fewer. Pairs that were set aside are not drawn. The same seed gives
-        the same sample, and on one machine and one version of umap-learn the same map.
-    report: told the share that is done, and the stage.
-    Raises: RunError where the pool is not there or there is nothing to lay out; PoolFormatError on damaged embeddings.
-    Reference: McInnes, Healy, Melville, "UMAP", arXiv 1802.03426.
-    """
-    table = ScoreTable.open(run)
-    rows = draw_sample(table, sample, seed)
-    vectors = PoolVectors(table, "image", rows)
-    images = vectors.read(np.float32, part_of(report, 0, _READ, "reading embeddings"))
-    with np.errstate(invalid="ignore", over="ignore"):
-        length = np.linalg.norm(images, axis=1)
-    usable = np.isfinite(length) & (length > 0)
-    rows = rows[usable]
-    neighbours = max(1, min(_NEIGHBOURS, len(rows) - 1))
-    points = _lay_out(images[usable], neighbours, seed, report)
-    settings = {"sample": sample, "seed": seed, "pairs": len(rows), "method": "umap", "metric": "cosine"}
-    settings |= {"n_neighbors": neighbours, "min_dist": _MIN_DIST, "arch": run.config.arch}
-    names = table.uids_at(rows)
-    columns = {"uid_hi": names["f0"], "uid_lo": names["f1"], "x": points[:, 0], "y": points[:, 1]}
-    out = pa.table({name: np.ascontiguousarray(values) for name, values in columns.items()})
-    out = out.replace_schema_metadata({_METADATA_KEY: json.dumps(settings)})
-    write_atomically(run.projection_file, lambda aside: pq.write_table(sealed(out, "", ""), aside))
-    report(1, 1, "", "done")
-    return run.projection_file
-
-
 def draw_sample(table: ScoreTable, sample: int, seed: int) -> np.ndarray:
     """Row numbers of a sample, (M,) int64 ascending, drawn without repeats from the pairs that were scored.
 
@@ -120,60 +81,6 @@ def draw_sample(table: ScoreTable, sample: int, seed: int) -> np.ndarray:
     return candidates[np.sort(places)]
 
 
-def _lay_out(images: np.ndarray, neighbours: int, seed: int, report: Report) -> np.ndarray:
-    """Places of the images on the map, (M, 2) float32. Up to three lie on a circle: there is nothing to lay out."""
-    pairs = len(images)
-    if pairs <= 3:
-        angle = 2 * np.pi * np.arange(pairs) / max(1, pairs)
-        return np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32) * (pairs > 1)
-    if pairs <= _FEW:
-        part_of(report, _READ, 1, "finding neighbours")(0, 1)
-        return small_maps.lay_out(images, neighbours, seed, part_of(report, _LINKED, 1, "laying out"))
-    part_of(report, _READ, 1, "starting UMAP")(0, 1)
-    # Loading numba takes many seconds: whoever only looks at a map that exists need not wait for it.
-    import umap
-
-    _keep_compiled()
-    part_of(report, _READ, 1, "finding neighbours")(0, 1)
-    layout = umap.UMAP(
-        n_neighbors=neighbours,
-        min_dist=_MIN_DIST,
-        metric="cosine",
-        random_state=seed,
-        n_jobs=1,
-        tqdm_kwds={"disable": False, "file": _EpochReader(report), "bar_format": "{n_fmt}/{total_fmt} "},
-    )
-    return layout.fit_transform(images).astype(np.float32)
-
-
-def _keep_compiled() -> None:
-    """Has numba keep the machine code of UMAP's loops on the disk: to compile them takes 12 s in each process."""
-    from numba.core.dispatcher import Dispatcher
-    from umap import distances, layouts, umap_, utils
-
-    loops = [value for module in (distances, layouts, umap_, utils) for value in vars(module).values()]
-    # Where no folder for it can be written, they are compiled as before.
-    with suppress(RuntimeError, OSError):
-        for loop in loops:
-            if isinstance(loop, Dispatcher):
-                loop.enable_caching()
-
-
-class _EpochReader:
-    """A file that UMAP draws its progress bar into: the only way it tells how far the layout is."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = part_of(report, _LINKED, 1, "laying out")
-
-    def write(self, text: str) -> None:
-        done, slash, total = text.strip().partition("/")
-        if slash and done.isdigit() and total.isdigit() and int(total):
-            self._report(int(done), int(total))
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-
 def read_projection(run: Run, table: ScoreTable | None = None) -> Projection | None:
     """The run's map, None where none was made. Pairs that the run does not have (any more) are left out.
 
@@ -186,32 +93,27 @@ def read_projection(run: Run, table: ScoreTable | None = None) -> Projection | N
         check_seal(found)
         high, low = (found.column(name).cast(pa.uint64()).to_numpy() for name in ("uid_hi", "uid_lo"))
         x, y = (found.column(name).to_numpy().astype(np.float32) for name in ("x", "y"))
-        settings = json.loads((found.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+        settings = json.loads((found.schema.metadata or {}).get(SETTINGS_KEY, b"{}"))
     except FileNotFoundError:
         return None
     except (pa.ArrowException, LookupError, ValueError, TypeError, OSError) as error:
         expected, remedy = "a map of the run", "make it again with: clipsel project RUN"
         raise RunError(run.projection_file, expected=expected, found=reason_of(error), remedy=remedy) from error
-    rows = _rows_on_map(table, uids.from_halves(high, low), f"{stat.st_mtime_ns:x}-{stat.st_size:x}")
-    order = np.argsort(rows, kind="stable")
-    order = order[rows[order] >= 0]
-    return Projection(rows[order], x[order], y[order], settings)
-
-
-def _rows_on_map(table: ScoreTable, names: np.ndarray, stamp: str) -> np.ndarray:
-    """The rows of the map's pairs, (M,) int64, cached beside the index: to look a million of them up reads every uid.
-
-    stamp: changes with the map's file. The index's folder changes with the scores; a run that has none is small.
-    """
     folder = table.index_folder
 
     def look_up() -> np.ndarray:
         for older in folder.glob("map-*.npy") if folder else ():
             with suppress(OSError):
                 older.unlink()
-        return table.rows_of(names)
+        return table.rows_of(uids.from_halves(high, low))
 
-    return array_files.load_or_make(folder / f"map-{stamp}.npy" if folder else None, (len(names),), np.int64, look_up)
+    # Kept beside the index, whose folder changes with the scores: to look a million rows up reads every uid. The stamp
+    # changes with the map's file. A run that has no index is small.
+    kept = folder / f"map-{stat.st_mtime_ns:x}-{stat.st_size:x}.npy" if folder else None
+    rows = load_or_make(kept, (len(found),), np.int64, look_up)
+    order = np.argsort(rows, kind="stable")
+    order = order[rows[order] >= 0]
+    return Projection(rows[order], x[order], y[order], settings)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.synthetic_run import write_run
-from clipsel_core.curation.exploring import projection
-from clipsel_core.curation.exploring.projection import SMOOTHING, CaptionWords, find_regions, project, read_projection
+from clipsel_core.curation.exploring.map_layout import project
+from clipsel_core.curation.exploring.projection import SMOOTHING, CaptionWords, find_regions, read_projection
 from clipsel_core.curation.index.index import open_indexed, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
@@ -39,93 +39,6 @@ def pool_and_run(root, sizes: list[int], nan_rows: tuple[int, ...] = ()) -> Run:
         rewrite_npz(npz, l14_img=rows.astype(np.float16))
         shards.append((from_hex(read_uid_column(open_pool(root / "pool").shards[index])), {"clip_score": clip_score}))
     return hand_run(root / "run", shards)
-
-
-@pytest.mark.parametrize("few", [0, 3_000])
-def test_project__is_the_same_each_time_and_separates_clusters(tmp_path, monkeypatch, few):
-    monkeypatch.setattr(projection, "_FEW", few)
-    run, told = pool_and_run(tmp_path, [60, 41], nan_rows=(4, 7)), []
-    first = project(run, report=lambda done, total, _unit, stage: told.append((done / total, stage))).read_bytes()
-    assert project(run).read_bytes() == first
-    found = read_projection(run)
-    assert len(found.rows) == 99
-    assert found.rows.tolist() == sorted(set(range(101)) - {4, 7})
-    table = ScoreTable.open(run)
-    even = table.files.place_in_shard(found.rows) % 2 == 0
-    places = np.stack([found.x, found.y], 1)
-    centres = places[even].mean(0), places[~even].mean(0)
-    own = np.linalg.norm(places - np.where(even[:, None], *centres), axis=1)
-    other = np.linalg.norm(places - np.where(even[:, None], centres[1], centres[0]), axis=1)
-    assert (own < other).mean() > 0.95
-    shares = [share for share, _ in told]
-    assert shares == sorted(shares)
-    assert shares[-1] == 1
-    assert {"reading embeddings", "finding neighbours", "laying out", "done"} <= {stage for _, stage in told}
-
-
-def test_project__draws_the_sample_from_the_seed(tmp_path):
-    run = pool_and_run(tmp_path, [70, 50])
-    drawn = {}
-    for seed in (0, 0, 1):
-        project(run, sample=20, seed=seed)
-        found = read_projection(run)
-        assert len(found.rows) == 20
-        drawn.setdefault(seed, found.rows.tolist())
-        assert drawn[seed] == found.rows.tolist()
-    assert drawn[0] != drawn[1]
-    assert found.settings["sample"] == 20
-    assert found.settings["seed"] == 1
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 16, 17])
-def test_project__lays_out_small_pools(tmp_path, size):
-    run = pool_and_run(tmp_path, [size])
-    project(run)
-    found = read_projection(run)
-    assert found.rows.tolist() == list(range(size))
-    assert np.isfinite(found.x).all()
-    assert np.isfinite(found.y).all()
-    assert len({*zip(found.x, found.y, strict=True)}) == size
-
-
-def test_project__lays_out_images_that_are_all_the_same(tmp_path):
-    run = pool_and_run(tmp_path, [30])
-    rewrite_npz(open_pool(run.pool_root).shards[0].npz, l14_img=np.full((30, 16), 0.25, np.float16))
-    project(run)
-    assert np.isfinite(read_projection(run).x).all()
-
-
-def test_project__leaves_out_images_that_cannot_be_laid_out(tmp_path):
-    run = pool_and_run(tmp_path, [30])
-    images = np.full((30, 16), 0.25, np.float16)
-    images[3], images[7, 2], images[9, 0] = 0, np.nan, np.inf
-    rewrite_npz(open_pool(run.pool_root).shards[0].npz, l14_img=images)
-    project(run)
-    found = read_projection(run)
-    assert found.rows.tolist() == sorted(set(range(30)) - {3, 7, 9})
-    assert found.settings["pairs"] == 27
-
-
-def test_project__writes_uids_and_coordinates(tmp_path):
-    run = pool_and_run(tmp_path, [3])
-    schema = pq.read_schema(project(run))
-    assert [(field.name, str(field.type)) for field in schema] == [
-        ("uid_hi", "uint64"),
-        ("uid_lo", "uint64"),
-        ("x", "float"),
-        ("y", "float"),
-    ]
-
-
-@pytest.mark.parametrize("sample", [0, -1])
-def test_project__refuses_no_sample(tmp_path, sample):
-    with pytest.raises(RunError, match="a sample of 1 or more"):
-        project(pool_and_run(tmp_path, [3]), sample=sample)
-
-
-def test_project__refuses_when_all_were_set_aside(tmp_path):
-    with pytest.raises(RunError, match="all were set aside"):
-        project(pool_and_run(tmp_path, [2], nan_rows=(0, 1)))
 
 
 def test_read_projection__is_none_before_there_is_one(tmp_path):

@@ -68,7 +68,8 @@ def test_search_run__by_uid_leaves_the_pair_out(run):
 
 
 def test_search_run__on_the_map_stays_on_it(tmp_path):
-    from clipsel_core.curation.exploring.projection import project, read_projection
+    from clipsel_core.curation.exploring.map_layout import project
+    from clipsel_core.curation.exploring.projection import read_projection
 
     run = pool_and_run(tmp_path, [40, 20])
     with pytest.raises(RunError, match="a map to search on"):
