@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from clipsel_core.pool.making.decode import Preparer, Wanted
+from clipsel_core.pool.making.decoders import Preparer, Wanted
 from clipsel_core.pool.sources.record import Record
 from clipsel_core.tasks import in_batches
 

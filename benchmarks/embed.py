@@ -26,7 +26,8 @@ from benchmarks.decoding import decode_all, wanted_of
 from benchmarks.table import Row
 from benchmarks.turns import median_ratio
 from clipsel_core.pool.images import ImageIndex
-from clipsel_core.pool.making.decode import Framing, Preparer
+from clipsel_core.pool.making.decode import Framing
+from clipsel_core.pool.making.decoders import Preparer
 from clipsel_core.pool.making.embed import Teacher, framing_of, load_teacher
 from clipsel_core.pool.making.embedder import Embedder, compute_on_one_core, lane_batch_size, try_bf16
 from clipsel_core.pool.making.packing import TarPacker, new_tar

@@ -16,7 +16,7 @@ import torch
 from benchmarks.decoding import decode_all
 from benchmarks.table import Row
 from benchmarks.turns import median_ratio, take_turns
-from clipsel_core.pool.making.decode import Preparer
+from clipsel_core.pool.making.decoders import Preparer
 from clipsel_core.pool.making.embed import Teacher, framing_of
 from clipsel_core.pool.making.embedder import Embedder, compute_on_one_core
 from clipsel_core.pool.sources.record import Record, Source

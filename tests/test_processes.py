@@ -49,7 +49,7 @@ def test_module_command__is_needed_there():
 
 
 def test_module_command__jobs_and_checks(hostile, tmp_path):
-    assert NONE in control.check("score", [hostile / "nowhere", tmp_path / "run"])
+    assert NONE in control.check_arguments("score", [hostile / "nowhere", tmp_path / "run"])
     paths = [hostile / "nowhere", tmp_path / "run"]
     job = control.start(tmp_path / "jobs", "score", paths, title="A job", about=tmp_path)
     assert ended(job) == "failed", job.log_tail

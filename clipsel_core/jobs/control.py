@@ -71,7 +71,7 @@ def start(
     return _start(jobs, title, _words(command, paths, options or {}), str(about), may_read)
 
 
-def check(
+def check_arguments(
     command: str,
     paths: Sequence[Path | str],
     options: Mapping[str, Option] | None = None,

@@ -320,6 +320,11 @@ def said(error: BaseException) -> str:
     return (str(error) or type(error).__name__).split("\n")[0][:300]
 
 
+def why_unread(error: OSError) -> str:
+    """Why an image cannot be read, for people."""
+    return "no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read: {error.strerror or error}"
+
+
 class _Steady(io.RawIOBase):
     """A remote file whose every failure is an OSError. ask: as Place asks its store."""
 

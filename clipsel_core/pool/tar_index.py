@@ -26,8 +26,7 @@ from clipsel_core import errors, uids
 from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, counted, reason_of
 from clipsel_core.files import expect_regular
 from clipsel_core.pool.conventions import padded_uid
-from clipsel_core.pool.sources.members import Members
-from clipsel_core.pool.sources.samples import Sample, Samples
+from clipsel_core.pool.sources.members import Members, Sample, Samples
 from clipsel_core.processes import child_environment, ending, in_one_line, module_command
 from clipsel_core.tasks import allowed_cores, in_order
 

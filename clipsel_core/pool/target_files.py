@@ -66,7 +66,7 @@ def telling(file: Path) -> Iterator[None]:
         raise TargetError(file, expected="embeddings of images", found=reason_of(error)) from error
 
 
-def choose_part(file: Path, part: str, known: Mapping[str, object], usual: str) -> str:
+def find_part(file: Path, part: str, known: Mapping[str, object], usual: str) -> str:
     """The part of a file to take: that which was asked for, the only one, or one that is called as usual.
 
     Raises: TargetError naming those there are.
@@ -84,7 +84,7 @@ def choose_part(file: Path, part: str, known: Mapping[str, object], usual: str) 
 def _read_npz(file: Path, part: str, usual: str) -> np.ndarray:
     try:
         members = read_members(file)
-        return read_array(file, members[choose_part(file, part, members, usual)])
+        return read_array(file, members[find_part(file, part, members, usual)])
     except PoolFormatError as error:
         raise TargetError(file, expected=error.expected, found=error.found) from error
 
@@ -98,7 +98,7 @@ def _read_parquet(file: Path, part: str, usual: str) -> np.ndarray:
     uid = find_column(schema.names, ["uid"])
     if part in ("", uid) and not lists and uid:
         return uids.from_hex(parquet.read([uid]).column(0))
-    column = parquet.read([choose_part(file, part, lists, usual)]).column(0)
+    column = parquet.read([find_part(file, part, lists, usual)]).column(0)
     kind = column.type
     if not pa.types.is_floating(kind.value_type):
         raise TargetError(file, expected="lists of floating numbers", found=str(kind))

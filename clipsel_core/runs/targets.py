@@ -13,7 +13,7 @@ from clipsel_core.errors import TargetError, counted, reason_of
 from clipsel_core.files import expect_regular, portable_path, sha256_of
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, read_uids
-from clipsel_core.pool.target_files import ENDINGS, choose_part, read_target_rows, split_part, telling
+from clipsel_core.pool.target_files import ENDINGS, find_part, read_target_rows, split_part, telling
 from clipsel_core.runs.store import NAME_PATTERN, TargetInfo, TargetKind
 from clipsel_core.scoring.normsim import prepare_target
 
@@ -68,7 +68,7 @@ def _read_pt(file: Path, part: str, arch: Arch) -> np.ndarray:
         raise TargetError(file, expected="a .pt of plain tensors", found="something else", remedy=remedy) from error
     if isinstance(loaded, dict):
         tensors = {str(key): value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
-        loaded = tensors[choose_part(file, part, tensors, arch.image_member)]
+        loaded = tensors[find_part(file, part, tensors, arch.image_member)]
     if not isinstance(loaded, torch.Tensor):
         remedy = "save one tensor of a row an image, or a dict of tensors"
         raise TargetError(file, expected="a tensor", found=f"a {type(loaded).__name__}", remedy=remedy)

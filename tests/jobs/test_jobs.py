@@ -173,9 +173,9 @@ def test_forget__keeps_what_is_at_work(jobs):
 
 
 def test_check__gives_the_commands_own_line(jobs, monkeypatch):
-    assert control.check("finish", []) == ""
+    assert control.check_arguments("finish", []) == ""
     monkeypatch.setenv("STAND_IN", "fail")
-    assert control.check("finish", []) == "pool: expected shards, found none"
+    assert control.check_arguments("finish", []) == "pool: expected shards, found none"
     assert not listing(jobs)
 
 
@@ -189,7 +189,7 @@ def test_check_and_ask__a_command_that_is_killed(tmp_path, monkeypatch):
         f"import sys\nprint('a warning', file=sys.stderr)\nopen({str(file)!r})"
     )
     monkeypatch.setattr(control, "_PACKAGE", "opener")
-    assert control.check("finish", []) == "finish: expected it to look, found that it ended by SIGKILL"
+    assert control.check_arguments("finish", []) == "finish: expected it to look, found that it ended by SIGKILL"
     found = "finish: expected an answer within 60 s, found that it ended by SIGKILL; try it on the command line"
     with pytest.raises(JobError, match=f"^{found}$"):
         control.ask("finish", {})

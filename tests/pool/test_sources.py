@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.conventions import IMAGE_ENDINGS, split_key
-from clipsel_core.pool.sources import samples as tars
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, IMAGES_END, split_key
+from clipsel_core.pool.sources import members
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Source
 from tests.pool.pictures import caption, image, sample, save_to_disk, write_tar, write_tars
@@ -197,7 +197,7 @@ def test_tars__all_images_before_all_captions(tmp_path, only, monkeypatch):
         assert [record.uid for record in source.glance(0)] == [f"{number:032x}" for number in range(9)]
     else:
         assert told(source) == [(str(number), (number, number, number)) for number in range(9)]
-    monkeypatch.setattr(tars, "_HELD_BYTES", 3 * 1024)
+    monkeypatch.setattr(members, "_HELD_BYTES", 3 * 1024)
     found = list((source.glance if only else source.read)(0))
     apart = "no image or no caption next to it: files of a key that lie further apart in the tar are not joined"
     assert {record.fault.partition(";")[0][:22] for record in found} >= {apart[:22] if not only else ""}
@@ -269,7 +269,7 @@ def test_tars__one_that_means_harm_costs_itself_alone(tmp_path):
     source = open_source(tmp_path)
     found = told(source)
     said = f"a header of 10,737,418,240 bytes at byte {end:,}, and the file that it describes is not read"
-    lone = "a key without an image: 000000001.txt and 000000001.json; " + tars.IMAGES_END
+    lone = "a key without an image: 000000001.txt and 000000001.json; " + IMAGES_END
     assert {seen for _, seen in found} == {(0, 0, ""), said, lone, (2, 2, ""), (3, 3, "")}
 
 
@@ -327,7 +327,7 @@ def test_folder__a_caption_beside_no_image_is_a_fault(tmp_path):
         (tmp_path / name).with_suffix(".txt").write_text("a boat")
     (tmp_path / "inner" / "c.txt").write_text("a boat that nobody photographed")
     source = open_source(tmp_path)
-    assert faults(source) == [("inner/c.txt", f"a caption without an image: inner/c.txt; {tars.IMAGES_END}")]
+    assert faults(source) == [("inner/c.txt", f"a caption without an image: inner/c.txt; {IMAGES_END}")]
     assert (source.sizes, len(records(source))) == ((3,), 3)
 
 

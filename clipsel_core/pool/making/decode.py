@@ -1,11 +1,10 @@
-"""How does an image become what a teacher takes: read, decoded, framed? Or why is it none? This is what workers do.
+"""How does an encoded image become what a teacher takes: decoded and framed? Or why is it none?
 
 Imports no torch unless it is needed, so that a worker starts in a fraction of a second.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,6 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clipsel_core.pool.conventions import MEDIA_TYPES
-from clipsel_core.pool.places import Place
 
 FORMATS = tuple(MEDIA_TYPES)
 """What to open pictures with: no other format of Pillow's is tried on somebody's bytes."""
@@ -117,74 +115,6 @@ def hush_pillow() -> None:
     """The same for as long as the process lives."""
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
-
-
-class Wanted(NamedTuple):
-    """What a worker needs of a record. caption: where it is to be tokenized.
-
-    slot: where its pixels go. lent: bytes of its encoded image that lie there, -1 where it does not.
-    """
-
-    file: str
-    offset: int
-    length: int | None
-    data: bytes | None
-    caption: str = ""
-    slot: int = -1
-    lent: int = -1
-
-
-class Ready(NamedTuple):
-    """What a worker found. size: bytes of the encoded image. width, height: in full. data: the encoded image, if asked.
-
-    pixels: (H, W, 3) uint8, or (3, H, W) float32 of a teacher's own preprocessing; None where they lie in a slot.
-    tokens: of the caption, (L,) int32 as bytes, where it was given.
-    """
-
-    size: int
-    width: int
-    height: int
-    sha256: str
-    data: bytes | None
-    pixels: np.ndarray | None
-    tokens: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Preparer:
-    """Reads, decodes and frames images.
-
-    frame: gives the pixels of the part of an RGB picture that is to be seen. enough: see Framing.
-    keep: hand the encoded images on.
-    """
-
-    base: Place
-    frame: Callable[[Image.Image, Box], np.ndarray]
-    enough: int | None
-    most_pixels: int
-    keep: bool = False
-
-    def __call__(self, wanted: Wanted, slot: np.ndarray | None = None) -> Ready | str:
-        """An image as the teacher takes it, its pixels in the slot where one is given; or why it is rejected."""
-        data = wanted.data
-        try:
-            if data is None:
-                data = (self.base / wanted.file).read(wanted.offset, wanted.length)
-            picture, (width, height), box = decode_with_size(data, most_pixels=self.most_pixels, enough=self.enough)
-            pixels = self.frame(picture, box)
-        except Unusable as error:
-            return str(error)
-        except OSError as error:
-            return why_unread(error)
-        if slot is not None:
-            slot[...] = pixels
-        sha256 = hashlib.sha256(data).hexdigest()
-        return Ready(len(data), width, height, sha256, data if self.keep else None, pixels if slot is None else None)
-
-
-def why_unread(error: OSError) -> str:
-    """Why an image cannot be read, for people."""
-    return "no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read: {error.strerror or error}"
 
 
 @dataclass(frozen=True)
@@ -289,20 +219,16 @@ def _turned(box: Box, size: tuple[int, int], turn: tuple[bool, bool, bool] | Non
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith(("I", "F")):
-        return _eight_bits(picture).convert("RGB")
+    """Grey levels of 16 bits or more become 8; floating ones are stretched from their least to their greatest."""
+    if picture.mode.startswith("F"):
+        values = np.nan_to_num(np.asarray(picture).astype(np.float64))
+        span = values.max() - values.min()
+        return Image.fromarray(np.uint8((values - values.min()) * (255 / span if span else 0))).convert("RGB")
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        top = 8 if picture.mode.startswith("I;16") or values.max() > 255 else 0
+        return Image.fromarray(np.uint8(np.clip(values.astype(np.int64) >> top, 0, 255))).convert("RGB")
     if picture.has_transparency_data:
         opaque = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, _WHITE), opaque).convert("RGB")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Grey levels of 16 bits or more in 8; floating ones stretched from their least to their greatest."""
-    values = np.asarray(picture)
-    if picture.mode.startswith("F"):
-        values = np.nan_to_num(values.astype(np.float64))
-        span = values.max() - values.min()
-        return Image.fromarray(np.uint8((values - values.min()) * (255 / span if span else 0)))
-    top = 8 if picture.mode.startswith("I;16") or values.max() > 255 else 0
-    return Image.fromarray(np.uint8(np.clip(values.astype(np.int64) >> top, 0, 255)))

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.reduction import DupFd
 from threading import Thread
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from PIL import Image
 
 from clipsel_core.errors import LostWorkerError, PoolFormatError
-from clipsel_core.pool.making.decode import Preparer, Ready, Tokens, Wanted, hush_pillow
+from clipsel_core.pool.making.decode import Box, Tokens, Unusable, decode_with_size, hush_pillow
+from clipsel_core.pool.places import Place, why_unread
 from clipsel_core.pool.sources.record import Record
 from clipsel_core.processes import Crew, in_one_line
 from clipsel_core.tasks import in_batches, in_order
@@ -31,6 +34,69 @@ _AT_ONCE = 16
 _TIMES_ALONE = 2
 # The most bytes of an encoded picture that a slot has room for. With four cores there are some 600 slots.
 _ROOM = 1 << 18
+
+
+class Wanted(NamedTuple):
+    """What a worker needs of a record. caption: where it is to be tokenized.
+
+    slot: where its pixels go. lent: bytes of its encoded image that lie there, -1 where it does not.
+    """
+
+    file: str
+    offset: int
+    length: int | None
+    data: bytes | None
+    caption: str = ""
+    slot: int = -1
+    lent: int = -1
+
+
+class Ready(NamedTuple):
+    """What a worker found. size: bytes of the encoded image. width, height: in full. data: the encoded image, if asked.
+
+    pixels: (H, W, 3) uint8, or (3, H, W) float32 of a teacher's own preprocessing; None where they lie in a slot.
+    tokens: of the caption, (L,) int32 as bytes, where it was given.
+    """
+
+    size: int
+    width: int
+    height: int
+    sha256: str
+    data: bytes | None
+    pixels: np.ndarray | None
+    tokens: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Preparer:
+    """Reads, decodes and frames images.
+
+    frame: gives the pixels of the part of an RGB picture that is to be seen. enough: see Framing.
+    keep: hand the encoded images on.
+    """
+
+    base: Place
+    frame: Callable[[Image.Image, Box], np.ndarray]
+    enough: int | None
+    most_pixels: int
+    keep: bool = False
+
+    def __call__(self, wanted: Wanted, slot: np.ndarray | None = None) -> Ready | str:
+        """An image as the teacher takes it, its pixels in the slot where one is given; or why it is rejected."""
+        data = wanted.data
+        try:
+            if data is None:
+                data = (self.base / wanted.file).read(wanted.offset, wanted.length)
+            picture, (width, height), box = decode_with_size(data, most_pixels=self.most_pixels, enough=self.enough)
+            pixels = self.frame(picture, box)
+        except Unusable as error:
+            return str(error)
+        except OSError as error:
+            return why_unread(error)
+        if slot is not None:
+            slot[...] = pixels
+        sha256 = hashlib.sha256(data).hexdigest()
+        return Ready(len(data), width, height, sha256, data if self.keep else None, pixels if slot is None else None)
 
 
 class Prepared(NamedTuple):

@@ -19,8 +19,8 @@ from torch import nn
 from clipsel_core.errors import counted
 from clipsel_core.pool.embeddings import describe_row
 from clipsel_core.pool.layout import read_teachers
-from clipsel_core.pool.making.decode import MOST_PIXELS, Preparer, Tokens, quiet_pillow
-from clipsel_core.pool.making.decoders import Decoders, Prepared
+from clipsel_core.pool.making.decode import MOST_PIXELS, Tokens, quiet_pillow
+from clipsel_core.pool.making.decoders import Decoders, Prepared, Preparer
 from clipsel_core.pool.making.embed import Precision, Teacher, embed_batch, framing_of
 from clipsel_core.pool.making.feed import Fetcher
 from clipsel_core.pool.making.shard_files import EmbeddedRows

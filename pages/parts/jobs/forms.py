@@ -156,7 +156,7 @@ def _start(
     def check(kept: list[Path]) -> str:
         options.update(options_with(kept))
         with st.spinner(looking):
-            return control.check(command, paths, options, may_read=folders.job_roots())
+            return control.check_arguments(command, paths, options, may_read=folders.job_roots())
 
     try:
         paths, options_with = prepare()
