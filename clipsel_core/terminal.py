@@ -1,16 +1,21 @@
-"""How does the command line speak? Lines of the result, lines beside it, and how far it is."""
+"""How does the command line speak? Lines of the result, lines beside it, how far it is; what many commands take."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from clipsel_core.errors import counted
 from clipsel_core.status import State, StatusFile
+
+PoolArgument = Annotated[Path, typer.Argument(help="The pool's folder: metadata/, shards/.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 
 _out, _err = Console(), Console(stderr=True)
 _watched: list[StatusFile] = []

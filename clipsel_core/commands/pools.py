@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsel_core.errors import PoolFormatError, counted
-from clipsel_core.terminal import Meter, complain, conclude, print_table, say
+from clipsel_core.terminal import Meter, PoolArgument, complain, conclude, print_table, say
 
 if TYPE_CHECKING:
     from clipsel_core.pool.inspect import PoolReport
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from clipsel_core.pool.making.extend import Extended
     from clipsel_core.pool.making.make import Made
     from clipsel_core.pool.sources.record import Source
-
-PoolArgument = Annotated[Path, typer.Argument(help="The pool's folder: metadata/, shards/.", show_default=False)]
 
 
 def inspect(

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from clipsel_core.commands.pools import PoolArgument
 from clipsel_core.errors import PoolFormatError, RunError, counted
-from clipsel_core.terminal import Meter, say
+from clipsel_core.terminal import Meter, PoolArgument, RunArgument, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from clipsel_core.curation.exploring.vectors import Side
     from clipsel_core.runs.store import Run
 
-RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 CheckOption = Annotated[bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")]
 
 

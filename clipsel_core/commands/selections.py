@@ -10,9 +10,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clipsel_core.commands.runs import RunArgument
 from clipsel_core.errors import ExportError, counted
-from clipsel_core.terminal import Meter, complain, print_table, say
+from clipsel_core.terminal import Meter, RunArgument, complain, print_table, say
 
 if TYPE_CHECKING:
     from clipsel_core.curation.selecting.overlap import Overlap
@@ -187,18 +186,14 @@ def _print_overlap(overlap: Overlap) -> None:
     for place, _ in enumerate(overlap.names):
         table.add_column(f"in {place + 1}", justify="right")
     for i, name in enumerate(overlap.names):
-        cells = [_shared(overlap, i, j) for j, _ in enumerate(overlap.names)]
+        cells = []
+        shared = zip(overlap.both[i], overlap.of_row[i], overlap.jaccard[i], strict=True)
+        for j, (both, part, jaccard) in enumerate(shared):
+            of_row = "-" if math.isnan(part) else f"{100 * part:.1f} %"
+            cells.append("-" if i == j else f"{both:,}\n{of_row}\nJ {100 * jaccard:.1f} %")
         table.add_row(Text(f"{i + 1}  {Path(name).name}"), f"{overlap.sizes[i]:,}", *cells)
     print_table(table)
     say("in k: pairs that selection k has too, their share of the row, and of both together (J, Jaccard)")
-
-
-def _shared(overlap: Overlap, i: int, j: int) -> str:
-    if i == j:
-        return "-"
-    part, jaccard = overlap.of_row[i, j], overlap.jaccard[i, j]
-    of_row = "-" if math.isnan(part) else f"{100 * part:.1f} %"
-    return f"{overlap.both[i, j]:,}\n{of_row}\nJ {100 * jaccard:.1f} %"
 
 
 def _print_commands(what: str, *lines: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core import uids
-from clipsel_core.curation.database import ROWS, as_named
+from clipsel_core.curation.index.metadata import ROWS, as_named
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.layout import Pool, Shard, as_texts, read_column, read_uid_column

@@ -2,29 +2,41 @@
 
 Row i of a shard's scores is row i of the shard's metadata, so captions are found by position, without looking up uids.
 The uids that stand there are compared with those that were scored, as a pool's files may be written again meanwhile.
+
+Queries to parquet files are put to DuckDB, from any thread: constant text, bound parameters, results as arrays. Column
+names are bound too, through COLUMNS(lambda name: ...). Every query has a cursor of its own, since one DuckDB connection
+shared by threads returns other threads' rows.
 """
 
 from __future__ import annotations
 
+import glob
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsel_core import uids
-from clipsel_core.curation.database import COLUMNS, ROWS
 from clipsel_core.curation.index.passes import read_only
 from clipsel_core.errors import PoolFormatError, RunError, UidError, counted
 from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column, read_uid_column
+from clipsel_core.runs.store import as_array
 
 if TYPE_CHECKING:
     from clipsel_core.curation.index.score_table import ScoreFiles
 
+# The rows of the parquet files that the parameter `files` lists. A folder named text=hello is no column of theirs.
+ROWS = "read_parquet($files, hive_partitioning = false)"
+# Columns of all rows, in the order of the files.
+_COLUMNS = f"SELECT COLUMNS(lambda name: list_contains($names, name)) FROM {ROWS}"
+_BATCH_ROWS = 1 << 20
 _MOST_CATEGORIES = 64
 # Types whose values are not the text that they stand for.
 _UNUSUAL = re.compile("null|binary|large_binary|list|large_list|fixed_size")
@@ -72,17 +84,14 @@ class Metadata:
         Raises: PoolFormatError where it cannot be read, or a shard has other rows than were scored.
         """
         if self._pool is None and (self._root / "metadata").is_dir():
-            self._pool = self._open_pool()
+            pool = open_pool(self._root)
+            scored = dict(zip(self._files.shard_names, self._files.sizes, strict=True))
+            for shard in pool.shards:
+                if scored.get(shard.name, shard.rows) != shard.rows:
+                    expected = f"{counted(scored[shard.name], 'rows')}, as were scored"
+                    raise self._other(shard.parquet, expected, f"{shard.rows:,}")
+            self._pool = pool
         return self._pool
-
-    def _open_pool(self) -> Pool:
-        pool = open_pool(self._root)
-        scored = dict(zip(self._files.shard_names, self._files.sizes, strict=True))
-        for shard in pool.shards:
-            if scored.get(shard.name, shard.rows) != shard.rows:
-                expected = f"{counted(scored[shard.name], 'rows')}, as were scored"
-                raise self._other(shard.parquet, expected, f"{shard.rows:,}")
-        return pool
 
     def of(self, rows: np.ndarray, columns: tuple[str, ...] = ("caption", "url")) -> dict[str, np.ndarray]:
         """Metadata of the asked rows, in their order, read by position from the pool's parquet files.
@@ -230,7 +239,7 @@ class Metadata:
         """A column of all shards as text, in their order; "" where there is none."""
         assert self.pool is not None
         if all(self._is_alike(shard, [column]) for shard in self.pool.shards):
-            for batch in self._files.database.record_batches(COLUMNS, {"names": [column], "files": files}):
+            for batch in self._files.database.record_batches(_COLUMNS, {"names": [column], "files": files}):
                 yield pc.fill_null(pc.cast(batch.column(0), pa.string()), "")
             return
         known = {str(shard.parquet): shard for shard in self.pool.shards}
@@ -283,3 +292,46 @@ def _values(shard: Shard, column: str, positions: np.ndarray) -> list[str]:
     if own is None:
         return [""] * len(positions)
     return as_texts(read_column(shard, own).take(pa.array(positions)))
+
+
+class Database:
+    """DuckDB over the parquet files of a run. root: the run's folder, as errors name it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._connection = duckdb.connect(":memory:", config={"preserve_insertion_order": True})
+
+    def batches(self, query: str, parameters: dict[str, Any], **tables: pa.Table) -> Iterator[dict[str, np.ndarray]]:
+        """The result of a query, streamed: arrays by column. The rest as in record_batches."""
+        for batch in self.record_batches(query, parameters, **tables):
+            columns = zip(batch.schema.names, batch.columns, strict=True)
+            yield {name: as_array(column) for name, column in columns}
+
+    def record_batches(self, query: str, parameters: dict[str, Any], **tables: pa.Table) -> Iterator[pa.RecordBatch]:
+        """The result of a query, streamed; a plain scan keeps the order of the files. tables: named in the query.
+
+        parameters: bound by name. files: paths as they are; none is read as a pattern.
+
+        Raises: RunError where a file cannot be read.
+        """
+        if "files" in parameters:
+            parameters = {**parameters, "files": as_named(parameters["files"])}
+        try:
+            with self._connection.cursor() as cursor:
+                for name, table in tables.items():
+                    cursor.register(name, table)
+                yield from cursor.sql(query, params=parameters).to_arrow_reader(_BATCH_ROWS)
+        except (duckdb.Error, OSError) as error:  # OSError once batches have begun to come
+            found = str(error).split("\n")[0]
+            remedy = "if it was replaced or cut short, score or download that shard again"
+            raise RunError(self.root, expected="readable parquet files", found=found, remedy=remedy) from error
+
+    def table(self, query: str, parameters: dict[str, Any]) -> pa.Table:
+        """The whole result of a query. Raises RunError as record_batches does."""
+        batches = list(self.record_batches(query, parameters))
+        return pa.Table.from_batches(batches)
+
+
+def as_named(files: Iterable[str]) -> list[str]:
+    """Paths as ROWS takes them, so that no character of theirs is read as a pattern."""
+    return [glob.escape(file) for file in files]

@@ -22,9 +22,8 @@ from clipsel_core.errors import RunError
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
 
 if TYPE_CHECKING:
-    from clipsel_core.curation.database import Database
     from clipsel_core.curation.index.index import Index
-    from clipsel_core.curation.index.metadata import Metadata
+    from clipsel_core.curation.index.metadata import Database, Metadata
 
 _PAIR = pa.schema([*((half, pa.uint64()) for half in UID_HALVES), ("row", pa.int64())])
 _ROWS_OF_UIDS = "SELECT wanted.place, pairs.row FROM pairs JOIN wanted USING (uid_hi, uid_lo)"
@@ -190,7 +189,7 @@ class ScoreFiles:
     @cached_property
     def database(self) -> Database:
         """What answers questions in SQL, with the run's folder for what does not fit into memory."""
-        from clipsel_core.curation.database import Database
+        from clipsel_core.curation.index.metadata import Database
 
         return Database(self.run.root)
 
