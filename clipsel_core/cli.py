@@ -84,19 +84,19 @@ _GRACE_S = 10.0
 
 def _interrupt(number: int, _: object) -> None:
     """Ends what runs. Destructors swallow that, and so does DuckDB while a query begins: then the process ends."""
+
+    def end() -> None:
+        """Ends the process where it stands; its next start clears up as after any other kill."""
+        report_end("stopped", INTERRUPTED)
+        complain(INTERRUPTED)
+        os._exit(130)
+
     if not _interrupted:
-        last = threading.Timer(_GRACE_S, _end)
+        last = threading.Timer(_GRACE_S, end)
         last.daemon = True
         last.start()
     _interrupted.append(number)
     raise KeyboardInterrupt
-
-
-def _end() -> None:
-    """Ends the process where it stands; its next start clears up as after any other kill."""
-    report_end("stopped", INTERRUPTED)
-    complain(INTERRUPTED)
-    os._exit(130)
 
 
 def main() -> None:

@@ -75,7 +75,10 @@ def _required(lines: Iterable[str]) -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
-    cpu = _cpuinfo()
+    cpu: dict[str, str] = {}  # what Linux says of its first core
+    for line in _lines("/proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        cpu.setdefault(name.strip(), value.strip())
     yield Finding("devices", "cpu", f"{allowed_cores()} cores, {cpu.get('model name') or platform.machine()}")
     flags = cpu.get("flags", "").split()
     known = [name for flag, name in _FEATURES.items() if flag in flags]
@@ -98,15 +101,6 @@ def _devices() -> Iterator[Finding]:
         yield Finding("devices", f"cuda:{place}", value, remedy=kernels)
     if not count:
         yield Finding("devices", "gpu", "none that torch can use", "absent", "clipsel computes on the CPU")
-
-
-def _cpuinfo() -> dict[str, str]:
-    """What Linux says of its first core; nothing elsewhere."""
-    found: dict[str, str] = {}
-    for line in _lines("/proc/cpuinfo"):
-        name, _, value = line.partition(":")
-        found.setdefault(name.strip(), value.strip())
-    return found
 
 
 def _lines(path: str) -> list[str]:

@@ -96,7 +96,14 @@ def _plan(
     sims = NormSims({name: rows}, wanted, chosen)
     plan = AddedTarget(target=info, norms=wanted, device=chosen, tiles=tiles, versions=versions(), metrics=sims.metrics)
     if begun:
-        _check_same(file, begun, plan)
+        # It goes on only as it was begun; a complete one may have been made by other versions.
+        loose = {"complete", "versions"} if begun.complete else {"complete"}
+        before, now = (target.model_dump(mode="json", exclude=loose) for target in (begun, plan))
+        changed = next((field for field in {**before, **now} if before.get(field) != now.get(field)), None)
+        if changed:
+            remedy = f"choose another name than {name}, or remove its folder"
+            expected = f"{changed} {before.get(changed)}, as begun"
+            raise RunError(file, expected=expected, found=str(now.get(changed)), remedy=remedy)
     return begun or plan, sims
 
 
@@ -213,17 +220,6 @@ def _scored_pool(run: Run) -> tuple[Pool, Arch]:
         raise RunError(run.pool_root, expected=expected, found=found, remedy="bring back the pool that was scored")
     check_same_pool(run.root, run.config, shard_infos(pool, arch))
     return pool, arch
-
-
-def _check_same(file: Path, begun: AddedTarget, wanted: AddedTarget) -> None:
-    """A target that was begun goes on only as it was begun; a complete one may have been made by other versions."""
-    loose = {"complete", "versions"} if begun.complete else {"complete"}
-    before, now = (plan.model_dump(mode="json", exclude=loose) for plan in (begun, wanted))
-    changed = next((field for field in {**before, **now} if before.get(field) != now.get(field)), None)
-    if changed:
-        remedy = f"choose another name than {wanted.target.name}, or remove its folder"
-        expected = f"{changed} {before.get(changed)}, as begun"
-        raise RunError(file, expected=expected, found=str(now.get(changed)), remedy=remedy)
 
 
 def _description(root: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 from clipsel_core.errors import ClipselError, RunError, TargetError
 from clipsel_core.pool.embeddings import read_pairs
 from clipsel_core.pool.layout import Pool, Shard, open_pool, read_uids
-from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, TargetInfo, as_array
+from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
 from clipsel_core.runs.targets import load_target
 from clipsel_core.scoring.s_cliploss import division
 from clipsel_core.tasks import Report, silent
@@ -36,7 +36,11 @@ def recompute(run: Run, pairs: int, *, seed: int = 0, report: Report = silent) -
     notes = [] if config.precision == "exact" else [f"r_image, r_text, normalizer_se: rounded to {config.precision}"]
     for info in run.targets:
         try:
-            targets[info.name] = _target_rows(run, pool, info)
+            now, target = load_target(info.name, run.root / info.path, pool, pool.arch(config.arch), run.root)
+            if now.sha256 != info.sha256:
+                expected = f"the target {info.name} as it was scored with"
+                raise TargetError(run.root / info.path, expected=expected, found="another file")
+            targets[info.name] = target.numpy()
         except ClipselError as error:
             problems.append(str(error))
     rows = np.sort(np.random.default_rng(seed).permutation(config.pairs)[:pairs])
@@ -115,7 +119,10 @@ def _metrics(
     for name, target in targets.items():
         added = next((added for added in run.added if added.target.name == name), None)
         for p in (added or config).norms:
-            yield f"normsim_{p}_{name}", spread(_normsim(image[of_pair], target, float(p)))
+            power, total = float(p), np.zeros(len(own))
+            for near in map(np.abs, _similarities(image[of_pair], target)):
+                total = np.maximum(total, near.max(1)) if np.isinf(power) else total + (near**power).sum(1)
+            yield f"normsim_{p}_{name}", spread(total if np.isinf(power) else total ** (1 / power))
 
 
 def _halves(
@@ -140,24 +147,7 @@ def _halves(
     return halves[0] * config.temperature / 2, halves[1] * config.temperature / 2
 
 
-def _normsim(image: np.ndarray, target: np.ndarray, p: float) -> np.ndarray:
-    """(sum over m of |x . t_m|^p)^(1/p)."""
-    total = np.zeros(len(image))
-    for near in map(np.abs, _similarities(image, target)):
-        total = np.maximum(total, near.max(1)) if np.isinf(p) else total + (near**p).sum(1)
-    return total if np.isinf(p) else total ** (1 / p)
-
-
 def _similarities(rows: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
     """rows . others^T in float64, some columns at a time."""
     for start in range(0, len(others), _COLUMNS):
         yield rows.astype(np.float64) @ others[start : start + _COLUMNS].astype(np.float64).T
-
-
-def _target_rows(run: Run, pool: Pool, info: TargetInfo) -> np.ndarray:
-    """A target's rows, (M, D), of unit length. Raises TargetError where its file is another than was scored with."""
-    now, rows = load_target(info.name, run.root / info.path, pool, pool.arch(run.config.arch), run.root)
-    if now.sha256 != info.sha256:
-        expected = f"the target {info.name} as it was scored with"
-        raise TargetError(run.root / info.path, expected=expected, found="another file")
-    return rows.numpy()

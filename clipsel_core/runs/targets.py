@@ -36,7 +36,13 @@ def load_target(name: str, path: str | Path, pool: Pool, arch: Arch, root: Path)
     except OSError as error:
         found = "no such file" if isinstance(error, FileNotFoundError) else reason_of(error)
         raise TargetError(file, expected=f"the target {name!r}", found=found) from error
-    kind, rows = _read(file, part, pool, arch)
+    kind = _KINDS.get(file.suffix.lower())
+    if kind is None:
+        raise TargetError(file, expected=ENDINGS, found=file.suffix or "no ending")
+    with telling(file):
+        rows = _read_pt(file, part, arch) if kind == "pt" else read_target_rows(file, part, arch.image_member)
+        if rows.dtype == uids.UID_DTYPE:
+            kind, rows = "uids", _images_of(file, uids.distinct(rows, file), pool, arch)
     # A copy in memory, of this machine's byte order, as torch needs it.
     tensor = prepare_target(
         torch.from_numpy(np.array(rows, rows.dtype.newbyteorder("="))), name=str(file), width=arch.width
@@ -45,19 +51,6 @@ def load_target(name: str, path: str | Path, pool: Pool, arch: Arch, root: Path)
     digest, (count, width) = sha256_of(file), tensor.shape
     info = TargetInfo(name=name, path=recorded, kind=kind, sha256=digest, rows=count, width=width)
     return info, tensor
-
-
-def _read(file: Path, part: str, pool: Pool, arch: Arch) -> tuple[TargetKind, np.ndarray]:
-    kind = _KINDS.get(file.suffix.lower())
-    if kind is None:
-        raise TargetError(file, expected=ENDINGS, found=file.suffix or "no ending")
-    with telling(file):
-        if kind == "pt":
-            return kind, _read_pt(file, part, arch)
-        rows = read_target_rows(file, part, arch.image_member)
-        if rows.dtype == uids.UID_DTYPE:
-            return "uids", _images_of(file, uids.distinct(rows, file), pool, arch)
-        return kind, rows
 
 
 def _read_pt(file: Path, part: str, arch: Arch) -> np.ndarray:

@@ -162,25 +162,21 @@ def edges_of(images: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarra
     # The nearest that is not equal is linked for certain.
     nearest = np.where(apart > 0, apart, np.inf).min(1, initial=np.inf, keepdims=True)
     beyond = np.clip(apart - np.where(np.isfinite(nearest), nearest, 0), 0, None)
-    widths = _widths(beyond, apart, np.log2(neighbours))
-    found = np.zeros(distances.shape)
-    np.put_along_axis(found, near, np.exp(-beyond / widths), 1)
-    joined = found + found.T - found * found.T
-    head, tail = np.nonzero(joined)
-    return head.astype(np.int32), tail.astype(np.int32), joined[head, tail]
-
-
-def _widths(beyond: np.ndarray, apart: np.ndarray, wanted: float) -> np.ndarray:
-    """How quickly each row's links fade, such that their sum is the one wanted: (M, 1), by halving."""
+    # How quickly each row's links fade, such that their sum is the one wanted: by halving.
     low, high, widths = np.zeros((len(beyond), 1)), np.full((len(beyond), 1), np.inf), np.ones((len(beyond), 1))
     for _ in range(_STEPS):
-        above = np.exp(-beyond / widths).sum(1, keepdims=True) > wanted
+        above = np.exp(-beyond / widths).sum(1, keepdims=True) > np.log2(neighbours)
         low, high = np.where(above, low, widths), np.where(above, widths, high)
         with np.errstate(invalid="ignore"):
             widths = np.where(np.isinf(high), 2 * widths, (low + high) / 2)
     mean = apart.mean(1, keepdims=True)
     least = _LEAST_WIDTH * np.where(mean > 0, mean, apart.mean())
-    return np.maximum(widths, np.where(least > 0, least, 1.0))
+    widths = np.maximum(widths, np.where(least > 0, least, 1.0))
+    found = np.zeros(distances.shape)
+    np.put_along_axis(found, near, np.exp(-beyond / widths), 1)
+    joined = found + found.T - found * found.T
+    head, tail = np.nonzero(joined)
+    return head.astype(np.int32), tail.astype(np.int32), joined[head, tail]
 
 
 @compiled

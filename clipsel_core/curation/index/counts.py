@@ -151,7 +151,10 @@ def map_cells(
     across, up = (max(1, round(side / size)) for side in (right - left, top - bottom))
     inside = np.flatnonzero(within(span, x, y))
     cell = _cell_of(x[inside], left, right, across) * up + _cell_of(y[inside], bottom, top, up)
-    sigma = _sigma(across * up, len(inside)) if sigma is None else sigma
+    if sigma is None:
+        # About a quarter of the distance between pairs, were they spread evenly; none where they are closer than cells.
+        wanted = _SPREAD * float(np.sqrt(across * up / max(len(inside), 1)))
+        sigma = 0.0 if wanted < _NARROWEST else min(wanted, _WIDEST)
     blurs = _blur(across, sigma), _blur(up, sigma)
     density = _spread(np.bincount(cell, minlength=across * up).reshape(across, up), *blurs)
     if values is None:
@@ -183,12 +186,6 @@ def _bins_of(values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _cell_of(values: np.ndarray, low: float, high: float, cells: int) -> np.ndarray:
     place = ((values.astype(np.float64) - low) * (cells / (high - low))).astype(np.int64)
     return np.clip(place, 0, cells - 1)
-
-
-def _sigma(cells: int, pairs: int) -> float:
-    """About a quarter of the distance between pairs, were they spread evenly; none where they are closer than cells."""
-    wanted = _SPREAD * float(np.sqrt(cells / max(pairs, 1)))
-    return 0.0 if wanted < _NARROWEST else min(wanted, _WIDEST)
 
 
 def _blur(cells: int, sigma: float) -> np.ndarray | None:

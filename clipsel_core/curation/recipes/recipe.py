@@ -442,8 +442,16 @@ def _step(step: _Located) -> AnyStep:
         raise RecipeError(step.where, expected=f"one of {', '.join(KINDS)}", found=found)
     kind = KINDS[kinds[0]]
     _check_keys(step, [key for key in _STEP_KEYS if key in kind.model_fields])
+    values = {}
+    for key, value in step.value.items():
+        values[key] = value.value
+        # Uids, names and paths are text however much they look like numbers.
+        if key in _HAND and isinstance(value.value, list):
+            values[key] = [item.text for item in value.value]
+        elif key in ("metric", *_LISTS) and not isinstance(value.value, list | dict):
+            values[key] = value.text
     try:
-        built = kind.model_validate({key: _plain(key, value) for key, value in step.value.items()})
+        built = kind.model_validate(values)
     except ValidationError as error:
         key = str(error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0])
         if key not in step.value:
@@ -464,13 +472,6 @@ def _check_keys(mapping: _Located, allowed: list[str]) -> None:
             raise RecipeError(where, expected=f"one of the keys {', '.join(allowed)}", found=quoted(key))
 
 
-def _plain(key: str, value: _Located) -> Any:
-    """A value as the model takes it. Uids, names and paths are text however much they look like numbers."""
-    if isinstance(value.value, list):
-        return [item.text for item in value.value] if key in _HAND else value.value
-    return value.text if key in ("metric", *_LISTS) and not isinstance(value.value, dict) else value.value
-
-
 def _parse_yaml(text: str, where: str) -> _Located:
     """The values of a YAML document, with lines. where: what errors call it.
 
@@ -482,8 +483,16 @@ def _parse_yaml(text: str, where: str) -> _Located:
     if unprintable := yaml.reader.Reader.NON_PRINTABLE.search(text):
         number, found = text.count("\n", 0, unprintable.start()) + 1, f"the character {unprintable.group()!r}"
         raise RecipeError(f"{where}:{number}", expected="printable text", found=found)
+    depth = 0
     try:
-        _check_events(text, where)
+        # Piece by piece, before anything is built of it.
+        for event in yaml.parse(text, _LOADER):
+            line = f"{where}:{event.start_mark.line + 1}"
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise RecipeError(line, expected="plain YAML", found="an anchor or alias", remedy="write the value out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise _too_deep(line)
         node = yaml.compose(text, _LOADER)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -494,18 +503,6 @@ def _parse_yaml(text: str, where: str) -> _Located:
             raise _too_deep(line) from error
         raise RecipeError(line, expected="YAML", found=problem.removeprefix("but found ")) from error
     return _located(node, where) if node else _Located(None, f"{where}:1", "", {})
-
-
-def _check_events(text: str, where: str) -> None:
-    """Looks at the text piece by piece, before anything is built of it."""
-    depth = 0
-    for event in yaml.parse(text, _LOADER):
-        line = f"{where}:{event.start_mark.line + 1}"
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise RecipeError(line, expected="plain YAML", found="an anchor or alias", remedy="write the value out")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            raise _too_deep(line)
 
 
 def _too_deep(where: str) -> RecipeError:
@@ -522,7 +519,15 @@ def _located(node: yaml.Node, file: str) -> _Located:
         items = [_located(item, file) for item in node.value]
         return _Located(items, where, "a list" if items else "an empty list", {})
     if not isinstance(node, yaml.MappingNode):
-        return _Located(_scalar(node), where, node.value, {})
+        value: Any = node.value
+        if not node.style:
+            if node.tag.endswith(":null"):
+                value = None
+            elif node.tag.endswith(":bool"):
+                value = node.value.lower() in ("true", "yes", "on", "y")
+            elif _NUMBER.fullmatch(node.value):
+                value = Decimal(node.value)
+        return _Located(value, where, node.value, {})
     values: dict[str, _Located] = {}
     keys: dict[str, str] = {}
     for key, value in node.value:
@@ -534,16 +539,6 @@ def _located(node: yaml.Node, file: str) -> _Located:
             raise RecipeError(line, expected="each key once", found=found, remedy="remove one")
         values[key.value], keys[key.value] = _located(value, file), line
     return _Located(values, where, "a mapping", keys)
-
-
-def _scalar(node: yaml.ScalarNode) -> Any:
-    if node.style:
-        return node.value
-    if node.tag.endswith(":null"):
-        return None
-    if node.tag.endswith(":bool"):
-        return node.value.lower() in ("true", "yes", "on", "y")
-    return Decimal(node.value) if _NUMBER.fullmatch(node.value) else node.value
 
 
 class _Dumper(yaml.SafeDumper):

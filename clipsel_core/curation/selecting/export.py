@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from clipsel_core.tasks import Report, silent
 # Samples that train.py sees at each scale, whatever is in the shards.
 _SCALES = {"debug": 128_000, "small": 12_800_000, "medium": 128_000_000, "large": 1_280_000_000}
 _LARGEST = ("xlarge", 12_800_000_000)
+ENDINGS = (".npy", ".parquet", ".csv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,12 @@ def export(
     out = Path(out)
     check_name(out)
     check_some(selection)
-    writer = _WRITERS[out.suffix.lower()]
     manifest_path = out.with_name(f"{out.name}.manifest.json")
     report(0, 10, "", f"Writing {counted(len(selection), 'uids')} …")
     content = describe(run, selection, recipe)
 
     def write(aside: Path) -> None:
-        writer(selection, aside)
+        _write(selection, out.suffix.lower(), aside)
         report(8, 10, "", "Reading them back for the SHA-256 …")
         content.update(file=out.name, sha256=sha256_of(aside), size_bytes=aside.stat().st_size)
 
@@ -100,8 +99,8 @@ def export(
 
 def check_name(out: Path) -> None:
     """Raises ExportError on another ending than those of subsets, also on a place in a run or a pool."""
-    if out.suffix.lower() not in _WRITERS:
-        raise ExportError(out, expected=f"a name ending in {', '.join(_WRITERS)}", found=out.suffix or "no ending")
+    if out.suffix.lower() not in ENDINGS:
+        raise ExportError(out, expected=f"a name ending in {', '.join(ENDINGS)}", found=out.suffix or "no ending")
     check_outside(out)
 
 
@@ -149,7 +148,18 @@ def reshard_commands(pool: Path, subset: Path) -> list[str]:
     said = (
         f"# {bare:,} of {len(tars):,} tars have no _stats.json: resharder.py passes them over, export --shards does not"
     )
-    command = f"python resharder.py -i {_quoted(pool / 'shards')} -o $SHARDS -s {_quoted(subset)}{_numbering(tars)}"
+    # What it must be told where tars are not numbered from 0 in eight digits without a gap.
+    first, last, width = int(tars[0].stem), int(tars[-1].stem), len(tars[0].stem)
+    options = []
+    if width != 8:
+        name = f"{{:0{width}d}}"
+        options += ["--shard-format", f"{name}.tar", "--shard-stats-format", f"{name}_stats.json"]
+    if first:
+        options += ["--first-shard", str(first)]
+    if last - first + 1 != len(tars):
+        options += ["--num-shards", str(last - first + 1)]
+    numbering = "".join(f" {shlex.quote(option)}" for option in options)
+    command = f"python resharder.py -i {_quoted(pool / 'shards')} -o $SHARDS -s {_quoted(subset)}{numbering}"
     # resharder.py looks into its output folder before anything else, and fails where there is none.
     return [*[said] * bool(bare), "mkdir -p $SHARDS", command]
 
@@ -181,55 +191,26 @@ def open_clip_commands(shards: Path, tars: list[str]) -> list[str]:
     ]
 
 
-def _write_npy(selection: Selection, aside: Path) -> None:
-    with open(aside, "wb") as file:
-        np.save(file, selection.uids(), allow_pickle=False)
-
-
-def _write_text(selection: Selection, aside: Path) -> None:
-    table = pa.table({"uid": uids.to_hex(selection.uids())})
-    options = pacsv.WriteOptions(include_header=False, quoting_style="none")
-    pacsv.write_csv(table, aside, options)
-
-
-def _write_csv(selection: Selection, aside: Path) -> None:
-    pacsv.write_csv(_with_metrics(selection), aside, pacsv.WriteOptions(quoting_style="none"))
-
-
-def _write_parquet(selection: Selection, aside: Path) -> None:
-    pq.write_table(_with_metrics(selection), aside, compression="zstd", use_dictionary=False)
-
-
-def _with_metrics(selection: Selection) -> pa.Table:
+def _write(selection: Selection, ending: str, aside: Path) -> None:
+    """Fills a file with the uids, ascending; where there is room for more, with every metric of theirs."""
     table = selection.table
+    if ending == ".npy":
+        with open(aside, "wb") as file:
+            np.save(file, selection.uids(), allow_pickle=False)
+        return
+    if ending == ".txt":
+        options = pacsv.WriteOptions(include_header=False, quoting_style="none")
+        pacsv.write_csv(pa.table({"uid": uids.to_hex(selection.uids())}), aside, options)
+        return
     names = table.uids_at(selection.rows)
     order = uids.argsort(names)
     rows = selection.rows[order]
-    metrics = {metric: table.take(metric, rows) for metric in table.metrics}
-    return pa.table({"uid": uids.to_hex(names[order]), **metrics})
-
-
-def _numbering(tars: list[Path]) -> str:
-    """What resharder.py must be told where tars are not numbered from 0 in eight digits without a gap."""
-    first, last, width = int(tars[0].stem), int(tars[-1].stem), len(tars[0].stem)
-    options = []
-    if width != 8:
-        name = f"{{:0{width}d}}"
-        options += ["--shard-format", f"{name}.tar", "--shard-stats-format", f"{name}_stats.json"]
-    if first:
-        options += ["--first-shard", str(first)]
-    if last - first + 1 != len(tars):
-        options += ["--num-shards", str(last - first + 1)]
-    return "".join(f" {shlex.quote(option)}" for option in options)
+    columns = pa.table({"uid": uids.to_hex(names[order]), **{name: table.take(name, rows) for name in table.metrics}})
+    if ending == ".csv":
+        pacsv.write_csv(columns, aside, pacsv.WriteOptions(quoting_style="none"))
+    else:
+        pq.write_table(columns, aside, compression="zstd", use_dictionary=False)
 
 
 def _quoted(path: Path) -> str:
     return shlex.quote(str(path.resolve()))
-
-
-_WRITERS: dict[str, Callable[[Selection, Path], None]] = {
-    ".npy": _write_npy,
-    ".parquet": _write_parquet,
-    ".csv": _write_csv,
-    ".txt": _write_text,
-}

@@ -126,7 +126,8 @@ class _Work:
 
     def write(self, tar: Path, rows: np.ndarray) -> None:
         """Writes a tar and its stats, which mark that it is done."""
-        if (done := _stats_of(tar)).exists() and (tar.exists() or not json.loads(done.read_bytes())["successes"]):
+        done = tar.with_name(f"{tar.stem}_stats.json")
+        if done.exists() and (tar.exists() or not json.loads(done.read_bytes())["successes"]):
             return
         lost: dict[str, list[str]] = {"missing": [], "unreadable": []}
         written, counts = 0, dict.fromkeys(_COUNTED, 0)
@@ -279,7 +280,3 @@ def _no_image(selection: Selection, counts: dict[str, int]) -> ExportError:
         )
     expected = f"images of the {counted(len(selection), 'pairs')} selected"
     return ExportError(pool.root, expected=expected, found=found, remedy=remedy)
-
-
-def _stats_of(tar: Path) -> Path:
-    return tar.with_name(f"{tar.stem}_stats.json")

@@ -30,7 +30,6 @@ import numpy as np
 
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.ranking import float32_up
-from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import AtLeast, AtMost, KeepTop, Recipe
 from clipsel_core.curation.selecting.selection import Selection
 
@@ -84,13 +83,22 @@ def stability(selection: Selection, recipe: Recipe, *, most: int = 48) -> Stabil
     if not noisy or _ERROR not in table.metrics:
         return Stability(len(selection), 0.0, 0.0, np.empty(0, np.int64), np.empty(0), noisy, unknown, False)
     edges, kept_in = _regions(selection, recipe)
-    rows, deviation = _undecided(table, edges, kept_in)
+    # The rows whose fate a seed could change at all, and the deviation of s' from s for each.
+    values, error = table.column(NOISY), table.column(_ERROR)
+    spread = _spread(table.run.config.divisions)
+    open_still, near = np.zeros(len(values), bool), np.zeros(len(values), bool)
+    for below, above in pairwise(kept_in):
+        open_still |= below != above
+    for edge in edges:
+        near |= np.abs(values - np.float32(edge)) <= np.float32(_FARTHEST * spread) * error
+    rows = np.flatnonzero(open_still & near & (error > 0))
+    deviation = spread * error[rows].astype(np.float64)
     kept = selection.mask()[rows]
-    chances = _chances(table.column(NOISY)[rows], deviation, edges, [kept_if[rows] != kept for kept_if in kept_in])
+    chances = _chances(values[rows], deviation, edges, [kept_if[rows] != kept for kept_if in kept_in])
     order = np.argsort(-chances, kind="stable")[:most]
     order = order[chances[order] > 0]
     lost, gained = float(chances[kept].sum()), float(chances[~kept].sum())
-    once = not np.any(table.column(_ERROR) > 0)
+    once = not np.any(error > 0)
     return Stability(len(selection), lost, gained, rows[order], chances[order], noisy, unknown, once)
 
 
@@ -123,20 +131,6 @@ def _regions(selection: Selection, recipe: Recipe) -> tuple[np.ndarray, list[np.
                 )
         answers.append(left)
     return edges, answers
-
-
-def _undecided(table: ScoreTable, edges: np.ndarray, kept_in: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows whose fate a seed could change at all, (M,) int64, and the deviation of s' from s for each, (M,) float64."""
-    values, error = table.column(NOISY), table.column(_ERROR)
-    widest = np.float32(_FARTHEST * _spread(table.run.config.divisions))
-    open_still = np.zeros(len(values), bool)
-    for below, above in pairwise(kept_in):
-        open_still |= below != above
-    near = np.zeros(len(values), bool)
-    for edge in edges:
-        near |= np.abs(values - np.float32(edge)) <= widest * error
-    rows = np.flatnonzero(open_still & near & (error > 0))
-    return rows, _spread(table.run.config.divisions) * error[rows].astype(np.float64)
 
 
 def _spread(divisions: int) -> float:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -49,8 +48,19 @@ def verify(run: Run, *, report: Report = silent) -> Verified:
     _check_files(run, found, report)
     if not found.problems:
         table = ScoreTable.open(run)
-        for check in (_uid_problems, _score_problems, _index_problems):
-            found.problems += check(run, table)
+        ordered = uids.sort(table.uids())
+        same = uids.repeats(ordered)
+        if same.any():
+            said, example = counted(int(same.sum()), "repeats"), uids.to_hex(ordered[same][:1])[0].as_py()
+            found.problems.append(f"{run.root}: expected each uid once, found {said}, such as {example}")
+        found.problems += _score_problems(run, table)
+        folder = run.root / "index" / stamp_of(run)
+        if folder.is_dir():
+            index = read_index(folder, table.metrics, len(table))
+            damaged = index is None or index.uids is None or index.rows_of(index.uids[:1]) is None
+            if damaged or any(index.ranking(metric) is None for metric in table.metrics):  # type: ignore[union-attr]
+                said = "expected the index as written, found it damaged; delete it: it is built again"
+                found.problems.append(f"{folder}: {said}")
         for manifest in sorted([*run.exports_dir.glob("*.manifest.json"), *run.exports_dir.glob("*/manifest.json")]):
             found.exports += 1
             found.problems += [f"{manifest}: {problem}" for problem in _export_problems(run, table, manifest)]
@@ -88,14 +98,6 @@ def _check_files(run: Run, found: Verified, report: Report) -> None:
         found.notes.append(f"{counted(unsealed, 'shards')} of an earlier version, which has no checksums")
 
 
-def _uid_problems(run: Run, table: ScoreTable) -> Iterator[str]:
-    ordered = uids.sort(table.uids())
-    same = uids.repeats(ordered)
-    if same.any():
-        example = uids.to_hex(ordered[same][:1])[0].as_py()
-        yield f"{run.root}: expected each uid once, found {counted(int(same.sum()), 'repeats')}, such as {example}"
-
-
 def _score_problems(run: Run, table: ScoreTable) -> Iterator[str]:
     """Where the counts and sums that hold for every run do not."""
     aside = int(np.isnan(table.column("clip_score")).sum()) if "clip_score" in table.metrics else None
@@ -106,18 +108,10 @@ def _score_problems(run: Run, table: ScoreTable) -> Iterator[str]:
         whole = table.column("clip_score").astype(np.float64) - table.column("r_image") - table.column("r_text")
         off = np.abs(whole - table.column("s_cliploss")) > _TOLERANCE
         if off.any():
-            row = int(np.argmax(off))
-            yield f"{_place(table, row)}: expected s_cliploss = clip_score - r_image - r_text, found another"
-
-
-def _index_problems(run: Run, table: ScoreTable) -> Iterator[str]:
-    folder = run.root / "index" / stamp_of(run)
-    if not folder.is_dir():
-        return
-    index = read_index(folder, table.metrics, len(table))
-    damaged = index is None or index.uids is None or index.rows_of(index.uids[:1]) is None
-    if damaged or any(index.ranking(metric) is None for metric in table.metrics):  # type: ignore[union-attr]
-        yield f"{folder}: expected the index as written, found it damaged; delete it: it is built again"
+            rows = np.array([np.argmax(off)])
+            shard = table.shard_names[table.files.shard_of(rows)[0]]
+            where = f"{score_file(table.run.root, shard)}, row {table.files.place_in_shard(rows)[0]}"
+            yield f"{where}: expected s_cliploss = clip_score - r_image - r_text, found another"
 
 
 def _export_problems(run: Run, table: ScoreTable, manifest: Path) -> Iterator[str]:
@@ -147,9 +141,3 @@ def _export_problems(run: Run, table: ScoreTable, manifest: Path) -> Iterator[st
         yield str(error)
     except (ValueError, LookupError, TypeError) as error:
         yield f"expected an export's manifest, found {type(error).__name__}: {str(error).splitlines()[:1]}"
-
-
-def _place(table: ScoreTable, row: Any) -> str:
-    rows = np.array([row])
-    shard = table.shard_names[table.files.shard_of(rows)[0]]
-    return f"{score_file(table.run.root, shard)}, row {table.files.place_in_shard(rows)[0]}"

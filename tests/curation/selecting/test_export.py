@@ -122,11 +122,11 @@ def test_export__leaves_the_old_file_when_writing_fails(tmp_path, big_run, recip
     out = tmp_path / "subset.txt"
     out.write_text("old")
 
-    def fail(selection, aside):
+    def fail(selection, ending, aside):
         aside.write_text("half")
         raise OSError(28, "No space left on device", str(aside))
 
-    monkeypatch.setitem(export_module._WRITERS, ".txt", fail)
+    monkeypatch.setattr(export_module, "_write", fail)
     with pytest.raises(ExportError, match="No space left on device"):
         export(big_run, chosen, recipe, out)
     assert out.read_text() == "old"
