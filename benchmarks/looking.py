@@ -12,7 +12,7 @@ from benchmarks.table import Row, at_least, at_most
 from clipsel_core.curation.exploring.projection import SMOOTHING, CaptionWords, find_regions
 from clipsel_core.curation.exploring.searches import nearest
 from clipsel_core.curation.exploring.vectors import HeldVectors
-from clipsel_core.curation.index.counts import map_cells, whole_span
+from clipsel_core.curation.index.counts import map_cells, span_around
 from pages.parts.map.canvas import Shape
 
 _ON_MAP, _NAMED, _CORNERS = 1_000_000, 50_000, 120
@@ -32,7 +32,7 @@ def _map_rows(rounds: int) -> list[Row]:
     angle = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
     lasso = Shape(tuple(5 * np.cos(angle)), tuple(5 * np.sin(angle)))
     captions = [" ".join(words) for words in _WORDS[draw.integers(0, len(_WORDS), (_NAMED, 8))]]
-    score, span = draw.normal(0.22, 0.06, _ON_MAP).astype(np.float32), whole_span(x, y)
+    score, span = draw.normal(0.22, 0.06, _ON_MAP).astype(np.float32), span_around(x, y)
 
     def name_regions() -> None:
         said = CaptionWords(captions)

@@ -68,7 +68,7 @@ def ending(status: int) -> str:
 
 
 @contextmanager
-def in_one_line(where: object, expected: str) -> Iterator[None]:
+def as_worker_error(where: object, expected: str) -> Iterator[None]:
     """What goes wrong within becomes a WorkerError, if it is no error of ours already and none of a file or a disk.
 
     For what is done in another process: its traceback is no use to people. It goes along as a note, for --debug.
@@ -264,7 +264,7 @@ def _outcome(line: Connection, where: str, expected: str, asked: bytes, is_watch
             line.send(("told", said))
 
     try:
-        with in_one_line(where, expected):
+        with as_worker_error(where, expected):
             work, arguments = pickle.loads(asked)
             return ForkingPickler.dumps(("done", work(*arguments, *([tell] if is_watched else []))))
     except (ClipselError, OSError) as error:

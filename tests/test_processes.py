@@ -17,7 +17,7 @@ from clipsel_core.jobs import control, encoders
 from clipsel_core.jobs.encoders import TeacherName, encoder_of
 from clipsel_core.pool import tar_index
 from clipsel_core.pool.tar_index import index_tars
-from clipsel_core.processes import Crew, child_environment, in_one_line, module_command
+from clipsel_core.processes import Crew, as_worker_error, child_environment, module_command
 from clipsel_core.runs.local import score
 from tests import tasks
 from tests.jobs.stand_in import ended
@@ -164,10 +164,10 @@ def test_ending__signals_by_their_names():
     assert processes.ending(0) == "with exit status 0"
 
 
-def test_in_one_line__leaves_our_own_errors_alone():
+def test_as_worker_error__leaves_our_own_errors_alone():
     for error in (PoolFormatError("a", expected="b", found="c"), OSError(28, "full")):
-        with pytest.raises(type(error)) as raised, in_one_line("x", "y"):
+        with pytest.raises(type(error)) as raised, as_worker_error("x", "y"):
             raise error
         assert raised.value is error
-    with pytest.raises(WorkerError, match=r"^x: expected y, found MemoryError; "), in_one_line("x", "y"):
+    with pytest.raises(WorkerError, match=r"^x: expected y, found MemoryError; "), as_worker_error("x", "y"):
         raise MemoryError

@@ -13,7 +13,6 @@ from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.terminal import Meter, PoolArgument, complain, conclude, print_table, say
 
 if TYPE_CHECKING:
-    from clipsel_core.pool.inspect import PoolReport
     from clipsel_core.pool.making.embed import Teacher
     from clipsel_core.pool.making.extend import Extended
     from clipsel_core.pool.making.make import Made
@@ -36,35 +35,29 @@ def inspect(
     opened = open_pool(pool)
     with Meter("inspecting") as meter:
         report = inspect_pool(opened, values=not quick, report=meter.report)
-    _print_pool(report)
-    if report.stops:
-        raise typer.Exit(1)
-
-
-def _print_pool(report: PoolReport) -> None:
-    """What `inspect` found: a table of facts, then a line a problem."""
-    pool = report.pool
-    archs = ", ".join(f"{arch.name} (width {arch.width})" for arch in pool.archs.values())
-    images = counted(len(pool.tars), "tars") if pool.tars else "none in shards/"
-    images = "where they were, by the index in images/" if pool.indexes else images
-    rows = [shard.rows for shard in pool.shards]
+    archs = ", ".join(f"{arch.name} (width {arch.width})" for arch in opened.archs.values())
+    images = counted(len(opened.tars), "tars") if opened.tars else "none in shards/"
+    images = "where they were, by the index in images/" if opened.indexes else images
+    rows = [shard.rows for shard in opened.shards]
     span = counted(max(rows), "rows")
     span = span if min(rows) == max(rows) else f"{min(rows):,} to {span}"
     facts = {
         "shards": f"{len(rows):,} ({report.npz_count:,} with embeddings), {span}",
-        "pairs": f"{pool.rows:,}",
+        "pairs": f"{opened.rows:,}",
         "teachers": archs or "none",
-        "columns": ", ".join(pool.columns),
-        "captions": pool.text_column or "none",
+        "columns": ", ".join(opened.columns),
+        "captions": opened.text_column or "none",
         "images": images,
         "problems": f"{len(report.problems):,}" if report.problems else "none",
     }
-    table = Table(title=str(pool.root), title_justify="left", show_header=False)
+    table = Table(title=str(opened.root), title_justify="left", show_header=False)
     for name, fact in facts.items():
         table.add_row(name, Text(fact))
     print_table(table)
     for problem in report.problems:
         say(f"{'error' if problem.stops else 'note'}: {problem.text}")
+    if report.stops:
+        raise typer.Exit(1)
 
 
 def embed(

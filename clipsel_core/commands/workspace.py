@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -15,9 +15,6 @@ from rich.text import Text
 
 from clipsel_core.files import bundled
 from clipsel_core.terminal import Meter, print_table, say
-
-if TYPE_CHECKING:
-    from clipsel_core.doctor import Finding
 
 
 def app(
@@ -100,22 +97,17 @@ def doctor(
     if as_json:
         say(json.dumps([asdict(finding) for finding in found], indent=2))
     else:
-        _print_findings(found)
+        table = Table(title="clipsel", title_justify="left", show_header=False)
+        for _ in range(4):
+            table.add_column(overflow="fold")
+        marks = {"ok": "", "absent": "-", "wrong": "!"}
+        before = ""
+        for finding in found:
+            if finding.area != before:
+                table.add_section()
+            cells = (finding.area if finding.area != before else "", finding.name)
+            table.add_row(*map(Text, (*cells, f"{marks[finding.state]} {finding.value}".strip(), finding.remedy)))
+            before = finding.area
+        print_table(table)
     if any(finding.state == "wrong" for finding in found):
         raise typer.Exit(1)
-
-
-def _print_findings(findings: list[Finding]) -> None:
-    """What `doctor` found: a table, an area after the other."""
-    table = Table(title="clipsel", title_justify="left", show_header=False)
-    for _ in range(4):
-        table.add_column(overflow="fold")
-    marks = {"ok": "", "absent": "-", "wrong": "!"}
-    before = ""
-    for finding in findings:
-        if finding.area != before:
-            table.add_section()
-        cells = (finding.area if finding.area != before else "", finding.name)
-        table.add_row(*map(Text, (*cells, f"{marks[finding.state]} {finding.value}".strip(), finding.remedy)))
-        before = finding.area
-    print_table(table)

@@ -27,7 +27,7 @@ from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, 
 from clipsel_core.files import expect_regular
 from clipsel_core.pool.conventions import padded_uid
 from clipsel_core.pool.sources.members import Members, Sample, Samples
-from clipsel_core.processes import child_environment, ending, in_one_line, module_command
+from clipsel_core.processes import as_worker_error, child_environment, ending, module_command
 from clipsel_core.tasks import allowed_cores, in_order
 
 # Of tars that a process goes through: a few seconds of work, as it takes half a second to start.
@@ -173,7 +173,7 @@ def _batch(found: list[tuple[str, int, int, int, int]]) -> pa.RecordBatch:
 def _print_tables(tars: Sequence[str]) -> None:
     with pa.ipc.new_stream(sys.stdout.buffer, _SCHEMA) as stream:
         for tar in tars:
-            with in_one_line(tar, _EXPECTED):
+            with as_worker_error(tar, _EXPECTED):
                 batch, damage = _index_tar(Path(tar))
                 stream.write_batch(batch, custom_metadata={"damage": damage})
             # At once, so that what has come out tells which tar a process was at when it ended.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -192,20 +191,18 @@ class _Comparison:
                 out.copy_(torch.from_numpy(blocks.read(place)))
                 torch.linalg.vector_norm(out, dim=1, out=length[place])
 
+            def put_scaled(place: slice, out: torch.Tensor) -> None:
+                out.copy_(torch.from_numpy(blocks.read(place)))
+                scale = row_scale(out.numpy())
+                if np.isnan(scale).any():
+                    read_images(shard, self._arch)  # says which row it is
+                out.mul_(torch.from_numpy(scale)[:, None])
+
             found = self._sims.in_one_pass(put, blocks.rows)
             # Written so that a length of NaN is not taken for 1.
             if bool((length.sub_(1).abs_() < _SURELY_UNIT).all()):
                 return found
-            return self._sims.in_one_pass(partial(_put_scaled, shard, self._arch, blocks), blocks.rows)
-
-
-def _put_scaled(shard: Shard, arch: Arch, blocks: ImageBlocks, place: slice, out: torch.Tensor) -> None:
-    """Puts the images of a place, those near unit length scaled to it."""
-    out.copy_(torch.from_numpy(blocks.read(place)))
-    scale = row_scale(out.numpy())
-    if np.isnan(scale).any():
-        read_images(shard, arch)  # says which row it is
-    out.mul_(torch.from_numpy(scale)[:, None])
+            return self._sims.in_one_pass(put_scaled, blocks.rows)
 
 
 def _scored_pool(run: Run) -> tuple[Pool, Arch]:

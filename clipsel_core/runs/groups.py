@@ -204,13 +204,13 @@ def _check_similarities(pairs: Embeddings, computed: np.ndarray, arch: Arch) -> 
                 stored = read_column(shard, name).to_numpy()[usable].astype(np.float64)
             except (PoolFormatError, ValueError, TypeError):
                 continue
-            if found := disagreement(part, stored, same_teacher=name in own):
+            if found := similarity_mismatch(part, stored, same_teacher=name in own):
                 expected = f"similarities that follow the embeddings, as in {name}"
                 remedy = "download its .npz and .parquet again, or give --no-similarity-check"
                 raise PoolFormatError(f"shard {shard.name}", expected=expected, found=found, remedy=remedy)
 
 
-def disagreement(computed: np.ndarray, stored: np.ndarray, *, same_teacher: bool) -> str:
+def similarity_mismatch(computed: np.ndarray, stored: np.ndarray, *, same_teacher: bool) -> str:
     """Why similarities cannot be those of the same pairs, in a few words; nothing where they can.
 
     computed, stored: (n,) floats; pairs where one is not finite are left out, and fewer than 50 tell nothing. Of the

@@ -65,12 +65,7 @@ def _read_pt(file: Path, part: str, arch: Arch) -> np.ndarray:
     if not isinstance(loaded, torch.Tensor):
         remedy = "save one tensor of a row an image, or a dict of tensors"
         raise TargetError(file, expected="a tensor", found=f"a {type(loaded).__name__}", remedy=remedy)
-    return _plain(file, loaded.detach())
-
-
-def _plain(file: Path, tensor: torch.Tensor) -> np.ndarray:
-    """A tensor's values. Raises TargetError where it holds no floating numbers, or not each of its values."""
-    said = str(tensor.dtype).removeprefix("torch.")
+    tensor, said = loaded.detach(), str(loaded.dtype).removeprefix("torch.")
     for odd, found in ((tensor.is_meta, "one without values, of the device meta"), (tensor.is_quantized, said)):
         if odd:
             raise TargetError(file, expected="a tensor of floating numbers", found=found, remedy="save it as float32")

@@ -53,7 +53,7 @@ def log_sum_exp(
     sizes: of a block; None for the ones that suit the device. pieces: rows of x and of y in one launch.
     Raises: ScoringError on another dtype, or on a device without Triton.
     """
-    check(x, y)
+    check_operands(x, y)
     scale, shift = tiled.scale_and_shift(temperature)
     left, right = _ready(x), _ready(y)
     sizes = sizes or sizes_for(x.device, left.shape[1])
@@ -72,17 +72,28 @@ def log_sum_exp(
 
 def max_abs(x: Tensor, t: Tensor, *, sizes: TileSizes | None = None, pieces: Tiling | None = None) -> Tensor:
     """As reductions.max_abs, of checked arguments: float16 or bfloat16 both. sizes, pieces, Raises: as log_sum_exp."""
-    check(x, t)
+    check_operands(x, t)
     left, right = _ready(x), _ready(t)
     sizes = sizes or sizes_for(x.device, left.shape[1])
+
+    def sweep(cut: Tiling) -> Tensor:
+        out = torch.zeros(len(x), dtype=torch.float32, device=x.device)
+        parts = _buffer(min(cut.strip, len(x)), min(cut.tile, len(t)), sizes.columns, x.device)
+        for r, _, xs, ys in _pieces_of(left, right, cut):
+            _launch(max_abs_block, sizes, xs, ys, parts, len(xs), len(ys))
+            across = -(-len(ys) // sizes.columns)
+            largest = parts[: across * len(xs)].view(across, len(xs)).amax(0)
+            torch.maximum(out[r], largest, out=out[r])
+        return out
+
     with _launching_on(x.device):
-        return tiled.with_smaller_tiles(partial(_max_abs, left, right, sizes), pieces or _PIECES, x.device)
+        return tiled.with_smaller_tiles(sweep, pieces or _PIECES, x.device)
 
 
 p_norm = tiled.p_norm
 
 
-def check(x: Tensor, y: Tensor) -> None:
+def check_operands(x: Tensor, y: Tensor) -> None:
     """Raises ScoringError unless the kernels can take both tensors without rounding, where they are."""
     if x.dtype != y.dtype or x.dtype not in DTYPES:
         found = " and ".join(str(rows.dtype).removeprefix("torch.") for rows in (x, y))
@@ -115,7 +126,7 @@ def sizes_for(device: torch.device, width: int) -> TileSizes:
     """The tile sizes for rows of this width on this device, timed where they are not known yet."""
     if INTERPRETED:
         return _SMALL
-    return tiles.choose(_key(device, width), partial(_seconds, device, _padded(width)))
+    return tiles.fastest(_key(device, width), partial(_seconds, device, _padded(width)))
 
 
 def check_key(device: torch.device, width: int) -> str:
@@ -182,17 +193,6 @@ def _log_sums(x: Tensor, y: Tensor, scale: float, s: TileSizes, cut: Tiling) -> 
         _add_log_parts(row[r], -(-len(ys) // s.columns), *buffers[:2])
         _add_log_parts(column[c], -(-len(xs) // s.rows), *buffers[2:])
     return row.mul_(math.log(2.0)), column.mul_(math.log(2.0))
-
-
-def _max_abs(x: Tensor, y: Tensor, s: TileSizes, cut: Tiling) -> Tensor:
-    out = torch.zeros(len(x), dtype=torch.float32, device=x.device)
-    parts = _buffer(min(cut.strip, len(x)), min(cut.tile, len(y)), s.columns, x.device)
-    for r, _, xs, ys in _pieces_of(x, y, cut):
-        _launch(max_abs_block, s, xs, ys, parts, len(xs), len(ys))
-        across = -(-len(ys) // s.columns)
-        largest = parts[: across * len(xs)].view(across, len(xs)).amax(0)
-        torch.maximum(out[r], largest, out=out[r])
-    return out
 
 
 def _launch(kernel, s: TileSizes, x: Tensor, y: Tensor, *arguments) -> None:

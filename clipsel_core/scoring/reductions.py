@@ -105,7 +105,12 @@ def why_wrong(
     """
     bound = _LARGEST_ERROR * max(1.0, width / _AT_WIDTH)
     n, m = 9 * sizes.rows + 3, 2 * sizes.columns - 5
-    x, y = _drawn(n, m, width, dtype, device)
+    numbers = torch.Generator().manual_seed(0)
+    drawn = (torch.randn(count, width, generator=numbers) + 0.3 for count in (n, m))
+    x, y = (torch.nn.functional.normalize(rows) for rows in drawn)
+    x[:20], x[20:25], x[-1] = y[:20], -y[20:25], y[-1]
+    x[30] = -y.mean(0) / y.mean(0).norm()
+    x, y = (rows.to(device=device, dtype=dtype) for rows in (x, y))
     products = x.double() @ y.double().T
     found = implementation.max_abs(x, y).double()
     worst = _largest((found - products.abs().amax(1)) / products.abs().amax(1))
@@ -119,15 +124,6 @@ def why_wrong(
         if not worst <= bound:
             return f"an error of {worst:.1e} in the normalizer at temperature {temperature:g}, D = {width}, {dtype}"
     return ""
-
-
-def _drawn(n: int, m: int, width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    numbers = torch.Generator().manual_seed(0)
-    drawn = (torch.randn(count, width, generator=numbers) + 0.3 for count in (n, m))
-    x, y = (torch.nn.functional.normalize(rows) for rows in drawn)
-    x[:20], x[20:25], x[-1] = y[:20], -y[20:25], y[-1]
-    x[30] = -y.mean(0) / y.mean(0).norm()
-    return x.to(device=device, dtype=dtype), y.to(device=device, dtype=dtype)
 
 
 def _largest(errors: Tensor) -> float:
@@ -151,7 +147,7 @@ def _choose(impl: str | None, x: Tensor, other: Tensor) -> ModuleType:
     if impl == "tiled":
         return tiled
     kernels = _kernels()
-    kernels.check(x, other)
+    kernels.check_operands(x, other)
     return kernels
 
 

@@ -55,15 +55,24 @@ _guard = threading.Lock()
 _chosen: dict[str, TileSizes] = {}
 
 
-def choose(key: str, measure: Callable[[TileSizes], float]) -> TileSizes:
+def fastest(key: str, measure: Callable[[TileSizes], float]) -> TileSizes:
     """The fastest candidate for a key that names device, width and version; measured once and remembered.
 
     measure: seconds with a candidate, inf where it does not fit the device.
     Raises: ScoringError where none fits.
     """
     with _guard:
-        if key not in _chosen:
-            _chosen[key] = _read().get(key) or _measured(key, measure)
+        if key not in _chosen and (known := _read().get(key)):
+            _chosen[key] = known
+        elif key not in _chosen:
+            seconds = {sizes: measure(sizes) for sizes in CANDIDATES}
+            best = min(seconds, key=lambda sizes: seconds[sizes])
+            if not math.isfinite(seconds[best]):
+                expected, remedy = "a GPU that fits a tile", "impl tiled"
+                raise ScoringError(key, expected=expected, found="none of the sizes fits", remedy=remedy)
+            _log.info("%s: tiles of %s, %.2f ms", key, best, seconds[best] * 1e3)
+            _keep("tiles", key, best.as_dict())
+            _chosen[key] = best
         return _chosen[key]
 
 
@@ -83,16 +92,6 @@ def use(key: str, sizes: Mapping[str, int]) -> None:
 def cache_file() -> Path:
     """Where the sizes are kept."""
     return cache_folder() / "tiles.json"
-
-
-def _measured(key: str, measure: Callable[[TileSizes], float]) -> TileSizes:
-    seconds = {sizes: measure(sizes) for sizes in CANDIDATES}
-    best = min(seconds, key=lambda sizes: seconds[sizes])
-    if not math.isfinite(seconds[best]):
-        raise ScoringError(key, expected="a GPU that fits a tile", found="none of the sizes fits", remedy="impl tiled")
-    _log.info("%s: tiles of %s, %.2f ms", key, best, seconds[best] * 1e3)
-    _keep("tiles", key, best.as_dict())
-    return best
 
 
 def remembered(key: str, find_out: Callable[[], str]) -> str:

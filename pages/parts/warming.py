@@ -64,5 +64,5 @@ def _run_loops() -> None:
     from clipsel_core.curation.index.ranking import PrefixCounts
 
     bits = bitmaps.first(bitmaps.MANY)
-    bitmaps.histogram(np.zeros(bitmaps.MANY, np.uint16), bits)
+    bitmaps.counts_by_code(np.zeros(bitmaps.MANY, np.uint16), bits)
     PrefixCounts.of(np.zeros(1, np.uint32), np.zeros(1, np.uint16), bits).from_rank(0)

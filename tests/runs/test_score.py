@@ -20,7 +20,7 @@ from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.pool.layout import TeacherInfo, add_teacher, open_pool
 from clipsel_core.runs import groups, plan
-from clipsel_core.runs.groups import disagreement
+from clipsel_core.runs.groups import similarity_mismatch
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run, read_config, score_file
 from clipsel_core.scoring.checks import check_precision
@@ -311,10 +311,10 @@ def test_disagreement__hardly_ever_is_a_false_alarm():
     """Another teacher's similarities in a pool that was filtered until they say nothing of each other."""
     rng = np.random.default_rng(3)
     numbers = rng.standard_normal((2000, 2, 60))
-    assert [disagreement(a, b, same_teacher=False) for a, b in numbers] == [""] * 2000
-    same = [disagreement(a, a + 0.5 * b, same_teacher=True) for a, b in numbers]
+    assert [similarity_mismatch(a, b, same_teacher=False) for a, b in numbers] == [""] * 2000
+    same = [similarity_mismatch(a, a + 0.5 * b, same_teacher=True) for a, b in numbers]
     assert same == [""] * 2000
-    unrelated = [disagreement(a, b, same_teacher=True) for a, b in numbers]
+    unrelated = [similarity_mismatch(a, b, same_teacher=True) for a, b in numbers]
     assert np.mean([bool(found) for found in unrelated]) > 0.9
 
 

@@ -233,7 +233,7 @@ def test_choose__the_kernels_for_halves_on_a_gpu(rows, as_on_a_gpu):
 
 def test_choose__tiled_where_no_tile_fits_the_gpu(rows, as_on_a_gpu, monkeypatch, caplog):
     """Too little shared memory, or a compiler that fails at every size: slower, but it goes on; said once."""
-    monkeypatch.setattr(kernels, "sizes_for", lambda device, width: kernels.tiles.choose("drawn", lambda s: math.inf))
+    monkeypatch.setattr(kernels, "sizes_for", lambda device, width: kernels.tiles.fastest("drawn", lambda s: math.inf))
     x = there(rows(70, 40, 1, np.float16))
     with caplog.at_level(logging.WARNING):
         found = [max_abs.func(x, x, impl=None) for _ in range(2)]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import tasks
-from clipsel_core.curation.index.concordance import compare_ranks, doubled_ranks, places_from_top, shared_tops, top_of
+from clipsel_core.curation.index.concordance import doubled_ranks, joint_ranks, places_from_top, shared_tops, top_of
 from clipsel_core.curation.index.index import stamp_of
 from clipsel_core.curation.index.ranking import count_of_fraction
 from clipsel_core.curation.index.score_table import ScoreTable
@@ -104,7 +104,7 @@ def measure_agreement(alignment: Alignment, metric: str, report: Report = silent
             *zip(*runs, strict=True),
         )
         report(5, 10)
-        xy, xx, yy = compare_ranks(x, y, 1, pairs)[1]
+        xy, xx, yy = joint_ranks(x, y, 1, pairs)[1]
         del x, y
         x, y = tasks.in_threads(
             threads, lambda run, among, rows: places_from_top(run.order, among)[rows], *zip(*runs, strict=True)

@@ -53,7 +53,7 @@ class CaptionScan:
 
     >>> scan = CaptionScan.for_words(table, ["red", "house"])  # doctest: +SKIP
     >>> while not scan.finished: scan.step()                   # doctest: +SKIP
-    >>> scan.found, bitmaps.count(scan.bits)                   # doctest: +SKIP
+    >>> scan.found, bitmaps.pairs_in(scan.bits)                   # doctest: +SKIP
     (128, 128)
     """
 

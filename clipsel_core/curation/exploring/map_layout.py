@@ -80,8 +80,15 @@ def _lay_out(images: np.ndarray, neighbours: int, seed: int, report: Report) -> 
     part_of(report, _READ, 1, "starting UMAP")(0, 1)
     # Loading numba takes many seconds: whoever only looks at a map that exists need not wait for it.
     import umap
+    from numba.core.dispatcher import Dispatcher
 
-    _keep_compiled()
+    # numba keeps the machine code of UMAP's loops on the disk: to compile them takes 12 s in each process. Where no
+    # folder for it can be written, they are compiled as before.
+    with suppress(RuntimeError, OSError):
+        for module in (umap.distances, umap.layouts, umap.umap_, umap.utils):
+            for loop in vars(module).values():
+                if isinstance(loop, Dispatcher):
+                    loop.enable_caching()
     part_of(report, _READ, 1, "finding neighbours")(0, 1)
     layout = umap.UMAP(
         n_neighbors=neighbours,
@@ -92,19 +99,6 @@ def _lay_out(images: np.ndarray, neighbours: int, seed: int, report: Report) -> 
         tqdm_kwds={"disable": False, "file": _EpochReader(report), "bar_format": "{n_fmt}/{total_fmt} "},
     )
     return layout.fit_transform(images).astype(np.float32)
-
-
-def _keep_compiled() -> None:
-    """Has numba keep the machine code of UMAP's loops on the disk: to compile them takes 12 s in each process."""
-    from numba.core.dispatcher import Dispatcher
-    from umap import distances, layouts, umap_, utils
-
-    loops = [value for module in (distances, layouts, umap_, utils) for value in vars(module).values()]
-    # Where no folder for it can be written, they are compiled as before.
-    with suppress(RuntimeError, OSError):
-        for loop in loops:
-            if isinstance(loop, Dispatcher):
-                loop.enable_caching()
 
 
 class _EpochReader:

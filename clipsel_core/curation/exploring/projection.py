@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.curation.index.array_files import load_or_make
-from clipsel_core.curation.index.counts import map_cells, whole_span
+from clipsel_core.curation.index.counts import map_cells, span_around
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError, reason_of
 from clipsel_core.runs.store import Run, check_seal
@@ -178,12 +178,21 @@ def find_regions(x: np.ndarray, y: np.ndarray, words: CaptionWords, smoothing: f
     """
     if len(x) < 3:
         return []
-    left, right, bottom, top = span = whole_span(x, y)
+    left, right, bottom, top = span = span_around(x, y)
     density = map_cells(x, y, span, longest=_CELLS, sigma=smoothing * _CELLS).density
     across, up = density.shape
     column = np.clip(((x - left) / (right - left) * across).astype(np.int64), 0, across - 1)
     line = np.clip(((y - bottom) / (top - bottom) * up).astype(np.int64), 0, up - 1)
-    peaks, peak_of = np.unique(_uphill(density)[column * up + line], return_inverse=True)
+    # From each cell the highest neighbour is the next one, until there is no higher; of equals the first is taken.
+    padded = np.full((across + 2, up + 2), -np.inf)
+    padded[1:-1, 1:-1] = density
+    steps = [(0, 0), *((dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if dx or dy)]
+    around = np.stack([padded[1 + dx : 1 + dx + across, 1 + dy : 1 + dy + up] for dx, dy in steps])
+    upwards = np.array([dx * up + dy for dx, dy in steps])[around.argmax(0)]
+    next_cell = (np.arange(across * up).reshape(across, up) + upwards).ravel()
+    while not np.array_equal(jumped := next_cell[next_cell], next_cell):
+        next_cell = jumped
+    peaks, peak_of = np.unique(next_cell[column * up + line], return_inverse=True)
     sizes = np.bincount(peak_of, minlength=len(peaks))
     regions = []
     for peak in np.argsort(-sizes, kind="stable"):
@@ -195,18 +204,3 @@ def find_regions(x: np.ndarray, y: np.ndarray, words: CaptionWords, smoothing: f
             y_top = bottom + (peaks[peak] % up + 0.5) * (top - bottom) / up
             regions.append(Region(float(x_top), float(y_top), int(sizes[peak]), found))
     return regions
-
-
-def _uphill(density: np.ndarray) -> np.ndarray:
-    """The cell where going up from each cell ends, (cells,) int64; of equally high neighbours the first is taken."""
-    across, up = density.shape
-    padded = np.full((across + 2, up + 2), -np.inf)
-    padded[1:-1, 1:-1] = density
-    steps = [(0, 0), *((dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if dx or dy)]
-    around = np.stack([padded[1 + dx : 1 + dx + across, 1 + dy : 1 + dy + up] for dx, dy in steps])
-    best = around.argmax(0)
-    number = np.arange(across * up).reshape(across, up)
-    next_cell = (number + np.array([dx * up + dy for dx, dy in steps])[best]).ravel()
-    while not np.array_equal(jumped := next_cell[next_cell], next_cell):
-        next_cell = jumped
-    return next_cell

@@ -169,6 +169,7 @@ def nearest(
         raise RunError("the query", expected="an embedding of length 1", found="one that could not be scored")
     as_is = as_normsim and abs(length - 1) <= ROUNDING
     direction = (query if as_is else query.astype(np.float64) / length).astype(np.float32)
+    strength = np.abs if as_normsim else np.asarray
     best, done = Nearest(np.empty(0, np.int64), np.empty(0, np.float32)), 0
     for rows, block in vectors.blocks():
         block = np.asarray(block, np.float32)
@@ -176,24 +177,21 @@ def nearest(
             # NaN for rows that cannot be used.
             products = block @ direction
             found = products * row_scale(block) if as_normsim else np.clip(products / row_lengths(block), -1, 1)
-        best = _merge(best, Nearest(rows, found), limit, either_sign=as_normsim)
+        usable = np.flatnonzero(~np.isnan(found))
+        values = strength(found[usable])
+        if len(values) > limit > 0:
+            least = np.partition(values, len(values) - limit)[len(values) - limit]
+            usable = usable[values >= least]
+        # Rows that come later stand behind, so that a stable sort settles equal similarities.
+        rows_of, similarity = (
+            np.concatenate([best.rows, rows[usable]]),
+            np.concatenate([best.similarity, found[usable]]),
+        )
+        order = np.argsort(-strength(similarity), kind="stable")[:limit]
+        best = Nearest(rows_of[order], similarity[order])
         done += len(rows)
         report(done, vectors.rows, "pairs")
     return best
-
-
-def _merge(best: Nearest, more: Nearest, limit: int, either_sign: bool) -> Nearest:
-    """The best of both. Rows of `more` come after those of `best`, so that a stable sort settles equal similarities."""
-    strength = np.abs if either_sign else np.asarray
-    usable = np.flatnonzero(~np.isnan(more.similarity))
-    values = strength(more.similarity[usable])
-    if len(values) > limit > 0:
-        least = np.partition(values, len(values) - limit)[len(values) - limit]
-        usable = usable[values >= least]
-    rows = np.concatenate([best.rows, more.rows[usable]])
-    similarity = np.concatenate([best.similarity, more.similarity[usable]])
-    order = np.argsort(-strength(similarity), kind="stable")[:limit]
-    return Nearest(rows[order], similarity[order])
 
 
 def nearest_targets(table: ScoreTable, target: str, embedding: np.ndarray, *, limit: int = 8) -> NearestTargets:

@@ -45,7 +45,7 @@ def rows(bits: np.ndarray) -> np.ndarray:
     return 8 * filled[places] + bit
 
 
-def count(bits: np.ndarray) -> int:
+def pairs_in(bits: np.ndarray) -> int:
     """How many pairs a bitmap holds."""
     whole = len(bits) // 8 * 8  # Eight bytes at a time take a tenth of the time.
     parts = np.ascontiguousarray(bits[:whole]).view(np.uint64), bits[whole:]
@@ -74,7 +74,7 @@ def between(codes: np.ndarray, bits: np.ndarray, first: int, last: int) -> np.nd
     return out
 
 
-def histogram(codes: np.ndarray, bits: np.ndarray) -> np.ndarray:
+def counts_by_code(codes: np.ndarray, bits: np.ndarray) -> np.ndarray:
     """Pairs of a bitmap by their code: (65536,) int64. codes: (N,) uint16."""
     if len(codes) < MANY:
         return np.bincount(codes[unpack(bits, len(codes))], minlength=CODES)

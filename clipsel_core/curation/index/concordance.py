@@ -117,7 +117,7 @@ def disagreement(x: Ranking, y: Ranking, *, bins: int = 128, report: Report = si
     rank_x, rank_y = ranked
     report(7, 10)
     pairs = int(np.count_nonzero(both))
-    counts, (xy, xx, yy) = compare_ranks(rank_x, rank_y, bins, pairs)
+    counts, (xy, xx, yy) = joint_ranks(rank_x, rank_y, bins, pairs)
     spearman = xy / np.sqrt(xx * yy) if xx * yy else np.nan
     report(9, 10)
     gaps = np.subtract(rank_x, rank_y, out=rank_x)
@@ -138,7 +138,7 @@ def doubled_ranks(values: np.ndarray, order: np.ndarray, among: np.ndarray) -> n
     return out
 
 
-def compare_ranks(x: np.ndarray, y: np.ndarray, bins: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
+def joint_ranks(x: np.ndarray, y: np.ndarray, bins: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """Joint counts of two rankings of the same pairs, and how far they go together.
 
     x, y: (N,) int32 doubled ranks of the same `pairs`, M, and 0 for others; their mean is M, ties or not.
@@ -148,7 +148,7 @@ def compare_ranks(x: np.ndarray, y: np.ndarray, bins: int, pairs: int) -> tuple[
 
     def work(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         counts, products = np.zeros((bins, bins), np.int64), np.zeros(3)
-        _compare_ranks(x, y, start, stop, pairs, counts, products)
+        _joint_ranks(x, y, start, stop, pairs, counts, products)
         return counts, products
 
     counts, products = np.zeros((bins, bins), np.int64), np.zeros(3)
@@ -225,7 +225,7 @@ def _doubled_ranks(values, order, among, start, end, below, out):
 
 
 @compiled
-def _compare_ranks(x, y, start, stop, pairs, counts, products):
+def _joint_ranks(x, y, start, stop, pairs, counts, products):
     bins = len(counts)
     for row in range(start, stop):
         if not x[row]:

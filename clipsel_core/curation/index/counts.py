@@ -118,7 +118,7 @@ def group_means(group_of: np.ndarray, groups: int, columns: list[np.ndarray]) ->
         return GroupMeans(sums / counts[:, None], counts)
 
 
-def whole_span(x: np.ndarray, y: np.ndarray) -> Span:
+def span_around(x: np.ndarray, y: np.ndarray) -> Span:
     """Left, right, bottom and top of all places, with some room around them; a square of 1 around a single place."""
     ends = [float(part) for values in (x, y) for part in (values.min(), values.max())]
     room = 0.04 * max(ends[1] - ends[0], ends[3] - ends[2]) or 0.5

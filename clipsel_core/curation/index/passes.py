@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from clipsel_core import tasks
-from clipsel_core.tasks import allowed_cores
+from clipsel_core.tasks import allowed_cores, in_threads
 
 T = TypeVar("T")
 
@@ -24,9 +23,9 @@ _threads = ThreadPoolExecutor(allowed_cores(), "pass")
 _guard = threading.Lock()
 
 
-def in_threads(work: Callable[..., T], *items: Iterable) -> list[T]:
+def on_all_cores(work: Callable[..., T], *items: Iterable) -> list[T]:
     """What some work returns for each item, or each pair of items and so on."""
-    return tasks.in_threads(_threads, work, *items)
+    return in_threads(_threads, work, *items)
 
 
 def in_parts(work: Callable[[int, int], T], pairs: int, *, most: int | None = None) -> list[T]:
@@ -37,7 +36,7 @@ def in_parts(work: Callable[[int, int], T], pairs: int, *, most: int | None = No
     size = _PART if most is None else _PART * max(1, -(-pairs // (_PART * most)))
     starts = range(0, pairs, size)
     stops = [min(start + size, pairs) for start in starts]
-    return list(map(work, starts, stops)) if len(stops) < 2 else in_threads(work, starts, stops)
+    return list(map(work, starts, stops)) if len(stops) < 2 else on_all_cores(work, starts, stops)
 
 
 def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -45,7 +44,7 @@ def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     if len(rows) <= _GATHERED:
         return array[rows]
     parts = [rows[start : start + _GATHERED] for start in range(0, len(rows), _GATHERED)]
-    return np.concatenate(in_threads(lambda part: np.take(array, part), parts))
+    return np.concatenate(on_all_cores(lambda part: np.take(array, part), parts))
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

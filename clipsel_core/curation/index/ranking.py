@@ -84,7 +84,7 @@ class Ranking:
         """
         low, high = extent(values)
         codes = bin_codes(values, low, high)
-        sizes = bitmaps.histogram(codes, bitmaps.first(len(codes)))[:FINE]
+        sizes = bitmaps.counts_by_code(codes, bitmaps.first(len(codes)))[:FINE]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         sorter = sorter or Sorter(np.arange(len(values), dtype=np.uint32))
         order = sorter.order(values, codes, int(starts[-1]))
@@ -107,9 +107,11 @@ class Ranking:
 
     def spread(self, bits: np.ndarray) -> Spread:
         """How the scored pairs of a bitmap lie over the fine bins."""
-        if self.scored == len(self.codes) and bitmaps.count(bits) == self.scored:  # All of them: known without looking.
+        if (
+            self.scored == len(self.codes) and bitmaps.pairs_in(bits) == self.scored
+        ):  # All of them: known without looking.
             return self.pool
-        return Spread.of(bitmaps.histogram(self.codes, bits)[:FINE])
+        return Spread.of(bitmaps.counts_by_code(self.codes, bits)[:FINE])
 
     def edges(self) -> np.ndarray:
         """The scores between the coarse bins: (129,) float64."""

@@ -265,7 +265,7 @@ class ScoreFiles:
                 for chunk, place in zip(chunks, ends, strict=False):
                     out[place : place + len(chunk)] = as_array(chunk)
 
-        passes.in_threads(read, range(len(self.shard_names)))
+        passes.on_all_cores(read, range(len(self.shard_names)))
 
     def _gather(self, names: list[str], rows: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of one kind of file of the asked rows, in their order; opens only the files they lie in."""
@@ -281,5 +281,5 @@ class ScoreFiles:
                 values = table.column(name).combine_chunks()
                 out[name][places] = as_array(values)[rows[places] - self._starts[shard]]
 
-        passes.in_threads(take, used.tolist(), np.split(order, firsts[1:]))
+        passes.on_all_cores(take, used.tolist(), np.split(order, firsts[1:]))
         return out

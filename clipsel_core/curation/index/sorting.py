@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.curation.index.passes import compiled, in_parts, in_threads, read_only
+from clipsel_core.curation.index.passes import compiled, in_parts, on_all_cores, read_only
 from clipsel_core.tasks import allowed_cores
 
 # Pairs with neighbouring codes make a group, which a core's cache holds.
@@ -96,7 +96,7 @@ def _sort(pack: Callable[[int, int], np.ndarray], codes: np.ndarray, keys: np.nd
     codes = read_only(codes)
     cuts = np.linspace(0, len(keys), 2 * allowed_cores() + 1).astype(np.int64).tolist()
     counts = np.zeros((len(cuts) - 1, _GROUPS), np.int64)
-    in_threads(lambda *part: _count(codes, *part), cuts, cuts[1:], counts)
+    on_all_cores(lambda *part: _count(codes, *part), cuts, cuts[1:], counts)
     ends = np.cumsum(counts.T).reshape(_GROUPS, -1)
 
     def distribute(start: int, stop: int, places: np.ndarray) -> None:
@@ -104,9 +104,9 @@ def _sort(pack: Callable[[int, int], np.ndarray], codes: np.ndarray, keys: np.nd
             upto = min(block + _BLOCK, stop)
             _distribute(pack(block, upto), codes[block:upto], places, keys)
 
-    in_threads(distribute, cuts, cuts[1:], np.ascontiguousarray((ends - counts.T).T))
+    on_all_cores(distribute, cuts, cuts[1:], np.ascontiguousarray((ends - counts.T).T))
     edges = np.unique([0, *ends[:, -1]])
-    in_threads(
+    on_all_cores(
         lambda first: _sort_groups(keys, edges[first : first + _AT_ONCE + 1], lowest), range(0, len(edges), _AT_ONCE)
     )
 

@@ -77,7 +77,7 @@ def export(
     check_some(selection)
     manifest_path = out.with_name(f"{out.name}.manifest.json")
     report(0, 10, "", f"Writing {counted(len(selection), 'uids')} …")
-    content = describe(run, selection, recipe)
+    content = manifest_of(run, selection, recipe)
 
     def write(aside: Path) -> None:
         _write(selection, out.suffix.lower(), aside)
@@ -110,7 +110,7 @@ def check_some(selection: Selection) -> None:
         raise ExportError("the selection", expected="a pair or more", found="none", remedy="let the recipe keep some")
 
 
-def describe(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any]:
+def manifest_of(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any]:
     """What a manifest says of how its pairs were selected, and from what."""
     return {
         "format": 1,

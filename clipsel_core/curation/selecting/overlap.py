@@ -44,7 +44,7 @@ def overlap(sets: Mapping[str, np.ndarray]) -> Overlap:
     both = np.zeros((len(names), len(names)), np.int64)
     for i, row in enumerate(bits):
         for j in range(i, len(bits)):
-            both[i, j] = both[j, i] = bitmaps.count(row & bits[j])
+            both[i, j] = both[j, i] = bitmaps.pairs_in(row & bits[j])
     return Overlap(names, both)
 
 

@@ -193,7 +193,7 @@ def select(run: Run, recipe: Recipe, table: ScoreTable | None = None) -> Selecti
     return Picker(table, ranks=table.has_index).select(recipe)
 
 
-def judge(picker: Picker, recipe: Recipe, row: int) -> Verdict:
+def judge_pair(picker: Picker, recipe: Recipe, row: int) -> Verdict:
     """What each enabled step of a recipe does with the pair in a row. Raises RecipeError as select() does.
 
     It is looked up in the sets that select() makes, so that ties at a threshold come out as they do in an export.
@@ -372,7 +372,7 @@ class Picker:
 
     def _size(self, cuts: Cuts) -> int:
         if not cuts or cuts[-1].kind not in ("from", "below"):
-            return bitmaps.count(self.bits(cuts))
+            return bitmaps.pairs_in(self.bits(cuts))
         *others, last = cuts
         above = int(self.counts_from(tuple(others), last.name, np.array([last.rank]))[0])
         return above if last.kind == "from" else self.spread(tuple(others), last.name).scored - above

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import Recipe
-from clipsel_core.curation.selecting.export import check_some, describe
+from clipsel_core.curation.selecting.export import check_some, manifest_of
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError, counted
 from clipsel_core.files import made_folder, sha256_of, write_atomically, write_json
@@ -262,7 +262,7 @@ def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings:
             write_atomically(out / f"{what}.txt", partial(Path.write_text, data=text))
     write_json(out / "sizes.json", {tar["file"]: tar["pairs"] for tar in tars})
     write_json(out / "__len__", written)
-    content = describe(run, selection, recipe) | settings | counts | noted | {"tars": tars}
+    content = manifest_of(run, selection, recipe) | settings | counts | noted | {"tars": tars}
     write_json(out / "manifest.json", content)
     return content
 

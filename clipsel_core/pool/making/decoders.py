@@ -24,7 +24,7 @@ from clipsel_core.errors import LostWorkerError, PoolFormatError
 from clipsel_core.pool.making.decode import Box, Tokens, Unusable, decode_with_size, hush_pillow
 from clipsel_core.pool.places import Place, why_unread
 from clipsel_core.pool.sources.record import Record
-from clipsel_core.processes import Crew, in_one_line
+from clipsel_core.processes import Crew, as_worker_error
 from clipsel_core.tasks import in_batches, in_order
 
 # Records that go to a worker together: with more, less is spent on handing over, and more waits for one slow picture.
@@ -256,13 +256,13 @@ def _prepare(
 ) -> list[Ready | str]:
     found: list[Ready | str] = []
     for item in wanted:
-        with in_one_line(item.file, "an image that can be prepared"):
+        with as_worker_error(item.file, "an image that can be prepared"):
             if slots and item.lent >= 0:
                 item = item._replace(data=slots.lent(item.slot, item.lent))
             found.append(preparer(item, slots[item.slot] if slots else None))
     if not (tokens and wanted):
         return found
-    with in_one_line("the captions", "captions that can be tokenized"):
+    with as_worker_error("the captions", "captions that can be tokenized"):
         rows = tokens([item.caption for item in wanted])
     return [
         each if isinstance(each, str) else each._replace(tokens=row.tobytes())

@@ -174,7 +174,7 @@ def _compare_tops(entry: Entry, other: Entry, work: Agreements, names: list[str]
             charts.draw_overlap_curve(np.array(PERCENTS), 100 * found.overlap, percent)
     mine, theirs = _top_bits(entry, other, name, percent, work)
     bits = (mine & ~theirs, mine & theirs, theirs & ~mine)
-    counts = [bitmaps.count(part) for part in bits]
+    counts = [bitmaps.pairs_in(part) for part in bits]
     part = galleries.choose_part(counts, key="part")
     of_part = (
         f"In this run's top {percent} % by {title}, and not in the other's",

@@ -124,7 +124,7 @@ def _image(entry: Entry, colour: Colour, span: Span, dark: bool) -> bytes:
 def whole_span(entry: Entry) -> Span:
     """The whole map."""
     places = state.open_map(entry)
-    return binning.whole_span(places.x, places.y)
+    return binning.span_around(places.x, places.y)
 
 
 @state.per_map(8)

@@ -10,7 +10,7 @@ import streamlit as st
 
 from clipsel_core.curation.index import ranking
 from clipsel_core.curation.recipes.recipe import AtMost, Drop, Intersect, Keep, Union
-from clipsel_core.curation.selecting.selection import Judged, judge
+from clipsel_core.curation.selecting.selection import Judged, judge_pair
 from clipsel_core.errors import ClipselError
 from pages.parts import marginals, messages, metrics, recipes, state, words
 from pages.parts.catalog import Entry
@@ -104,7 +104,7 @@ def show_steps(entry: Entry, row: int) -> None:
         return
     try:
         picked = state.picked(entry, recipe)
-        found = judge(picked.picker, picked.recipe, row)
+        found = judge_pair(picked.picker, picked.recipe, row)
     except ClipselError:
         messages.show_note("A step of the recipe does not fit this run; Select says which.")
         return

@@ -16,6 +16,6 @@ def test_bitmap__says_what_its_mask_says(pairs, share):
     assert len(bits) == -(-pairs // 8)
     assert bitmaps.rows(bits).tolist() == np.flatnonzero(mask).tolist()
     assert bitmaps.unpack(bits, pairs).tolist() == mask.tolist()
-    assert bitmaps.count(bits) == mask.sum()
+    assert bitmaps.pairs_in(bits) == mask.sum()
     assert bitmaps.holds(bits, np.arange(pairs)).tolist() == mask.tolist()
     assert bitmaps.rows(bitmaps.first(pairs) & ~bits).tolist() == np.flatnonzero(~mask).tolist()

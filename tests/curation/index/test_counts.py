@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from clipsel_core.curation.index.counts import group_means, map_cells, whole_span, within
+from clipsel_core.curation.index.counts import group_means, map_cells, span_around, within
 from clipsel_core.curation.index.ranking import Ranking, percentile_groups
 
 RNG = np.random.default_rng(3)
@@ -88,9 +88,9 @@ def test_map_cells__of_an_empty_view():
 
 
 @pytest.mark.parametrize("places", [[0.0], [3.0, 3.0], [-1.0, 5.0]])
-def test_whole_span__leaves_room_around_everything(places):
+def test_span_around__leaves_room_around_everything(places):
     x = np.array(places)
-    left, right, bottom, top = whole_span(x, x)
+    left, right, bottom, top = span_around(x, x)
     assert left < x.min()
     assert x.max() < right
     assert bottom < x.min()

@@ -118,7 +118,7 @@ def test_from_rank__and_below_it_part_the_scored(scores):
         expected[bins.order[rank:]] = True
         assert np.array_equal(bitmaps.unpack(upper, len(scores)), expected & mask)
         assert np.array_equal(bitmaps.unpack(lower, len(scores)), ~expected & mask & ~np.isnan(scores))
-        assert bitmaps.count(upper) == (expected & mask).sum()
+        assert bitmaps.pairs_in(upper) == (expected & mask).sum()
 
 
 def test_counts__are_of_scored_pairs_only(scores):
@@ -151,8 +151,8 @@ def test_holds__says_of_rows_what_the_mask_says():
 @pytest.mark.parametrize("pairs", [0, 1, 8, 63, 64, 65, 1_003])
 def test_count__of_bitmaps_of_any_length(pairs):
     mask = np.random.default_rng(pairs).random(pairs) < 0.6
-    assert bitmaps.count(bitmaps.pack(mask)) == mask.sum()
-    assert bitmaps.count(bitmaps.pack(np.repeat(mask, 16))[::2]) == 8 * mask.sum()
+    assert bitmaps.pairs_in(bitmaps.pack(mask)) == mask.sum()
+    assert bitmaps.pairs_in(bitmaps.pack(np.repeat(mask, 16))[::2]) == 8 * mask.sum()
 
 
 @pytest.mark.parametrize("alike", [0, 0.6])

@@ -8,7 +8,7 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import AtMost, Drop, Keep, KeepTop, Recipe
-from clipsel_core.curation.selecting.selection import Picker, judge, select
+from clipsel_core.curation.selecting.selection import Picker, judge_pair, select
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def picker(big_run) -> Picker:
     return Picker(ScoreTable.open(big_run))
 
 
-def test_judge__goes_step_by_step_as_select_does(big_run, picker):
+def test_judge_pair__goes_step_by_step_as_select_does(big_run, picker):
     table = picker.table
     by_hand = uids.to_hex(table.uids_at(np.flatnonzero(table.selectable())[:400])).to_pylist()
     steps = (
@@ -35,7 +35,7 @@ def test_judge__goes_step_by_step_as_select_does(big_run, picker):
     assert len(np.unique(masks[1][tied])) == 2
     drawn = np.random.default_rng(0).choice(len(table), 300, replace=False)
     for row in {*tied.tolist(), *drawn.tolist(), *range(30)}:
-        found = judge(picker, recipe, row)
+        found = judge_pair(picker, recipe, row)
         assert [judged.number for judged in found.steps] == [1, 3, 4, 5]
         assert [judged.before for judged in found.steps] == [bool(mask[row]) for mask in masks[:-1]]
         assert [judged.after for judged in found.steps] == [bool(mask[row]) for mask in masks[1:]]
@@ -45,7 +45,7 @@ def test_judge__goes_step_by_step_as_select_does(big_run, picker):
         assert (found.steps[0].threshold, found.steps[2].score) == (cut, None)
 
 
-def test_judge__names_the_step_that_decided(picker):
+def test_judge_pair__names_the_step_that_decided(picker):
     (row,) = picker.select(Recipe(steps=(KeepTop(metric="s_cliploss", keep_top=0.0001),))).rows[:1]
     (name,) = uids.to_hex(picker.table.uids_at(np.array([row]))).to_pylist()
     top, bottom = KeepTop(metric="s_cliploss", keep_top=0.5), AtMost(metric="s_cliploss", at_most=-9.0)
@@ -54,11 +54,11 @@ def test_judge__names_the_step_that_decided(picker):
         ((top, bottom, top), False, 2),
         ((top, bottom, Keep(keep=[name])), True, 3),
     ):
-        found = judge(picker, Recipe(steps=steps), row)
+        found = judge_pair(picker, Recipe(steps=steps), row)
         assert (found.kept, found.decided and found.decided.number) == (kept, decided)
 
 
-def test_judge__a_pair_set_aside_is_kept_by_no_recipe(picker):
+def test_judge_pair__a_pair_set_aside_is_kept_by_no_recipe(picker):
     row = int(np.flatnonzero(~picker.table.selectable())[0])
-    found = judge(picker, Recipe(steps=(KeepTop(metric="s_cliploss", keep_top=1.0),)), row)
+    found = judge_pair(picker, Recipe(steps=(KeepTop(metric="s_cliploss", keep_top=1.0),)), row)
     assert (found.set_aside, found.kept, found.decided) == (True, False, None)
