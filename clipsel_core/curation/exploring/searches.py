@@ -183,12 +183,9 @@ def nearest(
             least = np.partition(values, len(values) - limit)[len(values) - limit]
             usable = usable[values >= least]
         # Rows that come later stand behind, so that a stable sort settles equal similarities.
-        rows_of, similarity = (
-            np.concatenate([best.rows, rows[usable]]),
-            np.concatenate([best.similarity, found[usable]]),
-        )
+        known, similarity = np.append(best.rows, rows[usable]), np.append(best.similarity, found[usable])
         order = np.argsort(-strength(similarity), kind="stable")[:limit]
-        best = Nearest(rows_of[order], similarity[order])
+        best = Nearest(known[order], similarity[order])
         done += len(rows)
         report(done, vectors.rows, "pairs")
     return best

@@ -107,10 +107,8 @@ class Ranking:
 
     def spread(self, bits: np.ndarray) -> Spread:
         """How the scored pairs of a bitmap lie over the fine bins."""
-        if (
-            self.scored == len(self.codes) and bitmaps.pairs_in(bits) == self.scored
-        ):  # All of them: known without looking.
-            return self.pool
+        if self.scored == len(self.codes) and bitmaps.pairs_in(bits) == self.scored:
+            return self.pool  # All of them: known without looking.
         return Spread.of(bitmaps.counts_by_code(self.codes, bits)[:FINE])
 
     def edges(self) -> np.ndarray:
