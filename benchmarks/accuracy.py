@@ -9,9 +9,8 @@ from benchmarks.pools import clip_like_pairs
 from benchmarks.table import Row, at_least, at_most
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring.checks import check_precision
-from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.normsim import metric_name, normsim
-from clipsel_core.scoring.s_cliploss import division, normalizer, s_cliploss
+from clipsel_core.scoring.s_cliploss import clip_score, division, normalizer, s_cliploss
 from tests import reference
 
 PAIRS, BATCH, DIVISIONS, TARGETS, TEMPERATURE = 20_000, 10_000, 2, 5_000, 0.01

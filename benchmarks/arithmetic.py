@@ -15,8 +15,7 @@ import torch
 from clipsel_core.pool.embeddings import read_pairs
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.store import RunConfig
-from clipsel_core.scoring.clip_score import clip_score
-from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
+from clipsel_core.scoring.s_cliploss import clip_score, normalizer, s_cliploss
 
 
 def seconds(root: str) -> float:

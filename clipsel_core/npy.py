@@ -1,19 +1,22 @@
 """How is an array read from a .npy, or from one within a .npz, and written to one?
 
 A header is believed only as far as the file's size allows. The zip format has a CRC-32 of each array: whoever reads an
-array of a .npz as a whole has it compared, as numpy does.
+array of a .npz as a whole has it compared, as numpy does. A large .npy of our own has behind the numbers, where numpy
+does not look, the CRC-32 of each block.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +26,9 @@ import numpy as np
 
 from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.files import expect_regular, write_atomically
+from clipsel_core.tasks import allowed_cores, check
 
+_log = logging.getLogger(__name__)
 _LONGEST_HEADER = 10_000  # numpy's own limit
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -42,6 +47,7 @@ _DAMAGE = (
 _POLYNOMIAL = 0xEDB88320
 _BLOCKS_TO_CHECK = 16
 _CHECKED_AT_ONCE = 1 << 20
+_CHECKED_BLOCK = 8 << 20
 
 
 class Header(NamedTuple):
@@ -107,6 +113,64 @@ def write_npy(path: Path, array: np.ndarray) -> None:
             np.save(file, array, allow_pickle=False)
 
     write_atomically(path, write)
+
+
+def save_checked(path: Path, array: np.ndarray) -> None:
+    """Writes an array under just this name, with checksums that numpy does not look at behind the numbers.
+
+    array: of any shape and any dtype without objects.
+    """
+    array = np.ascontiguousarray(array)
+    data = array.reshape(-1).view(np.uint8)
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        for start in range(0, len(data), _CHECKED_BLOCK):
+            check()
+            file.write(data[start : start + _CHECKED_BLOCK].data)
+        file.write(_checksums(array))
+
+
+def is_as_saved(path: Path, array: np.ndarray) -> bool:
+    """Whether an array that was read or mapped from a file is what `save_checked` wrote there, to the bit.
+
+    Raises: OSError where the file cannot be read.
+    """
+    size = 4 * -(-array.nbytes // _CHECKED_BLOCK)
+    with open(path, "rb") as file:
+        file.seek(-size, os.SEEK_END)
+        return file.read() == _checksums(array)
+
+
+def load_or_make(file: Path | None, shape: tuple[int, ...], dtype: type, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in a file, else what `make` makes, which is then kept there if that is possible.
+
+    file: None where nothing is kept; anything may delete it. shape, dtype: of the array; what has others, or is
+    damaged, is made anew.
+    """
+    if file is None:
+        return make()
+    try:
+        array = np.array(map_npy(file))
+        if array.shape == shape and array.dtype == dtype and is_as_saved(file, array):
+            return array
+    except (OSError, ValueError):
+        _log.debug("made anew: no %s", file)
+    made = make()
+    if file.parent.is_dir():
+        try:
+            write_atomically(file, lambda aside: save_checked(aside, made))
+        except OSError as error:
+            _log.warning("%s cannot be kept: %s", file, error)
+    return made
+
+
+def _checksums(array: np.ndarray) -> bytes:
+    """The CRC-32 of each block of a contiguous array, uint32 each."""
+    data = array.reshape(-1).view(np.uint8)
+    starts = range(0, len(data), _CHECKED_BLOCK)
+    with ThreadPoolExecutor(allowed_cores()) as threads:
+        found = list(threads.map(lambda start: zlib.crc32(data[start : start + _CHECKED_BLOCK].data), starts))
+    return np.array(found, "<u4").tobytes()
 
 
 @dataclass(frozen=True)

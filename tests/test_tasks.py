@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from clipsel_core import tasks
-from clipsel_core.curation.index import passes
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import RunError
 from clipsel_core.tasks import Task, part_of
 from tests.waiting import PATIENCE_S
@@ -69,7 +69,7 @@ def test_task__stops_between_two_parts_of_all_pairs():
         begun.set()
         return gate.wait(PATIENCE_S)
 
-    work = Task(lambda report: passes.in_parts(part, 400 * passes._PART))
+    work = Task(lambda report: bitmaps.in_parts(part, 400 * bitmaps._PART))
     work.start()
     assert begun.wait(PATIENCE_S)
     work.stop()
@@ -229,13 +229,13 @@ def test_in_threads__hands_over_what_the_work_raises():
 
 
 def test_stoppable__holds_for_one_thread_and_one_block():
-    pairs = 3 * passes._PART
+    pairs = 3 * bitmaps._PART
     with tasks.stoppable(until(2)):
         with pytest.raises(_Enough):
-            passes.in_parts(lambda start, stop: None, pairs)
+            bitmaps.in_parts(lambda start, stop: None, pairs)
         with ThreadPoolExecutor(1) as threads:
-            assert len(threads.submit(passes.in_parts, lambda start, stop: start, pairs).result(PATIENCE_S)) == 3
-    assert len(passes.in_parts(lambda start, stop: start, pairs)) == 3
+            assert len(threads.submit(bitmaps.in_parts, lambda start, stop: start, pairs).result(PATIENCE_S)) == 3
+    assert len(bitmaps.in_parts(lambda start, stop: start, pairs)) == 3
 
 
 def quota(tmp_path: Path, membership: str, files: dict[str, str]) -> float:

@@ -19,10 +19,9 @@ from clipsel_core.pool.layout import Arch, read_column, read_uids
 from clipsel_core.runs.plan import Group, Plan
 from clipsel_core.runs.store import UID_HALVES, SealedFiles
 from clipsel_core.scoring.checks import telling_of_memory
-from clipsel_core.scoring.clip_score import clip_score
 from clipsel_core.scoring.normsim import are_few, metric_name, normsim, normsim_2, normsims_to_few, second_moment
 from clipsel_core.scoring.reductions import use_tile_sizes
-from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
+from clipsel_core.scoring.s_cliploss import clip_score, normalizer, s_cliploss
 from clipsel_core.tasks import Report, check, part_of
 
 _SIMILARITY = re.compile(r"clip_.+_similarity_score|similarity|clip_score|clip_similarity", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""How well does a caption fit its image, beyond how well each of them fits everything?"""
+"""How well does a caption fit its own image, and that beyond how well each of them fits everything?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from clipsel_core.scoring.checks import (
     usable_device,
 )
 from clipsel_core.scoring.reductions import log_sum_exp
+from clipsel_core.scoring.threads import for_each
 from clipsel_core.tasks import Report, silent
+
+_CPU_BLOCK = 256  # rows whose float64 copies a core's cache holds
+_BLOCK = 8192
 
 
 class Normalizer(NamedTuple):
@@ -35,6 +39,27 @@ class Normalizer(NamedTuple):
     r_image: Tensor
     r_text: Tensor
     standard_error: Tensor
+
+
+def clip_score(image: Tensor, text: Tensor) -> Tensor:
+    """CLIPScore: the cosine of each image and its own caption. Higher is better.
+
+    clip_score_i = x_i . y_i
+    image, text: (N, D), unit rows, float16, bfloat16 or float32.
+    Returns: (N,) float32 on the device of image, in [-1, 1]; summed in float64, NaN where a row holds NaN.
+    Raises: ScoringError where the shapes differ.
+    Reference: arXiv 2405.19547, section 2.
+    """
+    check_pairs(image, text)
+    out = torch.empty(len(image), dtype=torch.float32, device=image.device)
+    rows = _CPU_BLOCK if image.device.type == "cpu" else _BLOCK
+
+    def score(i: int, scratch: Tensor) -> None:
+        block = slice(i * rows, (i + 1) * rows)
+        out[block] = (image[block].double() * text[block].to(image.device).double()).sum(1)
+
+    for_each(score, -(-len(image) // rows), device=image.device)
+    return out
 
 
 def s_cliploss(score: Tensor, r: Normalizer) -> Tensor:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from clipsel_core.curation.exploring.projection import SAMPLE, SETTINGS_KEY, draw_sample
 from clipsel_core.curation.exploring.vectors import PoolVectors
-from clipsel_core.curation.index.passes import compiled
+from clipsel_core.curation.index.bitmaps import compiled
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.files import write_atomically
 from clipsel_core.runs.store import Run, sealed

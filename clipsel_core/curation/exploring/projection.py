@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
-from clipsel_core.curation.index.array_files import load_or_make
 from clipsel_core.curation.index.counts import map_cells, span_around
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError, reason_of
+from clipsel_core.npy import load_or_make
 from clipsel_core.runs.store import Run, check_seal
 
 # Pairs on a map where nobody says how many.

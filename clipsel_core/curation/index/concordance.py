@@ -17,10 +17,10 @@ import numpy as np
 
 from clipsel_core import tasks
 from clipsel_core.curation.index import ordering
-from clipsel_core.curation.index.array_files import save
-from clipsel_core.curation.index.passes import compiled, in_parts, read_only
+from clipsel_core.curation.index.bitmaps import compiled, in_parts, read_only
 from clipsel_core.curation.index.ranking import Ranking
 from clipsel_core.files import write_atomically
+from clipsel_core.npy import save_checked
 from clipsel_core.tasks import Report, silent
 
 End = Literal["first", "second"]
@@ -97,7 +97,7 @@ def keep_gaps(found: Disagreement, folder: Path, name: str) -> Disagreement:
     path = folder / f"gaps-{name}.npy"
     try:
         if not path.exists():
-            write_atomically(path, lambda aside: save(aside, found.gaps))
+            write_atomically(path, lambda aside: save_checked(aside, found.gaps))
         for other in sorted(folder.glob("gaps-*.npy"), key=lambda file: file.stat().st_mtime)[:-_MOST_KEPT]:
             if other != path:
                 other.unlink(missing_ok=True)

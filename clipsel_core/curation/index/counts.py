@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipsel_core.curation.index.passes import in_parts
+from clipsel_core.curation.index.bitmaps import in_parts
 
 # A part of the map: left, right, bottom and top.
 Span = tuple[float, float, float, float]

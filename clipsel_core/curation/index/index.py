@@ -39,10 +39,10 @@ from typing import Any
 import numpy as np
 
 from clipsel_core import files, tasks
-from clipsel_core.curation.index import passes, sorting
-from clipsel_core.curation.index.array_files import is_as_saved, load, save
+from clipsel_core.curation.index import bitmaps, sorting
 from clipsel_core.curation.index.ranking import Ranking
 from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.npy import is_as_saved, map_npy, save_checked
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, silent
 from clipsel_core.uids import UID_DTYPE
@@ -194,10 +194,10 @@ def read_index(folder: Path, metrics: tuple[str, ...], pairs: int) -> Index | No
 
 
 def _map(path: Path, dtype: np.dtype | type, length: int | None = None) -> np.ndarray:
-    found = load(path, mapped=True)
+    found = map_npy(path)
     if found.dtype != np.dtype(dtype) or found.ndim != 1 or (length is not None and len(found) != length):
         raise ValueError(f"{path}: dtype {found.dtype}, shape {found.shape}")
-    return passes.read_only(found)
+    return bitmaps.read_only(found)
 
 
 def _checksum(said: Any) -> int:
@@ -245,7 +245,7 @@ def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
         metric = table.metrics[place]
         ranking = Ranking.of(table.files.column(metric), sorter)
         for part in _PARTS:
-            save(folder / f"{place:02d}-{part}.npy", getattr(ranking, part))
+            save_checked(folder / f"{place:02d}-{part}.npy", getattr(ranking, part))
         report(next(done), columns, "columns")
         return {"name": metric, "low": ranking.low, "high": ranking.high}
 
@@ -254,11 +254,11 @@ def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
     at_once = min(_MOST_AT_ONCE, (memory // 4 // max(len(table), 1) - _BYTES_A_PAIR) // _BYTES_A_METRIC)
     with ThreadPoolExecutor(1) as for_uids, ThreadPoolExecutor(max(1, at_once)) as threads:
         names = table.uids()
-        writing = for_uids.submit(tasks.carried(save), folder / _UIDS, names)
+        writing = for_uids.submit(tasks.carried(save_checked), folder / _UIDS, names)
         by_uid = sorting.order_by_uid(names)
         del names
         sorter = sorting.Sorter(by_uid)
-        save(folder / _BY_UID, by_uid)
+        save_checked(folder / _BY_UID, by_uid)
         report(next(done), columns, "columns")
         said = {"pairs": len(table), "metrics": list(threads.map(tasks.carried(add_metric), range(columns - 1)))}
         writing.result()

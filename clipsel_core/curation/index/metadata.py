@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsel_core import uids
-from clipsel_core.curation.index.passes import read_only
+from clipsel_core.curation.index.bitmaps import read_only
 from clipsel_core.errors import PoolFormatError, RunError, UidError, counted
 from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column, read_uid_column
 from clipsel_core.runs.store import as_array

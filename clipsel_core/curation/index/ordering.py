@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from clipsel_core.curation.index import bitmaps, passes
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.ranking import NO_SCORE, Ranking, Spread
 
 ListOrder = Literal["ascending", "descending", "random", "near"]
@@ -116,7 +116,7 @@ class Listing:
             small = slice(None) if bound >= 1 else keys < np.uint64(bound * 2**64)
             return rows[small], keys[small]
 
-        parts = passes.in_parts(find, len(self.ranking.codes))
+        parts = bitmaps.in_parts(find, len(self.ranking.codes))
         rows, keys = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
         return (rows, keys) if len(rows) >= wanted else self._shuffled(len(self), seed)
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.curation.index import array_files, bitmaps, passes
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.sorting import Sorter
+from clipsel_core.npy import load_or_make
 from clipsel_core.tasks import allowed_cores
 
 # From rows, (M,) integers, to which of them are in a set, (M,) bool.
@@ -88,7 +89,7 @@ class Ranking:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         sorter = sorter or Sorter(np.arange(len(values), dtype=np.uint32))
         order = sorter.order(values, codes, int(starts[-1]))
-        return cls(values, passes.read_only(codes), passes.read_only(order), passes.read_only(starts), low, high)
+        return cls(values, bitmaps.read_only(codes), bitmaps.read_only(order), bitmaps.read_only(starts), low, high)
 
     @cached_property
     def everything(self) -> np.ndarray:
@@ -250,7 +251,7 @@ class Ranking:
             listed = bitmaps.unpack(bits, stop - start, start)
             return np.flatnonzero(listed & is_wanted[self.codes[start:stop]]) + start
 
-        return np.concatenate([np.empty(0, np.int64), *passes.in_parts(find, len(self.codes))])
+        return np.concatenate([np.empty(0, np.int64), *bitmaps.in_parts(find, len(self.codes))])
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ class PrefixCounts:
 
         file: where the counts of just these are kept, or will be; None keeps none. Anything may delete it.
         """
-        order, codes, bits = passes.read_only(order), passes.read_only(codes), passes.read_only(bits)
+        order, codes, bits = bitmaps.read_only(order), bitmaps.read_only(codes), bitmaps.read_only(bits)
         ranks = np.linspace(0, len(order), _LEVELS + 1).astype(np.int64)
 
         def count() -> np.ndarray:
@@ -286,7 +287,7 @@ class PrefixCounts:
                 list(threads.map(lambda *part: _walk(order, codes, bits, *part), ranks, ranks[1:], [1] * _LEVELS, sums))
             return np.cumsum(sums[::-1], axis=0, dtype=np.uint32)[::-1]
 
-        sums = array_files.load_or_make(file, (_LEVELS + 1, bitmaps.CODES), np.uint32, count)
+        sums = load_or_make(file, (_LEVELS + 1, bitmaps.CODES), np.uint32, count)
         return cls(order, codes, bits, ranks, sums)
 
     def from_rank(self, rank: int) -> np.ndarray:
@@ -338,7 +339,7 @@ def percentile_groups(metric: Ranking, groups: int) -> np.ndarray:
         block = metric.values[start:stop]
         out[start:stop] = np.where(np.isnan(block), -1, np.searchsorted(ends, block, side="left"))
 
-    passes.in_parts(fill, len(out))
+    bitmaps.in_parts(fill, len(out))
     return out
 
 
@@ -414,7 +415,7 @@ def extent(values: np.ndarray) -> tuple[float, float]:
         finite = part[np.isfinite(part)]
         return float(finite.min(initial=np.inf)), float(finite.max(initial=-np.inf))
 
-    found = passes.in_parts(ends, len(values))
+    found = bitmaps.in_parts(ends, len(values))
     low, high = min((low for low, _ in found), default=np.inf), max((high for _, high in found), default=-np.inf)
     if low > high:
         return 0.0, 1.0
@@ -437,7 +438,7 @@ def bin_codes(values: np.ndarray, low: float, high: float) -> np.ndarray:
         out[start:stop] = place
         out[start:stop][np.isnan(part)] = NO_SCORE
 
-    passes.in_parts(fill, len(values))
+    bitmaps.in_parts(fill, len(values))
     return out
 
 
@@ -452,10 +453,10 @@ def _with_rows(out: np.ndarray, bits: np.ndarray, rows: np.ndarray) -> np.ndarra
     """A bitmap, and those of some rows that another one holds."""
     held = rows[bitmaps.holds(bits, rows)]
     np.bitwise_or.at(out, held >> 3, (1 << (held & 7)).astype(np.uint8))
-    return passes.read_only(out)
+    return bitmaps.read_only(out)
 
 
-@passes.compiled
+@bitmaps.compiled
 def _walk(order, codes, bits, start, stop, sign, counts):
     for rank in range(start, stop):
         row = order[rank]

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core import uids
-from clipsel_core.curation.index import bitmaps, passes, sorting
+from clipsel_core.curation.index import bitmaps, sorting
 from clipsel_core.curation.index.ranking import NO_SCORE, Ranking, extent
 from clipsel_core.errors import RunError
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
@@ -92,7 +92,7 @@ class ScoreTable:
     def take(self, metric: str, rows: np.ndarray) -> np.ndarray:
         """A metric of the asked rows: (M,) float32. Keeps nothing in memory that was not there before."""
         kept = self.column(metric) if self._index is not None else self._columns.get(metric)
-        return passes.gathered(kept, rows) if kept is not None else self.files.take(self._known(metric), rows)
+        return bitmaps.gathered(kept, rows) if kept is not None else self.files.take(self._known(metric), rows)
 
     def use(self, index: Index) -> None:
         """Takes columns, uids and orders from the run's index from now on."""
@@ -113,7 +113,7 @@ class ScoreTable:
     @cached_property
     def _by_uid(self) -> np.ndarray:
         """The rows in ascending order of their uids: (N,) uint32."""
-        return passes.read_only(sorting.order_by_uid(self.uids()))
+        return bitmaps.read_only(sorting.order_by_uid(self.uids()))
 
     def selectable(self) -> np.ndarray:
         """Which pairs may be selected at all: (N,) bool, false for those that the scoring set aside."""
@@ -127,7 +127,7 @@ class ScoreTable:
         everything = bitmaps.first(pairs)
         if scored.scored == pairs:
             return everything
-        return passes.read_only(bitmaps.between(scored.codes, everything, 0, NO_SCORE - 1))
+        return bitmaps.read_only(bitmaps.between(scored.codes, everything, 0, NO_SCORE - 1))
 
     def uids(self) -> np.ndarray:
         """The uids of all pairs, in row order: (N,) UID_DTYPE. Not kept in memory: 16 bytes a pair."""
@@ -197,7 +197,7 @@ class ScoreFiles:
         """A metric of every pair: (N,) float32. metric: one of the run's."""
         out = np.empty(len(self), np.float32)
         self._read({metric: out})
-        return passes.read_only(out)
+        return bitmaps.read_only(out)
 
     def take(self, metric: str, rows: np.ndarray) -> np.ndarray:
         """A metric of the asked rows, in their order: (M,) float32."""
@@ -265,7 +265,7 @@ class ScoreFiles:
                 for chunk, place in zip(chunks, ends, strict=False):
                     out[place : place + len(chunk)] = as_array(chunk)
 
-        passes.on_all_cores(read, range(len(self.shard_names)))
+        bitmaps.on_all_cores(read, range(len(self.shard_names)))
 
     def _gather(self, names: list[str], rows: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of one kind of file of the asked rows, in their order; opens only the files they lie in."""
@@ -281,5 +281,5 @@ class ScoreFiles:
                 values = table.column(name).combine_chunks()
                 out[name][places] = as_array(values)[rows[places] - self._starts[shard]]
 
-        passes.on_all_cores(take, used.tolist(), np.split(order, firsts[1:]))
+        bitmaps.on_all_cores(take, used.tolist(), np.split(order, firsts[1:]))
         return out

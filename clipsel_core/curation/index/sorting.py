@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.curation.index.passes import compiled, in_parts, on_all_cores, read_only
+from clipsel_core.curation.index.bitmaps import compiled, in_parts, on_all_cores, read_only
 from clipsel_core.tasks import allowed_cores
 
 # Pairs with neighbouring codes make a group, which a core's cache holds.

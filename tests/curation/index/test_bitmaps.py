@@ -19,3 +19,13 @@ def test_bitmap__says_what_its_mask_says(pairs, share):
     assert bitmaps.pairs_in(bits) == mask.sum()
     assert bitmaps.holds(bits, np.arange(pairs)).tolist() == mask.tolist()
     assert bitmaps.rows(bitmaps.first(pairs) & ~bits).tolist() == np.flatnonzero(~mask).tolist()
+
+
+@pytest.mark.parametrize("asked", [0, 3, 10, 11, 35])
+def test_gathered__is_plain_indexing(monkeypatch, asked):
+    monkeypatch.setattr(bitmaps, "_GATHERED", 10)
+    draw = np.random.default_rng(asked)
+    array, rows = draw.normal(size=50).astype(np.float32), draw.integers(0, 50, asked)
+    found = bitmaps.gathered(array, rows)
+    assert found.dtype == np.float32
+    assert found.tolist() == array[rows].tolist()

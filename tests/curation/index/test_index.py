@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.synthetic_run import write_run
 from clipsel_core import tasks
-from clipsel_core.curation.index import index, passes
+from clipsel_core.curation.index import bitmaps, index
 from clipsel_core.curation.index.index import open_indexed, stamp_of, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError
@@ -238,7 +238,7 @@ def test_rows_of__does_not_keep_the_uids_in_memory(run, monkeypatch):
     table, let_go = open_kept(run), []
     real = index._let_go
     monkeypatch.setattr(index, "_let_go", lambda array, *part: (real(array, *part), let_go.append(part)))
-    monkeypatch.setattr(passes, "_PART", 1024)
+    monkeypatch.setattr(bitmaps, "_PART", 1024)
     wanted = table.uids_at(np.arange(100))
     let_go.clear()
     assert table.rows_of(wanted).tolist() == list(range(100))

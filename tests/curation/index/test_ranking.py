@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from clipsel_core.curation.index import bitmaps, ranking
-from clipsel_core.curation.index.array_files import save
 from clipsel_core.curation.index.ranking import PrefixCounts, Ranking, Shares, count_of_fraction, counts_of_fraction
 from clipsel_core.curation.index.sorting import Sorter
+from clipsel_core.npy import save_checked
 
 NAN, INF = float("nan"), float("inf")
 SCORES = {
@@ -180,7 +180,7 @@ def test_prefix_counts__are_kept_and_counted_anew_where_they_are_damaged(tmp_pat
     assert (PrefixCounts.of(*given, file).sums == counted.sums).all()
     read = PrefixCounts.of(*given, file)
     assert all((read.from_rank(rank) == counted.from_rank(rank)).all() for rank in (0, 1_234, 8_999))
-    save(file, counted.sums + np.uint32(1))
+    save_checked(file, counted.sums + np.uint32(1))
     assert (PrefixCounts.of(*given, file).sums == counted.sums + 1).all(), "what is kept is not counted again"
     for damage in (file.read_bytes()[:-1], b"", b"no array"):
         file.write_bytes(damage)

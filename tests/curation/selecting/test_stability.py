@@ -12,8 +12,7 @@ from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.curation.selecting.stability import Stability, stability
 from clipsel_core.runs.store import Run
-from clipsel_core.scoring.clip_score import clip_score
-from clipsel_core.scoring.s_cliploss import normalizer, s_cliploss
+from clipsel_core.scoring.s_cliploss import clip_score, normalizer, s_cliploss
 from tests.curation.conftest import hand_run, make_uids
 
 PAIRS, BATCH, DIVISIONS = 3000, 750, 10
