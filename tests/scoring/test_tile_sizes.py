@@ -11,7 +11,7 @@ import pytest
 
 from clipsel_core.errors import ScoringError
 from clipsel_core.scoring import tile_sizes
-from clipsel_core.scoring.tile_sizes import CANDIDATES, cache_file, choose, use
+from clipsel_core.scoring.tile_sizes import CANDIDATES, cache_file, fastest, use
 from tests.waiting import join
 
 KEY = "NVIDIA Drawn, width 768, triton 3.9.0"
@@ -39,28 +39,28 @@ def must_not_measure(sizes):
     raise AssertionError("measured again")
 
 
-def test_choose__takes_the_fastest_and_remembers_it(monkeypatch):
-    assert choose(KEY, third_is_fastest) == CANDIDATES[2]
-    assert choose(KEY, must_not_measure) == CANDIDATES[2]
+def test_fastest__takes_the_fastest_and_remembers_it(monkeypatch):
+    assert fastest(KEY, third_is_fastest) == CANDIDATES[2]
+    assert fastest(KEY, must_not_measure) == CANDIDATES[2]
     forget(monkeypatch)
-    assert choose(KEY, must_not_measure) == CANDIDATES[2]
+    assert fastest(KEY, must_not_measure) == CANDIDATES[2]
 
 
-def test_choose__keeps_the_entries_of_other_devices(monkeypatch):
-    choose(KEY, third_is_fastest)
-    choose("another", lambda sizes: 1.0)
+def test_fastest__keeps_the_entries_of_other_devices(monkeypatch):
+    fastest(KEY, third_is_fastest)
+    fastest("another", lambda sizes: 1.0)
     forget(monkeypatch)
-    assert choose(KEY, must_not_measure) == CANDIDATES[2]
-    assert choose("another", must_not_measure) == CANDIDATES[0]
+    assert fastest(KEY, must_not_measure) == CANDIDATES[2]
+    assert fastest("another", must_not_measure) == CANDIDATES[0]
 
 
-def test_choose__skips_what_does_not_fit():
-    assert choose(KEY, lambda sizes: 1.0 if sizes == CANDIDATES[-1] else math.inf) == CANDIDATES[-1]
+def test_fastest__skips_what_does_not_fit():
+    assert fastest(KEY, lambda sizes: 1.0 if sizes == CANDIDATES[-1] else math.inf) == CANDIDATES[-1]
 
 
-def test_choose__says_when_nothing_fits():
+def test_fastest__says_when_nothing_fits():
     with pytest.raises(ScoringError, match="none of the sizes fits"):
-        choose(KEY, lambda sizes: math.inf)
+        fastest(KEY, lambda sizes: math.inf)
     assert not cache_file().exists()
 
 
@@ -80,29 +80,29 @@ def test_choose__says_when_nothing_fits():
         "\x00\xff",
     ],
 )
-def test_choose__ignores_a_damaged_cache_and_mends_it(text):
+def test_fastest__ignores_a_damaged_cache_and_mends_it(text):
     cache_file().parent.mkdir(parents=True)
     cache_file().write_text(text, encoding="latin-1")
-    assert choose(KEY, third_is_fastest) == CANDIDATES[2]
+    assert fastest(KEY, third_is_fastest) == CANDIDATES[2]
     assert json.loads(cache_file().read_text())["tiles"] == {KEY: CANDIDATES[2].as_dict()}
 
 
-def test_choose__does_without_a_cache_it_cannot_write(cache, caplog):
+def test_fastest__does_without_a_cache_it_cannot_write(cache, caplog):
     (cache / "clipsel").write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING):
-        assert choose(KEY, third_is_fastest) == CANDIDATES[2]
-        assert choose("another", third_is_fastest) == CANDIDATES[2]
+        assert fastest(KEY, third_is_fastest) == CANDIDATES[2]
+        assert fastest("another", third_is_fastest) == CANDIDATES[2]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_choose__measures_once_for_many_threads():
+def test_fastest__measures_once_for_many_threads():
     measured = []
 
     def measure(sizes):
         measured.append(sizes)
         return 1.0
 
-    threads = [threading.Thread(target=choose, args=(KEY, measure)) for _ in range(8)]
+    threads = [threading.Thread(target=fastest, args=(KEY, measure)) for _ in range(8)]
     for thread in threads:
         thread.start()
     join(threads)
@@ -110,9 +110,9 @@ def test_choose__measures_once_for_many_threads():
 
 
 def test_use__goes_before_the_cache():
-    choose(KEY, third_is_fastest)
+    fastest(KEY, third_is_fastest)
     use(KEY, CANDIDATES[1].as_dict())
-    assert choose(KEY, must_not_measure) == CANDIDATES[1]
+    assert fastest(KEY, must_not_measure) == CANDIDATES[1]
 
 
 def test_use__refuses_unknown_sizes():
