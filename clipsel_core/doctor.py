@@ -44,7 +44,13 @@ class Finding:
 
 def examine(folder: Path | None = None) -> list[Finding]:
     """Looks at everything, area by area. folder: where teachers of one's own are looked for, besides the caches."""
-    return [*_packages(), *_devices(), *_teachers(folder), *_extras()]
+    found = [*_packages(), *_devices(), *_teachers(folder)]
+    for package, brings in _EXTRAS.items():
+        try:
+            found.append(Finding("extras", package, version(package), remedy=brings))
+        except PackageNotFoundError:
+            found.append(Finding("extras", package, "not installed", "absent", brings))
+    return found
 
 
 def _packages() -> Iterator[Finding]:
@@ -147,11 +153,3 @@ def _cached_teachers() -> Iterator[Finding]:
             lacks = any(name and not isinstance(try_to_load_from_cache(name, file), str) for name, file in needs)
             remedy = "its tokenizer comes from huggingface.co when it is first used" if lacks else ""
             yield Finding("teachers", f"{model} {tag}", "downloaded", remedy=remedy)
-
-
-def _extras() -> Iterator[Finding]:
-    for package, brings in _EXTRAS.items():
-        try:
-            yield Finding("extras", package, version(package), remedy=brings)
-        except PackageNotFoundError:
-            yield Finding("extras", package, "not installed", "absent", brings)

@@ -14,7 +14,6 @@ from clipsel_core.errors import ExportError, counted
 from clipsel_core.terminal import Meter, RunArgument, complain, print_table, say
 
 if TYPE_CHECKING:
-    from clipsel_core.curation.selecting.overlap import Overlap
     from clipsel_core.curation.selecting.selection import Selection
     from clipsel_core.runs.store import Run
 
@@ -143,7 +142,20 @@ def compare(
     picked = {path: select_pairs(opened, recipe, table).bits() for path, recipe in recipes.items()}
     lists = {path: listed_pairs(table, path) for path in selections if path not in recipes}
     picked |= {path: bits for path, (bits, _) in lists.items()}
-    _print_overlap(overlap({str(path): picked[path] for path in selections}))
+    found = overlap({str(path): picked[path] for path in selections})
+    shown = Table("selection", title_justify="left")
+    shown.add_column("pairs", justify="right")
+    for place, _ in enumerate(selections):
+        shown.add_column(f"in {place + 1}", justify="right")
+    for i, path in enumerate(selections):
+        cells = []
+        shared = zip(found.both[i], found.of_row[i], found.jaccard[i], strict=True)
+        for j, (both, part, jaccard) in enumerate(shared):
+            of_row = "-" if math.isnan(part) else f"{100 * part:.1f} %"
+            cells.append("-" if i == j else f"{both:,}\n{of_row}\nJ {100 * jaccard:.1f} %")
+        shown.add_row(Text(f"{i + 1}  {path.name}"), f"{found.sizes[i]:,}", *cells)
+    print_table(shown)
+    say("in k: pairs that selection k has too, their share of the row, and of both together (J, Jaccard)")
     for path, (_, unknown) in lists.items():
         if unknown:
             say(f"{path}: {counted(unknown, 'more uids')} that this run lacks")
@@ -177,23 +189,6 @@ def _print_funnel(selection: Selection) -> None:
         threshold = "" if step.threshold is None else f"{step.threshold:.6g}"
         table.add_row(Text(step.text), f"{step.kept_after:,}", f"{step.dropped:,}", f"{step.alone_drops:,}", threshold)
     print_table(table)
-
-
-def _print_overlap(overlap: Overlap) -> None:
-    """What each two of several selections share: pairs in both, and of the row's pairs and of either's in percent."""
-    table = Table("selection", title_justify="left")
-    table.add_column("pairs", justify="right")
-    for place, _ in enumerate(overlap.names):
-        table.add_column(f"in {place + 1}", justify="right")
-    for i, name in enumerate(overlap.names):
-        cells = []
-        shared = zip(overlap.both[i], overlap.of_row[i], overlap.jaccard[i], strict=True)
-        for j, (both, part, jaccard) in enumerate(shared):
-            of_row = "-" if math.isnan(part) else f"{100 * part:.1f} %"
-            cells.append("-" if i == j else f"{both:,}\n{of_row}\nJ {100 * jaccard:.1f} %")
-        table.add_row(Text(f"{i + 1}  {Path(name).name}"), f"{overlap.sizes[i]:,}", *cells)
-    print_table(table)
-    say("in k: pairs that selection k has too, their share of the row, and of both together (J, Jaccard)")
 
 
 def _print_commands(what: str, *lines: str) -> None:

@@ -97,7 +97,16 @@ def plan_run(
     check_precision(config.precision, kind)
     if begun:
         shards = check_same_pool(root, begun, shards)
-        _check_same(root, begun, config)
+        wanted = config.model_copy(update={"shards": begun.shards})
+        unfinished = any(not score_file(root, shard.name).exists() for shard in begun.shards)
+        before, now = begun.model_dump(mode="json"), wanted.model_dump(mode="json")
+        for field in {**before, **now}:
+            was, asked = before.get(field, getattr(begun, field)), now.get(field, getattr(wanted, field))
+            # Other versions may only look at what is complete.
+            if field != "skipped_rows" and (field != "versions" or unfinished) and was != asked:
+                was, asked = _difference(was, asked)
+                remedy = f"score into another folder, or give {field} as before"
+                raise RunError(root / "run.json", expected=f"{field} {was}, as begun", found=asked, remedy=remedy)
         config = begun.model_copy(update={"skipped_rows": None, "shards": shards})
     if begun is None or shards != begun.shards:
         check_uids(pool)
@@ -264,19 +273,6 @@ def check_same_pool(root: Path, begun: RunConfig, now: Sequence[ShardInfo]) -> t
             where = f"pool {root / begun.pool}, shard {shard.name}"
             raise RunError(where, expected="the uids and embeddings that were scored", found="others", remedy=remedy)
     return tuple(shard if shard in changed else old for old, shard in zip(begun.shards, now, strict=True))
-
-
-def _check_same(root: Path, begun: RunConfig, wanted: RunConfig) -> None:
-    wanted = wanted.model_copy(update={"shards": begun.shards})
-    unfinished = any(not score_file(root, shard.name).exists() for shard in begun.shards)
-    before, now = begun.model_dump(mode="json"), wanted.model_dump(mode="json")
-    for field in {**before, **now}:
-        was, asked = before.get(field, getattr(begun, field)), now.get(field, getattr(wanted, field))
-        if field == "skipped_rows" or (field == "versions" and not unfinished) or was == asked:
-            continue
-        was, asked = _difference(was, asked)
-        remedy = f"score into another folder, or give {field} as before"
-        raise RunError(root / "run.json", expected=f"{field} {was}, as begun", found=asked, remedy=remedy)
 
 
 def _difference(before: Any, now: Any) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from clipsel_core.errors import RunError, TargetError, UidError, reason_of
 from clipsel_core.files import write_atomically
 from clipsel_core.pool.embeddings import ROUNDING, at_unit_length, row_lengths, row_scale
 from clipsel_core.pool.target_files import read_target_rows, split_part
-from clipsel_core.runs.store import Run, TargetInfo, check_seal, sealed
+from clipsel_core.runs.store import Run, check_seal, sealed
 from clipsel_core.tasks import Report, silent
 
 _KEY = b"clipsel.search"
@@ -205,31 +205,28 @@ def nearest_targets(table: ScoreTable, target: str, embedding: np.ndarray, *, li
     if info is None:
         known = ", ".join(info.name for info in table.run.targets) or "none"
         raise RunError(table.run.root, expected=f"one of the targets {known}", found=repr(target))
-    vectors = _target_vectors(table, info)
-    found = nearest(embedding, vectors, limit=limit, as_normsim=True)
-    closest = None
-    if isinstance(vectors, HeldVectors) and len(found):
-        closest = vectors.held[found.rows[0]].astype(np.float32)
-    return NearestTargets(found.rows, found.similarity, info.kind == "uids", closest)
-
-
-def _target_vectors(table: ScoreTable, info: TargetInfo) -> Vectors:
-    """A target's images: those of the pool that it names, or the rows of its file, scaled as scoring takes them."""
     file, part = split_part(table.run.root / info.path)
     if not file.is_file():
         raise TargetError(file, expected=f"the target {info.name}", found="no such file", remedy="bring it back")
+    vectors: Vectors
     if info.kind == "uids":
         rows = np.sort(table.rows_of(uids.unique(read_target_rows(file, part, ""))))
-        return PoolVectors(table, "image", rows[rows >= 0])
-    arch = table.run.config.arch
-    usual = table.metadata.pool.arch(arch).image_member if table.metadata.pool else f"{arch}_img"
-    stored = read_target_rows(file, part, usual)
-    if stored.shape != (info.rows, info.width):
-        expected, found = f"shape ({info.rows}, {info.width}), as was scored", f"{stored.shape}"
-        raise TargetError(file, expected=expected, found=found, remedy="bring back the file that was scored")
-    if np.isnan(row_scale(stored)).any():
-        stored = at_unit_length(stored)
-    return HeldVectors(np.arange(info.rows), stored)
+        vectors = PoolVectors(table, "image", rows[rows >= 0])
+    else:  # The rows of its file, scaled as scoring takes them.
+        arch = table.run.config.arch
+        usual = table.metadata.pool.arch(arch).image_member if table.metadata.pool else f"{arch}_img"
+        stored = read_target_rows(file, part, usual)
+        if stored.shape != (info.rows, info.width):
+            expected, found = f"shape ({info.rows}, {info.width}), as was scored", f"{stored.shape}"
+            raise TargetError(file, expected=expected, found=found, remedy="bring back the file that was scored")
+        if np.isnan(row_scale(stored)).any():
+            stored = at_unit_length(stored)
+        vectors = HeldVectors(np.arange(info.rows), stored)
+    best = nearest(embedding, vectors, limit=limit, as_normsim=True)
+    closest = None
+    if isinstance(vectors, HeldVectors) and len(best):
+        closest = vectors.held[best.rows[0]].astype(np.float32)
+    return NearestTargets(best.rows, best.similarity, info.kind == "uids", closest)
 
 
 def find_row(table: ScoreTable, uid: str) -> int:

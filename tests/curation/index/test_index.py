@@ -150,8 +150,8 @@ def test_build__leaves_nothing_behind_when_it_fails(run, monkeypatch, failing, a
             raise OSError("disk full")
         usual(path, *_)
 
-    usual, part = (index.save, "save") if failing.endswith("npy") else (Path.write_text, "write_text")
-    monkeypatch.setattr(index if part == "save" else Path, part, fail)
+    usual, part = (index.save_checked, "save_checked") if failing.endswith("npy") else (Path.write_text, "write_text")
+    monkeypatch.setattr(index if part == "save_checked" else Path, part, fail)
     monkeypatch.setattr(index, "_MOST_AT_ONCE", at_once)
     table = open_kept(run)
     assert len(table.ranking("clip_score").order)
