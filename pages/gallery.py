@@ -19,6 +19,11 @@ from pages.parts.pair import galleries
 
 _ORDERS: dict[str, ListOrder] = {"highest": "descending", "lowest": "ascending", "random": "random", "near": "near"}
 _SHOWN = ("all", "kept", "dropped")
+_NOTHING = {
+    "kept": "The recipe on the Select page keeps no pair that has this score",
+    "dropped": "The recipe on the Select page keeps every pair that has this score",
+    "all": "No pair of this run has this score",
+}
 _SIZES = (48, 96, 144, 200)
 _MOST_SCORES = 4
 _CARDS = "cards"
@@ -59,11 +64,22 @@ def show(entry: Entry) -> None:
     title = metrics.title(view.metric)
     with summary:
         messages.show_note(f"{title}, {view.order} first{'' if view.shown == 'all' else f', {view.shown}'}")
-    recipe, scan = recipes.draft_yaml(entry, run), _scan(entry, view)
+    recipe, scan = recipes.draft_yaml(entry, run), None
+    if view.words:
+        # Carried on from run to run of the page.
+        make = partial(CaptionScan.for_words, table, list(view.words))
+        scan, _ = progress_bars.search_captions(
+            "words search", (entry.root, state.scores_stamp(entry), view.words), make
+        )
     listed = _list_pairs(entry, view, "" if view.shown == "all" else recipe, scan)
     page = _pager(entry, view, listed, scan)
     if not len(listed):
-        _show_nothing(view)
+        why = _NOTHING[view.shown]
+        if view.words:
+            why += " and these words in its caption, as whole words. Take a word away."
+        else:
+            why += ". Choose another metric." if view.shown == "all" else ". Show all, or move a thumb there."
+        messages.show_empty("Nothing to show", why)
         return
     forms.draw_target_button(entry, run)
     keeps = state.keeps(entry, recipe) if view.shown == "all" else None
@@ -80,17 +96,15 @@ def _order_controls(entry: Entry, view: View, names: list[str]) -> None:
         if view.order == "random":
             view.seed = int(st.number_input("Seed", 0, 2**31 - 1, key="seed", width=120, **_SHARED))
         if view.order == "near":
-            view.centre = _choose_centre(entry, view.metric)
-
-
-def _choose_centre(entry: Entry, metric: str) -> float:
-    """The score to begin at, given as a percentile of the run or as itself."""
-    ways = ("percentile", "score")
-    by = st.segmented_control("Near a", ways, default="percentile", required=True, key="by", **_SHARED)
-    if by == "score":
-        return st.number_input("Score", value=0.0, step=0.01, format="%.10g", key="score", width=130, **_SHARED)
-    percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, "%.10g", "percentile", width=130, **_SHARED)
-    return marginals.marginal(entry, metric).quantile(percent)
+            # The score to begin at, given as a percentile of the run or as itself.
+            ways = ("percentile", "score")
+            by = st.segmented_control("Near a", ways, default="percentile", required=True, key="by", **_SHARED)
+            wide: dict[str, Any] = {"format": "%.10g", "width": 130, **_SHARED}
+            if by == "score":
+                view.centre = st.number_input("Score", value=0.0, step=0.01, key="score", **wide)
+            else:
+                percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, key="percentile", **wide)
+                view.centre = marginals.marginal(entry, view.metric).quantile(percent)
 
 
 def _card_controls(view: View, names: list[str], *, searchable: bool) -> None:
@@ -133,14 +147,6 @@ def _card_controls(view: View, names: list[str], *, searchable: bool) -> None:
     view.words = asked[:MOST_WORDS]
     if len(asked) > MOST_WORDS:
         messages.show_note(f"Only the first {MOST_WORDS} words are looked for: {' '.join(view.words)}.")
-
-
-def _scan(entry: Entry, view: View) -> CaptionScan | None:
-    """The search for the words, carried on; None where no words are asked for."""
-    if not view.words:
-        return None
-    make = partial(CaptionScan.for_words, state.open_table(entry), list(view.words))
-    return progress_bars.search_captions("words search", (entry.root, state.scores_stamp(entry), view.words), make)[0]
 
 
 def _list_pairs(entry: Entry, view: View, recipe: str, scan: CaptionScan | None) -> pager.SortedList:
@@ -201,19 +207,6 @@ def _jump(entry: Entry, view: View, listing: Listing) -> None:
     place = min(max(place, 0), max(len(listing) - 1, 0))
     pager.turn_to("page", view.size, place)
     views.get(views.Pairs).last = (entry.key, _CARDS), place
-
-
-def _show_nothing(view: View) -> None:
-    why = {
-        "kept": "The recipe on the Select page keeps no pair that has this score",
-        "dropped": "The recipe on the Select page keeps every pair that has this score",
-        "all": "No pair of this run has this score",
-    }[view.shown]
-    if view.words:
-        why += " and these words in its caption, as whole words. Take a word away."
-    else:
-        why += ". Choose another metric." if view.shown == "all" else ". Show all, or move a thumb there."
-    messages.show_empty("Nothing to show", why)
 
 
 show(state.current())

@@ -45,24 +45,20 @@ def show(entry: Entry) -> None:
     names = naming.value
     left, right = st.columns([4, 3], gap="large")
     with left:
-        _draw(entry, _Shown(_choose_colour(entry, recipe), recipe, names))
+        name = st.selectbox(
+            "Colour",
+            [AMOUNT, KEPT, *state.open_table(entry).metrics],
+            format_func=lambda name: f"Colour: {Colour(name).title}",
+            key="map_colour",
+            label_visibility="collapsed",
+            persist_state="session",
+            width=320,
+        )
+        _draw(entry, _Shown(Colour(name, recipe if name == KEPT else ""), recipe, names))
         region.show_naming(naming, names)
     with right:
         jobs.draw_panel(run.root)
         _draw_region(entry, recipe, names)
-
-
-def _choose_colour(entry: Entry, recipe: str) -> Colour:
-    name = st.selectbox(
-        "Colour",
-        [AMOUNT, KEPT, *state.open_table(entry).metrics],
-        format_func=lambda name: f"Colour: {Colour(name).title}",
-        key="map_colour",
-        label_visibility="collapsed",
-        persist_state="session",
-        width=320,
-    )
-    return Colour(name, recipe if name == KEPT else "")
 
 
 @guards.fragment

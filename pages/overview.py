@@ -40,15 +40,24 @@ def show(entry: Entry) -> None:
     damage = _damage(entry, run)
     left, right = st.columns([3, 2], gap="large")
     with left:
+        st.subheader("Scores")
         if damage is None:
             _scores(entry, run)
         else:
-            _mend(run, damage)
-        _recipes(entry, run)
+            messages.show_error(damage, "The scores of this run cannot be shown")
+            in_scores = Path(damage.where).parent == run.root / "scores"
+            if in_scores and run.finished and not jobs.at_work("score", run.root):
+                again: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:"}
+                again |= {"on_click": jobs.resume_scoring, "args": (run,)}
+                st.button("Score the damaged shards again", key="score again", **again)
+        st.subheader("Recipes at hand")
+        if saved := recipes.saved(run):
+            messages.show_facts({name: recipes.in_words(path) for name, path in saved.items()})
+        else:
+            messages.show_empty("No recipe saved", "Build one on the Select page and save it; it stays with the run.")
     with right:
         st.subheader("How it was made")
         _provenance(run)
-        _targets(run)
         if not run.projection_file.exists():
             projecting.ask_for_map(entry, run)
     if state.scored_pairs(entry) and damage is None:
@@ -98,19 +107,19 @@ def _glance(entry: Entry, run: Run) -> None:
             st.metric(name, value, help=help_text, border=True)
 
 
-def _watch(entry: Entry) -> None:
-    run = state.open_run(entry)
-    if run.finished or not _is_running(run):
-        st.rerun()
-    _draw_progress(entry, run)
-
-
 def _progress(entry: Entry) -> None:
     run = state.open_run(entry)
     if run.finished or jobs.at_work("score", run.root):
         return
+
+    def watch() -> None:
+        run = state.open_run(entry)
+        if run.finished or not _is_running(run):
+            st.rerun()
+        _draw_progress(entry, run)
+
     if _is_running(run):
-        guards.fragment(_watch, run_every=2)(entry)
+        guards.fragment(watch, run_every=2)()
     else:
         _draw_progress(entry, run)
         messages.show_empty(
@@ -198,18 +207,7 @@ def _damage(entry: Entry, run: Run) -> ClipselError | None:
     return None
 
 
-def _mend(run: Run, damage: ClipselError) -> None:
-    """Says what is wrong with the run's scores, and starts what makes the damaged ones again."""
-    st.subheader("Scores")
-    messages.show_error(damage, "The scores of this run cannot be shown")
-    in_scores = Path(damage.where).parent == run.root / "scores"
-    if in_scores and run.finished and not jobs.at_work("score", run.root):
-        again: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "on_click": jobs.resume_scoring}
-        st.button("Score the damaged shards again", key="score again", args=(run,), **again)
-
-
 def _scores(entry: Entry, run: Run) -> None:
-    st.subheader("Scores")
     if not state.scored_pairs(entry):
         messages.show_empty("No shard is finished yet", "Scores appear here as soon as the first one is.")
         return
@@ -233,17 +231,8 @@ def _scores(entry: Entry, run: Run) -> None:
         messages.show_facts({metrics.title(name): metrics.describe(name).help for name in run.metrics})
 
 
-def _recipes(entry: Entry, run: Run) -> None:
-    st.subheader("Recipes at hand")
-    saved = recipes.saved(run)
-    if not saved:
-        messages.show_empty("No recipe saved", "Build one on the Select page and save it; it stays with the run.")
-        return
-    messages.show_facts({name: recipes.in_words(path) for name, path in saved.items()})
-
-
 def _provenance(run: Run) -> None:
-    """How the run was made, when its scores were finished, and how quickly those of the last start came."""
+    """How the run was made, when its scores were finished and how quickly those of the last start came; its targets."""
     config, status, scored = run.config, _status(run), "not recorded"
     if status.updated_at is not None:
         said, ended = status.updated_at.astimezone(UTC), "finished" if run.finished else "unfinished, last written"
@@ -264,21 +253,16 @@ def _provenance(run: Run) -> None:
             "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
         }
     )
-
-
-def _targets(run: Run) -> None:
     st.subheader("Targets")
-    targets = run.targets
-    if not targets:
+    if not run.targets:
         messages.show_empty(
             "No target",
             "NormSim compares the pool with images of the task. Without one, only CLIPScore and s-CLIPLoss are known.",
             messages.command("add-target", run.root, "--target", "NAME=TARGET.npy"),
         )
         return
-    rows = [{"name": t.name, "images": t.rows, "file": t.path, "sha256": t.sha256[:12]} for t in targets]
-    images = st.column_config.NumberColumn(format="localized")
-    messages.show_table(rows, column_config={"images": images})
+    rows = [{"name": t.name, "images": t.rows, "file": t.path, "sha256": t.sha256[:12]} for t in run.targets]
+    messages.show_table(rows, column_config={"images": st.column_config.NumberColumn(format="localized")})
 
 
 def _next_step(run: Run) -> None:

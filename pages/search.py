@@ -49,7 +49,13 @@ def show(entry: Entry) -> None:
         }
         query = ask[by]()
         if query is not None:
-            _search(entry, run, query, side, size, metric)
+            vector = vector_of(state.open_table(entry), query.row, side) if query.vector is None else query.vector
+            found = results.find_nearest(entry, vector, side, but=query.row).first(size)
+            like = query.name if query.row < 0 else f"that of {query.name}"
+            sides = {"image": "images", "text": "captions"}[side]
+            title = f"{words.pairs(len(found))} whose {sides} are most like {like}"
+            more = partial(results.offer_full_search, entry, run, query, side)
+            _show_found(entry, run, found, metric, title, f"of {results.describe_sample(entry)}", more)
         elif not queries.is_asked(by):
             _show_beginning(entry, run, metric)
     except ClipselError as error:
@@ -84,28 +90,18 @@ def _controls(entry: Entry) -> tuple[str, Side, int, str]:
 
 def _show_beginning(entry: Entry, run: Run, metric: str) -> None:
     """Before anything is asked: a few pairs drawn at random, the same until others are asked for."""
+
+    def draw_others() -> None:
+        st.session_state[_DRAW] = st.session_state.get(_DRAW, 0) + 1
+
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         messages.show_title("Or begin with a pair", "open one for its look-alikes")
-        st.button("Others", icon=":material/shuffle:", key="other beginnings", on_click=_draw_others)
+        st.button("Others", icon=":material/shuffle:", key="other beginnings", on_click=draw_others)
     scored = len(state.open_table(entry))
     drawn = random.Random(st.session_state.get(_DRAW, 0)).sample(range(scored), min(_BEGINNING, scored))
     keeps = galleries.find_keeps(entry, recipes.draft_yaml(entry, run))
     listed = pager.RowList(np.array(drawn), _BEGINNING)
     galleries.draw_gallery(entry, listed, metric, key="beginning", title="Pairs drawn at random", keeps=keeps)
-
-
-def _draw_others() -> None:
-    st.session_state[_DRAW] = st.session_state.get(_DRAW, 0) + 1
-
-
-def _search(entry: Entry, run: Run, query: Query, side: Side, size: int, metric: str) -> None:
-    vector = vector_of(state.open_table(entry), query.row, side) if query.vector is None else query.vector
-    found = results.find_nearest(entry, vector, side, but=query.row).first(size)
-    like = query.name if query.row < 0 else f"that of {query.name}"
-    sides = {"image": "images", "text": "captions"}[side]
-    title = f"{words.pairs(len(found))} whose {sides} are most like {like}"
-    more = partial(results.offer_full_search, entry, run, query, side)
-    _show_found(entry, run, found, metric, title, f"of {results.describe_sample(entry)}", more)
 
 
 def _show_found(

@@ -128,7 +128,23 @@ def _funnel_row(label: str, kept: int, total: int, note: str) -> str:
 
 
 def _draw_loader(entry: Entry, run: Run) -> None:
-    known = recipes.saved(run)
+    known, editor = recipes.saved(run), views.get(steps.Editor)
+
+    def load() -> None:
+        """Takes a saved recipe's steps as the draft; the picker goes back to asking."""
+        name = st.session_state.get("load")
+        st.session_state["load"] = None
+        path = recipes.saved(run).get(name or "")
+        if path is None:
+            return
+        try:
+            loaded = list(load_recipe(path, run.metrics).steps)
+            recipes.replace_draft(entry, loaded)
+            st.session_state[export.name_key(entry)] = path.stem
+            export.remember_file(entry, path.name, recipes.as_yaml(loaded))
+        except ClipselError as error:
+            editor.load_failed = error
+
     st.selectbox(
         "Load a recipe",
         list(known),
@@ -137,29 +153,11 @@ def _draw_loader(entry: Entry, run: Run) -> None:
         placeholder="load a saved recipe" if known else "no saved recipe yet",
         label_visibility="collapsed",
         disabled=not known,
-        on_change=_load,
-        args=(entry, run),
+        on_change=load,
     )
-    editor = views.get(steps.Editor)
     if editor.load_failed:
         messages.show_error(editor.load_failed, "This recipe cannot be loaded")
         editor.load_failed = None
-
-
-def _load(entry: Entry, run: Run) -> None:
-    """Takes a saved recipe's steps as the draft; the picker goes back to asking."""
-    name = st.session_state.get("load")
-    st.session_state["load"] = None
-    path = recipes.saved(run).get(name or "")
-    if path is None:
-        return
-    try:
-        loaded = list(load_recipe(path, run.metrics).steps)
-        recipes.replace_draft(entry, loaded)
-        st.session_state[export.name_key(entry)] = path.stem
-        export.remember_file(entry, path.name, recipes.as_yaml(loaded))
-    except ClipselError as error:
-        views.get(steps.Editor).load_failed = error
 
 
 show(state.current())

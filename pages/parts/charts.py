@@ -84,30 +84,25 @@ def bins_for(points: int) -> int:
     return int(np.clip(2.5 * np.sqrt(points), 32, 512))
 
 
-def _density_image(counts: np.ndarray) -> str:
-    """A PNG data address of counts (x bins, y bins): empty cells clear, full ones in shades of the log count."""
-    level = np.log1p(counts.T[::-1].astype(np.float64))
-    level /= level.max() or 1.0
-    stops = np.array(_inks().counts, np.float64)
-    pixels = np.empty((*level.shape, 4), np.uint8)
-    for channel in range(3):
-        pixels[..., channel] = np.interp(level, [0, 0.5, 1], stops[:, channel])
-    pixels[..., 3] = np.where(level > 0, 255, 0)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=False)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
 def _density_figure(
     counts: np.ndarray, x_range: tuple[float, float], y_range: tuple[float, float], *, height: int
 ) -> go.Figure:
     """A figure of one image over its two axes. counts: (x bins, y bins) over the two ranges, in their units.
 
-    A marker outside the view is there because plotly reports box and lasso only where some trace could be selected.
+    Empty cells are clear, full ones in shades of the log count. A marker outside the view is there because plotly
+    reports box and lasso only where some trace could be selected.
     """
+    level = np.log1p(counts.T[::-1].astype(np.float64))
+    level /= level.max() or 1.0
+    stops = np.array(_inks().counts, np.float64)
+    pixels, file = np.empty((*level.shape, 4), np.uint8), io.BytesIO()
+    for channel in range(3):
+        pixels[..., channel] = np.interp(level, [0, 0.5, 1], stops[:, channel])
+    pixels[..., 3] = np.where(level > 0, 255, 0)
+    Image.fromarray(pixels).save(file, "PNG", optimize=False)
     figure = go.Figure(go.Scatter(x=[None], y=[None], mode="markers", hoverinfo="skip", showlegend=False))
     figure.add_layout_image(
-        source=_density_image(counts),
+        source="data:image/png;base64," + base64.b64encode(file.getvalue()).decode(),
         xref="x",
         yref="y",
         x=x_range[0],

@@ -75,9 +75,27 @@ def follow(entry: Entry) -> Shown:
     told = st.query_params.get(_PARAMETER, "")
     session, context = views.get(_Links), get_script_run_ctx()
     back = bool(context and context.is_history_navigation)  # or Forward
+    news: RecipeError | str | None
     begins, session.followed = not session.followed, True
-    if (begins and told) or (back and told != _link(entry, run).text):
-        _take(entry, run, told, quiet=not begins)
+    if not (begins and told) and not (back and told != _link(entry, run).text):
+        return write(entry, run)
+    links = views.get(_Links, entry.key)
+    news, remembered = None, links.known.get(told)
+    try:
+        if remembered is not None or not told:
+            recipes.replace_draft(entry, recipes.suggestion(run) if remembered is None else remembered)
+        elif is_stored(told):
+            kept = read_stored(told, entry.label)
+            recipes.replace_draft(entry, list(parse_recipe(kept, "link", run.metrics, folder=run.recipes_dir).steps))
+        else:
+            offered: dict[str, Any] = {"run": entry.label, "metrics": run.metrics, "lists": recipes.list_files(run)}
+            arrived = recipe_link.decode_link(told, folder=run.recipes_dir, **offered)
+            recipes.replace_draft(entry, list(arrived.steps))
+            news = _missing(RecipeLink(told, arrived.hand, arrived.lists)) or None
+    except RecipeError as error:
+        # On the way back what cannot be used changes nothing and is not told.
+        news = error if begins else None
+    links.news = _link(entry, run).text, news
     return write(entry, run)
 
 
@@ -109,26 +127,6 @@ def show_news(link: Shown) -> None:
         messages.show_error(link.news, "The recipe in this link cannot be used; the usual steps are shown instead")
     elif link.news is not None:
         st.info(link.news, icon=":material/link:")
-
-
-def _take(entry: Entry, run: Run, told: str, *, quiet: bool) -> None:
-    """Puts the address's recipe in the draft's place. quiet: what cannot be used changes nothing and is not told."""
-    news: RecipeError | str | None = None
-    remembered = views.get(_Links, entry.key).known.get(told)
-    try:
-        if remembered is not None or not told:
-            recipes.replace_draft(entry, recipes.suggestion(run) if remembered is None else remembered)
-        elif is_stored(told):
-            kept = read_stored(told, entry.label)
-            recipes.replace_draft(entry, list(parse_recipe(kept, "link", run.metrics, folder=run.recipes_dir).steps))
-        else:
-            offered: dict[str, Any] = {"run": entry.label, "metrics": run.metrics, "lists": recipes.list_files(run)}
-            arrived = recipe_link.decode_link(told, folder=run.recipes_dir, **offered)
-            recipes.replace_draft(entry, list(arrived.steps))
-            news = _missing(RecipeLink(told, arrived.hand, arrived.lists)) or None
-    except RecipeError as error:
-        news = None if quiet else error
-    views.get(_Links, entry.key).news = _link(entry, run).text, news
 
 
 def _link(entry: Entry, run: Run) -> RecipeLink:

@@ -121,11 +121,7 @@ def _judged(data: bytes) -> tuple[tuple[bytes, str] | None, str]:
             return None, too_large
         # What is decoded is let go before its room is.
         with _room.taken(pixels):
-            if kind in _UNSEEN:
-                return (_decoders.submit(_as_jpeg, data).result(), "image/jpeg"), ""
-            _decoders.submit(_load, data).result()
-        # An MPO is a JPEG with others behind it.
-        return (data, MEDIA_TYPES.get(kind, "image/jpeg")), ""
+            return _decoders.submit(_decoded, data, kind).result(), ""
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None, too_large
     except UnidentifiedImageError:
@@ -137,16 +133,17 @@ def _judged(data: bytes) -> tuple[tuple[bytes, str] | None, str]:
         return None, f"a broken one: {str(error)[:200]}"
 
 
-def _load(data: bytes) -> None:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-        picture.load()
-
-
-def _as_jpeg(data: bytes) -> bytes:
-    picture, file = decode(data, most_pixels=_MOST_PIXELS), io.BytesIO()
-    picture.thumbnail((_WIDEST, _WIDEST))
-    picture.save(file, "JPEG", quality=90)
-    return file.getvalue()
+def _decoded(data: bytes, kind: str) -> tuple[bytes, str]:
+    """A picture's bytes once they were decoded, or a JPEG where browsers do not show the kind; and its media type."""
+    if kind not in _UNSEEN:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            picture.load()
+        # An MPO is a JPEG with others behind it.
+        return data, MEDIA_TYPES.get(kind, "image/jpeg")
+    drawn, file = decode(data, most_pixels=_MOST_PIXELS), io.BytesIO()
+    drawn.thumbnail((_WIDEST, _WIDEST))
+    drawn.save(file, "JPEG", quality=90)
+    return file.getvalue(), "image/jpeg"
 
 
 class _Room:

@@ -113,16 +113,10 @@ def scores_stamp(entry: catalog.Entry) -> Stamp:
 
     Files that were written over in place are noticed within some seconds.
     """
-    said = _described(entry.root) + _stamp(entry.root, "scores")
-    return said + _files_stamp(entry.root, said)
-
-
-def _files_stamp(root: Path, said: Stamp) -> Stamp:
-    """Of all files of scores. Looking at thousands takes longer than an answer may: it is done now and then.
-
-    said: what their folders say; where that changes, the files are looked at again.
-    """
-    now = time.monotonic()
+    root = entry.root
+    # What the folders of the scores say; where that changes, all files in them are looked at again. Looking at
+    # thousands takes longer than an answer may: it is done now and then.
+    said, now = _described(root) + _stamp(root, "scores"), time.monotonic()
     again_at, found = _files_seen.peek((root, said)) or (-math.inf, ())
     if now >= again_at:
         digest = hashlib.sha256()
@@ -133,7 +127,7 @@ def _files_stamp(root: Path, said: Stamp) -> Stamp:
                     digest.update(f"{folder} {name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         found = (("scores/*", int.from_bytes(digest.digest()[:8]), 0),)
         _files_seen.put((root, said), (now + max(_FILES_SEEN_S, _FILES_REST * (time.monotonic() - now)), found))
-    return found
+    return said + found
 
 
 def per_map(most: int, *, spinner: str = "") -> Callable[[Callable[Arguments, Result]], Cached[Arguments, Result]]:
@@ -223,7 +217,11 @@ def _table(entry: catalog.Entry) -> ScoreTable:
     table = _opening(entry).get()
     if len(table) >= _LARGE:
         # While another page is looked at: which rows are on the map takes a look at every uid, once.
-        ahead = threading.Timer(_LATER_S, _open_map_ahead, (entry,))
+        def open_map_ahead() -> None:
+            with suppress(ClipselError):  # Whoever opens the Map is told.
+                find_map(entry)
+
+        ahead = threading.Timer(_LATER_S, open_map_ahead)
         ahead.daemon = True
         ahead.start()
     return table
@@ -251,11 +249,6 @@ def scored_pairs(entry: catalog.Entry) -> int:
 def find_map(entry: catalog.Entry) -> Projection | None:
     """The projected sample with its rows and coordinates, or None where the run has no projection."""
     return read_projection(open_run(entry), _table(entry))
-
-
-def _open_map_ahead(entry: catalog.Entry) -> None:
-    with suppress(ClipselError):  # Whoever opens the Map is told.
-        find_map(entry)
 
 
 def open_map(entry: catalog.Entry) -> Projection:

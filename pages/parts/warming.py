@@ -43,8 +43,15 @@ def _warm() -> None:
         if _page_drawn.wait(_NO_PAGE_S):
             threading.Event().wait(_IMAGES_S)
         import numba  # noqa: F401 - first, since it takes longest
+        import numpy as np
 
-        _run_loops()
+        from clipsel_core.curation.index import bitmaps
+        from clipsel_core.curation.index.ranking import PrefixCounts
+
+        # What Select asks of a large run first: counts over bins, and along the order of another metric.
+        bits = bitmaps.first(bitmaps.MANY)
+        bitmaps.counts_by_code(np.zeros(bitmaps.MANY, np.uint16), bits)
+        PrefixCounts.of(np.zeros(1, np.uint32), np.zeros(1, np.uint16), bits).from_rank(0)
         import pandas  # noqa: F401 - so that it is there
 
         # What was imported stays. Gone through for garbage again and again, it stops all sessions for 0.2 s each time.
@@ -54,15 +61,3 @@ def _warm() -> None:
         _log.debug("not warmed up", exc_info=True)
     finally:
         gc.enable()
-
-
-def _run_loops() -> None:
-    """Asks for what Select asks of a large run first: counts over bins, and along the order of another metric."""
-    import numpy as np
-
-    from clipsel_core.curation.index import bitmaps
-    from clipsel_core.curation.index.ranking import PrefixCounts
-
-    bits = bitmaps.first(bitmaps.MANY)
-    bitmaps.counts_by_code(np.zeros(bitmaps.MANY, np.uint16), bits)
-    PrefixCounts.of(np.zeros(1, np.uint32), np.zeros(1, np.uint16), bits).from_rank(0)

@@ -120,26 +120,25 @@ def _table(work: Agreements, names: list[str], known: tuple) -> None:
         st.rerun()
     messages.show_title("Agreement by metric", "rank correlation (Spearman), and the share of the top that is the same")
     head = "".join(f"<th>{title}</th>" for title in _COLUMNS)
-    body = "".join(_row(name, work.found.get(name)) for name in names)
+    rows = []
+    for name in names:
+        title, found = f"<th>{html.escape(metrics.title(name))}</th>", work.found.get(name)
+        if found is None:
+            waiting = "".join(_cell(math.nan, "…", column) for column in _COLUMNS[1:])
+            rows.append(f"<tr>{title}<td></td>{waiting}</tr>")
+            continue
+        shares = [float(found.overlap[size - 1]) for size in _SIZES]
+        texts = [f"{found.spearman:.4f}", *map(words.percentage, shares)]
+        cells = [
+            _cell(part, "–" if math.isnan(part) else text, column)
+            for part, text, column in zip([found.spearman, *shares], texts, _COLUMNS[1:], strict=True)
+        ]
+        rows.append(f'<tr>{title}<td data-of="{_COLUMNS[0]}">{words.count(found.pairs)}</td>{"".join(cells)}</tr>')
+    body = "".join(rows)
     st.html(f'<div class="matrix"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>')
     ranked = sum(name in work.found for name in names)
     stopped = f"Stopped: {words.count(ranked)} of {counted(len(names), 'metrics')} are ranked."
     progress_bars.draw_bar(work.task, key="rank", stopped=stopped)
-
-
-def _row(name: str, found: Agreement | None) -> str:
-    title = f"<th>{html.escape(metrics.title(name))}</th>"
-    if found is None:
-        waiting = "".join(_cell(math.nan, "…", column) for column in _COLUMNS[1:])
-        return f"<tr>{title}<td></td>{waiting}</tr>"
-    shares = [float(found.overlap[size - 1]) for size in _SIZES]
-    parts = [found.spearman, *shares]
-    texts = [f"{found.spearman:.4f}", *map(words.percentage, shares)]
-    cells = [
-        _cell(part, "–" if math.isnan(part) else text, column)
-        for part, text, column in zip(parts, texts, _COLUMNS[1:], strict=True)
-    ]
-    return f'<tr>{title}<td data-of="{_COLUMNS[0]}">{words.count(found.pairs)}</td>{"".join(cells)}</tr>'
 
 
 def _cell(share: float, text: str, column: str) -> str:
@@ -152,10 +151,14 @@ def _compare_tops(entry: Entry, other: Entry, work: Agreements, names: list[str]
     """One metric closely: the overlap at every size, and the pairs that the two tops do not share."""
     left, right = st.columns([1, 2], gap="large")
     linked: dict[str, Any] = {"bind": "query-params"}
+
+    def sort_parts() -> None:
+        galleries.sort_by(st.session_state["ranked"])
+
     with left:
         # The usual one first: what a page begins with is not in its link.
         first = sorted(names, key=lambda name: name != "s_cliploss")
-        name = st.selectbox("Metric", first, format_func=metrics.title, key="ranked", on_change=_sort_parts, **linked)
+        name = st.selectbox("Metric", first, format_func=metrics.title, key="ranked", on_change=sort_parts, **linked)
         size: dict[str, Any] = {"format": "%d %%", "key": "top", "on_change": galleries.rewind_sorted}
         percent = st.slider("Top share", 1, 99, _USUAL, **size, **linked)
     found, title = work.found.get(name), metrics.title(name)
@@ -183,10 +186,6 @@ def _compare_tops(entry: Entry, other: Entry, work: Agreements, names: list[str]
     )[part]
     about = (part, entry, other, _stamps(entry, other), name, percent)
     galleries.draw_sorted(entry, counts[part], lambda: bits[part], name=about, title=of_part, usual=name)
-
-
-def _sort_parts() -> None:
-    galleries.sort_by(st.session_state["ranked"])
 
 
 def _stamps(entry: Entry, other: Entry, *_: object) -> tuple[state.Stamp, state.Stamp]:

@@ -151,12 +151,17 @@ def _draw_overlap(labels: Sequence[str], found: Overlap) -> None:
     messages.show_title(_MEASURES[measure], "stronger colour is more in common")
     shares = found.jaccard if measure == "Jaccard" else found.of_row
     head = "".join(f"<th>{html.escape(label)}</th>" for label in labels)
-    rows = [
-        f'<tr><th>{html.escape(label)}</th><td data-of="pairs">{words.count(found.sizes[i])}</td>'
-        + "".join(_cell(found, shares, measure, i, j, other) for j, other in enumerate(labels))
-        + "</tr>"
-        for i, label in enumerate(labels)
-    ]
+    rows = []
+    for i, label in enumerate(labels):
+        cells = [f'<th>{html.escape(label)}</th><td data-of="pairs">{words.count(found.sizes[i])}</td>']
+        for j, other in enumerate(labels):
+            share = float(shares[i, j])
+            text = words.count(found.both[i, j]) if measure == "pairs" else words.percentage(share)
+            # data-of: the column's name, for screens that have no room for columns.
+            shade = f'data-of="with {html.escape(other)}" style="--part:{100 * np.nan_to_num(share):.0f}%"'
+            told = 'class="self"' if i == j else shade
+            cells.append(f"<td {told}>{text}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
     st.html(
         f'<div class="matrix"><table><thead><tr><th></th><th>pairs</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
@@ -177,16 +182,6 @@ def _draw_changes(first: str, second: str, changes: Sequence[Change]) -> None:
         f'<div class="matrix changes"><table><thead><tr><th></th><th>{html.escape(first)}</th>'
         f"<th>{html.escape(second)}</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
-
-
-def _cell(found: Overlap, shares: np.ndarray, measure: str, i: int, j: int, other: str) -> str:
-    """What two selections share. data-of: the column's name, for screens that have no room for columns."""
-    share = float(shares[i, j])
-    text = words.count(found.both[i, j]) if measure == "pairs" else words.percentage(share)
-    if i == j:
-        return f'<td class="self">{text}</td>'
-    part = 0 if np.isnan(share) else 100 * share
-    return f'<td data-of="with {html.escape(other)}" style="--part:{part:.0f}%">{text}</td>'
 
 
 def _step(step: AnyStep | None) -> str:

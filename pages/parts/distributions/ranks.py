@@ -25,7 +25,12 @@ _ENDS: tuple[End, End] = ("first", "second")
 def compare_ranks(entry: Entry, names: list[str]) -> None:
     """Draws the ranks by two metrics against each other, and a gallery of either end."""
     left, right = st.columns(2)
-    shared: dict[str, Any] = {"format_func": metrics.title, "bind": "query-params", "on_change": _rewind}
+
+    def rewind() -> None:
+        for end in _ENDS:
+            pager.rewind(f"{end} page")
+
+    shared: dict[str, Any] = {"format_func": metrics.title, "bind": "query-params", "on_change": rewind}
     first, second = (
         names.index(name) if name in names else min(place, len(names) - 1)
         for place, name in enumerate(("clip_score", "s_cliploss"))
@@ -127,8 +132,3 @@ class _End:
 
     def row_at(self, place: int) -> int:
         return int(self.found.page(self.end, offset=place, limit=1)[0])
-
-
-def _rewind() -> None:
-    for end in _ENDS:
-        pager.rewind(f"{end} page")

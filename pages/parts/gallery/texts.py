@@ -83,29 +83,29 @@ def prefetch(entry: Entry, gallery: str, next_rows: Callable[[], np.ndarray], co
         if earlier is not None:
             earlier.cancelled.set()
         _prefetches[name] = begun
-    _threads.submit(_work, name, begun, table, next_rows)
 
+    def work() -> None:
+        try:
+            # The images of the page that was just drawn come first.
+            if begun.cancelled.wait(_DELAY_S):
+                return
+            with _reading:
+                rows = next_rows()
+                begun.rows = frozenset(rows.tolist())
+                for start in range(0, len(rows), _AT_ONCE):
+                    if begun.cancelled.is_set():
+                        return
+                    _read(begun.source, table, rows[start : start + _AT_ONCE])
+        except ClipselError as error:
+            # Whoever turns the page is told.
+            _log.debug("nothing was prefetched: %s", error)
+        finally:
+            begun.done.set()
+            with _lock:
+                if _prefetches.get(name) is begun:
+                    del _prefetches[name]
 
-def _work(name: tuple[str, str], begun: _Prefetch, table: ScoreTable, next_rows: Callable[[], np.ndarray]) -> None:
-    try:
-        # The images of the page that was just drawn come first.
-        if begun.cancelled.wait(_DELAY_S):
-            return
-        with _reading:
-            rows = next_rows()
-            begun.rows = frozenset(rows.tolist())
-            for start in range(0, len(rows), _AT_ONCE):
-                if begun.cancelled.is_set():
-                    return
-                _read(begun.source, table, rows[start : start + _AT_ONCE])
-    except ClipselError as error:
-        # Whoever turns the page is told.
-        _log.debug("nothing was prefetched: %s", error)
-    finally:
-        begun.done.set()
-        with _lock:
-            if _prefetches.get(name) is begun:
-                del _prefetches[name]
+    _threads.submit(work)
 
 
 def _read(source: _Source, table: ScoreTable, rows: np.ndarray) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,7 +41,13 @@ _MOST_NAMED = 3
 def roots() -> list[Path]:
     """The folders that may be read, each once, with all that lies in them."""
     shown = [entry.root for entry in catalog.entries()]
-    found = [catalog.data_folder(), *catalog.readable(), *shown, *_pools_of(shown)]
+    found = [catalog.data_folder(), *catalog.readable(), *shown]
+    for root in shown:
+        with suppress(ClipselError):  # Said where it is opened.
+            pool = Run.open(root).pool_root
+            # Whatever else a run names as its pool is not opened to browsers by that.
+            if next((pool / "metadata").glob("[!.]*.parquet"), None):
+                found.append(pool)
     return list(dict.fromkeys(path.resolve() for path in found))
 
 
@@ -164,7 +170,10 @@ def targets() -> list[Path]:
     runs = [entry.root for entry in catalog.entries()]
     kept_in = {(root / "targets").resolve() for root in (catalog.data_folder(), *runs)}
     uploaded = {file for file in files if _UPLOADED.search(file.stem) and file.parent.resolve() in kept_in}
-    used = _targets_of(runs) if uploaded else set()
+    used = set()
+    for root in runs if uploaded else []:
+        with suppress(ClipselError):
+            used |= {split_part(root / target.path)[0].resolve() for target in Run.open(root).targets}
     return sorted(file for file in files if file not in uploaded or file.resolve() in used)[:_MOST_LISTED]
 
 
@@ -237,26 +246,6 @@ def _found(name: str) -> list[Path]:
             if not hidden and path.exists() and path.resolve().is_relative_to(root):
                 found.setdefault(path.resolve(), path)
     return list(found.values())
-
-
-def _pools_of(runs: Iterable[Path]) -> Iterator[Path]:
-    for root in runs:
-        try:
-            pool = Run.open(root).pool_root
-        except ClipselError:
-            continue
-        # Whatever else a run names as its pool is not opened to browsers by that.
-        if next((pool / "metadata").glob("[!.]*.parquet"), None):
-            yield pool
-
-
-def _targets_of(runs: Iterable[Path]) -> set[Path]:
-    """The files of the targets that runs were compared with."""
-    found = set()
-    for root in runs:
-        with suppress(ClipselError):  # Said where it is opened.
-            found |= {split_part(root / target.path)[0].resolve() for target in Run.open(root).targets}
-    return found
 
 
 def _named(wish: str, fallback: str) -> str:

@@ -178,22 +178,19 @@ def _teacher_options(teacher: str) -> dict[str, Option]:
     if teacher in [folders.shown(path) for path in folders.teachers()]:
         return {"model": f"local-dir:{folders.inside(teacher)}"}
     model, _, tag = teacher.strip().partition(" ")
-    named = [_located(word) for word in (model, tag.strip()) if word]
+    named = []
+    for word in filter(None, (model, tag.strip())):
+        path = word.removeprefix("local-dir:")
+        is_path = path != word or "/" in word or word.endswith((".json", ".pt", ".bin", ".safetensors"))
+        if is_path and not word.startswith("hf-hub:"):
+            # Made sure to be an allowed one.
+            found = folders.inside(path)
+            word = f"local-dir:{found}" if found.is_dir() else str(found)
+        named.append(word)
     if len(named) < 2 and not (named and named[0].startswith(("local-dir:", "hf-hub:"))):
         expected = "a model and its tag or checkpoint, such as ViT-B-32 openai, or a teacher's folder"
         raise JobError("teacher", expected=expected, found=repr(teacher), remedy="without a tag its weights are random")
     return dict(zip(("model", "pretrained"), named, strict=False))
-
-
-def _located(word: str) -> str:
-    """A part of a teacher's name: as it is, or where it is a path the path, made sure to be an allowed one."""
-    if word.startswith("hf-hub:"):
-        return word
-    path = word.removeprefix("local-dir:")
-    if path == word and "/" not in word and not word.endswith((".json", ".pt", ".bin", ".safetensors")):
-        return word
-    found = folders.inside(path)
-    return f"local-dir:{found}" if found.is_dir() else str(found)
 
 
 @dialogs.form("Score a pool", width="medium")

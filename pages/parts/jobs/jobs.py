@@ -119,49 +119,49 @@ def _jobs(word: str, about: Path) -> list[Job]:
 
 def draw_glance() -> None:
     """One quiet line a job for the sidebar, on every page: what is at work, how far, and what waits."""
-    active = [job.id for job in listing(catalog.jobs_folder()) if job.active]
-    if active:
-        guards.fragment(_glance, run_every=2 * _SECONDS)(active)
+    active_then = [job.id for job in listing(catalog.jobs_folder()) if job.active]
 
+    def draw() -> None:
+        control.reap()
+        found = listing(catalog.jobs_folder())
+        active = [job for job in found if job.active]
+        if [job.id for job in active] != active_then:
+            st.rerun()
+        for job in reversed(active):
+            if job.state == "waiting":
+                messages.show_note(f"{job.info.title} · {_place(job, found)}")
+                continue
+            status = job.status
+            # A title may quote what somebody typed: escaped here, where the bar's own text would be markdown.
+            messages.show_note(f"{job.info.title} · {100 * status.share:.0f} %")
+            st.progress(status.share)
 
-def _glance(active_then: list[str]) -> None:
-    control.reap()
-    found = listing(catalog.jobs_folder())
-    active = [job for job in found if job.active]
-    if [job.id for job in active] != active_then:
-        st.rerun()
-    for job in reversed(active):
-        if job.state == "waiting":
-            messages.show_note(f"{job.info.title} · {_place(job, found)}")
-            continue
-        status = job.status
-        # A title may quote what somebody typed: escaped here, where the bar's own text would be markdown.
-        messages.show_note(f"{job.info.title} · {100 * status.share:.0f} %")
-        st.progress(status.share)
+    if active_then:
+        guards.fragment(draw, run_every=2 * _SECONDS)()
 
 
 def draw_search(job: Job) -> None:
     """How far one search is, for where it was started beside the panel; at its end, the way to what it found."""
-    guards.fragment(_search, run_every=_SECONDS)(job)
 
+    def draw() -> None:
+        control.reap()
+        status = job.status
+        how = job.state_at(status)
+        if how == "done":
+            _lead_to_found(job, key=f"watched {job.id}")
+            return
+        if not job.active:
+            what: dict[State, str] = {"cancelled": "was cancelled", "failed": "failed"}
+            ended = what.get(how, "ended without a word")
+            messages.show_note(f"The search {ended}; the Jobs on Overview and Search say more.")
+            return
+        notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, listing(catalog.jobs_folder()))}
+        act: dict[str, Any] = {"disabled": how == "stopping", "on_click": _cancel, "args": (job,)}
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.progress(status.share, text=f"All pairs: {notes.get(how) or _how_far(job, status)}")
+            st.button("Cancel", key=f"cancel watched {job.id}", **act)
 
-def _search(job: Job) -> None:
-    control.reap()
-    status = job.status
-    how = job.state_at(status)
-    if how == "done":
-        _lead_to_found(job, key=f"watched {job.id}")
-        return
-    if not job.active:
-        what: dict[State, str] = {"cancelled": "was cancelled", "failed": "failed"}
-        messages.show_note(
-            f"The search {what.get(how, 'ended without a word')}; the Jobs on Overview and Search say more."
-        )
-        return
-    notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, listing(catalog.jobs_folder()))}
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.progress(status.share, text=f"All pairs: {notes.get(how) or _how_far(job, status)}")
-        st.button("Cancel", key=f"cancel watched {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
+    guards.fragment(draw, run_every=_SECONDS)()
 
 
 def _lead_to_found(job: Job, *, key: str) -> None:
@@ -178,39 +178,35 @@ def draw_panel(about: Path | None = None) -> None:
     """
     control.reap()
     show_failure()
-    about = about.absolute() if about else None
-    found = listing(catalog.jobs_folder(), about)
-    if found:
-        active = [job.id for job in found if job.active]
-        labels = [entry.label for entry in catalog.entries()]
-        guards.fragment(_draw, run_every=_SECONDS if active else None)(about, active, labels)
+    folder = about.absolute() if about else None
+    then = listing(catalog.jobs_folder(), folder)
+    active_then = [job.id for job in then if job.active]
+    labels_then = [entry.label for entry in catalog.entries()]
 
+    def draw() -> None:
+        control.reap()
+        found = listing(catalog.jobs_folder(), folder)
+        active = [job for job in found if job.active]
+        ended = [job for job in found if job not in active]
+        # Whoever else shows what a job makes has to look again: the run picker, the map, the sliders.
+        session, labels = views.get(Panel), [entry.label for entry in catalog.entries()]
+        opened, session.opened = session.opened, False
+        if opened or [job.id for job in active] != active_then or labels != labels_then:
+            st.rerun()
+        # What a job made tells of itself where it is seen, and a map is seen where it was waited for.
+        telling = [job for job in ended if job.state != "done" or not (job.opened or job.command == "project")][:1]
+        if about is None:
+            with st.container(border=True, key="jobs", gap="small"):
+                _show_all(active, ended)
+        elif active or telling:
+            with st.container(border=bool(active), key="jobs", gap="small"):
+                if active:
+                    _show_all(active, [])
+                for job in telling:
+                    _show_ended(job, brief=True)
 
-def _draw(about: Path | None, active_then: list[str], labels_then: list[str]) -> None:
-    control.reap()
-    found = listing(catalog.jobs_folder(), about)
-    active = [job for job in found if job.active]
-    ended = [job for job in found if job not in active]
-    # Whoever else shows what a job makes has to look again: the run picker, the map, the sliders.
-    session = views.get(Panel)
-    opened, session.opened = session.opened, False
-    if (
-        opened
-        or [job.id for job in active] != active_then
-        or [entry.label for entry in catalog.entries()] != labels_then
-    ):
-        st.rerun()
-    # What a job made tells of itself where it is seen, and a map is seen where it was waited for.
-    telling = [job for job in ended if job.state != "done" or not (job.opened or job.command == "project")][:1]
-    if about is None:
-        with st.container(border=True, key="jobs", gap="small"):
-            _show_all(active, ended)
-    elif active or telling:
-        with st.container(border=bool(active), key="jobs", gap="small"):
-            if active:
-                _show_all(active, [])
-            for job in telling:
-                _show_ended(job, brief=True)
+    if then:
+        guards.fragment(draw, run_every=_SECONDS if active_then else None)()
 
 
 def _show_all(active: list[Job], ended: list[Job]) -> None:
@@ -218,27 +214,22 @@ def _show_all(active: list[Job], ended: list[Job]) -> None:
     # All jobs stand in the queue, those about another run too; who comes first stands first.
     everywhere = listing(catalog.jobs_folder())
     for job in sorted(active, key=lambda job: (not job.begun, job.id)):
-        _show_active(job, everywhere)
+        status = job.status
+        how = job.state_at(status)
+        notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
+        with st.container(horizontal=True, vertical_alignment="center"):
+            with st.container():
+                messages.show_title(_title(job), notes.get(how, status.note))
+            st.button("Cancel", key=f"cancel {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
+        if how != "waiting":
+            st.progress(status.share, text=_how_far(job, status))
+            with st.expander("Log", key=f"log {job.id}"):
+                st.code(job.log_tail or "nothing printed yet", language=None, wrap_lines=True)
     for job in ended[:_ENDED_SHOWN]:
         _show_ended(job)
     if len(ended) > 1:
         with st.container(horizontal=True, horizontal_alignment="right"):
             st.button("Clear those that ended", type="tertiary", key="clear jobs", on_click=_clear, args=(ended,))
-
-
-def _show_active(job: Job, everywhere: list[Job]) -> None:
-    status = job.status
-    how = job.state_at(status)
-    notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
-    with st.container(horizontal=True, vertical_alignment="center"):
-        with st.container():
-            messages.show_title(_title(job), notes.get(how, status.note))
-        st.button("Cancel", key=f"cancel {job.id}", disabled=how == "stopping", on_click=_cancel, args=(job,))
-    if how == "waiting":
-        return
-    st.progress(status.share, text=_how_far(job, status))
-    with st.expander("Log", key=f"log {job.id}"):
-        st.code(job.log_tail or "nothing printed yet", language=None, wrap_lines=True)
 
 
 def _place(job: Job, everywhere: list[Job]) -> str:
@@ -270,6 +261,15 @@ def _show_ended(job: Job, *, brief: bool = False) -> None:
         "cancelled": f"cancelled after {words.duration(job.seconds)}{goes_on}",
         "lost": f"ended without a word: killed, or the machine was restarted{goes_on}",
     }
+    label = _run_label(job)
+
+    def open_run() -> None:
+        st.session_state["run"], views.get(Panel).opened = label, True
+
+    def ask_to_score() -> None:
+        dialogs.open_with("score", folders.shown(Path(job.info.about)))
+        views.get(Panel).opened = True
+
     with st.container(horizontal=True, vertical_alignment="center", key=f"ended {job.id}" if brief else None):
         st.markdown(_ICONS[how], width="content")
         with st.container():
@@ -277,11 +277,10 @@ def _show_ended(job: Job, *, brief: bool = False) -> None:
         if brief and how in ("failed", "lost"):
             with st.popover("Why"):
                 _show_said(job, how, status)
-        label = _run_label(job)
         if how == "done" and job.command in ("score", "search") and label not in (None, st.session_state.get("run")):
-            st.button("Open the run", key=f"open {job.id}", on_click=_open, args=(label,))
+            st.button("Open the run", key=f"open {job.id}", on_click=open_run)
         if how == "done" and job.command == "embed":
-            st.button("Score it", key=f"score {job.id}", on_click=_score, args=(job,))
+            st.button("Score it", key=f"score {job.id}", on_click=ask_to_score)
         if how == "done" and job.command == "search":
             _lead_to_found(job, key=f"found {job.id}")
         if how != "done":
@@ -311,15 +310,6 @@ def _run_label(job: Job) -> str | None:
     """What the run picker calls the run that the job is about; None where it does not show it."""
     root = Path(job.info.about).resolve()
     return next((entry.label for entry in catalog.entries() if entry.root == root), None)
-
-
-def _open(label: str) -> None:
-    st.session_state["run"], views.get(Panel).opened = label, True
-
-
-def _score(job: Job) -> None:
-    dialogs.open_with("score", folders.shown(Path(job.info.about)))
-    views.get(Panel).opened = True
 
 
 def _cancel(job: Job) -> None:

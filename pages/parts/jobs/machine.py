@@ -64,15 +64,15 @@ def findings() -> list[dict[str, str]] | None:
     if task.error:
         _examination.clear()
         raise task.error
+
+    def watch() -> None:
+        if not task.active:
+            st.rerun()
+        messages.show_note("Looking for packages, devices and downloaded teachers …")
+
     if task.active:
-        guards.fragment(_watch, run_every=_WATCHED_S)(task)
+        guards.fragment(watch, run_every=_WATCHED_S)()
     return task.value
-
-
-def _watch(task: Task) -> None:
-    if not task.active:
-        st.rerun()
-    messages.show_note("Looking for packages, devices and downloaded teachers …")
 
 
 @st.cache_resource(ttl=_SECONDS, max_entries=1, show_spinner=False)

@@ -109,9 +109,16 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
     messages.show_title(f"{words.pairs(len(rows))} {'in the region' if shape else 'on the map'}", share)
     if shape:
         _show_words(entry, run, rows, _members(entry, shape), names)
-    metric, order = _controls(entry)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        asked: dict[str, Any] = {"persist_state": "session", "on_change": rewind_region}
+        names_of = state.open_table(entry).metrics
+        metric = st.selectbox("Metric", names_of, format_func=metrics.title, key="map_metric", width=170, **asked)
+        order = st.segmented_control("First", _ORDERS, default="highest", required=True, key="map_order", **asked)
     values = colours.scores_of(entry, metric)[member]
-    listed = _sorted_list(rows, values, order)
+    scored = ~np.isnan(values)
+    ranked = -values[scored] if order == "highest" else values[scored]
+    keys = ordering.shuffled_keys(rows[scored], 0) if order == "random" else ranked
+    listed = _SortedList(keys, rows[scored])
     if not len(listed):
         messages.show_empty("Nothing to show", f"None of them has a {metrics.title(metric)}. Choose another metric.")
         return
@@ -158,24 +165,6 @@ class _SortedList:
 
     def row_at(self, place: int) -> int:
         return int(ordering.page_of(self.keys, self.listed, place, 1)[0])
-
-
-def _sorted_list(rows: np.ndarray, values: np.ndarray, order: str) -> _SortedList:
-    """Those that have a score. rows: (M,) int64; values: their scores, (M,) floats."""
-    scored = ~np.isnan(values)
-    rows, values = rows[scored], values[scored]
-    if order == "random":
-        return _SortedList(ordering.shuffled_keys(rows, 0), rows)
-    return _SortedList(-values if order == "highest" else values, rows)
-
-
-def _controls(entry: Entry) -> tuple[str, str]:
-    names = state.open_table(entry).metrics
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        shared: dict[str, Any] = {"persist_state": "session", "on_change": rewind_region}
-        metric = st.selectbox("Metric", names, format_func=metrics.title, key="map_metric", width=170, **shared)
-        order = st.segmented_control("First", _ORDERS, default="highest", required=True, key="map_order", **shared)
-    return metric, order
 
 
 def _draw_histogram(entry: Entry, metric: str, values: np.ndarray, what: str) -> None:

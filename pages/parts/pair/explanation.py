@@ -32,24 +32,19 @@ def draw_scores(entry: Entry, row: int) -> None:
     found = {name: float(table.take(name, np.array([row]))[0]) for name in table.metrics}
     parts = [found.get(name, np.nan) for name in _PARTS]
     waterfall = _waterfall(entry, *parts) if np.isfinite(parts).all() else None
-    scores = [_score(entry, name, value) for name, value in found.items()]
+    scores = []
+    for name, value in found.items():
+        metric, spread = metrics.describe(name), marginals.marginal(entry, name)
+        edges, counts = spread.coarse(_BINS)
+        known = {"title": metric.title, "help": metric.help, "value": words.score(value), "counts": counts.tolist()}
+        if not np.isfinite(value):
+            scores.append({**known, "rank": "not scored", "percentile": "", "at": None})
+            continue
+        rank = ranking.standing(state.ranking(entry, name), value)
+        known["rank"] = f"{words.count(rank.rank)} of {words.count(rank.scored)}"
+        known["percentile"] = "all alike" if spread.alike else words.percentile(rank.percentile)
+        scores.append({**known, "at": min(max((value - edges[0]) / (edges[-1] - edges[0]), 0), 1)})
     _scores(data={"scores": scores, "fall": waterfall}, key="pair scores")
-
-
-def _score(entry: Entry, name: str, value: float) -> dict[str, object]:
-    """A row of the table: a metric, the pair's score and rank, and the run's histogram with the pair's place on it."""
-    metric, spread = metrics.describe(name), marginals.marginal(entry, name)
-    edges, counts = spread.coarse(_BINS)
-    known = {"title": metric.title, "help": metric.help, "value": words.score(value), "counts": counts.tolist()}
-    if not np.isfinite(value):
-        return {**known, "rank": "not scored", "percentile": "", "at": None}
-    rank = ranking.standing(state.ranking(entry, name), value)
-    return {
-        **known,
-        "rank": f"{words.count(rank.rank)} of {words.count(rank.scored)}",
-        "percentile": "all alike" if spread.alike else words.percentile(rank.percentile),
-        "at": min(max((value - edges[0]) / (edges[-1] - edges[0]), 0), 1),
-    }
 
 
 def _waterfall(entry: Entry, clip_score: float, r_image: float, r_text: float, s_cliploss: float) -> dict[str, object]:
@@ -72,20 +67,17 @@ def _waterfall(entry: Entry, clip_score: float, r_image: float, r_text: float, s
         }
         for title, value, start, stop, kind in steps
     ]
-    return {"zero": -low / span, "steps": drawn, "text": _normalizer_in_words(entry, r_image, r_text)}
-
-
-def _normalizer_in_words(entry: Entry, r_image: float, r_text: float) -> str:
     image, text = (marginals.marginal(entry, name) for name in ("r_image", "r_text"))
     usual, taken = image.quantile(50) + text.quantile(50), r_image + r_text
     compared = "about as much as" if abs(taken - usual) < 0.005 else "more than" if taken > usual else "less than"
-    return (
+    said = (
         f"The normalizer took {words.score(taken)}, {compared} the {words.score(usual)} that is usual in this run. "
         f"{words.score(r_image)} because the image also fits other captions, "
         f"{_rank_in_words(image, r_image, 'images')}; "
         f"{words.score(r_text)} because the caption also fits other images, "
         f"{_rank_in_words(text, r_text, 'captions')}."
     )
+    return {"zero": -low / span, "steps": drawn, "text": said}
 
 
 def _rank_in_words(spread: marginals.Marginal, value: float, others: str) -> str:
@@ -116,18 +108,14 @@ def show_steps(entry: Entry, row: int) -> None:
     else:
         by_hand = "hand, in " if isinstance(found.decided.step, Keep | Drop) else ""
         headline = f"{kind.capitalize()} by {by_hand}step {found.decided.number} of the recipe"
-    lines = "".join(_step_line(judged) for judged in found.steps)
+    lines = ""
+    for judged in found.steps:
+        sign, how = ("✓", "passes") if judged.after else ("✕", "fails")
+        if not judged.before and not judged.after:
+            sign, how = "–", "out"
+        said, why = html.escape(recipes.step_in_words(judged.step)), html.escape(_reason(judged))
+        lines += f'<li class="{how}" value="{judged.number}"><span>{sign}</span><span>{said}</span><i>{why}</i></li>'
     st.html(f'<div class="verdict {kind}"><b>{html.escape(headline)}</b><ol>{lines}</ol></div>')
-
-
-def _step_line(judged: Judged) -> str:
-    sign, kind = ("✓", "passes") if judged.after else ("✕", "fails")
-    if not judged.before and not judged.after:
-        sign, kind = "–", "out"
-    return (
-        f'<li class="{kind}" value="{judged.number}"><span>{sign}</span>'
-        f"<span>{html.escape(recipes.step_in_words(judged.step))}</span><i>{html.escape(_reason(judged))}</i></li>"
-    )
 
 
 def _reason(judged: Judged) -> str:

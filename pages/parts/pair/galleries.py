@@ -179,17 +179,14 @@ def _add_step(entry: Entry, run: Run, rows: np.ndarray, kind: str, called: str) 
         return
     steps = recipes.draft(entry, run)
     last = next(reversed(steps), None)
-    if last is not None and _same_pairs(steps[last], step):
-        recipes.change_step(entry, run, last, None)
+    if last is not None:
+        before, pairs_of = steps[last], (Keep | Drop, Union | Subtract)
+        alike = any(isinstance(before, kinds) and isinstance(step, kinds) for kinds in pairs_of)
+        if alike and getattr(before, before.kind) == getattr(step, step.kind):
+            recipes.change_step(entry, run, last, None)
     recipes.add_step(entry, run, step)
     done = "kept by hand" if kind == "keep" else "dropped by hand"
     st.session_state[_DONE] = f"{words.pairs(len(rows))} {done}: the last step on the Select page"
-
-
-def _same_pairs(one: AnyStep, other: AnyStep) -> bool:
-    """Whether two steps are about the same pairs, whatever shall become of them."""
-    alike = any(isinstance(one, kinds) and isinstance(other, kinds) for kinds in (Keep | Drop, Union | Subtract))
-    return alike and getattr(one, one.kind) == getattr(other, other.kind)
 
 
 def find_keeps(entry: Entry, recipe: str) -> state.Keeps | None:

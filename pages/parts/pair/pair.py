@@ -23,18 +23,18 @@ _PICTURE = "opened picture"
 
 def draw_opened(entry: Entry, *, gallery: str) -> None:
     """Draws the dialog where a pair of this gallery is open. gallery: tells the page's galleries apart."""
+
+    def close() -> None:
+        view = views.get(views.Pairs)
+        opened, view.opened = view.opened, None
+        if opened is not None:
+            view.last = opened.gallery, opened.place
+            if opened.closed is not None:
+                opened.closed(opened.place)
+
     opened = views.get(views.Pairs).opened
     if opened is not None and opened.gallery == (entry.key, gallery):
-        guards.dialog("Pair", width="large", on_dismiss=_close)(_draw)(entry)
-
-
-def _close() -> None:
-    view = views.get(views.Pairs)
-    opened, view.opened = view.opened, None
-    if opened is not None:
-        view.last = opened.gallery, opened.place
-        if opened.closed is not None:
-            opened.closed(opened.place)
+        guards.dialog("Pair", width="large", on_dismiss=close)(_draw)(entry)
 
 
 def _draw(entry: Entry) -> None:
@@ -71,6 +71,11 @@ def _shown_pair(entry: Entry, opened: OpenPair) -> tuple[int, str]:
 
 def _header(opened: OpenPair) -> None:
     place, pairs = opened.place, len(opened.listed)
+
+    def go_back() -> None:
+        if opened.trail:
+            opened.trail.pop()
+
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         for word, icon, step in (("Previous", "left", -1), ("Next", "right", 1)):
             st.button(
@@ -83,16 +88,10 @@ def _header(opened: OpenPair) -> None:
                 disabled=not 0 <= place + step < pairs,
             )
         if opened.trail:
-            st.button("Back", icon=":material/undo:", key="pair back", on_click=_go_back)
+            st.button("Back", icon=":material/undo:", key="pair back", on_click=go_back)
             st.text("opened from the pair before")
         else:
             st.text(f"{words.count(place + 1)} of {words.count(pairs)} in this gallery")
-
-
-def _go_back() -> None:
-    opened = views.get(views.Pairs).opened
-    if opened is not None and opened.trail:
-        opened.trail.pop()
 
 
 def _turn(by: int) -> None:

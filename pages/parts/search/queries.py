@@ -104,8 +104,14 @@ def ask_picture(run: Run) -> Query | None:
     """
     if not _has_teacher(run, "Pictures"):
         return None
+
+    def take() -> None:
+        search_links.leave_search()
+        given = st.session_state["picture"]
+        views.get(_Session).picture = None if given is None else (given.name, given.getvalue())
+
     st.file_uploader(
-        "Picture", list(folders.PICTURE_ENDINGS), key="picture", max_upload_size=_MOST_MIB, width=480, on_change=_take
+        "Picture", list(folders.PICTURE_ENDINGS), key="picture", max_upload_size=_MOST_MIB, width=480, on_change=take
     )
     picture = views.get(_Session).picture
     if picture is None:
@@ -155,12 +161,6 @@ def embedding_file(run: Run, folder: str, asked: bytes) -> Path:
     return run.cache_dir / folder / f"{digest[:32]}.npy"
 
 
-def _take() -> None:
-    search_links.leave_search()
-    given = st.session_state["picture"]
-    views.get(_Session).picture = None if given is None else (given.name, given.getvalue())
-
-
 @st.cache_data(max_entries=16, show_spinner=False)
 def _thumb(data: bytes) -> str:
     """A small copy of a picture that was checked, drawn anew, as an address that holds it."""
@@ -173,27 +173,23 @@ def _thumb(data: bytes) -> str:
 
 def _has_teacher(run: Run, what: str) -> bool:
     """Whether the teacher can be asked, which is loaded meanwhile; where it cannot, the page says why."""
-    missing = _missing_teacher(run)
-    if not missing:
-        _encoder(run).warm()
-        return True
+    arch = run.config.arch
+    if not (run.pool_root / "metadata").is_dir():
+        missing = "The pool is not where the run remembers it."
+    else:
+        missing = (
+            f"The pool does not say which model {arch} is; one that the command embed made does, in teachers.json."
+        )
+        try:
+            if find_teacher(run.pool_root, arch):
+                _encoder(run).warm()
+                return True
+        except ClipselError as error:
+            missing = str(error)
     st.markdown(f"**{what} cannot be searched for in this run**")
     messages.show_note(missing)
     st.caption("Search by a pair needs no teacher: its uid is in every opened pair.")
     return False
-
-
-def _missing_teacher(run: Run) -> str:
-    """Why the teacher cannot be asked, in a sentence; "" where its model is known."""
-    if not (run.pool_root / "metadata").is_dir():
-        return "The pool is not where the run remembers it."
-    arch = run.config.arch
-    try:
-        known = find_teacher(run.pool_root, arch)
-    except ClipselError as error:
-        return str(error)
-    why = f"The pool does not say which model {arch} is; one that the command embed made does, in teachers.json."
-    return "" if known else why
 
 
 def _encoder(run: Run) -> Encoder:
@@ -250,8 +246,7 @@ def _stop(encoder: Encoder, answer: Answer) -> None:
 
 
 def _offer_again(label: str) -> None:
-    st.button(label, icon=":material/refresh:", key="ask teacher again", on_click=_forget_answer)
+    def forget_answer() -> None:
+        views.get(_Session).answer = None
 
-
-def _forget_answer() -> None:
-    views.get(_Session).answer = None
+    st.button(label, icon=":material/refresh:", key="ask teacher again", on_click=forget_answer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +93,17 @@ def offer_full_search(entry: Entry, run: Run, query: Query, side: Side, *, watch
     if _sampled_rows(entry) is None:
         return
     file, every = _file(run, query, side), words.pairs(len(state.open_table(entry)))
+
+    def search_all() -> None:
+        try:
+            if query.keep is not None:
+                query.keep()
+        except OSError as error:
+            jobs.refuse(messages.not_written(error, error.filename or file))
+            return
+        options: dict[str, Any] = {**query.options, "side": side, "limit": BEST, "out": file}
+        jobs.launch("search", [run.root], options, title=f"{_side_in_words(side)} like {query.name}", about=run.root)
+
     if file.is_file():
         label = f"See the best of all {every}"
         search_links.draw_link(label, ":material/travel_explore:", key="see all", kept=file.name)
@@ -101,8 +111,7 @@ def offer_full_search(entry: Entry, run: Run, query: Query, side: Side, *, watch
         if watch:
             jobs.draw_search(job)
     else:
-        act = partial(_search_all, run, query, side, file)
-        st.button(f"Search all {every}", icon=":material/travel_explore:", key="search all", on_click=act)
+        st.button(f"Search all {every}", icon=":material/travel_explore:", key="search all", on_click=search_all)
         jobs.show_failure()
 
 
@@ -122,7 +131,11 @@ def choose_full_search(entry: Entry, run: Run) -> FullSearch | None:
             messages.show_error(error, "An earlier search cannot be read")
     if not asked:
         return None
-    named = {file: f"{_side_in_words(search.side)} like {_quoted(search)}" for file, search in asked.items()}
+    named = {}
+    for name, search in asked.items():
+        query = search.query[:LONGEST_NAME]
+        quoted = {"uid": f"pair {query[:8]}…", "image": f"picture {query}"}.get(search.by, f"“{query}”")
+        named[name] = f"{_side_in_words(search.side)} like {quoted}"
     key = search_links.field_key()
     if st.session_state.setdefault(key, search_links.search_on_show()) not in named:
         st.session_state[key] = None
@@ -146,17 +159,6 @@ def choose_full_search(entry: Entry, run: Run) -> FullSearch | None:
     return FullSearch(found, name, f"of {words.pairs(asked[chosen].pairs)}")
 
 
-def _search_all(run: Run, query: Query, side: Side, file: Path) -> None:
-    try:
-        if query.keep is not None:
-            query.keep()
-    except OSError as error:
-        jobs.refuse(messages.not_written(error, error.filename or file))
-        return
-    options: dict[str, Any] = {**query.options, "side": side, "limit": BEST, "out": file}
-    jobs.launch("search", [run.root], options, title=f"{_side_in_words(side)} like {query.name}", about=run.root)
-
-
 def _file(run: Run, query: Query, side: Side) -> Path:
     """Where the result is kept: the same search, the same file."""
     digest = hashlib.sha256(repr((sorted(query.options.items()), side)).encode()).hexdigest()[:12]
@@ -165,8 +167,3 @@ def _file(run: Run, query: Query, side: Side) -> Path:
 
 def _side_in_words(side: str) -> str:
     return next(name for name, known in SIDES.items() if known == side).capitalize()
-
-
-def _quoted(asked: SearchQuery) -> str:
-    query = asked.query[:LONGEST_NAME]
-    return {"uid": f"pair {query[:8]}…", "image": f"picture {query}"}.get(asked.by, f"“{query}”")

@@ -100,7 +100,17 @@ def draw_controls(entry: Entry, run: Run, recipe: str, picked: Selection) -> Pla
         asked, replaces = agreed.what, agreed.replaces
     written = _save(entry, run, recipe, path, asked, ending, replaces) if asked else None
     if written is not None and asked == "export":
-        _export(entry, run, recipe, written, picked, run.exports_dir / f"{name}{ending}")
+        out, copy = run.exports_dir / f"{name}{ending}", written
+
+        def write(report: Report) -> tuple[Manifest, _Stamp]:
+            return export(run, picked, copy, out, report), _stamp(out)
+
+        if session.writing:
+            session.writing.task.stop()
+        session.writing = _Export(recipe, out, Task(write))
+        session.writing.task.start()
+        # What takes a moment is done at once.
+        session.writing.task.wait(_PATIENCE_S if len(picked) < _FEW else _SOON_S)
     _watch(entry)
     if written is not None and asked == "save":
         st.toast(f"Saved as {name}", icon=":material/check:")
@@ -137,18 +147,18 @@ def _ask(entry: Entry, run: Run, recipe: str, name: str, ending: str, what: str,
         if not (run.recipes_dir / f"{other}.yaml").exists()
         and not any((run.exports_dir / f"{other}{ending}").exists() for ending in _ENDINGS)
     )
+
+    def agree(agreed: _Agreed) -> None:
+        views.get(Exports, entry.key).agreed = agreed
+        st.session_state[name_key(entry)] = agreed.about[1]
+
     with st.container(border=True, key="taken", gap="small"):
         messages.show_title(f"{found}: nothing was written")
         with st.container(horizontal=True, gap="small"):
             for label, chosen in ((f"Take the name {free}", free), (f"Replace {name}", name)):
                 agreed = _Agreed(what, (entry.key, chosen, ending, recipe), chosen == name)
                 key = "replace taken" if agreed.replaces else "another name"
-                st.button(label, key=key, on_click=_agree, args=(entry, agreed))
-
-
-def _agree(entry: Entry, agreed: _Agreed) -> None:
-    views.get(Exports, entry.key).agreed = agreed
-    st.session_state[name_key(entry)] = agreed.about[1]
+                st.button(label, key=key, on_click=agree, args=(agreed,))
 
 
 def remember_file(entry: Entry, file: str, content: str) -> None:
@@ -226,20 +236,6 @@ def _save(entry: Entry, run: Run, recipe: str, path: Path, asked: str, ending: s
         return None
     remember_file(entry, path.name, recipe)
     return written
-
-
-def _export(entry: Entry, run: Run, recipe: str, written: Recipe, picked: Selection, out: Path) -> None:
-    """Begins to write the subset beside its manifest; what takes a moment is done at once."""
-
-    def write(report: Report) -> tuple[Manifest, _Stamp]:
-        return export(run, picked, written, out, report), _stamp(out)
-
-    session = views.get(Exports, entry.key)
-    if session.writing:
-        session.writing.task.stop()
-    session.writing = _Export(recipe, out, Task(write))
-    session.writing.task.start()
-    session.writing.task.wait(_PATIENCE_S if len(picked) < _FEW else _SOON_S)
 
 
 def _watch(entry: Entry) -> None:

@@ -90,11 +90,18 @@ def draw_cards(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
 
 def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: dict[int, DeltaGenerator]) -> None:
     """What each step does. picked: what the whole draft keeps, None where it does not fit the run."""
-    earlier = 0
+    earlier = 0  # the enabled steps before it
     for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
         with places[number]:
             if isinstance(step, ScoreStep) and step.metric in run.metrics:
-                _set(entry, run, number, step, place, earlier, picked)
+                # The thumb and what it does: percent for a fraction, the metric's own range for a threshold.
+                ruler, settings = _ruler(entry, step), None
+                key = f"share-{number}" if isinstance(step, KeepTop) else f"{step.kind}-{number}-{step.metric}"
+                head = {**ruler.head(step), "label": f"Step {place + 1}: {metrics.title(step.metric)}"}
+                if picked is not None:
+                    settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
+                    head |= _effect(step, earlier, settings, picked.selection)
+                control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number))
             elif picked is not None and step.enabled and isinstance(step, Intersect | Union | Subtract):
                 report = picked.selection.report[earlier]
                 if report.listed is not None and report.unknown is not None:
@@ -129,6 +136,21 @@ def _draw_list_adder(entry: Entry, run: Run) -> None:
     """A panel that adds a step with a list of uids, of the run or uploaded."""
     editor = views.get(Editor)
     upload = f"list upload {editor.lists_added}"
+
+    def add_list() -> None:
+        """Adds the uploaded list, or else the chosen one, as a step and closes the panel."""
+        uploaded, kind = st.session_state.get(upload), _LIST_RULES[st.session_state["list rule"]]
+        try:
+            name = recipes.store_list(run, uploaded.name, uploaded.getvalue()) if uploaded else None
+            step: AnyStep = kind.model_validate({kind.kind: name or st.session_state["list file"]})
+        except (ClipselError, OSError) as error:
+            editor.list_failed = messages.not_written(error, run.recipes_dir / "lists")
+            return
+        recipes.add_step(entry, run, step)
+        editor.lists_added += 1
+        # What was added appears where the panel lies.
+        st.session_state["lists"], st.session_state["list file"] = False, None
+
     with st.popover("Add a list", icon=":material/playlist_add:", key="lists", on_change="rerun"):
         st.segmented_control("Keep", list(_LIST_RULES), default="only those in", required=True, key="list rule")
         files = recipes.list_files(run)
@@ -141,29 +163,17 @@ def _draw_list_adder(entry: Entry, run: Run) -> None:
             messages.show_error(editor.list_failed, "This list cannot be used")
             editor.list_failed = None
         ready = bool(st.session_state.get(upload) or st.session_state.get("list file"))
-        st.button(
-            "Add", type="primary", key="add list", disabled=not ready, on_click=_add_list, args=(entry, run, upload)
-        )
-
-
-def _add_list(entry: Entry, run: Run, upload: str) -> None:
-    """Adds the uploaded list, or else the chosen one, as a step and closes the panel."""
-    uploaded, kind = st.session_state.get(upload), _LIST_RULES[st.session_state["list rule"]]
-    try:
-        name = (
-            recipes.store_list(run, uploaded.name, uploaded.getvalue()) if uploaded else st.session_state["list file"]
-        )
-        step: AnyStep = kind.model_validate({kind.kind: name})
-    except (ClipselError, OSError) as error:
-        views.get(Editor).list_failed = messages.not_written(error, run.recipes_dir / "lists")
-        return
-    recipes.add_step(entry, run, step)
-    views.get(Editor).lists_added += 1
-    # What was added appears where the panel lies.
-    st.session_state["lists"], st.session_state["list file"] = False, None
+        st.button("Add", type="primary", key="add list", disabled=not ready, on_click=add_list)
 
 
 def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> None:
+    def switch() -> None:
+        # A step that is off stays in the recipe and is not applied.
+        now = recipes.draft(entry, run).get(number)
+        if now is not None:
+            on = {"enabled": st.session_state[f"on-{number}"]}
+            recipes.change_step(entry, run, number, now.model_copy(update=on))
+
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{place + 1}**")
         if isinstance(step, ScoreStep):
@@ -175,55 +185,36 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
         else:
             st.text(step.text)
         st.space("stretch")
-        st.toggle(
-            f"Step {place + 1} is on",
-            step.enabled,
-            key=f"on-{number}",
-            on_change=_switch,
-            args=(entry, run, number),
-            **_BARE,
-        )
+        st.toggle(f"Step {place + 1} is on", step.enabled, key=f"on-{number}", on_change=switch, **_BARE)
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
             _arrange(entry, run, number, place)
 
 
 def _arrange(entry: Entry, run: Run, number: int, place: int) -> None:
+    def shift(by: int) -> None:
+        """Moves the step, whose arrow keeps the keyboard; at the end of its way the other one has it."""
+        if number in recipes.draft(entry, run):
+            recipes.move_step(entry, run, number, by)
+            up, down = f"up-{number}", f"down-{number}"
+            _hand_focus(*((up, down) if by < 0 else (down, up)))
+
+    def take_out() -> None:
+        """Takes the step out; the next one's cross has the keyboard then, or behind the last what adds a step."""
+        steps = list(recipes.draft(entry, run))
+        if number in steps:
+            behind = steps[steps.index(number) + 1 :]
+            recipes.change_step(entry, run, number, None)
+            _hand_focus(*(f"remove-{other}" for other in behind[:1]), _ADD)
+
     last = len(recipes.draft(entry, run)) - 1
-    shift: dict[str, Any] = {"type": "tertiary", "on_click": _shift}
-    up, down = ({**shift, "args": (entry, run, number, by)} for by in (-1, 1))
+    arrow: dict[str, Any] = {"type": "tertiary", "on_click": shift}
+    up, down = ({**arrow, "args": (by,)} for by in (-1, 1))
     # The style sheet hides the words, which are for those who hear the page.
     icons = {name: f":material/{icon}:" for name, icon in (("up", "arrow_upward"), ("down", "arrow_downward"))}
     earlier, later, out = f"Run step {place + 1} earlier", f"Run step {place + 1} later", f"Take step {place + 1} out"
     st.button(earlier, icon=icons["up"], key=f"up-{number}", help=earlier, disabled=place == 0, **up)
     st.button(later, icon=icons["down"], key=f"down-{number}", help=later, disabled=place == last, **down)
-    remove: dict[str, Any] = {"on_click": _take_out, "args": (entry, run, number)}
-    st.button(out, icon=":material/close:", key=f"remove-{number}", help=out, type="tertiary", **remove)
-
-
-def _shift(entry: Entry, run: Run, number: int, by: int) -> None:
-    """Moves a step, whose arrow keeps the keyboard; at the end of its way the other one has it."""
-    if number not in recipes.draft(entry, run):
-        return
-    recipes.move_step(entry, run, number, by)
-    up, down = f"up-{number}", f"down-{number}"
-    _hand_focus(*((up, down) if by < 0 else (down, up)))
-
-
-def _take_out(entry: Entry, run: Run, number: int) -> None:
-    """Takes a step out; the next one's cross has the keyboard then, or behind the last what adds a step."""
-    behind = list(recipes.draft(entry, run))
-    if number not in behind:
-        return
-    behind = behind[behind.index(number) + 1 :]
-    recipes.change_step(entry, run, number, None)
-    _hand_focus(*(f"remove-{other}" for other in behind[:1]), _ADD)
-
-
-def _switch(entry: Entry, run: Run, number: int) -> None:
-    """Turns a step on or off; one that is off stays in the recipe and is not applied."""
-    step = recipes.draft(entry, run).get(number)
-    if step is not None:
-        recipes.change_step(entry, run, number, step.model_copy(update={"enabled": st.session_state[f"on-{number}"]}))
+    st.button(out, icon=":material/close:", key=f"remove-{number}", help=out, type="tertiary", on_click=take_out)
 
 
 @guards.callback
@@ -241,23 +232,6 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
         kind = AtLeast if rule == "at_least" else AtMost
         step = kind(metric=metric, enabled=old.enabled, **{rule: round(start, _digits(_scale(entry, metric)[2]))})
     recipes.change_step(entry, run, number, step)
-
-
-def _set(
-    entry: Entry, run: Run, number: int, step: ScoreStep, place: int, earlier: int, picked: state.Picked | None
-) -> None:
-    """The thumb and what it does: percent for a fraction, the metric's own range for a threshold.
-
-    earlier: the enabled steps before it.
-    """
-    ruler = _ruler(entry, step)
-    key = f"share-{number}" if isinstance(step, KeepTop) else f"{step.kind}-{number}-{step.metric}"
-    head: dict[str, Any] = {**ruler.head(step), "label": f"Step {place + 1}: {metrics.title(step.metric)}"}
-    settings = None
-    if picked is not None:
-        settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
-        head |= _effect(step, earlier, settings, picked.selection)
-    control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number))
 
 
 @guards.callback
@@ -351,6 +325,13 @@ def _effect(step: ScoreStep, earlier: int, settings: Settings, picked: Selection
     behind = picked.report[earlier:] if step.enabled else ()
     report = behind[0] if behind else None
     title, says = _heading(step, report, settings.scored)
+    marks = []
+    if report is not None and report.threshold is not None and low - 1e-9 <= report.threshold <= high + 1e-9:
+        # The threshold's line, where it lies within the scores.
+        nearest = int(np.nanargmin(np.abs(settings.thresholds - report.threshold)))
+        percentile = words.percentile(100 * settings.below[nearest] / max(settings.scored, 1))
+        text, at = f"{words.score(report.threshold)} · {percentile}", (report.threshold - low) / ((high - low) or 1.0)
+        marks = [{"at": at, "text": text, "kind": "line"}]
     return {
         "title": title,
         "says": says,
@@ -371,7 +352,7 @@ def _effect(step: ScoreStep, earlier: int, settings: Settings, picked: Selection
         "height": 110,
         "legend": True,
         "layers": _LAYERS,
-        "marks": _marks(report, settings, low, high),
+        "marks": marks,
         "reaching": settings.reaching,
         "scored": settings.scored,
         "total": picked.total,
@@ -392,13 +373,3 @@ def _heading(step: ScoreStep, report: StepReport | None, scored: int) -> tuple[s
     rule = f"{title} {'≤' if isinstance(step, AtMost) else '≥'} {words.score(report.threshold)}"
     before, after = words.count(report.kept_before), words.count(report.kept_after)
     return f"{rule} keeps {after} of {before}", title if isinstance(step, KeepTop) else rule
-
-
-def _marks(report: StepReport | None, settings: Settings, low: float, high: float) -> list[dict[str, Any]]:
-    """The threshold's line, where it lies within the scores."""
-    if report is None or report.threshold is None or not low - 1e-9 <= report.threshold <= high + 1e-9:
-        return []
-    nearest = int(np.nanargmin(np.abs(settings.thresholds - report.threshold)))
-    percentile = 100 * settings.below[nearest] / max(settings.scored, 1)
-    text = f"{words.score(report.threshold)} · {words.percentile(percentile)}"
-    return [{"at": (report.threshold - low) / ((high - low) or 1.0), "text": text, "kind": "line"}]
