@@ -9,7 +9,7 @@ import streamlit as st
 from clipsel_core.curation.index.counts import Density, density
 from clipsel_core.curation.selecting.live import ScoreStep
 from clipsel_core.errors import ClipselError
-from pages.parts import charts, marginals, messages, metrics, recipes, state, words
+from pages.parts import charts, marginals, messages, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.distributions import kinds, ranks
 
@@ -24,7 +24,7 @@ def show(entry: Entry) -> None:
         "Each metric": _each,
         "Two metrics": _two,
         "By kind": kinds.draw_kinds,
-        "Rank disagreement": ranks.compare_ranks,
+        "Rank disagreement": ranks.draw_ranks,
         "Normalizer": kinds.draw_normalizer,
     }
     # Only the open tab is worked out.
@@ -47,7 +47,7 @@ def _each(entry: Entry, names: list[str]) -> None:
     for place, name in enumerate(names):
         if place % 2 == 0:
             columns = st.columns(2, gap="medium")
-        spread, metric = marginals.marginal(entry, name), metrics.describe(name)
+        spread, metric = marginals.marginal(entry, name), words.metric(name)
         with columns[place % 2].container(border=True, height="stretch"):
             if not spread.pairs:
                 kinds.show_unscored(entry, name)
@@ -61,7 +61,7 @@ def _each(entry: Entry, names: list[str]) -> None:
                 [charts.Layer("kept", "", counts)],
                 [charts.Mark(value, "") for value in found.values()],
                 key=f"spread-{name}",
-                aside=" · ".join(f"P{percent} {words.score(value)}" for percent, value in found.items()),
+                aside=" · ".join(f"P{percent} {words.decimal(value)}" for percent, value in found.items()),
                 unit="score",
                 log=scale == "log",
             )
@@ -69,7 +69,7 @@ def _each(entry: Entry, names: list[str]) -> None:
 
 def _two(entry: Entry, names: list[str]) -> None:
     left, right = st.columns(2)
-    options: dict[str, Any] = {"options": names, "format_func": metrics.title, "bind": "query-params"}
+    options: dict[str, Any] = {"options": names, "format_func": words.title, "bind": "query-params"}
     # Those that the recipe uses first, as its thresholds are drawn in.
     draft = recipes.draft(entry, state.open_run(entry)).values()
     used = [step.metric for step in draft if isinstance(step, ScoreStep) and step.metric in names]
@@ -86,16 +86,16 @@ def _two(entry: Entry, names: list[str]) -> None:
         messages.show_empty("Nothing to draw", "No pair of this run has both of these scores.")
         return
     messages.show_title(
-        f"{metrics.title(y)} against {metrics.title(x)}",
+        f"{words.title(y)} against {words.title(x)}",
         f"{words.pairs(inside)}, in score units; stronger colour is more",
     )
     x_range, y_range = ((float(edges[0]), float(edges[-1])) for edges in (found.x_edges, found.y_edges))
     lines, said = _thresholds(entry, x, y)
     left, right = st.columns([2, 1], gap="large")
     with left:
-        charts.draw_metric_density(found.counts, x_range, y_range, metrics.title(x), metrics.title(y), lines)
+        charts.draw_metric_density(found.counts, x_range, y_range, words.title(x), words.title(y), lines)
     with right:
-        messages.show_facts(said | {metrics.title(name): metrics.describe(name).help for name in (x, y)})
+        messages.show_facts(said | {words.title(name): words.metric(name).help for name in (x, y)})
 
 
 def _thresholds(entry: Entry, x: str, y: str) -> tuple[list[charts.Line], dict[str, str]]:
@@ -113,7 +113,7 @@ def _thresholds(entry: Entry, x: str, y: str) -> tuple[list[charts.Line], dict[s
             sign = "≤" if done.kind == "at_most" else "≥"
             axes = [axis for axis, name in (("x", x), ("y", y)) if name == done.metric]
             lines += [charts.Line(axis, done.threshold, f"step {place}: {sign} {done.threshold:.4f}") for axis in axes]
-            said[f"Step {place}"] = f"{recipes.step_in_words(step)}: {sign} {words.score(done.threshold)}"
+            said[f"Step {place}"] = f"{recipes.step_in_words(step)}: {sign} {words.decimal(done.threshold)}"
     return lines, said or {"Recipe": "no step has a threshold on these metrics"}
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.ordering import Listing, ListOrder
-from pages.parts import guards, marginals, messages, metrics, progress_bars, recipes, state, views, words
+from pages.parts import guards, marginals, messages, progress_bars, recipes, state, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms
@@ -59,9 +59,9 @@ def show(entry: Entry) -> None:
         _card_controls(
             view, list(table.metrics), searchable=bool(table.metadata.pool and table.metadata.pool.text_column)
         )
-        near = f"Nearest to {words.score(view.centre)} first. " if view.order == "near" else ""
-        messages.show_note(near + metrics.describe(view.metric).help)
-    title = metrics.title(view.metric)
+        near = f"Nearest to {words.decimal(view.centre)} first. " if view.order == "near" else ""
+        messages.show_note(near + words.metric(view.metric).help)
+    title = words.title(view.metric)
     with summary:
         messages.show_note(f"{title}, {view.order} first{'' if view.shown == 'all' else f', {view.shown}'}")
     recipe, scan = recipes.draft_yaml(entry, run), None
@@ -89,7 +89,7 @@ def show(entry: Entry) -> None:
 
 def _order_controls(entry: Entry, view: View, names: list[str]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        view.metric = st.selectbox("Metric", names, format_func=metrics.title, key="metric", width=220, **_SHARED)
+        view.metric = st.selectbox("Metric", names, format_func=words.title, key="metric", width=220, **_SHARED)
         view.order = st.segmented_control(
             "First", list(_ORDERS), default="highest", required=True, key="order", **_SHARED
         )
@@ -134,7 +134,7 @@ def _card_controls(view: View, names: list[str], *, searchable: bool) -> None:
         more = st.multiselect(
             "Also on the cards",
             names,
-            format_func=metrics.title,
+            format_func=words.title,
             key="scores",
             max_selections=_MOST_SCORES - 1,
             width=340,
@@ -169,7 +169,7 @@ def _list_pairs(entry: Entry, view: View, recipe: str, scan: CaptionScan | None)
 def _pager(entry: Entry, view: View, listed: pager.SortedList, scan: CaptionScan | None) -> int:
     said = words.pairs(len(listed))
     if scan is not None:
-        in_all = "" if view.shown == "all" else f", {words.count(scan.found)} in the pool"
+        in_all = "" if view.shown == "all" else f", {words.number(scan.found)} in the pool"
         said = f"{said} with these words{in_all}"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.choose_page("page", listed, said)

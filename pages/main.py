@@ -151,4 +151,4 @@ else:
             images.show_search()
         warming.page_drawn()
     except (ClipselError, OSError) as error:
-        messages.show_error(messages.in_one_line(error), "This run cannot be shown as it is")
+        messages.show_error(messages.error_text(error), "This run cannot be shown as it is")

@@ -10,7 +10,7 @@ import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.index.counts import within
-from pages.parts import guards, messages, metrics, recipes, state, views, words
+from pages.parts import guards, messages, recipes, state, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import images, pager, texts
 from pages.parts.jobs import jobs
@@ -67,12 +67,12 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     if recipes.draft_yaml(entry, state.open_run(entry)) != shown.recipe:
         st.rerun()
     session, places = views.get(MapState, entry.key), state.open_map(entry)
-    whole, colour = colours.whole_span(entry), shown.colour
+    whole, colour = colours.map_span(entry), shown.colour
     span = session.span or whole
     found = colours.cells_of(entry, colour, span)
     scale = colours.scale_of(entry, colour, found)
     on_map, scored = len(places.rows), words.pairs(len(state.open_table(entry)))
-    messages.show_title(f"{colour.title}: {words.count(on_map)} of {scored} on the map")
+    messages.show_title(f"{colour.title}: {words.number(on_map)} of {scored} on the map")
     few = found.pairs < _MOST_POINTS
     view = View(
         label=f"Map of {words.pairs(on_map)} by {colour.title}. Arrows move it, plus and minus zoom, 0 shows it all.",
@@ -80,7 +80,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
         home=whole,
         span=span,
         seen=found.pairs,
-        said=f"{'all' if found.pairs == len(places.rows) else words.count(found.pairs)} in view",
+        said=f"{'all' if found.pairs == len(places.rows) else words.number(found.pairs)} in view",
         image=colours.image_address(entry, colour, span),
         bar=colours.legend_of(entry, colour, found, scale),
         labels=shown.names.labels if shown.names else [],
@@ -126,7 +126,7 @@ def _tip(entry: Entry, colour: Colour, session: MapState, rows: np.ndarray) -> T
         said = ""
     else:
         value = float(values[np.searchsorted(state.open_map(entry).rows, row[0])])
-        said = f"{metrics.title(colour.name)} {words.score(value)}"
+        said = f"{words.title(colour.name)} {words.decimal(value)}"
         if colour.name == KEPT:
             said = "kept by the recipe" if value else "dropped by the recipe"
     return Tip(place, known["caption"][0][:_LONGEST_CAPTION], said, src)

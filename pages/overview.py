@@ -12,7 +12,7 @@ import streamlit as st
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status, read_status
-from pages.parts import guards, marginals, messages, metrics, recipes, state, words
+from pages.parts import guards, marginals, messages, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms, jobs, machine
@@ -75,7 +75,7 @@ def _glimpse(entry: Entry) -> None:
         return
     metric = "s_cliploss" if "s_cliploss" in known else known[0]
     rows = _glimpse_rows(entry, metric)
-    st.caption(f"With their {metrics.title(metric)} and its percentile in the run.")
+    st.caption(f"With their {words.title(metric)} and its percentile in the run.")
     listed = pager.RowList(rows, _GLIMPSE)
     galleries.draw_gallery(entry, listed, metric, key="glimpse", title="A few pairs at random")
 
@@ -90,15 +90,15 @@ def _glimpse_rows(entry: Entry, metric: str) -> np.ndarray:
 
 def _glance(entry: Entry, run: Run) -> None:
     config = run.config
-    finished, shards = words.count(len(run.score_files)), words.count(len(config.shards))
-    set_aside = "not known yet" if config.skipped_rows is None else words.count(config.skipped_rows)
+    finished, shards = words.number(len(run.score_files)), words.number(len(config.shards))
+    set_aside = "not known yet" if config.skipped_rows is None else words.number(config.skipped_rows)
     cells = {
         "Pairs scored": (
-            words.count(state.scored_pairs(entry)),
+            words.number(state.scored_pairs(entry)),
             "Rows of the finished shards, those set aside included.",
         ),
         "Shards": (f"{finished} of {shards}", "A shard is one metadata file of the pool."),
-        "Metrics": (words.count(len(run.metrics)), "Score columns of every pair."),
+        "Metrics": (words.number(len(run.metrics)), "Score columns of every pair."),
         "Set aside": (set_aside, "Rows whose embeddings could not be used; never selected."),
         "Teacher": (config.arch, "The frozen CLIP whose embeddings were scored."),
     }
@@ -158,10 +158,10 @@ def _draw_progress(entry: Entry, run: Run) -> None:
     status = _status(run)
     done = state.scored_pairs(entry) if status.done is None else status.done
     total = status.total or run.config.pairs or 1
-    text = f"{words.count(done)} of {words.pairs(total)} scored"
+    text = f"{words.number(done)} of {words.pairs(total)} scored"
     speed = status.per_s or 0
     if _is_running(run) and speed > 0:
-        text += f" · {words.count(speed)} pairs/s · {words.duration(max(total - done, 0) / speed)} left"
+        text += f" · {words.number(speed)} pairs/s · {words.duration(max(total - done, 0) / speed)} left"
     st.progress(min(done / total, 1.0), text=text)
     if status.state == "failed":
         messages.show_error(status.message or "no message", "Scoring stopped with an error:")
@@ -216,7 +216,7 @@ def _scores(entry: Entry, run: Run) -> None:
         spread = marginals.marginal(entry, name)
         low, median, high = (words.unsigned_zero(spread.quantile(percent)) for percent in (5, 50, 95))
         drawn = spread.coarse(_SPARK_BINS)[1].tolist()
-        rows.append({"metric": metrics.title(name), "spread": drawn, "5 %": low, "median": median, "95 %": high})
+        rows.append({"metric": words.title(name), "spread": drawn, "5 %": low, "median": median, "95 %": high})
     number = st.column_config.NumberColumn
     messages.show_table(
         rows,
@@ -228,7 +228,7 @@ def _scores(entry: Entry, run: Run) -> None:
         },
     )
     with st.expander("What each metric measures, and when it misleads"):
-        messages.show_facts({metrics.title(name): metrics.describe(name).help for name in run.metrics})
+        messages.show_facts({words.title(name): words.metric(name).help for name in run.metrics})
 
 
 def _provenance(run: Run) -> None:
@@ -237,8 +237,8 @@ def _provenance(run: Run) -> None:
     if status.updated_at is not None:
         said, ended = status.updated_at.astimezone(UTC), "finished" if run.finished else "unfinished, last written"
         scored = f"{ended} {said.day} {said:%b %Y, %H:%M} UTC"
-        scored += f", at {words.count(status.per_s)} pairs/s" if status.per_s else ""
-    batch = words.count(config.batch_size)
+        scored += f", at {words.number(status.per_s)} pairs/s" if status.per_s else ""
+    batch = words.number(config.batch_size)
     used = dict.fromkeys([*config.norms, *(p for added in run.added for p in added.norms)])
     norms = ", ".join(f"p = {'∞' if p == 'inf' else p}" for p in used)
     messages.show_facts(

@@ -15,7 +15,7 @@ from clipsel_core.curation.exploring.searches import Nearest
 from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import messages, metrics, recipes, search_links, state, words
+from pages.parts import messages, recipes, search_links, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, pager
 from pages.parts.jobs import jobs
@@ -39,7 +39,7 @@ def show(entry: Entry) -> None:
         jobs.draw_panel(run.root)
         if earlier is not None:
             best = earlier.nearest.first(size)
-            title = f"The best {words.count(len(best))} of {words.count(len(earlier.nearest))} {earlier.name}"
+            title = f"The best {words.number(len(best))} of {words.number(len(earlier.nearest))} {earlier.name}"
             _show_found(entry, run, best, metric, title, earlier.among)
             return
         ask: dict[str, Callable[[], Query | None]] = {
@@ -79,9 +79,9 @@ def _controls(entry: Entry) -> tuple[str, Side, int, str]:
         said: dict[str, Any] = {"default": "images", "required": True, "help": "Whose embeddings are compared with it."}
         side = st.segmented_control("Compare with", list(results.SIDES), key="side", **said, **anew)
         names = list(state.open_table(entry).metrics)
-        metric = st.selectbox("Show beside", names, format_func=metrics.title, key="search_metric", width=180, **shared)
+        metric = st.selectbox("Show beside", names, format_func=words.title, key="search_metric", width=180, **shared)
         best: dict[str, Any] = {
-            "format_func": words.count,
+            "format_func": words.number,
             "help": "How many pairs are listed; the buttons take all of them.",
         }
         size = st.selectbox("The best", _SIZES, index=2, key="search_size", width=110, **best, **shared)
@@ -119,7 +119,7 @@ def _show_found(
             "Nothing found", "No pair of the run has an embedding to compare with. Try images for captions."
         )
         return
-    high, low = (words.score(float(found.similarity[end])) for end in (0, -1))
+    high, low = (words.decimal(float(found.similarity[end])) for end in (0, -1))
     messages.show_title(title, f"{among} · cosine {high} to {low}")
     # A list of them is named after what they are like.
     galleries.draw_actions(entry, run, found.rows, more, called=title[title.find("like ") :])

@@ -53,7 +53,7 @@ def show(entry: Entry) -> None:
         elif picked is None:
             why = "A recipe keeps pairs step by step. Add the first, or load a saved recipe."
             messages.show_empty("No step yet", why)
-        cards = steps.draw_cards(entry, run)
+        cards = steps.draw_steps(entry, run)
         steps.draw_adders(entry, run)
     with right:
         answered = st.container()
@@ -105,14 +105,14 @@ def _draw_counts(headline: DeltaGenerator, picked: Selection, steps: list[AnySte
     """How many pairs are kept, exactly those that an export writes; and a bar for the pool and each step."""
     things, share = things_of(len(picked), "pairs"), words.share(len(picked), picked.total)
     headline.html(
-        f'<div class="headline" id="kept"><b>{words.count(len(picked))}</b>'
-        f"<span>{things} kept · {share} of {words.count(picked.total)}</span></div>"
+        f'<div class="headline" id="kept"><b>{words.number(len(picked))}</b>'
+        f"<span>{things} kept · {share} of {words.number(picked.total)}</span></div>"
     )
-    aside = f"{words.count(picked.set_aside)} set aside when they were scored: never kept" if picked.set_aside else ""
+    aside = f"{words.number(picked.set_aside)} set aside when they were scored: never kept" if picked.set_aside else ""
     rows = [_funnel_row("pool", picked.total, picked.total, aside)]
     for report, step in zip(picked.report, (step for step in steps if step.enabled), strict=True):
-        added = f", adds {words.count(report.added)}" if report.added else ""
-        note = f"drops {words.count(report.dropped)}{added}; alone it would drop {words.count(report.alone_drops)}"
+        added = f", adds {words.number(report.added)}" if report.added else ""
+        note = f"drops {words.number(report.dropped)}{added}; alone it would drop {words.number(report.alone_drops)}"
         rows.append(_funnel_row(recipes.step_in_words(step), report.kept_after, picked.total, note))
     st.html(f'<div class="funnel">{"".join(rows)}</div>')
 
@@ -121,7 +121,7 @@ def _funnel_row(label: str, kept: int, total: int, note: str) -> str:
     width = 100 * kept / total if total else 0
     return (
         f'<div class="row"><div class="label"><span>{html.escape(label)}</span>'
-        f"<b>{words.count(kept)}</b><i>{words.share(kept, total)}</i></div>"
+        f"<b>{words.number(kept)}</b><i>{words.share(kept, total)}</i></div>"
         f'<div class="track"><div class="fill" style="width:{width:.2f}%"></div></div>'
         f'<div class="note">{html.escape(note)}</div></div>'
     )

@@ -15,7 +15,7 @@ import streamlit as st
 
 from clipsel_core.errors import ClipselError
 from pages.parts import views
-from pages.parts.messages import in_one_line, show_error
+from pages.parts.messages import error_text, show_error
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -52,8 +52,8 @@ def _guarded(draw: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
 def show_unreadable(error: Exception) -> None:
     """The error in its own words, with a button that draws the page anew: without the run, where that is gone."""
-    show_error(in_one_line(error), "This cannot be shown: it was changed or taken away meanwhile")
-    if st.button("Draw the page anew", icon=":material/refresh:", key=f"anew {in_one_line(error)}"):
+    show_error(error_text(error), "This cannot be shown: it was changed or taken away meanwhile")
+    if st.button("Draw the page anew", icon=":material/refresh:", key=f"anew {error_text(error)}"):
         st.rerun()
 
 
@@ -65,7 +65,7 @@ def callback(act: Callable[Arguments, Result]) -> Callable[Arguments, Result | N
         try:
             return act(*args, **kwargs)
         except (ClipselError, OSError) as error:
-            views.get(Callbacks).failed = in_one_line(error)
+            views.get(Callbacks).failed = error_text(error)
             return None
 
     return guarded

@@ -75,7 +75,7 @@ def show_error(error: Exception | str, title: str) -> None:
     st.code(str(error), language=None, wrap_lines=True)
 
 
-def in_one_line(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An error's own words; of the system's errors the file and the reason."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {reason_of(error)}"

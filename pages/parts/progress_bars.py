@@ -98,17 +98,17 @@ def search_captions(key: str, asked: tuple, make: Callable[[], CaptionScan]) -> 
         scan = search.scan = make()
 
     def so_far() -> str:
-        return f"{words.count(scan.done)} of {counted(scan.total, 'captions')} read, {words.count(scan.found)} match"
+        return f"{words.number(scan.done)} of {counted(scan.total, 'captions')} read, {words.number(scan.found)} match"
 
     def stop(stopped: bool) -> None:
         search.stopped = stopped
 
     if scan.finished:
         return scan, ""
-    behind = f" in the first {words.count(scan.done)} of {counted(scan.total, 'captions')}"
+    behind = f" in the first {words.number(scan.done)} of {counted(scan.total, 'captions')}"
     with slot.container(horizontal=True, vertical_alignment="center"):
         if search.stopped:
-            st.text(f"Stopped: {words.count(scan.found)} match{behind}.")
+            st.text(f"Stopped: {words.number(scan.found)} match{behind}.")
             st.button("Go on", icon=":material/play_arrow:", key=f"{key} on", on_click=stop, args=(False,))
             return scan, behind
         bar = st.progress(scan.done / max(scan.total, 1), so_far(), width=420)

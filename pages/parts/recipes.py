@@ -28,7 +28,7 @@ from clipsel_core.curation.recipes.recipe import (
 from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, metrics, views, words
+from pages.parts import catalog, views, words
 from pages.parts.catalog import Entry
 
 Draft = dict[int, AnyStep]
@@ -159,7 +159,7 @@ def by_hand(entry: Entry, run: Run) -> dict[str, str]:
     return {uid: step.kind for step in steps for uid in getattr(step, step.kind)}
 
 
-def judge(entry: Entry, run: Run, uid: str, kind: str) -> None:
+def keep_or_drop(entry: Entry, run: Run, uid: str, kind: str) -> None:
     """Keeps or drops a pair by hand; the same again takes it back. kind: keep or drop.
 
     The pair leaves every step by hand that names it and joins the last one of its kind, or a new one behind all others.
@@ -206,11 +206,11 @@ def in_words(path: Path) -> str:
 def step_in_words(step: AnyStep, amount: str | None = None) -> str:
     """One step as a person would say it. amount: said in place of its own, of a step with a metric."""
     if isinstance(step, KeepTop):
-        text = f"top {amount or words.percent(step.keep_top)} of the {step.of} by {metrics.title(step.metric)}"
+        text = f"top {amount or words.percent(step.keep_top)} of the {step.of} by {words.title(step.metric)}"
     elif isinstance(step, AtLeast):
-        text = f"{metrics.title(step.metric)} ≥ {amount or f'{step.at_least:.15g}'}"
+        text = f"{words.title(step.metric)} ≥ {amount or f'{step.at_least:.15g}'}"
     elif isinstance(step, AtMost):
-        text = f"{metrics.title(step.metric)} ≤ {amount or f'{step.at_most:.15g}'}"
+        text = f"{words.title(step.metric)} ≤ {amount or f'{step.at_most:.15g}'}"
     else:
         text = step.text
     return text if step.enabled else f"{text} (off)"

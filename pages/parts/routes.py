@@ -92,7 +92,7 @@ def image(request: Request) -> Response:
     return Response(data, media_type=kind, headers={**_HEADERS, "Cache-Control": "private, max-age=3600"})
 
 
-def export(request: Request) -> Response:
+def exported_file(request: Request) -> Response:
     """A file that the run exported, as a download streamed from the disk."""
     entry = catalog.by_key(request.path_params["run"])
     name = request.path_params["name"]
@@ -168,7 +168,7 @@ def unknown(request: Request) -> Response:
 
 ROUTES = [
     Route("/pairs/{run}/{uid}", image),
-    Route("/exports/{run}/{name}", export),
+    Route("/exports/{run}/{name}", exported_file),
     Route("/drawings/{name}", drawing),
     Route("/scripts/{name}", script),
     *(Route(f"/{name}", guessed) for name in _GUESSED),

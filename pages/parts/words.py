@@ -1,16 +1,20 @@
-"""How are numbers put into words? One way for all pages."""
+"""How are numbers and metrics put into words? One way for all pages."""
 
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass
 from decimal import Decimal
 
 from clipsel_core.errors import counted
 
+_NORMSIM = re.compile(r"normsim_([^_]+)_(.+)")
 
-def count(number: float) -> str:
+
+def number(value: float) -> str:
     """A whole number with thousands separators: 12800000 is 12,800,000."""
-    return f"{int(number):,}"
+    return f"{int(value):,}"
 
 
 def pairs(number: float) -> str:
@@ -18,9 +22,9 @@ def pairs(number: float) -> str:
     return counted(number, "pairs")
 
 
-def rate(number: float) -> str:
+def rate(value: float) -> str:
     """So many in a second: 1234.5 is 1,234; a digit behind the point below 10."""
-    return count(number) if number >= 10 else f"{number:.1f}"
+    return number(value) if value >= 10 else f"{value:.1f}"
 
 
 def share(part: float, whole: float) -> str:
@@ -52,10 +56,10 @@ def percentile(percent: float) -> str:
     return ">P99.9" if 99.95 <= percent < 100 else f"P{percent:.1f}"
 
 
-def score(value: float) -> str:
+def decimal(value: float) -> str:
     """A score to four digits, or a dash where there is none. What rounds to nothing has no sign.
 
-    >>> score(0.25), score(-0.00001), score(1234.5)
+    >>> decimal(0.25), decimal(-0.00001), decimal(1234.5)
     ('0.2500', '0.0000', '1,234.50')
     """
     if value is None or not math.isfinite(value):
@@ -83,3 +87,82 @@ def duration(seconds: float) -> str:
 def percent(fraction: Decimal) -> str:
     """A fraction in percent as it was written: 0.125 is 12.5 %."""
     return f"{(fraction * 100).normalize():f} %"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score column in words. selects: whether keeping its highest pairs makes sense. ours: whether we computed it."""
+
+    name: str
+    title: str
+    measures: str
+    misleads: str
+    selects: bool = True
+    ours: bool = True
+
+    @property
+    def help(self) -> str:
+        return f"{self.measures} {self.misleads}"
+
+
+_FIXED = {
+    known.name: known
+    for known in (
+        Metric(
+            "clip_score",
+            "CLIPScore",
+            "Cosine of an image with its own caption; higher is better.",
+            "Misleads on images that show their caption as text, and on captions so general that they fit anything.",
+        ),
+        Metric(
+            "s_cliploss",
+            "s-CLIPLoss",
+            "CLIPScore less what image and caption gain by fitting the rest of their batch; higher is better.",
+            "Misleads where a batch is small or full of near duplicates, because twins are marked down for each other.",
+        ),
+        Metric(
+            "r_image",
+            "r image",
+            "How well the image fits the other captions of its batch; the half of the normalizer that it pays.",
+            "A high value says that the image is common or vague, not that the pair is bad.",
+            selects=False,
+        ),
+        Metric(
+            "r_text",
+            "r text",
+            "How well the caption fits the other images of its batch; the half of the normalizer that it pays.",
+            "A high value says that the caption is common or vague, not that the pair is bad.",
+            selects=False,
+        ),
+        Metric(
+            "normalizer_se",
+            "Normalizer error",
+            "Standard error of the normalizer over the random divisions; lower is steadier.",
+            "Says how much the rank would move under another seed, and nothing about how good the pair is.",
+            selects=False,
+        ),
+    )
+}
+
+
+def metric(name: str) -> Metric:
+    """What a metric measures, and when it misleads; an imported column is described by its name alone."""
+    if name in _FIXED:
+        return _FIXED[name]
+    match = _NORMSIM.fullmatch(name)
+    if match is None:
+        measures = "A column that was imported with the run."
+        return Metric(name, name, measures, "Its maker knows what it means.", ours=False)
+    p, target = match.groups()
+    if p == "inf":
+        measures = f"Largest cosine of the image with any image of the target {target}; higher is better."
+        misleads = "One odd target image lets all its look-alikes in; captions take no part."
+        return Metric(name, f"NormSim ∞ · {target}", measures, misleads)
+    measures = f"{p}-norm of the image's cosines with all images of the target {target}; higher is better."
+    misleads = "Favours what the target shows most often, grows with the target's size; captions take no part."
+    return Metric(name, f"NormSim {p} · {target}", measures, misleads)
+
+
+def title(name: str) -> str:
+    """What people read instead of the column's name."""
+    return metric(name).title

@@ -181,7 +181,7 @@ def test_inside__reads_the_allowed_folders_alone(data, tmp_path, monkeypatch):
     assert folders.inside("birds/pool") == data / "birds" / "pool"
     monkeypatch.setenv("CLIPSEL_READ", str(tmp_path / "more"))
     assert folders.inside("../more/pool") == tmp_path / "more" / "pool"
-    assert folders.shown(data / "birds") == "birds"
+    assert folders.short_path(data / "birds") == "birds"
     assert folders.target("birds/pool#part") == data / "birds" / "pool#part"
     with pytest.raises(JobError):
         folders.target("/etc/passwd#birds/pool")
@@ -489,7 +489,7 @@ def test_pool__its_form_is_there_while_the_machine_is_examined(opened, monkeypat
     assert app.button(key="start pool").disabled
     assert "downloaded teachers" in words(app)
     answer.set()
-    until(lambda: "ViT-B-32 openai" in machine.teachers())
+    until(lambda: "ViT-B-32 openai" in machine.downloaded_teachers())
     app.run()
     teacher = next(box for box in app.selectbox if box.label == "Teacher")
     assert "ViT-B-32 openai" in teacher.options

@@ -67,7 +67,7 @@ def test_fragment__says_what_is_wrong_in_one_line(monkeypatch):
         path.read_bytes()
 
     guards.fragment(draw)(Path("/nowhere/run.json"))
-    assert messages.in_one_line(said[0]) == "/nowhere/run.json: No such file or directory"
+    assert messages.error_text(said[0]) == "/nowhere/run.json: No such file or directory"
 
 
 @pytest.fixture

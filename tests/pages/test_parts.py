@@ -7,7 +7,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from pages.parts import messages, metrics, recipes, words
+from pages.parts import messages, recipes, words
 from pages.parts.map.canvas import Shape, read_shape
 from pages.parts.marginals import Marginal
 
@@ -64,13 +64,13 @@ def test_marginal__percentiles_by_hand():
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (words.count(12_800_000), "12,800,000"),
+        (words.number(12_800_000), "12,800,000"),
         (words.pairs(1), "1 pair"),
         (words.share(1, 8), "12.5 %"),
         (words.share(0, 0), "0.0 %"),
-        (words.score(0.12345), "0.1235"),
-        (words.score(1234.5), "1,234.50"),
-        (words.score(float("nan")), "–"),
+        (words.decimal(0.12345), "0.1235"),
+        (words.decimal(1234.5), "1,234.50"),
+        (words.decimal(float("nan")), "–"),
         (words.percent(Decimal("0.125")), "12.5 %"),
         (words.percent(Decimal("1.0")), "100 %"),
         (words.duration(3725), "1 h 2 min"),
@@ -93,12 +93,12 @@ def test_describe__every_metric_says_when_it_misleads():
         "normsim_2_a_b",
         "x",
     ):
-        metric = metrics.describe(name)
+        metric = words.metric(name)
         assert metric.title
         assert metric.measures.endswith(".")
         assert metric.misleads.endswith(".")
-    assert metrics.title("normsim_inf_imagenet") == "NormSim ∞ · imagenet"
-    assert metrics.title("normsim_2_a_b") == "NormSim 2 · a_b"
+    assert words.title("normsim_inf_imagenet") == "NormSim ∞ · imagenet"
+    assert words.title("normsim_2_a_b") == "NormSim 2 · a_b"
 
 
 def test_as_yaml__of_no_step_is_nothing():

@@ -29,7 +29,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import catalog, charts, guards, messages, metrics, progress_bars, state, words
+from pages.parts import catalog, charts, guards, messages, progress_bars, state, words
 from pages.parts.catalog import Entry
 from pages.parts.pair import galleries
 
@@ -80,7 +80,7 @@ def compare_runs(entry: Entry) -> None:
         return
     if alignment:
         shared = words.pairs(alignment.shared)
-        here, there = (words.count(len(table) - alignment.shared) for table in (alignment.first, alignment.second))
+        here, there = (words.number(len(table) - alignment.shared) for table in (alignment.first, alignment.second))
         by_uid = f"{shared} in both, matched by uid; {here} only here, {there} only there."
         messages.show_note(f"The same {shared}, in the same order." if alignment.rows is None else by_uid)
     guards.fragment(_table, run_every=progress_bars.SECONDS if work.task.active else None)(work, names, work.known)
@@ -106,7 +106,7 @@ def _show_settings(mine: Run, theirs: Run) -> None:
     said = {}
     for name, title in _SETTINGS.items():
         here, there = (
-            words.count(value) if isinstance(value, int) else str(value)
+            words.number(value) if isinstance(value, int) else str(value)
             for value in (getattr(run.config, name) for run in (mine, theirs))
         )
         if here != there:
@@ -122,7 +122,7 @@ def _table(work: Agreements, names: list[str], known: tuple) -> None:
     head = "".join(f"<th>{title}</th>" for title in _COLUMNS)
     rows = []
     for name in names:
-        title, found = f"<th>{html.escape(metrics.title(name))}</th>", work.found.get(name)
+        title, found = f"<th>{html.escape(words.title(name))}</th>", work.found.get(name)
         if found is None:
             waiting = "".join(_cell(math.nan, "…", column) for column in _COLUMNS[1:])
             rows.append(f"<tr>{title}<td></td>{waiting}</tr>")
@@ -133,11 +133,11 @@ def _table(work: Agreements, names: list[str], known: tuple) -> None:
             _cell(part, "–" if math.isnan(part) else text, column)
             for part, text, column in zip([found.spearman, *shares], texts, _COLUMNS[1:], strict=True)
         ]
-        rows.append(f'<tr>{title}<td data-of="{_COLUMNS[0]}">{words.count(found.pairs)}</td>{"".join(cells)}</tr>')
+        rows.append(f'<tr>{title}<td data-of="{_COLUMNS[0]}">{words.number(found.pairs)}</td>{"".join(cells)}</tr>')
     body = "".join(rows)
     st.html(f'<div class="matrix"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>')
     ranked = sum(name in work.found for name in names)
-    stopped = f"Stopped: {words.count(ranked)} of {counted(len(names), 'metrics')} are ranked."
+    stopped = f"Stopped: {words.number(ranked)} of {counted(len(names), 'metrics')} are ranked."
     progress_bars.draw_bar(work.task, key="rank", stopped=stopped)
 
 
@@ -158,10 +158,10 @@ def _compare_tops(entry: Entry, other: Entry, work: Agreements, names: list[str]
     with left:
         # The usual one first: what a page begins with is not in its link.
         first = sorted(names, key=lambda name: name != "s_cliploss")
-        name = st.selectbox("Metric", first, format_func=metrics.title, key="ranked", on_change=sort_parts, **linked)
+        name = st.selectbox("Metric", first, format_func=words.title, key="ranked", on_change=sort_parts, **linked)
         size: dict[str, Any] = {"format": "%d %%", "key": "top", "on_change": galleries.rewind_sorted}
         percent = st.slider("Top share", 1, 99, _USUAL, **size, **linked)
-    found, title = work.found.get(name), metrics.title(name)
+    found, title = work.found.get(name), words.title(name)
     if found is not None and not found.pairs:
         with right:
             messages.show_empty("No pair scored by both", f"No pair has a {title} in both. Choose another metric.")
@@ -178,7 +178,7 @@ def _compare_tops(entry: Entry, other: Entry, work: Agreements, names: list[str]
     mine, theirs = _top_bits(entry, other, name, percent, work)
     bits = (mine & ~theirs, mine & theirs, theirs & ~mine)
     counts = [bitmaps.pairs_in(part) for part in bits]
-    part = galleries.choose_part(counts, key="part")
+    part = galleries.ask_for_part(counts, key="part")
     of_part = (
         f"In this run's top {percent} % by {title}, and not in the other's",
         f"In both runs' top {percent} % by {title}",
@@ -226,7 +226,7 @@ class Agreements:
         missing = [name for name in self._names if name not in self.found] if self.alignment.shared else []
         steps = np.linspace(_MATCHING, 1, len(missing) + 1)
         for name, first, last in zip(missing, steps, steps[1:], strict=False):
-            told = part_of(report, first, last, f"Ranking both runs by {metrics.title(name)} …")
+            told = part_of(report, first, last, f"Ranking both runs by {words.title(name)} …")
             told(0, 1)
             self.found = {**self.found, name: measure_agreement(self.alignment, name, told)}
             write_agreements(self._kept, self.found)

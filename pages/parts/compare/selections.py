@@ -61,7 +61,7 @@ def compare_selections(entry: Entry) -> None:
     _draw_overlap([_shown(name) for name in names], found)
     for name in (name for name in names if name.startswith("list ")):
         if unknown := state.picked(entry, texts[name]).selection.report[0].unknown:
-            messages.show_note(f"{_shown(name)} names {words.count(unknown)} more uids that this run lacks.")
+            messages.show_note(f"{_shown(name)} names {words.number(unknown)} more uids that this run lacks.")
     _two(entry, texts, found)
 
 
@@ -111,7 +111,7 @@ def _two(entry: Entry, texts: dict[str, str], found: Overlap) -> None:
     i, j = found.names.index(first), found.names.index(second)
     both = int(found.both[i, j])
     counts = (int(found.sizes[i]) - both, both, int(found.sizes[j]) - both)
-    part = galleries.choose_part(counts, key="part")
+    part = galleries.ask_for_part(counts, key="part")
 
     def bits() -> np.ndarray:
         mine, theirs = (state.kept_bits(entry, texts[name]) for name in (first, second))
@@ -153,10 +153,10 @@ def _draw_overlap(labels: Sequence[str], found: Overlap) -> None:
     head = "".join(f"<th>{html.escape(label)}</th>" for label in labels)
     rows = []
     for i, label in enumerate(labels):
-        cells = [f'<th>{html.escape(label)}</th><td data-of="pairs">{words.count(found.sizes[i])}</td>']
+        cells = [f'<th>{html.escape(label)}</th><td data-of="pairs">{words.number(found.sizes[i])}</td>']
         for j, other in enumerate(labels):
             share = float(shares[i, j])
-            text = words.count(found.both[i, j]) if measure == "pairs" else words.percentage(share)
+            text = words.number(found.both[i, j]) if measure == "pairs" else words.percentage(share)
             # data-of: the column's name, for screens that have no room for columns.
             shade = f'data-of="with {html.escape(other)}" style="--part:{100 * np.nan_to_num(share):.0f}%"'
             told = 'class="self"' if i == j else shade

@@ -11,7 +11,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from pages.parts import guards, marginals, metrics, recipes, state, words
+from pages.parts import guards, marginals, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 from pages.parts.gallery import images, texts
@@ -64,14 +64,14 @@ def score_bars(entry: Entry, rows: np.ndarray, names: Sequence[str]) -> Bars:
         for value in map(float, state.open_table(entry).take(name, rows)):
             percentile = spread.percentile(value) if np.isfinite(value) else None
             rank = "not scored" if percentile is None else "all alike" if spread.alike else words.percentile(percentile)
-            column.append(Bar(metrics.title(name), words.score(value), rank, percentile))
+            column.append(Bar(words.title(name), words.decimal(value), rank, percentile))
         columns.append(column)
     return list(zip(*columns, strict=True))
 
 
 def cosine_bars(similarity: np.ndarray) -> Bars:
     """How alike each of these is to what was asked for. similarity: (M,) cosines."""
-    return [(Bar("cosine", words.score(value), "cosine", 100 * abs(float(value))),) for value in similarity]
+    return [(Bar("cosine", words.decimal(value), "cosine", 100 * abs(float(value))),) for value in similarity]
 
 
 def make_cards(entry: Entry, rows: np.ndarray, bars: Bars, keeps: state.Keeps | None = None) -> list[Card]:
@@ -157,7 +157,7 @@ def handle_presses(
                 elif kind == "open":
                     opened(uid)
                 else:
-                    recipes.judge(entry, run, uid, kind)
+                    recipes.keep_or_drop(entry, run, uid, kind)
             case _:
                 continue
         # In its place, so that the run cannot end between what was done and this.

@@ -105,7 +105,7 @@ def choose_page(key: str, listed: PairList, said: str = "", *, linked: bool = Tr
     page = int(st.number_input("Page", 1, pages, key=key, **bare))
     left, right = ":material/chevron_left:", ":material/chevron_right:"
     back.button("Previous", icon=left, on_click=turn, args=(key, pages, -1), disabled=page == 1, key=f"previous {key}")
-    st.text(f"of {words.count(pages)}")
+    st.text(f"of {words.number(pages)}")
     st.button("Next", icon=right, on_click=turn, args=(key, pages, 1), disabled=page == pages, key=f"next {key}")
     if said:
         st.text(said)

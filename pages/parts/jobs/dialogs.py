@@ -58,7 +58,7 @@ def beginning_with(value: object, field: str) -> str:
     return key(field)
 
 
-def choose(label: str, options: Sequence[str], placeholder: str, **shown: Any) -> str | None:
+def ask_for_choice(label: str, options: Sequence[str], placeholder: str, **shown: Any) -> str | None:
     """A field whose value is chosen or typed, None where it is neither. shown: as st.selectbox takes it."""
     asked = {"index": None, "key": key(label), "accept_new_options": True, "placeholder": placeholder}
     return st.selectbox(label, options, **{**asked, **STAYS, **shown})

@@ -109,7 +109,7 @@ def target(text: str) -> Path:
     return Path(f"{file}#{part}") if part else file
 
 
-def shown(path: Path) -> str:
+def short_path(path: Path) -> str:
     """How people read and type a path: from the data folder on where it lies in it."""
     data = catalog.data_folder().resolve()
     return path.resolve().relative_to(data).as_posix() if path.resolve().is_relative_to(data) else str(path)

@@ -62,9 +62,9 @@ def draw_target_button(entry: Entry, run: Run) -> None:
 def ask_for_pool() -> None:
     """The form of a new pool; starts it and closes where nothing is wrong."""
     messages.show_note("Images with captions, or embeddings that are there already, become a pool that can be scored.")
-    source = dialogs.choose(
+    source = dialogs.ask_for_choice(
         "Source",
-        [*(folders.shown(path) for path in folders.sources()), *catalog.readable_addresses()],
+        [*(folders.short_path(path) for path in folders.sources()), *catalog.readable_addresses()],
         "choose one, or type its path or address",
         help="Webdataset tars, a folder of images with a .txt beside each, a table of paths, parquets with images.",
     )
@@ -72,12 +72,12 @@ def ask_for_pool() -> None:
         f"Paths count from {catalog.data_folder()}. Another folder, or an address such as `https://host/folder` or "
         "`s3://bucket/folder`, is allowed with `--read` when the server starts."
     )
-    own = [folders.shown(path) for path in folders.teachers()]
+    own = [folders.short_path(path) for path in folders.teachers()]
     try:
-        cached = machine.teachers()
+        cached = machine.downloaded_teachers()
     except ClipselError:
         cached = []
-    teacher = dialogs.choose(
+    teacher = dialogs.ask_for_choice(
         "Teacher",
         [*own, *cached, _NO_TEACHER],
         "choose one on disk, or type model and tag: ViT-B-32 openai",
@@ -175,7 +175,7 @@ def _teacher_options(teacher: str) -> dict[str, Option]:
     """What was chosen or typed, as embed takes it. Raises JobError on a path from elsewhere, or without a tag."""
     if teacher == _NO_TEACHER:
         return {}
-    if teacher in [folders.shown(path) for path in folders.teachers()]:
+    if teacher in [folders.short_path(path) for path in folders.teachers()]:
         return {"model": f"local-dir:{folders.inside(teacher)}"}
     model, _, tag = teacher.strip().partition(" ")
     named = []
@@ -196,9 +196,11 @@ def _teacher_options(teacher: str) -> dict[str, Option]:
 @dialogs.form("Score a pool", width="medium")
 def ask_for_run() -> None:
     """The form of a new run; starts it and closes where nothing is wrong."""
-    known = [folders.shown(path) for path in folders.pools()]
+    known = [folders.short_path(path) for path in folders.pools()]
     begin = about if (about := dialogs.about()) in known else next(iter(known), None)
-    chosen = dialogs.choose("Pool", known, "choose one, or type its path", key=dialogs.beginning_with(begin, "Pool"))
+    chosen = dialogs.ask_for_choice(
+        "Pool", known, "choose one, or type its path", key=dialogs.beginning_with(begin, "Pool")
+    )
     if not chosen:
         st.caption(f"Pools are looked for in {catalog.data_folder()}; make one of images and captions first.")
         return
@@ -240,7 +242,7 @@ def ask_for_run() -> None:
 
 def _ask_for_targets(arch: str) -> tuple[list[str], list[tuple[str, bytes]]]:
     """The files that were chosen or typed; the name and the content of each that was uploaded."""
-    known = [folders.shown(path) for path in folders.targets()]
+    known = [folders.short_path(path) for path in folders.targets()]
     files = st.multiselect(
         "Targets",
         known,
@@ -310,8 +312,8 @@ def _temperature(pool: Pool, arch: str) -> tuple[float, float, str]:
 def ask_for_target(run: Run) -> None:
     """The form of a target from a file, chosen, typed or uploaded."""
     messages.show_note(_TARGET)
-    known = [folders.shown(path) for path in folders.targets()]
-    chosen = dialogs.choose("File", known, "choose one, or type its path")
+    known = [folders.short_path(path) for path in folders.targets()]
+    chosen = dialogs.ask_for_choice("File", known, "choose one, or type its path")
     uploaded = st.file_uploader("Or upload one", list(folders.TARGET_ENDINGS), key=dialogs.key("upload"))
     st.caption(f"Image embeddings by {run.config.arch}, width {run.config.width}, or uids of the pool.")
     wish = uploaded.name if uploaded else chosen or ""

@@ -235,14 +235,14 @@ def _show_all(active: list[Job], ended: list[Job]) -> None:
 def _place(job: Job, everywhere: list[Job]) -> str:
     """Where a job stands in the queue."""
     before = control.jobs_before(job, everywhere)
-    return f"waiting, {words.count(before)} before it" if before else "starting"
+    return f"waiting, {words.number(before)} before it" if before else "starting"
 
 
 def _how_far(job: Job, status: Status) -> str:
     if not status.total:
         return f"starting · {words.duration(job.seconds)}"
     if status.unit:
-        parts = [f"{words.count(status.done or 0)} of {counted(status.total, status.unit)}"]
+        parts = [f"{words.number(status.done or 0)} of {counted(status.total, status.unit)}"]
         parts += [f"{words.rate(status.per_s)} {status.unit}/s"] if status.per_s else []
     else:
         parts = [f"{100 * status.share:.0f} %"]
@@ -267,7 +267,7 @@ def _show_ended(job: Job, *, brief: bool = False) -> None:
         st.session_state["run"], views.get(Panel).opened = label, True
 
     def ask_to_score() -> None:
-        dialogs.open_with("score", folders.shown(Path(job.info.about)))
+        dialogs.open_with("score", folders.short_path(Path(job.info.about)))
         views.get(Panel).opened = True
 
     with st.container(horizontal=True, vertical_alignment="center", key=f"ended {job.id}" if brief else None):

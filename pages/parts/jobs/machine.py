@@ -48,7 +48,7 @@ def draw_machine() -> None:
         st.dataframe(rows, hide_index=True, width="stretch", height=420)
 
 
-def teachers() -> list[str]:
+def downloaded_teachers() -> list[str]:
     """Teachers of open_clip that are on disk, "MODEL TAG" each; none while they are looked for, which the page says."""
     names = (one["name"] for one in findings() or () if one["area"] == "teachers" and one["state"] == "ok")
     return [name for name in names if not name.startswith("local-dir:")]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from clipsel_core.curation.index import counts as binning
 from clipsel_core.curation.index.counts import Cells, Span
-from pages.parts import metrics, pictures, state, words
+from pages.parts import pictures, state, words
 from pages.parts.catalog import Entry
 from pages.parts.map.canvas import Legend, Points
 
@@ -43,7 +43,7 @@ class Colour:
     @property
     def title(self) -> str:
         return {AMOUNT: "Number of pairs", KEPT: "Share kept by the recipe"}.get(self.name) or (
-            f"Mean {metrics.title(self.name)}"
+            f"Mean {words.title(self.name)}"
         )
 
 
@@ -121,7 +121,7 @@ def _image(entry: Entry, colour: Colour, span: Span, dark: bool) -> bytes:
 
 
 @state.per_map(8)
-def whole_span(entry: Entry) -> Span:
+def map_span(entry: Entry) -> Span:
     """The whole map."""
     places = state.open_map(entry)
     return binning.span_around(places.x, places.y)
@@ -186,11 +186,11 @@ def legend_of(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Legen
         overall, highest = f"{100 * scale.middle:.1f} % overall", most if scale.high == 1 else f"≥ {most}"
         return Legend(colour.title, colours, [("0 %", 0.0), (overall, 0.5), (highest, 1.0)], blank)
     if colour.name != AMOUNT:
-        low, middle, high = (words.score(end) for end in (scale.low, scale.middle, scale.high))
+        low, middle, high = (words.decimal(end) for end in (scale.low, scale.middle, scale.high))
         ticks = [(f"≤ {low}", 0.0), (f"median {middle}", 0.5), (f"≥ {high}", 1.0)]
         return Legend(colour.title, colours, ticks, blank)
     # Cells are an accident of drawing; a square of a hundredth of the map's width means the same at every zoom.
-    left, right, _, _ = whole_span(entry)
+    left, right, _, _ = map_span(entry)
     side = (found.span[1] - found.span[0]) / found.density.shape[0]
     each = found.single * ((right - left) / 100 / side) ** 2
     ticks = []

@@ -12,7 +12,7 @@ from clipsel_core.curation.index import ranking
 from clipsel_core.curation.recipes.recipe import AtMost, Drop, Intersect, Keep, Union
 from clipsel_core.curation.selecting.selection import Judged, judge_pair
 from clipsel_core.errors import ClipselError
-from pages.parts import marginals, messages, metrics, recipes, state, words
+from pages.parts import marginals, messages, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 
@@ -34,14 +34,14 @@ def draw_scores(entry: Entry, row: int) -> None:
     waterfall = _waterfall(entry, *parts) if np.isfinite(parts).all() else None
     scores = []
     for name, value in found.items():
-        metric, spread = metrics.describe(name), marginals.marginal(entry, name)
+        metric, spread = words.metric(name), marginals.marginal(entry, name)
         edges, counts = spread.coarse(_BINS)
-        known = {"title": metric.title, "help": metric.help, "value": words.score(value), "counts": counts.tolist()}
+        known = {"title": metric.title, "help": metric.help, "value": words.decimal(value), "counts": counts.tolist()}
         if not np.isfinite(value):
             scores.append({**known, "rank": "not scored", "percentile": "", "at": None})
             continue
         rank = ranking.standing(state.ranking(entry, name), value)
-        known["rank"] = f"{words.count(rank.rank)} of {words.count(rank.scored)}"
+        known["rank"] = f"{words.number(rank.rank)} of {words.number(rank.scored)}"
         known["percentile"] = "all alike" if spread.alike else words.percentile(rank.percentile)
         scores.append({**known, "at": min(max((value - edges[0]) / (edges[-1] - edges[0]), 0), 1)})
     _scores(data={"scores": scores, "fall": waterfall}, key="pair scores")
@@ -60,7 +60,7 @@ def _waterfall(entry: Entry, clip_score: float, r_image: float, r_text: float, s
     drawn = [
         {
             "title": title,
-            "value": words.score(value),
+            "value": words.decimal(value),
             "from": (min(start, stop) - low) / span,
             "to": (max(start, stop) - low) / span,
             "kind": kind,
@@ -71,10 +71,10 @@ def _waterfall(entry: Entry, clip_score: float, r_image: float, r_text: float, s
     usual, taken = image.quantile(50) + text.quantile(50), r_image + r_text
     compared = "about as much as" if abs(taken - usual) < 0.005 else "more than" if taken > usual else "less than"
     said = (
-        f"The normalizer took {words.score(taken)}, {compared} the {words.score(usual)} that is usual in this run. "
-        f"{words.score(r_image)} because the image also fits other captions, "
+        f"The normalizer took {words.decimal(taken)}, {compared} the {words.decimal(usual)} that is usual in this run. "
+        f"{words.decimal(r_image)} because the image also fits other captions, "
         f"{_rank_in_words(image, r_image, 'images')}; "
-        f"{words.score(r_text)} because the caption also fits other images, "
+        f"{words.decimal(r_text)} because the caption also fits other images, "
         f"{_rank_in_words(text, r_text, 'captions')}."
     )
     return {"zero": -low / span, "steps": drawn, "text": said}
@@ -130,10 +130,10 @@ def _reason(judged: Judged) -> str:
     if math.isnan(judged.score):
         return "not scored"
     if not judged.before:
-        return f"{words.score(judged.score)}, out before"
+        return f"{words.decimal(judged.score)}, out before"
     if judged.threshold is None:
-        return f"{words.score(judged.score)}, keeps none"
-    score, threshold = words.score(judged.score), words.score(judged.threshold)
+        return f"{words.decimal(judged.score)}, keeps none"
+    score, threshold = words.decimal(judged.score), words.decimal(judged.threshold)
     if judged.score == judged.threshold and not judged.after:
         return f"{score}, a tie that went to smaller uids"
     if score == threshold:  # The digits that are usually shown do not tell them apart.

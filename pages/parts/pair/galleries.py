@@ -20,7 +20,7 @@ from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
-from pages.parts import guards, messages, metrics, progress_bars, recipes, state, views, words
+from pages.parts import guards, messages, progress_bars, recipes, state, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, pager, texts
 from pages.parts.jobs import dialogs, forms
@@ -107,25 +107,25 @@ def draw_sorted(
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         # The usual one first: what a page begins with is not in its link.
         names.sort(key=lambda name: name != usual)
-        metric = st.selectbox("By", names, format_func=metrics.title, key=_METRIC, width=220, **shared)
+        metric = st.selectbox("By", names, format_func=words.title, key=_METRIC, width=220, **shared)
         order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key=_ORDER, **shared)
     name = (entry, metric, name, state.scores_stamp(entry))
     listed = pager.sort_pairs(name, lambda: Listing.of(state.ranking(entry, metric), bits()), _ORDERS[order], _CARDS)
     messages.show_title(title, words.pairs(pairs))
     if not len(listed):
-        messages.show_note(f"None of them has a {metrics.title(metric)}.")
+        messages.show_note(f"None of them has a {words.title(metric)}.")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.choose_page(_PAGE, listed)
     draw_gallery(entry, listed, metric, key="part cards", title=title, page=page, pager_key=_PAGE)
 
 
-def choose_part(counts: Sequence[int], *, key: str) -> int:
+def ask_for_part(counts: Sequence[int], *, key: str) -> int:
     """Asks which of three parts to see: only this one's pairs, both's, only the other's. counts: pairs of each."""
     part = st.segmented_control(
         "Pairs", _PARTS, default=_PARTS[0], required=True, key=key, bind="query-params", on_change=rewind_sorted
     )
-    said = " · ".join(f"{name} {words.count(count)}" for name, count in zip(_PARTS, counts, strict=True))
+    said = " · ".join(f"{name} {words.number(count)}" for name, count in zip(_PARTS, counts, strict=True))
     messages.show_note(said)
     return _PARTS.index(part)
 

@@ -58,7 +58,7 @@ def _draw(entry: Entry) -> None:
         explanation.show_steps(entry, row)
         _buttons(entry, uid)
         url = known["url"][: texts.LONGEST_TEXT] or "none"
-        messages.show_facts({"uid": uid, "url": url, "row": words.count(row)})
+        messages.show_facts({"uid": uid, "url": url, "row": words.number(row)})
     with right:
         _tabs(entry, row, known["caption"])
 
@@ -91,7 +91,7 @@ def _header(opened: OpenPair) -> None:
             st.button("Back", icon=":material/undo:", key="pair back", on_click=go_back)
             st.text("opened from the pair before")
         else:
-            st.text(f"{words.count(place + 1)} of {words.count(pairs)} in this gallery")
+            st.text(f"{words.number(place + 1)} of {words.number(pairs)} in this gallery")
 
 
 def _turn(by: int) -> None:
@@ -126,7 +126,7 @@ def _buttons(entry: Entry, uid: str) -> None:
                 help=f"The key {key}",
                 # A click on the button of a pair that the server has left already is not one on the next pair's.
                 key=f"{kind} opened {uid}",
-                on_click=recipes.judge,
+                on_click=recipes.keep_or_drop,
                 args=(entry, run, uid, kind),
             )
 

@@ -14,7 +14,7 @@ from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import TargetInfo
-from pages.parts import messages, metrics, progress_bars, search_links, state, views, words
+from pages.parts import messages, progress_bars, search_links, state, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, pager
 from pages.parts.search import queries, results
@@ -97,9 +97,11 @@ def draw_target_images(entry: Entry, row: int) -> None:
 
 
 def _draw_target(entry: Entry, row: int, info: TargetInfo, found: NearestTargets) -> None:
-    nearest = metrics.title(f"normsim_inf_{info.name}")
+    nearest = words.title(f"normsim_inf_{info.name}")
     messages.show_title(f"Nearest of {counted(info.rows, 'images')} of {info.name}", "by absolute cosine")
-    text = f"{nearest} is the first of these, {words.score(abs(float(found.similarity[0])))}; the rest do not enter it."
+    text = (
+        f"{nearest} is the first of these, {words.decimal(abs(float(found.similarity[0])))}; the rest do not enter it."
+    )
     messages.show_note(text)
     if found.pairs:
         _draw(entry, found.rows, cards.cosine_bars(found.similarity), f"target {info.name}")
@@ -107,7 +109,7 @@ def _draw_target(entry: Entry, row: int, info: TargetInfo, found: NearestTargets
     if found.closest is not None:
         # What a target's image that has no picture looks like.
         alike = results.find_nearest(entry, found.closest, "image", but=row).first(_STAND_INS)
-        title = f"Most like the first, row {words.count(found.rows[0])}"
+        title = f"Most like the first, row {words.number(found.rows[0])}"
         messages.show_title(title, f"of {results.describe_sample(entry)}, to see what it may show")
         _draw(entry, alike.rows, cards.cosine_bars(alike.similarity), f"like target {info.name}")
     st.dataframe(

@@ -14,7 +14,7 @@ from clipsel_core.curation.selecting import stability
 from clipsel_core.curation.selecting.live import ScoreStep, Side, boundary
 from clipsel_core.curation.selecting.stability import Stability
 from clipsel_core.runs.store import Run
-from pages.parts import messages, metrics, recipes, state, words
+from pages.parts import messages, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, pager
 from pages.parts.pair import galleries
@@ -40,7 +40,7 @@ def draw_threshold(entry: Entry, run: Run, recipe: str) -> None:
     asked = st.segmented_control(
         "Step",
         list(steps),
-        format_func=lambda place: f"{place + 1} · {metrics.title(steps[place].metric)}",
+        format_func=lambda place: f"{place + 1} · {words.title(steps[place].metric)}",
         key="threshold of",
         required=True,
         label_visibility="collapsed",
@@ -69,7 +69,7 @@ def draw_seed(entry: Entry, recipe: str) -> None:
     """What the expander holds. recipe: the draft's YAML, which fits the run."""
     found = _stability(entry, recipe)
     for metric in found.unknown:
-        messages.show_note(f"A step uses {metrics.title(metric)}; how much of it is chance is not on record.")
+        messages.show_note(f"A step uses {words.title(metric)}; how much of it is chance is not on record.")
     if not found.noisy:
         title = "No step of this recipe depends on the seed"
         messages.show_empty(
@@ -105,9 +105,9 @@ def _side(entry: Entry, step: ScoreStep, side: str, listed: Side, kept: state.Ke
         page = pager.choose_page(_pager(side), pages)
     values = state.open_table(entry).take(step.metric, pages.rows(page))
     # In a large run the pairs of a page may differ by less than is said of a score.
-    span = " to ".join(dict.fromkeys(words.score(float(end)) for end in (values.min(), values.max())))
+    span = " to ".join(dict.fromkeys(words.decimal(float(end)) for end in (values.min(), values.max())))
     with title:
-        said = f"{words.pairs(len(listed))}, these have {metrics.title(step.metric)} {span}"
+        said = f"{words.pairs(len(listed))}, these have {words.title(step.metric)} {span}"
         messages.show_title(f"Just {side}: {verb}", said)
     shown: dict[str, Any] = {"title": f"Pairs just {side} the threshold", "keeps": kept, "pager_key": _pager(side)}
     galleries.draw_gallery(entry, pages, step.metric, key=f"just {side}", page=page, **shown)
@@ -131,12 +131,12 @@ class _Pages:
 
 
 def _draw_flips(entry: Entry, found: Stability, recipe: str) -> None:
-    flips = f"{found.flips:,.1f}" if found.flips < 10 else words.count(round(found.flips))
+    flips = f"{found.flips:,.1f}" if found.flips < 10 else words.number(round(found.flips))
     share = words.share(found.flips, found.kept)
     share = share if share.startswith(("under", "over")) else f"about {share}"
     messages.show_title(
         f"{share[:1].upper()}{share[1:]} of the selection would be other pairs under another seed",
-        f"{flips} of {words.count(found.kept)} leave, as many join",
+        f"{flips} of {words.number(found.kept)} leave, as many join",
     )
     divisions = state.open_run(entry).config.divisions
     messages.show_note(

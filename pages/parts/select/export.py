@@ -270,7 +270,7 @@ def _show_export(entry: Entry, done: _Export, recipe: str) -> None:
             st.markdown("**Exported earlier**, from other steps than those on this page now")
         facts = {
             "Path": str(out),
-            "Pairs": words.count(manifest.pairs),
+            "Pairs": words.number(manifest.pairs),
             "Size": counted(manifest.size_bytes, "bytes"),
             "SHA-256": manifest.sha256,
             "Manifest": str(manifest.manifest_path),

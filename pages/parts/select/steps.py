@@ -33,7 +33,7 @@ from clipsel_core.curation.selecting.live import ScoreStep, Settings, settings_o
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import guards, marginals, messages, metrics, recipes, state, views, words
+from pages.parts import guards, marginals, messages, recipes, state, views, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 from pages.parts.select import control
@@ -75,7 +75,7 @@ class Editor:
     focus_turn: int = 0
 
 
-def draw_cards(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
+def draw_steps(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
     """A card for each step of the draft, and in each the place that draw_effects fills, by the step's number."""
     places = {}
     for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
@@ -97,7 +97,7 @@ def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: di
                 # The thumb and what it does: percent for a fraction, the metric's own range for a threshold.
                 ruler, settings = _ruler(entry, step), None
                 key = f"share-{number}" if isinstance(step, KeepTop) else f"{step.kind}-{number}-{step.metric}"
-                head = {**ruler.head(step), "label": f"Step {place + 1}: {metrics.title(step.metric)}"}
+                head = {**ruler.head(step), "label": f"Step {place + 1}: {words.title(step.metric)}"}
                 if picked is not None:
                     settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
                     head |= _effect(step, earlier, settings, picked.selection)
@@ -105,7 +105,7 @@ def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: di
             elif picked is not None and step.enabled and isinstance(step, Intersect | Union | Subtract):
                 report = picked.selection.report[earlier]
                 if report.listed is not None and report.unknown is not None:
-                    listed, unknown = words.count(report.listed), words.count(report.unknown)
+                    listed, unknown = words.number(report.listed), words.number(report.unknown)
                     messages.show_note(f"{listed} listed, {unknown} not in this run")
         earlier += step.enabled
 
@@ -113,7 +113,7 @@ def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: di
 def draw_adders(entry: Entry, run: Run) -> None:
     """What adds a step: one of the first metric that no step uses yet, keeping its top half; or one with a list."""
     used = {step.metric for step in recipes.draft(entry, run).values() if isinstance(step, ScoreStep)}
-    choices = [name for name in run.metrics if metrics.describe(name).selects and name not in used]
+    choices = [name for name in run.metrics if words.metric(name).selects and name not in used]
     step = KeepTop(metric=(choices or run.metrics)[0], keep_top=Decimal("0.5"))
     with st.container(horizontal=True, gap="small"):
         st.button("Add a step", icon=":material/add:", key=_ADD, on_click=recipes.add_step, args=(entry, run, step))
@@ -180,7 +180,7 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
             names, rules = list(dict.fromkeys([*run.metrics, step.metric])), list(_RULES)
             metric, rule = names.index(step.metric), rules.index(step.of if isinstance(step, KeepTop) else step.kind)
             again: dict[str, Any] = {"on_change": _rebuild, "args": (entry, run, number), **_BARE}
-            st.selectbox("Metric", names, metric, metrics.title, key=f"metric-{number}", width=165, **again)
+            st.selectbox("Metric", names, metric, words.title, key=f"metric-{number}", width=165, **again)
             st.selectbox("Rule", rules, rule, _RULES.__getitem__, key=f"rule-{number}", width=195, **again)
         else:
             st.text(step.text)
@@ -330,7 +330,7 @@ def _effect(step: ScoreStep, earlier: int, settings: Settings, picked: Selection
         # The threshold's line, where it lies within the scores.
         nearest = int(np.nanargmin(np.abs(settings.thresholds - report.threshold)))
         percentile = words.percentile(100 * settings.below[nearest] / max(settings.scored, 1))
-        text, at = f"{words.score(report.threshold)} · {percentile}", (report.threshold - low) / ((high - low) or 1.0)
+        text, at = f"{words.decimal(report.threshold)} · {percentile}", (report.threshold - low) / ((high - low) or 1.0)
         marks = [{"at": at, "text": text, "kind": "line"}]
     return {
         "title": title,
@@ -340,8 +340,8 @@ def _effect(step: ScoreStep, earlier: int, settings: Settings, picked: Selection
         "row": 1 + earlier,
         "stands": [other.kept_after for other in behind],
         "drops": report.alone_drops if report else 0,
-        "note": metrics.describe(step.metric).help,
-        "metric": metrics.title(step.metric),
+        "note": words.metric(step.metric).help,
+        "metric": words.title(step.metric),
         "on": step.enabled,
         "upward": not isinstance(step, AtMost),
         "absolute": not isinstance(step, KeepTop),
@@ -363,13 +363,13 @@ def _effect(step: ScoreStep, earlier: int, settings: Settings, picked: Selection
 def _heading(step: ScoreStep, report: StepReport | None, scored: int) -> tuple[str, str]:
     """What the card says as the step stands; and what stands before its counts while another thumb moves. Which score a
     share ends at is not known then."""
-    title = metrics.title(step.metric)
+    title = words.title(step.metric)
     if report is None:
         return f"{title}: this step is off", title
     if not scored:
         return f"{title}: no pair of this run has a score", title
     if report.threshold is None:
         return f"{title}: this step keeps none", title
-    rule = f"{title} {'≤' if isinstance(step, AtMost) else '≥'} {words.score(report.threshold)}"
-    before, after = words.count(report.kept_before), words.count(report.kept_after)
+    rule = f"{title} {'≤' if isinstance(step, AtMost) else '≥'} {words.decimal(report.threshold)}"
+    before, after = words.number(report.kept_before), words.number(report.kept_after)
     return f"{rule} keeps {after} of {before}", title if isinstance(step, KeepTop) else rule
