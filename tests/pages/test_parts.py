@@ -82,7 +82,7 @@ def test_words__as_people_write_them(shown, expected):
     assert shown == expected
 
 
-def test_describe__every_metric_says_when_it_misleads():
+def test_metric__each_of_them_says_when_it_misleads():
     for name in (
         "clip_score",
         "s_cliploss",
