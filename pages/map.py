@@ -13,8 +13,8 @@ from clipsel_core.curation.index.counts import within
 from pages.parts import guards, messages, recipes, state, views, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import images, pager, texts
-from pages.parts.jobs import jobs
-from pages.parts.map import canvas, colours, projecting, region
+from pages.parts.jobs import forms, jobs
+from pages.parts.map import canvas, colours, region
 from pages.parts.map.canvas import MapState, Points, Tip, View
 from pages.parts.map.colours import AMOUNT, KEPT, Colour
 from pages.parts.pair import pair
@@ -38,7 +38,7 @@ def show(entry: Entry) -> None:
     state.require_table(entry)
     if state.find_map(entry) is None:
         jobs.draw_panel(run.root)
-        projecting.ask_for_map(entry, run)
+        forms.ask_for_map(entry, run)
         return
     recipe, naming = recipes.draft_yaml(entry, run), region.naming_task(entry)
     naming.begin()

@@ -16,7 +16,6 @@ from pages.parts import guards, marginals, messages, recipes, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms, jobs, machine
-from pages.parts.map import projecting
 from pages.parts.pair import galleries
 
 _SPARK_BINS = 64
@@ -32,7 +31,6 @@ def show(entry: Entry) -> None:
         st.title("Overview")
         st.space("stretch")
         forms.draw_buttons(run)
-    _next_step(run)
     _glance(entry, run)
     jobs.draw_panel()
     _progress(entry)
@@ -59,7 +57,7 @@ def show(entry: Entry) -> None:
         st.subheader("How it was made")
         _provenance(run)
         if not run.projection_file.exists():
-            projecting.ask_for_map(entry, run)
+            forms.ask_for_map(entry, run)
     if state.scored_pairs(entry) and damage is None:
         _glimpse(entry)
     machine.draw_machine()
@@ -89,6 +87,16 @@ def _glimpse_rows(entry: Entry, metric: str) -> np.ndarray:
 
 
 def _glance(entry: Entry, run: Run) -> None:
+    """For who sees this for the first time: what it is, where to go, and how much of it there is."""
+    messages.show_note(
+        "Image-caption pairs, scored so that a CLIP is trained on the good ones. Look at pairs, choose what to keep by "
+        "their scores, export the uids."
+    )
+    with st.container(horizontal=True, gap="small", key="next"):
+        st.page_link("select.py", label="Choose what to keep", icon=":material/tune:")
+        st.page_link("gallery.py", label="Look at pairs", icon=":material/grid_view:")
+        if run.projection_file.exists():
+            st.page_link("map.py", label="See the map", icon=":material/map:")
     config = run.config
     finished, shards = words.number(len(run.score_files)), words.number(len(config.shards))
     set_aside = "not known yet" if config.skipped_rows is None else words.number(config.skipped_rows)
@@ -263,19 +271,6 @@ def _provenance(run: Run) -> None:
         return
     rows = [{"name": t.name, "images": t.rows, "file": t.path, "sha256": t.sha256[:12]} for t in run.targets]
     messages.show_table(rows, column_config={"images": st.column_config.NumberColumn(format="localized")})
-
-
-def _next_step(run: Run) -> None:
-    """For who sees this for the first time: what it is, and where to go."""
-    messages.show_note(
-        "Image-caption pairs, scored so that a CLIP is trained on the good ones. Look at pairs, choose what to keep by "
-        "their scores, export the uids."
-    )
-    with st.container(horizontal=True, gap="small", key="next"):
-        st.page_link("select.py", label="Choose what to keep", icon=":material/tune:")
-        st.page_link("gallery.py", label="Look at pairs", icon=":material/grid_view:")
-        if run.projection_file.exists():
-            st.page_link("map.py", label="See the map", icon=":material/map:")
 
 
 show(state.current())

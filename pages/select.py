@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.curation.recipes.recipe import AnyStep, load_recipe
-from clipsel_core.curation.selecting.selection import Selection
+from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.errors import ClipselError, RunError, things_of
 from clipsel_core.runs.store import Run
 from pages.parts import guards, links, messages, recipes, state, views, words
@@ -81,7 +80,22 @@ def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Sho
     if links.write(entry, run) != link or not fits or not recipes.same_steps(recipes.draft(entry, run), drawn):
         st.rerun()
     if picked is not None:
-        _draw_counts(places.kept, picked.selection, list(recipes.draft(entry, run).values()))
+        # How many pairs are kept, exactly those that an export writes; and a bar for the pool and each step.
+        kept, applied = picked.selection, [step for step in recipes.draft(entry, run).values() if step.enabled]
+        things, share = things_of(len(kept), "pairs"), words.share(len(kept), kept.total)
+        places.kept.html(
+            f'<div class="headline" id="kept"><b>{words.number(len(kept))}</b>'
+            f"<span>{things} kept · {share} of {words.number(kept.total)}</span></div>"
+        )
+        aside = f"{words.number(kept.set_aside)} set aside when they were scored: never kept" if kept.set_aside else ""
+        rows = [_funnel_row("pool", kept.total, kept.total, aside)]
+        for report, step in zip(kept.report, applied, strict=True):
+            added = f", adds {words.number(report.added)}" if report.added else ""
+            note = (
+                f"drops {words.number(report.dropped)}{added}; alone it would drop {words.number(report.alone_drops)}"
+            )
+            rows.append(_funnel_row(recipes.step_in_words(step), report.kept_after, kept.total, note))
+        st.html(f'<div class="funnel">{"".join(rows)}</div>')
     steps.draw_effects(entry, run, picked, places.steps)
     if places.saving is not None:
         export.draw_state(entry, recipe, places.saving)
@@ -99,22 +113,6 @@ def _pick(entry: Entry, recipe: str) -> tuple[state.Picked | None, ClipselError 
         return (state.picked(entry, recipe) if recipe else None), None
     except ClipselError as error:
         return None, error
-
-
-def _draw_counts(headline: DeltaGenerator, picked: Selection, steps: list[AnyStep]) -> None:
-    """How many pairs are kept, exactly those that an export writes; and a bar for the pool and each step."""
-    things, share = things_of(len(picked), "pairs"), words.share(len(picked), picked.total)
-    headline.html(
-        f'<div class="headline" id="kept"><b>{words.number(len(picked))}</b>'
-        f"<span>{things} kept · {share} of {words.number(picked.total)}</span></div>"
-    )
-    aside = f"{words.number(picked.set_aside)} set aside when they were scored: never kept" if picked.set_aside else ""
-    rows = [_funnel_row("pool", picked.total, picked.total, aside)]
-    for report, step in zip(picked.report, (step for step in steps if step.enabled), strict=True):
-        added = f", adds {words.number(report.added)}" if report.added else ""
-        note = f"drops {words.number(report.dropped)}{added}; alone it would drop {words.number(report.alone_drops)}"
-        rows.append(_funnel_row(recipes.step_in_words(step), report.kept_after, picked.total, note))
-    st.html(f'<div class="funnel">{"".join(rows)}</div>')
 
 
 def _funnel_row(label: str, kept: int, total: int, note: str) -> str:

@@ -16,7 +16,6 @@ import streamlit as st
 from pyarrow import json as pajson
 
 from clipsel_core.errors import ClipselError, RunError, reason_of
-from clipsel_core.jobs.control import Option
 from clipsel_core.runs.store import Run, RunConfig
 
 
@@ -108,10 +107,10 @@ def score_again(run: Run) -> str:
     return command(*words)
 
 
-def score_options(run: Run) -> dict[str, Option]:
+def score_options(run: Run) -> dict[str, float | str | list[str]]:
     """The options of the command that started a run, by name; those that are as usual are left out."""
     config, usual = run.config, RunConfig.model_fields
-    options: dict[str, Option] = {}
+    options: dict[str, float | str | list[str]] = {}
     for field in ("arch", "temperature", "batch_size", "divisions", "seed", "on_bad_rows", "precision"):
         value = getattr(config, field)
         if usual[field].is_required() or value != usual[field].default:

@@ -107,24 +107,22 @@ def exported_file(request: Request) -> Response:
             return missing
     except (RunError, OSError, RuntimeError, ValueError):  # a link that leads out or in circles, a zero byte
         return missing
-    if (asked := request.query_params.get("sha256")) is not None and _says(file) != asked:
+    asked = request.query_params.get("sha256")
+    try:
+        stat = file.stat()
+        replaced = asked is not None and _digest(file, stat.st_ino, stat.st_mtime_ns, stat.st_size) != asked
+    except (OSError, ValueError, TypeError, KeyError):  # a manifest that says nothing
+        replaced = asked is not None
+    if replaced:
         return PlainTextResponse(_REPLACED, 409, headers=_HEADERS)
     # Named as it is on the disk and not compressed on the way: a subset of 128 million uids is 2 GB.
     headers = {**_HEADERS, "Content-Encoding": "identity", "Cache-Control": "no-store"}
     return FileResponse(file, filename=name, media_type="application/octet-stream", headers=headers)
 
 
-def _says(file: Path) -> str | None:
-    """The SHA-256 of a subset, or that its manifest says; None where there is none."""
-    try:
-        stat = file.stat()
-        return _digest(file, stat.st_ino, stat.st_mtime_ns, stat.st_size)
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
 @lru_cache(maxsize=256)
 def _digest(file: Path, inode: int, changed_ns: int, size: int) -> str:
+    """The SHA-256 of a subset, or that its manifest says."""
     if file.name.endswith(".manifest.json"):
         return json.loads(file.read_bytes())["sha256"]
     return sha256_of(file)

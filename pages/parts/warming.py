@@ -26,7 +26,34 @@ def warm_up() -> threading.Thread:
     gc.disable()
     # Streamlit warns whoever runs a page in a console. To find out it looks at the files of all modules, for 0.15 s.
     delta_generator._use_warning_has_been_displayed = True
-    thread = threading.Thread(target=_warm, name="warm up", daemon=True)
+
+    def warm() -> None:
+        try:
+            for module in _PAGE:
+                importlib.import_module(module)
+            if _page_drawn.wait(_NO_PAGE_S):
+                threading.Event().wait(_IMAGES_S)
+            import numba  # noqa: F401 - first, since it takes longest
+            import numpy as np
+
+            from clipsel_core.curation.index import bitmaps
+            from clipsel_core.curation.index.ranking import PrefixCounts
+
+            # What Select asks of a large run first: counts over bins, and along the order of another metric.
+            bits = bitmaps.first(bitmaps.MANY)
+            bitmaps.counts_by_code(np.zeros(bitmaps.MANY, np.uint16), bits)
+            PrefixCounts.of(np.zeros(1, np.uint32), np.zeros(1, np.uint16), bits).from_rank(0)
+            import pandas  # noqa: F401 - so that it is there
+
+            # What was imported stays. Gone through for garbage again and again, it stops all sessions for 0.2 s each.
+            gc.collect()
+            gc.freeze()
+        except Exception:  # Whoever needs it meets the same, where it can be said.
+            _log.debug("not warmed up", exc_info=True)
+        finally:
+            gc.enable()
+
+    thread = threading.Thread(target=warm, name="warm up", daemon=True)
     thread.start()
     return thread
 
@@ -34,30 +61,3 @@ def warm_up() -> threading.Thread:
 def page_drawn() -> None:
     """Tells that a page is there."""
     _page_drawn.set()
-
-
-def _warm() -> None:
-    try:
-        for module in _PAGE:
-            importlib.import_module(module)
-        if _page_drawn.wait(_NO_PAGE_S):
-            threading.Event().wait(_IMAGES_S)
-        import numba  # noqa: F401 - first, since it takes longest
-        import numpy as np
-
-        from clipsel_core.curation.index import bitmaps
-        from clipsel_core.curation.index.ranking import PrefixCounts
-
-        # What Select asks of a large run first: counts over bins, and along the order of another metric.
-        bits = bitmaps.first(bitmaps.MANY)
-        bitmaps.counts_by_code(np.zeros(bitmaps.MANY, np.uint16), bits)
-        PrefixCounts.of(np.zeros(1, np.uint32), np.zeros(1, np.uint16), bits).from_rank(0)
-        import pandas  # noqa: F401 - so that it is there
-
-        # What was imported stays. Gone through for garbage again and again, it stops all sessions for 0.2 s each time.
-        gc.collect()
-        gc.freeze()
-    except Exception:  # Whoever needs it meets the same, where it can be said.
-        _log.debug("not warmed up", exc_info=True)
-    finally:
-        gc.enable()

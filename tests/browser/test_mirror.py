@@ -14,7 +14,7 @@ from clipsel_core.curation.recipes.recipe import AtLeast, AtMost, KeepTop, Recip
 from clipsel_core.curation.selecting.live import settings_of
 from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.runs.store import Run
-from pages.parts.select.control import packed
+from pages.parts.select.steps import packed
 
 MIRROR = Path(__file__).parents[2] / "pages" / "parts" / "select" / "mirror.js"
 METRICS = ("clip_score", "s_cliploss", "normsim_inf_task")

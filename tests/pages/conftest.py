@@ -86,7 +86,7 @@ def press(app: AppTest, component: str, kind: str, **said: object) -> AppTest:
 
 
 def unpacked(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The words and the numbers of a message to a thumb, as the browser reads them; see control.packed."""
+    """The words and the numbers of a message to a thumb, as the browser reads them; see steps.packed."""
     start = 4 + struct.unpack_from("<I", message)[0]
     head, arrays = json.loads(message[4:start]), {}
     for name, length in head["arrays"]:

@@ -1,4 +1,4 @@
-"""How is work started that takes long? In forms for a new pool, a run and a target, checked as commands check them."""
+"""How is work started that takes long? In forms for a pool, a run, a target and a map; commands check what they say."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
+from clipsel_core.curation.exploring.projection import SAMPLE
 from clipsel_core.errors import ClipselError, JobError, PoolFormatError, counted
 from clipsel_core.jobs import control
 from clipsel_core.jobs.control import Option
@@ -23,6 +24,7 @@ from pages.parts.catalog import Entry
 from pages.parts.jobs import dialogs, folders, jobs, machine
 
 _NO_TEACHER = "none: the source holds embeddings"
+_MOST_ON_MAP = 1_000_000
 _LOOKED = "told by looking"
 _USUAL_SHARD = 100_000
 _USUAL = RunConfig.model_fields
@@ -356,3 +358,25 @@ def _start_target(run: Run, name: str, uploads: list[tuple[str, bytes]], typed: 
 def _taken(run: Run) -> set[str]:
     """Names of the run's targets, and of those that are being added or were begun."""
     return {target.name for target in run.targets} | {folder.name for folder in (run.root / "added").glob("*")}
+
+
+def ask_for_map(entry: Entry, run: Run) -> None:
+    """A note that there is no map yet, with the button that makes one; nothing while one is being made."""
+    if jobs.at_work("project", run.root):
+        return
+
+    def make() -> None:
+        sample = st.session_state["map sample"]
+        jobs.launch("project", [run.root], {"sample": sample}, title=f"Map of {words.pairs(sample)}", about=run.root)
+
+    scored = state.scored_pairs(entry)
+    with st.container(border=True):
+        st.markdown("**No map yet**")
+        st.caption("It lays similar images beside each other, so that whole regions can be looked at and chosen.")
+        if scored:
+            with st.container(horizontal=True, vertical_alignment="bottom"):
+                most = min(scored, _MOST_ON_MAP)
+                st.number_input("Pairs on it", 1, most, min(SAMPLE, most), key="map sample", width=170)
+                st.button("Make a map", type="primary", icon=":material/map:", on_click=make)
+        with st.expander("From the command line"):
+            st.code(messages.command("project", run.root), language="bash", wrap_lines=True)

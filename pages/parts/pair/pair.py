@@ -60,7 +60,18 @@ def _draw(entry: Entry) -> None:
         url = known["url"][: texts.LONGEST_TEXT] or "none"
         messages.show_facts({"uid": uid, "url": url, "row": words.number(row)})
     with right:
-        _tabs(entry, row, known["caption"])
+        tabs = {
+            "Scores": partial(explanation.draw_scores, entry, row),
+            "Look-alikes": partial(related.draw_neighbours, entry, row),
+            "Same caption": partial(related.draw_same_caption, entry, row, known["caption"]),
+        }
+        if state.open_run(entry).targets:
+            tabs["Target images"] = partial(related.draw_target_images, entry, row)
+        # Only the open tab is worked out, and it stays open from pair to pair.
+        for tab, draw in zip(st.tabs(list(tabs), key="pair tab", on_change="rerun"), tabs.values(), strict=True):
+            if tab.open:
+                with tab:
+                    draw()
 
 
 def _shown_pair(entry: Entry, opened: OpenPair) -> tuple[int, str]:
@@ -129,18 +140,3 @@ def _buttons(entry: Entry, uid: str) -> None:
                 on_click=recipes.keep_or_drop,
                 args=(entry, run, uid, kind),
             )
-
-
-def _tabs(entry: Entry, row: int, caption: str) -> None:
-    """Only the open tab is worked out, and it stays open from pair to pair."""
-    tabs = {
-        "Scores": partial(explanation.draw_scores, entry, row),
-        "Look-alikes": partial(related.draw_neighbours, entry, row),
-        "Same caption": partial(related.draw_same_caption, entry, row, caption),
-    }
-    if state.open_run(entry).targets:
-        tabs["Target images"] = partial(related.draw_target_images, entry, row)
-    for tab, draw in zip(st.tabs(list(tabs), key="pair tab", on_change="rerun"), tabs.values(), strict=True):
-        if tab.open:
-            with tab:
-                draw()

@@ -1,11 +1,18 @@
 """How are the steps of a recipe edited? A card each: what it does, how much it keeps, what that does to its metric.
 
+A step is set with a thumb that redraws its histogram and all steps' counts as it moves. Everything that it can show is
+sent before it is touched, as raw bytes: a few numbers for each of its places. While it moves the browser asks nobody;
+when it is let go Python is told its place, once.
+
 Below them a step is added. The browser takes the keyboard away together with a button that is drawn anew elsewhere, or
 not at all; a callback names the button that is to have it then, and the page's next drawing hands it over.
 """
 
 from __future__ import annotations
 
+import json
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import lru_cache, partial
@@ -36,7 +43,6 @@ from clipsel_core.runs.store import Run
 from pages.parts import guards, marginals, messages, recipes, state, views, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
-from pages.parts.select import control
 
 _PERMILLE = Shares.evenly(1000)
 _LAYERS = [
@@ -58,6 +64,13 @@ _LIST_RULES: dict[str, type[Intersect] | type[Union] | type[Subtract]] = {
     "add those in": Union,
     "leave out those in": Subtract,
 }
+_control = component(
+    "control",
+    '<div class="control"><div class="thumb-box"></div><div class="histogram"></div></div>',
+    css=("histogram.css", "select/control.css"),
+    js=("make.js", "plot.js", "select/mirror.js", "select/control.js"),
+)
+_COUNTS = ("below", "left", "shown", "alone", "pool", "others", "fixed", "now")
 _focus = component("keyboard", '<div class="keyboard"></div>', js=("select/keyboard.js",))
 
 
@@ -73,6 +86,13 @@ class Editor:
     lists_added: int = 0
     focus: tuple[str, ...] = ()
     focus_turn: int = 0
+
+
+@dataclass
+class _Thumb:
+    """The number of a thumb's last move that was heard."""
+
+    heard: float = 0
 
 
 def draw_steps(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
@@ -101,7 +121,7 @@ def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: di
                 if picked is not None:
                     settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
                     head |= _effect(step, earlier, settings, picked.selection)
-                control.show_control(head, settings, key=key, moved=partial(_move, entry, run, number))
+                _draw_thumb(head, settings, key, partial(_move, entry, run, number))
             elif picked is not None and step.enabled and isinstance(step, Intersect | Union | Subtract):
                 report = picked.selection.report[earlier]
                 if report.listed is not None and report.unknown is not None:
@@ -232,6 +252,47 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
         kind = AtLeast if rule == "at_least" else AtMost
         step = kind(metric=metric, enabled=old.enabled, **{rule: round(start, _digits(_scale(entry, metric)[2]))})
     recipes.change_step(entry, run, number, step)
+
+
+def _draw_thumb(
+    head: dict[str, Any], settings: Settings | None, key: str, moved: Callable[[int | str], object]
+) -> None:
+    """Draws the thumb and, where the step can be counted, its histogram.
+
+    head: what is said as words and single numbers, as mirror.js reads it. settings: what each place of the thumb would
+    do, None where the recipe does not fit the run. moved: called when the thumb was let go, with its place, or when an
+    amount was typed, with that as text.
+    """
+    thumb = views.get(_Thumb, key)
+
+    def hear() -> None:
+        # By the number of the last move heard the browser tells the answer to an older one, which it must not follow
+        # back. It says a move that was not heard again: Streamlit ends a run at any touch of the session, when a later
+        # message waits.
+        match st.session_state[key].get("moved"):
+            case {"place": int(place), "move": int() | float() as move, **more} if move != thumb.heard:
+                typed = more.get("typed")
+                moved(typed if isinstance(typed, str) else place)
+                # Once the step is changed, and in its place, so that the run cannot end between the two.
+                thumb.heard = move
+
+    _control(data=packed({**head, "heard": thumb.heard}, settings), key=key, on_moved_change=hear)
+
+
+def packed(head: dict[str, Any], settings: Settings | None) -> bytes:
+    """One message: the length of the words (4 bytes), the words as JSON, padding to 4, then numbers of 4 bytes each.
+
+    head["arrays"] names them in order, each with its length: thresholds, float32 as scores are, and counts, uint32.
+    """
+    arrays = {}
+    if settings is not None:
+        arrays["thresholds"] = settings.thresholds.astype("<f4")
+        arrays.update((name, getattr(settings, name).ravel().astype("<u4")) for name in _COUNTS)
+    said = {**head, "arrays": [[name, len(values)] for name, values in arrays.items()]}
+    text = json.dumps(said).encode()
+    padding = b" " * (-len(text) % 4)
+    start = struct.pack("<I", len(text) + len(padding))
+    return b"".join((start, text, padding, *(values.data for values in arrays.values())))
 
 
 @guards.callback
