@@ -206,14 +206,9 @@ def open_table(entry: catalog.Entry) -> ScoreTable:
     return open_picker(entry).table
 
 
-@per_run(4)
+@per_run(4, spinner="Opening the scores …")
 def open_picker(entry: catalog.Entry) -> Picker:
     """What answers for the run's recipes; shared, so that nobody works out again what somebody asked before."""
-    return Picker(_table(entry))
-
-
-@per_run(4, spinner="Opening the scores …")
-def _table(entry: catalog.Entry) -> ScoreTable:
     table = _opening(entry).get()
     if len(table) >= _LARGE:
         # While another page is looked at: which rows are on the map takes a look at every uid, once.
@@ -224,7 +219,7 @@ def _table(entry: catalog.Entry) -> ScoreTable:
         ahead = threading.Timer(_LATER_S, open_map_ahead)
         ahead.daemon = True
         ahead.start()
-    return table
+    return Picker(table)
 
 
 def require_table(entry: catalog.Entry) -> ScoreTable:
@@ -248,7 +243,7 @@ def scored_pairs(entry: catalog.Entry) -> int:
 @per_run(4, stamp=map_stamp)
 def find_map(entry: catalog.Entry) -> Projection | None:
     """The projected sample with its rows and coordinates, or None where the run has no projection."""
-    return read_projection(open_run(entry), _table(entry))
+    return read_projection(open_run(entry), open_table(entry))
 
 
 def open_map(entry: catalog.Entry) -> Projection:
