@@ -11,7 +11,7 @@ import streamlit as st
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.ordering import Listing, ListOrder
-from pages.parts import guards, marginals, messages, progress_bars, recipes, state, views, words
+from pages.parts import marginals, messages, progress_bars, recipes, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms
@@ -193,7 +193,7 @@ def _pager(entry: Entry, view: View, listed: pager.SortedList, scan: CaptionScan
     return page
 
 
-@guards.callback
+@sessions.callback
 def _jump(entry: Entry, view: View, listing: Listing) -> None:
     """Turns to the page where the pool's percentile lies among the pairs that are listed, and marks the card there."""
     percent = st.session_state.get("jump")
@@ -206,7 +206,7 @@ def _jump(entry: Entry, view: View, listing: Listing) -> None:
     place = below if view.order == "lowest" else above - (below + above == len(listing))
     place = min(max(place, 0), max(len(listing) - 1, 0))
     pager.turn_to("page", view.size, place)
-    views.get(views.Pairs).last = (entry.key, _CARDS), place
+    sessions.get(pager.Pairs).last = (entry.key, _CARDS), place
 
 
 show(state.current())

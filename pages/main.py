@@ -12,8 +12,8 @@ from pathlib import Path
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import catalog, guards, links, messages, progress_bars, routes, state, views, warming
-from pages.parts.gallery import images
+from pages.parts import catalog, links, messages, progress_bars, routes, sessions, state, warming
+from pages.parts.gallery import images, pager
 from pages.parts.jobs import dialogs, forms, jobs
 
 _LONGEST = 200
@@ -31,7 +31,7 @@ class Frame:
 
 def look_for_run(labels: list[str]) -> None:
     """Remembers which run was asked for in vain. Called before the picker draws. labels: of the runs there are."""
-    frame = views.get(Frame)
+    frame = sessions.get(Frame)
     asked = frame.run or st.query_params.get("run", "")
     if asked and asked not in labels:
         frame.gone = asked
@@ -41,7 +41,7 @@ def look_for_run(labels: list[str]) -> None:
 
 def forget_gone() -> None:
     """Somebody has chosen a run: there is nothing more to say."""
-    views.get(Frame).gone = ""
+    sessions.get(Frame).gone = ""
 
 
 def show_missing_page() -> None:
@@ -62,7 +62,7 @@ def forget_missing_page() -> None:
 
 def show_missing_run(label: str) -> None:
     """Says that a run is not there, and which one is shown instead. label: of the run on show."""
-    frame = views.get(Frame)
+    frame = sessions.get(Frame)
     frame.run = label
     if not frame.gone:
         return
@@ -114,10 +114,10 @@ page = st.navigation(
 st.set_page_config(page_title=f"{page.title} · clipsel")
 
 # What lies over a page, a form or a pair, does not follow to the next one.
-if views.get(Frame).page != page.url_path:
+if sessions.get(Frame).page != page.url_path:
     dialogs.close()
-    views.close_pair()
-views.get(Frame).page = page.url_path
+    pager.close_pair()
+sessions.get(Frame).page = page.url_path
 
 entries = catalog.entries()
 labels = [entry.label for entry in entries]
@@ -130,7 +130,7 @@ with st.sidebar:
         st.warning("Named when the server started, but it holds no run:", icon=":material/warning:")
         st.code(str(root), language=None, wrap_lines=True)
 
-guards.show_failed_callback()
+sessions.show_failed_callback()
 if not entries:
     show_no_runs()
 else:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.index.counts import within
-from pages.parts import guards, messages, recipes, state, views, words
+from pages.parts import messages, recipes, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import images, pager, texts
 from pages.parts.jobs import forms, jobs
@@ -61,12 +61,12 @@ def show(entry: Entry) -> None:
         _draw_region(entry, recipe, names)
 
 
-@guards.fragment
+@sessions.fragment
 def _draw(entry: Entry, shown: _Shown) -> None:
     """The map itself. Zooming and moving run this and nothing else."""
     if recipes.draft_yaml(entry, state.open_run(entry)) != shown.recipe:
         st.rerun()
-    session, places = views.get(MapState, entry.key), state.open_map(entry)
+    session, places = sessions.get(MapState, entry.key), state.open_map(entry)
     whole, colour = colours.map_span(entry), shown.colour
     span = session.span or whole
     found = colours.cells_of(entry, colour, span)
@@ -91,7 +91,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     opened = canvas.draw_map(view, session, key=key)
     canvas.draw_tip(view, _tip(entry, colour, session, rows), key=f"tip {entry.key}")
     if opened is not None:
-        views.get(views.Pairs).opened = views.OpenPair((entry.key, key), pager.RowList(rows, len(rows)), opened)
+        sessions.get(pager.Pairs).opened = pager.OpenPair((entry.key, key), pager.RowList(rows, len(rows)), opened)
     pair.draw_opened(entry, gallery=key)
     st.caption(
         "Similar images lie close together; directions have no meaning. Draw around a region to see what is in it. "
@@ -99,10 +99,10 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     )
 
 
-@guards.fragment
+@sessions.fragment
 def _draw_region(entry: Entry, recipe: str, names: region.Names | None) -> None:
     """What lies in what was drawn, which runs this and nothing else; the map shows by itself what is drawn on it."""
-    run, session = state.open_run(entry), views.get(MapState, entry.key)
+    run, session = state.open_run(entry), sessions.get(MapState, entry.key)
     if recipes.draft_yaml(entry, run) != recipe:
         st.rerun()
     canvas.hear_lasso(session, key=f"lasso {entry.key}", drawn=region.rewind_region)

@@ -12,7 +12,7 @@ import streamlit as st
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status, read_status
-from pages.parts import guards, marginals, messages, recipes, state, words
+from pages.parts import marginals, messages, recipes, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms, jobs, machine
@@ -127,7 +127,7 @@ def _progress(entry: Entry) -> None:
         _draw_progress(entry, run)
 
     if _is_running(run):
-        guards.fragment(watch, run_every=2)()
+        sessions.fragment(watch, run_every=2)()
     else:
         _draw_progress(entry, run)
         messages.show_empty(

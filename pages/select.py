@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.errors import ClipselError, RunError, things_of
 from clipsel_core.runs.store import Run
-from pages.parts import guards, links, messages, recipes, state, views, words
+from pages.parts import links, messages, recipes, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.select import borderline, export, steps
 
@@ -67,7 +67,7 @@ def show(entry: Entry) -> None:
         _answer(entry, places, recipes.draft(entry, run), links.write(entry, run))
 
 
-@guards.fragment
+@sessions.fragment
 def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Shown) -> None:
     """All that the amounts in the draft decide. A moved thumb runs this and nothing else of the page.
 
@@ -126,7 +126,7 @@ def _funnel_row(label: str, kept: int, total: int, note: str) -> str:
 
 
 def _draw_loader(entry: Entry, run: Run) -> None:
-    known, editor = recipes.saved(run), views.get(steps.Editor)
+    known, editor = recipes.saved(run), sessions.get(steps.Editor)
 
     def load() -> None:
         """Takes a saved recipe's steps as the draft; the picker goes back to asking."""

@@ -28,7 +28,7 @@ from clipsel_core.curation.recipes.recipe_link import RecipeLink
 from clipsel_core.errors import RecipeError, counted, reason_of
 from clipsel_core.files import write_atomically
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, messages, recipes, state, views, words
+from pages.parts import catalog, messages, recipes, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 
@@ -73,13 +73,13 @@ def follow(entry: Entry) -> Shown:
     """Takes the address's recipe as the draft where the session begins or Back was pressed; writes it otherwise."""
     run = state.open_run(entry)
     told = st.query_params.get(_PARAMETER, "")
-    session, context = views.get(_Links), get_script_run_ctx()
+    session, context = sessions.get(_Links), get_script_run_ctx()
     back = bool(context and context.is_history_navigation)  # or Forward
     news: RecipeError | str | None
     begins, session.followed = not session.followed, True
     if not (begins and told) and not (back and told != _link(entry, run).text):
         return write(entry, run)
-    links = views.get(_Links, entry.key)
+    links = sessions.get(_Links, entry.key)
     news, remembered = None, links.known.get(told)
     try:
         if remembered is not None or not told:
@@ -104,13 +104,13 @@ def write(entry: Entry, run: Run) -> Shown:
     link, told = _link(entry, run), st.query_params.get(_PARAMETER, "")
     if link.text is not None:
         # Also what the link had to leave out.
-        links, steps = views.get(_Links, entry.key), list(recipes.draft(entry, run).values())
+        links, steps = sessions.get(_Links, entry.key), list(recipes.draft(entry, run).values())
         links.known = dict(list({**links.known, link.text: steps}.items())[-_MOST_REMEMBERED:])
     if link.text and link.text != told:
         st.query_params[_PARAMETER] = link.text
     elif not link.text and told:
         del st.query_params[_PARAMETER]
-    text, news = views.get(_Links, entry.key).news
+    text, news = sessions.get(_Links, entry.key).news
     return Shown(_missing(link), news if text == link.text else None)
 
 

@@ -192,12 +192,11 @@ def read_drawing(name: str) -> bytes | None:
 
 
 def _stamp(root: Path, pool: Path) -> tuple[int, ...]:
-    return tuple(modified(path) for path in (root / "run.json", pool / "shards", pool / "images"))
-
-
-def modified(path: Path) -> int:
-    """When a file or folder was changed last, in nanoseconds; 0 where there is none."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
+    """When each of what says where images are was changed last, in nanoseconds; 0 where there is none."""
+    found = []
+    for path in (root / "run.json", pool / "shards", pool / "images"):
+        try:
+            found.append(path.stat().st_mtime_ns)
+        except OSError:
+            found.append(0)
+    return tuple(found)

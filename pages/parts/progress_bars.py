@@ -11,7 +11,7 @@ import streamlit as st
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.errors import counted
 from clipsel_core.tasks import Task
-from pages.parts import guards, messages, state, views, words
+from pages.parts import messages, sessions, state, words
 from pages.parts.catalog import Entry
 
 SECONDS = 0.5
@@ -52,7 +52,7 @@ def watch(task: Task, *, key: str, stopped: str = "Stopped.") -> None:
             st.rerun()
         draw_bar(task, key=key, stopped=stopped)
 
-    guards.fragment(draw, run_every=SECONDS if task.active else None)()
+    sessions.fragment(draw, run_every=SECONDS if task.active else None)()
 
 
 def is_open(entry: Entry, called: str, *, stopped: str) -> bool:
@@ -91,7 +91,7 @@ def search_captions(key: str, asked: tuple, make: Callable[[], CaptionScan]) -> 
     new one is made where something else is asked for. Each step of the bar is a point where Streamlit may start the
     page anew, so a click anywhere is answered within a step, and the next run of the page takes the search up again.
     """
-    search, slot = views.get(CaptionSearch, key), st.empty()
+    search, slot = sessions.get(CaptionSearch, key), st.empty()
     scan = search.scan
     if scan is None or search.asked != asked:
         search.asked, search.stopped = asked, False

@@ -28,7 +28,7 @@ from clipsel_core.curation.recipes.recipe import (
 from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, views, words
+from pages.parts import catalog, sessions, words
 from pages.parts.catalog import Entry
 
 Draft = dict[int, AnyStep]
@@ -109,7 +109,7 @@ def suggestion(run: Run) -> list[AnyStep]:
 
 def draft(entry: Entry, run: Run) -> Draft:
     """The steps being edited in this session, in order; the suggestion at first."""
-    drafts = views.get(Drafts).by_run
+    drafts = sessions.get(Drafts).by_run
     if entry.key not in drafts:
         replace_draft(entry, suggestion(run))
     return drafts[entry.key]
@@ -117,20 +117,20 @@ def draft(entry: Entry, run: Run) -> Draft:
 
 def replace_draft(entry: Entry, steps: list[AnyStep]) -> None:
     """Puts other steps in the draft's place, under numbers that were never used before."""
-    drafts = views.get(Drafts)
+    drafts = sessions.get(Drafts)
     drafts.by_run[entry.key] = {drafts.number(): step for step in steps}
 
 
 def add_step(entry: Entry, run: Run, step: AnyStep) -> None:
     """Adds a step behind the others."""
-    steps, drafts = draft(entry, run), views.get(Drafts)
+    steps, drafts = draft(entry, run), sessions.get(Drafts)
     drafts.by_run[entry.key] = {**steps, drafts.number(): step}
 
 
 def change_step(entry: Entry, run: Run, number: int, step: AnyStep | None) -> None:
     """Puts another step in a step's place, or takes it out where there is none."""
     steps = {key: step if key == number else old for key, old in draft(entry, run).items()}
-    views.get(Drafts).by_run[entry.key] = {key: kept for key, kept in steps.items() if kept is not None}
+    sessions.get(Drafts).by_run[entry.key] = {key: kept for key, kept in steps.items() if kept is not None}
 
 
 def move_step(entry: Entry, run: Run, number: int, by: int) -> None:
@@ -139,7 +139,7 @@ def move_step(entry: Entry, run: Run, number: int, by: int) -> None:
     place = next(place for place, (key, _) in enumerate(steps) if key == number)
     moved = steps.pop(place)
     steps.insert(min(max(place + by, 0), len(steps)), moved)
-    views.get(Drafts).by_run[entry.key] = dict(steps)
+    sessions.get(Drafts).by_run[entry.key] = dict(steps)
 
 
 def same_steps(one: Draft, other: Draft) -> bool:
@@ -165,7 +165,7 @@ def keep_or_drop(entry: Entry, run: Run, uid: str, kind: str) -> None:
     The pair leaves every step by hand that names it and joins the last one of its kind, or a new one behind all others.
     The draft changes once, at the end: see cards.handle_presses.
     """
-    taken_back, steps, drafts = by_hand(entry, run).get(uid) == kind, Draft(), views.get(Drafts)
+    taken_back, steps, drafts = by_hand(entry, run).get(uid) == kind, Draft(), sessions.get(Drafts)
     for number, step in draft(entry, run).items():
         if isinstance(step, Keep | Drop) and uid in getattr(step, step.kind):
             left = tuple(other for other in getattr(step, step.kind) if other != uid)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from pages.parts import views
+from pages.parts import sessions
+from pages.parts.gallery import pager
 
 TEXT, PICTURE, PAIR = "a text", "a picture", "a pair"
 # The address's parameter with the file of an earlier search of the whole pool.
@@ -28,13 +29,13 @@ def draw_link(label: str, icon: str, *, key: str, **asked: str) -> None:
         st.page_link("search.py", label=label, icon=icon, query_params=asked)
     # There a link to the page itself would change nothing.
     elif st.button(label, icon=icon, key=key, on_click=_ask, args=(asked,)):
-        views.close_pair()
+        pager.close_pair()
         st.rerun()
 
 
 def follow_link() -> None:
     """On the Search page: a link asks for what it says, whatever was asked before."""
-    linked = views.get(_Search).linked
+    linked = sessions.get(_Search).linked
     for name in ("like", _KEPT):
         asked = st.query_params.get(name)
         if asked and asked != linked.get(name):
@@ -44,7 +45,7 @@ def follow_link() -> None:
 
 def search_on_show() -> str | None:
     """The file of the earlier search that is to be shown."""
-    return views.get(_Search).file
+    return sessions.get(_Search).file
 
 
 def field_key() -> str:
@@ -53,12 +54,12 @@ def field_key() -> str:
     A widget's value that is set from here may be set back by the browser, which tells what it shows with whatever else
     it asks for, as panels do that draw themselves anew twice a second. A new widget it cannot know yet.
     """
-    return f"{_KEPT} {views.get(_Search).asked}"
+    return f"{_KEPT} {sessions.get(_Search).asked}"
 
 
 def note_search(file: str | None) -> None:
     """Notes which earlier search is on show, in the address too."""
-    search = views.get(_Search)
+    search = sessions.get(_Search)
     search.file = file
     if file != st.query_params.get(_KEPT):
         search.linked[_KEPT] = file
@@ -74,7 +75,7 @@ def leave_search() -> None:
 
 
 def _ask(asked: dict[str, str]) -> None:
-    search = views.get(_Search)
+    search = sessions.get(_Search)
     search.file, search.asked = asked.get(_KEPT), search.asked + 1
     if "like" in asked:
         st.session_state["like"], st.session_state["by"] = asked["like"], PAIR

@@ -29,7 +29,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import catalog, charts, guards, messages, progress_bars, state, words
+from pages.parts import catalog, charts, messages, progress_bars, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.pair import galleries
 
@@ -83,7 +83,7 @@ def compare_runs(entry: Entry) -> None:
         here, there = (words.number(len(table) - alignment.shared) for table in (alignment.first, alignment.second))
         by_uid = f"{shared} in both, matched by uid; {here} only here, {there} only there."
         messages.show_note(f"The same {shared}, in the same order." if alignment.rows is None else by_uid)
-    guards.fragment(_table, run_every=progress_bars.SECONDS if work.task.active else None)(work, names, work.known)
+    sessions.fragment(_table, run_every=progress_bars.SECONDS if work.task.active else None)(work, names, work.known)
     if alignment:
         _compare_tops(entry, other, work, names)
 

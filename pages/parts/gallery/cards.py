@@ -11,7 +11,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from pages.parts import guards, marginals, recipes, state, words
+from pages.parts import marginals, recipes, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 from pages.parts.gallery import images, texts
@@ -132,7 +132,7 @@ def _heard_by(key: str) -> dict[str, Any]:
     return {"gallery": key, "heard": st.session_state.get(f"heard {key}", [0])[0]}
 
 
-@guards.callback
+@sessions.callback
 def handle_presses(
     entry: Entry, key: str, opened: Callable[[str], None], turned: Callable[[int], None] | None = None
 ) -> None:

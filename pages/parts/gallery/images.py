@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import streamlit as st
 
 from clipsel_core.pool.layout import knows_images
-from pages.parts import messages, pictures, progress_bars, state, views
+from pages.parts import messages, pictures, progress_bars, sessions, state
 from pages.parts.catalog import Entry
-from pages.parts.pictures import modified
 
 _LONGEST_ADDRESS = 2_000
 _MOST_NAMED = 3
@@ -35,7 +33,7 @@ def columns(entry: Entry) -> tuple[str, ...]:
 def addresses(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) -> list[str]:
     """The address of each pair's image, "" where there is none. names: uids in hex. urls: what columns() asks for."""
     if has_images(entry):
-        finding, shown = pictures.find(entry.root), views.get(_Images)
+        finding, shown = pictures.find(entry.root), sessions.get(_Images)
         if finding.work.finished:
             shown.damaged = finding.index.damaged if finding.index else []
             return [f"/pairs/{entry.key}/{name}" for name in names]
@@ -56,7 +54,7 @@ def show_search() -> None:
 
     Also which of the pool's tars are damaged.
     """
-    shown = views.get(_Images)
+    shown = sessions.get(_Images)
     finding, damaged, shown.awaited, shown.damaged = shown.awaited, shown.damaged, None, []
     if damaged:
         named = [f"{file}: {found:,} images are shown; {reason}" for file, reason, found in damaged[:_MOST_NAMED]]
@@ -72,13 +70,12 @@ def show_search() -> None:
 
 def has_images(entry: Entry) -> bool:
     """Whether the run's pool is at hand and knows where its images are."""
-    root = state.open_run(entry).pool_root
-    return _has_images(root, tuple(modified(root / name) for name in ("metadata", "shards", "images")))
+    return _has_images(state.open_run(entry).pool_root)
 
 
 def show_switch(entry: Entry) -> None:
     """Lets the curator of a pool without images have them fetched from the web: off at first, and never by a link."""
-    if knows_images(state.open_run(entry).pool_root):
+    if has_images(entry):
         return
     pool = state.find_pool(entry)
     if pool and pool.url_column:
@@ -105,8 +102,8 @@ def web_address(url: str) -> str:
 
 
 # Asked for each page of cards, where to open a large pool would take a second, and to list its tars some of it.
-@lru_cache(maxsize=32)
-def _has_images(root: Path, stamp: tuple[int, ...]) -> bool:
+@state.per_run(32, stamp=lambda root: state.stamp_of(root, "metadata", "shards", "images"))
+def _has_images(root: Path) -> bool:
     return (root / "metadata").is_dir() and knows_images(root)
 
 

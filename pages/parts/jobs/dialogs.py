@@ -8,7 +8,7 @@ from typing import Any, Literal, ParamSpec
 
 import streamlit as st
 
-from pages.parts import guards, views
+from pages.parts import sessions
 
 # What is chosen stays chosen, also where the page ends before it has drawn the form.
 STAYS: dict[str, Any] = {"persist_state": "page"}
@@ -33,23 +33,23 @@ def form(
     title: str, width: Literal["small", "medium"] = "small"
 ) -> Callable[[Callable[Arguments, None]], Callable[Arguments, None]]:
     """Makes a function draw its widgets in a dialog over the page."""
-    return guards.dialog(title, width=width, on_dismiss=close)
+    return sessions.dialog(title, width=width, on_dismiss=close)
 
 
 def button(label: str, name: str, icon: str, *, disabled: bool = False) -> bool:
     """A button that opens a form of this name; whether the form is to be drawn."""
     st.button(label, icon=icon, key=f"ask {name}", disabled=disabled, on_click=open_with, args=(name,))
-    return views.get(Form).name == name and not disabled
+    return sessions.get(Form).name == name and not disabled
 
 
 def about() -> str | None:
     """What the open form should begin with, None where nobody said."""
-    return views.get(Form).about
+    return sessions.get(Form).about
 
 
 def key(field: str) -> str:
     """The key of a field of the open form; a form that is opened again has other ones, and begins anew."""
-    return f"form {views.get(Form).turn} {field}"
+    return f"form {sessions.get(Form).turn} {field}"
 
 
 def beginning_with(value: object, field: str) -> str:
@@ -69,7 +69,7 @@ def ask_for_name(place: Any, label: str, about: object, suggest: Callable[[], st
 
     about: what the suggestion is made of. Where that changes there is another one, unless somebody has typed.
     """
-    suggested, own = views.get(Form).suggested, key(label)
+    suggested, own = sessions.get(Form).suggested, key(label)
     known, said = suggested.get(own, (None, ""))
     if known != about and st.session_state.get(own, said) == said:
         suggested[own] = about, suggest()
@@ -79,7 +79,7 @@ def ask_for_name(place: Any, label: str, about: object, suggest: Callable[[], st
 
 def close() -> None:
     """Leaves no form open; the page has to be drawn anew to show it."""
-    form = views.get(Form)
+    form = sessions.get(Form)
     form.name = form.about = None
     form.suggested = {}
 
@@ -93,5 +93,5 @@ def leave() -> None:
 def open_with(name: str, about: str | None = None) -> None:
     """Opens a form of this name, which begins with what it is about; the page has to be drawn anew to show it."""
     close()
-    form = views.get(Form)
+    form = sessions.get(Form)
     form.name, form.about, form.turn = name, about, form.turn + 1

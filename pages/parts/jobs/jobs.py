@@ -18,7 +18,7 @@ from clipsel_core.jobs import control
 from clipsel_core.jobs.store import Job, State, forget, listing, note_opened
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status
-from pages.parts import catalog, guards, messages, search_links, views, words
+from pages.parts import catalog, messages, search_links, sessions, words
 from pages.parts.jobs import dialogs, folders
 
 _SECONDS = 0.5
@@ -81,12 +81,12 @@ def resume_scoring(run: Run) -> None:
 
 def refuse(error: ClipselError) -> None:
     """Has show_failure say why a job is not even asked for."""
-    views.get(Panel).failed = error
+    sessions.get(Panel).failed = error
 
 
 def show_failure() -> None:
     """Why a job could not be started or cancelled, once; for where no panel is drawn anew that says it."""
-    panel = views.get(Panel)
+    panel = sessions.get(Panel)
     if panel.failed:
         messages.show_error(panel.failed, "The job could not be started or cancelled")
         panel.failed = None
@@ -137,7 +137,7 @@ def draw_glance() -> None:
             st.progress(status.share)
 
     if active_then:
-        guards.fragment(draw, run_every=2 * _SECONDS)()
+        sessions.fragment(draw, run_every=2 * _SECONDS)()
 
 
 def draw_search(job: Job) -> None:
@@ -161,7 +161,7 @@ def draw_search(job: Job) -> None:
             st.progress(status.share, text=f"All pairs: {notes.get(how) or _how_far(job, status)}")
             st.button("Cancel", key=f"cancel watched {job.id}", **act)
 
-    guards.fragment(draw, run_every=_SECONDS)()
+    sessions.fragment(draw, run_every=_SECONDS)()
 
 
 def _lead_to_found(job: Job, *, key: str) -> None:
@@ -189,7 +189,7 @@ def draw_panel(about: Path | None = None) -> None:
         active = [job for job in found if job.active]
         ended = [job for job in found if job not in active]
         # Whoever else shows what a job makes has to look again: the run picker, the map, the sliders.
-        session, labels = views.get(Panel), [entry.label for entry in catalog.entries()]
+        session, labels = sessions.get(Panel), [entry.label for entry in catalog.entries()]
         opened, session.opened = session.opened, False
         if opened or [job.id for job in active] != active_then or labels != labels_then:
             st.rerun()
@@ -206,7 +206,7 @@ def draw_panel(about: Path | None = None) -> None:
                     _show_ended(job, brief=True)
 
     if then:
-        guards.fragment(draw, run_every=_SECONDS if active_then else None)()
+        sessions.fragment(draw, run_every=_SECONDS if active_then else None)()
 
 
 def _show_all(active: list[Job], ended: list[Job]) -> None:
@@ -264,11 +264,11 @@ def _show_ended(job: Job, *, brief: bool = False) -> None:
     label = _run_label(job)
 
     def open_run() -> None:
-        st.session_state["run"], views.get(Panel).opened = label, True
+        st.session_state["run"], sessions.get(Panel).opened = label, True
 
     def ask_to_score() -> None:
         dialogs.open_with("score", folders.short_path(Path(job.info.about)))
-        views.get(Panel).opened = True
+        sessions.get(Panel).opened = True
 
     with st.container(horizontal=True, vertical_alignment="center", key=f"ended {job.id}" if brief else None):
         st.markdown(_ICONS[how], width="content")

@@ -13,7 +13,7 @@ import streamlit as st
 from clipsel_core.errors import ClipselError
 from clipsel_core.jobs import control
 from clipsel_core.tasks import Task
-from pages.parts import catalog, guards, messages
+from pages.parts import catalog, messages, sessions
 
 _SECONDS, _WATCHED_S = 3600, 0.5
 _MARKS = {"ok": "✓", "absent": "–", "wrong": "✗"}
@@ -71,7 +71,7 @@ def findings() -> list[dict[str, str]] | None:
         messages.show_note("Looking for packages, devices and downloaded teachers …")
 
     if task.active:
-        guards.fragment(watch, run_every=_WATCHED_S)()
+        sessions.fragment(watch, run_every=_WATCHED_S)()
     return task.value
 
 

@@ -14,7 +14,7 @@ from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import TargetInfo
-from pages.parts import messages, progress_bars, search_links, state, views, words
+from pages.parts import messages, progress_bars, search_links, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, pager
 from pages.parts.search import queries, results
@@ -126,7 +126,7 @@ def _draw(entry: Entry, rows: np.ndarray, bars: cards.Bars, key: str, twins: pag
     row_of = {card.uid: int(row) for card, row in zip(drawn, rows, strict=True)}
 
     def follow(uid: str) -> None:
-        opened = views.get(views.Pairs).opened
+        opened = sessions.get(pager.Pairs).opened
         if opened is not None and uid in row_of:
             opened.trail.append(row_of[uid])
 

@@ -28,7 +28,7 @@ from clipsel_core.npy import write_npy
 from clipsel_core.pool.layout import find_teacher
 from clipsel_core.pool.making.decode import FORMATS
 from clipsel_core.runs.store import Run
-from pages.parts import messages, pictures, search_links, state, views, words
+from pages.parts import messages, pictures, search_links, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, texts
 from pages.parts.jobs import folders
@@ -73,7 +73,7 @@ class _Session:
 
 def is_asked(by: str) -> bool:
     """Whether anything is asked for yet. by: TEXT, PICTURE or PAIR."""
-    return views.get(_Session).picture is not None if by == PICTURE else bool(_typed("q" if by == TEXT else "like"))
+    return sessions.get(_Session).picture is not None if by == PICTURE else bool(_typed("q" if by == TEXT else "like"))
 
 
 def _typed(key: str) -> str:
@@ -108,12 +108,12 @@ def ask_picture(run: Run) -> Query | None:
     def take() -> None:
         search_links.leave_search()
         given = st.session_state["picture"]
-        views.get(_Session).picture = None if given is None else (given.name, given.getvalue())
+        sessions.get(_Session).picture = None if given is None else (given.name, given.getvalue())
 
     st.file_uploader(
         "Picture", list(folders.PICTURE_ENDINGS), key="picture", max_upload_size=_MOST_MIB, width=480, on_change=take
     )
-    picture = views.get(_Session).picture
+    picture = sessions.get(_Session).picture
     if picture is None:
         messages.show_note("The teacher embeds the picture, upright and cut as it cuts all of the pool's.")
         return None
@@ -205,7 +205,7 @@ def _embed(run: Run, file: Path, ask: Callable[[Encoder], Answer]) -> np.ndarray
     """
     if file.is_file():
         return read_vector(file)
-    encoder, session = _encoder(run), views.get(_Session)
+    encoder, session = _encoder(run), sessions.get(_Session)
     if session.asked != file or session.answer is None:
         # Only what was asked last is waited for.
         if session.answer is not None:
@@ -241,12 +241,12 @@ def _wait(encoder: Encoder, answer: Answer) -> None:
 
 def _stop(encoder: Encoder, answer: Answer) -> None:
     encoder.stop(answer)
-    session = views.get(_Session)
+    session = sessions.get(_Session)
     session.stopped = session.answer is answer
 
 
 def _offer_again(label: str) -> None:
     def forget_answer() -> None:
-        views.get(_Session).answer = None
+        sessions.get(_Session).answer = None
 
     st.button(label, icon=":material/refresh:", key="ask teacher again", on_click=forget_answer)

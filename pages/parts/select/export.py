@@ -17,7 +17,7 @@ from clipsel_core.errors import ClipselError, counted
 from clipsel_core.files import locked
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
-from pages.parts import catalog, messages, progress_bars, routes, state, views, words
+from pages.parts import catalog, messages, progress_bars, routes, sessions, state, words
 from pages.parts.catalog import Entry
 
 # Fewer pairs are written while one waits; of more it is said how far they are.
@@ -94,7 +94,7 @@ def draw_controls(entry: Entry, run: Run, recipe: str, picked: Selection) -> Pla
         exports = st.button("Save and export", type="primary", icon=":material/file_download:", key="export")
         saves = st.button("Save recipe", icon=":material/bookmark:", key="save")
     asked, replaces = "export" if exports else "save" if saves else "", False
-    session = views.get(Exports, entry.key)
+    session = sessions.get(Exports, entry.key)
     agreed, session.agreed = session.agreed, None
     if agreed and agreed.about == (entry.key, name, ending, recipe):
         asked, replaces = agreed.what, agreed.replaces
@@ -149,7 +149,7 @@ def _ask(entry: Entry, run: Run, recipe: str, name: str, ending: str, what: str,
     )
 
     def agree(agreed: _Agreed) -> None:
-        views.get(Exports, entry.key).agreed = agreed
+        sessions.get(Exports, entry.key).agreed = agreed
         st.session_state[name_key(entry)] = agreed.about[1]
 
     with st.container(border=True, key="taken", gap="small"):
@@ -163,11 +163,11 @@ def _ask(entry: Entry, run: Run, recipe: str, name: str, ending: str, what: str,
 
 def remember_file(entry: Entry, file: str, content: str) -> None:
     """Notes what this session wrote or loaded: a recipe's YAML or a subset's SHA-256, by the file's name."""
-    views.get(Exports, entry.key).known[file] = content
+    sessions.get(Exports, entry.key).known[file] = content
 
 
 def _known(entry: Entry) -> dict[str, str]:
-    return views.get(Exports, entry.key).known
+    return sessions.get(Exports, entry.key).known
 
 
 def _stamp(path: Path) -> _Stamp:
@@ -197,7 +197,7 @@ def draw_state(entry: Entry, recipe: str, places: Places) -> None:
         said = "another recipe has this name: saving asks first"
     with places.saved:
         st.caption(f"{_ENDINGS[st.session_state['ending']]} · {said}")
-    if last := views.get(Exports, entry.key).last:
+    if last := sessions.get(Exports, entry.key).last:
         with places.result:
             _show_export(entry, last, recipe)
     with places.file:
@@ -240,7 +240,7 @@ def _save(entry: Entry, run: Run, recipe: str, path: Path, asked: str, ending: s
 
 def _watch(entry: Entry) -> None:
     """How far a subset is that is being written, and what came of it once it is there."""
-    session = views.get(Exports, entry.key)
+    session = sessions.get(Exports, entry.key)
     writing = session.writing
     if writing is None:
         return

@@ -40,7 +40,7 @@ from clipsel_core.curation.selecting.live import ScoreStep, Settings, settings_o
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import guards, marginals, messages, recipes, state, views, words
+from pages.parts import marginals, messages, recipes, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 
@@ -142,19 +142,19 @@ def draw_adders(entry: Entry, run: Run) -> None:
 
 def draw_focus() -> None:
     """Hands the keyboard over where that was asked for; nothing is seen. In one place, on every run of the page."""
-    editor = views.get(Editor)
+    editor = sessions.get(Editor)
     _focus(data={"turn": editor.focus_turn, "keys": editor.focus}, key="keyboard")
 
 
 def _hand_focus(*keys: str) -> None:
     """Has the next drawing give the keyboard to the first of these buttons that is there and can be pressed."""
-    editor = views.get(Editor)
+    editor = sessions.get(Editor)
     editor.focus_turn, editor.focus = editor.focus_turn + 1, keys
 
 
 def _draw_list_adder(entry: Entry, run: Run) -> None:
     """A panel that adds a step with a list of uids, of the run or uploaded."""
-    editor = views.get(Editor)
+    editor = sessions.get(Editor)
     upload = f"list upload {editor.lists_added}"
 
     def add_list() -> None:
@@ -237,7 +237,7 @@ def _arrange(entry: Entry, run: Run, number: int, place: int) -> None:
     st.button(out, icon=":material/close:", key=f"remove-{number}", help=out, type="tertiary", on_click=take_out)
 
 
-@guards.callback
+@sessions.callback
 def _rebuild(entry: Entry, run: Run, number: int) -> None:
     """The step anew after its metric or rule changed; a fraction stays, a threshold starts at a round percentile."""
     old = recipes.draft(entry, run).get(number)
@@ -263,7 +263,7 @@ def _draw_thumb(
     do, None where the recipe does not fit the run. moved: called when the thumb was let go, with its place, or when an
     amount was typed, with that as text.
     """
-    thumb = views.get(_Thumb, key)
+    thumb = sessions.get(_Thumb, key)
 
     def hear() -> None:
         # By the number of the last move heard the browser tells the answer to an older one, which it must not follow
@@ -295,7 +295,7 @@ def packed(head: dict[str, Any], settings: Settings | None) -> bytes:
     return b"".join((start, text, padding, *(values.data for values in arrays.values())))
 
 
-@guards.callback
+@sessions.callback
 def _move(entry: Entry, run: Run, number: int, moved: int | str) -> None:
     """Takes the place that the thumb was let go at into the step, as the short decimal that was shown; or what was
     typed, digit for digit, unless the step cannot have it.

@@ -12,7 +12,7 @@ import pytest
 from clipsel_core.jobs.store import listing
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.local import score
-from pages.parts import catalog, guards, messages
+from pages.parts import catalog, messages, sessions
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
@@ -22,7 +22,7 @@ from tests.pages.worlds import make_run
 
 def test_pages__draw_nothing_apart_without_a_guard():
     sources = {path.name: path.read_text() for path in MAIN.parent.rglob("*.py")}
-    assert [name for name, text in sources.items() if re.search(r"st\.(fragment|dialog)\b", text)] == ["guards.py"]
+    assert [name for name, text in sources.items() if re.search(r"st\.(fragment|dialog)\b", text)] == ["sessions.py"]
 
 
 def act_on_select(app):
@@ -60,13 +60,13 @@ def test_page__acted_on_after_its_run_is_gone(tmp_path, open_page, page, act, go
 
 def test_fragment__says_what_is_wrong_in_one_line(monkeypatch):
     said = []
-    monkeypatch.setattr(guards, "show_unreadable", said.append)
-    monkeypatch.setattr(guards.st, "fragment", lambda draw, run_every: draw)
+    monkeypatch.setattr(sessions, "show_unreadable", said.append)
+    monkeypatch.setattr(sessions.st, "fragment", lambda draw, run_every: draw)
 
     def draw(path: Path) -> None:
         path.read_bytes()
 
-    guards.fragment(draw)(Path("/nowhere/run.json"))
+    sessions.fragment(draw)(Path("/nowhere/run.json"))
     assert messages.error_text(said[0]) == "/nowhere/run.json: No such file or directory"
 
 

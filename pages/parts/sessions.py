@@ -1,7 +1,10 @@
-"""What happens where a part of a page cannot be drawn, or a press cannot be done? One line says why, with a way back.
+"""What does a session keep from run to run, and what of its pages runs by itself?
 
-The frame of the pages catches what a whole page meets. Fragments, dialogs and callbacks run apart from the page and are
-guarded here.
+It keeps typed objects, beyond what its widgets say. Streamlit may end a run wherever st.session_state is touched; what
+changes within these objects changes in place.
+
+Fragments, dialogs and callbacks run apart from the page. Where one of them cannot be drawn or done, one line says why,
+with a way back; what a whole page meets, the frame of the pages catches.
 """
 
 from __future__ import annotations
@@ -14,11 +17,19 @@ from typing import Any, ParamSpec, TypeVar
 import streamlit as st
 
 from clipsel_core.errors import ClipselError
-from pages.parts import views
 from pages.parts.messages import error_text, show_error
 
+Kind = TypeVar("Kind")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+
+def get(kind: type[Kind], key: str = "") -> Kind:
+    """This session's object of a class, made without arguments at first. key: tells several of a class apart."""
+    name = f"{kind.__module__}.{kind.__qualname__} {key}"
+    if name not in st.session_state:
+        st.session_state[name] = kind()
+    return st.session_state[name]
 
 
 @dataclass
@@ -65,7 +76,7 @@ def callback(act: Callable[Arguments, Result]) -> Callable[Arguments, Result | N
         try:
             return act(*args, **kwargs)
         except (ClipselError, OSError) as error:
-            views.get(Callbacks).failed = error_text(error)
+            get(Callbacks).failed = error_text(error)
             return None
 
     return guarded
@@ -73,7 +84,7 @@ def callback(act: Callable[Arguments, Result]) -> Callable[Arguments, Result | N
 
 def show_failed_callback() -> None:
     """Says once what could not be done."""
-    callbacks = views.get(Callbacks)
+    callbacks = get(Callbacks)
     if callbacks.failed:
         show_error(callbacks.failed, "This could not be done")
         callbacks.failed = ""
