@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -309,15 +309,11 @@ def ranking(entry: catalog.Entry, metric: str) -> Ranking:
     return open_table(entry).ranking(metric)
 
 
+@per_run(64, stamp=lambda entry, recipe: tuple(open_run(entry).metrics))
 def parse(entry: catalog.Entry, recipe: str) -> Recipe:
     """A recipe's steps, checked against the run's metrics; uid lists in it are named from the run's recipes folder."""
     run = open_run(entry)
-    return _parsed(recipe, tuple(run.metrics), run.recipes_dir)
-
-
-@lru_cache(maxsize=64)
-def _parsed(recipe: str, metrics: tuple[str, ...], folder: Path) -> Recipe:
-    return parse_recipe(recipe, metrics=metrics, folder=folder)
+    return parse_recipe(recipe, metrics=run.metrics, folder=run.recipes_dir)
 
 
 def _described(root: Path) -> Stamp:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import streamlit as st
@@ -68,9 +67,12 @@ def show_search() -> None:
         progress_bars.watch(finding.work, key="finding images", stopped="Stopped: images are not shown.")
 
 
+# Asked for each page of cards, where to open a large pool would take a second, and to list its tars some of it.
+@state.per_run(32, stamp=lambda entry: state.stamp_of(state.open_run(entry).pool_root, "metadata", "shards", "images"))
 def has_images(entry: Entry) -> bool:
     """Whether the run's pool is at hand and knows where its images are."""
-    return _has_images(state.open_run(entry).pool_root)
+    root = state.open_run(entry).pool_root
+    return (root / "metadata").is_dir() and knows_images(root)
 
 
 def show_switch(entry: Entry) -> None:
@@ -99,12 +101,6 @@ def web_address(url: str) -> str:
     except ValueError:
         return ""
     return url if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc else ""
-
-
-# Asked for each page of cards, where to open a large pool would take a second, and to list its tars some of it.
-@state.per_run(32, stamp=lambda root: state.stamp_of(root, "metadata", "shards", "images"))
-def _has_images(root: Path) -> bool:
-    return (root / "metadata").is_dir() and knows_images(root)
 
 
 def _key(entry: Entry) -> str:
