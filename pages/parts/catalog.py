@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from clipsel_core.errors import RunError
@@ -31,7 +32,7 @@ class Entry:
     label: str
     root: Path
 
-    @property
+    @cached_property
     def key(self) -> str:
         return hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
 

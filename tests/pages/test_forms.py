@@ -126,7 +126,7 @@ def test_score__says_what_the_check_found(opened):
 def test_score__takes_no_pool_from_elsewhere(data, opened, typed, monkeypatch):
     (data / "birds" / "link").symlink_to("/etc")
     monkeypatch.setattr(folders, "pools", lambda: [typed])
-    monkeypatch.setattr(folders, "shown", str)
+    monkeypatch.setattr(folders, "short_path", str)
     app, _ = opened("overview")
     button(app, "Score a pool").click().run()
     assert next(box for box in app.selectbox if box.label == "Pool").value == typed
@@ -376,7 +376,7 @@ def test_pool__starts_embed_with_source_and_teacher(data, opened, monkeypatch):
     (data / "pictures").mkdir()
     (data / "clip").mkdir()
     (data / "clip" / "open_clip_config.json").touch()
-    monkeypatch.setattr(machine, "teachers", lambda: ["ViT-B-32 openai"])
+    monkeypatch.setattr(machine, "downloaded_teachers", lambda: ["ViT-B-32 openai"])
     app, _ = opened("overview")
     button(app, "Make a pool").click().run()
     assert app.button(key="start pool").disabled
@@ -397,7 +397,7 @@ def test_pool__starts_embed_with_source_and_teacher(data, opened, monkeypatch):
 
 
 def test_pool__from_an_address_that_the_server_allows(data, opened, monkeypatch):
-    monkeypatch.setattr(machine, "teachers", lambda: ["ViT-B-32 openai"])
+    monkeypatch.setattr(machine, "downloaded_teachers", lambda: ["ViT-B-32 openai"])
     app, _ = opened("overview")
     monkeypatch.setenv("CLIPSEL_READ_ADDRESSES", "https://host:8/photos")
     button(app, "Make a pool").click().run()
@@ -525,9 +525,9 @@ def test_inside__a_blank_is_no_path(data, typed, read):
 
 @pytest.mark.parametrize("typed", ["   ", "\u00a0\u2003"])
 def test_pool__a_blank_source_is_refused(data, opened, monkeypatch, typed):
-    monkeypatch.setattr(machine, "teachers", lambda: ["ViT-B-32 openai"])
+    monkeypatch.setattr(machine, "downloaded_teachers", lambda: ["ViT-B-32 openai"])
     monkeypatch.setattr(folders, "sources", lambda: [typed])
-    monkeypatch.setattr(folders, "shown", str)
+    monkeypatch.setattr(folders, "short_path", str)
     app, _ = opened("overview")
     button(app, "Make a pool").click().run()
     field(app, "selectbox", "Teacher").set_value("ViT-B-32 openai").run()
@@ -551,7 +551,7 @@ def test_pool__a_blank_source_is_refused(data, opened, monkeypatch, typed):
 )
 def test_pool__blanks_around_what_is_typed_are_nothing(data, opened, monkeypatch, label, typed, said):
     (data / "pictures").mkdir()
-    monkeypatch.setattr(machine, "teachers", lambda: ["ViT-B-32 openai", "   "])
+    monkeypatch.setattr(machine, "downloaded_teachers", lambda: ["ViT-B-32 openai", "   "])
     app, _ = opened("overview")
     button(app, "Make a pool").click().run()
     field(app, "selectbox", "Teacher").set_value("ViT-B-32 openai").run()
@@ -617,7 +617,7 @@ def test_score__suggests_a_name_until_somebody_types_one(data, opened):
 
 def test_pool__keeps_what_was_chosen_when_a_teacher_appears(data, opened, monkeypatch):
     (data / "pictures").mkdir()
-    monkeypatch.setattr(machine, "teachers", lambda: ["ViT-B-32 openai"])
+    monkeypatch.setattr(machine, "downloaded_teachers", lambda: ["ViT-B-32 openai"])
     app, _ = opened("overview")
     button(app, "Make a pool").click().run()
     field(app, "selectbox", "Source").set_value("pictures").run()
