@@ -62,7 +62,6 @@ def _each(entry: Entry, names: list[str]) -> None:
                 [charts.Mark(value, "") for value in found.values()],
                 key=f"spread-{name}",
                 aside=" · ".join(f"P{percent} {words.decimal(value)}" for percent, value in found.items()),
-                unit="score",
                 log=scale == "log",
             )
 
