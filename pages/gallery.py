@@ -206,7 +206,7 @@ def _jump(entry: Entry, view: View, listing: Listing) -> None:
     place = below if view.order == "lowest" else above - (below + above == len(listing))
     place = min(max(place, 0), max(len(listing) - 1, 0))
     pager.turn_to("page", view.size, place)
-    sessions.get(pager.Pairs).last = (entry.key, _CARDS), place
+    sessions.get(sessions.Pairs).last = (entry.key, _CARDS), place
 
 
 show(state.current())

@@ -13,7 +13,7 @@ import streamlit as st
 
 from clipsel_core.errors import ClipselError
 from pages.parts import catalog, links, messages, progress_bars, routes, sessions, state, warming
-from pages.parts.gallery import images, pager
+from pages.parts.gallery import images
 from pages.parts.jobs import dialogs, forms, jobs
 
 _LONGEST = 200
@@ -116,7 +116,7 @@ st.set_page_config(page_title=f"{page.title} · clipsel")
 # What lies over a page, a form or a pair, does not follow to the next one.
 if sessions.get(Frame).page != page.url_path:
     dialogs.close()
-    pager.close_pair()
+    sessions.close_pair()
 sessions.get(Frame).page = page.url_path
 
 entries = catalog.entries()

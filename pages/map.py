@@ -91,7 +91,9 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     opened = canvas.draw_map(view, session, key=key)
     canvas.draw_tip(view, _tip(entry, colour, session, rows), key=f"tip {entry.key}")
     if opened is not None:
-        sessions.get(pager.Pairs).opened = pager.OpenPair((entry.key, key), pager.RowList(rows, len(rows)), opened)
+        sessions.get(sessions.Pairs).opened = sessions.OpenPair(
+            (entry.key, key), pager.RowList(rows, len(rows)), opened
+        )
     pair.draw_opened(entry, gallery=key)
     st.caption(
         "Similar images lie close together; directions have no meaning. Draw around a region to see what is in it. "

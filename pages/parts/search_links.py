@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from pages.parts import sessions
-from pages.parts.gallery import pager
 
 TEXT, PICTURE, PAIR = "a text", "a picture", "a pair"
 # The address's parameter with the file of an earlier search of the whole pool.
@@ -29,7 +28,7 @@ def draw_link(label: str, icon: str, *, key: str, **asked: str) -> None:
         st.page_link("search.py", label=label, icon=icon, query_params=asked)
     # There a link to the page itself would change nothing.
     elif st.button(label, icon=icon, key=key, on_click=_ask, args=(asked,)):
-        pager.close_pair()
+        sessions.close_pair()
         st.rerun()
 
 

@@ -213,7 +213,7 @@ def test_map__opens_the_pair_that_is_clicked(app):
     assert not app.exception
     assert tip["caption"] in words(app)
     assert f"4 of {len(drawn['points']['x'])} in this gallery" in words(app)
-    app.session_state["pages.parts.gallery.pager.Pairs "].opened = None
+    app.session_state["pages.parts.sessions.Pairs "].opened = None
     for nonsense in (-1, 10_000, "3", None):
         draw(app, "opened", nonsense)
         assert not app.exception

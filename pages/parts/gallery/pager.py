@@ -1,4 +1,4 @@
-"""Which page of a list of pairs is on show, which pairs are on it, and which one lies open? The link holds the number.
+"""Which page of a list of pairs is on show, and which pairs are on it? The link holds its number.
 
 An opened pair is not in the link, so neither is a page of what is shown within it.
 """
@@ -6,65 +6,20 @@ An opened pair is not in the link, so neither is a page of what is shown within 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.index.ordering import Listing, ListOrder
 from clipsel_core.curation.index.recent import Recent
-from pages.parts import sessions, words
+from pages.parts import words
+from pages.parts.sessions import PairList
 
 _PAGES_AT_ONCE = 16
 _blocks: Recent[np.ndarray] = Recent(64)
 _listings: Recent[Listing] = Recent(10)
-
-
-class PairList(Protocol):
-    """A list of pairs in pages of a size. Each method may be asked from another thread."""
-
-    @property
-    def size(self) -> int:
-        """Pairs a page."""
-
-    def __len__(self) -> int:
-        """Pairs on all pages."""
-
-    def rows(self, page: int) -> np.ndarray:
-        """The rows of a page, from 1."""
-
-    def row_at(self, place: int) -> int:
-        """The row at a place of the list, from 0."""
-
-
-@dataclass
-class OpenPair:
-    """A pair that lies open over the page, and the gallery that it was opened from.
-
-    gallery: the keys of the run and of the gallery. place: in the gallery's list. trail: rows of the pairs that were
-    opened one from another since. closed: told the place when the pair is closed.
-    """
-
-    gallery: tuple[str, str]
-    listed: PairList
-    place: int
-    closed: Callable[[int], None] | None = None
-    trail: list[int] = field(default_factory=list)
-
-
-@dataclass
-class Pairs:
-    """Which pairs a session looks at. to_open: the uid of a pair that a gallery opens when it is drawn next.
-
-    last: the gallery, as in OpenPair, and the place that was looked at last. news: what was done to a pair that is not
-    on show any more.
-    """
-
-    opened: OpenPair | None = None
-    last: tuple[tuple[str, str], int] | None = None
-    to_open: dict[str, str] = field(default_factory=dict)
-    news: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,9 +135,3 @@ def rewind_on_change(key: str, listed: object) -> None:
     if st.session_state.setdefault(f"{key} of", listed) != listed:
         st.session_state[f"{key} of"] = listed
         rewind(key)
-
-
-def close_pair() -> None:
-    """Leaves no pair open, as where another page is gone to; the page has to be drawn anew to show it."""
-    pairs = sessions.get(Pairs)
-    pairs.opened = pairs.last = None

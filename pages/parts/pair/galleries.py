@@ -23,9 +23,9 @@ from clipsel_core.tasks import Report, Task
 from pages.parts import messages, progress_bars, recipes, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, pager, texts
-from pages.parts.gallery.pager import PairList
 from pages.parts.jobs import dialogs, forms
 from pages.parts.pair import pair
+from pages.parts.sessions import PairList
 
 # So many uids are written into the recipe itself; more go into a list beside it.
 _MOST_INLINE = 100
@@ -62,7 +62,7 @@ def draw_gallery(
     if also:
         bars = [(*scores, *last) for scores, last in zip(bars, also, strict=True)]
     drawn = cards.make_cards(entry, rows, bars, keeps)
-    view, gallery = sessions.get(pager.Pairs), (entry.key, key)
+    view, gallery = sessions.get(sessions.Pairs), (entry.key, key)
     at = view.last[1] - first if view.last is not None and view.last[0] == gallery else -1
     turned = partial(pager.turn, pager_key, pages) if pager_key else None
 
@@ -80,7 +80,7 @@ def draw_gallery(
     names, asked = [card.uid for card in drawn], view.to_open.pop(key, None)
     if asked in names:
         closed = partial(pager.turn_to, pager_key, listed.size) if pager_key else None
-        view.opened = pager.OpenPair(gallery, listed, first + names.index(asked), closed)
+        view.opened = sessions.OpenPair(gallery, listed, first + names.index(asked), closed)
     pair.draw_opened(entry, gallery=key)
     if page < pages:
         texts.prefetch(entry, key, partial(listed.rows, page + 1), images.columns(entry))

@@ -14,9 +14,9 @@ import streamlit as st
 from clipsel_core import uids
 from pages.parts import messages, recipes, sessions, state, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards, images, pager, texts
-from pages.parts.gallery.pager import OpenPair
+from pages.parts.gallery import cards, images, texts
 from pages.parts.pair import explanation, related
+from pages.parts.sessions import OpenPair
 
 _PICTURE = "opened picture"
 
@@ -25,20 +25,20 @@ def draw_opened(entry: Entry, *, gallery: str) -> None:
     """Draws the dialog where a pair of this gallery is open. gallery: tells the page's galleries apart."""
 
     def close() -> None:
-        view = sessions.get(pager.Pairs)
+        view = sessions.get(sessions.Pairs)
         opened, view.opened = view.opened, None
         if opened is not None:
             view.last = opened.gallery, opened.place
             if opened.closed is not None:
                 opened.closed(opened.place)
 
-    opened = sessions.get(pager.Pairs).opened
+    opened = sessions.get(sessions.Pairs).opened
     if opened is not None and opened.gallery == (entry.key, gallery):
         sessions.dialog("Pair", width="large", on_dismiss=close)(_draw)(entry)
 
 
 def _draw(entry: Entry) -> None:
-    view = sessions.get(pager.Pairs)
+    view = sessions.get(sessions.Pairs)
     if view.opened is None:
         return
     if view.news:
@@ -106,7 +106,7 @@ def _header(opened: OpenPair) -> None:
 
 
 def _turn(by: int) -> None:
-    opened = sessions.get(pager.Pairs).opened
+    opened = sessions.get(sessions.Pairs).opened
     if opened is not None:
         opened.place = min(max(opened.place + by, 0), len(opened.listed) - 1)
         opened.trail.clear()
@@ -115,7 +115,7 @@ def _turn(by: int) -> None:
 @sessions.callback
 def _handle_presses(entry: Entry) -> None:
     """Does what the keyboard asked for, and says of what is no longer on show by then that it was judged."""
-    run, view = state.open_run(entry), sessions.get(pager.Pairs)
+    run, view = state.open_run(entry), sessions.get(sessions.Pairs)
     before = recipes.by_hand(entry, run)
     cards.handle_presses(entry, _PICTURE, lambda uid: None, _turn)
     after = recipes.by_hand(entry, run)

@@ -126,7 +126,7 @@ def _draw(entry: Entry, rows: np.ndarray, bars: cards.Bars, key: str, twins: pag
     row_of = {card.uid: int(row) for card, row in zip(drawn, rows, strict=True)}
 
     def follow(uid: str) -> None:
-        opened = sessions.get(pager.Pairs).opened
+        opened = sessions.get(sessions.Pairs).opened
         if opened is not None and uid in row_of:
             opened.trail.append(row_of[uid])
 
