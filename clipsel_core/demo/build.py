@@ -128,8 +128,19 @@ def write_pool(root: Path, pairs: Sequence[Pair], teacher: Teacher) -> None:
     for folder in ("metadata", "shards"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number, rows in enumerate(shard_rows(len(pairs))):
-        name = f"{number:08d}"
-        _write_metadata(root / "metadata" / f"{name}.parquet", pairs[rows], jpegs[rows], image[rows], text[rows])
+        name, here = f"{number:08d}", pairs[rows]
+        similarity = np.einsum("nd,nd->n", image[rows].astype(np.float32), text[rows].astype(np.float32))
+        columns = {
+            "uid": [pair.uid for pair in here],
+            "url": [f"https://example.org/demo/{pair.uid}.jpg" for pair in here],
+            "text": [pair.caption for pair in here],
+            "original_width": pa.array([SIDE] * len(here), pa.int64()),
+            "original_height": pa.array([SIDE] * len(here), pa.int64()),
+            f"clip_{ARCH}_similarity_score": pa.array(similarity, pa.float32()),
+            "sha256": [hashlib.sha256(jpeg).hexdigest() for jpeg in jpegs[rows]],
+            "fault": [pair.fault for pair in here],
+        }
+        pq.write_table(pa.table(columns), root / "metadata" / f"{name}.parquet", compression="zstd")
         arrays = {f"{ARCH}_img": image[rows], f"{ARCH}_txt": text[rows]}
         np.savez(root / "metadata" / f"{name}.npz", allow_pickle=False, **arrays)
         tar = root / "shards" / f"{name}.tar"
@@ -138,7 +149,7 @@ def write_pool(root: Path, pairs: Sequence[Pair], teacher: Teacher) -> None:
                 key, pair = f"{row:08d}", pairs[row]
                 facts = {"uid": pair.uid, "key": key, "caption": pair.caption, "width": SIDE, "height": SIDE}
                 packer.add(key, jpegs[row], pair.caption, facts)
-        write_stats(tar, len(pairs[rows]))
+        write_stats(tar, len(here))
 
 
 def write_target(path: Path, pictures: Sequence[Picture], teacher: Teacher) -> None:
@@ -173,20 +184,3 @@ def shard_rows(count: int) -> list[slice]:
     """
     ends = [round(count * share) for share in np.cumsum(SHARD_SHARES)]
     return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-
-
-def _write_metadata(
-    path: Path, pairs: Sequence[Pair], jpegs: Sequence[bytes], image: np.ndarray, text: np.ndarray
-) -> None:
-    similarity = np.einsum("nd,nd->n", image.astype(np.float32), text.astype(np.float32))
-    columns = {
-        "uid": [pair.uid for pair in pairs],
-        "url": [f"https://example.org/demo/{pair.uid}.jpg" for pair in pairs],
-        "text": [pair.caption for pair in pairs],
-        "original_width": pa.array([SIDE] * len(pairs), pa.int64()),
-        "original_height": pa.array([SIDE] * len(pairs), pa.int64()),
-        f"clip_{ARCH}_similarity_score": pa.array(similarity, pa.float32()),
-        "sha256": [hashlib.sha256(jpeg).hexdigest() for jpeg in jpegs],
-        "fault": [pair.fault for pair in pairs],
-    }
-    pq.write_table(pa.table(columns), path, compression="zstd")

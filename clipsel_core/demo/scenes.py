@@ -7,7 +7,6 @@ always draws the same image, and captions (captions.py) are written from the des
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -21,6 +20,10 @@ SIDE = 112
 ALL_KINDS = LIVING + MADE
 JPEG_QUALITY = 64
 SIZES = ("small", "", "big")
+BACKDROPS = (
+    *("meadow", "sea", "night", "beach", "snow", "sunset", "desert", "forest"),
+    *("dots", "stripes", "checks", "plain"),
+)
 FLYING = frozenset({"bird", "butterfly", "balloon", "kite", "rocket"})
 
 _SCALE = {"small": 0.66, "": 1.0, "big": 1.3}
@@ -73,15 +76,15 @@ def random_scene(
         Group(kind, rng.choice(tuple(COLOURS)), count, rng.choices(SIZES, weights=(25, 50, 25))[0])
         for kind, count in zip((main, *others), counts, strict=True)
     )
-    return Scene(rng.choice(tuple(BACKDROPS)), groups, rng.getrandbits(32))
+    return Scene(rng.choice(BACKDROPS), groups, rng.getrandbits(32))
 
 
 def draw_scene(scene: Scene) -> Image.Image:
     """The scene as an RGB image of SIDE x SIDE pixels."""
     rng = Random(scene.seed)
-    pen = _large_pen()
-    BACKDROPS[scene.backdrop](pen, rng)
-    image = pen.image.reduce(_OVERSAMPLING)
+    backdrops = _Backdrops(_large_canvas())
+    getattr(backdrops, scene.backdrop)(rng)
+    image = backdrops.image.reduce(_OVERSAMPLING)
     for sprite, x, y in sorted(_place(scene, rng), key=lambda placed: placed[2] + placed[0].height):
         # Its shadow, soft, below and to the right.
         alpha = Image.new("L", (sprite.width + 2 * _MARGIN, sprite.height + 2 * _MARGIN))
@@ -96,7 +99,7 @@ def draw_poster(caption: str, seed: int) -> Image.Image:
     """An image that is mostly text: the caption in large letters, colour words in their own colour."""
     rng = Random(seed)
     paper = rng.choice((*WALL_COLOURS, (248, 246, 240)))
-    pen = _large_pen()
+    pen = Pen(_large_canvas())
     pen.gradient(mix(paper, (255, 255, 255), 0.5), paper)
     image = pen.image.reduce(3).resize((3 * SIDE, 3 * SIDE))
     draw = ImageDraw.Draw(image)
@@ -131,9 +134,9 @@ def to_jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _large_pen() -> Pen:
-    """Draws on an image three times as large as wanted, so that shrinking it smooths the edges."""
-    return Pen(Image.new("RGB", (_OVERSAMPLING * SIDE, _OVERSAMPLING * SIDE)))
+def _large_canvas() -> Image.Image:
+    """An image three times as large as wanted, so that shrinking it smooths the edges."""
+    return Image.new("RGB", (_OVERSAMPLING * SIDE, _OVERSAMPLING * SIDE))
 
 
 def _place(scene: Scene, rng: Random) -> list[tuple[Image.Image, int, int]]:
@@ -168,8 +171,12 @@ def _place(scene: Scene, rng: Random) -> list[tuple[Image.Image, int, int]]:
 def _fit(text: str, width: int) -> tuple[ImageFont.FreeTypeFont, list[str]]:
     """The largest font in which the text fits a square of this width, and its lines."""
     for size in range(84, 16, -4):
-        font = _font(size)
-        lines = _wrap(text, font, width)
+        font, lines = _font(size), list[str]()
+        for word in text.split():
+            if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+                lines[-1] = f"{lines[-1]} {word}"
+            else:
+                lines.append(word)
         if max(font.getlength(line) for line in lines) <= width and len(lines) * size * 1.18 <= width:
             break
     return font, lines
@@ -184,141 +191,116 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] = f"{lines[-1]} {word}"
-        else:
-            lines.append(word)
-    return lines
+class _Backdrops(Pen):
+    """What may lie behind the things of a scene."""
 
+    def _ground(self, horizon: float, swell: float, phase: float, near: Rgb, far: Rgb) -> None:
+        """Everything below a gently waving line at `horizon` (0 top, 1 bottom), from `far` down to `near`."""
+        mask = Image.new("L", self.image.size)
+        line = [(x / 24, horizon + swell * math.sin(phase + 5 * x / 24)) for x in range(25)]
+        Pen(mask).polygon([*line, (1.0, 1.0), (0.0, 1.0)], 255)
+        self.gradient(far, near, mask)
 
-def _ground(pen: Pen, horizon: float, swell: float, phase: float, near: Rgb, far: Rgb) -> None:
-    """Everything below a gently waving line at `horizon` (0 top, 1 bottom), from `far` down to `near`."""
-    mask = Image.new("L", pen.image.size)
-    line = [(x / 24, horizon + swell * math.sin(phase + 5 * x / 24)) for x in range(25)]
-    Pen(mask).polygon([*line, (1.0, 1.0), (0.0, 1.0)], 255)
-    pen.gradient(far, near, mask)
+    def _clouds(self, rng: Random, fill: Rgb, highest: float = 0.08, lowest: float = 0.3) -> None:
+        """Up to three clouds, each of three discs on a flat foot."""
+        for _ in range(rng.randint(0, 3)):
+            x, y, width = rng.random(), rng.uniform(highest, lowest), rng.uniform(0.14, 0.28)
+            for offset, rise, radius in ((-0.3, 0.0, 0.2), (0.0, 0.1, 0.28), (0.32, 0.0, 0.18)):
+                self.disc(x + offset * width, y - rise * width, radius * width, fill)
+            self.box(x - 0.48 * width, y - 0.02 * width, x + 0.5 * width, y + 0.2 * width, fill, 0.1 * width)
 
+    def meadow(self, rng: Random) -> None:
+        self.gradient((186, 222, 242), (236, 246, 240))
+        self._clouds(rng, (252, 252, 250))
+        self._ground(0.6, 0.04, rng.uniform(0, 6), (150, 196, 122), (186, 218, 150))
+        self._ground(0.74, 0.03, rng.uniform(0, 6), (122, 176, 102), (158, 204, 124))
+        for _ in range(rng.randint(4, 14)):
+            fill = rng.choice(((250, 240, 200), (244, 206, 216), (236, 240, 250)))
+            self.disc(rng.random(), rng.uniform(0.76, 0.98), 0.011, fill)
 
-def _clouds(pen: Pen, rng: Random, fill: Rgb, highest: float = 0.08, lowest: float = 0.3) -> None:
-    """Up to three clouds, each of three discs on a flat foot."""
-    for _ in range(rng.randint(0, 3)):
-        x, y, width = rng.random(), rng.uniform(highest, lowest), rng.uniform(0.14, 0.28)
-        for offset, rise, radius in ((-0.3, 0.0, 0.2), (0.0, 0.1, 0.28), (0.32, 0.0, 0.18)):
-            pen.disc(x + offset * width, y - rise * width, radius * width, fill)
-        pen.box(x - 0.48 * width, y - 0.02 * width, x + 0.5 * width, y + 0.2 * width, fill, 0.1 * width)
+    def sea(self, rng: Random) -> None:
+        self.gradient((198, 228, 244), (240, 246, 244))
+        self._clouds(rng, (252, 252, 252))
+        for step in range(3):
+            shade = mix((128, 194, 214), (54, 124, 168), step / 2.5)
+            self._ground(0.56 + 0.14 * step, 0.015, rng.uniform(0, 6), shade, mix(shade, (255, 255, 255), 0.2))
 
+    def night(self, rng: Random) -> None:
+        self.gradient((34, 40, 82), (84, 84, 138))
+        for _ in range(rng.randint(8, 22)):
+            self.disc(rng.random(), rng.uniform(0.02, 0.62), rng.uniform(0.004, 0.009), (244, 238, 208))
+        if rng.random() < 0.7:
+            x, y = rng.choice((rng.uniform(0.1, 0.25), rng.uniform(0.75, 0.9))), rng.uniform(0.1, 0.2)
+            self.disc(x, y, 0.07, (248, 240, 208))
+        self._ground(0.74, 0.03, rng.uniform(0, 6), (40, 48, 84), (58, 66, 104))
 
-def _meadow(pen: Pen, rng: Random) -> None:
-    pen.gradient((186, 222, 242), (236, 246, 240))
-    _clouds(pen, rng, (252, 252, 250))
-    _ground(pen, 0.6, 0.04, rng.uniform(0, 6), (150, 196, 122), (186, 218, 150))
-    _ground(pen, 0.74, 0.03, rng.uniform(0, 6), (122, 176, 102), (158, 204, 124))
-    for _ in range(rng.randint(4, 14)):
-        fill = rng.choice(((250, 240, 200), (244, 206, 216), (236, 240, 250)))
-        pen.disc(rng.random(), rng.uniform(0.76, 0.98), 0.011, fill)
+    def beach(self, rng: Random) -> None:
+        self.gradient((176, 218, 240), (232, 244, 244))
+        self.disc(rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.18), 0.06, (255, 240, 184))
+        self._clouds(rng, (252, 252, 252))
+        self._ground(0.5, 0.004, 0, (120, 194, 206), (150, 210, 218))
+        self._ground(0.64, 0.015, rng.uniform(0, 6), (250, 250, 244), (250, 250, 244))
+        self._ground(0.66, 0.015, rng.uniform(0, 6), (232, 204, 152), (246, 226, 184))
 
+    def snow(self, rng: Random) -> None:
+        self.gradient((176, 196, 220), (222, 232, 242))
+        self._ground(0.58, 0.05, rng.uniform(0, 6), (214, 226, 238), (232, 240, 248))
+        self._ground(0.72, 0.03, rng.uniform(0, 6), (228, 236, 246), (250, 252, 255))
+        for _ in range(rng.randint(10, 26)):
+            self.disc(rng.random(), rng.random(), rng.uniform(0.006, 0.012), (255, 255, 255))
 
-def _sea(pen: Pen, rng: Random) -> None:
-    pen.gradient((198, 228, 244), (240, 246, 244))
-    _clouds(pen, rng, (252, 252, 252))
-    for step in range(3):
-        shade = mix((128, 194, 214), (54, 124, 168), step / 2.5)
-        _ground(pen, 0.56 + 0.14 * step, 0.015, rng.uniform(0, 6), shade, mix(shade, (255, 255, 255), 0.2))
+    def sunset(self, rng: Random) -> None:
+        self.gradient((122, 104, 160), (252, 196, 146))
+        self.disc(rng.uniform(0.2, 0.8), rng.uniform(0.5, 0.62), 0.13, (255, 226, 164))
+        self._clouds(rng, (236, 160, 152), 0.1, 0.36)
+        self._ground(0.68, 0.03, rng.uniform(0, 6), (104, 76, 108), (150, 104, 122))
 
+    def desert(self, rng: Random) -> None:
+        self.gradient((250, 226, 190), (252, 240, 214))
+        self.disc(rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.22), 0.07, (255, 250, 226))
+        self._ground(0.58, 0.06, rng.uniform(0, 6), (226, 176, 124), (238, 196, 146))
+        self._ground(0.74, 0.04, rng.uniform(0, 6), (210, 154, 104), (230, 180, 128))
 
-def _night(pen: Pen, rng: Random) -> None:
-    pen.gradient((34, 40, 82), (84, 84, 138))
-    for _ in range(rng.randint(8, 22)):
-        pen.disc(rng.random(), rng.uniform(0.02, 0.62), rng.uniform(0.004, 0.009), (244, 238, 208))
-    if rng.random() < 0.7:
-        x, y = rng.choice((rng.uniform(0.1, 0.25), rng.uniform(0.75, 0.9))), rng.uniform(0.1, 0.2)
-        pen.disc(x, y, 0.07, (248, 240, 208))
-    _ground(pen, 0.74, 0.03, rng.uniform(0, 6), (40, 48, 84), (58, 66, 104))
+    def forest(self, rng: Random) -> None:
+        self.gradient((196, 220, 206), (224, 236, 216))
+        for row, fill in ((0.62, (156, 192, 172)), (0.72, (116, 162, 140))):
+            for _ in range(7):
+                x, width, height = rng.random(), rng.uniform(0.07, 0.12), rng.uniform(0.26, 0.44)
+                self.polygon([(x - width, row), (x, row - height), (x + width, row)], fill)
+            self._ground(row - 0.02, 0.01, rng.uniform(0, 6), mix(fill, (70, 110, 90), 0.3), fill)
 
+    def _floor(self, rng: Random) -> None:
+        if rng.random() < 0.7:
+            self._ground(0.76, 0, 0, (188, 150, 120), (212, 178, 146))
 
-def _beach(pen: Pen, rng: Random) -> None:
-    pen.gradient((176, 218, 240), (232, 244, 244))
-    pen.disc(rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.18), 0.06, (255, 240, 184))
-    _clouds(pen, rng, (252, 252, 252))
-    _ground(pen, 0.5, 0.004, 0, (120, 194, 206), (150, 210, 218))
-    _ground(pen, 0.64, 0.015, rng.uniform(0, 6), (250, 250, 244), (250, 250, 244))
-    _ground(pen, 0.66, 0.015, rng.uniform(0, 6), (232, 204, 152), (246, 226, 184))
+    def dots(self, rng: Random) -> None:
+        wall = rng.choice(WALL_COLOURS)
+        self.gradient(mix(wall, (255, 255, 255), 0.25), wall)
+        fill = mix(wall, rng.choice(((255, 255, 255), (150, 120, 130))), 0.45)
+        for row in range(9):
+            for column in range(9):
+                self.disc((column + 0.5 * (row % 2)) / 8, row / 8, 0.024, fill)
+        self._floor(rng)
 
+    def stripes(self, rng: Random) -> None:
+        wall = rng.choice(WALL_COLOURS)
+        self.gradient(mix(wall, (255, 255, 255), 0.25), wall)
+        fill = mix(wall, rng.choice(((255, 255, 255), (160, 130, 140))), 0.4)
+        for column in range(7):
+            self.box(column / 7, 0, (column + 0.5) / 7, 1, fill)
+        self._floor(rng)
 
-def _snow(pen: Pen, rng: Random) -> None:
-    pen.gradient((176, 196, 220), (222, 232, 242))
-    _ground(pen, 0.58, 0.05, rng.uniform(0, 6), (214, 226, 238), (232, 240, 248))
-    _ground(pen, 0.72, 0.03, rng.uniform(0, 6), (228, 236, 246), (250, 252, 255))
-    for _ in range(rng.randint(10, 26)):
-        pen.disc(rng.random(), rng.random(), rng.uniform(0.006, 0.012), (255, 255, 255))
+    def checks(self, rng: Random) -> None:
+        wall = rng.choice(WALL_COLOURS)
+        self.gradient(wall, wall)
+        pale, deep = mix(wall, (255, 255, 255), 0.4), mix(wall, (160, 130, 140), 0.25)
+        for row in range(6):
+            for column in range(6):
+                if (row + column) % 2:
+                    fill = pale if row % 2 else deep
+                    self.box(column / 6, row / 6, (column + 1) / 6, (row + 1) / 6, fill)
+        self._floor(rng)
 
-
-def _sunset(pen: Pen, rng: Random) -> None:
-    pen.gradient((122, 104, 160), (252, 196, 146))
-    pen.disc(rng.uniform(0.2, 0.8), rng.uniform(0.5, 0.62), 0.13, (255, 226, 164))
-    _clouds(pen, rng, (236, 160, 152), 0.1, 0.36)
-    _ground(pen, 0.68, 0.03, rng.uniform(0, 6), (104, 76, 108), (150, 104, 122))
-
-
-def _desert(pen: Pen, rng: Random) -> None:
-    pen.gradient((250, 226, 190), (252, 240, 214))
-    pen.disc(rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.22), 0.07, (255, 250, 226))
-    _ground(pen, 0.58, 0.06, rng.uniform(0, 6), (226, 176, 124), (238, 196, 146))
-    _ground(pen, 0.74, 0.04, rng.uniform(0, 6), (210, 154, 104), (230, 180, 128))
-
-
-def _forest(pen: Pen, rng: Random) -> None:
-    pen.gradient((196, 220, 206), (224, 236, 216))
-    for row, fill in ((0.62, (156, 192, 172)), (0.72, (116, 162, 140))):
-        for _ in range(7):
-            x, width, height = rng.random(), rng.uniform(0.07, 0.12), rng.uniform(0.26, 0.44)
-            pen.polygon([(x - width, row), (x, row - height), (x + width, row)], fill)
-        _ground(pen, row - 0.02, 0.01, rng.uniform(0, 6), mix(fill, (70, 110, 90), 0.3), fill)
-
-
-def _floor(pen: Pen, rng: Random) -> None:
-    if rng.random() < 0.7:
-        _ground(pen, 0.76, 0, 0, (188, 150, 120), (212, 178, 146))
-
-
-def _dots(pen: Pen, rng: Random) -> None:
-    wall = rng.choice(WALL_COLOURS)
-    pen.gradient(mix(wall, (255, 255, 255), 0.25), wall)
-    fill = mix(wall, rng.choice(((255, 255, 255), (150, 120, 130))), 0.45)
-    for row in range(9):
-        for column in range(9):
-            pen.disc((column + 0.5 * (row % 2)) / 8, row / 8, 0.024, fill)
-    _floor(pen, rng)
-
-
-def _stripes(pen: Pen, rng: Random) -> None:
-    wall = rng.choice(WALL_COLOURS)
-    pen.gradient(mix(wall, (255, 255, 255), 0.25), wall)
-    fill = mix(wall, rng.choice(((255, 255, 255), (160, 130, 140))), 0.4)
-    for column in range(7):
-        pen.box(column / 7, 0, (column + 0.5) / 7, 1, fill)
-    _floor(pen, rng)
-
-
-def _checks(pen: Pen, rng: Random) -> None:
-    wall = rng.choice(WALL_COLOURS)
-    pen.gradient(wall, wall)
-    pale, deep = mix(wall, (255, 255, 255), 0.4), mix(wall, (160, 130, 140), 0.25)
-    for row in range(6):
-        for column in range(6):
-            if (row + column) % 2:
-                fill = pale if row % 2 else deep
-                pen.box(column / 6, row / 6, (column + 1) / 6, (row + 1) / 6, fill)
-    _floor(pen, rng)
-
-
-def _plain(pen: Pen, rng: Random) -> None:
-    wall = rng.choice((*WALL_COLOURS, (240, 240, 238)))
-    pen.gradient(mix(wall, (255, 255, 255), 0.6), wall)
-
-
-_BACKDROPS = (_meadow, _sea, _night, _beach, _snow, _sunset, _desert, _forest, _dots, _stripes, _checks, _plain)
-BACKDROPS: dict[str, Callable[[Pen, Random], None]] = {draw.__name__[1:]: draw for draw in _BACKDROPS}
+    def plain(self, rng: Random) -> None:
+        wall = rng.choice((*WALL_COLOURS, (240, 240, 238)))
+        self.gradient(mix(wall, (255, 255, 255), 0.6), wall)

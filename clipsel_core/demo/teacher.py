@@ -56,7 +56,14 @@ def train_teacher(
     with reproducible_torch(seed):
         # Twice as fast as the usual order of dimensions for convolutions this narrow.
         model = open_clip.CLIP(**CONFIG["model_cfg"]).to(memory_format=torch.channels_last)
-        _fit(model, _load(pairs), steps, batch_size, report)
+        vision, text = CONFIG["model_cfg"]["vision_cfg"], CONFIG["model_cfg"]["text_cfg"]
+        preprocess = open_clip.image_transform(vision["image_size"], is_train=False, **CONFIG["preprocess_cfg"])
+        # Each picture is drawn once: (P, 3, 48, 48) float16. Of each of the N pairs its picture's place and its tokens.
+        places = {picture: place for place, picture in enumerate(dict.fromkeys(pair.picture for pair in pairs))}
+        images = torch.stack([preprocess(Image.open(BytesIO(jpeg))).half() for jpeg in draw_jpegs(places)])
+        tokenize = open_clip.SimpleTokenizer(context_length=text["context_length"])
+        shown, tokens = [places[pair.picture] for pair in pairs], tokenize([pair.caption for pair in pairs])
+        _fit(model, (images, torch.tensor(shown), tokens), steps, batch_size, report)
     weights = {
         name: (value.to(torch.float16) if value.is_floating_point() else value).contiguous()
         for name, value in model.state_dict().items()
@@ -84,18 +91,6 @@ def reproducible_torch(seed: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic)
 
 
-def _load(pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What the model learns from: the pictures, (P, 3, 48, 48) float16, each drawn once; for each of the N pairs the
-    place of its picture, (N,) int64, and its caption as tokens, (N, 32) int64.
-    """
-    vision = CONFIG["model_cfg"]["vision_cfg"]
-    preprocess = open_clip.image_transform(vision["image_size"], is_train=False, **CONFIG["preprocess_cfg"])
-    places = {picture: place for place, picture in enumerate(dict.fromkeys(pair.picture for pair in pairs))}
-    images = torch.stack([preprocess(Image.open(BytesIO(jpeg))).half() for jpeg in draw_jpegs(places)])
-    tokenizer = open_clip.SimpleTokenizer(context_length=CONFIG["model_cfg"]["text_cfg"]["context_length"])
-    return images, torch.tensor([places[pair.picture] for pair in pairs]), tokenizer([pair.caption for pair in pairs])
-
-
 def _fit(
     model: torch.nn.Module,
     examples: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
@@ -113,19 +108,16 @@ def _fit(
     model.train()
     for step in range(steps):
         batch = torch.randint(len(tokens), (batch_size,))
-        loss = loss_of(*model(_vary(images[places[batch]]), tokens[batch]))
+        seen = images[places[batch]].float()
+        # Each mirrored or not, all moved by a pixel or two: no caption says left or right.
+        mirrored = torch.rand(len(seen), 1, 1, 1) < 0.5
+        moved = torch.roll(seen, torch.randint(-2, 3, (2,)).tolist(), dims=(2, 3))
+        seen = torch.where(mirrored, moved.flip(3), moved).contiguous(memory_format=torch.channels_last)
+        loss = loss_of(*model(seen, tokens[batch]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if (step + 1) % 50 == 0:
-            report(
-                step + 1, steps, "steps", f"training the teacher: step {step + 1} of {steps}, loss {loss.item():.2f}"
-            )
-
-
-def _vary(images: torch.Tensor) -> torch.Tensor:
-    """The images as float32, each mirrored or not, all moved by a pixel or two. No caption says left or right."""
-    mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
-    moved = torch.roll(images.float(), torch.randint(-2, 3, (2,)).tolist(), dims=(2, 3))
-    return torch.where(mirrored, moved.flip(3), moved).contiguous(memory_format=torch.channels_last)
+            said = f"training the teacher: step {step + 1} of {steps}, loss {loss.item():.2f}"
+            report(step + 1, steps, "steps", said)

@@ -6,8 +6,8 @@ import re
 from random import Random
 
 from clipsel_core.demo.captions import describe_scene, describe_wrongly, junk, poster_text
-from clipsel_core.demo.scenes import Group, Scene, random_scene
-from clipsel_core.demo.things import COLOURS, DRAWINGS
+from clipsel_core.demo.scenes import ALL_KINDS, Group, Scene, random_scene
+from clipsel_core.demo.things import COLOURS
 
 COLOUR_WORDS = {colour: colour for colour in COLOURS} | {
     "crimson": "red",
@@ -34,7 +34,7 @@ OTHER_KINDS = {
     "spaceship": "rocket",
     "parasol": "umbrella",
 }
-KIND_WORDS = {kind: kind for kind in DRAWINGS} | OTHER_KINDS
+KIND_WORDS = {kind: kind for kind in ALL_KINDS} | OTHER_KINDS
 PLURALS = {"butterflies": "butterfly"} | {word + "s": kind for word, kind in KIND_WORDS.items() if word != "fish"}
 NUMBERS = {"a": 1, "an": 1, "one": 1, "single": 1, "two": 2, "pair": 2, "three": 3, "four": 4}
 SIZES = {"small": "small", "little": "small", "tiny": "small", "big": "big", "large": "big", "huge": "big"}

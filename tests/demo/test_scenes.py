@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from clipsel_core.demo.scenes import (
+    ALL_KINDS,
     BACKDROPS,
     SIDE,
     Group,
@@ -20,7 +21,7 @@ from clipsel_core.demo.scenes import (
     retake,
     to_jpeg,
 )
-from clipsel_core.demo.things import COLOURS, DRAWINGS, LIVING, MADE, draw_thing, tones
+from clipsel_core.demo.things import COLOURS, LIVING, MADE, draw_thing, tones
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -53,7 +54,7 @@ def test_draw_scene__every_backdrop_differs_from_the_others(name):
     assert all(np.abs(own - other).mean() > 1.5 for other in others)
 
 
-@pytest.mark.parametrize("kind", DRAWINGS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_draw_thing__shows_its_colour(kind):
     for colour in ("red", "blue"):
         tone = tones(colour, Random(0))
