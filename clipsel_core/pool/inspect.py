@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError, counted, reason_of
 from clipsel_core.files import expect_regular
-from clipsel_core.npy import Member, read_array
+from clipsel_core.npy import read_array
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, facts_in, padded_uid, split_key
 from clipsel_core.pool.embeddings import describe_row, find_member, remedy_for, stored_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, as_texts, check_uids, read_column
@@ -75,7 +75,13 @@ def inspect_pool(pool: Pool, *, values: bool = True, report: Report = silent) ->
         check_uids(pool)
     except PoolFormatError as error:
         problems.append(Problem(str(error)))
-    problems += _column_problems(pool)
+    odd: dict[str, list[str]] = {}
+    for shard in pool.shards:
+        for said in _odd_columns(shard, pool):
+            odd.setdefault(said, []).append(shard.name)
+    for said, names in odd.items():
+        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        problems.append(Problem(f"shard {names[0]}{more}: {said}", stops=False))
     problems += _image_problems(pool)
     return PoolReport(pool, tuple(problems))
 
@@ -94,25 +100,21 @@ def _shard_problems(shard: Shard, archs: list[Arch], *, values: bool) -> Iterato
                 if found.shape[1] != arch.width:
                     said = f"{member} has width {found.shape[1]}, in the pool's first npz {arch.width}"
                     yield Problem(f"shard {shard.name}: {said}")
-                elif values:
-                    yield from _value_problems(shard, npz, found)
-                else:
+                    continue
+                if not values:
                     read_array(npz, found)  # one that is compressed may be damaged
+                    continue
+                scale = stored_scale(npz, found)
+                bad = np.flatnonzero(np.isnan(scale))
+                if len(bad):
+                    row = read_array(npz, found)[bad[0]]
+                    said = f"the first is row {bad[0]}: {describe_row(row)}; {remedy_for(row)}"
+                    yield Problem(f"shard {shard.name}: {counted(len(bad), 'bad rows')} in {member}, {said}")
+                if off := int((scale[np.isfinite(scale)] != 1).sum()):
+                    said = f"{counted(off, 'rows')} in {member} a little off unit length; scoring scales them"
+                    yield Problem(f"shard {shard.name}: {said}", stops=False)
             except PoolFormatError as error:
                 yield Problem(str(error))
-
-
-def _value_problems(shard: Shard, npz: Path, member: Member) -> Iterator[Problem]:
-    scale = stored_scale(npz, member)
-    bad = np.flatnonzero(np.isnan(scale))
-    if len(bad):
-        first = int(bad[0])
-        row = read_array(npz, member)[first]
-        found = f"the first is row {first}: {describe_row(row)}; {remedy_for(row)}"
-        yield Problem(f"shard {shard.name}: {counted(len(bad), 'bad rows')} in {member.name}, {found}")
-    if off := int((scale[np.isfinite(scale)] != 1).sum()):
-        found = f"{counted(off, 'rows')} in {member.name} a little off unit length; scoring scales them"
-        yield Problem(f"shard {shard.name}: {found}", stops=False)
 
 
 class _Captions(NamedTuple):
@@ -154,18 +156,8 @@ def _caption_problems(pool: Pool, captions: Iterable[_Captions]) -> Iterator[Pro
             yield Problem(f"{total} of {pool.rows:,}, the first in shard {counts[0][0].name}: {said}", stops=False)
 
 
-def _column_problems(pool: Pool) -> Iterator[Problem]:
-    """What shards differ in, a line for all that differ in the same way."""
-    shards: dict[str, list[str]] = {}
-    for shard in pool.shards:
-        for said in _odd_columns(shard, pool):
-            shards.setdefault(said, []).append(shard.name)
-    for said, names in shards.items():
-        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-        yield Problem(f"shard {names[0]}{more}: {said}", stops=False)
-
-
 def _odd_columns(shard: Shard, pool: Pool) -> Iterator[str]:
+    """In what a shard differs from others; shards that differ in the same way say the same."""
     text = shard.text_column
     if text is None and pool.text_column:
         yield "no column of captions; they count as empty"

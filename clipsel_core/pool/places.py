@@ -183,7 +183,18 @@ class Place:
         """
         fs, found = self.fs, list[tuple[str, int]]()
         if fs is None:
-            return sorted(_walk(self._checked(), deep, endings))
+            base = self._checked()
+            for folder, folders, names in os.walk(base):
+                folders[:] = [name for name in folders if deep and not is_hidden(name)]
+                inner = os.path.relpath(folder, base)
+                for name in names:
+                    if not is_hidden(name) and _ends(name, endings):
+                        size = 0
+                        # A link that leads nowhere is listed all the same: whoever reads it says so.
+                        with suppress(FileNotFoundError):
+                            size = os.path.getsize(os.path.join(folder, name))
+                        found.append((os.path.normpath(os.path.join(inner, name)), size))
+            return sorted(found)
         listed = self._ask(lambda: fs.find(self.path, maxdepth=None if deep else 1, detail=True))
         for path, info in listed.items():
             name = path.removeprefix(self.path).lstrip("/")
@@ -376,19 +387,6 @@ def _as_os_error() -> Iterator[None]:
         if isinstance(failure, OSError):
             raise failure from failure.__cause__
         raise OSError(said(failure)) from failure
-
-
-def _walk(base: str, deep: bool, endings: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    for folder, folders, names in os.walk(base):
-        folders[:] = [name for name in folders if deep and not is_hidden(name)]
-        inner = os.path.relpath(folder, base)
-        for name in names:
-            if not is_hidden(name) and _ends(name, endings):
-                size = 0
-                # A link that leads nowhere is listed all the same: whoever reads it says so.
-                with suppress(FileNotFoundError):
-                    size = os.path.getsize(os.path.join(folder, name))
-                yield os.path.normpath(os.path.join(inner, name)), size
 
 
 def _ends(name: str, endings: tuple[str, ...]) -> bool:

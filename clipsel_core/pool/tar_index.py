@@ -56,7 +56,16 @@ def index_tars(tars: Sequence[Path]) -> Iterator[Indexed]:
     Raises: PoolFormatError on a tar that the disk does not give; LostWorkerError where a process ends before it is
         through.
     """
-    groups, cores = _groups(tars), allowed_cores()
+    cores, groups = allowed_cores(), list[list[Path]]()
+    # As many together, in order, as are worth a process.
+    sizes = [tar.stat().st_size for tar in tars]
+    filled = enough = min(max(_LEAST_BYTES, sum(sizes) // (8 * cores)), _MOST_BYTES)
+    for tar, size in zip(tars, sizes, strict=True):
+        if filled >= enough or len(groups[-1]) >= _MOST_TARS:
+            groups.append([])
+            filled = 0
+        groups[-1].append(tar)
+        filled += size
     if len(groups) < 2 or cores < 2:
         for tar in tars:
             batch, damage = _index_tar(tar)
@@ -97,21 +106,6 @@ class _Processes:
             self._ended = True
             for process in list(self._at_work):
                 process.kill()
-
-
-def _groups(tars: Sequence[Path]) -> list[list[Path]]:
-    """The tars, in order, as many together as are worth a process."""
-    sizes = [tar.stat().st_size for tar in tars]
-    enough = min(max(_LEAST_BYTES, sum(sizes) // (8 * allowed_cores())), _MOST_BYTES)
-    groups: list[list[Path]] = []
-    filled = enough
-    for tar, size in zip(tars, sizes, strict=True):
-        if filled >= enough or len(groups[-1]) >= _MOST_TARS:
-            groups.append([])
-            filled = 0
-        groups[-1].append(tar)
-        filled += size
-    return groups
 
 
 def _elsewhere(tars: list[Path], processes: _Processes) -> list[tuple[pa.RecordBatch, str]]:
@@ -170,19 +164,15 @@ def _batch(found: list[tuple[str, int, int, int, int]]) -> pa.RecordBatch:
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
 
 
-def _print_tables(tars: Sequence[str]) -> None:
-    with pa.ipc.new_stream(sys.stdout.buffer, _SCHEMA) as stream:
-        for tar in tars:
-            with as_worker_error(tar, _EXPECTED):
-                batch, damage = _index_tar(Path(tar))
-                stream.write_batch(batch, custom_metadata={"damage": damage})
-            # At once, so that what has come out tells which tar a process was at when it ended.
-            sys.stdout.buffer.flush()
-
-
 if __name__ == "__main__":
     try:
-        _print_tables(sys.argv[1:])
+        with pa.ipc.new_stream(sys.stdout.buffer, _SCHEMA) as stream:
+            for tar in sys.argv[1:]:
+                with as_worker_error(tar, _EXPECTED):
+                    batch, damage = _index_tar(Path(tar))
+                    stream.write_batch(batch, custom_metadata={"damage": damage})
+                # At once, so that what has come out tells which tar a process was at when it ended.
+                sys.stdout.buffer.flush()
     except (ClipselError, OSError) as error:
         print(json.dumps(errors.parts(error)), file=sys.stderr)
         sys.exit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,12 +40,19 @@ def read_target_rows(file: Path, part: str, usual: str) -> np.ndarray:
     part: the member or column to take, "" for the only one, else the `usual`, else one that is called as usual.
     Raises: TargetError where the file has another ending, cannot be read, lacks the part, or it is neither.
     """
-    read = _READERS.get(file.suffix.lower())
-    if read is None:
-        remedy = "save the tensor with numpy as .npy" if file.suffix.lower() in (".pt", ".pth") else ""
+    ending = file.suffix.lower()
+    if ending not in (".npy", ".npz", ".parquet"):
+        remedy = "save the tensor with numpy as .npy" if ending in (".pt", ".pth") else ""
         raise TargetError(file, expected=".npy, .npz or .parquet", found=file.suffix or "no ending", remedy=remedy)
     with telling(file):
-        rows = read(file, part, usual)
+        if ending == ".npz":
+            try:
+                members = read_members(file)
+                rows = read_array(file, members[find_part(file, part, members, usual)])
+            except PoolFormatError as error:
+                raise TargetError(file, expected=error.expected, found=error.found) from error
+        else:
+            rows = map_npy(file) if ending == ".npy" else _read_parquet(file, part, usual)
         if rows.dtype.kind == "f" and rows.dtype.itemsize <= 8:
             return rows
         if rows.dtype.kind in "iub" and not rows.dtype.names:
@@ -81,14 +88,6 @@ def find_part(file: Path, part: str, known: Mapping[str, object], usual: str) ->
     raise TargetError(file, expected=f"an array {part or usual!r}", found=names, remedy=remedy)
 
 
-def _read_npz(file: Path, part: str, usual: str) -> np.ndarray:
-    try:
-        members = read_members(file)
-        return read_array(file, members[find_part(file, part, members, usual)])
-    except PoolFormatError as error:
-        raise TargetError(file, expected=error.expected, found=error.found) from error
-
-
 def _read_parquet(file: Path, part: str, usual: str) -> np.ndarray:
     expect_regular(file)
     parquet = pq.ParquetFile(file)
@@ -108,10 +107,3 @@ def _read_parquet(file: Path, part: str, usual: str) -> np.ndarray:
         raise TargetError(file, expected="lists of one length", found=found)
     flat = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate(flat).reshape(len(column), -1) if len(column) else np.empty((0, 0), np.float32)
-
-
-_READERS: dict[str, Callable[[Path, str, str], np.ndarray]] = {
-    ".npy": lambda file, part, usual: map_npy(file),
-    ".npz": _read_npz,
-    ".parquet": _read_parquet,
-}

@@ -86,10 +86,7 @@ def decode_with_size(data: bytes, *, most_pixels: int = MOST_PIXELS, enough: int
                 raise Unusable(f"more than {_LONGEST_TO_SHORTEST} times as long as wide")
             drafted = picture.draft(None, (enough, enough)) if enough else None
             picture.load()
-            turn = _TURNS.get(_orientation(picture))
-            box = _turned(drafted[1] if drafted else (0, 0, width, height), picture.size, turn)
-            upright = ImageOps.exif_transpose(picture) if turn else picture
-            return Decoded(_rgb(upright), (height, width) if turn and turn[0] else (width, height), box)
+            return _upright(picture, (width, height), drafted[1] if drafted else (0, 0, width, height))
     except Unusable:
         raise
     except UnidentifiedImageError:
@@ -198,24 +195,22 @@ class Tokens:
             return False
 
 
-def _orientation(picture: Image.Image) -> int:
+def _upright(picture: Image.Image, size: tuple[int, int], box: Box) -> Decoded:
+    """A picture turned as EXIF says. size: in full. box: what of its pixels shows it."""
     try:
-        return picture.getexif().get(ExifTags.Base.Orientation, 1)
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         # Broken EXIF says nothing of the picture, which is whole.
-        return 1
-
-
-def _turned(box: Box, size: tuple[int, int], turn: tuple[bool, bool, bool] | None) -> Box:
-    """Where a part of a picture comes to lie when the picture is turned. size: of the picture as it was."""
+        turn = None
     if turn is None:
-        return box
+        return Decoded(_rgb(picture), size, box)
     swap, across, down = turn
     left, top, right, bottom = (box[1], box[0], box[3], box[2]) if swap else box
-    width, height = size[::-1] if swap else size
+    width, height = picture.size[::-1] if swap else picture.size
     left, right = (width - right, width - left) if across else (left, right)
     top, bottom = (height - bottom, height - top) if down else (top, bottom)
-    return left, top, right, bottom
+    turned = _rgb(ImageOps.exif_transpose(picture))
+    return Decoded(turned, size[::-1] if swap else size, (left, top, right, bottom))
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b
@@ -265,7 +265,15 @@ def reached_or_cached() -> Iterator[None]:
     It would ask for each file six times in half a minute, and open_clip for two files or more.
     Raises: ConnectionError where something is missed that only the hub has.
     """
-    if constants.HF_HUB_OFFLINE or _hub_answers():
+    # Through a proxy a connection says nothing of the hub.
+    as_usual = constants.HF_HUB_OFFLINE or bool(getproxies())
+    if not as_usual:
+        endpoint = urlsplit(constants.ENDPOINT)
+        with suppress(OSError):
+            port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
+            socket.create_connection((endpoint.hostname or "", port), timeout=_HUB_PATIENCE_S).close()
+            as_usual = True
+    if as_usual:
         yield
         return
     constants.HF_HUB_OFFLINE = True
@@ -274,20 +282,7 @@ def reached_or_cached() -> Iterator[None]:
     except Exception as error:
         if not any(word in str(error).lower() for word in _MISSED):
             raise
-        host = urlsplit(constants.ENDPOINT).hostname
+        host = endpoint.hostname
         raise ConnectionError(f"no connection to {host}, and not all of it was downloaded before") from error
     finally:
         constants.HF_HUB_OFFLINE = False
-
-
-def _hub_answers() -> bool:
-    if getproxies():
-        # Through a proxy a connection says nothing of the hub.
-        return True
-    endpoint = urlsplit(constants.ENDPOINT)
-    try:
-        port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
-        socket.create_connection((endpoint.hostname or "", port), timeout=_HUB_PATIENCE_S).close()
-    except OSError:
-        return False
-    return True

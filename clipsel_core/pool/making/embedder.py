@@ -58,7 +58,12 @@ def copy_embeddings(records: Iterable[Record], progress: Reached, took: Took) ->
     rows, sides = EmbeddedRows(), []
     for record in records:
         rows.read += 1
-        if fault := record.fault or _fault_of(record.embeddings):
+        fault = record.fault or "no embeddings" * (record.embeddings is None)
+        if record.embeddings is not None and not fault:
+            for side, row in zip(("image", "text"), record.embeddings, strict=True):
+                if not (np.isfinite(row).all() and row.any()):
+                    fault = fault or f"its {side} embedding has {describe_row(row)}"
+        if fault:
             rows.rejected.append((record.file, record.key, fault))
         else:
             exact = np.asarray(record.embeddings, np.float64)
@@ -69,15 +74,6 @@ def copy_embeddings(records: Iterable[Record], progress: Reached, took: Took) ->
     if sides:
         rows.image, rows.text = np.stack(sides, axis=1)
     return rows
-
-
-def _fault_of(embeddings: np.ndarray | None) -> str:
-    if embeddings is None:
-        return "no embeddings"
-    for side, row in zip(("image", "text"), embeddings, strict=True):
-        if not np.isfinite(row).all() or not row.any():
-            return f"its {side} embedding has {describe_row(row)}"
-    return ""
 
 
 _Batch = tuple[list[Prepared], Record, int]

@@ -91,7 +91,13 @@ def extend_pool(
     info = teacher_info(teacher, model, pretrained)
     with hold_pool(root), quiet_pillow():
         pool = open_pool(root)
-        _check_free(pool, arch)
+        if arch not in read_teachers(root) and (arch in pool.archs or score_column(arch) in pool.columns):
+            found = f"embeddings {arch}" if arch in pool.archs else score_column(arch)
+            expected, remedy = f"no {arch} in the pool yet", "choose another --arch"
+            raise PoolFormatError(root, expected=expected, found=found, remedy=remedy)
+        if pool.text_column is None:
+            expected, found = "captions in a column text or caption", ", ".join(pool.columns)
+            raise PoolFormatError(pool.shards[0].parquet, expected=expected, found=found)
         matched = read_found(source, pool) or match(source, pool, finding)
         write_found(source, pool, matched)
         if not path.exists():
@@ -174,17 +180,6 @@ class _Work:
 
 def _aside(files: ShardFiles, arch: str) -> Path:
     return files.root / "embed" / arch / f"{files.name}.parquet"
-
-
-def _check_free(pool: Pool, arch: str) -> None:
-    """Makes sure that the teacher's columns are not somebody else's, and that there are captions to embed."""
-    if arch not in read_teachers(pool.root) and (arch in pool.archs or score_column(arch) in pool.columns):
-        found = f"embeddings {arch}" if arch in pool.archs else score_column(arch)
-        expected, remedy = f"no {arch} in the pool yet", "choose another --arch"
-        raise PoolFormatError(pool.root, expected=expected, found=found, remedy=remedy)
-    if pool.text_column is None:
-        found = ", ".join(pool.columns)
-        raise PoolFormatError(pool.shards[0].parquet, expected="captions in a column text or caption", found=found)
 
 
 def _finish(pool: Pool, matched: Matched, arch: str, embedded: int, seconds: float) -> Extended:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.conventions import A_ROW, WHOLE_FILE, padded_uid
-from clipsel_core.pool.layout import Pool, Shard, read_uids
+from clipsel_core.pool.layout import Pool, read_uids
 from clipsel_core.pool.making.shard_files import write_parquet
 from clipsel_core.pool.sources.record import Record, Source, signature_of
 from clipsel_core.processes import Crew
@@ -76,8 +76,27 @@ def match(source: Source, pool: Pool, report: Report) -> Matched:
     report: told how far the source has been gone through.
     Memory: 60 bytes a pair of the pool. Raises: PoolFormatError where source and pool have no names in common.
     """
-    for by in _named_by(source, pool):
-        work = _Matching(np.concatenate([_names(pool, shard, by) for shard in pool.shards]))
+    if source.embedded:
+        found = f"{source.kind}, without images"
+        expected = "tars, a folder or a table of images"
+        raise PoolFormatError(source.base, expected=expected, found=found)
+    parts = map(source.glance or source.read, range(len(source.parts)))
+    first = list(islice(chain.from_iterable(parts), _LOOKED_AT))
+    # By what its images can be told to belong to the pool's pairs, the surest first.
+    ways = ["uid"] * any(_name_of(record, "uid") for record in first)
+    ways += ["key"] * ("key" in pool.columns and any(record.key for record in first))
+    if not ways:
+        expected = "a uid with each image, in the json or the table, or a column key in the pool"
+        remedy = "make a pool of its own of these images"
+        raise PoolFormatError(source.base, expected=expected, found="neither", remedy=remedy)
+    for by in ways:
+        if by == "uid":
+            names = [read_uids(pool, shard) for shard in pool.shards]
+        else:
+            columns = (pq.read_table(shard.parquet, columns=["key"])["key"] for shard in pool.shards)
+            keys = (column.cast(pa.string()).to_pylist() for column in columns)
+            names = [uids.from_hex([_hashed(key or "") for key in some]) for some in keys]
+        work = _Matching(np.concatenate(names))
         total, before = sum(source.sizes), 0
         for part, stretches in _parts(source, by):
             for stretch in stretches:
@@ -130,33 +149,6 @@ def read_found(source: Source, pool: Pool) -> Matched | None:
 def _stamp(source: Source, pool: Pool) -> str:
     names, rows = [shard.name for shard in pool.shards], [shard.rows for shard in pool.shards]
     return signature_of(names, rows, source.signature, str(source.base))
-
-
-def _named_by(source: Source, pool: Pool) -> list[str]:
-    """By what the source's images can be told to belong to the pool's pairs, the surest first."""
-    if source.embedded:
-        found = f"{source.kind}, without images"
-        expected = "tars, a folder or a table of images"
-        raise PoolFormatError(source.base, expected=expected, found=found)
-    parts = map(source.glance or source.read, range(len(source.parts)))
-    first = list(islice(chain.from_iterable(parts), _LOOKED_AT))
-    ways = {
-        "uid": any(_name_of(record, "uid") for record in first),
-        "key": "key" in pool.columns and any(record.key for record in first),
-    }
-    if not any(ways.values()):
-        expected = "a uid with each image, in the json or the table, or a column key in the pool"
-        remedy = "make a pool of its own of these images"
-        raise PoolFormatError(source.base, expected=expected, found="neither", remedy=remedy)
-    return [way for way, known in ways.items() if known]
-
-
-def _names(pool: Pool, shard: Shard, by: str) -> np.ndarray:
-    """The names of a shard's pairs, (N,) UID_DTYPE; keys as 128 bits of their hash."""
-    if by == "uid":
-        return read_uids(pool, shard)
-    keys = pq.read_table(shard.parquet, columns=["key"])["key"].cast(pa.string())
-    return uids.from_hex([_hashed(key or "") for key in keys.to_pylist()])
 
 
 def _name_of(record: Record, by: str) -> str:

@@ -173,7 +173,12 @@ def add_to_shard(files: ShardFiles, report: ShardReport, rows: EmbeddedRows, arc
     report: the shard's. Raises: PoolFormatError where its pairs are not the same in the same order, or others rejected.
     """
     table = pq.read_table(files.parquet)
-    if found := _difference(rows.kept, table):
+    found = "" if len(rows.kept) == table.num_rows else f"{len(rows.kept):,}"
+    for column, name, word in (("key", "key", "pair"), ("sha256", "sha256", "image"), ("text", "caption", "caption")):
+        pairs = enumerate(zip(rows.kept, table[column].to_pylist(), strict=False))
+        others = (f"row {row:,}, {kept.key}" for row, (kept, was) in pairs if getattr(kept, name) != was)
+        found = found or next((f"another {word} in {where}" for where in others), "")
+    if found:
         remedy = "bring the source back as it was, or embed into another folder"
         raise PoolFormatError(
             files.parquet, expected=f"the same {counted(table.num_rows, 'pairs')}", found=found, remedy=remedy
@@ -262,17 +267,6 @@ def _metadata(kept: list[Record], names: list[str]) -> pa.Table:
 def _scores(arch: str, image: np.ndarray, text: np.ndarray) -> tuple[str, pa.Array]:
     similarity = np.einsum("nd,nd->n", image.astype(np.float32), text.astype(np.float32))
     return score_column(arch), pa.array(similarity, pa.float32(), mask=~image.any(1))
-
-
-def _difference(kept: list[Record], table: pa.Table) -> str:
-    """Where pairs are not those of a shard that is there: the first that is another; nothing where they are."""
-    if len(kept) != table.num_rows:
-        return f"{len(kept):,}"
-    for column, name, word in (("key", "key", "pair"), ("sha256", "sha256", "image"), ("text", "caption", "caption")):
-        for row, (record, was) in enumerate(zip(kept, table[column].to_pylist(), strict=True)):
-            if getattr(record, name) != was:
-                return f"another {word} in row {row:,}, {record.key}"
-    return ""
 
 
 def derive_uid(key: str, caption: str, turn: int = 0) -> str:

@@ -63,7 +63,7 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
         expected = "as many .npy of captions as of images, and as many tables or none"
         raise PoolFormatError(place, expected=expected, found=found)
     given = zip(images, texts, tables or [""] * len(images), strict=True)
-    parts = [_part(place, *names, _columns(place, names[2], image, text)) for names in given]
+    parts = [_part(place, *names, (image, text)) for names in given]
     columns = parts[0].columns
     if other := next((part for part in parts if bool(part.columns.text) != bool(columns.text)), None):
         with_texts, without = (parts[0], other) if columns.text else (other, parts[0])
@@ -105,31 +105,27 @@ def _in_turn(files: Iterable[tuple[str, int]]) -> list[str]:
     return sorted((name for name, _ in files), key=turn)
 
 
-def _part(place: Place, image: str, text: str, table: str, columns: Columns) -> _Part:
-    """A part whose rows agree. A csv's are counted as they are read."""
+def _part(place: Place, image: str, text: str, table: str, columns: tuple[str | None, str | None]) -> _Part:
+    """A part whose rows agree. A csv's are counted as they are read. columns: those that somebody named."""
     rows = {}
     for name in (image, text):
         with (place / name).open() as file:
             rows[name] = _read_header(place / name, file)[0][0]
-    if table.endswith(".parquet"):
-        rows[table] = read_parquet_metadata(place / table)[1]
-    if len(set(rows.values())) > 1:
-        found = ", ".join(f"{count:,} in {name}" for name, count in rows.items())
-        raise PoolFormatError(place, expected=f"as many rows as in {image}", found=found)
-    return _Part(image, text, table, rows[image], columns)
-
-
-def _columns(place: Place, table: str, image: str | None, text: str | None) -> Columns:
+    found = Columns(image="", text="text" if table else "")
     if not table or table.endswith(".txt"):
-        refuse_columns("a .txt of captions" if table else "a folder of .npy alone", image, text)
-        return Columns(image="", text="text" if table else "")
-    path = place / table
-    schema = read_parquet_metadata(path)[0] if path.ending == "parquet" else None
-    names = look_into(path, path.ending)[0] if schema is None else schema.names
-    columns = guess_columns(path, names, image=image, text=text, needed=False)
-    if columns.text and schema:
-        check_texts(path, columns.text, schema.field(columns.text).type)
-    return columns
+        refuse_columns("a .txt of captions" if table else "a folder of .npy alone", *columns)
+    else:
+        path, schema = place / table, None
+        if path.ending == "parquet":
+            schema, rows[table] = read_parquet_metadata(path)
+        names = look_into(path, path.ending)[0] if schema is None else schema.names
+        found = guess_columns(path, names, image=columns[0], text=columns[1], needed=False)
+        if found.text and schema:
+            check_texts(path, found.text, schema.field(found.text).type)
+    if len(set(rows.values())) > 1:
+        differ = ", ".join(f"{count:,} in {name}" for name, count in rows.items())
+        raise PoolFormatError(place, expected=f"as many rows as in {image}", found=differ)
+    return _Part(image, text, table, rows[image], found)
 
 
 def _read_part(base: Place, part: _Part) -> Iterator[Record]:

@@ -392,8 +392,17 @@ def _plain(file: BinaryIO, begin: int) -> Member | None:
         if length is None or length > _MOST_OF_A_PAX_HEADER:
             return None
         filled = -(-length // _BLOCK) * _BLOCK
-        if not _harmless(file.read(filled)[:length]):
-            return None
+        said, at = file.read(filled)[:length], 0
+        # Lines of "LENGTH KEY=VALUE" that tell nothing of its file's name, place or size.
+        while at < len(said):
+            digits, _, rest = said[at : at + 64].partition(b" ")
+            key, equals, _ = rest.partition(b"=")
+            if not (digits.isdigit() and equals and key in _HARMLESS and 0 < int(digits) <= len(said) - at):
+                return None
+            at += int(digits)
+            # Newer Pythons refuse a line that does not end where it says.
+            if said[at - 1] != ord("\n"):
+                return None
         begin, block = begin + _BLOCK + filled, file.read(_BLOCK)
     if block[156:157] not in _FILES:
         return None
@@ -427,18 +436,3 @@ def _size_of(block: bytes) -> int | None:
         return tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape").size
     except tarfile.TarError:
         return None
-
-
-def _harmless(said: bytes) -> bool:
-    """Whether a pax header tells nothing of its file's name, place or size. Lines of "LENGTH KEY=VALUE"."""
-    at = 0
-    while at < len(said):
-        length, _, rest = said[at : at + 64].partition(b" ")
-        key, equals, _ = rest.partition(b"=")
-        if not (length.isdigit() and equals and key in _HARMLESS and 0 < int(length) <= len(said) - at):
-            return False
-        # Newer Pythons refuse a line that does not end where it says.
-        if said[at + int(length) - 1] != ord("\n"):
-            return False
-        at += int(length)
-    return True

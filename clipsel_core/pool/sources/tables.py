@@ -273,28 +273,21 @@ def _table(base: Place, name: str, kind: str, image: str | None, text: str | Non
         if kind == "parquet":
             check_texts(path, column, read_parquet_metadata(path)[0].field(column).type, option)
         elif kind == "jsonl" and (value := first.get(column)):
-            inner = value[0] if isinstance(value, list) else value
-            check_texts(path, column, pa.struct([]) if isinstance(inner, dict) else None, option)
-    inner = _inner_folder(path, clean_text(first.get(columns.image)).strip())
+            one = value[0] if isinstance(value, list) else value
+            check_texts(path, column, pa.struct([]) if isinstance(one, dict) else None, option)
+    # Of the folders beside a table the one that its first path is relative to. On this machine: elsewhere nobody seeks.
+    inner, beside, file = "", path.parent, clean_text(first.get(columns.image)).strip()
+    found_as_said = not file or beside.remote or "://" in file or os.path.isabs(file) or (beside / file).is_file()
+    if not found_as_said:
+        with os.scandir(beside.path or ".") as entries:
+            holding = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        holding = [folder for folder in holding if (beside / folder / file).is_file()]
+        inner = holding[0] if len(holding) == 1 else ""
     said = ", the first of each" * isinstance(first.get(columns.text), list) + said
     said += f", images in {inner}/" if inner else ""
     size = read_parquet_metadata(path)[1] if kind == "parquet" else path.size()
     folders = (name.rpartition("/")[0], inner)
     return _Table(path, columns, "/".join(part for part in folders if part), size, said)
-
-
-def _inner_folder(path: Place, file: str) -> str:
-    """The folder beside a table that its paths are relative to, or nothing. On this machine: elsewhere nobody seeks.
-
-    file: the first of its paths.
-    """
-    folder = path.parent
-    if not file or folder.remote or "://" in file or os.path.isabs(file) or (folder / file).is_file():
-        return ""
-    with os.scandir(folder.path or ".") as found:
-        inner = sorted(entry.name for entry in found if entry.is_dir() and not entry.name.startswith("."))
-    holding = [name for name in inner if (folder / name / file).is_file()]
-    return holding[0] if len(holding) == 1 else ""
 
 
 class Delimited:
