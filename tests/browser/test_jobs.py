@@ -7,7 +7,7 @@ import shutil
 import pytest
 from playwright.sync_api import expect
 
-from clipsel_core.jobs.store import listing
+from clipsel_core.jobs.control import listing
 from tests.browser.conftest import ROOT, serving, settle, visit
 from tests.waiting import until
 

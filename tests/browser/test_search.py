@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.jobs.store import listing
+from clipsel_core.jobs.control import listing
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.store import Run

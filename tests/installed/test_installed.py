@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from clipsel_core.jobs.store import listing
+from clipsel_core.jobs.control import listing
 from tests.browser.conftest import browser, settle, visit  # noqa: F401
 from tests.waiting import until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipsel_core.jobs import control
-from clipsel_core.jobs.store import Job
+from clipsel_core.jobs.control import Job
 from tests.waiting import until
 
 _SCRIPT = """

@@ -14,8 +14,8 @@ import pytest
 
 from clipsel_core.errors import ClipselError, PoolFormatError, TeacherError
 from clipsel_core.jobs import encoders
+from clipsel_core.jobs.control import birth_of
 from clipsel_core.jobs.encoders import Encoder, TeacherName, encoder_of
-from clipsel_core.jobs.store import birth_of
 from tests.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import pytest
 
 from clipsel_core.errors import JobError
 from clipsel_core.jobs import control
-from clipsel_core.jobs.store import JobInfo, birth_of, forget, listing, write_info
+from clipsel_core.jobs.control import JobInfo, birth_of, forget, listing, write_info
 from tests import traps
 from tests.jobs.stand_in import ended
 from tests.waiting import PATIENCE_S, until

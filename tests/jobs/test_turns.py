@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clipsel_core.jobs import control
-from clipsel_core.jobs.store import BEGUN, listing, write_info
+from clipsel_core.jobs.control import BEGUN, listing, write_info
 from clipsel_core.processes import module_command
 from tests.jobs.stand_in import ended
 from tests.waiting import PATIENCE_S, until

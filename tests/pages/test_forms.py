@@ -14,7 +14,7 @@ from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import JobError
 from clipsel_core.jobs import control
-from clipsel_core.jobs.store import listing
+from clipsel_core.jobs.control import listing
 from clipsel_core.pool.target_files import split_part
 from clipsel_core.runs import targets as core_targets
 from clipsel_core.runs.store import Run

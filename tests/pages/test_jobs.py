@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clipsel_core.jobs import control
-from clipsel_core.jobs.store import listing
+from clipsel_core.jobs.control import listing
 from pages.parts import catalog
 from pages.parts.jobs import jobs
 from tests.jobs import stand_in

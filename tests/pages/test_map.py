@@ -15,7 +15,7 @@ from clipsel_core.curation.exploring.projection import CaptionWords
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import AtLeast
 from clipsel_core.curation.selecting.selection import Picker, select
-from clipsel_core.jobs.store import listing
+from clipsel_core.jobs.control import listing
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, pictures, recipes, state
 from pages.parts.catalog import Entry

@@ -14,7 +14,7 @@ import pytest
 from clipsel_core import uids
 from clipsel_core.curation.exploring.searches import SearchQuery, search_run, write_search
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.jobs.store import listing
+from clipsel_core.jobs.control import listing
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
 from pages.parts.search import results

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from clipsel_core.jobs.store import listing
+from clipsel_core.jobs.control import listing
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.local import score
 from pages.parts import catalog, messages, sessions

@@ -15,7 +15,7 @@ import streamlit as st
 
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.jobs import control
-from clipsel_core.jobs.store import Job, State, forget, listing, note_opened
+from clipsel_core.jobs.control import Job, State, forget, listing, note_opened
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status
 from pages.parts import catalog, messages, search_links, sessions, words
