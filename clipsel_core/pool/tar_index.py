@@ -56,16 +56,7 @@ def index_tars(tars: Sequence[Path]) -> Iterator[Indexed]:
     Raises: PoolFormatError on a tar that the disk does not give; LostWorkerError where a process ends before it is
         through.
     """
-    cores, groups = allowed_cores(), list[list[Path]]()
-    # As many together, in order, as are worth a process.
-    sizes = [tar.stat().st_size for tar in tars]
-    filled = enough = min(max(_LEAST_BYTES, sum(sizes) // (8 * cores)), _MOST_BYTES)
-    for tar, size in zip(tars, sizes, strict=True):
-        if filled >= enough or len(groups[-1]) >= _MOST_TARS:
-            groups.append([])
-            filled = 0
-        groups[-1].append(tar)
-        filled += size
+    groups, cores = _groups(tars), allowed_cores()
     if len(groups) < 2 or cores < 2:
         for tar in tars:
             batch, damage = _index_tar(tar)
@@ -106,6 +97,21 @@ class _Processes:
             self._ended = True
             for process in list(self._at_work):
                 process.kill()
+
+
+def _groups(tars: Sequence[Path]) -> list[list[Path]]:
+    """The tars, in order, as many together as are worth a process."""
+    sizes = [tar.stat().st_size for tar in tars]
+    enough = min(max(_LEAST_BYTES, sum(sizes) // (8 * allowed_cores())), _MOST_BYTES)
+    groups: list[list[Path]] = []
+    filled = enough
+    for tar, size in zip(tars, sizes, strict=True):
+        if filled >= enough or len(groups[-1]) >= _MOST_TARS:
+            groups.append([])
+            filled = 0
+        groups[-1].append(tar)
+        filled += size
+    return groups
 
 
 def _elsewhere(tars: list[Path], processes: _Processes) -> list[tuple[pa.RecordBatch, str]]:
