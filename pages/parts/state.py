@@ -116,7 +116,7 @@ def scores_stamp(entry: catalog.Entry) -> Stamp:
     root = entry.root
     # What the folders of the scores say; where that changes, all files in them are looked at again. Looking at
     # thousands takes longer than an answer may: it is done now and then.
-    said, now = _described(root) + stamp_of(root, "scores"), time.monotonic()
+    said, now = _described(root) + files_stamp(root, "scores"), time.monotonic()
     again_at, found = _files_seen.peek((root, said)) or (-math.inf, ())
     if now >= again_at:
         digest = hashlib.sha256()
@@ -137,7 +137,7 @@ def per_map(most: int, *, spinner: str = "") -> Callable[[Callable[Arguments, Re
 
 def map_stamp(entry: catalog.Entry) -> Stamp:
     """Changes whenever the run's scores or its projection do."""
-    return scores_stamp(entry) + stamp_of(entry.root, "projection.parquet")
+    return scores_stamp(entry) + files_stamp(entry.root, "projection.parquet")
 
 
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
@@ -261,7 +261,7 @@ def find_pool(entry: catalog.Entry) -> Pool | None:
     """The run's pool, or None where it is not at hand any more. A pool that came back is seen at once, one whose files
     were mended within seconds."""
     root = open_run(entry).pool_root
-    sought = root, stamp_of(root, "metadata", "shards")
+    sought = root, files_stamp(root, "metadata", "shards")
     if time.monotonic() - (_lacking.peek(sought) or -math.inf) < _LACKING_S:
         return None
     try:
@@ -271,7 +271,7 @@ def find_pool(entry: catalog.Entry) -> Pool | None:
         return None
 
 
-@per_run(8, stamp=lambda root: stamp_of(root, "metadata", "shards"))
+@per_run(8, stamp=lambda root: files_stamp(root, "metadata", "shards"))
 def pool_at(root: Path) -> Pool:
     """The pool in a folder, as its files are now. Raises PoolFormatError where there is none."""
     return open_pool(root)
@@ -320,7 +320,7 @@ def _described(root: Path) -> Stamp:
     return tuple(_file_stamp(path, path.parent.name) for path in description_files(root))
 
 
-def stamp_of(root: Path, *names: str) -> Stamp:
+def files_stamp(root: Path, *names: str) -> Stamp:
     """Changes whenever these files or folders in a folder do."""
     return tuple(_file_stamp(root / name) for name in names)
 

@@ -68,7 +68,9 @@ def show_search() -> None:
 
 
 # Asked for each page of cards, where to open a large pool would take a second, and to list its tars some of it.
-@state.per_run(32, stamp=lambda entry: state.stamp_of(state.open_run(entry).pool_root, "metadata", "shards", "images"))
+@state.per_run(
+    32, stamp=lambda entry: state.files_stamp(state.open_run(entry).pool_root, "metadata", "shards", "images")
+)
 def has_images(entry: Entry) -> bool:
     """Whether the run's pool is at hand and knows where its images are."""
     root = state.open_run(entry).pool_root
