@@ -87,7 +87,7 @@ def _known(entry: Entry, run: Run) -> tuple[dict[str, str], dict[str, ClipselErr
     texts, errors = {_DRAFT: recipes.draft_yaml(entry, run)}, {}
     for stem, path in recipes.saved(run).items():
         try:
-            texts[f"recipe {stem}"] = recipes.as_yaml(list(load_recipe(path, run.metrics).steps))
+            texts[f"recipe {stem}"] = recipes.as_yaml(list(load_recipe(path, state.open_table(entry).columns).steps))
         except ClipselError as error:
             errors[f"recipe {stem}"] = error
     for name in recipes.list_files(run):

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from clipsel_core.curation.index.counts import Density, density
-from clipsel_core.curation.selecting.live import ScoreStep
+from clipsel_core.curation.recipes.recipe import ScoreStep
 from clipsel_core.errors import ClipselError
 from pages.parts import charts, marginals, messages, recipes, state, words
 from pages.parts.catalog import Entry

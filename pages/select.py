@@ -136,7 +136,7 @@ def _draw_loader(entry: Entry, run: Run) -> None:
         if path is None:
             return
         try:
-            loaded = list(load_recipe(path, run.metrics).steps)
+            loaded = list(load_recipe(path, state.open_table(entry).columns).steps)
             recipes.replace_draft(entry, loaded)
             st.session_state[export.name_key(entry)] = path.stem
             export.remember_file(entry, path.name, recipes.as_yaml(loaded))

@@ -51,7 +51,7 @@ def select(
 
     check_name(out)
     opened = _open_run(run, unfinished)
-    rule = load_recipe(recipe, metrics=opened.metrics)
+    rule = load_recipe(recipe)
     selection = select_pairs(opened, rule)
     _print_funnel(selection)
     export(opened, selection, rule, out)
@@ -85,7 +85,7 @@ def export(
     from clipsel_core.curation.selecting.shards import export_shards
 
     opened = _open_run(run, unfinished)
-    rule = load_recipe(recipe, metrics=opened.metrics)
+    rule = load_recipe(recipe)
     selection = select_pairs(opened, rule)
     _print_funnel(selection)
     with Meter("finding images") as finding, Meter("exporting") as meter:
@@ -136,9 +136,7 @@ def compare(
         raise typer.BadParameter("two or more different files are needed", param_hint="SELECTIONS")
     opened = _open_run(run, unfinished)
     table = ScoreTable.open(opened)
-    recipes = {
-        path: load_recipe(path, metrics=opened.metrics) for path in selections if path.suffix in (".yaml", ".yml")
-    }
+    recipes = {path: load_recipe(path) for path in selections if path.suffix in (".yaml", ".yml")}
     picked = {path: select_pairs(opened, recipe, table).bits() for path, recipe in recipes.items()}
     lists = {path: listed_pairs(table, path) for path in selections if path not in recipes}
     picked |= {path: bits for path, (bits, _) in lists.items()}

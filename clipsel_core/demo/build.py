@@ -117,7 +117,7 @@ def build_run(directory: Path, teacher: Teacher) -> Run:
         )
     project(run)
     for name, text in RECIPES.items():
-        save_recipe(parse_recipe(text, metrics=run.metrics), run.recipes_dir / f"{name}.yaml")
+        save_recipe(parse_recipe(text, columns=run.metrics), run.recipes_dir / f"{name}.yaml")
     return run
 
 

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from clipsel_core.errors import ExportError, RunError, counted, reason_of
 from clipsel_core.files import cache_folder, write_atomically, write_json
+from clipsel_core.runs.columns import Column, describe
 from clipsel_core.tasks import allowed_cores
 
 _log = logging.getLogger(__name__)
@@ -153,6 +154,11 @@ class Run:
     def metrics(self) -> list[str]:
         """The score columns, in the order of the files; those of targets that were added later come last."""
         return [*self.config.metrics, *(metric for added in self.added for metric in added.metrics)]
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """What is to be said of each of its score columns, by name, in their order."""
+        return {name: describe(name) for name in self.metrics}
 
     @property
     def targets(self) -> list[TargetInfo]:

@@ -86,9 +86,11 @@ def follow(entry: Entry) -> Shown:
             recipes.replace_draft(entry, recipes.suggestion(run) if remembered is None else remembered)
         elif is_stored(told):
             kept = read_stored(told, entry.label)
-            recipes.replace_draft(entry, list(parse_recipe(kept, "link", run.metrics, folder=run.recipes_dir).steps))
+            columns = state.open_table(entry).columns
+            recipes.replace_draft(entry, list(parse_recipe(kept, "link", columns, folder=run.recipes_dir).steps))
         else:
-            offered: dict[str, Any] = {"run": entry.label, "metrics": run.metrics, "lists": recipes.list_files(run)}
+            columns, lists = state.open_table(entry).columns, recipes.list_files(run)
+            offered: dict[str, Any] = {"run": entry.label, "columns": columns, "lists": lists}
             arrived = recipe_link.decode_link(told, folder=run.recipes_dir, **offered)
             recipes.replace_draft(entry, list(arrived.steps))
             news = _missing(RecipeLink(told, arrived.hand, arrived.lists)) or None

@@ -22,6 +22,7 @@ from clipsel_core.curation.recipes.recipe import (
     Keep,
     KeepTop,
     Recipe,
+    Step,
     dump_recipe,
     load_recipe,
 )
@@ -100,11 +101,11 @@ def suggestion(run: Run) -> list[AnyStep]:
     scored = run.config.metrics
     steps: list[AnyStep] = []
     if "s_cliploss" in scored:
-        steps.append(KeepTop(metric="s_cliploss", keep_top=Decimal("0.3")))
+        steps.append(KeepTop(column="s_cliploss", keep_top=Decimal("0.3")))
     near = next((name for name in scored if name.startswith("normsim_inf_")), None)
     if near:
-        steps.append(KeepTop(metric=near, keep_top=Decimal("0.2")))
-    return steps or [KeepTop(metric=name, keep_top=Decimal("0.3")) for name in scored[:1]]
+        steps.append(KeepTop(column=near, keep_top=Decimal("0.2")))
+    return steps or [KeepTop(column=name, keep_top=Decimal("0.3")) for name in scored[:1]]
 
 
 def draft(entry: Entry, run: Run) -> Draft:
@@ -203,7 +204,7 @@ def in_words(path: Path) -> str:
         return str(error)
 
 
-def step_in_words(step: AnyStep, amount: str | None = None) -> str:
+def step_in_words(step: Step, amount: str | None = None) -> str:
     """One step as a person would say it. amount: said in place of its own, of a step with a metric."""
     if isinstance(step, KeepTop):
         text = f"top {amount or words.percent(step.keep_top)} of the {step.of} by {words.title(step.metric)}"

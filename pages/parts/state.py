@@ -311,9 +311,8 @@ def ranking(entry: catalog.Entry, metric: str) -> Ranking:
 
 @per_run(64, stamp=lambda entry, recipe: tuple(open_run(entry).metrics))
 def parse(entry: catalog.Entry, recipe: str) -> Recipe:
-    """A recipe's steps, checked against the run's metrics; uid lists in it are named from the run's recipes folder."""
-    run = open_run(entry)
-    return parse_recipe(recipe, metrics=run.metrics, folder=run.recipes_dir)
+    """A recipe's steps, checked against the run's columns; uid lists in it are named from the run's recipes folder."""
+    return parse_recipe(recipe, columns=open_table(entry).columns, folder=open_run(entry).recipes_dir)
 
 
 def _described(root: Path) -> Stamp:

@@ -46,9 +46,9 @@ def random_step(draw: np.random.Generator, table: ScoreTable) -> KeepTop | AtLea
     metric, kind = METRICS[draw.integers(len(METRICS))], draw.integers(4)
     if kind < 2:
         of = "pool" if kind else "survivors"
-        return KeepTop(metric=metric, keep_top=int(draw.integers(1, 1001)) / 1000, of=of)
+        return KeepTop(column=metric, keep_top=int(draw.integers(1, 1001)) / 1000, of=of)
     value = round(float(np.nanquantile(table.column(metric), draw.random())), 3)
-    return AtLeast(metric=metric, at_least=value) if kind == 2 else AtMost(metric=metric, at_most=value)
+    return AtLeast(column=metric, at_least=value) if kind == 2 else AtMost(column=metric, at_most=value)
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -279,7 +279,7 @@ def test_map__is_there_before_it_is_known_what_the_recipe_keeps(run, open_page, 
 def test_map__stays_where_the_recipe_does_not_fit(run, open_page):
     app = open_page("map", run)
     key = Entry("", run.resolve()).key
-    app.session_state["pages.parts.recipes.Drafts "].by_run[key] = {1: AtLeast(metric="nonsense", at_least=0.5)}
+    app.session_state["pages.parts.recipes.Drafts "].by_run[key] = {1: AtLeast(column="nonsense", at_least=0.5)}
     app.run()
     assert not app.exception
     assert "does not fit this run" in "".join(error.value for error in app.error)

@@ -235,6 +235,43 @@ class Metadata:
             start += len(part)
         return Categories(labels, read_only(codes), np.bincount(codes, minlength=len(labels)))
 
+    def numbers(self, column: str) -> np.ndarray:
+        """A column of numbers or truth values of every pair: (N,) float32, NaN where it has none. column: as the pool
+        calls it.
+
+        Raises: PoolFormatError where a shard is not as it was scored, or holds something else in the column.
+        """
+        out, start = np.empty(len(self._files), np.float32), 0
+        for shard in self._checked_shards(column):
+            found = read_column(shard, column) if column in shard.columns else pa.nulls(shard.rows, pa.float32())
+            try:
+                values = pc.cast(found, pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+            except pa.ArrowException as error:
+                found_kind = str(found.type)
+                raise PoolFormatError(f"{shard.parquet}: {column}", expected="numbers", found=found_kind) from error
+            out[start : start + shard.rows] = values
+            start += shard.rows
+        return out
+
+    def texts(self, column: str) -> Iterator[pa.Array]:
+        """A column of every pair as texts, in the order of the rows, part by part; "" where a pair has none.
+
+        column: as the pool calls it; "caption" and "url" stand for what it calls them. Raises: as `numbers`.
+        """
+        for _ in self._checked_shards(column):
+            pass
+        yield from self._texts(column, self._metadata_files())
+
+    def _checked_shards(self, column: str) -> Iterator[Shard]:
+        """The shards of the run in its order, each made sure to be as it was scored."""
+        known = {shard.name: shard for shard in self.pool.shards} if self.pool else {}
+        for name in self._files.shard_names:
+            if name not in known:
+                remedy = "bring back the pool that was scored"
+                raise PoolFormatError(self._root, expected=f"shard {name}, for {column}", found="none", remedy=remedy)
+            self.check_shard(known[name])
+            yield known[name]
+
     def _texts(self, column: str, files: list[str]) -> Iterator[pa.Array]:
         """A column of all shards as text, in their order; "" where there is none."""
         assert self.pool is not None

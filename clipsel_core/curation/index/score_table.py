@@ -17,7 +17,9 @@ import pyarrow as pa
 
 from clipsel_core import uids
 from clipsel_core.curation.index import bitmaps, sorting
+from clipsel_core.curation.index.columns import Columns, values_of
 from clipsel_core.curation.index.ranking import NO_SCORE, Ranking, extent
+from clipsel_core.curation.index.recent import Recent
 from clipsel_core.errors import RunError
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 _PAIR = pa.schema([*((half, pa.uint64()) for half in UID_HALVES), ("row", pa.int64())])
 _ROWS_OF_UIDS = "SELECT wanted.place, pairs.row FROM pairs JOIN wanted USING (uid_hi, uid_lo)"
+
+
+_MOST_MADE = 8
 
 
 class ScoreTable:
@@ -45,6 +50,9 @@ class ScoreTable:
         self.files = files
         self.shard_names = files.shard_names
         self.metrics = tuple(files.run.metrics)
+        # Columns that are made or read from the pool when they are asked for, and their rankings.
+        self._made: Recent[np.ndarray] = Recent(_MOST_MADE)
+        self._made_rankings: Recent[Ranking] = Recent(_MOST_MADE)
         self._lock = threading.Lock()
         self._columns: dict[str, np.ndarray] = {}
         self._extents: dict[str, tuple[float, float]] = {}
@@ -67,6 +75,11 @@ class ScoreTable:
 
         return Metadata(self.files, self.uids_at)
 
+    @cached_property
+    def columns(self) -> Columns:
+        """What is known of the pairs: the run's own columns, and those of the pool's table."""
+        return Columns(self.run, self.metadata)
+
     @property
     def has_index(self) -> bool:
         """Whether its metrics are in order, so that a question takes no look at all pairs."""
@@ -78,21 +91,28 @@ class ScoreTable:
         return self._index.folder if self._index is not None and self._index.folder.is_dir() else None
 
     def column(self, metric: str) -> np.ndarray:
-        """A metric of every pair: (N,) float32, NaN where it was set aside. Raises RunError on an unknown metric."""
-        if self._index is not None and (ranking := self._index.ranking(self._known(metric))):
+        """A column of every pair: (N,) float32, NaN where it has no value. metric: its name, or that of a derived one.
+
+        Raises: RunError where there is no such column, or it holds no numbers, or what it is made of has no spread.
+        """
+        if metric not in self.metrics:
+            return self._made.get(metric, lambda: bitmaps.read_only(values_of(self, metric)))
+        if self._index is not None and (ranking := self._index.ranking(metric)):
             return ranking.values
         found = self._columns.get(metric)
         if found is None:
             with self._lock:
                 found = self._columns.get(metric)
                 if found is None:
-                    found = self._columns[metric] = self.files.column(self._known(metric))
+                    found = self._columns[metric] = self.files.column(metric)
         return found
 
     def take(self, metric: str, rows: np.ndarray) -> np.ndarray:
-        """A metric of the asked rows: (M,) float32. Keeps nothing in memory that was not there before."""
+        """A column of the asked rows: (M,) float32. Of the run's own, nothing is kept that was not there before."""
+        if metric not in self.metrics:
+            return self.column(metric)[rows]
         kept = self.column(metric) if self._index is not None else self._columns.get(metric)
-        return bitmaps.gathered(kept, rows) if kept is not None else self.files.take(self._known(metric), rows)
+        return bitmaps.gathered(kept, rows) if kept is not None else self.files.take(metric, rows)
 
     def use(self, index: Index) -> None:
         """Takes columns, uids and orders from the run's index from now on."""
@@ -100,9 +120,13 @@ class ScoreTable:
 
     def ranking(self, metric: str) -> Ranking:
         """Where each pair stands by a metric. Found when it is first asked for, and kept."""
+        if metric not in self.metrics:
+            return self._made_rankings.get(
+                metric, lambda: Ranking.of(self.column(metric), sorting.Sorter(self._by_uid))
+            )
         found = self._rankings.get(metric)
         if found is None:
-            found = self._index.ranking(self._known(metric)) if self._index is not None else None
+            found = self._index.ranking(metric) if self._index is not None else None
             values = self.column(metric)
             with self._ranking:
                 found = self._rankings.setdefault(metric, found) if found else self._rankings.get(metric)
@@ -146,18 +170,16 @@ class ScoreTable:
 
     def extent(self, metric: str) -> tuple[float, float]:
         """The range a metric is drawn over: its smallest and largest finite value, spread by 1 where they are equal."""
+        if metric not in self.metrics:
+            ranking = self.ranking(metric)
+            return ranking.low, ranking.high
         if self._index is not None:
-            return self._index.extent(self._known(metric))
+            return self._index.extent(metric)
         if metric in self._rankings:
             return self._rankings[metric].low, self._rankings[metric].high
         if metric not in self._extents:
             self._extents[metric] = extent(self.column(metric))
         return self._extents[metric]
-
-    def _known(self, metric: str) -> str:
-        if metric not in self.metrics:
-            raise RunError(self.run.root, expected=f"one of the metrics {', '.join(self.metrics)}", found=repr(metric))
-        return metric
 
 
 class ScoreFiles:

@@ -1,14 +1,18 @@
 """What is a recipe? Steps that pick pairs, checked when they are made, read from YAML, written back and compared.
 
     steps:
-      - {metric: s_cliploss, keep_top: 0.30}              # a fraction of the pool, or "of: survivors"
-      - {metric: clip_score, at_least: 0.21}              # or at_most
+      - {column: s_cliploss, keep_top: 0.30}              # a fraction of the pool, or "of: survivors"; or keep_bottom
+      - {column: clip_score, at_least: 0.21}              # or at_most, or between: [0.21, 0.4]
+      - {column: language, in: [en, fr]}                  # or known: true, or contains: [dog] in a text
+      - {any_of: [{column: dfn, at_least: 0.3}, {column: language, in: [en]}]}
+      - {mix: {s_cliploss: 1, dfn: 0.5}, standardise: zscore, keep_top: 0.2}
+      - {random: 0.5, seed: 1}                            # so many of the survivors
       - {intersect: hype.npy}                             # or union, subtract: a list of uids beside the recipe
       - {keep: [139e4a9b22a614771f06c700a8ebe150]}        # by hand; or drop
 
-Steps run in order from the whole pool; `enabled: false` leaves one out. Only the plain part of YAML is taken: no tags,
-no anchors, no aliases (a few lines of which can stand for gigabytes). Every mistake is named with its line. Numbers are
-kept as they are written, so that 0.29 stays 29/100.
+`metric` is another word for `column`. Steps run in order from the whole pool; `enabled: false` leaves one out. Only the
+plain part of YAML is taken: no tags, no anchors, no aliases (a few lines of which can stand for gigabytes). Every
+mistake is named with its line. Numbers are kept as they are written, so that 0.29 stays 29/100.
 """
 
 from __future__ import annotations
@@ -26,9 +30,20 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from clipsel_core import uids
+from clipsel_core.curation.recipes.derived import Mix, Negated, Noise, Standardise, words_of
 from clipsel_core.curation.recipes.uidlists import ENDINGS
 from clipsel_core.errors import RecipeError, UidError, quoted
 from clipsel_core.files import write_atomically
@@ -41,10 +56,18 @@ _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")
 }
 _DEEPEST = 6
+_MOST_MIXED = 64
 _MOST_CHARACTERS = 1 << 22
 
+_WORD = re.compile(r"\w")
 _UID = re.compile(r"[0-9a-fA-F]{1,32}")
 _LISTS, _HAND = ("intersect", "union", "subtract"), ("keep", "drop")
+
+
+def _listed(texts: tuple[str, ...]) -> str:
+    """At most five of them, quoted."""
+    more = f" or {len(texts) - 5:,} more" if len(texts) > 5 else ""
+    return " or ".join(map(quoted, texts[:5])) + more
 
 
 def plain_decimal(number: Decimal) -> str:
@@ -92,9 +115,47 @@ def _list_file(value: object) -> str:
     return value
 
 
-Metric = Annotated[str, Field(min_length=1, max_length=200)]
+def _interval(value: object) -> tuple[float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("not two numbers")
+    low, high = map(_threshold, value)
+    if low > high:
+        raise ValueError("the first is above the second")
+    return low, high
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(item, str) for item in value):
+        raise ValueError("not a list of values")
+    return tuple(dict.fromkeys(value))
+
+
+def _contained(value: object) -> tuple[str, ...]:
+    found = _words(value)
+    if not all(map(_WORD.search, found)):
+        raise ValueError("no word")
+    return found
+
+
+def _weights(value: object) -> tuple[tuple[str, Decimal], ...]:
+    if not isinstance(value, dict | tuple):  # a tuple where a step is copied
+        raise ValueError("not weights of columns")
+    found = tuple((name, Decimal(plain_decimal(_decimal(weight)))) for name, weight in dict(value).items())
+    if not 1 <= len(found) <= _MOST_MIXED or not all(isinstance(name, str) and name for name, _ in found):
+        raise ValueError("not weights of columns")
+    if not any(weight for _, weight in found):
+        raise ValueError("no weight but 0")
+    return found
+
+
+ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
 Part = Annotated[Decimal, BeforeValidator(_fraction)]
 Threshold = Annotated[float, BeforeValidator(_threshold)]
+Interval = Annotated[tuple[float, float], BeforeValidator(_interval)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_contained)]
+Weights = Annotated[tuple[tuple[str, Decimal], ...], BeforeValidator(_weights)]
+Seed = Annotated[int, BeforeValidator(lambda value: int(value) if value == int(value) else value), Field(ge=0)]
 Uids = Annotated[tuple[str, ...], BeforeValidator(_uid_digits)]
 ListFile = Annotated[str, BeforeValidator(_list_file)]
 
@@ -137,40 +198,188 @@ class Step(Frozen):
         """What the step does, in words."""
 
 
-class MetricStep(Step):
-    """Looks at each pair's value of a metric."""
+class ScoreStep(Step):
+    """Compares or ranks pairs by their value of a column, or of a mix of columns: the one it has of the two.
 
-    metric: Metric
+    mix: columns and their weights. standardise: what is done to each of them before, zscore where nothing is said.
+    missing: mean has a pair that lacks a column take its mean; else it has no mix.
+    """
+
+    column: ColumnName | None = Field(None, validation_alias=AliasChoices("column", "metric"))
+    mix: Weights | None = None
+    standardise: Standardise | None = None
+    missing: Literal["mean"] | None = None
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if self.column is None and self.mix is None:
+            raise PydanticCustomError("together", "a column or a mix", {"found": "none"})
+        if self.column is not None and self.mix is not None:
+            raise PydanticCustomError("together", "a column or a mix", {"found": "both"})
+        if self.mix is None and (self.standardise or self.missing):
+            raise PydanticCustomError("together", "a mix to standardise", {"found": "a column"})
+        return self
+
+    @property
+    def metric(self) -> str:
+        """The name of the column that it looks at; one that stands for the mix where it has one."""
+        return Mix(self.mix, self.standardise or "zscore", self.missing).name if self.mix else self.column or ""
 
     @property
     def text(self) -> str:
-        return f"{self.metric} {self.kind.replace('_', ' ')} {self.value!r}"
+        return f"{words_of(self.metric)} {self.kind.replace('_', ' ')} {self.value!r}"
 
 
-class KeepTop(MetricStep):
-    """Keeps the highest of a metric: floor(keep_top * N) pairs, N the pool's or the survivors' number."""
+class ShareStep(ScoreStep):
+    """Keeps a share of the pairs: floor(part * N), N the pool's or the survivors' number."""
 
-    kind = "keep_top"
-    keep_top: Part
     of: Literal["pool", "survivors"] = "pool"
 
     @property
+    def part(self) -> Decimal:
+        """The share that it keeps, 0 to 1."""
+        return self.value
+
+
+class KeepTop(ShareStep):
+    """Keeps the highest of a column; equal values go to the smaller uid."""
+
+    kind = "keep_top"
+    keep_top: Part
+
+    @property
     def text(self) -> str:
-        return f"top {plain_decimal(self.keep_top * 100)} % of the {self.of} by {self.metric}"
+        return f"top {plain_decimal(self.keep_top * 100)} % of the {self.of} by {words_of(self.metric)}"
 
 
-class AtLeast(MetricStep):
-    """Keeps pairs whose metric is this value or more."""
+class KeepBottom(ShareStep):
+    """Keeps the lowest of a column; equal values go to the smaller uid."""
+
+    kind = "keep_bottom"
+    keep_bottom: Part
+
+    @property
+    def metric(self) -> str:
+        """The column turned round, whose highest values are the lowest of the column."""
+        return Negated(self.ranked).name
+
+    @property
+    def ranked(self) -> str:
+        """The column, or mix, whose lowest values it keeps."""
+        return super().metric
+
+    @property
+    def text(self) -> str:
+        return f"bottom {plain_decimal(self.keep_bottom * 100)} % of the {self.of} by {words_of(self.ranked)}"
+
+
+class AtLeast(ScoreStep):
+    """Keeps pairs whose value is this or more."""
 
     kind = "at_least"
     at_least: Threshold
 
 
-class AtMost(MetricStep):
-    """Keeps pairs whose metric is this value or less."""
+class AtMost(ScoreStep):
+    """Keeps pairs whose value is this or less."""
 
     kind = "at_most"
     at_most: Threshold
+
+
+class Random(Step):
+    """Keeps a share of the survivors, or of the pool's number, at random: which, is decided by seed and uid alone."""
+
+    kind = "random"
+    random: Part
+    seed: Seed = 0
+    of: Literal["pool", "survivors"] = "survivors"
+
+    @property
+    def metric(self) -> str:
+        """The column of random numbers whose highest it keeps."""
+        return Noise(self.seed).name
+
+    @property
+    def part(self) -> Decimal:
+        """The share that it keeps, 0 to 1."""
+        return self.random
+
+    @property
+    def text(self) -> str:
+        return f"{plain_decimal(self.random * 100)} % of the {self.of} at random, seed {self.seed}"
+
+
+class FilterStep(Step):
+    """Judges each pair by itself, by what a column says of it."""
+
+    column: ColumnName = Field(validation_alias=AliasChoices("column", "metric"))
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} {self.kind.replace('_', ' ')} {self.value!r}"
+
+
+class Between(FilterStep):
+    """Keeps pairs whose value lies in an interval, its ends included."""
+
+    kind = "between"
+    between: Interval
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} from {self.between[0]!r} to {self.between[1]!r}"
+
+
+class In(FilterStep):
+    """Keeps pairs whose value is one of these. in_: values as text; numbers are compared as numbers."""
+
+    kind = "in"
+    in_: Texts = Field(alias="in")
+
+    @property
+    def value(self) -> Any:
+        return self.in_
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} is {_listed(self.in_)}"
+
+
+class Contains(FilterStep):
+    """Keeps pairs whose text has one of these, as whole words, upper and lower case alike."""
+
+    kind = "contains"
+    contains: Words
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} has {_listed(self.contains)}"
+
+
+class Known(FilterStep):
+    """Keeps pairs that have a value; with false, those that have none."""
+
+    kind = "known"
+    known: bool
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} is {'known' if self.known else 'not known'}"
+
+
+Judge = AtLeast | AtMost | Between | In | Contains | Known
+
+
+class AnyOf(Step):
+    """Keeps pairs that pass one of several steps, each of which judges every pair by itself."""
+
+    kind = "any_of"
+    any_of: Annotated[tuple[Judge, ...], Field(min_length=1)]
+
+    @property
+    def text(self) -> str:
+        return " or ".join(step.text for step in self.any_of)
 
 
 class ListStep(Step):
@@ -226,8 +435,25 @@ class Drop(HandStep):
     drop: Uids
 
 
-AnyStep = KeepTop | AtLeast | AtMost | Intersect | Union | Subtract | Keep | Drop
+AnyStep = (
+    KeepTop
+    | KeepBottom
+    | AtLeast
+    | AtMost
+    | Between
+    | In
+    | Contains
+    | Known
+    | AnyOf
+    | Random
+    | Intersect
+    | Union
+    | Subtract
+    | Keep
+    | Drop
+)
 KINDS: dict[str, type[AnyStep]] = {step.kind: step for step in get_args(AnyStep)}
+_JUDGES = [step.kind for step in get_args(Judge)]
 
 
 class Recipe(Frozen):
@@ -253,29 +479,49 @@ class Recipe(Frozen):
         return [self.folder / step.value for step in self.steps if step.enabled and isinstance(step, ListStep)]
 
 
-def check_metrics(recipe: Recipe, metrics: Collection[str]) -> None:
-    """Raises RecipeError where a step asks for a metric that the run lacks."""
+def columns_of(step: AnyStep) -> list[str]:
+    """The columns that a step needs, as it names them."""
+    if isinstance(step, AnyOf):
+        return [name for judge in step.any_of for name in columns_of(judge)]
+    if isinstance(step, FilterStep):
+        return [step.column]
+    if not isinstance(step, ScoreStep):
+        return []
+    return [name for name, _ in step.mix] if step.mix else [step.column or ""]
+
+
+def check_columns(recipe: Recipe, columns: Collection[str]) -> None:
+    """Raises RecipeError where a step asks for a column that the run lacks."""
     for step in recipe.steps:
-        if isinstance(step, MetricStep) and step.metric not in metrics:
-            expected = f"one of the run's metrics {', '.join(metrics)}"
-            raise RecipeError(step.where, expected=expected, found=quoted(step.metric))
+        for name in columns_of(step):
+            if name not in columns:
+                expected = f"one of the run's columns {', '.join(columns)}"
+                raise RecipeError(step.where, expected=expected, found=quoted(name))
 
 
-_STEP_KEYS = ["metric", *KINDS, "of", "enabled"]
+_STEP_KEYS = ["column", "metric", "mix", *KINDS, "standardise", "missing", "of", "seed", "enabled"]
 _EXPECTED = {
-    "metric": "the name of a metric",
-    "keep_top": "a number from 0 to 1, with at most 30 decimals",
+    **dict.fromkeys(("column", "metric"), "the name of a column"),
+    "mix": "columns with their weights, such as {s_cliploss: 1.0, clip_score: 0.5}",
+    "standardise": "zscore, rank or none",
+    "missing": "mean",
+    **dict.fromkeys(("keep_top", "keep_bottom", "random"), "a number from 0 to 1, with at most 30 decimals"),
     "of": "pool or survivors",
+    "seed": "a whole number, 0 or more",
     "enabled": "true or false",
-    "at_least": "a number",
-    "at_most": "a number",
+    **dict.fromkeys(("at_least", "at_most"), "a number"),
+    "between": "two numbers, the lower first",
+    "in": "a list of values",
+    "contains": "a list of words",
+    "known": "true or false",
+    "any_of": "a list of steps that judge each pair: at_least, at_most, between, in, contains, known",
     **dict.fromkeys(_LISTS, f"the name of a list of uids, ending in {ENDINGS}"),
     **dict.fromkeys(_HAND, "a list of uids, each of 1 to 32 hex digits"),
 }
 
 
-def load_recipe(path: str | Path, metrics: Collection[str] | None = None) -> Recipe:
-    """The recipe in a YAML file. metrics: those of the run, where they are to be checked.
+def load_recipe(path: str | Path, columns: Collection[str] | None = None) -> Recipe:
+    """The recipe in a YAML file. columns: those of the run, where they are to be checked.
 
     Raises: RecipeError naming file and line, what is allowed there and what was found.
     """
@@ -286,17 +532,17 @@ def load_recipe(path: str | Path, metrics: Collection[str] | None = None) -> Rec
         raise RecipeError(path, expected="text in UTF-8", found=f"byte {error.start} is none") from error
     except OSError as error:
         raise RecipeError(path, expected="a recipe", found=error.strerror or str(error)) from error
-    return parse_recipe(text, str(path), metrics, folder=path.parent)
+    return parse_recipe(text, str(path), columns, folder=path.parent)
 
 
 def parse_recipe(
-    text: str, where: str = "recipe", metrics: Collection[str] | None = None, *, folder: Path | None = None
+    text: str, where: str = "recipe", columns: Collection[str] | None = None, *, folder: Path | None = None
 ) -> Recipe:
     """The recipe that a YAML text says. where: what errors call it. folder: where its uid lists lie.
 
     Raises: RecipeError as load_recipe.
 
-    >>> parse_recipe("steps: [{metric: clip_score, keep_top: 0.29}]").steps[0].text
+    >>> parse_recipe("steps: [{column: clip_score, keep_top: 0.29}]").steps[0].text
     'top 29 % of the pool by clip_score'
     """
     root = _parse_yaml(text, where)
@@ -312,8 +558,8 @@ def parse_recipe(
         raise RecipeError(steps.where, expected="a list of one or more steps", found=steps.shown)
     built = tuple(map(_step, steps.value))
     recipe = Recipe(name=name.text if name and name.value is not None else None, steps=built)
-    if metrics is not None:
-        check_metrics(recipe, metrics)
+    if columns is not None:
+        check_columns(recipe, columns)
     return recipe.in_folder(folder or Path())
 
 
@@ -326,12 +572,24 @@ def dump_recipe(recipe: Recipe) -> str:
     content: dict[str, Any] = {} if recipe.name is None else {"name": recipe.name}
     content["steps"] = []
     for step in recipe.steps:
-        values = {key: list(value) if isinstance(value, tuple) else value for key, value in step}
-        enabled = values.pop("enabled")
-        if values.get("of") == "pool":
-            del values["of"]
-        content["steps"].append(values if enabled else {**values, "enabled": False})
+        content["steps"].append(_plain_step(step))
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30)
+
+
+def _plain_step(step: AnyStep) -> dict[str, Any]:
+    """A step as YAML has it. Keys in the order people write them: the column, the action, the rest."""
+    values = {key.rstrip("_"): value for key, value in step if value is not None}
+    for key, field in type(step).model_fields.items():
+        if key in ("of", "seed") and values.get(key) == field.default:
+            del values[key]
+    enabled = values.pop("enabled")
+    if step.kind == "any_of":
+        values["any_of"] = [_plain_step(judge) for judge in values["any_of"]]
+    ordered = {key: values[key] for key in _STEP_KEYS if key in values}
+    for key, value in ordered.items():
+        if isinstance(value, tuple):
+            ordered[key] = dict(value) if key == "mix" else list(value)
+    return ordered if enabled else {**ordered, "enabled": False}
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> Recipe:
@@ -364,7 +622,7 @@ class Change:
     def text(self) -> str:
         """The change in words.
 
-        >>> steps = (KeepTop(metric="clip_score", keep_top=share) for share in (0.3, 0.2))
+        >>> steps = (KeepTop(column="clip_score", keep_top=share) for share in (0.3, 0.2))
         >>> differences(*(Recipe(steps=(step,)) for step in steps))[0].text
         'changed: top 30 % of the pool by clip_score -> top 20 % of the pool by clip_score'
         """
@@ -404,8 +662,10 @@ def differences(first: Recipe, second: Recipe) -> list[Change]:
 
 
 def _subject(step: AnyStep) -> tuple[str, str]:
-    if isinstance(step, MetricStep):
-        return "metric", step.metric
+    if isinstance(step, ScoreStep):
+        return "column", step.metric
+    if isinstance(step, FilterStep):
+        return step.kind, step.column
     return ("by hand", step.kind) if isinstance(step, HandStep) else (step.kind, step.value)
 
 
@@ -428,48 +688,76 @@ class _Located:
         return quoted(self.text) if isinstance(self.value, str) else self.text or "nothing"
 
 
-def _step(step: _Located) -> AnyStep:
+def _step(step: _Located, allowed: Collection[str] = KINDS) -> AnyStep:
+    """The step that a mapping says. allowed: kinds that may stand here."""
     if not isinstance(step.value, dict):
-        expected = "a step such as {metric: clip_score, keep_top: 0.3}"
+        expected = "a step such as {column: clip_score, keep_top: 0.3}"
         raise RecipeError(step.where, expected=expected, found=step.shown)
-    kinds = [key for key in step.value if key in KINDS]
+    kinds = [key for key in step.value if key in allowed]
     if len(kinds) != 1:
-        _check_keys(step, _STEP_KEYS)
+        _check_keys(step, [key for key in _STEP_KEYS if key in allowed or key not in KINDS])
         if kinds:
             found, remedy = f"{kinds[0]} and {kinds[1]} in one step", "write two steps"
             raise RecipeError(step.keys[kinds[1]], expected="one action a step", found=found, remedy=remedy)
         found = ", ".join(step.value) or "none of them"
-        raise RecipeError(step.where, expected=f"one of {', '.join(KINDS)}", found=found)
+        raise RecipeError(step.where, expected=f"one of {', '.join(allowed)}", found=found)
     kind = KINDS[kinds[0]]
-    _check_keys(step, [key for key in _STEP_KEYS if key in kind.model_fields])
-    values = {}
-    for key, value in step.value.items():
-        values[key] = value.value
-        # Uids, names and paths are text however much they look like numbers.
-        if key in _HAND and isinstance(value.value, list):
-            values[key] = [item.text for item in value.value]
-        elif key in ("metric", *_LISTS) and not isinstance(value.value, list | dict):
-            values[key] = value.text
+    taken = {
+        key for name in kind.model_fields for key in ((name, "metric") if name == "column" else (name.rstrip("_"),))
+    }
+    _check_keys(step, [key for key in _STEP_KEYS if key in taken])
+    if "column" in step.value and "metric" in step.value:
+        found = "column and metric in one step"
+        raise RecipeError(step.keys["metric"], expected="one column a step", found=found, remedy="remove one")
+    values = {key: _plain(key, value) for key, value in step.value.items()}
+    if isinstance(values.get("any_of"), list):
+        values["any_of"] = tuple(_step(item, _JUDGES) for item in step.value["any_of"].value)
     try:
         built = kind.model_validate(values)
     except ValidationError as error:
-        key = str(error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0])
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = str((*first["loc"], "")[0])
+        if first["type"] == "together":
+            expected = f"{first['msg']} beside {kinds[0]}"
+            raise RecipeError(step.where, expected=expected, found=first["ctx"]["found"]) from error
         if key not in step.value:
             raise RecipeError(step.where, expected=f"a {key} beside {kinds[0]}", found="none") from error
         wrong = value = step.value[key]
-        if key in _HAND and isinstance(value.value, list):
-            named = (
-                item for item in value.value if isinstance(item.value, list | dict) or not _UID.fullmatch(item.text)
-            )
-            wrong = next(named, value)
+        if isinstance(value.value, list | dict):
+            items = value.value.values() if isinstance(value.value, dict) else value.value
+            wrong = next((item for item in items if not _may_be_item(key, item)), value)
         raise RecipeError(wrong.where, expected=f"{key} to be {_EXPECTED[key]}", found=wrong.shown) from error
     return built.read_at(step.where)
+
+
+def _may_be_item(key: str, item: _Located) -> bool:
+    """Whether a value may stand within the list or mapping of a key: where not, an error points at it."""
+    if isinstance(item.value, list | dict):
+        return False
+    if key in _HAND:
+        return bool(_UID.fullmatch(item.text))
+    return (
+        isinstance(item.value, Decimal)
+        if key in ("mix", "between")
+        else key != "contains" or bool(_WORD.search(item.text))
+    )
 
 
 def _check_keys(mapping: _Located, allowed: list[str]) -> None:
     for key, where in mapping.keys.items():
         if key not in allowed:
             raise RecipeError(where, expected=f"one of the keys {', '.join(allowed)}", found=quoted(key))
+
+
+def _plain(key: str, value: _Located) -> Any:
+    """A value as the model takes it. Names, uids, paths and the values of `in` are text however they look."""
+    if isinstance(value.value, list):
+        if key in (*_HAND, "in", "contains"):
+            return [item if isinstance(item.value, list | dict) else item.text for item in value.value]
+        return [item.value for item in value.value] if key == "between" else value.value
+    if isinstance(value.value, dict):
+        return {name: weight.value for name, weight in value.value.items()} if key == "mix" else value.value
+    return value.text if key in ("column", "metric", *_LISTS) else value.value
 
 
 def _parse_yaml(text: str, where: str) -> _Located:
@@ -506,7 +794,7 @@ def _parse_yaml(text: str, where: str) -> _Located:
 
 
 def _too_deep(where: str) -> RecipeError:
-    remedy = "write each step as one mapping, such as {metric: clip_score, keep_top: 0.3}"
+    remedy = "write each step as one mapping, such as {column: clip_score, keep_top: 0.3}"
     found = f"lists or mappings within others, more than {_DEEPEST} deep"
     return RecipeError(where, expected="a list of steps", found=found, remedy=remedy)
 

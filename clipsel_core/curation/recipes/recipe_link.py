@@ -67,10 +67,10 @@ def encode_link(steps: Sequence[AnyStep], *, run: str, lists: Collection[str]) -
     return RecipeLink(text, hand, left)
 
 
-def decode_link(text: str, *, run: str, metrics: Collection[str], lists: Collection[str], folder: Path) -> LinkedSteps:
+def decode_link(text: str, *, run: str, columns: Collection[str], lists: Collection[str], folder: Path) -> LinkedSteps:
     """The steps that a link holds, checked against the run. folder: where the run's lists are named from.
 
-    Raises: RecipeError where the text is broken, too long, for another run, or names a metric or list that this run
+    Raises: RecipeError where the text is broken, too long, for another run, or names a column or list that this run
         does not offer. Takes bounded time and memory whatever the text.
     """
     head, recipe = _decoded(text)
@@ -83,7 +83,7 @@ def decode_link(text: str, *, run: str, metrics: Collection[str], lists: Collect
     steps: tuple[AnyStep, ...] = ()
     if recipe:
         try:
-            steps = parse_recipe(recipe, "link", metrics, folder=folder).steps
+            steps = parse_recipe(recipe, "link", columns, folder=folder).steps
         except RecipeError as error:
             if error.remedy:
                 raise

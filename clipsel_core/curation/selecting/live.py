@@ -32,8 +32,8 @@ from clipsel_core.curation.index.ranking import (
     counts_of_fraction,
     float32_up,
 )
-from clipsel_core.curation.recipes.recipe import AtLeast, KeepTop, Recipe
-from clipsel_core.curation.selecting.selection import NONE, Cut, Cuts, Picker, ScoreStep, Taken
+from clipsel_core.curation.recipes.recipe import AtLeast, Recipe, ScoreStep, ShareStep
+from clipsel_core.curation.selecting.selection import NONE, Cut, Cuts, Picker, Share, Taken
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def settings_of(
     earlier = sum(other.enabled for other in recipe.steps[:place])
     now, later = taken[earlier] if step.enabled else None, taken[earlier + step.enabled :]
     before = tuple(other.cut for other in taken[:earlier])
-    alone = list(itertools.takewhile(lambda other: not isinstance(other.step, KeepTop), later))
+    alone = list(itertools.takewhile(lambda other: not isinstance(other.step, Share), later))
     moved = _Moved.of(picker, before, step, amounts, exact=bool(alone))
     left = [moved.passes]
     for upto in (alone[: place + 1] for place in range(len(alone))):
@@ -250,7 +250,7 @@ class _Moved:
 
 def _most(picker: Picker, cuts: Cuts, step: ScoreStep, shares: Shares) -> np.ndarray:
     """Pairs that keep_top keeps of a set at each share, as far as they have the metric: (P,) int64."""
-    of_survivors = isinstance(step, KeepTop) and step.of == "survivors"
+    of_survivors = isinstance(step, ShareStep) and step.of == "survivors"
     pairs = picker.size(cuts) if of_survivors else len(picker.table)
     return np.minimum(shares.counts(pairs), picker.spread(cuts, step.metric).scored)
 
@@ -272,8 +272,8 @@ def _through_shares(arriving: np.ndarray, later: list[Taken], picker: Picker) ->
     kept, exact = arriving, 0
     for other in later:
         step, report = other.step, other.report
-        if isinstance(step, KeepTop):
-            part = Fraction(step.keep_top)
+        if isinstance(step, Share):
+            part = Fraction(step.part)
             pool = step.of == "pool"
             allowed = count_of_fraction(part, len(picker.table)) if pool else counts_of_fraction(part, kept)
             kept = np.minimum(kept, allowed)

@@ -2,8 +2,9 @@
 
 The rule, exactly: N is the number of pairs in the run's finished shards. keep_top f keeps floor(f * N) of the pairs
 that are left (floor(f * their number) with "of: survivors"), computed on the decimal as written; equal values go to the
-smaller uid; fewer pairs left than that are all kept. at_least and at_most are inclusive; a score is a float32 and is
-compared with the threshold as a number, so the threshold itself is not rounded to float32. A pair without the step's
+smaller uid; fewer pairs left than that are all kept. keep_bottom is keep_top of the column turned round, random is
+keep_top of random numbers that follow from seed and uid. at_least and at_most are inclusive; a score is a float32 and
+is compared with the threshold as a number, so the threshold itself is not rounded to float32. A pair without the step's
 metric (NaN) does not pass the step. A pair that the scoring set aside (no clip_score) is never selected, not even by
 hand.
 
@@ -33,23 +34,28 @@ from clipsel_core.curation.index.ranking import NO_SCORE, PrefixCounts, Spread
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import (
+    AnyOf,
     AnyStep,
     AtLeast,
     AtMost,
     Drop,
+    FilterStep,
     Intersect,
     Keep,
-    KeepTop,
+    KeepBottom,
+    Random,
     Recipe,
+    ScoreStep,
+    ShareStep,
     Union,
-    check_metrics,
+    check_columns,
 )
 from clipsel_core.curation.recipes.uidlists import read_uid_list
+from clipsel_core.curation.selecting import filters
 from clipsel_core.errors import RecipeError, UidError
 from clipsel_core.files import sha256_of
 from clipsel_core.runs.store import Run
 
-ScoreStep = KeepTop | AtLeast | AtMost
 _SET_BYTES = 32 << 20
 _MOST_SETS, _FEWEST_SETS = 256, 8
 _MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 128, 4096, 32
@@ -73,6 +79,7 @@ class Cut:
 
 
 Cuts = tuple[Cut, ...]
+Share = ShareStep | Random
 NONE = Cut("none")
 
 
@@ -226,6 +233,7 @@ class Picker:
         self._spreads: Recent[Spread] = Recent(_MOST_COUNTS)
         self._sizes: Recent[int] = Recent(_MOST_SIZES)
         self._lists: Recent[_Listed] = Recent(_MOST_LISTS)
+        self._filters: Recent[np.ndarray] = Recent(_MOST_LISTS)
         self._crossed: Recent[Future[PrefixCounts]] = Recent(_MOST_CROSSED)
         # Counting takes all pairs: whoever comes while it is begun takes the same.
         self._beginning = threading.Lock()
@@ -244,24 +252,26 @@ class Picker:
 
     def take(self, recipe: Recipe) -> list[Taken]:
         """The recipe's enabled steps in order, from the whole run. Raises RecipeError as select() does."""
-        check_metrics(recipe, self.table.metrics)
+        check_columns(recipe, self.table.columns)
         taken: list[Taken] = []
         before: Cuts = ()
         for step in (step for step in recipe.steps if step.enabled):
             listed, threshold = None, None
-            if isinstance(step, ScoreStep):
+            if isinstance(step, ScoreStep | Random):
                 cut, threshold = (self._ranked if self._ranks else self._looked_at)(step, before)
+            elif isinstance(step, FilterStep | AnyOf):
+                cut = self._filtered(step)
             else:
                 listed = self._listed(step, recipe)
                 kind = "add" if isinstance(step, Union | Keep) else "in" if isinstance(step, Intersect) else "out"
                 cut = Cut(kind, listed.name, listed=listed.bits)
             was, left, everything = self.size(before), self.size((*before, cut)), self.size(())
             # Which pairs a share keeps depends on those before it, how many it keeps alone does not.
-            alone = self._most(step, ()) if isinstance(step, KeepTop) else self.size((cut,))
+            alone = self._most(step, ()) if isinstance(step, Share) else self.size((cut,))
             report = StepReport(
                 text=step.text,
                 kind=step.kind,
-                metric=step.metric if isinstance(step, ScoreStep) else None,
+                metric=column_of(step),
                 kept_before=was,
                 kept_after=left,
                 dropped=max(was - left, 0),
@@ -317,36 +327,44 @@ class Picker:
         found = self.table.ranking(metric)
         return self._asked.get(("below", metric, ranks.tobytes()), lambda: found.below(ranks))
 
-    def _most(self, step: KeepTop, before: Cuts) -> int:
+    def _most(self, step: Share, before: Cuts) -> int:
         """How many pairs a step keeps of those that reach it, where any of them has the metric."""
         pairs = len(self.table) if step.of == "pool" else self.size(before)
         if self._ranks:
             scored = self.spread(before, step.metric).scored
         else:
             scored = int(np.count_nonzero(self._reaching(before) & ~np.isnan(self.table.column(step.metric))))
-        return min(ranking.count_of_fraction(Fraction(step.keep_top), pairs), scored)
+        return min(ranking.count_of_fraction(Fraction(step.part), pairs), scored)
 
-    def _ranked(self, step: ScoreStep, before: Cuts) -> tuple[Cut, float | None]:
+    def _ranked(self, step: ScoreStep | Random, before: Cuts) -> tuple[Cut, float | None]:
         """What a step cuts from what reaches it, by ranks, and the threshold that it finds or was given."""
         found = self.table.ranking(step.metric)
-        if isinstance(step, KeepTop):
+        if isinstance(step, Share):
             most = self._most(step, before)
             rank = self.ranks_of_top(before, step.metric, np.array([most]))
-            return Cut("from", step.metric, int(rank[0])), float(found.scores_at(rank)[0]) if most else None
-        value, upward = _limit(step), isinstance(step, AtLeast)
+            return Cut("from", step.metric, int(rank[0])), _found(
+                step, float(found.scores_at(rank)[0]) if most else None
+            )
+        assert isinstance(step, AtLeast | AtMost)
+        value, upward = filters.limit(step), isinstance(step, AtLeast)
         rank = found.ranks_of_scores(np.array([value]), above=not upward)
         return Cut("from" if upward else "below", step.metric, int(rank[0])), getattr(step, step.kind)
 
-    def _looked_at(self, step: ScoreStep, before: Cuts) -> tuple[Cut, float | None]:
+    def _looked_at(self, step: ScoreStep | Random, before: Cuts) -> tuple[Cut, float | None]:
         """The same by a look at all scores."""
-        values = self.table.column(step.metric)
-        if isinstance(step, KeepTop):
-            most, reaching = self._most(step, before), self._reaching(before)
+        if isinstance(step, Share):
+            most, reaching, values = self._most(step, before), self._reaching(before), self.table.column(step.metric)
             passing, threshold = ranking.keep_top(values, reaching, most, self.table.uids_at)
+            threshold = _found(step, threshold)
         else:
-            passing = values >= _limit(step) if isinstance(step, AtLeast) else values <= _limit(step)
-            threshold = getattr(step, step.kind)
+            passing, threshold = filters.passing(self.table, step), step.value
         return Cut("in", f"{step.metric} {next(self._numbers)}", listed=bitmaps.pack(passing)), threshold
+
+    def _filtered(self, step: FilterStep | AnyOf) -> Cut:
+        """What a step that judges each pair by itself lets pass, found once."""
+        name = step.model_copy(update={"enabled": True}).model_dump_json()
+        listed = self._filters.get(name, lambda: bitmaps.pack(filters.passing(self.table, step)))
+        return Cut("in", name, listed=listed)
 
     def _reaching(self, cuts: Cuts) -> np.ndarray:
         return bitmaps.unpack(self.bits(cuts), len(self.table))
@@ -440,11 +458,18 @@ class _Listed:
         return cls(name, bitmaps.pack(listed), len(rows), len(unknown), digest)
 
 
-def _limit(step: AtLeast | AtMost) -> np.float32:
-    """The float32 that a score is compared with: as if with the threshold as it is written."""
-    if isinstance(step, AtLeast):
-        return np.float32(ranking.float32_up(np.array([step.at_least], np.float64))[0])
-    return np.float32(-ranking.float32_up(np.array([-step.at_most], np.float64))[0])
+def column_of(step: AnyStep) -> str | None:
+    """The column whose value decides in a step, None where none does: of keep_bottom the column as it is."""
+    if isinstance(step, KeepBottom):
+        return step.ranked
+    return step.metric if isinstance(step, ScoreStep) else None
+
+
+def _found(step: Share, value: float | None) -> float | None:
+    """The threshold that a share found, as a value of its column."""
+    if value is None or isinstance(step, Random):
+        return None
+    return -value if isinstance(step, KeepBottom) else value
 
 
 def _named(cuts: Cuts) -> Cuts:

@@ -30,12 +30,12 @@ import numpy as np
 
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.ranking import float32_up
-from clipsel_core.curation.recipes.recipe import AtLeast, AtMost, KeepTop, Recipe
+from clipsel_core.curation.recipes.recipe import AtLeast, AtMost, KeepTop, Recipe, columns_of
 from clipsel_core.curation.selecting.selection import Selection
 
 NOISY = "s_cliploss"
 _ERROR = "normalizer_se"
-# Of these the seed's share is not on record: normalizer_se is that of their sum.
+# Of these the seed's share is not on record, nor of what s_cliploss is mixed with: normalizer_se is that of their sum.
 _UNKNOWN = ("r_image", "r_text", _ERROR)
 _FARTHEST = 6.0
 _GRID = np.linspace(-_FARTHEST, _FARTHEST, 8193)
@@ -77,9 +77,9 @@ def stability(selection: Selection, recipe: Recipe, *, most: int = 48) -> Stabil
     """Estimates what another seed would change. selection: what the recipe keeps. most: rows to name."""
     table = selection.table
     steps = [step for step in recipe.steps if step.enabled]
-    metrics = [step.metric for step in steps if isinstance(step, KeepTop | AtLeast | AtMost)]
-    unknown = tuple(dict.fromkeys(metric for metric in metrics if metric in _UNKNOWN))
-    noisy = metrics.count(NOISY)
+    noisy = [getattr(step, "metric", None) for step in steps].count(NOISY)
+    asked = [(getattr(step, "metric", None), name) for step in steps for name in columns_of(step)]
+    unknown = tuple(dict.fromkeys(name for metric, name in asked if name in _UNKNOWN or name == NOISY != metric))
     if not noisy or _ERROR not in table.metrics:
         return Stability(len(selection), 0.0, 0.0, np.empty(0, np.int64), np.empty(0), noisy, unknown, False)
     edges, kept_in = _regions(selection, recipe)
@@ -124,6 +124,10 @@ def _regions(selection: Selection, recipe: Recipe) -> tuple[np.ndarray, list[np.
                 left = left & (table.column(step.metric) >= float32_up(np.array(limit)))
             elif isinstance(step, AtMost):
                 left = left & (table.column(step.metric) <= -float32_up(np.array(-limit)))
+            elif cut.kind == "from":
+                passing = np.zeros(len(left), bool)
+                passing[table.ranking(cut.name).order[cut.rank :]] = True
+                left = left & passing
             else:
                 listed = bitmaps.unpack(cut.listed, len(left))
                 left = (

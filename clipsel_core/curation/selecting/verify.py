@@ -118,7 +118,7 @@ def _export_problems(run: Run, table: ScoreTable, manifest: Path) -> Iterator[st
     """What of an export is not as its manifest says, or not what its recipe picks now."""
     try:
         said = json.loads(manifest.read_bytes())
-        recipe = parse_recipe(said["recipe"], str(manifest), table.metrics, folder=run.recipes_dir)
+        recipe = parse_recipe(said["recipe"], str(manifest), table.columns, folder=run.recipes_dir)
         files = [said] if "file" in said else said["tars"]
         for each in files:
             path = manifest.parent / Path(each["file"]).name

@@ -9,9 +9,9 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.curation.recipes.recipe import AtMost
+from clipsel_core.curation.recipes.recipe import AtMost, ScoreStep
 from clipsel_core.curation.selecting import stability
-from clipsel_core.curation.selecting.live import ScoreStep, Side, boundary
+from clipsel_core.curation.selecting.live import Side, boundary
 from clipsel_core.curation.selecting.stability import Stability
 from clipsel_core.runs.store import Run
 from pages.parts import messages, recipes, state, words

@@ -31,12 +31,13 @@ from clipsel_core.curation.recipes.recipe import (
     Intersect,
     Keep,
     KeepTop,
+    ScoreStep,
     Subtract,
     Union,
     plain_decimal,
 )
 from clipsel_core.curation.recipes.uidlists import ENDINGS
-from clipsel_core.curation.selecting.live import ScoreStep, Settings, settings_of
+from clipsel_core.curation.selecting.live import Settings, settings_of
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
@@ -134,7 +135,7 @@ def draw_adders(entry: Entry, run: Run) -> None:
     """What adds a step: one of the first metric that no step uses yet, keeping its top half; or one with a list."""
     used = {step.metric for step in recipes.draft(entry, run).values() if isinstance(step, ScoreStep)}
     choices = [name for name in run.metrics if words.metric(name).selects and name not in used]
-    step = KeepTop(metric=(choices or run.metrics)[0], keep_top=Decimal("0.5"))
+    step = KeepTop(column=(choices or run.metrics)[0], keep_top=Decimal("0.5"))
     with st.container(horizontal=True, gap="small"):
         st.button("Add a step", icon=":material/add:", key=_ADD, on_click=recipes.add_step, args=(entry, run, step))
         _draw_list_adder(entry, run)
@@ -246,11 +247,12 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
     metric, rule = st.session_state[f"metric-{number}"], st.session_state[f"rule-{number}"]
     if rule in ("pool", "survivors"):
         part = old.keep_top if isinstance(old, KeepTop) else Decimal("0.5")
-        step: AnyStep = KeepTop(metric=metric, keep_top=part, of=rule, enabled=old.enabled)
+        step: AnyStep = KeepTop(column=metric, keep_top=part, of=rule, enabled=old.enabled)
     else:
         start = float(np.nan_to_num(marginals.marginal(entry, metric).quantile(_FIRST_PERCENTILE[rule])))
+        start = round(start, _digits(_scale(entry, metric)[2]))
         kind = AtLeast if rule == "at_least" else AtMost
-        step = kind(metric=metric, enabled=old.enabled, **{rule: round(start, _digits(_scale(entry, metric)[2]))})
+        step = kind.model_validate({"column": metric, rule: start, "enabled": old.enabled})
     recipes.change_step(entry, run, number, step)
 
 

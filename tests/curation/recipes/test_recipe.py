@@ -53,10 +53,10 @@ def test_parse_recipe__reads_every_kind_of_step():
     digits = ("139e4a9b22a614771f06c700a8ebe150", *(f"{text:0>32}" for text in ("12", "010", "1e5", "ab")))
     assert recipe.name == "the paper's two steps, and more"
     assert recipe.steps == (
-        KeepTop(metric="s_cliploss", keep_top=0.3),
-        KeepTop(metric="clip_score", keep_top=Decimal("0.5"), of="survivors", enabled=False),
-        AtLeast(metric="clip_score", at_least=0.21),
-        AtMost(metric="clip_score", at_most=0.1),
+        KeepTop(column="s_cliploss", keep_top=0.3),
+        KeepTop(column="clip_score", keep_top=Decimal("0.5"), of="survivors", enabled=False),
+        AtLeast(column="clip_score", at_least=0.21),
+        AtMost(column="clip_score", at_most=0.1),
         Intersect(intersect="hype.npy"),
         Union(union="more/dfn.txt"),
         Subtract(subtract="bad.parquet"),
@@ -74,7 +74,7 @@ def test_parse_recipe__keeps_fractions_as_they_are_written(literal):
 
 
 def test_keep_top__takes_a_float_for_the_decimal_it_prints():
-    assert Fraction(KeepTop(metric="clip_score", keep_top=0.29).keep_top) == Fraction(29, 100)
+    assert Fraction(KeepTop(column="clip_score", keep_top=0.29).keep_top) == Fraction(29, 100)
 
 
 WRONG = {
@@ -216,14 +216,14 @@ def test_dump_recipe__writes_what_people_write():
 
 def test_dump_recipe__is_the_same_however_a_fraction_was_written():
     texts = {
-        dump_recipe(Recipe(steps=(KeepTop(metric="clip_score", keep_top=value),)))
+        dump_recipe(Recipe(steps=(KeepTop(column="clip_score", keep_top=value),)))
         for value in (0.3, Decimal("0.3"), Decimal("0.300"))
     }
     assert texts == {"steps:\n- {metric: clip_score, keep_top: 0.3}\n"}
 
 
 def test_dump_recipe__repeats_equal_steps_without_aliases():
-    step = KeepTop(metric="clip_score", keep_top=0.3)
+    step = KeepTop(column="clip_score", keep_top=0.3)
     assert parse_recipe(dump_recipe(Recipe(steps=(step, step)))).steps == (step, step)
 
 
@@ -266,7 +266,7 @@ def test_load_recipe__checks_metrics_when_told_them(tmp_path):
 @pytest.mark.parametrize("fraction", [True, "0.3", 1.5, -0.1, float("nan"), float("inf"), None, [0.1]])
 def test_keep_top__refuses_what_is_no_fraction(fraction):
     with pytest.raises(ValidationError):
-        KeepTop(metric="clip_score", keep_top=fraction)
+        KeepTop(column="clip_score", keep_top=fraction)
 
 
 def test_recipe__equals_one_that_says_the_same():

@@ -20,9 +20,9 @@ def test_judge_pair__goes_step_by_step_as_select_does(big_run, picker):
     table = picker.table
     by_hand = uids.to_hex(table.uids_at(np.flatnonzero(table.selectable())[:400])).to_pylist()
     steps = (
-        KeepTop(metric="s_cliploss", keep_top=0.3),
-        AtMost(metric="clip_score", at_most=0.1, enabled=False),
-        KeepTop(metric="normsim_inf_task", keep_top=0.5, of="survivors"),
+        KeepTop(column="s_cliploss", keep_top=0.3),
+        AtMost(column="clip_score", at_most=0.1, enabled=False),
+        KeepTop(column="normsim_inf_task", keep_top=0.5, of="survivors"),
         Keep(keep=by_hand[:200]),
         Drop(drop=by_hand[150:]),
     )
@@ -46,9 +46,9 @@ def test_judge_pair__goes_step_by_step_as_select_does(big_run, picker):
 
 
 def test_judge_pair__names_the_step_that_decided(picker):
-    (row,) = picker.select(Recipe(steps=(KeepTop(metric="s_cliploss", keep_top=0.0001),))).rows[:1]
+    (row,) = picker.select(Recipe(steps=(KeepTop(column="s_cliploss", keep_top=0.0001),))).rows[:1]
     (name,) = uids.to_hex(picker.table.uids_at(np.array([row]))).to_pylist()
-    top, bottom = KeepTop(metric="s_cliploss", keep_top=0.5), AtMost(metric="s_cliploss", at_most=-9.0)
+    top, bottom = KeepTop(column="s_cliploss", keep_top=0.5), AtMost(column="s_cliploss", at_most=-9.0)
     for steps, kept, decided in (
         ((top,), True, None),
         ((top, bottom, top), False, 2),
@@ -60,5 +60,5 @@ def test_judge_pair__names_the_step_that_decided(picker):
 
 def test_judge_pair__a_pair_set_aside_is_kept_by_no_recipe(picker):
     row = int(np.flatnonzero(~picker.table.selectable())[0])
-    found = judge_pair(picker, Recipe(steps=(KeepTop(metric="s_cliploss", keep_top=1.0),)), row)
+    found = judge_pair(picker, Recipe(steps=(KeepTop(column="s_cliploss", keep_top=1.0),)), row)
     assert (found.set_aside, found.kept, found.decided) == (True, False, None)

@@ -47,9 +47,9 @@ def random_step(draw: np.random.Generator, table: ScoreTable):
     kind = draw.integers(4)
     if kind < 2:
         of = "pool" if kind else "survivors"
-        return KeepTop(metric=metric, keep_top=draw.integers(1, 1001) / 1000, of=of)
+        return KeepTop(column=metric, keep_top=draw.integers(1, 1001) / 1000, of=of)
     value = round(float(np.nanquantile(table.column(metric), draw.random())), 3)
-    return AtLeast(metric=metric, at_least=value) if kind == 2 else AtMost(metric=metric, at_most=value)
+    return AtLeast(column=metric, at_least=value) if kind == 2 else AtMost(column=metric, at_most=value)
 
 
 def amounts_for(step, table: ScoreTable):
@@ -90,8 +90,8 @@ def test_settings__agree_with_select_wherever_the_thumb_goes(big_run, seed, monk
 def test_settings__most_recipes_are_exact(big_run):
     """Only a step that judges pairs one by one behind a later share makes the count an estimate."""
     table = ScoreTable.open(big_run)
-    first, second = KeepTop(metric="s_cliploss", keep_top=0.3), KeepTop(metric="normsim_inf_task", keep_top=0.2)
-    floor = AtLeast(metric="clip_score", at_least=0.2)
+    first, second = KeepTop(column="s_cliploss", keep_top=0.3), KeepTop(metric="normsim_inf_task", keep_top=0.2)
+    floor = AtLeast(column="clip_score", at_least=0.2)
     for steps, place, exact in (
         ((first, second), 0, 2),
         ((first, second), 1, 1),
@@ -106,7 +106,7 @@ def test_settings__most_recipes_are_exact(big_run):
 
 def test_settings__agree_with_sql_at_every_threshold(big_run):
     table = ScoreTable.open(big_run)
-    steps = (AtLeast(metric="clip_score", at_least=0.2), AtMost(metric="r_image", at_most=0.12))
+    steps = (AtLeast(column="clip_score", at_least=0.2), AtMost(column="r_image", at_most=0.12))
     values = np.linspace(-0.1, 0.5, 61).round(3)
     found = settings(table, Recipe(steps=steps), 0, values)
     query = """
@@ -125,7 +125,7 @@ def test_settings__with_lists_and_pairs_by_hand(big_run, tmp_path):
     for name in ("a", "b", "c"):
         uids.write_subset(tmp_path / f"{name}.npy", uids.sort(draw.choice(good, 4000, replace=False)))
     hexes = uids.to_hex(draw.choice(good, 300, replace=False)).to_pylist()
-    share, floor = KeepTop(metric="s_cliploss", keep_top=0.3), AtLeast(metric="clip_score", at_least=0.22)
+    share, floor = KeepTop(column="s_cliploss", keep_top=0.3), AtLeast(column="clip_score", at_least=0.22)
     others = (Union(union="a.npy"), Subtract(subtract="b.npy"), Keep(keep=hexes[:150]), Drop(drop=hexes[150:]))
     for steps, place in (
         ((share, floor, *others), 0),
@@ -154,8 +154,8 @@ def test_settings__on_awkward_runs(tmp_path, scores):
     run: Run = hand_run(tmp_path / "run", [(make_uids(*numbers), {"clip_score": scores, "other": other})])
     table = ScoreTable.open(run)
     for steps in (
-        (KeepTop(metric="clip_score", keep_top=0.5), AtLeast(metric="other", at_least=1.0)),
-        (KeepTop(metric="other", keep_top=0.5), KeepTop(metric="clip_score", keep_top=0.25, of="survivors")),
+        (KeepTop(column="clip_score", keep_top=0.5), AtLeast(column="other", at_least=1.0)),
+        (KeepTop(column="other", keep_top=0.5), KeepTop(metric="clip_score", keep_top=0.25, of="survivors")),
     ):
         recipe = Recipe(steps=steps)
         for place in range(2):
@@ -169,7 +169,7 @@ def test_settings__on_awkward_runs(tmp_path, scores):
 
 def test_settings__layers_lie_within_each_other(big_run):
     table = ScoreTable.open(big_run)
-    steps = (KeepTop(metric="s_cliploss", keep_top=0.3), KeepTop(metric="normsim_inf_task", keep_top=0.2))
+    steps = (KeepTop(column="s_cliploss", keep_top=0.3), KeepTop(metric="normsim_inf_task", keep_top=0.2))
     found = settings(table, Recipe(steps=steps), 0, PERMILLE)
     assert (found.fixed <= found.others).all()
     assert (found.others <= found.pool).all()
@@ -182,8 +182,8 @@ def test_settings__layers_lie_within_each_other(big_run):
 def test_settings__a_step_that_is_off_changes_nothing(big_run):
     table = ScoreTable.open(big_run)
     steps = (
-        KeepTop(metric="s_cliploss", keep_top=0.3, enabled=False),
-        KeepTop(metric="normsim_inf_task", keep_top=0.2),
+        KeepTop(column="s_cliploss", keep_top=0.3, enabled=False),
+        KeepTop(column="normsim_inf_task", keep_top=0.2),
     )
     found = settings(table, Recipe(steps=steps), 0, PERMILLE)
     assert found.left.shape == (0, 1001)

@@ -71,7 +71,7 @@ def random_step(draw: np.random.Generator, table: ScoreTable):
     enabled = bool(draw.random() < 0.85)
     if kind < 4:
         of = "pool" if kind % 2 else "survivors"
-        return KeepTop(metric=metric, keep_top=int(draw.integers(1, 1001)) / 1000, of=of, enabled=enabled)
+        return KeepTop(column=metric, keep_top=int(draw.integers(1, 1001)) / 1000, of=of, enabled=enabled)
     if kind < 6:
         value = round(float(np.nanquantile(table.column(metric), draw.random())), 3)
         made = AtLeast if kind == 4 else AtMost
@@ -125,7 +125,7 @@ def test_select__takes_pairs_by_hand(big_run, picker):
     aside = np.flatnonzero(~picker.table.selectable())[:1]
     rows = np.concatenate([aside, np.flatnonzero(picker.table.selectable())[:40]])
     names = uids.to_hex(picker.table.uids_at(rows)).to_pylist()
-    share = KeepTop(metric="s_cliploss", keep_top=0.1)
+    share = KeepTop(column="s_cliploss", keep_top=0.1)
     for steps in (
         (share, Keep(keep=names)),
         (Keep(keep=names), share),
@@ -147,14 +147,14 @@ def test_select__reads_a_list_again_when_it_changes(big_run, picker, tmp_path):
 
 def test_select__refuses_what_the_run_lacks(picker):
     with pytest.raises(RecipeError, match="no_such"):
-        picker.select(Recipe(steps=(KeepTop(metric="no_such", keep_top=0.1),)))
+        picker.select(Recipe(steps=(KeepTop(column="no_such", keep_top=0.1),)))
     with pytest.raises(RecipeError, match="uids of the run"):
         picker.select(Recipe(steps=(Keep(keep=["f" * 32]),)))
 
 
 def test_select__is_the_same_from_the_index_on_disk(big_run, picker):
     indexed = Picker(open_indexed(big_run, fewest=0))
-    steps = (KeepTop(metric="s_cliploss", keep_top=0.3), KeepTop(metric="normsim_inf_task", keep_top=0.2))
+    steps = (KeepTop(column="s_cliploss", keep_top=0.3), KeepTop(metric="normsim_inf_task", keep_top=0.2))
     found, again = picker.select(Recipe(steps=steps)), indexed.select(Recipe(steps=steps))
     assert found.report == again.report
     assert np.array_equal(found.uids(), again.uids())

@@ -40,7 +40,7 @@ def test_select__counts_with_the_decimal_as_written(tmp_path):
     run = one_shard(tmp_path, list(range(100)), clip_score=[i / 100 for i in range(100)])
     table = ScoreTable.open(run)
     assert 0.29 * 100 < 29
-    assert len(pick(run, KeepTop(metric="clip_score", keep_top=0.29))) == 29
+    assert len(pick(run, KeepTop(column="clip_score", keep_top=0.29))) == 29
     for percent in range(101):
         recipe = parse_recipe(f"steps: [{{metric: clip_score, keep_top: {percent / 100:.2f}}}]")
         assert len(select(run, recipe, table)) == percent
@@ -48,21 +48,21 @@ def test_select__counts_with_the_decimal_as_written(tmp_path):
 
 def test_select__nothing_at_0_everything_scored_at_1(tmp_path):
     run = one_shard(tmp_path, [1, 2, 3, 4], clip_score=[0.1, 0.2, NAN, 0.2])
-    assert pick(run, KeepTop(metric="clip_score", keep_top=0)) == []
-    assert pick(run, KeepTop(metric="clip_score", keep_top=1)) == [1, 2, 4]
-    assert pick(run, KeepTop(metric="clip_score", keep_top=1.0, of="survivors")) == [1, 2, 4]
+    assert pick(run, KeepTop(column="clip_score", keep_top=0)) == []
+    assert pick(run, KeepTop(column="clip_score", keep_top=1)) == [1, 2, 4]
+    assert pick(run, KeepTop(column="clip_score", keep_top=1.0, of="survivors")) == [1, 2, 4]
 
 
 def test_select__gives_ties_to_the_smaller_uid(tmp_path):
     run = one_shard(tmp_path, [9, 4, 7, 2, 8], clip_score=[0.5, 0.5, 0.9, 0.5, 0.5])
-    assert pick(run, KeepTop(metric="clip_score", keep_top=0.4)) == [2, 7]
-    assert pick(run, KeepTop(metric="clip_score", keep_top=0.6)) == [2, 4, 7]
+    assert pick(run, KeepTop(column="clip_score", keep_top=0.4)) == [2, 7]
+    assert pick(run, KeepTop(column="clip_score", keep_top=0.6)) == [2, 4, 7]
 
 
 def test_select__compares_both_halves_of_a_uid_at_a_tie(tmp_path):
     names = uids.from_halves(np.array([2, 1, 1, 0], np.uint64), np.array([0, 2**63, 5, 2**64 - 1], np.uint64))
     run = hand_run(tmp_path / "run", [(names, {"clip_score": [0.5] * 4})])
-    picked = select(run, Recipe(steps=(KeepTop(metric="clip_score", keep_top=0.5),))).uids()
+    picked = select(run, Recipe(steps=(KeepTop(column="clip_score", keep_top=0.5),))).uids()
     assert picked.tolist() == [(0, 2**64 - 1), (1, 5)]
 
 
@@ -70,22 +70,22 @@ def test_select__takes_a_fraction_of_the_pool_or_of_the_survivors(tmp_path):
     run = one_shard(
         tmp_path, list(range(10)), clip_score=[0.1 * i for i in range(10)], s_cliploss=list(range(10, 0, -1))
     )
-    top = KeepTop(metric="clip_score", keep_top=0.5)
-    assert pick(run, top, KeepTop(metric="s_cliploss", keep_top=0.2)) == [5, 6]
-    assert pick(run, top, KeepTop(metric="s_cliploss", keep_top=0.2, of="survivors")) == [5]
-    assert pick(run, top, KeepTop(metric="s_cliploss", keep_top=0.9)) == [5, 6, 7, 8, 9]
+    top = KeepTop(column="clip_score", keep_top=0.5)
+    assert pick(run, top, KeepTop(column="s_cliploss", keep_top=0.2)) == [5, 6]
+    assert pick(run, top, KeepTop(column="s_cliploss", keep_top=0.2, of="survivors")) == [5]
+    assert pick(run, top, KeepTop(column="s_cliploss", keep_top=0.9)) == [5, 6, 7, 8, 9]
 
 
 def test_select__counts_pairs_set_aside_as_part_of_the_pool(tmp_path):
     run = one_shard(tmp_path, list(range(10)), clip_score=[NAN] * 5 + [0.1, 0.2, 0.3, 0.4, 0.5])
-    assert pick(run, KeepTop(metric="clip_score", keep_top=0.3)) == [7, 8, 9]
-    chosen = select(run, Recipe(steps=(KeepTop(metric="clip_score", keep_top=0.3),)))
+    assert pick(run, KeepTop(column="clip_score", keep_top=0.3)) == [7, 8, 9]
+    chosen = select(run, Recipe(steps=(KeepTop(column="clip_score", keep_top=0.3),)))
     assert (chosen.total, chosen.set_aside, chosen.report[0].kept_before, len(chosen)) == (10, 5, 5, 3)
 
 
 def test_select__treats_the_two_zeros_as_equal(tmp_path):
     run = one_shard(tmp_path, [3, 2, 1], clip_score=[0.0, -0.0, -1.0])
-    assert pick(run, KeepTop(metric="clip_score", keep_top=0.34)) == [2]
+    assert pick(run, KeepTop(column="clip_score", keep_top=0.34)) == [2]
 
 
 def test_select__compares_thresholds_as_numbers(tmp_path):
@@ -95,30 +95,30 @@ def test_select__compares_thresholds_as_numbers(tmp_path):
     assert float(near) < 0.21 or float(near) > 0.21
     at_least = [i for i, v in zip([1, 2, 3], [below, near, above], strict=True) if Fraction(float(v)) >= Fraction(0.21)]
     at_most = [i for i, v in zip([1, 2, 3], [below, near, above], strict=True) if Fraction(float(v)) <= Fraction(0.21)]
-    assert pick(run, AtLeast(metric="clip_score", at_least=0.21)) == at_least
-    assert pick(run, AtMost(metric="clip_score", at_most=0.21)) == at_most
+    assert pick(run, AtLeast(column="clip_score", at_least=0.21)) == at_least
+    assert pick(run, AtMost(column="clip_score", at_most=0.21)) == at_most
     assert sorted(at_least + at_most) == [1, 2, 3]
-    assert pick(run, AtLeast(metric="clip_score", at_least=float(near))) == [2, 3]
-    assert pick(run, AtMost(metric="clip_score", at_most=float(near))) == [1, 2]
+    assert pick(run, AtLeast(column="clip_score", at_least=float(near))) == [2, 3]
+    assert pick(run, AtMost(column="clip_score", at_most=float(near))) == [1, 2]
 
 
 def test_select__takes_thresholds_beyond_float32(tmp_path):
     run = one_shard(tmp_path, [1, 2], clip_score=[0.1, -0.1])
-    assert pick(run, AtLeast(metric="clip_score", at_least=1e300)) == []
-    assert pick(run, AtMost(metric="clip_score", at_most=1e300)) == [1, 2]
-    assert pick(run, AtLeast(metric="clip_score", at_least=-1e300)) == [1, 2]
+    assert pick(run, AtLeast(column="clip_score", at_least=1e300)) == []
+    assert pick(run, AtMost(column="clip_score", at_most=1e300)) == [1, 2]
+    assert pick(run, AtLeast(column="clip_score", at_least=-1e300)) == [1, 2]
 
 
 def test_select__drops_pairs_without_the_metric(tmp_path):
     run = one_shard(tmp_path, [1, 2, 3], clip_score=[0.1, 0.2, 0.3], s_cliploss=[NAN, 0.5, 0.1])
-    for step in (KeepTop(metric="s_cliploss", keep_top=1), AtLeast(metric="s_cliploss", at_least=-9)):
+    for step in (KeepTop(column="s_cliploss", keep_top=1), AtLeast(column="s_cliploss", at_least=-9)):
         assert pick(run, step) == [2, 3]
-    assert pick(run, AtMost(metric="s_cliploss", at_most=9)) == [2, 3]
+    assert pick(run, AtMost(column="s_cliploss", at_most=9)) == [2, 3]
 
 
 def test_select__leaves_disabled_steps_out(tmp_path):
     run = one_shard(tmp_path, [1, 2, 3], clip_score=[0.1, 0.2, 0.3])
-    off = KeepTop(metric="clip_score", keep_top=0, enabled=False)
+    off = KeepTop(column="clip_score", keep_top=0, enabled=False)
     assert pick(run, off) == [1, 2, 3]
     assert len(select(run, Recipe(steps=(off,))).report) == 0
 
@@ -128,7 +128,7 @@ def test_select__leaves_disabled_steps_out(tmp_path):
 
 def test_select__keeps_and_drops_by_hand(tmp_path):
     run = one_shard(tmp_path, [1, 2, 3, 4], clip_score=[0.1, 0.2, 0.3, NAN])
-    top = KeepTop(metric="clip_score", keep_top=0.25)
+    top = KeepTop(column="clip_score", keep_top=0.25)
     assert pick(run, top, Keep(keep=("1", "0003"))) == [1, 3]
     assert pick(run, top, Drop(drop=("3",))) == []
     assert pick(run, top, Keep(keep=("4",))) == [3], "a pair that was set aside stays out"
@@ -205,7 +205,7 @@ def test_select__reports_what_each_step_did(tmp_path):
     run = one_shard(
         tmp_path, [1, 2, 3, 4, 5], clip_score=[0.5, 0.4, 0.3, 0.2, NAN], s_cliploss=[0.1, 0.9, 0.8, 0.7, NAN]
     )
-    steps = (KeepTop(metric="clip_score", keep_top=0.4), AtLeast(metric="s_cliploss", at_least=0.75), Keep(keep=("4",)))
+    steps = (KeepTop(column="clip_score", keep_top=0.4), AtLeast(column="s_cliploss", at_least=0.75), Keep(keep=("4",)))
     top, least, keep = select(run, Recipe(steps=steps)).report
     assert (top.kept_before, top.kept_after, top.dropped, top.alone_drops) == (4, 2, 2, 2)
     assert top.threshold == float(np.float32(0.4))
@@ -219,14 +219,14 @@ def test_select__says_what_a_later_step_would_drop_alone(tmp_path, share, of):
     """As selecting with that step alone says it; more is asked for than has a score, too."""
     scores = {"clip_score": [0.5, 0.4, 0.3, 0.2, NAN, 0.1], "hype": [0.1, NAN, 0.8, NAN, 0.9, 0.3]}
     run = one_shard(tmp_path, [1, 2, 3, 4, 5, 6], **scores)
-    later = KeepTop(metric="hype", keep_top=share, of=of)
-    first = KeepTop(metric="clip_score", keep_top=0.3)
+    later = KeepTop(column="hype", keep_top=share, of=of)
+    first = KeepTop(column="clip_score", keep_top=0.3)
     assert select(run, Recipe(steps=(first, later))).report[1].alone_drops == 5 - len(pick(run, later))
 
 
 def test_select__has_no_threshold_where_nothing_is_kept(tmp_path):
     run = one_shard(tmp_path, [1, 2], clip_score=[0.5, 0.4])
-    assert select(run, Recipe(steps=(KeepTop(metric="clip_score", keep_top=0.4),))).report[0].threshold is None
+    assert select(run, Recipe(steps=(KeepTop(column="clip_score", keep_top=0.4),))).report[0].threshold is None
 
 
 def test_select__splits_into_shards_without_effect(tmp_path):

@@ -1,0 +1,114 @@
+"""Which pairs pass a step that judges each pair by itself, whatever the other steps do?"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clipsel_core.curation.index.ranking import float32_up
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.recipe import (
+    AnyOf,
+    AtLeast,
+    AtMost,
+    Between,
+    Contains,
+    FilterStep,
+    In,
+    Known,
+    ScoreStep,
+)
+from clipsel_core.errors import RecipeError, RunError
+
+# Not a letter, mark, digit or underscore of any script; RE2's \W knows those of English alone.
+_NO_WORD = r"[^\pL\pM\pN_]"
+
+
+def passing(table: ScoreTable, step: ScoreStep | FilterStep | AnyOf) -> np.ndarray:
+    """Which pairs pass a step, those that were set aside among them: (N,) bool. No step with a share.
+
+    Raises: RecipeError where the column's kind does not fit the step.
+    """
+    try:
+        match step:
+            case AnyOf():
+                return np.logical_or.reduce([passing(table, judge) for judge in step.any_of])
+            case AtLeast():
+                return table.column(step.metric) >= limit(step)
+            case AtMost():
+                return table.column(step.metric) <= limit(step)
+            case Between():
+                low, high = step.between
+                values = table.column(step.column)
+                return (values >= limit(AtLeast(column=step.column, at_least=low))) & (
+                    values <= limit(AtMost(column=step.column, at_most=high))
+                )
+            case Known():
+                return _has_value(table, step.column) == step.known
+            case In():
+                return _is_one_of(table, step)
+            case Contains():
+                return _has_word(table, step)
+    except RunError as error:
+        raise RecipeError(
+            f"{step.where}: {error.where}", expected=error.expected, found=error.found, remedy=error.remedy
+        ) from error
+    raise TypeError(f"a step that judges each pair is expected, found {step.kind}")
+
+
+def limit(step: AtLeast | AtMost) -> np.float32:
+    """The float32 that a value is compared with: as if with the threshold as it is written."""
+    if isinstance(step, AtLeast):
+        return np.float32(float32_up(np.array([step.at_least], np.float64))[0])
+    return np.float32(-float32_up(np.array([-step.at_most], np.float64))[0])
+
+
+def _has_value(table: ScoreTable, column: str) -> np.ndarray:
+    if table.columns[column].kind != "text":
+        return ~np.isnan(table.column(column))
+    return _of_texts(table, column, lambda texts: pc.not_equal(texts, ""))
+
+
+def _is_one_of(table: ScoreTable, step: In) -> np.ndarray:
+    column = table.columns[step.column]
+    if column.kind == "text":
+        wanted = pa.array(step.in_, pa.string())
+        return _of_texts(table, step.column, lambda texts: pc.is_in(texts, wanted))
+    values = table.column(step.column)
+    if column.kind == "category":
+        codes = [code for code, value in enumerate(column.values) if value in step.in_]
+        return np.isin(values, np.array(codes, np.float32))
+    if column.kind == "flag":
+        return np.isin(values, [{"true": 1.0, "false": 0.0}.get(text.lower(), np.nan) for text in step.in_])
+    numbers = []
+    for text in step.in_:
+        try:
+            numbers.append(float(Decimal(text)))
+        except InvalidOperation as error:
+            found = f"{text!r}, and {step.column} holds numbers"
+            raise RecipeError(step.where, expected="numbers", found=found) from error
+    return np.isin(values, np.array(numbers, np.float32))
+
+
+def _has_word(table: ScoreTable, step: Contains) -> np.ndarray:
+    column = table.columns[step.column]
+    if column.kind != "text":
+        remedy = "use in, or a column of texts such as the captions"
+        raise RecipeError(
+            step.where, expected="a column of texts", found=f"{step.column}: {column.kind}", remedy=remedy
+        )
+    words = "|".join(r"\s+".join(map(re.escape, word.split())) for word in step.contains)
+    pattern = f"(^|{_NO_WORD})({words})($|{_NO_WORD})"
+    return _of_texts(table, step.column, lambda texts: pc.match_substring_regex(texts, pattern, ignore_case=True))
+
+
+def _of_texts(table: ScoreTable, column: str, judge) -> np.ndarray:
+    out, start = np.zeros(len(table), bool), 0
+    for texts in table.metadata.texts(column):
+        out[start : start + len(texts)] = judge(texts).to_numpy(zero_copy_only=False)
+        start += len(texts)
+    return out

@@ -1,0 +1,138 @@
+"""What is a column? What it is called, what it measures, which way is better and where its values come from.
+
+Pages, commands and recipes ask here what to say of a column, and name none themselves. Those that a run has are listed
+by `clipsel_core.curation.index.columns`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_NORMSIM = re.compile(r"normsim_([^_]+)_(.+)")
+Kind = Literal["number", "category", "flag", "text"]
+Direction = Literal["higher", "lower"]
+
+
+class Column(BaseModel):
+    """One value a pair, kept as float32; NaN, or "" of a text, where a pair has none.
+
+    title: what people read instead of its name. measures, misleads: a sentence each; "" where nothing is known.
+    kind: number; category, the place of its value in `values`; flag, 1 or 0; text, which only the pool's table holds.
+    direction: which of its values are better, None where neither is. unit: "" where it has none.
+    origin: where its values come from: computed, target, pool, imported, run or mix.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    title: str = ""
+    measures: str = ""
+    misleads: str = ""
+    kind: Kind = "number"
+    direction: Direction | None = None
+    unit: str = ""
+    origin: Literal["computed", "target", "pool", "imported", "run", "mix"] = "computed"
+    values: tuple[str, ...] = ()
+
+    @property
+    def help(self) -> str:
+        """What it measures and when it misleads, in one or two sentences."""
+        return f"{self.measures} {self.misleads}".strip()
+
+    @property
+    def shown(self) -> str:
+        """Its title, or its name where it has none."""
+        return self.title or self.name
+
+
+COMPUTED = {
+    column.name: column
+    for column in (
+        Column(
+            name="clip_score",
+            title="CLIPScore",
+            measures="Cosine of an image with its own caption; higher is better.",
+            misleads="Misleads on images that show their caption as text, and on captions so general that they fit "
+            "anything.",
+            direction="higher",
+        ),
+        Column(
+            name="s_cliploss",
+            title="s-CLIPLoss",
+            measures="CLIPScore less what image and caption gain by fitting the rest of their batch; higher is better.",
+            misleads="Misleads where a batch is small or full of near duplicates, because twins are marked down for "
+            "each other.",
+            direction="higher",
+        ),
+        Column(
+            name="r_image",
+            title="r image",
+            measures="How well the image fits the other captions of its batch; the half of the normalizer it pays.",
+            misleads="A high value says that the image is common or vague, not that the pair is bad.",
+        ),
+        Column(
+            name="r_text",
+            title="r text",
+            measures="How well the caption fits the other images of its batch; the half of the normalizer it pays.",
+            misleads="A high value says that the caption is common or vague, not that the pair is bad.",
+        ),
+        Column(
+            name="normalizer_se",
+            title="Normalizer error",
+            measures="Standard error of the normalizer over the random divisions; lower is steadier.",
+            misleads="Says how much the rank would move under another seed, and nothing about how good the pair is.",
+        ),
+    )
+}
+# What DataComp's tables, and those that img2dataset writes, hold beside the captions.
+IN_POOLS = {
+    column.name: column
+    for column in (
+        Column(
+            name="original_width",
+            title="Width",
+            measures="Width of the image as it was found on the web.",
+            unit="px",
+            origin="pool",
+        ),
+        Column(
+            name="original_height",
+            title="Height",
+            measures="Height of the image as it was found on the web.",
+            unit="px",
+            origin="pool",
+        ),
+        Column(
+            name="aspect_ratio",
+            title="Aspect ratio",
+            measures="The longer side of the image over the shorter one, from width and height in the pool's table.",
+            origin="pool",
+        ),
+    )
+}
+
+
+def describe(name: str) -> Column:
+    """What is known of a computed column by its name alone; an unknown one is described by its name."""
+    if name in COMPUTED:
+        return COMPUTED[name]
+    match = _NORMSIM.fullmatch(name)
+    if match is None:
+        return Column(
+            name=name,
+            measures="A column that was imported.",
+            misleads="Its maker knows what it means.",
+            origin="imported",
+        )
+    p, target = match.groups()
+    if p == "inf":
+        measures = f"Largest cosine of the image with any image of the target {target}; higher is better."
+        misleads = "One odd target image lets all its look-alikes in; captions take no part."
+    else:
+        measures = f"{p}-norm of the image's cosines with all images of the target {target}; higher is better."
+        misleads = "Favours what the target shows most often, grows with the target's size; captions take no part."
+    title = f"NormSim {'∞' if p == 'inf' else p} · {target}"
+    return Column(name=name, title=title, measures=measures, misleads=misleads, direction="higher", origin="target")
