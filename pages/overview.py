@@ -247,7 +247,7 @@ def _provenance(run: Run) -> None:
         scored = f"{ended} {said.day} {said:%b %Y, %H:%M} UTC"
         scored += f", at {words.number(status.per_s)} pairs/s" if status.per_s else ""
     batch = words.number(config.batch_size)
-    used = dict.fromkeys([*config.norms, *(p for added in run.added for p in added.norms)])
+    used = dict.fromkeys([*config.norms, *(p for added in run.added_targets for p in added.norms)])
     norms = ", ".join(f"p = {'∞' if p == 'inf' else p}" for p in used)
     messages.show_facts(
         {

@@ -119,7 +119,7 @@ def add_target(
             continue
         with Meter(f"comparing with {name}") as meter:
             done = add(run, name, path, norms=norm, device=device, report=meter.report)
-        metrics = next(added.metrics for added in done.added if added.target.name == name)
+        metrics = next(added.metrics for added in done.added_targets if added.target.name == name)
         say(f"{run}: {', '.join(metrics)} for {counted(done.config.pairs, 'pairs')}")
 
 

@@ -89,7 +89,7 @@ def _plan(
     if any(target.name == name for target in run.config.targets):
         raise TargetError(run.root, expected="a new target's name", found=name, remedy="choose another name")
     (chosen, *_), file = resolve_devices(device or run.config.device), _description(run.root, name)
-    begun = read_added(file) if file.exists() else None
+    begun = AddedTarget.model_validate(read_added(file)) if file.exists() else None
     wanted = parse_norms(norms or run.config.norms or RunConfig.model_fields["norms"].default)
     tiles = tiles_as(begun or run.config, chosen, arch.width)
     sims = NormSims({name: rows}, wanted, chosen)

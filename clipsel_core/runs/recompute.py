@@ -117,7 +117,7 @@ def _metrics(
         spread_of_mean = both.std(0, ddof=1) / np.sqrt(len(both)) if len(both) > 1 else np.zeros(len(own))
         yield "normalizer_se", spread(spread_of_mean)
     for name, target in targets.items():
-        added = next((added for added in run.added if added.target.name == name), None)
+        added = next((added for added in run.added_targets if added.target.name == name), None)
         for p in (added or config).norms:
             power, total = float(p), np.zeros(len(own))
             for near in map(np.abs, _similarities(image[of_pair], target)):

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,55 @@ class AddedTarget(_Frozen):
     metrics: tuple[MetricName, ...]
     complete: bool = False
 
+    @property
+    def folder(self) -> str:
+        """Its folder's name in RUN/added/."""
+        return self.target.name
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """What is to be said of each of its metrics."""
+        return {name: describe(name) for name in self.metrics}
+
+
+class AddedColumn(_Frozen):
+    """A column that was added to a finished run, as RUN/added/<name>/column.json says it.
+
+    made: from what and how, as words and numbers: the file or run, its hash, the column there. counts: pairs that have
+    a value, pairs that have none, and uids in the file that the run lacks. complete: as in AddedTarget.
+    """
+
+    format: Literal[1] = 1
+    column: Column
+    made: dict[str, str | int | float | None] = {}
+    counts: dict[str, int] = {}
+    complete: bool = False
+
+    @field_validator("column")
+    @classmethod
+    def _may_be_file(cls, column: Column) -> Column:
+        if not re.fullmatch(NAME_PATTERN, column.name):
+            raise ValueError(f"the name of a column, {NAME_PATTERN}")
+        return column
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name in RUN/added/."""
+        return self.column.name
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The column that its files hold."""
+        return (self.column.name,)
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """What is to be said of it, by its name."""
+        return {self.column.name: self.column}
+
+
+Added = AddedTarget | AddedColumn
+
 
 class RunConfig(_Frozen):
     """One scoring of one pool. Two runs with equal configs have equal scores, byte for byte on one machine.
@@ -136,7 +186,7 @@ class Run:
 
     root: Path
     config: RunConfig
-    added: tuple[AddedTarget, ...] = ()
+    added: tuple[Added, ...] = ()
 
     @classmethod
     def open(cls, root: str | Path) -> Run:
@@ -158,20 +208,31 @@ class Run:
     @property
     def columns(self) -> dict[str, Column]:
         """What is to be said of each of its score columns, by name, in their order."""
-        return {name: describe(name) for name in self.metrics}
+        own = {name: describe(name) for name in self.config.metrics}
+        return own | {name: column for added in self.added for name, column in added.columns.items()}
 
     @property
     def targets(self) -> list[TargetInfo]:
         """The targets that the run was compared with, those that were added later last; paths as in RunConfig."""
-        return [*self.config.targets, *(added.target for added in self.added)]
+        return [*self.config.targets, *(added.target for added in self.added_targets)]
+
+    @property
+    def added_targets(self) -> list[AddedTarget]:
+        """What was added of targets."""
+        return [added for added in self.added if isinstance(added, AddedTarget)]
+
+    @property
+    def added_columns(self) -> list[AddedColumn]:
+        """What was added of columns."""
+        return [added for added in self.added if isinstance(added, AddedColumn)]
 
     def file_with(self, column: str, shard: str) -> Path:
         """The file that holds a column of a shard's rows, in their order: its scores, or what was added beside them."""
         added = self.added_with(column)
-        return added_file(self.root, added.target.name, shard) if added else score_file(self.root, shard)
+        return added_file(self.root, added.folder, shard) if added else score_file(self.root, shard)
 
-    def added_with(self, column: str) -> AddedTarget | None:
-        """The target that a column was added with, None for those of the scores."""
+    def added_with(self, column: str) -> Added | None:
+        """What a column was added with, None for those of the scores."""
         return next((added for added in self.added if column in added.metrics), None)
 
     @property
@@ -266,14 +327,15 @@ def read_counts(scores: Path) -> dict[str, int]:
         raise RunError(scores, expected="scores as written", found=reason_of(error), remedy=remedy) from error
 
 
-def added_file(root: Path, target: str, shard: str) -> Path:
-    """Where a shard's scores against a target that was added later are kept."""
-    return root / "added" / target / f"{shard}.parquet"
+def added_file(root: Path, folder: str, shard: str) -> Path:
+    """Where a shard's values of what was added later are kept. folder: as Added has it."""
+    return root / "added" / folder / f"{shard}.parquet"
 
 
 def description_files(root: Path) -> list[Path]:
-    """The files that say which metrics a run has; what is kept of a run holds for as long as they do not change."""
-    return [root / "run.json", *sorted((root / "added").glob("*/target.json"))]
+    """The files that say which columns a run has; what is kept of a run holds for as long as they do not change."""
+    added = root / "added"
+    return [root / "run.json", *sorted(added.glob("*/target.json")), *sorted(added.glob("*/column.json"))]
 
 
 def read_config(root: Path) -> RunConfig:
@@ -292,14 +354,15 @@ def read_config(root: Path) -> RunConfig:
         raise RunError(path, expected="a run's description", found=found, remedy=remedy) from error
 
 
-def read_added(path: Path) -> AddedTarget:
-    """What a target.json says. Raises RunError where it cannot be understood."""
+def read_added(path: Path) -> Added:
+    """What a target.json or a column.json says. Raises RunError where it cannot be understood."""
+    kind: type[Added] = AddedTarget if path.name == "target.json" else AddedColumn
     try:
-        return AddedTarget.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        remedy = "remove its folder, then add the target again"
+        remedy = f"remove its folder, then add the {path.stem} again"
         found = error.errors(include_url=False)[0]["msg"]
-        raise RunError(path, expected="an added target's description", found=found, remedy=remedy) from error
+        raise RunError(path, expected=f"an added {path.stem}'s description", found=found, remedy=remedy) from error
 
 
 def write_config(root: Path, config: RunConfig) -> None:
@@ -345,27 +408,28 @@ def is_sealed(table: pa.Table) -> bool:
     return _SEAL in (table.schema.metadata or {})
 
 
-def digest_of(made_by: RunConfig | AddedTarget) -> str:
+def digest_of(made_by: RunConfig | Added) -> str:
     """32 hex digits that change with everything that decides scores: not with paths, nor with how far the run is."""
     # A shard may be mended as long as it is not scored: see check_same_pool.
     left_out: Any = {"pool": True, "skipped_rows": True, "complete": True, "shards": {"__all__": {"digest"}}}
     said = made_by.model_dump(mode="json", exclude=left_out)
-    for target in (said["target"],) if "target" in said else said["targets"]:
+    for target in (said["target"],) if "target" in said else said.get("targets", ()):
         del target["path"]
+    said.get("made", {}).pop("path", None)
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class SealedFiles:
-    """The files of a run with the same columns, one a shard. added: the target that they belong to, None for scores."""
+    """The files of a run with the same columns, one a shard. added: what they belong to, None for scores."""
 
     root: Path
     config: RunConfig
-    added: AddedTarget | None = None
+    added: Added | None = None
 
     def file(self, shard: str) -> Path:
         """Where a shard's file lies."""
-        return added_file(self.root, self.added.target.name, shard) if self.added else score_file(self.root, shard)
+        return added_file(self.root, self.added.folder, shard) if self.added else score_file(self.root, shard)
 
     def read(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Columns of a shard, in its order, held against its seal; None for all of its metrics and its uids.
@@ -380,7 +444,7 @@ class SealedFiles:
                 table = parquet.read(names, use_threads=False)
             self._check(shard, table, names, metadata)
         except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-            again, found = "add-target" if self.added else "score", reason_of(error)
+            again, found = f"add-{_kind(self.added)}" if self.added else "score", reason_of(error)
             remedy = f"start {again} again as before: it makes shard {shard} anew and keeps the others"
             raise RunError(file, expected="scores as written", found=found, remedy=remedy) from error
         return table
@@ -416,7 +480,7 @@ class SealedFiles:
                 raise ValueError(f"other values of {name}")
         if said["config"] != self._digest:
             raise OtherConfigError(
-                file.with_name("target.json") if self.added else self.root / "run.json",
+                file.with_name(f"{_kind(self.added)}.json") if self.added else self.root / "run.json",
                 expected=f"what shard {shard} was scored with",
                 found="other settings or shards",
                 remedy=f"bring it back as it was, or delete {file} and start again",
@@ -429,6 +493,10 @@ class SealedFiles:
     @cached_property
     def _rows(self) -> dict[str, int]:
         return {shard.name: shard.rows for shard in self.config.shards}
+
+
+def _kind(added: Added) -> str:
+    return "target" if isinstance(added, AddedTarget) else "column"
 
 
 def keep_whole(files: SealedFiles) -> None:

@@ -86,7 +86,7 @@ def test_compare__a_recipe_that_does_not_fit_is_told_and_left_out(run, open_page
     add_recipe(run, "broken", "steps: [{metric: nothing, keep_top: 0.25}]")
     app = open_page("compare", run)
     assert "cannot be compared" in words(app)
-    assert "broken.yaml:1: expected one of the run's metrics" in words(app)
+    assert "broken.yaml:1: expected one of the run's columns" in words(app)
     assert len(cells(app)) == 6
 
 

@@ -75,7 +75,7 @@ def test_link__follows_the_draft_and_carries_it(run, opened):
     link = address(first)
     entry = catalog.entries()[0]
     steps = recipe_link.decode_link(
-        link, run=entry.label, metrics=Run.open(run).metrics, lists=(), folder=run / "recipes"
+        link, run=entry.label, columns=Run.open(run).metrics, lists=(), folder=run / "recipes"
     ).steps
     assert steps[0].keep_top == Decimal("0.125")
     second = opened(link)

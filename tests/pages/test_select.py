@@ -180,7 +180,7 @@ def test_select__refuses_a_recipe_that_does_not_fit(run, open_page):
     app = open_page("select", run)
     app.selectbox(key="load").set_value("broken").run()
     assert "cannot be loaded" in words(app)
-    assert "one of the run's metrics" in words(app)
+    assert "one of the run's columns" in words(app)
     assert kept(app) == 12
 
 

@@ -59,7 +59,7 @@ def test_add_target__equals_scoring_with_it_from_the_start(pool, tmp_path, run, 
 
 def test_add_target__selects_and_exports_like_any_other(run, targets):
     done = add_target(run.root, "more", targets["more"])
-    recipe = parse_recipe("steps: [{metric: normsim_inf_more, keep_top: 0.5}]", metrics=done.metrics)
+    recipe = parse_recipe("steps: [{metric: normsim_inf_more, keep_top: 0.5}]", columns=done.metrics)
     picked = select(done, recipe)
     values = ScoreTable.open(done).column("normsim_inf_more")
     assert values[picked.rows].min() >= np.delete(values, picked.rows).max()

@@ -269,7 +269,7 @@ class ScoreFiles:
     def _sealed(self, column: str) -> SealedFiles:
         """The files that hold a column: the scores, or what was added beside them later."""
         added = self.run.added_with(column)
-        name = added.target.name if added else ""
+        name = added.folder if added else ""
         if name not in self._held:
             self._held[name] = SealedFiles(self.run.root, self.run.config, added)
         return self._held[name]

@@ -120,7 +120,11 @@ def manifest_of(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any
         "recipe": dump_recipe(recipe),
         "steps": [asdict(step) for step in selection.report],
         "run": {**run.config.model_dump(mode="json", exclude={"shards"}), "name": run.root.resolve().name},
-        **({"added_targets": [added.model_dump(mode="json") for added in run.added]} if run.added else {}),
+        **{
+            name: [one.model_dump(mode="json") for one in added]
+            for name, added in (("added_targets", run.added_targets), ("added_columns", run.added_columns))
+            if added
+        },
         "shards": list(selection.table.shard_names),
         "shards_planned": len(run.config.shards),
         "run_json_sha256": sha256_of(run.root / "run.json"),

@@ -63,9 +63,9 @@ def test_column__cannot_be_written_to(table):
 
 @pytest.mark.parametrize("metric", ["hype", "uid_hi", "", '"; DROP TABLE x; --', "clip_score' OR 1=1"])
 def test_column__refuses_what_is_no_metric(table, metric):
-    with pytest.raises(RunError, match="one of the metrics clip_score"):
+    with pytest.raises(RunError, match="one of the columns clip_score"):
         table.column(metric)
-    with pytest.raises(RunError, match="one of the metrics clip_score"):
+    with pytest.raises(RunError, match="one of the columns clip_score"):
         table.take(metric, np.array([0]))
 
 

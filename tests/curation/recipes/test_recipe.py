@@ -49,7 +49,7 @@ steps:
 
 
 def test_parse_recipe__reads_every_kind_of_step():
-    recipe = parse_recipe(FULL, metrics=METRICS)
+    recipe = parse_recipe(FULL, columns=METRICS)
     digits = ("139e4a9b22a614771f06c700a8ebe150", *(f"{text:0>32}" for text in ("12", "010", "1e5", "ab")))
     assert recipe.name == "the paper's two steps, and more"
     assert recipe.steps == (
@@ -86,7 +86,7 @@ WRONG = {
     "a list at the top": ("- {metric: clip_score, keep_top: 0.1}", 1, "steps", "a list"),
     "unknown key at the top": ("step: 1\nsteps: [{keep: [1]}]", 1, "one of the keys name, steps", "'step'"),
     "step a word": ("steps:\n- keep_top", 2, "a step such as", "'keep_top'"),
-    "step empty": ("steps:\n- {}", 2, "one of keep_top, at_least", "none of them"),
+    "step empty": ("steps:\n- {}", 2, "one of keep_top, keep_bottom, at_least", "none of them"),
     "unknown key": ("steps:\n- metric: clip_score\n  keep_topp: 0.3", 3, "keep_top", "'keep_topp'"),
     "key of another step": ("steps:\n- {intersect: a.npy,\n   of: pool}", 3, "intersect, enabled", "'of'"),
     "no action": ("steps:\n- {metric: clip_score}", 2, "one of keep_top", "metric"),
@@ -96,7 +96,7 @@ WRONG = {
         "one action a step",
         "keep_top and at_least",
     ),
-    "no metric": ("steps:\n- {keep_top: 0.1}", 2, "a metric beside keep_top", "none"),
+    "no metric": ("steps:\n- {keep_top: 0.1}", 2, "a column or a mix beside keep_top", "none"),
     "unknown metric": ("steps:\n\n- {metric: hype, keep_top: 0.1}", 3, "clip_score, s_cliploss", "'hype'"),
     "fraction above 1": ("steps:\n- metric: clip_score\n  keep_top: 1.01", 3, "from 0 to 1", "1.01"),
     "fraction below 0": ("steps:\n- {metric: clip_score, keep_top: -0.1}", 2, "from 0 to 1", "-0.1"),
@@ -183,9 +183,9 @@ FILES = st.text(min_size=1, max_size=12).map(lambda name: f"{name}x.npy")
 UIDS = st.lists(st.text("0123456789abcdef", min_size=1, max_size=32), min_size=1, max_size=4)
 ON = st.booleans()
 STEPS = st.one_of(
-    st.builds(KeepTop, metric=METRIC, keep_top=FRACTION, of=st.sampled_from(["pool", "survivors"]), enabled=ON),
-    st.builds(AtLeast, metric=METRIC, at_least=NUMBER, enabled=ON),
-    st.builds(AtMost, metric=METRIC, at_most=NUMBER, enabled=ON),
+    st.builds(KeepTop, column=METRIC, keep_top=FRACTION, of=st.sampled_from(["pool", "survivors"]), enabled=ON),
+    st.builds(AtLeast, column=METRIC, at_least=NUMBER, enabled=ON),
+    st.builds(AtMost, column=METRIC, at_most=NUMBER, enabled=ON),
     st.builds(Intersect, intersect=FILES, enabled=ON),
     st.builds(Union, union=FILES, enabled=ON),
     st.builds(Subtract, subtract=FILES, enabled=ON),
@@ -207,10 +207,10 @@ def test_dump_recipe__writes_what_people_write():
     assert text.splitlines()[:6] == [
         "name: the paper's two steps, and more",
         "steps:",
-        "- {metric: s_cliploss, keep_top: 0.3}",
-        "- {metric: clip_score, keep_top: 0.5, of: survivors, enabled: false}",
-        "- {metric: clip_score, at_least: 0.21}",
-        "- {metric: clip_score, at_most: 0.1}",
+        "- {column: s_cliploss, keep_top: 0.3}",
+        "- {column: clip_score, keep_top: 0.5, of: survivors, enabled: false}",
+        "- {column: clip_score, at_least: 0.21}",
+        "- {column: clip_score, at_most: 0.1}",
     ]
 
 
@@ -219,7 +219,7 @@ def test_dump_recipe__is_the_same_however_a_fraction_was_written():
         dump_recipe(Recipe(steps=(KeepTop(column="clip_score", keep_top=value),)))
         for value in (0.3, Decimal("0.3"), Decimal("0.300"))
     }
-    assert texts == {"steps:\n- {metric: clip_score, keep_top: 0.3}\n"}
+    assert texts == {"steps:\n- {column: clip_score, keep_top: 0.3}\n"}
 
 
 def test_dump_recipe__repeats_equal_steps_without_aliases():

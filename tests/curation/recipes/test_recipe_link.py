@@ -17,7 +17,7 @@ from clipsel_core.errors import RecipeError
 
 METRICS = ("clip_score", "s_cliploss", "normsim_inf_task")
 LISTS = ("lists/hype.npy", "old.txt")
-TO = {"run": "web/run", "metrics": METRICS, "lists": LISTS, "folder": Path()}
+TO = {"run": "web/run", "columns": METRICS, "lists": LISTS, "folder": Path()}
 EVERYTHING = """steps:
 - {metric: s_cliploss, keep_top: 0.3}
 - {metric: normsim_inf_task, keep_top: 0.2, of: survivors}

@@ -194,7 +194,7 @@ def test_select__names_line_and_list_when_a_list_is_bad(tmp_path, name, content,
 
 def test_select__refuses_an_unknown_metric_with_its_line(tmp_path):
     run = one_shard(tmp_path, [1], clip_score=[0.1])
-    with pytest.raises(RecipeError, match=r"^r.yaml:2: expected one of the run's metrics clip_score, found 'hype'"):
+    with pytest.raises(RecipeError, match=r"^r.yaml:2: expected one of the run's columns clip_score, found 'hype'"):
         select(run, parse_recipe("steps:\n- {metric: hype, keep_top: 0.5}", "r.yaml"))
 
 

@@ -41,7 +41,7 @@ def teacher(tmp_path_factory):
 
 
 def chosen(run, text="steps:\n  - {metric: clip_score, keep_top: 0.8}\n"):
-    recipe = parse_recipe(text, metrics=run.metrics)
+    recipe = parse_recipe(text, columns=run.metrics)
     return run, select(run, recipe), recipe
 
 

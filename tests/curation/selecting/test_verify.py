@@ -28,7 +28,7 @@ def run(pool, tmp_path) -> Run:
     np.savez(tmp_path / "more.npz", rows=unit_rows(5, 16, 5))
     score(pool, tmp_path / "run", targets={"task": tmp_path / "task.npy"}, norms=("inf", "2", "3"), **OPTIONS)
     run = add_target(tmp_path / "run", "more", tmp_path / "more.npz", norms=["2"])
-    recipe = parse_recipe(RECIPE, metrics=run.metrics)
+    recipe = parse_recipe(RECIPE, columns=run.metrics)
     export(run, select(run, recipe), recipe, run.exports_dir / "subset.npy")
     export(run, select(run, recipe), recipe, run.exports_dir / "subset.parquet")
     open_indexed(run, fewest=0)
