@@ -139,6 +139,10 @@ class RecipeError(ClipselError):
     """A recipe does not say what to select; `where` names the file and line."""
 
 
+class SamplingError(ClipselError, ValueError):
+    """Samples cannot be drawn as asked: an argument is out of range, or a cap cannot be met."""
+
+
 class ExportError(ClipselError):
     """A subset cannot be written where it was asked to be."""
 
