@@ -1,20 +1,20 @@
-"""How often is each pair drawn, where a selection is so many samples of a pool and a pair may come several times?
+"""How often is each pair drawn, where a selection is a number of samples and a pair may be drawn several times?
 
-soft_cap and hard_cap draw pairs one after another. Pairs are sorted into levels, a level holds scores that are at most
-a quarter apart. A draw picks a level by its number of pairs times the largest weight that a pair of it may have, a
-place in it, and takes the pair there with the share of its own weight in that largest one. A pair that may not be drawn
-again for now is swapped behind those of its level that may. No step is an approximation: what is not exact is the
-rounding of float64, about 1e-13 of a probability, and levels that hold less than 1e-20 of the weight together wait
-until those before them are used up.
+soft_cap and hard_cap draw one pair after another. The pairs are sorted into levels of scores that are close together.
+A draw picks a level with a probability proportional to the number of its pairs times the largest weight that one of
+them can have. It picks a place in the level at random, and takes the pair there with the probability of the pair's
+weight over that largest weight; otherwise it starts again. A pair that takes no further part in a round is swapped
+behind those of its level that do. This is exact up to the rounding of float64, and a level is left out while its
+probability is below 1e-20.
 
-The same arguments give the same counts on every machine: nothing is taken from the system's library of mathematics, and
-one thread draws.
+The order of the pairs takes 4 bytes a pair, besides the scores and the counts. One thread draws. Random numbers are
+PCG64's, and all else is sums, products and quotients of float64: the same arguments give the same counts on every
+machine that computes these as IEEE 754 says.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,9 @@ from clipsel_core.curation.index.passes import compiled, in_parts, read_only
 from clipsel_core.errors import SamplingError, counted, quoted
 from clipsel_core.tasks import check
 
-_WIDEST = 0.25  # of a level, in units of the score; 88 of 100 places that are looked at are taken, and more
+_WIDEST = 0.25  # of a level, in units of the score: at least 78 of 100 places that are picked are taken
 _MOST_LEVELS = 1 << 22
-_FAR = 100.0
+_FAR = 100.0  # e^-100 is no probability
 _AT_ONCE = 1 << 20
 _BLOCK = 1 << 16
 
@@ -58,9 +58,8 @@ def soft_cap(
             len(scores),
         )
         drawn_before = rounds * scored
-    # So far down a pair that was drawn once more is never drawn before another: that has a probability of e^-100.
+    # A larger penalty changes nothing: a pair that was drawn once more than another is never drawn before it.
     penalty = min(penalty, high - low + _FAR)
-    # A pair that was drawn goes from its level to the next one of the same phase, by exactly the penalty.
     phases = max(1, math.ceil(penalty / _WIDEST))
     levels = _Levels(scores, low, high, scored, phases, penalty / phases or _WIDEST)
     generator = _generator(seed)
@@ -107,7 +106,7 @@ def proportional(weights: np.ndarray, samples: int, *, seed: int) -> np.ndarray:
     Returns: (N,) uint16, or uint32 where samples are 65,536 or more; their sum is samples.
     Raises: SamplingError where a weight is negative or infinite, none is above 0, or samples are out of range.
     """
-    weights = _as_floats(weights, samples, seed)
+    weights = _as_floats("weights", weights, samples, seed)
     starts = range(0, len(weights), _BLOCK)
 
     def sums(start: int) -> np.ndarray:
@@ -136,11 +135,12 @@ def proportional(weights: np.ndarray, samples: int, *, seed: int) -> np.ndarray:
 
 
 class _Levels:
-    """Which pairs may still be drawn, by how likely each is.
+    """The pairs that have a score, sorted by it into levels of one width.
 
-    A level is so wide in units of the score. Level k of phase p holds the pairs whose f is (k * phases + p) to
-    (k * phases + p + 1) widths below the highest score. The levels of a phase lie one behind the other in one array of
-    pairs; in each, those that may be drawn come first.
+    Level k of phase p holds the pairs whose f is between k * phases + p and k * phases + p + 1 widths below the highest
+    score. The penalty is as many widths as there are phases, so a pair that is lowered goes to the next level of its
+    phase. One array holds the pairs, phase after phase and level after level; in each level, those that take part in
+    the round come first.
     """
 
     def __init__(self, scores: np.ndarray, low: float, high: float, scored: int, phases: int, width: float) -> None:
@@ -148,7 +148,7 @@ class _Levels:
         if depth * phases > _MOST_LEVELS:
             raise SamplingError(
                 "scores",
-                expected=f"at most {_MOST_LEVELS * width:g} between the lowest and the highest with this penalty",
+                expected=f"at most {_MOST_LEVELS:,} times {width:g} between the lowest and the highest",
                 found=f"{high - low:g}",
                 remedy="scale the scores, or leave out the pairs that lie far off",
             )
@@ -163,14 +163,14 @@ class _Levels:
         self._by_weight = np.arange(self._ends.size).reshape(self._ends.shape).T.ravel()
 
     def draw(self, generator: np.random.Generator, wanted: int, limit: int, counts: np.ndarray) -> None:
-        """Draws so many and counts them. Once its count is a multiple of limit, a pair takes no part any more."""
+        """Draws and counts so many. Where its count becomes a multiple of limit, a pair takes no further part."""
         levels = self._by_weight, self._starts.ravel(), self._to_draw.ravel()
         _draw(generator, self._scores, self._high, self._width, self._pairs, *levels, counts, wanted, limit)
 
     def end_round(self, *, lower: bool) -> None:
-        """Lets all take part again. lower: those that took none any more are in the next level of their phase from now.
+        """Lets all pairs take part again. lower: the pairs that were drawn go to the next level of their phase.
 
-        They lie at their level's end, where the next level begins: to move its start moves them.
+        They lie at their level's end, where the next level starts: it is its start that moves.
         """
         if not lower:
             self._to_draw[:] = self._ends
@@ -196,14 +196,14 @@ def _zeros(pairs: int, most: int) -> np.ndarray:
     return np.zeros(pairs, np.uint16 if most < 1 << 16 else np.uint32)
 
 
-def _as_floats(values: np.ndarray, samples: int, seed: int) -> np.ndarray:
+def _as_floats(name: str, values: np.ndarray, samples: int, seed: int) -> np.ndarray:
     if not 1 <= samples < 1 << 32:
         raise SamplingError("samples", expected="1 to 4,294,967,295", found=quoted(samples))
     if seed < 0:
         raise SamplingError("seed", expected="at least 0", found=quoted(seed))
     values = np.asarray(values)
     if values.ndim != 1 or values.dtype.kind not in "biuf":
-        raise SamplingError("scores", expected="a number a pair", found=f"{values.dtype} of shape {values.shape}")
+        raise SamplingError(name, expected="a number a pair", found=f"{values.dtype} of shape {values.shape}")
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float64)
     return read_only(np.ascontiguousarray(values))
@@ -211,14 +211,14 @@ def _as_floats(values: np.ndarray, samples: int, seed: int) -> np.ndarray:
 
 def _checked(scores: np.ndarray, samples: int, seed: int) -> tuple[np.ndarray, float, float, int]:
     """The scores as they are read, the lowest and the highest, and how many pairs have one."""
-    scores = _as_floats(scores, samples, seed)
+    scores = _as_floats("scores", scores, samples, seed)
 
     def ends(start: int, stop: int) -> tuple[float, float, int]:
         part = scores[start:stop]
         part = part[part > -np.inf]
         return float(part.min(initial=np.inf)), float(part.max(initial=-np.inf)), len(part)
 
-    found: list[Any] = in_parts(ends, len(scores)) or [(np.inf, -np.inf, 0)]
+    found = in_parts(ends, len(scores)) or [(np.inf, -np.inf, 0)]
     low, high, scored = min(part[0] for part in found), max(part[1] for part in found), sum(part[2] for part in found)
     if not scored:
         raise SamplingError("scores", expected="a pair that has one", found=f"none of {counted(len(scores), 'pairs')}")
@@ -234,14 +234,14 @@ def _sort_into_levels(scores, high, width, pairs, ends):
     places = ends.ravel()
     for i in range(len(scores)):
         if scores[i] > -np.inf:
-            level = int((high - scores[i]) / width)
+            level = int((high - float(scores[i])) / width)
             places[level % phases * depth + level // phases] += 1
     start = 0
     for i in range(len(places)):
         start, places[i] = start + places[i], start
     for i in range(len(scores)):
         if scores[i] > -np.inf:
-            level = int((high - scores[i]) / width)
+            level = int((high - float(scores[i])) / width)
             place = level % phases * depth + level // phases
             pairs[places[place]] = i
             places[place] += 1
@@ -251,8 +251,8 @@ def _sort_into_levels(scores, high, width, pairs, ends):
 def _draw(generator, scores, high, width, pairs, by_weight, starts, to_draw, counts, wanted, limit):
     """Draws so many. by_weight: the levels; starts, to_draw: where a level starts and where those that take part end.
 
-    Several draws are made from the same sums over the levels, which are upper bounds once a pair takes no part: a place
-    from to_draw on is passed over. So the places are known ahead, and their memory is fetched side by side.
+    Many draws use the same sums over the levels, which are too large once a pair has left: a place behind to_draw is
+    passed over. So many places are known ahead, and the processor fetches them side by side.
     """
 
     def exp_of_minus(x):
@@ -298,7 +298,7 @@ def _draw(generator, scores, high, width, pairs, by_weight, starts, to_draw, cou
                 continue
             pair = pairs[place]
             if coins[i] >= least:
-                below = high - scores[pair]
+                below = high - float(scores[pair])
                 if coins[i] >= exp_of_minus(below - math.floor(below / width) * width):
                     continue
             counts[pair] += 1
