@@ -53,3 +53,17 @@ def normsim(image: np.ndarray, target: np.ndarray, p: float) -> np.ndarray:
 def keep_top(scores: np.ndarray, k: int) -> np.ndarray:
     """(k,): the rows of the k highest scores, ascending; equal scores by row."""
     return np.sort(np.argsort(-scores, kind="stable")[:k])
+
+
+def normsim_2d(image: np.ndarray, pool: np.ndarray, *, keep: int, rounds: int, order: np.ndarray) -> np.ndarray:
+    """(N,): how many pairs fall out before each; N - keep for those that remain. Of equal images one value is taken."""
+    distinct, which = np.unique(image.astype(np.float64), axis=0, return_inverse=True)
+    left, place = np.arange(len(image)), np.full(len(image), len(image) - keep)
+    per_round, moment = -(-(len(image) - keep) // rounds), pool.astype(np.float64).T @ pool.astype(np.float64)
+    while len(left) > keep:
+        values = np.einsum("nd,nd->n", distinct @ moment, distinct)[which[left]]
+        drop = left[np.lexsort((-order[left], values))][: min(per_round, len(left) - keep)]
+        place[drop] = len(image) - len(left) + np.arange(len(drop))
+        left = np.setdiff1d(left, drop)
+        moment = distinct[which[left]].T @ distinct[which[left]]
+    return place

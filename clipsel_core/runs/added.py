@@ -60,7 +60,7 @@ def add_target(
     run = Run.open(root)
     try:
         with sole_worker(run.root):
-            pool, arch = _scored_pool(run)
+            pool, arch = scored_pool(run)
             plan, sims = _plan(run, pool, arch, name, path, norms, device)
             _compute(run, pool, arch, plan, sims, report)
     except OSError as error:
@@ -77,7 +77,7 @@ def check_target(
     Returns: the run as it is.
     """
     run = Run.open(root)
-    _plan(run, *_scored_pool(run), name, path, norms, device)
+    _plan(run, *scored_pool(run), name, path, norms, device)
     return run
 
 
@@ -205,7 +205,7 @@ class _Comparison:
             return self._sims.in_one_pass(put_scaled, blocks.rows)
 
 
-def _scored_pool(run: Run) -> tuple[Pool, Arch]:
+def scored_pool(run: Run) -> tuple[Pool, Arch]:
     """The run's pool, made sure to be the one that was scored."""
     if not run.finished:
         remedy = "finish it first: the same score command goes on"
