@@ -3,8 +3,8 @@
 Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
 when they are named: score, add-target and embed, which take minutes (embed comes in parts, too: embed-device,
 embed-vit, embed-rn50, embed-mobile, embed-small, embed-memory, embed-image), exploring, which needs a run of --rows
-pairs, dashboard and starting, which need Chromium and minutes besides, and growth, which takes minutes and writes the
-plots in benchmarks/growth.
+pairs, dashboard and starting, which need Chromium and minutes besides, normsim-2d, which takes minutes, and growth,
+which takes minutes and writes the plots in benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks import (
     growth,
     looking,
     memory,
+    normsim_2d,
     reading,
     selection,
     speed,
@@ -38,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parts = (
         "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, add-target, exploring, "
-        f"dashboard, starting, embed, {', '.join(embed.PARTS)}, growth"
+        f"dashboard, starting, embed, {', '.join(embed.PARTS)}, normsim-2d, growth"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
@@ -54,7 +55,8 @@ def main() -> None:
         "--waits", nargs="+", choices=dashboard.WAITS, default=dashboard.WAITS, metavar="WAIT", help=waits
     )
     parser.add_argument("--no-plain", action="store_true", help="dashboard: without the plain page, 50 bytes a pair")
-    pairs = f"growth: pairs of the largest pool (1000000); embed-vit, -rn50, -mobile: pairs ({embed.FOR_A_LARGE_ONE})"
+    large_ones = f"embed-vit, -rn50, -mobile: pairs ({embed.FOR_A_LARGE_ONE})"
+    pairs = f"growth, normsim-2d: pairs of the largest pool (1000000); {large_ones}"
     parser.add_argument("--pairs", type=int, help=pairs)
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
@@ -69,6 +71,7 @@ def main() -> None:
         "embed": lambda: embed.measure(turns=asked.rounds),
         **{part: partial(embed.measure, [part], asked.rounds, large) for part in embed.PARTS},
         "starting": lambda: starting.measure(max(1, asked.rounds // 2)),
+        "normsim-2d": lambda: normsim_2d.measure(asked.pairs or 1_000_000),
         "growth": lambda: growth.measure(asked.pairs or 1_000_000),
     }
     unknown = [part for part in asked.parts if part not in known | alone]
