@@ -21,9 +21,9 @@ from clipsel_core.pool.layout import Arch, Pool
 from clipsel_core.runs.added import scored_pool
 from clipsel_core.runs.plan import resolve_devices
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
-from clipsel_core.scoring.checks import telling_of_memory
+from clipsel_core.scoring.checks import check_count, telling_of_memory
 from clipsel_core.scoring.normsim import second_moment
-from clipsel_core.scoring.normsim_2d import falling_order, round_shares
+from clipsel_core.scoring.normsim_2d import check_keep, falling_order, round_shares
 from clipsel_core.tasks import Report, check, part_of, silent
 
 _BLOCK = 1 << 15
@@ -53,9 +53,11 @@ def normsim_2d(
     Raises: ScoringError where start, keep or rounds do not fit; RunError where the run is unfinished or its pool has
     changed; PoolFormatError where the pool cannot be read.
     """
-    pool, arch = scored_pool(run)
-    (chosen, *_) = resolve_devices(device or run.config.device)
     rows, count = _rows(start, run.config.pairs), _count(keep, run.config.pairs)
+    check_keep(count, len(rows))
+    check_count("rounds", rounds)
+    (chosen, *_) = resolve_devices(device or run.config.device)
+    pool, arch = scored_pool(run)
     usable, names = _pairs(run, rows)
     images = _Images(pool, arch, rows)
     with telling_of_memory(chosen):

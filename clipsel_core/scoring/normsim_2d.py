@@ -24,11 +24,11 @@ from clipsel_core.tasks import Report, silent
 
 _BLOCK = 256  # rows of a product: always so many, so that a row's value does not depend on where it stands
 _LARGE_BLOCK = 32 * _BLOCK  # on other devices than the CPU
-_BATCH = 2 * _BLOCK
-_PARTS = 4
+_BATCH = 2 * _BLOCK  # values are computed in multiples of so many
+_PARTS = 4  # of what is subtracted from a moment, each summed by one thread
 # More than float64 rounds off values and eigenvalues, in proportion to the trace of M.
 _ROUNDING = 1e-12
-_FRONT = 16
+_FRONT = 16  # times the pairs that a round drops: those whose bounds are looked at in most rounds
 _EXACT_IN_FLOAT32 = 1 << 24
 
 
@@ -53,7 +53,7 @@ def normsim_2d(
     device: where to compute. report: told how many of the N - keep pairs have fallen out.
     Returns: (N,) int64 on the CPU: 0 for the pair that falls out first; N - keep for all that remain.
     Raises: ScoringError where an argument does not fit or a row is not finite.
-    Reference: arXiv 2405.19547, section 3.2, algorithm 1; M is exact here in place of a sample's.
+    Reference: arXiv 2405.19547, NormSim_2-D; M is that of all pairs here, not of a sample of them.
     """
     check_rows("image", image)
     check_finite("image", image)
@@ -96,7 +96,7 @@ def falling_order(
         found = f"{tuple(pool_moment.shape)} {kind}, trace {float(pool_moment.trace()):g}"
         raise ScoringError("pool_moment", expected=f"{tuple(own_moment.shape)} float64, trace above 0", found=found)
     check_count("rounds", rounds)
-    _check_keep(keep, count)
+    check_keep(keep, count)
     if order is not None and order.shape != (count,):
         found = f"shape {tuple(order.shape)}"
         raise ScoringError("order", expected=f"a number for each of {count:,} rows", found=found)
@@ -128,7 +128,7 @@ def round_shares(place: Tensor, *, keep: int, rounds: int) -> Tensor:
     Raises: ScoringError as normsim_2d.
     """
     check_count("rounds", rounds)
-    _check_keep(keep, len(place))
+    check_keep(keep, len(place))
     if keep == len(place):
         return torch.ones(len(place))
     share = (place.double() / (_per_round(len(place), keep, rounds) * rounds)).float()
@@ -137,14 +137,15 @@ def round_shares(place: Tensor, *, keep: int, rounds: int) -> Tensor:
     return share
 
 
-def _per_round(count: int, keep: int, rounds: int) -> int:
-    return -(-(count - keep) // rounds)
-
-
-def _check_keep(keep: int, count: int) -> None:
+def check_keep(keep: int, count: int) -> None:
+    """Raises ScoringError unless `keep` of `count` pairs can remain."""
     if not 0 <= keep <= count:
         expected, found = f"0 to {count:,} pairs, as many as there are to start from", f"{keep:,}"
         raise ScoringError("keep", expected=expected, found=found, remedy="keep fewer, or start from more")
+
+
+def _per_round(count: int, keep: int, rounds: int) -> int:
+    return -(-(count - keep) // rounds)
 
 
 def _moment_without(rows: np.ndarray, total: Tensor, count: int, read: Callable[[np.ndarray], Tensor]) -> Tensor:
