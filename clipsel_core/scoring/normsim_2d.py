@@ -151,11 +151,12 @@ def _per_round(count: int, keep: int, rounds: int) -> int:
 def _moment_without(rows: np.ndarray, total: Tensor, count: int, read: Callable[[np.ndarray], Tensor]) -> Tensor:
     """The mean of x x^T over the `count` pairs that remain without these rows; total: the sum, changed in place."""
     block = _block(total.device)
-    parts = torch.zeros((_PARTS, *total.shape), dtype=torch.float64, device=total.device)
+    parts = torch.empty((_PARTS, *total.shape), dtype=torch.float64, device=total.device)
     mean, size = torch.empty_like(total), -(-len(rows) // _PARTS)
 
     def add(i: int, scratch: Tensor) -> None:
         mine = rows[i * size : (i + 1) * size]
+        parts[i].zero_()
         for start in range(0, len(mine), block):
             x = read(mine[start : start + block]).to(total.device).double()
             parts[i].addmm_(x.T, x)
