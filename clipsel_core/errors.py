@@ -135,6 +135,10 @@ class RunError(ClipselError):
     """A run's folder is incomplete, belongs to another configuration, or cannot be written."""
 
 
+class ColumnError(ClipselError):
+    """A column's values cannot be read, or do not belong to the run's pairs."""
+
+
 class RecipeError(ClipselError):
     """A recipe does not say what to select; `where` names the file and line."""
 

@@ -1,0 +1,1 @@
+"""Columns: one value a pair, whoever computed it."""
