@@ -159,6 +159,38 @@ def test_join__refuses_two_values_for_a_uid(size):
     assert caught.value.expected == "one value a uid"
 
 
+def test_join__names_the_first_of_many_with_two_values(monkeypatch):
+    """However the rows are dealt out to threads, and whichever of them comes first."""
+    monkeypatch.setattr(join_module, "_PAIRS_A_PART", 1 << 5)
+    monkeypatch.setattr(
+        join_module, "in_threads", lambda work, *items: list(map(work, *map(reversed_list, items)))[::-1]
+    )
+    monkeypatch.setattr(join_module, "allowed_cores", lambda: 5)
+    for seed in range(10):
+        draw = np.random.default_rng(seed)
+        run, places = random_uids(draw, 300), draw.integers(0, 300, 900)
+        values = draw.permutation(900).astype(np.float32)
+        before: dict[int, float] = {}
+        row = next(
+            row for row, place in enumerate(places.tolist()) if before.setdefault(place, values[row]) != values[row]
+        )
+        both = rf"{before[places[row]]:g} and {values[row]:g} in x for {uids.to_hex(run[places[[row]]])[0]}"
+        with pytest.raises(ColumnError, match=both):
+            join(shards_of(run), keyed(run[places], values, 900))
+        shared = rf"5 and 6 in x for {uids.to_hex(run[:1])[0]}"
+        with pytest.raises(ColumnError, match=shared):
+            join(shards_of(run), keyed(run[np.r_[1:100, [0] * 100]], np.r_[np.zeros(99), [5] * 50, [6] * 50], 900))
+
+
+def reversed_list(items) -> list:
+    return list(items)[::-1]
+
+
+def test_join__zero_is_one_value_whatever_its_sign():
+    found = join(shards_of(make_uids(1, 2)), keyed(make_uids(2, 1, 2), [0.0, -0.0, -0.0]))
+    assert found.values.tobytes() == np.zeros(2, np.float32).tobytes()
+
+
 def test_join__two_values_of_a_uid_that_the_run_lacks_are_counted():
     assert join(shards_of(make_uids(1)), keyed(make_uids(1, 2, 2), [1, 2, 3])).unknown == 2
 

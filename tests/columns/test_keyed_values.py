@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import uuid
+import zipfile
 from decimal import Decimal
 
 import numpy as np
@@ -119,7 +120,8 @@ def test_open_keyed__every_form_of_array(tmp_path, form, save, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz", "tsv.gz", "CSV"])
-def test_open_keyed__a_csv_as_pandas_writes_it(tmp_path, ending):
+def test_open_keyed__a_csv_as_pandas_writes_it(tmp_path, ending, monkeypatch):
+    monkeypatch.setattr(keyed_files, "_TEXT_AT_ONCE", 150)
     names, values = pairs_of(3)
     frame = frame_of(names, values.astype(np.float64))
     frame.insert(0, "text", ['a "quoted", caption\nof two lines'] * ROWS)
@@ -295,16 +297,18 @@ def test_open_keyed__refuses_a_damaged_parquet(tmp_path):
         open_keyed(f"{tmp_path}/a.parquet")
 
 
+@pytest.mark.parametrize("at_once", [64, 1 << 19])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_open_keyed__refuses_an_npz_that_was_changed(tmp_path, save, monkeypatch):
+def test_open_keyed__refuses_an_npz_that_was_changed(tmp_path, save, at_once, monkeypatch):
     """Its CRC is compared though the values are read a part at a time."""
-    monkeypatch.setattr(keyed_files, "_ROWS_AT_ONCE", 64)
-    names, values = pairs_of(8, 200)
+    monkeypatch.setattr(keyed_files, "_ROWS_AT_ONCE", at_once)
+    names, values = pairs_of(8, 5000)
     save(tmp_path / "a.npz", uids=names, x=values)
-    data = bytearray((tmp_path / "a.npz").read_bytes())
-    data[len(data) // 2] ^= 1
-    (tmp_path / "a.npz").write_bytes(data)
-    with pytest.raises(ColumnError, match=r"a\.npz: expected a whole \.npz file"):
+    data = (tmp_path / "a.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        crc = archive.getinfo("x.npy").CRC
+    (tmp_path / "a.npz").write_bytes(data.replace(crc.to_bytes(4, "little"), (crc ^ 1).to_bytes(4, "little")))
+    with pytest.raises(ColumnError, match=r"a\.npz: expected a whole \.npz file, found Bad CRC-32"):
         list(open_keyed(f"{tmp_path}/a.npz").batches())
 
 
