@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from clipsel_core import __version__
-from clipsel_core.commands import pools, runs, selections, workspace
+from clipsel_core.commands import columns, pools, runs, selections, workspace
 from clipsel_core.errors import ClipselError, reason_of
 from clipsel_core.status import INTERRUPTED, State
 from clipsel_core.terminal import complain, report_end, report_to, say
@@ -41,6 +41,8 @@ for _command in (
     pools.embed,
     runs.score,
     runs.add_target,
+    columns.add_column,
+    columns.remove_column,
     runs.project,
     runs.encode,
     runs.search,

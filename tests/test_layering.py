@@ -23,16 +23,17 @@ ROOMS: dict[str, set[str]] = {
     "pool": set(),
     "scoring": set(),
     "runs": {"pool", "scoring"},
-    "curation": {"pool", "runs.store"},
+    "curation": {"pool", "runs.store", "runs.columns"},
+    "columns": {"pool", "runs", "curation"},
     "demo": {"pool", "runs", "curation", "scoring"},
-    "commands": {"pool", "runs", "curation", "demo", "doctor", "terminal"},
+    "commands": {"pool", "runs", "curation", "columns", "demo", "doctor", "terminal"},
 }
 # Within a room, what a group of files may import of its own room.
 GROUPS: dict[str, set[str]] = {
     "pool/sources": set(),
     "pool/making": {"pool.sources"},
     "curation/recipes": set(),
-    "curation/index": set(),
+    "curation/index": {"curation.recipes"},
     "curation/selecting": {"curation.recipes", "curation.index"},
     "curation/exploring": {"curation.recipes", "curation.index"},
 }
@@ -49,6 +50,7 @@ PARTS: dict[str, set[str]] = {
 PAGES_MAY = {
     "curation",
     "jobs",
+    "runs.columns",
     "runs.store",
     "pool.conventions",
     "pool.images",

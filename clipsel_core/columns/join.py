@@ -16,11 +16,10 @@ import pyarrow as pa
 
 from clipsel_core import uids
 from clipsel_core.columns.keyed_values import KeyedValues, Kind
-from clipsel_core.cores import allowed_cores
-from clipsel_core.curation.index.passes import compiled, in_threads
+from clipsel_core.curation.index.bitmaps import compiled, on_all_cores
 from clipsel_core.errors import ColumnError
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
-from clipsel_core.tasks import Report, check, silent
+from clipsel_core.tasks import Report, allowed_cores, check, silent
 
 MOST_CATEGORIES = 10_000
 """Texts of a column that may differ: more are no categories."""
@@ -126,16 +125,16 @@ class UidTable:
         self._high, self._low = np.empty(pairs, np.uint64), np.empty(pairs, np.uint64)
         self._rows = np.empty(pairs, np.uint32)
         self._starts = np.zeros((self._parts << self._bucket_bits) + 1, np.uint32)
-        counts = np.array(in_threads(lambda shard: self._count(run.read(shard)), shards), np.int64)
+        counts = np.array(on_all_cores(lambda shard: self._count(run.read(shard)), shards), np.int64)
         counts = counts.reshape(len(shards), self._parts)
         ends = np.cumsum(counts.T).reshape(self._parts, len(shards)).T
         firsts = np.cumsum([0, *run.sizes]).tolist()
-        in_threads(
+        on_all_cores(
             lambda shard: self._spread(run.read(shard), firsts[shard], counts[shard], ends[shard] - counts[shard]),
             shards,
         )
         edges = [0, *np.cumsum(counts.sum(0)).tolist()]
-        in_threads(self._order, range(self._parts), pairwise(edges))
+        on_all_cores(self._order, range(self._parts), pairwise(edges))
 
     def put(self, keys: np.ndarray, new: np.ndarray, bits: np.ndarray) -> np.ndarray:
         """Puts values into the rows of their uids.
@@ -154,7 +153,7 @@ class UidTable:
         halves = np.ascontiguousarray(keys).view(np.uint64)
         table = (self._starts, self._high, self._low, self._rows)
         found = np.array(
-            in_threads(lambda cut: _put(order[cut[0] : cut[1]], buckets, halves, new, *table, bits), pairwise(cuts)),
+            on_all_cores(lambda cut: _put(order[cut[0] : cut[1]], buckets, halves, new, *table, bits), pairwise(cuts)),
             np.int64,
         ).reshape(-1, 4)
         twice = found[found[:, 2] >= 0]

@@ -27,11 +27,10 @@ import pyarrow.compute as pc
 
 from clipsel_core import uids
 from clipsel_core.columns.keyed_files import Chunk, KeyedFile, find_files, open_file
-from clipsel_core.cores import allowed_cores
 from clipsel_core.errors import ClipselError, ColumnError, UidError, quoted, reason_of
 from clipsel_core.pool.places import Place
-from clipsel_core.pool.prefetch import in_order
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
+from clipsel_core.tasks import allowed_cores, in_order
 
 Kind = Literal["number", "flag", "category"]
 Item = TypeVar("Item")

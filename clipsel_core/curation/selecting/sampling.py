@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from clipsel_core.curation.index.passes import compiled, in_parts, read_only
+from clipsel_core.curation.index.bitmaps import compiled, in_parts, read_only
 from clipsel_core.errors import SamplingError, counted, quoted
 from clipsel_core.tasks import check
 
