@@ -1,6 +1,6 @@
 """How long does it take to draw as many samples as there are pairs, how much memory, and is it the published draw?
 
-`python -m benchmarks.sampling 128000000` prints the table for so many pairs: 2.5 GB of memory, 0.5 GB of disk.
+`python -m benchmarks.sampling 128000000` prints the table for so many pairs: 3 GB of memory, 0.5 GB of disk.
 """
 
 from __future__ import annotations
@@ -88,4 +88,4 @@ def _round_s(scores: np.ndarray, draw: np.random.Generator) -> float:
 
 
 if __name__ == "__main__":
-    print(f"{machine()}\n\n{markdown([*measure(int(sys.argv[1])), *measure_agreement()])}")
+    print(f"{machine()}\n\n{markdown([*measure(*map(int, sys.argv[1:])), *measure_agreement()])}")

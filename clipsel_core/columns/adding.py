@@ -217,6 +217,9 @@ def _digest(source: str) -> str:
         return sha256_of(Path(source.rpartition("#")[0] or source) / "run.json")
     digests = []
     for place in find_files(source)[0]:
+        digest = hashlib.sha256()
         with place.open() as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+            while block := file.read(1 << 20):
+                digest.update(block)
+        digests.append(digest.hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -44,9 +44,9 @@ class Computed:
             raise ColumnError(self.column.name, expected=f"a pool with {self.source}s", found=found)
         texts = pa.concat_arrays(list(metadata.texts(self.source)))
         values, categories = self.values(texts)
-        found = values.astype(np.float32)
-        found[pc.equal(texts, "").to_numpy(zero_copy_only=False)] = np.nan
-        return found, categories
+        numbers = values.astype(np.float32)
+        numbers[pc.equal(texts, "").to_numpy(zero_copy_only=False)] = np.nan
+        return numbers, categories
 
 
 def _lengths(texts: pa.Array) -> np.ndarray:

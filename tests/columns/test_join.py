@@ -17,7 +17,7 @@ from clipsel_core import uids
 from clipsel_core.columns import join as join_module
 from clipsel_core.columns.join import Joined, ShardUids, UidTable, join
 from clipsel_core.columns.keyed_values import Batch, KeyedValues, open_keyed
-from clipsel_core.curation.index import passes
+from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ColumnError
 from clipsel_core.tasks import Stopped, stoppable
 from tests.curation.conftest import hand_run, make_uids
@@ -98,7 +98,7 @@ def test_join__does_not_depend_on_batches_threads_or_order(monkeypatch):
 
     def found(order, size: int, threads: int) -> Joined:
         with ThreadPoolExecutor(threads) as own:
-            monkeypatch.setattr(passes, "_threads", own)
+            monkeypatch.setattr(bitmaps, "_threads", own)
             monkeypatch.setattr(join_module, "allowed_cores", lambda: threads)
             return join(shards_of(run, *[3000] * 10), keyed(names[order], values[order], size))
 
