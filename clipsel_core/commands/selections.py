@@ -55,7 +55,8 @@ def select(
     selection = select_pairs(opened, rule)
     _print_funnel(selection)
     export(opened, selection, rule, out)
-    say(f"{out}: {counted(len(selection), 'uids')}")
+    drawn = f", {counted(selection.samples, 'samples')}" if selection.counts is not None else ""
+    say(f"{out}: {counted(len(selection), 'uids')}{drawn}")
     if out.suffix.lower() == ".npy":
         lines = [*reshard_commands(opened.pool_root, out), *train_commands(None, selection.total)]
         _print_commands("with DataComp:", *lines)
@@ -101,7 +102,8 @@ def export(
             report=meter.report,
         )
     tars = [tar["file"] for tar in done["tars"]]
-    say(f"{shards}: {done['written']:,} of {counted(len(selection), 'pairs')} in {counted(len(tars), 'tars')}")
+    things = "pairs" if selection.counts is None else "samples"
+    say(f"{shards}: {done['written']:,} of {counted(selection.samples, things)} in {counted(len(tars), 'tars')}")
     if done["missing"]:
         say(f"without an image: {done['missing']:,}, listed in {shards / 'missing.txt'}")
     if done["unreadable"]:

@@ -84,6 +84,8 @@ def words_of(name: str, title: Callable[[str], str] = str) -> str:
     '0.5 dfn + 1 s_cliploss (z-scores)'
     """
     match parse_derived(name):
+        case Mix(weights=((column, weight),), standardise="none") if weight == 1:
+            return title(column)
         case Mix() as mix:
             summed = " + ".join(f"{weight.normalize():f} {title(column)}" for column, weight in sorted(mix.weights))
             return f"{summed.replace('+ -', '- ')} ({_STANDARDISED[mix.standardise]})"

@@ -7,6 +7,7 @@
       - {any_of: [{column: dfn, at_least: 0.3}, {column: language, in: [en]}]}
       - {mix: {s_cliploss: 1, dfn: 0.5}, standardise: zscore, keep_top: 0.2}
       - {random: 0.5, seed: 1}                            # so many of the survivors
+      - {sample: 128000, by: s_cliploss, method: soft_cap}  # draws, the last step; a pair may come several times
       - {intersect: hype.npy}                             # or union, subtract: a list of uids beside the recipe
       - {keep: [139e4a9b22a614771f06c700a8ebe150]}        # by hand; or drop
 
@@ -115,6 +116,13 @@ def _list_file(value: object) -> str:
     return value
 
 
+def _whole(value: object) -> int:
+    number = _decimal(value)
+    if number != int(number):
+        raise ValueError("not a whole number")
+    return int(number)
+
+
 def _interval(value: object) -> tuple[float, float]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError("not two numbers")
@@ -155,7 +163,8 @@ Interval = Annotated[tuple[float, float], BeforeValidator(_interval)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_contained)]
 Weights = Annotated[tuple[tuple[str, Decimal], ...], BeforeValidator(_weights)]
-Seed = Annotated[int, BeforeValidator(lambda value: int(value) if value == int(value) else value), Field(ge=0)]
+Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Samples = Annotated[int, BeforeValidator(_whole), Field(ge=1, lt=1 << 32)]
 Uids = Annotated[tuple[str, ...], BeforeValidator(_uid_digits)]
 ListFile = Annotated[str, BeforeValidator(_list_file)]
 
@@ -382,6 +391,45 @@ class AnyOf(Step):
         return " or ".join(step.text for step in self.any_of)
 
 
+class Sample(Step):
+    """Draws so many samples of the survivors, the last of all steps; a pair may be drawn several times.
+
+    by: columns and their weights; a single column's name stands for its own values. standardise: as in ScoreStep, but
+    none where nothing is said, because the scale of what is drawn by matters.
+    penalty, pairs_a_round: of soft_cap. limit: of hard_cap, which must have it. See curation.selecting.sampling.
+    """
+
+    kind = "sample"
+    sample: Samples
+    by: Weights
+    standardise: Standardise | None = None
+    missing: Literal["mean"] | None = None
+    method: Literal["soft_cap", "hard_cap", "proportional"] = "soft_cap"
+    penalty: Annotated[float, BeforeValidator(_threshold), Field(ge=0)] | None = None
+    round_: Samples | None = Field(None, alias="round")
+    limit: Samples | None = None
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _fits_its_method(self) -> Self:
+        if (self.limit is None) == (self.method == "hard_cap"):
+            found = "none" if self.limit is None else f"one with {self.method}"
+            raise PydanticCustomError("together", "a limit with hard_cap, and only with it,", {"found": found})
+        if self.method != "soft_cap" and (self.penalty is not None or self.round_ is not None):
+            raise PydanticCustomError("together", "penalty and round only with soft_cap", {"found": self.method})
+        return self
+
+    @property
+    def metric(self) -> str:
+        """The name of the mix that it draws by."""
+        return Mix(self.by, self.standardise or "none", self.missing).name
+
+    @property
+    def text(self) -> str:
+        how = {"soft_cap": "soft cap", "hard_cap": f"at most {self.limit} times each", "proportional": "in proportion"}
+        return f"{self.sample:,} samples by {words_of(self.metric)}, {how[self.method]}, seed {self.seed}"
+
+
 class ListStep(Step):
     """Looks whether a list of uids names a pair. words: what its text says before "those in" the list."""
 
@@ -446,6 +494,7 @@ AnyStep = (
     | Known
     | AnyOf
     | Random
+    | Sample
     | Intersect
     | Union
     | Subtract
@@ -485,6 +534,8 @@ def columns_of(step: AnyStep) -> list[str]:
         return [name for judge in step.any_of for name in columns_of(judge)]
     if isinstance(step, FilterStep):
         return [step.column]
+    if isinstance(step, Sample):
+        return [name for name, _ in step.by]
     if not isinstance(step, ScoreStep):
         return []
     return [name for name, _ in step.mix] if step.mix else [step.column or ""]
@@ -499,12 +550,19 @@ def check_columns(recipe: Recipe, columns: Collection[str]) -> None:
                 raise RecipeError(step.where, expected=expected, found=quoted(name))
 
 
-_STEP_KEYS = ["column", "metric", "mix", *KINDS, "standardise", "missing", "of", "seed", "enabled"]
+_STEP_KEYS = [
+    *("column", "metric", "mix", *KINDS, "by", "standardise", "missing", "of"),
+    *("method", "penalty", "round", "limit", "seed", "enabled"),
+]
 _EXPECTED = {
     **dict.fromkeys(("column", "metric"), "the name of a column"),
     "mix": "columns with their weights, such as {s_cliploss: 1.0, clip_score: 0.5}",
     "standardise": "zscore, rank or none",
     "missing": "mean",
+    **dict.fromkeys(("sample", "round", "limit"), "a whole number from 1 to 4,294,967,295"),
+    "by": "a column, or columns with their weights, such as {s_cliploss: 1.0, clip_score: 0.5}",
+    "method": "soft_cap, hard_cap or proportional",
+    "penalty": "a number, 0 or more",
     **dict.fromkeys(("keep_top", "keep_bottom", "random"), "a number from 0 to 1, with at most 30 decimals"),
     "of": "pool or survivors",
     "seed": "a whole number, 0 or more",
@@ -557,6 +615,11 @@ def parse_recipe(
     if not isinstance(steps.value, list) or not steps.value:
         raise RecipeError(steps.where, expected="a list of one or more steps", found=steps.shown)
     built = tuple(map(_step, steps.value))
+    last = [step for step in built if step.enabled][-1:]
+    for step in built:
+        if isinstance(step, Sample) and step.enabled and last != [step]:
+            found = f"{last[0].kind} behind it"
+            raise RecipeError(step.where, expected="sample as the last step", found=found, remedy="move it to the end")
     recipe = Recipe(name=name.text if name and name.value is not None else None, steps=built)
     if columns is not None:
         check_columns(recipe, columns)
@@ -580,7 +643,7 @@ def _plain_step(step: AnyStep) -> dict[str, Any]:
     """A step as YAML has it. Keys in the order people write them: the column, the action, the rest."""
     values = {key.rstrip("_"): value for key, value in step if value is not None}
     for key, field in type(step).model_fields.items():
-        if key in ("of", "seed") and values.get(key) == field.default:
+        if key in ("of", "seed", "method") and values.get(key) == field.default:
             del values[key]
     enabled = values.pop("enabled")
     if step.kind == "any_of":
@@ -588,7 +651,7 @@ def _plain_step(step: AnyStep) -> dict[str, Any]:
     ordered = {key: values[key] for key in _STEP_KEYS if key in values}
     for key, value in ordered.items():
         if isinstance(value, tuple):
-            ordered[key] = dict(value) if key == "mix" else list(value)
+            ordered[key] = dict(value) if key in ("mix", "by") else list(value)
     return ordered if enabled else {**ordered, "enabled": False}
 
 
@@ -738,7 +801,7 @@ def _may_be_item(key: str, item: _Located) -> bool:
         return bool(_UID.fullmatch(item.text))
     return (
         isinstance(item.value, Decimal)
-        if key in ("mix", "between")
+        if key in ("mix", "by", "between")
         else key != "contains" or bool(_WORD.search(item.text))
     )
 
@@ -756,7 +819,9 @@ def _plain(key: str, value: _Located) -> Any:
             return [item if isinstance(item.value, list | dict) else item.text for item in value.value]
         return [item.value for item in value.value] if key == "between" else value.value
     if isinstance(value.value, dict):
-        return {name: weight.value for name, weight in value.value.items()} if key == "mix" else value.value
+        return {name: weight.value for name, weight in value.value.items()} if key in ("mix", "by") else value.value
+    if key == "by":
+        return {value.text: Decimal(1)}
     return value.text if key in ("column", "metric", *_LISTS) else value.value
 
 

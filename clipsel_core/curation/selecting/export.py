@@ -67,8 +67,9 @@ def export(
 ) -> Manifest:
     """Writes a selection's uids, ascending, and beside them <out>.manifest.json. Both appear whole, or neither does.
 
-    out: its ending says what is written. .npy: dtype u8,u8, as DataComp's resharder takes it; .txt: a uid a line;
-        .parquet and .csv: the uid as 32 hex digits and every metric of the run.
+    out: its ending says what is written. .npy: dtype u8,u8, as DataComp's resharder takes it; .txt: a uid a line, both
+        with a uid as often as it counts; .parquet and .csv: the uid as 32 hex digits, its count where samples were
+        drawn, and every metric of the run.
     Raises: ExportError where nothing is selected, on another ending, where the file cannot be written, or would lie in
         a run or a pool (but for a run's exports/).
     """
@@ -112,11 +113,13 @@ def check_some(selection: Selection) -> None:
 
 def manifest_of(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any]:
     """What a manifest says of how its pairs were selected, and from what."""
+    by_count = {str(count): pairs for count, pairs in selection.counts_of_counts().items()}
     return {
         "format": 1,
         "pairs": len(selection),
         "pool_pairs": selection.total,
         "set_aside": selection.set_aside,
+        **({} if selection.counts is None else {"samples": selection.samples, "pairs_by_count": by_count}),
         "recipe": dump_recipe(recipe),
         "steps": [asdict(step) for step in selection.report],
         "run": {**run.config.model_dump(mode="json", exclude={"shards"}), "name": run.root.resolve().name},
@@ -209,7 +212,9 @@ def _write(selection: Selection, ending: str, aside: Path) -> None:
     names = table.uids_at(selection.rows)
     order = uids.argsort(names)
     rows = selection.rows[order]
-    columns = pa.table({"uid": uids.to_hex(names[order]), **{name: table.take(name, rows) for name in table.metrics}})
+    counts = {} if selection.counts is None else {"count": selection.counts[rows]}
+    metrics = {name: table.take(name, rows) for name in table.metrics}
+    columns = pa.table({"uid": uids.to_hex(names[order]), **counts, **metrics})
     if ending == ".csv":
         pacsv.write_csv(columns, aside, pacsv.WriteOptions(quoting_style="none"))
     else:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +47,7 @@ from clipsel_core.curation.recipes.recipe import (
     KeepBottom,
     Random,
     Recipe,
+    Sample,
     ScoreStep,
     ShareStep,
     Union,
@@ -52,14 +55,14 @@ from clipsel_core.curation.recipes.recipe import (
 )
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.curation.selecting import filters
-from clipsel_core.errors import RecipeError, UidError
+from clipsel_core.errors import RecipeError, SamplingError, UidError
 from clipsel_core.files import sha256_of
 from clipsel_core.runs.store import Run
 
 _SET_BYTES = 32 << 20
 _MOST_SETS, _FEWEST_SETS = 256, 8
 _MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 128, 4096, 32
-_MOST_CROSSED, _MOST_ASKED = 6, 256
+_MOST_CROSSED, _MOST_ASKED, _MOST_DRAWS = 6, 256, 2
 # Of a smaller part of all pairs than one of so many each is looked up alone.
 _FEW = 64
 # Looking at every pair of a smaller run takes no longer than looking up what was counted beforehand.
@@ -92,6 +95,7 @@ class StepReport:
     alone_drops: how many it would drop if it were the only step.
     threshold: the lowest value that keep_top let pass (None where it kept nothing), or the value given.
     listed, unknown: uids that its list names, and those among them that the run lacks. sha256: of the list's file.
+    samples: how many were drawn.
     """
 
     text: str
@@ -106,6 +110,7 @@ class StepReport:
     listed: int | None = None
     unknown: int | None = None
     sha256: str | None = None
+    samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ class Selection:
     """The pairs a recipe picked. pairs: how many. bits: asked for their bitmap, as bitmaps.py has them.
 
     cuts, report: one entry for each enabled step. total: pairs in the run, N. set_aside: pairs without a clip_score,
-    which no recipe can pick.
+    which no recipe can pick. counts: how often each pair of the run counts, (N,) unsigned, where samples were drawn;
+    None where each of those picked counts once.
     """
 
     pairs: int
@@ -123,6 +129,7 @@ class Selection:
     total: int
     set_aside: int
     table: ScoreTable
+    counts: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.pairs
@@ -140,19 +147,34 @@ class Selection:
         """Which of these rows were picked: (M,) bool. For a few of many: a mask takes a byte a pair of the run."""
         return bitmaps.holds(self.bits(), rows)
 
+    @property
+    def samples(self) -> int:
+        """How many samples a pass over the selection is: its pairs, each as often as it counts."""
+        return self.pairs if self.counts is None else int(self.counts.sum(dtype=np.int64))
+
     def uids(self) -> np.ndarray:
-        """The picked uids, ascending: (M,) UID_DTYPE, as DataComp's subset files hold them."""
-        return uids.sort(self.table.uids_at(self.rows))
+        """The picked uids, ascending, each as often as it counts: (S,) UID_DTYPE, as DataComp's subset files hold
+        them."""
+        rows = self.rows
+        return uids.sort(self.table.uids_at(rows if self.counts is None else np.repeat(rows, self.counts[rows])))
+
+    def counts_of_counts(self) -> dict[int, int]:
+        """How many pairs count once, twice and so on; only counts that occur."""
+        if self.counts is None:
+            return {1: self.pairs} if self.pairs else {}
+        found = np.bincount(self.counts)
+        return {count: int(found[count]) for count in np.flatnonzero(found).tolist() if count}
 
 
 @dataclass(frozen=True)
 class Taken:
-    """An enabled step of a recipe: its cut, the cuts before it, and what it did."""
+    """An enabled step of a recipe: its cut, the cuts before it, and what it did. counts: as in Selection, of sample."""
 
     step: AnyStep
     cut: Cut
     before: Cuts
     report: StepReport
+    counts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +256,7 @@ class Picker:
         self._sizes: Recent[int] = Recent(_MOST_SIZES)
         self._lists: Recent[_Listed] = Recent(_MOST_LISTS)
         self._filters: Recent[np.ndarray] = Recent(_MOST_LISTS)
+        self._draws: Recent[np.ndarray] = Recent(_MOST_DRAWS)
         self._crossed: Recent[Future[PrefixCounts]] = Recent(_MOST_CROSSED)
         # Counting takes all pairs: whoever comes while it is begun takes the same.
         self._beginning = threading.Lock()
@@ -248,7 +271,8 @@ class Picker:
         cuts, reports = tuple(step.cut for step in taken), tuple(step.report for step in taken)
         total = len(self.table)
         set_aside = total - self.size(())
-        return Selection(self.size(cuts), lambda: self.bits(cuts), cuts, reports, total, set_aside, self.table)
+        counts = taken[-1].counts if taken else None
+        return Selection(self.size(cuts), lambda: self.bits(cuts), cuts, reports, total, set_aside, self.table, counts)
 
     def take(self, recipe: Recipe) -> list[Taken]:
         """The recipe's enabled steps in order, from the whole run. Raises RecipeError as select() does."""
@@ -256,11 +280,13 @@ class Picker:
         taken: list[Taken] = []
         before: Cuts = ()
         for step in (step for step in recipe.steps if step.enabled):
-            listed, threshold = None, None
+            listed, threshold, counts = None, None, None
             if isinstance(step, ScoreStep | Random):
                 cut, threshold = (self._ranked if self._ranks else self._looked_at)(step, before)
             elif isinstance(step, FilterStep | AnyOf):
                 cut = self._filtered(step)
+            elif isinstance(step, Sample):
+                cut, counts = self._drawn(step, before)
             else:
                 listed = self._listed(step, recipe)
                 kind = "add" if isinstance(step, Union | Keep) else "in" if isinstance(step, Intersect) else "out"
@@ -281,8 +307,9 @@ class Picker:
                 listed=listed.named if listed else None,
                 unknown=listed.unknown if listed else None,
                 sha256=listed.sha256 if listed else None,
+                samples=None if counts is None else int(counts.sum(dtype=np.int64)),
             )
-            taken.append(Taken(step, cut, before, report))
+            taken.append(Taken(step, cut, before, report, counts))
             before = (*before, cut)
         return taken
 
@@ -365,6 +392,30 @@ class Picker:
         name = step.model_copy(update={"enabled": True}).model_dump_json()
         listed = self._filters.get(name, lambda: bitmaps.pack(filters.passing(self.table, step)))
         return Cut("in", name, listed=listed)
+
+    def _drawn(self, step: Sample, before: Cuts) -> tuple[Cut, np.ndarray]:
+        """The pairs that are drawn of those that reach a step, and how often each pair of the run is."""
+        name = json.dumps([[cut.kind, cut.name, cut.rank] for cut in _named(before)])
+        name = f"{step.model_copy(update={'enabled': True}).model_dump_json()} {name}"
+
+        def draw() -> np.ndarray:
+            from clipsel_core.curation.selecting import sampling  # compiles, and nothing else needs it
+
+            scores = np.where(self._reaching(before), self.table.column(step.metric), np.float32(np.nan))
+            try:
+                if step.method == "hard_cap":
+                    return sampling.hard_cap(scores, step.sample, limit=step.limit or 1, seed=step.seed)
+                if step.method == "proportional":
+                    return sampling.proportional(scores, step.sample, seed=step.seed)
+                options = {"penalty": step.penalty, "per_round": step.round_}
+                given: dict[str, Any] = {option: value for option, value in options.items() if value is not None}
+                return sampling.soft_cap(scores, step.sample, seed=step.seed, **given)
+            except SamplingError as error:
+                where = f"{step.where}: {error.where}"
+                raise RecipeError(where, expected=error.expected, found=error.found, remedy=error.remedy) from error
+
+        counts = self._draws.get(name, draw)
+        return Cut("in", name, listed=bitmaps.pack(counts > 0)), counts
 
     def _reaching(self, cuts: Cuts) -> np.ndarray:
         return bitmaps.unpack(self.bits(cuts), len(self.table))

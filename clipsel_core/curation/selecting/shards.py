@@ -67,7 +67,8 @@ def export_shards(
     finding: Report = silent,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Writes the selected pairs as webdataset tars, in the pool's order, or goes on with that.
+    """Writes the selected pairs as webdataset tars, in the pool's order, or goes on with that. A pair that counts
+    several times is written as often, under keys of its own.
 
     Images are copied byte for byte from where the pool has them: its tars, or the places that `embed` noted. What
     training loaders do not read is encoded again; see packing.for_loaders. The same run, recipe and options give the
@@ -84,7 +85,7 @@ def export_shards(
         else, or cannot be written; PoolFormatError where a store that holds images stays away, or the pool is not as it
         was scored.
     """
-    out, rows = Path(out), selection.rows
+    out, rows = Path(out), _rows(selection)
     settings = {
         "format": 2,
         "run_json_sha256": sha256_of(run.root / "run.json"),
@@ -114,6 +115,15 @@ def export_shards(
     except OSError as error:
         found, remedy = error.strerror or str(error), "make room and start again: finished tars are kept"
         raise ExportError(error.filename or out, expected="to write the shards", found=found, remedy=remedy) from error
+
+
+def _rows(selection: Selection) -> np.ndarray:
+    """The rows in the order in which they are written. Those that count several times come again behind all others, so
+    that a batch of training seldom holds a pair twice."""
+    rows, counts = selection.rows, selection.counts
+    if counts is None:
+        return rows
+    return np.concatenate([rows[counts[rows] > copies] for copies in range(int(counts.max(initial=0)))])
 
 
 @dataclass(frozen=True)
@@ -246,10 +256,10 @@ def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings:
             tars.append({"file": f"{path.name.removesuffix('_stats.json')}.tar", "pairs": stats["successes"]} | facts)
     written = sum(tar["pairs"] for tar in tars)
     counts = {"written": written, **{what: len(names) for what, names in lost.items()}}
-    if sum(counts.values()) != len(selection):
+    if sum(counts.values()) != selection.samples:
         found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
         raise ExportError(
-            out, expected=counted(len(selection), "pairs"), found=found, remedy="export into another folder"
+            out, expected=counted(selection.samples, "samples"), found=found, remedy="export into another folder"
         )
     if not written:
         # So that the next attempt looks for the images again, and the folder goes where it was made for this one.
@@ -258,7 +268,7 @@ def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings:
         raise _no_image(selection, counts)
     for what, names in lost.items():
         if names:
-            text = "".join(f"{uid}\n" for uid in names)
+            text = "".join(f"{uid}\n" for uid in dict.fromkeys(names))
             write_atomically(out / f"{what}.txt", partial(Path.write_text, data=text))
     write_json(out / "sizes.json", {tar["file"]: tar["pairs"] for tar in tars})
     write_json(out / "__len__", written)
