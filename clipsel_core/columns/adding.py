@@ -1,9 +1,10 @@
-"""How does a finished run get one more column? Its values are found, then written beside its scores.
+"""How does a finished run get one more column, and how is it taken away? Its values are written beside the scores.
 
-RUN/added/<name>/column.json      what it is and how it was made; says at the end that it is complete
 RUN/added/<name>/<shard>.parquet  uid_hi, uid_lo (uint64) and the column (float32), a row a pair, in the shard's order
+RUN/added/<name>/column.json      what the column is and how it was made; written last
 
-Until it is complete nobody sees it. Started again it is made again, to the same bytes.
+A folder without the description is of a column that was not finished, and nobody sees it. The same command again makes
+it anew, to the same bytes; of a finished column it makes the files anew that were damaged.
 """
 
 from __future__ import annotations
@@ -11,41 +12,58 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from errno import ENOSPC
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from clipsel_core.columns.captions import COMPUTED
+from clipsel_core.columns.captions import COMPUTED, Computed
 from clipsel_core.columns.join import ShardUids, join
-from clipsel_core.columns.keyed_files import find_files
-from clipsel_core.columns.keyed_values import open_keyed
+from clipsel_core.columns.keyed_values import KeyedValues, open_keyed
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.curation.selecting.selection import select
-from clipsel_core.errors import ColumnError, RunError, quoted
+from clipsel_core.errors import ColumnError, RunError, quoted, reason_of
 from clipsel_core.files import remove_leftovers, sha256_of, write_json
+from clipsel_core.pool.places import Place
 from clipsel_core.runs.columns import Column, Direction
 from clipsel_core.runs.local import sole_worker
-from clipsel_core.runs.store import NAME_PATTERN, UID_HALVES, AddedColumn, Run, SealedFiles, keep_whole, read_added
+from clipsel_core.runs.store import (
+    NAME_PATTERN,
+    UID_HALVES,
+    AddedColumn,
+    Run,
+    SealedFiles,
+    digest_of,
+    keep_whole,
+    read_added,
+)
 from clipsel_core.tasks import Report, check, silent
 
 Missing = Literal["nan", "error"]
+Made = dict[str, str | int | float | None]
+_READ_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Values:
-    """A column's values and what is to be said of them. values: (N,) float32 in row order. counts, made: as in
-    AddedColumn."""
+    """A column and its values. values: (N,) float32 in row order. counts: as in AddedColumn."""
 
     column: Column
     values: np.ndarray
-    made: dict[str, Any]
     counts: dict[str, int]
+
+    @classmethod
+    def of(cls, column: Column, values: np.ndarray) -> Values:
+        """Of a column that was computed, NaN where a pair has no value."""
+        missing = int(np.isnan(values).sum())
+        return cls(column, values, {"matched": len(values) - missing, "missing": missing})
 
 
 def import_column(
@@ -62,58 +80,87 @@ def import_column(
 ) -> AddedColumn:
     """Adds values by uid as a column of a finished run.
 
-    source: FILE#COLUMN or RUN#COLUMN, as `columns.keyed_values` describes. missing: error refuses a source that lacks
-    values of some pairs; nan leaves them without one. kind: None for what the values' type says. direction: which of
-    them are better. report: told how many rows were read.
-    Raises: ColumnError where the source does not fit, or the name is taken; what reading it raises. Nothing is added
-    then.
+    source: FILE#COLUMN or OTHER_RUN#COLUMN, as `columns.keyed_values` describes. missing: error refuses a source that
+    lacks values of some pairs; nan leaves these pairs without one. kind: None for what the values' type says.
+    direction: which of them are better. title, help_text, direction: of another run's column what is said there, where
+    nothing is given. report: told how many rows were read.
+    Raises: ColumnError where the source does not fit, or the name is taken; RunError where the run is unfinished or
+        cannot be written; what reading the source raises. Then the run is left as it was.
     """
 
-    def find(run: Run) -> Values:
+    def begin(run: Run) -> tuple[Made, Callable[[], Values]]:
         keyed = open_keyed(source, kind=kind)
+        made: Made = {"path": source, "column": keyed.column, "sha256": _digest(keyed.files)}
+        return made, lambda: find(run, keyed)
+
+    def find(run: Run, keyed: KeyedValues) -> Values:
         joined = join(ShardUids.of(run), keyed, report=report)
         if joined.missing and missing == "error":
-            found = f"{joined.missing:,} pairs without one"
-            raise ColumnError(source, expected="a value for every pair", found=found, remedy="say --missing nan")
-        measures = help_text or f"Imported from {Path(source.partition('#')[0]).name}, column {keyed.column}."
-        column = Column(
+            found = f"none for {joined.missing:,} of {len(joined.values):,}"
+            remedy = "leave out --missing error to add it for the others"
+            raise ColumnError(source, expected="a value for every pair", found=found, remedy=remedy)
+        said = keyed.described or Column(
             name=name,
-            title=title,
-            measures=measures,
+            measures=f"Imported from {Path(keyed.files[0].address).name}, column {keyed.column}.",
             kind=joined.kind,
-            direction=direction,
-            origin="run" if _is_run(source) else "imported",
             values=joined.categories,
         )
-        counts = {
-            "matched": joined.matched,
-            "missing": joined.missing,
-            "unknown": joined.unknown,
-            "repeated": joined.repeated,
-            "rounded": joined.rounded,
-        }
-        return Values(column, joined.values, {"path": source, "sha256": _digest(source)}, counts)
+        # Two runs' scores have the same title; the run's folder tells them apart.
+        other = f"{said.shown} · {Path(source.rpartition('#')[0]).resolve().name}" if keyed.described else ""
+        column = Column(
+            name=name,
+            title=title or other,
+            measures=help_text or said.measures,
+            misleads="" if help_text else said.misleads,
+            kind=said.kind,
+            direction=direction or said.direction,
+            unit=said.unit,
+            origin="run" if keyed.described else "imported",
+            values=said.values,
+        )
+        counts = {key: getattr(joined, key) for key in ("matched", "missing", "unknown", "repeated", "rounded")}
+        return Values(column, joined.values, counts)
 
-    return _add(root, name, find)
+    return _add(root, name, begin)
 
 
-def compute_column(root: str | Path, name: str) -> AddedColumn:
-    """Adds a column of COMPUTED, which follows from the pool's captions or addresses, to a finished run.
+def check_import(
+    root: str | Path, name: str, source: str, *, kind: Literal["number", "category"] | None = None
+) -> KeyedValues:
+    """Makes sure that `import_column` can begin, and writes nothing: the name is free, the source has such a column.
 
-    Raises: ColumnError where there is no such column, or the pool lacks what it takes.
+    Returns: the values, of which only the beginning was looked at. Raises: as import_column.
     """
-    computed = COMPUTED.get(name)
-    if computed is None:
-        expected = f"NAME=FILE, or one of {', '.join(COMPUTED)}, normsim_2d"
-        raise ColumnError("column", expected=expected, found=quoted(name))
+    run = Run.open(root)
+    run.check_finished()
+    _added_before(run, name)
+    return open_keyed(source, kind=kind)
 
-    def find(run: Run) -> Values:
-        values, categories = computed.compute(ScoreTable.open(run).metadata)
-        missing = int(np.isnan(values).sum())
-        column = computed.column.model_copy(update={"values": categories})
-        return Values(column, values, {"computed": name}, {"matched": len(values) - missing, "missing": missing})
 
-    return _add(root, name, find)
+def compute_column(root: str | Path, name: str, *, report: Report = silent) -> AddedColumn:
+    """Adds a column of COMPUTED, which follows from the pool's table, to a finished run.
+
+    report: told how many pairs were read.
+    Raises: ColumnError where there is no such column, or the pool lacks what it takes; else as import_column.
+    """
+
+    def begin(run: Run) -> tuple[Made, Callable[[], Values]]:
+        computed = _computed(name)
+        return {"computed": name}, lambda: find(run, computed)
+
+    def find(run: Run, computed: Computed) -> Values:
+        values, categories = computed.values(ScoreTable.open(run), report=report)
+        return Values.of(computed.column.model_copy(update={"values": categories}), values)
+
+    return _add(root, name, begin)
+
+
+def check_computed(root: str | Path, name: str) -> None:
+    """Makes sure that `compute_column` can begin, and writes nothing. Raises: as there, where the name says it."""
+    _computed(name)
+    run = Run.open(root)
+    run.check_finished()
+    _added_before(run, name)
 
 
 def add_normsim_2d(
@@ -126,14 +173,22 @@ def add_normsim_2d(
     device: str | None = None,
     report: Report = silent,
 ) -> AddedColumn:
-    """Adds NormSim_2-D of the pairs that a recipe keeps. keep: the share of the pool that remains. See runs.dynamic."""
+    """Adds NormSim_2-D of the pairs that a recipe keeps to a finished run.
+
+    start: the recipe's file. keep: the share of the pool that remains. rounds, device, report: as runs.dynamic.
+    Raises: RecipeError on the recipe, ScoringError where keep or rounds do not fit; else as import_column.
+    """
     from clipsel_core.runs.dynamic import normsim_2d
 
     recipe = load_recipe(start)
 
+    def begin(run: Run) -> tuple[Made, Callable[[], Values]]:
+        digests = hashlib.sha256("".join(map(sha256_of, [start, *recipe.list_files()])).encode()).hexdigest()
+        made: Made = {"start": start.name, "sha256": digests, "keep": str(keep), "rounds": rounds}
+        return made | {"device": device or run.config.device}, lambda: find(run)
+
     def find(run: Run) -> Values:
-        table = ScoreTable.open(run)
-        mask = select(run, recipe, table).mask()
+        mask = select(run, recipe).mask()
         values = normsim_2d(run, mask, keep=keep, rounds=rounds, device=device, report=report)
         column = Column(
             name=name,
@@ -143,83 +198,137 @@ def add_normsim_2d(
             misleads=f"Only the {int(mask.sum()):,} pairs that {start.name} keeps have a value.",
             direction="higher",
         )
-        made = {"start": start.name, "sha256": sha256_of(start), "keep": str(keep), "rounds": rounds}
-        missing = int(np.isnan(values).sum())
-        return Values(column, values, made, {"matched": len(values) - missing, "missing": missing})
+        return Values.of(column, values)
 
-    return _add(root, name, find)
+    return _add(root, name, begin)
 
 
 def remove_column(root: str | Path, name: str) -> None:
-    """Takes an added column away. Raises ColumnError where the run has none of that name."""
+    """Takes an added column away, also what is left of one that was not finished.
+
+    Raises: ColumnError where the run has none of that name: scores, the pool's columns and targets are not taken away.
+    """
     run = Run.open(root)
-    if not (run.root / "added" / name / "column.json").is_file() or "/" in name:
-        known = ", ".join(added.column.name for added in run.added_columns) or "none"
-        raise ColumnError(run.root, expected=f"one of the added columns {known}", found=quoted(name))
-    with sole_worker(run.root):
-        shutil.rmtree(run.root / "added" / name)
+    folder = run.root / "added" / name
+    if not re.fullmatch(NAME_PATTERN, name) or not folder.is_dir() or (folder / "target.json").exists():
+        known = ", ".join(added.column.name for added in run.added_columns) or "there is none"
+        raise ColumnError(run.root, expected=f"one of the columns that were added: {known}", found=quoted(name))
+    with _telling(run.root), sole_worker(run.root):
+        # Without its description nobody sees it, whatever happens before all of it is gone.
+        (folder / "column.json").unlink(missing_ok=True)
+        shutil.rmtree(folder)
 
 
-def _add(root: str | Path, name: str, find: Callable[[Run], Values]) -> AddedColumn:
+def _add(root: str | Path, name: str, begin: Callable[[Run], tuple[Made, Callable[[], Values]]]) -> AddedColumn:
+    """Adds a column, or makes a finished one whole again. begin: says what it is made of, and finds its values."""
     run = Run.open(root)
     run.check_finished()
-    try:
-        with sole_worker(run.root):
-            _check_name(run, name)
-            return _write(run, find(run))
-    except OSError as error:
-        remedy, found = "make room, then start it again", str(error.strerror or error)
-        raise RunError(error.filename or root, expected="to write a column", found=found, remedy=remedy) from error
+    with ExitStack() as held:
+        with _telling(run.root):
+            held.enter_context(sole_worker(run.root))
+        before = _added_before(run, name)
+        made, find = begin(run)
+        if before and _without_path(before.made) != _without_path(made):
+            raise _taken(run, name, "a column that was added from something else", removable=True)
+        found = find()
+        added = AddedColumn(column=found.column, made=made, counts=found.counts, complete=True)
+        if before and digest_of(before) != digest_of(added):
+            raise _taken(run, name, "a column that was added in another way", removable=True)
+        with _telling(run.root):
+            _write(run, before or added, found.values, is_new=before is None)
+    return before or added
 
 
-def _check_name(run: Run, name: str) -> None:
+def _added_before(run: Run, name: str) -> AddedColumn | None:
+    """The finished column of this name that was added before, None where the name is free.
+
+    Raises: ColumnError where it is no name, or that of a score, of a column of the pool's table, or of a target.
+    """
     if not re.fullmatch(NAME_PATTERN, name):
-        expected = "a name of letters, digits, _ and -, at most 64"
+        expected = "a name of letters, digits, _ and -, at most 64, that begins with a letter or digit"
         raise ColumnError(run.root, expected=expected, found=quoted(name))
-    taken = name in ScoreTable.open(run).columns or any(target.name == name for target in run.targets)
-    if taken:
-        remedy = f"choose another, or remove it first: clipsel remove-column RUN {name}"
-        raise ColumnError(run.root, expected="a new column's name", found=quoted(name), remedy=remedy)
+    folder = run.root / "added" / name
+    if (folder / "target.json").exists() or any(target.name == name for target in run.targets):
+        raise _taken(run, name, "a target")
+    if (folder / "column.json").exists():
+        added = read_added(folder / "column.json")
+        assert isinstance(added, AddedColumn)
+        if added.column.name != name:  # where a folder's name is found in either case
+            raise _taken(run, name, f"the column {added.column.name}")
+        return added if added.complete else None
+    if name in run.metrics:
+        raise _taken(run, name, "a score of the run")
+    if name in ScoreTable.open(run).columns:
+        raise _taken(run, name, "a column of the pool's table")
+    return None
 
 
-def _write(run: Run, found: Values) -> AddedColumn:
-    """Writes a column's files, those that are there already as they are to be left as they are."""
-    plan = AddedColumn(column=found.column, made=found.made, counts=found.counts)
-    description = run.root / "added" / plan.folder / "column.json"
-    if description.exists() and read_added(description) != plan:
-        for file in description.parent.iterdir():  # Begun from something else, and seen by nobody.
-            file.unlink()
-    write_json(description, plan.model_dump(mode="json"))
-    remove_leftovers(description.parent)
-    files, scores = SealedFiles(run.root, run.config, plan), SealedFiles(run.root, run.config)
-    keep_whole(files)
-    first = 0
-    for shard in run.config.shards:
-        check()
-        if not files.file(shard.name).exists():
-            table = scores.read(shard.name, UID_HALVES).replace_schema_metadata(None)
-            values = np.ascontiguousarray(found.values[first : first + shard.rows])
-            column = pa.Array.from_buffers(pa.float32(), shard.rows, [None, pa.py_buffer(values)])
-            files.write(shard.name, table.append_column(found.column.name, column), use_dictionary=False)
-        first += shard.rows
-    finished = plan.model_copy(update={"complete": True})
-    write_json(description, finished.model_dump(mode="json"))
-    return finished
+def _computed(name: str) -> Computed:
+    if name not in COMPUTED:
+        expected = f"NAME=FILE or one of {', '.join(COMPUTED)}, normsim_2d"
+        raise ColumnError("the column", expected=expected, found=quoted(name))
+    return COMPUTED[name]
 
 
-def _is_run(source: str) -> bool:
-    return (Path(source.rpartition("#")[0] or source) / "run.json").is_file()
+def _taken(run: Run, name: str, what: str, *, removable: bool = False) -> ColumnError:
+    remedy = f"choose another, or first: clipsel remove-column {run.root} {name}" if removable else "choose another"
+    return ColumnError(run.root, expected="a new column's name", found=f"{quoted(name)}, {what}", remedy=remedy)
 
 
-def _digest(source: str) -> str:
-    """SHA-256 of the source's file; of several, of theirs one after another."""
-    if _is_run(source):
-        return sha256_of(Path(source.rpartition("#")[0] or source) / "run.json")
+def _write(run: Run, added: AddedColumn, values: np.ndarray, *, is_new: bool) -> None:
+    """Writes a column's files, its description last. Of one that is not new, those that are damaged or gone.
+
+    Where writing a new one fails, its folder is taken away.
+    """
+    folder = run.root / "added" / added.folder
+    files, scores = SealedFiles(run.root, run.config, added), SealedFiles(run.root, run.config)
+    if is_new and folder.exists():
+        shutil.rmtree(folder)  # what a killed process left
+    elif not is_new:
+        remove_leftovers(folder)
+        keep_whole(files)
+    try:
+        first = 0
+        for shard in run.config.shards:
+            check()
+            if not files.file(shard.name).exists():
+                table = scores.read(shard.name, UID_HALVES).replace_schema_metadata(None)
+                here = np.ascontiguousarray(values[first : first + shard.rows])
+                column = pa.Array.from_buffers(pa.float32(), shard.rows, [None, pa.py_buffer(here)])
+                files.write(shard.name, table.append_column(added.column.name, column), use_dictionary=False)
+            first += shard.rows
+        if is_new:
+            write_json(folder / "column.json", added.model_dump(mode="json"))
+    except BaseException:
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                folder.parent.rmdir()
+        raise
+
+
+@contextmanager
+def _telling(root: Path) -> Iterator[None]:
+    """Turns an error of the disk, where the run's folder is written, into a RunError."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "make room, then start it again" if error.errno == ENOSPC else ""
+        where = error.filename or root
+        raise RunError(where, expected="to write a column", found=reason_of(error), remedy=remedy) from error
+
+
+def _without_path(made: Made) -> Made:
+    return {key: value for key, value in made.items() if key != "path"}
+
+
+def _digest(places: Sequence[Place]) -> str:
+    """SHA-256 of a file; of several, of their digests one after another."""
     digests = []
-    for place in find_files(source)[0]:
+    for place in places:
         digest = hashlib.sha256()
         with place.open() as file:
-            while block := file.read(1 << 20):
+            while block := file.read(_READ_AT_ONCE):
                 digest.update(block)
         digests.append(digest.hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

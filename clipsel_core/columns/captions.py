@@ -1,91 +1,147 @@
-"""Which columns follow from captions and addresses alone? Each is computed when somebody asks for it.
+"""Which columns follow from the pool's table alone: from captions, addresses and hashes of images?
 
-To add one: write a function that gives its values, and put it with its column into COMPUTED. Nothing else names it.
+Each is computed when somebody asks for it. To add one, write a function that gives its values, and put it with its
+column into COMPUTED. Nothing else names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipsel_core.curation.index.metadata import Metadata
+from clipsel_core import uids
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ColumnError
 from clipsel_core.runs.columns import Column
+from clipsel_core.tasks import Report, check, silent
 
-_MOST_HOSTS = 10_000
-_HOST = r"^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>[^/?#:]+)"
 OTHER = "(other)"
+_MOST_HOSTS = 10_000
+_HOST = r"^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/?#:]+)"
+# What Python's str.split takes for white space; RE2's \s knows six of them.
+_SPACES = r"\s\pZ\x0b\x1c-\x1f\x{85}"
+Texts = Iterator[pa.Array]
+Found = tuple[np.ndarray, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Computed:
-    """A column that is computed on request. source: of the pool's table, caption or url.
+    """A column that is computed on request.
 
-    values: from the source's texts, all pairs in one array, "" where a pair has none: (N,) numbers and, of a category,
-    what they stand for.
+    source: which texts it is computed from: caption, url, or a column of the pool's table.
+    compute: given these texts of all pairs, part by part, "" where a pair has none. It returns (N,) numbers and, of a
+        category, the texts that they are the places of.
     """
 
     column: Column
     source: str
-    values: Callable[[pa.Array], tuple[np.ndarray, tuple[str, ...]]]
+    compute: Callable[[Texts], Found]
 
-    def compute(self, metadata: Metadata) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Its values of a run's pairs, (N,) float32, NaN where there is no text, and the texts of a category.
+    def values(self, table: ScoreTable, *, report: Report = silent) -> Found:
+        """Its values of a run's pairs, (N,) float32, NaN where a pair has no text, and the texts of a category.
 
-        Raises: ColumnError where the pool is not at hand or has no such texts; PoolFormatError as Metadata.texts.
+        report: told how many pairs were read.
+        Raises: ColumnError where the pool is not at hand or has no such texts; PoolFormatError where it is not as it
+            was scored.
         """
-        pool = metadata.pool
-        if pool is None or not (pool.text_column if self.source == "caption" else pool.url_column):
-            found = "none" if pool else "no pool at hand"
-            raise ColumnError(self.column.name, expected=f"a pool with {self.source}s", found=found)
-        texts = pa.concat_arrays(list(metadata.texts(self.source)))
-        values, categories = self.values(texts)
-        numbers = values.astype(np.float32)
-        numbers[pc.equal(texts, "").to_numpy(zero_copy_only=False)] = np.nan
+        pool, empty = table.metadata.pool, [np.empty(0, bool)]
+        if pool is None:
+            remedy = "bring back the pool that was scored"
+            raise ColumnError(table.run.pool_root, expected="the run's pool", found="none", remedy=remedy)
+        known = {"caption": pool.text_column, "url": pool.url_column}
+        source = known.get(self.source, self.source)
+        if source not in pool.columns:
+            expected, found = f"a column of {self.source}s", ", ".join(pool.columns)
+            raise ColumnError(pool.root, expected=expected, found=found, remedy=f"{self.column.name} takes it")
+
+        def texts() -> Texts:
+            done = 0
+            for part in table.metadata.texts(source):
+                check()
+                empty.append(pc.equal(part, "").to_numpy(zero_copy_only=False))
+                yield part
+                done += len(part)
+                report(done, len(table), "pairs")
+
+        numbers, categories = self.compute(texts())
+        numbers = numbers.astype(np.float32)
+        numbers[np.concatenate(empty)] = np.nan
         return numbers, categories
 
 
-def _lengths(texts: pa.Array) -> np.ndarray:
-    return pc.utf8_length(texts).to_numpy(zero_copy_only=False)
+def _characters(texts: Texts) -> Found:
+    return _each(texts, pc.utf8_length)
 
 
-def _count_characters(texts: pa.Array) -> tuple[np.ndarray, tuple[str, ...]]:
-    return _lengths(texts), ()
+def _words(texts: Texts) -> Found:
+    return _each(texts, lambda part: pc.count_substring_regex(part, f"[^{_SPACES}]+"))
 
 
-def _count_words(texts: pa.Array) -> tuple[np.ndarray, tuple[str, ...]]:
-    return pc.count_substring_regex(texts, r"[^\s\pZ]+").to_numpy(zero_copy_only=False), ()
+def _nonletters(texts: Texts) -> Found:
+    return _each(texts, lambda part: pc.utf8_length(pc.replace_substring_regex(part, rf"[\pL\pM{_SPACES}]+", "")))
 
 
-def _count_nonletters(texts: pa.Array) -> tuple[np.ndarray, tuple[str, ...]]:
-    return _lengths(pc.replace_substring_regex(texts, r"[\pL\pM\s\pZ]+", "")), ()
+def _each(texts: Texts, count: Callable[[pa.Array], pa.Array]) -> Found:
+    """A number that follows from each text by itself."""
+    counts = [count(part).to_numpy(zero_copy_only=False).astype(np.float32) for part in texts]
+    return np.concatenate([np.empty(0, np.float32), *counts]), ()
 
 
-def _count_copies(texts: pa.Array) -> tuple[np.ndarray, tuple[str, ...]]:
-    """How many pairs have the same caption, upper and lower case, spaces and punctuation apart."""
-    bare = pc.replace_substring_regex(pc.utf8_lower(texts), r"[^\pL\pM\pN]+", " ")
-    codes = pc.dictionary_encode(pc.utf8_trim_whitespace(bare)).indices.to_numpy(zero_copy_only=False)
-    return np.bincount(codes)[codes], ()
+def _caption_copies(texts: Texts) -> Found:
+    return _copies(_without_punctuation(part) for part in texts)
 
 
-def _hosts(texts: pa.Array) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The hosts of addresses; those that are not among the most frequent are one category."""
-    found = pc.struct_field(
-        pc.extract_regex(pc.utf8_lower(texts), r"^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>[^/?#:]+)"), 0
-    )
-    encoded = pc.dictionary_encode(pc.fill_null(found, ""))
-    hosts = np.array(encoded.dictionary.to_pylist(), object)
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
-    order = np.lexsort((hosts, -np.bincount(codes, minlength=len(hosts))))
-    kept = sorted(hosts[place] for place in order[: _MOST_HOSTS - 1])
-    named = tuple(kept) if len(kept) == len(hosts) else (*kept, OTHER)
-    place_of = {host: place for place, host in enumerate(named)}
-    places = np.array([place_of.get(host, len(named) - 1) for host in hosts], np.float32)
-    return places[codes] if len(hosts) else np.empty(0, np.float32), named
+def _without_punctuation(texts: pa.Array) -> pa.Array:
+    """Texts in lower case with one space between words; those without letters and digits as they are."""
+    words = pc.replace_substring_regex(pc.utf8_lower(texts), r"[^\pL\pM\pN]+", " ")
+    words = pc.utf8_trim_whitespace(words)
+    return pc.if_else(pc.equal(words, ""), texts, words)
+
+
+def _copies(texts: Texts) -> Found:
+    """How many pairs have the same text. Texts are told apart by 128 bits of BLAKE2, 16 bytes a pair."""
+    parts = [np.empty(0, uids.UID_DTYPE)]
+    for part in texts:
+        encoded = pc.dictionary_encode(part)
+        digests = (blake2b(text.encode(), digest_size=16).digest() for text in encoded.dictionary.to_pylist())
+        keys = np.frombuffer(b"".join(digests), uids.UID_DTYPE)
+        parts.append(keys[encoded.indices.to_numpy(zero_copy_only=False)])
+    keys = np.concatenate(parts)
+    order = uids.argsort(keys)
+    firsts = np.flatnonzero(~uids.repeats(keys[order]))
+    sizes = np.diff(np.append(firsts, len(order)))
+    counts = np.empty(len(order), np.float32)
+    counts[order] = np.repeat(sizes, sizes)
+    return counts, ()
+
+
+def _hosts(texts: Texts) -> Found:
+    """The hosts of addresses, NaN where a text is none; those that are not among the most frequent are one category.
+
+    Of hosts that are equally frequent the first by name are taken.
+    """
+    codes, places, counted = dict[str, int](), [np.empty(0, np.float32)], Counter[int]()
+    for part in texts:
+        hosts = pc.struct_field(pc.extract_regex(pc.utf8_lower(part), _HOST), 0)
+        encoded = pc.dictionary_encode(hosts)
+        here = [codes.setdefault(host, len(codes)) for host in encoded.dictionary.to_pylist()]
+        place = encoded.indices.fill_null(len(here)).to_numpy(zero_copy_only=False)
+        counted.update(dict(zip(here, np.bincount(place, minlength=len(here) + 1).tolist(), strict=False)))
+        places.append(np.array([*here, np.nan], np.float64)[place])
+    known = sorted(codes, key=lambda host: (-counted[codes[host]], host))
+    kept = sorted(known if len(known) <= _MOST_HOSTS else known[: _MOST_HOSTS - 1])
+    named = tuple(kept) if len(kept) == len(known) else (*kept, OTHER)
+    place_of = {host: place for place, host in enumerate(kept)}
+    # The last one is of pairs without a host.
+    final = np.array([*(place_of.get(host, len(kept)) for host in codes), np.nan], np.float32)
+    found = np.concatenate(places)
+    return final[np.where(np.isnan(found), len(codes), found).astype(np.int64)], named
 
 
 COMPUTED = {
@@ -100,7 +156,7 @@ COMPUTED = {
                 unit="characters",
             ),
             "caption",
-            _count_characters,
+            _characters,
         ),
         Computed(
             Column(
@@ -111,17 +167,18 @@ COMPUTED = {
                 unit="words",
             ),
             "caption",
-            _count_words,
+            _words,
         ),
         Computed(
             Column(
                 name="caption_nonletters",
                 title="Caption non-letters",
                 measures="Characters of the caption that are neither letters of any script nor white space.",
+                misleads="Digits count, which a caption may need.",
                 unit="characters",
             ),
             "caption",
-            _count_nonletters,
+            _nonletters,
         ),
         Computed(
             Column(
@@ -129,17 +186,32 @@ COMPUTED = {
                 title="Caption copies",
                 measures="Pairs with the same caption, upper and lower case, spaces and punctuation apart; 1 is a "
                 "caption of its own.",
+                misleads="Short captions are the same by chance.",
                 direction="lower",
                 unit="pairs",
             ),
             "caption",
-            _count_copies,
+            _caption_copies,
+        ),
+        Computed(
+            Column(
+                name="image_copies",
+                title="Image copies",
+                measures="Pairs whose image has the same bytes, by the SHA-256 in the pool's table; 1 is an image of "
+                "its own.",
+                misleads="An image that was scaled or saved again has other bytes.",
+                direction="lower",
+                unit="pairs",
+            ),
+            "sha256",
+            _copies,
         ),
         Computed(
             Column(
                 name="url_host",
                 title="Host",
-                measures=f"The host of the image's address; those beyond the {_MOST_HOSTS - 1:,} most frequent are "
+                measures="The host of the image's address.",
+                misleads=f"Of more than {_MOST_HOSTS:,} hosts the most frequent have their name, and all others are "
                 f"{OTHER}.",
                 kind="category",
             ),
@@ -148,3 +220,4 @@ COMPUTED = {
         ),
     )
 }
+"""What can be computed, by name."""

@@ -60,7 +60,7 @@ class Joined:
     categories: for a category the texts that occur, sorted; a value is the place in it. matched: pairs whose uid the
     file has. missing: pairs without a value, whether or not it has their uid. unknown: rows of the file whose uid the
     run lacks, which are only counted. repeated: rows whose uid stood in one before, with the same value or none.
-    rounded: numbers that are others in float32, the run's or not.
+    rounded: whole numbers that float32 does not hold, the run's or not.
     """
 
     values: np.ndarray

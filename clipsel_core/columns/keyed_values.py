@@ -4,7 +4,7 @@
     scores.csv#dfn              of a csv or tsv, zipped or not
     scores.npy                  a structured array: a field uid, or uid_hi and uid_lo, and a field of values
     scores.npz#dfn              arrays: uids, or uid_hi and uid_lo, and one of values
-    OTHER_RUN#s_cliploss        a metric of another run
+    OTHER_RUN#s_cliploss        a column of another run: a score, or one that was added
 
 A uid is 32 hex digits, fewer of them, or a UUID with dashes; 16 bytes; or two numbers of 64 bits, the high half first.
 """
@@ -29,7 +29,8 @@ from clipsel_core import uids
 from clipsel_core.columns.keyed_files import Chunk, KeyedFile, find_files, open_file
 from clipsel_core.errors import ClipselError, ColumnError, UidError, quoted, reason_of
 from clipsel_core.pool.places import Place
-from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
+from clipsel_core.runs.columns import Column
+from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array, description_files
 from clipsel_core.tasks import allowed_cores, in_order
 
 Kind = Literal["number", "flag", "category"]
@@ -45,7 +46,7 @@ class Batch(NamedTuple):
 
     values: (B,) float32, NaN where there is none, flags as 0 and 1; of a category a pyarrow DictionaryArray of strings,
         null where there is none.
-    rounded: how many of the numbers are others in float32.
+    rounded: how many of the numbers are whole ones that float32 does not hold; fractions are always rounded.
     """
 
     uids: np.ndarray
@@ -59,7 +60,8 @@ class KeyedValues:
 
     stored: the type of the values in the file, for people. rows: how many, None where nobody knows before they are
     read. batches: reads them, in the order of the files and their rows; from several threads at once, as quick as they
-    are asked for.
+    are asked for. files: what they are read from; of another run, what describes the column there. described: that
+    run's column, whose categories are stored as numbers; None of a file.
     """
 
     source: str
@@ -68,46 +70,60 @@ class KeyedValues:
     stored: str
     rows: int | None
     batches: Callable[[], Iterator[Batch]]
+    files: tuple[Place, ...] = ()
+    described: Column | None = None
 
 
 def open_keyed(source: str, *, kind: Literal["number", "category"] | None = None) -> KeyedValues:
     """Values by uid. source: FILE#COLUMN, see above; #COLUMN may be left out where there is no other.
 
     kind: what the values are to be taken for; None for what their type says: texts are categories, and a csv's are
-        numbers where most of the first ones are. An empty text, or null, is no value, and among numbers nan.
+        numbers where most of the first ones are. An empty text, or null, is no value, and among numbers nan. Another
+        run says itself what its column is.
     Raises: ColumnError, or what reading a file or a run raises, where there is no such column, or it holds neither
         numbers nor texts. The same when a batch is read that holds something else: a text where numbers should be, a
         number that is too large for float32, or something that is no uid.
     """
-    named, _, metric = source.rpartition("#")
-    for folder, column in ((source, ""), (named, metric)):
+    named, _, column = source.rpartition("#")
+    for folder, name in ((source, ""), (named, column)):
         if folder and (Path(folder) / "run.json").is_file():
-            return _open_run(source, Path(folder), column)
+            return _open_run(source, Path(folder), name, kind)
     places, column = find_files(source)
     files = [open_file(place, column) for place in places]
     found, stored = _kind_of(files), next((str(file.kind) for file in files if file.kind is not None), "text")
     taken_for = kind if kind and not (kind == "number" and found == "flag") else found
     known = [file.rows for file in files if file.rows is not None]
     rows = sum(known) if len(known) == len(files) else None
-    return KeyedValues(source, files[0].column, taken_for, stored, rows, lambda: _batches(files, taken_for))
+    return KeyedValues(
+        source, files[0].column, taken_for, stored, rows, lambda: _batches(files, taken_for), tuple(places)
+    )
 
 
-def _open_run(source: str, root: Path, metric: str) -> KeyedValues:
+def _open_run(source: str, root: Path, name: str, kind: str | None) -> KeyedValues:
     run = Run.open(root)
-    if metric not in run.metrics:
-        found, expected = repr(metric), f"one of the metrics {', '.join(run.metrics)}"
-        raise ColumnError(source, expected=expected, found=found, remedy="name one behind the run: RUN#METRIC")
+    if name not in run.columns:
+        found, expected = quoted(name), f"one of the columns {', '.join(run.columns)}"
+        raise ColumnError(source, expected=expected, found=found, remedy="name one behind the run: RUN#COLUMN")
     if not run.finished:
         raise ColumnError(root, expected="a finished run", found="shards left to score", remedy="finish it first")
-    files = SealedFiles(root, run.config, run.added_with(metric))
+    described, added = run.columns[name], run.added_with(name)
+    if kind not in (None, described.kind):
+        raise ColumnError(source, expected=f"a {kind}", found=f"a {described.kind}, as its run says")
+    files = SealedFiles(root, run.config, added)
 
     def read(shard: str) -> Batch:
-        columns = files.read(shard, [*UID_HALVES, metric])
-        high, low, values = (as_array(columns[name].combine_chunks()) for name in (*UID_HALVES, metric))
+        columns = files.read(shard, [*UID_HALVES, name])
+        high, low, values = (as_array(columns[key].combine_chunks()) for key in (*UID_HALVES, name))
         return Batch(uids.from_halves(high, low), values, 0)
 
     shards = [shard.name for shard in run.config.shards]
-    return KeyedValues(source, metric, "number", "float", run.pairs, lambda: _ahead(shards, read))
+    folder = root / "added" / added.folder if added else root
+    description = next(file for file in description_files(root) if file.parent == folder)
+    return KeyedValues(
+        *(source, name, "number", "float", run.pairs, lambda: _ahead(shards, read)),
+        files=(Place.of(str(description)),),
+        described=described,
+    )
 
 
 def _batches(files: Sequence[KeyedFile], kind: Kind) -> Iterator[Batch]:
@@ -133,7 +149,10 @@ def _batch(file: KeyedFile, chunk: Chunk, kind: Kind) -> Batch:
     if (too_large := np.isinf(values) & changed).any():
         row = int(np.argmax(too_large))
         raise _wrong(file, chunk, row, "a number that float32 holds, up to 3.4e38", f"{numbers[row]:g}")
-    return Batch(keys, values, int(changed.sum()))
+    if file.kind is None:
+        changed &= numbers == np.trunc(numbers)
+    is_whole = file.kind is None or pa.types.is_integer(file.kind)
+    return Batch(keys, values, int(changed.sum()) if is_whole else 0)
 
 
 def _uids(file: KeyedFile, chunk: Chunk) -> np.ndarray:

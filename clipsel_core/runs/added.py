@@ -88,11 +88,18 @@ def _plan(
     info, rows = load_target(name, path, pool, arch, run.root)
     if any(target.name == name for target in run.config.targets):
         raise TargetError(run.root, expected="a new target's name", found=name, remedy="choose another name")
-    (chosen, *_), file = resolve_devices(device or run.config.device), _description(run.root, name)
+    if (file := _description(run.root, name)).with_name("column.json").exists():
+        found = f"{name}, an added column"
+        raise TargetError(run.root, expected="a new target's name", found=found, remedy="choose another name")
+    (chosen, *_) = resolve_devices(device or run.config.device)
     begun = AddedTarget.model_validate(read_added(file)) if file.exists() else None
     wanted = parse_norms(norms or run.config.norms or RunConfig.model_fields["norms"].default)
     tiles = tiles_as(begun or run.config, chosen, arch.width)
     sims = NormSims({name: rows}, wanted, chosen)
+    for column in run.added_columns:
+        if column.column.name in sims.metrics:
+            found = f"{name}, which would give a second {column.column.name}"
+            raise TargetError(run.root, expected="a new target's name", found=found, remedy="choose another name")
     plan = AddedTarget(target=info, norms=wanted, device=chosen, tiles=tiles, versions=versions(), metrics=sims.metrics)
     if begun:
         # It goes on only as it was begun; a complete one may have been made by other versions.

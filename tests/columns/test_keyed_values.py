@@ -253,7 +253,7 @@ def test_open_keyed__a_metric_of_another_run(tmp_path):
     assert (read(keyed)[0] == make_uids(1, 2, 3)).all()
     np.testing.assert_array_equal(read(keyed)[1], [0.5, np.nan, 2])
     assert (keyed.column, keyed.kind, keyed.rows) == ("s_cliploss", "number", 3)
-    with pytest.raises(ColumnError, match="one of the metrics s_cliploss"):
+    with pytest.raises(ColumnError, match="one of the columns s_cliploss"):
         open_keyed(f"{tmp_path}/b32")
     hand_run(tmp_path / "half", parts, planned=3)
     with pytest.raises(ColumnError, match="a finished run"):
