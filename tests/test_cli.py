@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +20,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.selecting import shards
 from clipsel_core.errors import ClipselError, PoolFormatError
 from clipsel_core.pool.images import open_images
+from clipsel_core.processes import child_environment
 from clipsel_core.runs.store import Run
 from clipsel_core.status import read_status
 from tests.conftest import unit_rows, write_shard
@@ -52,6 +56,7 @@ def scored(pool, tmp_path):
 
 def test_commands__are_those_that_the_readme_promises():
     assert COMMANDS == [
+        "add-column",
         "add-target",
         "app",
         "compare",
@@ -62,6 +67,7 @@ def test_commands__are_those_that_the_readme_promises():
         "export",
         "inspect",
         "project",
+        "remove-column",
         "score",
         "search",
         "select",
@@ -445,6 +451,107 @@ def test_add_target__check_says_what_is_wrong_and_writes_nothing(pool, tmp_path)
         code, _, err = run_cli("add-target", run, "--target", f"task={tmp_path / file}.npy", "--check")
         assert (code, said in err) == (1, True)
     assert sorted(run.rglob("*")) == before
+
+
+@pytest.fixture
+def demo(tmp_path) -> Path:
+    """A copy of the demo: its run lies in demo/run."""
+    assert run_cli("demo", "demo", cwd=tmp_path)[0] == 0
+    return tmp_path
+
+
+def test_add_column__from_a_file_and_another_run_to_a_subset(demo):
+    """Values by uid of some pairs, what captions say, and another run's score, picked by one recipe."""
+    table = ScoreTable.open(Run.open(demo / "demo" / "run"))
+    names = uids.to_hex(table.uids()).to_pylist()
+    dfn = np.random.default_rng(3).random(3000).astype(np.float32)
+    pq.write_table(pa.table({"uid": ["ff" * 16, *names[:3000]], "dfn": [0, *dfn]}), demo / "dfn.parquet")
+    assert run_cli("score", "demo/pool", "other", "--temperature", 0.3, "--divisions", 1, cwd=demo)[0] == 0
+    added = ["dfn=dfn.parquet", "other_s_cliploss=other#s_cliploss", "caption_words"]
+    code, out, err = run_cli("add-column", "demo/run", *added, "--direction", "higher", cwd=demo)
+    assert code == 0, err
+    assert out.splitlines() == [
+        "demo/run: dfn for 3,000 of 3,800 pairs; 1 uid that the run lacks",
+        "demo/run: other_s_cliploss for 3,800 of 3,800 pairs",
+        "demo/run: caption_words for 3,800 of 3,800 pairs",
+    ]
+    (demo / "a.yaml").write_text(
+        "steps: [{column: dfn, at_least: 0.5}, {column: other_s_cliploss, keep_top: 0.2}, "
+        "{column: caption_words, between: [3, 12]}]"
+    )
+    code, _, err = run_cli("select", "demo/run", "--recipe", "a.yaml", "--out", "demo/run/exports/a.npy", cwd=demo)
+    assert (code, err) == (0, "")
+    theirs = ScoreTable.open(Run.open(demo / "other")).column("s_cliploss")
+    words = np.array([len(text.split()) for text in table.metadata.of(np.arange(3800))["caption"]])
+    good = np.flatnonzero(np.pad(dfn >= 0.5, (0, 800)))
+    best = good[np.argsort(-theirs[good], kind="stable")[: 3800 // 5]]
+    kept = best[(words[best] >= 3) & (words[best] <= 12)]
+    assert np.array_equal(uids.read_subset(demo / "demo" / "run" / "exports" / "a.npy"), uids.sort(table.uids()[kept]))
+    manifest = json.loads((demo / "demo" / "run" / "exports" / "a.npy.manifest.json").read_text())
+    assert [one["column"]["name"] for one in manifest["added_columns"]] == [
+        "caption_words",
+        "dfn",
+        "other_s_cliploss",
+    ]
+    code, out, _ = run_cli("verify", "demo/run", "--recompute", 5, cwd=demo)
+    assert (code, "all as written: 3,800 pairs, " in out, "1 export" in out) == (0, True, True), out
+
+
+def test_add_column__interrupted_nobody_sees_it_and_started_again_it_has_the_same_bytes(demo):
+    before = sorted((demo / "demo" / "run").rglob("*"))
+    command = ["add-column", "demo/run", "fit=demo/run#clip_score"]
+    assert run_cli(*command, cwd=demo)[0] == 0
+    folder = demo / "demo" / "run" / "added" / "fit"
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert run_cli("remove-column", "demo/run", "fit", cwd=demo)[0] == 0
+    # Killed where the description, the last of the files, is written.
+    ending = "__import__('os').kill(__import__('os').getpid(), 9)"
+    script = f"""
+from clipsel_core.columns import adding
+adding.write_json = lambda *_: {ending}
+from clipsel_core import cli
+cli.main()
+"""
+    killed = subprocess.run([sys.executable, "-c", script, *command], cwd=demo, env=child_environment())
+    assert killed.returncode == -signal.SIGKILL
+    assert {path.name for path in folder.iterdir()} == set(whole) - {"column.json"}
+    code, _, err = run_cli("verify", "demo/run", cwd=demo)
+    assert code == 0, err
+    assert run_cli(*command, cwd=demo)[0] == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert run_cli("remove-column", "demo/run", "fit", cwd=demo)[:2] == (0, "demo/run: fit removed\n")
+    assert {*before, folder.parent} == {path for path in (demo / "demo" / "run").rglob("*") if path.name != ".lock"}
+
+
+def test_add_column__check_says_what_is_wrong_and_nothing_is_added_before_all_can_be(scored, tmp_path):
+    (tmp_path / "a.csv").write_text("uid,x\n1,2\n")
+    code, out, err = run_cli("add-column", scored, f"x={tmp_path}/a.csv", "caption_words", "--check")
+    assert (code, err, out) == (0, "", f"{scored}: x can be added\n{scored}: caption_words can be added\n")
+    fit = f"fit={scored}#clip_score"
+    for wrong, said in (
+        (f"x={tmp_path}/absent.csv", "no such file"),
+        (f"clip_score={tmp_path}/a.csv", "expected a new column's name, found 'clip_score', a score of the run"),
+        ("caption_length", "found 'caption_length'"),
+    ):
+        assert said in refused("add-column", scored, fit, wrong)
+    assert not (scored / "added").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("caption_words", "caption_words"), "two columns are named 'caption_words'"),
+        (("caption_words", "--direction", "higher"), "it goes with NAME=FILE"),
+        (("x=a.csv", "y=a.csv", "--title", "X"), "it goes with one column"),
+        (("x=a.csv", "--keep", "0.2"), "it goes with normsim_2d"),
+        (("normsim_2d", "--keep", "0.2"), "normsim_2d needs both"),
+        (("normsim_2d", "--start", "a.yaml", "--keep", "some"), "'some' is no number"),
+        (("x=a.csv", "--direction", "up"), "'up' is neither higher nor lower"),
+    ],
+)
+def test_add_column__options_that_do_not_go_together_are_wrong_usage(scored, options, said):
+    result = CliRunner().invoke(cli.app, ["add-column", str(scored), *options])
+    assert (result.exit_code, said in result.output) == (2, True), result.output
 
 
 def test_score__a_refused_one_leaves_nothing_behind(pool, tmp_path):

@@ -163,7 +163,7 @@ def test_join__names_the_first_of_many_with_two_values(monkeypatch):
     """However the rows are dealt out to threads, and whichever of them comes first."""
     monkeypatch.setattr(join_module, "_PAIRS_A_PART", 1 << 5)
     monkeypatch.setattr(
-        join_module, "in_threads", lambda work, *items: list(map(work, *map(reversed_list, items)))[::-1]
+        join_module, "on_all_cores", lambda work, *items: list(map(work, *map(reversed_list, items)))[::-1]
     )
     monkeypatch.setattr(join_module, "allowed_cores", lambda: 5)
     for seed in range(10):

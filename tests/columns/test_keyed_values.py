@@ -19,6 +19,7 @@ from clipsel_core.columns.join import ShardUids, join
 from clipsel_core.columns.keyed_values import KeyedValues, open_keyed
 from clipsel_core.errors import ClipselError, ColumnError, PoolFormatError, UidError
 from clipsel_core.npy import write_npy
+from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run, make_uids
 
 ROWS = 53
@@ -176,7 +177,7 @@ NUMBERS = [
     (pa.array([1, None, -3], pa.int8()), [1, None, -3], 0),
     (pa.array([2**24, 2**24 + 1, None], pa.int64()), [2**24, 2**24, None], 1),
     (pa.array([2**64 - 1, 2**40 + 1, 5], pa.uint64()), [2**64, 2**40, 5], 1),
-    (pa.array([0.1, 0.5, float("nan")], pa.float64()), [np.float32(0.1), 0.5, None], 1),
+    (pa.array([0.1, 0.5, float("nan")], pa.float64()), [np.float32(0.1), 0.5, None], 0),
     (pa.array([0.5, float("-inf"), None], pa.float16()), [0.5, float("-inf"), None], 0),
     (pa.array([Decimal("1.25"), None, Decimal("-2")], pa.decimal128(10, 2)), [1.25, None, -2], 0),
     (pa.array([None, None, None], pa.null()), [None] * 3, 0),
@@ -246,13 +247,21 @@ def test_open_keyed__texts_taken_for_numbers(tmp_path):
     np.testing.assert_array_equal(read(keyed)[1], [0.5, np.nan, 2])
 
 
-def test_open_keyed__a_metric_of_another_run(tmp_path):
+def test_open_keyed__counts_the_whole_numbers_of_a_csv_that_float32_does_not_hold(tmp_path):
+    (tmp_path / "a.csv").write_text(f"uid,x\n1,0.1\n2,{2**24 + 1}\n3,{2**24 + 2}\n")
+    assert sum(batch.rounded for batch in open_keyed(f"{tmp_path}/a.csv").batches()) == 1
+
+
+def test_open_keyed__a_column_of_another_run(tmp_path):
     parts = [(make_uids(1, 2), {"s_cliploss": [0.5, np.nan]}), (make_uids(3), {"s_cliploss": [2]})]
     hand_run(tmp_path / "b32", parts)
     keyed = open_keyed(f"{tmp_path}/b32#s_cliploss")
     assert (read(keyed)[0] == make_uids(1, 2, 3)).all()
     np.testing.assert_array_equal(read(keyed)[1], [0.5, np.nan, 2])
     assert (keyed.column, keyed.kind, keyed.rows) == ("s_cliploss", "number", 3)
+    assert keyed.described == Run.open(tmp_path / "b32").columns["s_cliploss"]
+    with pytest.raises(ColumnError, match="expected a category, found a number"):
+        open_keyed(f"{tmp_path}/b32#s_cliploss", kind="category")
     with pytest.raises(ColumnError, match="one of the columns s_cliploss"):
         open_keyed(f"{tmp_path}/b32")
     hand_run(tmp_path / "half", parts, planned=3)
