@@ -70,10 +70,13 @@ def measure_large() -> list[Row]:
 def _write(root: Path, rows: int, shards: int) -> tuple[Path, Path, Path]:
     """A run, a folder of parquet files with a value a pair in random order, and one with the same in the run's."""
     run = write_run(root, rows=rows, shards=shards, pool=False)
-    read = ShardUids.of(Run.open(run)).read
-    names = np.concatenate([read(shard) for shard in range(shards)])
+    side, names, row = ShardUids.of(Run.open(run)), np.empty(rows, uids.UID_DTYPE), 0
+    for shard, size in enumerate(side.sizes):
+        names[row : row + size] = side.read(shard)
+        row += size
     draw = np.random.default_rng(0)
-    values, order = draw.standard_normal(rows, np.float32), draw.permutation(np.arange(rows, dtype=np.uint32))
+    values, order = draw.standard_normal(rows, np.float32), np.arange(rows, dtype=np.uint32)
+    draw.shuffle(order)
     folders = root / "shuffled", root / "alike"
     for folder in folders:
         folder.mkdir()

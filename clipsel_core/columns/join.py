@@ -28,6 +28,8 @@ _UNSEEN, _MISSING = np.uint32(0xFFFFFFFF), np.float32(np.nan).view(np.uint32)
 # A part of the table is put in order in a core's cache, and searched by one thread.
 _PAIRS_A_PART, _PAIRS_A_BUCKET, _MOST_PART_BITS, _MOST_BUCKET_BITS = 1 << 17, 4, 12, 16
 _BLOCK = 1 << 22
+# numpy moves the 16 bytes of a uid in one piece where it takes them for a complex number.
+_WHOLE = np.complex128
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class UidTable:
         self._bucket_bits = min(buckets.bit_length(), _MOST_BUCKET_BITS)
         self._parts = 1 << part_bits
         self._shift = np.uint64(64 - part_bits - self._bucket_bits)
-        self._high, self._low = np.empty(pairs, np.uint64), np.empty(pairs, np.uint64)
+        self._uids = np.empty(pairs, uids.UID_DTYPE)
         self._rows = np.empty(pairs, np.uint32)
         self._starts = np.zeros((self._parts << self._bucket_bits) + 1, np.uint32)
         counts = np.array(on_all_cores(lambda shard: self._count(run.read(shard)), shards), np.int64)
@@ -151,7 +153,7 @@ class UidTable:
         cuts = np.linspace(0, len(order), 2 * allowed_cores() + 1).astype(np.int64)[1:-1]
         cuts = np.unique([0, *np.searchsorted(parts, parts[cuts]), len(order)]) if len(order) else np.zeros(1, np.int64)
         halves = np.ascontiguousarray(keys).view(np.uint64)
-        table = (self._starts, self._high, self._low, self._rows)
+        table = (self._starts, self._uids.view(np.uint64), self._rows)
         found = np.array(
             on_all_cores(lambda cut: _put(order[cut[0] : cut[1]], buckets, halves, new, *table, bits), pairwise(cuts)),
             np.int64,
@@ -178,18 +180,17 @@ class UidTable:
         check()
         order = np.argsort((self._bucket_of(keys) >> np.uint32(self._bucket_bits)).astype(np.uint16), kind="stable")
         places = np.arange(len(keys)) + np.repeat(begins - np.cumsum(counts) + counts, counts)
-        self._high[places], self._low[places] = keys["f0"][order], keys["f1"][order]
+        self._uids.view(_WHOLE)[places] = keys.view(_WHOLE)[order]
         self._rows[places] = order + first
 
     def _order(self, part: int, ends: tuple[int, int]) -> None:
         """Puts a part's uids into their buckets, and notes where each begins."""
         check()
         here, buckets = slice(*ends), 1 << self._bucket_bits
-        keys = uids.from_halves(self._high[here], self._low[here])
-        own = self._bucket_of(keys) & np.uint32(buckets - 1)
+        own = self._bucket_of(self._uids[here]) & np.uint32(buckets - 1)
         order = np.argsort(own.astype(np.uint16), kind="stable")
-        self._high[here], self._low[here] = keys["f0"][order], keys["f1"][order]
-        self._rows[here] = self._rows[here][order]
+        for column in (self._uids.view(_WHOLE), self._rows):
+            column[here] = column[here][order]
         counted = np.cumsum(np.bincount(own, minlength=buckets)) + ends[0]
         self._starts[part * buckets + 1 : (part + 1) * buckets + 1] = counted
 
@@ -296,13 +297,13 @@ def _hex(uid: np.void) -> str:
 
 
 @compiled
-def _put(order, buckets, keys, new, starts, high, low, rows, bits):
+def _put(order, buckets, keys, new, starts, known, rows, bits):
     unknown, repeated, place_of_two, row_of_two = 0, 0, -1, -1
     for place in order:
         bucket, value = buckets[place], new[place]
         is_known, is_repeated = False, False
         for entry in range(starts[bucket], starts[bucket + 1]):
-            if high[entry] != keys[2 * place] or low[entry] != keys[2 * place + 1]:
+            if known[2 * entry] != keys[2 * place] or known[2 * entry + 1] != keys[2 * place + 1]:
                 continue
             row = rows[entry]
             old = bits[row]

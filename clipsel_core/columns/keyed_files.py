@@ -30,8 +30,8 @@ UID_NAMES, UID_HALVES = ("uid", "uids"), ("uid_hi", "uid_lo")
 """What the column of uids is called, in any case; and those of its halves."""
 _TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 ENDINGS = ".parquet, .csv, .tsv, .csv.gz, .tsv.gz, .npy or .npz"
-_ROWS_AT_ONCE = 1 << 19
-_TEXT_AT_ONCE, _PARQUET_BUFFER, _HEAD = 16 << 20, 4 << 20, 1 << 16
+_ROWS_AT_ONCE = 1 << 18
+_TEXT_AT_ONCE, _PARQUET_BUFFER, _HEAD = 4 << 20, 4 << 20, 1 << 16
 _DAMAGE = (
     *(pa.ArrowException, OSError, EOFError, ValueError, LookupError, RuntimeError, OverflowError),
     *(zipfile.BadZipFile, zlib.error),

@@ -163,7 +163,7 @@ def _uids(file: KeyedFile, chunk: Chunk) -> np.ndarray:
         return _from_numpy(column) if isinstance(column, np.ndarray) else _from_arrow(column)
     except UidError as error:
         # It counts rows from the beginning of the chunk.
-        said = re.sub(r"(?<=^row )\d+", lambda row: str(int(row[0]) + chunk.row), error.where)
+        said = re.sub(r"^row (\d+)", lambda row: file.where(int(row[1]) + chunk.row), error.where)
         raise UidError(f"{file.place}, {said}", expected=error.expected, found=error.found) from error
 
 

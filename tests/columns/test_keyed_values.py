@@ -368,6 +368,12 @@ def test_open_keyed__a_first_text_among_numbers_makes_no_category(tmp_path):
         list(open_keyed(f"{tmp_path}/a.csv").batches())
 
 
+def test_open_keyed__a_line_without_a_uid(tmp_path):
+    (tmp_path / "a.csv").write_text("uid,x\n1,0.5\n\n,2\n")
+    with pytest.raises(UidError, match=r"a\.csv, line [34]: expected a uid of 1 to 32 hex digits, found ''"):
+        list(open_keyed(f"{tmp_path}/a.csv").batches())
+
+
 def test_open_keyed__a_word_among_flags(tmp_path):
     (tmp_path / "a.csv").write_text("uid,x\n1,true\n2,false\n3,true\n4,maybe\n")
     with pytest.raises(ColumnError, match=r"line 5: expected true or false in x, found 'maybe'"):
