@@ -3,8 +3,8 @@
 Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
 when they are named: score, add-target and embed, which take minutes (embed comes in parts, too: embed-device,
 embed-vit, embed-rn50, embed-mobile, embed-small, embed-memory, embed-image), exploring, which needs a run of --rows
-pairs, dashboard and starting, which need Chromium and minutes besides, normsim-2d, which takes minutes, and growth,
-which takes minutes and writes the plots in benchmarks/growth.
+pairs, dashboard and starting, which need Chromium and minutes besides, columns, sampling and normsim-2d, which take
+minutes, and growth, which takes minutes and writes the plots in benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import (
     accuracy,
+    columns,
     dashboard,
     embed,
     end_to_end,
@@ -27,6 +28,7 @@ from benchmarks import (
     memory,
     normsim_2d,
     reading,
+    sampling,
     selection,
     speed,
     starting,
@@ -39,14 +41,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parts = (
         "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, add-target, exploring, "
-        f"dashboard, starting, embed, {', '.join(embed.PARTS)}, normsim-2d, growth"
+        f"dashboard, starting, embed, {', '.join(embed.PARTS)}, columns, sampling, "
+        "normsim-2d, growth"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
     parser.add_argument(
         "--large",
         action="store_true",
-        help="the normalizer at B = 32768 (13 GB) and selecting from 128 million pairs (8 GB, 6 GB of disk) as well",
+        help="the normalizer at B = 32768 (13 GB), selecting from 128 million pairs (8 GB, 6 GB of disk), and columns "
+        "of as many (4 GB, 12 GB of disk) as well",
     )
     parser.add_argument("--rows", type=int, default=12_800_000, help="exploring, dashboard: pairs (12800000)")
     parser.add_argument("--folder", type=Path, help="of these two: keeps the synthetic run here")
@@ -56,12 +60,12 @@ def main() -> None:
     )
     parser.add_argument("--no-plain", action="store_true", help="dashboard: without the plain page, 50 bytes a pair")
     large_ones = f"embed-vit, -rn50, -mobile: pairs ({embed.FOR_A_LARGE_ONE})"
-    pairs = f"growth, normsim-2d: pairs of the largest pool (1000000); {large_ones}"
+    pairs = f"growth, normsim-2d: pairs of the largest pool (1000000); sampling: pairs (12800000); {large_ones}"
     parser.add_argument("--pairs", type=int, help=pairs)
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
     large = min(asked.pairs or embed.FOR_A_LARGE_ONE, embed.MANY)
-    alone = {
+    alone: dict[str, Callable[[], list[Row]]] = {
         "exploring": lambda: exploring.measure(asked.rows, asked.folder, asked.rounds),
         "dashboard": lambda: dashboard.measure(
             asked.rows, asked.folder, asked.rounds, asked.waits, plain=not asked.no_plain
@@ -71,6 +75,10 @@ def main() -> None:
         "embed": lambda: embed.measure(turns=asked.rounds),
         **{part: partial(embed.measure, [part], asked.rounds, large) for part in embed.PARTS},
         "starting": lambda: starting.measure(max(1, asked.rounds // 2)),
+        "columns": lambda: (
+            columns.measure(max(1, asked.rounds // 2)) + (columns.measure_large() if asked.large else [])
+        ),
+        "sampling": lambda: sampling.measure(asked.pairs or 12_800_000) + sampling.measure_agreement(),
         "normsim-2d": lambda: normsim_2d.measure(asked.pairs or 1_000_000),
         "growth": lambda: growth.measure(asked.pairs or 1_000_000),
     }
