@@ -68,7 +68,7 @@ def verify(run: Run, *, report: Report = silent) -> Verified:
 
 
 def _check_files(run: Run, found: Verified, report: Report) -> None:
-    """Reads all columns of all shards, and says where an added target's uids are not those of the scores."""
+    """Reads all columns of all shards, and says where the uids of what was added are not those of the scores."""
     scores = SealedFiles(run.root, run.config)
     added = [SealedFiles(run.root, run.config, target) for target in run.added]
     names = [file.stem for file in run.score_files]
@@ -128,13 +128,17 @@ def _export_problems(run: Run, table: ScoreTable, manifest: Path) -> Iterator[st
         if said["shards"] != list(table.shard_names):
             yield f"expected all {len(table.shard_names):,} shards, found a subset of {len(said['shards']):,}"
             return
-        picked = select(run, recipe, table).uids()
+        selection = select(run, recipe, table)
         if "file" in said:
-            same = np.array_equal(read_uid_list(manifest.parent / Path(said["file"]).name), picked)
+            named = read_uid_list(manifest.parent / Path(said["file"]).name)
+            same = np.array_equal(named, uids.sort(table.uids_at(selection.rows)))
         else:
-            same = said["selection_sha256"] == hashlib.sha256(picked.tobytes()).hexdigest()
-        if not same or said["pairs"] != len(picked):
-            yield f"expected what its recipe picks, {counted(len(picked), 'pairs')}, found others"
+            same = said["selection_sha256"] == hashlib.sha256(selection.uids().tobytes()).hexdigest()
+        # How often each pair is in the file, its SHA-256 has told; how often the recipe draws them, these do.
+        drawn = said.get("pairs_by_count", {"1": len(selection)})
+        counts = {str(count): pairs for count, pairs in selection.counts_of_counts().items()}
+        if not same or said["pairs"] != len(selection) or drawn != counts:
+            yield f"expected what its recipe picks, {counted(len(selection), 'pairs')}, found others"
     except OSError as error:
         yield f"expected what was exported, found {error.strerror or error}"
     except ClipselError as error:

@@ -96,3 +96,19 @@ def test_verify__says_what_an_unfinished_run_lacks(run):
     run.score_files[0].unlink()
     (found,) = problems(run)
     assert found.endswith("2 of 3 shards are scored")
+
+
+@pytest.mark.parametrize("ending", ["npy", "txt", "csv", "parquet"])
+def test_verify__draws_an_export_s_samples_again(run, ending):
+    recipe = parse_recipe("steps: [{sample: 300, by: {s_cliploss: 20}, round: 40, seed: 3}]", columns=run.metrics)
+    manifest = export(run, select(run, recipe), recipe, run.exports_dir / f"drawn.{ending}").manifest_path
+    assert problems(run) == []
+    said = json.loads(manifest.read_text())
+    assert said["samples"] == 300 > said["pairs"]
+    manifest.write_text(json.dumps({**said, "recipe": said["recipe"].replace("seed: 3", "seed: 4")}))
+    (found,) = problems(run)
+    assert "expected what its recipe picks" in found
+    first, second, *others = said["pairs_by_count"].items()
+    moved = dict([(first[0], first[1] + 1), (second[0], second[1] - 1), *others])
+    manifest.write_text(json.dumps({**said, "pairs_by_count": moved}))
+    assert len(problems(run)) == 1
