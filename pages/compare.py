@@ -118,7 +118,7 @@ def _two(entry: Entry, texts: dict[str, str], found: Overlap) -> None:
         return
     if not any(name.startswith("list ") for name in (first, second)):
         changes = differences(state.parse(entry, texts[first]), state.parse(entry, texts[second]))
-        _draw_changes(_shown(first), _shown(second), changes)
+        _draw_changes(entry, _shown(first), _shown(second), changes)
     # The pairs of one and not the other, and of both.
     i, j = found.names.index(first), found.names.index(second)
     both = int(found.both[i, j])
@@ -180,14 +180,14 @@ def _draw_overlap(labels: Sequence[str], found: Overlap) -> None:
     )
 
 
-def _draw_changes(first: str, second: str, changes: Sequence[Change]) -> None:
+def _draw_changes(entry: Entry, first: str, second: str, changes: Sequence[Change]) -> None:
     """Two recipes side by side, a row for each of their steps."""
     differing = sum(change.kind != "same" for change in changes)
     said = "the same steps" if not differing else f"{differing} of {len(changes)} steps differ"
     messages.show_title("Step by step", said)
     rows = "".join(
         f'<tr class="{change.kind}"><td>{"" if change.kind == "same" else change.kind}</td>'
-        f"<td>{_step(change.before)}</td><td>{_step(change.after)}</td></tr>"
+        f"<td>{_step(entry, change.before)}</td><td>{_step(entry, change.after)}</td></tr>"
         for change in changes
     )
     st.html(
@@ -196,8 +196,8 @@ def _draw_changes(first: str, second: str, changes: Sequence[Change]) -> None:
     )
 
 
-def _step(step: AnyStep | None) -> str:
-    return html.escape(recipes.step_in_words(step)) if step is not None else ""
+def _step(entry: Entry, step: AnyStep | None) -> str:
+    return html.escape(recipes.step_in_words(entry, step)) if step is not None else ""
 
 
 show(state.current())

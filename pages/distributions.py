@@ -9,7 +9,7 @@ import streamlit as st
 from clipsel_core.curation.index.counts import Density, density
 from clipsel_core.curation.recipes.recipe import ScoreStep
 from clipsel_core.errors import ClipselError
-from pages.parts import charts, marginals, messages, recipes, state, words
+from pages.parts import charts, marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.distributions import kinds, ranks
 
@@ -19,7 +19,8 @@ _QUANTILES = (5, 50, 95)
 
 def show(entry: Entry) -> None:
     st.title("Distributions")
-    names = list(state.require_table(entry).metrics)
+    state.require_table(entry)
+    names = registry.own_numbers(entry)
     views = {
         "Each metric": _each,
         "Two metrics": _two,
@@ -47,7 +48,7 @@ def _each(entry: Entry, names: list[str]) -> None:
     for place, name in enumerate(names):
         if place % 2 == 0:
             columns = st.columns(2, gap="medium")
-        spread, metric = marginals.marginal(entry, name), words.metric(name)
+        spread, metric = marginals.marginal(entry, name), registry.column_of(entry, name)
         with columns[place % 2].container(border=True, height="stretch"):
             if not spread.pairs:
                 kinds.show_unscored(entry, name)
@@ -55,7 +56,7 @@ def _each(entry: Entry, names: list[str]) -> None:
             edges, counts = spread.coarse(_BINS)
             found = {percent: spread.quantile(percent) for percent in _QUANTILES}
             charts.draw_histogram(
-                f"{metric.title} of {words.pairs(spread.pairs)}",
+                f"{registry.title(entry, name)} of {words.pairs(spread.pairs)}",
                 metric.help,
                 edges,
                 [charts.Layer("kept", "", counts)],
@@ -68,7 +69,7 @@ def _each(entry: Entry, names: list[str]) -> None:
 
 def _two(entry: Entry, names: list[str]) -> None:
     left, right = st.columns(2)
-    options: dict[str, Any] = {"options": names, "format_func": words.title, "bind": "query-params"}
+    options: dict[str, Any] = {"options": names, "format_func": registry.titles(entry), "bind": "query-params"}
     # Those that the recipe uses first, as its thresholds are drawn in.
     draft = recipes.draft(entry, state.open_run(entry)).values()
     used = [step.metric for step in draft if isinstance(step, ScoreStep) and step.metric in names]
@@ -84,17 +85,18 @@ def _two(entry: Entry, names: list[str]) -> None:
                 return
         messages.show_empty("Nothing to draw", "No pair of this run has both of these scores.")
         return
+    titles = registry.titles(entry)
     messages.show_title(
-        f"{words.title(y)} against {words.title(x)}",
+        f"{titles(y)} against {titles(x)}",
         f"{words.pairs(inside)}, in score units; stronger colour is more",
     )
     x_range, y_range = ((float(edges[0]), float(edges[-1])) for edges in (found.x_edges, found.y_edges))
     lines, said = _thresholds(entry, x, y)
     left, right = st.columns([2, 1], gap="large")
     with left:
-        charts.draw_metric_density(found.counts, x_range, y_range, words.title(x), words.title(y), lines)
+        charts.draw_metric_density(found.counts, x_range, y_range, titles(x), titles(y), lines)
     with right:
-        messages.show_facts(said | {words.title(name): words.metric(name).help for name in (x, y)})
+        messages.show_facts(said | {titles(name): registry.column_of(entry, name).help for name in (x, y)})
 
 
 def _thresholds(entry: Entry, x: str, y: str) -> tuple[list[charts.Line], dict[str, str]]:
@@ -109,10 +111,10 @@ def _thresholds(entry: Entry, x: str, y: str) -> tuple[list[charts.Line], dict[s
     lines, said = [], {}
     for place, (done, step) in enumerate(zip(report, steps, strict=True), 1):
         if done.metric in (x, y) and done.threshold is not None:
-            sign = "≤" if done.kind == "at_most" else "≥"
+            sign = "≤" if done.kind in ("at_most", "keep_bottom") else "≥"
             axes = [axis for axis, name in (("x", x), ("y", y)) if name == done.metric]
             lines += [charts.Line(axis, done.threshold, f"step {place}: {sign} {done.threshold:.4f}") for axis in axes]
-            said[f"Step {place}"] = f"{recipes.step_in_words(step)}: {sign} {words.decimal(done.threshold)}"
+            said[f"Step {place}"] = f"{recipes.step_in_words(entry, step)}: {sign} {words.decimal(done.threshold)}"
     return lines, said or {"Recipe": "no step has a threshold on these metrics"}
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.ordering import Listing, ListOrder
-from pages.parts import marginals, messages, progress_bars, recipes, sessions, state, words
+from pages.parts import marginals, messages, progress_bars, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms
@@ -55,13 +55,12 @@ def show(entry: Entry) -> None:
         st.toggle("Sort and filter", key="unfold")
         summary = st.container()
     with st.container(key="foldable"):
-        _order_controls(entry, view, list(table.metrics))
-        _card_controls(
-            view, list(table.metrics), searchable=bool(table.metadata.pool and table.metadata.pool.text_column)
-        )
+        names = registry.offered(entry, keys=("metric", "scores"))
+        _order_controls(entry, view, names)
+        _card_controls(entry, view, names, searchable=bool(table.metadata.pool and table.metadata.pool.text_column))
         near = f"Nearest to {words.decimal(view.centre)} first. " if view.order == "near" else ""
-        messages.show_note(near + words.metric(view.metric).help)
-    title = words.title(view.metric)
+        messages.show_note(near + registry.column_of(entry, view.metric).help)
+    title = registry.title(entry, view.metric)
     with summary:
         messages.show_note(f"{title}, {view.order} first{'' if view.shown == 'all' else f', {view.shown}'}")
     recipe, scan = recipes.draft_yaml(entry, run), None
@@ -89,7 +88,9 @@ def show(entry: Entry) -> None:
 
 def _order_controls(entry: Entry, view: View, names: list[str]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        view.metric = st.selectbox("Metric", names, format_func=words.title, key="metric", width=220, **_SHARED)
+        view.metric = st.selectbox(
+            "Metric", names, format_func=registry.titles(entry), key="metric", width=220, **_SHARED
+        )
         view.order = st.segmented_control(
             "First", list(_ORDERS), default="highest", required=True, key="order", **_SHARED
         )
@@ -107,7 +108,7 @@ def _order_controls(entry: Entry, view: View, names: list[str]) -> None:
                 view.centre = marginals.marginal(entry, view.metric).quantile(percent)
 
 
-def _card_controls(view: View, names: list[str], *, searchable: bool) -> None:
+def _card_controls(entry: Entry, view: View, names: list[str], *, searchable: bool) -> None:
     """Which pairs and what of them: words to look for, kept or dropped, further scores, cards a page."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         text = st.text_input(
@@ -134,7 +135,7 @@ def _card_controls(view: View, names: list[str], *, searchable: bool) -> None:
         more = st.multiselect(
             "Also on the cards",
             names,
-            format_func=words.title,
+            format_func=registry.titles(entry),
             key="scores",
             max_selections=_MOST_SCORES - 1,
             width=340,

@@ -10,7 +10,7 @@ import streamlit as st
 
 from clipsel_core import uids
 from clipsel_core.curation.index.counts import within
-from pages.parts import messages, recipes, sessions, state, words
+from pages.parts import messages, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import images, pager, texts
 from pages.parts.jobs import forms, jobs
@@ -47,8 +47,8 @@ def show(entry: Entry) -> None:
     with left:
         name = st.selectbox(
             "Colour",
-            [AMOUNT, KEPT, *state.open_table(entry).metrics],
-            format_func=lambda name: f"Colour: {Colour(name).title}",
+            [AMOUNT, KEPT, *registry.offered(entry, keys=("map_colour",))],
+            format_func=lambda name: f"Colour: {Colour(name).title(entry)}",
             key="map_colour",
             label_visibility="collapsed",
             persist_state="session",
@@ -72,10 +72,11 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     found = colours.cells_of(entry, colour, span)
     scale = colours.scale_of(entry, colour, found)
     on_map, scored = len(places.rows), words.pairs(len(state.open_table(entry)))
-    messages.show_title(f"{colour.title}: {words.number(on_map)} of {scored} on the map")
+    messages.show_title(f"{colour.title(entry)}: {words.number(on_map)} of {scored} on the map")
     few = found.pairs < _MOST_POINTS
     view = View(
-        label=f"Map of {words.pairs(on_map)} by {colour.title}. Arrows move it, plus and minus zoom, 0 shows it all.",
+        label=f"Map of {words.pairs(on_map)} by {colour.title(entry)}. Arrows move it, plus and minus zoom, "
+        "0 shows it all.",
         colouring=f"{colour.name} {zlib.crc32(colour.recipe.encode())} {st.context.theme.type}",
         home=whole,
         span=span,
@@ -128,7 +129,7 @@ def _tip(entry: Entry, colour: Colour, session: MapState, rows: np.ndarray) -> T
         said = ""
     else:
         value = float(values[np.searchsorted(state.open_map(entry).rows, row[0])])
-        said = f"{words.title(colour.name)} {words.decimal(value)}"
+        said = f"{registry.title(entry, colour.name)} {words.decimal(value)}"
         if colour.name == KEPT:
             said = "kept by the recipe" if value else "dropped by the recipe"
     return Tip(place, known["caption"][0][:_LONGEST_CAPTION], said, src)

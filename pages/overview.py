@@ -12,7 +12,7 @@ import streamlit as st
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status, read_status
-from pages.parts import marginals, messages, recipes, sessions, state, words
+from pages.parts import marginals, messages, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms, jobs, machine
@@ -50,7 +50,7 @@ def show(entry: Entry) -> None:
                 st.button("Score the damaged shards again", key="score again", **again)
         st.subheader("Recipes at hand")
         if saved := recipes.saved(run):
-            messages.show_facts({name: recipes.in_words(path) for name, path in saved.items()})
+            messages.show_facts({name: recipes.in_words(entry, path) for name, path in saved.items()})
         else:
             messages.show_empty("No recipe saved", "Build one on the Select page and save it; it stays with the run.")
     with right:
@@ -65,7 +65,7 @@ def show(entry: Entry) -> None:
 
 def _glimpse(entry: Entry) -> None:
     st.subheader("A few pairs at random")
-    known = [name for name in state.open_table(entry).metrics if marginals.marginal(entry, name).pairs]
+    known = [name for name in registry.own_numbers(entry) if marginals.marginal(entry, name).pairs]
     if not known:
         messages.show_empty(
             "Nothing to show", "No pair of this run has a score: look at the pool's embeddings, then score."
@@ -73,7 +73,7 @@ def _glimpse(entry: Entry) -> None:
         return
     metric = "s_cliploss" if "s_cliploss" in known else known[0]
     rows = _glimpse_rows(entry, metric)
-    st.caption(f"With their {words.title(metric)} and its percentile in the run.")
+    st.caption(f"With their {registry.title(entry, metric)} and its percentile in the run.")
     listed = pager.RowList(rows, _GLIMPSE)
     galleries.draw_gallery(entry, listed, metric, key="glimpse", title="A few pairs at random")
 
@@ -220,11 +220,13 @@ def _scores(entry: Entry, run: Run) -> None:
         messages.show_empty("No shard is finished yet", "Scores appear here as soon as the first one is.")
         return
     rows = []
-    for name in run.metrics:
+    for name in registry.own_numbers(entry):
         spread = marginals.marginal(entry, name)
         low, median, high = (words.unsigned_zero(spread.quantile(percent)) for percent in (5, 50, 95))
         drawn = spread.coarse(_SPARK_BINS)[1].tolist()
-        rows.append({"metric": words.title(name), "spread": drawn, "5 %": low, "median": median, "95 %": high})
+        rows.append(
+            {"metric": registry.title(entry, name), "spread": drawn, "5 %": low, "median": median, "95 %": high}
+        )
     number = st.column_config.NumberColumn
     messages.show_table(
         rows,
@@ -236,7 +238,9 @@ def _scores(entry: Entry, run: Run) -> None:
         },
     )
     with st.expander("What each metric measures, and when it misleads"):
-        messages.show_facts({words.title(name): words.metric(name).help for name in run.metrics})
+        messages.show_facts(
+            {registry.title(entry, name): registry.column_of(entry, name).help for name in registry.own_numbers(entry)}
+        )
 
 
 def _provenance(run: Run) -> None:

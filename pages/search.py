@@ -15,7 +15,7 @@ from clipsel_core.curation.exploring.searches import Nearest
 from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import messages, recipes, search_links, state, words
+from pages.parts import messages, recipes, registry, search_links, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, pager
 from pages.parts.jobs import jobs
@@ -78,8 +78,10 @@ def _controls(entry: Entry) -> tuple[str, Side, int, str]:
             st.text_input("Uid of the pair", key="like", width=330, **uid, **anew)
         said: dict[str, Any] = {"default": "images", "required": True, "help": "Whose embeddings are compared with it."}
         side = st.segmented_control("Compare with", list(results.SIDES), key="side", **said, **anew)
-        names = list(state.open_table(entry).metrics)
-        metric = st.selectbox("Show beside", names, format_func=words.title, key="search_metric", width=180, **shared)
+        names = registry.offered(entry, keys=("search_metric",))
+        metric = st.selectbox(
+            "Show beside", names, format_func=registry.titles(entry), key="search_metric", width=180, **shared
+        )
         best: dict[str, Any] = {
             "format_func": words.number,
             "help": "How many pairs are listed; the buttons take all of them.",

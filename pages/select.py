@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.curation.recipes.recipe import load_recipe
+from clipsel_core.curation.recipes.recipe import ScoreStep, columns_of, load_recipe
 from clipsel_core.errors import ClipselError, RunError, things_of
 from clipsel_core.runs.store import Run
 from pages.parts import links, messages, recipes, sessions, state, words
@@ -45,8 +45,9 @@ def show(entry: Entry) -> None:
     picked, error = _pick(entry, recipe)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        if isinstance(error, RunError):  # No step is to blame.
-            raise error
+        needed = {name for step in recipes.draft(entry, run).values() for name in columns_of(step)}
+        if isinstance(error, RunError) and needed <= set(run.metrics) and not _has_mix(entry, run):
+            raise error  # No step is to blame.
         if error is not None:
             messages.show_error(error, "A step of this recipe does not fit this run")
         elif picked is None:
@@ -94,7 +95,7 @@ def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Sho
             note = (
                 f"drops {words.number(report.dropped)}{added}; alone it would drop {words.number(report.alone_drops)}"
             )
-            rows.append(_funnel_row(recipes.step_in_words(step), report.kept_after, kept.total, note))
+            rows.append(_funnel_row(recipes.step_in_words(entry, step), report.kept_after, kept.total, note))
         st.html(f'<div class="funnel">{"".join(rows)}</div>')
     steps.draw_effects(entry, run, picked, places.steps)
     if places.saving is not None:
@@ -105,6 +106,10 @@ def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Sho
     if places.seeds is not None:
         with places.seeds:
             borderline.draw_seed(entry, recipe)
+
+
+def _has_mix(entry: Entry, run: Run) -> bool:
+    return any(isinstance(step, ScoreStep) and step.mix for step in recipes.draft(entry, run).values())
 
 
 def _pick(entry: Entry, recipe: str) -> tuple[state.Picked | None, ClipselError | None]:

@@ -15,13 +15,17 @@ from decimal import Decimal
 from pathlib import Path
 
 from clipsel_core.curation.recipes.recipe import (
+    AnyOf,
     AnyStep,
     AtLeast,
     AtMost,
     Drop,
+    FilterStep,
     Keep,
+    KeepBottom,
     KeepTop,
     Recipe,
+    ScoreStep,
     Step,
     dump_recipe,
     load_recipe,
@@ -29,7 +33,7 @@ from clipsel_core.curation.recipes.recipe import (
 from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, sessions, words
+from pages.parts import catalog, registry, sessions, words
 from pages.parts.catalog import Entry
 
 Draft = dict[int, AnyStep]
@@ -150,8 +154,7 @@ def same_steps(one: Draft, other: Draft) -> bool:
 
 def _bare(step: AnyStep) -> AnyStep:
     """A step without its amount."""
-    scored = isinstance(step, KeepTop | AtLeast | AtMost)
-    return step.model_copy(update={step.kind: None}) if scored else step
+    return step.model_copy(update={step.kind: None}) if isinstance(step, ScoreStep) else step
 
 
 def by_hand(entry: Entry, run: Run) -> dict[str, str]:
@@ -196,22 +199,33 @@ def as_yaml(steps: list[AnyStep]) -> str:
     return dump_recipe(Recipe(steps=tuple(steps))) if steps else ""
 
 
-def in_words(path: Path) -> str:
+def ranked_by(step: ScoreStep) -> str:
+    """The column, or mix, that a step compares or ranks by: of keep_bottom not the one that is turned round."""
+    return step.ranked if isinstance(step, KeepBottom) else step.metric
+
+
+def in_words(entry: Entry, path: Path) -> str:
     """What a saved recipe does, in one line; or what is wrong with it."""
     try:
-        return ", then ".join(step_in_words(step) for step in load_recipe(path).steps)
+        return ", then ".join(step_in_words(entry, step) for step in load_recipe(path).steps)
     except ClipselError as error:
         return str(error)
 
 
-def step_in_words(step: Step, amount: str | None = None) -> str:
-    """One step as a person would say it. amount: said in place of its own, of a step with a metric."""
-    if isinstance(step, KeepTop):
-        text = f"top {amount or words.percent(step.keep_top)} of the {step.of} by {words.title(step.metric)}"
-    elif isinstance(step, AtLeast):
-        text = f"{words.title(step.metric)} ≥ {amount or f'{step.at_least:.15g}'}"
-    elif isinstance(step, AtMost):
-        text = f"{words.title(step.metric)} ≤ {amount or f'{step.at_most:.15g}'}"
-    else:
-        text = step.text
+def step_in_words(entry: Entry, step: Step, amount: str | None = None) -> str:
+    """One step as a person would say it. amount: said in place of its own, of a step with a thumb."""
+    match step:
+        case KeepTop() | KeepBottom():
+            end = "top" if isinstance(step, KeepTop) else "bottom"
+            said = registry.title(entry, ranked_by(step))
+            text = f"{end} {amount or words.percent(step.part)} of the {step.of} by {said}"
+        case AtLeast() | AtMost():
+            sign = "≥" if isinstance(step, AtLeast) else "≤"
+            text = f"{registry.title(entry, step.metric)} {sign} {amount or f'{step.value:.15g}'}"
+        case FilterStep():
+            text = f"{registry.title(entry, step.column)}{step.text.removeprefix(step.column)}"
+        case AnyOf():
+            text = " or ".join(step_in_words(entry, judge) for judge in step.any_of)
+        case _:
+            text = step.text
     return text if step.enabled else f"{text} (off)"

@@ -82,25 +82,6 @@ def test_words__as_people_write_them(shown, expected):
     assert shown == expected
 
 
-def test_metric__each_of_them_says_when_it_misleads():
-    for name in (
-        "clip_score",
-        "s_cliploss",
-        "r_image",
-        "r_text",
-        "normalizer_se",
-        "normsim_inf_task",
-        "normsim_2_a_b",
-        "x",
-    ):
-        metric = words.metric(name)
-        assert metric.title
-        assert metric.measures.endswith(".")
-        assert metric.misleads.endswith(".")
-    assert words.title("normsim_inf_imagenet") == "NormSim ∞ · imagenet"
-    assert words.title("normsim_2_a_b") == "NormSim 2 · a_b"
-
-
 def test_as_yaml__of_no_step_is_nothing():
     assert recipes.as_yaml([]) == ""
 

@@ -29,7 +29,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import catalog, charts, messages, progress_bars, sessions, state, words
+from pages.parts import catalog, charts, messages, progress_bars, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.pair import galleries
 
@@ -73,7 +73,8 @@ def compare_runs(entry: Entry) -> None:
     except ClipselError as error:
         messages.show_error(error, "The other run cannot be compared")
         return
-    names, alignment = [name for name in run.metrics if name in state.open_run(other).metrics], work.alignment
+    alignment, theirs = work.alignment, registry.own_numbers(other)
+    names = [name for name in registry.own_numbers(entry) if name in theirs]
     if not names or (alignment and not alignment.shared):
         why = "Runs are compared where both scored the same pairs: these have no uid in common. Choose another run."
         messages.show_empty("No pair in common", why)
@@ -83,7 +84,9 @@ def compare_runs(entry: Entry) -> None:
         here, there = (words.number(len(table) - alignment.shared) for table in (alignment.first, alignment.second))
         by_uid = f"{shared} in both, matched by uid; {here} only here, {there} only there."
         messages.show_note(f"The same {shared}, in the same order." if alignment.rows is None else by_uid)
-    sessions.fragment(_table, run_every=progress_bars.SECONDS if work.task.active else None)(work, names, work.known)
+    sessions.fragment(_table, run_every=progress_bars.SECONDS if work.task.active else None)(
+        entry, work, names, work.known
+    )
     if alignment:
         _compare_tops(entry, other, work, names)
 
@@ -114,15 +117,15 @@ def _show_settings(mine: Run, theirs: Run) -> None:
     messages.show_facts(said or {"Settings": "the same in both runs"})
 
 
-def _table(work: Agreements, names: list[str], known: tuple) -> None:
+def _table(entry: Entry, work: Agreements, names: list[str], known: tuple) -> None:
     """A row a metric: rank correlation, and what the tops of both share. known: what was, when the page was drawn."""
     if work.known != known:
         st.rerun()
     messages.show_title("Agreement by metric", "rank correlation (Spearman), and the share of the top that is the same")
     head = "".join(f"<th>{title}</th>" for title in _COLUMNS)
-    rows = []
+    rows, titles = [], registry.titles(entry)
     for name in names:
-        title, found = f"<th>{html.escape(words.title(name))}</th>", work.found.get(name)
+        title, found = f"<th>{html.escape(titles(name))}</th>", work.found.get(name)
         if found is None:
             waiting = "".join(_cell(math.nan, "…", column) for column in _COLUMNS[1:])
             rows.append(f"<tr>{title}<td></td>{waiting}</tr>")
@@ -158,10 +161,12 @@ def _compare_tops(entry: Entry, other: Entry, work: Agreements, names: list[str]
     with left:
         # The usual one first: what a page begins with is not in its link.
         first = sorted(names, key=lambda name: name != "s_cliploss")
-        name = st.selectbox("Metric", first, format_func=words.title, key="ranked", on_change=sort_parts, **linked)
+        name = st.selectbox(
+            "Metric", first, format_func=registry.titles(entry), key="ranked", on_change=sort_parts, **linked
+        )
         size: dict[str, Any] = {"format": "%d %%", "key": "top", "on_change": galleries.rewind_sorted}
         percent = st.slider("Top share", 1, 99, _USUAL, **size, **linked)
-    found, title = work.found.get(name), words.title(name)
+    found, title = work.found.get(name), registry.title(entry, name)
     if found is not None and not found.pairs:
         with right:
             messages.show_empty("No pair scored by both", f"No pair has a {title} in both. Choose another metric.")
@@ -207,7 +212,8 @@ class Agreements:
     def __init__(self, first: ScoreTable, second: ScoreTable) -> None:
         self.alignment: Alignment | None = None
         self._tables = first, second
-        shared = [name for name in first.metrics if name in second.metrics]
+        known = (first.run.columns, second.run.columns)
+        shared = [name for name in known[0] if all(name in of and of[name].kind != "category" for of in known)]
         # The one that is looked at first comes first.
         self._names = sorted(shared, key=lambda name: name != "s_cliploss")
         self._kept = agreement_file(first.run, second.run)
@@ -224,9 +230,10 @@ class Agreements:
             told = part_of(report, 0, _MATCHING, "Matching the pairs of both runs …")
             self.alignment = align(*self._tables, told)
         missing = [name for name in self._names if name not in self.found] if self.alignment.shared else []
+        titles = self._tables[0].run.columns
         steps = np.linspace(_MATCHING, 1, len(missing) + 1)
         for name, first, last in zip(missing, steps, steps[1:], strict=False):
-            told = part_of(report, first, last, f"Ranking both runs by {words.title(name)} …")
+            told = part_of(report, first, last, f"Ranking both runs by {titles[name].shown} …")
             told(0, 1)
             self.found = {**self.found, name: measure_agreement(self.alignment, name, told)}
             write_agreements(self._kept, self.found)

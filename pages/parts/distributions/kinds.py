@@ -14,7 +14,7 @@ from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.counts import GroupMeans, group_means
 from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.index.ranking import percentile_groups
-from pages.parts import charts, marginals, messages, recipes, state, words
+from pages.parts import charts, marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.pair import galleries
 
@@ -34,7 +34,7 @@ def draw_kinds(entry: Entry, names: list[str]) -> None:
         return
     left, right = st.columns(2)
     column = left.selectbox("Kind", columns, key="kind", bind="query-params")
-    name = right.selectbox("Metric", names, format_func=words.title, key="of", bind="query-params")
+    name = right.selectbox("Metric", names, format_func=registry.titles(entry), key="of", bind="query-params")
     found = _categories(entry, column)
     every = marginals.marginal(entry, name)
     if not every.pairs:
@@ -51,7 +51,7 @@ def draw_kinds(entry: Entry, names: list[str]) -> None:
         scaled = np.round(whole * (part.pairs / max(int(whole.sum()), 1)), 1)
         charts.draw_histogram(
             f"{_label(found, place)}: {words.pairs(listed)}{by_recipe}, "
-            f"median {words.title(name)} {words.decimal(median)}",
+            f"median {registry.title(entry, name)} {words.decimal(median)}",
             "",
             edges,
             [
@@ -83,7 +83,12 @@ def draw_normalizer(entry: Entry, names: list[str]) -> None:
             column = st.selectbox("Kind", columns, key="kind", bind="query-params", width=260) if columns else None
         else:
             place = names.index("clip_score") if "clip_score" in names else 0
-            of: dict[str, Any] = {"format_func": words.title, "key": "along", "bind": "query-params", "width": 260}
+            of: dict[str, Any] = {
+                "format_func": registry.titles(entry),
+                "key": "along",
+                "bind": "query-params",
+                "width": 260,
+            }
             along = st.selectbox("Metric", names, index=place, **of)
     if split != "kind":
         _by_percentile(entry, along)
@@ -93,10 +98,10 @@ def draw_normalizer(entry: Entry, names: list[str]) -> None:
 
 def show_unscored(entry: Entry, name: str) -> None:
     """In place of a chart of a metric that no pair has."""
-    metric, run = words.metric(name), state.open_run(entry)
-    messages.show_title(f"{metric.title}: no pair of this run has a score")
+    metric, run = registry.column_of(entry, name), state.open_run(entry)
+    messages.show_title(f"{registry.title(entry, name)}: no pair of this run has a score")
     messages.show_note(metric.help)
-    if metric.ours:
+    if metric.origin in ("computed", "target"):
         st.caption("Every row of it is empty. This says whether the pool's embeddings can be used:")
         st.code(messages.command("inspect", run.pool_root), language="bash", wrap_lines=True)
     else:
@@ -119,16 +124,17 @@ def _by_percentile(entry: Entry, along: str) -> None:
         messages.show_empty("Nothing to average", "No pair of this run has these scores. Choose another metric.")
         return
     messages.show_title(
-        f"Mean r image and r text by percentile of {words.title(along)}",
+        f"Mean r image and r text by percentile of {registry.title(entry, along)}",
         f"{words.pairs(found.counts.sum())} in {filled.sum()} groups; score units",
     )
     middle = (np.arange(_GROUPS) + 0.5) * (100 / _GROUPS)
-    curves = {words.title(name): found.means[filled, place] for place, name in enumerate(_HALVES)}
-    charts.draw_curves(middle[filled], curves, f"percentile of {words.title(along)}", "mean score")
+    curves = {registry.title(entry, name): found.means[filled, place] for place, name in enumerate(_HALVES)}
+    charts.draw_curves(middle[filled], curves, f"percentile of {registry.title(entry, along)}", "mean score")
     taken = found.means[filled].sum(1)
     messages.show_note(
         f"The normalizer takes {words.decimal(taken[0])} from the lowest group and {words.decimal(taken[-1])} from the "
-        f"highest. Where a curve rises, pairs with a high {words.title(along)} are pulled down more than others."
+        f"highest. Where a curve rises, pairs with a high {registry.title(entry, along)} are pulled down more than "
+        "others."
     )
 
 
@@ -136,7 +142,7 @@ def _by_kind(entry: Entry, column: str, names: list[str]) -> None:
     shown = [name for name in ("clip_score", *_HALVES, "s_cliploss") if name in names]
     found = _kind_means(entry, column, tuple(shown))
     labels = _categories(entry, column)
-    means = {words.title(name): found.means[:, place] for place, name in enumerate(shown)}
+    means = {registry.title(entry, name): found.means[:, place] for place, name in enumerate(shown)}
     halves = found.means[:, [shown.index(name) for name in _HALVES]].sum(1)
     average = np.nansum(halves * found.counts) / max(found.counts.sum(), 1)
     columns = {"pairs": found.counts, **means, "normalizer": halves, "against the mean": halves - average}

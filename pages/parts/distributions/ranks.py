@@ -10,7 +10,7 @@ import streamlit as st
 
 from clipsel_core.curation.index.concordance import Disagreement, End, disagreement, keep_gaps
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import charts, messages, progress_bars, state, words
+from pages.parts import charts, messages, progress_bars, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.gallery.cards import Bar
@@ -30,7 +30,7 @@ def draw_ranks(entry: Entry, names: list[str]) -> None:
         for end in _ENDS:
             pager.rewind(f"{end} page")
 
-    shared: dict[str, Any] = {"format_func": words.title, "bind": "query-params", "on_change": rewind}
+    shared: dict[str, Any] = {"format_func": registry.titles(entry), "bind": "query-params", "on_change": rewind}
     first, second = (
         names.index(name) if name in names else min(place, len(names) - 1)
         for place, name in enumerate(("clip_score", "s_cliploss"))
@@ -46,7 +46,7 @@ def draw_ranks(entry: Entry, names: list[str]) -> None:
     if not found.pairs:
         messages.show_empty("Nothing to rank", "No pair of this run has both scores. Choose another metric.")
         return
-    one, other = words.title(x), words.title(y)
+    one, other = registry.title(entry, x), registry.title(entry, y)
     left, right = st.columns([3, 2], gap="large")
     with left:
         note = f"{words.pairs(found.pairs)}, stronger colour is more"
@@ -99,7 +99,7 @@ def _largest(found: Disagreement, end: End) -> str:
 def _draw_end(entry: Entry, found: Disagreement, end: End, names: tuple[str, str]) -> None:
     """One end of the differences, a page at a time: the pairs that one of the two metrics likes more."""
     listed, key = found.listed(end), f"{end} page"
-    liked, other = map(words.title, names if end == "first" else names[::-1])
+    liked, other = map(registry.titles(entry), names if end == "first" else names[::-1])
     title = f"{liked} likes, {other} does not"
     messages.show_title(title, f"{words.pairs(listed)} that {liked} ranks higher, the largest difference first")
     if not listed:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from clipsel_core.curation.index import counts as binning
 from clipsel_core.curation.index.counts import Cells, Span
-from pages.parts import pictures, state, words
+from pages.parts import pictures, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.map.canvas import Legend, Points
 
@@ -40,10 +40,10 @@ class Colour:
     name: str
     recipe: str = ""
 
-    @property
-    def title(self) -> str:
+    def title(self, entry: Entry) -> str:
+        """What people call it."""
         return {AMOUNT: "Number of pairs", KEPT: "Share kept by the recipe"}.get(self.name) or (
-            f"Mean {words.title(self.name)}"
+            f"Mean {registry.title(entry, self.name)}"
         )
 
 
@@ -184,11 +184,11 @@ def legend_of(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Legen
     if colour.name == KEPT:
         most = f"{100 * scale.high:.0f} %"
         overall, highest = f"{100 * scale.middle:.1f} % overall", most if scale.high == 1 else f"≥ {most}"
-        return Legend(colour.title, colours, [("0 %", 0.0), (overall, 0.5), (highest, 1.0)], blank)
+        return Legend(colour.title(entry), colours, [("0 %", 0.0), (overall, 0.5), (highest, 1.0)], blank)
     if colour.name != AMOUNT:
         low, middle, high = (words.decimal(end) for end in (scale.low, scale.middle, scale.high))
         ticks = [(f"≤ {low}", 0.0), (f"median {middle}", 0.5), (f"≥ {high}", 1.0)]
-        return Legend(colour.title, colours, ticks, blank)
+        return Legend(colour.title(entry), colours, ticks, blank)
     # Cells are an accident of drawing; a square of a hundredth of the map's width means the same at every zoom.
     left, right, _, _ = map_span(entry)
     side = (found.span[1] - found.span[0]) / found.density.shape[0]

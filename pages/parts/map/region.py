@@ -16,7 +16,7 @@ from clipsel_core.curation.index import ordering
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import marginals, messages, progress_bars, state, words
+from pages.parts import marginals, messages, progress_bars, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.charts import Layer, draw_histogram
 from pages.parts.gallery import pager
@@ -111,8 +111,10 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
         _show_words(entry, run, rows, _members(entry, shape), names)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         asked: dict[str, Any] = {"persist_state": "session", "on_change": rewind_region}
-        names_of = state.open_table(entry).metrics
-        metric = st.selectbox("Metric", names_of, format_func=words.title, key="map_metric", width=170, **asked)
+        names_of = registry.offered(entry, keys=("map_metric",))
+        metric = st.selectbox(
+            "Metric", names_of, format_func=registry.titles(entry), key="map_metric", width=170, **asked
+        )
         order = st.segmented_control("First", _ORDERS, default="highest", required=True, key="map_order", **asked)
     values = colours.scores_of(entry, metric)[member]
     scored = ~np.isnan(values)
@@ -120,13 +122,15 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
     keys = ordering.shuffled_keys(rows[scored], 0) if order == "random" else ranked
     listed = _SortedList(keys, rows[scored])
     if not len(listed):
-        messages.show_empty("Nothing to show", f"None of them has a {words.title(metric)}. Choose another metric.")
+        messages.show_empty(
+            "Nothing to show", f"None of them has a {registry.title(entry, metric)}. Choose another metric."
+        )
         return
     _draw_histogram(entry, metric, values, "region" if shape else "map")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.choose_page(_PAGE, listed)
     with st.container(height=_HEIGHT, border=False):
-        title = f"Pairs {'in the region' if shape else 'on the map'} by {words.title(metric)}, {order} first"
+        title = f"Pairs {'in the region' if shape else 'on the map'} by {registry.title(entry, metric)}, {order} first"
         shown: dict[str, Any] = {"title": title, "keeps": keeps}
         galleries.draw_gallery(entry, listed, metric, key="region", page=page, pager_key=_PAGE, **shown)
 
@@ -176,7 +180,7 @@ def _draw_histogram(entry: Entry, metric: str, values: np.ndarray, what: str) ->
     scaled = np.round(whole * (int(part.sum()) / max(int(whole.sum()), 1)), 1 if part.sum() < 1000 else 0)
     here, all_of = (words.decimal(spread.quantile(50)) for spread in (region, everything))
     draw_histogram(
-        f"{words.title(metric)}: median {here} here, {all_of} in the run",
+        f"{registry.title(entry, metric)}: median {here} here, {all_of} in the run",
         "",
         edges,
         [Layer("pool", "whole run, same area", scaled), Layer("kept", f"this {what}", part)],

@@ -9,10 +9,20 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.index import ranking
-from clipsel_core.curation.recipes.recipe import AtMost, Drop, Intersect, Keep, Union
+from clipsel_core.curation.recipes.recipe import (
+    AnyOf,
+    AtMost,
+    Drop,
+    FilterStep,
+    Intersect,
+    Keep,
+    KeepBottom,
+    Random,
+    Union,
+)
 from clipsel_core.curation.selecting.selection import Judged, judge_pair
 from clipsel_core.errors import ClipselError
-from pages.parts import marginals, messages, recipes, state, words
+from pages.parts import marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 
@@ -29,14 +39,19 @@ _PARTS = ("clip_score", "r_image", "r_text", "s_cliploss")
 def draw_scores(entry: Entry, row: int) -> None:
     """Draws a pair's score and rank by every metric of the run, and what the normalizer took of CLIPScore."""
     table = state.open_table(entry)
-    found = {name: float(table.take(name, np.array([row]))[0]) for name in table.metrics}
+    found = {name: float(table.take(name, np.array([row]))[0]) for name in registry.own_numbers(entry)}
     parts = [found.get(name, np.nan) for name in _PARTS]
     waterfall = _waterfall(entry, *parts) if np.isfinite(parts).all() else None
     scores = []
     for name, value in found.items():
-        metric, spread = words.metric(name), marginals.marginal(entry, name)
+        metric, spread = registry.column_of(entry, name), marginals.marginal(entry, name)
         edges, counts = spread.coarse(_BINS)
-        known = {"title": metric.title, "help": metric.help, "value": words.decimal(value), "counts": counts.tolist()}
+        known = {
+            "title": registry.title(entry, name),
+            "help": metric.help,
+            "value": words.decimal(value),
+            "counts": counts.tolist(),
+        }
         if not np.isfinite(value):
             scores.append({**known, "rank": "not scored", "percentile": "", "at": None})
             continue
@@ -113,7 +128,7 @@ def show_steps(entry: Entry, row: int) -> None:
         sign, how = ("✓", "passes") if judged.after else ("✕", "fails")
         if not judged.before and not judged.after:
             sign, how = "–", "out"
-        said, why = html.escape(recipes.step_in_words(judged.step)), html.escape(_reason(judged))
+        said, why = html.escape(recipes.step_in_words(entry, judged.step)), html.escape(_reason(judged))
         lines += f'<li class="{how}" value="{judged.number}"><span>{sign}</span><span>{said}</span><i>{why}</i></li>'
     st.html(f'<div class="verdict {kind}"><b>{html.escape(headline)}</b><ol>{lines}</ol></div>')
 
@@ -121,6 +136,8 @@ def show_steps(entry: Entry, row: int) -> None:
 def _reason(judged: Judged) -> str:
     """What the pair has and what the step asks for."""
     if judged.score is None:
+        if isinstance(judged.step, FilterStep | AnyOf | Random):
+            return "" if judged.before else "out before"
         if isinstance(judged.step, Union | Keep):
             return "brought back" if judged.after and not judged.before else "changes nothing"
         if not judged.before:
@@ -138,5 +155,5 @@ def _reason(judged: Judged) -> str:
         return f"{score}, a tie that went to smaller uids"
     if score == threshold:  # The digits that are usually shown do not tell them apart.
         score, threshold = f"{judged.score:.7g}", f"{judged.threshold:.7g}"
-    passes, fails = ("≤", ">") if isinstance(judged.step, AtMost) else ("≥", "<")
+    passes, fails = ("≤", ">") if isinstance(judged.step, AtMost | KeepBottom) else ("≥", "<")
     return f"{score} {passes if judged.after else fails} {threshold}"

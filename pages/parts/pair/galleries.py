@@ -20,7 +20,7 @@ from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError, RunError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
-from pages.parts import messages, progress_bars, recipes, sessions, state, words
+from pages.parts import messages, progress_bars, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, pager, texts
 from pages.parts.jobs import dialogs, forms
@@ -102,18 +102,18 @@ def draw_sorted(
     if not pairs:
         messages.show_empty("Nothing to show", "No pair lies in this part. Choose another one.")
         return
-    names = list(state.open_table(entry).metrics)
+    names = registry.offered(entry, keys=(_METRIC,))
     shared: dict[str, Any] = {"bind": "query-params", "on_change": rewind_sorted}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         # The usual one first: what a page begins with is not in its link.
         names.sort(key=lambda name: name != usual)
-        metric = st.selectbox("By", names, format_func=words.title, key=_METRIC, width=220, **shared)
+        metric = st.selectbox("By", names, format_func=registry.titles(entry), key=_METRIC, width=220, **shared)
         order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key=_ORDER, **shared)
     name = (entry, metric, name, state.scores_stamp(entry))
     listed = pager.sort_pairs(name, lambda: Listing.of(state.ranking(entry, metric), bits()), _ORDERS[order], _CARDS)
     messages.show_title(title, words.pairs(pairs))
     if not len(listed):
-        messages.show_note(f"None of them has a {words.title(metric)}.")
+        messages.show_note(f"None of them has a {registry.title(entry, metric)}.")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.choose_page(_PAGE, listed)

@@ -14,7 +14,7 @@ from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.store import TargetInfo
-from pages.parts import messages, progress_bars, search_links, sessions, state, words
+from pages.parts import messages, progress_bars, registry, search_links, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, pager
 from pages.parts.search import queries, results
@@ -97,7 +97,7 @@ def draw_target_images(entry: Entry, row: int) -> None:
 
 
 def _draw_target(entry: Entry, row: int, info: TargetInfo, found: NearestTargets) -> None:
-    nearest = words.title(f"normsim_inf_{info.name}")
+    nearest = registry.title(entry, f"normsim_inf_{info.name}")
     messages.show_title(f"Nearest of {counted(info.rows, 'images')} of {info.name}", "by absolute cosine")
     text = (
         f"{nearest} is the first of these, {words.decimal(abs(float(found.similarity[0])))}; the rest do not enter it."

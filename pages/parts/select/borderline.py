@@ -9,12 +9,12 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.curation.recipes.recipe import AtMost, ScoreStep
+from clipsel_core.curation.recipes.recipe import AtMost, KeepBottom, ScoreStep
 from clipsel_core.curation.selecting import stability
 from clipsel_core.curation.selecting.live import Side, boundary
 from clipsel_core.curation.selecting.stability import Stability
 from clipsel_core.runs.store import Run
-from pages.parts import messages, recipes, state, words
+from pages.parts import messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, pager
 from pages.parts.pair import galleries
@@ -40,14 +40,14 @@ def draw_threshold(entry: Entry, run: Run, recipe: str) -> None:
     asked = st.segmented_control(
         "Step",
         list(steps),
-        format_func=lambda place: f"{place + 1} · {words.title(steps[place].metric)}",
+        format_func=lambda place: f"{place + 1} · {registry.title(entry, recipes.ranked_by(steps[place]))}",
         key="threshold of",
         required=True,
         label_visibility="collapsed",
     )
     place = first if asked is None else asked
     found = boundary(state.open_picker(entry), state.parse(entry, recipe), place)
-    upward, kept = not isinstance(steps[place], AtMost), state.keeps(entry, recipe)
+    upward, kept = not isinstance(steps[place], AtMost | KeepBottom), state.keeps(entry, recipe)
     messages.show_note("Of the pairs that reach this step, the nearest first. K keeps and D drops the pair in focus.")
     sides = (
         ("below", found.failing if upward else found.passing),
@@ -69,7 +69,7 @@ def draw_seed(entry: Entry, recipe: str) -> None:
     """What the expander holds. recipe: the draft's YAML, which fits the run."""
     found = _stability(entry, recipe)
     for metric in found.unknown:
-        messages.show_note(f"A step uses {words.title(metric)}; how much of it is chance is not on record.")
+        messages.show_note(f"A step uses {registry.title(entry, metric)}; how much of it is chance is not on record.")
     if not found.noisy:
         title = "No step of this recipe depends on the seed"
         messages.show_empty(
@@ -103,14 +103,15 @@ def _side(entry: Entry, step: ScoreStep, side: str, listed: Side, kept: state.Ke
     pages, title = _Pages(listed), st.container()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.choose_page(_pager(side), pages)
-    values = state.open_table(entry).take(step.metric, pages.rows(page))
+    metric = recipes.ranked_by(step)
+    values = state.open_table(entry).take(metric, pages.rows(page))
     # In a large run the pairs of a page may differ by less than is said of a score.
     span = " to ".join(dict.fromkeys(words.decimal(float(end)) for end in (values.min(), values.max())))
     with title:
-        said = f"{words.pairs(len(listed))}, these have {words.title(step.metric)} {span}"
+        said = f"{words.pairs(len(listed))}, these have {registry.title(entry, metric)} {span}"
         messages.show_title(f"Just {side}: {verb}", said)
     shown: dict[str, Any] = {"title": f"Pairs just {side} the threshold", "keeps": kept, "pager_key": _pager(side)}
-    galleries.draw_gallery(entry, pages, step.metric, key=f"just {side}", page=page, **shown)
+    galleries.draw_gallery(entry, pages, metric, key=f"just {side}", page=page, **shown)
 
 
 @dataclass(frozen=True)

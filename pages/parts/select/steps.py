@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Context, Decimal
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import streamlit as st
@@ -24,16 +24,23 @@ from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.index.ranking import Shares
 from clipsel_core.curation.recipes.recipe import (
+    AnyOf,
     AnyStep,
     AtLeast,
     AtMost,
+    Between,
     Drop,
+    FilterStep,
     Intersect,
     Keep,
+    KeepBottom,
     KeepTop,
+    Random,
     ScoreStep,
+    ShareStep,
     Subtract,
     Union,
+    columns_of,
     plain_decimal,
 )
 from clipsel_core.curation.recipes.uidlists import ENDINGS
@@ -41,9 +48,10 @@ from clipsel_core.curation.selecting.live import Settings, settings_of
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import marginals, messages, recipes, sessions, state, words
+from pages.parts import marginals, messages, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
+from pages.parts.select import adders, fields
 
 _PERMILLE = Shares.evenly(1000)
 _LAYERS = [
@@ -54,10 +62,25 @@ _LAYERS = [
 _RULES = {
     "pool": "top share of pool",
     "survivors": "top share of survivors",
+    "lowest pool": "bottom share of pool",
+    "lowest survivors": "bottom share of survivors",
     "at_least": "at least",
     "at_most": "at most",
+    "between": "between",
 }
-_FIRST_PERCENTILE = {"at_least": 70, "at_most": 30}
+# Those of the rules that keep a share: their kind, and what it is a share of.
+_SHARES: dict[str, tuple[type[KeepTop] | type[KeepBottom], Literal["pool", "survivors"]]] = {
+    "pool": (KeepTop, "pool"),
+    "survivors": (KeepTop, "survivors"),
+    "lowest pool": (KeepBottom, "pool"),
+    "lowest survivors": (KeepBottom, "survivors"),
+}
+_LIMITS: dict[str, type[AtLeast] | type[AtMost] | type[Between]] = {
+    "at_least": AtLeast,
+    "at_most": AtMost,
+    "between": Between,
+}
+_FIRST_PERCENTILES = {"at_least": (70,), "at_most": (30,), "between": (5, 95)}
 _BARE: dict[str, Any] = {"label_visibility": "collapsed"}
 _ADD = "add"
 _LIST_RULES: dict[str, type[Intersect] | type[Union] | type[Subtract]] = {
@@ -103,6 +126,10 @@ def draw_steps(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
         with st.container(border=True):
             _head(entry, run, number, place, step)
             places[number] = st.container(key=f"effect-{number}")
+            try:
+                fields.draw_fields(entry, run, number, step)
+            except ClipselError as error:
+                messages.show_error(error, "What this step looks at cannot be read")
             if isinstance(step, Keep | Drop):
                 with st.expander("Which pairs"):
                     st.code("\n".join(getattr(step, step.kind)), language=None, height=160)
@@ -114,15 +141,17 @@ def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: di
     earlier = 0  # the enabled steps before it
     for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
         with places[number]:
-            if isinstance(step, ScoreStep) and step.metric in run.metrics:
-                # The thumb and what it does: percent for a fraction, the metric's own range for a threshold.
-                ruler, settings = _ruler(entry, step), None
-                key = f"share-{number}" if isinstance(step, KeepTop) else f"{step.kind}-{number}-{step.metric}"
-                head = {**ruler.head(step), "label": f"Step {place + 1}: {words.title(step.metric)}"}
-                if picked is not None:
-                    settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
-                    head |= _effect(step, earlier, settings, picked.selection)
-                _draw_thumb(head, settings, key, partial(_move, entry, run, number))
+            if isinstance(step, ScoreStep):
+                # Of a column that may not be there nothing is known where the recipe does not fit.
+                if picked is not None or set(columns_of(step)) <= set(run.metrics):
+                    try:
+                        _draw_effect(entry, run, (number, step), place, earlier, picked)
+                    except ClipselError as error:
+                        messages.show_error(error, "This step cannot be set")
+            elif picked is not None and step.enabled and isinstance(step, FilterStep | AnyOf | Random):
+                report, pairs = picked.selection.report[earlier], picked.picker.size(())
+                passes = f"{words.number(pairs - report.alone_drops)} of the run's {words.pairs(pairs)}"
+                messages.show_note(f"By itself it keeps {passes}")
             elif picked is not None and step.enabled and isinstance(step, Intersect | Union | Subtract):
                 report = picked.selection.report[earlier]
                 if report.listed is not None and report.unknown is not None:
@@ -131,13 +160,42 @@ def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: di
         earlier += step.enabled
 
 
+def _draw_effect(
+    entry: Entry, run: Run, numbered: tuple[int, ScoreStep], place: int, earlier: int, picked: state.Picked | None
+) -> None:
+    """The thumb and what it does: percent for a share, the column's own range for a threshold."""
+    number, step = numbered
+    ruler, settings = _ruler(entry, step), None
+    key = f"share-{number}" if isinstance(step, ShareStep) else f"{step.kind}-{number}-{step.metric}"
+    head = {**ruler.head(step), "label": f"Step {place + 1}: {registry.title(entry, recipes.ranked_by(step))}"}
+    if picked is not None:
+        settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
+        if isinstance(step, KeepBottom):
+            settings = turned(settings)
+        head |= _effect(entry, step, earlier, settings, picked.selection)
+    _draw_thumb(head, settings, key, partial(_move, entry, run, number))
+
+
+def turned(settings: Settings) -> Settings:
+    """What the places of a keep_bottom do, whose ranks are those of the column turned round, as the column lies."""
+    layers = {name: getattr(settings, name)[::-1] for name in ("pool", "others", "fixed", "now")}
+    below = settings.scored - settings.below
+    return replace(settings, thresholds=-settings.thresholds, below=below, edges=-settings.edges[::-1], **layers)
+
+
 def draw_adders(entry: Entry, run: Run) -> None:
-    """What adds a step: one of the first metric that no step uses yet, keeping its top half; or one with a list."""
-    used = {step.metric for step in recipes.draft(entry, run).values() if isinstance(step, ScoreStep)}
-    choices = [name for name in run.metrics if words.metric(name).selects and name not in used]
-    step = KeepTop(column=(choices or run.metrics)[0], keep_top=Decimal("0.5"))
+    """What adds a step: one of the first score that no step uses yet, keeping its better half; of another kind; or
+    with a list."""
+    used = {name for step in recipes.draft(entry, run).values() for name in columns_of(step)}
+    own = {name: registry.column_of(entry, name) for name in registry.own_numbers(entry)}
+    # Of what we compute those that say which way is better; whoever brought a column knows what it is for.
+    fit = [name for name, column in own.items() if column.direction or column.origin not in ("computed", "target")]
+    name = next((name for name in fit if name not in used), run.metrics[0])
+    kind = KeepBottom if name in own and own[name].direction == "lower" else KeepTop
+    step = kind.model_validate({"column": name, kind.kind: Decimal("0.5")})
     with st.container(horizontal=True, gap="small"):
         st.button("Add a step", icon=":material/add:", key=_ADD, on_click=recipes.add_step, args=(entry, run, step))
+        adders.draw_kinds_adder(entry, run)
         _draw_list_adder(entry, run)
 
 
@@ -197,14 +255,21 @@ def _head(entry: Entry, run: Run, number: int, place: int, step: AnyStep) -> Non
 
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{place + 1}**")
-        if isinstance(step, ScoreStep):
-            names, rules = list(dict.fromkeys([*run.metrics, step.metric])), list(_RULES)
-            metric, rule = names.index(step.metric), rules.index(step.of if isinstance(step, KeepTop) else step.kind)
+        if isinstance(step, ScoreStep | Between):
+            rules = list(_RULES)
             again: dict[str, Any] = {"on_change": _rebuild, "args": (entry, run, number), **_BARE}
-            st.selectbox("Metric", names, metric, words.title, key=f"metric-{number}", width=165, **again)
-            st.selectbox("Rule", rules, rule, _RULES.__getitem__, key=f"rule-{number}", width=195, **again)
+            if step.column is None:
+                rules.remove("between")
+                st.markdown("a mix, ")
+            else:
+                names = list(dict.fromkeys([*registry.offered(entry), step.column]))
+                at, titles = names.index(step.column), registry.titles(entry)
+                st.selectbox("Metric", names, at, titles, key=f"metric-{number}", width=165, **again)
+            st.selectbox(
+                "Rule", rules, rules.index(_rule_of(step)), _RULES.__getitem__, key=f"rule-{number}", width=205, **again
+            )
         else:
-            st.text(step.text)
+            st.text(recipes.step_in_words(entry, step.model_copy(update={"enabled": True})))
         st.space("stretch")
         st.toggle(f"Step {place + 1} is on", step.enabled, key=f"on-{number}", on_change=switch, **_BARE)
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
@@ -238,22 +303,35 @@ def _arrange(entry: Entry, run: Run, number: int, place: int) -> None:
     st.button(out, icon=":material/close:", key=f"remove-{number}", help=out, type="tertiary", on_click=take_out)
 
 
+def _rule_of(step: ScoreStep | Between) -> str:
+    shares = (rule for rule, made in _SHARES.items() if made == (type(step), getattr(step, "of", "")))
+    return next(shares, step.kind)
+
+
 @sessions.callback
 def _rebuild(entry: Entry, run: Run, number: int) -> None:
-    """The step anew after its metric or rule changed; a fraction stays, a threshold starts at a round percentile."""
+    """The step anew after its column or rule changed; a share stays, a threshold starts at a round percentile."""
     old = recipes.draft(entry, run).get(number)
-    if old is None:
+    if not isinstance(old, ScoreStep | Between):
         return
-    metric, rule = st.session_state[f"metric-{number}"], st.session_state[f"rule-{number}"]
-    if rule in ("pool", "survivors"):
-        part = old.keep_top if isinstance(old, KeepTop) else Decimal("0.5")
-        step: AnyStep = KeepTop(column=metric, keep_top=part, of=rule, enabled=old.enabled)
+    rule = st.session_state[f"rule-{number}"]
+    said: dict[str, Any] = {"enabled": old.enabled}
+    if old.column is not None:
+        said["column"] = metric = st.session_state[f"metric-{number}"]
+    elif isinstance(old, ScoreStep):
+        said |= {"mix": old.mix, "standardise": old.standardise, "missing": old.missing}
+        metric = recipes.ranked_by(old)
+    if rule in _SHARES:
+        kind, of = _SHARES[rule]
+        said |= {kind.kind: old.part if isinstance(old, ShareStep) else Decimal("0.5"), "of": of}
+        made: AnyStep = kind.model_validate(said)
     else:
-        start = float(np.nan_to_num(marginals.marginal(entry, metric).quantile(_FIRST_PERCENTILE[rule])))
-        start = round(start, _digits(_scale(entry, metric)[2]))
-        kind = AtLeast if rule == "at_least" else AtMost
-        step = kind.model_validate({"column": metric, rule: start, "enabled": old.enabled})
-    recipes.change_step(entry, run, number, step)
+        limit = _LIMITS[rule]
+        spread, digits = marginals.marginal(entry, metric), _digits(_scale(entry, metric)[2])
+        ends = [round(float(np.nan_to_num(spread.quantile(end))), digits) for end in _FIRST_PERCENTILES[rule]]
+        said[limit.kind] = ends if limit is Between else ends[0]
+        made = limit.model_validate(said)
+    recipes.change_step(entry, run, number, made)
 
 
 def _draw_thumb(
@@ -308,7 +386,7 @@ def _move(entry: Entry, run: Run, number: int, moved: int | str) -> None:
     try:
         if not isinstance(moved, str):
             amount = _ruler(entry, step).amount(moved)
-        elif isinstance(step, KeepTop):  # percent as a fraction, with all its digits
+        elif isinstance(step, ShareStep):  # percent as a fraction, with all its digits
             amount = Context(prec=100).multiply(Decimal(moved), Decimal("0.01"))
         else:
             amount = float(moved)
@@ -336,7 +414,7 @@ class _Ruler:
 
     def head(self, step: ScoreStep) -> dict[str, Any]:
         """What the control must know to draw the thumb where the step has it."""
-        own, shared = getattr(step, step.kind), isinstance(step, KeepTop)
+        own, shared = getattr(step, step.kind), isinstance(step, ShareStep)
         value = float(own * 100) if shared else float(own)
         last, digits = len(self.amounts) - 1, _digits(self.pace)
         place = min(max(round((value - self.start) / self.pace), 0), last)
@@ -355,7 +433,7 @@ class _Ruler:
 
 
 def _ruler(entry: Entry, step: ScoreStep) -> _Ruler:
-    if isinstance(step, KeepTop):
+    if isinstance(step, ShareStep):
         return _Ruler(_PERMILLE, 0.0, 0.1, " %")
     low, high, pace = _scale(entry, step.metric)
     return _Ruler(_values(low, high, pace), low, pace, "")
@@ -379,15 +457,15 @@ def _digits(pace: float) -> int:
     return max(0, round(-np.log10(pace)))
 
 
-def _effect(step: ScoreStep, earlier: int, settings: Settings, picked: Selection) -> dict[str, Any]:
+def _effect(entry: Entry, step: ScoreStep, earlier: int, settings: Settings, picked: Selection) -> dict[str, Any]:
     """The metric's histogram in three layers: the pool, what the other steps let through, what is kept in the end.
 
     And what the funnel and the other cards say as the step stands. earlier: the enabled steps before it.
     """
-    low, high = float(settings.edges[0]), float(settings.edges[-1])
+    low, high, metric = float(settings.edges[0]), float(settings.edges[-1]), recipes.ranked_by(step)
     behind = picked.report[earlier:] if step.enabled else ()
     report = behind[0] if behind else None
-    title, says = _heading(step, report, settings.scored)
+    title, says = _heading(entry, step, report, settings.scored)
     marks = []
     if report is not None and report.threshold is not None and low - 1e-9 <= report.threshold <= high + 1e-9:
         # The threshold's line, where it lies within the scores.
@@ -398,16 +476,16 @@ def _effect(step: ScoreStep, earlier: int, settings: Settings, picked: Selection
     return {
         "title": title,
         "says": says,
-        "words": recipes.step_in_words(step),
-        "rule": recipes.step_in_words(step, "{}"),
+        "words": recipes.step_in_words(entry, step),
+        "rule": recipes.step_in_words(entry, step, "{}"),
         "row": 1 + earlier,
         "stands": [other.kept_after for other in behind],
         "drops": report.alone_drops if report else 0,
-        "note": words.metric(step.metric).help,
-        "metric": words.title(step.metric),
+        "note": registry.column_of(entry, metric).help,
+        "metric": registry.title(entry, metric),
         "on": step.enabled,
-        "upward": not isinstance(step, AtMost),
-        "absolute": not isinstance(step, KeepTop),
+        "upward": not isinstance(step, AtMost | KeepBottom),
+        "absolute": not isinstance(step, ShareStep),
         "low": low,
         "high": high,
         "unit": "score",
@@ -423,16 +501,16 @@ def _effect(step: ScoreStep, earlier: int, settings: Settings, picked: Selection
     }
 
 
-def _heading(step: ScoreStep, report: StepReport | None, scored: int) -> tuple[str, str]:
+def _heading(entry: Entry, step: ScoreStep, report: StepReport | None, scored: int) -> tuple[str, str]:
     """What the card says as the step stands; and what stands before its counts while another thumb moves. Which score a
     share ends at is not known then."""
-    title = words.title(step.metric)
+    title = registry.title(entry, recipes.ranked_by(step))
     if report is None:
         return f"{title}: this step is off", title
     if not scored:
         return f"{title}: no pair of this run has a score", title
     if report.threshold is None:
         return f"{title}: this step keeps none", title
-    rule = f"{title} {'≤' if isinstance(step, AtMost) else '≥'} {words.decimal(report.threshold)}"
+    rule = f"{title} {'≤' if isinstance(step, AtMost | KeepBottom) else '≥'} {words.decimal(report.threshold)}"
     before, after = words.number(report.kept_before), words.number(report.kept_after)
-    return f"{rule} keeps {after} of {before}", title if isinstance(step, KeepTop) else rule
+    return f"{rule} keeps {after} of {before}", title if isinstance(step, ShareStep) else rule
