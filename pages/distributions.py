@@ -8,13 +8,14 @@ import streamlit as st
 
 from clipsel_core.curation.index.counts import Density, density
 from clipsel_core.curation.recipes.recipe import ScoreStep
-from clipsel_core.errors import ClipselError
+from clipsel_core.errors import ClipselError, PoolFormatError
 from pages.parts import charts, marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.distributions import kinds, ranks
 
 _BINS = 128
 _QUANTILES = (5, 50, 95)
+_DRAWN = ("number", "flag", "category", "text")
 
 
 def show(entry: Entry) -> None:
@@ -36,39 +37,68 @@ def show(entry: Entry) -> None:
 
 
 def _each(entry: Entry, names: list[str]) -> None:
-    scale = st.segmented_control(
-        "Height",
-        ["linear", "log"],
-        default="linear",
-        required=True,
-        key="scale",
-        persist_state="session",
-        label_visibility="collapsed",
-    )
-    for place, name in enumerate(names):
+    own = [*names, *(name for name, column in state.open_run(entry).columns.items() if column.kind == "category")]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        scale = st.segmented_control(
+            "Height",
+            ["linear", "log"],
+            default="linear",
+            required=True,
+            key="scale",
+            persist_state="session",
+            label_visibility="collapsed",
+        )
+        # Of the pool's table only what is asked for is read.
+        others = [name for name in registry.offered(entry, *_DRAWN, keys=("besides",)) if name not in own]
+        besides = st.multiselect(
+            "Columns of the pool's table",
+            others,
+            format_func=registry.titles(entry),
+            key="besides",
+            placeholder="and columns of the pool's table" if others else "no column of the pool's table is at hand",
+            label_visibility="collapsed",
+            bind="query-params",
+            disabled=not others,
+            width=380,
+        )
+    for place, name in enumerate([*besides, *own]):
         if place % 2 == 0:
             columns = st.columns(2, gap="medium")
-        spread, metric = marginals.marginal(entry, name), registry.column_of(entry, name)
         with columns[place % 2].container(border=True, height="stretch"):
-            if not spread.pairs:
-                kinds.show_unscored(entry, name)
-                continue
-            edges, counts = spread.coarse(_BINS)
-            found = {percent: spread.quantile(percent) for percent in _QUANTILES}
-            charts.draw_histogram(
-                f"{registry.title(entry, name)} of {words.pairs(spread.pairs)}",
-                metric.help,
-                edges,
-                [charts.Layer("kept", "", counts)],
-                [charts.Mark(value, "") for value in found.values()],
-                key=f"spread-{name}",
-                aside=" · ".join(f"P{percent} {words.decimal(value)}" for percent, value in found.items()),
-                log=scale == "log",
-            )
+            try:
+                _draw_one(entry, name, log=scale == "log")
+            except PoolFormatError as error:
+                messages.show_error(error, f"{registry.title(entry, name)} cannot be drawn")
+
+
+def _draw_one(entry: Entry, name: str, *, log: bool) -> None:
+    """A column's histogram; of a category a bar for each value."""
+    column = registry.column_of(entry, name)
+    if column.kind in ("category", "text"):
+        kinds.draw_bars(entry, name)
+        return
+    spread = marginals.marginal(entry, name)
+    if not spread.pairs:
+        kinds.show_unscored(entry, name)
+        return
+    edges, counts = spread.coarse(_BINS)
+    found = {percent: spread.quantile(percent) for percent in _QUANTILES}
+    charts.draw_histogram(
+        f"{registry.title(entry, name)} of {words.pairs(spread.pairs)}",
+        column.help,
+        edges,
+        [charts.Layer("kept", "", counts)],
+        [charts.Mark(value, "") for value in found.values()],
+        key=f"spread-{name}",
+        aside=" · ".join(f"P{percent} {words.decimal(value)}" for percent, value in found.items()),
+        log=log,
+        unit=registry.unit_of(column),
+    )
 
 
 def _two(entry: Entry, names: list[str]) -> None:
     left, right = st.columns(2)
+    names = registry.offered(entry, keys=("across", "up"))
     options: dict[str, Any] = {"options": names, "format_func": registry.titles(entry), "bind": "query-params"}
     # Those that the recipe uses first, as its thresholds are drawn in.
     draft = recipes.draft(entry, state.open_run(entry)).values()

@@ -226,10 +226,11 @@ def draw_histogram(
     height: int = 150,
     aside: str = "",
     legend: bool = True,
+    unit: str = "score",
 ) -> None:
     """Draws layers over the same equal bins. edges: (bins + 1,) ascending scores; counts of a layer: (bins,).
 
-    aside: a few words at the right of the title. legend: whether the layers are named below.
+    aside: a few words at the right of the title. legend: whether the layers are named below. unit: of the numbers.
     """
     low, high = float(edges[0]), float(edges[-1])
     span = high - low or 1.0
@@ -239,7 +240,7 @@ def draw_histogram(
         "aside": aside,
         "low": low,
         "high": high,
-        "unit": "score",
+        "unit": unit,
         "log": log,
         "height": height,
         "legend": legend,

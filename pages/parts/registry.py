@@ -111,3 +111,8 @@ def _asked(keys: tuple[str, ...]) -> set[str]:
 def own_numbers(entry: Entry) -> list[str]:
     """The run's own columns that hold numbers: scores, and what was added."""
     return [name for name, column in _own(entry).items() if column.kind in _NUMBERS]
+
+
+def unit_of(column: Column) -> str:
+    """What its numbers are called beside an axis."""
+    return column.unit or ("score" if column.origin in ("computed", "target", "mix") else "value")

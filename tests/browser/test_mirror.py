@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,23 @@ import pytest
 from benchmarks.synthetic_run import write_run
 from clipsel_core.curation.index.ranking import Shares
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe import AtLeast, AtMost, KeepTop, Recipe
+from clipsel_core.curation.recipes.recipe import (
+    AnyOf,
+    AnyStep,
+    AtLeast,
+    AtMost,
+    Between,
+    KeepBottom,
+    KeepTop,
+    Random,
+    Recipe,
+    ScoreStep,
+    ShareStep,
+)
 from clipsel_core.curation.selecting.live import settings_of
 from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.runs.store import Run
-from pages.parts.select.steps import packed
+from pages.parts.select.steps import packed, turned
 
 MIRROR = Path(__file__).parents[2] / "pages" / "parts" / "select" / "mirror.js"
 METRICS = ("clip_score", "s_cliploss", "normsim_inf_task")
@@ -51,18 +64,36 @@ def random_step(draw: np.random.Generator, table: ScoreTable) -> KeepTop | AtLea
     return AtLeast(column=metric, at_least=value) if kind == 2 else AtMost(column=metric, at_most=value)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_mirror__counts_what_select_picks(picker, tab, seed):
-    draw, table = np.random.default_rng(seed), picker.table
-    steps = [random_step(draw, table) for _ in range(draw.integers(1, 4))]
-    at = int(draw.integers(len(steps)))
+def random_new_step(draw: np.random.Generator, table: ScoreTable) -> AnyStep:
+    """One of the lowest share, a mix, a filter, a random share."""
+    metric, part = METRICS[draw.integers(len(METRICS))], int(draw.integers(1, 1001)) / 1000
+    low, high = np.nanquantile(table.column(metric), sorted(draw.random(2))).round(3).tolist()
+    of = ("pool", "survivors")[draw.integers(2)]
+    mix = (("clip_score", Decimal(1)), ("normsim_inf_task", Decimal("-0.5")))
+    steps = (
+        KeepBottom(column=metric, keep_bottom=part, of=of),
+        KeepTop.model_validate({"mix": mix, "keep_top": part, "of": of}),
+        Between(column=metric, between=(low, high)),
+        AnyOf(any_of=(AtLeast(column=metric, at_least=high), AtMost(column=metric, at_most=low))),
+        Random(random=part, seed=int(draw.integers(100)), of=of),
+    )
+    return steps[draw.integers(len(steps))]
+
+
+def check(picker: Picker, tab, draw: np.random.Generator, steps: list[AnyStep], at: int) -> None:
+    """Holds what the browser says of five places of a step's thumb against what select() picks."""
+    table = picker.table
     moved, recipe = steps[at], Recipe(steps=tuple(steps))
-    shares, start, pace = isinstance(moved, KeepTop), 0.0, 0.001
+    metric = moved.ranked if isinstance(moved, KeepBottom) else moved.metric
+    shares, start, pace = isinstance(moved, ShareStep), 0.0, 0.001
     if not shares:
-        start = round(float(np.nanmin(table.column(moved.metric))), 3)
+        start = round(float(np.nanmin(table.column(metric))), 3)
     amounts = Shares.evenly(1000) if shares else (start + pace * np.arange(300)).round(3)
     settings = settings_of(picker, recipe, picker.take(recipe), at, amounts)
-    head = {"start": start, "pace": pace, "absolute": not shares, "upward": not isinstance(moved, AtMost), "layers": []}
+    if isinstance(moved, KeepBottom):
+        settings = turned(settings)
+    upward = not isinstance(moved, AtMost | KeepBottom)
+    head = {"start": start, "pace": pace, "absolute": not shares, "upward": upward, "layers": []}
     head |= {"places": len(amounts)}
     places = draw.integers(0, len(amounts), 5).tolist()
     for place, seen in zip(places, tab.evaluate(READ, [list(packed(head, settings)), places]), strict=True):
@@ -79,7 +110,25 @@ def test_mirror__counts_what_select_picks(picker, tab, seed):
         if settings.exact == len(left):
             # Nothing is drawn where none of them passes the later shares as these stand.
             assert not layer.any() or layer.sum() == pytest.approx(len(picked))
-        if not any(isinstance(step, KeepTop) for step in steps[at + 1 :]):
+        if not any(isinstance(step, ShareStep | Random) for step in steps[at + 1 :]):
             # The bin that the threshold cuts is foreseen to a fine bin, which holds a few of these pairs.
-            expected = table.ranking(moved.metric).spread(picked.bits()).coarse
+            expected = table.ranking(metric).spread(picked.bits()).coarse
             assert np.abs(layer - expected).max() <= 5
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_mirror__counts_what_select_picks(picker, tab, seed):
+    draw = np.random.default_rng(seed)
+    steps = [random_step(draw, picker.table) for _ in range(draw.integers(1, 4))]
+    check(picker, tab, draw, steps, int(draw.integers(len(steps))))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_mirror__counts_what_select_picks_with_other_kinds_of_steps(picker, tab, seed):
+    draw, table = np.random.default_rng(1000 + seed), picker.table
+    steps = [random_new_step(draw, table) for _ in range(draw.integers(1, 4))]
+    with_thumbs = [place for place, step in enumerate(steps) if isinstance(step, ScoreStep)]
+    if not with_thumbs:
+        steps.insert(0, random_step(draw, table))
+        with_thumbs = [0]
+    check(picker, tab, draw, steps, with_thumbs[draw.integers(len(with_thumbs))])

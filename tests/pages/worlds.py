@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from clipsel_core import uids
-from clipsel_core.runs.store import AddedTarget, RunConfig, ShardInfo, TargetInfo, write_config
+from clipsel_core.runs.columns import Column
+from clipsel_core.runs.store import AddedColumn, AddedTarget, RunConfig, ShardInfo, TargetInfo, write_config
 from tests.pages import hostile
 
 METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se", "normsim_inf_task", "normsim_2_task")
@@ -59,7 +60,7 @@ def make_run(
     urls: Sequence[str] = (),
     kinds: Sequence[str] = (),
     changed: dict[str, np.ndarray] | None = None,
-    more: dict[str, list[str]] | None = None,
+    more: dict[str, list] | None = None,
 ) -> Path:
     """Writes folder/pool and folder/run and returns the run.
 
@@ -104,6 +105,19 @@ def add_target_by_hand(run: Path, name: str, *, complete: bool = True) -> None:
         pq.write_table(keys.append_column(metrics[0], values).append_column(metrics[1], values), folder / file.name)
         start += len(keys)
     (folder / "target.json").write_text(added.model_dump_json(), encoding="utf-8")
+
+
+def add_column_by_hand(run: Path, column: Column, values: Sequence[float]) -> None:
+    """Writes what add-column writes. values: of each row of the run."""
+    folder, start = run / "added" / column.name, 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted((run / "scores").iterdir()):
+        keys = pq.read_table(file, columns=["uid_hi", "uid_lo"])
+        part = np.asarray(values[start : start + len(keys)], np.float32)
+        pq.write_table(keys.append_column(column.name, pa.array(part)), folder / file.name)
+        start += len(keys)
+    added = AddedColumn(column=column, complete=True)
+    (folder / "column.json").write_text(added.model_dump_json(), encoding="utf-8")
 
 
 def add_recipe(run: Path, name: str, text: str) -> None:

@@ -1,10 +1,11 @@
 """How do kinds of pairs differ? In the spread of a metric, and in what the normalizer took from each.
 
-A kind is a value of a column of the metadata; for the normalizer, a percentile of a metric, too.
+A kind is a value of a category, of the run or of the pool's table; for the normalizer, a percentile of a metric, too.
 """
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.counts import GroupMeans, group_means
 from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.index.ranking import percentile_groups
-from pages.parts import charts, marginals, messages, recipes, registry, state, words
+from clipsel_core.errors import counted
+from pages.parts import categories, charts, marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
+from pages.parts.categories import categories_of
 from pages.parts.pair import galleries
 
 _LONGEST_LABEL = 80
@@ -33,9 +36,10 @@ def draw_kinds(entry: Entry, names: list[str]) -> None:
     if not columns:
         return
     left, right = st.columns(2)
-    column = left.selectbox("Kind", columns, key="kind", bind="query-params")
+    column = left.selectbox("Kind", columns, format_func=registry.titles(entry), key="kind", bind="query-params")
+    names = registry.offered(entry, keys=("of",))
     name = right.selectbox("Metric", names, format_func=registry.titles(entry), key="of", bind="query-params")
-    found = _categories(entry, column)
+    found = categories_of(entry, column)
     every = marginals.marginal(entry, name)
     if not every.pairs:
         show_unscored(entry, name)
@@ -65,6 +69,27 @@ def draw_kinds(entry: Entry, names: list[str]) -> None:
         )
 
 
+def draw_bars(entry: Entry, name: str) -> None:
+    """Draws how many pairs have each value of a category, the most frequent first."""
+    found, pairs = categories_of(entry, name), len(state.open_table(entry))
+    messages.show_title(registry.title(entry, name), counted(len(found.labels), "values"))
+    messages.show_note(registry.column_of(entry, name).help)
+    rows = ""
+    for place in range(min(len(found.labels), _MOST_ROWS)):
+        count = int(found.counts[place])
+        rows += (
+            f'<div class="row"><div class="label"><span>{html.escape(_label(found, place))}</span>'
+            f"<b>{words.number(count)}</b><i>{words.share(count, pairs)}</i></div>"
+            f'<div class="track"><div class="fill" style="width:{100 * count / pairs:.2f}%"></div></div></div>'
+        )
+    st.html(f'<div class="funnel">{rows}</div>')
+    if len(found.labels) > _MOST_ROWS:
+        left = int(found.counts[_MOST_ROWS:].sum())
+        messages.show_note(
+            f"{words.pairs(left)} have one of {words.number(len(found.labels) - _MOST_ROWS)} more values."
+        )
+
+
 def draw_normalizer(entry: Entry, names: list[str]) -> None:
     """Draws what the normalizer took on average in each group of pairs."""
     if not set(_HALVES) <= set(names):
@@ -80,7 +105,13 @@ def draw_normalizer(entry: Entry, names: list[str]) -> None:
         split = st.segmented_control("By", _SPLITS, default=_SPLITS[0], required=True, key="split", bind="query-params")
         if split == "kind":
             columns = _find_columns(entry)
-            column = st.selectbox("Kind", columns, key="kind", bind="query-params", width=260) if columns else None
+            column = (
+                st.selectbox(
+                    "Kind", columns, format_func=registry.titles(entry), key="kind", bind="query-params", width=260
+                )
+                if columns
+                else None
+            )
         else:
             place = names.index("clip_score") if "clip_score" in names else 0
             of: dict[str, Any] = {
@@ -109,8 +140,8 @@ def show_unscored(entry: Entry, name: str) -> None:
 
 
 def _find_columns(entry: Entry) -> list[str]:
-    """The metadata's columns of few distinct values; where there is none the page says so."""
-    found = _columns(entry)
+    """The run's and the pool's columns of few distinct values; where there is none the page says so."""
+    found = categories.category_names(entry)
     if not found:
         why = "Give the pool's parquet files a text column with at most 64 values, and each value has a row here."
         messages.show_empty("No column to split by", why)
@@ -141,7 +172,7 @@ def _by_percentile(entry: Entry, along: str) -> None:
 def _by_kind(entry: Entry, column: str, names: list[str]) -> None:
     shown = [name for name in ("clip_score", *_HALVES, "s_cliploss") if name in names]
     found = _kind_means(entry, column, tuple(shown))
-    labels = _categories(entry, column)
+    labels = categories_of(entry, column)
     means = {registry.title(entry, name): found.means[:, place] for place, name in enumerate(shown)}
     halves = found.means[:, [shown.index(name) for name in _HALVES]].sum(1)
     average = np.nansum(halves * found.counts) / max(found.counts.sum(), 1)
@@ -168,7 +199,7 @@ def _percentile_means(entry: Entry, along: str) -> GroupMeans:
 
 @state.per_run(16, spinner="Averaging …")
 def _kind_means(entry: Entry, column: str, names: tuple[str, ...]) -> GroupMeans:
-    table, found = state.open_table(entry), _categories(entry, column)
+    table, found = state.open_table(entry), categories_of(entry, column)
     return group_means(found.codes, len(found.labels), [table.column(name) for name in names])
 
 
@@ -177,29 +208,15 @@ def _label(kinds: Categories, place: int) -> str:
     return kinds.labels[place][:_LONGEST_LABEL] or "(none)"
 
 
-@state.per_run(8, spinner="Looking for columns to split by …")
-def _columns(entry: Entry) -> list[str]:
-    table = state.open_table(entry)
-    pool = table.metadata.pool
-    own = {pool.uid_column, pool.text_column, pool.url_column} if pool else set()
-    return [name for name in table.metadata.category_columns() if name not in own]
-
-
-@state.per_run(8, spinner="Reading the column …")
-def _categories(entry: Entry, column: str) -> Categories:
-    """A column's labels and each pair's place among them."""
-    return state.open_table(entry).metadata.categories(column)
-
-
 @state.per_run(128)
 def _kind_spread(entry: Entry, column: str, place: int, name: str) -> marginals.Marginal:
-    return marginals.of_bits(entry, name, bitmaps.pack(_categories(entry, column).codes == place))
+    return marginals.of_bits(entry, name, bitmaps.pack(categories_of(entry, column).codes == place))
 
 
 @state.per_run(16, stamp=lambda entry, column, recipe: state.recipe_stamp(entry, recipe))
 def _kept(entry: Entry, column: str, recipe: str) -> np.ndarray:
     """How many pairs of each kind a recipe (YAML) keeps: (kinds,) int64."""
-    found, bits = _categories(entry, column), state.kept_bits(entry, recipe)
+    found, bits = categories_of(entry, column), state.kept_bits(entry, recipe)
     counts = np.zeros(len(found.labels), np.int64)
     for start in range(0, len(found.codes), _BLOCK):
         codes = found.codes[start : start + _BLOCK]

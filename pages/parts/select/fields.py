@@ -32,7 +32,9 @@ _EXPECTED = {
     "contains": "a word",
     "between": "two numbers, the lower first",
     "random": "a share, 0 to 100 %, and a seed",
-    **dict.fromkeys(("keep_top", "keep_bottom", "at_least", "at_most"), "a column with another weight than 0"),
+    **dict.fromkeys(
+        ("keep_top", "keep_bottom", "at_least", "at_most"), "at least one column, with another weight than 0"
+    ),
 }
 _STANDARDISED = {"zscore": "z-scores", "rank": "ranks", "none": "values as they are"}
 _OF = {"survivors": "of the survivors", "pool": "of the pool"}
@@ -123,7 +125,9 @@ def _draw_interval(entry: Entry, run: Run, number: int, step: Between) -> None:
     ends = [charts.Mark(end, "") for end in step.between if edges[0] <= end <= edges[-1]]
     layers = [charts.Layer("pool", "pool", whole), charts.Layer("kept", "in the interval", passing)]
     note = registry.column_of(entry, step.column).help
-    charts.draw_histogram(registry.title(entry, step.column), note, edges, layers, ends, key=f"between-{number}")
+    unit = registry.unit_of(registry.column_of(entry, step.column))
+    shown = registry.title(entry, step.column)
+    charts.draw_histogram(shown, note, edges, layers, ends, key=f"between-{number}", height=110, unit=unit)
 
 
 def _draw_random(entry: Entry, run: Run, number: int, step: Random) -> None:
@@ -144,41 +148,37 @@ def _draw_random(entry: Entry, run: Run, number: int, step: Random) -> None:
 
 
 def _draw_weights(entry: Entry, run: Run, number: int, weights: dict[str, Decimal], step: ScoreStep) -> None:
-    """A weight for each column of a mix, one more column to choose, and what is done to them before."""
-    more, how = f"more-{number}", f"standardise-{number}"
+    """The columns of a mix, what is done to each before, and its weight."""
+    chosen, how = f"mixed-{number}", f"standardise-{number}"
 
     def told(old: AnyStep) -> dict[str, Any]:
-        kept: dict[str, Decimal] = {}
-        for name, weight in dict(old.mix or ()).items() if isinstance(old, ScoreStep) else ():
-            typed = st.session_state[f"weight-{number}-{name}"]
-            if typed is not None:  # emptied: the column leaves the mix
-                kept[name] = weight if float(weight) == typed else Decimal(f"{typed:.10g}")
-        if st.session_state[more]:
-            kept[st.session_state[more]] = Decimal(1)
-            st.session_state[more] = None
+        kept, before = {}, dict(old.mix or ()) if isinstance(old, ScoreStep) else {}
+        for name in st.session_state[chosen]:
+            typed, weight = st.session_state.get(f"weight-{number}-{name}"), before.get(name, Decimal(1))
+            # As it was written, unless another was typed.
+            kept[name] = weight if typed is None or float(weight) == typed else Decimal(f"{typed:.10g}")
         return {"mix": kept, "standardise": st.session_state[how]}
 
     again: dict[str, Any] = {"on_change": _change, "args": (entry, run, number, told)}
     titles = registry.titles(entry)
+    left, right = st.columns([2, 1])
+    names = list(dict.fromkeys([*registry.offered(entry), *weights]))
+    left.multiselect("Columns of the mix", names, list(weights), format_func=titles, key=chosen, **again)
+    ways = list(_STANDARDISED)
+    right.selectbox(
+        "What is weighed",
+        ways,
+        ways.index(step.standardise or "zscore"),
+        _STANDARDISED.__getitem__,
+        key=how,
+        help="Of each column its z-scores, its ranks from 0 to 1, or its values.",
+        **again,
+    )
     for place, (name, weight) in enumerate(weights.items()):
         if place % 3 == 0:
             row = st.columns(3)
         with row[place % 3]:
-            wide: dict[str, Any] = {"format": "%.10g", "placeholder": "left out", **again}
+            wide: dict[str, Any] = {"format": "%.10g", **again}
             wide["help"] = words.as_markdown(registry.column_of(entry, name).help)
             label = words.as_markdown(titles(name))
             st.number_input(label, value=float(weight), step=0.1, key=f"weight-{number}-{name}", **wide)
-    with st.container(horizontal=True, gap="small"):
-        others = [name for name in registry.offered(entry, wait=True) if name not in weights]
-        st.selectbox("Mix in", others, None, titles, key=more, placeholder="one more column", width=230, **again)
-        ways = list(_STANDARDISED)
-        st.selectbox(
-            "Weighs",
-            ways,
-            ways.index(step.standardise or "zscore"),
-            _STANDARDISED.__getitem__,
-            key=how,
-            width=190,
-            help="What is weighed of each column: its z-scores, its ranks from 0 to 1, or its values.",
-            **again,
-        )

@@ -150,7 +150,7 @@ def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: di
                         messages.show_error(error, "This step cannot be set")
             elif picked is not None and step.enabled and isinstance(step, FilterStep | AnyOf | Random):
                 report, pairs = picked.selection.report[earlier], picked.picker.size(())
-                passes = f"{words.number(pairs - report.alone_drops)} of the run's {words.pairs(pairs)}"
+                passes = f"{words.number(pairs - report.alone_drops)} of the {words.pairs(pairs)} of this run"
                 messages.show_note(f"By itself it keeps {passes}")
             elif picked is not None and step.enabled and isinstance(step, Intersect | Union | Subtract):
                 report = picked.selection.report[earlier]
@@ -488,7 +488,7 @@ def _effect(entry: Entry, step: ScoreStep, earlier: int, settings: Settings, pic
         "absolute": not isinstance(step, ShareStep),
         "low": low,
         "high": high,
-        "unit": "score",
+        "unit": registry.unit_of(registry.column_of(entry, metric)),
         "log": False,
         "height": 110,
         "legend": True,

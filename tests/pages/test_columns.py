@@ -1,0 +1,240 @@
+"""Every column of a run can be seen, chosen and selected by: added ones, those of the pool's table, mixes."""
+
+from __future__ import annotations
+
+import html
+
+import numpy as np
+import pytest
+
+from clipsel_core.curation.recipes.recipe import parse_recipe
+from clipsel_core.curation.selecting.selection import select
+from clipsel_core.runs.columns import Column
+from clipsel_core.runs.store import Run
+from pages.parts import words as words_of
+from tests.pages.conftest import components, thumbs, words
+from tests.pages.test_select import kept, saved_steps
+from tests.pages.worlds import add_column_by_hand, add_recipe, make_run
+
+TITLE, ABOUT = "Dog <b>likeness</b>", "How much it looks like a dog, [says](http://evil.example) its maker."
+WIDTHS = [100 + 10 * (row % 30) for row in range(60)]
+ALL_KINDS = """steps:
+- {column: original_width, at_least: 150}
+- {column: fault, in: [good]}
+- {column: text, contains: [caption, dog]}
+- {any_of: [{column: dogs, at_least: 10}, {column: original_width, between: [100, 200]}]}
+- {column: dogs, known: true}
+- {mix: {clip_score: 1, dogs: -0.5}, keep_top: 0.5}
+- {column: dogs, keep_bottom: 0.4, of: survivors}
+- {column: original_width, between: [160, 380]}
+- {random: 0.5, seed: 3}
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    made = make_run(tmp_path / "world", more={"original_width": WIDTHS, "original_height": [100] * 60})
+    dogs = np.where(np.arange(60) % 20 == 7, np.nan, np.arange(60) * 7 % 60)
+    add_column_by_hand(made, Column(name="dogs", title=TITLE, measures=ABOUT, origin="imported"), dogs)
+    breed = Column(name="breed", title="Breed", kind="category", origin="imported", values=("pug", "boxer", "*none*"))
+    add_column_by_hand(made, breed, [(0, 1, 1, np.nan)[row % 4] for row in range(60)])
+    add_recipe(made, "all", ALL_KINDS)
+    return made
+
+
+def load(app, name="all"):
+    app.selectbox(key="load").set_value(name).run()
+    assert not app.exception
+    return app
+
+
+def expected(run, text: str) -> int:
+    return len(select(Run.open(run), parse_recipe(text)))
+
+
+def test_pages__say_an_added_columns_title_and_help(run, open_page):
+    app = open_page("distributions", run)
+    drawn = components(app, "clipsel_histogram")
+    assert [chart["title"] for chart in drawn if chart["note"] == ABOUT] == [f"{TITLE} of 57 pairs"]
+    for page, key in (("gallery", "metric"), ("select", "metric-0"), ("map", "map_metric")):
+        app = open_page(page, run)
+        options = next(box for box in app.selectbox if box.key == key).options
+        assert TITLE in options
+        assert "Breed" not in options
+        assert options[:2] == ["CLIPScore", "s-CLIPLoss"]
+        assert "Width" in options
+    assert html.escape(TITLE) in words(open_page("overview", run))
+
+
+def test_select__every_kind_of_step_loads_and_counts_what_the_core_keeps(run, open_page):
+    app = load(open_page("select", run))
+    assert kept(app) == expected(run, ALL_KINDS) > 0
+    said = words(app)
+    assert "Width ≥ 150" in said
+    assert "fault is 'good'" in said
+    assert "text has 'caption' or 'dog'" in said
+    assert "By itself it keeps 40 of the 60 pairs of this run" in said
+    assert "50 % of the survivors at random, seed 3" in said
+    assert len(thumbs(app)) == 3
+    for number in range(9):
+        app.toggle(key=f"on-{number + 2}").set_value(False).run()
+        assert not app.exception
+    assert kept(app) == 60
+
+
+def test_select__steps_of_every_kind_move_and_are_removed(run, open_page):
+    app = load(open_page("select", run))
+    app.button(key="down-3").click().run()
+    assert [step.kind for step in saved_steps(app)][1:3] == ["contains", "in"]
+    for number in range(2, 11):
+        app.button(key=f"remove-{number}").click().run()
+        assert not app.exception
+    assert "No step yet" in words(app)
+
+
+def test_select__the_lowest_share_is_drawn_over_the_column_as_it_is(run, open_page):
+    add_recipe(run, "low", "steps: [{column: original_width, keep_bottom: 0.2}]")
+    thumb = thumbs(load(open_page("select", run), "low"))[0]
+    assert thumb.head["title"] == "Width ≤ 150.00 keeps 12 of 60"
+    assert thumb.head["unit"] == "px"
+    assert (thumb.head["low"], thumb.head["high"]) == (100, 390)
+    _, _, now = (np.array(layer["counts"]) for layer in thumb.chart["layers"])
+    edges = np.linspace(100, 390, 129)
+    assert now.tolist() == np.histogram(sorted(WIDTHS)[:12], edges)[0].tolist()
+    app = thumb.set_value(40.0).run()
+    assert kept(app) == 24
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [
+        ("lowest pool", "keep_bottom"),
+        ("lowest survivors", "keep_bottom"),
+        ("at_most", "at_most"),
+        ("between", "between"),
+    ],
+)
+def test_select__a_score_takes_every_rule(run, open_page, rule, kind):
+    app = open_page("select", run)
+    app.selectbox(key="metric-0").set_value("original_width").run()
+    app.selectbox(key="rule-0").set_value(rule).run()
+    assert not app.exception
+    step = saved_steps(app)[0]
+    assert (step.column, step.kind) == ("original_width", kind)
+    if kind == "keep_bottom":
+        assert (float(step.value), step.of) == (0.3, rule.split()[1])
+    assert kept(app) == expected(run, next(b.value for b in app.get("code") if b.value.startswith("steps:")))
+    app.selectbox(key="rule-0").set_value("pool").run()
+    assert saved_steps(app)[0].kind == "keep_top"
+
+
+def test_select__ticks_the_values_of_a_category(run, open_page):
+    app = open_page("select", run)
+    app.session_state["other kinds"] = True
+    app.run()
+    app.selectbox(key="new category").set_value("breed").run()
+    app.button(key="add kind").click().run()
+    box = app.multiselect(key="values-2")
+    assert box.options == ["boxer · 30", "pug · 15", "(none) · 15"]
+    box.set_value(["pug"]).run()
+    assert saved_steps(app)[2].value == ("pug",)
+    assert "By itself it keeps 15 of the 60 pairs of this run" in words(app)
+    box = app.multiselect(key="values-2").set_value([]).run()
+    assert "expected a value to keep" in words(app)
+    assert saved_steps(app)[2].value == ("pug",)
+
+
+@pytest.mark.parametrize("kind", ["words", "at random", "a mix"])
+def test_select__adds_steps_of_other_kinds(run, open_page, kind):
+    app = open_page("select", run)
+    app.session_state["other kinds"] = True
+    app.session_state["kind of step"] = kind
+    app.run()
+    if kind == "words":
+        assert app.button(key="add kind").disabled
+        app.text_input(key="new words").set_value("dog,  pair 7").run()
+    app.button(key="add kind").click().run()
+    assert not app.exception
+    steps = saved_steps(app)
+    assert [step.kind for step in steps[:2]] == ["keep_top", "keep_top"]
+    if kind == "words":
+        assert steps[2].value == ("dog", "pair 7")
+    assert kept(app) == expected(run, next(b.value for b in app.get("code") if b.value.startswith("steps:")))
+
+
+def test_select__weighs_a_mix(run, open_page):
+    add_recipe(run, "mix", "steps: [{mix: {clip_score: 1, dogs: -0.5}, keep_top: 0.5}]")
+    app = load(open_page("select", run), "mix")
+    app.number_input(key="weight-2-dogs").set_value(0.25).run()
+    app.multiselect(key="mixed-2").set_value(["clip_score", "dogs", "original_width"]).run()
+    app.selectbox(key="standardise-2").set_value("rank").run()
+    step = saved_steps(app)[0]
+    assert {name: float(weight) for name, weight in step.mix} == {"clip_score": 1, "dogs": 0.25, "original_width": 1}
+    assert step.standardise == "rank"
+    text = "steps: [{mix: {clip_score: 1, dogs: 0.25, original_width: 1}, standardise: rank, keep_top: 0.5}]"
+    assert kept(app) == expected(run, text)
+    assert "(ranks)" in thumbs(app)[0].head["title"]
+    app.multiselect(key="mixed-2").set_value(["clip_score", "original_width"]).run()
+    assert dict(saved_steps(app)[0].mix).keys() == {"clip_score", "original_width"}
+
+
+def test_select__a_column_that_cannot_be_mixed_is_named(run, open_page):
+    add_recipe(run, "flat", "steps: [{mix: {clip_score: 1, original_height: 1}, keep_top: 0.5}]")
+    app = load(open_page("select", run), "flat")
+    assert "A step of this recipe does not fit this run" in words(app)
+    assert "60 values, all alike" in words(app)
+
+
+def test_select__a_random_share_and_an_interval_are_typed(run, open_page):
+    add_recipe(run, "two", "steps: [{random: 0.5, seed: 3}, {column: original_width, between: [100, 300]}]")
+    app = load(open_page("select", run), "two")
+    app.number_input(key="random-2").set_value(12.5).run()
+    app.number_input(key="seed-2").set_value(9).run()
+    app.number_input(key="high-3").set_value(200.0).run()
+    random, between = saved_steps(app)
+    assert (float(random.random), random.seed, between.between) == (0.125, 9, (100, 200))
+    app.number_input(key="low-3").set_value(201.0).run()
+    assert "expected two numbers, the lower first" in words(app)
+    assert saved_steps(app)[1].between == (100, 200)
+
+
+def test_distributions__draws_what_is_asked_of_the_pool_and_bars_of_categories(run, open_page):
+    app = open_page("distributions", run)
+    assert "boxer" in words(app)
+    assert "50.0 %" in words(app)
+    assert len(components(app, "clipsel_histogram")) == 8
+    app.multiselect(key="besides").set_value(["original_width", "fault"]).run()
+    assert not app.exception
+    assert len(components(app, "clipsel_histogram")) == 9
+    assert "66.7 %" in words(app)
+    app.session_state["view"] = "By kind"
+    app.run()
+    assert app.selectbox(key="kind").options == ["Breed", "fault"]
+    titles = [chart["title"].split(":")[0] for chart in components(app, "clipsel_histogram")]
+    assert titles == ["boxer", "pug", "(none)"]
+
+
+def test_gallery__sorts_by_a_column_of_the_pool(run, open_page):
+    app = open_page("gallery", run)
+    app.selectbox(key="metric").set_value("original_width").run()
+    assert not app.exception
+    cards = components(app, "clipsel_cards")[0]["cards"]
+    assert [card["bars"][0]["value"] for card in cards[:3]] == ["390.00", "390.00", "380.00"]
+    assert "Width of the image" in words(app)
+
+
+def test_map__is_coloured_by_a_column_of_the_pool(run, open_page):
+    app = open_page("map", run)
+    app.selectbox(key="map_colour").set_value("original_width").run()
+    assert not app.exception
+    assert "Mean Width" in words(app)
+
+
+def test_two_columns_of_one_title_are_told_apart(run, open_page):
+    add_column_by_hand(run, Column(name="mine", title="CLIPScore", origin="imported"), range(60))
+    options = open_page("gallery", run).selectbox(key="metric").options
+    assert {"CLIPScore (clip_score)", "CLIPScore (mine)"} <= set(options)
+
+
+def test_as_markdown__shows_text_as_it_is():
+    assert words_of.as_markdown("a_b [c](d)") == r"a\_b \[c\]\(d\)"
