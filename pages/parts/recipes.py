@@ -19,6 +19,7 @@ from clipsel_core.curation.recipes.recipe import (
     AnyStep,
     AtLeast,
     AtMost,
+    Between,
     Drop,
     FilterStep,
     Keep,
@@ -222,6 +223,8 @@ def step_in_words(entry: Entry, step: Step, amount: str | None = None) -> str:
         case AtLeast() | AtMost():
             sign = "≥" if isinstance(step, AtLeast) else "≤"
             text = f"{registry.title(entry, step.metric)} {sign} {amount or f'{step.value:.15g}'}"
+        case Between(between=(low, high)):
+            text = f"{registry.title(entry, step.column)} from {low:.15g} to {high:.15g}"
         case FilterStep():
             text = f"{registry.title(entry, step.column)}{step.text.removeprefix(step.column)}"
         case AnyOf():

@@ -127,6 +127,30 @@ def test_select__dragging_counts_what_release_finds(page, step, share):
     assert card.locator(".title").inner_text() == title
 
 
+def test_select__dragging_the_lowest_share_counts_what_release_finds(page):
+    """Before a category, which judges pairs whatever the share is."""
+    visit(page, "select")
+    page.locator(".st-key-rule-0").get_by_role("combobox").click()
+    page.get_by_role("option", name="bottom share of pool").click()
+    expect(page.locator(".st-key-effect-0 .title")).to_contain_text("≤")
+    page.locator(".st-key-remove-1").get_by_role("button", name="Take step 2 out").first.click()
+    page.get_by_role("button", name="Other kinds").click()
+    page.locator(".st-key-new-category").get_by_role("combobox").click()
+    page.get_by_role("option", name="fault").click()
+    page.locator(".st-key-add-kind button").click()
+    expect(page.locator(".funnel .row").nth(2)).to_contain_text("fault is")
+    settle(page)
+    card, before = page.locator(".st-key-effect-0"), counts(page)
+    drag(page, card.locator(".thumb"), 0.62)
+    live, title = counts(page), card.locator(".title").inner_text()
+    assert live != before
+    assert not [text for text in live if "about" in text]
+    page.mouse.up()
+    settle(page)
+    expect(card.locator(".title")).to_have_text(title)
+    assert counts(page) == live
+
+
 def test_select__dragging_says_of_what_it_can_only_guess_that_it_is_about(page):
     """A threshold behind a share judges pairs that nobody knows until the share is."""
     visit(page, "select")

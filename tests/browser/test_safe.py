@@ -140,6 +140,28 @@ def test_hostile_names__columns_of_the_metadata_are_only_names(page):
         settle(page)
 
 
+def test_hostile_names__columns_and_their_values_are_only_text_on_cards_and_bars(page):
+    visit(page, "select", NAMES_RUN)
+    page.get_by_role("button", name="Other kinds").click()
+    kind = page.locator(".st-key-new-category input")
+    for place in (0, 40, 180):
+        kind.click()
+        kind.fill(HOSTILE_NAMES[place].rpartition(" ")[2])
+        page.get_by_role("option").first.click()
+        settle(page)
+    page.locator(".st-key-add-kind button").click()
+    expect(page.locator(".funnel .row")).to_have_count(4)
+    expect(page.locator(".st-key-values-2")).to_contain_text("window.pwned")
+    settle(page)
+    visit(page, "distributions", NAMES_RUN)
+    besides = page.locator(".st-key-besides input")
+    besides.click()
+    for _ in range(3):
+        page.get_by_role("option").first.click()
+        expect(page.locator(".values").first).to_be_visible()
+        settle(page)
+
+
 def test_hostile__names_of_regions_and_what_is_said_in_them(page):
     visit(page, "map", RUN)
     expect(page.locator(".stage .label").first).to_be_visible()

@@ -173,7 +173,9 @@ def test_select__weighs_a_mix(run, open_page):
     assert step.standardise == "rank"
     text = "steps: [{mix: {clip_score: 1, dogs: 0.25, original_width: 1}, standardise: rank, keep_top: 0.5}]"
     assert kept(app) == expected(run, text)
-    assert "(ranks)" in thumbs(app)[0].head["title"]
+    head = thumbs(app)[0].head
+    assert head["title"].startswith("Mix ≥ ")
+    assert head["note"] == f"1 CLIPScore + 0.25 {TITLE} + 1 Width (ranks)"
     app.multiselect(key="mixed-2").set_value(["clip_score", "original_width"]).run()
     assert dict(saved_steps(app)[0].mix).keys() == {"clip_score", "original_width"}
 

@@ -82,7 +82,7 @@ def draw_bars(entry: Entry, name: str) -> None:
             f"<b>{words.number(count)}</b><i>{words.share(count, pairs)}</i></div>"
             f'<div class="track"><div class="fill" style="width:{100 * count / pairs:.2f}%"></div></div></div>'
         )
-    st.html(f'<div class="funnel">{rows}</div>')
+    st.html(f'<div class="funnel values">{rows}</div>')
     if len(found.labels) > _MOST_ROWS:
         left = int(found.counts[_MOST_ROWS:].sum())
         messages.show_note(

@@ -161,7 +161,7 @@ def _draw_weights(entry: Entry, run: Run, number: int, weights: dict[str, Decima
 
     again: dict[str, Any] = {"on_change": _change, "args": (entry, run, number, told)}
     titles = registry.titles(entry)
-    left, right = st.columns([2, 1])
+    left, right = st.columns([5, 2])
     names = list(dict.fromkeys([*registry.offered(entry), *weights]))
     left.multiselect("Columns of the mix", names, list(weights), format_func=titles, key=chosen, **again)
     ways = list(_STANDARDISED)

@@ -167,7 +167,7 @@ def _draw_effect(
     number, step = numbered
     ruler, settings = _ruler(entry, step), None
     key = f"share-{number}" if isinstance(step, ShareStep) else f"{step.kind}-{number}-{step.metric}"
-    head = {**ruler.head(step), "label": f"Step {place + 1}: {registry.title(entry, recipes.ranked_by(step))}"}
+    head = {**ruler.head(step), "label": f"Step {place + 1}: {_called(entry, step)}"}
     if picked is not None:
         settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
         if isinstance(step, KeepBottom):
@@ -481,8 +481,8 @@ def _effect(entry: Entry, step: ScoreStep, earlier: int, settings: Settings, pic
         "row": 1 + earlier,
         "stands": [other.kept_after for other in behind],
         "drops": report.alone_drops if report else 0,
-        "note": registry.column_of(entry, metric).help,
-        "metric": registry.title(entry, metric),
+        "note": registry.title(entry, metric) if step.mix else registry.column_of(entry, metric).help,
+        "metric": _called(entry, step),
         "on": step.enabled,
         "upward": not isinstance(step, AtMost | KeepBottom),
         "absolute": not isinstance(step, ShareStep),
@@ -501,10 +501,15 @@ def _effect(entry: Entry, step: ScoreStep, earlier: int, settings: Settings, pic
     }
 
 
+def _called(entry: Entry, step: ScoreStep) -> str:
+    """What a card calls what its step ranks or compares: a mix is written out below."""
+    return "Mix" if step.mix else registry.title(entry, recipes.ranked_by(step))
+
+
 def _heading(entry: Entry, step: ScoreStep, report: StepReport | None, scored: int) -> tuple[str, str]:
     """What the card says as the step stands; and what stands before its counts while another thumb moves. Which score a
     share ends at is not known then."""
-    title = registry.title(entry, recipes.ranked_by(step))
+    title = _called(entry, step)
     if report is None:
         return f"{title}: this step is off", title
     if not scored:
