@@ -183,9 +183,9 @@ def _open_text(place: Place, column: str) -> KeyedFile:
         with _text(place) as stream:
             lines = io.TextIOWrapper(stream, encoding, "replace", newline="")
             rows = csv.reader(lines, delimiter=parse.delimiter)
-            # The header comes first; a row begins behind the line that the one before it ends with.
-            next(islice(filter(None, rows), row, None), None)
-            return f"line {rows.line_num + 1}"
+            # The first is the header. A row ends with the line that was read last, and may begin some before it.
+            fields = next(islice(filter(None, rows), row + 1, None), [])
+            return f"line {rows.line_num - sum(field.count(chr(10)) for field in fields)}"
 
     return KeyedFile(place, chosen, None, None, chunks, line)
 
