@@ -96,7 +96,7 @@ def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Sho
                 f"drops {words.number(report.dropped)}{added}; alone it would drop {words.number(report.alone_drops)}"
             )
             rows.append(_funnel_row(recipes.step_in_words(entry, step), report.kept_after, kept.total, note))
-        st.html(f'<div class="funnel">{"".join(rows)}</div>')
+        st.html(f'<div class="funnel" data-recipe="{recipes.mark(picked.recipe)}">{"".join(rows)}</div>')
     steps.draw_effects(entry, run, picked, places.steps)
     if places.saving is not None:
         export.draw_state(entry, recipe, places.saving)

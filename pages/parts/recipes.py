@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import tempfile
+import zlib
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -203,6 +204,11 @@ def as_yaml(steps: list[AnyStep]) -> str:
 def ranked_by(step: ScoreStep) -> str:
     """The column, or mix, that a step compares or ranks by: of keep_bottom not the one that is turned round."""
     return step.ranked if isinstance(step, KeepBottom) else step.metric
+
+
+def mark(recipe: Recipe) -> str:
+    """What tells a recipe from another in what the browser is sent: 8 hex digits."""
+    return f"{zlib.crc32(dump_recipe(recipe).encode()):08x}"
 
 
 def in_words(entry: Entry, path: Path) -> str:

@@ -54,11 +54,13 @@ const say = (node, words) => {
 const tell = (self) => {
   const { head, place } = self
   const left = leftAt(head, place)
-  if (!left.length) return
+  const funnel = document.querySelector(".funnel")
+  // A thumb of another recipe than the one that is counted there, such as one that comes late, has nothing to say.
+  if (!left.length || funnel?.dataset.recipe !== head.recipe) return
   const still = place === head.place && self.typed == null
   const exact = self.typed == null ? head.exact : 0
   const said = (count, step) => (still || step < exact ? "" : "about ") + number.format(count)
-  const rows = document.querySelectorAll(".funnel .row")
+  const rows = funnel.querySelectorAll(".row")
   left.forEach((count, step) => {
     const row = rows[head.row + step]
     if (!row) return

@@ -36,6 +36,7 @@ from clipsel_core.curation.recipes.recipe import (
     KeepBottom,
     KeepTop,
     Random,
+    Sample,
     ScoreStep,
     ShareStep,
     Subtract,
@@ -152,6 +153,12 @@ def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: di
                 report, pairs = picked.selection.report[earlier], picked.picker.size(())
                 passes = f"{words.number(pairs - report.alone_drops)} of the {words.pairs(pairs)} of this run"
                 messages.show_note(f"By itself it keeps {passes}")
+            elif picked is not None and step.enabled and isinstance(step, Sample):
+                by_count = picked.selection.counts_of_counts()
+                messages.show_note(
+                    f"{words.number(picked.selection.samples)} samples of {words.pairs(len(picked.selection))}; "
+                    f"{words.pairs(by_count.get(1, 0))} once, none more than {max(by_count, default=0)} times"
+                )
             elif picked is not None and step.enabled and isinstance(step, Intersect | Union | Subtract):
                 report = picked.selection.report[earlier]
                 if report.listed is not None and report.unknown is not None:
@@ -172,7 +179,7 @@ def _draw_effect(
         settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
         if isinstance(step, KeepBottom):
             settings = turned(settings)
-        head |= _effect(entry, step, earlier, settings, picked.selection)
+        head |= _effect(entry, step, earlier, settings, picked.selection) | {"recipe": recipes.mark(picked.recipe)}
     _draw_thumb(head, settings, key, partial(_move, entry, run, number))
 
 
