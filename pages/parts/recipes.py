@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
+from clipsel_core.curation.recipes.derived import words_of
 from clipsel_core.curation.recipes.recipe import (
     AnyOf,
     AnyStep,
@@ -27,6 +28,7 @@ from clipsel_core.curation.recipes.recipe import (
     KeepBottom,
     KeepTop,
     Recipe,
+    Sample,
     ScoreStep,
     Step,
     dump_recipe,
@@ -129,9 +131,9 @@ def replace_draft(entry: Entry, steps: list[AnyStep]) -> None:
 
 
 def add_step(entry: Entry, run: Run, step: AnyStep) -> None:
-    """Adds a step behind the others."""
+    """Adds a step behind the others, but before a sample."""
     steps, drafts = draft(entry, run), sessions.get(Drafts)
-    drafts.by_run[entry.key] = {**steps, drafts.number(): step}
+    drafts.by_run[entry.key] = _sample_last({**steps, drafts.number(): step})
 
 
 def change_step(entry: Entry, run: Run, number: int, step: AnyStep | None) -> None:
@@ -146,7 +148,12 @@ def move_step(entry: Entry, run: Run, number: int, by: int) -> None:
     place = next(place for place, (key, _) in enumerate(steps) if key == number)
     moved = steps.pop(place)
     steps.insert(min(max(place + by, 0), len(steps)), moved)
-    sessions.get(Drafts).by_run[entry.key] = dict(steps)
+    sessions.get(Drafts).by_run[entry.key] = _sample_last(dict(steps))
+
+
+def _sample_last(steps: Draft) -> Draft:
+    """The steps in their order, but a sample, which is drawn of what all others leave."""
+    return dict(sorted(steps.items(), key=lambda numbered: isinstance(numbered[1], Sample)))
 
 
 def same_steps(one: Draft, other: Draft) -> bool:
@@ -188,7 +195,7 @@ def keep_or_drop(entry: Entry, run: Run, uid: str, kind: str) -> None:
             steps[last] = made.model_validate({kind: [uid]})
         else:
             steps[last] = steps[last].model_copy(update={kind: (*getattr(steps[last], kind), uid)})
-    drafts.by_run[entry.key] = steps
+    drafts.by_run[entry.key] = _sample_last(steps)
 
 
 def draft_yaml(entry: Entry, run: Run) -> str:
@@ -235,6 +242,8 @@ def step_in_words(entry: Entry, step: Step, amount: str | None = None) -> str:
             text = f"{registry.title(entry, step.column)}{step.text.removeprefix(step.column)}"
         case AnyOf():
             text = " or ".join(step_in_words(entry, judge) for judge in step.any_of)
+        case Sample():
+            text = step.text.replace(words_of(step.metric), registry.title(entry, step.metric))
         case _:
             text = step.text
     return text if step.enabled else f"{text} (off)"

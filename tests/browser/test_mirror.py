@@ -21,6 +21,7 @@ from clipsel_core.curation.recipes.recipe import (
     KeepTop,
     Random,
     Recipe,
+    Sample,
     ScoreStep,
     ShareStep,
 )
@@ -110,7 +111,7 @@ def check(picker: Picker, tab, draw: np.random.Generator, steps: list[AnyStep], 
         if settings.exact == len(left):
             # Nothing is drawn where none of them passes the later shares as these stand.
             assert not layer.any() or layer.sum() == pytest.approx(len(picked))
-        if not any(isinstance(step, ShareStep | Random) for step in steps[at + 1 :]):
+        if not any(isinstance(step, ShareStep | Random | Sample) for step in steps[at + 1 :]):
             # The bin that the threshold cuts is foreseen to a fine bin, which holds a few of these pairs.
             expected = table.ranking(metric).spread(picked.bits()).coarse
             assert np.abs(layer - expected).max() <= 5
@@ -131,4 +132,7 @@ def test_mirror__counts_what_select_picks_with_other_kinds_of_steps(picker, tab,
     if not with_thumbs:
         steps.insert(0, random_step(draw, table))
         with_thumbs = [0]
+    if seed % 3 == 0:
+        by = (("normsim_2_task", Decimal(1)),)
+        steps.append(Sample(sample=500, by=by, method="proportional", seed=seed))
     check(picker, tab, draw, steps, with_thumbs[draw.integers(len(with_thumbs))])

@@ -240,3 +240,18 @@ def test_two_columns_of_one_title_are_told_apart(run, open_page):
 
 def test_as_markdown__shows_text_as_it_is():
     assert words_of.as_markdown("a_b [c](d)") == r"a\_b \[c\]\(d\)"
+
+
+def test_select__a_sample_stays_the_last_step(run, open_page):
+    text = "steps: [{column: dogs, at_least: 5}, {sample: 40, by: {dogs: 0.1}, method: proportional, seed: 1}]"
+    add_recipe(run, "drawn", text)
+    app = load(open_page("select", run), "drawn")
+    assert kept(app) == expected(run, text)
+    assert f"40 samples by 0.1 {html.escape(TITLE)} (values), in proportion, seed 1" in words(app)
+    assert f"40 samples of {kept(app)} pairs" in words(app)
+    app.button(key="add").click().run()
+    assert not app.exception
+    assert [step.kind for step in saved_steps(app)] == ["at_least", "keep_top", "sample"]
+    app.button(key="down-4").click().run()
+    assert not app.exception
+    assert [step.kind for step in saved_steps(app)] == ["at_least", "keep_top", "sample"]

@@ -8,8 +8,8 @@ would be kept in the end.
 
 The last count is exact wherever it follows from numbers: steps that judge each pair by itself (thresholds, lists, by
 hand) may come in any order, and after them any number of keep_top, each of which keeps its k or all that are left.
-Where a step that judges each pair comes after a later keep_top, it is taken to drop its present share, and `exact` is
-false.
+Where a step that judges each pair comes after a later keep_top, it is taken to drop its present share, and so is a
+sample, which is drawn anew of whatever reaches it; `exact` is false then.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from clipsel_core.curation.index.ranking import (
     counts_of_fraction,
     float32_up,
 )
-from clipsel_core.curation.recipes.recipe import AtLeast, Recipe, ScoreStep, ShareStep
+from clipsel_core.curation.recipes.recipe import AtLeast, Recipe, Sample, ScoreStep, ShareStep
 from clipsel_core.curation.selecting.selection import NONE, Cut, Cuts, Picker, Share, Taken
 
 
@@ -85,7 +85,7 @@ def settings_of(
     earlier = sum(other.enabled for other in recipe.steps[:place])
     now, later = taken[earlier] if step.enabled else None, taken[earlier + step.enabled :]
     before = tuple(other.cut for other in taken[:earlier])
-    alone = list(itertools.takewhile(lambda other: not isinstance(other.step, Share), later))
+    alone = list(itertools.takewhile(lambda other: not isinstance(other.step, Share | Sample), later))
     moved = _Moved.of(picker, before, step, amounts, exact=bool(alone))
     left = [moved.passes]
     for upto in (alone[: place + 1] for place in range(len(alone))):

@@ -18,6 +18,7 @@ from clipsel_core.curation.recipes.recipe import (
     Keep,
     KeepBottom,
     Random,
+    Sample,
     Union,
 )
 from clipsel_core.curation.selecting.selection import Judged, judge_pair
@@ -136,7 +137,7 @@ def show_steps(entry: Entry, row: int) -> None:
 def _reason(judged: Judged) -> str:
     """What the pair has and what the step asks for."""
     if judged.score is None:
-        if isinstance(judged.step, FilterStep | AnyOf | Random):
+        if isinstance(judged.step, FilterStep | AnyOf | Random | Sample):
             return "" if judged.before else "out before"
         if isinstance(judged.step, Union | Keep):
             return "brought back" if judged.after and not judged.before else "changes nothing"

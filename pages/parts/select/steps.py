@@ -154,10 +154,11 @@ def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: di
                 passes = f"{words.number(pairs - report.alone_drops)} of the {words.pairs(pairs)} of this run"
                 messages.show_note(f"By itself it keeps {passes}")
             elif picked is not None and step.enabled and isinstance(step, Sample):
-                by_count = picked.selection.counts_of_counts()
+                kept, report = picked.selection, picked.selection.report[earlier]
                 messages.show_note(
-                    f"{words.number(picked.selection.samples)} samples of {words.pairs(len(picked.selection))}; "
-                    f"{words.pairs(by_count.get(1, 0))} once, none more than {max(by_count, default=0)} times"
+                    f"{words.number(kept.samples)} samples of {words.pairs(len(kept))}, none of which comes more than "
+                    f"{words.number(max(kept.counts_of_counts(), default=0))} times; "
+                    f"{words.number(report.dropped)} are never drawn"
                 )
             elif picked is not None and step.enabled and isinstance(step, Intersect | Union | Subtract):
                 report = picked.selection.report[earlier]
