@@ -185,6 +185,24 @@ def test_select__thumb_obeys_the_keyboard(page):
     expect(page.locator(".funnel")).to_contain_text("top 98 % of the pool")
 
 
+def test_select__a_thumb_of_another_recipe_writes_nothing_into_the_funnel(page):
+    """As one that comes late would, when another recipe has been loaded meanwhile."""
+    visit(page, "select")
+    funnel, thumb = page.locator(".funnel"), page.locator(".st-key-effect-1 .thumb")
+    first = funnel.get_attribute("data-recipe")
+    drag(page, thumb, 0.5)
+    expect(funnel).to_contain_text("top 50 % of the pool")
+    page.mouse.up()
+    expect(funnel).not_to_have_attribute("data-recipe", first)  # the server's answer
+    settle(page)
+    before = funnel.inner_text()
+    page.evaluate("document.querySelector('.funnel').dataset.recipe = 'another'")
+    drag(page, thumb, 0.8)
+    assert funnel.inner_text() == before
+    page.mouse.up()
+    expect(funnel).to_contain_text("top 80 % of the pool")
+
+
 def test_select__the_smallest_share_is_not_called_none(page):
     """Said by the browser while the thumb moves; the funnel says it as the server does."""
     visit(page, "select")

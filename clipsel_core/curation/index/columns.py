@@ -6,7 +6,6 @@ The run's own columns come first; then those of the pool's table, where the pool
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ from clipsel_core.runs.store import Run
 if TYPE_CHECKING:
     from clipsel_core.curation.index.metadata import Metadata
     from clipsel_core.curation.index.score_table import ScoreTable
+    from clipsel_core.pool.layout import Pool
 
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("string", "large_string", "string_view"), "text"),
@@ -38,6 +38,7 @@ class Columns(Mapping[str, Column]):
     def __init__(self, run: Run, metadata: Metadata) -> None:
         self._own = run.columns
         self._metadata = metadata
+        self._found: dict[str, Column] | None = None
 
     def __getitem__(self, name: str) -> Column:
         return self._own[name] if name in self._own else self._of_pool[name]
@@ -51,15 +52,21 @@ class Columns(Mapping[str, Column]):
     def __len__(self) -> int:
         return len({**self._own, **self._of_pool})
 
-    @cached_property
+    @property
     def _of_pool(self) -> dict[str, Column]:
-        """What the pool's table holds beside the uids; nothing where it is not at hand or not as it was scored."""
-        try:
-            pool = self._metadata.pool
-        except ClipselError:
-            pool = None
-        if pool is None:
-            return {}
+        """What the pool's table holds beside the uids; nothing where it is not as it was scored, or not at hand yet."""
+        if self._found is None:
+            try:
+                pool = self._metadata.pool
+            except ClipselError:
+                self._found = {}
+            else:
+                if pool is None:
+                    return {}
+                self._found = self._of(pool)
+        return self._found
+
+    def _of(self, pool: Pool) -> dict[str, Column]:
         found = {
             name: IN_POOLS.get(name)
             or Column(name=name, kind=_KINDS[kind], measures="From the pool's table.", origin="pool")

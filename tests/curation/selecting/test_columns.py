@@ -261,3 +261,15 @@ def test_select__without_the_pool_its_columns_are_not_there(world, tmp_path):
     alone = hand_run(tmp_path / "run", [shard], pool="../gone")
     with pytest.raises(RecipeError, match="one of the run's columns clip_score, found 'language'"):
         select(alone, parse_recipe("steps: [{column: language, in: [en]}]"))
+
+
+def test_columns__of_a_pool_that_comes_back_are_there_again(world, tmp_path):
+    run, frame = world
+    ends = [0, 300, 301, ROWS]
+    names = uids.from_hex(frame.uid.tolist())
+    shards = [(names[start:stop], {"clip_score": frame.clip_score[start:stop]}) for start, stop in pairwise(ends)]
+    table = ScoreTable.open(hand_run(tmp_path / "run", shards, pool="../pool"))
+    assert list(table.columns) == ["clip_score"]
+    (tmp_path / "pool").symlink_to(run.pool_root)
+    assert "language" in table.columns
+    assert select(table.run, parse_recipe("steps: [{column: language, in: [en]}]"), table).pairs
