@@ -258,9 +258,8 @@ def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings:
     counts = {"written": written, **{what: len(names) for what, names in lost.items()}}
     if sum(counts.values()) != selection.samples:
         found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-        raise ExportError(
-            out, expected=counted(selection.samples, "samples"), found=found, remedy="export into another folder"
-        )
+        expected = counted(selection.samples, "pairs" if selection.counts is None else "samples")
+        raise ExportError(out, expected=expected, found=found, remedy="export into another folder")
     if not written:
         # So that the next attempt looks for the images again, and the folder goes where it was made for this one.
         for path in (*stats_files, out / "export.json"):
