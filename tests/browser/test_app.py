@@ -16,9 +16,10 @@ from playwright.sync_api import expect
 
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.runs.store import Run
-from pages.parts import catalog
+from pages.parts import catalog, recipes
 from tests.browser.conftest import PATIENCE_MS, ROOT, settle, visit
 from tests.pages.worlds import HOSTILE, LACKING
 from tests.waiting import PATIENCE_S, until
@@ -60,6 +61,10 @@ def test_select__exports_the_bytes_of_the_command_line(page, server, tmp_path):
     for _ in range(7):
         thumb.press("ArrowLeft")
     expect(kept).not_to_have_text(before)
+    # The server has counted the last of the moves: a move that it did not hear is said again after a second.
+    steps = "[{column: s_cliploss, keep_top: 0.3}, {column: normsim_inf_task, keep_top: 0.193}]"
+    counted = recipes.mark(parse_recipe(f"steps: {steps}"))
+    expect(page.locator(".funnel")).to_have_attribute("data-recipe", counted)
     settle(page)
     page.get_by_label("Name").fill("from-browser")
     page.get_by_label("Name").press("Enter")
