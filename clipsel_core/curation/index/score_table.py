@@ -31,7 +31,8 @@ _PAIR = pa.schema([*((half, pa.uint64()) for half in UID_HALVES), ("row", pa.int
 _ROWS_OF_UIDS = "SELECT wanted.place, pairs.row FROM pairs JOIN wanted USING (uid_hi, uid_lo)"
 
 
-_MOST_MADE = 8
+# Columns that are made on request take 10 bytes a pair with their ranking: so many are kept, and not much more memory.
+_MOST_MADE, _FEWEST_MADE, _MADE_BYTES = 8, 2, 10 << 27
 
 
 class ScoreTable:
@@ -51,8 +52,9 @@ class ScoreTable:
         self.shard_names = files.shard_names
         self.metrics = tuple(files.run.metrics)
         # Columns that are made or read from the pool when they are asked for, and their rankings.
-        self._made: Recent[np.ndarray] = Recent(_MOST_MADE)
-        self._made_rankings: Recent[Ranking] = Recent(_MOST_MADE)
+        most = min(max(_MADE_BYTES // (10 * max(len(files), 1)), _FEWEST_MADE), _MOST_MADE)
+        self._made: Recent[np.ndarray] = Recent(most)
+        self._made_rankings: Recent[Ranking] = Recent(most)
         self._lock = threading.Lock()
         self._columns: dict[str, np.ndarray] = {}
         self._extents: dict[str, tuple[float, float]] = {}
