@@ -89,6 +89,11 @@ class Index:
         """The uids of all pairs, (N,) UID_DTYPE; None where they are damaged."""
         return self._names if self._is_whole(_UIDS) else None
 
+    @property
+    def by_uid(self) -> np.ndarray | None:
+        """The rows in ascending order of their uids, (N,) uint32; None where they are damaged."""
+        return self._by_uid if self._is_whole(_BY_UID) else None
+
     def rows_of(self, wanted: np.ndarray) -> np.ndarray | None:
         """The row of each uid, (M,) UID_DTYPE: (M,) int64, -1 where there is no such uid. Of repeated uids any row.
 

@@ -136,9 +136,14 @@ class ScoreTable:
                     found = self._rankings[metric] = Ranking.of(values, sorting.Sorter(self._by_uid))
         return found
 
-    @cached_property
+    @property
     def _by_uid(self) -> np.ndarray:
         """The rows in ascending order of their uids: (N,) uint32."""
+        kept = self._index.by_uid if self._index is not None else None
+        return self._ordered_uids if kept is None else kept
+
+    @cached_property
+    def _ordered_uids(self) -> np.ndarray:
         return bitmaps.read_only(sorting.order_by_uid(self.uids()))
 
     def selectable(self) -> np.ndarray:

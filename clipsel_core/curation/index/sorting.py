@@ -36,14 +36,34 @@ def order_by_uid(names: np.ndarray) -> np.ndarray:
         return (upper[start:stop] & _UPPER) | np.arange(start, stop, dtype=np.uint64)
 
     _sort(pack, codes, keys, 32)
-    rows = keys.astype(np.uint32)
-    keys >>= np.uint64(32)
-    alike = np.flatnonzero(keys[1:] == keys[:-1])
-    if len(alike):  # By their upper 32 bits, as some are by chance in a large run.
-        places = np.union1d(alike, alike + 1)
-        tied = rows[places]
-        rows[places] = tied[np.lexsort((names["f1"][tied], upper[tied]))]
+    rows = np.empty(len(keys), np.uint32)
+
+    def unpack(start: int, stop: int) -> np.ndarray:
+        rows[start:stop] = keys[start:stop] & _LOWER
+        begin = keys[start : stop + 1] >> np.uint64(32)
+        return np.flatnonzero(begin[1:] == begin[:-1]) + start
+
+    # By their upper 32 bits, as some are by chance in a large run.
+    alike = np.concatenate([np.empty(0, np.int64), *in_parts(unpack, len(keys))])
+    _settle(rows, alike, upper, names["f1"])
     return rows
+
+
+def _settle(rows: np.ndarray, alike: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> None:
+    """Orders rows whose uids begin alike. alike: (M,) int64, ascending: a place that is as the next one.
+
+    upper, lower: the halves of the uids by row, (N,) uint64. Nearly all stand in twos, which need no sorting.
+    """
+    joined = np.diff(alike, prepend=-2) == 1
+    in_twos = ~(joined | np.append(joined[1:], False)) if len(alike) else joined
+    first = alike[in_twos]
+    one, other = rows[first], rows[first + 1]
+    ahead, behind = upper[one], upper[other]
+    turned = np.flatnonzero((ahead > behind) | ((ahead == behind) & (lower[one] > lower[other])))
+    rows[first[turned]], rows[first[turned] + 1] = other[turned], one[turned]
+    places = np.union1d(alike[~in_twos], alike[~in_twos] + 1)
+    tied = rows[places]
+    rows[places] = tied[np.lexsort((lower[tied], upper[tied]))]
 
 
 class Sorter:
@@ -54,8 +74,12 @@ class Sorter:
 
     def __init__(self, by_uid: np.ndarray) -> None:
         self._descending, self._turn = np.ascontiguousarray(by_uid[::-1]), threading.Lock()
-        self._place = np.empty(len(by_uid), np.uint32)
-        self._place[self._descending] = np.arange(len(by_uid), dtype=np.uint32)
+        self._place = place = np.empty(len(by_uid), np.uint32)
+
+        def put(start: int, stop: int) -> None:
+            place[self._descending[start:stop]] = np.arange(start, stop, dtype=np.uint32)
+
+        in_parts(put, len(by_uid))
         self._keys = np.empty(len(by_uid), np.uint64)
 
     def order(self, values: np.ndarray, codes: np.ndarray, scored: int) -> np.ndarray:
