@@ -46,6 +46,7 @@ for _command in (
     runs.project,
     runs.encode,
     runs.search,
+    selections.recipes,
     selections.select,
     selections.export,
     selections.compare,

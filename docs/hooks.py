@@ -1,8 +1,9 @@
 """What of the documentation is made from the code? The command line's reference and the Python API.
 
-On a page, a line `::: commands` becomes a section for each command, and a line `::: NAME`, where NAME is a public
-function or class such as clipsel_core.scoring.normsim.normsim, becomes its signature and docstring. Names in brackets
-behind a class say which of its methods are shown; without them all public ones are.
+On a page, a line `::: commands` becomes a section for each command, and `::: recipes` one for each published recipe. A
+line `::: NAME`, where NAME is a public function or class such as clipsel_core.scoring.normsim.normsim, becomes its
+signature and docstring. Names in brackets behind a class say which of its methods are shown; all public ones
+without.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from typer.main import get_command  # noqa: E402
 
 from clipsel_core.cli import app  # noqa: E402
+from clipsel_core.curation.recipes.published import published_recipes  # noqa: E402
 
 _WIDTH = 88
 # A docstring's line that says what something is: "image, text: (N, D), unit rows", "Raises: ScoringError where ...".
@@ -51,7 +53,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def made(name: str, members: str | None = None) -> str:
     """What a line `::: name (members)` becomes, in Markdown."""
-    return commands() if name == "commands" else described(name, members.split(", ") if members else None)
+    if name in ("commands", "recipes"):
+        return commands() if name == "commands" else recipes()
+    return described(name, members.split(", ") if members else None)
 
 
 def commands() -> str:
@@ -63,6 +67,17 @@ def commands() -> str:
         parts += [f"## {name}", _fenced("text", _usage(f"clipsel {name}", command)), _escaped(text.strip())]
         parts += [_table(command), "Example:", _fenced("sh", example)]
     return "\n\n".join(parts)
+
+
+def recipes() -> str:
+    """Every published recipe: what it does, its source, the recipe, and what it needs."""
+    parts = []
+    for known in published_recipes().values():
+        steps = "\n".join(line for line in known.text.splitlines() if not line.startswith("#"))
+        needs = [f"- `{_escaped(name)}`: {_escaped(how)}" for name, how in known.needs.items()]
+        parts += [f"### {known.name}", f"{known.about} Source: {known.source}.", _fenced("yaml", steps)]
+        parts += [*(["Needs:", "\n".join(needs)] if needs else []), known.note]
+    return "\n\n".join(filter(None, parts))
 
 
 def described(name: str, members: list[str] | None = None) -> str:

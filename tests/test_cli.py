@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from clipsel_core import cli, uids
 from clipsel_core.curation.exploring.searches import SearchQuery, neighbours, read_nearest, read_query
 from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.published import published_recipe
 from clipsel_core.curation.selecting import shards
 from clipsel_core.errors import ClipselError, PoolFormatError
 from clipsel_core.pool.images import open_images
@@ -67,6 +68,7 @@ def test_commands__are_those_that_the_readme_promises():
         "export",
         "inspect",
         "project",
+        "recipes",
         "remove-column",
         "score",
         "search",
@@ -103,6 +105,19 @@ def test_select__writes_the_subset_that_datacomp_takes(scored, tmp_path):
     assert subset.dtype == np.dtype("u8,u8")
     assert len(uids.read_subset(tmp_path / "subset.npy")) == 25
     assert (tmp_path / "subset.npy.manifest.json").exists()
+
+
+def test_recipes__lists_what_is_needed_or_what_a_run_lacks_and_shows_one_as_it_is(scored):
+    listed = CliRunner().invoke(cli.app, ["recipes"], env={"COLUMNS": "200"}).output
+    of_run = CliRunner().invoke(cli.app, ["recipes", "--run", str(scored)], env={"COLUMNS": "200"}).output
+    assert "normsim_2d" in listed
+    assert "normsim_2d" in of_run
+    assert "s_cliploss  " in listed
+    assert "s_cliploss  " not in of_run
+    shown = CliRunner().invoke(cli.app, ["recipes", "show", "m_flyt"])
+    assert shown.output == published_recipe("m_flyt").text
+    assert "one of basic_filter" in refused("recipes", "show", "flyt")
+    assert CliRunner().invoke(cli.app, ["recipes", "show"]).exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["select", "export", "compare"])

@@ -21,6 +21,7 @@ import pytest
 from typer.main import get_command
 
 from clipsel_core import cli
+from clipsel_core.curation.recipes.published import published_recipes
 from clipsel_core.curation.recipes.recipe import parse_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -166,6 +167,17 @@ def test_reference__has_every_command_and_option(hooks):
             assert f"`{parameter.opts[0] if is_option else parameter.name.upper()}`" in section[0]
             assert parameter.help
     assert "::: commands" in (ROOT / "docs" / "reference" / "command-line.md").read_text()
+
+
+def test_reference__has_every_published_recipe_and_what_it_needs(hooks):
+    made = hooks.recipes()
+    for name, known in published_recipes().items():
+        section = re.search(rf"^### {name}$.*?(?=^### |\Z)", made, re.MULTILINE | re.DOTALL)
+        assert section, name
+        assert [needed for needed in known.needs if needed not in section[0].replace("\\_", "_")] == []
+        (block,) = [block for block in blocks(section[0]) if block.language == "yaml"]
+        assert parse_recipe(block.text).steps == known.recipe.steps
+        assert f"#{name})" in (ROOT / "docs" / "recipes-of-the-field.md").read_text() or name == "sieve_mix"
 
 
 def test_guides__speak_of_every_command():

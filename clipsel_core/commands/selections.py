@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -114,6 +114,36 @@ def export(
         say(f"images encoded again as PNG, as loaders read jpg, png and webp alone: {done['encoded_again']:,}")
     _print_commands("with DataComp:", *train_commands(shards, selection.total))
     _print_commands("with open_clip:", *open_clip_commands(shards, tars))
+
+
+def recipes(
+    action: Annotated[Literal["list", "show"], typer.Argument(help="list, or show: write one to the screen.")] = "list",
+    name: Annotated[str | None, typer.Argument(help="The recipe to show.", show_default=False)] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="A run: say which columns it lacks for each.", show_default=False)
+    ] = None,
+) -> None:
+    """List recipes of published methods, or write one.
+
+    Each says where it was published, which columns it needs, and how a run comes to have them.
+
+    Example: clipsel recipes show s_cliploss_30 > s_cliploss_30.yaml
+    """
+    from clipsel_core.curation.index.score_table import ScoreTable
+    from clipsel_core.curation.recipes.published import published_recipe, published_recipes
+    from clipsel_core.runs.store import Run
+
+    if (action == "show") != (name is not None):
+        raise typer.BadParameter("show needs a name, and list takes none", param_hint="NAME")
+    if name is not None:
+        typer.echo(published_recipe(name).text, nl=False)
+        return
+    columns = ScoreTable.open(Run.open(run)).columns if run else ()
+    table = Table("recipe", "what it does", title_justify="left")
+    table.add_column(f"{run} lacks" if run else "needs", overflow="fold")
+    for known in published_recipes().values():
+        table.add_row(known.name, known.about, "\n".join(one for one in known.needs if one not in columns))
+    print_table(table)
 
 
 def compare(
