@@ -3,8 +3,8 @@
 Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
 when they are named: score, add-target and embed, which take minutes (embed comes in parts, too: embed-device,
 embed-vit, embed-rn50, embed-mobile, embed-small, embed-memory, embed-image), exploring, which needs a run of --rows
-pairs, dashboard and starting, which need Chromium and minutes besides, columns, sampling and normsim-2d, which take
-minutes, and growth, which takes minutes and writes the plots in benchmarks/growth.
+pairs, dashboard and starting, which need Chromium and minutes besides, columns, mixing, sampling and normsim-2d, which
+take minutes, and growth, which takes minutes and writes the plots in benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures and prints one table.")
     parts = (
         "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, add-target, exploring, "
-        f"dashboard, starting, embed, {', '.join(embed.PARTS)}, columns, sampling, "
-        "normsim-2d, growth"
+        f"dashboard, starting, embed, {', '.join(embed.PARTS)}, columns, mixing, "
+        "sampling, normsim-2d, growth"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
@@ -50,7 +50,7 @@ def main() -> None:
         "--large",
         action="store_true",
         help="the normalizer at B = 32768 (13 GB), selecting from 128 million pairs (8 GB, 6 GB of disk), and columns "
-        "of as many (4 GB, 12 GB of disk) as well",
+        "of as many (4 GB, 12 GB of disk), and mixing them (5 GB, 10 GB of disk) as well",
     )
     parser.add_argument("--rows", type=int, default=12_800_000, help="exploring, dashboard: pairs (12800000)")
     parser.add_argument("--folder", type=Path, help="of these two: keeps the synthetic run here")
@@ -78,6 +78,7 @@ def main() -> None:
         "columns": lambda: (
             columns.measure(max(1, asked.rounds // 2)) + (columns.measure_large() if asked.large else [])
         ),
+        "mixing": lambda: selection.measure_mixed() + (selection.measure_mixed(128_000_000) if asked.large else []),
         "sampling": lambda: sampling.measure(asked.pairs or 12_800_000) + sampling.measure_agreement(),
         "normsim-2d": lambda: normsim_2d.measure(asked.pairs or 1_000_000),
         "growth": lambda: growth.measure(asked.pairs or 1_000_000),

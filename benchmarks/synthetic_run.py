@@ -42,18 +42,21 @@ def write_run(
     bad: float = 0.0,
     decimals: int | None = None,
     pool: bool = True,
+    targets: int = 1,
 ) -> Path:
     """Writes root/run (and root/pool), on all cores where it is large; returns root/run. Same arguments, same bytes.
 
     rows: pairs in all, spread over the shards so that sizes differ by one at most.
     bad: share of pairs set aside (NaN in every metric). decimals: rounds scores, so that many pairs tie; None leaves
-    them as they are. pool: whether to write the metadata that captions are read from.
+    them as they are. pool: whether to write the metadata that captions are read from. targets: two columns each.
     """
     run = root / "run"
     (run / "scores").mkdir(parents=True)
     sizes = [rows // shards + (index < rows % shards) for index in range(shards)]
-    config = _config([ShardInfo(name=_name(index), rows=size) for index, size in enumerate(sizes)], rows, seed)
-    write = partial(_write_shard, root, seed=seed, bad=bad, decimals=decimals, pool=pool, digest=digest_of(config))
+    config = _config([ShardInfo(name=_name(index), rows=size) for index, size in enumerate(sizes)], rows, seed, targets)
+    write = partial(
+        _write_shard, root, config.targets, seed=seed, bad=bad, decimals=decimals, pool=pool, digest=digest_of(config)
+    )
     if rows < _FEWEST_IN_PROCESSES:
         skipped = list(map(write, range(shards), sizes))
     else:
@@ -66,12 +69,21 @@ def write_run(
 
 
 def _write_shard(
-    root: Path, index: int, count: int, *, seed: int, bad: float, decimals: int | None, pool: bool, digest: str
+    root: Path,
+    targets: tuple[TargetInfo, ...],
+    index: int,
+    count: int,
+    *,
+    seed: int,
+    bad: float,
+    decimals: int | None,
+    pool: bool,
+    digest: str,
 ) -> int:
     """Writes a shard, which depends on nothing but seed and index. Returns how many of its pairs were set aside."""
     draw = np.random.default_rng([seed, index])
     names = uids.from_halves(*draw.integers(0, 2**64, (2, count), dtype=np.uint64))
-    scores = _scores(draw, count, decimals)
+    scores = _scores(draw, count, decimals, targets)
     is_bad = draw.random(count) < bad
     for values in scores.values():
         values[is_bad] = np.nan
@@ -87,7 +99,9 @@ def _name(index: int) -> str:
     return f"{index:08d}"
 
 
-def _scores(draw: np.random.Generator, count: int, decimals: int | None) -> dict[str, np.ndarray]:
+def _scores(
+    draw: np.random.Generator, count: int, decimals: int | None, targets: tuple[TargetInfo, ...]
+) -> dict[str, np.ndarray]:
     """Scores with the means, spreads and correlations usual at tau = 0.01 with OpenAI's CLIP."""
     fit, topic = draw.standard_normal((2, count), dtype=np.float32)
     noise = draw.standard_normal((6, count), dtype=np.float32)
@@ -103,6 +117,10 @@ def _scores(draw: np.random.Generator, count: int, decimals: int | None) -> dict
         "normsim_inf_task": 0.62 + 0.06 * topic + 0.03 * fit + 0.05 * noise[4],
         "normsim_2_task": 310 + 20 * topic + 12 * noise[5],
     }
+    for target in targets[1:]:
+        near, alike = draw.standard_normal((2, count), dtype=np.float32)
+        columns[f"normsim_inf_{target.name}"] = 0.62 + 0.06 * topic + 0.06 * near
+        columns[f"normsim_2_{target.name}"] = 310 + 20 * topic + 12 * alike
     return columns if decimals is None else {name: values.round(decimals) for name, values in columns.items()}
 
 
@@ -120,18 +138,19 @@ def _write_metadata(path: Path, draw: np.random.Generator, names: np.ndarray) ->
     pq.write_table(pa.table(columns), path)
 
 
-def _config(infos: list[ShardInfo], rows: int, seed: int) -> RunConfig:
+def _config(infos: list[ShardInfo], rows: int, seed: int, count: int) -> RunConfig:
     target = TargetInfo(name="task", path="target.npy", kind="npy", sha256="0" * 64, rows=1000, width=64)
+    more = [target.model_copy(update={"name": f"task{number}"}) for number in range(2, count + 1)]
     return RunConfig(
         pool="../pool",
         arch="l14",
         seed=seed,
         on_bad_rows="skip",
-        targets=(target,),
+        targets=(target, *more),
         shards=tuple(infos),
         pairs=rows,
         width=64,
-        metrics=METRICS,
+        metrics=(*METRICS, *(f"normsim_{p}_{one.name}" for one in more for p in ("inf", "2"))),
     )
 
 

@@ -5,6 +5,7 @@ The run's own columns come first; then those of the pool's table, where the pool
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("halffloat", "float", "double"), "number"),
     "bool": "flag",
 }
+_BLOCK = 1 << 15
 _SIDES = ("original_width", "original_height")
 # The finalizer of splitmix64: every bit of a uid and the seed decides every bit of the number.
 _GOLDEN, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -108,10 +110,11 @@ def _mixed(table: ScoreTable, mix: Mix) -> np.ndarray:
     """The weighted sum of columns, in float64 until it is rounded: (N,) float32. Added in the order of their names."""
     total = np.zeros(len(table))
     for name, weight in sorted(mix.weights):
-        values, shift, scale, fill = table.column(name), 0.0, 1.0, 0.5
+        shift, scale, fill = 0.0, 1.0, 0.5
         if mix.standardise == "rank":
             values = _ranks(table, name)
         else:
+            values = table.column_once(name)
             count, fill, deviation = _moments(values)
             if mix.standardise == "zscore":
                 if not deviation > 0:
@@ -125,9 +128,14 @@ def _add(total: np.ndarray, values: np.ndarray, weight: float, shift: float, sca
     """Adds weight * (value - shift) / scale, in float64; fill takes the place of values that are not finite."""
 
     def add(start: int, stop: int) -> None:
-        block = values[start:stop].astype(np.float64)
-        block[~np.isfinite(block)] = fill
-        total[start:stop] += weight * ((block - shift) / scale)
+        for first in range(start, stop, _BLOCK):
+            here = slice(first, min(first + _BLOCK, stop))
+            block = values[here].astype(np.float64)
+            block[~np.isfinite(block)] = fill
+            block -= shift
+            block /= scale
+            block *= weight
+            total[here] += block
 
     bitmaps.in_parts(add, len(total))
 
@@ -141,21 +149,27 @@ def _moments(values: np.ndarray) -> tuple[int, float, float]:
     """How many values are finite, their mean and population standard deviation, in float64."""
 
     def summed(start: int, stop: int) -> tuple[int, float]:
-        block = values[start:stop].astype(np.float64)
-        finite = np.isfinite(block)
-        return int(finite.sum()), float(block[finite].sum())
+        parts = [(len(block), float(block.sum())) for block in _finite_blocks(values, start, stop)]
+        return sum(number for number, _ in parts), math.fsum(part for _, part in parts)
 
     parts = bitmaps.in_parts(summed, len(values))
     count = sum(number for number, _ in parts)
     if not count:
         return 0, 0.0, 0.0
-    mean = sum(part for _, part in parts) / count
+    mean = math.fsum(part for _, part in parts) / count
 
     def squared(start: int, stop: int) -> float:
-        block = values[start:stop].astype(np.float64) - mean
-        return float(np.square(block[np.isfinite(block)]).sum())
+        return math.fsum(float(np.square(block - mean).sum()) for block in _finite_blocks(values, start, stop))
 
-    return count, mean, (sum(bitmaps.in_parts(squared, len(values))) / count) ** 0.5
+    return count, mean, (math.fsum(bitmaps.in_parts(squared, len(values))) / count) ** 0.5
+
+
+def _finite_blocks(values: np.ndarray, start: int, stop: int) -> Iterator[np.ndarray]:
+    """The finite values among some, as float64, a part at a time that a core's cache holds."""
+    for first in range(start, stop, _BLOCK):
+        block = values[first : min(first + _BLOCK, stop)].astype(np.float64)
+        finite = np.isfinite(block)
+        yield block if finite.all() else block[finite]
 
 
 def _ranks(table: ScoreTable, name: str) -> np.ndarray:
