@@ -234,12 +234,6 @@ class ScoreFiles:
         self._read({metric: out})
         return bitmaps.read_only(out)
 
-    def column_once(self, metric: str) -> np.ndarray:
-        """The same for who needs it once: of the run's own nothing is kept that was not there before."""
-        if metric in self.metrics and self._index is None and metric not in self._columns:
-            return self.files.column(metric)
-        return self.column(metric)
-
     def take(self, metric: str, rows: np.ndarray) -> np.ndarray:
         """A metric of the asked rows, in their order: (M,) float32."""
         return self._gather([metric], rows)[metric]
