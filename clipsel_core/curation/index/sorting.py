@@ -45,25 +45,8 @@ def order_by_uid(names: np.ndarray) -> np.ndarray:
 
     # By their upper 32 bits, as some are by chance in a large run.
     alike = np.concatenate([np.empty(0, np.int64), *in_parts(unpack, len(keys))])
-    _settle(rows, alike, upper, names["f1"])
+    uids.settle(rows, alike, names)
     return rows
-
-
-def _settle(rows: np.ndarray, alike: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> None:
-    """Orders rows whose uids begin alike. alike: (M,) int64, ascending: a place that is as the next one.
-
-    upper, lower: the halves of the uids by row, (N,) uint64. Nearly all stand in twos, which need no sorting.
-    """
-    joined = np.diff(alike, prepend=-2) == 1
-    in_twos = ~(joined | np.append(joined[1:], False)) if len(alike) else joined
-    first = alike[in_twos]
-    one, other = rows[first], rows[first + 1]
-    ahead, behind = upper[one], upper[other]
-    turned = np.flatnonzero((ahead > behind) | ((ahead == behind) & (lower[one] > lower[other])))
-    rows[first[turned]], rows[first[turned] + 1] = other[turned], one[turned]
-    places = np.union1d(alike[~in_twos], alike[~in_twos] + 1)
-    tied = rows[places]
-    rows[places] = tied[np.lexsort((lower[tied], upper[tied]))]
 
 
 class Sorter:

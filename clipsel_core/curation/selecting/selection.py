@@ -156,7 +156,11 @@ class Selection:
         """The picked uids, ascending, each as often as it counts: (S,) UID_DTYPE, as DataComp's subset files hold
         them."""
         rows = self.rows
-        return uids.sort(self.table.uids_at(rows if self.counts is None else np.repeat(rows, self.counts[rows])))
+        names = self.table.uids_at(rows)
+        if self.counts is None:
+            return uids.sort(names)
+        order = uids.argsort(names)
+        return np.repeat(names[order], self.counts[rows[order]])
 
     def counts_of_counts(self) -> dict[int, int]:
         """How many pairs count once, twice and so on; only counts that occur."""
