@@ -39,6 +39,7 @@ for _command in (
     workspace.app,
     pools.inspect,
     pools.embed,
+    pools.embed_images,
     runs.score,
     runs.add_target,
     columns.add_column,

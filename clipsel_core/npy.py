@@ -107,12 +107,13 @@ def map_npy(path: str | os.PathLike[str]) -> np.ndarray:
 
 def write_npy(path: Path, array: np.ndarray) -> None:
     """Writes an array as .npy, whole or not at all."""
+    write_atomically(path, lambda aside: put_npy(aside, array))
 
-    def write(aside: Path) -> None:
-        with open(aside, "wb") as file:
-            np.save(file, array, allow_pickle=False)
 
-    write_atomically(path, write)
+def put_npy(path: Path, array: np.ndarray) -> None:
+    """Fills a file of just this name with an array as .npy."""
+    with open(path, "wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def save_checked(path: Path, array: np.ndarray) -> None:

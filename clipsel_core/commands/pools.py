@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,10 +23,17 @@ if TYPE_CHECKING:
 def inspect(
     pool: PoolArgument,
     quick: Annotated[bool, typer.Option("--quick", help="Read headers and uids, not every embedding.")] = False,
+    target: Annotated[
+        str | None, typer.Option(help="Say what this path would be taken for as a target.", show_default=False)
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="The teacher that --target is compared by.", show_default="the only one")
+    ] = None,
 ) -> None:
     """Print what a pool holds and what is wrong with it.
 
-    Exit code 1 where scoring would stop at something.
+    Exit code 1 where scoring would stop at something. With --target it only says what a path would be taken for as a
+    target of this pool.
 
     Example: clipsel inspect demo/pool
     """
@@ -33,6 +41,12 @@ def inspect(
     from clipsel_core.pool.layout import open_pool
 
     opened = open_pool(pool)
+    if target:
+        from clipsel_core.runs.targets import load_target
+
+        logging.getLogger("clipsel_core.runs.targets").setLevel(logging.ERROR)  # it would say the same
+        say(load_target("target", target, opened, opened.arch(arch), Path())[0].said)
+        return
     with Meter("inspecting") as meter:
         report = inspect_pool(opened, values=not quick, report=meter.report)
     archs = ", ".join(f"{arch.name} (width {arch.width})" for arch in opened.archs.values())
@@ -152,6 +166,84 @@ def embed(
     with Meter("embedding") as meter:
         made = make_pool(opened, pool, teacher, **common, **shards, report=meter.report)
     _print_made(pool, made)
+
+
+def embed_images(
+    source: Annotated[
+        str, typer.Argument(help="Images: a folder, tars, a parquet or a URL, as embed takes it.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Argument(help="The embeddings: a .npy, a row an image.", show_default=False)],
+    like: Annotated[Path, typer.Option(help="The pool whose teacher embeds them.", show_default=False)],
+    arch: Annotated[
+        str | None, typer.Option(help="The teacher's name in the pool.", show_default="the only one")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The teacher, for a pool that does not know it, as embed takes it.", show_default="the pool's"
+        ),
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Its weights, as embed takes them.", show_default="the pool's")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--format", help="One of embed's formats of images.", show_default="told by looking"),
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="A table's column of paths or images.", show_default="guessed")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images to a batch of the teacher.")] = 64,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that decode.", show_default="one a core")
+    ] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger images are rejected.")] = 64_000_000,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at the source and the pool alone, and write nothing.")
+    ] = False,
+) -> None:
+    """Embed images with the teacher of a pool. Captions are not needed.
+
+    OUT is what `score --target` takes. Its rows are in the order of the source. Images that cannot be used are left out
+    of it, counted, and listed in OUT_rejected.parquet.
+
+    Example: clipsel embed-images pictures/ pictures.npy --like demo/pool
+    """
+    from clipsel_core.curation.exploring.searches import check_ending
+    from clipsel_core.pool.layout import expect_teacher, open_pool
+    from clipsel_core.pool.sources.look import open_source
+    from clipsel_core.runs.store import check_outside
+
+    if pretrained and not model:
+        raise typer.BadParameter("it says which weights --model has: give both", param_hint="--pretrained")
+    check_ending(out, ".npy")
+    check_outside(out)
+    opened = open_source(source, kind=kind, image_column=image_column, captions=False)
+    complain(f"{source}: {opened.said}")
+    pool = open_pool(like)
+    teacher_arch = pool.arch(arch)
+    if opened.embedded:
+        raise PoolFormatError(source, expected="images", found=f"{opened.kind}: embeddings")
+    if not model:
+        expect_teacher(pool.root, teacher_arch.name, "say which with --model and --pretrained")
+    if check:
+        return
+    from clipsel_core.pool.making.pictures import embed_pictures, load_teacher_of, rejected_file
+    from clipsel_core.runs.plan import resolve_devices
+
+    teacher = load_teacher_of(pool, teacher_arch, model=model, pretrained=pretrained, device=resolve_devices(device)[0])
+    with Meter("embedding") as meter:
+        embedded = embed_pictures(
+            opened, teacher, batch_size=batch_size, workers=workers, most_pixels=max_pixels, report=meter.report
+        )
+    embedded.write(out)
+    rejected = embedded.rejected.num_rows
+    conclude(f"{out}: {len(embedded.rows):,} of {counted(len(embedded.rows) + rejected, 'images')} embedded")
+    if rejected:
+        conclude(f"rejected: {rejected:,}, listed in {rejected_file(out)}")
+    for reason, count in embedded.reasons.most_common():
+        conclude(f"  {count:,} {reason}")
 
 
 def _load(

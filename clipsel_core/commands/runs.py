@@ -26,9 +26,14 @@ def score(
         str | None, typer.Option(help="The teacher's name in the pool.", show_default="the only one")
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE of a target's image embeddings; repeat it for several.")
+        list[str] | None,
+        typer.Option(
+            help="NAME=PATH: embeddings, uids, a second moment, a pool or pictures; repeat it for several targets."
+        ),
     ] = None,
-    norm: Annotated[list[str], typer.Option(help="The p of each NormSim_p.")] = ["inf", "2"],  # noqa: B006 - nobody changes it
+    norm: Annotated[
+        list[str] | None, typer.Option(help="The p of each NormSim_p.", show_default="inf and 2; 2 for a second moment")
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="tau: the teacher's temperature.", show_default="the pool's, else 0.01")
     ] = None,
@@ -67,7 +72,7 @@ def score(
     options: dict[str, Any] = {
         "arch": arch,
         "targets": _targets_of(target or []),
-        "norms": tuple(norm),
+        "norms": tuple(norm) if norm else None,
         "temperature": temperature,
         "batch_size": batch_size,
         "divisions": divisions,
@@ -79,10 +84,13 @@ def score(
         "check_similarity": not no_similarity_check,
     }
     if check:
-        say(f"{run}: {counted(plan_run(pool, run, **options).config.pairs, 'pairs')} can be scored")
+        plan = plan_run(pool, run, **options)
+        for info in plan.config.targets:
+            say(f"target {info.name}: {info.said}")
+        say(f"{run}: {counted(plan.config.pairs, 'pairs')} can be scored")
         return
-    with Meter("scoring") as meter:
-        done = score_pool(pool, run, report=meter.report, **options)
+    with Meter("embedding pictures") as embedding, Meter("scoring") as meter:
+        done = score_pool(pool, run, report=meter.report, embedding=embedding.report, **options)
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
     scaled = done.scaled_rows if done.config.on_bad_rows == "scale" else 0
@@ -93,10 +101,11 @@ def score(
 def add_target(
     run: RunArgument,
     target: Annotated[
-        list[str], typer.Option(help="NAME=FILE, as score takes it; repeat it for several.", show_default=False)
+        list[str], typer.Option(help="NAME=PATH, as score takes it; repeat it for several.", show_default=False)
     ],
     norm: Annotated[
-        list[str] | None, typer.Option(help="The p of each NormSim_p.", show_default="the run's, else inf and 2")
+        list[str] | None,
+        typer.Option(help="The p of each NormSim_p.", show_default="the run's, else inf and 2; 2 for a second moment"),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="the run's")] = None,
     check: CheckOption = False,
@@ -111,27 +120,29 @@ def add_target(
     """
     from clipsel_core.runs.added import add_target as add
     from clipsel_core.runs.added import check_target
+    from clipsel_core.runs.store import Run
 
     for name, path in _targets_of(target).items():
         if check:
-            pairs = check_target(run, name, path, norms=norm, device=device).config.pairs
-            say(f"{run}: {counted(pairs, 'pairs')} can be compared with {name}")
+            say(f"target {name}: {check_target(run, name, path, norms=norm, device=device).said}")
+            say(f"{run}: {counted(Run.open(run).config.pairs, 'pairs')} can be compared with {name}")
             continue
-        with Meter(f"comparing with {name}") as meter:
-            done = add(run, name, path, norms=norm, device=device, report=meter.report)
+        with Meter("embedding pictures") as embedding, Meter(f"comparing with {name}") as meter:
+            done = add(run, name, path, norms=norm, device=device, report=meter.report, embedding=embedding.report)
         metrics = next(added.metrics for added in done.added_targets if added.target.name == name)
         say(f"{run}: {', '.join(metrics)} for {counted(done.config.pairs, 'pairs')}")
 
 
 def _targets_of(options: list[str]) -> dict[str, str]:
-    """The file of each target by its name, from NAME=FILE. Raises BadParameter on anything else, and a name twice."""
+    """The path of each target by its name, from NAME=PATH. Raises BadParameter on anything else, and a name twice."""
     targets = {}
     for option in options:
         name, equals, path = option.partition("=")
         if not (equals and name and path):
-            raise typer.BadParameter(f"{option!r} is not NAME=FILE", param_hint="--target")
+            raise typer.BadParameter(f"{option!r} is not NAME=PATH", param_hint="--target")
         if name in targets:
-            raise typer.BadParameter(f"two targets are named {name!r}", param_hint="--target")
+            several = "several files of one are a folder or a quoted pattern, 'part_{0..4}.pt'"
+            raise typer.BadParameter(f"two targets are named {name!r}; {several}", param_hint="--target")
         targets[name] = path
     return targets
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipsel_core import uids
-from clipsel_core.errors import PoolFormatError, UidError, reason_of
+from clipsel_core.errors import PoolFormatError, TeacherError, UidError, reason_of
 from clipsel_core.files import expect_regular, write_json
 from clipsel_core.npy import Member, read_members
 from clipsel_core.pool.conventions import POOL_TEXT_COLUMNS, UNDECODABLE, clean_text, find_column, is_hidden
@@ -322,6 +322,14 @@ def find_teacher(root: Path, arch: str) -> tuple[str, str | None, str] | None:
     if noted is None and (beside / "open_clip_config.json").is_file():
         return f"local-dir:{beside}", None, ""
     return (noted.model, noted.pretrained, noted.weights) if noted else None
+
+
+def expect_teacher(root: Path, arch: str, remedy: str) -> tuple[str, str | None, str]:
+    """As find_teacher. Raises TeacherError, with this remedy, where nobody says which model it was."""
+    found = find_teacher(root, arch)
+    if found is None:
+        raise TeacherError(root, expected=f"to know which model {arch} is", found="no teachers.json", remedy=remedy)
+    return found
 
 
 def check_arch(arch: str) -> None:

@@ -1,36 +1,185 @@
-"""What rows does a target's file hold? All kinds but torch's own .pt, so that pages can look without torch."""
+"""What is a target that somebody names, and what rows does it hold?
+
+A path leads to files of embeddings or of uids, to a pool, or to pictures. All kinds are read here but torch's own .pt,
+whose reader is handed in, so that pages can look without torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clipsel_core import uids
+from clipsel_core import reach, uids
 from clipsel_core.errors import ClipselError, PoolFormatError, TargetError, UidError, reason_of
 from clipsel_core.files import expect_regular
 from clipsel_core.npy import map_npy, read_array, read_members
-from clipsel_core.pool.conventions import find_column
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, find_column, is_hidden
+from clipsel_core.pool.embeddings import read_embeddings
+from clipsel_core.pool.layout import Arch, metadata_files, open_pool
+from clipsel_core.pool.places import Place
+from clipsel_core.pool.sources.image_tables import is_saved, parquet_image_column
+from clipsel_core.pool.sources.look import open_files, open_source
+from clipsel_core.pool.sources.record import Source
 
 ENDINGS = ".npy, .npz, .pt, .pth or .parquet"
+_ENDINGS = (".npy", ".npz", ".pt", ".pth", ".parquet")
 # What embeddings of images are usually called in a file that holds several arrays.
 _USUAL = (
     *("image_features", "image_embeddings", "image_embeds", "image_emb", "img_features", "img_embeddings", "img_emb"),
     *("features", "embeddings", "image", "img"),
 )
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_MOST_EXPANDED = 10_000
+# A computed second moment is symmetric, and has no negative eigenvalue, to this share of its size; one that was rounded
+# further, to its type's precision.
+_MOMENT_ROUNDING = 1e-5
+
+ReadPt = Callable[[Path, str, str], np.ndarray]
+"""Reads the array of a .pt: from the file, the part of it, and the usual name of a part."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given as a target.
+
+    place: the file, the folder or the pattern. part: what stood behind #. files: what is read, in the order of the
+    names; none of a folder of loose pictures, and of a pool.
+    """
+
+    kind: Literal["files", "pool", "pictures"]
+    place: Path
+    part: str
+    files: tuple[Path, ...] = ()
+
+    def pictures(self) -> Source:
+        """Its pictures, without captions. Raises: PoolFormatError where they cannot be read."""
+        if self.files:
+            return open_files(self.files, image_column=self.part or None)
+        return open_source(self.place, image_column=self.part or None, captions=False)
+
+
+@dataclass(frozen=True)
+class TargetRows:
+    """What files hold, unchecked but for shapes.
+
+    kind: what rows are: (M, D) floats as stored; uids, (M,) UID_DTYPE; or a moment, (D, D) floats.
+    files: those that were read; counts: how many rows each has.
+    """
+
+    kind: Literal["embeddings", "uids", "moment"]
+    rows: np.ndarray
+    files: tuple[Path, ...]
+    counts: tuple[int, ...]
+
+    def place_of(self, row: int) -> str:
+        """How an error names a row: by its file, and its number there."""
+        ends = np.cumsum(self.counts)
+        index = int(np.searchsorted(ends, row, side="right"))
+        return f"{self.files[index]}, row {row - int(ends[index]) + self.counts[index]}"
 
 
 def split_part(path: str | Path) -> tuple[Path, str]:
-    """The file and the part of it, "" for none, that FILE#PART means; a file's own name may hold # as well."""
+    """The path and the part, "" for none, that PATH#PART means; a file's own name may hold # as well."""
     text = str(path)
     places = [len(text), *(place for place, sign in enumerate(text) if sign == "#")]
-    end = next((place for place in places if Path(text[:place]).is_file()), places[min(1, len(places) - 1)])
+    end = next((place for place in places if text[:place] and files_at(Path(text[:place]))), None)
+    end = places[min(1, len(places) - 1)] if end is None else end
     return Path(text[:end]), text[end + 1 :]
+
+
+def files_at(path: Path) -> list[Path]:
+    """The file or folder at a path; or else the files that it means as a pattern, in the order of their names.
+
+    As in a shell: *, ? and [0-9], and {a,b} and {0..4}, of which each name is meant whether it is there or not. None
+    where nothing is there.
+    """
+    try:
+        if path.exists():
+            return [path]
+        named = _expanded(str(path))
+        found = {name for one in named for name in (glob.glob(one) if glob.has_magic(one) else [one])}
+        files = [Path(name) for name in sorted(found) if not is_hidden(Path(name).name) and not Path(name).is_dir()]
+        return files if any(file.exists() for file in files) else []
+    except (OSError, ValueError):  # too long for a path, or a zero byte
+        return []
+
+
+def find_target(path: str | Path, name: str) -> Given:
+    """What a path leads to, by its name and a look at parquets: PATH or PATH#PART.
+
+    A file of embeddings or uids, a tar or a parquet of pictures, a pattern of several of one kind; a pool; a folder of
+    pictures, with folders in it or none, or of files of embeddings. name: of the target, for errors.
+    Raises: TargetError where nothing is there, it is none of these, or both pictures and embeddings.
+    """
+    place, part = split_part(path)
+    files = files_at(place)
+    if files == [place] and place.is_dir():
+        _check(place, name)
+        if metadata_files(place):
+            return Given("pool", place, part)
+        files = sorted(file for file in place.iterdir() if file.suffix.lower() in _ENDINGS and not is_hidden(file.name))
+        has_pictures = is_saved(Place.of(place)) or _has_pictures(place)
+        if has_pictures and not files:
+            return Given("pictures", place, part)
+        if has_pictures or not files:
+            expected = f"pictures, a pool, or files that end in {ENDINGS}"
+            found, remedy = "none", ""
+            if has_pictures:
+                found, remedy = f"pictures and {files[0].name}", f"give the files alone: {place}/*{files[0].suffix}"
+            raise TargetError(place, expected=expected, found=found, remedy=remedy)
+    for file in files or [place]:
+        _check(file, name)
+    holding = {_holds_pictures(file, part): file for file in files}
+    if len(holding) > 1:
+        raise TargetError(holding[True], expected=f"embeddings, as in {holding[False]}", found="pictures")
+    return Given("pictures" if True in holding else "files", place, part, tuple(files))
+
+
+def read_target(given: Given, arch: Arch, read_pt: ReadPt | None = None) -> TargetRows:
+    """The rows of files or of a pool, one file's below another's. A single .npy and an unzipped .npz are mapped.
+
+    A single D x D array that is symmetric within rounding is a second moment. arch: of the pool that is compared with
+    it. read_pt: None where no .pt can be read.
+    Raises: TargetError naming the file that cannot be read, or does not fit the others or the pool's embeddings.
+    """
+    parts = (
+        _read_pool(given, arch)
+        if given.kind == "pool"
+        else [(file, _read_file(file, given.part, arch.image_member, read_pt)) for file in given.files]
+    )
+    files, arrays = tuple(file for file, _ in parts), [rows for _, rows in parts]
+    uids_first = arrays[0].dtype == uids.UID_DTYPE
+    for file, rows in parts:
+        if (rows.dtype == uids.UID_DTYPE) != uids_first:
+            kinds = ("uids", "embeddings") if uids_first else ("embeddings", "uids")
+            raise TargetError(file, expected=f"{kinds[0]}, as in {files[0]}", found=kinds[1])
+        if uids_first:
+            continue
+        if rows.ndim != 2 or not len(rows):
+            expected = f"a shape (M, {arch.width}) with at least one row"
+            raise TargetError(file, expected=expected, found=f"{rows.shape}")
+        if rows.shape[1] != arch.width:
+            remedy = "embed the target with the pool's teacher"
+            expected = f"width {arch.width}, as the pool's"
+            raise TargetError(file, expected=expected, found=f"{rows.shape[1]}", remedy=remedy)
+        if given.kind == "files" and _is_moment(file, rows):
+            if len(parts) == 1:
+                return TargetRows("moment", rows, files, (len(rows),))
+            found, remedy = "a second moment", "give it alone"
+            raise TargetError(file, expected=f"embeddings, as in {files[0]}", found=found, remedy=remedy)
+    joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return TargetRows("uids" if uids_first else "embeddings", joined, files, tuple(map(len, arrays)))
 
 
 def read_target_rows(file: Path, part: str, usual: str) -> np.ndarray:
@@ -92,8 +241,7 @@ def _read_parquet(file: Path, part: str, usual: str) -> np.ndarray:
     expect_regular(file)
     parquet = pq.ParquetFile(file)
     schema = parquet.schema_arrow
-    is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    lists = {f.name: f for f in schema if any(is_kind(f.type) for is_kind in is_list)}
+    lists = {f.name: f for f in schema if _is_list(f.type)}
     uid = find_column(schema.names, ["uid"])
     if part in ("", uid) and not lists and uid:
         return uids.from_hex(parquet.read([uid]).column(0))
@@ -107,3 +255,95 @@ def _read_parquet(file: Path, part: str, usual: str) -> np.ndarray:
         raise TargetError(file, expected="lists of one length", found=found)
     flat = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate(flat).reshape(len(column), -1) if len(column) else np.empty((0, 0), np.float32)
+
+
+def _expanded(text: str) -> list[str]:
+    """What {a,b} and {0..4} in a name stand for."""
+    found = _BRACES.search(text)
+    if not found:
+        return [text]
+    span = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", found[1])
+    words = found[1].split(",")
+    if span and 0 <= int(span[2]) - int(span[1]) < _MOST_EXPANDED:
+        digits = len(span[1]) if span[1].startswith("0") else 0
+        words = [str(number).zfill(digits) for number in range(int(span[1]), int(span[2]) + 1)]
+    elif len(words) == 1:
+        return [text]
+    named = (one for word in words for one in _expanded(text[: found.start()] + word + text[found.end() :]))
+    return [one for _, one in zip(range(_MOST_EXPANDED), named, strict=False)]
+
+
+def _check(path: Path, name: str) -> None:
+    """Makes sure that a file or a folder may be read, is there, and ends as it should. Raises TargetError."""
+    try:
+        reach.check_place(os.path.abspath(path))
+        if path.is_dir():
+            return
+        expect_regular(path)
+    except OSError as error:
+        found = "no such file" if isinstance(error, FileNotFoundError) else reason_of(error)
+        raise TargetError(path, expected=f"the target {name!r}", found=found) from error
+    if path.suffix.lower() not in (*_ENDINGS, ".tar"):
+        raise TargetError(path, expected=ENDINGS, found=path.suffix or "no ending")
+
+
+def _has_pictures(folder: Path) -> bool:
+    wanted = (*IMAGE_ENDINGS, ".tar")
+    for _, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        if any(name.lower().endswith(wanted) and not is_hidden(name) for name in names):
+            return True
+    return False
+
+
+def _holds_pictures(file: Path, part: str) -> bool:
+    """Whether a file is a tar, or a parquet whose pictures are asked for, or which has neither embeddings nor uids."""
+    ending = file.suffix.lower()
+    if ending != ".parquet":
+        return ending == ".tar"
+    with telling(file):
+        schema = pq.read_schema(file)
+        if not part and (any(map(_is_list, schema.types)) or find_column(schema.names, ["uid"])):
+            return False
+        return bool(parquet_image_column(Place.of(file), part or None))
+
+
+def _read_file(file: Path, part: str, usual: str, read_pt: ReadPt | None) -> np.ndarray:
+    if read_pt and file.suffix.lower() in (".pt", ".pth"):
+        with telling(file):
+            return read_pt(file, part, usual)
+    return read_target_rows(file, part, usual)
+
+
+def _read_pool(given: Given, arch: Arch) -> list[tuple[Path, np.ndarray]]:
+    """The image embeddings of a pool's shards, each with its file."""
+    pool = open_pool(given.place)
+    own = pool.arch(given.part or (arch.name if arch.name in pool.archs else None))
+    found = []
+    for shard in pool.shards:
+        rows = read_embeddings(shard, own.image_member)
+        if len(rows):
+            found.append((shard.npz or shard.parquet, rows))
+    if not found:
+        raise TargetError(given.place, expected="images", found="a pool without any")
+    return found
+
+
+def _is_moment(file: Path, rows: np.ndarray) -> bool:
+    """Whether a D x D array, D > 1, is symmetric within rounding. Raises TargetError where no such moment can be."""
+    if rows.shape[0] != rows.shape[1] or len(rows) < 2:
+        return False
+    exact = rows.astype(np.float64)
+    rounding = max(_MOMENT_ROUNDING, float(np.finfo(rows.dtype).eps))
+    # Written so that NaN is not symmetric.
+    if not np.abs(exact - exact.T).max() <= rounding * np.abs(exact).max():
+        return False
+    least, size = float(np.linalg.eigvalsh((exact + exact.T) / 2)[0]), float(np.linalg.norm(exact))
+    if least < -rounding * size or not size:
+        expected = "a second moment, as it is symmetric: no negative eigenvalue"
+        raise TargetError(file, expected=expected, found=f"{least:.3g}" if size else "only zeros")
+    return True
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +23,18 @@ from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, expect_images, r
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
 from clipsel_core.runs.groups import NormSims, spread, usable_rows
 from clipsel_core.runs.local import side_by_side, sole_worker
-from clipsel_core.runs.plan import check_same_pool, parse_norms, resolve_devices, shard_infos, tiles_as, versions
+from clipsel_core.runs.plan import check_same_pool, resolve_devices, shard_infos, tiles_as, versions
 from clipsel_core.runs.store import (
     UID_HALVES,
     AddedTarget,
     Run,
     RunConfig,
     SealedFiles,
+    TargetInfo,
     keep_whole,
     read_added,
 )
-from clipsel_core.runs.targets import load_target
+from clipsel_core.runs.targets import NOT_DECIDING, choose_norms, load_target
 from clipsel_core.scoring.checks import telling_of_memory
 from clipsel_core.tasks import Report, check, silent
 
@@ -48,11 +50,13 @@ def add_target(
     norms: Sequence[str] | None = None,
     device: str | None = None,
     report: Report = silent,
+    embedding: Report = silent,
 ) -> Run:
     """Computes NormSim of a finished run's pairs to a target, or goes on with what was begun.
 
     name, path: as in `load_target`. norms: the p of each NormSim_p; None for those of the run, inf and 2 where it has
-    none. device: None for the run's. report: told how many of the run's pairs are done.
+    none, 2 for a second moment. device: None for the run's. report: told how many of the run's pairs are done.
+    embedding: told how far the target's pictures are embedded.
     Returns: the run with its new metrics, normsim_<p>_<name>.
     Raises: RunError where the run is unfinished, has another target of this name, or its pool has changed; TargetError
         on a file that does not fit; what scoring raises. Shards that were finished stay.
@@ -61,7 +65,7 @@ def add_target(
     try:
         with sole_worker(run.root):
             pool, arch = scored_pool(run)
-            plan, sims = _plan(run, pool, arch, name, path, norms, device)
+            plan, sims = _plan(run, pool, arch, name, path, norms, device, embedding)
             _compute(run, pool, arch, plan, sims, report)
     except OSError as error:
         remedy, found = "make room, then start it again", str(error.strerror or error)
@@ -71,21 +75,26 @@ def add_target(
 
 def check_target(
     root: str | Path, name: str, path: str | Path, *, norms: Sequence[str] | None = None, device: str | None = None
-) -> Run:
+) -> TargetInfo:
     """Makes sure that `add_target` can begin, and writes nothing. Arguments and what is raised: as there.
 
-    Returns: the run as it is.
+    Returns: what the target was taken for.
     """
     run = Run.open(root)
-    _plan(run, *scored_pool(run), name, path, norms, device)
-    return run
+    return _plan(run, *scored_pool(run), name, path, norms, device, None)[0].target
 
 
 def _plan(
-    run: Run, pool: Pool, arch: Arch, name: str, path: str | Path, norms: Sequence[str] | None, device: str | None
+    run: Run,
+    pool: Pool,
+    arch: Arch,
+    name: str,
+    path: str | Path,
+    norms: Sequence[str] | None,
+    device: str | None,
+    embedding: Report | None,
 ) -> tuple[AddedTarget, NormSims]:
     """What is going to be computed, checked against the run and against what was begun before."""
-    info, rows = load_target(name, path, pool, arch, run.root)
     if any(target.name == name for target in run.config.targets):
         raise TargetError(run.root, expected="a new target's name", found=name, remedy="choose another name")
     if (file := _description(run.root, name)).with_name("column.json").exists():
@@ -93,7 +102,10 @@ def _plan(
         raise TargetError(run.root, expected="a new target's name", found=found, remedy="choose another name")
     (chosen, *_) = resolve_devices(device or run.config.device)
     begun = AddedTarget.model_validate(read_added(file)) if file.exists() else None
-    wanted = parse_norms(norms or run.config.norms or RunConfig.model_fields["norms"].default)
+    if begun:
+        embedding = None  # as in plan_run
+    info, rows = load_target(name, path, pool, arch, run.root, device=chosen, embedding=embedding)
+    wanted = choose_norms(norms, run.config.norms or RunConfig.model_fields["norms"].default, [info])
     tiles = tiles_as(begun or run.config, chosen, arch.width)
     sims = NormSims({name: rows}, wanted, chosen)
     for column in run.added_columns:
@@ -103,7 +115,7 @@ def _plan(
     plan = AddedTarget(target=info, norms=wanted, device=chosen, tiles=tiles, versions=versions(), metrics=sims.metrics)
     if begun:
         # It goes on only as it was begun; a complete one may have been made by other versions.
-        loose = {"complete", "versions"} if begun.complete else {"complete"}
+        loose: Any = {"complete": True, "target": set(NOT_DECIDING)} | ({"versions": True} if begun.complete else {})
         before, now = (target.model_dump(mode="json", exclude=loose) for target in (begun, plan))
         changed = next((field for field in {**before, **now} if before.get(field) != now.get(field)), None)
         if changed:

@@ -144,19 +144,22 @@ class GroupScorer:
 class NormSims:
     """NormSim to some targets; what the shards share, a target's second moment, is computed once.
 
-    targets: name to (M, D) embeddings. norms: the p of each NormSim_p, as RunConfig has them.
+    targets: name to (M, D) embeddings, or to a second moment, (D, D) float64, for which 2 is the only p.
+    norms: the p of each NormSim_p, as RunConfig has them.
     """
 
     def __init__(self, targets: Mapping[str, torch.Tensor], norms: Sequence[str], device: str) -> None:
-        self._targets = {name: rows.to(device) for name, rows in targets.items()}
         self._norms, self._device = [float(p) for p in norms], device
-        with_2 = {name: rows for name, rows in targets.items() if 2 in self._norms and not are_few(rows, device)}
-        self._moments = {name: second_moment(rows, device=device) for name, rows in with_2.items()}
+        self._moments = {name: rows for name, rows in targets.items() if rows.dtype == torch.float64}
+        self._targets = {name: rows.to(device) for name, rows in targets.items() if name not in self._moments}
+        self._asked = [(name, p) for name in targets for p in self._norms if p == 2 or name in self._targets]
+        with_2 = {name: rows for name, rows in self._targets.items() if 2 in self._norms and not are_few(rows, device)}
+        self._moments |= {name: second_moment(rows, device=device) for name, rows in with_2.items()}
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The columns that `of` gives, in their order."""
-        return tuple(metric_name(p, target) for target in self._targets for p in self._norms)
+        return tuple(metric_name(p, target) for target, p in self._asked)
 
     def work(self, pairs: int) -> int:
         """How many products of embeddings so many pairs take."""
@@ -165,21 +168,20 @@ class NormSims:
     def of(self, image: torch.Tensor, report: Report) -> dict[str, torch.Tensor]:
         """Each metric of these images, (N, D) unit rows: (N,) float32."""
         found, done, work = {}, 0, max(1, self.work(len(image)))
-        for target, rows in self._targets.items():
-            for p in self._norms:
-                before, done = done, done + (len(image) * len(rows) if p != 2 else 0)
-                if p == 2 and target in self._moments:
-                    values = normsim_2(image, self._moments[target], device=self._device)
-                else:
-                    told = part_of(report, before / work, done / work)
-                    values = normsim(image, rows, p=p, device=self._device, report=told)
-                found[metric_name(p, target)] = values
+        for target, p in self._asked:
+            if p == 2 and target in self._moments:
+                found[metric_name(p, target)] = normsim_2(image, self._moments[target], device=self._device)
+                continue
+            rows = self._targets[target]
+            before, done = done, done + (len(image) * len(rows) if p != 2 else 0)
+            told = part_of(report, before / work, done / work)
+            found[metric_name(p, target)] = normsim(image, rows, p=p, device=self._device, report=told)
         return found
 
     @property
     def are_few(self) -> bool:
         """Whether all targets are so small that `in_one_pass` is the quickest."""
-        return all(are_few(rows, self._device) for rows in self._targets.values())
+        return not self._moments and all(are_few(rows, self._device) for rows in self._targets.values())
 
     def in_one_pass(self, read: Callable[[slice, torch.Tensor], object], pairs: int) -> dict[str, torch.Tensor]:
         """Each metric, as `of`, of images that are read a block at a time; read: as in normsims_to_few."""

@@ -35,13 +35,16 @@ _ATTEMPTS = 2
 _AT_ONCE = 3
 
 
-def score(pool: str | Path, root: str | Path, *, report: Report = silent, **options: Any) -> Run:
+def score(
+    pool: str | Path, root: str | Path, *, report: Report = silent, embedding: Report = silent, **options: Any
+) -> Run:
     """Scores a pool into a run's folder, or goes on with what was begun there.
 
     A run that is killed and started again has, byte for byte, the scores of one that was left alone.
 
     report: told the pairs done, those of shards in work by the share of their work that is done, and the shards;
-        status.json says the same. options: those of `plan_run`.
+        status.json says the same. embedding: told how far the pictures of targets are embedded. options: those of
+        `plan_run`.
     Raises: what `plan_run` raises; PoolFormatError on a shard that cannot be scored; RunError where another process
         is at work in the folder, or it cannot be written. Shards that were finished stay.
     """
@@ -51,7 +54,7 @@ def score(pool: str | Path, root: str | Path, *, report: Report = silent, **opti
             begun = read_config(root) if (root / "run.json").exists() else None
             if begun:
                 keep_whole(SealedFiles(root, begun))
-            plan = plan_run(pool, root, **options)
+            plan = plan_run(pool, root, embedding=embedding, **options)
             files.remove_leftovers(root, root / "scores")
             for name in ("cache", "exports", "index", "recipes", "searches"):
                 if (root / name).is_dir():

@@ -30,10 +30,11 @@ from clipsel_core.runs.store import (
     read_config,
     score_file,
 )
-from clipsel_core.runs.targets import load_target
+from clipsel_core.runs.targets import NOT_DECIDING, choose_norms, load_target, norms_of
 from clipsel_core.scoring.checks import check_precision
-from clipsel_core.scoring.normsim import metric_name, parse_norm
+from clipsel_core.scoring.normsim import metric_name
 from clipsel_core.scoring.reductions import tile_sizes, use_tile_sizes
+from clipsel_core.tasks import Report
 
 _AT_ONCE = 8
 _BASE_METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se")
@@ -41,8 +42,9 @@ _BASE_METRICS = ("clip_score", "s_cliploss", "r_image", "r_text", "normalizer_se
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that may begin or go on. targets: name to (M, D) embeddings. devices: a worker's each, all of a kind.
+    """A run that may begin or go on. devices: a worker's each, all of a kind.
 
+    targets: name to (M, D) embeddings, or to a second moment, (D, D) float64.
     check_similarity: whether similarities that the pool stores are compared with those computed.
     """
 
@@ -61,18 +63,20 @@ def plan_run(
     *,
     arch: str | None = None,
     targets: Mapping[str, str | Path] | None = None,
-    norms: tuple[str, ...] = ("inf", "2"),
+    norms: tuple[str, ...] | None = None,
     device: str = "auto",
     temperature: float | None = None,
     check_similarity: bool = True,
+    embedding: Report | None = None,
     **options: Any,
 ) -> Plan:
     """Checks everything that can be checked before the work begins.
 
     arch: the teacher's name in the pool; may be left out where there is only one.
-    targets: name to file, see `load_target`. norms: p of each NormSim_p.
+    targets: name to path, see `load_target`. norms: p of each NormSim_p; None for inf and 2, of a second moment 2.
     temperature: tau; None for that of the run that was begun, else the teacher's as the pool has it, else 0.01.
-    device: see `resolve_devices`. check_similarity: see Plan.
+    device: see `resolve_devices`. check_similarity: see Plan. embedding: told how far the pictures of targets are
+        embedded; None where nothing is to be written, and they are only looked at.
     options: batch_size, divisions, seed, mix_shards, on_bad_rows, precision, as in RunConfig.
     Raises: PoolFormatError, TargetError, ScoringError on an option out of range, RunError where `root` holds a run
         with another config.
@@ -81,25 +85,30 @@ def plan_run(
     teacher = pool.arch(arch)
     if metadata_files(root):
         raise RunError(root, expected="a folder for the run", found="a pool", remedy="choose a new folder")
-    parsed = parse_norms(norms)
-    norms = parsed if targets else ()
     devices = resolve_devices(device)
     kind = torch.device(devices[0]).type
     begun = read_config(root) if (root / "run.json").exists() and not nothing_scored(root) else None
     shards = shard_infos(pool, teacher)
-    loaded = {name: load_target(name, path, pool, teacher, root) for name, path in (targets or {}).items()}
+    if begun:
+        embedding = None  # those that it was begun with are there; others are refused
+    loaded = {
+        name: load_target(name, path, pool, teacher, root, device=devices[0], embedding=embedding)
+        for name, path in (targets or {}).items()
+    }
     infos = tuple(info for info, _ in loaded.values())
+    chosen = choose_norms(norms, RunConfig.model_fields["norms"].default, infos)
     if temperature is None:
         known = begun or read_teachers(pool.root).get(teacher.name)
         temperature = known.temperature if known else RunConfig.model_fields["temperature"].default
-    computed = {"norms": norms, "device": kind, "tiles": tiles_as(begun, devices[0], teacher.width)}
+    computed = {"norms": chosen if infos else (), "device": kind, "tiles": tiles_as(begun, devices[0], teacher.width)}
     config = _config(root, pool, teacher, infos, shards, temperature=temperature, **computed, **options)
     check_precision(config.precision, kind)
     if begun:
         shards = check_same_pool(root, begun, shards)
         wanted = config.model_copy(update={"shards": begun.shards})
         unfinished = any(not score_file(root, shard.name).exists() for shard in begun.shards)
-        before, now = begun.model_dump(mode="json"), wanted.model_dump(mode="json")
+        loose = {"targets": {"__all__": set(NOT_DECIDING)}}
+        before, now = (config.model_dump(mode="json", exclude=loose) for config in (begun, wanted))
         for field in {**before, **now}:
             was, asked = before.get(field, getattr(begun, field)), now.get(field, getattr(wanted, field))
             # Other versions may only look at what is complete.
@@ -153,14 +162,9 @@ def with_targets(plan: Plan) -> Plan:
     targets = {}
     for was in plan.config.targets:
         now, targets[was.name] = load_target(was.name, plan.root / was.path, plan.pool, plan.arch, plan.root)
-        if was != now:
+        if was.sha256 != now.sha256:
             raise RunError(now.path, expected="the target as it was begun with", found="another file")
     return replace(plan, targets=targets)
-
-
-def parse_norms(norms: Sequence[str]) -> tuple[str, ...]:
-    """The p of each NormSim_p, each once and written one way. Raises ScoringError on what is no p."""
-    return tuple(dict.fromkeys(f"{parse_norm(p):g}" for p in norms))
 
 
 def resolve_devices(text: str) -> tuple[str, ...]:
@@ -201,7 +205,9 @@ def _config(
     shards: tuple[ShardInfo, ...],
     **options: Any,
 ) -> RunConfig:
-    norm_metrics = (metric_name(float(p), target.name) for target in targets for p in options["norms"])
+    norm_metrics = (
+        metric_name(float(p), target.name) for target in targets for p in norms_of(target, options["norms"])
+    )
     try:
         return RunConfig(
             pool=portable_path(pool.root, root),

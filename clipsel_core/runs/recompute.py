@@ -118,6 +118,10 @@ def _metrics(
         yield "normalizer_se", spread(spread_of_mean)
     for name, target in targets.items():
         added = next((added for added in run.added_targets if added.target.name == name), None)
+        if target.dtype == np.float64:
+            one = image[of_pair].astype(np.float64)
+            yield f"normsim_2_{name}", spread(np.sqrt(np.einsum("nd,de,ne->n", one, target, one, optimize=True)))
+            continue
         for p in (added or config).norms:
             power, total = float(p), np.zeros(len(own))
             for near in map(np.abs, _similarities(image[of_pair], target)):

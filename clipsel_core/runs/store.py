@@ -31,7 +31,7 @@ from clipsel_core.runs.columns import Column, describe
 from clipsel_core.tasks import allowed_cores
 
 _log = logging.getLogger(__name__)
-TargetKind = Literal["npy", "npz", "pt", "parquet", "uids"]
+TargetKind = Literal["npy", "npz", "pt", "parquet", "uids", "pool", "moment", "pictures"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 # A column of the score files; it is written into recipes and shown as a heading.
@@ -52,8 +52,22 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class FileInfo(_Frozen):
+    """A file as it was read. name: relative to the folder that was given. size: in bytes."""
+
+    name: str
+    size: Annotated[int, Field(ge=0)]
+    sha256: str
+
+
 class TargetInfo(_Frozen):
-    """A named set of image embeddings that NormSim compares the pool with."""
+    """A named set of image embeddings that NormSim compares the pool with, or their second moment.
+
+    path: a file, a folder or a pattern; of pictures the .npy that their embeddings are kept in. kind: what it was taken
+    for. sha256: of the file; of several, of the listing that sha256sum prints of them. rows: embeddings, M; of a second
+    moment its side, D. scaled: rows that were not of unit length. files: those that were read, where path is no file.
+    pictures: where the pictures lie, teacher: which model embedded them, rejected: how many could not be.
+    """
 
     name: Name
     path: str
@@ -61,8 +75,35 @@ class TargetInfo(_Frozen):
     sha256: str
     rows: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]
+    scaled: int = Field(default=0, ge=0, exclude_if=lambda scaled: scaled == 0)
+    files: tuple[FileInfo, ...] = Field(default=(), exclude_if=lambda files: not files)
+    pictures: str = Field(default="", exclude_if=lambda pictures: not pictures)
+    teacher: str = Field(default="", exclude_if=lambda teacher: not teacher)
+    rejected: int = Field(default=0, ge=0, exclude_if=lambda rejected: rejected == 0)
 
-    _plain = field_validator("path")(_without_nul)
+    _plain = field_validator("path", "pictures")(_without_nul)
+
+    @property
+    def given(self) -> str:
+        """The path that names it to a command, as path is counted."""
+        return self.pictures or self.path
+
+    @property
+    def said(self) -> str:
+        """What it was taken for, for people."""
+        if self.kind == "moment":
+            return f"a second moment of width {self.width}: NormSim_2 only"
+        if self.kind == "pictures" and not self.sha256:
+            return f"{counted(self.rows, 'pictures')}: they are embedded with {self.teacher} first"
+        if self.kind == "pictures":
+            left_out = f", {self.rejected:,} left out" if self.rejected else ""
+            return f"{counted(self.rows, 'pictures')} embedded with {self.teacher}{left_out}"
+        files = f"{counted(len(self.files), 'files')}, " if self.files else ""
+        kinds = {"uids": "pairs of the pool", "pool": "images of a pool"}
+        said = f"{files}{counted(self.rows, kinds.get(self.kind, 'embeddings'))} of width {self.width}"
+        said += f", {self.scaled:,} not of unit length" if self.scaled else ""
+        is_square = self.rows == self.width and self.kind not in kinds
+        return f"{said}, no second moment as it is not symmetric" if is_square and not self.files else said
 
 
 class ShardInfo(_Frozen):
@@ -414,7 +455,8 @@ def digest_of(made_by: RunConfig | Added) -> str:
     left_out: Any = {"pool": True, "skipped_rows": True, "complete": True, "shards": {"__all__": {"digest"}}}
     said = made_by.model_dump(mode="json", exclude=left_out)
     for target in (said["target"],) if "target" in said else said.get("targets", ()):
-        del target["path"]
+        for name in ("path", "pictures", "teacher"):
+            target.pop(name, None)
     said.get("made", {}).pop("path", None)
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -1,59 +1,199 @@
-"""How a target's embeddings are read: the named set of images that NormSim compares the pool with."""
+"""How does what is given as a target become embeddings, or a second moment, that NormSim compares the pool with?
+
+RUN/targets/<name>-<digest>.npy               embeddings of pictures that were given, made on the way
+RUN/targets/<name>-<digest>_rejected.parquet  those of them that could not be embedded
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
 import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 
-from clipsel_core import uids
-from clipsel_core.errors import TargetError, counted, reason_of
-from clipsel_core.files import expect_regular, portable_path, sha256_of
+from clipsel_core import reach, uids
+from clipsel_core.errors import TargetError, counted
+from clipsel_core.files import portable_path, sha256_of
+from clipsel_core.npy import map_npy
+from clipsel_core.pool.conventions import IMAGE_ENDINGS
 from clipsel_core.pool.embeddings import read_embeddings
-from clipsel_core.pool.layout import Arch, Pool, read_uids
-from clipsel_core.pool.target_files import ENDINGS, find_part, read_target_rows, split_part, telling
-from clipsel_core.runs.store import NAME_PATTERN, TargetInfo, TargetKind
-from clipsel_core.scoring.normsim import prepare_target
+from clipsel_core.pool.layout import Arch, Pool, expect_teacher, read_teachers, read_uids
+from clipsel_core.pool.sources.record import Source
+from clipsel_core.pool.target_files import Given, find_part, find_target, read_target, telling
+from clipsel_core.runs.store import NAME_PATTERN, FileInfo, TargetInfo, TargetKind
+from clipsel_core.scoring.normsim import parse_norm, prepare_target
+from clipsel_core.tasks import Report, allowed_cores
 
+_log = logging.getLogger(__name__)
 _KINDS: dict[str, TargetKind] = {".npy": "npy", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".parquet": "parquet"}
+NOT_DECIDING = ("scaled", "teacher")
+"""What a target's description says beyond what decides its scores."""
 
 
-def load_target(name: str, path: str | Path, pool: Pool, arch: Arch, root: Path) -> tuple[TargetInfo, torch.Tensor]:
-    """A target's description and its embeddings, (M, D) float16 or float32 unit rows.
+def load_target(
+    name: str,
+    path: str | Path,
+    pool: Pool,
+    arch: Arch,
+    root: Path,
+    *,
+    device: str = "cpu",
+    embedding: Report | None = None,
+) -> tuple[TargetInfo, torch.Tensor]:
+    """A target's description, and its embeddings, (M, D) float16 or float32 unit rows, or moment, (D, D) float64.
 
     path: a .npy of embeddings, or of uids of the pool (then their images are the target); a .npz or a .parquet, with
-        #MEMBER or #COLUMN behind the path where it holds several; a .pt or .pth holding a tensor, or a dict with #KEY.
-    root: the run's folder, from which the recorded path is counted.
-    Raises: TargetError where the file cannot be read, has another width than the pool, or holds bad rows.
+        #MEMBER or #COLUMN behind the path where it holds several; a .pt or .pth holding a tensor, or a dict with #KEY;
+        a folder or a pattern of several; a symmetric D x D array in one of these, a second moment; another pool, with
+        #ARCH for a teacher of another name; or pictures: a folder, tars or parquets.
+    root: the run's folder, from which the recorded path is counted, and in which pictures' embeddings are kept.
+    device: what pictures are embedded on. embedding: told how far that is; None where pictures are not to be embedded:
+        unless they were before, one row of zeros stands for them.
+    Raises: TargetError where the file cannot be read, has another width than the pool, or holds bad rows; TeacherError
+        and PoolFormatError where pictures cannot be embedded.
     """
-    file, part = split_part(path)
     if not re.fullmatch(NAME_PATTERN, name):
         raise TargetError(f"target {name!r}", expected="a name of up to 64 letters, digits, _ and -", found=repr(name))
-    try:
-        expect_regular(file)
-    except OSError as error:
-        found = "no such file" if isinstance(error, FileNotFoundError) else reason_of(error)
-        raise TargetError(file, expected=f"the target {name!r}", found=found) from error
-    kind = _KINDS.get(file.suffix.lower())
-    if kind is None:
-        raise TargetError(file, expected=ENDINGS, found=file.suffix or "no ending")
-    with telling(file):
-        rows = _read_pt(file, part, arch) if kind == "pt" else read_target_rows(file, part, arch.image_member)
-        if rows.dtype == uids.UID_DTYPE:
-            kind, rows = "uids", _images_of(file, uids.distinct(rows, file), pool, arch)
+    given = find_target(path, name)
+    if given.kind == "pictures":
+        return _load_pictures(name, given, pool, arch, root, device, embedding)
+    if given.kind == "pool":
+        _check_teacher(given, pool, arch)
+    with telling(given.place):
+        found = read_target(given, arch, _read_pt)
+        kind: TargetKind = "pool" if given.kind == "pool" else _KINDS[found.files[0].suffix.lower()]
+        rows, place_of = found.rows, found.place_of
+        if found.kind == "uids":
+            kind, rows = "uids", _images_of(given.place, uids.distinct(rows, given.place), pool, arch)
     # A copy in memory, of this machine's byte order, as torch needs it.
-    tensor = prepare_target(
-        torch.from_numpy(np.array(rows, rows.dtype.newbyteorder("="))), name=str(file), width=arch.width
+    tensor = torch.from_numpy(np.array(rows, rows.dtype.newbyteorder("=")))
+    scaled = 0
+    if found.kind == "moment":
+        kind, tensor = "moment", tensor.double()
+    else:
+        named = place_of if found.kind == "embeddings" else None
+        tensor, scaled = prepare_target(tensor, name=str(given.place), width=arch.width, where=named)
+    recorded = portable_path(given.place, root) + (f"#{given.part}" if given.part else "")
+    files, digest = tuple[FileInfo, ...](), ""
+    if found.files == (given.place,):
+        digest = sha256_of(given.place)
+    else:
+        base = given.place if given.place.is_dir() else Path(os.path.commonpath([file.parent for file in found.files]))
+        files, digest = _listed(found.files, base)
+    count, width = tensor.shape
+    info = TargetInfo(
+        name=name, path=recorded, kind=kind, sha256=digest, rows=count, width=width, scaled=scaled, files=files
     )
-    recorded = portable_path(file, root) + (f"#{part}" if part else "")
-    digest, (count, width) = sha256_of(file), tensor.shape
-    info = TargetInfo(name=name, path=recorded, kind=kind, sha256=digest, rows=count, width=width)
+    if info.kind == "moment" or info.files or scaled or "symmetric" in info.said:
+        _log.warning("target %s: %s", name, info.said)
     return info, tensor
 
 
-def _read_pt(file: Path, part: str, arch: Arch) -> np.ndarray:
+def norms_of(info: TargetInfo, norms: Sequence[str]) -> list[str]:
+    """Those p of a run's NormSim_p that a target has: a second moment has 2 alone."""
+    return [p for p in norms if info.kind != "moment" or float(p) == 2]
+
+
+def choose_norms(asked: Sequence[str] | None, usual: Sequence[str], targets: Sequence[TargetInfo]) -> tuple[str, ...]:
+    """The p of each NormSim_p, each once and written one way. asked: None for the usual ones.
+
+    Raises: ScoringError on what is no p, TargetError where another p than 2 is asked for of a second moment.
+    """
+    norms = tuple(dict.fromkeys(f"{parse_norm(p):g}" for p in (asked or usual)))
+    moments = [target for target in targets if target.kind == "moment"]
+    if moments and not asked:
+        return norms if len(moments) < len(targets) else ("2",)
+    if moments and (other := next((p for p in norms if p != "2"), None)):
+        expected, remedy = "--norm 2, as it is a second moment", "leave --norm out, or give the embeddings themselves"
+        raise TargetError(f"target {moments[0].name}", expected=expected, found=f"--norm {other}", remedy=remedy)
+    return norms
+
+
+def _check_teacher(given: Given, pool: Pool, arch: Arch) -> None:
+    """Raises TargetError where a pool that is a target is known to have been embedded by another teacher."""
+    theirs, own = (read_teachers(root) for root in (given.place, pool.root))
+    other, known = theirs.get(given.part or arch.name), own.get(arch.name)
+    if other and known and other.weights and known.weights and other.weights != known.weights:
+        found = " ".join(filter(None, (other.model, other.pretrained)))
+        expected = f"embeddings by the pool's teacher, {known.model} {known.pretrained or ''}".strip()
+        raise TargetError(given.place, expected=expected, found=f"{found}, with other weights")
+
+
+def _load_pictures(
+    name: str, given: Given, pool: Pool, arch: Arch, root: Path, device: str, embedding: Report | None
+) -> tuple[TargetInfo, torch.Tensor]:
+    """As load_target, of pictures: embedded into the run's folder, unless they were before."""
+    # They import the libraries of teachers, which takes seconds.
+    from clipsel_core.pool.making.pictures import embed_pictures, load_teacher_of, rejected_file
+
+    remedy = "embed them with clipsel embed-images, which takes --model, and give its .npy"
+    model, pretrained, weights = expect_teacher(pool.root, arch.name, remedy)
+    source, folder, teacher = given.pictures(), root / "targets", " ".join(filter(None, (model, pretrained)))
+    path = portable_path(given.place, root) + (f"#{given.part}" if given.part else "")
+    said: dict[str, Any] = {"name": name, "kind": "pictures", "width": arch.width, "pictures": path, "teacher": teacher}
+    file = None
+    if embedding or any(folder.glob(f"{name}-*.npy")):
+        files, digest = _listed_source(source)
+        file = folder / f"{name}-{_digest_of(f'{digest} {weights or teacher}')[:12]}.npy"
+        if embedding and not file.exists():
+            embed_pictures(source, load_teacher_of(pool, arch, device=device), report=embedding).write(file)
+    if file is None or not file.exists():
+        counting = source.glance or source.read
+        pictures = sum(not record.fault for part in range(len(source.parts)) for record in counting(part))
+        waiting = TargetInfo(path=path, sha256="", rows=max(1, pictures), **said)
+        return waiting, torch.zeros((1, arch.width))
+    rows, _ = prepare_target(torch.from_numpy(np.array(map_npy(file))), name=str(file), width=arch.width)
+    info = TargetInfo(
+        path=portable_path(file, root),
+        sha256=sha256_of(file),
+        rows=len(rows),
+        files=files,
+        rejected=pq.read_metadata(listed).num_rows if (listed := rejected_file(file)).exists() else 0,
+        **said,
+    )
+    _log.warning("target %s: %s", name, info.said)
+    return info, rows
+
+
+def _listed_source(source: Source) -> tuple[tuple[FileInfo, ...], str]:
+    """The files that pictures lie in, as _listed gives them; a folder's loose pictures are one entry."""
+    base = Path(source.base.path)
+    loose = source.base.files(*IMAGE_ENDINGS) if source.kind == "folder" else []
+    infos, digest = _listed([base / name for name, _ in loose] or [base / name for name in source.parts], base)
+    if loose:
+        infos = (FileInfo(name=".", size=sum(info.size for info in infos), sha256=digest),)
+    return infos, digest
+
+
+def _listed(files: Sequence[Path], base: Path) -> tuple[tuple[FileInfo, ...], str]:
+    """Files with their sizes and hashes, named as counted from `base`, and the SHA-256 of their listing."""
+
+    def describe(file: Path) -> FileInfo:
+        name, size, digest = os.path.relpath(file, base), 0, ""
+        with suppress(OSError):  # one that cannot be read cannot be embedded either, which is said then
+            reach.check_place(str(file))
+            size, digest = file.stat().st_size, sha256_of(file)
+        return FileInfo(name=name, size=size, sha256=digest)
+
+    with ThreadPoolExecutor(allowed_cores()) as threads:
+        infos = tuple(threads.map(describe, files))
+    return infos, _digest_of("".join(f"{info.sha256}  {info.name}\n" for info in infos))
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _read_pt(file: Path, part: str, usual: str) -> np.ndarray:
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds, and its texts advise to load the file unsafely
@@ -61,7 +201,7 @@ def _read_pt(file: Path, part: str, arch: Arch) -> np.ndarray:
         raise TargetError(file, expected="a .pt of plain tensors", found="something else", remedy=remedy) from error
     if isinstance(loaded, dict):
         tensors = {str(key): value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
-        loaded = tensors[find_part(file, part, tensors, arch.image_member)]
+        loaded = tensors[find_part(file, part, tensors, usual)]
     if not isinstance(loaded, torch.Tensor):
         remedy = "save one tensor of a row an image, or a dict of tensors"
         raise TargetError(file, expected="a tensor", found=f"a {type(loaded).__name__}", remedy=remedy)

@@ -8,7 +8,6 @@ one side has few rows.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -32,7 +31,6 @@ _CPU = torch.device("cpu")
 # float32 products are off by less than 2e-7. Of cosines whose root mean square is this large that is below 1e-6.
 _SAFE_COSINE = 0.25
 _ROUNDING = 1e-3  # a unit row rounded to float16 has a length this close to 1
-_log = logging.getLogger(__name__)
 
 
 def normsim(
@@ -219,36 +217,36 @@ def _mend(norms: Tensor, strip: slice, read: Callable[[slice, Tensor], object], 
         norms[place][small] = products.square_().sum(0).sqrt_().float()
 
 
-def prepare_target(rows: Tensor, *, name: str, width: int) -> Tensor:
+def prepare_target(
+    rows: Tensor, *, name: str, width: int, where: Callable[[int], str] | None = None
+) -> tuple[Tensor, int]:
     """The image embeddings of a target, checked and of unit length.
 
     rows: (M, D) of any floating dtype; float64 is rounded to float32. name: of the target, for messages.
-    width: D of the pool's embeddings.
+    width: D of the pool's embeddings. where: what a message calls a row by its number; None for the number.
     Returns: (M, D), float16, bfloat16 or float32: rows itself where all lengths are 1 to float16's rounding, else a
-        float32 copy divided by the lengths, with one logged warning.
+        float32 copy divided by the lengths; and how many lengths were others.
     Raises: TargetError where the shape or dtype does not fit, or a row is not finite or all zeros.
     """
-    where = f"target {name}"
+    target = f"target {name}"
     if rows.ndim != 2 or len(rows) == 0:
-        raise TargetError(where, expected=f"a shape (M, {width}) with at least one row", found=f"{tuple(rows.shape)}")
+        raise TargetError(target, expected=f"a shape (M, {width}) with at least one row", found=f"{tuple(rows.shape)}")
     if rows.shape[1] != width:
         remedy = "embed the target with the pool's teacher"
-        raise TargetError(where, expected=f"width {width}, as the pool's", found=f"{rows.shape[1]}", remedy=remedy)
+        raise TargetError(target, expected=f"width {width}, as the pool's", found=f"{rows.shape[1]}", remedy=remedy)
     if rows.dtype == torch.float64:
         rows = rows.float()
     if rows.dtype not in DTYPES:
-        raise TargetError(where, expected="floating numbers", found=str(rows.dtype).removeprefix("torch."))
+        raise TargetError(target, expected="floating numbers", found=str(rows.dtype).removeprefix("torch."))
     length = torch.cat([block.double().norm(dim=1) for block in rows.split(_LARGE_BLOCK)])
     bad = ~(length.isfinite() & (length.float() > 0))
     if bad.any():
         row, remedy = int(torch.argmax(bad.to(torch.uint8))), "remove zero and broken rows"
         found = f"{float(length[row]):.4g}"
-        raise TargetError(f"{where}, row {row}", expected="a row with a length", found=found, remedy=remedy)
+        named = where(row) if where else f"{target}, row {row}"
+        raise TargetError(named, expected="a row with a length", found=found, remedy=remedy)
     off = (length - 1).abs() > _ROUNDING
-    if not off.any():
-        return rows
-    _log.warning("%s: %d of %d rows are not of unit length; renormalised", where, int(off.sum()), len(rows))
-    return rows.float() / length.float()[:, None]
+    return (rows.float() / length.float()[:, None] if off.any() else rows), int(off.sum())
 
 
 def parse_norm(text: str) -> float:

@@ -172,7 +172,8 @@ def test_check_target__says_what_add_target_says_and_writes_nothing(run, pool, t
         with pytest.raises((TargetError, ScoringError)) as begun:
             add_target(run.root, name, file)
         assert str(looked.value) == str(begun.value)
-    assert check_target(run.root, "more", targets["more"]).metrics == run.metrics
+    assert check_target(run.root, "more", targets["more"]).said == "31 embeddings of width 16"
+    assert Run.open(run.root).metrics == run.metrics
     assert not (run.root / "added").exists()
     write_shard(pool, "00000001", 24, seed=1)
     with pytest.raises((RunError, PoolFormatError), match="as scored"):

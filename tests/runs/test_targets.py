@@ -175,9 +175,10 @@ def test_load_target__uids_of_the_pool_in_every_form(pool, tmp_path, form, caplo
 )
 def test_load_target__rows_of_another_length_are_scaled_with_a_count(pool, tmp_path, write, monkeypatch, caplog):
     monkeypatch.setitem(globals(), "ROWS", ROWS * np.float16(8))
-    _, rows = load(write(tmp_path), pool, tmp_path / "run")
+    info, rows = load(write(tmp_path), pool, tmp_path / "run")
     np.testing.assert_allclose(rows.float().numpy(), ROWS.astype("f4") / 8, atol=1e-3)
-    assert "7 of 7 rows are not of unit length" in caplog.text
+    assert info.scaled == 7
+    assert "target task: 7 embeddings of width 16, 7 not of unit length" in caplog.text
 
 
 ODD_TENSORS = {

@@ -26,7 +26,8 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError, TargetError, UidError, reason_of
 from clipsel_core.files import write_atomically
 from clipsel_core.pool.embeddings import ROUNDING, at_unit_length, row_lengths, row_scale
-from clipsel_core.pool.target_files import read_target_rows, split_part
+from clipsel_core.pool.layout import Arch
+from clipsel_core.pool.target_files import find_target, read_target
 from clipsel_core.runs.store import Run, check_seal, sealed
 from clipsel_core.tasks import Report, silent
 
@@ -195,8 +196,8 @@ def nearest_targets(table: ScoreTable, target: str, embedding: np.ndarray, *, li
     """The target's images that make a pair's NormSim_inf what it is: abs(similarity[0]) is that score.
 
     target: its name in the run. embedding: (D,) the pair's image.
-    Raises: RunError on an unknown target; TargetError where its file is gone, has changed its size, or is a .pt, which
-        nothing but torch reads.
+    Raises: RunError on an unknown target; TargetError where its file is gone, has changed its size, is a .pt, which
+        nothing but torch reads, or a second moment.
 
     >>> table = ScoreTable.open(Run.open("data/demo/run"))               # doctest: +SKIP
     >>> nearest_targets(table, "task", vector_of(table, 0)).rows         # doctest: +SKIP
@@ -205,20 +206,21 @@ def nearest_targets(table: ScoreTable, target: str, embedding: np.ndarray, *, li
     if info is None:
         known = ", ".join(info.name for info in table.run.targets) or "none"
         raise RunError(table.run.root, expected=f"one of the targets {known}", found=repr(target))
-    file, part = split_part(table.run.root / info.path)
-    if not file.is_file():
-        raise TargetError(file, expected=f"the target {info.name}", found="no such file", remedy="bring it back")
+    if info.kind == "moment":
+        raise TargetError(table.run.root / info.path, expected="a target of images", found="a second moment")
+    name, width = table.run.config.arch, table.run.config.width
+    arch = table.metadata.pool.arch(name) if table.metadata.pool else Arch(name, f"{name}_img", "", width, None)
+    given = find_target(table.run.root / info.path, info.name)
+    read = read_target(given, arch)
     vectors: Vectors
     if info.kind == "uids":
-        rows = np.sort(table.rows_of(uids.unique(read_target_rows(file, part, ""))))
+        rows = np.sort(table.rows_of(uids.unique(read.rows)))
         vectors = PoolVectors(table, "image", rows[rows >= 0])
-    else:  # The rows of its file, scaled as scoring takes them.
-        arch = table.run.config.arch
-        usual = table.metadata.pool.arch(arch).image_member if table.metadata.pool else f"{arch}_img"
-        stored = read_target_rows(file, part, usual)
+    else:  # The rows of its files, scaled as scoring takes them.
+        stored = read.rows
         if stored.shape != (info.rows, info.width):
             expected, found = f"shape ({info.rows}, {info.width}), as was scored", f"{stored.shape}"
-            raise TargetError(file, expected=expected, found=found, remedy="bring back the file that was scored")
+            raise TargetError(given.place, expected=expected, found=found, remedy="bring back the file that was scored")
         if np.isnan(row_scale(stored)).any():
             stored = at_unit_length(stored)
         vectors = HeldVectors(np.arange(info.rows), stored)

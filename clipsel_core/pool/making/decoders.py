@@ -120,7 +120,7 @@ class Decoders:
 
     shape: of a picture's pixels, for processes; None for threads. ahead: about how many records are under way or ready
     at once. held: how many prepared pairs there are at most that were handed out and not released. tokens: for
-    processes, to tokenize the captions too.
+    processes, to tokenize the captions too. captions: whether a record without one is rejected.
     """
 
     def __init__(
@@ -132,8 +132,9 @@ class Decoders:
         ahead: int,
         held: int,
         tokens: Tokens | None = None,
+        captions: bool = True,
     ) -> None:
-        self._preparer, self._tokens, self._open = preparer, tokens, ExitStack()
+        self._preparer, self._tokens, self._captions, self._open = preparer, tokens, captions, ExitStack()
         self._depth = count + -(-ahead // _AT_ONCE)
         self._slots: Slots | None = None
         if shape is None:
@@ -163,7 +164,7 @@ class Decoders:
         for (some, slots), found in in_order(chunks, self._submit, self._depth, failed=self._one_by_one):
             ready = iter(found)
             for record, slot in zip(some, slots, strict=True):
-                outcome = _fault(record) or next(ready)
+                outcome = self._fault(record) or next(ready)
                 if isinstance(outcome, str):
                     if self._slots:
                         self._slots.give_back([slot])
@@ -179,6 +180,10 @@ class Decoders:
         if self._slots:
             self._slots.give_back(pair.slot for pair in pairs)
 
+    def _fault(self, record: Record) -> str:
+        """Why a record is rejected before its image is looked at, if it is."""
+        return record.fault or "no caption" * (self._captions and not record.caption.strip())
+
     def _submit(self, chunk: _Chunk) -> Future[list[Ready | str]]:
         wanted = self._wanted(chunk)
         if self._slots is None:
@@ -189,7 +194,7 @@ class Decoders:
         """What a worker is told of the records that can have an image; encoded images that fit lie in the slots."""
         wanted = []
         for record, slot in zip(*chunk, strict=True):
-            if _fault(record):
+            if self._fault(record):
                 continue
             data, lent = record.data, -1
             if data is not None and self._slots and self._slots.lend(slot, data):
@@ -224,11 +229,6 @@ class Decoders:
             remedy = "see whether memory runs out; a script that embeds needs the line if __name__ == '__main__'"
             expected = "processes that prepare pictures"
             raise PoolFormatError("the workers", expected=expected, found=error.found, remedy=remedy) from error
-
-
-def _fault(record: Record) -> str:
-    """Why a record is rejected before its image is looked at, if it is."""
-    return record.fault or ("" if record.caption.strip() else "no caption")
 
 
 # In a worker: what it prepares with, and where pixels go.

@@ -154,13 +154,16 @@ def embed_captions(teacher: Teacher, captions: Iterable[str], *, batch_size: int
 
 
 def embed_batch(
-    teacher: Teacher, pixels: Sequence[np.ndarray], captions: Sequence[str] | np.ndarray
+    teacher: Teacher, pixels: Sequence[np.ndarray], captions: Sequence[str] | np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embed a batch's images and captions. Returns two (B, D) float16, rows of unit length.
 
-    pixels: as embed_pixels takes them, one by one. captions: or their tokens, (B, L) int32 as Tokens gives them.
+    pixels: as embed_pixels takes them, one by one. captions: or their tokens, (B, L) int32 as Tokens gives them; where
+        None the second has no columns.
     """
     image = _image_rows(teacher, torch.from_numpy(np.stack(pixels)))
+    if captions is None:
+        return image.cpu().numpy(), np.empty((len(image), 0), np.float16)
     # Both are under way on a device before either is waited for.
     text = _caption_rows(teacher, captions)
     return image.cpu().numpy(), text.cpu().numpy()

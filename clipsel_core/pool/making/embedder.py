@@ -83,11 +83,20 @@ _Batch = tuple[list[Prepared], Record, int]
 class Embedder(AbstractContextManager):
     """A teacher with all that embedding a source's records takes.
 
-    workers: processes that decode, to be used within `with`. keep: hand the encoded images on.
+    workers: processes that decode, to be used within `with`. keep: hand the encoded images on. captions: whether these
+    are embedded; else their rows have no columns.
     """
 
     def __init__(
-        self, teacher: Teacher, source: Source, *, workers: int, batch_size: int, most_pixels: int, keep: bool = False
+        self,
+        teacher: Teacher,
+        source: Source,
+        *,
+        workers: int,
+        batch_size: int,
+        most_pixels: int,
+        keep: bool = False,
+        captions: bool = True,
     ) -> None:
         framing, tokens = framing_of(teacher), Tokens(teacher.tokenizer)
         # A device waits for this process, which therefore leaves to the workers whatever they can do.
@@ -99,13 +108,14 @@ class Embedder(AbstractContextManager):
         base = Place.of("") if source.base.remote else source.base
         preparer = Preparer(base, frame, framing.enough if framing else None, most_pixels, keep)
         self._fetch, self._batch_size = Fetcher(source), lane_batch_size(teacher, batch_size)
+        self._captions = captions
         self._open = ExitStack()
         self._lanes = self._open.enter_context(Lanes(teacher))
         ahead, held = 2 * self._batch_size + 16 * workers, (self._lanes.depth + 2) * self._batch_size
         shape = framing.shape if framing else None
-        words = tokens if feeding and tokens.travels else None
+        words = tokens if captions and feeding and tokens.travels else None
         self._workers = self._open.enter_context(
-            Decoders(preparer, workers, shape, ahead=ahead, held=held, tokens=words)
+            Decoders(preparer, workers, shape, ahead=ahead, held=held, tokens=words, captions=captions)
         )
         self._fetchers = self._open.enter_context(ThreadPoolExecutor(_FETCHED_AT_ONCE))
 
@@ -167,7 +177,7 @@ class Embedder(AbstractContextManager):
         pixels, tokens = [pair.pixels for pair in pairs], [pair.ready.tokens for pair in pairs if pair.ready.tokens]
         if tokens:
             return self._lanes.embed(pixels, np.frombuffer(bytearray().join(tokens), np.int32).reshape(len(tokens), -1))
-        return self._lanes.embed(pixels, [pair.record.caption for pair in pairs])
+        return self._lanes.embed(pixels, [pair.record.caption for pair in pairs] if self._captions else None)
 
 
 class Lanes(AbstractContextManager):
@@ -193,7 +203,7 @@ class Lanes(AbstractContextManager):
         torch.set_num_threads(self._threads)
 
     def embed(
-        self, pixels: Sequence[np.ndarray], captions: Sequence[str] | np.ndarray
+        self, pixels: Sequence[np.ndarray], captions: Sequence[str] | np.ndarray | None
     ) -> Future[tuple[np.ndarray, np.ndarray]]:
         """What `embed_batch` gives, when it is there."""
         return self._pool.submit(embed_batch, self._teacher, pixels, captions)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from clipsel_core.errors import PoolFormatError, TeacherError
-from clipsel_core.pool.layout import find_teacher
+from clipsel_core.pool.layout import expect_teacher
 from clipsel_core.pool.making.decode import Unusable, decode_with_size, quiet_pillow
 from clipsel_core.pool.making.embed import (
     Teacher,
@@ -52,11 +52,8 @@ class QueryTeacher:
 
         Raises: TeacherError where the pool does not say which model it is, and as `load`.
         """
-        found = find_teacher(pool, arch)
-        if found is None:
-            remedy = "pools that `embed` made remember it; for others search by a pair, or give --vector"
-            raise TeacherError(pool, expected=f"to know which model {arch} is", found="no teachers.json", remedy=remedy)
-        return cls.load(*found, width)
+        remedy = "pools that `embed` made remember it; for others search by a pair, or give --vector"
+        return cls.load(*expect_teacher(pool, arch, remedy), width)
 
     def of_text(self, text: str) -> np.ndarray:
         """A text as the teacher embeds captions: (D,) float32, unit length. Raises TeacherError on another width."""

@@ -22,6 +22,7 @@ from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source, source_of_files
 from clipsel_core.pool.sources.tables import (
     Columns,
+    captions_said,
     check_texts,
     guess_columns,
     open_parquet,
@@ -55,23 +56,26 @@ def parquet_image_column(place: Place, given: str | None = None) -> str:
     return _image_column(read_parquet_metadata(place)[0], given, values)
 
 
-def open_image_parquets(base: Place, names: tuple[str, ...], *, image: str, text: str | None) -> Source:
+def open_image_parquets(
+    base: Place, names: tuple[str, ...], *, image: str, text: str | None, captions: bool = True
+) -> Source:
     """The pairs of these files, in order; a pair's key is `key`, the path beside the bytes, or file and row.
 
-    image: the column of images, the same in all; the others are found for each file.
+    image: the column of images, the same in all; the others are found for each file. captions: whether there have to be
+    any.
     Raises: PoolFormatError naming a file without such columns.
     """
     rows, columns, several = list[int](), list[Columns](), ""
     for name in names:
         with open_parquet(base / name) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
-        given = guess_columns(base / name, schema.names, image=image, text=text)
+        given = guess_columns(base / name, schema.names, image=image, text=text, captions=captions)
         holds = _may_hold_images(schema.field(image).type)
         columns.append(_checked(base / name, schema, given, holds, "give the files alone"))
-        if not rows:
+        if not rows and given.text:
             several = ", the first of each" * pa.types.is_nested(schema.field(given.text).type)
         rows.append(count)
-    said = f"parquet, images from column {image!r}, captions from {columns[0].text!r}{several}{parts_said(names)}"
+    said = f"parquet, images from column {image!r}{captions_said(columns[0])}{several}{parts_said(names)}"
     read, glance = (partial(_read_parquet, base, names, columns, names_only=only) for only in (False, True))
     read_columns = [name for part in columns for name in part.all]
     more: dict[str, Any] = {"image_column": image, "glance": glance}
@@ -123,15 +127,17 @@ def saved_files(folder: Place) -> list[str]:
         raise PoolFormatError(folder, expected=expected, found="none", remedy="save it again") from error
 
 
-def open_arrow(base: Place, names: Sequence[str], *, image: str | None, text: str | None) -> Source:
+def open_arrow(
+    base: Place, names: Sequence[str], *, image: str | None, text: str | None, captions: bool = True
+) -> Source:
     """The pairs of these files, in order; a pair's key is `key`, the path beside the bytes, or file and row.
 
     Images lie in the file byte for byte, and are found there like those of a tar. image, text: the columns; guessed for
-    each file where None.
+    each file where None. captions: whether there have to be any.
     Raises: PoolFormatError naming a file that has no such columns, or cannot be read.
     """
-    columns = [_arrow_columns(base / name, image, text) for name in names]
-    said = f"arrow, images from column {columns[0].image!r}, captions from {columns[0].text!r}{parts_said(names)}"
+    columns = [_arrow_columns(base / name, image, text, captions) for name in names]
+    said = f"arrow, images from column {columns[0].image!r}{captions_said(columns[0])}{parts_said(names)}"
     read, read_columns = partial(_read_arrow, base, names, columns), [name for part in columns for name in part.all]
     return source_of_files("arrow", base, names, read, said, columns=read_columns)
 
@@ -172,7 +178,8 @@ def _checked(place: Place, schema: pa.Schema, columns: Columns, holds_images: bo
     if not holds_images:
         found = str(schema.field(columns.image).type)
         raise PoolFormatError(place, expected=f"images in column {columns.image}", found=found, remedy=remedy)
-    check_texts(place, columns.text, schema.field(columns.text).type)
+    if columns.text:
+        check_texts(place, columns.text, schema.field(columns.text).type)
     return columns
 
 
@@ -197,7 +204,7 @@ def _read_parquet(
                 number += 1
 
 
-def _arrow_columns(place: Place, image: str | None, text: str | None) -> Columns:
+def _arrow_columns(place: Place, image: str | None, text: str | None, captions: bool) -> Columns:
     with _open_stream(place) as (schema, batches):
         first = next(batches, None)
 
@@ -205,7 +212,7 @@ def _arrow_columns(place: Place, image: str | None, text: str | None) -> Columns
         return first[0].column(column)[:_SEEN].to_pylist() if first else []
 
     inside = _image_column(schema, image, values)
-    columns = guess_columns(place, schema.names, image=inside or image, text=text)
+    columns = guess_columns(place, schema.names, image=inside or image, text=text, captions=captions)
     return _checked(place, schema, columns, bool(inside), "name another with --image-column")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,14 +34,20 @@ _TABLES = ("csv", "tsv", "jsonl", "parquet")
 
 
 def open_source(
-    path: str | Path, *, kind: str | None = None, image_column: str | None = None, text_column: str | None = None
+    path: str | Path,
+    *,
+    kind: str | None = None,
+    image_column: str | None = None,
+    text_column: str | None = None,
+    captions: bool = True,
 ) -> Source:
     """Opens a tar, a table, a parquet with images, or a folder of any of these or of embeddings; a path or a URL.
 
     A folder with img_emb/ in it is clip-retrieval's, one with tars is webdataset, one with .npy and no image is npy,
     one that Hugging Face's `datasets` saved is arrow; else one with a single table beside its images is that table, as
     are parquets with images and tables called metadata in inner folders; else it is images with a .txt each.
-    kind: one of FORMATS, in place of looking. image_column, text_column: of a table.
+    kind: one of FORMATS, in place of looking. image_column, text_column: of a table. captions: False where the images
+        alone are wanted: then a folder with images is these, and nothing needs a caption.
     Raises: PoolFormatError where it is none of these, is empty, or has no such columns.
     """
     if kind not in (None, *FORMATS):
@@ -48,13 +56,31 @@ def open_source(
     try:
         if not place.is_dir() and not place.is_file():
             raise PoolFormatError(path, expected="a file or a folder of images and captions", found="no such file")
-        return _open(place, kind or _look(place), image_column, text_column)
+        return _open(place, kind or _look(place, captions), image_column, text_column, captions)
     except (OSError, pa.ArrowException) as error:
         found = str(error).split("\n")[0]
         raise PoolFormatError(path, expected="files that can be read", found=found) from error
 
 
-def _look(place: Place) -> str:
+def open_files(paths: Sequence[Path], *, image_column: str | None = None) -> Source:
+    """Opens the images of these tars, or of these parquets, without captions.
+
+    Raises: PoolFormatError where one holds none, or they are of two kinds.
+    """
+    base = os.path.commonpath([path.parent.absolute() for path in paths])
+    names = tuple(os.path.relpath(path.absolute(), base) for path in paths)
+    endings = {path.suffix.lower() for path in paths}
+    if len(endings) > 1:
+        raise PoolFormatError(base, expected="files of one kind", found=" and ".join(sorted(endings)))
+    if endings == {".tar"}:
+        return open_tars(Place.of(base), names, captions=False)
+    column = parquet_image_column(Place.of(paths[0]), image_column)
+    if not column:
+        raise PoolFormatError(paths[0], expected="a column of images", found="none")
+    return open_image_parquets(Place.of(base), names, image=column, text=None, captions=False)
+
+
+def _look(place: Place, captions: bool) -> str:
     if not place.is_dir():
         ending = place.ending
         if ending == "txt":
@@ -74,6 +100,8 @@ def _look(place: Place) -> str:
         return "arrow"
     if place.files(".tar"):
         return "webdataset"
+    if not captions and place.files(*IMAGE_ENDINGS):
+        return "folder"
     if place.files(".npy", deep=False) and not place.files(*IMAGE_ENDINGS):
         return "npy"
     tables = {kind: _names(place, kind) for kind in _TABLES}
@@ -96,7 +124,7 @@ def _look(place: Place) -> str:
     return inner[0] if inner else "folder"
 
 
-def _open(place: Place, kind: str, image: str | None, text: str | None) -> Source:
+def _open(place: Place, kind: str, image: str | None, text: str | None, captions: bool) -> Source:
     folder = place.is_dir()
     base = place if folder else place.parent
     if kind in ("folder", "webdataset"):
@@ -106,20 +134,20 @@ def _open(place: Place, kind: str, image: str | None, text: str | None) -> Sourc
     if kind == "folder":
         if not folder or not place.files(*IMAGE_ENDINGS):
             raise PoolFormatError(place, expected="a folder of images", found=f"none; {IMAGES_END}")
-        return open_folder(place)
+        return open_folder(place, captions=captions)
     if kind == "webdataset":
         tars = [name for name, _ in place.files(".tar")] if folder else [place.name]
-        return open_tars(base, _some(place, tars, "*.tar"))
+        return open_tars(base, _some(place, tars, "*.tar"), captions=captions)
     if kind == "arrow":
         files = saved_files(place) if folder else [place.name]
-        return open_arrow(base, _some(place, files, "a saved data set"), image=image, text=text)
+        return open_arrow(base, _some(place, files, "a saved data set"), image=image, text=text, captions=captions)
     own = _names(place, kind) if folder else [place.name]
     names = _some(place, own or _inner_names(place, kind), f"*.{kind}")
     if kind == "parquet" and (column := parquet_image_column(base / names[0], image)):
-        return open_image_parquets(base, names, image=column, text=text)
+        return open_image_parquets(base, names, image=column, text=text, captions=captions)
     if len(own) > 1:
         raise PoolFormatError(place, expected=f"one {kind}", found=f"{len(names)}", remedy="give one of them")
-    return open_tables(base, names, kind, image=image, text=text)
+    return open_tables(base, names, kind, image=image, text=text, captions=captions)
 
 
 def _inner_names(folder: Place, kind: str) -> list[str]:

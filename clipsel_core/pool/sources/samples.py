@@ -26,9 +26,10 @@ from clipsel_core.tasks import in_order
 _CAPTIONS_AT_ONCE = 32
 
 
-def open_tars(base: Place, names: tuple[str, ...]) -> Source:
+def open_tars(base: Place, names: tuple[str, ...], *, captions: bool = True) -> Source:
     """The pairs of these tars, which lie below `base`. A remote tar is read once from end to end, images and all.
 
+    captions: whether they are read; without them an image by itself is enough.
     Raises: PoolFormatError where not one of them is a tar; OSError where one cannot be read.
     """
     found = ""
@@ -43,17 +44,17 @@ def open_tars(base: Place, names: tuple[str, ...]) -> Source:
     else:
         remedy = "give tars that are not compressed, or another --format"
         raise PoolFormatError(base / names[0], expected="a tar", found=found, remedy=remedy)
-    read, glance = (partial(_read_tar, base, names, names_only=only) for only in (False, True))
+    read = partial(_read_tar, base, names, keep=base.remote, captions=captions)
+    glance = partial(_read_tar, base, names, keep=False, captions=False)
     return source_of_files("webdataset", base, names, read, f"webdataset, {counted(len(names), 'tars')}", glance=glance)
 
 
-def _read_tar(base: Place, names: tuple[str, ...], part: int, *, names_only: bool) -> Iterator[Record]:
+def _read_tar(base: Place, names: tuple[str, ...], part: int, *, keep: bool, captions: bool) -> Iterator[Record]:
     name = names[part]
     try:
         size = (base / name).size()
         with (base / name).open() as raw:
-            keep = base.remote and not names_only
-            for sample in Samples(Members(raw, size), size, keep=keep, captions=not names_only):
+            for sample in Samples(Members(raw, size), size, keep=keep, captions=captions):
                 if sample.fault or sample.place is None:
                     files = " and ".join(f"{sample.key}{ending}" for ending in list(sample.endings)[:3])
                     fault = sample.fault or f"a key without an image: {files}; {IMAGES_END}"
@@ -76,15 +77,19 @@ def _read_tar(base: Place, names: tuple[str, ...], part: int, *, names_only: boo
         raise PoolFormatError(base / name, expected="a tar that can be read", found=found, remedy=remedy) from error
 
 
-def open_folder(base: Place) -> Source:
+def open_folder(base: Place, *, captions: bool = True) -> Source:
     """The images below `base`, at any depth, in the order of their names; a pair's key is its path. A .txt beside no
     image comes after them, as a fault.
 
-    A .json beside an image, as img2dataset writes them, is read too: uid, url and caption.
+    A .json beside an image, as img2dataset writes them, is read too: uid, url and caption. captions: whether anything
+    beside the images is read.
     Raises: PoolFormatError where none has either.
     """
     files = base.files(*IMAGE_ENDINGS)
     names, sizes = [name for name, _ in files], [size for _, size in files]
+    if not captions:
+        only, said = partial(_read_folder, base, names, {}, []), f"a folder of {counted(len(names), 'images')}"
+        return source_of_files("folder", base, names, only, said, lengths=sizes, parts=("",), sizes=(len(names),))
     # By the name with its ending in lower case, how it is spelt; a name spelt so comes last, and goes before others.
     texts = {_with_ending(name, name[name.rindex(".") :].lower()): name for name, _ in base.files(".txt", ".json")}
     facts = sum(_with_ending(name, ".json") in texts for name in names)

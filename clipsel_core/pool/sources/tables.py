@@ -93,7 +93,13 @@ class Columns:
 
 
 def open_tables(
-    base: Place, names: Sequence[str], kind: str, *, image: str | None = None, text: str | None = None
+    base: Place,
+    names: Sequence[str],
+    kind: str,
+    *,
+    image: str | None = None,
+    text: str | None = None,
+    captions: bool = True,
 ) -> Source:
     """The pairs of tables; paths in one are addresses, absolute, or relative to its folder. A pair's key is its path.
 
@@ -101,10 +107,10 @@ def open_tables(
     collections come as a list beside a folder of images.
 
     names: relative to `base`. kind: csv, tsv, jsonl or parquet. image, text: the columns' names; where None they are
-        guessed, for each table.
+        guessed, for each table. captions: whether there have to be any.
     Raises: PoolFormatError where there is no such column, or the table cannot be read.
     """
-    tables = [_table(base, name, kind, image, text) for name in names]
+    tables = [_table(base, name, kind, image, text, captions) for name in names]
     first = tables[0]
     if len(tables) == 1:
         base, names, tables = base / first.folder, [first.path.name], [replace(first, folder="")]
@@ -118,7 +124,7 @@ def open_tables(
         for row in read_rows(table.path, kind):
             yield _record(row, columns, table.path.name, table.folder)
 
-    said = f"{kind}, image paths from column {first.columns.image!r}, captions from {first.columns.text!r}{first.said}"
+    said = f"{kind}, image paths from column {first.columns.image!r}{captions_said(first.columns)}{first.said}"
     return source_of_files(
         kind,
         base,
@@ -132,16 +138,23 @@ def open_tables(
 
 
 def guess_columns(
-    table: Place, names: Iterable[str], *, image: str | None, text: str | None, needed: bool = True
+    table: Place,
+    names: Iterable[str],
+    *,
+    image: str | None,
+    text: str | None,
+    needed: bool = True,
+    captions: bool = True,
 ) -> Columns:
     """The columns to read. image, text: as somebody gave them, or None to go by the usual names, in any case.
 
+    captions: False where none are wanted.
     Raises: PoolFormatError where one that was given is not there, or one that is `needed` cannot be guessed.
     """
     names = list(names)
     return Columns(
         image=_given(table, names, image, "--image-column", IMAGE_COLUMNS, needed),
-        text=_given(table, names, text, "--text-column", TEXT_COLUMNS, needed),
+        text=_given(table, names, text, "--text-column", TEXT_COLUMNS, needed) if captions else "",
         uid=find_column(names, ["uid"]) or "",
         url=find_column(names, ["url", "image_url"]) or "",
         key=find_column(names, ["key", "__key__"]) or "",
@@ -248,6 +261,11 @@ def look_into(path: Place, kind: str) -> tuple[list[str], dict[str, Any], str]:
         return names, next((row.values for row in chain(seen, rest) if isinstance(row.values, dict)), {}), said
 
 
+def captions_said(columns: Columns) -> str:
+    """Where captions come from, for people; nothing where there are none."""
+    return f", captions from {columns.text!r}" if columns.text else ""
+
+
 def parts_said(names: Sequence[str]) -> str:
     """Which folders files lie in, for people; nothing where all lie in the one that was given."""
     folders = dict.fromkeys(name.rpartition("/")[0] for name in names)
@@ -265,12 +283,12 @@ class _Table:
     said: str
 
 
-def _table(base: Place, name: str, kind: str, image: str | None, text: str | None) -> _Table:
+def _table(base: Place, name: str, kind: str, image: str | None, text: str | None, captions: bool) -> _Table:
     path = base / name
     names, first, said = look_into(path, kind)
-    columns = guess_columns(path, names, image=image, text=text)
+    columns = guess_columns(path, names, image=image, text=text, captions=captions)
     for column, option in ((columns.text, "--text-column"), (columns.image, "--image-column")):
-        if kind == "parquet":
+        if kind == "parquet" and column:
             check_texts(path, column, read_parquet_metadata(path)[0].field(column).type, option)
         elif kind == "jsonl" and (value := first.get(column)):
             one = value[0] if isinstance(value, list) else value
