@@ -26,7 +26,7 @@ from clipsel_core.runs.store import Run
 from clipsel_core.status import read_status
 from tests.conftest import unit_rows, write_shard
 from tests.pool.making.test_extend import datacomp_pool, tars
-from tests.pool.pictures import write_tars, write_teacher
+from tests.pool.pictures import image, write_tars, write_teacher
 from tests.waiting import PATIENCE_S
 
 COMMANDS = sorted(command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands)
@@ -64,6 +64,7 @@ def test_commands__are_those_that_the_readme_promises():
         "demo",
         "doctor",
         "embed",
+        "embed-images",
         "encode",
         "export",
         "inspect",
@@ -374,6 +375,8 @@ def test_errors__bad_input_is_one_line_and_exit_code_1(tmp_path, monkeypatch, ca
         ["score", "pool", "run", "--divisions", "many"],
         ["score", "pool", "run", "--target", "no-equals-sign"],
         ["score", "pool", "run", "--target", "a=x.npy", "--target", "a=y.npy"],
+        ["embed-images", "pictures", "out.npy"],
+        ["embed-images", "pictures", "out.npy", "--like", "pool", "--pretrained", "openai"],
         ["project", "run", "--sample", "0"],
         ["embed", "source", "pool", "--model", "RN50"],
         ["embed", "source", "pool", "--arch", "a", "--pretrained", "openai"],
@@ -461,11 +464,70 @@ def test_add_target__check_says_what_is_wrong_and_writes_nothing(pool, tmp_path)
     np.save(tmp_path / "wide.npy", unit_rows(5, 17, 1))
     before = sorted(run.rglob("*"))
     code, out, err = run_cli("add-target", run, "--target", f"task={tmp_path / 'task.npy'}", "--check")
-    assert (code, err, out) == (0, "", f"{run}: 126 pairs can be compared with task\n")
+    said = f"target task: 5 embeddings of width 16\n{run}: 126 pairs can be compared with task\n"
+    assert (code, err, out) == (0, "", said)
     for file, said in (("absent", "no such file"), ("wide", "expected width 16")):
         code, _, err = run_cli("add-target", run, "--target", f"task={tmp_path / file}.npy", "--check")
         assert (code, said in err) == (1, True)
     assert sorted(run.rglob("*")) == before
+
+
+def test_inspect__says_what_a_target_would_be_taken_for(pool, tmp_path):
+    rows = unit_rows(30, 16, 1).astype("f4")
+    np.save(tmp_path / "moment.npy", rows.T @ rows)
+    rows[[3, 9]] *= 2
+    for part in range(2):
+        np.save(tmp_path / f"part_{part}.npy", rows[15 * part :])
+    pattern = tmp_path / "part_{0..1}.npy"
+    for given, said in (
+        (pattern, "2 files, 45 embeddings of width 16, 2 not of unit length"),
+        (tmp_path / "moment.npy", "a second moment of width 16: NormSim_2 only"),
+        (pool, "3 files, 126 images of a pool of width 16"),
+    ):
+        assert run_cli("inspect", pool, "--target", given) == (0, f"{said}\n", "")
+    code, out, err = run_cli("inspect", pool, "--target", tmp_path / "absent.npy")
+    assert (code, out) == (1, "")
+    assert "found no such file" in err
+
+
+def test_embed_images__gives_what_embed_gives_of_the_same_pictures(tmp_path):
+    teacher = write_teacher(tmp_path / "clip", 3)
+    for number in range(12):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        (tmp_path / "pictures" / f"{number:02d}.png").write_bytes(image(number, "PNG"))
+        (tmp_path / "pictures" / f"{number:02d}.txt").write_text(f"picture {number}")
+    named = ["--model", f"local-dir:{teacher}", "--device", "cpu"]
+    assert run_cli("embed", tmp_path / "pictures", tmp_path / "pool", "--arch", "tiny", *named)[0] == 0
+    with np.load(next((tmp_path / "pool" / "metadata").glob("*.npz"))) as archive:
+        stored = archive["tiny_img"]
+    for text in (tmp_path / "pictures").glob("*.txt"):
+        text.unlink()
+    (tmp_path / "pictures" / "03.png").write_bytes(b"broken")
+    (tmp_path / "pictures" / "07.png").write_bytes(b"")
+    out = tmp_path / "out.npy"
+    like = ["embed-images", tmp_path / "pictures", out, "--like", tmp_path / "pool"]
+    assert run_cli(*like, "--check")[0] == 0
+    assert not out.exists()
+    code, said, _ = run_cli(*like)
+    assert code == 0
+    assert said.splitlines()[:2] == [
+        f"{out}: 10 of 12 images embedded",
+        f"rejected: 2, listed in {tmp_path / 'out_rejected.parquet'}",
+    ]
+    np.testing.assert_array_equal(np.load(out), np.delete(stored, [3, 7], axis=0))
+    listed = pq.read_table(tmp_path / "out_rejected.parquet").to_pylist()
+    assert [row["key"] for row in listed] == ["03.png", "07.png"]
+    (tmp_path / "pool" / "teachers.json").unlink()
+    again = ["embed-images", tmp_path / "pictures", tmp_path / "again.npy", "--like", tmp_path / "pool"]
+    code, _, err = run_cli(*again)
+    assert (code, "say which with --model and --pretrained" in err) == (1, True)
+    assert run_cli(*again, *named)[0] == 0
+    assert (tmp_path / "again.npy").read_bytes() == out.read_bytes()
+    for picture in (tmp_path / "pictures").glob("*.png"):
+        picture.write_bytes(b"broken")
+    code, _, err = run_cli(*again, *named)
+    assert (code, "expected a picture that can be used, found 12 " in err) == (1, True)
+    assert (tmp_path / "again.npy").read_bytes() == out.read_bytes()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +43,6 @@ def inspect(
     if target:
         from clipsel_core.runs.targets import load_target
 
-        logging.getLogger("clipsel_core.runs.targets").setLevel(logging.ERROR)  # it would say the same
         say(load_target("target", target, opened, opened.arch(arch), Path())[0].said)
         return
     with Meter("inspecting") as meter:

@@ -56,8 +56,8 @@ def load_target(
         a folder or a pattern of several; a symmetric D x D array in one of these, a second moment; another pool, with
         #ARCH for a teacher of another name; or pictures: a folder, tars or parquets.
     root: the run's folder, from which the recorded path is counted, and in which pictures' embeddings are kept.
-    device: what pictures are embedded on. embedding: told how far that is; None where pictures are not to be embedded:
-        unless they were before, one row of zeros stands for them.
+    device: what pictures are embedded on. embedding: told how far that is. None for a look: nothing is embedded, a row
+        of zeros stands for pictures that were not before, and what is unusual of the target is not logged.
     Raises: TargetError where the file cannot be read, has another width than the pool, or holds bad rows; TeacherError
         and PoolFormatError where pictures cannot be embedded.
     """
@@ -93,7 +93,7 @@ def load_target(
     info = TargetInfo(
         name=name, path=recorded, kind=kind, sha256=digest, rows=count, width=width, scaled=scaled, files=files
     )
-    if info.kind == "moment" or info.files or scaled or "symmetric" in info.said:
+    if embedding and (info.kind == "moment" or info.files or scaled or count == width):
         _log.warning("target %s: %s", name, info.said)
     return info, tensor
 
@@ -160,7 +160,8 @@ def _load_pictures(
         rejected=pq.read_metadata(listed).num_rows if (listed := rejected_file(file)).exists() else 0,
         **said,
     )
-    _log.warning("target %s: %s", name, info.said)
+    if embedding:
+        _log.warning("target %s: %s", name, info.said)
     return info, rows
 
 

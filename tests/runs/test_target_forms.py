@@ -26,6 +26,7 @@ from clipsel_core.runs.plan import plan_run
 from clipsel_core.runs.recompute import recompute
 from clipsel_core.runs.store import Run
 from clipsel_core.runs.targets import load_target
+from clipsel_core.tasks import silent
 from tests import reference
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.pool.pictures import caption, image, write_tar, write_teacher
@@ -115,7 +116,7 @@ def test_load_target__counts_rows_of_other_lengths_and_names_a_broken_one(pool, 
         np.save(tmp_path / f"in_{number}.npy", rows)
     opened = open_pool(pool)
     arguments = ("t", tmp_path / "in_*.npy", opened, opened.arch(), tmp_path / "run")
-    info, rows = load_target(*arguments)
+    info, rows = load_target(*arguments, embedding=silent)
     np.testing.assert_allclose(rows.numpy(), WHOLE / np.linalg.norm(WHOLE, axis=1, keepdims=True), atol=1e-6)
     assert info.scaled == 3
     assert "target t: 3 files, 96 embeddings of width 16, 3 not of unit length" in caplog.text
@@ -218,7 +219,7 @@ def test_load_target__tells_a_second_moment_from_as_many_embeddings(pool, tmp_pa
 
     def load(array):
         np.save(tmp_path / "t.npy", array)
-        return load_target("t", tmp_path / "t.npy", opened, opened.arch(), tmp_path / "run")
+        return load_target("t", tmp_path / "t.npy", opened, opened.arch(), tmp_path / "run", embedding=silent)
 
     info, rows = load(unit_rows(16, 16, 3))
     assert (info.kind, rows.dtype) == ("npy", torch.float16)

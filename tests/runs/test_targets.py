@@ -16,6 +16,7 @@ from clipsel_core import uids
 from clipsel_core.errors import TargetError
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.targets import load_target
+from clipsel_core.tasks import silent
 from tests.conftest import unit_rows
 
 ROWS = unit_rows(7, 16, 99)
@@ -107,7 +108,7 @@ SEVERAL_ARRAYS = [
 
 def load(path, pool, root, name="task"):
     opened = open_pool(pool)
-    return load_target(name, path, opened, opened.arch(), root)
+    return load_target(name, path, opened, opened.arch(), root, embedding=silent)
 
 
 @pytest.mark.parametrize("write", ONE_ARRAY + SEVERAL_ARRAYS)
