@@ -273,8 +273,8 @@ def _provenance(run: Run) -> None:
             messages.command("add-target", run.root, "--target", "NAME=TARGET.npy"),
         )
         return
-    rows = [{"name": t.name, "images": t.rows, "file": t.path, "sha256": t.sha256[:12]} for t in run.targets]
-    messages.show_table(rows, column_config={"images": st.column_config.NumberColumn(format="localized")})
+    rows = [{"name": t.name, "what it is": t.said, "path": t.given, "sha256": t.sha256[:12]} for t in run.targets]
+    messages.show_table(rows)
 
 
 show(state.current())

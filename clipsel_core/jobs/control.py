@@ -43,7 +43,7 @@ from clipsel_core.files import write_json
 from clipsel_core.processes import child_environment, ending, module_command
 from clipsel_core.status import Status, read_status
 
-COMMANDS = ("add-target", "doctor", "embed", "project", "score", "search")
+COMMANDS = ("add-target", "doctor", "embed", "inspect", "project", "score", "search")
 # Those that go on where they stopped; the others begin anew.
 RESUMES = ("add-target", "embed", "score")
 _PACKAGE = "clipsel_core"
@@ -211,13 +211,21 @@ def check_arguments(
     Returns: what the command finds wrong, in its own line; "" where it finds nothing, or still looks after a minute: it
     looks again when it is started.
     """
+    return look(command, paths, {**(options or {}), "check": True}, may_read=may_read)[1]
+
+
+def look(
+    command: str, paths: Sequence[Path | str], options: Mapping[str, Option], *, may_read: Sequence[str | Path] = ()
+) -> tuple[str, str]:
+    """What a command prints that only looks, and what it finds wrong, "" for nothing; both "" after a minute."""
     try:
-        done = _wait(command, paths, {**(options or {}), "check": True}, may_read)
+        done = _wait(command, paths, options, may_read)
     except subprocess.TimeoutExpired:
-        return ""
+        return "", ""
     if done.returncode == 0:
-        return ""
-    return str(JobError(command, expected="it to look", found=_ended(done))) if done.returncode < 0 else _ended(done)
+        return done.stdout.strip(), ""
+    wrong = _ended(done)
+    return "", wrong if done.returncode > 0 else str(JobError(command, expected="it to look", found=wrong))
 
 
 def ask(command: str, options: Mapping[str, Option]) -> str:

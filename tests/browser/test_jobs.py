@@ -86,7 +86,7 @@ def test_job__waits_through_a_restart_of_the_server(browser, data):
         expect(page.get_by_role("button", name="Cancel")).to_be_visible()
         page.get_by_role("button", name="Add a target").click()
         dialog = page.get_by_role("dialog")
-        dialog.get_by_role("combobox", name="File").click()
+        dialog.get_by_role("combobox", name="Path").click()
         page.get_by_role("option").first.click()
         expect(dialog.get_by_role("textbox", name="Name")).to_have_value("task-2")
         dialog.get_by_role("button", name="Compare").click()

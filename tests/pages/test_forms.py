@@ -138,7 +138,7 @@ def test_score__takes_no_pool_from_elsewhere(data, opened, typed, monkeypatch):
 def test_target__from_a_file(data, opened):
     app, run = opened("overview")
     button(app, "Add a target").click().run()
-    next(box for box in app.selectbox if box.label == "File").set_value("birds/target/task.npy").run()
+    next(box for box in app.selectbox if box.label == "Path").set_value("birds/target/task.npy").run()
     name = next(box for box in app.text_input if box.label == "Name")
     assert name.value == "task-2"
     name.set_value("task").run()
@@ -281,6 +281,65 @@ def test_target__no_link_leads_out_by_a_sign_in_its_name(data, tmp_path):
         folders.target("a#b.npy")
 
 
+def test_target__takes_folders_and_patterns_whose_files_all_lie_inside(data, tmp_path):
+    task = data / "birds" / "parts"
+    task.mkdir()
+    for number in range(3):
+        np.save(task / f"in_{number}.npy", unit_rows(3, 16, number))
+    for typed in ("birds/parts", "birds/parts/in_*.npy", "birds/parts/in_{0..2}.npy", "birds/*/in_0.npy#x"):
+        assert folders.target(typed) == data / typed
+    with pytest.raises(JobError, match="found nothing"):
+        folders.target("birds/parts/out_*.npy")
+    np.save(tmp_path / "secret.npy", unit_rows(3, 16, 1))
+    for typed in ("../secret*.npy", "birds/../../secret*.npy", "{../secret.npy,birds/parts/in_0.npy}"):
+        with pytest.raises(JobError, match=r"found (another|nothing)"):
+            folders.target(typed)
+    (task / "in_3.npy").symlink_to(tmp_path / "secret.npy")
+    with pytest.raises(JobError, match="found another"):
+        folders.target("birds/parts/in_*.npy")
+    with pytest.raises(JobError, match="found nothing"):
+        folders.inside("birds/parts/in_*.npy")
+
+
+def test_recognised__is_what_the_core_takes_it_for(data, monkeypatch):
+    monkeypatch.setenv("CLIPSEL_READ", "")
+    task, pool = data / "birds" / "parts", data / "birds" / "pool"
+    task.mkdir()
+    for number in range(2):
+        np.save(task / f"in_{number}.npy", unit_rows(3, 16, number) * np.float16(1 + number))
+    asked = (pool, "l14", str(task), (0,), tuple(folders.job_roots()))
+    assert forms._recognised(*asked) == ("2 files, 6 embeddings of width 16, 3 not of unit length", "")
+    (task / "in_2.npy").symlink_to("/etc/passwd")
+    said, wrong = forms._recognised(*asked[:3], (1,), asked[4])
+    assert (said, "outside of the places" in wrong) == ("", True)
+
+
+def test_target__says_what_a_path_was_taken_for(data, opened, monkeypatch):
+    monkeypatch.setattr(
+        folders, "targets", lambda: [data / "birds" / "target" / "task.npy", data / "birds" / "absent*.npy"]
+    )
+    app, _ = opened("overview")
+    button(app, "Add a target").click().run()
+    field(app, "selectbox", "Path").set_value("birds/target/task.npy").run()
+    assert "task: 9 embeddings of width 16" in words(app)
+    field(app, "selectbox", "Path").set_value("birds/absent*.npy").run()
+    assert "This cannot be a target" in words(app)
+    assert "found nothing" in words(app)
+    assert not app.exception
+
+
+def test_score__says_what_each_target_was_taken_for(data, opened):
+    app, _ = opened("overview")
+    (data / "birds" / "target" / "more").mkdir()
+    button(app, "Score a pool").click().run()
+    next(box for box in app.selectbox if box.label == "Pool").set_value("birds/pool").run()
+    box = next(box for box in app.multiselect if box.label == "Targets")
+    assert "birds/target/more" in box.options
+    box.set_value(["birds/target/task.npy", "birds/target/more"]).run()
+    assert "task: 9 embeddings of width 16" in words(app)
+    assert "more: 9 embeddings of width 16" in words(app)
+
+
 def test_found__nothing_that_is_hidden(data):
     hidden = (data / ".trash" / "targets", data / ".trash" / "pool" / "metadata", data / ".trash" / "clip")
     for folder in hidden:
@@ -337,7 +396,7 @@ def test_target__an_upload_stays_only_where_the_check_accepts_it(data, opened, b
 def test_target__what_the_check_refuses_is_said_and_not_started(data, opened):
     app, _ = opened("overview", "fail")
     button(app, "Add a target").click().run()
-    field(app, "selectbox", "File").set_value("birds/target/task.npy").run()
+    field(app, "selectbox", "Path").set_value("birds/target/task.npy").run()
     app.button(key="add target").click().run()
     assert "pool: expected shards, found none" in words(app)
     assert listing(catalog.jobs_folder()) == []
@@ -636,11 +695,11 @@ def test_pool__keeps_what_was_chosen_when_a_teacher_appears(data, opened, monkey
 def test_target__keeps_what_was_chosen_when_another_file_appears(data, opened):
     app, _ = opened("overview")
     button(app, "Add a target").click().run()
-    field(app, "selectbox", "File").set_value("birds/target/task.npy").run()
+    field(app, "selectbox", "Path").set_value("birds/target/task.npy").run()
     field(app, "text_input", "Name").set_value("mine").run()
     np.save(data / "birds" / "target" / "other.npy", unit_rows(9, 16, 5))
     app.run()
-    assert field(app, "selectbox", "File").value == "birds/target/task.npy"
+    assert field(app, "selectbox", "Path").value == "birds/target/task.npy"
     assert field(app, "text_input", "Name").value == "mine"
 
 

@@ -21,7 +21,7 @@ from clipsel_core.errors import ClipselError, JobError
 from clipsel_core.files import write_atomically
 from clipsel_core.jobs.control import ADDRESS
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, is_hidden
-from clipsel_core.pool.target_files import split_part
+from clipsel_core.pool.target_files import files_at, split_part
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
 
@@ -30,8 +30,8 @@ PICTURE_ENDINGS = tuple(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
 
 # Chains, questions, patterns, and whatever is no plain character.
 _TWO_READINGS = re.compile(r"::|[?#@*\[\]{}]|[^\x21-\x7e]")
-# What upload_file makes of a name.
-_UPLOADED = re.compile(r"-[0-9a-f]{12}$")
+# What upload_file makes of a name, and what a run calls embeddings that it made of a target's pictures.
+_UPLOADED = re.compile(r"-[0-9a-f]{12}(_rejected)?$")
 _DEPTHS = ("*", "*/*", "*/*/*")
 _SOURCES = {".tar", ".csv", ".tsv", ".jsonl", ".parquet"}
 _MOST_LISTED = 200
@@ -62,18 +62,21 @@ def inside(text: str) -> Path:
     Raises: JobError where it is blank, lies outside the folders that may be read, by way of a link too, or does not
         exist.
     """
-    return _inside(text, lambda path: (Path(path), ""))[0]
+    return _inside(text, lambda path: (Path(path), ""), lambda path: [path] if path.exists() else [])[0]
 
 
-def _inside(text: str, split: Callable[[str], tuple[Path, str]]) -> tuple[Path, str]:
-    """As `inside`. split: from the path as it was typed to the file in it and what stands behind."""
+def _inside(
+    text: str, split: Callable[[str], tuple[Path, str]], found: Callable[[Path], list[Path]]
+) -> tuple[Path, str]:
+    """As `inside`. split: from what was typed to the path in it and what stands behind. found: what is at a path."""
     if not text.strip():
         raise JobError("path", expected="a file or a folder", found="blanks" if text else "none")
     allowed = roots()
     try:
         file, part = split(os.path.join(catalog.data_folder(), os.path.expanduser(text.strip())))
         path = Path(os.path.abspath(file))
-        is_allowed, is_there = any(path.resolve().is_relative_to(root) for root in allowed), path.exists()
+        there = found(path) if _lies_in(allowed, path) else []
+        is_allowed = _lies_in(allowed, path, *there)
     except (OSError, RuntimeError, ValueError) as error:  # too long, the home of nobody, a zero byte
         raise JobError("path", expected="a file or a folder", found=f"{text[:200]!r}: {error}"[:300]) from error
     if not is_allowed:
@@ -83,7 +86,7 @@ def _inside(text: str, split: Callable[[str], tuple[Path, str]]) -> tuple[Path, 
         named = named if more <= 0 else f"{named} or {more} more {'folder' if more == 1 else 'folders'}"
         remedy = "start the dashboard with --read FOLDER to allow another"
         raise JobError(path, expected=f"a path inside {named}", found="another", remedy=remedy)
-    if not is_there:
+    if not there:
         raise JobError(path, expected="a file or a folder", found="nothing")
     return path, part
 
@@ -104,8 +107,11 @@ def source(text: str) -> Path | str:
 
 
 def target(text: str) -> Path:
-    """A target's file that somebody chose or typed, with the #MEMBER behind it if there is one; as `inside`."""
-    file, part = _inside(text, split_part)
+    """A target's file, folder or pattern that somebody chose or typed, with the #MEMBER behind it if there is one.
+
+    Raises: JobError as `inside`, also where one of a pattern's files lies outside.
+    """
+    file, part = _inside(text, split_part, files_at)
     return Path(f"{file}#{part}") if part else file
 
 
@@ -156,7 +162,7 @@ def pools() -> list[Path]:
 
 
 def targets() -> list[Path]:
-    """Files in folders named target or targets, which may be targets.
+    """Files in folders named target or targets, which may be targets, and folders in these.
 
     Of the files that were uploaded only those that a run was compared with: the others were refused or given up.
     """
@@ -164,8 +170,8 @@ def targets() -> list[Path]:
     files = {
         file
         for folder in folders
-        for file in folder.glob("[!.]*.*")
-        if file.suffix.lower().removeprefix(".") in TARGET_ENDINGS
+        for file in folder.glob("[!.]*")
+        if file.suffix.lower().removeprefix(".") in TARGET_ENDINGS or file.is_dir()
     }
     runs = [entry.root for entry in catalog.entries()]
     kept_in = {(root / "targets").resolve() for root in (catalog.data_folder(), *runs)}
@@ -235,6 +241,10 @@ def write_upload(file: Path, content: bytes) -> None:
     """Writes an uploaded file where upload_file says, once."""
     if not file.exists():
         write_atomically(file, lambda aside: aside.write_bytes(content))
+
+
+def _lies_in(roots: Iterable[Path], *paths: Path) -> bool:
+    return all(any(path.resolve().is_relative_to(root) for root in roots) for path in paths)
 
 
 def _found(name: str) -> list[Path]:

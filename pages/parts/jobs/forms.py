@@ -18,6 +18,7 @@ from clipsel_core.jobs import control
 from clipsel_core.jobs.control import Option
 from clipsel_core.pool.layout import Pool, read_teachers
 from clipsel_core.pool.sources.record import FORMATS
+from clipsel_core.pool.target_files import files_at, split_part
 from clipsel_core.runs.store import NAME_PATTERN, Run, RunConfig
 from pages.parts import catalog, messages, recipes, state, words
 from pages.parts.catalog import Entry
@@ -219,7 +220,7 @@ def ask_for_run() -> None:
     # One that has gone from the pool is refused when it is started, not exchanged for another.
     archs = list(dict.fromkeys([*pool.archs, st.session_state[key]]))
     arch = st.selectbox("Teacher", archs, key=key, help="Whose embeddings are scored.", **dialogs.STAYS)
-    files, uploads = _ask_for_targets(arch)
+    files, uploads = _ask_for_targets(pool.root, arch)
     options = _ask_for_numbers(pool, arch)
     wish = f"{pool.root.name}-{arch}"
     name = dialogs.ask_for_name(st, "Name of the run", (pool.root, arch), lambda: folders.free_name(wish))
@@ -242,8 +243,8 @@ def ask_for_run() -> None:
     _start("score", prepare, title=f"Score {name}", looking="Checking pool, targets and options …", uploads=uploads)
 
 
-def _ask_for_targets(arch: str) -> tuple[list[str], list[tuple[str, bytes]]]:
-    """The files that were chosen or typed; the name and the content of each that was uploaded."""
+def _ask_for_targets(pool: Path, arch: str) -> tuple[list[str], list[tuple[str, bytes]]]:
+    """The paths that were chosen or typed; the name and the content of each file that was uploaded."""
     known = [folders.short_path(path) for path in folders.targets()]
     files = st.multiselect(
         "Targets",
@@ -251,9 +252,10 @@ def _ask_for_targets(arch: str) -> tuple[list[str], list[tuple[str, bytes]]]:
         key=dialogs.key("Targets"),
         accept_new_options=True,
         placeholder="none: CLIPScore and s-CLIPLoss only",
-        help=f"Files of image embeddings by {arch}, or of uids of the pool. NormSim compares every pair with them.",
+        help=f"{_forms_of_target(arch)} NormSim compares every pair with them.",
         **dialogs.STAYS,
     )
+    _show_recognised(pool, arch, files)
     with st.expander("Upload a target"):
         uploads = st.file_uploader(
             "Target",
@@ -263,6 +265,35 @@ def _ask_for_targets(arch: str) -> tuple[list[str], list[tuple[str, bytes]]]:
             label_visibility="collapsed",
         )
     return files, [(upload.name, upload.getvalue()) for upload in uploads or []]
+
+
+def _forms_of_target(arch: str) -> str:
+    return (
+        f"Embeddings by {arch}, or their second moment, in a file, a folder or a pattern such as part_*.pt; uids of "
+        "the pool; another pool; or pictures: a folder, tars or a parquet, which are embedded first."
+    )
+
+
+def _show_recognised(pool: Path, arch: str, typed: Sequence[str]) -> None:
+    """Says what each target that was chosen or typed would be taken for, or what is wrong with it."""
+    for text in filter(str.strip, typed):
+        try:
+            path = folders.target(text)
+            stamp = tuple(file.stat().st_mtime_ns for file in files_at(split_part(path)[0]))
+            with st.spinner("Looking at the target …"):
+                said, wrong = _recognised(pool, arch, str(path), stamp, tuple(folders.job_roots()))
+        except (ClipselError, OSError) as error:
+            said, wrong = "", messages.error_text(error)
+        if wrong:
+            messages.show_error(wrong, "This cannot be a target")
+        elif said:
+            messages.show_note(f"{folders.target_name(text, ())}: {said}")
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _recognised(pool: Path, arch: str, path: str, stamp: tuple[int, ...], may_read: tuple[str, ...]) -> tuple[str, str]:
+    """What a path is taken for, and what is wrong with it. stamp: changes where its files do."""
+    return control.look("inspect", [pool], {"target": path, "arch": arch}, may_read=may_read)
 
 
 def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
@@ -312,12 +343,14 @@ def _temperature(pool: Pool, arch: str) -> tuple[float, float, str]:
 
 @dialogs.form("Add a target")
 def ask_for_target(run: Run) -> None:
-    """The form of a target from a file, chosen, typed or uploaded."""
+    """The form of a target, whose path is chosen or typed, or whose file is uploaded."""
     messages.show_note(_TARGET)
     known = [folders.short_path(path) for path in folders.targets()]
-    chosen = dialogs.ask_for_choice("File", known, "choose one, or type its path")
+    chosen = dialogs.ask_for_choice("Path", known, "choose one, or type it")
     uploaded = st.file_uploader("Or upload one", list(folders.TARGET_ENDINGS), key=dialogs.key("upload"))
-    st.caption(f"Image embeddings by {run.config.arch}, width {run.config.width}, or uids of the pool.")
+    st.caption(_forms_of_target(run.config.arch))
+    if chosen and not uploaded:
+        _show_recognised(run.pool_root, run.config.arch, [chosen])
     wish = uploaded.name if uploaded else chosen or ""
     name = dialogs.ask_for_name(
         st, "Name", wish, lambda: folders.target_name(wish, _taken(run)) if wish.strip() else ""

@@ -80,6 +80,9 @@ def draw_same_caption(entry: Entry, row: int, caption: str) -> None:
 def draw_target_images(entry: Entry, row: int) -> None:
     """Why NormSim is what it is: the images of each target that this pair's image resembles most."""
     for info in state.open_run(entry).targets:
+        if info.kind == "moment":
+            messages.show_note(f"{info.name} is a second moment: it has no images to show.")
+            continue
         asked = f"target asked {info.name}"
         if info.rows > results.AT_ONCE and st.session_state.get(asked) != row:
             look = f"Look through {counted(info.rows, 'images')} of {info.name}"
