@@ -94,7 +94,7 @@ class TargetInfo(_Frozen):
         if self.kind == "moment":
             return f"a second moment of width {self.width}: NormSim_2 only"
         if self.kind == "pictures" and not self.sha256:
-            return f"{counted(self.rows, 'pictures')}: they are embedded with {self.teacher} first"
+            return f"{counted(self.rows, 'pictures')}, which are embedded with {self.teacher} first"
         if self.kind == "pictures":
             left_out = f", {self.rejected:,} left out" if self.rejected else ""
             return f"{counted(self.rows, 'pictures')} embedded with {self.teacher}{left_out}"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 from clipsel_core.jobs.control import listing
+from clipsel_core.runs.store import Run
 from tests.browser.conftest import ROOT, serving, settle, visit
+from tests.pool.pictures import image
 from tests.waiting import until
 
 
@@ -104,6 +107,36 @@ def test_job__waits_through_a_restart_of_the_server(browser, data):
         expect(page.locator(".st-key-jobs")).to_contain_text("Compare with task-2 done in")
         settle(page)
         page.close()
+
+
+def test_target__a_path_is_recognised_and_pictures_are_embedded(browser, data):
+    rows = np.load(data / "demo" / "target" / "task.npy").astype("f4")
+    np.save(data / "demo" / "target" / "moment.npy", rows.T @ rows)
+    (data / "demo" / "target" / "shown" / "few").mkdir(parents=True)
+    for number in range(8):
+        (data / "demo" / "target" / "shown" / "few" / f"{number}.png").write_bytes(image(number, "PNG"))
+    with serving(data) as url:
+        page = browser.new_page(base_url=url)
+        visit(page, "overview")
+        page.get_by_role("button", name="Add a target").click()
+        dialog = page.get_by_role("dialog")
+        for path, name, said in (
+            ("demo/target/moment.npy", "moment", "moment: a second moment of width 64: NormSim_2 only"),
+            ("demo/target/absent_*.npy", "absent", "expected a file or a folder, found nothing"),
+            ("demo/target/shown", "shown", "shown: 8 pictures, which are embedded with"),
+        ):
+            box = dialog.get_by_role("combobox", name="Path")
+            box.fill(path)
+            box.press("Enter")
+            expect(dialog).to_contain_text(said)
+            expect(dialog.get_by_role("textbox", name="Name")).to_have_value(name)
+        dialog.get_by_role("button", name="Compare").click()
+        expect(dialog).to_have_count(0)
+        expect(page.locator(".st-key-jobs")).to_contain_text("Compare with shown done in")
+        settle(page)
+        page.close()
+    (target,) = Run.open(data / "demo" / "run").added_targets
+    assert (target.target.kind, target.target.rows) == ("pictures", 8)
 
 
 def test_pair__more_like_these_becomes_a_metric(browser, data):

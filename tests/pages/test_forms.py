@@ -216,6 +216,7 @@ def test_names__are_made_of_what_is_there(data):
     assert folders.free_name("my <b>pool") == "my-b-pool"
     assert folders.target_name("/x/tás k.npy", ["t-s-k"]) == "t-s-k-2"
     assert folders.target_name("..npy", []) == "target"
+    assert [folders.target_name(f"in1k_{signs}.pt", []) for signs in ("*", "{0..4}", "[0-4]")] == ["in1k"] * 3
 
 
 def test_found__pools_targets_and_sources(data):
@@ -323,6 +324,7 @@ def test_target__says_what_a_path_was_taken_for(data, opened, monkeypatch):
     field(app, "selectbox", "Path").set_value("birds/target/task.npy").run()
     assert "task: 9 embeddings of width 16" in words(app)
     field(app, "selectbox", "Path").set_value("birds/absent*.npy").run()
+    assert field(app, "text_input", "Name").value == "absent"
     assert "This cannot be a target" in words(app)
     assert "found nothing" in words(app)
     assert not app.exception

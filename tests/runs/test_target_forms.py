@@ -326,7 +326,11 @@ def test_score__embeds_pictures_as_embed_does(drawn_pool, tmp_path, write, given
     told = []
     note = lambda *said: told.append(said)  # noqa: E731
     options = {**OPTIONS, "targets": {"t": tmp_path / given}}
-    assert plan_run(drawn_pool, tmp_path / "run", **options).config.targets[0].said.startswith("20 pictures: they are")
+    assert (
+        plan_run(drawn_pool, tmp_path / "run", **options)
+        .config.targets[0]
+        .said.startswith("20 pictures, which are embedded")
+    )
     assert not (tmp_path / "run").exists()
     run = score(drawn_pool, tmp_path / "run", embedding=note, **options)
     (info,) = run.config.targets
@@ -359,7 +363,7 @@ def test_add_target__of_pictures_leaves_broken_ones_out_and_lists_them(drawn_poo
     (tmp_path / "task" / "004.JPG").write_bytes(b"no picture")
     run = score(drawn_pool, tmp_path / "run", **OPTIONS)
     assert check_target(run.root, "t", tmp_path / "task").said.startswith(
-        "20 pictures: they are embedded with local-dir:"
+        "20 pictures, which are embedded with local-dir:"
     )
     assert not (run.root / "targets").exists()
     added = add_target(run.root, "t", tmp_path / "task")

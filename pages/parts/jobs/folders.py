@@ -32,6 +32,8 @@ PICTURE_ENDINGS = tuple(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
 _TWO_READINGS = re.compile(r"::|[?#@*\[\]{}]|[^\x21-\x7e]")
 # What upload_file makes of a name, and what a run calls embeddings that it made of a target's pictures.
 _UPLOADED = re.compile(r"-[0-9a-f]{12}(_rejected)?$")
+# What stands for several names in a pattern.
+_SIGNS = re.compile(r"\{[^{}]*\}|\[[^]]*\]|[*?]")
 _DEPTHS = ("*", "*/*", "*/*/*")
 _SOURCES = {".tar", ".csv", ".tsv", ".jsonl", ".parquet"}
 _MOST_LISTED = 200
@@ -151,8 +153,8 @@ def free_name(wish: str) -> str:
 
 
 def target_name(file: str, taken: Iterable[str]) -> str:
-    """The name of a target read from a file of this name; one that no other has."""
-    stem, known = _named(Path(file).stem, "target"), set(taken)
+    """The name of a target read from a file or a pattern of this name; one that no other has."""
+    stem, known = _named(_SIGNS.sub("", Path(file).stem), "target"), set(taken)
     return next(name for name in (stem, *(f"{stem}-{number}" for number in range(2, 1000))) if name not in known)
 
 

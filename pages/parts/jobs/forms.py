@@ -220,11 +220,14 @@ def ask_for_run() -> None:
     # One that has gone from the pool is refused when it is started, not exchanged for another.
     archs = list(dict.fromkeys([*pool.archs, st.session_state[key]]))
     arch = st.selectbox("Teacher", archs, key=key, help="Whose embeddings are scored.", **dialogs.STAYS)
-    files, uploads = _ask_for_targets(pool.root, arch)
+    files, uploads = _ask_for_targets(arch)
+    recognised = st.container()
     options = _ask_for_numbers(pool, arch)
     wish = f"{pool.root.name}-{arch}"
     name = dialogs.ask_for_name(st, "Name of the run", (pool.root, arch), lambda: folders.free_name(wish))
     if not st.button("Check and start", key="start scoring", **_START):
+        with recognised:
+            _show_recognised(pool.root, arch, files)
         return
 
     def prepare() -> _Prepared:
@@ -243,7 +246,7 @@ def ask_for_run() -> None:
     _start("score", prepare, title=f"Score {name}", looking="Checking pool, targets and options …", uploads=uploads)
 
 
-def _ask_for_targets(pool: Path, arch: str) -> tuple[list[str], list[tuple[str, bytes]]]:
+def _ask_for_targets(arch: str) -> tuple[list[str], list[tuple[str, bytes]]]:
     """The paths that were chosen or typed; the name and the content of each file that was uploaded."""
     known = [folders.short_path(path) for path in folders.targets()]
     files = st.multiselect(
@@ -255,7 +258,6 @@ def _ask_for_targets(pool: Path, arch: str) -> tuple[list[str], list[tuple[str, 
         help=f"{_forms_of_target(arch)} NormSim compares every pair with them.",
         **dialogs.STAYS,
     )
-    _show_recognised(pool, arch, files)
     with st.expander("Upload a target"):
         uploads = st.file_uploader(
             "Target",
@@ -275,7 +277,10 @@ def _forms_of_target(arch: str) -> str:
 
 
 def _show_recognised(pool: Path, arch: str, typed: Sequence[str]) -> None:
-    """Says what each target that was chosen or typed would be taken for, or what is wrong with it."""
+    """Says what each target that was chosen or typed would be taken for, or what is wrong with it.
+
+    It takes seconds, and is called when all fields are drawn: what is typed meanwhile meets what they suggest by then.
+    """
     for text in filter(str.strip, typed):
         try:
             path = folders.target(text)
@@ -349,13 +354,14 @@ def ask_for_target(run: Run) -> None:
     chosen = dialogs.ask_for_choice("Path", known, "choose one, or type it")
     uploaded = st.file_uploader("Or upload one", list(folders.TARGET_ENDINGS), key=dialogs.key("upload"))
     st.caption(_forms_of_target(run.config.arch))
-    if chosen and not uploaded:
-        _show_recognised(run.pool_root, run.config.arch, [chosen])
+    recognised = st.container()
     wish = uploaded.name if uploaded else chosen or ""
     name = dialogs.ask_for_name(
         st, "Name", wish, lambda: folders.target_name(wish, _taken(run)) if wish.strip() else ""
     )
     if not st.button("Compare", type="primary", key="add target", disabled=not wish):
+        with recognised:
+            _show_recognised(run.pool_root, run.config.arch, [chosen] if chosen and not uploaded else [])
         return
     _start_target(run, name, [(uploaded.name, uploaded.getvalue())] if uploaded else [], wish)
 
