@@ -206,7 +206,7 @@ def embed_images(
     OUT is what `score --target` takes. Its rows are in the order of the source. Images that cannot be used are left out
     of it, counted, and listed in OUT_rejected.parquet.
 
-    Example: clipsel embed-images pictures/ pictures.npy --like demo/pool
+    Example: clipsel embed-images demo/pool/shards images.npy --like demo/pool
     """
     from clipsel_core.curation.exploring.searches import check_ending
     from clipsel_core.pool.layout import expect_teacher, open_pool

@@ -74,8 +74,8 @@ def load_target(
         rows, place_of = found.rows, found.place_of
         if found.kind == "uids":
             kind, rows = "uids", _images_of(given.place, uids.distinct(rows, given.place), pool, arch)
-    # A copy in memory, of this machine's byte order, as torch needs it.
-    tensor = torch.from_numpy(np.array(rows, rows.dtype.newbyteorder("=")))
+    # In memory of its own and in this machine's byte order, as torch needs it.
+    tensor = torch.from_numpy(np.require(rows, rows.dtype.newbyteorder("="), ["C", "W", "O"]))
     scaled = 0
     if found.kind == "moment":
         kind, tensor = "moment", tensor.double()
