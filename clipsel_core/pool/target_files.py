@@ -40,7 +40,7 @@ _USUAL = (
     *("features", "embeddings", "image", "img"),
 )
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_MOST_EXPANDED = 10_000
+_MOST_EXPANDED, _MOST_BRACES = 10_000, 4
 # A computed second moment is symmetric, and has no negative eigenvalue, to this share of its size; one that was rounded
 # further, to its type's precision.
 _MOMENT_ROUNDING = 1e-5
@@ -129,8 +129,11 @@ def find_target(path: str | Path, name: str) -> Given:
         if metadata_files(place):
             return Given("pool", place, part)
         files = sorted(file for file in place.iterdir() if file.suffix.lower() in _ENDINGS and not is_hidden(file.name))
-        has_pictures = is_saved(Place.of(place)) or _has_pictures(place)
-        if has_pictures and not files:
+        has_pictures = is_saved(Place.of(place)) or _lie_below(place, *IMAGE_ENDINGS, ".tar")
+        if has_pictures:
+            # A parquet without embeddings describes them, as img2dataset's does.
+            files = [file for file in files if file.suffix.lower() != ".parquet" or _has_lists(file)]
+        if not files and (has_pictures or _lie_below(place, ".parquet")):
             return Given("pictures", place, part)
         if has_pictures or not files:
             expected = f"pictures, a pool, or files that end in {ENDINGS}"
@@ -260,7 +263,7 @@ def _read_parquet(file: Path, part: str, usual: str) -> np.ndarray:
 def _expanded(text: str) -> list[str]:
     """What {a,b} and {0..4} in a name stand for."""
     found = _BRACES.search(text)
-    if not found:
+    if not found or text.count("{") > _MOST_BRACES:
         return [text]
     span = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", found[1])
     words = found[1].split(",")
@@ -287,11 +290,11 @@ def _check(path: Path, name: str) -> None:
         raise TargetError(path, expected=ENDINGS, found=path.suffix or "no ending")
 
 
-def _has_pictures(folder: Path) -> bool:
-    wanted = (*IMAGE_ENDINGS, ".tar")
+def _lie_below(folder: Path, *endings: str) -> bool:
+    """Whether a folder has a file with such a name, at any depth; hidden ones do not count."""
     for _, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        if any(name.lower().endswith(wanted) and not is_hidden(name) for name in names):
+        if any(name.lower().endswith(endings) and not is_hidden(name) for name in names):
             return True
     return False
 
@@ -302,8 +305,7 @@ def _holds_pictures(file: Path, part: str) -> bool:
     if ending != ".parquet":
         return ending == ".tar"
     with telling(file):
-        schema = pq.read_schema(file)
-        if not part and (any(map(_is_list, schema.types)) or find_column(schema.names, ["uid"])):
+        if not part and (_has_lists(file) or find_column(pq.read_schema(file).names, ["uid"])):
             return False
         return bool(parquet_image_column(Place.of(file), part or None))
 
@@ -343,6 +345,11 @@ def _is_moment(file: Path, rows: np.ndarray) -> bool:
         expected = "a second moment, as it is symmetric: no negative eigenvalue"
         raise TargetError(file, expected=expected, found=f"{least:.3g}" if size else "only zeros")
     return True
+
+
+def _has_lists(file: Path) -> bool:
+    with telling(file):
+        return any(map(_is_list, pq.read_schema(file).types))
 
 
 def _is_list(kind: pa.DataType) -> bool:

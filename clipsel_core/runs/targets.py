@@ -157,11 +157,12 @@ def _load_pictures(
         sha256=sha256_of(file),
         rows=len(rows),
         files=files,
-        rejected=pq.read_metadata(listed).num_rows if (listed := rejected_file(file)).exists() else 0,
+        rejected=pq.read_metadata(rejected_file(file)).num_rows if rejected_file(file).exists() else 0,
         **said,
     )
     if embedding:
-        _log.warning("target %s: %s", name, info.said)
+        listed = f", listed in {rejected_file(file)}" if info.rejected else ""
+        _log.warning("target %s: %s%s", name, info.said, listed)
     return info, rows
 
 

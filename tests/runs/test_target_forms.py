@@ -97,6 +97,7 @@ def test_score__normsim_of_several_files_is_that_of_the_formula(pool, tmp_path, 
     (info,) = run.config.targets
     assert (info.kind, info.rows, info.scaled, len(info.files)) == (kind, len(WHOLE), 0, 3)
     folder = tmp_path / "task"
+    assert [file.name for file in info.files] == sorted(file.name for file in info.files)
     for file in info.files:
         path = folder / file.name
         assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -313,7 +314,24 @@ def write_picture_parquet(folder):
         pq.write_table(pa.table({"image": values[10 * part : 10 * part + 10]}), folder / f"{part}.parquet")
 
 
+def write_as_img2dataset(folder):
+    """Tars with tables that describe them, and what else it leaves."""
+    write_picture_tars(folder)
+    for part in range(2):
+        pq.write_table(
+            pa.table({"url": ["x"] * 10, "uid": [f"{n:032x}" for n in range(10)]}), folder / f"{part}.parquet"
+        )
+        (folder / f"{part}_stats.json").write_text("{}")
+
+
+def write_as_hugging_face(folder):
+    (folder / "data").mkdir()
+    write_picture_parquet(folder / "data")
+    (folder / "README.md").write_text("a data set")
+
+
 FORMS = [
+    *((write, "task") for write in (write_as_img2dataset, write_as_hugging_face)),
     *((write, "task") for write in (write_class_folders, write_one_folder, write_picture_tars, write_picture_parquet)),
     *((write_picture_tars, "task/{0,1}.tar"), (write_picture_parquet, "task/*.parquet#image")),
 ]
@@ -347,7 +365,8 @@ def test_score__embeds_pictures_as_embed_does(drawn_pool, tmp_path, write, given
     assert score(drawn_pool, tmp_path / "run", embedding=note, **options).config == run.config
     assert told == []
     assert recompute(run, 5) == ([], [])
-    file = next(path for path in (tmp_path / "task").rglob("*.*") if path.is_file() and path.suffix != ".csv")
+    there = sorted((tmp_path / "task").rglob("*.*"), key=lambda path: path.suffix == ".parquet")
+    file = next(path for path in there if path.suffix.lower() in (".jpg", ".tar", ".parquet"))
     if file.suffix == ".parquet":
         pq.write_table(pq.read_table(file).slice(1), file)
     else:
@@ -355,6 +374,23 @@ def test_score__embeds_pictures_as_embed_does(drawn_pool, tmp_path, write, given
     with pytest.raises(RunError, match="as begun"):
         score(drawn_pool, tmp_path / "run", embedding=note, **options)
     assert told == []
+
+
+def test_score__every_form_on_two_workers_as_on_one(drawn_pool, tmp_path):
+    (tmp_path / "shown").mkdir()
+    write_one_folder(tmp_path / "shown")
+    write_npys(tmp_path)
+    write_moment(tmp_path / "m.npy", "f8")
+    targets = {"shown": tmp_path / "shown", "parts": tmp_path / "in_*.npy", "m": tmp_path / "m.npy", "pool": drawn_pool}
+    one, two = (
+        ScoreTable.open(score(drawn_pool, tmp_path / f"run{len(device)}", targets=targets, device=device, **OPTIONS))
+        for device in ("cpu", "cpu,cpu")
+    )
+    assert one.metrics == two.metrics
+    assert len(one.metrics) == 5 + 7
+    for metric in one.metrics:
+        np.testing.assert_array_equal(one.column(metric), two.column(metric))
+    np.testing.assert_array_equal(one.column("normsim_inf_shown"), one.column("normsim_inf_pool"))
 
 
 def test_add_target__of_pictures_leaves_broken_ones_out_and_lists_them(drawn_pool, tmp_path):
