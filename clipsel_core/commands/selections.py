@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clipsel_core.errors import ExportError, counted
+from clipsel_core.errors import ExportError, counted, quoted
 from clipsel_core.terminal import Meter, RunArgument, complain, print_table, say
 
 if TYPE_CHECKING:
@@ -67,14 +67,15 @@ def export(
     recipe: RecipeOption,
     shards: Annotated[Path, typer.Option(help="A new folder for the tars.", show_default=False)],
     pairs_per_shard: Annotated[int, typer.Option(min=1, help="Pairs to a tar.")] = 10_000,
-    scores: Annotated[bool, typer.Option("--scores", help="Write each pair's scores into its json.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Write the run's columns into each json, too.")] = False,
     read: ReadOption = None,
     unfinished: UnfinishedOption = False,
 ) -> None:
     """Write the pairs that a recipe keeps as webdataset tars.
 
-    Images are copied as they are, with caption, uid and what else the source's json says; those that training loaders
-    do not read, like GIF and TIFF, become PNG. Those that cannot be read are listed. A manifest says how it was made.
+    Images are copied as they are, with caption, uid, the pool's columns and what else the source's json says; those
+    that training loaders do not read, like GIF and TIFF, become PNG. Those that cannot be read are listed. A manifest
+    says how it was made.
 
     Started again, it goes on where it stopped.
 
@@ -112,6 +113,8 @@ def export(
         say(f"with a caption that says nothing: {done['without_caption']:,}")
     if done["encoded_again"]:
         say(f"images encoded again as PNG, as loaders read jpg, png and webp alone: {done['encoded_again']:,}")
+    for name, pairs in done["json_stays"].items():
+        say(f"another {quoted(name)} in the source's json, which stays: {counted(pairs, things)}")
     _print_commands("with DataComp:", *train_commands(shards, selection.total))
     _print_commands("with open_clip:", *open_clip_commands(shards, tars))
 
