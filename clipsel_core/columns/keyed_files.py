@@ -22,12 +22,10 @@ import pyarrow.csv as pacsv
 
 from clipsel_core.errors import ColumnError, reason_of
 from clipsel_core.npy import Header, read_header
-from clipsel_core.pool.conventions import encoding_of, find_column, separator_of
+from clipsel_core.pool.conventions import UID_HALVES, encoding_of, find_column, find_uids, separator_of
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.tables import open_parquet
 
-UID_NAMES, UID_HALVES = ("uid", "uids"), ("uid_hi", "uid_lo")
-"""What the column of uids is called, in any case; and those of its halves."""
 _TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 ENDINGS = ".parquet, .csv, .tsv, .csv.gz, .tsv.gz, .npy or .npz"
 _ROWS_AT_ONCE = 1 << 18
@@ -123,9 +121,8 @@ def _choose(place: Place, names: Sequence[str], column: str, index: Sequence[str
     index: columns that pandas took for its index: of the uids, where no other column is called so.
     """
     listed = ", ".join(repr(name[:40]) for name in names[:20]) or "none"
-    uid = find_column(names, UID_NAMES)
     halves = tuple(filter(None, (find_column(names, [half]) for half in UID_HALVES)))
-    keys = (uid,) if uid else halves if len(halves) == 2 else tuple(index) if len(index) == 1 else ()
+    keys = find_uids(names) or (tuple(index) if len(index) == 1 else ())
     if not keys:
         raise ColumnError(place, expected="a column uid, or uid_hi and uid_lo", found=listed, remedy="name it uid")
     others = [name for name in names if name not in (*keys, *halves, *index)]

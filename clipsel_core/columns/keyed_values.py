@@ -157,45 +157,11 @@ def _batch(file: KeyedFile, chunk: Chunk, kind: Kind) -> Batch:
 
 def _uids(file: KeyedFile, chunk: Chunk) -> np.ndarray:
     try:
-        if len(chunk.keys) == 2:
-            return uids.from_halves(*map(_half, chunk.keys))
-        (column,) = chunk.keys
-        return _from_numpy(column) if isinstance(column, np.ndarray) else _from_arrow(column)
+        return uids.from_columns(chunk.keys)
     except UidError as error:
         # It counts rows from the beginning of the chunk.
         said = re.sub(r"^row (\d+)", lambda row: file.where(int(row[1]) + chunk.row), error.where)
         raise UidError(f"{file.place}, {said}", expected=error.expected, found=error.found) from error
-
-
-def _half(column: pa.Array | np.ndarray) -> np.ndarray:
-    kind = column.dtype if isinstance(column, np.ndarray) else column.type
-    nulls = 0 if isinstance(column, np.ndarray) else column.null_count
-    if nulls or kind not in (pa.uint64(), np.dtype("<u8"), np.dtype(">u8")):
-        raise UidError("uids", expected="halves of uint64", found=f"{kind}{', some of them null' * bool(nulls)}")
-    return column if isinstance(column, np.ndarray) else as_array(column)
-
-
-def _from_numpy(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 2 and array.shape[1] == 2 and array.dtype.newbyteorder("=") == np.uint64:
-        return uids.from_halves(array[:, 0], array[:, 1])
-    octets = array if array.dtype == np.uint8 and array.ndim == 2 else None
-    if array.dtype == np.dtype("V16") and not array.dtype.names:
-        octets = array.view(np.uint8).reshape(-1, 16)
-    if octets is not None and octets.shape[1] == 16:
-        halves = np.ascontiguousarray(octets).view(">u8")
-        return uids.from_halves(halves[:, 0], halves[:, 1])
-    return uids.from_array(array)
-
-
-def _from_arrow(column: pa.Array) -> np.ndarray:
-    if pa.types.is_struct(column.type) and column.type.num_fields == 2 and not column.null_count:
-        return uids.from_halves(*map(_half, column.flatten()))
-    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        # pandas writes bytes so, whatever their length.
-        lengths = pc.min_max(pc.binary_length(column)).as_py()
-        if lengths["min"] == lengths["max"] == 16:
-            column = pc.cast(column, pa.binary(16))
-    return uids.from_hex(column)
 
 
 def _kind_of(files: Sequence[KeyedFile]) -> Kind:
