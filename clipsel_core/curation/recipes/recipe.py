@@ -9,6 +9,7 @@
       - {random: 0.5, seed: 1}                            # so many of the survivors
       - {sample: 128000, by: s_cliploss, method: soft_cap}  # draws, the last step; a pair may come several times
       - {intersect: hype.npy}                             # or union, subtract: a list of uids beside the recipe
+      - {union: drawn.npy, counts: true}                  # or intersect: pairs count as often as the list names them
       - {keep: [139e4a9b22a614771f06c700a8ebe150]}        # by hand; or drop
 
 `metric` is another word for `column`. Steps run in order from the whole pool; `enabled: false` leaves one out. Only the
@@ -49,6 +50,8 @@ from clipsel_core.curation.recipes.uidlists import ENDINGS
 from clipsel_core.errors import RecipeError, UidError, quoted
 from clipsel_core.files import write_atomically
 
+MOST_SAMPLES = (1 << 32) - 1
+"""How many samples a selection may be."""
 _MOST_DECIMALS = 30
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,4})?")
@@ -164,7 +167,7 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_contained)]
 Weights = Annotated[tuple[tuple[str, Decimal], ...], BeforeValidator(_weights)]
 Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
-Samples = Annotated[int, BeforeValidator(_whole), Field(ge=1, lt=1 << 32)]
+Samples = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MOST_SAMPLES)]
 Uids = Annotated[tuple[str, ...], BeforeValidator(_uid_digits)]
 ListFile = Annotated[str, BeforeValidator(_list_file)]
 
@@ -437,18 +440,33 @@ class ListStep(Step):
 
     @property
     def text(self) -> str:
-        return f"{self.words} those in {self.value}"
+        return f"{self.words} those in {self.value}{', with their counts' if self.counted else ''}"
+
+    @property
+    def counted(self) -> bool:
+        """Whether it matters how often the list names a pair."""
+        return False
 
 
-class Intersect(ListStep):
-    """Keeps pairs that a list names."""
+class CountedStep(ListStep):
+    """A list that may name a pair several times. counts: whether that matters; else it is a set."""
+
+    counts: bool = False
+
+    @property
+    def counted(self) -> bool:
+        return self.counts
+
+
+class Intersect(CountedStep):
+    """Keeps pairs that a list names; with counts, each as often as it counts before or in the list, the smaller."""
 
     kind, words = "intersect", "only"
     intersect: ListFile
 
 
-class Union(ListStep):
-    """Adds the pairs that a list names; the run must have them all."""
+class Union(CountedStep):
+    """Adds the pairs that a list names; with counts, those of the list are added. The run must have them all."""
 
     kind, words = "union", "and"
     union: ListFile
@@ -551,7 +569,7 @@ def check_columns(recipe: Recipe, columns: Collection[str]) -> None:
 
 
 _STEP_KEYS = [
-    *("column", "metric", "mix", *KINDS, "by", "standardise", "missing", "of"),
+    *("column", "metric", "mix", *KINDS, "by", "counts", "standardise", "missing", "of"),
     *("method", "penalty", "round", "limit", "seed", "enabled"),
 ]
 _EXPECTED = {
@@ -566,7 +584,7 @@ _EXPECTED = {
     **dict.fromkeys(("keep_top", "keep_bottom", "random"), "a number from 0 to 1, with at most 30 decimals"),
     "of": "pool or survivors",
     "seed": "a whole number, 0 or more",
-    "enabled": "true or false",
+    **dict.fromkeys(("counts", "enabled"), "true or false"),
     **dict.fromkeys(("at_least", "at_most"), "a number"),
     "between": "two numbers, the lower first",
     "in": "a list of values",
@@ -620,6 +638,9 @@ def parse_recipe(
         if isinstance(step, Sample) and step.enabled and last != [step]:
             found = f"{last[0].kind} behind it"
             raise RecipeError(step.where, expected="sample as the last step", found=found, remedy="move it to the end")
+        if isinstance(step, ListStep) and step.enabled and step.counted and isinstance(last[0], Sample):
+            found, remedy = "counts, and a sample behind it", "leave out counts: a sample is drawn from pairs"
+            raise RecipeError(step.where, expected="a list without counts", found=found, remedy=remedy)
     recipe = Recipe(name=name.text if name and name.value is not None else None, steps=built)
     if columns is not None:
         check_columns(recipe, columns)
@@ -643,7 +664,7 @@ def _plain_step(step: AnyStep) -> dict[str, Any]:
     """A step as YAML has it. Keys in the order people write them: the column, the action, the rest."""
     values = {key.rstrip("_"): value for key, value in step if value is not None}
     for key, field in type(step).model_fields.items():
-        if key in ("of", "seed", "method") and values.get(key) == field.default:
+        if key in ("of", "seed", "method", "counts") and values.get(key) == field.default:
             del values[key]
     enabled = values.pop("enabled")
     if step.kind == "any_of":
@@ -662,7 +683,7 @@ def save_recipe(recipe: Recipe, path: str | Path) -> Recipe:
     for step in recipe.steps:
         if isinstance(step, ListStep) and not os.path.isabs(step.value):
             moved = Path(os.path.relpath(recipe.folder / step.value, path.parent)).as_posix()
-            step = type(step).model_validate({step.kind: moved, "enabled": step.enabled})
+            step = step.model_copy(update={step.kind: moved})
         steps.append(step)
     written = Recipe(name=recipe.name, steps=tuple(steps))
     write_atomically(path, lambda aside: aside.write_text(dump_recipe(written), encoding="utf-8"))

@@ -196,7 +196,8 @@ class _Work:
             for place, (_, pair) in enumerate(found):
                 if noted:
                     pair = pair._replace(json=said["json"][place])
-                yield pair, *({name: values[place] for name, values in each.items()} for each in (facts, columns))
+                further = {name: values[place] for name, values in columns.items()}
+                yield pair, {name: values[place] for name, values in facts.items()}, further
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
