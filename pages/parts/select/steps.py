@@ -328,7 +328,9 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
     rule = st.session_state[f"rule-{number}"]
     said: dict[str, Any] = {"enabled": old.enabled}
     if old.column is not None:
-        said["column"] = metric = st.session_state[f"metric-{number}"]
+        said["column"] = chosen = st.session_state[f"metric-{number}"]
+        said["defined"] = tuple(defined for defined in old.defined if defined[0] == chosen)
+        metric = old.meant_by(chosen)
     elif isinstance(old, ScoreStep):
         said |= {"mix": old.mix, "standardise": old.standardise, "missing": old.missing}
         metric = recipes.ranked_by(old)
