@@ -69,6 +69,7 @@ def export_shards(
     pairs_per_shard: int = PAIRS_PER_SHARD,
     scores: bool = False,
     named: Sequence[str] = (),
+    samples_seen: int | None = None,
     finding: Report = silent,
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -86,6 +87,7 @@ def export_shards(
     json has otherwise, and in how many pairs; tars: each tar's file, pairs, size and SHA-256.
 
     scores: also write each pair's columns of the run into its json. named: places that images may lie below, see reach.
+    samples_seen: as in export; the epochs are of what is written.
     finding: told how many of the pool's files were gone through for its images, where nobody did so before.
     report: told after each tar how many of how many pairs are done.
     Raises: ExportError where nothing is selected, the pool is not there, no pair has an image, `out` holds something
@@ -118,7 +120,7 @@ def export_shards(
                 work.write(out / f"{number:08d}.tar", part)
                 done += len(part)
                 report(done, len(rows), "pairs")
-            return _finish(run, selection, recipe, out, settings)
+            return _finish(run, selection, recipe, out, settings, samples_seen)
     except OSError as error:
         found, remedy = error.strerror or str(error), "make room and start again: finished tars are kept"
         raise ExportError(error.filename or out, expected="to write the shards", found=found, remedy=remedy) from error
@@ -268,7 +270,9 @@ def _check_same(out: Path, settings: dict[str, Any]) -> None:
         raise ExportError(out, expected=expected, found=other, remedy=remedy)
 
 
-def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _finish(
+    run: Run, selection: Selection, recipe: Recipe, out: Path, settings: dict[str, Any], samples_seen: int | None
+) -> dict[str, Any]:
     """Puts the tars' stats together and checks that every selected pair is accounted for."""
     tars, noted, stays = [], dict.fromkeys(_COUNTED, 0), Counter[str]()
     lost: dict[str, list[str]] = {"missing": [], "unreadable": []}
@@ -300,7 +304,8 @@ def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings:
             write_atomically(out / f"{what}.txt", partial(Path.write_text, data=text))
     write_json(out / "sizes.json", {tar["file"]: tar["pairs"] for tar in tars})
     write_json(out / "__len__", written)
-    content = manifest_of(run, selection, recipe) | settings | counts | noted
+    content = manifest_of(run, selection, recipe, samples_seen=samples_seen, written=written)
+    content |= settings | counts | noted
     content |= {"json_stays": dict(sorted(stays.items())), "tars": tars}
     write_json(out / "manifest.json", content)
     return content
