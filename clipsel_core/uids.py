@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def from_hex(values) -> np.ndarray:
     values: (N,) strings of 1 to 32 hex digits, either case, padded with zeros on the left when short, or UUIDs with
         their dashes; a pyarrow array of text of any type, or anything that pyarrow makes strings of (list, pandas
         column, numpy strings). A pyarrow array of 16 bytes each is taken for UUIDs, the most significant byte first;
-        where all bytes are printable ASCII, for text.
+        where all bytes are printable ASCII, for text. Of structs of two uint64 the first is the high half.
     Returns: (N,) UID_DTYPE.
     Raises: UidError naming the first malformed value and its row, or the type of what is neither text nor UUIDs.
 
@@ -58,6 +59,15 @@ def from_hex(values) -> np.ndarray:
     strings = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, pa.string())
     if isinstance(strings.type, pa.BaseExtensionType):
         strings = pc.cast(strings, strings.type.storage_type)
+    if pa.types.is_struct(strings.type) and strings.type.num_fields == 2 and not strings.null_count:
+        return from_columns(
+            strings.combine_chunks().flatten() if isinstance(strings, pa.ChunkedArray) else strings.flatten()
+        )
+    if pa.types.is_binary(strings.type) or pa.types.is_large_binary(strings.type):
+        # pandas writes bytes so, whatever their length.
+        lengths = pc.min_max(pc.binary_length(strings)).as_py()
+        if lengths["min"] == lengths["max"] == 16:
+            strings = pc.cast(strings, pa.binary(16))
     out = np.empty((len(strings), 2), np.uint64)
     for start in range(0, len(strings), _BLOCK):
         block = strings.slice(start, _BLOCK)
@@ -72,9 +82,10 @@ def from_hex(values) -> np.ndarray:
 
 
 def from_array(array: np.ndarray) -> np.ndarray:
-    """Uids of a numpy array, in its order: pairs of uint64, in either byte order, or text.
+    """Uids of a numpy array, in its order: pairs of uint64, in either byte order, 16 bytes each, or text.
 
-    array: (N,) of a dtype with two fields of uint64, or of strings as from_hex takes them.
+    array: (N,) of a dtype with two fields of uint64, or (N, 2) uint64; V16, or (N, 16) uint8, the most significant byte
+        first; or (N,) strings as from_hex takes them.
     Returns: (N,) UID_DTYPE. Raises: UidError where it is another array, or a string is no uid.
     """
     fields = array.dtype.names or ()
@@ -84,6 +95,14 @@ def from_array(array: np.ndarray) -> np.ndarray:
         and all(array.dtype[name].newbyteorder("=") == np.uint64 for name in fields)
     ):
         return from_halves(array[fields[0]], array[fields[1]])
+    if array.ndim == 2 and array.shape[1] == 2 and array.dtype.newbyteorder("=") == np.uint64:
+        return from_halves(array[:, 0], array[:, 1])
+    octets = array if array.dtype == np.uint8 and array.ndim == 2 else None
+    if array.dtype == np.dtype("V16") and array.ndim == 1:
+        octets = np.ascontiguousarray(array).view(np.uint8).reshape(-1, 16)
+    if octets is not None and octets.shape[1] == 16:
+        halves = np.ascontiguousarray(octets).view(">u8")
+        return from_halves(halves[:, 0], halves[:, 1])
     if array.ndim == 1 and array.dtype.kind in "US":
         return from_hex(pa.array(array.tolist(), pa.string() if array.dtype.kind == "U" else pa.binary()))
     found = f"shape {array.shape}, dtype {array.dtype}"[:80]
@@ -113,6 +132,18 @@ def from_halves(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     out = np.empty(len(high), UID_DTYPE)
     out["f0"], out["f1"] = high, low
     return out
+
+
+def from_columns(columns: Sequence[pa.Array | pa.ChunkedArray | np.ndarray]) -> np.ndarray:
+    """Uids of what a table has of them: one column, or two of their halves, the high one first.
+
+    columns: one as from_hex or from_array takes it, or two of uint64 without nulls, (N,) each.
+    Returns: (N,) UID_DTYPE. Raises: UidError where they are something else.
+    """
+    if len(columns) == 1:
+        return from_array(columns[0]) if isinstance(columns[0], np.ndarray) else from_hex(columns[0])
+    high, low = map(_half, columns)
+    return from_halves(high, low)
 
 
 def argsort(uids: np.ndarray) -> np.ndarray:
@@ -210,8 +241,13 @@ def read_subset(path: str | os.PathLike[str]) -> np.ndarray:
     Those of other writers may come in any order, in either byte order, as text, or repeat; see `distinct`.
     Raises: UidError where the file is not such an array.
     """
+    return distinct(read_array(path), path)
+
+
+def read_array(path: str | os.PathLike[str]) -> np.ndarray:
+    """The uids of such a .npy as they stand there, in their order, with repeats. Raises: as read_subset."""
     try:
-        return distinct(from_array(map_npy(path)), path)
+        return from_array(map_npy(path))
     except ValueError as error:
         found = reason_of(error)
         raise UidError(path, expected="a .npy of dtype u8,u8", found=found, remedy="export it again") from error
@@ -233,6 +269,17 @@ def write_subset(path: str | os.PathLike[str], uids: np.ndarray) -> None:
         found = f"a {'repeated' if uids[row] == uids[row - 1] else 'smaller'} uid at row {row}"
         raise UidError(path, expected="uids sorted and distinct", found=found, remedy="pass it through uids.unique")
     write_npy(Path(path), uids)
+
+
+def _half(column) -> np.ndarray:
+    if isinstance(column, np.ndarray):
+        kind, nulls = column.dtype, 0
+    else:
+        kind, nulls = column.type, column.null_count
+    if nulls or kind not in (pa.uint64(), np.dtype("<u8"), np.dtype(">u8")):
+        raise UidError("uids", expected="halves of uint64", found=f"{kind}{', some of them null' * bool(nulls)}")
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column if isinstance(column, np.ndarray) else np.from_dlpack(column)  # to_numpy imports pandas
 
 
 def _octets(block) -> np.ndarray:

@@ -161,8 +161,11 @@ def test_write_subset__unsorted_or_repeated_is_refused(tmp_path, numbers, found)
         lambda array: array.astype([("hi", "<u8"), ("lo", ">u8")]),
         lambda array: np.array([f"{n:x}" for n in numbers_of(array)]),
         lambda array: np.array([str(uuid.UUID(int=n)) for n in numbers_of(array)], "S36"),
+        lambda array: np.stack([array["f0"], array["f1"]], axis=1),
+        lambda array: np.array([list(uuid.UUID(int=n).bytes) for n in numbers_of(array)], np.uint8),
+        lambda array: np.array([uuid.UUID(int=n).bytes for n in numbers_of(array)], "V16"),
     ],
-    ids=["as ours", "big-endian", "named", "text", "bytes"],
+    ids=["as ours", "big-endian", "named", "text", "bytes", "halves", "octets", "void"],
 )
 def test_read_subset__takes_any_order_and_counts_repeats(tmp_path, stored, caplog):
     np.save(tmp_path / "list.npy", stored(of([2**100, 1, 7, 1, 1])))
@@ -174,7 +177,8 @@ def test_read_subset__takes_any_order_and_counts_repeats(tmp_path, stored, caplo
 @pytest.mark.parametrize(
     "array",
     [
-        *(np.zeros(3), np.zeros((3, 2), "u8"), np.zeros(3, "i8,i8"), np.zeros(3, "u8,u8,u8"), np.zeros(3, "V16")),
+        *(np.zeros(3), np.zeros((3, 3), "u8"), np.zeros(3, "i8,i8"), np.zeros(3, "u8,u8,u8"), np.zeros(3, "V15")),
+        *(np.zeros((3, 15), np.uint8), np.zeros((2, 2, 2), "u8")),
         *(np.zeros(3, "M8[s]"), np.zeros(3, np.longdouble), np.array("1"), np.array(["not-a-uid"])),
     ],
     ids=lambda array: f"{array.dtype} {array.shape}",

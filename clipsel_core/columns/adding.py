@@ -1,7 +1,7 @@
 """How does a finished run get one more column, and how is it taken away? Its values are written beside the scores.
 
 RUN/added/<name>/<shard>.parquet  uid_hi, uid_lo (uint64) and the column (float32), a row a pair, in the shard's order
-RUN/added/<name>/column.json      what the column is and how it was made; written last
+RUN/added/<name>/column.json      what the column is and how it was made; written last, of several columns together
 
 A folder without the description is of a column that was not finished, and nobody sees it. The same command again makes
 it anew, to the same bytes; of a finished column it makes the files anew that were damaged.
@@ -12,20 +12,20 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from errno import ENOSPC
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from clipsel_core.columns.captions import COMPUTED, Computed
-from clipsel_core.columns.join import ShardUids, join
-from clipsel_core.columns.keyed_values import KeyedValues, open_keyed
+from clipsel_core.columns.join import Joined, ShardUids, join_group
+from clipsel_core.columns.keyed_values import KeyedGroup, KeyedValues, open_groups, open_keyed
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.curation.selecting.selection import select
@@ -66,6 +66,15 @@ class Values:
         return cls(column, values, {"matched": len(values) - missing, "missing": missing})
 
 
+@dataclass(frozen=True)
+class Addition:
+    """Columns that are found together. made: what each is made of. find: finds them, in order, a run given."""
+
+    names: tuple[str, ...]
+    made: tuple[Made, ...]
+    find: Callable[[Run], Iterator[Values]]
+
+
 def import_column(
     root: str | Path,
     name: str,
@@ -88,17 +97,43 @@ def import_column(
         cannot be written; what reading the source raises. Then the run is left as it was.
     """
 
-    def begin(run: Run) -> tuple[Made, Callable[[], Values]]:
-        keyed = open_keyed(source, kind=kind)
-        made: Made = {"path": source, "column": keyed.column, "sha256": _digest(keyed.files)}
-        return made, lambda: find(run, keyed)
+    options: dict[str, Any] = {"missing": missing, "kind": kind, "direction": direction, "title": title}
+    (added,) = add_together(root, plan_imports({name: source}, **options, help_text=help_text, report=report))
+    return added
 
-    def find(run: Run, keyed: KeyedValues) -> Values:
-        joined = join(ShardUids.of(run), keyed, report=report)
+
+def plan_imports(
+    sources: Mapping[str, str],
+    *,
+    missing: Missing = "nan",
+    kind: Literal["number", "category"] | None = None,
+    direction: Direction | None = None,
+    title: str = "",
+    help_text: str = "",
+    report: Report = silent,
+) -> list[Addition]:
+    """What adds values by uid, for add_together. Columns of the same files are read and joined once.
+
+    sources: by the columns' names. The rest as in import_column, for all of them.
+    Raises: ColumnError where a source is not there; what looking at it raises.
+    """
+
+    def addition(names: Sequence[str], group: KeyedGroup) -> Addition:
+        digest = _digest(group.columns[0].files)
+        made: list[Made] = [{"path": keyed.source, "column": keyed.column, "sha256": digest} for keyed in group.columns]
+
+        def find(run: Run) -> Iterator[Values]:
+            joined = join_group(ShardUids.of(run), group, report=report)
+            for name, keyed, values in zip(names, group.columns, joined, strict=True):
+                yield described(name, keyed, values)
+
+        return Addition(tuple(names), tuple(made), find)
+
+    def described(name: str, keyed: KeyedValues, joined: Joined) -> Values:
         if joined.missing and missing == "error":
             found = f"none for {joined.missing:,} of {len(joined.values):,}"
             remedy = "leave out --missing error to add it for the others"
-            raise ColumnError(source, expected="a value for every pair", found=found, remedy=remedy)
+            raise ColumnError(keyed.source, expected="a value for every pair", found=found, remedy=remedy)
         said = keyed.described or Column(
             name=name,
             measures=f"Imported from {Path(keyed.files[0].address).name}, column {keyed.column}.",
@@ -106,10 +141,10 @@ def import_column(
             values=joined.categories,
         )
         # Two runs' scores have the same title; the run's folder tells them apart.
-        other = f"{said.shown} · {Path(source.rpartition('#')[0]).resolve().name}" if keyed.described else ""
+        folder = Path(keyed.source.rpartition("#")[0]).resolve().name
         column = Column(
             name=name,
-            title=title or other,
+            title=title or (f"{said.shown} · {folder}" if keyed.described else ""),
             measures=help_text or said.measures,
             misleads="" if help_text else said.misleads,
             kind=said.kind,
@@ -121,7 +156,9 @@ def import_column(
         counts = {key: getattr(joined, key) for key in ("matched", "missing", "unknown", "repeated", "rounded")}
         return Values(column, joined.values, counts)
 
-    return _add(root, name, begin)
+    names = {source: [name for name in sources if sources[name] == source] for source in sources.values()}
+    groups = open_groups(list(sources.values()), kind=kind)
+    return [addition([names[keyed.source].pop(0) for keyed in group.columns], group) for group in groups]
 
 
 def check_import(
@@ -144,15 +181,19 @@ def compute_column(root: str | Path, name: str, *, report: Report = silent) -> A
     Raises: ColumnError where there is no such column, or the pool lacks what it takes; else as import_column.
     """
 
-    def begin(run: Run) -> tuple[Made, Callable[[], Values]]:
-        computed = _computed(name)
-        return {"computed": name}, lambda: find(run, computed)
+    (added,) = add_together(root, [plan_computed(name, report=report)])
+    return added
 
-    def find(run: Run, computed: Computed) -> Values:
+
+def plan_computed(name: str, *, report: Report = silent) -> Addition:
+    """What adds a column of COMPUTED, for add_together. Raises: ColumnError where there is no such column."""
+    computed = _computed(name)
+
+    def find(run: Run) -> Iterator[Values]:
         values, categories = computed.values(ScoreTable.open(run), report=report)
-        return Values.of(computed.column.model_copy(update={"values": categories}), values)
+        yield Values.of(computed.column.model_copy(update={"values": categories}), values)
 
-    return _add(root, name, begin)
+    return Addition((name,), ({"computed": name},), find)
 
 
 def check_computed(root: str | Path, name: str) -> None:
@@ -178,16 +219,31 @@ def add_normsim_2d(
     start: the recipe's file. keep: the share of the pool that remains. rounds, device, report: as runs.dynamic.
     Raises: RecipeError on the recipe, ScoringError where keep or rounds do not fit; else as import_column.
     """
+    (added,) = add_together(
+        root, [plan_normsim_2d(root, name, start, keep, rounds=rounds, device=device, report=report)]
+    )
+    return added
+
+
+def plan_normsim_2d(
+    root: str | Path,
+    name: str,
+    start: Path,
+    keep: Decimal,
+    *,
+    rounds: int = 500,
+    device: str | None = None,
+    report: Report = silent,
+) -> Addition:
+    """What adds NormSim_2-D, for add_together. Arguments and what is raised: as in add_normsim_2d."""
     from clipsel_core.runs.dynamic import normsim_2d
 
     recipe = load_recipe(start)
+    digests = hashlib.sha256("".join(map(sha256_of, [start, *recipe.list_files()])).encode()).hexdigest()
+    made: Made = {"start": start.name, "sha256": digests, "keep": str(keep), "rounds": rounds}
+    made |= {"device": device or Run.open(root).config.device}
 
-    def begin(run: Run) -> tuple[Made, Callable[[], Values]]:
-        digests = hashlib.sha256("".join(map(sha256_of, [start, *recipe.list_files()])).encode()).hexdigest()
-        made: Made = {"start": start.name, "sha256": digests, "keep": str(keep), "rounds": rounds}
-        return made | {"device": device or run.config.device}, lambda: find(run)
-
-    def find(run: Run) -> Values:
+    def find(run: Run) -> Iterator[Values]:
         mask = select(run, recipe).mask()
         values = normsim_2d(run, mask, keep=keep, rounds=rounds, device=device, report=report)
         column = Column(
@@ -198,9 +254,9 @@ def add_normsim_2d(
             misleads=f"Only the {int(mask.sum()):,} pairs that {start.name} keeps have a value.",
             direction="higher",
         )
-        return Values.of(column, values)
+        yield Values.of(column, values)
 
-    return _add(root, name, begin)
+    return Addition((name,), (made,), find)
 
 
 def remove_column(root: str | Path, name: str) -> None:
@@ -219,24 +275,51 @@ def remove_column(root: str | Path, name: str) -> None:
         shutil.rmtree(folder)
 
 
-def _add(root: str | Path, name: str, begin: Callable[[Run], tuple[Made, Callable[[], Values]]]) -> AddedColumn:
-    """Adds a column, or makes a finished one whole again. begin: says what it is made of, and finds its values."""
+def add_together(root: str | Path, additions: Sequence[Addition]) -> list[AddedColumn]:
+    """Adds columns to a finished run, all or none, or makes finished ones whole again.
+
+    No column has its description before the values of all are found and written.
+    Returns: the columns, in the order of the additions and their names.
+    Raises: ColumnError where a name is taken; RunError where the run is unfinished or cannot be written; what finding
+        the values raises. Then the run is left as it was.
+    """
     run = Run.open(root)
     run.check_finished()
     with ExitStack() as held:
         with _telling(run.root):
             held.enter_context(sole_worker(run.root))
-        before = _added_before(run, name)
-        made, find = begin(run)
-        if before and _without_path(before.made) != _without_path(made):
-            raise _taken(run, name, "a column that was added from something else", removable=True)
-        found = find()
+        names = [name for addition in additions for name in addition.names]
+        known = {name: _added_before(run, name) for name in names}
+        for addition in additions:
+            for name, made in zip(addition.names, addition.made, strict=True):
+                if (old := known[name]) and _without_path(old.made) != _without_path(made):
+                    raise _taken(run, name, "a column that was added from something else", removable=True)
+        new = [run.root / "added" / name for name in names if known[name] is None]
+        try:
+            added = [each for addition in additions for each in _find(run, addition, known)]
+            with _telling(run.root):
+                for column, folder in ((each, run.root / "added" / each.folder) for each in added):
+                    if folder in new:
+                        write_json(folder / "column.json", column.model_dump(mode="json"))
+        except BaseException:
+            for folder in new:
+                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                (run.root / "added").rmdir()
+            raise
+    return added
+
+
+def _find(run: Run, addition: Addition, known: Mapping[str, AddedColumn | None]) -> Iterator[AddedColumn]:
+    """Finds the values of an addition's columns and writes them, without descriptions. known: the finished ones."""
+    for made, found in zip(addition.made, addition.find(run), strict=True):
         added = AddedColumn(column=found.column, made=made, counts=found.counts, complete=True)
+        before = known[added.folder]
         if before and digest_of(before) != digest_of(added):
-            raise _taken(run, name, "a column that was added in another way", removable=True)
+            raise _taken(run, added.folder, "a column that was added in another way", removable=True)
         with _telling(run.root):
             _write(run, before or added, found.values, is_new=before is None)
-    return before or added
+        yield before or added
 
 
 def _added_before(run: Run, name: str) -> AddedColumn | None:
@@ -276,10 +359,7 @@ def _taken(run: Run, name: str, what: str, *, removable: bool = False) -> Column
 
 
 def _write(run: Run, added: AddedColumn, values: np.ndarray, *, is_new: bool) -> None:
-    """Writes a column's files, its description last. Of one that is not new, those that are damaged or gone.
-
-    Where writing a new one fails, its folder is taken away.
-    """
+    """Writes a column's files but its description. Of one that is not new, those that are damaged or gone."""
     folder = run.root / "added" / added.folder
     files, scores = SealedFiles(run.root, run.config, added), SealedFiles(run.root, run.config)
     if is_new and folder.exists():
@@ -287,24 +367,15 @@ def _write(run: Run, added: AddedColumn, values: np.ndarray, *, is_new: bool) ->
     elif not is_new:
         remove_leftovers(folder)
         keep_whole(files)
-    try:
-        first = 0
-        for shard in run.config.shards:
-            check()
-            if not files.file(shard.name).exists():
-                table = scores.read(shard.name, UID_HALVES).replace_schema_metadata(None)
-                here = np.ascontiguousarray(values[first : first + shard.rows])
-                column = pa.Array.from_buffers(pa.float32(), shard.rows, [None, pa.py_buffer(here)])
-                files.write(shard.name, table.append_column(added.column.name, column), use_dictionary=False)
-            first += shard.rows
-        if is_new:
-            write_json(folder / "column.json", added.model_dump(mode="json"))
-    except BaseException:
-        if is_new:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                folder.parent.rmdir()
-        raise
+    first = 0
+    for shard in run.config.shards:
+        check()
+        if not files.file(shard.name).exists():
+            table = scores.read(shard.name, UID_HALVES).replace_schema_metadata(None)
+            here = np.ascontiguousarray(values[first : first + shard.rows])
+            column = pa.Array.from_buffers(pa.float32(), shard.rows, [None, pa.py_buffer(here)])
+            files.write(shard.name, table.append_column(added.column.name, column), use_dictionary=False)
+        first += shard.rows
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core import uids
-from clipsel_core.columns.keyed_values import KeyedValues, Kind
+from clipsel_core.columns.keyed_values import KeyedGroup, KeyedValues, Kind
 from clipsel_core.curation.index.bitmaps import compiled, on_all_cores
 from clipsel_core.errors import ColumnError
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
@@ -76,39 +76,55 @@ class Joined:
 
 
 def join(run: ShardUids, keyed: KeyedValues, *, report: Report = silent) -> Joined:
-    """Puts values by uid into the rows of a run. The result depends on nothing but the two.
+    """Puts values by uid into the rows of a run, see join_group."""
+    return join_group(run, KeyedGroup.of(keyed), report=report)[0]
+
+
+def join_group(run: ShardUids, group: KeyedGroup, *, report: Report = silent) -> list[Joined]:
+    """Puts the values of several columns of the same files, which are read once, into the rows of a run.
+
+    The result depends on nothing but the two.
 
     run: fewer than 2**32 pairs. report: told how many rows of the files were read, of 0 where nobody knows how many
     there are.
     Raises: ColumnError where no uid is the run's, where one has two values, or where more than MOST_CATEGORIES texts
         differ; what reading either side raises.
     """
-    bits = np.full(sum(run.sizes), _UNSEEN, np.uint32)
-    followed, table, codes = _Follower(run), None, _Codes(keyed)
-    counts, first, done, rounded = np.zeros(2, np.int64), None, 0, 0
-    for batch in keyed.batches():
+    keyed, codes = group.columns, [_Codes(column) for column in group.columns]
+    bits = np.full((len(keyed), sum(run.sizes)), _UNSEEN, np.uint32)
+    followed, table = _Follower(run), None
+    counts, rounded, first, done = np.zeros(2, np.int64), np.zeros(len(keyed), np.int64), None, 0
+    for batches in group.batches():
         check()
-        first = batch.uids[:1].copy() if first is None and len(batch.uids) else first
-        numbers = codes.of(batch.values) if isinstance(batch.values, pa.Array) else batch.values
-        # Minus zero is zero, and one NaN is as good as another.
-        new = np.where(np.isnan(numbers), _MISSING, (numbers + np.float32(0)).view(np.uint32))
-        if table is None and followed.by(batch.uids):
-            bits[followed.row - len(new) : followed.row] = new
+        names = batches[0].uids
+        first = names[:1].copy() if first is None and len(names) else first
+        new = np.empty((len(keyed), len(names)), np.uint32)
+        for place, batch in enumerate(batches):
+            numbers = codes[place].of(batch.values) if isinstance(batch.values, pa.Array) else batch.values
+            # Minus zero is zero, and one NaN is as good as another.
+            new[place] = np.where(np.isnan(numbers), _MISSING, (numbers + np.float32(0)).view(np.uint32))
+        if table is None and followed.by(names):
+            bits[:, followed.row - len(names) : followed.row] = new
         else:
             table = table or UidTable(run)
-            *found, place, row = table.put(batch.uids, new, bits)
+            *found, place, row, column = table.put(names, new, bits).tolist()
             if place >= 0:
-                raise _two_values(keyed, codes, batch.uids[place], bits[row], new[place])
+                both = bits[column, row], new[column, place]
+                raise _two_values(keyed[column], codes[column], names[place], *both)
             counts += found
-        rounded += batch.rounded
-        done += len(new)
-        report(done, keyed.rows or 0, "values")
-    values, matched, missing = _finished(bits)
-    if not matched:
-        raise _no_common_uid(run, keyed, first)
-    categories = codes.sort(values)
+        rounded += [batch.rounded for batch in batches]
+        done += len(names)
+        report(done, keyed[0].rows or 0, "values")
     unknown, repeated = counts.tolist()
-    return Joined(values, keyed.kind, categories, matched, missing, unknown, repeated, rounded)
+    joined = []
+    for place, column in enumerate(keyed):
+        values, matched, missing = _finished(bits[place])
+        if not matched:
+            raise _no_common_uid(run, column, first)
+        categories = codes[place].sort(values)
+        counted = (matched, missing, unknown, repeated, int(rounded[place]))
+        joined.append(Joined(values, column.kind, categories, *counted))
+    return joined
 
 
 class UidTable:
@@ -141,9 +157,9 @@ class UidTable:
     def put(self, keys: np.ndarray, new: np.ndarray, bits: np.ndarray) -> np.ndarray:
         """Puts values into the rows of their uids.
 
-        keys: (B,) UID_DTYPE. new: (B,) uint32, a float32's bits. bits: (N,) uint32, changed.
+        keys: (B,) UID_DTYPE. new: (C, B) uint32, a float32's bits, of C columns. bits: (C, N) uint32, changed.
         Returns: int64; how many keys the run lacks, how many had their value before; the place of the first with
-            another value than its row has, and that row; -1 twice where there is none.
+            another value than its row has, that row and the column; -1 three times where there is none.
         """
         buckets = self._bucket_of(keys)
         parts = (buckets >> np.uint32(self._bucket_bits)).astype(np.uint16)
@@ -157,9 +173,9 @@ class UidTable:
         found = np.array(
             on_all_cores(lambda cut: _put(order[cut[0] : cut[1]], buckets, halves, new, *table, bits), pairwise(cuts)),
             np.int64,
-        ).reshape(-1, 4)
+        ).reshape(-1, 5)
         twice = found[found[:, 2] >= 0]
-        where = twice[np.argmin(twice[:, 2]), 2:] if len(twice) else (-1, -1)
+        where = twice[np.argmin(twice[:, 2]), 2:] if len(twice) else (-1, -1, -1)
         return np.array([*found[:, :2].sum(0), *where])
 
     def _bucket_of(self, keys: np.ndarray) -> np.ndarray:
@@ -298,21 +314,22 @@ def _hex(uid: np.void) -> str:
 
 @compiled
 def _put(order, buckets, keys, new, starts, known, rows, bits):
-    unknown, repeated, place_of_two, row_of_two = 0, 0, -1, -1
+    unknown, repeated, place_of_two, row_of_two, column_of_two = 0, 0, -1, -1, -1
     for place in order:
-        bucket, value = buckets[place], new[place]
+        bucket = buckets[place]
         is_known, is_repeated = False, False
         for entry in range(starts[bucket], starts[bucket + 1]):
             if known[2 * entry] != keys[2 * place] or known[2 * entry + 1] != keys[2 * place + 1]:
                 continue
             row = rows[entry]
-            old = bits[row]
             is_known = True
-            is_repeated |= old != _UNSEEN
-            if old in (_UNSEEN, _MISSING):
-                bits[row] = value
-            elif value != old and value != _MISSING and (place_of_two < 0 or place < place_of_two):
-                place_of_two, row_of_two = place, row
+            for column in range(len(new)):
+                old, value = bits[column, row], new[column, place]
+                is_repeated |= old != _UNSEEN
+                if old in (_UNSEEN, _MISSING):
+                    bits[column, row] = value
+                elif value != old and value != _MISSING and (place_of_two < 0 or place < place_of_two):
+                    place_of_two, row_of_two, column_of_two = place, row, column
         unknown += not is_known
         repeated += is_repeated
-    return unknown, repeated, place_of_two, row_of_two
+    return unknown, repeated, place_of_two, row_of_two, column_of_two

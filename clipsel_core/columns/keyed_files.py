@@ -22,12 +22,10 @@ import pyarrow.csv as pacsv
 
 from clipsel_core.errors import ColumnError, reason_of
 from clipsel_core.npy import Header, read_header
-from clipsel_core.pool.conventions import encoding_of, find_column, separator_of
+from clipsel_core.pool.conventions import UID_HALVES, encoding_of, find_column, find_uids, separator_of
 from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.tables import open_parquet
 
-UID_NAMES, UID_HALVES = ("uid", "uids"), ("uid_hi", "uid_lo")
-"""What the column of uids is called, in any case; and those of its halves."""
 _TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 ENDINGS = ".parquet, .csv, .tsv, .csv.gz, .tsv.gz, .npy or .npz"
 _ROWS_AT_ONCE = 1 << 18
@@ -41,25 +39,25 @@ _DAMAGE = (
 class Chunk(NamedTuple):
     """Some rows of a file. row: which is the first of them.
 
-    keys: what their uids are made of, one column or two halves. values: theirs, as the file stores them.
+    keys: what their uids are made of, one column or two halves. values: of each column, as the file stores them.
     """
 
     row: int
     keys: tuple[pa.Array | np.ndarray, ...]
-    values: pa.Array | np.ndarray
+    values: tuple[pa.Array | np.ndarray, ...]
 
 
 @dataclass(frozen=True)
 class KeyedFile:
-    """A file of values by uid. column: what holds the values. kind: its type, None in a csv, which has none.
+    """A file of values by uid. columns: what hold the values. kinds: their types, None in a csv, which has none.
 
     rows: how many, None where nobody knows before they are read. chunks: reads them, in order.
     where: how an error names a row that is counted from 0.
     """
 
     place: Place
-    column: str
-    kind: pa.DataType | None
+    columns: tuple[str, ...]
+    kinds: tuple[pa.DataType | None, ...]
     rows: int | None
     chunks: Callable[[], Iterator[Chunk]]
     where: Callable[[int], str]
@@ -81,8 +79,8 @@ def find_files(named: str) -> tuple[list[Place], str]:
     raise ColumnError(file, expected=f"files that end with {ENDINGS}", found=found_none)
 
 
-def open_file(place: Place, column: str) -> KeyedFile:
-    """Finds out what a file holds. column: the one to read, in any case; "" for the only one beside the uids.
+def open_file(place: Place, columns: Sequence[str]) -> KeyedFile:
+    """Finds out what a file holds. columns: those to read, in any case; "" for the only one beside the uids.
 
     Raises: ColumnError naming the columns there are where it does not say which one, and where the file is damaged or
         of another kind. PoolFormatError on a damaged parquet.
@@ -92,7 +90,7 @@ def open_file(place: Place, column: str) -> KeyedFile:
     if opener is None:
         raise ColumnError(place, expected=f"a name that ends with {ENDINGS}", found=place.ending or "no ending")
     with _telling(place):
-        return opener(place, column)
+        return opener(place, columns)
 
 
 def _files_at(address: str) -> list[Place]:
@@ -117,49 +115,55 @@ def _telling(place: Place) -> Iterator[None]:
         raise ColumnError(place, expected=f"a whole .{place.ending} file", found=reason_of(error)) from error
 
 
-def _choose(place: Place, names: Sequence[str], column: str, index: Sequence[str] = ()) -> tuple[tuple[str, ...], str]:
-    """The columns that hold the uids, one or two halves, and the one that holds the values.
+def _choose(
+    place: Place, names: Sequence[str], columns: Sequence[str], index: Sequence[str] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns that hold the uids, one or two halves, and those that hold the values.
 
     index: columns that pandas took for its index: of the uids, where no other column is called so.
     """
     listed = ", ".join(repr(name[:40]) for name in names[:20]) or "none"
-    uid = find_column(names, UID_NAMES)
     halves = tuple(filter(None, (find_column(names, [half]) for half in UID_HALVES)))
-    keys = (uid,) if uid else halves if len(halves) == 2 else tuple(index) if len(index) == 1 else ()
+    keys = find_uids(names) or (tuple(index) if len(index) == 1 else ())
     if not keys:
         raise ColumnError(place, expected="a column uid, or uid_hi and uid_lo", found=listed, remedy="name it uid")
     others = [name for name in names if name not in (*keys, *halves, *index)]
-    chosen = column if column in names else find_column(names, [column.strip().lower()]) if column else None
-    if not column and len(others) == 1:
-        chosen = others[0]
-    if chosen is None:
-        expected = f"a column {column!r}" if column else "one column beside the uids"
-        remedy = "name one behind the file: FILE#COLUMN" if others else "add a column of values"
-        raise ColumnError(place, expected=expected, found=listed, remedy=remedy)
-    if repeated := next((name for name in (*keys, chosen) if names.count(name) > 1), None):
+    found = []
+    for column in columns:
+        chosen = column if column in names else find_column(names, [column.strip().lower()]) if column else None
+        if not column and len(others) == 1:
+            chosen = others[0]
+        if chosen is None:
+            expected = f"a column {column!r}" if column else "one column beside the uids"
+            remedy = "name one behind the file: FILE#COLUMN" if others else "add a column of values"
+            raise ColumnError(place, expected=expected, found=listed, remedy=remedy)
+        found.append(chosen)
+    if repeated := next((name for name in (*keys, *found) if names.count(name) > 1), None):
         raise ColumnError(place, expected=f"one column {repeated}", found=f"{names.count(repeated)}")
-    return keys, chosen
+    return keys, tuple(found)
 
 
-def _open_parquet(place: Place, column: str) -> KeyedFile:
+def _open_parquet(place: Place, columns: Sequence[str]) -> KeyedFile:
     with open_parquet(place) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
         index = [name for name in (schema.pandas_metadata or {}).get("index_columns", ()) if isinstance(name, str)]
-        keys, chosen = _choose(place, schema.names, column, index)
-    kind = schema.field(chosen).type
+        keys, chosen = _choose(place, schema.names, columns, index)
+    kinds = tuple(schema.field(name).type for name in chosen)
 
     def chunks() -> Iterator[Chunk]:
-        row, texts = 0, [chosen] if _is_text(kind) else None  # Few of many texts differ.
+        row, read = 0, list(dict.fromkeys((*keys, *chosen)))
+        # Few of many texts differ.
+        texts = [name for name, kind in zip(chosen, kinds, strict=True) if _is_text(kind)] or None
         # Without the buffer a whole row group is read at once, of which a file may have only one.
         with open_parquet(place, read_dictionary=texts, buffer_size=_PARQUET_BUFFER, pre_buffer=False) as file:
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[*keys, chosen]):
-                yield Chunk(row, tuple(batch.column(key) for key in keys), batch.column(chosen))
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=read):
+                yield Chunk(row, tuple(map(batch.column, keys)), tuple(map(batch.column, chosen)))
                 row += len(batch)
 
-    return KeyedFile(place, chosen, kind, rows, chunks, _row)
+    return KeyedFile(place, chosen, kinds, rows, chunks, _row)
 
 
-def _open_text(place: Place, column: str) -> KeyedFile:
+def _open_text(place: Place, columns: Sequence[str]) -> KeyedFile:
     with _text(place) as stream:
         head = stream.read(_HEAD)
     encoding = encoding_of(head)
@@ -168,15 +172,15 @@ def _open_text(place: Place, column: str) -> KeyedFile:
     parse = pacsv.ParseOptions(delimiter=separator_of(first, tabs), newlines_in_values=True)
     read = pacsv.ReadOptions(encoding=encoding, block_size=_TEXT_AT_ONCE)
     with _text(place) as stream, pacsv.open_csv(stream, read, parse) as reader:
-        keys, chosen = _choose(place, reader.schema.names, column)
+        keys, chosen = _choose(place, reader.schema.names, columns)
 
     def chunks() -> Iterator[Chunk]:
-        columns = [*keys, chosen]
-        convert = pacsv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string()))
+        types = dict.fromkeys((*keys, *chosen), pa.string())
+        convert = pacsv.ConvertOptions(include_columns=list(types), column_types=types)
         row = 0
         with _telling(place), _text(place) as stream, pacsv.open_csv(stream, read, parse, convert) as reader:
             for batch in reader:
-                yield Chunk(row, tuple(batch.column(key) for key in keys), batch.column(chosen))
+                yield Chunk(row, tuple(map(batch.column, keys)), tuple(map(batch.column, chosen)))
                 row += len(batch)
 
     def line(row: int) -> str:
@@ -187,10 +191,10 @@ def _open_text(place: Place, column: str) -> KeyedFile:
             fields = next(islice(filter(None, rows), row + 1, None), [])
             return f"line {rows.line_num - sum(field.count(chr(10)) for field in fields)}"
 
-    return KeyedFile(place, chosen, None, None, chunks, line)
+    return KeyedFile(place, chosen, (None,) * len(chosen), None, chunks, line)
 
 
-def _open_npy(place: Place, column: str) -> KeyedFile:
+def _open_npy(place: Place, columns: Sequence[str]) -> KeyedFile:
     with place.open() as file:
         header = read_header(file, place.size())
     names = header.dtype.names or ()
@@ -201,26 +205,28 @@ def _open_npy(place: Place, column: str) -> KeyedFile:
     # What numpy calls the fields of "u8,u8,f4".
     named = dict(zip(names, (*UID_HALVES, *names[2:]), strict=True)) if names[:2] == ("f0", "f1") else {}
     fields = {named.get(name, name): name for name in names}
-    keys, chosen = _choose(place, list(fields), column)
+    keys, chosen = _choose(place, list(fields), columns)
 
     def chunks() -> Iterator[Chunk]:
         with _telling(place), place.open() as file:
             for row, array in _arrays(file, read_header(file, place.size())):
-                yield Chunk(row, tuple(array[fields[key]] for key in keys), array[fields[chosen]])
+                of_keys, values = (tuple(array[fields[name]] for name in names) for names in (keys, chosen))
+                yield Chunk(row, of_keys, values)
 
-    kind = _arrow_type(place, chosen, header.dtype[fields[chosen]])
-    return KeyedFile(place, chosen, kind, header.shape[0], chunks, _row)
+    kinds = tuple(_arrow_type(place, name, header.dtype[fields[name]]) for name in chosen)
+    return KeyedFile(place, chosen, kinds, header.shape[0], chunks, _row)
 
 
-def _open_npz(place: Place, column: str) -> KeyedFile:
+def _open_npz(place: Place, columns: Sequence[str]) -> KeyedFile:
     with place.open() as file, zipfile.ZipFile(file) as archive:
         infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        keys, chosen = _choose(place, list(infos), column)
+        keys, chosen = _choose(place, list(infos), columns)
         headers = {}
-        for name in (*keys, chosen):
+        for name in (*keys, *chosen):
             with archive.open(infos[name]) as stream:
                 headers[name] = read_header(stream, infos[name].file_size)
-    if len({header.shape[:1] for header in headers.values()}) > 1 or len(headers[chosen].shape) != 1:
+    is_flat = all(len(headers[name].shape) == 1 for name in chosen)
+    if len({header.shape[:1] for header in headers.values()}) > 1 or not is_flat:
         found = ", ".join(f"{name} of shape {header.shape}" for name, header in headers.items())
         raise ColumnError(place, expected="a value a uid", found=found)
 
@@ -228,15 +234,15 @@ def _open_npz(place: Place, column: str) -> KeyedFile:
         with _telling(place), ExitStack() as opened:
             file = opened.enter_context(place.open())
             archive = opened.enter_context(zipfile.ZipFile(file))
-            streams = [opened.enter_context(archive.open(infos[name])) for name in (*keys, chosen)]
-            sizes = [infos[name].file_size for name in (*keys, chosen)]
+            streams = [opened.enter_context(archive.open(infos[name])) for name in (*keys, *chosen)]
+            sizes = [infos[name].file_size for name in (*keys, *chosen)]
             parts = [_arrays(stream, read_header(stream, size)) for stream, size in zip(streams, sizes, strict=True)]
             for found in zip(*parts, strict=True):
-                *of_keys, values = (array for _, array in found)
-                yield Chunk(found[0][0], tuple(of_keys), values)
+                arrays = tuple(array for _, array in found)
+                yield Chunk(found[0][0], arrays[: len(keys)], arrays[len(keys) :])
 
-    header = headers[chosen]
-    return KeyedFile(place, chosen, _arrow_type(place, chosen, header.dtype), header.shape[0], chunks, _row)
+    kinds = tuple(_arrow_type(place, name, headers[name].dtype) for name in chosen)
+    return KeyedFile(place, chosen, kinds, headers[chosen[0]].shape[0], chunks, _row)
 
 
 def _arrays(stream: IO[bytes], header: Header) -> Iterator[tuple[int, np.ndarray]]:
@@ -280,7 +286,7 @@ def _text(place: Place) -> Iterator[Any]:
             yield raw
 
 
-_OPENERS: dict[str, Callable[[Place, str], KeyedFile]] = {
+_OPENERS: dict[str, Callable[[Place, Sequence[str]], KeyedFile]] = {
     "parquet": _open_parquet,
     "npy": _open_npy,
     "npz": _open_npz,

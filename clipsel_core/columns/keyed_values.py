@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -35,6 +36,7 @@ from clipsel_core.tasks import allowed_cores, in_order
 
 Kind = Literal["number", "flag", "category"]
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 # A csv says nothing of types: these many of its values do.
 _LOOKED_AT = 1000
 _NO_NUMBER = ("", "nan", "null")
@@ -74,6 +76,31 @@ class KeyedValues:
     described: Column | None = None
 
 
+class KeyedGroup(NamedTuple):
+    """Columns of the same files, or one of another run.
+
+    batches: reads them together, as those of KeyedValues do; a batch a column, whose uids are the same.
+    """
+
+    columns: tuple[KeyedValues, ...]
+    batches: Callable[[], Iterator[tuple[Batch, ...]]]
+
+    @classmethod
+    def of(cls, keyed: KeyedValues) -> KeyedGroup:
+        """One column alone."""
+        return cls((keyed,), lambda: ((batch,) for batch in keyed.batches()))
+
+
+class _Part(NamedTuple):
+    """One column of a chunk. row, values: as there. kind: the column's type in the file."""
+
+    file: KeyedFile
+    row: int
+    column: str
+    kind: pa.DataType | None
+    values: pa.Array | np.ndarray
+
+
 def open_keyed(source: str, *, kind: Literal["number", "category"] | None = None) -> KeyedValues:
     """Values by uid. source: FILE#COLUMN, see above; #COLUMN may be left out where there is no other.
 
@@ -84,19 +111,59 @@ def open_keyed(source: str, *, kind: Literal["number", "category"] | None = None
         numbers nor texts. The same when a batch is read that holds something else: a text where numbers should be, a
         number that is too large for float32, or something that is no uid.
     """
-    named, _, column = source.rpartition("#")
-    for folder, name in ((source, ""), (named, column)):
-        if folder and (Path(folder) / "run.json").is_file():
-            return _open_run(source, Path(folder), name, kind)
-    places, column = find_files(source)
-    files = [open_file(place, column) for place in places]
-    found, stored = _kind_of(files), next((str(file.kind) for file in files if file.kind is not None), "text")
-    taken_for = kind if kind and not (kind == "number" and found == "flag") else found
+    (group,) = open_groups([source], kind=kind)
+    return group.columns[0]
+
+
+def open_groups(sources: Sequence[str], *, kind: Literal["number", "category"] | None = None) -> list[KeyedGroup]:
+    """Several such values, those of the same files together, in the order in which the first of each comes.
+
+    sources, kind: as in open_keyed. Raises: as there.
+    """
+    groups: list[KeyedGroup] = []
+    of_files: dict[tuple[str, ...], tuple[int, list[Place], list[tuple[str, str]]]] = {}
+    for source in sources:
+        named, _, column = source.rpartition("#")
+        runs = ((Path(folder), name) for folder, name in ((source, ""), (named, column)) if folder)
+        if run := next(((folder, name) for folder, name in runs if (folder / "run.json").is_file()), None):
+            groups.append(KeyedGroup.of(_open_run(source, *run, kind)))
+            continue
+        places, column = find_files(source)
+        key = tuple(place.address for place in places)
+        if key not in of_files:
+            of_files[key] = len(groups), places, []
+            groups.append(KeyedGroup((), lambda: iter(())))
+        of_files[key][2].append((source, column))
+    for turn, places, asked in of_files.values():
+        groups[turn] = _open_files(places, asked, kind)
+    return groups
+
+
+def _open_files(places: Sequence[Place], asked: Sequence[tuple[str, str]], kind: Kind | None) -> KeyedGroup:
+    """Columns of files. asked: the source as it was given, and the column, of each."""
+    files = [open_file(place, [column for _, column in asked]) for place in places]
     known = [file.rows for file in files if file.rows is not None]
     rows = sum(known) if len(known) == len(files) else None
-    return KeyedValues(
-        source, files[0].column, taken_for, stored, rows, lambda: _batches(files, taken_for), tuple(places)
+    found = [_kind_of(files, place) for place in range(len(asked))]
+    kinds = [kind if kind and not (kind == "number" and of_column == "flag") else of_column for of_column in found]
+
+    def read(chosen: Sequence[int]) -> Iterator[tuple[Batch, ...]]:
+        chunks = ((file, chunk) for file in files for chunk in file.chunks())
+        wanted = [(place, kinds[place]) for place in chosen]
+        return _ahead(chunks, lambda item: _batch(item[0], item[1], wanted))
+
+    def alone(place: int) -> Iterator[Batch]:
+        return (batch for (batch,) in read([place]))
+
+    columns = tuple(
+        KeyedValues(
+            *(source, files[0].columns[place], kinds[place]),
+            next((str(file.kinds[place]) for file in files if file.kinds[place] is not None), "text"),
+            *(rows, partial(alone, place), tuple(places)),
+        )
+        for place, (source, _) in enumerate(asked)
     )
+    return KeyedGroup(columns, lambda: read(range(len(asked))))
 
 
 def _open_run(source: str, root: Path, name: str, kind: str | None) -> KeyedValues:
@@ -126,90 +193,62 @@ def _open_run(source: str, root: Path, name: str, kind: str | None) -> KeyedValu
     )
 
 
-def _batches(files: Sequence[KeyedFile], kind: Kind) -> Iterator[Batch]:
-    chunks = ((file, chunk) for file in files for chunk in file.chunks())
-    return _ahead(chunks, lambda item: _batch(item[0], item[1], kind))
-
-
-def _ahead(items: Iterable[Item], read: Callable[[Item], Batch]) -> Iterator[Batch]:
+def _ahead(items: Iterable[Item], read: Callable[[Item], Made]) -> Iterator[Made]:
     """What is read of each item, in order, some ahead of whoever asks."""
     with ThreadPoolExecutor(allowed_cores()) as threads:
         for _, batch in in_order(items, lambda item: threads.submit(read, item), allowed_cores() + 1):
             yield batch
 
 
-def _batch(file: KeyedFile, chunk: Chunk, kind: Kind) -> Batch:
+def _batch(file: KeyedFile, chunk: Chunk, asked: Sequence[tuple[int, Kind]]) -> tuple[Batch, ...]:
+    """The rows of a chunk. asked: which of its columns, and what each is taken for."""
     keys = _uids(file, chunk)
+    parts = [
+        (_Part(file, chunk.row, file.columns[place], file.kinds[place], chunk.values[place]), kind)
+        for place, kind in asked
+    ]
+    return tuple(Batch(keys, *_values(part, kind)) for part, kind in parts)
+
+
+def _values(part: _Part, kind: Kind) -> tuple[np.ndarray | pa.DictionaryArray, int]:
+    """The values of a batch, and how many were rounded."""
     if kind == "category":
-        return Batch(keys, _texts(file, chunk), 0)
-    numbers = _numbers(file, chunk, kind)
+        return _texts(part), 0
+    numbers = _numbers(part, kind)
     with np.errstate(over="ignore"):
         values = numbers.astype(np.float32)
     changed = (values != numbers) & ~np.isnan(numbers)
     if (too_large := np.isinf(values) & changed).any():
         row = int(np.argmax(too_large))
-        raise _wrong(file, chunk, row, "a number that float32 holds, up to 3.4e38", f"{numbers[row]:g}")
-    if file.kind is None:
+        raise _wrong(part, row, "a number that float32 holds, up to 3.4e38", f"{numbers[row]:g}")
+    if part.kind is None:
         changed &= numbers == np.trunc(numbers)
-    is_whole = file.kind is None or pa.types.is_integer(file.kind)
-    return Batch(keys, values, int(changed.sum()) if is_whole else 0)
+    is_whole = part.kind is None or pa.types.is_integer(part.kind)
+    return values, int(changed.sum()) if is_whole else 0
 
 
 def _uids(file: KeyedFile, chunk: Chunk) -> np.ndarray:
     try:
-        if len(chunk.keys) == 2:
-            return uids.from_halves(*map(_half, chunk.keys))
-        (column,) = chunk.keys
-        return _from_numpy(column) if isinstance(column, np.ndarray) else _from_arrow(column)
+        return uids.from_columns(chunk.keys)
     except UidError as error:
         # It counts rows from the beginning of the chunk.
         said = re.sub(r"^row (\d+)", lambda row: file.where(int(row[1]) + chunk.row), error.where)
         raise UidError(f"{file.place}, {said}", expected=error.expected, found=error.found) from error
 
 
-def _half(column: pa.Array | np.ndarray) -> np.ndarray:
-    kind = column.dtype if isinstance(column, np.ndarray) else column.type
-    nulls = 0 if isinstance(column, np.ndarray) else column.null_count
-    if nulls or kind not in (pa.uint64(), np.dtype("<u8"), np.dtype(">u8")):
-        raise UidError("uids", expected="halves of uint64", found=f"{kind}{', some of them null' * bool(nulls)}")
-    return column if isinstance(column, np.ndarray) else as_array(column)
-
-
-def _from_numpy(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 2 and array.shape[1] == 2 and array.dtype.newbyteorder("=") == np.uint64:
-        return uids.from_halves(array[:, 0], array[:, 1])
-    octets = array if array.dtype == np.uint8 and array.ndim == 2 else None
-    if array.dtype == np.dtype("V16") and not array.dtype.names:
-        octets = array.view(np.uint8).reshape(-1, 16)
-    if octets is not None and octets.shape[1] == 16:
-        halves = np.ascontiguousarray(octets).view(">u8")
-        return uids.from_halves(halves[:, 0], halves[:, 1])
-    return uids.from_array(array)
-
-
-def _from_arrow(column: pa.Array) -> np.ndarray:
-    if pa.types.is_struct(column.type) and column.type.num_fields == 2 and not column.null_count:
-        return uids.from_halves(*map(_half, column.flatten()))
-    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        # pandas writes bytes so, whatever their length.
-        lengths = pc.min_max(pc.binary_length(column)).as_py()
-        if lengths["min"] == lengths["max"] == 16:
-            column = pc.cast(column, pa.binary(16))
-    return uids.from_hex(column)
-
-
-def _kind_of(files: Sequence[KeyedFile]) -> Kind:
-    """What all files' values are; a column of nulls may be anything."""
+def _kind_of(files: Sequence[KeyedFile], place: int) -> Kind:
+    """What all files' values of a column are; a column of nulls may be anything. place: of the column."""
     kinds: dict[Kind, KeyedFile] = {}
     for file in files:
-        if file.kind is not None and not pa.types.is_null(file.kind):
-            kinds.setdefault(_kind_by(file.place, file.column, file.kind), file)
-        elif file.kind is None and not kinds:
-            kinds[_kind_in(file)] = file
+        stored = file.kinds[place]
+        if stored is not None and not pa.types.is_null(stored):
+            kinds.setdefault(_kind_by(file.place, file.columns[place], stored), file)
+        elif stored is None and not kinds:
+            kinds[_kind_in(file, place)] = file
     if "category" in kinds and len(kinds) > 1:
         first, other, *_ = kinds.items()
         expected = f"{'texts' if first[0] == 'category' else 'numbers'}, as in {first[1].place.name}"
-        found = f"{other[1].kind} in {other[1].column}"
+        found = f"{other[1].kinds[place]} in {other[1].columns[place]}"
         raise ColumnError(other[1].place, expected=expected, found=found, remedy="write both the same way")
     return next(iter(kinds)) if len(kinds) == 1 else "number"
 
@@ -225,9 +264,9 @@ def _kind_by(place: Place, column: str, stored: pa.DataType) -> Kind:
     raise ColumnError(place, expected=f"numbers or texts in {column}", found=str(stored))
 
 
-def _kind_in(file: KeyedFile) -> Kind:
-    """What most of the first values of a csv are."""
-    values = (text.strip().lower() for chunk in file.chunks() for text in chunk.values.tolist())
+def _kind_in(file: KeyedFile, place: int) -> Kind:
+    """What most of the first values of a csv's column are."""
+    values = (text.strip().lower() for chunk in file.chunks() for text in chunk.values[place].tolist())
     seen = list(islice((text for text in values if text not in _NO_NUMBER), _LOOKED_AT))
     if 2 * sum(text in _WORDS for text in seen) > len(seen):
         return "flag"
@@ -235,9 +274,9 @@ def _kind_in(file: KeyedFile) -> Kind:
     return "number" if 2 * numbers > len(seen) or not seen else "category"
 
 
-def _numbers(file: KeyedFile, chunk: Chunk, kind: Kind) -> np.ndarray:
-    """A chunk's values as floating numbers, (B,), NaN where there is none."""
-    column = chunk.values
+def _numbers(part: _Part, kind: Kind) -> np.ndarray:
+    """A column's values as floating numbers, (B,), NaN where there is none."""
+    column = part.values
     if isinstance(column, np.ndarray) and column.dtype.kind not in "US":
         return column if column.dtype.kind == "f" else column.astype(np.float64)
     if isinstance(column, np.ndarray):
@@ -249,11 +288,11 @@ def _numbers(file: KeyedFile, chunk: Chunk, kind: Kind) -> np.ndarray:
     elif pa.types.is_integer(column.type) or pa.types.is_decimal(column.type):
         column = pc.cast(column, pa.float64(), safe=False)
     elif not pa.types.is_floating(column.type):
-        return _parsed(file, chunk, column, kind)
+        return _parsed(part, column, kind)
     return as_array(pc.fill_null(column, math.nan) if column.null_count else column)
 
 
-def _parsed(file: KeyedFile, chunk: Chunk, texts: pa.Array, kind: Kind) -> np.ndarray:
+def _parsed(part: _Part, texts: pa.Array, kind: Kind) -> np.ndarray:
     """Numbers, or flags, that are written as texts."""
     with suppress(pa.ArrowInvalid):
         present = pc.if_else(pc.equal(pc.binary_length(texts), 0), None, texts)
@@ -267,8 +306,8 @@ def _parsed(file: KeyedFile, chunk: Chunk, texts: pa.Array, kind: Kind) -> np.nd
             continue
         number = float(said == "true") if kind == "flag" and said in _WORDS else _number(said)
         if number is None:
-            expected = f"{'true or false' if kind == 'flag' else 'a number'} in {file.column}"
-            raise _wrong(file, chunk, row, expected, quoted(text), "leave it empty where there is no value")
+            expected = f"{'true or false' if kind == 'flag' else 'a number'} in {part.column}"
+            raise _wrong(part, row, expected, quoted(text), "leave it empty where there is no value")
         numbers[row] = number
     return numbers
 
@@ -279,9 +318,9 @@ def _number(text: str) -> float | None:
     return None
 
 
-def _texts(file: KeyedFile, chunk: Chunk) -> pa.DictionaryArray:
-    """A chunk's values as texts, null where there is none."""
-    column = pa.array(chunk.values.tolist()) if isinstance(chunk.values, np.ndarray) else chunk.values
+def _texts(part: _Part) -> pa.DictionaryArray:
+    """A column's values as texts, null where there is none."""
+    column = pa.array(part.values.tolist()) if isinstance(part.values, np.ndarray) else part.values
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     if not pa.types.is_dictionary(column.type):
@@ -290,11 +329,11 @@ def _texts(file: KeyedFile, chunk: Chunk) -> pa.DictionaryArray:
         # numpy's bytes are text, too.
         texts = pc.cast(column.dictionary, pa.string())
     except pa.ArrowInvalid as error:
-        raise ColumnError(file.place, expected=f"texts in {file.column}", found=reason_of(error)) from error
+        raise ColumnError(part.file.place, expected=f"texts in {part.column}", found=reason_of(error)) from error
     texts = pc.if_else(pc.equal(pc.binary_length(texts), 0), None, texts)
     return pa.DictionaryArray.from_arrays(column.indices, texts)
 
 
-def _wrong(file: KeyedFile, chunk: Chunk, row: int, expected: str, found: str, remedy: str = "") -> ClipselError:
-    where = f"{file.place}, {file.where(chunk.row + row)}"
+def _wrong(part: _Part, row: int, expected: str, found: str, remedy: str = "") -> ClipselError:
+    where = f"{part.file.place}, {part.file.where(part.row + row)}"
     return ColumnError(where, expected=expected, found=found, remedy=remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,7 +55,7 @@ def add_column(
         bool, typer.Option("--check", help="Check the names and what the files hold, and write nothing.")
     ] = False,
 ) -> None:
-    """Give a finished run one more column.
+    """Give a finished run one more column, or several: all of them, or none where one cannot be added.
 
     NAME=FILE#COLUMN takes values by uid from a parquet, csv, npy or npz, from a folder of these, or with * from several
     files; #COLUMN may be left out where the file has only one beside the uids. NAME=OTHER_RUN#COLUMN takes a column of
@@ -94,18 +95,23 @@ def add_column(
             raise typer.BadParameter("normsim_2d needs both", param_hint="--start, --keep")
         if check:
             say(f"{run}: {name} can be added")
+    if check:
+        return
     options |= {"missing": missing, "direction": direction, "title": title, "help_text": about}
-    for name in names if not check else ():
-        with Meter(f"adding {name}") as meter:
-            if name in imported:
-                added = adding.import_column(run, name, imported[name], report=meter.report, **options)
-            elif name == _NORMSIM_2D and start and share is not None:
-                added = adding.add_normsim_2d(
-                    run, name, start, share, rounds=rounds or 500, device=device, report=meter.report
-                )
-            else:
-                added = adding.compute_column(run, name, report=meter.report)
-        say(f"{run}: {_summary(added, Run.open(run).config.pairs)}")
+    with ExitStack() as meters:
+        reports = {name: meters.enter_context(Meter(f"adding {name}")).report for name in names if name not in imported}
+        additions = [
+            adding.plan_normsim_2d(run, name, start, share, rounds=rounds or 500, device=device, report=report)
+            if name == _NORMSIM_2D and start and share is not None
+            else adding.plan_computed(name, report=report)
+            for name, report in reports.items()
+        ]
+        if imported:
+            meter = meters.enter_context(Meter(f"adding {', '.join(imported)}"))
+            additions = [*adding.plan_imports(imported, report=meter.report, **options), *additions]
+        added = {each.column.name: each for each in adding.add_together(run, additions)}
+    for name in names:
+        say(f"{run}: {_summary(added[name], Run.open(run).config.pairs)}")
 
 
 def remove_column(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clipsel_core.errors import PoolFormatError, counted
+from clipsel_core.errors import PoolFormatError, counted, quoted
 from clipsel_core.terminal import Meter, PoolArgument, complain, conclude, print_table, say
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from clipsel_core.pool.making.extend import Extended
     from clipsel_core.pool.making.make import Made
     from clipsel_core.pool.sources.record import Source
+
+_MOST_NAMES = 20
 
 
 def inspect(
@@ -112,6 +115,13 @@ def embed(
     pack: Annotated[
         bool, typer.Option("--pack", help="Also write the pairs to POOL/shards/*.tar, images as they are.")
     ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Further columns of the source that the pool gets: all, none, or names such as lang,width.",
+            show_default="all, or as begun",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[
         str, typer.Option(help="float32, bf16, fp16, or auto: the fastest of them that keeps the embeddings.")
@@ -137,7 +147,7 @@ def embed(
         raise typer.BadParameter("it says which weights --model has: give both", param_hint="--pretrained")
     opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
     complain(f"{source}: {opened.said}")
-    shards: dict[str, Any] = {"shard_size": shard_size, "pack": pack or None}
+    shards: dict[str, Any] = {"shard_size": shard_size, "pack": pack or None, "columns": columns}
     joins = is_extendable(opened, pool)
     if joins:
         given = [f"--{name.replace('_', '-')}" for name, value in shards.items() if value is not None]
@@ -272,6 +282,13 @@ def _print_made(root: Path, made: Made) -> None:
     """What `embed` made, and what it could not use."""
     rate = f"; {made.embedded:,} embedded now, {made.embedded / made.seconds:,.0f} pairs/s" if made.embedded else ""
     conclude(f"{root}: {made.kept:,} of {counted(made.read, 'pairs')} in {counted(made.shards, 'shards')}{rate}")
+    if made.columns:
+        conclude(f"{counted(len(made.columns), 'columns')} of the source in the pool: {_listed(made.columns)}")
+    for reason, left_out in made.left_out.items():
+        what, names = counted(len(left_out), "columns"), list(left_out)
+        values = sum(left_out.values())
+        said = f", {counted(values, 'values')}" if values else ""
+        conclude(f"{what} left out, {reason}: {_listed(names)}{said}")
     if made.reasons:
         conclude(f"rejected: {sum(made.reasons.values()):,}, listed in {root / 'rejected.parquet'}")
     for reason, count in made.reasons.most_common():
@@ -283,6 +300,12 @@ def _print_made(root: Path, made: Made) -> None:
         )
     if made.repeated:
         conclude(f"uids that came again and were told apart: {made.repeated:,}, listed in {root / 'repeated.parquet'}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of some names from outside, fit for a line."""
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(name if name.isprintable() else quoted(name) for name in names[:_MOST_NAMES]) + more
 
 
 def _print_extended(root: Path, arch: str, extended: Extended) -> None:

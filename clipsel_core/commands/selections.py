@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from clipsel_core.errors import ExportError, counted
+from clipsel_core.errors import ExportError, counted, quoted
 from clipsel_core.terminal import Meter, RunArgument, complain, print_table, say
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ ReadOption = Annotated[
         show_default=False,
     ),
 ]
+SeenOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Samples that the training sees: epochs are noted.", show_default="what the recipe draws"),
+]
 RecipeOption = Annotated[Path, typer.Option(help="The recipe: a .yaml file.", show_default=False)]
 
 
@@ -35,6 +39,7 @@ def select(
     run: RunArgument,
     recipe: RecipeOption,
     out: Annotated[Path, typer.Option(help="The subset: .npy, .parquet, .csv or .txt.", show_default=False)],
+    samples_seen: SeenOption = None,
     unfinished: UnfinishedOption = False,
 ) -> None:
     """Write the uids that a recipe keeps.
@@ -54,9 +59,10 @@ def select(
     rule = load_recipe(recipe)
     selection = select_pairs(opened, rule)
     _print_funnel(selection)
-    export(opened, selection, rule, out)
+    manifest = export(opened, selection, rule, out, samples_seen=samples_seen)
     drawn = f", {counted(selection.samples, 'samples')}" if selection.counts is not None else ""
     say(f"{out}: {counted(len(selection), 'uids')}{drawn}")
+    _print_epochs(manifest.content)
     if out.suffix.lower() == ".npy":
         lines = [*reshard_commands(opened.pool_root, out), *train_commands(None, selection.total)]
         _print_commands("with DataComp:", *lines)
@@ -67,14 +73,16 @@ def export(
     recipe: RecipeOption,
     shards: Annotated[Path, typer.Option(help="A new folder for the tars.", show_default=False)],
     pairs_per_shard: Annotated[int, typer.Option(min=1, help="Pairs to a tar.")] = 10_000,
-    scores: Annotated[bool, typer.Option("--scores", help="Write each pair's scores into its json.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Write the run's columns into each json, too.")] = False,
     read: ReadOption = None,
+    samples_seen: SeenOption = None,
     unfinished: UnfinishedOption = False,
 ) -> None:
     """Write the pairs that a recipe keeps as webdataset tars.
 
-    Images are copied as they are, with caption, uid and what else the source's json says; those that training loaders
-    do not read, like GIF and TIFF, become PNG. Those that cannot be read are listed. A manifest says how it was made.
+    Images are copied as they are, with caption, uid, the pool's columns and what else the source's json says; those
+    that training loaders do not read, like GIF and TIFF, become PNG. Those that cannot be read are listed. A manifest
+    says how it was made.
 
     Started again, it goes on where it stopped.
 
@@ -98,6 +106,7 @@ def export(
             pairs_per_shard=pairs_per_shard,
             scores=scores,
             named=read or (),
+            samples_seen=samples_seen,
             finding=finding.report,
             report=meter.report,
         )
@@ -112,6 +121,9 @@ def export(
         say(f"with a caption that says nothing: {done['without_caption']:,}")
     if done["encoded_again"]:
         say(f"images encoded again as PNG, as loaders read jpg, png and webp alone: {done['encoded_again']:,}")
+    _print_epochs(done)
+    for name, pairs in done["json_stays"].items():
+        say(f"another {quoted(name)} in the source's json, which stays: {counted(pairs, things)}")
     _print_commands("with DataComp:", *train_commands(shards, selection.total))
     _print_commands("with open_clip:", *open_clip_commands(shards, tars))
 
@@ -219,6 +231,12 @@ def _print_funnel(selection: Selection) -> None:
         threshold = "" if step.threshold is None else f"{step.threshold:.6g}"
         table.add_row(Text(step.text), f"{step.kept_after:,}", f"{step.dropped:,}", f"{step.alone_drops:,}", threshold)
     print_table(table)
+
+
+def _print_epochs(content: dict[str, Any]) -> None:
+    """How often a training sees each sample, where the manifest says it."""
+    if "epochs" in content:
+        say(f"{counted(content['samples_seen'], 'samples')} seen: {content['epochs']:.4g} epochs")
 
 
 def _print_commands(what: str, *lines: str) -> None:

@@ -35,6 +35,8 @@ IMAGE_COLUMNS = (
 TEXT_COLUMNS = ("caption", "text", "txt", "captions", "description", "title", "alt", "alt_text", "sentence", "comment")
 POOL_TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")
 """What pools call their column of captions."""
+UID_NAMES, UID_HALVES = ("uid", "uids"), ("uid_hi", "uid_lo")
+"""What files call their column of uids, and those of their halves, in any case."""
 LONGEST_CAPTION = 1 << 20
 """Bytes of a caption that are read at all."""
 LARGEST_JSON = 1 << 24
@@ -81,6 +83,18 @@ def find_column(names: Iterable[str], usual: Sequence[str]) -> str | None:
     """
     known = {name.strip().lower(): name for name in reversed(list(names))}
     return next((known[name] for name in usual if name in known), None)
+
+
+def find_uids(names: Sequence[str]) -> tuple[str, ...]:
+    """The column of uids, or those of their halves, in any case; nothing where there is neither.
+
+    >>> find_uids(["UID_LO", "uid_hi", "a"])
+    ('uid_hi', 'UID_LO')
+    """
+    if uid := find_column(names, UID_NAMES):
+        return (uid,)
+    high, low = (find_column(names, [half]) for half in UID_HALVES)
+    return (high, low) if high and low else ()
 
 
 def is_hidden(name: str) -> bool:

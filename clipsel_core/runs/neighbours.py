@@ -40,7 +40,7 @@ def neighbour_ranks(
     (chosen, *_) = resolve_devices(device or run.config.device)
     on = torch.device(chosen)
     pool, arch = scored_pool(run)
-    target = prepare_target(target, name="target", width=arch.width).to(on, torch.float32)
+    target = prepare_target(target, name="target", width=arch.width)[0].to(on, torch.float32)
     files = SealedFiles(run.root, run.config)
     best = torch.full((len(target), most), -torch.inf, device=on)
     rows = torch.full((len(target), most), -1, dtype=torch.int64, device=on)

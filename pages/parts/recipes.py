@@ -231,11 +231,11 @@ def step_in_words(entry: Entry, step: Step, amount: str | None = None) -> str:
     match step:
         case KeepTop() | KeepBottom():
             end = "top" if isinstance(step, KeepTop) else "bottom"
-            said = registry.title(entry, ranked_by(step))
+            said = registry.title(entry, step.column or ranked_by(step))
             text = f"{end} {amount or words.percent(step.part)} of the {step.of} by {said}"
         case AtLeast() | AtMost():
             sign = "≥" if isinstance(step, AtLeast) else "≤"
-            text = f"{registry.title(entry, step.metric)} {sign} {amount or f'{step.value:.15g}'}"
+            text = f"{registry.title(entry, step.column or step.metric)} {sign} {amount or f'{step.value:.15g}'}"
         case Between(between=(low, high)):
             text = f"{registry.title(entry, step.column)} from {low:.15g} to {high:.15g}"
         case FilterStep():

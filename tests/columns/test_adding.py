@@ -17,13 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.columns import adding
+from clipsel_core.columns import adding, keyed_values
 from clipsel_core.columns.adding import (
     add_normsim_2d,
+    add_together,
     check_computed,
     check_import,
     compute_column,
     import_column,
+    plan_computed,
+    plan_imports,
     remove_column,
 )
 from clipsel_core.curation.index.score_table import ScoreTable
@@ -392,3 +395,72 @@ def test_export__names_the_columns_that_were_added_and_verify_follows(run, tmp_p
     pq.write_table(table.set_column(2, "x", pa.array(changed)), file)
     (problem,) = verify(opened).problems
     assert "other values of x" in problem
+
+
+def several(run: Run, folder: Path) -> dict[str, str]:
+    """Two columns of a parquet, one of a csv, one of a run; a third of the parquet's rows gone, in random order."""
+    draw = np.random.default_rng(5)
+    table = pd.DataFrame({"uid": names_of(run), "a": draw.standard_normal(PAIRS), "b": draw.choice(["x", "y"], PAIRS)})
+    table.sample(frac=2 / 3, random_state=2).to_parquet(folder / "ab.parquet")
+    ab, csv = folder / "ab.parquet", write_values(folder / "c.csv", run, draw.integers(0, 9, PAIRS))
+    return {"first": f"{ab}#a", "c": csv, "second": f"{ab}#b", "other": f"{run.root}#clip_score"}
+
+
+def test_add_together__gives_the_bytes_of_one_after_another_and_reads_a_file_once(run, tmp_path, monkeypatch):
+    sources, opened, joined = several(run, tmp_path), [], []
+    for name, source in sources.items():
+        import_column(run.root, name, source)
+    compute_column(run.root, "caption_words")
+    expected = added_files(run)
+    for name in (*sources, "caption_words"):
+        remove_column(run.root, name)
+    open_file, join_group = keyed_values.open_file, adding.join_group
+    monkeypatch.setattr(keyed_values, "open_file", lambda place, names: opened.append(names) or open_file(place, names))
+    monkeypatch.setattr(adding, "join_group", lambda *args, **more: joined.append(1) or join_group(*args, **more))
+    added = add_together(run.root, [*plan_imports(sources), plan_computed("caption_words")])
+    assert [each.column.name for each in added] == ["first", "second", "c", "other", "caption_words"]
+    assert added_files(run) == expected
+    assert (opened, len(joined)) == ([["a", "b"], [""]], 3)
+    assert Run.open(run.root).columns["second"].values == ("x", "y")
+
+
+@pytest.mark.parametrize("fault", ["a late text", "a uid with two values", "no common uid", "missing", "stopped"])
+def test_add_together__adds_nothing_where_one_cannot_be(run, tmp_path, monkeypatch, fault):
+    sources, options = several(run, tmp_path), {}
+    bad = tmp_path / "bad.csv"
+    uid = names_of(run)[0]
+    if fault == "a late text":
+        bad.write_text("uid,x\n" + f"{uid},1\n" * 3000 + f"{uid},much\n")
+    elif fault == "a uid with two values":
+        bad.write_text(f"uid,x\n{uid},1\n{uid},2\n")
+    elif fault == "no common uid":
+        bad.write_text("uid,x\n5,1\n")
+    else:
+        bad.write_text(f"uid,x\n{uid},1\n")
+        options = {"missing": "error"} if fault == "missing" else {}
+    import_column(run.root, "before", sources["c"])
+    before = added_files(run)
+    if fault == "stopped":
+        written, real = [], adding.write_json
+        monkeypatch.setattr(
+            adding, "write_json", lambda *a: written.append(1) or (real if len(written) < 4 else stop)(*a)
+        )
+    with pytest.raises(KeyboardInterrupt if fault == "stopped" else ColumnError):
+        add_together(run.root, plan_imports({**sources, "bad": str(bad), "before": sources["c"]}, **options))
+    assert added_files(run) == before
+    assert [path.name for path in (run.root / "added").iterdir()] == ["before"]
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+def test_add_together__killed_between_two_names_is_finished_by_the_same_command(run, tmp_path):
+    sources = several(run, tmp_path)
+    add_together(run.root, plan_imports(sources))
+    whole = added_files(run)
+    for name in ("second", "other"):
+        (run.root / "added" / name / "column.json").unlink()
+    assert {column.column.name for column in Run.open(run.root).added_columns} == {"first", "c"}
+    add_together(run.root, plan_imports(sources))
+    assert added_files(run) == whole

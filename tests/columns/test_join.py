@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 
 from clipsel_core import uids
 from clipsel_core.columns import join as join_module
-from clipsel_core.columns.join import Joined, ShardUids, UidTable, join
-from clipsel_core.columns.keyed_values import Batch, KeyedValues, open_keyed
+from clipsel_core.columns.join import Joined, ShardUids, UidTable, join, join_group
+from clipsel_core.columns.keyed_values import Batch, KeyedGroup, KeyedValues, open_keyed
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ColumnError
 from clipsel_core.tasks import Stopped, stoppable
@@ -88,6 +89,32 @@ def test_join__small_uids_in_any_order(rows, data):
     assert found.unknown == sum(key not in rows for key in keys)
     known = [key for key in keys if key in rows]
     assert found.repeated == len(known) - len(set(known))
+
+
+@pytest.mark.parametrize("size", [7, 1009, 50_000])
+def test_join_group__several_columns_as_each_alone(size):
+    draw = np.random.default_rng(size)
+    run = random_uids(draw, 3000)
+    names = np.concatenate([run[draw.permutation(3000)[:2000]], random_uids(draw, 500)])
+    numbers = draw.standard_normal((2, 2500)).astype(np.float32)
+    numbers[:, draw.random(2500) < 0.3] = np.nan
+    columns = (numbers[0], draw.choice(["a", "b", "c"], 2500).tolist(), numbers[1])
+    alone = [keyed(names, values, size) for values in columns]
+    group = KeyedGroup(tuple(alone), lambda: zip(*(column.batches() for column in alone), strict=True))
+    for found, column, values in zip(join_group(shards_of(run), group), alone, columns, strict=True):
+        expected = join(shards_of(run), column)
+        np.testing.assert_array_equal(found.values, expected.values)
+        assert dataclasses.replace(found, values=0) == dataclasses.replace(expected, values=0)
+        if found.kind == "number":
+            np.testing.assert_array_equal(found.values, merged(run, names, values))
+
+
+def test_join_group__says_which_column_has_two_values():
+    names = make_uids(1, 2, 1)
+    alone = [KeyedValues(f"a.csv#{name}", name, "number", "double", 3, lambda: iter(())) for name in "xy"]
+    batches = [(Batch(names, np.array([1, 2, 1], np.float32), 0), Batch(names, np.array([1, 2, 3], np.float32), 0))]
+    with pytest.raises(ColumnError, match=r"a\.csv#y: expected one value a uid, found 1 and 3 in y for 0{31}1"):
+        join_group(shards_of(make_uids(3, 1, 2)), KeyedGroup(tuple(alone), lambda: iter(batches)))
 
 
 def test_join__does_not_depend_on_batches_threads_or_order(monkeypatch):

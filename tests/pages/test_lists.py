@@ -80,3 +80,17 @@ def test_adder__adds_a_list_of_the_run(run, open_page, rule, key):
     start = "{metric: s_cliploss, keep_top: 0.3}, {metric: normsim_inf_task, keep_top: 0.2}"
     recipe = parse_recipe(f"steps: [{start}, {{{key}: some.npy}}]", folder=run / "recipes")
     assert kept(app) == len(select(Run.open(run), recipe))
+
+
+def test_adder__counts_repeats_where_that_is_asked(run, open_page):
+    np.save(run / "recipes" / "some.npy", np.repeat(first_uids(run, 60), 2))
+    app = open_page("select", run)
+    app.selectbox(key="list file").set_value("some.npy").run()
+    app.toggle(key="list counts").set_value(True).run()
+    app.button(key="add list").click().run()
+    assert not app.exception
+    start = "{metric: s_cliploss, keep_top: 0.3}, {metric: normsim_inf_task, keep_top: 0.2}"
+    recipe = parse_recipe(f"steps: [{start}, {{intersect: some.npy, counts: true}}]", folder=run / "recipes")
+    samples = select(Run.open(run), recipe).samples
+    assert f"not in this run; {samples:,} samples" in words(app)
+    assert samples == 2 * kept(app)

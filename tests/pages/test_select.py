@@ -353,3 +353,26 @@ def test_unfinished_run__is_said_where_pairs_are_picked(tmp_path, open_page, pag
     said = "This run is unfinished: 1 of 2 shards are scored."
     assert said in words(open_page(page, make_run(tmp_path / "half", finished=1)))
     assert said not in words(open_page(page, make_run(tmp_path / "whole")))
+
+
+def test_select__keeps_the_names_that_a_recipe_gives_its_mixes(run, open_page):
+    text = """columns: {good: {mix: {s_cliploss: 1, normsim_inf_task: 0.5}}}
+steps:
+- {column: good, keep_top: 0.5}
+- {column: good, between: [-1, 2]}
+- {any_of: [{column: good, at_least: -0.5}]}
+"""
+    (run / "recipes" / "named.yaml").write_text(text)
+    app = open_page("select", run)
+    app.selectbox(key="load").set_value("named").run()
+    assert not app.exception
+    recipe = load_recipe(run / "recipes" / "named.yaml")
+    assert kept(app) == len(select(Run.open(run), recipe))
+    assert "columns:\n  good:\n" in app.get("code")[0].value
+    number = next(w.key.rpartition("-")[2] for w in app.selectbox if w.key.startswith("metric-") and w.value == "good")
+    app.selectbox(key=f"rule-{number}").set_value("at_least").run()
+    assert not app.exception
+    assert "column: good, at_least: " in app.get("code")[0].value
+    app.selectbox(key=f"metric-{number}").set_value("clip_score").run()
+    assert not app.exception
+    assert "column: clip_score, at_least: " in app.get("code")[0].value

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from clipsel_core import uids
 from clipsel_core.curation.index.bitmaps import read_only
 from clipsel_core.errors import PoolFormatError, RunError, UidError, counted
+from clipsel_core.pool.conventions import find_column
 from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column, read_uid_column
 from clipsel_core.runs.store import as_array
 
@@ -39,12 +40,16 @@ _COLUMNS = f"SELECT COLUMNS(lambda name: list_contains($names, name)) FROM {ROWS
 _BATCH_ROWS = 1 << 20
 _MOST_CATEGORIES = 64
 # Types whose values are not the text that they stand for.
+_NUMERIC = re.compile("u?int|halffloat|float|double|bool")
+# What a query tells the rows of a file by, where the file itself has no such column.
+_ROW_NAMES = ("file_index", "file_row_number")
 _UNUSUAL = re.compile("null|binary|large_binary|list|large_list|fixed_size")
+# No column's name begins with a brace.
 _AT_POSITIONS = f"""
-    SELECT asked.place, COLUMNS(lambda name: list_contains($names, name))
+    SELECT "{{place", COLUMNS(lambda name: list_contains($names, name))
     FROM {ROWS} AS pairs
-    JOIN (SELECT unnest($places) AS place, unnest($shards) AS shard, unnest($positions) AS position) AS asked
-      ON pairs.file_index = asked.shard AND pairs.file_row_number = asked.position
+    JOIN (SELECT unnest($places) AS "{{place", unnest($shards) AS "{{shard", unnest($positions) AS "{{row") AS asked
+      ON pairs.file_index = "{{shard" AND pairs.file_row_number = "{{row"
 """
 _COUNT_VALUES = f"""
     SELECT value, count(*) AS pairs
@@ -127,14 +132,16 @@ class Metadata:
                 places = np.flatnonzero(number_of == number)
                 self.check_uids(rows[places], read_uid_column(shard).take(pa.array(positions[places])))
                 for name in sources:
-                    found[name][places] = _values(shard, name, positions[places])
+                    found[name][places] = _values(shard, name, positions[places], as_stored=True)
         return found
 
     def _is_alike(self, shard: Shard, sources: Iterable[str]) -> bool:
         """Whether a shard has these columns of the pool, of the usual types, and none that have to be looked into."""
         assert self.pool is not None
         kinds = {name: self.pool.columns.get(name, "null") for name in sources}
-        return all(shard.columns.get(name) == kind and not _UNUSUAL.match(kind) for name, kind in kinds.items())
+        return find_column(shard.columns, _ROW_NAMES) is None and all(
+            shard.columns.get(name) == kind and not _UNUSUAL.match(kind) for name, kind in kinds.items()
+        )
 
     def _fill_together(
         self,
@@ -157,7 +164,7 @@ class Metadata:
             "positions": positions.tolist(),
         }
         found = self._files.database.table(_AT_POSITIONS, asked)
-        order = np.array(found.column("place").to_pylist(), np.int64)  # to_numpy imports pandas, which takes 0.3 s
+        order = np.array(found.column("{place").to_pylist(), np.int64)  # to_numpy imports pandas, which takes 0.3 s
         if len(order) != len(places):
             raise self._other(
                 self._root / "metadata", f"the {counted(len(places), 'rows')} asked for", f"{len(order):,}"
@@ -319,15 +326,19 @@ class Metadata:
         raise PoolFormatError(self.pool.root, expected=f"one of the columns {known}", found=repr(column))
 
 
-def _values(shard: Shard, column: str, positions: np.ndarray) -> list[str]:
+def _values(shard: Shard, column: str, positions: np.ndarray, *, as_stored: bool = False) -> list[Any]:
     """A column's values at these rows of a shard, as text; "" where the shard has no such column.
 
-    column: as the pool calls it; "caption" and "url" stand for what this shard calls them.
+    column: as the pool calls it; "caption" and "url" stand for what this shard calls them. as_stored: numbers and truth
+    values are not made texts.
     """
     roles = {"caption": shard.text_column, "url": shard.url_column}
     own = column if column in shard.columns else roles.get(column)
     if own is None:
         return [""] * len(positions)
+    if as_stored and _NUMERIC.match(shard.columns[own]):
+        stored = read_column(shard, own).take(pa.array(positions)).to_pylist()
+        return ["" if value is None or value != value else value for value in stored]
     return as_texts(read_column(shard, own).take(pa.array(positions)))
 
 

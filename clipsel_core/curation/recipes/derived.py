@@ -85,9 +85,11 @@ def words_of(name: str, title: Callable[[str], str] = str) -> str:
     """
     match parse_derived(name):
         case Mix(weights=((column, weight),), standardise="none") if weight == 1:
-            return title(column)
+            return words_of(column, title)
         case Mix() as mix:
-            summed = " + ".join(f"{weight.normalize():f} {title(column)}" for column, weight in sorted(mix.weights))
+            summed = " + ".join(
+                f"{weight.normalize():f} {words_of(column, title)}" for column, weight in sorted(mix.weights)
+            )
             return f"{summed.replace('+ -', '- ')} ({_STANDARDISED[mix.standardise]})"
         case Negated() as negated:
             return f"lowest {words_of(negated.column, title)}"

@@ -9,7 +9,10 @@
       - {random: 0.5, seed: 1}                            # so many of the survivors
       - {sample: 128000, by: s_cliploss, method: soft_cap}  # draws, the last step; a pair may come several times
       - {intersect: hype.npy}                             # or union, subtract: a list of uids beside the recipe
+      - {union: drawn.npy, counts: true}                  # or intersect: pairs count as often as the list names them
       - {keep: [139e4a9b22a614771f06c700a8ebe150]}        # by hand; or drop
+
+Before them, `columns: {good: {mix: {s_cliploss: 1, dfn: 0.5}}}` gives mixes names that steps take like a column's.
 
 `metric` is another word for `column`. Steps run in order from the whole pool; `enabled: false` leaves one out. Only the
 plain part of YAML is taken: no tags, no anchors, no aliases (a few lines of which can stand for gigabytes). Every
@@ -28,7 +31,7 @@ from decimal import Decimal
 from difflib import SequenceMatcher
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -49,6 +52,8 @@ from clipsel_core.curation.recipes.uidlists import ENDINGS
 from clipsel_core.errors import RecipeError, UidError, quoted
 from clipsel_core.files import write_atomically
 
+MOST_SAMPLES = (1 << 32) - 1
+"""How many samples a selection may be."""
 _MOST_DECIMALS = 30
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,4})?")
@@ -57,7 +62,7 @@ _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")
 }
 _DEEPEST = 6
-_MOST_MIXED = 64
+_MOST_MIXED, _LONGEST_NAME = 64, 200
 _MOST_CHARACTERS = 1 << 22
 
 _WORD = re.compile(r"\w")
@@ -156,7 +161,7 @@ def _weights(value: object) -> tuple[tuple[str, Decimal], ...]:
     return found
 
 
-ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=_LONGEST_NAME)]
 Part = Annotated[Decimal, BeforeValidator(_fraction)]
 Threshold = Annotated[float, BeforeValidator(_threshold)]
 Interval = Annotated[tuple[float, float], BeforeValidator(_interval)]
@@ -164,9 +169,12 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_contained)]
 Weights = Annotated[tuple[tuple[str, Decimal], ...], BeforeValidator(_weights)]
 Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
-Samples = Annotated[int, BeforeValidator(_whole), Field(ge=1, lt=1 << 32)]
+Samples = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MOST_SAMPLES)]
 Uids = Annotated[tuple[str, ...], BeforeValidator(_uid_digits)]
 ListFile = Annotated[str, BeforeValidator(_list_file)]
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Frozen(BaseModel):
@@ -179,10 +187,14 @@ class Frozen(BaseModel):
 
 
 class Step(Frozen):
-    """One step of a recipe. kind: the key that says what it does. enabled: whether it runs."""
+    """One step of a recipe. kind: the key that says what it does. enabled: whether it runs.
+
+    defined: the columns that it names and the recipe defines, and what they are a mix of.
+    """
 
     kind: ClassVar[str]
     enabled: bool = True
+    defined: tuple[tuple[str, Mix], ...] = ()
     _where: str = PrivateAttr("")
 
     @property
@@ -195,6 +207,10 @@ class Step(Frozen):
         read = self.model_copy()
         read._where = where
         return read
+
+    def meant_by(self, column: str) -> str:
+        """The name of what a column's name stands for: of one that the recipe defines that of its mix."""
+        return next((mix.name for name, mix in self.defined if name == column), column)
 
     @property
     def value(self) -> Any:
@@ -232,11 +248,20 @@ class ScoreStep(Step):
     @property
     def metric(self) -> str:
         """The name of the column that it looks at; one that stands for the mix where it has one."""
-        return Mix(self.mix, self.standardise or "zscore", self.missing).name if self.mix else self.column or ""
+        if self.mix is None:
+            return self.meant_by(self.column or "")
+        weights = tuple((self.meant_by(name), weight) for name, weight in self.mix)
+        return Mix(weights, self.standardise or "zscore", self.missing).name
+
+    @property
+    def said(self) -> str:
+        """The column, or the mix in words, as the recipe has it."""
+        mix = Mix(self.mix, self.standardise or "zscore", self.missing) if self.mix else None
+        return words_of(mix.name) if mix else self.column or ""
 
     @property
     def text(self) -> str:
-        return f"{words_of(self.metric)} {self.kind.replace('_', ' ')} {self.value!r}"
+        return f"{self.said} {self.kind.replace('_', ' ')} {self.value!r}"
 
 
 class ShareStep(ScoreStep):
@@ -258,7 +283,7 @@ class KeepTop(ShareStep):
 
     @property
     def text(self) -> str:
-        return f"top {plain_decimal(self.keep_top * 100)} % of the {self.of} by {words_of(self.metric)}"
+        return f"top {plain_decimal(self.keep_top * 100)} % of the {self.of} by {self.said}"
 
 
 class KeepBottom(ShareStep):
@@ -279,7 +304,7 @@ class KeepBottom(ShareStep):
 
     @property
     def text(self) -> str:
-        return f"bottom {plain_decimal(self.keep_bottom * 100)} % of the {self.of} by {words_of(self.ranked)}"
+        return f"bottom {plain_decimal(self.keep_bottom * 100)} % of the {self.of} by {self.said}"
 
 
 class AtLeast(ScoreStep):
@@ -323,6 +348,11 @@ class FilterStep(Step):
     """Judges each pair by itself, by what a column says of it."""
 
     column: ColumnName = Field(validation_alias=AliasChoices("column", "metric"))
+
+    @property
+    def metric(self) -> str:
+        """The name of the column that it looks at, of one that the recipe defines that of its mix."""
+        return self.meant_by(self.column)
 
     @property
     def text(self) -> str:
@@ -422,12 +452,14 @@ class Sample(Step):
     @property
     def metric(self) -> str:
         """The name of the mix that it draws by."""
-        return Mix(self.by, self.standardise or "none", self.missing).name
+        weights = tuple((self.meant_by(name), weight) for name, weight in self.by)
+        return Mix(weights, self.standardise or "none", self.missing).name
 
     @property
     def text(self) -> str:
         how = {"soft_cap": "soft cap", "hard_cap": f"at most {self.limit} times each", "proportional": "in proportion"}
-        return f"{self.sample:,} samples by {words_of(self.metric)}, {how[self.method]}, seed {self.seed}"
+        by = words_of(Mix(self.by, self.standardise or "none", self.missing).name)
+        return f"{self.sample:,} samples by {by}, {how[self.method]}, seed {self.seed}"
 
 
 class ListStep(Step):
@@ -437,18 +469,33 @@ class ListStep(Step):
 
     @property
     def text(self) -> str:
-        return f"{self.words} those in {self.value}"
+        return f"{self.words} those in {self.value}{', with their counts' if self.counted else ''}"
+
+    @property
+    def counted(self) -> bool:
+        """Whether it matters how often the list names a pair."""
+        return False
 
 
-class Intersect(ListStep):
-    """Keeps pairs that a list names."""
+class CountedStep(ListStep):
+    """A list that may name a pair several times. counts: whether that matters; else it is a set."""
+
+    counts: bool = False
+
+    @property
+    def counted(self) -> bool:
+        return self.counts
+
+
+class Intersect(CountedStep):
+    """Keeps pairs that a list names; with counts, each as often as it counts before or in the list, the smaller."""
 
     kind, words = "intersect", "only"
     intersect: ListFile
 
 
-class Union(ListStep):
-    """Adds the pairs that a list names; the run must have them all."""
+class Union(CountedStep):
+    """Adds the pairs that a list names; with counts, those of the list are added. The run must have them all."""
 
     kind, words = "union", "and"
     union: ListFile
@@ -506,11 +553,24 @@ _JUDGES = [step.kind for step in get_args(Judge)]
 
 
 class Recipe(Frozen):
-    """Steps in the order they run, from the whole pool; disabled ones are left out. `folder` holds its uid lists."""
+    """Steps in the order they run, from the whole pool; disabled ones are left out. `folder` holds its uid lists.
+
+    columns: mixes by the names that steps call them by.
+    """
 
     name: Annotated[str, Field(max_length=200)] | None = None
+    columns: tuple[tuple[str, Mix], ...] = ()
     steps: Annotated[tuple[AnyStep, ...], Field(min_length=1)]
     _folder: Path = PrivateAttr(default_factory=Path)
+    _lines: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_those_of_steps(cls, values: Any) -> Any:
+        """Steps bring along what they name: whoever edits steps need not keep the columns."""
+        steps = values.get("steps", ()) if isinstance(values, dict) else ()
+        found = {name: mix for step in steps if isinstance(step, Step) for name, mix in defined_by(step)}
+        return {**values, "columns": tuple({**found, **dict(values.get("columns", ()))}.items())} if found else values
 
     @property
     def folder(self) -> Path:
@@ -528,10 +588,26 @@ class Recipe(Frozen):
         return [self.folder / step.value for step in self.steps if step.enabled and isinstance(step, ListStep)]
 
 
+def defined_by(step: Step) -> tuple[tuple[str, Mix], ...]:
+    """The columns that a step names and the recipe defines; of any_of those of all its filters."""
+    within = [each for judge in step.any_of for each in judge.defined] if isinstance(step, AnyOf) else []
+    return (*step.defined, *within)
+
+
 def columns_of(step: AnyStep) -> list[str]:
-    """The columns that a step needs, as it names them."""
+    """The columns that a step needs, in place of one that the recipe defines those of its mix."""
     if isinstance(step, AnyOf):
         return [name for judge in step.any_of for name in columns_of(judge)]
+    mixes = dict(step.defined)
+    return [
+        name
+        for named in _named_by(step)
+        for name in ([part for part, _ in mixes[named].weights] if named in mixes else [named])
+    ]
+
+
+def _named_by(step: AnyStep) -> list[str]:
+    """The columns that a step names itself."""
     if isinstance(step, FilterStep):
         return [step.column]
     if isinstance(step, Sample):
@@ -542,7 +618,14 @@ def columns_of(step: AnyStep) -> list[str]:
 
 
 def check_columns(recipe: Recipe, columns: Collection[str]) -> None:
-    """Raises RecipeError where a step asks for a column that the run lacks."""
+    """Raises RecipeError where a step asks for a column that the run lacks, or the recipe defines one that it has."""
+    for name, mix in recipe.columns:
+        where = recipe._lines.get(name, f"column {name}")
+        if name in columns:
+            found = f"{quoted(name)}, which the run has"
+            raise RecipeError(where, expected="a new column's name", found=found, remedy="choose another")
+        if lacking := next((part for part, _ in mix.weights if part not in columns), None):
+            raise RecipeError(where, expected=f"some of the run's columns {', '.join(columns)}", found=quoted(lacking))
     for step in recipe.steps:
         for name in columns_of(step):
             if name not in columns:
@@ -551,7 +634,7 @@ def check_columns(recipe: Recipe, columns: Collection[str]) -> None:
 
 
 _STEP_KEYS = [
-    *("column", "metric", "mix", *KINDS, "by", "standardise", "missing", "of"),
+    *("column", "metric", "mix", *KINDS, "by", "counts", "standardise", "missing", "of"),
     *("method", "penalty", "round", "limit", "seed", "enabled"),
 ]
 _EXPECTED = {
@@ -566,7 +649,7 @@ _EXPECTED = {
     **dict.fromkeys(("keep_top", "keep_bottom", "random"), "a number from 0 to 1, with at most 30 decimals"),
     "of": "pool or survivors",
     "seed": "a whole number, 0 or more",
-    "enabled": "true or false",
+    **dict.fromkeys(("counts", "enabled"), "true or false"),
     **dict.fromkeys(("at_least", "at_most"), "a number"),
     "between": "two numbers, the lower first",
     "in": "a list of values",
@@ -608,19 +691,25 @@ def parse_recipe(
         found = f"only {', '.join(map(quoted, root.value))}" if isinstance(root.value, dict) else root.text or "nothing"
         remedy = "begin with steps: and a list of them"
         raise RecipeError(root.where, expected="steps", found=found, remedy=remedy)
-    _check_keys(root, ["name", "steps"])
+    _check_keys(root, ["name", "columns", "steps"])
     name, steps = root.value.get("name"), root.value["steps"]
+    defined = _defined(root.value["columns"]) if "columns" in root.value else {}
     if name and name.value is not None and (isinstance(name.value, list | dict) or len(name.text) > 200):
         raise RecipeError(name.where, expected="a name of at most 200 characters", found=name.shown)
     if not isinstance(steps.value, list) or not steps.value:
         raise RecipeError(steps.where, expected="a list of one or more steps", found=steps.shown)
-    built = tuple(map(_step, steps.value))
+    built = tuple(_step(step, defined) for step in steps.value)
     last = [step for step in built if step.enabled][-1:]
     for step in built:
         if isinstance(step, Sample) and step.enabled and last != [step]:
             found = f"{last[0].kind} behind it"
             raise RecipeError(step.where, expected="sample as the last step", found=found, remedy="move it to the end")
-    recipe = Recipe(name=name.text if name and name.value is not None else None, steps=built)
+        if isinstance(step, ListStep) and step.enabled and step.counted and isinstance(last[0], Sample):
+            found, remedy = "counts, and a sample behind it", "leave out counts: a sample is drawn from pairs"
+            raise RecipeError(step.where, expected="a list without counts", found=found, remedy=remedy)
+    said = name.text if name and name.value is not None else None
+    recipe = Recipe(name=said, columns=tuple(defined.items()), steps=built)
+    recipe._lines.update(root.value["columns"].keys if defined else {})
     if columns is not None:
         check_columns(recipe, columns)
     return recipe.in_folder(folder or Path())
@@ -633,6 +722,13 @@ def dump_recipe(recipe: Recipe) -> str:
     Keys come in the order people write them; those that say the usual are left out.
     """
     content: dict[str, Any] = {} if recipe.name is None else {"name": recipe.name}
+    if recipe.columns:
+        content["columns"] = {
+            name: {"mix": dict(mix.weights)}
+            | ({"standardise": mix.standardise} if mix.standardise != "zscore" else {})
+            | ({"missing": mix.missing} if mix.missing else {})
+            for name, mix in recipe.columns
+        }
     content["steps"] = []
     for step in recipe.steps:
         content["steps"].append(_plain_step(step))
@@ -643,7 +739,7 @@ def _plain_step(step: AnyStep) -> dict[str, Any]:
     """A step as YAML has it. Keys in the order people write them: the column, the action, the rest."""
     values = {key.rstrip("_"): value for key, value in step if value is not None}
     for key, field in type(step).model_fields.items():
-        if key in ("of", "seed", "method") and values.get(key) == field.default:
+        if key in ("of", "seed", "method", "counts") and values.get(key) == field.default:
             del values[key]
     enabled = values.pop("enabled")
     if step.kind == "any_of":
@@ -662,9 +758,9 @@ def save_recipe(recipe: Recipe, path: str | Path) -> Recipe:
     for step in recipe.steps:
         if isinstance(step, ListStep) and not os.path.isabs(step.value):
             moved = Path(os.path.relpath(recipe.folder / step.value, path.parent)).as_posix()
-            step = type(step).model_validate({step.kind: moved, "enabled": step.enabled})
+            step = step.model_copy(update={step.kind: moved})
         steps.append(step)
-    written = Recipe(name=recipe.name, steps=tuple(steps))
+    written = Recipe(name=recipe.name, columns=recipe.columns, steps=tuple(steps))
     write_atomically(path, lambda aside: aside.write_text(dump_recipe(written), encoding="utf-8"))
     return written.in_folder(path.parent)
 
@@ -751,8 +847,35 @@ class _Located:
         return quoted(self.text) if isinstance(self.value, str) else self.text or "nothing"
 
 
-def _step(step: _Located, allowed: Collection[str] = KINDS) -> AnyStep:
-    """The step that a mapping says. allowed: kinds that may stand here."""
+class _Definition(Frozen):
+    """What a recipe says of a column that it defines."""
+
+    mix: Weights
+    standardise: Standardise = "zscore"
+    missing: Literal["mean"] | None = None
+
+
+def _defined(columns: _Located) -> dict[str, Mix]:
+    """The columns that a recipe defines."""
+    if not isinstance(columns.value, dict) or not columns.value:
+        expected = "columns that mixes get, such as {good: {mix: {s_cliploss: 1, clip_score: 0.5}}}"
+        raise RecipeError(columns.where, expected=expected, found=columns.shown)
+    found: dict[str, Mix] = {}
+    for name, said in columns.value.items():
+        if not 1 <= len(name) <= _LONGEST_NAME or name.startswith("{"):
+            expected = f"a column's name of at most {_LONGEST_NAME} characters, without a brace at its beginning"
+            raise RecipeError(columns.keys[name], expected=expected, found=quoted(name))
+        if not isinstance(said.value, dict) or "mix" not in said.value:
+            raise RecipeError(said.where, expected="a mix, such as {mix: {s_cliploss: 1}}", found=said.shown)
+        _check_keys(said, list(_Definition.model_fields))
+        values = {key: _plain(key, value) for key, value in said.value.items()}
+        made = _validated(_Definition, values, said, name)
+        found[name] = Mix(made.mix, made.standardise, made.missing)
+    return found
+
+
+def _step(step: _Located, defined: dict[str, Mix], allowed: Collection[str] = KINDS) -> AnyStep:
+    """The step that a mapping says. defined: the columns of the recipe. allowed: kinds that may stand here."""
     if not isinstance(step.value, dict):
         expected = "a step such as {column: clip_score, keep_top: 0.3}"
         raise RecipeError(step.where, expected=expected, found=step.shown)
@@ -774,23 +897,29 @@ def _step(step: _Located, allowed: Collection[str] = KINDS) -> AnyStep:
         raise RecipeError(step.keys["metric"], expected="one column a step", found=found, remedy="remove one")
     values = {key: _plain(key, value) for key, value in step.value.items()}
     if isinstance(values.get("any_of"), list):
-        values["any_of"] = tuple(_step(item, _JUDGES) for item in step.value["any_of"].value)
+        values["any_of"] = tuple(_step(item, defined, _JUDGES) for item in step.value["any_of"].value)
+    built = _validated(kind, values, step, kinds[0])
+    used = tuple((name, defined[name]) for name in dict.fromkeys(_named_by(built)) if name in defined)
+    return built.model_copy(update={"defined": used}).read_at(step.where)
+
+
+def _validated(kind: type[Model], values: dict[str, Any], step: _Located, action: str) -> Model:
+    """What a mapping says as its model has it. action: what the others of its keys stand beside."""
     try:
-        built = kind.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         key = str((*first["loc"], "")[0])
         if first["type"] == "together":
-            expected = f"{first['msg']} beside {kinds[0]}"
+            expected = f"{first['msg']} beside {action}"
             raise RecipeError(step.where, expected=expected, found=first["ctx"]["found"]) from error
         if key not in step.value:
-            raise RecipeError(step.where, expected=f"a {key} beside {kinds[0]}", found="none") from error
+            raise RecipeError(step.where, expected=f"a {key} beside {action}", found="none") from error
         wrong = value = step.value[key]
         if isinstance(value.value, list | dict):
             items = value.value.values() if isinstance(value.value, dict) else value.value
             wrong = next((item for item in items if not _may_be_item(key, item)), value)
         raise RecipeError(wrong.where, expected=f"{key} to be {_EXPECTED[key]}", found=wrong.shown) from error
-    return built.read_at(step.where)
 
 
 def _may_be_item(key: str, item: _Located) -> bool:

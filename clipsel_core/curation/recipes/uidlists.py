@@ -1,88 +1,130 @@
-"""How is a list of uids read that was made elsewhere, whatever file it came in?"""
+"""How is a list of uids read that was made elsewhere, whatever file it came in, and how often does it name each?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.errors import UidError, reason_of
 from clipsel_core.files import expect_regular
-from clipsel_core.pool.conventions import encoding_of, find_column, separator_of
+from clipsel_core.pool.conventions import encoding_of, find_column, find_uids, separator_of
 
 _HEAD_BYTES = 1 << 16
+_COUNT, _MOST = "count", 1 << 32
 
 
 def read_uid_list(path: Path) -> np.ndarray:
     """The distinct uids of a list, ascending: (M,) UID_DTYPE. Repeats are counted in a logged warning.
 
-    By ending: .npy as `uids.read_subset` takes it; .txt with a uid a line; .csv with a column uid, its fields separated
-    by commas, semicolons, tabs or bars; .parquet with a column uid, or with uid_hi and uid_lo of uint64. The columns'
-    names may be in any case. Text is UTF-8, or what its byte order mark says.
+    By ending: .npy as `uids.read_subset` takes it; .txt with a uid a line; .csv with a column of uids, its fields
+    separated by commas, semicolons, tabs or bars; .parquet with a column of uids, or of their halves of uint64. The
+    columns' names, uid or uids, uid_hi and uid_lo, may be in any case. Text is UTF-8, or what its byte order mark says.
     Raises: UidError where the file is not there, has another ending, or holds something that is no uid.
     """
+    return uids.distinct(_read(path, counted=False).uids, path)
+
+
+def read_counts(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct uids of a list, ascending, (M,) UID_DTYPE, and how often it names each, (M,) int64.
+
+    path: as in read_uid_list. A uid counts as often as it stands there; in a .csv or .parquet with a column count as
+    that column says, all its rows together. One that counts 0 times is left out.
+    Raises: as read_uid_list; also where a count is no whole number from 0 to 4,294,967,295.
+    """
+    read = _read(path, counted=True)
+    order = uids.argsort(read.uids)
+    ordered = read.uids[order]
+    firsts = np.flatnonzero(~uids.repeats(ordered))
+    counts = np.ones(len(order), np.int64) if read.counts is None else read.counts[order]
+    summed = np.add.reduceat(counts, firsts) if len(firsts) else counts
+    return ordered[firsts][summed > 0], summed[summed > 0]
+
+
+class _List(NamedTuple):
+    """The uids of a file as they stand there. counts: of each row, where a column says it."""
+
+    uids: np.ndarray
+    counts: np.ndarray | None = None
+
+
+def _read(path: Path, *, counted: bool) -> _List:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise UidError(path, expected=f"a name ending in {ENDINGS}", found=path.suffix or "no ending")
     try:
         expect_regular(path)
-        return reader(path)
+        return reader(path, counted)
     except FileNotFoundError as error:
         raise UidError(path, expected="a list of uids", found="no such file") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UidError(path, expected=f"a {path.suffix} file of uids", found=reason_of(error)) from error
 
 
-def _read_text(path: Path) -> np.ndarray:
+def _read_npy(path: Path, _: bool) -> _List:
+    return _List(uids.read_array(path))
+
+
+def _read_text(path: Path, counted: bool) -> _List:
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES)
     encoding = encoding_of(head)
     first = next(filter(None, head.decode(encoding, "ignore").splitlines()), "")
     if path.suffix.lower() == ".txt":
         if not first:
-            return np.empty(0, uids.UID_DTYPE)
-        name, options, parse = "uid", pacsv.ReadOptions(column_names=["uid"], encoding=encoding), None
+            return _List(np.empty(0, uids.UID_DTYPE))
+        keys, options, parse = ["uid"], pacsv.ReadOptions(column_names=["uid"], encoding=encoding), None
     else:
         options, parse = pacsv.ReadOptions(encoding=encoding), pacsv.ParseOptions(delimiter=separator_of(first))
-        name = _uid_column(path, pacsv.open_csv(path, options, parse).schema.names)
-    convert = pacsv.ConvertOptions(include_columns=[name], column_types={name: pa.string()})
-    return _distinct(path, pacsv.read_csv(path, options, parse, convert).column(0))
+        keys = _columns(path, pacsv.open_csv(path, options, parse).schema.names, counted)
+    convert = pacsv.ConvertOptions(include_columns=keys, column_types=dict.fromkeys(keys, pa.string()))
+    return _listed(path, pacsv.read_csv(path, options, parse, convert))
 
 
-def _read_parquet(path: Path) -> np.ndarray:
-    names = pq.read_schema(path).names
-    high, low = (find_column(names, [half]) for half in ("uid_hi", "uid_lo"))
-    if high is None or low is None or find_column(names, ["uid"]):
-        return _distinct(path, pq.ParquetFile(path).read([_uid_column(path, names)]).column(0))
-    halves = pq.ParquetFile(path).read([high, low])
-    for name in (high, low):
-        if halves[name].type != pa.uint64() or halves[name].null_count:
-            found = f"{halves[name].type}" + (", some of them null" if halves[name].null_count else "")
-            raise UidError(path, expected=f"a column {name} of uint64", found=found)
-    return uids.distinct(uids.from_halves(halves[high].to_numpy(), halves[low].to_numpy()), path)
+def _read_parquet(path: Path, counted: bool) -> _List:
+    return _listed(path, pq.ParquetFile(path).read(_columns(path, pq.read_schema(path).names, counted)))
 
 
-def _uid_column(path: Path, names: list[str]) -> str:
-    if (name := find_column(names, ["uid"])) is None:
+def _columns(path: Path, names: Sequence[str], counted: bool) -> list[str]:
+    """The columns to read; that of counts is the last, where it is asked for and there."""
+    if not (keys := find_uids(names)):
         found = ", ".join(names[:20]) or "no column"
         raise UidError(path, expected="a column uid, or uid_hi and uid_lo", found=found)
-    return name
+    count = find_column(names, [_COUNT]) if counted else None
+    return [*keys, *([count] if count else [])]
 
 
-def _distinct(path: Path, column: pa.ChunkedArray) -> np.ndarray:
+def _listed(path: Path, table: pa.Table) -> _List:
+    has_counts = table.column_names[-1].strip().lower() == _COUNT
     try:
-        return uids.distinct(uids.from_hex(column), path)
+        found = uids.from_columns(table.columns[: table.num_columns - has_counts])
     except UidError as error:
         raise UidError(f"{path}: {error.where}", expected=error.expected, found=error.found) from error
+    return _List(found, _counts(path, table.column(-1)) if has_counts else None)
 
 
-_READERS: dict[str, Callable[[Path], np.ndarray]] = {
-    ".npy": uids.read_subset,
+def _counts(path: Path, column: pa.ChunkedArray) -> np.ndarray:
+    expected = f"whole numbers from 0 to {_MOST - 1:,} in the column {_COUNT}"
+    try:
+        numbers = pc.fill_null(pc.cast(column, pa.float64(), safe=False), -1.0).combine_chunks()
+    except pa.ArrowException as error:
+        raise UidError(path, expected=expected, found=reason_of(error)) from error
+    counts = np.from_dlpack(numbers)
+    wrong = ~((counts >= 0) & (counts < _MOST) & (counts == np.floor(counts)))
+    if wrong.any():
+        raise UidError(path, expected=expected, found=str(column[int(np.argmax(wrong))]))
+    return counts.astype(np.int64)
+
+
+_READERS: dict[str, Callable[[Path, bool], _List]] = {
+    ".npy": _read_npy,
     ".txt": _read_text,
     ".csv": _read_text,
     ".parquet": _read_parquet,

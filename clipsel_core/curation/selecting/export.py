@@ -21,7 +21,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from clipsel_core import __version__, uids
-from clipsel_core.curation.recipes.recipe import Recipe, dump_recipe
+from clipsel_core.curation.recipes.recipe import Recipe, Sample, dump_recipe
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError, counted
 from clipsel_core.files import put_json, sha256_of, write_together
@@ -64,12 +64,15 @@ def export(
     recipe: Recipe,
     out: str | Path,
     report: Report = silent,
+    *,
+    samples_seen: int | None = None,
 ) -> Manifest:
     """Writes a selection's uids, ascending, and beside them <out>.manifest.json. Both appear whole, or neither does.
 
     out: its ending says what is written. .npy: dtype u8,u8, as DataComp's resharder takes it; .txt: a uid a line, both
         with a uid as often as it counts; .parquet and .csv: the uid as 32 hex digits, its count where samples were
         drawn, and every metric of the run.
+    samples_seen: how many a training is going to see, for the epochs in the manifest; see manifest_of.
     Raises: ExportError where nothing is selected, on another ending, where the file cannot be written, or would lie in
         a run or a pool (but for a run's exports/).
     """
@@ -78,7 +81,7 @@ def export(
     check_some(selection)
     manifest_path = out.with_name(f"{out.name}.manifest.json")
     report(0, 10, "", f"Writing {counted(len(selection), 'uids')} …")
-    content = manifest_of(run, selection, recipe)
+    content = manifest_of(run, selection, recipe, samples_seen=samples_seen)
 
     def write(aside: Path) -> None:
         _write(selection, out.suffix.lower(), aside)
@@ -111,8 +114,14 @@ def check_some(selection: Selection) -> None:
         raise ExportError("the selection", expected="a pair or more", found="none", remedy="let the recipe keep some")
 
 
-def manifest_of(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any]:
-    """What a manifest says of how its pairs were selected, and from what."""
+def manifest_of(
+    run: Run, selection: Selection, recipe: Recipe, *, samples_seen: int | None = None, written: int | None = None
+) -> dict[str, Any]:
+    """What a manifest says of how its pairs were selected, and from what.
+
+    samples_seen: how many samples a training is going to see; None for as many as the recipe draws, where it does.
+    written: of the selection's samples, those that there are to see; None for all.
+    """
     by_count = {str(count): pairs for count, pairs in selection.counts_of_counts().items()}
     return {
         "format": 1,
@@ -120,6 +129,7 @@ def manifest_of(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any
         "pool_pairs": selection.total,
         "set_aside": selection.set_aside,
         **({} if selection.counts is None else {"samples": selection.samples, "pairs_by_count": by_count}),
+        **_epochs(selection, recipe, samples_seen, selection.samples if written is None else written),
         "recipe": dump_recipe(recipe),
         "steps": [asdict(step) for step in selection.report],
         "run": {**run.config.model_dump(mode="json", exclude={"shards"}), "name": run.root.resolve().name},
@@ -138,6 +148,17 @@ def manifest_of(run: Run, selection: Selection, recipe: Recipe) -> dict[str, Any
             "duckdb": duckdb.__version__,
         },
     }
+
+
+def _epochs(selection: Selection, recipe: Recipe, samples_seen: int | None, samples: int) -> dict[str, Any]:
+    """How often a training goes through so many samples, and how many pairs it sees how often; nothing where nobody
+    says how many it sees."""
+    drawn = next((step.sample for step in recipe.steps if step.enabled and isinstance(step, Sample)), None)
+    seen = samples_seen or drawn
+    if seen is None:
+        return {}
+    by_times = {f"{count * seen / samples:.12g}": pairs for count, pairs in selection.counts_of_counts().items()}
+    return {"samples_seen": seen, "epochs": seen / samples, "pairs_by_times_seen": by_times}
 
 
 def reshard_commands(pool: Path, subset: Path) -> list[str]:

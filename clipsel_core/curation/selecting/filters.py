@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from clipsel_core.curation.index.ranking import float32_up
 from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.derived import parse_derived
 from clipsel_core.curation.recipes.recipe import (
     AnyOf,
     AtLeast,
@@ -43,12 +44,12 @@ def passing(table: ScoreTable, step: ScoreStep | FilterStep | AnyOf) -> np.ndarr
                 return table.column(step.metric) <= limit(step)
             case Between():
                 low, high = step.between
-                values = table.column(step.column)
+                values = table.column(step.metric)
                 return (values >= limit(AtLeast(column=step.column, at_least=low))) & (
                     values <= limit(AtMost(column=step.column, at_most=high))
                 )
             case Known():
-                return _has_value(table, step.column) == step.known
+                return _has_value(table, step.metric) == step.known
             case In():
                 return _is_one_of(table, step)
             case Contains():
@@ -67,22 +68,26 @@ def limit(step: AtLeast | AtMost) -> np.float32:
     return np.float32(-float32_up(np.array([-step.at_most], np.float64))[0])
 
 
+def _kind(table: ScoreTable, column: str) -> str:
+    return "number" if parse_derived(column) else table.columns[column].kind
+
+
 def _has_value(table: ScoreTable, column: str) -> np.ndarray:
-    if table.columns[column].kind != "text":
+    if _kind(table, column) != "text":
         return ~np.isnan(table.column(column))
     return _of_texts(table, column, lambda texts: pc.not_equal(texts, ""))
 
 
 def _is_one_of(table: ScoreTable, step: In) -> np.ndarray:
-    column = table.columns[step.column]
-    if column.kind == "text":
+    kind = _kind(table, step.metric)
+    if kind == "text":
         wanted = pa.array(step.in_, pa.string())
         return _of_texts(table, step.column, lambda texts: pc.is_in(texts, wanted))
-    values = table.column(step.column)
-    if column.kind == "category":
-        codes = [code for code, value in enumerate(column.values) if value in step.in_]
+    values = table.column(step.metric)
+    if kind == "category":
+        codes = [code for code, value in enumerate(table.columns[step.column].values) if value in step.in_]
         return np.isin(values, np.array(codes, np.float32))
-    if column.kind == "flag":
+    if kind == "flag":
         return np.isin(values, [{"true": 1.0, "false": 0.0}.get(text.lower(), np.nan) for text in step.in_])
     numbers = []
     for text in step.in_:
@@ -95,12 +100,10 @@ def _is_one_of(table: ScoreTable, step: In) -> np.ndarray:
 
 
 def _has_word(table: ScoreTable, step: Contains) -> np.ndarray:
-    column = table.columns[step.column]
-    if column.kind != "text":
+    kind = _kind(table, step.metric)
+    if kind != "text":
         remedy = "use in, or a column of texts such as the captions"
-        raise RecipeError(
-            step.where, expected="a column of texts", found=f"{step.column}: {column.kind}", remedy=remedy
-        )
+        raise RecipeError(step.where, expected="a column of texts", found=f"{step.column}: {kind}", remedy=remedy)
     words = "|".join(r"\s+".join(map(re.escape, word.split())) for word in step.contains)
     pattern = f"(^|{_NO_WORD})({words})($|{_NO_WORD})"
     return _of_texts(table, step.column, lambda texts: pc.match_substring_regex(texts, pattern, ignore_case=True))

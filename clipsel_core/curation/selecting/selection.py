@@ -8,6 +8,10 @@ is compared with the threshold as a number, so the threshold itself is not round
 metric (NaN) does not pass the step. A pair that the scoring set aside (no clip_score) is never selected, not even by
 hand.
 
+A list with counts makes the selection a number for each pair: union adds the list's counts, where a pair that nothing
+counted yet counts once; intersect takes the smaller of the two counts, or the list's where nothing counted yet. Other
+steps behind it keep the counts of the pairs that they keep, and those that they add count once.
+
 A step that was looked at is a *cut*: the pairs from a rank on, or below it, or those of a list. A set of pairs is the
 run after some cuts. A Picker keeps sets, and how metrics are spread over them, under the names of their cuts, so that a
 recipe with one step changed is counted without a look at each pair. Whoever asks once, of a run without an index, has
@@ -36,6 +40,7 @@ from clipsel_core.curation.index.ranking import NO_SCORE, PrefixCounts, Spread
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import (
+    MOST_SAMPLES,
     AnyOf,
     AnyStep,
     AtLeast,
@@ -45,6 +50,7 @@ from clipsel_core.curation.recipes.recipe import (
     Intersect,
     Keep,
     KeepBottom,
+    ListStep,
     Random,
     Recipe,
     Sample,
@@ -53,7 +59,7 @@ from clipsel_core.curation.recipes.recipe import (
     Union,
     check_columns,
 )
-from clipsel_core.curation.recipes.uidlists import read_uid_list
+from clipsel_core.curation.recipes.uidlists import read_counts, read_uid_list
 from clipsel_core.curation.selecting import filters
 from clipsel_core.errors import RecipeError, SamplingError, UidError
 from clipsel_core.files import sha256_of
@@ -63,6 +69,8 @@ _SET_BYTES = 32 << 20
 _MOST_SETS, _FEWEST_SETS = 256, 8
 _MOST_COUNTS, _MOST_SIZES, _MOST_LISTS = 128, 4096, 32
 _MOST_CROSSED, _MOST_ASKED, _MOST_DRAWS = 6, 256, 2
+# Larger counts are few, and sorted.
+_MOST_BINS = 1 << 24
 # Of a smaller part of all pairs than one of so many each is looked up alone.
 _FEW = 64
 # Looking at every pair of a smaller run takes no longer than looking up what was counted beforehand.
@@ -95,7 +103,7 @@ class StepReport:
     alone_drops: how many it would drop if it were the only step.
     threshold: the lowest value that keep_top let pass (None where it kept nothing), or the value given.
     listed, unknown: uids that its list names, and those among them that the run lacks. sha256: of the list's file.
-    samples: how many were drawn.
+    samples: how many there are behind it, each pair as often as it counts; None where nothing counted yet.
     """
 
     text: str
@@ -118,8 +126,8 @@ class Selection:
     """The pairs a recipe picked. pairs: how many. bits: asked for their bitmap, as bitmaps.py has them.
 
     cuts, report: one entry for each enabled step. total: pairs in the run, N. set_aside: pairs without a clip_score,
-    which no recipe can pick. counts: how often each pair of the run counts, (N,) unsigned, where samples were drawn;
-    None where each of those picked counts once.
+    which no recipe can pick. counts: how often each pair of the run counts, (N,) unsigned, where samples were drawn or
+    a list counts; None where each of those picked counts once.
     """
 
     pairs: int
@@ -166,13 +174,16 @@ class Selection:
         """How many pairs count once, twice and so on; only counts that occur."""
         if self.counts is None:
             return {1: self.pairs} if self.pairs else {}
-        found = np.bincount(self.counts)
-        return {count: int(found[count]) for count in np.flatnonzero(found).tolist() if count}
+        if self.counts.max(initial=0) < _MOST_BINS:
+            found = np.bincount(self.counts)
+            return {count: int(found[count]) for count in np.flatnonzero(found).tolist() if count}
+        counts, pairs = (found.tolist() for found in np.unique_counts(self.counts[self.counts > 0]))
+        return dict(zip(counts, pairs, strict=True))
 
 
 @dataclass(frozen=True)
 class Taken:
-    """An enabled step of a recipe: its cut, the cuts before it, and what it did. counts: as in Selection, of sample."""
+    """An enabled step of a recipe: its cut, the cuts before it, and what it did. counts: as in Selection, behind it."""
 
     step: AnyStep
     cut: Cut
@@ -283,8 +294,9 @@ class Picker:
         check_columns(recipe, self.table.columns)
         taken: list[Taken] = []
         before: Cuts = ()
+        counts, counted_by = None, ""
         for step in (step for step in recipe.steps if step.enabled):
-            listed, threshold, counts = None, None, None
+            listed, threshold = None, None
             if isinstance(step, ScoreStep | Random):
                 cut, threshold = (self._ranked if self._ranks else self._looked_at)(step, before)
             elif isinstance(step, FilterStep | AnyOf):
@@ -295,6 +307,11 @@ class Picker:
                 listed = self._listed(step, recipe)
                 kind = "add" if isinstance(step, Union | Keep) else "in" if isinstance(step, Intersect) else "out"
                 cut = Cut(kind, listed.name, listed=listed.bits)
+            counted_by += json.dumps([step.kind, cut.name, cut.rank])
+            if not isinstance(step, Sample) and (counts is not None or (listed and listed.counts is not None)):
+                counts = self._draws.get(counted_by, partial(self._recounted, counts, listed, before, cut))
+                if (samples := int(counts.sum(dtype=np.int64))) > MOST_SAMPLES:
+                    raise RecipeError(step.where, expected=f"at most {MOST_SAMPLES:,} samples", found=f"{samples:,}")
             was, left, everything = self.size(before), self.size((*before, cut)), self.size(())
             # Which pairs a share keeps depends on those before it, how many it keeps alone does not.
             alone = self._most(step, ()) if isinstance(step, Share) else self.size((cut,))
@@ -421,6 +438,17 @@ class Picker:
         counts = self._draws.get(name, draw)
         return Cut("in", name, listed=bitmaps.pack(counts > 0)), counts
 
+    def _recounted(self, counts: np.ndarray | None, listed: _Listed | None, before: Cuts, cut: Cut) -> np.ndarray:
+        """How often each pair of the run counts behind a step: (N,) unsigned. counts: before it. listed: its list."""
+        left = self._reaching((*before, cut))
+        if listed is None or listed.counts is None:
+            assert counts is not None
+            return np.where(left, np.maximum(counts, 1), 0).astype(counts.dtype)
+        if cut.kind == "in":
+            return np.where(left, listed.counts if counts is None else np.minimum(counts, listed.counts), 0)
+        so_far = self._reaching(before) if counts is None else counts
+        return _unsigned(np.where(left, so_far.astype(np.int64) + listed.counts, 0))
+
     def _reaching(self, cuts: Cuts) -> np.ndarray:
         return bitmaps.unpack(self.bits(cuts), len(self.table))
 
@@ -474,6 +502,7 @@ class Picker:
         else:
             path = recipe.folder / getattr(step, step.kind)
             name = f"{step.kind} {path}"
+            name += " counted" if isinstance(step, ListStep) and step.counted else ""
             if path.exists():  # Else reading it says what is wrong.
                 name += f" {path.stat().st_mtime_ns} {path.stat().st_size}"
         return self._lists.get(name, lambda: _Listed.of(step, path, name, self.table))
@@ -482,22 +511,28 @@ class Picker:
 @dataclass(frozen=True)
 class _Listed:
     """The pairs that a step's list names. bits: those of the run, a bitmap. named, unknown: uids in the list, and those
-    that the run lacks. sha256: of its file."""
+    that the run lacks. sha256: of its file. counts: how often it names each pair of the run, (N,), where it counts."""
 
     name: str
     bits: np.ndarray
     named: int
     unknown: int
     sha256: str | None
+    counts: np.ndarray | None = None
 
     @classmethod
     def of(cls, step: AnyStep, path: Path | None, name: str, table: ScoreTable) -> _Listed:
         """Reads the step's list. Raises RecipeError as select does."""
+        often = None
         if path is None:
             named, digest = uids.unique(uids.from_hex(list(getattr(step, step.kind)))), None
         else:
             try:
-                named, digest = read_uid_list(path), sha256_of(path)
+                if isinstance(step, ListStep) and step.counted:
+                    named, often = read_counts(path)
+                else:
+                    named = read_uid_list(path)
+                digest = sha256_of(path)
             except UidError as error:
                 where = f"{step.where}: {error.where}"
                 raise RecipeError(where, expected=error.expected, found=error.found, remedy=error.remedy) from error
@@ -510,7 +545,12 @@ class _Listed:
             raise RecipeError(step.where, expected="uids of the run", found=found, remedy=remedy)
         listed = np.zeros(len(table), bool)
         listed[rows[rows >= 0]] = True
-        return cls(name, bitmaps.pack(listed), len(rows), len(unknown), digest)
+        counts = None
+        if often is not None:
+            counts = np.zeros(len(table), np.int64)
+            counts[rows[rows >= 0]] = often[rows >= 0]
+            counts = _unsigned(counts)
+        return cls(name, bitmaps.pack(listed), len(rows), len(unknown), digest, counts)
 
 
 def column_of(step: AnyStep) -> str | None:
@@ -518,6 +558,11 @@ def column_of(step: AnyStep) -> str | None:
     if isinstance(step, KeepBottom):
         return step.ranked
     return step.metric if isinstance(step, ScoreStep) else None
+
+
+def _unsigned(counts: np.ndarray) -> np.ndarray:
+    """Counts in the smallest type that holds them, of 16 bits or more."""
+    return counts.astype(np.promote_types(np.uint16, np.min_scalar_type(int(counts.max(initial=0)))))
 
 
 def _found(step: Share, value: float | None) -> float | None:

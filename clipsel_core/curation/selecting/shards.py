@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,12 +37,15 @@ from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.making.decode import Unusable, quiet_pillow
 from clipsel_core.pool.making.packing import check_whole, for_loaders, new_tar, write_stats
 from clipsel_core.pool.making.settings import hold_folder
+from clipsel_core.runs.columns import Column
 from clipsel_core.runs.store import Run, check_outside
 from clipsel_core.tasks import Report, in_order, silent
 
 PAIRS_PER_SHARD = 10_000
 
 _READERS = 16
+# What a pair's json has of the pair itself.
+_FIELDS = ("uid", "key", "caption", "url")
 # What is counted of the pairs that are written.
 _COUNTED = ("encoded_again", "without_caption")
 _WORDS = {"run_json_sha256": "run", "selection_sha256": "selection"}
@@ -64,6 +69,7 @@ def export_shards(
     pairs_per_shard: int = PAIRS_PER_SHARD,
     scores: bool = False,
     named: Sequence[str] = (),
+    samples_seen: int | None = None,
     finding: Report = silent,
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -72,13 +78,16 @@ def export_shards(
 
     Images are copied byte for byte from where the pool has them: its tars, or the places that `embed` noted. What
     training loaders do not read is encoded again; see packing.for_loaders. The same run, recipe and options give the
-    same bytes. The json of a pair keeps what the source's says.
+    same bytes. The json of a pair keeps what the source's says. Beside it, it has the numbers, truth values and texts
+    of the pool's table, under their names. A field that the source's json has already stays as it is there.
 
     Returns: the manifest as its JSON says it. written: pairs in the tars; missing, unreadable: selected pairs without
     an image, and with one that cannot be read; encoded_again: pairs whose image is a PNG in the tars, as loaders do not
-    read what it was; without_caption: pairs whose caption says nothing; tars: each tar's file, pairs, size and SHA-256.
+    read what it was; without_caption: pairs whose caption says nothing; json_stays: fields whose value the source's
+    json has otherwise, and in how many pairs; tars: each tar's file, pairs, size and SHA-256.
 
-    scores: also write each pair's metrics into its json. named: places that images may lie below, see reach.
+    scores: also write each pair's columns of the run into its json. named: places that images may lie below, see reach.
+    samples_seen: as in export; the epochs are of what is written.
     finding: told how many of the pool's files were gone through for its images, where nobody did so before.
     report: told after each tar how many of how many pairs are done.
     Raises: ExportError where nothing is selected, the pool is not there, no pair has an image, `out` holds something
@@ -87,7 +96,7 @@ def export_shards(
     """
     out, rows = Path(out), _rows(selection)
     settings = {
-        "format": 2,
+        "format": 3,
         "run_json_sha256": sha256_of(run.root / "run.json"),
         "selection_sha256": hashlib.sha256(selection.uids().tobytes()).hexdigest(),
         "pairs_per_shard": pairs_per_shard,
@@ -111,7 +120,7 @@ def export_shards(
                 work.write(out / f"{number:08d}.tar", part)
                 done += len(part)
                 report(done, len(rows), "pairs")
-            return _finish(run, selection, recipe, out, settings)
+            return _finish(run, selection, recipe, out, settings, samples_seen)
     except OSError as error:
         found, remedy = error.strerror or str(error), "make room and start again: finished tars are kept"
         raise ExportError(error.filename or out, expected="to write the shards", found=found, remedy=remedy) from error
@@ -134,50 +143,63 @@ class _Work:
     images: ImageIndex
     scores: bool
 
+    @cached_property
+    def of_pool(self) -> tuple[str, ...]:
+        """The pool's columns that a pair's json gets under their names, but those that the run has, too."""
+        pool = self.table.metadata.pool
+        assert pool is not None
+        left_out = {pool.uid_column, pool.text_column, pool.url_column, "json", *_FIELDS, *self.table.metrics}
+        return tuple(name for name in self.table.columns if name in pool.columns and name not in left_out)
+
     def write(self, tar: Path, rows: np.ndarray) -> None:
         """Writes a tar and its stats, which mark that it is done."""
         done = tar.with_name(f"{tar.stem}_stats.json")
         if done.exists() and (tar.exists() or not json.loads(done.read_bytes())["successes"]):
             return
         lost: dict[str, list[str]] = {"missing": [], "unreadable": []}
-        written, counts = 0, dict.fromkeys(_COUNTED, 0)
+        written, counts, stays = 0, dict.fromkeys(_COUNTED, 0), Counter[str]()
 
         def fill(aside: Path) -> None:
             nonlocal written
             with new_tar(aside) as packer:
-                for pair, facts in self._pairs(rows):
+                for pair, facts, columns in self._pairs(rows):
                     if isinstance(pair.image, str):
                         lost[pair.image].append(pair.uid)
                         continue
                     key = f"{tar.stem}{packer.count:08d}"
                     # What the source says of the image stays; what the pool says of the pair comes first.
                     own = {"uid": pair.uid, "key": key, **facts}
-                    packer.add(key, pair.image, facts["caption"], {**own, **_facts_in(pair.json), **own})
+                    said = _facts_in(pair.json)
+                    stays.update(name for name, value in columns.items() if name in said and said[name] != value)
+                    packer.add(key, pair.image, facts["caption"], {**own, **columns, **said, **own})
                     counts["encoded_again"] += pair.encoded_again
                     counts["without_caption"] += not facts["caption"].strip()
                 written = packer.count
 
         write_atomically(tar, fill)
         more = {"sha256": sha256_of(tar), "size_bytes": tar.stat().st_size, **counts, **lost}
+        more["json_stays"] = dict(sorted(stays.items()))
         if not written:
             tar.unlink()
         write_stats(tar, written, **more)
 
-    def _pairs(self, rows: np.ndarray) -> Iterator[tuple[_Pair, dict[str, Any]]]:
-        """Each pair with its facts, in order; some images are read ahead."""
+    def _pairs(self, rows: np.ndarray) -> Iterator[tuple[_Pair, dict[str, Any], dict[str, Any]]]:
+        """Each pair with its facts and further columns, in order; some images are read ahead."""
         names = uids.to_hex(self.table.uids_at(rows)).to_pylist()
         noted = ("json",) if self.table.metadata.pool and "json" in self.table.metadata.pool.columns else ()
-        said = self.table.metadata.of(rows, ("caption", "url", *noted))
-        columns = {name: said[name].tolist() for name in ("caption", "url")}
-        if self.scores:
-            columns |= {metric: _numbers(self.table.take(metric, rows)) for metric in self.table.metrics}
+        said = self.table.metadata.of(rows, ("caption", "url", *noted, *self.of_pool))
+        facts = {name: said[name].tolist() for name in ("caption", "url")}
+        columns = {name: [_as_json(value) for value in said[name].tolist()] for name in self.of_pool}
+        for metric in self.table.metrics if self.scores else ():
+            columns[metric] = _as_values(self.table.columns[metric], self.table.take(metric, rows))
         threads = ThreadPoolExecutor(_READERS)
         try:
             found = in_order(names, lambda uid: threads.submit(self._fetch, uid), 2 * _READERS)
             for place, (_, pair) in enumerate(found):
                 if noted:
                     pair = pair._replace(json=said["json"][place])
-                yield pair, {name: values[place] for name, values in columns.items()}
+                further = {name: values[place] for name, values in columns.items()}
+                yield pair, {name: values[place] for name, values in facts.items()}, further
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -202,9 +224,17 @@ def _facts_in(text: bytes) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _numbers(values: np.ndarray) -> list[float | None]:
-    """Scores as JSON has them: nothing where there is none."""
-    return [None if np.isnan(value) else float(value) for value in values]
+def _as_json(value: Any) -> Any:
+    """A value of the pool's table as JSON has it: nothing where there is none, or an infinite one."""
+    return None if value == "" or (isinstance(value, float) and not math.isfinite(value)) else value
+
+
+def _as_values(column: Column, values: np.ndarray) -> list[Any]:
+    """A column's values, (M,) float32, as JSON has them: numbers, truth values, texts; nothing where there is none."""
+    if column.kind == "number":
+        return [_as_json(value) for value in values.tolist()]
+    known = column.values if column.kind == "category" else (False, True)
+    return [None if np.isnan(value) else known[int(value)] for value in values]
 
 
 def _images(run: Run, table: ScoreTable, named: Sequence[str], finding: Report) -> ImageIndex:
@@ -240,15 +270,18 @@ def _check_same(out: Path, settings: dict[str, Any]) -> None:
         raise ExportError(out, expected=expected, found=other, remedy=remedy)
 
 
-def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _finish(
+    run: Run, selection: Selection, recipe: Recipe, out: Path, settings: dict[str, Any], samples_seen: int | None
+) -> dict[str, Any]:
     """Puts the tars' stats together and checks that every selected pair is accounted for."""
-    tars, noted = [], dict.fromkeys(_COUNTED, 0)
+    tars, noted, stays = [], dict.fromkeys(_COUNTED, 0), Counter[str]()
     lost: dict[str, list[str]] = {"missing": [], "unreadable": []}
     stats_files = sorted(out.glob("*_stats.json"))
     for path in stats_files:
         stats = json.loads(path.read_bytes())
         for what in _COUNTED:
             noted[what] += stats[what]
+        stays.update(stats["json_stays"])
         for what, names in lost.items():
             names += stats[what]
         if stats["successes"]:
@@ -271,7 +304,9 @@ def _finish(run: Run, selection: Selection, recipe: Recipe, out: Path, settings:
             write_atomically(out / f"{what}.txt", partial(Path.write_text, data=text))
     write_json(out / "sizes.json", {tar["file"]: tar["pairs"] for tar in tars})
     write_json(out / "__len__", written)
-    content = manifest_of(run, selection, recipe) | settings | counts | noted | {"tars": tars}
+    content = manifest_of(run, selection, recipe, samples_seen=samples_seen, written=written)
+    content |= settings | counts | noted
+    content |= {"json_stays": dict(sorted(stays.items())), "tars": tars}
     write_json(out / "manifest.json", content)
     return content
 

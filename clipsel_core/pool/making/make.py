@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.files import write_atomically, write_json
 from clipsel_core.pool.conventions import facts_in
 from clipsel_core.pool.layout import add_teacher
+from clipsel_core.pool.making.carried import UNFIT, LeftOut, carry, merged, names_in, settle
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached, Took, copy_embeddings
@@ -53,7 +55,8 @@ class Made:
     """What a pool is made of now. reasons: how many records were rejected for each.
 
     derived: pairs whose source has a uid that is neither 32 hex digits nor a UUID with dashes.
-    embedded: pairs that this call embedded, in seconds.
+    embedded: pairs that this call embedded, in seconds. columns: of the source, which the pool has, too.
+    left_out: those that it has not, see carried.
     """
 
     shards: int
@@ -64,6 +67,8 @@ class Made:
     derived: int
     embedded: int
     seconds: float
+    columns: tuple[str, ...] = ()
+    left_out: LeftOut = field(default_factory=dict)
 
 
 def make_pool(
@@ -79,6 +84,7 @@ def make_pool(
     workers: int | None = None,
     most_pixels: int | None = None,
     pack: bool | None = None,
+    columns: str | None = None,
     report: Report = silent,
 ) -> Made:
     """Embeds a source into a pool in DataComp's layout, or goes on with what was begun there.
@@ -90,16 +96,16 @@ def make_pool(
 
     arch: the teacher's name in the pool. model, pretrained: what it is called elsewhere, for teachers.json.
     shard_size: records to a shard, the rejected among them. workers: processes that decode; None for as many as
-        cores. pack: also write the pairs to shards/<shard>.tar, images as they are. shard_size, most_pixels, pack:
-        None for as the pool was begun, else for 100,000, 64 million and no.
+        cores. pack: also write the pairs to shards/<shard>.tar, images as they are. columns: of the source, that the
+        pool's table gets beside its own: all, none, or names separated by commas. shard_size, most_pixels, pack,
+        columns: None for as the pool was begun, else for 100,000, 64 million, no and all.
     report: told how far the source has been read, in a unit of its own; the note, how many of its records this call has
         been through; the last time when all is written.
     Raises: PoolFormatError where the source is not the one that was begun with, or none of it can be used.
     """
     root = Path(root)
-    settings = settings_to_make(
-        source, root, arch, teacher=teacher is not None, shard_size=shard_size, most_pixels=most_pixels, pack=pack
-    )
+    given: dict[str, Any] = {"shard_size": shard_size, "most_pixels": most_pixels, "pack": pack, "columns": columns}
+    settings = settings_to_make(source, root, arch, teacher=teacher is not None, **given)
     if min(settings["shard_size"], batch_size) < 1:
         found = f"{settings['shard_size']} and {batch_size}"
         raise PoolFormatError("--shard-size, --batch-size", expected="1 or more", found=found)
@@ -119,7 +125,8 @@ def make_pool(
             )
             embed = working.enter_context(embedder).embed
         writer = working.enter_context(ShardWriter())
-        return _Work(source, root, embed, arch, settings["shard_size"], settings["pack"], report, writer).make()
+        chosen = settings["shard_size"], settings["pack"], settings["columns"]
+        return _Work(source, root, embed, arch, *chosen, report, writer).make()
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,7 @@ class _Work:
     arch: str
     shard_size: int
     pack: bool
+    columns: str
     report: Report
     writer: ShardWriter
     pace: Pace = field(default_factory=Pace)
@@ -155,7 +163,7 @@ class _Work:
             cursor, last, number = Cursor(*report.following), report.last, number + 1
         self.writer.wait()
         self._tell(sum(self.source.sizes), gone_through)
-        return _finish(self.root, number, embedded, time.monotonic() - start)
+        return _finish(self.source, self.root, self.columns, number, embedded, time.monotonic() - start)
 
     def _make_shard(
         self, files: ShardFiles, old: ShardReport | None, feed: Feed, taken: np.ndarray, before: int
@@ -178,6 +186,7 @@ class _Work:
             named = _uids_of(files, old)
             self.writer.begin(partial(add_to_shard, files, old, rows, self.arch))
             return old, named
+        carried = carry(rows.kept, self.columns)
         report = ShardReport(
             read=rows.read,
             kept=len(rows.kept),
@@ -186,12 +195,13 @@ class _Work:
             derived=sum(bool(record.source_uid and not record.uid) for record in rows.kept),
             following=feed.following(),
             last=feed.exhausted(),
+            left_out=carried.left_out,
         )
         if self.pack:
             where = Images(Place.of(self.root), "", places)
         else:
             where = Images(self.source.base, self.source.image_column, [place_of(record) for record in rows.kept])
-        self.writer.begin(partial(write_shard, files, where, rows, namer, self.arch, report))
+        self.writer.begin(partial(write_shard, files, where, rows, namer, self.arch, report, carried.columns))
         return report, namer.uids()
 
     def _rows(self, feed: Feed, before: int, took: Took) -> EmbeddedRows:
@@ -252,8 +262,8 @@ def _uids_of(files: ShardFiles, report: ShardReport) -> np.ndarray:
     return uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"] if report.kept else [])
 
 
-def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
-    """Puts the shards' lists together and checks the counts against them."""
+def _finish(source: Source, root: Path, columns: str, shards: int, embedded: int, seconds: float) -> Made:
+    """Puts the shards' lists together, checks the counts against them, and settles the source's columns."""
     written = [ShardFiles(root, f"{number:08d}") for number in range(shards)]
     reports = [report for files in written if (report := files.report())]
     assert len(reports) == shards
@@ -272,6 +282,12 @@ def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
     if not kept:
         found = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3)) or "none"
         raise PoolFormatError(root, expected="a pair that can be used", found=found, remedy="see rejected.parquet")
+    wanted = names_in(columns)
+    with_pairs = [files for files, report in zip(written, reports, strict=True) if report.kept]
+    settled = settle(with_pairs if wanted != [] else (), written_as_text=source.written_as_text)
+    left_out = merged([*(report.left_out for report in reports), settled.left_out])
+    unfit = [name for name in source.unfit if wanted is None or name in wanted]
+    left_out = merged([{UNFIT: dict.fromkeys(unfit, 0)} if unfit else {}, left_out])
     return Made(
         shards=sum(report.kept > 0 for report in reports),
         read=read,
@@ -281,4 +297,6 @@ def _finish(root: Path, shards: int, embedded: int, seconds: float) -> Made:
         derived=sum(report.derived for report in reports),
         embedded=embedded,
         seconds=seconds,
+        columns=tuple(settled.columns),
+        left_out=left_out,
     )

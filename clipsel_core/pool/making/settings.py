@@ -11,6 +11,7 @@ from typing import Any
 from clipsel_core import files
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.layout import check_arch, metadata_files
+from clipsel_core.pool.making.carried import ALL, NONE, is_own, names_in
 from clipsel_core.pool.making.decode import MOST_PIXELS
 from clipsel_core.pool.sources.record import EMBEDDED, Source
 
@@ -24,6 +25,7 @@ _OPTIONS = {
     "most_pixels": "--max-pixels",
     "max_pixels": "--max-pixels",
     "pack": "--pack",
+    "columns": "--columns",
 }
 
 
@@ -59,10 +61,12 @@ def settings_to_make(
     shard_size: int | None = None,
     most_pixels: int | None = None,
     pack: bool | None = None,
+    columns: str | None = None,
 ) -> dict[str, Any]:
     """What decides which pair comes into which shard of a pool, and what is written of it. Writes nothing.
 
-    teacher: whether there is one. shard_size, most_pixels, pack: None for as the pool was begun, else as usual.
+    teacher: whether there is one. shard_size, most_pixels, pack, columns: None for as the pool was begun, else as
+        usual.
     Raises: PoolFormatError where they do not fit the source, the folder was begun with others, or is somebody else's.
     """
     check_arch(arch)
@@ -76,7 +80,13 @@ def settings_to_make(
     if not path.exists() and metadata_files(root):
         remedy = "choose a new folder"
         raise PoolFormatError(root, expected="no pool, or one of embed's", found="another pool", remedy=remedy)
-    given = {"shard_size": shard_size, "most_pixels": most_pixels, "pack": pack}
+    for name in names_in(columns or ALL) or ():
+        known = None if source.others is None else [column for column in source.others if not is_own(column)]
+        if is_own(name) or (known is not None and name not in known):
+            expected = f"all, none, or some of {', '.join(known or ())}" if known else "all, none, or further columns"
+            found = f"{name!r}, which the pool has itself" if is_own(name) else repr(name)
+            raise PoolFormatError("--columns", expected=expected, found=found)
+    given = {"shard_size": shard_size, "most_pixels": most_pixels, "pack": pack, "columns": columns}
     settings = _settled(path, root, {"format": 1, "kind": source.kind, **given}, source)
     if settings["pack"] and not source.base.remote and root.resolve() == Path(source.base.path).resolve():
         remedy = "the pool's tars would be taken for the source's"
@@ -129,7 +139,8 @@ def _settled(path: Path, root: Path, settings: dict[str, Any], source: Source) -
         return f"{'no ' * (value is False)}{option}" if isinstance(value, bool) else f"{option} {value}"
 
     begun, described = _begun(path), f"{source.said}, {source.extent}"
-    before = {**_USUAL, **begun}
+    # Pools of earlier versions have none of their sources' columns.
+    before = {**_USUAL, "columns": NONE if begun else ALL, **begun}
     now = {**settings, "signature": source.signature}
     now = {name: before.get(name) if value is None else value for name, value in now.items()}
     changed = [name for name in now if before.get(name) != now[name]] if begun else []

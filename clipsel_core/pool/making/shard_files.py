@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, counted
@@ -66,6 +66,7 @@ class ShardReport(BaseModel):
     """What became of a shard's records. following: part and place in it of the first record after them.
 
     repeated: pairs whose uid another has. derived: those whose source has a uid that cannot be a pool's.
+    left_out: columns of the source, see making.carried.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,6 +78,7 @@ class ShardReport(BaseModel):
     derived: int = 0
     following: tuple[int, int]
     last: bool
+    left_out: dict[str, dict[str, int]] = Field({}, exclude_if=lambda left_out: not left_out)
 
 
 ImagePlace = tuple[str, int, int]
@@ -147,9 +149,18 @@ def score_column(arch: str) -> str:
 
 
 def write_shard(
-    files: ShardFiles, images: Images, rows: EmbeddedRows, namer: Namer, arch: str, report: ShardReport
+    files: ShardFiles,
+    images: Images,
+    rows: EmbeddedRows,
+    namer: Namer,
+    arch: str,
+    report: ShardReport,
+    carried: Mapping[str, pa.Array],
 ) -> None:
-    """Writes a new shard. One that kept nothing has a report and rejected rows, but no metadata."""
+    """Writes a new shard. One that kept nothing has a report and rejected rows, but no metadata.
+
+    carried: the source's further columns, a value a pair that was kept.
+    """
     rejected = [dict(zip(REJECTED.names, row, strict=True)) for row in rows.rejected]
     write_parquet(files.side("rejected"), pa.Table.from_pylist(rejected, REJECTED))
     named = namer.uids()
@@ -162,8 +173,8 @@ def write_shard(
     if rows.kept:
         write_index(files, images, named)
         _save(files.npz, {f"{arch}_img": rows.image, f"{arch}_txt": rows.text})
-        table = _metadata(rows.kept, names).append_column(*_scores(arch, rows.image, rows.text))
-        write_parquet(files.parquet, table)
+        columns = {**_metadata(rows.kept, names), **carried}
+        write_parquet(files.parquet, pa.table(columns).append_column(*_scores(arch, rows.image, rows.text)))
     write_json(files.root / "embed" / f"{files.name}.json", report.model_dump())
 
 
@@ -244,12 +255,12 @@ def _save(npz: Path, arrays: dict[str, np.ndarray]) -> None:
     write_atomically(npz, write)
 
 
-def _metadata(kept: list[Record], names: list[str]) -> pa.Table:
+def _metadata(kept: list[Record], names: list[str]) -> dict[str, pa.Array]:
     own = [
         record.source_uid or (record.uid if record.uid != name else "") or None
         for record, name in zip(kept, names, strict=True)
     ]
-    columns = {
+    return {
         "uid": pa.array(names, pa.string()),
         "url": pa.array([record.url for record in kept], pa.string()),
         "text": pa.array([record.caption for record in kept], pa.string()),
@@ -261,7 +272,6 @@ def _metadata(kept: list[Record], names: list[str]) -> pa.Table:
         # Read back by `export`, which writes it into the pair's json again.
         "json": pa.array([record.facts or None for record in kept], pa.string()),
     }
-    return pa.table(columns)
 
 
 def _scores(arch: str, image: np.ndarray, text: np.ndarray) -> tuple[str, pa.Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,6 +19,7 @@ from clipsel_core.pool.sources.tables import (
     guess_columns,
     look_into,
     open_text,
+    others_of,
     read_parquet_metadata,
     read_rows,
     refuse_columns,
@@ -80,6 +81,8 @@ def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str 
         columns=[name for part in parts for name in part.columns.all],
         parts=tuple(part.image for part in parts),
         sizes=tuple(part.rows for part in parts),
+        **others_of(part.columns for part in parts),
+        written_as_text=parts[0].table.endswith((".csv", ".tsv")),
     )
 
 
@@ -119,7 +122,8 @@ def _part(place: Place, image: str, text: str, table: str, columns: tuple[str | 
         if path.ending == "parquet":
             schema, rows[table] = read_parquet_metadata(path)
         names = look_into(path, path.ending)[0] if schema is None else schema.names
-        found = guess_columns(path, names, image=columns[0], text=columns[1], needed=False)
+        found = guess_columns(path, names, image=columns[0], text=columns[1], needed=False, schema=schema)
+        found = replace(found, others=None) if path.ending == "jsonl" else found
         if found.text and schema:
             check_texts(path, found.text, schema.field(found.text).type)
     if len(set(rows.values())) > 1:

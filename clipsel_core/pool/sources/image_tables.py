@@ -26,6 +26,7 @@ from clipsel_core.pool.sources.tables import (
     check_texts,
     guess_columns,
     open_parquet,
+    others_of,
     parts_said,
     read_parquet_metadata,
     rows_in,
@@ -69,7 +70,7 @@ def open_image_parquets(
     for name in names:
         with open_parquet(base / name) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
-        given = guess_columns(base / name, schema.names, image=image, text=text, captions=captions)
+        given = guess_columns(base / name, schema.names, image=image, text=text, captions=captions, schema=schema)
         holds = _may_hold_images(schema.field(image).type)
         columns.append(_checked(base / name, schema, given, holds, "give the files alone"))
         if not rows and given.text:
@@ -78,7 +79,7 @@ def open_image_parquets(
     said = f"parquet, images from column {image!r}{captions_said(columns[0])}{several}{parts_said(names)}"
     read, glance = (partial(_read_parquet, base, names, columns, names_only=only) for only in (False, True))
     read_columns = [name for part in columns for name in part.all]
-    more: dict[str, Any] = {"image_column": image, "glance": glance}
+    more: dict[str, Any] = {"image_column": image, "glance": glance, **others_of(columns)}
     return source_of_files("parquet", base, names, read, said, columns=read_columns, sizes=tuple(rows), **more)
 
 
@@ -139,7 +140,7 @@ def open_arrow(
     columns = [_arrow_columns(base / name, image, text, captions) for name in names]
     said = f"arrow, images from column {columns[0].image!r}{captions_said(columns[0])}{parts_said(names)}"
     read, read_columns = partial(_read_arrow, base, names, columns), [name for part in columns for name in part.all]
-    return source_of_files("arrow", base, names, read, said, columns=read_columns)
+    return source_of_files("arrow", base, names, read, said, columns=read_columns, **others_of(columns))
 
 
 def _image_column(schema: pa.Schema, given: str | None, values: Callable[[str], Iterable[Any]]) -> str:
@@ -190,9 +191,10 @@ def _read_parquet(
     name, columns, number = names[part], parts[part], 0
     with open_parquet(base / name) as file:
         there = file.schema_arrow
-        wanted = [column for column in columns.all if column in there.names]
+        wanted = [column for column in (*columns.all, *(columns.others or ())) if column in there.names]
         if names_only:
-            wanted = [column for column in wanted if column not in (columns.image, columns.text)]
+            used = [column for column in columns.all if column in there.names]
+            wanted = [column for column in used if column not in (columns.image, columns.text)]
             kind = there.field(columns.image).type
             has_path = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
             wanted += [f"{columns.image}.path"] * has_path
@@ -212,7 +214,7 @@ def _arrow_columns(place: Place, image: str | None, text: str | None, captions: 
         return first[0].column(column)[:_SEEN].to_pylist() if first else []
 
     inside = _image_column(schema, image, values)
-    columns = guess_columns(place, schema.names, image=inside or image, text=text, captions=captions)
+    columns = guess_columns(place, schema.names, image=inside or image, text=text, captions=captions, schema=schema)
     return _checked(place, schema, columns, bool(inside), "name another with --image-column")
 
 
@@ -220,6 +222,7 @@ def _read_arrow(base: Place, names: Sequence[str], parts: Sequence[Columns], par
     place, columns, number, position = base / names[part], parts[part], 0, 0
     with _open_stream(place) as (schema, batches):
         described = [column for column in columns.all if column in schema.names and column != columns.image]
+        described += columns.others or ()
         for rows, shift, position in batches:
             images = _images_in(place, rows.column(columns.image), shift, position, keep=base.remote)
             for row, (path, image) in zip(rows_in(rows.select(described)), images, strict=True):

@@ -36,7 +36,8 @@ class Record:
     embeddings: of image and caption, (2, D), where the source has these; it may have no image then, and file is "".
     uid: 32 hex digits, or nothing where the source has none. source_uid: the source's own text, where it is another.
     width, height: of the original, where the source knows. sha256: of the image's bytes, once they were seen.
-    facts: the JSON of whatever else the source's json says of the pair, or nothing.
+    facts: the JSON of whatever else the source's json says of the pair, or nothing. others: the values of a table's
+    other columns, by name, of whatever type; None where there are none.
     fault: why this is no pair after all; then the rest may be missing. position: how far the part has been read.
     """
 
@@ -55,6 +56,7 @@ class Record:
     height: int | None = None
     sha256: str | None = None
     facts: str = ""
+    others: Mapping[str, Any] | None = None
     fault: str = ""
     position: int = 0
 
@@ -77,6 +79,9 @@ class Source:
     of the records' positions. read: the records of a part, by its number. said: what was found out by looking.
     image_column: what holds the image's bytes in a parquet, else nothing. signature: changes when what is in it does.
     extent: how much it is, for people.
+    others: of tables, the columns that records may have as others; None where nobody knows before they are read. unfit:
+    columns that no record has, as they hold neither numbers, truth values nor texts, or have another's name.
+    written_as_text: whether others are texts that may be written numbers, as in a csv.
     glance: the same records without images and captions, where that is quicker; it can be handed to another process.
     """
 
@@ -90,6 +95,9 @@ class Source:
     extent: str
     image_column: str = ""
     glance: Callable[[int], Iterator[Record]] | None = None
+    others: tuple[str, ...] | None = None
+    unfit: tuple[str, ...] = ()
+    written_as_text: bool = False
 
     @property
     def embedded(self) -> bool:

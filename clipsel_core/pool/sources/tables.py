@@ -41,6 +41,10 @@ _TEXT_KINDS = (
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null),
     *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
 )
+_PLAIN_KINDS = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null),
+    *(pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+)
 _ROWS_AT_ONCE = 4096
 # Rows by which a jsonl shows its columns.
 _COLUMNS_WITHIN = 1000
@@ -67,13 +71,18 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a table's columns; those that it need not have may be nothing."""
+    """The names of a table's columns; those that it need not have may be nothing.
+
+    others: further ones that hold numbers, truth values or texts; None for whatever else a row has. unfit: the rest.
+    """
 
     image: str
     text: str
     uid: str = ""
     url: str = ""
     key: str = ""
+    others: tuple[str, ...] | None = ()
+    unfit: tuple[str, ...] = ()
 
     @property
     def all(self) -> list[str]:
@@ -85,6 +94,11 @@ class Columns:
         """What a row says of its pair beside the image and the key, as fields of a Record."""
         fields = fields_of(row, self.uid, self.url)
         fields["caption"] = clean_text(row.get(self.text))
+        names: Iterable[str] = self.others or ()
+        if self.others is None:
+            used = self.all
+            names = (name for name in row if name not in used)
+        fields["others"] = {name: row[name] for name in names if row.get(name) is not None} or None
         return fields
 
     def key_in(self, row: Mapping[str, Any]) -> str:
@@ -134,6 +148,8 @@ def open_tables(
         lengths=[table.path.size() for table in tables],
         columns=[name for table in tables for name in table.columns.all],
         sizes=tuple(table.size for table in tables),
+        **others_of(table.columns for table in tables),
+        written_as_text=kind in ("csv", "tsv"),
     )
 
 
@@ -145,20 +161,32 @@ def guess_columns(
     text: str | None,
     needed: bool = True,
     captions: bool = True,
+    schema: pa.Schema | None = None,
 ) -> Columns:
     """The columns to read. image, text: as somebody gave them, or None to go by the usual names, in any case.
 
-    captions: False where none are wanted.
+    captions: False where none are wanted. schema: of a table whose columns have types.
     Raises: PoolFormatError where one that was given is not there, or one that is `needed` cannot be guessed.
     """
     names = list(names)
-    return Columns(
+    columns = Columns(
         image=_given(table, names, image, "--image-column", IMAGE_COLUMNS, needed),
         text=_given(table, names, text, "--text-column", TEXT_COLUMNS, needed) if captions else "",
         uid=find_column(names, ["uid"]) or "",
         url=find_column(names, ["url", "image_url"]) or "",
         key=find_column(names, ["key", "__key__"]) or "",
     )
+    rest = [name for name in dict.fromkeys(names) if name and name not in columns.all]
+    fit = [name for name in rest if names.count(name) == 1 and (schema is None or _is_plain(schema.field(name).type))]
+    return replace(columns, others=tuple(fit), unfit=tuple(name for name in rest if name not in fit))
+
+
+def others_of(columns: Iterable[Columns]) -> dict[str, Any]:
+    """What a source of these tables knows of its further columns, as fields of a Source."""
+    listed = list(columns)
+    found = [part.others for part in listed]
+    names = None if None in found else tuple(dict.fromkeys(name for part in found for name in part or ()))
+    return {"others": names, "unfit": tuple(dict.fromkeys(name for part in listed for name in part.unfit))}
 
 
 def refuse_columns(where: str, image: str | None, text: str | None) -> None:
@@ -286,7 +314,9 @@ class _Table:
 def _table(base: Place, name: str, kind: str, image: str | None, text: str | None, captions: bool) -> _Table:
     path = base / name
     names, first, said = look_into(path, kind)
-    columns = guess_columns(path, names, image=image, text=text, captions=captions)
+    schema = read_parquet_metadata(path)[0] if kind == "parquet" else None
+    columns = guess_columns(path, names, image=image, text=text, captions=captions, schema=schema)
+    columns = replace(columns, others=None) if kind == "jsonl" else columns
     for column, option in ((columns.text, "--text-column"), (columns.image, "--image-column")):
         if kind == "parquet" and column:
             check_texts(path, column, read_parquet_metadata(path)[0].field(column).type, option)
@@ -435,6 +465,12 @@ def _quoted_throughout(lines: list[str]) -> bool:
     quoted = [[len(field) > 1 and field[0] == field[-1] == '"' for field in row] for row in rows]
     values = [row for row in quoted[1:] if len(row) == len(quoted[0])]
     return all(quoted[0]) or (len(values) >= _ENOUGH and any(map(all, zip(*values, strict=True))))
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether a column's values are numbers, truth values or texts."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(is_kind(kind) for is_kind in _PLAIN_KINDS)
 
 
 def _given(table: Place, names: list[str], given: str | None, option: str, usual: tuple[str, ...], needed: bool) -> str:

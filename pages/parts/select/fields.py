@@ -61,8 +61,10 @@ def _change(entry: Entry, run: Run, number: int, told: Callable[[AnyStep], dict[
     step = recipes.draft(entry, run).get(number)
     if step is None:
         return
+    # A mix's dump is none that makes it again.
+    said = {**step.model_dump(by_alias=True, exclude_none=True, exclude={"defined"}), "defined": step.defined}
     try:
-        made = type(step).model_validate({**step.model_dump(by_alias=True, exclude_none=True), **told(step)})
+        made = type(step).model_validate({**said, **told(step)})
     except (ValidationError, ValueError, ArithmeticError) as error:
         raise RecipeError(step.where, expected=_EXPECTED[step.kind], found="something else") from error
     recipes.change_step(entry, run, number, made)
@@ -119,13 +121,13 @@ def _draw_interval(entry: Entry, run: Run, number: int, step: Between) -> None:
         wide["args"] = (entry, run, number, told)
         st.number_input("From", value=step.between[0], key=low, **wide)
         st.number_input("To", value=step.between[1], key=high, **wide)
-    spread = marginals.marginal(entry, step.column)
+    spread = marginals.marginal(entry, step.metric)
     edges, whole = spread.coarse(_BINS)
     passing = np.where((step.between[0] <= edges[1:]) & (edges[:-1] <= step.between[1]), whole, 0)
     ends = [charts.Mark(end, "") for end in step.between if edges[0] <= end <= edges[-1]]
     layers = [charts.Layer("pool", "pool", whole), charts.Layer("kept", "in the interval", passing)]
-    note = registry.column_of(entry, step.column).help
-    unit = registry.unit_of(registry.column_of(entry, step.column))
+    column = registry.column_of(entry, step.metric)
+    note, unit = column.help, registry.unit_of(column)
     shown = registry.title(entry, step.column)
     charts.draw_histogram(shown, note, edges, layers, ends, key=f"between-{number}", height=110, unit=unit)
 

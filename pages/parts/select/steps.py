@@ -164,7 +164,8 @@ def draw_effects(entry: Entry, run: Run, picked: state.Picked | None, places: di
                 report = picked.selection.report[earlier]
                 if report.listed is not None and report.unknown is not None:
                     listed, unknown = words.number(report.listed), words.number(report.unknown)
-                    messages.show_note(f"{listed} listed, {unknown} not in this run")
+                    counted = f"; {words.number(report.samples)} samples" if report.samples is not None else ""
+                    messages.show_note(f"{listed} listed, {unknown} not in this run{counted}")
         earlier += step.enabled
 
 
@@ -229,7 +230,8 @@ def _draw_list_adder(entry: Entry, run: Run) -> None:
         uploaded, kind = st.session_state.get(upload), _LIST_RULES[st.session_state["list rule"]]
         try:
             name = recipes.store_list(run, uploaded.name, uploaded.getvalue()) if uploaded else None
-            step: AnyStep = kind.model_validate({kind.kind: name or st.session_state["list file"]})
+            counts = {"counts": True} if st.session_state["list counts"] and kind is not Subtract else {}
+            step: AnyStep = kind.model_validate({kind.kind: name or st.session_state["list file"], **counts})
         except (ClipselError, OSError) as error:
             editor.list_failed = messages.not_written(error, run.recipes_dir / "lists")
             return
@@ -246,6 +248,7 @@ def _draw_list_adder(entry: Entry, run: Run) -> None:
         endings = [ending.removeprefix(".") for ending in ENDINGS.split(", ")]
         st.file_uploader("Or upload one", endings, key=upload)
         st.caption("Uids as a .npy of dtype u8,u8, one a line in .txt, or a column uid in .csv or .parquet.")
+        st.toggle("Count repeats", key="list counts", help="Pairs count as often as the list names them.")
         if editor.list_failed:
             messages.show_error(editor.list_failed, "This list cannot be used")
             editor.list_failed = None
@@ -325,7 +328,9 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
     rule = st.session_state[f"rule-{number}"]
     said: dict[str, Any] = {"enabled": old.enabled}
     if old.column is not None:
-        said["column"] = metric = st.session_state[f"metric-{number}"]
+        said["column"] = chosen = st.session_state[f"metric-{number}"]
+        said["defined"] = tuple(defined for defined in old.defined if defined[0] == chosen)
+        metric = old.meant_by(chosen)
     elif isinstance(old, ScoreStep):
         said |= {"mix": old.mix, "standardise": old.standardise, "missing": old.missing}
         metric = recipes.ranked_by(old)

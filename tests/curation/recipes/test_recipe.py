@@ -84,11 +84,11 @@ WRONG = {
     "steps without a value": ("steps:", 1, "one or more steps", "nothing"),
     "steps a number": ("steps: 3", 1, "one or more steps", "3"),
     "a list at the top": ("- {metric: clip_score, keep_top: 0.1}", 1, "steps", "a list"),
-    "unknown key at the top": ("step: 1\nsteps: [{keep: [1]}]", 1, "one of the keys name, steps", "'step'"),
+    "unknown key at the top": ("step: 1\nsteps: [{keep: [1]}]", 1, "one of the keys name, columns, steps", "'step'"),
     "step a word": ("steps:\n- keep_top", 2, "a step such as", "'keep_top'"),
     "step empty": ("steps:\n- {}", 2, "one of keep_top, keep_bottom, at_least", "none of them"),
     "unknown key": ("steps:\n- metric: clip_score\n  keep_topp: 0.3", 3, "keep_top", "'keep_topp'"),
-    "key of another step": ("steps:\n- {intersect: a.npy,\n   of: pool}", 3, "intersect, enabled", "'of'"),
+    "key of another step": ("steps:\n- {intersect: a.npy,\n   of: pool}", 3, "intersect, counts, enabled", "'of'"),
     "no action": ("steps:\n- {metric: clip_score}", 2, "one of keep_top", "metric"),
     "two actions": (
         "steps:\n- metric: clip_score\n  keep_top: 0.1\n  at_least: 0.2",

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipsel_core.curation.recipes.uidlists import read_uid_list
+from clipsel_core.curation.recipes.uidlists import read_counts, read_uid_list
 from clipsel_core.errors import UidError
 from tests.curation.conftest import make_uids
 
@@ -92,11 +92,13 @@ UUIDS = [uuid.UUID(int=n << 90 | n) for n in (5, 3, 9)]
         pa.array([str(value).upper() for value in UUIDS], pa.string_view()),
         pa.array([value.hex for value in UUIDS], pa.large_string()),
         pa.array([value.bytes for value in UUIDS], pa.binary(16)),
+        pa.array([value.bytes for value in UUIDS], pa.binary()),
+        pa.array([divmod(value.int, 1 << 64) for value in UUIDS], pa.struct({"f0": pa.uint64(), "f1": pa.uint64()})),
         pa.array(UUIDS, pa.uuid()),
     ],
     ids=lambda column: str(column.type),
 )
-@pytest.mark.parametrize("name", ["uid", "UID"])
+@pytest.mark.parametrize("name", ["uid", "UID", "uids"])
 def test_read_uid_list__takes_a_uid_column_of_any_type(tmp_path, column, name):
     pq.write_table(pa.table({name: column}), tmp_path / "list.parquet")
     wanted = make_uids(*sorted(value.int for value in UUIDS))
@@ -116,7 +118,7 @@ def test_read_uid_list__takes_uuids_as_text(tmp_path, ending):
 )
 def test_read_uid_list__refuses_halves_of_another_type(tmp_path, half):
     pq.write_table(pa.table({"uid_hi": pa.array([1, 2], pa.uint64()), "uid_lo": half}), tmp_path / "list.parquet")
-    with pytest.raises(UidError, match=r"list\.parquet: expected a column uid_lo of uint64, found"):
+    with pytest.raises(UidError, match=r"list\.parquet: uids: expected halves of uint64, found"):
         read_uid_list(tmp_path / "list.parquet")
 
 
@@ -157,3 +159,37 @@ def test_read_uid_list__utf16_that_breaks_off(tmp_path):
     (tmp_path / "list.csv").write_bytes("uid\nab\n".encode("utf-16") + b"\0")
     with pytest.raises(UidError, match=r"list\.csv: expected a \.csv file of uids, found "):
         read_uid_list(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("ending", ["txt", "csv", "parquet", "npy"])
+def test_read_counts__counts_repeats_in_any_order(tmp_path, ending):
+    path = write(tmp_path / f"list.{ending}", ending)
+    if ending == "npy":
+        np.save(path, make_uids(0x30, 0x1F, 2, 0x30, 2))
+    found, counts = read_counts(path)
+    assert (found.tolist(), counts.tolist()) == (make_uids(2, 0x1F, 0x30).tolist(), [2, 1, 2])
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", ["int64", "uint16", "float32"])
+def test_read_counts__a_column_says_how_often(tmp_path, ending, kind):
+    table = pd.DataFrame({"COUNT": np.array([3, 1, 0, 2, 5], kind), "Uid": ["30", "1f", "7", "30", "2"]})
+    path = tmp_path / f"list.{ending}"
+    table.to_csv(path, index=False) if ending == "csv" else table.to_parquet(path)
+    found, counts = read_counts(path)
+    assert (found.tolist(), counts.tolist()) == (make_uids(2, 0x1F, 0x30).tolist(), [5, 1, 5])
+    assert read_uid_list(path).tolist() == make_uids(2, 7, 0x1F, 0x30).tolist()
+
+
+def test_read_counts__of_an_empty_list(tmp_path):
+    (tmp_path / "list.txt").write_text("")
+    assert [len(part) for part in read_counts(tmp_path / "list.txt")] == [0, 0]
+
+
+@pytest.mark.parametrize("counts", [[1.5, 1], [-1, 1], [2**32, 1], ["many", "1"], [None, 1], [float("inf"), 1]])
+def test_read_counts__refuses_what_is_no_count(tmp_path, counts):
+    pq.write_table(pa.table({"uid": ["1", "2"], "count": counts}), tmp_path / "list.parquet")
+    expected = r"list\.parquet: expected whole numbers from 0 to 4,294,967,295 in the column count, found"
+    with pytest.raises(UidError, match=expected):
+        read_counts(tmp_path / "list.parquet")
+    assert len(read_uid_list(tmp_path / "list.parquet")) == 2

@@ -17,7 +17,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import dump_recipe, parse_recipe
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.curation.selecting import sampling
-from clipsel_core.curation.selecting.export import export
+from clipsel_core.curation.selecting.export import export, manifest_of
 from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.curation.selecting.shards import export_shards
 from clipsel_core.errors import RecipeError
@@ -150,3 +150,27 @@ def test_dump_recipe__a_sample_is_read_back_as_it_was():
     assert dump_recipe(recipe) == (
         "steps:\n- {sample: 9000, by: {clip_score: 20, s_cliploss: 10}, penalty: 0.15, round: 700, seed: 4}\n"
     )
+
+
+@pytest.mark.parametrize(("given", "seen"), [(None, 9000), (27_000, 27_000)])
+def test_manifest__says_how_often_pairs_are_seen(run, tmp_path, given, seen):
+    recipe = recipe_of(STEP)
+    selection = select(run, recipe)
+    content = export(run, selection, recipe, tmp_path / "a.npy", samples_seen=given).content
+    assert (content["samples"], content["samples_seen"], content["epochs"]) == (9000, seen, seen / 9000)
+    times = {float(times): pairs for times, pairs in content["pairs_by_times_seen"].items()}
+    assert times == {seen / 9000 * count: pairs for count, pairs in selection.counts_of_counts().items()}
+    assert sum(times * pairs for times, pairs in times.items()) == seen
+    assert json.loads((tmp_path / "a.npy.manifest.json").read_text()) == content
+
+
+def test_manifest__epochs_of_a_set_and_of_what_is_written(run, tmp_path):
+    recipe = recipe_of("{column: clip_score, keep_top: 0.01}")
+    selection = select(run, recipe)
+    assert "epochs" not in export(run, selection, recipe, tmp_path / "a.npy").content
+    content = export(run, selection, recipe, tmp_path / "a.npy", samples_seen=95).content
+    assert (content["epochs"], content["pairs_by_times_seen"]) == (2.5, {"2.5": 38})
+    done = export_shards(run, selection, recipe, tmp_path / "tars", samples_seen=95)
+    assert done["epochs"] == 95 / done["written"] == 2.5
+    # How many are written counts, not how many were selected.
+    assert manifest_of(run, selection, recipe, samples_seen=95, written=19)["epochs"] == 5

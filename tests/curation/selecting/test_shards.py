@@ -12,12 +12,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
 from open_clip_train import data
 
 from clipsel_core import uids
+from clipsel_core.columns.adding import import_column
 from clipsel_core.curation.recipes.recipe import dump_recipe, parse_recipe
 from clipsel_core.curation.selecting import shards
 from clipsel_core.curation.selecting.export import open_clip_commands
@@ -25,6 +28,7 @@ from clipsel_core.curation.selecting.selection import select
 from clipsel_core.curation.selecting.shards import export_shards
 from clipsel_core.errors import ExportError, PoolFormatError
 from clipsel_core.pool.making.embed import load_teacher
+from clipsel_core.runs.columns import Column
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run
 from tests.conftest import write_shard
@@ -167,8 +171,60 @@ def test_export_shards__pairs_that_are_not_accounted_for_are_named(tmp_path, mad
         export_shards(run, selection, recipe, tmp_path / "out")
 
 
-def test_numbers__a_score_that_is_missing_is_null():
-    assert json.dumps(shards._numbers(np.array([np.nan, 0.5], np.float32))) == "[null, 0.5]"
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (Column(name="a"), "[null, 1.0, null]"),
+        (Column(name="a", kind="flag"), "[null, true, true]"),
+        (Column(name="a", kind="category", values=("x", "y")), '[null, "y", "y"]'),
+    ],
+)
+def test_as_values__as_json_has_them(column, said):
+    values = [np.nan, 1, np.inf if column.kind == "number" else 1]
+    assert json.dumps(shards._as_values(column, np.array(values, np.float32))) == said
+
+
+def test_export_shards__the_pools_columns_lie_in_each_json(tmp_path, teacher):
+    """A csv's columns, read back by webdataset; shards differ, as one has no nsfw."""
+    folder = SOURCES["csv"](tmp_path / "in").parent
+    table = pd.read_csv(folder / "captions.csv")
+    table["width"], table["lang"], table["nsfw"] = [*range(8), None], [*"abcdefgh", None], [True, None, *[False] * 7]
+    table["score"] = np.linspace(0, 1, 9)
+    table.to_csv(folder / "captions.csv", index=False)
+    build(folder, tmp_path / "pool", teacher, shard_size=5)
+    shard = tmp_path / "pool" / "metadata" / "00000001.parquet"
+    pq.write_table(pq.read_table(shard).drop_columns(["nsfw"]), shard)
+    run = score(tmp_path / "pool", tmp_path / "run", batch_size=4, device="cpu")
+    export_shards(*chosen(run, EVERYTHING), tmp_path / "out", pairs_per_shard=4)
+    facts = [json.loads(sample["json"], parse_constant=pytest.fail) for sample in read(tmp_path / "out")]
+    assert [fact["width"] for fact in facts] == [*range(8), None]
+    assert [fact["lang"] for fact in facts] == [*"abcdefgh", None]
+    assert [fact["nsfw"] for fact in facts] == [True, None, *[False] * 3, *[None] * 4]
+    assert [fact["score"] for fact in facts] == table["score"].to_list()
+    assert [fact["original_width"] for fact in facts] == [24] * 9
+    assert not facts[0].keys() & {"text", "json", "clip_score"}
+    assert all(fact["key"] == sample["__key__"] for fact, sample in zip(facts, read(tmp_path / "out"), strict=True))
+
+
+def test_export_shards__a_field_of_the_json_stays_and_is_counted(tmp_path):
+    """The pool says another width than the json; an added category is written as text."""
+    run, _ = tar_pool(tmp_path)
+    parquet = next((tmp_path / "pool" / "metadata").glob("*.parquet"))
+    table = pq.read_table(parquet)
+    for name, value in (("width", 99), ("depth", 3), ("clip_score", 5.0)):
+        table = table.append_column(name, pa.array([value] * table.num_rows))
+    pq.write_table(table, parquet)
+    lang = {"uid": table["uid"].to_pylist(), "lang": ["en", "de"] * 6 + ["en"]}
+    pd.DataFrame(lang).to_csv(tmp_path / "lang.csv", index=False)
+    import_column(run.root, "lang", f"{tmp_path}/lang.csv#lang")
+    done = export_shards(*chosen(Run.open(run.root), EVERYTHING), tmp_path / "out", scores=True, pairs_per_shard=4)
+    assert done["json_stays"] == json.loads((tmp_path / "out" / "manifest.json").read_text())["json_stays"]
+    assert done["json_stays"] == {"width": 9}
+    known = dict(zip(lang["uid"], lang["lang"], strict=True))
+    for sample in read(tmp_path / "out"):
+        facts = json.loads(sample["json"])
+        assert (facts["width"], facts["depth"], facts["lang"]) == (24, 3, known[facts["uid"]])
+        assert facts["clip_score"] < 2
 
 
 def test_export_shards__no_room_for_where_the_images_lie(tmp_path, made):
