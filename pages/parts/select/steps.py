@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Context, Decimal
 from functools import lru_cache, partial
@@ -120,6 +119,18 @@ class _Thumb:
     heard: float = 0
 
 
+def hear_thumbs(entry: Entry) -> None:
+    """Takes in where thumbs were moved to. Called before anything asks for the draft, on whichever page.
+
+    Streamlit ends a run at any touch of the session, when a later message waits. What the run was told is then taken in
+    by the next one, so that what is saved or exported is what the browser shows.
+    """
+    run = state.open_run(entry)
+    for number, step in recipes.draft(entry, run).items():
+        if isinstance(step, ScoreStep):
+            _hear(entry, run, number, _thumb_key(number, step))
+
+
 def draw_steps(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
     """A card for each step of the draft, and in each the place that draw_effects fills, by the step's number."""
     places = {}
@@ -174,14 +185,33 @@ def _draw_effect(
     """The thumb and what it does: percent for a share, the column's own range for a threshold."""
     number, step = numbered
     ruler, settings = _ruler(entry, step), None
-    key = f"share-{number}" if isinstance(step, ShareStep) else f"{step.kind}-{number}-{step.metric}"
     head = {**ruler.head(step), "label": f"Step {place + 1}: {_called(entry, step)}"}
     if picked is not None:
         settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
         if isinstance(step, KeepBottom):
             settings = turned(settings)
         head |= _effect(entry, step, earlier, settings, picked.selection) | {"recipe": recipes.mark(picked.recipe)}
-    _draw_thumb(head, settings, key, partial(_move, entry, run, number))
+    key = _thumb_key(number, step)
+    head["heard"] = sessions.get(_Thumb, key).heard
+    _control(data=packed(head, settings), key=key, on_moved_change=partial(_hear, entry, run, number, key))
+
+
+def _thumb_key(number: int, step: ScoreStep) -> str:
+    return f"share-{number}" if isinstance(step, ShareStep) else f"{step.kind}-{number}-{step.metric}"
+
+
+def _hear(entry: Entry, run: Run, number: int, key: str) -> None:
+    """Takes in the last move of a thumb, unless that was done.
+
+    By the number of the last move heard the browser tells the answer to an older one, which it must not follow back.
+    """
+    thumb = sessions.get(_Thumb, key)
+    match (st.session_state.get(key) or {}).get("moved"):
+        case {"place": int(place), "move": int() | float() as move, **more} if move != thumb.heard:
+            typed = more.get("typed")
+            _move(entry, run, number, typed if isinstance(typed, str) else place)
+            # Once the step is changed, and in its place, so that the run cannot end between the two.
+            thumb.heard = move
 
 
 def turned(settings: Settings) -> Settings:
@@ -342,34 +372,11 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
     recipes.change_step(entry, run, number, made)
 
 
-def _draw_thumb(
-    head: dict[str, Any], settings: Settings | None, key: str, moved: Callable[[int | str], object]
-) -> None:
-    """Draws the thumb and, where the step can be counted, its histogram.
-
-    head: what is said as words and single numbers, as mirror.js reads it. settings: what each place of the thumb would
-    do, None where the recipe does not fit the run. moved: called when the thumb was let go, with its place, or when an
-    amount was typed, with that as text.
-    """
-    thumb = sessions.get(_Thumb, key)
-
-    def hear() -> None:
-        # By the number of the last move heard the browser tells the answer to an older one, which it must not follow
-        # back. It says a move that was not heard again: Streamlit ends a run at any touch of the session, when a later
-        # message waits.
-        match st.session_state[key].get("moved"):
-            case {"place": int(place), "move": int() | float() as move, **more} if move != thumb.heard:
-                typed = more.get("typed")
-                moved(typed if isinstance(typed, str) else place)
-                # Once the step is changed, and in its place, so that the run cannot end between the two.
-                thumb.heard = move
-
-    _control(data=packed({**head, "heard": thumb.heard}, settings), key=key, on_moved_change=hear)
-
-
 def packed(head: dict[str, Any], settings: Settings | None) -> bytes:
     """One message: the length of the words (4 bytes), the words as JSON, padding to 4, then numbers of 4 bytes each.
 
+    head: what is said as words and single numbers, as mirror.js reads it. settings: what each place of the thumb would
+    do, None where the recipe does not fit the run.
     head["arrays"] names them in order, each with its length: thresholds, float32 as scores are, and counts, uint32.
     """
     arrays = {}
