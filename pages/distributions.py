@@ -9,9 +9,10 @@ import streamlit as st
 from clipsel_core.curation.index.counts import Density, density
 from clipsel_core.curation.recipes.recipe import ScoreStep
 from clipsel_core.errors import ClipselError, PoolFormatError
-from pages.parts import charts, marginals, messages, recipes, registry, state, words
+from pages.parts import brush, charts, marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.distributions import kinds, ranks
+from pages.parts.pair import galleries, marked
 
 _BINS = 128
 _QUANTILES = (5, 50, 95)
@@ -61,14 +62,28 @@ def _each(entry: Entry, names: list[str]) -> None:
             disabled=not others,
             width=380,
         )
-    for place, name in enumerate([*besides, *own]):
-        if place % 2 == 0:
-            columns = st.columns(2, gap="medium")
-        with columns[place % 2].container(border=True, height="stretch"):
-            try:
-                _draw_one(entry, name, log=scale == "log")
-            except PoolFormatError as error:
-                messages.show_error(error, f"{registry.title(entry, name)} cannot be drawn")
+    names = [*besides, *own]
+    for row in (names[start : start + 2] for start in range(0, len(names), 2)):
+        for place, name in zip(st.columns(2, gap="medium"), row, strict=False):
+            with place.container(border=True, height="stretch"):
+                try:
+                    _draw_one(entry, name, log=scale == "log")
+                except PoolFormatError as error:
+                    messages.show_error(error, f"{registry.title(entry, name)} cannot be drawn")
+        # Below both, so that neither is pulled apart.
+        for name in row:
+            if brush.marked(kinds.chart_of(entry, name), _BINS):
+                _draw_marked(entry, name)
+
+
+def _draw_marked(entry: Entry, name: str) -> None:
+    """The pairs in the part of a chart that is marked."""
+    if registry.column_of(entry, name).kind in ("category", "text"):
+        kinds.draw_marked_bars(entry, name)
+    else:
+        recipe = recipes.draft_yaml(entry, state.open_run(entry))
+        keeps = galleries.find_keeps(entry, recipe)
+        marked.draw_interval(entry, kinds.chart_of(entry, name), _BINS, keeps=keeps)
 
 
 def _draw_one(entry: Entry, name: str, *, log: bool) -> None:
@@ -89,7 +104,7 @@ def _draw_one(entry: Entry, name: str, *, log: bool) -> None:
         edges,
         [charts.Layer("kept", "", counts)],
         [charts.Mark(value, "") for value in found.values()],
-        key=f"spread-{name}",
+        chart=kinds.chart_of(entry, name),
         aside=" · ".join(f"P{percent} {words.decimal(value)}" for percent, value in found.items()),
         log=log,
         unit=registry.unit_of(column),

@@ -128,6 +128,61 @@ def counts(page) -> list[str]:
     return [page.locator(".headline").inner_text(), *page.locator(".funnel .row").all_inner_texts(), *kept]
 
 
+def mark(page, chart, low: float, high: float) -> None:
+    """Presses at a share of a histogram's width and drags to another."""
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + low * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + high * box["width"], y, steps=6)
+    page.mouse.up()
+
+
+def test_select__a_part_of_a_histogram_is_dragged_over_and_its_thumb_stays(page, server):
+    visit(page, "select")
+    card, before = page.locator(".st-key-effect-0"), counts(page)
+    mark(page, card.locator(".plot"), 0.5, 0.65)
+    said = card.locator(".shows")
+    expect(said).to_contain_text("s-CLIPLoss from")
+    expect(card.locator(".card")).to_have_count(12)
+    low, high = map(float, re.search(r"from (\S+) to (\S+)", said.inner_text()).groups())
+    scores = ScoreTable.open(Run.open(server.data / "demo" / "run")).column("s_cliploss").astype(np.float64)
+    inside = int(((scores >= low) & (scores <= high)).sum())
+    assert f"{inside:,} pairs" in said.inner_text()
+    assert counts(page) == before
+    # The thumb moves as it did, and the mark with its pairs stays.
+    drag(page, card.locator(".thumb"), 0.6)
+    page.mouse.up()
+    expect(card.locator(".control .title")).to_contain_text("keeps 2,2")
+    settle(page)
+    expect(card.locator(".part")).to_have_count(1)
+    expect(said).to_contain_text(f"{inside:,} pairs")
+    card.get_by_role("link", name="Open in Gallery").click()
+    expect(page.get_by_role("heading", name="Gallery", level=1)).to_be_visible()
+    expect(page.get_by_text(f"{inside:,} pairs")).to_be_visible()
+
+
+def test_distributions__a_mark_is_made_by_the_keyboard_too_and_dropped_by_escape_or_a_click(page):
+    visit(page, "distributions")
+    chart = page.locator(".st-key-spread-clip_score .histogram")
+    chart.press("ArrowRight")
+    expect(page.locator(".card")).to_have_count(12)
+    settle(page)
+    first = page.locator(".shows").first.inner_text()
+    chart.press("Shift+ArrowRight")
+    expect(page.locator(".shows").first).not_to_have_text(first)
+    settle(page)
+    page.keyboard.press("Escape")
+    expect(page.locator(".card")).to_have_count(0)
+    mark(page, chart.locator(".plot"), 0.2, 0.8)
+    expect(page.locator(".card")).to_have_count(12)
+    settle(page)
+    chart.locator(".plot").click()
+    expect(page.locator(".card")).to_have_count(0)
+    expect(chart.locator(".part")).to_have_count(0)
+
+
 @pytest.mark.parametrize(("step", "share"), [(1, 0.05), (1, 0.6), (0, 0.1), (0, 0.9)])
 def test_select__dragging_counts_what_release_finds(page, step, share):
     """The browser alone counts all steps while the thumb moves; the server then finds the same."""

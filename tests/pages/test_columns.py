@@ -12,7 +12,7 @@ from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.columns import Column
 from clipsel_core.runs.store import Run
 from pages.parts import words as words_of
-from tests.pages.conftest import components, thumbs, words
+from tests.pages.conftest import components, say, thumbs, words
 from tests.pages.test_select import kept, saved_steps
 from tests.pages.worlds import add_column_by_hand, add_recipe, make_run
 
@@ -202,18 +202,98 @@ def test_select__a_random_share_and_an_interval_are_typed(run, open_page):
 
 def test_distributions__draws_what_is_asked_of_the_pool_and_bars_of_categories(run, open_page):
     app = open_page("distributions", run)
-    assert "boxer" in words(app)
-    assert "50.0 %" in words(app)
+    rows = components(app, "clipsel_bars")[0]["rows"]
+    assert [(row["label"], row["count"], row["share"]) for row in rows] == [
+        ("boxer", "30", "50.0 %"),
+        ("pug", "15", "25.0 %"),
+        ("(none)", "15", "25.0 %"),
+    ]
     assert len(components(app, "clipsel_histogram")) == 8
     app.multiselect(key="besides").set_value(["original_width", "fault"]).run()
     assert not app.exception
     assert len(components(app, "clipsel_histogram")) == 9
-    assert "66.7 %" in words(app)
+    assert components(app, "clipsel_bars")[0]["rows"][0]["share"] == "66.7 %"
     app.session_state["view"] = "By kind"
     app.run()
     assert app.selectbox(key="kind").options == ["Breed", "fault"]
     titles = [chart["title"].split(":")[0] for chart in components(app, "clipsel_histogram")]
     assert titles == ["boxer", "pug", "(none)"]
+
+
+def mark(app, component, key, first, last, turn=1.0):
+    """Has the chart with this key say that some of it is marked."""
+    charts = (element.proto for element in app.get("bidi_component"))
+    chart = next(proto.id for proto in charts if proto.component_name == component and proto.id.endswith(f"-{key}"))
+    return say(app, chart, "marked", {"turn": turn, "ends": [first, last]})
+
+
+def test_distributions__show_the_pairs_in_a_marked_part_and_lead_to_all_of_them(run, open_page):
+    app = mark(open_page("distributions", run), "clipsel_histogram", "spread-clip_score", 32, 63)
+    assert not app.exception
+    # clip_score is row / 60, and the last is 59 / 60: a quarter of its span to the half.
+    rows = [row for row in range(60) if 0.2458 <= row / 60 <= 0.4917]
+    assert f"CLIPScore from 0.2458 to 0.4917</b> <span>{len(rows)} pairs" in words(app)
+    cards = components(app, "clipsel_cards")[0]["cards"]
+    assert {int(card["caption"].removeprefix("caption of pair ")) for card in cards} <= set(rows)
+    assert len(cards) == 12
+    link = app.get("page_link")[0].proto
+    assert (link.page, link.query_string) == ("gallery", "metric=CLIPScore&from=0.2458&to=0.4917")
+    app.button(key="unmark spread-clip_score").click().run()
+    assert components(app, "clipsel_cards") == []
+    app = mark(app, "clipsel_histogram", "spread-clip_score", 0, 127, turn=2.0)
+    assert "60 pairs" in words(app)
+
+
+def test_distributions__show_the_pairs_of_marked_bars(run, open_page):
+    app = mark(open_page("distributions", run), "clipsel_bars", "spread-breed", 1, 2)
+    assert "Breed: pug, (none)</b> <span>30 pairs" in words(app)
+    cards = components(app, "clipsel_cards")[0]["cards"]
+    assert {int(card["caption"].removeprefix("caption of pair ")) % 4 for card in cards} == {0, 3}
+    assert app.get("page_link")[0].proto.query_string == "kind=Breed&value=pug&value=%28none%29"
+
+
+def test_distributions__a_marked_part_is_of_one_chart_alone(run, open_page):
+    app = mark(open_page("distributions", run), "clipsel_histogram", "spread-clip_score", 0, 5)
+    app = mark(app, "clipsel_histogram", "spread-s_cliploss", 3, 5)
+    assert len(components(app, "clipsel_cards")) == 1
+    marks = {chart["title"]: chart["mark"] for chart in components(app, "clipsel_histogram")}
+    assert marks["CLIPScore of 60 pairs"] == {"heard": 1}
+    assert marks["s-CLIPLoss of 60 pairs"] == {"heard": 1, "first": 3, "last": 5}
+
+
+def test_by_kind__marks_pairs_of_the_kind(run, open_page):
+    app = open_page("distributions", run)
+    app.session_state["view"] = "By kind"
+    app.run()
+    app = mark(app, "clipsel_histogram", "kind-breed-1", 64, 127)
+    cards = components(app, "clipsel_cards")[0]["cards"]
+    rows = {int(card["caption"].removeprefix("caption of pair ")) for card in cards}
+    assert rows == {row for row in range(60) if row % 4 == 0 and row / 60 >= 0.4917}
+
+
+def test_select__shows_the_pairs_in_a_marked_part_and_whether_they_are_kept(run, open_page):
+    app = mark(open_page("select", run), "clipsel_control", "share-0", 0, 127)
+    assert not app.exception
+    assert "s-CLIPLoss from -0.5000 to 0.4834</b> <span>60 pairs" in words(app)
+    badges = {card["badge"] for card in components(app, "clipsel_cards")[0]["cards"]}
+    assert badges <= {"kept", "dropped"}
+    assert thumbs(app)[0].head["place"] == 300
+
+
+def test_gallery__takes_an_interval_and_values_of_a_category(run, open_page):
+    app = open_page("gallery", run)
+    app.number_input(key="from").set_value(0.3).run()
+    app.number_input(key="to").set_value(0.5).run()
+    app.selectbox(key="kind").set_value("breed").run()
+    app.multiselect(key="value").set_value(["pug", ""]).run()
+    assert not app.exception
+    cards = components(app, "clipsel_cards")[0]["cards"]
+    rows = [row for row in range(59, -1, -1) if 0.3 <= row / 60 <= 0.5 and row % 4 in (0, 3)]
+    assert [card["caption"] for card in cards] == [f"caption of pair {row}" for row in rows]
+    app.selectbox(key="metric").set_value("s_cliploss").run()
+    assert (app.number_input(key="from").value, app.number_input(key="to").value) == (None, None)
+    app.number_input(key="from").set_value(9.0).run()
+    assert "Nothing to show" in words(app)
 
 
 def test_gallery__sorts_by_a_column_of_the_pool(run, open_page):

@@ -48,14 +48,19 @@ def draw_kinds_adder(entry: Entry, run: Run) -> None:
 
 
 def _ask_for_category(entry: Entry) -> AnyStep | None:
-    names = categories.category_names(entry)
-    where = "a column of few values" if names else "no column of few values"
+    names = categories.offered(entry, wait=True)
+    where = "a column that sorts pairs" if names else "no column that sorts pairs"
     titles = registry.titles(entry)
     name = st.selectbox("Category", names, None, titles, key="new category", placeholder=where, disabled=not names)
     messages.show_note("Keeps pairs with one of the values that are ticked on its card.")
     if name is None:
         return None
-    labels = categories.categories_of(entry, name).labels
+    found = categories.find_categories(entry, name)
+    if found is None:
+        messages.show_note(categories.too_many(registry.title(entry, name)))
+        typed = st.text_input("One of its values", key="new value", max_chars=200)
+        return In.model_validate({"column": name, "in": (typed,)}) if typed else None
+    labels = found.labels
     return In.model_validate({"column": name, "in": labels[: None if len(labels) <= _FEW_VALUES else 1]})
 
 

@@ -283,7 +283,11 @@ export default function (component) {
     const counts = `${said(left[step], step)} of ${said(left[step - 1], step - 1)}`
     say(root.querySelector(".title"), still ? pictured(head, self.place).title : `${head.says} keeps ${counts}`)
   }
-  const picture = () => show(root, pictured(head, self.place))
+  const marked = counted && brushBins(component, root, head)
+  const picture = () => {
+    show(root, pictured(head, self.place))
+    marked.repaint()
+  }
   set()
   if (counted) {
     picture()
@@ -297,5 +301,6 @@ export default function (component) {
   return () => {
     observer.disconnect()
     thumbs.delete(self)
+    if (counted) marked.stop()
   }
 }

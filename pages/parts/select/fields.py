@@ -23,8 +23,10 @@ from clipsel_core.curation.recipes.recipe import (
 )
 from clipsel_core.errors import ClipselError, RecipeError
 from clipsel_core.runs.store import Run
-from pages.parts import categories, charts, marginals, recipes, registry, sessions, words
+from pages.parts import categories, charts, marginals, messages, recipes, registry, sessions, words
+from pages.parts.brush import Chart
 from pages.parts.catalog import Entry
+from pages.parts.pair import marked
 
 _BINS = 128
 _EXPECTED = {
@@ -70,13 +72,15 @@ def _change(entry: Entry, run: Run, number: int, told: Callable[[AnyStep], dict[
 
 def _draw_values(entry: Entry, run: Run, number: int, step: In) -> None:
     try:
-        found = categories.categories_of(entry, step.column)
-        counts = dict(zip(found.labels, found.counts.tolist(), strict=True))
-    except ClipselError:  # Too many to be listed, or numbers.
-        counts = {}
+        found = categories.find_categories(entry, step.column)
+    except ClipselError:  # Numbers, or a pool that is not at hand.
+        found = None
+    counts = dict(zip(found.labels, found.counts.tolist(), strict=True)) if found else {}
+    if not counts and registry.column_of(entry, step.column).kind == "text":
+        messages.show_note("It has many values, which cannot be listed: type those to keep, as they are written.")
 
     def label(value: str) -> str:
-        return f"{value or '(none)'} · {words.number(counts[value])}" if value in counts else value
+        return f"{categories.shown(value)} · {words.number(counts[value])}" if value in counts else value
 
     key = f"values-{number}"
     st.multiselect(
@@ -85,7 +89,7 @@ def _draw_values(entry: Entry, run: Run, number: int, step: In) -> None:
         list(step.in_),
         format_func=label,
         key=key,
-        placeholder="tick the values to keep" if counts else "type a value",
+        placeholder="type to find a value" if counts else "type a value",
         accept_new_options=not counts,
         label_visibility="collapsed",
         on_change=_change,
@@ -127,7 +131,9 @@ def _draw_interval(entry: Entry, run: Run, number: int, step: Between) -> None:
     note = registry.column_of(entry, step.column).help
     unit = registry.unit_of(registry.column_of(entry, step.column))
     shown = registry.title(entry, step.column)
-    charts.draw_histogram(shown, note, edges, layers, ends, key=f"between-{number}", height=110, unit=unit)
+    chart = Chart(entry.key, f"between-{number}", step.column)
+    charts.draw_histogram(shown, note, edges, layers, ends, chart=chart, height=110, unit=unit)
+    marked.draw_interval(entry, chart, _BINS)
 
 
 def _draw_random(entry: Entry, run: Run, number: int, step: Random) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.curation.index.ranking import Shares
+from clipsel_core.curation.index.ranking import COARSE, Shares
 from clipsel_core.curation.recipes.recipe import (
     AnyOf,
     AnyStep,
@@ -48,9 +48,11 @@ from clipsel_core.curation.selecting.live import Settings, settings_of
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import marginals, messages, recipes, registry, sessions, state, words
+from pages.parts import brush, marginals, messages, recipes, registry, sessions, state, words
+from pages.parts.brush import Chart
 from pages.parts.catalog import Entry
 from pages.parts.component import component
+from pages.parts.pair import marked
 from pages.parts.select import adders, fields
 
 _PERMILLE = Shares.evenly(1000)
@@ -92,7 +94,7 @@ _control = component(
     "control",
     '<div class="control"><div class="thumb-box"></div><div class="histogram"></div></div>',
     css=("histogram.css", "select/control.css"),
-    js=("make.js", "plot.js", "select/mirror.js", "select/control.js"),
+    js=("make.js", "plot.js", "brush.js", "select/mirror.js", "select/control.js"),
 )
 _COUNTS = ("below", "left", "shown", "alone", "pool", "others", "fixed", "now")
 _focus = component("keyboard", '<div class="keyboard"></div>', js=("select/keyboard.js",))
@@ -193,7 +195,12 @@ def _draw_effect(
         head |= _effect(entry, step, earlier, settings, picked.selection) | {"recipe": recipes.mark(picked.recipe)}
     key = _thumb_key(number, step)
     head["heard"] = sessions.get(_Thumb, key).heard
-    _control(data=packed(head, settings), key=key, on_moved_change=partial(_hear, entry, run, number, key))
+    chart = Chart(entry.key, key, recipes.ranked_by(step))
+    head |= {"mark": brush.told(chart), "of": 0}
+    heard = {"on_moved_change": partial(_hear, entry, run, number, key), "on_marked_change": partial(brush.hear, chart)}
+    _control(data=packed(head, settings), key=key, **heard)
+    if picked is not None:
+        marked.draw_interval(entry, chart, COARSE, keeps=picked.selection.holds)
 
 
 def _thumb_key(number: int, step: ScoreStep) -> str:
