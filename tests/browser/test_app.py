@@ -526,6 +526,38 @@ def test_gallery__cards_that_do_not_change_stay(page):
     assert cards.evaluate_all("all => all.map((one) => one.tabIndex).filter((index) => index === 0).length") == 1
 
 
+def test_select__steps_of_other_kinds_are_added_and_edited_on_their_cards(page):
+    visit(page, "select")
+
+    def add(kind: str) -> None:
+        page.get_by_role("button", name="Other kinds").click()
+        page.get_by_role("radiogroup").get_by_text(kind, exact=True).click()
+        settle(page)
+        page.locator(".st-key-add-kind button").click()
+        expect(page.locator(".st-key-add-kind")).to_have_count(0)
+        settle(page)
+
+    add("any of several")
+    row = page.locator(".funnel .row").nth(3)
+    expect(row).to_contain_text("CLIPScore ≥")
+    page.locator(".st-key-add-filter-2 button").click()
+    expect(row).to_contain_text(" or s-CLIPLoss ≥")
+    # What shut the panel holds: the browser does not open it again.
+    settle(page)
+    expect(page.locator(".st-key-add-kind")).to_have_count(0)
+    page.locator(".st-key-remove-filter-2-1-0 button").first.click()
+    expect(row).not_to_contain_text("CLIPScore ≥ 0")
+    settle(page)
+    add("a mix")
+    title = page.locator(".st-key-effect-3 .title")
+    expect(title).to_contain_text("Mix ≥")
+    before = title.inner_text()
+    page.locator(".st-key-slide-clip_score-3").get_by_role("slider").press("ArrowLeft")
+    expect(page.locator(".st-key-weight-clip_score-3 input")).to_have_value("0.95")
+    expect(title).not_to_have_text(before)
+    expect(page.locator(".funnel .row").nth(4)).to_contain_text("0.95 CLIPScore + 1 s-CLIPLoss")
+
+
 def test_select__takes_an_uploaded_list(page, server, tmp_path):
     run = Run.open(server.data / "demo" / "run")
     listed = ScoreTable.open(run).uids_at(np.arange(500))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -46,6 +47,11 @@ def load(app, name="all"):
     app.selectbox(key="load").set_value(name).run()
     assert not app.exception
     return app
+
+
+def recipe_of(app) -> str:
+    """The recipe as the page writes it."""
+    return next(block.value for block in app.get("code") if block.value.startswith("steps:"))
 
 
 def expected(run, text: str) -> int:
@@ -123,14 +129,14 @@ def test_select__a_score_takes_every_rule(run, open_page, rule, kind):
     assert (step.column, step.kind) == ("original_width", kind)
     if kind == "keep_bottom":
         assert (float(step.value), step.of) == (0.3, rule.split()[1])
-    assert kept(app) == expected(run, next(b.value for b in app.get("code") if b.value.startswith("steps:")))
+    assert kept(app) == expected(run, recipe_of(app))
     app.selectbox(key="rule-0").set_value("pool").run()
     assert saved_steps(app)[0].kind == "keep_top"
 
 
 def test_select__ticks_the_values_of_a_category(run, open_page):
     app = open_page("select", run)
-    app.session_state["other kinds"] = True
+    app.session_state["other kinds 0"] = True
     app.run()
     app.selectbox(key="new category").set_value("breed").run()
     app.button(key="add kind").click().run()
@@ -144,10 +150,10 @@ def test_select__ticks_the_values_of_a_category(run, open_page):
     assert saved_steps(app)[2].value == ("pug",)
 
 
-@pytest.mark.parametrize("kind", ["words", "at random", "a mix"])
+@pytest.mark.parametrize("kind", ["words", "at random", "a mix", "any of several", "what is known", "samples"])
 def test_select__adds_steps_of_other_kinds(run, open_page, kind):
     app = open_page("select", run)
-    app.session_state["other kinds"] = True
+    app.session_state["other kinds 0"] = True
     app.session_state["kind of step"] = kind
     app.run()
     if kind == "words":
@@ -159,13 +165,13 @@ def test_select__adds_steps_of_other_kinds(run, open_page, kind):
     assert [step.kind for step in steps[:2]] == ["keep_top", "keep_top"]
     if kind == "words":
         assert steps[2].value == ("dog", "pair 7")
-    assert kept(app) == expected(run, next(b.value for b in app.get("code") if b.value.startswith("steps:")))
+    assert kept(app) == expected(run, recipe_of(app))
 
 
 def test_select__weighs_a_mix(run, open_page):
     add_recipe(run, "mix", "steps: [{mix: {clip_score: 1, dogs: -0.5}, keep_top: 0.5}]")
     app = load(open_page("select", run), "mix")
-    app.number_input(key="weight-2-dogs").set_value(0.25).run()
+    app.number_input(key="weight-dogs-2").set_value(0.25).run()
     app.multiselect(key="mixed-2").set_value(["clip_score", "dogs", "original_width"]).run()
     app.selectbox(key="standardise-2").set_value("rank").run()
     step = saved_steps(app)[0]
@@ -178,6 +184,93 @@ def test_select__weighs_a_mix(run, open_page):
     assert head["note"] == f"1 CLIPScore + 0.25 {TITLE} + 1 Width (ranks)"
     app.multiselect(key="mixed-2").set_value(["clip_score", "original_width"]).run()
     assert dict(saved_steps(app)[0].mix).keys() == {"clip_score", "original_width"}
+
+
+def test_select__a_weights_slider_and_number_say_the_same(run, open_page):
+    add_recipe(run, "mix", "steps: [{mix: {clip_score: 1, dogs: 0.123456789}, keep_top: 0.5}]")
+    app = load(open_page("select", run), "mix")
+    assert (app.slider(key="slide-dogs-2").value, app.number_input(key="weight-dogs-2").value) == (0.123456789,) * 2
+    app.slider(key="slide-clip_score-2").set_value(-0.5).run()
+    assert app.number_input(key="weight-clip_score-2").value == -0.5
+    assert dict(saved_steps(app)[0].mix) == {"clip_score": Decimal("-0.5"), "dogs": Decimal("0.123456789")}
+    app.number_input(key="weight-clip_score-2").set_value(7.0).run()
+    assert not app.exception
+    slider = app.slider(key="slide-clip_score-2")
+    assert (slider.value, slider.max) == (7.0, 7.0)
+    app.slider(key="slide-dogs-2").set_value(0.0).run()
+    assert [float(weight) for _, weight in saved_steps(app)[0].mix] == [7.0, 0.0]
+
+
+def test_select__edits_a_sample(run, open_page):
+    add_recipe(run, "drawn", "steps: [{sample: 40, by: {dogs: 0.1}, seed: 1}]")
+    app = load(open_page("select", run), "drawn")
+    app.number_input(key="samples-2").set_value(50).run()
+    app.number_input(key="seed-2").set_value(4).run()
+    assert recipe_of(app) == "steps:\n- {sample: 50, by: {dogs: 0.1}, seed: 4}"
+    app.number_input(key="penalty-2").set_value(0.5).run()
+    app.number_input(key="round-2").set_value(20).run()
+    assert recipe_of(app) == "steps:\n- {sample: 50, by: {dogs: 0.1}, penalty: 0.5, round: 20, seed: 4}"
+    app.selectbox(key="method-2").set_value("hard_cap").run()
+    app.number_input(key="limit-2").set_value(2).run()
+    app.multiselect(key="mixed-2").set_value(["dogs", "clip_score"]).run()
+    app.selectbox(key="standardise-2").set_value("zscore").run()
+    assert not app.exception
+    (step,) = saved_steps(app)
+    assert (step.method, step.limit, step.penalty, step.round_, step.standardise) == (
+        "hard_cap",
+        2,
+        None,
+        None,
+        "zscore",
+    )
+    assert "50 samples of" in words(app)
+    app.selectbox(key="standardise-2").set_value("rank").run()
+    app.selectbox(key="method-2").set_value("proportional").run()
+    assert (saved_steps(app)[0].method, saved_steps(app)[0].limit) == ("proportional", None)
+
+
+def test_select__edits_which_column_is_known(run, open_page):
+    add_recipe(run, "known", "steps: [{column: dogs, known: true}]")
+    app = load(open_page("select", run), "known")
+    assert kept(app) == 57
+    app.selectbox(key="known-2").set_value("is not known").run()
+    assert kept(app) == 3
+    app.selectbox(key="column-2").set_value("breed").run()
+    assert recipe_of(app) == "steps:\n- {column: breed, known: false}"
+    assert kept(app) == 15
+
+
+def test_select__edits_the_filters_of_any_of(run, open_page):
+    text = "steps: [{any_of: [{column: dogs, at_least: 50}, {column: breed, in: [pug]}]}]"
+    add_recipe(run, "any", text)
+    app = load(open_page("select", run), "any")
+    assert kept(app) == expected(run, text)
+    app.number_input(key="limit-2-0-0").set_value(40.0).run()
+    app.multiselect(key="values-2-0-1").set_value(["pug", "boxer"]).run()
+    app.button(key="add-filter-2").click().run()
+    app.selectbox(key="column-2-1-2").set_value("original_width").run()
+    app.selectbox(key="rule-2-1-2").set_value("between").run()
+    app.number_input(key="low-2-1-2").set_value(100.0).run()
+    app.number_input(key="high-2-1-2").set_value(150.0).run()
+    assert not app.exception
+    (step,) = saved_steps(app)
+    assert [(judge.column, judge.value) for judge in step.any_of] == [
+        ("dogs", 40),
+        ("breed", ("pug", "boxer")),
+        ("original_width", (100, 150)),
+    ]
+    app.button(key="remove-filter-2-1-0").click().run()
+    (step,) = saved_steps(app)
+    assert [judge.column for judge in step.any_of] == ["breed", "original_width"]
+    assert app.multiselect(key="values-2-2-0").value == ["pug", "boxer"]
+    assert kept(app) == expected(run, recipe_of(app))
+    for column, rule in (("text", "contains"), ("text", "in"), ("fault", "unknown"), ("clip_score", "at_most")):
+        app.selectbox(key="column-2-2-0").set_value(column).run()
+        app.selectbox(key="rule-2-2-0").set_value(rule).run()
+        assert not app.exception
+        judge = saved_steps(app)[0].any_of[0]
+        assert (judge.column, judge.kind) == (column, "known" if rule == "unknown" else rule)
+        assert kept(app) == expected(run, recipe_of(app))
 
 
 def test_select__a_column_that_cannot_be_mixed_is_named(run, open_page):

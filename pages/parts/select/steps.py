@@ -53,7 +53,7 @@ from pages.parts.brush import Chart
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 from pages.parts.pair import marked
-from pages.parts.select import adders, fields
+from pages.parts.select import adders, any_of, fields
 
 _PERMILLE = Shares.evenly(1000)
 _LAYERS = [
@@ -139,9 +139,16 @@ def draw_steps(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
     for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
         with st.container(border=True):
             _head(entry, run, number, place, step)
-            places[number] = st.container(key=f"effect-{number}")
+            # The histogram of a mix lies below its weights.
+            weighed = isinstance(step, ScoreStep) and step.mix is not None
+            above, below = st.container(), st.container()
+            places[number] = (below if weighed else above).container(key=f"effect-{number}")
             try:
-                fields.draw_fields(entry, run, number, step)
+                with above if weighed else below:
+                    if isinstance(step, AnyOf):
+                        any_of.draw_filters(entry, run, number, step)
+                    else:
+                        fields.draw_fields(fields.Slot(entry, run, number), step)
             except ClipselError as error:
                 messages.show_error(error, "What this step looks at cannot be read")
             if isinstance(step, Keep | Drop):
@@ -272,10 +279,10 @@ def _draw_list_adder(entry: Entry, run: Run) -> None:
             return
         recipes.add_step(entry, run, step)
         editor.lists_added += 1
-        # What was added appears where the panel lies.
-        st.session_state["lists"], st.session_state["list file"] = False, None
+        # What was added appears where the panel lies, of which there is another one now.
+        st.session_state["list file"] = None
 
-    with st.popover("Add a list", icon=":material/playlist_add:", key="lists", on_change="rerun"):
+    with st.popover("Add a list", icon=":material/playlist_add:", key=f"lists {editor.lists_added}", on_change="rerun"):
         st.segmented_control("Keep", list(_LIST_RULES), default="only those in", required=True, key="list rule")
         files = recipes.list_files(run)
         where = "a list of this run" if files else "no list in this run's folders yet"
@@ -372,8 +379,7 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
         made: AnyStep = kind.model_validate(said)
     else:
         limit = _LIMITS[rule]
-        spread, digits = marginals.marginal(entry, metric), _digits(_scale(entry, metric)[2])
-        ends = [round(float(np.nan_to_num(spread.quantile(end))), digits) for end in _FIRST_PERCENTILES[rule]]
+        ends = marginals.short_quantiles(entry, metric, _FIRST_PERCENTILES[rule])
         said[limit.kind] = ends if limit is Between else ends[0]
         made = limit.model_validate(said)
     recipes.change_step(entry, run, number, made)
@@ -438,7 +444,7 @@ class _Ruler:
         """What the control must know to draw the thumb where the step has it."""
         own, shared = getattr(step, step.kind), isinstance(step, ShareStep)
         value = float(own * 100) if shared else float(own)
-        last, digits = len(self.amounts) - 1, _digits(self.pace)
+        last, digits = len(self.amounts) - 1, marginals.digits(self.pace)
         place = min(max(round((value - self.start) / self.pace), 0), last)
         exact = plain_decimal(own * 100) if shared else f"{value:.15g}"
         return {
@@ -457,26 +463,16 @@ class _Ruler:
 def _ruler(entry: Entry, step: ScoreStep) -> _Ruler:
     if isinstance(step, ShareStep):
         return _Ruler(_PERMILLE, 0.0, 0.1, " %")
-    low, high, pace = _scale(entry, step.metric)
+    low, high, pace = marginals.scale(entry, step.metric)
     return _Ruler(_values(low, high, pace), low, pace, "")
 
 
 @lru_cache(maxsize=64)
 def _values(low: float, high: float, pace: float) -> np.ndarray:
     """The short decimals from low to high that are `pace` apart."""
-    return np.array([round(low + place * pace, _digits(pace)) for place in range(round((high - low) / pace) + 1)])
-
-
-def _scale(entry: Entry, metric: str) -> tuple[float, float, float]:
-    """The range of a metric and a decimal step of a 500th of it or less, so that thresholds are short numbers."""
-    low, high = state.open_table(entry).extent(metric)
-    pace = float(10.0 ** np.floor(np.log10((high - low) / 500)))
-    digits = _digits(pace)
-    return round(float(np.floor(low / pace) * pace), digits), round(float(np.ceil(high / pace) * pace), digits), pace
-
-
-def _digits(pace: float) -> int:
-    return max(0, round(-np.log10(pace)))
+    return np.array(
+        [round(low + place * pace, marginals.digits(pace)) for place in range(round((high - low) / pace) + 1)]
+    )
 
 
 def _effect(entry: Entry, step: ScoreStep, earlier: int, settings: Settings, picked: Selection) -> dict[str, Any]:
