@@ -22,7 +22,6 @@ _DRAWN = ("number", "flag", "category", "text")
 def show(entry: Entry) -> None:
     st.title("Distributions")
     state.require_table(entry)
-    names = registry.own_numbers(entry)
     views = {
         "Each metric": _each,
         "Two metrics": _two,
@@ -34,10 +33,11 @@ def show(entry: Entry) -> None:
     for tab, draw in zip(st.tabs(list(views), key="view", bind="query-params"), views.values(), strict=True):
         if tab.open:
             with tab:
-                draw(entry, names)
+                draw(entry)
 
 
-def _each(entry: Entry, names: list[str]) -> None:
+def _each(entry: Entry) -> None:
+    names = registry.own_numbers(entry)
     own = [*names, *(name for name, column in state.open_run(entry).columns.items() if column.kind == "category")]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         scale = st.segmented_control(
@@ -111,7 +111,7 @@ def _draw_one(entry: Entry, name: str, *, log: bool) -> None:
     )
 
 
-def _two(entry: Entry, names: list[str]) -> None:
+def _two(entry: Entry) -> None:
     left, right = st.columns(2)
     names = registry.offered(entry, keys=("across", "up"))
     options: dict[str, Any] = {"options": names, "format_func": registry.titles(entry), "bind": "query-params"}

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.selection import select
@@ -371,6 +372,25 @@ def test_select__shows_the_pairs_in_a_marked_part_and_whether_they_are_kept(run,
     badges = {card["badge"] for card in components(app, "clipsel_cards")[0]["cards"]}
     assert badges <= {"kept", "dropped"}
     assert thumbs(app)[0].head["place"] == 300
+
+
+def test_distributions__ranks_and_averages_by_columns_of_the_pool_and_added_ones(run, open_page, patient):
+    app = open_page("distributions", run)
+    app.session_state["view"] = "Rank disagreement"
+    app.run()
+    app.selectbox(key="one").set_value("original_width").run()
+    app.selectbox(key="other").set_value("dogs").run()
+    assert not app.exception
+    dogs = np.where(np.arange(60) % 20 == 7, np.nan, np.arange(60) * 7 % 60)
+    both = ~np.isnan(dogs)
+    spearman = scipy.stats.spearmanr(np.array(WIDTHS)[both], dogs[both]).statistic
+    assert f"{spearman:.4f} (Spearman)" in words(app)
+    assert len(components(app, "clipsel_cards")) == 2
+    app.session_state["view"] = "Normalizer"
+    app.run()
+    app.selectbox(key="along").set_value("original_width").run()
+    assert not app.exception
+    assert "by percentile of Width" in words(app)
 
 
 def test_gallery__takes_an_interval_and_values_of_a_category(run, open_page):

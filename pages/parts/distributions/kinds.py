@@ -29,7 +29,7 @@ _HALVES = ("r_image", "r_text")
 _SPLITS = ("percentile of a metric", "kind")
 
 
-def draw_kinds(entry: Entry, names: list[str]) -> None:
+def draw_kinds(entry: Entry) -> None:
     """Draws the histogram of each kind in front of the whole run's."""
     columns = _find_columns(entry)
     if not columns:
@@ -119,8 +119,9 @@ def draw_bars(entry: Entry, name: str) -> None:
         )
 
 
-def draw_normalizer(entry: Entry, names: list[str]) -> None:
+def draw_normalizer(entry: Entry) -> None:
     """Draws what the normalizer took on average in each group of pairs."""
+    names = registry.own_numbers(entry)
     if not set(_HALVES) <= set(names):
         messages.show_empty(
             "No normalizer in this run", "It has no columns r_image and r_text. Score the pool anew to have them."
@@ -142,14 +143,15 @@ def draw_normalizer(entry: Entry, names: list[str]) -> None:
                 else None
             )
         else:
-            place = names.index("clip_score") if "clip_score" in names else 0
+            offered = registry.offered(entry, keys=("along",))
+            place = offered.index("clip_score") if "clip_score" in offered else 0
             of: dict[str, Any] = {
                 "format_func": registry.titles(entry),
                 "key": "along",
                 "bind": "query-params",
                 "width": 260,
             }
-            along = st.selectbox("Metric", names, index=place, **of)
+            along = st.selectbox("Metric", offered, index=place, **of)
     if split != "kind":
         _by_percentile(entry, along)
     elif column:
