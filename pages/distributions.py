@@ -9,9 +9,10 @@ import streamlit as st
 from clipsel_core.curation.index.counts import Density, density
 from clipsel_core.curation.recipes.recipe import ScoreStep
 from clipsel_core.errors import ClipselError, PoolFormatError
-from pages.parts import charts, marginals, messages, recipes, registry, state, words
+from pages.parts import brush, charts, marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.distributions import kinds, ranks
+from pages.parts.pair import galleries, marked
 
 _BINS = 128
 _QUANTILES = (5, 50, 95)
@@ -21,7 +22,6 @@ _DRAWN = ("number", "flag", "category", "text")
 def show(entry: Entry) -> None:
     st.title("Distributions")
     state.require_table(entry)
-    names = registry.own_numbers(entry)
     views = {
         "Each metric": _each,
         "Two metrics": _two,
@@ -33,10 +33,11 @@ def show(entry: Entry) -> None:
     for tab, draw in zip(st.tabs(list(views), key="view", bind="query-params"), views.values(), strict=True):
         if tab.open:
             with tab:
-                draw(entry, names)
+                draw(entry)
 
 
-def _each(entry: Entry, names: list[str]) -> None:
+def _each(entry: Entry) -> None:
+    names = registry.own_numbers(entry)
     own = [*names, *(name for name, column in state.open_run(entry).columns.items() if column.kind == "category")]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         scale = st.segmented_control(
@@ -61,14 +62,28 @@ def _each(entry: Entry, names: list[str]) -> None:
             disabled=not others,
             width=380,
         )
-    for place, name in enumerate([*besides, *own]):
-        if place % 2 == 0:
-            columns = st.columns(2, gap="medium")
-        with columns[place % 2].container(border=True, height="stretch"):
-            try:
-                _draw_one(entry, name, log=scale == "log")
-            except PoolFormatError as error:
-                messages.show_error(error, f"{registry.title(entry, name)} cannot be drawn")
+    names = [*besides, *own]
+    for row in (names[start : start + 2] for start in range(0, len(names), 2)):
+        for place, name in zip(st.columns(2, gap="medium"), row, strict=False):
+            with place.container(border=True, height="stretch"):
+                try:
+                    _draw_one(entry, name, log=scale == "log")
+                except PoolFormatError as error:
+                    messages.show_error(error, f"{registry.title(entry, name)} cannot be drawn")
+        # Below both, so that neither is pulled apart.
+        for name in row:
+            if brush.marked(kinds.chart_of(entry, name), _BINS):
+                _draw_marked(entry, name)
+
+
+def _draw_marked(entry: Entry, name: str) -> None:
+    """The pairs in the part of a chart that is marked."""
+    if registry.column_of(entry, name).kind in ("category", "text"):
+        kinds.draw_marked_bars(entry, name)
+    else:
+        recipe = recipes.draft_yaml(entry, state.open_run(entry))
+        keeps = galleries.find_keeps(entry, recipe)
+        marked.draw_interval(entry, kinds.chart_of(entry, name), _BINS, keeps=keeps)
 
 
 def _draw_one(entry: Entry, name: str, *, log: bool) -> None:
@@ -89,14 +104,14 @@ def _draw_one(entry: Entry, name: str, *, log: bool) -> None:
         edges,
         [charts.Layer("kept", "", counts)],
         [charts.Mark(value, "") for value in found.values()],
-        key=f"spread-{name}",
+        chart=kinds.chart_of(entry, name),
         aside=" · ".join(f"P{percent} {words.decimal(value)}" for percent, value in found.items()),
         log=log,
         unit=registry.unit_of(column),
     )
 
 
-def _two(entry: Entry, names: list[str]) -> None:
+def _two(entry: Entry) -> None:
     left, right = st.columns(2)
     names = registry.offered(entry, keys=("across", "up"))
     options: dict[str, Any] = {"options": names, "format_func": registry.titles(entry), "bind": "query-params"}

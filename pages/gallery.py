@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any
 
 import streamlit as st
@@ -11,7 +12,7 @@ import streamlit as st
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.ordering import Listing, ListOrder
-from pages.parts import marginals, messages, progress_bars, recipes, registry, sessions, state, words
+from pages.parts import categories, marginals, messages, progress_bars, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms
@@ -34,7 +35,8 @@ _SHARED: dict[str, Any] = {"bind": "query-params", "on_change": pager.rewind, "a
 class View:
     """What the controls ask for: the order of the pairs, which of them, and what is on their cards.
 
-    centre: the score that "near" counts from. words: what captions must hold. size: cards a page.
+    centre: the score that "near" counts from. words: what captions must hold. low, high: between which the metric must
+    lie. kind, values: a category, and those of its values of which each pair must have one. size: cards a page.
     """
 
     metric: str = ""
@@ -42,6 +44,10 @@ class View:
     seed: int = 0
     centre: float = 0.0
     words: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    kind: str | None = None
+    values: tuple[str, ...] = ()
     shown: str = "all"
     more: tuple[str, ...] = ()
     size: int = _SIZES[0]
@@ -57,6 +63,8 @@ def show(entry: Entry) -> None:
     with st.container(key="foldable"):
         names = registry.offered(entry, keys=("metric", "scores"))
         _order_controls(entry, view, names)
+        if view.kind is not None:
+            _kind_controls(entry, view, view.kind)
         _card_controls(entry, view, names, searchable=bool(table.metadata.pool and table.metadata.pool.text_column))
         near = f"Nearest to {words.decimal(view.centre)} first. " if view.order == "near" else ""
         messages.show_note(near + registry.column_of(entry, view.metric).help)
@@ -76,6 +84,8 @@ def show(entry: Entry) -> None:
         why = _NOTHING[view.shown]
         if view.words:
             why += " and these words in its caption, as whole words. Take a word away."
+        elif view.values or view.low is not None or view.high is not None:
+            why += " and is of what is asked for. Ask for more."
         else:
             why += ". Choose another metric." if view.shown == "all" else ". Show all, or move a thumb there."
         messages.show_empty("Nothing to show", why)
@@ -89,8 +99,17 @@ def show(entry: Entry) -> None:
 def _order_controls(entry: Entry, view: View, names: list[str]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         view.metric = st.selectbox(
-            "Metric", names, format_func=registry.titles(entry), key="metric", width=220, **_SHARED
+            "Metric",
+            names,
+            format_func=registry.titles(entry),
+            key="metric",
+            width=200,
+            bind="query-params",
+            on_change=_leave_interval,
         )
+        ends: dict[str, Any] = {"value": None, "format": "%.10g", "width": 165, **_SHARED}
+        view.low = st.number_input("From", key="from", placeholder="lowest", **ends)
+        view.high = st.number_input("To", key="to", placeholder="highest", **ends)
         view.order = st.segmented_control(
             "First", list(_ORDERS), default="highest", required=True, key="order", **_SHARED
         )
@@ -106,6 +125,27 @@ def _order_controls(entry: Entry, view: View, names: list[str]) -> None:
             else:
                 percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, key="percentile", **wide)
                 view.centre = marginals.marginal(entry, view.metric).quantile(percent)
+        kinds, titles = categories.offered(entry, keys=("kind",)), registry.titles(entry)
+        view.kind = st.selectbox(
+            "Kind", kinds, None, titles, key="kind", placeholder="every kind", width=150, **_SHARED
+        )
+
+
+def _leave_interval() -> None:
+    """Another metric has other numbers."""
+    st.session_state["from"] = st.session_state["to"] = None
+    pager.rewind("page")
+
+
+def _kind_controls(entry: Entry, view: View, kind: str) -> None:
+    """Which values of a category pairs must have one of."""
+    found = categories.find_categories(entry, kind)
+    if found is None:
+        messages.show_note(categories.too_many(registry.title(entry, kind)))
+        return
+    title = words.as_markdown(registry.title(entry, kind))
+    named: dict[str, Any] = {"format_func": categories.shown, "placeholder": "all; type to find a value"}
+    view.values = tuple(st.multiselect(f"Values of {title}", found.labels, key="value", **named, **_SHARED))
 
 
 def _card_controls(entry: Entry, view: View, names: list[str], *, searchable: bool) -> None:
@@ -160,9 +200,17 @@ def _list_pairs(entry: Entry, view: View, recipe: str, scan: CaptionScan | None)
             bits = kept if view.shown == "kept" else bitmaps.first(len(state.open_table(entry))) & ~kept
         if scan is not None:
             bits = scan.bits.copy() if bits is None else scan.bits & bits
-        return Listing.of(state.ranking(entry, view.metric), bits)
+        found = categories.find_categories(entry, view.kind) if view.kind and view.values else None
+        if found is not None:
+            of_kind = categories.bits_of(found, view.values)
+            bits = of_kind if bits is None else of_kind & bits
+        ranking = state.ranking(entry, view.metric)
+        if view.low is not None or view.high is not None:
+            low, high = -inf if view.low is None else view.low, inf if view.high is None else view.high
+            bits = ranking.between(bitmaps.first(len(ranking.codes)) if bits is None else bits, low, high)
+        return Listing.of(ranking, bits)
 
-    asked = view.words, scan.done if scan else 0
+    asked = view.words, scan.done if scan else 0, view.low, view.high, view.kind, view.values
     name = entry, view.metric, view.shown, recipe, asked, state.scores_stamp(entry)
     return pager.sort_pairs(name, find, _ORDERS[view.order], view.size, seed=view.seed, centre=view.centre)
 

@@ -15,6 +15,7 @@ from clipsel_core.errors import ClipselError
 from pages.parts import catalog, links, messages, progress_bars, routes, sessions, state, warming
 from pages.parts.gallery import images
 from pages.parts.jobs import dialogs, forms, jobs
+from pages.parts.select import steps
 
 _LONGEST = 200
 PARTS = Path(__file__).parent / "parts"
@@ -137,6 +138,7 @@ else:
     try:
         here = state.current()
         show_missing_run(here.label)
+        steps.hear_thumbs(here)
         link = links.follow(here)
         with st.sidebar:
             links.draw_copy_button(here, link)

@@ -74,6 +74,7 @@ def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Sho
 
     drawn, link: what the rest of the page shows; where that is not true any more, the page is drawn anew.
     """
+    steps.hear_thumbs(entry)
     run = state.open_run(entry)
     recipe = recipes.draft_yaml(entry, run)
     picked, _ = _pick(entry, recipe)

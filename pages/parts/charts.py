@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
 
+from pages.parts import brush
+from pages.parts.brush import Chart
 from pages.parts.component import component
 
 _OUTLINE = "#e5484d"
@@ -29,8 +32,12 @@ _CONFIG = {
 
 
 _histogram = component(
-    "histogram", '<div class="histogram"></div>', css=("histogram.css",), js=("make.js", "plot.js", "histogram.js")
+    "histogram",
+    '<div class="histogram"></div>',
+    css=("histogram.css",),
+    js=("make.js", "plot.js", "brush.js", "histogram.js"),
 )
+_bars = component("bars", '<div class="bars"></div>', css=("bars.css",), js=("make.js", "brush.js", "bars.js"))
 
 
 @dataclass(frozen=True)
@@ -221,7 +228,8 @@ def draw_histogram(
     layers: list[Layer],
     marks: list[Mark],
     *,
-    key: str,
+    chart: Chart,
+    of: int = 0,
     log: bool = False,
     height: int = 150,
     aside: str = "",
@@ -230,7 +238,8 @@ def draw_histogram(
 ) -> None:
     """Draws layers over the same equal bins. edges: (bins + 1,) ascending scores; counts of a layer: (bins,).
 
-    aside: a few words at the right of the title. legend: whether the layers are named below. unit: of the numbers.
+    chart: who it is when a part of it is marked. of: the layer whose pairs are meant then. aside: a few words at the
+    right of the title. legend: whether the layers are named below. unit: of the numbers.
     """
     low, high = float(edges[0]), float(edges[-1])
     span = high - low or 1.0
@@ -250,5 +259,23 @@ def draw_histogram(
             for mark in marks
             if low - 1e-9 <= mark.value <= high + 1e-9
         ],
+        "mark": brush.told(chart),
+        "of": of,
     }
-    _histogram(data=data, key=key)
+    _histogram(data=data, key=chart.key, on_marked_change=partial(brush.hear, chart))
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How many pairs have a value, in words. width: of the bar, in percent."""
+
+    label: str
+    count: str
+    share: str
+    width: float
+
+
+def draw_bars(title: str, rows: Sequence[Bar], chart: Chart) -> None:
+    """Draws a bar for each value. title: for who cannot see them. chart: who they are when some are marked."""
+    data = {"title": title, "rows": [asdict(row) for row in rows], "mark": brush.told(chart)}
+    _bars(data=data, key=chart.key, on_marked_change=partial(brush.hear, chart))

@@ -18,14 +18,19 @@ const render = (root, data) => {
 export default function (component) {
   const { data, parentElement } = component
   const root = parentElement.querySelector(".histogram")
-  render(root, data)
+  const marked = brushBins(component, root, data)
+  const show = () => {
+    root.dataset.width = root.clientWidth
+    render(root, data)
+    marked.repaint()
+  }
+  show()
   const observer = new ResizeObserver(() => {
-    if (root.clientWidth && root.clientWidth !== Number(root.dataset.width)) {
-      root.dataset.width = root.clientWidth
-      render(root, data)
-    }
+    if (root.clientWidth && root.clientWidth !== Number(root.dataset.width)) show()
   })
-  root.dataset.width = root.clientWidth
   observer.observe(root)
-  return () => observer.disconnect()
+  return () => {
+    observer.disconnect()
+    marked.stop()
+  }
 }

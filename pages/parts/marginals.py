@@ -57,6 +57,25 @@ def marginal(entry: Entry, metric: str) -> Marginal:
     return of_bits(entry, metric, None)
 
 
+def scale(entry: Entry, metric: str) -> tuple[float, float, float]:
+    """The range of a metric and a decimal step of a 500th of it or less, so that thresholds are short numbers."""
+    low, high = state.open_table(entry).extent(metric)
+    pace = float(10.0 ** np.floor(np.log10((high - low) / 500)))
+    shown = digits(pace)
+    return round(float(np.floor(low / pace) * pace), shown), round(float(np.ceil(high / pace) * pace), shown), pace
+
+
+def digits(pace: float) -> int:
+    """How many digits numbers have behind the point that are so far apart."""
+    return max(0, round(-np.log10(pace)))
+
+
+def short_quantiles(entry: Entry, metric: str, percents: tuple[float, ...]) -> list[float]:
+    """The scores below which these percentages of the pairs lie, as short numbers; 0 where no pair has a score."""
+    spread, shown = marginal(entry, metric), digits(scale(entry, metric)[2])
+    return [round(float(np.nan_to_num(spread.quantile(percent))), shown) for percent in percents]
+
+
 def of_bits(entry: Entry, metric: str, bits: np.ndarray | None) -> Marginal:
     """The spread of a metric over the pairs of a bitmap; over all pairs where it is None."""
     ranking = state.ranking(entry, metric)

@@ -16,10 +16,9 @@ from playwright.sync_api import expect
 
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.runs.store import Run
-from pages.parts import catalog, recipes
+from pages.parts import catalog
 from tests.browser.conftest import PATIENCE_MS, ROOT, settle, visit
 from tests.pages.worlds import HOSTILE, LACKING
 from tests.waiting import PATIENCE_S, until
@@ -61,10 +60,6 @@ def test_select__exports_the_bytes_of_the_command_line(page, server, tmp_path):
     for _ in range(7):
         thumb.press("ArrowLeft")
     expect(kept).not_to_have_text(before)
-    # The server has counted the last of the moves: a move that it did not hear is said again after a second.
-    steps = "[{column: s_cliploss, keep_top: 0.3}, {column: normsim_inf_task, keep_top: 0.193}]"
-    counted = recipes.mark(parse_recipe(f"steps: {steps}"))
-    expect(page.locator(".funnel")).to_have_attribute("data-recipe", counted)
     settle(page)
     page.get_by_label("Name").fill("from-browser")
     page.get_by_label("Name").press("Enter")
@@ -82,6 +77,30 @@ def test_select__exports_the_bytes_of_the_command_line(page, server, tmp_path):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE_S)
     assert (run / "exports" / "from-browser.npy").read_bytes() == out.read_bytes()
     assert Path(download.value.path()).read_bytes() == out.read_bytes()
+
+
+def test_select__saves_a_move_that_was_not_heard_before(page, server):
+    """What the browser says while it is deaf to itself gets lost, as where Streamlit ends the run that it came with."""
+    page.add_init_script(
+        "const send = WebSocket.prototype.send\n"
+        "WebSocket.prototype.send = function (said) { if (!window.lost) send.call(this, said) }"
+    )
+    visit(page, "select")
+    kept, thumb = page.locator(".headline b"), page.locator(".st-key-share-1 [role=slider]")
+    page.get_by_label("Name").fill("unheard")
+    page.get_by_label("Name").press("Enter")
+    expect(page.get_by_text("not saved yet")).to_be_visible()
+    settle(page)
+    before = kept.inner_text()
+    page.evaluate("lost = true")
+    thumb.press("ArrowLeft")
+    page.evaluate("lost = false")
+    expect(kept).not_to_have_text(before)
+    shown = kept.inner_text()
+    page.get_by_role("button", name="Save and export").click()
+    expect(page.locator(".st-key-exported")).to_contain_text(f"Pairs{shown}")
+    assert "keep_top: 0.199" in (server.data / "demo" / "run" / "recipes" / "unheard.yaml").read_text()
+    expect(kept).to_have_text(shown)
 
 
 def test_select__histogram_follows_the_slider(page):
@@ -107,6 +126,61 @@ def counts(page) -> list[str]:
     """All that Select counts: the headline, the funnel's rows, and of each card how many it keeps of how many."""
     kept = [title.partition(" keeps ")[2] for title in page.locator(".control .title").all_inner_texts()]
     return [page.locator(".headline").inner_text(), *page.locator(".funnel .row").all_inner_texts(), *kept]
+
+
+def mark(page, chart, low: float, high: float) -> None:
+    """Presses at a share of a histogram's width and drags to another."""
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + low * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + high * box["width"], y, steps=6)
+    page.mouse.up()
+
+
+def test_select__a_part_of_a_histogram_is_dragged_over_and_its_thumb_stays(page, server):
+    visit(page, "select")
+    card, before = page.locator(".st-key-effect-0"), counts(page)
+    mark(page, card.locator(".plot"), 0.5, 0.65)
+    said = card.locator(".shows")
+    expect(said).to_contain_text("s-CLIPLoss from")
+    expect(card.locator(".card")).to_have_count(12)
+    low, high = map(float, re.search(r"from (\S+) to (\S+)", said.inner_text()).groups())
+    scores = ScoreTable.open(Run.open(server.data / "demo" / "run")).column("s_cliploss").astype(np.float64)
+    inside = int(((scores >= low) & (scores <= high)).sum())
+    assert f"{inside:,} pairs" in said.inner_text()
+    assert counts(page) == before
+    # The thumb moves as it did, and the mark with its pairs stays.
+    drag(page, card.locator(".thumb"), 0.6)
+    page.mouse.up()
+    expect(card.locator(".control .title")).to_contain_text("keeps 2,2")
+    settle(page)
+    expect(card.locator(".part")).to_have_count(1)
+    expect(said).to_contain_text(f"{inside:,} pairs")
+    card.get_by_role("link", name="Open in Gallery").click()
+    expect(page.get_by_role("heading", name="Gallery", level=1)).to_be_visible()
+    expect(page.get_by_text(f"{inside:,} pairs")).to_be_visible()
+
+
+def test_distributions__a_mark_is_made_by_the_keyboard_too_and_dropped_by_escape_or_a_click(page):
+    visit(page, "distributions")
+    chart = page.locator(".st-key-spread-clip_score .histogram")
+    chart.press("ArrowRight")
+    expect(page.locator(".card")).to_have_count(12)
+    settle(page)
+    first = page.locator(".shows").first.inner_text()
+    chart.press("Shift+ArrowRight")
+    expect(page.locator(".shows").first).not_to_have_text(first)
+    settle(page)
+    page.keyboard.press("Escape")
+    expect(page.locator(".card")).to_have_count(0)
+    mark(page, chart.locator(".plot"), 0.2, 0.8)
+    expect(page.locator(".card")).to_have_count(12)
+    settle(page)
+    chart.locator(".plot").click()
+    expect(page.locator(".card")).to_have_count(0)
+    expect(chart.locator(".part")).to_have_count(0)
 
 
 @pytest.mark.parametrize(("step", "share"), [(1, 0.05), (1, 0.6), (0, 0.1), (0, 0.9)])
@@ -450,6 +524,38 @@ def test_gallery__cards_that_do_not_change_stay(page):
     settle(page)
     assert old() == []
     assert cards.evaluate_all("all => all.map((one) => one.tabIndex).filter((index) => index === 0).length") == 1
+
+
+def test_select__steps_of_other_kinds_are_added_and_edited_on_their_cards(page):
+    visit(page, "select")
+
+    def add(kind: str) -> None:
+        page.get_by_role("button", name="Other kinds").click()
+        page.get_by_role("radiogroup").get_by_text(kind, exact=True).click()
+        settle(page)
+        page.locator(".st-key-add-kind button").click()
+        expect(page.locator(".st-key-add-kind")).to_have_count(0)
+        settle(page)
+
+    add("any of several")
+    row = page.locator(".funnel .row").nth(3)
+    expect(row).to_contain_text("CLIPScore ≥")
+    page.locator(".st-key-add-filter-2 button").click()
+    expect(row).to_contain_text(" or s-CLIPLoss ≥")
+    # What shut the panel holds: the browser does not open it again.
+    settle(page)
+    expect(page.locator(".st-key-add-kind")).to_have_count(0)
+    page.locator(".st-key-remove-filter-2-1-0 button").first.click()
+    expect(row).not_to_contain_text("CLIPScore ≥ 0")
+    settle(page)
+    add("a mix")
+    title = page.locator(".st-key-effect-3 .title")
+    expect(title).to_contain_text("Mix ≥")
+    before = title.inner_text()
+    page.locator(".st-key-slide-clip_score-3").get_by_role("slider").press("ArrowLeft")
+    expect(page.locator(".st-key-weight-clip_score-3 input")).to_have_value("0.95")
+    expect(title).not_to_have_text(before)
+    expect(page.locator(".funnel .row").nth(4)).to_contain_text("0.95 CLIPScore + 1 s-CLIPLoss")
 
 
 def test_select__takes_an_uploaded_list(page, server, tmp_path):

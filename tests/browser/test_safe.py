@@ -159,7 +159,7 @@ def test_hostile_names__columns_and_their_values_are_only_text_on_cards_and_bars
         besides.click()  # choosing may close it
         besides.press("ArrowDown")
         besides.press("Enter")
-        expect(page.locator(".values").first).to_be_visible()
+        expect(page.locator(".bars").first).to_be_visible()
         settle(page)
 
 

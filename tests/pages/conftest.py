@@ -80,6 +80,13 @@ def trigger(app: AppTest, component: str, event: str, value: object) -> AppTest:
     return app._run(states)
 
 
+def say(app: AppTest, component: str, name: str, value: object) -> AppTest:
+    """Has an inline component say a part of its state."""
+    states = app._tree.get_widget_states()
+    states.widgets.append(WidgetState(id=component, json_value=json.dumps({name: value})))
+    return app._run(states)
+
+
 def press(app: AppTest, component: str, kind: str, **said: object) -> AppTest:
     """Has a gallery report what was pressed: open, keep or drop with a uid, or turn with by how many pages."""
     return trigger(app, component, "pressed", [{"kind": kind, **said, "press": next(_presses)}])
@@ -119,7 +126,7 @@ class Thumb:
 
     def run(self) -> AppTest:
         """Lets the thumb go."""
-        return trigger(self.app, self.id, "moved", {"place": self.place, "move": self.head["heard"] + 1})
+        return say(self.app, self.id, "moved", {"place": self.place, "move": self.head["heard"] + 1})
 
 
 def thumbs(app: AppTest) -> list[Thumb]:

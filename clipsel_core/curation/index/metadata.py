@@ -38,7 +38,10 @@ ROWS = "read_parquet($files, hive_partitioning = false)"
 # Columns of all rows, in the order of the files.
 _COLUMNS = f"SELECT COLUMNS(lambda name: list_contains($names, name)) FROM {ROWS}"
 _BATCH_ROWS = 1 << 20
-_MOST_CATEGORIES = 64
+MOST_CATEGORIES = 10_000
+# A column with no more values sorts pairs, however few they are.
+_FEW_VALUES = 64
+_FIRST_SHARDS = 8
 # Types whose values are not the text that they stand for.
 _NUMERIC = re.compile("u?int|halffloat|float|double|bool")
 # What a query tells the rows of a file by, where the file itself has no such column.
@@ -58,9 +61,13 @@ _COUNT_VALUES = f"""
 """
 
 
+class TooManyValues(PoolFormatError):
+    """A column of the pool has more distinct values than are told apart."""
+
+
 @dataclass(frozen=True)
 class Categories:
-    """A metadata column with few distinct values. labels: most frequent first, "" where a value is absent.
+    """A metadata column with at most 10,000 distinct values. labels: most frequent first, "" where a value is absent.
 
     codes: (N,) int16, for each pair the place of its value in labels. counts: (len(labels),) int64.
     """
@@ -209,28 +216,37 @@ class Metadata:
         return PoolFormatError(where, expected=expected, found=found, remedy=remedy)
 
     def category_columns(self) -> list[str]:
-        """Metadata columns of text or truth values with few distinct values, as categories() takes them."""
+        """Metadata columns of text or truth values that sort pairs: in the first shard there are half as many values as
+        pairs at most.
+
+        One of them may have more values than categories() takes in all shards together.
+        """
         kinds = ("string", "large_string", "bool")
         names = [name for name, kind in self.pool.columns.items() if kind in kinds] if self.pool else []
         first = self._metadata_files()[:1]
-        return [name for name in names if first and len(self._value_counts(name, first)) <= _MOST_CATEGORIES]
+        if not first:
+            return []
+        most = min(max(-(-self._files.sizes[0] // 2), _FEW_VALUES), MOST_CATEGORIES)
+        return [name for name in names if len(self._value_counts(name, first)) <= most]
 
     def categories(self, column: str) -> Categories:
         """A metadata column as labels and a code for each pair; the labels are the column's values as text.
 
-        Raises: PoolFormatError where the pool or the column is not there, or has more than 64 distinct values.
+        Raises: PoolFormatError where the pool or the column is not there, or has more than 10,000 distinct values.
         """
         files = self._metadata_files()
         if self.pool is None or self._source(column) is None or len(files) != len(self._files.shard_names):
             found = "no such column" if self.pool else "no pool"
             raise PoolFormatError(self._root, expected=f"a column {column!r} in every shard", found=found)
         if all(self._is_alike(shard, [column]) for shard in self.pool.shards):
-            values = self._value_counts(column, files)
+            # Where the first shards have too many, the others are not read.
+            values = self._value_counts(column, files[:_FIRST_SHARDS])
+            values = self._value_counts(column, files) if len(values) <= MOST_CATEGORIES else values
         else:
             values = list(self._counted_apart(column, files))
-        if len(values) > _MOST_CATEGORIES:
-            expected, found = f"at most {_MOST_CATEGORIES} distinct values", "more"
-            raise PoolFormatError(f"{self._root}: {column}", expected=expected, found=found)
+        if len(values) > MOST_CATEGORIES:
+            expected, found = f"at most {MOST_CATEGORIES:,} distinct values", "more"
+            raise TooManyValues(f"{self._root}: {column}", expected=expected, found=found)
         labels = tuple(dict.fromkeys(value or "" for value in values))
         codes, start = np.zeros(len(self._files), np.int16), 0
         known = pa.array(labels, pa.string())
@@ -296,13 +312,13 @@ class Metadata:
         counts: Counter[str] = Counter()
         for texts in self._texts(column, files):
             counts.update(texts.to_pylist())
-            if len(counts) > _MOST_CATEGORIES:
+            if len(counts) > MOST_CATEGORIES:
                 break
         return [value for value, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
     def _value_counts(self, column: str, files: list[str]) -> list[str | None]:
         """A column's distinct values, most frequent first, and one more than there may be where there are too many."""
-        asked = {"name": column, "files": files, "most": _MOST_CATEGORIES + 1}
+        asked = {"name": column, "files": files, "most": MOST_CATEGORIES + 1}
         found = self._files.database.table(_COUNT_VALUES, asked)
         return found.column("value").to_pylist()
 

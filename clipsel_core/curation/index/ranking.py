@@ -224,6 +224,12 @@ class Ranking:
         out = bitmaps.between(self.codes, bits, 0, cut - 1)
         return _with_rows(out, bits, self.order[self.starts[cut] : rank])
 
+    def between(self, bits: np.ndarray, low: float, high: float) -> np.ndarray:
+        """Pairs of a bitmap whose score lies in an interval, its ends included and compared as numbers: a bitmap."""
+        first = self.ranks_of_scores(float32_up(np.array([low])))[0]
+        last = self.ranks_of_scores(-float32_up(np.array([-high])), above=True)[0]
+        return self.below_rank(self.from_rank(bits, int(first)), int(last))
+
     def nearest(self, bits: np.ndarray, rank: int, most: int, *, upwards: bool) -> np.ndarray:
         """The bitmap's pairs that are next to a rank, the nearest first, `most` at most: (M,) int64 rows.
 

@@ -5,7 +5,6 @@ A kind is a value of a category, of the run or of the pool's table; for the norm
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from clipsel_core.curation.index.counts import GroupMeans, group_means
 from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.index.ranking import percentile_groups
 from clipsel_core.errors import counted
-from pages.parts import categories, charts, marginals, messages, recipes, registry, state, words
+from pages.parts import brush, categories, charts, marginals, messages, recipes, registry, state, words
+from pages.parts.brush import Chart
 from pages.parts.catalog import Entry
-from pages.parts.categories import categories_of
-from pages.parts.pair import galleries
+from pages.parts.pair import galleries, marked
 
 _LONGEST_LABEL = 80
 _MOST_ROWS = 12
@@ -30,7 +29,7 @@ _HALVES = ("r_image", "r_text")
 _SPLITS = ("percentile of a metric", "kind")
 
 
-def draw_kinds(entry: Entry, names: list[str]) -> None:
+def draw_kinds(entry: Entry) -> None:
     """Draws the histogram of each kind in front of the whole run's."""
     columns = _find_columns(entry)
     if not columns:
@@ -39,18 +38,33 @@ def draw_kinds(entry: Entry, names: list[str]) -> None:
     column = left.selectbox("Kind", columns, format_func=registry.titles(entry), key="kind", bind="query-params")
     names = registry.offered(entry, keys=("of",))
     name = right.selectbox("Metric", names, format_func=registry.titles(entry), key="of", bind="query-params")
-    found = categories_of(entry, column)
+    found = _find_kinds(entry, column)
+    if found is None:
+        return
     every = marginals.marginal(entry, name)
     if not every.pairs:
         show_unscored(entry, name)
         return
     edges, whole = every.coarse(_BINS)
     recipe = recipes.draft_yaml(entry, state.open_run(entry))
-    kept = _kept(entry, column, recipe) if galleries.find_keeps(entry, recipe) else None
-    for row, place in enumerate(map(int, np.argsort(-found.counts)[:_MOST_ROWS])):
+    keeps = galleries.find_keeps(entry, recipe)
+    kept = _kept(entry, column, recipe) if keeps else None
+    places = list(range(min(len(found.labels), _MOST_ROWS)))
+    if len(found.labels) > _MOST_ROWS:
+        of = dict(zip(found.labels, range(len(found.labels)), strict=True))
+        chosen = st.multiselect(
+            f"Of {words.number(len(found.labels))} kinds",
+            found.labels,
+            found.labels[:_MOST_ROWS],
+            format_func=lambda label: f"{categories.shown(label)} · {words.number(found.counts[of[label]])}",
+            key=f"kinds of {column}",
+            placeholder="type to find a kind",
+        )
+        places = [of[label] for label in chosen]
+    for row, place in enumerate(places):
         part, listed = _kind_spread(entry, column, place, name), int(found.counts[place])
         by_recipe = "" if kept is None else f", {words.share(int(kept[place]), listed)} kept by the recipe"
-        median = part.quantile(50)
+        median, chart = part.quantile(50), Chart(entry.key, f"kind-{column}-{place}", name)
         # Both in the same area.
         scaled = np.round(whole * (part.pairs / max(int(whole.sum()), 1)), 1)
         charts.draw_histogram(
@@ -63,26 +77,41 @@ def draw_kinds(entry: Entry, names: list[str]) -> None:
                 charts.Layer("kept", "this kind", part.coarse(_BINS)[1]),
             ],
             [charts.Mark(median, "")] if part.pairs else [],
-            key=f"kind-{place}",
+            chart=chart,
+            of=1,
             height=64,
             legend=row == 0,
         )
+        if brush.marked(chart, _BINS):
+            among = {"kind": registry.title(entry, column), "value": categories.shown(found.labels[place])}
+            marked.draw_interval(entry, chart, _BINS, bits=_kind_bits(entry, column, place), among=among, keeps=keeps)
+
+
+def chart_of(entry: Entry, name: str) -> Chart:
+    """The chart of a column of the run."""
+    return Chart(entry.key, f"spread-{name}", name)
+
+
+def draw_marked_bars(entry: Entry, name: str) -> None:
+    """Draws pairs with one of the values whose bars are marked."""
+    found = categories.find_categories(entry, name)
+    if found is not None:
+        marked.draw_values(entry, chart_of(entry, name), found, min(len(found.labels), _MOST_ROWS))
 
 
 def draw_bars(entry: Entry, name: str) -> None:
     """Draws how many pairs have each value of a category, the most frequent first."""
-    found, pairs = categories_of(entry, name), len(state.open_table(entry))
-    messages.show_title(registry.title(entry, name), counted(len(found.labels), "values"))
+    found, pairs = categories.find_categories(entry, name), len(state.open_table(entry))
+    messages.show_title(registry.title(entry, name), counted(len(found.labels), "values") if found else "many values")
     messages.show_note(registry.column_of(entry, name).help)
-    rows = ""
-    for place in range(min(len(found.labels), _MOST_ROWS)):
-        count = int(found.counts[place])
-        rows += (
-            f'<div class="row"><div class="label"><span>{html.escape(_label(found, place))}</span>'
-            f"<b>{words.number(count)}</b><i>{words.share(count, pairs)}</i></div>"
-            f'<div class="track"><div class="fill" style="width:{100 * count / pairs:.2f}%"></div></div></div>'
-        )
-    st.html(f'<div class="funnel values">{rows}</div>')
+    if found is None:
+        messages.show_note(categories.too_many(registry.title(entry, name)))
+        return
+    rows = [
+        charts.Bar(_label(found, place), words.number(count), words.share(count, pairs), 100 * count / pairs)
+        for place, count in enumerate(found.counts[:_MOST_ROWS].tolist())
+    ]
+    charts.draw_bars(f"{registry.title(entry, name)}: pairs by value", rows, chart_of(entry, name))
     if len(found.labels) > _MOST_ROWS:
         left = int(found.counts[_MOST_ROWS:].sum())
         messages.show_note(
@@ -90,8 +119,9 @@ def draw_bars(entry: Entry, name: str) -> None:
         )
 
 
-def draw_normalizer(entry: Entry, names: list[str]) -> None:
+def draw_normalizer(entry: Entry) -> None:
     """Draws what the normalizer took on average in each group of pairs."""
+    names = registry.own_numbers(entry)
     if not set(_HALVES) <= set(names):
         messages.show_empty(
             "No normalizer in this run", "It has no columns r_image and r_text. Score the pool anew to have them."
@@ -113,14 +143,15 @@ def draw_normalizer(entry: Entry, names: list[str]) -> None:
                 else None
             )
         else:
-            place = names.index("clip_score") if "clip_score" in names else 0
+            offered = registry.offered(entry, keys=("along",))
+            place = offered.index("clip_score") if "clip_score" in offered else 0
             of: dict[str, Any] = {
                 "format_func": registry.titles(entry),
                 "key": "along",
                 "bind": "query-params",
                 "width": 260,
             }
-            along = st.selectbox("Metric", names, index=place, **of)
+            along = st.selectbox("Metric", offered, index=place, **of)
     if split != "kind":
         _by_percentile(entry, along)
     elif column:
@@ -143,8 +174,16 @@ def _find_columns(entry: Entry) -> list[str]:
     """The run's and the pool's columns of few distinct values; where there is none the page says so."""
     found = categories.category_names(entry)
     if not found:
-        why = "Give the pool's parquet files a text column with at most 64 values, and each value has a row here."
+        why = "Give the pool's parquet files a column of texts that many pairs share, and each value has a row here."
         messages.show_empty("No column to split by", why)
+    return found
+
+
+def _find_kinds(entry: Entry, column: str) -> Categories | None:
+    """The kinds of a column; where there are too many the page says what can be done instead."""
+    found = categories.find_categories(entry, column)
+    if found is None:
+        messages.show_empty("Many values", categories.too_many(registry.title(entry, column)))
     return found
 
 
@@ -170,9 +209,11 @@ def _by_percentile(entry: Entry, along: str) -> None:
 
 
 def _by_kind(entry: Entry, column: str, names: list[str]) -> None:
+    labels = _find_kinds(entry, column)
+    if labels is None:
+        return
     shown = [name for name in ("clip_score", *_HALVES, "s_cliploss") if name in names]
     found = _kind_means(entry, column, tuple(shown))
-    labels = categories_of(entry, column)
     means = {registry.title(entry, name): found.means[:, place] for place, name in enumerate(shown)}
     halves = found.means[:, [shown.index(name) for name in _HALVES]].sum(1)
     average = np.nansum(halves * found.counts) / max(found.counts.sum(), 1)
@@ -199,7 +240,8 @@ def _percentile_means(entry: Entry, along: str) -> GroupMeans:
 
 @state.per_run(16, spinner="Averaging …")
 def _kind_means(entry: Entry, column: str, names: tuple[str, ...]) -> GroupMeans:
-    table, found = state.open_table(entry), categories_of(entry, column)
+    table, found = state.open_table(entry), categories.find_categories(entry, column)
+    assert found is not None, "asked for although there are too many"
     return group_means(found.codes, len(found.labels), [table.column(name) for name in names])
 
 
@@ -210,13 +252,22 @@ def _label(kinds: Categories, place: int) -> str:
 
 @state.per_run(128)
 def _kind_spread(entry: Entry, column: str, place: int, name: str) -> marginals.Marginal:
-    return marginals.of_bits(entry, name, bitmaps.pack(categories_of(entry, column).codes == place))
+    return marginals.of_bits(entry, name, _kind_bits(entry, column, place))
+
+
+@state.per_run(16)
+def _kind_bits(entry: Entry, column: str, place: int) -> np.ndarray:
+    """The bitmap of the pairs of a kind."""
+    found = categories.find_categories(entry, column)
+    assert found is not None, "asked for although there are too many"
+    return bitmaps.pack(found.codes == place)
 
 
 @state.per_run(16, stamp=lambda entry, column, recipe: state.recipe_stamp(entry, recipe))
 def _kept(entry: Entry, column: str, recipe: str) -> np.ndarray:
     """How many pairs of each kind a recipe (YAML) keeps: (kinds,) int64."""
-    found, bits = categories_of(entry, column), state.kept_bits(entry, recipe)
+    found, bits = categories.find_categories(entry, column), state.kept_bits(entry, recipe)
+    assert found is not None, "asked for although there are too many"
     counts = np.zeros(len(found.labels), np.int64)
     for start in range(0, len(found.codes), _BLOCK):
         codes = found.codes[start : start + _BLOCK]

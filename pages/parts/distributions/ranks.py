@@ -22,8 +22,9 @@ _CARDS = 12
 _ENDS: tuple[End, End] = ("first", "second")
 
 
-def draw_ranks(entry: Entry, names: list[str]) -> None:
+def draw_ranks(entry: Entry) -> None:
     """Draws the ranks by two metrics against each other, and a gallery of either end."""
+    names = registry.offered(entry, keys=("one", "other"))
     left, right = st.columns(2)
 
     def rewind() -> None:
@@ -66,7 +67,8 @@ def _disagreement(entry: Entry, x: str, y: str) -> Task[Disagreement]:
     def rank(report: Report) -> Disagreement:
         told = part_of(report, 0, 1, "Ranking all pairs by both …")
         found = disagreement(table.ranking(x), table.ranking(y), bins=_CELLS, report=told)
-        if table.index_folder is None:
+        # Of the run's own; the index knows nothing of the pool's table.
+        if table.index_folder is None or not {x, y} <= set(table.metrics):
             return found
         return keep_gaps(found, table.index_folder, "-".join(f"{table.metrics.index(name):02d}" for name in (x, y)))
 

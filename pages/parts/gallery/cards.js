@@ -167,6 +167,7 @@ export default function (component) {
   if (source.get(grid) === drawn) return leave
   source.set(grid, drawn)
   grid.setAttribute("aria-label", data.label)
+  grid.classList.toggle("small", data.small)
   grid.classList.toggle("several", data.cards.some((card) => card.bars.length > 1))
   // Judging a card draws it anew: the keyboard stays where it was.
   const held = grid.querySelector(".card:focus")

@@ -96,16 +96,18 @@ def draw_cards(
     label: str,
     pressed: Callable[[], None],
     turns: bool = False,
+    small: bool = False,
     at: int | None = None,
 ) -> None:
     """Draws the cards.
 
     pressed: called before the page runs again when cards were opened by click, Enter or Space, kept or dropped with the
     keys K and D, or Page Up or Page Down asked for another page; it calls handle_presses.
-    turns: whether there are other pages; else these two keys are left to the browser. at: the card that was looked at
+    turns: whether there are other pages; else these two keys are left to the browser. small: whether more of them stand
+    in a row. at: the card that was looked at
     last, from 0: it is marked, and has the keyboard where nothing else has it.
     """
-    data = {"label": label, "turns": turns, "cards": [asdict(card) for card in cards], "at": at}
+    data = {"label": label, "turns": turns, "small": small, "cards": [asdict(card) for card in cards], "at": at}
     _cards(data={**data, **_heard_by(key)}, key=key, on_pressed_change=pressed)
 
 

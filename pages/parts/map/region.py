@@ -16,7 +16,8 @@ from clipsel_core.curation.index import ordering
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import marginals, messages, progress_bars, registry, state, words
+from pages.parts import brush, marginals, messages, progress_bars, registry, state, words
+from pages.parts.brush import Chart
 from pages.parts.catalog import Entry
 from pages.parts.charts import Layer, draw_histogram
 from pages.parts.gallery import pager
@@ -118,15 +119,27 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
         order = st.segmented_control("First", _ORDERS, default="highest", required=True, key="map_order", **asked)
     values = colours.scores_of(entry, metric)[member]
     scored = ~np.isnan(values)
-    ranked = -values[scored] if order == "highest" else values[scored]
-    keys = ordering.shuffled_keys(rows[scored], 0) if order == "random" else ranked
-    listed = _SortedList(keys, rows[scored])
-    if not len(listed):
+    if not scored.any():
         messages.show_empty(
             "Nothing to show", f"None of them has a {registry.title(entry, metric)}. Choose another metric."
         )
         return
-    _draw_histogram(entry, metric, values, "region" if shape else "map")
+    chart = Chart(entry.key, "region-spread", metric)
+    _draw_histogram(entry, chart, values, "region" if shape else "map")
+    part = brush.marked(chart, _BINS)
+    if part is not None:
+        ends = state.open_table(entry).extent(metric)
+        low, high, digits = brush.interval(*ends, _BINS, *part)
+        scored &= (values >= low) & (values <= high)
+        said = f"{registry.title(entry, metric)} from {low:,.{digits}f} to {high:,.{digits}f}"
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            messages.show_title(said, words.pairs(int(np.count_nonzero(scored))))
+            st.button("Close", icon=":material/close:", key="unmark region", type="tertiary", on_click=brush.forget)
+    ranked = -values[scored] if order == "highest" else values[scored]
+    keys = ordering.shuffled_keys(rows[scored], 0) if order == "random" else ranked
+    listed = _SortedList(keys, rows[scored])
+    if not len(listed):
+        return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.choose_page(_PAGE, listed)
     with st.container(height=_HEIGHT, border=False):
@@ -171,8 +184,9 @@ class _SortedList:
         return int(ordering.page_of(self.keys, self.listed, place, 1)[0])
 
 
-def _draw_histogram(entry: Entry, metric: str, values: np.ndarray, what: str) -> None:
+def _draw_histogram(entry: Entry, chart: Chart, values: np.ndarray, what: str) -> None:
     """The region's scores in front of the run's, both over the same area."""
+    metric = chart.column
     everything = marginals.marginal(entry, metric)
     edges, whole = everything.coarse(_BINS)
     region = marginals.of_values(values, everything)
@@ -185,6 +199,7 @@ def _draw_histogram(entry: Entry, metric: str, values: np.ndarray, what: str) ->
         edges,
         [Layer("pool", "whole run, same area", scaled), Layer("kept", f"this {what}", part)],
         [],
-        key="region-spread",
+        chart=chart,
+        of=1,
         height=70,
     )

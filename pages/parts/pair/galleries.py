@@ -50,12 +50,13 @@ def draw_gallery(
     keeps: state.Keeps | None = None,
     more: Sequence[str] = (),
     also: cards.Bars = (),
+    small: bool = False,
 ) -> None:
     """Draws a page, from 1, of a list of pairs as cards with a metric, and opens the one that is clicked.
 
     title: what is listed, for who cannot see it. pager_key: of the pager that the caller drew; none where there is one
     page. keeps: tells which pairs are kept, for the badge. more: further metrics on the cards. also: bars behind these,
-    a tuple a card.
+    a tuple a card. small: whether more cards stand in a row.
     """
     rows, pages, first = listed.rows(page), pager.count_pages(listed), (page - 1) * listed.size
     bars = cards.score_bars(entry, rows, [metric, *more])
@@ -75,6 +76,7 @@ def draw_gallery(
         label=f"{title}, page {page} of {pages}" if pager_key else title,
         pressed=partial(cards.handle_presses, entry, key, ask_to_open, turned),
         turns=turned is not None,
+        small=small,
         at=at if 0 <= at < len(rows) else None,
     )
     names, asked = [card.uid for card in drawn], view.to_open.pop(key, None)

@@ -171,7 +171,7 @@ const PATIENCE_MS = 1000
 const jumps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 20, PageDown: -20 }
 
 export default function (component) {
-  const { parentElement, setTriggerValue } = component
+  const { parentElement, setStateValue } = component
   const root = parentElement.querySelector(".histogram")
   const box = parentElement.querySelector(".thumb-box")
   const self = (parentElement.clipsel ??= { place: 0, told: null, moving: false })
@@ -184,9 +184,10 @@ export default function (component) {
     self.told = null
     self.typed = null
   }
-  // A run of the page that ended before it took the move has not heard it.
+  // A run of the page that ended before it took the move has not heard it. As state of the component it comes with whatever
+  // is said next; where nothing is, it is said again.
   clearTimeout(self.again)
-  if (behind) self.again = setTimeout(() => setTriggerValue("moved", self.said), PATIENCE_MS)
+  if (behind) self.again = setTimeout(() => setStateValue("moved", self.said), PATIENCE_MS)
   const track = box.querySelector(".track") ?? bar(head)
   if (!track.isConnected) box.replaceChildren(track)
   track.setAttribute("aria-valuemax", head.places - 1)
@@ -224,7 +225,7 @@ export default function (component) {
     // Later than all moves before it, also those of a page that this one took the place of.
     self.told = performance.timeOrigin + self.since
     self.said = { place: self.place, typed: self.typed, move: self.told }
-    setTriggerValue("moved", self.said)
+    setStateValue("moved", self.said)
   }
   const under = (event) => {
     const frame = track.querySelector(".rail").getBoundingClientRect()
@@ -282,7 +283,11 @@ export default function (component) {
     const counts = `${said(left[step], step)} of ${said(left[step - 1], step - 1)}`
     say(root.querySelector(".title"), still ? pictured(head, self.place).title : `${head.says} keeps ${counts}`)
   }
-  const picture = () => show(root, pictured(head, self.place))
+  const marked = counted && brushBins(component, root, head)
+  const picture = () => {
+    show(root, pictured(head, self.place))
+    marked.repaint()
+  }
   set()
   if (counted) {
     picture()
@@ -296,5 +301,6 @@ export default function (component) {
   return () => {
     observer.disconnect()
     thumbs.delete(self)
+    if (counted) marked.stop()
   }
 }

@@ -1,11 +1,13 @@
-"""What else than a thumb does a step's card hold? Values to tick, words, ends of an interval, weights, a seed.
+"""What else than a thumb does a step's card hold? Values to tick, words, ends of an interval, weights, samples, a seed.
 
 A field says its whole content when it is changed; the step is then made anew, unless it cannot have that.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -14,17 +16,22 @@ import streamlit as st
 from pydantic import ValidationError
 
 from clipsel_core.curation.recipes.recipe import (
+    AnyOf,
     AnyStep,
     Between,
     Contains,
     In,
+    Known,
     Random,
+    Sample,
     ScoreStep,
 )
 from clipsel_core.errors import ClipselError, RecipeError
 from clipsel_core.runs.store import Run
-from pages.parts import categories, charts, marginals, recipes, registry, sessions, words
+from pages.parts import categories, charts, marginals, messages, recipes, registry, sessions, words
+from pages.parts.brush import Chart
 from pages.parts.catalog import Entry
+from pages.parts.pair import marked
 
 _BINS = 128
 _EXPECTED = {
@@ -32,33 +39,80 @@ _EXPECTED = {
     "contains": "a word",
     "between": "two numbers, the lower first",
     "random": "a share, 0 to 100 %, and a seed",
+    "sample": "a number of samples, and at least one column, with another weight than 0",
     **dict.fromkeys(
         ("keep_top", "keep_bottom", "at_least", "at_most"), "at least one column, with another weight than 0"
     ),
 }
 _STANDARDISED = {"zscore": "z-scores", "rank": "ranks", "none": "values as they are"}
 _OF = {"survivors": "of the survivors", "pool": "of the pool"}
+_METHODS = {"soft_cap": "soft cap", "hard_cap": "hard cap", "proportional": "in proportion"}
+# What a sample is drawn with where it says nothing, and the first limit of a hard cap.
+_PENALTY, _ROUND, _LIMIT = 0.15, 100_000, 10
+_MOST_SAMPLES = (1 << 32) - 1
+_LEAST_REACH = 2
 
 
-def draw_fields(entry: Entry, run: Run, number: int, step: AnyStep) -> None:
+@dataclass(frozen=True)
+class Slot:
+    """Where a step is edited: in the draft, by its number; or, by its place, as one of the filters of an any_of there.
+
+    turn: how often filters came and went, so that what is left has new widgets.
+    """
+
+    entry: Entry
+    run: Run
+    number: int
+    place: int | None = None
+    turn: int = 0
+
+    def key(self, name: str) -> str:
+        """What a widget of it is called. name: tells it from the others."""
+        return f"{name}-{self.number}" if self.place is None else f"{name}-{self.number}-{self.turn}-{self.place}"
+
+    def read(self) -> AnyStep | None:
+        """The step as the draft has it; None where it is not there any more."""
+        step = recipes.draft(self.entry, self.run).get(self.number)
+        if self.place is None or not isinstance(step, AnyOf):
+            return step
+        return step.any_of[self.place] if self.place < len(step.any_of) else None
+
+    def put(self, made: AnyStep) -> None:
+        """Puts another step in its place."""
+        step = recipes.draft(self.entry, self.run).get(self.number)
+        if self.place is not None and isinstance(step, AnyOf):
+            judges = (*step.any_of[: self.place], made, *step.any_of[self.place + 1 :])
+            made = step.model_copy(update={"any_of": judges})
+        recipes.change_step(self.entry, self.run, self.number, made)
+
+    def heard_by(self, told: Callable[[AnyStep], dict[str, Any]]) -> dict[str, Any]:
+        """What makes the step anew when a field is changed. told: reads the fields, as keys of the step."""
+        return {"on_change": _change, "args": (self, told)}
+
+
+def draw_fields(slot: Slot, step: AnyStep) -> None:
     """Draws what a step is set with beside its thumb; nothing where it has only that, or nothing to be set."""
     match step:
         case In():
-            _draw_values(entry, run, number, step)
+            _draw_values(slot, step)
         case Contains():
-            _draw_words(entry, run, number, step)
+            _draw_words(slot, step)
         case Between():
-            _draw_interval(entry, run, number, step)
+            _draw_interval(slot, step)
+        case Known():
+            _draw_known(slot, step)
         case Random():
-            _draw_random(entry, run, number, step)
-        case ScoreStep() if step.mix:
-            _draw_weights(entry, run, number, dict(step.mix), step)
+            _draw_random(slot, step)
+        case Sample():
+            _draw_sample(slot, step)
+        case ScoreStep(mix=tuple(mix)):
+            _draw_weights(slot, "mix", dict(mix), step.standardise or "zscore")
 
 
 @sessions.callback
-def _change(entry: Entry, run: Run, number: int, told: Callable[[AnyStep], dict[str, Any]]) -> None:
+def _change(slot: Slot, told: Callable[[AnyStep], dict[str, Any]]) -> None:
     """Makes a step anew with what its fields say. told: reads them, as keys of the step."""
-    step = recipes.draft(entry, run).get(number)
+    step = slot.read()
     if step is None:
         return
     # A mix's dump is none that makes it again.
@@ -67,36 +121,37 @@ def _change(entry: Entry, run: Run, number: int, told: Callable[[AnyStep], dict[
         made = type(step).model_validate({**said, **told(step)})
     except (ValidationError, ValueError, ArithmeticError) as error:
         raise RecipeError(step.where, expected=_EXPECTED[step.kind], found="something else") from error
-    recipes.change_step(entry, run, number, made)
+    slot.put(made)
 
 
-def _draw_values(entry: Entry, run: Run, number: int, step: In) -> None:
+def _draw_values(slot: Slot, step: In) -> None:
     try:
-        found = categories.categories_of(entry, step.column)
-        counts = dict(zip(found.labels, found.counts.tolist(), strict=True))
-    except ClipselError:  # Too many to be listed, or numbers.
-        counts = {}
+        found = categories.find_categories(slot.entry, step.column)
+    except ClipselError:  # Numbers, or a pool that is not at hand.
+        found = None
+    counts = dict(zip(found.labels, found.counts.tolist(), strict=True)) if found else {}
+    if not counts and registry.column_of(slot.entry, step.column).kind == "text":
+        messages.show_note("It has many values, which cannot be listed: type those to keep, as they are written.")
 
     def label(value: str) -> str:
-        return f"{value or '(none)'} · {words.number(counts[value])}" if value in counts else value
+        return f"{categories.shown(value)} · {words.number(counts[value])}" if value in counts else value
 
-    key = f"values-{number}"
+    key = slot.key("values")
     st.multiselect(
         "Values to keep",
         list(dict.fromkeys([*counts, *step.in_])),
         list(step.in_),
         format_func=label,
         key=key,
-        placeholder="tick the values to keep" if counts else "type a value",
+        placeholder="type to find a value" if counts else "type a value",
         accept_new_options=not counts,
         label_visibility="collapsed",
-        on_change=_change,
-        args=(entry, run, number, lambda _: {"in": list(st.session_state[key])}),
+        **slot.heard_by(lambda _: {"in": list(st.session_state[key])}),
     )
 
 
-def _draw_words(entry: Entry, run: Run, number: int, step: Contains) -> None:
-    key = f"words-{number}"
+def _draw_words(slot: Slot, step: Contains) -> None:
+    key = slot.key("words")
     st.multiselect(
         "Words, any of which must be there",
         list(step.contains),
@@ -104,36 +159,46 @@ def _draw_words(entry: Entry, run: Run, number: int, step: Contains) -> None:
         key=key,
         placeholder="type a word",
         accept_new_options=True,
-        on_change=_change,
-        args=(entry, run, number, lambda _: {"contains": list(st.session_state[key])}),
+        **slot.heard_by(lambda _: {"contains": list(st.session_state[key])}),
         help="Whole words, upper and lower case alike; of several words the text must have them one after another.",
     )
 
 
-def _draw_interval(entry: Entry, run: Run, number: int, step: Between) -> None:
-    low, high = f"low-{number}", f"high-{number}"
-
-    def told(_: AnyStep) -> dict[str, Any]:
-        return {"between": [st.session_state[low], st.session_state[high]]}
-
+def _draw_interval(slot: Slot, step: Between) -> None:
+    entry, low, high = slot.entry, slot.key("low"), slot.key("high")
     with st.container(horizontal=True, gap="small"):
-        wide: dict[str, Any] = {"format": "%.10g", "width": 170, "on_change": _change}
-        wide["args"] = (entry, run, number, told)
+        ends = slot.heard_by(lambda _: {"between": [st.session_state[low], st.session_state[high]]})
+        wide: dict[str, Any] = {"format": "%.10g", "width": 170, **ends}
         st.number_input("From", value=step.between[0], key=low, **wide)
         st.number_input("To", value=step.between[1], key=high, **wide)
     spread = marginals.marginal(entry, step.metric)
     edges, whole = spread.coarse(_BINS)
     passing = np.where((step.between[0] <= edges[1:]) & (edges[:-1] <= step.between[1]), whole, 0)
-    ends = [charts.Mark(end, "") for end in step.between if edges[0] <= end <= edges[-1]]
+    lines = [charts.Mark(end, "") for end in step.between if edges[0] <= end <= edges[-1]]
     layers = [charts.Layer("pool", "pool", whole), charts.Layer("kept", "in the interval", passing)]
     column = registry.column_of(entry, step.metric)
     note, unit = column.help, registry.unit_of(column)
     shown = registry.title(entry, step.column)
-    charts.draw_histogram(shown, note, edges, layers, ends, key=f"between-{number}", height=110, unit=unit)
+    chart = Chart(entry.key, slot.key("between"), step.column)
+    charts.draw_histogram(shown, note, edges, layers, lines, chart=chart, height=110, unit=unit)
+    marked.draw_interval(entry, chart, _BINS)
 
 
-def _draw_random(entry: Entry, run: Run, number: int, step: Random) -> None:
-    share, seed, of = f"random-{number}", f"seed-{number}", f"of-{number}"
+def _draw_known(slot: Slot, step: Known) -> None:
+    column, known = slot.key("column"), slot.key("known")
+    names = list(dict.fromkeys([*registry.offered(slot.entry, "number", "flag", "category", "text"), step.column]))
+    again: dict[str, Any] = {
+        "label_visibility": "collapsed",
+        **slot.heard_by(lambda _: {"column": st.session_state[column], "known": st.session_state[known] == "is known"}),
+    }
+    with st.container(horizontal=True, gap="small"):
+        titles = registry.titles(slot.entry)
+        st.selectbox("Column", names, names.index(step.column), titles, key=column, width=260, **again)
+        st.selectbox("Is it known?", ["is known", "is not known"], int(not step.known), key=known, width=170, **again)
+
+
+def _draw_random(slot: Slot, step: Random) -> None:
+    share, seed, of = slot.key("random"), slot.key("seed"), slot.key("of")
 
     def told(old: AnyStep) -> dict[str, Any]:
         typed = st.session_state[share]
@@ -142,45 +207,116 @@ def _draw_random(entry: Entry, run: Run, number: int, step: Random) -> None:
         return {"random": part, "seed": int(st.session_state[seed]), "of": st.session_state[of]}
 
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-        again: dict[str, Any] = {"on_change": _change, "args": (entry, run, number, told)}
-        percent = float(step.random * 100)
+        again, percent = slot.heard_by(told), float(step.random * 100)
         st.number_input("Percent", 0.0, 100.0, percent, 1.0, format="%.10g", key=share, width=130, **again)
         st.selectbox("Of", list(_OF), list(_OF).index(step.of), _OF.__getitem__, key=of, width=170, **again)
         st.number_input("Seed", 0, value=step.seed, key=seed, width=110, **again)
 
 
-def _draw_weights(entry: Entry, run: Run, number: int, weights: dict[str, Decimal], step: ScoreStep) -> None:
-    """The columns of a mix, what is done to each before, and its weight."""
-    chosen, how = f"mixed-{number}", f"standardise-{number}"
+def _draw_sample(slot: Slot, step: Sample) -> None:
+    """How many samples are drawn, how, and by what."""
+    many, how, seed = slot.key("samples"), slot.key("method"), slot.key("seed")
+    penalty, a_round, limit = slot.key("penalty"), slot.key("round"), slot.key("limit")
 
     def told(old: AnyStep) -> dict[str, Any]:
-        kept, before = {}, dict(old.mix or ()) if isinstance(old, ScoreStep) else {}
+        assert isinstance(old, Sample)
+        said = st.session_state
+        # What is as usual and was not written stays unwritten.
+        penalised = said.get(penalty, old.penalty)
+        rounds = said.get(a_round, old.round_)
+        capped = {
+            "soft_cap": {
+                "penalty": None if penalised == _PENALTY and old.penalty is None else penalised,
+                "round": None if rounds == _ROUND and old.round_ is None else rounds,
+            },
+            "hard_cap": {"limit": said.get(limit, old.limit) or _LIMIT},
+        }.get(said[how], {})
+        none = dict.fromkeys(("penalty", "round", "limit"))
+        return {"sample": said[many], "method": said[how], "seed": int(said[seed]), **none, **capped}
+
+    again, methods = slot.heard_by(told), list(_METHODS)
+    with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+        st.number_input("Samples", 1, _MOST_SAMPLES, step.sample, key=many, width=170, **again)
+        st.selectbox(
+            "Method",
+            methods,
+            methods.index(step.method),
+            _METHODS.__getitem__,
+            key=how,
+            width=150,
+            help="Soft cap: in rounds, and what was drawn is less likely later. Hard cap: no pair more often than the "
+            "limit. In proportion: by the value itself.",
+            **again,
+        )
+        if step.method == "soft_cap":
+            lowered = _PENALTY if step.penalty is None else float(step.penalty)
+            each: dict[str, Any] = {
+                "help": "By how much a pair's value is lowered each time that it is drawn.",
+                **again,
+            }
+            st.number_input("Penalty", 0.0, None, lowered, 0.05, format="%.10g", key=penalty, width=125, **each)
+            each = {"help": "So many different pairs are drawn in a round.", **again}
+            st.number_input("A round", 1, _MOST_SAMPLES, step.round_ or _ROUND, key=a_round, width=140, **each)
+        elif step.method == "hard_cap":
+            each = {"help": "How often a pair is drawn at most.", **again}
+            st.number_input("Limit", 1, _MOST_SAMPLES, step.limit or _LIMIT, key=limit, width=125, **each)
+        st.number_input("Seed", 0, value=step.seed, key=seed, width=110, **again)
+    _draw_weights(slot, "by", dict(step.by), step.standardise or "none")
+
+
+def _draw_weights(slot: Slot, said: str, weights: dict[str, Decimal], standardise: str) -> None:
+    """The columns that are weighed, what is done to each before, and its weight. said: the key of the step for them."""
+    entry, chosen, how = slot.entry, slot.key("mixed"), slot.key("standardise")
+
+    def told(old: AnyStep) -> dict[str, Any]:
+        kept, before = {}, dict(getattr(old, said))
         for name in st.session_state[chosen]:
-            typed, weight = st.session_state.get(f"weight-{number}-{name}"), before.get(name, Decimal(1))
+            typed, weight = st.session_state.get(slot.key(f"weight-{name}")), before.get(name, Decimal(1))
             # As it was written, unless another was typed.
             kept[name] = weight if typed is None or float(weight) == typed else Decimal(f"{typed:.10g}")
-        return {"mix": kept, "standardise": st.session_state[how]}
+        return {said: kept, "standardise": st.session_state[how]}
 
-    again: dict[str, Any] = {"on_change": _change, "args": (entry, run, number, told)}
-    titles = registry.titles(entry)
+    again, titles = slot.heard_by(told), registry.titles(entry)
     left, right = st.columns([5, 2])
     names = list(dict.fromkeys([*registry.offered(entry), *weights]))
-    left.multiselect("Columns of the mix", names, list(weights), format_func=titles, key=chosen, **again)
+    left.multiselect("Columns", names, list(weights), format_func=titles, key=chosen, **again)
     ways = list(_STANDARDISED)
     right.selectbox(
         "What is weighed",
         ways,
-        ways.index(step.standardise or "zscore"),
+        ways.index(standardise),
         _STANDARDISED.__getitem__,
         key=how,
         help="Of each column its z-scores, its ranks from 0 to 1, or its values.",
         **again,
     )
-    for place, (name, weight) in enumerate(weights.items()):
-        if place % 3 == 0:
-            row = st.columns(3)
-        with row[place % 3]:
-            wide: dict[str, Any] = {"format": "%.10g", **again}
-            wide["help"] = words.as_markdown(registry.column_of(entry, name).help)
-            label = words.as_markdown(titles(name))
-            st.number_input(label, value=float(weight), step=0.1, key=f"weight-{number}-{name}", **wide)
+    for name, weight in weights.items():
+        _draw_weight(slot, name, float(weight), told)
+
+
+def _draw_weight(slot: Slot, name: str, weight: float, told: Callable[[AnyStep], dict[str, Any]]) -> None:
+    """A slider and a number beside it, which say the same."""
+    typed, slid = slot.key(f"weight-{name}"), slot.key(f"slide-{name}")
+    reach = max(_LEAST_REACH, math.ceil(abs(weight)))
+    st.session_state.setdefault(typed, weight)
+    st.session_state.setdefault(slid, weight)
+
+    def follow(one: str, other: str) -> None:
+        value = st.session_state[one]
+        if one == slid or abs(value) <= reach:
+            st.session_state[other] = value
+        else:  # Beyond the slider, which is drawn anew then.
+            del st.session_state[other]
+        _change(slot, told)
+
+    label, help_text = (
+        words.as_markdown(said)
+        for said in (registry.title(slot.entry, name), registry.column_of(slot.entry, name).help)
+    )
+    left, right = st.columns([5, 2], vertical_alignment="bottom")
+    both: dict[str, Any] = {"step": 0.05, "on_change": follow}
+    left.slider(
+        label, -float(reach), float(reach), format="%.10g", key=slid, help=help_text, args=(slid, typed), **both
+    )
+    shown: dict[str, Any] = {"format": "%.10g", "label_visibility": "collapsed", **both}
+    right.number_input(f"Weight of {label}", key=typed, args=(typed, slid), **shown)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Context, Decimal
 from functools import lru_cache, partial
@@ -22,7 +21,7 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from clipsel_core.curation.index.ranking import Shares
+from clipsel_core.curation.index.ranking import COARSE, Shares
 from clipsel_core.curation.recipes.recipe import (
     AnyOf,
     AnyStep,
@@ -49,10 +48,12 @@ from clipsel_core.curation.selecting.live import Settings, settings_of
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import marginals, messages, recipes, registry, sessions, state, words
+from pages.parts import brush, marginals, messages, recipes, registry, sessions, state, words
+from pages.parts.brush import Chart
 from pages.parts.catalog import Entry
 from pages.parts.component import component
-from pages.parts.select import adders, fields
+from pages.parts.pair import marked
+from pages.parts.select import adders, any_of, fields
 
 _PERMILLE = Shares.evenly(1000)
 _LAYERS = [
@@ -93,7 +94,7 @@ _control = component(
     "control",
     '<div class="control"><div class="thumb-box"></div><div class="histogram"></div></div>',
     css=("histogram.css", "select/control.css"),
-    js=("make.js", "plot.js", "select/mirror.js", "select/control.js"),
+    js=("make.js", "plot.js", "brush.js", "select/mirror.js", "select/control.js"),
 )
 _COUNTS = ("below", "left", "shown", "alone", "pool", "others", "fixed", "now")
 _focus = component("keyboard", '<div class="keyboard"></div>', js=("select/keyboard.js",))
@@ -120,15 +121,34 @@ class _Thumb:
     heard: float = 0
 
 
+def hear_thumbs(entry: Entry) -> None:
+    """Takes in where thumbs were moved to. Called before anything asks for the draft, on whichever page.
+
+    Streamlit ends a run at any touch of the session, when a later message waits. What the run was told is then taken in
+    by the next one, so that what is saved or exported is what the browser shows.
+    """
+    run = state.open_run(entry)
+    for number, step in recipes.draft(entry, run).items():
+        if isinstance(step, ScoreStep):
+            _hear(entry, run, number, _thumb_key(number, step))
+
+
 def draw_steps(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
     """A card for each step of the draft, and in each the place that draw_effects fills, by the step's number."""
     places = {}
     for place, (number, step) in enumerate(recipes.draft(entry, run).items()):
         with st.container(border=True):
             _head(entry, run, number, place, step)
-            places[number] = st.container(key=f"effect-{number}")
+            # The histogram of a mix lies below its weights.
+            weighed = isinstance(step, ScoreStep) and step.mix is not None
+            above, below = st.container(), st.container()
+            places[number] = (below if weighed else above).container(key=f"effect-{number}")
             try:
-                fields.draw_fields(entry, run, number, step)
+                with above if weighed else below:
+                    if isinstance(step, AnyOf):
+                        any_of.draw_filters(entry, run, number, step)
+                    else:
+                        fields.draw_fields(fields.Slot(entry, run, number), step)
             except ClipselError as error:
                 messages.show_error(error, "What this step looks at cannot be read")
             if isinstance(step, Keep | Drop):
@@ -175,14 +195,38 @@ def _draw_effect(
     """The thumb and what it does: percent for a share, the column's own range for a threshold."""
     number, step = numbered
     ruler, settings = _ruler(entry, step), None
-    key = f"share-{number}" if isinstance(step, ShareStep) else f"{step.kind}-{number}-{step.metric}"
     head = {**ruler.head(step), "label": f"Step {place + 1}: {_called(entry, step)}"}
     if picked is not None:
         settings = settings_of(picked.picker, picked.recipe, picked.taken, place, ruler.amounts)
         if isinstance(step, KeepBottom):
             settings = turned(settings)
         head |= _effect(entry, step, earlier, settings, picked.selection) | {"recipe": recipes.mark(picked.recipe)}
-    _draw_thumb(head, settings, key, partial(_move, entry, run, number))
+    key = _thumb_key(number, step)
+    head["heard"] = sessions.get(_Thumb, key).heard
+    chart = Chart(entry.key, key, recipes.ranked_by(step))
+    head |= {"mark": brush.told(chart), "of": 0}
+    heard = {"on_moved_change": partial(_hear, entry, run, number, key), "on_marked_change": partial(brush.hear, chart)}
+    _control(data=packed(head, settings), key=key, **heard)
+    if picked is not None:
+        marked.draw_interval(entry, chart, COARSE, keeps=picked.selection.holds)
+
+
+def _thumb_key(number: int, step: ScoreStep) -> str:
+    return f"share-{number}" if isinstance(step, ShareStep) else f"{step.kind}-{number}-{step.metric}"
+
+
+def _hear(entry: Entry, run: Run, number: int, key: str) -> None:
+    """Takes in the last move of a thumb, unless that was done.
+
+    By the number of the last move heard the browser tells the answer to an older one, which it must not follow back.
+    """
+    thumb = sessions.get(_Thumb, key)
+    match (st.session_state.get(key) or {}).get("moved"):
+        case {"place": int(place), "move": int() | float() as move, **more} if move != thumb.heard:
+            typed = more.get("typed")
+            _move(entry, run, number, typed if isinstance(typed, str) else place)
+            # Once the step is changed, and in its place, so that the run cannot end between the two.
+            thumb.heard = move
 
 
 def turned(settings: Settings) -> Settings:
@@ -237,10 +281,10 @@ def _draw_list_adder(entry: Entry, run: Run) -> None:
             return
         recipes.add_step(entry, run, step)
         editor.lists_added += 1
-        # What was added appears where the panel lies.
-        st.session_state["lists"], st.session_state["list file"] = False, None
+        # What was added appears where the panel lies, of which there is another one now.
+        st.session_state["list file"] = None
 
-    with st.popover("Add a list", icon=":material/playlist_add:", key="lists", on_change="rerun"):
+    with st.popover("Add a list", icon=":material/playlist_add:", key=f"lists {editor.lists_added}", on_change="rerun"):
         st.segmented_control("Keep", list(_LIST_RULES), default="only those in", required=True, key="list rule")
         files = recipes.list_files(run)
         where = "a list of this run" if files else "no list in this run's folders yet"
@@ -340,41 +384,17 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
         made: AnyStep = kind.model_validate(said)
     else:
         limit = _LIMITS[rule]
-        spread, digits = marginals.marginal(entry, metric), _digits(_scale(entry, metric)[2])
-        ends = [round(float(np.nan_to_num(spread.quantile(end))), digits) for end in _FIRST_PERCENTILES[rule]]
+        ends = marginals.short_quantiles(entry, metric, _FIRST_PERCENTILES[rule])
         said[limit.kind] = ends if limit is Between else ends[0]
         made = limit.model_validate(said)
     recipes.change_step(entry, run, number, made)
 
 
-def _draw_thumb(
-    head: dict[str, Any], settings: Settings | None, key: str, moved: Callable[[int | str], object]
-) -> None:
-    """Draws the thumb and, where the step can be counted, its histogram.
-
-    head: what is said as words and single numbers, as mirror.js reads it. settings: what each place of the thumb would
-    do, None where the recipe does not fit the run. moved: called when the thumb was let go, with its place, or when an
-    amount was typed, with that as text.
-    """
-    thumb = sessions.get(_Thumb, key)
-
-    def hear() -> None:
-        # By the number of the last move heard the browser tells the answer to an older one, which it must not follow
-        # back. It says a move that was not heard again: Streamlit ends a run at any touch of the session, when a later
-        # message waits.
-        match st.session_state[key].get("moved"):
-            case {"place": int(place), "move": int() | float() as move, **more} if move != thumb.heard:
-                typed = more.get("typed")
-                moved(typed if isinstance(typed, str) else place)
-                # Once the step is changed, and in its place, so that the run cannot end between the two.
-                thumb.heard = move
-
-    _control(data=packed({**head, "heard": thumb.heard}, settings), key=key, on_moved_change=hear)
-
-
 def packed(head: dict[str, Any], settings: Settings | None) -> bytes:
     """One message: the length of the words (4 bytes), the words as JSON, padding to 4, then numbers of 4 bytes each.
 
+    head: what is said as words and single numbers, as mirror.js reads it. settings: what each place of the thumb would
+    do, None where the recipe does not fit the run.
     head["arrays"] names them in order, each with its length: thresholds, float32 as scores are, and counts, uint32.
     """
     arrays = {}
@@ -429,7 +449,7 @@ class _Ruler:
         """What the control must know to draw the thumb where the step has it."""
         own, shared = getattr(step, step.kind), isinstance(step, ShareStep)
         value = float(own * 100) if shared else float(own)
-        last, digits = len(self.amounts) - 1, _digits(self.pace)
+        last, digits = len(self.amounts) - 1, marginals.digits(self.pace)
         place = min(max(round((value - self.start) / self.pace), 0), last)
         exact = plain_decimal(own * 100) if shared else f"{value:.15g}"
         return {
@@ -448,26 +468,16 @@ class _Ruler:
 def _ruler(entry: Entry, step: ScoreStep) -> _Ruler:
     if isinstance(step, ShareStep):
         return _Ruler(_PERMILLE, 0.0, 0.1, " %")
-    low, high, pace = _scale(entry, step.metric)
+    low, high, pace = marginals.scale(entry, step.metric)
     return _Ruler(_values(low, high, pace), low, pace, "")
 
 
 @lru_cache(maxsize=64)
 def _values(low: float, high: float, pace: float) -> np.ndarray:
     """The short decimals from low to high that are `pace` apart."""
-    return np.array([round(low + place * pace, _digits(pace)) for place in range(round((high - low) / pace) + 1)])
-
-
-def _scale(entry: Entry, metric: str) -> tuple[float, float, float]:
-    """The range of a metric and a decimal step of a 500th of it or less, so that thresholds are short numbers."""
-    low, high = state.open_table(entry).extent(metric)
-    pace = float(10.0 ** np.floor(np.log10((high - low) / 500)))
-    digits = _digits(pace)
-    return round(float(np.floor(low / pace) * pace), digits), round(float(np.ceil(high / pace) * pace), digits), pace
-
-
-def _digits(pace: float) -> int:
-    return max(0, round(-np.log10(pace)))
+    return np.array(
+        [round(low + place * pace, marginals.digits(pace)) for place in range(round((high - low) / pace) + 1)]
+    )
 
 
 def _effect(entry: Entry, step: ScoreStep, earlier: int, settings: Settings, picked: Selection) -> dict[str, Any]:

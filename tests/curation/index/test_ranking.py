@@ -121,6 +121,15 @@ def test_from_rank__and_below_it_part_the_scored(scores):
         assert bitmaps.pairs_in(upper) == (expected & mask).sum()
 
 
+@pytest.mark.parametrize("ends", [(-0.5, 0.25), (-np.inf, np.inf), (0.1, 0.1), (2.0, 9.0), (0.3, 0.2)])
+def test_between__takes_the_scores_in_an_interval_with_its_ends(scores, ends):
+    ranking, mask = Ranking.of(scores), np.arange(len(scores)) % 3 > 0
+    values = scores.astype(np.float64)
+    expected = mask & (values >= ends[0]) & (values <= ends[1])
+    found = ranking.between(bitmaps.pack(mask), *ends)
+    np.testing.assert_array_equal(bitmaps.unpack(found, len(scores)), expected)
+
+
 def test_counts__are_of_scored_pairs_only(scores):
     bins, mask = Ranking.of(scores), some(scores)
     assert bins.spread(bitmaps.pack(mask)).coarse.sum() == (~np.isnan(scores[mask])).sum()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from clipsel_core import uids
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index import bitmaps, counts
+from clipsel_core.curation.index.metadata import TooManyValues
 from clipsel_core.curation.index.ranking import extent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError, RunError
@@ -339,10 +340,30 @@ def test_categories__calls_absent_values_empty(tmp_path):
     assert kind.counts.tolist() == [2, 2]
 
 
-@pytest.mark.parametrize("column", ["url", "nothing"])
-def test_categories__refuses_many_values_and_no_column(table, column):
-    with pytest.raises(PoolFormatError, match=r"at most 64|one of the columns"):
-        table.metadata.categories(column)
+def test_categories__refuses_no_column(table):
+    with pytest.raises(PoolFormatError, match="one of the columns"):
+        table.metadata.categories("nothing")
+
+
+@pytest.mark.parametrize("values", [10_000, 10_001])
+def test_categories__takes_ten_thousand_values_and_no_more(tmp_path, values):
+    """Half of the pairs in two shards, so that neither has too many by itself."""
+    columns = np.repeat([f"host {place}" for place in range(values)], 2)
+    keys = make_uids(*range(len(columns)))
+    names = uids.to_hex(keys).to_pylist()
+    parts = {"a": slice(0, values), "b": slice(values, None)}
+    for name, part in parts.items():
+        write_shard(tmp_path / "pool", name, values, columns={"host": columns[part].tolist(), "uid": names[part]})
+    shards = [(keys[part], {"clip_score": np.ones(values)}) for part in parts.values()]
+    table = ScoreTable.open(hand_run(tmp_path / "run", shards, names=list(parts)))
+    assert table.metadata.category_columns() == ["host"]
+    if values > 10_000:
+        with pytest.raises(TooManyValues, match="at most 10,000"):
+            table.metadata.categories("host")
+    else:
+        found = table.metadata.categories("host")
+        assert (len(found.labels), set(found.counts.tolist())) == (10_000, {2})
+        assert [found.labels[code] for code in found.codes[[0, 5, -1]]] == ["host 0", "host 2", "host 9999"]
 
 
 # --- threads and files
