@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from clipsel_core import cli, uids
@@ -22,6 +23,7 @@ from clipsel_core.curation.selecting import shards
 from clipsel_core.errors import ClipselError, PoolFormatError
 from clipsel_core.pool.images import open_images
 from clipsel_core.processes import child_environment
+from clipsel_core.runs.neighbours import neighbour_ranks
 from clipsel_core.runs.store import Run
 from clipsel_core.status import read_status
 from tests.conftest import unit_rows, write_shard
@@ -614,6 +616,23 @@ def test_add_column__check_says_what_is_wrong_and_nothing_is_added_before_all_ca
     assert not (scored / "added").exists()
 
 
+def test_add_column__neighbour_ranks_of_a_target_are_a_column_that_recipes_take(scored, tmp_path):
+    np.save(tmp_path / "moment.npy", np.eye(16))
+    given = ["add-column", scored, "neighbour_rank_task", "--neighbours", "3"]
+    code, out, err = run_cli(*given, "--target", tmp_path / "task.npy")
+    assert code == 0, err
+    expected = neighbour_ranks(Run.open(scored), torch.from_numpy(np.load(tmp_path / "task.npy")), most=3)
+    table = ScoreTable.open(Run.open(scored))
+    np.testing.assert_array_equal(table.column("neighbour_rank_task"), expected)
+    assert f"{np.isfinite(expected).sum()} of" in out
+    assert table.columns["neighbour_rank_task"].direction == "lower"
+    (tmp_path / "near.yaml").write_text("steps: [{column: neighbour_rank_task, at_most: 2}]")
+    run_cli("select", scored, "--recipe", tmp_path / "near.yaml", "--out", tmp_path / "near.npy")
+    assert len(uids.read_subset(tmp_path / "near.npy")) == (expected <= 2).sum()
+    given[2] = "neighbour_rank_moment"
+    assert "found a second moment" in refused(*given, "--target", tmp_path / "moment.npy")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -623,6 +642,9 @@ def test_add_column__check_says_what_is_wrong_and_nothing_is_added_before_all_ca
         (("x=a.csv", "--keep", "0.2"), "it goes with normsim_2d"),
         (("normsim_2d", "--keep", "0.2"), "normsim_2d needs both"),
         (("normsim_2d", "--start", "a.yaml", "--keep", "some"), "'some' is no number"),
+        (("neighbour_rank_task",), "one neighbour_rank_NAME needs one"),
+        (("neighbour_rank_a", "neighbour_rank_b", "--target", "a.npy"), "one neighbour_rank_NAME needs one"),
+        (("caption_words", "--neighbours", "5"), "it goes with neighbour_rank_NAME"),
         (("x=a.csv", "--direction", "up"), "'up' is neither higher nor lower"),
     ],
 )

@@ -29,7 +29,7 @@ from clipsel_core.columns.keyed_values import KeyedGroup, KeyedValues, open_grou
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.curation.selecting.selection import select
-from clipsel_core.errors import ColumnError, RunError, quoted, reason_of
+from clipsel_core.errors import ColumnError, RunError, TargetError, quoted, reason_of
 from clipsel_core.files import remove_leftovers, sha256_of, write_json
 from clipsel_core.pool.places import Place
 from clipsel_core.runs.columns import Column, Direction
@@ -48,6 +48,7 @@ from clipsel_core.tasks import Report, check, silent
 
 Missing = Literal["nan", "error"]
 Made = dict[str, str | int | float | None]
+NEIGHBOUR_RANK = "neighbour_rank_"
 _READ_AT_ONCE = 1 << 20
 
 
@@ -259,6 +260,46 @@ def plan_normsim_2d(
     return Addition((name,), (made,), find)
 
 
+def plan_neighbours(
+    root: str | Path,
+    name: str,
+    target: str | Path,
+    *,
+    most: int = 100,
+    device: str | None = None,
+    report: Report = silent,
+) -> Addition:
+    """What adds the place among a target's nearest, for add_together. name: NEIGHBOUR_RANK and the target's name.
+
+    target, most, device, report: as runs.neighbours and runs.targets.
+    Raises: TargetError where the target holds no embeddings; what opening the run's pool and the target raises.
+    """
+    from clipsel_core.runs.added import scored_pool
+    from clipsel_core.runs.neighbours import neighbour_ranks
+    from clipsel_core.runs.targets import load_target
+
+    opened, called = Run.open(root), name.removeprefix(NEIGHBOUR_RANK)
+    pool, arch = scored_pool(opened)
+    info, rows = load_target(called, target, pool, arch, opened.root, device=device or "cpu", embedding=report)
+    if info.kind == "moment":
+        raise TargetError(target, expected="embeddings, to find the nearest of each", found="a second moment")
+    made: Made = {"path": info.given, "sha256": info.sha256, "neighbours": most}
+    made |= {"device": device or opened.config.device}
+
+    def find(run: Run) -> Iterator[Values]:
+        column = Column(
+            name=name,
+            title=f"Neighbour rank · {called}",
+            measures=f"Best place of a pair among the {most:,} nearest that an image of the target {called} has in the "
+            "pool; 1 is the nearest.",
+            misleads="Every image of the target names as many pairs, also one that the pool has nothing like.",
+            direction="lower",
+        )
+        yield Values.of(column, neighbour_ranks(run, rows, most=most, device=device, report=report))
+
+    return Addition((name,), (made,), find)
+
+
 def remove_column(root: str | Path, name: str) -> None:
     """Takes an added column away, also what is left of one that was not finished.
 
@@ -348,7 +389,7 @@ def _added_before(run: Run, name: str) -> AddedColumn | None:
 
 def _computed(name: str) -> Computed:
     if name not in COMPUTED:
-        expected = f"NAME=FILE or one of {', '.join(COMPUTED)}, normsim_2d"
+        expected = f"NAME=FILE or one of {', '.join(COMPUTED)}, normsim_2d, {NEIGHBOUR_RANK}TARGET"
         raise ColumnError("the column", expected=expected, found=quoted(name))
     return COMPUTED[name]
 

@@ -48,8 +48,15 @@ def add_column(
     rounds: Annotated[
         int | None, typer.Option(help="normsim_2d: in how many rounds the pairs fall out.", show_default="500")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="neighbour_rank: the target, as score takes it.", show_default=False)
+    ] = None,
+    neighbours: Annotated[
+        int | None, typer.Option(help="neighbour_rank: how many of each image of the target count.", show_default="100")
+    ] = None,
     device: Annotated[
-        str | None, typer.Option(help="normsim_2d: auto, cpu, cuda, cuda:1, ...", show_default="the run's")
+        str | None,
+        typer.Option(help="normsim_2d, neighbour_rank: auto, cpu, cuda, cuda:1, ...", show_default="the run's"),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Check the names and what the files hold, and write nothing.")
@@ -62,7 +69,8 @@ def add_column(
     another run of the pool.
 
     Computed from the pool: caption_characters, caption_words, caption_nonletters, caption_copies, image_copies and
-    url_host; and normsim_2d, with --start and --keep.
+    url_host; normsim_2d, with --start and --keep; and neighbour_rank_NAME, with --target: the best place of a pair
+    among the nearest that an image of the target has in the pool.
 
     Recipes and pages take it like a score. The run's scores stay as they are.
 
@@ -81,18 +89,23 @@ def add_column(
     _check_words("--kind", kind, "number", "category")
     _check_used(given | {"--missing": missing == "error"}, "NAME=FILE", bool(imported))
     _check_used({"--title": title, "--about": about}, "one column", len(column) == 1)
-    of_normsim = {"--start": start, "--keep": keep, "--rounds": rounds, "--device": device}
-    _check_used(of_normsim, _NORMSIM_2D, _NORMSIM_2D in names and _NORMSIM_2D not in imported)
+    near = [name for name in names if name.startswith(adding.NEIGHBOUR_RANK) and name not in imported]
+    falling = [name for name in names if name == _NORMSIM_2D and name not in imported]
+    _check_used({"--start": start, "--keep": keep, "--rounds": rounds}, _NORMSIM_2D, bool(falling))
+    _check_used({"--target": target, "--neighbours": neighbours}, f"{adding.NEIGHBOUR_RANK}NAME", bool(near))
+    _check_used({"--device": device}, f"{_NORMSIM_2D} and {adding.NEIGHBOUR_RANK}NAME", bool(falling or near))
     share = _share_of(keep) if keep is not None else None
     # What can be told at once is told before any of them is added.
     options: dict[str, Any] = {"kind": kind}
     for name in names:
         if name in imported:
             adding.check_import(run, name, imported[name], **options)
-        elif name != _NORMSIM_2D:
-            adding.check_computed(run, name)
-        elif start is None or share is None:
+        elif name in falling and (start is None or share is None):
             raise typer.BadParameter("normsim_2d needs both", param_hint="--start, --keep")
+        elif name in near and (target is None or len(near) > 1):
+            raise typer.BadParameter(f"one {adding.NEIGHBOUR_RANK}NAME needs one", param_hint="--target")
+        elif name not in (*falling, *near):
+            adding.check_computed(run, name)
         if check:
             say(f"{run}: {name} can be added")
     if check:
@@ -100,12 +113,17 @@ def add_column(
     options |= {"missing": missing, "direction": direction, "title": title, "help_text": about}
     with ExitStack() as meters:
         reports = {name: meters.enter_context(Meter(f"adding {name}")).report for name in names if name not in imported}
-        additions = [
-            adding.plan_normsim_2d(run, name, start, share, rounds=rounds or 500, device=device, report=report)
-            if name == _NORMSIM_2D and start and share is not None
-            else adding.plan_computed(name, report=report)
-            for name, report in reports.items()
-        ]
+        additions = []
+        for name, report in reports.items():
+            if name in falling and start and share is not None:
+                more = adding.plan_normsim_2d(
+                    run, name, start, share, rounds=rounds or 500, device=device, report=report
+                )
+            elif name in near and target:
+                more = adding.plan_neighbours(run, name, target, most=neighbours or 100, device=device, report=report)
+            else:
+                more = adding.plan_computed(name, report=report)
+            additions.append(more)
         if imported:
             meter = meters.enter_context(Meter(f"adding {', '.join(imported)}"))
             additions = [*adding.plan_imports(imported, report=meter.report, **options), *additions]
