@@ -74,7 +74,7 @@ def export_shards(
     report: Report = silent,
 ) -> dict[str, Any]:
     """Writes the selected pairs as webdataset tars, in the pool's order, or goes on with that. A pair that counts
-    several times is written as often, under keys of its own.
+    several times is written as often, as <uid>-0, <uid>-1 and so on, which are DataComp's resharder's keys.
 
     Images are copied byte for byte from where the pool has them: its tars, or the places that `embed` noted. What
     training loaders do not read is encoded again; see packing.for_loaders. The same run, recipe and options give the
@@ -94,7 +94,7 @@ def export_shards(
         else, or cannot be written; PoolFormatError where a store that holds images stays away, or the pool is not as it
         was scored.
     """
-    out, rows = Path(out), _rows(selection)
+    out, (rows, copies) = Path(out), _in_order(selection)
     settings = {
         "format": 3,
         "run_json_sha256": sha256_of(run.root / "run.json"),
@@ -113,12 +113,13 @@ def export_shards(
             _check_same(out, settings)
             if not (out / "export.json").exists():
                 write_json(out / "export.json", settings)
-            work = _Work(selection.table, images, scores)
+            work = _Work(selection.table, images, scores, selection.counts is not None)
             done = 0
             # Of one size, or one more: open_clip's workers take the same number of pairs, each from tars of its own.
-            for number, part in enumerate(np.array_split(rows, -(-len(rows) // pairs_per_shard))):
-                work.write(out / f"{number:08d}.tar", part)
-                done += len(part)
+            tars = -(-len(rows) // pairs_per_shard)
+            for number, parts in enumerate(zip(*(np.array_split(one, tars) for one in (rows, copies)), strict=True)):
+                work.write(out / f"{number:08d}.tar", *parts)
+                done += len(parts[0])
                 report(done, len(rows), "pairs")
             return _finish(run, selection, recipe, out, settings, samples_seen)
     except OSError as error:
@@ -126,22 +127,26 @@ def export_shards(
         raise ExportError(error.filename or out, expected="to write the shards", found=found, remedy=remedy) from error
 
 
-def _rows(selection: Selection) -> np.ndarray:
-    """The rows in the order in which they are written. Those that count several times come again behind all others, so
-    that a batch of training seldom holds a pair twice."""
+def _in_order(selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+    """The rows in the order in which they are written, and which copy of its pair each is: (S,) int64 both.
+
+    Those that count several times come again behind all others, so that a batch of training seldom holds a pair twice.
+    """
     rows, counts = selection.rows, selection.counts
     if counts is None:
-        return rows
-    return np.concatenate([rows[counts[rows] > copies] for copies in range(int(counts.max(initial=0)))])
+        return rows, np.zeros_like(rows)
+    parts = [rows[counts[rows] > copy] for copy in range(int(counts.max(initial=0)))]
+    return np.concatenate(parts), np.repeat(np.arange(len(parts)), list(map(len, parts)))
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Writing tars, with all that it takes."""
+    """Writing tars, with all that it takes. counted: whether pairs may be written several times."""
 
     table: ScoreTable
     images: ImageIndex
     scores: bool
+    counted: bool
 
     @cached_property
     def of_pool(self) -> tuple[str, ...]:
@@ -151,8 +156,8 @@ class _Work:
         left_out = {pool.uid_column, pool.text_column, pool.url_column, "json", *_FIELDS, *self.table.metrics}
         return tuple(name for name in self.table.columns if name in pool.columns and name not in left_out)
 
-    def write(self, tar: Path, rows: np.ndarray) -> None:
-        """Writes a tar and its stats, which mark that it is done."""
+    def write(self, tar: Path, rows: np.ndarray, copies: np.ndarray) -> None:
+        """Writes a tar and its stats, which mark that it is done. copies: which of its pair each row is."""
         done = tar.with_name(f"{tar.stem}_stats.json")
         if done.exists() and (tar.exists() or not json.loads(done.read_bytes())["successes"]):
             return
@@ -162,11 +167,12 @@ class _Work:
         def fill(aside: Path) -> None:
             nonlocal written
             with new_tar(aside) as packer:
-                for pair, facts, columns in self._pairs(rows):
+                for copy, (pair, facts, columns) in zip(copies.tolist(), self._pairs(rows), strict=True):
                     if isinstance(pair.image, str):
                         lost[pair.image].append(pair.uid)
                         continue
-                    key = f"{tar.stem}{packer.count:08d}"
+                    # As DataComp's resharder calls the copies of a pair.
+                    key = f"{pair.uid}-{copy}" if self.counted else f"{tar.stem}{packer.count:08d}"
                     # What the source says of the image stays; what the pool says of the pair comes first.
                     own = {"uid": pair.uid, "key": key, **facts}
                     said = _facts_in(pair.json)

@@ -113,6 +113,7 @@ def test_export_shards__writes_a_pair_as_often_as_it_counts(run, tmp_path):
     )
     assert seen == expected
     assert len(keys) == content["written"] == 90
+    assert keys == {f"{uid}-{copy}.json" for uid, count in expected.items() for copy in range(count)}
     assert all(len(set(batch)) == len(batch) for batch in batches[:2])  # copies come behind all first ones
 
 
