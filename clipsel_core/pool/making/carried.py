@@ -67,28 +67,41 @@ def carry(records: Sequence[Record], columns: str) -> Carried:
 
     columns: names separated by commas, or ALL, or NONE. Of names that differ in case alone the first is a column's.
     """
-    wanted, found, left_out = names_in(columns), dict[str, tuple[str, list[Any]]](), LeftOut()
+    wanted, left_out = names_in(columns), LeftOut()
+    spelled, found = dict[str, str](), dict[str, list[Any]]()
+    # Each name's column, or why it has none, "" where nobody wants it: a shard has a million values.
+    known = dict[str, list[Any] | str]()
+
+    def column_of(name: str) -> list[Any] | str:
+        if wanted is not None and name not in wanted:
+            return ""
+        if is_own(name):
+            return _TAKEN
+        if not name.strip() or len(name) > _MOST_LETTERS or name.startswith("{"):
+            return _NO_NAME
+        if (place := name.lower()) not in found:
+            if len(found) >= _MOST:
+                return _SURPLUS
+            spelled[place], found[place] = clean_text(name), [None] * len(records)
+        return found[place]
+
     for row, record in enumerate(records if wanted != [] else ()):
         said = facts_in(record.facts) if record.facts else record.others or {}
         for name, given in said.items():
-            if given is None or not (wanted is None or name in wanted):
+            if given is None:
                 continue
-            value = _plain(given)
-            place = name.lower()
-            reason = ""
-            if is_own(name):
-                reason = _TAKEN
-            elif not name.strip() or len(name) > _MOST_LETTERS or name.startswith("{"):
-                reason = _NO_NAME
-            elif isinstance(value, list):
-                reason = UNFIT
-            elif place not in found and len(found) >= _MOST:
-                reason = _SURPLUS
-            if reason:
-                _count(left_out, reason, name)
+            column = known.get(name)
+            if column is None:
+                column = known[name] = column_of(name)
+            if isinstance(column, str):
+                if column:
+                    _count(left_out, column, name)
+            elif isinstance(value := _plain(given), list):
+                _count(left_out, UNFIT, name)
             elif value is not None:
-                found.setdefault(place, (clean_text(name), [None] * len(records)))[1][row] = value
-    return Carried({name: _array(values) for name, values in found.values()}, left_out)
+                column[row] = value
+    arrays = {spelled[place]: _array(values) for place, values in found.items() if any(v is not None for v in values)}
+    return Carried(arrays, left_out)
 
 
 def settle(shards: Iterable[ShardFiles], *, written_as_text: bool) -> Carried:
@@ -134,13 +147,17 @@ def merged(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> LeftOut:
 
 
 def _count(left_out: LeftOut, reason: str, name: str, values: int = 1) -> None:
-    names, name = left_out.setdefault(reason, {}), clean_text(name)[:_MOST_LETTERS]
+    names = left_out.setdefault(reason, {})
+    if name not in names:
+        name = clean_text(name)[:_MOST_LETTERS]
     if name in names or len(names) < _MOST:
         names[name] = names.get(name, 0) + values
 
 
 def _plain(value: Any) -> Any:
     """A number, truth value or text as it is kept; None for none; a list for anything else."""
+    if isinstance(value, str) and value.isascii():
+        return value or None
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float | np.floating | Decimal):

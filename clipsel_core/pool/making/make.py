@@ -186,7 +186,6 @@ class _Work:
             named = _uids_of(files, old)
             self.writer.begin(partial(add_to_shard, files, old, rows, self.arch))
             return old, named
-        carried = carry(rows.kept, self.columns)
         report = ShardReport(
             read=rows.read,
             kept=len(rows.kept),
@@ -195,13 +194,19 @@ class _Work:
             derived=sum(bool(record.source_uid and not record.uid) for record in rows.kept),
             following=feed.following(),
             last=feed.exhausted(),
-            left_out=carried.left_out,
         )
         if self.pack:
             where = Images(Place.of(self.root), "", places)
         else:
             where = Images(self.source.base, self.source.image_column, [place_of(record) for record in rows.kept])
-        self.writer.begin(partial(write_shard, files, where, rows, namer, self.arch, report, carried.columns))
+
+        def write() -> None:
+            # Beside the next shard's embedding: it takes seconds.
+            carried = carry(rows.kept, self.columns)
+            said = report.model_copy(update={"left_out": carried.left_out})
+            write_shard(files, where, rows, namer, self.arch, said, carried.columns)
+
+        self.writer.begin(write)
         return report, namer.uids()
 
     def _rows(self, feed: Feed, before: int, took: Took) -> EmbeddedRows:

@@ -78,7 +78,7 @@ class ShardReport(BaseModel):
     derived: int = 0
     following: tuple[int, int]
     last: bool
-    left_out: dict[str, dict[str, int]] = Field({}, exclude_if=lambda left_out: not left_out)
+    left_out: dict[str, dict[str, int]] = Field(default={}, exclude_if=lambda left_out: not left_out)
 
 
 ImagePlace = tuple[str, int, int]
