@@ -113,9 +113,11 @@ def settle(shards: Iterable[ShardFiles], *, written_as_text: bool) -> Carried:
     """
     shards, spelled, kinds = list(shards), dict[str, str](), dict[str, set[str]]()
     schemas = [read_schema(files.parquet) for files in shards]
+    # What somebody added to the pool stays as it is.
+    others = {field.name.lower() for schema in schemas for field in schema if field.type not in _KINDS}
     for files, schema in zip(shards, schemas, strict=True):
         for name in schema.names:
-            if not is_own(name):
+            if not is_own(name) and name.lower() not in others:
                 kind = _KINDS[schema.field(name).type]
                 if kind == "text" and written_as_text:
                     kind = _kind_of(pq.read_table(files.parquet, columns=[name])[name])
@@ -123,7 +125,7 @@ def settle(shards: Iterable[ShardFiles], *, written_as_text: bool) -> Carried:
                 kinds.setdefault(name.lower(), set()).add(kind)
     settled = {spelled[place]: _TYPES[_common(kinds[place])] for place in list(spelled)[:_MOST]}
     for files, schema in zip(shards, schemas, strict=True):
-        own = [name for name in schema.names if is_own(name)]
+        own = [name for name in schema.names if is_own(name) or name.lower() in others]
         scores = [name for name in own if _SCORE.fullmatch(name)]
         order = [*(name for name in own if name not in scores), *settled, *scores]
         fields = [(name, settled[name] if name in settled else schema.field(name).type) for name in order]

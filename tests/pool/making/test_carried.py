@@ -225,3 +225,20 @@ def test_score_table__carried_columns_are_there_at_once(tmp_path, teachers):
         "shard": ["z", "r"],
         "caption": [caption(8), caption(0)],
     }
+
+
+def test_make_pool__what_somebody_added_to_a_shard_stays(tmp_path, teachers):
+    source, root = csv_with(tmp_path / "in", **WRITTEN), tmp_path / "pool"
+    build(source, root, teachers[0], shard_size=4)
+    shard = root / "metadata" / "00000001.parquet"
+    table = pq.read_table(shard)
+    added = {"mine": pa.array([[1]] * 4), "short": pa.array([1, 2, 3, 4], pa.int16())}
+    for name, values in added.items():
+        table = table.append_column(name, values)
+    pq.write_table(table, shard)
+    build(source, root, teachers[1], arch="b32")
+    found = pq.read_table(shard)
+    assert found.drop_columns(["clip_b32_similarity_score"]).select(table.column_names).equals(table)
+    others = pq.read_schema(root / "metadata" / "00000000.parquet").names
+    assert not {"mine", "short"} & set(others)
+    assert "width" in others
