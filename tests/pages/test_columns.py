@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from clipsel_core.curation.index import metadata
 from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.columns import Column
 from clipsel_core.runs.store import Run
 from pages.parts import words as words_of
+from pages.parts.distributions import kinds
 from tests.pages.conftest import components, say, thumbs, words
 from tests.pages.test_select import kept, saved_steps
 from tests.pages.worlds import add_column_by_hand, add_recipe, make_run
@@ -149,6 +151,38 @@ def test_select__ticks_the_values_of_a_category(run, open_page):
     box = app.multiselect(key="values-2").set_value([]).run()
     assert "expected a value to keep" in words(app)
     assert saved_steps(app)[2].value == ("pug",)
+
+
+def test_pages__say_what_to_do_with_many_values(run, tmp_path, open_page, monkeypatch):
+    monkeypatch.setattr(metadata, "MOST_CATEGORIES", 12)
+    many = make_run(tmp_path / "many", more={"tag": [f"tag {row}" for row in range(60)]})
+    app = open_page("distributions", many)
+    app.multiselect(key="besides").set_value(["tag"]).run()
+    assert not app.exception
+    assert "<b>tag</b> <span>many values" in words(app)
+    app = open_page("select", many)
+    app.session_state["other kinds 0"] = True
+    app.run()
+    app.selectbox(key="new category").set_value("tag").run()
+    assert "tag has many values" in words(app)
+    assert app.button(key="add kind").disabled
+    app.text_input(key="new value").set_value("tag 7").run()
+    app.button(key="add kind").click().run()
+    assert "By itself it keeps 1 of the 60 pairs of this run" in words(app)
+    app.multiselect(key="values-2").set_value(["tag 7", "tag 8"]).run()
+    assert saved_steps(app)[2].value == ("tag 7", "tag 8")
+
+
+def test_by_kind__finds_any_of_many_kinds(run, open_page, monkeypatch):
+    monkeypatch.setattr(kinds, "_MOST_ROWS", 1)
+    app = open_page("distributions", run)
+    app.session_state["view"] = "By kind"
+    app.run()
+    box = app.multiselect(key="kinds of breed")
+    assert (box.label, box.options) == ("Of 3 kinds", ["boxer · 30", "pug · 15", "(none) · 15"])
+    assert [chart["title"].split(":")[0] for chart in components(app, "clipsel_histogram")] == ["boxer"]
+    box.set_value([""]).run()
+    assert [chart["title"].split(":")[0] for chart in components(app, "clipsel_histogram")] == ["(none)"]
 
 
 @pytest.mark.parametrize("kind", ["words", "at random", "a mix", "any of several", "what is known", "samples"])
