@@ -52,9 +52,16 @@ def load(app, name="all"):
     return app
 
 
+def mark(app, component, key, first, last, turn=1.0):
+    """Has the chart with this key say that some of it is marked."""
+    charts = (element.proto for element in app.get("bidi_component"))
+    chart = next(proto.id for proto in charts if proto.component_name == component and proto.id.endswith(f"-{key}"))
+    return say(app, chart, "marked", {"turn": turn, "ends": [first, last]})
+
+
 def recipe_of(app) -> str:
     """The recipe as the page writes it."""
-    return next(block.value for block in app.get("code") if block.value.startswith("steps:"))
+    return next(block.value for block in app.get("code") if block.value.startswith(("steps:", "columns:")))
 
 
 def expected(run, text: str) -> int:
@@ -308,6 +315,22 @@ def test_select__edits_the_filters_of_any_of(run, open_page):
         assert kept(app) == expected(run, recipe_of(app))
 
 
+def test_select__filters_of_a_mix_that_has_a_name_are_edited_and_marked(run, open_page):
+    text = """columns: {good: {mix: {clip_score: 1, dogs: 0.5}}}
+steps: [{any_of: [{column: good, at_least: 0.5}, {column: dogs, at_least: 50}]}, {column: good, between: [-1, 1]}]"""
+    add_recipe(run, "named", text)
+    app = load(open_page("select", run), "named")
+    assert kept(app) == expected(run, text)
+    app = mark(app, "clipsel_histogram", "between-3", 0, 127)
+    assert not app.exception
+    assert "57 pairs" in words(app)
+    app.selectbox(key="rule-2-0-0").set_value("between").run()
+    app.number_input(key="low-2-0-0").set_value(-0.5).run()
+    assert not app.exception
+    assert kept(app) == expected(run, recipe_of(app))
+    assert recipe_of(app).startswith("columns:")
+
+
 def test_select__a_column_that_cannot_be_mixed_is_named(run, open_page):
     add_recipe(run, "flat", "steps: [{mix: {clip_score: 1, original_height: 1}, keep_top: 0.5}]")
     app = load(open_page("select", run), "flat")
@@ -346,13 +369,6 @@ def test_distributions__draws_what_is_asked_of_the_pool_and_bars_of_categories(r
     assert app.selectbox(key="kind").options == ["Breed", "fault"]
     titles = [chart["title"].split(":")[0] for chart in components(app, "clipsel_histogram")]
     assert titles == ["boxer", "pug", "(none)"]
-
-
-def mark(app, component, key, first, last, turn=1.0):
-    """Has the chart with this key say that some of it is marked."""
-    charts = (element.proto for element in app.get("bidi_component"))
-    chart = next(proto.id for proto in charts if proto.component_name == component and proto.id.endswith(f"-{key}"))
-    return say(app, chart, "marked", {"turn": turn, "ends": [first, last]})
 
 
 def test_distributions__show_the_pairs_in_a_marked_part_and_lead_to_all_of_them(run, open_page):
