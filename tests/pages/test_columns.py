@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from clipsel_core.curation.index import metadata
 from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.runs.columns import Column
 from clipsel_core.runs.store import Run
 from pages.parts import words as words_of
+from pages.parts.distributions import kinds
 from tests.pages.conftest import components, say, thumbs, words
 from tests.pages.test_select import kept, saved_steps
 from tests.pages.worlds import add_column_by_hand, add_recipe, make_run
@@ -50,9 +52,16 @@ def load(app, name="all"):
     return app
 
 
+def mark(app, component, key, first, last, turn=1.0):
+    """Has the chart with this key say that some of it is marked."""
+    charts = (element.proto for element in app.get("bidi_component"))
+    chart = next(proto.id for proto in charts if proto.component_name == component and proto.id.endswith(f"-{key}"))
+    return say(app, chart, "marked", {"turn": turn, "ends": [first, last]})
+
+
 def recipe_of(app) -> str:
     """The recipe as the page writes it."""
-    return next(block.value for block in app.get("code") if block.value.startswith("steps:"))
+    return next(block.value for block in app.get("code") if block.value.startswith(("steps:", "columns:")))
 
 
 def expected(run, text: str) -> int:
@@ -149,6 +158,38 @@ def test_select__ticks_the_values_of_a_category(run, open_page):
     box = app.multiselect(key="values-2").set_value([]).run()
     assert "expected a value to keep" in words(app)
     assert saved_steps(app)[2].value == ("pug",)
+
+
+def test_pages__say_what_to_do_with_many_values(run, tmp_path, open_page, monkeypatch):
+    monkeypatch.setattr(metadata, "MOST_CATEGORIES", 12)
+    many = make_run(tmp_path / "many", more={"tag": [f"tag {row}" for row in range(60)]})
+    app = open_page("distributions", many)
+    app.multiselect(key="besides").set_value(["tag"]).run()
+    assert not app.exception
+    assert "<b>tag</b> <span>many values" in words(app)
+    app = open_page("select", many)
+    app.session_state["other kinds 0"] = True
+    app.run()
+    app.selectbox(key="new category").set_value("tag").run()
+    assert "tag has many values" in words(app)
+    assert app.button(key="add kind").disabled
+    app.text_input(key="new value").set_value("tag 7").run()
+    app.button(key="add kind").click().run()
+    assert "By itself it keeps 1 of the 60 pairs of this run" in words(app)
+    app.multiselect(key="values-2").set_value(["tag 7", "tag 8"]).run()
+    assert saved_steps(app)[2].value == ("tag 7", "tag 8")
+
+
+def test_by_kind__finds_any_of_many_kinds(run, open_page, monkeypatch):
+    monkeypatch.setattr(kinds, "_MOST_ROWS", 1)
+    app = open_page("distributions", run)
+    app.session_state["view"] = "By kind"
+    app.run()
+    box = app.multiselect(key="kinds of breed")
+    assert (box.label, box.options) == ("Of 3 kinds", ["boxer · 30", "pug · 15", "(none) · 15"])
+    assert [chart["title"].split(":")[0] for chart in components(app, "clipsel_histogram")] == ["boxer"]
+    box.set_value([""]).run()
+    assert [chart["title"].split(":")[0] for chart in components(app, "clipsel_histogram")] == ["(none)"]
 
 
 @pytest.mark.parametrize("kind", ["words", "at random", "a mix", "any of several", "what is known", "samples"])
@@ -274,6 +315,22 @@ def test_select__edits_the_filters_of_any_of(run, open_page):
         assert kept(app) == expected(run, recipe_of(app))
 
 
+def test_select__filters_of_a_mix_that_has_a_name_are_edited_and_marked(run, open_page):
+    text = """columns: {good: {mix: {clip_score: 1, dogs: 0.5}}}
+steps: [{any_of: [{column: good, at_least: 0.5}, {column: dogs, at_least: 50}]}, {column: good, between: [-1, 1]}]"""
+    add_recipe(run, "named", text)
+    app = load(open_page("select", run), "named")
+    assert kept(app) == expected(run, text)
+    app = mark(app, "clipsel_histogram", "between-3", 0, 127)
+    assert not app.exception
+    assert "57 pairs" in words(app)
+    app.selectbox(key="rule-2-0-0").set_value("between").run()
+    app.number_input(key="low-2-0-0").set_value(-0.5).run()
+    assert not app.exception
+    assert kept(app) == expected(run, recipe_of(app))
+    assert recipe_of(app).startswith("columns:")
+
+
 def test_select__a_column_that_cannot_be_mixed_is_named(run, open_page):
     add_recipe(run, "flat", "steps: [{mix: {clip_score: 1, original_height: 1}, keep_top: 0.5}]")
     app = load(open_page("select", run), "flat")
@@ -312,13 +369,6 @@ def test_distributions__draws_what_is_asked_of_the_pool_and_bars_of_categories(r
     assert app.selectbox(key="kind").options == ["Breed", "fault"]
     titles = [chart["title"].split(":")[0] for chart in components(app, "clipsel_histogram")]
     assert titles == ["boxer", "pug", "(none)"]
-
-
-def mark(app, component, key, first, last, turn=1.0):
-    """Has the chart with this key say that some of it is marked."""
-    charts = (element.proto for element in app.get("bidi_component"))
-    chart = next(proto.id for proto in charts if proto.component_name == component and proto.id.endswith(f"-{key}"))
-    return say(app, chart, "marked", {"turn": turn, "ends": [first, last]})
 
 
 def test_distributions__show_the_pairs_in_a_marked_part_and_lead_to_all_of_them(run, open_page):

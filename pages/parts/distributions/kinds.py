@@ -22,6 +22,7 @@ from pages.parts.pair import galleries, marked
 
 _LONGEST_LABEL = 80
 _MOST_ROWS = 12
+_MOST_CHOSEN = 24
 _BINS = 128
 _BLOCK = 1 << 22
 _GROUPS = 50
@@ -58,6 +59,7 @@ def draw_kinds(entry: Entry) -> None:
             found.labels[:_MOST_ROWS],
             format_func=lambda label: f"{categories.shown(label)} · {words.number(found.counts[of[label]])}",
             key=f"kinds of {column}",
+            max_selections=_MOST_CHOSEN,
             placeholder="type to find a kind",
         )
         places = [of[label] for label in chosen]

@@ -116,19 +116,20 @@ def _made(entry: Entry, column: str, rule: str, old: Judge | None) -> Judge:
     rules = _OF_KINDS[registry.column_of(entry, column).kind]
     if rule not in rules:
         rule = rules[0]
-    same = old is not None and old.column == column
+    same, meant = old is not None and old.column == column, old.meant_by(column) if old else column
+    said: dict[str, Any] = {"column": column, "defined": old.defined if old is not None and same else ()}
     match rule:
         case "at_least" | "at_most":
             kind = AtLeast if rule == "at_least" else AtMost
-            (limit,) = marginals.short_quantiles(entry, column, (70,) if rule == "at_least" else (30,))
-            return kind.model_validate({"column": column, rule: limit})
+            (limit,) = marginals.short_quantiles(entry, meant, (70,) if rule == "at_least" else (30,))
+            return kind.model_validate({**said, rule: limit})
         case "between":
-            return Between.model_validate({"column": column, rule: marginals.short_quantiles(entry, column, (5, 95))})
+            return Between.model_validate({**said, rule: marginals.short_quantiles(entry, meant, (5, 95))})
         case "in":
             found = categories.find_categories(entry, column)
             values = old.in_ if isinstance(old, In) and same else found.labels[:1] if found else ("",)
-            return In.model_validate({"column": column, "in": values})
+            return In.model_validate({**said, "in": values})
         case "contains":
-            said = old.contains if isinstance(old, Contains) else (_FIRST_WORD,)
-            return Contains(column=column, contains=said)
-    return Known(column=column, known=rule == "known")
+            words = old.contains if isinstance(old, Contains) else (_FIRST_WORD,)
+            return Contains.model_validate({**said, "contains": words})
+    return Known.model_validate({**said, "known": rule == "known"})

@@ -179,7 +179,7 @@ def _draw_interval(slot: Slot, step: Between) -> None:
     column = registry.column_of(entry, step.metric)
     note, unit = column.help, registry.unit_of(column)
     shown = registry.title(entry, step.column)
-    chart = Chart(entry.key, slot.key("between"), step.column)
+    chart = Chart(entry.key, slot.key("between"), step.metric)
     charts.draw_histogram(shown, note, edges, layers, lines, chart=chart, height=110, unit=unit)
     marked.draw_interval(entry, chart, _BINS)
 

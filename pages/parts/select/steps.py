@@ -128,7 +128,8 @@ def hear_thumbs(entry: Entry) -> None:
     by the next one, so that what is saved or exported is what the browser shows.
     """
     run = state.open_run(entry)
-    for number, step in recipes.draft(entry, run).items():
+    # Where a session begins there is no draft yet, and a link may say what it shall be.
+    for number, step in sessions.get(recipes.Drafts).by_run.get(entry.key, {}).items():
         if isinstance(step, ScoreStep):
             _hear(entry, run, number, _thumb_key(number, step))
 
