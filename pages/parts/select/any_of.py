@@ -28,7 +28,7 @@ _RULES = {
     "at_most": "at most",
     "between": "between",
     "in": "is one of",
-    "contains": "has one of the words",
+    "contains": "has words",
     "known": "is known",
     "unknown": "is not known",
 }
