@@ -556,6 +556,20 @@ def test_select__steps_of_other_kinds_are_added_and_edited_on_their_cards(page):
     expect(page.locator(".st-key-weight-clip_score-3 input")).to_have_value("0.95")
     expect(title).not_to_have_text(before)
     expect(page.locator(".funnel .row").nth(4)).to_contain_text("0.95 CLIPScore + 1 s-CLIPLoss")
+    settle(page)
+    # The histogram moves with the slider, before the server hears of it.
+    path, thumb = (
+        page.locator(".st-key-effect-3 path").first,
+        page.locator(".st-key-slide-s_cliploss-3").get_by_test_id("stSliderThumbValue"),
+    )
+    drawn, box = path.get_attribute("d"), thumb.locator("..").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] - 150, box["y"] + box["height"] / 2, steps=5)
+    expect(title).to_contain_text("Mix, about: as 3,800 pairs have it")
+    assert path.get_attribute("d") != drawn
+    page.mouse.up()
+    expect(title).to_contain_text("Mix ≥")
 
 
 def test_select__takes_an_uploaded_list(page, server, tmp_path):

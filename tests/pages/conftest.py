@@ -97,7 +97,7 @@ def unpacked(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     start = 4 + struct.unpack_from("<I", message)[0]
     head, arrays = json.loads(message[4:start]), {}
     for name, length in head["arrays"]:
-        arrays[name] = np.frombuffer(message, "<f4" if name == "thresholds" else "<u4", length, start)
+        arrays[name] = np.frombuffer(message, "<f4" if name in ("thresholds", "sampled") else "<u4", length, start)
         start += 4 * length
     return head, arrays
 

@@ -294,12 +294,14 @@ export default function (component) {
     // In answer to an older move, what was drawn gives way to the thumb that has moved on.
     tell([...thumbs].find(offPlace) ?? self)
   } else root.replaceChildren()
+  const unfollow = followWeights(head, (found) => show(root, found), picture)
   const observer = new ResizeObserver(() => {
     if (counted && root.clientWidth && root.clientWidth !== Number(root.dataset.width)) picture()
   })
   observer.observe(root)
   return () => {
     observer.disconnect()
+    unfollow()
     thumbs.delete(self)
     if (counted) marked.stop()
   }

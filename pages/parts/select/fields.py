@@ -6,6 +6,7 @@ A field says its whole content when it is changed; the step is then made anew, u
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -292,6 +293,11 @@ def _draw_weights(slot: Slot, said: str, weights: dict[str, Decimal], standardis
     )
     for name, weight in weights.items():
         _draw_weight(slot, name, float(weight), told)
+
+
+def slider_class(slot: Slot, name: str) -> str:
+    """What Streamlit calls the slider of a column's weight in the page."""
+    return f"st-key-{re.sub('[^a-zA-Z0-9_-]', '-', slot.key(f'slide-{name}'))}"
 
 
 def _draw_weight(slot: Slot, name: str, weight: float, told: Callable[[AnyStep], dict[str, Any]]) -> None:

@@ -1,6 +1,8 @@
 // What a step and those behind it would keep at each place of its thumb, in the browser: Python's count (live.py) of every
 // place, read off its message. tests/browser/test_mirror.py holds the two together.
 
+const floats = ["thresholds", "sampled"]
+
 const read = (message) => {
   const bytes = message.slice()
   const view = new DataView(bytes.buffer)
@@ -8,7 +10,7 @@ const read = (message) => {
   const head = JSON.parse(new TextDecoder().decode(bytes.subarray(4, start)))
   head.at = {}
   head.arrays.forEach(([name, length]) => {
-    head.at[name] = new (name === "thresholds" ? Float32Array : Uint32Array)(bytes.buffer, start, length)
+    head.at[name] = new (floats.includes(name) ? Float32Array : Uint32Array)(bytes.buffer, start, length)
     start += 4 * length
   })
   head.layers = (head.layers ?? []).map((layer) => ({ ...layer, counts: Array.from(head.at[layer.counts]) }))

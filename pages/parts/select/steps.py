@@ -22,6 +22,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.index.ranking import COARSE, Shares
+from clipsel_core.curation.recipes.derived import Mix, Standardise
 from clipsel_core.curation.recipes.recipe import (
     AnyOf,
     AnyStep,
@@ -85,6 +86,8 @@ _LIMITS: dict[str, type[AtLeast] | type[AtMost] | type[Between]] = {
 _FIRST_PERCENTILES = {"at_least": (70,), "at_most": (30,), "between": (5, 95)}
 _BARE: dict[str, Any] = {"label_visibility": "collapsed"}
 _ADD = "add"
+# The histogram of a mix follows a weight by so many pairs, in runs of so many.
+_WEIGHED, _MOST_WEIGHED = 4096, 4_000_000
 _LIST_RULES: dict[str, type[Intersect] | type[Union] | type[Subtract]] = {
     "only those in": Intersect,
     "add those in": Union,
@@ -94,7 +97,7 @@ _control = component(
     "control",
     '<div class="control"><div class="thumb-box"></div><div class="histogram"></div></div>',
     css=("histogram.css", "select/control.css"),
-    js=("make.js", "plot.js", "brush.js", "select/mirror.js", "select/control.js"),
+    js=("make.js", "plot.js", "brush.js", "select/mirror.js", "select/weights.js", "select/control.js"),
 )
 _COUNTS = ("below", "left", "shown", "alone", "pool", "others", "fixed", "now")
 _focus = component("keyboard", '<div class="keyboard"></div>', js=("select/keyboard.js",))
@@ -207,7 +210,13 @@ def _draw_effect(
     chart = Chart(entry.key, key, recipes.ranked_by(step))
     head |= {"mark": brush.told(chart), "of": 0}
     heard = {"on_moved_change": partial(_hear, entry, run, number, key), "on_marked_change": partial(brush.hear, chart)}
-    _control(data=packed(head, settings), key=key, **heard)
+    sampled = None
+    if step.mix and picked is not None:
+        names = tuple(name for name, _ in step.mix)
+        sampled = _standardised(entry, names, step.standardise or "zscore")
+        slot = fields.Slot(entry, run, number)
+        head["weights"] = [[fields.slider_class(slot, name), float(weight)] for name, weight in step.mix]
+    _control(data=packed(head, settings, sampled), key=key, **heard)
     if picked is not None:
         marked.draw_interval(entry, chart, COARSE, keeps=picked.selection.holds)
 
@@ -391,17 +400,32 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
     recipes.change_step(entry, run, number, made)
 
 
-def packed(head: dict[str, Any], settings: Settings | None) -> bytes:
+@state.per_run(8)
+def _standardised(entry: Entry, names: tuple[str, ...], standardise: Standardise) -> np.ndarray | None:
+    """What a mix weighs, of some pairs drawn at random: (columns, M) float32, NaN where a pair has none.
+
+    None where the run is so large that it takes longer than it is worth.
+    """
+    table = state.open_table(entry)
+    if len(table) > _MOST_WEIGHED:
+        return None
+    rows = np.random.default_rng(0).choice(len(table), min(len(table), _WEIGHED), replace=False)
+    return np.stack([table.take(Mix(((name, Decimal(1)),), standardise).name, rows) for name in names])
+
+
+def packed(head: dict[str, Any], settings: Settings | None, sampled: np.ndarray | None = None) -> bytes:
     """One message: the length of the words (4 bytes), the words as JSON, padding to 4, then numbers of 4 bytes each.
 
     head: what is said as words and single numbers, as mirror.js reads it. settings: what each place of the thumb would
-    do, None where the recipe does not fit the run.
+    do, None where the recipe does not fit the run. sampled: what a mix weighs, of some pairs.
     head["arrays"] names them in order, each with its length: thresholds, float32 as scores are, and counts, uint32.
     """
     arrays = {}
     if settings is not None:
         arrays["thresholds"] = settings.thresholds.astype("<f4")
         arrays.update((name, getattr(settings, name).ravel().astype("<u4")) for name in _COUNTS)
+    if sampled is not None:
+        arrays["sampled"] = sampled.ravel().astype("<f4")
     said = {**head, "arrays": [[name, len(values)] for name, values in arrays.items()]}
     text = json.dumps(said).encode()
     padding = b" " * (-len(text) % 4)
