@@ -241,10 +241,10 @@ def read_subset(path: str | os.PathLike[str]) -> np.ndarray:
     Those of other writers may come in any order, in either byte order, as text, or repeat; see `distinct`.
     Raises: UidError where the file is not such an array.
     """
-    return distinct(read_array(path), path)
+    return distinct(read_npy_uids(path), path)
 
 
-def read_array(path: str | os.PathLike[str]) -> np.ndarray:
+def read_npy_uids(path: str | os.PathLike[str]) -> np.ndarray:
     """The uids of such a .npy as they stand there, in their order, with repeats. Raises: as read_subset."""
     try:
         return from_array(map_npy(path))

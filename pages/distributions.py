@@ -90,7 +90,7 @@ def _draw_one(entry: Entry, name: str, *, log: bool) -> None:
     """A column's histogram; of a category a bar for each value."""
     column = registry.column_of(entry, name)
     if column.kind in ("category", "text"):
-        kinds.draw_bars(entry, name)
+        kinds.draw_values(entry, name)
         return
     spread = marginals.marginal(entry, name)
     if not spread.pairs:

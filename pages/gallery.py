@@ -125,7 +125,7 @@ def _order_controls(entry: Entry, view: View, names: list[str]) -> None:
             else:
                 percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, key="percentile", **wide)
                 view.centre = marginals.marginal(entry, view.metric).quantile(percent)
-        kinds, titles = categories.offered(entry, keys=("kind",)), registry.titles(entry)
+        kinds, titles = categories.kind_columns(entry, keys=("kind",)), registry.titles(entry)
         view.kind = st.selectbox(
             "Kind", kinds, None, titles, key="kind", placeholder="every kind", width=150, **_SHARED
         )
@@ -144,7 +144,7 @@ def _kind_controls(entry: Entry, view: View, kind: str) -> None:
         messages.show_note(categories.too_many(registry.title(entry, kind)))
         return
     title = words.as_markdown(registry.title(entry, kind))
-    named: dict[str, Any] = {"format_func": categories.shown, "placeholder": "all; type to find a value"}
+    named: dict[str, Any] = {"format_func": categories.value_text, "placeholder": "all; type to find a value"}
     view.values = tuple(st.multiselect(f"Values of {title}", found.labels, key="value", **named, **_SHARED))
 
 

@@ -124,7 +124,7 @@ def _tip(entry: Entry, colour: Colour, session: MapState, rows: np.ndarray) -> T
     known = texts.read_texts(entry, row, images.columns(entry))
     uid = uids.to_hex(state.open_table(entry).uids_at(row))[0].as_py()
     src = images.addresses(entry, [uid], known.get("url"))[0]
-    values = colours.values_of(entry, colour)
+    values = colours.colour_values(entry, colour)
     if values is None:
         said = ""
     else:

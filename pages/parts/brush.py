@@ -67,7 +67,7 @@ def marked(chart: Chart, places: int) -> tuple[int, int] | None:
     return mark.first, mark.last
 
 
-def forget() -> None:
+def unmark() -> None:
     """Takes the mark away."""
     sessions.get(Mark).chart = None
 

@@ -14,7 +14,7 @@ from pages.parts.catalog import Entry
 _KINDS = ("category", "flag", "text")
 
 
-def offered(entry: Entry, *, keys: tuple[str, ...] = (), wait: bool = False) -> list[str]:
+def kind_columns(entry: Entry, *, keys: tuple[str, ...] = (), wait: bool = False) -> list[str]:
     """The columns that may sort pairs into kinds, without a look at their values. The rest as in registry.offered."""
     names = registry.offered(entry, *_KINDS, keys=keys, wait=wait)
     return [name for name in names if name not in _names_of_pairs(entry)]
@@ -65,7 +65,7 @@ def bits_of(found: Categories, labels: Collection[str]) -> np.ndarray:
     return bitmaps.pack(np.isin(found.codes, [found.labels.index(label) for label in labels]))
 
 
-def shown(label: str) -> str:
+def value_text(label: str) -> str:
     """A label as people read it."""
     return label or "(none)"
 

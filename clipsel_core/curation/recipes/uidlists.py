@@ -32,7 +32,7 @@ def read_uid_list(path: Path) -> np.ndarray:
     return uids.distinct(_read(path, counted=False).uids, path)
 
 
-def read_counts(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_counted_list(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The distinct uids of a list, ascending, (M,) UID_DTYPE, and how often it names each, (M,) int64.
 
     path: as in read_uid_list. A uid counts as often as it stands there; in a .csv or .parquet with a column count as
@@ -69,7 +69,7 @@ def _read(path: Path, *, counted: bool) -> _List:
 
 
 def _read_npy(path: Path, _: bool) -> _List:
-    return _List(uids.read_array(path))
+    return _List(uids.read_npy_uids(path))
 
 
 def _read_text(path: Path, counted: bool) -> _List:

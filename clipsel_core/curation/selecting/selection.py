@@ -59,7 +59,7 @@ from clipsel_core.curation.recipes.recipe import (
     Union,
     check_columns,
 )
-from clipsel_core.curation.recipes.uidlists import read_counts, read_uid_list
+from clipsel_core.curation.recipes.uidlists import read_counted_list, read_uid_list
 from clipsel_core.curation.selecting import filters
 from clipsel_core.errors import RecipeError, SamplingError, UidError
 from clipsel_core.files import sha256_of
@@ -318,7 +318,7 @@ class Picker:
             report = StepReport(
                 text=step.text,
                 kind=step.kind,
-                metric=column_of(step),
+                metric=deciding_column(step),
                 kept_before=was,
                 kept_after=left,
                 dropped=max(was - left, 0),
@@ -529,7 +529,7 @@ class _Listed:
         else:
             try:
                 if isinstance(step, ListStep) and step.counted:
-                    named, often = read_counts(path)
+                    named, often = read_counted_list(path)
                 else:
                     named = read_uid_list(path)
                 digest = sha256_of(path)
@@ -553,7 +553,7 @@ class _Listed:
         return cls(name, bitmaps.pack(listed), len(rows), len(unknown), digest, counts)
 
 
-def column_of(step: AnyStep) -> str | None:
+def deciding_column(step: AnyStep) -> str | None:
     """The column whose value decides in a step, None where none does: of keep_bottom the column as it is."""
     if isinstance(step, KeepBottom):
         return step.ranked

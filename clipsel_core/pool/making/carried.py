@@ -104,7 +104,7 @@ def carry(records: Sequence[Record], columns: str) -> Carried:
     return Carried(arrays, left_out)
 
 
-def settle(shards: Iterable[ShardFiles], *, written_as_text: bool) -> Carried:
+def settle_types(shards: Iterable[ShardFiles], *, written_as_text: bool) -> Carried:
     """Gives all shards the same columns of the source, a column of one type; null where a shard has none.
 
     Whole numbers and fractions become fractions, other different types text. written_as_text: whether the source is a

@@ -21,7 +21,7 @@ from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.files import write_atomically, write_json
 from clipsel_core.pool.conventions import facts_in
 from clipsel_core.pool.layout import add_teacher
-from clipsel_core.pool.making.carried import UNFIT, LeftOut, carry, merged, names_in, settle
+from clipsel_core.pool.making.carried import UNFIT, LeftOut, carry, merged, names_in, settle_types
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached, Took, copy_embeddings
@@ -289,7 +289,7 @@ def _finish(source: Source, root: Path, columns: str, shards: int, embedded: int
         raise PoolFormatError(root, expected="a pair that can be used", found=found, remedy="see rejected.parquet")
     wanted = names_in(columns)
     with_pairs = [files for files, report in zip(written, reports, strict=True) if report.kept]
-    settled = settle(with_pairs if wanted != [] else (), written_as_text=source.written_as_text)
+    settled = settle_types(with_pairs if wanted != [] else (), written_as_text=source.written_as_text)
     left_out = merged([*(report.left_out for report in reports), settled.left_out])
     unfit = [name for name in source.unfit if wanted is None or name in wanted]
     left_out = merged([{UNFIT: dict.fromkeys(unfit, 0)} if unfit else {}, left_out])

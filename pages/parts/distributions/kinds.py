@@ -57,7 +57,7 @@ def draw_kinds(entry: Entry) -> None:
             f"Of {words.number(len(found.labels))} kinds",
             found.labels,
             found.labels[:_MOST_ROWS],
-            format_func=lambda label: f"{categories.shown(label)} · {words.number(found.counts[of[label]])}",
+            format_func=lambda label: f"{categories.value_text(label)} · {words.number(found.counts[of[label]])}",
             key=f"kinds of {column}",
             max_selections=_MOST_CHOSEN,
             placeholder="type to find a kind",
@@ -85,7 +85,7 @@ def draw_kinds(entry: Entry) -> None:
             legend=row == 0,
         )
         if brush.marked(chart, _BINS):
-            among = {"kind": registry.title(entry, column), "value": categories.shown(found.labels[place])}
+            among = {"kind": registry.title(entry, column), "value": categories.value_text(found.labels[place])}
             marked.draw_interval(entry, chart, _BINS, bits=_kind_bits(entry, column, place), among=among, keeps=keeps)
 
 
@@ -101,7 +101,7 @@ def draw_marked_bars(entry: Entry, name: str) -> None:
         marked.draw_values(entry, chart_of(entry, name), found, min(len(found.labels), _MOST_ROWS))
 
 
-def draw_bars(entry: Entry, name: str) -> None:
+def draw_values(entry: Entry, name: str) -> None:
     """Draws how many pairs have each value of a category, the most frequent first."""
     found, pairs = categories.find_categories(entry, name), len(state.open_table(entry))
     messages.show_title(registry.title(entry, name), counted(len(found.labels), "values") if found else "many values")

@@ -131,11 +131,11 @@ def map_span(entry: Entry) -> Span:
 def cells_of(entry: Entry, colour: Colour, span: Span) -> Cells:
     """A part of the map in cells; of the whole map's colour."""
     places = state.open_map(entry)
-    return binning.map_cells(places.x, places.y, span, values=values_of(entry, colour))
+    return binning.map_cells(places.x, places.y, span, values=colour_values(entry, colour))
 
 
 @state.per_map(16)
-def values_of(entry: Entry, colour: Colour) -> np.ndarray | None:
+def colour_values(entry: Entry, colour: Colour) -> np.ndarray | None:
     """What is averaged, of each pair on the map: (M,) floats; None for the number of pairs."""
     if colour.name == AMOUNT:
         return None
@@ -152,7 +152,7 @@ def scores_of(entry: Entry, metric: str) -> np.ndarray:
 
 def points_in(entry: Entry, colour: Colour, found: Cells, scale: Scale) -> Points:
     """The pairs of a part of the map, one by one."""
-    places, values = state.open_map(entry), values_of(entry, colour)
+    places, values = state.open_map(entry), colour_values(entry, colour)
     seen = np.flatnonzero(binning.within(found.span, places.x, places.y))
     shown = np.full(len(seen), scale.high) if values is None else np.nan_to_num(values[seen], nan=scale.low)
     return Points(places.x[seen].tolist(), places.y[seen].tolist(), scale.hexes(shown))
@@ -168,7 +168,7 @@ def scale_of(entry: Entry, colour: Colour, found: Cells) -> Scale:
 
 @state.per_map(32)
 def _whole_scale(entry: Entry, colour: Colour) -> Scale:
-    values = values_of(entry, colour)
+    values = colour_values(entry, colour)
     assert values is not None
     if colour.name == KEPT:
         overall = float(values.mean())

@@ -134,7 +134,7 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
         said = f"{registry.title(entry, metric)} from {low:,.{digits}f} to {high:,.{digits}f}"
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             messages.show_title(said, words.pairs(int(np.count_nonzero(scored))))
-            st.button("Close", icon=":material/close:", key="unmark region", type="tertiary", on_click=brush.forget)
+            st.button("Close", icon=":material/close:", key="unmark region", type="tertiary", on_click=brush.unmark)
     ranked = -values[scored] if order == "highest" else values[scored]
     keys = ordering.shuffled_keys(rows[scored], 0) if order == "random" else ranked
     listed = _SortedList(keys, rows[scored])

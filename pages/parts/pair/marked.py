@@ -77,7 +77,7 @@ def _draw(
         messages.show_title(title, words.pairs(pairs))
         if asked is not None and pairs:
             st.page_link("gallery.py", label="Open in Gallery", icon=":material/grid_view:", query_params=asked)
-        st.button("Close", icon=":material/close:", key=f"unmark {chart.key}", type="tertiary", on_click=brush.forget)
+        st.button("Close", icon=":material/close:", key=f"unmark {chart.key}", type="tertiary", on_click=brush.unmark)
     name = (entry, chart, title, state.scores_stamp(entry))
     listed = pager.sort_pairs(name, lambda: Listing.of(state.ranking(entry, metric), bits), "random", _CARDS)
     if len(listed):

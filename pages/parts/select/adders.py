@@ -62,7 +62,7 @@ def draw_kinds_adder(entry: Entry, run: Run) -> None:
 
 
 def _ask_for_category(entry: Entry) -> AnyStep | None:
-    names = categories.offered(entry, wait=True)
+    names = categories.kind_columns(entry, wait=True)
     where = "a column that sorts pairs" if names else "no column that sorts pairs"
     titles = registry.titles(entry)
     name = st.selectbox("Category", names, None, titles, key="new category", placeholder=where, disabled=not names)

@@ -135,7 +135,7 @@ def _draw_values(slot: Slot, step: In) -> None:
         messages.show_note("It has many values, which cannot be listed: type those to keep, as they are written.")
 
     def label(value: str) -> str:
-        return f"{categories.shown(value)} · {words.number(counts[value])}" if value in counts else value
+        return f"{categories.value_text(value)} · {words.number(counts[value])}" if value in counts else value
 
     key = slot.key("values")
     st.multiselect(

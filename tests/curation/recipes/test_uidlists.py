@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipsel_core.curation.recipes.uidlists import read_counts, read_uid_list
+from clipsel_core.curation.recipes.uidlists import read_counted_list, read_uid_list
 from clipsel_core.errors import UidError
 from tests.curation.conftest import make_uids
 
@@ -166,7 +166,7 @@ def test_read_counts__counts_repeats_in_any_order(tmp_path, ending):
     path = write(tmp_path / f"list.{ending}", ending)
     if ending == "npy":
         np.save(path, make_uids(0x30, 0x1F, 2, 0x30, 2))
-    found, counts = read_counts(path)
+    found, counts = read_counted_list(path)
     assert (found.tolist(), counts.tolist()) == (make_uids(2, 0x1F, 0x30).tolist(), [2, 1, 2])
 
 
@@ -176,14 +176,14 @@ def test_read_counts__a_column_says_how_often(tmp_path, ending, kind):
     table = pd.DataFrame({"COUNT": np.array([3, 1, 0, 2, 5], kind), "Uid": ["30", "1f", "7", "30", "2"]})
     path = tmp_path / f"list.{ending}"
     table.to_csv(path, index=False) if ending == "csv" else table.to_parquet(path)
-    found, counts = read_counts(path)
+    found, counts = read_counted_list(path)
     assert (found.tolist(), counts.tolist()) == (make_uids(2, 0x1F, 0x30).tolist(), [5, 1, 5])
     assert read_uid_list(path).tolist() == make_uids(2, 7, 0x1F, 0x30).tolist()
 
 
 def test_read_counts__of_an_empty_list(tmp_path):
     (tmp_path / "list.txt").write_text("")
-    assert [len(part) for part in read_counts(tmp_path / "list.txt")] == [0, 0]
+    assert [len(part) for part in read_counted_list(tmp_path / "list.txt")] == [0, 0]
 
 
 @pytest.mark.parametrize("counts", [[1.5, 1], [-1, 1], [2**32, 1], ["many", "1"], [None, 1], [float("inf"), 1]])
@@ -191,5 +191,5 @@ def test_read_counts__refuses_what_is_no_count(tmp_path, counts):
     pq.write_table(pa.table({"uid": ["1", "2"], "count": counts}), tmp_path / "list.parquet")
     expected = r"list\.parquet: expected whole numbers from 0 to 4,294,967,295 in the column count, found"
     with pytest.raises(UidError, match=expected):
-        read_counts(tmp_path / "list.parquet")
+        read_counted_list(tmp_path / "list.parquet")
     assert len(read_uid_list(tmp_path / "list.parquet")) == 2
