@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from clipsel_core.curation.recipes.published import published_recipes
 from clipsel_core.curation.recipes.recipe import ScoreStep, columns_of, load_recipe
 from clipsel_core.errors import ClipselError, RunError, things_of
 from clipsel_core.runs.store import Run
@@ -51,7 +52,7 @@ def show(entry: Entry) -> None:
         if error is not None:
             messages.show_error(error, "A step of this recipe does not fit this run")
         elif picked is None:
-            why = "A recipe keeps pairs step by step. Add the first, or load a saved recipe."
+            why = "A recipe keeps pairs step by step. Add the first, or load a recipe."
             messages.show_empty("No step yet", why)
         cards = steps.draw_steps(entry, run)
         steps.draw_adders(entry, run)
@@ -133,30 +134,34 @@ def _funnel_row(label: str, kept: int, total: int, note: str) -> str:
 
 def _draw_loader(entry: Entry, run: Run) -> None:
     known, editor = recipes.saved(run), sessions.get(steps.Editor)
+    published = {f"published: {one.recipe.name}": one for one in published_recipes().values()}
 
     def load() -> None:
-        """Takes a saved recipe's steps as the draft; the picker goes back to asking."""
-        name = st.session_state.get("load")
+        """Takes a recipe's steps as the draft; the picker goes back to asking."""
+        name = st.session_state.get("load") or ""
         st.session_state["load"] = None
-        path = recipes.saved(run).get(name or "")
-        if path is None:
-            return
+        path, other = recipes.saved(run).get(name), published.get(name)
         try:
-            loaded = list(load_recipe(path, state.open_table(entry).columns).steps)
-            recipes.replace_draft(entry, loaded)
-            st.session_state[export.name_key(entry)] = path.stem
-            export.remember_file(entry, path.name, recipes.as_yaml(loaded))
+            columns = state.open_table(entry).columns
+            if path is not None:
+                loaded = list(load_recipe(path, columns).steps)
+                recipes.replace_draft(entry, loaded)
+                st.session_state[export.name_key(entry)] = path.stem
+                export.remember_file(entry, path.name, recipes.as_yaml(loaded))
+            elif other:
+                other.check_needs([*columns, *recipes.list_files(run)])
+                recipes.replace_draft(entry, list(other.recipe.steps))
+                st.session_state[export.name_key(entry)] = other.name
         except ClipselError as error:
             editor.load_failed = error
 
     st.selectbox(
         "Load a recipe",
-        list(known),
+        [*known, *published],
         index=None,
         key="load",
-        placeholder="load a saved recipe" if known else "no saved recipe yet",
+        placeholder="load a saved or a published recipe",
         label_visibility="collapsed",
-        disabled=not known,
         on_change=load,
     )
     if editor.load_failed:

@@ -12,6 +12,7 @@ import pytest
 import streamlit as st
 
 from clipsel_core import uids
+from clipsel_core.curation.recipes.published import published_recipe
 from clipsel_core.curation.recipes.recipe import load_recipe, parse_recipe
 from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
@@ -172,6 +173,17 @@ def test_select__loads_a_saved_recipe(run, open_page):
     app.selectbox(key="load").set_value("clip").run()
     assert kept(app) == 15
     assert [slider.value for slider in sliders(app)] == [25.0]
+    assert not app.exception
+
+
+def test_select__loads_a_published_recipe_or_says_how_to_have_what_it_needs(run, open_page):
+    app = open_page("select", run)
+    app.selectbox(key="load").set_value("published: s-CLIPLoss 30 %").run()
+    assert kept(app) == len(select(Run.open(run), published_recipe("s_cliploss_30").recipe))
+    assert [slider.value for slider in sliders(app)] == [30.0]
+    app.selectbox(key="load").set_value("published: s-CLIPLoss and NormSim 2-D").run()
+    assert "clipsel add-column RUN normsim_2d --start s_cliploss_30.yaml --keep 0.2" in words(app)
+    assert [slider.value for slider in sliders(app)] == [30.0]
     assert not app.exception
 
 

@@ -7,6 +7,7 @@ column and list that it uses, and what is to be known besides (`note:`).
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,12 @@ class Published:
     source: str
     needs: dict[str, str]
     note: str
+
+    def check_needs(self, known: Collection[str]) -> None:
+        """Raises RecipeError where one of its columns or lists is none of these names; it says how that is had."""
+        for name, how in self.needs.items():
+            if name not in known:
+                raise RecipeError(self.name, expected=name, found="no such column or list", remedy=how)
 
     @classmethod
     def read(cls, file: Path) -> Published:
