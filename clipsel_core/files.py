@@ -144,11 +144,16 @@ def remove_abandoned(folder: Path) -> None:
                 os.close(file)
 
 
+def leave_asides(folder: Path) -> None:
+    """Has this process remove nothing from a folder that looks abandoned: other machines may be filling it."""
+    _tidied.add(folder)
+
+
 def remove_leftovers(*folders: Path) -> None:
     """Removes what a killed process was still writing there; for whoever holds the folder alone."""
     for folder in folders:
         for leftover in folder.glob(".*.partial"):
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

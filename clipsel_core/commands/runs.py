@@ -52,6 +52,14 @@ def score(
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda: every GPU, or some: cuda:0,cuda:2. One worker each.")
     ] = "auto",
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Ray runs the workers. auto: the running cluster; local: one of this machine; or HOST:PORT."),
+    ] = None,
+    cpus_per_worker: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cores of a cluster's worker without a GPU.", show_default="the smallest node's"),
+    ] = None,
     precision: Annotated[str, typer.Option(help="exact, or bf16: the normalizer faster and rounded.")] = "exact",
     no_similarity_check: Annotated[
         bool, typer.Option("--no-similarity-check", help="Score shards whose stored similarities fit other rows.")
@@ -90,11 +98,14 @@ def score(
         say(f"{run}: {counted(plan.config.pairs, 'pairs')} can be scored")
         return
     with Meter("embedding pictures") as embedding, Meter("scoring") as meter:
+        options |= {"cluster": cluster, "cpus_per_worker": cpus_per_worker}
         done = score_pool(pool, run, report=meter.report, embedding=embedding.report, **options)
     skipped = done.config.skipped_rows
     aside = f"; {skipped:,} set aside" if skipped else ""
     scaled = done.scaled_rows if done.config.on_bad_rows == "scale" else 0
     aside += f"; {scaled:,} scaled to unit length" if scaled else ""
+    again = done.config.tried_again
+    aside += f"; {counted(again, 'groups')} tried again" if again else ""
     say(f"{run}: {counted(done.config.pairs, 'pairs')} scored{aside}")
 
 

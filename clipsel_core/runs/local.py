@@ -1,7 +1,8 @@
 """How is a run carried out on this machine? Group after group of shards, each shard's scores written whole.
 
 A run that was stopped goes on with the shards that have no scores yet. Groups are scored in this process, or, of
-several devices, each in a process on one of them. The scores go from there to the disk; only how far it is comes back.
+several devices, each in a process on one of them, or on a cluster (`cluster.py`). The scores go from there to the disk;
+only how far it is comes back.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from typing import Any, TypeVar
 import torch
 
 from clipsel_core import files
-from clipsel_core.errors import LostWorkerError, PoolFormatError, RunError, WorkerError, counted
+from clipsel_core.errors import LostWorkerError, PoolFormatError, RunError, ScoringError, WorkerError, counted
 from clipsel_core.processes import Crew
-from clipsel_core.runs.groups import GroupScorer
+from clipsel_core.runs.cluster import ClusterWorkers
+from clipsel_core.runs.groups import AT_ONCE, GroupScorer
 from clipsel_core.runs.plan import Group, Plan, groups_left, nothing_scored, plan_run, with_targets
 from clipsel_core.runs.store import Run, SealedFiles, keep_whole, read_config, read_counts, score_file, write_config
 from clipsel_core.scoring.threads import thread_count
@@ -32,16 +34,24 @@ from clipsel_core.tasks import Report, in_threads, result_of, silent
 _log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 _ATTEMPTS = 2
-_AT_ONCE = 3
 
 
 def score(
-    pool: str | Path, root: str | Path, *, report: Report = silent, embedding: Report = silent, **options: Any
+    pool: str | Path,
+    root: str | Path,
+    *,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
+    report: Report = silent,
+    embedding: Report = silent,
+    **options: Any,
 ) -> Run:
     """Scores a pool into a run's folder, or goes on with what was begun there.
 
     A run that is killed and started again has, byte for byte, the scores of one that was left alone.
 
+    cluster, cpus_per_worker: a Ray cluster that scores it instead, see `ClusterWorkers`; pool and run lie where all of
+        its nodes see them.
     report: told the pairs done, those of shards in work by the share of their work that is done, and the shards;
         status.json says the same. embedding: told how far the pictures of targets are embedded. options: those of
         `plan_run`.
@@ -49,6 +59,13 @@ def score(
         is at work in the folder, or it cannot be written. Shards that were finished stay.
     """
     root = Path(root)
+    workers: Callable[[Plan, int], _Workers | ClusterWorkers] = _Workers
+    if cluster:
+        pool, root = Path(pool).absolute(), root.absolute()
+        workers = functools.partial(ClusterWorkers, cluster, cpus_per_worker)
+        if (device := options.get("device", "auto")) not in ("auto", "cpu", "cuda"):
+            remedy = "a cluster takes all of its GPUs"
+            raise ScoringError("--device", expected="auto, cpu or cuda for a cluster", found=device, remedy=remedy)
     try:
         with files.made_folder(root), sole_worker(root):
             begun = read_config(root) if (root / "run.json").exists() else None
@@ -62,7 +79,7 @@ def score(
             if begun is None or nothing_scored(root) or begun.shards != plan.config.shards:
                 write_config(root, plan.config)
             with StatusFile(root / "status.json", "scoring", report) as status:
-                _score_groups(plan, status.report)
+                _score_groups(plan, status.report, workers)
     except OSError as error:
         remedy = "make room or choose another folder, then start again: finished shards are kept"
         found = f"{error.strerror or error}"
@@ -77,7 +94,7 @@ def sole_worker(root: Path) -> AbstractContextManager[None]:
     return files.lock_folder(root, busy)
 
 
-def side_by_side(items: Iterable[_Item], work: Callable[[_Item], object], at_once: int = _AT_ONCE) -> None:
+def side_by_side(items: Iterable[_Item], work: Callable[[_Item], object], at_once: int = AT_ONCE) -> None:
     """Does the work for each item, in order, for so many of them at a time.
 
     Of three, one reads and one writes while another computes, where the work computes under a lock.
@@ -88,21 +105,27 @@ def side_by_side(items: Iterable[_Item], work: Callable[[_Item], object], at_onc
         in_threads(threads, work, items)
 
 
-def _score_groups(plan: Plan, report: Report) -> None:
-    """Scores what is left, then notes how many rows were skipped.
+def _score_groups(plan: Plan, report: Report, make_workers: Callable[[Plan, int], _Workers | ClusterWorkers]) -> None:
+    """Scores what is left, then notes how many rows were skipped. make_workers: for a plan and a number of groups.
 
     Raises: PoolFormatError where no pair was scored; the files without scores are taken away.
     """
-    root, shards = plan.root, plan.pool.shards
+    root, shards, config = plan.root, plan.pool.shards, plan.config
     groups = groups_left(root, shards, plan.config.mix_shards)
     left = [shard for group in groups for shard in group.left]
     tally = _Tally(plan, groups, report)
-    if groups and len(plan.devices) == 1:
+    if groups and make_workers is _Workers and len(plan.devices) == 1:
         scorer = GroupScorer(plan, plan.devices[0])
         side_by_side(groups, lambda group: tally.attend(group, scorer.score_and_write))
     elif groups:
-        with _Workers(plan, len(groups)) as workers:
-            side_by_side(groups, lambda group: tally.attend(group, workers.score_and_write), workers.at_once)
+        with make_workers(plan, len(groups)) as workers:
+            try:
+                side_by_side(groups, lambda group: tally.attend(group, workers.score_and_write), workers.at_once)
+            finally:
+                if workers.tried_again:
+                    again = config.tried_again + workers.tried_again
+                    config = config.model_copy(update={"tried_again": again})
+                    write_config(root, config)
     counts = {shard.name: read_counts(score_file(root, shard.name)) for shard in shards}
     if plan.config.on_bad_rows != "scale":
         scaled = [(shard.name, counts[shard.name]["renormalised"]) for shard in left]
@@ -115,7 +138,7 @@ def _score_groups(plan: Plan, report: Report) -> None:
         remedy = "see what clipsel inspect says; --on-bad-rows scale takes rows of any length"
         found = f"all {counted(skipped, 'pairs')} set aside"
         raise PoolFormatError(plan.pool.root, expected="a pair that can be scored", found=found, remedy=remedy)
-    write_config(root, plan.config.model_copy(update={"skipped_rows": skipped}))
+    write_config(root, config.model_copy(update={"skipped_rows": skipped}))
 
 
 class _Tally:
@@ -149,7 +172,10 @@ class _Tally:
 
 
 class _Workers(AbstractContextManager):
-    """A process on each of the plan's devices, or fewer where there are fewer groups. One that ends is replaced."""
+    """A process on each of the plan's devices, or fewer where there are fewer groups. One that ends is replaced.
+
+    at_once, tried_again: as in ClusterWorkers.
+    """
 
     def __init__(self, plan: Plan, groups: int) -> None:
         devices = plan.devices[:groups]
@@ -158,7 +184,7 @@ class _Workers(AbstractContextManager):
             Crew(
                 1,
                 "scores",
-                at_once=_AT_ONCE,
+                at_once=AT_ONCE,
                 preload=[__name__],
                 settle=_settle,
                 given=(replace(plan, targets={}), device, threads),
@@ -166,10 +192,10 @@ class _Workers(AbstractContextManager):
             for device in devices
         ]
         self._free: SimpleQueue[tuple[str, Crew]] = SimpleQueue()
-        for _ in range(_AT_ONCE):
+        for _ in range(AT_ONCE):
             for one in zip(devices, self._crews, strict=True):
                 self._free.put(one)
-        self.at_once = self._free.qsize()
+        self.at_once, self.tried_again, self._counting = self._free.qsize(), 0, threading.Lock()
 
     def __exit__(self, *ended: Any) -> None:
         for crew in self._crews:
@@ -191,6 +217,8 @@ class _Workers(AbstractContextManager):
                     found = f"that a second worker ended there, on {device}, {how}"
                     remedy = f"{look}, then start it again to go on"
                     raise RunError(shards, expected="scores", found=found, remedy=remedy) from error
+                with self._counting:
+                    self.tried_again += 1
             finally:
                 self._free.put((device, crew))
 

@@ -112,7 +112,7 @@ def plan_run(
         for field in {**before, **now}:
             was, asked = before.get(field, getattr(begun, field)), now.get(field, getattr(wanted, field))
             # Other versions may only look at what is complete.
-            if field != "skipped_rows" and (field != "versions" or unfinished) and was != asked:
+            if field not in ("skipped_rows", "tried_again") and (field != "versions" or unfinished) and was != asked:
                 was, asked = _difference(was, asked)
                 remedy = f"score into another folder, or give {field} as before"
                 raise RunError(root / "run.json", expected=f"{field} {was}, as begun", found=asked, remedy=remedy)

@@ -195,6 +195,7 @@ class RunConfig(_Frozen):
     tiles: the block sizes of the GPU's kernels, which decide the order of their sums; None, and left out of run.json,
     where no such kernel computes, as on the CPU.
     skipped_rows: rows set aside by on_bad_rows "skip" or "scale"; None until the run has finished.
+    tried_again: groups that were scored by another worker since one was lost; left out where it is 0.
     """
 
     format: Literal[1] = 1
@@ -217,6 +218,7 @@ class RunConfig(_Frozen):
     width: int = 0
     metrics: tuple[MetricName, ...] = ()
     skipped_rows: int | None = None
+    tried_again: Annotated[int, Field(ge=0)] = Field(default=0, exclude_if=lambda times: times == 0)
 
     _plain = field_validator("pool")(_without_nul)
 
@@ -452,7 +454,8 @@ def is_sealed(table: pa.Table) -> bool:
 def digest_of(made_by: RunConfig | Added) -> str:
     """32 hex digits that change with everything that decides scores: not with paths, nor with how far the run is."""
     # A shard may be mended as long as it is not scored: see check_same_pool.
-    left_out: Any = {"pool": True, "skipped_rows": True, "complete": True, "shards": {"__all__": {"digest"}}}
+    left_out: Any = dict.fromkeys(("pool", "skipped_rows", "tried_again", "complete"), True)
+    left_out["shards"] = {"__all__": {"digest"}}
     said = made_by.model_dump(mode="json", exclude=left_out)
     for target in (said["target"],) if "target" in said else said.get("targets", ()):
         for name in ("path", "pictures", "teacher"):

@@ -22,7 +22,7 @@ from clipsel_core.pool.layout import open_pool
 from clipsel_core.processes import child_environment
 from clipsel_core.runs.local import score
 from clipsel_core.runs.plan import resolve_devices
-from clipsel_core.runs.store import score_file
+from clipsel_core.runs.store import read_config, score_file, write_config
 from clipsel_core.scoring.s_cliploss import division
 from clipsel_core.status import read_status
 from tests import reference, traps
@@ -65,6 +65,13 @@ def large_pool(root):
     return root
 
 
+def took_again(root):
+    """How many groups a run's description says were tried again; from then on it says nothing of them."""
+    config = read_config(root)
+    write_config(root, config.model_copy(update={"tried_again": 0}))
+    return config.tried_again
+
+
 def children():
     """The workers of this process that are alive."""
     # active_children would read how they ended, which only one thread can.
@@ -84,6 +91,7 @@ def test_workers__one_that_dies_gives_its_work_back(tmp_path):
     score(pool, tmp_path / "run", device="cpu,cpu", report=kill_one, **options)
     assert killed
     score(pool, tmp_path / "one", **options)
+    assert took_again(tmp_path / "run") > 0
     assert files_of(tmp_path / "run") == files_of(tmp_path / "one")
     status = read_status(tmp_path / "run" / "status.json")
     assert (status.done, status.note) == (15_000, "5 of 5 shards")
