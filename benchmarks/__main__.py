@@ -3,8 +3,8 @@
 Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
 when they are named: score, add-target and embed, which take minutes (embed comes in parts, too: embed-device,
 embed-vit, embed-rn50, embed-mobile, embed-small, embed-memory, embed-image), exploring, which needs a run of --rows
-pairs, dashboard and starting, which need Chromium and minutes besides, columns, mixing, sampling and normsim-2d, which
-take minutes, and growth, which takes minutes and writes the plots in benchmarks/growth.
+pairs, dashboard and starting, which need Chromium and minutes besides, columns, mixing, sampling, normsim-2d and
+cluster, which take minutes, and growth, which takes minutes and writes the plots in benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import (
     accuracy,
+    cluster,
     columns,
     dashboard,
     embed,
@@ -42,7 +43,7 @@ def main() -> None:
     parts = (
         "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, add-target, exploring, "
         f"dashboard, starting, embed, {', '.join(embed.PARTS)}, columns, mixing, "
-        "sampling, normsim-2d, growth"
+        "sampling, normsim-2d, growth, cluster"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
@@ -81,6 +82,7 @@ def main() -> None:
         "mixing": lambda: selection.measure_mixed() + (selection.measure_mixed(128_000_000) if asked.large else []),
         "sampling": lambda: sampling.measure(asked.pairs or 12_800_000) + sampling.measure_agreement(),
         "normsim-2d": lambda: normsim_2d.measure(asked.pairs or 1_000_000),
+        "cluster": lambda: cluster.measure(max(1, asked.rounds // 2)),
         "growth": lambda: growth.measure(asked.pairs or 1_000_000),
     }
     unknown = [part for part in asked.parts if part not in known | alone]
