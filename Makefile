@@ -24,7 +24,8 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto -m "not browser and not installed"
+	$(BIN)/python -m pytest -n auto -m "not browser and not installed and not cluster"
+	$(BIN)/python -m pytest -m cluster
 
 browser-test: $(VENV)/.dev browser
 	$(BIN)/python -m pytest -n 2 -m browser
@@ -65,7 +66,8 @@ lock: $(VENV)/.dev
 test-latest: browser
 	$(PYTHON) -m venv --clear $(LATEST)
 	$(LATEST)/bin/$(PIP) -e ".[build,dev]"
-	$(LATEST)/bin/python -m pytest -n auto -m "not browser and not installed"
+	$(LATEST)/bin/python -m pytest -n auto -m "not browser and not installed and not cluster"
+	$(LATEST)/bin/python -m pytest -m cluster
 	$(LATEST)/bin/python -m pytest -n 2 -m browser
 
 bench: $(VENV)/.dev

@@ -23,6 +23,7 @@ from tests.runs.test_share import took_again
 from tests.waiting import PATIENCE_S, join, until
 
 ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.cluster
 SHARDS = 8
 ENDS = "os.kill(os.getpid(), 9)"
 # What an actor does where it opens the second shard; `once` is there until the first of them has come.
