@@ -151,6 +151,8 @@ def plan_imports(
             kind=said.kind,
             direction=direction or said.direction,
             unit=said.unit,
+            least=said.least,
+            most=said.most,
             origin="run" if keyed.described else "imported",
             values=said.values,
         )
@@ -254,6 +256,8 @@ def plan_normsim_2d(
             "remain are dropped; higher is better.",
             misleads=f"Only the {int(mask.sum()):,} pairs that {start.name} keeps have a value.",
             direction="higher",
+            least=0,
+            most=1,
         )
         yield Values.of(column, values)
 
@@ -294,6 +298,8 @@ def plan_neighbours(
             "pool; 1 is the nearest.",
             misleads="Every image of the target names as many pairs, also one that the pool has nothing like.",
             direction="lower",
+            least=1,
+            most=most,
         )
         yield Values.of(column, neighbour_ranks(run, rows, most=most, device=device, report=report))
 

@@ -22,6 +22,7 @@ class Column(BaseModel):
     title: what people read instead of its name. measures, misleads: a sentence each; "" where nothing is known.
     kind: number; category, the place of its value in `values`; flag, 1 or 0; text, which only the pool's table holds.
     direction: which of its values are better, None where neither is. unit: "" where it has none.
+    least, most: between what its values lie, None where there is no such bound.
     origin: where its values come from: computed, target, pool, imported, run or mix.
     """
 
@@ -34,13 +35,17 @@ class Column(BaseModel):
     kind: Kind = "number"
     direction: Direction | None = None
     unit: str = ""
+    least: Annotated[float | None, Field(exclude_if=lambda bound: bound is None)] = None
+    most: Annotated[float | None, Field(exclude_if=lambda bound: bound is None)] = None
     origin: Literal["computed", "target", "pool", "imported", "run", "mix"] = "computed"
     values: tuple[str, ...] = ()
 
     @property
     def help(self) -> str:
-        """What it measures and when it misleads, in one or two sentences."""
-        return f"{self.measures} {self.misleads}".strip()
+        """What it measures, between what it lies and when it misleads, a sentence each."""
+        least, most = (f"{bound:,g}" if bound is not None else "" for bound in (self.least, self.most))
+        bounds = f"From {least} to {most}." if most else f"{least} or more." if least else ""
+        return " ".join(filter(None, (self.measures, bounds, self.misleads)))
 
     @property
     def shown(self) -> str:
@@ -58,6 +63,8 @@ COMPUTED = {
             misleads="Misleads on images that show their caption as text, and on captions so general that they fit "
             "anything.",
             direction="higher",
+            least=-1,
+            most=1,
         ),
         Column(
             name="s_cliploss",
@@ -84,6 +91,7 @@ COMPUTED = {
             title="Normalizer error",
             measures="Standard error of the normalizer over the random divisions; lower is steadier.",
             misleads="Says how much the rank would move under another seed, and nothing about how good the pair is.",
+            least=0,
         ),
     )
 }
@@ -97,6 +105,7 @@ IN_POOLS = {
             measures="Width of the image as it was found on the web.",
             unit="px",
             origin="pool",
+            least=0,
         ),
         Column(
             name="original_height",
@@ -104,12 +113,14 @@ IN_POOLS = {
             measures="Height of the image as it was found on the web.",
             unit="px",
             origin="pool",
+            least=0,
         ),
         Column(
             name="aspect_ratio",
             title="Aspect ratio",
             measures="The longer side of the image over the shorter one, from width and height in the pool's table.",
             origin="pool",
+            least=1,
         ),
     )
 }
@@ -135,4 +146,13 @@ def describe(name: str) -> Column:
         measures = f"{p}-norm of the image's cosines with all images of the target {target}; higher is better."
         misleads = "Favours what the target shows most often, grows with the target's size; captions take no part."
     title = f"NormSim {'∞' if p == 'inf' else p} · {target}"
-    return Column(name=name, title=title, measures=measures, misleads=misleads, direction="higher", origin="target")
+    return Column(
+        name=name,
+        title=title,
+        measures=measures,
+        misleads=misleads,
+        direction="higher",
+        least=0,
+        most=1 if p == "inf" else None,
+        origin="target",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from clipsel_core.errors import RecipeError, RunError
 from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run
 
+DEMO = Path(__file__).parents[3] / "data" / "demo" / "run"
 ROWS = 700
 CAPTIONS = [
     "A dog on grass",
@@ -253,6 +255,19 @@ def test_columns__lists_the_runs_own_first_and_then_the_pools(world):
         "language": "text",
         "safe": "flag",
     }
+
+
+def test_columns__of_the_demo_lie_within_their_bounds():
+    table = ScoreTable.open(Run.open(DEMO))
+    bounded = {name: column for name, column in table.columns.items() if column.least is not None}
+    assert {"clip_score", "normalizer_se", "normsim_inf_task", "normsim_2_task", "original_width"} <= set(bounded)
+    for name, column in bounded.items():
+        values = table.column(name)
+        rounding = 1e-6 * np.abs(values).max()
+        assert column.least - rounding <= np.nanmin(values), name
+        assert np.nanmax(values) <= (np.inf if column.most is None else column.most + rounding), name
+    assert "From -1 to 1." in bounded["clip_score"].help
+    assert "0 or more." in bounded["normsim_2_task"].help
 
 
 def test_select__without_the_pool_its_columns_are_not_there(world, tmp_path):
