@@ -32,7 +32,7 @@ def neighbour_ranks(
     target: (M, D) unit rows, float16 or float32. most: how many neighbours of an image count, at least 1.
     device: None for the run's. report: told how many pairs of the pool were read.
     Returns: (N,) float32 from 1 to `most`; NaN for pairs that no image has among so many, and that were set aside.
-    Memory: 8 bytes for each of M x `most`, and a block of the pool.
+    Memory: 12 bytes for each of M x `most`, and a block of the pool.
     Raises: ScoringError where `most` does not fit; TargetError where the target does not; RunError where the run is
         unfinished or its pool has changed; PoolFormatError where the pool cannot be read.
     """
@@ -59,12 +59,10 @@ def neighbour_ranks(
                         _keep_nearest(best, rows, target, torch.from_numpy(image).to(on, torch.float32), numbers)
                     report(first + stop, run.config.pairs, "pairs")
             first += blocks.rows
-    places = torch.arange(1, most + 1, dtype=torch.float32, device=on).expand(len(target), most)
-    found = torch.full((first + 1,), torch.inf, device=on)  # the last for places that no pair took
-    found.scatter_reduce_(0, torch.where(rows < 0, first, rows).flatten(), places.flatten(), "amin")
-    ranks = found[:-1].cpu().numpy()
-    ranks[np.isinf(ranks)] = np.nan
-    return ranks
+    found = torch.full((first + 1,), torch.nan, device=on)  # the last for places that no pair took
+    for place in range(most, 0, -1):
+        found[rows[:, place - 1]] = place
+    return found[:-1].cpu().numpy()
 
 
 def _keep_nearest(best: Tensor, rows: Tensor, target: Tensor, image: Tensor, numbers: Tensor) -> None:
