@@ -109,13 +109,17 @@ def lock_folder(folder: Path, busy: ClipselError) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, is_folder: bool = False) -> Iterator[None]:
     """Locks what is being filled, a folder or a file, made here, so that `remove_abandoned` lets it be."""
-    is_folder = path.is_dir()
     while True:
         if is_folder:
-            path.mkdir(exist_ok=True)
-        file = os.open(path, os.O_RDONLY if is_folder else os.O_WRONLY | os.O_CREAT, 0o666)
+            path.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.open(path, os.O_RDONLY if is_folder else os.O_WRONLY | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            if is_folder:  # Somebody removed it meanwhile, as nobody held it yet.
+                continue
+            raise
         with suppress(OSError):  # Some file systems have no locks; there, nothing is ever taken for abandoned.
             fcntl.flock(file, fcntl.LOCK_EX)
         # Between the two somebody may have found it unheld, and removed it.

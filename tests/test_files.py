@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 
@@ -72,7 +73,7 @@ def test_remove_abandoned__takes_folders_too_unless_they_are_held(tmp_path):
     left, used = tmp_path / ".images-a1b2c3d4", tmp_path / ".0123456789abcdef.0a1b2c3d.partial"
     for folder in (left, used):
         (folder / "within").mkdir(parents=True)
-    with locked(used):
+    with locked(used, is_folder=True):
         remove_abandoned(tmp_path)
         assert list(tmp_path.iterdir()) == [used]
     remove_abandoned(tmp_path)
@@ -83,8 +84,6 @@ def test_remove_abandoned__takes_folders_too_unless_they_are_held(tmp_path):
 def test_locked__holds_what_lies_there_where_it_was_removed_before_it_was_held(tmp_path, monkeypatch, is_folder):
     """Another process may look for what is abandoned between the making of a file and its lock."""
     path, lock, calls = tmp_path / ".a.1-2.partial", fcntl.flock, []
-    if is_folder:
-        path.mkdir()
 
     def late(file, how):
         calls.append(how)
@@ -93,8 +92,23 @@ def test_locked__holds_what_lies_there_where_it_was_removed_before_it_was_held(t
         lock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with locked(path):
+    with locked(path, is_folder=is_folder):
         remove_abandoned(tmp_path)
         assert path.is_dir() if is_folder else path.is_file()
     remove_abandoned(tmp_path)
     assert not path.exists()
+
+
+def test_locked__makes_a_folder_again_that_was_removed_before_it_was_opened(tmp_path, monkeypatch):
+    path, opened, calls = tmp_path / ".a.1-2.partial", os.open, []
+
+    def late(name, *rest):
+        calls.append(name)
+        if len(calls) == 1:
+            path.rmdir()
+        return opened(name, *rest)
+
+    monkeypatch.setattr(os, "open", late)
+    with locked(path, is_folder=True):
+        assert path.is_dir()
+    assert len(calls) == 2

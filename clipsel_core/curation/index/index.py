@@ -223,10 +223,9 @@ def _let_go(array: np.ndarray, start: int, stop: int) -> None:
 def _build(table: ScoreTable, folder: Path, report: Report) -> Index:
     """Fills a folder aside, which is used from then on; it gets its name when a power cut cannot harm it any more."""
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    aside.mkdir(parents=True)
     holding = ExitStack()
     try:
-        holding.enter_context(files.locked(aside))
+        holding.enter_context(files.locked(aside, is_folder=True))
         files.remove_abandoned(folder.parent)
         _fill(table, aside, report)
         found = read_index(aside, table.metrics, len(table))

@@ -224,7 +224,7 @@ def _save(entry: Entry, run: Run, recipe: str, path: Path, asked: str, ending: s
             catalog.check_within(entry.root, folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Whoever saves under the same name in the same moment waits here, and is asked.
-        with locked(path.parent):
+        with locked(path.parent, is_folder=True):
             found = "" if replaces else _taken(entry, run, recipe, path, ending if asked == "export" else "")
             written = None if found else save_recipe(state.parse(entry, recipe), path)
     except (ClipselError, OSError) as error:

@@ -221,7 +221,7 @@ def test_tidy__takes_away_what_a_killed_builder_left(run):
     building.mkdir()
     other = run.root / "index" / "notes"
     other.mkdir()
-    with locked(building):
+    with locked(building, is_folder=True):
         open_kept(run)
     assert not left.exists()
     assert building.exists()
