@@ -141,6 +141,7 @@ def mark(page, chart, low: float, high: float) -> None:
 
 def test_select__a_part_of_a_histogram_is_dragged_over_and_its_thumb_stays(page, server):
     visit(page, "select")
+    expect(page.locator(".control .title")).to_have_count(2)
     card, before = page.locator(".st-key-effect-0"), counts(page)
     mark(page, card.locator(".plot"), 0.5, 0.65)
     said = card.locator(".shows")
