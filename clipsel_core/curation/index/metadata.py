@@ -42,10 +42,10 @@ MOST_CATEGORIES = 10_000
 # A column with no more values sorts pairs, however few they are.
 _FEW_VALUES = 64
 _FIRST_SHARDS = 8
-# Types whose values are not the text that they stand for.
 _NUMERIC = re.compile("u?int|halffloat|float|double|bool")
 # What a query tells the rows of a file by, where the file itself has no such column.
 _ROW_NAMES = ("file_index", "file_row_number")
+# Types whose values are not the text that they stand for.
 _UNUSUAL = re.compile("null|binary|large_binary|list|large_list|fixed_size")
 # No column's name begins with a brace.
 _AT_POSITIONS = f"""

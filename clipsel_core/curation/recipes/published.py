@@ -7,8 +7,9 @@ column and list that it uses, and what is to be known besides (`note:`).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from clipsel_core.curation.recipes.recipe import Recipe, parse_recipe
@@ -52,8 +53,9 @@ class Published:
         return cls(file.stem, text, parse_recipe(text, file.name), about, source, needs, note)
 
 
-def published_recipes() -> dict[str, Published]:
-    """All of them by name, in alphabetical order."""
+@cache
+def published_recipes() -> Mapping[str, Published]:
+    """All of them by name, in alphabetical order. Read once in a process: a page asks at each of its reruns."""
     return {file.stem: Published.read(file) for file in sorted(_FOLDER.glob("*.yaml"))}
 
 
