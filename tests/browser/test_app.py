@@ -123,9 +123,12 @@ def drag(page, thumb, share: float) -> None:
 
 
 def counts(page) -> list[str]:
-    """All that Select counts: the headline, the funnel's rows, and of each card how many it keeps of how many."""
-    kept = [title.partition(" keeps ")[2] for title in page.locator(".control .title").all_inner_texts()]
-    return [page.locator(".headline").inner_text(), *page.locator(".funnel .row").all_inner_texts(), *kept]
+    """All that Select counts: the headline, the funnel's rows, and of each card how many it keeps of how many.
+
+    Not as laid out: a row that is just being put in another's place has no layout.
+    """
+    kept = [title.partition(" keeps ")[2] for title in page.locator(".control .title").all_text_contents()]
+    return [page.locator(".headline").text_content() or "", *page.locator(".funnel .row").all_text_contents(), *kept]
 
 
 def mark(page, chart, low: float, high: float) -> None:
