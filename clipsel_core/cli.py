@@ -42,6 +42,7 @@ for _command in (
     pools.embed_images,
     runs.score,
     runs.add_target,
+    columns.columns,
     columns.add_column,
     columns.remove_column,
     runs.project,

@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.errors import ClipselError, counted
+from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS, usual
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status, read_status
 from pages.parts import marginals, messages, recipes, registry, sessions, state, words
@@ -71,7 +72,7 @@ def _glimpse(entry: Entry) -> None:
             "Nothing to show", "No pair of this run has a score: look at the pool's embeddings, then score."
         )
         return
-    metric = "s_cliploss" if "s_cliploss" in known else known[0]
+    metric = usual(known)
     rows = _glimpse_rows(entry, metric)
     st.caption(f"With their {registry.title(entry, metric)} and its percentile in the run.")
     listed = pager.RowList(rows, _GLIMPSE)
@@ -258,8 +259,8 @@ def _provenance(run: Run) -> None:
             "Run": str(run.root),
             "Pool": str(run.pool_root),
             "Teacher": f"{config.arch}, width {config.width}, temperature {config.temperature:g}",
-            "s-CLIPLoss": f"batches of {batch}, {config.divisions} divisions, seed {config.seed}",
-            "NormSim": norms if run.targets else "no target",
+            S_CLIPLOSS.title: f"batches of {batch}, {config.divisions} divisions, seed {config.seed}",
+            NORMSIM: norms if run.targets else "no target",
             "Computed": f"{_PRECISIONS[config.precision]}, on {config.device.upper()}",
             "Scored": scored,
             "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
@@ -267,9 +268,10 @@ def _provenance(run: Run) -> None:
     )
     st.subheader("Targets")
     if not run.targets:
+        known = f"{CLIP_SCORE.title} and {S_CLIPLOSS.title}"
         messages.show_empty(
             "No target",
-            "NormSim compares the pool with images of the task. Without one, only CLIPScore and s-CLIPLoss are known.",
+            f"{NORMSIM} compares the pool with images of the task. Without one, only {known} are known.",
             messages.command("add-target", run.root, "--target", "NAME=TARGET.npy"),
         )
         return

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,7 @@ def test_commands__are_those_that_the_readme_promises():
         "add-column",
         "add-target",
         "app",
+        "columns",
         "compare",
         "demo",
         "doctor",
@@ -539,7 +541,7 @@ def demo(tmp_path) -> Path:
     return tmp_path
 
 
-def test_add_column__from_a_file_and_another_run_to_a_subset(demo):
+def test_add_column__from_a_file_and_another_run_to_a_subset(demo, monkeypatch):
     """Values by uid of some pairs, what captions say, and another run's score, picked by one recipe."""
     table = ScoreTable.open(Run.open(demo / "demo" / "run"))
     names = uids.to_hex(table.uids()).to_pylist()
@@ -554,6 +556,16 @@ def test_add_column__from_a_file_and_another_run_to_a_subset(demo):
         "demo/run: other_s_cliploss for 3,800 of 3,800 pairs",
         "demo/run: caption_words for 3,800 of 3,800 pairs",
     ]
+    monkeypatch.setenv("COLUMNS", "160")
+    code, out, _ = run_cli("columns", "demo/run", cwd=demo)
+    assert code == 0
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
+    said = {name: below for (name, _), (_, below) in pairwise(cells) if name}
+    assert said["clip_score"] == "computed, number, -1 to 1, higher is better"
+    assert said["dfn"] == "imported, number, higher is better"
+    assert said["original_width"] == "pool, number, 0 or more px"
+    assert said["caption_words"] == "computed, number, 0 or more words"
+    assert said["caption_copies"] == "not there yet: add-column computes it"
     (demo / "a.yaml").write_text(
         "steps: [{column: dfn, at_least: 0.5}, {column: other_s_cliploss, keep_top: 0.2}, "
         "{column: caption_words, between: [3, 12]}]"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from errno import ENOSPC
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -29,10 +29,10 @@ from clipsel_core.columns.keyed_values import KeyedGroup, KeyedValues, open_grou
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.curation.selecting.selection import select
-from clipsel_core.errors import ColumnError, RunError, TargetError, quoted, reason_of
+from clipsel_core.errors import ColumnError, RunError, TargetError, counted, quoted, reason_of
 from clipsel_core.files import remove_leftovers, sha256_of, write_json
 from clipsel_core.pool.places import Place
-from clipsel_core.runs.columns import Column, Direction
+from clipsel_core.runs.columns import NEIGHBOUR_RANK, NORMSIM_2D, Column, Said
 from clipsel_core.runs.local import sole_worker
 from clipsel_core.runs.store import (
     NAME_PATTERN,
@@ -48,7 +48,6 @@ from clipsel_core.tasks import Report, check, silent
 
 Missing = Literal["nan", "error"]
 Made = dict[str, str | int | float | None]
-NEIGHBOUR_RANK = "neighbour_rank_"
 _READ_AT_ONCE = 1 << 20
 
 
@@ -83,23 +82,19 @@ def import_column(
     *,
     missing: Missing = "nan",
     kind: Literal["number", "category"] | None = None,
-    direction: Direction | None = None,
-    title: str = "",
-    help_text: str = "",
     report: Report = silent,
+    **said: Unpack[Said],
 ) -> AddedColumn:
     """Adds values by uid as a column of a finished run.
 
     source: FILE#COLUMN or OTHER_RUN#COLUMN, as `columns.keyed_values` describes. missing: error refuses a source that
     lacks values of some pairs; nan leaves these pairs without one. kind: None for what the values' type says.
-    direction: which of them are better. title, help_text, direction: of another run's column what is said there, where
-    nothing is given. report: told how many rows were read.
-    Raises: ColumnError where the source does not fit, or the name is taken; RunError where the run is unfinished or
-        cannot be written; what reading the source raises. Then the run is left as it was.
+    report: told how many rows were read. said: as Column has it; of another run's column what is said there, where
+    nothing is given.
+    Raises: ColumnError where the source does not fit, a value lies out of bounds, or the name is taken; RunError where
+        the run is unfinished or cannot be written; what reading the source raises. Then the run is left as it was.
     """
-
-    options: dict[str, Any] = {"missing": missing, "kind": kind, "direction": direction, "title": title}
-    (added,) = add_together(root, plan_imports({name: source}, **options, help_text=help_text, report=report))
+    (added,) = add_together(root, plan_imports({name: source}, missing=missing, kind=kind, report=report, **said))
     return added
 
 
@@ -108,10 +103,8 @@ def plan_imports(
     *,
     missing: Missing = "nan",
     kind: Literal["number", "category"] | None = None,
-    direction: Direction | None = None,
-    title: str = "",
-    help_text: str = "",
     report: Report = silent,
+    **said: Unpack[Said],
 ) -> list[Addition]:
     """What adds values by uid, for add_together. Columns of the same files are read and joined once.
 
@@ -135,27 +128,24 @@ def plan_imports(
             found = f"none for {joined.missing:,} of {len(joined.values):,}"
             remedy = "leave out --missing error to add it for the others"
             raise ColumnError(keyed.source, expected="a value for every pair", found=found, remedy=remedy)
-        said = keyed.described or Column(
+        known = keyed.described or Column(
             name=name,
             measures=f"Imported from {Path(keyed.files[0].address).name}, column {keyed.column}.",
             kind=joined.kind,
             values=joined.categories,
         )
-        # Two runs' scores have the same title; the run's folder tells them apart.
-        folder = Path(keyed.source.rpartition("#")[0]).resolve().name
-        column = Column(
-            name=name,
-            title=title or (f"{said.shown} · {folder}" if keyed.described else ""),
-            measures=help_text or said.measures,
-            misleads="" if help_text else said.misleads,
-            kind=said.kind,
-            direction=direction or said.direction,
-            unit=said.unit,
-            least=said.least,
-            most=said.most,
-            origin="run" if keyed.described else "imported",
-            values=said.values,
-        )
+        own: dict[str, Any] = {"name": name, "title": "", "origin": "imported"}
+        if keyed.described:
+            # Two runs' scores have the same title; the run's folder tells them apart.
+            folder = Path(keyed.source.rpartition("#")[0]).resolve().name
+            own |= {"title": f"{known.shown} · {folder}", "origin": "run"}
+        own |= {"misleads": ""} if "measures" in said else {}
+        column = Column(**{**known.model_dump(), **own, **said})
+        least, most = said.get("least", -np.inf), said.get("most", np.inf)
+        outside = joined.values[(joined.values < least) | (joined.values > most)]
+        if len(outside):
+            found = f"{outside[0]:g} and {counted(len(outside) - 1, 'others')} outside"
+            raise ColumnError(keyed.source, expected=f"values: {column.range}", found=found)
         counts = {key: getattr(joined, key) for key in ("matched", "missing", "unknown", "repeated", "rounded")}
         return Values(column, joined.values, counts)
 
@@ -393,9 +383,19 @@ def _added_before(run: Run, name: str) -> AddedColumn | None:
     return None
 
 
+def computable() -> dict[str, str]:
+    """What each column measures that can be computed from the pool, by name."""
+    return {name: computed.column.measures for name, computed in COMPUTED.items()} | {
+        NORMSIM_2D: "Which share of some rounds a pair outlasts while those least like all others that remain are "
+        "dropped. Takes --start and --keep.",
+        f"{NEIGHBOUR_RANK}NAME": "Best place of a pair among the nearest that an image of a target has in the pool. "
+        "Takes --target.",
+    }
+
+
 def _computed(name: str) -> Computed:
     if name not in COMPUTED:
-        expected = f"NAME=FILE or one of {', '.join(COMPUTED)}, normsim_2d, {NEIGHBOUR_RANK}TARGET"
+        expected = f"NAME=FILE or one of {', '.join(computable())}"
         raise ColumnError("the column", expected=expected, found=quoted(name))
     return COMPUTED[name]
 

@@ -8,14 +8,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Column, Table
 
 from clipsel_core.errors import counted, things_of
-from clipsel_core.terminal import Meter, RunArgument, say
+from clipsel_core.runs.columns import NEIGHBOUR_RANK, NORMSIM_2D
+from clipsel_core.terminal import Meter, RunArgument, print_table, say
 
 if TYPE_CHECKING:
     from clipsel_core.runs.store import AddedColumn
 
-_NORMSIM_2D = "normsim_2d"
+_NEAR = NEIGHBOUR_RANK.rstrip("_")
+
+
+def columns(run: RunArgument) -> None:
+    """List the columns of a run and of its pool, and those that can be computed.
+
+    Recipes and pages take every column that the run has. add-column adds the others.
+
+    Example: clipsel columns demo/run
+    """
+    from clipsel_core.columns.adding import computable
+    from clipsel_core.curation.index.score_table import ScoreTable
+    from clipsel_core.runs.store import Run
+
+    known = ScoreTable.open(Run.open(run)).columns
+    table = Table(Column("column", no_wrap=True), "what it is")
+    for one in known.values():
+        said = [one.origin, one.kind, one.range, one.direction and f"{one.direction} is better"]
+        table.add_row(one.name, f"{one.measures}\n{', '.join(filter(None, said))}")
+    for name, measures in computable().items():
+        if name not in known:
+            table.add_row(name, f"{measures}\nnot there yet: add-column computes it")
+    print_table(table)
 
 
 def add_column(
@@ -38,25 +62,30 @@ def add_column(
     ] = None,
     title: Annotated[str, typer.Option(help="What people read in place of the name.", show_default=False)] = "",
     about: Annotated[str, typer.Option(help="What the column measures, in a sentence.", show_default=False)] = "",
+    unit: Annotated[str, typer.Option(help="What the values are counted in, such as px.", show_default=False)] = "",
+    between: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="The least and the most value; others are refused.", show_default=False),
+    ] = None,
     start: Annotated[
-        Path | None, typer.Option(help="normsim_2d: the recipe whose pairs it starts from.", show_default=False)
+        Path | None, typer.Option(help=f"{NORMSIM_2D}: the recipe whose pairs it starts from.", show_default=False)
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(help="normsim_2d: the share of the pool that remains, such as 0.2.", show_default=False),
+        typer.Option(help=f"{NORMSIM_2D}: the share of the pool that remains, such as 0.2.", show_default=False),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(help="normsim_2d: in how many rounds the pairs fall out.", show_default="500")
+        int | None, typer.Option(help=f"{NORMSIM_2D}: in how many rounds the pairs fall out.", show_default="500")
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="neighbour_rank: the target, as score takes it.", show_default=False)
+        str | None, typer.Option(help=f"{_NEAR}: the target, as score takes it.", show_default=False)
     ] = None,
     neighbours: Annotated[
-        int | None, typer.Option(help="neighbour_rank: how many of each image of the target count.", show_default="100")
+        int | None, typer.Option(help=f"{_NEAR}: how many of each image of the target count.", show_default="100")
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="normsim_2d, neighbour_rank: auto, cpu, cuda, cuda:1, ...", show_default="the run's"),
+        typer.Option(help=f"{NORMSIM_2D}, {_NEAR}: auto, cpu, cuda, cuda:1, ...", show_default="the run's"),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Check the names and what the files hold, and write nothing.")
@@ -68,9 +97,7 @@ def add_column(
     files; #COLUMN may be left out where the file has only one beside the uids. NAME=OTHER_RUN#COLUMN takes a column of
     another run of the pool.
 
-    Computed from the pool: caption_characters, caption_words, caption_nonletters, caption_copies, image_copies and
-    url_host; normsim_2d, with --start and --keep; and neighbour_rank_NAME, with --target: the best place of a pair
-    among the nearest that an image of the target has in the pool.
+    A name alone is computed from the pool: clipsel columns RUN lists what can be.
 
     Recipes and pages take it like a score. The run's scores stay as they are.
 
@@ -83,17 +110,17 @@ def add_column(
     imported = {name: given.partition("=")[2] for name, given in zip(names, column, strict=True) if "=" in given}
     if repeated := next((name for place, name in enumerate(names) if name in names[:place]), None):
         raise typer.BadParameter(f"two columns are named {repeated!r}", param_hint="COLUMN")
-    given = {"--direction": direction, "--kind": kind, "--title": title, "--about": about}
+    given = {"--direction": direction, "--kind": kind, "--title": title, "--about": about, "--unit": unit}
     _check_words("--missing", missing, "nan", "error")
     _check_words("--direction", direction, "higher", "lower")
     _check_words("--kind", kind, "number", "category")
-    _check_used(given | {"--missing": missing == "error"}, "NAME=FILE", bool(imported))
+    _check_used(given | {"--missing": missing == "error", "--between": between}, "NAME=FILE", bool(imported))
     _check_used({"--title": title, "--about": about}, "one column", len(column) == 1)
-    near = [name for name in names if name.startswith(adding.NEIGHBOUR_RANK) and name not in imported]
-    falling = [name for name in names if name == _NORMSIM_2D and name not in imported]
-    _check_used({"--start": start, "--keep": keep, "--rounds": rounds}, _NORMSIM_2D, bool(falling))
-    _check_used({"--target": target, "--neighbours": neighbours}, f"{adding.NEIGHBOUR_RANK}NAME", bool(near))
-    _check_used({"--device": device}, f"{_NORMSIM_2D} and {adding.NEIGHBOUR_RANK}NAME", bool(falling or near))
+    near = [name for name in names if name.startswith(NEIGHBOUR_RANK) and name not in imported]
+    falling = [name for name in names if name == NORMSIM_2D and name not in imported]
+    _check_used({"--start": start, "--keep": keep, "--rounds": rounds}, NORMSIM_2D, bool(falling))
+    _check_used({"--target": target, "--neighbours": neighbours}, f"{NEIGHBOUR_RANK}NAME", bool(near))
+    _check_used({"--device": device}, f"{NORMSIM_2D} and {NEIGHBOUR_RANK}NAME", bool(falling or near))
     share = _share_of(keep) if keep is not None else None
     # What can be told at once is told before any of them is added.
     options: dict[str, Any] = {"kind": kind}
@@ -101,16 +128,18 @@ def add_column(
         if name in imported:
             adding.check_import(run, name, imported[name], **options)
         elif name in falling and (start is None or share is None):
-            raise typer.BadParameter("normsim_2d needs both", param_hint="--start, --keep")
+            raise typer.BadParameter(f"{NORMSIM_2D} needs both", param_hint="--start, --keep")
         elif name in near and (target is None or len(near) > 1):
-            raise typer.BadParameter(f"one {adding.NEIGHBOUR_RANK}NAME needs one", param_hint="--target")
+            raise typer.BadParameter(f"one {NEIGHBOUR_RANK}NAME needs one", param_hint="--target")
         elif name not in (*falling, *near):
             adding.check_computed(run, name)
         if check:
             say(f"{run}: {name} can be added")
     if check:
         return
-    options |= {"missing": missing, "direction": direction, "title": title, "help_text": about}
+    said: dict[str, Any] = {"title": title, "measures": about, "direction": direction, "unit": unit}
+    said |= dict(zip(("least", "most"), between, strict=True)) if between else {}
+    options |= {"missing": missing, **{key: value for key, value in said.items() if value not in ("", None)}}
     with ExitStack() as meters:
         reports = {name: meters.enter_context(Meter(f"adding {name}")).report for name in names if name not in imported}
         additions = []

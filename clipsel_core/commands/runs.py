@@ -32,7 +32,11 @@ def score(
         ),
     ] = None,
     norm: Annotated[
-        list[str] | None, typer.Option(help="The p of each NormSim_p.", show_default="inf and 2; 2 for a second moment")
+        list[str] | None,
+        typer.Option(
+            help="The p of each norm over a target's cosines.",
+            show_default="inf and 2; 2 for a second moment",
+        ),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="tau: the teacher's temperature.", show_default="the pool's, else 0.01")
@@ -68,7 +72,7 @@ def score(
 ) -> None:
     """Score every pair of a pool.
 
-    CLIPScore, s-CLIPLoss with both halves of its normalizer, and NormSim to each target.
+    Each metric of the embeddings, and to each target how near a pair is to its images: clipsel columns lists them.
 
     Started again, it goes on where it stopped; the scores are the same, byte for byte.
 
@@ -116,14 +120,17 @@ def add_target(
     ],
     norm: Annotated[
         list[str] | None,
-        typer.Option(help="The p of each NormSim_p.", show_default="the run's, else inf and 2; 2 for a second moment"),
+        typer.Option(
+            help="The p of each norm over a target's cosines.",
+            show_default="the run's, else inf and 2; 2 for a second moment",
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="the run's")] = None,
     check: CheckOption = False,
 ) -> None:
     """Compare a finished run with one more target.
 
-    NormSim of every pair to it becomes a metric like the others. The run's scores stay as they are.
+    How near every pair is to it becomes a metric like the others. The run's scores stay as they are.
 
     Started again, it goes on where it stopped.
 

@@ -7,7 +7,8 @@ by `clipsel_core.curation.index.columns`.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,11 +42,22 @@ class Column(BaseModel):
     values: tuple[str, ...] = ()
 
     @property
+    def is_number(self) -> bool:
+        """Whether its values can be put in order."""
+        return self.kind in ("number", "flag")
+
+    @property
     def help(self) -> str:
         """What it measures, between what it lies and when it misleads, a sentence each."""
-        least, most = (f"{bound:,g}" if bound is not None else "" for bound in (self.least, self.most))
-        bounds = f"From {least} to {most}." if most else f"{least} or more." if least else ""
+        bounds = f"Values: {self.range}." if self.range else ""
         return " ".join(filter(None, (self.measures, bounds, self.misleads)))
+
+    @property
+    def range(self) -> str:
+        """Between what its values lie and in which unit, "" where nobody said."""
+        least, most = (f"{bound:,g}" if bound is not None else "" for bound in (self.least, self.most))
+        bounds = f"{least} to {most}" if most else f"{least} or more" if least else ""
+        return f"{bounds} {self.unit}".strip()
 
     @property
     def shown(self) -> str:
@@ -53,48 +65,64 @@ class Column(BaseModel):
         return self.title or self.name
 
 
-COMPUTED = {
-    column.name: column
-    for column in (
-        Column(
-            name="clip_score",
-            title="CLIPScore",
-            measures="Cosine of an image with its own caption; higher is better.",
-            misleads="Misleads on images that show their caption as text, and on captions so general that they fit "
-            "anything.",
-            direction="higher",
-            least=-1,
-            most=1,
-        ),
-        Column(
-            name="s_cliploss",
-            title="s-CLIPLoss",
-            measures="CLIPScore less what image and caption gain by fitting the rest of their batch; higher is better.",
-            misleads="Misleads where a batch is small or full of near duplicates, because twins are marked down for "
-            "each other.",
-            direction="higher",
-        ),
-        Column(
-            name="r_image",
-            title="r image",
-            measures="How well the image fits the other captions of its batch; the half of the normalizer it pays.",
-            misleads="A high value says that the image is common or vague, not that the pair is bad.",
-        ),
-        Column(
-            name="r_text",
-            title="r text",
-            measures="How well the caption fits the other images of its batch; the half of the normalizer it pays.",
-            misleads="A high value says that the caption is common or vague, not that the pair is bad.",
-        ),
-        Column(
-            name="normalizer_se",
-            title="Normalizer error",
-            measures="Standard error of the normalizer over the random divisions; lower is steadier.",
-            misleads="Says how much the rank would move under another seed, and nothing about how good the pair is.",
-            least=0,
-        ),
-    )
-}
+class Said(TypedDict, total=False):
+    """What may be said of a column that is imported; the rest is found out."""
+
+    title: str
+    measures: str
+    direction: Direction | None
+    unit: str
+    least: float
+    most: float
+
+
+CLIP_SCORE = Column(
+    name="clip_score",
+    title="CLIPScore",
+    measures="Cosine of an image with its own caption; higher is better.",
+    misleads="Misleads on images that show their caption as text, and on captions so general that they fit anything.",
+    direction="higher",
+    least=-1,
+    most=1,
+)
+S_CLIPLOSS = Column(
+    name="s_cliploss",
+    title="s-CLIPLoss",
+    measures="CLIPScore less what image and caption gain by fitting the rest of their batch; higher is better.",
+    misleads="Misleads where a batch is small or full of near duplicates, because twins are marked down for each "
+    "other.",
+    direction="higher",
+)
+R_IMAGE = Column(
+    name="r_image",
+    title="r image",
+    measures="How well the image fits the other captions of its batch; the half of the normalizer it pays.",
+    misleads="A high value says that the image is common or vague, not that the pair is bad.",
+)
+R_TEXT = Column(
+    name="r_text",
+    title="r text",
+    measures="How well the caption fits the other images of its batch; the half of the normalizer it pays.",
+    misleads="A high value says that the caption is common or vague, not that the pair is bad.",
+)
+NORMALIZER_ERROR = Column(
+    name="normalizer_se",
+    title="Normalizer error",
+    measures="Standard error of the normalizer over the random divisions; lower is steadier.",
+    misleads="Says how much the rank would move under another seed, and nothing about how good the pair is.",
+    least=0,
+)
+COMPUTED = {column.name: column for column in (CLIP_SCORE, S_CLIPLOSS, R_IMAGE, R_TEXT, NORMALIZER_ERROR)}
+NORMSIM = "NormSim"
+"""What the columns that compare a pair with a target are called together."""
+
+NEAREST = "normsim_inf_"
+"""With a target's name behind it, the column of how near the nearest of its images is."""
+
+NORMSIM_2D = "normsim_2d"
+NEIGHBOUR_RANK = "neighbour_rank_"
+"""With a target's name behind it, the column of a pair's best place among the nearest of its images."""
+
 # What DataComp's tables, and those that img2dataset writes, hold beside the captions.
 IN_POOLS = {
     column.name: column
@@ -126,6 +154,11 @@ IN_POOLS = {
 }
 
 
+def usual(names: Sequence[str]) -> str:
+    """The one of these columns that people look at first. Raises IndexError where there is none."""
+    return S_CLIPLOSS.name if S_CLIPLOSS.name in names else names[0]
+
+
 def describe(name: str) -> Column:
     """What is known of a computed column by its name alone; an unknown one is described by its name."""
     if name in COMPUTED:
@@ -145,7 +178,7 @@ def describe(name: str) -> Column:
     else:
         measures = f"{p}-norm of the image's cosines with all images of the target {target}; higher is better."
         misleads = "Favours what the target shows most often, grows with the target's size; captions take no part."
-    title = f"NormSim {'∞' if p == 'inf' else p} · {target}"
+    title = f"{NORMSIM} {'∞' if p == 'inf' else p} · {target}"
     return Column(
         name=name,
         title=title,

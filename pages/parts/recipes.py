@@ -36,6 +36,7 @@ from clipsel_core.curation.recipes.recipe import (
 )
 from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
+from clipsel_core.runs.columns import NEAREST, S_CLIPLOSS
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, registry, sessions, words
 from pages.parts.catalog import Entry
@@ -102,15 +103,15 @@ def store_list(run: Run, name: str, content: bytes) -> str:
 
 
 def suggestion(run: Run) -> list[AnyStep]:
-    """The paper's two steps as far as the run was scored for them: top 30 % by s-CLIPLoss, then 20 % by NormSim.
+    """The paper's two steps as far as the run was scored for them: 30 %, then 20 % of the pool.
 
     Targets that are added later change nothing of it: an address without a recipe stands for this one.
     """
     scored = run.config.metrics
     steps: list[AnyStep] = []
-    if "s_cliploss" in scored:
-        steps.append(KeepTop(column="s_cliploss", keep_top=Decimal("0.3")))
-    near = next((name for name in scored if name.startswith("normsim_inf_")), None)
+    if S_CLIPLOSS.name in scored:
+        steps.append(KeepTop(column=S_CLIPLOSS.name, keep_top=Decimal("0.3")))
+    near = next((name for name in scored if name.startswith(NEAREST)), None)
     if near:
         steps.append(KeepTop(column=near, keep_top=Decimal("0.2")))
     return steps or [KeepTop(column=name, keep_top=Decimal("0.3")) for name in scored[:1]]

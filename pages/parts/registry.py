@@ -22,7 +22,6 @@ from pages.parts.catalog import Entry
 
 # Pools of so many shards are looked at before a page is drawn; of others so long after the page was first asked for.
 _FEW_SHARDS, _LATER_S = 16, 2.0
-_NUMBERS = ("number", "flag")
 
 
 class _OfPool:
@@ -98,8 +97,8 @@ def offered(entry: Entry, *kinds: str, keys: tuple[str, ...] = (), wait: bool = 
     own, pool = _own(entry), _of_pool(entry)
     if wait or not pool.many or _asked(keys) - {*own, *(column.shown for column in own.values())}:
         pool.look()
-    wanted = kinds or _NUMBERS
-    return [name for name, column in (own | pool.columns).items() if column.kind in wanted]
+    known = (own | pool.columns).items()
+    return [name for name, column in known if (column.kind in kinds if kinds else column.is_number)]
 
 
 def _asked(keys: tuple[str, ...]) -> set[str]:
@@ -110,7 +109,7 @@ def _asked(keys: tuple[str, ...]) -> set[str]:
 
 def own_numbers(entry: Entry) -> list[str]:
     """The run's own columns that hold numbers: scores, and what was added."""
-    return [name for name, column in _own(entry).items() if column.kind in _NUMBERS]
+    return [name for name, column in _own(entry).items() if column.is_number]
 
 
 def unit_of(column: Column) -> str:

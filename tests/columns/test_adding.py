@@ -76,14 +76,15 @@ def test_import_column__is_a_column_like_any_other(run, tmp_path):
     values[::9] = np.nan
     source = write_values(tmp_path / "a.csv", run, values)
     before, told = files_of(run.root / "scores"), []
-    added = import_column(run.root, "dfn", source, direction="higher", report=lambda *said: told.append(said))
+    said = {"direction": "higher", "unit": "points", "least": -10, "most": float(np.nanmax(values))}
+    added = import_column(run.root, "dfn", source, **said, report=lambda *said: told.append(said))
     opened = Run.open(run.root)
     table = ScoreTable.open(opened)
     np.testing.assert_array_equal(table.column("dfn"), values)
     assert opened.metrics == [*run.metrics, "dfn"]
     column = opened.columns["dfn"]
     assert (column.kind, column.direction, column.origin, column.shown) == ("number", "higher", "imported", "dfn")
-    assert column.help == "Imported from a.csv, column x."
+    assert column.help == f"Imported from a.csv, column x. Values: -10 to {np.nanmax(values):g} points."
     assert added.counts == {"matched": PAIRS, "missing": 14, "unknown": 0, "repeated": 0, "rounded": 0}
     assert added.made["path"] == source
     assert told[-1][0] == PAIRS
@@ -114,7 +115,7 @@ def test_import_column__texts_are_a_category(run, tmp_path):
 def test_import_column__of_another_run_takes_over_what_is_said_there(run, pool, tmp_path):
     other = score(pool, tmp_path / "b32", temperature=0.5, batch_size=16, divisions=2)
     texts = np.random.default_rng(2).choice(["en", "fr"], PAIRS).tolist()
-    import_column(other.root, "language", write_values(tmp_path / "a.csv", run, texts), help_text="Of the caption.")
+    import_column(other.root, "language", write_values(tmp_path / "a.csv", run, texts), measures="Of the caption.")
     for name, column in (("s_cliploss_b32", "s_cliploss"), ("language_b32", "language")):
         import_column(run.root, name, f"{other.root}#{column}")
     table, theirs = ScoreTable.open(Run.open(run.root)), ScoreTable.open(Run.open(other.root))
@@ -164,6 +165,14 @@ def refused_files(run: Run, tmp_path: Path) -> dict[str, tuple[str, str]]:
         "no column": (f"{tmp_path}/a.csv#y", "expected a column 'y', found 'uid', 'x'"),
         "too large": (write("e.csv", [(names[0], 1e39)]), "expected a number that float32 holds"),
     }
+
+
+@pytest.mark.parametrize(("least", "most", "found"), [(0, 0.5, "0.6 and 2 others"), (-0.5, 0.7, "-0.75 and 0 others")])
+def test_import_column__a_value_out_of_bounds_is_refused(run, tmp_path, least, most, found):
+    source = write_values(tmp_path / "a.csv", run, [0.6, -0.75, 0.7, *[0.25] * (PAIRS - 3)])
+    with pytest.raises(ColumnError, match=f"a.csv: expected values: {least} to {most}, found {found} outside"):
+        import_column(run.root, "x", source, least=least, most=most)
+    assert not (run.root / "added").exists()
 
 
 @pytest.mark.parametrize("kind", ["strangers", "two values", "a text", "no uid", "no file", "no column", "too large"])
@@ -324,7 +333,7 @@ def test_compute_column__says_what_there_is(run):
     assert ScoreTable.open(Run.open(run.root)).column("caption_words").tolist() == [4] * PAIRS
     for work in (compute_column, check_computed):
         with pytest.raises(
-            ColumnError, match=r"one of caption_characters, .*, neighbour_rank_TARGET, found 'caption_length'"
+            ColumnError, match=r"one of caption_characters, .*, neighbour_rank_NAME, found 'caption_length'"
         ):
             work(run.root, "caption_length")
 

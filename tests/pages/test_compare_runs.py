@@ -172,3 +172,19 @@ def test_agreements__stopped_and_taken_up_again(worlds, monkeypatch):
     until(lambda: not work.active, "the work is done")
     assert work.finished
     assert len(compared.found) == 7
+
+
+def test_agreements__of_two_pools_are_of_what_their_tables_say_too(tmp_path):
+    """Of one pool, both runs have the same from its table."""
+    widths = np.random.default_rng(1).permutation(60)
+    first, second = (
+        ScoreTable.open(
+            Run.open(make_run(tmp_path / name, more={"width": list(values), "only": [1] * 60, name: widths}))
+        )
+        for name, values in (("one", widths), ("two", -widths))
+    )
+    compared = Agreements(first, second)
+    compared._do(tasks.silent)
+    assert compared.names == [*first.run.metrics, "width", "only"]
+    assert compared.found["width"].spearman == pytest.approx(-1)
+    assert Agreements(first, ScoreTable.open(Run.open(tmp_path / "one" / "run"))).names == first.run.metrics

@@ -27,6 +27,7 @@ from clipsel_core.curation.exploring.agreement import (
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ClipselError, counted
+from clipsel_core.runs.columns import usual
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
 from pages.parts import catalog, charts, messages, progress_bars, registry, sessions, state, words
@@ -73,8 +74,7 @@ def compare_runs(entry: Entry) -> None:
     except ClipselError as error:
         messages.show_error(error, "The other run cannot be compared")
         return
-    alignment, theirs = work.alignment, registry.own_numbers(other)
-    names = [name for name in registry.own_numbers(entry) if name in theirs]
+    alignment, names = work.alignment, work.names
     if not names or (alignment and not alignment.shared):
         why = "Runs are compared where both scored the same pairs: these have no uid in common. Choose another run."
         messages.show_empty("No pair in common", why)
@@ -160,7 +160,7 @@ def _compare_tops(entry: Entry, other: Entry, work: Agreements, names: list[str]
 
     with left:
         # The usual one first: what a page begins with is not in its link.
-        first = sorted(names, key=lambda name: name != "s_cliploss")
+        first = sorted(names, key=lambda name: name != usual(names))
         name = st.selectbox(
             "Metric", first, format_func=registry.titles(entry), key="ranked", on_change=sort_parts, **linked
         )
@@ -190,7 +190,7 @@ def _compare_tops(entry: Entry, other: Entry, work: Agreements, names: list[str]
         f"In the other run's top {percent} % by {title}, and not in this one's",
     )[part]
     about = (part, entry, other, _stamps(entry, other), name, percent)
-    galleries.draw_sorted(entry, counts[part], lambda: bits[part], name=about, title=of_part, usual=name)
+    galleries.draw_sorted(entry, counts[part], lambda: bits[part], name=about, title=of_part, first=name)
 
 
 def _stamps(entry: Entry, other: Entry, *_: object) -> tuple[state.Stamp, state.Stamp]:
@@ -204,18 +204,18 @@ def _agreements(entry: Entry, other: Entry) -> Agreements:
 
 
 class Agreements:
-    """Two runs being compared. alignment: their pairs matched, once that is done. found: what is known, by metric.
+    """Two runs being compared. names: the columns of numbers that both have. found: what is known of each, by name.
 
-    task: what finds the rest.
+    alignment: their pairs matched, once that is done. task: what finds the rest.
     """
 
     def __init__(self, first: ScoreTable, second: ScoreTable) -> None:
         self.alignment: Alignment | None = None
         self._tables = first, second
-        known = (first.run.columns, second.run.columns)
-        shared = [name for name in known[0] if all(name in of and of[name].kind != "category" for of in known)]
-        # The one that is looked at first comes first.
-        self._names = sorted(shared, key=lambda name: name != "s_cliploss")
+        # What two runs of one pool have from its table is the same in both.
+        is_one_pool = first.run.pool_root.resolve() == second.run.pool_root.resolve()
+        known = [table.run.columns if is_one_pool else table.columns for table in self._tables]
+        self.names = [name for name in known[0] if all(name in of and of[name].is_number for of in known)]
         self._kept = agreement_file(first.run, second.run)
         self.found: dict[str, Agreement] = read_agreements(self._kept)
         self.task = Task(self._do)
@@ -229,8 +229,10 @@ class Agreements:
         if self.alignment is None:
             told = part_of(report, 0, _MATCHING, "Matching the pairs of both runs …")
             self.alignment = align(*self._tables, told)
-        missing = [name for name in self._names if name not in self.found] if self.alignment.shared else []
-        titles = self._tables[0].run.columns
+        # The one that is looked at first comes first.
+        names = sorted(self.names, key=lambda name: name != usual(self.names))
+        missing = [name for name in names if name not in self.found] if self.alignment.shared else []
+        titles = self._tables[0].columns
         steps = np.linspace(_MATCHING, 1, len(missing) + 1)
         for name, first, last in zip(missing, steps, steps[1:], strict=False):
             told = part_of(report, first, last, f"Ranking both runs by {titles[name].shown} …")

@@ -15,6 +15,7 @@ from clipsel_core.curation.index.counts import GroupMeans, group_means
 from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.index.ranking import percentile_groups
 from clipsel_core.errors import counted
+from clipsel_core.runs.columns import CLIP_SCORE, R_IMAGE, R_TEXT, S_CLIPLOSS
 from pages.parts import brush, categories, charts, marginals, messages, recipes, registry, state, words
 from pages.parts.brush import Chart
 from pages.parts.catalog import Entry
@@ -26,7 +27,7 @@ _MOST_CHOSEN = 24
 _BINS = 128
 _BLOCK = 1 << 22
 _GROUPS = 50
-_HALVES = ("r_image", "r_text")
+_HALVES = (R_IMAGE.name, R_TEXT.name)
 _SPLITS = ("percentile of a metric", "kind")
 
 
@@ -126,12 +127,12 @@ def draw_normalizer(entry: Entry) -> None:
     names = registry.own_numbers(entry)
     if not set(_HALVES) <= set(names):
         messages.show_empty(
-            "No normalizer in this run", "It has no columns r_image and r_text. Score the pool anew to have them."
+            "No normalizer in this run", f"It has no columns {' and '.join(_HALVES)}. Score the pool anew to have them."
         )
         return
     messages.show_note(
-        "s-CLIPLoss is CLIPScore less r image, which an image pays for fitting other captions of its batch, and less "
-        "r text, which a caption pays for fitting other images."
+        f"{S_CLIPLOSS.title} is {CLIP_SCORE.title} less {R_IMAGE.title}, which an image pays for fitting other "
+        f"captions of its batch, and less {R_TEXT.title}, which a caption pays for fitting other images."
     )
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         split = st.segmented_control("By", _SPLITS, default=_SPLITS[0], required=True, key="split", bind="query-params")
@@ -146,7 +147,7 @@ def draw_normalizer(entry: Entry) -> None:
             )
         else:
             offered = registry.offered(entry, keys=("along",))
-            place = offered.index("clip_score") if "clip_score" in offered else 0
+            place = offered.index(CLIP_SCORE.name) if CLIP_SCORE.name in offered else 0
             of: dict[str, Any] = {
                 "format_func": registry.titles(entry),
                 "key": "along",
@@ -196,7 +197,7 @@ def _by_percentile(entry: Entry, along: str) -> None:
         messages.show_empty("Nothing to average", "No pair of this run has these scores. Choose another metric.")
         return
     messages.show_title(
-        f"Mean r image and r text by percentile of {registry.title(entry, along)}",
+        f"Mean {R_IMAGE.title} and {R_TEXT.title} by percentile of {registry.title(entry, along)}",
         f"{words.pairs(found.counts.sum())} in {filled.sum()} groups; score units",
     )
     middle = (np.arange(_GROUPS) + 0.5) * (100 / _GROUPS)
@@ -214,7 +215,7 @@ def _by_kind(entry: Entry, column: str, names: list[str]) -> None:
     labels = _find_kinds(entry, column)
     if labels is None:
         return
-    shown = [name for name in ("clip_score", *_HALVES, "s_cliploss") if name in names]
+    shown = [name for name in (CLIP_SCORE.name, *_HALVES, S_CLIPLOSS.name) if name in names]
     found = _kind_means(entry, column, tuple(shown))
     means = {registry.title(entry, name): found.means[:, place] for place, name in enumerate(shown)}
     halves = found.means[:, [shown.index(name) for name in _HALVES]].sum(1)
@@ -225,7 +226,9 @@ def _by_kind(entry: Entry, column: str, names: list[str]) -> None:
     rows = [
         {"kind": _label(labels, place), **{name: of[place].item() for name, of in columns.items()}} for place in order
     ]
-    messages.show_title("Mean scores of each kind", "in score units; the normalizer is r image + r text")
+    messages.show_title(
+        "Mean scores of each kind", f"in score units; the normalizer is {R_IMAGE.title} + {R_TEXT.title}"
+    )
     four = st.column_config.NumberColumn(format="%.4f")
     config = dict.fromkeys([*means, "normalizer"], four)
     config["against the mean"] = st.column_config.NumberColumn(format="%+.4f")

@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.index.concordance import Disagreement, End, disagreement, keep_gaps
+from clipsel_core.runs.columns import CLIP_SCORE, S_CLIPLOSS
 from clipsel_core.tasks import Report, Task, part_of
 from pages.parts import charts, messages, progress_bars, registry, state, words
 from pages.parts.catalog import Entry
@@ -34,7 +35,7 @@ def draw_ranks(entry: Entry) -> None:
     shared: dict[str, Any] = {"format_func": registry.titles(entry), "bind": "query-params", "on_change": rewind}
     first, second = (
         names.index(name) if name in names else min(place, len(names) - 1)
-        for place, name in enumerate(("clip_score", "s_cliploss"))
+        for place, name in enumerate((CLIP_SCORE.name, S_CLIPLOSS.name))
     )
     x = left.selectbox("One metric", names, first, key="one", **shared)
     y = right.selectbox("Another", names, second, key="other", **shared)

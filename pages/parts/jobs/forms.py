@@ -19,6 +19,7 @@ from clipsel_core.jobs.control import Option
 from clipsel_core.pool.layout import Pool, read_teachers
 from clipsel_core.pool.sources.record import FORMATS
 from clipsel_core.pool.target_files import files_at, split_part
+from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS
 from clipsel_core.runs.store import NAME_PATTERN, Run, RunConfig
 from pages.parts import catalog, messages, recipes, state, words
 from pages.parts.catalog import Entry
@@ -34,7 +35,7 @@ _BAD_ROWS = {
     "skip": "set them aside",
     "scale": "scale them to unit length; set aside what has no length",
 }
-_TARGET = "NormSim of every pair to it becomes a metric like the others: on sliders, in recipes and galleries."
+_TARGET = f"{NORMSIM} of every pair to it becomes a metric like the others: on sliders, in recipes and galleries."
 # A command's paths, of which the last is the folder that it works on, and its options, from where the uploads are kept.
 _Prepared = tuple[list[Path | str], Callable[[list[Path]], Mapping[str, Option]]]
 _START: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:"}
@@ -254,8 +255,8 @@ def _ask_for_targets(arch: str) -> tuple[list[str], list[tuple[str, bytes]]]:
         known,
         key=dialogs.key("Targets"),
         accept_new_options=True,
-        placeholder="none: CLIPScore and s-CLIPLoss only",
-        help=f"{_forms_of_target(arch)} NormSim compares every pair with them.",
+        placeholder=f"none: {CLIP_SCORE.title} and {S_CLIPLOSS.title} only",
+        help=f"{_forms_of_target(arch)} {NORMSIM} compares every pair with them.",
         **dialogs.STAYS,
     )
     with st.expander("Upload a target"):

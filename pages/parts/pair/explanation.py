@@ -23,6 +23,7 @@ from clipsel_core.curation.recipes.recipe import (
 )
 from clipsel_core.curation.selecting.selection import Judged, judge_pair
 from clipsel_core.errors import ClipselError
+from clipsel_core.runs.columns import CLIP_SCORE, R_IMAGE, R_TEXT, S_CLIPLOSS
 from pages.parts import marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
@@ -34,11 +35,11 @@ _scores = component(
     css=("histogram.css", "pair/scores.css"),
     js=("make.js", "plot.js", "pair/scores.js"),
 )
-_PARTS = ("clip_score", "r_image", "r_text", "s_cliploss")
+_PARTS = (CLIP_SCORE.name, R_IMAGE.name, R_TEXT.name, S_CLIPLOSS.name)
 
 
 def draw_scores(entry: Entry, row: int) -> None:
-    """Draws a pair's score and rank by every metric of the run, and what the normalizer took of CLIPScore."""
+    """Draws a pair's score and rank by every metric of the run, and what the normalizer took."""
     table = state.open_table(entry)
     found = {name: float(table.take(name, np.array([row]))[0]) for name in registry.own_numbers(entry)}
     parts = [found.get(name, np.nan) for name in _PARTS]
@@ -64,12 +65,12 @@ def draw_scores(entry: Entry, row: int) -> None:
 
 
 def _waterfall(entry: Entry, clip_score: float, r_image: float, r_text: float, s_cliploss: float) -> dict[str, object]:
-    """The waterfall from CLIPScore down to s-CLIPLoss, and what it means in words."""
+    """The waterfall from the cosine down to what is left of it, and what it means in words."""
     steps = [
-        ("CLIPScore", clip_score, 0.0, clip_score, "start"),
-        ("− r image", r_image, clip_score, clip_score - r_image, "taken"),
-        ("− r text", r_text, clip_score - r_image, clip_score - r_image - r_text, "taken"),
-        ("= s-CLIPLoss", s_cliploss, 0.0, s_cliploss, "end"),
+        (CLIP_SCORE.title, clip_score, 0.0, clip_score, "start"),
+        (f"− {R_IMAGE.title}", r_image, clip_score, clip_score - r_image, "taken"),
+        (f"− {R_TEXT.title}", r_text, clip_score - r_image, clip_score - r_image - r_text, "taken"),
+        (f"= {S_CLIPLOSS.title}", s_cliploss, 0.0, s_cliploss, "end"),
     ]
     low = min(0.0, *(min(start, stop) for _, _, start, stop, _ in steps))
     span = max(0.0, *(max(start, stop) for _, _, start, stop, _ in steps)) - low or 1.0
@@ -83,7 +84,7 @@ def _waterfall(entry: Entry, clip_score: float, r_image: float, r_text: float, s
         }
         for title, value, start, stop, kind in steps
     ]
-    image, text = (marginals.marginal(entry, name) for name in ("r_image", "r_text"))
+    image, text = (marginals.marginal(entry, name) for name in (R_IMAGE.name, R_TEXT.name))
     usual, taken = image.quantile(50) + text.quantile(50), r_image + r_text
     compared = "about as much as" if abs(taken - usual) < 0.005 else "more than" if taken > usual else "less than"
     said = (

@@ -18,6 +18,7 @@ from clipsel_core.curation.index.ordering import Listing, ListOrder
 from clipsel_core.curation.recipes.recipe import AnyStep, Drop, Keep, Subtract, Union
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError, RunError
+from clipsel_core.runs.columns import usual
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
 from pages.parts import messages, progress_bars, recipes, registry, sessions, state, words
@@ -95,11 +96,11 @@ def draw_sorted(
     *,
     name: Hashable,
     title: str,
-    usual: str = "s_cliploss",
+    first: str | None = None,
 ) -> None:
     """Draws so many pairs, those of a bitmap, by a metric from either end; the bitmap is asked for when it is new.
 
-    name: tells the pairs from others. usual: what they are sorted by at first.
+    name: tells the pairs from others. first: what they are sorted by at first; None for the usual one.
     """
     if not pairs:
         messages.show_empty("Nothing to show", "No pair lies in this part. Choose another one.")
@@ -107,8 +108,9 @@ def draw_sorted(
     names = registry.offered(entry, keys=(_METRIC,))
     shared: dict[str, Any] = {"bind": "query-params", "on_change": rewind_sorted}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        # The usual one first: what a page begins with is not in its link.
-        names.sort(key=lambda name: name != usual)
+        # That one first: what a page begins with is not in its link.
+        first = first or usual(names)
+        names.sort(key=lambda name: name != first)
         metric = st.selectbox("By", names, format_func=registry.titles(entry), key=_METRIC, width=220, **shared)
         order = st.segmented_control("First", list(_ORDERS), default="highest", required=True, key=_ORDER, **shared)
     name = (entry, metric, name, state.scores_stamp(entry))

@@ -11,6 +11,7 @@ import streamlit as st
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.index.ordering import Listing
+from clipsel_core.runs.columns import CLIP_SCORE
 from pages.parts import brush, messages, registry, state, words
 from pages.parts.brush import Chart
 from pages.parts.catalog import Entry
@@ -18,8 +19,6 @@ from pages.parts.gallery import pager
 from pages.parts.pair import galleries
 
 _CARDS = 12
-# What every pair has that can be selected.
-_USUAL = "clip_score"
 
 
 def draw_interval(
@@ -59,7 +58,15 @@ def draw_values(entry: Entry, chart: Chart, found: Categories, bars: int) -> Non
     bits, named = bitmaps.pack((found.codes >= part[0]) & (found.codes <= part[1])), labels[:3]
     title, more = registry.title(entry, chart.column), len(labels) - len(named)
     said = f"{title}: {', '.join(label or '(none)' for label in named)}{f' and {more} more' if more else ''}"
-    _draw(entry, chart, said, bits, _USUAL, {"kind": title, "value": [label or "(none)" for label in labels]}, None)
+    _draw(
+        entry,
+        chart,
+        said,
+        bits,
+        CLIP_SCORE.name,
+        {"kind": title, "value": [label or "(none)" for label in labels]},
+        None,
+    )
 
 
 def _draw(

@@ -13,6 +13,7 @@ from clipsel_core.curation.exploring.searches import NearestTargets, nearest_tar
 from clipsel_core.curation.exploring.vectors import Side, vector_of
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError, counted
+from clipsel_core.runs.columns import NEAREST, usual
 from clipsel_core.runs.store import TargetInfo
 from pages.parts import messages, progress_bars, registry, search_links, sessions, state, words
 from pages.parts.catalog import Entry
@@ -69,7 +70,7 @@ def draw_same_caption(entry: Entry, row: int, caption: str) -> None:
         messages.show_title("No other pair has this caption", so_far)
         return
     messages.show_title(f"{words.pairs(len(others))} more with exactly this caption", so_far)
-    name = "s_cliploss" if "s_cliploss" in table.metrics else table.metrics[0]
+    name = usual(table.metrics)
     pager.rewind_on_change(_TWINS, (entry.key, row))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         page = pager.choose_page(_TWINS, others, linked=False)
@@ -78,7 +79,7 @@ def draw_same_caption(entry: Entry, row: int, caption: str) -> None:
 
 
 def draw_target_images(entry: Entry, row: int) -> None:
-    """Why NormSim is what it is: the images of each target that this pair's image resembles most."""
+    """Why a pair is near a target or not: the images of each that this pair's image resembles most."""
     for info in state.open_run(entry).targets:
         if info.kind == "moment":
             messages.show_note(f"{info.name} is a second moment: it has no images to show.")
@@ -100,7 +101,7 @@ def draw_target_images(entry: Entry, row: int) -> None:
 
 
 def _draw_target(entry: Entry, row: int, info: TargetInfo, found: NearestTargets) -> None:
-    nearest = registry.title(entry, f"normsim_inf_{info.name}")
+    nearest = registry.title(entry, NEAREST + info.name)
     messages.show_title(f"Nearest of {counted(info.rows, 'images')} of {info.name}", "by absolute cosine")
     text = (
         f"{nearest} is the first of these, {words.decimal(abs(float(found.similarity[0])))}; the rest do not enter it."

@@ -13,6 +13,7 @@ from clipsel_core.curation.recipes.recipe import AtMost, KeepBottom, ScoreStep
 from clipsel_core.curation.selecting import stability
 from clipsel_core.curation.selecting.live import Side, boundary
 from clipsel_core.curation.selecting.stability import Stability
+from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS
 from clipsel_core.runs.store import Run
 from pages.parts import messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
@@ -73,7 +74,9 @@ def draw_seed(entry: Entry, recipe: str) -> None:
     if not found.noisy:
         title = "No step of this recipe depends on the seed"
         messages.show_empty(
-            title, "CLIPScore and NormSim are the same under every seed; only s-CLIPLoss divides at random."
+            title,
+            f"{CLIP_SCORE.title} and {NORMSIM} are the same under every seed; only {S_CLIPLOSS.title} divides at "
+            "random.",
         )
     elif found.scored_once:
         one = "It made one division, which shows no spread. Score with --divisions 5 or more to see how much is chance."
@@ -141,7 +144,7 @@ def _draw_flips(entry: Entry, found: Stability, recipe: str) -> None:
     )
     divisions = state.open_run(entry).config.divisions
     messages.show_note(
-        f"Estimated from how far each pair's s-CLIPLoss moved between the run's {divisions} divisions. "
+        f"Estimated from how far each pair's {S_CLIPLOSS.title} moved between the run's {divisions} divisions. "
         "Steps on other metrics have no part in it. Below: the pairs most likely to change sides."
     )
     if not len(found.rows):

@@ -266,8 +266,8 @@ def test_columns__of_the_demo_lie_within_their_bounds():
         rounding = 1e-6 * np.abs(values).max()
         assert column.least - rounding <= np.nanmin(values), name
         assert np.nanmax(values) <= (np.inf if column.most is None else column.most + rounding), name
-    assert "From -1 to 1." in bounded["clip_score"].help
-    assert "0 or more." in bounded["normsim_2_task"].help
+    assert "Values: -1 to 1." in bounded["clip_score"].help
+    assert "Values: 0 or more." in bounded["normsim_2_task"].help
 
 
 def test_select__without_the_pool_its_columns_are_not_there(world, tmp_path):
