@@ -608,6 +608,7 @@ def test_pool__a_blank_source_is_refused(data, opened, monkeypatch, typed):
         ("Teacher's short name", "   ", ""),
         ("Column of images", "   ", ""),
         ("Column of captions", " text ", ""),
+        ("Further columns", " none ", ""),
     ],
 )
 def test_pool__blanks_around_what_is_typed_are_nothing(data, opened, monkeypatch, label, typed, said):
@@ -627,6 +628,7 @@ def test_pool__blanks_around_what_is_typed_are_nothing(data, opened, monkeypatch
     for job in jobs:
         assert not [word for word in job.info.words if word.endswith(" ") or word == "--image-column="]
         assert label != "Column of captions" or "--text-column=text" in job.info.words
+        assert label != "Further columns" or "--columns=none" in job.info.words
         ended(job)
 
 

@@ -132,10 +132,18 @@ def _ask_for_format() -> dict[str, Option]:
             help="A pool that is there keeps its own.",
             **dialogs.STAYS,
         )
+        more = right.text_input(
+            "Further columns",
+            key=dialogs.key("Further columns"),
+            placeholder="all",
+            help="Columns of the source that the pool gets: names such as lang,width, or none.",
+            **dialogs.STAYS,
+        )
     return {
         "format": kind if kind != _LOOKED else None,
         "image-column": image.strip() or None,
         "text-column": text.strip() or None,
+        "columns": more.strip() or None,
         # Unsaid, so that another teacher can join a pool of whatever shards.
         "shard-size": int(size) if size != _USUAL_SHARD else None,
     }
