@@ -33,6 +33,8 @@ IMAGE_COLUMNS = (
 )
 """What sources call their column of images or of their paths, the usual names first; and the one of captions:"""
 TEXT_COLUMNS = ("caption", "text", "txt", "captions", "description", "title", "alt", "alt_text", "sentence", "comment")
+NAMES_OF_PAIRS = ("sha256", "key", "source_uid", "json")
+"""Columns of a pool that `embed` made that say something else of each pair, and sort none."""
 POOL_TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")
 """What pools call their column of captions."""
 UID_NAMES, UID_HALVES = ("uid", "uids"), ("uid_hi", "uid_lo")

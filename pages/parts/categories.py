@@ -8,6 +8,7 @@ import numpy as np
 
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.metadata import MOST_CATEGORIES, Categories, TooManyValues
+from clipsel_core.pool.conventions import NAMES_OF_PAIRS
 from pages.parts import registry, state, words
 from pages.parts.catalog import Entry
 
@@ -31,7 +32,7 @@ def category_names(entry: Entry) -> list[str]:
 def _names_of_pairs(entry: Entry) -> set[str | None]:
     """Columns of the pool's table that say something else of each pair."""
     pool = state.open_table(entry).metadata.pool
-    return {pool.uid_column, pool.text_column, pool.url_column} if pool else set()
+    return {pool.uid_column, pool.text_column, pool.url_column, *NAMES_OF_PAIRS} if pool else set()
 
 
 @state.per_run(8, spinner="Reading the column …")

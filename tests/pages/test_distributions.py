@@ -53,6 +53,13 @@ def test_distributions__kinds_add_up(app):
     assert sum(sum(chart["layers"][1]["counts"]) for chart in rows) == 60
 
 
+def test_distributions__kinds_are_none_of_the_columns_that_say_something_of_each_pair(tmp_path, open_page):
+    """The demo's sha256, and what embed writes beside uids, which may be empty in all rows."""
+    own = {"source_uid": [None] * 60, "json": ["{}"] * 60, "key": ["a", "b"] * 30}
+    app = shown(open_page("distributions", make_run(tmp_path, more={**own, "language": ["en", "fr"] * 30})), "By kind")
+    assert app.selectbox(key="kind").options == ["fault", "language"]
+
+
 def test_distributions__says_what_the_recipe_keeps_of_each_kind(open_page):
     app = open_page("distributions", DEMO)
     titles = [chart["title"] for chart in components(shown(app, "By kind"), "clipsel_histogram")]

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clipsel_core.pool.conventions import UNDECODABLE, clean_text, facts_in
+from clipsel_core.pool.conventions import NAMES_OF_PAIRS, UNDECODABLE, clean_text, facts_in
 from clipsel_core.pool.layout import read_schema
 from clipsel_core.pool.making.shard_files import ShardFiles, write_parquet
 from clipsel_core.pool.sources.record import Record
@@ -31,7 +31,7 @@ _TAKEN, _NO_NAME, _SURPLUS = "named like the pool's own", "without a name that a
 _MOST, _MOST_LETTERS = 500, 200
 _OWN = {
     *("uid", "url", "text", "caption", "original_width", "original_height", "aspect_ratio"),
-    *("sha256", "key", "source_uid", "json"),
+    *NAMES_OF_PAIRS,
 }
 _SCORE = re.compile("clip_.*_similarity_score")
 _TYPES = {"flag": pa.bool_(), "whole": pa.int64(), "number": pa.float64(), "text": pa.string()}
