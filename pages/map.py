@@ -121,7 +121,7 @@ def _tip(entry: Entry, colour: Colour, session: MapState, rows: np.ndarray) -> T
     if place is None or place >= len(rows):
         return None
     row = rows[place : place + 1]
-    known = texts.read_texts(entry, row, images.columns(entry))
+    known = texts.read_texts(entry, row, images.text_columns(entry))
     uid = uids.to_hex(state.open_table(entry).uids_at(row))[0].as_py()
     src = images.addresses(entry, [uid], known.get("url"))[0]
     values = colours.colour_values(entry, colour)

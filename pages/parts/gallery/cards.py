@@ -77,7 +77,7 @@ def cosine_bars(similarity: np.ndarray) -> Bars:
 def make_cards(entry: Entry, rows: np.ndarray, bars: Bars, keeps: state.Keeps | None = None) -> list[Card]:
     """The cards of these rows, in their order. bars: a tuple a card. keeps: tells which are kept, for the badge."""
     names = uids.to_hex(state.open_table(entry).uids_at(rows)).to_pylist()
-    known = texts.read_texts(entry, rows, images.columns(entry))
+    known = texts.read_texts(entry, rows, images.text_columns(entry))
     by_hand, lack = recipes.by_hand(entry, state.open_run(entry)), images.placeholder(entry)
     kept = [""] * len(rows) if keeps is None else ["kept" if mark else "dropped" for mark in keeps(rows)]
     hand = {"keep": "kept by hand", "drop": "dropped by hand"}

@@ -24,13 +24,13 @@ class _Images:
     damaged: Sequence[tuple[str, str, int]] = field(default_factory=list)
 
 
-def columns(entry: Entry) -> tuple[str, ...]:
+def text_columns(entry: Entry) -> tuple[str, ...]:
     """The metadata that a card needs: its caption, and the url where images come from there."""
     return ("caption", "url") if st.session_state.get(_key(entry)) and not has_images(entry) else ("caption",)
 
 
 def addresses(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) -> list[str]:
-    """The address of each pair's image, "" where there is none. names: uids in hex. urls: what columns() asks for."""
+    """The address of each pair's image, "" where there is none. names: uids in hex. urls: see text_columns."""
     if has_images(entry):
         finding, shown = pictures.find(entry.root), sessions.get(_Images)
         if finding.work.finished:

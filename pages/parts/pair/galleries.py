@@ -86,7 +86,7 @@ def draw_gallery(
         view.opened = sessions.OpenPair(gallery, listed, first + names.index(asked), closed)
     pair.draw_opened(entry, gallery=key)
     if page < pages:
-        texts.prefetch(entry, key, partial(listed.rows, page + 1), images.columns(entry))
+        texts.prefetch(entry, key, partial(listed.rows, page + 1), images.text_columns(entry))
 
 
 def draw_sorted(

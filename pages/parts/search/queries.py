@@ -140,7 +140,7 @@ def ask_pair(entry: Entry) -> Query | None:
     table = state.open_table(entry)
     row = find_row(table, typed)
     uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
-    known = texts.read_texts(entry, np.array([row]), images.columns(entry))
+    known = texts.read_texts(entry, np.array([row]), images.text_columns(entry))
     with st.container(horizontal=True, vertical_alignment="center", key="asked pair"):
         with st.container(width=110):
             src = images.addresses(entry, [uid], known.get("url"))[0]
