@@ -48,6 +48,7 @@ PARTS: dict[str, set[str]] = {
     "distributions": {"gallery", "pair"},
 }
 PAGES_MAY = {
+    "columns.captions",
     "curation",
     "jobs",
     "runs.columns",

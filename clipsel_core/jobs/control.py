@@ -43,7 +43,7 @@ from clipsel_core.files import write_json
 from clipsel_core.processes import child_environment, ending, module_command
 from clipsel_core.status import Status, read_status
 
-COMMANDS = ("add-target", "doctor", "embed", "inspect", "project", "score", "search")
+COMMANDS = ("add-column", "add-target", "doctor", "embed", "inspect", "project", "score", "search")
 # Those that go on where they stopped; the others begin anew.
 RESUMES = ("add-target", "embed", "score")
 _PACKAGE = "clipsel_core"
@@ -54,6 +54,8 @@ _GRACE_S = 2.0
 # The dashboard stays quick while jobs compute.
 _NICENESS = 5
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+# A column that is computed, or read from an absolute path.
+_COLUMN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*(=/.*)?", re.DOTALL)
 _SECONDS_TO_WAIT = 60
 # Children have to be asked how they ended, or they stay as zombies; those of an earlier server are the system's.
 _children: list[subprocess.Popen[bytes]] = []
@@ -188,7 +190,7 @@ def start(
     """Starts one of our own commands as a process of its own session, when its turn comes; no shell reads any of it.
 
     jobs: the folder that remembers jobs. command: one of COMMANDS. paths: its arguments: absolute, or
-        texts that are addresses.
+        texts that are addresses, names or NAME=PATH.
     options: by name, "batch-size": 64; True is a flag, several values repeat the option, None leaves it out.
     title: what people read. about: the folder that the job works on. may_read: places outside of which its sources name
         nothing that is read; see reach.
@@ -360,7 +362,7 @@ def _words(command: str, paths: Sequence[Path | str], options: Mapping[str, Opti
     if command not in COMMANDS:
         raise JobError(command, expected=f"one of {', '.join(COMMANDS)}", found=repr(command))
     for path in paths:
-        if not (path.is_absolute() if isinstance(path, Path) else ADDRESS.match(path)):
+        if not (path.is_absolute() if isinstance(path, Path) else ADDRESS.match(path) or _COLUMN.fullmatch(path)):
             raise JobError(path, expected="an absolute path or an address", found=repr(str(path)))
     words = [command, *map(str, paths)]
     for name, value in options.items():

@@ -151,6 +151,64 @@ def test_target__from_a_file(data, opened):
     ended(job)
 
 
+def test_column__from_a_file_that_is_typed_or_uploaded(data, opened):
+    app, run = opened("overview")
+    (data / "scores.csv").write_text("uid,dfn,other\n")
+    button(app, "Add a column").click().run()
+    field(app, "text_input", "Or its path").set_value("scores.csv").run()
+    assert field(app, "text_input", "Name").value == "scores"
+    field(app, "text_input", "Column in the file").set_value(" dfn ").run()
+    assert field(app, "text_input", "Name").value == "dfn"
+    app.segmented_control[-1].set_value("higher").run()
+    app.button(key="add column").click().run()
+    assert not app.exception
+    (job,) = listing(catalog.jobs_folder())
+    assert job.info.words == ("add-column", str(run), f"dfn={data / 'scores.csv'}#dfn", "--direction=higher")
+    assert job.info.about == str(run)
+    ended(job)
+    button(app, "Add a column").click().run()
+    app.file_uploader[0].upload("mine.csv", b"uid,x\n", "text/csv").run()
+    app.button(key="add column").click().run()
+    assert not app.exception
+    (file,) = (run / "columns").iterdir()
+    assert file.read_bytes() == b"uid,x\n"
+    last, _ = listing(catalog.jobs_folder())
+    assert last.info.words == ("add-column", str(run), f"mine={file}")
+    ended(last)
+
+
+def test_column__that_is_computed(opened):
+    app, run = opened("overview")
+    button(app, "Add a column").click().run()
+    field(app, "selectbox", "Where its values come from").set_value("caption_words").run()
+    assert "Words in the caption" in words(app)
+    app.button(key="add column").click().run()
+    (job,) = listing(catalog.jobs_folder())
+    assert job.info.words == ("add-column", str(run), "caption_words")
+    ended(job)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "said"),
+    [
+        ("../world/run/run.json", "x", "expected a path inside"),
+        ("gone.csv", "x", "found nothing"),
+        ("a.csv", "a=b", "name:"),
+    ],
+)
+def test_column__what_cannot_be_read_or_named_is_said_and_not_started(data, opened, path, name, said):
+    app, run = opened("overview")
+    (data / "a.csv").write_text("uid,x\n")
+    (run.parent.parent / "elsewhere").mkdir()
+    button(app, "Add a column").click().run()
+    field(app, "text_input", "Or its path").set_value(path.replace("world/run/run.json", "elsewhere")).run()
+    field(app, "text_input", "Name").set_value(name).run()
+    app.button(key="add column").click().run()
+    assert "Not started" in words(app)
+    assert said in words(app)
+    assert listing(catalog.jobs_folder()) == []
+
+
 def test_target__more_like_the_pairs_kept_by_hand(opened):
     app, run = opened("gallery")
     assert "More like these" not in [found.label for found in app.button]

@@ -25,6 +25,7 @@ from clipsel_core.pool.target_files import files_at, split_part
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
 
+COLUMN_ENDINGS = ("csv", "tsv", "parquet", "npy", "npz")
 TARGET_ENDINGS = ("npy", "npz", "pt", "pth", "parquet")
 PICTURE_ENDINGS = tuple(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
 
@@ -205,17 +206,23 @@ def teachers() -> list[Path]:
     return sorted({file.parent for file in _found("open_clip_config.json")})
 
 
-def check_uploads(folder: Path, uploads: Iterable[tuple[str, bytes]], check: Callable[[list[Path]], str]) -> str:
-    """Keeps uploaded targets in a folder, see upload_file, where a job accepts them.
+def check_uploads(
+    folder: Path,
+    uploads: Iterable[tuple[str, bytes]],
+    check: Callable[[list[Path]], str],
+    endings: Collection[str] = TARGET_ENDINGS,
+) -> str:
+    """Keeps uploaded files in a folder, see upload_file, where a job accepts them.
 
-    uploads: the name and the content of each. check: from where they lie, in order, to what is wrong, "" for nothing.
+    uploads: the name and the content of each. endings: those that their names may have. check: from where they lie, in
+    order, to what is wrong, "" for nothing.
     Returns: what is wrong. Where that is something, or something is raised, no new file stays for other jobs to read.
     Raises: JobError on another ending, OSError, and what check raises.
     """
     files, written, wrong = [], [], "not looked at yet"
     try:
         for name, content in uploads:
-            file = upload_file(folder, name, content)
+            file = upload_file(folder, name, content, endings)
             files.append(file)
             if not file.exists():
                 written.append(file)

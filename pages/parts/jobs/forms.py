@@ -12,6 +12,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
+from clipsel_core.columns.captions import COMPUTED
 from clipsel_core.curation.exploring.projection import SAMPLE
 from clipsel_core.errors import ClipselError, JobError, PoolFormatError, counted
 from clipsel_core.jobs import control
@@ -29,6 +30,7 @@ _NO_TEACHER = "none: the source holds embeddings"
 _MOST_ON_MAP = 1_000_000
 _LOOKED = "told by looking"
 _USUAL_SHARD = 100_000
+_FROM_FILE, _LOOKING = "a file", "Checking run and column …"
 _USUAL = RunConfig.model_fields
 _BAD_ROWS = {
     "error": "stop at the first",
@@ -36,8 +38,8 @@ _BAD_ROWS = {
     "scale": "scale them to unit length; set aside what has no length",
 }
 _TARGET = f"{NORMSIM} of every pair to it becomes a metric like the others: on sliders, in recipes and galleries."
-# A command's paths, of which the last is the folder that it works on, and its options, from where the uploads are kept.
-_Prepared = tuple[list[Path | str], Callable[[list[Path]], Mapping[str, Option]]]
+# A command's arguments and its options, from where the uploads are kept.
+_Prepared = Callable[[list[Path]], tuple[list[Path | str], Mapping[str, Option]]]
 _START: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:"}
 
 
@@ -49,6 +51,8 @@ def draw_buttons(run: Run | None) -> None:
         ask_for_run()
     if run and dialogs.button("Add a target", "target", ":material/my_location:", disabled=not run.finished):
         ask_for_target(run)
+    if run and dialogs.button("Add a column", "column", ":material/view_column:", disabled=not run.finished):
+        ask_for_column(run)
 
 
 def draw_target_button(entry: Entry, run: Run) -> None:
@@ -102,7 +106,7 @@ def ask_for_pool() -> None:
             pool = folders.pool_to_make(name)
             paths = [folders.source(source), pool]
             named = _teacher_options(teacher)
-            return paths, lambda kept: {**options, **named}
+            return lambda kept: (paths, {**options, **named})
 
         _start("embed", prepare, title=f"Make pool {name}", looking="Looking at the source …")
 
@@ -155,29 +159,36 @@ def _start(
     *,
     title: str,
     looking: str,
-    folder: Path | None = None,
+    run: Run | None = None,
     uploads: Sequence[tuple[str, bytes]] = (),
 ) -> None:
     """Has a command check what was asked for, starts it as a job and closes the form, or says what is wrong.
 
-    prepare: makes sure of what was typed. looking: what is said meanwhile. uploads: names and contents.
-    folder: where these are kept; None for the data folder's.
+    prepare: makes sure of what was typed. looking: what is said meanwhile. run: the one that is added to; None where
+    the last argument is the folder that is made. uploads: names and contents, kept in the run or the data folder.
     """
+    arguments: list[Path | str] = []
     options: dict[str, Option] = {}
+    root, kind = run.root if run else catalog.data_folder(), "column" if command == "add-column" else "target"
+    endings = folders.COLUMN_ENDINGS if kind == "column" else folders.TARGET_ENDINGS
 
     def check(kept: list[Path]) -> str:
-        options.update(options_with(kept))
+        arguments[:], named = given(kept)
+        options.update(named)
         with st.spinner(looking):
-            return control.check_arguments(command, paths, options, may_read=folders.job_roots())
+            return control.check_arguments(command, arguments, options, may_read=folders.job_roots())
 
     try:
-        paths, options_with = prepare()
-        wrong = folders.check_uploads(folder or catalog.data_folder() / "targets", uploads, check)
+        given = prepare()
+        folder = root / f"{kind}s"
+        if run:
+            catalog.check_within(run.root, folder)
+        wrong = folders.check_uploads(folder, uploads, check, endings)
     except (ClipselError, OSError) as error:
-        wrong = str(messages.not_written(error, folder or catalog.data_folder()))
+        wrong = str(messages.not_written(error, root))
     if wrong:
         messages.show_error(wrong, "Not started")
-    elif jobs.launch(command, paths, options, title=title, about=Path(paths[-1])):
+    elif jobs.launch(command, arguments, options, title=title, about=run.root if run else Path(arguments[-1])):
         dialogs.leave()
     else:
         jobs.show_failure()
@@ -243,14 +254,14 @@ def ask_for_run() -> None:
         run = folders.new(name)
         paths = [folders.target(text) for text in files]
 
-        def options_with(kept: list[Path]) -> dict[str, Option]:
+        def given(kept: list[Path]) -> tuple[list[Path | str], Mapping[str, Option]]:
             names: list[str] = []
             for file in (*paths, *kept):
                 names.append(folders.target_name(file.name, names))
             named = [f"{name}={file}" for name, file in zip(names, [*paths, *kept], strict=True)]
-            return {"arch": arch, **options, "target": named}
+            return [pool.root, run], {"arch": arch, **options, "target": named}
 
-        return [pool.root, run], options_with
+        return given
 
     _start("score", prepare, title=f"Score {name}", looking="Checking pool, targets and options …", uploads=uploads)
 
@@ -389,18 +400,68 @@ def ask_for_pairs(run: Run, names: np.ndarray, wish: str) -> None:
 
 def _start_target(run: Run, name: str, uploads: list[tuple[str, bytes]], typed: str = "") -> None:
     """Compares the run with an uploaded file, or else the one that was typed, as a job, where nothing is wrong."""
-    folder = run.root / "targets"
 
     def prepare() -> _Prepared:
         if not re.fullmatch(NAME_PATTERN, name):
             raise JobError("name", expected="up to 64 letters, digits, - and _", found=repr(name))
         if name in _taken(run):
             raise JobError(name, expected="a new target's name", found="one that the run has", remedy="choose another")
-        catalog.check_within(run.root, folder)
-        return [run.root], lambda kept: {"target": [f"{name}={kept[0] if kept else folders.target(typed)}"]}
+        path = None if uploads else folders.target(typed)
+        return lambda kept: ([run.root], {"target": [f"{name}={path or kept[0]}"]})
 
     title, looking = f"Compare with {name}", "Checking run, target and pool …"
-    _start("add-target", prepare, title=title, looking=looking, folder=folder, uploads=uploads)
+    _start("add-target", prepare, title=title, looking=looking, run=run, uploads=uploads)
+
+
+@dialogs.form("Add a column")
+def ask_for_column(run: Run) -> None:
+    """The form of a column, whose values by uid are in a file that is uploaded or typed, or which is computed."""
+    messages.show_note(
+        "One value a pair becomes a column like the scores: on sliders, in recipes, galleries and colours."
+    )
+    computed = {name: one.column for name, one in COMPUTED.items() if name not in run.columns}
+    kind = st.selectbox(
+        "Where its values come from",
+        [_FROM_FILE, *computed],
+        format_func=lambda name: computed[name].shown if name in computed else name,
+        key=dialogs.key("Where its values come from"),
+        **dialogs.STAYS,
+    )
+    if kind in computed:
+        messages.show_note(computed[kind].help)
+        if st.button("Add", type="primary", key="add column"):
+            title = f"Add {computed[kind].shown}"
+            _start("add-column", lambda: lambda kept: ([run.root, kind], {}), title=title, looking=_LOOKING, run=run)
+        return
+    uploaded = st.file_uploader("File", list(folders.COLUMN_ENDINGS), key=dialogs.key("upload"))
+    typed = st.text_input("Or its path", key=dialogs.key("Or its path"), **dialogs.STAYS).strip()
+    st.caption("A row a pair: its uid, and the value. Texts become kinds. Pairs that have no row have no value.")
+    left, right = st.columns(2)
+    inner = left.text_input(
+        "Column in the file",
+        key=dialogs.key("Column in the file"),
+        placeholder="the one beside the uids",
+        **dialogs.STAYS,
+    ).strip()
+    wish = uploaded.name if uploaded else typed
+    name = dialogs.ask_for_name(
+        right, "Name", (wish, inner), lambda: folders.target_name(inner or wish, run.columns) if wish else ""
+    )
+    better = st.segmented_control(
+        "Better values", ["higher", "lower"], key=dialogs.key("Better values"), help="Of numbers; neither where unsaid."
+    )
+    if not st.button("Add", type="primary", key="add column", disabled=not wish):
+        return
+
+    def prepare() -> _Prepared:
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise JobError("name", expected="up to 64 letters, digits, - and _", found=repr(name))
+        path = None if uploaded else folders.inside(typed)
+        part = f"#{inner}" if inner else ""
+        return lambda kept: ([run.root, f"{name}={path or kept[0]}{part}"], {"direction": better})
+
+    uploads = [(uploaded.name, uploaded.getvalue())] if uploaded else []
+    _start("add-column", prepare, title=f"Add {name}", looking=_LOOKING, run=run, uploads=uploads)
 
 
 def _taken(run: Run) -> set[str]:

@@ -24,7 +24,7 @@ from pages.parts.jobs import dialogs, folders
 _SECONDS = 0.5
 _ENDED_SHOWN = 3
 # Whose titles do not name what they are about.
-_ABOUT_A_RUN = ("add-target", "project", "search")
+_ABOUT_A_RUN = ("add-column", "add-target", "project", "search")
 _ICONS: dict[State, str] = {
     "done": ":material/check_circle:",
     "failed": ":material/error:",
