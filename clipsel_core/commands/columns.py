@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from clipsel_core.errors import counted, things_of
 from clipsel_core.runs.columns import NEIGHBOUR_RANK, NORMSIM_2D
-from clipsel_core.terminal import Meter, RunArgument, print_table, say
+from clipsel_core.terminal import Meter, RunArgument, conclude, print_table, say
 
 if TYPE_CHECKING:
     from clipsel_core.runs.store import AddedColumn
@@ -158,7 +158,7 @@ def add_column(
             additions = [*adding.plan_imports(imported, report=meter.report, **options), *additions]
         added = {each.column.name: each for each in adding.add_together(run, additions)}
     for name in names:
-        say(f"{run}: {_summary(added[name], Run.open(run).config.pairs)}")
+        conclude(f"{run}: {_summary(added[name], Run.open(run).config.pairs)}")
 
 
 def remove_column(
