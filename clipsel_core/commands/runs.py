@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from clipsel_core.curation.exploring.vectors import Side
     from clipsel_core.runs.store import Run
 
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(help="Ray runs the workers. auto: the running cluster; local: one of this machine; or HOST:PORT."),
+]
+CpusOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Cores of a cluster's worker without a GPU.", show_default="the smallest node's"),
+]
 CheckOption = Annotated[bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")]
 
 
@@ -56,14 +64,8 @@ def score(
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda: every GPU, or some: cuda:0,cuda:2. One worker each.")
     ] = "auto",
-    cluster: Annotated[
-        str | None,
-        typer.Option(help="Ray runs the workers. auto: the running cluster; local: one of this machine; or HOST:PORT."),
-    ] = None,
-    cpus_per_worker: Annotated[
-        int | None,
-        typer.Option(min=1, help="Cores of a cluster's worker without a GPU.", show_default="the smallest node's"),
-    ] = None,
+    cluster: ClusterOption = None,
+    cpus_per_worker: CpusOption = None,
     precision: Annotated[str, typer.Option(help="exact, or bf16: the normalizer faster and rounded.")] = "exact",
     no_similarity_check: Annotated[
         bool, typer.Option("--no-similarity-check", help="Score shards whose stored similarities fit other rows.")
@@ -125,7 +127,11 @@ def add_target(
             show_default="the run's, else inf and 2; 2 for a second moment",
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="the run's")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="As score takes it: one worker each.", show_default="the run's")
+    ] = None,
+    cluster: ClusterOption = None,
+    cpus_per_worker: CpusOption = None,
     check: CheckOption = False,
 ) -> None:
     """Compare a finished run with one more target.
@@ -140,15 +146,18 @@ def add_target(
     from clipsel_core.runs.added import check_target
     from clipsel_core.runs.store import Run
 
+    options: dict[str, Any] = {"norms": norm, "device": device}
     for name, path in _targets_of(target).items():
         if check:
-            say(f"target {name}: {check_target(run, name, path, norms=norm, device=device).said}")
+            say(f"target {name}: {check_target(run, name, path, **options).said}")
             say(f"{run}: {counted(Run.open(run).config.pairs, 'pairs')} can be compared with {name}")
             continue
         with Meter("embedding pictures") as embedding, Meter(f"comparing with {name}") as meter:
-            done = add(run, name, path, norms=norm, device=device, report=meter.report, embedding=embedding.report)
-        metrics = next(added.metrics for added in done.added_targets if added.target.name == name)
-        say(f"{run}: {', '.join(metrics)} for {counted(done.config.pairs, 'pairs')}")
+            told: dict[str, Any] = {"report": meter.report, "embedding": embedding.report}
+            done = add(run, name, path, cluster=cluster, cpus_per_worker=cpus_per_worker, **options, **told)
+        added = next(added for added in done.added_targets if added.target.name == name)
+        again = f"; {counted(added.tried_again, 'shards')} tried again" if added.tried_again else ""
+        say(f"{run}: {', '.join(added.metrics)} for {counted(done.config.pairs, 'pairs')}{again}")
 
 
 def _targets_of(options: list[str]) -> dict[str, str]:
