@@ -96,7 +96,8 @@ class ClusterWorkers(AbstractContextManager):
             thread.join()
         if self._is_ours:
             self._ray.shutdown()
-        files.remove_leftovers(self._folder)
+        if self._folder:
+            files.remove_leftovers(self._folder)
 
     def do(self, unit: Any, report: Report) -> Any:
         """Has an actor do a unit. Raises what that does, and RunError where three actors were lost at it, or failed."""
@@ -322,7 +323,8 @@ class _Actor:
             expected, remedy = f"{file}, as where it was started", "keep runs and pools in folders that all nodes share"
             raise RunError(node, expected=expected, found="none there, or another", remedy=remedy)
         # What nobody on this node holds there may be in work on another.
-        files.leave_asides(given.work.folder)
+        if given.work.folder:
+            files.leave_asides(given.work.folder)
         torch.set_num_threads(given.threads or allowed_cores())
         self._do = given.work.begin(given.device)
 

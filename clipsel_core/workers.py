@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from clipsel_core.errors import LostWorkerError, RunError, ScoringError, WorkerError
 from clipsel_core.processes import Crew
-from clipsel_core.tasks import Report, allowed_cores, in_threads, result_of
+from clipsel_core.tasks import Report, allowed_cores, each_in_threads, in_threads, result_of, silent
 
 AT_ONCE = 3  # units to give a worker side by side: it reads one and writes one while it computes another
 _ATTEMPTS = 2
@@ -31,7 +31,7 @@ class Work(Protocol):
 
     A unit is picklable, too, and its str is what errors call it. What a unit gives depends on it and the work alone.
     gives: what is expected of a unit, for errors. description: the file that says what is done, the same for all nodes.
-    folder: where units' files are written.
+    folder: where units' files are written; None where they are not.
     """
 
     @property
@@ -41,7 +41,7 @@ class Work(Protocol):
     def description(self) -> Path: ...
 
     @property
-    def folder(self) -> Path: ...
+    def folder(self) -> Path | None: ...
 
     def begin(self, device: str) -> Do:
         """What does units on this device."""
@@ -104,6 +104,12 @@ def side_by_side(items: Iterable[_Item], work: Callable[[_Item], object], at_onc
     """
     with ThreadPoolExecutor(at_once) as threads:
         in_threads(threads, work, items)
+
+
+def results(workers: Workers, units: Iterable[Any]) -> Iterator[Any]:
+    """What each unit of some work gives, in their order, for whoever takes all of them. Raises: as side_by_side."""
+    with ThreadPoolExecutor(workers.at_once) as threads:
+        yield from each_in_threads(threads, lambda unit: workers.do(unit, silent), units)
 
 
 class _Here(AbstractContextManager):

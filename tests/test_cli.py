@@ -652,6 +652,7 @@ def test_add_column__neighbour_ranks_of_a_target_are_a_column_that_recipes_take(
         (("caption_words", "--direction", "higher"), "it goes with NAME=FILE"),
         (("x=a.csv", "y=a.csv", "--title", "X"), "it goes with one column"),
         (("x=a.csv", "--keep", "0.2"), "it goes with normsim_2d"),
+        (("x=a.csv", "--cluster", "auto"), "it goes with normsim_2d"),
         (("normsim_2d", "--keep", "0.2"), "normsim_2d needs both"),
         (("normsim_2d", "--start", "a.yaml", "--keep", "some"), "'some' is no number"),
         (("neighbour_rank_task",), "one neighbour_rank_NAME needs one"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from clipsel_core.errors import PoolFormatError, RunError, counted
-from clipsel_core.terminal import Meter, PoolArgument, RunArgument, say
+from clipsel_core.terminal import ClusterOption, CpusOption, Meter, PoolArgument, RunArgument, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,14 +16,6 @@ if TYPE_CHECKING:
     from clipsel_core.curation.exploring.vectors import Side
     from clipsel_core.runs.store import Run
 
-ClusterOption = Annotated[
-    str | None,
-    typer.Option(help="Ray runs the workers. auto: the running cluster; local: one of this machine; or HOST:PORT."),
-]
-CpusOption = Annotated[
-    int | None,
-    typer.Option(min=1, help="Cores of a cluster's worker without a GPU.", show_default="the smallest node's"),
-]
 CheckOption = Annotated[bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")]
 
 

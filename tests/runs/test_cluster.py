@@ -17,9 +17,12 @@ from clipsel_core import cluster as ray_cluster
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.files import write_json
 from clipsel_core.processes import child_environment, module_command
+from clipsel_core.runs import dynamic
 from clipsel_core.runs.added import add_target
+from clipsel_core.runs.dynamic import normsim_2d
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import read_config
+from clipsel_core.scoring import normsim_2d as scoring_normsim_2d
 from clipsel_core.workers import AT_ONCE
 from tests import traps
 from tests.conftest import rewrite_npz, unit_rows, write_shard
@@ -257,6 +260,27 @@ def test_cluster__a_node_that_comes_later_takes_part(address, nodes, trap, tmp_p
         for node in set(cluster.worker_nodes) - before:
             cluster.remove_node(node)
     assert files_of(tmp_path / "run") == expected
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_cluster__finds_normsim_2d_as_one_process_does(address, trap, pool, tmp_path, monkeypatch, compressed):
+    """The moments of shards and the values of rows are computed there, and an actor is killed meanwhile."""
+    monkeypatch.setattr(scoring_normsim_2d, "FEW", 20)
+    monkeypatch.setattr(dynamic, "FEW", 20)
+    called, rows = [], dynamic._Rows
+    monkeypatch.setattr(dynamic, "_Rows", lambda *given: called.append(given) or rows(*given))
+    if compressed:
+        rewrite_npz(pool / "metadata" / "00000001.npz", compressed=True)
+    run = score(pool if compressed else trap.pool, tmp_path / "run", **OPTIONS)
+    start, options = np.arange(0, run.config.pairs, 2), {"keep": 20, "rounds": 4}
+    expected = normsim_2d(run, start, **options)
+    assert not called
+    trap.first_time(ENDS)
+    found = normsim_2d(run, start, cluster=address, **options)
+    assert trap.seen.exists() != compressed
+    # Rows of compressed files are read once.
+    assert bool(called) != compressed
+    assert found.tobytes() == expected.tobytes()
 
 
 @BOTH
