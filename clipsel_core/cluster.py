@@ -132,7 +132,7 @@ class ClusterWorkers(AbstractContextManager):
             wanted, count, expected = {"num_gpus": 1, "num_cpus": 0}, gpus, "a GPU"
         else:
             if gpus:
-                _log.warning("--cluster: %s without work; start it where there is one", counted(gpus, "GPUs"))
+                _log.warning("--cluster: %s without work, as it computes on the CPU", counted(gpus, "GPUs"))
             cores = [int(node.get("CPU", 0)) for node in nodes]
             each = cpus or min((some for some in cores if some), default=1)
             wanted, count = {"num_cpus": each}, sum(some // each for some in cores)

@@ -205,6 +205,11 @@ def test_compare__says_what_recipes_share_and_how_they_differ(scored, tmp_path):
     assert f"{pairs // 4:,}" in shown.output
 
 
+def test_search__of_the_map_takes_no_cluster(scored):
+    code, _, err = run_cli("search", scored, "--text", "birds", "--among", "map", "--cluster", "auto")
+    assert (code, "it goes with --among pool" in err) == (2, True), err
+
+
 def test_search__prints_what_is_most_like_a_pair_and_writes_it(scored, tmp_path):
     table = ScoreTable.open(Run.open(scored))
     uid = uids.to_hex(table.uids_at(np.array([70])))[0].as_py()

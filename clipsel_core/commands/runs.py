@@ -222,6 +222,8 @@ def search(
     side: Annotated[str, typer.Option(help="What is compared with it: image or text.")] = "image",
     limit: Annotated[int, typer.Option(min=1, help="Pairs to find.")] = 100,
     among: Annotated[str, typer.Option(help="pool, or map: only the pairs on the run's map.")] = "pool",
+    cluster: ClusterOption = None,
+    cpus_per_worker: CpusOption = None,
     out: Annotated[
         Path | None, typer.Option(help="A file for them: .parquet, .csv, or .npy (a uid list).", show_default="printed")
     ] = None,
@@ -251,14 +253,17 @@ def search(
         )
     if side not in ("image", "text") or among not in ("pool", "map"):
         raise typer.BadParameter("--side is image or text, --among is pool or map")
+    if cluster and among == "map":
+        raise typer.BadParameter("it goes with --among pool", param_hint="--cluster")
     if out:
         check_ending(out)
         check_outside(out)
     opened = Run.open(run)
     query = uid or (read_vector(vector) if vector else _embedding_of(opened, text, image))
     with Meter("searching") as meter:
-        on_map = among == "map"
-        found = search_run(opened, query, side=cast("Side", side), on_map=on_map, limit=limit, report=meter.report)
+        options: dict[str, Any] = {"on_map": among == "map", "limit": limit, "report": meter.report}
+        options |= {"cluster": cluster, "cpus_per_worker": cpus_per_worker}
+        found = search_run(opened, query, side=cast("Side", side), **options)
     if not len(found.nearest):
         raise RunError(run, expected="a pair or more that is like it", found=f"none of {counted(found.pairs, 'pairs')}")
     if out:

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from clipsel_core import cluster as ray_cluster
+from clipsel_core import uids
+from clipsel_core.curation.exploring.searches import search_run
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.files import write_json
 from clipsel_core.processes import child_environment, module_command
@@ -21,7 +24,7 @@ from clipsel_core.runs import dynamic
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.dynamic import normsim_2d
 from clipsel_core.runs.local import score
-from clipsel_core.runs.store import read_config
+from clipsel_core.runs.store import Run, read_config
 from clipsel_core.scoring import normsim_2d as scoring_normsim_2d
 from clipsel_core.workers import AT_ONCE
 from tests import traps
@@ -281,6 +284,22 @@ def test_cluster__finds_normsim_2d_as_one_process_does(address, trap, pool, tmp_
     # Rows of compressed files are read once.
     assert bool(called) != compressed
     assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(("side", "of_pair"), [("image", True), ("text", False)])
+def test_cluster__searches_as_one_process_does(address, trap, jobs, tmp_path, side, of_pair):
+    jobs("add-target", tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    vector = unit_rows(1, 16, 4)[0]
+    query = uids.to_hex(ScoreTable.open(run).uids_at(np.array([70]))).to_pylist()[0] if of_pair else vector
+    alone = search_run(run, query, side=side, limit=60)
+    trap.first_time(ENDS)
+    seen = []
+    found = search_run(run, query, side=side, limit=60, cluster=address, report=lambda *said: seen.append(said))
+    assert trap.seen.exists()
+    assert found.nearest.rows.tolist() == alone.nearest.rows.tolist()
+    np.testing.assert_allclose(found.nearest.similarity, alone.nearest.similarity, rtol=1e-6, atol=1e-7)
+    assert (found.pairs, seen[-1][:2]) == (run.config.pairs, (run.config.pairs, run.config.pairs))
 
 
 @BOTH
