@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import platform
 import signal
 import site
 import sys
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from importlib.metadata import version
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -39,6 +41,12 @@ def module_command(module: str, *words: object) -> list[str]:
     imported: somebody's queue.py would be taken for the library's.
     """
     return [sys.executable, "-P", "-m", module, *map(str, words)]
+
+
+def versions() -> dict[str, str]:
+    """What decides a result's last digits beside the arithmetic: the versions of what computes."""
+    installed = {name: version(name) for name in ("torch", "numpy", "pyarrow")}
+    return {"clipsel": clipsel_core.__version__, "python": platform.python_version(), **installed}
 
 
 def child_environment() -> dict[str, str]:

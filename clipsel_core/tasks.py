@@ -83,7 +83,12 @@ def carried(work: Callable[..., Value]) -> Callable[..., Value]:
 
 
 def in_threads(threads: Executor, work: Callable[..., Value], *items: Iterable) -> list[Value]:
-    """As list(threads.map(work, *items)), each of them a part of this thread's task.
+    """As list(threads.map(work, *items)), each of them a part of this thread's task; see `each_in_threads`."""
+    return list(each_in_threads(threads, work, *items))
+
+
+def each_in_threads(threads: Executor, work: Callable[..., Value], *items: Iterable) -> Iterator[Value]:
+    """As threads.map(work, *items), each of them a part of this thread's task, for whoever takes all that it gives.
 
     Where one fails, those after it are asked to stop. Where it ends early, no part is at work any more: what they wrote
     to is free again.
@@ -94,12 +99,13 @@ def in_threads(threads: Executor, work: Callable[..., Value], *items: Iterable) 
         with stoppable(lambda: left.is_set() or is_unwanted()):
             return work(*part)
 
-    parts = [threads.submit(carried(do), *part) for part in zip(*items, strict=False)]
-    found = []
+    parts = deque(threads.submit(carried(do), *part) for part in zip(*items, strict=False))
     try:
-        for part in parts:
+        while parts:
             check()
-            found.append(part.result())
+            found = parts[0].result()
+            parts.popleft()  # whoever takes it may be done with it before the next one is there
+            yield found
     except BaseException:
         left.set()
         wait([part for part in parts if not part.cancel()])
@@ -109,7 +115,6 @@ def in_threads(threads: Executor, work: Callable[..., Value], *items: Iterable) 
             if isinstance(error, KeyboardInterrupt) and not isinstance(error, Stopped):
                 raise error from None
         raise
-    return found
 
 
 class Done(NamedTuple, Generic[Result]):

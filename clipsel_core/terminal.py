@@ -16,6 +16,14 @@ from clipsel_core.status import State, StatusFile
 
 PoolArgument = Annotated[Path, typer.Argument(help="The pool's folder: metadata/, shards/.", show_default=False)]
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(help="Ray runs the workers. auto: the running cluster; local: one of this machine; or HOST:PORT."),
+]
+CpusOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Cores of a cluster's worker without a GPU.", show_default="the smallest node's"),
+]
 
 _out, _err = Console(), Console(stderr=True)
 _watched: list[StatusFile] = []

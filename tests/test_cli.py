@@ -205,6 +205,11 @@ def test_compare__says_what_recipes_share_and_how_they_differ(scored, tmp_path):
     assert f"{pairs // 4:,}" in shown.output
 
 
+def test_search__of_the_map_takes_no_cluster(scored):
+    code, _, err = run_cli("search", scored, "--text", "birds", "--among", "map", "--cluster", "auto")
+    assert (code, "it goes with --among pool" in err) == (2, True), err
+
+
 def test_search__prints_what_is_most_like_a_pair_and_writes_it(scored, tmp_path):
     table = ScoreTable.open(Run.open(scored))
     uid = uids.to_hex(table.uids_at(np.array([70])))[0].as_py()
@@ -652,6 +657,7 @@ def test_add_column__neighbour_ranks_of_a_target_are_a_column_that_recipes_take(
         (("caption_words", "--direction", "higher"), "it goes with NAME=FILE"),
         (("x=a.csv", "y=a.csv", "--title", "X"), "it goes with one column"),
         (("x=a.csv", "--keep", "0.2"), "it goes with normsim_2d"),
+        (("x=a.csv", "--cluster", "auto"), "it goes with normsim_2d"),
         (("normsim_2d", "--keep", "0.2"), "normsim_2d needs both"),
         (("normsim_2d", "--start", "a.yaml", "--keep", "some"), "'some' is no number"),
         (("neighbour_rank_task",), "one neighbour_rank_NAME needs one"),

@@ -205,16 +205,18 @@ def add_normsim_2d(
     *,
     rounds: int = 500,
     device: str | None = None,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
     report: Report = silent,
 ) -> AddedColumn:
     """Adds NormSim_2-D of the pairs that a recipe keeps to a finished run.
 
-    start: the recipe's file. keep: the share of the pool that remains. rounds, device, report: as runs.dynamic.
+    start: the recipe's file. keep: the share of the pool that remains. All others: as runs.dynamic.
     Raises: RecipeError on the recipe, ScoringError where keep or rounds do not fit; else as import_column.
     """
-    (added,) = add_together(
-        root, [plan_normsim_2d(root, name, start, keep, rounds=rounds, device=device, report=report)]
-    )
+    options: dict[str, Any] = {"cluster": cluster, "cpus_per_worker": cpus_per_worker, "report": report}
+    planned = plan_normsim_2d(root, name, start, keep, rounds=rounds, device=device, **options)
+    (added,) = add_together(root, [planned])
     return added
 
 
@@ -226,6 +228,8 @@ def plan_normsim_2d(
     *,
     rounds: int = 500,
     device: str | None = None,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
     report: Report = silent,
 ) -> Addition:
     """What adds NormSim_2-D, for add_together. Arguments and what is raised: as in add_normsim_2d."""
@@ -236,9 +240,11 @@ def plan_normsim_2d(
     made: Made = {"start": start.name, "sha256": digests, "keep": str(keep), "rounds": rounds}
     made |= {"device": device or Run.open(root).config.device}
 
+    options: dict[str, Any] = {"cluster": cluster, "cpus_per_worker": cpus_per_worker, "report": report}
+
     def find(run: Run) -> Iterator[Values]:
         mask = select(run, recipe).mask()
-        values = normsim_2d(run, mask, keep=keep, rounds=rounds, device=device, report=report)
+        values = normsim_2d(run, mask, keep=keep, rounds=rounds, device=device, **options)
         column = Column(
             name=name,
             title="NormSim 2-D",

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from clipsel_core.errors import counted, things_of
 from clipsel_core.runs.columns import NEIGHBOUR_RANK, NORMSIM_2D
-from clipsel_core.terminal import Meter, RunArgument, conclude, print_table, say
+from clipsel_core.terminal import ClusterOption, CpusOption, Meter, RunArgument, conclude, print_table, say
 
 if TYPE_CHECKING:
     from clipsel_core.runs.store import AddedColumn
@@ -87,6 +87,8 @@ def add_column(
         str | None,
         typer.Option(help=f"{NORMSIM_2D}, {_NEAR}: auto, cpu, cuda, cuda:1, ...", show_default="the run's"),
     ] = None,
+    cluster: ClusterOption = None,
+    cpus_per_worker: CpusOption = None,
     check: Annotated[
         bool, typer.Option("--check", help="Check the names and what the files hold, and write nothing.")
     ] = False,
@@ -118,7 +120,8 @@ def add_column(
     _check_used({"--title": title, "--about": about}, "one column", len(column) == 1)
     near = [name for name in names if name.startswith(NEIGHBOUR_RANK) and name not in imported]
     falling = [name for name in names if name == NORMSIM_2D and name not in imported]
-    _check_used({"--start": start, "--keep": keep, "--rounds": rounds}, NORMSIM_2D, bool(falling))
+    machines = {"--cluster": cluster, "--cpus-per-worker": cpus_per_worker}
+    _check_used({"--start": start, "--keep": keep, "--rounds": rounds} | machines, NORMSIM_2D, bool(falling))
     _check_used({"--target": target, "--neighbours": neighbours}, f"{NEIGHBOUR_RANK}NAME", bool(near))
     _check_used({"--device": device}, f"{NORMSIM_2D} and {NEIGHBOUR_RANK}NAME", bool(falling or near))
     share = _share_of(keep) if keep is not None else None
@@ -145,9 +148,8 @@ def add_column(
         additions = []
         for name, report in reports.items():
             if name in falling and start and share is not None:
-                more = adding.plan_normsim_2d(
-                    run, name, start, share, rounds=rounds or 500, device=device, report=report
-                )
+                several: dict[str, Any] = {"cluster": cluster, "cpus_per_worker": cpus_per_worker, "report": report}
+                more = adding.plan_normsim_2d(run, name, start, share, rounds=rounds or 500, device=device, **several)
             elif name in near and target:
                 more = adding.plan_neighbours(run, name, target, most=neighbours or 100, device=device, report=report)
             else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from clipsel_core.errors import PoolFormatError, RunError, counted
-from clipsel_core.terminal import Meter, PoolArgument, RunArgument, say
+from clipsel_core.terminal import ClusterOption, CpusOption, Meter, PoolArgument, RunArgument, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,14 +56,8 @@ def score(
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda: every GPU, or some: cuda:0,cuda:2. One worker each.")
     ] = "auto",
-    cluster: Annotated[
-        str | None,
-        typer.Option(help="Ray runs the workers. auto: the running cluster; local: one of this machine; or HOST:PORT."),
-    ] = None,
-    cpus_per_worker: Annotated[
-        int | None,
-        typer.Option(min=1, help="Cores of a cluster's worker without a GPU.", show_default="the smallest node's"),
-    ] = None,
+    cluster: ClusterOption = None,
+    cpus_per_worker: CpusOption = None,
     precision: Annotated[str, typer.Option(help="exact, or bf16: the normalizer faster and rounded.")] = "exact",
     no_similarity_check: Annotated[
         bool, typer.Option("--no-similarity-check", help="Score shards whose stored similarities fit other rows.")
@@ -125,7 +119,11 @@ def add_target(
             show_default="the run's, else inf and 2; 2 for a second moment",
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="the run's")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="As score takes it: one worker each.", show_default="the run's")
+    ] = None,
+    cluster: ClusterOption = None,
+    cpus_per_worker: CpusOption = None,
     check: CheckOption = False,
 ) -> None:
     """Compare a finished run with one more target.
@@ -140,15 +138,18 @@ def add_target(
     from clipsel_core.runs.added import check_target
     from clipsel_core.runs.store import Run
 
+    options: dict[str, Any] = {"norms": norm, "device": device}
     for name, path in _targets_of(target).items():
         if check:
-            say(f"target {name}: {check_target(run, name, path, norms=norm, device=device).said}")
+            say(f"target {name}: {check_target(run, name, path, **options).said}")
             say(f"{run}: {counted(Run.open(run).config.pairs, 'pairs')} can be compared with {name}")
             continue
         with Meter("embedding pictures") as embedding, Meter(f"comparing with {name}") as meter:
-            done = add(run, name, path, norms=norm, device=device, report=meter.report, embedding=embedding.report)
-        metrics = next(added.metrics for added in done.added_targets if added.target.name == name)
-        say(f"{run}: {', '.join(metrics)} for {counted(done.config.pairs, 'pairs')}")
+            told: dict[str, Any] = {"report": meter.report, "embedding": embedding.report}
+            done = add(run, name, path, cluster=cluster, cpus_per_worker=cpus_per_worker, **options, **told)
+        added = next(added for added in done.added_targets if added.target.name == name)
+        again = f"; {counted(added.tried_again, 'shards')} tried again" if added.tried_again else ""
+        say(f"{run}: {', '.join(added.metrics)} for {counted(done.config.pairs, 'pairs')}{again}")
 
 
 def _targets_of(options: list[str]) -> dict[str, str]:
@@ -221,6 +222,8 @@ def search(
     side: Annotated[str, typer.Option(help="What is compared with it: image or text.")] = "image",
     limit: Annotated[int, typer.Option(min=1, help="Pairs to find.")] = 100,
     among: Annotated[str, typer.Option(help="pool, or map: only the pairs on the run's map.")] = "pool",
+    cluster: ClusterOption = None,
+    cpus_per_worker: CpusOption = None,
     out: Annotated[
         Path | None, typer.Option(help="A file for them: .parquet, .csv, or .npy (a uid list).", show_default="printed")
     ] = None,
@@ -250,14 +253,17 @@ def search(
         )
     if side not in ("image", "text") or among not in ("pool", "map"):
         raise typer.BadParameter("--side is image or text, --among is pool or map")
+    if cluster and among == "map":
+        raise typer.BadParameter("it goes with --among pool", param_hint="--cluster")
     if out:
         check_ending(out)
         check_outside(out)
     opened = Run.open(run)
     query = uid or (read_vector(vector) if vector else _embedding_of(opened, text, image))
     with Meter("searching") as meter:
-        on_map = among == "map"
-        found = search_run(opened, query, side=cast("Side", side), on_map=on_map, limit=limit, report=meter.report)
+        options: dict[str, Any] = {"on_map": among == "map", "limit": limit, "report": meter.report}
+        options |= {"cluster": cluster, "cpus_per_worker": cpus_per_worker}
+        found = search_run(opened, query, side=cast("Side", side), **options)
     if not len(found.nearest):
         raise RunError(run, expected="a pair or more that is like it", found=f"none of {counted(found.pairs, 'pairs')}")
     if out:

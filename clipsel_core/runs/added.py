@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,18 @@ from clipsel_core.errors import RunError, TargetError
 from clipsel_core.files import remove_leftovers, write_json
 from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, expect_images, read_images, read_pairs, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
+from clipsel_core.processes import versions
 from clipsel_core.runs.groups import NormSims, spread, usable_rows
-from clipsel_core.runs.local import side_by_side, sole_worker
-from clipsel_core.runs.plan import check_same_pool, resolve_devices, shard_infos, tiles_as, versions
+from clipsel_core.runs.local import do_groups, sole_worker
+from clipsel_core.runs.plan import (
+    Group,
+    check_same_pool,
+    groups_left,
+    read_target_again,
+    resolve_devices,
+    shard_infos,
+    tiles_as,
+)
 from clipsel_core.runs.store import (
     UID_HALVES,
     AddedTarget,
@@ -34,9 +44,12 @@ from clipsel_core.runs.store import (
     keep_whole,
     read_added,
 )
-from clipsel_core.runs.targets import NOT_DECIDING, choose_norms, load_target
+from clipsel_core.runs.targets import NOT_DECIDING, choose_norms, load_target, norms_of
 from clipsel_core.scoring.checks import telling_of_memory
+from clipsel_core.scoring.normsim import metric_name
+from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.tasks import Report, check, silent
+from clipsel_core.workers import Do, Machines, check_device
 
 # Rows are of unit length within ROUNDING; whether those near its edge are is for row_scale to say.
 _SURELY_UNIT = 0.9 * ROUNDING
@@ -49,24 +62,29 @@ def add_target(
     *,
     norms: Sequence[str] | None = None,
     device: str | None = None,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
     report: Report = silent,
     embedding: Report = silent,
 ) -> Run:
     """Computes NormSim of a finished run's pairs to a target, or goes on with what was begun.
 
     name, path: as in `load_target`. norms: the p of each NormSim_p; None for those of the run, inf and 2 where it has
-    none, 2 for a second moment. device: None for the run's. report: told how many of the run's pairs are done.
+    none, 2 for a second moment. device: None for the run's; of several, each gets a worker.
+    cluster, cpus_per_worker: as in `score`. report: told how many of the run's pairs and shards are done.
     embedding: told how far the target's pictures are embedded.
     Returns: the run with its new metrics, normsim_<p>_<name>.
     Raises: RunError where the run is unfinished, has another target of this name, or its pool has changed; TargetError
         on a file that does not fit; what scoring raises. Shards that were finished stay.
     """
-    run = Run.open(root)
+    run = Run.open(Path(root).absolute() if cluster else root)
+    check_device(device or "auto", cluster)
     try:
         with sole_worker(run.root):
             pool, arch = scored_pool(run)
-            plan, sims = _plan(run, pool, arch, name, path, norms, device, embedding)
-            _compute(run, pool, arch, plan, sims, report)
+            plan, rows = _plan(run, pool, arch, name, path, norms, device, embedding)
+            machines = Machines(resolve_devices(device or run.config.device), cluster, cpus_per_worker)
+            _compute(_Comparing(run, pool, arch, plan, rows), machines, report)
     except OSError as error:
         remedy, found = "make room, then start it again", str(error.strerror or error)
         raise RunError(error.filename or root, expected="to write scores", found=found, remedy=remedy) from error
@@ -93,11 +111,12 @@ def _plan(
     norms: Sequence[str] | None,
     device: str | None,
     embedding: Report | None,
-) -> tuple[AddedTarget, NormSims]:
-    """What is going to be computed, checked against the run and against what was begun before."""
+) -> tuple[AddedTarget, torch.Tensor]:
+    """What is going to be computed, checked against the run and against what was begun before; and the target."""
     if any(target.name == name for target in run.config.targets):
         raise TargetError(run.root, expected="a new target's name", found=name, remedy="choose another name")
-    if (file := _description(run.root, name)).with_name("column.json").exists():
+    file = run.root / "added" / name / "target.json"
+    if file.with_name("column.json").exists():
         found = f"{name}, an added column"
         raise TargetError(run.root, expected="a new target's name", found=found, remedy="choose another name")
     (chosen, *_) = resolve_devices(device or run.config.device)
@@ -107,48 +126,75 @@ def _plan(
     info, rows = load_target(name, path, pool, arch, run.root, device=chosen, embedding=embedding)
     wanted = choose_norms(norms, run.config.norms or RunConfig.model_fields["norms"].default, [info])
     tiles = tiles_as(begun or run.config, chosen, arch.width)
-    sims = NormSims({name: rows}, wanted, chosen)
+    metrics = tuple(metric_name(float(p), name) for p in norms_of(info, wanted))
     for column in run.added_columns:
-        if column.column.name in sims.metrics:
+        if column.column.name in metrics:
             found = f"{name}, which would give a second {column.column.name}"
             raise TargetError(run.root, expected="a new target's name", found=found, remedy="choose another name")
-    plan = AddedTarget(target=info, norms=wanted, device=chosen, tiles=tiles, versions=versions(), metrics=sims.metrics)
+    plan = AddedTarget(target=info, norms=wanted, device=chosen, tiles=tiles, versions=versions(), metrics=metrics)
     if begun:
         # It goes on only as it was begun; a complete one may have been made by other versions.
-        loose: Any = {"complete": True, "target": set(NOT_DECIDING)} | ({"versions": True} if begun.complete else {})
+        loose: Any = {"complete": True, "tried_again": True, "target": set(NOT_DECIDING)}
+        loose |= {"versions": True} if begun.complete else {}
         before, now = (target.model_dump(mode="json", exclude=loose) for target in (begun, plan))
         changed = next((field for field in {**before, **now} if before.get(field) != now.get(field)), None)
         if changed:
             remedy = f"choose another name than {name}, or remove its folder"
             expected = f"{changed} {before.get(changed)}, as begun"
             raise RunError(file, expected=expected, found=str(now.get(changed)), remedy=remedy)
-    return begun or plan, sims
+    return begun or plan, rows
 
 
-def _compute(run: Run, pool: Pool, arch: Arch, plan: AddedTarget, sims: NormSims, report: Report) -> None:
+@dataclass(frozen=True)
+class _Comparing:
+    """The work that compares a run's shards with a target. rows: the target; pickled without, which is read again."""
+
+    run: Run
+    pool: Pool
+    arch: Arch
+    plan: AddedTarget
+    rows: torch.Tensor | None = None
+    gives: str = "scores"
+
+    def __reduce__(self) -> tuple[type[_Comparing], tuple[Any, ...]]:
+        return _Comparing, (self.run, self.pool, self.arch, self.plan)
+
+    @property
+    def description(self) -> Path:
+        return self.folder / "target.json"
+
+    @property
+    def folder(self) -> Path:
+        return self.run.root / "added" / self.plan.target.name
+
+    def begin(self, device: str) -> Do:
+        plan, rows = self.plan, self.rows
+        if rows is None:
+            rows = read_target_again(plan.target, self.pool, self.arch, self.run.root)
+        if plan.tiles:
+            use_tile_sizes(device, self.arch.width, plan.tiles)
+        with telling_of_memory(device):
+            sims = NormSims({plan.target.name: rows}, plan.norms, device)
+        return _Comparison(self.run, self.pool, self.arch, plan, sims, device).add
+
+
+def _compute(work: _Comparing, machines: Machines, report: Report) -> None:
     """Computes the shards that are not there yet, then says that all are."""
-    description = _description(run.root, plan.target.name)
-    if not description.exists():
-        write_json(description, plan.model_dump(mode="json"))
-    remove_leftovers(description.parent)
-    files = SealedFiles(run.root, run.config, plan)
-    keep_whole(files)
-    left = [shard for shard in pool.shards if not files.file(shard.name).exists()]
-    done = {shard.name: shard.rows for shard in pool.shards} | {shard.name: 0 for shard in left}
-    comparison = _Comparison(run, pool, arch, sims, plan.device)
+    run, pool, plan = work.run, work.pool, work.plan
+    if not work.description.exists():
+        write_json(work.description, plan.model_dump(mode="json"))
+    remove_leftovers(work.folder)
+    keep_whole(SealedFiles(run.root, run.config, plan))
 
-    def add(shard: Shard) -> None:
-        def tell(part: int, of: int, *_: object) -> None:
-            done[shard.name] = shard.rows * part // of
-            report(sum(done.values()), pool.rows, "pairs")
+    def count(again: int) -> None:
+        nonlocal plan
+        plan = plan.model_copy(update={"tried_again": plan.tried_again + again})
+        write_json(work.description, plan.model_dump(mode="json"))
 
-        # Uids and scores are as good as random: a dictionary would take longer than the comparison.
-        files.write(shard.name, comparison.table(shard, tell), use_dictionary=False)
-        tell(1, 1)
-
-    side_by_side(left, add)
+    groups = groups_left(run.root, pool.shards, 1, plan.folder)
+    do_groups(work, groups, pool, machines, report, count)
     finished = plan.model_copy(update={"complete": True})
-    write_json(description, finished.model_dump(mode="json"))
+    write_json(work.description, finished.model_dump(mode="json"))
 
 
 class _Comparison:
@@ -157,12 +203,18 @@ class _Comparison:
     For several threads: one shard is computed at a time, while others are read and written.
     """
 
-    def __init__(self, run: Run, pool: Pool, arch: Arch, sims: NormSims, device: str) -> None:
+    def __init__(self, run: Run, pool: Pool, arch: Arch, plan: AddedTarget, sims: NormSims, device: str) -> None:
         self._run, self._pool, self._arch, self._sims, self._device = run, pool, arch, sims, device
+        self._scores, self._files = SealedFiles(run.root, run.config), SealedFiles(run.root, run.config, plan)
         self._held, self._computing = threading.Semaphore(2), threading.Lock()
 
-    def table(self, shard: Shard, report: Report) -> pa.Table:
-        """The shard's uids and metrics; rows that the run set aside are NaN. report: told how much is done."""
+    def add(self, group: Group, report: Report) -> None:
+        """Writes uids and metrics of a group's shards; rows that the run set aside are NaN. report: as in Do."""
+        for shard in group.left:
+            # Uids and scores are as good as random: a dictionary would take longer than the comparison.
+            self._files.write(shard.name, self._table(shard, report), use_dictionary=False)
+
+    def _table(self, shard: Shard, report: Report) -> pa.Table:
         with self._held:
             check()
             usable, image = self._read(shard)
@@ -170,8 +222,7 @@ class _Comparison:
                 check()
                 found = self._compute(shard, image, report)
             del image
-        scores = SealedFiles(self._run.root, self._run.config)
-        table = scores.read(shard.name, UID_HALVES).replace_schema_metadata(None)
+        table = self._scores.read(shard.name, UID_HALVES).replace_schema_metadata(None)
         for metric in self._sims.metrics:
             values = spread(found.get(metric), usable)
             # pa.array would import pandas, which takes longer than comparing half a million pairs
@@ -236,7 +287,3 @@ def scored_pool(run: Run) -> tuple[Pool, Arch]:
         raise RunError(run.pool_root, expected=expected, found=found, remedy="bring back the pool that was scored")
     check_same_pool(run.root, run.config, shard_infos(pool, arch))
     return pool, arch
-
-
-def _description(root: Path, name: str) -> Path:
-    return root / "added" / name / "target.json"

@@ -6,9 +6,13 @@ read from the files each time, which costs little while the system keeps the fil
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import threading
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +21,15 @@ from clipsel_core import uids
 from clipsel_core.errors import ScoringError
 from clipsel_core.npy import read_array
 from clipsel_core.pool.embeddings import ImageBlocks, at_unit_length, find_member
-from clipsel_core.pool.layout import Arch, Pool
+from clipsel_core.pool.layout import Arch, Pool, Shard
 from clipsel_core.runs.added import scored_pool
 from clipsel_core.runs.plan import resolve_devices
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
 from clipsel_core.scoring.checks import check_count, telling_of_memory
 from clipsel_core.scoring.normsim import second_moment
-from clipsel_core.scoring.normsim_2d import check_keep, falling_order, round_shares
+from clipsel_core.scoring.normsim_2d import FEW, Values, check_keep, falling_order, round_shares
 from clipsel_core.tasks import Report, check, part_of, silent
+from clipsel_core.workers import Do, Machines, Workers, check_device, results
 
 _BLOCK = 1 << 15
 # Reading the pool once takes about this share of the products.
@@ -38,6 +43,8 @@ def normsim_2d(
     keep: int | float | Decimal | Fraction,
     rounds: int = 500,
     device: str | None = None,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
     report: Report = silent,
 ) -> np.ndarray:
     """NormSim_2-D of a finished run's pairs: the round in which each falls out, divided by all. Higher is better.
@@ -46,9 +53,11 @@ def normsim_2d(
     keep: how many pairs remain: a whole number, or a share of all N pairs from 0 to 1, rounded down; decimals count as
         they are written.
     rounds: as scoring.normsim_2d. device: None for the run's. report: told which share is done.
+    cluster, cpus_per_worker: see `Machines`; second moments and values are computed there then, and summed and compared
+        here.
     Returns: (N,) float32: `round_shares` of the pairs that started, 1 for those that remain; NaN for all others. Of
     pairs with equal values the one with the larger uid falls out first.
-    Memory: 70 bytes a pair that starts, 6 a pair of the run, and where the pool's files are compressed the images of
+    Memory: 70 bytes a pair that starts, 7 a pair of the run, and where the pool's files are compressed the images of
     the pairs that start.
     Raises: ScoringError where start, keep or rounds do not fit; RunError where the run is unfinished or its pool has
     changed; PoolFormatError where the pool cannot be read.
@@ -56,17 +65,26 @@ def normsim_2d(
     rows, count = _rows(start, run.config.pairs), _count(keep, run.config.pairs)
     check_keep(count, len(rows))
     check_count("rounds", rounds)
+    check_device(device or "auto", cluster)
     (chosen, *_) = resolve_devices(device or run.config.device)
+    machines = Machines((chosen,), cluster, cpus_per_worker)
     pool, arch = scored_pool(run)
     usable, names = _pairs(run, rows)
-    images = _Images(pool, arch, rows)
-    with telling_of_memory(chosen):
-        inside, others = images.moments(usable, chosen, part_of(report, 0, _FIRST_PASS))
+    images = _Images(pool, arch)
+    units = max(len(pool.shards), len(rows) // FEW)
+    with telling_of_memory(chosen), machines.workers(_OverPool(run.root.absolute(), pool, arch), units) as workers:
+        inside, others = _moments(images, rows, usable, workers, part_of(report, 0, _FIRST_PASS))
+
+        def values_of(places: np.ndarray, moment: torch.Tensor) -> tuple[np.ndarray, float]:
+            parts = np.array_split(rows[places], min(-(-len(places) // FEW), 4 * workers.at_once))
+            found = list(results(workers, [_Rows(part, moment) for part in parts]))
+            return np.concatenate([values for values, _ in found]), max(longest for _, longest in found)
+
         order = np.empty(len(rows), np.int64)
         order[uids.argsort(names)] = np.arange(len(rows))
         del names
         place = falling_order(
-            images.at,
+            lambda places: images.at(rows[places]),
             inside + others,
             inside,
             count=len(rows),
@@ -74,6 +92,8 @@ def normsim_2d(
             rounds=rounds,
             order=torch.from_numpy(order),
             device=chosen,
+            # Others would unpack compressed files for each round.
+            others=values_of if cluster and not images.held else None,
             report=part_of(report, _FIRST_PASS, 1),
         )
     column = np.full(len(usable), np.nan, np.float32)
@@ -129,49 +149,127 @@ def _count(keep: int | float | Decimal | Fraction, pairs: int) -> int:
     return int(Fraction(share) * pairs)
 
 
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A shard whose second moments are asked for: of the pairs that start, and of all others. Both: (N,) bool."""
+
+    shard: Shard
+    start: np.ndarray
+    others: np.ndarray
+
+    def __str__(self) -> str:
+        return self.shard.name
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Ascending row numbers of the run whose values by a moment, (D, D) float64, are asked for."""
+
+    rows: np.ndarray
+    moment: torch.Tensor
+
+    def __str__(self) -> str:
+        return f"rows {self.rows[0]:,} to {self.rows[-1]:,}"
+
+
+@dataclass(frozen=True)
+class _OverPool:
+    """The work that needs a pool's images. root: the run's folder."""
+
+    root: Path
+    pool: Pool
+    arch: Arch
+    gives: str = "sums and values"
+    folder: None = None
+
+    @property
+    def description(self) -> Path:
+        return self.root / "run.json"
+
+    def begin(self, device: str) -> Do:
+        images, room, computing = _Images(self.pool, self.arch), threading.Semaphore(2), threading.Lock()
+
+        def do(unit: _Part | _Rows, report: Report) -> Any:
+            with room:
+                if isinstance(unit, _Part):
+                    return images.moments(unit, device, computing)
+                with computing:
+                    values = Values(images.at, torch.device(device))
+                    return values.of(unit.rows, unit.moment.to(device)), values.longest
+
+        return do
+
+
+def _moments(
+    images: _Images, rows: np.ndarray, usable: np.ndarray, workers: Workers, report: Report
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The second moments of the rows, and of all others that are usable: (D, D) float64 each.
+
+    Block after block is added, whoever computed them: the sums are the same on any number of workers.
+    """
+    inside, others = torch.zeros((2, images.width, images.width), dtype=torch.float64)
+    start = np.zeros(len(usable), bool)
+    start[rows] = True
+    parts = [_Part(shard, start[here], usable[here] & ~start[here]) for shard, here in images.places]
+    for index, (blocks, unpacked) in enumerate(results(workers, parts)):
+        _, here = images.places[index]
+        for both in blocks:
+            for total, moment in zip((inside, others), both, strict=True):
+                if moment is not None:
+                    total += moment
+        if unpacked is not None:
+            images.held[index] = here.start + np.flatnonzero(start[here]), unpacked
+        report(here.stop, len(usable), "pairs")
+    return inside, others
+
+
 class _Images:
-    """A pool's images, of unit length; those of some rows can be read in any order, from any thread."""
+    """A pool's images, of unit length, to be read in any order, from any thread.
 
-    def __init__(self, pool: Pool, arch: Arch, rows: np.ndarray) -> None:
-        self._shards, self._arch, self._rows = pool.shards, arch, rows
-        self._members = [find_member(shard, arch.image_member) for shard in pool.shards]
+    places: the shards, and each one's row numbers. held: of shards that would have to be unpacked as a whole, by their
+    places, some row numbers and their images.
+    """
+
+    def __init__(self, pool: Pool, arch: Arch) -> None:
+        self._arch, self.width = arch, arch.width
         self._first = np.cumsum([0, *(shard.rows for shard in pool.shards)])
-        self._held: dict[int, np.ndarray] = {}  # rows of files that would have to be unpacked as a whole
+        self.places = [(s, slice(a, a + s.rows)) for s, a in zip(pool.shards, self._first.tolist(), strict=False)]
+        self._member = functools.cache(lambda index: find_member(pool.shards[index], arch.image_member))
+        self.held: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def moments(self, usable: np.ndarray, device: str, report: Report) -> tuple[torch.Tensor, torch.Tensor]:
-        """The second moments of the rows, and of all others that are usable: (D, D) float64 each."""
-        inside, others = torch.zeros((2, self._arch.width, self._arch.width), dtype=torch.float64)
-        chosen = np.zeros(len(usable), bool)
-        chosen[self._rows] = True
-        for index, first in enumerate(self._first[:-1].tolist()):
-            for start, image in self._blocks(index):
-                here = slice(first + start, first + start + len(image))
-                for total, which in ((inside, chosen[here]), (others, usable[here] & ~chosen[here])):
-                    if which.any():
-                        total += second_moment(torch.from_numpy(at_unit_length(image[which])), device=device)
-                if self._members[index][1].offset is None:
-                    held = [self._held[index]] if index in self._held else []
-                    self._held[index] = np.concatenate([*held, image[chosen[here]]])
-                report(here.stop, len(usable), "pairs")
-        return inside, others
+    def moments(
+        self, part: _Part, device: str, computing: threading.Lock
+    ) -> tuple[list[list[torch.Tensor | None]], np.ndarray | None]:
+        """Both second moments of each block of a shard, (D, D) float64, None of none.
 
-    def _blocks(self, index: int) -> Iterator[tuple[int, np.ndarray]]:
-        """A shard's images as they are stored, a block at a time in the same memory, and where each block begins."""
-        with ImageBlocks(self._shards[index], self._arch) as blocks:
-            for start in range(0, blocks.rows, _BLOCK):
-                yield start, blocks.read(slice(start, min(start + _BLOCK, blocks.rows)))
+        And the images of the pairs that start, where the shard's file has to be unpacked as a whole. computing: held
+        while it computes, and not while it reads.
+        """
+        blocks, unpacked = list[list[torch.Tensor | None]](), list[np.ndarray]()
+        _, member = find_member(part.shard, self._arch.image_member)
+        with ImageBlocks(part.shard, self._arch) as reader:
+            for first in range(0, reader.rows, _BLOCK):
+                check()
+                here = slice(first, min(first + _BLOCK, reader.rows))
+                image = reader.read(here)
+                chosen = [image[which[here]] for which in (part.start, part.others)]
+                if member.offset is None:
+                    unpacked.append(chosen[0])
+                with computing:
+                    some = [torch.from_numpy(at_unit_length(rows)) if len(rows) else None for rows in chosen]
+                    blocks.append([None if rows is None else second_moment(rows, device=device) for rows in some])
+        return blocks, np.concatenate(unpacked) if unpacked else None
 
-    def at(self, places: np.ndarray) -> torch.Tensor:
-        """The images of some of the rows, given by ascending places among them: (n, D) float16 or float32."""
-        rows = self._rows[places]
+    def at(self, rows: np.ndarray) -> torch.Tensor:
+        """The images of ascending row numbers: (n, D) float16 or float32."""
         cuts = np.searchsorted(rows, self._first)
         shards = np.flatnonzero(np.diff(cuts)).tolist()
         return torch.from_numpy(np.concatenate([self._in_shard(i, rows[cuts[i] : cuts[i + 1]]) for i in shards]))
 
     def _in_shard(self, index: int, rows: np.ndarray) -> np.ndarray:
-        if index in self._held:
-            first = int(np.searchsorted(self._rows, self._first[index]))
-            image = self._held[index][np.searchsorted(self._rows, rows) - first]
+        if index in self.held:
+            known, held = self.held[index]
+            image = held[np.searchsorted(known, rows)]
         else:
-            image = read_array(*self._members[index])[rows - self._first[index]]
+            image = read_array(*self._member(index))[rows - self._first[index]]
         return at_unit_length(image.astype(np.float16 if image.dtype.itemsize == 2 else np.float32, copy=False))

@@ -24,7 +24,6 @@ from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.scoring.s_cliploss import clip_score, normalizer, s_cliploss
 from clipsel_core.tasks import Report, check, part_of
 
-AT_ONCE = 3  # groups to give a scorer side by side: it reads one and writes one while it computes another
 _SIMILARITY = re.compile(r"clip_.+_similarity_score|similarity|clip_score|clip_similarity", re.IGNORECASE)
 _FEWEST_TO_COMPARE, _LEAST_CORRELATION = 50, 0.2
 

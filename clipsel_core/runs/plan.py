@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
-from clipsel_core import __version__
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError, counted
 from clipsel_core.files import portable_path
 from clipsel_core.npy import read_members
 from clipsel_core.pool.conventions import is_hidden
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, Shard, check_uids, metadata_files, open_pool, read_teachers, read_uids
+from clipsel_core.processes import versions
 from clipsel_core.runs.store import (
     AddedTarget,
     RunConfig,
     ShardInfo,
     TargetInfo,
+    added_file,
     description_files,
     read_config,
     score_file,
@@ -125,10 +124,13 @@ def plan_run(
 
 @dataclass(frozen=True)
 class Group:
-    """Shards that are divided into batches together. left: those of them that have no scores yet."""
+    """Shards that are divided into batches together. left: those that have no scores yet; its str names them."""
 
     shards: tuple[Shard, ...]
     left: tuple[Shard, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(shard.name for shard in self.left)
 
     @property
     def name(self) -> str:
@@ -141,14 +143,18 @@ class Group:
         return sum(shard.rows for shard in self.left)
 
 
-def groups_left(root: Path, shards: Sequence[Shard], together: int) -> list[Group]:
+def groups_left(root: Path, shards: Sequence[Shard], together: int, added: str = "") -> list[Group]:
     """The groups of a run that have something left to score, in the pool's order.
 
     together: shards in a group; the last may have fewer. A group is a function of the pool alone, so a run that is
-    taken up again has the same batches.
+    taken up again has the same batches. added: the folder of the target that is added; none for the run's own scores.
     """
+
+    def is_left(shard: Shard) -> bool:
+        return not (added_file(root, added, shard.name) if added else score_file(root, shard.name)).exists()
+
     sets = (tuple(shards[start : start + together]) for start in range(0, len(shards), together))
-    groups = (Group(s, tuple(shard for shard in s if not score_file(root, shard.name).exists())) for s in sets)
+    groups = (Group(s, tuple(filter(is_left, s))) for s in sets)
     return [group for group in groups if group.left]
 
 
@@ -159,12 +165,16 @@ def nothing_scored(root: Path) -> bool:
 
 def with_targets(plan: Plan) -> Plan:
     """A plan with its targets, read again from their files. Raises RunError where one has changed."""
-    targets = {}
-    for was in plan.config.targets:
-        now, targets[was.name] = load_target(was.name, plan.root / was.path, plan.pool, plan.arch, plan.root)
-        if was.sha256 != now.sha256:
-            raise RunError(now.path, expected="the target as it was begun with", found="another file")
-    return replace(plan, targets=targets)
+    infos, pool, arch = plan.config.targets, plan.pool, plan.arch
+    return replace(plan, targets={info.name: read_target_again(info, pool, arch, plan.root) for info in infos})
+
+
+def read_target_again(was: TargetInfo, pool: Pool, arch: Arch, root: Path) -> torch.Tensor:
+    """The rows or the moment of a target that a run was begun with. Raises RunError where it has changed."""
+    now, rows = load_target(was.name, root / was.path, pool, arch, root)
+    if was.sha256 != now.sha256:
+        raise RunError(now.path, expected="the target as it was begun with", found="another file")
+    return rows
 
 
 def resolve_devices(text: str) -> tuple[str, ...]:
@@ -226,12 +236,6 @@ def _config(
         expected = first["msg"].lower().removeprefix("input should be ")
         expected = f"a number {expected}" if expected.startswith(("greater", "less")) else expected
         raise ScoringError(where, expected=expected, found=repr(first["input"])) from error
-
-
-def versions() -> dict[str, str]:
-    """What decides a score's last digits beside the arithmetic: the versions of what computes."""
-    installed = {name: version(name) for name in ("torch", "numpy", "pyarrow")}
-    return {"clipsel": __version__, "python": platform.python_version(), **installed}
 
 
 def shard_infos(pool: Pool, arch: Arch) -> tuple[ShardInfo, ...]:

@@ -120,8 +120,8 @@ class ShardInfo(_Frozen):
 class AddedTarget(_Frozen):
     """A target that a finished run was compared with later, as RUN/added/<name>/target.json says it.
 
-    norms, device, tiles, versions: as in RunConfig. metrics: its score columns. complete: whether every shard has them;
-    until then nobody sees them.
+    norms, device, tiles, versions, tried_again: as in RunConfig. metrics: its score columns. complete: whether every
+    shard has them; until then nobody sees them.
     """
 
     format: Literal[1] = 1
@@ -132,6 +132,7 @@ class AddedTarget(_Frozen):
     versions: dict[str, str] = {}
     metrics: tuple[MetricName, ...]
     complete: bool = False
+    tried_again: Annotated[int, Field(ge=0)] = Field(default=0, exclude_if=lambda times: times == 0)
 
     @property
     def folder(self) -> str:

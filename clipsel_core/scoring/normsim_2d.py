@@ -24,6 +24,7 @@ from clipsel_core.tasks import Report, silent
 
 _BLOCK = 256  # rows of a product: always so many, so that a row's value does not depend on where it stands
 _LARGE_BLOCK = 32 * _BLOCK  # on other devices than the CPU
+FEW = 16 * _BLOCK  # rows, at most, whose values are computed here rather than by others
 _BATCH = 2 * _BLOCK  # values are computed in multiples of so many
 _PARTS = 4  # of what is subtracted from a moment, each summed by one thread
 # More than float64 rounds off values and eigenvalues, in proportion to the trace of M.
@@ -81,13 +82,15 @@ def falling_order(
     rounds: int,
     order: Tensor | None = None,
     device: str | torch.device = "cpu",
+    others: Callable[[np.ndarray, Tensor], tuple[np.ndarray, float]] | None = None,
     report: Report = silent,
 ) -> Tensor:
     """normsim_2d of images that are read as they are needed: all of them once, then a few times c in a round.
 
     read: the images of ascending row numbers, (n,) int64 to (n, D); called from several threads, for 256 rows at most
         on the CPU and 8,192 on other devices.
-    own_moment: (D, D) float64, second_moment of all `count` images. Everything else: as for normsim_2d.
+    own_moment: (D, D) float64, second_moment of all `count` images. others: have what `Values.of` computes of many rows
+        by a moment on the CPU computed elsewhere; gives it and the largest |x|^2. Everything else: as for normsim_2d.
     Memory: 30 bytes a pair, and 25 at times, besides what `read` holds.
     """
     fits = pool_moment.shape == own_moment.shape and pool_moment.dtype == torch.float64
@@ -104,7 +107,7 @@ def falling_order(
     if keep == count:
         return torch.from_numpy(place)
     device = usable_device(device)
-    bounds = _Bounds(_Values(read, device), count, np.arange(count) if order is None else order.numpy())
+    bounds = _Bounds(Values(read, device, others), count, np.arange(count) if order is None else order.numpy())
     moment, left, fallen = (pool_moment / pool_moment.trace()).to(device), own_moment.to(device, copy=True), 0
     while True:
         lowest = bounds.lowest(min(_per_round(count, keep, rounds), count - keep - fallen), moment)
@@ -175,15 +178,29 @@ def _block(device: torch.device) -> int:
     return _BLOCK if device.type == "cpu" else _LARGE_BLOCK
 
 
-class _Values:
-    """x^T M x of rows, in float64. longest: the largest |x|^2 of those that were computed."""
+class Values:
+    """x^T M x of rows, in float64. longest: the largest |x|^2 of those that were computed.
 
-    def __init__(self, read: Callable[[np.ndarray], Tensor], device: torch.device) -> None:
-        self._read, self._device = read, device
+    read, others: see `falling_order`. A row's value is the same among whichever others it is computed.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[np.ndarray], Tensor],
+        device: torch.device,
+        others: Callable[[np.ndarray, Tensor], tuple[np.ndarray, float]] | None = None,
+    ) -> None:
+        self._read, self._device, self._others = read, device, others
         self.longest = 0.0
 
     def of(self, rows: np.ndarray, moment: Tensor, beside: Callable[[], object] | None = None) -> np.ndarray:
         """The values of ascending row numbers, (n,) float64. beside: computed in the meantime, on one core."""
+        if self._others and len(rows) > FEW:
+            if beside is not None:
+                beside()
+            elsewhere, longest = self._others(rows, moment.cpu())
+            self.longest = max(self.longest, longest)
+            return elsewhere
         block, width = _block(self._device), len(moment)
         blocks = -(-len(rows) // block)
         found, lengths = np.empty(len(rows)), np.zeros(blocks)
@@ -212,7 +229,7 @@ class _Bounds:
     its pair is not computed, and the order of the bounds is what counts.
     """
 
-    def __init__(self, values: _Values, count: int, order: np.ndarray) -> None:
+    def __init__(self, values: Values, count: int, order: np.ndarray) -> None:
         self._values, self._order = values, order
         self._bound = np.zeros(count)
         self._computed = np.zeros(count, np.int32)  # the round whose value a bound is

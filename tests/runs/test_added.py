@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,15 @@ def test_add_target__equals_scoring_with_it_from_the_start(pool, tmp_path, run, 
     assert [target.name for target in done.targets] == ["task", "more"]
     assert told[-1] == (126, 126)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_add_target__on_several_devices_gives_the_bytes_of_one(run, targets):
+    one = files_of(add_target(run.root, "more", targets["more"]).root / "added")
+    shutil.rmtree(run.root / "added")
+    told = []
+    add_target(run.root, "more", targets["more"], device="cpu,cpu", report=lambda *said: told.append(said))
+    assert files_of(run.root / "added") == one
+    assert told[-1] == (126, 126, "pairs", "3 of 3 shards")
 
 
 def test_add_target__selects_and_exports_like_any_other(run, targets):

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
 import pytest
 
+from clipsel_core import cluster as ray_cluster
+from clipsel_core import uids
+from clipsel_core.curation.exploring.searches import search_run
+from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
+from clipsel_core.files import write_json
 from clipsel_core.processes import child_environment, module_command
-from clipsel_core.runs import cluster as runs_cluster
-from clipsel_core.runs.groups import AT_ONCE
+from clipsel_core.runs import dynamic
+from clipsel_core.runs.added import add_target
+from clipsel_core.runs.dynamic import normsim_2d
 from clipsel_core.runs.local import score
-from clipsel_core.runs.store import Run, read_config, score_file
+from clipsel_core.runs.store import Run, read_config
+from clipsel_core.scoring import normsim_2d as scoring_normsim_2d
+from clipsel_core.workers import AT_ONCE
 from tests import traps
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.runs.test_score import OPTIONS, files_of
@@ -38,7 +49,6 @@ else:
 """
 
 LOCAL = """
-from clipsel_core.runs.groups import AT_ONCE
 from clipsel_core.runs.local import score
 
 seen = set()
@@ -112,12 +122,64 @@ def address(nodes, trap):
     trap.clear()
 
 
+class Job:
+    """Scoring the pool, or comparing what was scored with one more target: how it is done, and what it writes."""
+
+    def __init__(self, trap: Trap, root: Path, target: Path | None) -> None:
+        self.folder, self.description = root / "scores", root / "run.json"
+        self.do = partial(score, trap.pool, root, **OPTIONS)
+        options = [(f"--{name.replace('_', '-')}", value) for name, value in OPTIONS.items()]
+        self.words = ["score", trap.pool, root, *(word for option in options for word in option)]
+        if target:
+            self.folder = root / "added" / "more"
+            self.description = self.folder / "target.json"
+            self.do = partial(add_target, root, "more", target)
+            self.words = ["add-target", root, "--target", f"more={target}"]
+
+    def files(self) -> dict[str, bytes]:
+        """Every file that it wrote, by name, but for the count of what was tried again."""
+        self.tried_again()
+        return {path.name: path.read_bytes() for path in (self.description, *sorted(self.folder.iterdir()))}
+
+    def done(self) -> dict[Path, int]:
+        """The shards' files, and when they were written."""
+        return {file: file.stat().st_mtime_ns for file in self.folder.glob("[!.]*.parquet")}
+
+    def tried_again(self) -> int:
+        """How many groups its description says were tried again; from then on it says nothing of them."""
+        said = json.loads(self.description.read_text())
+        times = said.pop("tried_again", 0)
+        write_json(self.description, said)
+        return times
+
+
 @pytest.fixture(scope="module")
-def expected(trap, tmp_path_factory):
+def jobs(trap, tmp_path_factory):
+    """What makes each job in a folder, and the files that it has to leave there, found without a cluster."""
+    folder, target = tmp_path_factory.mktemp("expected"), trap.pool.parent / "more.npy"
+    np.save(target, unit_rows(100, 16, 78))
+    scored = Job(trap, folder / "run", None)
+    scored.do()
+    shutil.copytree(folder / "run", folder / "both")
+    added = Job(trap, folder / "both", target)
+    added.do()
+
+    def make(kind, root):
+        if kind == "score":
+            return Job(trap, root, None), scored.files()
+        shutil.copytree(folder / "run", root)
+        return Job(trap, root, target), added.files()
+
+    return make
+
+
+@pytest.fixture
+def expected(jobs, tmp_path):
     """The files of a run without a cluster."""
-    root = tmp_path_factory.mktemp("expected") / "run"
-    score(trap.pool, root, **OPTIONS)
-    return files_of(root)
+    return jobs("score", tmp_path / "none")[1]
+
+
+BOTH = pytest.mark.parametrize("kind", ["score", "add-target"])
 
 
 def test_cluster__gives_the_bytes_of_one_process(address, trap, tmp_path, capfd):
@@ -132,12 +194,30 @@ def test_cluster__gives_the_bytes_of_one_process(address, trap, tmp_path, capfd)
     assert capfd.readouterr() == ("", "")
 
 
-def test_cluster__an_actor_that_is_killed_costs_nothing(address, trap, tmp_path, expected, capfd):
+@pytest.mark.parametrize("rows", [30, 100])
+def test_cluster__compares_with_a_target_as_one_process_does(address, trap, tmp_path, rows):
+    np.save(tmp_path / "more.npy", unit_rows(rows, 16, 78))
+    score(trap.pool, tmp_path / "one", **OPTIONS)
+    shutil.copytree(tmp_path / "one", tmp_path / "run")
+    add_target(tmp_path / "one", "more", tmp_path / "more.npy")
+    seen = []
+    options = {"cluster": address, "report": lambda *said: seen.append(said)}
+    done = add_target(tmp_path / "run", "more", tmp_path / "more.npy", **options)
+    one, run = (Job(trap, tmp_path / name, tmp_path / "more.npy").files() for name in ("one", "run"))
+    assert len(one) == SHARDS + 1
+    assert run == one
+    assert done.metrics[-1] == "normsim_2_more"
+    assert seen[-1][2:] == ("pairs", f"{SHARDS} of {SHARDS} shards")
+
+
+@BOTH
+def test_cluster__an_actor_that_is_killed_costs_nothing(address, trap, jobs, tmp_path, capfd, kind):
+    job, expected = jobs(kind, tmp_path / "run")
     trap.first_time(ENDS)
-    score(trap.pool, tmp_path / "run", cluster=address, **OPTIONS)
+    job.do(cluster=address)
     assert trap.seen.exists()
-    assert took_again(tmp_path / "run") > 0
-    assert files_of(tmp_path / "run") == expected
+    assert job.tried_again() > 0
+    assert job.files() == expected
     assert capfd.readouterr().out == ""
 
 
@@ -185,30 +265,72 @@ def test_cluster__a_node_that_comes_later_takes_part(address, nodes, trap, tmp_p
     assert files_of(tmp_path / "run") == expected
 
 
-def test_cluster__a_stalled_actor_is_replaced(address, trap, tmp_path, expected, monkeypatch):
-    monkeypatch.setattr(runs_cluster, "_LEAST_STALLED_S", 1.0)
-    monkeypatch.setattr(runs_cluster, "_STALLED_MEDIANS", 1.0)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_cluster__finds_normsim_2d_as_one_process_does(address, trap, pool, tmp_path, monkeypatch, compressed):
+    """The moments of shards and the values of rows are computed there, and an actor is killed meanwhile."""
+    monkeypatch.setattr(scoring_normsim_2d, "FEW", 20)
+    monkeypatch.setattr(dynamic, "FEW", 20)
+    called, rows = [], dynamic._Rows
+    monkeypatch.setattr(dynamic, "_Rows", lambda *given: called.append(given) or rows(*given))
+    if compressed:
+        rewrite_npz(pool / "metadata" / "00000001.npz", compressed=True)
+    run = score(pool if compressed else trap.pool, tmp_path / "run", **OPTIONS)
+    start, options = np.arange(0, run.config.pairs, 2), {"keep": 20, "rounds": 4}
+    expected = normsim_2d(run, start, **options)
+    assert not called
+    trap.first_time(ENDS)
+    found = normsim_2d(run, start, cluster=address, **options)
+    assert trap.seen.exists() != compressed
+    # Rows of compressed files are read once.
+    assert bool(called) != compressed
+    assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(("side", "of_pair"), [("image", True), ("text", False)])
+def test_cluster__searches_as_one_process_does(address, trap, jobs, tmp_path, side, of_pair):
+    jobs("add-target", tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    vector = unit_rows(1, 16, 4)[0]
+    query = uids.to_hex(ScoreTable.open(run).uids_at(np.array([70]))).to_pylist()[0] if of_pair else vector
+    alone = search_run(run, query, side=side, limit=60)
+    trap.first_time(ENDS)
+    seen = []
+    found = search_run(run, query, side=side, limit=60, cluster=address, report=lambda *said: seen.append(said))
+    assert trap.seen.exists()
+    assert found.nearest.rows.tolist() == alone.nearest.rows.tolist()
+    np.testing.assert_allclose(found.nearest.similarity, alone.nearest.similarity, rtol=1e-6, atol=1e-7)
+    assert (found.pairs, seen[-1][:2]) == (run.config.pairs, (run.config.pairs, run.config.pairs))
+
+
+@BOTH
+def test_cluster__a_stalled_actor_is_replaced(address, trap, jobs, tmp_path, monkeypatch, kind):
+    job, expected = jobs(kind, tmp_path / "run")
+    monkeypatch.setattr(ray_cluster, "_LEAST_STALLED_S", 1.0)
+    monkeypatch.setattr(ray_cluster, "_STALLED_MEDIANS", 1.0)
     trap.first_time("os.kill(os.getpid(), 19)")
-    options = {"cluster": address, **OPTIONS}
-    scoring = Thread(target=score, args=(trap.pool, tmp_path / "run"), kwargs=options, daemon=True)
-    scoring.start()
-    join([scoring])
-    assert took_again(tmp_path / "run") > 0
-    assert files_of(tmp_path / "run") == expected
+    doing = Thread(target=job.do, kwargs={"cluster": address}, daemon=True)
+    doing.start()
+    join([doing])
+    assert job.tried_again() > 0
+    assert job.files() == expected
 
 
-def test_cluster__a_group_that_always_ends_its_actor_is_named(address, trap, tmp_path, expected):
+@BOTH
+def test_cluster__a_group_that_always_ends_its_actor_is_named(address, trap, jobs, tmp_path, kind):
+    job, expected = jobs(kind, tmp_path / "run")
     trap.always(ENDS)
     with pytest.raises(
         RunError, match=rf"^{trap.shard}: expected scores, found that a third worker failed there: .+; see"
     ):
-        score(trap.pool, tmp_path / "run", cluster=address, **OPTIONS)
+        job.do(cluster=address)
     # Once with others beside it, then alone.
-    assert 2 <= read_config(tmp_path / "run").tried_again <= AT_ONCE + 1
+    times = job.tried_again()
+    assert 2 <= times <= AT_ONCE + 1
+    write_json(job.description, {**json.loads(job.description.read_text()), "tried_again": times})
     trap.clear()
-    assert score(trap.pool, tmp_path / "run", **OPTIONS).finished
-    assert took_again(tmp_path / "run") >= 2
-    assert files_of(tmp_path / "run") == expected
+    job.do()
+    assert job.tried_again() == times
+    assert job.files() == expected
 
 
 def test_cluster__what_cannot_be_scored_is_said_in_its_own_words(address, pool, tmp_path):
@@ -229,25 +351,22 @@ def test_cluster__a_run_that_cannot_be_written_stops(address, trap, tmp_path):
         score(trap.pool, tmp_path / "run", cluster=address, **OPTIONS)
 
 
-def test_cluster__a_command_that_is_killed_goes_on(address, trap, tmp_path, expected):
+@BOTH
+def test_cluster__a_command_that_is_killed_goes_on(address, trap, jobs, tmp_path, kind):
+    job, expected = jobs(kind, tmp_path / "run")
     trap.first_time("time.sleep(3600)")
-    root, words = tmp_path / "run", {"--batch-size": 16, "--divisions": 3, "--seed": 5, "--temperature": 0.02}
-    options = [str(part) for item in words.items() for part in item]
-    command = module_command("clipsel_core", "score", trap.pool, root, "--cluster", address, *options)
+    command = module_command("clipsel_core", *job.words, "--cluster", address)
     begun = subprocess.Popen(command, env=child_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(
-            lambda: trap.seen.exists() and (root / "run.json").exists() and Run.open(root).score_files,
-            "a shard is done",
-        )
+        until(lambda: trap.seen.exists() and job.done(), "a shard is done")
     finally:
         begun.kill()
         begun.wait()
-    done = {file: file.stat().st_mtime_ns for file in Run.open(root).score_files}
-    assert not score_file(root, trap.shard).exists()
-    score(trap.pool, root, cluster=address, **OPTIONS)
-    assert files_of(root) == expected
-    assert {file: file.stat().st_mtime_ns for file in done} == done
+    done = job.done()
+    assert trap.shard not in {file.stem for file in done}
+    job.do(cluster=address)
+    assert job.files() == expected
+    assert {file: job.done()[file] for file in done} == done
 
 
 def test_cluster__where_there_is_none(trap, tmp_path):

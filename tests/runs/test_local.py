@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from clipsel_core.runs.local import side_by_side
 from clipsel_core.tasks import check
+from clipsel_core.workers import side_by_side
 from tests.waiting import until
 
 

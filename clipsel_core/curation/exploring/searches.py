@@ -9,6 +9,7 @@ similarities go to the smaller row.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,7 @@ from clipsel_core.pool.layout import Arch
 from clipsel_core.pool.target_files import find_target, read_target
 from clipsel_core.runs.store import Run, check_seal, sealed
 from clipsel_core.tasks import Report, silent
+from clipsel_core.workers import Do, Machines, results
 
 _KEY = b"clipsel.search"
 _ENDINGS = (".parquet", ".csv", ".npy")
@@ -107,15 +109,21 @@ def search_run(
     side: Side = "image",
     on_map: bool = False,
     limit: int = 100,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
     report: Report = silent,
 ) -> SearchResult:
     """The pairs of a run most like a query, which is a (D,) embedding or the uid of a pair, itself left out.
 
     side: which embeddings are compared with it. on_map: look only among the pairs on the run's map.
+    cluster, cpus_per_worker: a Ray cluster that searches the pool instead, see `workers.Machines`. It finds the same
+        pairs, with similarities that may differ in the last digit.
     report: told how many of the pairs were looked at.
     Raises: RunError where the run has no such pair or no map; PoolFormatError on damaged embeddings.
     """
     table, among = ScoreTable.open(run), None
+    if on_map and cluster:
+        raise RunError("--cluster", expected="a search of the pool", found="one of the map, which is small")
     if on_map:
         places = read_projection(run, table)
         if places is None:
@@ -123,11 +131,61 @@ def search_run(
             raise RunError(run.root, expected="a map to search on", found="none", remedy=remedy)
         among = places.rows
     vectors = PoolVectors(table, side, among)
-    if isinstance(query, str):
+    if cluster:
+        row = find_row(table, query) if isinstance(query, str) else -1
+        vector = vector_of(table, row, side) if isinstance(query, str) else query
+        work = _Searching(run.root.absolute(), vector, side, limit + 1)
+        found = _nearest_of_shards(work, Machines(("cpu",), cluster, cpus_per_worker), table, report)
+        found = found.without(row).first(limit)
+    elif isinstance(query, str):
         found = neighbours(table, find_row(table, query), side=side, among=vectors, limit=limit, report=report)
     else:
         found = nearest(query, vectors, limit=limit, report=report)
     return SearchResult(table, found, vectors.rows)
+
+
+@dataclass(frozen=True)
+class _Searching:
+    """The work that looks through a run's shards, by name, for those most like a vector. root: the run's folder."""
+
+    root: Path
+    vector: np.ndarray
+    side: Side
+    limit: int
+    gives: str = "similarities"
+    folder: None = None
+
+    @property
+    def description(self) -> Path:
+        return self.root / "run.json"
+
+    def begin(self, device: str) -> Do:
+        table = ScoreTable.open(Run.open(self.root))
+        places = dict(zip(table.shard_names, table.files.rows_of_shards(), strict=True))
+
+        def do(shard: str, report: Report) -> Nearest:
+            rows = np.arange(places[shard].start, places[shard].stop)
+            return nearest(self.vector, PoolVectors(table, self.side, rows), limit=self.limit, report=report)
+
+        return do
+
+
+def _nearest_of_shards(work: _Searching, machines: Machines, table: ScoreTable, report: Report) -> Nearest:
+    """What is most like the work's vector in all shards: what `nearest` finds in all of them at once."""
+    best = Nearest(np.empty(0, np.int64), np.empty(0, np.float32))
+    with machines.workers(work, len(table.shard_names)) as workers:
+        found = results(workers, table.shard_names)
+        for of_shard, more in zip(table.files.rows_of_shards(), found, strict=True):
+            best = _best(best, more, work.limit, np.asarray)
+            report(of_shard.stop, len(table), "pairs")
+    return best
+
+
+def _best(known: Nearest, more: Nearest, limit: int, strength: Callable[[np.ndarray], np.ndarray]) -> Nearest:
+    """The best of both. more: rows that come later, so that a stable sort settles equal similarities."""
+    rows, similarity = np.append(known.rows, more.rows), np.append(known.similarity, more.similarity)
+    order = np.argsort(-strength(similarity), kind="stable")[:limit]
+    return Nearest(rows[order], similarity[order])
 
 
 def neighbours(
@@ -183,10 +241,7 @@ def nearest(
         if len(values) > limit > 0:
             least = np.partition(values, len(values) - limit)[len(values) - limit]
             usable = usable[values >= least]
-        # Rows that come later stand behind, so that a stable sort settles equal similarities.
-        known, similarity = np.append(best.rows, rows[usable]), np.append(best.similarity, found[usable])
-        order = np.argsort(-strength(similarity), kind="stable")[:limit]
-        best = Nearest(known[order], similarity[order])
+        best = _best(best, Nearest(rows[usable], found[usable]), limit, strength)
         done += len(rows)
         report(done, vectors.rows, "pairs")
     return best

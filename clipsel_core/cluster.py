@@ -1,8 +1,9 @@
-"""How does a Ray cluster score a run's groups? An actor a GPU, or a few cores each, over folders that all nodes share.
+"""How does a Ray cluster do work that comes in units? An actor a GPU, or a few cores each, over shared folders.
 
-Actors write the scores themselves: only groups go there, and only how far they are comes back. An actor gets groups
-once it has said that it is ready, so one that waits for room holds none. A group whose actor was lost goes to another,
-which does nothing else meanwhile: so a group that ends its actors is known for it. Ray is imported when it is needed.
+Actors write files themselves: only units go there, and only how far they are and what little they found comes back. An
+actor gets units once it has said that it is ready, so one that waits for room holds none. A unit whose actor was lost
+goes to another, which does nothing else meanwhile: so a unit that ends its actors is known for it. Ray is imported when
+it is needed.
 """
 
 from __future__ import annotations
@@ -20,34 +21,30 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import torch
-
 from clipsel_core import errors, files
 from clipsel_core.errors import ClipselError, RunError, WorkerError, counted
-from clipsel_core.processes import as_worker_error
-from clipsel_core.runs.groups import AT_ONCE, GroupScorer
-from clipsel_core.runs.plan import Group, Plan, versions, with_targets
-from clipsel_core.runs.store import digest_of, read_config
+from clipsel_core.processes import as_worker_error, versions
 from clipsel_core.tasks import Report, allowed_cores, check
+from clipsel_core.workers import AT_ONCE, Do, Machines, Work
 
 _log = logging.getLogger(__name__)
 _TRIES = 3
 _SECONDS_BETWEEN_LOOKS, _SECONDS_BETWEEN_WORDS = 0.5, 0.3
-# A group is given up where its actor has said nothing for so many times the median of those that were scored.
+# A unit is given up where its actor has said nothing for so many times the median of those that were done.
 _STALLED_MEDIANS, _LEAST_STALLED_S, _FEWEST_TO_JUDGE = 10, 60.0, 3
 _SECONDS_TO_START, _SECONDS_TO_CONNECT = 120.0, 10.0
-_OBJECTS_BYTES = 100 << 20  # a plan is all that Ray keeps for us
-_LATER = 64  # workers that may come while the run goes on, beyond those that there is room for at first
+_OBJECTS_BYTES = 100 << 20  # the work is all that Ray keeps for us
+_LATER = 64  # workers that may come while the work goes on, beyond those that there is room for at first
 
 
 @dataclass(eq=False)
 class _Ready:
-    """An actor that is ready. held: groups that it has. alone: whether it is to have no other beside the one."""
+    """An actor that is ready. held: units that it has. alone: whether it is to have no other beside the one."""
 
     actor: Any
     held: int = 0
@@ -56,17 +53,14 @@ class _Ready:
 
 
 class ClusterWorkers(AbstractContextManager):
-    """Actors on a cluster's nodes. One that is lost is replaced, where and when there is room.
+    """Actors on a cluster's nodes, as `workers.Workers`. One that is lost is replaced, where and when there is room.
 
     One more than there is room for is always asked for, so that a node that comes later takes part.
 
-    address: "auto" for the cluster that is running, "local" for one of this machine that ends with this, else
-        host:port. cpus: cores of an actor that computes on them; None for those of the smallest node.
-    at_once: groups to be given to `score_and_write` side by side. tried_again: groups that were given to another actor.
     Raises: RunError where there is no Ray, no such cluster, or nothing in it to compute on.
     """
 
-    def __init__(self, address: str, cpus: int | None, plan: Plan, groups: int) -> None:
+    def __init__(self, machines: Machines, work: Work, units: int) -> None:
         self._changed = threading.Condition()
         self._ready: list[_Ready] = []
         self._starting: dict[Any, threading.Thread] = {}
@@ -75,22 +69,22 @@ class ClusterWorkers(AbstractContextManager):
         self._left = False
         self._seconds: deque[float] = deque(maxlen=100)
         self.tried_again = 0
-        self._root = plan.root
-        self._ray, self._is_ours = _connect(address)
+        self._gives, self._folder, is_on_gpu = work.gives, work.folder, machines.devices[0].startswith("cuda")
+        self._ray, self._is_ours = _connect(machines.cluster or "")
         try:
-            self._wanted, count = self._resources(plan, cpus)
-            self._given = self._ray.put(replace(plan, targets={}))
-            threads = self._wanted["num_cpus"] or None
+            self._wanted, count = self._resources(is_on_gpu, machines.cpus)
+            device, threads = "cuda:0" if is_on_gpu else "cpu", self._wanted["num_cpus"] or None
+            self._given = self._ray.put(_Given(work, device, threads, versions(), files.sha256_of(work.description)))
             options = {**self._wanted, "max_concurrency": AT_ONCE + 1, "max_restarts": 0}
             kind = self._ray.remote(_Actor).options(**options)
-            self._make: Callable[[], Any] = lambda: kind.remote(self._given, threads)
-            self._most = min(groups, max(count, _LATER))
-            for _ in range(min(count, groups)):
+            self._make: Callable[[], Any] = lambda: kind.remote(self._given)
+            self._most = min(units, max(count, _LATER))
+            for _ in range(min(count, units)):
                 self._start()
         except BaseException:
             self.__exit__()
             raise
-        self.at_once = min(groups, self._most * AT_ONCE)
+        self.at_once = min(units, self._most * AT_ONCE)
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
@@ -102,19 +96,19 @@ class ClusterWorkers(AbstractContextManager):
             thread.join()
         if self._is_ours:
             self._ray.shutdown()
-        files.remove_leftovers(self._root / "scores")
+        if self._folder:
+            files.remove_leftovers(self._folder)
 
-    def score_and_write(self, group: Group, report: Report) -> None:
-        """As GroupScorer.score_and_write, there. Raises RunError where three actors were lost at it, or failed."""
-        shards = ", ".join(shard.name for shard in group.left)
+    def do(self, unit: Any, report: Report) -> Any:
+        """Has an actor do a unit. Raises what that does, and RunError where three actors were lost at it, or failed."""
         how = ""
         for attempt in range(1, _TRIES + 1):
             ready = self._take(alone=attempt > 1)
             began = time.monotonic()
             try:
-                self._have_scored(ready, group, report)
+                found = self._have_done(ready, unit, report)
                 self._seconds.append(time.monotonic() - began)
-                return
+                return found
             except (WorkerError, TimeoutError, self._ray.exceptions.RayError) as error:
                 how = error.found if isinstance(error, WorkerError) else _reason(error)
                 if not isinstance(error, WorkerError):
@@ -126,19 +120,19 @@ class ClusterWorkers(AbstractContextManager):
             if attempt < _TRIES:
                 with self._changed:
                     self.tried_again += 1
-                _log.warning("%s: scored again by another worker: %s", shards, how)
+                _log.warning("%s: tried again by another worker: %s", unit, how)
         remedy = "see whether memory runs out, and Ray's logs, then start it again to go on"
-        raise RunError(shards, expected="scores", found=f"that a third worker failed there: {how}", remedy=remedy)
+        raise RunError(unit, expected=self._gives, found=f"that a third worker failed there: {how}", remedy=remedy)
 
-    def _resources(self, plan: Plan, cpus: int | None) -> tuple[dict[str, int], int]:
+    def _resources(self, is_on_gpu: bool, cpus: int | None) -> tuple[dict[str, int], int]:
         """What an actor takes, in Ray's words, and how many of them there is room for."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-        if torch.device(plan.config.device).type == "cuda":
+        if is_on_gpu:
             wanted, count, expected = {"num_gpus": 1, "num_cpus": 0}, gpus, "a GPU"
         else:
             if gpus:
-                _log.warning("--cluster: %s without work; start it where there is one", counted(gpus, "GPUs"))
+                _log.warning("--cluster: %s without work, as it computes on the CPU", counted(gpus, "GPUs"))
             cores = [int(node.get("CPU", 0)) for node in nodes]
             each = cpus or min((some for some in cores if some), default=1)
             wanted, count = {"num_cpus": each}, sum(some // each for some in cores)
@@ -184,7 +178,7 @@ class ClusterWorkers(AbstractContextManager):
             self._changed.notify_all()
 
     def _take(self, alone: bool) -> _Ready:
-        """An actor that has room for a group, the one with the fewest; for one to be scored alone, one without any."""
+        """An actor that has room for a unit, the one with the fewest; for one to be done alone, one without any."""
         with self._changed:
             self._waiting_to_be_alone += alone
             try:
@@ -207,9 +201,9 @@ class ClusterWorkers(AbstractContextManager):
             finally:
                 self._waiting_to_be_alone -= alone
 
-    def _have_scored(self, ready: _Ready, group: Group, report: Report) -> None:
-        """Raises what the actor does; RayError where it is lost; TimeoutError where it has stalled."""
-        words = ready.actor.score.options(num_returns="streaming").remote(group)
+    def _have_done(self, ready: _Ready, unit: Any, report: Report) -> Any:
+        """What a unit gives. Raises what the actor does, RayError where it is lost, TimeoutError where it stalls."""
+        words = ready.actor.do.options(num_returns="streaming").remote(unit)
         while True:
             (heard, _) = self._ray.wait([words], timeout=_SECONDS_BETWEEN_LOOKS)
             check()
@@ -224,7 +218,7 @@ class ClusterWorkers(AbstractContextManager):
             kind, said = self._ray.get(next(words))
             ready.heard_s = time.monotonic()
             if kind == "done":
-                return
+                return said
             if kind == "failed":
                 raise errors.from_parts(said)
             report(*said)
@@ -261,7 +255,7 @@ def _connect(address: str) -> tuple[Any, bool]:
         def _runtime_env_has_working_dir(self) -> bool:
             return True
 
-    package = str(Path(__file__).parents[2])
+    package = str(Path(__file__).parents[1])
     here = [] if package in site.getsitepackages() else [package]
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
@@ -292,47 +286,61 @@ def _reason(error: Exception) -> str:
     return said.split("\n")[-1] or type(error).__name__
 
 
-class _Actor:
-    """In a process of the cluster: keeps the scorer of a plan. threads: to compute with; None for all of the node's."""
+@dataclass(frozen=True)
+class _Given:
+    """What an actor is made from. threads: to compute with; None for all of the node's.
 
-    def __init__(self, plan: Plan, threads: int | None) -> None:
-        self._plan, self._threads = plan, threads or allowed_cores()
-        self._scorer: GroupScorer | None = None
+    versions, digest: of the libraries and of the work's description, as they are where it was started.
+    """
+
+    work: Work
+    device: str
+    threads: int | None
+    versions: dict[str, str]
+    digest: str
+
+
+class _Actor:
+    """In a process of the cluster: keeps what does the units of some work."""
+
+    def __init__(self, given: _Given) -> None:
+        self._given = given
+        self._do: Do | None = None
 
     def begin(self) -> tuple[str, Any]:
-        """Makes the scorer. Returns ("done", None) or ("failed", parts of an error)."""
+        """Gets ready. Returns ("done", None) or ("failed", parts of an error)."""
+        return _outcome("a worker", self._given.work.gives, self._begin)
 
-        def make() -> None:
-            plan, node = self._plan, f"node {socket.gethostname()}"
-            was, now = plan.config.versions, versions()
-            if other := [name for name in {**was, **now} if was.get(name) != now.get(name)]:
-                expected, found = (", ".join(f"{name} {side.get(name)}" for name in other) for side in (was, now))
-                raise RunError(node, expected=f"{expected}, as where it was started", found=found)
-            try:
-                is_same = digest_of(read_config(plan.root)) == digest_of(plan.config)
-            except RunError:
-                is_same = False
-            if not is_same:
-                expected, remedy = f"the run in {plan.root}", "score into a folder that all nodes share"
-                raise RunError(node, expected=expected, found="none there, or another", remedy=remedy)
-            # What nobody on this node holds there may be in work on another.
-            files.leave_asides(plan.root / "scores")
-            torch.set_num_threads(self._threads)
-            is_on_gpu = torch.device(plan.config.device).type == "cuda"
-            self._scorer = GroupScorer(with_targets(plan), "cuda:0" if is_on_gpu else "cpu")
+    def _begin(self) -> None:
+        import torch
 
-        return _outcome("a worker", make)
+        given, node = self._given, f"node {socket.gethostname()}"
+        was, now, file = given.versions, versions(), given.work.description
+        if other := [name for name in {**was, **now} if was.get(name) != now.get(name)]:
+            expected, found = (", ".join(f"{name} {side.get(name)}" for name in other) for side in (was, now))
+            raise RunError(node, expected=f"{expected}, as where it was started", found=found)
+        if not file.is_file() or files.sha256_of(file) != given.digest:
+            expected, remedy = f"{file}, as where it was started", "keep runs and pools in folders that all nodes share"
+            raise RunError(node, expected=expected, found="none there, or another", remedy=remedy)
+        # What nobody on this node holds there may be in work on another.
+        if given.work.folder:
+            files.leave_asides(given.work.folder)
+        torch.set_num_threads(given.threads or allowed_cores())
+        self._do = given.work.begin(given.device)
 
-    def score(self, group: Group) -> Iterator[tuple[str, Any]]:
-        """Scores a group. Yields ("told", what a Report is told), a few times a second, and at the end as `begin`."""
+    def do(self, unit: Any) -> Iterator[tuple[str, Any]]:
+        """Does a unit. Yields ("told", what a Report is told), a few times a second, and at the end as `begin`.
+
+        What the unit gives is in the place of None then.
+        """
         words = SimpleQueue[tuple[str, Any]]()
 
-        def score() -> None:
-            assert self._scorer is not None
-            self._scorer.score_and_write(group, lambda *said: words.put(("told", said)))
+        def do() -> Any:
+            assert self._do is not None
+            return self._do(unit, lambda *said: words.put(("told", said)))
 
-        shards = ", ".join(shard.name for shard in group.left)
-        threading.Thread(target=lambda: words.put(_outcome(shards, score)), daemon=True).start()
+        gives = self._given.work.gives
+        threading.Thread(target=lambda: words.put(_outcome(str(unit), gives, do)), daemon=True).start()
         said_s = 0.0
         while (word := words.get())[0] == "told":
             if time.monotonic() - said_s > _SECONDS_BETWEEN_WORDS:
@@ -341,10 +349,9 @@ class _Actor:
         yield word
 
 
-def _outcome(where: str, work: Callable[[], object]) -> tuple[str, Any]:
+def _outcome(where: str, expected: str, work: Callable[[], Any]) -> tuple[str, Any]:
     try:
-        with as_worker_error(where, "scores"):
-            work()
+        with as_worker_error(where, expected):
+            return "done", work()
     except (ClipselError, OSError) as error:
         return "failed", errors.parts(error)
-    return "done", None
