@@ -136,7 +136,7 @@ class _Images:
         self._shards, self._arch, self._rows = pool.shards, arch, rows
         self._members = [find_member(shard, arch.image_member) for shard in pool.shards]
         self._first = np.cumsum([0, *(shard.rows for shard in pool.shards)])
-        self._held: dict[int, np.ndarray] = {}  # rows of files that would have to be unpacked as a whole
+        self._held: dict[int, np.ndarray] = {}  # rows of files that would have to be read as a whole
 
     def moments(self, usable: np.ndarray, device: str, report: Report) -> tuple[torch.Tensor, torch.Tensor]:
         """The second moments of the rows, and of all others that are usable: (D, D) float64 each."""
@@ -149,7 +149,7 @@ class _Images:
                 for total, which in ((inside, chosen[here]), (others, usable[here] & ~chosen[here])):
                     if which.any():
                         total += second_moment(torch.from_numpy(at_unit_length(image[which])), device=device)
-                if self._members[index][1].offset is None:
+                if self._members[index][1].offset is None or self._members[index][0].remote:
                     held = [self._held[index]] if index in self._held else []
                     self._held[index] = np.concatenate([*held, image[chosen[here]]])
                 report(here.stop, len(usable), "pairs")

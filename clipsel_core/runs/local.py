@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ import torch
 
 from clipsel_core import files
 from clipsel_core.errors import LostWorkerError, PoolFormatError, RunError, ScoringError, WorkerError, counted
+from clipsel_core.places import Place
 from clipsel_core.processes import Crew
 from clipsel_core.runs.cluster import ClusterWorkers
 from clipsel_core.runs.groups import AT_ONCE, GroupScorer
@@ -37,7 +39,7 @@ _ATTEMPTS = 2
 
 
 def score(
-    pool: str | Path,
+    pool: str | os.PathLike[str],
     root: str | Path,
     *,
     cluster: str | None = None,
@@ -61,7 +63,7 @@ def score(
     root = Path(root)
     workers: Callable[[Plan, int], _Workers | ClusterWorkers] = _Workers
     if cluster:
-        pool, root = Path(pool).absolute(), root.absolute()
+        pool, root = Place.of_pool(pool).absolute(), root.absolute()
         workers = functools.partial(ClusterWorkers, cluster, cpus_per_worker)
         if (device := options.get("device", "auto")) not in ("auto", "cpu", "cuda"):
             remedy = "a cluster takes all of its GPUs"

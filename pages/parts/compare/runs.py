@@ -53,7 +53,7 @@ def compare_runs(entry: Entry) -> None:
     """Draws how far another run agrees with this one, and the pairs that only one of them ranks high."""
     run, others = state.open_run(entry), _others(entry)
     if not others:
-        again = messages.command("score", run.pool_root, f"{run.root}-seed1", "--arch", run.config.arch, "--seed", 1)
+        again = messages.command("score", run.pool_address, f"{run.root}-seed1", "--arch", run.config.arch, "--seed", 1)
         why = "Score the pool again with another seed, teacher, temperature, batch size or number of divisions."
         messages.show_empty("No other run to compare with", why, again)
         return
@@ -93,11 +93,11 @@ def compare_runs(entry: Entry) -> None:
 
 def _others(entry: Entry) -> list[Entry]:
     """Runs with a finished shard, those of the same pool first."""
-    mine, found = state.open_run(entry).pool_root, []
+    mine, found = state.open_run(entry).pool_address, []
     for other in catalog.entries():
         try:
             if other.key != entry.key and state.open_run(other).score_files:
-                found.append((state.open_run(other).pool_root != mine, other))
+                found.append((state.open_run(other).pool_address != mine, other))
         except ClipselError:
             # A run that cannot be read is told about where it is opened.
             continue
