@@ -31,7 +31,7 @@ def add_map(run: Run, pairs: int, seed: int = 0) -> None:
     columns = {"uid_hi": names["f0"].copy(), "uid_lo": names["f1"].copy(), "x": places[:, 0], "y": places[:, 1]}
     pq.write_table(pa.table(columns), run.projection_file)
     ends = [_ends(table.files.column(metric)) for metric in table.metrics]
-    _write_images(run.pool_root, table, np.unique(np.concatenate([rows, *ends])), draw)
+    _write_images(Path(run.pool_address), table, np.unique(np.concatenate([rows, *ends])), draw)
 
 
 def _ends(values: np.ndarray) -> np.ndarray:

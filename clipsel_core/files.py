@@ -44,6 +44,15 @@ def expect_regular(path: str | os.PathLike[str]) -> None:
         raise OSError(errno.EINVAL, "a pipe, a socket or a device", str(path))
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder it lies in, has a name that begins with a dot, as AppleDouble's ._x does.
+
+    >>> is_hidden("shards/._000.tar"), is_hidden("./a.jpg"), is_hidden("../a.jpg")
+    (True, False, False)
+    """
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Has `write` fill a file under another name in the same folder, syncs it, and renames it to `path`.
 

@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
@@ -26,7 +26,8 @@ import numpy as np
 
 from clipsel_core.errors import PoolFormatError, reason_of
 from clipsel_core.files import expect_regular, write_atomically
-from clipsel_core.tasks import allowed_cores, check
+from clipsel_core.places import Place
+from clipsel_core.tasks import allowed_cores, check, in_order
 
 _log = logging.getLogger(__name__)
 _LONGEST_HEADER = 10_000  # numpy's own limit
@@ -48,6 +49,8 @@ _POLYNOMIAL = 0xEDB88320
 _BLOCKS_TO_CHECK = 16
 _CHECKED_AT_ONCE = 1 << 20
 _CHECKED_BLOCK = 8 << 20
+# What is asked of a store at a time, and how many such pieces of an array are under way at once.
+_PIECE, _IN_FLIGHT = 4 << 20, 4
 
 
 class Header(NamedTuple):
@@ -190,39 +193,47 @@ class Member:
     crc_of_header: int
 
 
-def read_members(npz: Path) -> dict[str, Member]:
+def read_members(npz: str | os.PathLike[str]) -> dict[str, Member]:
     """The arrays of an npz by name; reads headers only. Raises PoolFormatError where it is not a whole npz."""
+    place = Place.of(npz)
     try:
-        expect_regular(npz)
-        with zipfile.ZipFile(npz) as archive, open(npz, "rb") as raw:
+        with place.open(in_places=True) as raw, zipfile.ZipFile(raw) as archive:
             infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             members = (_member(archive, raw, info) for info in infos)
             return {member.name: member for member in members}
     except FileNotFoundError as error:
-        raise PoolFormatError(npz, expected="the embeddings", found="no such file", remedy="download it") from error
+        raise PoolFormatError(place, expected="the embeddings", found="no such file", remedy="download it") from error
     except _DAMAGE as error:
-        raise _unreadable(npz, error) from error
+        raise _unreadable(place, error) from error
 
 
-def read_array(npz: Path, member: Member) -> np.ndarray:
-    """An array of an npz: mapped from the file where it is stored, read into memory where it is compressed.
+def read_array(npz: str | os.PathLike[str], member: Member) -> np.ndarray:
+    """An array of an npz: mapped from a file on this machine where it is stored, else read into memory.
 
     Who writes to it changes a copy of the page that is written to, never the file.
     Raises: PoolFormatError where the file is cut short or damaged.
     """
+    place = Place.of(npz)
     try:
         if member.offset is None:
-            with zipfile.ZipFile(npz) as archive, archive.open(f"{member.name}.npy") as stream:
+            with place.open() as raw, zipfile.ZipFile(raw) as archive, archive.open(f"{member.name}.npy") as stream:
                 return np.lib.format.read_array(stream, allow_pickle=False)
         order: Literal["F", "C"] = "F" if member.fortran_order else "C"
         if 0 in member.shape:
             return np.empty(member.shape, member.dtype, order)
-        return np.memmap(npz, member.dtype, mode="c", offset=member.offset, shape=member.shape, order=order)
+        if not place.remote:
+            return np.memmap(place.path, member.dtype, mode="c", offset=member.offset, shape=member.shape, order=order)
     except _DAMAGE as error:
-        raise _unreadable(npz, error) from error
+        raise _unreadable(place, error) from error
+    found = np.empty(member.shape, member.dtype, order)
+    rows = found.T if member.fortran_order else found
+    whole = replace(member, shape=rows.shape, fortran_order=False)
+    for _ in fill_rows(place, whole, rows, block=max(1, _PIECE * len(rows) // rows.nbytes)):
+        pass
+    return found
 
 
-def fill_rows(npz: Path, member: Member, out: np.ndarray, *, block: int) -> Iterator[slice]:
+def fill_rows(npz: str | os.PathLike[str], member: Member, out: np.ndarray, *, block: int) -> Iterator[slice]:
     """Reads an array of rows into `out`, `block` rows at a time, and yields each block's place once it is there.
 
     out: C-contiguous, of the member's shape; of its dtype, or of one that its values are rounded to.
@@ -230,21 +241,19 @@ def fill_rows(npz: Path, member: Member, out: np.ndarray, *, block: int) -> Iter
     """
     with RowReader(npz, member, out.dtype) as reader:
         checked = 0
-        for start in range(0, len(out), block):
-            place = slice(start, min(start + block, len(out)))
-            reader.read(place, out[place])
+        for place in reader.fill(out, block):
             yield place
             if place.stop - checked >= _BLOCKS_TO_CHECK * block or place.stop == len(out):
                 reader.check(slice(checked, place.stop), out[checked : place.stop])
                 checked = place.stop
 
 
-def will_need(npz: Path, member: Member) -> None:
+def will_need(npz: Place, member: Member) -> None:
     """Tells the system, where it can be told, that an array is going to be read, so that the disk need not wait.
 
     Raises: PoolFormatError where the file cannot be opened.
     """
-    if member.offset is None or not hasattr(os, "posix_fadvise"):
+    if member.offset is None or npz.remote or not hasattr(os, "posix_fadvise"):
         return
     try:
         with open(npz, "rb") as file:
@@ -262,16 +271,19 @@ class RowReader:
     Raises: PoolFormatError where the file is cut short or damaged.
     """
 
-    def __init__(self, npz: Path, member: Member, dtype: np.dtype) -> None:
-        self._npz, self._member = npz, member
+    def __init__(self, npz: str | os.PathLike[str], member: Member, dtype: np.dtype) -> None:
+        self._npz, self._member = Place.of(npz), member
         self._read: dict[int, tuple[int, int]] = {}  # the row that a place begins with: the one it ends at, its CRC
         copied = member.offset is None or member.fortran_order or member.dtype != dtype or 0 in member.shape
-        self._array = read_array(npz, member) if copied else None
+        self._array = read_array(self._npz, member) if copied else None
         self._row_bytes = member.dtype.itemsize * int(np.prod(member.shape[1:]))
+        self._file: int | None = None
+        if self._npz.remote:
+            return
         try:
-            self._file = os.open(npz, os.O_RDONLY)
+            self._file = os.open(self._npz, os.O_RDONLY)
         except OSError as error:
-            raise _unreadable(npz, error) from error
+            raise _unreadable(self._npz, error) from error
         if copied and member.offset is not None:
             self._read_for_crc(member.offset, self._row_bytes * member.shape[0])
 
@@ -279,7 +291,8 @@ class RowReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
         if kind is None:
             self._check_crc()
 
@@ -295,6 +308,28 @@ class RowReader:
         except (OSError, EOFError) as error:
             raise _unreadable(self._npz, error) from error
 
+    def fill(self, out: np.ndarray, block: int) -> Iterator[slice]:
+        """Reads all rows into an array, and yields each block's place once it is there; see fill_rows.
+
+        From a store in larger pieces, some of them at a time, so that it need not be waited for at each.
+        """
+        blocks = [slice(start, min(start + block, len(out))) for start in range(0, len(out), block)]
+        if not self._npz.remote or self._array is not None:
+            for place in blocks:
+                self.read(place, out[place])
+                yield place
+            return
+        at_once = max(1, _PIECE // max(1, block * self._row_bytes))
+        pieces = [blocks[start : start + at_once] for start in range(0, len(blocks), at_once)]
+
+        def read(piece: list[slice]) -> None:
+            place = slice(piece[0].start, piece[-1].stop)
+            self.read(place, out[place])
+
+        with ThreadPoolExecutor(_IN_FLIGHT) as threads:
+            for piece, _ in in_order(pieces, lambda piece: threads.submit(read, piece), _IN_FLIGHT):
+                yield from piece
+
     def check(self, place: slice, values: np.ndarray) -> None:
         """Notes the CRC of the rows that were read from a place, C-contiguous; many at a time cost threads less."""
         if self._array is None:
@@ -309,7 +344,7 @@ class RowReader:
                 self._read_whole(part, offset + start)
                 crc = zlib.crc32(part.data, crc)
         except (OSError, EOFError) as error:
-            os.close(self._file)
+            self.__exit__(type(error))
             raise _unreadable(self._npz, error) from error
         self._read[0] = self._member.shape[0], crc
 
@@ -326,6 +361,9 @@ class RowReader:
                 return
 
     def _read_whole(self, out: np.ndarray, offset: int) -> None:
+        if self._file is None:
+            self._npz.read_into(out.data, offset)
+            return
         done = 0
         while done < len(out):
             count = os.preadv(self._file, [out[done:].data], offset + done)
@@ -339,7 +377,7 @@ def _member(archive: zipfile.ZipFile, raw, info: zipfile.ZipInfo) -> Member:
     stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
     size = info.file_size
     if stored:
-        size = min(size, os.fstat(raw.fileno()).st_size)
+        size = min(size, raw.seek(0, os.SEEK_END))
     elif info.compress_type == zipfile.ZIP_DEFLATED:
         size = min(size, _MOST_DEFLATED * info.compress_size + _MOST_DEFLATED)
     with archive.open(info) as stream:
@@ -381,5 +419,6 @@ def _product(first: int, second: int) -> int:
     return found
 
 
-def _unreadable(npz: Path, error: Exception) -> PoolFormatError:
-    return PoolFormatError(npz, expected="a whole .npz", found=reason_of(error), remedy="download it again")
+def _unreadable(npz: Place, error: Exception) -> PoolFormatError:
+    remedy = "start again when its store answers, or upload it again" if npz.remote else "download it again"
+    return PoolFormatError(npz, expected="a whole .npz", found=reason_of(error), remedy=remedy)

@@ -11,11 +11,24 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from clipsel_core.errors import counted
+from clipsel_core.errors import RunError, counted
+from clipsel_core.places import protocol_of
 from clipsel_core.status import State, StatusFile
 
-PoolArgument = Annotated[Path, typer.Argument(help="The pool's folder: metadata/, shards/.", show_default=False)]
-RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
+PoolArgument = Annotated[
+    str, typer.Argument(help="The pool's folder or address: metadata/, shards/.", show_default=False)
+]
+
+
+def folder(text: str) -> Path:
+    """A folder that is written to. Raises: RunError on an address, which a path would turn into a folder called s3:."""
+    if protocol_of(text):
+        remedy = "give a path, and copy the folder to the store afterwards"
+        raise RunError(text, expected="a folder on this machine", found="an address", remedy=remedy)
+    return Path(text)
+
+
+RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False, parser=folder)]
 ClusterOption = Annotated[
     str | None,
     typer.Option(help="Ray runs the workers. auto: the running cluster; local: one of this machine; or HOST:PORT."),

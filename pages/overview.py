@@ -193,7 +193,7 @@ def _concerns(entry: Entry, run: Run) -> None:
     pool = state.find_pool(entry)
     if pool is None:
         st.warning("The pool is not where the run remembers it: no captions and no images.", icon=":material/warning:")
-        st.code(str(run.pool_root), language=None, wrap_lines=True)
+        st.code(run.pool_address, language=None, wrap_lines=True)
     elif not pool.has_images:
         no_images = "The pool has no images of its own: no tars in shards/. Cards show captions and scores."
         st.info(no_images, icon=":material/image:")
@@ -257,7 +257,7 @@ def _provenance(run: Run) -> None:
     messages.show_facts(
         {
             "Run": str(run.root),
-            "Pool": str(run.pool_root),
+            "Pool": run.pool_address,
             "Teacher": f"{config.arch}, width {config.width}, temperature {config.temperature:g}",
             S_CLIPLOSS.title: f"batches of {batch}, {config.divisions} divisions, seed {config.seed}",
             NORMSIM: norms if run.targets else "no target",

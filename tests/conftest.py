@@ -65,7 +65,7 @@ def write_shard(
     return folder / f"{name}.parquet", folder / f"{name}.npz"
 
 
-def rewrite_npz(npz: Path, *, compressed: bool = False, **changed: np.ndarray | None) -> None:
+def rewrite_npz(npz: str | Path, *, compressed: bool = False, **changed: np.ndarray | None) -> None:
     """Replaces (or with None removes) arrays of an npz."""
     with np.load(npz) as archive:
         arrays: dict[str, np.ndarray | None] = {name: archive[name] for name in archive.files}

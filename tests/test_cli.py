@@ -715,7 +715,7 @@ def test_demo__a_copy_is_a_finished_run_with_its_pool(tmp_path):
     assert "clipsel app demo/run" in out
     copied = Run.open(tmp_path / "demo" / "run")
     assert copied.finished
-    assert copied.pool_root == tmp_path / "demo" / "pool"
+    assert Path(copied.pool_address) == tmp_path / "demo" / "pool"
     assert "expected a new or empty folder, found pool" in refused("demo", tmp_path / "demo")
 
 

@@ -31,7 +31,7 @@ from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import ColumnError, RunError, TargetError, counted, quoted, reason_of
 from clipsel_core.files import remove_leftovers, sha256_of, write_json
-from clipsel_core.pool.places import Place
+from clipsel_core.places import Place
 from clipsel_core.runs.columns import NEIGHBOUR_RANK, NORMSIM_2D, Column, Said
 from clipsel_core.runs.local import sole_worker
 from clipsel_core.runs.store import (

@@ -22,8 +22,8 @@ import pyarrow.csv as pacsv
 
 from clipsel_core.errors import ColumnError, reason_of
 from clipsel_core.npy import Header, read_header
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import UID_HALVES, encoding_of, find_column, find_uids, separator_of
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.tables import open_parquet
 
 _TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")

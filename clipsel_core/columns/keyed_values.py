@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 from clipsel_core import uids
 from clipsel_core.columns.keyed_files import Chunk, KeyedFile, find_files, open_file
 from clipsel_core.errors import ClipselError, ColumnError, UidError, quoted, reason_of
-from clipsel_core.pool.places import Place
+from clipsel_core.places import Place
 from clipsel_core.runs.columns import Column
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array, description_files
 from clipsel_core.tasks import allowed_cores, in_order

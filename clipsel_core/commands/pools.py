@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsel_core.errors import PoolFormatError, counted, quoted
-from clipsel_core.terminal import Meter, PoolArgument, complain, conclude, print_table, say
+from clipsel_core.terminal import Meter, PoolArgument, complain, conclude, folder, print_table, say
 
 if TYPE_CHECKING:
     from clipsel_core.pool.making.embed import Teacher
@@ -80,7 +80,10 @@ def embed(
         str, typer.Argument(help="Tars, images, a table or embeddings: a file, a folder or a URL.", show_default=False)
     ],
     pool: Annotated[
-        Path, typer.Argument(help="The pool's folder: new, begun by embed, or a pool to add to.", show_default=False)
+        Path,
+        typer.Argument(
+            help="The pool's folder: new, begun by embed, or a pool to add to.", show_default=False, parser=folder
+        ),
     ],
     arch: Annotated[str, typer.Option(help="The teacher's short name in the pool: l14, b32.", show_default=False)],
     model: Annotated[
@@ -181,7 +184,7 @@ def embed_images(
         str, typer.Argument(help="Images: a folder, tars, a parquet or a URL, as embed takes it.", show_default=False)
     ],
     out: Annotated[Path, typer.Argument(help="The embeddings: a .npy, a row an image.", show_default=False)],
-    like: Annotated[Path, typer.Option(help="The pool whose teacher embeds them.", show_default=False)],
+    like: Annotated[str, typer.Option(help="The pool whose teacher embeds them.", show_default=False)],
     arch: Annotated[
         str | None, typer.Option(help="The teacher's name in the pool.", show_default="the only one")
     ] = None,

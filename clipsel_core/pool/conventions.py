@@ -99,15 +99,6 @@ def find_uids(names: Sequence[str]) -> tuple[str, ...]:
     return (high, low) if high and low else ()
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a file, or a folder it lies in, has a name that begins with a dot, as AppleDouble's ._x does.
-
-    >>> is_hidden("shards/._000.tar"), is_hidden("./a.jpg"), is_hidden("../a.jpg")
-    (True, False, False)
-    """
-    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-
-
 def usable_uid(value: object) -> str:
     """A source's uid as 32 lower-case hex digits: it is 32 of them or a UUID with dashes, in either case; else nothing.
 

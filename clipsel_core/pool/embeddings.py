@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.npy import Member, RowReader, fill_rows, read_array, read_members, will_need
+from clipsel_core.places import Place
 from clipsel_core.pool.layout import Arch, Pool, Shard
 
 # Rounding a unit row to float16 moves its length by less than this: such rows are unit rows, used as they are.
@@ -39,16 +39,30 @@ class Pairs:
     renormalised: int
 
 
-def find_member(shard: Shard, name: str) -> tuple[Path, Member]:
+def find_member(shard: Shard, name: str) -> tuple[Place, Member]:
     """A shard's npz and one of its arrays, such as `Arch.image_member`. Only headers are read.
 
     Raises: PoolFormatError on a missing npz or member, another number of rows than the parquet, or another dtype.
     """
+    npz, (member,) = _find_members(shard, (name,))
+    return npz, member
+
+
+def find_sides(shard: Shard, arch: Arch) -> tuple[Place, tuple[Member, ...]]:
+    """A shard's npz and a teacher's arrays of images and of captions, as find_member; of the width of the pool's."""
+    return _find_members(shard, (arch.image_member, arch.text_member), arch.width)
+
+
+def _find_members(shard: Shard, names: Sequence[str], width: int | None = None) -> tuple[Place, tuple[Member, ...]]:
     if shard.npz is None:
-        npz = shard.parquet.with_suffix(".npz")
+        npz = shard.parquet.parent / f"{shard.name}.npz"
         expected, remedy = f"the embeddings of {shard.parquet.name}", f"download {npz.name}"
         raise PoolFormatError(npz, expected=expected, found="no such file", remedy=remedy)
     members = read_members(shard.npz)
+    return shard.npz, tuple(_checked(shard, name, members, width) for name in names)
+
+
+def _checked(shard: Shard, name: str, members: Mapping[str, Member], width: int | None) -> Member:
     if name not in members:
         raise PoolFormatError(shard.npz, expected=f"an array {name}", found=", ".join(members) or "none")
     member = members[name]
@@ -60,7 +74,10 @@ def find_member(shard: Shard, name: str) -> tuple[Path, Member]:
         remedy = f"download {shard.name}.npz and {shard.name}.parquet again"
         expected = f"{counted(shard.rows, 'rows')}, as in the parquet"
         raise PoolFormatError(f"shard {shard.name}", expected=expected, found=found, remedy=remedy)
-    return shard.npz, member
+    if width not in (None, member.shape[1]):
+        expected = f"{name} of width {width}, as in the pool's first npz"
+        raise PoolFormatError(shard.npz, expected=expected, found=f"width {member.shape[1]}")
+    return member
 
 
 def read_embeddings(shard: Shard, member: str) -> np.ndarray:
@@ -86,10 +103,10 @@ def read_pairs(
         "skip" marks such rows as not usable; "scale" gives those of another length unit length, and marks the others.
     room: gives the memory for an array of this shape and dtype that is then filled; called from several threads.
     """
-    members = (arch.image_member, arch.text_member)
+    npz, members = find_sides(shard, arch)
     with ThreadPoolExecutor(2) as threads:
         scaling = on_bad_rows == "scale"
-        sides = [threads.submit(_read_side, shard, arch, member, room, any_length=scaling) for member in members]
+        sides = [threads.submit(_read_side, npz, member, room, any_length=scaling) for member in members]
         (image, image_scale), (text, text_scale) = (side.result() for side in sides)
     usable = np.isfinite(image_scale) & np.isfinite(text_scale)
     if on_bad_rows == "error" and not usable.all():
@@ -106,7 +123,8 @@ def read_images(shard: Shard, arch: Arch) -> np.ndarray:
 
     Raises: PoolFormatError at the first row that is not.
     """
-    rows, scale = _read_side(shard, arch, arch.image_member, np.empty)
+    npz, (image,) = _find_members(shard, (arch.image_member,), arch.width)
+    rows, scale = _read_side(npz, image, np.empty)
     if not np.isfinite(scale).all():
         row = int(np.argmin(np.isfinite(scale)))
         where, expected = f"shard {shard.name}, row {row}", f"a unit row in {arch.image_member}"
@@ -114,7 +132,7 @@ def read_images(shard: Shard, arch: Arch) -> np.ndarray:
     return _rescale(rows, scale)
 
 
-def stored_scale(npz: Path, member: Member) -> np.ndarray:
+def stored_scale(npz: Place, member: Member) -> np.ndarray:
     """`row_scale` of one side as it is stored, (N,) float32, without its rows being held; their CRC is compared.
 
     npz, member: as find_member gives them. Raises: PoolFormatError where the values are not those that were written.
@@ -133,8 +151,8 @@ def stored_scale(npz: Path, member: Member) -> np.ndarray:
 
 def expect_images(shard: Shard, arch: Arch) -> None:
     """Has the system begin to read a shard's images from the disk, where it can: they are wanted soon."""
-    npz, member = _find_of_width(shard, arch, arch.image_member)
-    will_need(npz, member)
+    npz, (image,) = _find_members(shard, (arch.image_member,), arch.width)
+    will_need(npz, image)
 
 
 class ImageBlocks:
@@ -145,7 +163,7 @@ class ImageBlocks:
     """
 
     def __init__(self, shard: Shard, arch: Arch) -> None:
-        npz, member = _find_of_width(shard, arch, arch.image_member)
+        npz, (member,) = _find_members(shard, (arch.image_member,), arch.width)
         self.rows = shard.rows
         self._width, self._dtype = arch.width, _dtype_in_memory(member)
         self._reader = RowReader(npz, member, self._dtype)
@@ -255,28 +273,14 @@ def _squared_lengths(block: np.ndarray) -> np.ndarray:
 
 
 def _read_side(
-    shard: Shard,
-    arch: Arch,
-    name: str,
-    room: Callable[[tuple[int, ...], np.dtype], np.ndarray],
-    *,
-    any_length: bool = False,
+    npz: Place, member: Member, room: Callable[[tuple[int, ...], np.dtype], np.ndarray], *, any_length: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """One side's rows in memory, float16 or float32, and the factor that gives each unit length."""
-    npz, member = _find_of_width(shard, arch, name)
     rows = room(member.shape, _dtype_in_memory(member))
     scale = np.empty(len(rows), np.float32)
     for place in fill_rows(npz, member, rows, block=_BLOCK_ROWS):
         scale[place] = _scale_of(rows[place], any_length=any_length)
     return rows, scale
-
-
-def _find_of_width(shard: Shard, arch: Arch, name: str) -> tuple[Path, Member]:
-    npz, member = find_member(shard, name)
-    if member.shape[1] != arch.width:
-        expected = f"{name} of width {arch.width}, as in the pool's first npz"
-        raise PoolFormatError(npz, expected=expected, found=f"width {member.shape[1]}")
-    return npz, member
 
 
 def _dtype_in_memory(member: Member) -> np.dtype:

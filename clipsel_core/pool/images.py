@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, UidError
 from clipsel_core.files import write_atomically
+from clipsel_core.places import PATIENT, Place, in_passing
 from clipsel_core.pool.conventions import A_ROW, NOWHERE, WHOLE_FILE
-from clipsel_core.pool.layout import Pool
-from clipsel_core.pool.places import PATIENT, Place, in_passing
+from clipsel_core.pool.layout import Pool, parquet_file
 from clipsel_core.pool.tar_index import index_tars
 from clipsel_core.tasks import Report, in_order, silent
 
@@ -119,7 +119,7 @@ class ImageIndex:
         """The tars that could not be read to their ends."""
 
     @classmethod
-    def open(cls, tars: list[Path], cache: Path, report: Report = silent) -> ImageIndex:
+    def open(cls, tars: Sequence[str | os.PathLike[str]], cache: Path, report: Report = silent) -> ImageIndex:
         """The index of these tars, looked up in `cache` where that is still true of them, else built and kept there.
 
         report: told how many files were gone through, where they are not looked up. What it raises ends the search,
@@ -128,11 +128,13 @@ class ImageIndex:
         Raises: PoolFormatError where no image is found and a tar is damaged; OSError where `cache` cannot be written.
         """
 
-        def blocks() -> Generator[_Block, None, None]:
-            yield from (_Block([str(tar)], table, damage=damage) for tar, table, damage in index_tars(tars))
+        places = list(map(Place.of_pool, tars))
 
-        database = _open_or_write(cache, tars, blocks, report)
-        index = cls(database, {str(tar) for tar in tars}.__contains__)
+        def blocks() -> Generator[_Block, None, None]:
+            yield from (_Block([tar.address], table, damage=damage) for tar, table, damage in index_tars(places))
+
+        database = _open_or_write(cache, places, blocks, report)
+        index = cls(database, {tar.address for tar in places}.__contains__)
         for tar, reason, found in index.damaged:
             if not len(index):
                 raise PoolFormatError(tar, expected="a whole tar", found=reason, remedy="download it again")
@@ -141,7 +143,12 @@ class ImageIndex:
 
     @classmethod
     def of_parts(
-        cls, root: Path, paths: list[Path], cache: Path, report: Report = silent, named: Sequence[str] = ()
+        cls,
+        root: str | os.PathLike[str],
+        paths: Sequence[str | os.PathLike[str]],
+        cache: Path,
+        report: Report = silent,
+        named: Sequence[str] = (),
     ) -> ImageIndex:
         """The index that `embed` left in a pool. root: the pool's folder. paths: its images/*.parquet.
 
@@ -149,14 +156,15 @@ class ImageIndex:
         cache, report: as in open. Raises: PoolFormatError on one that cannot be read, or whose images lie elsewhere;
             OSError where `cache` cannot be written.
         """
-        database = _open_or_write(cache, paths, lambda: _blocks_of_parts(root, paths), report)
+        home, parts = Place.of_pool(root), list(map(Place.of_pool, paths))
+        database = _open_or_write(cache, parts, lambda: _blocks_of_parts(home, parts), report)
         believed = reach.make_filter((str(root), *named, *reach.read_sources()))
         bases = [base for (base,) in database.execute("SELECT DISTINCT base FROM kinds ORDER BY base")]
         if away := next((base for base in bases if not believed(base)), None):
             away = away if "://" in away else os.path.normpath(away)
             expected = f"images below {root}, or below a place that somebody named"
             remedy = f"allow it with --read {away}, where you trust this pool"
-            raise PoolFormatError(root / "images", expected=expected, found=away, remedy=remedy)
+            raise PoolFormatError(home / "images", expected=expected, found=away, remedy=remedy)
         return cls(database, believed)
 
     def __len__(self) -> int:
@@ -236,13 +244,13 @@ def open_images(pool: Pool, cache: Path, report: Report = silent, named: Sequenc
 
 
 def _open_or_write(
-    path: Path, files: list[Path], blocks: Callable[[], Generator[_Block, None, None]], report: Report
+    path: Path, files: list[Place], blocks: Callable[[], Generator[_Block, None, None]], report: Report
 ) -> sqlite3.Connection:
     """The database of these files that is there, else a new one. blocks: one a file.
 
     Raises: OSError; whatever `report` raises.
     """
-    stamped = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    stamped = [[file.absolute().address, *file.stamp()] for file in files]
     stamp = hashlib.sha256(json.dumps(stamped).encode()).hexdigest()
     if found := _open_database(path, stamp):
         return found
@@ -316,14 +324,14 @@ def _write_database(path: Path, stamp: str, blocks: Iterable[_Block]) -> None:
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
 
 
-def _blocks_of_parts(root: Path, paths: list[Path]) -> Generator[_Block, None, None]:
-    def read(path: Path) -> _Block:
+def _blocks_of_parts(root: Place, paths: list[Place]) -> Generator[_Block, None, None]:
+    def read(path: Place) -> _Block:
         try:
-            table = pq.read_table(path)
+            table = parquet_file(path).read()
             described = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
             file = table["file"].combine_chunks()
             file = file.chunk(0) if isinstance(file, pa.ChunkedArray) else file
-            base, image_column = (Place.of(root) / described["base"]).address, described["image_column"]
+            base, image_column = (root / described["base"]).address, described["image_column"]
             entries = table.drop_columns(["file"]).append_column("place", file.indices)
             return _Block(file.dictionary.to_pylist(), entries, base, image_column)
         except (PoolFormatError, OSError, pa.ArrowException, KeyError, AttributeError) as error:

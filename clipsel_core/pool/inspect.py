@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError, counted, reason_of
-from clipsel_core.files import expect_regular
 from clipsel_core.npy import read_array
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, facts_in, padded_uid, split_key
 from clipsel_core.pool.embeddings import describe_row, find_member, remedy_for, stored_scale
-from clipsel_core.pool.layout import Arch, Pool, Shard, as_texts, check_uids, read_column
+from clipsel_core.pool.layout import Arch, Pool, Shard, as_texts, check_uids, parquet_file, read_column
 from clipsel_core.pool.sources.members import Members, damage_at_a_glance
 from clipsel_core.tasks import Report, silent
 
@@ -178,7 +177,7 @@ def _image_problems(pool: Pool) -> Iterator[Problem]:
     """Images that cannot be found though there are some, and indexes without any."""
     if pool.indexes:
         try:
-            if not any(pq.read_metadata(index).num_rows for index in pool.indexes):
+            if not any(parquet_file(index).metadata.num_rows for index in pool.indexes):
                 remedy = "embed TARS POOL with a second teacher gives the pool its images"
                 yield Problem(f"{pool.root / 'images'}: no image of any pair; {remedy}", stops=False)
         except (pa.ArrowException, OSError) as error:
@@ -195,13 +194,14 @@ def _image_problems(pool: Pool) -> Iterator[Problem]:
         yield Problem(f"{nameless[0]}{more}: {said}; {remedy}", stops=False)
 
 
-def _names_no_pair(tar: Path) -> bool:
+def _names_no_pair(tar: Place) -> bool:
     """Whether a tar begins with images none of which has a uid. One that cannot be read is none."""
     images = 0
     try:
-        expect_regular(tar)
-        with open(tar, "rb") as file:
-            members = Members(file, tar.stat().st_size)
+        with tar.open() as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            members = Members(file, size)
             for member in islice(members, _FIRST_MEMBERS):
                 ending = split_key(member.name)[1]
                 images += ending in IMAGE_ENDINGS

@@ -7,6 +7,7 @@ A pool is laid out as DataComp's: `metadata/*.parquet`, a `.npz` of the same ste
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,8 @@ from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, TeacherError, UidError, reason_of
 from clipsel_core.files import expect_regular, write_json
 from clipsel_core.npy import Member, read_members
-from clipsel_core.pool.conventions import POOL_TEXT_COLUMNS, UNDECODABLE, clean_text, find_column, is_hidden
+from clipsel_core.places import Place
+from clipsel_core.pool.conventions import POOL_TEXT_COLUMNS, UNDECODABLE, clean_text, find_column
 
 _AT_ONCE = 8
 # Uids held at once while looking for repeats: 1 GiB. Of a larger pool a part is looked at in each of several turns.
@@ -43,8 +45,8 @@ class Shard:
     """
 
     name: str
-    parquet: Path
-    npz: Path | None
+    parquet: Place
+    npz: Place | None
     rows: int
     columns: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -84,15 +86,15 @@ class Pool:
     image was left.
     """
 
-    root: Path
+    root: Place
     shards: tuple[Shard, ...]
     archs: dict[str, Arch]
     uid_column: str
     text_column: str | None
     url_column: str | None
     columns: dict[str, str]
-    tars: tuple[Path, ...]
-    indexes: tuple[Path, ...] = ()
+    tars: tuple[Place, ...]
+    indexes: tuple[Place, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -116,13 +118,16 @@ class Pool:
         return self.archs[name]
 
 
-def open_pool(root: str | Path) -> Pool:
+def open_pool(root: str | os.PathLike[str]) -> Pool:
     """Finds a pool's shards and works out its names, from the shards' columns and the first one's members.
 
+    root: its folder, or an address of one in a store.
     Raises: PoolFormatError where there is no shard, a file cannot be read, or there is no uid column.
     """
-    root = Path(root)
-    parquets = metadata_files(root)
+    root = Place.of_pool(root)
+    folder = root / "metadata"
+    names = _names(folder)
+    parquets = [folder / name for name in names if name.endswith(".parquet")]
     if not parquets:
         remedy = "a pool is a folder with metadata/<shard>.parquet and metadata/<shard>.npz"
         found = "no such file" if root.is_dir() else "no such folder"
@@ -130,11 +135,13 @@ def open_pool(root: str | Path) -> Pool:
     first = read_schema(parquets[0])
     usual = _columns_of(first)
 
-    def open_shard(parquet: Path) -> Shard:
-        npz, file = parquet.with_suffix(".npz"), _opened(parquet)
+    there = set(names)
+
+    def open_shard(parquet: Place) -> Shard:
+        npz, file = f"{parquet.stem}.npz", _opened(parquet)
         # Most pools' shards are alike, and share what describes them.
         columns = usual if file.schema_arrow.equals(first) else _columns_of(file.schema_arrow)
-        return Shard(parquet.stem, parquet, npz if npz.exists() else None, file.metadata.num_rows, columns)
+        return Shard(parquet.stem, parquet, folder / npz if npz in there else None, file.metadata.num_rows, columns)
 
     # A large pool has thousands of them; where they are not in memory each waits for the disk.
     with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -156,19 +163,20 @@ def open_pool(root: str | Path) -> Pool:
         text_column=caption_column(columns),
         url_column=find_column(columns, ["url"]),
         columns=columns,
-        tars=tuple(_files(root / "shards", "*.tar")),
-        indexes=tuple(_files(root / "images", "*.parquet")),
+        tars=tuple(_files(root / "shards", ".tar")),
+        indexes=tuple(_files(root / "images", ".parquet")),
     )
 
 
-def metadata_files(root: Path) -> list[Path]:
+def metadata_files(root: str | os.PathLike[str]) -> list[Place]:
     """A pool's metadata/*.parquet in the order of their names, hidden ones left out; none where it is no pool."""
-    return _files(root / "metadata", "*.parquet")
+    return _files(Place.of_pool(root) / "metadata", ".parquet")
 
 
-def knows_images(root: Path) -> bool:
+def knows_images(root: str | os.PathLike[str]) -> bool:
     """Pool.has_images of the pool in a folder, without opening it: that looks into every shard."""
-    return any(_files(root / folder, pattern) for folder, pattern in (("shards", "*.tar"), ("images", "*.parquet")))
+    place = Place.of_pool(root)
+    return any(_files(place / folder, ending) for folder, ending in (("shards", ".tar"), ("images", ".parquet")))
 
 
 def caption_column(columns: Mapping[str, str]) -> str | None:
@@ -197,15 +205,15 @@ def detect_archs(members: dict[str, Member], columns: list[str]) -> dict[str, Ar
     return found
 
 
-def read_schema(parquet: Path) -> pa.Schema:
+def read_schema(parquet: str | os.PathLike[str]) -> pa.Schema:
     """A parquet's columns. Raises PoolFormatError where it is not one, or a name is no UTF-8."""
-    return _opened(parquet).schema_arrow
+    return _opened(Place.of(parquet)).schema_arrow
 
 
 def read_column(shard: Shard, column: str) -> pa.ChunkedArray:
     """A column of a shard, as it is stored. Raises PoolFormatError where it cannot be read."""
     try:
-        return pq.ParquetFile(shard.parquet).read([column]).column(0)
+        return parquet_file(shard.parquet).read([column]).column(0)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(shard.parquet, error) from error
 
@@ -296,11 +304,11 @@ class TeacherInfo(BaseModel):
     precision: str = "float32"
 
 
-def read_teachers(root: Path) -> dict[str, TeacherInfo]:
+def read_teachers(root: str | os.PathLike[str]) -> dict[str, TeacherInfo]:
     """The teachers by arch; none where the pool does not say. Raises PoolFormatError where the file is damaged."""
-    path = root / "teachers.json"
+    path = Place.of_pool(root) / "teachers.json"
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(path.read())
         return {arch: TeacherInfo.model_validate(info) for arch, info in found.items()}
     except FileNotFoundError:
         return {}
@@ -310,21 +318,22 @@ def read_teachers(root: Path) -> dict[str, TeacherInfo]:
         raise PoolFormatError(path, expected="teachers by arch", found=reason, remedy=remedy) from error
 
 
-def find_teacher(root: Path, arch: str) -> tuple[str, str | None, str] | None:
+def find_teacher(root: str | os.PathLike[str], arch: str) -> tuple[str, str | None, str] | None:
     """The model behind a pool's embeddings as open_clip is asked for it, None where nobody says which it was.
 
     As the pool notes it, else the folder `teacher` beside the pool, where the demo leaves its own.
     Returns: model, pretrained, and the digest of its weights ("" where that is not known).
     Raises: PoolFormatError where teachers.json is damaged.
     """
-    noted = read_teachers(root).get(arch)
-    beside = root.resolve().parent / "teacher"
-    if noted is None and (beside / "open_clip_config.json").is_file():
-        return f"local-dir:{beside}", None, ""
+    noted, place = read_teachers(root).get(arch), Place.of_pool(root)
+    if noted is None and not place.remote:
+        beside = os.path.join(os.path.dirname(os.path.realpath(place)), "teacher")
+        if os.path.isfile(os.path.join(beside, "open_clip_config.json")):
+            return f"local-dir:{beside}", None, ""
     return (noted.model, noted.pretrained, noted.weights) if noted else None
 
 
-def expect_teacher(root: Path, arch: str, remedy: str) -> tuple[str, str | None, str]:
+def expect_teacher(root: str | os.PathLike[str], arch: str, remedy: str) -> tuple[str, str | None, str]:
     """As find_teacher. Raises TeacherError, with this remedy, where nobody says which model it was."""
     found = find_teacher(root, arch)
     if found is None:
@@ -338,39 +347,54 @@ def check_arch(arch: str) -> None:
         raise PoolFormatError("--arch", expected="letters, digits, _ and -", found=repr(arch))
 
 
-def add_teacher(root: Path, arch: str, info: TeacherInfo) -> None:
+def add_teacher(root: str | os.PathLike[str], arch: str, info: TeacherInfo) -> None:
     """Notes a teacher, or makes sure that the one noted under this name is the same.
 
     Raises: PoolFormatError where another one is.
     """
-    known = read_teachers(root)
+    known, file = read_teachers(root), Path(root) / "teachers.json"
     if arch in known and (known[arch].weights, known[arch].precision) != (info.weights, info.precision):
         words = ((t.model, t.pretrained, t.weights[:8], t.precision) for t in (known[arch], info))
         was, now = (" ".join(filter(None, said)) for said in words)
         remedy = "give this teacher another --arch"
-        raise PoolFormatError(root / "teachers.json", expected=f"{arch} to be {was}", found=now, remedy=remedy)
+        raise PoolFormatError(file, expected=f"{arch} to be {was}", found=now, remedy=remedy)
     if arch not in known:
         teachers = {**known, arch: info}
-        write_json(root / "teachers.json", {name: teacher.model_dump() for name, teacher in sorted(teachers.items())})
+        write_json(file, {name: teacher.model_dump() for name, teacher in sorted(teachers.items())})
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
-    return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
+def parquet_file(parquet: Place) -> pq.ParquetFile:
+    """A parquet to read from, of which a store is asked for no more than is read. Raises: OSError, ArrowException."""
+    return pq.ParquetFile(parquet.open(in_places=True) if parquet.remote else parquet.path)
+
+
+def _names(folder: Place) -> list[str]:
+    """Place.names. Raises PoolFormatError where its store or disk fails."""
+    try:
+        return folder.names()
+    except OSError as error:
+        raise PoolFormatError(folder, expected="a pool that can be read", found=reason_of(error)) from error
+
+
+def _files(folder: Place, ending: str) -> list[Place]:
+    return [folder / name for name in _names(folder) if name.endswith(ending)]
 
 
 def _columns_of(schema: pa.Schema) -> dict[str, str]:
     return {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
 
 
-def _opened(parquet: Path) -> pq.ParquetFile:
+def _opened(parquet: Place) -> pq.ParquetFile:
     try:
-        expect_regular(parquet)
-        file = pq.ParquetFile(parquet)
+        if not parquet.remote:
+            expect_regular(parquet)
+        file = parquet_file(parquet)
         _ = file.schema_arrow.names  # decodes them
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(parquet, error) from error
     return file
 
 
-def _unreadable(parquet: Path, error: Exception) -> PoolFormatError:
-    return PoolFormatError(parquet, expected="a parquet file", found=reason_of(error), remedy="download it again")
+def _unreadable(parquet: Place, error: Exception) -> PoolFormatError:
+    remedy = "start again when its store answers, or upload it again" if parquet.remote else "download it again"
+    return PoolFormatError(parquet, expected="a parquet file", found=reason_of(error), remedy=remedy)

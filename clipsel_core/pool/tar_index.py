@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from clipsel_core import errors, uids
 from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, counted, reason_of
-from clipsel_core.files import expect_regular
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import padded_uid
 from clipsel_core.pool.sources.members import Members, Sample, Samples
 from clipsel_core.processes import as_worker_error, child_environment, ending, module_command
@@ -45,18 +45,19 @@ class Indexed(NamedTuple):
     damage: what is wrong with the tar, where that is something; the images are those that were found all the same.
     """
 
-    tar: Path
+    tar: Place
     images: pa.Table
     damage: str
 
 
-def index_tars(tars: Sequence[Path]) -> Iterator[Indexed]:
+def index_tars(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Indexed]:
     """Goes through each tar, in order. An image whose key has no json, or no uid in it, is left out.
 
     Raises: PoolFormatError on a tar that the disk does not give; LostWorkerError where a process ends before it is
         through.
     """
-    groups, cores = _groups(tars), allowed_cores()
+    tars, cores = list(map(Place.of_pool, paths)), allowed_cores()
+    groups = _groups(tars)
     if len(groups) < 2 or cores < 2:
         for tar in tars:
             batch, damage = _index_tar(tar)
@@ -99,11 +100,11 @@ class _Processes:
                 process.kill()
 
 
-def _groups(tars: Sequence[Path]) -> list[list[Path]]:
+def _groups(tars: Sequence[Place]) -> list[list[Place]]:
     """The tars, in order, as many together as are worth a process."""
-    sizes = [tar.stat().st_size for tar in tars]
+    sizes = [tar.size() for tar in tars]
     enough = min(max(_LEAST_BYTES, sum(sizes) // (8 * allowed_cores())), _MOST_BYTES)
-    groups: list[list[Path]] = []
+    groups: list[list[Place]] = []
     filled = enough
     for tar, size in zip(tars, sizes, strict=True):
         if filled >= enough or len(groups[-1]) >= _MOST_TARS:
@@ -114,9 +115,9 @@ def _groups(tars: Sequence[Path]) -> list[list[Path]]:
     return groups
 
 
-def _elsewhere(tars: list[Path], processes: _Processes) -> list[tuple[pa.RecordBatch, str]]:
+def _elsewhere(tars: list[Place], processes: _Processes) -> list[tuple[pa.RecordBatch, str]]:
     """What lies in tars, found by a process of its own. Not multiprocessing: it runs a server's main file again."""
-    status, found, said = processes.run(module_command("clipsel_core.pool.tar_index", *tars))
+    status, found, said = processes.run(module_command("clipsel_core.pool.tar_index", *map(str, tars)))
     if status == 0:
         return [
             (read.batch, read.custom_metadata[b"damage"].decode())
@@ -135,19 +136,14 @@ def _elsewhere(tars: list[Path], processes: _Processes) -> list[tuple[pa.RecordB
     raise error
 
 
-def _index_tar(path: Path) -> tuple[pa.RecordBatch, str]:
+def _index_tar(path: Place) -> tuple[pa.RecordBatch, str]:
     """The images of a tar and what is wrong with it."""
     images: list[tuple[str, int, int, int, int]] = []
     damage, left_out = "", list[Sample]()
     try:
-        expect_regular(path)
-    except OSError as error:
-        # A pipe, say, would be waited for without end.
-        if error.errno in (errno.EINVAL, errno.EISDIR):
-            return _batch([]), f"it is {error.strerror}"
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
+        with path.open(in_places=True) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
             for sample in Samples(Members(file, size), size, captions=False):
                 if sample.fault:
                     damage = damage or sample.fault * (not sample.key)
@@ -155,6 +151,9 @@ def _index_tar(path: Path) -> tuple[pa.RecordBatch, str]:
                 elif sample.place and sample.json_place and (uid := padded_uid(sample.facts.get("uid"))):
                     images.append((uid, *sample.json_place, *sample.place))
     except OSError as error:
+        # A pipe, say, would be waited for without end.
+        if error.errno in (errno.EINVAL, errno.EISDIR):
+            return _batch([]), f"it is {error.strerror}"
         raise PoolFormatError(
             path, expected="a whole tar", found=reason_of(error), remedy="download it again"
         ) from error
@@ -175,7 +174,7 @@ if __name__ == "__main__":
         with pa.ipc.new_stream(sys.stdout.buffer, _SCHEMA) as stream:
             for tar in sys.argv[1:]:
                 with as_worker_error(tar, _EXPECTED):
-                    batch, damage = _index_tar(Path(tar))
+                    batch, damage = _index_tar(Place.of_pool(tar))
                     stream.write_batch(batch, custom_metadata={"damage": damage})
                 # At once, so that what has come out tells which tar a process was at when it ended.
                 sys.stdout.buffer.flush()

@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 
 from clipsel_core import reach, uids
 from clipsel_core.errors import ClipselError, PoolFormatError, TargetError, UidError, reason_of
-from clipsel_core.files import expect_regular
+from clipsel_core.files import expect_regular, is_hidden
 from clipsel_core.npy import map_npy, read_array, read_members
-from clipsel_core.pool.conventions import IMAGE_ENDINGS, find_column, is_hidden
+from clipsel_core.places import Place
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, find_column
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, metadata_files, open_pool
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.image_tables import is_saved, parquet_image_column
 from clipsel_core.pool.sources.look import open_files, open_source
 from clipsel_core.pool.sources.record import Source
@@ -325,7 +325,7 @@ def _read_pool(given: Given, arch: Arch) -> list[tuple[Path, np.ndarray]]:
     for shard in pool.shards:
         rows = read_embeddings(shard, own.image_member)
         if len(rows):
-            found.append((shard.npz or shard.parquet, rows))
+            found.append((Path(shard.npz or shard.parquet), rows))
     if not found:
         raise TargetError(given.place, expected="images", found="a pool without any")
     return found

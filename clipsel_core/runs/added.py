@@ -233,14 +233,15 @@ class _Comparison:
     def _read(self, shard: Shard) -> tuple[np.ndarray, torch.Tensor | None]:
         """Which rows are usable, (N,) bool, and their images, (n, D); None where these are read in the one pass.
 
-        Captions are read only where some rows were set aside, or may have been scaled.
+        From a store they are read first, while another shard is compared. Captions are read only where some rows were
+        set aside, or may have been scaled.
         """
         config = self._run.config
         if config.skipped_rows or config.on_bad_rows == "scale":
             pairs = read_pairs(self._pool, shard, self._arch, on_bad_rows=config.on_bad_rows)
             return pairs.usable, usable_rows([pairs.image], [pairs.usable])
         everything = np.ones(shard.rows, bool)
-        if not self._sims.are_few:
+        if not self._sims.are_few or self._pool.root.remote:
             return everything, torch.from_numpy(read_images(shard, self._arch))
         expect_images(shard, self._arch)
         return everything, None

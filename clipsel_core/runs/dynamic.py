@@ -226,7 +226,7 @@ def _moments(
 class _Images:
     """A pool's images, of unit length, to be read in any order, from any thread.
 
-    places: the shards, and each one's row numbers. held: of shards that would have to be unpacked as a whole, by their
+    places: the shards, and each one's row numbers. held: of shards that would have to be read as a whole, by their
     places, some row numbers and their images.
     """
 
@@ -242,18 +242,18 @@ class _Images:
     ) -> tuple[list[list[torch.Tensor | None]], np.ndarray | None]:
         """Both second moments of each block of a shard, (D, D) float64, None of none.
 
-        And the images of the pairs that start, where the shard's file has to be unpacked as a whole. computing: held
+        And the images of the pairs that start, where the shard's file has to be read as a whole. computing: held
         while it computes, and not while it reads.
         """
         blocks, unpacked = list[list[torch.Tensor | None]](), list[np.ndarray]()
-        _, member = find_member(part.shard, self._arch.image_member)
+        npz, member = find_member(part.shard, self._arch.image_member)
         with ImageBlocks(part.shard, self._arch) as reader:
             for first in range(0, reader.rows, _BLOCK):
                 check()
                 here = slice(first, min(first + _BLOCK, reader.rows))
                 image = reader.read(here)
                 chosen = [image[which[here]] for which in (part.start, part.others)]
-                if member.offset is None:
+                if member.offset is None or npz.remote:
                     unpacked.append(chosen[0])
                 with computing:
                     some = [torch.from_numpy(at_unit_length(rows)) if len(rows) else None for rows in chosen]

@@ -7,6 +7,7 @@ scores go from there to the disk; only how far it is comes back.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from typing import Any
 
 from clipsel_core import files
 from clipsel_core.errors import PoolFormatError, RunError, counted
+from clipsel_core.places import Place
 from clipsel_core.pool.layout import Pool
 from clipsel_core.runs.groups import GroupScorer
 from clipsel_core.runs.plan import Group, Plan, groups_left, nothing_scored, plan_run, with_targets
@@ -28,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 def score(
-    pool: str | Path,
+    pool: str | os.PathLike[str],
     root: str | Path,
     *,
     cluster: str | None = None,
@@ -51,7 +53,7 @@ def score(
     """
     root = Path(root)
     if cluster:
-        pool, root = Path(pool).absolute(), root.absolute()
+        pool, root = Place.of_pool(pool).absolute(), root.absolute()
         check_device(options.get("device", "auto"), cluster)
     try:
         with files.made_folder(root), sole_worker(root):

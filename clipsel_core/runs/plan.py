@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,11 +13,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from clipsel_core.errors import PoolFormatError, RunError, ScoringError, counted
-from clipsel_core.files import portable_path
-from clipsel_core.npy import read_members
-from clipsel_core.pool.conventions import is_hidden
-from clipsel_core.pool.embeddings import read_embeddings
+from clipsel_core.errors import RunError, ScoringError, counted
+from clipsel_core.files import is_hidden
+from clipsel_core.pool.embeddings import find_sides
 from clipsel_core.pool.layout import Arch, Pool, Shard, check_uids, metadata_files, open_pool, read_teachers, read_uids
 from clipsel_core.processes import versions
 from clipsel_core.runs.store import (
@@ -57,7 +56,7 @@ class Plan:
 
 
 def plan_run(
-    pool_root: str | Path,
+    pool_root: str | os.PathLike[str],
     root: str | Path,
     *,
     arch: str | None = None,
@@ -220,7 +219,7 @@ def _config(
     )
     try:
         return RunConfig(
-            pool=portable_path(pool.root, root),
+            pool=pool.root.relative_to(root),
             arch=arch.name,
             targets=targets,
             versions=versions(),
@@ -245,16 +244,10 @@ def shard_infos(pool: Pool, arch: Arch) -> tuple[ShardInfo, ...]:
     """
 
     def examine(shard: Shard) -> ShardInfo:
-        for member in (arch.image_member, arch.text_member):
-            width = read_embeddings(shard, member).shape[1]
-            if width != arch.width:
-                expected = f"{member} of width {arch.width}, as in the pool's first npz"
-                raise PoolFormatError(shard.npz, expected=expected, found=f"width {width}")
-        assert shard.npz is not None
-        members = read_members(shard.npz)
+        _, sides = find_sides(shard, arch)
         found = hashlib.sha256(read_uids(pool, shard).tobytes())
-        for name in (arch.image_member, arch.text_member):
-            found.update(f"{name} {members[name].crc}".encode())
+        for member in sides:
+            found.update(f"{member.name} {member.crc}".encode())
         return ShardInfo(name=shard.name, rows=shard.rows, digest=found.hexdigest()[:16])
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:

@@ -25,8 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from clipsel_core.errors import ExportError, RunError, counted, reason_of
+from clipsel_core.errors import ExportError, PoolFormatError, RunError, counted, reason_of
 from clipsel_core.files import cache_folder, write_atomically, write_json
+from clipsel_core.places import Place, protocol_of
+from clipsel_core.reach import make_filter
 from clipsel_core.runs.columns import Column, describe
 from clipsel_core.tasks import allowed_cores
 
@@ -189,7 +191,7 @@ class RunConfig(_Frozen):
 
     temperature: tau of the s-CLIPLoss formula; batch_size: B; divisions: K; pairs: N; width: D.
     norms: the p of each NormSim_p, as text ("inf", "2", ...).
-    pool and target paths are absolute, or relative to the run's folder where they lie beside it.
+    pool and target paths are absolute, or relative to the run's folder where they lie beside it, or addresses.
     mix_shards: how many shards, in the order of their names, are divided into batches together; left out where it is 1.
     precision: "bf16" rounds what is multiplied for r_image and r_text (see scoring.rounded); all else stays exact.
     device: the kind of device, "cpu" or "cuda"; which of them, and how many, decides nothing.
@@ -231,18 +233,39 @@ class Run:
     root: Path
     config: RunConfig
     added: tuple[Added, ...] = ()
+    named: tuple[str, ...] | None = None
 
     @classmethod
-    def open(cls, root: str | Path) -> Run:
-        """The run in a folder. Raises RunError where there is none or its run.json cannot be understood."""
+    def open(cls, root: str | Path, named: Sequence[str] | None = None) -> Run:
+        """The run in a folder. Raises RunError where there is none or its run.json cannot be understood.
+
+        named: places below one of which its pool has to lie to be read, if that is in a store; None for anywhere.
+        """
         root = Path(root)
         added = (read_added(file) for file in description_files(root)[1:])
-        return cls(root, read_config(root), tuple(target for target in added if target.complete))
+        whole = tuple(target for target in added if target.complete)
+        return cls(root, read_config(root), whole, None if named is None else tuple(named))
 
     @property
-    def pool_root(self) -> Path:
-        """The pool's folder; it need not be there any more."""
-        return (self.root / self.config.pool).resolve()
+    def pool_address(self) -> str:
+        """The pool's folder, or its address in a store; it need not be there any more."""
+        return self.config.pool if protocol_of(self.config.pool) else str((self.root / self.config.pool).resolve())
+
+    @property
+    def pool_root(self) -> Place:
+        """Where the pool lies, to be read. Raises PoolFormatError where its store cannot be opened."""
+        return Place.of_pool(self.pool_address)
+
+    @property
+    def has_pool(self) -> bool:
+        """Whether the pool is there and may be read, see `open`. Raises PoolFormatError where its store fails."""
+        pool = self.config.pool
+        if self.named is not None and protocol_of(pool) and not make_filter(self.named)(pool):
+            return False
+        try:
+            return (self.pool_root / "metadata").is_dir()
+        except OSError as error:
+            raise PoolFormatError(pool, expected="a store that answers", found=reason_of(error)) from error
 
     @property
     def metrics(self) -> list[str]:

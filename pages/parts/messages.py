@@ -100,7 +100,7 @@ def command(*words: object) -> str:
 
 def score_again(run: Run) -> str:
     """The command that goes on with a run where it stopped: the one that started it, with all that it said."""
-    words: list[object] = ["score", run.pool_root, run.root]
+    words: list[object] = ["score", run.pool_address, run.root]
     for name, value in score_options(run).items():
         for one in value if isinstance(value, list) else [value]:
             words += [f"--{name}", one]

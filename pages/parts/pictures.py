@@ -50,8 +50,8 @@ class Finding:
     def __init__(self, root: Path) -> None:
         run = Run.open(root)
         self.index: ImageIndex | None = None
-        self.pool, self.work = run.pool_root, Task(self._do)
-        self._run, self._stamp, self._failed_s = run, _stamp(root, run.pool_root), math.inf
+        self.pool, self.work = Path(run.pool_address), Task(self._do)
+        self._run, self._stamp, self._failed_s = run, _stamp(root, Path(run.pool_address)), math.inf
 
     def holds(self) -> bool:
         """Whether the run and its pool are as they were, and it is too early to look again for what failed."""

@@ -159,7 +159,7 @@ def per_run(
 @per_run(32, stamp=lambda entry: _described(entry.root))
 def open_run(entry: catalog.Entry) -> Run:
     """The run as its files are now. Raises RunError where they cannot be understood."""
-    return Run.open(entry.root)
+    return Run.open(entry.root, catalog.named_places())
 
 
 class Opening:
@@ -171,7 +171,7 @@ class Opening:
     def __init__(self, root: Path) -> None:
         self.table: ScoreTable | None = None
         self.work = Task(self._do)
-        self._run = Run.open(root)
+        self._run = Run.open(root, catalog.named_places())
         self.builds = must_build(self._run)
 
     def get(self) -> ScoreTable:
@@ -260,7 +260,7 @@ def open_map(entry: catalog.Entry) -> Projection:
 def find_pool(entry: catalog.Entry) -> Pool | None:
     """The run's pool, or None where it is not at hand any more. A pool that came back is seen at once, one whose files
     were mended within seconds."""
-    root = open_run(entry).pool_root
+    root = Path(open_run(entry).pool_address)
     sought = root, files_stamp(root, "metadata", "shards")
     if time.monotonic() - (_lacking.peek(sought) or -math.inf) < _LACKING_S:
         return None

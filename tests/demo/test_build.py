@@ -142,7 +142,7 @@ def test_bundled_run__is_finished_with_both_normsims(run):
 
 
 def test_bundled_run__belongs_to_the_bundled_files(run):
-    assert run.pool_root == (DEMO / "pool").resolve()
+    assert Path(run.pool_address) == (DEMO / "pool").resolve()
     assert run.config.targets[0].path == "../target/task.npy"
     assert run.config.temperature == pytest.approx(load_demo_teacher(DEMO / "teacher").temperature, abs=1e-4)
 

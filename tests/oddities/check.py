@@ -113,7 +113,7 @@ def array_differences(case: Case, out: Path) -> list[str]:
     pool = open_pool(out)
     captions = [text for shard in pool.shards for text in read_column(shard, "text").to_pylist()]
     named = [uid for shard in pool.shards for uid in uids.to_hex(uids.from_hex(read_uid_column(shard))).to_pylist()]
-    arrays = np.concatenate([np.load(shard.npz)["l14_img"] for shard in pool.shards])
+    arrays = np.concatenate([np.load(shard.npz.path)["l14_img"] for shard in pool.shards])
     found += [f"captions: {captions}, {[row.caption for row in wanted]}"] * (
         captions != [row.caption for row in wanted]
     )

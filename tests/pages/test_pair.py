@@ -184,7 +184,9 @@ def test_pair__look_alikes_are_the_largest_cosines(open_page):
     uid = open_card(app, 5, "Look-alikes")
     shown = [card["uid"] for card in components(app, "clipsel_cards")[1]["cards"]]
     table = ScoreTable.open(Run.open(DEMO))
-    images = np.concatenate([np.load(shard.npz)["demo_img"].astype(np.float64) for shard in table.metadata.pool.shards])
+    images = np.concatenate(
+        [np.load(shard.npz.path)["demo_img"].astype(np.float64) for shard in table.metadata.pool.shards]
+    )
     row = table.rows_of(uids.from_hex([uid]))[0]
     nearest = [other for other in np.argsort(-(images @ images[row]), kind="stable") if other != row][:12]
     assert set(shown) == set(uids.to_hex(table.uids_at(np.array(nearest))).to_pylist())
@@ -205,7 +207,9 @@ def test_pair__a_target_image_without_a_picture_is_shown_by_what_it_is_like(open
     table = ScoreTable.open(Run.open(DEMO))
     first = app.dataframe[0].value["row of the target"].iloc[0]
     target = np.load(DEMO.parent / "target" / "task.npy").astype(np.float64)[first]
-    images = np.concatenate([np.load(shard.npz)["demo_img"].astype(np.float64) for shard in table.metadata.pool.shards])
+    images = np.concatenate(
+        [np.load(shard.npz.path)["demo_img"].astype(np.float64) for shard in table.metadata.pool.shards]
+    )
     row = table.rows_of(uids.from_hex([uid]))[0]
     nearest = [other for other in np.argsort(-(images @ target), kind="stable") if other != row][:4]
     shown = [card["uid"] for card in components(app, "clipsel_cards")[1]["cards"]]

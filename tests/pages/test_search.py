@@ -41,7 +41,7 @@ def run(tmp_path):
 @pytest.fixture
 def images(run):
     parts = [
-        np.load(shard.npz)["demo_img"].astype(np.float64)
+        np.load(shard.npz.path)["demo_img"].astype(np.float64)
         for shard in ScoreTable.open(Run.open(run)).metadata.pool.shards
     ]
     rows = np.concatenate(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def entry(tmp_path, monkeypatch) -> Entry:
 
 
 def test_find_pool__that_is_gone_is_sought_once_and_found_when_it_comes_back(entry, monkeypatch):
-    root, tries = state.open_run(entry).pool_root, []
+    root, tries = Path(state.open_run(entry).pool_address), []
     monkeypatch.setattr(state, "open_pool", lambda root: tries.append(root) or open_pool(root))
     root.rename(root.with_name("away"))
     assert [state.find_pool(entry) for _ in range(3)] == [None] * 3
@@ -38,7 +39,7 @@ def test_find_pool__that_is_gone_is_sought_once_and_found_when_it_comes_back(ent
 
 
 def test_find_pool__that_was_mended_inside_is_found_within_seconds(entry, monkeypatch):
-    shard = open_pool(state.open_run(entry).pool_root).shards[0].parquet
+    shard = Path(open_pool(state.open_run(entry).pool_address).shards[0].parquet)
     data, stamp = shard.read_bytes(), shard.parent.stat().st_mtime_ns
     shard.write_bytes(b"PAR1")
     assert state.find_pool(entry) is None
@@ -50,7 +51,7 @@ def test_find_pool__that_was_mended_inside_is_found_within_seconds(entry, monkey
 
 @pytest.mark.parametrize("images", [True, False])
 def test_knows_images__is_what_the_opened_pool_says(tmp_path, images):
-    root = state.open_run(Entry("world", make_run(tmp_path / "world", images=images))).pool_root
+    root = state.open_run(Entry("world", make_run(tmp_path / "world", images=images))).pool_address
     assert knows_images(root) == open_pool(root).has_images == images
 
 

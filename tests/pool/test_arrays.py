@@ -48,7 +48,7 @@ def build(source, root, arch="l14", **options):
 
 
 def arrays_of(root, member):
-    return np.concatenate([np.load(shard.npz)[member] for shard in open_pool(root).shards])
+    return np.concatenate([np.load(shard.npz.path)[member] for shard in open_pool(root).shards])
 
 
 def table_of(root):

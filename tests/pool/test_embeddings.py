@@ -36,7 +36,7 @@ def set_row(value):
 def test_read_pairs__unit_rows_come_as_they_are(pool):
     p, shard, arch = opened(pool)
     pairs = read_pairs(p, shard, arch)
-    with np.load(shard.npz) as archive:
+    with np.load(shard.npz.path) as archive:
         np.testing.assert_array_equal(pairs.image, archive["l14_img"])
         np.testing.assert_array_equal(pairs.text, archive["l14_txt"])
     assert (pairs.image.dtype, pairs.usable.all(), pairs.renormalised) == (np.float16, True, 0)
@@ -158,8 +158,8 @@ def test_read_pairs__rows_are_its_own(tmp_path):
     p, shard, arch = with_image(tmp_path, lambda image: image)
     pairs = read_pairs(p, shard, arch)
     before = pairs.image.copy()
-    with open(shard.npz, "r+b") as file:
-        file.write(b"\0" * shard.npz.stat().st_size)
+    with open(shard.npz.path, "r+b") as file:
+        file.write(b"\0" * shard.npz.size())
     np.testing.assert_array_equal(pairs.image, before)
 
 

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec import available_protocols
 
+from clipsel_core import places
+from clipsel_core import places as stores
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool import places
-from clipsel_core.pool import places as stores
+from clipsel_core.places import Place
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.making.make import make_pool
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.look import open_source
 from tests.pool.making.test_make import (
     SOURCES,
@@ -63,7 +63,7 @@ def test_make_pool__a_remote_source_gives_the_pool_of_a_local_one(tmp_path, teac
     here, there = (open_pool(tmp_path / root) for root in ("here", "there"))
     assert columns(here.root) == columns(there.root)
     for member in ("l14_img", "l14_txt"):
-        assert np.array_equal(*(np.load(pool.shards[0].npz)[member] for pool in (here, there)))
+        assert np.array_equal(*(np.load(pool.shards[0].npz.path)[member] for pool in (here, there)))
     indexes = [
         ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / f"{pool.root.name}.index")
         for pool in (here, there)
@@ -116,12 +116,12 @@ def test_place__addresses_that_stand_for_themselves(tmp_path):
 
 def test_place__whatever_a_store_raises_is_an_os_error(store, monkeypatch):
     store.pipe("/bucket/x", b"data")
-    monkeypatch.setattr(store, "cat_file", lambda *_: (_ for _ in ()).throw(RuntimeError("no credentials\nat all")))
+    monkeypatch.setattr(store, "cat_file", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no credentials\nso")))
     with pytest.raises(OSError, match="no credentials"):
         Place.of("memory://bucket/x").read()
 
 
-OPENED_WITHOUT_A_NETWORK = {"data", "file", "http", "https", "local", "memory", "webhdfs", "hf"}
+OPENED_WITHOUT_A_NETWORK = {"data", "file", "http", "https", "local", "memory", "webhdfs", "hf", "s3", "s3a"}
 
 
 def packed(folder, out):
@@ -169,12 +169,12 @@ def test_open_store__opens_without_asking_the_network(protocol):
         ("simplecache::nonsense://x", "found nonsense"),
         ("simplecache://x", "expected what it lies in: .*, found nothing after it"),
         ("zip://x", "expected what it lies in: zip://PATH::ADDRESS"),
-        ("s3://bucket/x", "the package for s3://, found Install s3fs"),
-        ("zip://a::s3://bucket/x.zip", "the package for zip:// and s3://, found Install s3fs"),
+        ("gs://bucket/x", "the package for gs://, found Please install gcsfs"),
+        ("zip://a::gs://bucket/x.zip", "the package for zip:// and gs://, found Please install gcsfs"),
     ],
 )
 def test_place__only_stores_are_opened(address, says, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
+    monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
     with pytest.raises(PoolFormatError, match=says):
         Place.of(address)
 

@@ -54,7 +54,7 @@ def test_score__agrees_with_the_formulas_in_float64(pool, tmp_path, target):
     run = score(pool, tmp_path / "run", targets={"task": target}, norms=("inf", "2", "3"), **OPTIONS)
     assert run.finished
     for shard, file in zip(open_pool(pool).shards, run.score_files, strict=True):
-        with np.load(shard.npz) as archive:
+        with np.load(shard.npz.path) as archive:
             image, text = archive["l14_img"], archive["l14_txt"]
         scores = pq.read_table(file)
         divisions = divisions_of(len(image), shard.name)
@@ -516,7 +516,7 @@ def test_run__pool_is_found_again_when_both_are_moved(pool, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     for name in ("pool", "run"):
         (tmp_path / name).rename(tmp_path / "elsewhere" / name)
-    assert Run.open(tmp_path / "elsewhere" / "run").pool_root == (tmp_path / "elsewhere" / "pool").resolve()
+    assert Run.open(tmp_path / "elsewhere" / "run").pool_address == str((tmp_path / "elsewhere" / "pool").resolve())
 
 
 @pytest.mark.parametrize(("noted", "given", "used"), [(0.07, None, 0.07), (0.07, 0.02, 0.02), (None, None, 0.01)])

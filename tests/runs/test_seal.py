@@ -93,7 +93,7 @@ def test_read__a_table_that_was_written_again_is_named(run, change):
         pq.write_table(pq.read_table(run.score_files[1]).replace_schema_metadata({}), run.score_files[1])
     with pytest.raises(RunError, match=r"00000001\.parquet: expected scores as written, .*start score again"):
         values_of(run)
-    score(run.pool_root, run.root, **OPTIONS)
+    score(run.pool_address, run.root, **OPTIONS)
     assert files_of(run) == whole
 
 
@@ -107,7 +107,7 @@ def test_score__makes_a_file_that_was_cut_short_again(run, folder, length, caplo
     again = "score" if folder == "scores" else "add-target"
     with pytest.raises(RunError, match=rf"00000002\.parquet: .*start {again} again as before: it makes shard 00000002"):
         values_of(run)
-    score(run.pool_root, run.root, **OPTIONS)
+    score(run.pool_address, run.root, **OPTIONS)
     add_target(run.root, "more", run.root.parent / "more.npy")
     assert "00000002.parquet: made again" in caplog.text
     assert files_of(run) == whole
@@ -158,7 +158,7 @@ def test_read__an_edit_of_run_json_is_named(run, edit):
         values_of(run)
     options = {**OPTIONS, **{key: value for key, value in edit.items() if key in OPTIONS}}
     with pytest.raises((RunError, PoolFormatError)):
-        score(run.pool_root, run.root, **options)
+        score(run.pool_address, run.root, **options)
     assert len(Run.open(run.root).score_files) == 3
 
 

@@ -99,7 +99,7 @@ class CaptionScan:
             hits = self._hits(shards)
         except duckdb.Error as error:
             reason = str(error).split("\n")[0]
-            where = shards[0].parquet.parent
+            where = self._pool.root / "metadata"
             raise PoolFormatError(where, expected="readable parquet files", found=reason) from error
         files, rows = (hits.column(name).to_numpy() for name in ("file_index", "file_row_number"))
         rows = np.array(list(part.values()))[files.astype(np.int64)] + rows
@@ -113,7 +113,7 @@ class CaptionScan:
         uid, column = self._pool.uid_column or "", self._pool.text_column or ""
         columns = [self._pool.columns, *(shard.columns for shard in shards)]
         types = [{of_shard.get(name) for of_shard in columns} for name in (uid, column)]
-        if any(len(kinds) > 1 or not kinds <= {"string", "large_string"} for kinds in types):
+        if self._pool.root.remote or any(len(kinds) > 1 or not kinds <= {"string", "large_string"} for kinds in types):
             return self._hits_apart(shards)
         asked = {"files": as_named([str(shard.parquet) for shard in shards]), "uid": uid, "column": column}
         try:

@@ -85,17 +85,17 @@ class Metadata:
 
     def __init__(self, files: ScoreFiles, uids_at: Callable[[np.ndarray], np.ndarray]) -> None:
         self._files, self._uids_at = files, uids_at
-        self._checked: dict[str, tuple[int, int]] = {}
-        self._root = files.run.pool_root
+        self._checked: dict[str, tuple[int | str, ...]] = {}
+        self._root = files.run.pool_address
         self._pool: Pool | None = None  # Looked for again until it is there: a disk may be brought back.
 
     @property
     def pool(self) -> Pool | None:
-        """The pool that was scored, None where it is not on this machine: scores alone are enough to select by.
+        """The pool that was scored, None where it is not at hand: scores alone are enough to select by.
 
         Raises: PoolFormatError where it cannot be read, or a shard has other rows than were scored.
         """
-        if self._pool is None and (self._root / "metadata").is_dir():
+        if self._pool is None and self._files.run.has_pool:
             pool = open_pool(self._root)
             scored = dict(zip(self._files.shard_names, self._files.sizes, strict=True))
             for shard in pool.shards:
@@ -143,11 +143,16 @@ class Metadata:
         return found
 
     def _is_alike(self, shard: Shard, sources: Iterable[str]) -> bool:
-        """Whether a shard has these columns of the pool, of the usual types, and none that have to be looked into."""
+        """Whether a shard has these columns of the pool, of the usual types, and none that have to be looked into.
+
+        One in a store is read apart: DuckDB knows of none.
+        """
         assert self.pool is not None
         kinds = {name: self.pool.columns.get(name, "null") for name in sources}
-        return find_column(shard.columns, _ROW_NAMES) is None and all(
-            shard.columns.get(name) == kind and not _UNUSUAL.match(kind) for name, kind in kinds.items()
+        return (
+            not shard.parquet.remote
+            and find_column(shard.columns, _ROW_NAMES) is None
+            and all(shard.columns.get(name) == kind and not _UNUSUAL.match(kind) for name, kind in kinds.items())
         )
 
     def _fill_together(
@@ -174,7 +179,7 @@ class Metadata:
         order = np.array(found.column("{place").to_pylist(), np.int64)  # to_numpy imports pandas, which takes 0.3 s
         if len(order) != len(places):
             raise self._other(
-                self._root / "metadata", f"the {counted(len(places), 'rows')} asked for", f"{len(order):,}"
+                f"{self._root}/metadata", f"the {counted(len(places), 'rows')} asked for", f"{len(order):,}"
             )
         self.check_uids(rows[order], found.column(uid))
         for name, source in sources.items():
@@ -191,7 +196,7 @@ class Metadata:
         try:
             now = uids.from_hex(found)
         except UidError as error:
-            raise self._other(self._root / "metadata", "the uids that were scored", error.found) from error
+            raise self._other(f"{self._root}/metadata", "the uids that were scored", error.found) from error
         other = np.flatnonzero((now["f0"] != scored["f0"]) | (now["f1"] != scored["f1"]))[:1]
         if len(other):
             shard = self._files.shard_names[self._files.shard_of(rows[other])[0]]
@@ -201,8 +206,7 @@ class Metadata:
 
     def check_shard(self, shard: Shard) -> None:
         """The same for all rows of a shard, for whoever takes its embeddings by row; once as long as the file stays."""
-        file = shard.parquet.stat()
-        stamp = (file.st_mtime_ns, file.st_size)
+        stamp = shard.parquet.stamp()
         if self._checked.get(shard.name) != stamp:
             rows = self._files.rows_of_shards()[self._files.shard_names.index(shard.name)]
             found = read_uid_column(shard)
@@ -318,6 +322,8 @@ class Metadata:
 
     def _value_counts(self, column: str, files: list[str]) -> list[str | None]:
         """A column's distinct values, most frequent first, and one more than there may be where there are too many."""
+        if self.pool and self.pool.root.remote:
+            return list(self._counted_apart(column, files))
         asked = {"name": column, "files": files, "most": MOST_CATEGORIES + 1}
         found = self._files.database.table(_COUNT_VALUES, asked)
         return found.column("value").to_pylist()

@@ -8,6 +8,7 @@ paste. What stands in capitals after a $ is the reader's to fill in, and what st
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from clipsel_core.curation.recipes.recipe import Recipe, Sample, dump_recipe
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError, counted
 from clipsel_core.files import put_json, sha256_of, write_together
+from clipsel_core.places import Place
 from clipsel_core.runs.store import Run, check_outside
 from clipsel_core.tasks import Report, silent
 
@@ -161,23 +163,25 @@ def _epochs(selection: Selection, recipe: Recipe, samples_seen: int | None, samp
     return {"samples_seen": seen, "epochs": seen / samples, "pairs_by_times_seen": by_times}
 
 
-def reshard_commands(pool: Path, subset: Path) -> list[str]:
+def reshard_commands(pool: str | os.PathLike[str], subset: Path) -> list[str]:
     """The lines that write a subset's pairs as training shards, from the tars of its pool.
 
     resharder.py finds tars by their numbers and counts of pairs, which <tar>_stats.json has beside each, as img2dataset
     and `embed --pack` write it; where it would not find them, a line says so.
     """
-    tars = sorted((pool / "shards").glob("[!.]*.tar"))
+    folder = Place.of_pool(pool) / "shards"
+    there = folder.names()
+    tars = [name.removesuffix(".tar") for name in there if name.endswith(".tar")]
     if not tars:
         return ["# no tars in the pool for resharder.py: export --shards writes the pairs"]
-    if not all(tar.stem.isascii() and tar.stem.isdigit() for tar in tars) or len({len(tar.stem) for tar in tars}) > 1:
-        return [f"# resharder.py takes tars that are numbered, not {tars[0].name}: export --shards writes the pairs"]
-    bare = sum(not tar.with_name(f"{tar.stem}_stats.json").exists() for tar in tars)
+    if not all(tar.isascii() and tar.isdigit() for tar in tars) or len({len(tar) for tar in tars}) > 1:
+        return [f"# resharder.py takes tars that are numbered, not {tars[0]}.tar: export --shards writes the pairs"]
+    bare = len({f"{tar}_stats.json" for tar in tars}.difference(there))
     said = (
         f"# {bare:,} of {len(tars):,} tars have no _stats.json: resharder.py passes them over, export --shards does not"
     )
     # What it must be told where tars are not numbered from 0 in eight digits without a gap.
-    first, last, width = int(tars[0].stem), int(tars[-1].stem), len(tars[0].stem)
+    first, last, width = int(tars[0]), int(tars[-1]), len(tars[0])
     options = []
     if width != 8:
         name = f"{{:0{width}d}}"
@@ -187,7 +191,7 @@ def reshard_commands(pool: Path, subset: Path) -> list[str]:
     if last - first + 1 != len(tars):
         options += ["--num-shards", str(last - first + 1)]
     numbering = "".join(f" {shlex.quote(option)}" for option in options)
-    command = f"python resharder.py -i {_quoted(pool / 'shards')} -o $SHARDS -s {_quoted(subset)}{numbering}"
+    command = f"python resharder.py -i {_quoted(folder)} -o $SHARDS -s {_quoted(subset)}{numbering}"
     # resharder.py looks into its output folder before anything else, and fails where there is none.
     return [*[said] * bool(bare), "mkdir -p $SHARDS", command]
 
@@ -242,5 +246,5 @@ def _write(selection: Selection, ending: str, aside: Path) -> None:
         pq.write_table(columns, aside, compression="zstd", use_dictionary=False)
 
 
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path.resolve()))
+def _quoted(path: str | os.PathLike[str]) -> str:
+    return shlex.quote(str(Place.of(path).absolute()))

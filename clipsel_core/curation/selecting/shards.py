@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
@@ -34,6 +33,7 @@ from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError, counted
 from clipsel_core.files import made_folder, sha256_of, write_atomically, write_json
 from clipsel_core.pool.images import ImageIndex, open_images
+from clipsel_core.pool.layout import parquet_file
 from clipsel_core.pool.making.decode import Unusable, quiet_pillow
 from clipsel_core.pool.making.packing import check_whole, for_loaders, new_tar, write_stats
 from clipsel_core.pool.making.settings import hold_folder
@@ -322,7 +322,7 @@ def _no_image(selection: Selection, counts: dict[str, int]) -> ExportError:
     assert pool is not None
     found = f"none: {counts['missing']:,} have no image in the pool, {counts['unreadable']:,} one that cannot be read"
     remedy = "bring the images back to where they were"
-    if pool.indexes and not any(pq.read_metadata(index).num_rows for index in pool.indexes):
+    if pool.indexes and not any(parquet_file(index).metadata.num_rows for index in pool.indexes):
         remedy = "the pool has none: embed their TARS into it with another teacher, which finds its images"
     elif not pool.indexes and counts["missing"]:
         remedy = (

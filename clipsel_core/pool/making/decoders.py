@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 
 from clipsel_core.errors import LostWorkerError, PoolFormatError
+from clipsel_core.places import Place, why_unread
 from clipsel_core.pool.making.decode import Box, Tokens, Unusable, decode_with_size, hush_pillow
-from clipsel_core.pool.places import Place, why_unread
 from clipsel_core.pool.sources.record import Record
 from clipsel_core.processes import Crew, as_worker_error
 from clipsel_core.tasks import in_batches, in_order

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from clipsel_core.errors import counted
+from clipsel_core.places import Place
 from clipsel_core.pool.embeddings import describe_row
 from clipsel_core.pool.layout import read_teachers
 from clipsel_core.pool.making.decode import MOST_PIXELS, Tokens, quiet_pillow
@@ -24,7 +25,6 @@ from clipsel_core.pool.making.decoders import Decoders, Prepared, Preparer
 from clipsel_core.pool.making.embed import Precision, Teacher, embed_batch, framing_of
 from clipsel_core.pool.making.feed import Fetcher
 from clipsel_core.pool.making.shard_files import EmbeddedRows
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.tasks import Done, in_order
 

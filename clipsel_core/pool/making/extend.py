@@ -184,10 +184,10 @@ def _aside(files: ShardFiles, arch: str) -> Path:
 
 def _finish(pool: Pool, matched: Matched, arch: str, embedded: int, seconds: float) -> Extended:
     """Puts the shards' lists together."""
-    files = [ShardFiles(pool.root, shard.name) for shard in pool.shards]
+    files = [ShardFiles(Path(pool.root), shard.name) for shard in pool.shards]
     aside = pa.concat_tables([SET_ASIDE.empty_table(), *(pq.read_table(_aside(file, arch)) for file in files)])
     if aside.num_rows:
-        write_parquet(pool.root / f"set_aside_{arch}.parquet", aside)
+        write_parquet(Path(pool.root) / f"set_aside_{arch}.parquet", aside)
     reasons = Counter(kind_of(reason) for reason in aside["reason"].to_pylist())
     if aside.num_rows == pool.rows:
         found, remedy = ", ".join(sorted(reasons)[:3]), f"see set_aside_{arch}.parquet"

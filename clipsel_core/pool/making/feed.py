@@ -16,7 +16,7 @@ from threading import Event
 from typing import NamedTuple
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.places import PATIENT, Place, why_unread
+from clipsel_core.places import PATIENT, Place, why_unread
 from clipsel_core.pool.sources.record import Record, Source
 
 # Failures of a store that gave no picture yet, after which its pictures are asked for once, or it counts as away.

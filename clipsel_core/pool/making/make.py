@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.files import write_atomically, write_json
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import facts_in
 from clipsel_core.pool.layout import add_teacher
 from clipsel_core.pool.making.carried import UNFIT, LeftOut, carry, merged, names_in, settle_types
@@ -44,7 +45,6 @@ from clipsel_core.pool.making.shard_files import (
     write_parquet,
     write_shard,
 )
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.status import Pace
 from clipsel_core.tasks import Report, allowed_cores, silent

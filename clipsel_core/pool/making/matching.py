@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import chain, islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -126,13 +127,13 @@ def write_found(source: Source, pool: Pool, matched: Matched) -> None:
         "strangers": str(matched.strangers),
         "repeated": str(matched.repeated),
     }
-    write_parquet(pool.root / "embed" / "found.parquet", pa.table(columns).replace_schema_metadata(said))
+    write_parquet(Path(pool.root) / "embed" / "found.parquet", pa.table(columns).replace_schema_metadata(said))
 
 
 def read_found(source: Source, pool: Pool) -> Matched | None:
     """What write_found kept, where source and pool are still the same."""
     try:
-        table = pq.read_table(pool.root / "embed" / "found.parquet").combine_chunks()
+        table = pq.read_table(Path(pool.root) / "embed" / "found.parquet").combine_chunks()
         said = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
         if said["of"] != _stamp(source, pool):
             return None

@@ -5,8 +5,8 @@ Who must not import torch asks the process that query_server.py is.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -47,7 +47,7 @@ class QueryTeacher:
         return cls(teacher, width)
 
     @classmethod
-    def of_pool(cls, pool: Path, arch: str, width: int) -> Self:
+    def of_pool(cls, pool: str | os.PathLike[str], arch: str, width: int) -> Self:
         """Loads the teacher of a pool's embeddings. arch: its name in the pool.
 
         Raises: TeacherError where the pool does not say which model it is, and as `load`.

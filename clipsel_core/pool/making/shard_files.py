@@ -30,9 +30,9 @@ from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.files import write_atomically, write_json
 from clipsel_core.npy import read_array, read_members
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import A_ROW, NOWHERE, WHOLE_FILE
 from clipsel_core.pool.layout import read_schema
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record
 
 REJECTED = pa.schema({"file": pa.string(), "key": pa.string(), "reason": pa.string()})

@@ -10,8 +10,8 @@ import numpy as np
 
 from clipsel_core.errors import PoolFormatError, counted, reason_of
 from clipsel_core.npy import read_header
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import clean_text
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source, source_of_files
 from clipsel_core.pool.sources.tables import (
     Columns,

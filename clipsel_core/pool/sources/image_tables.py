@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import IMAGE_COLUMNS, IMAGE_ENDINGS, clean_text, facts_in
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record, Source, source_of_files
 from clipsel_core.pool.sources.tables import (
     Columns,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.places import PATIENT, Place
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, IMAGES_END
-from clipsel_core.pool.places import PATIENT, Place
 from clipsel_core.pool.sources.arrays import open_arrays
 from clipsel_core.pool.sources.image_tables import (
     is_saved,

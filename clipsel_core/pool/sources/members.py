@@ -5,15 +5,16 @@ Its headers are read in a tenth of tarfile's time; what is unusual is tarfile's.
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from clipsel_core.errors import reason_of
-from clipsel_core.files import expect_regular
+from clipsel_core.files import is_hidden
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import (
     IMAGE_ENDINGS,
     LARGEST_JSON,
@@ -21,7 +22,6 @@ from clipsel_core.pool.conventions import (
     caption_in,
     clean_text,
     facts_in,
-    is_hidden,
     split_key,
 )
 
@@ -176,12 +176,12 @@ class Members:
             raise tarfile.ReadError(_NONSENSE) from error
 
 
-def damage_at_a_glance(tar: Path) -> str:
+def damage_at_a_glance(tar: Place) -> str:
     """What is wrong with a tar that is empty, cut off or none, as its first header and its end tell; else nothing."""
     try:
-        expect_regular(tar)
-        size = tar.stat().st_size
-        with open(tar, "rb") as file:
+        with tar.open(in_places=True) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
             next(iter(Members(file, size)), None)
             file.seek(max(0, size - tarfile.BLOCKSIZE))
             return "" if not file.read().strip(b"\0") else "it has no end mark: it may be cut off"

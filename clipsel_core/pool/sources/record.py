@@ -13,8 +13,8 @@ from uuid import UUID
 import numpy as np
 
 from clipsel_core.errors import counted
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import SAVE_AS, UNDECODABLE, clean_text, usable_uid
-from clipsel_core.pool.places import Place
 
 FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet", "arrow", "clip-retrieval", "npy")
 EMBEDDED = ("clip-retrieval", "npy")

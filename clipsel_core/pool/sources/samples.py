@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from clipsel_core.errors import PoolFormatError, counted, reason_of
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import (
     IMAGE_ENDINGS,
     IMAGES_END,
@@ -18,7 +19,6 @@ from clipsel_core.pool.conventions import (
     clean_text,
     facts_in,
 )
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.members import DAMAGE, Members, Samples
 from clipsel_core.pool.sources.record import Record, Source, fields_of_json, source_of_files
 from clipsel_core.tasks import in_order

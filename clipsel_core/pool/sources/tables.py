@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import (
     DECODE_ERRORS,
     IMAGE_COLUMNS,
@@ -34,7 +35,6 @@ from clipsel_core.pool.conventions import (
     separator_of,
 )
 from clipsel_core.pool.layout import as_bytes
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import SIDES, Record, Source, fields_of, source_of_files
 
 _TEXT_KINDS = (

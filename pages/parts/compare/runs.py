@@ -54,7 +54,7 @@ def compare_runs(entry: Entry) -> None:
     """Draws how far another run agrees with this one, and the pairs that only one of them ranks high."""
     run, others = state.open_run(entry), _others(entry)
     if not others:
-        again = messages.command("score", run.pool_root, f"{run.root}-seed1", "--arch", run.config.arch, "--seed", 1)
+        again = messages.command("score", run.pool_address, f"{run.root}-seed1", "--arch", run.config.arch, "--seed", 1)
         why = "Score the pool again with another seed, teacher, temperature, batch size or number of divisions."
         messages.show_empty("No other run to compare with", why, again)
         return
@@ -93,11 +93,11 @@ def compare_runs(entry: Entry) -> None:
 
 def _others(entry: Entry) -> list[Entry]:
     """Runs with a finished shard, those of the same pool first."""
-    mine, found = state.open_run(entry).pool_root, []
+    mine, found = state.open_run(entry).pool_address, []
     for other in catalog.entries():
         try:
             if other.key != entry.key and state.open_run(other).score_files:
-                found.append((state.open_run(other).pool_root != mine, other))
+                found.append((state.open_run(other).pool_address != mine, other))
         except ClipselError:
             # A run that cannot be read is told about where it is opened.
             continue
@@ -213,7 +213,7 @@ class Agreements:
         self.alignment: Alignment | None = None
         self._tables = first, second
         # What two runs of one pool have from its table is the same in both.
-        is_one_pool = first.run.pool_root.resolve() == second.run.pool_root.resolve()
+        is_one_pool = first.run.pool_root.absolute() == second.run.pool_root.absolute()
         known = [table.run.columns if is_one_pool else table.columns for table in self._tables]
         self.names = [name for name in known[0] if all(name in of and of[name].is_number for of in known)]
         self._kept = agreement_file(first.run, second.run)

@@ -168,7 +168,7 @@ def show_unscored(entry: Entry, name: str) -> None:
     messages.show_note(metric.help)
     if metric.origin in ("computed", "target"):
         st.caption("Every row of it is empty. This says whether the pool's embeddings can be used:")
-        st.code(messages.command("inspect", run.pool_root), language="bash", wrap_lines=True)
+        st.code(messages.command("inspect", run.pool_address), language="bash", wrap_lines=True)
     else:
         st.caption("Every row of it is empty, as it was imported.")
 

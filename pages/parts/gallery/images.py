@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import streamlit as st
@@ -69,11 +70,12 @@ def show_search() -> None:
 
 # Asked for each page of cards, where to open a large pool would take a second, and to list its tars some of it.
 @state.per_run(
-    32, stamp=lambda entry: state.files_stamp(state.open_run(entry).pool_root, "metadata", "shards", "images")
+    32,
+    stamp=lambda entry: state.files_stamp(Path(state.open_run(entry).pool_address), "metadata", "shards", "images"),
 )
 def has_images(entry: Entry) -> bool:
     """Whether the run's pool is at hand and knows where its images are."""
-    root = state.open_run(entry).pool_root
+    root = Path(state.open_run(entry).pool_address)
     return (root / "metadata").is_dir() and knows_images(root)
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from clipsel_core import reach
 from clipsel_core.errors import ClipselError, JobError
-from clipsel_core.files import write_atomically
+from clipsel_core.files import is_hidden, write_atomically
 from clipsel_core.jobs.control import ADDRESS
-from clipsel_core.pool.conventions import IMAGE_ENDINGS, is_hidden
+from clipsel_core.pool.conventions import IMAGE_ENDINGS
 from clipsel_core.pool.target_files import files_at, split_part
 from clipsel_core.runs.store import Run
 from pages.parts import catalog
@@ -47,7 +47,7 @@ def roots() -> list[Path]:
     found = [catalog.data_folder(), *catalog.readable(), *shown]
     for root in shown:
         with suppress(ClipselError):  # Said where it is opened.
-            pool = Run.open(root).pool_root
+            pool = Path(Run.open(root).pool_address)
             # Whatever else a run names as its pool is not opened to browsers by that.
             if next((pool / "metadata").glob("[!.]*.parquet"), None):
                 found.append(pool)

@@ -247,7 +247,7 @@ def ask_for_run() -> None:
     name = dialogs.ask_for_name(st, "Name of the run", (pool.root, arch), lambda: folders.free_name(wish))
     if not st.button("Check and start", key="start scoring", **_START):
         with recognised:
-            _show_recognised(pool.root, arch, files)
+            _show_recognised(Path(pool.root), arch, files)
         return
 
     def prepare() -> _Prepared:
@@ -259,7 +259,7 @@ def ask_for_run() -> None:
             for file in (*paths, *kept):
                 names.append(folders.target_name(file.name, names))
             named = [f"{name}={file}" for name, file in zip(names, [*paths, *kept], strict=True)]
-            return [pool.root, run], {"arch": arch, **options, "target": named}
+            return [pool.root.address, run], {"arch": arch, **options, "target": named}
 
         return given
 
@@ -361,7 +361,7 @@ def _temperature(pool: Pool, arch: str) -> tuple[float, float, str]:
         except ClipselError:
             # Said where it is opened.
             continue
-        if run.config.arch == arch and run.pool_root.resolve() == pool.root.resolve():
+        if run.config.arch == arch and Path(run.pool_address).resolve() == Path(pool.root).resolve():
             return run.config.temperature, usual, f"that of {entry.label}, as the pool does not know its teacher's"
     return usual, usual, "OpenAI's; the pool does not know its teacher's"
 
@@ -381,7 +381,7 @@ def ask_for_target(run: Run) -> None:
     )
     if not st.button("Compare", type="primary", key="add target", disabled=not wish):
         with recognised:
-            _show_recognised(run.pool_root, run.config.arch, [chosen] if chosen and not uploaded else [])
+            _show_recognised(Path(run.pool_address), run.config.arch, [chosen] if chosen and not uploaded else [])
         return
     _start_target(run, name, [(uploaded.name, uploaded.getvalue())] if uploaded else [], wish)
 

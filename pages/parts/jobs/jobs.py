@@ -76,7 +76,7 @@ def launch(
 def resume_scoring(run: Run) -> None:
     """Starts the scoring of an unfinished run again, as it was begun."""
     arguments = messages.score_options(run)
-    launch("score", [run.pool_root, run.root], arguments, title=f"Score {run.root.name}", about=run.root)
+    launch("score", [run.pool_address, run.root], arguments, title=f"Score {run.root.name}", about=run.root)
 
 
 def refuse(error: ClipselError) -> None:

@@ -156,7 +156,7 @@ def pair_query(uid: str, row: int) -> Query:
 
 def embedding_file(run: Run, folder: str, asked: bytes) -> Path:
     """Where the embedding of a text or picture is kept: another model, another file. folder: "texts" or "pictures"."""
-    model = repr(find_teacher(run.pool_root, run.config.arch))
+    model = repr(find_teacher(Path(run.pool_address), run.config.arch))
     digest = hashlib.sha256(f"{model}\n".encode() + asked).hexdigest()
     return run.cache_dir / folder / f"{digest[:32]}.npy"
 
@@ -174,14 +174,14 @@ def _thumb(data: bytes) -> str:
 def _has_teacher(run: Run, what: str) -> bool:
     """Whether the teacher can be asked, which is loaded meanwhile; where it cannot, the page says why."""
     arch = run.config.arch
-    if not (run.pool_root / "metadata").is_dir():
+    if not (Path(run.pool_address) / "metadata").is_dir():
         missing = "The pool is not where the run remembers it."
     else:
         missing = (
             f"The pool does not say which model {arch} is; one that the command embed made does, in teachers.json."
         )
         try:
-            if find_teacher(run.pool_root, arch):
+            if find_teacher(Path(run.pool_address), arch):
                 _encoder(run).warm()
                 return True
         except ClipselError as error:
@@ -193,7 +193,7 @@ def _has_teacher(run: Run, what: str) -> bool:
 
 
 def _encoder(run: Run) -> Encoder:
-    found = find_teacher(run.pool_root, run.config.arch)
+    found = find_teacher(Path(run.pool_address), run.config.arch)
     assert found is not None, "asked for although it is missing"
     return encoder_of(TeacherName(*found, run.config.width))
 

@@ -125,7 +125,7 @@ def test_project__lays_out_small_pools(tmp_path, size):
 
 def test_project__lays_out_images_that_are_all_the_same(tmp_path):
     run = pool_and_run(tmp_path, [30])
-    rewrite_npz(open_pool(run.pool_root).shards[0].npz, l14_img=np.full((30, 16), 0.25, np.float16))
+    rewrite_npz(open_pool(run.pool_address).shards[0].npz.path, l14_img=np.full((30, 16), 0.25, np.float16))
     project(run)
     assert np.isfinite(read_projection(run).x).all()
 
@@ -134,7 +134,7 @@ def test_project__leaves_out_images_that_cannot_be_laid_out(tmp_path):
     run = pool_and_run(tmp_path, [30])
     images = np.full((30, 16), 0.25, np.float16)
     images[3], images[7, 2], images[9, 0] = 0, np.nan, np.inf
-    rewrite_npz(open_pool(run.pool_root).shards[0].npz, l14_img=images)
+    rewrite_npz(open_pool(run.pool_address).shards[0].npz.path, l14_img=images)
     project(run)
     found = read_projection(run)
     assert found.rows.tolist() == sorted(set(range(30)) - {3, 7, 9})

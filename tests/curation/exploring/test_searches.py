@@ -44,7 +44,7 @@ def run(pool, tmp_path):
 
 
 def every(run, member: str = "l14_img") -> np.ndarray:
-    parts = [np.load(shard.npz)[member].astype(np.float64) for shard in ScoreTable.open(run).metadata.pool.shards]
+    parts = [np.load(shard.npz.path)[member].astype(np.float64) for shard in ScoreTable.open(run).metadata.pool.shards]
     return np.concatenate(parts)
 
 
@@ -174,7 +174,7 @@ def table(pool, tmp_path) -> ScoreTable:
 
 def all_rows(table: ScoreTable, side: str) -> np.ndarray:
     """The embeddings of every pair in float64, read with numpy alone."""
-    parts = [np.load(shard.npz)[MEMBERS[side]].astype(np.float64) for shard in table.metadata.pool.shards]
+    parts = [np.load(shard.npz.path)[MEMBERS[side]].astype(np.float64) for shard in table.metadata.pool.shards]
     rows = np.concatenate(parts)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -250,9 +250,9 @@ def test_nearest__refuses_a_query_that_is_no_direction(table, query):
 
 
 def test_vector_of__a_pair_that_was_set_aside_has_no_neighbours(pool, tmp_path):
-    images = np.load(open_pool(pool).shards[1].npz)["l14_img"]
+    images = np.load(open_pool(pool).shards[1].npz.path)["l14_img"]
     images[2] = np.nan
-    rewrite_npz(open_pool(pool).shards[1].npz, l14_img=images)
+    rewrite_npz(open_pool(pool).shards[1].npz.path, l14_img=images)
     table = ScoreTable.open(score(pool, tmp_path / "run", on_bad_rows="skip", batch_size=16))
     with pytest.raises(RunError, match="could not be scored"):
         neighbours(table, 42)
@@ -262,9 +262,9 @@ def test_vector_of__a_pair_that_was_set_aside_has_no_neighbours(pool, tmp_path):
 def test_neighbours__of_a_pool_whose_rows_were_scaled(pool, tmp_path):
     plain = neighbours(ScoreTable.open(score(pool, tmp_path / "plain", batch_size=16)), 41, limit=20)
     for shard in open_pool(pool).shards:
-        with np.load(shard.npz) as archive:
+        with np.load(shard.npz.path) as archive:
             images = archive["l14_img"]
-        rewrite_npz(shard.npz, l14_img=images * np.float16(8))
+        rewrite_npz(shard.npz.path, l14_img=images * np.float16(8))
     scaled = neighbours(
         ScoreTable.open(score(pool, tmp_path / "run", on_bad_rows="scale", batch_size=16)), 41, limit=20
     )
@@ -273,7 +273,7 @@ def test_neighbours__of_a_pool_whose_rows_were_scaled(pool, tmp_path):
 
 
 def test_pool_vectors__say_that_the_pool_is_gone(table):
-    table.run.pool_root.rename(table.run.pool_root.with_name("moved"))
+    Path(table.run.pool_address).rename(Path(table.run.pool_address).with_name("moved"))
     with pytest.raises(RunError, match="the pool that was scored"):
         vector_of(ScoreTable.open(table.run), 0)
 
@@ -290,7 +290,7 @@ def test_nearest_targets__explain_the_score(table):
 
 
 def test_nearest_targets__keep_the_sign_of_an_opposite(pool, tmp_path):
-    np.save(tmp_path / "t.npy", -np.load(open_pool(pool).shards[0].npz)["l14_img"][:5])
+    np.save(tmp_path / "t.npy", -np.load(open_pool(pool).shards[0].npz.path)["l14_img"][:5])
     table = ScoreTable.open(score(pool, tmp_path / "run", targets={"t": tmp_path / "t.npy"}, batch_size=16))
     found = nearest_targets(table, "t", vector_of(table, 3))
     assert found.rows[0] == 3
@@ -300,7 +300,7 @@ def test_nearest_targets__keep_the_sign_of_an_opposite(pool, tmp_path):
 def test_nearest_targets__of_a_uid_list_are_pairs_of_the_run(table, tmp_path):
     chosen = np.array([4, 44, 110])
     uids.write_subset(tmp_path / "picked.npy", uids.sort(table.uids_at(chosen)))
-    run = score(table.run.pool_root, tmp_path / "again", targets={"mine": tmp_path / "picked.npy"}, batch_size=16)
+    run = score(table.run.pool_address, tmp_path / "again", targets={"mine": tmp_path / "picked.npy"}, batch_size=16)
     again = ScoreTable.open(run)
     found = nearest_targets(again, "mine", vector_of(again, 44))
     assert found.pairs

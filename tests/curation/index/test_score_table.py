@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -320,7 +321,7 @@ def test_metadata__refuses_a_column_nobody_knows(table):
 
 
 def test_categories__codes_each_pair(table, big_run):
-    pool = big_run.pool_root / "metadata"
+    pool = Path(big_run.pool_address) / "metadata"
     faults = pd.concat([pd.read_parquet(file, columns=["fault"]) for file in sorted(pool.glob("*.parquet"))])["fault"]
     found = table.metadata.categories("fault")
     assert [found.labels[code] for code in found.codes] == faults.tolist()

@@ -285,6 +285,6 @@ def test_columns__of_a_pool_that_comes_back_are_there_again(world, tmp_path):
     shards = [(names[start:stop], {"clip_score": frame.clip_score[start:stop]}) for start, stop in pairwise(ends)]
     table = ScoreTable.open(hand_run(tmp_path / "run", shards, pool="../pool"))
     assert list(table.columns) == ["clip_score"]
-    (tmp_path / "pool").symlink_to(run.pool_root)
+    (tmp_path / "pool").symlink_to(Path(run.pool_address))
     assert "language" in table.columns
     assert select(table.run, parse_recipe("steps: [{column: language, in: [en]}]"), table).pairs

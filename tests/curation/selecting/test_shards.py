@@ -93,7 +93,7 @@ def test_export_shards__from_the_demos_tars(tmp_path):
     samples = read(tmp_path / "out")
     found = uids.from_hex([json.loads(sample["json"])["uid"] for sample in samples])
     assert np.array_equal(uids.sort(found), selection.uids())
-    hashes = dict(zip(*(table_of(run.pool_root)[name].to_pylist() for name in ("uid", "sha256")), strict=True))
+    hashes = dict(zip(*(table_of(Path(run.pool_address))[name].to_pylist() for name in ("uid", "sha256")), strict=True))
     for sample in samples:
         assert hashlib.sha256(sample["jpg"]).hexdigest() == hashes[json.loads(sample["json"])["uid"]]
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import MEDIA_TYPES
 from clipsel_core.pool.making.decode import Framing, Tokens, Unusable, decode, decode_with_size
 from clipsel_core.pool.making.decoders import Decoders, Preparer, Wanted
 from clipsel_core.pool.making.embed import embed_images, embed_pixels, framing_of
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record
 from tests.pool.pictures import drawn, encoded, image
 

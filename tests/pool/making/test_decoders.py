@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from clipsel_core.errors import PoolFormatError, WorkerError
+from clipsel_core.places import Place
 from clipsel_core.pool.making import decoders as module
 from clipsel_core.pool.making.decode import Tokens
 from clipsel_core.pool.making.decoders import Decoders, Preparer, Slots
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.record import Record
 from tests.pool.deadly import Deadly, Failing, Killed, Letters, fill
 from tests.pool.pictures import drawn

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 import pytest
 
+from clipsel_core import places as stores
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool import places as stores
+from clipsel_core.places import Place
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.layout import open_pool
-from clipsel_core.pool.places import Place
 from tests.pool.making.test_make import arrays_of, build, bytes_of, csv_of_pictures, table_of, write_tars
 from tests.pool.servers import serving
 

@@ -24,6 +24,7 @@ from PIL import Image
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.npy import read_members
+from clipsel_core.places import Place
 from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import open_pool, read_teachers
@@ -33,7 +34,6 @@ from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.making.settings import is_extendable
 from clipsel_core.pool.making.shard_files import derive_uid
-from clipsel_core.pool.places import Place
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.pool.sources.record import Record, Source
 from tests.pool.pictures import caption, drawn, encoded, image, sample, save_to_disk, write_tar, write_tars
@@ -59,7 +59,7 @@ def table_of(root):
 
 
 def arrays_of(root, member):
-    return np.concatenate([np.load(shard.npz)[member] for shard in open_pool(root).shards]).astype(np.float32)
+    return np.concatenate([np.load(shard.npz.path)[member] for shard in open_pool(root).shards]).astype(np.float32)
 
 
 def folder_of_pictures(folder):

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from clipsel_core.errors import PoolFormatError, TeacherError
+from clipsel_core.places import Place
 from clipsel_core.pool.layout import TeacherInfo, add_teacher
 from clipsel_core.pool.making.decoders import Preparer, Wanted
 from clipsel_core.pool.making.embed import embed_captions, embed_pixels, framing_of, load_teacher, weights_digest
 from clipsel_core.pool.making.queries import QueryTeacher
-from clipsel_core.pool.places import Place
 from tests.pool.pictures import drawn, encoded, write_teacher
 
 DEMO = Path(__file__).parents[3] / "data" / "demo"

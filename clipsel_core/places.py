@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import RLock
 from time import sleep
-from typing import Any, BinaryIO, TypeVar
-
-from fsspec import AbstractFileSystem, available_protocols
-from fsspec.core import split_protocol, url_to_fs
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from clipsel_core import reach
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.files import expect_regular, portable_path
-from clipsel_core.pool.conventions import is_hidden
+from clipsel_core.files import expect_regular, is_hidden, portable_path
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 LOCAL = ("file", "local")
 REFUSED = {
@@ -46,11 +46,15 @@ _STALLED_S = 60
 PATIENT = 4
 """Tries of whoever would rather wait than do without."""
 
+# What gives whoever reads an address the right to its store.
+_SIGNED = re.compile(r"[?&](sig|signature|token|key|x-[a-z]+-(signature|credential|security-token))=", re.IGNORECASE)
 _FIRST_WAIT_S, _TIMES = 0.5, 4
 _IN_PASSING = {408, 425, 429}
 _FOR_GOOD = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 _READ_AHEAD = 1 << 20
+# What is read in places is asked for in pieces of so many bytes at least; its end in one of so many.
+_PIECE, _END = 1 << 14, 1 << 16
 _TURN = RLock()
 
 Answer = TypeVar("Answer")
@@ -64,6 +68,9 @@ class Place:
     where there is no such thing, and PermissionError where this process may not read it: see reach.
     url, around: its address where it lies in a store, the part that holds the path and what comes before and after.
     one_by_one: whether threads take turns in the store. tries: how often it is asked, where it fails in passing.
+    named: whether a person named it, or what it lies in: then no limit holds on this machine.
+
+    What takes a path takes a place on this machine as well.
 
     >>> (Place.of("data/demo") / "pool/teachers.json").address
     'data/demo/pool/teachers.json'
@@ -75,22 +82,39 @@ class Place:
     around: tuple[str, str] = ("", "")
     one_by_one: bool = False
     tries: int = 1
+    named: bool = False
 
     @classmethod
-    def of(cls, address: str | Path) -> Place:
-        """The place of a path or of an address.
+    def of(cls, address: str | os.PathLike[str]) -> Place:
+        """The place of a path or of an address; of a place itself.
 
         Raises: PoolFormatError where its store cannot be opened, see stores, or may not be, see reach.
         """
-        address = str(address)
+        if isinstance(address, Place):
+            return address
+        address = os.fspath(address)
         if protocol_of(address) is None:
-            return cls(None, split_protocol(address)[1] if "://" in address else address)
+            return cls(None, address.partition("://")[2] if "://" in address else address)
         try:
             reach.check_place(address)
         except PermissionError as error:
             expected, remedy = "an address below one that was named", "start the dashboard with --read ADDRESS"
             raise PoolFormatError(address, expected=expected, found="another", remedy=remedy) from error
         return open_store(address)
+
+    @classmethod
+    def of_pool(cls, address: str | os.PathLike[str]) -> Place:
+        """The place of a pool, or of another file that a person named and a run may name after it.
+
+        Raises: PoolFormatError as `of`, and on an address with a password, a key or a signature in it.
+        """
+        if protocol := protocol_of(text := str(address)):
+            hosts = (link.partition("://")[2].partition("/")[0] for link in text.split("::"))
+            if any("@" in host for host in hosts) or _SIGNED.search(text):
+                remedy = "leave it to the store's own settings, as its package reads them"
+                expected = "an address without a password or a signature, as runs note it"
+                raise PoolFormatError(f"{protocol}://", expected=expected, found="one with it", remedy=remedy)
+        return replace(cls.of(address), tries=PATIENT, named=True)
 
     def patient(self, tries: int) -> Place:
         """The same, and all that is found from it, with as many tries."""
@@ -117,6 +141,11 @@ class Place:
     def name(self) -> str:
         """The last part."""
         return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        """The name without its ending."""
+        return Path(self.name).stem
 
     @property
     def ending(self) -> str:
@@ -147,6 +176,17 @@ class Place:
     def __str__(self) -> str:
         return self.address
 
+    def __fspath__(self) -> str:
+        """The path on this machine, for what knows of paths alone. Raises: PoolFormatError where it lies elsewhere."""
+        if self.fs is None:
+            return self.path
+        remedy = "copy it to this machine first"
+        raise PoolFormatError(self.address, expected="a path on this machine", found="an address", remedy=remedy)
+
+    def absolute(self) -> Place:
+        """The same, wherever a process stands; links are followed."""
+        return self if self.fs else replace(self, path=os.path.realpath(self.path))
+
     def relative_to(self, folder: Path) -> str:
         """How a file in `folder` refers to it: see files.portable_path; an address where it lies elsewhere."""
         return self.address if self.fs else portable_path(Path(self.path), folder)
@@ -176,6 +216,22 @@ class Place:
         fs = self.fs
         return self._ask(lambda: int(fs.size(self.path) or 0)) if fs else os.path.getsize(self._checked())
 
+    def stamp(self) -> tuple[int | str, ...]:
+        """What changes whenever the file does: its size and the time, or what its store says of it."""
+        fs = self.fs
+        if fs is None:
+            stat = os.stat(self._checked())
+            return stat.st_size, stat.st_mtime_ns
+        return (self._ask(lambda: str(fs.ukey(self.path))),)
+
+    def names(self) -> list[str]:
+        """What lies in a folder itself, in order, hidden ones left out; nothing where there is no such folder."""
+        try:
+            listed = [name for name, _ in self.files(deep=False)] if self.fs else os.listdir(self._checked())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in listed if not is_hidden(name))
+
     def files(self, *endings: str, deep: bool = True) -> list[tuple[str, int]]:
         """The files below a folder by their names relative to it, with their sizes, in the order of the names.
 
@@ -195,19 +251,23 @@ class Place:
                             size = os.path.getsize(os.path.join(folder, name))
                         found.append((os.path.normpath(os.path.join(inner, name)), size))
             return sorted(found)
-        listed = self._ask(lambda: fs.find(self.path, maxdepth=None if deep else 1, detail=True))
-        for path, info in listed.items():
+        for path, info in self._ask(lambda: _list(fs.fs if self.around[0] else fs, self.path, deep)).items():
             name = path.removeprefix(self.path).lstrip("/")
             if not is_hidden(name) and _ends(name, endings):
                 found.append((name, int(info.get("size") or 0)))
         return sorted(found)
 
-    def open(self) -> BinaryIO:
-        """The file, to read and to seek in; a remote one is read ahead in pieces, never as a whole."""
+    def open(self, *, in_places: bool = False) -> BinaryIO:
+        """The file, to read and to seek in; a remote one is read ahead in pieces, never as a whole.
+
+        in_places: whether it is read here and there, so that little more is asked of a store than is read.
+        """
         fs = self.fs
         if fs is None:
             expect_regular(self._checked())
             return open(self.path, "rb")
+        if in_places:
+            return io.BufferedReader(_InPlaces(self), _PIECE)
         return io.BufferedReader(_Steady(self._ask(lambda: fs.open(self.path, "rb")), self._ask), _READ_AHEAD)
 
     def read(self, offset: int = 0, length: int | None = None) -> bytes:
@@ -219,13 +279,25 @@ class Place:
             with open(self._checked(), "rb") as file:
                 file.seek(offset)
                 return file.read() if length is None else file.read(length)
-        data = self._ask(lambda: fs.cat_file(self.path, offset or None, end))
+        data = self._ask(lambda: fs.cat_file(self.path, start=offset or None, end=end))
         # A web server that knows nothing of ranges sends the file.
         return data[offset:end] if length is not None and len(data) > length else data
 
+    def read_into(self, out: memoryview, offset: int) -> None:
+        """Fills `out` with a remote file's bytes from an offset on. Raises: OSError also where it has not so many."""
+
+        def read() -> None:
+            data = replace(self, tries=1).read(offset, len(out))
+            if len(data) < len(out):  # perhaps only the answer ends early: it is asked for again
+                raise OSError("it ends in the middle")
+            out[:] = data
+
+        ask_again(read, self.tries)
+
     def _checked(self) -> str:
         """The path on this machine, where this process may read it. Raises: PermissionError where it may not."""
-        reach.check_place(self.path)
+        if not self.named:
+            reach.check_place(self.path)
         return self.path
 
     def _within_reach(self) -> bool:
@@ -250,6 +322,10 @@ def protocol_of(address: str) -> str | None:
     >>> protocol_of("zip://a.jpg::s3://bucket/x.zip"), protocol_of("file:///a"), protocol_of("a::b.jpg")
     ('zip', None, None)
     """
+    if "::" not in address and "://" not in address:
+        return None
+    from fsspec.core import split_protocol  # takes as long to import as a small selection takes
+
     first, chained, _ = address.partition("::")
     protocol = first if chained and first in _known() else split_protocol(first)[0]
     return None if protocol in LOCAL and not chained else protocol
@@ -260,6 +336,8 @@ def open_store(address: str) -> Place:
 
     Raises: PoolFormatError, one line, on a protocol that is unknown, refused, or whose package is not installed.
     """
+    from fsspec.core import split_protocol, url_to_fs
+
     links = []
     for text in address.split("::"):
         # As fsspec takes it; a path on this machine from the root on, as others will read it.
@@ -336,6 +414,41 @@ def why_unread(error: OSError) -> str:
     return "no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read: {error.strerror or error}"
 
 
+class _InPlaces(io.RawIOBase):
+    """A remote file that is read here and there; its end, where directories of what is in it lie, is asked for once."""
+
+    def __init__(self, place: Place) -> None:
+        self._place, self._size, self._at = place, place.size(), 0
+        self._end = memoryview(bytearray(min(self._size, _END)))
+        place.read_into(self._end, self._size - len(self._end))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        end = self._size - len(self._end)
+        out = memoryview(buffer).cast("B")
+        if self._at >= end:
+            held = self._end[self._at - end :][: len(out)]
+            out[: len(held)] = held
+            self._at += len(held)
+            return len(held)
+        out = out[: end - self._at]
+        self._place.read_into(out, self._at)
+        self._at += len(out)
+        return len(out)
+
+
 class _Steady(io.RawIOBase):
     """A remote file whose every failure is an OSError. ask: as Place asks its store."""
 
@@ -382,6 +495,8 @@ def _as_os_error() -> Iterator[None]:
         raise
     except Exception as error:
         failure = stands_for(error)
+        if "Credential" in type(failure).__name__:
+            raise PermissionError(f"no credentials: {said(failure)}") from failure
         if isinstance(failure, TimeoutError):
             raise TimeoutError("no answer in time") from failure
         if isinstance(failure, OSError):
@@ -389,16 +504,35 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(said(failure)) from failure
 
 
+def _list(fs: AbstractFileSystem, path: str, deep: bool) -> dict[str, Any]:
+    """The files below a folder, as the store says now. What fsspec walks through, it leaves out where that fails."""
+    from fsspec import AbstractFileSystem
+    from fsspec.asyn import AsyncFileSystem
+
+    def told(error: Exception) -> None:
+        if not isinstance(stands_for(error), FileNotFoundError):
+            raise error
+
+    fs.invalidate_cache()
+    if not deep:
+        return {info["name"]: info for info in fs.ls(path, detail=True) if info["type"] == "file"}
+    kind = type(fs)
+    walks = kind._find is AsyncFileSystem._find if fs.async_impl else kind.find is AbstractFileSystem.find
+    return fs.find(path, detail=True, **({"on_error": told} if walks else {}))
+
+
 def _ends(name: str, endings: tuple[str, ...]) -> bool:
     return not endings or name.lower().endswith(endings)
 
 
 def _known() -> set[str]:
+    from fsspec import available_protocols
+
     return {*available_protocols(), *_CACHES}
 
 
 def _checked(address: str, link: str) -> str:
-    protocol = split_protocol(link)[0] or ""
+    protocol = link.partition("://")[0]
     if protocol in REFUSED:
         found = f"{protocol}://, which is not opened"
         raise PoolFormatError(address, expected="a store", found=found, remedy=REFUSED[protocol])

@@ -1,0 +1,125 @@
+"""Is a pool in a store scored as the same pool on disk is, whatever the store does meanwhile?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsel_core import npy, places
+from clipsel_core.errors import PoolFormatError
+from clipsel_core.pool.inspect import inspect_pool
+from clipsel_core.pool.layout import open_pool
+from clipsel_core.runs.added import add_target
+from clipsel_core.runs.local import score
+from clipsel_core.runs.recompute import recompute
+from tests.conftest import rewrite_npz, unit_rows, write_shard
+from tests.pool.servers import SECRET, serving, storing, upload
+
+OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 3, "device": "cpu"}
+POOL = "s3://bucket/a/pool"
+
+
+@pytest.fixture
+def store(monkeypatch):
+    with storing(monkeypatch) as served:
+        yield served
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """How long a store was waited for; in pieces of an array so small that several are under way."""
+    waits = []
+    monkeypatch.setattr(places, "sleep", waits.append)
+    monkeypatch.setattr(npy, "_PIECE", 4096)
+    return waits
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """A pool whose arrays take several pieces each."""
+    for seed, rows in enumerate((700, 300)):
+        write_shard(tmp_path / "wide", f"{seed:08d}", rows, width=64, seed=seed)
+    return tmp_path / "wide"
+
+
+def scores_of(run):
+    files = (*run.score_files, *(run.root / "added").glob("*/*.parquet"))
+    return {str(file.relative_to(run.root)): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_score__a_pool_in_a_store_has_the_scores_of_one_on_disk(store, waits, wide, tmp_path, compressed):
+    rewrite_npz(wide / "metadata" / "00000000.npz", compressed=compressed)
+    upload(wide, POOL)
+    np.save(tmp_path / "task.npy", unit_rows(30, 64, 77))
+    runs = [
+        score(pool, tmp_path / name, targets={"task": tmp_path / "task.npy"}, **OPTIONS)
+        for pool, name in ((wide, "here"), (POOL, "there"))
+    ]
+    for run in runs:
+        add_target(run.root, "more", tmp_path / "task.npy")
+    here, there = (scores_of(run) for run in runs)
+    assert here == there
+    assert (runs[1].config.pool, str(runs[1].pool_root)) == (POOL, POOL)
+    assert recompute(runs[1], 20) == ([], [])
+    assert SECRET not in (runs[1].root / "run.json").read_text()
+    assert not inspect_pool(open_pool(POOL)).problems
+    assert not waits
+
+
+def test_score__reads_only_the_members_that_it_scores(store, wide, tmp_path):
+    rewrite_npz(wide / "metadata" / "00000000.npz", b32_img=unit_rows(700, 512), b32_txt=unit_rows(700, 512))
+    rewrite_npz(wide / "metadata" / "00000001.npz", b32_img=unit_rows(300, 512), b32_txt=unit_rows(300, 512))
+    upload(wide, POOL)
+    score(POOL, tmp_path / "there", arch="l14", **OPTIONS)
+    sent = sum(size for path, size in store.sent.items() if path.endswith(".npz"))
+    needed = 2 * 1000 * 64 * 2
+    assert needed <= sent < needed + 1_000_000 < sum(f.stat().st_size for f in (wide / "metadata").glob("*.npz"))
+
+
+@pytest.mark.parametrize("fault", ["half", 503, "slow"])
+def test_score__a_store_that_fails_in_passing_is_asked_again(store, waits, wide, tmp_path, fault):
+    upload(wide, POOL)
+    here = score(wide, tmp_path / "here", **OPTIONS)
+    # Of each file every third answer; none is asked for more often than anybody's patience lasts.
+    store.fault = lambda path, times: fault if path.startswith("/bucket/a") and times % 3 == 0 else None
+    there = score(POOL, tmp_path / "there", **OPTIONS)
+    assert scores_of(here) == scores_of(there)
+    assert sum(times // 3 for times in store.asked.values()) > 12
+
+
+@pytest.mark.parametrize("where", [".npz", ".parquet", "list-type"])
+def test_score__a_store_that_stays_away_is_said_in_one_line(store, waits, wide, tmp_path, where):
+    upload(wide, POOL)
+    store.fault = lambda path, times: 503 if where in path else None
+    says = r"s3://bucket/a/pool/metadata.*expected .*found Service Unavailable"
+    with pytest.raises(PoolFormatError, match=says) as error:
+        score(POOL, tmp_path / "there", **OPTIONS)
+    assert "\n" not in str(error.value)
+    assert SECRET not in str(error.value)
+    assert waits[:3] == [0.5, 2.0, 8.0]
+    store.fault = lambda path, times: None
+    assert score(POOL, tmp_path / "there", **OPTIONS).finished
+
+
+def test_score__goes_on_with_a_pool_in_a_store_where_it_was_stopped(store, wide, tmp_path):
+    upload(wide, POOL)
+    whole = scores_of(score(POOL, tmp_path / "whole", **OPTIONS))
+    run = score(POOL, tmp_path / "run", **OPTIONS)
+    run.score_files[0].unlink()
+    assert scores_of(score(POOL, run.root, **OPTIONS)) == whole
+
+
+@pytest.mark.parametrize("address", ["s3://key:word@bucket/pool", "https://host/pool?X-Amz-Signature=0123"])
+def test_open_pool__an_address_with_a_secret_in_it_is_refused(address):
+    with pytest.raises(PoolFormatError, match="expected an address without a password or a signature") as error:
+        open_pool(address)
+    assert "key:word" not in str(error.value)
+    assert "0123" not in str(error.value)
+
+
+def test_score__a_pool_on_a_web_server_that_gives_ranges(waits, wide, tmp_path):
+    here = score(wide, tmp_path / "here", **OPTIONS)
+    with serving(wide) as served:
+        there = score(served.address, tmp_path / "there", **OPTIONS)
+    assert scores_of(here) == scores_of(there)
