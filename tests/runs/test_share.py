@@ -177,7 +177,7 @@ def test_mix__divides_the_shards_of_a_group_together(pool, tmp_path, together):
     shards = open_pool(pool).shards
     for start in range(0, 3, together):
         group = shards[start : start + together]
-        sides = [np.concatenate([np.load(s.npz)[f"l14_{side}"] for s in group]) for side in ("img", "txt")]
+        sides = [np.concatenate([np.load(s.npz.path)[f"l14_{side}"] for s in group]) for side in ("img", "txt")]
         args = {"batch_size": 16, "seed": 5, "name": "\n".join(s.name for s in group)}
         divisions = [list(division(len(sides[0]), index=k, **args)) for k in range(3)]
         r_image, r_text, error = reference.normalizer(*sides, 0.02, divisions)
