@@ -663,7 +663,7 @@ def test_add_column__neighbour_ranks_of_a_target_are_a_column_that_recipes_take(
         (("neighbour_rank_task",), "one neighbour_rank_NAME needs one"),
         (("neighbour_rank_a", "neighbour_rank_b", "--target", "a.npy"), "one neighbour_rank_NAME needs one"),
         (("caption_words", "--neighbours", "5"), "it goes with neighbour_rank_NAME"),
-        (("x=a.csv", "--direction", "up"), "'up' is neither higher nor lower"),
+        (("x=a.csv", "--direction", "up"), "'up' is not one of 'higher', 'lower'"),
     ],
 )
 def test_add_column__options_that_do_not_go_together_are_wrong_usage(scored, options, said):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Column, Table
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
     from clipsel_core.runs.store import AddedColumn
 
 _NEAR = NEIGHBOUR_RANK.rstrip("_")
+
+
+def _as_share(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation as error:
+        raise typer.BadParameter(f"{text!r} is no number") from error
 
 
 def columns(run: RunArgument) -> None:
@@ -51,14 +60,15 @@ def add_column(
         ),
     ],
     missing: Annotated[
-        str, typer.Option(help="nan; error: refuse values that some of the run's pairs have not.")
+        Literal["nan", "error"], typer.Option(help="nan; error: refuse values that some of the run's pairs have not.")
     ] = "nan",
     direction: Annotated[
-        str | None,
+        Literal["higher", "lower"] | None,
         typer.Option(help="Which values are better: higher or lower.", show_default="the other run's, else neither"),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="number or category.", show_default="what the values' type says")
+        Literal["number", "category"] | None,
+        typer.Option(help="number or category.", show_default="what the values' type says"),
     ] = None,
     title: Annotated[str, typer.Option(help="What people read in place of the name.", show_default=False)] = "",
     about: Annotated[str, typer.Option(help="What the column measures, in a sentence.", show_default=False)] = "",
@@ -71,8 +81,13 @@ def add_column(
         Path | None, typer.Option(help=f"{NORMSIM_2D}: the recipe whose pairs it starts from.", show_default=False)
     ] = None,
     keep: Annotated[
-        str | None,
-        typer.Option(help=f"{NORMSIM_2D}: the share of the pool that remains, such as 0.2.", show_default=False),
+        Decimal | None,
+        typer.Option(
+            help=f"{NORMSIM_2D}: the share of the pool that remains, such as 0.2.",
+            show_default=False,
+            parser=_as_share,
+            metavar="SHARE",
+        ),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(help=f"{NORMSIM_2D}: in how many rounds the pairs fall out.", show_default="500")
@@ -113,51 +128,47 @@ def add_column(
     if repeated := next((name for place, name in enumerate(names) if name in names[:place]), None):
         raise typer.BadParameter(f"two columns are named {repeated!r}", param_hint="COLUMN")
     given = {"--direction": direction, "--kind": kind, "--title": title, "--about": about, "--unit": unit}
-    _check_words("--missing", missing, "nan", "error")
-    _check_words("--direction", direction, "higher", "lower")
-    _check_words("--kind", kind, "number", "category")
     _check_used(given | {"--missing": missing == "error", "--between": between}, "NAME=FILE", bool(imported))
     _check_used({"--title": title, "--about": about}, "one column", len(column) == 1)
-    near = [name for name in names if name.startswith(NEIGHBOUR_RANK) and name not in imported]
-    falling = [name for name in names if name == NORMSIM_2D and name not in imported]
-    machines = {"--cluster": cluster, "--cpus-per-worker": cpus_per_worker}
-    _check_used({"--start": start, "--keep": keep, "--rounds": rounds} | machines, NORMSIM_2D, bool(falling))
+    several: dict[str, Any] = {"cluster": cluster, "cpus_per_worker": cpus_per_worker}
+    falling: dict[str, Any] = {"--start": start, "--keep": keep, "--rounds": rounds}
+    falling |= {"--cluster": cluster, "--cpus-per-worker": cpus_per_worker}
+    computed = [name for name in names if name not in imported]
+    near = [name for name in computed if name.startswith(NEIGHBOUR_RANK)]
+    _check_used(falling, NORMSIM_2D, NORMSIM_2D in computed)
     _check_used({"--target": target, "--neighbours": neighbours}, f"{NEIGHBOUR_RANK}NAME", bool(near))
-    _check_used({"--device": device}, f"{NORMSIM_2D} and {NEIGHBOUR_RANK}NAME", bool(falling or near))
-    share = _share_of(keep) if keep is not None else None
+    _check_used({"--device": device}, f"{NORMSIM_2D} and {NEIGHBOUR_RANK}NAME", bool(near or NORMSIM_2D in computed))
     # What can be told at once is told before any of them is added.
-    options: dict[str, Any] = {"kind": kind}
+    plans: dict[str, Callable[..., adding.Addition]] = {}
     for name in names:
         if name in imported:
-            adding.check_import(run, name, imported[name], **options)
-        elif name in falling and (start is None or share is None):
-            raise typer.BadParameter(f"{NORMSIM_2D} needs both", param_hint="--start, --keep")
-        elif name in near and (target is None or len(near) > 1):
-            raise typer.BadParameter(f"one {NEIGHBOUR_RANK}NAME needs one", param_hint="--target")
-        elif name not in (*falling, *near):
+            adding.check_import(run, name, imported[name], kind=kind)
+        elif name == NORMSIM_2D:
+            if start is None or keep is None:
+                raise typer.BadParameter(f"{NORMSIM_2D} needs both", param_hint="--start, --keep")
+            several |= {"rounds": rounds or 500, "device": device}
+            plans[name] = partial(adding.plan_normsim_2d, run, name, start, keep, **several)
+        elif name in near:
+            if target is None or len(near) > 1:
+                raise typer.BadParameter(f"one {NEIGHBOUR_RANK}NAME needs one", param_hint="--target")
+            plans[name] = partial(adding.plan_neighbours, run, name, target, most=neighbours or 100, device=device)
+        else:
             adding.check_computed(run, name)
+            plans[name] = partial(adding.plan_computed, name)
         if check:
             say(f"{run}: {name} can be added")
     if check:
         return
     said: dict[str, Any] = {"title": title, "measures": about, "direction": direction, "unit": unit}
     said |= dict(zip(("least", "most"), between, strict=True)) if between else {}
-    options |= {"missing": missing, **{key: value for key, value in said.items() if value not in ("", None)}}
+    said = {key: value for key, value in said.items() if value not in ("", None)}
     with ExitStack() as meters:
-        reports = {name: meters.enter_context(Meter(f"adding {name}")).report for name in names if name not in imported}
-        additions = []
-        for name, report in reports.items():
-            if name in falling and start and share is not None:
-                several: dict[str, Any] = {"cluster": cluster, "cpus_per_worker": cpus_per_worker, "report": report}
-                more = adding.plan_normsim_2d(run, name, start, share, rounds=rounds or 500, device=device, **several)
-            elif name in near and target:
-                more = adding.plan_neighbours(run, name, target, most=neighbours or 100, device=device, report=report)
-            else:
-                more = adding.plan_computed(name, report=report)
-            additions.append(more)
+        reports = [meters.enter_context(Meter(f"adding {name}")).report for name in plans]
+        additions = [plan(report=report) for plan, report in zip(plans.values(), reports, strict=True)]
         if imported:
-            meter = meters.enter_context(Meter(f"adding {', '.join(imported)}"))
-            additions = [*adding.plan_imports(imported, report=meter.report, **options), *additions]
+            report = meters.enter_context(Meter(f"adding {', '.join(imported)}")).report
+            imports = adding.plan_imports(imported, missing=missing, kind=kind, report=report, **said)
+            additions = [*imports, *additions]
         added = {each.column.name: each for each in adding.add_together(run, additions)}
     for name in names:
         conclude(f"{run}: {_summary(added[name], Run.open(run).config.pairs)}")
@@ -191,20 +202,8 @@ def _summary(added: AddedColumn, pairs: int) -> str:
     return "; ".join([*said, *(f"{counts[key]:,} {text}" for key, text in words.items() if counts[key])])
 
 
-def _check_words(option: str, value: str | None, *allowed: str) -> None:
-    if value is not None and value not in allowed:
-        raise typer.BadParameter(f"{value!r} is neither {' nor '.join(allowed)}", param_hint=option)
-
-
 def _check_used(options: dict[str, Any], what: str, is_asked: bool) -> None:
     """Raises BadParameter where an option was given that says something of what is not asked for."""
     for option, value in options.items():
         if value and not is_asked:
             raise typer.BadParameter(f"it goes with {what}", param_hint=option)
-
-
-def _share_of(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation as error:
-        raise typer.BadParameter(f"{text!r} is no number", param_hint="--keep") from error
