@@ -130,7 +130,6 @@ def add_column(
     given = {"--direction": direction, "--kind": kind, "--title": title, "--about": about, "--unit": unit}
     _check_used(given | {"--missing": missing == "error", "--between": between}, "NAME=FILE", bool(imported))
     _check_used({"--title": title, "--about": about}, "one column", len(column) == 1)
-    several: dict[str, Any] = {"cluster": cluster, "cpus_per_worker": cpus_per_worker}
     falling: dict[str, Any] = {"--start": start, "--keep": keep, "--rounds": rounds}
     falling |= {"--cluster": cluster, "--cpus-per-worker": cpus_per_worker}
     computed = [name for name in names if name not in imported]
@@ -146,8 +145,8 @@ def add_column(
         elif name == NORMSIM_2D:
             if start is None or keep is None:
                 raise typer.BadParameter(f"{NORMSIM_2D} needs both", param_hint="--start, --keep")
-            several |= {"rounds": rounds or 500, "device": device}
-            plans[name] = partial(adding.plan_normsim_2d, run, name, start, keep, **several)
+            several: dict[str, Any] = {"device": device, "cluster": cluster, "cpus_per_worker": cpus_per_worker}
+            plans[name] = partial(adding.plan_normsim_2d, run, name, start, keep, rounds=rounds or 500, **several)
         elif name in near:
             if target is None or len(near) > 1:
                 raise typer.BadParameter(f"one {NEIGHBOUR_RANK}NAME needs one", param_hint="--target")
@@ -163,8 +162,7 @@ def add_column(
     said |= dict(zip(("least", "most"), between, strict=True)) if between else {}
     said = {key: value for key, value in said.items() if value not in ("", None)}
     with ExitStack() as meters:
-        reports = [meters.enter_context(Meter(f"adding {name}")).report for name in plans]
-        additions = [plan(report=report) for plan, report in zip(plans.values(), reports, strict=True)]
+        additions = [plan(report=meters.enter_context(Meter(f"adding {name}")).report) for name, plan in plans.items()]
         if imported:
             report = meters.enter_context(Meter(f"adding {', '.join(imported)}")).report
             imports = adding.plan_imports(imported, missing=missing, kind=kind, report=report, **said)

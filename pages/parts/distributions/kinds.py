@@ -51,20 +51,7 @@ def draw_kinds(entry: Entry) -> None:
     recipe = recipes.draft_yaml(entry, state.open_run(entry))
     keeps = galleries.find_keeps(entry, recipe)
     kept = _kept(entry, column, recipe) if keeps else None
-    places = list(range(min(len(found.labels), _MOST_ROWS)))
-    if len(found.labels) > _MOST_ROWS:
-        of = dict(zip(found.labels, range(len(found.labels)), strict=True))
-        chosen = st.multiselect(
-            f"Of {words.number(len(found.labels))} kinds",
-            found.labels,
-            found.labels[:_MOST_ROWS],
-            format_func=lambda label: f"{categories.value_text(label)} · {words.number(found.counts[of[label]])}",
-            key=f"kinds of {column}",
-            max_selections=_MOST_CHOSEN,
-            placeholder="type to find a kind",
-        )
-        places = [of[label] for label in chosen]
-    for row, place in enumerate(places):
+    for row, place in enumerate(_choose_kinds(found, column)):
         part, listed = _kind_spread(entry, column, place, name), int(found.counts[place])
         by_recipe = "" if kept is None else f", {words.share(int(kept[place]), listed)} kept by the recipe"
         median, chart = part.quantile(50), Chart(entry.key, f"kind-{column}-{place}", name)
@@ -88,6 +75,23 @@ def draw_kinds(entry: Entry) -> None:
         if brush.marked(chart, _BINS):
             among = {"kind": registry.title(entry, column), "value": categories.value_text(found.labels[place])}
             marked.draw_interval(entry, chart, _BINS, bits=_kind_bits(entry, column, place), among=among, keeps=keeps)
+
+
+def _choose_kinds(found: Categories, column: str) -> list[int]:
+    """The places of the kinds to draw: all of a few, else the most frequent ones until others are chosen."""
+    if len(found.labels) <= _MOST_ROWS:
+        return list(range(len(found.labels)))
+    of = dict(zip(found.labels, range(len(found.labels)), strict=True))
+    chosen = st.multiselect(
+        f"Of {words.number(len(found.labels))} kinds",
+        found.labels,
+        found.labels[:_MOST_ROWS],
+        format_func=lambda label: f"{categories.value_text(label)} · {words.number(found.counts[of[label]])}",
+        key=f"kinds of {column}",
+        max_selections=_MOST_CHOSEN,
+        placeholder="type to find a kind",
+    )
+    return [of[label] for label in chosen]
 
 
 def chart_of(entry: Entry, name: str) -> Chart:
