@@ -13,7 +13,7 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -87,8 +87,8 @@ def in_threads(threads: Executor, work: Callable[..., Value], *items: Iterable) 
     return list(each_in_threads(threads, work, *items))
 
 
-def each_in_threads(threads: Executor, work: Callable[..., Value], *items: Iterable) -> Iterator[Value]:
-    """As threads.map(work, *items), each of them a part of this thread's task, for whoever takes all that it gives.
+def each_in_threads(threads: Executor, work: Callable[..., Value], *items: Iterable) -> Generator[Value, None, None]:
+    """As threads.map(work, *items), each of them a part of this thread's task; to be closed by whoever leaves it early.
 
     Where one fails, those after it are asked to stop. Where it ends early, no part is at work any more: what they wrote
     to is free again.

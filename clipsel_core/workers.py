@@ -9,7 +9,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -88,8 +88,11 @@ class Machines:
         return _Here(work, self.devices[0]) if len(self.devices) == 1 else _Processes(work, self.devices[:units])
 
 
-def check_device(device: str, cluster: str | None) -> None:
-    """Raises ScoringError where some devices are asked for by name, and a cluster is to compute."""
+def check_asked(device: str, cluster: str | None, cpus: int | None) -> None:
+    """Raises ScoringError where devices of a cluster are asked for by name, or cores of its workers without one."""
+    if cpus and not cluster:
+        expected, remedy = "--cluster with it", "without a cluster, say with --device who computes"
+        raise ScoringError("--cpus-per-worker", expected=expected, found="none", remedy=remedy)
     if cluster and device not in ("auto", "cpu", "cuda"):
         remedy = "a cluster takes all of its GPUs"
         raise ScoringError("--device", expected="auto, cpu or cuda for a cluster", found=device, remedy=remedy)
@@ -106,10 +109,17 @@ def side_by_side(items: Iterable[_Item], work: Callable[[_Item], object], at_onc
         in_threads(threads, work, items)
 
 
-def results(workers: Workers, units: Iterable[Any]) -> Iterator[Any]:
-    """What each unit of some work gives, in their order, for whoever takes all of them. Raises: as side_by_side."""
-    with ThreadPoolExecutor(workers.at_once) as threads:
-        yield from each_in_threads(threads, lambda unit: workers.do(unit, silent), units)
+@contextmanager
+def results(workers: Workers, units: Iterable[Any]) -> Iterator[Iterator[Any]]:
+    """What each unit of some work gives, in their order. Left early, those at work end at their next `tasks.check`.
+
+    Raises: as side_by_side.
+    """
+    with (
+        ThreadPoolExecutor(workers.at_once) as threads,
+        closing(each_in_threads(threads, lambda unit: workers.do(unit, silent), units)) as found,
+    ):
+        yield found
 
 
 class _Here(AbstractContextManager):

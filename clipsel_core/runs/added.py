@@ -49,7 +49,7 @@ from clipsel_core.scoring.checks import telling_of_memory
 from clipsel_core.scoring.normsim import metric_name
 from clipsel_core.scoring.reductions import use_tile_sizes
 from clipsel_core.tasks import Report, check, silent
-from clipsel_core.workers import Do, Machines, check_device
+from clipsel_core.workers import Do, Machines, check_asked
 
 # Rows are of unit length within ROUNDING; whether those near its edge are is for row_scale to say.
 _SURELY_UNIT = 0.9 * ROUNDING
@@ -78,7 +78,7 @@ def add_target(
         on a file that does not fit; what scoring raises. Shards that were finished stay.
     """
     run = Run.open(Path(root).absolute() if cluster else root)
-    check_device(device or "auto", cluster)
+    check_asked(device or "auto", cluster, cpus_per_worker)
     try:
         with sole_worker(run.root):
             pool, arch = scored_pool(run)

@@ -29,7 +29,7 @@ from clipsel_core.scoring.checks import check_count, telling_of_memory
 from clipsel_core.scoring.normsim import second_moment
 from clipsel_core.scoring.normsim_2d import FEW, Values, check_keep, falling_order, round_shares
 from clipsel_core.tasks import Report, check, part_of, silent
-from clipsel_core.workers import Do, Machines, Workers, check_device, results
+from clipsel_core.workers import Do, Machines, Workers, check_asked, results
 
 _BLOCK = 1 << 15
 # Reading the pool once takes about this share of the products.
@@ -65,7 +65,7 @@ def normsim_2d(
     rows, count = _rows(start, run.config.pairs), _count(keep, run.config.pairs)
     check_keep(count, len(rows))
     check_count("rounds", rounds)
-    check_device(device or "auto", cluster)
+    check_asked(device or "auto", cluster, cpus_per_worker)
     (chosen, *_) = resolve_devices(device or run.config.device)
     machines = Machines((chosen,), cluster, cpus_per_worker)
     pool, arch = scored_pool(run)
@@ -77,7 +77,8 @@ def normsim_2d(
 
         def values_of(places: np.ndarray, moment: torch.Tensor) -> tuple[np.ndarray, float]:
             parts = np.array_split(rows[places], min(-(-len(places) // FEW), 4 * workers.at_once))
-            found = list(results(workers, [_Rows(part, moment) for part in parts]))
+            with results(workers, [_Rows(part, moment) for part in parts]) as each:
+                found = list(each)
             return np.concatenate([values for values, _ in found]), max(longest for _, longest in found)
 
         order = np.empty(len(rows), np.int64)
@@ -211,15 +212,16 @@ def _moments(
     start = np.zeros(len(usable), bool)
     start[rows] = True
     parts = [_Part(shard, start[here], usable[here] & ~start[here]) for shard, here in images.places]
-    for index, (blocks, unpacked) in enumerate(results(workers, parts)):
-        _, here = images.places[index]
-        for both in blocks:
-            for total, moment in zip((inside, others), both, strict=True):
-                if moment is not None:
-                    total += moment
-        if unpacked is not None:
-            images.held[index] = here.start + np.flatnonzero(start[here]), unpacked
-        report(here.stop, len(usable), "pairs")
+    with results(workers, parts) as found:
+        for index, (blocks, unpacked) in enumerate(found):
+            _, here = images.places[index]
+            for both in blocks:
+                for total, moment in zip((inside, others), both, strict=True):
+                    if moment is not None:
+                        total += moment
+            if unpacked is not None:
+                images.held[index] = here.start + np.flatnonzero(start[here]), unpacked
+            report(here.stop, len(usable), "pairs")
     return inside, others
 
 

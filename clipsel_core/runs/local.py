@@ -24,7 +24,7 @@ from clipsel_core.runs.plan import Group, Plan, groups_left, nothing_scored, pla
 from clipsel_core.runs.store import Run, SealedFiles, keep_whole, read_config, read_counts, score_file, write_config
 from clipsel_core.status import StatusFile
 from clipsel_core.tasks import Report, silent
-from clipsel_core.workers import Do, Machines, Work, check_device, side_by_side
+from clipsel_core.workers import Do, Machines, Work, check_asked, side_by_side
 
 _log = logging.getLogger(__name__)
 
@@ -52,9 +52,9 @@ def score(
         is at work in the folder, or it cannot be written. Shards that were finished stay.
     """
     root = Path(root)
+    check_asked(options.get("device", "auto"), cluster, cpus_per_worker)
     if cluster:
         pool, root = Place.of_pool(pool).absolute(), root.absolute()
-        check_device(options.get("device", "auto"), cluster)
     try:
         with files.made_folder(root), sole_worker(root):
             begun = read_config(root) if (root / "run.json").exists() else None

@@ -29,6 +29,7 @@ from clipsel_core.scoring import normsim_2d as scoring_normsim_2d
 from clipsel_core.workers import AT_ONCE
 from tests import traps
 from tests.conftest import rewrite_npz, unit_rows, write_shard
+from tests.pool.servers import storing, upload
 from tests.runs.test_score import OPTIONS, files_of
 from tests.runs.test_share import took_again
 from tests.waiting import PATIENCE_S, join, until
@@ -396,3 +397,20 @@ def test_local_cluster__listens_to_this_machine_alone(trap, tmp_path):
     done = subprocess.run([sys.executable, script], env=child_environment(), capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("127.0.0.1\n", 0), done.stderr
     assert done.stderr == ""
+
+
+def test_local_cluster__of_a_pool_in_a_store(trap, tmp_path, monkeypatch):
+    """What opens an address goes to the actors with the pool, and finds its way from their environment."""
+    np.save(tmp_path / "more.npy", unit_rows(100, 16, 78))
+    options = {"cluster": "local", "cpus_per_worker": 1}
+    with storing(monkeypatch):
+        upload(trap.pool, "s3://bucket/pool")
+        found = []
+        for name, pool, more in (("here", trap.pool, {}), ("there", "s3://bucket/pool", options)):
+            run = score(pool, tmp_path / name, **OPTIONS, **more)
+            run = add_target(run.root, "more", tmp_path / "more.npy", **more)
+            column = normsim_2d(run, np.arange(100), keep=20, rounds=4, **more)
+            files = [*run.score_files, *(run.root / "added" / "more").glob("*.parquet")]
+            found.append(({f"{file.parent.name}/{file.name}": file.read_bytes() for file in files}, column.tobytes()))
+    assert len(found[0][0]) == 2 * SHARDS
+    assert found[0] == found[1]

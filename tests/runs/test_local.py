@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
+from clipsel_core.errors import ScoringError
 from clipsel_core.tasks import check
-from clipsel_core.workers import side_by_side
+from clipsel_core.workers import check_asked, results, side_by_side
 from tests.waiting import until
 
 
@@ -71,3 +72,59 @@ def test_side_by_side__finishes_what_came_before_a_failure(fails):
     with pytest.raises(ValueError, match=fails):
         in_turn(range(9), lambda i: step("read", i), lambda i, found: step("compute", i), write)
     assert written == [0, 1]
+
+
+class Here:
+    """Workers of three threads of this process."""
+
+    at_once, tried_again = 3, 0
+
+    def __init__(self, do):
+        self.do = lambda unit, _: do(unit)
+
+
+def test_results__come_in_their_order():
+    done = []
+
+    def do(unit):
+        if unit % 3 == 0:
+            until(lambda: {unit + 1, unit + 2} <= set(done))
+        done.append(unit)
+        return 10 * unit
+
+    with results(Here(do), range(9)) as found:
+        assert list(found) == [10 * unit for unit in range(9)]
+    assert done != sorted(done)
+
+
+def test_results__left_early_end_what_is_at_work():
+    """Whoever takes them fails at the first: all others are asked to stop, and none begins any more."""
+    ended = []
+
+    def do(unit):
+        try:
+            while unit:
+                check()
+        finally:
+            ended.append(unit)
+
+    def take():
+        with results(Here(do), range(99)) as found:
+            next(found)
+            raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        take()
+    assert len(ended) <= 5
+
+
+@pytest.mark.parametrize(
+    ("asked", "wrong"),
+    [
+        (("cuda:1", "auto", None), "--device: expected auto, cpu or cuda for a cluster, found cuda:1"),
+        (("auto", None, 2), "--cpus-per-worker: expected --cluster with it, found none"),
+    ],
+)
+def test_check_asked__names_what_does_not_fit(asked, wrong):
+    with pytest.raises(ScoringError, match=wrong):
+        check_asked(*asked)

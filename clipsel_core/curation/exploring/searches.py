@@ -31,7 +31,7 @@ from clipsel_core.pool.layout import Arch
 from clipsel_core.pool.target_files import find_target, read_target
 from clipsel_core.runs.store import Run, check_seal, sealed
 from clipsel_core.tasks import Report, silent
-from clipsel_core.workers import Do, Machines, results
+from clipsel_core.workers import Do, Machines, check_asked, results
 
 _KEY = b"clipsel.search"
 _ENDINGS = (".parquet", ".csv", ".npy")
@@ -121,6 +121,7 @@ def search_run(
     report: told how many of the pairs were looked at.
     Raises: RunError where the run has no such pair or no map; PoolFormatError on damaged embeddings.
     """
+    check_asked("auto", cluster, cpus_per_worker)
     table, among = ScoreTable.open(run), None
     if on_map and cluster:
         raise RunError("--cluster", expected="a search of the pool", found="one of the map, which is small")
@@ -173,8 +174,7 @@ class _Searching:
 def _nearest_of_shards(work: _Searching, machines: Machines, table: ScoreTable, report: Report) -> Nearest:
     """What is most like the work's vector in all shards: what `nearest` finds in all of them at once."""
     best = Nearest(np.empty(0, np.int64), np.empty(0, np.float32))
-    with machines.workers(work, len(table.shard_names)) as workers:
-        found = results(workers, table.shard_names)
+    with machines.workers(work, len(table.shard_names)) as workers, results(workers, table.shard_names) as found:
         for of_shard, more in zip(table.files.rows_of_shards(), found, strict=True):
             best = _best(best, more, work.limit, np.asarray)
             report(of_shard.stop, len(table), "pairs")
