@@ -26,6 +26,7 @@ from clipsel_core.runs.store import (
     ShardInfo,
     TargetInfo,
     description_files,
+    placed,
     read_config,
     score_file,
 )
@@ -160,7 +161,7 @@ def with_targets(plan: Plan) -> Plan:
     """A plan with its targets, read again from their files. Raises RunError where one has changed."""
     targets = {}
     for was in plan.config.targets:
-        now, targets[was.name] = load_target(was.name, plan.root / was.path, plan.pool, plan.arch, plan.root)
+        now, targets[was.name] = load_target(was.name, placed(plan.root, was.path), plan.pool, plan.arch, plan.root)
         if was.sha256 != now.sha256:
             raise RunError(now.path, expected="the target as it was begun with", found="another file")
     return replace(plan, targets=targets)

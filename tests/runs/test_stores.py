@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from clipsel_core import npy, places
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.columns.adding import import_column
+from clipsel_core.errors import PoolFormatError, TargetError
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.local import score
 from clipsel_core.runs.recompute import recompute
+from clipsel_core.runs.store import Run
+from clipsel_core.runs.targets import load_target
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.pool.servers import SECRET, serving, storing, upload
 
@@ -123,3 +129,60 @@ def test_score__a_pool_on_a_web_server_that_gives_ranges(waits, wide, tmp_path):
     with serving(wide) as served:
         there = score(served.address, tmp_path / "there", **OPTIONS)
     assert scores_of(here) == scores_of(there)
+
+
+def test_load_target__from_a_store_is_as_from_disk(store, waits, wide, tmp_path):
+    rows = unit_rows(40, 64, 5)
+    folder = tmp_path / "t"
+    folder.mkdir()
+    np.save(folder / "a.npy", rows)
+    np.save(folder / "part0.npy", rows[:10])
+    np.save(folder / "part1.npy", rows[10:])
+    np.savez(folder / "b.npz", l14_img=rows, other=rows[::-1])
+    torch.save(torch.from_numpy(rows), folder / "c.pt")
+    pq.write_table(pa.table({"emb": list(rows.astype(np.float32))}), folder / "d.parquet")
+    pq.write_table(
+        pa.table({"uid": pq.read_table(wide / "metadata" / "00000000.parquet")["uid"][:7]}), folder / "e.parquet"
+    )
+    upload(folder, "s3://bucket/t")
+    upload(wide, POOL)
+    pool = open_pool(wide)
+    for name in ("a.npy", "part*.npy", "part{0,1}.npy", "b.npz#other", "c.pt", "d.parquet", "e.parquet"):
+        store.fault = lambda path, times: "half" if times % 3 == 0 else None
+        (here, rows_here), (there, rows_there) = (
+            load_target("t", f"{base}/{name}", pool, pool.arch(), tmp_path) for base in (folder, "s3://bucket/t")
+        )
+        assert torch.equal(rows_here, rows_there)
+        assert here.model_copy(update={"path": ""}) == there.model_copy(update={"path": ""})
+        assert there.path == f"s3://bucket/t/{name}"
+    (here, rows_here), (there, rows_there) = (
+        load_target("t", base, pool, pool.arch(), tmp_path) for base in (wide, POOL)
+    )
+    assert torch.equal(rows_here, rows_there)
+    assert here.files == there.files
+
+
+def test_recompute__finds_a_target_in_a_store_again(store, wide, tmp_path):
+    np.save(tmp_path / "task.npy", unit_rows(30, 64, 77))
+    upload(tmp_path, "s3://bucket/b")
+    run = score(wide, tmp_path / "run", targets={"task": "s3://bucket/b/task.npy"}, **OPTIONS)
+    assert recompute(run, 10) == ([], [])
+    add_target(run.root, "more", "s3://bucket/b/task.npy")
+    assert score(wide, run.root, targets={"task": "s3://bucket/b/task.npy"}, **OPTIONS).finished
+    with pytest.raises(TargetError, match="expected the target 'none', found no such file"):
+        add_target(run.root, "none", "s3://bucket/b/none.npy")
+
+
+def test_import_column__by_an_address(store, waits, wide, tmp_path):
+    names = pq.read_table(wide / "metadata" / "00000000.parquet")["uid"]
+    (tmp_path / "v").mkdir()
+    pq.write_table(pa.table({"uid": names, "v": np.arange(700) / 7}), tmp_path / "v" / "v.parquet")
+    upload(tmp_path / "v", "s3://bucket/v")
+    store.fault = lambda path, times: "half" if path.endswith("v.parquet") and times % 3 == 0 else None
+    roots = [score(wide, tmp_path / name, **OPTIONS).root for name in ("here", "there")]
+    for root, base in zip(roots, (tmp_path / "v", "s3://bucket/v"), strict=True):
+        import_column(root, "v", f"{base}/v.parquet#v")
+    here, there = (scores_of(Run.open(root)) for root in roots)
+    assert here == there
+    with pytest.raises(PoolFormatError, match="an address without a password or a signature"):
+        import_column(roots[1], "w", "s3://key:word@bucket/v.parquet#v")
