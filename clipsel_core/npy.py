@@ -50,7 +50,7 @@ _BLOCKS_TO_CHECK = 16
 _CHECKED_AT_ONCE = 1 << 20
 _CHECKED_BLOCK = 8 << 20
 # What is asked of a store at a time, and how many such pieces of an array are under way at once.
-_PIECE, _IN_FLIGHT = 4 << 20, 4
+_PIECE, _IN_FLIGHT = 8 << 20, 4
 
 
 class Header(NamedTuple):

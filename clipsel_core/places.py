@@ -431,6 +431,7 @@ class _InPlaces(io.RawIOBase):
     def __init__(self, place: Place) -> None:
         self._place, self._size, self._at = place, place.size(), 0
         self._end = memoryview(bytearray(min(self._size, _END)))
+        # At once: zipfile takes an OSError at the end of a file for no zip.
         place.read_into(self._end, self._size - len(self._end))
 
     def readable(self) -> bool:
