@@ -3,8 +3,8 @@
 Parts: accuracy, normalizer, normsim, reading, memory, selection, looking, gpu; all of them when none is named. Only
 when they are named: score, add-target and embed, which take minutes (embed comes in parts, too: embed-device,
 embed-vit, embed-rn50, embed-mobile, embed-small, embed-memory, embed-image), exploring, which needs a run of --rows
-pairs, dashboard and starting, which need Chromium and minutes besides, columns, mixing, sampling, normsim-2d and
-cluster, which take minutes, and growth, which takes minutes and writes the plots in benchmarks/growth.
+pairs, dashboard and starting, which need Chromium and minutes besides, columns, mixing, sampling, normsim-2d, cluster
+and stores, which take minutes, and growth, which takes minutes and writes the plots in benchmarks/growth.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from benchmarks import (
     selection,
     speed,
     starting,
+    stores,
 )
 from benchmarks.table import Row, machine, markdown
 
@@ -43,7 +44,7 @@ def main() -> None:
     parts = (
         "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, add-target, exploring, "
         f"dashboard, starting, embed, {', '.join(embed.PARTS)}, columns, mixing, "
-        "sampling, normsim-2d, growth, cluster"
+        "sampling, normsim-2d, growth, cluster, stores"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
@@ -83,6 +84,7 @@ def main() -> None:
         "sampling": lambda: sampling.measure(asked.pairs or 12_800_000) + sampling.measure_agreement(),
         "normsim-2d": lambda: normsim_2d.measure(asked.pairs or 1_000_000),
         "cluster": lambda: cluster.measure(max(1, asked.rounds // 2)),
+        "stores": lambda: stores.measure(asked.rounds),
         "growth": lambda: growth.measure(asked.pairs or 1_000_000),
     }
     unknown = [part for part in asked.parts if part not in known | alone]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,16 +104,8 @@ class Place:
 
     @classmethod
     def of_pool(cls, address: str | os.PathLike[str]) -> Place:
-        """The place of a pool, or of another file that a person named and a run may name after it.
-
-        Raises: PoolFormatError as `of`, and on an address with a password, a key or a signature in it.
-        """
-        if protocol := protocol_of(text := str(address)):
-            hosts = (link.partition("://")[2].partition("/")[0] for link in text.split("::"))
-            if any("@" in host for host in hosts) or _SIGNED.search(text):
-                remedy = "leave it to the store's own settings, as its package reads them"
-                expected = "an address without a password or a signature, as runs note it"
-                raise PoolFormatError(f"{protocol}://", expected=expected, found="one with it", remedy=remedy)
+        """The place of a pool that a person named, and that runs name after it. Raises: as `of` and expect_plain."""
+        expect_plain(str(address))
         return replace(cls.of(address), tries=PATIENT, named=True)
 
     def patient(self, tries: int) -> Place:
@@ -316,6 +308,15 @@ class Place:
         return ask_again(once, self.tries)
 
 
+def common_folder(places: Sequence[Place]) -> tuple[Place, list[str]]:
+    """The folder that files lie in, here or all in one folder of a store, and their names from there."""
+    if places[0].remote:
+        return places[0].parent, [place.name for place in places]
+    paths = [os.path.abspath(place) for place in places]
+    base = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return Place.of(base), [os.path.relpath(path, base) for path in paths]
+
+
 def protocol_of(address: str) -> str | None:
     """What the address begins with, where that makes it one of a store; None for a path on this machine.
 
@@ -329,6 +330,16 @@ def protocol_of(address: str) -> str | None:
     first, chained, _ = address.partition("::")
     protocol = first if chained and first in _known() else split_protocol(first)[0]
     return None if protocol in LOCAL and not chained else protocol
+
+
+def expect_plain(address: str) -> None:
+    """Makes sure that an address may be noted. Raises: PoolFormatError on one with a password or a signature in it."""
+    protocol = protocol_of(address)
+    hosts = (link.partition("://")[2].partition("/")[0] for link in address.split("::"))
+    if protocol and (any("@" in host for host in hosts) or _SIGNED.search(address)):
+        remedy = "leave it to the store's own settings, as its package reads them"
+        expected = "an address without a password or a signature, as runs note it"
+        raise PoolFormatError(f"{protocol}://", expected=expected, found="one with it", remedy=remedy)
 
 
 def open_store(address: str) -> Place:
@@ -420,6 +431,7 @@ class _InPlaces(io.RawIOBase):
     def __init__(self, place: Place) -> None:
         self._place, self._size, self._at = place, place.size(), 0
         self._end = memoryview(bytearray(min(self._size, _END)))
+        # At once: zipfile takes an OSError at the end of a file for no zip.
         place.read_into(self._end, self._size - len(self._end))
 
     def readable(self) -> bool:

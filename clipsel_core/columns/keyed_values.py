@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 from clipsel_core import uids
 from clipsel_core.columns.keyed_files import Chunk, KeyedFile, find_files, open_file
 from clipsel_core.errors import ClipselError, ColumnError, UidError, quoted, reason_of
-from clipsel_core.places import Place
+from clipsel_core.places import Place, expect_plain
 from clipsel_core.runs.columns import Column
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array, description_files
 from clipsel_core.tasks import allowed_cores, in_order
@@ -123,6 +123,7 @@ def open_groups(sources: Sequence[str], *, kind: Literal["number", "category"] |
     groups: list[KeyedGroup] = []
     of_files: dict[tuple[str, ...], tuple[int, list[Place], list[tuple[str, str]]]] = {}
     for source in sources:
+        expect_plain(source)
         named, _, column = source.rpartition("#")
         runs = ((Path(folder), name) for folder, name in ((source, ""), (named, column)) if folder)
         if run := next(((folder, name) for folder, name in runs if (folder / "run.json").is_file()), None):

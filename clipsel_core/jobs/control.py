@@ -362,7 +362,8 @@ def _words(command: str, paths: Sequence[Path | str], options: Mapping[str, Opti
     if command not in COMMANDS:
         raise JobError(command, expected=f"one of {', '.join(COMMANDS)}", found=repr(command))
     for path in paths:
-        if not (path.is_absolute() if isinstance(path, Path) else ADDRESS.match(path) or _COLUMN.fullmatch(path)):
+        named = isinstance(path, str) and (ADDRESS.match(path) or _COLUMN.fullmatch(path))
+        if not (Path(path).is_absolute() or named):
             raise JobError(path, expected="an absolute path or an address", found=repr(str(path)))
     words = [command, *map(str, paths)]
     for name, value in options.items():

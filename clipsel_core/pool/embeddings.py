@@ -58,7 +58,9 @@ def _find_members(shard: Shard, names: Sequence[str], width: int | None = None) 
         npz = shard.parquet.parent / f"{shard.name}.npz"
         expected, remedy = f"the embeddings of {shard.parquet.name}", f"download {npz.name}"
         raise PoolFormatError(npz, expected=expected, found="no such file", remedy=remedy)
-    members = read_members(shard.npz)
+    members = shard.members or read_members(shard.npz)
+    if shard.npz.remote:
+        shard.members.update(members)
     return shard.npz, tuple(_checked(shard, name, members, width) for name in names)
 
 

@@ -42,6 +42,7 @@ class Shard:
     """One metadata file and what lies beside it. npz is None where there are no embeddings.
 
     columns: name to Arrow type, of this shard; they may differ from shard to shard, as may the case of their names.
+    members: the npz's arrays, as they were first found in a store, so that it is asked once; empty on this machine.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Shard:
     npz: Place | None
     rows: int
     columns: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    members: dict[str, Member] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def uid_column(self) -> str | None:

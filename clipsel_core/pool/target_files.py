@@ -6,6 +6,7 @@ whose reader is handed in, so that pages can look without torch.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
@@ -18,16 +19,15 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clipsel_core import reach, uids
 from clipsel_core.errors import ClipselError, PoolFormatError, TargetError, UidError, reason_of
 from clipsel_core.files import expect_regular, is_hidden
 from clipsel_core.npy import map_npy, read_array, read_members
-from clipsel_core.places import Place
+from clipsel_core.places import PATIENT, Place, expect_plain
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, find_column
 from clipsel_core.pool.embeddings import read_embeddings
-from clipsel_core.pool.layout import Arch, metadata_files, open_pool
+from clipsel_core.pool.layout import Arch, metadata_files, open_pool, parquet_file
 from clipsel_core.pool.sources.image_tables import is_saved, parquet_image_column
 from clipsel_core.pool.sources.look import open_files, open_source
 from clipsel_core.pool.sources.record import Source
@@ -45,7 +45,7 @@ _MOST_EXPANDED, _MOST_BRACES = 10_000, 4
 # further, to its type's precision.
 _MOMENT_ROUNDING = 1e-5
 
-ReadPt = Callable[[Path, str, str], np.ndarray]
+ReadPt = Callable[[Place, str, str], np.ndarray]
 """Reads the array of a .pt: from the file, the part of it, and the usual name of a part."""
 
 
@@ -58,9 +58,9 @@ class Given:
     """
 
     kind: Literal["files", "pool", "pictures"]
-    place: Path
+    place: Place
     part: str
-    files: tuple[Path, ...] = ()
+    files: tuple[Place, ...] = ()
 
     def pictures(self) -> Source:
         """Its pictures, without captions. Raises: PoolFormatError where they cannot be read."""
@@ -79,7 +79,7 @@ class TargetRows:
 
     kind: Literal["embeddings", "uids", "moment"]
     rows: np.ndarray
-    files: tuple[Path, ...]
+    files: tuple[Place, ...]
     counts: tuple[int, ...]
 
     def place_of(self, row: int) -> str:
@@ -89,57 +89,69 @@ class TargetRows:
         return f"{self.files[index]}, row {row - int(ends[index]) + self.counts[index]}"
 
 
-def split_part(path: str | Path) -> tuple[Path, str]:
-    """The path and the part, "" for none, that PATH#PART means; a file's own name may hold # as well."""
+def split_part(path: str | os.PathLike[str]) -> tuple[Place, str]:
+    """The place and the part, "" for none, that PATH#PART means; a file's own name may hold # as well."""
     text = str(path)
     places = [len(text), *(place for place, sign in enumerate(text) if sign == "#")]
-    end = next((place for place in places if text[:place] and files_at(Path(text[:place]))), None)
+    end = next((place for place in places if text[:place] and files_at(text[:place])), None)
     end = places[min(1, len(places) - 1)] if end is None else end
-    return Path(text[:end]), text[end + 1 :]
+    return Place.of(text[:end]), text[end + 1 :]
 
 
-def files_at(path: Path) -> list[Path]:
+def files_at(path: str | os.PathLike[str]) -> list[Place]:
     """The file or folder at a path; or else the files that it means as a pattern, in the order of their names.
 
     As in a shell: *, ? and [0-9], and {a,b} and {0..4}, of which each name is meant whether it is there or not. None
-    where nothing is there.
+    where nothing is there. Of an address the last part alone may be a pattern. Raises: OSError where a store fails.
     """
+    place = Place.of(path).patient(PATIENT)
+    if place.remote:
+        if place.is_file() or place.is_dir():
+            return [place]
+        places = [place.parent / name for name in _expanded(place.name)]
+        listed = place.parent.names() if any(glob.has_magic(one.name) for one in places) else []
+        names = {name for one in places for name in (fnmatch.filter(listed, one.name) or [one.name])}
+        files = [place.parent / name for name in sorted(names)]
+        return files if any(file.is_file() for file in files) else []
     try:
-        if path.exists():
-            return [path]
-        named = _expanded(str(path))
+        if os.path.exists(place):
+            return [place]
+        named = _expanded(place.path)
         found = {name for one in named for name in (glob.glob(one) if glob.has_magic(one) else [one])}
-        files = [Path(name) for name in sorted(found) if not is_hidden(Path(name).name) and not Path(name).is_dir()]
-        return files if any(file.exists() for file in files) else []
+        shown = [name for name in sorted(found) if not is_hidden(os.path.basename(name)) and not os.path.isdir(name)]
+        return list(map(Place.of, shown)) if any(map(os.path.exists, shown)) else []
     except (OSError, ValueError):  # too long for a path, or a zero byte
         return []
 
 
-def find_target(path: str | Path, name: str) -> Given:
+def find_target(path: str | os.PathLike[str], name: str) -> Given:
     """What a path leads to, by its name and a look at parquets: PATH or PATH#PART.
 
     A file of embeddings or uids, a tar or a parquet of pictures, a pattern of several of one kind; a pool; a folder of
     pictures, with folders in it or none, or of files of embeddings. name: of the target, for errors.
     Raises: TargetError where nothing is there, it is none of these, or both pictures and embeddings.
     """
-    place, part = split_part(path)
-    files = files_at(place)
-    if files == [place] and place.is_dir():
+    expect_plain(str(path))
+    with telling(path):
+        place, part = split_part(path)
+        files = files_at(place)
+        is_folder = len(files) == 1 and place.is_dir()
+    if is_folder:
         _check(place, name)
         if metadata_files(place):
             return Given("pool", place, part)
-        files = sorted(file for file in place.iterdir() if file.suffix.lower() in _ENDINGS and not is_hidden(file.name))
-        has_pictures = is_saved(Place.of(place)) or _lie_below(place, *IMAGE_ENDINGS, ".tar")
+        files = [place / name for name in place.names() if Path(name).suffix.lower() in _ENDINGS]
+        has_pictures = is_saved(place) or _lie_below(place, *IMAGE_ENDINGS, ".tar")
         if has_pictures:
             # A parquet without embeddings describes them, as img2dataset's does.
-            files = [file for file in files if file.suffix.lower() != ".parquet" or _has_lists(file)]
+            files = [file for file in files if file.ending != "parquet" or _has_lists(file)]
         if not files and (has_pictures or _lie_below(place, ".parquet")):
             return Given("pictures", place, part)
         if has_pictures or not files:
             expected = f"pictures, a pool, or files that end in {ENDINGS}"
             found, remedy = "none", ""
             if has_pictures:
-                found, remedy = f"pictures and {files[0].name}", f"give the files alone: {place}/*{files[0].suffix}"
+                found, remedy = f"pictures and {files[0].name}", f"give the files alone: {place}/*.{files[0].ending}"
             raise TargetError(place, expected=expected, found=found, remedy=remedy)
     for file in files or [place]:
         _check(file, name)
@@ -185,17 +197,17 @@ def read_target(given: Given, arch: Arch, read_pt: ReadPt | None = None) -> Targ
     return TargetRows("uids" if uids_first else "embeddings", joined, files, tuple(map(len, arrays)))
 
 
-def read_target_rows(file: Path, part: str, usual: str) -> np.ndarray:
+def read_target_rows(file: Place, part: str, usual: str) -> np.ndarray:
     """The array in a .npy, .npz or .parquet: embeddings, (M, D) as stored and unchecked, or uids, (M,) UID_DTYPE.
 
     A .npy and an unzipped .npz are mapped. Text, and a parquet's column uid where no column holds embeddings, are uids.
     part: the member or column to take, "" for the only one, else the `usual`, else one that is called as usual.
     Raises: TargetError where the file has another ending, cannot be read, lacks the part, or it is neither.
     """
-    ending = file.suffix.lower()
+    ending = f".{file.ending}"
     if ending not in (".npy", ".npz", ".parquet"):
         remedy = "save the tensor with numpy as .npy" if ending in (".pt", ".pth") else ""
-        raise TargetError(file, expected=".npy, .npz or .parquet", found=file.suffix or "no ending", remedy=remedy)
+        raise TargetError(file, expected=".npy, .npz or .parquet", found=file.ending or "no ending", remedy=remedy)
     with telling(file):
         if ending == ".npz":
             try:
@@ -213,7 +225,7 @@ def read_target_rows(file: Path, part: str, usual: str) -> np.ndarray:
 
 
 @contextmanager
-def telling(file: Path) -> Iterator[None]:
+def telling(file: str | os.PathLike[str]) -> Iterator[None]:
     """Turns whatever a reader trips over into a TargetError that names the file."""
     try:
         yield
@@ -225,7 +237,7 @@ def telling(file: Path) -> Iterator[None]:
         raise TargetError(file, expected="embeddings of images", found=reason_of(error)) from error
 
 
-def find_part(file: Path, part: str, known: Mapping[str, object], usual: str) -> str:
+def find_part(file: Place, part: str, known: Mapping[str, object], usual: str) -> str:
     """The part of a file to take: that which was asked for, the only one, or one that is called as usual.
 
     Raises: TargetError naming those there are.
@@ -240,9 +252,8 @@ def find_part(file: Path, part: str, known: Mapping[str, object], usual: str) ->
     raise TargetError(file, expected=f"an array {part or usual!r}", found=names, remedy=remedy)
 
 
-def _read_parquet(file: Path, part: str, usual: str) -> np.ndarray:
-    expect_regular(file)
-    parquet = pq.ParquetFile(file)
+def _read_parquet(file: Place, part: str, usual: str) -> np.ndarray:
+    parquet = parquet_file(file)
     schema = parquet.schema_arrow
     lists = {f.name: f for f in schema if _is_list(f.type)}
     uid = find_column(schema.names, ["uid"])
@@ -276,22 +287,28 @@ def _expanded(text: str) -> list[str]:
     return [one for _, one in zip(range(_MOST_EXPANDED), named, strict=False)]
 
 
-def _check(path: Path, name: str) -> None:
+def _check(path: Place, name: str) -> None:
     """Makes sure that a file or a folder may be read, is there, and ends as it should. Raises TargetError."""
     try:
-        reach.check_place(os.path.abspath(path))
+        if path.remote and not path.is_dir() and not path.is_file():
+            raise FileNotFoundError
+        if not path.remote:
+            reach.check_place(os.path.abspath(path))
+            if not os.path.isdir(path):
+                expect_regular(path)
         if path.is_dir():
             return
-        expect_regular(path)
     except OSError as error:
         found = "no such file" if isinstance(error, FileNotFoundError) else reason_of(error)
         raise TargetError(path, expected=f"the target {name!r}", found=found) from error
-    if path.suffix.lower() not in (*_ENDINGS, ".tar"):
-        raise TargetError(path, expected=ENDINGS, found=path.suffix or "no ending")
+    if f".{path.ending}" not in (*_ENDINGS, ".tar"):
+        raise TargetError(path, expected=ENDINGS, found=f".{path.ending}" if path.ending else "no ending")
 
 
-def _lie_below(folder: Path, *endings: str) -> bool:
+def _lie_below(folder: Place, *endings: str) -> bool:
     """Whether a folder has a file with such a name, at any depth; hidden ones do not count."""
+    if folder.remote:
+        return bool(folder.files(*endings))
     for _, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         if any(name.lower().endswith(endings) and not is_hidden(name) for name in names):
@@ -299,25 +316,24 @@ def _lie_below(folder: Path, *endings: str) -> bool:
     return False
 
 
-def _holds_pictures(file: Path, part: str) -> bool:
+def _holds_pictures(file: Place, part: str) -> bool:
     """Whether a file is a tar, or a parquet whose pictures are asked for, or which has neither embeddings nor uids."""
-    ending = file.suffix.lower()
-    if ending != ".parquet":
-        return ending == ".tar"
+    if file.ending != "parquet":
+        return file.ending == "tar"
     with telling(file):
-        if not part and (_has_lists(file) or find_column(pq.read_schema(file).names, ["uid"])):
+        if not part and (_has_lists(file) or find_column(parquet_file(file).schema_arrow.names, ["uid"])):
             return False
-        return bool(parquet_image_column(Place.of(file), part or None))
+        return bool(parquet_image_column(file, part or None))
 
 
-def _read_file(file: Path, part: str, usual: str, read_pt: ReadPt | None) -> np.ndarray:
-    if read_pt and file.suffix.lower() in (".pt", ".pth"):
+def _read_file(file: Place, part: str, usual: str, read_pt: ReadPt | None) -> np.ndarray:
+    if read_pt and file.ending in ("pt", "pth"):
         with telling(file):
             return read_pt(file, part, usual)
     return read_target_rows(file, part, usual)
 
 
-def _read_pool(given: Given, arch: Arch) -> list[tuple[Path, np.ndarray]]:
+def _read_pool(given: Given, arch: Arch) -> list[tuple[Place, np.ndarray]]:
     """The image embeddings of a pool's shards, each with its file."""
     pool = open_pool(given.place)
     own = pool.arch(given.part or (arch.name if arch.name in pool.archs else None))
@@ -325,13 +341,13 @@ def _read_pool(given: Given, arch: Arch) -> list[tuple[Path, np.ndarray]]:
     for shard in pool.shards:
         rows = read_embeddings(shard, own.image_member)
         if len(rows):
-            found.append((Path(shard.npz or shard.parquet), rows))
+            found.append((shard.npz or shard.parquet, rows))
     if not found:
         raise TargetError(given.place, expected="images", found="a pool without any")
     return found
 
 
-def _is_moment(file: Path, rows: np.ndarray) -> bool:
+def _is_moment(file: Place, rows: np.ndarray) -> bool:
     """Whether a D x D array, D > 1, is symmetric within rounding. Raises TargetError where no such moment can be."""
     if rows.shape[0] != rows.shape[1] or len(rows) < 2:
         return False
@@ -347,9 +363,9 @@ def _is_moment(file: Path, rows: np.ndarray) -> bool:
     return True
 
 
-def _has_lists(file: Path) -> bool:
+def _has_lists(file: Place) -> bool:
     with telling(file):
-        return any(map(_is_list, pq.read_schema(file).types))
+        return any(map(_is_list, parquet_file(file).schema_arrow.types))
 
 
 def _is_list(kind: pa.DataType) -> bool:

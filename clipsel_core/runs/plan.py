@@ -25,6 +25,7 @@ from clipsel_core.runs.store import (
     TargetInfo,
     added_file,
     description_files,
+    placed,
     read_config,
     score_file,
 )
@@ -170,7 +171,7 @@ def with_targets(plan: Plan) -> Plan:
 
 def read_target_again(was: TargetInfo, pool: Pool, arch: Arch, root: Path) -> torch.Tensor:
     """The rows or the moment of a target that a run was begun with. Raises RunError where it has changed."""
-    now, rows = load_target(was.name, root / was.path, pool, arch, root)
+    now, rows = load_target(was.name, placed(root, was.path), pool, arch, root)
     if was.sha256 != now.sha256:
         raise RunError(now.path, expected="the target as it was begun with", found="another file")
     return rows

@@ -9,7 +9,7 @@ import numpy as np
 from clipsel_core.errors import ClipselError, RunError, TargetError
 from clipsel_core.pool.embeddings import read_pairs
 from clipsel_core.pool.layout import Pool, Shard, open_pool, read_uids
-from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
+from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array, placed
 from clipsel_core.runs.targets import load_target
 from clipsel_core.scoring.s_cliploss import division
 from clipsel_core.tasks import Report, silent
@@ -36,10 +36,10 @@ def recompute(run: Run, pairs: int, *, seed: int = 0, report: Report = silent) -
     notes = [] if config.precision == "exact" else [f"r_image, r_text, normalizer_se: rounded to {config.precision}"]
     for info in run.targets:
         try:
-            now, target = load_target(info.name, run.root / info.path, pool, pool.arch(config.arch), run.root)
+            now, target = load_target(info.name, placed(run.root, info.path), pool, pool.arch(config.arch), run.root)
             if now.sha256 != info.sha256:
                 expected = f"the target {info.name} as it was scored with"
-                raise TargetError(run.root / info.path, expected=expected, found="another file")
+                raise TargetError(placed(run.root, info.path), expected=expected, found="another file")
             targets[info.name] = target.numpy()
         except ClipselError as error:
             problems.append(str(error))

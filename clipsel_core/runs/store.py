@@ -249,7 +249,7 @@ class Run:
     @property
     def pool_address(self) -> str:
         """The pool's folder, or its address in a store; it need not be there any more."""
-        return self.config.pool if protocol_of(self.config.pool) else str((self.root / self.config.pool).resolve())
+        return placed(self.root, self.config.pool)
 
     @property
     def pool_root(self) -> Place:
@@ -375,6 +375,11 @@ def check_outside(out: Path) -> None:
             remedy = f"write it into {folder / 'exports'}, or elsewhere" if is_run else "write it elsewhere"
             found = f"one in the {'run' if is_run else 'pool'} {folder}"
             raise ExportError(out, expected="a place outside runs and pools", found=found, remedy=remedy)
+
+
+def placed(root: Path, recorded: str) -> str:
+    """The path or the address that one which a run in a folder notes leads to."""
+    return recorded if protocol_of(recorded) else os.path.realpath(root / recorded)
 
 
 def score_file(root: Path, shard: str) -> Path:

@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from clipsel_core import reach, uids
+from clipsel_core import uids
 from clipsel_core.errors import TargetError, counted
 from clipsel_core.files import portable_path, sha256_of
 from clipsel_core.npy import map_npy
+from clipsel_core.places import Place, common_folder
 from clipsel_core.pool.conventions import IMAGE_ENDINGS
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, expect_teacher, read_teachers, read_uids
@@ -34,14 +35,14 @@ from clipsel_core.scoring.normsim import parse_norm, prepare_target
 from clipsel_core.tasks import Report, allowed_cores
 
 _log = logging.getLogger(__name__)
-_KINDS: dict[str, TargetKind] = {".npy": "npy", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".parquet": "parquet"}
+_KINDS: dict[str, TargetKind] = {"npy": "npy", "npz": "npz", "pt": "pt", "pth": "pt", "parquet": "parquet"}
 NOT_DECIDING = ("scaled", "teacher")
 """What a target's description says beyond what decides its scores."""
 
 
 def load_target(
     name: str,
-    path: str | Path,
+    path: str | os.PathLike[str],
     pool: Pool,
     arch: Arch,
     root: Path,
@@ -70,7 +71,7 @@ def load_target(
         _check_teacher(given, pool, arch)
     with telling(given.place):
         found = read_target(given, arch, _read_pt)
-        kind: TargetKind = "pool" if given.kind == "pool" else _KINDS[found.files[0].suffix.lower()]
+        kind: TargetKind = "pool" if given.kind == "pool" else _KINDS[found.files[0].ending]
         rows, place_of = found.rows, found.place_of
         if found.kind == "uids":
             kind, rows = "uids", _images_of(given.place, uids.distinct(rows, given.place), pool, arch)
@@ -82,13 +83,13 @@ def load_target(
     else:
         named = place_of if found.kind == "embeddings" else None
         tensor, scaled = prepare_target(tensor, name=str(given.place), width=arch.width, where=named)
-    recorded = portable_path(given.place, root) + (f"#{given.part}" if given.part else "")
+    recorded = given.place.relative_to(root) + (f"#{given.part}" if given.part else "")
     files, digest = tuple[FileInfo, ...](), ""
-    if found.files == (given.place,):
-        digest = sha256_of(given.place)
+    if [file.address for file in found.files] == [given.place.address]:
+        digest = _sha256(given.place)
     else:
-        base = given.place if given.place.is_dir() else Path(os.path.commonpath([file.parent for file in found.files]))
-        files, digest = _listed(found.files, base)
+        base = common_folder(found.files)[0] if given.kind == "files" and not given.place.is_dir() else given.place
+        files, digest = _listed(base, [os.path.relpath(file.path, base.path) for file in found.files])
     count, width = tensor.shape
     info = TargetInfo(
         name=name, path=recorded, kind=kind, sha256=digest, rows=count, width=width, scaled=scaled, files=files
@@ -138,7 +139,7 @@ def _load_pictures(
     remedy = "embed them with clipsel embed-images, which takes --model, and give its .npy"
     model, pretrained, weights = expect_teacher(pool.root, arch.name, remedy)
     source, folder, teacher = given.pictures(), root / "targets", " ".join(filter(None, (model, pretrained)))
-    path = portable_path(given.place, root) + (f"#{given.part}" if given.part else "")
+    path = given.place.relative_to(root) + (f"#{given.part}" if given.part else "")
     said: dict[str, Any] = {"name": name, "kind": "pictures", "width": arch.width, "pictures": path, "teacher": teacher}
     file = None
     if embedding or any(folder.glob(f"{name}-*.npy")):
@@ -168,36 +169,39 @@ def _load_pictures(
 
 def _listed_source(source: Source) -> tuple[tuple[FileInfo, ...], str]:
     """The files that pictures lie in, as _listed gives them; a folder's loose pictures are one entry."""
-    base = Path(source.base.path)
     loose = source.base.files(*IMAGE_ENDINGS) if source.kind == "folder" else []
-    infos, digest = _listed([base / name for name, _ in loose] or [base / name for name in source.parts], base)
+    infos, digest = _listed(source.base, [name for name, _ in loose] or source.parts)
     if loose:
         infos = (FileInfo(name=".", size=sum(info.size for info in infos), sha256=digest),)
     return infos, digest
 
 
-def _listed(files: Sequence[Path], base: Path) -> tuple[tuple[FileInfo, ...], str]:
-    """Files with their sizes and hashes, named as counted from `base`, and the SHA-256 of their listing."""
+def _listed(base: Place, names: Sequence[str]) -> tuple[tuple[FileInfo, ...], str]:
+    """Files in a folder with their sizes and hashes, and the SHA-256 of their listing."""
 
-    def describe(file: Path) -> FileInfo:
-        name, size, digest = os.path.relpath(file, base), 0, ""
+    def describe(name: str) -> FileInfo:
+        size, digest = 0, ""
         with suppress(OSError):  # one that cannot be read cannot be embedded either, which is said then
-            reach.check_place(str(file))
-            size, digest = file.stat().st_size, sha256_of(file)
+            size, digest = (base / name).size(), _sha256(base / name)
         return FileInfo(name=name, size=size, sha256=digest)
 
     with ThreadPoolExecutor(allowed_cores()) as threads:
-        infos = tuple(threads.map(describe, files))
+        infos = tuple(threads.map(describe, names))
     return infos, _digest_of("".join(f"{info.sha256}  {info.name}\n" for info in infos))
+
+
+def _sha256(file: Place) -> str:
+    with file.open() as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _digest_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _read_pt(file: Path, part: str, usual: str) -> np.ndarray:
+def _read_pt(file: Place, part: str, usual: str) -> np.ndarray:
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        loaded = torch.load(file.open() if file.remote else file.path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds, and its texts advise to load the file unsafely
         remedy = "save the tensor with torch.save, or with numpy as .npy"
         raise TargetError(file, expected="a .pt of plain tensors", found="something else", remedy=remedy) from error
@@ -223,7 +227,7 @@ def _read_pt(file: Path, part: str, usual: str) -> np.ndarray:
     return (tensor if tensor.dtype in (torch.float16, torch.float32, torch.float64) else tensor.float()).numpy()
 
 
-def _images_of(file: Path, wanted: np.ndarray, pool: Pool, arch: Arch) -> np.ndarray:
+def _images_of(file: Place, wanted: np.ndarray, pool: Pool, arch: Arch) -> np.ndarray:
     """The image embeddings of these uids, (M, D), in the pool's order."""
     parts, found = [], 0
     for shard in pool.shards:

@@ -16,7 +16,7 @@ import streamlit as st
 from pyarrow import json as pajson
 
 from clipsel_core.errors import ClipselError, RunError, reason_of
-from clipsel_core.runs.store import Run, RunConfig
+from clipsel_core.runs.store import Run, RunConfig, placed
 
 
 def show_title(text: str, note: str = "") -> None:
@@ -116,7 +116,7 @@ def score_options(run: Run) -> dict[str, float | str | list[str]]:
         if usual[field].is_required() or value != usual[field].default:
             options[field.replace("_", "-")] = value
     if config.targets:
-        options["target"] = [f"{target.name}={(run.root / target.given).resolve()}" for target in config.targets]
+        options["target"] = [f"{target.name}={placed(run.root, target.given)}" for target in config.targets]
     if config.targets and config.norms != usual["norms"].default:
         options["norm"] = list(config.norms)
     return options

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from clipsel_core import npy, places
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.columns.adding import import_column
+from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.errors import PoolFormatError, TargetError
+from clipsel_core.pool.images import open_images
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.local import score
 from clipsel_core.runs.recompute import recompute
+from clipsel_core.runs.store import Run
+from clipsel_core.runs.targets import load_target
 from tests.conftest import rewrite_npz, unit_rows, write_shard
+from tests.pool.pictures import image, write_tar
 from tests.pool.servers import SECRET, serving, storing, upload
 
 OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 3, "device": "cpu"}
@@ -85,7 +96,7 @@ def test_score__a_store_that_fails_in_passing_is_asked_again(store, waits, wide,
     store.fault = lambda path, times: fault if path.startswith("/bucket/a") and times % 3 == 0 else None
     there = score(POOL, tmp_path / "there", **OPTIONS)
     assert scores_of(here) == scores_of(there)
-    assert sum(times // 3 for times in store.asked.values()) > 12
+    assert sum(times // 3 for times in store.asked.values()) > 6
 
 
 @pytest.mark.parametrize("where", [".npz", ".parquet", "list-type"])
@@ -123,3 +134,89 @@ def test_score__a_pool_on_a_web_server_that_gives_ranges(waits, wide, tmp_path):
     with serving(wide) as served:
         there = score(served.address, tmp_path / "there", **OPTIONS)
     assert scores_of(here) == scores_of(there)
+
+
+def test_load_target__from_a_store_is_as_from_disk(store, waits, wide, tmp_path):
+    rows = unit_rows(40, 64, 5)
+    folder = tmp_path / "t"
+    folder.mkdir()
+    np.save(folder / "a.npy", rows)
+    np.save(folder / "part0.npy", rows[:10])
+    np.save(folder / "part1.npy", rows[10:])
+    np.savez(folder / "b.npz", l14_img=rows, other=rows[::-1])
+    torch.save(torch.from_numpy(rows), folder / "c.pt")
+    pq.write_table(pa.table({"emb": list(rows.astype(np.float32))}), folder / "d.parquet")
+    pq.write_table(
+        pa.table({"uid": pq.read_table(wide / "metadata" / "00000000.parquet")["uid"][:7]}), folder / "e.parquet"
+    )
+    upload(folder, "s3://bucket/t")
+    upload(wide, POOL)
+    pool = open_pool(wide)
+    for name in ("a.npy", "part*.npy", "part{0,1}.npy", "b.npz#other", "c.pt", "d.parquet", "e.parquet"):
+        store.fault = lambda path, times: "half" if times % 3 == 0 else None
+        (here, rows_here), (there, rows_there) = (
+            load_target("t", f"{base}/{name}", pool, pool.arch(), tmp_path) for base in (folder, "s3://bucket/t")
+        )
+        assert torch.equal(rows_here, rows_there)
+        assert here.model_copy(update={"path": ""}) == there.model_copy(update={"path": ""})
+        assert there.path == f"s3://bucket/t/{name}"
+    (here, rows_here), (there, rows_there) = (
+        load_target("t", base, pool, pool.arch(), tmp_path) for base in (wide, POOL)
+    )
+    assert torch.equal(rows_here, rows_there)
+    assert here.files == there.files
+
+
+def test_recompute__finds_a_target_in_a_store_again(store, wide, tmp_path):
+    np.save(tmp_path / "task.npy", unit_rows(30, 64, 77))
+    upload(tmp_path, "s3://bucket/b")
+    run = score(wide, tmp_path / "run", targets={"task": "s3://bucket/b/task.npy"}, **OPTIONS)
+    assert recompute(run, 10) == ([], [])
+    add_target(run.root, "more", "s3://bucket/b/task.npy")
+    assert score(wide, run.root, targets={"task": "s3://bucket/b/task.npy"}, **OPTIONS).finished
+    with pytest.raises(TargetError, match="expected the target 'none', found no such file"):
+        add_target(run.root, "none", "s3://bucket/b/none.npy")
+
+
+def test_import_column__by_an_address(store, waits, wide, tmp_path):
+    names = pq.read_table(wide / "metadata" / "00000000.parquet")["uid"]
+    (tmp_path / "v").mkdir()
+    pq.write_table(pa.table({"uid": names, "v": np.arange(700) / 7}), tmp_path / "v" / "v.parquet")
+    upload(tmp_path / "v", "s3://bucket/v")
+    store.fault = lambda path, times: "half" if path.endswith("v.parquet") and times % 3 == 0 else None
+    roots = [score(wide, tmp_path / name, **OPTIONS).root for name in ("here", "there")]
+    for root, base in zip(roots, (tmp_path / "v", "s3://bucket/v"), strict=True):
+        import_column(root, "v", f"{base}/v.parquet#v")
+    here, there = (scores_of(Run.open(root)) for root in roots)
+    assert here == there
+    with pytest.raises(PoolFormatError, match="an address without a password or a signature"):
+        import_column(roots[1], "w", "s3://key:word@bucket/v.parquet#v")
+
+
+def test_open_images__finds_them_in_the_tars_of_a_pool_in_a_store(store, wide, tmp_path):
+    names = pq.read_table(wide / "metadata" / "00000001.parquet")["uid"].to_pylist()[:9]
+    (wide / "shards").mkdir()
+    files = [(f"{row}.{end}", data) for row, name in enumerate(names) for end, data in files_of(row, name).items()]
+    write_tar(wide / "shards" / "00000001.tar", dict(files))
+    upload(wide, POOL)
+    here, there = (open_images(open_pool(pool), tmp_path / name) for pool, name in ((wide, "here"), (POOL, "there")))
+    assert [there.read(name) for name in names] == [here.read(name) for name in names] == [image(n) for n in range(9)]
+    assert not inspect_pool(open_pool(POOL)).problems
+
+
+def files_of(row, name):
+    return {"jpg": image(row), "json": json.dumps({"uid": name}).encode()}
+
+
+def test_run__its_pool_in_a_store_is_read_below_named_places_alone(wide, tmp_path):
+    upload(wide, "memory://named/pool")
+    root = score("memory://named/pool", tmp_path / "run", **OPTIONS).root
+    for named, there in (
+        (None, True),
+        (["memory://named"], True),
+        (["memory://other", str(tmp_path)], False),
+        ([], False),
+    ):
+        run = Run.open(root, named)
+        assert run.has_pool == there
+        assert (ScoreTable.open(run).metadata.pool is not None) == there

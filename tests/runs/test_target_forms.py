@@ -30,6 +30,7 @@ from clipsel_core.tasks import silent
 from tests import reference
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.pool.pictures import caption, image, write_tar, write_teacher
+from tests.pool.servers import upload
 
 OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 2}
 PARTS = [unit_rows(rows, 16, 40 + rows).astype("f4") for rows in (30, 41, 25)]
@@ -391,6 +392,20 @@ def test_score__every_form_on_two_workers_as_on_one(drawn_pool, tmp_path):
     for metric in one.metrics:
         np.testing.assert_array_equal(one.column(metric), two.column(metric))
     np.testing.assert_array_equal(one.column("normsim_inf_shown"), one.column("normsim_inf_pool"))
+
+
+@pytest.mark.parametrize(("write", "given"), [FORMS[2], FORMS[4], FORMS[7]])
+def test_load_target__pictures_in_a_store_are_those_on_disk(drawn_pool, tmp_path, write, given):
+    (tmp_path / "task").mkdir()
+    write(tmp_path / "task")
+    upload(tmp_path / "task", "memory://forms/task")
+    pool, found = open_pool(drawn_pool), []
+    for name, base in (("here", tmp_path), ("there", "memory://forms")):
+        found.append(load_target("t", f"{base}/{given}", pool, pool.arch(), tmp_path / name, embedding=silent))
+    (here, rows_here), (there, rows_there) = found
+    assert torch.equal(rows_here, rows_there)
+    assert (here.files, here.sha256, here.rejected) == (there.files, there.sha256, there.rejected)
+    assert there.pictures == f"memory://forms/{given}"
 
 
 def test_add_target__of_pictures_leaves_broken_ones_out_and_lists_them(drawn_pool, tmp_path):

@@ -29,7 +29,7 @@ from clipsel_core.files import write_atomically
 from clipsel_core.pool.embeddings import ROUNDING, at_unit_length, row_lengths, row_scale
 from clipsel_core.pool.layout import Arch
 from clipsel_core.pool.target_files import find_target, read_target
-from clipsel_core.runs.store import Run, check_seal, sealed
+from clipsel_core.runs.store import Run, check_seal, placed, sealed
 from clipsel_core.tasks import Report, silent
 from clipsel_core.workers import Do, Machines, check_asked, results
 
@@ -262,10 +262,10 @@ def nearest_targets(table: ScoreTable, target: str, embedding: np.ndarray, *, li
         known = ", ".join(info.name for info in table.run.targets) or "none"
         raise RunError(table.run.root, expected=f"one of the targets {known}", found=repr(target))
     if info.kind == "moment":
-        raise TargetError(table.run.root / info.path, expected="a target of images", found="a second moment")
+        raise TargetError(placed(table.run.root, info.path), expected="a target of images", found="a second moment")
     name, width = table.run.config.arch, table.run.config.width
     arch = table.metadata.pool.arch(name) if table.metadata.pool else Arch(name, f"{name}_img", "", width, None)
-    given = find_target(table.run.root / info.path, info.name)
+    given = find_target(placed(table.run.root, info.path), info.name)
     read = read_target(given, arch)
     vectors: Vectors
     if info.kind == "uids":

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.places import PATIENT, Place
+from clipsel_core.places import PATIENT, Place, common_folder
 from clipsel_core.pool.conventions import IMAGE_ENDINGS, IMAGES_END
 from clipsel_core.pool.sources.arrays import open_arrays
 from clipsel_core.pool.sources.image_tables import (
@@ -34,7 +33,7 @@ _TABLES = ("csv", "tsv", "jsonl", "parquet")
 
 
 def open_source(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     kind: str | None = None,
     image_column: str | None = None,
@@ -62,22 +61,21 @@ def open_source(
         raise PoolFormatError(path, expected="files that can be read", found=found) from error
 
 
-def open_files(paths: Sequence[Path], *, image_column: str | None = None) -> Source:
+def open_files(paths: Sequence[Place], *, image_column: str | None = None) -> Source:
     """Opens the images of these tars, or of these parquets, without captions.
 
     Raises: PoolFormatError where one holds none, or they are of two kinds.
     """
-    base = os.path.commonpath([path.parent.absolute() for path in paths])
-    names = tuple(os.path.relpath(path.absolute(), base) for path in paths)
-    endings = {path.suffix.lower() for path in paths}
+    base, names = common_folder(paths)
+    endings = {path.ending for path in paths}
     if len(endings) > 1:
         raise PoolFormatError(base, expected="files of one kind", found=" and ".join(sorted(endings)))
-    if endings == {".tar"}:
-        return open_tars(Place.of(base), names, captions=False)
-    column = parquet_image_column(Place.of(paths[0]), image_column)
+    if endings == {"tar"}:
+        return open_tars(base, tuple(names), captions=False)
+    column = parquet_image_column(paths[0], image_column)
     if not column:
         raise PoolFormatError(paths[0], expected="a column of images", found="none")
-    return open_image_parquets(Place.of(base), names, image=column, text=None, captions=False)
+    return open_image_parquets(base, tuple(names), image=column, text=None, captions=False)
 
 
 def _look(place: Place, captions: bool) -> str:

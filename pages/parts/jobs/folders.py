@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def inside(text: str) -> Path:
 
 
 def _inside(
-    text: str, split: Callable[[str], tuple[Path, str]], found: Callable[[Path], list[Path]]
+    text: str, split: Callable[[str], tuple[os.PathLike[str], str]], found: Callable[[Path], Sequence[os.PathLike[str]]]
 ) -> tuple[Path, str]:
     """As `inside`. split: from what was typed to the path in it and what stands behind. found: what is at a path."""
     if not text.strip():
@@ -79,7 +79,7 @@ def _inside(
         file, part = split(os.path.join(catalog.data_folder(), os.path.expanduser(text.strip())))
         path = Path(os.path.abspath(file))
         there = found(path) if _lies_in(allowed, path) else []
-        is_allowed = _lies_in(allowed, path, *there)
+        is_allowed = _lies_in(allowed, path, *map(Path, there))
     except (OSError, RuntimeError, ValueError) as error:  # too long, the home of nobody, a zero byte
         raise JobError("path", expected="a file or a folder", found=f"{text[:200]!r}: {error}"[:300]) from error
     if not is_allowed:
@@ -182,7 +182,7 @@ def targets() -> list[Path]:
     used = set()
     for root in runs if uploaded else []:
         with suppress(ClipselError):
-            used |= {split_part(root / target.path)[0].resolve() for target in Run.open(root).targets}
+            used |= {Path(split_part(root / target.path)[0]).resolve() for target in Run.open(root).targets}
     return sorted(file for file in files if file not in uploaded or file.resolve() in used)[:_MOST_LISTED]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -304,7 +305,7 @@ def _show_recognised(pool: Path, arch: str, typed: Sequence[str]) -> None:
     for text in filter(str.strip, typed):
         try:
             path = folders.target(text)
-            stamp = tuple(file.stat().st_mtime_ns for file in files_at(split_part(path)[0]))
+            stamp = tuple(os.stat(file).st_mtime_ns for file in files_at(split_part(path)[0]))
             with st.spinner("Looking at the target …"):
                 said, wrong = _recognised(pool, arch, str(path), stamp, tuple(folders.job_roots()))
         except (ClipselError, OSError) as error:
