@@ -47,7 +47,7 @@ class Forecast:
     """What scoring a pool, or what is left of it, will take.
 
     workers: that compute, cores: of each, 0 of a GPU; nodes: machines that read. work, speed, expected: see cost; by
-    the clock, the load of other processes included. cpu_seconds: of all cores, which no load changes; None on GPUs.
+    the clock, the load of other processes included. cpu_seconds: of all cores, which load hardly changes; None on GPUs.
     memory_bytes: of the process, or of each worker, at its highest. tried_shards: that were read for it;
     tried_bytes: of these; from_disk_bytes: of them came from the disk rather than from memory, None where the system
     does not say; tried_s: how long the probe took.
@@ -93,7 +93,8 @@ def foresee(plan: Plan, on_cluster: bool) -> Planned:
     if on_cluster or work.all_operations < _WORTH_FORESEEING:
         return planned
     numbers = np.random.default_rng(0).standard_normal((2, min(work.largest, 8192), plan.arch.width), np.float32)
-    image, text = (torch.nn.functional.normalize(torch.from_numpy(side)).half() for side in numbers)
+    sides = (torch.nn.functional.normalize(torch.from_numpy(side)) for side in numbers)
+    image, text = (side.to(plan.devices[0], torch.float16) for side in sides)
     rates = _as_score_does(lambda: _arithmetic(plan, image, text, work, _FORESEEING_S))
     by_clock, by_core = (Speed(np.inf, found) for found in rates)
     found = {"seconds": round(expect(work, by_clock, workers=_workers_here(plan)).seconds, 1)}
@@ -225,7 +226,7 @@ def _arithmetic(
 
     found["normalizer"] = _operations_s(normalize, lambda n: 2 * width * n * n, most, each_s)
     tensors = [rows for rows in plan.targets.values() if rows.dtype != torch.float64]
-    target = max(tensors, key=len)[:_MOST_TARGETS] if tensors else torch.empty(0)
+    target = max(tensors, key=len)[:_MOST_TARGETS].to(device) if tensors else torch.empty(0)
     norms = [float(p) for p in config.norms if float(p) != 2 or are_few(target, device)]
     if "normsim" in parts:
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from clipsel_core.errors import PoolFormatError
+from clipsel_core.runs import probe
 from clipsel_core.runs.cost import FEW_ROWS, Expected, Speed, Work, count_work, expect
 from clipsel_core.runs.local import score
 from clipsel_core.runs.plan import plan_run
@@ -117,6 +118,15 @@ def test_score__keeps_plan_and_outcome_which_decide_nothing(pool, tmp_path, devi
     assert score(pool, tmp_path / "run", **OPTIONS).config.outcome == took  # nothing was left
     score_file(tmp_path / "run", "00000001").unlink()
     assert score(pool, tmp_path / "run", **OPTIONS).config.outcome == took  # it had been finished
+
+
+def test_score__foresees_what_takes_long(pool, tmp_path, monkeypatch):
+    np.save(tmp_path / "many.npy", unit_rows(100, 16, 77))
+    monkeypatch.setattr(probe, "_WORTH_FORESEEING", 0)
+    options = {**OPTIONS, "targets": {"many": tmp_path / "many.npy"}, "device": "cpu"}
+    plan = score(pool, tmp_path / "run", **options).config.plan
+    assert 0 <= plan.seconds < np.inf
+    assert 0 <= plan.cpu_seconds < np.inf
 
 
 def test_score__adds_up_its_starts(pool, tmp_path):
