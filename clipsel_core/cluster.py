@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -61,7 +61,7 @@ class ClusterWorkers(AbstractContextManager):
     """
 
     def __init__(self, machines: Machines, work: Work, units: int) -> None:
-        self._changed = threading.Condition()
+        self._changed, self._turn = threading.Condition(), threading.Lock()
         self._ready: list[_Ready] = []
         self._starting: dict[Any, threading.Thread] = {}
         self._waiting_to_be_alone, self._lost_at_start, self._since = 0, 0, time.monotonic()
@@ -69,10 +69,10 @@ class ClusterWorkers(AbstractContextManager):
         self._left = False
         self._seconds: deque[float] = deque(maxlen=100)
         self.tried_again = 0
-        self._gives, self._folder, is_on_gpu = work.gives, work.folder, machines.devices[0].startswith("cuda")
+        self._gives, self._folder, is_on_gpu = work.gives, work.folder, _is_on_gpu(machines)
         self._ray, self._is_ours = _connect(machines.cluster or "")
         try:
-            self._wanted, count = self._resources(is_on_gpu, machines.cpus)
+            self._wanted, count = _resources(self._ray, machines)
             device, threads = "cuda:0" if is_on_gpu else "cpu", self._wanted["num_cpus"] or None
             self._given = self._ray.put(_Given(work, device, threads, versions(), files.sha256_of(work.description)))
             options = {**self._wanted, "max_concurrency": AT_ONCE + 1, "max_restarts": 0}
@@ -124,23 +124,6 @@ class ClusterWorkers(AbstractContextManager):
         remedy = "see whether memory runs out, and Ray's logs, then start it again to go on"
         raise RunError(unit, expected=self._gives, found=f"that a third worker failed there: {how}", remedy=remedy)
 
-    def _resources(self, is_on_gpu: bool, cpus: int | None) -> tuple[dict[str, int], int]:
-        """What an actor takes, in Ray's words, and how many of them there is room for."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-        if is_on_gpu:
-            wanted, count, expected = {"num_gpus": 1, "num_cpus": 0}, gpus, "a GPU"
-        else:
-            if gpus:
-                _log.warning("--cluster: %s without work, as it computes on the CPU", counted(gpus, "GPUs"))
-            cores = [int(node.get("CPU", 0)) for node in nodes]
-            each = cpus or min((some for some in cores if some), default=1)
-            wanted, count = {"num_cpus": each}, sum(some // each for some in cores)
-            expected = f"a node with {counted(each, 'cores')}"
-        if not count:
-            raise RunError("--cluster", expected=expected, found=f"none in {counted(len(nodes), 'nodes')}")
-        return wanted, count
-
     def _start(self) -> None:
         """Asks for one more actor. It is among the ready ones when it says so."""
         with self._changed:
@@ -179,7 +162,8 @@ class ClusterWorkers(AbstractContextManager):
 
     def _take(self, alone: bool) -> _Ready:
         """An actor that has room for a unit, the one with the fewest; for one to be done alone, one without any."""
-        with self._changed:
+        # One at a time waits for a change: each of hundreds of threads would look at each of them.
+        with nullcontext() if alone else self._turn, self._changed:
             self._waiting_to_be_alone += alone
             try:
                 while True:
@@ -230,6 +214,45 @@ class ClusterWorkers(AbstractContextManager):
                 self._ready.remove(lost)
                 self._ray.kill(lost.actor)
                 self._start()
+
+
+def room_in(machines: Machines) -> tuple[int, int, int]:
+    """How many workers a cluster has room for, the cores of each (0 where it has a GPU), and nodes with room for one.
+
+    Raises: RunError as ClusterWorkers.
+    """
+    ray, is_ours = _connect(machines.cluster or "")
+    try:
+        wanted, count = _resources(ray, machines)
+        least = {"CPU": wanted["num_cpus"], "GPU": wanted.get("num_gpus", 0)}
+        has = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = sum(all(node.get(name, 0) >= amount for name, amount in least.items()) for node in has)
+        return count, least["CPU"], nodes
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def _is_on_gpu(machines: Machines) -> bool:
+    return machines.devices[0].startswith("cuda")
+
+
+def _resources(ray: Any, machines: Machines) -> tuple[dict[str, int], int]:
+    """What an actor takes, in Ray's words, and how many of them there is room for."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    if _is_on_gpu(machines):
+        wanted, count, expected = {"num_gpus": 1, "num_cpus": 0}, gpus, "a GPU"
+    else:
+        if gpus:
+            _log.warning("--cluster: %s without work, as it computes on the CPU", counted(gpus, "GPUs"))
+        cores = [int(node.get("CPU", 0)) for node in nodes]
+        each = machines.cpus or min((some for some in cores if some), default=1)
+        wanted, count = {"num_cpus": each}, sum(some // each for some in cores)
+        expected = f"a node with {counted(each, 'cores')}"
+    if not count:
+        raise RunError("--cluster", expected=expected, found=f"none in {counted(len(nodes), 'nodes')}")
+    return wanted, count
 
 
 def _connect(address: str) -> tuple[Any, bool]:

@@ -11,6 +11,7 @@ import streamlit as st
 
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS, usual
+from clipsel_core.runs.cost import in_units
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status, read_status
 from pages.parts import marginals, messages, recipes, registry, sessions, state, words
@@ -244,6 +245,26 @@ def _scores(entry: Entry, run: Run) -> None:
         )
 
 
+def _cost(run: Run) -> dict[str, str]:
+    """What the run was to take, and what it took; nothing of runs that do not know."""
+    plan, outcome, facts = run.config.plan, run.config.outcome, {}
+    if plan:
+        counts = f"{in_units(plan.bytes_read, 'B')} to read, {in_units(plan.operations, 'FLOP')} to compute"
+        facts["Planned"] = "; ".join(filter(None, (_time(plan.seconds, plan.cpu_seconds), counts)))
+    if outcome:
+        took = f"{_time(outcome.seconds, outcome.cpu_seconds)}; {in_units(outcome.bytes_read, 'B')} read"
+        took += f", by {counted(outcome.workers, 'workers')}" if outcome.workers > 1 else ""
+        if outcome.pairs < run.config.pairs:
+            took += f"; known of {words.number(outcome.pairs)} of {words.pairs(run.config.pairs)}"
+        facts["Took"] = took
+    return facts
+
+
+def _time(seconds: float | None, cpu_seconds: float | None) -> str:
+    said = "" if seconds is None else words.duration(seconds)
+    return said if cpu_seconds is None else f"{said} ({words.duration(cpu_seconds)} of one core)"
+
+
 def _provenance(run: Run) -> None:
     """How the run was made, when its scores were finished and how quickly those of the last start came; its targets."""
     config, status, scored = run.config, _status(run), "not recorded"
@@ -263,6 +284,7 @@ def _provenance(run: Run) -> None:
             NORMSIM: norms if run.targets else "no target",
             "Computed": f"{_PRECISIONS[config.precision]}, on {config.device.upper()}",
             "Scored": scored,
+            **_cost(run),
             "Versions": ", ".join(f"{name} {version}" for name, version in config.versions.items()) or "not recorded",
         }
     )

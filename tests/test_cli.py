@@ -466,6 +466,19 @@ def test_score__check_says_what_is_wrong_and_writes_nothing(pool, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_score__plan_says_what_it_takes_and_writes_nothing(pool, tmp_path):
+    code, out, err = run_cli("score", pool, tmp_path / "run", "--device", "cpu", "--plan")
+    assert (code, err) == (0, "")
+    for word in ("126 pairs", "bound by", "H100", "Counted, not measured"):
+        assert word in out
+    code, out, _ = run_cli("score", pool, tmp_path / "run", "--device", "cpu", "--plan", "--json")
+    found = json.loads(out)
+    assert (code, found["work"]["pairs"], found["workers"]) == (0, 126, 1)
+    assert found["expected"]["bound_by"] in ("reading", "arithmetic")
+    assert not (tmp_path / "run").exists()
+    assert run_cli("score", pool, tmp_path / "run", "--json")[0] == 2
+
+
 def test_add_target__check_says_what_is_wrong_and_writes_nothing(pool, tmp_path):
     run = tmp_path / "run"
     assert run_cli("score", pool, run, "--batch-size", "16", "--divisions", "2")[0] == 0

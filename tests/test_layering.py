@@ -52,6 +52,7 @@ PAGES_MAY = {
     "curation",
     "jobs",
     "runs.columns",
+    "runs.cost",
     "runs.store",
     "pool.conventions",
     "pool.images",

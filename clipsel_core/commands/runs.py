@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from clipsel_core.errors import PoolFormatError, RunError, counted
-from clipsel_core.terminal import ClusterOption, CpusOption, Meter, PoolArgument, RunArgument, say
+from clipsel_core.terminal import ClusterOption, CpusOption, Meter, PoolArgument, RunArgument, print_table, say
 
 if TYPE_CHECKING:
     import numpy as np
 
     from clipsel_core.curation.exploring.vectors import Side
+    from clipsel_core.runs.plan import Plan
     from clipsel_core.runs.store import Run
 
 CheckOption = Annotated[bool, typer.Option("--check", help="Check all of this and what is there, and write nothing.")]
@@ -63,6 +68,10 @@ def score(
         bool, typer.Option("--no-similarity-check", help="Score shards whose stored similarities fit other rows.")
     ] = False,
     check: CheckOption = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Try for ten seconds how long it will take, and write nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Score every pair of a pool.
 
@@ -72,6 +81,9 @@ def score(
 
     Example: clipsel score demo/pool my_run --target task=demo/target/task.npy
     """
+    began_s = time.monotonic()
+    if as_json and not plan:
+        raise typer.BadParameter("give it with --plan", param_hint="--json")
     from clipsel_core.runs.local import score as score_pool
     from clipsel_core.runs.plan import plan_run
 
@@ -89,11 +101,14 @@ def score(
         "precision": precision,
         "check_similarity": not no_similarity_check,
     }
-    if check:
-        plan = plan_run(pool, run, **options)
-        for info in plan.config.targets:
+    if check or plan:
+        planned = plan_run(pool, run, **options)
+        for info in planned.config.targets if check else ():
             say(f"target {info.name}: {info.said}")
-        say(f"{run}: {counted(plan.config.pairs, 'pairs')} can be scored")
+        if check:
+            say(f"{run}: {counted(planned.config.pairs, 'pairs')} can be scored")
+        if plan:
+            _print_forecast(run, planned, began_s, cluster, cpus_per_worker, as_json)
         return
     with Meter("embedding pictures") as embedding, Meter("scoring") as meter:
         options |= {"cluster": cluster, "cpus_per_worker": cpus_per_worker}
@@ -105,6 +120,58 @@ def score(
     again = done.config.tried_again
     aside += f"; {counted(again, 'groups')} tried again" if again else ""
     say(f"{run}: {counted(done.config.pairs, 'pairs')} scored{aside}")
+
+
+def _print_forecast(
+    run: Path, plan: Plan, began_s: float, cluster: str | None, cpus: int | None, as_json: bool
+) -> None:
+    """What scoring will take here, and what other GPUs are counted to take."""
+    from clipsel_core.runs.cost import GPUS, SHARE_OF_PEAK, in_units
+    from clipsel_core.runs.probe import forecast
+    from clipsel_core.status import duration
+    from clipsel_core.workers import Machines
+
+    found = forecast(plan, began_s, Machines(plan.devices, cluster, cpus))
+    if found is None:
+        say("null" if as_json else f"{run}: everything is scored")
+        return
+    if as_json:
+        say(json.dumps(found.as_dict(), indent=2))
+        return
+    work, expected, each = found.work, found.expected, "one GPU" if found.on_gpus else counted(found.cores, "cores")
+    where = f"{counted(found.workers, 'workers')} of {each}"
+    where += f" in {counted(found.nodes, 'nodes')}" if cluster else ""
+    tried = f"{in_units(found.tried_bytes, 'B')} of {counted(len(found.tried_shards), 'shards')}"
+    if found.from_disk_bytes is not None:
+        tried += f", {in_units(found.from_disk_bytes, 'B')} of it from the disk"
+    alone = ""
+    if found.cpu_seconds is not None:
+        alone_s = found.cpu_seconds / (found.workers * found.cores)
+        alone = f"{duration(found.cpu_seconds)} of one core; {duration(alone_s)} where nothing else runs"
+    rate = in_units(found.speed.read_bytes_s, "B/s")
+    facts = {
+        "to score": f"{counted(work.pairs, 'pairs')} in {counted(work.groups, 'groups of shards')}",
+        "to read": f"{in_units(work.bytes_read, 'B')}: {duration(expected.reading_s)} at {rate}",
+        "to compute": f"{in_units(work.all_operations, 'FLOP')}: {duration(expected.arithmetic_s)}",
+        "time": f"{duration(expected.seconds)} with {where}, bound by {expected.bound_by}",
+        "cores": alone,
+        "memory": f"{in_units(found.memory_bytes, 'B')}{' for each worker' if found.workers > 1 else ''}",
+        "tried": f"{duration(found.tried_s)}: {tried}",
+    }
+    table = Table(title=str(run), title_justify="left", show_header=False)
+    for name, fact in facts.items():
+        if fact:
+            table.add_row(name, Text(fact))
+    print_table(table)
+    title = f"Counted, not measured: one GPU at {SHARE_OF_PEAK:.0%} of its published peak, reading as here"
+    table = Table(title=title, title_justify="left")
+    for column in ("GPU", "arithmetic", "time", "bound by", "to read, so that it never waits"):
+        table.add_column(column)
+    for name in GPUS:
+        there = found.on_gpu(name)
+        needed = in_units(work.bytes_read / there.arithmetic_s, "B/s")
+        table.add_row(name, duration(there.arithmetic_s), duration(there.seconds), there.bound_by, needed)
+    print_table(table)
 
 
 def add_target(

@@ -25,7 +25,7 @@ from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.making.packing import new_tar, write_stats
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.runs.local import score
-from clipsel_core.runs.store import Run
+from clipsel_core.runs.store import Run, write_config
 from clipsel_core.tasks import Report, part_of, silent
 
 PAIRS = 3800
@@ -115,6 +115,8 @@ def build_run(directory: Path, teacher: Teacher) -> Run:
             batch_size=smallest,
             device="cpu",
         )
+    # The clock would make no two builds the same.
+    write_config(run.root, run.config.model_copy(update={"outcome": None}))
     project(run)
     for name, text in RECIPES.items():
         save_recipe(parse_recipe(text, columns=run.metrics), run.recipes_dir / f"{name}.yaml")

@@ -29,7 +29,7 @@ from clipsel_core.pool.conventions import POOL_TEXT_COLUMNS, UNDECODABLE, clean_
 
 _AT_ONCE = 8
 # Uids held at once while looking for repeats: 1 GiB. Of a larger pool a part is looked at in each of several turns.
-_UIDS_AT_ONCE = 1 << 26
+UIDS_AT_ONCE = 1 << 26
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _ARCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 _STRUCTURED = re.compile(r"struct<|map<")
@@ -242,7 +242,7 @@ def check_uids(pool: Pool) -> None:
 
     Raises: PoolFormatError naming both places of a repeated uid.
     """
-    turns = -(-pool.rows // _UIDS_AT_ONCE)
+    turns = -(-pool.rows // UIDS_AT_ONCE)
     for turn in range(turns):
         parts = []
         for shard in pool.shards:

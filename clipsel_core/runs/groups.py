@@ -74,6 +74,16 @@ class GroupScorer:
                 metrics = self.score(pairs, report)
             masks, scaled = pairs.usable, pairs.renormalised
             del pairs
+        self.write(group, metrics, masks, scaled)
+
+    def write(
+        self, group: Group, metrics: dict[str, torch.Tensor], masks: Sequence[np.ndarray], scaled: Sequence[int]
+    ) -> None:
+        """Writes the scores of a group's shards that are left. metrics: as `score` gives them; masks, scaled: of each
+        shard, as Embeddings has them.
+
+        Raises: OSError.
+        """
         ends = np.cumsum([mask.sum() for mask in masks])
         for shard, usable, renormalised, end in zip(group.shards, masks, scaled, ends, strict=True):
             if shard in group.left:

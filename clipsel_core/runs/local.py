@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -21,7 +23,17 @@ from clipsel_core.places import Place
 from clipsel_core.pool.layout import Pool
 from clipsel_core.runs.groups import GroupScorer
 from clipsel_core.runs.plan import Group, Plan, groups_left, nothing_scored, plan_run, with_targets
-from clipsel_core.runs.store import Run, SealedFiles, keep_whole, read_config, read_counts, score_file, write_config
+from clipsel_core.runs.probe import bytes_of_pair, foresee
+from clipsel_core.runs.store import (
+    Outcome,
+    Run,
+    SealedFiles,
+    keep_whole,
+    read_config,
+    read_counts,
+    score_file,
+    write_config,
+)
 from clipsel_core.status import StatusFile
 from clipsel_core.tasks import Report, silent
 from clipsel_core.workers import Do, Machines, Work, check_asked, side_by_side
@@ -66,6 +78,8 @@ def score(
                 if (root / name).is_dir():
                     files.remove_abandoned(root / name)
             if begun is None or nothing_scored(root) or begun.shards != plan.config.shards:
+                if plan.config.plan is None:
+                    plan = replace(plan, config=plan.config.model_copy(update={"plan": foresee(plan, bool(cluster))}))
                 write_config(root, plan.config)
             with StatusFile(root / "status.json", "scoring", report) as status:
                 _score_groups(plan, status.report, Machines(plan.devices, cluster, cpus_per_worker))
@@ -90,12 +104,14 @@ def do_groups(
     machines: Machines,
     report: Report,
     count: Callable[[int], object],
+    note: Callable[[Group, Any], object] = lambda *_: None,
 ) -> None:
     """Does some work for groups of a pool's shards, those that it is not done for yet.
 
     report: told the pool's pairs that it is done for, those of groups in work by the share of their work, and
         the shards.
     count: told how many groups were given to another worker, where there were any, also where the work fails.
+    note: told what the work gives of each group that is done; by one thread at a time.
     Raises: what the work for the first of the groups raises; those before it are done first.
     """
     tally = _Tally(pool, groups, report)
@@ -103,7 +119,7 @@ def do_groups(
         return
     with machines.workers(work, len(groups)) as workers:
         try:
-            side_by_side(groups, lambda group: tally.attend(group, workers.do), workers.at_once)
+            side_by_side(groups, lambda group: tally.attend(group, workers.do, note), workers.at_once)
         finally:
             if workers.tried_again:
                 count(workers.tried_again)
@@ -111,7 +127,10 @@ def do_groups(
 
 @dataclass(frozen=True)
 class _Scoring:
-    """The work that scores a run's groups. plan: pickled without its targets, which are read again."""
+    """The work that scores a run's groups; it gives the process that did, and how long its cores have worked until now.
+
+    plan: pickled without its targets, which are read again.
+    """
 
     plan: Plan
     gives: str = "scores"
@@ -128,7 +147,13 @@ class _Scoring:
         return self.plan.root / "scores"
 
     def begin(self, device: str) -> Do:
-        return GroupScorer(self.plan if self.plan.targets else with_targets(self.plan), device).score_and_write
+        scorer = GroupScorer(self.plan if self.plan.targets else with_targets(self.plan), device)
+
+        def do(group: Group, report: Report) -> tuple[str, float]:
+            scorer.score_and_write(group, report)
+            return _process(), time.process_time()
+
+        return do
 
 
 def _score_groups(plan: Plan, report: Report, machines: Machines) -> None:
@@ -139,13 +164,20 @@ def _score_groups(plan: Plan, report: Report, machines: Machines) -> None:
     root, shards, config = plan.root, plan.pool.shards, plan.config
     groups = groups_left(root, shards, plan.config.mix_shards)
     left = [shard for group in groups for shard in group.left]
+    took = _Taken(plan)
 
     def count(again: int) -> None:
         nonlocal config
         config = config.model_copy(update={"tried_again": config.tried_again + again})
-        write_config(root, config)
 
-    do_groups(_Scoring(plan), groups, plan.pool, machines, report, count)
+    try:
+        do_groups(_Scoring(plan), groups, plan.pool, machines, report, count, took.note)
+    finally:
+        # Where a finished run lacked some shards, how long these took says nothing of the run.
+        if took.cpu_seconds and read_config(root).skipped_rows is None:
+            config = config.model_copy(update={"outcome": took.outcome()})
+        if config != plan.config:
+            write_config(root, config)
     counts = {shard.name: read_counts(score_file(root, shard.name)) for shard in shards}
     if plan.config.on_bad_rows != "scale":
         scaled = [(shard.name, counts[shard.name]["renormalised"]) for shard in left]
@@ -161,6 +193,37 @@ def _score_groups(plan: Plan, report: Report, machines: Machines) -> None:
     write_config(root, config.model_copy(update={"skipped_rows": skipped}))
 
 
+class _Taken:
+    """What scoring takes, from now on. cpu_seconds: how long the cores of each process have worked that scored."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._before, self._bytes = plan.config.outcome or Outcome(), bytes_of_pair(plan)
+        self._began_s, self._began_cpu_s = time.monotonic(), time.process_time()
+        self._scored = self._read = 0
+        self.cpu_seconds: dict[str, float] = {}
+
+    def note(self, group: Group, found: tuple[str, float]) -> None:
+        """Counts a group that is done. found: as _Scoring gives it."""
+        self._scored += group.rows_left
+        self._read += sum(shard.rows for shard in group.shards)
+        self.cpu_seconds.update([found])
+
+    def outcome(self) -> Outcome:
+        """That of the starts before, and of this one."""
+        before, others = self._before, sum(s for process, s in self.cpu_seconds.items() if process != _process())
+        return Outcome(
+            pairs=before.pairs + self._scored,
+            seconds=round(before.seconds + time.monotonic() - self._began_s, 3),
+            cpu_seconds=round(before.cpu_seconds + time.process_time() - self._began_cpu_s + others, 3),
+            bytes_read=before.bytes_read + self._read * self._bytes,
+            workers=len(self.cpu_seconds),
+        )
+
+
+def _process() -> str:
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
 class _Tally:
     """Counts the pairs of a pool that are done, and reports them; for any thread."""
 
@@ -171,16 +234,17 @@ class _Tally:
         self._shards = self._all_shards - sum(len(group.left) for group in left)
         self._tell()
 
-    def attend(self, group: Group, work: Callable[[Group, Report], None]) -> None:
-        """Has a group scored, and counts what is done of it meanwhile."""
+    def attend(self, group: Group, work: Callable[[Group, Report], Any], note: Callable[[Group, Any], object]) -> None:
+        """Has a group scored, and counts what is done of it meanwhile. note: as of do_groups."""
 
         def tell(done: int, total: int, *_: object) -> None:
             with self._guard:
                 self._in_work[group.name] = group.rows_left * done // total
                 self._tell()
 
-        work(group, tell)
+        found = work(group, tell)
         with self._guard:
+            note(group, found)
             self._in_work.pop(group.name, None)
             self._pairs += group.rows_left
             self._shards += len(group.left)

@@ -19,6 +19,7 @@ from clipsel_core.pool.embeddings import find_sides
 from clipsel_core.pool.layout import Arch, Pool, Shard, check_uids, metadata_files, open_pool, read_teachers, read_uids
 from clipsel_core.processes import versions
 from clipsel_core.runs.store import (
+    HOW_IT_WENT,
     AddedTarget,
     RunConfig,
     ShardInfo,
@@ -111,7 +112,7 @@ def plan_run(
         for field in {**before, **now}:
             was, asked = before.get(field, getattr(begun, field)), now.get(field, getattr(wanted, field))
             # Other versions may only look at what is complete.
-            if field not in ("skipped_rows", "tried_again") and (field != "versions" or unfinished) and was != asked:
+            if field not in HOW_IT_WENT and (field != "versions" or unfinished) and was != asked:
                 was, asked = _difference(was, asked)
                 remedy = f"score into another folder, or give {field} as before"
                 raise RunError(root / "run.json", expected=f"{field} {was}, as begun", found=asked, remedy=remedy)

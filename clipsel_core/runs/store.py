@@ -186,6 +186,37 @@ class AddedColumn(_Frozen):
 Added = AddedTarget | AddedColumn
 
 
+class Planned(_Frozen):
+    """What a run was to take when it was begun. bytes_read: of embeddings; operations: floating point ones in products.
+
+    seconds: by the clock; cpu_seconds: of all cores; None where they were not foreseen: it takes no minute, or a
+    cluster scores it.
+    """
+
+    bytes_read: Annotated[int, Field(ge=0)]
+    operations: Annotated[int, Field(ge=0)]
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+
+
+class Outcome(_Frozen):
+    """What a run took, all its starts together; of one that was killed nothing is known, so pairs may be fewer.
+
+    pairs: that were scored in it. cpu_seconds: of all cores, in all workers. bytes_read: of embeddings. workers: that
+    took part in the last start.
+    """
+
+    pairs: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    cpu_seconds: Annotated[float, Field(ge=0)] = 0.0
+    bytes_read: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+# What of a run's description decides no score.
+HOW_IT_WENT = ("skipped_rows", "tried_again", "plan", "outcome")
+
+
 class RunConfig(_Frozen):
     """One scoring of one pool. Two runs with equal configs have equal scores, byte for byte on one machine.
 
@@ -199,6 +230,7 @@ class RunConfig(_Frozen):
     where no such kernel computes, as on the CPU.
     skipped_rows: rows set aside by on_bad_rows "skip" or "scale"; None until the run has finished.
     tried_again: groups that were scored by another worker since one was lost; left out where it is 0.
+    plan, outcome: what it was to take, and what it took until it was finished; left out where they are not known.
     """
 
     format: Literal[1] = 1
@@ -222,6 +254,8 @@ class RunConfig(_Frozen):
     metrics: tuple[MetricName, ...] = ()
     skipped_rows: int | None = None
     tried_again: Annotated[int, Field(ge=0)] = Field(default=0, exclude_if=lambda times: times == 0)
+    plan: Planned | None = Field(default=None, exclude_if=lambda plan: plan is None)
+    outcome: Outcome | None = Field(default=None, exclude_if=lambda outcome: outcome is None)
 
     _plain = field_validator("pool")(_without_nul)
 
@@ -483,7 +517,7 @@ def is_sealed(table: pa.Table) -> bool:
 def digest_of(made_by: RunConfig | Added) -> str:
     """32 hex digits that change with everything that decides scores: not with paths, nor with how far the run is."""
     # A shard may be mended as long as it is not scored: see check_same_pool.
-    left_out: Any = dict.fromkeys(("pool", "skipped_rows", "tried_again", "complete"), True)
+    left_out: Any = dict.fromkeys(("pool", "complete", *HOW_IT_WENT), True)
     left_out["shards"] = {"__all__": {"digest"}}
     said = made_by.model_dump(mode="json", exclude=left_out)
     for target in (said["target"],) if "target" in said else said.get("targets", ()):

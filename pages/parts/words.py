@@ -7,6 +7,7 @@ import re
 from decimal import Decimal
 
 from clipsel_core.errors import counted
+from clipsel_core.status import duration as duration
 
 
 def number(value: float) -> str:
@@ -67,18 +68,6 @@ def decimal(value: float) -> str:
 def unsigned_zero(value: float) -> float:
     """A score as it is, but 0.0 where its four digits would say -0.0000."""
     return 0.0 if abs(value) < 0.00005 else value
-
-
-def duration(seconds: float) -> str:
-    """A length of time in the two largest units that matter: 3725 is 1 h 2 min."""
-    if seconds < 1:
-        return "less than 1 s"
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
 def as_markdown(text: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from clipsel_core.runs.store import Run, ShardInfo, write_config
+from clipsel_core.runs.store import Outcome, Planned, Run, ShardInfo, write_config
 from pages.parts import catalog, messages, state
 from tests.pages.conftest import MAIN, PAGES, words
 from tests.pages.worlds import HOSTILE, LACKING, add_recipe, make_run
@@ -108,6 +108,25 @@ def test_overview__writes_many_shards_as_it_writes_pairs(tmp_path, open_page):
     write_config(run, config.model_copy(update={"shards": (*config.shards, *more)}))
     (shards,) = (found.value for found in open_page("overview", run).metric if found.label == "Shards")
     assert shards == "1 of 1,280"
+
+
+def test_overview__says_what_the_run_was_to_take_and_took(tmp_path, open_page):
+    run = make_run(tmp_path / "world")
+    config = Run.open(run).config
+    assert "Planned" not in words(open_page("overview", run))
+    assert "Took" not in words(open_page("overview", run))
+    plan = Planned(bytes_read=39_300_000_000, operations=5 * 10**15, seconds=3725, cpu_seconds=7200)
+    outcome = Outcome(pairs=config.pairs, seconds=61, cpu_seconds=120, bytes_read=39_300_000_000, workers=2)
+    write_config(run, config.model_copy(update={"plan": plan, "outcome": outcome}))
+    said = words(open_page("overview", run))
+    assert "1 h 2 min (2 h 0 min of one core); 39.3 GB to read, 5 PFLOP to compute" in said
+    assert "1 min 1 s (2 min 0 s of one core); 39.3 GB read, by 2 workers</dd>" in said
+    some = outcome.model_copy(update={"pairs": 5, "workers": 1})
+    counted_only = plan.model_copy(update={"seconds": None, "cpu_seconds": None})
+    write_config(run, config.model_copy(update={"plan": counted_only, "outcome": some}))
+    said = words(open_page("overview", run))
+    assert "<dd>39.3 GB to read, 5 PFLOP to compute</dd>" in said
+    assert f"39.3 GB read; known of 5 of {config.pairs} pairs</dd>" in said
 
 
 def test_overview__says_all_that_a_saved_recipe_does(tmp_path, open_page):

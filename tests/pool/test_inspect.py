@@ -45,7 +45,7 @@ def test_read_uids__a_malformed_one_is_named_with_file_and_row(pool):
 @pytest.mark.parametrize("at_once", [1 << 26, 50, 1])
 @pytest.mark.parametrize(("shard", "row"), [(2, 5), (0, 30)])
 def test_check_uids__a_repeated_one_is_named_with_both_places(pool, monkeypatch, at_once, shard, row):
-    monkeypatch.setattr(layout, "_UIDS_AT_ONCE", at_once)
+    monkeypatch.setattr(layout, "UIDS_AT_ONCE", at_once)
     opened = open_pool(pool)
     check_uids(opened)
     uid = uid_at(opened.shards[0].parquet, 12)

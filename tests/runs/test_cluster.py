@@ -24,9 +24,11 @@ from clipsel_core.runs import dynamic
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.dynamic import normsim_2d
 from clipsel_core.runs.local import score
+from clipsel_core.runs.plan import plan_run
+from clipsel_core.runs.probe import forecast
 from clipsel_core.runs.store import Run, read_config
 from clipsel_core.scoring import normsim_2d as scoring_normsim_2d
-from clipsel_core.workers import AT_ONCE
+from clipsel_core.workers import AT_ONCE, Machines
 from tests import traps
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.pool.servers import storing, upload
@@ -138,7 +140,7 @@ class Job:
             self.words = ["add-target", root, "--target", f"more={target}"]
 
     def files(self) -> dict[str, bytes]:
-        """Every file that it wrote, by name, but for the count of what was tried again."""
+        """Every file that it wrote, by name, but for the count of what was tried again and what it took."""
         self.tried_again()
         return {path.name: path.read_bytes() for path in (self.description, *sorted(self.folder.iterdir()))}
 
@@ -149,6 +151,7 @@ class Job:
     def tried_again(self) -> int:
         """How many groups its description says were tried again; from then on it says nothing of them."""
         said = json.loads(self.description.read_text())
+        said.pop("outcome", None)
         times = said.pop("tried_again", 0)
         write_json(self.description, said)
         return times
@@ -181,6 +184,14 @@ def expected(jobs, tmp_path):
 
 
 BOTH = pytest.mark.parametrize("kind", ["score", "add-target"])
+
+
+def test_forecast__counts_on_the_workers_that_a_cluster_has_room_for(trap, tmp_path, address):
+    plan = plan_run(trap.pool, tmp_path / "run", device="cpu", **OPTIONS)
+    here, there = (forecast(plan, 0.0, Machines(("cpu",), cluster, 1)) for cluster in (None, address))
+    assert (there.workers, there.cores, there.nodes) == (2, 1, 2)
+    assert (there.work, here.workers, here.nodes) == (here.work, 1, 1)
+    assert not (tmp_path / "run").exists()
 
 
 def test_cluster__gives_the_bytes_of_one_process(address, trap, tmp_path, capfd):
