@@ -64,7 +64,7 @@ def select(
     say(f"{out}: {counted(len(selection), 'uids')}{drawn}")
     _print_epochs(manifest.content)
     if out.suffix.lower() == ".npy":
-        lines = [*reshard_commands(opened.pool_root, out), *train_commands(None, selection.total)]
+        lines = [*reshard_commands(opened.pool_address, out), *train_commands(None, selection.total)]
         _print_commands("with DataComp:", *lines)
 
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from clipsel_core.errors import ExportError, PoolFormatError, RunError, counted, reason_of
 from clipsel_core.files import cache_folder, write_atomically, write_json
-from clipsel_core.places import Place, protocol_of
+from clipsel_core.places import Place, in_passing, protocol_of
 from clipsel_core.reach import make_filter
 from clipsel_core.runs.columns import Column, describe
 from clipsel_core.tasks import allowed_cores
@@ -292,14 +292,20 @@ class Run:
 
     @property
     def has_pool(self) -> bool:
-        """Whether the pool is there and may be read, see `open`. Raises PoolFormatError where its store fails."""
+        """Whether the pool is there and may be read, see `open`; a store without its package or credentials is not.
+
+        Raises: PoolFormatError where its store fails in passing: nobody is to take it for gone.
+        """
         pool = self.config.pool
         if self.named is not None and protocol_of(pool) and not make_filter(self.named)(pool):
             return False
         try:
             return (self.pool_root / "metadata").is_dir()
-        except OSError as error:
-            raise PoolFormatError(pool, expected="a store that answers", found=reason_of(error)) from error
+        except (OSError, PoolFormatError) as error:
+            if isinstance(error, OSError) and in_passing(error):
+                raise PoolFormatError(pool, expected="a store that answers", found=reason_of(error)) from error
+            _warn_once(f"{pool}: the pool cannot be read: {reason_of(error)}")
+            return False
 
     @property
     def metrics(self) -> list[str]:
@@ -392,6 +398,11 @@ class Run:
     def exports_dir(self) -> Path:
         """Where the dashboard writes subsets."""
         return self.root / "exports"
+
+
+@cache
+def _warn_once(line: str) -> None:
+    _log.warning(line)
 
 
 def check_outside(out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,8 +65,8 @@ def test_score__a_pool_in_a_store_has_the_scores_of_one_on_disk(store, waits, wi
     upload(wide, POOL)
     np.save(tmp_path / "task.npy", unit_rows(30, 64, 77))
     runs = [
-        score(pool, tmp_path / name, targets={"task": tmp_path / "task.npy"}, **OPTIONS)
-        for pool, name in ((wide, "here"), (POOL, "there"))
+        score(pool, tmp_path / name, targets={"task": tmp_path / "task.npy"}, **{**OPTIONS, "device": device})
+        for pool, name, device in ((wide, "here", "cpu"), (POOL, "there", "cpu,cpu" if compressed else "cpu"))
     ]
     for run in runs:
         add_target(run.root, "more", tmp_path / "task.npy")
@@ -220,3 +221,18 @@ def test_run__its_pool_in_a_store_is_read_below_named_places_alone(wide, tmp_pat
         run = Run.open(root, named)
         assert run.has_pool == there
         assert (ScoreTable.open(run).metadata.pool is not None) == there
+
+
+def test_has_pool__a_store_without_credentials_is_not_at_hand_and_one_that_fails_is_said(
+    store, waits, wide, tmp_path, monkeypatch, caplog
+):
+    upload(wide, POOL)
+    run = score(POOL, tmp_path / "run", **OPTIONS)
+    fsspec.filesystem("s3").invalidate_cache()
+    store.fault = lambda path, times: 503
+    with pytest.raises(PoolFormatError, match="expected a store that answers, found Service Unavailable"):
+        assert run.has_pool
+    store.fault = lambda path, times: 403
+    assert not run.has_pool
+    assert f"{POOL}: the pool cannot be read: " in caplog.text
+    assert ScoreTable.open(run).metadata.pool is None

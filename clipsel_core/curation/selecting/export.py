@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from clipsel_core import __version__, uids
 from clipsel_core.curation.recipes.recipe import Recipe, Sample, dump_recipe
 from clipsel_core.curation.selecting.selection import Selection
-from clipsel_core.errors import ExportError, counted
+from clipsel_core.errors import ExportError, PoolFormatError, counted, reason_of
 from clipsel_core.files import put_json, sha256_of, write_together
 from clipsel_core.places import Place
 from clipsel_core.runs.store import Run, check_outside
@@ -169,8 +169,11 @@ def reshard_commands(pool: str | os.PathLike[str], subset: Path) -> list[str]:
     resharder.py finds tars by their numbers and counts of pairs, which <tar>_stats.json has beside each, as img2dataset
     and `embed --pack` write it; where it would not find them, a line says so.
     """
-    folder = Place.of_pool(pool) / "shards"
-    there = folder.names()
+    try:
+        folder = Place.of_pool(pool) / "shards"
+        there = folder.names()
+    except (OSError, PoolFormatError) as error:
+        return [f"# no tars for resharder.py, as the pool cannot be read: {reason_of(error)}"]
     tars = [name.removesuffix(".tar") for name in there if name.endswith(".tar")]
     if not tars:
         return ["# no tars in the pool for resharder.py: export --shards writes the pairs"]
