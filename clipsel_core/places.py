@@ -517,20 +517,27 @@ def _as_os_error() -> Iterator[None]:
 
 
 def _list(fs: AbstractFileSystem, path: str, deep: bool) -> dict[str, Any]:
-    """The files below a folder, as the store says now. What fsspec walks through, it leaves out where that fails."""
+    """The files below a folder, as the store says now. fsspec's own walk leaves out folders whose listing fails."""
     from fsspec import AbstractFileSystem
     from fsspec.asyn import AsyncFileSystem
 
-    def told(error: Exception) -> None:
-        if not isinstance(stands_for(error), FileNotFoundError):
-            raise error
-
     fs.invalidate_cache()
-    if not deep:
-        return {info["name"]: info for info in fs.ls(path, detail=True) if info["type"] == "file"}
     kind = type(fs)
     walks = kind._find is AsyncFileSystem._find if fs.async_impl else kind.find is AbstractFileSystem.find
-    return fs.find(path, detail=True, **({"on_error": told} if walks else {}))
+    if deep and not walks:
+        return fs.find(path, detail=True)
+    found, folders = dict[str, Any](), [path]
+    for folder in folders:
+        try:
+            listed = fs.ls(folder, detail=True)
+        except Exception as error:
+            if folder != path and isinstance(stands_for(error), FileNotFoundError):
+                continue  # a link that leads nowhere
+            raise
+        found |= {info["name"]: info for info in listed if info["type"] == "file"}
+        inner = (info["name"].rstrip("/") for info in listed if info["type"] == "directory")
+        folders += [name for name in inner if name not in folders] if deep else []
+    return found
 
 
 def _ends(name: str, endings: tuple[str, ...]) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fsspec import available_protocols
+from fsspec.implementations.http import HTTPFileSystem
 
 from clipsel_core import places
 from clipsel_core import places as stores
@@ -105,6 +106,25 @@ def test_place__files_sizes_and_ranges(tmp_path, store):
         for read in (place / "nowhere").open, (place / "nowhere").read:
             with pytest.raises(FileNotFoundError):
                 read()
+
+
+def test_place__files_are_not_left_out_where_a_folder_cannot_be_listed(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    (tmp_path / "inner" / "b.jpg").write_bytes(b"b")
+    listing, away = HTTPFileSystem._ls_real, list[str]()
+
+    async def refused(self, url, *args, **options):
+        if any(name in url for name in away):
+            raise ConnectionRefusedError("nobody is there")
+        return await listing(self, url, *args, **options)
+
+    monkeypatch.setattr(HTTPFileSystem, "_ls_real", refused)
+    with serving(tmp_path) as served:
+        assert [name for name, _ in Place.of(served.address).files()] == ["a.jpg", "inner/b.jpg"]
+        away.append("inner")
+        with pytest.raises(OSError, match="nobody is there"):
+            Place.of(served.address).files()
 
 
 def test_place__addresses_that_stand_for_themselves(tmp_path):
