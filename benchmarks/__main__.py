@@ -30,6 +30,7 @@ from benchmarks import (
     normsim_2d,
     reading,
     sampling,
+    scale,
     selection,
     speed,
     starting,
@@ -44,7 +45,7 @@ def main() -> None:
     parts = (
         "accuracy, normalizer, normsim, reading, memory, selection, looking, gpu, score, add-target, exploring, "
         f"dashboard, starting, embed, {', '.join(embed.PARTS)}, columns, mixing, "
-        "sampling, normsim-2d, growth, cluster, stores"
+        "sampling, normsim-2d, growth, scale, cluster, stores"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=parts)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the timed parts (7)")
@@ -62,7 +63,7 @@ def main() -> None:
     )
     parser.add_argument("--no-plain", action="store_true", help="dashboard: without the plain page, 50 bytes a pair")
     large_ones = f"embed-vit, -rn50, -mobile: pairs ({embed.FOR_A_LARGE_ONE})"
-    pairs = f"growth, normsim-2d: pairs of the largest pool (1000000); sampling: pairs (12800000); {large_ones}"
+    pairs = f"growth, normsim-2d: pairs of the largest pool (1000000; scale: 12800000); sampling: pairs; {large_ones}"
     parser.add_argument("--pairs", type=int, help=pairs)
     asked = parser.parse_args()
     known = _parts(asked.rounds, asked.large)
@@ -86,6 +87,7 @@ def main() -> None:
         "cluster": lambda: cluster.measure(max(1, asked.rounds // 2)),
         "stores": lambda: stores.measure(asked.rounds),
         "growth": lambda: growth.measure(asked.pairs or 1_000_000),
+        "scale": lambda: scale.measure(asked.pairs or 12_800_000),
     }
     unknown = [part for part in asked.parts if part not in known | alone]
     if unknown or asked.rounds < 1:

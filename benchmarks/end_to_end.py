@@ -7,7 +7,6 @@ the whole process, start, imports and the checks of the pool included, which are
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from benchmarks import process
 from benchmarks.pools import write_pool
 from benchmarks.table import Row, at_most
+from clipsel_core.runs.store import read_config
 
 _SHARDS, _ROWS = 10, 20_000
 
@@ -39,7 +39,7 @@ def measure(rounds: int) -> list[Row]:
 def _round(pool: Path, run: Path) -> tuple[float, float, float]:
     """Seconds of `score` from the first shard on and as a process, and of the arithmetic."""
     whole, _ = process.measure("clipsel_core", "score", str(pool), str(run), "--device", "cpu")
-    steady = json.loads((run / "status.json").read_text(encoding="utf-8"))["elapsed_s"]
+    steady = read_config(run).outcome.seconds
     command = [sys.executable, "-m", "benchmarks.arithmetic", str(pool)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return steady, whole, float(told)

@@ -1,9 +1,9 @@
 """What of the documentation is made from the code? The command line's reference and the Python API.
 
-On a page, a line `::: commands` becomes a section for each command, and `::: recipes` one for each published recipe. A
-line `::: NAME`, where NAME is a public function or class such as clipsel_core.scoring.normsim.normsim, becomes its
-signature and docstring. Names in brackets behind a class say which of its methods are shown; all public ones
-without.
+On a page, a line `::: commands` becomes a section for each command, `::: recipes` one for each published recipe, and
+`::: scale` the tables of what large pools are counted to take. A line `::: NAME`, where NAME is a public function or a
+class such as clipsel_core.scoring.normsim.normsim, becomes its signature and docstring. Names in brackets behind a
+class say which of its methods are shown; all public ones without.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from typer.main import get_command  # noqa: E402
 
+from benchmarks.scale import model  # noqa: E402
 from clipsel_core.cli import app  # noqa: E402
 from clipsel_core.curation.recipes.published import published_recipes  # noqa: E402
 
@@ -53,8 +54,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def made(name: str, members: str | None = None) -> str:
     """What a line `::: name (members)` becomes, in Markdown."""
-    if name in ("commands", "recipes"):
-        return commands() if name == "commands" else recipes()
+    if make := {"commands": commands, "recipes": recipes, "scale": model}.get(name):
+        return make()
     return described(name, members.split(", ") if members else None)
 
 

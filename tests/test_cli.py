@@ -477,6 +477,9 @@ def test_score__plan_says_what_it_takes_and_writes_nothing(pool, tmp_path):
     assert found["expected"]["bound_by"] in ("reading", "arithmetic")
     assert not (tmp_path / "run").exists()
     assert run_cli("score", pool, tmp_path / "run", "--json")[0] == 2
+    assert (
+        "--cpus-per-worker: expected" in run_cli("score", pool, tmp_path / "run", "--plan", "--cpus-per-worker", "2")[2]
+    )
 
 
 def test_add_target__check_says_what_is_wrong_and_writes_nothing(pool, tmp_path):

@@ -180,6 +180,17 @@ def test_reference__has_every_published_recipe_and_what_it_needs(hooks):
         assert f"#{name})" in (ROOT / "docs" / "recipes-of-the-field.md").read_text() or name == "sieve_mix"
 
 
+def test_scale__counts_the_largest_pool_as_by_hand(hooks):
+    """39.3 TB at 10 GB/s a node of eight; 25,000 pairs a batch, ten divisions, at half of 989 TFLOP/s."""
+    without, _, with_target = hooks.made("scale").partition("With NormSim")
+    largest = next(line for line in without.splitlines() if line.startswith("| 12,800,000,000 "))
+    cells = [cell.strip() for cell in largest.strip("|").split("|")]
+    assert cells[1:3] == ["39.3 TB", "4.92 EFLOP"]
+    assert cells[-2] == "8 min 12 s, reading"
+    # 12.8e9 * 2 * 768 * (250,000 + 1,281,167) operations on 8 GPUs, and 2 * 768^2 in float32
+    assert "2 h 7 min, arithmetic" in with_target
+
+
 def test_guides__speak_of_every_command():
     said = "\n".join(page.read_text() for page in PAGES if "reference" not in page.parts)
     assert [name for name in COMMANDS if f"clipsel {name}" not in said and f"`{name}`" not in said] == []

@@ -86,6 +86,7 @@ def score(
         raise typer.BadParameter("give it with --plan", param_hint="--json")
     from clipsel_core.runs.local import score as score_pool
     from clipsel_core.runs.plan import plan_run
+    from clipsel_core.workers import check_asked
 
     options: dict[str, Any] = {
         "arch": arch,
@@ -102,6 +103,7 @@ def score(
         "check_similarity": not no_similarity_check,
     }
     if check or plan:
+        check_asked(device, cluster, cpus_per_worker)
         planned = plan_run(pool, run, **options)
         for info in planned.config.targets if check else ():
             say(f"target {info.name}: {info.said}")

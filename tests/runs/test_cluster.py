@@ -179,8 +179,9 @@ def jobs(trap, tmp_path_factory):
 
 @pytest.fixture
 def expected(jobs, tmp_path):
-    """The files of a run without a cluster."""
-    return jobs("score", tmp_path / "none")[1]
+    """The files of a run without a cluster, as files_of."""
+    files = jobs("score", tmp_path / "none")[1]
+    return files | {"run.json": json.loads(files["run.json"])}
 
 
 BOTH = pytest.mark.parametrize("kind", ["score", "add-target"])
