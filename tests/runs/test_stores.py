@@ -65,8 +65,8 @@ def test_score__a_pool_in_a_store_has_the_scores_of_one_on_disk(store, waits, wi
     upload(wide, POOL)
     np.save(tmp_path / "task.npy", unit_rows(30, 64, 77))
     runs = [
-        score(pool, tmp_path / name, targets={"task": tmp_path / "task.npy"}, **{**OPTIONS, "device": device})
-        for pool, name, device in ((wide, "here", "cpu"), (POOL, "there", "cpu,cpu" if compressed else "cpu"))
+        score(pool, tmp_path / name, targets={"task": tmp_path / "task.npy"}, **OPTIONS)
+        for pool, name in ((wide, "here"), (POOL, "there"))
     ]
     for run in runs:
         add_target(run.root, "more", tmp_path / "task.npy")
