@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -243,14 +244,17 @@ def check_uids(pool: Pool) -> None:
     Raises: PoolFormatError naming both places of a repeated uid.
     """
     turns = -(-pool.rows // UIDS_AT_ONCE)
+
+    def read(shard: Shard, turn: int) -> np.ndarray:
+        here = read_uids(pool, shard)
+        if turns == 1:
+            return here
+        mixed = (here["f0"] * _MIX) ^ (here["f1"] * _MIX)
+        return here[(mixed >> np.uint64(40)) % np.uint64(turns) == turn]
+
     for turn in range(turns):
-        parts = []
-        for shard in pool.shards:
-            here = read_uids(pool, shard)
-            if turns > 1:
-                mixed = (here["f0"] * _MIX) ^ (here["f1"] * _MIX)
-                here = here[(mixed >> np.uint64(40)) % np.uint64(turns) == turn]
-            parts.append(here)
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            parts = list(threads.map(read, pool.shards, repeat(turn)))
         ordered = uids.sort(np.concatenate(parts))
         del parts
         same = uids.repeats(ordered)
