@@ -100,6 +100,7 @@ _RECIPE = "steps: [{metric: s_cliploss, keep_top: 0.6}, {metric: normsim_2_more,
 _SHARES = {"embed": 1, "score": 4, "add-target": 4, "index": 2, "select": 3, "export": 4}
 _ASIDE = re.compile(r"(^|/)(\.[^/]*\.partial|\.images-\w*)(/|$)")
 _CHANGING = re.compile(r"(^|/)(\.lock|status\.json)$")
+_OUTCOME = re.compile(rb',\s*"outcome": \{[^}]*\}')
 _PROGRESS = re.compile(r".*: \d+ %( \(.*\))?$")
 _ERRORS = {
     "open": ("EACCES", "EMFILE", "EIO", "ENOSPC"),
@@ -340,9 +341,10 @@ def _goes_on(world: World, name: str) -> str:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """The bytes of every file below a folder, by its path; without locks and what says the time."""
+    """The bytes of every file below a folder, by its path; without locks and what says the time, or how long it took."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in sorted(files.items()) if not _CHANGING.search(name)}
+    found = {name: path.read_bytes() for name, path in sorted(files.items()) if not _CHANGING.search(name)}
+    return {name: _OUTCOME.sub(b"", data) if name.endswith("run.json") else data for name, data in found.items()}
 
 
 def _drawn_from() -> list[str]:

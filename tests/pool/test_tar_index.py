@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
 
 from clipsel_core.errors import LostWorkerError, PoolFormatError
+from clipsel_core.places import Place
 from clipsel_core.pool import tar_index
 from clipsel_core.pool.sources.members import damage_at_a_glance
 from clipsel_core.pool.tar_index import index_tars
@@ -66,7 +68,7 @@ def test_index_tars__a_damaged_one_costs_itself_alone(tars, monkeypatch, alone):
     assert damages[1] == f"the tar cannot be read on at byte {second + 9:,}: unexpected end of data"
     assert damages[2].startswith("the tar cannot be read at all: ")
     assert damages[3] == ""
-    told = [damage_at_a_glance(tar) for tar in tars]
+    told = [damage_at_a_glance(Place.of(tar)) for tar in tars]
     assert told[0] == "it cannot be read: empty file"
     assert [bool(damage) for damage in told] == [True, True, True, False]
     assert told[1] == "it has no end mark: it may be cut off"
@@ -106,7 +108,7 @@ def test_index_tars__a_process_that_is_killed_names_its_tar(tars, tmp_path, monk
 
 @pytest.mark.usefixtures("small_groups")
 def test_index_tars__a_tar_that_vanishes(tars, monkeypatch):
-    monkeypatch.setattr(tar_index, "_groups", lambda tars: tars[2].unlink() or [tars[:1], tars[1:]])
+    monkeypatch.setattr(tar_index, "_groups", lambda tars: os.unlink(tars[2]) or [tars[:1], tars[1:]])
     expected = r"/2\.tar: expected a whole tar, found No such file or directory; download it again$"
     with pytest.raises(PoolFormatError, match=expected):
         list(index_tars(tars))
@@ -125,7 +127,7 @@ def test_index_tars__ends_its_processes_when_it_is_stopped(tars, monkeypatch):
     monkeypatch.setattr(tar_index, "_groups", lambda tars: [[tar] for tar in tars])
     monkeypatch.setattr(tar_index.subprocess, "Popen", Noted)
     found = index_tars(tars)
-    assert next(found)[0] == tars[0]
+    assert next(found)[0].path == str(tars[0])
     found.close()
     assert len(started) >= 1
     assert all(process.wait(10) is not None for process in started)

@@ -166,8 +166,8 @@ def test_fetch__waits_for_a_store_and_does_not_take_its_images_for_lost(tmp_path
 def test_fetcher__an_address_whose_package_is_missing_is_rejected_alone(tmp_path, teachers):
     csv_of_pictures(tmp_path / "in")
     with open(tmp_path / "in" / "captions.csv", "a") as file:
-        file.write("s3://bucket/x.png,elsewhere\ngibberish://x.png,nowhere\n")
+        file.write("gs://bucket/x.png,elsewhere\ngibberish://x.png,nowhere\n")
     made = build(tmp_path / "in/captions.csv", tmp_path / "pool", teachers[0])
     assert (made.read, made.kept, made.reasons["its address cannot be opened"]) == (11, 9, 2)
-    said = rejected(tmp_path / "pool")["s3://bucket/x.png"]
-    assert said.startswith("its address cannot be opened: s3://bucket/x.png: expected the package for s3://, found")
+    said = rejected(tmp_path / "pool")["gs://bucket/x.png"]
+    assert said.startswith("its address cannot be opened: gs://bucket/x.png: expected the package for gs://, found")
