@@ -341,7 +341,7 @@ def _goes_on(world: World, name: str) -> str:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """The bytes of every file below a folder, by its path; without locks and what says the time, or how long it took."""
+    """The bytes of every file below a folder, by its path; without locks and what tells times."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     found = {name: path.read_bytes() for name, path in sorted(files.items()) if not _CHANGING.search(name)}
     return {name: _OUTCOME.sub(b"", data) if name.endswith("run.json") else data for name, data in found.items()}
