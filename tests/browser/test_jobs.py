@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from clipsel_core.jobs.control import listing
+from clipsel_core.jobs.control import listing, read_job
 from clipsel_core.runs.store import Run
 from tests.browser.conftest import ROOT, serving, settle, visit
 from tests.pool.pictures import image
@@ -87,6 +89,9 @@ def test_job__waits_through_a_restart_of_the_server(browser, data):
         visit(page, "overview")
         page.get_by_role("button", name="Make a map").click()
         expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+        (first,) = listing(data / ".jobs")
+        until(lambda: first.begun, "the first job's turn has come")
+        os.kill(read_job(first.folder).info.pid, signal.SIGSTOP)  # it lasts until it is cancelled
         page.get_by_role("button", name="Add a target").click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_role("combobox", name="Path").click()
