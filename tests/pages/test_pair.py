@@ -134,6 +134,7 @@ def test_pair__the_waterfall_adds_up(open_page):
     ends = [(step["from"], step["to"]) for step in fall["steps"]]
     assert ends[0][1] == pytest.approx(ends[1][1])
     assert ends[1][0] == pytest.approx(ends[2][1])
+    assert fall["title"] == "From CLIPScore to s-CLIPLoss"
     assert fall["zero"] in (pytest.approx(ends[3][0]), pytest.approx(ends[3][1]))
     assert f"The normalizer took {image + text:.3f}" in fall["text"]
 

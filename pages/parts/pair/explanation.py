@@ -94,7 +94,8 @@ def _waterfall(entry: Entry, clip_score: float, r_image: float, r_text: float, s
         f"{words.decimal(r_text)} because the caption also fits other images, "
         f"{_rank_in_words(text, r_text, 'captions')}."
     )
-    return {"zero": -low / span, "steps": drawn, "text": said}
+    title = f"From {CLIP_SCORE.title} to {S_CLIPLOSS.title}"
+    return {"title": title, "zero": -low / span, "steps": drawn, "text": said}
 
 
 def _rank_in_words(spread: marginals.Marginal, value: float, others: str) -> str:

@@ -1,4 +1,4 @@
-// Draws the scores of a pair: a row for each metric with a small histogram, and the way from CLIPScore to s-CLIPLoss.
+// Draws the scores of a pair: a row for each metric with a small histogram, and the way from the cosine to what is left of it.
 
 const scoreRow = (score) => {
   const row = make("div", "row")
@@ -23,7 +23,7 @@ const bar = (kind, from, to) => {
 
 const fall = (data) => {
   const node = make("div", "fall")
-  node.append(make("div", "head", "From CLIPScore to s-CLIPLoss"))
+  node.append(make("div", "head", data.title))
   data.steps.forEach((step) => {
     const track = make("div", "track")
     track.append(bar("zero", data.zero, data.zero), bar(step.kind, step.from, step.to))
