@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.errors import ClipselError, counted
+from clipsel_core.places import protocol_of
 from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS, usual
 from clipsel_core.runs.cost import in_units
 from clipsel_core.runs.store import Run
@@ -192,7 +193,13 @@ def _concerns(entry: Entry, run: Run) -> None:
     if scaled:
         st.info(f"Scaled to unit length: {counted(scaled, 'rows')} of another length.", icon=":material/straighten:")
     pool = state.find_pool(entry)
-    if pool is None:
+    if protocol_of(run.pool_address):
+        in_store = (
+            "The pool lies in a store: its images are not shown, and its captions where --read names the address."
+        )
+        st.info(in_store, icon=":material/cloud:")
+        st.code(run.pool_address, language=None, wrap_lines=True)
+    elif pool is None:
         st.warning("The pool is not where the run remembers it: no captions and no images.", icon=":material/warning:")
         st.code(run.pool_address, language=None, wrap_lines=True)
     elif not pool.has_images:

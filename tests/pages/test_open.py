@@ -149,6 +149,15 @@ def test_overview__says_that_the_pool_is_gone(tmp_path, open_page):
     assert "pool is not where the run remembers it" in words(open_page("overview", run))
 
 
+def test_overview__says_that_the_pool_lies_in_a_store(tmp_path, open_page):
+    run = make_run(tmp_path)
+    said = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(said | {"pool": "s3://bucket/pool"}))
+    app = open_page("overview", run)
+    assert "The pool lies in a store" in words(app)
+    assert "not where the run remembers it" not in words(app)
+
+
 def test_overview__says_when_the_scores_were_finished(tmp_path, open_page):
     run = make_run(tmp_path / "world")
     assert "<dt>Scored</dt><dd>not recorded</dd>" in words(open_page("overview", run))
