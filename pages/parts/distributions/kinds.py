@@ -103,7 +103,7 @@ def draw_marked_bars(entry: Entry, name: str) -> None:
     """Draws pairs with one of the values whose bars are marked."""
     found = categories.find_categories(entry, name)
     if found is not None:
-        marked.draw_bars(entry, chart_of(entry, name), found, min(len(found.labels), _MOST_ROWS))
+        marked.draw_marked_values(entry, chart_of(entry, name), found, min(len(found.labels), _MOST_ROWS))
 
 
 def draw_values(entry: Entry, name: str) -> None:

@@ -49,7 +49,7 @@ def draw_interval(
     _draw(entry, chart, said, ranking.between(every, low, high), chart.column, asked, keeps)
 
 
-def draw_bars(entry: Entry, chart: Chart, found: Categories, bars: int) -> None:
+def draw_marked_values(entry: Entry, chart: Chart, found: Categories, bars: int) -> None:
     """Draws pairs with one of the values whose bars, the first so many, are marked; nothing where none is."""
     part = brush.marked(chart, bars)
     if part is None:
