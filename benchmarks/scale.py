@@ -21,7 +21,6 @@ from pathlib import Path
 from benchmarks.growth import Plot, publish, split
 from benchmarks.pools import write_pool
 from benchmarks.table import Row
-from clipsel_core.pool.layout import UIDS_AT_ONCE, check_uids, open_pool
 from clipsel_core.runs.cost import GPUS, count_work, expect, in_units
 from clipsel_core.runs.store import RunConfig, TargetInfo, read_config
 from clipsel_core.status import duration
@@ -31,7 +30,7 @@ _WIDTH, _PAIRS, _SHARD, _BATCH, _DIVISIONS = 64, (10_000, 100_000, 1_000_000, 12
 _SHARDS, _SHARD_ROWS = (10, 100, 1000, 10_000), 100
 _FEWEST_SHARDS = 1000  # with fewer a shard's time is that of beginning and ending
 _DRIVER_MS = "the driver's cores"
-_BEGINNING, _TELLING_APART = "before the first shard, by the clock", "of that, telling uids apart"
+_BEGINNING = "before the first shard, by the clock"
 # Of the model: a pool like DataComp's, on nodes of eight GPUs that read 100 Gbit/s at four fifths.
 _GPU, _GPUS_A_NODE, _NODE_BYTES_S, _GPU_COUNTS = "H100", 8, 10e9, (8, 64, 512)
 _POOLS, _MODEL_SHARD, _MODEL_WIDTH, _TARGET = (
@@ -61,15 +60,12 @@ def _cost(most_pairs: int) -> Plot:
             told = subprocess.run([*command, "--plan", "--json"], check=True, capture_output=True, text=True).stdout
             said = json.loads(told)
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-            took, clock = read_config(run).outcome, time.monotonic()
-            check_uids(open_pool(pool))
-            telling_apart_s = time.monotonic() - clock
+            took = read_config(run).outcome
         for line, seconds in (
             ("of all cores", took.cpu_seconds),
             ("the same, as --plan said before", said["cpu_seconds"]),
             ("by the clock", took.seconds),
             (_BEGINNING, said["speed"]["begin_s"]),
-            (_TELLING_APART, telling_apart_s),
         ):
             plot.lines.setdefault(line, []).append((pairs, seconds))
         print(f"{pairs:,} pairs: {took}", flush=True)
@@ -130,7 +126,7 @@ def model() -> str:
     """Tables of what pools of up to 12.8 billion pairs are counted to take, in Markdown."""
     with open(FOLDER / "scale.csv", newline="", encoding="utf-8") as file:
         measured = {row["line"]: (float(row["y"]), int(row["x"])) for row in csv.DictReader(file)}  # of the largest
-    beginning, telling_apart = (measured[line][0] / measured[line][1] for line in (_BEGINNING, _TELLING_APART))
+    beginning_s, largest = measured[_BEGINNING]
     target = TargetInfo(name="task", path="task.npy", kind="npy", sha256="", rows=_TARGET, width=_MODEL_WIDTH)
     speed = GPUS[_GPU].speed(_NODE_BYTES_S)
     lines = []
@@ -141,8 +137,7 @@ def model() -> str:
         lines += ["|---" * (5 + len(_GPU_COUNTS)) + "|"]
         for pairs in _POOLS:
             work = count_work(config, repeat(_MODEL_SHARD, pairs // _MODEL_SHARD))
-            turns = -(-pairs // UIDS_AT_ONCE)
-            before = pairs * (beginning + telling_apart * (turns - 1))
+            before = beginning_s * pairs / largest
             driver = work.groups * measured[_DRIVER_MS][0] / 1000
             cells = [f"{pairs:,}", in_units(work.bytes_read, "B"), in_units(work.all_operations, "FLOP")]
             cells += [duration(before), duration(driver)]

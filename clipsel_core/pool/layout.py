@@ -9,11 +9,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import repeat
+from functools import partial
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,15 +27,15 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipsel_core import uids
-from clipsel_core.errors import PoolFormatError, TeacherError, UidError, reason_of
+from clipsel_core.errors import PoolFormatError, RunError, TeacherError, UidError, reason_of
 from clipsel_core.files import expect_regular, write_json
 from clipsel_core.npy import Member, read_members
 from clipsel_core.places import Place
 from clipsel_core.pool.conventions import POOL_TEXT_COLUMNS, UNDECODABLE, clean_text, find_column
 
 _AT_ONCE = 8
-# Uids held at once while looking for repeats: 1 GiB. Of a larger pool a part is looked at in each of several turns.
-UIDS_AT_ONCE = 1 << 26
+# Uids held at once while looking for repeats: 1 GiB. Those of a larger pool go through so many files at most.
+UIDS_AT_ONCE, _MOST_PARTS = 1 << 26, 512
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _ARCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 _STRUCTURED = re.compile(r"struct<|map<")
@@ -239,35 +244,79 @@ def read_uids(pool: Pool, shard: Shard) -> np.ndarray:
 
 
 def check_uids(pool: Pool) -> None:
-    """Makes sure that every uid of the pool is well formed and stands on one row only. Memory is bounded.
+    """Makes sure that every uid of the pool is well formed and stands on one row only. Raises: as UidCheck."""
+    with UidCheck(pool) as found, ThreadPoolExecutor(_AT_ONCE) as threads:
+        for here in threads.map(partial(read_uids, pool), pool.shards):
+            found.add(here)
+        found.finish()
 
-    Raises: PoolFormatError naming both places of a repeated uid.
+
+class UidCheck(ExitStack):
+    """Makes sure that each uid of a pool stands on one row only, as its shards' uids are read, in any order.
+
+    Takes 16 bytes a pair: of memory up to UIDS_AT_ONCE pairs. Those of a larger pool are written to temporary files,
+    parted by uid, each of which is looked at by itself; they are gone however the process ends.
+    Raises: RunError where the folder of temporary files has no room for them.
     """
-    turns = -(-pool.rows // UIDS_AT_ONCE)
 
-    def read(shard: Shard, turn: int) -> np.ndarray:
-        here = read_uids(pool, shard)
-        if turns == 1:
-            return here
+    def __init__(self, pool: Pool) -> None:
+        super().__init__()
+        self._pool, self._held, self._turn = pool, list[np.ndarray](), Lock()
+        self._files: list[Any] = []
+        if pool.rows > UIDS_AT_ONCE:
+            bytes_needed = pool.rows * uids.UID_DTYPE.itemsize
+            free = shutil.disk_usage(tempfile.gettempdir()).free
+            if free < bytes_needed:
+                raise self._no_room(f"{free / 1e9:.1f} GB")
+            parts = min(-(-pool.rows // UIDS_AT_ONCE), _MOST_PARTS)
+            self._files = [self.enter_context(tempfile.TemporaryFile()) for _ in range(parts)]  # noqa: SIM115
+
+    def add(self, here: np.ndarray) -> None:
+        """Takes the uids of some rows, (N,) UID_DTYPE; from any thread."""
+        if not self._files:
+            self._held.append(here)
+            return
         mixed = (here["f0"] * _MIX) ^ (here["f1"] * _MIX)
-        return here[(mixed >> np.uint64(40)) % np.uint64(turns) == turn]
+        part = ((mixed >> np.uint64(40)) % np.uint64(len(self._files))).astype(np.uint16)
+        ordered = here[np.argsort(part, kind="stable")]
+        ends = np.cumsum(np.bincount(part, minlength=len(self._files)))
+        try:
+            with self._turn:
+                for file, some in zip(self._files, np.split(ordered, ends[:-1]), strict=True):
+                    file.write(some.data)
+        except OSError as error:
+            raise self._no_room(reason_of(error)) from error
 
-    for turn in range(turns):
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
-            parts = list(threads.map(read, pool.shards, repeat(turn)))
-        ordered = uids.sort(np.concatenate(parts))
-        del parts
+    def finish(self) -> None:
+        """Raises PoolFormatError naming both places of a repeated uid, once those of all shards were taken."""
+        if self._held:
+            together = np.concatenate(self._held)
+            self._held.clear()
+            self._expect_distinct(together)
+        for file in self._files:
+            file.seek(0)
+            self._expect_distinct(np.fromfile(file, uids.UID_DTYPE))
+
+    def _expect_distinct(self, some: np.ndarray) -> None:
+        ordered = uids.sort(some)
         same = uids.repeats(ordered)
-        if same.any():
-            repeated, places = ordered[same][:1], list[str]()
-            for shard in pool.shards:
-                rows = np.flatnonzero(read_uids(pool, shard) == repeated[0])
-                places += [f"{shard.parquet.name} row {row}" for row in rows]
-                if len(places) > 1:
-                    break
-            found = f"{uids.to_hex(repeated)[0].as_py()} at {places[0]} and {places[1]}"
-            remedy = "remove one of the two rows"
-            raise PoolFormatError(pool.root, expected="each uid on one row", found=found, remedy=remedy)
+        if not same.any():
+            return
+        repeated, places = ordered[same][:1], list[str]()
+        for shard in self._pool.shards:
+            rows = np.flatnonzero(read_uids(self._pool, shard) == repeated[0])
+            places += [f"{shard.parquet.name} row {row}" for row in rows]
+            if len(places) > 1:
+                break
+        found = f"{uids.to_hex(repeated)[0].as_py()} at {places[0]} and {places[1]}"
+        remedy = "remove one of the two rows"
+        raise PoolFormatError(self._pool.root, expected="each uid on one row", found=found, remedy=remedy)
+
+    def _no_room(self, found: str) -> RunError:
+        size = f"{self._pool.rows * uids.UID_DTYPE.itemsize / 1e9:.1f} GB"
+        remedy = "set TMPDIR to a folder with that much room"
+        expected = f"room for {size} of uids while they are told apart"
+        return RunError(tempfile.gettempdir(), expected=expected, found=found, remedy=remedy)
 
 
 def as_bytes(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,17 @@ from pydantic import ValidationError
 from clipsel_core.errors import RunError, ScoringError, counted
 from clipsel_core.files import is_hidden
 from clipsel_core.pool.embeddings import find_sides
-from clipsel_core.pool.layout import Arch, Pool, Shard, check_uids, metadata_files, open_pool, read_teachers, read_uids
+from clipsel_core.pool.layout import (
+    Arch,
+    Pool,
+    Shard,
+    UidCheck,
+    check_uids,
+    metadata_files,
+    open_pool,
+    read_teachers,
+    read_uids,
+)
 from clipsel_core.processes import versions
 from clipsel_core.runs.store import (
     HOW_IT_WENT,
@@ -88,7 +99,8 @@ def plan_run(
     devices = resolve_devices(device)
     kind = torch.device(devices[0]).type
     begun = read_config(root) if (root / "run.json").exists() and not nothing_scored(root) else None
-    shards = shard_infos(pool, teacher)
+    with nullcontext() if begun else UidCheck(pool) as distinct:
+        shards = shard_infos(pool, teacher, distinct)
     if begun:
         embedding = None  # those that it was begun with are there; others are refused
     loaded = {
@@ -117,8 +129,8 @@ def plan_run(
                 remedy = f"score into another folder, or give {field} as before"
                 raise RunError(root / "run.json", expected=f"{field} {was}, as begun", found=asked, remedy=remedy)
         config = begun.model_copy(update={"skipped_rows": None, "shards": shards})
-    if begun is None or shards != begun.shards:
-        check_uids(pool)
+        if shards != begun.shards:
+            check_uids(pool)
     loaded_rows = {name: rows for name, (_, rows) in loaded.items()}
     return Plan(root, pool, teacher, config, loaded_rows, devices, check_similarity)
 
@@ -239,21 +251,28 @@ def _config(
         raise ScoringError(where, expected=expected, found=repr(first["input"])) from error
 
 
-def shard_infos(pool: Pool, arch: Arch) -> tuple[ShardInfo, ...]:
+def shard_infos(pool: Pool, arch: Arch, distinct: UidCheck | None = None) -> tuple[ShardInfo, ...]:
     """The pool's shards with digests of what is scored of them: the uids, and the CRCs that the npz has of both sides.
 
     Opens every npz before the first is scored, so that a missing one is not found out hours later.
+    distinct: makes sure that no uid repeats, where that is not known yet.
     """
 
     def examine(shard: Shard) -> ShardInfo:
         _, sides = find_sides(shard, arch)
-        found = hashlib.sha256(read_uids(pool, shard).tobytes())
+        here = read_uids(pool, shard)
+        if distinct:
+            distinct.add(here)
+        found = hashlib.sha256(here.tobytes())
         for member in sides:
             found.update(f"{member.name} {member.crc}".encode())
         return ShardInfo(name=shard.name, rows=shard.rows, digest=found.hexdigest()[:16])
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        return tuple(threads.map(examine, pool.shards))
+        found = tuple(threads.map(examine, pool.shards))
+    if distinct:
+        distinct.finish()
+    return found
 
 
 def check_same_pool(root: Path, begun: RunConfig, now: Sequence[ShardInfo]) -> tuple[ShardInfo, ...]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsel_core import uids
-from clipsel_core.errors import PoolFormatError
+from clipsel_core.errors import PoolFormatError, RunError
 from clipsel_core.pool import layout
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import check_uids, open_pool, read_uids
@@ -53,6 +56,33 @@ def test_check_uids__a_repeated_one_is_named_with_both_places(pool, monkeypatch,
     with pytest.raises(
         PoolFormatError, match=rf"{uid} at 00000000.parquet row 12 and 0000000{shard}.parquet row {row}"
     ):
+        check_uids(opened)
+
+
+def test_check_uids__of_a_large_pool_looks_at_a_part_at_a_time_and_leaves_no_file(tmp_path, monkeypatch):
+    for seed in range(4):
+        write_shard(tmp_path / "pool", f"{seed:08d}", 3000, width=4, seed=seed)
+    pool, folder = open_pool(tmp_path / "pool"), tmp_path / "aside"
+    folder.mkdir()
+    monkeypatch.setattr(layout, "UIDS_AT_ONCE", 1000)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    looked_at, sort = [], uids.sort
+    monkeypatch.setattr(uids, "sort", lambda some: looked_at.append(some) or sort(some))
+    check_uids(pool)
+    together = np.concatenate(looked_at)
+    expected = np.concatenate([read_uids(pool, shard) for shard in pool.shards])
+    np.testing.assert_array_equal(sort(together), sort(expected))
+    assert len(looked_at) == 12
+    assert max(map(len, looked_at)) < 1300
+    assert not list(folder.iterdir())
+
+
+def test_check_uids__no_room_for_them_is_said_before_they_are_read(pool, monkeypatch):
+    opened = open_pool(pool)
+    monkeypatch.setattr(layout, "UIDS_AT_ONCE", 50)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(layout, "read_uids", None)
+    with pytest.raises(RunError, match=r"expected room for 0\.0 GB of uids .* found 0\.0 GB; set TMPDIR"):
         check_uids(opened)
 
 
