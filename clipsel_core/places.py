@@ -271,7 +271,8 @@ class Place:
             with open(self._checked(), "rb") as file:
                 file.seek(offset)
                 return file.read() if length is None else file.read(length)
-        data = self._ask(lambda: fs.cat_file(self.path, start=offset or None, end=end))
+        exactly = _exactly(fs) if length is not None else {}
+        data = self._ask(lambda: fs.cat_file(self.path, start=offset or None, end=end, **exactly))
         # A web server that knows nothing of ranges sends the file.
         return data[offset:end] if length is not None and len(data) > length else data
 
@@ -538,6 +539,14 @@ def _list(fs: AbstractFileSystem, path: str, deep: bool) -> dict[str, Any]:
         inner = (info["name"].rstrip("/") for info in listed if info["type"] == "directory")
         folders += [name for name in inner if name not in folders] if deep else []
     return found
+
+
+def _exactly(fs: AbstractFileSystem) -> dict[str, str]:
+    """What has a store read a range and no more: without a way of its own, it opens a file that reads ahead."""
+    from fsspec import AbstractFileSystem
+
+    opens = not fs.async_impl and type(fs).cat_file is AbstractFileSystem.cat_file
+    return {"cache_type": "none"} if opens else {}
 
 
 def _ends(name: str, endings: tuple[str, ...]) -> bool:

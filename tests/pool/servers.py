@@ -1,7 +1,9 @@
-"""Servers on this machine that fail when they are told to: one serves a folder, one speaks S3."""
+"""Servers on this machine: of a folder and of S3, which fail when they are told to, and of datasets on a hub."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import socket
 import time
@@ -13,6 +15,7 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 
@@ -39,16 +42,23 @@ class Served:
 @contextmanager
 def serving(folder: Path, *, ranges: bool = True) -> Iterator[Served]:
     """A server of a folder on a free port of 127.0.0.1. ranges: whether it can give a part of a file."""
-    served = Served()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, served, ranges, directory=str(folder)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    served.address = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with _started(partial(_Handler, ranges=ranges, directory=str(folder))) as served:
         yield served
-    finally:
-        served.over.set()
-        server.shutdown()
-        server.server_close()
+
+
+@contextmanager
+def publishing(folder: Path, monkeypatch) -> Iterator[Served]:
+    """A hub of Hugging Face's kind with a folder as its dataset org/data; hf://datasets/org/data leads there meanwhile.
+
+    It answers what its file system asks: what a revision is, what a folder holds, and a range of a file.
+    """
+    from huggingface_hub import HfFileSystem
+
+    with _started(partial(_Hub, folder=folder)) as served:
+        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": served.address, "token": False})
+        HfFileSystem.clear_instance_cache()
+        yield served
+    HfFileSystem.clear_instance_cache()
 
 
 @contextmanager
@@ -60,25 +70,35 @@ def storing(monkeypatch) -> Iterator[Served]:
     import s3fs
     from moto.server import ThreadedMotoServer
 
-    moto, served = ThreadedMotoServer("127.0.0.1", 0, verbose=False), Served()
+    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     moto.start()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Proxy, served, moto.get_host_and_port()))
+    settings = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+    try:
+        with _started(partial(_Proxy, behind=moto.get_host_and_port())) as served:
+            for name, value in {**settings, "AWS_ENDPOINT_URL": served.address, "AWS_MAX_ATTEMPTS": "1"}.items():
+                monkeypatch.setenv(name, value)
+            s3fs.S3FileSystem.clear_instance_cache()
+            HTTPConnection(*moto.get_host_and_port()).request("POST", "/moto-api/reset")
+            s3fs.S3FileSystem().makedirs("bucket", exist_ok=True)
+            yield served
+    finally:
+        moto.stop()
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@contextmanager
+def _started(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[Served]:
+    """A server on a free port of 127.0.0.1. handler: also given what is served, as `served`."""
+    served = Served()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, served=served))
     Thread(target=server.serve_forever, daemon=True).start()
     served.address = f"http://127.0.0.1:{server.server_port}"
-    settings = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**settings, "AWS_ENDPOINT_URL": served.address, "AWS_MAX_ATTEMPTS": "1"}.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    HTTPConnection(*moto.get_host_and_port()).request("POST", "/moto-api/reset")
-    s3fs.S3FileSystem().makedirs("bucket", exist_ok=True)
     try:
         yield served
     finally:
         served.over.set()
         server.shutdown()
         server.server_close()
-        moto.stop()
-        s3fs.S3FileSystem.clear_instance_cache()
 
 
 def upload(folder: Path, address: str) -> None:
@@ -92,7 +112,7 @@ def upload(folder: Path, address: str) -> None:
 class _Proxy(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, served: Served, behind: tuple[str, int], *args) -> None:
+    def __init__(self, *args, served: Served, behind: tuple[str, int]) -> None:
         self._served, self._behind = served, behind
         super().__init__(*args)
 
@@ -130,7 +150,7 @@ class _Proxy(BaseHTTPRequestHandler):
 class _Handler(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, served: Served, ranges: bool, *args, **options) -> None:
+    def __init__(self, *args, served: Served, ranges: bool, **options) -> None:
         self._served, self._ranges = served, ranges
         super().__init__(*args, **options)
 
@@ -172,6 +192,57 @@ class _Handler(SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data[: len(data) // 2])
         self.wfile.flush()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: tests read no log."""
+
+
+class _Hub(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, *args, served: Served, folder: Path) -> None:
+        self._served, self._folder = served, folder
+        super().__init__(*args)
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self._served.asked[path] += 1
+        kind, _, inner = path.removeprefix("/api").removeprefix("/datasets/org/data").lstrip("/").partition("/")
+        place = self._folder / inner.partition("/")[2]
+        if kind == "resolve" and place.is_file():
+            self._send_part(path, place.read_bytes())
+        elif kind == "tree" and place.is_dir():
+            self._send_json([self._entry(one) for one in sorted(place.iterdir())])
+        elif path.startswith("/api/datasets/org/data") and kind in ("", "revision"):
+            self._send_json({"id": "org/data", "sha": "0" * 40})
+        else:
+            self._send_json({"error": "not there"}, 404)
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["paths"]
+        places = [self._folder / path for path in asked]
+        self._send_json([self._entry(place) for place in places if place.exists()])
+
+    def _entry(self, place: Path) -> dict[str, str | int]:
+        name = place.relative_to(self._folder).as_posix()
+        told = {"path": name, "oid": hashlib.sha1(name.encode()).hexdigest()}
+        return told | ({"type": "directory"} if place.is_dir() else {"type": "file", "size": place.stat().st_size})
+
+    def _send_json(self, value: object, status: int = 200) -> None:
+        self._send(json.dumps(value).encode(), status, {"X-Error-Code": "EntryNotFound"} if status == 404 else {})
+
+    def _send_part(self, path: str, data: bytes) -> None:
+        first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups())
+        part = data[first : last + 1]
+        self._served.sent[path] += len(part)
+        self._send(part, 206, {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(data)}"})
+
+    def _send(self, body: bytes, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Nothing: tests read no log."""

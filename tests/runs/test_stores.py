@@ -15,6 +15,7 @@ from clipsel_core import npy, places
 from clipsel_core.columns.adding import import_column
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError, TargetError
+from clipsel_core.places import Place
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import open_pool
@@ -25,7 +26,7 @@ from clipsel_core.runs.store import Run
 from clipsel_core.runs.targets import load_target
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.pool.pictures import image, write_tar
-from tests.pool.servers import SECRET, serving, storing, upload
+from tests.pool.servers import SECRET, publishing, serving, storing, upload
 
 OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 3, "device": "cpu"}
 POOL = "s3://bucket/a/pool"
@@ -135,6 +136,21 @@ def test_score__a_pool_on_a_web_server_that_gives_ranges(waits, wide, tmp_path):
     with serving(wide) as served:
         there = score(served.address, tmp_path / "there", **OPTIONS)
     assert scores_of(here) == scores_of(there)
+
+
+def test_score__a_pool_on_a_hub_of_datasets(monkeypatch, waits, wide, tmp_path):
+    """No more than the sides' bytes and some headers, not what a file that is opened there reads ahead."""
+    write_tar(wide / "shards" / "00000000.tar", [("000000000.jpg", bytes(9 << 20))])
+    pool = "hf://datasets/org/data/pool"
+    with publishing(tmp_path, monkeypatch) as served:
+        (tmp_path / "pool").symlink_to(wide)
+        here, there = (score(one, tmp_path / str(n), **OPTIONS) for n, one in enumerate((wide, pool)))
+        assert scores_of(here) == scores_of(there)
+        assert Place.of(f"{pool}/shards/00000000.tar").read(1000, 100) == bytes(100)
+    (shard,) = (size for path, size in served.sent.items() if path.endswith("00000000.npz"))
+    assert shard < 2 * 700 * 64 * 4 + (1 << 17)
+    assert [size for path, size in served.sent.items() if path.endswith(".tar")] == [100]
+    assert not waits
 
 
 def test_load_target__from_a_store_is_as_from_disk(store, waits, wide, tmp_path):
