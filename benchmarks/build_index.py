@@ -17,7 +17,7 @@ def main() -> None:
     """Prints the milliseconds until a server has it and until it is on the disk, the process's peak in MiB, and the
     seconds of a core until a server has it, which other work hardly changes."""
     run = Run.open(Path(sys.argv[1]))
-    shutil.rmtree(run.root / "index", ignore_errors=True)
+    shutil.rmtree(Path(run.root) / "index", ignore_errors=True)
     start, busy = time.perf_counter(), time.process_time()
     open_indexed(run, fewest=0)
     milliseconds, core_s = 1000 * (time.perf_counter() - start), time.process_time() - busy

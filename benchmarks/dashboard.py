@@ -86,8 +86,8 @@ def _synthetic(folder: Path, rows: int) -> Run:
         write_run(folder, rows=rows, shards=max(1, rows // 100_000))
         add_map(Run.open(root), min(1_000_000, rows // 2))
     run = Run.open(root)
-    run.recipes_dir.mkdir(exist_ok=True)
-    (run.recipes_dir / "three.yaml").write_text(_THREE)
+    Path(run.recipes_dir).mkdir(exist_ok=True)
+    (Path(run.recipes_dir) / "three.yaml").write_text(_THREE)
     return run
 
 
@@ -96,7 +96,7 @@ class _Measuring:
 
     def __init__(self, run: Run, hold: dict[str, float], rounds: int) -> None:
         self.run, self.hold, self.rounds = run, hold, rounds
-        self.query = f"run={run.root.parent.name}/{run.root.name}"
+        self.query = f"run={Path(run.root).parent.name}/{Path(run.root).name}"
 
     def rows(self, waits: Collection[str], beside_plain: bool) -> Iterator[Row]:
         """Those of the waits that are asked for, one after another as they are measured."""

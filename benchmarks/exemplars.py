@@ -63,7 +63,7 @@ def _in_turns(pool: Pool, run: Run, exemplars: Path, rounds: int, before: Callab
         ours = _seconds_to_compare(run, exemplars, f"exemplars{number}")
         before(pool)
         times.append((ours, _seconds_to_read(pool, memory)))
-        shutil.rmtree(run.root / "added")
+        shutil.rmtree(Path(run.root) / "added")
     ratio = statistics.median(ours / reading for ours, reading in times[1:])
     ours, reading = (statistics.median(side) for side in zip(*times[1:], strict=True))
     return ratio, f"{ours:.2f} s and {reading:.2f} s"

@@ -34,7 +34,7 @@ def main() -> None:
     run = Run.open(parser.parse_args().run)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        paths = [_write_part(root, scores) for scores in run.score_files]
+        paths = [_write_part(root, scores) for scores in map(Path, run.score_files)]
         before = _memory_mib()
         start = time.perf_counter()
         index = ImageIndex.of_parts(root, paths, root / "images.index")

@@ -74,7 +74,7 @@ class ClusterWorkers(AbstractContextManager):
         try:
             self._wanted, count = _resources(self._ray, machines)
             device, threads = "cuda:0" if is_on_gpu else "cpu", self._wanted["num_cpus"] or None
-            self._given = self._ray.put(_Given(work, device, threads, versions(), files.sha256_of(work.description)))
+            self._given = self._ray.put(_Given(work, device, threads, versions(), work.description.sha256()))
             options = {**self._wanted, "max_concurrency": AT_ONCE + 1, "max_restarts": 0}
             kind = self._ray.remote(_Actor).options(**options)
             self._make: Callable[[], Any] = lambda: kind.remote(self._given)
@@ -96,8 +96,8 @@ class ClusterWorkers(AbstractContextManager):
             thread.join()
         if self._is_ours:
             self._ray.shutdown()
-        if self._folder:
-            files.remove_leftovers(self._folder)
+        if self._folder and not self._folder.remote:
+            files.remove_leftovers(Path(self._folder))
 
     def do(self, unit: Any, report: Report) -> Any:
         """Has an actor do a unit. Raises what that does, and RunError where three actors were lost at it, or failed."""
@@ -342,12 +342,12 @@ class _Actor:
         if other := [name for name in {**was, **now} if was.get(name) != now.get(name)]:
             expected, found = (", ".join(f"{name} {side.get(name)}" for name in other) for side in (was, now))
             raise RunError(node, expected=f"{expected}, as where it was started", found=found)
-        if not file.is_file() or files.sha256_of(file) != given.digest:
+        if not file.exists() or file.sha256() != given.digest:
             expected, remedy = f"{file}, as where it was started", "keep runs and pools in folders that all nodes share"
             raise RunError(node, expected=expected, found="none there, or another", remedy=remedy)
         # What nobody on this node holds there may be in work on another.
-        if given.work.folder:
-            files.leave_asides(given.work.folder)
+        if given.work.folder and not given.work.folder.remote:
+            files.leave_asides(Path(given.work.folder))
         torch.set_num_threads(given.threads or allowed_cores())
         self._do = given.work.begin(given.device)
 

@@ -176,7 +176,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def put_json(path: Path, value: Any) -> None:
     """Fills a file with a value as indented JSON."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_bytes(json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as indented JSON, a file's bytes."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def cache_folder() -> Path:

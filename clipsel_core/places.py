@@ -1,4 +1,6 @@
-"""Where does a file lie: on this machine, or in one of the stores that fsspec opens? Read the same way in either.
+"""Where does a file lie: on this machine, or in one of the stores that fsspec opens? Read and written the same way.
+
+A file is written whole or not at all: on this machine under another name first, in a store as one object.
 
 All stores that fsspec knows, chained ones too, but for a few: a pool or a table from somebody else may name addresses,
 and what runs something, or opens what a file names, is refused.
@@ -6,20 +8,26 @@ and what runs something, or opens what a file names, is refused.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from time import sleep
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from clipsel_core import reach
-from clipsel_core.errors import PoolFormatError
-from clipsel_core.files import expect_regular, is_hidden, portable_path
+from clipsel_core import files, reach
+from clipsel_core.errors import ClipselError, PoolFormatError
+from clipsel_core.files import expect_regular, is_hidden, json_bytes, portable_path
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -46,11 +54,18 @@ _STALLED_S = 60
 PATIENT = 4
 """Tries of whoever would rather wait than do without."""
 
+IN_FLIGHT = 16
+"""Small files of a store that are asked for side by side, as most of the time goes by on the way."""
+
+_ONLY_READ = ("http", "https", "hf", "github", "data")
+
 # What gives whoever reads an address the right to its store.
 _SIGNED = re.compile(r"[?&](sig|signature|token|key|x-[a-z]+-(signature|credential|security-token))=", re.IGNORECASE)
 _FIRST_WAIT_S, _TIMES = 0.5, 4
 _IN_PASSING = {408, 425, 429}
-_FOR_GOOD = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+_FOR_GOOD = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+# Where stores' listings say which version of a file there is: the first that they have is taken.
+_VERSIONS = ("ETag", "etag", "md5Hash", "md5", "generation", "mtime", "LastModified", "last_modified", "created")
 
 _READ_AHEAD = 1 << 20
 # What is read in places is asked for in pieces of so many bytes at least; its end in one of so many.
@@ -64,8 +79,9 @@ Answer = TypeVar("Answer")
 class Place:
     """A file or a folder. fs: its store, or None on this machine. path: how the store calls it.
 
-    Every method that reads raises OSError where that fails, whatever the store raises itself, and FileNotFoundError
-    where there is no such thing, and PermissionError where this process may not read it: see reach.
+    Every method that reads or writes raises OSError where that fails, whatever the store raises itself, and
+    FileNotFoundError where there is no such thing, and PermissionError where this process may not read it: see reach.
+    Those that write raise ClipselError where the store is only read.
     url, around: its address where it lies in a store, the part that holds the path and what comes before and after.
     one_by_one: whether threads take turns in the store. tries: how often it is asked, where it fails in passing.
     named: whether a person named it, or what it lies in: then no limit holds on this machine.
@@ -103,10 +119,13 @@ class Place:
         return open_store(address)
 
     @classmethod
-    def of_pool(cls, address: str | os.PathLike[str]) -> Place:
-        """The place of a pool that a person named, and that runs name after it. Raises: as `of` and expect_plain."""
+    def of_named(cls, address: str | os.PathLike[str]) -> Place:
+        """The place of a pool or of a run that a person named, or a run after it. Raises: as `of` and expect_plain."""
+        if isinstance(address, Place) and address.named:
+            return address
         expect_plain(str(address))
-        return replace(cls.of(address), tries=PATIENT, named=True)
+        place = replace(cls.of(address), tries=PATIENT, named=True)
+        return place if place.remote else replace(place, path=str(Path(place.path)))
 
     def patient(self, tries: int) -> Place:
         """The same, and all that is found from it, with as many tries."""
@@ -165,6 +184,10 @@ class Place:
         path = f"{self.path}/{inner}" if self.path else inner
         return replace(self, path=path, url=f"{self.url}{'' if self.url.endswith('/') else '/'}{inner}")
 
+    def with_name(self, name: str) -> Place:
+        """What lies beside it under another name."""
+        return self.parent / name
+
     def __str__(self) -> str:
         return self.address
 
@@ -179,9 +202,17 @@ class Place:
         """The same, wherever a process stands; links are followed."""
         return self if self.fs else replace(self, path=os.path.realpath(self.path))
 
-    def relative_to(self, folder: Path) -> str:
+    def relative_to(self, folder: str | os.PathLike[str]) -> str:
         """How a file in `folder` refers to it: see files.portable_path; an address where it lies elsewhere."""
-        return self.address if self.fs else portable_path(Path(self.path), folder)
+        if self.fs:
+            return self.address
+        is_remote = isinstance(folder, Place) and folder.remote
+        return os.path.realpath(self.path) if is_remote else portable_path(Path(self.path), Path(folder))
+
+    @property
+    def for_others(self) -> Path | Place:
+        """A path on this machine, for who knows no places; in a store the place itself."""
+        return self if self.fs else Path(self.path)
 
     def is_dir(self) -> bool:
         """Whether it is a folder."""
@@ -203,18 +234,27 @@ class Place:
         except FileNotFoundError:
             return False
 
+    def exists(self) -> bool:
+        """Whether there is such a file or folder; a store is asked by its name, as it is now."""
+        if self.fs is None:
+            return os.path.exists(self._checked())
+        try:
+            return bool(self._info())
+        except FileNotFoundError:
+            return False
+
     def size(self) -> int:
         """Bytes of a file."""
         fs = self.fs
         return self._ask(lambda: int(fs.size(self.path) or 0)) if fs else os.path.getsize(self._checked())
 
-    def stamp(self) -> tuple[int | str, ...]:
-        """What changes whenever the file does: its size and the time, or what its store says of it."""
+    def stamp(self) -> tuple[int, int | str]:
+        """What changes whenever the file does: its size, and the time or its version as its store calls it."""
         fs = self.fs
         if fs is None:
             stat = os.stat(self._checked())
             return stat.st_size, stat.st_mtime_ns
-        return (self._ask(lambda: str(fs.ukey(self.path))),)
+        return _stamp(self._ask(lambda: fs.info(self.path)))
 
     def names(self) -> list[str]:
         """What lies in a folder itself, in order, hidden ones left out; nothing where there is no such folder."""
@@ -223,6 +263,48 @@ class Place:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in listed if not is_hidden(name))
+
+    def folders(self) -> list[str]:
+        """The folders in a folder, in order, hidden ones left out; nothing where there is no such folder."""
+        fs = self.fs
+        try:
+            if fs is None:
+                with os.scandir(self._checked()) as entries:
+                    names = [entry.name for entry in entries if entry.is_dir()]
+            else:
+                fs.invalidate_cache()
+                listed = self._ask(lambda: fs.ls(self.path, detail=True))
+                paths = [info["name"].rstrip("/") for info in listed if info["type"] == "directory"]
+                names = [path.rpartition("/")[2] for path in paths]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in names if not is_hidden(name))
+
+    def holding(self, names: Collection[str], *, by_name: bool = False) -> set[str]:
+        """Which of these files lie in a folder, as its listing has it.
+
+        by_name: whether a store is asked for each that its listing lacks, which may lag.
+        """
+        if self.fs is None:
+            try:
+                return set(os.listdir(self._checked())).intersection(names)
+            except (FileNotFoundError, NotADirectoryError):
+                return set()
+        return set(self._infos(names, by_name))
+
+    def stamps(self, names: Collection[str]) -> dict[str, tuple[int, int | str]]:
+        """What changes whenever a file of a folder does, by its name: its size and its time or version.
+
+        names: files of the folder; those that are not there are left out. A store is asked by name for those.
+        """
+        if self.fs is not None:
+            return {name: _stamp(info) for name, info in self._infos(names, True).items()}
+        found = dict[str, tuple[int, int | str]]()
+        for name in names:
+            with suppress(FileNotFoundError):
+                stat = os.stat(os.path.join(self._checked(), name))
+                found[name] = stat.st_size, stat.st_mtime_ns
+        return found
 
     def files(self, *endings: str, deep: bool = True) -> list[tuple[str, int]]:
         """The files below a folder by their names relative to it, with their sizes, in the order of the names.
@@ -267,7 +349,7 @@ class Place:
         fs, end = self.fs, None if length is None else offset + length
         if fs is None:
             if not os.path.isfile(self.path):
-                raise FileNotFoundError(self.path)
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
             with open(self._checked(), "rb") as file:
                 file.seek(offset)
                 return file.read() if length is None else file.read(length)
@@ -275,6 +357,23 @@ class Place:
         data = self._ask(lambda: fs.cat_file(self.path, start=offset or None, end=end, **exactly))
         # A web server that knows nothing of ranges sends the file.
         return data[offset:end] if length is not None and len(data) > length else data
+
+    def sha256(self) -> str:
+        """The SHA-256 of a file's bytes, 64 hex digits."""
+        with self.open() as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+    @contextmanager
+    def here(self) -> Iterator[Path]:
+        """The file on this machine; of one in a store a copy, which goes with the context."""
+        if self.fs is None:
+            yield Path(self._checked())
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / self.name
+            with self.open() as file, open(copy, "wb") as out:
+                shutil.copyfileobj(file, out, _READ_AHEAD)
+            yield copy
 
     def read_into(self, out: memoryview, offset: int) -> None:
         """Fills `out` with a remote file's bytes from an offset on. Raises: OSError also where it has not so many."""
@@ -286,6 +385,100 @@ class Place:
             out[:] = data
 
         ask_again(read, self.tries)
+
+    def write(self, fill: Callable[[Path], object]) -> None:
+        """Has `fill` fill a file of this machine, which then is here, whole or not at all; see write_together."""
+        write_together({self: fill})
+
+    def write_json(self, value: Any) -> None:
+        """Writes a value as indented JSON, whole or not at all."""
+        self.write_bytes(json_bytes(value))
+
+    def write_bytes(self, data: bytes) -> None:
+        """Writes a file, whole or not at all."""
+        fs = self._written()
+        if fs is None:
+            files.write_atomically(Path(self.path), lambda aside: aside.write_bytes(data))
+        else:
+            self._ask(lambda: fs.pipe_file(self.path, data))
+
+    def create(self, data: bytes) -> None:
+        """Writes a file that was not there. Raises: FileExistsError where there is one, which stays as it is.
+
+        Of a store that makes nothing exclusively the last one who writes wins: see `creates`.
+        """
+        fs = self._written()
+        if fs is None:
+            with open(self.path, "xb") as file:
+                file.write(data)
+            return
+
+        def write() -> None:
+            try:
+                fs.pipe_file(self.path, data, mode="create")
+            except OSError as error:
+                if _is_taken(error):
+                    raise FileExistsError(self.address) from error
+                raise
+
+        self._ask(write)
+
+    def remove(self) -> None:
+        """Removes a file; nothing where there is none."""
+        fs = self._written()
+        with suppress(FileNotFoundError):
+            if fs is None:
+                os.unlink(self.path)
+            else:
+                self._ask(lambda: fs.rm_file(self.path))
+
+    def remove_tree(self, names: Collection[str] = ()) -> None:
+        """Removes a folder and all that lies in it; nothing where there is none. names: files of it that a store's
+        listing may lack.
+        """
+        if self._written() is None:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self.path)
+            return
+        listed = list[str]()
+        with suppress(FileNotFoundError):
+            listed = [name for name, _ in self.files()]
+        with ThreadPoolExecutor(IN_FLIGHT) as threads:
+            list(threads.map(lambda name: (self / name).remove(), dict.fromkeys([*listed, *names])))
+
+    def _written(self) -> AbstractFileSystem | None:
+        """The store, to be written to. Raises: ClipselError where it is only read."""
+        if self.fs is not None:
+            protocol = self.url.partition("://")[0]
+            if any(self.around) or protocol in _ONLY_READ:
+                found = f"{'a chain' if any(self.around) else f'{protocol}://'}, which is only read"
+                raise ClipselError(self.address, expected="a folder or a store that is written to", found=found)
+        return self.fs
+
+    def _info(self) -> dict[str, Any]:
+        """What the store says of it now: a listing that it keeps may be older."""
+        fs = self.fs
+        assert fs is not None
+        fs.invalidate_cache(self.parent.path)
+        return self._ask(lambda: fs.info(self.path))
+
+    def _infos(self, names: Collection[str], by_name: bool) -> dict[str, dict[str, Any]]:
+        """What a store says of files in a folder, of those that are there, in the order of the names."""
+        fs, listed = self.fs, dict[str, dict[str, Any]]()
+        assert fs is not None
+        with suppress(FileNotFoundError):
+            found = self._ask(lambda: _list(fs, self.path, deep=False))
+            listed = {path.rpartition("/")[2]: info for path, info in found.items()}
+
+        def ask(name: str) -> dict[str, Any] | None:
+            try:
+                return listed.get(name) or ((self / name)._info() if by_name else None)
+            except FileNotFoundError:
+                return None
+
+        with ThreadPoolExecutor(IN_FLIGHT) as threads:
+            infos = zip(names, threads.map(ask, names), strict=True)
+            return {name: info for name, info in infos if info}
 
     def _checked(self) -> str:
         """The path on this machine, where this process may read it. Raises: PermissionError where it may not."""
@@ -316,6 +509,24 @@ def common_folder(places: Sequence[Place]) -> tuple[Place, list[str]]:
     paths = [os.path.abspath(place) for place in places]
     base = os.path.commonpath([os.path.dirname(path) for path in paths])
     return Place.of(base), [os.path.relpath(path, base) for path in paths]
+
+
+def write_together(writes: Mapping[Place, Callable[[Path], object]]) -> None:
+    """Has files of this machine filled, which then are in their places, each whole or not at all, in their order.
+
+    None is there before all are filled. All lie on this machine, see files.write_together, or all in stores. A store
+    gets each as one object, once more where that fails in passing.
+    """
+    if not any(place.remote for place in writes):
+        files.write_together({Path(place): fill for place, fill in writes.items()})
+        return
+    stores: dict[Place, Any] = {place: place._written() for place in writes}
+    with tempfile.TemporaryDirectory() as folder:
+        asides = {place: Path(folder) / f"{number}-{place.name}" for number, place in enumerate(writes)}
+        for place, fill in writes.items():
+            fill(asides[place])
+        for place, aside in asides.items():
+            place._ask(partial(stores[place].put_file, str(aside), place.path))
 
 
 def protocol_of(address: str) -> str | None:
@@ -547,6 +758,18 @@ def _exactly(fs: AbstractFileSystem) -> dict[str, str]:
 
     opens = not fs.async_impl and type(fs).cat_file is AbstractFileSystem.cat_file
     return {"cache_type": "none"} if opens else {}
+
+
+def _stamp(info: Mapping[str, Any]) -> tuple[int, int | str]:
+    version = next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
+    return int(info.get("size") or 0), version
+
+
+def _is_taken(error: OSError) -> bool:
+    """Whether a store refused to write since there is such an object already."""
+    told = getattr(error.__cause__, "response", None)
+    code = told.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(told, dict) else _status(error)
+    return isinstance(error, FileExistsError) or code == 412
 
 
 def _ends(name: str, endings: tuple[str, ...]) -> bool:

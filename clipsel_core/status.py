@@ -11,20 +11,19 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from clipsel_core.errors import ClipselError, counted, reason_of
-from clipsel_core.files import write_json
+from clipsel_core.places import Place
 from clipsel_core.tasks import Report, silent
 
 State = Literal["running", "done", "failed", "stopped"]
 INTERRUPTED = "interrupted; start it again to go on"
 _Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-_SECONDS_BETWEEN_WRITES = 0.4
+_SECONDS_BETWEEN_WRITES, _IN_A_STORE_S = 0.4, 15.0
 # Sooner than this nobody can say how long the rest will take.
 _SECONDS_TO_JUDGE = 1.0
 # What earlier versions called the fields: a run's, and a job's.
@@ -91,10 +90,13 @@ class Pace:
 class StatusFile:
     """Keeps the file true while the work goes on; any thread may tell it.
 
-    As a context it also says how the work within it ended. beside: a Report that is told the same.
+    As a context it also says how the work within it ended. beside: a Report that is told the same. A store is written
+    to a few times a minute.
     """
 
-    def __init__(self, path: Path, what: str = "", beside: Report = silent) -> None:
+    def __init__(self, path: str | os.PathLike[str], what: str = "", beside: Report = silent) -> None:
+        path = Place.of_named(path)
+        self._rest_s = _IN_A_STORE_S if path.remote else _SECONDS_BETWEEN_WRITES
         self._path, self._beside, self._written, self._guard = path, beside, 0.0, threading.RLock()
         self._status, self._pace = Status(state="running", started_at=_now(), pid=os.getpid()), Pace()
         self.begin(what)
@@ -127,7 +129,8 @@ class StatusFile:
             left_s = round((total - done) / per_s, 3) if per_s else None
             told = {"done": done, "total": total, "unit": unit, "note": note, "per_s": per_s, "left_s": left_s}
             self._status = self._status.model_copy(update=told)
-            if is_new_stage or time.monotonic() - self._written >= _SECONDS_BETWEEN_WRITES:
+            waited_s = time.monotonic() - self._written
+            if waited_s >= self._rest_s or (is_new_stage and not self._path.remote):
                 self._write()
         self._beside(done, total, unit, note)
 
@@ -142,13 +145,13 @@ class StatusFile:
         self._status = self._status.model_copy(update={"updated_at": _now()})
         # A full disk must not end the work because it cannot say how far it is, nor hide why it failed.
         with suppress(OSError):
-            write_json(self._path, self._status.model_dump(mode="json"))
+            self._path.write_json(self._status.model_dump(mode="json"))
 
 
-def read_status(path: Path) -> Status:
+def read_status(path: str | os.PathLike[str]) -> Status:
     """What was last said; nothing where there is no file. Raises ClipselError where it cannot be understood."""
     try:
-        return Status.model_validate_json(path.read_bytes())
+        return Status.model_validate_json(Place.of_named(path).read())
     except FileNotFoundError:
         return Status()
     except (OSError, ValidationError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from clipsel_core.errors import RunError, counted
-from clipsel_core.places import protocol_of
+from clipsel_core.places import Place, protocol_of
 from clipsel_core.status import State, StatusFile
 
 PoolArgument = Annotated[
@@ -28,7 +28,12 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
-RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False, parser=folder)]
+A_PLACE: dict[str, Any] = {"parser": Place.of_named, "metavar": "PATH", "show_default": False}
+"""What makes a parameter a path of this machine or an address in a store."""
+
+RunArgument = Annotated[
+    Place, typer.Argument(help="The run's folder or address.", parser=Place.of_named, show_default=False)
+]
 ClusterOption = Annotated[
     str | None,
     typer.Option(help="Ray runs the workers. auto: the running cluster; local: one of this machine; or HOST:PORT."),

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from clipsel_core.errors import LostWorkerError, RunError, ScoringError, WorkerError
+from clipsel_core.places import Place
 from clipsel_core.processes import Crew
 from clipsel_core.tasks import Report, allowed_cores, each_in_threads, in_threads, result_of, silent
 
@@ -38,10 +38,10 @@ class Work(Protocol):
     def gives(self) -> str: ...
 
     @property
-    def description(self) -> Path: ...
+    def description(self) -> Place: ...
 
     @property
-    def folder(self) -> Path | None: ...
+    def folder(self) -> Place | None: ...
 
     def begin(self, device: str) -> Do:
         """What does units on this device."""

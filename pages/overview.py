@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from clipsel_core.errors import ClipselError, counted
-from clipsel_core.places import protocol_of
+from clipsel_core.places import Place, protocol_of
 from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS, usual
 from clipsel_core.runs.cost import in_units
 from clipsel_core.runs.store import Run
@@ -46,7 +45,7 @@ def show(entry: Entry) -> None:
             _scores(entry, run)
         else:
             messages.show_error(damage, "The scores of this run cannot be shown")
-            in_scores = Path(damage.where).parent == run.root / "scores"
+            in_scores = Place.of(damage.where).parent.address == str(run.root / "scores")
             if in_scores and run.finished and not jobs.at_work("score", run.root):
                 again: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:"}
                 again |= {"on_click": jobs.resume_scoring, "args": (run,)}

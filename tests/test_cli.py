@@ -619,8 +619,8 @@ def test_add_column__interrupted_nobody_sees_it_and_started_again_it_has_the_sam
     # Killed where the description, the last of the files, is written.
     ending = "__import__('os').kill(__import__('os').getpid(), 9)"
     script = f"""
-from clipsel_core.columns import adding
-adding.write_json = lambda *_: {ending}
+from clipsel_core.places import Place
+Place.write_json = lambda *_: {ending}
 from clipsel_core import cli
 cli.main()
 """

@@ -10,8 +10,8 @@ it anew, to the same bytes; of a finished column it makes the files anew that we
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import ColumnError, RunError, TargetError, counted, quoted, reason_of
-from clipsel_core.files import remove_leftovers, sha256_of, write_json
+from clipsel_core.files import remove_leftovers
 from clipsel_core.places import Place
 from clipsel_core.runs.columns import NEIGHBOUR_RANK, NORMSIM_2D, Column, Said
 from clipsel_core.runs.local import sole_worker
@@ -48,7 +48,6 @@ from clipsel_core.tasks import Report, check, silent
 
 Missing = Literal["nan", "error"]
 Made = dict[str, str | int | float | None]
-_READ_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Addition:
 
 
 def import_column(
-    root: str | Path,
+    root: str | os.PathLike[str],
     name: str,
     source: str,
     *,
@@ -155,7 +154,7 @@ def plan_imports(
 
 
 def check_import(
-    root: str | Path, name: str, source: str, *, kind: Literal["number", "category"] | None = None
+    root: str | os.PathLike[str], name: str, source: str, *, kind: Literal["number", "category"] | None = None
 ) -> KeyedValues:
     """Makes sure that `import_column` can begin, and writes nothing: the name is free, the source has such a column.
 
@@ -167,7 +166,7 @@ def check_import(
     return open_keyed(source, kind=kind)
 
 
-def compute_column(root: str | Path, name: str, *, report: Report = silent) -> AddedColumn:
+def compute_column(root: str | os.PathLike[str], name: str, *, report: Report = silent) -> AddedColumn:
     """Adds a column of COMPUTED, which follows from the pool's table, to a finished run.
 
     report: told how many pairs were read.
@@ -189,7 +188,7 @@ def plan_computed(name: str, *, report: Report = silent) -> Addition:
     return Addition((name,), ({"computed": name},), find)
 
 
-def check_computed(root: str | Path, name: str) -> None:
+def check_computed(root: str | os.PathLike[str], name: str) -> None:
     """Makes sure that `compute_column` can begin, and writes nothing. Raises: as there, where the name says it."""
     _computed(name)
     run = Run.open(root)
@@ -198,9 +197,9 @@ def check_computed(root: str | Path, name: str) -> None:
 
 
 def add_normsim_2d(
-    root: str | Path,
+    root: str | os.PathLike[str],
     name: str,
-    start: Path,
+    start: str | os.PathLike[str],
     keep: Decimal,
     *,
     rounds: int = 500,
@@ -221,9 +220,9 @@ def add_normsim_2d(
 
 
 def plan_normsim_2d(
-    root: str | Path,
+    root: str | os.PathLike[str],
     name: str,
-    start: Path,
+    start: str | os.PathLike[str],
     keep: Decimal,
     *,
     rounds: int = 500,
@@ -235,8 +234,9 @@ def plan_normsim_2d(
     """What adds NormSim_2-D, for add_together. Arguments and what is raised: as in add_normsim_2d."""
     from clipsel_core.runs.dynamic import normsim_2d
 
+    start = Place.of_named(start)
     recipe = load_recipe(start)
-    digests = hashlib.sha256("".join(map(sha256_of, [start, *recipe.list_files()])).encode()).hexdigest()
+    digests = hashlib.sha256("".join(file.sha256() for file in [start, *recipe.list_files()]).encode()).hexdigest()
     made: Made = {"start": start.name, "sha256": digests, "keep": str(keep), "rounds": rounds}
     made |= {"device": device or Run.open(root).config.device}
 
@@ -261,9 +261,9 @@ def plan_normsim_2d(
 
 
 def plan_neighbours(
-    root: str | Path,
+    root: str | os.PathLike[str],
     name: str,
-    target: str | Path,
+    target: str | os.PathLike[str],
     *,
     most: int = 100,
     device: str | None = None,
@@ -302,7 +302,7 @@ def plan_neighbours(
     return Addition((name,), (made,), find)
 
 
-def remove_column(root: str | Path, name: str) -> None:
+def remove_column(root: str | os.PathLike[str], name: str) -> None:
     """Takes an added column away, also what is left of one that was not finished.
 
     Raises: ColumnError where the run has none of that name: scores, the pool's columns and targets are not taken away.
@@ -314,11 +314,11 @@ def remove_column(root: str | Path, name: str) -> None:
         raise ColumnError(run.root, expected=f"one of the columns that were added: {known}", found=quoted(name))
     with _telling(run.root), sole_worker(run.root):
         # Without its description nobody sees it, whatever happens before all of it is gone.
-        (folder / "column.json").unlink(missing_ok=True)
-        shutil.rmtree(folder)
+        (folder / "column.json").remove()
+        folder.remove_tree()
 
 
-def add_together(root: str | Path, additions: Sequence[Addition]) -> list[AddedColumn]:
+def add_together(root: str | os.PathLike[str], additions: Sequence[Addition]) -> list[AddedColumn]:
     """Adds columns to a finished run, all or none, or makes finished ones whole again.
 
     No column has its description before the values of all are found and written.
@@ -343,12 +343,13 @@ def add_together(root: str | Path, additions: Sequence[Addition]) -> list[AddedC
             with _telling(run.root):
                 for column, folder in ((each, run.root / "added" / each.folder) for each in added):
                     if folder in new:
-                        write_json(folder / "column.json", column.model_dump(mode="json"))
+                        (folder / "column.json").write_json(column.model_dump(mode="json"))
         except BaseException:
             for folder in new:
-                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):
+                    folder.remove_tree()
             with suppress(OSError):
-                (run.root / "added").rmdir()
+                Path(run.root / "added").rmdir()
             raise
     return added
 
@@ -416,9 +417,9 @@ def _write(run: Run, added: AddedColumn, values: np.ndarray, *, is_new: bool) ->
     folder = run.root / "added" / added.folder
     files, scores = SealedFiles(run.root, run.config, added), SealedFiles(run.root, run.config)
     if is_new and folder.exists():
-        shutil.rmtree(folder)  # what a killed process left
+        folder.remove_tree()  # what a killed process left
     elif not is_new:
-        remove_leftovers(folder)
+        remove_leftovers(Path(folder))
         keep_whole(files)
     first = 0
     for shard in run.config.shards:
@@ -432,7 +433,7 @@ def _write(run: Run, added: AddedColumn, values: np.ndarray, *, is_new: bool) ->
 
 
 @contextmanager
-def _telling(root: Path) -> Iterator[None]:
+def _telling(root: Place) -> Iterator[None]:
     """Turns an error of the disk, where the run's folder is written, into a RunError."""
     try:
         yield
@@ -448,11 +449,5 @@ def _without_path(made: Made) -> Made:
 
 def _digest(places: Sequence[Place]) -> str:
     """SHA-256 of a file; of several, of their digests one after another."""
-    digests = []
-    for place in places:
-        digest = hashlib.sha256()
-        with place.open() as file:
-            while block := file.read(_READ_AT_ONCE):
-                digest.update(block)
-        digests.append(digest.hexdigest())
+    digests = [place.sha256() for place in places]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

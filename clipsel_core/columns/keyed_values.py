@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -27,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsel_core import uids
-from clipsel_core.columns.keyed_files import Chunk, KeyedFile, find_files, open_file
+from clipsel_core.columns.keyed_files import ENDINGS, Chunk, KeyedFile, find_files, open_file
 from clipsel_core.errors import ClipselError, ColumnError, UidError, quoted, reason_of
 from clipsel_core.places import Place, expect_plain
 from clipsel_core.runs.columns import Column
@@ -125,8 +124,8 @@ def open_groups(sources: Sequence[str], *, kind: Literal["number", "category"] |
     for source in sources:
         expect_plain(source)
         named, _, column = source.rpartition("#")
-        runs = ((Path(folder), name) for folder, name in ((source, ""), (named, column)) if folder)
-        if run := next(((folder, name) for folder, name in runs if (folder / "run.json").is_file()), None):
+        runs = ((Place.of_named(folder), name) for folder, name in ((source, ""), (named, column)) if folder)
+        if run := next(((folder, name) for folder, name in runs if _is_run(folder)), None):
             groups.append(KeyedGroup.of(_open_run(source, *run, kind)))
             continue
         places, column = find_files(source)
@@ -167,7 +166,17 @@ def _open_files(places: Sequence[Place], asked: Sequence[tuple[str, str]], kind:
     return KeyedGroup(columns, lambda: read(range(len(asked))))
 
 
-def _open_run(source: str, root: Path, name: str, kind: str | None) -> KeyedValues:
+def _is_run(folder: Place) -> bool:
+    """Whether a source is another run. A store need not be asked of what is called as a file of values is."""
+    if folder.remote and folder.name.lower().endswith(tuple(re.findall(r"\.[a-z.]+", ENDINGS))):
+        return False
+    try:
+        return (folder / "run.json").exists()
+    except OSError as error:
+        raise ColumnError(folder, expected="a file or a run", found=reason_of(error)) from error
+
+
+def _open_run(source: str, root: Place, name: str, kind: str | None) -> KeyedValues:
     run = Run.open(root)
     if name not in run.columns:
         found, expected = quoted(name), f"one of the columns {', '.join(run.columns)}"
@@ -189,7 +198,7 @@ def _open_run(source: str, root: Path, name: str, kind: str | None) -> KeyedValu
     description = next(file for file in description_files(root) if file.parent == folder)
     return KeyedValues(
         *(source, name, "number", "float", run.pairs, lambda: _ahead(shards, read)),
-        files=(Place.of(str(description)),),
+        files=(description,),
         described=described,
     )
 

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from decimal import Decimal, InvalidOperation
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Column, Table
 
 from clipsel_core.errors import counted, things_of
+from clipsel_core.places import Place
 from clipsel_core.runs.columns import NEIGHBOUR_RANK, NORMSIM_2D
-from clipsel_core.terminal import ClusterOption, CpusOption, Meter, RunArgument, conclude, print_table, say
+from clipsel_core.terminal import A_PLACE, ClusterOption, CpusOption, Meter, RunArgument, conclude, print_table, say
 
 if TYPE_CHECKING:
     from clipsel_core.runs.store import AddedColumn
@@ -78,7 +78,7 @@ def add_column(
         typer.Option(help="The least and the most value; others are refused.", show_default=False),
     ] = None,
     start: Annotated[
-        Path | None, typer.Option(help=f"{NORMSIM_2D}: the recipe whose pairs it starts from.", show_default=False)
+        Place | None, typer.Option(help=f"{NORMSIM_2D}: the recipe whose pairs it starts from.", **A_PLACE)
     ] = None,
     keep: Annotated[
         Decimal | None,

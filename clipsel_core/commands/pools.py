@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsel_core.errors import PoolFormatError, counted, quoted
+from clipsel_core.places import Place
 from clipsel_core.terminal import Meter, PoolArgument, complain, conclude, folder, print_table, say
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def inspect(
     if target:
         from clipsel_core.runs.targets import load_target
 
-        say(load_target("target", target, opened, opened.arch(arch), Path())[0].said)
+        say(load_target("target", target, opened, opened.arch(arch), Place.of_named("."))[0].said)
         return
     with Meter("inspecting") as meter:
         report = inspect_pool(opened, values=not quick, report=meter.report)
@@ -183,7 +184,10 @@ def embed_images(
     source: Annotated[
         str, typer.Argument(help="Images: a folder, tars, a parquet or a URL, as embed takes it.", show_default=False)
     ],
-    out: Annotated[Path, typer.Argument(help="The embeddings: a .npy, a row an image.", show_default=False)],
+    out: Annotated[
+        Place,
+        typer.Argument(help="The embeddings: a .npy, a row an image.", parser=Place.of_named, show_default=False),
+    ],
     like: Annotated[str, typer.Option(help="The pool whose teacher embeds them.", show_default=False)],
     arch: Annotated[
         str | None, typer.Option(help="The teacher's name in the pool.", show_default="the only one")

@@ -12,7 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsel_core.errors import PoolFormatError, RunError, counted
-from clipsel_core.terminal import ClusterOption, CpusOption, Meter, PoolArgument, RunArgument, print_table, say
+from clipsel_core.places import Place
+from clipsel_core.terminal import (
+    A_PLACE,
+    ClusterOption,
+    CpusOption,
+    Meter,
+    PoolArgument,
+    RunArgument,
+    print_table,
+    say,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,7 +135,7 @@ def score(
 
 
 def _print_forecast(
-    run: Path, plan: Plan, began_s: float, cluster: str | None, cpus: int | None, as_json: bool
+    run: Place, plan: Plan, began_s: float, cluster: str | None, cpus: int | None, as_json: bool
 ) -> None:
     """What scoring will take here, and what other GPUs are counted to take."""
     from clipsel_core.runs.cost import GPUS, SHARE_OF_PEAK, in_units
@@ -256,7 +266,7 @@ def project(
 
 def encode(
     run: RunArgument,
-    out: Annotated[Path, typer.Option(help="The embedding: a .npy.", show_default=False)],
+    out: Annotated[Place, typer.Option(help="The embedding: a .npy.", **A_PLACE)],
     text: Annotated[str | None, typer.Option(help="A text.", show_default=False)] = None,
     image: Annotated[Path | None, typer.Option(help="The file of a picture.", show_default=False)] = None,
 ) -> None:
@@ -267,14 +277,15 @@ def encode(
     Example: clipsel encode demo/run --text "two red birds" --out birds.npy
     """
     from clipsel_core.curation.exploring.searches import check_ending
-    from clipsel_core.npy import write_npy
+    from clipsel_core.npy import put_npy
     from clipsel_core.runs.store import Run, check_outside
 
     if (text is None) == (image is None):
         raise typer.BadParameter("give one of --text and --image")
     check_ending(out, ".npy")
     check_outside(out)
-    write_npy(out, _embedding_of(Run.open(run), text, image))
+    embedding = _embedding_of(Run.open(run), text, image)
+    out.write(lambda aside: put_npy(aside, embedding))
     say(f"{out}: written")
 
 
@@ -286,7 +297,7 @@ def search(
     ] = None,
     uid: Annotated[str | None, typer.Option(help="A pair that they should be like.", show_default=False)] = None,
     vector: Annotated[
-        Path | None, typer.Option(help="A .npy of one embedding that they should be like.", show_default=False)
+        Place | None, typer.Option(help="A .npy of one embedding that they should be like.", **A_PLACE)
     ] = None,
     side: Annotated[str, typer.Option(help="What is compared with it: image or text.")] = "image",
     limit: Annotated[int, typer.Option(min=1, help="Pairs to find.")] = 100,
@@ -294,7 +305,10 @@ def search(
     cluster: ClusterOption = None,
     cpus_per_worker: CpusOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="A file for them: .parquet, .csv, or .npy (a uid list).", show_default="printed")
+        Place | None,
+        typer.Option(
+            help="A file for them: .parquet, .csv, or .npy (a uid list).", **{**A_PLACE, "show_default": "printed"}
+        ),
     ] = None,
 ) -> None:
     """Find the pairs most like a text, a picture or a pair.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -11,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsel_core.errors import ExportError, counted, quoted
-from clipsel_core.terminal import Meter, RunArgument, complain, print_table, say
+from clipsel_core.places import Place
+from clipsel_core.terminal import A_PLACE, Meter, RunArgument, complain, print_table, say
 
 if TYPE_CHECKING:
     from clipsel_core.curation.selecting.selection import Selection
@@ -32,13 +32,13 @@ SeenOption = Annotated[
     int | None,
     typer.Option(min=1, help="Samples that the training sees: epochs are noted.", show_default="what the recipe draws"),
 ]
-RecipeOption = Annotated[Path, typer.Option(help="The recipe: a .yaml file.", show_default=False)]
+RecipeOption = Annotated[Place, typer.Option(help="The recipe: a .yaml file.", **A_PLACE)]
 
 
 def select(
     run: RunArgument,
     recipe: RecipeOption,
-    out: Annotated[Path, typer.Option(help="The subset: .npy, .parquet, .csv or .txt.", show_default=False)],
+    out: Annotated[Place, typer.Option(help="The subset: .npy, .parquet, .csv or .txt.", **A_PLACE)],
     samples_seen: SeenOption = None,
     unfinished: UnfinishedOption = False,
 ) -> None:
@@ -63,7 +63,7 @@ def select(
     drawn = f", {counted(selection.samples, 'samples')}" if selection.counts is not None else ""
     say(f"{out}: {counted(len(selection), 'uids')}{drawn}")
     _print_epochs(manifest.content)
-    if out.suffix.lower() == ".npy":
+    if out.ending == "npy":
         lines = [*reshard_commands(opened.pool_address, out), *train_commands(None, selection.total)]
         _print_commands("with DataComp:", *lines)
 
@@ -71,7 +71,7 @@ def select(
 def export(
     run: RunArgument,
     recipe: RecipeOption,
-    shards: Annotated[Path, typer.Option(help="A new folder for the tars.", show_default=False)],
+    shards: Annotated[Place, typer.Option(help="A new folder for the tars.", **A_PLACE)],
     pairs_per_shard: Annotated[int, typer.Option(min=1, help="Pairs to a tar.")] = 10_000,
     scores: Annotated[bool, typer.Option("--scores", help="Write the run's columns into each json, too.")] = False,
     read: ReadOption = None,
@@ -131,9 +131,7 @@ def export(
 def recipes(
     action: Annotated[Literal["list", "show"], typer.Argument(help="list, or show: write one to the screen.")] = "list",
     name: Annotated[str | None, typer.Argument(help="The recipe to show.", show_default=False)] = None,
-    run: Annotated[
-        Path | None, typer.Option(help="A run: say which columns it lacks for each.", show_default=False)
-    ] = None,
+    run: Annotated[Place | None, typer.Option(help="A run: say which columns it lacks for each.", **A_PLACE)] = None,
 ) -> None:
     """List recipes of published methods, or write one.
 
@@ -161,7 +159,8 @@ def recipes(
 def compare(
     run: RunArgument,
     selections: Annotated[
-        list[Path], typer.Argument(help="Two or more: recipes (.yaml) and uid lists.", show_default=False)
+        list[Place],
+        typer.Argument(help="Two or more: recipes (.yaml) and uid lists.", parser=Place.of_named, show_default=False),
     ],
     unfinished: UnfinishedOption = False,
 ) -> None:
@@ -180,7 +179,7 @@ def compare(
         raise typer.BadParameter("two or more different files are needed", param_hint="SELECTIONS")
     opened = _open_run(run, unfinished)
     table = ScoreTable.open(opened)
-    recipes = {path: load_recipe(path) for path in selections if path.suffix in (".yaml", ".yml")}
+    recipes = {path: load_recipe(path) for path in selections if path.ending in ("yaml", "yml")}
     picked = {path: select_pairs(opened, recipe, table).bits() for path, recipe in recipes.items()}
     lists = {path: listed_pairs(table, path) for path in selections if path not in recipes}
     picked |= {path: bits for path, (bits, _) in lists.items()}
@@ -208,7 +207,7 @@ def compare(
             say(change.text)
 
 
-def _open_run(root: Path, unfinished: bool) -> Run:
+def _open_run(root: Place, unfinished: bool) -> Run:
     """The run in a folder. Raises RunError where shards are left to score and nobody said `unfinished`."""
     from clipsel_core.runs.store import Run
 

@@ -23,9 +23,9 @@ def fault_shares(run: Run) -> dict[str, dict[str, float]]:
     table = ScoreTable.open(run)
     faults = table.metadata.of(np.arange(len(table)), ("fault",))["fault"]
     kept = {"the whole pool": faults}
-    for path in sorted(run.recipes_dir.glob("*.yaml")):
-        recipe = load_recipe(path)
-        kept[recipe.name or path.stem] = faults[select(run, recipe, table).rows]
+    for name in run.recipes_dir.names():
+        recipe = load_recipe(run.recipes_dir / name)
+        kept[recipe.name or Path(name).stem] = faults[select(run, recipe, table).rows]
     counts = {name: Counter(values) for name, values in kept.items()}
     return {name: {fault: of[fault] / of.total() for fault in POOL_SHARES} for name, of in counts.items()}
 

@@ -60,7 +60,7 @@ _SECONDS_TO_WAIT = 60
 # Children have to be asked how they ended, or they stay as zombies; those of an earlier server are the system's.
 _children: list[subprocess.Popen[bytes]] = []
 
-Value = str | int | float | Path
+Value = str | int | float | os.PathLike[str]
 Option = Value | bool | Sequence[Value] | None
 State = Literal["waiting", "running", "stopping", "done", "failed", "cancelled", "lost"]
 
@@ -180,11 +180,11 @@ class Job:
 def start(
     jobs: Path,
     command: str,
-    paths: Sequence[Path | str],
+    paths: Sequence[str | os.PathLike[str]],
     options: Mapping[str, Option] | None = None,
     *,
     title: str,
-    about: Path,
+    about: str | os.PathLike[str],
     may_read: Sequence[str | Path] = (),
 ) -> Job:
     """Starts one of our own commands as a process of its own session, when its turn comes; no shell reads any of it.
@@ -202,7 +202,7 @@ def start(
 
 def check_arguments(
     command: str,
-    paths: Sequence[Path | str],
+    paths: Sequence[str | os.PathLike[str]],
     options: Mapping[str, Option] | None = None,
     *,
     may_read: Sequence[str | Path] = (),
@@ -217,7 +217,11 @@ def check_arguments(
 
 
 def look(
-    command: str, paths: Sequence[Path | str], options: Mapping[str, Option], *, may_read: Sequence[str | Path] = ()
+    command: str,
+    paths: Sequence[str | os.PathLike[str]],
+    options: Mapping[str, Option],
+    *,
+    may_read: Sequence[str | Path] = (),
 ) -> tuple[str, str]:
     """What a command prints that only looks, and what it finds wrong, "" for nothing; both "" after a minute."""
     try:
@@ -308,7 +312,7 @@ def alone(jobs: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def listing(jobs: Path, about: Path | None = None) -> list[Job]:
+def listing(jobs: Path, about: str | os.PathLike[str] | None = None) -> list[Job]:
     """The jobs there are, the latest first; only those about a folder where one is given."""
     found = filter(None, (read_job(file.parent) for file in jobs.glob("*/job.json")))
     chosen = (job for job in found if about is None or job.info.about == str(about))
@@ -358,19 +362,19 @@ def birth_of(pid: int) -> str | None:
     return None if not state or state.startswith("Z") else " ".join(began.split())
 
 
-def _words(command: str, paths: Sequence[Path | str], options: Mapping[str, Option]) -> tuple[str, ...]:
+def _words(command: str, paths: Sequence[str | os.PathLike[str]], options: Mapping[str, Option]) -> tuple[str, ...]:
     if command not in COMMANDS:
         raise JobError(command, expected=f"one of {', '.join(COMMANDS)}", found=repr(command))
     for path in paths:
-        named = isinstance(path, str) and (ADDRESS.match(path) or _COLUMN.fullmatch(path))
-        if not (Path(path).is_absolute() or named):
+        named = ADDRESS.match(str(path)) or (isinstance(path, str) and _COLUMN.fullmatch(path))
+        if not (named or Path(path).is_absolute()):
             raise JobError(path, expected="an absolute path or an address", found=repr(str(path)))
     words = [command, *map(str, paths)]
     for name, value in options.items():
         if value is True:
             words.append(f"--{name}")
         elif value is not None and value is not False:
-            values = [value] if isinstance(value, str | int | float | Path) else value
+            values = [value] if isinstance(value, str | int | float | os.PathLike) else value
             words += [f"--{name}={one}" for one in values]
     if any("\0" in word for word in words):
         raise JobError(command, expected="text", found="a zero byte")
@@ -418,7 +422,7 @@ def _launch(jobs: Path, info: JobInfo, may_read: Sequence[str | Path]) -> Job:
 
 
 def _wait(
-    command: str, paths: Sequence[Path | str], options: Mapping[str, Option], may_read: Sequence[str | Path]
+    command: str, paths: Sequence[str | os.PathLike[str]], options: Mapping[str, Option], may_read: Sequence[str | Path]
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         module_command(_PACKAGE, *_words(command, paths, options)),

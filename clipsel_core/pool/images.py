@@ -128,7 +128,7 @@ class ImageIndex:
         Raises: PoolFormatError where no image is found and a tar is damaged; OSError where `cache` cannot be written.
         """
 
-        places = list(map(Place.of_pool, tars))
+        places = list(map(Place.of_named, tars))
 
         def blocks() -> Generator[_Block, None, None]:
             yield from (_Block([tar.address], table, damage=damage) for tar, table, damage in index_tars(places))
@@ -156,7 +156,7 @@ class ImageIndex:
         cache, report: as in open. Raises: PoolFormatError on one that cannot be read, or whose images lie elsewhere;
             OSError where `cache` cannot be written.
         """
-        home, parts = Place.of_pool(root), list(map(Place.of_pool, paths))
+        home, parts = Place.of_named(root), list(map(Place.of_named, paths))
         database = _open_or_write(cache, parts, lambda: _blocks_of_parts(home, parts), report)
         believed = reach.make_filter((str(root), *named, *reach.read_sources()))
         bases = [base for (base,) in database.execute("SELECT DISTINCT base FROM kinds ORDER BY base")]

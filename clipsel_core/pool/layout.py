@@ -132,7 +132,7 @@ def open_pool(root: str | os.PathLike[str]) -> Pool:
     root: its folder, or an address of one in a store.
     Raises: PoolFormatError where there is no shard, a file cannot be read, or there is no uid column.
     """
-    root = Place.of_pool(root)
+    root = Place.of_named(root)
     folder = root / "metadata"
     names = _names(folder)
     parquets = [folder / name for name in names if name.endswith(".parquet")]
@@ -178,12 +178,12 @@ def open_pool(root: str | os.PathLike[str]) -> Pool:
 
 def metadata_files(root: str | os.PathLike[str]) -> list[Place]:
     """A pool's metadata/*.parquet in the order of their names, hidden ones left out; none where it is no pool."""
-    return _files(Place.of_pool(root) / "metadata", ".parquet")
+    return _files(Place.of_named(root) / "metadata", ".parquet")
 
 
 def knows_images(root: str | os.PathLike[str]) -> bool:
     """Pool.has_images of the pool in a folder, without opening it: that looks into every shard."""
-    place = Place.of_pool(root)
+    place = Place.of_named(root)
     return any(_files(place / folder, ending) for folder, ending in (("shards", ".tar"), ("images", ".parquet")))
 
 
@@ -361,7 +361,7 @@ class TeacherInfo(BaseModel):
 
 def read_teachers(root: str | os.PathLike[str]) -> dict[str, TeacherInfo]:
     """The teachers by arch; none where the pool does not say. Raises PoolFormatError where the file is damaged."""
-    path = Place.of_pool(root) / "teachers.json"
+    path = Place.of_named(root) / "teachers.json"
     try:
         found = json.loads(path.read())
         return {arch: TeacherInfo.model_validate(info) for arch, info in found.items()}
@@ -380,7 +380,7 @@ def find_teacher(root: str | os.PathLike[str], arch: str) -> tuple[str, str | No
     Returns: model, pretrained, and the digest of its weights ("" where that is not known).
     Raises: PoolFormatError where teachers.json is damaged.
     """
-    noted, place = read_teachers(root).get(arch), Place.of_pool(root)
+    noted, place = read_teachers(root).get(arch), Place.of_named(root)
     if noted is None and not place.remote:
         beside = os.path.join(os.path.dirname(os.path.realpath(place)), "teacher")
         if os.path.isfile(os.path.join(beside, "open_clip_config.json")):

@@ -56,7 +56,7 @@ def index_tars(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Indexed]:
     Raises: PoolFormatError on a tar that the disk does not give; LostWorkerError where a process ends before it is
         through.
     """
-    tars, cores = list(map(Place.of_pool, paths)), allowed_cores()
+    tars, cores = list(map(Place.of_named, paths)), allowed_cores()
     groups = _groups(tars)
     if len(groups) < 2 or cores < 2:
         for tar in tars:
@@ -174,7 +174,7 @@ if __name__ == "__main__":
         with pa.ipc.new_stream(sys.stdout.buffer, _SCHEMA) as stream:
             for tar in sys.argv[1:]:
                 with as_worker_error(tar, _EXPECTED):
-                    batch, damage = _index_tar(Place.of_pool(tar))
+                    batch, damage = _index_tar(Place.of_named(tar))
                     stream.write_batch(batch, custom_metadata={"damage": damage})
                 # At once, so that what has come out tells which tar a process was at when it ended.
                 sys.stdout.buffer.flush()

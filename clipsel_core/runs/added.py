@@ -8,6 +8,7 @@ The values are those that `score` gives with this target from the start, on the 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ import pyarrow as pa
 import torch
 
 from clipsel_core.errors import RunError, TargetError
-from clipsel_core.files import remove_leftovers, write_json
+from clipsel_core.files import remove_leftovers
+from clipsel_core.places import Place
 from clipsel_core.pool.embeddings import ROUNDING, ImageBlocks, expect_images, read_images, read_pairs, row_scale
 from clipsel_core.pool.layout import Arch, Pool, Shard, open_pool
 from clipsel_core.processes import versions
@@ -56,9 +58,9 @@ _SURELY_UNIT = 0.9 * ROUNDING
 
 
 def add_target(
-    root: str | Path,
+    root: str | os.PathLike[str],
     name: str,
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     norms: Sequence[str] | None = None,
     device: str | None = None,
@@ -77,7 +79,7 @@ def add_target(
     Raises: RunError where the run is unfinished, has another target of this name, or its pool has changed; TargetError
         on a file that does not fit; what scoring raises. Shards that were finished stay.
     """
-    run = Run.open(Path(root).absolute() if cluster else root)
+    run = Run.open(Place.of_named(root).absolute() if cluster else root)
     check_asked(device or "auto", cluster, cpus_per_worker)
     try:
         with sole_worker(run.root):
@@ -92,7 +94,12 @@ def add_target(
 
 
 def check_target(
-    root: str | Path, name: str, path: str | Path, *, norms: Sequence[str] | None = None, device: str | None = None
+    root: str | os.PathLike[str],
+    name: str,
+    path: str | os.PathLike[str],
+    *,
+    norms: Sequence[str] | None = None,
+    device: str | None = None,
 ) -> TargetInfo:
     """Makes sure that `add_target` can begin, and writes nothing. Arguments and what is raised: as there.
 
@@ -107,7 +114,7 @@ def _plan(
     pool: Pool,
     arch: Arch,
     name: str,
-    path: str | Path,
+    path: str | os.PathLike[str],
     norms: Sequence[str] | None,
     device: str | None,
     embedding: Report | None,
@@ -160,11 +167,11 @@ class _Comparing:
         return _Comparing, (self.run, self.pool, self.arch, self.plan)
 
     @property
-    def description(self) -> Path:
+    def description(self) -> Place:
         return self.folder / "target.json"
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         return self.run.root / "added" / self.plan.target.name
 
     def begin(self, device: str) -> Do:
@@ -182,19 +189,19 @@ def _compute(work: _Comparing, machines: Machines, report: Report) -> None:
     """Computes the shards that are not there yet, then says that all are."""
     run, pool, plan = work.run, work.pool, work.plan
     if not work.description.exists():
-        write_json(work.description, plan.model_dump(mode="json"))
-    remove_leftovers(work.folder)
+        work.description.write_json(plan.model_dump(mode="json"))
+    remove_leftovers(Path(work.folder))
     keep_whole(SealedFiles(run.root, run.config, plan))
 
     def count(again: int) -> None:
         nonlocal plan
         plan = plan.model_copy(update={"tried_again": plan.tried_again + again})
-        write_json(work.description, plan.model_dump(mode="json"))
+        work.description.write_json(plan.model_dump(mode="json"))
 
     groups = groups_left(run.root, pool.shards, 1, plan.folder)
     do_groups(work, groups, pool, machines, report, count)
     finished = plan.model_copy(update={"complete": True})
-    write_json(work.description, finished.model_dump(mode="json"))
+    work.description.write_json(finished.model_dump(mode="json"))
 
 
 class _Comparison:

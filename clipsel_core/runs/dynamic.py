@@ -11,7 +11,6 @@ import threading
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 from clipsel_core import uids
 from clipsel_core.errors import ScoringError
 from clipsel_core.npy import read_array
+from clipsel_core.places import Place
 from clipsel_core.pool.embeddings import ImageBlocks, at_unit_length, find_member
 from clipsel_core.pool.layout import Arch, Pool, Shard
 from clipsel_core.runs.added import scored_pool
@@ -177,14 +177,14 @@ class _Rows:
 class _OverPool:
     """The work that needs a pool's images. root: the run's folder."""
 
-    root: Path
+    root: Place
     pool: Pool
     arch: Arch
     gives: str = "sums and values"
     folder: None = None
 
     @property
-    def description(self) -> Path:
+    def description(self) -> Place:
         return self.root / "run.json"
 
     def begin(self, device: str) -> Do:

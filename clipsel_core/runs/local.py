@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 def score(
     pool: str | os.PathLike[str],
-    root: str | Path,
+    root: str | os.PathLike[str],
     *,
     cluster: str | None = None,
     cpus_per_worker: int | None = None,
@@ -63,20 +63,20 @@ def score(
     Raises: what `plan_run` raises; PoolFormatError on a shard that cannot be scored; RunError where another process
         is at work in the folder, or it cannot be written. Shards that were finished stay.
     """
-    root = Path(root)
+    root = Place.of_named(root)
     check_asked(options.get("device", "auto"), cluster, cpus_per_worker)
     if cluster:
-        pool, root = Place.of_pool(pool).absolute(), root.absolute()
+        pool, root = Place.of_named(pool).absolute(), root.absolute()
     try:
-        with files.made_folder(root), sole_worker(root):
+        with files.made_folder(Path(root)), sole_worker(root):
             begun = read_config(root) if (root / "run.json").exists() else None
             if begun:
                 keep_whole(SealedFiles(root, begun))
             plan = plan_run(pool, root, embedding=embedding, **options)
-            files.remove_leftovers(root, root / "scores")
+            files.remove_leftovers(Path(root), Path(root / "scores"))
             for name in ("cache", "exports", "index", "recipes", "searches"):
                 if (root / name).is_dir():
-                    files.remove_abandoned(root / name)
+                    files.remove_abandoned(Path(root / name))
             if begun is None or nothing_scored(root) or begun.shards != plan.config.shards:
                 if plan.config.plan is None:
                     plan = replace(plan, config=plan.config.model_copy(update={"plan": foresee(plan, bool(cluster))}))
@@ -90,11 +90,11 @@ def score(
     return Run.open(root)
 
 
-def sole_worker(root: Path) -> AbstractContextManager[None]:
+def sole_worker(root: str | os.PathLike[str]) -> AbstractContextManager[None]:
     """Holds a run's folder for this process. Raises RunError where another process holds it."""
     remedy = "wait for it, or score into another folder"
     busy = RunError(root, expected="a folder nobody works in", found="a run going on", remedy=remedy)
-    return files.lock_folder(root, busy)
+    return files.lock_folder(Path(root), busy)
 
 
 def do_groups(
@@ -139,11 +139,11 @@ class _Scoring:
         return _Scoring, (replace(self.plan, targets={}),)
 
     @property
-    def description(self) -> Path:
+    def description(self) -> Place:
         return self.plan.root / "run.json"
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         return self.plan.root / "scores"
 
     def begin(self, device: str) -> Do:
@@ -186,7 +186,7 @@ def _score_groups(plan: Plan, report: Report, machines: Machines) -> None:
     skipped = sum(count["skipped"] for count in counts.values())
     if skipped and skipped >= plan.config.pairs:
         for shard in shards:
-            score_file(root, shard.name).unlink(missing_ok=True)
+            score_file(root, shard.name).remove()
         remedy = "see what clipsel inspect says; --on-bad-rows scale takes rows of any length"
         found = f"all {counted(skipped, 'pairs')} set aside"
         raise PoolFormatError(plan.pool.root, expected="a pair that can be scored", found=found, remedy=remedy)

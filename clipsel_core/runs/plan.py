@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from clipsel_core.errors import RunError, ScoringError, counted
-from clipsel_core.files import is_hidden
+from clipsel_core.places import Place
 from clipsel_core.pool.embeddings import find_sides
 from clipsel_core.pool.layout import (
     Arch,
@@ -59,7 +58,7 @@ class Plan:
     check_similarity: whether similarities that the pool stores are compared with those computed.
     """
 
-    root: Path
+    root: Place
     pool: Pool
     arch: Arch
     config: RunConfig
@@ -70,10 +69,10 @@ class Plan:
 
 def plan_run(
     pool_root: str | os.PathLike[str],
-    root: str | Path,
+    root: str | os.PathLike[str],
     *,
     arch: str | None = None,
-    targets: Mapping[str, str | Path] | None = None,
+    targets: Mapping[str, str | os.PathLike[str]] | None = None,
     norms: tuple[str, ...] | None = None,
     device: str = "auto",
     temperature: float | None = None,
@@ -92,7 +91,7 @@ def plan_run(
     Raises: PoolFormatError, TargetError, ScoringError on an option out of range, RunError where `root` holds a run
         with another config.
     """
-    root, pool = Path(root), open_pool(pool_root)
+    root, pool = Place.of_named(root), open_pool(pool_root)
     teacher = pool.arch(arch)
     if metadata_files(root):
         raise RunError(root, expected="a folder for the run", found="a pool", remedy="choose a new folder")
@@ -118,7 +117,7 @@ def plan_run(
     if begun:
         shards = check_same_pool(root, begun, shards)
         wanted = config.model_copy(update={"shards": begun.shards})
-        unfinished = any(not score_file(root, shard.name).exists() for shard in begun.shards)
+        unfinished = len(_there(root, begun.shards)) < len(begun.shards)
         loose = {"targets": {"__all__": set(NOT_DECIDING)}}
         before, now = (config.model_dump(mode="json", exclude=loose) for config in (begun, wanted))
         for field in {**before, **now}:
@@ -156,24 +155,33 @@ class Group:
         return sum(shard.rows for shard in self.left)
 
 
-def groups_left(root: Path, shards: Sequence[Shard], together: int, added: str = "") -> list[Group]:
+def groups_left(root: Place, shards: Sequence[Shard], together: int, added: str = "") -> list[Group]:
     """The groups of a run that have something left to score, in the pool's order.
 
     together: shards in a group; the last may have fewer. A group is a function of the pool alone, so a run that is
     taken up again has the same batches. added: the folder of the target that is added; none for the run's own scores.
     """
 
+    there = _there(root, shards, added)
+
     def is_left(shard: Shard) -> bool:
-        return not (added_file(root, added, shard.name) if added else score_file(root, shard.name)).exists()
+        return shard.name not in there
 
     sets = (tuple(shards[start : start + together]) for start in range(0, len(shards), together))
     groups = (Group(s, tuple(filter(is_left, s))) for s in sets)
     return [group for group in groups if group.left]
 
 
-def nothing_scored(root: Path) -> bool:
+def _there(root: Place, shards: Sequence[Shard] | Sequence[ShardInfo], added: str = "") -> set[str]:
+    """The shards that have scores, or values of what was added; a store is asked by name for what it does not list."""
+    folder = (added_file(root, added, "any") if added else score_file(root, "any")).parent
+    there = folder.holding([f"{shard.name}.parquet" for shard in shards], by_name=True)
+    return {shard.name for shard in shards if f"{shard.name}.parquet" in there}
+
+
+def nothing_scored(root: Place) -> bool:
     """Whether a run's folder holds no shard's scores yet: then its options may still change."""
-    return not any(path.suffix == ".parquet" and not is_hidden(path.name) for path in (root / "scores").glob("*"))
+    return not any(name.endswith(".parquet") for name in (root / "scores").names())
 
 
 def with_targets(plan: Plan) -> Plan:
@@ -182,7 +190,7 @@ def with_targets(plan: Plan) -> Plan:
     return replace(plan, targets={info.name: read_target_again(info, pool, arch, plan.root) for info in infos})
 
 
-def read_target_again(was: TargetInfo, pool: Pool, arch: Arch, root: Path) -> torch.Tensor:
+def read_target_again(was: TargetInfo, pool: Pool, arch: Arch, root: Place) -> torch.Tensor:
     """The rows or the moment of a target that a run was begun with. Raises RunError where it has changed."""
     now, rows = load_target(was.name, placed(root, was.path), pool, arch, root)
     if was.sha256 != now.sha256:
@@ -221,7 +229,7 @@ def tiles_as(begun: RunConfig | AddedTarget | None, device: str, width: int) -> 
 
 
 def _config(
-    root: Path,
+    root: Place,
     pool: Pool,
     arch: Arch,
     targets: tuple[TargetInfo, ...],
@@ -275,7 +283,7 @@ def shard_infos(pool: Pool, arch: Arch, distinct: UidCheck | None = None) -> tup
     return found
 
 
-def check_same_pool(root: Path, begun: RunConfig, now: Sequence[ShardInfo]) -> tuple[ShardInfo, ...]:
+def check_same_pool(root: Place, begun: RunConfig, now: Sequence[ShardInfo]) -> tuple[ShardInfo, ...]:
     """Makes sure that the shards that a run has scored are what they were then, and that there are no others.
 
     Returns: the shards as the run goes on with them: one of which nothing was used yet may have been mended.

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from clipsel_core.errors import PoolFormatError, counted
+from clipsel_core.places import Place
 from clipsel_core.pool.embeddings import find_sides
 from clipsel_core.pool.layout import Shard
 from clipsel_core.runs.cost import GPUS, Expected, Part, Speed, Work, count_work, expect
@@ -182,7 +183,7 @@ class _Reading:
         disk = None if plan.pool.root.remote else _from_disk()
         places = np.linspace(0, len(shards) - 1, min(len(shards), _MOST_SHARDS)).astype(int)
         with tempfile.TemporaryDirectory() as aside:
-            scorer = GroupScorer(replace(plan, root=Path(aside), targets={}), device)
+            scorer = GroupScorer(replace(plan, root=Place.of_named(aside), targets={}), device)
             for shard in (shards[place] for place in dict.fromkeys(places)):
                 _forget(shard)
                 group, cpu_s, clock = Group((shard,), (shard,)), time.process_time(), time.monotonic()

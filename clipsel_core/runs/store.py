@@ -8,6 +8,7 @@ of earlier versions have none. Light: needs neither torch nor the pool.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -26,8 +28,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from clipsel_core.errors import ExportError, PoolFormatError, RunError, counted, reason_of
-from clipsel_core.files import cache_folder, write_atomically, write_json
-from clipsel_core.places import Place, in_passing, protocol_of
+from clipsel_core.files import cache_folder
+from clipsel_core.places import IN_FLIGHT, Place, in_passing, protocol_of
 from clipsel_core.reach import make_filter
 from clipsel_core.runs.columns import Column, describe
 from clipsel_core.tasks import allowed_cores
@@ -42,6 +44,8 @@ _COUNTS, _SEAL = b"clipsel_counts", b"clipsel_seal"  # keys in a file's schema
 UID_HALVES = ("uid_hi", "uid_lo")
 # Folders of a run that hold what was picked or found in it, and nothing that the run is read from.
 _MAY_BE_WRITTEN = ("exports", "searches")
+# A file in a store that is about as large is read as a whole: to ask for its parts takes longer.
+_SMALL_BYTES = 1 << 20
 
 
 def _without_nul(path: str) -> str:
@@ -262,20 +266,25 @@ class RunConfig(_Frozen):
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and what run.json says of it. Properties that can change while scoring goes on are read anew."""
+    """A run's folder and what run.json says of it. Properties that can change while scoring goes on are read anew.
 
-    root: Path
+    root: the folder, on this machine or in a store.
+    """
+
+    root: Place
     config: RunConfig
     added: tuple[Added, ...] = ()
     named: tuple[str, ...] | None = None
 
     @classmethod
-    def open(cls, root: str | Path, named: Sequence[str] | None = None) -> Run:
-        """The run in a folder. Raises RunError where there is none or its run.json cannot be understood.
+    def open(cls, root: str | os.PathLike[str], named: Sequence[str] | None = None) -> Run:
+        """The run in a folder. root: its path, or its address in a store.
 
         named: places below one of which its pool has to lie to be read, if that is in a store; None for anywhere.
+        Raises: RunError where there is none or its run.json cannot be read or understood; PoolFormatError where its
+            store cannot be opened.
         """
-        root = Path(root)
+        root = Place.of_named(root)
         added = (read_added(file) for file in description_files(root)[1:])
         whole = tuple(target for target in added if target.complete)
         return cls(root, read_config(root), whole, None if named is None else tuple(named))
@@ -288,7 +297,7 @@ class Run:
     @property
     def pool_root(self) -> Place:
         """Where the pool lies, to be read. Raises PoolFormatError where its store cannot be opened."""
-        return Place.of_pool(self.pool_address)
+        return Place.of_named(self.pool_address)
 
     @property
     def has_pool(self) -> bool:
@@ -296,7 +305,7 @@ class Run:
 
         Raises: PoolFormatError where its store fails in passing: nobody is to take it for gone.
         """
-        pool = self.config.pool
+        pool = self.pool_address
         if self.named is not None and protocol_of(pool) and not make_filter(self.named)(pool):
             return False
         try:
@@ -333,7 +342,7 @@ class Run:
         """What was added of columns."""
         return [added for added in self.added if isinstance(added, AddedColumn)]
 
-    def file_with(self, column: str, shard: str) -> Path:
+    def file_with(self, column: str, shard: str) -> Place:
         """The file that holds a column of a shard's rows, in their order: its scores, or what was added beside them."""
         added = self.added_with(column)
         return added_file(self.root, added.folder, shard) if added else score_file(self.root, shard)
@@ -343,15 +352,16 @@ class Run:
         return next((added for added in self.added if column in added.metrics), None)
 
     @property
-    def score_files(self) -> list[Path]:
-        """The finished shards' score files, in the pool's order."""
+    def score_files(self) -> list[Place]:
+        """The finished shards' score files, in the pool's order.
+
+        Of a run in a store that is not finished, those that the store's listing has.
+        """
         folder = score_file(self.root, "any").parent
-        try:
-            there = set(os.listdir(folder))  # Asking for each file by itself takes longer than everything else.
-        except FileNotFoundError:
-            return []
-        files = (score_file(self.root, shard.name) for shard in self.config.shards)
-        return [file for file in files if file.name in there]
+        names = [f"{shard.name}.parquet" for shard in self.config.shards]
+        # Asking for each file by itself takes longer than everything else.
+        there = folder.holding(names, by_name=self.config.skipped_rows is not None)
+        return [folder / name for name in names if name in there]
 
     @property
     def finished(self) -> bool:
@@ -377,25 +387,32 @@ class Run:
         return sum(read_counts(file)["renormalised"] for file in self.score_files)
 
     @property
-    def projection_file(self) -> Path:
+    def projection_file(self) -> Place:
         """Where the map's coordinates are kept."""
         return self.root / "projection.parquet"
 
     @property
-    def recipes_dir(self) -> Path:
+    def recipes_dir(self) -> Place:
         """Where saved recipes are kept."""
         return self.root / "recipes"
 
     @property
     def cache_dir(self) -> Path:
-        """Where what can be made again is kept: in the run where it can be written, else below the user's cache."""
-        if os.access(self.root, os.W_OK):
-            return self.root / "cache"
-        digest = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()
+        """Where what can be made again is kept, on this machine: in the run where it can be written, else below the
+        user's cache.
+        """
+        if not self.root.remote and os.access(self.root, os.W_OK):
+            return Path(self.root) / "cache"
+        digest = hashlib.sha256(self.root.absolute().address.encode()).hexdigest()
         return cache_folder() / "runs" / f"{self.root.name}-{digest[:16]}"
 
     @property
-    def exports_dir(self) -> Path:
+    def index_dir(self) -> Path:
+        """Where its indexes lie, on this machine: in the run, or of a run in a store in its cache."""
+        return self.cache_dir / "index" if self.root.remote else Path(self.root) / "index"
+
+    @property
+    def exports_dir(self) -> Place:
         """Where the dashboard writes subsets."""
         return self.root / "exports"
 
@@ -405,61 +422,88 @@ def _warn_once(line: str) -> None:
     _log.warning(line)
 
 
-def check_outside(out: Path) -> None:
+def check_outside(out: str | os.PathLike[str]) -> None:
     """Makes sure that a file or folder to be written lies in no pool, and in no run but for its exports/
     and searches/.
 
     Raises: ExportError where it does: it could replace what scores and images are read from.
     """
-    target = out.resolve()
-    for folder in target.parents:
-        is_run, is_pool = (folder / "run.json").is_file(), any((folder / "metadata").glob("[!.]*.parquet"))
-        if is_run and target.relative_to(folder).parts[0] in _MAY_BE_WRITTEN:
+    below = Place.of_named(out).absolute()
+    while (folder := below.parent).path not in ("", below.path):
+        is_run, is_pool = _is_there(folder / "run.json"), _has_metadata(folder)
+        if is_run and below.name in _MAY_BE_WRITTEN:
             return
         if is_run or is_pool:
             remedy = f"write it into {folder / 'exports'}, or elsewhere" if is_run else "write it elsewhere"
             found = f"one in the {'run' if is_run else 'pool'} {folder}"
             raise ExportError(out, expected="a place outside runs and pools", found=found, remedy=remedy)
+        below = folder
 
 
-def placed(root: Path, recorded: str) -> str:
+def _is_there(file: Place) -> bool:
+    """Whether there is such a file, as far as this process may know."""
+    with suppress(PermissionError):
+        return file.is_file()
+    return False
+
+
+def _has_metadata(folder: Place) -> bool:
+    with suppress(PermissionError):
+        return any(name.endswith(".parquet") for name in (folder / "metadata").names())
+    return False
+
+
+def placed(root: str | os.PathLike[str], recorded: str) -> str:
     """The path or the address that one which a run in a folder notes leads to."""
-    return recorded if protocol_of(recorded) else os.path.realpath(root / recorded)
+    root = Place.of_named(root)
+    if protocol_of(recorded) or os.path.isabs(recorded):
+        return recorded if protocol_of(recorded) else os.path.realpath(recorded)
+    if not root.remote:
+        return os.path.realpath(root / recorded)
+    place = root  # a run that was copied to a store together with what lies beside it
+    for part in recorded.split("/"):
+        place = place.parent if part == ".." else place if part in ("", ".") else place / part
+    return place.address
 
 
-def score_file(root: Path, shard: str) -> Path:
+def score_file(root: str | os.PathLike[str], shard: str) -> Place:
     """Where a shard's scores are kept; that the file exists means that the shard is done."""
-    return root / "scores" / f"{shard}.parquet"
+    return Place.of_named(root) / "scores" / f"{shard}.parquet"
 
 
-def read_counts(scores: Path) -> dict[str, int]:
+def read_counts(scores: Place) -> dict[str, int]:
     """What a finished shard's file says of its rows: how many were skipped, how many renormalised.
 
     Raises: RunError where it says nothing.
     """
     try:
-        return json.loads(pq.read_schema(scores).metadata[_COUNTS])
+        opened = scores.open(in_places=True) if scores.remote else scores.path
+        return json.loads(pq.read_schema(opened).metadata[_COUNTS])
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
         remedy = "start score again as before: it makes this shard anew and keeps the others"
         raise RunError(scores, expected="scores as written", found=reason_of(error), remedy=remedy) from error
 
 
-def added_file(root: Path, folder: str, shard: str) -> Path:
+def added_file(root: str | os.PathLike[str], folder: str, shard: str) -> Place:
     """Where a shard's values of what was added later are kept. folder: as Added has it."""
-    return root / "added" / folder / f"{shard}.parquet"
+    return Place.of_named(root) / "added" / folder / f"{shard}.parquet"
 
 
-def description_files(root: Path) -> list[Path]:
+def description_files(root: str | os.PathLike[str]) -> list[Place]:
     """The files that say which columns a run has; what is kept of a run holds for as long as they do not change."""
+    root = Place.of_named(root)
     added = root / "added"
-    return [root / "run.json", *sorted(added.glob("*/target.json")), *sorted(added.glob("*/column.json"))]
+    folders = [added / name for name in added.folders()]
+    named = (folder / name for name in ("target.json", "column.json") for folder in folders)
+    return [root / "run.json", *(file for file in named if file.exists())]
 
 
-def read_config(root: Path) -> RunConfig:
+def read_config(root: str | os.PathLike[str]) -> RunConfig:
     """What run.json says. Raises RunError naming the first thing that is wrong with it."""
+    root = Place.of_named(root)
     path = root / "run.json"
     try:
-        return RunConfig.model_validate_json(path.read_bytes())
+        return RunConfig.model_validate_json(path.read())
     except FileNotFoundError as error:
         remedy = "make one with: clipsel score POOL RUN"
         raise RunError(root, expected="a run's folder", found="no run.json in it", remedy=remedy) from error
@@ -469,22 +513,26 @@ def read_config(root: Path) -> RunConfig:
         found = f"{field}: {first['msg']}"
         remedy = "score the pool into a new folder"
         raise RunError(path, expected="a run's description", found=found, remedy=remedy) from error
+    except OSError as error:
+        if not root.remote:
+            raise
+        raise RunError(path, expected="a run's description", found=reason_of(error)) from error
 
 
-def read_added(path: Path) -> Added:
+def read_added(path: Place) -> Added:
     """What a target.json or a column.json says. Raises RunError where it cannot be understood."""
     kind: type[Added] = AddedTarget if path.name == "target.json" else AddedColumn
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read())
     except ValidationError as error:
         remedy = f"remove its folder, then add the {path.stem} again"
         found = error.errors(include_url=False)[0]["msg"]
         raise RunError(path, expected=f"an added {path.stem}'s description", found=found, remedy=remedy) from error
 
 
-def write_config(root: Path, config: RunConfig) -> None:
+def write_config(root: str | os.PathLike[str], config: RunConfig) -> None:
     """Writes run.json, whole or not at all."""
-    write_json(root / "run.json", config.model_dump(mode="json"))
+    (Place.of_named(root) / "run.json").write_json(config.model_dump(mode="json"))
 
 
 class OtherConfigError(RunError):
@@ -542,11 +590,11 @@ def digest_of(made_by: RunConfig | Added) -> str:
 class SealedFiles:
     """The files of a run with the same columns, one a shard. added: what they belong to, None for scores."""
 
-    root: Path
+    root: Place
     config: RunConfig
     added: Added | None = None
 
-    def file(self, shard: str) -> Path:
+    def file(self, shard: str) -> Place:
         """Where a shard's file lies."""
         return added_file(self.root, self.added.folder, shard) if self.added else score_file(self.root, shard)
 
@@ -558,7 +606,7 @@ class SealedFiles:
         file, made_by = self.file(shard), self.added or self.config
         names = list(columns or [*UID_HALVES, *made_by.metrics])
         try:
-            with pq.ParquetFile(file) as parquet:
+            with pq.ParquetFile(self._opened(shard)) as parquet:
                 metadata = parquet.schema_arrow.metadata or {}
                 table = parquet.read(names, use_threads=False)
             self._check(shard, table, names, metadata)
@@ -576,7 +624,16 @@ class SealedFiles:
         """
         known = {_COUNTS: json.dumps(counts)} if counts else None
         with_seal = sealed(table.replace_schema_metadata(known), shard, self._digest)
-        write_atomically(self.file(shard), partial(pq.write_table, with_seal, **options))
+        self.file(shard).write(partial(pq.write_table, with_seal, **options))
+
+    def _opened(self, shard: str) -> Any:
+        """A shard's file as pyarrow takes it; in a store, a small one as a whole, of others the parts that are read."""
+        file = self.file(shard)
+        if not file.remote:
+            return file.path
+        a_row = 8 * len(UID_HALVES) + 4 * len((self.added or self.config).metrics)
+        small = self._rows.get(shard, 0) * a_row <= _SMALL_BYTES
+        return io.BytesIO(file.read()) if small else file.open(in_places=True)
 
     def _check(self, shard: str, table: pa.Table, names: list[str], metadata: dict[bytes, bytes]) -> None:
         """Raises ValueError or LookupError where this table was not written for this shard; OtherConfigError."""
@@ -618,28 +675,45 @@ def _kind(added: Added) -> str:
     return "target" if isinstance(added, AddedTarget) else "column"
 
 
-def keep_whole(files: SealedFiles) -> None:
+def keep_whole(files: SealedFiles) -> set[str]:
     """Removes the files that are not as they were written, so that they are made again; says which, as a warning.
 
+    Returns: the shards whose files are whole. Each is asked for by its name: what a store lists may lag.
     Raises: OtherConfigError where one was made by other settings, RunError where the disk does not give one; others may
         have been removed by then.
     """
 
-    def keep(shard: ShardInfo) -> None:
+    def keep(shard: ShardInfo) -> str | None:
         file = files.file(shard.name)
         try:
             files.read(shard.name)
         except OtherConfigError:
             raise
         except RunError as error:
-            if getattr(error.__cause__, "errno", None) and file.exists():
-                raise  # the disk fails, or forbids it: that says nothing of what the file holds
-            if file.exists():
-                _log.warning("%s: made again, found %s", file, error.found)
-                file.unlink()
+            cause = error.__cause__
+            if isinstance(cause, FileNotFoundError) or not file.exists():
+                return None
+            if getattr(cause, "errno", None) or (isinstance(cause, OSError) and not _is_given(file)):
+                raise  # the disk or the store fails, or forbids it: that says nothing of what the file holds
+            _log.warning("%s: made again, found %s", file, error.found)
+            file.remove()
+            return None
+        return shard.name
 
-    with ThreadPoolExecutor(allowed_cores()) as threads:
-        list(threads.map(keep, files.config.shards))
+    with ThreadPoolExecutor(files_at_once(files.root)) as threads:
+        return {shard for shard in threads.map(keep, files.config.shards) if shard}
+
+
+def _is_given(file: Place) -> bool:
+    try:
+        return bool(file.read())
+    except OSError:
+        return False
+
+
+def files_at_once(root: Place) -> int:
+    """How many files of a run are read side by side."""
+    return IN_FLIGHT if root.remote else allowed_cores()
 
 
 def as_array(column: pa.Array) -> np.ndarray:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ import torch
 
 from clipsel_core import uids
 from clipsel_core.errors import TargetError, counted
-from clipsel_core.files import portable_path, sha256_of
 from clipsel_core.npy import map_npy
 from clipsel_core.places import Place, common_folder
 from clipsel_core.pool.conventions import IMAGE_ENDINGS
@@ -45,7 +43,7 @@ def load_target(
     path: str | os.PathLike[str],
     pool: Pool,
     arch: Arch,
-    root: Path,
+    root: str | os.PathLike[str],
     *,
     device: str = "cpu",
     embedding: Report | None = None,
@@ -64,7 +62,7 @@ def load_target(
     """
     if not re.fullmatch(NAME_PATTERN, name):
         raise TargetError(f"target {name!r}", expected="a name of up to 64 letters, digits, _ and -", found=repr(name))
-    given = find_target(path, name)
+    given, root = find_target(path, name), Place.of_named(root)
     if given.kind == "pictures":
         return _load_pictures(name, given, pool, arch, root, device, embedding)
     if given.kind == "pool":
@@ -86,7 +84,7 @@ def load_target(
     recorded = given.place.relative_to(root) + (f"#{given.part}" if given.part else "")
     files, digest = tuple[FileInfo, ...](), ""
     if [file.address for file in found.files] == [given.place.address]:
-        digest = _sha256(given.place)
+        digest = given.place.sha256()
     else:
         base = common_folder(found.files)[0] if given.kind == "files" and not given.place.is_dir() else given.place
         files, digest = _listed(base, [os.path.relpath(file.path, base.path) for file in found.files])
@@ -130,7 +128,7 @@ def _check_teacher(given: Given, pool: Pool, arch: Arch) -> None:
 
 
 def _load_pictures(
-    name: str, given: Given, pool: Pool, arch: Arch, root: Path, device: str, embedding: Report | None
+    name: str, given: Given, pool: Pool, arch: Arch, root: Place, device: str, embedding: Report | None
 ) -> tuple[TargetInfo, torch.Tensor]:
     """As load_target, of pictures: embedded into the run's folder, unless they were before."""
     # They import the libraries of teachers, which takes seconds.
@@ -142,7 +140,7 @@ def _load_pictures(
     path = given.place.relative_to(root) + (f"#{given.part}" if given.part else "")
     said: dict[str, Any] = {"name": name, "kind": "pictures", "width": arch.width, "pictures": path, "teacher": teacher}
     file = None
-    if embedding or any(folder.glob(f"{name}-*.npy")):
+    if embedding or any(re.fullmatch(rf"{name}-.*\.npy", known) for known in folder.names()):
         files, digest = _listed_source(source)
         file = folder / f"{name}-{_digest_of(f'{digest} {weights or teacher}')[:12]}.npy"
         if embedding and not file.exists():
@@ -152,18 +150,17 @@ def _load_pictures(
         pictures = sum(not record.fault for part in range(len(source.parts)) for record in counting(part))
         waiting = TargetInfo(path=path, sha256="", rows=max(1, pictures), **said)
         return waiting, torch.zeros((1, arch.width))
-    rows, _ = prepare_target(torch.from_numpy(np.array(map_npy(file))), name=str(file), width=arch.width)
+    with file.here() as here:
+        rows, _ = prepare_target(torch.from_numpy(np.array(map_npy(here))), name=str(file), width=arch.width)
+    listed, rejected = rejected_file(file), 0
+    if listed.exists():
+        with listed.here() as here:
+            rejected = pq.read_metadata(here).num_rows
     info = TargetInfo(
-        path=portable_path(file, root),
-        sha256=sha256_of(file),
-        rows=len(rows),
-        files=files,
-        rejected=pq.read_metadata(rejected_file(file)).num_rows if rejected_file(file).exists() else 0,
-        **said,
+        path=file.relative_to(root), sha256=file.sha256(), rows=len(rows), files=files, rejected=rejected, **said
     )
     if embedding:
-        listed = f", listed in {rejected_file(file)}" if info.rejected else ""
-        _log.warning("target %s: %s%s", name, info.said, listed)
+        _log.warning("target %s: %s%s", name, info.said, f", listed in {listed}" if info.rejected else "")
     return info, rows
 
 
@@ -182,17 +179,12 @@ def _listed(base: Place, names: Sequence[str]) -> tuple[tuple[FileInfo, ...], st
     def describe(name: str) -> FileInfo:
         size, digest = 0, ""
         with suppress(OSError):  # one that cannot be read cannot be embedded either, which is said then
-            size, digest = (base / name).size(), _sha256(base / name)
+            size, digest = (base / name).size(), (base / name).sha256()
         return FileInfo(name=name, size=size, sha256=digest)
 
     with ThreadPoolExecutor(allowed_cores()) as threads:
         infos = tuple(threads.map(describe, names))
     return infos, _digest_of("".join(f"{info.sha256}  {info.name}\n" for info in infos))
-
-
-def _sha256(file: Place) -> str:
-    with file.open() as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _digest_of(text: str) -> str:

@@ -56,7 +56,7 @@ class Finding:
     def holds(self) -> bool:
         """Whether the run and its pool are as they were, and it is too early to look again for what failed."""
         # A full disk gets room, a damaged tar is mended.
-        as_it_was = self._stamp == _stamp(self._run.root, self.pool)
+        as_it_was = self._stamp == _stamp(Path(self._run.root), self.pool)
         return as_it_was and time.monotonic() < self._failed_s + _LOOK_AGAIN_S
 
     def _do(self, report: Report) -> None:

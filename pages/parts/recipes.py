@@ -36,6 +36,7 @@ from clipsel_core.curation.recipes.recipe import (
 )
 from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
+from clipsel_core.places import Place
 from clipsel_core.runs.columns import NEAREST, S_CLIPLOSS
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, registry, sessions, words
@@ -58,21 +59,22 @@ class Drafts:
         return self.next_number - 1
 
 
-def saved(run: Run) -> dict[str, Path]:
+def saved(run: Run) -> dict[str, Place]:
     """The recipes saved with the run, by name."""
-    return {path.stem: path for path in sorted(run.recipes_dir.glob("[!.]*.yaml"))}
+    names = [name for name in run.recipes_dir.names() if name.endswith(".yaml")]
+    return {name.removesuffix(".yaml"): run.recipes_dir / name for name in names}
 
 
 def list_files(run: Run) -> list[str]:
     """The lists of uids at hand, as a recipe of the run names them: saved with the recipes, uploaded or exported."""
-    root = run.root.resolve()
+    root, kept = Path(run.root).resolve(), Path(run.recipes_dir)
     files = [
         file
-        for folder in (run.recipes_dir, run.recipes_dir / _LISTS, run.exports_dir)
+        for folder in (kept, kept / _LISTS, Path(run.exports_dir))
         for file in sorted(folder.glob("[!.]*"))
         if file.suffix.lower() in ENDINGS.split(", ") and file.is_file() and file.resolve().is_relative_to(root)
     ]
-    return [Path(os.path.relpath(file, run.recipes_dir)).as_posix() for file in files]
+    return [Path(os.path.relpath(file, kept)).as_posix() for file in files]
 
 
 def store_list(run: Run, name: str, content: bytes) -> str:
@@ -88,8 +90,8 @@ def store_list(run: Run, name: str, content: bytes) -> str:
         raise UidError(given.name, expected=f"a name ending in {ENDINGS}", found=given.suffix or "no ending")
     stem = re.sub(r"[^A-Za-z0-9]+", "-", given.stem).strip("-")[:40] or "list"
     safe = f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
-    folder = run.recipes_dir / _LISTS
-    catalog.check_within(run.root, folder)
+    folder = Path(run.recipes_dir / _LISTS)
+    catalog.check_within(Path(run.root), folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
         file = Path(aside) / safe
@@ -219,7 +221,7 @@ def mark(recipe: Recipe) -> str:
     return f"{zlib.crc32(dump_recipe(recipe).encode()):08x}"
 
 
-def in_words(entry: Entry, path: Path) -> str:
+def in_words(entry: Entry, path: Place) -> str:
     """What a saved recipe does, in one line; or what is wrong with it."""
     try:
         return ", then ".join(step_in_words(entry, step) for step in load_recipe(path).steps)

@@ -31,6 +31,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import Recipe, parse_recipe
 from clipsel_core.curation.selecting.selection import Picker, Selection, Taken
 from clipsel_core.errors import ClipselError
+from clipsel_core.places import Place
 from clipsel_core.pool.layout import Pool, open_pool
 from clipsel_core.runs.store import Run, description_files
 from clipsel_core.tasks import Report, Task
@@ -120,7 +121,8 @@ def scores_stamp(entry: catalog.Entry) -> Stamp:
     again_at, found = _files_seen.peek((root, said)) or (-math.inf, ())
     if now >= again_at:
         digest = hashlib.sha256()
-        for folder in (root / "scores", *sorted(file.parent for file in description_files(root)[1:])):
+        added = {Path(file).parent for file in description_files(Place.of_named(root))[1:]}
+        for folder in (root / "scores", *sorted(added)):
             with suppress(OSError), os.scandir(folder) as files:
                 # Not in the folder's order, which may change by itself.
                 for name, stat in sorted((file.name, file.stat()) for file in files if file.name.endswith(".parquet")):
@@ -143,7 +145,7 @@ def map_stamp(entry: catalog.Entry) -> Stamp:
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
     """Changes whenever what a recipe (YAML) keeps may have: the run's scores, or a uid list that it reads."""
     lists = parse(entry, recipe).list_files() if recipe else []
-    return scores_stamp(entry) + tuple(_file_stamp(path) for path in lists)
+    return scores_stamp(entry) + tuple(_file_stamp(Path(path)) for path in lists)
 
 
 def per_run(
@@ -316,7 +318,7 @@ def parse(entry: catalog.Entry, recipe: str) -> Recipe:
 
 
 def _described(root: Path) -> Stamp:
-    return tuple(_file_stamp(path, path.parent.name) for path in description_files(root))
+    return tuple(_file_stamp(Path(path), path.parent.name) for path in description_files(Place.of_named(root)))
 
 
 def files_stamp(root: Path, *names: str) -> Stamp:

@@ -593,7 +593,7 @@ def test_select__takes_an_uploaded_list(page, server, tmp_path):
     expect(page.locator(".funnel")).to_contain_text("only those in lists/b-mine-")
     expect(page.get_by_text("500 listed, 0 not in this run")).to_be_visible()
     settle(page)
-    (stored,) = (run.recipes_dir / "lists").iterdir()
+    (stored,) = (Path(run.recipes_dir) / "lists").iterdir()
     assert np.array_equal(read_uid_list(stored), uids.sort(listed))
 
 

@@ -35,6 +35,7 @@ from clipsel_core.curation.selecting.export import export
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.curation.selecting.verify import verify
 from clipsel_core.errors import ClipselError, ColumnError, RecipeError, RunError, ScoringError, TargetError
+from clipsel_core.places import Place
 from clipsel_core.processes import child_environment
 from clipsel_core.runs.added import add_target
 from clipsel_core.runs.dynamic import normsim_2d
@@ -63,19 +64,20 @@ def write_values(file: Path, run: Run, values: object, column: str = "x") -> str
     return str(file)
 
 
-def files_of(folder: Path) -> dict[Path, bytes]:
+def files_of(folder: str | os.PathLike[str]) -> dict[Path, bytes]:
+    folder = Path(folder)
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def added_files(run: Run) -> dict[Path, bytes]:
-    return files_of(run.root / "added")
+    return files_of(Path(run.root) / "added")
 
 
 def test_import_column__is_a_column_like_any_other(run, tmp_path):
     values = np.random.default_rng(1).standard_normal(PAIRS).astype(np.float32)
     values[::9] = np.nan
     source = write_values(tmp_path / "a.csv", run, values)
-    before, told = files_of(run.root / "scores"), []
+    before, told = files_of(Path(run.root) / "scores"), []
     said = {"direction": "higher", "unit": "points", "least": -10, "most": float(np.nanmax(values))}
     added = import_column(run.root, "dfn", source, **said, report=lambda *said: told.append(said))
     opened = Run.open(run.root)
@@ -88,7 +90,7 @@ def test_import_column__is_a_column_like_any_other(run, tmp_path):
     assert added.counts == {"matched": PAIRS, "missing": 14, "unknown": 0, "repeated": 0, "rounded": 0}
     assert added.made["path"] == source
     assert told[-1][0] == PAIRS
-    assert files_of(run.root / "scores") == before
+    assert files_of(Path(run.root) / "scores") == before
     recipe = parse_recipe("steps: [{column: dfn, keep_top: 0.1}]", columns=table.columns)
     best = np.argsort(-np.nan_to_num(values, nan=-9), kind="stable")[: PAIRS // 10]
     assert set(select(opened, recipe, table).rows.tolist()) == set(best.tolist())
@@ -137,7 +139,7 @@ def test_import_column__values_for_every_pair_may_be_asked_for(run, tmp_path):
     source = write_values(tmp_path / "a.csv", run, np.arange(PAIRS - 1))
     with pytest.raises(ColumnError, match=r"expected a value for every pair, found none for 1 of 126; leave out"):
         import_column(run.root, "x", source, missing="error")
-    assert not (run.root / "added").exists()
+    assert not (Path(run.root) / "added").exists()
     full = write_values(tmp_path / "b.csv", run, np.arange(PAIRS))
     assert import_column(run.root, "x", full, missing="error").counts["missing"] == 0
 
@@ -172,7 +174,7 @@ def test_import_column__a_value_out_of_bounds_is_refused(run, tmp_path, least, m
     source = write_values(tmp_path / "a.csv", run, [0.6, -0.75, 0.7, *[0.25] * (PAIRS - 3)])
     with pytest.raises(ColumnError, match=f"a.csv: expected values: {least} to {most}, found {found} outside"):
         import_column(run.root, "x", source, least=least, most=most)
-    assert not (run.root / "added").exists()
+    assert not (Path(run.root) / "added").exists()
 
 
 @pytest.mark.parametrize("kind", ["strangers", "two values", "a text", "no uid", "no file", "no column", "too large"])
@@ -184,7 +186,7 @@ def test_import_column__what_does_not_fit_is_one_line_and_leaves_nothing(run, tm
     assert str(tmp_path) in str(refused.value)
     assert "\n" not in str(refused.value)
     assert {**files_of(run.root), Path(".lock"): b""} == {**before, Path(".lock"): b""}
-    assert not (run.root / "added").exists()
+    assert not (Path(run.root) / "added").exists()
 
 
 @pytest.mark.parametrize(
@@ -205,9 +207,11 @@ def test_import_column__what_does_not_fit_is_one_line_and_leaves_nothing(run, tm
 def test_import_column__a_name_that_is_taken_or_none(run, tmp_path, name, said):
     np.save(tmp_path / "more.npy", unit_rows(5, 16, 1))
     add_target(run.root, "more", tmp_path / "more.npy")
-    (run.root / "added" / "half").mkdir()
-    begun = (run.root / "added" / "more" / "target.json").read_text().replace('"complete": true', '"complete": false')
-    (run.root / "added" / "half" / "target.json").write_text(begun)
+    (Path(run.root) / "added" / "half").mkdir()
+    begun = (
+        (Path(run.root) / "added" / "more" / "target.json").read_text().replace('"complete": true', '"complete": false')
+    )
+    (Path(run.root) / "added" / "half" / "target.json").write_text(begun)
     import_column(run.root, "dfn", write_values(tmp_path / "a.csv", run, np.arange(PAIRS)))
     before, source = added_files(run), write_values(tmp_path / "b.csv", run, np.arange(PAIRS) + 1)
     for work in (import_column, check_import):
@@ -231,7 +235,7 @@ def test_add__an_unfinished_run_or_one_that_is_worked_on(run, tmp_path):
     source = write_values(tmp_path / "a.csv", run, np.arange(PAIRS))
     with sole_worker(run.root), pytest.raises(RunError, match="found a run going on"):
         import_column(run.root, "x", source)
-    run.score_files[1].unlink()
+    Path(run.score_files[1]).unlink()
     for work in (import_column, check_import):
         with pytest.raises(RunError, match="expected a finished run, found 2 of 3 shards scored"):
             work(run.root, "x", source)
@@ -255,11 +259,11 @@ def test_add__a_full_disk_leaves_no_folder(run, tmp_path, monkeypatch, at):
 
     with monkeypatch.context() as patched:
         patched.setattr(SealedFiles, "write", full(SealedFiles.write))
-        patched.setattr(adding, "write_json", full(adding.write_json))
+        patched.setattr(Place, "write_json", full(Place.write_json))
         said = "a disk: expected to write a column, found No space left on device; make room, then start it again"
         with pytest.raises(RunError, match=said):
             import_column(run.root, "x", source)
-    assert not (run.root / "added").exists()
+    assert not (Path(run.root) / "added").exists()
     assert import_column(run.root, "x", source).complete
 
 
@@ -294,7 +298,7 @@ def test_add__killed_it_is_seen_by_nobody_and_ends_with_the_same_bytes(run, tmp_
         command = [sys.executable, "-c", _KILLED, str(run.root), "x", file, str(shards)]
         ended = subprocess.run(command, env=child_environment(), capture_output=True, timeout=PATIENCE_S)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
-        assert len(list((run.root / "added" / "x").iterdir())) >= shards
+        assert len(list((Path(run.root) / "added" / "x").iterdir())) >= shards
         left = Run.open(run.root)
         assert (left.metrics, left.added) == (run.metrics, ())
         assert verify(left).problems == []
@@ -308,7 +312,7 @@ def test_add__the_same_again_mends_what_was_damaged(run, tmp_path, caplog):
     whole = added_files(run)
     import_column(run.root, "x", source)
     assert added_files(run) == whole
-    file = run.root / "added" / "x" / "00000001.parquet"
+    file = Path(run.root) / "added" / "x" / "00000001.parquet"
     file.write_bytes(file.read_bytes()[:-9])
     (problem,) = verify(Run.open(run.root)).problems
     assert "start add-column again as before" in problem
@@ -366,7 +370,7 @@ def test_add_normsim_2d__what_does_not_fit_leaves_nothing(run, tmp_path, recipe,
     (tmp_path / "start.yaml").write_text(recipe)
     with pytest.raises(kind):
         add_normsim_2d(run.root, "normsim_2d", tmp_path / "start.yaml", Decimal(keep), rounds=rounds)
-    assert not (run.root / "added").exists()
+    assert not (Path(run.root) / "added").exists()
 
 
 def test_remove_column__takes_columns_alone(run, tmp_path):
@@ -379,7 +383,7 @@ def test_remove_column__takes_columns_alone(run, tmp_path):
             remove_column(run.root, name)
     remove_column(run.root, "x")
     assert added_files(run) == before
-    assert not (run.root / "added" / "x").exists()
+    assert not (Path(run.root) / "added" / "x").exists()
     with pytest.raises(ColumnError, match="there is none"):
         remove_column(run.root, "x")
 
@@ -391,15 +395,15 @@ def test_export__names_the_columns_that_were_added_and_verify_follows(run, tmp_p
     opened = Run.open(run.root)
     recipe = parse_recipe("steps: [{column: x, keep_top: 0.5}, {column: caption_words, at_least: 2}]")
     for ending in ("npy", "parquet"):
-        manifest = export(opened, select(opened, recipe), recipe, opened.exports_dir / f"subset.{ending}")
+        manifest = export(opened, select(opened, recipe), recipe, Path(opened.exports_dir) / f"subset.{ending}")
     named = {column["column"]["name"]: column for column in manifest.content["added_columns"]}
     assert set(named) == {"x", "caption_words"}
     assert named["x"]["made"]["sha256"]
-    exported = pq.read_table(opened.exports_dir / "subset.parquet")
+    exported = pq.read_table(Path(opened.exports_dir) / "subset.parquet")
     assert pa.types.is_float32(exported.schema.field("x").type)
     found = verify(opened)
     assert (found.problems, found.notes, found.exports, found.files) == ([], [], 2, 9)
-    file = run.root / "added" / "x" / "00000002.parquet"
+    file = Path(run.root) / "added" / "x" / "00000002.parquet"
     table = pq.read_table(file)
     changed = table["x"].to_numpy().copy()
     changed[0] += 1
@@ -452,14 +456,14 @@ def test_add_together__adds_nothing_where_one_cannot_be(run, tmp_path, monkeypat
     import_column(run.root, "before", sources["c"])
     before = added_files(run)
     if fault == "stopped":
-        written, real = [], adding.write_json
+        written, real = [], Place.write_json
         monkeypatch.setattr(
-            adding, "write_json", lambda *a: written.append(1) or (real if len(written) < 4 else stop)(*a)
+            Place, "write_json", lambda *a: written.append(1) or (real if len(written) < 4 else stop)(*a)
         )
     with pytest.raises(KeyboardInterrupt if fault == "stopped" else ColumnError):
         add_together(run.root, plan_imports({**sources, "bad": str(bad), "before": sources["c"]}, **options))
     assert added_files(run) == before
-    assert [path.name for path in (run.root / "added").iterdir()] == ["before"]
+    assert [path.name for path in (Path(run.root) / "added").iterdir()] == ["before"]
 
 
 def stop(*_):
@@ -471,7 +475,7 @@ def test_add_together__killed_between_two_names_is_finished_by_the_same_command(
     add_together(run.root, plan_imports(sources))
     whole = added_files(run)
     for name in ("second", "other"):
-        (run.root / "added" / name / "column.json").unlink()
+        (Path(run.root) / "added" / name / "column.json").unlink()
     assert {column.column.name for column in Run.open(run.root).added_columns} == {"first", "c"}
     add_together(run.root, plan_imports(sources))
     assert added_files(run) == whole

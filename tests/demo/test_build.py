@@ -149,7 +149,7 @@ def test_bundled_run__belongs_to_the_bundled_files(run):
 
 @pytest.mark.parametrize(("name", "share"), [("clip_score_30", 0.3), ("s_cliploss_30", 0.3), ("two_steps", 0.2)])
 def test_bundled_recipes__keep_what_they_say(run, name, share):
-    recipe = load_recipe(run.recipes_dir / f"{name}.yaml", columns=run.metrics)
+    recipe = load_recipe(Path(run.recipes_dir) / f"{name}.yaml", columns=run.metrics)
     assert len(select(run, recipe)) == round(share * build.PAIRS)
 
 

@@ -65,7 +65,7 @@ def test_distributions__says_what_the_recipe_keeps_of_each_kind(open_page):
     titles = [chart["title"] for chart in components(shown(app, "By kind"), "clipsel_histogram")]
     shares = {title.split(":")[0]: title.split("pairs, ")[1].split(" kept by")[0] for title in titles}
     run = Run.open(DEMO)
-    picked = select(run, load_recipe(run.recipes_dir / "two_steps.yaml"))
+    picked = select(run, load_recipe(Path(run.recipes_dir) / "two_steps.yaml"))
     kept = pa.table({"uid": uids.to_hex(picked.uids())})  # noqa: F841
     metadata = f"read_parquet('{DEMO.parent}/pool/metadata/*.parquet')"
     counted = duckdb.sql(f"select fault, sum((uid in (from kept))::int), count(*) from {metadata} group by fault")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -41,8 +43,8 @@ def first_uids(run, number: int) -> np.ndarray:
 def test_store__keeps_a_list_under_a_name_of_our_own(run, name, stem):
     opened, listed = Run.open(run), first_uids(run, 5)
     said = recipes.store_list(opened, name, "\n".join(uids.to_hex(listed).to_pylist()).encode())
-    file = opened.recipes_dir / said
-    assert file.parent == opened.recipes_dir / "lists"
+    file = Path(opened.recipes_dir) / said
+    assert file.parent == Path(opened.recipes_dir) / "lists"
     assert file.name.startswith(stem)
     assert file.name.isascii()
     assert np.array_equal(read_uid_list(file), listed)
@@ -61,8 +63,8 @@ def test_store__refuses_what_is_no_list(run, name, content):
 def test_known__leaves_out_what_lies_elsewhere(run, tmp_path):
     opened = Run.open(run)
     uids.write_subset(tmp_path / "outside.npy", first_uids(run, 3))
-    (opened.recipes_dir / "link.npy").symlink_to(tmp_path / "outside.npy")
-    uids.write_subset(opened.exports_dir / "mine.npy", first_uids(run, 3))
+    (Path(opened.recipes_dir) / "link.npy").symlink_to(tmp_path / "outside.npy")
+    uids.write_subset(Path(opened.exports_dir) / "mine.npy", first_uids(run, 3))
     assert recipes.list_files(opened) == ["../exports/mine.npy"]
 
 

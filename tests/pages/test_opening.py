@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -63,8 +64,8 @@ def test_opening__can_be_stopped_and_gone_on_with(tmp_path, open_page, gate):
 def test_opening__another_run_to_compare_with_has_the_same_bar(tmp_path, open_page, gate, monkeypatch):
     mine, other = make_run(tmp_path / "one"), make_run(tmp_path / "two")
     slowly = state.open_indexed
-    monkeypatch.setattr(state, "must_build", lambda run: run.root == other)
-    at_once = lambda run, report: slowly(run, report) if run.root == other else ScoreTable.open(run)  # noqa: E731
+    monkeypatch.setattr(state, "must_build", lambda run: Path(run.root) == other)
+    at_once = lambda run, report: slowly(run, report) if Path(run.root) == other else ScoreTable.open(run)  # noqa: E731
     monkeypatch.setattr(state, "open_indexed", at_once)
     app = open_page("compare", mine)
     state.catalog.allow([mine, other])

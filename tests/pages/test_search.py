@@ -305,10 +305,10 @@ def test_search__of_a_large_run_looks_at_a_sample_and_offers_the_rest(run, image
     app.button(key="search all").click().run()
     assert not app.exception
     ((_, command, paths, options),) = started
-    assert (command, paths) == ("search", [run])
+    assert (command, [str(path) for path in paths]) == ("search", [str(run)])
     assert options["text"] == "two red birds"
     assert Path(options["vector"]).is_file()
-    assert options["out"].parent == run / "searches"
+    assert Path(options["out"]).parent == run / "searches"
     upload(app, "a picture.png", encoded(drawn(1), "PNG"))
     app.button(key="search all").click().run()
     options = started[-1][3]
@@ -351,7 +351,7 @@ def test_search__shows_what_a_job_found_in_the_whole_pool(run, open_page, monkey
     said = SearchQuery(query="<i>cats</i>", by="text", side="image", among="pool", pairs=result.pairs)
     write_search(run / "searches" / "a.parquet", result, said)
     looked_at = []
-    monkeypatch.setattr(jobs, "looked_at", lambda *args: looked_at.append(args))
+    monkeypatch.setattr(jobs, "looked_at", lambda *args: looked_at.append(tuple(map(Path, args))))
     app = open_page("search", run)
     assert looked_at == []
     earlier(app).set_value("a.parquet").run()

@@ -84,6 +84,7 @@ def whole(tmp_path):
 
 def flip_a_bit(file, column) -> None:
     """Damages the last value of a column but one."""
+    file = Path(file)
     group = pq.ParquetFile(file).metadata.row_group(0)
     chunk = next(found for found in map(group.column, range(group.num_columns)) if found.path_in_schema == column)
     data = bytearray(file.read_bytes())

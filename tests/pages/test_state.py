@@ -70,7 +70,7 @@ def test_scores_stamp__scores_written_over_in_place_are_noticed(entry, monkeypat
     monkeypatch.setattr(state, "_FILES_SEEN_S", 0.0)
     monkeypatch.setattr(state, "_FILES_REST", 0)
     recipe = "steps:\n- {metric: clip_score, at_least: -2}\n"
-    file, stamp = state.open_run(entry).score_files[0], (entry.root / "scores").stat().st_mtime_ns
+    file, stamp = Path(state.open_run(entry).score_files[0]), (entry.root / "scores").stat().st_mtime_ns
     before, pairs, whole = state.scores_stamp(entry), len(state.picked(entry, recipe).selection), file.read_bytes()
     file.write_bytes(whole[:-9])
     assert (entry.root / "scores").stat().st_mtime_ns == stamp

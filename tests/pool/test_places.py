@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -66,7 +67,7 @@ def test_make_pool__a_remote_source_gives_the_pool_of_a_local_one(tmp_path, teac
     for member in ("l14_img", "l14_txt"):
         assert np.array_equal(*(np.load(pool.shards[0].npz.path)[member] for pool in (here, there)))
     indexes = [
-        ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / f"{pool.root.name}.index")
+        ImageIndex.of_parts(pool.root, list(pool.indexes), tmp_path / f"{Path(pool.root).name}.index")
         for pool in (here, there)
     ]
     names = columns(here.root)["uid"].to_pylist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ def run(pool, tmp_path, targets):
 
 
 def files_of(folder):
+    folder = Path(folder)
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*.*")) if path.is_file()}
 
 
@@ -61,10 +63,10 @@ def test_add_target__equals_scoring_with_it_from_the_start(pool, tmp_path, run, 
 
 def test_add_target__on_several_devices_gives_the_bytes_of_one(run, targets):
     one = files_of(add_target(run.root, "more", targets["more"]).root / "added")
-    shutil.rmtree(run.root / "added")
+    shutil.rmtree(Path(run.root) / "added")
     told = []
     add_target(run.root, "more", targets["more"], device="cpu,cpu", report=lambda *said: told.append(said))
-    assert files_of(run.root / "added") == one
+    assert files_of(Path(run.root) / "added") == one
     assert told[-1] == (126, 126, "pairs", "3 of 3 shards")
 
 
@@ -74,7 +76,7 @@ def test_add_target__selects_and_exports_like_any_other(run, targets):
     picked = select(done, recipe)
     values = ScoreTable.open(done).column("normsim_inf_more")
     assert values[picked.rows].min() >= np.delete(values, picked.rows).max()
-    manifest = export(done, picked, recipe, run.root / "exports" / "half.npy")
+    manifest = export(done, picked, recipe, Path(run.root) / "exports" / "half.npy")
     assert manifest.content["added_targets"][0]["target"]["name"] == "more"
 
 
@@ -94,7 +96,7 @@ def test_add_target__to_a_run_without_any_uses_both_norms(pool, tmp_path, target
 
 def test_add_target__killed_goes_on_with_the_same_bytes(run, tmp_path, targets, monkeypatch):
     whole = files_of(add_target(run.root, "more", targets["more"]).root / "added")
-    for file in (run.root / "added" / "more").iterdir():
+    for file in (Path(run.root) / "added" / "more").iterdir():
         file.unlink()
     compute = added._Comparison._compute
     stop = lambda *args: compute(*args) if args[1].name != "00000001" else 1 / 0  # noqa: E731
@@ -102,15 +104,15 @@ def test_add_target__killed_goes_on_with_the_same_bytes(run, tmp_path, targets, 
     with pytest.raises(ZeroDivisionError):
         add_target(run.root, "more", targets["more"])
     assert Run.open(run.root).metrics == run.metrics
-    there = {file.stem for file in (run.root / "added" / "more").glob("*.parquet")}
+    there = {file.stem for file in (Path(run.root) / "added" / "more").glob("*.parquet")}
     assert {"00000000"} <= there <= {"00000000", "00000002"}
-    (run.root / "added" / "more" / ".00000001.parquet.9-9.partial").touch()
+    (Path(run.root) / "added" / "more" / ".00000001.parquet.9-9.partial").touch()
     computed = []
     note = lambda *args: (computed.append(args[1].name), compute(*args))[1]  # noqa: E731
     monkeypatch.setattr(added._Comparison, "_compute", note)
     assert "normsim_2_more" in add_target(run.root, "more", targets["more"]).metrics
     assert {*computed} == {"00000001", "00000002"} - there
-    assert files_of(run.root / "added") == whole
+    assert files_of(Path(run.root) / "added") == whole
     add_target(run.root, "more", targets["more"])
     assert len(computed) == 3 - len(there)
 
@@ -168,7 +170,7 @@ def test_add_target__names_the_first_bad_row(pool, run, tmp_path, exemplars, mon
     np.save(tmp_path / "few.npy", unit_rows(exemplars, 16, 5))
     with pytest.raises(PoolFormatError, match="shard 00000001, row 4: expected a unit row in l14_img"):
         add_target(run.root, "few", tmp_path / "few.npy")
-    there = {file.stem for file in (run.root / "added" / "few").glob("*.parquet")}
+    there = {file.stem for file in (Path(run.root) / "added" / "few").glob("*.parquet")}
     assert {"00000000"} <= there <= {"00000000", "00000002"}
 
 
@@ -185,7 +187,7 @@ def test_check_target__says_what_add_target_says_and_writes_nothing(run, pool, t
         assert str(looked.value) == str(begun.value)
     assert check_target(run.root, "more", targets["more"]).said == "31 embeddings of width 16"
     assert Run.open(run.root).metrics == run.metrics
-    assert not (run.root / "added").exists()
+    assert not (Path(run.root) / "added").exists()
     write_shard(pool, "00000001", 24, seed=1)
     with pytest.raises((RunError, PoolFormatError), match="as scored"):
         check_target(run.root, "more", targets["more"])
@@ -206,13 +208,13 @@ def test_add_target__refuses_what_does_not_fit(run, pool, tmp_path, targets):
     write_shard(pool, "00000001", 24, seed=1)
     with pytest.raises((RunError, PoolFormatError), match="as scored"):
         add_target(run.root, "third", targets["task"])
-    run.score_files[0].unlink()
+    Path(run.score_files[0]).unlink()
     with pytest.raises(RunError, match="a finished run"):
         add_target(run.root, "third", targets["task"])
 
 
 def test_open__a_damaged_description_is_named(run, targets):
     add_target(run.root, "more", targets["more"])
-    (run.root / "added" / "more" / "target.json").write_text('{"format": 2}')
+    (Path(run.root) / "added" / "more" / "target.json").write_text('{"format": 2}')
     with pytest.raises(RunError, match=r"more/target\.json"):
         Run.open(run.root)

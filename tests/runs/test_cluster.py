@@ -422,7 +422,7 @@ def test_local_cluster__of_a_pool_in_a_store(trap, tmp_path, monkeypatch):
             run = score(pool, tmp_path / name, **OPTIONS, **more)
             run = add_target(run.root, "more", tmp_path / "more.npy", **more)
             column = normsim_2d(run, np.arange(100), keep=20, rounds=4, **more)
-            files = [*run.score_files, *(run.root / "added" / "more").glob("*.parquet")]
+            files = [*run.score_files, *(Path(run.root) / "added" / "more").glob("*.parquet")]
             found.append(({f"{file.parent.name}/{file.name}": file.read_bytes() for file in files}, column.tobytes()))
     assert len(found[0][0]) == 2 * SHARDS
     assert found[0] == found[1]

@@ -88,7 +88,7 @@ def test_forecast__tries_what_is_left_and_writes_nothing(tmp_path, norms):
     assert not (tmp_path / "run").exists()
     score(pool, tmp_path / "run", **OPTIONS)
     assert forecast(plan_run(pool, tmp_path / "run", **OPTIONS), 0.0, HERE) is None
-    score_file(tmp_path / "run", "00000001").unlink()
+    score_file(tmp_path / "run", "00000001").remove()
     left = forecast(plan_run(pool, tmp_path / "run", **OPTIONS), 0.0, HERE)
     assert (left.work.pairs, left.tried_shards) == (25, ("00000001",))
 
@@ -116,7 +116,7 @@ def test_score__keeps_plan_and_outcome_which_decide_nothing(pool, tmp_path, devi
     assert took.cpu_seconds > 0
     assert digest_of(config) == digest_of(config.model_copy(update={"plan": None, "outcome": None}))
     assert score(pool, tmp_path / "run", **OPTIONS).config.outcome == took  # nothing was left
-    score_file(tmp_path / "run", "00000001").unlink()
+    score_file(tmp_path / "run", "00000001").remove()
     assert score(pool, tmp_path / "run", **OPTIONS).config.outcome == took  # it had been finished
 
 

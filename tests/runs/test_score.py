@@ -41,6 +41,7 @@ def target(tmp_path):
 
 
 def files_of(root):
+    root = Path(root)
     """Every file that decides or holds scores, by name; of run.json all but how long the run took."""
     said = {name: value for name, value in json.loads((root / "run.json").read_text()).items() if name != "outcome"}
     return {"run.json": said, **{path.name: path.read_bytes() for path in sorted((root / "scores").iterdir())}}
@@ -120,7 +121,7 @@ def test_score__records_the_tiles_and_goes_on_with_them(pool, tmp_path, monkeypa
     run = score(pool, tmp_path / "run", device="cpu", **OPTIONS)
     before = files_of(tmp_path / "run")
     assert run.config.tiles == {"rows": 128, "columns": 256}
-    run.score_files[1].unlink()
+    Path(run.score_files[1]).unlink()
     chosen["rows"] = 64
     score(pool, tmp_path / "run", device="cpu", **OPTIONS)
     assert files_of(tmp_path / "run") == before
@@ -151,9 +152,9 @@ def test_score__another_seed_changes_the_normalizer_only(pool, tmp_path):
 
 def test_score__a_finished_run_is_left_alone(pool, tmp_path):
     run = score(pool, tmp_path / "run", **OPTIONS)
-    before = {path: path.stat().st_mtime_ns for path in run.score_files}
+    before = {path: path.stat().st_mtime_ns for path in map(Path, run.score_files)}
     assert score(pool, tmp_path / "run", **OPTIONS).finished
-    assert {path: path.stat().st_mtime_ns for path in run.score_files} == before
+    assert {path: path.stat().st_mtime_ns for path in map(Path, run.score_files)} == before
 
 
 def test_score__a_finished_run_keeps_the_versions_it_was_made_with(pool, tmp_path, monkeypatch):
@@ -393,9 +394,9 @@ def test_score__what_was_finished_stays_when_a_later_shard_fails(pool, tmp_path)
     with pytest.raises(PoolFormatError, match="shard 00000002, row 0"):
         score(pool, tmp_path / "run", **OPTIONS)
     run = Run.open(tmp_path / "run")
-    assert [path.stem for path in run.score_files] == ["00000000", "00000001"]
+    assert [path.stem for path in map(Path, run.score_files)] == ["00000000", "00000001"]
     assert not run.finished
-    said = read_status(run.root / "status.json")
+    said = read_status(Path(run.root) / "status.json")
     assert (said.state, said.note) == ("failed", "2 of 3 shards")
     np.savez(npz, **sound)
     score(pool, tmp_path / "run", **OPTIONS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +39,7 @@ def values_of(run: Run) -> dict[str, bytes]:
 
 
 def files_of(run: Run) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(run.root.rglob("*.parquet"))}
+    return {str(path): path.read_bytes() for path in sorted(Path(run.root).rglob("*.parquet"))}
 
 
 def rewrite(file, change) -> None:
@@ -54,7 +55,7 @@ def put(table: pa.Table, name: str, values: list) -> pa.Table:
 
 def test_read__a_flipped_bit_anywhere_changes_nothing_or_is_named(run):
     expected, draw, refused = values_of(run), random.Random(0), 0
-    for file in (run.score_files[1], run.root / "added" / "more" / "00000001.parquet"):
+    for file in (Path(run.score_files[1]), Path(run.root) / "added" / "more" / "00000001.parquet"):
         whole = file.read_bytes()
         for _ in range(150):
             bit = draw.randrange(8 * len(whole))
@@ -100,15 +101,15 @@ def test_read__a_table_that_was_written_again_is_named(run, change):
 @pytest.mark.parametrize("length", [0, 3, 40, 0.5, -1])
 @pytest.mark.parametrize("folder", ["scores", "added/more"])
 def test_score__makes_a_file_that_was_cut_short_again(run, folder, length, caplog):
-    whole, file = files_of(run), run.root / folder / "00000002.parquet"
-    stamps = {path: path.stat().st_mtime_ns for path in run.root.rglob("*.parquet") if path != file}
+    whole, file = files_of(run), Path(run.root) / folder / "00000002.parquet"
+    stamps = {path: path.stat().st_mtime_ns for path in Path(run.root).rglob("*.parquet") if path != file}
     data = file.read_bytes()
     file.write_bytes(data[: int(length * len(data)) if isinstance(length, float) else length])
     again = "score" if folder == "scores" else "add-target"
     with pytest.raises(RunError, match=rf"00000002\.parquet: .*start {again} again as before: it makes shard 00000002"):
         values_of(run)
     score(run.pool_address, run.root, **OPTIONS)
-    add_target(run.root, "more", run.root.parent / "more.npy")
+    add_target(run.root, "more", Path(run.root).parent / "more.npy")
     assert "00000002.parquet: made again" in caplog.text
     assert files_of(run) == whole
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
@@ -116,8 +117,8 @@ def test_score__makes_a_file_that_was_cut_short_again(run, folder, length, caplo
 
 @pytest.mark.parametrize("folder", ["scores", "added/more"])
 def test_read__exchanged_files_are_named(run, folder):
-    one, other = (run.root / folder / f"0000000{number}.parquet" for number in (0, 1))
-    shards = json.loads((run.root / "run.json").read_text())["shards"]
+    one, other = (Path(run.root) / folder / f"0000000{number}.parquet" for number in (0, 1))
+    shards = json.loads((Path(run.root) / "run.json").read_text())["shards"]
     assert shards[0]["rows"] != shards[1]["rows"]
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
@@ -130,7 +131,7 @@ def test_read__exchanged_files_of_equal_length_are_named(tmp_path):
     for seed in range(2):
         write_shard(tmp_path / "pool", f"{seed}", 30, seed=seed)
     run = score(tmp_path / "pool", tmp_path / "run", **OPTIONS)
-    one, other = run.score_files
+    one, other = map(Path, run.score_files)
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
     other.write_bytes(first)
@@ -151,7 +152,7 @@ def test_read__exchanged_files_of_equal_length_are_named(tmp_path):
     ],
 )
 def test_read__an_edit_of_run_json_is_named(run, edit):
-    path = run.root / "run.json"
+    path = Path(run.root) / "run.json"
     said = json.loads(path.read_text())
     path.write_text(json.dumps({**said, **edit}))
     with pytest.raises(RunError, match=r"run\.json: expected what shard .* was scored with, found other settings"):
@@ -164,7 +165,7 @@ def test_read__an_edit_of_run_json_is_named(run, edit):
 
 @pytest.mark.parametrize("change", ["one less", "another order", "other rows"])
 def test_read__an_edited_list_of_shards_is_named(run, change):
-    path = run.root / "run.json"
+    path = Path(run.root) / "run.json"
     said = json.loads(path.read_text())
     shards = said["shards"]
     said["shards"] = {
@@ -178,7 +179,7 @@ def test_read__an_edited_list_of_shards_is_named(run, change):
 
 
 def test_read__paths_may_be_edited(run, tmp_path):
-    expected, path = values_of(run), run.root / "run.json"
+    expected, path = values_of(run), Path(run.root) / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "pool": "/elsewhere"}))
     assert values_of(run) == expected
 
@@ -186,18 +187,18 @@ def test_read__paths_may_be_edited(run, tmp_path):
 def test_score__goes_on_with_a_run_of_a_version_without_seals(pool, tmp_path):
     run = score(pool, tmp_path / "run", **OPTIONS)
     expected = values_of(run)
-    for file in run.score_files:
+    for file in map(Path, run.score_files):
         table = pq.read_table(file)
         counts = {key: value for key, value in table.schema.metadata.items() if key == b"clipsel_counts"}
         pq.write_table(table.replace_schema_metadata(counts), file)
-    said = json.loads((run.root / "run.json").read_text())
+    said = json.loads((Path(run.root) / "run.json").read_text())
     for shard in said["shards"]:
         del shard["digest"]
-    (run.root / "run.json").write_text(json.dumps(said))
+    (Path(run.root) / "run.json").write_text(json.dumps(said))
     assert values_of(run) == expected
-    run.score_files[1].unlink()
+    Path(run.score_files[1]).unlink()
     assert values_of(score(pool, tmp_path / "run", **OPTIONS)) == expected
-    run.score_files[2].write_bytes(run.score_files[2].read_bytes()[:500])
+    Path(run.score_files[2]).write_bytes(Path(run.score_files[2]).read_bytes()[:500])
     with pytest.raises(RunError, match=r"00000002\.parquet"):
         values_of(run)
     assert values_of(score(pool, tmp_path / "run", **OPTIONS)) == expected
@@ -219,12 +220,12 @@ def test_score__a_pool_that_changed_meanwhile_is_not_mixed(run, pool, begun, cha
         pq.write_table(table.take(pa.array(range(table.num_rows - 1, -1, -1))), parquet)
     expected = r"shard 00000001: expected the uids and embeddings that were scored, found others; bring"
     if begun == "shards":
-        run.score_files[2].unlink()
+        Path(run.score_files[2]).unlink()
         with pytest.raises(RunError, match=expected):
             score(pool, run.root, **OPTIONS)
     else:
         with pytest.raises(RunError, match=expected):
-            add_target(run.root, "third", run.root.parent / "more.npy")
+            add_target(run.root, "third", Path(run.root).parent / "more.npy")
     left = files_of(run)
     assert left.items() <= whole.items()
     assert len(left) == len(whole) - (begun == "shards")
@@ -234,7 +235,7 @@ def test_score__a_pool_that_changed_meanwhile_is_not_mixed(run, pool, begun, cha
 def test_score__a_shard_may_be_mended_until_something_of_it_is_used(pool, tmp_path, together):
     """Also one whose uids change; with shards that share batches, until one of them is scored."""
     run = score(pool, tmp_path / "run", mix_shards=together, **OPTIONS)
-    run.score_files[2].unlink()
+    Path(run.score_files[2]).unlink()
     write_shard(pool, "00000002", 61, seed=9)
     if together > 1:
         with pytest.raises(RunError, match="shard 00000002: expected the uids and embeddings that were scored"):
@@ -243,7 +244,7 @@ def test_score__a_shard_may_be_mended_until_something_of_it_is_used(pool, tmp_pa
     mended = score(pool, run.root, **OPTIONS)
     assert values_of(mended) == values_of(score(pool, tmp_path / "new", **OPTIONS))
     assert mended.config.shards == Run.open(tmp_path / "new").config.shards
-    run.score_files[2].unlink()
+    Path(run.score_files[2]).unlink()
     write_shard(pool, "00000002", 61, seed=0)
     with pytest.raises(PoolFormatError, match="each uid on one row"):
         score(pool, run.root, **OPTIONS)
@@ -251,7 +252,7 @@ def test_score__a_shard_may_be_mended_until_something_of_it_is_used(pool, tmp_pa
 
 def test_score__a_shard_that_an_added_target_was_compared_with_is_used(run, pool):
     """Its scores alone are gone: made of other rows, they would stand beside what belongs to those before."""
-    run.score_files[1].unlink()
+    Path(run.score_files[1]).unlink()
     parquet, whole = pool / "metadata" / "00000001.parquet", files_of(run)
     table = pq.read_table(parquet)
     pq.write_table(table.take(pa.array(range(table.num_rows - 1, -1, -1))), parquet)
@@ -261,7 +262,7 @@ def test_score__a_shard_that_an_added_target_was_compared_with_is_used(run, pool
 
 
 def test_score__a_pool_that_was_copied_or_got_another_teacher_is_the_same(run, pool):
-    run.score_files[0].unlink()
+    Path(run.score_files[0]).unlink()
     for shard in range(3):
         parquet, npz = (pool / "metadata" / f"0000000{shard}.{end}" for end in ("parquet", "npz"))
         table = pq.read_table(parquet)
@@ -293,7 +294,7 @@ def test_score__keeps_a_file_that_the_disk_does_not_give(pool, run, monkeypatch)
     files, opened = files_of(run), pq.ParquetFile
 
     def fail(file, *given, **options):
-        if file == run.score_files[1]:
+        if file == str(run.score_files[1]):
             raise OSError(5, "Input/output error")
         return opened(file, *given, **options)
 

@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import suppress
 from multiprocessing import forkserver
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -198,11 +199,11 @@ def test_mix__is_on_record_only_where_it_matters(pool, tmp_path):
 
 def test_mix__a_group_that_lacks_one_shard_gets_the_same_bytes(pool, tmp_path):
     run = score(pool, tmp_path / "run", mix_shards=2, **OPTIONS)
-    before, stamp = files_of(run.root), run.score_files[1].stat().st_mtime_ns
-    run.score_files[0].unlink()
+    before, stamp = files_of(run.root), Path(run.score_files[1]).stat().st_mtime_ns
+    Path(run.score_files[0]).unlink()
     score(pool, tmp_path / "run", mix_shards=2, **OPTIONS)
     assert files_of(run.root) == before
-    assert run.score_files[1].stat().st_mtime_ns == stamp
+    assert Path(run.score_files[1]).stat().st_mtime_ns == stamp
 
 
 def test_mix__bad_rows_take_no_part(tmp_path):
@@ -214,6 +215,9 @@ def test_mix__bad_rows_take_no_part(tmp_path):
     broken[[0, 19]] = 0
     rewrite_npz(npz, l14_txt=broken)
     run = score(tmp_path / "pool", tmp_path / "run", mix_shards=2, on_bad_rows="skip", **OPTIONS)
-    missing = [np.flatnonzero(np.isnan(pq.read_table(file)["r_text"].to_numpy())).tolist() for file in run.score_files]
+    missing = [
+        np.flatnonzero(np.isnan(pq.read_table(file)["r_text"].to_numpy())).tolist()
+        for file in map(Path, run.score_files)
+    ]
     assert missing == [[0, 19], []]
     assert run.config.skipped_rows == 2

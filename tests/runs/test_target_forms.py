@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -354,12 +355,12 @@ def test_score__embeds_pictures_as_embed_does(drawn_pool, tmp_path, write, given
     run = score(drawn_pool, tmp_path / "run", embedding=note, **options)
     (info,) = run.config.targets
     stored = np.load(next((drawn_pool / "metadata").glob("*.npz")))["tiny_img"]
-    np.testing.assert_array_equal(np.load(run.root / info.path), stored)
+    np.testing.assert_array_equal(np.load(Path(run.root) / info.path), stored)
     np.testing.assert_allclose(
         ScoreTable.open(run).column("normsim_2_t"), reference.normsim(stored, stored, 2), rtol=3e-6
     )
     assert (info.kind, info.rows, info.rejected) == ("pictures", 20, 0)
-    assert (run.root / info.given).resolve() == (tmp_path / given.partition("#")[0]).resolve() or "#" in given
+    assert (Path(run.root) / info.given).resolve() == (tmp_path / given.partition("#")[0]).resolve() or "#" in given
     assert told
     assert told[-1][0] == told[-1][1]
     told.clear()
@@ -416,13 +417,13 @@ def test_add_target__of_pictures_leaves_broken_ones_out_and_lists_them(drawn_poo
     assert check_target(run.root, "t", tmp_path / "task").said.startswith(
         "20 pictures, which are embedded with local-dir:"
     )
-    assert not (run.root / "targets").exists()
+    assert not (Path(run.root) / "targets").exists()
     added = add_target(run.root, "t", tmp_path / "task")
     (info,) = added.targets
     assert (info.rows, info.rejected) == (19, 1)
     stored = np.load(next((drawn_pool / "metadata").glob("*.npz")))["tiny_img"]
-    np.testing.assert_array_equal(np.load(run.root / info.path), np.delete(stored, 4, axis=0))
-    (listed,) = (run.root / "targets").glob("*_rejected.parquet")
+    np.testing.assert_array_equal(np.load(Path(run.root) / info.path), np.delete(stored, 4, axis=0))
+    (listed,) = (Path(run.root) / "targets").glob("*_rejected.parquet")
     assert pq.read_table(listed).to_pylist()[0]["key"] == "004.JPG"
     assert check_target(run.root, "t2", tmp_path / "task").sha256 == ""
     assert Run.open(run.root).metrics[-2:] == ["normsim_inf_t", "normsim_2_t"]

@@ -132,7 +132,7 @@ def tops(alignment: Alignment, metric: str, fraction: Fraction) -> tuple[np.ndar
 
 def agreement_file(first: Run, second: Run) -> Path:
     """Where the agreements of these two are cached; another file when the scores of either change."""
-    said = [_CACHE_VERSION, stamp_of(first), str(second.root.resolve()), stamp_of(second)]
+    said = [_CACHE_VERSION, stamp_of(first), str(second.root.absolute()), stamp_of(second)]
     digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()
     return first.cache_dir / "agreement" / f"{digest[:32]}.json"
 

@@ -22,7 +22,7 @@ from clipsel_core.curation.exploring.projection import SAMPLE, SETTINGS_KEY, dra
 from clipsel_core.curation.exploring.vectors import PoolVectors
 from clipsel_core.curation.index.bitmaps import compiled
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.files import write_atomically
+from clipsel_core.places import Place
 from clipsel_core.runs.store import Run, sealed
 from clipsel_core.tasks import Report, part_of, silent
 
@@ -38,7 +38,7 @@ _STEPS, _LEAST_WIDTH = 64, 1e-3
 _NOISE = 1e-4
 
 
-def project(run: Run, *, sample: int = SAMPLE, seed: int = 0, report: Report = silent) -> Path:
+def project(run: Run, *, sample: int = SAMPLE, seed: int = 0, report: Report = silent) -> Path | Place:
     """Lays out a random sample of the run's pairs by their images with UMAP (cosine) and writes RUN/projection.parquet.
 
     sample: pairs to lay out; all where the run has fewer. Pairs that were set aside are not drawn. The same seed gives
@@ -63,9 +63,9 @@ def project(run: Run, *, sample: int = SAMPLE, seed: int = 0, report: Report = s
     columns = {"uid_hi": names["f0"], "uid_lo": names["f1"], "x": points[:, 0], "y": points[:, 1]}
     out = pa.table({name: np.ascontiguousarray(values) for name, values in columns.items()})
     out = out.replace_schema_metadata({SETTINGS_KEY: json.dumps(settings)})
-    write_atomically(run.projection_file, lambda aside: pq.write_table(sealed(out, "", ""), aside))
+    run.projection_file.write(lambda aside: pq.write_table(sealed(out, "", ""), aside))
     report(1, 1, "", "done")
-    return run.projection_file
+    return run.projection_file.for_others
 
 
 def _lay_out(images: np.ndarray, neighbours: int, seed: int, report: Report) -> np.ndarray:

@@ -13,6 +13,7 @@ Genetics 20 (1956), for the half that is added to each count.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -88,8 +89,9 @@ def read_projection(run: Run, table: ScoreTable | None = None) -> Projection | N
     """
     table = table or ScoreTable.open(run)
     try:
-        stat = run.projection_file.stat()
-        found = pq.read_table(run.projection_file)
+        (size, version), *_ = run.root.stamps([run.projection_file.name]).values() or [(0, 0)]
+        with run.projection_file.here() as file:
+            found = pq.read_table(file)
         check_seal(found)
         high, low = (found.column(name).cast(pa.uint64()).to_numpy() for name in ("uid_hi", "uid_lo"))
         x, y = (found.column(name).to_numpy().astype(np.float32) for name in ("x", "y"))
@@ -109,7 +111,8 @@ def read_projection(run: Run, table: ScoreTable | None = None) -> Projection | N
 
     # Kept beside the index, whose folder changes with the scores: to look a million rows up reads every uid. The stamp
     # changes with the map's file. A run that has no index is small.
-    kept = folder / f"map-{stat.st_mtime_ns:x}-{stat.st_size:x}.npy" if folder else None
+    version = f"{version:x}" if isinstance(version, int) else hashlib.sha256(version.encode()).hexdigest()[:16]
+    kept = folder / f"map-{version}-{size:x}.npy" if folder else None
     rows = load_or_make(kept, (len(found),), np.int64, look_up)
     order = np.argsort(rows, kind="stable")
     order = order[rows[order] >= 0]

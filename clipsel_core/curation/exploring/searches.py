@@ -9,6 +9,7 @@ similarities go to the smaller row.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ from clipsel_core.curation.exploring.projection import read_projection
 from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, Side, Vectors, vector_of
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import RunError, TargetError, UidError, reason_of
-from clipsel_core.files import write_atomically
+from clipsel_core.npy import put_npy
+from clipsel_core.places import Place
 from clipsel_core.pool.embeddings import ROUNDING, at_unit_length, row_lengths, row_scale
 from clipsel_core.pool.layout import Arch
 from clipsel_core.pool.target_files import find_target, read_target
@@ -149,7 +151,7 @@ def search_run(
 class _Searching:
     """The work that looks through a run's shards, by name, for those most like a vector. root: the run's folder."""
 
-    root: Path
+    root: Place
     vector: np.ndarray
     side: Side
     limit: int
@@ -157,7 +159,7 @@ class _Searching:
     folder: None = None
 
     @property
-    def description(self) -> Path:
+    def description(self) -> Place:
         return self.root / "run.json"
 
     def begin(self, device: str) -> Do:
@@ -300,10 +302,11 @@ def find_row(table: ScoreTable, uid: str) -> int:
     return int(row)
 
 
-def read_vector(path: Path) -> np.ndarray:
+def read_vector(path: str | os.PathLike[str]) -> np.ndarray:
     """One embedding: (D,) floats from a .npy of that shape or (1, D). Raises RunError where it is something else."""
     try:
-        found = np.load(path, allow_pickle=False)
+        with Place.of_named(path).here() as file:
+            found = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise RunError(path, expected="a .npy of one embedding", found=reason_of(error)) from error
     flat = found.reshape(-1) if found.ndim == 2 and len(found) == 1 else found
@@ -312,47 +315,52 @@ def read_vector(path: Path) -> np.ndarray:
     return flat
 
 
-def check_ending(path: Path, *endings: str) -> None:
+def check_ending(path: str | os.PathLike[str], *endings: str) -> None:
     """Raises RunError where a file's name ends in none of these; without any, in none that write_search knows."""
     endings = endings or _ENDINGS
-    if path.suffix not in endings:
-        raise RunError(path, expected=f"a name ending in {', '.join(endings)}", found=path.suffix or "no ending")
+    ending = Path(str(path)).suffix
+    if ending not in endings:
+        raise RunError(path, expected=f"a name ending in {', '.join(endings)}", found=ending or "no ending")
 
 
-def write_search(path: Path, result: SearchResult, query: SearchQuery) -> None:
+def write_search(path: str | os.PathLike[str], result: SearchResult, query: SearchQuery) -> None:
     """Writes what was found: uids with their similarity, best first (.parquet, .csv), or a uid list (.npy).
 
     The .npy is sorted and without similarities, as recipes and `score --target` take lists.
     Raises: RunError on another ending.
     """
     check_ending(path)
-    if path.suffix == ".npy":
-        uids.write_subset(path, uids.sort(result.table.uids_at(result.nearest.rows)))
+    path = Place.of_named(path)
+    if path.ending == "npy":
+        names = uids.sort(result.table.uids_at(result.nearest.rows))
+        path.write(lambda aside: put_npy(aside, names))
         return
     columns = pa.table({"uid": result.names, "similarity": result.nearest.similarity})
     columns = columns.replace_schema_metadata({_KEY: json.dumps(asdict(query))})
 
     def write(aside: Path) -> None:
-        if path.suffix == ".csv":
+        if path.ending == "csv":
             pacsv.write_csv(columns, aside)
         else:
             pq.write_table(sealed(columns, "", ""), aside)
 
-    write_atomically(path, write)
+    path.write(write)
 
 
-def read_query(path: Path) -> SearchQuery:
+def read_query(path: str | os.PathLike[str]) -> SearchQuery:
     """What a search was for. Raises RunError where the file is damaged or something else."""
     try:
-        return _QUERY.validate_json((pq.read_schema(path).metadata or {})[_KEY])
+        with Place.of_named(path).here() as file:
+            return _QUERY.validate_json((pq.read_schema(file).metadata or {})[_KEY])
     except (pa.ArrowException, LookupError, TypeError, ValueError, OSError) as error:
         raise _unreadable(path, error) from error
 
 
-def read_nearest(path: Path, table: ScoreTable) -> Nearest:
+def read_nearest(path: str | os.PathLike[str], table: ScoreTable) -> Nearest:
     """What a search found, less pairs that the run does not have (any more). Raises RunError as read_query does."""
     try:
-        found = pq.read_table(path)
+        with Place.of_named(path).here() as file:
+            found = pq.read_table(file)
         check_seal(found)
         rows = table.rows_of(uids.from_hex(found.column("uid")))
         similarity = found.column("similarity").cast(pa.float32()).to_numpy()
@@ -361,11 +369,13 @@ def read_nearest(path: Path, table: ScoreTable) -> Nearest:
     return Nearest(rows[rows >= 0], similarity[rows >= 0])
 
 
-def _unreadable(path: Path, error: Exception) -> RunError:
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> RunError:
     return RunError(path, expected="a search of the run", found=reason_of(error), remedy="delete it and search again")
 
 
-def list_searches(run: Run) -> list[Path]:
-    """The searches written beside the run, newest first."""
-    files = (run.root / "searches").glob("[!.]*.parquet")
-    return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+def list_searches(run: Run) -> list[Place]:
+    """The searches written beside the run, newest first; in a store by name."""
+    folder = run.root / "searches"
+    stamps = folder.stamps([name for name in folder.names() if name.endswith(".parquet")])
+    newest = sorted(stamps, key=lambda name: 0 if folder.remote else stamps[name][1], reverse=True)
+    return [folder / name for name in newest]

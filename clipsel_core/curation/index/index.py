@@ -128,7 +128,7 @@ def must_build(run: Run, fewest: int = _FEWEST_KEPT) -> bool:
     """Whether open_indexed would have to build the run's index first, which takes a while."""
     if not run.finished or run.pairs < fewest:
         return False
-    return not (run.root / "index" / stamp_of(run) / _DESCRIPTION).is_file()
+    return not (run.index_dir / stamp_of(run) / _DESCRIPTION).is_file()
 
 
 def open_indexed(run: Run, fewest: int = _FEWEST_KEPT, report: Report = silent) -> ScoreTable:
@@ -140,7 +140,7 @@ def open_indexed(run: Run, fewest: int = _FEWEST_KEPT, report: Report = silent) 
     table = ScoreTable.open(run)
     if not run.finished or run.pairs < fewest:
         return table
-    folder = run.root / "index" / stamp_of(run)
+    folder = run.index_dir / stamp_of(run)
     found = read_index(folder, table.metrics, len(table))
     if found is None:
         try:
@@ -163,13 +163,11 @@ def stamp_of(run: Run) -> str:
     """16 hex digits that change whenever the run's metrics or score files do."""
     shards = [file.stem for file in run.score_files]
     # All files of a metric lie in one folder: asking for each one's path would take longer than looking at it.
-    folders = sorted({run.file_with(metric, shard).parent for metric in run.metrics for shard in shards[:1]})
-    files = []
-    for folder in folders:
-        within = folder.relative_to(run.root).as_posix()
-        for name in sorted(f"{shard}.parquet" for shard in shards):
-            stat = os.stat(folder / name)
-            files.append((f"{within}/{name}", stat.st_size, stat.st_mtime_ns))
+    of_metrics = {run.file_with(metric, shard).parent for metric in run.metrics for shard in shards[:1]}
+    folders = {folder: folder.path.removeprefix(f"{run.root.path}/") for folder in of_metrics}
+    files, names = [], sorted(f"{shard}.parquet" for shard in shards)
+    for folder, within in sorted(folders.items(), key=lambda item: item[1]):
+        files += [(f"{within}/{name}", *stamp) for name, stamp in folder.stamps(names).items()]
     return hashlib.sha256(json.dumps([_VERSION, run.metrics, shards, files]).encode()).hexdigest()[:16]
 
 

@@ -15,7 +15,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 from clipsel_core import uids
 from clipsel_core.curation.index.bitmaps import read_only
 from clipsel_core.errors import PoolFormatError, RunError, UidError, counted
+from clipsel_core.places import Place
 from clipsel_core.pool.conventions import find_column
 from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column, read_uid_column
 from clipsel_core.runs.store import as_array
@@ -367,7 +367,7 @@ def _values(shard: Shard, column: str, positions: np.ndarray, *, as_stored: bool
 class Database:
     """DuckDB over the parquet files of a run. root: the run's folder, as errors name it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Place) -> None:
         self.root = root
         self._connection = duckdb.connect(":memory:", config={"preserve_insertion_order": True})
 

@@ -6,7 +6,8 @@ A *row number* is a pair's place in the run: the files of its finished shards on
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,9 @@ from clipsel_core.curation.index.columns import Columns, values_of
 from clipsel_core.curation.index.ranking import NO_SCORE, Ranking, extent
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.errors import RunError
-from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
+from clipsel_core.places import Place
+from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array, files_at_once
+from clipsel_core.tasks import in_order, in_threads
 
 if TYPE_CHECKING:
     from clipsel_core.curation.index.index import Index
@@ -201,7 +204,7 @@ class ScoreFiles:
     Everything is read anew when it is asked for. Every value is held against the seal of its file.
     """
 
-    def __init__(self, run: Run, files: list[Path]) -> None:
+    def __init__(self, run: Run, files: list[Place]) -> None:
         rows = {shard.name: shard.rows for shard in run.config.shards}
         self.run = run
         self.shard_names = tuple(file.stem for file in files)
@@ -257,9 +260,12 @@ class ScoreFiles:
 
         def batches() -> Iterator[pa.RecordBatch]:
             files = self._sealed(UID_HALVES[0])
-            for shard, numbers in zip(self.shard_names, self.rows_of_shards(), strict=True):
-                table = files.read(shard, UID_HALVES).select(UID_HALVES)
-                yield from table.append_column("row", pa.array(np.arange(numbers.start, numbers.stop))).to_batches()
+            depth = files_at_once(self.run.root) if self.run.root.remote else 1
+            with ThreadPoolExecutor(depth) as threads:
+                read = in_order(self.shard_names, lambda shard: threads.submit(files.read, shard, UID_HALVES), depth)
+                for (_, table), numbers in zip(read, self.rows_of_shards(), strict=True):
+                    rows = pa.array(np.arange(numbers.start, numbers.stop))
+                    yield from table.select(UID_HALVES).append_column("row", rows).to_batches()
 
         pairs = pa.RecordBatchReader.from_batches(_PAIR, batches())
         rows = np.full(len(wanted), -1, np.int64)
@@ -300,7 +306,7 @@ class ScoreFiles:
                 for chunk, place in zip(chunks, ends, strict=False):
                     out[place : place + len(chunk)] = as_array(chunk)
 
-        bitmaps.on_all_cores(read, range(len(self.shard_names)))
+        self._each(read, range(len(self.shard_names)))
 
     def _gather(self, names: list[str], rows: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of one kind of file of the asked rows, in their order; opens only the files they lie in."""
@@ -316,5 +322,13 @@ class ScoreFiles:
                 values = table.column(name).combine_chunks()
                 out[name][places] = as_array(values)[rows[places] - self._starts[shard]]
 
-        bitmaps.on_all_cores(take, used.tolist(), np.split(order, firsts[1:]))
+        self._each(take, used.tolist(), np.split(order, firsts[1:]))
         return out
+
+    def _each(self, work: Callable[..., object], *items: Iterable) -> None:
+        """Does some work for each item in threads: on all cores; of a store, for as many files as are asked for."""
+        if not self.run.root.remote:
+            bitmaps.on_all_cores(work, *items)
+            return
+        with ThreadPoolExecutor(files_at_once(self.run.root)) as threads:
+            in_threads(threads, work, *items)

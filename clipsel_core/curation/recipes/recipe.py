@@ -21,6 +21,7 @@ mistake is named with its line. Numbers are kept as they are written, so that 0.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -50,7 +51,7 @@ from clipsel_core import uids
 from clipsel_core.curation.recipes.derived import Mix, Negated, Noise, Standardise, words_of
 from clipsel_core.curation.recipes.uidlists import ENDINGS
 from clipsel_core.errors import RecipeError, UidError, quoted
-from clipsel_core.files import write_atomically
+from clipsel_core.places import Place, protocol_of
 
 MOST_SAMPLES = (1 << 32) - 1
 """How many samples a selection may be."""
@@ -561,7 +562,7 @@ class Recipe(Frozen):
     name: Annotated[str, Field(max_length=200)] | None = None
     columns: tuple[tuple[str, Mix], ...] = ()
     steps: Annotated[tuple[AnyStep, ...], Field(min_length=1)]
-    _folder: Path = PrivateAttr(default_factory=Path)
+    _folder: Place = PrivateAttr(default_factory=lambda: Place.of_named("."))
     _lines: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
@@ -573,17 +574,17 @@ class Recipe(Frozen):
         return {**values, "columns": tuple({**found, **dict(values.get("columns", ()))}.items())} if found else values
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """Where relative names of uid lists begin: the folder of the recipe's file."""
         return self._folder
 
-    def in_folder(self, folder: Path) -> Recipe:
+    def in_folder(self, folder: str | os.PathLike[str]) -> Recipe:
         """The same recipe with its uid lists looked for in another folder."""
         moved = self.model_copy()
-        moved._folder = folder
+        moved._folder = Place.of_named(folder)
         return moved
 
-    def list_files(self) -> list[Path]:
+    def list_files(self) -> list[Place]:
         """The uid lists that the enabled steps read."""
         return [self.folder / step.value for step in self.steps if step.enabled and isinstance(step, ListStep)]
 
@@ -661,14 +662,15 @@ _EXPECTED = {
 }
 
 
-def load_recipe(path: str | Path, columns: Collection[str] | None = None) -> Recipe:
-    """The recipe in a YAML file. columns: those of the run, where they are to be checked.
+def load_recipe(path: str | os.PathLike[str], columns: Collection[str] | None = None) -> Recipe:
+    """The recipe in a YAML file, which may lie in a store. columns: those of the run, where they are to be checked.
 
     Raises: RecipeError naming file and line, what is allowed there and what was found.
     """
-    path = Path(path)
+    path = Place.of_named(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        # As a text file is read, whichever way its lines end.
+        text = io.TextIOWrapper(io.BytesIO(path.read()), encoding="utf-8").read()
     except UnicodeDecodeError as error:
         raise RecipeError(path, expected="text in UTF-8", found=f"byte {error.start} is none") from error
     except OSError as error:
@@ -677,7 +679,11 @@ def load_recipe(path: str | Path, columns: Collection[str] | None = None) -> Rec
 
 
 def parse_recipe(
-    text: str, where: str = "recipe", columns: Collection[str] | None = None, *, folder: Path | None = None
+    text: str,
+    where: str = "recipe",
+    columns: Collection[str] | None = None,
+    *,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Recipe:
     """The recipe that a YAML text says. where: what errors call it. folder: where its uid lists lie.
 
@@ -712,7 +718,7 @@ def parse_recipe(
     recipe._lines.update(root.value["columns"].keys if defined else {})
     if columns is not None:
         check_columns(recipe, columns)
-    return recipe.in_folder(folder or Path())
+    return recipe.in_folder(folder) if folder else recipe
 
 
 @lru_cache(maxsize=16)  # A page asks for the same recipe's more than once, and it takes a millisecond.
@@ -751,18 +757,25 @@ def _plain_step(step: AnyStep) -> dict[str, Any]:
     return ordered if enabled else {**ordered, "enabled": False}
 
 
-def save_recipe(recipe: Recipe, path: str | Path) -> Recipe:
+def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> Recipe:
     """Writes a recipe to a file, whole or not at all, its uid lists named from there. Returns it as written."""
-    path = Path(path)
+    path = Place.of_named(path)
     steps: list[AnyStep] = []
     for step in recipe.steps:
-        if isinstance(step, ListStep) and not os.path.isabs(step.value):
-            moved = Path(os.path.relpath(recipe.folder / step.value, path.parent)).as_posix()
+        if isinstance(step, ListStep) and not (os.path.isabs(step.value) or protocol_of(step.value)):
+            moved = _named_from(path.parent, recipe.folder, step.value)
             step = step.model_copy(update={step.kind: moved})
         steps.append(step)
     written = Recipe(name=recipe.name, columns=recipe.columns, steps=tuple(steps))
-    write_atomically(path, lambda aside: aside.write_text(dump_recipe(written), encoding="utf-8"))
+    path.write_bytes(dump_recipe(written).encode())
     return written.in_folder(path.parent)
+
+
+def _named_from(folder: Place, other: Place, name: str) -> str:
+    """How a recipe in a folder names a list that one in another folder calls so."""
+    if folder.remote or other.remote:
+        return name if folder == other else str((other / name).absolute())
+    return Path(os.path.relpath(other / name, folder)).as_posix()
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import re
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from clipsel_core.curation.recipes.recipe import AnyStep, HandStep, ListStep, Recipe, dump_recipe, parse_recipe
 from clipsel_core.errors import RecipeError, quoted
+from clipsel_core.places import Place
 
 # Chats, proxies and older browsers cut longer addresses.
 MOST_CHARACTERS = 4_000
@@ -67,7 +67,7 @@ def encode_link(steps: Sequence[AnyStep], *, run: str, lists: Collection[str]) -
     return RecipeLink(text, hand, left)
 
 
-def decode_link(text: str, *, run: str, columns: Collection[str], lists: Collection[str], folder: Path) -> LinkedSteps:
+def decode_link(text: str, *, run: str, columns: Collection[str], lists: Collection[str], folder: Place) -> LinkedSteps:
     """The steps that a link holds, checked against the run. folder: where the run's lists are named from.
 
     Raises: RecipeError where the text is broken, too long, for another run, or names a column or list that this run

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,15 +17,17 @@ import pyarrow.parquet as pq
 from clipsel_core import uids
 from clipsel_core.errors import UidError, reason_of
 from clipsel_core.files import expect_regular
+from clipsel_core.places import PATIENT, Place
 from clipsel_core.pool.conventions import encoding_of, find_column, find_uids, separator_of
 
 _HEAD_BYTES = 1 << 16
 _COUNT, _MOST = "count", 1 << 32
 
 
-def read_uid_list(path: Path) -> np.ndarray:
+def read_uid_list(path: str | os.PathLike[str]) -> np.ndarray:
     """The distinct uids of a list, ascending: (M,) UID_DTYPE. Repeats are counted in a logged warning.
 
+    path: also an address in a store.
     By ending: .npy as `uids.read_subset` takes it; .txt with a uid a line; .csv with a column of uids, its fields
     separated by commas, semicolons, tabs or bars; .parquet with a column of uids, or of their halves of uint64. The
     columns' names, uid or uids, uid_hi and uid_lo, may be in any case. Text is UTF-8, or what its byte order mark says.
@@ -32,7 +36,7 @@ def read_uid_list(path: Path) -> np.ndarray:
     return uids.distinct(_read(path, counted=False).uids, path)
 
 
-def read_counted_list(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_counted_list(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """The distinct uids of a list, ascending, (M,) UID_DTYPE, and how often it names each, (M,) int64.
 
     path: as in read_uid_list. A uid counts as often as it stands there; in a .csv or .parquet with a column count as
@@ -55,17 +59,32 @@ class _List(NamedTuple):
     counts: np.ndarray | None = None
 
 
-def _read(path: Path, *, counted: bool) -> _List:
-    reader = _READERS.get(path.suffix.lower())
+def _read(path: str | os.PathLike[str], *, counted: bool) -> _List:
+    place = Place.of(path).patient(PATIENT)
+    suffix = Path(place.name).suffix
+    reader = _READERS.get(suffix.lower())
     if reader is None:
-        raise UidError(path, expected=f"a name ending in {ENDINGS}", found=path.suffix or "no ending")
+        raise UidError(place, expected=f"a name ending in {ENDINGS}", found=suffix or "no ending")
     try:
-        expect_regular(path)
-        return reader(path, counted)
+        with place.here() as file, _called(place, file):
+            expect_regular(file)
+            return reader(file, counted)
     except FileNotFoundError as error:
-        raise UidError(path, expected="a list of uids", found="no such file") from error
+        raise UidError(place, expected="a list of uids", found="no such file") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UidError(path, expected=f"a {path.suffix} file of uids", found=reason_of(error)) from error
+        raise UidError(place, expected=f"a {suffix} file of uids", found=reason_of(error)) from error
+
+
+@contextmanager
+def _called(place: Place, file: Path) -> Iterator[None]:
+    """Has errors of a file call it by where it came from."""
+    try:
+        yield
+    except UidError as error:
+        if not place.remote:
+            raise
+        where = error.where.replace(str(file), place.address)
+        raise UidError(where, expected=error.expected, found=error.found, remedy=error.remedy) from error
 
 
 def _read_npy(path: Path, _: bool) -> _List:

@@ -25,8 +25,8 @@ from clipsel_core import __version__, uids
 from clipsel_core.curation.recipes.recipe import Recipe, Sample, dump_recipe
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError, PoolFormatError, counted, reason_of
-from clipsel_core.files import put_json, sha256_of, write_together
-from clipsel_core.places import Place
+from clipsel_core.files import put_json, sha256_of
+from clipsel_core.places import Place, write_together
 from clipsel_core.runs.store import Run, check_outside
 from clipsel_core.tasks import Report, silent
 
@@ -40,8 +40,8 @@ ENDINGS = (".npy", ".parquet", ".csv", ".txt")
 class Manifest:
     """What was exported. path, manifest_path: the two files. content: the manifest as its JSON says it."""
 
-    path: Path
-    manifest_path: Path
+    path: Path | Place
+    manifest_path: Path | Place
     content: dict[str, Any]
 
     @property
@@ -64,21 +64,21 @@ def export(
     run: Run,
     selection: Selection,
     recipe: Recipe,
-    out: str | Path,
+    out: str | os.PathLike[str],
     report: Report = silent,
     *,
     samples_seen: int | None = None,
 ) -> Manifest:
     """Writes a selection's uids, ascending, and beside them <out>.manifest.json. Both appear whole, or neither does.
 
-    out: its ending says what is written. .npy: dtype u8,u8, as DataComp's resharder takes it; .txt: a uid a line, both
-        with a uid as often as it counts; .parquet and .csv: the uid as 32 hex digits, its count where samples were
-        drawn, and every metric of the run.
+    out: a path, or an address in a store; its ending says what is written. .npy: dtype u8,u8, as DataComp's resharder
+        takes it; .txt: a uid a line, both with a uid as often as it counts; .parquet and .csv: the uid as 32 hex
+        digits, its count where samples were drawn, and every metric of the run.
     samples_seen: how many a training is going to see, for the epochs in the manifest; see manifest_of.
     Raises: ExportError where nothing is selected, on another ending, where the file cannot be written, or would lie in
         a run or a pool (but for a run's exports/).
     """
-    out = Path(out)
+    out = Place.of_named(out)
     check_name(out)
     check_some(selection)
     manifest_path = out.with_name(f"{out.name}.manifest.json")
@@ -86,7 +86,7 @@ def export(
     content = manifest_of(run, selection, recipe, samples_seen=samples_seen)
 
     def write(aside: Path) -> None:
-        _write(selection, out.suffix.lower(), aside)
+        _write(selection, f".{out.ending}", aside)
         report(8, 10, "", "Reading them back for the SHA-256 …")
         content.update(file=out.name, sha256=sha256_of(aside), size_bytes=aside.stat().st_size)
 
@@ -100,13 +100,14 @@ def export(
         found = error.strerror or str(error)
         remedy = "make room, or choose another folder"
         raise ExportError(out, expected="to write the subset", found=found, remedy=remedy) from error
-    return Manifest(out, manifest_path, content)
+    return Manifest(out.for_others, manifest_path.for_others, content)
 
 
-def check_name(out: Path) -> None:
+def check_name(out: Place) -> None:
     """Raises ExportError on another ending than those of subsets, also on a place in a run or a pool."""
-    if out.suffix.lower() not in ENDINGS:
-        raise ExportError(out, expected=f"a name ending in {', '.join(ENDINGS)}", found=out.suffix or "no ending")
+    ending = f".{out.ending}" if out.ending else ""
+    if ending not in ENDINGS:
+        raise ExportError(out, expected=f"a name ending in {', '.join(ENDINGS)}", found=ending or "no ending")
     check_outside(out)
 
 
@@ -134,7 +135,7 @@ def manifest_of(
         **_epochs(selection, recipe, samples_seen, selection.samples if written is None else written),
         "recipe": dump_recipe(recipe),
         "steps": [asdict(step) for step in selection.report],
-        "run": {**run.config.model_dump(mode="json", exclude={"shards"}), "name": run.root.resolve().name},
+        "run": {**run.config.model_dump(mode="json", exclude={"shards"}), "name": run.root.absolute().name},
         **{
             name: [one.model_dump(mode="json") for one in added]
             for name, added in (("added_targets", run.added_targets), ("added_columns", run.added_columns))
@@ -142,7 +143,7 @@ def manifest_of(
         },
         "shards": list(selection.table.shard_names),
         "shards_planned": len(run.config.shards),
-        "run_json_sha256": sha256_of(run.root / "run.json"),
+        "run_json_sha256": (run.root / "run.json").sha256(),
         "versions": {
             "clipsel": __version__,
             "numpy": np.__version__,
@@ -163,14 +164,14 @@ def _epochs(selection: Selection, recipe: Recipe, samples_seen: int | None, samp
     return {"samples_seen": seen, "epochs": seen / samples, "pairs_by_times_seen": by_times}
 
 
-def reshard_commands(pool: str | os.PathLike[str], subset: Path) -> list[str]:
+def reshard_commands(pool: str | os.PathLike[str], subset: Place) -> list[str]:
     """The lines that write a subset's pairs as training shards, from the tars of its pool.
 
     resharder.py finds tars by their numbers and counts of pairs, which <tar>_stats.json has beside each, as img2dataset
     and `embed --pack` write it; where it would not find them, a line says so.
     """
     try:
-        folder = Place.of_pool(pool) / "shards"
+        folder = Place.of_named(pool) / "shards"
         there = folder.names()
     except (OSError, PoolFormatError) as error:
         return [f"# no tars for resharder.py, as the pool cannot be read: {reason_of(error)}"]
@@ -199,7 +200,7 @@ def reshard_commands(pool: str | os.PathLike[str], subset: Path) -> list[str]:
     return [*[said] * bool(bare), "mkdir -p $SHARDS", command]
 
 
-def train_commands(shards: Path | None, pool_pairs: int) -> list[str]:
+def train_commands(shards: Place | None, pool_pairs: int) -> list[str]:
     """The lines that train on shards; those of reshard_commands where None. pool_pairs: decide the scale."""
     scale, samples = next(((name, most) for name, most in _SCALES.items() if pool_pairs <= most), _LARGEST)
     folder = _quoted(shards) if shards else "$SHARDS"
@@ -210,7 +211,7 @@ def train_commands(shards: Path | None, pool_pairs: int) -> list[str]:
     ]
 
 
-def open_clip_commands(shards: Path, tars: list[str]) -> list[str]:
+def open_clip_commands(shards: Place, tars: list[str]) -> list[str]:
     """The lines that train on shards with open_clip, which reads their counts of pairs from sizes.json beside them.
 
     tars: their names, <number>.tar. It wants a tar or more for each of its workers.
@@ -219,7 +220,7 @@ def open_clip_commands(shards: Path, tars: list[str]) -> list[str]:
     names = tars[0]
     if len(tars) > 1:
         names = f"{{{first}..{last}}}.tar" if int(last) - int(first) + 1 == len(tars) else f"{{{','.join(tars)}}}"
-    folder = re.sub(r"([\\{},])", r"\\\1", str(shards.resolve()))
+    folder = re.sub(r"([\\{},])", r"\\\1", str(shards.absolute()))
     return [
         f"python -m open_clip_train.main --dataset-type webdataset --train-data {shlex.quote(f'{folder}/{names}')}"
         f" --workers {min(4, len(tars))} --model $MODEL --logs $OUTPUT"
@@ -249,5 +250,5 @@ def _write(selection: Selection, ending: str, aside: Path) -> None:
         pq.write_table(columns, aside, compression="zstd", use_dictionary=False)
 
 
-def _quoted(path: str | os.PathLike[str]) -> str:
-    return shlex.quote(str(Place.of(path).absolute()))
+def _quoted(place: Place) -> str:
+    return shlex.quote(str(place.absolute()))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.uidlists import read_uid_list
+from clipsel_core.places import Place
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def overlap(sets: Mapping[str, np.ndarray]) -> Overlap:
     return Overlap(names, both)
 
 
-def listed_pairs(table: ScoreTable, path: Path) -> tuple[np.ndarray, int]:
+def listed_pairs(table: ScoreTable, path: Place) -> tuple[np.ndarray, int]:
     """The pairs of a run that a list of uids names, a bitmap, and how many of its uids the run lacks.
 
     Raises: UidError where it is no list of uids.

@@ -26,10 +26,10 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ from clipsel_core.curation.recipes.recipe import (
 from clipsel_core.curation.recipes.uidlists import read_counted_list, read_uid_list
 from clipsel_core.curation.selecting import filters
 from clipsel_core.errors import RecipeError, SamplingError, UidError
-from clipsel_core.files import sha256_of
+from clipsel_core.places import Place
 from clipsel_core.runs.store import Run
 
 _SET_BYTES = 32 << 20
@@ -503,8 +503,8 @@ class Picker:
             path = recipe.folder / getattr(step, step.kind)
             name = f"{step.kind} {path}"
             name += " counted" if isinstance(step, ListStep) and step.counted else ""
-            if path.exists():  # Else reading it says what is wrong.
-                name += f" {path.stat().st_mtime_ns} {path.stat().st_size}"
+            with suppress(OSError):  # Reading it says what is wrong.
+                name += " {1} {0}".format(*path.stamp())
         return self._lists.get(name, lambda: _Listed.of(step, path, name, self.table))
 
 
@@ -521,7 +521,7 @@ class _Listed:
     counts: np.ndarray | None = None
 
     @classmethod
-    def of(cls, step: AnyStep, path: Path | None, name: str, table: ScoreTable) -> _Listed:
+    def of(cls, step: AnyStep, path: Place | None, name: str, table: ScoreTable) -> _Listed:
         """Reads the step's list. Raises RecipeError as select does."""
         often = None
         if path is None:
@@ -532,7 +532,7 @@ class _Listed:
                     named, often = read_counted_list(path)
                 else:
                     named = read_uid_list(path)
-                digest = sha256_of(path)
+                digest = path.sha256()
             except UidError as error:
                 where = f"{step.where}: {error.where}"
                 raise RecipeError(where, expected=error.expected, found=error.found, remedy=error.remedy) from error

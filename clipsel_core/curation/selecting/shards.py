@@ -15,11 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,11 +32,12 @@ from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.selecting.export import check_some, manifest_of
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError, counted
-from clipsel_core.files import made_folder, sha256_of, write_atomically, write_json
+from clipsel_core.files import made_folder, sha256_of
+from clipsel_core.places import Place
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.layout import parquet_file
 from clipsel_core.pool.making.decode import Unusable, quiet_pillow
-from clipsel_core.pool.making.packing import check_whole, for_loaders, new_tar, write_stats
+from clipsel_core.pool.making.packing import check_whole, for_loaders, new_tar, stats_file, write_stats
 from clipsel_core.pool.making.settings import hold_folder
 from clipsel_core.runs.columns import Column
 from clipsel_core.runs.store import Run, check_outside
@@ -64,7 +66,7 @@ def export_shards(
     run: Run,
     selection: Selection,
     recipe: Recipe,
-    out: str | Path,
+    out: str | os.PathLike[str],
     *,
     pairs_per_shard: int = PAIRS_PER_SHARD,
     scores: bool = False,
@@ -94,10 +96,10 @@ def export_shards(
         else, or cannot be written; PoolFormatError where a store that holds images stays away, or the pool is not as it
         was scored.
     """
-    out, (rows, copies) = Path(out), _in_order(selection)
+    out, (rows, copies) = Place.of_named(out), _in_order(selection)
     settings = {
         "format": 3,
-        "run_json_sha256": sha256_of(run.root / "run.json"),
+        "run_json_sha256": (run.root / "run.json").sha256(),
         "selection_sha256": hashlib.sha256(selection.uids().tobytes()).hexdigest(),
         "pairs_per_shard": pairs_per_shard,
         "scores": scores,
@@ -109,10 +111,10 @@ def export_shards(
     try:
         _check_same(out, settings)
         images = _images(run, selection.table, named, finding)
-        with quiet_pillow(), made_folder(out), hold_folder(out):
+        with quiet_pillow(), made_folder(Path(out)), hold_folder(Path(out)):
             _check_same(out, settings)
             if not (out / "export.json").exists():
-                write_json(out / "export.json", settings)
+                (out / "export.json").write_json(settings)
             work = _Work(selection.table, images, scores, selection.counts is not None)
             done = 0
             # Of one size, or one more: open_clip's workers take the same number of pairs, each from tars of its own.
@@ -121,7 +123,7 @@ def export_shards(
                 work.write(out / f"{number:08d}.tar", *parts)
                 done += len(parts[0])
                 report(done, len(rows), "pairs")
-            return _finish(run, selection, recipe, out, settings, samples_seen)
+            return _finish(run, selection, recipe, out, settings, samples_seen, tars)
     except OSError as error:
         found, remedy = error.strerror or str(error), "make room and start again: finished tars are kept"
         raise ExportError(error.filename or out, expected="to write the shards", found=found, remedy=remedy) from error
@@ -156,13 +158,13 @@ class _Work:
         left_out = {pool.uid_column, pool.text_column, pool.url_column, "json", *_FIELDS, *self.table.metrics}
         return tuple(name for name in self.table.columns if name in pool.columns and name not in left_out)
 
-    def write(self, tar: Path, rows: np.ndarray, copies: np.ndarray) -> None:
+    def write(self, tar: Place, rows: np.ndarray, copies: np.ndarray) -> None:
         """Writes a tar and its stats, which mark that it is done. copies: which of its pair each row is."""
-        done = tar.with_name(f"{tar.stem}_stats.json")
-        if done.exists() and (tar.exists() or not json.loads(done.read_bytes())["successes"]):
+        done = stats_file(tar)
+        if done.exists() and (tar.exists() or not json.loads(done.read())["successes"]):
             return
         lost: dict[str, list[str]] = {"missing": [], "unreadable": []}
-        written, counts, stays = 0, dict.fromkeys(_COUNTED, 0), Counter[str]()
+        written, counts, stays, facts_of_tar = 0, dict.fromkeys(_COUNTED, 0), Counter[str](), dict[str, str | int]()
 
         def fill(aside: Path) -> None:
             nonlocal written
@@ -181,12 +183,12 @@ class _Work:
                     counts["encoded_again"] += pair.encoded_again
                     counts["without_caption"] += not facts["caption"].strip()
                 written = packer.count
+            facts_of_tar.update(sha256=sha256_of(aside), size_bytes=aside.stat().st_size)
 
-        write_atomically(tar, fill)
-        more = {"sha256": sha256_of(tar), "size_bytes": tar.stat().st_size, **counts, **lost}
-        more["json_stays"] = dict(sorted(stays.items()))
+        tar.write(fill)
+        more = {**facts_of_tar, **counts, **lost, "json_stays": dict(sorted(stays.items()))}
         if not written:
-            tar.unlink()
+            tar.remove()
         write_stats(tar, written, **more)
 
     def _pairs(self, rows: np.ndarray) -> Iterator[tuple[_Pair, dict[str, Any], dict[str, Any]]]:
@@ -255,16 +257,15 @@ def _images(run: Run, table: ScoreTable, named: Sequence[str], finding: Report) 
     return images
 
 
-def _check_same(out: Path, settings: dict[str, Any]) -> None:
+def _check_same(out: Place, settings: dict[str, Any]) -> None:
     """Makes sure that `out` is new, empty, or was begun with these settings. Raises: ExportError, OSError."""
     path = out / "export.json"
     if not path.exists():
-        there = sorted(out.iterdir()) if out.exists() else []
-        if found := next((name for name in there if not name.name.startswith(".")), None):
-            raise ExportError(out, expected="an empty folder, or one of export's", found=found.name)
+        if found := next(iter([*out.names(), *out.folders()]), None):
+            raise ExportError(out, expected="an empty folder, or one of export's", found=found)
         return
     try:
-        begun = json.loads(path.read_bytes())
+        begun = json.loads(path.read())
         changed = next((name for name in settings if begun.get(name) != settings[name]), None)
     except (ValueError, AttributeError) as error:
         raise ExportError(path, expected="the settings of an export", found=str(error)) from error
@@ -277,14 +278,21 @@ def _check_same(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _finish(
-    run: Run, selection: Selection, recipe: Recipe, out: Path, settings: dict[str, Any], samples_seen: int | None
+    run: Run,
+    selection: Selection,
+    recipe: Recipe,
+    out: Place,
+    settings: dict[str, Any],
+    samples_seen: int | None,
+    count: int,
 ) -> dict[str, Any]:
-    """Puts the tars' stats together and checks that every selected pair is accounted for."""
+    """Puts the stats of so many tars together and checks that every selected pair is accounted for."""
     tars, noted, stays = [], dict.fromkeys(_COUNTED, 0), Counter[str]()
     lost: dict[str, list[str]] = {"missing": [], "unreadable": []}
-    stats_files = sorted(out.glob("*_stats.json"))
-    for path in stats_files:
-        stats = json.loads(path.read_bytes())
+    stats_files = [stats_file(out / f"{number:08d}.tar") for number in range(count)]
+    with ThreadPoolExecutor(_READERS) as threads:
+        read = list(threads.map(Place.read, stats_files))
+    for path, stats in zip(stats_files, map(json.loads, read), strict=True):
         for what in _COUNTED:
             noted[what] += stats[what]
         stays.update(stats["json_stays"])
@@ -302,18 +310,18 @@ def _finish(
     if not written:
         # So that the next attempt looks for the images again, and the folder goes where it was made for this one.
         for path in (*stats_files, out / "export.json"):
-            path.unlink()
+            path.remove()
         raise _no_image(selection, counts)
     for what, names in lost.items():
         if names:
             text = "".join(f"{uid}\n" for uid in dict.fromkeys(names))
-            write_atomically(out / f"{what}.txt", partial(Path.write_text, data=text))
-    write_json(out / "sizes.json", {tar["file"]: tar["pairs"] for tar in tars})
-    write_json(out / "__len__", written)
+            (out / f"{what}.txt").write_bytes(text.encode())
+    (out / "sizes.json").write_json({tar["file"]: tar["pairs"] for tar in tars})
+    (out / "__len__").write_json(written)
     content = manifest_of(run, selection, recipe, samples_seen=samples_seen, written=written)
     content |= settings | counts | noted
     content |= {"json_stays": dict(sorted(stays.items())), "tars": tars}
-    write_json(out / "manifest.json", content)
+    (out / "manifest.json").write_json(content)
     return content
 
 

@@ -18,9 +18,9 @@ from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import ClipselError, counted
-from clipsel_core.files import sha256_of
-from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, is_sealed, score_file
-from clipsel_core.tasks import Report, allowed_cores, silent
+from clipsel_core.places import Place
+from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, files_at_once, is_sealed, score_file
+from clipsel_core.tasks import Report, silent
 
 # What float32 may differ by from float64, of values of about 1 and in proportion.
 _TOLERANCE = 2e-5
@@ -54,17 +54,24 @@ def verify(run: Run, *, report: Report = silent) -> Verified:
             said, example = counted(int(same.sum()), "repeats"), uids.to_hex(ordered[same][:1])[0].as_py()
             found.problems.append(f"{run.root}: expected each uid once, found {said}, such as {example}")
         found.problems += _score_problems(run, table)
-        folder = run.root / "index" / stamp_of(run)
+        folder = run.index_dir / stamp_of(run)
         if folder.is_dir():
             index = read_index(folder, table.metrics, len(table))
             damaged = index is None or index.uids is None or index.rows_of(index.uids[:1]) is None
             if damaged or any(index.ranking(metric) is None for metric in table.metrics):  # type: ignore[union-attr]
                 said = "expected the index as written, found it damaged; delete it: it is built again"
                 found.problems.append(f"{folder}: {said}")
-        for manifest in sorted([*run.exports_dir.glob("*.manifest.json"), *run.exports_dir.glob("*/manifest.json")]):
+        for manifest in _manifests(run.exports_dir):
             found.exports += 1
             found.problems += [f"{manifest}: {problem}" for problem in _export_problems(run, table, manifest)]
     return found
+
+
+def _manifests(exports: Place) -> list[Place]:
+    """Those of uid lists and of shards."""
+    of_lists = [exports / name for name in exports.names() if name.endswith(".manifest.json")]
+    of_shards = [exports / name / "manifest.json" for name in exports.folders()]
+    return sorted([*of_lists, *(file for file in of_shards if file.exists())], key=str)
 
 
 def _check_files(run: Run, found: Verified, report: Report) -> None:
@@ -88,7 +95,7 @@ def _check_files(run: Run, found: Verified, report: Report) -> None:
         return problems, own is not None and is_sealed(own)
 
     unsealed = 0
-    with ThreadPoolExecutor(allowed_cores()) as threads:
+    with ThreadPoolExecutor(files_at_once(run.root)) as threads:
         for problems, sealed in threads.map(look, names):
             found.problems += problems
             found.files += 1 + len(added)
@@ -114,15 +121,15 @@ def _score_problems(run: Run, table: ScoreTable) -> Iterator[str]:
             yield f"{where}: expected s_cliploss = clip_score - r_image - r_text, found another"
 
 
-def _export_problems(run: Run, table: ScoreTable, manifest: Path) -> Iterator[str]:
+def _export_problems(run: Run, table: ScoreTable, manifest: Place) -> Iterator[str]:
     """What of an export is not as its manifest says, or not what its recipe picks now."""
     try:
-        said = json.loads(manifest.read_bytes())
+        said = json.loads(manifest.read())
         recipe = parse_recipe(said["recipe"], str(manifest), table.columns, folder=run.recipes_dir)
         files = [said] if "file" in said else said["tars"]
         for each in files:
             path = manifest.parent / Path(each["file"]).name
-            if path.stat().st_size != each["size_bytes"] or sha256_of(path) != each["sha256"]:
+            if path.size() != each["size_bytes"] or path.sha256() != each["sha256"]:
                 yield f"expected {path.name} as it was exported, found other bytes"
                 return
         if said["shards"] != list(table.shard_names):

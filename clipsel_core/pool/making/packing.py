@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clipsel_core.files import write_json
+from clipsel_core.places import Place
 from clipsel_core.pool.making.decode import Unusable, decode
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -68,10 +69,16 @@ def new_tar(path: Path) -> Iterator[TarPacker]:
         packer.close()
 
 
-def write_stats(tar: Path, count: int, **more: object) -> None:
-    """Writes <tar>_stats.json beside a tar, where DataComp's resharder reads its number of pairs. more: of its own."""
-    path = tar.with_name(f"{tar.stem}_stats.json")
-    write_json(path, {"count": count, "successes": count, "failed_to_download": 0, "failed_to_resize": 0, **more})
+def stats_file(tar: str | os.PathLike[str]) -> Place:
+    """<tar>_stats.json beside a tar."""
+    tar = Place.of_named(tar)
+    return tar.with_name(f"{tar.stem}_stats.json")
+
+
+def write_stats(tar: str | os.PathLike[str], count: int, **more: object) -> None:
+    """Writes stats_file, where DataComp's resharder reads a tar's number of pairs. more: of its own."""
+    counts = {"count": count, "successes": count, "failed_to_download": 0, "failed_to_resize": 0}
+    stats_file(tar).write_json({**counts, **more})
 
 
 def image_ending(data: bytes) -> str:

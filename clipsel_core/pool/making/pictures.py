@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError, TeacherError, counted
-from clipsel_core.files import write_together
 from clipsel_core.npy import put_npy
+from clipsel_core.places import Place, write_together
 from clipsel_core.pool.layout import Arch, Pool, expect_teacher, find_teacher, read_teachers
 from clipsel_core.pool.making.decode import MOST_PIXELS, quiet_pillow
 from clipsel_core.pool.making.embed import Precision, Teacher, embed_captions, load_teacher, weights_digest
@@ -43,18 +44,19 @@ class Embedded:
         """How many were rejected for each reason."""
         return Counter(kind_of(reason) for reason in self.rejected["reason"].to_pylist())
 
-    def write(self, out: Path) -> None:
+    def write(self, out: str | os.PathLike[str]) -> None:
         """Writes the rows as .npy, and beside it a parquet of the rejected, if there are any: all or nothing."""
+        out = Place.of_named(out)
         listed = rejected_file(out)
-        writes: dict[Path, Callable[[Path], object]] = {out: lambda aside: put_npy(aside, self.rows)}
+        writes: dict[Place, Callable[[Path], object]] = {out: lambda aside: put_npy(aside, self.rows)}
         if self.rejected.num_rows:
             writes = {listed: lambda aside: pq.write_table(self.rejected, aside)} | writes
         write_together(writes)
         if not self.rejected.num_rows:
-            listed.unlink(missing_ok=True)
+            listed.remove()
 
 
-def rejected_file(out: Path) -> Path:
+def rejected_file(out: Place) -> Place:
     """Where the pictures are listed that are not in a .npy of embeddings."""
     return out.with_name(f"{out.stem}_rejected.parquet")
 

@@ -40,7 +40,7 @@ _BAD_ROWS = {
 }
 _TARGET = f"{NORMSIM} of every pair to it becomes a metric like the others: on sliders, in recipes and galleries."
 # A command's arguments and its options, from where the uploads are kept.
-_Prepared = Callable[[list[Path]], tuple[list[Path | str], Mapping[str, Option]]]
+_Prepared = Callable[[list[Path]], tuple[list[str | os.PathLike[str]], Mapping[str, Option]]]
 _START: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:"}
 
 
@@ -105,7 +105,7 @@ def ask_for_pool() -> None:
 
         def prepare() -> _Prepared:
             pool = folders.pool_to_make(name)
-            paths = [folders.source(source), pool]
+            paths: list[str | os.PathLike[str]] = [folders.source(source), pool]
             named = _teacher_options(teacher)
             return lambda kept: (paths, {**options, **named})
 
@@ -168,9 +168,9 @@ def _start(
     prepare: makes sure of what was typed. looking: what is said meanwhile. run: the one that is added to; None where
     the last argument is the folder that is made. uploads: names and contents, kept in the run or the data folder.
     """
-    arguments: list[Path | str] = []
+    arguments: list[str | os.PathLike[str]] = []
     options: dict[str, Option] = {}
-    root, kind = run.root if run else catalog.data_folder(), "column" if command == "add-column" else "target"
+    root, kind = Path(run.root) if run else catalog.data_folder(), "column" if command == "add-column" else "target"
     endings = folders.COLUMN_ENDINGS if kind == "column" else folders.TARGET_ENDINGS
 
     def check(kept: list[Path]) -> str:
@@ -183,7 +183,7 @@ def _start(
         given = prepare()
         folder = root / f"{kind}s"
         if run:
-            catalog.check_within(run.root, folder)
+            catalog.check_within(root, folder)
         wrong = folders.check_uploads(folder, uploads, check, endings)
     except (ClipselError, OSError) as error:
         wrong = str(messages.not_written(error, root))
@@ -255,7 +255,7 @@ def ask_for_run() -> None:
         run = folders.new(name)
         paths = [folders.target(text) for text in files]
 
-        def given(kept: list[Path]) -> tuple[list[Path | str], Mapping[str, Option]]:
+        def given(kept: list[Path]) -> tuple[list[str | os.PathLike[str]], Mapping[str, Option]]:
             names: list[str] = []
             for file in (*paths, *kept):
                 names.append(folders.target_name(file.name, names))
@@ -467,7 +467,7 @@ def ask_for_column(run: Run) -> None:
 
 def _taken(run: Run) -> set[str]:
     """Names of the run's targets, and of those that are being added or were begun."""
-    return {target.name for target in run.targets} | {folder.name for folder in (run.root / "added").glob("*")}
+    return {target.name for target in run.targets} | set((run.root / "added").folders())
 
 
 def ask_for_map(entry: Entry, run: Run) -> None:

@@ -6,6 +6,7 @@ another.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import streamlit as st
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.jobs import control
 from clipsel_core.jobs.control import Job, State, forget, listing, note_opened
+from clipsel_core.places import Place
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status
 from pages.parts import catalog, messages, search_links, sessions, words
@@ -46,11 +48,11 @@ class Panel:
 
 def launch(
     command: str,
-    paths: Sequence[Path | str],
+    paths: Sequence[str | os.PathLike[str]],
     options: Mapping[str, control.Option] | None = None,
     *,
     title: str,
-    about: Path,
+    about: str | os.PathLike[str],
 ) -> Job | None:
     """Starts one of our commands as a job; see control.start. None where it could not: show_failure says why."""
     try:
@@ -92,7 +94,7 @@ def show_failure() -> None:
         panel.failed = None
 
 
-def at_work(word: str, about: Path) -> Job | None:
+def at_work(word: str, about: str | os.PathLike[str]) -> Job | None:
     """The job about a folder that is at work, or waits to be, and has this word in its command line; None without one.
 
     word: the command, or where it writes to: --out=FILE.
@@ -100,21 +102,21 @@ def at_work(word: str, about: Path) -> Job | None:
     return next((job for job in _jobs(word, about) if job.active), None)
 
 
-def latest(command: str, about: Path) -> Job | None:
+def latest(command: str, about: str | os.PathLike[str]) -> Job | None:
     """The job of this command that was started last on a folder, None where there is none."""
     return next(iter(_jobs(command, about)), None)
 
 
-def looked_at(file: Path, about: Path) -> None:
+def looked_at(file: str | os.PathLike[str], about: str | os.PathLike[str]) -> None:
     """Notes that what the jobs about a folder wrote into this file (--out) is on show: no page need lead there now."""
     for job in _jobs(f"--out={file}", about):
         if job.state == "done" and not job.opened:
             note_opened(job)
 
 
-def _jobs(word: str, about: Path) -> list[Job]:
+def _jobs(word: str, about: str | os.PathLike[str]) -> list[Job]:
     """The jobs about a folder whose command lines have this word, the latest first."""
-    return [job for job in listing(catalog.jobs_folder(), about.absolute()) if word in job.info.words]
+    return [job for job in listing(catalog.jobs_folder(), Place.of_named(about).absolute()) if word in job.info.words]
 
 
 def draw_glance() -> None:
@@ -171,14 +173,14 @@ def _lead_to_found(job: Job, *, key: str) -> None:
         search_links.draw_link("See what it found", ":material/travel_explore:", key=key, kept=file.name)
 
 
-def draw_panel(about: Path | None = None) -> None:
+def draw_panel(about: str | os.PathLike[str] | None = None) -> None:
     """The jobs; nothing where there is none. The page is drawn anew when one ends.
 
     about: only those about a folder, for a page that has other things to show: of those that ended one line.
     """
     control.reap()
     show_failure()
-    folder = about.absolute() if about else None
+    folder = Place.of_named(about).absolute() if about else None
     then = listing(catalog.jobs_folder(), folder)
     active_then = [job.id for job in then if job.active]
     labels_then = [entry.label for entry in catalog.entries()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from clipsel_core.curation.exploring.searches import (
 )
 from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, Side, Vectors
 from clipsel_core.errors import ClipselError
+from clipsel_core.places import Place
 from clipsel_core.runs.store import Run
 from pages.parts import messages, search_links, state, words
 from pages.parts.catalog import Entry
@@ -104,7 +104,7 @@ def offer_full_search(entry: Entry, run: Run, query: Query, side: Side, *, watch
         options: dict[str, Any] = {**query.options, "side": side, "limit": BEST, "out": file}
         jobs.launch("search", [run.root], options, title=f"{_side_in_words(side)} like {query.name}", about=run.root)
 
-    if file.is_file():
+    if file.exists():
         label = f"See the best of all {every}"
         search_links.draw_link(label, ":material/travel_explore:", key="see all", kept=file.name)
     elif job := jobs.at_work(f"--out={file}", run.root):
@@ -118,7 +118,7 @@ def offer_full_search(entry: Entry, run: Run, query: Query, side: Side, *, watch
 def read_full_search(entry: Entry, run: Run, query: Query, side: Side) -> Nearest | None:
     """What a search of the whole pool found for this, None where there was none. Raises RunError on a damaged file."""
     file = _file(run, query, side)
-    return read_nearest(file, state.open_table(entry)) if file.is_file() else None
+    return read_nearest(file, state.open_table(entry)) if file.exists() else None
 
 
 def choose_full_search(entry: Entry, run: Run) -> FullSearch | None:
@@ -159,7 +159,7 @@ def choose_full_search(entry: Entry, run: Run) -> FullSearch | None:
     return FullSearch(found, name, f"of {words.pairs(asked[chosen].pairs)}")
 
 
-def _file(run: Run, query: Query, side: Side) -> Path:
+def _file(run: Run, query: Query, side: Side) -> Place:
     """Where the result is kept: the same search, the same file."""
     digest = hashlib.sha256(repr((sorted(query.options.items()), side)).encode()).hexdigest()[:12]
     return (run.root / "searches" / f"{digest}.parquet").absolute()

@@ -89,7 +89,7 @@ def draw_controls(entry: Entry, run: Run, recipe: str, picked: Selection) -> Pla
     if not catalog.NAME.fullmatch(name):
         st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
         return None
-    path, saved = run.recipes_dir / f"{name}.yaml", st.container()
+    path, saved = Path(run.recipes_dir / f"{name}.yaml"), st.container()
     with st.container(horizontal=True, gap="small"):
         exports = st.button("Save and export", type="primary", icon=":material/file_download:", key="export")
         saves = st.button("Save recipe", icon=":material/bookmark:", key="save")
@@ -100,7 +100,7 @@ def draw_controls(entry: Entry, run: Run, recipe: str, picked: Selection) -> Pla
         asked, replaces = agreed.what, agreed.replaces
     written = _save(entry, run, recipe, path, asked, ending, replaces) if asked else None
     if written is not None and asked == "export":
-        out, copy = run.exports_dir / f"{name}{ending}", written
+        out, copy = Path(run.exports_dir / f"{name}{ending}"), written
 
         def write(report: Report) -> tuple[Manifest, _Stamp]:
             return export(run, picked, copy, out, report), _stamp(out)
@@ -127,7 +127,7 @@ def _taken(entry: Entry, run: Run, recipe: str, path: Path, ending: str) -> str:
     there = _in_file(path, *_stamp(path)[1:])
     if path.exists() and (there is None or there not in (recipe, _known(entry).get(path.name))):
         return f"Another recipe was saved as {path.stem}"
-    out = run.exports_dir / f"{path.stem}{ending}"
+    out = Path(run.exports_dir / f"{path.stem}{ending}")
     if not ending or not out.exists():
         return ""
     try:
@@ -219,7 +219,7 @@ def _save(entry: Entry, run: Run, recipe: str, path: Path, asked: str, ending: s
     asked: save, or export: then the subset's name must be free too.
     """
     try:
-        folders = (path.parent, run.exports_dir) if asked == "export" else (path.parent,)
+        folders = (path.parent, Path(run.exports_dir)) if asked == "export" else (path.parent,)
         for folder in folders:
             catalog.check_within(entry.root, folder)
         path.parent.mkdir(parents=True, exist_ok=True)

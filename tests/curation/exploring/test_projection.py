@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -48,14 +49,14 @@ def test_read_projection__is_none_before_there_is_one(tmp_path):
 def test_read_projection__leaves_out_pairs_the_run_lacks(tmp_path):
     run = pool_and_run(tmp_path, [3, 3])
     project(run, sample=6)
-    run.score_files[0].unlink()
+    Path(run.score_files[0]).unlink()
     assert read_projection(run).rows.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("content", [b"nothing", b"PAR1PAR1"])
 def test_read_projection__refuses_a_damaged_file(tmp_path, content):
     run = pool_and_run(tmp_path, [3])
-    run.projection_file.write_bytes(content)
+    Path(run.projection_file).write_bytes(content)
     with pytest.raises(RunError, match="make it again with"):
         read_projection(run)
 
@@ -65,7 +66,7 @@ def test_read_projection__a_flipped_bit_moves_no_pair(tmp_path):
     whole, refused = project(run).read_bytes(), []
     expected, table = read_projection(run), ScoreTable.open(run)
     for bit in draw.sample(range(8 * len(whole)), 300):
-        run.projection_file.write_bytes(flipped(whole, bit))
+        Path(run.projection_file).write_bytes(flipped(whole, bit))
         try:
             found = read_projection(run, table)
         except RunError as error:

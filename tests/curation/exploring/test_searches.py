@@ -82,14 +82,14 @@ def test_search_run__on_the_map_stays_on_it(tmp_path):
 
 def test_write_search__comes_back_as_it_was(run):
     found = search_run(run, unit_rows(1, 16, 3)[0], limit=7)
-    first, second = run.root / "searches" / "1.parquet", run.root / "searches" / "2.parquet"
+    first, second = Path(run.root) / "searches" / "1.parquet", Path(run.root) / "searches" / "2.parquet"
     write_search(first, found, ASKED)
     assert read_query(first) == ASKED
     again = read_nearest(first, found.table)
     assert again.rows.tolist() == found.nearest.rows.tolist()
     assert again.similarity.tolist() == found.nearest.similarity.tolist()
     write_search(second, found, ASKED)
-    assert set(list_searches(run)) == {first, second}
+    assert set(map(Path, list_searches(run))) == {first, second}
 
 
 def test_write_search__as_csv_and_as_a_list(run, tmp_path):
@@ -104,9 +104,9 @@ def test_write_search__as_csv_and_as_a_list(run, tmp_path):
 
 def test_read_nearest__leaves_out_pairs_that_are_gone(run):
     found = search_run(run, unit_rows(1, 16, 3)[0], limit=126)
-    write_search(run.root / "searches" / "a.parquet", found, ASKED)
-    run.score_files[1].unlink()
-    assert len(read_nearest(run.root / "searches" / "a.parquet", ScoreTable.open(run))) == 101
+    write_search(Path(run.root) / "searches" / "a.parquet", found, ASKED)
+    Path(run.score_files[1]).unlink()
+    assert len(read_nearest(Path(run.root) / "searches" / "a.parquet", ScoreTable.open(run))) == 101
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1PAR1", b"nothing"])

@@ -39,7 +39,7 @@ def open_kept(run: Run) -> ScoreTable:
 
 
 def files_of(run: Run) -> dict[str, bytes]:
-    folder = run.root / "index"
+    folder = Path(run.root) / "index"
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -68,7 +68,7 @@ def test_open__maps_what_memory_would_hold(run):
 def test_build__gives_the_same_bytes_each_time(run):
     open_kept(run)
     first = files_of(run)
-    shutil.rmtree(run.root / "index")
+    shutil.rmtree(Path(run.root) / "index")
     open_kept(run)
     assert files_of(run) == first
     assert len(first) == 3 + 4 * len(run.metrics)
@@ -81,14 +81,14 @@ def test_open__builds_anew_when_scores_change_and_tidies_up(run):
     pq.write_table(sealed(backwards, file.stem, digest_of(run.config)), file)
     assert stamp_of(run) != before
     table = open_kept(run)
-    assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
+    assert [path.name for path in (Path(run.root) / "index").iterdir()] == [stamp_of(run)]
     assert np.array_equal(table.column("r_text")[1001:2001], backwards["r_text"].to_numpy(), equal_nan=True)
 
 
 @pytest.mark.parametrize("damage", ["cut short", "emptied", "lost", "described wrongly"])
 def test_open__makes_a_damaged_index_again(run, damage):
     open_kept(run)
-    whole, (folder,) = files_of(run), (run.root / "index").iterdir()
+    whole, (folder,) = files_of(run), (Path(run.root) / "index").iterdir()
     path = folder / ("index.json" if damage == "described wrongly" else "01-order.npy")
     if damage == "lost":
         path.unlink()
@@ -99,7 +99,7 @@ def test_open__makes_a_damaged_index_again(run, damage):
 
 
 def test_open__does_without_where_nothing_can_be_written(run, caplog):
-    (run.root / "index").write_text("not a folder")
+    (Path(run.root) / "index").write_text("not a folder")
     table = open_kept(run)
     assert "no index is kept" in caplog.text
     assert np.array_equal(table.ranking("s_cliploss").order, ScoreTable.open(run).ranking("s_cliploss").order)
@@ -113,7 +113,7 @@ def test_open__lets_servers_build_at_once(run):
     join(threads)
     assert len({table.ranking("r_image").order.tobytes() for table in tables}) == 1
     assert len(tables) == 4
-    assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
+    assert [path.name for path in (Path(run.root) / "index").iterdir()] == [stamp_of(run)]
 
 
 def test_open__is_not_kept_waiting_by_the_disk(run, monkeypatch):
@@ -121,25 +121,25 @@ def test_open__is_not_kept_waiting_by_the_disk(run, monkeypatch):
     monkeypatch.setattr(index, "_sync", lambda folder: may_sync.wait(PATIENCE_S))
     table = open_indexed(run, fewest=0)
     assert np.array_equal(table.ranking("r_text").order, ScoreTable.open(run).ranking("r_text").order)
-    assert not (run.root / "index" / stamp_of(run)).exists()
+    assert not (Path(run.root) / "index" / stamp_of(run)).exists()
     may_sync.set()
     wait_until_kept()
-    assert [path.name for path in (run.root / "index").iterdir()] == [stamp_of(run)]
+    assert [path.name for path in (Path(run.root) / "index").iterdir()] == [stamp_of(run)]
     assert table.rows_of(table.uids_at(np.arange(5))).tolist() == list(range(5))
 
 
 def test_open__goes_on_when_the_index_is_deleted_meanwhile(run):
     table = open_kept(run)
-    shutil.rmtree(run.root / "index")
+    shutil.rmtree(Path(run.root) / "index")
     assert np.array_equal(table.column("clip_score"), ScoreTable.open(run).column("clip_score"), equal_nan=True)
 
 
 def test_open__keeps_none_of_small_or_unfinished_runs(run, tmp_path):
     open_indexed(run)
-    assert not (run.root / "index").exists()
+    assert not (Path(run.root) / "index").exists()
     growing = hand_run(tmp_path / "growing", [(make_uids(1, 2), {"clip_score": [0.1, 0.2]})], planned=2)
     open_kept(growing)
-    assert not (growing.root / "index").exists()
+    assert not (Path(growing.root) / "index").exists()
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -155,7 +155,7 @@ def test_build__leaves_nothing_behind_when_it_fails(run, monkeypatch, failing, a
     monkeypatch.setattr(index, "_MOST_AT_ONCE", at_once)
     table = open_kept(run)
     assert len(table.ranking("clip_score").order)
-    assert list((run.root / "index").iterdir()) == []
+    assert list((Path(run.root) / "index").iterdir()) == []
 
 
 def test_build__ends_where_the_uids_cannot_be_read(run, monkeypatch):
@@ -165,7 +165,7 @@ def test_build__ends_where_the_uids_cannot_be_read(run, monkeypatch):
     monkeypatch.setattr(ScoreTable, "uids", fail)
     with pytest.raises(RunError, match="something else"):
         open_kept(run)
-    assert list((run.root / "index").iterdir()) == []
+    assert list((Path(run.root) / "index").iterdir()) == []
 
 
 @pytest.mark.parametrize("allowed", [0, 3])
@@ -183,7 +183,7 @@ def test_build__ends_where_the_one_who_is_told_says_so(run, allowed):
         open_indexed(run, fewest=0, report=stop)
     columns = 1 + len(run.metrics)
     assert (allowed + 1, columns) in told
-    assert list((run.root / "index").iterdir()) == []
+    assert list((Path(run.root) / "index").iterdir()) == []
     told.clear()
     open_indexed(run, fewest=0, report=lambda done, of, *_: told.append((done, of)))
     wait_until_kept()
@@ -206,20 +206,20 @@ def test_build__can_be_stopped_within_a_column(run, monkeypatch):
     wait_until_kept()
     # Each metric's files are read, and each of its arrays is written. Metrics overlap.
     assert len(asked) >= len(run.metrics) * (len(run.score_files) + len(PARTS))
-    shutil.rmtree(run.root / "index")
+    shutil.rmtree(Path(run.root) / "index")
     for allowed in range(0, len(asked) // 2, 5):
         asked.clear()
         with tasks.stoppable(partial(stop_after, allowed)), pytest.raises(KeyboardInterrupt):
             open_indexed(run, fewest=0)
-        assert list((run.root / "index").iterdir()) == []
+        assert list((Path(run.root) / "index").iterdir()) == []
 
 
 def test_tidy__takes_away_what_a_killed_builder_left(run):
-    left = run.root / "index" / ".0123456789abcdef.0a1b2c3d.partial"
+    left = Path(run.root) / "index" / ".0123456789abcdef.0a1b2c3d.partial"
     left.mkdir(parents=True)
-    building = run.root / "index" / ".0123456789abcdef.0a1b2c3e.partial"
+    building = Path(run.root) / "index" / ".0123456789abcdef.0a1b2c3e.partial"
     building.mkdir()
-    other = run.root / "index" / "notes"
+    other = Path(run.root) / "index" / "notes"
     other.mkdir()
     with locked(building, is_folder=True):
         open_kept(run)
@@ -259,7 +259,7 @@ def test_selectable_bits__are_all_where_no_pair_was_set_aside(tmp_path, pairs):
 
 def test_open__looks_into_no_score_file_once_there_is_an_index(run):
     open_kept(run)
-    for file in run.score_files:
+    for file in map(Path, run.score_files):
         stat = file.stat()
         file.write_bytes(b" " * stat.st_size)
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -277,7 +277,7 @@ def flip(path: Path, byte: int) -> None:
 @pytest.mark.parametrize("part", ["uids", "by-uid", *(f"{place:02d}-{part}" for place in (0, 6) for part in PARTS)])
 def test_index__what_a_flipped_bit_changed_is_read_from_the_scores_and_built_again(run, part, caplog):
     open_kept(run)
-    whole, plain, (folder,) = files_of(run), ScoreTable.open(run), (run.root / "index").iterdir()
+    whole, plain, (folder,) = files_of(run), ScoreTable.open(run), (Path(run.root) / "index").iterdir()
     draw, path = np.random.default_rng(1), folder / f"{part}.npy"
     for byte in draw.integers(128, path.stat().st_size, 4).tolist():
         flip(path, byte)
@@ -299,7 +299,7 @@ def test_index__what_a_flipped_bit_changed_is_read_from_the_scores_and_built_aga
 def test_index__any_flipped_bit_of_a_description_is_noticed(run, file):
     """Of index.json, and of what numpy reads before the numbers."""
     open_kept(run)
-    plain, (folder,) = ScoreTable.open(run), (run.root / "index").iterdir()
+    plain, (folder,) = ScoreTable.open(run), (Path(run.root) / "index").iterdir()
     whole, said = (folder / file).read_bytes(), (folder / "index.json").read_bytes()
     for byte in range(min(len(whole), 128)):
         (folder / file).write_bytes(whole)

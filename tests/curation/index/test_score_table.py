@@ -36,7 +36,7 @@ def table(big_run):
 @pytest.fixture(scope="module")
 def scores(big_run):
     """The same scores, read one file after another with pandas."""
-    return pd.concat([pd.read_parquet(file) for file in big_run.score_files], ignore_index=True)
+    return pd.concat([pd.read_parquet(file) for file in map(Path, big_run.score_files)], ignore_index=True)
 
 
 # --- columns and uids
@@ -390,14 +390,14 @@ def test_score_table__answers_many_threads_as_it_answers_one(big_run, scores):
 def test_open__takes_the_finished_shards_of_an_unfinished_run(tmp_path):
     shards = [(make_uids(1, 2), {"clip_score": [1, 2]}), (make_uids(3), {"clip_score": [3]})]
     run = hand_run(tmp_path / "run", shards, planned=4)
-    (run.root / "scores" / "00000000.parquet").unlink()
+    (Path(run.root) / "scores" / "00000000.parquet").unlink()
     table = ScoreTable.open(Run.open(run.root))
     assert (len(table), table.shard_names) == (1, ("00000001",))
 
 
 def test_open__refuses_a_run_without_scores_and_a_damaged_file(tmp_path):
     run = hand_run(tmp_path / "run", [(make_uids(1), {"clip_score": [1]})])
-    file = run.score_files[0]
+    file = Path(run.score_files[0])
     file.write_bytes(b"PAR1 and then nothing")
     with pytest.raises(RunError, match=r"00000000\.parquet: expected scores as written"):
         ScoreTable.open(run).column("clip_score")
@@ -409,7 +409,7 @@ def test_open__refuses_a_run_without_scores_and_a_damaged_file(tmp_path):
 def test_column__names_a_file_with_other_rows(tmp_path):
     shards = [(make_uids(1), {"clip_score": [1]}), (make_uids(2, 3), {"clip_score": [2, 3]})]
     run = hand_run(tmp_path / "run", shards)
-    table, (first, second) = ScoreTable.open(run), run.score_files
+    table, (first, second) = ScoreTable.open(run), map(Path, run.score_files)
     first.write_bytes(second.read_bytes())
     with pytest.raises(RunError, match=r"00000000\.parquet.*2 rows where the run has 1"):
         table.column("clip_score")
@@ -420,6 +420,6 @@ def test_column__names_a_file_with_other_rows(tmp_path):
 def test_column__names_a_file_that_vanished(tmp_path):
     run = hand_run(tmp_path / "run", [(make_uids(1), {"clip_score": [1]})])
     table = ScoreTable.open(run)
-    run.score_files[0].unlink()
+    Path(run.score_files[0]).unlink()
     with pytest.raises(RunError, match=r"00000000\.parquet"):
         table.column("clip_score")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import yaml
@@ -232,8 +233,8 @@ def test_save_recipe__finds_its_lists_from_the_new_folder(tmp_path):
     old = parse_recipe("steps: [{intersect: lists/a.npy}, {keep: [1]}]", folder=tmp_path)
     save_recipe(old, tmp_path / "recipes" / "mine.yaml")
     loaded = load_recipe(tmp_path / "recipes" / "mine.yaml")
-    assert [file.resolve() for file in loaded.list_files()] == [tmp_path / "lists" / "a.npy"]
-    assert old.list_files() == [tmp_path / "lists" / "a.npy"]
+    assert [Path(file).resolve() for file in loaded.list_files()] == [tmp_path / "lists" / "a.npy"]
+    assert list(map(Path, old.list_files())) == [tmp_path / "lists" / "a.npy"]
 
 
 def test_list_files__leaves_disabled_steps_out():

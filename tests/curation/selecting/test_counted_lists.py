@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ SCORES = np.random.default_rng(3).random(PAIRS).astype(np.float32)
 def run(tmp_path):
     shards = [(make_uids(*range(start, start + 20)), {"clip_score": SCORES[start : start + 20]}) for start in (0, 20)]
     made = hand_run(tmp_path / "run", shards)
-    made.recipes_dir.mkdir()
+    Path(made.recipes_dir).mkdir()
     return made
 
 
@@ -92,7 +93,7 @@ STEPS = {
 def test_select__counts_as_counters_do(run, steps, ending):
     lists = {"A": counter(1), "B": counter(2)}
     for name, counts in lists.items():
-        write(run.recipes_dir / f"{name}.{ending}", counts)
+        write(Path(run.recipes_dir) / f"{name}.{ending}", counts)
     texts, expected = STEPS[steps]
     recipe = recipe_of(run, *(text.replace("A,", f"A.{ending},").replace("B", f"B.{ending}") for text in texts))
     truth = expected(lists["A"], lists["B"])
@@ -106,7 +107,7 @@ def test_select__counts_as_counters_do(run, steps, ending):
 
 @pytest.mark.parametrize("kind", ["intersect", "union", "subtract"])
 def test_select__a_list_without_counts_is_a_set(run, kind):
-    write(run.recipes_dir / "A.npy", counter(1))
+    write(Path(run.recipes_dir) / "A.npy", counter(1))
     found = select(run, recipe_of(run, "{column: clip_score, keep_top: 0.5}", f"{{{kind}: A.npy}}"))
     truth = {"intersect": TOP & set(counter(1)), "union": TOP | set(counter(1)), "subtract": TOP - set(counter(1))}
     assert found.counts is None
@@ -115,24 +116,24 @@ def test_select__a_list_without_counts_is_a_set(run, kind):
 
 @pytest.mark.parametrize("ending", ["npy", "txt", "csv", "parquet"])
 def test_export__read_in_again_gives_the_same_bytes(run, ending):
-    write(run.recipes_dir / "A.npy", counter(1))
-    run.exports_dir.mkdir()
+    write(Path(run.recipes_dir) / "A.npy", counter(1))
+    Path(run.exports_dir).mkdir()
     first = recipe_of(run, "{intersect: A.npy, counts: true}")
-    out = run.exports_dir / f"first.{ending}"
+    out = Path(run.exports_dir) / f"first.{ending}"
     manifest = export(run, select(run, first), first, out)
     assert manifest.content["samples"] == counter(1).total()
     again = recipe_of(run, f"{{intersect: ../exports/first.{ending}, counts: true}}")
-    other = run.exports_dir / f"again.{ending}"
+    other = Path(run.exports_dir) / f"again.{ending}"
     export(run, select(run, again), again, other)
     assert other.read_bytes() == out.read_bytes()
     found = verify(run)
     assert (found.problems, found.exports) == ([], 2)
-    write(run.recipes_dir / "A.npy", counter(1) + Counter(counter(1).keys()))
+    write(Path(run.recipes_dir) / "A.npy", counter(1) + Counter(counter(1).keys()))
     assert "expected what its recipe picks" in verify(run).problems[0]
 
 
 def test_select__counts_beyond_sixteen_bits(run):
-    pd.DataFrame({"uid": ["1", "2"], "count": [2**31 - 8, 7]}).to_csv(run.recipes_dir / "A.csv", index=False)
+    pd.DataFrame({"uid": ["1", "2"], "count": [2**31 - 8, 7]}).to_csv(Path(run.recipes_dir) / "A.csv", index=False)
     once, twice = "{intersect: A.csv, counts: true}", "{union: A.csv, counts: true}"
     found = select(run, recipe_of(run, once, twice))
     assert found.counts_of_counts() == {14: 1, 2**32 - 16: 1}
@@ -158,7 +159,7 @@ def test_recipe__counts_are_kept_and_checked(run, tmp_path):
 
 
 def test_select__a_count_that_is_none_is_told_with_the_recipes_line(run):
-    pd.DataFrame({"uid": ["1"], "count": [-2]}).to_csv(run.recipes_dir / "A.csv", index=False)
+    pd.DataFrame({"uid": ["1"], "count": [-2]}).to_csv(Path(run.recipes_dir) / "A.csv", index=False)
     with pytest.raises(RecipeError, match=r"recipe:2: .*A\.csv: expected whole numbers from 0 .*, found -2"):
         select(run, recipe_of(run, "{intersect: A.csv, counts: true}"))
     assert json.loads(json.dumps(select(run, recipe_of(run, "{intersect: A.csv}")).report[0].samples)) is None

@@ -63,7 +63,7 @@ def test_export__puts_each_metric_beside_its_uid(tmp_path, big_run, recipe, chos
     frame = pd.read_parquet(path) if ending == "parquet" else pd.read_csv(path, dtype={"uid": str})
     assert list(frame.columns) == ["uid", *big_run.metrics]
     assert frame["uid"].tolist() == sorted(frame["uid"])
-    scores = pd.concat([pd.read_parquet(file) for file in big_run.score_files])
+    scores = pd.concat([pd.read_parquet(file) for file in map(Path, big_run.score_files)])
     scores["uid"] = uids.to_hex(uids.from_halves(scores["uid_hi"].to_numpy(), scores["uid_lo"].to_numpy())).to_pylist()
     expected = scores.set_index("uid").loc[frame["uid"], list(big_run.metrics)].to_numpy()
     np.testing.assert_array_equal(frame[list(big_run.metrics)].to_numpy(np.float32), expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import duckdb
 import numpy as np
 import pytest
@@ -114,7 +116,7 @@ def test_settings__agree_with_sql_at_every_threshold(big_run):
         WHERE CAST(clip_score AS DOUBLE) >= $value AND NOT isnan(clip_score)
           AND CAST(r_image AS DOUBLE) <= 0.12 AND NOT isnan(r_image)
     """
-    files = [str(file) for file in big_run.score_files]
+    files = [str(file) for file in map(Path, big_run.score_files)]
     for at, value in enumerate(values.tolist()):
         assert found.left[-1, at] == duckdb.connect().execute(query, {"files": files, "value": value}).fetchone()[0]
 

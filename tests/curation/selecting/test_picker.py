@@ -55,7 +55,7 @@ def picker(big_run) -> Picker:
 @pytest.fixture(scope="module")
 def database(big_run, folder) -> duckdb.DuckDBPyConnection:
     found = duckdb.connect()
-    files = [str(file) for file in big_run.score_files]
+    files = [str(file) for file in map(Path, big_run.score_files)]
     found.execute("CREATE TABLE pairs AS SELECT * FROM read_parquet(?)", [files])
     found.execute("CREATE TABLE usable AS SELECT * FROM pairs WHERE NOT isnan(clip_score)")
     for name in LISTS:

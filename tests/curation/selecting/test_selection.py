@@ -313,7 +313,7 @@ SQL = """
 def test_select__agrees_with_sql_at_many_settings(big_run):
     rng = np.random.default_rng(11)
     table, database = ScoreTable.open(big_run), duckdb.connect()
-    files = [str(file) for file in big_run.score_files]
+    files = [str(file) for file in map(Path, big_run.score_files)]
     for _ in range(50):
         first, second = (f"{rng.integers(0, 1001) / 1000:.3f}" for _ in range(2))
         least = float(rng.choice([0.1, 0.2, 0.205, 0.25]))

@@ -27,6 +27,7 @@ from clipsel_core.curation.selecting.export import open_clip_commands
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.curation.selecting.shards import export_shards
 from clipsel_core.errors import ExportError, PoolFormatError
+from clipsel_core.places import Place
 from clipsel_core.pool.making.embed import load_teacher
 from clipsel_core.runs.columns import Column
 from clipsel_core.runs.local import score
@@ -130,8 +131,8 @@ def test_export_shards__stopped_anywhere_ends_with_the_same_bytes(tmp_path, made
     run, selection, recipe = chosen(made)
     export_shards(run, selection, recipe, tmp_path / "whole", pairs_per_shard=2)
     left = [files]
-    for name in ("write_atomically", "write_stats", "write_json"):
-        monkeypatch.setattr(shards, name, stopping(getattr(shards, name), left))
+    for name in ("write", "write_bytes"):
+        monkeypatch.setattr(Place, name, stopping(getattr(Place, name), left))
     with pytest.raises(KeyboardInterrupt):
         export_shards(run, selection, recipe, tmp_path / "out", pairs_per_shard=2)
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -228,8 +229,8 @@ def test_export_shards__a_field_of_the_json_stays_and_is_counted(tmp_path):
 
 
 def test_export_shards__no_room_for_where_the_images_lie(tmp_path, made):
-    (made.root / "cache").rename(tmp_path / "moved") if (made.root / "cache").exists() else None
-    (made.root / "cache").write_text("no folder, so nothing can be kept in it")
+    (Path(made.root) / "cache").rename(tmp_path / "moved") if (Path(made.root) / "cache").exists() else None
+    (Path(made.root) / "cache").write_text("no folder, so nothing can be kept in it")
     with pytest.raises(ExportError, match=r"cache: expected to write the shards, found File exists; make room"):
         export_shards(*chosen(made), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -308,9 +309,9 @@ def test_export_shards__all_that_is_written_reaches_open_clip(tmp_path, monkeypa
     monkeypatch.setattr(data, "tar_file_expander", partial(data.tar_file_expander, eof_value=None))
     run, rows = tar_pool(tmp_path / "a {folder}, of tars")
     run, selection, recipe = chosen(run, EVERYTHING)
-    done = export_shards(run, selection, recipe, run.root.parent / "out", pairs_per_shard=3)
+    done = export_shards(run, selection, recipe, Path(run.root).parent / "out", pairs_per_shard=3)
     assert (done["written"], done["missing"], done["unreadable"], done["encoded_again"]) == (9, 0, 4, 5)
-    (command,) = open_clip_commands(run.root.parent / "out", [tar["file"] for tar in done["tars"]])
+    (command,) = open_clip_commands(Path(run.root).parent / "out", [tar["file"] for tar in done["tars"]])
     words = shlex.split(command)
     options = dict(zip(words[3::2], words[4::2], strict=True))
     asked = Namespace(

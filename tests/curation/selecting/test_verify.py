@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,8 +30,8 @@ def run(pool, tmp_path) -> Run:
     score(pool, tmp_path / "run", targets={"task": tmp_path / "task.npy"}, norms=("inf", "2", "3"), **OPTIONS)
     run = add_target(tmp_path / "run", "more", tmp_path / "more.npz", norms=["2"])
     recipe = parse_recipe(RECIPE, columns=run.metrics)
-    export(run, select(run, recipe), recipe, run.exports_dir / "subset.npy")
-    export(run, select(run, recipe), recipe, run.exports_dir / "subset.parquet")
+    export(run, select(run, recipe), recipe, Path(run.exports_dir) / "subset.npy")
+    export(run, select(run, recipe), recipe, Path(run.exports_dir) / "subset.parquet")
     open_indexed(run, fewest=0)
     wait_until_kept()
     return run
@@ -53,7 +54,7 @@ def test_verify__has_nothing_to_say_of_a_sound_run(run):
     "name", ["scores/00000000.parquet", "added/more/00000002.parquet", "index/*/01-codes.npy", "index/*/by-uid.npy"]
 )
 def test_verify__names_a_damaged_file(run, name):
-    (path,) = run.root.glob(name)
+    (path,) = Path(run.root).glob(name)
     data = bytearray(path.read_bytes())
     data[len(data) // 2 if name.startswith("index") else 300] ^= 2
     path.write_bytes(data)
@@ -63,7 +64,7 @@ def test_verify__names_a_damaged_file(run, name):
 
 @pytest.mark.parametrize("change", ["a byte", "gone", "another subset", "another recipe", "no manifest"])
 def test_verify__names_an_export_that_is_not_its_recipe_s(run, change):
-    path, manifest = run.exports_dir / "subset.npy", run.exports_dir / "subset.npy.manifest.json"
+    path, manifest = Path(run.exports_dir) / "subset.npy", Path(run.exports_dir) / "subset.npy.manifest.json"
     said = json.loads(manifest.read_text())
     if change == "a byte":
         path.write_bytes(path.read_bytes()[:-1] + b"!")
@@ -93,7 +94,7 @@ def test_verify__names_a_uid_that_comes_twice(tmp_path):
 
 
 def test_verify__says_what_an_unfinished_run_lacks(run):
-    run.score_files[0].unlink()
+    Path(run.score_files[0]).unlink()
     (found,) = problems(run)
     assert found.endswith("2 of 3 shards are scored")
 
@@ -101,7 +102,7 @@ def test_verify__says_what_an_unfinished_run_lacks(run):
 @pytest.mark.parametrize("ending", ["npy", "txt", "csv", "parquet"])
 def test_verify__draws_an_export_s_samples_again(run, ending):
     recipe = parse_recipe("steps: [{sample: 300, by: {s_cliploss: 20}, round: 40, seed: 3}]", columns=run.metrics)
-    manifest = export(run, select(run, recipe), recipe, run.exports_dir / f"drawn.{ending}").manifest_path
+    manifest = export(run, select(run, recipe), recipe, Path(run.exports_dir) / f"drawn.{ending}").manifest_path
     assert problems(run) == []
     said = json.loads(manifest.read_text())
     assert said["samples"] == 300 > said["pairs"]
