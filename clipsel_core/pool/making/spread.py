@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -29,13 +30,15 @@ from clipsel_core.pool.making.embedder import Embedder
 from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.maker import Maker
 from clipsel_core.pool.making.settings import pool_folders, remove_leftovers
-from clipsel_core.pool.making.shard_files import ShardFiles
+from clipsel_core.pool.making.shard_files import ShardFiles, ShardReport
 from clipsel_core.pool.sources.record import Source
-from clipsel_core.tasks import Report, allowed_cores, check
+from clipsel_core.tasks import Report, allowed_cores, check, silent
 from clipsel_core.workers import Do, Machines, Workers, results
 
 # Workers that may be of use while nobody knows how many shards there are.
 _MANY = 1 << 16
+_SECONDS_TO_BE_SEEN, _SECONDS_BETWEEN_LOOKS = 90.0, 0.5
+_RECORDS_BETWEEN_WORDS = 1000
 
 
 @dataclass(frozen=True)
@@ -184,17 +187,35 @@ def _settle_all(maker: Maker, units: Sequence[_Shard], left: set[_Shard], made: 
         if unit in left:
             reach.remember_sources(next(made))
             tally.add(unit)
-        check()
         shard = unit.files(maker.root)
-        found = written(shard, maker.arch)
-        assert found
+        found = _seen(shard, maker.arch)
         if found.last != (after is None) or (after and Cursor(*found.following) != after.start):
             forget_counts(maker.root)
+            for each in units:
+                each.files(maker.root).side("draft").unlink(missing_ok=True)
             expected, remedy = "the records that were counted", "bring the source back as it was, then start it again"
             raise PoolFormatError(unit, expected=expected, found="others", remedy=remedy)
         embedded += found.kept if unit in left else 0
         taken = uids.union(taken, settled(shard, taken, packed=maker.pack))
     return embedded
+
+
+def _seen(shard: ShardFiles, arch: str) -> ShardReport:
+    """What is said of a shard that was written. On a shared folder another node's files may take a while to be seen.
+
+    Raises: PoolFormatError where they are not.
+    """
+    end = time.monotonic() + _SECONDS_TO_BE_SEEN
+    while True:
+        check()
+        if found := written(shard, arch):
+            return found
+        if time.monotonic() > end:
+            remedy = "keep the pool in a folder that all nodes share"
+            raise PoolFormatError(
+                f"shard {shard.name}", expected="the files that a worker wrote", found="none", remedy=remedy
+            )
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 @dataclass(frozen=True)
@@ -233,15 +254,20 @@ class _Drafting:
 
         def do(unit: _Part | _Shard, report: Report) -> int | set[str]:
             if isinstance(unit, _Part):
-                return _length(maker.source, unit.number)
+                return _length(maker.source, unit.number, report)
             return make(unit, report)
 
         return do
 
 
-def _length(source: Source, part: int) -> int:
-    """How many records a part has."""
-    return sum(1 for _ in (source.outline or source.read)(part))
+def _length(source: Source, part: int, report: Report = silent) -> int:
+    """How many records a part has. report: told how many were counted."""
+    count = 0
+    for count, _ in enumerate((source.outline or source.read)(part), 1):
+        if count % _RECORDS_BETWEEN_WORDS == 0:
+            check()
+            report(count, count)
+    return count
 
 
 def _starts(records: Sequence[int], size: int) -> list[Cursor]:

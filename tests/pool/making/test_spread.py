@@ -147,8 +147,20 @@ def test_make_shards__a_source_that_changed_since_it_was_counted(tmp_path, teach
     with pytest.raises(PoolFormatError, match="shard 00000000: expected the records that were counted, found others"):
         both(write_tars(tmp_path / "in"), tmp_path, teacher_folders[0])
     assert not (tmp_path / "many" / "embed" / "parts.json").exists()
-    assert not (tmp_path / "many" / "embed" / "00000000.json").exists()
-    monkeypatch.undo()
+    assert not list((tmp_path / "many" / "embed").glob("0*.json"))
+    assert not list((tmp_path / "many" / "embed").glob("*.draft.parquet"))
+
+
+def test_make_shards__files_that_only_the_worker_sees(tmp_path, teacher_folders, here, monkeypatch):
+    make = spread.Maker.make
+    monkeypatch.setattr(spread, "_SECONDS_TO_BE_SEEN", 0.0)
+    unseen = lambda *given, **options: make(*given, **options)._replace(write=lambda: None)  # noqa: E731
+    monkeypatch.setattr(spread.Maker, "make", unseen)
+    teacher, options = load_teacher(f"local-dir:{teacher_folders[0]}"), {"model": f"local-dir:{teacher_folders[0]}"}
+    with pytest.raises(
+        PoolFormatError, match="shard 00000000: expected the files that a worker wrote, found none; keep"
+    ):
+        make_pool(open_source(write_tars(tmp_path / "in")), tmp_path / "p", teacher, arch="b", cluster="any", **options)
 
 
 def test_embedding__refuses_another_teacher_of_that_name(tmp_path, teacher_folders, here):
