@@ -73,7 +73,7 @@ class ClusterWorkers(AbstractContextManager):
         self._ray, self._is_ours = _connect(machines.cluster or "")
         try:
             self._wanted, count = _resources(self._ray, machines)
-            device, threads = "cuda:0" if is_on_gpu else "cpu", self._wanted["num_cpus"] or None
+            device, threads = "cuda:0" if is_on_gpu else "cpu", self._wanted["num_cpus"] or _cores_beside(self._ray)
             self._given = self._ray.put(_Given(work, device, threads, versions(), work.description.sha256()))
             options = {**self._wanted, "max_concurrency": AT_ONCE + 1, "max_restarts": 0}
             kind = self._ray.remote(_Actor).options(**options)
@@ -253,6 +253,12 @@ def _resources(ray: Any, machines: Machines) -> tuple[dict[str, int], int]:
     if not count:
         raise RunError("--cluster", expected=expected, found=f"none in {counted(len(nodes), 'nodes')}")
     return wanted, count
+
+
+def _cores_beside(ray: Any) -> int | None:
+    """The cores that a node has for each of its GPUs, the fewest; None where it says of no core."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    return min((max(1, int(node["CPU"] // node["GPU"])) for node in nodes if node.get("CPU")), default=None)
 
 
 def _connect(address: str) -> tuple[Any, bool]:

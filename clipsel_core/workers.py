@@ -63,7 +63,7 @@ class Workers(Protocol):
 
     def __enter__(self) -> Workers: ...
 
-    def __exit__(self, *ended: Any) -> object: ...
+    def __exit__(self, *ended: Any) -> bool | None: ...
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,16 @@ def side_by_side(items: Iterable[_Item], work: Callable[[_Item], object], at_onc
 
 
 @contextmanager
-def results(workers: Workers, units: Iterable[Any]) -> Iterator[Iterator[Any]]:
+def results(
+    workers: Workers, units: Iterable[Any], told: Callable[[Any], Report] = lambda _: silent
+) -> Iterator[Iterator[Any]]:
     """What each unit of some work gives, in their order. Left early, those at work end at their next `tasks.check`.
 
-    Raises: as side_by_side.
+    told: the Report of a unit. Raises: as side_by_side.
     """
     with (
         ThreadPoolExecutor(workers.at_once) as threads,
-        closing(each_in_threads(threads, lambda unit: workers.do(unit, silent), units)) as found,
+        closing(each_in_threads(threads, lambda unit: workers.do(unit, told(unit)), units)) as found,
     ):
         yield found
 

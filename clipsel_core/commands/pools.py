@@ -12,7 +12,17 @@ from rich.text import Text
 
 from clipsel_core.errors import PoolFormatError, counted, quoted
 from clipsel_core.places import Place
-from clipsel_core.terminal import Meter, PoolArgument, complain, conclude, folder, print_table, say
+from clipsel_core.terminal import (
+    ClusterOption,
+    CpusOption,
+    Meter,
+    PoolArgument,
+    complain,
+    conclude,
+    folder,
+    print_table,
+    say,
+)
 
 if TYPE_CHECKING:
     from clipsel_core.pool.making.embed import Teacher
@@ -111,7 +121,7 @@ def embed(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs to a batch of the teacher.")] = 64,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that decode.", show_default="one a core")
+        int | None, typer.Option(min=1, help="Processes that decode, of each worker.", show_default="one a core")
     ] = None,
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Larger images are rejected.", show_default="64000000, or as begun")
@@ -130,6 +140,8 @@ def embed(
     precision: Annotated[
         str, typer.Option(help="float32, bf16, fp16, or auto: the fastest of them that keeps the embeddings.")
     ] = "auto",
+    cluster: ClusterOption = None,
+    cpus_per_worker: CpusOption = None,
     check: Annotated[
         bool, typer.Option("--check", help="Look at the source and the pool alone, and write nothing.")
     ] = False,
@@ -146,10 +158,14 @@ def embed(
     """
     from clipsel_core.pool.making.settings import is_extendable, settings_to_extend, settings_to_make
     from clipsel_core.pool.sources.look import open_source
+    from clipsel_core.workers import check_asked
 
     if pretrained and not model:
         raise typer.BadParameter("it says which weights --model has: give both", param_hint="--pretrained")
-    opened = open_source(source, kind=kind, image_column=image_column, text_column=text_column)
+    check_asked(device, cluster, cpus_per_worker)
+    pool = pool.absolute() if cluster else pool
+    place = Place.of(source).absolute() if cluster else source
+    opened = open_source(place, kind=kind, image_column=image_column, text_column=text_column)
     complain(f"{source}: {opened.said}")
     shards: dict[str, Any] = {"shard_size": shard_size, "pack": pack or None, "columns": columns}
     joins = is_extendable(opened, pool)
@@ -169,6 +185,7 @@ def embed(
 
     common: dict[str, Any] = {"arch": arch, "model": model or "", "pretrained": pretrained}
     common |= {"batch_size": batch_size, "workers": workers, "most_pixels": max_pixels}
+    common |= {"cluster": cluster, "cpus_per_worker": cpus_per_worker}
     teacher = _load(opened, pool, arch, model, pretrained, device, precision, max_pixels) if model else None
     if joins and teacher:
         with Meter("finding images") as finding, Meter("embedding") as meter:
@@ -305,8 +322,14 @@ def _print_made(root: Path, made: Made) -> None:
             f"uids that are neither 32 hex digits nor a UUID with dashes: {made.derived:,}; these pairs got a derived"
             " uid, and the source's own is in the column source_uid"
         )
+    _print_again(made.tried_again)
     if made.repeated:
         conclude(f"uids that came again and were told apart: {made.repeated:,}, listed in {root / 'repeated.parquet'}")
+
+
+def _print_again(times: int) -> None:
+    if times:
+        conclude(f"tried again, as a worker of the cluster was lost: {counted(times, 'shards')}")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -323,6 +346,7 @@ def _print_extended(root: Path, arch: str, extended: Extended) -> None:
     done = extended.pairs - extended.set_aside
     where = f"{counted(extended.pairs, 'pairs')} in {counted(extended.shards, 'shards')}"
     conclude(f"{root}: {arch} for {done:,} of {where}, by {extended.by}{rate}")
+    _print_again(extended.tried_again)
     if extended.reasons:
         conclude(f"set aside: {extended.set_aside:,}, listed in {root / f'set_aside_{arch}.parquet'}")
         for reason, count in extended.reasons.most_common():

@@ -29,7 +29,7 @@ from clipsel_core.runs.probe import forecast
 from clipsel_core.runs.store import Run, read_config
 from clipsel_core.scoring import normsim_2d as scoring_normsim_2d
 from clipsel_core.workers import AT_ONCE, Machines
-from tests import traps
+from tests.clusters import ENDS, Trap, three_nodes
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.pool.servers import storing, upload
 from tests.runs.test_score import OPTIONS, files_of
@@ -39,17 +39,6 @@ from tests.waiting import PATIENCE_S, join, until
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
 SHARDS = 8
-ENDS = "os.kill(os.getpid(), 9)"
-# What an actor does where it opens the second shard; `once` is there until the first of them has come.
-ONCE = """
-import os, time
-try:
-    os.rename({once!r}, {seen!r})
-except OSError:
-    pass
-else:
-    {end}
-"""
 
 LOCAL = """
 from clipsel_core.runs.local import score
@@ -65,58 +54,26 @@ print(*seen)
 """
 
 
-class Trap:
+class Pool(Trap):
     """A pool, and what becomes of an actor that reads its second shard."""
 
     def __init__(self, folder: Path) -> None:
-        self.pool, self.once, self.seen, self._script = (folder / n for n in ("pool", "once", "seen", "script.py"))
-        self.shard = "00000001"
+        self.pool, self.shard = folder / "pool", "00000001"
         for seed in range(SHARDS):
             write_shard(self.pool, f"{seed:08d}", 40 + seed, seed=seed)
-        self.clear()
-        self.npz = self.pool / "metadata" / f"{self.shard}.npz"
-        end = f"exec(compile(builtins.open({str(self._script)!r}).read(), 'script', 'exec'), {{'os': os}})"
-        self.environment = traps.setting(self.npz, folder / "hook", end)
-
-    def clear(self) -> None:
-        self._script.write_text("")
-        for file in (self.once, self.seen):
-            file.unlink(missing_ok=True)
-
-    def always(self, end: str) -> None:
-        self._script.write_text(end)
-
-    def first_time(self, end: str) -> None:
-        self.once.touch()
-        self._script.write_text(ONCE.format(once=str(self.once), seen=str(self.seen), end=end))
+        super().__init__(self.pool / "metadata" / f"{self.shard}.npz", folder)
 
 
 @pytest.fixture(scope="module")
 def trap(tmp_path_factory):
-    return Trap(tmp_path_factory.mktemp("cluster"))
+    return Pool(tmp_path_factory.mktemp("cluster"))
 
 
 @pytest.fixture(scope="module")
 def nodes(trap):
     """The cluster, whose head computes nothing, and what adds a node of one core to it."""
-    from ray.cluster_utils import Cluster
-
-    options = {"object_store_memory": 80 << 20, "include_dashboard": False}
-    environment = {**trap.environment, "RAY_USAGE_STATS_ENABLED": "0"}
-    cluster = Cluster()
-
-    def add(cores):
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            cluster.add_node(num_cpus=cores, **options)
-
-    try:
-        for cores in (0, 1, 1):
-            add(cores)
-        yield cluster, add
-    finally:
-        cluster.shutdown()
+    with three_nodes(trap.environment) as both:
+        yield both
 
 
 @pytest.fixture
@@ -128,7 +85,7 @@ def address(nodes, trap):
 class Job:
     """Scoring the pool, or comparing what was scored with one more target: how it is done, and what it writes."""
 
-    def __init__(self, trap: Trap, root: Path, target: Path | None) -> None:
+    def __init__(self, trap: Pool, root: Path, target: Path | None) -> None:
         self.folder, self.description = root / "scores", root / "run.json"
         self.do = partial(score, trap.pool, root, **OPTIONS)
         options = [(f"--{name.replace('_', '-')}", value) for name, value in OPTIONS.items()]

@@ -9,24 +9,30 @@ images/<shard>.parquet            where the images lie, if the pool did not know
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import accumulate, count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsel_core import uids
+from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.files import write_json
-from clipsel_core.pool.layout import Pool, Shard, add_teacher, as_texts, open_pool, read_teachers, read_uids
+from clipsel_core.places import Place
+from clipsel_core.pool.conventions import WHOLE_FILE
+from clipsel_core.pool.layout import Pool, add_teacher, as_texts, open_pool, read_teachers, read_uids
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
-from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder
+from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached
 from clipsel_core.pool.making.matching import Matched, match, read_found, write_found
-from clipsel_core.pool.making.settings import hold_pool, settings_to_extend
+from clipsel_core.pool.making.settings import hold_pool, remove_leftovers, settings_to_extend
 from clipsel_core.pool.making.shard_files import (
     Images,
     ShardFiles,
@@ -38,9 +44,11 @@ from clipsel_core.pool.making.shard_files import (
     write_index,
     write_parquet,
 )
+from clipsel_core.pool.making.spread import Embedding, Tally, check_spreadable
 from clipsel_core.pool.sources.image_tables import with_images
 from clipsel_core.pool.sources.record import Record, Source
-from clipsel_core.tasks import Report, allowed_cores, silent
+from clipsel_core.tasks import Report, silent
+from clipsel_core.workers import Do, Machines, check_asked, results
 
 SET_ASIDE = pa.schema({"uid": pa.string(), "file": pa.string(), "reason": pa.string()})
 
@@ -48,7 +56,7 @@ SET_ASIDE = pa.schema({"uid": pa.string(), "file": pa.string(), "reason": pa.str
 @dataclass(frozen=True)
 class Extended:
     """What was added. embedded: pairs that this call embedded, in seconds. reasons: how many rows were set aside for
-    each. strangers, repeated: as in Matched."""
+    each. strangers, repeated: as in Matched. tried_again: shards that were given to another worker of a cluster."""
 
     shards: int
     pairs: int
@@ -59,6 +67,7 @@ class Extended:
     repeated: int
     embedded: int
     seconds: float
+    tried_again: int = 0
 
 
 def extend_pool(
@@ -72,6 +81,8 @@ def extend_pool(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     most_pixels: int | None = None,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
     finding: Report = silent,
     report: Report = silent,
 ) -> Extended:
@@ -82,11 +93,15 @@ def extend_pool(
     again, it goes on at the shard and ends with the same bytes.
 
     most_pixels: None for as this teacher was begun, else for 64 million.
+    cluster, cpus_per_worker: a Ray cluster that embeds it instead, as for make_pool.
     finding, report: told how far the source is searched, and how many of the pool's pairs are done.
     Raises: PoolFormatError where the arch is the pool's already, the pool has no captions or uids, or source and pool
         share no pair.
     """
     root, began = Path(root), time.monotonic()
+    check_asked(teacher.device.type, cluster, cpus_per_worker)
+    if cluster:
+        check_spreadable(source, root)
     path, settings = settings_to_extend(source, root, arch, most_pixels)
     info = teacher_info(teacher, model, pretrained)
     with hold_pool(root), quiet_pillow():
@@ -103,23 +118,30 @@ def extend_pool(
         if not path.exists():
             write_json(path, settings)
         add_teacher(root, arch, info)
-        workers, most_pixels = workers or allowed_cores(), settings["max_pixels"]
-        width = embed_captions(teacher, ["a"]).shape[1]
-        first = embedded = 0
-        with (
-            Embedder(teacher, source, workers=workers, batch_size=batch_size, most_pixels=most_pixels) as embedder,
-            ShardWriter() as writer,
-        ):
-            work = _Work(source, pool, matched, embedder, arch, width, report, writer)
-            for shard in pool.shards:
-                files = ShardFiles(root, shard.name)
-                if not (files.has(arch) and _aside(files, arch).exists()):
-                    embedded += work.extend(shard, files, first)
-                first += shard.rows
-                writer.check()
-                report(first, pool.rows, "pairs")
-            writer.wait()
-    return _finish(pool, matched, arch, embedded, time.monotonic() - began)
+        embedding = Embedding(source, root, info, batch_size, workers, settings["max_pixels"])
+        width, again = embed_captions(teacher, ["a"]).shape[1], 0
+        if cluster:
+            if not pool.tars:
+                places = [(file, 0, WHOLE_FILE) for file in matched.files]
+                reach.remember_sources(Images(source.base, "", places).sources)
+            machines = Machines((str(teacher.device),), cluster, cpus_per_worker)
+            embedded, again = _extend_there(_Extending(embedding, pool, arch, width), machines, report)
+        else:
+            with embedding.embedder(teacher) as embedder:
+                embedded = _extend_here(_Work(source, pool, matched, embedder, arch, width), report)
+    return replace(_finish(pool, matched, arch, embedded, time.monotonic() - began), tried_again=again)
+
+
+class _Unit(NamedTuple):
+    """A shard of the pool. first: its first row in the pool."""
+
+    number: int
+    name: str
+    first: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"shard {self.name}"
 
 
 @dataclass(frozen=True)
@@ -132,14 +154,13 @@ class _Work:
     embedder: Embedder
     arch: str
     width: int
-    report: Report
-    writer: ShardWriter
 
-    def extend(self, shard: Shard, files: ShardFiles, first: int) -> int:
-        """Embeds a shard's pairs and has them written; how many were embedded. first: its first row in the pool.
+    def extend(self, unit: _Unit, tell: Reached) -> tuple[int, Callable[[], object]]:
+        """Embeds a shard's pairs. Returns how many, and what writes them. tell: called after each batch.
 
         As records their keys are their rows. They come as their images lie, so that none is sought.
         """
+        shard, first, files = self.pool.shards[unit.number], unit.first, _files(self.pool, unit)
         table, named = pq.ParquetFile(shard.parquet).read(), read_uids(self.pool, shard)
         names = uids.to_hex(named).to_pylist()
         captions = as_texts(table[shard.text_column]) if shard.text_column else [""] * shard.rows
@@ -147,11 +168,6 @@ class _Work:
             self.matched.record(first + row, str(row), captions[row])
             for row in self.matched.in_reading_order(first, shard.rows).tolist()
         )
-
-        def tell(_: Record, read: int) -> None:
-            self.writer.check()
-            self.report(first + read, self.pool.rows, "pairs")
-
         records = with_images(self.source.base, self.source.image_column, listed)
         rows = self.embedder.embed(records, tell, lambda *_: None)
         image, text = np.zeros((2, len(names), self.width), np.float16)
@@ -174,8 +190,98 @@ class _Work:
             write_parquet(_aside(files, self.arch), pa.Table.from_pylist(aside, SET_ASIDE))
             add_columns(files, table, self.arch, image, text)
 
-        self.writer.begin(write)
-        return len(kept)
+        return len(kept), write
+
+
+def _extend_here(work: _Work, report: Report) -> int:
+    """Extends the shards that are left in this process; how many pairs were embedded."""
+    embedded, pairs = 0, work.pool.rows
+    with ShardWriter() as writer:
+        for unit in _units(work.pool):
+
+            def tell(_: Record, read: int, first: int = unit.first) -> None:
+                writer.check()
+                report(first + read, pairs, "pairs")
+
+            if not _is_done(work.pool, unit, work.arch):
+                kept, write = work.extend(unit, tell)
+                writer.begin(write)
+                embedded += kept
+            writer.check()
+            report(unit.first + unit.rows, pairs, "pairs")
+        writer.wait()
+    return embedded
+
+
+@dataclass(frozen=True)
+class _Extending:
+    """The work that extends shards on a cluster; it gives how many of a shard's pairs were embedded."""
+
+    embedding: Embedding
+    pool: Pool
+    arch: str
+    width: int
+    gives: str = "embeddings"
+    folder: Place | None = None
+
+    @property
+    def description(self) -> Place:
+        return Place.of(self.embedding.root) / "embed" / self.arch / "settings.json"
+
+    def begin(self, device: str) -> Do:
+        source, pool = self.embedding.source, self.pool
+        matched = read_found(source, pool)
+        if matched is None:
+            expected = "where the images lie, as it was found where this was started"
+            raise PoolFormatError(pool.root, expected=expected, found="another source or pool")
+        work = _Work(source, pool, matched, self.embedding.begin(device), self.arch, self.width)
+        embedding_now = threading.Lock()
+
+        def do(unit: _Unit, report: Report) -> int:
+            with embedding_now:
+                if _is_done(pool, unit, self.arch):  # by a worker that was lost afterwards
+                    return unit.rows - pq.read_metadata(_aside(_files(pool, unit), self.arch)).num_rows
+                kept, write = work.extend(unit, lambda _, read: report(read, unit.rows))
+            write()
+            return kept
+
+        return do
+
+
+def _extend_there(work: _Extending, machines: Machines, report: Report) -> tuple[int, int]:
+    """Has a cluster extend the shards that are left.
+
+    Returns: how many pairs were embedded, and how many shards were given to another worker.
+    """
+    pool, embedded = work.pool, 0
+    units = _units(pool)
+    left = [unit for unit in units if not _is_done(pool, unit, work.arch)]
+    tally = Tally({str(unit): unit.rows for unit in units}, map(str, left), report)
+    if not left:
+        return 0, 0
+    try:
+        with machines.workers(work, len(left)) as workers, results(workers, left, tally.of) as found:
+            for unit, kept in zip(left, found, strict=True):
+                tally.add(unit)
+                embedded += kept
+            return embedded, workers.tried_again
+    finally:
+        remove_leftovers(work.embedding.root)
+
+
+def _units(pool: Pool) -> list[_Unit]:
+    rows = [shard.rows for shard in pool.shards]
+    starts = accumulate(rows, initial=0)
+    return [_Unit(*unit) for unit in zip(count(), (shard.name for shard in pool.shards), starts, rows)]
+
+
+def _files(pool: Pool, unit: _Unit) -> ShardFiles:
+    return ShardFiles(Path(pool.root), unit.name)
+
+
+def _is_done(pool: Pool, unit: _Unit, arch: str) -> bool:
+    files = _files(pool, unit)
+    return files.has(arch) and _aside(files, arch).exists()
 
 
 def _aside(files: ShardFiles, arch: str) -> Path:

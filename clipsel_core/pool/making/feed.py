@@ -74,7 +74,7 @@ class Feed:
         for part in range(cursor.part, len(self._source.parts)):
             skipped = cursor.before if part == cursor.part else 0
             self._begun.append(handed_out)
-            for before, record in enumerate(islice(self._source.read(part), skipped, None), skipped + 1):
+            for before, record in enumerate(self._source.records(part, skipped), skipped + 1):
                 self._at = Cursor(part, before)
                 handed_out += 1
                 yield record

@@ -4,50 +4,39 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, counted
-from clipsel_core.files import write_atomically, write_json
-from clipsel_core.places import Place
-from clipsel_core.pool.conventions import facts_in
+from clipsel_core.files import write_json
 from clipsel_core.pool.layout import add_teacher
-from clipsel_core.pool.making.carried import UNFIT, LeftOut, carry, merged, names_in, settle_types
+from clipsel_core.pool.making.carried import UNFIT, LeftOut, merged, names_in, settle_types
 from clipsel_core.pool.making.decode import quiet_pillow
+from clipsel_core.pool.making.drafts import settled, written
 from clipsel_core.pool.making.embed import Teacher, teacher_info
-from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached, Took, copy_embeddings
+from clipsel_core.pool.making.embedder import BATCH_SIZE, copy_embeddings
 from clipsel_core.pool.making.feed import Cursor, Feed
-from clipsel_core.pool.making.packing import for_loaders, new_tar, write_stats
+from clipsel_core.pool.making.maker import Maker
 from clipsel_core.pool.making.settings import hold_pool, settings_to_make
 from clipsel_core.pool.making.shard_files import (
     REJECTED,
     REPEATED,
-    EmbeddedRows,
-    ImagePlace,
-    Images,
-    Namer,
     ShardFiles,
-    ShardReport,
     ShardWriter,
-    add_to_shard,
     kind_of,
-    place_of,
     write_parquet,
-    write_shard,
 )
+from clipsel_core.pool.making.spread import Embedding, check_spreadable, forget_counts, make_shards
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.status import Pace
-from clipsel_core.tasks import Report, allowed_cores, silent
+from clipsel_core.tasks import Report, silent
+from clipsel_core.workers import Machines, check_asked
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,7 @@ class Made:
 
     derived: pairs whose source has a uid that is neither 32 hex digits nor a UUID with dashes.
     embedded: pairs that this call embedded, in seconds. columns: of the source, which the pool has, too.
-    left_out: those that it has not, see carried.
+    left_out: those that it has not, see carried. tried_again: shards that were given to another worker of a cluster.
     """
 
     shards: int
@@ -69,6 +58,7 @@ class Made:
     seconds: float
     columns: tuple[str, ...] = ()
     left_out: LeftOut = field(default_factory=dict)
+    tried_again: int = 0
 
 
 def make_pool(
@@ -85,6 +75,8 @@ def make_pool(
     most_pixels: int | None = None,
     pack: bool | None = None,
     columns: str | None = None,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
     report: Report = silent,
 ) -> Made:
     """Embeds a source into a pool in DataComp's layout, or goes on with what was begun there.
@@ -99,9 +91,13 @@ def make_pool(
         cores. pack: also write the pairs to shards/<shard>.tar, images as they are. columns: of the source, that the
         pool's table gets beside its own: all, none, or names separated by commas. shard_size, most_pixels, pack,
         columns: None for as the pool was begun, else for 100,000, 64 million, no and all.
+    cluster, cpus_per_worker: a Ray cluster that embeds it instead, see `Machines`, on devices of the teacher's kind.
+        Source and pool are given by absolute paths and lie where all of its nodes see them, and so does what `model`
+        and `pretrained` name: each worker loads the teacher again. workers: of each of its workers then.
     report: told how far the source has been read, in a unit of its own; the note, how many of its records this call has
-        been through; the last time when all is written.
-    Raises: PoolFormatError where the source is not the one that was begun with, or none of it can be used.
+        been through; the last time when all is written. On a cluster it is told the pairs and the shards that are done.
+    Raises: PoolFormatError where the source is not the one that was begun with, or none of it can be used; TeacherError
+        where a worker has another teacher; RunError where there is no such cluster, or a shard ended three workers.
     """
     root = Path(root)
     given: dict[str, Any] = {"shard_size": shard_size, "most_pixels": most_pixels, "pack": pack, "columns": columns}
@@ -109,162 +105,68 @@ def make_pool(
     if min(settings["shard_size"], batch_size) < 1:
         found = f"{settings['shard_size']} and {batch_size}"
         raise PoolFormatError("--shard-size, --batch-size", expected="1 or more", found=found)
-    with hold_pool(root), quiet_pillow(), ExitStack() as working:
+    check_asked(teacher.device.type if teacher else "auto", cluster, cpus_per_worker)
+    if cluster:
+        check_spreadable(source, root)
+    start, chosen = time.monotonic(), (settings["shard_size"], settings["pack"], settings["columns"])
+    with hold_pool(root), quiet_pillow():
         if not (root / "embed" / "settings.json").exists():
             write_json(root / "embed" / "settings.json", settings)
-        embed: Callable[[Iterable[Record], Reached, Took], EmbeddedRows] = copy_embeddings
-        if teacher:
-            add_teacher(root, arch, teacher_info(teacher, model, pretrained))
-            embedder = Embedder(
-                teacher,
-                source,
-                workers=workers or allowed_cores(),
-                batch_size=batch_size,
-                most_pixels=settings["most_pixels"],
-                keep=settings["pack"],
-            )
-            embed = working.enter_context(embedder).embed
-        writer = working.enter_context(ShardWriter())
-        chosen = settings["shard_size"], settings["pack"], settings["columns"]
-        return _Work(source, root, embed, arch, *chosen, report, writer).make()
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Making a pool, with all that it takes."""
-
-    source: Source
-    root: Path
-    embed: Callable[[Iterable[Record], Reached, Took], EmbeddedRows]
-    arch: str
-    shard_size: int
-    pack: bool
-    columns: str
-    report: Report
-    writer: ShardWriter
-    pace: Pace = field(default_factory=Pace)
-
-    def make(self) -> Made:
-        """Goes through the shards; those that are there with this teacher are passed over."""
-        start, embedded, number, gone_through = time.monotonic(), 0, 0, 0
-        taken, cursor, last = uids.from_hex([]), Cursor(), False
-        feed = Feed(self.source, cursor)
-        while not last:
-            files = ShardFiles(self.root, f"{number:08d}")
-            report = files.report()
-            if report is None or (report.kept and not files.has(self.arch)):
-                feed = feed.continued(cursor)
-                report, named = self._make_shard(files, report, feed, taken, gone_through)
-                embedded += report.kept
-                gone_through += report.read
+        maker, again = Maker(source, root, copy_embeddings, arch, *chosen), 0
+        if teacher is None:
+            shards, embedded = _make_here(maker, report)
+        else:
+            info = teacher_info(teacher, model, pretrained)
+            add_teacher(root, arch, info)
+            embedding = Embedding(source, root, info, batch_size, workers, settings["most_pixels"])
+            if cluster:
+                machines = Machines((str(teacher.device),), cluster, cpus_per_worker)
+                shards, embedded, again = make_shards(maker, embedding, machines, report)
             else:
-                named = _uids_of(files, report)
-            taken = uids.union(taken, named)
-            cursor, last, number = Cursor(*report.following), report.last, number + 1
-        self.writer.wait()
-        self._tell(sum(self.source.sizes), gone_through)
-        return _finish(self.source, self.root, self.columns, number, embedded, time.monotonic() - start)
+                with embedding.embedder(teacher, keep=settings["pack"]) as embedder:
+                    shards, embedded = _make_here(replace(maker, embed=embedder.embed), report)
+        made = _finish(source, root, settings["columns"], shards, embedded, time.monotonic() - start)
+    return replace(made, tried_again=again)
 
-    def _make_shard(
-        self, files: ShardFiles, old: ShardReport | None, feed: Feed, taken: np.ndarray, before: int
-    ) -> tuple[ShardReport, np.ndarray]:
-        """Embeds a shard's records and has them written. old: the shard's report, if others embedded it.
 
-        before: records gone through. Returns the shard's report and its pairs' uids, UID_DTYPE.
-        """
-        namer = Namer(taken)
-        places: list[ImagePlace] = []
-        if self.pack and not old:
-            rows = self._packed(files, feed, namer, before, places)
-        else:
-            rows = self._rows(feed, before, lambda kept, _: namer.name(kept))
-        if len(rows.kept) + len(rows.rejected) != rows.read or len(rows.image) != len(rows.kept):
-            found = f"{len(rows.kept):,} kept and {len(rows.rejected):,} rejected"
-            expected = f"{counted(rows.read, 'records')} accounted for"
-            raise PoolFormatError(f"shard {files.name}", expected=expected, found=found)
-        if old:
-            named = _uids_of(files, old)
-            self.writer.begin(partial(add_to_shard, files, old, rows, self.arch))
-            return old, named
-        report = ShardReport(
-            read=rows.read,
-            kept=len(rows.kept),
-            rejected=len(rows.rejected),
-            repeated=len(namer.repeated),
-            derived=sum(bool(record.source_uid and not record.uid) for record in rows.kept),
-            following=feed.following(),
-            last=feed.exhausted(),
-        )
-        if self.pack:
-            where = Images(Place.of(self.root), "", places)
-        else:
-            where = Images(self.source.base, self.source.image_column, [place_of(record) for record in rows.kept])
+def _make_here(maker: Maker, report: Report) -> tuple[int, int]:
+    """Goes through the shards in this process; those that are there with this teacher are passed over.
 
-        def write() -> None:
-            # Beside the next shard's embedding: it takes seconds.
-            carried = carry(rows.kept, self.columns)
-            said = report.model_copy(update={"left_out": carried.left_out})
-            write_shard(files, where, rows, namer, self.arch, said, carried.columns)
+    Returns: the shards, and how many pairs were embedded.
+    """
+    pace, embedded, number, gone_through = Pace(), 0, 0, 0
+    taken, cursor, last = uids.from_hex([]), Cursor(), False
+    feed = Feed(maker.source, cursor)
 
-        self.writer.begin(write)
-        return report, namer.uids()
-
-    def _rows(self, feed: Feed, before: int, took: Took) -> EmbeddedRows:
-        earlier = feed.handed_out
-
-        def tell(last: Record, read: int) -> None:
-            self.writer.check()
-            self._tell(feed.reached(last, earlier + read), before + read)
-
-        return self.embed(islice(feed, self.shard_size), tell, took)
-
-    def _tell(self, reached: int, records: int) -> None:
-        per_s = self.pace.per_s(records)
+    def tell(reached: int, records: int) -> None:
+        per_s = pace.per_s(records)
         note = counted(records, "pairs") + (f", {per_s:,.0f}/s" if per_s else "")
-        self.report(reached, sum(self.source.sizes), "", note if records else "")
+        report(reached, sum(maker.source.sizes), "", note if records else "")
 
-    def _packed(
-        self, files: ShardFiles, feed: Feed, namer: Namer, before: int, places: list[ImagePlace]
-    ) -> EmbeddedRows:
-        """The rows, and their pairs in a tar. places: gets where the images lie in it."""
-        rows, inner = EmbeddedRows(), files.tar.relative_to(files.root).as_posix()
+    def reached(feed: Feed, handed_out: int, before: int, last: Record, read: int) -> None:
+        writer.check()
+        tell(feed.reached(last, handed_out + read), before + read)
 
-        def fill(aside: Path) -> None:
-            nonlocal rows
-            with new_tar(aside) as packer:
+    with ShardWriter() as writer:
+        while not last:
+            files = ShardFiles(maker.root, f"{number:08d}")
+            found = written(files, maker.arch)
+            if found:
+                named = settled(files, taken, packed=maker.pack)
+            else:
+                feed = feed.continued(cursor)
 
-                def took(kept: Record, data: bytes | None) -> None:
-                    assert data is not None
-                    image, key = for_loaders(data), f"{files.name}{packer.count:08d}"
-                    facts = _facts_of(kept, namer.name(kept), key)
-                    places.append((inner, packer.add(key, image, kept.caption, facts), len(image)))
-
-                rows = self._rows(feed, before, took)
-
-        write_atomically(files.tar, fill)
-        write_stats(files.tar, len(rows.kept))
-        return rows
-
-
-def _facts_of(record: Record, uid: str, key: str) -> dict[str, object]:
-    """What a packed pair's json says. key: its name in the tar."""
-    facts = {
-        **facts_in(record.facts),
-        "uid": uid,
-        "key": key,
-        "caption": record.caption,
-        "url": record.url,
-        "original_width": record.width,
-        "original_height": record.height,
-        "sha256": record.sha256,
-        "source_key": record.key,
-    }
-    return {**facts, "source_uid": record.source_uid} if record.source_uid else facts
-
-
-def _uids_of(files: ShardFiles, report: ShardReport) -> np.ndarray:
-    """The uids of a shard that is written."""
-    return uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"] if report.kept else [])
+                found, named, write, _ = maker.make(
+                    files, files.report(), feed, taken, partial(reached, feed, feed.handed_out, gone_through)
+                )
+                writer.begin(write)
+                embedded += found.kept
+                gone_through += found.read
+            taken = uids.union(taken, named)
+            cursor, last, number = Cursor(*found.following), found.last, number + 1
+        writer.wait()
+    tell(sum(maker.source.sizes), gone_through)
+    return number, embedded
 
 
 def _finish(source: Source, root: Path, columns: str, shards: int, embedded: int, seconds: float) -> Made:
@@ -280,6 +182,7 @@ def _finish(source: Source, root: Path, columns: str, shards: int, embedded: int
     if read != kept + rejected.num_rows:
         found = f"{kept:,} kept and {rejected.num_rows:,} rejected"
         raise PoolFormatError(root, expected=f"{counted(read, 'records')} accounted for", found=found)
+    forget_counts(root)
     write_parquet(root / "rejected.parquet", rejected)
     if repeated.num_rows:
         write_parquet(root / "repeated.parquet", repeated)

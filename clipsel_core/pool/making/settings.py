@@ -111,9 +111,18 @@ def hold_folder(root: Path) -> Iterator[None]:
     expected, found = "a folder nobody writes into", "another process at work"
     busy = PoolFormatError(root, expected=expected, found=found, remedy="wait for it, or take another folder")
     with files.lock_folder(root, busy):
-        folders = [root / name for name in ("metadata", "images", "embed", "shards")]
-        files.remove_leftovers(root, *folders, *(root / "embed").glob("*/"))
+        remove_leftovers(root)
         yield
+
+
+def pool_folders(root: Path) -> list[Path]:
+    """The folders of a pool that files are written to."""
+    return [root, *(root / name for name in ("metadata", "images", "embed", "shards")), *(root / "embed").glob("*/")]
+
+
+def remove_leftovers(root: Path) -> None:
+    """Clears what killed processes were writing into a pool; for whoever holds it alone."""
+    files.remove_leftovers(*pool_folders(root))
 
 
 @contextmanager

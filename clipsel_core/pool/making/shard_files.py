@@ -5,6 +5,7 @@ images/<shard>.parquet           where each image lies
 shards/<shard>.tar, _stats.json  the pairs themselves, where they are packed
 embed/<shard>.json               the report: counts, and where in the source the next shard begins
 embed/<shard>.rejected.parquet, embed/<shard>.repeated.parquet
+embed/<shard>.draft.parquet      until shards before it are there, in the place of the report: see drafts
 """
 
 from __future__ import annotations
@@ -95,6 +96,12 @@ class Images(NamedTuple):
     column: str
     places: Sequence[ImagePlace]
 
+    @property
+    def sources(self) -> set[str]:
+        """The folders that they lie in, or below."""
+        elsewhere = {os.path.dirname(file) for file, _, _ in self.places if "://" in file or os.path.isabs(file)}
+        return {self.base.address, *elsewhere}
+
 
 class ShardFiles(NamedTuple):
     """A shard of a pool by its name."""
@@ -122,9 +129,14 @@ class ShardFiles(NamedTuple):
         folder, ending = ("images", "") if what == "images" else ("embed", f".{what}")
         return self.root / folder / f"{self.name}{ending}.parquet"
 
+    @property
+    def report_file(self) -> Path:
+        """What says that the shard is done."""
+        return self.root / "embed" / f"{self.name}.json"
+
     def report(self) -> ShardReport | None:
         """The report of a shard that is written, by whichever teacher; else None. Raises PoolFormatError."""
-        path = self.root / "embed" / f"{self.name}.json"
+        path = self.report_file
         try:
             return ShardReport.model_validate(json.loads(path.read_bytes()))
         except FileNotFoundError:
@@ -143,6 +155,11 @@ class ShardFiles(NamedTuple):
         )
 
 
+def uids_of(files: ShardFiles, report: ShardReport) -> np.ndarray:
+    """The uids of a shard that is written, UID_DTYPE."""
+    return uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"] if report.kept else [])
+
+
 def score_column(arch: str) -> str:
     """DataComp's name for a teacher's own score."""
     return f"clip_{arch}_similarity_score"
@@ -154,10 +171,9 @@ def write_shard(
     rows: EmbeddedRows,
     namer: Namer,
     arch: str,
-    report: ShardReport,
     carried: Mapping[str, pa.Array],
 ) -> None:
-    """Writes a new shard. One that kept nothing has a report and rejected rows, but no metadata.
+    """Writes a new shard, but for its report. One that kept nothing has rejected rows, but no metadata.
 
     carried: the source's further columns, a value a pair that was kept.
     """
@@ -165,17 +181,26 @@ def write_shard(
     write_parquet(files.side("rejected"), pa.Table.from_pylist(rejected, REJECTED))
     named = namer.uids()
     names = uids.to_hex(named).to_pylist()
-    repeated = [
-        {"file": rows.kept[row].file, "key": rows.kept[row].key, "uid": old, "renamed_to": names[row]}
-        for row, old in namer.repeated
-    ]
-    write_parquet(files.side("repeated"), pa.Table.from_pylist(repeated, REPEATED))
+    write_repeated(files, rows.kept, namer, names)
     if rows.kept:
         write_index(files, images, named)
         _save(files.npz, {f"{arch}_img": rows.image, f"{arch}_txt": rows.text})
         columns = {**_metadata(rows.kept, names), **carried}
         write_parquet(files.parquet, pa.table(columns).append_column(*_scores(arch, rows.image, rows.text)))
-    write_json(files.root / "embed" / f"{files.name}.json", report.model_dump())
+
+
+def write_repeated(files: ShardFiles, kept: Sequence[Record], namer: Namer, names: Sequence[str]) -> None:
+    """Writes which of a shard's pairs have another uid than they came with. names: of all of them, hex."""
+    repeated = [
+        {"file": kept[row].file, "key": kept[row].key, "uid": old, "renamed_to": names[row]}
+        for row, old in namer.repeated
+    ]
+    write_parquet(files.side("repeated"), pa.Table.from_pylist(repeated, REPEATED))
+
+
+def write_report(files: ShardFiles, report: ShardReport) -> None:
+    """Writes a shard's report: it is done."""
+    write_json(files.report_file, report.model_dump())
 
 
 def add_to_shard(files: ShardFiles, report: ShardReport, rows: EmbeddedRows, arch: str) -> None:
@@ -222,8 +247,7 @@ def place_of(record: Record) -> ImagePlace:
 
 def write_index(files: ShardFiles, images: Images, named: np.ndarray) -> None:
     """Writes where the images of some pairs lie, for the gallery. named: (M,) UID_DTYPE, the pairs' uids."""
-    elsewhere = {os.path.dirname(file) for file, _, _ in images.places if "://" in file or os.path.isabs(file)}
-    reach.remember_sources({images.base.address, *elsewhere})
+    reach.remember_sources(images.sources)
     there = [row for row, (_, _, length) in enumerate(images.places) if length != NOWHERE]
     file, offset, length = zip(*(images.places[row] for row in there), strict=True) if there else ((), (), ())
     columns = [

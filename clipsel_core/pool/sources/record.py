@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -83,6 +84,8 @@ class Source:
     columns that no record has, as they hold neither numbers, truth values nor texts, or have another's name.
     written_as_text: whether others are texts that may be written numbers, as in a csv.
     glance: the same records without images and captions, where that is quicker; it can be handed to another process.
+    counts: how many records each part has, where that is known. outline: the same records without their images' bytes,
+    where `read` gives these. read_on: as `read`, from a record on, where that is quicker than reading those before it.
     """
 
     kind: str
@@ -98,6 +101,13 @@ class Source:
     others: tuple[str, ...] | None = None
     unfit: tuple[str, ...] = ()
     written_as_text: bool = False
+    counts: tuple[int, ...] | None = None
+    outline: Callable[[int], Iterator[Record]] | None = None
+    read_on: Callable[[int, int], Iterator[Record]] | None = None
+
+    def records(self, part: int, before: int) -> Iterator[Record]:
+        """A part's records, but for so many before."""
+        return self.read_on(part, before) if self.read_on else islice(self.read(part), before, None)
 
     @property
     def embedded(self) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from clipsel_core.errors import PoolFormatError, counted, reason_of
 from clipsel_core.places import Place
@@ -46,7 +47,9 @@ def open_tars(base: Place, names: tuple[str, ...], *, captions: bool = True) -> 
         raise PoolFormatError(base / names[0], expected="a tar", found=found, remedy=remedy)
     read = partial(_read_tar, base, names, keep=base.remote, captions=captions)
     glance = partial(_read_tar, base, names, keep=False, captions=False)
-    return source_of_files("webdataset", base, names, read, f"webdataset, {counted(len(names), 'tars')}", glance=glance)
+    outline = partial(_read_tar, base, names, keep=False, captions=captions) if base.remote else None
+    said = f"webdataset, {counted(len(names), 'tars')}"
+    return source_of_files("webdataset", base, names, read, said, glance=glance, outline=outline)
 
 
 def _read_tar(base: Place, names: tuple[str, ...], part: int, *, keep: bool, captions: bool) -> Iterator[Record]:
@@ -89,7 +92,7 @@ def open_folder(base: Place, *, captions: bool = True) -> Source:
     names, sizes = [name for name, _ in files], [size for _, size in files]
     if not captions:
         only, said = partial(_read_folder, base, names, {}, []), f"a folder of {counted(len(names), 'images')}"
-        return source_of_files("folder", base, names, only, said, lengths=sizes, parts=("",), sizes=(len(names),))
+        return _as_one_part(base, names, only, said, sizes, len(names))
     # By the name with its ending in lower case, how it is spelt; a name spelt so comes last, and goes before others.
     texts = {_with_ending(name, name[name.rindex(".") :].lower()): name for name, _ in base.files(".txt", ".json")}
     facts = sum(_with_ending(name, ".json") in texts for name in names)
@@ -101,11 +104,20 @@ def open_folder(base: Place, *, captions: bool = True) -> Source:
     said = f"a folder of {counted(len(names), 'images')}, captions from the .txt beside each"
     said += f" and uids from the .json of {f'{facts:,}' if facts < len(names) else 'each'}" * (facts > 0)
     lone = sorted(name for text, name in texts.items() if text.endswith(".txt") and text not in taken)
-    read, rows = partial(_read_folder, base, names, texts, lone), (len(names) + len(lone),)
-    return source_of_files("folder", base, names, read, said, lengths=sizes, parts=("",), sizes=rows)
+    read = partial(_read_folder, base, names, texts, lone)
+    return _as_one_part(base, names, read, said, sizes, len(names) + len(lone))
 
 
-def _read_folder(base: Place, names: list[str], texts: dict[str, str], lone: list[str], _: int) -> Iterator[Record]:
+def _as_one_part(
+    base: Place, names: list[str], read: Callable[..., Iterator[Record]], said: str, lengths: list[int], rows: int
+) -> Source:
+    more: dict[str, Any] = {"parts": ("",), "sizes": (rows,), "counts": (rows,), "read_on": read}
+    return source_of_files("folder", base, names, read, said, lengths=lengths, **more)
+
+
+def _read_folder(
+    base: Place, names: list[str], texts: dict[str, str], lone: list[str], _: int, before: int = 0
+) -> Iterator[Record]:
     def beside(name: str, ending: str, most: int) -> bytes:
         try:
             file = texts.get(_with_ending(name, ending))
@@ -124,11 +136,12 @@ def _read_folder(base: Place, names: list[str], texts: dict[str, str], lone: lis
         return Record(key, key, caption=caption or caption_in(said).strip(), **fields_of_json(said))
 
     with ThreadPoolExecutor(_CAPTIONS_AT_ONCE if base.remote else 1) as threads:
-        found = in_order(names, lambda name: threads.submit(described, name), 2 * _CAPTIONS_AT_ONCE)
-        for number, (name, record) in enumerate(found):
+        found = in_order(names[before:], lambda name: threads.submit(described, name), 2 * _CAPTIONS_AT_ONCE)
+        for number, (name, record) in enumerate(found, before):
             fault = record.fault or ("" if record.key == name else "its name is not UTF-8")
             yield replace(record, fault=fault, position=number)
-    for number, name in enumerate(lone, len(names)):
+    further = max(0, before - len(names))
+    for number, name in enumerate(lone[further:], len(names) + further):
         key = clean_text(os.fsencode(name))
         yield Record(key, key, fault=f"a caption without an image: {key}; {IMAGES_END}", position=number)
 

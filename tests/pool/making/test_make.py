@@ -28,7 +28,7 @@ from clipsel_core.places import Place
 from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.inspect import inspect_pool
 from clipsel_core.pool.layout import open_pool, read_teachers
-from clipsel_core.pool.making import make, shard_files
+from clipsel_core.pool.making import maker, shard_files
 from clipsel_core.pool.making.embed import load_teacher, teacher_info
 from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.make import make_pool
@@ -559,8 +559,8 @@ def test_make_pool__goes_on_with_the_next_shard_while_one_is_written(tmp_path, t
                 begun.set()
             yield record
 
-    write = make.write_shard
-    monkeypatch.setattr(make, "write_shard", lambda *of: waited.append(begun.wait(PATIENCE_S)) or write(*of))
+    write = maker.write_shard
+    monkeypatch.setattr(maker, "write_shard", lambda *of: waited.append(begun.wait(PATIENCE_S)) or write(*of))
     made = make_pool(replace(source, read=read), tmp_path / "pool", teachers[0], arch="l14", shard_size=4, workers=1)
     assert (made.kept, waited) == (9, [True] * 3)
 
@@ -569,7 +569,7 @@ def test_make_pool__a_disk_that_is_full_stops_the_next_shard(tmp_path, teachers,
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(make, "write_shard", full)
+    monkeypatch.setattr(maker, "write_shard", full)
     told = []
     with pytest.raises(PoolFormatError, match="found No space left"):
         build(

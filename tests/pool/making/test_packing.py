@@ -16,7 +16,7 @@ from PIL import Image
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.images import ImageIndex
 from clipsel_core.pool.layout import open_pool
-from clipsel_core.pool.making import make
+from clipsel_core.pool.making import maker
 from clipsel_core.pool.making.decode import Unusable
 from clipsel_core.pool.making.packing import check_whole, for_loaders, image_ending, new_tar
 from tests.pool.making.test_make import SOURCES, build, bytes_of, table_of
@@ -72,12 +72,12 @@ def test_pack__a_shard_that_keeps_nothing_leaves_no_gap(tmp_path, teachers):
 def test_pack__stopped_and_started_again_ends_with_the_same_bytes(tmp_path, teachers, monkeypatch):
     source = SOURCES["tars"](tmp_path / "in")
     build(source, tmp_path / "whole", teachers[0], shard_size=4, pack=True)
-    write_stats = make.write_stats
+    write_stats = maker.write_stats
     for _ in range(2):
-        monkeypatch.setattr(make, "write_stats", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(maker, "write_stats", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             build(source, tmp_path / "pool", teachers[0], shard_size=4, pack=True)
-        monkeypatch.setattr(make, "write_stats", write_stats)
+        monkeypatch.setattr(maker, "write_stats", write_stats)
     build(source, tmp_path / "pool", teachers[0], shard_size=4, pack=True)
     assert bytes_of(tmp_path / "pool") == bytes_of(tmp_path / "whole")
     before = (tmp_path / "pool" / "shards" / "00000000.tar").read_bytes()
