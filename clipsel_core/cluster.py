@@ -309,6 +309,8 @@ def _connect(address: str) -> tuple[Any, bool]:
 def _reason(error: Exception) -> str:
     """Why an actor was lost, in a few words, of what Ray says in many."""
     said = str(error).strip()
+    if full := re.search(r"Memory on the node \(IP: ([^,)]+).*?\) was (\S+) used / (\S+) limit", said):
+        return f"memory ran out on the node {full[1]}, {full[2]} of {full[3]} in use, where Ray ended it"
     found = re.search(r"The actor (?:is dead|died) because (.+?)(?:\.\s|\.$|\n|$)", said)
     if found and "creation task" not in found[1]:
         return found[1]

@@ -21,6 +21,8 @@ from clipsel_core.errors import ClipselError
 _LOCK = ".lock"
 # Names that files and folders have while they are filled, and nothing of anybody else's.
 _ASIDE = re.compile(r"\..+\.(\d+-\d+|[0-9a-f]{8})\.partial|\.images-\w{8}")
+# What a write ends with where a disk has no room, or not for this file. Some who write do not say which file.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _tidied: set[Path] = set()
 
 
@@ -57,6 +59,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Has `write` fill a file under another name in the same folder, syncs it, and renames it to `path`.
 
     Whatever `write` raises goes on to the caller; then nothing new is left behind and an older file stays as it was.
+    Where the disk has no room, the OSError names the path, whoever wrote.
     """
     write_together({path: write})
 
@@ -69,18 +72,20 @@ def write_together(writes: Mapping[Path, Callable[[Path], object]]) -> None:
         if folder not in _tidied:
             remove_abandoned(folder)
             _tidied.add(folder)
-    holding = ExitStack()
+    holding, filling = ExitStack(), Path()
     try:
-        for path, write in writes.items():
-            holding.enter_context(locked(asides[path]))
-            write(asides[path])
-            with open(asides[path], "rb") as file:
+        for filling, write in writes.items():
+            aside = asides[filling]
+            holding.enter_context(locked(aside))
+            write(aside)
+            with open(aside, "rb") as file:
                 os.fsync(file.fileno())
         for path, aside in asides.items():
             os.replace(aside, path)
     except OSError as error:
         # Nobody knows the other name.
         meant = next((path for path, aside in asides.items() if str(aside) in f"{error.filename} {error}"), None)
+        meant = filling if error.filename is None and error.errno in _NO_ROOM else meant
         if meant is None or not error.errno:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(meant)) from error
@@ -88,6 +93,21 @@ def write_together(writes: Mapping[Path, Callable[[Path], object]]) -> None:
         for aside in asides.values():
             aside.unlink(missing_ok=True)
         holding.close()
+
+
+@contextmanager
+def and_at_last(write: Callable[[], object]) -> Iterator[None]:
+    """Writes something afterwards, also where what is done within fails: then as far as a disk that failed it takes it.
+
+    What was raised within is raised, whatever becomes of the write.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            write()
+        raise
+    write()
 
 
 @contextmanager

@@ -14,6 +14,17 @@ import pytest
 from tests import traps
 
 ENDS = "os.kill(os.getpid(), 9)"
+# From then on the disk is full for whoever writes a table.
+FILLS_UP = """
+import pyarrow.parquet as pq
+if not hasattr(pq, "write_to"):
+    pq.write_to = pq.write_table
+    def write_table(table, path, **options):
+        path.unlink()
+        path.symlink_to("/dev/full")  # which Arrow would remove
+        pq.write_to(table, path, **options)
+    pq.write_table = write_table
+"""
 # What a worker does where it opens the file; `once` is there until the first of them has come.
 _ONCE = """
 import os, time

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipsel_core.files import locked, remove_abandoned, write_atomically
+from clipsel_core.files import and_at_last, locked, remove_abandoned, write_atomically
 from tests.waiting import PATIENCE_S
 
 
@@ -34,6 +35,44 @@ def test_write_atomically__another_file_s_error_stays_as_it_is(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         write_atomically(tmp_path / "a", lambda aside: (tmp_path / "source").read_bytes())
     assert caught.value.filename == str(tmp_path / "source")
+
+
+def saved(table, path):
+    with open(path, "wb") as file:
+        np.savez(file, a=table["a"].to_numpy())
+
+
+@pytest.mark.parametrize("write", [pq.write_table, saved])
+def test_write_atomically__a_full_disk_is_said_with_the_file_that_was_meant(tmp_path, write):
+    table = pa.table({"a": np.zeros(10_000)})
+
+    def fill(aside):
+        aside.unlink()
+        aside.symlink_to("/dev/full")  # which Arrow would remove
+        write(table, aside)
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_atomically(tmp_path / "a.parquet", fill)
+    assert (caught.value.filename, caught.value.strerror) == (str(tmp_path / "a.parquet"), "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_and_at_last__an_error_within_is_the_one_that_is_raised(fails):
+    written = []
+
+    def write():
+        written.append(1)
+        raise OSError("of the write")
+
+    def work():
+        with and_at_last(write):
+            if fails:
+                raise ValueError("within")
+
+    with pytest.raises(ValueError if fails else OSError, match="within" if fails else "of the write"):
+        work()
+    assert written == [1]
 
 
 _WRITING = """

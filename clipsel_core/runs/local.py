@@ -117,12 +117,11 @@ def do_groups(
     tally = _Tally(pool, groups, report)
     if not groups:
         return
-    with machines.workers(work, len(groups)) as workers:
-        try:
-            side_by_side(groups, lambda group: tally.attend(group, workers.do, note), workers.at_once)
-        finally:
-            if workers.tried_again:
-                count(workers.tried_again)
+    with (
+        machines.workers(work, len(groups)) as workers,
+        files.and_at_last(lambda: workers.tried_again and count(workers.tried_again)),
+    ):
+        side_by_side(groups, lambda group: tally.attend(group, workers.do, note), workers.at_once)
 
 
 @dataclass(frozen=True)
@@ -170,14 +169,16 @@ def _score_groups(plan: Plan, report: Report, machines: Machines) -> None:
         nonlocal config
         config = config.model_copy(update={"tried_again": config.tried_again + again})
 
-    try:
-        do_groups(_Scoring(plan), groups, plan.pool, machines, report, count, took.note)
-    finally:
+    def sum_up() -> None:
+        nonlocal config
         # Where a finished run lacked some shards, how long these took says nothing of the run.
         if took.cpu_seconds and read_config(root).skipped_rows is None:
             config = config.model_copy(update={"outcome": took.outcome()})
         if config != plan.config:
             write_config(root, config)
+
+    with files.and_at_last(sum_up):
+        do_groups(_Scoring(plan), groups, plan.pool, machines, report, count, took.note)
     counts = {shard.name: read_counts(score_file(root, shard.name)) for shard in shards}
     if plan.config.on_bad_rows != "scale":
         scaled = [(shard.name, counts[shard.name]["renormalised"]) for shard in left]

@@ -29,7 +29,7 @@ from clipsel_core.runs.probe import forecast
 from clipsel_core.runs.store import Run, read_config
 from clipsel_core.scoring import normsim_2d as scoring_normsim_2d
 from clipsel_core.workers import AT_ONCE, Machines
-from tests.clusters import ENDS, Trap, three_nodes
+from tests.clusters import ENDS, FILLS_UP, Trap, three_nodes
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.pool.servers import storing, upload
 from tests.runs.test_score import OPTIONS, files_of
@@ -39,6 +39,15 @@ from tests.waiting import PATIENCE_S, join, until
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
 SHARDS = 8
+
+# What an actor does where the disk is full as soon as another shard is written.
+FULL = f"""
+import glob, time
+end = time.monotonic() + 60
+while not glob.glob({{done!r}}) and time.monotonic() < end:
+    time.sleep(0.01)
+{FILLS_UP}
+"""
 
 LOCAL = """
 from clipsel_core.runs.local import score
@@ -319,6 +328,72 @@ def test_cluster__a_run_that_cannot_be_written_stops(address, trap, tmp_path):
     (tmp_path / "run" / "scores").touch()
     with pytest.raises(RunError, match=r"scores: expected to write the run, found File exists; make room"):
         score(trap.pool, tmp_path / "run", cluster=address, **OPTIONS)
+
+
+@BOTH
+def test_cluster__a_full_disk_is_named_with_the_shard_and_keeps_what_is_done(address, trap, jobs, tmp_path, kind):
+    job, expected = jobs(kind, tmp_path / "run")
+    trap.always(FULL.format(done=str(job.folder / "[!.]*.parquet")))
+    with pytest.raises(
+        RunError, match=r"/0000000\d\.parquet: expected to write .+, found No space left on device; make room"
+    ):
+        job.do(cluster=address)
+    done = job.done()
+    assert done
+    assert {file.name: file.read_bytes() for file in done}.items() <= expected.items()
+    assert not list(job.folder.glob(".*.partial"))
+    trap.clear()
+    job.do(cluster=address)
+    assert job.files() == expected
+    assert {file: job.done()[file] for file in done} == done
+
+
+def out_of_memory(shard, times, monkeypatch):
+    """Has Ray end so many actors that are given this shard, as where a node runs out of memory."""
+    left, do = [None] * times, ray_cluster.ClusterWorkers._have_done
+
+    def have_done(self, ready, unit, report):
+        if shard in str(unit) and left:
+            left.pop()
+            said = "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, "
+            raise ray.exceptions.OutOfMemoryError(said + "ID: 5dcb) was 23.1GB used / 23.54GB limit (0.98)\nRefer to")
+        return do(self, ready, unit, report)
+
+    monkeypatch.setattr(ray_cluster.ClusterWorkers, "_have_done", have_done)
+    return left
+
+
+def test_cluster__an_actor_for_which_memory_runs_out_costs_nothing(
+    address, trap, tmp_path, expected, monkeypatch, caplog
+):
+    left = out_of_memory(trap.shard, 2, monkeypatch)
+    score(trap.pool, tmp_path / "run", cluster=address, **OPTIONS)
+    assert not left
+    said = "memory ran out on the node 10.0.0.7, 23.1GB of 23.54GB in use, where Ray ended it"
+    told = [record.getMessage() for record in caplog.records]
+    assert told.count(f"{trap.shard}: tried again by another worker: {said}") == 2
+    assert took_again(tmp_path / "run") >= 2
+    assert files_of(tmp_path / "run") == expected
+
+
+def test_cluster__a_shard_for_which_memory_always_runs_out_is_named(address, trap, tmp_path, monkeypatch):
+    out_of_memory(trap.shard, 9, monkeypatch)
+    with pytest.raises(
+        RunError,
+        match=rf"^{trap.shard}: expected scores, found that a third worker failed there: memory ran out on the",
+    ):
+        score(trap.pool, tmp_path / "run", cluster=address, **OPTIONS)
+
+
+def test_cluster__without_memory_for_any_worker(trap, tmp_path):
+    """Ray's own monitor ends them: more is in use than the little that it is told to allow."""
+    with (
+        three_nodes({"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "50"}) as (cluster, _),
+        pytest.raises(
+            RunError, match=r"^--cluster: expected workers that start, found memory ran out on the node .+ in use"
+        ),
+    ):
+        score(trap.pool, tmp_path / "run", cluster=cluster.address, **OPTIONS)
 
 
 @BOTH

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -23,13 +24,24 @@ from clipsel_core.pool.making.spread import Embedding
 from clipsel_core.pool.sources.look import open_source
 from clipsel_core.processes import child_environment, module_command
 from clipsel_core.workers import Machines
-from tests.clusters import ENDS, Trap, kill_an_actor, three_nodes
+from tests.clusters import ENDS, FILLS_UP, Trap, kill_an_actor, three_nodes
 from tests.pool.making.test_extend import datacomp_pool, tars
 from tests.pool.making.test_make import SOURCES, bytes_of, source, table_of  # noqa: F401
 from tests.pool.pictures import sample, write_tar, write_tars
 from tests.pool.servers import storing, upload
 from tests.waiting import until
 
+# What an actor, and none of its decoders, does where the disk is full as soon as a shard is done.
+FULL = f"""
+import glob, sys, time
+if "ray" in sys.modules:
+    glob.opened = getattr(glob, "opened", 0) + 1
+    if glob.opened > 1:
+        end = time.monotonic() + 60
+        while not glob.glob({{done!r}}) and time.monotonic() < end:
+            time.sleep(0.01)
+{indent(FILLS_UP, "        ")}
+"""
 OPTIONS = {"shard_size": 4, "batch_size": 3, "workers": 1}
 
 
@@ -258,6 +270,24 @@ def test_cluster__an_embedding_command_that_is_killed_goes_on(address, trap, job
         begun.wait()
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("many/metadata/00000000.*")}
     assert not (tmp_path / "many" / "embed" / "00000005.json").exists()
+    trap.clear()
+    make("one")
+    make("many", cluster=address)
+    assert bytes_of(tmp_path / "many") == bytes_of(tmp_path / "one")
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+
+
+@pytest.mark.cluster
+def test_cluster__a_disk_that_fills_up_while_it_embeds_is_named_with_the_shard(address, trap, job, tmp_path):
+    make, _ = job
+    begun = f"import glob\nif glob.glob({str(tmp_path / 'many/embed/0*.json')!r}):\n"
+    trap.always(begun + indent(FILLS_UP, "    "))
+    said = r"/0000000[1-5]\.[a-z.]+: expected to write the pool, found No space left on device; make room or"
+    with pytest.raises(PoolFormatError, match=said):
+        make("many", cluster=address)
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("many/metadata/00000000.*")}
+    assert done
+    assert not list((tmp_path / "many").rglob(".*.partial"))
     trap.clear()
     make("one")
     make("many", cluster=address)
