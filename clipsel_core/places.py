@@ -306,6 +306,23 @@ class Place:
                 found[name] = stat.st_size, stat.st_mtime_ns
         return found
 
+    def listed(self) -> dict[str, tuple[int, int | str]]:
+        """What changes whenever a file in a folder does, by its name, in order: its size and its time or version.
+
+        A store is asked once, whatever it lists; where that says no size it is 0. Hidden ones are left out; nothing
+        where there is no such folder.
+        """
+        fs = self.fs
+        if fs is None:
+            return self.stamps(self.names())
+        try:
+            infos = self._ask(lambda: _list(fs.fs if self.around[0] else fs, self.path, False))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        named = ((path.removeprefix(self.path).lstrip("/"), info) for path, info in sorted(infos.items()))
+        found = {name: _stamp(info) for name, info in named if name and not is_hidden(name)}
+        return found
+
     def files(self, *endings: str, deep: bool = True) -> list[tuple[str, int]]:
         """The files below a folder by their names relative to it, with their sizes, in the order of the names.
 

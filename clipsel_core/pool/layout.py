@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -220,8 +220,13 @@ def read_schema(parquet: str | os.PathLike[str]) -> pa.Schema:
 
 def read_column(shard: Shard, column: str) -> pa.ChunkedArray:
     """A column of a shard, as it is stored. Raises PoolFormatError where it cannot be read."""
+    return read_columns(shard, [column]).column(0)
+
+
+def read_columns(shard: Shard, columns: Sequence[str]) -> pa.Table:
+    """Columns of a shard, as they are stored. Raises PoolFormatError where they cannot be read."""
     try:
-        return parquet_file(shard.parquet).read([column]).column(0)
+        return parquet_file(shard.parquet).read(list(columns))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(shard.parquet, error) from error
 
