@@ -181,6 +181,12 @@ class Place:
         inner = name.lstrip("/")
         if not inner:
             return self
+        if not {".", ".."}.isdisjoint(parts := inner.split("/")):
+            # In a store these are names like any other.
+            place = self
+            for part in parts:
+                place = place.parent if part == ".." else place if part == "." else place / part
+            return place
         path = f"{self.path}/{inner}" if self.path else inner
         return replace(self, path=path, url=f"{self.url}{'' if self.url.endswith('/') else '/'}{inner}")
 

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clipsel_core import reach, uids
+from clipsel_core.cache import Hold, hold
 from clipsel_core.errors import PoolFormatError, UidError, reason_of
 from clipsel_core.files import write_atomically
 from clipsel_core.places import PATIENT, Place, in_passing, protocol_of
@@ -41,6 +42,8 @@ _FAR_APART = 1 << 14
 _LARGEST_IMAGE = (1 << 31) - 1
 _CACHED, _KEPT = "images.index", "images.windows"
 _AHEAD = 8
+# What an image takes in the database, about.
+_BYTES_A_PAIR = 80
 
 _ENTRY = (
     "high INTEGER, low INTEGER, file INTEGER, offset INTEGER, length INTEGER, json_offset INTEGER, json_length INTEGER"
@@ -117,6 +120,7 @@ class ImageIndex:
 
     def __init__(self, database: sqlite3.Connection, believes: Callable[[str], bool]) -> None:
         self._database, self._believes, self._turn = database, believes, Lock()
+        self.held: Hold | None = None
         [(self._images,)] = database.execute("SELECT images FROM about")
         self.damaged = [Damaged(*row) for row in database.execute("SELECT * FROM damaged")]
         """The tars that could not be read to their ends."""
@@ -248,6 +252,7 @@ class OrderedImages:
 
     def __init__(self, windows: TarWindows) -> None:
         self.windows = windows
+        self.held: Hold | None = None
 
     def read(self, uid: str) -> bytes | None:
         """The encoded image of a uid (hex); None where there is none. Raises: as TarWindows.find."""
@@ -286,17 +291,26 @@ def open_images(
 
     cache: the folder that the lookup is kept in. report: as in ImageIndex.open. named: as in ImageIndex.of_parts.
     rows_of: as in TarWindows; with it tars in a store are not gone through, but looked into as images are asked for.
-    Raises: PoolFormatError on an index or a tar that cannot be read; OSError where the folder cannot be written to.
+    Raises: PoolFormatError on an index or a tar that cannot be read; OSError where the folder cannot be written to, or
+        is one of the user's cache, and that is full.
     """
+    if not pool.has_images:
+        return None
+    is_ordered = bool(not pool.indexes and pool.root.remote and rows_of)
+    held = hold(cache, 0 if is_ordered or (cache / _CACHED).exists() else _BYTES_A_PAIR * pool.rows)
+    found: Images
     if pool.indexes:
-        return ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED, report, named)
-    if pool.tars and pool.root.remote and rows_of:
+        found = ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED, report, named)
+    elif is_ordered and rows_of:
         try:
-            return OrderedImages(TarWindows(pool, cache / _KEPT, rows_of))
+            found = OrderedImages(TarWindows(pool, cache / _KEPT, rows_of))
         except OSError as error:
-            found = reason_of(error)
-            raise PoolFormatError(pool.root / "shards", expected="tars that can be read", found=found) from error
-    return ImageIndex.open(list(pool.tars), cache / _CACHED, report) if pool.tars else None
+            expected = "tars that can be read"
+            raise PoolFormatError(pool.root / "shards", expected=expected, found=reason_of(error)) from error
+    else:
+        found = ImageIndex.open(list(pool.tars), cache / _CACHED, report)
+    found.held = held
+    return found
 
 
 def _away(uid: str, error: OSError) -> PoolFormatError:
