@@ -11,11 +11,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -129,12 +129,27 @@ class Pool:
 def open_pool(root: str | os.PathLike[str]) -> Pool:
     """Finds a pool's shards and works out its names, from the shards' columns and the first one's members.
 
-    root: its folder, or an address of one in a store.
+    root: its folder, or an address of one in a store. There its shards are not looked into again until one changes.
     Raises: PoolFormatError where there is no shard, a file cannot be read, or there is no uid column.
     """
     root = Place.of_named(root)
     folder = root / "metadata"
-    names = _names(folder)
+    listed = tuple(_listed(folder).items()) if root.remote else ()
+    pool = _open_stored(root, listed) if root.remote else _open_pool(root, _names(folder))
+    return replace(
+        pool, tars=tuple(_files(root / "shards", ".tar")), indexes=tuple(_files(root / "images", ".parquet"))
+    )
+
+
+@lru_cache(maxsize=4)
+def _open_stored(root: Place, listed: tuple[tuple[str, tuple[int, str]], ...]) -> Pool:
+    """A pool in a store. listed: what its store says of the files in its metadata, see Place.listed."""
+    return _open_pool(root, [name for name, _ in listed])
+
+
+def _open_pool(root: Place, names: Sequence[str]) -> Pool:
+    """A pool without its images. names: of the files in its metadata."""
+    folder = root / "metadata"
     parquets = [folder / name for name in names if name.endswith(".parquet")]
     if not parquets:
         remedy = "a pool is a folder with metadata/<shard>.parquet and metadata/<shard>.npz"
@@ -171,8 +186,7 @@ def open_pool(root: str | os.PathLike[str]) -> Pool:
         text_column=caption_column(columns),
         url_column=find_column(columns, ["url"]),
         columns=columns,
-        tars=tuple(_files(root / "shards", ".tar")),
-        indexes=tuple(_files(root / "images", ".parquet")),
+        tars=(),
     )
 
 
@@ -430,8 +444,20 @@ def parquet_file(parquet: Place) -> pq.ParquetFile:
 
 def _names(folder: Place) -> list[str]:
     """Place.names. Raises PoolFormatError where its store or disk fails."""
-    try:
+    with _readable(folder):
         return folder.names()
+
+
+def _listed(folder: Place) -> dict[str, tuple[int, str]]:
+    """Place.listed. Raises PoolFormatError where its store fails."""
+    with _readable(folder):
+        return folder.listed()
+
+
+@contextmanager
+def _readable(folder: Place) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise PoolFormatError(folder, expected="a pool that can be read", found=reason_of(error)) from error
 
