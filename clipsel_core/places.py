@@ -326,8 +326,7 @@ class Place:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         named = ((path.removeprefix(self.path).lstrip("/"), info) for path, info in sorted(infos.items()))
-        found = {name: _stamp(info) for name, info in named if name and not is_hidden(name)}
-        return found
+        return {name: _stamp(info) for name, info in named if name and not is_hidden(name)}
 
     def files(self, *endings: str, deep: bool = True) -> list[tuple[str, int]]:
         """The files below a folder by their names relative to it, with their sizes, in the order of the names.

@@ -142,7 +142,7 @@ def open_pool(root: str | os.PathLike[str]) -> Pool:
 
 
 @lru_cache(maxsize=4)
-def _open_stored(root: Place, listed: tuple[tuple[str, tuple[int, str]], ...]) -> Pool:
+def _open_stored(root: Place, listed: tuple[tuple[str, tuple[int, int | str]], ...]) -> Pool:
     """A pool in a store. listed: what its store says of the files in its metadata, see Place.listed."""
     return _open_pool(root, [name for name, _ in listed])
 
@@ -448,7 +448,7 @@ def _names(folder: Place) -> list[str]:
         return folder.names()
 
 
-def _listed(folder: Place) -> dict[str, tuple[int, str]]:
+def _listed(folder: Place) -> dict[str, tuple[int, int | str]]:
     """Place.listed. Raises PoolFormatError where its store fails."""
     with _readable(folder):
         return folder.listed()

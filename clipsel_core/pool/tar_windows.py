@@ -543,10 +543,10 @@ def _sized(tars: Sequence[Place]) -> list[_Tar]:
     """The tars one behind the other. Raises: OSError where the store does not say how large they are."""
     listed, found, start = tars[0].parent.listed(), list[_Tar](), 0
     for place in tars:
-        size, stamp = listed.get(place.name, (0, ""))
+        size, version = listed.get(place.name, (0, ""))
         if not size:
-            size, stamp = place.size(), str(place.stamp())
-        found.append(_Tar(place, start, size, stamp))
+            size, version = place.stamp()
+        found.append(_Tar(place, start, size, str(version)))
         start += size
     return found
 

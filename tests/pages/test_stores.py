@@ -18,7 +18,10 @@ POOL = "s3://bucket/a/pool"
 
 @pytest.fixture
 def store(monkeypatch):
+    # Another test's store had the same files, and is gone.
     monkeypatch.setattr(stamps, "_watched", type(stamps._watched)(256))
+    for known in state._results.values():
+        known.clear()
     with storing(monkeypatch) as served:
         yield served
 
