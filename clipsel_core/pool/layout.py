@@ -134,16 +134,20 @@ def open_pool(root: str | os.PathLike[str]) -> Pool:
     """
     root = Place.of_named(root)
     folder = root / "metadata"
-    listed = tuple(_listed(folder).items()) if root.remote else ()
-    pool = _open_stored(root, listed) if root.remote else _open_pool(root, _names(folder))
-    return replace(
-        pool, tars=tuple(_files(root / "shards", ".tar")), indexes=tuple(_files(root / "images", ".parquet"))
-    )
+    listed = _listed(folder) if root.remote else {}
+    # Where sizes are not listed, as by web servers, nothing tells whether a file was changed.
+    if listed and all(size for size, _ in listed.values()):
+        pool = _open_stored(root, tuple(listed.items()), id(root.fs))
+    else:
+        pool = _open_pool(root, list(listed) if root.remote else _names(folder))
+    tars, indexes = _files(root / "shards", ".tar"), _files(root / "images", ".parquet")
+    return replace(pool, tars=tuple(tars), indexes=tuple(indexes))
 
 
 @lru_cache(maxsize=4)
-def _open_stored(root: Place, listed: tuple[tuple[str, tuple[int, int | str]], ...]) -> Pool:
-    """A pool in a store. listed: what its store says of the files in its metadata, see Place.listed."""
+def _open_stored(root: Place, listed: tuple[tuple[str, tuple[int, int | str]], ...], opened: int) -> Pool:
+    """A pool in a store. listed: what that says of the files in its metadata, see Place.listed. opened: tells the store
+    from one that was opened with other settings, and is equal to it."""
     return _open_pool(root, [name for name, _ in listed])
 
 
