@@ -13,6 +13,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from clipsel_core import cache
+from clipsel_core.errors import ClipselError
 from clipsel_core.tasks import allowed_cores
 
 State = Literal["ok", "absent", "wrong"]
@@ -22,8 +24,8 @@ _GIB = 1 << 30
 _FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bfloat16", "amx_bf16": "AMX bfloat16"}
 _EXTRAS = {
     "triton": "the GPU kernels; comes with torch's CUDA build",
-    "s3fs": "sources of pools on s3://: pip install 'clipsel[s3]'",
-    "gcsfs": "sources of pools on gs://: pip install 'clipsel[gcs]'",
+    "s3fs": "pools, runs and sources on s3://: pip install 'clipsel[s3]'",
+    "gcsfs": "pools, runs and sources on gs://: pip install 'clipsel[gcs]'",
 }
 
 
@@ -31,8 +33,8 @@ _EXTRAS = {
 class Finding:
     """One thing that was looked at.
 
-    area: "packages", "devices", "teachers" or "extras". state: "absent" where it is missing and need not be there,
-    "wrong" where clipsel cannot work as it is. remedy: what to do about it, or what it would bring; may be "".
+    area: "packages", "devices", "teachers", "cache" or "extras". state: "absent" where it is missing and need not be
+    there, "wrong" where clipsel cannot work as it is. remedy: what to do about it, or what it would bring; may be "".
     """
 
     area: str
@@ -44,7 +46,7 @@ class Finding:
 
 def examine(folder: Path | None = None) -> list[Finding]:
     """Looks at everything, area by area. folder: where teachers of one's own are looked for, besides the caches."""
-    found = [*_packages(), *_devices(), *_teachers(folder)]
+    found = [*_packages(), *_devices(), *_teachers(folder), _cache()]
     for package, brings in _EXTRAS.items():
         try:
             found.append(Finding("extras", package, version(package), remedy=brings))
@@ -126,6 +128,15 @@ def _teachers(folder: Path | None) -> Iterator[Finding]:
     if not found:
         remedy = "embed downloads the one that it is asked for"
         yield Finding("teachers", "on disk", "none", "absent", remedy)
+
+
+def _cache() -> Finding:
+    """How full the cache is of what was made of runs that lie in stores, or cannot be written to."""
+    try:
+        said = f"{cache.used_bytes() / 1e9:.1f} of {cache.most_bytes() / 1e9:.1f} GB in {cache.runs_folder()}"
+        return Finding("cache", "runs", said, remedy=f"{cache.VARIABLE} says how much")
+    except (ClipselError, OSError) as error:
+        return Finding("cache", "runs", str(error), "wrong")
 
 
 def _cached_teachers() -> Iterator[Finding]:

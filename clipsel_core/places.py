@@ -181,6 +181,12 @@ class Place:
         inner = name.lstrip("/")
         if not inner:
             return self
+        if not {".", ".."}.isdisjoint(parts := inner.split("/")):
+            # In a store these are names like any other.
+            place = self
+            for part in parts:
+                place = place.parent if part == ".." else place if part == "." else place / part
+            return place
         path = f"{self.path}/{inner}" if self.path else inner
         return replace(self, path=path, url=f"{self.url}{'' if self.url.endswith('/') else '/'}{inner}")
 
@@ -305,6 +311,22 @@ class Place:
                 stat = os.stat(os.path.join(self._checked(), name))
                 found[name] = stat.st_size, stat.st_mtime_ns
         return found
+
+    def listed(self) -> dict[str, tuple[int, int | str]]:
+        """What changes whenever a file in a folder does, by its name, in order: its size and its time or version.
+
+        A store is asked once, whatever it lists; where that says no size it is 0. Hidden ones are left out; nothing
+        where there is no such folder.
+        """
+        fs = self.fs
+        if fs is None:
+            return self.stamps(self.names())
+        try:
+            infos = self._ask(lambda: _list(fs.fs if self.around[0] else fs, self.path, False))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        named = ((path.removeprefix(self.path).lstrip("/"), info) for path, info in sorted(infos.items()))
+        return {name: _stamp(info) for name, info in named if name and not is_hidden(name)}
 
     def files(self, *endings: str, deep: bool = True) -> list[tuple[str, int]]:
         """The files below a folder by their names relative to it, with their sizes, in the order of the names.

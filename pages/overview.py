@@ -192,11 +192,13 @@ def _concerns(entry: Entry, run: Run) -> None:
     if scaled:
         st.info(f"Scaled to unit length: {counted(scaled, 'rows')} of another length.", icon=":material/straighten:")
     pool = state.find_pool(entry)
-    if protocol_of(run.pool_address):
-        in_store = (
-            "The pool lies in a store: its images are not shown, and its captions where --read names the address."
-        )
+    if pool is None and not run.may_read_pool:
+        in_store = "The pool lies in a store: no captions and no images unless --read names its address."
         st.info(in_store, icon=":material/cloud:")
+        st.code(run.pool_address, language=None, wrap_lines=True)
+    elif pool is None and protocol_of(run.pool_address):
+        not_read = "The pool's store does not give it: no captions and no images."
+        st.warning(not_read, icon=":material/cloud_off:")
         st.code(run.pool_address, language=None, wrap_lines=True)
     elif pool is None:
         st.warning("The pool is not where the run remembers it: no captions and no images.", icon=":material/warning:")

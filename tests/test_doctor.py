@@ -68,7 +68,8 @@ def test_doctor__exits_by_what_it_found(monkeypatch, options):
     assert result.exit_code == 0
     assert "torch" in result.output
     if options:
-        assert {"packages", "devices", "teachers", "extras"} == {one["area"] for one in json.loads(result.output)}
+        areas = {one["area"] for one in json.loads(result.output)}
+        assert areas == {"packages", "devices", "teachers", "cache", "extras"}
     wrong = doctor.Finding("packages", "numpy", "not installed", "wrong", "pip install numpy")
     monkeypatch.setattr(doctor, "examine", lambda folder: [wrong])
     result = CliRunner().invoke(cli.app, ["doctor", *options])

@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from clipsel_core.cache import VARIABLE
 from clipsel_core.files import bundled
 from clipsel_core.terminal import Meter, print_table, say
 
@@ -24,6 +25,10 @@ def app(
     read: Annotated[
         list[str] | None,
         typer.Option(help="A folder, or an address, that jobs may read besides.", metavar="PLACE", show_default=False),
+    ] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(min=0, help="What the user's cache may take.", show_default="50, a quarter of its disk at most"),
     ] = None,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="The port to answer on.", show_default="8501")
@@ -47,6 +52,8 @@ def app(
     # The server takes this process's place: it gets the terminal's signals, and the shell gets its exit code.
     # -P: nothing that lies in the current folder is taken for a module.
     environment = {**os.environ, "CLIPSEL_DATA": str(data)}
+    if cache_gb is not None:
+        environment[VARIABLE] = str(cache_gb)
     os.execve(sys.executable, [sys.executable, "-P", "-m", "streamlit", *words], environment)
 
 

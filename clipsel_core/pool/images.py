@@ -24,20 +24,26 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clipsel_core import reach, uids
-from clipsel_core.errors import PoolFormatError, UidError
+from clipsel_core.cache import Hold, hold
+from clipsel_core.errors import PoolFormatError, UidError, reason_of
 from clipsel_core.files import write_atomically
-from clipsel_core.places import PATIENT, Place, in_passing
+from clipsel_core.places import PATIENT, Place, in_passing, protocol_of
 from clipsel_core.pool.conventions import A_ROW, NOWHERE, WHOLE_FILE
 from clipsel_core.pool.layout import Pool, parquet_file
 from clipsel_core.pool.tar_index import index_tars
+from clipsel_core.pool.tar_windows import OutOfOrder as OutOfOrder
+from clipsel_core.pool.tar_windows import TarWindows
 from clipsel_core.tasks import Report, in_order, silent
 
 _log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 16
+_READ_AHEAD = 1 << 18
 _FAR_APART = 1 << 14
 _LARGEST_IMAGE = (1 << 31) - 1
-_CACHED = "images.index"
+_CACHED, _KEPT = "images.index", "images.windows"
 _AHEAD = 8
+# What an image takes in the database, about.
+_BYTES_A_PAIR = 80
 
 _ENTRY = (
     "high INTEGER, low INTEGER, file INTEGER, offset INTEGER, length INTEGER, json_offset INTEGER, json_length INTEGER"
@@ -114,6 +120,7 @@ class ImageIndex:
 
     def __init__(self, database: sqlite3.Connection, believes: Callable[[str], bool]) -> None:
         self._database, self._believes, self._turn = database, believes, Lock()
+        self.held: Hold | None = None
         [(self._images,)] = database.execute("SELECT images FROM about")
         self.damaged = [Damaged(*row) for row in database.execute("SELECT * FROM damaged")]
         """The tars that could not be read to their ends."""
@@ -171,11 +178,16 @@ class ImageIndex:
         return self._images
 
     def read(self, uid: str) -> bytes | None:
-        """The encoded image of a uid (hex), as it lies in its file; None where there is none, or no such uid."""
+        """The encoded image of a uid (hex), as it lies in its file; None where there is none, or no such uid.
+
+        Raises: OSError where the store that it lies in fails in passing.
+        """
+        found = self._find(uid)
         try:
-            found = self._find(uid)
             return self._read(found, 1)[0] if found else None
-        except OSError:
+        except OSError as error:
+            if found and protocol_of(found.base) and in_passing(error):
+                raise
             return None
 
     def fetch(self, uid: str) -> Fetched:
@@ -190,9 +202,7 @@ class ImageIndex:
             return Fetched(*self._read(found, PATIENT), known=True)
         except OSError as error:
             if in_passing(error):
-                remedy = "start again when it can be read, or drop the pair"
-                where, said = f"the image of {uid}", str(error)
-                raise PoolFormatError(where, expected="a store that answers", found=said, remedy=remedy) from error
+                raise _away(uid, error) from error
             return Fetched(known=True)
 
     def _find(self, uid: str) -> _Found | None:
@@ -232,15 +242,80 @@ class ImageIndex:
             return None, b""
 
 
-def open_images(pool: Pool, cache: Path, report: Report = silent, named: Sequence[str] = ()) -> ImageIndex | None:
+class OrderedImages:
+    """The images in the tars of a pool in a store, found by the order of its rows, as ImageIndex has them.
+
+    Any thread may call its methods. damaged: none, as no tar is read to its end.
+    """
+
+    damaged: Sequence[Damaged] = ()
+
+    def __init__(self, windows: TarWindows) -> None:
+        self.windows = windows
+        self.held: Hold | None = None
+
+    def read(self, uid: str) -> bytes | None:
+        """The encoded image of a uid (hex); None where there is none. Raises: as TarWindows.find."""
+        spot = self.windows.find(uid)
+        return self.windows.read(spot)[0] if spot else None
+
+    def fetch(self, uid: str) -> Fetched:
+        """The same with its json, for whoever would rather wait: also until a tar without order is gone through.
+
+        Raises: PoolFormatError where the store stays away.
+        """
+        try:
+            try:
+                spot = self.windows.find(uid, PATIENT)
+            except OutOfOrder as error:
+                self.windows.go_through(error.tar)
+                spot = self.windows.find(uid, PATIENT)
+            return Fetched(*self.windows.read(spot, PATIENT), known=True) if spot else Fetched()
+        except OutOfOrder:
+            return Fetched()
+        except OSError as error:
+            raise _away(uid, error) from error
+
+
+Images = ImageIndex | OrderedImages
+
+
+def open_images(
+    pool: Pool,
+    cache: Path,
+    report: Report = silent,
+    named: Sequence[str] = (),
+    rows_of: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Images | None:
     """The images of a pool: by the index that `embed` left, else of its tars; None where it has neither.
 
     cache: the folder that the lookup is kept in. report: as in ImageIndex.open. named: as in ImageIndex.of_parts.
-    Raises: PoolFormatError on an index or a tar that cannot be read; OSError where the folder cannot be written to.
+    rows_of: as in TarWindows; with it tars in a store are not gone through, but looked into as images are asked for.
+    Raises: PoolFormatError on an index or a tar that cannot be read; OSError where the folder cannot be written to, or
+        is one of the user's cache, and that is full.
     """
+    if not pool.has_images:
+        return None
+    is_ordered = bool(not pool.indexes and pool.root.remote and rows_of)
+    held = hold(cache, 0 if is_ordered or (cache / _CACHED).exists() else _BYTES_A_PAIR * pool.rows)
+    found: Images
     if pool.indexes:
-        return ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED, report, named)
-    return ImageIndex.open(list(pool.tars), cache / _CACHED, report) if pool.tars else None
+        found = ImageIndex.of_parts(pool.root, list(pool.indexes), cache / _CACHED, report, named)
+    elif is_ordered and rows_of:
+        try:
+            found = OrderedImages(TarWindows(pool, cache / _KEPT, rows_of))
+        except OSError as error:
+            expected = "tars that can be read"
+            raise PoolFormatError(pool.root / "shards", expected=expected, found=reason_of(error)) from error
+    else:
+        found = ImageIndex.open(list(pool.tars), cache / _CACHED, report)
+    found.held = held
+    return found
+
+
+def _away(uid: str, error: OSError) -> PoolFormatError:
+    remedy = "start again when it can be read, or drop the pair"
+    return PoolFormatError(f"the image of {uid}", expected="a store that answers", found=str(error), remedy=remedy)
 
 
 def _open_or_write(
@@ -345,7 +420,9 @@ def _blocks_of_parts(root: Place, paths: list[Place]) -> Generator[_Block, None,
 
 def _read_parquet_row(place: Place, column: str, row: int) -> bytes | None:
     """The bytes in one row of a column, plain or {bytes, path}; reads no more than the row's group, bit by bit."""
-    with place.open() as raw, pq.ParquetFile(raw) as file:
+    # A store is asked for no more than is read: without a buffer that is all of the column's part of the group.
+    buffer = _READ_AHEAD if place.remote else 0
+    with place.open(in_places=place.remote) as raw, pq.ParquetFile(raw, buffer_size=buffer) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if row < rows:

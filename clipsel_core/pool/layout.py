@@ -11,11 +11,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -129,12 +129,31 @@ class Pool:
 def open_pool(root: str | os.PathLike[str]) -> Pool:
     """Finds a pool's shards and works out its names, from the shards' columns and the first one's members.
 
-    root: its folder, or an address of one in a store.
+    root: its folder, or an address of one in a store. There its shards are not looked into again until one changes.
     Raises: PoolFormatError where there is no shard, a file cannot be read, or there is no uid column.
     """
     root = Place.of_named(root)
     folder = root / "metadata"
-    names = _names(folder)
+    listed = _listed(folder) if root.remote else {}
+    # Where sizes are not listed, as by web servers, nothing tells whether a file was changed.
+    if listed and all(size for size, _ in listed.values()):
+        pool = _open_stored(root, tuple(listed.items()), id(root.fs))
+    else:
+        pool = _open_pool(root, list(listed) if root.remote else _names(folder))
+    tars, indexes = _files(root / "shards", ".tar"), _files(root / "images", ".parquet")
+    return replace(pool, tars=tuple(tars), indexes=tuple(indexes))
+
+
+@lru_cache(maxsize=4)
+def _open_stored(root: Place, listed: tuple[tuple[str, tuple[int, int | str]], ...], opened: int) -> Pool:
+    """A pool in a store. listed: what that says of the files in its metadata, see Place.listed. opened: tells the store
+    from one that was opened with other settings, and is equal to it."""
+    return _open_pool(root, [name for name, _ in listed])
+
+
+def _open_pool(root: Place, names: Sequence[str]) -> Pool:
+    """A pool without its images. names: of the files in its metadata."""
+    folder = root / "metadata"
     parquets = [folder / name for name in names if name.endswith(".parquet")]
     if not parquets:
         remedy = "a pool is a folder with metadata/<shard>.parquet and metadata/<shard>.npz"
@@ -171,8 +190,7 @@ def open_pool(root: str | os.PathLike[str]) -> Pool:
         text_column=caption_column(columns),
         url_column=find_column(columns, ["url"]),
         columns=columns,
-        tars=tuple(_files(root / "shards", ".tar")),
-        indexes=tuple(_files(root / "images", ".parquet")),
+        tars=(),
     )
 
 
@@ -220,8 +238,13 @@ def read_schema(parquet: str | os.PathLike[str]) -> pa.Schema:
 
 def read_column(shard: Shard, column: str) -> pa.ChunkedArray:
     """A column of a shard, as it is stored. Raises PoolFormatError where it cannot be read."""
+    return read_columns(shard, [column]).column(0)
+
+
+def read_columns(shard: Shard, columns: Sequence[str]) -> pa.Table:
+    """Columns of a shard, as they are stored. Raises PoolFormatError where they cannot be read."""
     try:
-        return parquet_file(shard.parquet).read([column]).column(0)
+        return parquet_file(shard.parquet).read(list(columns))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(shard.parquet, error) from error
 
@@ -425,8 +448,20 @@ def parquet_file(parquet: Place) -> pq.ParquetFile:
 
 def _names(folder: Place) -> list[str]:
     """Place.names. Raises PoolFormatError where its store or disk fails."""
-    try:
+    with _readable(folder):
         return folder.names()
+
+
+def _listed(folder: Place) -> dict[str, tuple[int, int | str]]:
+    """Place.listed. Raises PoolFormatError where its store fails."""
+    with _readable(folder):
+        return folder.listed()
+
+
+@contextmanager
+def _readable(folder: Place) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise PoolFormatError(folder, expected="a pool that can be read", found=reason_of(error)) from error
 

@@ -300,13 +300,19 @@ class Run:
         return Place.of_named(self.pool_address)
 
     @property
+    def may_read_pool(self) -> bool:
+        """Whether the pool may be read, see `open`, wherever it lies."""
+        pool = self.pool_address
+        return self.named is None or not protocol_of(pool) or make_filter(self.named)(pool)
+
+    @property
     def has_pool(self) -> bool:
         """Whether the pool is there and may be read, see `open`; a store without its package or credentials is not.
 
         Raises: PoolFormatError where its store fails in passing: nobody is to take it for gone.
         """
         pool = self.pool_address
-        if self.named is not None and protocol_of(pool) and not make_filter(self.named)(pool):
+        if not self.may_read_pool:
             return False
         try:
             return (self.pool_root / "metadata").is_dir()

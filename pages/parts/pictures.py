@@ -11,19 +11,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.pool.conventions import MEDIA_TYPES
-from clipsel_core.pool.images import ImageIndex, open_images
-from clipsel_core.pool.layout import open_pool
+from clipsel_core.pool.images import Images, OrderedImages, OutOfOrder, open_images
 from clipsel_core.pool.making.decode import FORMATS, Unusable, decode, hush_pillow
-from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
-from pages.parts import catalog
+from pages.parts import catalog, stamps, state
+from pages.parts.catalog import Entry
 
 _log = logging.getLogger(__name__)
 _MOST_PIXELS = 64_000_000
@@ -37,38 +35,102 @@ _PATIENCE_S = 2.0
 
 
 class BeingFound(Exception):
-    """It is not known yet where a run's images lie."""
+    """It is not known yet where an image lies, or its store does not answer just now."""
 
 
 class Finding:
     """Where the images of a run's pool lie, being found, once for all who look. index: what was found; None before, and
     where the pool has none.
 
-    In tars that nobody went through yet it may take a quarter of an hour; else it is a moment.
+    In tars that nobody went through yet it may take a quarter of an hour; else it is a moment. search: a search through
+    tars in a store, whose pictures are not in the order of the run's pairs; None where there was no need of one.
     """
 
-    def __init__(self, root: Path) -> None:
-        run = Run.open(root)
-        self.index: ImageIndex | None = None
-        self.pool, self.work = Path(run.pool_address), Task(self._do)
-        self._run, self._stamp, self._failed_s = run, _stamp(root, Path(run.pool_address)), math.inf
+    def __init__(self, entry: Entry) -> None:
+        run = state.open_run(entry)
+        self.index: Images | None = None
+        self.pool = run.pool_root if run.may_read_pool else None
+        self.work, self.search = Task(self._do), Task(self._go_through)
+        self._entry, self._run, self._failed_s = entry, run, math.inf
+        self._stamp = self._now()
+        self._mixed, self._lock = set[int](), threading.Lock()
+
+    @property
+    def watched(self) -> Task:
+        """What is to be waited for now."""
+        return self.search if self.work.finished else self.work
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known where all images lie that were asked for."""
+        return self.work.finished and not (self._mixed and not self.search.finished)
 
     def holds(self) -> bool:
         """Whether the run and its pool are as they were, and it is too early to look again for what failed."""
         # A full disk gets room, a damaged tar is mended.
-        as_it_was = self._stamp == _stamp(Path(self._run.root), self.pool)
-        return as_it_was and time.monotonic() < self._failed_s + _LOOK_AGAIN_S
+        return self._stamp == self._now() and time.monotonic() < self._failed_s + _LOOK_AGAIN_S
+
+    def read(self, uid: str) -> bytes | None:
+        """The stored bytes of a pair's image, None where there is none. Raises: BeingFound."""
+        self.work.wait(_PATIENCE_S)
+        if self.index is None and not (self.work.finished or self.work.error):
+            raise BeingFound
+        try:
+            return self.index.read(uid) if self.index else None
+        except OutOfOrder as error:
+            if self._seek(error.tar):
+                raise BeingFound from error
+            return None
+        except OSError as error:
+            _log.warning("no image of %s just now: %s", uid, error)
+            raise BeingFound from error
+
+    def _seek(self, tar: int) -> bool:
+        """Has a tar gone through; whether that is under way."""
+        with self._lock:
+            if self.search.finished or self.search.error:
+                self.search = Task(self._go_through)
+            self._mixed.add(tar)
+            if not self.search.stopped:
+                self.search.start()
+            return not self.search.stopped
+
+    def _go_through(self, report: Report) -> None:
+        assert isinstance(self.index, OrderedImages)
+        note = ""
+
+        def gone(done: int, total: int, unit: str = "", said: str = "", /) -> None:
+            report(done, total, unit, note)
+
+        while self._mixed:
+            tar, left = min(self._mixed), len(self._mixed) - 1
+            name = self.index.windows.tars[tar].place.name
+            note = f"Finding images: {name} is gone through, whose order is not the pairs'"
+            note += f"; {counted(left, 'tars')} left" if left else ""
+            gone(0, 1)
+            self.index.windows.go_through(tar, gone)
+            self._mixed.discard(tar)
 
     def _do(self, report: Report) -> None:
         def gone(done: int, total: int, unit: str = "", note: str = "", /) -> None:
             report(done, total, unit, f"Finding images: {done:,} of {counted(total, unit)} gone through")
 
         try:
-            self.index = open_images(open_pool(self.pool), self._run.cache_dir, gone, catalog.named_places())
+            if self.pool is None:
+                return
+            rows_of = None
+            if self.pool.remote and (opening := state.opening(self._entry)):
+                rows_of = opening.get().pool_rows_of
+            pool = state.pool_at(self.pool)
+            self.index = open_images(pool, self._run.cache_dir, gone, catalog.named_places(), rows_of)
         except (ClipselError, OSError) as error:
             _log.warning("no images for %s: %s", self._run.root, error)
             self._failed_s = time.monotonic()
             raise
+
+    def _now(self) -> stamps.Stamp:
+        of_run = stamps.of(self._run.root, "run.json")
+        return of_run + stamps.of(self.pool, "shards", "images") if self.pool else of_run
 
 
 _findings: Recent[Finding] = Recent(_MOST_INDEXES)
@@ -76,27 +138,24 @@ _drawings: Recent[bytes] = Recent(_MOST_DRAWINGS)
 _lock = threading.Lock()
 
 
-def read(root: Path, uid: str) -> bytes | None:
+def read(entry: Entry, uid: str) -> bytes | None:
     """The stored bytes of a pair's image, or None where the run's pool has none for this uid.
 
     Raises: BeingFound where nobody can tell yet.
     """
-    finding = find(root)
-    finding.work.wait(_PATIENCE_S)
-    if finding.index is None and not (finding.work.finished or finding.work.error):
-        raise BeingFound
-    return finding.index.read(uid) if finding.index else None
+    return find(entry).read(uid)
 
 
-def find(root: Path) -> Finding:
+def find(entry: Entry) -> Finding:
     """Where the run's images lie, begun where nobody looked yet, and anew when run.json or one of the pool's folders
     changes."""
     with _lock:
-        known = _findings.peek(root)
+        known = _findings.peek(entry.key)
         if known is None or not known.holds():
             if known is not None:
                 known.work.stop()
-            known = _findings.put(root, Finding(root))
+                known.search.stop()
+            known = _findings.put(entry.key, Finding(entry))
     known.work.begin()
     return known
 
@@ -189,14 +248,3 @@ def keep_drawing(png: bytes) -> str:
 def read_drawing(name: str) -> bytes | None:
     """The drawing of a name; None where nothing of that name was drawn lately."""
     return _drawings.peek(name)
-
-
-def _stamp(root: Path, pool: Path) -> tuple[int, ...]:
-    """When each of what says where images are was changed last, in nanoseconds; 0 where there is none."""
-    found = []
-    for path in (root / "run.json", pool / "shards", pool / "images"):
-        try:
-            found.append(path.stat().st_mtime_ns)
-        except OSError:
-            found.append(0)
-    return tuple(found)

@@ -1,7 +1,7 @@
 """What does the server answer besides the pages? A pair's image by its uid, and a file that a run exported.
 
 /pairs/<run>/<uid>      image bytes; 404 where unknown, 415 where they are not a picture that Pillow can decode, 503
-                        while the images are being found
+                        while the images are being found, or their store does not answer
 /exports/<run>/<name>   a file of the run's exports folder as a download, or its manifest; 404 for anything else;
                         ?sha256=... of the subset: 409 where another one has the name by now
 /drawings/<name>        a picture that a page drew just now, PNG; 404 where it is not kept any more
@@ -80,7 +80,7 @@ def image(request: Request) -> Response:
     entry = catalog.by_key(request.path_params["run"])
     uid = request.path_params["uid"]
     try:
-        data = pictures.read(entry.root, uid) if entry and _UID.fullmatch(uid) else None
+        data = pictures.read(entry, uid) if entry and _UID.fullmatch(uid) else None
     except pictures.BeingFound:
         return PlainTextResponse("images are being found", 503, headers={**_HEADERS, "Retry-After": "5"})
     if data is None:

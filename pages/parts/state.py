@@ -32,20 +32,24 @@ from clipsel_core.curation.recipes.recipe import Recipe, parse_recipe
 from clipsel_core.curation.selecting.selection import Picker, Selection, Taken
 from clipsel_core.errors import ClipselError
 from clipsel_core.places import Place
-from clipsel_core.pool.layout import Pool, open_pool
+from clipsel_core.pool import layout
+from clipsel_core.pool.layout import Pool, TeacherInfo, open_pool
 from clipsel_core.runs.store import Run, description_files
 from clipsel_core.tasks import Report, Task
-from pages.parts import catalog, messages
+from pages.parts import catalog, messages, stamps
+from pages.parts.stamps import Stamp
 
-Stamp = tuple[tuple[str, int, int], ...]
+# Folders of a pool: what is known of it holds until one changes.
+POOL_PARTS = ("metadata", "shards", "images")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 # From rows, (M,) int64, to which of them are kept, (M,) bool.
 Keeps = Callable[[np.ndarray], np.ndarray]
 
-# When a pool was sought in vain: to find out that a large one cannot be read may take as long as reading it.
-_lacking: Recent[float] = Recent(32)
-_LACKING_S = 5.0
+# When a pool was sought in vain, and how long that took: of a large one it may take as long as reading it.
+_lacking: Recent[tuple[float, float]] = Recent(32)
+# Where it lies in a store that stays away, nobody waits for that again before so many times as long.
+_LACKING_S, _LACKING_REST = 5.0, 5
 # When the files of a run's scores are looked at again, and their stamp.
 _files_seen: Recent[tuple[float, Stamp]] = Recent(64)
 _FILES_SEEN_S = 1.0
@@ -117,7 +121,7 @@ def scores_stamp(entry: catalog.Entry) -> Stamp:
     root = entry.root
     # What the folders of the scores say; where that changes, all files in them are looked at again. Looking at
     # thousands takes longer than an answer may: it is done now and then.
-    said, now = _described(root) + files_stamp(root, "scores"), time.monotonic()
+    said, now = _described(root) + stamps.of(root, "scores"), time.monotonic()
     again_at, found = _files_seen.peek((root, said)) or (-math.inf, ())
     if now >= again_at:
         digest = hashlib.sha256()
@@ -139,13 +143,13 @@ def per_map(most: int, *, spinner: str = "") -> Callable[[Callable[Arguments, Re
 
 def map_stamp(entry: catalog.Entry) -> Stamp:
     """Changes whenever the run's scores or its projection do."""
-    return scores_stamp(entry) + files_stamp(entry.root, "projection.parquet")
+    return scores_stamp(entry) + stamps.of(entry.root, "projection.parquet")
 
 
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
     """Changes whenever what a recipe (YAML) keeps may have: the run's scores, or a uid list that it reads."""
     lists = parse(entry, recipe).list_files() if recipe else []
-    return scores_stamp(entry) + tuple(_file_stamp(Path(path)) for path in lists)
+    return scores_stamp(entry) + tuple((path.name, *stamps.look(path)) for path in lists)
 
 
 def per_run(
@@ -260,23 +264,48 @@ def open_map(entry: catalog.Entry) -> Projection:
 
 
 def find_pool(entry: catalog.Entry) -> Pool | None:
-    """The run's pool, or None where it is not at hand any more. A pool that came back is seen at once, one whose files
-    were mended within seconds."""
-    root = Path(open_run(entry).pool_address)
-    sought = root, files_stamp(root, "metadata", "shards")
-    if time.monotonic() - (_lacking.peek(sought) or -math.inf) < _LACKING_S:
+    """The run's pool, or None where it is not at hand any more, or lies in a store that the server was not told of.
+
+    A pool that came back is seen at once, one whose files were mended within seconds.
+    """
+    run, begun = open_run(entry), time.monotonic()
+    if not run.may_read_pool:
         return None
+    sought: Hashable = run.pool_address
     try:
-        return pool_at(root)
+        root = run.pool_root
+        sought = root.address, stamps.of(root, *POOL_PARTS)
+        failed_at, took_s = _lacking.peek(sought) or (-math.inf, 0.0)
+        return (
+            None
+            if begun - failed_at < (max(_LACKING_S, _LACKING_REST * took_s) if root.remote else _LACKING_S)
+            else pool_at(root)
+        )
     except ClipselError:
-        _lacking.put(sought, time.monotonic())
+        now = time.monotonic()
+        _lacking.put(sought, (now, now - begun))
         return None
 
 
-@per_run(8, stamp=lambda root: files_stamp(root, "metadata", "shards"))
-def pool_at(root: Path) -> Pool:
-    """The pool in a folder, as its files are now. Raises PoolFormatError where there is none."""
+@per_run(8, stamp=lambda root: stamps.of(root, *POOL_PARTS))
+def pool_at(root: Path | Place) -> Pool:
+    """The pool in a folder, here or in a store, as its files are now. Raises PoolFormatError where there is none."""
     return open_pool(root)
+
+
+def find_teacher(run: Run) -> tuple[str, str | None, str] | None:
+    """The model behind the embeddings of the run's pool, see layout.find_teacher. Raises as that."""
+    root, arch = run.pool_root, run.config.arch
+    if not root.remote:
+        return layout.find_teacher(root, arch)
+    noted = read_teachers(root).get(arch)
+    return (noted.model, noted.pretrained, noted.weights) if noted else None
+
+
+@per_run(32, stamp=lambda root: stamps.of(root, "teachers.json"))
+def read_teachers(root: Place) -> dict[str, TeacherInfo]:
+    """The teachers that a pool notes, by arch. Raises PoolFormatError where the file is damaged."""
+    return layout.read_teachers(root)
 
 
 @dataclass(frozen=True)
@@ -318,17 +347,4 @@ def parse(entry: catalog.Entry, recipe: str) -> Recipe:
 
 
 def _described(root: Path) -> Stamp:
-    return tuple(_file_stamp(Path(path), path.parent.name) for path in description_files(Place.of_named(root)))
-
-
-def files_stamp(root: Path, *names: str) -> Stamp:
-    """Changes whenever these files or folders in a folder do."""
-    return tuple(_file_stamp(root / name) for name in names)
-
-
-def _file_stamp(path: Path, name: str = "") -> tuple[str, int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return name or path.name, 0, 0
-    return name or path.name, stat.st_mtime_ns, stat.st_size
+    return tuple((path.parent.name, *stamps.look(path)) for path in description_files(root))

@@ -6,7 +6,7 @@ import itertools
 import json
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,10 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def open_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
     """Opens a page of the dashboard on one run, or on none."""
 
-    def opener(page: str, run: Path | None = None) -> AppTest:
+    def opener(page: str, run: Path | None = None, read: Sequence[str] = ()) -> AppTest:
         monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
         monkeypatch.setenv("CLIPSEL_RUNS", "")
-        catalog.allow([run] if run else [])
+        catalog.allow([run] if run else [], read)
         app = AppTest.from_file(str(MAIN), default_timeout=PATIENCE_S).run()
         if page != "overview":
             app.switch_page(f"{page}.py").run()

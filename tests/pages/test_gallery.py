@@ -15,6 +15,7 @@ from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from pages.parts import pictures
+from pages.parts.catalog import Entry
 from tests.pages.conftest import components, press, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
 from tests.waiting import PATIENCE_S
@@ -122,14 +123,14 @@ def test_gallery__is_there_while_images_are_found_and_shows_how_far_it_is(tmp_pa
     monkeypatch.setattr(tasks, "_AT_ONCE_S", 0)
     told, go_on, find = Event(), Event(), pictures.open_images
 
-    def slowly(pool, cache, gone, named):
+    def slowly(pool, cache, gone, *given):
         def wait(done, total, unit):
             gone(done, total, unit)
             if done:
                 told.set()
                 go_on.wait(PATIENCE_S)
 
-        return find(pool, cache, wait, named)
+        return find(pool, cache, wait, *given)
 
     monkeypatch.setattr(pictures, "open_images", slowly)
     app = open_page("gallery", make_run(tmp_path / "world"))
@@ -140,7 +141,7 @@ def test_gallery__is_there_while_images_are_found_and_shows_how_far_it_is(tmp_pa
     assert "Finding images: 1 of 2 files gone through" in bars(app)
     go_on.set()
     monkeypatch.setattr(tasks, "_AT_ONCE_S", PATIENCE_S)
-    pictures.find(tmp_path / "world" / "run").work.wait(PATIENCE_S)
+    pictures.find(Entry("world/run", tmp_path / "world" / "run")).work.wait(PATIENCE_S)
     app.run()
     assert all(card["src"] for card in components(app, "clipsel_cards")[0]["cards"])
     assert bars(app) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pages.parts import pictures
+from pages.parts.catalog import Entry
 from pages.parts.gallery.images import web_address
 from tests.pages.conftest import components
 from tests.pages.hostile import strings
@@ -16,6 +17,10 @@ from tests.pages.worlds import make_run
 from tests.waiting import PATIENCE_S, join
 
 TOGGLE = "Images from the web"
+
+
+def by_root(run):
+    return Entry(run.name, run)
 
 
 def switch(app):
@@ -63,18 +68,18 @@ def test_index__of_one_run_does_not_wait_for_anothers(tmp_path, monkeypatch):
     runs = [make_run(tmp_path / name) for name in ("slow", "quick")]
     gate, begun, opening = threading.Event(), threading.Event(), pictures.open_images
 
-    def slowly(pool, cache, gone, named):
+    def slowly(pool, *given):
         if Path(pool.root).is_relative_to(tmp_path / "slow"):
             begun.set()
             gate.wait(PATIENCE_S)
-        return opening(pool, cache, gone, named)
+        return opening(pool, *given)
 
     monkeypatch.setattr(pictures, "_PATIENCE_S", PATIENCE_S)
     monkeypatch.setattr(pictures, "open_images", slowly)
-    waiting = threading.Thread(target=pictures.read, args=(runs[0], "0" * 32))
+    waiting = threading.Thread(target=pictures.read, args=(by_root(runs[0]), "0" * 32))
     waiting.start()
     assert begun.wait(PATIENCE_S)
-    assert pictures.read(runs[1], f"{7:016x}{0:016x}")
+    assert pictures.read(by_root(runs[1]), f"{7:016x}{0:016x}")
     assert waiting.is_alive()
     gate.set()
     join([waiting])
@@ -83,14 +88,12 @@ def test_index__of_one_run_does_not_wait_for_anothers(tmp_path, monkeypatch):
 def test_index__is_opened_once_until_the_pool_changes(tmp_path, monkeypatch):
     run, opened, opening = make_run(tmp_path / "world"), [], pictures.open_images
     monkeypatch.setattr(pictures, "open_images", lambda *given: opened.append(1) or opening(*given))
-    described = []
-    monkeypatch.setattr(pictures.Run, "open", lambda root, open_=pictures.Run.open: described.append(1) or open_(root))
     for number in range(5):
-        assert pictures.read(run, f"{7 * (number + 1):016x}{number:016x}")
-    assert (len(opened), len(described)) == (1, 1)
+        assert pictures.read(by_root(run), f"{7 * (number + 1):016x}{number:016x}")
+    assert len(opened) == 1
     os.utime(tmp_path / "world" / "pool" / "shards", ns=(1, 1))
-    assert pictures.read(run, f"{7:016x}{0:016x}")
-    assert (len(opened), len(described)) == (2, 2)
+    assert pictures.read(by_root(run), f"{7:016x}{0:016x}")
+    assert len(opened) == 2
 
 
 @pytest.mark.usefixtures("patient")
@@ -102,5 +105,5 @@ def test_watch__names_a_damaged_tar_and_shows_the_others(tmp_path, open_page):
     assert [error.value for error in app.error] == ["Not all of the pool's images can be shown"]
     assert f"{tar}: 0 images are shown; the tar cannot be read at all: empty file" in [code.value for code in app.code]
     assert all(address.startswith("/pairs/") for address in addresses(app))
-    assert pictures.read(run, f"{7:016x}{0:016x}")
-    assert pictures.read(run, f"{7 * 60:016x}{59:016x}") is None
+    assert pictures.read(by_root(run), f"{7:016x}{0:016x}")
+    assert pictures.read(by_root(run), f"{7 * 60:016x}{59:016x}") is None

@@ -279,19 +279,19 @@ def test_image__while_images_are_being_found_nobody_says_that_there_is_none(entr
     status, headers, _ = get(f"/pairs/{entry.key}/{FIRST}")
     assert (status, headers["retry-after"]) == (503, "5")
     go_on.set()
-    pictures.find(entry.root).work.wait(PATIENCE_S)
+    pictures.find(entry).work.wait(PATIENCE_S)
     assert get(f"/pairs/{entry.key}/{FIRST}")[0] == 200
 
 
 def test_pictures__pool_without_images_has_none(tmp_path):
     run = make_run(tmp_path / "world", images=False)
-    assert pictures.read(run, FIRST) is None
+    assert pictures.read(catalog.Entry("world", run), FIRST) is None
 
 
 def test_pictures__every_pair_has_its_own(entry):
     names = uids.to_hex(uids.from_halves(*_halves(60))).to_pylist()
     assert Run.open(entry.root).pairs == 60
-    assert [pictures.read(entry.root, names[row]) == picture(row % 40) for row in (0, 39, 40, 59)] == [True] * 4
+    assert [pictures.read(entry, names[row]) == picture(row % 40) for row in (0, 39, 40, 59)] == [True] * 4
 
 
 def test_image__of_an_embedded_pool_comes_from_where_it_was_left(tmp_path, monkeypatch):

@@ -16,7 +16,11 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.images import ImageIndex
+from clipsel_core.pool.conventions import A_ROW
+from clipsel_core.pool.images import ImageIndex, open_images
+from clipsel_core.pool.layout import open_pool
+from tests.conftest import write_shard
+from tests.pool.servers import storing, upload
 
 PAIRS, FILES = 3_000, 7
 
@@ -111,7 +115,7 @@ def test_open__a_damaged_cache_is_built_again(tars, tmp_path):
         assert path.read_bytes() == whole
 
 
-def write_parts(root, *parts):
+def write_parts(root, *parts, called="{} pictures é {}.jpg"):
     """The index of a pool whose pairs lie in files of random bytes. parts: uids. Returns: the index's files, and what
 
     the image of each of these uids is.
@@ -119,7 +123,7 @@ def write_parts(root, *parts):
     draw, paths, known = np.random.default_rng(0), [], []
     (root / "images").mkdir(exist_ok=True)
     for number, keys in enumerate(parts):
-        names = [f"{number} pictures é {name}.jpg" for name in range(FILES)]
+        names = [called.format(number, name) for name in range(FILES)]
         contents = [draw.bytes(9_000) for _ in names]
         for name, content in zip(names, contents, strict=True):
             (root / name).write_bytes(content)
@@ -233,3 +237,62 @@ def test_of_parts__a_disk_that_takes_no_more_is_an_os_error_of_the_database(tmp_
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert raised.value.filename == str(tmp_path / "cache" / "index")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.fixture
+def store(monkeypatch):
+    with storing(monkeypatch) as served:
+        yield served
+
+
+def asked_of(store, ending):
+    """How often files of this ending were asked for, and the bytes that were sent of them."""
+    asked = sum(times for path, times in store.asked.items() if path.endswith(ending))
+    return asked, sum(size for path, size in store.sent.items() if path.endswith(ending))
+
+
+def test_open_images__a_pool_in_a_store_with_an_index_takes_a_request_an_image(store, tmp_path):
+    root, address = tmp_path / "pool", "s3://bucket/a/pool"
+    write_shard(root, "00000000", 5)
+    keys = make_keys("random")[:200]
+    _, known = write_parts(root, keys, called="{}-{}.jpg")
+    upload(root, address)
+    images = open_images(open_pool(address), tmp_path / "cache")
+    store.asked.clear()
+    store.sent.clear()
+    names = uids.to_hex(keys).to_pylist()
+    assert [images.read(uid) for uid in names[:24]] == known[:24]
+    assert asked_of(store, ".jpg") == (24 - known[:24].count(b""), sum(map(len, known[:24])))
+    again = open_images(open_pool(address), tmp_path / "cache")
+    assert again.read(names[100]) == known[100]
+    store.fault = lambda path, times: 503 if path.endswith(".jpg") else None
+    with pytest.raises(OSError, match="Service Unavailable"):
+        images.read(names[100])
+    store.fault = lambda path, times: None
+    assert images.read(names[100]) == known[100]
+
+
+def test_open_images__rows_of_a_parquet_in_a_store_are_read_without_the_rest(store, tmp_path):
+    root, address, draw = tmp_path / "a" / "pool", "s3://bucket/a", np.random.default_rng(3)
+    write_shard(root, "00000000", 5)
+    keys, pictures = make_keys("random")[:400], [draw.bytes(20_000) for _ in range(400)]
+    (tmp_path / "a" / "photos").mkdir()
+    pq.write_table(pa.table({"jpg": pictures}), tmp_path / "a" / "photos" / "0.parquet", row_group_size=40)
+    (root / "images").mkdir()
+    place = pa.DictionaryArray.from_arrays(pa.array(np.zeros(400, np.int32)), pa.array(["0.parquet"]))
+    columns = {"uid_hi": keys["f0"].copy(), "uid_lo": keys["f1"].copy(), "file": place}
+    table = pa.table({**columns, "offset": np.arange(400), "length": np.full(400, A_ROW)})
+    described = {"base": "../photos", "image_column": "jpg"}
+    pq.write_table(table.replace_schema_metadata(described), root / "images" / "0.parquet")
+    upload(tmp_path / "a", address)
+    pool = open_pool(f"{address}/pool")
+    with pytest.raises(PoolFormatError, match="allow it with --read s3://bucket/a/photos"):
+        open_images(pool, tmp_path / "cache")
+    images = open_images(pool, tmp_path / "cache", named=[address])
+    store.asked.clear()
+    store.sent.clear()
+    for row in (3, 399, 200):
+        assert images.read(uids.to_hex(keys[row : row + 1])[0].as_py()) == pictures[row]
+    asked, sent = asked_of(store, "photos/0.parquet")
+    assert asked <= 3 * 8
+    assert sent < 3 * (40 * 20_000 + 150_000)

@@ -14,6 +14,7 @@ import glob
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from clipsel_core.curation.index.bitmaps import read_only
 from clipsel_core.errors import PoolFormatError, RunError, UidError, counted
 from clipsel_core.places import Place
 from clipsel_core.pool.conventions import find_column
-from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column, read_uid_column
+from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column, read_columns, read_uid_column
 from clipsel_core.runs.store import as_array
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ MOST_CATEGORIES = 10_000
 # A column with no more values sorts pairs, however few they are.
 _FEW_VALUES = 64
 _FIRST_SHARDS = 8
+# Shards in a store that are read at once.
+_AT_ONCE = 8
 _NUMERIC = re.compile("u?int|halffloat|float|double|bool")
 # What a query tells the rows of a file by, where the file itself has no such column.
 _ROW_NAMES = ("file_index", "file_row_number")
@@ -134,12 +137,21 @@ class Metadata:
                 self._fill_together(found, rows, sources, places, paths, file_of, positions[places])
         except RunError:
             alike = {}  # DuckDB reads none of a column that is not UTF-8 throughout
-        for number, shard in asked.items():
-            if shard and number not in alike:
-                places = np.flatnonzero(number_of == number)
-                self.check_uids(rows[places], read_uid_column(shard).take(pa.array(positions[places])))
-                for name in sources:
-                    found[name][places] = _values(shard, name, positions[places], as_stored=True)
+        apart = [(number, shard) for number, shard in asked.items() if shard and number not in alike]
+
+        def read(number: int, shard: Shard) -> None:
+            places = np.flatnonzero(number_of == number)
+            own = {name: column for name in sources if (column := _own_name(shard, name))}
+            if shard.uid_column is None:
+                read_uid_column(shard)  # says so
+            table = read_columns(shard, [*{str(shard.uid_column), *own.values()}]).take(pa.array(positions[places]))
+            self.check_uids(rows[places], table[shard.uid_column])
+            for name, column in own.items():
+                found[name][places] = _as_values(table[column], as_stored=True)
+
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            for _ in threads.map(read, *zip(*apart, strict=True)) if apart else ():
+                pass
         return found
 
     def _is_alike(self, shard: Shard, sources: Iterable[str]) -> bool:
@@ -348,20 +360,23 @@ class Metadata:
         raise PoolFormatError(self.pool.root, expected=f"one of the columns {known}", found=repr(column))
 
 
-def _values(shard: Shard, column: str, positions: np.ndarray, *, as_stored: bool = False) -> list[Any]:
-    """A column's values at these rows of a shard, as text; "" where the shard has no such column.
+def _values(shard: Shard, column: str, positions: np.ndarray) -> list[Any]:
+    """A column's values at these rows of a shard, as text; "" where the shard has no such column. column: see
+    _own_name."""
+    own = _own_name(shard, column)
+    return _as_values(read_column(shard, own).take(pa.array(positions))) if own else [""] * len(positions)
 
-    column: as the pool calls it; "caption" and "url" stand for what this shard calls them. as_stored: numbers and truth
-    values are not made texts.
-    """
-    roles = {"caption": shard.text_column, "url": shard.url_column}
-    own = column if column in shard.columns else roles.get(column)
-    if own is None:
-        return [""] * len(positions)
-    if as_stored and _NUMERIC.match(shard.columns[own]):
-        stored = read_column(shard, own).take(pa.array(positions)).to_pylist()
-        return ["" if value is None or value != value else value for value in stored]
-    return as_texts(read_column(shard, own).take(pa.array(positions)))
+
+def _own_name(shard: Shard, column: str) -> str | None:
+    """What a shard calls a column of the pool, None where it lacks it; "caption", "url": whatever it calls them."""
+    return column if column in shard.columns else {"caption": shard.text_column, "url": shard.url_column}.get(column)
+
+
+def _as_values(column: pa.ChunkedArray, *, as_stored: bool = False) -> list[Any]:
+    """A column's values as text. as_stored: numbers and truth values are not made texts."""
+    if as_stored and _NUMERIC.match(str(column.type)):
+        return ["" if value is None or value != value else value for value in column.to_pylist()]
+    return as_texts(column)
 
 
 class Database:

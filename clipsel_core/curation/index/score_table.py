@@ -184,6 +184,19 @@ class ScoreTable:
         found = self._index.rows_of(wanted) if self._index is not None else None
         return self.files.rows_of(wanted) if found is None else found
 
+    def pool_rows_of(self, wanted: np.ndarray) -> np.ndarray:
+        """The row of each uid in the pool, its shards one behind the other: (M,) int64, -1 where run or pool lacks it.
+
+        Raises: PoolFormatError as Metadata.pool.
+        """
+        rows, pool = self.rows_of(wanted), self.metadata.pool
+        starts, start = dict[str, int](), 0
+        for shard in pool.shards if pool else ():
+            starts[shard.name] = start
+            start += shard.rows
+        start_of = np.array([starts.get(name, -1) for name in self.shard_names], np.int64)[self.files.shard_of(rows)]
+        return np.where((rows >= 0) & (start_of >= 0), start_of + self.files.place_in_shard(rows), -1)
+
     def extent(self, metric: str) -> tuple[float, float]:
         """The range a metric is drawn over: its smallest and largest finite value, spread by 1 where they are equal."""
         if metric not in self.metrics:

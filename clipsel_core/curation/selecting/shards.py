@@ -34,7 +34,7 @@ from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError, counted
 from clipsel_core.files import made_folder, sha256_of
 from clipsel_core.places import Place
-from clipsel_core.pool.images import ImageIndex, open_images
+from clipsel_core.pool.images import Images, open_images
 from clipsel_core.pool.layout import parquet_file
 from clipsel_core.pool.making.decode import Unusable, quiet_pillow
 from clipsel_core.pool.making.packing import check_whole, for_loaders, new_tar, stats_file, write_stats
@@ -146,7 +146,7 @@ class _Work:
     """Writing tars, with all that it takes. counted: whether pairs may be written several times."""
 
     table: ScoreTable
-    images: ImageIndex
+    images: Images
     scores: bool
     counted: bool
 
@@ -245,11 +245,11 @@ def _as_values(column: Column, values: np.ndarray) -> list[Any]:
     return [None if np.isnan(value) else known[int(value)] for value in values]
 
 
-def _images(run: Run, table: ScoreTable, named: Sequence[str], finding: Report) -> ImageIndex:
+def _images(run: Run, table: ScoreTable, named: Sequence[str], finding: Report) -> Images:
     if table.metadata.pool is None:
         remedy = "bring the pool back to where it was scored"
         raise ExportError(run.pool_root, expected="the pool of the run", found="no such folder", remedy=remedy)
-    images = open_images(table.metadata.pool, run.cache_dir, finding, named)
+    images = open_images(table.metadata.pool, run.cache_dir, finding, named, table.pool_rows_of)
     if images is None:
         remedy = "export uids with select, and use DataComp's resharder"
         expected = "images: shards/*.tar, or a pool that embed made"

@@ -415,6 +415,11 @@ def _plain(file: BinaryIO, begin: int) -> Member | None:
     return Member(name.decode(tarfile.ENCODING, "surrogateescape"), begin + _BLOCK, size)
 
 
+def is_header(block: bytes) -> bool:
+    """Whether a block is a header of a tar as most are: its checksum and its size are written in digits, and hold."""
+    return _sound(block) is not None
+
+
 def _sound(block: bytes) -> int | None:
     """The size that a header gives in octal digits; None where it is not whole, or says it in another way."""
     size = block[124:136].partition(b"\0")[0].strip()

@@ -15,9 +15,8 @@ const picture = (card) => {
     image.loading = "lazy"
     image.decoding = "async"
     image.alt = ""
-    image.onerror = () => { image.remove(); missing("no image") }
     image.referrerPolicy = "no-referrer"
-    image.src = card.src
+    putPicture(image, card.src, () => { image.remove(); missing("no image") })
     frame.append(image)
   } else missing(card.lack)
   if (card.badge) frame.append(make("span", card.badge.startsWith("kept") ? "badge kept" : "badge", card.badge))

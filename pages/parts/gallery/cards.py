@@ -20,10 +20,13 @@ _cards = component(
     "cards",
     '<div class="grid" role="listbox"></div>',
     css=("gallery/cards.css",),
-    js=("make.js", "gallery/presses.js", "gallery/cards.js"),
+    js=("make.js", "gallery/presses.js", "gallery/image.js", "gallery/cards.js"),
 )
 _picture = component(
-    "picture", '<div class="frame"></div>', css=("gallery/cards.css",), js=("gallery/presses.js", "gallery/picture.js")
+    "picture",
+    '<div class="frame"></div>',
+    css=("gallery/cards.css",),
+    js=("gallery/presses.js", "gallery/image.js", "gallery/picture.js"),
 )
 _UID = re.compile(r"[0-9a-f]{32}")
 

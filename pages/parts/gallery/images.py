@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import streamlit as st
 
+from clipsel_core.places import Place
 from clipsel_core.pool.layout import knows_images
-from pages.parts import messages, pictures, progress_bars, sessions, state
+from pages.parts import messages, pictures, progress_bars, sessions, stamps, state
 from pages.parts.catalog import Entry
 
 _LONGEST_ADDRESS = 2_000
@@ -33,9 +33,10 @@ def text_columns(entry: Entry) -> tuple[str, ...]:
 def addresses(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) -> list[str]:
     """The address of each pair's image, "" where there is none. names: uids in hex. urls: see text_columns."""
     if has_images(entry):
-        finding, shown = pictures.find(entry.root), sessions.get(_Images)
+        finding, shown = pictures.find(entry), sessions.get(_Images)
         if finding.work.finished:
             shown.damaged = finding.index.damaged if finding.index else []
+            shown.awaited = None if finding.is_known else finding
             return [f"/pairs/{entry.key}/{name}" for name in names]
         shown.awaited = finding
         return [""] * len(names)
@@ -46,7 +47,7 @@ def addresses(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) ->
 
 def placeholder(entry: Entry) -> str:
     """What stands in the place of an image without an address."""
-    return "not found yet" if has_images(entry) and pictures.find(entry.root).work.active else "no image"
+    return "not found yet" if has_images(entry) and pictures.find(entry).work.active else "no image"
 
 
 def show_search() -> None:
@@ -62,20 +63,25 @@ def show_search() -> None:
         messages.show_error("\n".join(named), "Not all of the pool's images can be shown")
     if finding is None:
         return
-    if finding.work.error:
-        messages.show_error(finding.work.error, "The pool's images cannot be shown")
+    task = finding.watched
+    if task.error:
+        messages.show_error(task.error, "The pool's images cannot be shown")
     else:
-        progress_bars.watch(finding.work, key="finding images", stopped="Stopped: images are not shown.")
+        progress_bars.watch(task, key="finding images", stopped="Stopped: images are not shown.")
+
+
+def has_images(entry: Entry) -> bool:
+    """Whether the run's pool is at hand and knows where its images are.
+
+    Raises: PoolFormatError where its store does not answer.
+    """
+    run = state.open_run(entry)
+    return run.may_read_pool and _has_images(run.pool_root)
 
 
 # Asked for each page of cards, where to open a large pool would take a second, and to list its tars some of it.
-@state.per_run(
-    32,
-    stamp=lambda entry: state.files_stamp(Path(state.open_run(entry).pool_address), "metadata", "shards", "images"),
-)
-def has_images(entry: Entry) -> bool:
-    """Whether the run's pool is at hand and knows where its images are."""
-    root = Path(state.open_run(entry).pool_address)
+@state.per_run(32, stamp=lambda root: stamps.of(root, *state.POOL_PARTS))
+def _has_images(root: Place) -> bool:
     return (root / "metadata").is_dir() and knows_images(root)
 
 

@@ -22,9 +22,8 @@ const draw = (frame, data) => {
   const image = document.createElement("img")
   image.className = "whole"
   image.alt = data.alt
-  image.onerror = () => missing("no image")
   image.referrerPolicy = "no-referrer"
-  image.src = data.src
+  putPicture(image, data.src, () => missing("no image"))
   frame.replaceChildren(image)
 }
 

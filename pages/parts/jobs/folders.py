@@ -47,7 +47,10 @@ def roots() -> list[Path]:
     found = [catalog.data_folder(), *catalog.readable(), *shown]
     for root in shown:
         with suppress(ClipselError):  # Said where it is opened.
-            pool = Path(Run.open(root).pool_address)
+            run = Run.open(root)
+            if run.pool_root.remote:
+                continue  # read where --read names it
+            pool = Path(run.pool_address)
             # Whatever else a run names as its pool is not opened to browsers by that.
             if next((pool / "metadata").glob("[!.]*.parquet"), None):
                 found.append(pool)

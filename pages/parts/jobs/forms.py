@@ -18,7 +18,8 @@ from clipsel_core.curation.exploring.projection import SAMPLE
 from clipsel_core.errors import ClipselError, JobError, PoolFormatError, counted
 from clipsel_core.jobs import control
 from clipsel_core.jobs.control import Option
-from clipsel_core.pool.layout import Pool, read_teachers
+from clipsel_core.places import Place
+from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.sources.record import FORMATS
 from clipsel_core.pool.target_files import files_at, split_part
 from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS
@@ -223,13 +224,13 @@ def ask_for_run() -> None:
     known = [folders.short_path(path) for path in folders.pools()]
     begin = about if (about := dialogs.about()) in known else next(iter(known), None)
     chosen = dialogs.ask_for_choice(
-        "Pool", known, "choose one, or type its path", key=dialogs.beginning_with(begin, "Pool")
+        "Pool", known, "choose one, or type its path or address", key=dialogs.beginning_with(begin, "Pool")
     )
     if not chosen:
         st.caption(f"Pools are looked for in {catalog.data_folder()}; make one of images and captions first.")
         return
     try:
-        pool = state.pool_at(folders.inside(chosen))
+        pool = state.pool_at(Place.of_named(folders.source(chosen)))
         if not pool.archs:
             remedy = "make a pool with a teacher's"
             raise PoolFormatError(pool.root, expected="embeddings", found="none", remedy=remedy)
@@ -248,7 +249,7 @@ def ask_for_run() -> None:
     name = dialogs.ask_for_name(st, "Name of the run", (pool.root, arch), lambda: folders.free_name(wish))
     if not st.button("Check and start", key="start scoring", **_START):
         with recognised:
-            _show_recognised(Path(pool.root), arch, files)
+            _show_recognised(pool.root.address, arch, files)
         return
 
     def prepare() -> _Prepared:
@@ -297,7 +298,7 @@ def _forms_of_target(arch: str) -> str:
     )
 
 
-def _show_recognised(pool: Path, arch: str, typed: Sequence[str]) -> None:
+def _show_recognised(pool: str, arch: str, typed: Sequence[str]) -> None:
     """Says what each target that was chosen or typed would be taken for, or what is wrong with it.
 
     It takes seconds, and is called when all fields are drawn: what is typed meanwhile meets what they suggest by then.
@@ -317,7 +318,7 @@ def _show_recognised(pool: Path, arch: str, typed: Sequence[str]) -> None:
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _recognised(pool: Path, arch: str, path: str, stamp: tuple[int, ...], may_read: tuple[str, ...]) -> tuple[str, str]:
+def _recognised(pool: str, arch: str, path: str, stamp: tuple[int, ...], may_read: tuple[str, ...]) -> tuple[str, str]:
     """What a path is taken for, and what is wrong with it. stamp: changes where its files do."""
     return control.look("inspect", [pool], {"target": path, "arch": arch}, may_read=may_read)
 
@@ -353,16 +354,17 @@ def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
 
 def _temperature(pool: Pool, arch: str) -> tuple[float, float, str]:
     """The tau to begin with, the one that the command takes by itself, and whose the first is, in words."""
-    teacher, usual = read_teachers(pool.root).get(arch), _USUAL["temperature"].default
+    teacher, usual = state.read_teachers(pool.root).get(arch), _USUAL["temperature"].default
     if teacher:
         return teacher.temperature, teacher.temperature, "as the pool knows it of this teacher"
     for entry in catalog.entries():
         try:
             run = state.open_run(entry)
+            is_its_own = run.config.arch == arch and run.pool_root.absolute() == pool.root.absolute()
         except ClipselError:
             # Said where it is opened.
             continue
-        if run.config.arch == arch and Path(run.pool_address).resolve() == Path(pool.root).resolve():
+        if is_its_own:
             return run.config.temperature, usual, f"that of {entry.label}, as the pool does not know its teacher's"
     return usual, usual, "OpenAI's; the pool does not know its teacher's"
 
@@ -382,7 +384,7 @@ def ask_for_target(run: Run) -> None:
     )
     if not st.button("Compare", type="primary", key="add target", disabled=not wish):
         with recognised:
-            _show_recognised(Path(run.pool_address), run.config.arch, [chosen] if chosen and not uploaded else [])
+            _show_recognised(run.pool_address, run.config.arch, [chosen] if chosen and not uploaded else [])
         return
     _start_target(run, name, [(uploaded.name, uploaded.getvalue())] if uploaded else [], wish)
 

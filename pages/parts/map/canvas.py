@@ -16,7 +16,12 @@ import streamlit as st
 from clipsel_core.curation.index.counts import Span
 from pages.parts.component import component
 
-_map = component("map", '<div class="map"></div>', css=("map/map.css",), js=("make.js", "map/plane.js", "map/map.js"))
+_map = component(
+    "map",
+    '<div class="map"></div>',
+    css=("map/map.css",),
+    js=("make.js", "gallery/image.js", "map/plane.js", "map/map.js"),
+)
 _lasso = component("lasso", "<i hidden></i>", js=("map/lasso.js",))
 _tip = component("tip", "<i hidden></i>", js=("map/tip.js",))
 _MOST_CORNERS = 4_000

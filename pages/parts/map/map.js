@@ -227,9 +227,8 @@ const showTip = (self, { place, caption, value, src }) => {
   if (src) {
     const image = make("img")
     image.alt = ""
-    image.onerror = () => image.remove()
     image.referrerPolicy = "no-referrer"
-    image.src = src
+    putPicture(image, src, () => image.remove())
     self.tip.append(image)
   }
   self.tip.append(make("div", "caption", caption || "no caption"), make("div", "value", value))

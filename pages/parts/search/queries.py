@@ -25,10 +25,9 @@ from clipsel_core.curation.exploring.searches import find_row, read_vector
 from clipsel_core.errors import ClipselError, PoolFormatError
 from clipsel_core.jobs.encoders import Answer, Encoder, TeacherName, encoder_of
 from clipsel_core.npy import write_npy
-from clipsel_core.pool.layout import find_teacher
 from clipsel_core.pool.making.decode import FORMATS
 from clipsel_core.runs.store import Run
-from pages.parts import messages, pictures, search_links, sessions, state, words
+from pages.parts import messages, pictures, search_links, sessions, stamps, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, images, texts
 from pages.parts.jobs import folders
@@ -156,7 +155,7 @@ def pair_query(uid: str, row: int) -> Query:
 
 def embedding_file(run: Run, folder: str, asked: bytes) -> Path:
     """Where the embedding of a text or picture is kept: another model, another file. folder: "texts" or "pictures"."""
-    model = repr(find_teacher(Path(run.pool_address), run.config.arch))
+    model = repr(state.find_teacher(run))
     digest = hashlib.sha256(f"{model}\n".encode() + asked).hexdigest()
     return run.cache_dir / folder / f"{digest[:32]}.npy"
 
@@ -174,18 +173,15 @@ def _thumb(data: bytes) -> str:
 def _has_teacher(run: Run, what: str) -> bool:
     """Whether the teacher can be asked, which is loaded meanwhile; where it cannot, the page says why."""
     arch = run.config.arch
-    if not (Path(run.pool_address) / "metadata").is_dir():
-        missing = "The pool is not where the run remembers it."
-    else:
-        missing = (
-            f"The pool does not say which model {arch} is; one that the command embed made does, in teachers.json."
-        )
-        try:
-            if find_teacher(Path(run.pool_address), arch):
-                _encoder(run).warm()
-                return True
-        except ClipselError as error:
-            missing = str(error)
+    missing = f"The pool does not say which model {arch} is; one that the command embed made does, in teachers.json."
+    try:
+        if not (run.may_read_pool and stamps.of(run.pool_root, "metadata")[0][1]):
+            missing = "The pool is not where the run remembers it."
+        elif state.find_teacher(run):
+            _encoder(run).warm()
+            return True
+    except ClipselError as error:
+        missing = str(error)
     st.markdown(f"**{what} cannot be searched for in this run**")
     messages.show_note(missing)
     st.caption("Search by a pair needs no teacher: its uid is in every opened pair.")
@@ -193,7 +189,7 @@ def _has_teacher(run: Run, what: str) -> bool:
 
 
 def _encoder(run: Run) -> Encoder:
-    found = find_teacher(Path(run.pool_address), run.config.arch)
+    found = state.find_teacher(run)
     assert found is not None, "asked for although it is missing"
     return encoder_of(TeacherName(*found, run.config.width))
 
