@@ -15,7 +15,20 @@ ROOT = Path(__file__).parent.parent
 CORE = "clipsel_core"
 EVERYWHERE = {
     "__version__",
-    *("cluster", "errors", "files", "npy", "places", "processes", "reach", "status", "tasks", "uids", "workers"),
+    *(
+        "cluster",
+        "errors",
+        "files",
+        "leases",
+        "npy",
+        "places",
+        "processes",
+        "reach",
+        "status",
+        "tasks",
+        "uids",
+        "workers",
+    ),
 }
 # A room may import itself, what is everywhere, and these.
 ROOMS: dict[str, set[str]] = {
