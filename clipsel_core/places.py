@@ -190,6 +190,15 @@ class Place:
         path = f"{self.path}/{inner}" if self.path else inner
         return replace(self, path=path, url=f"{self.url}{'' if self.url.endswith('/') else '/'}{inner}")
 
+    def along(self, name: str) -> Place:
+        """What a name that a file in this folder holds leads to: as `/`, but that .. leads upwards in a store, too."""
+        if self.fs is None or "://" in name:
+            return self / name
+        place = self
+        for part in name.split("/"):
+            place = place.parent if part == ".." else place if part in ("", ".") else place / part
+        return place
+
     def with_name(self, name: str) -> Place:
         """What lies beside it under another name."""
         return self.parent / name

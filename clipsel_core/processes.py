@@ -8,6 +8,7 @@ import pickle
 import platform
 import signal
 import site
+import subprocess
 import sys
 import time
 import traceback
@@ -32,6 +33,7 @@ from clipsel_core.tasks import Report
 Result = TypeVar("Result")
 
 _SECONDS_BETWEEN_WORDS = 0.3
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def module_command(module: str, *words: object) -> list[str]:
@@ -41,6 +43,23 @@ def module_command(module: str, *words: object) -> list[str]:
     imported: somebody's queue.py would be taken for the library's.
     """
     return [sys.executable, "-P", "-m", module, *map(str, words)]
+
+
+def birth_of(pid: int) -> str | None:
+    """When a process began, in words that no other process of this machine ever shares with this pid.
+
+    None where there is no such process, or it has ended and only waits to be asked how.
+    """
+    if _BOOT.exists():
+        try:
+            # The name in brackets may hold anything; what follows it is state, ..., and the ticks at the 20th place.
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in "ZX" else f"{_BOOT.read_text().strip()} {fields[19]}"
+    asked = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    state, _, began = subprocess.run(asked, capture_output=True, text=True).stdout.strip().partition(" ")
+    return None if not state or state.startswith("Z") else " ".join(began.split())
 
 
 def versions() -> dict[str, str]:

@@ -96,6 +96,8 @@ class StatusFile:
 
     def __init__(self, path: str | os.PathLike[str], what: str = "", beside: Report = silent) -> None:
         path = Place.of_named(path)
+        if path.remote:  # the work does not wait for a store that is away
+            path = path.patient(1)
         self._rest_s = _IN_A_STORE_S if path.remote else _SECONDS_BETWEEN_WRITES
         self._path, self._beside, self._written, self._guard = path, beside, 0.0, threading.RLock()
         self._status, self._pace = Status(state="running", started_at=_now(), pid=os.getpid()), Pace()

@@ -68,8 +68,9 @@ def check() -> None:
 
 @contextmanager
 def stoppable(is_unwanted: Callable[[], object]) -> Iterator[None]:
-    """What this thread does within it is stopped at its next `check` once `is_unwanted` says so."""
-    before = _is_unwanted.set(is_unwanted)
+    """What this thread does within it is stopped at its next `check` once `is_unwanted` says so, or its task is."""
+    outer = _is_unwanted.get()
+    before = _is_unwanted.set(lambda: is_unwanted() or outer())
     try:
         yield
     finally:
@@ -93,10 +94,10 @@ def each_in_threads(threads: Executor, work: Callable[..., Value], *items: Itera
     Where one fails, those after it are asked to stop. Where it ends early, no part is at work any more: what they wrote
     to is free again.
     """
-    left, is_unwanted = threading.Event(), _is_unwanted.get()
+    left = threading.Event()
 
     def do(*part: object) -> Value:
-        with stoppable(lambda: left.is_set() or is_unwanted()):
+        with stoppable(left.is_set):
             return work(*part)
 
     parts = deque(threads.submit(carried(do), *part) for part in zip(*items, strict=False))

@@ -20,6 +20,7 @@ EVERYWHERE = {
         "cluster",
         "errors",
         "files",
+        "leases",
         "npy",
         "places",
         "processes",

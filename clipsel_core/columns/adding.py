@@ -43,6 +43,7 @@ from clipsel_core.runs.store import (
     digest_of,
     keep_whole,
     read_added,
+    write_description,
 )
 from clipsel_core.tasks import Report, check, silent
 
@@ -309,13 +310,14 @@ def remove_column(root: str | os.PathLike[str], name: str) -> None:
     """
     run = Run.open(root)
     folder = run.root / "added" / name
-    if not re.fullmatch(NAME_PATTERN, name) or not folder.is_dir() or (folder / "target.json").exists():
+    is_there = bool(re.fullmatch(NAME_PATTERN, name)) and (folder.is_dir() or (folder / "column.json").exists())
+    if not is_there or (folder / "target.json").exists():
         known = ", ".join(added.column.name for added in run.added_columns) or "there is none"
         raise ColumnError(run.root, expected=f"one of the columns that were added: {known}", found=quoted(name))
     with _telling(run.root), sole_worker(run.root):
         # Without its description nobody sees it, whatever happens before all of it is gone.
         (folder / "column.json").remove()
-        folder.remove_tree()
+        folder.remove_tree(_names(run))
 
 
 def add_together(root: str | os.PathLike[str], additions: Sequence[Addition]) -> list[AddedColumn]:
@@ -343,13 +345,14 @@ def add_together(root: str | os.PathLike[str], additions: Sequence[Addition]) ->
             with _telling(run.root):
                 for column, folder in ((each, run.root / "added" / each.folder) for each in added):
                     if folder in new:
-                        (folder / "column.json").write_json(column.model_dump(mode="json"))
+                        write_description(run.root, folder / "column.json", column)
         except BaseException:
             for folder in new:
                 with suppress(OSError):
-                    folder.remove_tree()
+                    folder.remove_tree(_names(run))
             with suppress(OSError):
-                Path(run.root / "added").rmdir()
+                if not run.root.remote:
+                    Path(run.root / "added").rmdir()
             raise
     return added
 
@@ -416,20 +419,27 @@ def _write(run: Run, added: AddedColumn, values: np.ndarray, *, is_new: bool) ->
     """Writes a column's files but its description. Of one that is not new, those that are damaged or gone."""
     folder = run.root / "added" / added.folder
     files, scores = SealedFiles(run.root, run.config, added), SealedFiles(run.root, run.config)
-    if is_new and folder.exists():
-        folder.remove_tree()  # what a killed process left
-    elif not is_new:
-        remove_leftovers(Path(folder))
-        keep_whole(files)
+    whole = set[str]()
+    if not is_new:
+        if not folder.remote:
+            remove_leftovers(Path(folder))
+        whole = keep_whole(files)
+    elif not folder.remote:
+        folder.remove_tree()  # what a killed process left; in a store it is written over
     first = 0
     for shard in run.config.shards:
         check()
-        if not files.file(shard.name).exists():
+        if shard.name not in whole:
             table = scores.read(shard.name, UID_HALVES).replace_schema_metadata(None)
             here = np.ascontiguousarray(values[first : first + shard.rows])
             column = pa.Array.from_buffers(pa.float32(), shard.rows, [None, pa.py_buffer(here)])
             files.write(shard.name, table.append_column(added.column.name, column), use_dictionary=False)
         first += shard.rows
+
+
+def _names(run: Run) -> list[str]:
+    """The files of a column, of which a store's listing may lack some."""
+    return [*(f"{shard.name}.parquet" for shard in run.config.shards), "column.json"]
 
 
 @contextmanager

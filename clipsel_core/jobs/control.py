@@ -40,7 +40,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from clipsel_core import reach
 from clipsel_core.errors import ClipselError, JobError
 from clipsel_core.files import write_json
-from clipsel_core.processes import child_environment, ending, module_command
+from clipsel_core.processes import birth_of, child_environment, ending, module_command
 from clipsel_core.status import Status, read_status
 
 COMMANDS = ("add-column", "add-target", "doctor", "embed", "inspect", "project", "score", "search")
@@ -69,7 +69,6 @@ _OPENED = "opened"
 
 _TAIL_BYTES, _TAIL_LINES = 8192, 12
 _SECONDS_TO_START = 10.0
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class JobInfo(BaseModel):
@@ -343,23 +342,6 @@ def forget(job: Job) -> None:
     """Removes a job that has ended from the list; what it made stays."""
     if not job.active:
         shutil.rmtree(job.folder, ignore_errors=True)
-
-
-def birth_of(pid: int) -> str | None:
-    """When a process began, in words that no other process of this machine ever shares with this pid.
-
-    None where there is no such process, or it has ended and only waits to be asked how.
-    """
-    if _BOOT.exists():
-        try:
-            # The name in brackets may hold anything; what follows it is state, ..., and the ticks at the 20th place.
-            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] in "ZX" else f"{_BOOT.read_text().strip()} {fields[19]}"
-    asked = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
-    state, _, began = subprocess.run(asked, capture_output=True, text=True).stdout.strip().partition(" ")
-    return None if not state or state.startswith("Z") else " ".join(began.split())
 
 
 def _words(command: str, paths: Sequence[str | os.PathLike[str]], options: Mapping[str, Option]) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ from clipsel_core.runs.store import (
     TargetInfo,
     keep_whole,
     read_added,
+    write_description,
 )
 from clipsel_core.runs.targets import NOT_DECIDING, choose_norms, load_target, norms_of
 from clipsel_core.scoring.checks import telling_of_memory
@@ -88,7 +89,8 @@ def add_target(
             machines = Machines(resolve_devices(device or run.config.device), cluster, cpus_per_worker)
             _compute(_Comparing(run, pool, arch, plan, rows), machines, report)
     except OSError as error:
-        remedy, found = "make room, then start it again", str(error.strerror or error)
+        remedy = "see whether the store is there" if run.root.remote else "make room"
+        remedy, found = f"{remedy}, then start it again", str(error.strerror or error)
         raise RunError(error.filename or root, expected="to write scores", found=found, remedy=remedy) from error
     return Run.open(root)
 
@@ -189,19 +191,20 @@ def _compute(work: _Comparing, machines: Machines, report: Report) -> None:
     """Computes the shards that are not there yet, then says that all are."""
     run, pool, plan = work.run, work.pool, work.plan
     if not work.description.exists():
-        work.description.write_json(plan.model_dump(mode="json"))
-    remove_leftovers(Path(work.folder))
-    keep_whole(SealedFiles(run.root, run.config, plan))
+        write_description(run.root, work.description, plan)
+    if not work.folder.remote:
+        remove_leftovers(Path(work.folder))
+    done = keep_whole(SealedFiles(run.root, run.config, plan))
 
     def count(again: int) -> None:
         nonlocal plan
         plan = plan.model_copy(update={"tried_again": plan.tried_again + again})
-        work.description.write_json(plan.model_dump(mode="json"))
+        write_description(run.root, work.description, plan)
 
-    groups = groups_left(run.root, pool.shards, 1, plan.folder)
+    groups = groups_left(pool.shards, 1, done)
     do_groups(work, groups, pool, machines, report, count)
     finished = plan.model_copy(update={"complete": True})
-    work.description.write_json(finished.model_dump(mode="json"))
+    write_description(run.root, work.description, finished)
 
 
 class _Comparison:

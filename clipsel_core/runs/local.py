@@ -12,13 +12,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from clipsel_core import files
 from clipsel_core.errors import PoolFormatError, RunError, counted
+from clipsel_core.leases import hold_folder
 from clipsel_core.places import Place
 from clipsel_core.pool.layout import Pool
 from clipsel_core.runs.groups import GroupScorer
@@ -28,6 +30,7 @@ from clipsel_core.runs.store import (
     Outcome,
     Run,
     SealedFiles,
+    files_at_once,
     keep_whole,
     read_config,
     read_counts,
@@ -68,33 +71,39 @@ def score(
     if cluster:
         pool, root = Place.of_named(pool).absolute(), root.absolute()
     try:
-        with files.made_folder(Path(root)), sole_worker(root):
+        with nullcontext() if root.remote else files.made_folder(Path(root)), sole_worker(root):
             begun = read_config(root) if (root / "run.json").exists() else None
-            if begun:
-                keep_whole(SealedFiles(root, begun))
+            done = keep_whole(SealedFiles(root, begun)) if begun else set[str]()
             plan = plan_run(pool, root, embedding=embedding, **options)
-            files.remove_leftovers(Path(root), Path(root / "scores"))
-            for name in ("cache", "exports", "index", "recipes", "searches"):
-                if (root / name).is_dir():
-                    files.remove_abandoned(Path(root / name))
+            if not root.remote:
+                _clear(Path(root))
             if begun is None or nothing_scored(root) or begun.shards != plan.config.shards:
                 if plan.config.plan is None:
                     plan = replace(plan, config=plan.config.model_copy(update={"plan": foresee(plan, bool(cluster))}))
                 write_config(root, plan.config)
             with StatusFile(root / "status.json", "scoring", report) as status:
-                _score_groups(plan, status.report, Machines(plan.devices, cluster, cpus_per_worker))
+                _score_groups(plan, done, status.report, Machines(plan.devices, cluster, cpus_per_worker))
     except OSError as error:
-        remedy = "make room or choose another folder, then start again: finished shards are kept"
+        remedy = "see whether the store is there" if root.remote else "make room or choose another folder"
+        remedy += ", then start again: finished shards are kept"
         found = f"{error.strerror or error}"
         raise RunError(error.filename or root, expected="to write the run", found=found, remedy=remedy) from error
     return Run.open(root)
 
 
+def _clear(root: Path) -> None:
+    """Removes what killed processes were still writing in a run's folder."""
+    files.remove_leftovers(root, root / "scores")
+    for name in ("cache", "exports", "index", "recipes", "searches"):
+        if (root / name).is_dir():
+            files.remove_abandoned(root / name)
+
+
 def sole_worker(root: str | os.PathLike[str]) -> AbstractContextManager[None]:
-    """Holds a run's folder for this process. Raises RunError where another process holds it."""
+    """Holds a run's folder for this process. Raises: RunError where another process holds it; see leases."""
     remedy = "wait for it, or score into another folder"
     busy = RunError(root, expected="a folder nobody works in", found="a run going on", remedy=remedy)
-    return files.lock_folder(Path(root), busy)
+    return hold_folder(Place.of_named(root), busy)
 
 
 def do_groups(
@@ -155,13 +164,13 @@ class _Scoring:
         return do
 
 
-def _score_groups(plan: Plan, report: Report, machines: Machines) -> None:
-    """Scores what is left, then notes how many rows were skipped.
+def _score_groups(plan: Plan, done: set[str], report: Report, machines: Machines) -> None:
+    """Scores what is left, then notes how many rows were skipped. done: the shards that have scores.
 
     Raises: PoolFormatError where no pair was scored; the files without scores are taken away.
     """
     root, shards, config = plan.root, plan.pool.shards, plan.config
-    groups = groups_left(root, shards, plan.config.mix_shards)
+    groups = groups_left(shards, plan.config.mix_shards, done)
     left = [shard for group in groups for shard in group.left]
     took = _Taken(plan)
 
@@ -179,7 +188,7 @@ def _score_groups(plan: Plan, report: Report, machines: Machines) -> None:
 
     with files.and_at_last(sum_up):
         do_groups(_Scoring(plan), groups, plan.pool, machines, report, count, took.note)
-    counts = {shard.name: read_counts(score_file(root, shard.name)) for shard in shards}
+    counts = _counts(root, [shard.name for shard in shards])
     if plan.config.on_bad_rows != "scale":
         scaled = [(shard.name, counts[shard.name]["renormalised"]) for shard in left]
         for name, rows in [found for found in scaled if found[1]][:1]:  # the first is example enough
@@ -192,6 +201,15 @@ def _score_groups(plan: Plan, report: Report, machines: Machines) -> None:
         found = f"all {counted(skipped, 'pairs')} set aside"
         raise PoolFormatError(plan.pool.root, expected="a pair that can be scored", found=found, remedy=remedy)
     write_config(root, config.model_copy(update={"skipped_rows": skipped}))
+
+
+def _counts(root: Place, shards: Sequence[str]) -> dict[str, dict[str, int]]:
+    """What each shard's scores say of its rows."""
+    files_of = [score_file(root, name) for name in shards]
+    if not root.remote:
+        return dict(zip(shards, map(read_counts, files_of), strict=True))
+    with ThreadPoolExecutor(files_at_once(root)) as threads:
+        return dict(zip(shards, threads.map(read_counts, files_of), strict=True))
 
 
 class _Taken:

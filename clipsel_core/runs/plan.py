@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -34,7 +34,6 @@ from clipsel_core.runs.store import (
     RunConfig,
     ShardInfo,
     TargetInfo,
-    added_file,
     description_files,
     placed,
     read_config,
@@ -117,7 +116,7 @@ def plan_run(
     if begun:
         shards = check_same_pool(root, begun, shards)
         wanted = config.model_copy(update={"shards": begun.shards})
-        unfinished = len(_there(root, begun.shards)) < len(begun.shards)
+        unfinished = len(scored_shards(root, begun.shards)) < len(begun.shards)
         loose = {"targets": {"__all__": set(NOT_DECIDING)}}
         before, now = (config.model_dump(mode="json", exclude=loose) for config in (begun, wanted))
         for field in {**before, **now}:
@@ -155,26 +154,24 @@ class Group:
         return sum(shard.rows for shard in self.left)
 
 
-def groups_left(root: Place, shards: Sequence[Shard], together: int, added: str = "") -> list[Group]:
+def groups_left(shards: Sequence[Shard], together: int, done: Collection[str]) -> list[Group]:
     """The groups of a run that have something left to score, in the pool's order.
 
     together: shards in a group; the last may have fewer. A group is a function of the pool alone, so a run that is
-    taken up again has the same batches. added: the folder of the target that is added; none for the run's own scores.
+    taken up again has the same batches. done: the shards that need nothing any more.
     """
 
-    there = _there(root, shards, added)
-
     def is_left(shard: Shard) -> bool:
-        return shard.name not in there
+        return shard.name not in done
 
     sets = (tuple(shards[start : start + together]) for start in range(0, len(shards), together))
     groups = (Group(s, tuple(filter(is_left, s))) for s in sets)
     return [group for group in groups if group.left]
 
 
-def _there(root: Place, shards: Sequence[Shard] | Sequence[ShardInfo], added: str = "") -> set[str]:
-    """The shards that have scores, or values of what was added; a store is asked by name for what it does not list."""
-    folder = (added_file(root, added, "any") if added else score_file(root, "any")).parent
+def scored_shards(root: Place, shards: Sequence[Shard] | Sequence[ShardInfo]) -> set[str]:
+    """The shards that have scores; a store is asked by name for those that it does not list."""
+    folder = score_file(root, "any").parent
     there = folder.holding([f"{shard.name}.parquet" for shard in shards], by_name=True)
     return {shard.name for shard in shards if f"{shard.name}.parquet" in there}
 

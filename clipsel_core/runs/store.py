@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from clipsel_core.errors import ExportError, PoolFormatError, RunError, counted, reason_of
 from clipsel_core.files import cache_folder
+from clipsel_core.leases import confirm
 from clipsel_core.places import IN_FLIGHT, Place, in_passing, protocol_of
 from clipsel_core.reach import make_filter
 from clipsel_core.runs.columns import Column, describe
@@ -464,12 +465,8 @@ def placed(root: str | os.PathLike[str], recorded: str) -> str:
     root = Place.of_named(root)
     if protocol_of(recorded) or os.path.isabs(recorded):
         return recorded if protocol_of(recorded) else os.path.realpath(recorded)
-    if not root.remote:
-        return os.path.realpath(root / recorded)
-    place = root  # a run that was copied to a store together with what lies beside it
-    for part in recorded.split("/"):
-        place = place.parent if part == ".." else place if part in ("", ".") else place / part
-    return place.address
+    # A run may have been copied to a store together with what lies beside it.
+    return root.along(recorded).address if root.remote else os.path.realpath(root / recorded)
 
 
 def score_file(root: str | os.PathLike[str], shard: str) -> Place:
@@ -537,8 +534,17 @@ def read_added(path: Place) -> Added:
 
 
 def write_config(root: str | os.PathLike[str], config: RunConfig) -> None:
-    """Writes run.json, whole or not at all."""
-    (Place.of_named(root) / "run.json").write_json(config.model_dump(mode="json"))
+    """Writes run.json, whole or not at all. Raises: as write_description."""
+    write_description(root, Place.of_named(root) / "run.json", config)
+
+
+def write_description(root: str | os.PathLike[str], file: Place, said: RunConfig | Added) -> None:
+    """Writes a file that says what a run is, or what was added to it, whole or not at all.
+
+    Raises: RunError where another process took a run in a store over meanwhile; see leases.
+    """
+    confirm(Place.of_named(root))
+    file.write_json(said.model_dump(mode="json"))
 
 
 class OtherConfigError(RunError):

@@ -443,18 +443,21 @@ def test_local_cluster__listens_to_this_machine_alone(trap, tmp_path):
     assert done.stderr == ""
 
 
-def test_local_cluster__of_a_pool_in_a_store(trap, tmp_path, monkeypatch):
+def test_local_cluster__of_a_pool_and_a_run_in_a_store(trap, tmp_path, monkeypatch):
     """What opens an address goes to the actors with the pool, and finds its way from their environment."""
     np.save(tmp_path / "more.npy", unit_rows(100, 16, 78))
     options = {"cluster": "local", "cpus_per_worker": 1}
     with storing(monkeypatch):
         upload(trap.pool, "s3://bucket/pool")
         found = []
-        for name, pool, more in (("here", trap.pool, {}), ("there", "s3://bucket/pool", options)):
-            run = score(pool, tmp_path / name, **OPTIONS, **more)
+        for root, pool, more in (
+            (tmp_path / "here", trap.pool, {}),
+            ("s3://bucket/there", "s3://bucket/pool", options),
+        ):
+            run = score(pool, root, **OPTIONS, **more)
             run = add_target(run.root, "more", tmp_path / "more.npy", **more)
             column = normsim_2d(run, np.arange(100), keep=20, rounds=4, **more)
-            files = [*run.score_files, *(Path(run.root) / "added" / "more").glob("*.parquet")]
-            found.append(({f"{file.parent.name}/{file.name}": file.read_bytes() for file in files}, column.tobytes()))
+            files = {name: (run.root / name).read() for name, _ in run.root.files(".parquet")}
+            found.append((files, column.tobytes()))
     assert len(found[0][0]) == 2 * SHARDS
     assert found[0] == found[1]

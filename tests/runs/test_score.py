@@ -449,7 +449,7 @@ def test_score__status_counts_up_to_the_whole(pool, tmp_path):
 def test_group_scorer__tells_shares_up_to_the_whole(pool, tmp_path, target):
     planned = plan.plan_run(pool, tmp_path / "run", targets={"task": target}, device="cpu", **OPTIONS)
     scorer = groups.GroupScorer(planned, "cpu")
-    (group, *_), shares = plan.groups_left(tmp_path / "run", planned.pool.shards, 1), []
+    (group, *_), shares = plan.groups_left(planned.pool.shards, 1, ()), []
     scorer.score(scorer.read(group), lambda done, total, *_: shares.append(done / total))
     assert shares == sorted(shares)
     assert 0 < shares[0] < 0.5

@@ -586,7 +586,7 @@ class Recipe(Frozen):
 
     def list_files(self) -> list[Place]:
         """The uid lists that the enabled steps read."""
-        return [self.folder / step.value for step in self.steps if step.enabled and isinstance(step, ListStep)]
+        return [self.folder.along(step.value) for step in self.steps if step.enabled and isinstance(step, ListStep)]
 
 
 def defined_by(step: Step) -> tuple[tuple[str, Mix], ...]:
@@ -774,7 +774,7 @@ def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> Recipe:
 def _named_from(folder: Place, other: Place, name: str) -> str:
     """How a recipe in a folder names a list that one in another folder calls so."""
     if folder.remote or other.remote:
-        return name if folder == other else str((other / name).absolute())
+        return name if folder == other else str(other.along(name).absolute())
     return Path(os.path.relpath(other / name, folder)).as_posix()
 
 

@@ -63,6 +63,7 @@ from clipsel_core.curation.recipes.uidlists import read_counted_list, read_uid_l
 from clipsel_core.curation.selecting import filters
 from clipsel_core.errors import RecipeError, SamplingError, UidError
 from clipsel_core.places import Place
+from clipsel_core.reach import make_filter
 from clipsel_core.runs.store import Run
 
 _SET_BYTES = 32 << 20
@@ -500,7 +501,8 @@ class Picker:
             names, path = " ".join(getattr(step, step.kind)), None
             name = f"{step.kind} {hashlib.sha256(names.encode()).hexdigest()}"
         else:
-            path = recipe.folder / getattr(step, step.kind)
+            path = recipe.folder.along(getattr(step, step.kind))
+            _check_named(step, path, self.table.run)
             name = f"{step.kind} {path}"
             name += " counted" if isinstance(step, ListStep) and step.counted else ""
             with suppress(OSError):  # Reading it says what is wrong.
@@ -551,6 +553,13 @@ class _Listed:
             counts[rows[rows >= 0]] = often[rows >= 0]
             counts = _unsigned(counts)
         return cls(name, bitmaps.pack(listed), len(rows), len(unknown), digest, counts)
+
+
+def _check_named(step: AnyStep, path: Place, run: Run) -> None:
+    """Raises RecipeError where a list lies in a store, and below no place that was named; see Run.open."""
+    if path.remote and run.named is not None and not make_filter([*run.named, run.root.address])(path.address):
+        remedy = "start the dashboard with --read ADDRESS"
+        raise RecipeError(step.where, expected="a list below a place that was named", found=str(path), remedy=remedy)
 
 
 def deciding_column(step: AnyStep) -> str | None:

@@ -19,6 +19,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clipsel_core import uids
+from clipsel_core import leases, uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import Recipe
 from clipsel_core.curation.selecting.export import check_some, manifest_of
@@ -111,7 +112,7 @@ def export_shards(
     try:
         _check_same(out, settings)
         images = _images(run, selection.table, named, finding)
-        with quiet_pillow(), made_folder(Path(out)), hold_folder(Path(out)):
+        with quiet_pillow(), _held(out):
             _check_same(out, settings)
             if not (out / "export.json").exists():
                 (out / "export.json").write_json(settings)
@@ -255,6 +256,19 @@ def _images(run: Run, table: ScoreTable, named: Sequence[str], finding: Report) 
         expected = "images: shards/*.tar, or a pool that embed made"
         raise ExportError(run.pool_root, expected=expected, found="none", remedy=remedy)
     return images
+
+
+@contextmanager
+def _held(out: Place) -> Iterator[None]:
+    """Holds the folder of an export, made if need be."""
+    if not out.remote:
+        with made_folder(Path(out)), hold_folder(Path(out)):
+            yield
+        return
+    remedy = "wait for it, or take another folder"
+    busy = ExportError(out, expected="a folder nobody writes into", found="another process at work", remedy=remedy)
+    with leases.hold_folder(out, busy):
+        yield
 
 
 def _check_same(out: Place, settings: dict[str, Any]) -> None:
