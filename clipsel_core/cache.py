@@ -69,17 +69,28 @@ def hold(folder: Path, needed: int = 0) -> Hold | None:
     """Holds a run's folder in the cache, made where it is missing, and makes room for what is going to be built in it.
 
     needed: bytes that it is going to take, as far as is known. None where the folder lies elsewhere.
-    Raises: OSError where it cannot be made, or where what others use leaves no such room.
+    Raises: OSError where it cannot be made; as expect_room.
     """
     if not folder.is_relative_to(runs_folder()):
         return None
     held = Hold(folder)
-    left = make_room(needed)
+    try:
+        expect_room(folder, needed)
+    except OSError:
+        held.release()
+        raise
+    return held
+
+
+def expect_room(folder: Path, needed: int) -> None:
+    """Makes room in the cache for what is going to be built in a run's folder, which is held.
+
+    Raises: OSError where what others use leaves no such room. Nothing where the folder lies elsewhere.
+    """
+    left = make_room(needed) if folder.is_relative_to(runs_folder()) else needed
     if left < needed:
         found = f"{needed / 1e9:.1f} GB are needed, and {max(left, 0) / 1e9:.1f} GB of {VARIABLE} are free"
-        held.release()
         raise OSError(errno.ENOSPC, found, str(folder))
-    return held
 
 
 def make_room(needed: int = 0) -> int:

@@ -127,9 +127,9 @@ show_missing_page()
 with st.sidebar:
     if entries:
         st.selectbox("Run", labels, key="run", bind="query-params", on_change=forget_gone)
-    for root in catalog.missing_runs():
+    for root, why in catalog.missing_runs().items():
         st.warning("Named when the server started, but it holds no run:", icon=":material/warning:")
-        st.code(str(root), language=None, wrap_lines=True)
+        st.code(why or root, language=None, wrap_lines=True)
 
 sessions.show_failed_callback()
 if not entries:

@@ -46,7 +46,7 @@ def show(entry: Entry) -> None:
         else:
             messages.show_error(damage, "The scores of this run cannot be shown")
             in_scores = Place.of(damage.where).parent.address == str(run.root / "scores")
-            if in_scores and run.finished and not jobs.at_work("score", run.root):
+            if in_scores and run.finished and not run.root.remote and not jobs.at_work("score", run.root):
                 again: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:"}
                 again |= {"on_click": jobs.resume_scoring, "args": (run,)}
                 st.button("Score the damaged shards again", key="score again", **again)
@@ -137,14 +137,9 @@ def _progress(entry: Entry) -> None:
             f"{_SO_FAR if state.scored_pairs(entry) else ''}The same command goes on where it stopped.",
             messages.score_again(run),
         )
-        st.button(
-            "Go on",
-            type="primary",
-            icon=":material/play_arrow:",
-            key="go on",
-            on_click=jobs.resume_scoring,
-            args=(run,),
-        )
+        on: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "on_click": jobs.resume_scoring}
+        if not run.root.remote:
+            st.button("Go on", key="go on", args=(run,), **on)
 
 
 def _is_running(run: Run) -> bool:

@@ -15,12 +15,14 @@ from rich.text import Text
 
 from clipsel_core.cache import VARIABLE
 from clipsel_core.files import bundled
+from clipsel_core.places import protocol_of
 from clipsel_core.terminal import Meter, print_table, say
 
 
 def app(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders to show beside those under data/.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Run folders, or addresses, to show beside those under data/.", show_default=False),
     ] = None,
     read: Annotated[
         list[str] | None,
@@ -48,7 +50,11 @@ def app(
         copy_demo(data / "demo")
         say(f"{data / 'demo'}: the demo")
     words = ["run", str(bundled() / "app.py"), *([f"--server.port={port}"] if port else [])]
-    words += ["--", *(str(run.absolute()) for run in runs or ()), *(f"--read={place}" for place in read or ())]
+    words += [
+        "--",
+        *(run if protocol_of(run) else str(Path(run).absolute()) for run in runs or ()),
+        *(f"--read={place}" for place in read or ()),
+    ]
     # The server takes this process's place: it gets the terminal's signals, and the shell gets its exit code.
     # -P: nothing that lies in the current folder is taken for a module.
     environment = {**os.environ, "CLIPSEL_DATA": str(data)}

@@ -2,8 +2,8 @@
 
 The answer lives in environment variables, so that the pages, the routes and the tests all see the same one:
 CLIPSEL_RUNS (run folders, separated as in PATH) and CLIPSEL_DATA (the folder that is searched; by default data/ where
-the server was started). A third, CLIPSEL_READ, names folders that jobs may read besides; a fourth,
-CLIPSEL_READ_ADDRESSES, addresses, with spaces between them.
+the server was started). A third, CLIPSEL_READ, names folders that jobs may read besides. Addresses in stores have
+variables of their own, CLIPSEL_RUN_ADDRESSES and CLIPSEL_READ_ADDRESSES, with spaces between them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from clipsel_core.errors import RunError
+from clipsel_core.errors import ClipselError, RunError
+from clipsel_core.places import Place
+from pages.parts import stores
 
 # What pools, runs, recipes and exports may be called that the dashboard makes.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
@@ -30,7 +32,10 @@ class Entry:
     """A run that may be shown. label: what people read and links hold; key: how routes name it."""
 
     label: str
-    root: Path
+    root: Place
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Place.of_named(self.root))
 
     @cached_property
     def key(self) -> str:
@@ -52,50 +57,76 @@ _seen = _Seen()
 def allow(runs: Iterable[str | os.PathLike[str]], read: Iterable[str | os.PathLike[str]] = ()) -> None:
     """Names the run folders that may be shown beside those under the data folder, and what jobs may read besides.
 
-    read: folders, and addresses such as s3://bucket/folder.
+    Both: folders, and addresses such as s3://bucket/folder.
     """
-    named = [os.fspath(one).removeprefix("file://") for one in read]
-    os.environ["CLIPSEL_RUNS"] = os.pathsep.join(str(Path(run).absolute()) for run in runs)
+    named, shown = ([os.fspath(one).removeprefix("file://") for one in given] for given in (read, runs))
+    os.environ["CLIPSEL_RUNS"] = os.pathsep.join(str(Path(run).absolute()) for run in shown if "://" not in run)
+    os.environ["CLIPSEL_RUN_ADDRESSES"] = " ".join(run.rstrip("/") for run in shown if "://" in run)
     os.environ["CLIPSEL_READ"] = os.pathsep.join(str(Path(one).absolute()) for one in named if "://" not in one)
     os.environ["CLIPSEL_READ_ADDRESSES"] = " ".join(one for one in named if "://" in one)
 
 
 def entries() -> list[Entry]:
     """The runs that may be shown: the named ones first, then those found, each once, labels distinct."""
-    found: dict[Path, str] = {}
+    found: dict[str, str] = {}
     for root in _paths("CLIPSEL_RUNS"):
         short = root.is_absolute() and len(root.parts) > 2
-        found.setdefault(root.resolve(), "/".join(root.parts[-2:]) if short else str(root))
+        found.setdefault(str(root.resolve()), "/".join(root.parts[-2:]) if short else str(root))
+    for address in run_addresses():
+        found.setdefault(address, "/".join(address.partition("://")[2].split("/")[-2:]))
     data = data_folder().resolve()
     for path in sorted(file for depth in _DEPTHS for file in data.glob(depth)):
         root = path.parent.resolve()
         if root.is_relative_to(data):
-            found.setdefault(root, root.relative_to(data).as_posix())
+            found.setdefault(str(root), root.relative_to(data).as_posix())
     labels = list(found.values())
     # A label that several runs share gives way to the full path.
-    return [Entry(label if labels.count(label) == 1 else str(root), root) for root, label in found.items()]
+    named = ((label if labels.count(label) == 1 else root, root) for root, label in found.items())
+    return [Entry(label, place) for label, root in named if (place := _place(root)) is not None]
 
 
-def check_within(run: Path, folder: Path) -> None:
+def _place(root: str) -> Place | None:
+    """The place of a run; None where its store cannot be opened, which missing_runs says."""
+    try:
+        return stores.view(root) if "://" in root else Place.of_named(root)
+    except ClipselError:
+        return None
+
+
+def check_within(run: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
     """Makes sure that a folder of a run is not a link that leads out of the run and all that the server was told of.
 
-    Raises: RunError where it does: nothing may be written there, or given out from there.
+    A store has no links. Raises: RunError where it does: nothing may be written there, or given out from there.
     """
-    real = folder.resolve()
-    if not any(real.is_relative_to(root.resolve()) for root in (run, data_folder(), *readable())):
+    if Place.of_named(folder).remote:
+        return
+    real = Path(folder).resolve()
+    if not any(real.is_relative_to(root.resolve()) for root in (Path(run), data_folder(), *readable())):
         expected, remedy = "a folder within the run", "start the dashboard with --read FOLDER to allow it"
         raise RunError(folder, expected=expected, found=f"a link to {real}", remedy=remedy)
 
 
-def missing_runs() -> list[Path]:
-    """Folders that were named when the server was started and hold no run."""
-    return [root for root in _paths("CLIPSEL_RUNS") if not (root / "run.json").is_file()]
+def missing_runs() -> dict[str, str]:
+    """Folders and addresses that were named when the server was started and hold no run, and why, if that is known."""
+    found = {str(root): "" for root in _paths("CLIPSEL_RUNS") if not (root / "run.json").is_file()}
+    for address in run_addresses():
+        try:
+            if not (stores.view(address) / "run.json").exists():
+                found[address] = ""
+        except (ClipselError, OSError) as error:
+            found[address] = str(error)
+    return found
+
+
+def run_addresses() -> list[str]:
+    """Addresses of runs in stores that were named when the server was started."""
+    return os.environ.get("CLIPSEL_RUN_ADDRESSES", "").split()
 
 
 def by_key(key: str) -> Entry | None:
     """The run that a route names, or None where no such run may be shown."""
     global _seen
-    where = os.environ.get("CLIPSEL_RUNS"), os.environ.get("CLIPSEL_DATA")
+    where = tuple(map(os.environ.get, ("CLIPSEL_RUNS", "CLIPSEL_RUN_ADDRESSES", "CLIPSEL_DATA")))
     # A page of images asks for one run dozens of times within a second.
     if key not in _seen.by_key or _seen.where != where or time.monotonic() - _seen.at_s > _FRESH_S:
         _seen = _Seen(time.monotonic(), where, {entry.key: entry for entry in entries()})
@@ -118,8 +149,10 @@ def readable_addresses() -> list[str]:
 
 
 def named_places() -> list[str]:
-    """The data folder, and what was named with --read: whoever started the server trusts what lies there."""
-    return [*map(str, (data_folder(), *readable())), *readable_addresses()]
+    """The data folder, what was named with --read, and the folders that named runs in stores lie in: whoever started
+    the server trusts what lies there."""
+    beside = [address.rpartition("/")[0] for address in run_addresses()]
+    return [*map(str, (data_folder(), *readable())), *readable_addresses(), *beside]
 
 
 def jobs_folder() -> Path:

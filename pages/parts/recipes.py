@@ -7,7 +7,6 @@ Everything that is counted or exported is the draft's YAML, read by the core's p
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 import zlib
@@ -67,14 +66,15 @@ def saved(run: Run) -> dict[str, Place]:
 
 def list_files(run: Run) -> list[str]:
     """The lists of uids at hand, as a recipe of the run names them: saved with the recipes, uploaded or exported."""
-    root, kept = Path(run.root).resolve(), Path(run.recipes_dir)
-    files = [
-        file
-        for folder in (kept, kept / _LISTS, Path(run.exports_dir))
-        for file in sorted(folder.glob("[!.]*"))
-        if file.suffix.lower() in ENDINGS.split(", ") and file.is_file() and file.resolve().is_relative_to(root)
-    ]
-    return [Path(os.path.relpath(file, kept)).as_posix() for file in files]
+    kept, endings = run.recipes_dir, ENDINGS.split(", ")
+    folders = {"": kept, f"{_LISTS}/": kept / _LISTS, "../exports/": run.exports_dir}
+    named = ((before, folder / name) for before, folder in folders.items() for name in folder.names())
+    return [before + file.name for before, file in named if f".{file.ending}" in endings and _is_own(run, file)]
+
+
+def _is_own(run: Run, file: Place) -> bool:
+    """Whether it is a file, and no link that leads out of the run; a store has none."""
+    return file.remote or (file.is_file() and Path(file).resolve().is_relative_to(Path(run.root).resolve()))
 
 
 def store_list(run: Run, name: str, content: bytes) -> str:
@@ -90,17 +90,16 @@ def store_list(run: Run, name: str, content: bytes) -> str:
         raise UidError(given.name, expected=f"a name ending in {ENDINGS}", found=given.suffix or "no ending")
     stem = re.sub(r"[^A-Za-z0-9]+", "-", given.stem).strip("-")[:40] or "list"
     safe = f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
-    folder = Path(run.recipes_dir / _LISTS)
-    catalog.check_within(Path(run.root), folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
+    folder = run.recipes_dir / _LISTS
+    catalog.check_within(run.root, folder)
+    with tempfile.TemporaryDirectory() as aside:
         file = Path(aside) / safe
         file.write_bytes(content)
         try:
             read_uid_list(file)
         except UidError as error:
             raise UidError(given.name, expected=error.expected, found=error.found, remedy=error.remedy) from error
-        os.replace(file, folder / safe)
+        (folder / safe).write_bytes(content)
     return f"{_LISTS}/{safe}"
 
 

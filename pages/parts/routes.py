@@ -18,6 +18,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -26,12 +27,12 @@ import streamlit
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clipsel_core.errors import RunError
-from clipsel_core.files import sha256_of
+from clipsel_core.errors import ClipselError
+from clipsel_core.places import Place
 from pages.parts import catalog, component
 
 # The parameter of an address that says which page was asked for in vain.
@@ -43,6 +44,7 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
 
+_PIECE = 1 << 20
 _REPLACED = "Another file has this name by now: somebody exported under it since. Export again under another name."
 
 _PAGES = ("distributions", "map", "gallery", "search", "select", "compare")
@@ -102,30 +104,40 @@ def exported_file(request: Request) -> Response:
     folder = entry.root / "exports"
     try:
         catalog.check_within(entry.root, folder)
-        file = (folder / name).resolve()
-        if file.parent != folder.resolve() or name.startswith(".") or not file.is_file():
+        file = (folder / name).absolute()
+        if name.startswith(".") or "/" in name or file.parent != folder.absolute() or not file.is_file():
             return missing
-    except (RunError, OSError, RuntimeError, ValueError):  # a link that leads out or in circles, a zero byte
+        asked, stamp = request.query_params.get("sha256"), file.stamp()
+    except (ClipselError, OSError, RuntimeError, ValueError):  # a link that leads out or in circles, a zero byte
         return missing
-    asked = request.query_params.get("sha256")
     try:
-        stat = file.stat()
-        replaced = asked is not None and _digest(file, stat.st_ino, stat.st_mtime_ns, stat.st_size) != asked
+        replaced = asked is not None and _digest(file, stamp) != asked
     except (OSError, ValueError, TypeError, KeyError):  # a manifest that says nothing
         replaced = asked is not None
     if replaced:
         return PlainTextResponse(_REPLACED, 409, headers=_HEADERS)
     # Named as it is on the disk and not compressed on the way: a subset of 128 million uids is 2 GB.
     headers = {**_HEADERS, "Content-Encoding": "identity", "Cache-Control": "no-store"}
-    return FileResponse(file, filename=name, media_type="application/octet-stream", headers=headers)
+    kind = "application/octet-stream"
+    if not file.remote:
+        return FileResponse(Path(file), filename=name, media_type=kind, headers=headers)
+    headers |= {"Content-Disposition": f"attachment; filename*=utf-8''{quote(name)}", "Content-Length": str(stamp[0])}
+    return StreamingResponse(_pieces(file), media_type=kind, headers=headers)
+
+
+def _pieces(file: Place) -> Iterator[bytes]:
+    """A file of a store, piece by piece."""
+    with file.open() as opened:
+        while piece := opened.read(_PIECE):
+            yield piece
 
 
 @lru_cache(maxsize=256)
-def _digest(file: Path, inode: int, changed_ns: int, size: int) -> str:
+def _digest(file: Place, stamp: tuple[int, int | str]) -> str:
     """The SHA-256 of a subset, or that its manifest says."""
     if file.name.endswith(".manifest.json"):
-        return json.loads(file.read_bytes())["sha256"]
-    return sha256_of(file)
+        return json.loads(file.read())["sha256"]
+    return file.sha256()
 
 
 async def drawing(request: Request) -> Response:

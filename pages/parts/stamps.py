@@ -16,6 +16,7 @@ from pathlib import Path
 
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.places import Place
+from pages.parts import stores
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -72,7 +73,7 @@ def _ask_and_release(place: Place, watched: _Watched) -> None:
 
 def _ask(place: Place, watched: _Watched) -> None:
     """Looks at something in a store; where that fails, what was known of it stays."""
-    begun, patient = time.monotonic(), place.patient(1)
+    begun, patient, before = time.monotonic(), stores.bare(place).patient(1), watched.found
     try:
         listed = patient.listed()
         # Some stores list a file as the only one in it.
@@ -82,5 +83,7 @@ def _ask(place: Place, watched: _Watched) -> None:
         watched.found = _ABSENT
     except OSError:
         pass
+    if before not in (None, watched.found):
+        stores.forget(place)
     now = time.monotonic()
     watched.again_s = now + max(FRESH_S, _REST * (now - begun))

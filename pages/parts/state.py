@@ -120,13 +120,15 @@ def scores_stamp(entry: catalog.Entry) -> Stamp:
     """
     root = entry.root
     # What the folders of the scores say; where that changes, all files in them are looked at again. Looking at
-    # thousands takes longer than an answer may: it is done now and then.
-    said, now = _described(root) + stamps.of(root, "scores"), time.monotonic()
+    # thousands takes longer than an answer may: it is done now and then. In a store a folder says it of its files.
+    folders = [root / "scores", *dict.fromkeys(file.parent for file in description_files(root)[1:])]
+    said, now = _described(root) + tuple((folder.name, *stamps.look(folder)) for folder in folders), time.monotonic()
+    if root.remote:
+        return said
     again_at, found = _files_seen.peek((root, said)) or (-math.inf, ())
     if now >= again_at:
         digest = hashlib.sha256()
-        added = {Path(file).parent for file in description_files(Place.of_named(root))[1:]}
-        for folder in (root / "scores", *sorted(added)):
+        for folder in sorted(map(Path, folders)):
             with suppress(OSError), os.scandir(folder) as files:
                 # Not in the folder's order, which may change by itself.
                 for name, stat in sorted((file.name, file.stat()) for file in files if file.name.endswith(".parquet")):
@@ -174,7 +176,7 @@ class Opening:
     builds: whether their index has to be built first, which takes up to half a minute.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Place) -> None:
         self.table: ScoreTable | None = None
         self.work = Task(self._do)
         self._run = Run.open(root, catalog.named_places())
@@ -191,7 +193,7 @@ class Opening:
 
     def _do(self, report: Report) -> None:
         def told(done: int, total: int, unit: str = "", note: str = "", /) -> None:
-            report(done, total, unit, f"{done} of {total} columns are in order …")
+            report(done, total, unit, note or f"{done} of {total} columns are in order …")
 
         report(0, 0, "", "Reading the scores …")
         self.table = open_indexed(self._run, report=told)
@@ -346,5 +348,5 @@ def parse(entry: catalog.Entry, recipe: str) -> Recipe:
     return parse_recipe(recipe, columns=open_table(entry).columns, folder=open_run(entry).recipes_dir)
 
 
-def _described(root: Path) -> Stamp:
+def _described(root: Place) -> Stamp:
     return tuple((path.parent.name, *stamps.look(path)) for path in description_files(root))

@@ -70,10 +70,10 @@ def test_scores_stamp__scores_written_over_in_place_are_noticed(entry, monkeypat
     monkeypatch.setattr(state, "_FILES_SEEN_S", 0.0)
     monkeypatch.setattr(state, "_FILES_REST", 0)
     recipe = "steps:\n- {metric: clip_score, at_least: -2}\n"
-    file, stamp = Path(state.open_run(entry).score_files[0]), (entry.root / "scores").stat().st_mtime_ns
+    file, stamp = Path(state.open_run(entry).score_files[0]), Path(entry.root / "scores").stat().st_mtime_ns
     before, pairs, whole = state.scores_stamp(entry), len(state.picked(entry, recipe).selection), file.read_bytes()
     file.write_bytes(whole[:-9])
-    assert (entry.root / "scores").stat().st_mtime_ns == stamp
+    assert Path(entry.root / "scores").stat().st_mtime_ns == stamp
     assert state.scores_stamp(entry) != before
     with pytest.raises(RunError, match=re.escape(f"{file}: expected scores as written")):
         state.picked(entry, recipe)
@@ -100,7 +100,7 @@ def test_map__of_a_large_run_is_opened_ahead_and_once(entry, monkeypatch):
 
 def test_open_map__that_is_gone_says_what_to_do(entry):
     assert len(state.open_map(entry).rows) == 60
-    (entry.root / "projection.parquet").unlink()
+    Path(entry.root / "projection.parquet").unlink()
     assert state.find_map(entry) is None
     with pytest.raises(ClipselError, match=r"projection\.parquet: expected the run's map, found no such file; make it"):
         state.open_map(entry)

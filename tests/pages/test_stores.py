@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from pages.parts import catalog, pictures, stamps, state
+from pages.parts import catalog, pictures, stamps, state, stores
 from pages.parts.catalog import Entry
 from tests.pages.conftest import PAGES, components, words
-from tests.pages.worlds import make_run, picture
+from tests.pages.worlds import add_recipe, make_run, picture
 from tests.pool.servers import storing, upload
 from tests.waiting import until
 
@@ -20,6 +20,7 @@ POOL = "s3://bucket/a/pool"
 def store(monkeypatch):
     # Another test's store had the same files, and is gone.
     monkeypatch.setattr(stamps, "_watched", type(stamps._watched)(256))
+    monkeypatch.setattr(pictures, "_findings", type(pictures._findings)(4))
     for known in state._results.values():
         known.clear()
     with storing(monkeypatch) as served:
@@ -118,3 +119,62 @@ def test_image__of_a_store_that_fails_in_passing_is_not_lost(run, store, open_pa
         pictures.read(entry, uid_of(3))
     store.fault = lambda path, times: None
     assert pictures.read(entry, uid_of(3)) == picture(3)
+
+
+RUN = "s3://bucket/a/run"
+
+
+@pytest.fixture
+def stored(tmp_path, store, monkeypatch):
+    """The address of a run that lies in a store, beside its pool; the cache is new."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = make_run(tmp_path / "world")
+    add_recipe(root, "half", "steps: [{metric: s_cliploss, keep_top: 0.5}]")
+    upload(tmp_path / "world", "s3://bucket/a")
+    stores.view.cache_clear()
+    return RUN
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page__opens_on_a_run_in_a_store(stored, page, open_page):
+    app = open_page(page, stored)
+    assert not app.exception
+    assert [(error.value, [code.value for code in app.code]) for error in app.error] == []
+    assert app.title[0].value.lower() == page
+    assert catalog.entries()[0].label == "a/run"
+
+
+def test_gallery__of_a_run_in_a_store_is_that_of_the_run_on_disk(stored, tmp_path, open_page):
+    there = cards(open_page("gallery", stored))
+    here = cards(open_page("gallery", tmp_path / "world" / "run"))
+    plain = ("uid", "caption", "bars", "badge")
+    assert [{name: card[name] for name in plain} for card in there] == [
+        {name: card[name] for name in plain} for card in here
+    ]
+    open_page("gallery", stored)
+    entry = catalog.entries()[0]
+    assert pictures.read(entry, uid_of(3)) == picture(3)
+
+
+def test_page__of_a_run_in_a_store_drawn_again_asks_for_nothing(stored, store, open_page, monkeypatch):
+    monkeypatch.setattr(stamps, "FRESH_S", 1000.0)
+    monkeypatch.setattr(stores, "FRESH_S", 1000.0)
+    for page in PAGES:
+        app = open_page(page, stored)
+
+        def asks_nothing(app=app):
+            store.asked.clear()
+            app.run()
+            assert not app.exception
+            return not store.asked
+
+        until(asks_nothing, f"{page} asks the store for nothing", 60)
+
+
+def test_sidebar__names_an_address_that_holds_no_run(store, open_page):
+    app = open_page("overview", "s3://bucket/nothing")
+    assert not app.exception
+    assert "s3://bucket/nothing" in words(app)
+    app = open_page("overview", "nosuch://bucket/run")
+    assert not app.exception
+    assert "nosuch" in words(app)

@@ -31,6 +31,7 @@ import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -38,12 +39,14 @@ from typing import Any
 
 import numpy as np
 
-from clipsel_core import files, tasks
+from clipsel_core import cache, files, tasks
 from clipsel_core.curation.index import bitmaps, sorting
 from clipsel_core.curation.index.ranking import Ranking
-from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.index.score_table import ScoreFiles, ScoreTable
+from clipsel_core.errors import counted
 from clipsel_core.npy import is_as_saved, map_npy, save_checked
-from clipsel_core.runs.store import Run
+from clipsel_core.places import Place
+from clipsel_core.runs.store import Run, files_at_once
 from clipsel_core.tasks import Report, silent
 from clipsel_core.uids import UID_DTYPE
 
@@ -54,6 +57,8 @@ _PARTS = {"values": np.float32, "codes": np.uint16, "order": np.uint32, "starts"
 _FEWEST_KEPT = 500_000
 # What is held in memory while an index is built.
 _BYTES_A_PAIR, _BYTES_A_METRIC, _MOST_AT_ONCE = 16, 10, 3
+# What it takes on the disk a pair, and a pair and metric; with the scores that are fetched for it from a store.
+_UIDS_BYTES, _METRIC_BYTES = 36, 14
 _STAMP = re.compile(r"[0-9a-f]{16}")
 _KEEPER = "keep index"
 
@@ -75,6 +80,7 @@ class Index:
         self._names, self._by_uid, self._rankings, self._files = names, by_uid, rankings, files
         self._lock = threading.Lock()
         self._found: dict[str, bool] = {}
+        self.held: cache.Hold | None = None
 
     def ranking(self, metric: str) -> Ranking | None:
         """What belongs to a metric; None where it is damaged."""
@@ -126,7 +132,7 @@ class Index:
 
 def must_build(run: Run, fewest: int = _FEWEST_KEPT) -> bool:
     """Whether open_indexed would have to build the run's index first, which takes a while."""
-    if not run.finished or run.pairs < fewest:
+    if not _keeps(run, fewest):
         return False
     return not (run.index_dir / stamp_of(run) / _DESCRIPTION).is_file()
 
@@ -138,18 +144,26 @@ def open_indexed(run: Run, fewest: int = _FEWEST_KEPT, report: Report = silent) 
     Raises: RunError where no shard is finished or a file is damaged.
     """
     table = ScoreTable.open(run)
-    if not run.finished or run.pairs < fewest:
+    if not _keeps(run, fewest):
         return table
     folder = run.index_dir / stamp_of(run)
-    found = read_index(folder, table.metrics, len(table))
-    if found is None:
-        try:
+    try:
+        held = cache.hold(run.cache_dir)
+        found = read_index(folder, table.metrics, len(table))
+        if found is None:
+            cache.expect_room(run.cache_dir, len(table) * (_UIDS_BYTES + _METRIC_BYTES * len(table.metrics)))
             found = _build(table, folder, report)
-        except OSError as error:
-            _log.warning("no index is kept in %s: %s", folder.parent, error)
-            return table
+        found.held = held
+    except OSError as error:
+        _log.warning("no index is kept in %s: %s", folder.parent, error)
+        return table
     table.use(found)
     return table
+
+
+def _keeps(run: Run, fewest: int) -> bool:
+    """Whether a run has an index on the disk: one in a store in any case, whose scores would be fetched each time."""
+    return run.pairs > 0 if run.root.remote else run.finished and run.pairs >= fewest
 
 
 def wait_until_kept() -> None:
@@ -225,7 +239,12 @@ def _build(table: ScoreTable, folder: Path, report: Report) -> Index:
     try:
         holding.enter_context(files.locked(aside, is_folder=True))
         files.remove_abandoned(folder.parent)
-        _fill(table, aside, report)
+        if table.run.root.remote:
+            fetched = aside / "fetched"
+            _fill(table, _fetch(table.files, fetched, report), aside, report)
+            shutil.rmtree(fetched)
+        else:
+            _fill(table, table.files, aside, report)
         found = read_index(aside, table.metrics, len(table))
         if found is None:
             raise OSError(f"{aside}: not what was written")
@@ -239,13 +258,33 @@ def _build(table: ScoreTable, folder: Path, report: Report) -> Index:
     return found
 
 
-def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
+def _fetch(scores: ScoreFiles, folder: Path, report: Report) -> ScoreFiles:
+    """Copies a run's score files from its store into a folder, each once, and opens them there."""
+    run, done, lock = scores.run, count(1), threading.Lock()
+    wanted = {run.file_with(metric, shard) for metric in run.metrics for shard in scores.shard_names}
+    start = f"{run.root.path}/"
+
+    def fetch(file: Place) -> None:
+        copy = folder / file.path.removeprefix(start)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read())
+        with lock:
+            number = next(done)
+            report(number, len(wanted), "files", f"Fetching scores: {number:,} of {counted(len(wanted), 'files')} …")
+
+    with ThreadPoolExecutor(files_at_once(run.root)) as threads:
+        tasks.in_threads(threads, fetch, sorted(wanted, key=lambda file: file.path))
+    here = replace(run, root=Place.of_named(folder))
+    return ScoreFiles(here, [here.file_with(run.metrics[0], shard) for shard in scores.shard_names])
+
+
+def _fill(table: ScoreTable, scores: ScoreFiles, folder: Path, report: Report) -> None:
     """Puts uids and metrics in order one after another, on all cores; meanwhile the next is read, the last written."""
     done, columns = count(1), 1 + len(table.metrics)
 
     def add_metric(place: int) -> dict[str, Any]:
         metric = table.metrics[place]
-        ranking = Ranking.of(table.files.column(metric), sorter)
+        ranking = Ranking.of(scores.column(metric), sorter)
         for part in _PARTS:
             save_checked(folder / f"{place:02d}-{part}.npy", getattr(ranking, part))
         report(next(done), columns, "columns")
@@ -255,7 +294,7 @@ def _fill(table: ScoreTable, folder: Path, report: Report) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     at_once = min(_MOST_AT_ONCE, (memory // 4 // max(len(table), 1) - _BYTES_A_PAIR) // _BYTES_A_METRIC)
     with ThreadPoolExecutor(1) as for_uids, ThreadPoolExecutor(max(1, at_once)) as threads:
-        names = table.uids()
+        names = scores.uids()
         writing = for_uids.submit(tasks.carried(save_checked), folder / _UIDS, names)
         by_uid = sorting.order_by_uid(names)
         del names

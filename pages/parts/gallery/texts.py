@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -19,6 +18,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ClipselError
+from clipsel_core.places import Place
 from pages.parts import state
 from pages.parts.catalog import Entry
 
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 class _Source:
     """Certain columns of a run as it is now."""
 
-    root: Path
+    root: Place
     stamp: state.Stamp
     columns: tuple[str, ...]
 

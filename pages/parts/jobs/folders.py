@@ -43,7 +43,7 @@ _MOST_NAMED = 3
 
 def roots() -> list[Path]:
     """The folders that may be read, each once, with all that lies in them."""
-    shown = [entry.root for entry in catalog.entries()]
+    shown = [Path(entry.root) for entry in catalog.entries() if not entry.root.remote]
     found = [catalog.data_folder(), *catalog.readable(), *shown]
     for root in shown:
         with suppress(ClipselError):  # Said where it is opened.
@@ -59,7 +59,8 @@ def roots() -> list[Path]:
 
 def job_roots() -> list[str]:
     """The folders, and the addresses, that may be read."""
-    return [*map(str, roots()), *catalog.readable_addresses()]
+    runs = (entry.root.address for entry in catalog.entries() if entry.root.remote)
+    return [*map(str, roots()), *catalog.readable_addresses(), *runs]
 
 
 def inside(text: str) -> Path:
@@ -179,7 +180,7 @@ def targets() -> list[Path]:
         for file in folder.glob("[!.]*")
         if file.suffix.lower().removeprefix(".") in TARGET_ENDINGS or file.is_dir()
     }
-    runs = [entry.root for entry in catalog.entries()]
+    runs = [Path(entry.root) for entry in catalog.entries() if not entry.root.remote]
     kept_in = {(root / "targets").resolve() for root in (catalog.data_folder(), *runs)}
     uploaded = {file for file in files if _UPLOADED.search(file.stem) and file.parent.resolve() in kept_in}
     used = set()
@@ -191,7 +192,7 @@ def targets() -> list[Path]:
 
 def sources() -> list[Path]:
     """Folders and files that may be sources of pools: all that is neither hidden nor a part of a pool or a run."""
-    known = [*pools(), *(entry.root for entry in catalog.entries())]
+    known = [*pools(), *(Path(entry.root) for entry in catalog.entries() if not entry.root.remote)]
     wanted = (
         path
         for root in roots()

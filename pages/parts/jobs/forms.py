@@ -40,6 +40,10 @@ _BAD_ROWS = {
     "scale": "scale them to unit length; set aside what has no length",
 }
 _TARGET = f"{NORMSIM} of every pair to it becomes a metric like the others: on sliders, in recipes and galleries."
+IN_STORE = (
+    "The run lies in a store, and no job of the dashboard writes there. Copy the run to a disk, or start the command "
+    "in a terminal."
+)
 # A command's arguments and its options, from where the uploads are kept.
 _Prepared = Callable[[list[Path]], tuple[list[str | os.PathLike[str]], Mapping[str, Option]]]
 _START: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:"}
@@ -51,16 +55,18 @@ def draw_buttons(run: Run | None) -> None:
         ask_for_pool()
     if dialogs.button("Score a pool", "score", ":material/calculate:"):
         ask_for_run()
-    if run and dialogs.button("Add a target", "target", ":material/my_location:", disabled=not run.finished):
+    # Jobs write into the run: not into one that lies in a store.
+    fixed = run is None or run.root.remote or not run.finished
+    if run and dialogs.button("Add a target", "target", ":material/my_location:", disabled=fixed):
         ask_for_target(run)
-    if run and dialogs.button("Add a column", "column", ":material/view_column:", disabled=not run.finished):
+    if run and dialogs.button("Add a column", "column", ":material/view_column:", disabled=fixed):
         ask_for_column(run)
 
 
 def draw_target_button(entry: Entry, run: Run) -> None:
     """Offers to compare the run with the pairs kept by hand; nothing while none is."""
     picked = [uid for uid, kind in recipes.by_hand(entry, run).items() if kind == "keep"]
-    if not picked or not run.finished:
+    if not picked or not run.finished or run.root.remote:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         messages.show_note(f"{words.pairs(len(picked))} kept by hand.")
@@ -485,7 +491,9 @@ def ask_for_map(entry: Entry, run: Run) -> None:
     with st.container(border=True):
         st.markdown("**No map yet**")
         st.caption("It lays similar images beside each other, so that whole regions can be looked at and chosen.")
-        if scored:
+        if run.root.remote:
+            messages.show_note(IN_STORE)
+        elif scored:
             with st.container(horizontal=True, vertical_alignment="bottom"):
                 most = min(scored, _MOST_ON_MAP)
                 st.number_input("Pairs on it", 1, most, min(SAMPLE, most), key="map sample", width=170)

@@ -310,8 +310,8 @@ def _title(job: Job) -> str:
 
 def _run_label(job: Job) -> str | None:
     """What the run picker calls the run that the job is about; None where it does not show it."""
-    root = Path(job.info.about).resolve()
-    return next((entry.label for entry in catalog.entries() if entry.root == root), None)
+    about = Place.of_named(job.info.about).absolute().address
+    return next((entry.label for entry in catalog.entries() if entry.root.absolute().address == about), None)
 
 
 def _cancel(job: Job) -> None:

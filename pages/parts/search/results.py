@@ -110,7 +110,7 @@ def offer_full_search(entry: Entry, run: Run, query: Query, side: Side, *, watch
     elif job := jobs.at_work(f"--out={file}", run.root):
         if watch:
             jobs.draw_search(job)
-    else:
+    elif not run.root.remote:  # no job of the dashboard writes into a store
         st.button(f"Search all {every}", icon=":material/travel_explore:", key="search all", on_click=search_all)
         jobs.show_failure()
 

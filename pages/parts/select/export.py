@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +18,7 @@ from clipsel_core.curation.selecting.export import Manifest, export
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.files import locked
+from clipsel_core.places import Place
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
 from pages.parts import catalog, messages, progress_bars, routes, sessions, state, words
@@ -35,7 +39,7 @@ def name_key(entry: Entry) -> str:
 class Places:
     """Where the panel says what depends on the recipe. path: of the recipe by the name given."""
 
-    path: Path
+    path: Place
     saved: DeltaGenerator
     result: DeltaGenerator
     file: DeltaGenerator
@@ -58,7 +62,7 @@ class _Export:
     """A subset that this session writes. task: ends with its manifest, and the stamp of its file as it was written."""
 
     recipe: str
-    out: Path
+    out: Place
     task: Task[tuple[Manifest, _Stamp]]
 
 
@@ -89,7 +93,7 @@ def draw_controls(entry: Entry, run: Run, recipe: str, picked: Selection) -> Pla
     if not catalog.NAME.fullmatch(name):
         st.caption("Letters, digits, - and _ make a name; it becomes the file's.")
         return None
-    path, saved = Path(run.recipes_dir / f"{name}.yaml"), st.container()
+    path, saved = run.recipes_dir / f"{name}.yaml", st.container()
     with st.container(horizontal=True, gap="small"):
         exports = st.button("Save and export", type="primary", icon=":material/file_download:", key="export")
         saves = st.button("Save recipe", icon=":material/bookmark:", key="save")
@@ -100,7 +104,7 @@ def draw_controls(entry: Entry, run: Run, recipe: str, picked: Selection) -> Pla
         asked, replaces = agreed.what, agreed.replaces
     written = _save(entry, run, recipe, path, asked, ending, replaces) if asked else None
     if written is not None and asked == "export":
-        out, copy = Path(run.exports_dir / f"{name}{ending}"), written
+        out, copy = run.exports_dir / f"{name}{ending}", written
 
         def write(report: Report) -> tuple[Manifest, _Stamp]:
             return export(run, picked, copy, out, report), _stamp(out)
@@ -118,7 +122,7 @@ def draw_controls(entry: Entry, run: Run, recipe: str, picked: Selection) -> Pla
     return Places(path, saved, st.container(), st.expander("The recipe as a file"))
 
 
-def _taken(entry: Entry, run: Run, recipe: str, path: Path, ending: str) -> str:
+def _taken(entry: Entry, run: Run, recipe: str, path: Place, ending: str) -> str:
     """What of somebody else's would be replaced, in words; "" where nothing would.
 
     What this session wrote or loaded itself may be replaced, and what would be the same again. ending: of the subset
@@ -127,11 +131,11 @@ def _taken(entry: Entry, run: Run, recipe: str, path: Path, ending: str) -> str:
     there = _in_file(path, *_stamp(path)[1:])
     if path.exists() and (there is None or there not in (recipe, _known(entry).get(path.name))):
         return f"Another recipe was saved as {path.stem}"
-    out = Path(run.exports_dir / f"{path.stem}{ending}")
+    out = run.exports_dir / f"{path.stem}{ending}"
     if not ending or not out.exists():
         return ""
     try:
-        there = json.loads(_manifest_of(out).read_bytes())
+        there = json.loads(_manifest_of(out).read())
         same = there["recipe"] == recipe or there["sha256"] == _known(entry).get(out.name)
     except (OSError, ValueError, TypeError, KeyError):
         same = False
@@ -170,16 +174,19 @@ def _known(entry: Entry) -> dict[str, str]:
     return sessions.get(Exports, entry.key).known
 
 
-def _stamp(path: Path) -> _Stamp:
+def _stamp(path: Place) -> _Stamp:
     """Changes when another file takes a file's place; zeros where there is none."""
     try:
-        stat = path.stat()
+        if path.remote:
+            size, version = path.stamp()
+            return 0, zlib.crc32(str(version).encode()), size
+        stat = os.stat(path)
     except OSError:
         return 0, 0, 0
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
-def _manifest_of(out: Path) -> Path:
+def _manifest_of(out: Place) -> Place:
     return out.with_name(f"{out.name}.manifest.json")
 
 
@@ -205,7 +212,7 @@ def draw_state(entry: Entry, recipe: str, places: Places) -> None:
 
 
 @lru_cache(maxsize=64)
-def _in_file(path: Path, changed_ns: int, size: int) -> str | None:
+def _in_file(path: Place, changed_ns: int, size: int) -> str | None:
     """The recipe in a file as this page would write it, None where it cannot be read."""
     try:
         return dump_recipe(load_recipe(path))
@@ -213,18 +220,17 @@ def _in_file(path: Path, changed_ns: int, size: int) -> str | None:
         return None
 
 
-def _save(entry: Entry, run: Run, recipe: str, path: Path, asked: str, ending: str, replaces: bool) -> Recipe | None:
+def _save(entry: Entry, run: Run, recipe: str, path: Place, asked: str, ending: str, replaces: bool) -> Recipe | None:
     """Saves the recipe; None where that was not possible, or the name is another's, which is then asked about.
 
     asked: save, or export: then the subset's name must be free too.
     """
     try:
-        folders = (path.parent, Path(run.exports_dir)) if asked == "export" else (path.parent,)
+        folders = (path.parent, run.exports_dir) if asked == "export" else (path.parent,)
         for folder in folders:
             catalog.check_within(entry.root, folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Whoever saves under the same name in the same moment waits here, and is asked.
-        with locked(path.parent, is_folder=True):
+        # Whoever saves under the same name in the same moment waits here, and is asked. In a store the last one wins.
+        with nullcontext() if path.remote else locked(Path(path.parent), is_folder=True):
             found = "" if replaces else _taken(entry, run, recipe, path, ending if asked == "export" else "")
             written = None if found else save_recipe(state.parse(entry, recipe), path)
     except (ClipselError, OSError) as error:
