@@ -95,11 +95,11 @@ def test_score__reads_only_the_members_that_it_scores(store, wide, tmp_path):
 def test_score__a_store_that_fails_in_passing_is_asked_again(store, waits, wide, tmp_path, fault):
     upload(wide, POOL)
     here = score(wide, tmp_path / "here", **OPTIONS)
-    # Of each file every third answer; none is asked for more often than anybody's patience lasts.
-    store.fault = lambda path, times: fault if path.startswith("/bucket/a") and times % 3 == 0 else None
+    # Of each file every second answer; none is asked for more often than anybody's patience lasts.
+    store.fault = lambda path, times: fault if path.startswith("/bucket/a") and times % 2 == 0 else None
     there = score(POOL, tmp_path / "there", **OPTIONS)
     assert scores_of(here) == scores_of(there)
-    assert sum(times // 3 for times in store.asked.values()) > 2
+    assert sum(times // 2 for times in store.asked.values()) > 6
 
 
 @pytest.mark.parametrize("where", [".npz", ".parquet", "list-type"])
