@@ -177,7 +177,10 @@ class Place:
         if "://" in name:
             return Place.of(name).patient(self.tries)
         if self.fs is None:
-            return replace(self, path=str(Path(self.path) / name))
+            # Path takes longer, and a run has thousands of files: it is for names that are to be brought into order.
+            plain = "/" not in name and name not in ("", ".") and self.path[-1:] not in ("", ".", "/")
+            path = f"{self.path}/{name}" if plain else str(Path(self.path) / name)
+            return Place(None, path, tries=self.tries, named=self.named)
         inner = name.lstrip("/")
         if not inner:
             return self

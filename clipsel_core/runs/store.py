@@ -365,28 +365,33 @@ class Run:
         Of a run in a store that is not finished, those that the store's listing has.
         """
         folder = score_file(self.root, "any").parent
-        names = [f"{shard.name}.parquet" for shard in self.config.shards]
+        return [folder / f"{shard.name}.parquet" for shard in self._scored]
+
+    @property
+    def _scored(self) -> list[ShardInfo]:
+        """The finished shards, as `score_files`."""
         # Asking for each file by itself takes longer than everything else.
+        names = [f"{shard.name}.parquet" for shard in self.config.shards]
+        folder = score_file(self.root, "any").parent
         there = folder.holding(names, by_name=self.config.skipped_rows is not None)
-        return [folder / name for name in names if name in there]
+        return [shard for name, shard in zip(names, self.config.shards, strict=True) if name in there]
 
     @property
     def finished(self) -> bool:
         """Whether every shard has been scored."""
-        return self.config.skipped_rows is not None and len(self.score_files) == len(self.config.shards)
+        return self.config.skipped_rows is not None and len(self._scored) == len(self.config.shards)
 
     def check_finished(self) -> None:
         """Raises RunError where shards are left to score: what is picked of the others is not what the run will say."""
         if not self.finished:
-            found = f"{len(self.score_files):,} of {len(self.config.shards):,} shards scored"
+            found = f"{len(self._scored):,} of {len(self.config.shards):,} shards scored"
             remedy = "start score again to go on, or pick from these shards alone with --unfinished"
             raise RunError(self.root, expected="a finished run", found=found, remedy=remedy)
 
     @property
     def pairs(self) -> int:
         """Pairs in the finished shards."""
-        rows = {shard.name: shard.rows for shard in self.config.shards}
-        return sum(rows[file.stem] for file in self.score_files)
+        return sum(shard.rows for shard in self._scored)
 
     @property
     def scaled_rows(self) -> int:

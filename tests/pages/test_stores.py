@@ -171,6 +171,25 @@ def test_page__of_a_run_in_a_store_drawn_again_asks_for_nothing(stored, store, o
         until(asks_nothing, f"{page} asks the store for nothing", 60)
 
 
+def test_page__of_a_run_in_a_store_fetches_its_scores_once(stored, store, open_page):
+    def asked():
+        return {path: times for path, times in store.asked.items() if "/run/scores/" in path and "?" not in path}
+
+    open_page("overview", stored)
+    once = asked()
+    for page in PAGES:
+        open_page(page, stored)
+    assert len(once) == 2
+    assert asked() == once
+
+
+def test_overview__says_why_nothing_is_added_to_a_run_in_a_store(stored, open_page):
+    app = open_page("overview", stored)
+    for name in ("ask target", "ask column"):
+        assert app.button(key=name).disabled
+        assert app.button(key=name).help.startswith("The run lies in a store")
+
+
 def test_sidebar__names_an_address_that_holds_no_run(store, open_page):
     app = open_page("overview", "s3://bucket/nothing")
     assert not app.exception

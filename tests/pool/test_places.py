@@ -252,3 +252,9 @@ def test_open_source__relative_paths_of_archives_are_noted_from_the_root_on(tmp_
     packed(folder_of_pictures(tmp_path / "in"), tmp_path / "x.zip")
     monkeypatch.chdir(tmp_path)
     assert open_source("zip://in::x.zip").base.address == f"zip://in::file://{tmp_path}/x.zip"
+
+
+@pytest.mark.parametrize("base", ["", ".", "..", "/", "a", "a/", "/a/b", "a/."])
+@pytest.mark.parametrize("name", ["x", "", ".", "..", ".x", "x.", "x/y", "./x", "../x", "/x", "x/"])
+def test_place__below_a_folder_of_this_machine_is_called_as_by_pathlib(base, name):
+    assert (Place.of(base) / name).path == str(Path(base) / name)

@@ -36,10 +36,11 @@ def form(
     return sessions.dialog(title, width=width, on_dismiss=close)
 
 
-def button(label: str, name: str, icon: str, *, disabled: bool = False) -> bool:
-    """A button that opens a form of this name; whether the form is to be drawn."""
-    st.button(label, icon=icon, key=f"ask {name}", disabled=disabled, on_click=open_with, args=(name,))
-    return sessions.get(Form).name == name and not disabled
+def button(label: str, name: str, icon: str, *, why_not: str = "") -> bool:
+    """A button that opens a form of this name; whether the form is to be drawn. why_not: why it cannot be opened."""
+    how: dict[str, Any] = {"icon": icon, "disabled": bool(why_not), "help": why_not or None}
+    st.button(label, key=f"ask {name}", on_click=open_with, args=(name,), **how)
+    return sessions.get(Form).name == name and not why_not
 
 
 def about() -> str | None:

@@ -55,18 +55,24 @@ def draw_buttons(run: Run | None) -> None:
         ask_for_pool()
     if dialogs.button("Score a pool", "score", ":material/calculate:"):
         ask_for_run()
-    # Jobs write into the run: not into one that lies in a store.
-    fixed = run is None or run.root.remote or not run.finished
-    if run and dialogs.button("Add a target", "target", ":material/my_location:", disabled=fixed):
+    why_not = why_no_job(run) if run else ""
+    if run and dialogs.button("Add a target", "target", ":material/my_location:", why_not=why_not):
         ask_for_target(run)
-    if run and dialogs.button("Add a column", "column", ":material/view_column:", disabled=fixed):
+    if run and dialogs.button("Add a column", "column", ":material/view_column:", why_not=why_not):
         ask_for_column(run)
+
+
+def why_no_job(run: Run) -> str:
+    """Why nothing can be added to a run from here; "" where it can."""
+    if run.root.remote:
+        return IN_STORE
+    return "" if run.finished else "Shards are left to score first."
 
 
 def draw_target_button(entry: Entry, run: Run) -> None:
     """Offers to compare the run with the pairs kept by hand; nothing while none is."""
     picked = [uid for uid, kind in recipes.by_hand(entry, run).items() if kind == "keep"]
-    if not picked or not run.finished or run.root.remote:
+    if not picked or why_no_job(run):
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         messages.show_note(f"{words.pairs(len(picked))} kept by hand.")

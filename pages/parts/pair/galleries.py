@@ -156,9 +156,7 @@ def draw_actions(
         for kind, icon in (("keep", ":material/check:"), ("drop", ":material/block:")):
             act = partial(_add_step, entry, run, rows, kind, called)
             st.button(f"{kind.capitalize()} these", icon=icon, key=f"{kind} these", on_click=act)
-        if dialogs.button(
-            "Use as target", "picked", ":material/my_location:", disabled=run.root.remote or not run.finished
-        ):
+        if dialogs.button("Use as target", "picked", ":material/my_location:", why_not=forms.why_no_job(run)):
             forms.ask_for_pairs(run, state.open_table(entry).uids_at(rows), "picked")
         if more is not None:
             more()
