@@ -42,7 +42,7 @@ _held: dict[str, _Lease] = {}
 
 
 @contextmanager
-def hold_folder(folder: Place, busy: ClipselError) -> Iterator[None]:
+def hold_place(folder: Place, busy: ClipselError) -> Iterator[None]:
     """Holds a folder for this process. In a store, work within it is stopped where another process took it over.
 
     Raises: busy where another process holds it, in a store with its name; ClipselError of that kind where the store
@@ -128,7 +128,7 @@ class _Lease:
 
 
 def _take(folder: Place, busy: ClipselError) -> _Lease:
-    """Makes the next number, as soon as the last one no longer counts. Raises: as hold_folder."""
+    """Makes the next number, as soon as the last one no longer counts. Raises: as hold_place."""
     own = {"token": uuid.uuid4().hex, "host": socket.gethostname(), "machine": _machine(), "pid": os.getpid()}
     own["birth"] = birth_of(os.getpid())
     seen, since_s, patience = b"", time.monotonic(), False

@@ -421,8 +421,8 @@ class Place:
         ask_again(read, self.tries)
 
     def write(self, fill: Callable[[Path], object]) -> None:
-        """Has `fill` fill a file of this machine, which then is here, whole or not at all; see write_together."""
-        write_together({self: fill})
+        """Has `fill` fill a file of this machine, which then is here, whole or not at all; see write_places."""
+        write_places({self: fill})
 
     def write_json(self, value: Any) -> None:
         """Writes a value as indented JSON, whole or not at all."""
@@ -545,7 +545,7 @@ def common_folder(places: Sequence[Place]) -> tuple[Place, list[str]]:
     return Place.of(base), [os.path.relpath(path, base) for path in paths]
 
 
-def write_together(writes: Mapping[Place, Callable[[Path], object]]) -> None:
+def write_places(writes: Mapping[Place, Callable[[Path], object]]) -> None:
     """Has files of this machine filled, which then are in their places, each whole or not at all, in their order.
 
     None is there before all are filled. All lie on this machine, see files.write_together, or all in stores. A store

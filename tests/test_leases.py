@@ -13,7 +13,7 @@ import pytest
 
 from clipsel_core import leases
 from clipsel_core.errors import ClipselError, RunError
-from clipsel_core.leases import confirm, hold_folder
+from clipsel_core.leases import confirm, hold_place
 from clipsel_core.places import Place
 from clipsel_core.processes import child_environment
 from clipsel_core.tasks import check
@@ -43,19 +43,19 @@ def of_another_machine(folder, number=1, **said):
 
 def test_hold_folder__one_after_another(folder):
     for _ in range(3):
-        with hold_folder(folder, BUSY):
+        with hold_place(folder, BUSY):
             confirm(folder)
     assert [path.rpartition("/")[2] for path in taken(folder)] == ["000001", "000002", "000003"]
     assert "000001" not in folder.names()
 
 
 def test_hold_folder__refuses_where_another_holds_it(folder):
-    with hold_folder(folder, BUSY):
+    with hold_place(folder, BUSY):
         found = rf"a run going on: process {os.getpid()} of .*; wait"
-        with pytest.raises(RunError, match=found), hold_folder(folder, BUSY):
+        with pytest.raises(RunError, match=found), hold_place(folder, BUSY):
             pass
         confirm(folder)
-    with hold_folder(folder, BUSY):
+    with hold_place(folder, BUSY):
         pass
 
 
@@ -64,7 +64,7 @@ def test_hold_folder__of_many_at_once_one_gets_it(folder):
 
     def work():
         try:
-            with hold_folder(folder, BUSY):
+            with hold_place(folder, BUSY):
                 entered.append(1)
                 gate.wait(PATIENCE_S)
         except RunError:
@@ -84,32 +84,32 @@ def test_hold_folder__takes_over_from_a_killed_process_at_once(folder, monkeypat
     script = """
 import os, signal
 from clipsel_core.errors import ClipselError, RunError
-from clipsel_core.leases import hold_folder
+from clipsel_core.leases import hold_place
 from clipsel_core.places import Place
-with hold_folder(Place.of_named("s3://bucket/folder"), RunError("r", expected="e", found="f")):
+with hold_place(Place.of_named("s3://bucket/folder"), RunError("r", expected="e", found="f")):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run([sys.executable, "-c", script], env=child_environment())
     assert killed.returncode == -signal.SIGKILL
     monkeypatch.setattr(leases, "_PATIENCE_S", 2 * PATIENCE_S)
-    with hold_folder(folder, BUSY):
+    with hold_place(folder, BUSY):
         assert len(taken(folder)) == 2
 
 
 def test_hold_folder__waits_for_another_machine_and_says_so(folder, caplog):
     of_another_machine(folder)
-    with hold_folder(folder, BUSY):
+    with hold_place(folder, BUSY):
         assert len(taken(folder)) == 2
     assert "held by process 7 of elsewhere; waiting" in caplog.text
     of_another_machine(folder, 3, released=True)
     caplog.clear()
-    with hold_folder(folder, BUSY):
+    with hold_place(folder, BUSY):
         assert len(taken(folder)) == 4
     assert "waiting" not in caplog.text
 
 
 def hold_until_stopped(folder, began):
-    with hold_folder(folder, BUSY):
+    with hold_place(folder, BUSY):
         began.set()
         until(lambda: check() is not None)
 
@@ -135,7 +135,7 @@ def test_hold_folder__a_holder_that_could_not_renew_stops(folder, monkeypatch):
 
 
 def lose_it(folder):
-    with hold_folder(folder, BUSY):
+    with hold_place(folder, BUSY):
         confirm(folder)
         of_another_machine(folder, 2)
         confirm(folder)
@@ -148,10 +148,10 @@ def test_confirm__finds_a_higher_number_before_it_is_looked_for(folder, monkeypa
 
 
 def test_hold_folder__numbers_that_a_listing_lacks_count(folder, monkeypatch):
-    with hold_folder(folder, BUSY):
+    with hold_place(folder, BUSY):
         pass
     monkeypatch.setattr(Place, "names", lambda self, **_: [])
-    with hold_folder(folder, BUSY):
+    with hold_place(folder, BUSY):
         assert len(taken(folder)) == 2
 
 
@@ -163,15 +163,15 @@ def test_hold_folder__an_answer_that_was_lost_is_no_other_process(folder, monkey
         raise FileExistsError
 
     monkeypatch.setattr(Place, "create", lose)
-    with hold_folder(folder, BUSY):
+    with hold_place(folder, BUSY):
         assert len(taken(folder)) == 1
 
 
 def test_hold_folder__refuses_a_store_that_makes_an_object_twice(folder, monkeypatch):
     monkeypatch.setattr(Place, "create", Place.write_bytes)
     says = "expected a store that makes an object only once, as s3:// and gs:// do, found one that writes it twice"
-    with pytest.raises(RunError, match=says), hold_folder(folder, BUSY):
+    with pytest.raises(RunError, match=says), hold_place(folder, BUSY):
         pass
     chained = Place.of_named("simplecache::s3://bucket/x")
-    with pytest.raises(ClipselError, match="found a chain, which is only read"), hold_folder(chained, BUSY):
+    with pytest.raises(ClipselError, match="found a chain, which is only read"), hold_place(chained, BUSY):
         pass

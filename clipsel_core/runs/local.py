@@ -20,7 +20,7 @@ from typing import Any
 
 from clipsel_core import files
 from clipsel_core.errors import PoolFormatError, RunError, counted
-from clipsel_core.leases import hold_folder
+from clipsel_core.leases import hold_place
 from clipsel_core.places import Place
 from clipsel_core.pool.layout import Pool
 from clipsel_core.runs.groups import GroupScorer
@@ -103,7 +103,7 @@ def sole_worker(root: str | os.PathLike[str]) -> AbstractContextManager[None]:
     """Holds a run's folder for this process. Raises: RunError where another process holds it; see leases."""
     remedy = "wait for it, or score into another folder"
     busy = RunError(root, expected="a folder nobody works in", found="a run going on", remedy=remedy)
-    return hold_folder(Place.of_named(root), busy)
+    return hold_place(Place.of_named(root), busy)
 
 
 def do_groups(

@@ -40,10 +40,10 @@ _watched: Recent[_Watched] = Recent(_MOST_WATCHED)
 
 def of(root: Path | Place, *names: str) -> Stamp:
     """Changes whenever these files or folders in a folder do."""
-    return tuple((name, *look(root / name)) for name in names)
+    return tuple((name, *version_of(root / name)) for name in names)
 
 
-def look(place: Path | Place) -> tuple[int, int]:
+def version_of(place: Path | Place) -> tuple[int, int]:
     """Two numbers that change whenever a file or a folder does; zeros where there is none.
 
     Of one in a store they are what was found when it was asked last; it is waited for where it never was.
@@ -84,6 +84,6 @@ def _ask(place: Place, watched: _Watched) -> None:
     except OSError:
         pass
     if before not in (None, watched.found):
-        stores.forget(place)
+        stores.ask_anew(place)
     now = time.monotonic()
     watched.again_s = now + max(FRESH_S, _REST * (now - begun))

@@ -122,7 +122,10 @@ def scores_stamp(entry: catalog.Entry) -> Stamp:
     # What the folders of the scores say; where that changes, all files in them are looked at again. Looking at
     # thousands takes longer than an answer may: it is done now and then. In a store a folder says it of its files.
     folders = [root / "scores", *dict.fromkeys(file.parent for file in description_files(root)[1:])]
-    said, now = _described(root) + tuple((folder.name, *stamps.look(folder)) for folder in folders), time.monotonic()
+    said, now = (
+        _described(root) + tuple((folder.name, *stamps.version_of(folder)) for folder in folders),
+        time.monotonic(),
+    )
     if root.remote:
         return said
     again_at, found = _files_seen.peek((root, said)) or (-math.inf, ())
@@ -151,7 +154,7 @@ def map_stamp(entry: catalog.Entry) -> Stamp:
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
     """Changes whenever what a recipe (YAML) keeps may have: the run's scores, or a uid list that it reads."""
     lists = parse(entry, recipe).list_files() if recipe else []
-    return scores_stamp(entry) + tuple((path.name, *stamps.look(path)) for path in lists)
+    return scores_stamp(entry) + tuple((path.name, *stamps.version_of(path)) for path in lists)
 
 
 def per_run(
@@ -295,17 +298,17 @@ def pool_at(root: Path | Place) -> Pool:
     return open_pool(root)
 
 
-def find_teacher(run: Run) -> tuple[str, str | None, str] | None:
+def teacher_of(run: Run) -> tuple[str, str | None, str] | None:
     """The model behind the embeddings of the run's pool, see layout.find_teacher. Raises as that."""
     root, arch = run.pool_root, run.config.arch
     if not root.remote:
         return layout.find_teacher(root, arch)
-    noted = read_teachers(root).get(arch)
+    noted = noted_teachers(root).get(arch)
     return (noted.model, noted.pretrained, noted.weights) if noted else None
 
 
 @per_run(32, stamp=lambda root: stamps.of(root, "teachers.json"))
-def read_teachers(root: Place) -> dict[str, TeacherInfo]:
+def noted_teachers(root: Place) -> dict[str, TeacherInfo]:
     """The teachers that a pool notes, by arch. Raises PoolFormatError where the file is damaged."""
     return layout.read_teachers(root)
 
@@ -349,4 +352,4 @@ def parse(entry: catalog.Entry, recipe: str) -> Recipe:
 
 
 def _described(root: Place) -> Stamp:
-    return tuple((path.parent.name, *stamps.look(path)) for path in description_files(root))
+    return tuple((path.parent.name, *stamps.version_of(path)) for path in description_files(root))

@@ -34,7 +34,7 @@ def bare(place: Place) -> Place:
     return replace(place, fs=fs.store) if isinstance(fs, View) else place
 
 
-def forget(place: Place) -> None:
+def ask_anew(place: Place) -> None:
     """Has a View ask anew for what lies in the folder of a place that was changed."""
     fs = cast(Any, place.fs)
     if isinstance(fs, View):

@@ -26,7 +26,7 @@ from clipsel_core.curation.recipes.recipe import Recipe, Sample, dump_recipe
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError, PoolFormatError, counted, reason_of
 from clipsel_core.files import put_json, sha256_of
-from clipsel_core.places import Place, write_together
+from clipsel_core.places import Place, write_places
 from clipsel_core.runs.store import Run, check_outside
 from clipsel_core.tasks import Report, silent
 
@@ -95,7 +95,7 @@ def export(
         report(10, 10, "", "Done")
 
     try:
-        write_together({out: write, manifest_path: tell})
+        write_places({out: write, manifest_path: tell})
     except OSError as error:
         found = error.strerror or str(error)
         remedy = "make room, or choose another folder"

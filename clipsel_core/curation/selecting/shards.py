@@ -267,7 +267,7 @@ def _held(out: Place) -> Iterator[None]:
         return
     remedy = "wait for it, or take another folder"
     busy = ExportError(out, expected="a folder nobody writes into", found="another process at work", remedy=remedy)
-    with leases.hold_folder(out, busy):
+    with leases.hold_place(out, busy):
         yield
 
 

@@ -32,7 +32,7 @@ from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached
 from clipsel_core.pool.making.matching import Matched, match, read_found, write_found
-from clipsel_core.pool.making.settings import hold_pool, remove_leftovers, settings_to_extend
+from clipsel_core.pool.making.settings import clear_pool, hold_pool, settings_to_extend
 from clipsel_core.pool.making.shard_files import (
     Images,
     ShardFiles,
@@ -266,7 +266,7 @@ def _extend_there(work: _Extending, machines: Machines, report: Report) -> tuple
                 embedded += kept
             return embedded, workers.tried_again
     finally:
-        remove_leftovers(work.embedding.root)
+        clear_pool(work.embedding.root)
 
 
 def _units(pool: Pool) -> list[_Unit]:

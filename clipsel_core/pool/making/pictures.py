@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from clipsel_core.errors import PoolFormatError, TeacherError, counted
 from clipsel_core.npy import put_npy
-from clipsel_core.places import Place, write_together
+from clipsel_core.places import Place, write_places
 from clipsel_core.pool.layout import Arch, Pool, expect_teacher, find_teacher, read_teachers
 from clipsel_core.pool.making.decode import MOST_PIXELS, quiet_pillow
 from clipsel_core.pool.making.embed import Precision, Teacher, embed_captions, load_teacher, weights_digest
@@ -51,7 +51,7 @@ class Embedded:
         writes: dict[Place, Callable[[Path], object]] = {out: lambda aside: put_npy(aside, self.rows)}
         if self.rejected.num_rows:
             writes = {listed: lambda aside: pq.write_table(self.rejected, aside)} | writes
-        write_together(writes)
+        write_places(writes)
         if not self.rejected.num_rows:
             listed.remove()
 

@@ -111,7 +111,7 @@ def hold_folder(root: Path) -> Iterator[None]:
     expected, found = "a folder nobody writes into", "another process at work"
     busy = PoolFormatError(root, expected=expected, found=found, remedy="wait for it, or take another folder")
     with files.lock_folder(root, busy):
-        remove_leftovers(root)
+        clear_pool(root)
         yield
 
 
@@ -120,7 +120,7 @@ def pool_folders(root: Path) -> list[Path]:
     return [root, *(root / name for name in ("metadata", "images", "embed", "shards")), *(root / "embed").glob("*/")]
 
 
-def remove_leftovers(root: Path) -> None:
+def clear_pool(root: Path) -> None:
     """Clears what killed processes were writing into a pool; for whoever holds it alone."""
     files.remove_leftovers(*pool_folders(root))
 

@@ -29,7 +29,7 @@ from clipsel_core.pool.making.embed import Teacher, load_teacher, weights_digest
 from clipsel_core.pool.making.embedder import Embedder
 from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.maker import Maker
-from clipsel_core.pool.making.settings import pool_folders, remove_leftovers
+from clipsel_core.pool.making.settings import clear_pool, pool_folders
 from clipsel_core.pool.making.shard_files import ShardFiles, ShardReport
 from clipsel_core.pool.sources.record import Source
 from clipsel_core.tasks import Report, allowed_cores, check, silent
@@ -136,7 +136,7 @@ def make_shards(maker: Maker, embedding: Embedding, machines: Machines, report: 
     source, root = maker.source, maker.root
     work = _Drafting(maker, embedding)
     with ExitStack() as open_:
-        open_.callback(remove_leftovers, root)
+        open_.callback(clear_pool, root)
         records, workers = _noted(source, root), list[Workers]()
         if records is None:
             workers.append(open_.enter_context(machines.workers(work, _MANY)))

@@ -366,7 +366,7 @@ def _ask_for_numbers(pool: Pool, arch: str) -> dict[str, Option]:
 
 def _temperature(pool: Pool, arch: str) -> tuple[float, float, str]:
     """The tau to begin with, the one that the command takes by itself, and whose the first is, in words."""
-    teacher, usual = state.read_teachers(pool.root).get(arch), _USUAL["temperature"].default
+    teacher, usual = state.noted_teachers(pool.root).get(arch), _USUAL["temperature"].default
     if teacher:
         return teacher.temperature, teacher.temperature, "as the pool knows it of this teacher"
     for entry in catalog.entries():

@@ -155,7 +155,7 @@ def pair_query(uid: str, row: int) -> Query:
 
 def embedding_file(run: Run, folder: str, asked: bytes) -> Path:
     """Where the embedding of a text or picture is kept: another model, another file. folder: "texts" or "pictures"."""
-    model = repr(state.find_teacher(run))
+    model = repr(state.teacher_of(run))
     digest = hashlib.sha256(f"{model}\n".encode() + asked).hexdigest()
     return run.cache_dir / folder / f"{digest[:32]}.npy"
 
@@ -177,7 +177,7 @@ def _has_teacher(run: Run, what: str) -> bool:
     try:
         if not (run.may_read_pool and stamps.of(run.pool_root, "metadata")[0][1]):
             missing = "The pool is not where the run remembers it."
-        elif state.find_teacher(run):
+        elif state.teacher_of(run):
             _encoder(run).warm()
             return True
     except ClipselError as error:
@@ -189,7 +189,7 @@ def _has_teacher(run: Run, what: str) -> bool:
 
 
 def _encoder(run: Run) -> Encoder:
-    found = state.find_teacher(run)
+    found = state.teacher_of(run)
     assert found is not None, "asked for although it is missing"
     return encoder_of(TeacherName(*found, run.config.width))
 
