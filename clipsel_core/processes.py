@@ -33,6 +33,7 @@ from clipsel_core.tasks import Report
 Result = TypeVar("Result")
 
 _SECONDS_BETWEEN_WORDS = 0.3
+_FOR_IMPORTS = ("PYTHONPATH", "PYTHONSAFEPATH")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -126,7 +127,7 @@ def server_context(preload: Sequence[str]) -> ForkServerContext:
         try:
             forkserver.ensure_running()
         finally:
-            for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
+            for name in _FOR_IMPORTS:
                 os.environ.pop(name, None)
                 if name in before:
                     os.environ[name] = before[name]
@@ -161,7 +162,7 @@ class Crew(AbstractContextManager):
         settle: Callable[..., object] | None = None,
         given: tuple[Any, ...] = (),
     ) -> None:
-        self._expected, self._at_once, self._settled = expected, at_once, (os.getcwd(), settle, given)
+        self._expected, self._at_once, self._settled = expected, at_once, (os.getcwd(), dict(os.environ), settle, given)
         self._context = server_context([__name__, *preload])
         self._threads, self._lock = ThreadPoolExecutor(count * at_once), Lock()
         self._at_work, self._free, self._left = set[ForkServerProcess](), list[_Line](), False
@@ -256,12 +257,18 @@ _start = Lock()
 
 
 def _serve(
-    lines: Sequence[Connection], folder: str, settle: Callable[..., object] | None, given: tuple[Any, ...]
+    lines: Sequence[Connection],
+    folder: str,
+    environment: dict[str, str],
+    settle: Callable[..., object] | None,
+    given: tuple[Any, ...],
 ) -> None:
     """In a process: does what it is asked until there is nobody any more who asks."""
     # A terminal interrupts all processes at once: what that means is said by the one that started them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir(folder)
+    # Where the server has its own from a time before; but what may be imported here is the server's to say.
+    os.environ.update({name: value for name, value in environment.items() if name not in _FOR_IMPORTS})
     if settle:
         settle(*given)
     for line in lines:

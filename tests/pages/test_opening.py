@@ -73,7 +73,7 @@ def test_opening__another_run_to_compare_with_has_the_same_bar(tmp_path, open_pa
     app.run()
     assert "Putting the other run&#x27;s scores in order" in words(app)
     next(button for button in app.button if button.label == "Stop").click().run()
-    opening = next(state.opening(entry) for entry in state.catalog.entries() if entry.root == other)
+    opening = next(state.opening(entry) for entry in state.catalog.entries() if Path(entry.root) == other)
     opening.work.wait(PATIENCE_S)
     assert "cannot be compared" in words(app.run())
     gate.set()

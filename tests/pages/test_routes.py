@@ -223,7 +223,7 @@ def test_export__gives_nothing_else(entry, name):
 
 def test_export__is_the_subset_that_was_asked_for_or_none(entry):
     """Somebody else exports under the same name: also with as many bytes, or when another subset was there before."""
-    folder = entry.root / "exports"
+    folder = Path(entry.root / "exports")
     digests = []
     for content in (b"the file", b"the pile", b"the file, longer"):
         fresh = folder / "fresh"
@@ -241,15 +241,15 @@ def test_export__is_the_subset_that_was_asked_for_or_none(entry):
 
 
 def test_export__follows_no_link_out_of_the_folder(entry, tmp_path):
-    (entry.root / "exports" / "link.npy").symlink_to(tmp_path / "world" / "secret.txt")
+    Path(entry.root / "exports" / "link.npy").symlink_to(tmp_path / "world" / "secret.txt")
     assert get(f"/exports/{entry.key}/link.npy")[0] == 404
 
 
 def test_export__folder_that_is_a_link_gives_nothing(entry, tmp_path, monkeypatch):
     """A run that somebody else made may say that its exports lie in another's home."""
     home = tmp_path / "home"
-    (entry.root / "exports").rename(home)
-    (entry.root / "exports").symlink_to(home)
+    Path(entry.root / "exports").rename(home)
+    Path(entry.root / "exports").symlink_to(home)
     assert get(f"/exports/{entry.key}/mine.npy")[0] == 404
     monkeypatch.setenv("CLIPSEL_READ", str(home))
     assert get(f"/exports/{entry.key}/mine.npy")[0] == 200
@@ -331,9 +331,9 @@ def test_entries__stay_within_the_folders(tmp_path, monkeypatch):
     (tmp_path / "data" / "link").symlink_to(outside)
     monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CLIPSEL_RUNS", "")
-    assert [(entry.label, entry.root) for entry in catalog.entries()] == [("world/run", inside)]
+    assert [(entry.label, Path(entry.root)) for entry in catalog.entries()] == [("world/run", inside)]
     catalog.allow([outside])
-    assert {entry.root for entry in catalog.entries()} == {inside, outside}
+    assert {Path(entry.root) for entry in catalog.entries()} == {inside, outside}
     assert catalog.by_key("../" + "0" * 13) is None
 
 
@@ -343,7 +343,7 @@ def test_entries__no_two_labels_are_the_same(tmp_path, monkeypatch):
     catalog.allow([*runs, runs[0], Path(tmp_path / "missing")])
     labels = [entry.label for entry in catalog.entries()]
     assert len(set(labels)) == len(labels) == 3
-    assert catalog.missing_runs() == [tmp_path / "missing"]
+    assert catalog.missing_runs() == {str(tmp_path / "missing"): ""}
 
 
 def test_by_key__sees_other_folders_and_new_runs_at_once(tmp_path, monkeypatch):

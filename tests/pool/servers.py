@@ -77,7 +77,8 @@ def storing(monkeypatch) -> Iterator[Served]:
         with _started(partial(_Proxy, behind=moto.get_host_and_port())) as served:
             for name, value in {**settings, "AWS_ENDPOINT_URL": served.address, "AWS_MAX_ATTEMPTS": "1"}.items():
                 monkeypatch.setenv(name, value)
-            s3fs.S3FileSystem.clear_instance_cache()
+            for protocol in ("s3", "simplecache"):
+                fsspec.get_filesystem_class(protocol).clear_instance_cache()
             HTTPConnection(*moto.get_host_and_port()).request("POST", "/moto-api/reset")
             s3fs.S3FileSystem().makedirs("bucket", exist_ok=True)
             yield served

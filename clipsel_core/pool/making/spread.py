@@ -133,8 +133,21 @@ def make_shards(maker: Maker, embedding: Embedding, machines: Machines, report: 
     Returns: the shards, how many pairs were embedded, and how many units were given to another worker.
     Raises: what the workers raise; PoolFormatError where the source is not read as it was counted.
     """
+    try:
+        return _make_shards(maker, _Drafting(maker, embedding), machines, report)
+    except _Miscounted:
+        # Now that nobody writes any more.
+        for draft in (maker.root / "embed").glob("*.draft.parquet"):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+class _Miscounted(PoolFormatError):
+    """A source is not read as it was counted."""
+
+
+def _make_shards(maker: Maker, work: _Drafting, machines: Machines, report: Report) -> tuple[int, int, int]:
     source, root = maker.source, maker.root
-    work = _Drafting(maker, embedding)
     with ExitStack() as open_:
         open_.callback(clear_pool, root)
         records, workers = _noted(source, root), list[Workers]()
@@ -191,10 +204,8 @@ def _settle_all(maker: Maker, units: Sequence[_Shard], left: set[_Shard], made: 
         found = _seen(shard, maker.arch)
         if found.last != (after is None) or (after and Cursor(*found.following) != after.start):
             forget_counts(maker.root)
-            for each in units:
-                each.files(maker.root).side("draft").unlink(missing_ok=True)
             expected, remedy = "the records that were counted", "bring the source back as it was, then start it again"
-            raise PoolFormatError(unit, expected=expected, found="others", remedy=remedy)
+            raise _Miscounted(unit, expected=expected, found="others", remedy=remedy)
         embedded += found.kept if unit in left else 0
         taken = uids.union(taken, settled(shard, taken, packed=maker.pack))
     return embedded

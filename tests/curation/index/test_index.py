@@ -17,7 +17,7 @@ from benchmarks.synthetic_run import write_run
 from clipsel_core import tasks
 from clipsel_core.curation.index import bitmaps, index
 from clipsel_core.curation.index.index import open_indexed, stamp_of, wait_until_kept
-from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.index.score_table import ScoreFiles, ScoreTable
 from clipsel_core.errors import RunError
 from clipsel_core.files import locked
 from clipsel_core.runs.store import Run, digest_of, sealed
@@ -162,7 +162,7 @@ def test_build__ends_where_the_uids_cannot_be_read(run, monkeypatch):
     def fail(*_):
         raise RunError("the scores", expected="a parquet file", found="something else", remedy="score again")
 
-    monkeypatch.setattr(ScoreTable, "uids", fail)
+    monkeypatch.setattr(ScoreFiles, "uids", fail)
     with pytest.raises(RunError, match="something else"):
         open_kept(run)
     assert list((Path(run.root) / "index").iterdir()) == []

@@ -156,7 +156,8 @@ def test_fetch__waits_for_a_store_and_does_not_take_its_images_for_lost(tmp_path
     served.fault = lambda path, times: 503 if times < 3 else None
     assert images.fetch(uid).image == (tmp_path / "in/3.png").read_bytes()
     served.fault = lambda path, times: 503
-    assert images.read(uid) is None
+    with pytest.raises(OSError, match="503"):
+        images.read(uid)
     with pytest.raises(PoolFormatError, match=f"the image of {uid}: expected a store that answers, found 503"):
         images.fetch(uid)
     served.fault = lambda path, times: 404
