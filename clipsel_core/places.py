@@ -387,8 +387,8 @@ class Place:
             with open(self._checked(), "rb") as file:
                 file.seek(offset)
                 return file.read() if length is None else file.read(length)
-        exactly = _exactly(fs) if length is not None else {}
-        data = self._ask(lambda: fs.cat_file(self.path, start=offset or None, end=end, **exactly))
+        options = exactly(fs) if length is not None else {}
+        data = self._ask(lambda: fs.cat_file(self.path, start=offset or None, end=end, **options))
         # A web server that knows nothing of ranges sends the file.
         return data[offset:end] if length is not None and len(data) > length else data
 
@@ -786,7 +786,7 @@ def _list(fs: AbstractFileSystem, path: str, deep: bool) -> dict[str, Any]:
     return found
 
 
-def _exactly(fs: AbstractFileSystem) -> dict[str, str]:
+def exactly(fs: AbstractFileSystem) -> dict[str, str]:
     """What has a store read a range and no more: without a way of its own, it opens a file that reads ahead."""
     from fsspec import AbstractFileSystem
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from clipsel_core.curation.index.recent import Recent
-from clipsel_core.places import Place
+from clipsel_core.places import Place, exactly
 
 FRESH_S, _REST = 5.0, 20
 _MOST_KEPT, _MOST_FILES, _LARGEST_FILE = 8_192, 256, 1 << 19
@@ -91,7 +91,7 @@ class View:
     def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         """Bytes of a file; a small one is kept as a whole for as long as it stays the same."""
         if start or end is not None:
-            return self.store.cat_file(path, start=start, end=end)
+            return self.store.cat_file(path, start=start, end=end, **exactly(self.store))
         info = self.info(path)
         if (info.get("size") or _LARGEST_FILE) >= _LARGEST_FILE:
             return self.store.cat_file(path)

@@ -10,7 +10,7 @@ from pages.parts import catalog, pictures, stamps, state, stores
 from pages.parts.catalog import Entry
 from tests.pages.conftest import PAGES, components, words
 from tests.pages.worlds import add_recipe, make_run, picture
-from tests.pool.servers import storing, upload
+from tests.pool.servers import publishing, storing, upload
 from tests.waiting import until
 
 POOL = "s3://bucket/a/pool"
@@ -175,7 +175,8 @@ def test_page__of_a_run_in_a_store_fetches_its_scores_once(stored, store, open_p
     def asked():
         return {path: times for path, times in store.asked.items() if "/run/scores/" in path and "?" not in path}
 
-    open_page("overview", stored)
+    app = open_page("overview", stored)
+    until(lambda: "ask column" in [button.key for button in app.run().button])
     once = asked()
     for page in PAGES:
         open_page(page, stored)
@@ -185,6 +186,8 @@ def test_page__of_a_run_in_a_store_fetches_its_scores_once(stored, store, open_p
 
 def test_overview__says_why_nothing_is_added_to_a_run_in_a_store(stored, open_page):
     app = open_page("overview", stored)
+    # The scores are fetched first.
+    until(lambda: "ask column" in [button.key for button in app.run().button])
     for name in ("ask target", "ask column"):
         assert app.button(key=name).disabled
         assert app.button(key=name).help.startswith("The run lies in a store")
@@ -197,3 +200,12 @@ def test_sidebar__names_an_address_that_holds_no_run(store, open_page):
     app = open_page("overview", "nosuch://bucket/run")
     assert not app.exception
     assert "nosuch" in words(app)
+
+
+def test_view__asks_for_a_range_alone_where_a_store_would_read_ahead(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(bytes(range(256)) * (9 << 12))
+    with publishing(tmp_path, monkeypatch) as served:
+        stores.view.cache_clear()
+        assert stores.view("hf://datasets/org/data/file").read(1024, 3) == b"\0\1\2"
+        assert sum(served.sent.values()) == 3
+    stores.view.cache_clear()
