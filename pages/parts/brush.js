@@ -2,6 +2,8 @@
 // shows the pairs in it. Places are bins or bars. Other scripts go on from here.
 
 const DRAGGED_PX = 4
+// What was marked is said again where a run of the page ended before it took it.
+const SAID_AGAIN_MS = 2000, GIVEN_UP_MS = 10_000
 const arrows = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }
 
 // root: what hears the pointer and the keyboard. chart: the part of it that can be marked, by its selector. mark: as Python has
@@ -16,10 +18,21 @@ const brush = (component, root, { chart, mark, places, at, paint, presses }) => 
     self.ends = ends
     paint(ends, self.from !== null)
   }
+  const say = () => {
+    setStateValue("marked", { turn: self.turn, ends: self.ends })
+    wait()
+  }
+  const wait = () => {
+    clearTimeout(self.again)
+    const since = performance.timeOrigin + performance.now() - self.turn
+    if (self.heard < self.turn && since < GIVEN_UP_MS) self.again = setTimeout(say, SAID_AGAIN_MS)
+  }
   const tell = () => {
     self.turn = performance.timeOrigin + performance.now()
-    setStateValue("marked", { turn: self.turn, ends: self.ends })
+    say()
   }
+  self.heard = mark.heard
+  wait()
   const drop = () => {
     self.from = null
     if (!self.ends) return
