@@ -901,12 +901,16 @@ def test_link__carries_the_draft_and_back_undoes_a_change(page, browser, server)
     visit(page, "select")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     kept, thumb = page.locator(".headline b"), page.locator(".st-key-share-1 [role=slider]")
-    usual = kept.inner_text()
+    usual, begun = kept.inner_text(), page.url
     thumb.press("PageDown")
     expect(kept).not_to_have_text(usual)
+    # The browser counts before the server has heard; each change that was heard has an address.
+    expect(page).not_to_have_url(begun)
     settle(page)
+    moved = page.url
     page.locator(".st-key-on-1 label").click()
     expect(page.locator(".st-key-effect-1 .title")).to_contain_text("this step is off")
+    expect(page).not_to_have_url(moved)
     settle(page)
     changed = kept.inner_text()
     page.get_by_role("button", name="Copy link").click()
