@@ -97,7 +97,7 @@ def test_select__saves_a_move_that_was_not_heard_before(page, server):
     before = kept.inner_text()
     page.evaluate("lost = true")
     thumb.press("ArrowLeft")
-    page.evaluate("lost = false")
+    page.evaluate("new Promise((later) => setTimeout(later, 500)).then(() => { lost = false })")
     expect(kept).not_to_have_text(before)
     shown = kept.inner_text()
     page.get_by_role("button", name="Save and export").click()
