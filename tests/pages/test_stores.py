@@ -42,6 +42,14 @@ def cards(app):
     return components(app, "clipsel_cards")[0]["cards"]
 
 
+def asks_nothing(app, store):
+    """Whether a page that is drawn again asks its store for nothing, once what was read ahead is there."""
+    store.asked.clear()
+    app.run()
+    assert not app.exception
+    return not store.asked
+
+
 def uid_of(row):
     return f"{7 * (row + 1):016x}{row:016x}"
 
@@ -80,15 +88,7 @@ def test_page__drawn_again_asks_the_store_for_nothing(run, store, open_page, mon
     monkeypatch.setattr(stamps, "FRESH_S", 1000.0)
     for page in PAGES:
         app = open_page(page, run, ["s3://bucket"])
-
-        def asks_nothing(app=app):
-            store.asked.clear()
-            app.run()
-            assert not app.exception
-            return not store.asked
-
-        # What the page before it had begun to read ahead is read meanwhile.
-        until(asks_nothing, f"{page} asks the store for nothing", 60)
+        until(lambda app=app: asks_nothing(app, store), f"{page} asks the store for nothing", 60)
 
 
 def test_look__notices_later_what_was_changed_in_a_store(run, store, monkeypatch):
@@ -161,14 +161,7 @@ def test_page__of_a_run_in_a_store_drawn_again_asks_for_nothing(stored, store, o
     monkeypatch.setattr(stores, "FRESH_S", 1000.0)
     for page in PAGES:
         app = open_page(page, stored)
-
-        def asks_nothing(app=app):
-            store.asked.clear()
-            app.run()
-            assert not app.exception
-            return not store.asked
-
-        until(asks_nothing, f"{page} asks the store for nothing", 60)
+        until(lambda app=app: asks_nothing(app, store), f"{page} asks the store for nothing", 60)
 
 
 def test_page__of_a_run_in_a_store_fetches_its_scores_once(stored, store, open_page):
