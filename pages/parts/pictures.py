@@ -56,11 +56,6 @@ class Finding:
         self._mixed, self._lock = set[int](), threading.Lock()
 
     @property
-    def watched(self) -> Task:
-        """What is to be waited for now."""
-        return self.search if self.work.finished else self.work
-
-    @property
     def is_known(self) -> bool:
         """Whether it is known where all images lie that were asked for."""
         return self.work.finished and not (self._mixed and not self.search.finished)

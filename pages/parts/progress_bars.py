@@ -42,10 +42,11 @@ def value_of(task: Task[Value], *, key: str, stopped: str = "Stopped.") -> Value
 
 
 def watch(task: Task, *, key: str, stopped: str = "Stopped.") -> None:
-    """The bar, watched: the page is drawn anew when the task ends or is stopped."""
-    if task.finished:
-        st.rerun()
+    """The bar of a task that was begun, watched: the page is drawn anew when it ends or is stopped."""
     drawn = task.active, task.stopped
+    if not any(drawn):
+        # It ended since the page asked for its value.
+        st.rerun()
 
     def draw() -> None:
         if (task.active, task.stopped) != drawn:

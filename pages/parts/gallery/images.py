@@ -10,6 +10,7 @@ import streamlit as st
 
 from clipsel_core.places import Place
 from clipsel_core.pool.layout import knows_images
+from clipsel_core.tasks import Task
 from pages.parts import messages, pictures, progress_bars, sessions, stamps, state
 from pages.parts.catalog import Entry
 
@@ -19,9 +20,9 @@ _MOST_NAMED = 3
 
 @dataclass
 class _Images:
-    """Of the images that the page just drawn would have shown: the search for them, and the tars that are damaged."""
+    """Of the images that the page just drawn would have shown: what they wait for, and the tars that are damaged."""
 
-    awaited: pictures.Finding | None = None
+    awaited: Task | None = None
     damaged: Sequence[tuple[str, str, int]] = field(default_factory=list)
 
 
@@ -36,9 +37,9 @@ def addresses(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) ->
         finding, shown = pictures.find(entry), sessions.get(_Images)
         if finding.work.finished:
             shown.damaged = finding.index.damaged if finding.index else []
-            shown.awaited = None if finding.is_known else finding
+            shown.awaited = None if finding.is_known else finding.search
             return [f"/pairs/{entry.key}/{name}" for name in names]
-        shown.awaited = finding
+        shown.awaited = finding.work
         return [""] * len(names)
     if urls is None or not st.session_state.get(_key(entry)):
         return [""] * len(names)
@@ -56,14 +57,13 @@ def show_search() -> None:
     Also which of the pool's tars are damaged.
     """
     shown = sessions.get(_Images)
-    finding, damaged, shown.awaited, shown.damaged = shown.awaited, shown.damaged, None, []
+    task, damaged, shown.awaited, shown.damaged = shown.awaited, shown.damaged, None, []
     if damaged:
         named = [f"{file}: {found:,} images are shown; {reason}" for file, reason, found in damaged[:_MOST_NAMED]]
         named += [f"and {len(damaged) - _MOST_NAMED:,} more"] * (len(damaged) > _MOST_NAMED)
         messages.show_error("\n".join(named), "Not all of the pool's images can be shown")
-    if finding is None:
+    if task is None:
         return
-    task = finding.watched
     if task.error:
         messages.show_error(task.error, "The pool's images cannot be shown")
     else:
