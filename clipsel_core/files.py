@@ -20,9 +20,11 @@ from clipsel_core.errors import ClipselError
 
 _LOCK = ".lock"
 # Names that files and folders have while they are filled, and nothing of anybody else's.
-_ASIDE = re.compile(r"\..+\.(\d+-\d+|[0-9a-f]{8})\.partial|\.images-\w{8}")
-# What a write ends with where a disk has no room, or not for this file. Some who write do not say which file.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SCRATCH = ".clipsel-"
+"""What folders of temporary files are called, before the letters that tells them apart."""
+_ASIDE = re.compile(r"\..+\.(\d+-\d+|[0-9a-f]{8})\.partial|\.(images|clipsel)-\w{8}")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write ends with where a disk has no room, or not for this file. Some who write do not say which file."""
 _tidied: set[Path] = set()
 
 
@@ -69,9 +71,7 @@ def write_together(writes: Mapping[Path, Callable[[Path], object]]) -> None:
     asides = {path: path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial") for path in writes}
     for folder in {path.parent for path in writes}:
         folder.mkdir(parents=True, exist_ok=True)
-        if folder not in _tidied:
-            remove_abandoned(folder)
-            _tidied.add(folder)
+        tidy(folder)
     holding, filling = ExitStack(), Path()
     try:
         for filling, write in writes.items():
@@ -85,7 +85,7 @@ def write_together(writes: Mapping[Path, Callable[[Path], object]]) -> None:
     except OSError as error:
         # Nobody knows the other name.
         meant = next((path for path, aside in asides.items() if str(aside) in f"{error.filename} {error}"), None)
-        meant = filling if error.filename is None and error.errno in _NO_ROOM else meant
+        meant = filling if error.filename is None and error.errno in NO_ROOM else meant
         if meant is None or not error.errno:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(meant)) from error
@@ -175,6 +175,13 @@ def remove_abandoned(folder: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             finally:
                 os.close(file)
+
+
+def tidy(folder: Path) -> None:
+    """remove_abandoned, once in this process."""
+    if folder not in _tidied:
+        remove_abandoned(folder)
+        _tidied.add(folder)
 
 
 def leave_asides(folder: Path) -> None:

@@ -73,6 +73,21 @@ def confirm(folder: Place) -> None:
         lease.confirm()
 
 
+def number_of(folder: Place) -> Place | None:
+    """The number by which this process holds a folder of a store, None where it holds none; see `join`."""
+    lease = _held.get(folder.address)
+    return lease.place if lease else None
+
+
+def join(folder: Place, number: Place | None, busy: ClipselError) -> None:
+    """Has `confirm` look for later numbers here too, in a process that works for the one that holds a folder.
+
+    number: by which that one holds it; None for a folder that needs none.
+    """
+    if number:
+        _held.setdefault(folder.address, _Lease(number, {}, busy))
+
+
 @dataclass
 class _Lease:
     """A number that this process made. said: what its object says. lost: why it counts no more, "" while it does."""

@@ -223,7 +223,7 @@ class Place:
     def relative_to(self, folder: str | os.PathLike[str]) -> str:
         """How a file in `folder` refers to it: see files.portable_path; an address where it lies elsewhere."""
         if self.fs:
-            return self.address
+            return "." if self.address == str(folder) else self.address
         is_remote = isinstance(folder, Place) and folder.remote
         return os.path.realpath(self.path) if is_remote else portable_path(Path(self.path), Path(folder))
 
@@ -403,8 +403,8 @@ class Place:
         if self.fs is None:
             yield Path(self._checked())
             return
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / self.name
+        with _scratch() as folder:
+            copy = folder / self.name
             with self.open() as file, open(copy, "wb") as out:
                 shutil.copyfileobj(file, out, _READ_AHEAD)
             yield copy
@@ -423,6 +423,14 @@ class Place:
     def write(self, fill: Callable[[Path], object]) -> None:
         """Has `fill` fill a file of this machine, which then is here, whole or not at all; see write_places."""
         write_places({self: fill})
+
+    def change(self, edit: Callable[[Path], object]) -> None:
+        """Has `edit` change a file where it lies; of one in a store a copy, which then takes its place."""
+        fs = self._written()
+        with self.here() as file:
+            edit(file)
+            if fs is not None:
+                self._ask(partial(fs.put_file, str(file), self.path))
 
     def write_json(self, value: Any) -> None:
         """Writes a value as indented JSON, whole or not at all."""
@@ -479,6 +487,10 @@ class Place:
             listed = [name for name, _ in self.files()]
         with ThreadPoolExecutor(IN_FLIGHT) as threads:
             list(threads.map(lambda name: (self / name).remove(), dict.fromkeys([*listed, *names])))
+
+    def expect_written(self) -> None:
+        """Raises ClipselError where it lies in a store that is only read."""
+        self._written()
 
     def _written(self) -> AbstractFileSystem | None:
         """The store, to be written to. Raises: ClipselError where it is only read."""
@@ -555,12 +567,49 @@ def write_places(writes: Mapping[Place, Callable[[Path], object]]) -> None:
         files.write_together({Path(place): fill for place, fill in writes.items()})
         return
     stores: dict[Place, Any] = {place: place._written() for place in writes}
-    with tempfile.TemporaryDirectory() as folder:
-        asides = {place: Path(folder) / f"{number}-{place.name}" for number, place in enumerate(writes)}
+    with _scratch() as folder:
+        asides = {place: folder / f"{number}-{place.name}" for number, place in enumerate(writes)}
         for place, fill in writes.items():
             fill(asides[place])
         for place, aside in asides.items():
             place._ask(partial(stores[place].put_file, str(aside), place.path))
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for temporary files, gone afterwards; those that killed processes left are removed first.
+
+    Raises: OSError which names the folder that it lies in, where that has no room.
+    """
+    parent = Path(tempfile.gettempdir())
+    with suppress(OSError):
+        files.tidy(parent)
+    folder = Path(tempfile.mkdtemp(prefix=files.SCRATCH))
+    try:
+        with files.locked(folder, is_folder=True):
+            yield folder
+    except OSError as error:
+        # Some who write do not say which file.
+        is_there = error.filename is None or str(error.filename).startswith(str(folder))
+        if error.errno in files.NO_ROOM and is_there:
+            raise OSError(error.errno, os.strerror(error.errno), str(parent)) from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def why_unwritten(place: Place, error: OSError, instead: str) -> tuple[str, str, str]:
+    """Where it failed that something was to be written into a folder, what was found there, and what helps.
+
+    instead: what helps on a disk beside making room.
+    """
+    where = str(error.filename or place)
+    remedy = f"make room or {instead}"
+    if place.remote:
+        remedy = "see whether the store is there, and may be written to"
+        if error.errno in files.NO_ROOM:
+            remedy = "make room, or set TMPDIR to another folder"
+    return where, str(error.strerror or error), f"{remedy}, then start again"
 
 
 def protocol_of(address: str) -> str | None:

@@ -11,21 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from clipsel_core.errors import RunError, counted
-from clipsel_core.places import Place, protocol_of
+from clipsel_core.errors import counted
+from clipsel_core.places import Place
 from clipsel_core.status import State, StatusFile
 
 PoolArgument = Annotated[
     str, typer.Argument(help="The pool's folder or address: metadata/, shards/.", show_default=False)
 ]
-
-
-def folder(text: str) -> Path:
-    """A folder that is written to. Raises: RunError on an address, which a path would turn into a folder called s3:."""
-    if protocol_of(text):
-        remedy = "give a path, and copy the folder to the store afterwards"
-        raise RunError(text, expected="a folder on this machine", found="an address", remedy=remedy)
-    return Path(text)
 
 
 A_PLACE: dict[str, Any] = {"parser": Place.of_named, "metavar": "PATH", "show_default": False}

@@ -220,6 +220,71 @@ def contains(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
     return found
 
 
+def find(high: np.ndarray, low: np.ndarray, uids: np.ndarray) -> np.ndarray:
+    """Where each uid stands among sorted ones, the first of several; -1 where it is none of them: (N,) int64.
+
+    high, low: (M,) uint64, contiguous: the halves of those that are sorted. uids: (N,) UID_DTYPE.
+    """
+    first, last = (np.searchsorted(high, uids["f0"], side) for side in ("left", "right"))
+    end = last.copy()
+    # Uids that are counted up share their high half, all of them: the low one is sought by halving, all at once.
+    while (open_ := first < last).any():
+        middle = np.where(open_, (first + last) // 2, 0)
+        below = open_ & (low[middle] < uids["f1"])
+        first, last = np.where(below, middle + 1, first), np.where(open_ & ~below, middle, last)
+    found = np.flatnonzero(first < end)
+    out = np.full(len(uids), -1, np.int64)
+    hits = found[low[first[found]] == uids["f1"][found]]
+    out[hits] = first[hits]
+    return out
+
+
+class Growing:
+    """Uids that more are added to again and again. Whether it has some takes no longer as it grows, or hardly.
+
+    They lie in sorted levels, each larger than the next: of N uids there are log2(N) at most, and each uid is sorted as
+    often. 16 bytes a uid.
+
+    >>> known = Growing()
+    >>> known.add(from_hex(["a", "b"]))
+    >>> "a".zfill(32) in known, known.contains(from_hex(["c", "b"])).tolist()
+    (True, [False, True])
+    """
+
+    def __init__(self) -> None:
+        self._levels = list[tuple[np.ndarray, np.ndarray]]()  # the halves, as a search in a field would copy the field
+
+    def add(self, uids: np.ndarray) -> None:
+        """Adds some, (N,) UID_DTYPE in any order."""
+        parts, size = [uids], len(uids)
+        while self._levels and len(self._levels[-1][0]) <= size:
+            parts.append(from_halves(*self._levels.pop()))
+            size += len(parts[-1])
+        if size:
+            ordered = sort(np.concatenate(parts))
+            self._levels.append((np.ascontiguousarray(ordered["f0"]), np.ascontiguousarray(ordered["f1"])))
+
+    def contains(self, uids: np.ndarray) -> np.ndarray:
+        """Whether it has each of some uids: (N,) bool in their order."""
+        order = argsort(uids)  # in ascending order the searched part stays in cache
+        sought, out = _take(uids, order), np.zeros(len(uids), bool)
+        for high, low in self._levels:
+            out[order] |= find(high, low, sought) >= 0
+        return out
+
+    def __contains__(self, name: str) -> bool:
+        """Whether it has the uid of 32 hex digits."""
+        upper, lower = (np.uint64(int(half, 16)) for half in (name[:16], name[16:]))
+        for high, low in self._levels:
+            first = high.searchsorted(upper)
+            if first < len(high) and high[first] == upper:
+                some = low[first : high.searchsorted(upper, "right")]
+                at = some.searchsorted(lower)
+                if at < len(some) and some[at] == lower:
+                    return True
+        return False
+
+
 def repeats(ordered: np.ndarray) -> np.ndarray:
     """Whether each uid of a sorted array equals the one before it: (N,) bool."""
     out = np.zeros(len(ordered), bool)

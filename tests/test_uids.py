@@ -135,6 +135,24 @@ def test_contains__agrees_with_in(haystack, needles):
     assert uids.contains(of(haystack), of(needles)).tolist() == [n in haystack for n in needles]
 
 
+@given(st.lists(NUMBERS, max_size=8), NUMBERS)
+def test_growing__agrees_with_in(parts, needles):
+    known, listed = uids.Growing(), list[int]()
+    for part in parts:
+        known.add(of(part))
+        listed += part
+        assert known.contains(of(needles)).tolist() == [needle in listed for needle in needles]
+    assert [f"{needle:032x}" in known for needle in needles] == [needle in listed for needle in needles]
+
+
+@given(NUMBERS, NUMBERS)
+def test_find__the_first_of_several_as_index_has_it(haystack, needles):
+    ordered = uids.sort(of(haystack))
+    found = uids.find(*(np.ascontiguousarray(ordered[half]) for half in ("f0", "f1")), of(needles))
+    listed = sorted(haystack)
+    assert found.tolist() == [listed.index(needle) if needle in listed else -1 for needle in needles]
+
+
 def test_write_subset__is_read_back_and_is_what_numpy_writes(tmp_path):
     kept = uids.unique(of([5, 3, 2**100]))
     uids.write_subset(tmp_path / "a.npy", kept)

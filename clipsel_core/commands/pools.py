@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +19,6 @@ from clipsel_core.terminal import (
     PoolArgument,
     complain,
     conclude,
-    folder,
     print_table,
     say,
 )
@@ -91,9 +90,11 @@ def embed(
         str, typer.Argument(help="Tars, images, a table or embeddings: a file, a folder or a URL.", show_default=False)
     ],
     pool: Annotated[
-        Path,
+        Place,
         typer.Argument(
-            help="The pool's folder: new, begun by embed, or a pool to add to.", show_default=False, parser=folder
+            help="The pool's folder or address: new, begun by embed, or a pool to add to.",
+            show_default=False,
+            parser=Place.of_named,
         ),
     ],
     arch: Annotated[str, typer.Option(help="The teacher's short name in the pool: l14, b32.", show_default=False)],
@@ -163,7 +164,8 @@ def embed(
     if pretrained and not model:
         raise typer.BadParameter("it says which weights --model has: give both", param_hint="--pretrained")
     check_asked(device, cluster, cpus_per_worker)
-    pool = pool.absolute() if cluster else pool
+    if cluster and not pool.remote:
+        pool = Place.of_named(os.path.abspath(pool))
     place = Place.of(source).absolute() if cluster else source
     opened = open_source(place, kind=kind, image_column=image_column, text_column=text_column)
     complain(f"{source}: {opened.said}")
@@ -280,7 +282,7 @@ def embed_images(
 
 def _load(
     source: Source,
-    pool: Path,
+    pool: Place,
     arch: str,
     model: str,
     pretrained: str | None,
@@ -302,7 +304,7 @@ def _load(
     return teacher
 
 
-def _print_made(root: Path, made: Made) -> None:
+def _print_made(root: Place, made: Made) -> None:
     """What `embed` made, and what it could not use."""
     rate = f"; {made.embedded:,} embedded now, {made.embedded / made.seconds:,.0f} pairs/s" if made.embedded else ""
     conclude(f"{root}: {made.kept:,} of {counted(made.read, 'pairs')} in {counted(made.shards, 'shards')}{rate}")
@@ -338,7 +340,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name if name.isprintable() else quoted(name) for name in names[:_MOST_NAMES]) + more
 
 
-def _print_extended(root: Path, arch: str, extended: Extended) -> None:
+def _print_extended(root: Place, arch: str, extended: Extended) -> None:
     """What `embed` added to a pool that was there, and what it could not."""
     rate = (
         f"; {extended.embedded:,} now, {extended.embedded / extended.seconds:,.0f} pairs/s" if extended.embedded else ""

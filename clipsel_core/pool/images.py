@@ -406,7 +406,9 @@ def _blocks_of_parts(root: Place, paths: list[Place]) -> Generator[_Block, None,
             described = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
             file = table["file"].combine_chunks()
             file = file.chunk(0) if isinstance(file, pa.ChunkedArray) else file
-            base, image_column = (root / described["base"]).address, described["image_column"]
+            base, image_column = described["base"], described["image_column"]
+            if not os.path.isabs(base):  # a pool in a store may refer to images of the machine that it was made on
+                base = (root / base).address
             entries = table.drop_columns(["file"]).append_column("place", file.indices)
             return _Block(file.dictionary.to_pylist(), entries, base, image_column)
         except (PoolFormatError, OSError, pa.ArrowException, KeyError, AttributeError) as error:

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -28,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, TeacherError, UidError, reason_of
-from clipsel_core.files import expect_regular, write_json
+from clipsel_core.files import expect_regular
+from clipsel_core.leases import confirm
 from clipsel_core.npy import Member, read_members
 from clipsel_core.places import Place
 from clipsel_core.pool.conventions import POOL_TEXT_COLUMNS, UNDECODABLE, clean_text, find_column
@@ -428,9 +428,10 @@ def check_arch(arch: str) -> None:
 def add_teacher(root: str | os.PathLike[str], arch: str, info: TeacherInfo) -> None:
     """Notes a teacher, or makes sure that the one noted under this name is the same.
 
-    Raises: PoolFormatError where another one is.
+    Raises: PoolFormatError where another one is, or another process took a pool in a store over, see leases.
     """
-    known, file = read_teachers(root), Path(root) / "teachers.json"
+    root = Place.of_named(root)
+    known, file = read_teachers(root), root / "teachers.json"
     if arch in known and (known[arch].weights, known[arch].precision) != (info.weights, info.precision):
         words = ((t.model, t.pretrained, t.weights[:8], t.precision) for t in (known[arch], info))
         was, now = (" ".join(filter(None, said)) for said in words)
@@ -438,7 +439,8 @@ def add_teacher(root: str | os.PathLike[str], arch: str, info: TeacherInfo) -> N
         raise PoolFormatError(file, expected=f"{arch} to be {was}", found=now, remedy=remedy)
     if arch not in known:
         teachers = {**known, arch: info}
-        write_json(file, {name: teacher.model_dump() for name, teacher in sorted(teachers.items())})
+        confirm(root)
+        file.write_json({name: teacher.model_dump() for name, teacher in sorted(teachers.items())})
 
 
 def parquet_file(parquet: Place) -> pq.ParquetFile:
@@ -448,18 +450,19 @@ def parquet_file(parquet: Place) -> pq.ParquetFile:
 
 def _names(folder: Place) -> list[str]:
     """Place.names. Raises PoolFormatError where its store or disk fails."""
-    with _readable(folder):
+    with readable(folder):
         return folder.names()
 
 
 def _listed(folder: Place) -> dict[str, tuple[int, int | str]]:
     """Place.listed. Raises PoolFormatError where its store fails."""
-    with _readable(folder):
+    with readable(folder):
         return folder.listed()
 
 
 @contextmanager
-def _readable(folder: Place) -> Iterator[None]:
+def readable(folder: Place) -> Iterator[None]:
+    """Has what fails of a pool's store or disk end in a PoolFormatError."""
     try:
         yield
     except OSError as error:

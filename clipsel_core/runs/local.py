@@ -21,7 +21,7 @@ from typing import Any
 from clipsel_core import files
 from clipsel_core.errors import PoolFormatError, RunError, counted
 from clipsel_core.leases import hold_place
-from clipsel_core.places import Place
+from clipsel_core.places import Place, why_unwritten
 from clipsel_core.pool.layout import Pool
 from clipsel_core.runs.groups import GroupScorer
 from clipsel_core.runs.plan import Group, Plan, groups_left, nothing_scored, plan_run, with_targets
@@ -84,10 +84,9 @@ def score(
             with StatusFile(root / "status.json", "scoring", report) as status:
                 _score_groups(plan, done, status.report, Machines(plan.devices, cluster, cpus_per_worker))
     except OSError as error:
-        remedy = "see whether the store is there" if root.remote else "make room or choose another folder"
-        remedy += ", then start again: finished shards are kept"
-        found = f"{error.strerror or error}"
-        raise RunError(error.filename or root, expected="to write the run", found=found, remedy=remedy) from error
+        where, found, remedy = why_unwritten(root, error, "choose another folder")
+        remedy += ": finished shards are kept"
+        raise RunError(where, expected="to write the run", found=found, remedy=remedy) from error
     return Run.open(root)
 
 

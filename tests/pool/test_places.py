@@ -13,7 +13,7 @@ import pytest
 from fsspec import available_protocols
 from fsspec.implementations.http import HTTPFileSystem
 
-from clipsel_core import places
+from clipsel_core import files, places
 from clipsel_core import places as stores
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.places import Place
@@ -258,3 +258,34 @@ def test_open_source__relative_paths_of_archives_are_noted_from_the_root_on(tmp_
 @pytest.mark.parametrize("name", ["x", "", ".", "..", ".x", "x.", "x/y", "./x", "../x", "/x", "x/"])
 def test_place__below_a_folder_of_this_machine_is_called_as_by_pathlib(base, name):
     assert (Place.of(base) / name).path == str(Path(base) / name)
+
+
+def test_place__what_killed_processes_left_for_a_store_goes_with_the_next(tmp_path, store, monkeypatch):
+    monkeypatch.setattr(places.tempfile, "tempdir", str(tmp_path))
+    left, held, others = (tmp_path / name for name in (".clipsel-abcdefgh", ".clipsel-12345678", ".clipsel-photos-1"))
+    for folder in (left, others):
+        folder.mkdir()
+        (folder / "0-00000000.tar").write_bytes(b"half a tar")
+    with files.locked(held, is_folder=True):
+        Place.of_named("memory://bucket/x").write(lambda aside: aside.write_bytes(aside.parent.name.encode()))
+        assert sorted(tmp_path.iterdir()) == [held, others]
+    assert store.cat("/bucket/x").startswith(b".clipsel-")
+
+
+def test_place__change_writes_a_stored_file_anew_and_one_of_a_disk_where_it_lies(tmp_path, store):
+    def edit(path):
+        with open(path, "r+b") as file:
+            file.write(b"AB")
+
+    for place in (Place.of_named(tmp_path / "x"), Place.of_named("memory://bucket/x")):
+        place.write_bytes(b"abcd")
+        number = (tmp_path / "x").stat().st_ino
+        place.change(edit)
+        assert place.read() == b"ABcd"
+        assert (tmp_path / "x").stat().st_ino == number
+
+
+def test_relative_to__a_folder_of_a_store_refers_to_itself_and_to_others_by_address(store):
+    pool = Place.of_named("memory://bucket/pool")
+    assert pool.relative_to(Place.of_named("memory://bucket/pool/")) == "."
+    assert Place.of_named("memory://bucket/in").relative_to(pool) == "memory://bucket/in"

@@ -262,7 +262,7 @@ def _images(run: Run, table: ScoreTable, named: Sequence[str], finding: Report) 
 def _held(out: Place) -> Iterator[None]:
     """Holds the folder of an export, made if need be."""
     if not out.remote:
-        with made_folder(Path(out)), hold_folder(Path(out)):
+        with made_folder(Path(out)), hold_folder(out):
             yield
         return
     remedy = "wait for it, or take another folder"

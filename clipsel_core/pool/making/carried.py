@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clipsel_core.pool.conventions import NAMES_OF_PAIRS, UNDECODABLE, clean_text, facts_in
 from clipsel_core.pool.layout import read_schema
-from clipsel_core.pool.making.shard_files import ShardFiles, write_parquet
+from clipsel_core.pool.making.shard_files import ShardFiles, of_each, read_parquet, write_parquet
 from clipsel_core.pool.sources.record import Record
 
 ALL, NONE = "all", "none"
@@ -112,7 +111,7 @@ def settle_types(shards: Iterable[ShardFiles], *, written_as_text: bool) -> Carr
     Returns: the columns, without values, and those that are one too many.
     """
     shards, spelled, kinds = list(shards), dict[str, str](), dict[str, set[str]]()
-    schemas = [read_schema(files.parquet) for files in shards]
+    schemas = of_each(shards, lambda files: read_schema(files.parquet))
     # What somebody added to the pool stays as it is.
     others = {field.name.lower() for schema in schemas for field in schema if field.type not in _KINDS}
     for files, schema in zip(shards, schemas, strict=True):
@@ -120,7 +119,7 @@ def settle_types(shards: Iterable[ShardFiles], *, written_as_text: bool) -> Carr
             if not is_own(name) and name.lower() not in others:
                 kind = _KINDS[schema.field(name).type]
                 if kind == "text" and written_as_text:
-                    kind = _kind_of(pq.read_table(files.parquet, columns=[name])[name])
+                    kind = _kind_of(read_parquet(files.parquet, [name])[name])
                 spelled.setdefault(name.lower(), name)
                 kinds.setdefault(name.lower(), set()).add(kind)
     settled = {spelled[place]: _TYPES[_common(kinds[place])] for place in list(spelled)[:_MOST]}
@@ -130,7 +129,7 @@ def settle_types(shards: Iterable[ShardFiles], *, written_as_text: bool) -> Carr
         order = [*(name for name in own if name not in scores), *settled, *scores]
         fields = [(name, settled[name] if name in settled else schema.field(name).type) for name in order]
         if not schema.equals(pa.schema(fields)):
-            table = pq.read_table(files.parquet)
+            table = read_parquet(files.parquet)
             there = {name.lower(): table[name] for name in table.column_names}
             arrays = [_cast(there.get(name.lower()), kind, table.num_rows) for name, kind in fields]
             write_parquet(files.parquet, pa.table(arrays, schema=pa.schema(fields)))

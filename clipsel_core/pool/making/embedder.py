@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
@@ -267,7 +267,7 @@ class Trial:
 
 
 def choose_precision(
-    teacher: Teacher, source: Source, root: Path, arch: str, *, most_pixels: int = MOST_PIXELS
+    teacher: Teacher, source: Source, root: str | os.PathLike[str], arch: str, *, most_pixels: int = MOST_PIXELS
 ) -> tuple[Teacher, Trial | None]:
     """The teacher as it is to embed into this pool, and the trial that decided it, if one did.
 

@@ -9,25 +9,24 @@ images/<shard>.parquet            where the images lie, if the pool did not know
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate, count
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, counted
-from clipsel_core.files import write_json
+from clipsel_core.leases import confirm, number_of
 from clipsel_core.places import Place
 from clipsel_core.pool.conventions import WHOLE_FILE
-from clipsel_core.pool.layout import Pool, add_teacher, as_texts, open_pool, read_teachers, read_uids
+from clipsel_core.pool.layout import Pool, add_teacher, as_texts, open_pool, parquet_file, read_teachers, read_uids
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached
@@ -39,7 +38,9 @@ from clipsel_core.pool.making.shard_files import (
     ShardWriter,
     add_columns,
     kind_of,
+    of_each,
     place_of,
+    read_parquet,
     score_column,
     write_index,
     write_parquet,
@@ -47,7 +48,7 @@ from clipsel_core.pool.making.shard_files import (
 from clipsel_core.pool.making.spread import Embedding, Tally, check_spreadable
 from clipsel_core.pool.sources.image_tables import with_images
 from clipsel_core.pool.sources.record import Record, Source
-from clipsel_core.tasks import Report, silent
+from clipsel_core.tasks import Report, check, silent
 from clipsel_core.workers import Do, Machines, check_asked, results
 
 SET_ASIDE = pa.schema({"uid": pa.string(), "file": pa.string(), "reason": pa.string()})
@@ -72,7 +73,7 @@ class Extended:
 
 def extend_pool(
     source: Source,
-    root: str | Path,
+    root: str | os.PathLike[str],
     teacher: Teacher,
     *,
     arch: str,
@@ -98,7 +99,7 @@ def extend_pool(
     Raises: PoolFormatError where the arch is the pool's already, the pool has no captions or uids, or source and pool
         share no pair.
     """
-    root, began = Path(root), time.monotonic()
+    root, began = Place.of_named(root), time.monotonic()
     check_asked(teacher.device.type, cluster, cpus_per_worker)
     if cluster:
         check_spreadable(source, root)
@@ -116,9 +117,10 @@ def extend_pool(
         matched = read_found(source, pool) or match(source, pool, finding)
         write_found(source, pool, matched)
         if not path.exists():
-            write_json(path, settings)
+            confirm(root)
+            path.write_json(settings)
         add_teacher(root, arch, info)
-        embedding = Embedding(source, root, info, batch_size, workers, settings["max_pixels"])
+        embedding = Embedding(source, root, info, batch_size, workers, settings["max_pixels"], number_of(root))
         width, again = embed_captions(teacher, ["a"]).shape[1], 0
         if cluster:
             if not pool.tars:
@@ -161,7 +163,7 @@ class _Work:
         As records their keys are their rows. They come as their images lie, so that none is sought.
         """
         shard, first, files = self.pool.shards[unit.number], unit.first, _files(self.pool, unit)
-        table, named = pq.ParquetFile(shard.parquet).read(), read_uids(self.pool, shard)
+        table, named = read_parquet(shard.parquet), read_uids(self.pool, shard)
         names = uids.to_hex(named).to_pylist()
         captions = as_texts(table[shard.text_column]) if shard.text_column else [""] * shard.rows
         listed = (
@@ -184,7 +186,7 @@ class _Work:
         def write() -> None:
             index = files.side("images")
             # An index may be there and empty, where embeddings came without images.
-            if not self.pool.tars and kept and not (index.exists() and pq.read_metadata(index).num_rows):
+            if not self.pool.tars and kept and not (index.exists() and _rows_in(index)):
                 places = [place_of(record) for record in rows.kept]
                 write_index(files, Images(self.source.base, self.source.image_column, places), named[kept])
             write_parquet(_aside(files, self.arch), pa.Table.from_pylist(aside, SET_ASIDE))
@@ -197,13 +199,15 @@ def _extend_here(work: _Work, report: Report) -> int:
     """Extends the shards that are left in this process; how many pairs were embedded."""
     embedded, pairs = 0, work.pool.rows
     with ShardWriter() as writer:
+        left = _left(work.pool, work.arch)
         for unit in _units(work.pool):
 
             def tell(_: Record, read: int, first: int = unit.first) -> None:
+                check()
                 writer.check()
                 report(first + read, pairs, "pairs")
 
-            if not _is_done(work.pool, unit, work.arch):
+            if unit in left:
                 kept, write = work.extend(unit, tell)
                 writer.begin(write)
                 embedded += kept
@@ -226,7 +230,7 @@ class _Extending:
 
     @property
     def description(self) -> Place:
-        return Place.of(self.embedding.root) / "embed" / self.arch / "settings.json"
+        return self.embedding.root / "embed" / self.arch / "settings.json"
 
     def begin(self, device: str) -> Do:
         source, pool = self.embedding.source, self.pool
@@ -239,8 +243,8 @@ class _Extending:
 
         def do(unit: _Unit, report: Report) -> int:
             with embedding_now:
-                if _is_done(pool, unit, self.arch):  # by a worker that was lost afterwards
-                    return unit.rows - pq.read_metadata(_aside(_files(pool, unit), self.arch)).num_rows
+                if _is_done(_files(pool, unit), self.arch):  # by a worker that was lost afterwards
+                    return unit.rows - _rows_in(_aside(_files(pool, unit), self.arch))
                 kept, write = work.extend(unit, lambda _, read: report(read, unit.rows))
             write()
             return kept
@@ -255,7 +259,7 @@ def _extend_there(work: _Extending, machines: Machines, report: Report) -> tuple
     """
     pool, embedded = work.pool, 0
     units = _units(pool)
-    left = [unit for unit in units if not _is_done(pool, unit, work.arch)]
+    left = _left(pool, work.arch)
     tally = Tally({str(unit): unit.rows for unit in units}, map(str, left), report)
     if not left:
         return 0, 0
@@ -276,24 +280,36 @@ def _units(pool: Pool) -> list[_Unit]:
 
 
 def _files(pool: Pool, unit: _Unit) -> ShardFiles:
-    return ShardFiles(Path(pool.root), unit.name)
+    return ShardFiles(pool.root, unit.name)
 
 
-def _is_done(pool: Pool, unit: _Unit, arch: str) -> bool:
-    files = _files(pool, unit)
+def _left(pool: Pool, arch: str) -> list[_Unit]:
+    """The shards without this teacher's embeddings."""
+    units = _units(pool)
+    done = of_each([_files(pool, unit) for unit in units], lambda files: _is_done(files, arch))
+    return [unit for unit, is_done in zip(units, done, strict=True) if not is_done]
+
+
+def _is_done(files: ShardFiles, arch: str) -> bool:
     return files.has(arch) and _aside(files, arch).exists()
 
 
-def _aside(files: ShardFiles, arch: str) -> Path:
+def _rows_in(parquet: Place) -> int:
+    with parquet_file(parquet) as file:
+        return file.metadata.num_rows
+
+
+def _aside(files: ShardFiles, arch: str) -> Place:
     return files.root / "embed" / arch / f"{files.name}.parquet"
 
 
 def _finish(pool: Pool, matched: Matched, arch: str, embedded: int, seconds: float) -> Extended:
     """Puts the shards' lists together."""
-    files = [ShardFiles(Path(pool.root), shard.name) for shard in pool.shards]
-    aside = pa.concat_tables([SET_ASIDE.empty_table(), *(pq.read_table(_aside(file, arch)) for file in files)])
+    files = [ShardFiles(pool.root, shard.name) for shard in pool.shards]
+    lists = of_each(files, lambda shard: read_parquet(_aside(shard, arch)))
+    aside = pa.concat_tables([SET_ASIDE.empty_table(), *lists])
     if aside.num_rows:
-        write_parquet(Path(pool.root) / f"set_aside_{arch}.parquet", aside)
+        write_parquet(pool.root / f"set_aside_{arch}.parquet", aside)
     reasons = Counter(kind_of(reason) for reason in aside["reason"].to_pylist())
     if aside.num_rows == pool.rows:
         found, remedy = ", ".join(sorted(reasons)[:3]), f"see set_aside_{arch}.parquet"

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, counted
-from clipsel_core.files import write_json
+from clipsel_core.leases import confirm, number_of
+from clipsel_core.places import Place
 from clipsel_core.pool.layout import add_teacher
 from clipsel_core.pool.making.carried import UNFIT, LeftOut, merged, names_in, settle_types
 from clipsel_core.pool.making.decode import quiet_pillow
-from clipsel_core.pool.making.drafts import settled, written
+from clipsel_core.pool.making.drafts import final_ones, reported, settled, written
 from clipsel_core.pool.making.embed import Teacher, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, copy_embeddings
 from clipsel_core.pool.making.feed import Cursor, Feed
@@ -30,13 +32,17 @@ from clipsel_core.pool.making.shard_files import (
     ShardFiles,
     ShardWriter,
     kind_of,
+    of_each,
+    read_parquet,
     write_parquet,
 )
 from clipsel_core.pool.making.spread import Embedding, check_spreadable, forget_counts, make_shards
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.status import Pace
-from clipsel_core.tasks import Report, silent
+from clipsel_core.tasks import Report, check, silent
 from clipsel_core.workers import Machines, check_asked
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Made:
 
 def make_pool(
     source: Source,
-    root: str | Path,
+    root: str | os.PathLike[str],
     teacher: Teacher | None,
     *,
     arch: str,
@@ -86,6 +92,7 @@ def make_pool(
     A pool that is there already with other teachers gets this one's arrays and scores beside them. Killed and started
     again, it ends with the same bytes, on the same machine and with the same options.
 
+    root: the pool's folder, or its address in a store that is written to, as s3:// and gs:// are.
     arch: the teacher's name in the pool. model, pretrained: what it is called elsewhere, for teachers.json.
     shard_size: records to a shard, the rejected among them. workers: processes that decode; None for as many as
         cores. pack: also write the pairs to shards/<shard>.tar, images as they are. columns: of the source, that the
@@ -99,7 +106,7 @@ def make_pool(
     Raises: PoolFormatError where the source is not the one that was begun with, or none of it can be used; TeacherError
         where a worker has another teacher; RunError where there is no such cluster, or a shard ended three workers.
     """
-    root = Path(root)
+    root = Place.of_named(root)
     given: dict[str, Any] = {"shard_size": shard_size, "most_pixels": most_pixels, "pack": pack, "columns": columns}
     settings = settings_to_make(source, root, arch, teacher=teacher is not None, **given)
     if min(settings["shard_size"], batch_size) < 1:
@@ -108,17 +115,23 @@ def make_pool(
     check_asked(teacher.device.type if teacher else "auto", cluster, cpus_per_worker)
     if cluster:
         check_spreadable(source, root)
+    if root.remote and not (source.base.remote or source.embedded or settings["pack"]):
+        remedy = "--pack writes them into the pool"
+        _log.warning(
+            "%s: its images stay on this machine, and others who read %s see none; %s", source.base, root, remedy
+        )
     start, chosen = time.monotonic(), (settings["shard_size"], settings["pack"], settings["columns"])
     with hold_pool(root), quiet_pillow():
         if not (root / "embed" / "settings.json").exists():
-            write_json(root / "embed" / "settings.json", settings)
+            confirm(root)
+            (root / "embed" / "settings.json").write_json(settings)
         maker, again = Maker(source, root, copy_embeddings, arch, *chosen), 0
         if teacher is None:
             shards, embedded = _make_here(maker, report)
         else:
             info = teacher_info(teacher, model, pretrained)
             add_teacher(root, arch, info)
-            embedding = Embedding(source, root, info, batch_size, workers, settings["most_pixels"])
+            embedding = Embedding(source, root, info, batch_size, workers, settings["most_pixels"], number_of(root))
             if cluster:
                 machines = Machines((str(teacher.device),), cluster, cpus_per_worker)
                 shards, embedded, again = make_shards(maker, embedding, machines, report)
@@ -135,7 +148,8 @@ def _make_here(maker: Maker, report: Report) -> tuple[int, int]:
     Returns: the shards, and how many pairs were embedded.
     """
     pace, embedded, number, gone_through = Pace(), 0, 0, 0
-    taken, cursor, last = uids.from_hex([]), Cursor(), False
+    taken, cursor, last = uids.Growing(), Cursor(), False
+    done = final_ones(reported(maker.root), maker.arch)
     feed = Feed(maker.source, cursor)
 
     def tell(reached: int, records: int) -> None:
@@ -144,15 +158,17 @@ def _make_here(maker: Maker, report: Report) -> tuple[int, int]:
         report(reached, sum(maker.source.sizes), "", note if records else "")
 
     def reached(feed: Feed, handed_out: int, before: int, last: Record, read: int) -> None:
+        check()
         writer.check()
         tell(feed.reached(last, handed_out + read), before + read)
 
     with ShardWriter() as writer:
         while not last:
             files = ShardFiles(maker.root, f"{number:08d}")
-            found = written(files, maker.arch)
-            if found:
-                named = settled(files, taken, packed=maker.pack)
+            if final := next(done, None):
+                found, named = final
+            elif there := written(files, maker.arch):
+                found, named = there, settled(files, taken, packed=maker.pack)
             else:
                 feed = feed.continued(cursor)
 
@@ -162,26 +178,24 @@ def _make_here(maker: Maker, report: Report) -> tuple[int, int]:
                 writer.begin(write)
                 embedded += found.kept
                 gone_through += found.read
-            taken = uids.union(taken, named)
+            taken.add(named)
             cursor, last, number = Cursor(*found.following), found.last, number + 1
         writer.wait()
     tell(sum(maker.source.sizes), gone_through)
     return number, embedded
 
 
-def _finish(source: Source, root: Path, columns: str, shards: int, embedded: int, seconds: float) -> Made:
+def _finish(source: Source, root: Place, columns: str, shards: int, embedded: int, seconds: float) -> Made:
     """Puts the shards' lists together, checks the counts against them, and settles the source's columns."""
     written = [ShardFiles(root, f"{number:08d}") for number in range(shards)]
-    reports = [report for files in written if (report := files.report())]
+    reports = [report for report in of_each(written, ShardFiles.report) if report]
     assert len(reports) == shards
-    rejected, repeated = (
-        pa.concat_tables([schema.empty_table(), *(pq.read_table(files.side(what)) for files in written)])
-        for what, schema in (("rejected", REJECTED), ("repeated", REPEATED))
-    )
+    rejected, repeated = _listed(written, "rejected", REJECTED), _listed(written, "repeated", REPEATED)
     read, kept = sum(report.read for report in reports), sum(report.kept for report in reports)
     if read != kept + rejected.num_rows:
         found = f"{kept:,} kept and {rejected.num_rows:,} rejected"
         raise PoolFormatError(root, expected=f"{counted(read, 'records')} accounted for", found=found)
+    confirm(root)
     forget_counts(root)
     write_parquet(root / "rejected.parquet", rejected)
     if repeated.num_rows:
@@ -208,3 +222,9 @@ def _finish(source: Source, root: Path, columns: str, shards: int, embedded: int
         columns=tuple(settled.columns),
         left_out=left_out,
     )
+
+
+def _listed(shards: Sequence[ShardFiles], what: str, schema: pa.Schema) -> pa.Table:
+    """What the shards' lists hold, together."""
+    lists = of_each(shards, lambda files: read_parquet(files.side(what)))
+    return pa.concat_tables([schema.empty_table(), *lists])

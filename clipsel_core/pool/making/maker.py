@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clipsel_core.errors import PoolFormatError, counted
-from clipsel_core.files import write_atomically
+from clipsel_core.leases import confirm
 from clipsel_core.places import Place
 from clipsel_core.pool.conventions import facts_in
 from clipsel_core.pool.making.carried import carry
@@ -34,6 +34,7 @@ from clipsel_core.pool.making.shard_files import (
     write_shard,
 )
 from clipsel_core.pool.sources.record import Record, Source
+from clipsel_core.uids import Growing
 
 
 class MadeShard(NamedTuple):
@@ -53,7 +54,7 @@ class Maker:
     """Makes shards of a source. embed: turns records into rows. shard_size, pack, columns: as make_pool has them."""
 
     source: Source
-    root: Path
+    root: Place
     embed: Callable[[Iterable[Record], Reached, Took], EmbeddedRows]
     arch: str
     shard_size: int
@@ -65,14 +66,14 @@ class Maker:
         files: ShardFiles,
         old: ShardReport | None,
         feed: Feed,
-        taken: np.ndarray,
+        taken: Growing,
         tell: Reached,
         *,
         is_draft: bool = False,
     ) -> MadeShard:
         """Embeds a shard's records. old: the shard's report, if others embedded it; then its pairs keep their uids.
 
-        taken: (T,) UID_DTYPE, sorted, the uids of the shards before it. tell: called after each batch.
+        taken: the uids of the shards before it. tell: called after each batch.
         is_draft: write a draft in place of the report, as `taken` are not all of them.
         Raises: PoolFormatError; OSError, as `write` does.
         """
@@ -98,7 +99,7 @@ class Maker:
             last=feed.exhausted(),
         )
         if self.pack:
-            where = Images(Place.of(self.root), "", places)
+            where = Images(self.root, "", places)
         else:
             where = Images(self.source.base, self.source.image_column, [place_of(record) for record in rows.kept])
 
@@ -111,7 +112,7 @@ class Maker:
                 write_draft(files, said, rows.kept)
             else:
                 write_report(files, said)
-                files.side("draft").unlink(missing_ok=True)  # of another teacher
+                files.side("draft").remove()  # of another teacher
 
         return MadeShard(report, namer.uids(), write, where.sources)
 
@@ -122,7 +123,7 @@ class Maker:
         self, files: ShardFiles, feed: Feed, namer: Namer, tell: Reached, places: list[ImagePlace]
     ) -> EmbeddedRows:
         """The rows, and their pairs in a tar. places: gets where the images lie in it."""
-        rows, inner = EmbeddedRows(), files.tar.relative_to(files.root).as_posix()
+        rows, inner = EmbeddedRows(), f"{files.tar.parent.name}/{files.tar.name}"
 
         def fill(aside: Path) -> None:
             nonlocal rows
@@ -135,8 +136,9 @@ class Maker:
                     places.append((inner, packer.add(key, image, kept.caption, facts), len(image)))
 
                 rows = self._rows(feed, tell, took)
+            confirm(files.root)
 
-        write_atomically(files.tar, fill)
+        files.tar.write(fill)
         write_stats(files.tar, len(rows.kept))
         return rows
 

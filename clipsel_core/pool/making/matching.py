@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import chain, islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.pool.conventions import A_ROW, WHOLE_FILE, padded_uid
 from clipsel_core.pool.layout import Pool, read_uids
-from clipsel_core.pool.making.shard_files import write_parquet
+from clipsel_core.pool.making.shard_files import read_parquet, write_parquet
 from clipsel_core.pool.sources.record import Record, Source, signature_of
 from clipsel_core.processes import Crew
 from clipsel_core.tasks import Report, allowed_cores, in_batches, in_order
@@ -94,7 +92,7 @@ def match(source: Source, pool: Pool, report: Report) -> Matched:
         if by == "uid":
             names = [read_uids(pool, shard) for shard in pool.shards]
         else:
-            columns = (pq.read_table(shard.parquet, columns=["key"])["key"] for shard in pool.shards)
+            columns = (read_parquet(shard.parquet, ["key"])["key"] for shard in pool.shards)
             keys = (column.cast(pa.string()).to_pylist() for column in columns)
             names = [uids.from_hex([_hashed(key or "") for key in some]) for some in keys]
         work = _Matching(np.concatenate(names))
@@ -127,13 +125,13 @@ def write_found(source: Source, pool: Pool, matched: Matched) -> None:
         "strangers": str(matched.strangers),
         "repeated": str(matched.repeated),
     }
-    write_parquet(Path(pool.root) / "embed" / "found.parquet", pa.table(columns).replace_schema_metadata(said))
+    write_parquet(pool.root / "embed" / "found.parquet", pa.table(columns).replace_schema_metadata(said))
 
 
 def read_found(source: Source, pool: Pool) -> Matched | None:
     """What write_found kept, where source and pool are still the same."""
     try:
-        table = pq.read_table(Path(pool.root) / "embed" / "found.parquet").combine_chunks()
+        table = read_parquet(pool.root / "embed" / "found.parquet").combine_chunks()
         said = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
         if said["of"] != _stamp(source, pool):
             return None
@@ -234,7 +232,8 @@ class _Matching:
 
     def take(self, stretch: _Stretch) -> None:
         """Notes where these lie, those that belong to a pair; of several for one pair the first."""
-        row = self._rows_of(stretch.names)
+        place = uids.find(self._high, self._low, stretch.names)
+        row = np.where(place < 0, -1, self._order[place])
         self.strangers += int((row < 0).sum())
         faulty = np.zeros(len(row), bool)
         faulty[list(stretch.faults)] = True
@@ -249,15 +248,3 @@ class _Matching:
         found["file"] = np.array(known, np.int32)[inverse]
         self.places[row[new]] = found
         self.faults |= {int(row[number]): fault for number, fault in stretch.faults.items() if row[number] >= 0}
-
-    def _rows_of(self, names: np.ndarray) -> np.ndarray:
-        """The pool's row of each name, -1 where it has none: (N,) int64. The first of several."""
-        first, last = (np.searchsorted(self._high, names["f0"], side) for side in ("left", "right"))
-        end = last.copy()
-        # Names that are counted up share their high half, all of them: the low one is sought by halving, all at once.
-        while (open_ := first < last).any():
-            middle = np.where(open_, (first + last) // 2, 0)
-            below = open_ & (self._low[middle] < names["f1"])
-            first, last = np.where(below, middle + 1, first), np.where(open_ & ~below, middle, last)
-        at = np.minimum(first, len(self._low) - 1)
-        return np.where((first < end) & (self._low[at] == names["f1"]), self._order[at], -1)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from clipsel_core import files
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.layout import check_arch, metadata_files
+from clipsel_core.leases import hold_place, join
+from clipsel_core.places import Place, why_unwritten
+from clipsel_core.pool.layout import check_arch, metadata_files, readable
 from clipsel_core.pool.making.carried import ALL, NONE, is_own, names_in
 from clipsel_core.pool.making.decode import MOST_PIXELS
 from clipsel_core.pool.sources.record import EMBEDDED, Source
@@ -29,24 +32,28 @@ _OPTIONS = {
 }
 
 
-def is_extendable(source: Source, root: Path) -> bool:
+def is_extendable(source: Source, root: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a pool that embed did not make from this source, and the source may be its images.
 
     That is every pool made elsewhere; of embed's own those made of embeddings alone, where the source has images, and
     those whose tars, packed into shards/, are the source now.
     Raises: PoolFormatError where such a pool is not finished: its tars lack pairs, which would not be missed.
     """
+    root = Place.of_named(root)
     if not metadata_files(root):
         return False
     begun = _begun(root / "embed" / "settings.json")
     if not begun:
         return True
     of_embeddings = begun.get("kind") in EMBEDDED and not source.embedded
-    own = not source.base.remote and Path(source.base.path).resolve() in ((root / "shards").resolve(), root.resolve())
+    own = _is_same(source.base, root / "shards") or _is_same(source.base, root)
     if not of_embeddings and not (own and begun.get("pack")):
         return False
-    reports = sorted(path for path in (root / "embed").glob("*.json") if path.stem.isdigit())
-    if not reports or not json.loads(reports[-1].read_bytes())["last"]:
+    folder = root / "embed"
+    with readable(folder):
+        reports = [name for name in folder.names() if name.removesuffix(".json").isdigit()]
+        is_whole = bool(reports) and json.loads((folder / reports[-1]).read())["last"]
+    if not is_whole:
         remedy = "give the source it was begun with, to finish it first"
         raise PoolFormatError(root, expected="a finished pool", found="one that was stopped", remedy=remedy)
     return True
@@ -54,7 +61,7 @@ def is_extendable(source: Source, root: Path) -> bool:
 
 def settings_to_make(
     source: Source,
-    root: Path,
+    root: str | os.PathLike[str],
     arch: str,
     *,
     teacher: bool,
@@ -69,6 +76,8 @@ def settings_to_make(
         usual.
     Raises: PoolFormatError where they do not fit the source, the folder was begun with others, or is somebody else's.
     """
+    root = Place.of_named(root)
+    root.expect_written()
     check_arch(arch)
     if teacher == source.embedded:
         expected, found = ("no --model", "one") if teacher else ("--model", "none")
@@ -77,7 +86,7 @@ def settings_to_make(
     if pack and source.embedded:
         raise PoolFormatError("--pack", expected="a source of images", found=f"{source.kind}, embeddings alone")
     path = root / "embed" / "settings.json"
-    if not path.exists() and metadata_files(root):
+    if not _begun(path) and metadata_files(root):
         remedy = "choose a new folder"
         raise PoolFormatError(root, expected="no pool, or one of embed's", found="another pool", remedy=remedy)
     for name in names_in(columns or ALL) or ():
@@ -88,56 +97,77 @@ def settings_to_make(
             raise PoolFormatError("--columns", expected=expected, found=found)
     given = {"shard_size": shard_size, "most_pixels": most_pixels, "pack": pack, "columns": columns}
     settings = _settled(path, root, {"format": 1, "kind": source.kind, **given}, source)
-    if settings["pack"] and not source.base.remote and root.resolve() == Path(source.base.path).resolve():
+    if settings["pack"] and _is_same(source.base, root):
         remedy = "the pool's tars would be taken for the source's"
         raise PoolFormatError(root, expected="another folder than the source's", found="the same", remedy=remedy)
     return settings
 
 
-def settings_to_extend(source: Source, root: Path, arch: str, max_pixels: int | None) -> tuple[Path, dict[str, Any]]:
+def settings_to_extend(
+    source: Source, root: str | os.PathLike[str], arch: str, max_pixels: int | None
+) -> tuple[Place, dict[str, Any]]:
     """What decides how a teacher joins a pool that is there, and the file that notes it. Raises: PoolFormatError."""
+    root = Place.of_named(root)
+    root.expect_written()
     check_arch(arch)
     path = root / "embed" / arch / "settings.json"
     return path, _settled(path, root, {"format": 1, "max_pixels": max_pixels}, source)
 
 
 @contextmanager
-def hold_folder(root: Path) -> Iterator[None]:
+def hold_folder(root: Place) -> Iterator[None]:
     """Holds the folder for this process, and clears what a killed one was writing.
 
-    Raises: PoolFormatError where another process holds it.
+    Raises: PoolFormatError where another process holds it; of one in a store as hold_place.
     """
-    expected, found = "a folder nobody writes into", "another process at work"
-    expected, found = "a folder nobody writes into", "another process at work"
-    busy = PoolFormatError(root, expected=expected, found=found, remedy="wait for it, or take another folder")
-    with files.lock_folder(root, busy):
+    with hold_place(root, _busy(root)):
         clear_pool(root)
         yield
 
 
-def pool_folders(root: Path) -> list[Path]:
-    """The folders of a pool that files are written to."""
+def join_pool(root: Place, number: Place | None) -> None:
+    """As leases.join, of a pool."""
+    join(root, number, _busy(root))
+
+
+def _busy(root: Place) -> PoolFormatError:
+    expected, found = "a folder nobody writes into", "another process at work"
+    return PoolFormatError(root, expected=expected, found=found, remedy="wait for it, or take another folder")
+
+
+def pool_folders(pool: Place) -> list[Path]:
+    """The folders of this machine that a pool's files are filled in; none of a pool in a store."""
+    if pool.remote:
+        return []
+    root = Path(pool)
     return [root, *(root / name for name in ("metadata", "images", "embed", "shards")), *(root / "embed").glob("*/")]
 
 
-def clear_pool(root: Path) -> None:
+def clear_pool(root: Place) -> None:
     """Clears what killed processes were writing into a pool; for whoever holds it alone."""
     files.remove_leftovers(*pool_folders(root))
 
 
 @contextmanager
-def hold_pool(root: Path) -> Iterator[None]:
-    """Holds a pool's folder, made if need be, as hold_folder does; a disk that fails ends in a PoolFormatError."""
+def hold_pool(root: Place) -> Iterator[None]:
+    """Holds a pool's folder, made if need be, as hold_folder does.
+
+    Raises: PoolFormatError also where a disk or the store fails.
+    """
     try:
-        with files.made_folder(root), hold_folder(root):
+        with nullcontext() if root.remote else files.made_folder(Path(root)), hold_folder(root):
             yield
     except OSError as error:
-        remedy = "make room or choose another folder, then start again: finished shards are kept"
-        where, found = error.filename or root, str(error.strerror or error)
+        where, found, remedy = why_unwritten(root, error, "choose another folder")
+        remedy += ": finished shards are kept"
         raise PoolFormatError(where, expected="to write the pool", found=found, remedy=remedy) from error
 
 
-def _settled(path: Path, root: Path, settings: dict[str, Any], source: Source) -> dict[str, Any]:
+def _is_same(place: Place, other: Place) -> bool:
+    return place.absolute().address == other.absolute().address
+
+
+def _settled(path: Place, root: Place, settings: dict[str, Any], source: Source) -> dict[str, Any]:
     """Settings with the source's signature, as they are noted in a file, where one is; None stands for as noted.
 
     Raises: PoolFormatError where others are noted, or another source is.
@@ -166,10 +196,10 @@ def _settled(path: Path, root: Path, settings: dict[str, Any], source: Source) -
     return {**now, "source": begun.get("source", described) if begun else described}
 
 
-def _begun(path: Path) -> dict[str, Any]:
+def _begun(path: Place) -> dict[str, Any]:
     """What is noted, nothing where nothing is. Raises: PoolFormatError where it cannot be read."""
     try:
-        begun = json.loads(path.read_bytes())
+        begun = json.loads(path.read())
     except FileNotFoundError:
         return {}
     except OSError as error:

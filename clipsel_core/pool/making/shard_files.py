@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,13 +29,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, counted
-from clipsel_core.files import write_atomically, write_json
+from clipsel_core.leases import confirm
 from clipsel_core.npy import read_array, read_members
-from clipsel_core.places import Place
+from clipsel_core.places import IN_FLIGHT, Place
 from clipsel_core.pool.conventions import A_ROW, NOWHERE, WHOLE_FILE
-from clipsel_core.pool.layout import read_schema
+from clipsel_core.pool.layout import parquet_file, read_schema
 from clipsel_core.pool.sources.record import Record
+from clipsel_core.tasks import in_threads
 
+Found = TypeVar("Found")
 REJECTED = pa.schema({"file": pa.string(), "key": pa.string(), "reason": pa.string()})
 REPEATED = pa.schema({"file": pa.string(), "key": pa.string(), "uid": pa.string(), "renamed_to": pa.string()})
 INDEX = pa.schema(
@@ -104,33 +106,33 @@ class Images(NamedTuple):
 
 
 class ShardFiles(NamedTuple):
-    """A shard of a pool by its name."""
+    """A shard of a pool by its name. root: the pool's folder, on this machine or in a store."""
 
-    root: Path
+    root: Place
     name: str
 
     @property
-    def parquet(self) -> Path:
+    def parquet(self) -> Place:
         """The shard's metadata."""
         return self.root / "metadata" / f"{self.name}.parquet"
 
     @property
-    def npz(self) -> Path:
+    def npz(self) -> Place:
         """The shard's embeddings."""
         return self.root / "metadata" / f"{self.name}.npz"
 
     @property
-    def tar(self) -> Path:
+    def tar(self) -> Place:
         """The shard's pairs as webdataset, where they were packed."""
         return self.root / "shards" / f"{self.name}.tar"
 
-    def side(self, what: str) -> Path:
+    def side(self, what: str) -> Place:
         """A file beside: what is "images", "rejected" or "repeated"."""
         folder, ending = ("images", "") if what == "images" else ("embed", f".{what}")
         return self.root / folder / f"{self.name}{ending}.parquet"
 
     @property
-    def report_file(self) -> Path:
+    def report_file(self) -> Place:
         """What says that the shard is done."""
         return self.root / "embed" / f"{self.name}.json"
 
@@ -138,10 +140,10 @@ class ShardFiles(NamedTuple):
         """The report of a shard that is written, by whichever teacher; else None. Raises PoolFormatError."""
         path = self.report_file
         try:
-            return ShardReport.model_validate(json.loads(path.read_bytes()))
+            return ShardReport.model_validate(json.loads(path.read()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, ValidationError) as error:
+        except (ValueError, ValidationError) as error:
             reason = str(error).split("\n")[0]
             remedy = "embed into another folder"
             raise PoolFormatError(path, expected="a shard's report", found=reason, remedy=remedy) from error
@@ -155,9 +157,23 @@ class ShardFiles(NamedTuple):
         )
 
 
+def of_each(shards: Sequence[ShardFiles], find: Callable[[ShardFiles], Found]) -> list[Found]:
+    """What is found of each of some shards; of several at a time in a store, which most of the time is waited for."""
+    if not (shards and shards[0].root.remote):
+        return list(map(find, shards))
+    with ThreadPoolExecutor(IN_FLIGHT) as threads:
+        return in_threads(threads, find, shards)
+
+
+def read_parquet(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
+    """A table, or some of its columns. Raises: OSError, ArrowException."""
+    with parquet_file(path) as file:
+        return file.read(columns)
+
+
 def uids_of(files: ShardFiles, report: ShardReport) -> np.ndarray:
     """The uids of a shard that is written, UID_DTYPE."""
-    return uids.from_hex(pq.read_table(files.parquet, columns=["uid"])["uid"] if report.kept else [])
+    return uids.from_hex(read_parquet(files.parquet, ["uid"])["uid"] if report.kept else [])
 
 
 def score_column(arch: str) -> str:
@@ -176,7 +192,9 @@ def write_shard(
     """Writes a new shard, but for its report. One that kept nothing has rejected rows, but no metadata.
 
     carried: the source's further columns, a value a pair that was kept.
+    Raises: OSError; PoolFormatError where another process took a pool in a store over meanwhile, see leases.
     """
+    confirm(files.root)
     rejected = [dict(zip(REJECTED.names, row, strict=True)) for row in rows.rejected]
     write_parquet(files.side("rejected"), pa.Table.from_pylist(rejected, REJECTED))
     named = namer.uids()
@@ -199,8 +217,9 @@ def write_repeated(files: ShardFiles, kept: Sequence[Record], namer: Namer, name
 
 
 def write_report(files: ShardFiles, report: ShardReport) -> None:
-    """Writes a shard's report: it is done."""
-    write_json(files.report_file, report.model_dump())
+    """Writes a shard's report: it is done. Raises: as write_shard."""
+    confirm(files.root)
+    files.report_file.write_json(report.model_dump())
 
 
 def add_to_shard(files: ShardFiles, report: ShardReport, rows: EmbeddedRows, arch: str) -> None:
@@ -208,7 +227,7 @@ def add_to_shard(files: ShardFiles, report: ShardReport, rows: EmbeddedRows, arc
 
     report: the shard's. Raises: PoolFormatError where its pairs are not the same in the same order, or others rejected.
     """
-    table = pq.read_table(files.parquet)
+    table = read_parquet(files.parquet)
     found = "" if len(rows.kept) == table.num_rows else f"{len(rows.kept):,}"
     for column, name, word in (("key", "key", "pair"), ("sha256", "sha256", "image"), ("text", "caption", "caption")):
         pairs = enumerate(zip(rows.kept, table[column].to_pylist(), strict=False))
@@ -229,7 +248,9 @@ def add_columns(files: ShardFiles, table: pa.Table, arch: str, image: np.ndarray
     """Writes a shard's npz and parquet again with a teacher's arrays and scores beside what they hold.
 
     table: all that the parquet holds. image, text: (N, D) float16, its rows in order; rows of zeros get no score.
+    Raises: as write_shard.
     """
+    confirm(files.root)
     new = {f"{arch}_img": image, f"{arch}_txt": text}
     there = read_members(files.npz) if files.npz.exists() else {}
     old = {name: read_array(files.npz, member) for name, member in there.items() if name not in new}
@@ -261,9 +282,9 @@ def write_index(files: ShardFiles, images: Images, named: np.ndarray) -> None:
     write_parquet(files.side("images"), pa.table(columns, schema=INDEX).replace_schema_metadata(described))
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
+def write_parquet(path: Place, table: pa.Table) -> None:
     """Writes a table, whole or not at all."""
-    write_atomically(path, partial(pq.write_table, table, compression="zstd"))
+    path.write(partial(pq.write_table, table, compression="zstd"))
 
 
 def kind_of(reason: str) -> str:
@@ -271,12 +292,12 @@ def kind_of(reason: str) -> str:
     return re.sub(r" at byte [\d,]+", "", reason.partition(":")[0])
 
 
-def _save(npz: Path, arrays: dict[str, np.ndarray]) -> None:
+def _save(npz: Place, arrays: dict[str, np.ndarray]) -> None:
     def write(aside: Path) -> None:
         with open(aside, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
 
-    write_atomically(npz, write)
+    npz.write(write)
 
 
 def _metadata(kept: list[Record], names: list[str]) -> dict[str, pa.Array]:
@@ -321,13 +342,11 @@ class Namer:
 
     The first of several pairs with one uid keeps it; each further one gets a derived uid, decided by the order alone.
 
-    taken: (T,) UID_DTYPE, sorted: the uids of the shards before it. repeated: rows whose first uid was taken, with
-    that uid (hex).
+    taken: the uids of the shards before it. repeated: rows whose first uid was taken, with that uid (hex).
     """
 
-    def __init__(self, taken: np.ndarray) -> None:
-        # Searching in a field of pairs would copy the field each time.
-        self._high, self._low = (np.ascontiguousarray(taken[half]) for half in ("f0", "f1"))
+    def __init__(self, taken: uids.Growing) -> None:
+        self._taken = taken
         # In the order of the records: dicts keep it.
         self._here: dict[str, None] = {}
         self.repeated: list[tuple[int, str]] = []
@@ -336,7 +355,7 @@ class Namer:
         """The uid of the next record, 32 hex digits."""
         wanted = new = record.uid or derive_uid(record.key, record.caption)
         turn = 0
-        while new in self._here or self._is_taken(new):
+        while new in self._here or new in self._taken:
             turn += 1
             new = derive_uid(record.key, record.caption, turn)
         if turn:
@@ -347,11 +366,6 @@ class Namer:
     def uids(self) -> np.ndarray:
         """Those of all records so far, in their order: (M,) UID_DTYPE."""
         return uids.from_hex(list(self._here))
-
-    def _is_taken(self, name: str) -> bool:
-        high, low = (np.uint64(int(half, 16)) for half in (name[:16], name[16:]))
-        first, last = (np.searchsorted(self._high, high, side) for side in ("left", "right"))
-        return bool((self._low[first:last] == low).any())
 
 
 class ShardWriter(AbstractContextManager):

@@ -7,6 +7,7 @@ several have, is settled where it was started.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from bisect import bisect_right
@@ -14,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,13 +24,13 @@ from clipsel_core.errors import PoolFormatError, TeacherError
 from clipsel_core.places import Place
 from clipsel_core.pool.layout import TeacherInfo
 from clipsel_core.pool.making.decode import hush_pillow
-from clipsel_core.pool.making.drafts import settled, written
+from clipsel_core.pool.making.drafts import final_ones, settled, written
 from clipsel_core.pool.making.embed import Teacher, load_teacher, weights_digest
 from clipsel_core.pool.making.embedder import Embedder
 from clipsel_core.pool.making.feed import Cursor, Feed
 from clipsel_core.pool.making.maker import Maker
-from clipsel_core.pool.making.settings import clear_pool, pool_folders
-from clipsel_core.pool.making.shard_files import ShardFiles, ShardReport
+from clipsel_core.pool.making.settings import clear_pool, join_pool, pool_folders
+from clipsel_core.pool.making.shard_files import ShardFiles, ShardReport, of_each
 from clipsel_core.pool.sources.record import Source
 from clipsel_core.tasks import Report, allowed_cores, check, silent
 from clipsel_core.workers import Do, Machines, Workers, results
@@ -46,14 +46,16 @@ class Embedding:
     """What a worker embeds with. root: the pool. info: the teacher, as the pool remembers it.
 
     batch_size, most_pixels: as make_pool has them. decoders: processes that decode; None for one a core.
+    lease: the number by which a pool in a store is held, see leases.
     """
 
     source: Source
-    root: Path
+    root: Place
     info: TeacherInfo
     batch_size: int
     decoders: int | None
     most_pixels: int
+    lease: Place | None = None
 
     def teacher(self, device: str) -> Teacher:
         """The teacher on a device. Raises: TeacherError where it cannot be loaded there, or is another one there."""
@@ -72,6 +74,7 @@ class Embedding:
 
     def begin(self, device: str, *, keep: bool = False) -> Embedder:
         """The same in a worker of a cluster, which serves nothing else from now on."""
+        join_pool(self.root, self.lease)
         for folder in pool_folders(self.root):
             files.leave_asides(folder)
         hush_pillow()
@@ -79,17 +82,16 @@ class Embedding:
         return replace(self, decoders=decoders).embedder(self.teacher(device), keep=keep)
 
 
-def check_spreadable(source: Source, root: Path) -> None:
+def check_spreadable(source: Source, root: Place) -> None:
     """Makes sure that every node can find a source and a pool by their paths. Raises: PoolFormatError."""
     if source.embedded:
         found = f"{source.kind}, which has its embeddings"
         raise PoolFormatError("--cluster", expected="a source to embed", found=found, remedy="leave it out")
-    paths = [] if source.base.remote else [Path(source.base.path)]
-    for path in (*paths, root):
-        if not path.is_absolute():
+    for place in (source.base, root):
+        if not place.remote and not os.path.isabs(place):
             remedy = "give it from the root on, as all nodes see it"
             raise PoolFormatError(
-                path, expected="an absolute path for a cluster", found="a relative one", remedy=remedy
+                place, expected="an absolute path for a cluster", found="a relative one", remedy=remedy
             )
 
 
@@ -137,8 +139,9 @@ def make_shards(maker: Maker, embedding: Embedding, machines: Machines, report: 
         return _make_shards(maker, _Drafting(maker, embedding), machines, report)
     except _Miscounted:
         # Now that nobody writes any more.
-        for draft in (maker.root / "embed").glob("*.draft.parquet"):
-            draft.unlink(missing_ok=True)
+        for name in (folder := maker.root / "embed").names():
+            if name.endswith(".draft.parquet"):
+                (folder / name).remove()
         raise
 
 
@@ -155,7 +158,8 @@ def _make_shards(maker: Maker, work: _Drafting, machines: Machines, report: Repo
             workers.append(open_.enter_context(machines.workers(work, _MANY)))
             records = _counted(source, root, workers[0], report)
         units = [_Shard(*unit) for unit in enumerate(_starts(records, maker.shard_size))]
-        left = [unit for unit in units if not written(unit.files(root), maker.arch)]
+        there = of_each([unit.files(root) for unit in units], lambda shard: written(shard, maker.arch))
+        left = [unit for unit, report in zip(units, there, strict=True) if not report]
         if left and not workers:
             workers.append(open_.enter_context(machines.workers(work, len(left))))
         rows = {str(unit): maker.shard_size for unit in units[:-1]}
@@ -185,7 +189,7 @@ class _Shard(NamedTuple):
     def __str__(self) -> str:
         return f"shard {self.number:08d}"
 
-    def files(self, root: Path) -> ShardFiles:
+    def files(self, root: Place) -> ShardFiles:
         """Those of the shard in a pool."""
         return ShardFiles(root, f"{self.number:08d}")
 
@@ -195,19 +199,21 @@ def _settle_all(maker: Maker, units: Sequence[_Shard], left: set[_Shard], made: 
 
     Returns: how many of their pairs were embedded.
     """
-    taken, embedded = uids.from_hex([]), 0
+    taken, embedded = uids.Growing(), 0
+    done = final_ones([unit.files(maker.root) for unit in units if unit not in left], maker.arch)
     for unit, after in zip(units, [*units[1:], None], strict=True):
         if unit in left:
             reach.remember_sources(next(made))
             tally.add(unit)
         shard = unit.files(maker.root)
-        found = _seen(shard, maker.arch)
+        final = None if unit in left else next(done)
+        found = final.report if final else _seen(shard, maker.arch)
         if found.last != (after is None) or (after and Cursor(*found.following) != after.start):
             forget_counts(maker.root)
             expected, remedy = "the records that were counted", "bring the source back as it was, then start it again"
             raise _Miscounted(unit, expected=expected, found="others", remedy=remedy)
         embedded += found.kept if unit in left else 0
-        taken = uids.union(taken, settled(shard, taken, packed=maker.pack))
+        taken.add(final.uids if final else settled(shard, taken, packed=maker.pack))
     return embedded
 
 
@@ -243,7 +249,7 @@ class _Drafting:
 
     @property
     def description(self) -> Place:
-        return Place.of(self.maker.root) / "embed" / "settings.json"
+        return self.maker.root / "embed" / "settings.json"
 
     def begin(self, device: str) -> Do:
         embedder = self.embedding.begin(device, keep=self.maker.pack)
@@ -254,7 +260,7 @@ class _Drafting:
             with embedding_now:
                 if written(shard, maker.arch):
                     return set()  # by a worker that was lost afterwards
-                feed, none = Feed(maker.source, unit.start), uids.from_hex([])
+                feed, none = Feed(maker.source, unit.start), uids.Growing()
 
                 def tell(_: object, read: int) -> None:
                     report(read, maker.shard_size)
@@ -291,32 +297,32 @@ def _starts(records: Sequence[int], size: int) -> list[Cursor]:
     return starts
 
 
-def _note(root: Path) -> Path:
+def _note(root: Place) -> Place:
     return root / "embed" / "parts.json"
 
 
-def forget_counts(root: Path) -> None:
+def forget_counts(root: Place) -> None:
     """Takes away what is noted of the source for a run that goes on."""
-    _note(root).unlink(missing_ok=True)
+    _note(root).remove()
 
 
-def _noted(source: Source, root: Path) -> list[int] | None:
+def _noted(source: Source, root: Place) -> list[int] | None:
     """How many records each part has, where that is known, or was counted before."""
     if source.counts or len(source.parts) == 1:
         return list(source.counts or [_length(source, 0)])
     with suppress(OSError, ValueError, KeyError, TypeError):
-        noted = json.loads(_note(root).read_bytes())
+        noted = json.loads(_note(root).read())
         if noted["signature"] == source.signature and len(noted["records"]) == len(source.parts):
             return [int(count) for count in noted["records"]]
     return None
 
 
-def _counted(source: Source, root: Path, workers: Workers, report: Report) -> list[int]:
+def _counted(source: Source, root: Place, workers: Workers, report: Report) -> list[int]:
     """How many records each part has, as workers count them; noted for a run that goes on."""
     found: list[int] = []
     with results(workers, [_Part(*part) for part in enumerate(source.parts)]) as counts:
         for count in counts:
             found.append(count)
             report(len(found), len(source.parts), "", "counting what there is to embed")
-    files.write_json(_note(root), {"signature": source.signature, "records": found})
+    _note(root).write_json({"signature": source.signature, "records": found})
     return found

@@ -311,8 +311,8 @@ def test_make_pool__stopped_anywhere_ends_with_the_same_bytes(tmp_path, teachers
     build(source, tmp_path / "whole", teachers[0], shard_size=4, batch_size=3)
     whole = bytes_of(tmp_path / "whole")
     writes = []
-    for name in ("write_parquet", "_save", "write_json"):
-        monkeypatch.setattr(shard_files, name, stopping(getattr(shard_files, name), writes))
+    for where, name in ((shard_files, "write_parquet"), (shard_files, "_save"), (Place, "write_json")):
+        monkeypatch.setattr(where, name, stopping(getattr(where, name), writes))
     stopped = 0
     for _ in range(100):
         writes[:] = [stopped % 8 + 1]

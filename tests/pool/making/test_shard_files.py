@@ -19,7 +19,9 @@ NONE = uids.from_hex([])
 
 
 def named(records, taken):
-    namer = Namer(taken)
+    known = uids.Growing()
+    known.add(taken)
+    namer = Namer(known)
     for record in records:
         namer.name(record)
     return namer
@@ -49,7 +51,7 @@ def test_namer__repeats_are_told_apart_in_order():
 
 def test_namer__shards_before_count_too():
     record = Record("k", "f", "text", uid="b" * 32)
-    taken = uids.sort(uids.from_hex(["b" * 32, derive_uid("k", "text", 1)]))
+    taken = uids.from_hex(["b" * 32, derive_uid("k", "text", 1)])
     names = named([record, Record("l", "f", "text")], taken)
     assert hexes(names) == [derive_uid("k", "text", 2), derive_uid("l", "text")]
     assert names.repeated == [(0, "b" * 32)]

@@ -13,6 +13,7 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, TeacherError
+from clipsel_core.places import Place
 from clipsel_core.pool.layout import read_teachers
 from clipsel_core.pool.making import spread
 from clipsel_core.pool.making.decode import quiet_pillow
@@ -181,7 +182,7 @@ def test_embedding__refuses_another_teacher_of_that_name(tmp_path, teacher_folde
     info = read_teachers(tmp_path / "one")["b32"]
     other = info.model_copy(update={"model": f"local-dir:{teacher_folders[1]}"})
     with pytest.raises(TeacherError, match="expected the weights that it has where it was started, found others"):
-        Embedding(open_source(folder), tmp_path / "one", other, 3, 1, 1000).begin("cpu")
+        Embedding(open_source(folder), Place.of_named(tmp_path / "one"), other, 3, 1, 1000).begin("cpu")
 
 
 def test_make_pool__a_cluster_takes_absolute_paths_and_no_embeddings(tmp_path, teachers, monkeypatch):
