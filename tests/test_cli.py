@@ -408,7 +408,7 @@ def test_errors__wrong_usage_is_exit_code_2(arguments):
 def test_embed__a_pool_that_is_a_file(tmp_path):
     (tmp_path / "pool").write_text("not a folder")
     code, _, err = run_cli("embed", write_tars(tmp_path / "in"), tmp_path / "pool", "--model", "RN50", "--arch", "a")
-    assert (code, "expected a folder for the pool, found Not a directory" in err) == (1, True)
+    assert (code, "expected a folder for the pool, found a file" in err) == (1, True)
 
 
 _A_QUERY = (

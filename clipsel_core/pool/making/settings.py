@@ -78,6 +78,9 @@ def settings_to_make(
     """
     root = Place.of_named(root)
     root.expect_written()
+    with readable(root):
+        if root.is_file():
+            raise PoolFormatError(root, expected="a folder for the pool", found="a file")
     check_arch(arch)
     if teacher == source.embedded:
         expected, found = ("no --model", "one") if teacher else ("--model", "none")
