@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from clipsel_core.curation.index.recent import Recent
+from clipsel_core.cache import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ClipselError
 from clipsel_core.places import Place
