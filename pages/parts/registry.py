@@ -14,9 +14,8 @@ from functools import partial
 
 import streamlit as st
 
-from clipsel_core.curation.recipes.derived import parse_derived, words_of
 from clipsel_core.errors import ClipselError
-from clipsel_core.runs.columns import IN_POOLS, Column, describe
+from clipsel_core.runs.columns import IN_POOLS, Column, describe, parse_derived, words_of
 from pages.parts import state
 from pages.parts.catalog import Entry
 

@@ -22,7 +22,6 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.index.ranking import COARSE, Shares
-from clipsel_core.curation.recipes.derived import Mix, Standardise
 from clipsel_core.curation.recipes.recipe import (
     AnyOf,
     AnyStep,
@@ -48,6 +47,7 @@ from clipsel_core.curation.recipes.uidlists import ENDINGS
 from clipsel_core.curation.selecting.live import Settings, settings_of
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.errors import ClipselError
+from clipsel_core.runs.columns import Mix, Standardise
 from clipsel_core.runs.store import Run
 from pages.parts import brush, marginals, messages, recipes, registry, sessions, state, words
 from pages.parts.brush import Chart
