@@ -1,9 +1,9 @@
 """What is kept of what was worked out, where there is no room for all of it? What was used last.
 
-In memory, `Recent` keeps the answers asked for last. On the disk, the user's cache holds up to one size of what was made
-of runs that cannot be written to, or lie in a store: their index, where their pool's images are, what was asked of a
-teacher. Each run has a folder there, which goes as a whole, and not while any process uses it. Runs on this machine that
-can be written to have theirs beside the scores; it counts for nothing here.
+In memory, `Recent` keeps the answers asked for last. On the disk, the user's cache holds up to one size of what was
+made of runs that cannot be written to, or lie in a store: their index, where their pool's images are, what was asked of
+a teacher. Each run has a folder there, which goes as a whole, and not while any process uses it. Runs on this machine
+that can be written to have theirs beside the scores; it counts for nothing here.
 """
 
 from __future__ import annotations

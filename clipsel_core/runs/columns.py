@@ -3,9 +3,9 @@
 Pages, commands and recipes ask here what to say of a column, and name none themselves. Those that a run has are listed
 by `clipsel_core.curation.index.columns`.
 
-Derived columns are made of others when they are asked for: a mix, a column turned round, random numbers. Each has a name
-that says all of it, so that whatever takes a column's name takes these as well. The names are JSON, and begin with a
-brace as no column's own name does.
+Derived columns are made of others when they are asked for: a mix, a column turned round, random numbers. Each has a
+name that says all of it, so that whatever takes a column's name takes these as well. The names are JSON, and begin with
+a brace as no column's own name does.
 """
 
 from __future__ import annotations
