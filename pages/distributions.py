@@ -9,7 +9,7 @@ import streamlit as st
 from clipsel_core.curation.index.counts import Density, density
 from clipsel_core.curation.recipes.recipe import ScoreStep
 from clipsel_core.errors import ClipselError, PoolFormatError
-from pages.parts import brush, charts, marginals, messages, recipes, registry, state, words
+from pages.parts import charts, marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.distributions import kinds, ranks
 from pages.parts.pair import galleries, marked
@@ -72,7 +72,7 @@ def _each(entry: Entry) -> None:
                     messages.show_error(error, f"{registry.title(entry, name)} cannot be drawn")
         # Below both, so that neither is pulled apart.
         for name in row:
-            if brush.marked(kinds.chart_of(entry, name), _BINS):
+            if charts.marked(kinds.chart_of(entry, name), _BINS):
                 _draw_marked(entry, name)
 
 

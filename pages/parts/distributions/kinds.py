@@ -16,9 +16,9 @@ from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.index.ranking import percentile_groups
 from clipsel_core.errors import counted
 from clipsel_core.runs.columns import CLIP_SCORE, R_IMAGE, R_TEXT, S_CLIPLOSS
-from pages.parts import brush, categories, charts, marginals, messages, recipes, registry, state, words
-from pages.parts.brush import Chart
+from pages.parts import categories, charts, marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
+from pages.parts.charts import Chart
 from pages.parts.pair import galleries, marked
 
 _LONGEST_LABEL = 80
@@ -72,7 +72,7 @@ def draw_kinds(entry: Entry) -> None:
             height=64,
             legend=row == 0,
         )
-        if brush.marked(chart, _BINS):
+        if charts.marked(chart, _BINS):
             among = {"kind": registry.title(entry, column), "value": categories.value_text(found.labels[place])}
             marked.draw_interval(entry, chart, _BINS, bits=_kind_bits(entry, column, place), among=among, keeps=keeps)
 

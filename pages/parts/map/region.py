@@ -16,10 +16,9 @@ from clipsel_core.curation.index import ordering
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import brush, marginals, messages, progress_bars, registry, state, words
-from pages.parts.brush import Chart
+from pages.parts import charts, marginals, messages, progress_bars, registry, state, words
 from pages.parts.catalog import Entry
-from pages.parts.charts import Layer, draw_histogram
+from pages.parts.charts import Chart, Layer, draw_histogram
 from pages.parts.gallery import pager
 from pages.parts.map import colours
 from pages.parts.map.canvas import Shape
@@ -126,15 +125,15 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
         return
     chart = Chart(entry.key, "region-spread", metric)
     _draw_histogram(entry, chart, values, "region" if shape else "map")
-    part = brush.marked(chart, _BINS)
+    part = charts.marked(chart, _BINS)
     if part is not None:
         ends = state.open_table(entry).extent(metric)
-        low, high, digits = brush.interval(*ends, _BINS, *part)
+        low, high, digits = charts.marked_interval(*ends, _BINS, *part)
         scored &= (values >= low) & (values <= high)
         said = f"{registry.title(entry, metric)} from {low:,.{digits}f} to {high:,.{digits}f}"
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             messages.show_title(said, words.pairs(int(np.count_nonzero(scored))))
-            st.button("Close", icon=":material/close:", key="unmark region", type="tertiary", on_click=brush.unmark)
+            st.button("Close", icon=":material/close:", key="unmark region", type="tertiary", on_click=charts.unmark)
     ranked = -values[scored] if order == "highest" else values[scored]
     keys = ordering.shuffled_keys(rows[scored], 0) if order == "random" else ranked
     listed = _SortedList(keys, rows[scored])

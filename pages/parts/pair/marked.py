@@ -12,9 +12,9 @@ from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.index.ordering import Listing
 from clipsel_core.runs.columns import CLIP_SCORE
-from pages.parts import brush, messages, registry, state, words
-from pages.parts.brush import Chart
+from pages.parts import charts, messages, registry, state, words
 from pages.parts.catalog import Entry
+from pages.parts.charts import Chart
 from pages.parts.gallery import pager
 from pages.parts.pair import galleries
 
@@ -35,11 +35,11 @@ def draw_interval(
     bits: the bitmap of those that the chart shows, None for all. among: how the Gallery is asked for them. keeps: tells
     which are kept, for the badge.
     """
-    part = brush.marked(chart, bins)
+    part = charts.marked(chart, bins)
     if part is None:
         return
     ranking, column = state.ranking(entry, chart.column), registry.column_of(entry, chart.column)
-    low, high, digits = brush.interval(ranking.low, ranking.high, bins, *part)
+    low, high, digits = charts.marked_interval(ranking.low, ranking.high, bins, *part)
     every = bitmaps.first(len(ranking.codes)) if bits is None else bits
     title = registry.title(entry, chart.column)
     # What is made of others when it is asked for cannot be asked for there.
@@ -51,7 +51,7 @@ def draw_interval(
 
 def draw_marked_values(entry: Entry, chart: Chart, found: Categories, bars: int) -> None:
     """Draws pairs with one of the values whose bars, the first so many, are marked; nothing where none is."""
-    part = brush.marked(chart, bars)
+    part = charts.marked(chart, bars)
     if part is None:
         return
     labels = found.labels[part[0] : part[1] + 1]
@@ -84,7 +84,7 @@ def _draw(
         messages.show_title(title, words.pairs(pairs))
         if asked is not None and pairs:
             st.page_link("gallery.py", label="Open in Gallery", icon=":material/grid_view:", query_params=asked)
-        st.button("Close", icon=":material/close:", key=f"unmark {chart.key}", type="tertiary", on_click=brush.unmark)
+        st.button("Close", icon=":material/close:", key=f"unmark {chart.key}", type="tertiary", on_click=charts.unmark)
     name = (entry, chart, title, state.scores_stamp(entry))
     listed = pager.sort_pairs(name, lambda: Listing.of(state.ranking(entry, metric), bits), "random", _CARDS)
     if len(listed):

@@ -30,8 +30,8 @@ from clipsel_core.curation.recipes.recipe import (
 from clipsel_core.errors import ClipselError, RecipeError
 from clipsel_core.runs.store import Run
 from pages.parts import categories, charts, marginals, messages, recipes, registry, sessions, words
-from pages.parts.brush import Chart
 from pages.parts.catalog import Entry
+from pages.parts.charts import Chart
 from pages.parts.pair import marked
 
 _BINS = 128

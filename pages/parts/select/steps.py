@@ -49,9 +49,9 @@ from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.columns import Mix, Standardise
 from clipsel_core.runs.store import Run
-from pages.parts import brush, marginals, messages, recipes, registry, sessions, state, words
-from pages.parts.brush import Chart
+from pages.parts import charts, marginals, messages, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
+from pages.parts.charts import Chart
 from pages.parts.component import component
 from pages.parts.pair import marked
 from pages.parts.select import adders, any_of, fields
@@ -208,8 +208,11 @@ def _draw_effect(
     key = _thumb_key(number, step)
     head["heard"] = sessions.get(_Thumb, key).heard
     chart = Chart(entry.key, key, recipes.ranked_by(step))
-    head |= {"mark": brush.told(chart), "of": 0}
-    heard = {"on_moved_change": partial(_hear, entry, run, number, key), "on_marked_change": partial(brush.hear, chart)}
+    head |= {"mark": charts.tell_mark(chart), "of": 0}
+    heard = {
+        "on_moved_change": partial(_hear, entry, run, number, key),
+        "on_marked_change": partial(charts.hear_mark, chart),
+    }
     sampled = None
     if step.mix and picked is not None:
         names = tuple(name for name, _ in step.mix)
