@@ -12,7 +12,7 @@ from clipsel_core.errors import ClipselError, PoolFormatError
 from pages.parts import charts, marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.distributions import kinds, ranks
-from pages.parts.pair import galleries, marked
+from pages.parts.pair import galleries
 
 _BINS = 128
 _QUANTILES = (5, 50, 95)
@@ -83,7 +83,7 @@ def _draw_marked(entry: Entry, name: str) -> None:
     else:
         recipe = recipes.draft_yaml(entry, state.open_run(entry))
         keeps = galleries.find_keeps(entry, recipe)
-        marked.draw_interval(entry, kinds.chart_of(entry, name), _BINS, keeps=keeps)
+        galleries.draw_marked_interval(entry, kinds.chart_of(entry, name), _BINS, keeps=keeps)
 
 
 def _draw_one(entry: Entry, name: str, *, log: bool) -> None:

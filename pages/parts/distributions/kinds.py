@@ -19,7 +19,7 @@ from clipsel_core.runs.columns import CLIP_SCORE, R_IMAGE, R_TEXT, S_CLIPLOSS
 from pages.parts import categories, charts, marginals, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.charts import Chart
-from pages.parts.pair import galleries, marked
+from pages.parts.pair import galleries
 
 _LONGEST_LABEL = 80
 _MOST_ROWS = 12
@@ -74,7 +74,9 @@ def draw_kinds(entry: Entry) -> None:
         )
         if charts.marked(chart, _BINS):
             among = {"kind": registry.title(entry, column), "value": categories.value_text(found.labels[place])}
-            marked.draw_interval(entry, chart, _BINS, bits=_kind_bits(entry, column, place), among=among, keeps=keeps)
+            galleries.draw_marked_interval(
+                entry, chart, _BINS, bits=_kind_bits(entry, column, place), among=among, keeps=keeps
+            )
 
 
 def _choose_kinds(found: Categories, column: str) -> list[int]:
@@ -103,7 +105,7 @@ def draw_marked_bars(entry: Entry, name: str) -> None:
     """Draws pairs with one of the values whose bars are marked."""
     found = categories.find_categories(entry, name)
     if found is not None:
-        marked.draw_marked_values(entry, chart_of(entry, name), found, min(len(found.labels), _MOST_ROWS))
+        galleries.draw_marked_values(entry, chart_of(entry, name), found, min(len(found.labels), _MOST_ROWS))
 
 
 def draw_values(entry: Entry, name: str) -> None:

@@ -32,7 +32,7 @@ from clipsel_core.runs.store import Run
 from pages.parts import categories, charts, marginals, messages, recipes, registry, sessions, words
 from pages.parts.catalog import Entry
 from pages.parts.charts import Chart
-from pages.parts.pair import marked
+from pages.parts.pair import galleries
 
 _BINS = 128
 _EXPECTED = {
@@ -182,7 +182,7 @@ def _draw_interval(slot: Slot, step: Between) -> None:
     shown = registry.title(entry, step.column)
     chart = Chart(entry.key, slot.key("between"), step.metric)
     charts.draw_histogram(shown, note, edges, layers, lines, chart=chart, height=110, unit=unit)
-    marked.draw_interval(entry, chart, _BINS)
+    galleries.draw_marked_interval(entry, chart, _BINS)
 
 
 def _draw_known(slot: Slot, step: Known) -> None:

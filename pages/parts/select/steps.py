@@ -53,7 +53,7 @@ from pages.parts import charts, marginals, messages, recipes, registry, sessions
 from pages.parts.catalog import Entry
 from pages.parts.charts import Chart
 from pages.parts.component import component
-from pages.parts.pair import marked
+from pages.parts.pair import galleries
 from pages.parts.select import adders, any_of, fields
 
 _PERMILLE = Shares.evenly(1000)
@@ -221,7 +221,7 @@ def _draw_effect(
         head["weights"] = [[fields.slider_class(slot, name), float(weight)] for name, weight in step.mix]
     _control(data=packed(head, settings, sampled), key=key, **heard)
     if picked is not None:
-        marked.draw_interval(entry, chart, COARSE, keeps=picked.selection.holds)
+        galleries.draw_marked_interval(entry, chart, COARSE, keeps=picked.selection.holds)
 
 
 def _thumb_key(number: int, step: ScoreStep) -> str:
