@@ -14,7 +14,7 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from pages.parts import categories, messages, recipes, registry, sessions, state
 from pages.parts.catalog import Entry
-from pages.parts.select import any_of
+from pages.parts.select import fields
 
 # A category with no more values begins with all of them ticked.
 _FEW_VALUES = 12
@@ -99,7 +99,7 @@ def _at_random(entry: Entry) -> AnyStep:
 
 def _any_of(entry: Entry) -> AnyStep:
     messages.show_note("Keeps pairs that pass one of several filters, which are set on its card.")
-    return AnyOf(any_of=(any_of.next_filter(entry),))
+    return AnyOf(any_of=(fields.next_filter(entry),))
 
 
 def _known(entry: Entry) -> AnyStep:

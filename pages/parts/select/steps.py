@@ -54,7 +54,7 @@ from pages.parts.catalog import Entry
 from pages.parts.charts import Chart
 from pages.parts.component import component
 from pages.parts.pair import galleries
-from pages.parts.select import adders, any_of, fields
+from pages.parts.select import adders, fields
 
 _PERMILLE = Shares.evenly(1000)
 _LAYERS = [
@@ -150,7 +150,7 @@ def draw_steps(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
             try:
                 with above if weighed else below:
                     if isinstance(step, AnyOf):
-                        any_of.draw_filters(entry, run, number, step)
+                        fields.draw_filters(entry, run, number, step)
                     else:
                         fields.draw_fields(fields.Slot(entry, run, number), step)
             except ClipselError as error:
