@@ -9,7 +9,7 @@ import streamlit as st
 from clipsel_core.curation.index.counts import Density, density
 from clipsel_core.curation.recipes.recipe import ScoreStep
 from clipsel_core.errors import ClipselError, PoolFormatError
-from pages.parts import charts, marginals, messages, recipes, registry, state, words
+from pages.parts import charts, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.distributions import kinds, ranks
 from pages.parts.pair import galleries
@@ -92,7 +92,7 @@ def _draw_one(entry: Entry, name: str, *, log: bool) -> None:
     if column.kind in ("category", "text"):
         kinds.draw_values(entry, name)
         return
-    spread = marginals.marginal(entry, name)
+    spread = registry.marginal(entry, name)
     if not spread.pairs:
         kinds.show_unscored(entry, name)
         return
@@ -125,7 +125,7 @@ def _two(entry: Entry) -> None:
     inside = int(found.counts.sum())
     if not inside:
         for name in dict.fromkeys((x, y)):
-            if not marginals.marginal(entry, name).pairs:
+            if not registry.marginal(entry, name).pairs:
                 kinds.show_unscored(entry, name)
                 return
         messages.show_empty("Nothing to draw", "No pair of this run has both of these scores.")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pages.parts import words
-from pages.parts.marginals import Marginal
 from pages.parts.pair import explanation
+from pages.parts.registry import Marginal
 from tests.pages.conftest import components, press
 from tests.pages.conftest import words as said
 from tests.pages.worlds import make_run

@@ -11,7 +11,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from pages.parts import marginals, recipes, registry, sessions, state, words
+from pages.parts import recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 from pages.parts.gallery import images, texts
@@ -63,7 +63,7 @@ def score_bars(entry: Entry, rows: np.ndarray, names: Sequence[str]) -> Bars:
     """Some metrics' scores of these rows, with the percentile in the run: a tuple a row."""
     columns = []
     for name in names:
-        spread, column = marginals.marginal(entry, name), []
+        spread, column = registry.marginal(entry, name), []
         for value in map(float, state.open_table(entry).take(name, rows)):
             percentile = spread.percentile(value) if np.isfinite(value) else None
             rank = "not scored" if percentile is None else "all alike" if spread.alike else words.percentile(percentile)

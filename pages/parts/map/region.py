@@ -16,7 +16,7 @@ from clipsel_core.curation.index import ordering
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import charts, marginals, messages, progress_bars, registry, state, words
+from pages.parts import charts, messages, progress_bars, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.charts import Chart, Layer, draw_histogram
 from pages.parts.gallery import pager
@@ -186,9 +186,9 @@ class _SortedList:
 def _draw_histogram(entry: Entry, chart: Chart, values: np.ndarray, what: str) -> None:
     """The region's scores in front of the run's, both over the same area."""
     metric = chart.column
-    everything = marginals.marginal(entry, metric)
+    everything = registry.marginal(entry, metric)
     edges, whole = everything.coarse(_BINS)
-    region = marginals.of_values(values, everything)
+    region = registry.marginal_of_values(values, everything)
     part = region.coarse(_BINS)[1]
     scaled = np.round(whole * (int(part.sum()) / max(int(whole.sum()), 1)), 1 if part.sum() < 1000 else 0)
     here, all_of = (words.decimal(spread.quantile(50)) for spread in (region, everything))

@@ -24,7 +24,7 @@ from clipsel_core.curation.recipes.recipe import (
 from clipsel_core.curation.selecting.selection import Judged, judge_pair
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.columns import CLIP_SCORE, R_IMAGE, R_TEXT, S_CLIPLOSS
-from pages.parts import marginals, messages, recipes, registry, state, words
+from pages.parts import messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
 
@@ -46,7 +46,7 @@ def draw_scores(entry: Entry, row: int) -> None:
     waterfall = _waterfall(entry, *parts) if np.isfinite(parts).all() else None
     scores = []
     for name, value in found.items():
-        metric, spread = registry.column_of(entry, name), marginals.marginal(entry, name)
+        metric, spread = registry.column_of(entry, name), registry.marginal(entry, name)
         edges, counts = spread.coarse(_BINS)
         known = {
             "title": registry.title(entry, name),
@@ -84,7 +84,7 @@ def _waterfall(entry: Entry, clip_score: float, r_image: float, r_text: float, s
         }
         for title, value, start, stop, kind in steps
     ]
-    image, text = (marginals.marginal(entry, name) for name in (R_IMAGE.name, R_TEXT.name))
+    image, text = (registry.marginal(entry, name) for name in (R_IMAGE.name, R_TEXT.name))
     usual, taken = image.quantile(50) + text.quantile(50), r_image + r_text
     compared = "about as much as" if abs(taken - usual) < 0.005 else "more than" if taken > usual else "less than"
     said = (
@@ -98,7 +98,7 @@ def _waterfall(entry: Entry, clip_score: float, r_image: float, r_text: float, s
     return {"title": title, "zero": -low / span, "steps": drawn, "text": said}
 
 
-def _rank_in_words(spread: marginals.Marginal, value: float, others: str) -> str:
+def _rank_in_words(spread: registry.Marginal, value: float, others: str) -> str:
     """How many of the others have less."""
     percent = spread.percentile(value)
     if not percent:

@@ -33,7 +33,7 @@ from clipsel_core.curation.recipes.recipe import (
 )
 from clipsel_core.errors import ClipselError, RecipeError
 from clipsel_core.runs.store import Run
-from pages.parts import categories, charts, marginals, messages, recipes, registry, sessions, words
+from pages.parts import charts, messages, recipes, registry, sessions, words
 from pages.parts.catalog import Entry
 from pages.parts.charts import Chart
 from pages.parts.pair import galleries
@@ -147,7 +147,7 @@ def _change(slot: Slot, told: Callable[[AnyStep], dict[str, Any]]) -> None:
 
 def _draw_values(slot: Slot, step: In) -> None:
     try:
-        found = categories.find_categories(slot.entry, step.column)
+        found = registry.find_categories(slot.entry, step.column)
     except ClipselError:  # Numbers, or a pool that is not at hand.
         found = None
     counts = dict(zip(found.labels, found.counts.tolist(), strict=True)) if found else {}
@@ -155,7 +155,7 @@ def _draw_values(slot: Slot, step: In) -> None:
         messages.show_note("It has many values, which cannot be listed: type those to keep, as they are written.")
 
     def label(value: str) -> str:
-        return f"{categories.value_text(value)} · {words.number(counts[value])}" if value in counts else value
+        return f"{registry.value_text(value)} · {words.number(counts[value])}" if value in counts else value
 
     key = slot.key("values")
     st.multiselect(
@@ -192,7 +192,7 @@ def _draw_interval(slot: Slot, step: Between) -> None:
         wide: dict[str, Any] = {"format": "%.10g", "width": 170, **ends}
         st.number_input("From", value=step.between[0], key=low, **wide)
         st.number_input("To", value=step.between[1], key=high, **wide)
-    spread = marginals.marginal(entry, step.metric)
+    spread = registry.marginal(entry, step.metric)
     edges, whole = spread.coarse(_BINS)
     passing = np.where((step.between[0] <= edges[1:]) & (edges[:-1] <= step.between[1]), whole, 0)
     lines = [charts.Mark(end, "") for end in step.between if edges[0] <= end <= edges[-1]]
@@ -428,12 +428,12 @@ def _made(entry: Entry, column: str, rule: str, old: Judge | None) -> Judge:
     match rule:
         case "at_least" | "at_most":
             kind = AtLeast if rule == "at_least" else AtMost
-            (limit,) = marginals.short_quantiles(entry, meant, (70,) if rule == "at_least" else (30,))
+            (limit,) = registry.short_quantiles(entry, meant, (70,) if rule == "at_least" else (30,))
             return kind.model_validate({**said, rule: limit})
         case "between":
-            return Between.model_validate({**said, rule: marginals.short_quantiles(entry, meant, (5, 95))})
+            return Between.model_validate({**said, rule: registry.short_quantiles(entry, meant, (5, 95))})
         case "in":
-            found = categories.find_categories(entry, column)
+            found = registry.find_categories(entry, column)
             values = old.in_ if isinstance(old, In) and same else found.labels[:1] if found else ("",)
             return In.model_validate({**said, "in": values})
         case "contains":

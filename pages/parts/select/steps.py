@@ -49,7 +49,7 @@ from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.columns import Mix, Standardise
 from clipsel_core.runs.store import Run
-from pages.parts import charts, marginals, messages, recipes, registry, sessions, state, words
+from pages.parts import charts, messages, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.charts import Chart
 from pages.parts.component import component
@@ -397,7 +397,7 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
         made: AnyStep = kind.model_validate(said)
     else:
         limit = _LIMITS[rule]
-        ends = marginals.short_quantiles(entry, metric, _FIRST_PERCENTILES[rule])
+        ends = registry.short_quantiles(entry, metric, _FIRST_PERCENTILES[rule])
         said[limit.kind] = ends if limit is Between else ends[0]
         made = limit.model_validate(said)
     recipes.change_step(entry, run, number, made)
@@ -477,7 +477,7 @@ class _Ruler:
         """What the control must know to draw the thumb where the step has it."""
         own, shared = getattr(step, step.kind), isinstance(step, ShareStep)
         value = float(own * 100) if shared else float(own)
-        last, digits = len(self.amounts) - 1, marginals.digits(self.pace)
+        last, digits = len(self.amounts) - 1, registry.digits_of(self.pace)
         place = min(max(round((value - self.start) / self.pace), 0), last)
         exact = plain_decimal(own * 100) if shared else f"{value:.15g}"
         return {
@@ -496,7 +496,7 @@ class _Ruler:
 def _ruler(entry: Entry, step: ScoreStep) -> _Ruler:
     if isinstance(step, ShareStep):
         return _Ruler(_PERMILLE, 0.0, 0.1, " %")
-    low, high, pace = marginals.scale(entry, step.metric)
+    low, high, pace = registry.thumb_scale(entry, step.metric)
     return _Ruler(_values(low, high, pace), low, pace, "")
 
 
@@ -504,7 +504,7 @@ def _ruler(entry: Entry, step: ScoreStep) -> _Ruler:
 def _values(low: float, high: float, pace: float) -> np.ndarray:
     """The short decimals from low to high that are `pace` apart."""
     return np.array(
-        [round(low + place * pace, marginals.digits(pace)) for place in range(round((high - low) / pace) + 1)]
+        [round(low + place * pace, registry.digits_of(pace)) for place in range(round((high - low) / pace) + 1)]
     )
 
 
