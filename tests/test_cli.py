@@ -24,8 +24,8 @@ from clipsel_core.curation.selecting import shards
 from clipsel_core.errors import ClipselError, PoolFormatError
 from clipsel_core.pool.images import open_images
 from clipsel_core.processes import child_environment
-from clipsel_core.runs.neighbours import neighbour_ranks
 from clipsel_core.runs.store import Run
+from clipsel_core.runs.whole_pool import neighbour_ranks
 from clipsel_core.status import read_status
 from tests.conftest import unit_rows, write_shard
 from tests.pool.making.test_extend import datacomp_pool, tars

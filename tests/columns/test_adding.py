@@ -38,9 +38,9 @@ from clipsel_core.errors import ClipselError, ColumnError, RecipeError, RunError
 from clipsel_core.places import Place
 from clipsel_core.processes import child_environment
 from clipsel_core.runs.added import add_target
-from clipsel_core.runs.dynamic import normsim_2d
 from clipsel_core.runs.local import score, sole_worker
 from clipsel_core.runs.store import Run, SealedFiles, description_files
+from clipsel_core.runs.whole_pool import normsim_2d
 from tests.conftest import unit_rows
 from tests.waiting import PATIENCE_S
 

@@ -10,9 +10,9 @@ import pytest
 
 from clipsel_core.errors import RunError, ScoringError
 from clipsel_core.pool.layout import open_pool, read_uids
-from clipsel_core.runs.dynamic import normsim_2d
 from clipsel_core.runs.local import score
 from clipsel_core.runs.store import Run
+from clipsel_core.runs.whole_pool import normsim_2d
 from tests import reference
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 
