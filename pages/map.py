@@ -12,7 +12,7 @@ from clipsel_core import uids
 from clipsel_core.curation.index.counts import within
 from pages.parts import messages, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import images, pager, texts
+from pages.parts.gallery import contents, pager
 from pages.parts.jobs import forms, jobs
 from pages.parts.map import canvas, colours, region
 from pages.parts.map.canvas import MapState, Points, Tip, View
@@ -121,9 +121,9 @@ def _tip(entry: Entry, colour: Colour, session: MapState, rows: np.ndarray) -> T
     if place is None or place >= len(rows):
         return None
     row = rows[place : place + 1]
-    known = texts.read_texts(entry, row, images.text_columns(entry))
+    known = contents.read_texts(entry, row, contents.text_columns(entry))
     uid = uids.to_hex(state.open_table(entry).uids_at(row))[0].as_py()
-    src = images.addresses(entry, [uid], known.get("url"))[0]
+    src = contents.addresses(entry, [uid], known.get("url"))[0]
     values = colours.colour_values(entry, colour)
     if values is None:
         said = ""

@@ -14,7 +14,7 @@ from clipsel_core import uids
 from pages.parts import recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
-from pages.parts.gallery import images, texts
+from pages.parts.gallery import contents
 
 _cards = component(
     "cards",
@@ -80,14 +80,14 @@ def cosine_bars(similarity: np.ndarray) -> Bars:
 def make_cards(entry: Entry, rows: np.ndarray, bars: Bars, keeps: state.Keeps | None = None) -> list[Card]:
     """The cards of these rows, in their order. bars: a tuple a card. keeps: tells which are kept, for the badge."""
     names = uids.to_hex(state.open_table(entry).uids_at(rows)).to_pylist()
-    known = texts.read_texts(entry, rows, images.text_columns(entry))
-    by_hand, lack = recipes.by_hand(entry, state.open_run(entry)), images.placeholder(entry)
+    known = contents.read_texts(entry, rows, contents.text_columns(entry))
+    by_hand, lack = recipes.by_hand(entry, state.open_run(entry)), contents.placeholder(entry)
     kept = [""] * len(rows) if keeps is None else ["kept" if mark else "dropped" for mark in keeps(rows)]
     hand = {"keep": "kept by hand", "drop": "dropped by hand"}
     return [
-        Card(name, src, caption[: texts.LONGEST_TEXT], shown, hand.get(by_hand.get(name, ""), badge), lack)
+        Card(name, src, caption[: contents.LONGEST_TEXT], shown, hand.get(by_hand.get(name, ""), badge), lack)
         for name, src, caption, shown, badge in zip(
-            names, images.addresses(entry, names, known.get("url")), known["caption"], bars, kept, strict=True
+            names, contents.addresses(entry, names, known.get("url")), known["caption"], bars, kept, strict=True
         )
     ]
 

@@ -27,7 +27,7 @@ from clipsel_core.tasks import Report, Task
 from pages.parts import charts, messages, progress_bars, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.charts import Chart
-from pages.parts.gallery import cards, images, pager, texts
+from pages.parts.gallery import cards, contents, pager
 from pages.parts.jobs import dialogs, forms
 from pages.parts.pair import pair
 from pages.parts.sessions import PairList
@@ -91,7 +91,7 @@ def draw_gallery(
         view.opened = sessions.OpenPair(gallery, listed, first + names.index(asked), closed)
     pair.draw_opened(entry, gallery=key)
     if page < pages:
-        texts.prefetch(entry, key, partial(listed.rows, page + 1), images.text_columns(entry))
+        contents.prefetch(entry, key, partial(listed.rows, page + 1), contents.text_columns(entry))
 
 
 def draw_sorted(

@@ -23,7 +23,7 @@ from clipsel_core.runs.columns import NEAREST, usual
 from clipsel_core.runs.store import TargetInfo
 from pages.parts import messages, progress_bars, recipes, registry, search_links, sessions, state, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards, images, pager, texts
+from pages.parts.gallery import cards, contents, pager
 from pages.parts.pair import explanation
 from pages.parts.search import queries, results
 from pages.parts.sessions import OpenPair
@@ -63,14 +63,14 @@ def _draw(entry: Entry) -> None:
     _header(view.opened)
     left, right = st.columns([2, 3], gap="medium")
     with left:
-        caption = known["caption"][: texts.LONGEST_TEXT] or "no caption"
-        src, lack = images.addresses(entry, [uid], [known["url"]])[0], images.placeholder(entry)
+        caption = known["caption"][: contents.LONGEST_TEXT] or "no caption"
+        src, lack = contents.addresses(entry, [uid], [known["url"]])[0], contents.placeholder(entry)
         pressed = partial(_handle_presses, entry)
         cards.draw_picture(src, key=_PICTURE, alt=caption, lack=lack, uid=uid, pressed=pressed)
         st.text(caption)
         explanation.show_steps(entry, row)
         _buttons(entry, uid)
-        url = known["url"][: texts.LONGEST_TEXT] or "none"
+        url = known["url"][: contents.LONGEST_TEXT] or "none"
         messages.show_facts({"uid": uid, "url": url, "row": words.number(row)})
     with right:
         tabs = {
