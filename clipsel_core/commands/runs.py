@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clipsel_core.errors import PoolFormatError, RunError, counted
+from clipsel_core.errors import PoolFormatError, RunError, counted, duration
 from clipsel_core.places import Place
 from clipsel_core.terminal import (
     A_PLACE,
@@ -140,7 +140,6 @@ def _print_forecast(
     """What scoring will take here, and what other GPUs are counted to take."""
     from clipsel_core.runs.cost import GPUS, SHARE_OF_PEAK, in_units
     from clipsel_core.runs.probe import forecast
-    from clipsel_core.status import duration
     from clipsel_core.workers import Machines
 
     found = forecast(plan, began_s, Machines(plan.devices, cluster, cpus))
