@@ -233,7 +233,7 @@ def plan_normsim_2d(
     report: Report = silent,
 ) -> Addition:
     """What adds NormSim_2-D, for add_together. Arguments and what is raised: as in add_normsim_2d."""
-    from clipsel_core.runs.whole_pool import normsim_2d
+    from clipsel_core.runs.whole_pool import normsim_2d_of_run
 
     start = Place.of_named(start)
     recipe = load_recipe(start)
@@ -245,7 +245,7 @@ def plan_normsim_2d(
 
     def find(run: Run) -> Iterator[Values]:
         mask = select(run, recipe).mask()
-        values = normsim_2d(run, mask, keep=keep, rounds=rounds, device=device, **options)
+        values = normsim_2d_of_run(run, mask, keep=keep, rounds=rounds, device=device, **options)
         column = Column(
             name=name,
             title="NormSim 2-D",

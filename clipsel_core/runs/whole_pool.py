@@ -45,7 +45,7 @@ _FIRST_PASS = 0.2
 _READ_AT_ONCE, _TILE = 8192, 1024
 
 
-def normsim_2d(
+def normsim_2d_of_run(
     run: Run,
     start: np.ndarray,
     *,

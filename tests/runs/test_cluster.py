@@ -26,7 +26,7 @@ from clipsel_core.runs.local import score
 from clipsel_core.runs.plan import plan_run
 from clipsel_core.runs.probe import forecast
 from clipsel_core.runs.store import Run, read_config
-from clipsel_core.runs.whole_pool import normsim_2d
+from clipsel_core.runs.whole_pool import normsim_2d_of_run
 from clipsel_core.scoring import normsim_2d as scoring_normsim_2d
 from clipsel_core.workers import AT_ONCE, Machines
 from tests.clusters import ENDS, FILLS_UP, Trap, three_nodes
@@ -255,10 +255,10 @@ def test_cluster__finds_normsim_2d_as_one_process_does(address, trap, pool, tmp_
         rewrite_npz(pool / "metadata" / "00000001.npz", compressed=True)
     run = score(pool if compressed else trap.pool, tmp_path / "run", **OPTIONS)
     start, options = np.arange(0, run.config.pairs, 2), {"keep": 20, "rounds": 4}
-    expected = normsim_2d(run, start, **options)
+    expected = normsim_2d_of_run(run, start, **options)
     assert not called
     trap.first_time(ENDS)
-    found = normsim_2d(run, start, cluster=address, **options)
+    found = normsim_2d_of_run(run, start, cluster=address, **options)
     assert trap.seen.exists() != compressed
     # Rows of compressed files are read once.
     assert bool(called) != compressed
@@ -456,7 +456,7 @@ def test_local_cluster__of_a_pool_and_a_run_in_a_store(trap, tmp_path, monkeypat
         ):
             run = score(pool, root, **OPTIONS, **more)
             run = add_target(run.root, "more", tmp_path / "more.npy", **more)
-            column = normsim_2d(run, np.arange(100), keep=20, rounds=4, **more)
+            column = normsim_2d_of_run(run, np.arange(100), keep=20, rounds=4, **more)
             files = {name: (run.root / name).read() for name, _ in run.root.files(".parquet")}
             found.append((files, column.tobytes()))
     assert len(found[0][0]) == 2 * SHARDS
