@@ -20,7 +20,7 @@ from pages.parts import charts, messages, progress_bars, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.charts import Chart, Layer, draw_histogram
 from pages.parts.gallery import pager
-from pages.parts.map import colours
+from pages.parts.map import canvas
 from pages.parts.map.canvas import Shape
 from pages.parts.pair import galleries
 
@@ -116,7 +116,7 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
             "Metric", names_of, format_func=registry.titles(entry), key="map_metric", width=170, **asked
         )
         order = st.segmented_control("First", _ORDERS, default="highest", required=True, key="map_order", **asked)
-    values = colours.scores_of(entry, metric)[member]
+    values = canvas.scores_of(entry, metric)[member]
     scored = ~np.isnan(values)
     if not scored.any():
         messages.show_empty(
