@@ -242,10 +242,9 @@ def embed_images(
 
     Example: clipsel embed-images demo/pool/shards images.npy --like demo/pool
     """
-    from clipsel_core.curation.exploring.searches import check_ending
     from clipsel_core.pool.layout import expect_teacher, open_pool
     from clipsel_core.pool.sources.look import open_source
-    from clipsel_core.runs.store import check_outside
+    from clipsel_core.runs.store import check_ending, check_outside
 
     if pretrained and not model:
         raise typer.BadParameter("it says which weights --model has: give both", param_hint="--pretrained")

@@ -275,9 +275,8 @@ def encode(
 
     Example: clipsel encode demo/run --text "two red birds" --out birds.npy
     """
-    from clipsel_core.curation.exploring.searches import check_ending
     from clipsel_core.npy import put_npy
-    from clipsel_core.runs.store import Run, check_outside
+    from clipsel_core.runs.store import Run, check_ending, check_outside
 
     if (text is None) == (image is None):
         raise typer.BadParameter("give one of --text and --image")
@@ -318,14 +317,8 @@ def search(
 
     Example: clipsel search demo/run --text "two red birds" --limit 10
     """
-    from clipsel_core.curation.exploring.searches import (
-        SearchQuery,
-        check_ending,
-        read_vector,
-        search_run,
-        write_search,
-    )
-    from clipsel_core.runs.store import Run, check_outside
+    from clipsel_core.curation.exploring.searches import ENDINGS, SearchQuery, read_vector, search_run, write_search
+    from clipsel_core.runs.store import Run, check_ending, check_outside
 
     named = {"text": text, "image": image and image.name, "uid": uid, "vector": vector}
     given = [(name, value) for name, value in named.items() if value is not None]
@@ -338,7 +331,7 @@ def search(
     if cluster and among == "map":
         raise typer.BadParameter("it goes with --among pool", param_hint="--cluster")
     if out:
-        check_ending(out)
+        check_ending(out, *ENDINGS)
         check_outside(out)
     opened = Run.open(run)
     query = uid or (read_vector(vector) if vector else _embedding_of(opened, text, image))
