@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipsel_core.curation.index.recent import Recent
+from clipsel_core.cache import Recent
 from clipsel_core.places import Place
 from pages.parts import stores
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, cast
 
-from clipsel_core.curation.index.recent import Recent
+from clipsel_core.cache import Recent
 from clipsel_core.places import Place, exactly
 
 FRESH_S, _REST = 5.0, 20
