@@ -20,7 +20,7 @@ from clipsel_core.pool.conventions import MEDIA_TYPES
 from clipsel_core.pool.images import Images, OrderedImages, OutOfOrder, open_images
 from clipsel_core.pool.making.decode import FORMATS, Unusable, decode, hush_pillow
 from clipsel_core.tasks import Report, Task
-from pages.parts import catalog, stamps, state
+from pages.parts import catalog, state
 from pages.parts.catalog import Entry
 
 _log = logging.getLogger(__name__)
@@ -123,9 +123,9 @@ class Finding:
             self._failed_s = time.monotonic()
             raise
 
-    def _now(self) -> stamps.Stamp:
-        of_run = stamps.of(self._run.root, "run.json")
-        return of_run + stamps.of(self.pool, "shards", "images") if self.pool else of_run
+    def _now(self) -> state.Stamp:
+        of_run = state.stamp_of(self._run.root, "run.json")
+        return of_run + state.stamp_of(self.pool, "shards", "images") if self.pool else of_run
 
 
 _findings: Recent[Finding] = Recent(_MOST_INDEXES)

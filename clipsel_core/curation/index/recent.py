@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -45,3 +45,9 @@ class Recent(Generic[T]):
             while len(self._known) > self._most:
                 self._known.popitem(last=False)
         return found
+
+    def forget(self, holds: Callable[[Any], bool]) -> None:
+        """Forgets what has such a name."""
+        with self._lock:
+            for name in [name for name in self._known if holds(name)]:
+                del self._known[name]
