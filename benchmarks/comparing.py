@@ -16,11 +16,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from clipsel_core.curation.exploring.agreement import align, measure_agreement, tops
+from clipsel_core.curation.exploring.agreement import align, measure_agreement, overlap, tops
 from clipsel_core.curation.index.index import open_indexed
 from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.live import boundary
-from clipsel_core.curation.selecting.overlap import overlap
 from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.curation.selecting.stability import stability
 from clipsel_core.runs.store import Run

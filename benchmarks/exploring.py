@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks.synthetic_run import write_run
 from benchmarks.table import Row
+from clipsel_core.curation.exploring.agreement import disagreement
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.index.concordance import disagreement
 from clipsel_core.curation.index.counts import group_means
 from clipsel_core.curation.index.index import open_indexed
 from clipsel_core.curation.index.ordering import Listing

@@ -21,9 +21,9 @@ from pathlib import Path
 from benchmarks.growth import Plot, publish, split
 from benchmarks.pools import write_pool
 from benchmarks.table import Row
+from clipsel_core.errors import duration
 from clipsel_core.runs.cost import GPUS, count_work, expect, in_units
 from clipsel_core.runs.store import RunConfig, TargetInfo, read_config
-from clipsel_core.status import duration
 
 FOLDER = Path(__file__).parent / "scale"
 _WIDTH, _PAIRS, _SHARD, _BATCH, _DIVISIONS = 64, (10_000, 100_000, 1_000_000, 12_800_000), 100_000, 4096, 2

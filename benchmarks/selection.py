@@ -16,7 +16,7 @@ from benchmarks import process
 from benchmarks.synthetic_run import write_run
 from benchmarks.table import Row, at_most
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.derived import Mix
+from clipsel_core.runs.columns import Mix
 from clipsel_core.runs.store import Run
 
 _PAIRS, _SHARDS, _ROUNDS = 12_800_000, 128, 3

@@ -17,7 +17,7 @@ from benchmarks.pools import clip_like_pairs
 from benchmarks.table import Row, at_least
 from benchmarks.turns import median_ratio, take_turns
 from clipsel_core.errors import ScoringError
-from clipsel_core.scoring import rounded
+from clipsel_core.scoring import tiled
 from clipsel_core.scoring.checks import check_precision
 from clipsel_core.scoring.reductions import log_sum_exp, max_abs
 from clipsel_core.scoring.threads import float32_products, for_each
@@ -38,7 +38,7 @@ def normalizer_rows(batch_size: int, rounds: int, *, ratio_to_hold: float) -> li
         **_products(),
     }
     if _has_bf16():
-        contenders["bf16"] = lambda: rounded.log_sum_exp(*half, temperature=TEMPERATURE)
+        contenders["bf16"] = lambda: tiled.rounded_log_sum_exp(*half, temperature=TEMPERATURE)
     times = take_turns(contenders, rounds)
     ratios = {name: median_ratio(times[name], times["ours"]) for name in ("materialising", "in place")}
     flops = 2 * batch_size**2 * WIDTH

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Loads and runs the command line."""
     try:
-        from clipsel_core.cli import main as run
+        from clipsel_core.cli import run
 
         run()
     except KeyboardInterrupt:

@@ -1,8 +1,9 @@
-"""What of the user's cache is kept, where it is full? What was used last, up to one size.
+"""What is kept of what was worked out, where there is no room for all of it? What was used last.
 
-In it lies what was made of runs that cannot be written to, or lie in a store: their index, where their pool's images
-are, what was asked of a teacher. Each run has a folder there, which goes as a whole, and not while any process uses it.
-Runs on this machine that can be written to have theirs beside the scores; it counts for nothing here.
+In memory, `Recent` keeps the answers asked for last. On the disk, the user's cache holds up to one size of what was
+made of runs that cannot be written to, or lie in a store: their index, where their pool's images are, what was asked of
+a teacher. Each run has a folder there, which goes as a whole, and not while any process uses it. Runs on this machine
+that can be written to have theirs beside the scores; it counts for nothing here.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import errno
 import fcntl
 import os
 import shutil
+import threading
 import weakref
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from clipsel_core.errors import ClipselError, quoted
 from clipsel_core.files import cache_folder
@@ -24,6 +28,7 @@ VARIABLE = "CLIPSEL_CACHE_GB"
 
 _USUAL, _SHARE = 50 * 10**9, 4
 _LOCK = ".in-use"
+T = TypeVar("T")
 
 
 class Hold:
@@ -164,3 +169,46 @@ def _locked(folder: Path, how: int) -> int | None:
             if os.path.samestat(os.fstat(file), os.stat(folder / _LOCK)):
                 return file
         os.close(file)
+
+
+class Recent(Generic[T]):
+    """The answers asked for last, by name. Two that ask for the same at once may both work it out.
+
+    >>> recent = Recent(2)
+    >>> recent.get("a", lambda: 1), recent.get("a", lambda: 2), recent.peek("b")
+    (1, 1, None)
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._known: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, name: Hashable, find: Callable[[], T]) -> T:
+        """What is known by this name, else what `find` finds."""
+        with self._lock:
+            if name in self._known:
+                self._known.move_to_end(name)
+                return self._known[name]
+        return self.put(name, find())
+
+    def peek(self, name: Hashable) -> T | None:
+        """What is known by this name, None where nothing is."""
+        with self._lock:
+            if name in self._known:
+                self._known.move_to_end(name)
+            return self._known.get(name)
+
+    def put(self, name: Hashable, found: T) -> T:
+        """Remembers it by this name, and gives it back."""
+        with self._lock:
+            self._known[name] = found
+            self._known.move_to_end(name)
+            while len(self._known) > self._most:
+                self._known.popitem(last=False)
+        return found
+
+    def forget(self, holds: Callable[[Any], bool]) -> None:
+        """Forgets what has such a name."""
+        with self._lock:
+            for name in [name for name in self._known if holds(name)]:
+                del self._known[name]

@@ -104,7 +104,7 @@ def _interrupt(number: int, _: object) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> None:
+def run() -> None:
     """Runs the command line and exits with its code. Asked to terminate, it ends as if interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
     # Shells have what they start in the background ignore it.

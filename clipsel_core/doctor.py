@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from clipsel_core import cache
 from clipsel_core.errors import ClipselError
-from clipsel_core.tasks import allowed_cores
+from clipsel_core.tasks import allowed_cores, lines_of
 
 State = Literal["ok", "absent", "wrong"]
 
@@ -84,7 +84,7 @@ def _required(lines: Iterable[str]) -> Iterator[Finding]:
 
 def _devices() -> Iterator[Finding]:
     cpu: dict[str, str] = {}  # what Linux says of its first core
-    for line in _lines("/proc/cpuinfo"):
+    for line in lines_of(Path("/proc/cpuinfo")):
         name, _, value = line.partition(":")
         cpu.setdefault(name.strip(), value.strip())
     yield Finding("devices", "cpu", f"{allowed_cores()} cores, {cpu.get('model name') or platform.machine()}")
@@ -92,7 +92,7 @@ def _devices() -> Iterator[Finding]:
     known = [name for flag, name in _FEATURES.items() if flag in flags]
     yield Finding("devices", "cpu features", ", ".join(known) or "none known", "ok" if known else "absent")
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
-    free = next((line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")), None)
+    free = next((line.split()[1] for line in lines_of(Path("/proc/meminfo")) if line.startswith("MemAvailable:")), None)
     available = "" if free is None else f", {int(free) * 1024 / _GIB:.1f} GiB available"
     yield Finding("devices", "memory", f"{total:.1f} GiB{available}")
     try:
@@ -109,13 +109,6 @@ def _devices() -> Iterator[Finding]:
         yield Finding("devices", f"cuda:{place}", value, remedy=kernels)
     if not count:
         yield Finding("devices", "gpu", "none that torch can use", "absent", "clipsel computes on the CPU")
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(errors="replace").splitlines()
-    except OSError:
-        return []
 
 
 def _teachers(folder: Path | None) -> Iterator[Finding]:

@@ -71,6 +71,20 @@ def things_of(number: float, things: str) -> str:
     return things.removesuffix("s") if int(number) == 1 else things
 
 
+def duration(seconds: float) -> str:
+    """A length of time in the two largest units that matter: 3725 is 1 h 2 min."""
+    if seconds < 1:
+        return "less than 1 s"
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    return f"{seconds // 86400} d {seconds % 86400 // 3600} h"
+
+
 def parts(error: ClipselError | OSError) -> dict[str, Any]:
     """An error as values that JSON can hold, for another process; `from_parts` makes it again there."""
     if isinstance(error, ClipselError):

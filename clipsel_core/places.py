@@ -365,17 +365,18 @@ class Place:
                 found.append((name, int(info.get("size") or 0)))
         return sorted(found)
 
-    def open(self, *, in_places: bool = False) -> BinaryIO:
+    def open(self, *, in_places: bool = False, size: int | None = None) -> BinaryIO:
         """The file, to read and to seek in; a remote one is read ahead in pieces, never as a whole.
 
         in_places: whether it is read here and there, so that little more is asked of a store than is read.
+        size: its bytes, for who knows them; then a store is not asked for them.
         """
         fs = self.fs
         if fs is None:
             expect_regular(self._checked())
             return open(self.path, "rb")
         if in_places:
-            return io.BufferedReader(_InPlaces(self), _PIECE)
+            return io.BufferedReader(_InPlaces(self, size), _PIECE)
         return io.BufferedReader(_Steady(self._ask(lambda: fs.open(self.path, "rb")), self._ask), _READ_AHEAD)
 
     def read(self, offset: int = 0, length: int | None = None) -> bytes:
@@ -674,8 +675,8 @@ def why_unread(error: OSError) -> str:
 class _InPlaces(io.RawIOBase):
     """A remote file that is read here and there; its end, where directories of what is in it lie, is asked for once."""
 
-    def __init__(self, place: Place) -> None:
-        self._place, self._size, self._at = place, place.size(), 0
+    def __init__(self, place: Place, size: int | None) -> None:
+        self._place, self._size, self._at = place, place.size() if size is None else size, 0
         self._end = memoryview(bytearray(min(self._size, _END)))
         # At once: zipfile takes an OSError at the end of a file for no zip.
         place.read_into(self._end, self._size - len(self._end))

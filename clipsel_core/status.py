@@ -165,20 +165,6 @@ def read_status(path: str | os.PathLike[str]) -> Status:
         raise ClipselError(path, expected="how far the run is", found=found, remedy=remedy) from error
 
 
-def duration(seconds: float) -> str:
-    """A length of time in the two largest units that matter: 3725 is 1 h 2 min."""
-    if seconds < 1:
-        return "less than 1 s"
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    if seconds < 48 * 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
-    return f"{seconds // 86400} d {seconds % 86400 // 3600} h"
-
-
 def _without_numbers(note: str) -> str:
     return re.sub(r"[\d.,]", "", note)
 

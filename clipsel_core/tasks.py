@@ -255,7 +255,7 @@ def allowed_cores() -> int:
 def _quota(membership: Path, groups: Path) -> float:
     """The least time, in cores, that a control group of this process or one above it allows; many where none does."""
     found = float(1 << 20)
-    for line in _lines(membership):  # none where this is no Linux, or nothing can be seen
+    for line in lines_of(membership):  # none where this is no Linux, or nothing can be seen
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -265,14 +265,15 @@ def _quota(membership: Path, groups: Path) -> float:
         for folder in (base / path.lstrip("/"), *(base / path.lstrip("/")).parents):
             if not folder.is_relative_to(base):
                 continue
-            words = [word for name in names for line in _lines(folder / name) for word in line.split()]
+            words = [word for name in names for line in lines_of(folder / name) for word in line.split()]
             if len(words) == 2 and words[0] != "max" and int(words[0]) > 0:
                 found = min(found, int(words[0]) / int(words[1]))
     return found
 
 
-def _lines(file: Path) -> list[str]:
+def lines_of(file: Path) -> list[str]:
+    """The lines of a file of the system's; none where it cannot be read."""
     try:
-        return file.read_text(encoding="utf-8").splitlines()
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from clipsel_core.curation.exploring.agreement import Overlap, overlap
 from clipsel_core.curation.recipes.recipe import AnyStep, Change, Intersect, differences, load_recipe
-from clipsel_core.curation.selecting.overlap import Overlap, overlap
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task

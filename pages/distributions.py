@@ -9,10 +9,10 @@ import streamlit as st
 from clipsel_core.curation.index.counts import Density, density
 from clipsel_core.curation.recipes.recipe import ScoreStep
 from clipsel_core.errors import ClipselError, PoolFormatError
-from pages.parts import brush, charts, marginals, messages, recipes, registry, state, words
+from pages.parts import charts, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.distributions import kinds, ranks
-from pages.parts.pair import galleries, marked
+from pages.parts.pair import galleries
 
 _BINS = 128
 _QUANTILES = (5, 50, 95)
@@ -72,7 +72,7 @@ def _each(entry: Entry) -> None:
                     messages.show_error(error, f"{registry.title(entry, name)} cannot be drawn")
         # Below both, so that neither is pulled apart.
         for name in row:
-            if brush.marked(kinds.chart_of(entry, name), _BINS):
+            if charts.marked(kinds.chart_of(entry, name), _BINS):
                 _draw_marked(entry, name)
 
 
@@ -83,7 +83,7 @@ def _draw_marked(entry: Entry, name: str) -> None:
     else:
         recipe = recipes.draft_yaml(entry, state.open_run(entry))
         keeps = galleries.find_keeps(entry, recipe)
-        marked.draw_interval(entry, kinds.chart_of(entry, name), _BINS, keeps=keeps)
+        galleries.draw_marked_interval(entry, kinds.chart_of(entry, name), _BINS, keeps=keeps)
 
 
 def _draw_one(entry: Entry, name: str, *, log: bool) -> None:
@@ -92,7 +92,7 @@ def _draw_one(entry: Entry, name: str, *, log: bool) -> None:
     if column.kind in ("category", "text"):
         kinds.draw_values(entry, name)
         return
-    spread = marginals.marginal(entry, name)
+    spread = registry.marginal(entry, name)
     if not spread.pairs:
         kinds.show_unscored(entry, name)
         return
@@ -125,7 +125,7 @@ def _two(entry: Entry) -> None:
     inside = int(found.counts.sum())
     if not inside:
         for name in dict.fromkeys((x, y)):
-            if not marginals.marginal(entry, name).pairs:
+            if not registry.marginal(entry, name).pairs:
                 kinds.show_unscored(entry, name)
                 return
         messages.show_empty("Nothing to draw", "No pair of this run has both of these scores.")

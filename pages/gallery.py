@@ -12,7 +12,7 @@ import streamlit as st
 from clipsel_core.curation.exploring.captions import MOST_WORDS, CaptionScan
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.ordering import Listing, ListOrder
-from pages.parts import categories, marginals, messages, progress_bars, recipes, registry, sessions, state, words
+from pages.parts import messages, progress_bars, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms
@@ -124,8 +124,8 @@ def _order_controls(entry: Entry, view: View, names: list[str]) -> None:
                 view.centre = st.number_input("Score", value=0.0, step=0.01, key="score", **wide)
             else:
                 percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, key="percentile", **wide)
-                view.centre = marginals.marginal(entry, view.metric).quantile(percent)
-        kinds, titles = categories.kind_columns(entry, keys=("kind",)), registry.titles(entry)
+                view.centre = registry.marginal(entry, view.metric).quantile(percent)
+        kinds, titles = registry.kind_columns(entry, keys=("kind",)), registry.titles(entry)
         view.kind = st.selectbox(
             "Kind", kinds, None, titles, key="kind", placeholder="every kind", width=150, **_SHARED
         )
@@ -139,12 +139,12 @@ def _leave_interval() -> None:
 
 def _kind_controls(entry: Entry, view: View, kind: str) -> None:
     """Which values of a category pairs must have one of."""
-    found = categories.find_categories(entry, kind)
+    found = registry.find_categories(entry, kind)
     if found is None:
-        messages.show_note(categories.too_many(registry.title(entry, kind)))
+        messages.show_note(registry.too_many_values(registry.title(entry, kind)))
         return
     title = words.as_markdown(registry.title(entry, kind))
-    named: dict[str, Any] = {"format_func": categories.value_text, "placeholder": "all; type to find a value"}
+    named: dict[str, Any] = {"format_func": registry.value_text, "placeholder": "all; type to find a value"}
     view.values = tuple(st.multiselect(f"Values of {title}", found.labels, key="value", **named, **_SHARED))
 
 
@@ -200,9 +200,9 @@ def _list_pairs(entry: Entry, view: View, recipe: str, scan: CaptionScan | None)
             bits = kept if view.shown == "kept" else bitmaps.first(len(state.open_table(entry))) & ~kept
         if scan is not None:
             bits = scan.bits.copy() if bits is None else scan.bits & bits
-        found = categories.find_categories(entry, view.kind) if view.kind and view.values else None
+        found = registry.find_categories(entry, view.kind) if view.kind and view.values else None
         if found is not None:
-            of_kind = categories.bits_of(found, view.values)
+            of_kind = registry.bits_of_labels(found, view.values)
             bits = of_kind if bits is None else of_kind & bits
         ranking = state.ranking(entry, view.metric)
         if view.low is not None or view.high is not None:
@@ -249,7 +249,7 @@ def _jump(entry: Entry, view: View, listing: Listing) -> None:
     if percent is None:
         return
     st.session_state["jump"] = None
-    value = marginals.marginal(entry, view.metric).quantile(percent)
+    value = registry.marginal(entry, view.metric).quantile(percent)
     below, above = (listing.place_of(value, way) for way in ("ascending", "descending"))
     # The first that has the score; where none has, the lowest above it.
     place = below if view.order == "lowest" else above - (below + above == len(listing))

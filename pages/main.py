@@ -13,7 +13,7 @@ import streamlit as st
 
 from clipsel_core.errors import ClipselError
 from pages.parts import catalog, links, messages, progress_bars, routes, sessions, state, warming
-from pages.parts.gallery import images
+from pages.parts.gallery import contents
 from pages.parts.jobs import dialogs, forms, jobs
 from pages.parts.select import steps
 
@@ -143,14 +143,14 @@ else:
         with st.sidebar:
             links.draw_copy_button(here, link)
             jobs.draw_glance()
-            images.show_switch(here)
+            contents.show_switch(here)
         if not progress_bars.is_open(here, "the run", stopped="Stopped: the run cannot be shown without."):
             st.stop()
         links.show_news(link)
         above = st.container()
         page.run()
         with above:
-            images.show_search()
+            contents.show_search()
         warming.page_drawn()
     except (ClipselError, OSError) as error:
         messages.show_error(messages.error_text(error), "This run cannot be shown as it is")

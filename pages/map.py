@@ -12,11 +12,10 @@ from clipsel_core import uids
 from clipsel_core.curation.index.counts import within
 from pages.parts import messages, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import images, pager, texts
+from pages.parts.gallery import contents, pager
 from pages.parts.jobs import forms, jobs
-from pages.parts.map import canvas, colours, region
-from pages.parts.map.canvas import MapState, Points, Tip, View
-from pages.parts.map.colours import AMOUNT, KEPT, Colour
+from pages.parts.map import canvas, region
+from pages.parts.map.canvas import AMOUNT, KEPT, Colour, MapState, Points, Tip, View
 from pages.parts.pair import pair
 
 _MOST_POINTS = 2_000
@@ -67,10 +66,10 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     if recipes.draft_yaml(entry, state.open_run(entry)) != shown.recipe:
         st.rerun()
     session, places = sessions.get(MapState, entry.key), state.open_map(entry)
-    whole, colour = colours.map_span(entry), shown.colour
+    whole, colour = canvas.map_span(entry), shown.colour
     span = session.span or whole
-    found = colours.cells_of(entry, colour, span)
-    scale = colours.scale_of(entry, colour, found)
+    found = canvas.cells_of(entry, colour, span)
+    scale = canvas.scale_of(entry, colour, found)
     on_map, scored = len(places.rows), words.pairs(len(state.open_table(entry)))
     messages.show_title(f"{colour.title(entry)}: {words.number(on_map)} of {scored} on the map")
     few = found.pairs < _MOST_POINTS
@@ -82,10 +81,10 @@ def _draw(entry: Entry, shown: _Shown) -> None:
         span=span,
         seen=found.pairs,
         said=f"{'all' if found.pairs == len(places.rows) else words.number(found.pairs)} in view",
-        image=colours.image_address(entry, colour, span),
-        bar=colours.legend_of(entry, colour, found, scale),
+        image=canvas.image_address(entry, colour, span),
+        bar=canvas.legend_of(entry, colour, found, scale),
         labels=shown.names.labels if shown.names else [],
-        points=colours.points_in(entry, colour, found, scale) if few else Points(),
+        points=canvas.points_in(entry, colour, found, scale) if few else Points(),
         shape=session.shape,
     )
     key, rows = f"map {entry.key}", places.rows[within(found.span, places.x, places.y)] if few else places.rows[:0]
@@ -121,10 +120,10 @@ def _tip(entry: Entry, colour: Colour, session: MapState, rows: np.ndarray) -> T
     if place is None or place >= len(rows):
         return None
     row = rows[place : place + 1]
-    known = texts.read_texts(entry, row, images.text_columns(entry))
+    known = contents.read_texts(entry, row, contents.text_columns(entry))
     uid = uids.to_hex(state.open_table(entry).uids_at(row))[0].as_py()
-    src = images.addresses(entry, [uid], known.get("url"))[0]
-    values = colours.colour_values(entry, colour)
+    src = contents.addresses(entry, [uid], known.get("url"))[0]
+    values = canvas.colour_values(entry, colour)
     if values is None:
         said = ""
     else:

@@ -15,7 +15,7 @@ from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS, usual
 from clipsel_core.runs.cost import in_units
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status, read_status
-from pages.parts import marginals, messages, recipes, registry, sessions, state, stores, words
+from pages.parts import messages, recipes, registry, sessions, state, stores, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms, jobs, machine
@@ -68,7 +68,7 @@ def show(entry: Entry) -> None:
 
 def _glimpse(entry: Entry) -> None:
     st.subheader("A few pairs at random")
-    known = [name for name in registry.own_numbers(entry) if marginals.marginal(entry, name).pairs]
+    known = [name for name in registry.own_numbers(entry) if registry.marginal(entry, name).pairs]
     if not known:
         messages.show_empty(
             "Nothing to show", "No pair of this run has a score: look at the pool's embeddings, then score."
@@ -221,7 +221,7 @@ def _damage(entry: Entry, run: Run) -> ClipselError | None:
     try:
         if state.scored_pairs(entry):
             for name in run.metrics:
-                marginals.marginal(entry, name)
+                registry.marginal(entry, name)
     except ClipselError as error:
         return error
     return None
@@ -233,7 +233,7 @@ def _scores(entry: Entry, run: Run) -> None:
         return
     rows = []
     for name in registry.own_numbers(entry):
-        spread = marginals.marginal(entry, name)
+        spread = registry.marginal(entry, name)
         low, median, high = (words.unsigned_zero(spread.quantile(percent)) for percent in (5, 50, 95))
         drawn = spread.coarse(_SPARK_BINS)[1].tolist()
         rows.append(

@@ -24,8 +24,8 @@ from clipsel_core.curation.selecting import shards
 from clipsel_core.errors import ClipselError, PoolFormatError
 from clipsel_core.pool.images import open_images
 from clipsel_core.processes import child_environment
-from clipsel_core.runs.neighbours import neighbour_ranks
 from clipsel_core.runs.store import Run
+from clipsel_core.runs.whole_pool import neighbour_ranks
 from clipsel_core.status import read_status
 from tests.conftest import unit_rows, write_shard
 from tests.pool.making.test_extend import datacomp_pool, tars
@@ -368,7 +368,7 @@ def test_errors__bad_input_is_one_line_and_exit_code_1(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["clipsel", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        cli.run()
     shown = capfd.readouterr()
     assert (stopped.value.code, shown.out) == (1, "")
     assert shown.err.startswith(message)
@@ -443,7 +443,7 @@ from clipsel_core.errors import PoolFormatError
 cli._GRACE_S = 3
 threading.Timer(0.5, os.kill, (os.getpid(), {int(number)})).start()
 cli.app = lambda: exec({work!r}, globals())
-cli.main()
+cli.run()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
     said = done.stderr.splitlines()[-1:] if work == _A_DEAF_LIBRARY else done.stderr.splitlines()
@@ -622,7 +622,7 @@ def test_add_column__interrupted_nobody_sees_it_and_started_again_it_has_the_sam
 from clipsel_core.places import Place
 Place.write_json = lambda *_: {ending}
 from clipsel_core import cli
-cli.main()
+cli.run()
 """
     killed = subprocess.run([sys.executable, "-c", script, *command], cwd=demo, env=child_environment())
     assert killed.returncode == -signal.SIGKILL

@@ -81,7 +81,7 @@ def test_module_command__a_teacher(monkeypatch):
 
 def test_server_context__embed_as_installed(hostile, tmp_path):
     """The installed command is a script elsewhere, whose Python looks into the current folder for nothing."""
-    (tmp_path / "clipsel").write_text("from clipsel_core.cli import main\nif __name__ == '__main__':\n    main()\n")
+    (tmp_path / "clipsel").write_text("from clipsel_core.cli import run\nif __name__ == '__main__':\n    run()\n")
     source, teacher = write_tars(tmp_path / "in"), write_teacher(tmp_path / "teacher", 0)
     words = [sys.executable, tmp_path / "clipsel", "embed", source, "pool", "--model", f"local-dir:{teacher}"]
     done = subprocess.run([*words, "--arch", "a"], env=child_environment(), capture_output=True, text=True)

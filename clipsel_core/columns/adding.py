@@ -211,7 +211,7 @@ def add_normsim_2d(
 ) -> AddedColumn:
     """Adds NormSim_2-D of the pairs that a recipe keeps to a finished run.
 
-    start: the recipe's file. keep: the share of the pool that remains. All others: as runs.dynamic.
+    start: the recipe's file. keep: the share of the pool that remains. All others: as runs.whole_pool.
     Raises: RecipeError on the recipe, ScoringError where keep or rounds do not fit; else as import_column.
     """
     options: dict[str, Any] = {"cluster": cluster, "cpus_per_worker": cpus_per_worker, "report": report}
@@ -233,7 +233,7 @@ def plan_normsim_2d(
     report: Report = silent,
 ) -> Addition:
     """What adds NormSim_2-D, for add_together. Arguments and what is raised: as in add_normsim_2d."""
-    from clipsel_core.runs.dynamic import normsim_2d
+    from clipsel_core.runs.whole_pool import normsim_2d_of_run
 
     start = Place.of_named(start)
     recipe = load_recipe(start)
@@ -245,7 +245,7 @@ def plan_normsim_2d(
 
     def find(run: Run) -> Iterator[Values]:
         mask = select(run, recipe).mask()
-        values = normsim_2d(run, mask, keep=keep, rounds=rounds, device=device, **options)
+        values = normsim_2d_of_run(run, mask, keep=keep, rounds=rounds, device=device, **options)
         column = Column(
             name=name,
             title="NormSim 2-D",
@@ -272,12 +272,12 @@ def plan_neighbours(
 ) -> Addition:
     """What adds the place among a target's nearest, for add_together. name: NEIGHBOUR_RANK and the target's name.
 
-    target, most, device, report: as runs.neighbours and runs.targets.
+    target, most, device, report: as runs.whole_pool and runs.targets.
     Raises: TargetError where the target holds no embeddings; what opening the run's pool and the target raises.
     """
     from clipsel_core.runs.added import scored_pool
-    from clipsel_core.runs.neighbours import neighbour_ranks
     from clipsel_core.runs.targets import load_target
+    from clipsel_core.runs.whole_pool import neighbour_ranks
 
     opened, called = Run.open(root), name.removeprefix(NEIGHBOUR_RANK)
     pool, arch = scored_pool(opened)

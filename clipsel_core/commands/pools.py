@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 _MOST_NAMES = 20
 
+CheckOption = Annotated[bool, typer.Option("--check", help="Look at the source and the pool alone, and write nothing.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+ImageColumnOption = Annotated[
+    str | None, typer.Option(help="A table's column of paths or images.", show_default="guessed")
+]
+
 
 def inspect(
     pool: PoolArgument,
@@ -112,9 +118,7 @@ def embed(
             show_default="told by looking",
         ),
     ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="A table's column of paths or images.", show_default="guessed")
-    ] = None,
+    image_column: ImageColumnOption = None,
     text_column: Annotated[str | None, typer.Option(help="A table's captions.", show_default="guessed")] = None,
     shard_size: Annotated[
         int | None, typer.Option(min=1, help="Pairs to a shard.", show_default="100000, or as begun")
@@ -136,15 +140,13 @@ def embed(
             show_default="all, or as begun",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: DeviceOption = "auto",
     precision: Annotated[
         str, typer.Option(help="float32, bf16, fp16, or auto: the fastest of them that keeps the embeddings.")
     ] = "auto",
     cluster: ClusterOption = None,
     cpus_per_worker: CpusOption = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Look at the source and the pool alone, and write nothing.")
-    ] = False,
+    check: CheckOption = False,
 ) -> None:
     """Make a pool of images and captions.
 
@@ -222,18 +224,14 @@ def embed_images(
         str | None,
         typer.Option("--format", help="One of embed's formats of images.", show_default="told by looking"),
     ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="A table's column of paths or images.", show_default="guessed")
-    ] = None,
+    image_column: ImageColumnOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images to a batch of the teacher.")] = 64,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that decode.", show_default="one a core")
     ] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger images are rejected.")] = 64_000_000,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    check: Annotated[
-        bool, typer.Option("--check", help="Look at the source and the pool alone, and write nothing.")
-    ] = False,
+    device: DeviceOption = "auto",
+    check: CheckOption = False,
 ) -> None:
     """Embed images with the teacher of a pool. Captions are not needed.
 
@@ -242,10 +240,9 @@ def embed_images(
 
     Example: clipsel embed-images demo/pool/shards images.npy --like demo/pool
     """
-    from clipsel_core.curation.exploring.searches import check_ending
     from clipsel_core.pool.layout import expect_teacher, open_pool
     from clipsel_core.pool.sources.look import open_source
-    from clipsel_core.runs.store import check_outside
+    from clipsel_core.runs.store import check_ending, check_outside
 
     if pretrained and not model:
         raise typer.BadParameter("it says which weights --model has: give both", param_hint="--pretrained")

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clipsel_core.errors import PoolFormatError, RunError, counted
+from clipsel_core.errors import PoolFormatError, RunError, counted, duration
 from clipsel_core.places import Place
 from clipsel_core.terminal import (
     A_PLACE,
@@ -140,7 +140,6 @@ def _print_forecast(
     """What scoring will take here, and what other GPUs are counted to take."""
     from clipsel_core.runs.cost import GPUS, SHARE_OF_PEAK, in_units
     from clipsel_core.runs.probe import forecast
-    from clipsel_core.status import duration
     from clipsel_core.workers import Machines
 
     found = forecast(plan, began_s, Machines(plan.devices, cluster, cpus))
@@ -276,9 +275,8 @@ def encode(
 
     Example: clipsel encode demo/run --text "two red birds" --out birds.npy
     """
-    from clipsel_core.curation.exploring.searches import check_ending
     from clipsel_core.npy import put_npy
-    from clipsel_core.runs.store import Run, check_outside
+    from clipsel_core.runs.store import Run, check_ending, check_outside
 
     if (text is None) == (image is None):
         raise typer.BadParameter("give one of --text and --image")
@@ -319,14 +317,8 @@ def search(
 
     Example: clipsel search demo/run --text "two red birds" --limit 10
     """
-    from clipsel_core.curation.exploring.searches import (
-        SearchQuery,
-        check_ending,
-        read_vector,
-        search_run,
-        write_search,
-    )
-    from clipsel_core.runs.store import Run, check_outside
+    from clipsel_core.curation.exploring.searches import ENDINGS, SearchQuery, read_vector, search_run, write_search
+    from clipsel_core.runs.store import Run, check_ending, check_outside
 
     named = {"text": text, "image": image and image.name, "uid": uid, "vector": vector}
     given = [(name, value) for name, value in named.items() if value is not None]
@@ -339,7 +331,7 @@ def search(
     if cluster and among == "map":
         raise typer.BadParameter("it goes with --among pool", param_hint="--cluster")
     if out:
-        check_ending(out)
+        check_ending(out, *ENDINGS)
         check_outside(out)
     opened = Run.open(run)
     query = uid or (read_vector(vector) if vector else _embedding_of(opened, text, image))

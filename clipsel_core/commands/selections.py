@@ -170,9 +170,9 @@ def compare(
 
     Example: clipsel compare demo/run demo/run/recipes/clip_score_30.yaml subset.npy
     """
+    from clipsel_core.curation.exploring.agreement import listed_pairs, overlap
     from clipsel_core.curation.index.score_table import ScoreTable
     from clipsel_core.curation.recipes.recipe import differences, load_recipe
-    from clipsel_core.curation.selecting.overlap import listed_pairs, overlap
     from clipsel_core.curation.selecting.selection import select as select_pairs
 
     if len(selections) < 2 or len(set(selections)) < len(selections):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsel_core.cache import VARIABLE
+from clipsel_core.errors import RunError, reason_of
 from clipsel_core.files import bundled
 from clipsel_core.places import protocol_of
 from clipsel_core.terminal import Meter, print_table, say
+
+# What the dashboard and the commands write beside a run; files whose names begin with a dot are locks and leftovers.
+_MADE = ("added", "cache", "exports", "index", "lists", "searches", "targets", ".*")
 
 
 def app(
@@ -43,8 +48,6 @@ def app(
 
     Example: clipsel app demo/run --port 8600
     """
-    from clipsel_core.demo.copy import copy_demo
-
     data = Path(os.environ.get("CLIPSEL_DATA") or "data").absolute()
     if not runs and not (data.is_dir() and any(data.iterdir())):
         copy_demo(data / "demo")
@@ -86,8 +89,6 @@ def demo(
             build_demo(directory, report=meter.report)
         say(f"{directory}: written")
     else:
-        from clipsel_core.demo.copy import copy_demo
-
         copy_demo(directory)
         say(f"{directory}: the demo is here; look at it with: clipsel app {directory / 'run'}")
 
@@ -124,3 +125,32 @@ def doctor(
         print_table(table)
     if any(finding.state == "wrong" for finding in found):
         raise typer.Exit(1)
+
+
+def copy_demo(directory: str | Path) -> None:
+    """Copy the bundled demo to `directory`: pool/, target/task.npy, teacher/ and the finished run/; 24 MB.
+
+    directory: a new folder or an empty one.
+    Raises: RunError where the folder holds something or cannot be written, or where no demo is bundled.
+    """
+    directory, source = Path(directory), bundled() / "data" / "demo"
+    if not source.is_dir():
+        remedy = "build one with: clipsel demo DIR --build"
+        raise RunError(source, expected="the bundled demo", found="no such folder", remedy=remedy)
+    target = directory.resolve()
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        there = sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+        # A shell that stands in the folder would stand in one that is gone.
+        found = "the folder you are in" if target == Path.cwd() else there[0] if there else ""
+        if found:
+            remedy = "choose a new folder"
+            raise RunError(directory, expected="a new or empty folder", found=found, remedy=remedy)
+        try:
+            shutil.copytree(source, partial, ignore=shutil.ignore_patterns(*_MADE))
+            os.replace(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, shutil.Error) as error:
+        found, remedy = reason_of(error), "choose another folder"
+        raise RunError(directory, expected="a folder for the demo", found=found, remedy=remedy) from error

@@ -30,7 +30,7 @@ from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError, RunError, TeacherError, UidError, reason_of
 from clipsel_core.files import expect_regular, write_json
 from clipsel_core.npy import Member, read_members
-from clipsel_core.places import Place
+from clipsel_core.places import IN_FLIGHT, Place
 from clipsel_core.pool.conventions import POOL_TEXT_COLUMNS, UNDECODABLE, clean_text, find_column
 
 _AT_ONCE = 8
@@ -139,7 +139,7 @@ def open_pool(root: str | os.PathLike[str]) -> Pool:
     if listed and all(size for size, _ in listed.values()):
         pool = _open_stored(root, tuple(listed.items()), id(root.fs))
     else:
-        pool = _open_pool(root, list(listed) if root.remote else _names(folder))
+        pool = _open_pool(root, dict.fromkeys(listed if root.remote else _names(folder)))
     tars, indexes = _files(root / "shards", ".tar"), _files(root / "images", ".parquet")
     return replace(pool, tars=tuple(tars), indexes=tuple(indexes))
 
@@ -148,30 +148,28 @@ def open_pool(root: str | os.PathLike[str]) -> Pool:
 def _open_stored(root: Place, listed: tuple[tuple[str, tuple[int, int | str]], ...], opened: int) -> Pool:
     """A pool in a store. listed: what that says of the files in its metadata, see Place.listed. opened: tells the store
     from one that was opened with other settings, and is equal to it."""
-    return _open_pool(root, [name for name, _ in listed])
+    return _open_pool(root, {name: size for name, (size, _) in listed})
 
 
-def _open_pool(root: Place, names: Sequence[str]) -> Pool:
-    """A pool without its images. names: of the files in its metadata."""
+def _open_pool(root: Place, sizes: Mapping[str, int | None]) -> Pool:
+    """A pool without its images. sizes: of the files in its metadata, by name, in bytes; None where nobody said."""
     folder = root / "metadata"
-    parquets = [folder / name for name in names if name.endswith(".parquet")]
+    parquets = [folder / name for name in sizes if name.endswith(".parquet")]
     if not parquets:
         remedy = "a pool is a folder with metadata/<shard>.parquet and metadata/<shard>.npz"
         found = "no such file" if root.is_dir() else "no such folder"
         raise PoolFormatError(root / "metadata", expected="*.parquet", found=found, remedy=remedy)
-    first = read_schema(parquets[0])
+    first = _opened(parquets[0], sizes[parquets[0].name]).schema_arrow
     usual = _columns_of(first)
 
-    there = set(names)
-
     def open_shard(parquet: Place) -> Shard:
-        npz, file = f"{parquet.stem}.npz", _opened(parquet)
+        npz, file = f"{parquet.stem}.npz", _opened(parquet, sizes[parquet.name])
         # Most pools' shards are alike, and share what describes them.
         columns = usual if file.schema_arrow.equals(first) else _columns_of(file.schema_arrow)
-        return Shard(parquet.stem, parquet, folder / npz if npz in there else None, file.metadata.num_rows, columns)
+        return Shard(parquet.stem, parquet, folder / npz if npz in sizes else None, file.metadata.num_rows, columns)
 
-    # A large pool has thousands of them; where they are not in memory each waits for the disk.
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
+    # A large pool has thousands of them; where they are not in memory each waits for the disk, or for an answer.
+    with ThreadPoolExecutor(IN_FLIGHT if root.remote else _AT_ONCE) as threads:
         shards = tuple(threads.map(open_shard, parquets))
     with_npz = next((shard.npz for shard in shards if shard.npz), None)
     members = read_members(with_npz) if with_npz else {}
@@ -441,9 +439,12 @@ def add_teacher(root: str | os.PathLike[str], arch: str, info: TeacherInfo) -> N
         write_json(file, {name: teacher.model_dump() for name, teacher in sorted(teachers.items())})
 
 
-def parquet_file(parquet: Place) -> pq.ParquetFile:
-    """A parquet to read from, of which a store is asked for no more than is read. Raises: OSError, ArrowException."""
-    return pq.ParquetFile(parquet.open(in_places=True) if parquet.remote else parquet.path)
+def parquet_file(parquet: Place, size: int | None = None) -> pq.ParquetFile:
+    """A parquet to read from, of which a store is asked for no more than is read.
+
+    size: its bytes, for who knows them. Raises: OSError, ArrowException.
+    """
+    return pq.ParquetFile(parquet.open(in_places=True, size=size) if parquet.remote else parquet.path)
 
 
 def _names(folder: Place) -> list[str]:
@@ -474,11 +475,11 @@ def _columns_of(schema: pa.Schema) -> dict[str, str]:
     return {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
 
 
-def _opened(parquet: Place) -> pq.ParquetFile:
+def _opened(parquet: Place, size: int | None = None) -> pq.ParquetFile:
     try:
         if not parquet.remote:
             expect_regular(parquet)
-        file = parquet_file(parquet)
+        file = parquet_file(parquet, size)
         _ = file.schema_arrow.names  # decodes them
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(parquet, error) from error

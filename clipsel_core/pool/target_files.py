@@ -29,8 +29,6 @@ from clipsel_core.pool.conventions import IMAGE_ENDINGS, find_column
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, metadata_files, open_pool, parquet_file
 from clipsel_core.pool.sources.image_tables import is_saved, parquet_image_column
-from clipsel_core.pool.sources.look import open_files, open_source
-from clipsel_core.pool.sources.record import Source
 
 ENDINGS = ".npy, .npz, .pt, .pth or .parquet"
 _ENDINGS = (".npy", ".npz", ".pt", ".pth", ".parquet")
@@ -61,12 +59,6 @@ class Given:
     place: Place
     part: str
     files: tuple[Place, ...] = ()
-
-    def pictures(self) -> Source:
-        """Its pictures, without captions. Raises: PoolFormatError where they cannot be read."""
-        if self.files:
-            return open_files(self.files, image_column=self.part or None)
-        return open_source(self.place, image_column=self.part or None, captions=False)
 
 
 @dataclass(frozen=True)

@@ -434,6 +434,13 @@ def _warn_once(line: str) -> None:
     _log.warning(line)
 
 
+def check_ending(path: str | os.PathLike[str], *endings: str) -> None:
+    """Raises RunError where a file's name ends in none of these."""
+    ending = Path(str(path)).suffix
+    if ending not in endings:
+        raise RunError(path, expected=f"a name ending in {', '.join(endings)}", found=ending or "no ending")
+
+
 def check_outside(out: str | os.PathLike[str]) -> None:
     """Makes sure that a file or folder to be written lies in no pool, and in no run but for its exports/
     and searches/.

@@ -26,6 +26,7 @@ from clipsel_core.places import Place, common_folder
 from clipsel_core.pool.conventions import IMAGE_ENDINGS
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, expect_teacher, read_teachers, read_uids
+from clipsel_core.pool.sources.look import open_files, open_source
 from clipsel_core.pool.sources.record import Source
 from clipsel_core.pool.target_files import Given, find_part, find_target, read_target, telling
 from clipsel_core.runs.store import NAME_PATTERN, FileInfo, TargetInfo, TargetKind
@@ -136,7 +137,7 @@ def _load_pictures(
 
     remedy = "embed them with clipsel embed-images, which takes --model, and give its .npy"
     model, pretrained, weights = expect_teacher(pool.root, arch.name, remedy)
-    source, folder, teacher = given.pictures(), root / "targets", " ".join(filter(None, (model, pretrained)))
+    source, folder, teacher = _pictures(given), root / "targets", " ".join(filter(None, (model, pretrained)))
     path = given.place.relative_to(root) + (f"#{given.part}" if given.part else "")
     said: dict[str, Any] = {"name": name, "kind": "pictures", "width": arch.width, "pictures": path, "teacher": teacher}
     file = None
@@ -162,6 +163,13 @@ def _load_pictures(
     if embedding:
         _log.warning("target %s: %s%s", name, info.said, f", listed in {listed}" if info.rejected else "")
     return info, rows
+
+
+def _pictures(given: Given) -> Source:
+    """The pictures that were given, without captions. Raises: PoolFormatError where they cannot be read."""
+    if given.files:
+        return open_files(given.files, image_column=given.part or None)
+    return open_source(given.place, image_column=given.part or None, captions=False)
 
 
 def _listed_source(source: Source) -> tuple[tuple[FileInfo, ...], str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clipsel_core.errors import ScoringError
-from clipsel_core.scoring import rounded
+from clipsel_core.scoring import tiled
 from clipsel_core.scoring.checks import (
     check_count,
     check_finite,
@@ -101,7 +101,7 @@ def normalizer(
     divisions: K, how often the pairs are divided. One batch is the same every time and is computed once.
     seed, name: which divisions; name is the shard's, so that shards can be scored in any order.
     device: where to compute.
-    precision: "exact", or "bf16" on a CPU that multiplies bfloat16: 1.7 times as fast, for ranking, see rounded.
+    precision: "exact", or "bf16" on a CPU that multiplies bfloat16: 1.7 times as fast, for ranking, see tiled.
     report: told after each batch how many of N * divisions pairs are done.
     Returns: Normalizer, on the CPU, r within [-1/2, 1/2 + tau/2 log(B)]. Bitwise the same on any number
         of cores.
@@ -126,7 +126,7 @@ def normalizer(
         for batch in division(n, batch_size=batch_size, seed=seed, name=name, index=order):
             rows = torch.from_numpy(batch).to(device)
             if precision == "bf16":
-                logs = rounded.log_sum_exp(image[rows], text[rows], temperature=temperature)
+                logs = tiled.rounded_log_sum_exp(image[rows], text[rows], temperature=temperature)
             else:
                 logs = log_sum_exp(image[rows], text[rows], temperature=temperature)
             halves[:, batch] = 0.5 * temperature * np.stack([log.cpu().numpy() for log in logs])

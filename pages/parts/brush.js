@@ -87,7 +87,7 @@ const brush = (component, root, { chart, mark, places, at, paint, presses }) => 
   return { repaint: () => set(self.ends), stop: () => listening.abort() }
 }
 
-// The same of a histogram. As brush.py has the ends: short decimals, those of the whole span rounded outwards.
+// The same of a histogram. As charts.py has the ends: short decimals, those of the whole span rounded outwards.
 const brushBins = (component, root, data) => {
   const bins = data.layers[0]?.counts.length ?? 1
   const width = (data.high - data.low) / bins

@@ -1,24 +1,29 @@
-"""How are scores drawn? From counts that are binned on the server, whatever the pool's size.
+"""How are scores drawn, and which part of a drawing is marked? From counts that are binned on the server.
 
 A histogram is a component of ours, as the one beside a thumb is; what does not move is drawn by plotly, counts of two
 metrics as an image.
+
+A session marks one part of one chart: some bins of a histogram, or some bars. The browser marks it. What is marked is
+state of the chart's component, under a number of its own: so it is heard by the next run, where Streamlit ended the one
+that it came with.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
 
-from pages.parts import brush
-from pages.parts.brush import Chart
+from pages.parts import sessions
 from pages.parts.component import component
 
 _OUTLINE = "#e5484d"
@@ -204,6 +209,80 @@ def draw_overlap_curve(percents: np.ndarray, shares: np.ndarray, marked: int) ->
 
 
 @dataclass(frozen=True)
+class Chart:
+    """A chart of a run. run: the key of its entry. key: the component's, another one for other pairs. column: what is
+    drawn."""
+
+    run: str
+    key: str
+    column: str
+
+
+@dataclass
+class _Marked:
+    """What a session marked last. chart: None where nothing is marked. first, last: bins or bars, both in it.
+
+    heard: by the keys of charts, the number of what was said last.
+    """
+
+    chart: Chart | None = None
+    first: int = 0
+    last: int = 0
+    heard: dict[str, float] = field(default_factory=dict)
+
+
+def hear_mark(chart: Chart) -> None:
+    """Takes in what was marked on a chart, or that nothing is any more, unless that was done."""
+    mark = sessions.get(_Marked)
+    match (st.session_state.get(chart.key) or {}).get("marked"):
+        case {"turn": int() | float() as turn, **said} if turn != mark.heard.get(chart.key):
+            match said.get("ends"):
+                case [int(first), int(last)] if 0 <= first <= last:
+                    mark.chart, mark.first, mark.last = chart, first, last
+                case _ if mark.chart == chart:
+                    mark.chart = None
+            mark.heard[chart.key] = turn
+
+
+def tell_mark(chart: Chart) -> dict[str, Any]:
+    """What a chart's component is told of its mark."""
+    hear_mark(chart)
+    mark = sessions.get(_Marked)
+    part = {"first": mark.first, "last": mark.last} if mark.chart == chart else {}
+    return {"heard": mark.heard.get(chart.key, 0), **part}
+
+
+def marked(chart: Chart, places: int) -> tuple[int, int] | None:
+    """The first and the last bin or bar that is marked, of so many; None where none is."""
+    mark = sessions.get(_Marked)
+    if mark.chart != chart or mark.last >= places:
+        return None
+    return mark.first, mark.last
+
+
+def unmark() -> None:
+    """Takes the mark away."""
+    sessions.get(_Marked).chart = None
+
+
+def marked_interval(low: float, high: float, bins: int, first: int, last: int) -> tuple[float, float, int]:
+    """The ends of some bins of a span as short decimals, as brush.js has them, and how many digits are shown of them.
+
+    The ends of the span are rounded outwards, so that all pairs lie in all bins.
+
+    >>> marked_interval(0.1234, 0.8765, 10, 0, 4)
+    (0.123, 0.5, 3)
+    """
+    width = (high - low) / bins
+    digits = min(7, max(0, math.ceil(-math.log10(width) - 1e-9))) + 1
+    scale = 10.0**digits
+    ends = (low + first * width) * scale, (low + (last + 1) * width) * scale
+    start = math.floor(ends[0]) if first == 0 else round(ends[0])
+    stop = math.ceil(high * scale) if last == bins - 1 else round(ends[1])
+    return start / scale, stop / scale, digits
+
+
+@dataclass(frozen=True)
 class Layer:
     """Counts per bin. kind: pool (grey), pass (pale) or kept (solid); a layer without a name has no legend entry."""
 
@@ -259,10 +338,10 @@ def draw_histogram(
             for mark in marks
             if low - 1e-9 <= mark.value <= high + 1e-9
         ],
-        "mark": brush.told(chart),
+        "mark": tell_mark(chart),
         "of": of,
     }
-    _histogram(data=data, key=chart.key, on_marked_change=partial(brush.hear, chart))
+    _histogram(data=data, key=chart.key, on_marked_change=partial(hear_mark, chart))
 
 
 @dataclass(frozen=True)
@@ -277,5 +356,5 @@ class Bar:
 
 def draw_bars(title: str, rows: Sequence[Bar], chart: Chart) -> None:
     """Draws a bar for each value. title: for who cannot see them. chart: who they are when some are marked."""
-    data = {"title": title, "rows": [asdict(row) for row in rows], "mark": brush.told(chart)}
-    _bars(data=data, key=chart.key, on_marked_change=partial(brush.hear, chart))
+    data = {"title": title, "rows": [asdict(row) for row in rows], "mark": tell_mark(chart)}
+    _bars(data=data, key=chart.key, on_marked_change=partial(hear_mark, chart))

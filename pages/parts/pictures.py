@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from PIL import Image, UnidentifiedImageError
 
-from clipsel_core.curation.index.recent import Recent
+from clipsel_core.cache import Recent
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.pool.conventions import MEDIA_TYPES
 from clipsel_core.pool.images import Images, OrderedImages, OutOfOrder, open_images

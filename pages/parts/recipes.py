@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-from clipsel_core.curation.recipes.derived import words_of
 from clipsel_core.curation.recipes.recipe import (
     AnyOf,
     AnyStep,
@@ -36,7 +35,7 @@ from clipsel_core.curation.recipes.recipe import (
 from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
 from clipsel_core.places import Place
-from clipsel_core.runs.columns import NEAREST, S_CLIPLOSS
+from clipsel_core.runs.columns import NEAREST, S_CLIPLOSS, words_of
 from clipsel_core.runs.store import Run
 from pages.parts import catalog, registry, sessions, words
 from pages.parts.catalog import Entry

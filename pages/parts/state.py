@@ -22,11 +22,11 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import numpy as np
 import streamlit as st
 
+from clipsel_core.cache import Recent
 from clipsel_core.curation.exploring.projection import Projection, read_projection
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.index import must_build, open_indexed
 from clipsel_core.curation.index.ranking import Ranking
-from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import Recipe, parse_recipe
 from clipsel_core.curation.selecting.selection import Picker, Selection, Taken

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
-from clipsel_core.curation.index.recent import Recent
+from clipsel_core.cache import Recent
 from clipsel_core.files import is_hidden
 from clipsel_core.places import Place, exactly, stamp_of, stands_for
 

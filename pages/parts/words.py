@@ -7,7 +7,7 @@ import re
 from decimal import Decimal
 
 from clipsel_core.errors import counted
-from clipsel_core.status import duration as duration
+from clipsel_core.errors import duration as duration
 
 
 def number(value: float) -> str:

@@ -155,6 +155,9 @@ def test_pair__more_like_these_becomes_a_metric(browser, data):
         visit(page, "gallery")
         page.locator(".card").first.focus()
         page.keyboard.press("k")
+        # The page moves while it is drawn anew, and the button with it.
+        expect(page.get_by_role("button", name="More like these")).to_be_visible()
+        settle(page)
         page.get_by_role("button", name="More like these").click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_label("Name").fill("fish")

@@ -38,9 +38,9 @@ from clipsel_core.errors import ClipselError, ColumnError, RecipeError, RunError
 from clipsel_core.places import Place
 from clipsel_core.processes import child_environment
 from clipsel_core.runs.added import add_target
-from clipsel_core.runs.dynamic import normsim_2d
 from clipsel_core.runs.local import score, sole_worker
 from clipsel_core.runs.store import Run, SealedFiles, description_files
+from clipsel_core.runs.whole_pool import normsim_2d_of_run
 from tests.conftest import unit_rows
 from tests.waiting import PATIENCE_S
 
@@ -347,7 +347,7 @@ def test_add_normsim_2d__is_that_of_the_pairs_that_the_recipe_keeps(run, tmp_pat
     recipe.write_text("steps: [{column: clip_score, keep_top: 0.5}]")
     added = add_normsim_2d(run.root, "normsim_2d", recipe, Decimal("0.2"), rounds=5)
     best = np.sort(np.argsort(-ScoreTable.open(run).column("clip_score"))[: PAIRS // 2])
-    expected = normsim_2d(run, best, keep=PAIRS // 5, rounds=5)
+    expected = normsim_2d_of_run(run, best, keep=PAIRS // 5, rounds=5)
     np.testing.assert_array_equal(ScoreTable.open(Run.open(run.root)).column("normsim_2d"), expected)
     assert added.counts == {"matched": 63, "missing": 63}
     assert (added.column.direction, "start.yaml" in added.column.misleads) == ("higher", True)

@@ -20,10 +20,9 @@ from clipsel_core.curation.exploring.projection import read_projection
 from clipsel_core.curation.recipes.recipe import load_recipe
 from clipsel_core.curation.selecting.selection import select
 from clipsel_core.demo import build
-from clipsel_core.demo.build import PAIRS, shard_rows, write_pool, write_target
+from clipsel_core.demo.build import PAIRS, load_demo_teacher, shard_rows, train_teacher, write_pool, write_target
 from clipsel_core.demo.evaluate import fault_shares, markdown
 from clipsel_core.demo.pairs import POOL_SHARES, pool_pairs, target_pictures
-from clipsel_core.demo.teacher import load_demo_teacher
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.runs.store import Run
 
@@ -178,8 +177,6 @@ def test_build_demo__everything_from_nothing_twice_the_same(tmp_path, monkeypatc
 
 
 def _train_shortly(directory, pairs, *, report):
-    from clipsel_core.demo.teacher import train_teacher
-
     train_teacher(directory, pairs, steps=3, batch_size=16, report=report)
 
 

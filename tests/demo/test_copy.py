@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clipsel_core.demo import copy
-from clipsel_core.demo.copy import copy_demo
+from clipsel_core.commands import workspace
+from clipsel_core.commands.workspace import copy_demo
 from clipsel_core.errors import RunError
 
 
@@ -19,7 +19,7 @@ def bundle(tmp_path, monkeypatch):
     for name in ("run/.lock", "run/index/a", "run/exports/a", "run/recipes/lists/a", "run/.run.json.7.partial"):
         (demo / name).parent.mkdir(parents=True, exist_ok=True)
         (demo / name).write_text("made")
-    monkeypatch.setattr(copy, "bundled", lambda: tmp_path / "bundle")
+    monkeypatch.setattr(workspace, "bundled", lambda: tmp_path / "bundle")
     return demo
 
 
@@ -43,14 +43,14 @@ def test_copy_demo__one_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch)
         (aside / "pool").mkdir(parents=True)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(copy.shutil, "copytree", stop)
+    monkeypatch.setattr(workspace.shutil, "copytree", stop)
     with pytest.raises(RunError, match="a folder for the demo, found No space left on device"):
         copy_demo(tmp_path / "copies" / "demo")
     assert list((tmp_path / "copies").iterdir()) == []
 
 
 def test_copy_demo__says_where_there_is_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(copy, "bundled", lambda: tmp_path)
+    monkeypatch.setattr(workspace, "bundled", lambda: tmp_path)
     with pytest.raises(RunError, match="expected the bundled demo, found no such folder"):
         copy_demo(tmp_path / "demo")
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clipsel_core.demo.build import embed_pairs
+from clipsel_core.demo.build import embed_pairs, load_demo_teacher, reproducible_torch, train_teacher
 from clipsel_core.demo.pairs import CAPTION_FAULTS, draw_jpegs, training_pairs
-from clipsel_core.demo.teacher import load_demo_teacher, reproducible_torch, train_teacher
 from clipsel_core.pool.making.embed import embed_captions
 from tests.demo.test_pairs import clean_pairs
 

@@ -16,7 +16,7 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
 from pages.parts import pictures
 from pages.parts.catalog import Entry
-from pages.parts.gallery import images
+from pages.parts.gallery import contents
 from tests.pages.conftest import components, press, trigger, words
 from tests.pages.worlds import HOSTILE, make_run
 from tests.waiting import PATIENCE_S
@@ -151,7 +151,7 @@ def test_gallery__is_there_while_images_are_found_and_shows_how_far_it_is(tmp_pa
 def test_cards__show_images_that_are_found_while_they_are_drawn(tmp_path, open_page, monkeypatch):
     """Between the cards, which have none yet, and the bar that would say so."""
     monkeypatch.setattr(tasks, "_AT_ONCE_S", 0)
-    go_on, find, show = Event(), pictures.open_images, images.show_search
+    go_on, find, show = Event(), pictures.open_images, contents.show_search
 
     def slowly(*given):
         go_on.wait(PATIENCE_S)
@@ -163,7 +163,7 @@ def test_cards__show_images_that_are_found_while_they_are_drawn(tmp_path, open_p
         show()
 
     monkeypatch.setattr(pictures, "open_images", slowly)
-    monkeypatch.setattr(images, "show_search", show_late)
+    monkeypatch.setattr(contents, "show_search", show_late)
     # The page that is opened first; another one would find the images found.
     app = open_page("overview", make_run(tmp_path / "world"))
     assert all(card["src"] for card in components(app, "clipsel_cards")[0]["cards"])

@@ -10,7 +10,7 @@ import pytest
 
 from pages.parts import pictures
 from pages.parts.catalog import Entry
-from pages.parts.gallery.images import web_address
+from pages.parts.gallery.contents import web_address
 from tests.pages.conftest import components
 from tests.pages.hostile import strings
 from tests.pages.worlds import make_run

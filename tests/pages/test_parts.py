@@ -9,7 +9,7 @@ import pytest
 
 from pages.parts import messages, recipes, words
 from pages.parts.map.canvas import Shape, read_shape
-from pages.parts.marginals import Marginal
+from pages.parts.registry import Marginal
 
 
 def test_holds__square_by_hand():

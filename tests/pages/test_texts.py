@@ -9,7 +9,7 @@ import pytest
 
 from clipsel_core.curation.index.metadata import Metadata
 from pages.parts import catalog
-from pages.parts.gallery import texts
+from pages.parts.gallery import contents
 from tests.pages.conftest import components
 from tests.pages.worlds import make_run
 from tests.waiting import PATIENCE_S
@@ -17,7 +17,7 @@ from tests.waiting import PATIENCE_S
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(texts, "_DELAY_S", 0)
+    monkeypatch.setattr(contents, "_DELAY_S", 0)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def captions(app) -> list[str]:
 
 
 def prefetched() -> None:
-    for prefetch in list(texts._prefetches.values()):
+    for prefetch in list(contents._prefetches.values()):
         assert prefetch.done.wait(PATIENCE_S)
 
 
@@ -89,22 +89,22 @@ def test_images_from_the_web__take_one_question_a_page(tmp_path, open_page, aske
 
 def test_prefetch__cancelled_when_the_session_goes_elsewhere(tmp_path, asked, monkeypatch):
     monkeypatch.setenv("CLIPSEL_DATA", str(tmp_path / "nothing"))
-    monkeypatch.setattr(texts, "_AT_ONCE", 5)
+    monkeypatch.setattr(contents, "_AT_ONCE", 5)
     run = make_run(tmp_path / "world", pairs=(200,))
     catalog.allow([run])
     entry, gate, begun = catalog.entries()[0], threading.Event(), threading.Event()
-    monkeypatch.setattr(texts, "get_script_run_ctx", lambda: type("Context", (), {"session_id": "one"}))
+    monkeypatch.setattr(contents, "get_script_run_ctx", lambda: type("Context", (), {"session_id": "one"}))
 
     def slowly() -> np.ndarray:
         begun.set()
         gate.wait(PATIENCE_S)
         return np.arange(100)
 
-    texts.prefetch(entry, "cards", slowly, ("caption",))
-    first = texts._prefetches["one", "cards"]
+    contents.prefetch(entry, "cards", slowly, ("caption",))
+    first = contents._prefetches["one", "cards"]
     assert begun.wait(PATIENCE_S)
-    texts.prefetch(entry, "cards", lambda: np.arange(100, 120), ("caption",))
-    second = texts._prefetches["one", "cards"]
+    contents.prefetch(entry, "cards", lambda: np.arange(100, 120), ("caption",))
+    second = contents._prefetches["one", "cards"]
     gate.set()
     assert first.done.wait(PATIENCE_S)
     assert second.done.wait(PATIENCE_S)
@@ -116,7 +116,7 @@ def test_read_texts__waits_for_what_is_on_its_way(tmp_path, asked, monkeypatch):
     run = make_run(tmp_path / "world")
     catalog.allow([run])
     entry, gate, begun = catalog.entries()[0], threading.Event(), threading.Event()
-    monkeypatch.setattr(texts, "get_script_run_ctx", lambda: type("Context", (), {"session_id": "two"}))
+    monkeypatch.setattr(contents, "get_script_run_ctx", lambda: type("Context", (), {"session_id": "two"}))
     listening = Metadata.of
 
     def slowly(self, rows, columns):
@@ -125,8 +125,8 @@ def test_read_texts__waits_for_what_is_on_its_way(tmp_path, asked, monkeypatch):
         return listening(self, rows, columns)
 
     monkeypatch.setattr(Metadata, "of", slowly)
-    texts.prefetch(entry, "cards", lambda: np.arange(9), ("caption",))
+    contents.prefetch(entry, "cards", lambda: np.arange(9), ("caption",))
     assert begun.wait(PATIENCE_S)
     threading.Timer(0.1, gate.set).start()
-    assert texts.read_texts(entry, np.arange(9), ("caption",))["caption"][8] == "caption of pair 8"
+    assert contents.read_texts(entry, np.arange(9), ("caption",))["caption"][8] == "caption of pair 8"
     assert len(asked) == 1

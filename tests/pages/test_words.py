@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pages.parts import words
-from pages.parts.marginals import Marginal
-from pages.parts.pair import explanation
+from pages.parts.pair import pair
+from pages.parts.registry import Marginal
 from tests.pages.conftest import components, press
 from tests.pages.conftest import words as said
 from tests.pages.worlds import make_run
@@ -37,7 +37,7 @@ def test_share__only_all_is_all(part, whole, shown):
 @pytest.mark.parametrize(("last", "shown"), [(0, "no more so than any of"), (9_999, "more so than over 99.9 % of")])
 def test_more_so__of_the_least_and_the_most(last, shown):
     values = np.arange(10_000) / 10_000
-    assert shown in explanation._rank_in_words(marginal(values), values[last], "images")
+    assert shown in pair._rank_in_words(marginal(values), values[last], "images")
 
 
 def test_alike__is_not_said_of_one_pair_or_of_two_scores():

@@ -20,13 +20,13 @@ from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError, RunError, ScoringError
 from clipsel_core.files import write_json
 from clipsel_core.processes import child_environment, module_command
-from clipsel_core.runs import dynamic
+from clipsel_core.runs import whole_pool
 from clipsel_core.runs.added import add_target
-from clipsel_core.runs.dynamic import normsim_2d
 from clipsel_core.runs.local import score
 from clipsel_core.runs.plan import plan_run
 from clipsel_core.runs.probe import forecast
 from clipsel_core.runs.store import Run, read_config
+from clipsel_core.runs.whole_pool import normsim_2d_of_run
 from clipsel_core.scoring import normsim_2d as scoring_normsim_2d
 from clipsel_core.workers import AT_ONCE, Machines
 from tests.clusters import ENDS, FILLS_UP, Trap, three_nodes
@@ -248,17 +248,17 @@ def test_cluster__a_node_that_comes_later_takes_part(address, nodes, trap, tmp_p
 def test_cluster__finds_normsim_2d_as_one_process_does(address, trap, pool, tmp_path, monkeypatch, compressed):
     """The moments of shards and the values of rows are computed there, and an actor is killed meanwhile."""
     monkeypatch.setattr(scoring_normsim_2d, "FEW", 20)
-    monkeypatch.setattr(dynamic, "FEW", 20)
-    called, rows = [], dynamic._Rows
-    monkeypatch.setattr(dynamic, "_Rows", lambda *given: called.append(given) or rows(*given))
+    monkeypatch.setattr(whole_pool, "FEW", 20)
+    called, rows = [], whole_pool._Rows
+    monkeypatch.setattr(whole_pool, "_Rows", lambda *given: called.append(given) or rows(*given))
     if compressed:
         rewrite_npz(pool / "metadata" / "00000001.npz", compressed=True)
     run = score(pool if compressed else trap.pool, tmp_path / "run", **OPTIONS)
     start, options = np.arange(0, run.config.pairs, 2), {"keep": 20, "rounds": 4}
-    expected = normsim_2d(run, start, **options)
+    expected = normsim_2d_of_run(run, start, **options)
     assert not called
     trap.first_time(ENDS)
-    found = normsim_2d(run, start, cluster=address, **options)
+    found = normsim_2d_of_run(run, start, cluster=address, **options)
     assert trap.seen.exists() != compressed
     # Rows of compressed files are read once.
     assert bool(called) != compressed
@@ -456,7 +456,7 @@ def test_local_cluster__of_a_pool_and_a_run_in_a_store(trap, tmp_path, monkeypat
         ):
             run = score(pool, root, **OPTIONS, **more)
             run = add_target(run.root, "more", tmp_path / "more.npy", **more)
-            column = normsim_2d(run, np.arange(100), keep=20, rounds=4, **more)
+            column = normsim_2d_of_run(run, np.arange(100), keep=20, rounds=4, **more)
             files = {name: (run.root / name).read() for name, _ in run.root.files(".parquet")}
             found.append((files, column.tobytes()))
     assert len(found[0][0]) == 2 * SHARDS

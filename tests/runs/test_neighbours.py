@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from clipsel_core.errors import ScoringError, TargetError
-from clipsel_core.runs import neighbours
+from clipsel_core.runs import whole_pool
 from clipsel_core.runs.local import score
-from clipsel_core.runs.neighbours import neighbour_ranks
+from clipsel_core.runs.whole_pool import neighbour_ranks
 from tests.conftest import unit_rows
 from tests.runs.test_dynamic import OPTIONS, images_of
 
@@ -26,8 +26,8 @@ def expected_of(image: np.ndarray, target: np.ndarray, most: int, usable: np.nda
 
 @pytest.mark.parametrize("most", [1, 7, 500])
 def test_neighbour_ranks__equal_those_of_sorted_cosines(pool, tmp_path, monkeypatch, most):
-    monkeypatch.setattr(neighbours, "_BLOCK", 16)
-    monkeypatch.setattr(neighbours, "_TILE", 8)
+    monkeypatch.setattr(whole_pool, "_READ_AT_ONCE", 16)
+    monkeypatch.setattr(whole_pool, "_TILE", 8)
     run, told = score(pool, tmp_path / "run", **OPTIONS), []
     target = unit_rows(20, 16, 3)
     found = neighbour_ranks(run, torch.from_numpy(target), most=most, report=lambda done, *_: told.append(done))

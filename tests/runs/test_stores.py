@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -89,6 +90,24 @@ def test_score__reads_only_the_members_that_it_scores(store, wide, tmp_path):
     sent = sum(size for path, size in store.sent.items() if path.endswith(".npz"))
     needed = 2 * 1000 * 64 * 2
     assert needed <= sent < needed + 1_000_000 < sum(f.stat().st_size for f in (wide / "metadata").glob("*.npz"))
+
+
+def test_open_pool__a_store_is_asked_once_a_shard(store, tmp_path):
+    """But for the first one, whose columns are read before. Its listing says how long each is."""
+    for number in range(40):
+        write_shard(tmp_path / "many", f"{number:08d}", 3 + number, width=8, seed=number)
+    upload(tmp_path / "many", POOL)
+    # One that remembers no listing itself.
+    place = replace(Place.of(POOL), fs=fsspec.filesystem("s3", use_listings_cache=False))
+    store.asked.clear()
+    pool = open_pool(place)
+    assert [shard.rows for shard in pool.shards] == list(range(3, 43))
+    asked = {path.rpartition("/")[2]: times for path, times in store.asked.items() if path.endswith(".parquet")}
+    assert asked == {f"{number:08d}.parquet": 1 + (not number) for number in range(40)}
+    # A shard that is written over has another size, or another tag; neither is taken for what it was.
+    write_shard(tmp_path / "many", "00000007", 500, width=8, seed=1)
+    upload(tmp_path / "many", POOL)
+    assert [shard.rows for shard in open_pool(place).shards][6:9] == [9, 500, 11]
 
 
 @pytest.mark.parametrize("fault", ["half", 503, "slow"])

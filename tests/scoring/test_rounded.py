@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipsel_core.errors import ScoringError
-from clipsel_core.scoring import reductions, rounded
+from clipsel_core.scoring import reductions, tiled
 from clipsel_core.scoring.checks import check_precision
 from clipsel_core.scoring.s_cliploss import normalizer
 from tests import reference
@@ -28,7 +28,7 @@ computes = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 def log_sums_and_truth(x, y, temperature, **options):
-    found = rounded.log_sum_exp(torch.from_numpy(x), torch.from_numpy(y), temperature=temperature, **options)
+    found = tiled.rounded_log_sum_exp(torch.from_numpy(x), torch.from_numpy(y), temperature=temperature, **options)
     products = x.astype(np.float64) @ y.astype(np.float64).T / temperature
     return [part.numpy() for part in found], [reference.log_sum_exp(products, axis) for axis in (1, 0)]
 
@@ -90,10 +90,10 @@ def test_log_sum_exp__taking_out_the_means_is_worth_it(rows):
 def test_log_sum_exp__same_bits_on_any_number_of_workers_and_inputs_unchanged(rows):
     x, y = (torch.from_numpy(rows(1300, 40, n, centre=0.1)) for n in (1, 2))
     before, threads = (x.clone(), y.clone()), torch.get_num_threads()
-    first, *others = (rounded.log_sum_exp(x, y, temperature=0.01, workers=count) for count in (1, 2, 5))
+    first, *others = (tiled.rounded_log_sum_exp(x, y, temperature=0.01, workers=count) for count in (1, 2, 5))
     try:
         torch.set_num_threads(1)
-        others.append(rounded.log_sum_exp(x, y, temperature=0.01))
+        others.append(tiled.rounded_log_sum_exp(x, y, temperature=0.01))
     finally:
         torch.set_num_threads(threads)
     for other in others:

@@ -31,12 +31,12 @@ from clipsel_core.places import Place
 from clipsel_core.pool.embeddings import ROUNDING, at_unit_length, row_lengths, row_scale
 from clipsel_core.pool.layout import Arch
 from clipsel_core.pool.target_files import find_target, read_target
-from clipsel_core.runs.store import Run, check_seal, placed, sealed
+from clipsel_core.runs.store import Run, check_ending, check_seal, placed, sealed
 from clipsel_core.tasks import Report, silent
 from clipsel_core.workers import Do, Machines, check_asked, results
 
 _KEY = b"clipsel.search"
-_ENDINGS = (".parquet", ".csv", ".npy")
+ENDINGS = (".parquet", ".csv", ".npy")
 
 
 @dataclass(frozen=True)
@@ -315,21 +315,13 @@ def read_vector(path: str | os.PathLike[str]) -> np.ndarray:
     return flat
 
 
-def check_ending(path: str | os.PathLike[str], *endings: str) -> None:
-    """Raises RunError where a file's name ends in none of these; without any, in none that write_search knows."""
-    endings = endings or _ENDINGS
-    ending = Path(str(path)).suffix
-    if ending not in endings:
-        raise RunError(path, expected=f"a name ending in {', '.join(endings)}", found=ending or "no ending")
-
-
 def write_search(path: str | os.PathLike[str], result: SearchResult, query: SearchQuery) -> None:
     """Writes what was found: uids with their similarity, best first (.parquet, .csv), or a uid list (.npy).
 
     The .npy is sorted and without similarities, as recipes and `score --target` take lists.
     Raises: RunError on another ending.
     """
-    check_ending(path)
+    check_ending(path, *ENDINGS)
     path = Place.of_named(path)
     if path.ending == "npy":
         names = uids.sort(result.table.uids_at(result.nearest.rows))

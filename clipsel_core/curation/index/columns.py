@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.curation.recipes.derived import Mix, Negated, Noise, parse_derived
 from clipsel_core.errors import ClipselError, RunError, quoted
-from clipsel_core.runs.columns import IN_POOLS, Column, Kind
+from clipsel_core.runs.columns import IN_POOLS, Column, Kind, Mix, Negated, Noise, parse_derived
 from clipsel_core.runs.store import Run
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core import uids
+from clipsel_core.cache import Recent
 from clipsel_core.curation.index import bitmaps, sorting
 from clipsel_core.curation.index.columns import Columns, values_of
 from clipsel_core.curation.index.ranking import NO_SCORE, Ranking, extent
-from clipsel_core.curation.index.recent import Recent
 from clipsel_core.errors import RunError
 from clipsel_core.places import Place
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array, files_at_once

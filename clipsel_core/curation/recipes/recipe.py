@@ -48,10 +48,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from clipsel_core import uids
-from clipsel_core.curation.recipes.derived import Mix, Negated, Noise, Standardise, words_of
 from clipsel_core.curation.recipes.uidlists import ENDINGS
 from clipsel_core.errors import RecipeError, UidError, quoted
 from clipsel_core.places import Place, protocol_of
+from clipsel_core.runs.columns import Mix, Negated, Noise, Standardise, words_of
 
 MOST_SAMPLES = (1 << 32) - 1
 """How many samples a selection may be."""

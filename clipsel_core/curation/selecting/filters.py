@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from clipsel_core.curation.index.ranking import float32_up
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.derived import parse_derived
 from clipsel_core.curation.recipes.recipe import (
     AnyOf,
     AtLeast,
@@ -24,6 +23,7 @@ from clipsel_core.curation.recipes.recipe import (
     ScoreStep,
 )
 from clipsel_core.errors import RecipeError, RunError
+from clipsel_core.runs.columns import parse_derived
 
 # Not a letter, mark, digit or underscore of any script; RE2's \W knows those of English alone.
 _NO_WORD = r"[^\pL\pM\pN_]"

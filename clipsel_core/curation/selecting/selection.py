@@ -35,9 +35,9 @@ from typing import Any
 import numpy as np
 
 from clipsel_core import uids
+from clipsel_core.cache import Recent
 from clipsel_core.curation.index import bitmaps, ranking
 from clipsel_core.curation.index.ranking import NO_SCORE, PrefixCounts, Spread
-from clipsel_core.curation.index.recent import Recent
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import (
     MOST_SAMPLES,

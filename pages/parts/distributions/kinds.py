@@ -16,10 +16,10 @@ from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.index.ranking import percentile_groups
 from clipsel_core.errors import counted
 from clipsel_core.runs.columns import CLIP_SCORE, R_IMAGE, R_TEXT, S_CLIPLOSS
-from pages.parts import brush, categories, charts, marginals, messages, recipes, registry, state, words
-from pages.parts.brush import Chart
+from pages.parts import charts, messages, recipes, registry, state, words
 from pages.parts.catalog import Entry
-from pages.parts.pair import galleries, marked
+from pages.parts.charts import Chart
+from pages.parts.pair import galleries
 
 _LONGEST_LABEL = 80
 _MOST_ROWS = 12
@@ -43,7 +43,7 @@ def draw_kinds(entry: Entry) -> None:
     found = _find_kinds(entry, column)
     if found is None:
         return
-    every = marginals.marginal(entry, name)
+    every = registry.marginal(entry, name)
     if not every.pairs:
         show_unscored(entry, name)
         return
@@ -72,9 +72,11 @@ def draw_kinds(entry: Entry) -> None:
             height=64,
             legend=row == 0,
         )
-        if brush.marked(chart, _BINS):
-            among = {"kind": registry.title(entry, column), "value": categories.value_text(found.labels[place])}
-            marked.draw_interval(entry, chart, _BINS, bits=_kind_bits(entry, column, place), among=among, keeps=keeps)
+        if charts.marked(chart, _BINS):
+            among = {"kind": registry.title(entry, column), "value": registry.value_text(found.labels[place])}
+            galleries.draw_marked_interval(
+                entry, chart, _BINS, bits=_kind_bits(entry, column, place), among=among, keeps=keeps
+            )
 
 
 def _choose_kinds(found: Categories, column: str) -> list[int]:
@@ -86,7 +88,7 @@ def _choose_kinds(found: Categories, column: str) -> list[int]:
         f"Of {words.number(len(found.labels))} kinds",
         found.labels,
         found.labels[:_MOST_ROWS],
-        format_func=lambda label: f"{categories.value_text(label)} · {words.number(found.counts[of[label]])}",
+        format_func=lambda label: f"{registry.value_text(label)} · {words.number(found.counts[of[label]])}",
         key=f"kinds of {column}",
         max_selections=_MOST_CHOSEN,
         placeholder="type to find a kind",
@@ -101,18 +103,18 @@ def chart_of(entry: Entry, name: str) -> Chart:
 
 def draw_marked_bars(entry: Entry, name: str) -> None:
     """Draws pairs with one of the values whose bars are marked."""
-    found = categories.find_categories(entry, name)
+    found = registry.find_categories(entry, name)
     if found is not None:
-        marked.draw_marked_values(entry, chart_of(entry, name), found, min(len(found.labels), _MOST_ROWS))
+        galleries.draw_marked_values(entry, chart_of(entry, name), found, min(len(found.labels), _MOST_ROWS))
 
 
 def draw_values(entry: Entry, name: str) -> None:
     """Draws how many pairs have each value of a category, the most frequent first."""
-    found, pairs = categories.find_categories(entry, name), len(state.open_table(entry))
+    found, pairs = registry.find_categories(entry, name), len(state.open_table(entry))
     messages.show_title(registry.title(entry, name), counted(len(found.labels), "values") if found else "many values")
     messages.show_note(registry.column_of(entry, name).help)
     if found is None:
-        messages.show_note(categories.too_many(registry.title(entry, name)))
+        messages.show_note(registry.too_many_values(registry.title(entry, name)))
         return
     rows = [
         charts.Bar(_label(found, place), words.number(count), words.share(count, pairs), 100 * count / pairs)
@@ -179,7 +181,7 @@ def show_unscored(entry: Entry, name: str) -> None:
 
 def _find_columns(entry: Entry) -> list[str]:
     """The run's and the pool's columns of few distinct values; where there is none the page says so."""
-    found = categories.category_names(entry)
+    found = registry.category_names(entry)
     if not found:
         why = "Give the pool's parquet files a column of texts that many pairs share, and each value has a row here."
         messages.show_empty("No column to split by", why)
@@ -188,9 +190,9 @@ def _find_columns(entry: Entry) -> list[str]:
 
 def _find_kinds(entry: Entry, column: str) -> Categories | None:
     """The kinds of a column; where there are too many the page says what can be done instead."""
-    found = categories.find_categories(entry, column)
+    found = registry.find_categories(entry, column)
     if found is None:
-        messages.show_empty("Many values", categories.too_many(registry.title(entry, column)))
+        messages.show_empty("Many values", registry.too_many_values(registry.title(entry, column)))
     return found
 
 
@@ -249,7 +251,7 @@ def _percentile_means(entry: Entry, along: str) -> GroupMeans:
 
 @state.per_run(16, spinner="Averaging …")
 def _kind_means(entry: Entry, column: str, names: tuple[str, ...]) -> GroupMeans:
-    table, found = state.open_table(entry), categories.find_categories(entry, column)
+    table, found = state.open_table(entry), registry.find_categories(entry, column)
     assert found is not None, "asked for although there are too many"
     return group_means(found.codes, len(found.labels), [table.column(name) for name in names])
 
@@ -260,14 +262,14 @@ def _label(kinds: Categories, place: int) -> str:
 
 
 @state.per_run(128)
-def _kind_spread(entry: Entry, column: str, place: int, name: str) -> marginals.Marginal:
-    return marginals.of_bits(entry, name, _kind_bits(entry, column, place))
+def _kind_spread(entry: Entry, column: str, place: int, name: str) -> registry.Marginal:
+    return registry.marginal_of_bits(entry, name, _kind_bits(entry, column, place))
 
 
 @state.per_run(16)
 def _kind_bits(entry: Entry, column: str, place: int) -> np.ndarray:
     """The bitmap of the pairs of a kind."""
-    found = categories.find_categories(entry, column)
+    found = registry.find_categories(entry, column)
     assert found is not None, "asked for although there are too many"
     return bitmaps.pack(found.codes == place)
 
@@ -275,7 +277,7 @@ def _kind_bits(entry: Entry, column: str, place: int) -> np.ndarray:
 @state.per_run(16, stamp=lambda entry, column, recipe: state.recipe_stamp(entry, recipe))
 def _kept(entry: Entry, column: str, recipe: str) -> np.ndarray:
     """How many pairs of each kind a recipe (YAML) keeps: (kinds,) int64."""
-    found, bits = categories.find_categories(entry, column), state.kept_bits(entry, recipe)
+    found, bits = registry.find_categories(entry, column), state.kept_bits(entry, recipe)
     assert found is not None, "asked for although there are too many"
     counts = np.zeros(len(found.labels), np.int64)
     for start in range(0, len(found.codes), _BLOCK):

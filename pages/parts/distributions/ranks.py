@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from clipsel_core.curation.index.concordance import Disagreement, End, disagreement, keep_gaps
+from clipsel_core.curation.exploring.agreement import Disagreement, End, disagreement, keep_gaps
 from clipsel_core.runs.columns import CLIP_SCORE, S_CLIPLOSS
 from clipsel_core.tasks import Report, Task, part_of
 from pages.parts import charts, messages, progress_bars, registry, state, words

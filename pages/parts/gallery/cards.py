@@ -11,10 +11,10 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
-from pages.parts import marginals, recipes, registry, sessions, state, words
+from pages.parts import recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.component import component
-from pages.parts.gallery import images, texts
+from pages.parts.gallery import contents
 
 _cards = component(
     "cards",
@@ -63,7 +63,7 @@ def score_bars(entry: Entry, rows: np.ndarray, names: Sequence[str]) -> Bars:
     """Some metrics' scores of these rows, with the percentile in the run: a tuple a row."""
     columns = []
     for name in names:
-        spread, column = marginals.marginal(entry, name), []
+        spread, column = registry.marginal(entry, name), []
         for value in map(float, state.open_table(entry).take(name, rows)):
             percentile = spread.percentile(value) if np.isfinite(value) else None
             rank = "not scored" if percentile is None else "all alike" if spread.alike else words.percentile(percentile)
@@ -80,14 +80,14 @@ def cosine_bars(similarity: np.ndarray) -> Bars:
 def make_cards(entry: Entry, rows: np.ndarray, bars: Bars, keeps: state.Keeps | None = None) -> list[Card]:
     """The cards of these rows, in their order. bars: a tuple a card. keeps: tells which are kept, for the badge."""
     names = uids.to_hex(state.open_table(entry).uids_at(rows)).to_pylist()
-    known = texts.read_texts(entry, rows, images.text_columns(entry))
-    by_hand, lack = recipes.by_hand(entry, state.open_run(entry)), images.placeholder(entry)
+    known = contents.read_texts(entry, rows, contents.text_columns(entry))
+    by_hand, lack = recipes.by_hand(entry, state.open_run(entry)), contents.placeholder(entry)
     kept = [""] * len(rows) if keeps is None else ["kept" if mark else "dropped" for mark in keeps(rows)]
     hand = {"keep": "kept by hand", "drop": "dropped by hand"}
     return [
-        Card(name, src, caption[: texts.LONGEST_TEXT], shown, hand.get(by_hand.get(name, ""), badge), lack)
+        Card(name, src, caption[: contents.LONGEST_TEXT], shown, hand.get(by_hand.get(name, ""), badge), lack)
         for name, src, caption, shown, badge in zip(
-            names, images.addresses(entry, names, known.get("url")), known["caption"], bars, kept, strict=True
+            names, contents.addresses(entry, names, known.get("url")), known["caption"], bars, kept, strict=True
         )
     ]
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from clipsel_core.cache import Recent
 from clipsel_core.curation.index.ordering import Listing, ListOrder
-from clipsel_core.curation.index.recent import Recent
 from pages.parts import words
 from pages.parts.sessions import PairList
 

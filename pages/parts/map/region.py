@@ -16,12 +16,11 @@ from clipsel_core.curation.index import ordering
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
-from pages.parts import brush, marginals, messages, progress_bars, registry, state, words
-from pages.parts.brush import Chart
+from pages.parts import charts, messages, progress_bars, registry, state, words
 from pages.parts.catalog import Entry
-from pages.parts.charts import Layer, draw_histogram
+from pages.parts.charts import Chart, Layer, draw_histogram
 from pages.parts.gallery import pager
-from pages.parts.map import colours
+from pages.parts.map import canvas
 from pages.parts.map.canvas import Shape
 from pages.parts.pair import galleries
 
@@ -117,7 +116,7 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
             "Metric", names_of, format_func=registry.titles(entry), key="map_metric", width=170, **asked
         )
         order = st.segmented_control("First", _ORDERS, default="highest", required=True, key="map_order", **asked)
-    values = colours.scores_of(entry, metric)[member]
+    values = canvas.scores_of(entry, metric)[member]
     scored = ~np.isnan(values)
     if not scored.any():
         messages.show_empty(
@@ -126,15 +125,15 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
         return
     chart = Chart(entry.key, "region-spread", metric)
     _draw_histogram(entry, chart, values, "region" if shape else "map")
-    part = brush.marked(chart, _BINS)
+    part = charts.marked(chart, _BINS)
     if part is not None:
         ends = state.open_table(entry).extent(metric)
-        low, high, digits = brush.interval(*ends, _BINS, *part)
+        low, high, digits = charts.marked_interval(*ends, _BINS, *part)
         scored &= (values >= low) & (values <= high)
         said = f"{registry.title(entry, metric)} from {low:,.{digits}f} to {high:,.{digits}f}"
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             messages.show_title(said, words.pairs(int(np.count_nonzero(scored))))
-            st.button("Close", icon=":material/close:", key="unmark region", type="tertiary", on_click=brush.unmark)
+            st.button("Close", icon=":material/close:", key="unmark region", type="tertiary", on_click=charts.unmark)
     ranked = -values[scored] if order == "highest" else values[scored]
     keys = ordering.shuffled_keys(rows[scored], 0) if order == "random" else ranked
     listed = _SortedList(keys, rows[scored])
@@ -187,9 +186,9 @@ class _SortedList:
 def _draw_histogram(entry: Entry, chart: Chart, values: np.ndarray, what: str) -> None:
     """The region's scores in front of the run's, both over the same area."""
     metric = chart.column
-    everything = marginals.marginal(entry, metric)
+    everything = registry.marginal(entry, metric)
     edges, whole = everything.coarse(_BINS)
-    region = marginals.of_values(values, everything)
+    region = registry.marginal_of_values(values, everything)
     part = region.coarse(_BINS)[1]
     scaled = np.round(whole * (int(part.sum()) / max(int(whole.sum()), 1)), 1 if part.sum() < 1000 else 0)
     here, all_of = (words.decimal(spread.quantile(50)) for spread in (region, everything))

@@ -1,12 +1,13 @@
 """How are many pairs looked at and decided on? As a gallery, page by page; all are kept or dropped at once.
 
-Every gallery that has pages is drawn here, so that the pager, the keyboard and an opened pair go through all alike.
+Every gallery that has pages is drawn here, so that the pager, the keyboard and an opened pair go through all alike. Of
+the part of a chart that is marked a few pairs are shown, drawn at random, and a link to all.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,16 +15,19 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core import uids
+from clipsel_core.curation.index import bitmaps
+from clipsel_core.curation.index.metadata import Categories
 from clipsel_core.curation.index.ordering import Listing, ListOrder
 from clipsel_core.curation.recipes.recipe import AnyStep, Drop, Keep, Subtract, Union
 from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ClipselError, RunError
-from clipsel_core.runs.columns import usual
+from clipsel_core.runs.columns import CLIP_SCORE, usual
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task
-from pages.parts import messages, progress_bars, recipes, registry, sessions, state, words
+from pages.parts import charts, messages, progress_bars, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards, images, pager, texts
+from pages.parts.charts import Chart
+from pages.parts.gallery import cards, contents, pager
 from pages.parts.jobs import dialogs, forms
 from pages.parts.pair import pair
 from pages.parts.sessions import PairList
@@ -37,6 +41,7 @@ _PARTS = ("only this one", "both", "only the other")
 _ORDERS: dict[str, ListOrder] = {"highest": "descending", "lowest": "ascending", "random": "random"}
 # A page has one sorted gallery at a time, so that the link can hold how it is sorted and where it is opened.
 _METRIC, _ORDER, _PAGE, _CARDS = "sort", "end", "at", 48
+_MARKED_CARDS = 12
 
 
 def draw_gallery(
@@ -86,7 +91,7 @@ def draw_gallery(
         view.opened = sessions.OpenPair(gallery, listed, first + names.index(asked), closed)
     pair.draw_opened(entry, gallery=key)
     if page < pages:
-        texts.prefetch(entry, key, partial(listed.rows, page + 1), images.text_columns(entry))
+        contents.prefetch(entry, key, partial(listed.rows, page + 1), contents.text_columns(entry))
 
 
 def draw_sorted(
@@ -143,6 +148,76 @@ def sort_by(metric: str) -> None:
     """Sorts the sorted gallery by a metric from now on, from its first page."""
     st.session_state[_METRIC] = metric
     rewind_sorted()
+
+
+def draw_marked_interval(
+    entry: Entry,
+    chart: Chart,
+    bins: int,
+    *,
+    bits: np.ndarray | None = None,
+    among: Mapping[str, str] | None = None,
+    keeps: state.Keeps | None = None,
+) -> None:
+    """Draws pairs whose value lies in the bins that are marked; nothing where none is.
+
+    bits: the bitmap of those that the chart shows, None for all. among: how the Gallery is asked for them. keeps: tells
+    which are kept, for the badge.
+    """
+    part = charts.marked(chart, bins)
+    if part is None:
+        return
+    ranking, column = state.ranking(entry, chart.column), registry.column_of(entry, chart.column)
+    low, high, digits = charts.marked_interval(ranking.low, ranking.high, bins, *part)
+    every = bitmaps.first(len(ranking.codes)) if bits is None else bits
+    title = registry.title(entry, chart.column)
+    # What is made of others when it is asked for cannot be asked for there.
+    own = {"metric": title, "from": f"{low:.{digits}f}", "to": f"{high:.{digits}f}"}
+    asked = {**own, **(among or {})} if column.origin != "mix" else None
+    said = f"{title} from {low:,.{digits}f} to {high:,.{digits}f} {column.unit}".strip()
+    _draw_marked(entry, chart, said, ranking.between(every, low, high), chart.column, asked, keeps)
+
+
+def draw_marked_values(entry: Entry, chart: Chart, found: Categories, bars: int) -> None:
+    """Draws pairs with one of the values whose bars, the first so many, are marked; nothing where none is."""
+    part = charts.marked(chart, bars)
+    if part is None:
+        return
+    labels = found.labels[part[0] : part[1] + 1]
+    bits, named = bitmaps.pack((found.codes >= part[0]) & (found.codes <= part[1])), labels[:3]
+    title, more = registry.title(entry, chart.column), len(labels) - len(named)
+    said = f"{title}: {', '.join(label or '(none)' for label in named)}{f' and {more} more' if more else ''}"
+    _draw_marked(
+        entry,
+        chart,
+        said,
+        bits,
+        CLIP_SCORE.name,
+        {"kind": title, "value": [label or "(none)" for label in labels]},
+        None,
+    )
+
+
+def _draw_marked(
+    entry: Entry,
+    chart: Chart,
+    title: str,
+    bits: np.ndarray,
+    metric: str,
+    asked: dict[str, Any] | None,
+    keeps: state.Keeps | None,
+) -> None:
+    """The cards below their title. asked: how the Gallery is asked for all of them, None where it cannot be."""
+    pairs = bitmaps.pairs_in(bits)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        messages.show_title(title, words.pairs(pairs))
+        if asked is not None and pairs:
+            st.page_link("gallery.py", label="Open in Gallery", icon=":material/grid_view:", query_params=asked)
+        st.button("Close", icon=":material/close:", key=f"unmark {chart.key}", type="tertiary", on_click=charts.unmark)
+    name = (entry, chart, title, state.scores_stamp(entry))
+    listed = pager.sort_pairs(name, lambda: Listing.of(state.ranking(entry, metric), bits), "random", _MARKED_CARDS)
+    if len(listed):
+        draw_gallery(entry, listed, metric, key=f"in {chart.key}", title=title, keeps=keeps, small=True)
 
 
 def draw_actions(

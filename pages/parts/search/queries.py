@@ -29,7 +29,7 @@ from clipsel_core.pool.making.decode import FORMATS
 from clipsel_core.runs.store import Run
 from pages.parts import messages, pictures, search_links, sessions, state, words
 from pages.parts.catalog import Entry
-from pages.parts.gallery import cards, images, texts
+from pages.parts.gallery import cards, contents
 from pages.parts.jobs import folders
 from pages.parts.search_links import PICTURE, TEXT
 
@@ -139,12 +139,12 @@ def ask_pair(entry: Entry) -> Query | None:
     table = state.open_table(entry)
     row = find_row(table, typed)
     uid = uids.to_hex(table.uids_at(np.array([row])))[0].as_py()
-    known = texts.read_texts(entry, np.array([row]), images.text_columns(entry))
+    known = contents.read_texts(entry, np.array([row]), contents.text_columns(entry))
     with st.container(horizontal=True, vertical_alignment="center", key="asked pair"):
         with st.container(width=110):
-            src = images.addresses(entry, [uid], known.get("url"))[0]
-            cards.draw_picture(src, key="asked picture", lack=images.placeholder(entry))
-        st.text(known["caption"][0][: texts.LONGEST_TEXT] or "no caption")
+            src = contents.addresses(entry, [uid], known.get("url"))[0]
+            cards.draw_picture(src, key="asked picture", lack=contents.placeholder(entry))
+        st.text(known["caption"][0][: contents.LONGEST_TEXT] or "no caption")
     return pair_query(uid, row)
 
 

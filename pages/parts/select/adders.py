@@ -12,9 +12,9 @@ import streamlit as st
 from clipsel_core.curation.recipes.recipe import AnyOf, AnyStep, Contains, In, KeepTop, Known, Random, Sample
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
-from pages.parts import categories, messages, recipes, registry, sessions, state
+from pages.parts import messages, recipes, registry, sessions, state
 from pages.parts.catalog import Entry
-from pages.parts.select import any_of
+from pages.parts.select import fields
 
 # A category with no more values begins with all of them ticked.
 _FEW_VALUES = 12
@@ -62,16 +62,16 @@ def draw_kinds_adder(entry: Entry, run: Run) -> None:
 
 
 def _ask_for_category(entry: Entry) -> AnyStep | None:
-    names = categories.kind_columns(entry, wait=True)
+    names = registry.kind_columns(entry, wait=True)
     where = "a column that sorts pairs" if names else "no column that sorts pairs"
     titles = registry.titles(entry)
     name = st.selectbox("Category", names, None, titles, key="new category", placeholder=where, disabled=not names)
     messages.show_note("Keeps pairs with one of the values that are ticked on its card.")
     if name is None:
         return None
-    found = categories.find_categories(entry, name)
+    found = registry.find_categories(entry, name)
     if found is None:
-        messages.show_note(categories.too_many(registry.title(entry, name)))
+        messages.show_note(registry.too_many_values(registry.title(entry, name)))
         typed = st.text_input("One of its values", key="new value", max_chars=200)
         return In.model_validate({"column": name, "in": (typed,)}) if typed else None
     labels = found.labels
@@ -99,7 +99,7 @@ def _at_random(entry: Entry) -> AnyStep:
 
 def _any_of(entry: Entry) -> AnyStep:
     messages.show_note("Keeps pairs that pass one of several filters, which are set on its card.")
-    return AnyOf(any_of=(any_of.next_filter(entry),))
+    return AnyOf(any_of=(fields.next_filter(entry),))
 
 
 def _known(entry: Entry) -> AnyStep:

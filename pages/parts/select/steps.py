@@ -22,7 +22,6 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.index.ranking import COARSE, Shares
-from clipsel_core.curation.recipes.derived import Mix, Standardise
 from clipsel_core.curation.recipes.recipe import (
     AnyOf,
     AnyStep,
@@ -48,13 +47,14 @@ from clipsel_core.curation.recipes.uidlists import ENDINGS
 from clipsel_core.curation.selecting.live import Settings, settings_of
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.errors import ClipselError
+from clipsel_core.runs.columns import Mix, Standardise
 from clipsel_core.runs.store import Run
-from pages.parts import brush, marginals, messages, recipes, registry, sessions, state, words
-from pages.parts.brush import Chart
+from pages.parts import charts, messages, recipes, registry, sessions, state, words
 from pages.parts.catalog import Entry
+from pages.parts.charts import Chart
 from pages.parts.component import component
-from pages.parts.pair import marked
-from pages.parts.select import adders, any_of, fields
+from pages.parts.pair import galleries
+from pages.parts.select import adders, fields
 
 _PERMILLE = Shares.evenly(1000)
 _LAYERS = [
@@ -150,7 +150,7 @@ def draw_steps(entry: Entry, run: Run) -> dict[int, DeltaGenerator]:
             try:
                 with above if weighed else below:
                     if isinstance(step, AnyOf):
-                        any_of.draw_filters(entry, run, number, step)
+                        fields.draw_filters(entry, run, number, step)
                     else:
                         fields.draw_fields(fields.Slot(entry, run, number), step)
             except ClipselError as error:
@@ -208,8 +208,11 @@ def _draw_effect(
     key = _thumb_key(number, step)
     head["heard"] = sessions.get(_Thumb, key).heard
     chart = Chart(entry.key, key, recipes.ranked_by(step))
-    head |= {"mark": brush.told(chart), "of": 0}
-    heard = {"on_moved_change": partial(_hear, entry, run, number, key), "on_marked_change": partial(brush.hear, chart)}
+    head |= {"mark": charts.tell_mark(chart), "of": 0}
+    heard = {
+        "on_moved_change": partial(_hear, entry, run, number, key),
+        "on_marked_change": partial(charts.hear_mark, chart),
+    }
     sampled = None
     if step.mix and picked is not None:
         names = tuple(name for name, _ in step.mix)
@@ -218,7 +221,7 @@ def _draw_effect(
         head["weights"] = [[fields.slider_class(slot, name), float(weight)] for name, weight in step.mix]
     _control(data=packed(head, settings, sampled), key=key, **heard)
     if picked is not None:
-        marked.draw_interval(entry, chart, COARSE, keeps=picked.selection.holds)
+        galleries.draw_marked_interval(entry, chart, COARSE, keeps=picked.selection.holds)
 
 
 def _thumb_key(number: int, step: ScoreStep) -> str:
@@ -394,7 +397,7 @@ def _rebuild(entry: Entry, run: Run, number: int) -> None:
         made: AnyStep = kind.model_validate(said)
     else:
         limit = _LIMITS[rule]
-        ends = marginals.short_quantiles(entry, metric, _FIRST_PERCENTILES[rule])
+        ends = registry.short_quantiles(entry, metric, _FIRST_PERCENTILES[rule])
         said[limit.kind] = ends if limit is Between else ends[0]
         made = limit.model_validate(said)
     recipes.change_step(entry, run, number, made)
@@ -474,7 +477,7 @@ class _Ruler:
         """What the control must know to draw the thumb where the step has it."""
         own, shared = getattr(step, step.kind), isinstance(step, ShareStep)
         value = float(own * 100) if shared else float(own)
-        last, digits = len(self.amounts) - 1, marginals.digits(self.pace)
+        last, digits = len(self.amounts) - 1, registry.digits_of(self.pace)
         place = min(max(round((value - self.start) / self.pace), 0), last)
         exact = plain_decimal(own * 100) if shared else f"{value:.15g}"
         return {
@@ -493,7 +496,7 @@ class _Ruler:
 def _ruler(entry: Entry, step: ScoreStep) -> _Ruler:
     if isinstance(step, ShareStep):
         return _Ruler(_PERMILLE, 0.0, 0.1, " %")
-    low, high, pace = marginals.scale(entry, step.metric)
+    low, high, pace = registry.thumb_scale(entry, step.metric)
     return _Ruler(_values(low, high, pace), low, pace, "")
 
 
@@ -501,7 +504,7 @@ def _ruler(entry: Entry, step: ScoreStep) -> _Ruler:
 def _values(low: float, high: float, pace: float) -> np.ndarray:
     """The short decimals from low to high that are `pace` apart."""
     return np.array(
-        [round(low + place * pace, marginals.digits(pace)) for place in range(round((high - low) / pace) + 1)]
+        [round(low + place * pace, registry.digits_of(pace)) for place in range(round((high - low) / pace) + 1)]
     )
 
 

@@ -16,10 +16,10 @@ from scipy import stats
 
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.derived import Mix, Noise, words_of
 from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.errors import RecipeError, RunError
+from clipsel_core.runs.columns import Mix, Noise, words_of
 from clipsel_core.runs.store import Run
 from tests.curation.conftest import hand_run
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from clipsel_core import uids
+from clipsel_core.curation.exploring.agreement import listed_pairs, overlap
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import differences, parse_recipe
-from clipsel_core.curation.selecting.overlap import listed_pairs, overlap
 from clipsel_core.curation.selecting.selection import select
 from tests.curation.conftest import make_uids
 

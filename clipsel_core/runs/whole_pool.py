@@ -1,7 +1,12 @@
-"""In which order do a finished run's pairs fall out when their own images are the target? NormSim_2-D of a run.
+"""Which columns of a finished run compare each pair with the rest of its pool? NormSim_2-D, and the rank among
+neighbours.
 
-The pool's files are read once as a whole. Of the rows that later rounds ask for, those that are stored uncompressed are
-read from the files each time, which costs little while the system keeps the files in memory.
+NormSim_2-D is the order in which the pairs fall out when their own images are the target. The pool's files are read
+once as a whole. Of the rows that later rounds ask for, those that are stored uncompressed are read from the files each
+time, which costs little while the system keeps the files in memory.
+
+The neighbours are the pairs nearest to a target's images, as in DataComp's image-based filter without its clusters. For
+each image of the target the pairs with the largest cosines are kept while the pool is read once, block by block.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from clipsel_core import uids
 from clipsel_core.errors import ScoringError
@@ -26,17 +32,20 @@ from clipsel_core.runs.added import scored_pool
 from clipsel_core.runs.plan import resolve_devices
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
 from clipsel_core.scoring.checks import check_count, telling_of_memory
-from clipsel_core.scoring.normsim import second_moment
+from clipsel_core.scoring.normsim import prepare_target, second_moment
 from clipsel_core.scoring.normsim_2d import FEW, Values, check_keep, falling_order, round_shares
+from clipsel_core.scoring.threads import for_each
 from clipsel_core.tasks import Report, check, part_of, silent
 from clipsel_core.workers import Do, Machines, Workers, check_asked, results
 
 _BLOCK = 1 << 15
 # Reading the pool once takes about this share of the products.
 _FIRST_PASS = 0.2
+# Images of the pool, and of the target, whose cosines are looked at together.
+_READ_AT_ONCE, _TILE = 8192, 1024
 
 
-def normsim_2d(
+def normsim_2d_of_run(
     run: Run,
     start: np.ndarray,
     *,
@@ -75,7 +84,7 @@ def normsim_2d(
     with telling_of_memory(chosen), machines.workers(_OverPool(run.root.absolute(), pool, arch), units) as workers:
         inside, others = _moments(images, rows, usable, workers, part_of(report, 0, _FIRST_PASS))
 
-        def values_of(places: np.ndarray, moment: torch.Tensor) -> tuple[np.ndarray, float]:
+        def values_of(places: np.ndarray, moment: Tensor) -> tuple[np.ndarray, float]:
             parts = np.array_split(rows[places], min(-(-len(places) // FEW), 4 * workers.at_once))
             with results(workers, [_Rows(part, moment) for part in parts]) as each:
                 found = list(each)
@@ -100,6 +109,48 @@ def normsim_2d(
     column = np.full(len(usable), np.nan, np.float32)
     column[rows] = round_shares(place, keep=count, rounds=rounds).numpy()
     return column
+
+
+def neighbour_ranks(
+    run: Run, target: Tensor, *, most: int = 100, device: str | None = None, report: Report = silent
+) -> np.ndarray:
+    """Each pair's best place among the nearest pairs of a target's images; 1 is the nearest. Lower is better.
+
+    rank_i = min_m place of x_i . t_m among the x_j . t_m of all scored pairs j, in descending order; ties in any order.
+    target: (M, D) unit rows, float16 or float32. most: how many neighbours of an image count, at least 1.
+    device: None for the run's. report: told how many pairs of the pool were read.
+    Returns: (N,) float32 from 1 to `most`; NaN for pairs that no image has among so many, and that were set aside.
+    Memory: 12 bytes for each of M x `most`, and a block of the pool.
+    Raises: ScoringError where `most` does not fit; TargetError where the target does not; RunError where the run is
+        unfinished or its pool has changed; PoolFormatError where the pool cannot be read.
+    """
+    check_count("neighbours", most)
+    (chosen, *_) = resolve_devices(device or run.config.device)
+    on = torch.device(chosen)
+    pool, arch = scored_pool(run)
+    target = prepare_target(target, name="target", width=arch.width)[0].to(on, torch.float32)
+    files = SealedFiles(run.root, run.config)
+    best = torch.full((len(target), most), -torch.inf, device=on)
+    rows = torch.full((len(target), most), -1, dtype=torch.int64, device=on)
+    first = 0
+    with telling_of_memory(chosen):
+        for shard in pool.shards:
+            scored = ~np.isnan(as_array(files.read(shard.name, ["clip_score"])["clip_score"].combine_chunks()))
+            with ImageBlocks(shard, arch) as blocks:
+                for start in range(0, blocks.rows, _READ_AT_ONCE):
+                    check()
+                    stop = min(start + _READ_AT_ONCE, blocks.rows)
+                    inside = np.flatnonzero(scored[start:stop])
+                    image = at_unit_length(blocks.read(slice(start, stop))[inside])
+                    if len(image):
+                        numbers = torch.from_numpy(inside + first + start).to(on)
+                        _keep_nearest(best, rows, target, torch.from_numpy(image).to(on, torch.float32), numbers)
+                    report(first + stop, run.config.pairs, "pairs")
+            first += blocks.rows
+    found = torch.full((first + 1,), torch.nan, device=on)  # the last for places that no pair took
+    for place in range(most, 0, -1):
+        found[rows[:, place - 1]] = place
+    return found[:-1].cpu().numpy()
 
 
 def _rows(start: np.ndarray, pairs: int) -> np.ndarray:
@@ -167,7 +218,7 @@ class _Rows:
     """Ascending row numbers of the run whose values by a moment, (D, D) float64, are asked for."""
 
     rows: np.ndarray
-    moment: torch.Tensor
+    moment: Tensor
 
     def __str__(self) -> str:
         return f"rows {self.rows[0]:,} to {self.rows[-1]:,}"
@@ -203,7 +254,7 @@ class _OverPool:
 
 def _moments(
     images: _Images, rows: np.ndarray, usable: np.ndarray, workers: Workers, report: Report
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """The second moments of the rows, and of all others that are usable: (D, D) float64 each.
 
     Block after block is added, whoever computed them: the sums are the same on any number of workers.
@@ -241,13 +292,13 @@ class _Images:
 
     def moments(
         self, part: _Part, device: str, computing: threading.Lock
-    ) -> tuple[list[list[torch.Tensor | None]], np.ndarray | None]:
+    ) -> tuple[list[list[Tensor | None]], np.ndarray | None]:
         """Both second moments of each block of a shard, (D, D) float64, None of none.
 
         And the images of the pairs that start, where the shard's file has to be read as a whole. computing: held
         while it computes, and not while it reads.
         """
-        blocks, unpacked = list[list[torch.Tensor | None]](), list[np.ndarray]()
+        blocks, unpacked = list[list[Tensor | None]](), list[np.ndarray]()
         npz, member = find_member(part.shard, self._arch.image_member)
         with ImageBlocks(part.shard, self._arch) as reader:
             for first in range(0, reader.rows, _BLOCK):
@@ -262,7 +313,7 @@ class _Images:
                     blocks.append([None if rows is None else second_moment(rows, device=device) for rows in some])
         return blocks, np.concatenate(unpacked) if unpacked else None
 
-    def at(self, rows: np.ndarray) -> torch.Tensor:
+    def at(self, rows: np.ndarray) -> Tensor:
         """The images of ascending row numbers: (n, D) float16 or float32."""
         cuts = np.searchsorted(rows, self._first)
         shards = np.flatnonzero(np.diff(cuts)).tolist()
@@ -275,3 +326,26 @@ class _Images:
         else:
             image = read_array(*self._member(index))[rows - self._first[index]]
         return at_unit_length(image.astype(np.float16 if image.dtype.itemsize == 2 else np.float32, copy=False))
+
+
+def _keep_nearest(best: Tensor, rows: Tensor, target: Tensor, image: Tensor, numbers: Tensor) -> None:
+    """Takes some images of the pool among those that are nearest to each of the target.
+
+    best, rows: (M, K), the largest cosines so far, descending, and whose they are. image: (n, D). numbers: (n,) int64.
+    """
+    most = best.shape[1]
+
+    def look(tile: int, scratch: Tensor) -> None:
+        here = slice(tile * _TILE, (tile + 1) * _TILE)
+        rows_here = target[here]
+        cosines = scratch[: len(rows_here) * len(image)].view(len(rows_here), len(image))
+        torch.mm(rows_here, image.T, out=cosines)
+        # Before long hardly any image of the target has a nearer one in a block.
+        moved = torch.nonzero(cosines.amax(1) > best[here, -1]).squeeze(1)
+        near, places = cosines[moved].topk(min(most, len(image)), dim=1)
+        moved += here.start
+        both = torch.cat([best[moved], near], 1)
+        best[moved], order = both.topk(most, dim=1)
+        rows[moved] = torch.cat([rows[moved], numbers[places]], 1).gather(1, order)
+
+    for_each(look, -(-len(target) // _TILE), device=target.device, scratch=_TILE * _READ_AT_ONCE)

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from clipsel_core import tasks
-from clipsel_core.curation.index import concordance
-from clipsel_core.curation.index.concordance import disagreement, doubled_ranks, keep_gaps, places_from_top
+from clipsel_core.curation.exploring import agreement
+from clipsel_core.curation.exploring.agreement import disagreement, doubled_ranks, keep_gaps, places_from_top
 from clipsel_core.curation.index.ranking import Ranking, standing
 
 N = 4_000
@@ -29,7 +29,7 @@ def two(decimals: int = 5, missing: float = 0.03) -> tuple[np.ndarray, np.ndarra
 @pytest.mark.parametrize("step", [7, 10**6])
 @pytest.mark.parametrize("decimals", [1, 2, 5])
 def test_doubled_ranks__are_scipys_average_ranks(decimals, step, monkeypatch):
-    monkeypatch.setattr(concordance, "_STEP", step)
+    monkeypatch.setattr(agreement, "_STEP", step)
     values, other = two(decimals)
     among = ~np.isnan(values) & ~np.isnan(other)
     found = doubled_ranks(values, Ranking.of(values).order, among)
@@ -39,7 +39,7 @@ def test_doubled_ranks__are_scipys_average_ranks(decimals, step, monkeypatch):
 
 @pytest.mark.parametrize("step", [7, 10**6])
 def test_places_from_top__count_who_stands_above(step, monkeypatch):
-    monkeypatch.setattr(concordance, "_STEP", step)
+    monkeypatch.setattr(agreement, "_STEP", step)
     values, other = two()
     among = ~np.isnan(values) & ~np.isnan(other)
     order = Ranking.of(values).order
@@ -49,7 +49,7 @@ def test_places_from_top__count_who_stands_above(step, monkeypatch):
 
 
 def test_disagreement__can_be_stopped_within_a_ranking(monkeypatch):
-    monkeypatch.setattr(concordance, "_STEP", 100)
+    monkeypatch.setattr(agreement, "_STEP", 100)
     x, y = (Ranking.of(values) for values in two())
     asked, told = [], []
     with tasks.stoppable(lambda: asked.append(len(told))):
