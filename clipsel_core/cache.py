@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from clipsel_core.errors import ClipselError, quoted
 from clipsel_core.files import cache_folder
@@ -206,3 +206,9 @@ class Recent(Generic[T]):
             while len(self._known) > self._most:
                 self._known.popitem(last=False)
         return found
+
+    def forget(self, holds: Callable[[Any], bool]) -> None:
+        """Forgets what has such a name."""
+        with self._lock:
+            for name in [name for name in self._known if holds(name)]:
+                del self._known[name]

@@ -64,6 +64,11 @@ def hold_place(folder: Place, busy: ClipselError) -> Iterator[None]:
         del _held[folder.address]
 
 
+def may_be_held(folder: Place) -> bool:
+    """Whether a process can hold a folder: any on this machine, in a store where it makes an object only once."""
+    return not folder.remote or (not any(folder.around) and folder.url.partition("://")[0] in _EXCLUSIVE)
+
+
 def confirm(folder: Place) -> None:
     """Makes sure that a folder that this process holds is still its own; nothing where it holds none.
 

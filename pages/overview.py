@@ -9,12 +9,13 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.errors import ClipselError, counted
+from clipsel_core.leases import may_be_held
 from clipsel_core.places import Place, protocol_of
 from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS, usual
 from clipsel_core.runs.cost import in_units
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status, read_status
-from pages.parts import messages, recipes, registry, sessions, state, words
+from pages.parts import messages, recipes, registry, sessions, state, stores, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import pager
 from pages.parts.jobs import forms, jobs, machine
@@ -35,7 +36,7 @@ def show(entry: Entry) -> None:
         forms.draw_buttons(run)
     _glance(entry, run)
     jobs.draw_panel()
-    _progress(entry)
+    _progress(entry, run)
     _concerns(entry, run)
     damage = _damage(entry, run)
     left, right = st.columns([3, 2], gap="large")
@@ -46,7 +47,7 @@ def show(entry: Entry) -> None:
         else:
             messages.show_error(damage, "The scores of this run cannot be shown")
             in_scores = Place.of(damage.where).parent.address == str(run.root / "scores")
-            if in_scores and run.finished and not run.root.remote and not jobs.at_work("score", run.root):
+            if in_scores and run.finished and may_be_held(run.root) and not jobs.at_work("score", run.root):
                 again: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:"}
                 again |= {"on_click": jobs.resume_scoring, "args": (run,)}
                 st.button("Score the damaged shards again", key="score again", **again)
@@ -117,10 +118,16 @@ def _glance(entry: Entry, run: Run) -> None:
             st.metric(name, value, help=help_text, border=True)
 
 
-def _progress(entry: Entry) -> None:
-    run = state.open_run(entry)
+def _progress(entry: Entry, run: Run) -> None:
+    """How far the scoring is. run: as the rest of the page shows it."""
     if run.finished or jobs.at_work("score", run.root):
         return
+    is_running = _is_running(run)
+    if _status(run).state == "done":
+        stores.ask_anew(run.root)
+    if state.open_run(entry).finished:
+        # It ended since the page was begun, or since its store was asked.
+        st.rerun()
 
     def watch() -> None:
         run = state.open_run(entry)
@@ -128,7 +135,7 @@ def _progress(entry: Entry) -> None:
             st.rerun()
         _draw_progress(entry, run)
 
-    if _is_running(run):
+    if is_running:
         sessions.fragment(watch, run_every=2)()
     else:
         _draw_progress(entry, run)
@@ -138,7 +145,7 @@ def _progress(entry: Entry) -> None:
             messages.score_again(run),
         )
         on: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "on_click": jobs.resume_scoring}
-        if not run.root.remote:
+        if may_be_held(run.root):
             st.button("Go on", key="go on", args=(run,), **on)
 
 

@@ -54,8 +54,8 @@ _GRACE_S = 2.0
 # The dashboard stays quick while jobs compute.
 _NICENESS = 5
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
-# A column that is computed, or read from an absolute path.
-_COLUMN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*(=/.*)?", re.DOTALL)
+# A column that is computed, or read from an absolute path or an address.
+_COLUMN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_\-]*(=(/|{ADDRESS.pattern}).*)?", re.DOTALL)
 _SECONDS_TO_WAIT = 60
 # Children have to be asked how they ended, or they stay as zombies; those of an earlier server are the system's.
 _children: list[subprocess.Popen[bytes]] = []
@@ -144,6 +144,10 @@ class Job:
         asked_to_stop = (self.folder / "cancelled").exists()
         if self._alive():
             return "stopping" if asked_to_stop else "running" if self.begun else "waiting"
+        if status.state not in ("done", "failed"):
+            status = self.status  # it may have ended since that was read
+            if status.state == "done":
+                return "done"
         if asked_to_stop:
             return "cancelled"
         return "failed" if status.state == "failed" else "lost"

@@ -144,15 +144,22 @@ def readable() -> list[Path]:
 
 
 def readable_addresses() -> list[str]:
-    """Addresses below which jobs may read."""
+    """Addresses that were named with --read."""
     return os.environ.get("CLIPSEL_READ_ADDRESSES", "").split()
 
 
+def named_addresses() -> list[str]:
+    """Addresses below which all may be read: those of --read, and the folders that named runs in stores lie in.
+
+    Whoever started the server trusts what lies there. Of a run that is all of a bucket, the run.
+    """
+    folders = ((address.rpartition("/")[0], address) for address in run_addresses())
+    return [*readable_addresses(), *(run if folder.endswith("/") else folder for folder, run in folders)]
+
+
 def named_places() -> list[str]:
-    """The data folder, what was named with --read, and the folders that named runs in stores lie in: whoever started
-    the server trusts what lies there."""
-    beside = [address.rpartition("/")[0] for address in run_addresses()]
-    return [*map(str, (data_folder(), *readable())), *readable_addresses(), *beside]
+    """The data folder, what was named with --read, and named_addresses."""
+    return [*map(str, (data_folder(), *readable())), *named_addresses()]
 
 
 def jobs_folder() -> Path:

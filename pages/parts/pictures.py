@@ -20,7 +20,7 @@ from clipsel_core.pool.conventions import MEDIA_TYPES
 from clipsel_core.pool.images import Images, OrderedImages, OutOfOrder, open_images
 from clipsel_core.pool.making.decode import FORMATS, Unusable, decode, hush_pillow
 from clipsel_core.tasks import Report, Task
-from pages.parts import catalog, stamps, state
+from pages.parts import catalog, state
 from pages.parts.catalog import Entry
 
 _log = logging.getLogger(__name__)
@@ -53,12 +53,13 @@ class Finding:
         self.work, self.search = Task(self._do), Task(self._go_through)
         self._entry, self._run, self._failed_s = entry, run, math.inf
         self._stamp = self._now()
-        self._mixed, self._lock = set[int](), threading.Lock()
+        # Tars that are to be gone through, and whether a search has left since there is none.
+        self._mixed, self._left, self._lock = set[int](), False, threading.Lock()
 
     @property
     def is_known(self) -> bool:
         """Whether it is known where all images lie that were asked for."""
-        return self.work.finished and not (self._mixed and not self.search.finished)
+        return self.work.finished and not self._mixed
 
     def holds(self) -> bool:
         """Whether the run and its pool are as they were, and it is too early to look again for what failed."""
@@ -83,8 +84,8 @@ class Finding:
     def _seek(self, tar: int) -> bool:
         """Has a tar gone through; whether that is under way."""
         with self._lock:
-            if self.search.finished or self.search.error:
-                self.search = Task(self._go_through)
+            if self._left or self.search.error:
+                self.search, self._left = Task(self._go_through), False
             self._mixed.add(tar)
             if not self.search.stopped:
                 self.search.start()
@@ -97,14 +98,20 @@ class Finding:
         def gone(done: int, total: int, unit: str = "", said: str = "", /) -> None:
             report(done, total, unit, note)
 
-        while self._mixed:
-            tar, left = min(self._mixed), len(self._mixed) - 1
+        while (tar := self._next_tar()) is not None:
+            left = len(self._mixed) - 1
             name = self.index.windows.tars[tar].place.name
             note = f"Finding images: {name} is gone through, whose order is not the pairs'"
             note += f"; {counted(left, 'tars')} left" if left else ""
             gone(0, 1)
             self.index.windows.go_through(tar, gone)
             self._mixed.discard(tar)
+
+    def _next_tar(self) -> int | None:
+        """The tar to go through; None where the search leaves, for which nobody can add one any more."""
+        with self._lock:
+            self._left = not self._mixed
+            return min(self._mixed, default=None)
 
     def _do(self, report: Report) -> None:
         def gone(done: int, total: int, unit: str = "", note: str = "", /) -> None:
@@ -123,9 +130,9 @@ class Finding:
             self._failed_s = time.monotonic()
             raise
 
-    def _now(self) -> stamps.Stamp:
-        of_run = stamps.of(self._run.root, "run.json")
-        return of_run + stamps.of(self.pool, "shards", "images") if self.pool else of_run
+    def _now(self) -> state.Stamp:
+        of_run = state.stamp_of(self._run.root, "run.json")
+        return of_run + state.stamp_of(self.pool, "shards", "images") if self.pool else of_run
 
 
 _findings: Recent[Finding] = Recent(_MOST_INDEXES)

@@ -36,8 +36,7 @@ from clipsel_core.pool import layout
 from clipsel_core.pool.layout import Pool, TeacherInfo, open_pool
 from clipsel_core.runs.store import Run, description_files
 from clipsel_core.tasks import Report, Task
-from pages.parts import catalog, messages, stamps
-from pages.parts.stamps import Stamp
+from pages.parts import catalog, messages, stores
 
 # Folders of a pool: what is known of it holds until one changes.
 POOL_PARTS = ("metadata", "shards", "images")
@@ -45,6 +44,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 # From rows, (M,) int64, to which of them are kept, (M,) bool.
 Keeps = Callable[[np.ndarray], np.ndarray]
+Stamp = tuple[tuple[str, int, int], ...]
 
 # When a pool was sought in vain, and how long that took: of a large one it may take as long as reading it.
 _lacking: Recent[tuple[float, float]] = Recent(32)
@@ -113,6 +113,25 @@ def current() -> catalog.Entry:
     return entry
 
 
+def stamp_of(root: Path | Place, *names: str) -> Stamp:
+    """Changes whenever these files or folders in a folder do."""
+    return tuple((name, *version_of(root / name)) for name in names)
+
+
+def version_of(place: Path | Place) -> tuple[int, int]:
+    """Two numbers that change whenever a file or a folder does; zeros where there is none.
+
+    On this machine it is looked up each time. Of one in a store they are what was found when it was asked last.
+    """
+    if isinstance(place, Place) and place.remote:
+        return stores.version_of(place)
+    try:
+        stat = os.stat(place)
+    except OSError:
+        return stores.ABSENT
+    return stat.st_mtime_ns, stat.st_size
+
+
 def scores_stamp(entry: catalog.Entry) -> Stamp:
     """Changes whenever the run's description, its score files or its added targets do.
 
@@ -123,7 +142,7 @@ def scores_stamp(entry: catalog.Entry) -> Stamp:
     # thousands takes longer than an answer may: it is done now and then. In a store a folder says it of its files.
     folders = [root / "scores", *dict.fromkeys(file.parent for file in description_files(root)[1:])]
     said, now = (
-        _described(root) + tuple((folder.name, *stamps.version_of(folder)) for folder in folders),
+        _described(root) + tuple((folder.name, *version_of(folder)) for folder in folders),
         time.monotonic(),
     )
     if root.remote:
@@ -148,13 +167,13 @@ def per_map(most: int, *, spinner: str = "") -> Callable[[Callable[Arguments, Re
 
 def map_stamp(entry: catalog.Entry) -> Stamp:
     """Changes whenever the run's scores or its projection do."""
-    return scores_stamp(entry) + stamps.of(entry.root, "projection.parquet")
+    return scores_stamp(entry) + stamp_of(entry.root, "projection.parquet")
 
 
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
     """Changes whenever what a recipe (YAML) keeps may have: the run's scores, or a uid list that it reads."""
     lists = parse(entry, recipe).list_files() if recipe else []
-    return scores_stamp(entry) + tuple((path.name, *stamps.version_of(path)) for path in lists)
+    return scores_stamp(entry) + tuple((path.name, *version_of(path)) for path in lists)
 
 
 def per_run(
@@ -279,7 +298,7 @@ def find_pool(entry: catalog.Entry) -> Pool | None:
     sought: Hashable = run.pool_address
     try:
         root = run.pool_root
-        sought = root.address, stamps.of(root, *POOL_PARTS)
+        sought = root.address, stamp_of(root, *POOL_PARTS)
         failed_at, took_s = _lacking.peek(sought) or (-math.inf, 0.0)
         return (
             None
@@ -292,7 +311,7 @@ def find_pool(entry: catalog.Entry) -> Pool | None:
         return None
 
 
-@per_run(8, stamp=lambda root: stamps.of(root, *POOL_PARTS))
+@per_run(8, stamp=lambda root: stamp_of(root, *POOL_PARTS))
 def pool_at(root: Path | Place) -> Pool:
     """The pool in a folder, here or in a store, as its files are now. Raises PoolFormatError where there is none."""
     return open_pool(root)
@@ -307,7 +326,7 @@ def teacher_of(run: Run) -> tuple[str, str | None, str] | None:
     return (noted.model, noted.pretrained, noted.weights) if noted else None
 
 
-@per_run(32, stamp=lambda root: stamps.of(root, "teachers.json"))
+@per_run(32, stamp=lambda root: stamp_of(root, "teachers.json"))
 def noted_teachers(root: Place) -> dict[str, TeacherInfo]:
     """The teachers that a pool notes, by arch. Raises PoolFormatError where the file is damaged."""
     return layout.read_teachers(root)
@@ -352,4 +371,4 @@ def parse(entry: catalog.Entry, recipe: str) -> Recipe:
 
 
 def _described(root: Place) -> Stamp:
-    return tuple((path.parent.name, *stamps.version_of(path)) for path in description_files(root))
+    return tuple((path.parent.name, *version_of(path)) for path in description_files(root))

@@ -107,8 +107,11 @@ def server(browser, tmp_path_factory) -> Iterator[Server]:
 
 
 @contextmanager
-def serving(data: Path, *runs: Path) -> Iterator[str]:
-    """A dashboard over a data folder and the runs named, for as long as the block lasts; gives its address."""
+def serving(data: Path, *runs: Path | str) -> Iterator[str]:
+    """A dashboard over a data folder and the runs named, for as long as the block lasts; gives its address.
+
+    runs: folders, and addresses in stores.
+    """
     with served.serving("app.py", *map(str, runs), data=data) as app:
         yield app.url
 

@@ -13,7 +13,9 @@ from playwright.sync_api import expect
 from clipsel_core.jobs.control import listing, read_job
 from clipsel_core.runs.store import Run
 from tests.browser.conftest import ROOT, serving, settle, visit
+from tests.pages.worlds import make_run
 from tests.pool.pictures import image
+from tests.pool.servers import storing, upload
 from tests.waiting import until
 
 
@@ -172,3 +174,37 @@ def test_pair__more_like_these_becomes_a_metric(browser, data):
         expect(page.locator(".card").first).to_contain_text("1.00")
         settle(page)
         page.close()
+
+
+def test_job__of_a_run_in_a_store_goes_on_through_a_restart_and_is_seen_at_its_end(browser, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make_run(tmp_path / "world")
+    with storing(monkeypatch):
+        upload(tmp_path / "world", "s3://bucket/a")
+        with serving(tmp_path / "data", "s3://bucket/a/run") as url:
+            page = browser.new_page(base_url=url)
+            visit(page, "overview", "a/run")
+            expect(page.locator(".st-key-glance")).to_contain_text("Metrics7")
+            page.get_by_role("button", name="Add a column").click()
+            dialog = page.get_by_role("dialog")
+            dialog.get_by_role("combobox", name="Where its values come from").click()
+            page.get_by_role("option", name="Caption words").click()
+            dialog.get_by_role("button", name="Add").click()
+            expect(dialog).to_have_count(0)
+            expect(page.locator(".st-key-jobs")).to_contain_text("Add Caption words")
+            (job,) = listing(tmp_path / "data" / ".jobs")
+            until(lambda: job.begun, "the job's turn has come")
+            os.kill(read_job(job.folder).info.pid, signal.SIGSTOP)  # it lasts until the other server has shown it
+            page.close()
+        assert job.info.words == ("add-column", "s3://bucket/a/run", "caption_words")
+        assert job.state == "running"
+        with serving(tmp_path / "data", "s3://bucket/a/run") as url:
+            page = browser.new_page(base_url=url)
+            visit(page, "overview", "a/run")
+            expect(page.locator(".st-key-jobs")).to_contain_text("Add Caption words")
+            expect(page.get_by_role("button", name="Cancel")).to_be_enabled()
+            os.kill(read_job(job.folder).info.pid, signal.SIGCONT)
+            expect(page.locator(".st-key-jobs")).to_contain_text("done in")
+            expect(page.locator(".st-key-glance")).to_contain_text("Metrics8")
+            settle(page)
+            page.close()

@@ -12,6 +12,7 @@ import pytest
 from clipsel_core.errors import JobError
 from clipsel_core.jobs import control
 from clipsel_core.jobs.control import JobInfo, birth_of, forget, listing, write_info
+from clipsel_core.status import Status
 from tests import traps
 from tests.jobs.stand_in import ended
 from tests.waiting import PATIENCE_S, until
@@ -193,3 +194,10 @@ def test_check_and_ask__a_command_that_is_killed(tmp_path, monkeypatch):
     found = "finish: expected an answer within 60 s, found that it ended by SIGKILL; try it on the command line"
     with pytest.raises(JobError, match=f"^{found}$"):
         control.ask("finish", {})
+
+
+@pytest.mark.parametrize(("command", "state"), [("finish", "done"), ("fail", "failed"), ("vanish", "lost")])
+def test_state__of_a_job_that_ended_since_its_status_was_read(jobs, command, state):
+    job = start(jobs, command)
+    until(lambda: birth_of(job.info.pid) is None)
+    assert job.state_at(Status(state="running")) == state

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from clipsel_core import tasks
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.runs.store import Run
-from pages.parts import catalog
+from pages.parts import catalog, sessions
 from pages.parts.compare import runs
 from pages.parts.compare.runs import Agreements
 from tests.pages.conftest import MAIN, components, words
@@ -188,3 +188,28 @@ def test_agreements__of_two_pools_are_of_what_their_tables_say_too(tmp_path):
     assert compared.names == [*first.run.metrics, "width", "only"]
     assert compared.found["width"].spearman == pytest.approx(-1)
     assert Agreements(first, ScoreTable.open(Run.open(tmp_path / "one" / "run"))).names == first.run.metrics
+
+
+def test_compare_runs__shows_what_is_matched_while_the_page_is_drawn(worlds, open_page, monkeypatch):
+    """The work ends between what the page knows of it and the table, which waits for what it does not know."""
+    go_on, do, fragment = threading.Event(), Agreements._do, sessions.fragment
+
+    def slowly(self, report):
+        go_on.wait(PATIENCE_S)
+        do(self, report)
+
+    def late(draw, **given):
+        if draw is runs._table:
+            go_on.set()
+            runs._agreements(*catalog.entries()).task.wait(PATIENCE_S)
+        return fragment(draw, **given)
+
+    monkeypatch.setattr(tasks, "_AT_ONCE_S", 0)
+    monkeypatch.setattr(Agreements, "_do", slowly)
+    monkeypatch.setattr(sessions, "fragment", late)
+    app = open_page("compare", worlds[0])
+    catalog.allow(worlds)
+    app.session_state["what"] = "Runs"
+    app.run()
+    assert not app.exception
+    assert "What the tops by s-CLIPLoss share" in words(app)

@@ -6,11 +6,12 @@ import json
 import re
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from clipsel_core import uids
+from clipsel_core import tasks, uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import JobError
 from clipsel_core.jobs import control
@@ -291,7 +292,7 @@ def test_check_uploads__names_the_file_itself(data, tmp_path):
     look = lambda files: (told.extend(files), "")[1]  # noqa: E731
     assert folders.check_uploads(tmp_path / "targets", [("../../<b>evil.npy", b"abc")], look) == ""
     (kept,) = (tmp_path / "targets").iterdir()
-    assert told == [kept]
+    assert [Path(file) for file in told] == [kept]
     assert kept.read_bytes() == b"abc"
     assert kept.name.startswith("b-evil-")
     with pytest.raises(JobError):
@@ -626,6 +627,31 @@ def test_machine__is_examined_by_who_asks(opened, monkeypatch):
     app.session_state["machine"] = True
     app.run()
     assert "clipsel cannot work as it is: numpy" in words(app)
+
+
+def test_machine__what_fails_while_the_panel_is_drawn_is_said(opened, monkeypatch):
+    go_on = threading.Event()
+
+    class Late(machine.Task):
+        @property
+        def active(self):
+            if self._thread is not None:
+                go_on.set()
+                self.wait(PATIENCE_S)
+            return super().active
+
+    def ask(command, options):
+        go_on.wait(PATIENCE_S)
+        raise JobError(command, expected="an answer", found="none")
+
+    monkeypatch.setattr(tasks, "_AT_ONCE_S", 0)
+    monkeypatch.setattr(machine, "Task", Late)
+    monkeypatch.setattr(control, "ask", ask)
+    machine._examination.clear()
+    app, _ = opened("overview")
+    app.session_state["machine"] = True
+    assert "doctor: expected an answer, found none" in words(app.run())
+    machine._examination.clear()
 
 
 def field(app, kind, label):

@@ -14,7 +14,7 @@ from pages.parts.gallery.contents import web_address
 from tests.pages.conftest import components
 from tests.pages.hostile import strings
 from tests.pages.worlds import make_run
-from tests.waiting import PATIENCE_S, join
+from tests.waiting import PATIENCE_S, join, until
 
 TOGGLE = "Images from the web"
 
@@ -107,3 +107,29 @@ def test_watch__names_a_damaged_tar_and_shows_the_others(tmp_path, open_page):
     assert all(address.startswith("/pairs/") for address in addresses(app))
     assert pictures.read(by_root(run), f"{7:016x}{0:016x}")
     assert pictures.read(by_root(run), f"{7 * 60:016x}{59:016x}") is None
+
+
+def test_search__goes_through_a_tar_that_is_asked_for_as_it_leaves(tmp_path, monkeypatch):
+    """Its last look said that there was none left, and it has not ended yet."""
+    entry, gone, go_through = by_root(make_run(tmp_path / "world")), [], pictures.Finding._go_through
+
+    class Tars:
+        def __init__(self):
+            self.windows = self.place = self
+            self.tars, self.name = [self] * 3, "tar"
+
+        def go_through(self, tar, report):
+            gone.append(tar)
+
+    def leave(self, report):
+        go_through(self, report)
+        if gone == [1]:
+            self._seek(2)
+
+    monkeypatch.setattr(pictures.Finding, "_go_through", leave)
+    monkeypatch.setattr(pictures, "OrderedImages", Tars)
+    finding = pictures.Finding(entry)
+    finding.index = Tars()
+    finding._seek(1)
+    until(lambda: gone == [1, 2])
+    until(lambda: not finding._mixed)

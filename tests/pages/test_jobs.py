@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
+from clipsel_core import status
 from clipsel_core.jobs import control
 from clipsel_core.jobs.control import listing
-from pages.parts import catalog
+from pages.parts import catalog, state
 from pages.parts.jobs import jobs
+from pages.parts.search import queries, results
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
 from tests.pages.conftest import components, words
@@ -214,3 +219,37 @@ def test_pages__notice_an_added_target(tmp_path, open_page):
     assert not app.exception
     (cards,) = components(app, "clipsel_cards")
     assert cards["cards"][0]["caption"] == "caption of pair 59"
+
+
+def test_overview__of_a_run_that_is_finished_while_it_is_drawn_shows_that(tmp_path, open_page, monkeypatch):
+    """By a command in a terminal, between the page's look at the run and at how far the scoring is."""
+    run, whole, read = make_run(tmp_path / "world", finished=1), make_run(tmp_path / "whole"), status.read_status
+
+    def read_late(path):
+        for name in ("scores/00000001.parquet", "run.json", "status.json"):
+            shutil.copyfile(whole / name, run / name)
+        return read(path)
+
+    monkeypatch.setattr(status, "read_status", read_late)
+    app = open_page("overview", run)
+    assert not app.exception
+    assert "This run is unfinished" not in words(app)
+    assert "2 of 2" in [metric.value for metric in app.metric]
+
+
+def test_search__of_all_pairs_that_ends_while_the_page_is_drawn_leads_to_what_it_found(run, open_page, monkeypatch):
+    """Between the look at its file and the look at its job."""
+    open_page("search", run)
+    (entry,), drawn = catalog.entries(), []
+
+    def at_work(word, about):
+        file = Path(word.removeprefix("--out="))
+        file.parent.mkdir()
+        file.touch()
+
+    monkeypatch.setattr(results, "AT_ONCE", 10)
+    monkeypatch.setattr(jobs, "at_work", at_work)
+    monkeypatch.setattr(results.search_links, "draw_link", lambda label, *_, **__: drawn.append(label))
+    monkeypatch.setattr(results.st, "button", lambda label, **_: drawn.append(label))
+    results.offer_full_search(entry, state.open_run(entry), queries.pair_query("0" * 32, 3), "image")
+    assert drawn == ["See the best of all 60 pairs"]

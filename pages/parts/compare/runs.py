@@ -74,6 +74,8 @@ def compare_runs(entry: Entry) -> None:
     except ClipselError as error:
         messages.show_error(error, "The other run cannot be compared")
         return
+    # First: what comes in while the rest is drawn has the table draw the page anew.
+    known = work.known
     alignment, names = work.alignment, work.names
     if not names or (alignment and not alignment.shared):
         why = "Runs are compared where both scored the same pairs: these have no uid in common. Choose another run."
@@ -84,9 +86,7 @@ def compare_runs(entry: Entry) -> None:
         here, there = (words.number(len(table) - alignment.shared) for table in (alignment.first, alignment.second))
         by_uid = f"{shared} in both, matched by uid; {here} only here, {there} only there."
         messages.show_note(f"The same {shared}, in the same order." if alignment.rows is None else by_uid)
-    sessions.fragment(_table, run_every=progress_bars.SECONDS if work.task.active else None)(
-        entry, work, names, work.known
-    )
+    sessions.fragment(_table, run_every=progress_bars.SECONDS if work.task.active else None)(entry, work, names, known)
     if alignment:
         _compare_tops(entry, other, work, names)
 

@@ -24,7 +24,7 @@ from clipsel_core.errors import ClipselError
 from clipsel_core.places import Place
 from clipsel_core.pool.layout import knows_images
 from clipsel_core.tasks import Task
-from pages.parts import messages, pictures, progress_bars, sessions, stamps, state
+from pages.parts import messages, pictures, progress_bars, sessions, state
 from pages.parts.catalog import Entry
 
 LONGEST_TEXT = 2_000
@@ -99,7 +99,7 @@ def has_images(entry: Entry) -> bool:
 
 
 # Asked for each page of cards, where to open a large pool would take a second, and to list its tars some of it.
-@state.per_run(32, stamp=lambda root: stamps.of(root, *state.POOL_PARTS))
+@state.per_run(32, stamp=lambda root: state.stamp_of(root, *state.POOL_PARTS))
 def _has_images(root: Place) -> bool:
     return (root / "metadata").is_dir() and knows_images(root)
 

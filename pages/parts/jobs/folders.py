@@ -1,7 +1,8 @@
 """Which folders and addresses may jobs read from and write to, and what of use lies in them?
 
 Read: the data folder, the folders and addresses that the server was told of with --read, the runs on show and their
-pools. Written to: the data folder, where new pools, runs and uploaded targets go, and the runs on show.
+pools, and in a store the folder that a named run lies in. Written to: the data folder, where new pools, runs and
+uploaded targets go, and the runs on show.
 
 A browser must not be able to send the server anywhere: to a machine beside it that trusts it, or to an archive or cache
 on its own disk. So an address that could be read in two ways is refused.
@@ -18,12 +19,13 @@ from pathlib import Path
 
 from clipsel_core import reach
 from clipsel_core.errors import ClipselError, JobError
-from clipsel_core.files import is_hidden, write_atomically
+from clipsel_core.files import is_hidden
 from clipsel_core.jobs.control import ADDRESS
+from clipsel_core.places import Place, protocol_of
 from clipsel_core.pool.conventions import IMAGE_ENDINGS
 from clipsel_core.pool.target_files import files_at, split_part
 from clipsel_core.runs.store import Run
-from pages.parts import catalog
+from pages.parts import catalog, stores
 
 COLUMN_ENDINGS = ("csv", "tsv", "parquet", "npy", "npz")
 TARGET_ENDINGS = ("npy", "npz", "pt", "pth", "parquet")
@@ -59,8 +61,7 @@ def roots() -> list[Path]:
 
 def job_roots() -> list[str]:
     """The folders, and the addresses, that may be read."""
-    runs = (entry.root.address for entry in catalog.entries() if entry.root.remote)
-    return [*map(str, roots()), *catalog.readable_addresses(), *runs]
+    return [*map(str, roots()), *catalog.named_addresses()]
 
 
 def inside(text: str) -> Path:
@@ -99,25 +100,29 @@ def _inside(
 
 
 def source(text: str) -> Path | str:
-    """What a pool is to be made of: a path as `inside` gives it, or an address below an allowed one.
+    """What is to be read: a path as `inside` gives it, or an address below an allowed one.
 
     Raises: JobError on what is refused.
     """
-    address, known = text.strip(), catalog.readable_addresses()
-    if "::" not in text and not ADDRESS.match(address):
-        return inside(text)
+    return _address(text) if "::" in text or ADDRESS.match(text.strip()) else inside(text)
+
+
+def _address(text: str) -> str:
+    address, known = text.strip(), catalog.named_addresses()
     if not _TWO_READINGS.search(address) and reach.make_filter(known)(address):
         return address
     expected = f"an address below {', '.join(known)}" if known else "a path: no address is allowed here"
-    remedy = "start the dashboard with --read ADDRESS to allow what lies below it, or run embed in a terminal"
+    remedy = "start the dashboard with --read ADDRESS to allow what lies below it, or start the command in a terminal"
     raise JobError(address, expected=expected, found="another", remedy=remedy)
 
 
-def target(text: str) -> Path:
+def target(text: str) -> Path | str:
     """A target's file, folder or pattern that somebody chose or typed, with the #MEMBER behind it if there is one.
 
-    Raises: JobError as `inside`, also where one of a pattern's files lies outside.
+    Or an address, as `source` gives it. Raises: JobError as these, also where one of a pattern's files lies outside.
     """
+    if ADDRESS.match(text.strip()):
+        return _address(text)
     file, part = _inside(text, split_part, files_at)
     return Path(f"{file}#{part}") if part else file
 
@@ -168,6 +173,23 @@ def pools() -> list[Path]:
     return [folder.parent for folder in _found("metadata") if next(folder.glob("[!.]*.parquet"), None)]
 
 
+def pool_addresses() -> list[str]:
+    """The pools in stores that are at hand: those of the runs on show, and those that were named with --read."""
+    found = [address for address in catalog.readable_addresses() if _is_pool(address)]
+    for entry in catalog.entries():
+        with suppress(ClipselError):  # Said where it is opened.
+            run = Run.open(entry.root, catalog.named_places())
+            if protocol_of(run.pool_address) and run.may_read_pool:
+                found.append(run.pool_address)
+    return list(dict.fromkeys(address.rstrip("/") for address in found))
+
+
+def _is_pool(address: str) -> bool:
+    with suppress(ClipselError):
+        return stores.version_of(stores.view(address) / "metadata") > stores.ABSENT
+    return False
+
+
 def targets() -> list[Path]:
     """Files in folders named target or targets, which may be targets, and folders in these.
 
@@ -211,9 +233,9 @@ def teachers() -> list[Path]:
 
 
 def check_uploads(
-    folder: Path,
+    folder: Path | Place,
     uploads: Iterable[tuple[str, bytes]],
-    check: Callable[[list[Path]], str],
+    check: Callable[[list[Place]], str],
     endings: Collection[str] = TARGET_ENDINGS,
 ) -> str:
     """Keeps uploaded files in a folder, see upload_file, where a job accepts them.
@@ -223,7 +245,7 @@ def check_uploads(
     Returns: what is wrong. Where that is something, or something is raised, no new file stays for other jobs to read.
     Raises: JobError on another ending, OSError, and what check raises.
     """
-    files, written, wrong = [], [], "not looked at yet"
+    files, written, wrong = list[Place](), list[Place](), "not looked at yet"
     try:
         for name, content in uploads:
             file = upload_file(folder, name, content, endings)
@@ -234,26 +256,27 @@ def check_uploads(
         wrong = check(files)
     finally:
         for file in written if wrong else []:
-            file.unlink(missing_ok=True)
+            file.remove()
     return wrong
 
 
-def upload_file(folder: Path, name: str, content: bytes, endings: Collection[str] = TARGET_ENDINGS) -> Path:
+def upload_file(folder: Path | Place, name: str, content: bytes, endings: Collection[str] = TARGET_ENDINGS) -> Place:
     """Where an uploaded file is kept: under a name of our own; the same content is kept once.
 
-    folder: where. name: the user's file name; only its ending and its harmless characters are used.
+    folder: where, here or in a store. name: the user's file name; only its ending and its harmless characters are used.
     Raises: JobError on another ending than these.
     """
     ending = Path(name).suffix.lower().removeprefix(".")
     if ending not in endings:
         raise JobError(name, expected=f"a name ending in {', '.join(endings)}", found=ending or "no ending")
-    return folder / f"{_named(Path(name).stem, 'upload')}-{hashlib.sha256(content).hexdigest()[:12]}.{ending}"
+    safe = f"{_named(Path(name).stem, 'upload')}-{hashlib.sha256(content).hexdigest()[:12]}.{ending}"
+    return Place.of_named(folder) / safe
 
 
-def write_upload(file: Path, content: bytes) -> None:
+def write_upload(file: Place, content: bytes) -> None:
     """Writes an uploaded file where upload_file says, once."""
     if not file.exists():
-        write_atomically(file, lambda aside: aside.write_bytes(content))
+        file.write_bytes(content)
 
 
 def _lies_in(roots: Iterable[Path], *paths: Path) -> bool:

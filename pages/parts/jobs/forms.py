@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,14 @@ from clipsel_core.curation.exploring.projection import SAMPLE
 from clipsel_core.errors import ClipselError, JobError, PoolFormatError, counted
 from clipsel_core.jobs import control
 from clipsel_core.jobs.control import Option
+from clipsel_core.leases import may_be_held
 from clipsel_core.places import Place
 from clipsel_core.pool.layout import Pool
 from clipsel_core.pool.sources.record import FORMATS
 from clipsel_core.pool.target_files import files_at, split_part
 from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS
 from clipsel_core.runs.store import NAME_PATTERN, Run, RunConfig
-from pages.parts import catalog, messages, recipes, state, words
+from pages.parts import catalog, messages, recipes, state, stores, words
 from pages.parts.catalog import Entry
 from pages.parts.jobs import dialogs, folders, jobs, machine
 
@@ -40,12 +41,9 @@ _BAD_ROWS = {
     "scale": "scale them to unit length; set aside what has no length",
 }
 _TARGET = f"{NORMSIM} of every pair to it becomes a metric like the others: on sliders, in recipes and galleries."
-IN_STORE = (
-    "The run lies in a store, and no job of the dashboard writes there. Copy the run to a disk, or start the command "
-    "in a terminal."
-)
+_ONLY_READ = "The run lies in a store that no process can hold for itself. Copy it to a disk, or to s3:// or gs://."
 # A command's arguments and its options, from where the uploads are kept.
-_Prepared = Callable[[list[Path]], tuple[list[str | os.PathLike[str]], Mapping[str, Option]]]
+_Prepared = Callable[[list[Place]], tuple[list[str | os.PathLike[str]], Mapping[str, Option]]]
 _START: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:"}
 
 
@@ -64,8 +62,8 @@ def draw_buttons(run: Run | None) -> None:
 
 def why_no_job(run: Run) -> str:
     """Why nothing can be added to a run from here; "" where it can."""
-    if run.root.remote:
-        return IN_STORE
+    if not may_be_held(run.root):
+        return _ONLY_READ
     return "" if run.finished else "Shards are left to score first."
 
 
@@ -183,10 +181,10 @@ def _start(
     """
     arguments: list[str | os.PathLike[str]] = []
     options: dict[str, Option] = {}
-    root, kind = Path(run.root) if run else catalog.data_folder(), "column" if command == "add-column" else "target"
+    root, kind = run.root if run else Place.of(catalog.data_folder()), "column" if command == "add-column" else "target"
     endings = folders.COLUMN_ENDINGS if kind == "column" else folders.TARGET_ENDINGS
 
-    def check(kept: list[Path]) -> str:
+    def check(kept: list[Place]) -> str:
         arguments[:], named = given(kept)
         options.update(named)
         with st.spinner(looking):
@@ -202,7 +200,7 @@ def _start(
         wrong = str(messages.not_written(error, root))
     if wrong:
         messages.show_error(wrong, "Not started")
-    elif jobs.launch(command, arguments, options, title=title, about=run.root if run else Path(arguments[-1])):
+    elif jobs.launch(command, arguments, options, title=title, about=root if run else arguments[-1]):
         dialogs.leave()
     else:
         jobs.show_failure()
@@ -233,7 +231,7 @@ def _teacher_options(teacher: str) -> dict[str, Option]:
 @dialogs.form("Score a pool", width="medium")
 def ask_for_run() -> None:
     """The form of a new run; starts it and closes where nothing is wrong."""
-    known = [folders.short_path(path) for path in folders.pools()]
+    known = [*(folders.short_path(path) for path in folders.pools()), *folders.pool_addresses()]
     begin = about if (about := dialogs.about()) in known else next(iter(known), None)
     chosen = dialogs.ask_for_choice(
         "Pool", known, "choose one, or type its path or address", key=dialogs.beginning_with(begin, "Pool")
@@ -268,10 +266,10 @@ def ask_for_run() -> None:
         run = folders.new(name)
         paths = [folders.target(text) for text in files]
 
-        def given(kept: list[Path]) -> tuple[list[str | os.PathLike[str]], Mapping[str, Option]]:
+        def given(kept: list[Place]) -> tuple[list[str | os.PathLike[str]], Mapping[str, Option]]:
             names: list[str] = []
             for file in (*paths, *kept):
-                names.append(folders.target_name(file.name, names))
+                names.append(folders.target_name(str(file), names))
             named = [f"{name}={file}" for name, file in zip(names, [*paths, *kept], strict=True)]
             return [pool.root.address, run], {"arch": arch, **options, "target": named}
 
@@ -318,7 +316,10 @@ def _show_recognised(pool: str, arch: str, typed: Sequence[str]) -> None:
     for text in filter(str.strip, typed):
         try:
             path = folders.target(text)
-            stamp = tuple(os.stat(file).st_mtime_ns for file in files_at(split_part(path)[0]))
+            if isinstance(path, str):
+                stamp: tuple[int, ...] = state.version_of(stores.view(path))
+            else:
+                stamp = tuple(os.stat(file).st_mtime_ns for file in files_at(split_part(path)[0]))
             with st.spinner("Looking at the target …"):
                 said, wrong = _recognised(pool, arch, str(path), stamp, tuple(folders.job_roots()))
         except (ClipselError, OSError) as error:
@@ -386,7 +387,7 @@ def ask_for_target(run: Run) -> None:
     """The form of a target, whose path is chosen or typed, or whose file is uploaded."""
     messages.show_note(_TARGET)
     known = [folders.short_path(path) for path in folders.targets()]
-    chosen = dialogs.ask_for_choice("Path", known, "choose one, or type it")
+    chosen = dialogs.ask_for_choice("Path", known, "choose one, or type its path or address")
     uploaded = st.file_uploader("Or upload one", list(folders.TARGET_ENDINGS), key=dialogs.key("upload"))
     st.caption(_forms_of_target(run.config.arch))
     recognised = st.container()
@@ -471,7 +472,7 @@ def ask_for_column(run: Run) -> None:
     def prepare() -> _Prepared:
         if not re.fullmatch(NAME_PATTERN, name):
             raise JobError("name", expected="up to 64 letters, digits, - and _", found=repr(name))
-        path = None if uploaded else folders.inside(typed)
+        path = None if uploaded else folders.source(typed)
         part = f"#{inner}" if inner else ""
         return lambda kept: ([run.root, f"{name}={path or kept[0]}{part}"], {"direction": better})
 
@@ -497,8 +498,8 @@ def ask_for_map(entry: Entry, run: Run) -> None:
     with st.container(border=True):
         st.markdown("**No map yet**")
         st.caption("It lays similar images beside each other, so that whole regions can be looked at and chosen.")
-        if run.root.remote:
-            messages.show_note(IN_STORE)
+        if not may_be_held(run.root):
+            messages.show_note(_ONLY_READ)
         elif scored:
             with st.container(horizontal=True, vertical_alignment="bottom"):
                 most = min(scored, _MOST_ON_MAP)

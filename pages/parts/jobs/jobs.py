@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import streamlit as st
@@ -17,10 +17,11 @@ import streamlit as st
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.jobs import control
 from clipsel_core.jobs.control import Job, State, forget, listing, note_opened
-from clipsel_core.places import Place
+from clipsel_core.places import protocol_of
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status
-from pages.parts import catalog, messages, search_links, sessions, words
+from pages.parts import catalog, messages, search_links, sessions, stores, words
+from pages.parts.catalog import Entry
 from pages.parts.jobs import dialogs, folders
 
 _SECONDS = 0.5
@@ -33,6 +34,10 @@ _ICONS: dict[State, str] = {
     "cancelled": ":material/cancel:",
     "lost": ":material/help:",
 }
+
+
+# Jobs whose end this server has taken note of.
+_heard: set[str] = set()
 
 
 @dataclass
@@ -69,9 +74,7 @@ def launch(
         refuse(error)
         return None
     # The same that ended earlier has nothing to say any more.
-    _clear(
-        [other for other in listing(catalog.jobs_folder()) if other.info.words == job.info.words and other.id != job.id]
-    )
+    _clear([other for other in _listed() if other.info.words == job.info.words and other.id != job.id])
     return job
 
 
@@ -116,16 +119,16 @@ def looked_at(file: str | os.PathLike[str], about: str | os.PathLike[str]) -> No
 
 def _jobs(word: str, about: str | os.PathLike[str]) -> list[Job]:
     """The jobs about a folder whose command lines have this word, the latest first."""
-    return [job for job in listing(catalog.jobs_folder(), Place.of_named(about).absolute()) if word in job.info.words]
+    return [job for job in _listed(_named(about)) if word in job.info.words]
 
 
 def draw_glance() -> None:
     """One quiet line a job for the sidebar, on every page: what is at work, how far, and what waits."""
-    active_then = [job.id for job in listing(catalog.jobs_folder()) if job.active]
+    active_then = [job.id for job in _listed() if job.active]
 
     def draw() -> None:
         control.reap()
-        found = listing(catalog.jobs_folder())
+        found = _listed()
         active = [job for job in found if job.active]
         if [job.id for job in active] != active_then:
             st.rerun()
@@ -147,17 +150,17 @@ def draw_search(job: Job) -> None:
 
     def draw() -> None:
         control.reap()
-        status = job.status
+        everywhere, status = _listed(), job.status
         how = job.state_at(status)
         if how == "done":
             _lead_to_found(job, key=f"watched {job.id}")
             return
-        if not job.active:
+        if how in ("cancelled", "failed", "lost"):
             what: dict[State, str] = {"cancelled": "was cancelled", "failed": "failed"}
             ended = what.get(how, "ended without a word")
             messages.show_note(f"The search {ended}; the Jobs on Overview and Search say more.")
             return
-        notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, listing(catalog.jobs_folder()))}
+        notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
         act: dict[str, Any] = {"disabled": how == "stopping", "on_click": _cancel, "args": (job,)}
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(status.share, text=f"All pairs: {notes.get(how) or _how_far(job, status)}")
@@ -168,8 +171,11 @@ def draw_search(job: Job) -> None:
 
 def _lead_to_found(job: Job, *, key: str) -> None:
     """What a search found can be seen where the run is on show that it was made in."""
-    file = next((Path(word.removeprefix("--out=")) for word in job.info.words if word.startswith("--out=")), None)
-    if file and file.is_file() and _run_label(job) == st.session_state.get("run"):
+    entry, out = _entry_of(job), next((word for word in job.info.words if word.startswith("--out=")), "")
+    if entry is None or entry.label != st.session_state.get("run") or not out:
+        return
+    file = entry.root / "searches" / PurePath(out).name
+    if file.is_file():
         search_links.draw_link("See what it found", ":material/travel_explore:", key=key, kept=file.name)
 
 
@@ -180,14 +186,14 @@ def draw_panel(about: str | os.PathLike[str] | None = None) -> None:
     """
     control.reap()
     show_failure()
-    folder = Place.of_named(about).absolute() if about else None
-    then = listing(catalog.jobs_folder(), folder)
+    folder = _named(about) if about else None
+    then = _listed(folder)
     active_then = [job.id for job in then if job.active]
     labels_then = [entry.label for entry in catalog.entries()]
 
     def draw() -> None:
         control.reap()
-        found = listing(catalog.jobs_folder(), folder)
+        found = _listed(folder)
         active = [job for job in found if job.active]
         ended = [job for job in found if job not in active]
         # Whoever else shows what a job makes has to look again: the run picker, the map, the sliders.
@@ -214,7 +220,7 @@ def draw_panel(about: str | os.PathLike[str] | None = None) -> None:
 def _show_all(active: list[Job], ended: list[Job]) -> None:
     st.markdown("**Jobs**")
     # All jobs stand in the queue, those about another run too; who comes first stands first.
-    everywhere = listing(catalog.jobs_folder())
+    everywhere = _listed()
     for job in sorted(active, key=lambda job: (not job.begun, job.id)):
         status = job.status
         how = job.state_at(status)
@@ -310,8 +316,33 @@ def _title(job: Job) -> str:
 
 def _run_label(job: Job) -> str | None:
     """What the run picker calls the run that the job is about; None where it does not show it."""
-    about = Place.of_named(job.info.about).absolute().address
-    return next((entry.label for entry in catalog.entries() if entry.root.absolute().address == about), None)
+    entry = _entry_of(job)
+    return entry.label if entry else None
+
+
+def _entry_of(job: Job) -> Entry | None:
+    """The run that the job is about; None where it is not on show."""
+    about = _named(job.info.about)
+    return next((entry for entry in catalog.entries() if _named(entry.root) == about), None)
+
+
+def _named(about: str | os.PathLike[str]) -> str:
+    """How jobs name what they are about: by its address, or its path with links followed; no store is opened for it."""
+    return str(about) if protocol_of(str(about)) else os.path.realpath(about)
+
+
+def _listed(about: str | None = None) -> list[Job]:
+    """The jobs there are, or those about a folder, the latest first.
+
+    What one that ended has changed in a store is asked for anew, once: the page that is drawn next shows it.
+    """
+    found = listing(catalog.jobs_folder(), about)
+    for job in found:
+        if job.id not in _heard and not job.active:
+            if protocol_of(job.info.about) and (entry := _entry_of(job)):
+                stores.ask_anew(entry.root)
+            _heard.add(job.id)  # last: whoever finds it here finds what it changed
+    return found
 
 
 def _cancel(job: Job) -> None:

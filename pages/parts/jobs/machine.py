@@ -61,6 +61,8 @@ def findings() -> list[dict[str, str]] | None:
     """
     task = _examination(catalog.data_folder().absolute())
     task.begin()
+    # Asked first: one that ends in between has its error, or its value, by then.
+    active = task.active
     if task.error:
         _examination.clear()
         raise task.error
@@ -70,7 +72,7 @@ def findings() -> list[dict[str, str]] | None:
             st.rerun()
         messages.show_note("Looking for packages, devices and downloaded teachers …")
 
-    if task.active:
+    if active:
         sessions.fragment(watch, run_every=_WATCHED_S)()
     return task.value
 

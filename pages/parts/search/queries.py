@@ -27,7 +27,7 @@ from clipsel_core.jobs.encoders import Answer, Encoder, TeacherName, encoder_of
 from clipsel_core.npy import write_npy
 from clipsel_core.pool.making.decode import FORMATS
 from clipsel_core.runs.store import Run
-from pages.parts import messages, pictures, search_links, sessions, stamps, state, words
+from pages.parts import messages, pictures, search_links, sessions, state, words
 from pages.parts.catalog import Entry
 from pages.parts.gallery import cards, contents
 from pages.parts.jobs import folders
@@ -175,7 +175,7 @@ def _has_teacher(run: Run, what: str) -> bool:
     arch = run.config.arch
     missing = f"The pool does not say which model {arch} is; one that the command embed made does, in teachers.json."
     try:
-        if not (run.may_read_pool and stamps.of(run.pool_root, "metadata")[0][1]):
+        if not (run.may_read_pool and state.stamp_of(run.pool_root, "metadata")[0][1]):
             missing = "The pool is not where the run remembers it."
         elif state.teacher_of(run):
             _encoder(run).warm()

@@ -20,6 +20,7 @@ from clipsel_core.curation.exploring.searches import (
 )
 from clipsel_core.curation.exploring.vectors import HeldVectors, PoolVectors, Side, Vectors
 from clipsel_core.errors import ClipselError
+from clipsel_core.leases import may_be_held
 from clipsel_core.places import Place
 from clipsel_core.runs.store import Run
 from pages.parts import messages, search_links, state, words
@@ -104,13 +105,15 @@ def offer_full_search(entry: Entry, run: Run, query: Query, side: Side, *, watch
         options: dict[str, Any] = {**query.options, "side": side, "limit": BEST, "out": file}
         jobs.launch("search", [run.root], options, title=f"{_side_in_words(side)} like {query.name}", about=run.root)
 
+    # Asked first: a search that ends in between has left its file by then.
+    job = jobs.at_work(f"--out={file}", run.root)
     if file.exists():
         label = f"See the best of all {every}"
         search_links.draw_link(label, ":material/travel_explore:", key="see all", kept=file.name)
-    elif job := jobs.at_work(f"--out={file}", run.root):
+    elif job:
         if watch:
             jobs.draw_search(job)
-    elif not run.root.remote:  # no job of the dashboard writes into a store
+    elif may_be_held(run.root):
         st.button(f"Search all {every}", icon=":material/travel_explore:", key="search all", on_click=search_all)
         jobs.show_failure()
 
