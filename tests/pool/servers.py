@@ -91,7 +91,8 @@ def storing(monkeypatch) -> Iterator[Served]:
 def _started(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[Served]:
     """A server on a free port of 127.0.0.1. handler: also given what is served, as `served`."""
     served = Served()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, served=served))
+    server = _Server(("127.0.0.1", 0), partial(handler, served=served))
+    server.over = served.over
     Thread(target=server.serve_forever, daemon=True).start()
     served.address = f"http://127.0.0.1:{server.server_port}"
     try:
@@ -100,6 +101,15 @@ def _started(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[Served]
         served.over.set()
         server.shutdown()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    over: Event
+
+    def handle_error(self, request, client_address) -> None:
+        # What is asked in the background may find the store gone at a test's end.
+        if not self.over.is_set():
+            super().handle_error(request, client_address)
 
 
 def upload(folder: Path, address: str) -> None:
