@@ -106,8 +106,9 @@ class TargetInfo(_Frozen):
             left_out = f", {self.rejected:,} left out" if self.rejected else ""
             return f"{counted(self.rows, 'pictures')} embedded with {self.teacher}{left_out}"
         files = f"{counted(len(self.files), 'files')}, " if self.files else ""
-        kinds = {"uids": "pairs of the pool", "pool": "images of a pool"}
-        said = f"{files}{counted(self.rows, kinds.get(self.kind, 'embeddings'))} of width {self.width}"
+        kinds = {"uids": ("pairs", " of the pool"), "pool": ("images", " of a pool")}
+        things, where = kinds.get(self.kind, ("embeddings", ""))
+        said = f"{files}{counted(self.rows, things)}{where} of width {self.width}"
         said += f", {self.scaled:,} not of unit length" if self.scaled else ""
         is_square = self.rows == self.width and self.kind not in kinds
         return f"{said}, no second moment as it is not symmetric" if is_square and not self.files else said

@@ -15,6 +15,7 @@ import torch
 from clipsel_core import uids
 from clipsel_core.errors import TargetError
 from clipsel_core.pool.layout import open_pool
+from clipsel_core.runs.store import TargetInfo
 from clipsel_core.runs.targets import load_target
 from clipsel_core.tasks import silent
 from tests.conftest import unit_rows
@@ -298,3 +299,16 @@ def test_load_target__no_such_file_and_no_such_kind(pool, tmp_path):
     (tmp_path / "t.csv").write_text("1,2")
     with pytest.raises(TargetError, match=r"expected \.npy, \.npz, \.pt, \.pth or \.parquet, found \.csv"):
         load(tmp_path / "t.csv", pool, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "said"),
+    [
+        ("uids", 1, "1 pair of the pool of width 64"),
+        ("uids", 2000, "2,000 pairs of the pool of width 64"),
+        ("pool", 1, "1 image of a pool of width 64"),
+        ("npy", 1, "1 embedding of width 64"),
+    ],
+)
+def test_target_info__says_one_of_a_thing_as_one(kind, rows, said):
+    assert TargetInfo(name="t", path="t.npy", kind=kind, sha256="0" * 64, rows=rows, width=64).said == said

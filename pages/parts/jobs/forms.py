@@ -405,7 +405,7 @@ def ask_for_target(run: Run) -> None:
 @dialogs.form("More like these")
 def ask_for_pairs(run: Run, names: np.ndarray, wish: str) -> None:
     """The form of a target of pairs of the run. names: (M,) their uids. wish: what the target might be called."""
-    messages.show_note(f"{words.pairs(len(names))} become a target. {_TARGET}")
+    messages.show_note(f"{words.pairs(len(names))} will be a target. {_TARGET}")
     name = dialogs.ask_for_name(st, "Name", wish, lambda: folders.target_name(wish, _taken(run)))
     if not st.button("Compare", type="primary", key="add target"):
         return
