@@ -673,6 +673,7 @@ def test_pair__keys_judge_the_pair_that_the_arrows_before_them_lead_to(page):
     expect(dialog).to_contain_text("9 of 3,800 in this gallery")
     page.evaluate(PRESS, [*["ArrowRight"] * 3, "d", "ArrowRight", "k", "ArrowRight", "k"])
     expect(dialog).to_contain_text("14 of 3,800 in this gallery")
+    expect(dialog.get_by_role("button", name="Take back")).to_be_visible()
     settle(page)
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
