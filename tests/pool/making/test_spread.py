@@ -261,8 +261,8 @@ def test_cluster__an_embedding_command_that_is_killed_goes_on(address, trap, job
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("many/metadata/00000000.*")}
     assert not (tmp_path / "many" / "embed" / "00000005.json").exists()
     trap.clear()
-    make("one", shard_size=2)
-    make("many", cluster=address, shard_size=2)
+    make("one")
+    make("many", cluster=address)
     assert bytes_of(tmp_path / "many") == bytes_of(tmp_path / "one")
     assert {path: path.stat().st_mtime_ns for path in done} == done
 
