@@ -32,7 +32,7 @@ _SHARED: dict[str, Any] = {"bind": "query-params", "on_change": pager.rewind, "a
 
 
 @dataclass
-class View:
+class _View:
     """What the controls ask for: the order of the pairs, which of them, and what is on their cards.
 
     centre: the score that "near" counts from. words: what captions must hold. low, high: between which the metric must
@@ -55,7 +55,7 @@ class View:
 
 def show(entry: Entry) -> None:
     st.title("Gallery")
-    run, table, view = state.open_run(entry), state.require_table(entry), View()
+    run, table, view = state.open_run(entry), state.require_table(entry), _View()
     # On a phone the controls are folded behind the switch, so that the pairs come first; the style sheet decides that.
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="folded"):
         st.toggle("Sort and filter", key="unfold")
@@ -96,7 +96,7 @@ def show(entry: Entry) -> None:
     galleries.draw_gallery(entry, listed, view.metric, key=_CARDS, page=page, pager_key="page", **drawn)
 
 
-def _order_controls(entry: Entry, view: View, names: list[str]) -> None:
+def _order_controls(entry: Entry, view: _View, names: list[str]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         view.metric = st.selectbox(
             "Metric",
@@ -137,7 +137,7 @@ def _leave_interval() -> None:
     pager.rewind("page")
 
 
-def _kind_controls(entry: Entry, view: View, kind: str) -> None:
+def _kind_controls(entry: Entry, view: _View, kind: str) -> None:
     """Which values of a category pairs must have one of."""
     found = registry.find_categories(entry, kind)
     if found is None:
@@ -148,7 +148,7 @@ def _kind_controls(entry: Entry, view: View, kind: str) -> None:
     view.values = tuple(st.multiselect(f"Values of {title}", found.labels, key="value", **named, **_SHARED))
 
 
-def _card_controls(entry: Entry, view: View, names: list[str], *, searchable: bool) -> None:
+def _card_controls(entry: Entry, view: _View, names: list[str], *, searchable: bool) -> None:
     """Which pairs and what of them: words to look for, kept or dropped, further scores, cards a page."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         text = st.text_input(
@@ -190,7 +190,7 @@ def _card_controls(entry: Entry, view: View, names: list[str], *, searchable: bo
         messages.show_note(f"Only the first {MOST_WORDS} words are looked for: {' '.join(view.words)}.")
 
 
-def _list_pairs(entry: Entry, view: View, recipe: str, scan: CaptionScan | None) -> pager.SortedList:
+def _list_pairs(entry: Entry, view: _View, recipe: str, scan: CaptionScan | None) -> pager.SortedList:
     """The pairs that have a score, of those that the recipe keeps or drops, and with the words found so far."""
 
     def find() -> Listing:
@@ -215,7 +215,7 @@ def _list_pairs(entry: Entry, view: View, recipe: str, scan: CaptionScan | None)
     return pager.sort_pairs(name, find, _ORDERS[view.order], view.size, seed=view.seed, centre=view.centre)
 
 
-def _pager(entry: Entry, view: View, listed: pager.SortedList, scan: CaptionScan | None) -> int:
+def _pager(entry: Entry, view: _View, listed: pager.SortedList, scan: CaptionScan | None) -> int:
     said = words.pairs(len(listed))
     if scan is not None:
         in_all = "" if view.shown == "all" else f", {words.number(scan.found)} in the pool"
@@ -243,7 +243,7 @@ def _pager(entry: Entry, view: View, listed: pager.SortedList, scan: CaptionScan
 
 
 @sessions.callback
-def _jump(entry: Entry, view: View, listing: Listing) -> None:
+def _jump(entry: Entry, view: _View, listing: Listing) -> None:
     """Turns to the page where the pool's percentile lies among the pairs that are listed, and marks the card there."""
     percent = st.session_state.get("jump")
     if percent is None:

@@ -113,7 +113,7 @@ def current() -> catalog.Entry:
     return entry
 
 
-def stamp_of(root: Path | Place, *names: str) -> Stamp:
+def files_stamp(root: Path | Place, *names: str) -> Stamp:
     """Changes whenever these files or folders in a folder do."""
     return tuple((name, *version_of(root / name)) for name in names)
 
@@ -124,7 +124,7 @@ def version_of(place: Path | Place) -> tuple[int, int]:
     On this machine it is looked up each time. Of one in a store they are what was found when it was asked last.
     """
     if isinstance(place, Place) and place.remote:
-        return stores.version_of(place)
+        return stores.known_version(place)
     try:
         stat = os.stat(place)
     except OSError:
@@ -167,7 +167,7 @@ def per_map(most: int, *, spinner: str = "") -> Callable[[Callable[Arguments, Re
 
 def map_stamp(entry: catalog.Entry) -> Stamp:
     """Changes whenever the run's scores or its projection do."""
-    return scores_stamp(entry) + stamp_of(entry.root, "projection.parquet")
+    return scores_stamp(entry) + files_stamp(entry.root, "projection.parquet")
 
 
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
@@ -298,7 +298,7 @@ def find_pool(entry: catalog.Entry) -> Pool | None:
     sought: Hashable = run.pool_address
     try:
         root = run.pool_root
-        sought = root.address, stamp_of(root, *POOL_PARTS)
+        sought = root.address, files_stamp(root, *POOL_PARTS)
         failed_at, took_s = _lacking.peek(sought) or (-math.inf, 0.0)
         return (
             None
@@ -311,7 +311,7 @@ def find_pool(entry: catalog.Entry) -> Pool | None:
         return None
 
 
-@per_run(8, stamp=lambda root: stamp_of(root, *POOL_PARTS))
+@per_run(8, stamp=lambda root: files_stamp(root, *POOL_PARTS))
 def pool_at(root: Path | Place) -> Pool:
     """The pool in a folder, here or in a store, as its files are now. Raises PoolFormatError where there is none."""
     return open_pool(root)
@@ -326,7 +326,7 @@ def teacher_of(run: Run) -> tuple[str, str | None, str] | None:
     return (noted.model, noted.pretrained, noted.weights) if noted else None
 
 
-@per_run(32, stamp=lambda root: stamp_of(root, "teachers.json"))
+@per_run(32, stamp=lambda root: files_stamp(root, "teachers.json"))
 def noted_teachers(root: Place) -> dict[str, TeacherInfo]:
     """The teachers that a pool notes, by arch. Raises PoolFormatError where the file is damaged."""
     return layout.read_teachers(root)

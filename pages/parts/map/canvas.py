@@ -107,7 +107,7 @@ class Tip:
 
 
 @dataclass(frozen=True)
-class View:
+class MapView:
     """What the map shows. home: the whole map; span: what image, an address, covers; labels: text, x, y, one list for
     each zoom.
 
@@ -150,7 +150,7 @@ def hear_lasso(session: MapState, *, key: str, drawn: Callable[[], None]) -> Non
     _lasso(data={}, key=key, on_drawn_change=take_shape)
 
 
-def draw_map(view: View, session: MapState, *, key: str) -> int | None:
+def draw_map(view: MapView, session: MapState, *, key: str) -> int | None:
     """Draws the map and returns the place among its points of the one that was just clicked, if any.
 
     session: changed when another part comes into view, or the pointer rests on a point that has not been told in words.
@@ -174,7 +174,7 @@ def draw_map(view: View, session: MapState, *, key: str) -> int | None:
     return place if isinstance(place, int) and 0 <= place < len(view.points.x) else None
 
 
-def draw_tip(view: View, tip: Tip | None, *, key: str) -> None:
+def draw_tip(view: MapView, tip: Tip | None, *, key: str) -> None:
     """Tells the map, which shows this view, what one of its points says of itself.
 
     By a component of its own: a word under the pointer would send all of the map again.
