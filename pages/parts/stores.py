@@ -184,7 +184,7 @@ class View:
 
     def forget(self, path: str) -> None:
         """Forgets what was said of a path, of what lies below it, and of the folders that it lies in."""
-        self._answers.forget(lambda name: path.startswith(name[1]) or name[1].startswith(path))
+        self._answers.forget(lambda name: _lies_in(path, name[1]) or _lies_in(name[1], path))
 
     def _now(self, store: Any = None) -> Any:
         """The store, without what it remembers of its listings itself."""
@@ -213,6 +213,11 @@ class View:
         elif time.monotonic() >= answer.again_s and answer.lock.acquire(blocking=False):
             threading.Thread(target=_ask_again, args=(answer, name[1], ask), name="ask a store", daemon=True).start()
         return cast(_Said, answer.said)
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    """Whether a path is a folder's or lies below it."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/") or not folder
 
 
 def _ask(answer: _Answer, path: str, ask: Callable[[], Any]) -> None:

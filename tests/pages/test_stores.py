@@ -423,6 +423,26 @@ def test_view__knows_at_once_what_was_written_through_it(store, tmp_path, monkey
     assert (folder.names(), (folder / "x").exists()) == ([], False)
 
 
+@pytest.mark.parametrize(("changed", "other"), [("run", "run2"), ("run2", "run")])
+def test_view__what_changed_in_a_folder_leaves_its_neighbour_known(store, monkeypatch, changed, other):
+    """The name of one is the beginning of the other's. What lies in the changed one is asked for, and what is above."""
+    monkeypatch.setattr(stores, "FRESH_S", 1000.0)
+    above = stores.view("s3://bucket/a")
+
+    def seen(folder):
+        return (above / folder).names(), (above / folder / "file").read()
+
+    for folder in (changed, other):
+        upload_bytes(f"s3://bucket/a/{folder}/file", b"old")
+    assert (above.folders(), seen(changed), seen(other)) == (["run", "run2"], (["file"], b"old"), (["file"], b"old"))
+    for folder in (changed, other, "run3"):
+        upload_bytes(f"s3://bucket/a/{folder}/file", b"newer")
+        upload_bytes(f"s3://bucket/a/{folder}/file2", b"")
+    stores.ask_anew(above / changed)
+    assert (seen(changed), seen(other)) == ((["file", "file2"], b"newer"), (["file"], b"old"))
+    assert above.folders() == ["run", "run2", "run3"]
+
+
 def test_view__a_web_server_that_fails_is_not_taken_for_one_without_the_file():
     class BadGateway(Exception):
         status = 502
