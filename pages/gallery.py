@@ -97,11 +97,12 @@ def show(entry: Entry) -> None:
 
 
 def _order_controls(entry: Entry, view: _View, names: list[str]) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    titles = registry.titles(entry)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         view.metric = st.selectbox(
             "Metric",
             names,
-            format_func=registry.titles(entry),
+            format_func=titles,
             key="metric",
             width=200,
             bind="query-params",
@@ -110,25 +111,31 @@ def _order_controls(entry: Entry, view: _View, names: list[str]) -> None:
         ends: dict[str, Any] = {"value": None, "format": "%.10g", "width": 165, **_SHARED}
         view.low = st.number_input("From", key="from", placeholder="lowest", **ends)
         view.high = st.number_input("To", key="to", placeholder="highest", **ends)
+        kinds = registry.kind_columns(entry, keys=("kind",))
+        view.kind = st.selectbox(
+            "Kind", kinds, None, titles, key="kind", placeholder="every kind", width=150, **_SHARED
+        )
         view.order = st.segmented_control(
             "First", list(_ORDERS), default="highest", required=True, key="order", **_SHARED
         )
         if view.order == "random":
             view.seed = int(st.number_input("Seed", 0, 2**31 - 1, key="seed", width=120, **_SHARED))
         if view.order == "near":
-            # The score to begin at, given as a percentile of the run or as itself.
-            ways = ("percentile", "score")
-            by = st.segmented_control("Near a", ways, default="percentile", required=True, key="by", **_SHARED)
-            wide: dict[str, Any] = {"format": "%.10g", "width": 130, **_SHARED}
-            if by == "score":
-                view.centre = st.number_input("Score", value=0.0, step=0.01, key="score", **wide)
-            else:
-                percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, key="percentile", **wide)
-                view.centre = registry.marginal(entry, view.metric).quantile(percent)
-        kinds, titles = registry.kind_columns(entry, keys=("kind",)), registry.titles(entry)
-        view.kind = st.selectbox(
-            "Kind", kinds, None, titles, key="kind", placeholder="every kind", width=150, **_SHARED
-        )
+            # Both in one line, also where this is another one.
+            with st.container(horizontal=True, vertical_alignment="bottom", gap="small", width="content"):
+                _centre_controls(entry, view)
+
+
+def _centre_controls(entry: Entry, view: _View) -> None:
+    """The score to begin at, given as a percentile of the run or as itself."""
+    ways = ("percentile", "score")
+    by = st.segmented_control("Near a", ways, default="percentile", required=True, key="by", **_SHARED)
+    wide: dict[str, Any] = {"format": "%.10g", "width": 130, **_SHARED}
+    if by == "score":
+        view.centre = st.number_input("Score", value=0.0, step=0.01, key="score", **wide)
+    else:
+        percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, key="percentile", **wide)
+        view.centre = registry.marginal(entry, view.metric).quantile(percent)
 
 
 def _leave_interval() -> None:
@@ -150,7 +157,7 @@ def _kind_controls(entry: Entry, view: _View, kind: str) -> None:
 
 def _card_controls(entry: Entry, view: _View, names: list[str], *, searchable: bool) -> None:
     """Which pairs and what of them: words to look for, kept or dropped, further scores, cards a page."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         text = st.text_input(
             "Words in the caption",
             key="words",
