@@ -43,7 +43,7 @@ def show(entry: Entry) -> None:
     with left:
         st.subheader("Scores")
         if damage is None:
-            _scores(entry, run)
+            _scores(entry)
         else:
             messages.show_error(damage, "The scores of this run cannot be shown")
             in_scores = Place.of(damage.where).parent.address == str(run.root / "scores")
@@ -227,7 +227,7 @@ def _damage(entry: Entry, run: Run) -> ClipselError | None:
     return None
 
 
-def _scores(entry: Entry, run: Run) -> None:
+def _scores(entry: Entry) -> None:
     if not state.scored_pairs(entry):
         messages.show_empty("No shard is finished yet", "Scores appear here as soon as the first one is.")
         return
