@@ -37,7 +37,7 @@ def show(entry: Entry) -> None:
     state.require_table(entry)
     if state.find_map(entry) is None:
         jobs.draw_panel(run.root)
-        forms.ask_for_map(entry, run)
+        forms.ask_for_map(run)
         return
     recipe, naming = recipes.draft_yaml(entry, run), region.naming_task(entry)
     naming.begin()

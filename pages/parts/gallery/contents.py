@@ -99,7 +99,7 @@ def has_images(entry: Entry) -> bool:
 
 
 # Asked for each page of cards, where to open a large pool would take a second, and to list its tars some of it.
-@state.per_run(32, stamp=lambda root: state.files_stamp(root, *state.POOL_PARTS))
+@state.per_run(32, stamp=state.pool_stamp)
 def _has_images(root: Place) -> bool:
     return (root / "metadata").is_dir() and knows_images(root)
 
