@@ -107,7 +107,7 @@ def _draw_region(entry: Entry, recipe: str, names: region.Names | None) -> None:
     run, session = state.open_run(entry), sessions.get(MapState, entry.key)
     if recipes.draft_yaml(entry, run) != recipe:
         st.rerun()
-    canvas.hear_lasso(session, key=f"lasso {entry.key}", drawn=region.rewind_region)
+    region.hear_lasso(session, key=f"lasso {entry.key}")
     region.show_region(entry, run, recipe, session.shape, names)
 
 
