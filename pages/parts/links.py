@@ -61,8 +61,8 @@ class Shown:
 class _Links:
     """What a session knows of links, of each run and over all. followed: whether the first one was.
 
-    shown: what its page says of the link. known: the steps that a link stood for. news: a link, and what is to be said of
-    how it was taken.
+    shown: what the page says of the link. known: the steps that a link stood for. news: a link, and what there is to
+    say of how it was taken.
     """
 
     followed: bool = False
