@@ -13,7 +13,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.exploring.projection import SMOOTHING, CaptionWords, find_regions
-from clipsel_core.curation.index import ordering
+from clipsel_core.curation.index.ordering import shuffled_keys
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
@@ -124,17 +124,17 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
 
     recipe: the draft's YAML. names: of the map's regions, if known.
     """
-    everyone = state.open_map(entry).rows
-    member = _members(entry, shape) if shape else slice(None)
-    rows = everyone[member]
+    on_map = state.open_map(entry).rows
+    member = _members(entry, shape) if shape else None
+    rows = on_map if member is None else on_map[member]
     if not len(rows):
         messages.show_empty("No pair in this region", "Draw around a coloured part of the map.")
         return
     keeps = galleries.find_keeps(entry, recipe)
     share = f"{words.share(int(keeps(rows).sum()), len(rows))} kept by the recipe" if keeps else ""
     messages.show_title(f"{words.pairs(len(rows))} {'in the region' if shape else 'on the map'}", share)
-    if shape:
-        _show_words(entry, run, rows, _members(entry, shape), names)
+    if member is not None:
+        _show_words(entry, run, rows, member, names)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         asked: dict[str, Any] = {"persist_state": "session", "on_change": pager.rewind, "args": (_PAGE,)}
         names_of = registry.offered(entry, keys=("map_metric",))
@@ -142,7 +142,8 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
             "Metric", names_of, format_func=registry.titles(entry), key="map_metric", width=170, **asked
         )
         order = st.segmented_control("First", _ORDERS, default="highest", required=True, key="map_order", **asked)
-    values = canvas.scores_of(entry, metric)[member]
+    values = canvas.scores_of(entry, metric)
+    values = values if member is None else values[member]
     scored = ~np.isnan(values)
     if not scored.any():
         messages.show_empty(
@@ -161,8 +162,8 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
             messages.show_title(said, words.pairs(int(np.count_nonzero(scored))))
             st.button("Close", icon=":material/close:", key="unmark region", type="tertiary", on_click=charts.unmark)
     ranked = -values[scored] if order == "highest" else values[scored]
-    keys = ordering.shuffled_keys(rows[scored], 0) if order == "random" else ranked
-    listed = _SortedList(keys, rows[scored])
+    keys = shuffled_keys(rows[scored], 0) if order == "random" else ranked
+    listed = pager.RowList(rows[scored], _CARDS, keys)
     if not len(listed):
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -184,24 +185,6 @@ def _show_words(entry: Entry, run: Run, rows: np.ndarray, member: np.ndarray, na
     if on_map < scored:
         meant = f"Only the {words.number(on_map)} pairs on the map are meant, of {words.number(scored)} in the run."
         messages.show_note(meant)
-
-
-@dataclass(frozen=True)
-class _SortedList:
-    """A region's pairs in an order, in pages. Only the map's own pairs are looked at, however many the run has."""
-
-    keys: np.ndarray
-    listed: np.ndarray
-    size: int = _CARDS
-
-    def __len__(self) -> int:
-        return len(self.listed)
-
-    def rows(self, page: int) -> np.ndarray:
-        return ordering.page_of(self.keys, self.listed, (page - 1) * self.size, self.size)
-
-    def row_at(self, place: int) -> int:
-        return int(ordering.page_of(self.keys, self.listed, place, 1)[0])
 
 
 def _draw_histogram(entry: Entry, chart: Chart, values: np.ndarray, what: str) -> None:
