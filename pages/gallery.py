@@ -32,7 +32,7 @@ _SHARED: dict[str, Any] = {"bind": "query-params", "on_change": pager.rewind, "a
 
 
 @dataclass
-class View:
+class _View:
     """What the controls ask for: the order of the pairs, which of them, and what is on their cards.
 
     centre: the score that "near" counts from. words: what captions must hold. low, high: between which the metric must
@@ -55,7 +55,7 @@ class View:
 
 def show(entry: Entry) -> None:
     st.title("Gallery")
-    run, table, view = state.open_run(entry), state.require_table(entry), View()
+    run, table, view = state.open_run(entry), state.require_table(entry), _View()
     # On a phone the controls are folded behind the switch, so that the pairs come first; the style sheet decides that.
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="folded"):
         st.toggle("Sort and filter", key="unfold")
@@ -96,12 +96,13 @@ def show(entry: Entry) -> None:
     galleries.draw_gallery(entry, listed, view.metric, key=_CARDS, page=page, pager_key="page", **drawn)
 
 
-def _order_controls(entry: Entry, view: View, names: list[str]) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+def _order_controls(entry: Entry, view: _View, names: list[str]) -> None:
+    titles = registry.titles(entry)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         view.metric = st.selectbox(
             "Metric",
             names,
-            format_func=registry.titles(entry),
+            format_func=titles,
             key="metric",
             width=200,
             bind="query-params",
@@ -110,25 +111,31 @@ def _order_controls(entry: Entry, view: View, names: list[str]) -> None:
         ends: dict[str, Any] = {"value": None, "format": "%.10g", "width": 165, **_SHARED}
         view.low = st.number_input("From", key="from", placeholder="lowest", **ends)
         view.high = st.number_input("To", key="to", placeholder="highest", **ends)
+        kinds = registry.kind_columns(entry, keys=("kind",))
+        view.kind = st.selectbox(
+            "Kind", kinds, None, titles, key="kind", placeholder="every kind", width=150, **_SHARED
+        )
         view.order = st.segmented_control(
             "First", list(_ORDERS), default="highest", required=True, key="order", **_SHARED
         )
         if view.order == "random":
             view.seed = int(st.number_input("Seed", 0, 2**31 - 1, key="seed", width=120, **_SHARED))
         if view.order == "near":
-            # The score to begin at, given as a percentile of the run or as itself.
-            ways = ("percentile", "score")
-            by = st.segmented_control("Near a", ways, default="percentile", required=True, key="by", **_SHARED)
-            wide: dict[str, Any] = {"format": "%.10g", "width": 130, **_SHARED}
-            if by == "score":
-                view.centre = st.number_input("Score", value=0.0, step=0.01, key="score", **wide)
-            else:
-                percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, key="percentile", **wide)
-                view.centre = registry.marginal(entry, view.metric).quantile(percent)
-        kinds, titles = registry.kind_columns(entry, keys=("kind",)), registry.titles(entry)
-        view.kind = st.selectbox(
-            "Kind", kinds, None, titles, key="kind", placeholder="every kind", width=150, **_SHARED
-        )
+            # Both in one line, also where this is another one.
+            with st.container(horizontal=True, vertical_alignment="bottom", gap="small", width="content"):
+                _centre_controls(entry, view)
+
+
+def _centre_controls(entry: Entry, view: _View) -> None:
+    """The score to begin at, given as a percentile of the run or as itself."""
+    ways = ("percentile", "score")
+    by = st.segmented_control("Near a", ways, default="percentile", required=True, key="by", **_SHARED)
+    wide: dict[str, Any] = {"format": "%.10g", "width": 130, **_SHARED}
+    if by == "score":
+        view.centre = st.number_input("Score", value=0.0, step=0.01, key="score", **wide)
+    else:
+        percent = st.number_input("Percentile", 0.0, 100.0, 50.0, 1.0, key="percentile", **wide)
+        view.centre = registry.marginal(entry, view.metric).quantile(percent)
 
 
 def _leave_interval() -> None:
@@ -137,7 +144,7 @@ def _leave_interval() -> None:
     pager.rewind("page")
 
 
-def _kind_controls(entry: Entry, view: View, kind: str) -> None:
+def _kind_controls(entry: Entry, view: _View, kind: str) -> None:
     """Which values of a category pairs must have one of."""
     found = registry.find_categories(entry, kind)
     if found is None:
@@ -148,9 +155,9 @@ def _kind_controls(entry: Entry, view: View, kind: str) -> None:
     view.values = tuple(st.multiselect(f"Values of {title}", found.labels, key="value", **named, **_SHARED))
 
 
-def _card_controls(entry: Entry, view: View, names: list[str], *, searchable: bool) -> None:
+def _card_controls(entry: Entry, view: _View, names: list[str], *, searchable: bool) -> None:
     """Which pairs and what of them: words to look for, kept or dropped, further scores, cards a page."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         text = st.text_input(
             "Words in the caption",
             key="words",
@@ -190,7 +197,7 @@ def _card_controls(entry: Entry, view: View, names: list[str], *, searchable: bo
         messages.show_note(f"Only the first {MOST_WORDS} words are looked for: {' '.join(view.words)}.")
 
 
-def _list_pairs(entry: Entry, view: View, recipe: str, scan: CaptionScan | None) -> pager.SortedList:
+def _list_pairs(entry: Entry, view: _View, recipe: str, scan: CaptionScan | None) -> pager.SortedList:
     """The pairs that have a score, of those that the recipe keeps or drops, and with the words found so far."""
 
     def find() -> Listing:
@@ -215,7 +222,7 @@ def _list_pairs(entry: Entry, view: View, recipe: str, scan: CaptionScan | None)
     return pager.sort_pairs(name, find, _ORDERS[view.order], view.size, seed=view.seed, centre=view.centre)
 
 
-def _pager(entry: Entry, view: View, listed: pager.SortedList, scan: CaptionScan | None) -> int:
+def _pager(entry: Entry, view: _View, listed: pager.SortedList, scan: CaptionScan | None) -> int:
     said = words.pairs(len(listed))
     if scan is not None:
         in_all = "" if view.shown == "all" else f", {words.number(scan.found)} in the pool"
@@ -243,7 +250,7 @@ def _pager(entry: Entry, view: View, listed: pager.SortedList, scan: CaptionScan
 
 
 @sessions.callback
-def _jump(entry: Entry, view: View, listing: Listing) -> None:
+def _jump(entry: Entry, view: _View, listing: Listing) -> None:
     """Turns to the page where the pool's percentile lies among the pairs that are listed, and marks the card there."""
     percent = st.session_state.get("jump")
     if percent is None:

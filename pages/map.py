@@ -15,7 +15,7 @@ from pages.parts.catalog import Entry
 from pages.parts.gallery import contents, pager
 from pages.parts.jobs import forms, jobs
 from pages.parts.map import canvas, region
-from pages.parts.map.canvas import AMOUNT, KEPT, Colour, MapState, Points, Tip, View
+from pages.parts.map.canvas import AMOUNT, KEPT, Colour, MapState, MapView, Points, Tip
 from pages.parts.pair import pair
 
 _MOST_POINTS = 2_000
@@ -37,7 +37,7 @@ def show(entry: Entry) -> None:
     state.require_table(entry)
     if state.find_map(entry) is None:
         jobs.draw_panel(run.root)
-        forms.ask_for_map(entry, run)
+        forms.ask_for_map(run)
         return
     recipe, naming = recipes.draft_yaml(entry, run), region.naming_task(entry)
     naming.begin()
@@ -73,7 +73,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     on_map, scored = len(places.rows), words.pairs(len(state.open_table(entry)))
     messages.show_title(f"{colour.title(entry)}: {words.number(on_map)} of {scored} on the map")
     few = found.pairs < _MOST_POINTS
-    view = View(
+    view = MapView(
         label=f"Map of {words.pairs(on_map)} by {colour.title(entry)}. Arrows move it, plus and minus zoom, "
         "0 shows it all.",
         colouring=f"{colour.name} {zlib.crc32(colour.recipe.encode())} {st.context.theme.type}",
@@ -107,7 +107,7 @@ def _draw_region(entry: Entry, recipe: str, names: region.Names | None) -> None:
     run, session = state.open_run(entry), sessions.get(MapState, entry.key)
     if recipes.draft_yaml(entry, run) != recipe:
         st.rerun()
-    canvas.hear_lasso(session, key=f"lasso {entry.key}", drawn=region.rewind_region)
+    region.hear_lasso(session, key=f"lasso {entry.key}")
     region.show_region(entry, run, recipe, session.shape, names)
 
 

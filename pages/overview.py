@@ -34,7 +34,7 @@ def show(entry: Entry) -> None:
         st.title("Overview")
         st.space("stretch")
         forms.draw_buttons(run)
-    _glance(entry, run)
+    _glance(run)
     jobs.draw_panel()
     _progress(entry, run)
     _concerns(entry, run)
@@ -60,8 +60,8 @@ def show(entry: Entry) -> None:
         st.subheader("How it was made")
         _provenance(run)
         if not run.projection_file.exists():
-            forms.ask_for_map(entry, run)
-    if state.scored_pairs(entry) and damage is None:
+            forms.ask_for_map(run)
+    if run.pairs and damage is None:
         _glimpse(entry)
     machine.draw_machine()
 
@@ -89,7 +89,7 @@ def _glimpse_rows(entry: Entry, metric: str) -> np.ndarray:
     return some[~np.isnan(values[some])][:_GLIMPSE]
 
 
-def _glance(entry: Entry, run: Run) -> None:
+def _glance(run: Run) -> None:
     """For who sees this for the first time: what it is, where to go, and how much of it there is."""
     messages.show_note(
         "Image-caption pairs, scored so that a CLIP is trained on the good ones. Look at pairs, choose what to keep by "
@@ -105,7 +105,7 @@ def _glance(entry: Entry, run: Run) -> None:
     set_aside = "not known yet" if config.skipped_rows is None else words.number(config.skipped_rows)
     cells = {
         "Pairs scored": (
-            words.number(state.scored_pairs(entry)),
+            words.number(run.pairs),
             "Rows of the finished shards, those set aside included.",
         ),
         "Shards": (f"{finished} of {shards}", "A shard is one metadata file of the pool."),
@@ -133,15 +133,15 @@ def _progress(entry: Entry, run: Run) -> None:
         run = state.open_run(entry)
         if run.finished or not _is_running(run):
             st.rerun()
-        _draw_progress(entry, run)
+        _draw_progress(run)
 
     if is_running:
         sessions.fragment(watch, run_every=2)()
     else:
-        _draw_progress(entry, run)
+        _draw_progress(run)
         messages.show_empty(
             "This run is unfinished",
-            f"{_SO_FAR if state.scored_pairs(entry) else ''}The same command goes on where it stopped.",
+            f"{_SO_FAR if run.pairs else ''}The same command goes on where it stopped.",
             messages.score_again(run),
         )
         on: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "on_click": jobs.resume_scoring}
@@ -166,9 +166,9 @@ def _status(run: Run) -> Status:
         return Status()
 
 
-def _draw_progress(entry: Entry, run: Run) -> None:
+def _draw_progress(run: Run) -> None:
     status = _status(run)
-    done = state.scored_pairs(entry) if status.done is None else status.done
+    done = run.pairs if status.done is None else status.done
     total = status.total or run.config.pairs or 1
     text = f"{words.number(done)} of {words.pairs(total)} scored"
     speed = status.per_s or 0
@@ -219,7 +219,7 @@ def _scaled_rows(entry: Entry) -> int:
 def _damage(entry: Entry, run: Run) -> ClipselError | None:
     """What is wrong with the run's scores; None where all of them can be shown."""
     try:
-        if state.scored_pairs(entry):
+        if run.pairs:
             for name in run.metrics:
                 registry.marginal(entry, name)
     except ClipselError as error:
@@ -228,7 +228,7 @@ def _damage(entry: Entry, run: Run) -> ClipselError | None:
 
 
 def _scores(entry: Entry, run: Run) -> None:
-    if not state.scored_pairs(entry):
+    if not run.pairs:
         messages.show_empty("No shard is finished yet", "Scores appear here as soon as the first one is.")
         return
     rows = []

@@ -77,7 +77,7 @@ def _controls(entry: Entry) -> tuple[str, Side, int, str]:
             uid: dict[str, Any] = {"placeholder": "32 hex digits, or a UUID with dashes", "max_chars": 200}
             st.text_input("Uid of the pair", key="like", width=330, **uid, **anew)
         said: dict[str, Any] = {"default": "images", "required": True, "help": "Whose embeddings are compared with it."}
-        side = st.segmented_control("Compare with", list(results.SIDES), key="side", **said, **anew)
+        side = st.segmented_control("Compare with", list(results.SIDES_BY_NAME), key="side", **said, **anew)
         names = registry.offered(entry, keys=("search_metric",))
         metric = st.selectbox(
             "Show beside", names, format_func=registry.titles(entry), key="search_metric", width=180, **shared
@@ -87,7 +87,7 @@ def _controls(entry: Entry) -> tuple[str, Side, int, str]:
             "help": "How many pairs are listed; the buttons take all of them.",
         }
         size = st.selectbox("The best", _SIZES, index=2, key="search_size", width=110, **best, **shared)
-    return by, results.SIDES[side], size, metric
+    return by, results.SIDES_BY_NAME[side], size, metric
 
 
 def _show_beginning(entry: Entry, run: Run, metric: str) -> None:

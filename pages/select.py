@@ -66,21 +66,21 @@ def show(entry: Entry) -> None:
         at_threshold, other_seed = borderline.draw_threshold_expander(entry, run), borderline.draw_seed_expander()
     with answered:
         places = _Places(picked is not None, kept, cards, saving, at_threshold, other_seed)
-        _answer(entry, places, recipes.draft(entry, run), links.write(entry, run))
+        _answer(entry, places, recipes.draft(entry, run))
 
 
 @sessions.fragment
-def _answer(entry: Entry, places: _Places, drawn: recipes.Draft, link: links.Shown) -> None:
+def _answer(entry: Entry, places: _Places, drawn: recipes.Draft) -> None:
     """All that the amounts in the draft decide. A moved thumb runs this and nothing else of the page.
 
-    drawn, link: what the rest of the page shows; where that is not true any more, the page is drawn anew.
+    drawn: what the rest of the page shows; where that is not true any more, the page is drawn anew.
     """
     steps.hear_thumbs(entry)
     run = state.open_run(entry)
     recipe = recipes.draft_yaml(entry, run)
     picked, _ = _pick(entry, recipe)
     fits = places.picked == (picked is not None)
-    if links.write(entry, run) != link or not fits or not recipes.same_steps(recipes.draft(entry, run), drawn):
+    if not links.is_shown(entry, run) or not fits or not recipes.same_steps(recipes.draft(entry, run), drawn):
         st.rerun()
     if picked is not None:
         # How many pairs are kept, exactly those that an export writes; and a bar for the pool and each step.

@@ -101,7 +101,7 @@ def check_within(run: str | os.PathLike[str], folder: str | os.PathLike[str]) ->
     if Place.of_named(folder).remote:
         return
     real = Path(folder).resolve()
-    if not any(real.is_relative_to(root.resolve()) for root in (Path(run), data_folder(), *readable())):
+    if not any(real.is_relative_to(root.resolve()) for root in (Path(run), data_folder(), *readable_folders())):
         expected, remedy = "a folder within the run", "start the dashboard with --read FOLDER to allow it"
         raise RunError(folder, expected=expected, found=f"a link to {real}", remedy=remedy)
 
@@ -138,7 +138,7 @@ def data_folder() -> Path:
     return Path(os.environ.get("CLIPSEL_DATA") or "data").absolute()
 
 
-def readable() -> list[Path]:
+def readable_folders() -> list[Path]:
     """Folders that jobs may read besides the data folder and the runs on show."""
     return _paths("CLIPSEL_READ")
 
@@ -159,7 +159,7 @@ def named_addresses() -> list[str]:
 
 def named_places() -> list[str]:
     """The data folder, what was named with --read, and named_addresses."""
-    return [*map(str, (data_folder(), *readable())), *named_addresses()]
+    return [*map(str, (data_folder(), *readable_folders())), *named_addresses()]
 
 
 def jobs_folder() -> Path:

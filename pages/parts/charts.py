@@ -345,7 +345,7 @@ def draw_histogram(
 
 
 @dataclass(frozen=True)
-class Bar:
+class ValueBar:
     """How many pairs have a value, in words. width: of the bar, in percent."""
 
     label: str
@@ -354,7 +354,7 @@ class Bar:
     width: float
 
 
-def draw_bars(title: str, rows: Sequence[Bar], chart: Chart) -> None:
+def draw_bars(title: str, rows: Sequence[ValueBar], chart: Chart) -> None:
     """Draws a bar for each value. title: for who cannot see them. chart: who they are when some are marked."""
     data = {"title": title, "rows": [asdict(row) for row in rows], "mark": tell_mark(chart)}
     _bars(data=data, key=chart.key, on_marked_change=partial(hear_mark, chart))

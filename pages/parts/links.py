@@ -61,10 +61,12 @@ class Shown:
 class _Links:
     """What a session knows of links, of each run and over all. followed: whether the first one was.
 
-    known: the steps that a link stood for. news: a link, and what there is to say of how it was taken.
+    shown: what the page says of the link. known: the steps that a link stood for. news: a link, and what there is to
+    say of how it was taken.
     """
 
     followed: bool = False
+    shown: Shown | None = None
     known: dict[str, list[AnyStep]] = field(default_factory=dict)
     news: tuple[str | None, RecipeError | str | None] = (None, None)
 
@@ -75,12 +77,23 @@ def follow(entry: Entry) -> Shown:
     told = st.query_params.get(_PARAMETER, "")
     session, context = sessions.get(_Links), get_script_run_ctx()
     back = bool(context and context.is_history_navigation)  # or Forward
-    news: RecipeError | str | None
     begins, session.followed = not session.followed, True
-    if not (begins and told) and not (back and told != _link(entry, run).text):
-        return write(entry, run)
+    if (begins and told) or (back and told != _link(entry, run).text):
+        _take(entry, run, told, begins=begins)
+    shown = session.shown = _write(entry, run)
+    return shown
+
+
+def is_shown(entry: Entry, run: Run) -> bool:
+    """Puts the draft into the page's address, and returns whether the page says of it what there is to say."""
+    return _write(entry, run) == sessions.get(_Links).shown
+
+
+def _take(entry: Entry, run: Run, told: str, *, begins: bool) -> None:
+    """Takes the recipe that the address holds as the draft. begins: whether the session does so with it."""
     links = sessions.get(_Links, entry.key)
-    news, remembered = None, links.known.get(told)
+    news: RecipeError | str | None = None
+    remembered = links.known.get(told)
     try:
         if remembered is not None or not told:
             recipes.replace_draft(entry, recipes.suggestion(run) if remembered is None else remembered)
@@ -98,10 +111,9 @@ def follow(entry: Entry) -> Shown:
         # On the way back what cannot be used changes nothing and is not told.
         news = error if begins else None
     links.news = _link(entry, run).text, news
-    return write(entry, run)
 
 
-def write(entry: Entry, run: Run) -> Shown:
+def _write(entry: Entry, run: Run) -> Shown:
     """Puts the draft into the page's address, and returns what there is to say of it."""
     link, told = _link(entry, run), st.query_params.get(_PARAMETER, "")
     if link.text is not None:

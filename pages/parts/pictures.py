@@ -38,7 +38,7 @@ class BeingFound(Exception):
     """It is not known yet where an image lies, or its store does not answer just now."""
 
 
-class Finding:
+class ImageFinder:
     """Where the images of a run's pool lie, being found, once for all who look. index: what was found; None before, and
     where the pool has none.
 
@@ -131,11 +131,11 @@ class Finding:
             raise
 
     def _now(self) -> state.Stamp:
-        of_run = state.stamp_of(self._run.root, "run.json")
-        return of_run + state.stamp_of(self.pool, "shards", "images") if self.pool else of_run
+        of_run = state.files_stamp(self._run.root, "run.json")
+        return of_run + state.files_stamp(self.pool, "shards", "images") if self.pool else of_run
 
 
-_findings: Recent[Finding] = Recent(_MOST_INDEXES)
+_finders: Recent[ImageFinder] = Recent(_MOST_INDEXES)
 _drawings: Recent[bytes] = Recent(_MOST_DRAWINGS)
 _lock = threading.Lock()
 
@@ -145,19 +145,19 @@ def read(entry: Entry, uid: str) -> bytes | None:
 
     Raises: BeingFound where nobody can tell yet.
     """
-    return find(entry).read(uid)
+    return find_images(entry).read(uid)
 
 
-def find(entry: Entry) -> Finding:
+def find_images(entry: Entry) -> ImageFinder:
     """Where the run's images lie, begun where nobody looked yet, and anew when run.json or one of the pool's folders
     changes."""
     with _lock:
-        known = _findings.peek(entry.key)
+        known = _finders.peek(entry.key)
         if known is None or not known.holds():
             if known is not None:
                 known.work.stop()
                 known.search.stop()
-            known = _findings.put(entry.key, Finding(entry))
+            known = _finders.put(entry.key, ImageFinder(entry))
     known.work.begin()
     return known
 

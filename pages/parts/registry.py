@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -31,13 +31,19 @@ _FEW_SHARDS, _LATER_S = 16, 2.0
 _KINDS = ("category", "flag", "text")
 
 
-class _OfPool:
-    """The columns of a run's pool. columns: empty until they were looked for."""
+class _Columns:
+    """The columns of a run: its own, and those of its pool's table, none until they were looked for.
+
+    known: both. titles: how many of these have a title.
+    """
 
     def __init__(self, entry: Entry) -> None:
-        self.columns: dict[str, Column] = {}
+        run = state.open_run(entry)
+        self.own = run.columns
+        self.pool: dict[str, Column] = {}
+        self._take_in()
         self._entry, self._lock, self._looked = entry, threading.Lock(), False
-        self.many = len(state.open_run(entry).config.shards) > _FEW_SHARDS
+        self.many = len(run.config.shards) > _FEW_SHARDS
         if self.many:
             later = threading.Timer(_LATER_S, self._look_ahead)
             later.daemon = True
@@ -47,35 +53,34 @@ class _OfPool:
         with suppress(ClipselError):  # Whoever asks for them is told.
             self.look()
 
-    def look(self) -> dict[str, Column]:
-        """Looks for them, once; where the pool is not at hand it has none."""
+    def look(self) -> None:
+        """Looks for those of the pool, once; where the pool is not at hand it has none."""
         with self._lock:
             if not self._looked:
                 table = state.open_table(self._entry)
-                self.columns = {name: column for name, column in table.columns.items() if column.origin == "pool"}
+                self.pool = {name: column for name, column in table.columns.items() if column.origin == "pool"}
+                self._take_in()
                 self._looked = True
-        return self.columns
 
-
-@state.per_run(4)
-def _of_pool(entry: Entry) -> _OfPool:
-    return _OfPool(entry)
+    def _take_in(self) -> None:
+        self.known = {**self.own, **self.pool}
+        self.titles = Counter(column.shown for column in self.known.values())
 
 
 @state.per_run(8)
-def _own(entry: Entry) -> dict[str, Column]:
-    return state.open_run(entry).columns
+def _columns(entry: Entry) -> _Columns:
+    return _Columns(entry)
 
 
 def column_of(entry: Entry, name: str) -> Column:
     """What is known of a column: of the run, of its pool's table, or made of others, whose name says how."""
-    own = _own(entry)
-    if name in own:
-        return own[name]
+    columns = _columns(entry)
+    if name in columns.own:
+        return columns.own[name]
     if parse_derived(name) is not None:
         said = "Made of other columns when it is asked for."
         return Column(name=name[:200], title=words_of(name, partial(title, entry)), measures=said, origin="mix")
-    return _of_pool(entry).columns.get(name) or IN_POOLS.get(name) or describe(name)
+    return columns.pool.get(name) or IN_POOLS.get(name) or describe(name)
 
 
 def title(entry: Entry, name: str) -> str:
@@ -85,12 +90,11 @@ def title(entry: Entry, name: str) -> str:
 
 def titles(entry: Entry) -> Callable[[str], str]:
     """The same for many names."""
-    known: Mapping[str, Column] = {**_of_pool(entry).columns, **_own(entry)}
-    times = Counter(column.shown for column in known.values())
+    columns = _columns(entry)
 
     def shown(name: str) -> str:
-        found = known.get(name) or column_of(entry, name)
-        return found.shown if times[found.shown] < 2 else f"{found.shown} ({name})"
+        found = columns.known.get(name) or column_of(entry, name)
+        return found.shown if columns.titles[found.shown] < 2 else f"{found.shown} ({name})"
 
     return shown
 
@@ -101,11 +105,11 @@ def offered(entry: Entry, *kinds: str, keys: tuple[str, ...] = (), wait: bool = 
     keys: of the widgets that offer them; what was chosen there, or is in the address, is looked for in the pool at
     once. wait: the same for whatever the pool has.
     """
-    own, pool = _own(entry), _of_pool(entry)
-    if wait or not pool.many or _asked(keys) - {*own, *(column.shown for column in own.values())}:
-        pool.look()
-    known = (own | pool.columns).items()
-    return [name for name, column in known if (column.kind in kinds if kinds else column.is_number)]
+    columns = _columns(entry)
+    own = columns.own
+    if wait or not columns.many or _asked(keys) - {*own, *(column.shown for column in own.values())}:
+        columns.look()
+    return [name for name, column in columns.known.items() if (column.kind in kinds if kinds else column.is_number)]
 
 
 def _asked(keys: tuple[str, ...]) -> set[str]:
@@ -116,7 +120,7 @@ def _asked(keys: tuple[str, ...]) -> set[str]:
 
 def own_numbers(entry: Entry) -> list[str]:
     """The run's own columns that hold numbers: scores, and what was added."""
-    return [name for name, column in _own(entry).items() if column.is_number]
+    return [name for name, column in _columns(entry).own.items() if column.is_number]
 
 
 def unit_of(column: Column) -> str:
@@ -133,7 +137,7 @@ def kind_columns(entry: Entry, *, keys: tuple[str, ...] = (), wait: bool = False
 @state.per_run(8, spinner="Looking for columns that sort pairs …")
 def category_names(entry: Entry) -> list[str]:
     """The columns that sort pairs into kinds: the run's own first, then those of the pool's table."""
-    own = [name for name, column in state.open_run(entry).columns.items() if column.kind in ("category", "flag")]
+    own = [name for name, column in _columns(entry).own.items() if column.kind in ("category", "flag")]
     besides = {*own, *_names_of_pairs(entry)}
     return [*own, *(name for name in state.open_table(entry).metadata.category_columns() if name not in besides)]
 

@@ -38,8 +38,6 @@ from clipsel_core.runs.store import Run, description_files
 from clipsel_core.tasks import Report, Task
 from pages.parts import catalog, messages, stores
 
-# Folders of a pool: what is known of it holds until one changes.
-POOL_PARTS = ("metadata", "shards", "images")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 # From rows, (M,) int64, to which of them are kept, (M,) bool.
@@ -113,7 +111,7 @@ def current() -> catalog.Entry:
     return entry
 
 
-def stamp_of(root: Path | Place, *names: str) -> Stamp:
+def files_stamp(root: Path | Place, *names: str) -> Stamp:
     """Changes whenever these files or folders in a folder do."""
     return tuple((name, *version_of(root / name)) for name in names)
 
@@ -124,7 +122,7 @@ def version_of(place: Path | Place) -> tuple[int, int]:
     On this machine it is looked up each time. Of one in a store they are what was found when it was asked last.
     """
     if isinstance(place, Place) and place.remote:
-        return stores.version_of(place)
+        return stores.known_version(place)
     try:
         stat = os.stat(place)
     except OSError:
@@ -137,14 +135,12 @@ def scores_stamp(entry: catalog.Entry) -> Stamp:
 
     Files that were written over in place are noticed within some seconds.
     """
-    root = entry.root
+    root, described = entry.root, description_files(entry.root)
     # What the folders of the scores say; where that changes, all files in them are looked at again. Looking at
     # thousands takes longer than an answer may: it is done now and then. In a store a folder says it of its files.
-    folders = [root / "scores", *dict.fromkeys(file.parent for file in description_files(root)[1:])]
-    said, now = (
-        _described(root) + tuple((folder.name, *version_of(folder)) for folder in folders),
-        time.monotonic(),
-    )
+    folders = [root / "scores", *dict.fromkeys(file.parent for file in described[1:])]
+    said = _versions_in(described) + tuple((folder.name, *version_of(folder)) for folder in folders)
+    now = time.monotonic()
     if root.remote:
         return said
     again_at, found = _files_seen.peek((root, said)) or (-math.inf, ())
@@ -167,7 +163,7 @@ def per_map(most: int, *, spinner: str = "") -> Callable[[Callable[Arguments, Re
 
 def map_stamp(entry: catalog.Entry) -> Stamp:
     """Changes whenever the run's scores or its projection do."""
-    return scores_stamp(entry) + stamp_of(entry.root, "projection.parquet")
+    return scores_stamp(entry) + files_stamp(entry.root, "projection.parquet")
 
 
 def recipe_stamp(entry: catalog.Entry, recipe: str) -> Stamp:
@@ -186,7 +182,7 @@ def per_run(
     return lambda work: Cached(work, most, stamp or (lambda entry, *_: scores_stamp(entry)), spinner)
 
 
-@per_run(32, stamp=lambda entry: _described(entry.root))
+@per_run(32, stamp=lambda entry: _versions_in(description_files(entry.root)))
 def open_run(entry: catalog.Entry) -> Run:
     """The run as its files are now. Raises RunError where they cannot be understood."""
     return Run.open(entry.root, catalog.named_places())
@@ -265,11 +261,6 @@ def require_table(entry: catalog.Entry) -> ScoreTable:
     return open_table(entry)
 
 
-def scored_pairs(entry: catalog.Entry) -> int:
-    """Pairs in the finished shards as the run's description says, none where there is no such shard."""
-    return open_run(entry).pairs
-
-
 @per_run(4, stamp=map_stamp)
 def find_map(entry: catalog.Entry) -> Projection | None:
     """The projected sample with its rows and coordinates, or None where the run has no projection."""
@@ -298,7 +289,7 @@ def find_pool(entry: catalog.Entry) -> Pool | None:
     sought: Hashable = run.pool_address
     try:
         root = run.pool_root
-        sought = root.address, stamp_of(root, *POOL_PARTS)
+        sought = root.address, pool_stamp(root)
         failed_at, took_s = _lacking.peek(sought) or (-math.inf, 0.0)
         return (
             None
@@ -311,7 +302,12 @@ def find_pool(entry: catalog.Entry) -> Pool | None:
         return None
 
 
-@per_run(8, stamp=lambda root: stamp_of(root, *POOL_PARTS))
+def pool_stamp(root: Path | Place) -> Stamp:
+    """Changes whenever one of a pool's folders does: what is known of the pool holds until then."""
+    return files_stamp(root, "metadata", "shards", "images")
+
+
+@per_run(8, stamp=pool_stamp)
 def pool_at(root: Path | Place) -> Pool:
     """The pool in a folder, here or in a store, as its files are now. Raises PoolFormatError where there is none."""
     return open_pool(root)
@@ -326,7 +322,7 @@ def teacher_of(run: Run) -> tuple[str, str | None, str] | None:
     return (noted.model, noted.pretrained, noted.weights) if noted else None
 
 
-@per_run(32, stamp=lambda root: stamp_of(root, "teachers.json"))
+@per_run(32, stamp=lambda root: files_stamp(root, "teachers.json"))
 def noted_teachers(root: Place) -> dict[str, TeacherInfo]:
     """The teachers that a pool notes, by arch. Raises PoolFormatError where the file is damaged."""
     return layout.read_teachers(root)
@@ -370,5 +366,6 @@ def parse(entry: catalog.Entry, recipe: str) -> Recipe:
     return parse_recipe(recipe, columns=open_table(entry).columns, folder=open_run(entry).recipes_dir)
 
 
-def _described(root: Place) -> Stamp:
-    return tuple((path.parent.name, *version_of(path)) for path in description_files(root))
+def _versions_in(files: list[Place]) -> Stamp:
+    """The versions of files of one name in several folders, which tell them apart."""
+    return tuple((file.parent.name, *version_of(file)) for file in files)

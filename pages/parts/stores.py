@@ -31,7 +31,7 @@ def view(address: str) -> Place:
     return _seen(Place.of_named(address))
 
 
-def version_of(place: Place) -> tuple[int, int]:
+def known_version(place: Place) -> tuple[int, int]:
     """Two numbers that change whenever a file or a folder in a store does; zeros where there is none.
 
     They are what the View knows. The store is waited for where it was never asked, and not again for some seconds where
@@ -67,7 +67,7 @@ class _Said:
 
     @cached_property
     def version(self) -> tuple[int, int]:
-        """As version_of, of a folder that has files in it or of what was said of a file; ABSENT of anything else."""
+        """As known_version, of a folder that has files in it or of what was said of a file; ABSENT of anything else."""
         found: Any = None
         files = 0
         if isinstance(self.value, dict):
@@ -128,7 +128,7 @@ class View:
         return self._kept(("isdir", path), lambda: self._now().isdir(path))
 
     def version(self, path: str) -> tuple[int, int]:
-        """As version_of. It follows from what `ls` and `info` say, so that what is read after it is no older."""
+        """As known_version. It follows from what `ls` and `info` say, so that what is read after it is no older."""
         asks: dict[tuple, Callable[[], Any]] = {
             ("ls", path, True): lambda: self._now(self._listing).ls(path, detail=True),
             ("info", path): lambda: self._now().info(path),
@@ -184,7 +184,7 @@ class View:
 
     def forget(self, path: str) -> None:
         """Forgets what was said of a path, of what lies below it, and of the folders that it lies in."""
-        self._answers.forget(lambda name: path.startswith(name[1]) or name[1].startswith(path))
+        self._answers.forget(lambda name: _lies_in(path, name[1]) or _lies_in(name[1], path))
 
     def _now(self, store: Any = None) -> Any:
         """The store, without what it remembers of its listings itself."""
@@ -213,6 +213,11 @@ class View:
         elif time.monotonic() >= answer.again_s and answer.lock.acquire(blocking=False):
             threading.Thread(target=_ask_again, args=(answer, name[1], ask), name="ask a store", daemon=True).start()
         return cast(_Said, answer.said)
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    """Whether a path is a folder's or lies below it."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/") or not folder
 
 
 def _ask(answer: _Answer, path: str, ask: Callable[[], Any]) -> None:

@@ -76,3 +76,9 @@ def test_distributions__charts_side_by_side_stand_on_one_line(page):
     expect(axes).to_have_count(7)
     tops = [axes.nth(place).bounding_box()["y"] for place in range(6)]
     assert [round(top) for top in tops[::2]] == [round(top) for top in tops[1::2]]
+
+
+def test_gallery__the_controls_that_choose_pairs_stand_in_one_row(page):
+    visit(page, "gallery")
+    tops = {page.locator(f".st-key-{name}").bounding_box()["y"] for name in ("metric", "from", "to", "kind", "order")}
+    assert len(tops) == 1

@@ -560,7 +560,7 @@ def test_addresses__the_allowed_ones_and_below(data, monkeypatch):
     catalog.allow([], ["https://host:8/photos/", data / "birds", "s3://bucket", f"file://{data}"])
     for address in ("https://host:8/photos/", "https://host:8/photos/a/b.tar", "s3://bucket/x.csv"):
         assert folders.source(f" {address} ") == address
-    assert catalog.readable() == [data / "birds", data]
+    assert catalog.readable_folders() == [data / "birds", data]
     assert folders.source("birds/pool") == data / "birds" / "pool"
     monkeypatch.setenv("CLIPSEL_READ_ADDRESSES", "")
     with pytest.raises(JobError, match="no address is allowed here"):

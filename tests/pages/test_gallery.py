@@ -142,7 +142,7 @@ def test_gallery__is_there_while_images_are_found_and_shows_how_far_it_is(tmp_pa
     assert "Finding images: 1 of 2 files gone through" in bars(app)
     go_on.set()
     monkeypatch.setattr(tasks, "_AT_ONCE_S", PATIENCE_S)
-    pictures.find(Entry("world/run", tmp_path / "world" / "run")).work.wait(PATIENCE_S)
+    pictures.find_images(Entry("world/run", tmp_path / "world" / "run")).work.wait(PATIENCE_S)
     app.run()
     assert all(card["src"] for card in components(app, "clipsel_cards")[0]["cards"])
     assert bars(app) == []
@@ -159,7 +159,7 @@ def test_cards__show_images_that_are_found_while_they_are_drawn(tmp_path, open_p
 
     def show_late():
         go_on.set()
-        pictures.find(Entry("world/run", tmp_path / "world" / "run")).work.wait(PATIENCE_S)
+        pictures.find_images(Entry("world/run", tmp_path / "world" / "run")).work.wait(PATIENCE_S)
         show()
 
     monkeypatch.setattr(pictures, "open_images", slowly)

@@ -111,7 +111,7 @@ def test_watch__names_a_damaged_tar_and_shows_the_others(tmp_path, open_page):
 
 def test_search__goes_through_a_tar_that_is_asked_for_as_it_leaves(tmp_path, monkeypatch):
     """Its last look said that there was none left, and it has not ended yet."""
-    entry, gone, go_through = by_root(make_run(tmp_path / "world")), [], pictures.Finding._go_through
+    entry, gone, go_through = by_root(make_run(tmp_path / "world")), [], pictures.ImageFinder._go_through
 
     class Tars:
         def __init__(self):
@@ -126,10 +126,10 @@ def test_search__goes_through_a_tar_that_is_asked_for_as_it_leaves(tmp_path, mon
         if gone == [1]:
             self._seek(2)
 
-    monkeypatch.setattr(pictures.Finding, "_go_through", leave)
+    monkeypatch.setattr(pictures.ImageFinder, "_go_through", leave)
     monkeypatch.setattr(pictures, "OrderedImages", Tars)
-    finding = pictures.Finding(entry)
-    finding.index = Tars()
-    finding._seek(1)
+    finder = pictures.ImageFinder(entry)
+    finder.index = Tars()
+    finder._seek(1)
     until(lambda: gone == [1, 2])
-    until(lambda: not finding._mixed)
+    until(lambda: not finder._mixed)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pages.parts import messages, recipes, words
-from pages.parts.map.canvas import Shape, read_shape
+from pages.parts.map.canvas import Shape
+from pages.parts.map.region import read_shape
 from pages.parts.registry import Marginal
 
 

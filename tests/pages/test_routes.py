@@ -279,7 +279,7 @@ def test_image__while_images_are_being_found_nobody_says_that_there_is_none(entr
     status, headers, _ = get(f"/pairs/{entry.key}/{FIRST}")
     assert (status, headers["retry-after"]) == (503, "5")
     go_on.set()
-    pictures.find(entry).work.wait(PATIENCE_S)
+    pictures.find_images(entry).work.wait(PATIENCE_S)
     assert get(f"/pairs/{entry.key}/{FIRST}")[0] == 200
 
 

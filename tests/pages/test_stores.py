@@ -33,7 +33,7 @@ def store(monkeypatch):
     # Another test's store had the same files, and is gone.
     stores.view.cache_clear()
     stores._view_of.cache_clear()
-    monkeypatch.setattr(pictures, "_findings", type(pictures._findings)(4))
+    monkeypatch.setattr(pictures, "_finders", type(pictures._finders)(4))
     for known in state._results.values():
         known.clear()
     with storing(monkeypatch) as served:
@@ -106,22 +106,22 @@ def test_page__drawn_again_asks_the_store_for_nothing(run, store, open_page, mon
 
 def test_look__notices_later_what_was_changed_in_a_store(run, store, monkeypatch):
     entry = Entry("world", run)
-    before = state.stamp_of(state.open_run(entry).pool_root, "shards")
-    assert before == state.stamp_of(state.open_run(entry).pool_root, "shards")
+    before = state.files_stamp(state.open_run(entry).pool_root, "shards")
+    assert before == state.files_stamp(state.open_run(entry).pool_root, "shards")
     upload(run.parent / "moved" / "metadata", f"{POOL}/shards")
-    assert before == state.stamp_of(state.open_run(entry).pool_root, "shards")
+    assert before == state.files_stamp(state.open_run(entry).pool_root, "shards")
     monkeypatch.setattr(stores.time, "monotonic", lambda now=stores.time.monotonic: now() + 1000)
-    until(lambda: state.stamp_of(state.open_run(entry).pool_root, "shards") != before)
+    until(lambda: state.files_stamp(state.open_run(entry).pool_root, "shards") != before)
 
 
 def test_look__a_store_that_fails_changes_nothing(run, store, monkeypatch):
     root = state.open_run(Entry("world", run)).pool_root
-    before, asked = state.stamp_of(root, "metadata"), []
+    before, asked = state.files_stamp(root, "metadata"), []
     store.fault = lambda path, times: asked.append(path) or 503
     monkeypatch.setattr(stores.time, "monotonic", lambda now=stores.time.monotonic: now() + 1000)
-    state.stamp_of(root, "metadata")
+    state.files_stamp(root, "metadata")
     until(lambda: asked)
-    assert state.stamp_of(root, "metadata") == before
+    assert state.files_stamp(root, "metadata") == before
 
 
 def test_image__of_a_store_that_fails_in_passing_is_not_lost(run, store, open_page):
@@ -421,6 +421,26 @@ def test_view__knows_at_once_what_was_written_through_it(store, tmp_path, monkey
     assert (folder.names(), (folder / "x").stamp()[0]) == (["x"], 2)
     (folder / "x").remove()
     assert (folder.names(), (folder / "x").exists()) == ([], False)
+
+
+@pytest.mark.parametrize(("changed", "other"), [("run", "run2"), ("run2", "run")])
+def test_view__what_changed_in_a_folder_leaves_its_neighbour_known(store, monkeypatch, changed, other):
+    """The name of one is the beginning of the other's. What lies in the changed one is asked for, and what is above."""
+    monkeypatch.setattr(stores, "FRESH_S", 1000.0)
+    above = stores.view("s3://bucket/a")
+
+    def seen(folder):
+        return (above / folder).names(), (above / folder / "file").read()
+
+    for folder in (changed, other):
+        upload_bytes(f"s3://bucket/a/{folder}/file", b"old")
+    assert (above.folders(), seen(changed), seen(other)) == (["run", "run2"], (["file"], b"old"), (["file"], b"old"))
+    for folder in (changed, other, "run3"):
+        upload_bytes(f"s3://bucket/a/{folder}/file", b"newer")
+        upload_bytes(f"s3://bucket/a/{folder}/file2", b"")
+    stores.ask_anew(above / changed)
+    assert (seen(changed), seen(other)) == ((["file", "file2"], b"newer"), (["file"], b"old"))
+    assert above.folders() == ["run", "run2", "run3"]
 
 
 def test_view__a_web_server_that_fails_is_not_taken_for_one_without_the_file():

@@ -117,7 +117,7 @@ def draw_values(entry: Entry, name: str) -> None:
         messages.show_note(registry.too_many_values(registry.title(entry, name)))
         return
     rows = [
-        charts.Bar(_label(found, place), words.number(count), words.share(count, pairs), 100 * count / pairs)
+        charts.ValueBar(_label(found, place), words.number(count), words.share(count, pairs), 100 * count / pairs)
         for place, count in enumerate(found.counts[:_MOST_ROWS].tolist())
     ]
     charts.draw_bars(f"{registry.title(entry, name)}: pairs by value", rows, chart_of(entry, name))

@@ -53,12 +53,12 @@ def text_columns(entry: Entry) -> tuple[str, ...]:
 def addresses(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) -> list[str]:
     """The address of each pair's image, "" where there is none. names: uids in hex. urls: see text_columns."""
     if has_images(entry):
-        finding, shown = pictures.find(entry), sessions.get(_Images)
-        if finding.work.finished:
-            shown.damaged = finding.index.damaged if finding.index else []
-            shown.awaited = None if finding.is_known else finding.search
+        finder, shown = pictures.find_images(entry), sessions.get(_Images)
+        if finder.work.finished:
+            shown.damaged = finder.index.damaged if finder.index else []
+            shown.awaited = None if finder.is_known else finder.search
             return [f"/pairs/{entry.key}/{name}" for name in names]
-        shown.awaited = finding.work
+        shown.awaited = finder.work
         return [""] * len(names)
     if urls is None or not st.session_state.get(_key(entry)):
         return [""] * len(names)
@@ -67,7 +67,7 @@ def addresses(entry: Entry, names: Sequence[str], urls: Sequence[str] | None) ->
 
 def placeholder(entry: Entry) -> str:
     """What stands in the place of an image without an address."""
-    return "not found yet" if has_images(entry) and pictures.find(entry).work.active else "no image"
+    return "not found yet" if has_images(entry) and pictures.find_images(entry).work.active else "no image"
 
 
 def show_search() -> None:
@@ -99,7 +99,7 @@ def has_images(entry: Entry) -> bool:
 
 
 # Asked for each page of cards, where to open a large pool would take a second, and to list its tars some of it.
-@state.per_run(32, stamp=lambda root: state.stamp_of(root, *state.POOL_PARTS))
+@state.per_run(32, stamp=state.pool_stamp)
 def _has_images(root: Place) -> bool:
     return (root / "metadata").is_dir() and knows_images(root)
 

@@ -13,7 +13,7 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.cache import Recent
-from clipsel_core.curation.index.ordering import Listing, ListOrder
+from clipsel_core.curation.index.ordering import Listing, ListOrder, page_of
 from pages.parts import words
 from pages.parts.sessions import PairList
 
@@ -24,21 +24,31 @@ _listings: Recent[Listing] = Recent(10)
 
 @dataclass(frozen=True)
 class RowList:
-    """The pages of a list that is at hand. listed: (M,) int64 row numbers. size: pairs a page."""
+    """The pages of a list that is at hand. listed: (M,) int64 row numbers. size: pairs a page.
+
+    keys: (M,) numbers without NaN; the list is sorted by them, lowest first, as its pages are asked for. It ascends as
+    it is given then.
+    """
 
     listed: np.ndarray
     size: int
+    keys: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.listed)
 
     def rows(self, page: int) -> np.ndarray:
         """The rows of a page, from 1."""
-        return self.listed[(page - 1) * self.size : page * self.size]
+        return self._part((page - 1) * self.size, self.size)
 
     def row_at(self, place: int) -> int:
         """The row at a place of the list, from 0."""
-        return int(self.listed[place])
+        return int(self._part(place, 1)[0])
+
+    def _part(self, offset: int, limit: int) -> np.ndarray:
+        if self.keys is None:
+            return self.listed[offset : offset + limit]
+        return page_of(self.keys, self.listed, offset, limit)
 
 
 @dataclass(frozen=True)

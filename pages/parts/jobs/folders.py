@@ -46,7 +46,7 @@ _MOST_NAMED = 3
 def roots() -> list[Path]:
     """The folders that may be read, each once, with all that lies in them."""
     shown = [Path(entry.root) for entry in catalog.entries() if not entry.root.remote]
-    found = [catalog.data_folder(), *catalog.readable(), *shown]
+    found = [catalog.data_folder(), *catalog.readable_folders(), *shown]
     for root in shown:
         with suppress(ClipselError):  # Said where it is opened.
             run = Run.open(root)
@@ -186,7 +186,7 @@ def pool_addresses() -> list[str]:
 
 def _is_pool(address: str) -> bool:
     with suppress(ClipselError):
-        return stores.version_of(stores.view(address) / "metadata") > stores.ABSENT
+        return stores.known_version(stores.view(address) / "metadata") > stores.ABSENT
     return False
 
 

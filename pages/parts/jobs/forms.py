@@ -485,7 +485,7 @@ def _taken(run: Run) -> set[str]:
     return {target.name for target in run.targets} | set((run.root / "added").folders())
 
 
-def ask_for_map(entry: Entry, run: Run) -> None:
+def ask_for_map(run: Run) -> None:
     """A note that there is no map yet, with the button that makes one; nothing while one is being made."""
     if jobs.at_work("project", run.root):
         return
@@ -494,15 +494,14 @@ def ask_for_map(entry: Entry, run: Run) -> None:
         sample = st.session_state["map sample"]
         jobs.launch("project", [run.root], {"sample": sample}, title=f"Map of {words.pairs(sample)}", about=run.root)
 
-    scored = state.scored_pairs(entry)
     with st.container(border=True):
         st.markdown("**No map yet**")
         st.caption("It lays similar images beside each other, so that whole regions can be looked at and chosen.")
         if not may_be_held(run.root):
             messages.show_note(_ONLY_READ)
-        elif scored:
+        elif run.pairs:
             with st.container(horizontal=True, vertical_alignment="bottom"):
-                most = min(scored, _MOST_ON_MAP)
+                most = min(run.pairs, _MOST_ON_MAP)
                 st.number_input("Pairs on it", 1, most, min(SAMPLE, most), key="map sample", width=170)
                 st.button("Make a map", type="primary", icon=":material/map:", on_click=make)
         with st.expander("From the command line"):

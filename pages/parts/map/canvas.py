@@ -1,14 +1,13 @@
-"""How is the map drawn, in which colours, and drawn on? As a picture under a canvas that zooms, pans and lassos.
+"""How is the map drawn, and in which colours? As a picture under a canvas that zooms, pans and lassos.
 
 The server bins the picture, and colours it by a scale of numbers, shares or scores. The browser sends geometry only:
-the corners of what was drawn, and the part of the map that it would like to see finer.
+the part of the map that it would like to see finer; and the corners of what was drawn, which `region` reads.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -31,9 +30,7 @@ _map = component(
     css=("map/map.css",),
     js=("make.js", "gallery/image.js", "map/plane.js", "map/map.js"),
 )
-_lasso = component("lasso", "<i hidden></i>", js=("map/lasso.js",))
 _tip = component("tip", "<i hidden></i>", js=("map/tip.js",))
-_MOST_CORNERS = 4_000
 _ENDS = (2, 50, 98)
 # Where a region keeps so many times what the recipe keeps overall, it has the strongest colour.
 _MOST_TIMES = 2.5
@@ -107,7 +104,7 @@ class Tip:
 
 
 @dataclass(frozen=True)
-class View:
+class MapView:
     """What the map shows. home: the whole map; span: what image, an address, covers; labels: text, x, y, one list for
     each zoom.
 
@@ -137,20 +134,7 @@ class MapState:
     pointed: int | None = None
 
 
-def hear_lasso(session: MapState, *, key: str, drawn: Callable[[], None]) -> None:
-    """Takes what is drawn on the map, or taken away, into the session, and runs again where this is called.
-
-    drawn: called besides.
-    """
-
-    def take_shape() -> None:
-        session.shape = read_shape(st.session_state[key].get("drawn"))
-        drawn()
-
-    _lasso(data={}, key=key, on_drawn_change=take_shape)
-
-
-def draw_map(view: View, session: MapState, *, key: str) -> int | None:
+def draw_map(view: MapView, session: MapState, *, key: str) -> int | None:
     """Draws the map and returns the place among its points of the one that was just clicked, if any.
 
     session: changed when another part comes into view, or the pointer rests on a point that has not been told in words.
@@ -174,25 +158,13 @@ def draw_map(view: View, session: MapState, *, key: str) -> int | None:
     return place if isinstance(place, int) and 0 <= place < len(view.points.x) else None
 
 
-def draw_tip(view: View, tip: Tip | None, *, key: str) -> None:
+def draw_tip(view: MapView, tip: Tip | None, *, key: str) -> None:
     """Tells the map, which shows this view, what one of its points says of itself.
 
     By a component of its own: a word under the pointer would send all of the map again.
     """
     said = None if tip is None else asdict(tip)
     _tip(data={"colouring": view.colouring, "image": view.image, "span": view.span, "tip": said}, key=key)
-
-
-def read_shape(said: Any) -> Shape | None:
-    """The shape in what a browser sent, {"x": [...], "y": [...]}; None where it is none."""
-    if not isinstance(said, dict):
-        return None
-    x, y = said.get("x"), said.get("y")
-    if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y) or not 3 <= len(x) <= _MOST_CORNERS:
-        return None
-    if not all(isinstance(place, int | float) and math.isfinite(place) for place in (*x, *y)):
-        return None
-    return Shape(tuple(map(float, x)), tuple(map(float, y)))
 
 
 def read_span(said: Any) -> Span | None:
@@ -305,14 +277,19 @@ def cells_of(entry: Entry, colour: Colour, span: Span) -> Cells:
     return binning.map_cells(places.x, places.y, span, values=colour_values(entry, colour))
 
 
-@state.per_map(16)
 def colour_values(entry: Entry, colour: Colour) -> np.ndarray | None:
     """What is averaged, of each pair on the map: (M,) floats; None for the number of pairs."""
     if colour.name == AMOUNT:
         return None
     if colour.name == KEPT:
-        return state.keeps(entry, colour.recipe)(state.open_map(entry).rows).astype(np.float32)
+        return _kept_of(entry, colour.recipe)
     return scores_of(entry, colour.name)
+
+
+@state.per_map(8)
+def _kept_of(entry: Entry, recipe: str) -> np.ndarray:
+    """Whether a recipe keeps each pair on the map: (M,) float32, 1 or 0."""
+    return state.keeps(entry, recipe)(state.open_map(entry).rows).astype(np.float32)
 
 
 @state.per_map(16)

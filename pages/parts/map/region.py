@@ -1,10 +1,11 @@
-"""What lies in a region of the map? Its words, how its scores are spread, and its pairs.
+"""What was drawn on the map, and what lies in it? Its words, how its scores are spread, and its pairs.
 
 Regions are named by their captions, which a task reads once for all sessions.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +13,17 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.exploring.projection import SMOOTHING, CaptionWords, find_regions
-from clipsel_core.curation.index import ordering
+from clipsel_core.curation.index.ordering import shuffled_keys
 from clipsel_core.errors import ClipselError
 from clipsel_core.runs.store import Run
 from clipsel_core.tasks import Report, Task, part_of
 from pages.parts import charts, messages, progress_bars, registry, state, words
 from pages.parts.catalog import Entry
 from pages.parts.charts import Chart, Layer, draw_histogram
+from pages.parts.component import component
 from pages.parts.gallery import pager
 from pages.parts.map import canvas
-from pages.parts.map.canvas import Shape
+from pages.parts.map.canvas import MapState, Shape
 from pages.parts.pair import galleries
 
 Labels = list[list[tuple[str, float, float]]]
@@ -33,6 +35,8 @@ _BINS = 64
 # So many pairs name the regions, of so many whose captions may be read for it.
 _NAMED, _READ = 50_000, 16_000_000
 _STEPS, _SHARE_READ = 16, 0.8
+_MOST_CORNERS = 4_000
+_lasso = component("lasso", "<i hidden></i>", js=("map/lasso.js",))
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,28 @@ def show_naming(task: Task[Names], drawn: Names | None) -> None:
         progress_bars.watch(task, key="naming")
 
 
+def hear_lasso(session: MapState, *, key: str) -> None:
+    """Takes what is drawn on the map, or taken away, into the session, and runs again where this is called."""
+
+    def take_shape() -> None:
+        session.shape = read_shape(st.session_state[key].get("drawn"))
+        pager.rewind(_PAGE)
+
+    _lasso(data={}, key=key, on_drawn_change=take_shape)
+
+
+def read_shape(said: Any) -> Shape | None:
+    """The shape in what a browser sent, {"x": [...], "y": [...]}; None where it is none."""
+    if not isinstance(said, dict):
+        return None
+    x, y = said.get("x"), said.get("y")
+    if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y) or not 3 <= len(x) <= _MOST_CORNERS:
+        return None
+    if not all(isinstance(place, int | float) and math.isfinite(place) for place in (*x, *y)):
+        return None
+    return Shape(tuple(map(float, x)), tuple(map(float, y)))
+
+
 @state.per_map(32)
 def _members(entry: Entry, shape: Shape) -> np.ndarray:
     """Which of the map's pairs lie in a shape: (M,) bool."""
@@ -98,25 +124,26 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
 
     recipe: the draft's YAML. names: of the map's regions, if known.
     """
-    everyone = state.open_map(entry).rows
-    member = _members(entry, shape) if shape else slice(None)
-    rows = everyone[member]
+    on_map = state.open_map(entry).rows
+    member = _members(entry, shape) if shape else None
+    rows = on_map if member is None else on_map[member]
     if not len(rows):
         messages.show_empty("No pair in this region", "Draw around a coloured part of the map.")
         return
     keeps = galleries.find_keeps(entry, recipe)
     share = f"{words.share(int(keeps(rows).sum()), len(rows))} kept by the recipe" if keeps else ""
     messages.show_title(f"{words.pairs(len(rows))} {'in the region' if shape else 'on the map'}", share)
-    if shape:
-        _show_words(entry, run, rows, _members(entry, shape), names)
+    if member is not None:
+        _show_words(entry, run, rows, member, names)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        asked: dict[str, Any] = {"persist_state": "session", "on_change": rewind_region}
+        asked: dict[str, Any] = {"persist_state": "session", "on_change": pager.rewind, "args": (_PAGE,)}
         names_of = registry.offered(entry, keys=("map_metric",))
         metric = st.selectbox(
             "Metric", names_of, format_func=registry.titles(entry), key="map_metric", width=170, **asked
         )
         order = st.segmented_control("First", _ORDERS, default="highest", required=True, key="map_order", **asked)
-    values = canvas.scores_of(entry, metric)[member]
+    values = canvas.scores_of(entry, metric)
+    values = values if member is None else values[member]
     scored = ~np.isnan(values)
     if not scored.any():
         messages.show_empty(
@@ -135,8 +162,8 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
             messages.show_title(said, words.pairs(int(np.count_nonzero(scored))))
             st.button("Close", icon=":material/close:", key="unmark region", type="tertiary", on_click=charts.unmark)
     ranked = -values[scored] if order == "highest" else values[scored]
-    keys = ordering.shuffled_keys(rows[scored], 0) if order == "random" else ranked
-    listed = _SortedList(keys, rows[scored])
+    keys = shuffled_keys(rows[scored], 0) if order == "random" else ranked
+    listed = pager.RowList(rows[scored], _CARDS, keys)
     if not len(listed):
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -145,11 +172,6 @@ def show_region(entry: Entry, run: Run, recipe: str, shape: Shape | None, names:
         title = f"Pairs {'in the region' if shape else 'on the map'} by {registry.title(entry, metric)}, {order} first"
         shown: dict[str, Any] = {"title": title, "keeps": keeps}
         galleries.draw_gallery(entry, listed, metric, key="region", page=page, pager_key=_PAGE, **shown)
-
-
-def rewind_region() -> None:
-    """Goes back to the first page: for whatever changes what is shown."""
-    pager.rewind(_PAGE)
 
 
 def _show_words(entry: Entry, run: Run, rows: np.ndarray, member: np.ndarray, names: Names | None) -> None:
@@ -163,24 +185,6 @@ def _show_words(entry: Entry, run: Run, rows: np.ndarray, member: np.ndarray, na
     if on_map < scored:
         meant = f"Only the {words.number(on_map)} pairs on the map are meant, of {words.number(scored)} in the run."
         messages.show_note(meant)
-
-
-@dataclass(frozen=True)
-class _SortedList:
-    """A region's pairs in an order, in pages. Only the map's own pairs are looked at, however many the run has."""
-
-    keys: np.ndarray
-    listed: np.ndarray
-    size: int = _CARDS
-
-    def __len__(self) -> int:
-        return len(self.listed)
-
-    def rows(self, page: int) -> np.ndarray:
-        return ordering.page_of(self.keys, self.listed, (page - 1) * self.size, self.size)
-
-    def row_at(self, place: int) -> int:
-        return int(ordering.page_of(self.keys, self.listed, place, 1)[0])
 
 
 def _draw_histogram(entry: Entry, chart: Chart, values: np.ndarray, what: str) -> None:

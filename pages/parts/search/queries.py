@@ -175,7 +175,7 @@ def _has_teacher(run: Run, what: str) -> bool:
     arch = run.config.arch
     missing = f"The pool does not say which model {arch} is; one that the command embed made does, in teachers.json."
     try:
-        if not (run.may_read_pool and state.stamp_of(run.pool_root, "metadata")[0][1]):
+        if not (run.may_read_pool and state.files_stamp(run.pool_root, "metadata")[0][1]):
             missing = "The pool is not where the run remembers it."
         elif state.teacher_of(run):
             _encoder(run).warm()

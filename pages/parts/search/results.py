@@ -28,7 +28,7 @@ from pages.parts.catalog import Entry
 from pages.parts.jobs import jobs
 from pages.parts.search.queries import LONGEST_NAME, Query
 
-SIDES: dict[str, Side] = {"images": "image", "captions": "text"}
+SIDES_BY_NAME: dict[str, Side] = {"images": "image", "captions": "text"}
 # The most that a search lists.
 BEST = 1_000
 # Embeddings or captions that are gone through at once, without being asked.
@@ -169,4 +169,4 @@ def _file(run: Run, query: Query, side: Side) -> Place:
 
 
 def _side_in_words(side: str) -> str:
-    return next(name for name, known in SIDES.items() if known == side).capitalize()
+    return next(name for name, known in SIDES_BY_NAME.items() if known == side).capitalize()
