@@ -121,7 +121,7 @@ def draw_picture(src: str, *, key: str, lack: str = "no image") -> None:
     _picture(data={"src": src, "alt": "", "lack": lack}, key=key, on_pressed_change=lambda: None)
 
 
-def draw_opened(
+def draw_opened_picture(
     src: str, *, alt: str, lack: str, uid: str, pair: sessions.OpenPair, pressed: Callable[[], None]
 ) -> None:
     """The image of an opened pair, that hears the keyboard. alt: what it shows, for those who cannot see it.

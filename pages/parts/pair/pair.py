@@ -81,7 +81,7 @@ def _draw(entry: Entry) -> None:
         caption = known["caption"][: contents.LONGEST_TEXT] or "no caption"
         src, lack = contents.addresses(entry, [uid], [known["url"]])[0], contents.placeholder(entry)
         pressed = partial(_handle_presses, entry)
-        cards.draw_opened(src, alt=caption, lack=lack, uid=uid, pair=view.opened, pressed=pressed)
+        cards.draw_opened_picture(src, alt=caption, lack=lack, uid=uid, pair=view.opened, pressed=pressed)
         st.text(caption)
         show_steps(entry, row)
         _buttons(entry, uid)
