@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, settings
 
-from clipsel_core import uids
+from clipsel_core import places, uids
+from tests.pool.servers import Served, storing
 
 # The same examples everywhere, and no verdict that depends on how busy the machine is.
 settings.register_profile(
@@ -81,3 +82,20 @@ def pool(tmp_path: Path) -> Path:
     for seed, rows in enumerate((40, 25, 61)):
         write_shard(root, f"{seed:08d}", rows, seed=seed)
     return root
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
+    """A store that s3:// leads to meanwhile, see `storing`, and nothing that is remembered of another test's."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with storing(monkeypatch) as served:
+        yield served
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long a store was waited for, in place of waiting."""
+    waits: list[float] = []
+    monkeypatch.setattr(places, "sleep", waits.append)
+    return waits

@@ -22,22 +22,21 @@ from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
 from tests.pages.conftest import PAGES, components, press, words
 from tests.pages.worlds import add_recipe, make_run, picture, uid_names
-from tests.pool.servers import SECRET, publishing, serving, storing, upload
+from tests.pool.servers import SECRET, publishing, serving, upload
 from tests.waiting import until
 
 POOL = "s3://bucket/a/pool"
 
 
 @pytest.fixture
-def store(monkeypatch):
+def store(monkeypatch, store):
     # Another test's store had the same files, and is gone.
     stores.view.cache_clear()
     stores._view_of.cache_clear()
     monkeypatch.setattr(pictures, "_finders", type(pictures._finders)(4))
     for known in state._results.values():
         known.clear()
-    with storing(monkeypatch) as served:
-        yield served
+    return store
 
 
 @pytest.fixture
@@ -138,9 +137,8 @@ RUN = "s3://bucket/a/run"
 
 
 @pytest.fixture
-def stored(tmp_path, store, monkeypatch):
+def stored(tmp_path, store):
     """The address of a run that lies in a store, beside its pool; the cache is new."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = make_run(tmp_path / "world")
     add_recipe(root, "half", "steps: [{metric: s_cliploss, keep_top: 0.5}]")
     upload(tmp_path / "world", "s3://bucket/a")
@@ -371,7 +369,6 @@ def test_score__takes_a_pool_in_a_store_into_the_data_folder(stored, store, open
 
 
 def test_overview__goes_on_with_an_unfinished_run_in_a_store(tmp_path, store, open_page, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     stand_in.install(tmp_path / "home", monkeypatch, "finish")
     make_run(tmp_path / "world", finished=1)
     upload(tmp_path / "world", "s3://bucket/a")

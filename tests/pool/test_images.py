@@ -20,7 +20,7 @@ from clipsel_core.pool.conventions import A_ROW
 from clipsel_core.pool.images import ImageIndex, open_images
 from clipsel_core.pool.layout import open_pool
 from tests.conftest import write_shard
-from tests.pool.servers import storing, upload
+from tests.pool.servers import upload
 
 PAIRS, FILES = 3_000, 7
 
@@ -237,12 +237,6 @@ def test_of_parts__a_disk_that_takes_no_more_is_an_os_error_of_the_database(tmp_
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert raised.value.filename == str(tmp_path / "cache" / "index")
     assert list((tmp_path / "cache").iterdir()) == []
-
-
-@pytest.fixture
-def store(monkeypatch):
-    with storing(monkeypatch) as served:
-        yield served
 
 
 def asked_of(store, ending):

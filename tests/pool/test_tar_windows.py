@@ -15,15 +15,9 @@ from clipsel_core.pool import tar_windows
 from clipsel_core.pool.layout import open_pool
 from clipsel_core.pool.tar_windows import OutOfOrder, TarWindows
 from tests.conftest import write_shard
-from tests.pool.servers import storing, upload
+from tests.pool.servers import upload
 
 POOL = "s3://bucket/a/pool"
-
-
-@pytest.fixture
-def store(monkeypatch):
-    with storing(monkeypatch) as served:
-        yield served
 
 
 def make_pool(

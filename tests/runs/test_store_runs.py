@@ -35,25 +35,11 @@ from clipsel_core.runs.recompute import recompute
 from clipsel_core.runs.store import Run, score_file
 from tests.conftest import unit_rows, write_shard
 from tests.pool.pictures import image, write_tar
-from tests.pool.servers import SECRET, storing, upload
+from tests.pool.servers import SECRET, upload
 
 OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 3, "device": "cpu"}
 RUN = "s3://bucket/a/run"
 RECIPE = "steps: [{column: clip_score, keep_top: 0.5}]"
-
-
-@pytest.fixture
-def store(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with storing(monkeypatch) as served:
-        yield served
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    waits = []
-    monkeypatch.setattr(places, "sleep", waits.append)
-    return waits
 
 
 @pytest.fixture

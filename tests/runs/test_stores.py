@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from clipsel_core import npy, places
+from clipsel_core import npy
 from clipsel_core.columns.adding import import_column
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError, TargetError
@@ -29,30 +29,16 @@ from clipsel_core.runs.store import Run
 from clipsel_core.runs.targets import load_target
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 from tests.pool.pictures import image, write_tar
-from tests.pool.servers import SECRET, publishing, serving, storing, upload
+from tests.pool.servers import SECRET, publishing, serving, upload
 
 OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 3, "device": "cpu"}
 POOL = "s3://bucket/a/pool"
 
 
 @pytest.fixture
-def store(monkeypatch):
-    with storing(monkeypatch) as served:
-        yield served
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """How long a store was waited for; in pieces of an array so small that several are under way."""
-    waits = []
-    monkeypatch.setattr(places, "sleep", waits.append)
-    monkeypatch.setattr(npy, "_PIECE", 4096)
-    return waits
-
-
-@pytest.fixture
-def wide(tmp_path):
+def wide(monkeypatch, tmp_path):
     """A pool whose arrays take several pieces each."""
+    monkeypatch.setattr(npy, "_PIECE", 4096)
     for seed, rows in enumerate((700, 300)):
         write_shard(tmp_path / "wide", f"{seed:08d}", rows, width=64, seed=seed)
     return tmp_path / "wide"

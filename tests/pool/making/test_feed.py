@@ -17,15 +17,7 @@ PICTURES = tuple(f"/in/{number}.png" for number in range(9))
 
 
 @pytest.fixture
-def waited(monkeypatch):
-    """The waits, which take no time."""
-    waits: list[float] = []
-    monkeypatch.setattr(stores, "sleep", waits.append)
-    return waits
-
-
-@pytest.fixture
-def served(tmp_path, waited):
+def served(tmp_path, waits):
     csv_of_pictures(tmp_path / "in")
     with serving(tmp_path) as server:
         yield server
@@ -36,13 +28,13 @@ def rejected(root):
 
 
 @pytest.mark.parametrize("fault", [503, 429, 408, "reset"])
-def test_fetcher__what_fails_in_passing_is_asked_again(tmp_path, teachers, served, waited, fault):
+def test_fetcher__what_fails_in_passing_is_asked_again(tmp_path, teachers, served, waits, fault):
     # aiohttp itself asks once more where a connection breaks.
     tries = 4 if fault == "reset" else 2
     served.fault = lambda path, times: fault if path in PICTURES and times <= tries else None
     made = build(f"{served.address}/in/captions.csv", tmp_path / "pool", teachers[0])
     assert (made.kept, len(made.reasons)) == (9, 0)
-    assert sorted(set(waited)) == [0.5, 2]
+    assert sorted(set(waits)) == [0.5, 2]
     build(tmp_path / "in/captions.csv", tmp_path / "here", teachers[0])
     assert (arrays_of(tmp_path / "pool", "l14_img") == arrays_of(tmp_path / "here", "l14_img")).all()
 
@@ -89,7 +81,7 @@ def test_place__a_file_that_stalls_while_it_is_read_on(tmp_path, served, impatie
 
 
 @pytest.mark.parametrize("fault", [503, 401, "reset"])
-def test_fetcher__a_store_that_stays_away_ends_the_run_which_goes_on(tmp_path, teachers, served, waited, fault):
+def test_fetcher__a_store_that_stays_away_ends_the_run_which_goes_on(tmp_path, teachers, served, waits, fault):
     build(f"{served.address}/in/captions.csv", tmp_path / "whole", teachers[0], shard_size=3, batch_size=2)
     served.asked.clear()
     pictures = lambda: sum(served.asked[path] for path in PICTURES)  # noqa: E731
@@ -112,7 +104,7 @@ def test_fetcher__a_store_that_gave_the_table_and_no_picture_ends_the_run(tmp_pa
         build(f"{served.address}/in/captions.csv", tmp_path / "pool", teachers[0])
 
 
-def test_fetcher__hosts_that_never_answer_are_rejected_and_soon_not_waited_for(tmp_path, teachers, served, waited):
+def test_fetcher__hosts_that_never_answer_are_rejected_and_soon_not_waited_for(tmp_path, teachers, served, waits):
     rows = "".join(f"http://127.0.0.1:1/{n}.png,a dead link {n}\n" for n in range(200))
     rows += "".join(f"{served.address}{path},a picture\n" for path in PICTURES)
     rows += "reference://x.json,one that is not opened\n"
@@ -122,11 +114,11 @@ def test_fetcher__hosts_that_never_answer_are_rejected_and_soon_not_waited_for(t
     reasons = rejected(tmp_path / "pool")
     assert "it cannot be read" in reasons["http://127.0.0.1:1/0.png"]
     assert "which is not opened" in reasons["reference://x.json"]
-    assert len(waited) < 3 * 100
+    assert len(waits) < 3 * 100
 
 
 @pytest.mark.parametrize("kind", ["tars", "table"])
-def test_open__reading_a_file_goes_on_where_the_connection_broke(tmp_path, teachers, waited, kind):
+def test_open__reading_a_file_goes_on_where_the_connection_broke(tmp_path, teachers, waits, kind):
     source = write_tars(tmp_path / "in") if kind == "tars" else csv_of_pictures(tmp_path / "in")
     build(source, tmp_path / "here", teachers[0])
     with serving(tmp_path) as served:
@@ -135,17 +127,17 @@ def test_open__reading_a_file_goes_on_where_the_connection_broke(tmp_path, teach
     assert table_of(tmp_path / "pool") == table_of(tmp_path / "here")
 
 
-def test_place__whoever_is_not_patient_asks_once(tmp_path, waited):
+def test_place__whoever_is_not_patient_asks_once(tmp_path, waits):
     (tmp_path / "x").write_bytes(b"data")
     with serving(tmp_path) as served:
         served.fault = lambda path, times: 503 if times == 1 else None
         place = Place.of(f"{served.address}/x")
         with pytest.raises(OSError, match="503"):
             place.read()
-        assert (place.read(), waited) == (b"data", [])
+        assert (place.read(), waits) == (b"data", [])
         served.asked.clear()
         assert place.patient(2).read() == b"data"
-        assert waited == [0.5]
+        assert waits == [0.5]
 
 
 def test_fetch__waits_for_a_store_and_does_not_take_its_images_for_lost(tmp_path, teachers, served):

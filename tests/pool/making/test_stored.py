@@ -31,25 +31,10 @@ from tests.pool.making.test_extend import datacomp_pool, extend, tars
 from tests.pool.making.test_make import build, bytes_of, folder_of_pictures, stopping
 from tests.pool.making.test_spread import here, write_faulty  # noqa: F401
 from tests.pool.pictures import caption, image, write_tars
-from tests.pool.servers import SECRET, storing, upload
+from tests.pool.servers import SECRET, upload
 
 POOL = "s3://bucket/a/pool"
 OPTIONS = {"shard_size": 3, "batch_size": 3, "workers": 1}
-
-
-@pytest.fixture
-def store(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with storing(monkeypatch) as served:
-        yield served
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    waits = []
-    monkeypatch.setattr(places, "sleep", waits.append)
-    return waits
 
 
 @pytest.fixture
