@@ -104,7 +104,8 @@ class Meter:
         for file in _watched:
             file.report(done, total, unit, note)
         if self._bar is None:
-            tenths = 10 * done // max(1, total)
+            # Of how many is not always known.
+            tenths = 10 * done // total if total else 0
             if tenths > self._tenths_said:
                 self._tenths_said = tenths
                 count = f"{done:,} of {counted(total, unit)}" if unit else note

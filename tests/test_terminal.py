@@ -29,6 +29,13 @@ def test_meter__of_two_the_one_that_was_updated_last_is_told(status):
         assert (found.what, found.unit, found.total) == ("embedding", "pairs", 300)
 
 
+def test_meter__of_nobody_knows_how_many_no_share_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_err", terminal.Console(stderr=True, force_terminal=False))
+    with terminal.Meter("adding") as meter:
+        meter.report(50, 0, "values")
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("told", [(1, 1, "pairs"), (7, 7, "", counted(1, "pairs"))])
 def test_meter__a_plain_line_of_one_pair(told, capsys, monkeypatch):
     monkeypatch.setattr(terminal, "_err", terminal.Console(stderr=True, force_terminal=False))

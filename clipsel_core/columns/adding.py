@@ -32,6 +32,7 @@ from clipsel_core.curation.selecting.selection import select
 from clipsel_core.errors import ColumnError, RunError, TargetError, counted, quoted, reason_of
 from clipsel_core.files import remove_leftovers
 from clipsel_core.places import Place
+from clipsel_core.pool.conventions import COUNT_NAME, UID_NAMES
 from clipsel_core.runs.columns import NEIGHBOUR_RANK, NORMSIM_2D, Column, Said
 from clipsel_core.runs.local import sole_worker
 from clipsel_core.runs.store import (
@@ -47,6 +48,8 @@ from clipsel_core.runs.store import (
 )
 from clipsel_core.tasks import Report, check, silent
 
+# An export has them beside the run's columns, and whoever reads it finds them by name.
+_RESERVED = (*UID_NAMES, *UID_HALVES, COUNT_NAME)
 Missing = Literal["nan", "error"]
 Made = dict[str, str | int | float | None]
 
@@ -134,6 +137,8 @@ def plan_imports(
             kind=joined.kind,
             values=joined.categories,
         )
+        if known.kind == "category" and {"least", "most"} & set(said):
+            raise ColumnError(keyed.source, expected="numbers, which lie between others", found="categories")
         own: dict[str, Any] = {"name": name, "title": "", "origin": "imported"}
         if keyed.described:
             # Two runs' scores have the same title; the run's folder tells them apart.
@@ -144,7 +149,8 @@ def plan_imports(
         least, most = said.get("least", -np.inf), said.get("most", np.inf)
         outside = joined.values[(joined.values < least) | (joined.values > most)]
         if len(outside):
-            found = f"{outside[0]:g} and {counted(len(outside) - 1, 'others')} outside"
+            others = f" and {counted(len(outside) - 1, 'others')}" if len(outside) > 1 else ""
+            found = f"{outside[0]:g}{others} outside"
             raise ColumnError(keyed.source, expected=f"values: {column.range}", found=found)
         counts = {key: getattr(joined, key) for key in ("matched", "missing", "unknown", "repeated", "rounded")}
         return Values(column, joined.values, counts)
@@ -377,6 +383,8 @@ def _added_before(run: Run, name: str) -> AddedColumn | None:
     if not re.fullmatch(NAME_PATTERN, name):
         expected = "a name of letters, digits, _ and -, at most 64, that begins with a letter or digit"
         raise ColumnError(run.root, expected=expected, found=quoted(name))
+    if name.lower() in _RESERVED:
+        raise _taken(run, name, "what a list of uids calls a column of its own")
     folder = run.root / "added" / name
     if (folder / "target.json").exists() or any(target.name == name for target in run.targets):
         raise _taken(run, name, "a target")

@@ -18,14 +18,13 @@ import pyarrow.compute as pc
 from clipsel_core import uids
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ColumnError
+from clipsel_core.pool.conventions import WHITE_SPACE
 from clipsel_core.runs.columns import Column
 from clipsel_core.tasks import Report, check, silent
 
 OTHER = "(other)"
 _MOST_HOSTS = 10_000
 _HOST = r"^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/?#:]+)"
-# What Python's str.split takes for white space; RE2's \s knows six of them.
-_SPACES = r"\s\pZ\x0b\x1c-\x1f\x{85}"
 Texts = Iterator[pa.Array]
 Found = tuple[np.ndarray, tuple[str, ...]]
 
@@ -80,11 +79,11 @@ def _characters(texts: Texts) -> Found:
 
 
 def _words(texts: Texts) -> Found:
-    return _each(texts, lambda part: pc.count_substring_regex(part, f"[^{_SPACES}]+"))
+    return _each(texts, lambda part: pc.count_substring_regex(part, f"[^{WHITE_SPACE}]+"))
 
 
 def _nonletters(texts: Texts) -> Found:
-    return _each(texts, lambda part: pc.utf8_length(pc.replace_substring_regex(part, rf"[\pL\pM{_SPACES}]+", "")))
+    return _each(texts, lambda part: pc.utf8_length(pc.replace_substring_regex(part, rf"[\pL\pM{WHITE_SPACE}]+", "")))
 
 
 def _each(texts: Texts, count: Callable[[pa.Array], pa.Array]) -> Found:

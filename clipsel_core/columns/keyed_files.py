@@ -127,12 +127,14 @@ def _choose(
     keys = find_uids(names) or (tuple(index) if len(index) == 1 else ())
     if not keys:
         raise ColumnError(place, expected="a column uid, or uid_hi and uid_lo", found=listed, remedy="name it uid")
-    others = [name for name in names if name not in (*keys, *halves, *index)]
+    # What pandas writes of its index into a csv has no name, and is no column.
+    others = [name for name in names if name.strip() and name not in (*keys, *halves, *index)]
     found = []
     for column in columns:
-        chosen = column if column in names else find_column(names, [column.strip().lower()]) if column else None
-        if not column and len(others) == 1:
-            chosen = others[0]
+        if column:
+            chosen = column if column in names else find_column(names, [column.strip().lower()])
+        else:
+            chosen = others[0] if len(others) == 1 else None
         if chosen is None:
             expected = f"a column {column!r}" if column else "one column beside the uids"
             remedy = "name one behind the file: FILE#COLUMN" if others else "add a column of values"

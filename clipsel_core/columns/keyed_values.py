@@ -315,7 +315,7 @@ def _parsed(part: _Part, texts: pa.Array, kind: Kind) -> np.ndarray:
         if said in _NO_NUMBER:
             continue
         number = float(said == "true") if kind == "flag" and said in _WORDS else _number(said)
-        if number is None:
+        if number is None or (kind == "flag" and number not in (0, 1)):
             expected = f"{'true or false' if kind == 'flag' else 'a number'} in {part.column}"
             raise _wrong(part, row, expected, quoted(text), "leave it empty where there is no value")
         numbers[row] = number

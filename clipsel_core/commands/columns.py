@@ -130,6 +130,8 @@ def add_column(
     given = {"--direction": direction, "--kind": kind, "--title": title, "--about": about, "--unit": unit}
     _check_used(given | {"--missing": missing == "error", "--between": between}, "NAME=FILE", bool(imported))
     _check_used({"--title": title, "--about": about}, "one column", len(column) == 1)
+    if between and not between[0] <= between[1]:
+        raise typer.BadParameter("the least comes first, and the most is no less", param_hint="--between")
     falling: dict[str, Any] = {"--start": start, "--keep": keep, "--rounds": rounds}
     falling |= {"--cluster": cluster, "--cpus-per-worker": cpus_per_worker}
     computed = [name for name in names if name not in imported]

@@ -161,7 +161,7 @@ def _print_forecast(
         alone = f"{duration(found.cpu_seconds)} of one core; {duration(alone_s)} where nothing else runs"
     rate = in_units(found.speed.read_bytes_s, "B/s")
     facts = {
-        "to score": f"{counted(work.pairs, 'pairs')} in {counted(work.groups, 'groups of shards')}",
+        "to score": f"{counted(work.pairs, 'pairs')} in {counted(work.groups, 'groups')} of shards",
         "to read": f"{in_units(work.bytes_read, 'B')}: {duration(expected.reading_s)} at {rate}",
         "to compute": f"{in_units(work.all_operations, 'FLOP')}: {duration(expected.arithmetic_s)}",
         "time": f"{duration(expected.seconds)} with {where}, bound by {expected.bound_by}",
@@ -334,7 +334,7 @@ def search(
         check_ending(out, *ENDINGS)
         check_outside(out)
     opened = Run.open(run)
-    query = uid or (read_vector(vector) if vector else _embedding_of(opened, text, image))
+    query = uid if uid is not None else (read_vector(vector) if vector else _embedding_of(opened, text, image))
     with Meter("searching") as meter:
         options: dict[str, Any] = {"on_map": among == "map", "limit": limit, "report": meter.report}
         options |= {"cluster": cluster, "cpus_per_worker": cpus_per_worker}

@@ -39,6 +39,8 @@ POOL_TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")
 """What pools call their column of captions."""
 UID_NAMES, UID_HALVES = ("uid", "uids"), ("uid_hi", "uid_lo")
 """What files call their column of uids, and those of their halves, in any case."""
+COUNT_NAME = "count"
+"""What lists of uids call their column of how often each counts, in any case."""
 LONGEST_CAPTION = 1 << 20
 """Bytes of a caption that are read at all."""
 LARGEST_JSON = 1 << 24
@@ -51,6 +53,8 @@ DECODE_ERRORS = "clipsel.undecodable"
 """How Python's decoders are told so."""
 SAVE_AS = "save it as UTF-8, or as UTF-16 with a byte order mark"
 """What to do about text that cannot be decoded."""
+WHITE_SPACE = r"\s\pZ\x0b\x1c-\x1f\x{85}"
+"""What Python's str.split takes for white space, within the brackets of an RE2 pattern, whose \\s knows six of them."""
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 """What separates the fields of a table, and its name."""
 

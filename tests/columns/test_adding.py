@@ -169,12 +169,18 @@ def refused_files(run: Run, tmp_path: Path) -> dict[str, tuple[str, str]]:
     }
 
 
-@pytest.mark.parametrize(("least", "most", "found"), [(0, 0.5, "0.6 and 2 others"), (-0.5, 0.7, "-0.75 and 0 others")])
+@pytest.mark.parametrize(("least", "most", "found"), [(0, 0.5, "0.6 and 2 others"), (-0.5, 0.7, "-0.75")])
 def test_import_column__a_value_out_of_bounds_is_refused(run, tmp_path, least, most, found):
     source = write_values(tmp_path / "a.csv", run, [0.6, -0.75, 0.7, *[0.25] * (PAIRS - 3)])
     with pytest.raises(ColumnError, match=f"a.csv: expected values: {least} to {most}, found {found} outside"):
         import_column(run.root, "x", source, least=least, most=most)
     assert not (Path(run.root) / "added").exists()
+
+
+def test_import_column__a_category_has_no_bounds(run, tmp_path):
+    source = write_values(tmp_path / "a.csv", run, ["a", "b"] * (PAIRS // 2))
+    with pytest.raises(ColumnError, match="expected numbers, which lie between others, found categories"):
+        import_column(run.root, "x", source, least=0, most=1)
 
 
 @pytest.mark.parametrize("kind", ["strangers", "two values", "a text", "no uid", "no file", "no column", "too large"])
@@ -201,6 +207,9 @@ def test_import_column__what_does_not_fit_is_one_line_and_leaves_nothing(run, tm
         ("a/b", "expected a name of letters, digits, _ and -, at most 64"),
         ("..", "expected a name of letters"),
         ("", "expected a name of letters"),
+        ("uid", "'uid', what a list of uids calls a column of its own; choose another"),
+        ("UID_HI", "'UID_HI', what a list of uids calls a column of its own"),
+        ("count", "'count', what a list of uids calls a column of its own"),
         ("x" * 65, "expected a name of letters"),
     ],
 )

@@ -375,9 +375,20 @@ def test_open_keyed__a_line_without_a_uid(tmp_path):
 
 
 def test_open_keyed__a_word_among_flags(tmp_path):
-    (tmp_path / "a.csv").write_text("uid,x\n1,true\n2,false\n3,true\n4,maybe\n")
-    with pytest.raises(ColumnError, match=r"line 5: expected true or false in x, found 'maybe'"):
-        list(open_keyed(f"{tmp_path}/a.csv").batches())
+    for word in ("maybe", "7"):
+        (tmp_path / "a.csv").write_text(f"uid,x\n1,true\n2,false\n3,1\n4,true\n5,true\n6,{word}\n")
+        with pytest.raises(ColumnError, match=rf"line 7: expected true or false in x, found '{word}'"):
+            list(open_keyed(f"{tmp_path}/a.csv").batches())
+
+
+def test_open_keyed__what_has_no_name_is_no_column(tmp_path):
+    """As pandas writes its index into a csv."""
+    (tmp_path / "a.csv").write_text(",uid,x\n0,7,2.5\n1,8,3.5\n")
+    names, values = read(open_keyed(f"{tmp_path}/a.csv"))
+    assert (names.tolist(), values) == ([(0, 7), (0, 8)], [2.5, 3.5])
+    (tmp_path / "b.csv").write_text(",uid\n0,7\n")
+    with pytest.raises(ColumnError, match="one column beside the uids"):
+        open_keyed(f"{tmp_path}/b.csv")
 
 
 @pytest.mark.parametrize("form", ["parquet", "npz"])

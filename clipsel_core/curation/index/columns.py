@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipsel_core.curation.index import bitmaps
-from clipsel_core.errors import ClipselError, RunError, quoted
+from clipsel_core.errors import ClipselError, RunError, counted, quoted
 from clipsel_core.runs.columns import IN_POOLS, Column, Kind, Mix, Negated, Noise, parse_derived
 from clipsel_core.runs.store import Run
 
@@ -140,7 +140,7 @@ def _add(total: np.ndarray, values: np.ndarray, weight: float, shift: float, sca
 
 
 def _no_spread(name: str, count: int) -> RunError:
-    found = f"{count:,} values, all alike" if count else "no value"
+    found = "no value" if not count else f"{counted(count, 'values')}, all alike" if count > 1 else "one value"
     return RunError(f"column {name}", expected="values that differ, to standardise them", found=found)
 
 

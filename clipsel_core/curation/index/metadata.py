@@ -157,13 +157,15 @@ class Metadata:
     def _is_alike(self, shard: Shard, sources: Iterable[str]) -> bool:
         """Whether a shard has these columns of the pool, of the usual types, and none that have to be looked into.
 
-        One in a store is read apart: DuckDB knows of none.
+        One in a store is read apart: DuckDB knows of none. So is one where two columns differ by case alone: DuckDB
+        calls one of them otherwise.
         """
         assert self.pool is not None
         kinds = {name: self.pool.columns.get(name, "null") for name in sources}
         return (
             not shard.parquet.remote
             and find_column(shard.columns, _ROW_NAMES) is None
+            and len({name.lower() for name in shard.columns}) == len(shard.columns)
             and all(shard.columns.get(name) == kind and not _UNUSUAL.match(kind) for name, kind in kinds.items())
         )
 
@@ -314,14 +316,22 @@ class Metadata:
     def _texts(self, column: str, files: list[str]) -> Iterator[pa.Array]:
         """A column of all shards as text, in their order; "" where there is none."""
         assert self.pool is not None
+        given = 0
         if all(self._is_alike(shard, [column]) for shard in self.pool.shards):
-            for batch in self._files.database.record_batches(_COLUMNS, {"names": [column], "files": files}):
-                yield pc.fill_null(pc.cast(batch.column(0), pa.string()), "")
-            return
+            try:
+                for batch in self._files.database.record_batches(_COLUMNS, {"names": [column], "files": files}):
+                    yield pc.fill_null(pc.cast(batch.column(0), pa.string()), "")
+                    given += len(batch)
+                return
+            except RunError:
+                pass  # DuckDB reads none of a column that is not UTF-8 throughout
         known = {str(shard.parquet): shard for shard in self.pool.shards}
         for file in files:
             shard = known[file]
-            yield pa.array(_values(shard, column, np.arange(shard.rows)), pa.string())
+            passed_over = min(given, shard.rows)
+            given -= passed_over
+            if passed_over < shard.rows or not shard.rows:
+                yield pa.array(_values(shard, column, np.arange(passed_over, shard.rows)), pa.string())
 
     def _counted_apart(self, column: str, files: list[str]) -> list[str]:
         """As _value_counts, where shards differ: distinct values, most frequent first."""
@@ -334,11 +344,15 @@ class Metadata:
 
     def _value_counts(self, column: str, files: list[str]) -> list[str | None]:
         """A column's distinct values, most frequent first, and one more than there may be where there are too many."""
-        if self.pool and self.pool.root.remote:
-            return list(self._counted_apart(column, files))
-        asked = {"name": column, "files": files, "most": MOST_CATEGORIES + 1}
-        found = self._files.database.table(_COUNT_VALUES, asked)
-        return found.column("value").to_pylist()
+        assert self.pool is not None
+        known = {str(shard.parquet): shard for shard in self.pool.shards}
+        if all(self._is_alike(known[file], [column]) for file in files):
+            asked = {"name": column, "files": files, "most": MOST_CATEGORIES + 1}
+            try:
+                return self._files.database.table(_COUNT_VALUES, asked).column("value").to_pylist()
+            except RunError:
+                pass  # as in _texts
+        return list(self._counted_apart(column, files))
 
     def _parquets(self) -> dict[str, str]:
         return {shard.name: str(shard.parquet) for shard in self.pool.shards} if self.pool else {}

@@ -859,6 +859,15 @@ class _Located:
         """The value as an error quotes it: text in quotes, so that '0.3' is not taken for 0.3."""
         return quoted(self.text) if isinstance(self.value, str) else self.text or "nothing"
 
+    @property
+    def content(self) -> str:
+        """The same; of a list or mapping what stands in it, where it is short."""
+        if not isinstance(self.value, list | dict) or not 1 <= len(self.value) <= 4:
+            return self.shown
+        if isinstance(self.value, list):
+            return f"[{', '.join(item.shown for item in self.value)}]"
+        return "{" + ", ".join(f"{key}: {item.shown}" for key, item in self.value.items()) + "}"
+
 
 class _Definition(Frozen):
     """What a recipe says of a column that it defines."""
@@ -912,6 +921,9 @@ def _step(step: _Located, defined: dict[str, Mix], allowed: Collection[str] = KI
     if isinstance(values.get("any_of"), list):
         values["any_of"] = tuple(_step(item, defined, _JUDGES) for item in step.value["any_of"].value)
     built = _validated(kind, values, step, kinds[0])
+    if allowed is _JUDGES and not built.enabled:
+        remedy = "take the filter out, or switch the whole step off"
+        raise RecipeError(step.keys["enabled"], expected="filters that are on", found="enabled: false", remedy=remedy)
     used = tuple((name, defined[name]) for name in dict.fromkeys(_named_by(built)) if name in defined)
     return built.model_copy(update={"defined": used}).read_at(step.where)
 
@@ -932,7 +944,8 @@ def _validated(kind: type[Model], values: dict[str, Any], step: _Located, action
         if isinstance(value.value, list | dict):
             items = value.value.values() if isinstance(value.value, dict) else value.value
             wrong = next((item for item in items if not _may_be_item(key, item)), value)
-        raise RecipeError(wrong.where, expected=f"{key} to be {_EXPECTED[key]}", found=wrong.shown) from error
+        found = value.content if wrong is value and key in ("between", "mix", "by") else wrong.shown
+        raise RecipeError(wrong.where, expected=f"{key} to be {_EXPECTED[key]}", found=found) from error
 
 
 def _may_be_item(key: str, item: _Located) -> bool:

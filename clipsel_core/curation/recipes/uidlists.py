@@ -18,10 +18,10 @@ from clipsel_core import uids
 from clipsel_core.errors import UidError, reason_of
 from clipsel_core.files import expect_regular
 from clipsel_core.places import PATIENT, Place
-from clipsel_core.pool.conventions import encoding_of, find_column, find_uids, separator_of
+from clipsel_core.pool.conventions import COUNT_NAME, encoding_of, find_column, find_uids, separator_of
 
 _HEAD_BYTES = 1 << 16
-_COUNT, _MOST = "count", 1 << 32
+_MOST = 1 << 32
 
 
 def read_uid_list(path: str | os.PathLike[str]) -> np.ndarray:
@@ -116,12 +116,12 @@ def _columns(path: Path, names: Sequence[str], counted: bool) -> list[str]:
     if not (keys := find_uids(names)):
         found = ", ".join(names[:20]) or "no column"
         raise UidError(path, expected="a column uid, or uid_hi and uid_lo", found=found)
-    count = find_column(names, [_COUNT]) if counted else None
+    count = find_column(names, [COUNT_NAME]) if counted else None
     return [*keys, *([count] if count else [])]
 
 
 def _listed(path: Path, table: pa.Table) -> _List:
-    has_counts = table.column_names[-1].strip().lower() == _COUNT
+    has_counts = table.column_names[-1].strip().lower() == COUNT_NAME
     try:
         found = uids.from_columns(table.columns[: table.num_columns - has_counts])
     except UidError as error:
@@ -130,7 +130,7 @@ def _listed(path: Path, table: pa.Table) -> _List:
 
 
 def _counts(path: Path, column: pa.ChunkedArray) -> np.ndarray:
-    expected = f"whole numbers from 0 to {_MOST - 1:,} in the column {_COUNT}"
+    expected = f"whole numbers from 0 to {_MOST - 1:,} in the column {COUNT_NAME}"
     try:
         numbers = pc.fill_null(pc.cast(column, pa.float64(), safe=False), -1.0).combine_chunks()
     except pa.ArrowException as error:

@@ -27,6 +27,7 @@ from clipsel_core.curation.selecting.selection import Selection
 from clipsel_core.errors import ExportError, PoolFormatError, counted, reason_of
 from clipsel_core.files import put_json, sha256_of
 from clipsel_core.places import Place, write_places
+from clipsel_core.pool.conventions import COUNT_NAME
 from clipsel_core.runs.store import Run, check_outside
 from clipsel_core.tasks import Report, silent
 
@@ -241,9 +242,11 @@ def _write(selection: Selection, ending: str, aside: Path) -> None:
     names = table.uids_at(selection.rows)
     order = uids.argsort(names)
     rows = selection.rows[order]
-    counts = {} if selection.counts is None else {"count": selection.counts[rows]}
-    metrics = {name: table.take(name, rows) for name in table.metrics}
-    columns = pa.table({"uid": uids.to_hex(names[order]), **counts, **metrics})
+    own: dict[str, Any] = {"uid": uids.to_hex(names[order])}
+    if selection.counts is not None:
+        own[COUNT_NAME] = selection.counts[rows]
+    metrics = {name: table.take(name, rows) for name in table.metrics if name not in own}
+    columns = pa.table({**own, **metrics})
     if ending == ".csv":
         pacsv.write_csv(columns, aside, pacsv.WriteOptions(quoting_style="none"))
     else:

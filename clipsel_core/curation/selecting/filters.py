@@ -22,9 +22,11 @@ from clipsel_core.curation.recipes.recipe import (
     Known,
     ScoreStep,
 )
-from clipsel_core.errors import RecipeError, RunError
+from clipsel_core.errors import RecipeError, RunError, quoted
+from clipsel_core.pool.conventions import WHITE_SPACE
 from clipsel_core.runs.columns import parse_derived
 
+_LARGEST = float(np.finfo(np.float32).max)
 # Not a letter, mark, digit or underscore of any script; RE2's \W knows those of English alone.
 _NO_WORD = r"[^\pL\pM\pN_]"
 
@@ -87,16 +89,26 @@ def _is_one_of(table: ScoreTable, step: In) -> np.ndarray:
     if kind == "category":
         codes = [code for code, value in enumerate(table.columns[step.column].values) if value in step.in_]
         return np.isin(values, np.array(codes, np.float32))
-    if kind == "flag":
-        return np.isin(values, [{"true": 1.0, "false": 0.0}.get(text.lower(), np.nan) for text in step.in_])
-    numbers = []
-    for text in step.in_:
-        try:
-            numbers.append(float(Decimal(text)))
-        except InvalidOperation as error:
-            found = f"{text!r}, and {step.column} holds numbers"
-            raise RecipeError(step.where, expected="numbers", found=found) from error
-    return np.isin(values, np.array(numbers, np.float32))
+    expected, number_in = ("true or false", _flag) if kind == "flag" else ("numbers", _number)
+    wanted = {text: number_in(text) for text in step.in_}
+    if wrong := next((text for text, number in wanted.items() if number is None), None):
+        found = f"{quoted(wrong)}, and {step.column} holds {'truth values' if kind == 'flag' else 'numbers'}"
+        raise RecipeError(step.where, expected=expected, found=found)
+    return np.isin(values, np.array(list(wanted.values()), np.float32))
+
+
+def _flag(text: str) -> float | None:
+    return {"true": 1.0, "false": 0.0}.get(text.lower())
+
+
+def _number(text: str) -> float | None:
+    """The number that a text says; one that float32 does not hold is equal to none."""
+    try:
+        exact = Decimal(text)
+        number = float(exact)
+    except (InvalidOperation, ValueError):  # the latter of a signalling NaN
+        return None
+    return number if exact.is_infinite() or abs(number) <= _LARGEST else np.nan
 
 
 def _has_word(table: ScoreTable, step: Contains) -> np.ndarray:
@@ -104,7 +116,7 @@ def _has_word(table: ScoreTable, step: Contains) -> np.ndarray:
     if kind != "text":
         remedy = "use in, or a column of texts such as the captions"
         raise RecipeError(step.where, expected="a column of texts", found=f"{step.column}: {kind}", remedy=remedy)
-    words = "|".join(r"\s+".join(map(re.escape, word.split())) for word in step.contains)
+    words = "|".join(f"[{WHITE_SPACE}]+".join(map(re.escape, word.split())) for word in step.contains)
     pattern = f"(^|{_NO_WORD})({words})($|{_NO_WORD})"
     return _of_texts(table, step.column, lambda texts: pc.match_substring_regex(texts, pattern, ignore_case=True))
 

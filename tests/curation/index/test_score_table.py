@@ -265,6 +265,32 @@ def test_categories__of_shards_that_differ(tmp_path):
     assert [found.labels[code] for code in found.codes] == in_text
 
 
+def test_texts__that_are_not_utf_8_throughout(tmp_path):
+    """DuckDB gives the batches before such a text, and none of its own."""
+    texts = {"a": ["one", "two"], "b": bytes_as_text(b"caf\xe9", b"six"), "c": ["seven", "eight"]}
+    for number, (name, column) in enumerate(texts.items()):
+        columns = {"uid": [f"{number}1", f"{number}2"], "text": column}
+        write_shard(tmp_path / "pool", name, 2, seed=number, columns=columns)
+    scored = [(uids.from_hex([f"{number}1", f"{number}2"]), {"clip_score": [1, 2]}) for number in range(3)]
+    metadata = ScoreTable.open(hand_run(tmp_path / "run", scored, names=list(texts))).metadata
+    expected = ["one", "two", "caf\ufffd", "six", "seven", "eight"]
+    assert [text for part in metadata.texts("caption") for text in part.to_pylist()] == expected
+    found = metadata.categories("text")
+    assert [found.labels[code] for code in found.codes] == expected
+
+
+def test_metadata__columns_that_differ_by_case_alone(tmp_path):
+    columns = {"TEXT": ["LOUD", "LOUDER"], "text": ["one", "two"], "Url": ["a", "b"], "url": ["c", "d"]}
+    write_shard(tmp_path / "pool", "a", 2, columns={"uid": ["1", "2"], **columns})
+    run = hand_run(tmp_path / "run", [(make_uids(1, 2), {"clip_score": [1, 2]})], names=["a"])
+    metadata = ScoreTable.open(run).metadata
+    found = metadata.of(np.array([0, 1]), tuple(columns))
+    assert {name: found[name].tolist() for name in columns} == columns
+    assert [text for part in metadata.texts("text") for text in part.to_pylist()] == ["one", "two"]
+    assert metadata.categories("TEXT").labels == ("LOUD", "LOUDER")
+    assert {"TEXT", "text", "Url", "url"} <= set(metadata.category_columns())
+
+
 def test_captions__of_shards_that_differ_are_searched(tmp_path):
     table, captions = mixed_table(tmp_path)
     for word in ("TWO", "four", "caf", "six", "seven", "eight", "thre"):

@@ -35,6 +35,10 @@ CAPTIONS = [
     "C++ and C",
     "dog_cat",
     "the DOG",
+    "a\xa0dog",
+    "a\u3000Dog",
+    "a\x0bdog",
+    "a\u2028dog",
 ]
 
 
@@ -126,6 +130,13 @@ def test_select__a_filter_keeps_what_pandas_keeps(world, step):
     expected = FILTERS[step](frame).fillna(False).to_numpy(bool) & scored(frame)
     assert 0 < expected.sum() < scored(frame).sum()
     assert np.array_equal(kept_by(run, step), expected)
+
+
+def test_select__a_number_that_float32_does_not_hold_is_no_infinity(world):
+    run, frame = world
+    assert np.isinf(frame.holes).sum() == 1
+    for number, found in {"1e39": 0, "1e999999": 0, "Infinity": 1}.items():
+        assert kept_by(run, f"column: holes, in: [{number}]").sum() == found
 
 
 @pytest.mark.parametrize(
@@ -233,6 +244,9 @@ def test_column__random_numbers_are_uniform_and_independent_of_the_seed_before(w
         ("column: text, at_least: 3", "text.*expected numbers.*texts.*use in, contains or known"),
         ("column: ratio, contains: [a]", "expected a column of texts, found ratio: number"),
         ("column: ratio, in: [a]", "expected numbers, found 'a', and ratio holds numbers"),
+        ("column: ratio, in: [0.5, sNaN]", "expected numbers, found 'sNaN', and ratio holds numbers"),
+        ("column: safe, in: [yes]", "expected true or false, found 'yes', and safe holds truth values"),
+        ("column: safe, in: ['true', 1]", "expected true or false, found '1', and safe holds truth values"),
         ("column: boxes, known: true", "one of the run's columns clip_score.*found 'boxes'"),
         ("mix: {clip_score: 1, nothing: 2}, keep_top: 0.1", "one of the run's columns .*found 'nothing'"),
         ("any_of: [{column: nothing, known: true}]", "one of the run's columns .*found 'nothing'"),

@@ -69,6 +69,17 @@ def test_export__puts_each_metric_beside_its_uid(tmp_path, big_run, recipe, chos
     np.testing.assert_array_equal(frame[list(big_run.metrics)].to_numpy(np.float32), expected)
 
 
+def test_export__no_metric_takes_the_place_of_uids_or_counts(tmp_path):
+    """Runs have such columns from before their names were refused."""
+    metrics = {"clip_score": [0.1, 0.2], "uid": [5, 6], "count": [7, 8]}
+    run = hand_run(tmp_path / "run", [(make_uids(1, 2), metrics)])
+    recipe = parse_recipe("steps: [{sample: 10, by: clip_score}]")
+    path = export(run, select(run, recipe), recipe, tmp_path / "subset.csv").path
+    frame = pd.read_csv(path, dtype={"uid": str})
+    assert frame["uid"].tolist() == uids.to_hex(make_uids(1, 2)).to_pylist()
+    assert frame["count"].tolist() == [5, 5]  # a round of both, five times
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_export__gives_the_same_bytes_from_another_folder(tmp_path, big_run, recipe, chosen, ending):
     first = export(big_run, chosen, recipe, tmp_path / "here" / f"subset.{ending}")
