@@ -102,7 +102,7 @@ def _show_beginning(entry: Entry, run: Run, metric: str) -> None:
     scored = len(state.open_table(entry))
     drawn = random.Random(st.session_state.get(_DRAW, 0)).sample(range(scored), min(_BEGINNING, scored))
     keeps = galleries.find_keeps(entry, recipes.draft_yaml(entry, run))
-    listed = pager.RowList(np.array(drawn), _BEGINNING)
+    listed = pager.RowList(np.array(drawn, np.int64), _BEGINNING)
     galleries.draw_gallery(entry, listed, metric, key="beginning", title="Pairs drawn at random", keeps=keeps)
 
 

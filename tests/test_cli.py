@@ -749,3 +749,16 @@ def test_search_and_encode__look_at_the_name_before_they_begin(scored, tmp_path)
     assert found in refused("search", scored, "--uid", "7", "--out", tmp_path / "a.zip")
     found = "expected a name ending in .npy, found .txt"
     assert found in refused("encode", scored, "--text", "a", "--out", tmp_path / "a.txt")
+
+
+def test_search__a_uid_that_says_nothing_is_none(scored):
+    assert "the pair: expected a uid of 1 to 32 hex digits, found ''" in refused("search", scored, "--uid", "")
+
+
+def test_add_column__bounds_have_the_least_first(scored, tmp_path):
+    for bounds in (("1", "0"), ("nan", "1")):
+        result = CliRunner().invoke(
+            cli.app, ["add-column", str(scored), f"x={tmp_path / 'x.csv'}", "--between", *bounds]
+        )
+        assert result.exit_code == 2
+        assert "the least comes first" in result.output

@@ -87,6 +87,12 @@ def names(run, rows) -> list[str]:
     return uids.to_hex(ScoreTable.open(Run.open(run)).uids_at(np.asarray(rows))).to_pylist()
 
 
+def test_search__begins_with_nothing_in_a_run_without_pairs(tmp_path, open_page):
+    app = open_page("search", make_run(tmp_path / "world", pairs=(0,), projection=False))
+    assert not app.exception
+    assert [card for gallery in components(app, "clipsel_cards") for card in gallery["cards"]] == []
+
+
 def test_search__begins_with_pairs_until_something_is_asked(run, asked, open_page):
     app = open_page("search", run)
     first, known = found(app), set(names(run, range(3_800)))

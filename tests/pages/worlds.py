@@ -28,8 +28,10 @@ LACKING: dict[str, dict] = {
     "without_images": {"images": False},
     "without_projection": {"projection": False},
     "without_target": {"target": False},
+    "no_pair": {"pairs": (0,), "projection": False},
     "one_pair": {"pairs": (1,)},
     "equal_scores": {"changed": {"s_cliploss": np.full(60, 0.25)}},
+    "equal_large_scores": {"changed": {"r_image": np.full(60, 2.0**62)}},
     "no_scores": {"changed": {name: np.full(60, np.nan) for name in ("clip_score", "s_cliploss")}},
 }
 

@@ -414,7 +414,10 @@ def keep_top(
 
 
 def extent(values: np.ndarray) -> tuple[float, float]:
-    """The smallest and the largest finite value; (0, 1) where there is none, and a span of 1 where all are equal."""
+    """The smallest and the largest finite value; (0, 1) where there is none.
+
+    Where all are equal it is a span of 1 around them; of large ones a wider one, as float64 holds no such span there.
+    """
 
     def ends(start: int, stop: int) -> tuple[float, float]:
         part = values[start:stop]
@@ -425,7 +428,8 @@ def extent(values: np.ndarray) -> tuple[float, float]:
     low, high = min((low for low, _ in found), default=np.inf), max((high for _, high in found), default=-np.inf)
     if low > high:
         return 0.0, 1.0
-    return (low, high) if low < high else (low - 0.5, high + 0.5)
+    half = max(0.5, abs(low) * 2.0**-20)
+    return (low, high) if low < high else (low - half, high + half)
 
 
 def bin_codes(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -58,6 +58,11 @@ def test_extent__looks_at_finite_scores_alone():
     assert extent(np.array([np.nan, -np.inf, 2, -3, np.inf], np.float32)) == (-3, 2)
     assert extent(np.array([np.nan], np.float32)) == (0, 1)
     assert extent(np.array([4, 4], np.float32)) == (3.5, 4.5)
+    for alike in (2.0**62, -1e20, float(np.finfo(np.float32).max)):
+        values = np.full(3, alike, np.float32)
+        low, high = extent(values)
+        assert low < alike < high
+        assert len(set(bin_codes(values, low, high).tolist())) == 1
 
 
 @pytest.mark.parametrize("alike", [False, True])
