@@ -75,11 +75,6 @@ class Joined:
     rounded: int
 
 
-def join(run: ShardUids, keyed: KeyedValues, *, report: Report = silent) -> Joined:
-    """Puts values by uid into the rows of a run, see join_group."""
-    return join_group(run, KeyedGroup.of(keyed), report=report)[0]
-
-
 def join_group(run: ShardUids, group: KeyedGroup, *, report: Report = silent) -> list[Joined]:
     """Puts the values of several columns of the same files, which are read once, into the rows of a run.
 

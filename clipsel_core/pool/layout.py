@@ -451,18 +451,18 @@ def parquet_file(parquet: Place, size: int | None = None) -> pq.ParquetFile:
 
 def _names(folder: Place) -> list[str]:
     """Place.names. Raises PoolFormatError where its store or disk fails."""
-    with readable(folder):
+    with reading_pool(folder):
         return folder.names()
 
 
 def _listed(folder: Place) -> dict[str, tuple[int, int | str]]:
     """Place.listed. Raises PoolFormatError where its store fails."""
-    with readable(folder):
+    with reading_pool(folder):
         return folder.listed()
 
 
 @contextmanager
-def readable(folder: Place) -> Iterator[None]:
+def reading_pool(folder: Place) -> Iterator[None]:
     """Has what fails of a pool's store or disk end in a PoolFormatError."""
     try:
         yield

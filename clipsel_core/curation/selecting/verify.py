@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.curation.index.index import read_index, stamp_of
+from clipsel_core.curation.index.index import read_index, scores_fingerprint
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.recipes.uidlists import read_uid_list
@@ -54,7 +54,7 @@ def verify(run: Run, *, report: Report = silent) -> Verified:
             said, example = counted(int(same.sum()), "repeats"), uids.to_hex(ordered[same][:1])[0].as_py()
             found.problems.append(f"{run.root}: expected each uid once, found {said}, such as {example}")
         found.problems += _score_problems(run, table)
-        folder = run.index_dir / stamp_of(run)
+        folder = run.index_dir / scores_fingerprint(run)
         if folder.is_dir():
             index = read_index(folder, table.metrics, len(table))
             damaged = index is None or index.uids is None or index.rows_of(index.uids[:1]) is None

@@ -232,7 +232,7 @@ class _Matching:
 
     def take(self, stretch: _Stretch) -> None:
         """Notes where these lie, those that belong to a pair; of several for one pair the first."""
-        place = uids.find(self._high, self._low, stretch.names)
+        place = uids.find_in_sorted(self._high, self._low, stretch.names)
         row = np.where(place < 0, -1, self._order[place])
         self.strangers += int((row < 0).sum())
         faulty = np.zeros(len(row), bool)
