@@ -24,7 +24,7 @@ ReadOption = Annotated[
     list[str] | None,
     typer.Option(
         help="A folder, or an address, that a pool of somebody else may have images in.",
-        metavar="PLACE",
+        metavar="PATH",
         show_default=False,
     ),
 ]
@@ -160,7 +160,7 @@ def compare(
     run: RunArgument,
     selections: Annotated[
         list[Place],
-        typer.Argument(help="Two or more: recipes (.yaml) and uid lists.", parser=Place.of_named, show_default=False),
+        typer.Argument(help="Two or more: recipes (.yaml) and uid lists.", **A_PLACE),
     ],
     unfinished: UnfinishedOption = False,
 ) -> None:
