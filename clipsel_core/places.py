@@ -661,7 +661,7 @@ def open_store(address: str) -> Place:
     # The path belongs to the first link that is no cache: those only pass it on.
     head = next(number for number, link in enumerate(links) if link.rstrip(":/") not in _CACHES)
     try:
-        fs, path = url_to_fs("::".join(links), **_settings(protocols, head))
+        fs, path = url_to_fs("::".join(links), **_settings(protocols))
     except ImportError as error:
         remedy = "install it beside clipsel with pip"
         package = "the package for " + " and ".join(f"{name}://" for name in dict.fromkeys(protocols))
@@ -878,7 +878,7 @@ def _checked(address: str, link: str) -> str:
     return protocol
 
 
-def _settings(protocols: list[str], head: int) -> dict[str, Any]:
+def _settings(protocols: list[str]) -> dict[str, Any]:
     """What stores are opened with beyond their addresses: the web's ends a request that stalls, not a long one."""
     web = [number for number, protocol in enumerate(protocols) if protocol in ("http", "https")]
     if not web:

@@ -87,7 +87,7 @@ class GroupScorer:
         ends = np.cumsum([mask.sum() for mask in masks])
         for shard, usable, renormalised, end in zip(group.shards, masks, scaled, ends, strict=True):
             if shard in group.left:
-                part, keys = slice(end - usable.sum(), end), read_uids(self._plan.pool, shard)
+                part, keys = slice(end - usable.sum(), end), read_uids(shard)
                 columns = {name: keys[half].copy() for name, half in zip(UID_HALVES, ("f0", "f1"), strict=True)}
                 for name in self._plan.config.metrics:
                     columns[name] = spread(metrics[name][part] if metrics else None, usable)
@@ -98,7 +98,7 @@ class GroupScorer:
         """A group's embeddings, checked, on the device. May be called while another group is scored."""
         plan = self._plan
         options: dict[str, Any] = {"on_bad_rows": plan.config.on_bad_rows, "room": self._room}
-        parts = [read_pairs(plan.pool, shard, plan.arch, **options) for shard in group.shards]
+        parts = [read_pairs(shard, plan.arch, **options) for shard in group.shards]
         usable = tuple(part.usable for part in parts)
         sides = ([part.image for part in parts], [part.text for part in parts])
         with telling_of_memory(self._device):

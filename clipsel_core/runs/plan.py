@@ -265,7 +265,7 @@ def shard_infos(pool: Pool, arch: Arch, distinct: UidCheck | None = None) -> tup
 
     def examine(shard: Shard) -> ShardInfo:
         _, sides = find_sides(shard, arch)
-        here = read_uids(pool, shard)
+        here = read_uids(shard)
         if distinct:
             distinct.add(here)
         found = hashlib.sha256(here.tobytes())

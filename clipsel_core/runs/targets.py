@@ -231,7 +231,7 @@ def _images_of(file: Place, wanted: np.ndarray, pool: Pool, arch: Arch) -> np.nd
     """The image embeddings of these uids, (M, D), in the pool's order."""
     parts, found = [], 0
     for shard in pool.shards:
-        rows = np.flatnonzero(uids.contains(wanted, read_uids(pool, shard)))
+        rows = np.flatnonzero(uids.contains(wanted, read_uids(shard)))
         if len(rows):
             parts.append(np.asarray(read_embeddings(shard, arch.image_member)[rows]))
             found += len(rows)

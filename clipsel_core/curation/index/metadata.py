@@ -27,8 +27,8 @@ from clipsel_core import uids
 from clipsel_core.curation.index.bitmaps import read_only
 from clipsel_core.errors import PoolFormatError, RunError, UidError, counted
 from clipsel_core.places import Place
-from clipsel_core.pool.conventions import find_column
-from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column, read_columns, read_uid_column
+from clipsel_core.pool.conventions import as_texts, find_column
+from clipsel_core.pool.layout import Pool, Shard, open_pool, read_column, read_columns, read_uid_column
 from clipsel_core.runs.store import as_array
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.leases import confirm, number_of
 from clipsel_core.places import Place
-from clipsel_core.pool.conventions import WHOLE_FILE
-from clipsel_core.pool.layout import Pool, add_teacher, as_texts, open_pool, parquet_file, read_teachers, read_uids
+from clipsel_core.pool.conventions import WHOLE_FILE, as_texts
+from clipsel_core.pool.layout import Pool, add_teacher, open_pool, parquet_file, read_teachers, read_uids
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached
@@ -163,7 +163,7 @@ class _Work:
         As records their keys are their rows. They come as their images lie, so that none is sought.
         """
         shard, first, files = self.pool.shards[unit.number], unit.first, _files(self.pool, unit)
-        table, named = read_parquet(shard.parquet), read_uids(self.pool, shard)
+        table, named = read_parquet(shard.parquet), read_uids(shard)
         names = uids.to_hex(named).to_pylist()
         captions = as_texts(table[shard.text_column]) if shard.text_column else [""] * shard.rows
         listed = (

@@ -90,7 +90,7 @@ def match(source: Source, pool: Pool, report: Report) -> Matched:
         raise PoolFormatError(source.base, expected=expected, found="neither", remedy=remedy)
     for by in ways:
         if by == "uid":
-            names = [read_uids(pool, shard) for shard in pool.shards]
+            names = [read_uids(shard) for shard in pool.shards]
         else:
             columns = (read_parquet(shard.parquet, ["key"])["key"] for shard in pool.shards)
             keys = (column.cast(pa.string()).to_pylist() for column in columns)

@@ -16,9 +16,8 @@ from clipsel_core.places import Place, why_unwritten
 from clipsel_core.pool.layout import check_arch, metadata_files, reading_pool
 from clipsel_core.pool.making.carried import ALL, NONE, is_own, names_in
 from clipsel_core.pool.making.decode import MOST_PIXELS
+from clipsel_core.pool.making.shard_files import SHARD_SIZE
 from clipsel_core.pool.sources.record import EMBEDDED, Source
-
-SHARD_SIZE = 100_000
 
 # What holds where nobody says, and what pools were begun with before they noted it.
 _USUAL = {"pack": False, "shard_size": SHARD_SIZE, "most_pixels": MOST_PIXELS, "max_pixels": MOST_PIXELS}

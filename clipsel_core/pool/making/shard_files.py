@@ -38,6 +38,8 @@ from clipsel_core.pool.sources.record import Record
 from clipsel_core.tasks import in_threads
 
 Found = TypeVar("Found")
+SHARD_SIZE = 100_000
+"""Pairs to a shard where nobody says."""
 REJECTED = pa.schema({"file": pa.string(), "key": pa.string(), "reason": pa.string()})
 REPEATED = pa.schema({"file": pa.string(), "key": pa.string(), "uid": pa.string(), "renamed_to": pa.string()})
 INDEX = pa.schema(

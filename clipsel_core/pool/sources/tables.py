@@ -29,12 +29,12 @@ from clipsel_core.pool.conventions import (
     SEPARATORS,
     TEXT_COLUMNS,
     UNDECODABLE,
+    as_bytes,
     clean_text,
     encoding_of,
     find_column,
     separator_of,
 )
-from clipsel_core.pool.layout import as_bytes
 from clipsel_core.pool.sources.record import SIDES, Record, Source, fields_of, source_of_files
 
 _TEXT_KINDS = (
