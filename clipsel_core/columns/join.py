@@ -45,14 +45,13 @@ class ShardUids:
     @classmethod
     def of(cls, run: Run) -> ShardUids:
         """Those of a run's finished shards, held against the seals of their files."""
-        files, rows = SealedFiles(run.root, run.config), {shard.name: shard.rows for shard in run.config.shards}
-        names = [file.stem for file in run.score_files]
+        files, shards = SealedFiles(run.root, run.config), run.scored_shards
 
         def read(shard: int) -> np.ndarray:
-            table = files.read(names[shard], UID_HALVES)
+            table = files.read(shards[shard].name, UID_HALVES)
             return uids.from_halves(*(as_array(table[half].combine_chunks()) for half in UID_HALVES))
 
-        return cls([rows[name] for name in names], read)
+        return cls([shard.rows for shard in shards], read)
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ def _open_run(root: Place, unfinished: bool) -> Run:
     if not unfinished:
         run.check_finished()
     elif not run.finished:
-        said = f"{len(run.score_files):,} of {len(run.config.shards):,} shards are scored"
+        said = f"{len(run.scored_shards):,} of {len(run.config.shards):,} shards are scored"
         complain(f"{root}: unfinished, {said}; shares and counts are of their pairs alone")
     return run
 

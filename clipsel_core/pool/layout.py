@@ -210,7 +210,7 @@ def caption_column(columns: Mapping[str, str]) -> str | None:
     >>> caption_column({"UID": "string", "TEXT": "string"})
     'TEXT'
     """
-    return find_column((name for name, kind in columns.items() if not _STRUCTURED.search(kind)), POOL_TEXT_COLUMNS)
+    return find_column([name for name, kind in columns.items() if not _STRUCTURED.search(kind)], POOL_TEXT_COLUMNS)
 
 
 def detect_archs(members: dict[str, Member], columns: list[str]) -> dict[str, Arch]:

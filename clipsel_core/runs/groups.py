@@ -97,7 +97,8 @@ class GroupScorer:
     def read(self, group: Group) -> Embeddings:
         """A group's embeddings, checked, on the device. May be called while another group is scored."""
         plan = self._plan
-        options: dict[str, Any] = {"on_bad_rows": plan.config.on_bad_rows, "room": self._room}
+        room = np.empty if self._beside is None else self._pinned
+        options: dict[str, Any] = {"on_bad_rows": plan.config.on_bad_rows, "room": room}
         parts = [read_pairs(shard, plan.arch, **options) for shard in group.shards]
         usable = tuple(part.usable for part in parts)
         sides = ([part.image for part in parts], [part.text for part in parts])
@@ -105,10 +106,8 @@ class GroupScorer:
             image, text = (_moved(usable_rows(side, usable), self._device, self._beside) for side in sides)
         return Embeddings(group, image, text, usable, tuple(part.renormalised for part in parts))
 
-    def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Memory that files are read into; for a GPU pinned, which it copies from by itself."""
-        if self._beside is None:
-            return np.empty(shape, dtype)
+    def _pinned(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Memory that files are read into and that a GPU copies from by itself."""
         with torch.cuda.device(self._device):
             return torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True).numpy()
 

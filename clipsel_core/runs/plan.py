@@ -35,6 +35,7 @@ from clipsel_core.runs.store import (
     ShardInfo,
     TargetInfo,
     description_files,
+    names_of_scored,
     placed,
     read_config,
     score_file,
@@ -116,7 +117,7 @@ def plan_run(
     if begun:
         shards = check_same_pool(root, begun, shards)
         wanted = config.model_copy(update={"shards": begun.shards})
-        unfinished = len(scored_shards(root, begun.shards)) < len(begun.shards)
+        unfinished = len(names_of_scored(root, begun.shards)) < len(begun.shards)
         loose = {"targets": {"__all__": set(NOT_DECIDING)}}
         before, now = (config.model_dump(mode="json", exclude=loose) for config in (begun, wanted))
         for field in {**before, **now}:
@@ -167,13 +168,6 @@ def groups_left(shards: Sequence[Shard], together: int, done: Collection[str]) -
     sets = (tuple(shards[start : start + together]) for start in range(0, len(shards), together))
     groups = (Group(s, tuple(filter(is_left, s))) for s in sets)
     return [group for group in groups if group.left]
-
-
-def scored_shards(root: Place, shards: Sequence[Shard] | Sequence[ShardInfo]) -> set[str]:
-    """The shards that have scores; a store is asked by name for those that it does not list."""
-    folder = score_file(root, "any").parent
-    there = folder.holding([f"{shard.name}.parquet" for shard in shards], by_name=True)
-    return {shard.name for shard in shards if f"{shard.name}.parquet" in there}
 
 
 def nothing_scored(root: Place) -> bool:

@@ -366,33 +366,30 @@ class Run:
         Of a run in a store that is not finished, those that the store's listing has.
         """
         folder = score_file(self.root, "any").parent
-        return [folder / f"{shard.name}.parquet" for shard in self._scored]
+        return [folder / f"{shard.name}.parquet" for shard in self.scored_shards]
 
     @property
-    def _scored(self) -> list[ShardInfo]:
+    def scored_shards(self) -> list[ShardInfo]:
         """The finished shards, as `score_files`."""
-        # Asking for each file by itself takes longer than everything else.
-        names = [f"{shard.name}.parquet" for shard in self.config.shards]
-        folder = score_file(self.root, "any").parent
-        there = folder.holding(names, by_name=self.config.skipped_rows is not None)
-        return [shard for name, shard in zip(names, self.config.shards, strict=True) if name in there]
+        names = names_of_scored(self.root, self.config.shards, by_name=self.config.skipped_rows is not None)
+        return [shard for shard in self.config.shards if shard.name in names]
 
     @property
     def finished(self) -> bool:
         """Whether every shard has been scored."""
-        return self.config.skipped_rows is not None and len(self._scored) == len(self.config.shards)
+        return self.config.skipped_rows is not None and len(self.scored_shards) == len(self.config.shards)
 
     def check_finished(self) -> None:
         """Raises RunError where shards are left to score: what is picked of the others is not what the run will say."""
         if not self.finished:
-            found = f"{len(self._scored):,} of {len(self.config.shards):,} shards scored"
+            found = f"{len(self.scored_shards):,} of {len(self.config.shards):,} shards scored"
             remedy = "start score again to go on, or pick from these shards alone with --unfinished"
             raise RunError(self.root, expected="a finished run", found=found, remedy=remedy)
 
     @property
     def pairs(self) -> int:
         """Pairs in the finished shards."""
-        return sum(shard.rows for shard in self._scored)
+        return sum(shard.rows for shard in self.scored_shards)
 
     @property
     def scaled_rows(self) -> int:
@@ -485,6 +482,13 @@ def placed(root: str | os.PathLike[str], recorded: str) -> str:
 def score_file(root: str | os.PathLike[str], shard: str) -> Place:
     """Where a shard's scores are kept; that the file exists means that the shard is done."""
     return Place.of_named(root) / "scores" / f"{shard}.parquet"
+
+
+def names_of_scored(root: Place, shards: Sequence[ShardInfo], *, by_name: bool = True) -> set[str]:
+    """The names of those shards that have scores; by_name: a store is asked by name for those that it does not list."""
+    # Asking for each file by itself takes longer than everything else.
+    there = score_file(root, "any").parent.holding([f"{shard.name}.parquet" for shard in shards], by_name=by_name)
+    return {shard.name for shard in shards if f"{shard.name}.parquet" in there}
 
 
 def read_counts(scores: Place) -> dict[str, int]:

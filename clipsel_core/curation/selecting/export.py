@@ -12,10 +12,10 @@ import os
 import re
 import shlex
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -148,7 +148,7 @@ def manifest_of(
             "clipsel": __version__,
             "numpy": np.__version__,
             "pyarrow": pa.__version__,
-            "duckdb": duckdb.__version__,
+            "duckdb": version("duckdb"),
         },
     }
 

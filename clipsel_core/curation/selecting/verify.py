@@ -78,7 +78,7 @@ def _check_files(run: Run, found: Verified, report: Report) -> None:
     """Reads all columns of all shards, and says where the uids of what was added are not those of the scores."""
     scores = SealedFiles(run.root, run.config)
     added = [SealedFiles(run.root, run.config, target) for target in run.added]
-    names = [file.stem for file in run.score_files]
+    names = [shard.name for shard in run.scored_shards]
     if len(names) < len(run.config.shards) or not run.finished:
         found.problems.append(f"{run.root}: {len(names):,} of {len(run.config.shards):,} shards are scored")
 
