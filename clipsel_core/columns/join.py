@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core import uids
-from clipsel_core.columns.keyed_values import KeyedGroup, KeyedValues, Kind
+from clipsel_core.columns.keyed_values import KeyedGroup, KeyedValues, ValueKind
 from clipsel_core.curation.index.bitmaps import compiled, on_all_cores
 from clipsel_core.errors import ColumnError
+from clipsel_core.runs.columns import MOST_CATEGORIES
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
 from clipsel_core.tasks import Report, allowed_cores, check, silent
 
-MOST_CATEGORIES = 10_000
-"""Texts of a column that may differ: more are no categories."""
 # Values of a run are float32. This NaN, which no number is written as, stands where none was put yet.
 _UNSEEN, _MISSING = np.uint32(0xFFFFFFFF), np.float32(np.nan).view(np.uint32)
 # A part of the table is put in order in a core's cache, and searched by one thread.
@@ -65,7 +64,7 @@ class Joined:
     """
 
     values: np.ndarray
-    kind: Kind
+    kind: ValueKind
     categories: tuple[str, ...]
     matched: int
     missing: int

@@ -27,7 +27,7 @@ from clipsel_core.pool.conventions import UID_HALVES, encoding_of, find_column, 
 from clipsel_core.pool.sources.tables import open_parquet
 
 _TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-ENDINGS = ".parquet, .csv, .tsv, .csv.gz, .tsv.gz, .npy or .npz"
+VALUE_ENDINGS = ".parquet, .csv, .tsv, .csv.gz, .tsv.gz, .npy or .npz"
 _ROWS_AT_ONCE = 1 << 18
 _TEXT_AT_ONCE, _PARQUET_BUFFER, _HEAD = 4 << 20, 4 << 20, 1 << 16
 _DAMAGE = (
@@ -76,7 +76,7 @@ def find_files(named: str) -> tuple[list[Place], str]:
             return found, named[end + 1 :]
     file = named[: ends[min(1, len(ends) - 1)]]
     found_none = "no file of these in the folder" if Place.of(file).is_dir() else "no such file"
-    raise ColumnError(file, expected=f"files that end with {ENDINGS}", found=found_none)
+    raise ColumnError(file, expected=f"files that end with {VALUE_ENDINGS}", found=found_none)
 
 
 def open_file(place: Place, columns: Sequence[str]) -> KeyedFile:
@@ -88,7 +88,7 @@ def open_file(place: Place, columns: Sequence[str]) -> KeyedFile:
     name = place.name.lower()
     opener = _open_text if name.endswith(_TEXTS) else _OPENERS.get(place.ending)
     if opener is None:
-        raise ColumnError(place, expected=f"a name that ends with {ENDINGS}", found=place.ending or "no ending")
+        raise ColumnError(place, expected=f"a name that ends with {VALUE_ENDINGS}", found=place.ending or "no ending")
     with _telling(place):
         return opener(place, columns)
 

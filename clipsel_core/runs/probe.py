@@ -26,7 +26,7 @@ from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.places import Place
 from clipsel_core.pool.embeddings import find_sides
 from clipsel_core.pool.layout import Shard
-from clipsel_core.runs.cost import GPUS, Expected, Part, Speed, Work, count_work, expect
+from clipsel_core.runs.cost import GPUS, Expected, Part, Speed, Workload, count_work, expect
 from clipsel_core.runs.groups import Embeddings, GroupScorer
 from clipsel_core.runs.plan import Group, Plan, groups_left
 from clipsel_core.runs.store import Planned, names_of_scored
@@ -57,7 +57,7 @@ class Forecast:
     workers: int
     cores: int
     nodes: int
-    work: Work
+    work: Workload
     speed: Speed
     expected: Expected
     cpu_seconds: float | None
@@ -207,7 +207,7 @@ class _Reading:
 
 
 def _arithmetic(
-    plan: Plan, image: torch.Tensor, text: torch.Tensor, work: Work, seconds: float
+    plan: Plan, image: torch.Tensor, text: torch.Tensor, work: Workload, seconds: float
 ) -> tuple[dict[Part, float], dict[Part, float]]:
     """Operations of each part that there is in a second of the clock, and in a second of a core.
 
