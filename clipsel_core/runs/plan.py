@@ -38,7 +38,6 @@ from clipsel_core.runs.store import (
     names_of_scored,
     placed,
     read_config,
-    score_file,
 )
 from clipsel_core.runs.targets import NOT_DECIDING, choose_norms, load_target, norms_of
 from clipsel_core.scoring.checks import check_precision
@@ -288,7 +287,7 @@ def check_same_pool(root: Place, begun: RunConfig, now: Sequence[ShardInfo]) -> 
         raise RunError(root / begun.pool, expected=expected, found=found, remedy=remedy)
     changed = [shard for old, shard in zip(begun.shards, now, strict=True) if old.digest and old.digest != shard.digest]
     # What a shard was compared with later has its rows in the order of its scores.
-    folders = [score_file(root, "any").parent, *(file.parent for file in description_files(root)[1:])]
+    folders = [root / "scores", *(file.parent for file in description_files(root)[1:])]
     for shard in changed:
         place = names.index(shard.name) // begun.mix_shards * begun.mix_shards
         together = names[place : place + begun.mix_shards]

@@ -365,7 +365,7 @@ class Run:
 
         Of a run in a store that is not finished, those that the store's listing has.
         """
-        folder = score_file(self.root, "any").parent
+        folder = self.root / "scores"
         return [folder / f"{shard.name}.parquet" for shard in self.scored_shards]
 
     @property
@@ -470,9 +470,8 @@ def _has_metadata(folder: Place) -> bool:
     return False
 
 
-def placed(root: str | os.PathLike[str], recorded: str) -> str:
+def placed(root: Place, recorded: str) -> str:
     """The path or the address that one which a run in a folder notes leads to."""
-    root = Place.of_named(root)
     if protocol_of(recorded) or os.path.isabs(recorded):
         return recorded if protocol_of(recorded) else os.path.realpath(recorded)
     # A run may have been copied to a store together with what lies beside it.
@@ -487,7 +486,7 @@ def score_file(root: str | os.PathLike[str], shard: str) -> Place:
 def names_of_scored(root: Place, shards: Sequence[ShardInfo], *, by_name: bool = True) -> set[str]:
     """The names of those shards that have scores; by_name: a store is asked by name for those that it does not list."""
     # Asking for each file by itself takes longer than everything else.
-    there = score_file(root, "any").parent.holding([f"{shard.name}.parquet" for shard in shards], by_name=by_name)
+    there = (root / "scores").holding([f"{shard.name}.parquet" for shard in shards], by_name=by_name)
     return {shard.name for shard in shards if f"{shard.name}.parquet" in there}
 
 
@@ -504,9 +503,9 @@ def read_counts(scores: Place) -> dict[str, int]:
         raise RunError(scores, expected="scores as written", found=reason_of(error), remedy=remedy) from error
 
 
-def added_file(root: str | os.PathLike[str], folder: str, shard: str) -> Place:
+def added_file(root: Place, folder: str, shard: str) -> Place:
     """Where a shard's values of what was added later are kept. folder: as Added has it."""
-    return Place.of_named(root) / "added" / folder / f"{shard}.parquet"
+    return root / "added" / folder / f"{shard}.parquet"
 
 
 def description_files(root: str | os.PathLike[str]) -> list[Place]:
@@ -552,15 +551,16 @@ def read_added(path: Place) -> Added:
 
 def write_config(root: str | os.PathLike[str], config: RunConfig) -> None:
     """Writes run.json, whole or not at all. Raises: as write_description."""
-    write_description(root, Place.of_named(root) / "run.json", config)
+    root = Place.of_named(root)
+    write_description(root, root / "run.json", config)
 
 
-def write_description(root: str | os.PathLike[str], file: Place, said: RunConfig | Added) -> None:
+def write_description(root: Place, file: Place, said: RunConfig | Added) -> None:
     """Writes a file that says what a run is, or what was added to it, whole or not at all.
 
     Raises: RunError where another process took a run in a store over meanwhile; see leases.
     """
-    confirm(Place.of_named(root))
+    confirm(root)
     file.write_json(said.model_dump(mode="json"))
 
 
