@@ -361,16 +361,16 @@ class Run:
 
     @property
     def score_files(self) -> list[Place]:
-        """The finished shards' score files, in the pool's order.
-
-        Of a run in a store that is not finished, those that the store's listing has.
-        """
+        """The files of `scored_shards`, in their order."""
         folder = self.root / "scores"
         return [folder / f"{shard.name}.parquet" for shard in self.scored_shards]
 
     @property
     def scored_shards(self) -> list[ShardInfo]:
-        """The finished shards, as `score_files`."""
+        """The finished shards, in the pool's order.
+
+        Of a run in a store that is not finished, those that the store's listing has.
+        """
         names = names_of_scored(self.root, self.config.shards, by_name=self.config.skipped_rows is not None)
         return [shard for shard in self.config.shards if shard.name in names]
 
