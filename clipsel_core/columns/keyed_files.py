@@ -23,7 +23,7 @@ import pyarrow.csv as pacsv
 from clipsel_core.errors import ColumnError, reason_of
 from clipsel_core.npy import Header, read_header
 from clipsel_core.places import Place
-from clipsel_core.pool.conventions import UID_HALVES, encoding_of, find_column, find_uids, separator_of
+from clipsel_core.pool.conventions import UID_HALF_NAMES, encoding_of, find_column, find_uids, separator_of
 from clipsel_core.pool.sources.tables import open_parquet
 
 _TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -123,7 +123,7 @@ def _choose(
     index: columns that pandas took for its index: of the uids, where no other column is called so.
     """
     listed = ", ".join(repr(name[:40]) for name in names[:20]) or "none"
-    halves = tuple(filter(None, (find_column(names, [half]) for half in UID_HALVES)))
+    halves = tuple(filter(None, (find_column(names, [half]) for half in UID_HALF_NAMES)))
     keys = find_uids(names) or (tuple(index) if len(index) == 1 else ())
     if not keys:
         raise ColumnError(place, expected="a column uid, or uid_hi and uid_lo", found=listed, remedy="name it uid")
@@ -203,7 +203,7 @@ def _open_npy(place: Place, columns: Sequence[str]) -> KeyedFile:
         remedy = "np.savez(FILE, uids=..., score=...) keeps two arrays together"
         raise ColumnError(place, expected="a structured array with fields uid and another", found=found, remedy=remedy)
     # What numpy calls the fields of "u8,u8,f4".
-    named = dict(zip(names, (*UID_HALVES, *names[2:]), strict=True)) if names[:2] == ("f0", "f1") else {}
+    named = dict(zip(names, (*UID_HALF_NAMES, *names[2:]), strict=True)) if names[:2] == ("f0", "f1") else {}
     fields = {named.get(name, name): name for name in names}
     keys, chosen = _choose(place, list(fields), columns)
 

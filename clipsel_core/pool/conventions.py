@@ -40,7 +40,7 @@ NAMES_OF_PAIRS = ("sha256", "key", "source_uid", "json")
 """Columns of a pool that `embed` made that say something else of each pair, and sort none."""
 POOL_TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")
 """What pools call their column of captions."""
-UID_NAMES, UID_HALVES = ("uid", "uids"), ("uid_hi", "uid_lo")
+UID_NAMES, UID_HALF_NAMES = ("uid", "uids"), ("uid_hi", "uid_lo")
 """What files call their column of uids, and those of their halves, in any case."""
 LONGEST_CAPTION = 1 << 20
 """Bytes of a caption that are read at all."""
@@ -98,7 +98,7 @@ def find_uids(names: Sequence[str]) -> tuple[str, ...]:
     """
     if uid := find_column(names, UID_NAMES):
         return (uid,)
-    high, low = (find_column(names, [half]) for half in UID_HALVES)
+    high, low = (find_column(names, [half]) for half in UID_HALF_NAMES)
     return (high, low) if high and low else ()
 
 
