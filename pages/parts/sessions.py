@@ -9,6 +9,7 @@ with a way back; what a whole page meets, the frame of the pages catches.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
@@ -23,6 +24,7 @@ from pages.parts.messages import error_text, show_error
 Kind = TypeVar("Kind")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+_numbers = itertools.count(1)
 
 
 class PairList(Protocol):
@@ -46,29 +48,59 @@ class PairList(Protocol):
 class OpenPair:
     """A pair that lies open over the page, and the gallery that it was opened from.
 
-    gallery: the keys of the run and of the gallery. place: in the gallery's list. trail: rows of the pairs that were
-    opened one from another since. closed: told the place when the pair is closed.
+    gallery: the keys of the run and of the gallery. place: in the gallery's list. look_back: told the place when the
+    pair is closed. trail: rows of the pairs that were opened one from another since. number: tells it from others.
     """
 
     gallery: tuple[str, str]
     listed: PairList
     place: int
-    closed: Callable[[int], None] | None = None
+    look_back: Callable[[int], None] = lambda place: None
     trail: list[int] = field(default_factory=list)
+    number: int = field(default_factory=lambda: next(_numbers))
+
+    @property
+    def row(self) -> int:
+        """The row of the pair on show."""
+        return self.trail[-1] if self.trail else self.listed.row_at(self.place)
 
 
 @dataclass
 class Pairs:
     """Which pairs a session looks at. to_open: the uid of a pair that a gallery opens when it is drawn next.
 
-    last: the gallery, as in OpenPair, and the place that was looked at last. news: what was done to a pair that is not
-    on show any more.
+    left: the one that was closed last; what was typed in it may come later. last: the gallery, as in OpenPair, and the
+    place that was looked at last. news: what was done to a pair that is not on show any more. heard: the number of the
+    last press that was heard, by gallery.
     """
 
     opened: OpenPair | None = None
+    left: OpenPair | None = None
     last: tuple[tuple[str, str], int] | None = None
     to_open: dict[str, str] = field(default_factory=dict)
     news: str = ""
+    heard: dict[str, int] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Leaves the open pair: the gallery shows the page that it is on, and marks its card."""
+        if self.opened is not None:
+            self.left, self.opened = self.opened, None
+            self.last = self.left.gallery, self.left.place
+            self.left.look_back(self.left.place)
+
+    def turn(self, pair: OpenPair, by: int) -> None:
+        """Goes on to another pair of the gallery that this one was opened from; it may be closed already."""
+        place = min(max(pair.place + by, 0), len(pair.listed) - 1)
+        if pair is self.left:
+            # First, as this may end the run: nothing has changed then, and it is done again.
+            pair.look_back(place)
+            self.last = pair.gallery, place
+        pair.place = place
+        pair.trail.clear()
+
+    def numbered(self, number: int) -> OpenPair | None:
+        """The pair of this number, where it is open or was closed last."""
+        return next((pair for pair in (self.opened, self.left) if pair is not None and pair.number == number), None)
 
 
 def get(kind: type[Kind], key: str = "") -> Kind:
@@ -82,7 +114,7 @@ def get(kind: type[Kind], key: str = "") -> Kind:
 def close_pair() -> None:
     """Leaves no pair open, as where another page is gone to; the page has to be drawn anew to show it."""
     pairs = get(Pairs)
-    pairs.opened = pairs.last = None
+    pairs.opened = pairs.left = pairs.last = None
 
 
 @dataclass

@@ -686,6 +686,29 @@ def test_pair__keys_judge_the_pair_that_the_arrows_before_them_lead_to(page):
         expect(cards.nth(place).locator(".badge")).to_have_text(said or re.compile("^(kept|dropped)$"))
 
 
+@pytest.mark.parametrize("way", ["Escape", "the cross", "beside it"])
+def test_pair__keys_are_heard_that_are_typed_right_before_it_is_closed(page, way):
+    visit(page, "gallery")
+    cards, dialog = page.locator(".card"), page.get_by_role("dialog")
+    for place in (0, 4, 8, 12):
+        cards.nth(place).click()
+        expect(dialog).to_contain_text(f"{place + 1} of 3,800 in this gallery")
+        expect(dialog.locator("img.whole")).to_be_visible()
+        page.evaluate(PRESS, ["ArrowRight", "k", "ArrowRight", "d"])
+        if way == "Escape":
+            page.keyboard.press("Escape")
+        elif way == "the cross":
+            dialog.get_by_role("button", name="Close").click()
+        else:
+            page.mouse.click(5, 300)
+        expect(dialog).to_have_count(0)
+        expect(cards.nth(place + 1).locator(".badge")).to_have_text("kept by hand")
+        expect(cards.nth(place + 2).locator(".badge")).to_have_text("dropped by hand")
+        # The gallery goes on at the card that was looked at last.
+        expect(cards.nth(place + 2)).to_have_attribute("tabindex", "0")
+        settle(page)
+
+
 def test_pair__keys_are_heard_that_are_typed_before_its_picture_is_drawn(page):
     """Whether the pair lies over the page by then or not."""
     scripts = []

@@ -230,7 +230,7 @@ def test_gallery__takes_several_presses_at_once_each_of_them_once(app):
     presses = [{"kind": kind, "press": 10**12 + number, **said} for number, (kind, said) in enumerate(keys)]
     for upto in (3, 8, 8):
         trigger(app, element.proto.id, "pressed", presses[:upto])
-    assert components(app, "clipsel_cards")[0]["heard"] == 10**12 + 7
+    assert components(app, "clipsel_cards")[0]["heard"] == {"cards": 10**12 + 7, "opened pair": 0}
     assert app.number_input(key="page").value == 2
     app.switch_page("select.py").run()
     assert f"keep: [{names[0]}, {names[3]}, {names[4]}]" in words(app)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from pages.parts import catalog
 from pages.parts.search import results
 from tests.jobs import stand_in
 from tests.jobs.stand_in import ended
-from tests.pages.conftest import components, press, words
+from tests.pages.conftest import components, press, trigger, words
 from tests.pages.test_open import DEMO
 from tests.pages.worlds import LACKING, make_run, scores
 
@@ -92,36 +92,83 @@ def test_pair__stays_open_when_the_page_is_drawn_anew(tmp_path, open_page):
     assert "in this gallery" not in words(app)
 
 
+def pressed(app, presses: Sequence[dict], component: str = "clipsel_picture") -> None:
+    """Keys in the opened pair, as the browser reports them, by its picture or by the gallery under it."""
+    element = next(part for part in app.get("bidi_component") if part.proto.component_name == component)
+    trigger(app, element.proto.id, "pressed", list(presses))
+    assert not app.exception
+
+
+def by_hand(app) -> dict[str, str]:
+    cards = components(app.run(), "clipsel_cards")[0]["cards"]
+    return {card["uid"]: card["badge"] for card in cards if "hand" in card["badge"]}
+
+
 def test_pair__a_key_judges_the_pair_that_the_browser_showed(tmp_path, open_page):
     """What is pressed while the next pair is on its way is about the one before; then the page says so."""
     app = open_page("gallery", make_run(tmp_path / "world"))
     seen = open_card(app, 7)
-    picture = next(part for part in app.get("bidi_component") if part.proto.component_name == "clipsel_picture")
-    assert json.loads(picture.proto.json)["uid"] == seen
-    press(app, picture.proto.id, "turn", by=1, uid=seen)
+    picture = components(app, "clipsel_picture")[0]
+    assert picture["uid"] == seen
+    pressed(app, [{"press": 1, "pair": picture["pair"], "kind": "turn", "by": 1}])
     assert "9 of 60 in this gallery" in words(app)
-    press(app, picture.proto.id, "keep", uid=seen)
+    pressed(app, [{"press": 2, "pair": picture["pair"], "kind": "keep", "uid": seen}])
     assert "9 of 60 in this gallery" in words(app)
     assert [toast.value for toast in app.toast] == [
         f"Kept by hand: pair {seen[:8]}…, which was on show when the key was pressed"
     ]
     on_show = components(app, "clipsel_picture")[0]["uid"]
-    press(app, picture.proto.id, "drop", uid=on_show)
+    pressed(app, [{"press": 3, "pair": picture["pair"], "kind": "drop", "uid": on_show}])
     assert not app.toast
     assert verdict(app).startswith("Dropped by hand")
-    app.run()
-    cards = components(app, "clipsel_cards")[0]["cards"]
-    by_hand = {card["uid"]: card["badge"] for card in cards if "hand" in card["badge"]}
-    assert by_hand == {seen: "kept by hand", on_show: "dropped by hand"}
+    assert by_hand(app) == {seen: "kept by hand", on_show: "dropped by hand"}
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_pair__a_key_after_an_arrow_judges_the_pair_that_the_arrow_leads_to(tmp_path, open_page, closed):
+    """Once, however often the browser says it, and also where the pair is closed by then."""
+    app = open_page("gallery", make_run(tmp_path / "world"))
+    names = [card["uid"] for card in components(app, "clipsel_cards")[0]["cards"]]
+    open_card(app, 7)
+    pair = components(app, "clipsel_picture")[0]["pair"]
+    keys = [("turn", 1), ("keep", 0), ("turn", 1), ("turn", 1), ("drop", 0), ("turn", -1)]
+    presses = [
+        {"press": number, "pair": pair, "kind": kind, **({"by": by} if by else {"uid": ""})}
+        for number, (kind, by) in enumerate(keys, 1)
+    ]
+    if closed:
+        app.session_state["pages.parts.sessions.Pairs "].close()
+        app.run()
+        assert not components(app, "clipsel_picture")
+    for upto in (1, 3, 6, 6):
+        pressed(app, presses[:upto], "clipsel_cards" if closed else "clipsel_picture")
+    assert by_hand(app) == {names[8]: "kept by hand", names[10]: "dropped by hand"}
+    view = app.session_state["pages.parts.sessions.Pairs "]
+    assert (view.last[1] if closed else view.opened.place) == 9
+
+
+def test_pair__a_key_of_one_that_is_long_gone_does_nothing(tmp_path, open_page):
+    """Another pair was opened and closed since, so nobody knows what it is about."""
+    app = open_page("gallery", make_run(tmp_path / "world"))
+    open_card(app, 7)
+    gone = components(app, "clipsel_picture")[0]["pair"]
+    for place in (3, 5):
+        app.session_state["pages.parts.sessions.Pairs "].close()
+        open_card(app, place)
+    keep = {"kind": "keep", "uid": ""}
+    turn = {"kind": "turn", "by": 1}
+    for number, said in enumerate((turn, keep, {**keep, "pair": -1}, {**keep, "uid": 5}, {**turn, "by": 9}), 1):
+        pressed(app, [{"press": number, "pair": gone, **said}])
+    assert by_hand(app) == {}
+    assert "6 of 60 in this gallery" in words(app)
 
 
 def test_pair__arrows_go_no_further_than_the_gallery(tmp_path, open_page):
     app = open_page("gallery", make_run(tmp_path / "world"))
-    uid = open_card(app, 1)
-    picture = next(part for part in app.get("bidi_component") if part.proto.component_name == "clipsel_picture")
-    for _ in range(3):
-        press(app, picture.proto.id, "turn", by=-1, uid=uid)
-    assert not app.exception
+    open_card(app, 1)
+    pair = components(app, "clipsel_picture")[0]["pair"]
+    for number in (1, 2, 3):
+        pressed(app, [{"press": number, "pair": pair, "kind": "turn", "by": -1}])
     assert "1 of 60 in this gallery" in words(app)
 
 

@@ -29,6 +29,8 @@ _picture = component(
     js=("gallery/presses.js", "gallery/image.js", "gallery/picture.js"),
 )
 _UID = re.compile(r"[0-9a-f]{32}")
+# The queue of presses of whichever pair lies open, as presses.js names it.
+OPENED = "opened pair"
 
 
 @dataclass(frozen=True)
@@ -114,32 +116,34 @@ def draw_cards(
     _cards(data={**data, **_heard_by(key)}, key=key, on_pressed_change=pressed)
 
 
-def draw_picture(
-    src: str,
-    *,
-    key: str,
-    alt: str = "",
-    lack: str = "no image",
-    uid: str = "",
-    pressed: Callable[[], None] | None = None,
-) -> None:
-    """One pair's image, whole. alt: what it shows, for those who cannot see it. lack: what stands where none is.
+def draw_picture(src: str, *, key: str, lack: str = "no image") -> None:
+    """One pair's image, whole. lack: what stands where none is."""
+    _picture(data={"src": src, "alt": "", "lack": lack}, key=key, on_pressed_change=lambda: None)
 
-    uid: of a pair that hears the keyboard. pressed: called as draw_cards does for K, D and the arrows to the side, that
-    ask for another pair.
+
+def draw_opened(
+    src: str, *, alt: str, lack: str, uid: str, pair: sessions.OpenPair, pressed: Callable[[], None]
+) -> None:
+    """The image of an opened pair, that hears the keyboard. alt: what it shows, for those who cannot see it.
+
+    pressed: called as draw_cards does for K, D and the arrows to the side, that ask for another pair.
     """
-    data = {"src": src, "alt": alt, "lack": lack, "uid": uid}
-    _picture(data={**data, **_heard_by(key)}, key=key, on_pressed_change=pressed or (lambda: None))
+    data = {"src": src, "alt": alt, "lack": lack, "uid": uid, "pair": pair.number}
+    _picture(data={**data, **_heard_by(OPENED)}, key=OPENED, on_pressed_change=pressed)
 
 
 def _heard_by(key: str) -> dict[str, Any]:
     """What a drawing tells the browser of the presses that were heard."""
-    return {"gallery": key, "heard": st.session_state.get(f"heard {key}", [0])[0]}
+    heard = sessions.get(sessions.Pairs).heard
+    return {"gallery": key, "heard": {name: heard.get(name, 0) for name in (key, OPENED)}}
 
 
 @sessions.callback
 def handle_presses(
-    entry: Entry, key: str, opened: Callable[[str], None], turned: Callable[[int], None] | None = None
+    entry: Entry,
+    key: str,
+    opened: Callable[[str], None] | None = None,
+    turned: Callable[[int], None] | None = None,
 ) -> None:
     """Does in order what was pressed on a gallery since this was called last: K and D go into the recipe.
 
@@ -147,23 +151,57 @@ def handle_presses(
 
     The browser says a press again and again until a drawing says that it was heard, so that none is lost that was made
     while the page was busy. Whoever does it changes the session once, at the end: Streamlit ends a run wherever that is
-    touched, when a later message is there, and what was not done then is done at the next.
+    touched, when a later message is there, and what was not done then is done at the next. What was pressed in a pair
+    that lay open over the gallery may come with the gallery's own, when that is closed.
     """
-    run, table = state.open_run(entry), state.open_table(entry)
-    presses, heard = st.session_state[key].get("pressed"), st.session_state.setdefault(f"heard {key}", [0])
+    view, presses = sessions.get(sessions.Pairs), st.session_state[key].get("pressed")
     for press in presses if isinstance(presses, list) else []:
         match press:
-            case {"press": int(number), "kind": "turn", "by": 1 | -1 as by} if number > heard[0]:
-                if turned is not None:
-                    turned(by)
-            case {"press": int(number), "kind": "open" | "keep" | "drop" as kind, "uid": str(uid)} if number > heard[0]:
-                if not _UID.fullmatch(uid) or table.rows_of(uids.from_hex([uid]))[0] < 0:
-                    pass
-                elif kind == "open":
-                    opened(uid)
-                else:
-                    recipes.keep_or_drop(entry, run, uid, kind)
+            case {"press": int(number), "pair": int(pair)} if number > view.heard.get(OPENED, 0):
+                queue = OPENED
+                _press_in_pair(entry, view, view.numbered(pair), press)
+            case {"press": int(number), "kind": _} if "pair" not in press and number > view.heard.get(key, 0):
+                queue = key
+                _press_on_cards(entry, press, opened, turned)
             case _:
                 continue
         # In its place, so that the run cannot end between what was done and this.
-        heard[0] = number
+        view.heard[queue] = number
+
+
+def _press_on_cards(
+    entry: Entry,
+    press: dict[str, Any],
+    opened: Callable[[str], None] | None,
+    turned: Callable[[int], None] | None,
+) -> None:
+    match press:
+        case {"kind": "turn", "by": 1 | -1 as by} if turned is not None:
+            turned(by)
+        case {"kind": "open", "uid": str(uid)} if opened is not None and _is_of(entry, uid):
+            opened(uid)
+        case {"kind": "keep" | "drop" as kind, "uid": str(uid)} if _is_of(entry, uid):
+            recipes.keep_or_drop(entry, state.open_run(entry), uid, kind)
+
+
+def _press_in_pair(entry: Entry, view: sessions.Pairs, pair: sessions.OpenPair | None, press: dict[str, Any]) -> None:
+    """pair: None where it was closed before another one was, or in another run. No uid: of the pair on show by now."""
+    if pair is None or pair.gallery[0] != entry.key:
+        return
+    match press:
+        case {"kind": "turn", "by": 1 | -1 as by}:
+            view.turn(pair, by)
+        case {"kind": "keep" | "drop" as kind, "uid": str(uid)}:
+            uid = uid or uid_of(entry, pair)
+            if _is_of(entry, uid):
+                recipes.keep_or_drop(entry, state.open_run(entry), uid, kind)
+
+
+def uid_of(entry: Entry, pair: sessions.OpenPair) -> str:
+    """The uid of the pair on show, in hexadecimal."""
+    return uids.to_hex(state.open_table(entry).uids_at(np.array([pair.row])))[0].as_py()
+
+
+def _is_of(entry: Entry, uid: str) -> bool:
+    """Whether a pair of the run has this uid."""
+    return bool(_UID.fullmatch(uid)) and state.open_table(entry).rows_of(uids.from_hex([uid]))[0] >= 0

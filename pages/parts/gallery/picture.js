@@ -1,10 +1,7 @@
 // Shows one image of a pair, whole, or says that there is none. Where it is of an opened pair, that hears K, D and the
 // arrows to the side, wherever the keyboard is, but for what needs them itself. Each press is told with the pair on show,
-// and the gallery's queue of presses loses none. What is typed after an arrow is for the pair that the arrow leads to.
-
-// By gallery: the last arrow that was told, by the number of its press, and the keys that wait for the pair it leads to.
-const turns = new Map()
-const waiting = new Map()
+// and the queue of presses loses none. What is typed after an arrow that was not heard yet is for the pair that the arrow
+// leads to, which Python knows.
 
 // What hears the keyboard for a frame: one at a time, whether or not what was drawn before is told that it goes.
 const hearing = new WeakMap()
@@ -41,32 +38,20 @@ export default function (component) {
   draw(frame, data)
   if (!data.uid) return
   hear(data.gallery, data.heard, setTriggerValue)
-  if (!hearing.has(frame)) waiting.delete(data.gallery)
   const told = (event) => {
     if (event.key === "Escape" && frame.isConnected) return escape(event)
     const what = frame.isConnected && asked(event)
     if (!what) return
     event.preventDefault()
-    const turn = what.kind === "turn"
     // A key that is held down judges once: each further judgement would take back the one before.
-    if (event.repeat && !turn) return
-    const before = waiting.get(data.gallery) ?? []
-    if (turns.get(data.gallery) > data.heard && (!turn || before.length)) {
-      waiting.set(data.gallery, [...before, event.key])
-      return
-    }
-    press(data.gallery, { ...what, uid: data.uid }, setTriggerValue)
-    if (turn) turns.set(data.gallery, latest)
+    if (event.repeat && what.kind !== "turn") return
+    const turns = unheard(data.gallery).some((said) => said.pair === data.pair && said.kind === "turn")
+    press(data.gallery, { ...what, pair: data.pair, uid: turns ? "" : data.uid }, setTriggerValue)
   }
   // On the way down: what lies over a page lets no key out again.
   document.removeEventListener("keydown", hearing.get(frame), true)
   document.addEventListener("keydown", told, true)
   hearing.set(frame, told)
-  if (!(turns.get(data.gallery) > data.heard)) {
-    const keys = waiting.get(data.gallery) ?? []
-    waiting.delete(data.gallery)
-    keys.forEach((key) => document.dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true })))
-  }
   // Whoever opened the pair tells what was typed since.
   document.dispatchEvent(new Event("clipsel-pair"))
   return () => document.removeEventListener("keydown", told, true)

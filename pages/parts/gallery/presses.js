@@ -1,23 +1,30 @@
 // Presses that Python has not heard yet, by gallery, with a number each. Every message holds all of them: of several that
-// are sent before Python answers only the last one arrives. What an answer has not heard of is sent once more.
+// are sent before Python answers only the last one arrives. What an answer has not heard of is sent once more. A pair may
+// be closed by then: each gallery sends what was pressed in the pair that lies open over it too.
 
 const PATIENCE_MS = 1000
-const unheard = new Map()
+const OPENED = "opened pair"
+// One for all components: each has its own copy of this file.
+const queue = (window.clipselPresses ??= { unheard: new Map(), latest: 0 })
 const resending = new Map()
-let latest = 0
+
+const unheard = (gallery) => [...new Set([OPENED, gallery])].flatMap((name) => queue.unheard.get(name) ?? [])
 
 const press = (gallery, said, send) => {
   // Later than all presses before it, also those of a page that this one took the place of.
-  latest = Math.max(latest + 1, Math.round(performance.timeOrigin + performance.now()))
-  unheard.set(gallery, [...(unheard.get(gallery) ?? []), { ...said, press: latest }])
-  send("pressed", unheard.get(gallery))
+  queue.latest = Math.max(queue.latest + 1, Math.round(performance.timeOrigin + performance.now()))
+  queue.unheard.set(gallery, [...(queue.unheard.get(gallery) ?? []), { ...said, press: queue.latest }])
+  send("pressed", unheard(gallery))
 }
 
+// heard: the number of the last press that was heard, by gallery.
 const hear = (gallery, heard, send) => {
-  const left = (unheard.get(gallery) ?? []).filter((said) => said.press > heard)
-  unheard.set(gallery, left)
+  for (const [name, number] of Object.entries(heard)) {
+    queue.unheard.set(name, (queue.unheard.get(name) ?? []).filter((said) => said.press > number))
+  }
   clearTimeout(resending.get(gallery))
-  if (left.length) resending.set(gallery, setTimeout(() => send("pressed", unheard.get(gallery)), PATIENCE_MS))
+  if (!unheard(gallery).length) return
+  resending.set(gallery, setTimeout(() => { if (unheard(gallery).length) send("pressed", unheard(gallery)) }, PATIENCE_MS))
 }
 
 const PRESSES = { k: { kind: "keep" }, d: { kind: "drop" }, ArrowLeft: { kind: "turn", by: -1 }, ArrowRight: { kind: "turn", by: 1 } }

@@ -87,8 +87,9 @@ def draw_gallery(
     )
     names, asked = [card.uid for card in drawn], view.to_open.pop(key, None)
     if asked in names:
-        closed = partial(pager.turn_to, pager_key, listed.size) if pager_key else None
-        view.opened = sessions.OpenPair(gallery, listed, first + names.index(asked), closed)
+        view.opened = sessions.OpenPair(gallery, listed, first + names.index(asked))
+        if pager_key:
+            view.opened.look_back = partial(pager.turn_to, pager_key, listed.size)
     pair.draw_opened(entry, gallery=key)
     if page < pages:
         contents.prefetch(entry, key, partial(listed.rows, page + 1), contents.text_columns(entry))

@@ -44,7 +44,6 @@ from pages.parts.gallery import cards, contents, pager
 from pages.parts.search import queries, results
 from pages.parts.sessions import OpenPair
 
-_PICTURE = "opened picture"
 _CARDS, _STAND_INS = 12, 4
 _TWINS = "same caption page"
 _SIDES: dict[str, Side] = {"by image": "image", "by caption": "text"}
@@ -60,28 +59,20 @@ _PARTS = (CLIP_SCORE.name, R_IMAGE.name, R_TEXT.name, S_CLIPLOSS.name)
 
 def draw_opened(entry: Entry, *, gallery: str) -> None:
     """Draws the dialog where a pair of this gallery is open. gallery: tells the page's galleries apart."""
-
-    def close() -> None:
-        view = sessions.get(sessions.Pairs)
-        opened, view.opened = view.opened, None
-        if opened is not None:
-            view.last = opened.gallery, opened.place
-            if opened.closed is not None:
-                opened.closed(opened.place)
-
-    opened = sessions.get(sessions.Pairs).opened
-    if opened is not None and opened.gallery == (entry.key, gallery):
-        sessions.dialog("Pair", width="large", on_dismiss=close)(_draw)(entry)
+    view = sessions.get(sessions.Pairs)
+    if view.opened is not None and view.opened.gallery == (entry.key, gallery):
+        sessions.dialog("Pair", width="large", on_dismiss=view.close)(_draw)(entry)
 
 
 def _draw(entry: Entry) -> None:
     view = sessions.get(sessions.Pairs)
     if view.opened is None:
-        return
+        # Closed by a message that also said a key, so that only this part of the page ran.
+        st.rerun()
     if view.news:
         st.toast(view.news, icon=":material/check:")
         view.news = ""
-    row, uid = _shown_pair(entry, view.opened)
+    row, uid = view.opened.row, cards.uid_of(entry, view.opened)
     metadata = state.open_table(entry).metadata.of(np.array([row]), ("caption", "url"))
     known = {name: str(values[0]) for name, values in metadata.items()}
     _header(view.opened)
@@ -90,7 +81,7 @@ def _draw(entry: Entry) -> None:
         caption = known["caption"][: contents.LONGEST_TEXT] or "no caption"
         src, lack = contents.addresses(entry, [uid], [known["url"]])[0], contents.placeholder(entry)
         pressed = partial(_handle_presses, entry)
-        cards.draw_picture(src, key=_PICTURE, alt=caption, lack=lack, uid=uid, pressed=pressed)
+        cards.draw_opened(src, alt=caption, lack=lack, uid=uid, pair=view.opened, pressed=pressed)
         st.text(caption)
         show_steps(entry, row)
         _buttons(entry, uid)
@@ -111,14 +102,9 @@ def _draw(entry: Entry) -> None:
                     draw()
 
 
-def _shown_pair(entry: Entry, opened: OpenPair) -> tuple[int, str]:
-    """Row and uid of the pair on show."""
-    row = opened.trail[-1] if opened.trail else opened.listed.row_at(opened.place)
-    return row, uids.to_hex(state.open_table(entry).uids_at(np.array([row])))[0].as_py()
-
-
 def _header(opened: OpenPair) -> None:
     place, pairs = opened.place, len(opened.listed)
+    turn = partial(sessions.get(sessions.Pairs).turn, opened)
 
     def go_back() -> None:
         if opened.trail:
@@ -131,7 +117,7 @@ def _header(opened: OpenPair) -> None:
                 icon=f":material/chevron_{icon}:",
                 help=f"The {icon} arrow",
                 key=f"{word} pair",
-                on_click=_turn,
+                on_click=turn,
                 args=(step,),
                 disabled=not 0 <= place + step < pairs,
             )
@@ -142,21 +128,14 @@ def _header(opened: OpenPair) -> None:
             st.text(f"{words.number(place + 1)} of {words.number(pairs)} in this gallery")
 
 
-def _turn(by: int) -> None:
-    opened = sessions.get(sessions.Pairs).opened
-    if opened is not None:
-        opened.place = min(max(opened.place + by, 0), len(opened.listed) - 1)
-        opened.trail.clear()
-
-
 @sessions.callback
 def _handle_presses(entry: Entry) -> None:
     """Does what the keyboard asked for, and says of what is no longer on show by then that it was judged."""
     run, view = state.open_run(entry), sessions.get(sessions.Pairs)
     before = recipes.by_hand(entry, run)
-    cards.handle_presses(entry, _PICTURE, lambda uid: None, _turn)
+    cards.handle_presses(entry, cards.OPENED)
     after = recipes.by_hand(entry, run)
-    on_show = _shown_pair(entry, view.opened)[1] if view.opened is not None else ""
+    on_show = cards.uid_of(entry, view.opened) if view.opened is not None else ""
     for uid in {uid for uid, _ in before.items() ^ after.items()} - {on_show}:
         done = {"keep": "Kept by hand", "drop": "Dropped by hand", "": "Taken back"}[after.get(uid, "")]
         view.news = f"{done}: pair {uid[:8]}…, which was on show when the key was pressed"
